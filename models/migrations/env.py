@@ -1,0 +1,13 @@
+from alembic import context
+
+from models import Base
+
+# The caller brings the connection: how an engine is set up stands in one place.
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    compare_type=True,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,220 @@
+"""The first tables.
+
+A migration runs while the previous release still serves: add first, remove a release later,
+and take no lock for longer than a moment.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+APPEND_ONLY = ("batches", "chunks", "grants", "reissues")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "batches",
+        sa.Column("number", NUMBER, autoincrement=True, nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("bucket", sa.String(length=63), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("requested_by", sa.String(length=200), nullable=False),
+        sa.Column("reason", sa.String(length=200), nullable=True),
+        sa.Column("terms", sa.JSON(), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("chunk_size", sa.Integer(), nullable=False),
+        sa.Column("callback", sa.String(length=63), nullable=True),
+        sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("refusal", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_batches")),
+        sa.UniqueConstraint("id", name=op.f("uq_batches_id")),
+    )
+    op.create_index(op.f("ix_batches_decided_at"), "batches", ["decided_at"])
+    op.create_index(op.f("ix_batches_tenant_number"), "batches", ["tenant", "number"])
+
+    op.create_table(
+        "buckets",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("bucket", sa.String(length=255), nullable=False),
+        sa.Column("region", sa.String(length=63), nullable=False),
+        sa.Column("addressing", sa.String(length=7), nullable=False),
+        sa.Column("endpoint", sa.String(length=2048), nullable=True),
+        sa.Column("profile", sa.String(length=255), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_buckets")),
+    )
+    op.create_table(
+        "revisions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_revisions")),
+    )
+    op.create_table(
+        "tenants",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("trust", sa.String(length=16), nullable=False),
+        sa.Column("max_batch", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_tenants")),
+    )
+    op.create_table(
+        "usage",
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("metric", sa.String(length=16), nullable=False),
+        sa.Column("window", sa.String(length=8), nullable=False),
+        sa.Column("start", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("used >= 0", name=op.f("ck_usage_not_negative")),
+        sa.PrimaryKeyConstraint("tenant", "metric", "window", "start", name=op.f("pk_usage")),
+    )
+    op.create_table(
+        "chunks",
+        sa.Column("batch", NUMBER, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("issued", sa.Integer(), nullable=False),
+        sa.Column("refused", sa.Integer(), nullable=False),
+        sa.Column("issued_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_in", sa.Integer(), nullable=False),
+        sa.Column("limited_by", sa.String(length=16), nullable=False),
+        sa.Column("access_key", sa.String(length=128), nullable=True),
+        sa.Column("refusal", sa.JSON(none_as_null=True), nullable=True),
+        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_chunks_batch")),
+        sa.PrimaryKeyConstraint("batch", "number", name=op.f("pk_chunks")),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("number", NUMBER, autoincrement=True, nullable=False),
+        sa.Column("batch", NUMBER, nullable=False),
+        sa.Column("chunk", sa.Integer(), nullable=False),
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("endpoint", sa.String(length=63), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lease", sa.String(length=36), nullable=True),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("problem", sa.String(length=200), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_deliveries_batch")),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_deliveries")),
+    )
+    op.create_index(
+        op.f("ix_deliveries_state_next_attempt_at"), "deliveries", ["state", "next_attempt_at"]
+    )
+
+    op.create_table(
+        "endpoints",
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("url", sa.String(length=2048), nullable=False),
+        sa.Column("secret", sa.String(length=2048), nullable=False),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_endpoints_tenant")),
+        sa.PrimaryKeyConstraint("tenant", "name", name=op.f("pk_endpoints")),
+    )
+    op.create_table(
+        "grants",
+        sa.Column("batch", NUMBER, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("code", sa.String(length=32), nullable=True),
+        sa.Column("detail", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("digest", sa.LargeBinary(length=32), nullable=True),
+        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_grants_batch")),
+        sa.PrimaryKeyConstraint("batch", "number", name=op.f("pk_grants")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "policies",
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("bucket", sa.String(length=63), nullable=False),
+        sa.Column("prefixes", sa.JSON(), nullable=False),
+        sa.Column("kinds", sa.JSON(), nullable=False),
+        sa.Column("max_expires_in", sa.Integer(), nullable=False),
+        sa.Column("max_size", sa.BigInteger(), nullable=False),
+        sa.Column("content_types", sa.JSON(), nullable=False),
+        sa.Column("acls", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["bucket"], ["buckets.name"], name=op.f("fk_policies_bucket")),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_policies_tenant")),
+        sa.PrimaryKeyConstraint("tenant", "bucket", name=op.f("pk_policies")),
+    )
+    op.create_table(
+        "quotas",
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("metric", sa.String(length=16), nullable=False),
+        sa.Column("window", sa.String(length=8), nullable=False),
+        sa.Column("limit", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_quotas_tenant")),
+        sa.PrimaryKeyConstraint("tenant", "metric", "window", name=op.f("pk_quotas")),
+    )
+    op.create_table(
+        "reissues",
+        sa.Column("batch", NUMBER, nullable=False),
+        sa.Column("chunk", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("access_key", sa.String(length=128), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("digests", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_reissues_batch")),
+        sa.PrimaryKeyConstraint("batch", "chunk", "fingerprint", name=op.f("pk_reissues")),
+    )
+    freeze()
+
+
+def downgrade() -> None:
+    thaw()
+    op.drop_table("reissues")
+    op.drop_table("quotas")
+    op.drop_table("policies")
+    op.drop_table("grants")
+    op.drop_table("endpoints")
+    op.drop_index(op.f("ix_deliveries_state_next_attempt_at"), "deliveries")
+
+    op.drop_table("deliveries")
+    op.drop_table("chunks")
+    op.drop_table("usage")
+    op.drop_table("tenants")
+    op.drop_table("revisions")
+    op.drop_table("buckets")
+    op.drop_index(op.f("ix_batches_tenant_number"), "batches")
+    op.drop_index(op.f("ix_batches_decided_at"), "batches")
+
+    op.drop_table("batches")
+
+
+def freeze() -> None:
+    """Make the database itself refuse to change or remove what was decided."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "CREATE FUNCTION valetkey_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the audit log is append only'; END $$"
+        )
+    for table in APPEND_ONLY:
+        for statement in _triggers(table, op.get_bind().dialect.name):
+            op.execute(statement)
+
+
+def _triggers(table: str, dialect: str) -> list[str]:
+    if dialect == "postgresql":
+        statement = (
+            f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION valetkey_append_only()"
+        )
+        return [statement]
+    return [
+        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+        "BEGIN SELECT RAISE(ABORT, 'the audit log is append only'); END"
+        for verb in ("UPDATE", "DELETE")
+    ]
+
+
+def thaw() -> None:
+    """Let the tables be dropped again. SQLite's triggers go with their tables."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION valetkey_append_only() CASCADE")

@@ -1,0 +1,139 @@
+"""A service that answers as a test tells it to: it can lose, double, fail and delay, on demand.
+
+It pops Celery's messages and writes Celery's results, but decides nothing. The real service is
+tested elsewhere; what it cannot do is misbehave when asked.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from queue import Empty
+from threading import Event, Thread
+from typing import Any, Literal
+
+import redis
+from kombu import Connection  # type: ignore[attr-defined]  # kombu names it too late for mypy
+
+from valetkey.messages import QUEUE, grant_id, task_id
+
+Act = Literal["answer", "unannounced", "lose", "fail", "garble"]
+Plan = Callable[[dict[str, Any], int], Act]
+_PREFIX = "celery-task-meta-"
+_NEVER = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+class Answering:
+    """What arrived, and how it is answered.
+
+    plan decides, from a message and how often its chunk arrived (1 the first time), what
+    happens to it; decide makes the outcome of one that is answered.
+    """
+
+    def __init__(self, url: str, plan: Plan, decide: Callable[[dict[str, Any]], Any]) -> None:
+        self.arrived: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.arrivals: Counter[str] = Counter()
+        self.most_unanswered = 0
+        self._connection = Connection(url)
+        self._results = redis.Redis.from_url(url)
+        self._plan = plan
+        self._decide = decide
+        self._stop = Event()
+
+    def run(self) -> None:
+        queue = self._connection.SimpleQueue(QUEUE)
+        while not self._stop.is_set():
+            try:
+                delivery = queue.get(timeout=0.1)
+            except Empty:
+                continue
+            self.most_unanswered = max(self.most_unanswered, queue.qsize() + 1)
+            delivery.ack()
+            self._take(delivery)
+        queue.close()
+        self._connection.release()
+        self._results.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _take(self, delivery: Any) -> None:
+        message = delivery.payload[0][0]
+        name = task_id(message["batch"], message["chunk"])
+        assert delivery.headers["id"] == name
+        self.arrived.append((delivery.headers, message))
+        self.arrivals[name] += 1
+        act = self._plan(message, self.arrivals[name])
+        if act != "lose":
+            self._write(_PREFIX + name, _result(act, message, self._decide), act != "unannounced")
+
+    def _write(self, key: str, result: Any, announced: bool) -> None:  # noqa: FBT001 - as Celery
+        text = json.dumps(result)
+        self._results.setex(key, 60, text)
+        if announced:
+            self._results.publish(key, text)
+
+
+@contextmanager
+def answering(
+    url: str,
+    plan: Plan = lambda _message, _arrival: "answer",
+    decide: Callable[[dict[str, Any]], Any] | None = None,
+) -> Iterator[Answering]:
+    """An answering service on this broker, until the block ends."""
+    service = Answering(url, plan, decide or granted)
+    thread = Thread(target=service.run)
+    thread.start()
+    try:
+        yield service
+    finally:
+        service.stop()
+        thread.join()
+
+
+def granted(message: dict[str, Any]) -> dict[str, Any]:
+    """An outcome that grants all, but refuses keys that begin with `no/`."""
+    first = message["chunk"] * message["chunk_size"]
+    items = [_item(message, first + i, item["key"]) for i, item in enumerate(message["items"])]
+    return _outcome(message, status="issued", items=items)
+
+
+def refused(message: dict[str, Any]) -> dict[str, Any]:
+    """An outcome that refuses the whole batch for its quota."""
+    quota = {
+        "metric": "grants",
+        "window": "day",
+        "limit": 100,
+        "used": 90,
+        "asked": message["total"],
+        "resets_at": "2026-11-25T00:00:00Z",
+    }
+    refusal = {"code": "quota_exceeded", "field": "total", "message": "over quota", "quota": quota}
+    return _outcome(message, status="refused", refusal=refusal)
+
+
+def _outcome(message: dict[str, Any], **rest: Any) -> dict[str, Any]:
+    return {"batch": message["batch"], "chunk": message["chunk"], **rest}
+
+
+def _item(message: dict[str, Any], number: int, key: str) -> dict[str, Any]:
+    if key.startswith("no/"):
+        return {"code": "key_outside_prefix", "field": "key", "message": "outside", "key": key}
+    upload = message["grant"]["kind"] == "upload"
+    return {
+        "id": grant_id(message["batch"], number),
+        "key": key,
+        "method": "POST" if upload else "GET",
+        "url": f"http://127.0.0.1/reports/{number}",
+        "fields": {"key": key, "policy": "e30="} if upload else {},
+        "expires_at": _NEVER.isoformat(),
+        "limited_by": "request",
+    }
+
+
+def _result(act: Act, message: dict[str, Any], decide: Callable[[dict[str, Any]], Any]) -> Any:
+    if act == "fail":
+        failure = {"exc_type": "OperationalError", "exc_message": ["s3cret"], "exc_module": "x"}
+        return {"status": "FAILURE", "result": failure, "traceback": "s3cret"}
+    return {"status": "SUCCESS", "result": "?" if act == "garble" else decide(message)}

@@ -1,0 +1,55 @@
+"""A certificate authority of one test run."""
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+HOUR = timedelta(hours=1)
+
+
+class Authority:
+    """Certifies servers; `trust` is what its clients trust, and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        root = self._certified("authority", self._key.public_key(), ca=True)
+        self.trust = ssl.create_default_context(cadata=root.public_bytes(Encoding.PEM).decode())
+
+    def server(self, name: str) -> ssl.SSLContext:
+        """What a server needs to prove that it is `name`."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._certified(name, key.public_key(), ca=False)
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path = self._folder / f"{name}.pem"
+        path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
+
+    def _certified(
+        self, name: str, public: ec.EllipticCurvePublicKey, *, ca: bool
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        return (
+            x509.CertificateBuilder()
+            .issuer_name(_common_name("authority"))
+            .subject_name(_common_name(name))
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - HOUR)
+            .not_valid_after(now + HOUR)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(names, critical=False)
+            .sign(self._key, SHA256())
+        )
+
+
+def _common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])

@@ -1,0 +1,130 @@
+"""What a producer asks for, cut into messages. Pure: clock and randomness are arguments."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, Required, TypedDict
+from uuid import UUID
+
+from valetkey.messages import LARGEST_CHUNK, VERSION, Item, Outcome
+from valetkey.reading import read
+from valetkey.refusals import Refusal
+
+_OF_HEADER = ("callback", "deadline", "reason")
+
+
+class Options(TypedDict, total=False):
+    """What any request may say.
+
+    expires_in and min_expires_in are seconds, 3,600 and none by default; callback is the name of
+    one of the tenant's webhook endpoints; after deadline, which must be aware, an answer is of no
+    use and the service refuses.
+    """
+
+    expires_in: int
+    min_expires_in: int | None
+    callback: str | None
+    reason: str | None
+    deadline: datetime | None
+
+
+class DownloadOptions(Options, total=False):
+    """Options of a download: the name and content type storage answers with."""
+
+    filename: str | None
+    content_type: str | None
+
+
+class UploadOptions(Options, total=False):
+    """Options of an upload: sizes in bytes, and what the stored object will say of itself."""
+
+    max_size: Required[int]
+    min_size: int
+    content_type: str | None
+    acl: str | None
+    metadata: dict[str, str] | None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One message, and why it need not be sent where it is refused already."""
+
+    number: int
+    message: dict[str, Any]
+    refusal: Refusal | None
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of its items, in order."""
+        return [item["key"] for item in self.message["items"]]
+
+    def is_answered_by(self, outcome: Outcome) -> bool:
+        """Whether an outcome decides every item of this chunk."""
+        return outcome.refusal is not None or len(outcome.items) == len(self.message["items"])
+
+
+def batch_id(milliseconds: int, randomness: bytes) -> str:
+    """A UUIDv7 (RFC 9562, section 5.7) from Unix time and at least ten random bytes."""
+    noise = int.from_bytes(randomness[:10]) & ~(0xF << 76 | 0b11 << 62)
+    return str(UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62 | noise))
+
+
+def header(  # noqa: PLR0913 - the fields of a header, all by name
+    *,
+    kind: str,
+    tenant: str,
+    requested_by: str,
+    bucket: str,
+    batch: str,
+    total: int,
+    chunk_size: int,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What all chunks of a batch say alike, as JSON values.
+
+    Raises TypeError for an option that its kind does not have, ValueError for a chunk size that
+    no message may have.
+    """
+    known = UploadOptions if kind == "upload" else DownloadOptions
+    unknown = sorted(options.keys() - known.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"{kind} has no option {unknown[0]!r}")
+    if not 1 <= chunk_size <= LARGEST_CHUNK:
+        raise ValueError(f"chunk_size is from 1 to {LARGEST_CHUNK}")
+    said = {name: value for name, value in options.items() if value is not None}
+    terms = {name: value for name, value in said.items() if name not in _OF_HEADER}
+    return {
+        "v": VERSION,
+        "tenant": tenant,
+        "batch": batch,
+        "requested_by": requested_by,
+        "grant": {"kind": kind, "bucket": bucket, "expires_in": 3600} | terms,
+        "total": total,
+        "chunk_size": chunk_size,
+    } | {name: _json(said[name]) for name in _OF_HEADER if name in said}
+
+
+def chunks(head: Mapping[str, Any], items: Iterable[str | Item]) -> Iterator[Chunk]:
+    """Cut a batch into messages, reading no further ahead than the one asked for.
+
+    Raises ValueError where the items are not as many as the header's total says.
+    """
+    rest, total, size = iter(items), head["total"], head["chunk_size"]
+    for first in range(0, total, size):
+        rows = [_row(item) for item in islice(rest, min(size, total - first))]
+        if first + len(rows) < min(first + size, total):
+            raise ValueError(f"total is {total}, but there are {first + len(rows)} items")
+        if first + size >= total and next(rest, None) is not None:
+            raise ValueError(f"total is {total}, but there are more items")
+        message = {**head, "chunk": first // size, "items": rows}
+        answer = read(message)
+        yield Chunk(first // size, message, answer if isinstance(answer, Refusal) else None)
+
+
+def _row(item: str | Item) -> dict[str, str]:
+    return item.model_dump(exclude_none=True) if isinstance(item, Item) else {"key": item}
+
+
+def _json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

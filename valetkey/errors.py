@@ -1,0 +1,35 @@
+from typing import Any
+
+from valetkey.refusals import Refusal
+
+
+class ValetkeyError(Exception):
+    """Something went wrong between this program and the service."""
+
+    def __init__(self, *args: Any) -> None:
+        """Say what happened; without a message of its own an error says its docstring."""
+        super().__init__(*(args or (type(self).__doc__,)))
+
+
+class NotConfigured(ValetkeyError):
+    """valetkey does not know which service to ask, or for whom."""
+
+
+class BrokerUnreachable(ValetkeyError):
+    """The broker or the result store did not answer in time."""
+
+
+class NoAnswer(ValetkeyError):
+    """The service did not answer in time.
+
+    It may still do so, and it charges once however often it is asked: ask again with the same
+    handle.
+    """
+
+
+class Refused(ValetkeyError):
+    """The service decided not to grant; refusal says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(f"{refusal.code}: {refusal.message}")

@@ -1,0 +1,134 @@
+"""Celery and Redis, and nothing else here touches them: chunks out, answers back."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu.exceptions import KombuError
+from kombu.exceptions import OperationalError as BrokerError
+from pydantic import BaseModel, ValidationError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from valetkey.config import without_secrets
+from valetkey.errors import BrokerUnreachable
+from valetkey.messages import QUEUE, TASK, Outcome
+
+_PATIENCE = 5  # seconds, for a socket to open or answer
+_RESULT = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
+_ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+_SOCKETS = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+_FAILED = ("FAILURE", "REVOKED")
+
+Answers = list[tuple[str, Outcome | None]]
+
+
+class _Result(BaseModel):
+    status: str
+    result: Any = None
+
+
+class Transport:
+    """The broker and the result store of one client; not for several threads at once.
+
+    Every method raises BrokerUnreachable, within seconds, where its server does not answer.
+    """
+
+    def __init__(self, broker_url: str, result_url: str) -> None:
+        self._broker = without_secrets(broker_url)
+        self._store = without_secrets(result_url)
+        self._app = _app()
+        # A connection of our own: Celery prefers CELERY_BROKER_URL to what it is told.
+        self._connection = self._app.connection_for_write(
+            broker_url, connect_timeout=_PATIENCE, transport_options=_SOCKETS | _ONCE_MORE
+        )
+        self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+        self._redis = redis.Redis.from_url(result_url, retry=Retry(NoBackoff(), 1), **_SOCKETS)
+        self._heard = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
+
+    def send(self, task_id: str, message: dict[str, Any]) -> None:
+        """Put a message into the queue, listening for its answer first."""
+        with self._speaking():
+            self._heard.subscribe(_RESULT + task_id)
+        try:
+            self._app.send_task(
+                TASK,
+                args=[message],
+                task_id=task_id,
+                queue=QUEUE,
+                serializer="json",
+                producer=self._producer,
+                retry=True,
+                retry_policy=_ONCE_MORE,
+                argsrepr="(message)",  # headers are logged by workers: no keys in them
+                kwargsrepr="{}",
+                add_to_parent=False,  # in another application's task, that would keep them all
+            )
+        except (BrokerError, KombuError, OSError) as error:
+            name = type(error.__cause__ or error).__name__
+            raise BrokerUnreachable(f"no broker answers at {self._broker} ({name})") from None
+
+    def listen(self, seconds: float) -> Answers:
+        """Wait for an answer to be announced; return all that have been."""
+        with self._speaking():
+            return [a for raw in self._announced(seconds) for a in self._answer(*raw)]
+
+    def look(self, task_ids: Sequence[str]) -> Answers:
+        """Look for answers in the store: an announcement is lost where nobody listened."""
+        if not task_ids:
+            return []
+        with self._speaking():
+            found = self._redis.mget([_RESULT + task_id for task_id in task_ids])
+            pairs = zip(task_ids, found, strict=True)
+            return [a for task_id, raw in pairs if raw for a in self._answer(task_id, raw)]
+
+    def forget(self, task_ids: Sequence[str]) -> None:
+        """Stop listening for these answers."""
+        if task_ids:
+            with self._speaking():
+                self._heard.unsubscribe(*(_RESULT + task_id for task_id in task_ids))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._heard.close()
+        self._redis.close()
+        self._connection.release()
+
+    def _announced(self, seconds: float) -> Iterator[tuple[str, bytes]]:
+        end = time.monotonic() + seconds
+        while event := self._heard.get_message(timeout=max(end - time.monotonic(), 0)):
+            if event["type"] == "message":
+                end = 0  # what else has arrived is taken too, without waiting for more
+                yield event["channel"].decode().removeprefix(_RESULT), event["data"]
+
+    def _answer(self, task_id: str, raw: str | bytes) -> Answers:
+        try:
+            answer = _Result.model_validate_json(raw)
+            if answer.status == "SUCCESS":
+                return [(task_id, Outcome.model_validate(answer.result))]
+        except ValidationError:
+            answer = _Result(status="FAILURE")
+        if answer.status not in _FAILED:
+            return []
+        # The failed result would be found again, instead of the answer to the next sending.
+        self._redis.delete(_RESULT + task_id)
+        return [(task_id, None)]
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            text = f"no result store answers at {self._store} ({type(error).__name__})"
+            raise BrokerUnreachable(text) from None
+
+
+def _app() -> Celery:
+    app = Celery("valetkey-producer", set_as_current=False)
+    # Celery's own backend would subscribe to every result and read none of them.
+    app.backend_cls = "disabled"
+    app.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
+    return app

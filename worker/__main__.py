@@ -1,0 +1,25 @@
+import click
+
+from worker.commands.apply import apply
+from worker.commands.audit import audit
+from worker.commands.deliveries import deliveries
+from worker.commands.dev import dev
+from worker.commands.migrate import migrate
+from worker.commands.run import run
+
+
+@click.group()
+def main() -> None:
+    """Run and administer valetkey.
+
+    \b
+    Everything on this machine, in one terminal:
+      python -m worker dev
+    """
+
+
+for command in (apply, audit, deliveries, dev, migrate, run):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main(prog_name="python -m worker")

@@ -1,0 +1,120 @@
+"""What was declared, as rows: read whole, and written by what differs."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, cast
+
+from sqlalchemy import Connection, Table, and_, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from models import Base, Bucket, Endpoint, Policy, Quota, Revision, Tenant
+from worker.core import tenancy
+from worker.core.tenancy import Declared
+from worker.errors import Transient
+
+Row = dict[str, Any]
+Rows = dict[Table, dict[tuple[Any, ...], Row]]
+
+
+def _table(mapped: type[Base]) -> Table:
+    return cast("Table", mapped.__table__)
+
+
+_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS = (
+    _table(mapped) for mapped in (Bucket, Tenant, Policy, Quota, Endpoint)
+)
+_PARENTS_FIRST = (_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS)
+
+
+def revision(connection: Connection) -> int:
+    """How often something was applied: whoever remembers the number knows when to read again."""
+    return connection.scalar(select(Revision.number)) or 0
+
+
+def load(connection: Connection) -> Declared:
+    """Read everything that is declared."""
+    policies, quotas, endpoints = (
+        _by_tenant(_all(connection, table)) for table in (_POLICIES, _QUOTAS, _ENDPOINTS)
+    )
+    tenants = {
+        row["name"]: _tenant(
+            row, policies[row["name"]], quotas[row["name"]], endpoints[row["name"]]
+        )
+        for row in _all(connection, _TENANTS)
+    }
+    buckets = {row["name"]: tenancy.Bucket(**row) for row in _all(connection, _BUCKETS)}
+    return Declared(buckets=buckets, tenants=tenants)
+
+
+def _all(connection: Connection, table: Table) -> Iterable[Row]:
+    rows = connection.execute(select(table).order_by(*table.primary_key)).mappings()
+    return [{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+
+
+def _by_tenant(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.pop("tenant")].append(row)
+    return found
+
+
+def _tenant(
+    row: Row, policies: list[Row], quotas: list[Row], endpoints: list[Row]
+) -> tenancy.Tenant:
+    return tenancy.Tenant(
+        **row,
+        policies={policy["bucket"]: tenancy.Policy(**policy) for policy in policies},
+        quotas=tuple(tenancy.Quota(**quota) for quota in quotas),
+        endpoints={endpoint["name"]: tenancy.Endpoint(**endpoint) for endpoint in endpoints},
+    )
+
+
+def store(connection: Connection, before: Declared, after: Declared) -> None:
+    """Write what differs and count the revision, in the caller's transaction.
+
+    The audit log and what tenants used stay, also of those that are removed. Raises Transient
+    where the database no longer holds before, because somebody else applied something meanwhile.
+    """
+    _count(connection)
+    if load(connection) != before:
+        raise Transient("something else was applied in the meantime: apply again")
+    old, new = _rows(before), _rows(after)
+    for table in reversed(_PARENTS_FIRST):
+        for key in old[table].keys() - new[table].keys():
+            connection.execute(delete(table).where(_is(table, key)))
+    for table in _PARENTS_FIRST:
+        for key, row in new[table].items():
+            if key not in old[table]:
+                connection.execute(insert(table).values(row))
+            elif row != old[table][key]:
+                connection.execute(update(table).where(_is(table, key)).values(row))
+
+
+def _count(connection: Connection) -> None:
+    # First of all, as the row is also what makes a second apply wait for this one.
+    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(Revision)
+    connection.execute(
+        upsert.values(id=1, number=1).on_conflict_do_update(
+            index_elements=["id"], set_={"number": Revision.number + 1}
+        )
+    )
+
+
+def _rows(declared: Declared) -> Rows:
+    tenants = declared.tenants.values()
+    rows: dict[Table, list[Row]] = {
+        _BUCKETS: [asdict(bucket) for bucket in declared.buckets.values()],
+        _TENANTS: [{"name": t.name, "trust": t.trust, "max_batch": t.max_batch} for t in tenants],
+        _POLICIES: [{"tenant": t.name} | asdict(p) for t in tenants for p in t.policies.values()],
+        _QUOTAS: [{"tenant": t.name} | asdict(quota) for t in tenants for quota in t.quotas],
+        _ENDPOINTS: [{"tenant": t.name} | asdict(e) for t in tenants for e in t.endpoints.values()],
+    }
+    return {
+        table: {tuple(row[column.name] for column in table.primary_key): row for row in found}
+        for table, found in rows.items()
+    }
+
+
+def _is(table: Table, key: tuple[Any, ...]) -> Any:
+    return and_(*(column == value for column, value in zip(table.primary_key, key, strict=True)))

@@ -1,0 +1,94 @@
+"""What was decided, one method per intent and transaction. Rows never leave this folder."""
+
+from datetime import datetime
+
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import IntegrityError
+
+from models import Batch, Chunk, Grant, Reissue
+from valetkey.messages import AnyTerms, Message
+from valetkey.refusals import Refusal
+from worker.adapters import declarations
+from worker.adapters.database import reading, writing
+from worker.adapters.recording import Seen, insert_once, record
+from worker.core.decisions import Decided, Life, Recorded, Row, fingerprint
+from worker.core.tenancy import Declared
+
+_terms: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
+
+
+class Ledger:
+    """The tables as the verbs see them. Make one in each process, after the fork."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._declared: tuple[int, Declared] = (-1, Declared())
+
+    def declared(self) -> Declared:
+        """What is declared now. It is read again only when something was applied since."""
+        with reading(self._engine) as connection:
+            revision = declarations.revision(connection)
+            if revision != self._declared[0]:
+                self._declared = (revision, declarations.load(connection))
+        return self._declared[1]
+
+    def record(self, message: Message, decided: Decided, now: datetime) -> Decided | Seen | Refusal:
+        """Commit a chunk's decision once: its rows, what they cost, what is to be delivered.
+
+        The first chunk to arrive opens the batch, and charges for all of it or refuses all of it.
+        Returns what was committed; Seen where it had been before; or the refusal of a message that
+        contradicts what was committed under its batch id.
+        """
+        tenant = self._declared[1].tenants.get(message.tenant)
+        try:
+            with writing(self._engine) as connection:
+                return record(connection, message, decided, tenant, now)
+        except IntegrityError:
+            # Two tenants opened one batch id in the same moment; the other's row now stands.
+            with writing(self._engine) as connection:
+                return record(connection, message, decided, tenant, now)
+
+    def recorded(self, batch: int, chunk: int) -> Recorded:
+        """Read back one committed chunk of the batch with that number."""
+        with reading(self._engine) as connection:
+            return _recorded(connection, batch, chunk)
+
+    def reissued(self, recorded: Recorded, decided: Decided, now: datetime) -> None:
+        """Commit that a chunk's grants came out other than recorded, before anyone sees them."""
+        values = {
+            "batch": recorded.batch_number,
+            "chunk": recorded.chunk,
+            "fingerprint": fingerprint(decided.digests.hex()),
+            "access_key": decided.access_key,
+            "at": now,
+            "digests": decided.digests,
+        }
+        with writing(self._engine) as connection:
+            insert_once(connection, Reissue, values)
+
+
+def _recorded(connection: Connection, batch: int, chunk: int) -> Recorded:
+    header = connection.execute(
+        select(Batch.id, Batch.tenant, Batch.terms, Batch.chunk_size, Chunk)
+        .join(Chunk, Chunk.batch == Batch.number)
+        .where(Batch.number == batch, Chunk.number == chunk)
+    ).one()
+    first = chunk * header.chunk_size
+    rows = connection.execute(
+        select(Grant.number, Grant.key, Grant.code, Grant.detail, Grant.digest)
+        .where(Grant.batch == batch, Grant.number >= first)
+        .where(Grant.number < first + header.chunk_size)
+        .order_by(Grant.number)
+    )
+    return Recorded(
+        batch_number=batch,
+        batch=header.id,
+        chunk=chunk,
+        tenant=header.tenant,
+        terms=_terms.validate_python(header.terms),
+        rows=[Row(*row) for row in rows],
+        life=Life(header.issued_at, header.expires_in, header.limited_by),
+        access_key=header.access_key,
+        refusal=None if header.refusal is None else Refusal.model_validate(header.refusal),
+    )

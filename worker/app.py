@@ -1,0 +1,30 @@
+"""The Celery application: `celery -A worker.app`, or rather `python -m worker run`."""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from worker import logs
+from worker.process import settings
+
+app = Celery("valetkey", include=["worker.tasks"])
+app.config_from_object("celeryconfig")
+app.conf.update(
+    broker_url=settings().broker_url.get_secret_value(),
+    result_backend=settings().result_url.get_secret_value(),
+    worker_concurrency=settings().concurrency,
+    beat_schedule={
+        "deliver": {
+            "task": "valetkey.deliver",
+            "schedule": settings().sweep_seconds,
+            # Without a worker to take them, sweeps must not pile up.
+            "options": {"expires": settings().sweep_seconds},
+        },
+    },
+)
+
+
+@setup_logging.connect
+def _configure_logging(loglevel: int, **_: Any) -> None:
+    logs.configure(loglevel)

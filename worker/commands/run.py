@@ -1,0 +1,38 @@
+import os
+import sys
+
+import click
+
+# Each long-lived pub/sub socket is one more to go half-open; nothing here needs workers to gossip.
+_WORKER = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
+_QUEUES = {
+    "all": ("valetkey", "valetkey.upkeep"),
+    "issue": ("valetkey",),
+    "upkeep": ("valetkey.upkeep",),
+}
+
+
+@click.command()
+@click.option(
+    "--only",
+    type=click.Choice(["issue", "upkeep"]),
+    help="Answer requests only, or sweep and send webhooks only. Run one of each in production, so "
+    "that a slow endpoint cannot hold up a grant.",
+)
+@click.option("--loglevel", default="INFO", show_default=True, help="How much to log, to stderr.")
+def run(only: str | None, loglevel: str) -> None:
+    """Start the worker; with it beat, unless it only answers requests.
+
+    \b
+    Example:
+      python -m worker run
+    """
+    role = only or "all"
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER]
+    command += ["--loglevel", loglevel, "--queues", ",".join(_QUEUES[role])]
+    command += ["--hostname", f"{role}@%h"]
+    if role != "issue":
+        command += ["--beat"]
+    # SIGTERM then stops softly: what runs may end, what is only reserved goes back to the queue.
+    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
+    os.execv(sys.executable, command)  # noqa: S606 - to become Celery is the point

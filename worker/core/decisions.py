@@ -1,0 +1,124 @@
+"""What is decided about a chunk, on its way from the signer to the tables and to the producer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from valetkey.messages import AnyTerms, Message, Outcome
+from valetkey.refusals import Code, Refusal
+from worker.core.keys import shown
+from worker.core.sigv4 import Credentials
+
+
+class Life(NamedTuple):
+    """How long grants live: from when, for how many seconds, and which limit said so."""
+
+    issued_at: datetime
+    expires_in: int
+    limited_by: str
+
+    @property
+    def expires_at(self) -> datetime:
+        """When storage stops accepting the grant."""
+        return self.issued_at + timedelta(seconds=self.expires_in)
+
+
+class Row(NamedTuple):
+    """One audit row: issued where there is a digest, else refused with a code."""
+
+    number: int
+    key: str
+    code: str | None = None
+    detail: dict[str, Any] | None = None
+    digest: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A chunk's decision: its audit rows, and the answers to its items in the same order.
+
+    With a refusal all of it is refused, and life is then only the time of the decision.
+    """
+
+    rows: Sequence[Row]
+    answers: Sequence[dict[str, Any]]
+    life: Life
+    access_key: str | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def issued(self) -> int:
+        """How many items were granted."""
+        return sum(row.code is None for row in self.rows)
+
+    @property
+    def digests(self) -> bytes:
+        """The digests of the granted items' signatures, in order."""
+        return b"".join(row.digest for row in self.rows if row.digest is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A chunk as the tables have it: enough to sign its grants again to the byte."""
+
+    batch_number: int
+    batch: str
+    chunk: int
+    tenant: str
+    terms: AnyTerms
+    rows: Sequence[Row]
+    life: Life
+    access_key: str | None
+    refusal: Refusal | None
+
+
+def refuse_all(message: Message, refusal: Refusal, at: datetime) -> Decided:
+    """Refuse every item of a chunk for the same reason."""
+    numbers = range(message.first, message.first + len(message.items))
+    rows = [
+        Row(number, shown(item.key), refusal.code.value)
+        for number, item in zip(numbers, message.items, strict=True)
+    ]
+    return Decided(rows, [], Life(at.replace(microsecond=0), 0, "request"), refusal=refusal)
+
+
+def lifetime(
+    asked: tuple[int, str], shortest: int | None, credentials: Credentials, now: datetime
+) -> Life | Refusal:
+    """Cut a life to what the credentials have left; refuse it where that is under the shortest.
+
+    asked is the life in seconds after policy, and what limited it; shortest is in seconds. A URL
+    signed by temporary credentials dies with them, whatever it says
+    (AWS: using-presigned-url.html).
+    """
+    issued_at = now.replace(microsecond=0)
+    life = Life(issued_at, *asked)
+    if credentials.expires_at is not None and credentials.expires_at < life.expires_at:
+        left = int((credentials.expires_at - issued_at).total_seconds())
+        life = Life(issued_at, left, "credentials")
+    if life.expires_in < (shortest or 1):
+        return Refusal(
+            code=Code.EXPIRY_TOO_SHORT,
+            field="grant.min_expires_in",
+            message="the credentials that sign end before that",
+            limit=max(life.expires_in, 0),
+        )
+    return life
+
+
+def fingerprint(text: str) -> bytes:
+    """Identify content: the same text, the same 32 bytes."""
+    return sha256(text.encode()).digest()
+
+
+def outcome(batch: str, chunk: int, decided: Decided) -> dict[str, Any]:
+    """Write the answer to a chunk as JSON values."""
+    header = Outcome(
+        batch=batch,
+        chunk=chunk,
+        status="refused" if decided.refusal else "issued",
+        refusal=decided.refusal,
+    )
+    return header.model_dump(mode="json", exclude_none=True) | {"items": list(decided.answers)}

@@ -1,0 +1,144 @@
+"""What a single value of tenants.toml may hold. Each error is a sentence for whoever wrote it."""
+
+import re
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
+from typing import Annotated, Any, NamedTuple, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from valetkey.messages import LARGEST_BATCH, LARGEST_POST, LONGEST_LIFE
+from valetkey.sizes import parse_duration, parse_size
+from worker.core import endpoints, keys
+from worker.core.tenancy import Kind
+
+WHOLE_BUCKET = "*"
+_LARGEST_COUNT = 2**63 - 1  # the largest integer of a database column
+
+
+class Around(NamedTuple):
+    """What a value is held against that does not stand in its own table."""
+
+    buckets: Collection[str]
+    development: bool
+    secret_error: Callable[[str], str | None]
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that was probably meant."""
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """Refuse a value with this sentence."""
+    return PydanticCustomError("declaration", "{message}", {"message": message})
+
+
+def _like(pattern: str, sentence: str) -> AfterValidator:
+    matches = re.compile(pattern).fullmatch
+
+    def check(value: str) -> str:
+        if not matches(value):
+            raise wrong(sentence)
+        return value
+
+    return AfterValidator(check)
+
+
+def _written(read: Callable[[str], int]) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        try:
+            return read(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise wrong(str(error)) from None
+
+    return BeforeValidator(check)
+
+
+def _around(info: ValidationInfo) -> Around:
+    return cast("Around", info.context)
+
+
+def _known(name: str, info: ValidationInfo) -> str:
+    buckets = _around(info).buckets
+    if name in buckets:
+        return name
+    meant = nearest(name, buckets)
+    question = f"; did you mean {meant}?" if meant else ""
+    raise wrong(f"no bucket profile of this name is declared{question}")
+
+
+def _prefix(value: str) -> str:
+    if value == WHOLE_BUCKET:
+        return ""
+    if not value.endswith("/"):
+        # Without the slash, "acme" would reach into "acme1/".
+        raise wrong('a prefix ends with "/"; the whole bucket is written "*"')
+    if refusal := keys.refused(f"{value}key", ("",), ""):
+        raise wrong(f"no key could begin with this: {refusal.message}")
+    return value
+
+
+def _webhook(url: str, info: ValidationInfo) -> str:
+    if rule := endpoints.refused(url, development=_around(info).development):
+        raise wrong(f"webhooks do not go there: {rule.value}")
+    return url
+
+
+def _reference(secret: str, info: ValidationInfo) -> str:
+    if error := _around(info).secret_error(secret):
+        raise wrong(error)
+    return secret
+
+
+def _some(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise wrong("at least one is needed")
+    return values
+
+
+_list = Field(strict=False)  # TOML has arrays, and no tuples
+_name = _like(
+    r"[a-z0-9][a-z0-9_-]{0,62}",
+    "a name is up to 63 lower-case letters, digits, _ and -, and begins with a letter or digit",
+)
+# AWS: bucketnamingrules.html, general purpose buckets.
+_bucket = _like(
+    r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+    "a bucket is 3 to 63 lower-case letters, digits, dots and hyphens",
+)
+_s3_endpoint = _like(
+    r"https?://[A-Za-z0-9.\[\]:-]+",
+    "an endpoint is http:// or https://, a host and perhaps a port, and nothing behind it",
+)
+_content_type = _like(
+    r"\*/\*|[a-z0-9][a-z0-9!#$&^_.+-]*/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*)",
+    "a content type is type/subtype, type/* or */*, in lower case and without parameters",
+)
+# AWS: acl-overview.html, "Canned ACL", those of objects.
+_acl = _like(
+    "private|public-read|public-read-write|authenticated-read|aws-exec-read"
+    "|bucket-owner-read|bucket-owner-full-control",
+    "this is not a canned ACL of S3, like public-read",
+)
+
+Name = Annotated[str, _name]
+KnownBucket = Annotated[str, AfterValidator(_known)]
+RealBucket = Annotated[str, _bucket]
+Region = Annotated[str, _like(r"[a-z0-9-]{1,63}", "a region looks like eu-central-1")]
+S3Endpoint = Annotated[str, _s3_endpoint, Field(max_length=2_048)]
+Profile = Annotated[str, Field(min_length=1, max_length=255)]
+Prefixes = Annotated[
+    tuple[Annotated[str, AfterValidator(_prefix)], ...], _list, AfterValidator(_some)
+]
+Kinds = Annotated[tuple[Kind, ...], _list, AfterValidator(_some)]
+ContentTypes = Annotated[tuple[Annotated[str, _content_type], ...], _list, AfterValidator(_some)]
+Acls = Annotated[tuple[Annotated[str, _acl], ...], _list]
+Life = Annotated[int, _written(parse_duration), Field(ge=1, le=LONGEST_LIFE)]
+PostSize = Annotated[int, _written(parse_size), Field(ge=1, le=LARGEST_POST)]
+BatchSize = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+Count = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
+Bytes = Annotated[int, _written(parse_size), Field(ge=1, le=_LARGEST_COUNT)]
+WebhookUrl = Annotated[str, AfterValidator(_webhook)]
+SecretReference = Annotated[str, AfterValidator(_reference), Field(max_length=2_048)]

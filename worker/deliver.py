@@ -1,0 +1,82 @@
+"""From the outbox to endpoints: what is due is signed again, sent, and settled in the database."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+from worker.adapters.http import Courier, Reply
+from worker.adapters.ledger import Ledger
+from worker.adapters.outbox import Outbox, Parcel, Report
+from worker.adapters.secrets import resolve
+from worker.core.backoff import next_delay
+from worker.core.decisions import Recorded, outcome
+from worker.core.webhook_signature import signed_headers
+from worker.errors import Transient
+from worker.issue import Issuer
+
+BUDGET = timedelta(seconds=30)  # under the tasks' time limit, with one exchange still to come
+_SUCCESS = 2  # the hundred that any other status is a failure beside, redirects too
+_GONE = 410  # the endpoint asks never to be called again: Standard Webhooks 1.0.0
+
+
+class Deliverer:
+    """Sends what is due; any number of these may run at once."""
+
+    def __init__(  # noqa: PLR0913 - everything a delivery touches, and named
+        self,
+        *,
+        outbox: Outbox,
+        ledger: Ledger,
+        issuer: Issuer,
+        courier: Courier,
+        environ: Mapping[str, str],
+        now: Callable[[], datetime],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._outbox = outbox
+        self._ledger = ledger
+        self._issuer = issuer
+        self._courier = courier
+        self._environ = environ
+        self._now = now
+        self._jitter = jitter
+
+    def deliver_due(self) -> dict[str, int]:
+        """Send what is due, longest first, until nothing is or the time is up; count what came."""
+        counts = {"delivered": 0, "undelivered": 0}
+        end = self._now() + BUDGET
+        while self._now() < end and (parcel := self._outbox.take(self._now())) is not None:
+            report = self._attempt(parcel)
+            self._outbox.settle(parcel, report, self._now())
+            counts["delivered" if report.problem is None else "undelivered"] += 1
+        return counts
+
+    def _attempt(self, parcel: Parcel) -> Report:
+        if not parcel.url:
+            return Report(None, "the endpoint is no longer declared", None)
+        recorded = self._ledger.recorded(parcel.batch, parcel.chunk)
+        if recorded.refusal is None and recorded.life.expires_at <= self._now():
+            return Report(None, "its grants had expired", None)
+        try:
+            reply = self._send(parcel, recorded)
+        except Transient as error:
+            return self._again(parcel, None, str(error), None)
+        if reply.status // 100 == _SUCCESS:
+            return Report(reply.status, None, None)
+        if reply.status == _GONE:
+            return Report(reply.status, "the endpoint is gone", None)
+        return self._again(parcel, reply.status, f"answered {reply.status}", reply.retry_after)
+
+    def _send(self, parcel: Parcel, recorded: Recorded) -> Reply:
+        decided = self._issuer.reissue(recorded)
+        body = json.dumps(outcome(recorded.batch, recorded.chunk, decided)).encode()
+        secrets = resolve(parcel.secret, self._environ)
+        message_id = f"{recorded.batch}-{recorded.chunk}"
+        headers = signed_headers(secrets, message_id, self._now(), body)
+        return self._courier.post(parcel.url, body, headers | {"content-type": "application/json"})
+
+    def _again(
+        self, parcel: Parcel, status: int | None, problem: str, retry_after: timedelta | None
+    ) -> Report:
+        wait = next_delay(parcel.attempts, self._jitter(), retry_after)
+        return Report(status, problem[:200], None if wait is None else self._now() + wait)

@@ -1,0 +1,51 @@
+import logging
+import re
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+# Belt and braces: nothing we write holds these, but a library's message might quote a URL.
+_SECRET = re.compile(
+    r"(X-Amz-(?:Signature|Security-Token|Credential)=|x-amz-(?:signature|security-token)\"?: *\"?"
+    r"|whsec_|://[^/@\s:]*:)[^&\s\"'@]+",
+    re.IGNORECASE,
+)
+
+
+def scrub(text: str) -> str:
+    """Blank out signatures, tokens, webhook secrets and passwords in URLs."""
+    return _SECRET.sub(r"\1[hidden]", text)
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Send all logging to stderr as one JSON object a line, with secrets blanked out."""
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            _scrub_all,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    # Celery's own line about a finished task quotes its return value, which here is grants.
+    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _scrub_all(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {
+        name: scrub(value) if isinstance(value, str) else value for name, value in event.items()
+    }

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What the service is told by its environment: one variable each, with the prefix VALETKEY_.
+
+    URLs are secret: they may hold a password.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="VALETKEY_", extra="ignore", frozen=True)
+
+    broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    result_url: SecretStr = SecretStr("redis://127.0.0.1:6379/1")
+    database_url: SecretStr = SecretStr("sqlite:///.valetkey/valetkey.db")
+    s3_endpoint: str | None = None
+    """The endpoint of bucket profiles that name none; unset, that is AWS."""
+    development: bool = False
+    """Webhooks may then go to http:// and to this machine."""
+    data_dir: Path = Path(".valetkey")
+    sweep_seconds: float = Field(default=5.0, gt=0)
+    """How often beat looks for what is due in the database."""
+    concurrency: int = Field(default=2, ge=1)

@@ -1,0 +1,84 @@
+"""What the queue can ask for. A name here is part of the wire: it outlives every module."""
+
+from datetime import datetime
+from typing import Any
+
+import structlog
+from celery import Task
+
+from worker.adapters import clock
+from worker.app import app
+from worker.errors import Transient
+from worker.process import deliverer, issuer
+
+log = structlog.get_logger()
+RETRIES = 5
+
+
+class Failed(Exception):
+    """The worker could not answer; its log says why, under the id of the task."""
+
+    def __init__(self) -> None:
+        super().__init__(type(self).__doc__)
+
+
+class Answering(Task):  # type: ignore[misc] # Celery's Task has no types
+    """A task whose result is grants: it is never printed, and Redis forgets it when they end."""
+
+    ignore_result = False
+    resultrepr_maxsize = 0
+    typing = False
+    max_retries = RETRIES
+
+    def on_success(self, retval: Any, task_id: str, _args: Any, _kwargs: Any) -> None:
+        """Shorten the stored result's life to that of its first grant to end."""
+        ends = [item["expires_at"] for item in retval["items"] if "expires_at" in item]
+        if ends:
+            left = int((datetime.fromisoformat(min(ends)) - clock.now()).total_seconds())
+            if left < app.conf.result_expires:
+                self.backend.expire(self.backend.get_key_for_task(task_id), max(left, 1))
+
+
+@app.task(name="valetkey.issue", bind=True, base=Answering)
+def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Answer one message: the only argument."""
+    message = args[0] if len(args) == 1 and not kwargs else None
+    outcome = _answer(self, message)
+    if isinstance(message, dict) and message.get("callback") is not None:
+        deliver.delay()
+    return outcome
+
+
+def _answer(task: Any, message: Any) -> dict[str, Any]:
+    try:
+        outcome = issuer().issue(message)
+    except Transient as error:
+        log.warning("issue_postponed", task=task.request.id, problem=str(error))
+        raise task.retry(exc=error, countdown=2**task.request.retries) from None
+    except Exception:
+        # What a bug says may quote what it was working on: that is for the log, not for the result.
+        log.exception("issue_failed", task=task.request.id)
+        raise Failed from None
+    refusal = outcome.get("refusal")
+    log.info(
+        "chunk_decided",
+        batch=outcome["batch"],
+        chunk=outcome["chunk"],
+        status=outcome["status"],
+        code=refusal and refusal["code"],
+        refused=sum("code" in item for item in outcome["items"]),
+        items=len(outcome["items"]),
+    )
+    return outcome
+
+
+@app.task(name="valetkey.deliver", expires=60)
+def deliver() -> None:
+    """Send the webhooks that are due. Only a wake-up: what is due stands in the database."""
+    try:
+        counts = deliverer().deliver_due()
+    except Transient as error:
+        log.warning("deliver_postponed", problem=str(error))
+        return
+    if any(counts.values()):
+        log.info("webhooks_sent", **counts)
