@@ -14,7 +14,7 @@ from threading import Event, Thread
 from typing import Any, Literal
 
 import redis
-from kombu import Connection  # type: ignore[attr-defined]  # kombu names it too late for mypy
+from celery import Celery
 
 from valetkey.messages import QUEUE, grant_id, task_id
 
@@ -34,8 +34,7 @@ class Answering:
     def __init__(self, url: str, plan: Plan, decide: Callable[[dict[str, Any]], Any]) -> None:
         self.arrived: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.arrivals: Counter[str] = Counter()
-        self.most_unanswered = 0
-        self._connection = Connection(url)
+        self._connection = Celery(set_as_current=False).connection_for_read(url)
         self._results = redis.Redis.from_url(url)
         self._plan = plan
         self._decide = decide
@@ -48,7 +47,6 @@ class Answering:
                 delivery = queue.get(timeout=0.1)
             except Empty:
                 continue
-            self.most_unanswered = max(self.most_unanswered, queue.qsize() + 1)
             delivery.ack()
             self._take(delivery)
         queue.close()

@@ -20,7 +20,8 @@ def too_long(path: Path) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > LONGEST_FUNCTION:
-                yield f"{path}:{node.lineno}: {node.name} has {lines} lines, over {LONGEST_FUNCTION}"
+                place = f"{path}:{node.lineno}"
+                yield f"{place}: {node.name} has {lines} lines, over {LONGEST_FUNCTION}"
 
 
 def main() -> int:

@@ -65,6 +65,7 @@ class Courier:
 
     def take(self, batch: Batch) -> None:
         """Take on a batch, or once more what is left of one that was given up."""
+        self._trouble.clear()  # whoever asks anew tries anew
         if batch not in self._unsent:
             self._unsent.append(batch)
         for chunk in batch.unanswered.values():

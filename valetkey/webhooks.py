@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from valetkey.errors import ValetkeyError
+
 TOLERANCE = timedelta(minutes=5)
 
 _PREFIX = "whsec_"
-_SECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,10}")
 
 
-class InvalidWebhook(Exception):
+class InvalidWebhook(ValetkeyError):
     """Not a webhook of ours: refuse it with status 400 and do nothing else with it."""
 
 

@@ -66,6 +66,7 @@ def test_all_secrets_of_a_rotation_are_read_in_their_order() -> None:
         written(b"k" * 25).rstrip("="),
         LITERAL.removeprefix("whsec_"),
         f"{LITERAL} hush",
+        f"{LITERAL}!hush",
     ],
 )
 def test_a_weak_or_malformed_secret_is_named_by_its_reference_alone(value: str) -> None:
@@ -83,7 +84,7 @@ def test_an_absent_variable_is_named() -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff hush"])
-def test_an_unreadable_file_is_named_and_its_bytes_are_not_shown(
+def test_an_unreadable_file_is_named_and_the_cause_with_its_bytes_is_not_shown(
     tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "hook"
@@ -91,7 +92,7 @@ def test_an_unreadable_file_is_named_and_its_bytes_are_not_shown(
         path.write_bytes(content)
     with pytest.raises(Transient, match=r"^file:.*hook cannot be read$") as raised:
         resolve(f"file:{path}", {})
-    assert "hush" not in "".join(traceback.format_exception(raised.value))
+    assert raised.value.__suppress_context__
 
 
 def test_a_literal_secret_is_never_resolved() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, func, select, tuple_
 
 from models import Batch, Chunk, Grant
 from valetkey.messages import grant_id
@@ -23,7 +23,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which rows to read; what is None is not asked. since is the first moment, until is past it."""
+    """Which rows to read: from since up to, not including, until. What is None is not asked."""
 
     tenant: str | None = None
     bucket: str | None = None
@@ -70,29 +70,97 @@ def entries(connection: Connection, wanted: Wanted, limit: int, after: Place | N
     # Chunk by chunk in the order of the primary keys: what does not match is passed over by the
     # chunk, and a page costs the same at the end of the log as at its beginning.
     query = (
-        select(
-            *(Chunk.issued_at, Batch.tenant, Batch.requested_by, Batch.reason, Batch.bucket),
-            *(Batch.kind, Grant.key, Grant.code, Chunk.expires_in, Batch.id, Grant.number),
-        )
+        select(*_COLUMNS)
         .select_from(Chunk)
         .join(Batch, Batch.number == Chunk.batch)
-        .join(Grant, _in_chunk())
-        .where(*_matching(wanted))
+        .join(Grant, _of_its_chunk())
+        .where(*_of_batches(wanted), *_of_items(wanted))
         .order_by(Chunk.batch.desc(), Chunk.number.desc(), Grant.number.desc())
         .limit(limit)
     )
     if after is not None:
         query = query.where(*_behind(connection, after))
-    return [_entry(*row) for row in connection.execute(query)]
+    return [_entry(row) for row in connection.execute(query)]
 
 
 def counts(connection: Connection, wanted: Wanted) -> list[Count]:
-    """Count by tenant and kind, from the chunks: single items are not read, so not filtered."""
+    """Count by tenant and kind. Only what was decided for whole batches can be asked for here."""
     query = (
         select(Batch.tenant, Batch.kind, func.sum(Chunk.issued), func.sum(Chunk.refused))
         .join(Chunk, Chunk.batch == Batch.number)
-        .where(*_of_chunks(wanted))
+        .where(*_of_batches(wanted))
         .group_by(Batch.tenant, Batch.kind)
         .order_by(Batch.tenant, Batch.kind)
     )
     return [Count(*row) for row in connection.execute(query)]
+
+
+_COLUMNS = (
+    *(Chunk.issued_at, Chunk.expires_in),
+    *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.bucket, Batch.kind, Batch.id),
+    *(Grant.key, Grant.code, Grant.number),
+)
+
+
+def _of_its_chunk() -> ColumnElement[bool]:
+    first = Chunk.number * Batch.chunk_size
+    return and_(
+        Grant.batch == Chunk.batch,
+        Grant.number >= first,
+        Grant.number < first + Batch.chunk_size,
+    )
+
+
+def _of_batches(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+    batch = wanted.grant.batch if wanted.grant else wanted.batch
+    asked = {
+        Batch.tenant: wanted.tenant,
+        Batch.bucket: wanted.bucket,
+        Batch.requested_by: wanted.requester,
+        Batch.id: batch,
+    }
+    yield from (column == value for column, value in asked.items() if value is not None)
+    if wanted.since is not None:
+        yield Chunk.issued_at >= wanted.since
+    if wanted.until is not None:
+        yield Chunk.issued_at < wanted.until
+
+
+def _of_items(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+    if wanted.grant is not None:
+        yield Grant.number == wanted.grant.item
+    if wanted.key is not None:
+        yield Grant.key == wanted.key
+    if wanted.prefix is not None:
+        # Not LIKE, to which SQLite's letters have no case.
+        yield func.substr(Grant.key, 1, len(wanted.prefix)) == wanted.prefix
+    if wanted.decision is not None:
+        yield Grant.code.is_(None) if wanted.decision == "issued" else Grant.code.is_not(None)
+
+
+def _behind(connection: Connection, place: Place) -> Iterator[ColumnElement[bool]]:
+    found = connection.execute(
+        select(Batch.number, Batch.chunk_size).where(Batch.id == place.batch)
+    ).one_or_none()
+    if found is None:
+        raise UnknownPlace(place)
+    number, chunk_size = found
+    # The first alone lets the index begin there; the second says where within the chunk.
+    yield tuple_(Chunk.batch, Chunk.number) <= (number, place.item // chunk_size)
+    yield tuple_(Grant.batch, Grant.number) < (number, place.item)
+
+
+def _entry(row: Any) -> Entry:
+    expires_at = row.issued_at + timedelta(seconds=row.expires_in)
+    return Entry(
+        time=row.issued_at,
+        tenant=row.tenant,
+        requested_by=row.requested_by,
+        reason=row.reason,
+        bucket=row.bucket,
+        kind=row.kind,
+        key=row.key,
+        decision=row.code or "issued",
+        expires_at=None if row.code else expires_at,
+        grant=grant_id(row.id, row.number),
+    )

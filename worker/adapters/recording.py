@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models import Base, Batch, Chunk, Delivery, Grant
@@ -128,7 +128,7 @@ def insert_once(connection: Connection, table: type[Base], values: dict[str, Any
     """Insert a row and say so, or leave alone what has its key; waits for who inserts it now."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(table).values(values).on_conflict_do_nothing()
-    return connection.execute(statement).rowcount == 1
+    return connection.execute(statement.returning(literal(1))).first() is not None
 
 
 def _content(connection: Connection, batch: int, chunk: int) -> bytes:

@@ -1,5 +1,7 @@
 """What signing asks of boto3: whose credentials sign, and where a bucket's keys live."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
@@ -9,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import boto3
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError, ProfileNotFound
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from worker.core.sigv4 import Credentials, Target
 from worker.core.urls import UrlSigner
@@ -89,26 +91,18 @@ class S3:
             return self._targets[place]
 
     def _look(self, profile: str | None, now: datetime) -> Credentials:
-        found = _session(profile).get_credentials()
+        with _naming(profile):
+            found = boto3.Session(profile_name=profile).get_credentials()
         credentials = _read(found, profile)
         self._sources[profile] = _Source(found, looked_at=now)
         return credentials
 
 
-def _session(profile: str | None) -> boto3.Session:
-    try:
-        return boto3.Session(profile_name=profile)
-    except ProfileNotFound:
-        raise _missing(profile, "it is in no AWS configuration file") from None
-
-
 def _read(found: Any, profile: str | None) -> Credentials:
-    if found is None:
-        raise _missing(profile, "boto3's chain found none")
-    try:
+    with _naming(profile):
+        if found is None:
+            raise NoCredentialsError
         frozen = found.get_frozen_credentials()
-    except Exception as error:  # noqa: BLE001 - a provider raises what it likes, and quotes secrets
-        raise _missing(profile, type(error).__name__) from None
     return Credentials(frozen.access_key, frozen.secret_key, frozen.token, _end(found))
 
 
@@ -120,8 +114,16 @@ def _end(found: Any) -> datetime | None:
     return end.astimezone(UTC)
 
 
-def _missing(profile: str | None, reason: str) -> Transient:
-    return Transient(f"no credentials for the AWS profile {profile or 'default'!r}: {reason}")
+@contextmanager
+def _naming(profile: str | None) -> Iterator[None]:
+    """Say whose credentials cannot be had; not why, as providers quote what they read."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a provider may raise anything
+        reason = type(error).__name__
+        raise Transient(
+            f"no credentials for AWS profile {profile or 'default'!r}: {reason}"
+        ) from None
 
 
 def _probe(bucket: Bucket) -> Target:
@@ -143,7 +145,9 @@ def _probe(bucket: Bucket) -> Target:
 
 
 def _client(bucket: Bucket) -> Any:
-    return _session(bucket.profile).client(
+    with _naming(bucket.profile):
+        session = boto3.Session(profile_name=bucket.profile)
+    return session.client(
         "s3",
         region_name=bucket.region,
         endpoint_url=bucket.endpoint,

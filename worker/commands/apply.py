@@ -1,6 +1,6 @@
 import json
+import sys
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -25,9 +25,11 @@ from worker.settings import Settings
 def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Declare tenants, buckets, policies, quotas and endpoints as they stand in FILE.
 
-    Shows the difference first. Asks before it changes anything, where there is a terminal to ask
-    on; where there is none, only the removal of a tenant needs --yes. What FILE does not name is
-    removed; the audit log and what tenants have used stay.
+    Shows the difference first, and asks where there is a terminal to ask on. Where there is none,
+    only the removal of a tenant needs --yes. What FILE does not name is removed; the audit log and
+    what tenants have used stay.
+
+    FILE is tenants.toml where none is given. examples/tenants.toml is a commented one.
 
     \b
     Example:
@@ -50,15 +52,15 @@ def _read(file: Path) -> Declared:
     declared = read(file, development=Settings().development)
     if isinstance(declared, Declared):
         return declared
-    _refuse(file, declared)
-
-
-def _refuse(file: Path, problems: list[Problem]) -> NoReturn:
-    for path, line, message, hint in problems:
-        place = f"{file}:{line}" if line else str(file)
-        named = f"{path}: " if path else ""
-        click.echo(f"{place}: {named}{message}{f' ({hint})' if hint else ''}", err=True)
+    for problem in declared:
+        click.echo(_text(file, problem), err=True)
     raise click.ClickException(f"{file} was not applied.")
+
+
+def _text(file: Path, problem: Problem) -> str:
+    place = f"{file}:{problem.line}" if problem.line else str(file)
+    named = f"{problem.path}: " if problem.path else ""
+    return f"{place}: {named}{problem.message}" + (f" ({problem.hint})" if problem.hint else "")
 
 
 def _show(changes: list[Change], unsigned: list[str]) -> None:
@@ -67,14 +69,15 @@ def _show(changes: list[Change], unsigned: list[str]) -> None:
         click.secho(line, fg=colours[line[0]])
     for tenant in unsigned:
         click.echo(
-            f"{tenant}: unsigned messages are accepted: whoever can write to the queue speaks for it"
+            f"{tenant}: unsigned messages are accepted: "
+            "whoever can write to the queue speaks for it"
         )
 
 
 def _agree(removed: list[str], *, yes: bool) -> None:
     if yes:
         return
-    if click.get_text_stream("stdin").isatty():
+    if sys.stdin.isatty():
         click.confirm("Apply this?", abort=True, err=True)
     elif removed:
         raise click.ClickException(

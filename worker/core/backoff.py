@@ -24,7 +24,7 @@ LONGEST = timedelta(hours=24)
 SPREAD = 0.2
 
 # Nine digits are 31 years: far over any cap, far under what timedelta can hold.
-_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def delay(attempt: int, jitter: float) -> timedelta | None:

@@ -10,6 +10,7 @@ def valid_filename(name: str) -> bool:
     """Tell whether a name is one file's name: no path, nothing hidden, of a bearable length."""
     return (
         0 < len(name) <= LONGEST_FILENAME
+        and name == name.strip()
         and not set(name) & set('/\\"')
         and not {unicodedata.category(character) for character in name} & _HIDDEN
     )

@@ -16,7 +16,7 @@ LONGEST_URL = 2048
 PORTS = (443, 8443)
 
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
-_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?=[a-z]){_LABEL}", re.ASCII)
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?=[a-z]){_LABEL}")
 
 
 class Rule(StrEnum):
@@ -104,7 +104,7 @@ def _ascii_host(host: str, *, development: bool) -> str | None:
     if development and _is_address(host):
         return host
     try:
-        name = host if host.isascii() else idna.encode(host, uts46=True).decode("ascii")
+        name = host if host.isascii() else idna.encode(host).decode("ascii")
     except idna.IDNAError:
         return None
     return name if _NAME.fullmatch(name) and (development or "." in name) else None

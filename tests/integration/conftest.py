@@ -1,0 +1,49 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from tests import requests
+from worker.adapters import declarations
+from worker.adapters.database import connect, writing
+from worker.adapters.ledger import Ledger
+from worker.adapters.s3 import S3
+from worker.commands.migrate import migrate_to_head
+from worker.core.tenancy import Declared
+from worker.issue import Issuer
+
+Declare = Callable[[Declared], None]
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """A migrated database, on SQLite and on PostgreSQL."""
+    migrate_to_head(database_url)
+    engine = connect(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def declare(engine: Engine) -> Declare:
+    """Apply what is declared."""
+
+    def apply(declared: Declared) -> None:
+        with writing(engine) as connection:
+            declarations.store(connection, declarations.load(connection), declared)
+
+    return apply
+
+
+@pytest.fixture
+def clock() -> requests.Clock:
+    """A clock that stands until it is moved, at a moment far from midnight."""
+    return requests.Clock()
+
+
+@pytest.fixture
+def issuer(engine: Engine, clock: requests.Clock, monkeypatch: pytest.MonkeyPatch) -> Issuer:
+    """An issuer that signs with a key made up for it."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+    return Issuer(Ledger(engine), S3(), clock)

@@ -1,0 +1,192 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine, func, insert, select
+
+from models import Base, Usage
+from worker.adapters.clock import now
+from worker.adapters.database import connect, reading, writing
+from worker.adapters.declarations import load, revision, store
+from worker.commands.apply import apply
+from worker.commands.migrate import migrate_to_head
+from worker.core.tenancy import Declared
+from worker.declared import read
+from worker.errors import Transient
+
+EXAMPLE = Path("examples/tenants.toml").read_text(encoding="utf-8")
+TEXT = f"""{EXAMPLE}
+[tenants.globex.endpoints.billing]
+url = "https://billing.example.com/hooks"
+secret = "env:BILLING_SECRET"
+"""
+WITHOUT_GLOBEX = TEXT[: TEXT.index("[tenants.globex]")]
+APPLY = (sys.executable, "-c", "from worker.commands.apply import apply; apply()")
+
+
+class Operator:
+    """Someone who applies files to one database, and looks at what it then holds."""
+
+    def __init__(self, engine: Engine, file: Path) -> None:
+        self.engine = engine
+        self.file = file
+
+    def apply(self, text: str, *options: str) -> Result:
+        self.file.write_text(text, encoding="utf-8")
+        return CliRunner().invoke(apply, [str(self.file), *options])
+
+    def written(self) -> Declared:
+        declared = read(self.file, development=False)
+        assert isinstance(declared, Declared)
+        return declared
+
+    def stored(self) -> tuple[int, Declared]:
+        with reading(self.engine) as connection:
+            return revision(connection), load(connection)
+
+    def rows(self, tenant: str) -> dict[str, int]:
+        counts = {}
+        with reading(self.engine) as connection:
+            for name in ("policies", "quotas", "endpoints", "usage"):
+                table = Base.metadata.tables[name]
+                query = select(func.count()).select_from(table).where(table.c.tenant == tenant)
+                counts[name] = connection.scalar(query) or 0
+        return counts
+
+
+@pytest.fixture
+def operator(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Operator]:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    migrate_to_head(database_url)
+    engine = connect(database_url)
+    yield Operator(engine, tmp_path / "tenants.toml")
+    engine.dispose()
+
+
+def test_the_database_comes_to_hold_what_the_file_says(operator: Operator) -> None:
+    result = operator.apply(TEXT)
+    assert result.exit_code == 0, result.output
+    assert "+ tenants.acme.quotas.grants.hour 50000\n" in result.output
+    assert "acme: unsigned messages are accepted" in result.output
+    assert operator.stored() == (1, operator.written())
+
+
+def test_to_apply_again_changes_nothing(operator: Operator) -> None:
+    operator.apply(TEXT)
+    result = operator.apply(TEXT)
+    assert (result.exit_code, result.output) == (0, "Nothing to change.\n")
+    assert operator.stored()[0] == 1
+
+
+def test_a_changed_limit_is_shown_and_counted_as_a_revision(operator: Operator) -> None:
+    operator.apply(TEXT)
+    result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000"))
+    assert result.output == "~ tenants.acme.quotas.grants.hour 50000 → 60000\nApplied.\n"
+    assert operator.stored() == (2, operator.written())
+
+
+def test_every_kind_of_change_is_applied_at_once(operator: Operator) -> None:
+    operator.apply(TEXT)
+    result = operator.apply(
+        TEXT.replace("buckets.demo", "buckets.other")
+        .replace("allow.demo", "allow.other")
+        .replace("endpoints.billing", "endpoints.audit")
+        .replace("hour = 100", "month = 100")
+        .replace("tenants.globex", "tenants.initech"),
+        "--yes",
+    )
+    assert result.exit_code == 0, result.output
+    assert operator.stored() == (2, operator.written())
+
+
+def test_a_dry_run_changes_nothing(operator: Operator) -> None:
+    result = operator.apply(TEXT, "--dry-run")
+    assert result.exit_code == 0
+    assert "+ tenants.acme.trust queue" in result.output
+    assert operator.stored() == (0, Declared())
+
+
+def test_an_invalid_file_is_applied_in_no_part(operator: Operator) -> None:
+    operator.apply(TEXT)
+    before = operator.stored()
+    result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000") + "\nmax = 1\n")
+    assert result.exit_code == 1
+    assert "tenants.globex.endpoints.billing.max: no such field" in result.stderr
+    assert operator.stored() == before
+
+
+def test_a_tenant_is_not_removed_where_nobody_could_be_asked(operator: Operator) -> None:
+    operator.apply(TEXT)
+    before = operator.stored()
+    result = operator.apply(WITHOUT_GLOBEX)
+    assert result.exit_code == 1
+    assert "removes globex" in result.stderr
+    assert operator.stored() == before
+
+
+def test_a_removed_tenant_leaves_only_what_it_used(operator: Operator) -> None:
+    operator.apply(TEXT)
+    hour = now().replace(minute=0, second=0, microsecond=0)
+    row = {"tenant": "globex", "metric": "grants", "window": "hour", "start": hour, "used": 7}
+    with writing(operator.engine) as connection:
+        connection.execute(insert(Usage).values(row))
+    assert operator.apply(WITHOUT_GLOBEX, "--yes").exit_code == 0
+    assert operator.rows("globex") == {"policies": 0, "quotas": 0, "endpoints": 0, "usage": 1}
+
+
+def test_the_difference_is_there_as_json(operator: Operator) -> None:
+    operator.apply(TEXT)
+    result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000"), "--json")
+    path = "tenants.acme.quotas.grants.hour"
+    assert json.loads(result.output) == {
+        "changes": [{"path": path, "before": 50_000, "after": 60_000}],
+        "applied": True,
+    }
+
+
+def test_of_two_who_apply_at_once_the_second_is_told_to_look_again(operator: Operator) -> None:
+    operator.apply(TEXT)
+    declared = operator.written()
+    with pytest.raises(Transient, match="apply again"), writing(operator.engine) as connection:
+        store(connection, Declared(), declared)
+    assert operator.stored() == (1, declared)
+
+
+def test_a_database_without_tables_is_named_with_its_remedy(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    file = tmp_path / "tenants.toml"
+    file.write_text(TEXT, encoding="utf-8")
+    result = CliRunner().invoke(apply, [str(file)])
+    assert result.exit_code == 1
+    assert "python -m worker migrate" in result.stderr
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(operator: Operator) -> None:
+    assert CliRunner().invoke(apply, [str(operator.file)]).exit_code == 2
+
+
+@pytest.mark.parametrize(("answer", "code", "revisions"), [("n", 1, 0), ("y", 0, 1)])
+def test_on_a_terminal_nothing_is_applied_before_it_is_agreed_to(
+    operator: Operator, answer: str, code: int, revisions: int
+) -> None:
+    operator.file.write_text(TEXT, encoding="utf-8")
+    terminal, stdin = pty.openpty()
+    os.write(terminal, f"{answer}\n".encode())
+    done = subprocess.run(
+        [*APPLY, str(operator.file)], stdin=stdin, capture_output=True, text=True, check=False
+    )
+    os.close(stdin)
+    os.close(terminal)
+    assert done.returncode == code, done.stderr
+    assert "Apply this?" in done.stderr
+    assert operator.stored()[0] == revisions

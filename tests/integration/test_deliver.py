@@ -1,0 +1,202 @@
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from models import Delivery
+from tests.integration.conftest import Declare
+from tests.integration.receivers import Answer, Receiver, answer, receiving
+from tests.requests import Clock, declared, message
+from valetkey.webhooks import verify
+from worker.adapters.database import reading
+from worker.adapters.http import Courier
+from worker.adapters.ledger import Ledger
+from worker.adapters.outbox import LEASE, Outbox, Report
+from worker.core.backoff import SCHEDULE
+from worker.core.tenancy import Declared, Endpoint
+from worker.deliver import Deliverer
+from worker.issue import Issuer
+
+SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
+NO_JITTER = 0.5  # the middle of the spread
+
+
+@pytest.fixture
+def outbox(engine: Engine) -> Outbox:
+    leases = iter(range(1_000))
+    return Outbox(engine, lambda: str(next(leases)))
+
+
+@pytest.fixture
+def deliverer(engine: Engine, outbox: Outbox, issuer: Issuer, clock: Clock) -> Deliverer:
+    return Deliverer(
+        outbox=outbox,
+        ledger=Ledger(engine),
+        issuer=issuer,
+        courier=Courier(development=True),
+        environ={"HOOK": SECRET},
+        now=clock,
+        jitter=lambda: NO_JITTER,
+    )
+
+
+def calling(port: int) -> Declared:
+    endpoint = Endpoint("hook", f"http://127.0.0.1:{port}/hook", "env:HOOK")
+    return declared(endpoints={"hook": endpoint})
+
+
+@contextmanager
+def issued(respond: Answer, declare: Declare, issuer: Issuer) -> Iterator[Receiver]:
+    """One request's outcome, waiting to be told to a receiver that answers so."""
+    with receiving(respond) as receiver:
+        declare(calling(receiver.port))
+        issuer.issue(message(callback="hook"))
+        yield receiver
+
+
+def delivery(engine: Engine) -> Any:
+    with reading(engine) as connection:
+        return connection.execute(select(Delivery)).one()
+
+
+def test_an_outcome_is_delivered_signed_and_complete(
+    declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+) -> None:
+    with receiving(answer(204)) as receiver:
+        declare(calling(receiver.port))
+        outcome = issuer.issue(message(["acme/a", "acme/../b"], callback="hook"))
+        deliverer.deliver_due()
+    told = verify(receiver.bodies[0], receiver.headers[0], SECRET, now=clock())
+    assert told == outcome
+
+
+def test_a_refused_batch_is_told_too(
+    declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+) -> None:
+    with receiving(answer(204)) as receiver:
+        declare(calling(receiver.port))
+        outcome = issuer.issue(message(callback="hook", total=1, deadline="2020-01-01T00:00:00Z"))
+        deliverer.deliver_due()
+    assert outcome["refusal"]["code"] == "deadline_passed"
+    assert verify(receiver.bodies[0], receiver.headers[0], SECRET, now=clock()) == outcome
+
+
+def test_what_was_delivered_is_not_sent_again(
+    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+) -> None:
+    with issued(answer(200), declare, issuer) as receiver:
+        deliverer.deliver_due()
+        clock.forward(days=1)
+        deliverer.deliver_due()
+    assert len(receiver.bodies) == 1
+    assert (delivery(engine).state, delivery(engine).status) == ("delivered", 200)
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_failed_attempt_is_tried_again_after_the_schedules_pause(
+    engine: Engine,
+    declare: Declare,
+    issuer: Issuer,
+    deliverer: Deliverer,
+    clock: Clock,
+    status: int,
+) -> None:
+    with issued(answer(status, Location="http://127.0.0.1:9/"), declare, issuer) as receiver:
+        deliverer.deliver_due()
+        deliverer.deliver_due()
+    assert len(receiver.bodies) == 1
+    assert delivery(engine).next_attempt_at == clock() + SCHEDULE[1]
+    assert delivery(engine).problem == f"answered {status}"
+
+
+def test_every_attempt_carries_the_same_id_and_the_same_grants(
+    declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+) -> None:
+    with issued(answer(503), declare, issuer) as receiver:
+        deliverer.deliver_due()
+        clock.forward(minutes=1)
+        deliverer.deliver_due()
+    first, second = receiver.headers
+    assert first["webhook-id"] == second["webhook-id"]
+    assert first["webhook-timestamp"] != second["webhook-timestamp"]
+    assert receiver.bodies[0] == receiver.bodies[1]
+
+
+def test_an_endpoint_that_is_gone_is_not_called_again(
+    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer
+) -> None:
+    with issued(answer(410), declare, issuer):
+        deliverer.deliver_due()
+    assert delivery(engine).state == "failed"
+
+
+def test_links_that_ended_are_not_sent(
+    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+) -> None:
+    with issued(answer(200), declare, issuer) as receiver:
+        clock.forward(minutes=5)
+        deliverer.deliver_due()
+    assert receiver.bodies == []
+    assert delivery(engine).problem == "its grants had expired"
+
+
+def test_an_endpoint_that_is_no_longer_declared_gets_nothing(
+    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer
+) -> None:
+    with issued(answer(200), declare, issuer) as receiver:
+        declare(declared())
+        deliverer.deliver_due()
+    assert receiver.bodies == []
+    assert delivery(engine).state == "failed"
+
+
+def test_a_missing_secret_postpones_and_is_named(
+    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer
+) -> None:
+    deliverer._environ = {}
+    with issued(answer(200), declare, issuer) as receiver:
+        deliverer.deliver_due()
+    assert receiver.bodies == []
+    assert "env:HOOK" in delivery(engine).problem
+    assert delivery(engine).state == "pending"
+
+
+def test_the_schedule_ends_in_failure(
+    outbox: Outbox, declare: Declare, issuer: Issuer, engine: Engine, clock: Clock
+) -> None:
+    declare(calling(9))
+    issuer.issue(message(callback="hook"))
+    parcel = outbox.take(clock())
+    assert parcel is not None
+    outbox.settle(parcel, Report(500, "answered 500", None), clock())
+    clock.forward(days=30)
+    assert outbox.take(clock()) is None
+    assert delivery(engine).state == "failed"
+
+
+def test_a_delivery_is_taken_by_one_sender_until_its_lease_runs_out(
+    outbox: Outbox, declare: Declare, issuer: Issuer, clock: Clock
+) -> None:
+    declare(calling(9))
+    issuer.issue(message(callback="hook"))
+    assert outbox.take(clock()) is not None
+    assert outbox.take(clock()) is None
+    clock.forward(seconds=LEASE / timedelta(seconds=1))
+    assert outbox.take(clock()) is not None
+
+
+def test_a_sender_that_lost_its_lease_cannot_report(
+    engine: Engine, outbox: Outbox, declare: Declare, issuer: Issuer, clock: Clock
+) -> None:
+    declare(calling(9))
+    issuer.issue(message(callback="hook"))
+    slow = outbox.take(clock())
+    clock.forward(seconds=LEASE / timedelta(seconds=1))
+    assert outbox.take(clock()) is not None
+    assert slow is not None
+    assert not outbox.settle(slow, Report(200, None, None), clock())
+    assert delivery(engine).state == "pending"

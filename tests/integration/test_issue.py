@@ -1,0 +1,226 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from models import Batch, Chunk, Delivery, Grant, Reissue, Usage
+from tests.integration.conftest import Declare
+from tests.requests import DEMO, Clock, batch_id, declared, message, uploading
+from worker.adapters.database import reading
+from worker.core.tenancy import Declared, Endpoint, Quota
+from worker.issue import Issuer
+
+
+def used(engine: Engine, metric: str = "grants") -> int:
+    with reading(engine) as connection:
+        query = select(Usage.used).where(Usage.metric == metric, Usage.window == "hour")
+        return connection.execute(query).scalar() or 0
+
+
+def rows(engine: Engine) -> list[tuple[str, str | None]]:
+    with reading(engine) as connection:
+        query = select(Grant.key, Grant.code).order_by(Grant.batch, Grant.number)
+        return [(row.key, row.code) for row in connection.execute(query)]
+
+
+def count(engine: Engine, table: Any) -> int:
+    with reading(engine) as connection:
+        return len(connection.execute(select(table)).all())
+
+
+def chunks(keys: list[str], size: int) -> list[dict[str, Any]]:
+    whole = message(keys, chunk_size=size)
+    return [
+        whole | {"chunk": number, "items": whole["items"][number * size : (number + 1) * size]}
+        for number in range(-(-len(keys) // size))
+    ]
+
+
+def test_a_grant_has_its_row_and_its_charge(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(declared())
+    outcome = issuer.issue(message(["acme/a.pdf"]))
+    assert outcome["items"][0]["url"].startswith("http://127.0.0.1:9/valetkey-demo/acme/a.pdf?")
+    assert rows(engine) == [("acme/a.pdf", None)]
+    assert used(engine) == 1
+
+
+def test_an_upload_is_charged_its_largest_size(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(declared())
+    issuer.issue(uploading(["acme/a.png", "acme/b.png"], max_size=700))
+    assert used(engine, "upload_bytes") == 1_400
+
+
+def test_no_url_or_signature_is_stored(engine: Engine, declare: Declare, issuer: Issuer) -> None:
+    declare(declared())
+    grant = issuer.issue(message())["items"][0]
+    signature = grant["url"].rpartition("=")[2]
+    with reading(engine) as connection:
+        stored = [connection.execute(select(table)).all() for table in (Batch, Chunk, Grant)]
+    assert signature not in repr(stored)
+    assert "X-Amz" not in repr(stored)
+
+
+def test_a_refused_item_has_a_row_and_no_charge(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(declared())
+    outcome = issuer.issue(message(["acme/a", "acme/../b", "globex/c"]))
+    assert [item.get("code") for item in outcome["items"]] == [
+        None,
+        "key_traversal",
+        "key_outside_prefix",
+    ]
+    assert rows(engine) == [
+        ("acme/a", None),
+        ("acme/../b", "key_traversal"),
+        ("globex/c", "key_outside_prefix"),
+    ]
+    assert used(engine) == 1
+
+
+def test_a_key_that_no_table_can_hold_is_refused_and_shown(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(declared())
+    outcome = issuer.issue(message(["acme/\0", "acme/\ud800"]))
+    assert [item["code"] for item in outcome["items"]] == ["key_control", "key_invalid"]
+    assert rows(engine) == [("acme/\\0", "key_control"), ("acme/\\ud800", "key_invalid")]
+
+
+def test_a_message_delivered_again_is_answered_alike_and_charged_once(
+    engine: Engine, declare: Declare, issuer: Issuer, clock: Clock
+) -> None:
+    declare(declared())
+    request = message(["acme/a", "acme/../b"])
+    request["items"][0]["filename"] = "a.pdf"
+    first = issuer.issue(request)
+    clock.forward(minutes=2)
+    assert issuer.issue(request) == first
+    assert used(engine) == 1
+    assert count(engine, Grant) == 2
+
+
+def test_a_refused_batch_delivered_again_is_refused_alike(declare: Declare, issuer: Issuer) -> None:
+    declare(declared(Quota("grants", "hour", 1)))
+    request = message(["acme/a", "acme/b"])
+    first = issuer.issue(request)
+    declare(declared(Quota("grants", "hour", 100)))
+    assert issuer.issue(request) == first
+    assert first["refusal"]["code"] == "quota_exceeded"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"items": [{"key": "acme/other"}]},
+        {"requested_by": "someone-else"},
+        {"grant": {"kind": "download", "bucket": "demo", "expires_in": 301}},
+    ],
+)
+def test_a_batch_id_used_again_for_something_else_is_refused(
+    engine: Engine, declare: Declare, issuer: Issuer, changes: dict[str, Any]
+) -> None:
+    declare(declared())
+    request = message()
+    issuer.issue(request)
+    assert issuer.issue(request | changes)["refusal"]["code"] == "batch_conflict"
+    assert used(engine) == 1
+
+
+def test_the_first_chunk_charges_for_the_whole_batch(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(declared())
+    first, second = chunks(["acme/a", "acme/b", "acme/c"], 2)
+    issuer.issue(second)
+    assert used(engine) == 3
+    issuer.issue(first)
+    assert used(engine) == 3
+
+
+def test_items_refused_in_a_later_chunk_are_given_back(
+    engine: Engine, declare: Declare, issuer: Issuer, clock: Clock
+) -> None:
+    declare(declared())
+    first, second = chunks(["acme/a", "acme/b", "globex/c", "acme/d"], 2)
+    issuer.issue(first)
+    clock.forward(hours=3)
+    issuer.issue(second)
+    assert used(engine) == 3
+
+
+def test_all_chunks_of_a_batch_over_quota_are_refused_and_none_charged(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(declared(Quota("grants", "hour", 3)))
+    outcomes = [issuer.issue(chunk) for chunk in chunks([f"acme/{n}" for n in range(4)], 2)]
+    assert [outcome["status"] for outcome in outcomes] == ["refused", "refused"]
+    assert {code for _, code in rows(engine)} == {"quota_exceeded"}
+    assert used(engine) == 0
+
+
+def test_a_quota_starts_again_with_its_window(
+    declare: Declare, issuer: Issuer, clock: Clock
+) -> None:
+    declare(declared(Quota("grants", "hour", 1)))
+    assert issuer.issue(message())["status"] == "issued"
+    assert issuer.issue(message())["status"] == "refused"
+    clock.forward(minutes=30)
+    assert issuer.issue(message())["status"] == "issued"
+
+
+def test_a_request_of_an_unknown_tenant_is_refused_and_in_the_log(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(declared())
+    assert issuer.issue(message(tenant="nobody"))["refusal"]["code"] == "tenant_unknown"
+    assert rows(engine) == [("acme/a.pdf", "tenant_unknown")]
+
+
+@pytest.mark.parametrize("raw", [None, {}, {"batch": "x", "chunk": True}, {"batch": ["\0"]}])
+def test_what_cannot_be_read_is_refused_and_leaves_nothing(
+    engine: Engine, declare: Declare, issuer: Issuer, raw: Any
+) -> None:
+    declare(declared())
+    assert issuer.issue(raw)["status"] == "refused"
+    assert count(engine, Batch) == 0
+
+
+def test_another_tenant_cannot_replay_a_batch(declare: Declare, issuer: Issuer) -> None:
+    declare(declared())
+    request = message()
+    issuer.issue(request)
+    stolen = issuer.issue(request | {"tenant": "globex"})
+    assert stolen["refusal"]["code"] == "batch_conflict"
+    assert stolen["items"] == []
+
+
+def test_grants_that_come_out_other_than_recorded_are_recorded_first(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(declared())
+    request = message()
+    first = issuer.issue(request)
+    moved = replace(DEMO, bucket="moved")
+    declare(Declared({"demo": moved}, declared().tenants))
+    second = issuer.issue(request)
+    assert second["items"][0]["url"] != first["items"][0]["url"]
+    assert count(engine, Reissue) == 1
+    issuer.issue(request)
+    assert count(engine, Reissue) == 1
+
+
+def test_a_message_with_a_known_callback_queues_its_delivery_once(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    hook = Endpoint("hook", "https://example.com/hook", "env:HOOK")
+    declare(declared(endpoints={"hook": hook}))
+    request = message(callback="hook", batch=batch_id())
+    issuer.issue(request)
+    issuer.issue(request)
+    assert count(engine, Delivery) == 1

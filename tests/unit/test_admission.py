@@ -1,0 +1,97 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.requests import declared, granting, message, uploading
+from valetkey.messages import Message
+from valetkey.refusals import Refusal
+from worker.core.admission import Admitted, admit
+from worker.core.tenancy import Bucket, Declared, Endpoint, Policy
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+DOWNLOADS_ONLY = Policy("demo", ("acme/",), ("download",))
+
+
+def decide(raw: dict[str, Any], known: Declared | None = None) -> Admitted | Refusal:
+    return admit(Message.model_validate(raw), known or declared(), NOW)
+
+
+def refused(raw: dict[str, Any], known: Declared | None = None) -> tuple[str, str, Any]:
+    refusal = decide(raw, known)
+    assert isinstance(refusal, Refusal)
+    return refusal.code.value, refusal.field, refusal.limit
+
+
+@pytest.mark.parametrize("raw", [message(), uploading(), uploading(acl="public-read")])
+def test_what_the_policy_allows_is_admitted_as_asked(raw: dict[str, Any]) -> None:
+    admitted = decide(raw)
+    assert isinstance(admitted, Admitted)
+    assert (admitted.expires_in, admitted.limited_by) == (300, "request")
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "field", "limit"),
+    [
+        (message(tenant="acme1"), "tenant_unknown", "tenant", None),
+        (granting(bucket="other"), "bucket_unknown", "grant.bucket", None),
+        (granting(bucket="secret"), "bucket_not_allowed", "grant.bucket", ["demo"]),
+        (message(total=100_001, items=[{"key": "a"}] * 500), "batch_too_large", "total", 100_000),
+        (message(callback="nowhere"), "callback_unknown", "callback", []),
+        (granting(expires_in=86_401), "expiry_too_long", "grant.expires_in", 86_400),
+        (uploading(max_size=1_000_001), "size_too_large", "grant.max_size", 1_000_000),
+        (uploading(acl="public-read-write"), "acl_not_allowed", "grant.acl", ["public-read"]),
+        (uploading(metadata={"X": "y"}), "metadata_invalid", "grant.metadata", None),
+        (uploading(metadata={"x-amz-acl": "y"}), "metadata_invalid", "grant.metadata", None),
+        (uploading(metadata={"grant-id": "y"}), "metadata_invalid", "grant.metadata", None),
+        (uploading(metadata={"a": "é"}), "metadata_invalid", "grant.metadata.a", None),
+        (uploading(metadata={"a": "y" * 2_048}), "metadata_invalid", "grant.metadata", 2_048),
+        (granting(filename="../x"), "filename_invalid", "grant.filename", 255),
+        (granting(filename='a".pdf'), "filename_invalid", "grant.filename", 255),
+        (granting(filename="gpj.\u202eexe"), "filename_invalid", "grant.filename", 255),
+    ],
+)
+def test_what_the_policy_does_not_allow_is_refused_with_its_limit(
+    raw: dict[str, Any], code: str, field: str, limit: Any
+) -> None:
+    known = declared()
+    known = Declared({**known.buckets, "secret": Bucket("secret", "s", "eu-west-1")}, known.tenants)
+    assert refused(raw, known) == (code, field, limit)
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "image/svg+xml", "application/pdf"])
+def test_a_content_type_that_is_not_allowed_by_name_is_refused(content_type: str) -> None:
+    code, field, _ = refused(uploading(content_type=content_type))
+    assert (code, field) == ("content_type_not_allowed", "grant.content_type")
+
+
+@pytest.mark.parametrize("content_type", ["image", "image/", "text/html; charset=utf-8", "a/b/c"])
+def test_what_is_no_content_type_is_refused(content_type: str) -> None:
+    assert refused(granting(content_type=content_type))[0] == "content_type_invalid"
+
+
+def test_a_kind_that_the_policy_does_not_list_is_refused() -> None:
+    reading = declared(policies={"demo": DOWNLOADS_ONLY})
+    assert refused(uploading(), reading) == ("kind_not_allowed", "grant.kind", ["download"])
+
+
+def test_a_life_over_the_policy_is_cut_to_it_where_a_shorter_one_will_do() -> None:
+    admitted = decide(granting(expires_in=604_800, min_expires_in=3_600))
+    assert isinstance(admitted, Admitted)
+    assert (admitted.expires_in, admitted.limited_by) == (86_400, "policy")
+
+
+def test_a_shortest_life_over_the_policy_is_refused() -> None:
+    raw = granting(expires_in=604_800, min_expires_in=90_000)
+    assert refused(raw) == ("expiry_too_long", "grant.min_expires_in", 86_400)
+
+
+def test_a_request_past_its_deadline_is_refused() -> None:
+    assert refused(message(deadline="2026-11-24T12:00:00Z"))[0] == "deadline_passed"
+
+
+def test_a_declared_callback_is_admitted() -> None:
+    hook = Endpoint("hook", "https://example.com/", "env:HOOK")
+    assert isinstance(
+        decide(message(callback="hook"), declared(endpoints={"hook": hook})), Admitted
+    )

@@ -1,0 +1,106 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from valetkey.batches import batch_id, chunks, header
+from valetkey.messages import BatchId, Item, Message
+from valetkey.reading import read
+from valetkey.refusals import Code
+
+
+def head(total: int, chunk_size: int = 2, kind: str = "download", **options: Any) -> dict[str, Any]:
+    return header(
+        kind=kind,
+        tenant="acme",
+        requested_by="test",
+        bucket="reports",
+        batch=batch_id(0, bytes(10)),
+        total=total,
+        chunk_size=chunk_size,
+        options=options,
+    )
+
+
+@given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=16))
+def test_a_batch_id_is_a_uuid_of_version_7_that_carries_its_time(
+    milliseconds: int, randomness: bytes
+) -> None:
+    text = TypeAdapter(BatchId).validate_python(batch_id(milliseconds, randomness))
+    assert (UUID(text).version, UUID(text).int >> 80) == (7, milliseconds)
+
+
+def test_all_randomness_of_a_batch_id_is_used() -> None:
+    ids = {batch_id(0, (1 << bit).to_bytes(10)) for bit in range(80)}
+    assert len(ids) == 74 + 1  # 74 random bits; the other six are version and variant
+
+
+@given(st.integers(1, 30), st.integers(1, 7))
+def test_a_batch_is_cut_into_messages_the_service_understands(total: int, size: int) -> None:
+    keys = [f"k{number}" for number in range(total)]
+    cut = list(chunks(head(total, size), keys))
+    messages = [read(chunk.message) for chunk in cut]
+    assert [m.chunk for m in messages if isinstance(m, Message)] == list(range(len(cut)))
+    assert [key for chunk in cut for key in chunk.keys] == keys
+    assert {chunk.refusal for chunk in cut} == {None}
+
+
+def test_an_items_own_filename_travels_with_it() -> None:
+    (chunk,) = chunks(head(1), [Item(key="a", filename="b.pdf")])
+    assert chunk.message["items"] == [{"key": "a", "filename": "b.pdf"}]
+
+
+def test_a_deadline_travels_as_text() -> None:
+    at = datetime(2026, 11, 24, 23, tzinfo=UTC)
+    (chunk,) = chunks(head(1, deadline=at), ["a"])
+    assert chunk.message["deadline"] == "2026-11-24T23:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"expires_in": 0}, Code.EXPIRY_INVALID),
+        ({"deadline": datetime(2026, 11, 24, 23)}, Code.MALFORMED),  # noqa: DTZ001 - that is the point
+        ({"kind": "upload"}, Code.SIZE_REQUIRED),
+    ],
+)
+def test_what_the_service_would_not_understand_is_refused_before_it_is_sent(
+    options: dict[str, Any], code: Code
+) -> None:
+    (chunk,) = chunks(head(1, **options), ["a"])
+    assert chunk.refusal is not None
+    assert chunk.refusal.code is code
+
+
+def test_no_more_is_read_than_the_chunk_asked_for() -> None:
+    read_so_far = []
+
+    def keys() -> Iterator[str]:
+        for number in range(6):
+            read_so_far.append(number)
+            yield f"k{number}"
+
+    next(chunks(head(6), keys()))
+    assert read_so_far == [0, 1]
+
+
+@pytest.mark.parametrize(("total", "complaint"), [(5, "there are 3 items"), (2, "more items")])
+def test_a_total_that_is_not_true_is_an_error(total: int, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        list(chunks(head(total), ["a", "b", "c"]))
+
+
+def test_an_option_that_a_kind_does_not_have_is_an_error() -> None:
+    with pytest.raises(TypeError, match="download has no option 'max_size'"):
+        head(1, max_size=1)
+
+
+@pytest.mark.parametrize("size", [0, 1_001])
+def test_a_chunk_size_no_message_may_have_is_an_error(size: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to 1000"):
+        head(1, size)

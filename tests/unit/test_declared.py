@@ -1,0 +1,209 @@
+from pathlib import Path
+
+import pytest
+
+from worker.core.tenancy import Bucket, Declared, Endpoint, Policy, Quota, Tenant
+from worker.declared import Problem, read
+
+GOOD = """\
+[buckets.reports]
+bucket = "acme-reports"
+region = "eu-central-1"
+
+[tenants.acme]
+trust = "queue"
+max_batch = 500
+
+[tenants.acme.allow.reports]
+prefixes = ["acme/"]
+kinds = ["download", "upload"]
+max_expires_in = "1d"
+max_size = "500MiB"
+content_types = ["application/pdf", "image/*"]
+acls = ["public-read"]
+
+[tenants.acme.quotas]
+upload_bytes = { day = "10GiB" }
+grants = { hour = 50_000, day = 200_000 }
+
+[tenants.acme.endpoints.billing]
+url = "https://billing.example.com/hooks"
+secret = "env:BILLING_SECRET"
+"""
+
+
+class Written:
+    """tenants.toml in a folder of its own, read as text or with one line of GOOD replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "tenants.toml"
+
+    def read(self, text: str, *, development: bool = False) -> Declared | list[Problem]:
+        self.file.write_text(text, encoding="utf-8")
+        return read(self.file, development=development)
+
+    def problem(self, line: str, instead: str) -> Problem:
+        assert line in GOOD
+        problems = self.read(GOOD.replace(line, instead))
+        assert isinstance(problems, list)
+        assert len(problems) == 1, problems
+        return problems[0]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    return Written(tmp_path)
+
+
+def test_a_file_is_read_whole_into_seconds_and_bytes(written: Written) -> None:
+    policy = Policy(
+        bucket="reports",
+        prefixes=("acme/",),
+        kinds=("download", "upload"),
+        max_expires_in=86_400,
+        max_size=500 * 2**20,
+        content_types=("application/pdf", "image/*"),
+        acls=("public-read",),
+    )
+    acme = Tenant(
+        name="acme",
+        trust="queue",
+        max_batch=500,
+        policies={"reports": policy},
+        quotas=(
+            Quota("grants", "day", 200_000),
+            Quota("grants", "hour", 50_000),
+            Quota("upload_bytes", "day", 10 * 2**30),
+        ),
+        endpoints={
+            "billing": Endpoint(
+                "billing", "https://billing.example.com/hooks", "env:BILLING_SECRET"
+            )
+        },
+    )
+    reports = Bucket("reports", "acme-reports", "eu-central-1")
+    assert written.read(GOOD) == Declared({"reports": reports}, {"acme": acme})
+
+
+def test_the_example_is_valid_outside_of_development() -> None:
+    example = read(Path("examples/tenants.toml"), development=False)
+    assert isinstance(example, Declared)
+    assert list(example.tenants) == ["acme", "globex"]
+
+
+def test_the_whole_bucket_is_written_as_a_star(written: Written) -> None:
+    declared = written.read(GOOD.replace('["acme/"]', '["*"]'))
+    assert isinstance(declared, Declared)
+    assert declared.tenants["acme"].policies["reports"].prefixes == ("",)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "path"),
+    [
+        ('region = "eu-central-1"', 'region = "eu central"', "buckets.reports.region"),
+        ('"acme-reports"', '"Acme"', "buckets.reports.bucket"),
+        ('"acme-reports"', '"acme.reports"', "buckets.reports.addressing"),
+        ('"eu-central-1"', '"x"\nendpoint = "https://s3/b"', "buckets.reports.endpoint"),
+        ("max_batch = 500", "max_batch = 0", "tenants.acme.max_batch"),
+        ("max_batch = 500", "max_batch = true", "tenants.acme.max_batch"),
+        ("max_batch = 500", "max_batch = 1.5", "tenants.acme.max_batch"),
+        ('["acme/"]', "[]", "tenants.acme.allow.reports.prefixes"),
+        ('["acme/"]', '"acme/"', "tenants.acme.allow.reports.prefixes"),
+        ('["acme/"]', '["acme"]', "tenants.acme.allow.reports.prefixes[0]"),
+        ('["acme/"]', '["acme/", ""]', "tenants.acme.allow.reports.prefixes[1]"),
+        ('["acme/"]', '["/acme/"]', "tenants.acme.allow.reports.prefixes[0]"),
+        ('["acme/"]', '["acme/../b/"]', "tenants.acme.allow.reports.prefixes[0]"),
+        ('["acme/"]', '["acme/%2e%2E/b/"]', "tenants.acme.allow.reports.prefixes[0]"),
+        ('"upload"]', '"put"]', "tenants.acme.allow.reports.kinds[1]"),
+        ('"1d"', '"8d"', "tenants.acme.allow.reports.max_expires_in"),
+        ('"1d"', "0", "tenants.acme.allow.reports.max_expires_in"),
+        ('"1d"', '"1 day"', "tenants.acme.allow.reports.max_expires_in"),
+        ('max_size = "500MiB"', "", "tenants.acme.allow.reports.max_size"),
+        ('"500MiB"', '"6GiB"', "tenants.acme.allow.reports.max_size"),
+        ('"image/*"', '"image"', "tenants.acme.allow.reports.content_types[1]"),
+        ('"image/*"', '"Image/*"', "tenants.acme.allow.reports.content_types[1]"),
+        ('"public-read"', '"everyone"', "tenants.acme.allow.reports.acls[0]"),
+        ("hour = 50_000", "hour = 0", "tenants.acme.quotas.grants.hour"),
+        ("hour = 50_000", "week = 1", "tenants.acme.quotas.grants.week"),
+        ('"10GiB"', '"10G"', "tenants.acme.quotas.upload_bytes.day"),
+        ("https://billing", "http://billing", "tenants.acme.endpoints.billing.url"),
+        ("billing.example.com", "127.0.0.1", "tenants.acme.endpoints.billing.url"),
+        ("env:BILLING_SECRET", "BILLING_SECRET", "tenants.acme.endpoints.billing.secret"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_path(
+    written: Written, line: str, instead: str, path: str
+) -> None:
+    assert written.problem(line, instead).path == path
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "hint"),
+    [
+        ("[buckets.reports]", "[bucket]\n[buckets.reports]", "did you mean buckets?"),
+        ("region =", 'acl = "x"\nregion =', "there are bucket, region, "),
+        ("max_batch =", "maxbatch =", "did you mean max_batch?"),
+        ("max_size =", "max_siz = 1\nmax_size =", "did you mean max_size?"),
+        ("upload_bytes =", "uploadbytes =", "did you mean upload_bytes?"),
+        ("secret =", 'secrets = ""\nsecret =', "did you mean secret?"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_known_name_that_is_nearest(
+    written: Written, line: str, instead: str, hint: str
+) -> None:
+    problem = written.problem(line, instead)
+    assert problem.message == "no such field"
+    assert problem.hint is not None
+    assert problem.hint.startswith(hint)
+
+
+def test_trust_has_to_be_written_out(written: Written) -> None:
+    problem = written.problem('trust = "queue"\n', "")
+    assert problem.path == "tenants.acme.trust"
+    assert "whoever can write to the queue" in str(problem.hint)
+
+
+def test_only_a_declared_bucket_can_be_allowed(written: Written) -> None:
+    problem = written.problem("allow.reports", "allow.report")
+    assert problem.path == "tenants.acme.allow.report"
+    assert problem.message.endswith("did you mean reports?")
+
+
+@pytest.mark.parametrize("name", ["Acme", "_acme", "a" * 64, "a.b", "akmé", ""])
+def test_a_name_that_does_not_fit_the_wire_is_refused(written: Written, name: str) -> None:
+    tenant = f'[tenants."{name}"]\ntrust = "queue"\n'
+    problem = written.problem("[tenants.acme]", f"{tenant}[tenants.acme]")
+    assert problem.message.startswith("a name is")
+
+
+def test_every_problem_is_reported_at_once_in_the_order_of_its_line(written: Written) -> None:
+    text = GOOD.replace("max_batch = 500", "max_batch = 0")
+    text = text.replace("day = 200_000", "day = -1").replace('"1d"', '"8d"')
+    problems = written.read(text + "\n[tenants.b]\n")
+    assert isinstance(problems, list)
+    assert [(problem.path, problem.line) for problem in problems] == [
+        ("tenants.acme.max_batch", 7),
+        ("tenants.acme.allow.reports.max_expires_in", 12),
+        ("tenants.acme.quotas.grants.day", 19),
+        ("tenants.b.trust", 25),
+    ]
+
+
+def test_a_secret_in_the_file_is_refused_and_not_repeated(written: Written) -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    problem = written.problem("env:BILLING_SECRET", secret)
+    assert "MfKQ9r8G" not in str(problem)
+
+
+def test_development_accepts_a_webhook_to_this_machine(written: Written) -> None:
+    text = GOOD.replace("https://billing.example.com", "http://127.0.0.1:8000")
+    assert isinstance(written.read(text, development=True), Declared)
+
+
+@pytest.mark.parametrize("content", [b"[tenants", b"a = 1\na = 2", b"a = '\xff'"])
+def test_what_is_not_toml_is_one_problem(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "tenants.toml"
+    file.write_bytes(content)
+    problems = read(file, development=False)
+    assert isinstance(problems, list)
+    assert len(problems) == 1

@@ -1,0 +1,75 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.requests import granting, uploading
+from valetkey.messages import Message
+from valetkey.refusals import Window
+from worker.core import quotas
+from worker.core.tenancy import Quota
+
+NOW = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
+MOMENTS = st.integers(0, 4_000_000_000).map(lambda second: datetime.fromtimestamp(second, UTC))
+
+
+def test_an_upload_costs_one_grant_and_its_largest_size() -> None:
+    terms = Message.model_validate(uploading(max_size=500)).grant
+    assert quotas.cost(terms, 3) == {"grants": 3, "upload_bytes": 1_500}
+
+
+def test_a_download_costs_a_grant_alone() -> None:
+    assert quotas.cost(Message.model_validate(granting()).grant, 3) == {"grants": 3}
+
+
+@pytest.mark.parametrize(
+    ("window", "start", "end"),
+    [
+        ("hour", datetime(2026, 12, 31, 23, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+        ("day", datetime(2026, 12, 31, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+        ("month", datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_windows_follow_the_calendar_of_utc(window: Window, start: datetime, end: datetime) -> None:
+    assert (quotas.start(window, NOW), quotas.resets_at(window, NOW)) == (start, end)
+
+
+@given(MOMENTS, st.sampled_from(quotas.WINDOWS))
+def test_a_moment_is_inside_its_window_and_the_next_one_begins_where_it_ends(
+    at: datetime, window: Window
+) -> None:
+    start, end = quotas.start(window, at), quotas.resets_at(window, at)
+    assert start <= at < end
+    assert quotas.start(window, end) == end
+    assert quotas.start(window, end - timedelta(microseconds=1)) == start
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(1, 100))
+def test_a_quota_is_granted_to_its_limit_and_not_one_further(
+    limit: int, used: int, asked: int
+) -> None:
+    hour = quotas.Period("grants", "hour", quotas.start("hour", NOW))
+    refusal = quotas.refused([Quota("grants", "hour", limit)], {hour: used}, {hour: asked}, NOW)
+    assert (refusal is None) == (used + asked <= limit)
+
+
+def test_a_refusal_says_which_quota_and_how_far_it_is() -> None:
+    asked = quotas.charges({"grants": 5}, NOW)
+    used = dict.fromkeys(asked, 8)
+    refusal = quotas.refused([Quota("grants", "day", 10)], used, asked, NOW)
+    assert refusal is not None
+    assert refusal.quota is not None
+    assert refusal.quota.model_dump() == {
+        "metric": "grants",
+        "window": "day",
+        "limit": 10,
+        "used": 8,
+        "asked": 5,
+        "resets_at": datetime(2027, 1, 1, tzinfo=UTC),
+    }
+
+
+def test_a_quota_of_another_metric_is_not_in_the_way() -> None:
+    asked = quotas.charges({"grants": 5}, NOW)
+    assert quotas.refused([Quota("upload_bytes", "day", 1)], {}, asked, NOW) is None

@@ -1,0 +1,26 @@
+"""Read the audit log, a page at a time."""
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from worker.adapters import log
+from worker.adapters.log import Entry, Place, Wanted
+
+
+class Page(NamedTuple):
+    """Audit rows, newest first, and the id to go on behind; None where there are no more."""
+
+    entries: list[Entry]
+    after: str | None
+
+
+def page(connection: Connection, wanted: Wanted, limit: int, after: Place | None = None) -> Page:
+    """Read up to limit rows behind one place.
+
+    Rows neither change nor move, so page by page every row that was there at the start comes once,
+    whatever is added meanwhile. Raises UnknownPlace where after is in no batch.
+    """
+    found = log.entries(connection, wanted, limit + 1, after)
+    shown = found[:limit]
+    return Page(shown, shown[-1].grant if len(found) > limit else None)

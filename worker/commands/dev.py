@@ -1,0 +1,109 @@
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from worker.embedded.folder import InUse
+from worker.embedded.processes import Ended, NotStarted
+from worker.embedded.stack import Running, stack
+
+_DEFAULT_DATA = ".valetkey"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PORT = click.IntRange(1, 65535)
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=_DEFAULT_DATA,
+    show_default=True,
+    help="Where everything is kept.",
+)
+@click.option(
+    "--tenants",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default="examples/tenants.toml",
+    show_default=True,
+    help="Who may have what.",
+)
+@click.option("--port-s3", type=_PORT, help="Where S3 listens; by default a free port.")
+@click.option("--port-broker", type=_PORT, help="Where Valkey listens; by default a free port.")
+def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None) -> None:
+    """Run everything on this machine until Ctrl-C: broker, storage, database and worker.
+
+    The tables are in SQLite, unless VALETKEY_DATABASE_URL says otherwise.
+
+    \b
+    Example:
+      python -m worker dev
+    """
+    console = Console(highlight=False)
+    ports = (port_broker, port_s3)
+    try:
+        with (
+            _until_signalled(),
+            console.status("") as status,
+            stack(data, tenants, os.environ, ports=ports, say=status.update) as up,
+        ):
+            status.stop()
+            _show(console, up.running, data)
+            try:
+                up.watch()
+            finally:
+                console.print("Stopping.")
+    except KeyboardInterrupt:
+        console.print("Everything is stopped.")
+    except (Ended, InUse, NotStarted) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def _until_signalled() -> Iterator[None]:
+    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # Stopping is bounded, and must itself not be stopped half-way by an impatient second Ctrl-C.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _show(console: Console, running: Running, data: Path) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("Broker", f"Valkey at {running.broker_url}")
+    table.add_row("Storage", f"SeaweedFS at {running.s3_endpoint}")
+    table.add_row("Tenant", running.tenant)
+    table.add_row("Data, logs", f"{data}, {data / 'logs'}")
+    console.print("[bold green]Everything is up.[/] Ctrl-C stops it.\n")
+    console.print(table)
+    console.print("\nTry in a second terminal:\n")
+    for command in _suggestions(running, data):
+        console.print(f"  [bold]{command}[/]", soft_wrap=True)
+    console.print()
+
+
+def _suggestions(running: Running, data: Path) -> list[str]:
+    here = data == Path(_DEFAULT_DATA)  # where everybody looks
+    producer = "" if here else f"VALETKEY_DATA_DIR={shlex.quote(str(data))} "
+    operator = "" if here else f"VALETKEY_DATABASE_URL={shlex.quote(running.database_url)} "
+    key = f"{running.tenant}/hello.txt"
+    return [
+        f"{producer}valetkey upload demo {key} --max-size 500KiB --curl",
+        f"{producer}valetkey download demo {key}",
+        f"{operator}python -m worker audit list",
+    ]
