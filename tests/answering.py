@@ -18,7 +18,7 @@ from celery import Celery
 
 from valetkey.messages import QUEUE, grant_id, task_id
 
-Act = Literal["answer", "unannounced", "lose", "fail", "garble"]
+Act = Literal["answer", "twice", "unannounced", "lose", "fail", "garble"]
 Plan = Callable[[dict[str, Any], int], Act]
 _PREFIX = "celery-task-meta-"
 _NEVER = datetime(2099, 1, 1, tzinfo=UTC)
@@ -63,14 +63,12 @@ class Answering:
         self.arrived.append((delivery.headers, message))
         self.arrivals[name] += 1
         act = self._plan(message, self.arrivals[name])
-        if act != "lose":
-            self._write(_PREFIX + name, _result(act, message, self._decide), act != "unannounced")
-
-    def _write(self, key: str, result: Any, announced: bool) -> None:  # noqa: FBT001 - as Celery
-        text = json.dumps(result)
-        self._results.setex(key, 60, text)
-        if announced:
-            self._results.publish(key, text)
+        if act == "lose":
+            return
+        text = json.dumps(_result(act, message, self._decide))
+        self._results.setex(_PREFIX + name, 60, text)
+        for _ in range({"unannounced": 0, "twice": 2}.get(act, 1)):
+            self._results.publish(_PREFIX + name, text)
 
 
 @contextmanager

@@ -56,6 +56,17 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def in_utf8(
+    _context: click.Context, _param: click.Parameter, keys: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    """Refuse keys whose bytes are not UTF-8: storage knows no others."""
+    try:
+        "".join(keys).encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("a key is UTF-8") from None
+    return keys
+
+
 def metadata(
     _context: click.Context, _param: click.Parameter, pairs: tuple[str, ...]
 ) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import click
 
 from valetkey import files, output
-from valetkey.arguments import SIZE, common, metadata
+from valetkey.arguments import SIZE, common, in_utf8, metadata
 from valetkey.batches import DownloadOptions, UploadOptions
 from valetkey.client import Client
 from valetkey.errors import BrokerUnreachable, NoAnswer, NotConfigured
@@ -38,7 +38,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("bucket")
-@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.argument("keys", nargs=-1, metavar="[KEY]...", callback=in_utf8)
 @click.option("--from", "source", type=_SOURCE, help="Take the keys from a file; - is stdin.")
 @click.option("--filename", help="The name under which a browser saves the object.")
 @click.option("--content-type", help="The content type that storage answers with.")
@@ -67,7 +67,7 @@ def download(bucket: str, keys: tuple[str, ...], source: str | None, **said: Any
 
 @main.command()
 @click.argument("bucket")
-@click.argument("key")
+@click.argument("key", callback=in_utf8)
 @click.option("--max-size", type=SIZE, required=True, help="The largest file: 500KiB, 5MB, 1GiB.")
 @click.option("--min-size", type=SIZE, default="0", help="The smallest file.")
 @click.option("--content-type", help="The content type that the upload must have.")

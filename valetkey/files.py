@@ -28,7 +28,7 @@ class BadRow(ValueError):
 class Rows:
     """The items of a file, read afresh on every pass: a million of them take no memory."""
 
-    def __init__(self, stream: IO[str], read: Callable[[IO[str]], Iterator[Item]]) -> None:
+    def __init__(self, stream: IO[bytes], read: Callable[[IO[bytes]], Iterator[Item]]) -> None:
         self._stream = stream
         self._read = read
         self._length = sum(1 for _ in self)
@@ -51,11 +51,11 @@ def rows(name: str, stdin: IO[bytes]) -> Iterator[Rows]:
     """
     read = {".csv": _csv, ".jsonl": _json_lines}.get(Path(name).suffix.lower(), _lines)
     if name == "-":
-        with tempfile.TemporaryFile("w+", encoding="utf-8-sig", newline="") as copy:
-            shutil.copyfileobj(stdin, copy.buffer)
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(stdin, copy)
             yield Rows(copy, read)
     else:
-        with Path(name).open(encoding="utf-8-sig", newline="") as stream:
+        with Path(name).open("rb") as stream:
             yield Rows(stream, read)
 
 
@@ -114,14 +114,14 @@ def text(show: Callable[[Grant], str]) -> Callable[[TextIO], Write]:
     return writer
 
 
-def _lines(stream: IO[str]) -> Iterator[Item]:
+def _lines(stream: IO[bytes]) -> Iterator[Item]:
     for _, line in _numbered(stream):
         key = line.rstrip("\r\n")
         if key:
             yield Item(key=key)
 
 
-def _json_lines(stream: IO[str]) -> Iterator[Item]:
+def _json_lines(stream: IO[bytes]) -> Iterator[Item]:
     for number, line in _numbered(stream):
         if not line.strip():
             continue
@@ -132,7 +132,7 @@ def _json_lines(stream: IO[str]) -> Iterator[Item]:
         yield _item(row if isinstance(row, dict) else {}, number)
 
 
-def _csv(stream: IO[str]) -> Iterator[Item]:
+def _csv(stream: IO[bytes]) -> Iterator[Item]:
     table = csv.DictReader((line for _, line in _numbered(stream)), strict=True)
     try:
         if "key" not in (table.fieldnames or ()):
@@ -145,18 +145,19 @@ def _csv(stream: IO[str]) -> Iterator[Item]:
         raise BadRow(f"line {table.line_num}: {error}") from None
 
 
-def _numbered(stream: IO[str]) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        for number, line in enumerate(stream, 1):
-            yield number, line
-    except UnicodeDecodeError:
-        raise BadRow(f"the text after line {number} is not UTF-8") from None
+def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(stream, 1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise BadRow(f"line {number} is not UTF-8") from None
 
 
 def _item(row: dict[str, Any], number: int) -> Item:
+    named = {name: row[name] for name in Item.model_fields if row.get(name) is not None}
     try:
-        return Item.model_validate({n: row[n] for n in Item.model_fields if row.get(n) is not None})
-    except ValidationError:
+        "".join(named.values()).encode()  # JSON can spell what UTF-8 cannot
+        return Item.model_validate(named)
+    except (TypeError, UnicodeEncodeError, ValidationError):
         text = f"line {number}: a row has a `key` and may have a `filename`, both text"
         raise BadRow(text) from None

@@ -1,5 +1,6 @@
 """Celery and Redis, and nothing else here touches them: chunks out, answers back."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,10 +107,10 @@ class Transport:
 
     def _answer(self, task_id: str, raw: str | bytes) -> Answers:
         try:
-            answer = _Result.model_validate_json(raw)
+            answer = _parsed(raw)
             if answer.status == "SUCCESS":
                 return [(task_id, Outcome.model_validate(answer.result))]
-        except ValidationError:
+        except ValueError:
             answer = _Result(status="FAILURE")
         if answer.status not in _FAILED:
             return []
@@ -124,6 +125,14 @@ class Transport:
         except (redis.RedisError, OSError) as error:
             text = f"no result store answers at {self._store} ({type(error).__name__})"
             raise BrokerUnreachable(text) from None
+
+
+def _parsed(raw: str | bytes) -> _Result:
+    try:
+        return _Result.model_validate_json(raw)
+    except ValidationError:
+        # Python's JSON, so Celery's, has lone surrogates (a refused key may), and pydantic's not.
+        return _Result.model_validate(json.loads(raw))
 
 
 def _app() -> Celery:

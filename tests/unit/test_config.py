@@ -72,14 +72,13 @@ def test_without_any_setting_the_error_says_what_to_do(tmp_path: Path) -> None:
 def test_a_broken_dev_file_is_named(tmp_path: Path, content: str) -> None:
     dev_file(tmp_path / ".valetkey")
     (tmp_path / ".valetkey" / "dev.json").write_text(content)
-    with pytest.raises(NotConfigured, match="dev.json is not what"):
+    with pytest.raises(NotConfigured, match="is not what `python -m worker dev` writes"):
         load(tmp_path)
 
 
 def test_a_result_store_that_is_not_redis_is_refused_by_its_scheme(tmp_path: Path) -> None:
-    given = {"broker_url": "amqp://mq.test", "tenant": "acme", "result_url": "db+sqlite:///x"}
     with pytest.raises(NotConfigured, match=r"redis://.*not db\+sqlite://"):
-        load(tmp_path, **given)
+        load(tmp_path, broker_url=REDIS, tenant="acme", result_url="db+sqlite:///x")
 
 
 def test_a_broker_that_keeps_no_results_needs_a_store(tmp_path: Path) -> None:

@@ -64,12 +64,12 @@ def test_rows_are_the_same_on_every_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("k.txt", b"a\n\xff\n", "after line 0 is not UTF-8"),
+        ("k.txt", b"a\n\xff\n", "line 2 is not UTF-8"),
         ("k.csv", b"", "line 1 names no column `key`"),
         ("k.csv", b"name\na\n", "line 1 names no column `key`"),
         ("k.csv", b"key,filename\na,b,c\n", "line 2 has not as many cells as line 1"),
         ("k.csv", b"key,filename\na,b\nc\n", "line 3 has not as many cells as line 1"),
-        ("k.csv", b'key\n"a\n', "line 2: unexpected end of data"),
+        ("k.csv", b'key\n"a\n', "unexpected end of data"),
         ("k.jsonl", b'{"key": "a"}\nkey\n', "line 2 is not JSON"),
         ("k.jsonl", b'{"filename": "a"}\n', "line 1: a row has a `key`"),
         ("k.jsonl", b'{"key": 1}\n', "line 1: a row has a `key`"),
@@ -125,9 +125,14 @@ def test_a_written_file_takes_its_name_when_it_is_complete(tmp_path: Path) -> No
 
 def test_what_was_written_before_a_failure_is_kept_under_another_name(tmp_path: Path) -> None:
     path = tmp_path / "links"
-    with pytest.raises(KeyboardInterrupt), files.written(path) as out:
-        out.write("half")
-        raise KeyboardInterrupt
+
+    def write_half() -> None:
+        with files.written(path) as out:
+            out.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert not path.exists()
     assert files.partial(path).read_text() == "half"
 

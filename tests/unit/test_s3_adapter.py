@@ -147,7 +147,8 @@ def test_what_a_provider_printed_is_not_in_the_error(aws: Path) -> None:
     with pytest.raises(Transient) as caught:
         S3().credentials("vault", NOW, HOUR)
     assert "SECRET" not in str(caught.value)
-    assert caught.value.__suppress_context__  # so no traceback shows the provider's error
+    assert caught.value.__suppress_context__  # so no traceback shows the provider's own error
+    assert caught.value.__cause__ is None
 
 
 def test_threads_share_one_look(aws: Path) -> None:

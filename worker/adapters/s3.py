@@ -52,9 +52,11 @@ class S3:
 
     Nothing else touches the credentials it holds, and it lets one thread at a time do so, because
     botocore tells a key and its end apart. The price: a refresh makes other threads wait.
+    endpoint is that of buckets that name none; without it, they are where the AWS profile says.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, endpoint: str | None = None) -> None:
+        self._endpoint = endpoint
         self._lock = Lock()
         self._sources: dict[str | None, _Source] = {}
         self._targets: dict[tuple[str | None, ...], Target] = {}
@@ -84,10 +86,11 @@ class S3:
 
         Malformed where boto3 refuses the profile, or signs its URLs in another way than we do.
         """
-        place = (bucket.profile, bucket.bucket, bucket.region, bucket.endpoint, bucket.addressing)
+        endpoint = bucket.endpoint or self._endpoint
+        place = (bucket.profile, bucket.bucket, bucket.region, endpoint, bucket.addressing)
         with self._lock:
             if place not in self._targets:
-                self._targets[place] = _probe(bucket)
+                self._targets[place] = _probe(bucket, endpoint)
             return self._targets[place]
 
     def _look(self, profile: str | None, now: datetime) -> Credentials:
@@ -126,9 +129,9 @@ def _naming(profile: str | None) -> Iterator[None]:
         ) from None
 
 
-def _probe(bucket: Bucket) -> Target:
+def _probe(bucket: Bucket, endpoint: str | None) -> Target:
     try:
-        url = _client(bucket).generate_presigned_url(
+        url = _client(bucket, endpoint).generate_presigned_url(
             "get_object", Params={"Bucket": bucket.bucket, "Key": "probe"}, ExpiresIn=60
         )
     except (BotoCoreError, ValueError) as error:
@@ -144,13 +147,13 @@ def _probe(bucket: Bucket) -> Target:
     return target
 
 
-def _client(bucket: Bucket) -> Any:
+def _client(bucket: Bucket, endpoint: str | None) -> Any:
     with _naming(bucket.profile):
         session = boto3.Session(profile_name=bucket.profile)
     return session.client(
         "s3",
         region_name=bucket.region,
-        endpoint_url=bucket.endpoint,
+        endpoint_url=endpoint,
         aws_access_key_id=_PROBE.access_key,
         aws_secret_access_key=_PROBE.secret_key,
         config=Config(

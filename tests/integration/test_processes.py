@@ -1,0 +1,168 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_until
+from worker.embedded.broker import valkey
+from worker.embedded.folder import InUse, keys, owned
+from worker.embedded.ports import HOST, reserved
+from worker.embedded.processes import Child, Ended, NotStarted, Program, started
+
+FOREVER = "import time; print('up', flush=True); time.sleep(600)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {FOREVER}"
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+STARTS_VALKEY = """
+import sys
+from pathlib import Path
+from worker.embedded.broker import valkey
+with valkey(Path(sys.argv[1])) as server:
+    print(server.child.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def script(tmp_path: Path, source: str, keep: tuple[int, ...] = ()) -> Program:
+    command = (sys.executable, "-c", source)
+    return Program("script", command, tmp_path, tmp_path / "script.log", keep=keep)
+
+
+def has_said(text: str) -> Callable[[Child], bool]:
+    return lambda child: text in child.log.read_text()
+
+
+def runs(pid: int) -> bool:
+    """A zombie that nobody has collected yet does not."""
+    command = ["ps", "-o", "stat=", "-p", str(pid)]
+    said = subprocess.run(command, capture_output=True, check=False).stdout
+    return said.strip()[:1] not in (b"", b"Z")
+
+
+def test_a_child_is_gone_after_its_block(tmp_path: Path) -> None:
+    with started(script(tmp_path, FOREVER), has_said("up")) as child:
+        assert runs(child.pid)
+    assert not runs(child.pid)
+
+
+def test_a_child_is_gone_when_its_block_fails(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        started(script(tmp_path, FOREVER), has_said("up")) as child,
+    ):
+        raise ZeroDivisionError
+    assert not runs(child.pid)
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+    with started(script(tmp_path, STUBBORN), has_said("up"), grace=0.2) as child:
+        pass
+    assert child.process.returncode == -signal.SIGKILL
+
+
+def test_what_a_child_started_goes_with_it(tmp_path: Path) -> None:
+    with started(script(tmp_path, PARENT), has_said("\n")) as child:
+        grandchild = int(child.log.read_text())
+        assert runs(grandchild)
+    wait_until(lambda: not runs(grandchild))
+
+
+def test_a_child_that_is_never_ready_names_its_log_and_is_gone(tmp_path: Path) -> None:
+    seen: list[Child] = []
+
+    def never(child: Child) -> bool:
+        seen.append(child)
+        return False
+
+    with (
+        pytest.raises(NotStarted, match=r"script is not ready after 0\.1 s: see .*script\.log"),
+        started(script(tmp_path, FOREVER), never, patience=0.1),
+    ):
+        pass
+    assert not runs(seen[0].pid)
+
+
+def test_a_child_that_ends_as_it_starts_says_so(tmp_path: Path) -> None:
+    with (
+        pytest.raises(NotStarted, match=r"exit code 3\): see .*script\.log"),
+        started(script(tmp_path, "raise SystemExit(3)"), has_said("up")),
+    ):
+        pass
+
+
+def test_a_child_that_ends_later_is_noticed(tmp_path: Path) -> None:
+    with started(script(tmp_path, FOREVER), has_said("up")) as child:
+        child.must_run()
+        child.process.kill()
+        child.process.wait()
+        with pytest.raises(Ended, match=r"exit code -9\): see .*script\.log"):
+            child.must_run()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can promise it")
+def test_a_server_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STARTS_VALKEY, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout
+        server = int(parent.stdout.readline())
+        assert runs(server)
+        parent.kill()
+    wait_until(lambda: not runs(server))
+
+
+def test_a_reserved_port_is_given_to_nobody_else() -> None:
+    with reserved(*[None] * 200) as first, reserved(*[None] * 200) as second:
+        assert len({*first, *second}) == 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is let go before it is used")
+def test_a_server_can_listen_on_its_reserved_port() -> None:
+    with reserved(None) as (port,), socket.create_server((HOST, port)) as server:
+        assert server.getsockname() == (HOST, port)
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with (
+        socket.create_server((HOST, 0)) as first,
+        pytest.raises(NotStarted, match=r"Port \d+ of 127\.0\.0\.1 is taken"),
+        valkey(tmp_path, first.getsockname()[1]),
+    ):
+        pass
+
+
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
+    with owned(tmp_path), pytest.raises(InUse, match="is in use"), owned(tmp_path):
+        pass
+    with owned(tmp_path):
+        pass
+
+
+def test_a_server_that_is_left_behind_keeps_its_folder_closed(tmp_path: Path) -> None:
+    with owned(tmp_path) as lock:
+        kept = os.dup(lock)
+        running = started(script(tmp_path, FOREVER, keep=(kept,)), has_said("up"))
+        child = running.__enter__()
+    os.close(kept)
+    with pytest.raises(InUse), owned(tmp_path):
+        pass
+    assert runs(child.pid)
+    running.__exit__(None, None, None)
+    with owned(tmp_path):
+        pass
+
+
+def test_the_storage_keys_stay_and_are_for_their_owner_alone(tmp_path: Path) -> None:
+    made = keys(tmp_path)
+    assert keys(tmp_path) == made
+    assert (tmp_path / "credentials.json").stat().st_mode & 0o777 == 0o600
+    assert made.secret_key not in repr(made)

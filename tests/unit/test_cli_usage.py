@@ -1,0 +1,97 @@
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from valetkey.cli import main
+
+NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
+UPLOAD = ["upload", "inbox", "a.png", "--max-size"]
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("BROKER_URL", "RESULT_URL", "TENANT", "REQUESTED_BY", "DATA_DIR"):
+        monkeypatch.delenv(f"VALETKEY_{name}", raising=False)
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VALETKEY_BROKER_URL", NOWHERE)
+    monkeypatch.setenv("VALETKEY_TENANT", "acme")
+
+
+def run(*words: str, stdin: str | bytes = "") -> Result:
+    return CliRunner().invoke(main, words, input=stdin)
+
+
+def test_help_shows_both_commands_by_example() -> None:
+    text = run("--help").stdout
+    assert "  valetkey download reports 2026/11/u-1.pdf\n" in text
+    assert "  valetkey upload inbox photos/cat.jpg --max-size 5MB --curl\n" in text
+
+
+def test_help_says_what_exit_codes_mean() -> None:
+    text = " ".join(run("--help").stdout.split())
+    assert "0 all issued, 1 something refused, 2 usage, 3 no answer in time" in text
+
+
+@pytest.mark.parametrize("command", ["download", "upload"])
+def test_each_command_teaches_by_example(command: str) -> None:
+    assert f"\n  valetkey {command} " in run(command, "--help").stdout
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert run("--version").stdout == f"valetkey, version {version('valetkey')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["download", "reports"], "either KEY... or --from FILE"),
+        (["download", "reports", "a", "--from", "-"], "either KEY... or --from FILE"),
+        (["download", "reports", "--from", "missing.csv"], "'missing.csv' does not exist"),
+        (["download", "reports", "--from", "-"], "- names no objects"),
+        (["download", "reports", "a\udcff"], "a key is UTF-8"),
+        (["download", "reports", "a", "--expires-in", "1w"], "unknown unit 'w': use s, m, h or d"),
+        (["upload", "inbox", "a"], "Missing option '--max-size'"),
+        ([*UPLOAD, "5M"], "unknown unit 'M'"),
+        ([*UPLOAD, "5MB", "--meta", "a"], "'a' is not NAME=VALUE"),
+    ],
+)
+@pytest.mark.usefixtures("configured")
+def test_wrong_usage_is_exit_2_and_says_what_is_right(words: list[str], complaint: str) -> None:
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert complaint in result.stderr
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_wrong_row_is_exit_2_and_named() -> None:
+    result = run("download", "reports", "--from", "-", stdin=b"a\n\xff\n")
+    assert result.exit_code == 2
+    assert "line 2 is not UTF-8" in result.stderr
+
+
+def test_without_a_service_the_error_says_how_to_get_one() -> None:
+    result = run("download", "reports", "a")
+    assert result.exit_code == 2
+    assert "python -m worker dev" in result.stderr
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_broker_that_is_down_is_exit_3_without_its_password() -> None:
+    result = run("download", "reports", "a")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "no result store answers at redis://127.0.0.1:1/0" in result.stderr
+    assert "s3cret" not in result.stderr
+
+
+@pytest.mark.usefixtures("configured")
+def test_what_cannot_be_right_is_refused_without_asking() -> None:
+    result = run(*UPLOAD, "5MB", "--min-size", "6MB")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "size_invalid in grant.min_size" in result.stderr
+    assert "(limit: 5000000)" in result.stderr
