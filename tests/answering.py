@@ -34,7 +34,9 @@ class Answering:
     def __init__(self, url: str, plan: Plan, decide: Callable[[dict[str, Any]], Any]) -> None:
         self.arrived: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.arrivals: Counter[str] = Counter()
-        self._connection = Celery(set_as_current=False).connection_for_read(url)
+        self._connection = Celery(set_as_current=False).connection_for_read(
+            url, transport_options={"polling_interval": 0.1}
+        )
         self._results = redis.Redis.from_url(url)
         self._plan = plan
         self._decide = decide
@@ -66,7 +68,7 @@ class Answering:
         if act == "lose":
             return
         text = json.dumps(_result(act, message, self._decide))
-        self._results.setex(_PREFIX + name, 60, text)
+        self._results.set(_PREFIX + name, text, ex=60)
         for _ in range({"unannounced": 0, "twice": 2}.get(act, 1)):
             self._results.publish(_PREFIX + name, text)
 

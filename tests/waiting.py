@@ -1,3 +1,4 @@
+import subprocess
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -5,6 +6,13 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 _PAUSE = 0.02  # seconds between two looks
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process runs; a zombie that nobody has collected yet does not."""
+    command = ["ps", "-o", "stat=", "-p", str(pid)]
+    said = subprocess.run(command, capture_output=True, check=False).stdout
+    return said.strip()[:1] not in (b"", b"Z")
 
 
 def wait_until(predicate: Callable[[], Value], seconds: float = 10, what: str = "") -> Value:

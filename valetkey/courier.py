@@ -9,7 +9,7 @@ from valetkey.errors import BrokerUnreachable
 from valetkey.messages import Outcome, task_id
 from valetkey.refusals import Refusal
 from valetkey.sender import WINDOW, Sender
-from valetkey.transport import Answers, Transport
+from valetkey.transport import Transport, read_result
 
 _POLL = 0.25  # seconds between looks into the store, whatever was announced
 
@@ -49,7 +49,7 @@ class Courier:
         self._sleep = sleep
         self._unsent: list[Batch] = []
         self._sent: dict[str, tuple[Batch, Chunk]] = {}
-        self._next_look = 0.0
+        self._next_look = clock() + _POLL
         self._reached = False
         self._trouble: dict[str, BrokerUnreachable] = {}
 
@@ -146,27 +146,30 @@ class Courier:
 
     def _listen(self, seconds: float) -> None:
         try:
-            answers = self._transport.listen(seconds)
+            results = self._transport.listen(seconds)
             if self._clock() >= self._next_look:
-                answers += self._transport.look(self._sender.unanswered)
+                results += self._transport.look(self._sender.unanswered)
                 self._next_look = self._clock() + _POLL
+            for name, raw in results:
+                self._receive(name, raw)
             self._trouble.pop("store", None)
         except BrokerUnreachable as error:
             self._trouble["store"] = error
             self._sleep(min(seconds, _POLL))
-            return
-        self._receive(answers)
 
-    def _receive(self, answers: Answers) -> None:
-        for name, outcome in answers:
-            if name not in self._sent:
-                continue  # answered before, or given up
-            batch, chunk = self._sent[name]
-            if outcome is None or not chunk.is_answered_by(outcome):
-                batch.failures += 1  # as good as silence: it is sent again when due
-                continue
-            self._settle([name])
-            batch.answer(chunk, outcome)
+    def _receive(self, name: str, raw: bytes | str) -> None:
+        if name not in self._sent:
+            return  # answered before, or given up
+        batch, chunk = self._sent[name]
+        answer = read_result(raw)
+        if answer == "working":
+            return
+        if answer == "failed" or not chunk.is_answered_by(answer):
+            batch.failures += 1  # as good as silence: it is sent again when due
+            self._transport.clear(name)
+            return
+        self._settle([name])
+        batch.answer(chunk, answer)
 
     def _settle(self, names: Iterable[str]) -> None:
         for name in names:

@@ -1,12 +1,11 @@
 """What the command line writes: answers to stdout or a file, and what to say of them to stderr."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -40,10 +39,12 @@ def deliver(batch: BatchHandle, form: str, said: Mapping[str, Any]) -> None:
     """
     out: Path | None = said["out"]
     named = said["form"] or (_BY_ENDING.get(out.suffix) if out else None)
+    errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
     with files.written(out) if out else nullcontext(sys.stdout) as stream:
         write = _FORMS[named or form](stream)
-        visible = batch.total > DEFAULT_CHUNK and sys.stderr.isatty() and not stream.isatty()
-        for answer in _watched(batch.results(said["timeout"]), batch, visible=visible):
+        visible = batch.total > DEFAULT_CHUNK and errors.is_terminal and not stream.isatty()
+        answers = _watched(batch.results(said["timeout"]), batch, errors, visible=visible)
+        for answer in _explained(answers, batch, errors):
             write(answer)
 
 
@@ -58,7 +59,7 @@ def sentence(refusal: Refusal) -> str:
 
 
 def _watched(
-    answers: Iterable[Grant | Refusal], batch: BatchHandle, *, visible: bool
+    answers: Iterator[Grant | Refusal], batch: BatchHandle, errors: Console, *, visible: bool
 ) -> Iterator[Grant | Refusal]:
     columns = (
         BarColumn(),
@@ -66,35 +67,34 @@ def _watched(
         TextColumn("{task.fields[refused]} refused"),
         TimeRemainingColumn(),
     )
-    errors = Console(stderr=True)
     # Left to itself, Rich sends what others write to stdout to its own console: stderr.
     with Progress(*columns, console=errors, disable=not visible, redirect_stdout=False) as bar:
         task = bar.add_task("", total=batch.total, refused=0)
-        said = 0
         for number, answer in enumerate(answers, 1):
             yield answer
-            if isinstance(answer, Refusal) and not _is_whole(answer, batch):
-                said += 1
-                _say(sentence(answer), said)
             if number % _STEP == 0 or number == batch.total:
                 bar.update(task, completed=number, refused=batch.refused)
-    _conclude(batch, said)
 
 
-def _is_whole(refusal: Refusal, batch: BatchHandle) -> bool:
-    return refusal.model_copy(update={"key": None}) == batch.refusal
-
-
-def _say(text: str, number: int) -> None:
-    if number <= _MOST_SENTENCES:
-        click.echo(text, err=True)
-
-
-def _conclude(batch: BatchHandle, said: int) -> None:
-    if said > _MOST_SENTENCES:
-        click.echo(f"and {said - _MOST_SENTENCES} more were refused: see --json", err=True)
+def _explained(
+    answers: Iterator[Grant | Refusal], batch: BatchHandle, errors: Console
+) -> Iterator[Grant | Refusal]:
+    refused = 0
+    for answer in answers:
+        yield answer
+        if isinstance(answer, Refusal) and not _is_of_all(answer, batch):
+            refused += 1
+            if refused <= _MOST_SENTENCES:
+                errors.print(sentence(answer), soft_wrap=True)
+    if refused > _MOST_SENTENCES:
+        more = refused - _MOST_SENTENCES
+        errors.print(f"and {more} more were refused: see --json", soft_wrap=True)
     if batch.refusal is not None:
-        click.echo(sentence(batch.refusal), err=True)
+        errors.print(sentence(batch.refusal), soft_wrap=True)
+
+
+def _is_of_all(refusal: Refusal, batch: BatchHandle) -> bool:
+    return refusal.model_copy(update={"key": None}) == batch.refusal
 
 
 def _quota(quota: QuotaState) -> str:

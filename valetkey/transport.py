@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import redis
 from celery import Celery
@@ -24,7 +24,8 @@ _ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "inte
 _SOCKETS = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
 _FAILED = ("FAILURE", "REVOKED")
 
-Answers = list[tuple[str, Outcome | None]]
+Answer = Outcome | Literal["failed", "working"]
+Results = list[tuple[str, bytes | str]]
 
 
 class _Result(BaseModel):
@@ -72,19 +73,27 @@ class Transport:
             name = type(error.__cause__ or error).__name__
             raise BrokerUnreachable(f"no broker answers at {self._broker} ({name})") from None
 
-    def listen(self, seconds: float) -> Answers:
-        """Wait for an answer to be announced; return all that have been."""
+    def listen(self, seconds: float) -> Results:
+        """Wait for a result to be announced, and return it with its task id."""
+        end = time.monotonic() + seconds
         with self._speaking():
-            return [a for raw in self._announced(seconds) for a in self._answer(*raw)]
+            while event := self._heard.get_message(timeout=max(end - time.monotonic(), 0)):
+                if event["type"] == "message":
+                    return [(event["channel"].decode().removeprefix(_RESULT), event["data"])]
+        return []
 
-    def look(self, task_ids: Sequence[str]) -> Answers:
-        """Look for answers in the store: an announcement is lost where nobody listened."""
+    def look(self, task_ids: Sequence[str]) -> Results:
+        """Look for results in the store: an announcement is lost where nobody listened."""
         if not task_ids:
             return []
         with self._speaking():
             found = self._redis.mget([_RESULT + task_id for task_id in task_ids])
-            pairs = zip(task_ids, found, strict=True)
-            return [a for task_id, raw in pairs if raw for a in self._answer(task_id, raw)]
+        return [(name, raw) for name, raw in zip(task_ids, found, strict=True) if raw]
+
+    def clear(self, task_id: str) -> None:
+        """Remove a result that is of no use, before it is found again."""
+        with self._speaking():
+            self._redis.delete(_RESULT + task_id)
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Stop listening for these answers."""
@@ -98,26 +107,6 @@ class Transport:
         self._redis.close()
         self._connection.release()
 
-    def _announced(self, seconds: float) -> Iterator[tuple[str, bytes]]:
-        end = time.monotonic() + seconds
-        while event := self._heard.get_message(timeout=max(end - time.monotonic(), 0)):
-            if event["type"] == "message":
-                end = 0  # what else has arrived is taken too, without waiting for more
-                yield event["channel"].decode().removeprefix(_RESULT), event["data"]
-
-    def _answer(self, task_id: str, raw: str | bytes) -> Answers:
-        try:
-            answer = _parsed(raw)
-            if answer.status == "SUCCESS":
-                return [(task_id, Outcome.model_validate(answer.result))]
-        except ValueError:
-            answer = _Result(status="FAILURE")
-        if answer.status not in _FAILED:
-            return []
-        # The failed result would be found again, instead of the answer to the next sending.
-        self._redis.delete(_RESULT + task_id)
-        return [(task_id, None)]
-
     @contextmanager
     def _speaking(self) -> Iterator[None]:
         try:
@@ -127,7 +116,18 @@ class Transport:
             raise BrokerUnreachable(text) from None
 
 
-def _parsed(raw: str | bytes) -> _Result:
+def read_result(raw: bytes | str) -> Answer:
+    """What a result of Celery's says: a chunk's outcome, or how its task fares."""
+    try:
+        result = _parsed(raw)
+        if result.status == "SUCCESS":
+            return Outcome.model_validate(result.result)
+    except ValueError:
+        return "failed"
+    return "failed" if result.status in _FAILED else "working"
+
+
+def _parsed(raw: bytes | str) -> _Result:
     try:
         return _Result.model_validate_json(raw)
     except ValidationError:

@@ -157,7 +157,7 @@ def _webhook(up: Stack, received: Received, secret: str) -> None:
 
 def _audit(up: Stack) -> None:
     headline("Ask the audit log who was given what")
-    for words in ("summary", "list --limit 3"):
+    for words in ("summary", "list --tenant acme --limit 3"):
         console.print(f"  [dim]$ python -m worker audit {words}[/]")
         command = [sys.executable, "-m", "worker", "audit", *words.split()]
         subprocess.run(command, env=up.environ, cwd=ROOT, check=True)

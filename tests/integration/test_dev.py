@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.waiting import runs, wait_until
 from valetkey import Client
 from worker.embedded.folder import Keys
 from worker.embedded.processes import Ended, NotStarted
@@ -66,14 +66,6 @@ def announced(data: Path) -> dict[str, Any]:
     return content
 
 
-def runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_dev_json_says_where_everything_is_to_its_owner_alone(up: Stack, data: Path) -> None:
     path = data / "dev.json"
     assert json.loads(path.read_text()) == asdict(up.running)
@@ -91,10 +83,10 @@ def test_nothing_secret_is_in_the_stacks_repr(up: Stack) -> None:
     assert up.running.s3_secret_key not in repr(up)
 
 
-def test_a_second_stack_on_the_folder_is_refused(up: Stack, data: Path) -> None:
+@pytest.mark.usefixtures("up")
+def test_a_second_stack_on_the_folder_is_refused(data: Path) -> None:
     command = [sys.executable, "-m", "worker", "dev", "--data", str(data)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert up.running.tenant
     assert (done.returncode, done.stdout) == (1, "")
     assert f"Error: {data} is in use by another `python -m worker dev`" in done.stderr
 

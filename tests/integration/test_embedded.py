@@ -60,6 +60,15 @@ def test_seaweedfs_keeps_its_objects_on_other_ports(tmp_path: Path) -> None:
         assert got["Body"].read() == b"hello"
 
 
+def test_seaweedfs_forgets_the_flags_and_ports_of_its_last_start(tmp_path: Path) -> None:
+    folder = tmp_path / "seaweedfs"
+    (folder / "m1").mkdir(parents=True)
+    (folder / "mini.options").write_text("disableHttp=true\n")
+    with seaweedfs(tmp_path, keys(tmp_path)) as storage:
+        assert "Loaded 1 options" not in storage.child.log.read_text()
+        assert not (folder / "m1").exists()
+
+
 def test_a_storage_secret_is_in_no_log_and_no_repr(seaweed: Storage) -> None:
     assert seaweed.secret_key not in seaweed.child.log.read_text() + repr(seaweed)
 

@@ -5,6 +5,7 @@ import pytest
 from worker.core.tenancy import Bucket, Declared, Endpoint, Policy, Quota, Tenant
 from worker.declared import Problem, read
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tenants.toml"
 GOOD = """\
 [buckets.reports]
 bucket = "acme-reports"
@@ -86,7 +87,7 @@ def test_a_file_is_read_whole_into_seconds_and_bytes(written: Written) -> None:
 
 
 def test_the_example_is_valid_outside_of_development() -> None:
-    example = read(Path("examples/tenants.toml"), development=False)
+    example = read(EXAMPLE, development=False)
     assert isinstance(example, Declared)
     assert list(example.tenants) == ["acme", "globex"]
 
@@ -177,12 +178,12 @@ def test_a_name_that_does_not_fit_the_wire_is_refused(written: Written, name: st
 
 
 def test_every_problem_is_reported_at_once_in_the_order_of_its_line(written: Written) -> None:
-    text = GOOD.replace("max_batch = 500", "max_batch = 0")
+    text = GOOD.replace("max_batch = 500", "maxbatch = 0")
     text = text.replace("day = 200_000", "day = -1").replace('"1d"', '"8d"')
     problems = written.read(text + "\n[tenants.b]\n")
     assert isinstance(problems, list)
     assert [(problem.path, problem.line) for problem in problems] == [
-        ("tenants.acme.max_batch", 7),
+        ("tenants.acme.maxbatch", 7),
         ("tenants.acme.allow.reports.max_expires_in", 12),
         ("tenants.acme.quotas.grants.day", 19),
         ("tenants.b.trust", 25),

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.embedded import leash
+from worker.embedded import guard
 from worker.errors import WorkerError
 
-_LEASH = (sys.executable, "-I", "-S", str(Path(leash.__file__)))
+_GUARD = (sys.executable, "-I", "-S", str(Path(guard.__file__)))
 _PAUSE = 0.05  # seconds between two looks
 PRIVATE = 0o077  # umask: what our children write is for their user alone
 
@@ -73,15 +73,34 @@ def started(
     """Run a program for as long as the block lasts, entered once it is ready.
 
     Patience (seconds) bounds the wait for that, grace the one between SIGTERM and SIGKILL. It leads
-    a process group of its own, so that Ctrl-C reaches only us, who know the order to stop in.
-    Raises NotStarted, which names the log.
+    a process group of its own, so that Ctrl-C reaches only us, who know the order to stop in. It
+    does not outlive us either. Raises NotStarted, which names the log.
     """
-    child = Child(program.name, program.log, _popen(program))
-    try:
-        _wait_until(child, ready, patience)
-        yield child
-    finally:
-        _stop(child, grace)
+    with _guarded(grace) as protect:
+        child = Child(program.name, program.log, _popen(program))
+        try:
+            protect(child)
+            _wait_until(child, ready, patience)
+            yield child
+        finally:
+            _stop(child, grace)
+
+
+@contextmanager
+def _guarded(grace: float) -> Iterator[Callable[[Child], None]]:
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(
+        [*_GUARD, str(grace)],
+        stdin=pipe,
+        stdout=nothing,
+        stderr=nothing,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield lambda child: print(child.pid, file=process.stdin, flush=True)
+        finally:
+            process.kill()
 
 
 def _popen(program: Program) -> subprocess.Popen[bytes]:
@@ -90,7 +109,7 @@ def _popen(program: Program) -> subprocess.Popen[bytes]:
     with program.log.open("ab") as log:
         program.log.chmod(0o600)
         return subprocess.Popen(
-            [*_LEASH, str(os.getpid()), *program.command],
+            program.command,
             cwd=program.folder,
             env=program.environ,
             stdin=subprocess.DEVNULL,

@@ -79,5 +79,5 @@ def working(
         keep=keep,
     )
     broker_url = environ["VALETKEY_BROKER_URL"]
-    with started(program, lambda _: commands.answers(broker_url), grace=20) as child:
+    with started(program, lambda _: commands.answers(broker_url), grace=15) as child:
         yield child

@@ -41,7 +41,7 @@ def seaweedfs(
     """
     binary, folder, users = _binary(), data / "seaweedfs", data / "seaweedfs.json"
     with reserved(port, *[None] * (1 + 2 * len(_PORTS))) as ports:
-        _forget_ports(folder)
+        _forget_last_start(folder)
         write_private(users, json.dumps(_users(keys)))
         program = Program(
             name="SeaweedFS",
@@ -71,7 +71,7 @@ def _binary() -> str:
     )
 
 
-def _forget_ports(folder: Path) -> None:
+def _forget_last_start(folder: Path) -> None:
     # It saves its flags and prefers them to those of the next start, and names the folder of its
     # master after a port. Neither holds an object: the master learns of those from the volumes.
     (folder / "mini.options").unlink(missing_ok=True)

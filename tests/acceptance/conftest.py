@@ -1,0 +1,47 @@
+import base64
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.receivers import Receiver, answer, receiving
+from valetkey import Client
+from worker.embedded.stack import Stack, stack
+
+ROOT = Path(__file__).parents[2]
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+
+
+@dataclass(frozen=True)
+class Service:
+    """The real service on embedded servers, and an endpoint that it calls back."""
+
+    up: Stack
+    data: Path
+    receiver: Receiver
+
+    def client(self, tenant: str = "acme") -> Client:
+        running = self.up.running
+        return Client(running.broker_url, running.result_url, tenant, requested_by="tests")
+
+    @property
+    def written(self) -> str:
+        """Everything that the service's processes have logged."""
+        return "".join(path.read_text() for path in (self.data / "logs").iterdir())
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    with receiving(answer(204)) as receiver:
+        tenants = folder / "tenants.toml"
+        tenants.write_text(
+            (ROOT / "examples" / "tenants.toml").read_text()
+            + f'[tenants.acme.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/hook"\n'
+            + 'secret = "env:TEST_HOOK_SECRET"\n'
+        )
+        environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET}
+        with stack(folder / "data", tenants, environ) as up:
+            yield Service(up, folder / "data", receiver)

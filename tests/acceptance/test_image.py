@@ -1,0 +1,81 @@
+"""What the Dockerfile copies and the lock installs, run without the rest of the checkout."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from tests.command_lines import ROOT
+
+# Python as it is in the image: what the lock does not install cannot be imported.
+RUN = """
+import runpy, sys
+absent = frozenset(sys.argv.pop(1).split(","))
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"not in requirements.lock: {name}", name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv[0] = "worker"
+runpy.run_module("worker", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("image")
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    for sources, target in re.findall(r"^COPY (?!--from)(.+) (\S+)$", dockerfile, re.MULTILINE):
+        for source in sources.split():
+            copy(ROOT / source, folder / target)
+    return folder
+
+
+def copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+
+def absent() -> set[str]:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    return {
+        module
+        for module, names in packages_distributions().items()
+        if not locked & {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+    } - {"valetkey"}
+
+
+def run(image: Path, *words: str) -> str:
+    environ = {
+        "PATH": os.environ["PATH"],
+        "VALETKEY_DATABASE_URL": f"sqlite:///{image.parent / 'valetkey.db'}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, ",".join(sorted(absent())), *words],
+        cwd=image,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_image_holds_all_that_its_commands_need(image: Path) -> None:
+    assert "up to date" in run(image, "migrate")
+    assert "Applied." in run(image, "apply", "examples/tenants.toml", "--yes")
+    assert "acme" not in run(image, "audit", "list")
+
+
+def test_the_image_holds_all_that_the_worker_needs(image: Path) -> None:
+    assert "--only" in run(image, "run", "--help")

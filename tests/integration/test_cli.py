@@ -1,0 +1,184 @@
+import json
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from email.message import Message
+from email.parser import BytesParser
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import redis
+from click.testing import CliRunner, Result
+
+from tests.answering import answering, granted, refused
+from valetkey.cli import main
+from valetkey.messages import DEFAULT_CHUNK
+
+ODD = """it's "50%"; a=b,<x>@&amp;ü$(id)`id`\\${y}"""
+UPLOAD = ("upload", "inbox", "a/cat.jpg", "--max-size", "5MB")
+
+
+@pytest.fixture
+def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    with redis.Redis.from_url(valkey_url) as server:
+        server.flushall()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
+    monkeypatch.setenv("VALETKEY_TENANT", "acme")
+    return valkey_url
+
+
+def run(*words: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(main, words, input=stdin)
+
+
+def test_one_link_stands_alone(broker: str) -> None:
+    with answering(broker):
+        result = run("download", "reports", "a.pdf")
+    assert (result.exit_code, result.output) == (0, "http://127.0.0.1/reports/0\n")
+
+
+def test_links_stand_beside_their_keys(broker: str) -> None:
+    with answering(broker):
+        result = run("download", "reports", "--from", "-", stdin="a b\nü\n")
+    assert result.stdout == "a b\thttp://127.0.0.1/reports/0\nü\thttp://127.0.0.1/reports/1\n"
+
+
+def test_a_refusal_is_explained_beside_the_grants(broker: str) -> None:
+    with answering(broker):
+        result = run("download", "reports", "a", "no/\x1b[31m", "--json")
+    grant, refusal = map(json.loads, result.stdout.splitlines())
+    assert (result.exit_code, grant["key"], refusal["code"]) == (1, "a", "key_outside_prefix")
+    assert result.stderr == "refused 'no/\\x1b[31m': key_outside_prefix in key: outside\n"
+
+
+def test_many_refusals_are_not_all_explained(broker: str) -> None:
+    with answering(broker):
+        result = run("download", "reports", *(f"no/{n}" for n in range(13)))
+    assert len(result.stderr.splitlines()) == 11
+    assert result.stderr.endswith("and 3 more were refused: see --json\n")
+
+
+def test_a_quota_is_explained_once_for_the_whole_batch(broker: str) -> None:
+    with answering(broker, decide=refused):
+        result = run("download", "reports", "a", "b", "c")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "refused the request: quota_exceeded in total: over quota; the quota is 100 grants a day, "
+        "90 are used and 3 were asked for; it starts again at 2026-11-25 00:00 UTC\n"
+    )
+
+
+def test_a_file_of_links_is_its_owners_alone_and_in_the_form_of_its_name(broker: str) -> None:
+    Path("keys.csv").write_text("key,filename\na,b.pdf\n")
+    with answering(broker) as service:
+        result = run("download", "reports", "--from", "keys.csv", "--out", "links.jsonl")
+    assert (result.exit_code, result.output) == (0, "")
+    assert json.loads(Path("links.jsonl").read_text())["key"] == "a"
+    assert stat.S_IMODE(Path("links.jsonl").stat().st_mode) == 0o600
+    assert service.arrived[0][1]["items"] == [{"key": "a", "filename": "b.pdf"}]
+
+
+def test_without_an_answer_the_exit_is_3_and_what_came_before_is_kept(broker: str) -> None:
+    keys = "\n".join(f"k{number}" for number in range(DEFAULT_CHUNK + 1))
+    with answering(broker, lambda message, _: "lose" if message["chunk"] else "answer"):
+        words = ("--from", "-", "--out", "links", "--timeout", "1s")
+        result = run("download", "reports", *words, stdin=keys)
+    assert (result.exit_code, Path("links").exists()) == (3, False)
+    assert "to 1 of 501 items: is a worker running?" in result.stderr
+    assert "what came before is in links.partial" in result.stderr
+    assert len(Path("links.partial").read_text().splitlines()) == DEFAULT_CHUNK
+
+
+def test_what_a_request_says_travels_with_it(broker: str) -> None:
+    words = [*UPLOAD, "--min-size", "1KiB", "--expires-in", "5m", "--min-expires-in", "60"]
+    words += ["--content-type", "image/jpeg", "--acl", "public-read", "--meta", "a=b=c"]
+    words += ["--callback", "billing", "--reason", "tests", "--requested-by", "me"]
+    with answering(broker) as service:
+        run(*words, "--tenant", "other")
+    message = service.arrived[0][1]
+    assert message["grant"] == {
+        "kind": "upload",
+        "bucket": "inbox",
+        "max_size": 5_000_000,
+        "min_size": 1024,
+        "expires_in": 300,
+        "min_expires_in": 60,
+        "content_type": "image/jpeg",
+        "acl": "public-read",
+        "metadata": {"a": "b=c"},
+    }
+    said = [message[name] for name in ("callback", "reason", "requested_by", "tenant")]
+    assert said == ["billing", "tests", "me", "other"]
+
+
+def test_a_form_is_shown_with_what_to_do_with_it(broker: str) -> None:
+    with answering(broker):
+        result = run(*UPLOAD)
+    assert result.stdout.startswith("POST http://127.0.0.1/reports/0\n  key     a/cat.jpg\n")
+    assert "With --curl this is a command, with --html a page." in result.stdout
+
+
+def test_a_page_is_ready_to_open(broker: str) -> None:
+    with answering(broker):
+        assert run(*UPLOAD, "--html").stdout.startswith("<!doctype html>\n")
+
+
+class Storage(BaseHTTPRequestHandler):
+    """Keeps what it is sent."""
+
+    received: list[tuple[str | None, str | None, bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+        parts: Any = BytesParser().parsebytes(head + body).get_payload()
+        type(self).received = [_part(part) for part in parts]
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def _part(part: Message) -> tuple[str | None, str | None, bytes]:
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    name = part.get_param("name", header="content-disposition")
+    return str(name), part.get_filename(), content
+
+
+@pytest.fixture
+def storage() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Storage) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/inbox"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_line_uploads_any_file_under_any_key(broker: str, storage: str) -> None:
+    Path(ODD).write_bytes(b"content")
+
+    def decide(message: dict[str, Any]) -> dict[str, Any]:
+        outcome = granted(message)
+        outcome["items"][0]["url"] = storage
+        outcome["items"][0]["fields"]["x-amz-meta-a"] = f"@{ODD}"
+        return outcome
+
+    with answering(broker, decide=decide):
+        line = run("upload", "inbox", f"in/{ODD}", "--max-size", "5MB", "--curl").stdout
+    subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
+    *fields, (name, _, content) = Storage.received
+    assert {field: value.decode() for field, _, value in fields} == {
+        "key": f"in/{ODD}",
+        "policy": "e30=",
+        "x-amz-meta-a": f"@{ODD}",
+    }
+    assert (name, content) == ("file", b"content")
