@@ -9,7 +9,8 @@ from typing import NamedTuple
 import click
 
 ROOT = Path(__file__).parents[1]
-_FENCE = re.compile(r"^```(?:sh|bash|shell|console)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SHELLS = {"", "sh", "bash", "shell", "console"}
 _BETWEEN = set("();<>|&")
 _MODULE = ["python", "-m", "worker"]
 
@@ -23,7 +24,8 @@ class Line(NamedTuple):
 
 def documented(text: str) -> Iterator[Line]:
     """Find the commands of ours in a page's fenced code blocks."""
-    for block in _FENCE.findall(text):
+    blocks = [block for language, block in _FENCE.findall(text) if language in _SHELLS]
+    for block in blocks:
         for line in block.replace("\\\n", " ").splitlines():
             for words in _commands(line):
                 yield from _ours(words)

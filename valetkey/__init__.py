@@ -1,10 +1,15 @@
 """What a producer installs: the message contract, the client, its command line, webhooks."""
 
-from valetkey.client import Client
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from valetkey.errors import BrokerUnreachable, NoAnswer, NotConfigured, Refused, ValetkeyError
-from valetkey.handles import BatchHandle, GrantHandle
 from valetkey.messages import Grant, Item
 from valetkey.refusals import Code, Refusal
+
+if TYPE_CHECKING:
+    from valetkey.client import Client
+    from valetkey.handles import BatchHandle, GrantHandle
 
 __all__ = [
     "BatchHandle",
@@ -20,3 +25,12 @@ __all__ = [
     "Refused",
     "ValetkeyError",
 ]
+
+_OF_THE_CLIENT = {"Client": "client", "BatchHandle": "handles", "GrantHandle": "handles"}
+
+
+def __getattr__(name: str) -> Any:
+    # The client reaches Celery and Redis; whoever only reads messages must not load them.
+    if name not in _OF_THE_CLIENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_OF_THE_CLIENT[name]}"), name)

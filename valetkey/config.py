@@ -63,7 +63,7 @@ def _variable(name: str) -> str:
 def _dev(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
     data = environ.get("VALETKEY_DATA_DIR")
     folders = [Path(data)] if data else [f / ".valetkey" for f in (folder, *folder.parents)]
-    found = next((f / "dev.json" for f in folders if (f / "dev.json").is_file()), None)
+    found = next((f / "dev.json" for f in folders if _is_ours(f / "dev.json")), None)
     if found is None:
         raise NotConfigured(
             "no broker is configured: set VALETKEY_BROKER_URL and VALETKEY_TENANT, or start "
@@ -73,6 +73,11 @@ def _dev(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
         return {str(k): v for k, v in json.loads(found.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):
         raise NotConfigured(f"{found} is not what `python -m worker dev` writes") from None
+
+
+def _is_ours(path: Path) -> bool:
+    # Where others can write too, theirs would lead us to their broker. Windows has no such ids.
+    return path.is_file() and (not hasattr(os, "getuid") or path.stat().st_uid == os.getuid())
 
 
 def _needed(named: Mapping[str, Any], name: str) -> str:

@@ -123,8 +123,8 @@ class Grant(Wire):
     key: str
     method: Literal["GET", "POST"]
     url: str = Field(repr=False)
-    fields: dict[str, str] = Field(default={}, repr=False)
-    headers: dict[str, str] = Field(default={}, repr=False)
+    fields: dict[str, str] = Field(default_factory=dict, repr=False)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
     expires_at: Annotated[datetime, Field(strict=False)]
     limited_by: Literal["request", "policy", "credentials"]
 

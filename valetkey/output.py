@@ -100,7 +100,7 @@ def _is_of_all(refusal: Refusal, batch: BatchHandle) -> bool:
 def _quota(quota: QuotaState) -> str:
     unit = "bytes to upload" if quota.metric == "upload_bytes" else "grants"
     return (
-        f"the quota is {quota.limit} {unit} a {quota.window}, {quota.used} are used and "
+        f"the limit is {quota.limit} {unit} per {quota.window}, {quota.used} are used and "
         f"{quota.asked} were asked for; it starts again at {quota.resets_at:%Y-%m-%d %H:%M %Z}"
     )
 

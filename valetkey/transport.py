@@ -48,7 +48,9 @@ class Transport:
             broker_url, connect_timeout=_PATIENCE, transport_options=_SOCKETS | _ONCE_MORE
         )
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
-        self._redis = redis.Redis.from_url(result_url, retry=Retry(NoBackoff(), 1), **_SOCKETS)
+        # A connection that was closed is opened again; one that is silent has taken long enough.
+        once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+        self._redis = redis.Redis.from_url(result_url, retry=once_more, **_SOCKETS)
         self._heard = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
 
     def send(self, task_id: str, message: dict[str, Any]) -> None:

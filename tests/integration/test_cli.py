@@ -68,8 +68,8 @@ def test_a_quota_is_explained_once_for_the_whole_batch(broker: str) -> None:
         result = run("download", "reports", "a", "b", "c")
     assert result.exit_code == 1
     assert result.stderr == (
-        "refused the request: quota_exceeded in total: over quota; the quota is 100 grants a day, "
-        "90 are used and 3 were asked for; it starts again at 2026-11-25 00:00 UTC\n"
+        "refused the request: quota_exceeded in total: over quota; the limit is 100 grants per "
+        "day, 90 are used and 3 were asked for; it starts again at 2026-11-25 00:00 UTC\n"
     )
 
 

@@ -32,6 +32,7 @@ NOTHING = Commands(
     migrate=python(""),
     apply=python(""),
     worker=python("import time; time.sleep(600)"),
+    beat=python("import time; time.sleep(600)"),
     answers=lambda _: True,
 )
 

@@ -60,13 +60,15 @@ def test_seaweedfs_keeps_its_objects_on_other_ports(tmp_path: Path) -> None:
         assert got["Body"].read() == b"hello"
 
 
-def test_seaweedfs_forgets_the_flags_and_ports_of_its_last_start(tmp_path: Path) -> None:
+def test_seaweedfs_takes_only_its_objects_from_one_start_to_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "seaweedfs"
     (folder / "m1").mkdir(parents=True)
     (folder / "mini.options").write_text("disableHttp=true\n")
     with seaweedfs(tmp_path, keys(tmp_path)) as storage:
         assert "Loaded 1 options" not in storage.child.log.read_text()
         assert not (folder / "m1").exists()
+    port = storage.endpoint.rpartition(":")[2]
+    assert list(Path("/tmp").glob(f"seaweedfs-s3-{port}.sock")) == []  # noqa: S108 - where it puts them
 
 
 def test_a_storage_secret_is_in_no_log_and_no_repr(seaweed: Storage) -> None:

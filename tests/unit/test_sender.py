@@ -81,7 +81,7 @@ def test_a_silent_chunk_is_sent_again_with_gaps_that_grow_to_a_limit(chances: li
     gaps = [later - earlier for earlier, later in pairwise(times)]
     for gap, next_gap in pairwise(gaps):
         assert next_gap > gap or gap >= LONGEST_GAP
-    assert max(gaps) <= 1.5 * LONGEST_GAP
+    assert max(gaps) <= 1.5 * LONGEST_GAP + 1e-9  # the clock rounds
 
 
 def test_a_chunk_is_not_due_before_its_time() -> None:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from worker.embedded.folder import InUse
@@ -88,19 +89,22 @@ def _show(console: Console, running: Running, data: Path) -> None:
     table.add_row("Broker", f"Valkey at {running.broker_url}")
     table.add_row("Storage", f"SeaweedFS at {running.s3_endpoint}")
     table.add_row("Tenant", running.tenant)
-    table.add_row("Data, logs", f"{data}, {data / 'logs'}")
+    table.add_row("Data, logs", escape(f"{data}, {data / 'logs'}"))
     console.print("[bold green]Everything is up.[/] Ctrl-C stops it.\n")
     console.print(table)
     console.print("\nTry in a second terminal:\n")
     for command in _suggestions(running, data):
-        console.print(f"  [bold]{command}[/]", soft_wrap=True)
+        console.print(f"  {command}", style="bold", markup=False, soft_wrap=True)
     console.print()
 
 
 def _suggestions(running: Running, data: Path) -> list[str]:
-    here = data == Path(_DEFAULT_DATA)  # where everybody looks
-    producer = "" if here else f"VALETKEY_DATA_DIR={shlex.quote(str(data))} "
-    operator = "" if here else f"VALETKEY_DATABASE_URL={shlex.quote(running.database_url)} "
+    producer = operator = ""
+    if data != Path(_DEFAULT_DATA):  # where everybody looks
+        producer = f"VALETKEY_DATA_DIR={shlex.quote(str(data))} "
+        # A server's URL may hold a password, and whoever set it knows it.
+        if running.database_url.startswith("sqlite:"):
+            operator = f"VALETKEY_DATABASE_URL={shlex.quote(running.database_url)} "
     key = f"{running.tenant}/hello.txt"
     return [
         f"{producer}valetkey upload demo {key} --max-size 500KiB --curl",

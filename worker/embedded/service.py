@@ -21,20 +21,21 @@ _KEPT_OUT = ("AWS_", "CELERY_")
 
 
 def answers(broker_url: str) -> bool:
-    """Tell whether a worker answers on this broker."""
+    """Tell whether both workers answer on this broker."""
     with Celery(config_source="celeryconfig", set_as_current=False) as app:
         # A developer's CELERY_BROKER_URL would win against broker_url.
         app.conf.update(broker_read_url=broker_url, broker_write_url=broker_url)
-        return bool(app.control.ping(timeout=0.5, limit=1))
+        return len(app.control.ping(timeout=0.5, limit=2)) == 2  # noqa: PLR2004 - see working
 
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """What the stack runs of the service, and how it learns that a worker is up."""
+    """What the stack runs of the service, and how it learns that the workers are up."""
 
     migrate: tuple[str, ...] = (*_PYTHON, "worker", "migrate")
     apply: tuple[str, ...] = (*_PYTHON, "worker", "apply", "--yes")
-    worker: tuple[str, ...] = (*_PYTHON, "worker", "run")
+    worker: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "issue")
+    beat: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "upkeep")
     answers: Callable[[str], bool] = answers
 
 
@@ -68,16 +69,22 @@ def finish(command: tuple[str, ...], environ: Mapping[str, str]) -> None:
 @contextmanager
 def working(
     commands: Commands, data: Path, environ: Mapping[str, str], keep: tuple[int, ...]
-) -> Iterator[Child]:
-    """Run the worker, with beat. Stopping it lets what runs end, within Celery's own bound."""
-    program = Program(
-        name="worker",
-        command=commands.worker,
-        folder=_CHECKOUT,
-        log=data / "logs" / "worker.log",
-        environ=environ,
-        keep=keep,
-    )
-    broker_url = environ["VALETKEY_BROKER_URL"]
-    with started(program, lambda _: commands.answers(broker_url), grace=15) as child:
-        yield child
+) -> Iterator[dict[str, Child]]:
+    """Run a worker that answers requests, and beat with one that sends webhooks.
+
+    Stopping them lets what runs end, within Celery's own bound.
+    """
+
+    def program(name: str, command: tuple[str, ...]) -> Program:
+        log = data / "logs" / f"{name}.log"
+        return Program(name, command, folder=_CHECKOUT, log=log, environ=environ, keep=keep)
+
+    def ready(_: Child) -> bool:
+        beat.must_run()
+        return commands.answers(environ["VALETKEY_BROKER_URL"])
+
+    with (
+        started(program("beat", commands.beat), lambda _: True, grace=20) as beat,
+        started(program("worker", commands.worker), ready, grace=20) as worker,
+    ):
+        yield {"worker": worker, "beat": beat}

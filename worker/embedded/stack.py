@@ -67,6 +67,8 @@ def stack(  # noqa: PLR0913 - each has its own default
     data, tenants = data.resolve(), tenants.resolve()
     with ExitStack() as opened:
         lock = (opened.enter_context(owned(data)),)
+        announcement = data / "dev.json"
+        announcement.unlink(missing_ok=True)  # of a stack that was killed
         say("Starting Valkey")
         broker = opened.enter_context(valkey(data, ports[0], lock))
         say("Starting SeaweedFS")
@@ -77,11 +79,11 @@ def stack(  # noqa: PLR0913 - each has its own default
         finish((*commands.apply, str(tenants)), seen)
         tenant, buckets = _declared(tenants)
         create_buckets(storage.client(), buckets)
-        say("Starting the worker")
+        say("Starting the workers")
         service = opened.enter_context(working(commands, data, seen, lock))
-        children = {"valkey": broker.child, "seaweedfs": storage.child, "worker": service}
+        children = {"valkey": broker.child, "seaweedfs": storage.child} | service
         running = _running(seen, storage, tenant, children)
-        opened.enter_context(_announced(data / "dev.json", running))
+        opened.enter_context(_announced(announcement, running))
         yield Stack(running, tuple(children.values()), seen)
 
 
