@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench lock clean
+.PHONY: help install demo browser test check format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ $(READY): requirements-dev.lock pyproject.toml
 demo: install ## Run the main job on embedded parts, and show what refuses what
 	@$(BIN)/python -m examples.demo
 
+browser: install ## Fetch a Chromium for the tests, where the machine has none
+	@$(BIN)/python tools/browser.py
+
 test: install ## Run all tests, on servers that they start themselves
 	$(BIN)/python -m pytest
 
@@ -37,11 +40,13 @@ format: install ## Format and mend what ruff can
 	$(BIN)/ruff format
 
 bench: install ## Measure, as ratios in one run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m bench
 
 lock: ## Pin again (needs uv)
 	uv pip compile pyproject.toml --group worker $(LOCK) --output-file requirements.lock
 	uv pip compile pyproject.toml --group worker --group dev $(LOCK) --output-file requirements-dev.lock
+	uv pip compile --group bench --constraint requirements-dev.lock $(LOCK) --output-file requirements-bench.lock
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 

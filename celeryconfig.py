@@ -37,6 +37,7 @@ task_default_queue = "valetkey"
 task_routes = {
     "valetkey.issue": {"queue": "valetkey"},
     "valetkey.deliver": {"queue": "valetkey.upkeep"},
+    "valetkey.upkeep": {"queue": "valetkey.upkeep"},
 }
 
 # A result holds grants: only the task that answers a producer stores one, and not for long.

@@ -3,6 +3,7 @@
 from models.base import Base
 from models.deliveries import Delivery
 from models.grants import Batch, Chunk, Grant, Reissue
+from models.multiparts import Multipart
 from models.quotas import Quota, Usage
 from models.tenants import Bucket, Endpoint, Policy, Revision, Tenant
 
@@ -14,6 +15,7 @@ __all__ = [
     "Delivery",
     "Endpoint",
     "Grant",
+    "Multipart",
     "Policy",
     "Quota",
     "Reissue",

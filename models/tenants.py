@@ -28,7 +28,10 @@ class Tenant(Base):
 
 
 class Bucket(Base):
-    """A bucket profile: how to reach and address one real bucket, and whose credentials sign."""
+    """A bucket profile: how to reach and address one real bucket, and whose credentials sign.
+
+    Lives in seconds.
+    """
 
     __tablename__ = "buckets"
 
@@ -38,6 +41,17 @@ class Bucket(Base):
     addressing: Mapped[str] = mapped_column(String(7))
     endpoint: Mapped[str | None] = mapped_column(String(2048))
     profile: Mapped[str | None] = mapped_column(String(255))
+    internal_endpoint: Mapped[str | None] = mapped_column(String(2048))
+    provider: Mapped[str] = mapped_column(String(8))
+    post: Mapped[bool]
+    fips: Mapped[bool]
+    dualstack: Mapped[bool]
+    accelerate: Mapped[bool]
+    owner: Mapped[str | None] = mapped_column(String(12))
+    max_expires_in: Mapped[int]
+    role_arn: Mapped[str | None] = mapped_column(String(2048))
+    external_id: Mapped[str | None] = mapped_column(String(1224))
+    role_seconds: Mapped[int]
 
 
 class Policy(Base):
@@ -53,6 +67,13 @@ class Policy(Base):
     max_size: Mapped[int] = mapped_column(BigInteger)
     content_types: Mapped[list[str]] = mapped_column(JSON)
     acls: Mapped[list[str]] = mapped_column(JSON)
+    inline: Mapped[list[str]] = mapped_column(JSON)
+    overrides: Mapped[list[str]] = mapped_column(JSON)
+    storage_classes: Mapped[list[str]] = mapped_column(JSON)
+    kms_keys: Mapped[list[str]] = mapped_column(JSON)
+    redirects: Mapped[list[str]] = mapped_column(JSON)
+    free_names: Mapped[bool]
+    overwrite: Mapped[bool]
 
 
 class Endpoint(Base):

@@ -93,7 +93,7 @@ def answering(
 def granted(message: dict[str, Any]) -> dict[str, Any]:
     """An outcome that grants all, but refuses keys that begin with `no/`."""
     first = message["chunk"] * message["chunk_size"]
-    items = [_item(message, first + i, item["key"]) for i, item in enumerate(message["items"])]
+    items = [_item(message, first + i, item) for i, item in enumerate(message["items"])]
     return _outcome(message, status="issued", items=items)
 
 
@@ -115,19 +115,39 @@ def _outcome(message: dict[str, Any], **rest: Any) -> dict[str, Any]:
     return {"batch": message["batch"], "chunk": message["chunk"], **rest}
 
 
-def _item(message: dict[str, Any], number: int, key: str) -> dict[str, Any]:
+def _item(message: dict[str, Any], number: int, item: dict[str, Any]) -> dict[str, Any]:
+    key = item["key"]
     if key.startswith("no/"):
         return {"code": "key_outside_prefix", "field": "key", "message": "outside", "key": key}
-    upload = message["grant"]["kind"] == "upload"
     return {
         "id": grant_id(message["batch"], number),
         "key": key,
-        "method": "POST" if upload else "GET",
         "url": f"http://127.0.0.1/reports/{number}",
-        "fields": {"key": key, "policy": "e30="} if upload else {},
         "expires_at": _NEVER.isoformat(),
         "limited_by": "request",
+        **_of_kind(message["grant"], item),
     }
+
+
+def _of_kind(terms: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """What the grants of one kind alone have, but for anything that storage would check."""
+    match terms["kind"]:
+        case "upload":
+            return {"method": "POST", "fields": {"key": item["key"], "policy": "e30="}}
+        case "put":
+            headers = {
+                "content-type": terms.get("content_type", "x/y"),
+                "content-length": str(item["size"]),
+            }
+            return {"method": "PUT", "headers": headers}
+        case "multipart":
+            size = terms.get("part_size", 5 * 1024**2)
+            count = -(-item["size"] // size)
+            begun = {"upload_id": "u-1", "part_size": size, "part_count": count}
+            return {"method": "POST", "multipart": {**begun, "abort_url": "http://127.0.0.1/abort"}}
+        case "parts":
+            return {"method": "PUT", "part": item["part"], "headers": {"content-length": "1"}}
+    return {"method": terms.get("method", "GET")}
 
 
 def _result(act: Act, message: dict[str, Any], decide: Callable[[dict[str, Any]], Any]) -> Any:

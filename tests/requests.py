@@ -1,7 +1,7 @@
 """Messages as producers send them, and tenants as operators declare them, for tests to vary."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ DEMO = Bucket("demo", "valetkey-demo", "us-east-1", "path", "http://127.0.0.1:9"
 POLICY = Policy(
     bucket="demo",
     prefixes=("acme/",),
-    kinds=("download", "upload"),
+    kinds=("download", "upload", "put", "multipart"),
     max_expires_in=86_400,
     max_size=1_000_000,
     content_types=("application/octet-stream", "image/*"),
@@ -52,6 +52,14 @@ def uploading(keys: Sequence[str] = ("acme/a.png",), **changes: Any) -> dict[str
     """A valid request for uploads whose terms are changed."""
     terms = {"kind": "upload", "bucket": "demo", "expires_in": 300, "max_size": 500_000}
     return message(keys, grant=terms | {"content_type": "image/png"} | changes)
+
+
+def putting(sizes: Mapping[str, int], **changes: Any) -> dict[str, Any]:
+    """A valid request for puts of these sizes by key, whose terms are changed."""
+    terms = {"kind": "put", "bucket": "demo", "expires_in": 300, "max_size": 500_000}
+    request = message(list(sizes), grant=terms | {"content_type": "image/png"} | changes)
+    items = [{"key": key, "size": size} for key, size in sizes.items()]
+    return request | {"items": items}
 
 
 def declared(*quotas: Quota, **changes: Any) -> Declared:

@@ -3,30 +3,47 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from valetkey.errors import BrokerUnreachable, NoAnswer, NotConfigured, Refused, ValetkeyError
+from valetkey.errors import (
+    BrokerUnreachable,
+    NoAnswer,
+    NotConfigured,
+    NotStored,
+    Refused,
+    ValetkeyError,
+)
 from valetkey.messages import Grant, Item
 from valetkey.refusals import Code, Refusal
+from valetkey.terms import Checksum, Encryption
 
 if TYPE_CHECKING:
     from valetkey.client import Client
-    from valetkey.handles import BatchHandle, GrantHandle
+    from valetkey.handles import BatchHandle, GrantHandle, MultipartHandle
 
 __all__ = [
     "BatchHandle",
     "BrokerUnreachable",
+    "Checksum",
     "Client",
     "Code",
+    "Encryption",
     "Grant",
     "GrantHandle",
     "Item",
+    "MultipartHandle",
     "NoAnswer",
     "NotConfigured",
+    "NotStored",
     "Refusal",
     "Refused",
     "ValetkeyError",
 ]
 
-_OF_THE_CLIENT = {"Client": "client", "BatchHandle": "handles", "GrantHandle": "handles"}
+_OF_THE_CLIENT = {
+    "BatchHandle": "handles",
+    "Client": "client",
+    "GrantHandle": "handles",
+    "MultipartHandle": "handles",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,28 +1,57 @@
 """What the commands of the producer's command line have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from valetkey.sizes import parse_duration, parse_size
+from valetkey.terms import Checksum, Encryption
 
 
 class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    def __init__(self, name: str, parse: Callable[[str], int]) -> None:
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
+def _checksum(text: str) -> Checksum:
+    algorithm, _, value = text.partition(":")
+    try:
+        return Checksum.model_validate({"algorithm": algorithm, "value": value})
+    except ValidationError:
+        expected = "a checksum is sha256, crc32, crc32c or crc64nvme, a colon and base64"
+        raise ValueError(expected) from None
+
+
+def _encryption(text: str) -> Encryption:
+    if text == "AES256":
+        return Encryption(algorithm="AES256")
+    return Encryption(algorithm="aws:kms", key=text)
+
+
+def _pairs(
+    _context: click.Context, _param: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, str]:
+    """Read NAME=VALUE pairs."""
+    wrong = next((pair for pair in pairs if "=" not in pair), None)
+    if wrong is not None:
+        raise click.BadParameter(f"{wrong!r} is not NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+CHECKSUM = _Parsed("checksum", _checksum)
 DURATION = _Parsed("duration", parse_duration)
 SIZE = _Parsed("size", parse_size)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _LIFE = "How long the grant lives: 90s, 15m, 1h or 7d."
 _COMMON = (
@@ -47,11 +76,59 @@ _COMMON = (
         help="Write to a file that only you may read; it appears when it is complete.",
     ),
 )
+_STORING = (
+    click.option("--content-type", help="The content type that the object must have."),
+    click.option("--acl", help="A canned ACL such as public-read, where the policy allows it."),
+    click.option(
+        "--meta",
+        "metadata",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_pairs,
+        help="Metadata to store with the object.",
+    ),
+    click.option(
+        "--tag",
+        "tags",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_pairs,
+        help="A tag to store with the object.",
+    ),
+    click.option("--storage-class", metavar="NAME", help="Such as STANDARD_IA or GLACIER_IR."),
+    click.option(
+        "--encryption",
+        type=_Parsed("encryption", _encryption),
+        metavar="AES256|ARN",
+        help="Encrypt with S3's own key, or with this one of KMS.",
+    ),
+)
+_SNIPPETS = {
+    "curl": click.option("--curl", "form", flag_value="curl", help="Print a curl command."),
+    "html": click.option("--html", "form", flag_value="html", help="Print a page for a browser."),
+    "js": click.option("--js", "form", flag_value="js", help="Print JavaScript that uses fetch."),
+}
+
+Command = Callable[..., None]
 
 
-def common(command: Callable[..., None]) -> Callable[..., None]:
+def common(command: Command) -> Command:
     """Give a command the options that all requests have."""
-    for option in reversed(_COMMON):
+    return _with(command, _COMMON)
+
+
+def storing(command: Command) -> Command:
+    """Give a command the options of whatever stores an object."""
+    return _with(command, _STORING)
+
+
+def snippets(*names: str) -> Callable[[Command], Command]:
+    """Give a command options to print a grant as something ready to use."""
+    return lambda command: _with(command, [_SNIPPETS[name] for name in names])
+
+
+def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -65,13 +142,3 @@ def in_utf8(
     except UnicodeEncodeError:
         raise click.BadParameter("a key is UTF-8") from None
     return keys
-
-
-def metadata(
-    _context: click.Context, _param: click.Parameter, pairs: tuple[str, ...]
-) -> dict[str, str]:
-    """Read NAME=VALUE pairs."""
-    wrong = next((pair for pair in pairs if "=" not in pair), None)
-    if wrong is not None:
-        raise click.BadParameter(f"{wrong!r} is not NAME=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)

@@ -4,46 +4,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any, Required, TypedDict
+from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from valetkey.messages import LARGEST_CHUNK, VERSION, Item, Outcome
+from valetkey.options import http_date
 from valetkey.reading import read
 from valetkey.refusals import Refusal
+from valetkey.terms import Download, Kind, Multipart, Parts, Put, Terms, Upload
 
 _OF_HEADER = ("callback", "deadline", "reason")
+_TERMS: dict[Kind, type[Terms]] = {
+    "download": Download,
+    "upload": Upload,
+    "put": Put,
+    "multipart": Multipart,
+    "parts": Parts,
+}
 
-
-class Options(TypedDict, total=False):
-    """What any request may say.
-
-    expires_in and min_expires_in are seconds, 3,600 and none by default; callback is the name of
-    one of the tenant's webhook endpoints; after deadline, which must be aware, an answer is of no
-    use and the service refuses.
-    """
-
-    expires_in: int
-    min_expires_in: int | None
-    callback: str | None
-    reason: str | None
-    deadline: datetime | None
-
-
-class DownloadOptions(Options, total=False):
-    """Options of a download: the name and content type storage answers with."""
-
-    filename: str | None
-    content_type: str | None
-
-
-class UploadOptions(Options, total=False):
-    """Options of an upload: sizes in bytes, and what the stored object will say of itself."""
-
-    max_size: Required[int]
-    min_size: int
-    content_type: str | None
-    acl: str | None
-    metadata: dict[str, str] | None
+Asked = str | Item | Mapping[str, Any]
+"""An item: its key, or all that is to be said of it; what is None is not said."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +54,7 @@ def batch_id(milliseconds: int, randomness: bytes) -> str:
 
 def header(  # noqa: PLR0913 - the fields of a header, all by name
     *,
-    kind: str,
+    kind: Kind,
     tenant: str,
     requested_by: str,
     bucket: str,
@@ -84,16 +66,15 @@ def header(  # noqa: PLR0913 - the fields of a header, all by name
     """What all chunks of a batch say alike, as JSON values.
 
     Raises TypeError for an option that its kind does not have, ValueError for a chunk size that
-    no message may have.
+    no message may have or a date without a time zone.
     """
-    known = UploadOptions if kind == "upload" else DownloadOptions
-    unknown = sorted(options.keys() - known.__annotations__.keys())
+    unknown = sorted(options.keys() - known(kind))
     if unknown:
         raise TypeError(f"{kind} has no option {unknown[0]!r}")
     if not 1 <= chunk_size <= LARGEST_CHUNK:
         raise ValueError(f"chunk_size is from 1 to {LARGEST_CHUNK}")
     said = {name: value for name, value in options.items() if value is not None}
-    terms = {name: value for name, value in said.items() if name not in _OF_HEADER}
+    terms = {name: _json(value) for name, value in said.items() if name not in _OF_HEADER}
     return {
         "v": VERSION,
         "tenant": tenant,
@@ -102,10 +83,15 @@ def header(  # noqa: PLR0913 - the fields of a header, all by name
         "grant": {"kind": kind, "bucket": bucket, "expires_in": 3600} | terms,
         "total": total,
         "chunk_size": chunk_size,
-    } | {name: _json(said[name]) for name in _OF_HEADER if name in said}
+    } | {name: _of_header(said[name]) for name in _OF_HEADER if name in said}
 
 
-def chunks(head: Mapping[str, Any], items: Iterable[str | Item]) -> Iterator[Chunk]:
+def known(kind: Kind) -> set[str]:
+    """The options that a request of this kind may have."""
+    return {*_TERMS[kind].model_fields, *_OF_HEADER} - {"kind", "bucket"}
+
+
+def chunks(head: Mapping[str, Any], items: Iterable[Asked]) -> Iterator[Chunk]:
     """Cut a batch into messages, reading no further ahead than the one asked for.
 
     Raises ValueError where the items are not as many as the header's total says.
@@ -122,9 +108,19 @@ def chunks(head: Mapping[str, Any], items: Iterable[str | Item]) -> Iterator[Chu
         yield Chunk(first // size, message, answer if isinstance(answer, Refusal) else None)
 
 
-def _row(item: str | Item) -> dict[str, str]:
-    return item.model_dump(exclude_none=True) if isinstance(item, Item) else {"key": item}
+def _row(item: Asked) -> dict[str, Any]:
+    if isinstance(item, str):
+        return {"key": item}
+    if isinstance(item, Item):
+        return item.model_dump(exclude_none=True)
+    return {name: _json(value) for name, value in item.items() if value is not None}
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_none=True)
+    return http_date(value) if isinstance(value, datetime) else value
+
+
+def _of_header(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value

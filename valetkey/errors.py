@@ -33,3 +33,7 @@ class Refused(ValetkeyError):
     def __init__(self, refusal: Refusal) -> None:
         self.refusal = refusal
         super().__init__(f"{refusal.code}: {refusal.message}")
+
+
+class NotStored(ValetkeyError):
+    """Storage did not take what was sent to it."""

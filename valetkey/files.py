@@ -19,6 +19,7 @@ from valetkey.refusals import Refusal
 Write = Callable[[Grant | Refusal], None]
 _COLUMNS = ("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by")
 _REFUSED = ("refused", "field", "message")
+_OF_ROW = ("key", "filename", "version_id")
 
 
 class BadRow(ValueError):
@@ -45,9 +46,10 @@ class Rows:
 def rows(name: str, stdin: IO[bytes]) -> Iterator[Rows]:
     """The items that a file names, in UTF-8: one key a line, or by its ending .csv or .jsonl.
 
-    A CSV file has a `key` column, a line of .jsonl is an object with a `key`; `filename` is
-    optional in both, and what else they hold is ignored. `-` is stdin, a key a line. All is read
-    once before anything is returned. Raises OSError, and BadRow for the first row that is wrong.
+    A CSV file has a `key` column, a line of .jsonl is an object with a `key`; `filename` and
+    `version_id` are optional in both, and what else they hold is ignored. `-` is stdin, a key a
+    line. All is read once before anything is returned. Raises OSError, and BadRow for the first
+    row that is wrong.
     """
     read = {".csv": _csv, ".jsonl": _json_lines}.get(Path(name).suffix.lower(), _lines)
     if name == "-":
@@ -140,7 +142,8 @@ def _csv(stream: IO[bytes]) -> Iterator[Item]:
         for row in table:
             if None in row or None in row.values():
                 raise BadRow(f"line {table.line_num} has not as many cells as line 1")
-            yield _item(row | {"filename": row.get("filename") or None}, table.line_num)
+            said = {name: value for name, value in row.items() if value or name == "key"}
+            yield _item(said, table.line_num)
     except csv.Error as error:
         raise BadRow(f"line {table.line_num}: {error}") from None
 
@@ -154,10 +157,12 @@ def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
 
 
 def _item(row: dict[str, Any], number: int) -> Item:
-    named = {name: row[name] for name in Item.model_fields if row.get(name) is not None}
+    named = {name: row[name] for name in _OF_ROW if row.get(name) is not None}
     try:
         "".join(named.values()).encode()  # JSON can spell what UTF-8 cannot
         return Item.model_validate(named)
     except (TypeError, UnicodeEncodeError, ValidationError):
-        text = f"line {number}: a row has a `key` and may have a `filename`, both text"
+        text = (
+            f"line {number}: a row has a `key` and may have a `filename` or `version_id`, as text"
+        )
         raise BadRow(text) from None

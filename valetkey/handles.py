@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, Unpack
 
 from valetkey.batches import Chunk
 from valetkey.courier import Courier
 from valetkey.errors import NoAnswer, Refused
 from valetkey.messages import Grant, Outcome
+from valetkey.options import Options
 from valetkey.refusals import Refusal
 
 PATIENCE = 30.0  # seconds
@@ -103,16 +104,16 @@ class BatchHandle:
 
 
 class GrantHandle:
-    """A single grant under way."""
+    """A single grant under way; batch is its request, a batch of one."""
 
     def __init__(self, batch: BatchHandle) -> None:
-        self._batch = batch
+        self.batch = batch
         self._result: Grant | Refusal | None = None
 
     @property
     def id(self) -> str:
-        """The id of the request, a batch of one."""
-        return self._batch.id
+        """The id of the request."""
+        return self.batch.id
 
     def result(self, timeout: float = PATIENCE) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
@@ -121,7 +122,34 @@ class GrantHandle:
         again.
         """
         if self._result is None:
-            self._result = next(self._batch.results(timeout))
+            self._result = next(self.batch.results(timeout))
         if isinstance(self._result, Refusal):
             raise Refused(self._result)
         return self._result
+
+
+class AskForParts(Protocol):
+    """Client.parts, for one bucket."""
+
+    def __call__(
+        self, grant: Grant, first: int = 1, last: int | None = None, **options: Unpack[Options]
+    ) -> BatchHandle:
+        """Ask for the URLs of some parts."""
+
+
+class MultipartHandle(GrantHandle):
+    """A multipart upload under way: its result says how to cut the file, and ends the upload."""
+
+    def __init__(self, batch: BatchHandle, ask: AskForParts) -> None:
+        super().__init__(batch)
+        self._ask = ask
+
+    def parts(
+        self, first: int = 1, last: int | None = None, **options: Unpack[Options]
+    ) -> BatchHandle:
+        """Ask for URLs that each take one part, from first to last; None is the last of all.
+
+        Whoever uploads slowly asks for a few at a time, and again for those that have expired.
+        Raises as result() does, and ValueError where there are no such parts.
+        """
+        return self._ask(self.result(), first, last, **options)

@@ -6,73 +6,44 @@ Nothing here reaches Celery, Redis or a database: any process can read and write
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from valetkey.refusals import Refusal
+from valetkey.terms import (
+    LARGEST_MULTIPART,
+    MOST_PARTS,
+    AnyTerms,
+    Checksum,
+    Name,
+    Text,
+    Wire,
+)
 
 VERSION = 1
 TASK = "valetkey.issue"
 QUEUE = "valetkey"
-LONGEST_LIFE = 604_800  # seconds; AWS: sigv4-query-string-auth.html, X-Amz-Expires
-LARGEST_POST = 5 * 1024**3  # bytes; AWS: one POST or PUT stores at most 5 GiB
 LARGEST_CHUNK = 1_000
 DEFAULT_CHUNK = 500
 LARGEST_BATCH = 1_000_000
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 BatchId = Annotated[
     str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 ]
-Seconds = Annotated[int, Field(ge=1, le=LONGEST_LIFE)]
-Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=2_048)]
-Text = Annotated[Line, Field(min_length=1, max_length=200)]
-
-
-class Wire(BaseModel):
-    """Strict JSON: unknown fields, numbers as text and fractions for whole numbers are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class Terms(Wire):
-    """What every kind of grant has in common.
-
-    expires_in is in seconds. A life over the policy is refused, or cut to it where min_expires_in
-    says how short is still useful.
-    """
-
-    bucket: Name
-    expires_in: Seconds
-    min_expires_in: Seconds | None = None
-
-
-class Download(Terms):
-    """A presigned GET, answered by storage as an attachment with this name and content type."""
-
-    kind: Literal["download"] = "download"
-    filename: Line | None = None
-    content_type: Line | None = None
-
-
-class Upload(Terms):
-    """A presigned POST form for one exact key, its size in bytes between min_size and max_size."""
-
-    kind: Literal["upload"] = "upload"
-    max_size: Annotated[int, Field(ge=1, le=LARGEST_POST)]
-    min_size: Annotated[int, Field(ge=0, le=LARGEST_POST)] = 0
-    content_type: Line = "application/octet-stream"
-    acl: Line | None = None
-    metadata: dict[Line, Line] = {}
-
-
-AnyTerms = Annotated[Download | Upload, Field(discriminator="kind")]
 
 
 class Item(Wire):
-    """One object of a batch; a filename here goes before the batch's own."""
+    """One object of a batch, and what only it has.
+
+    filename goes before the batch's own; version_id is of a download; size in bytes is of a put or
+    multipart; checksum is of what will be stored; part is a number of a multipart upload's parts.
+    """
 
     key: str
     filename: str | None = None
+    version_id: str | None = None
+    size: Annotated[int, Field(ge=0, le=LARGEST_MULTIPART)] | None = None
+    checksum: Checksum | None = None
+    part: Annotated[int, Field(ge=1, le=MOST_PARTS)] | None = None
 
 
 class Header(Wire):
@@ -113,20 +84,35 @@ class Message(Header):
         return self.model_dump(mode="json", exclude={"chunk", "items"})
 
 
+class Begun(Wire):
+    """A multipart upload that storage knows: cut the file into part_count parts of part_size bytes.
+
+    The last part is the rest. Completing is the grant's own POST; abort_url is a DELETE.
+    """
+
+    upload_id: str = Field(repr=False)
+    part_size: int
+    part_count: int
+    abort_url: str = Field(repr=False)
+
+
 class Grant(Wire):
     """One permission. url, fields and headers together are a bearer secret until expires_at.
 
-    A download is a GET of url; an upload is a multipart/form-data POST to url: fields, then file.
+    Send method to url with exactly these headers. Where there are fields, it is a form: POST them
+    as multipart/form-data, and the file after them.
     """
 
     id: str
     key: str
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "HEAD", "POST", "PUT"]
     url: str = Field(repr=False)
     fields: dict[str, str] = Field(default_factory=dict, repr=False)
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     expires_at: Annotated[datetime, Field(strict=False)]
-    limited_by: Literal["request", "policy", "credentials"]
+    limited_by: Literal["request", "policy", "provider", "credentials"]
+    part: int | None = None
+    multipart: Begun | None = None
 
 
 class Outcome(Wire):
@@ -136,7 +122,7 @@ class Outcome(Wire):
     chunk: int
     status: Literal["issued", "refused"]
     refusal: Annotated[Refusal, Field(strict=False)] | None = None
-    items: list[Grant | Annotated[Refusal, Field(strict=False)]] = []
+    items: list[Grant | Annotated[Refusal, Field(strict=False)]] = Field(default_factory=list)
 
 
 def task_id(batch: str, chunk: int) -> str:

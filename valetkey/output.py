@@ -3,17 +3,17 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from valetkey import files
-from valetkey.forms import curl_line, html_page, readable
 from valetkey.handles import BatchHandle
 from valetkey.messages import DEFAULT_CHUNK, Grant
 from valetkey.refusals import QuotaState, Refusal
+from valetkey.snippets import curl, javascript, page, readable
 
 _STEP = 100  # answers between two movements of the bar
 _MOST_SENTENCES = 10
@@ -25,8 +25,8 @@ _FORMS = {
     "url": files.text(lambda grant: grant.url),
     "lines": files.text(lambda grant: f"{grant.key}\t{grant.url}"),
     "form": files.text(readable),
-    "curl": files.text(lambda grant: curl_line(grant, PurePosixPath(grant.key).name)),
-    "html": files.text(html_page),
+    "html": files.text(page),
+    "js": files.text(javascript),
 }
 _BY_ENDING = {".csv": "csv", ".jsonl": "json"}
 
@@ -39,9 +39,11 @@ def deliver(batch: BatchHandle, form: str, said: Mapping[str, Any]) -> None:
     """
     out: Path | None = said["out"]
     named = said["form"] or (_BY_ENDING.get(out.suffix) if out else None)
+    path = str(said["file"]) if said.get("file") else None
+    forms = _FORMS | {"curl": files.text(lambda grant: curl(grant, path))}
     errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
     with files.written(out) if out else nullcontext(sys.stdout) as stream:
-        write = _FORMS[named or form](stream)
+        write = forms[named or form](stream)
         visible = batch.total > DEFAULT_CHUNK and errors.is_terminal and not stream.isatty()
         answers = _watched(batch.results(said["timeout"]), batch, errors, visible=visible)
         for answer in _explained(answers, batch, errors):

@@ -5,8 +5,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from valetkey.messages import LARGEST_POST, LONGEST_LIFE, VERSION, Message
+from valetkey.messages import VERSION, Message
 from valetkey.refusals import Code, Refusal
+from valetkey.terms import LARGEST_OBJECT, LONGEST_LIFE, MOST_PARTS
 
 _BY_FIELD = {
     "v": Code.VERSION_UNKNOWN,
@@ -16,6 +17,12 @@ _BY_FIELD = {
     "grant": Code.KIND_NOT_ALLOWED,
     "max_size": Code.SIZE_INVALID,
     "min_size": Code.SIZE_INVALID,
+    "size": Code.SIZE_INVALID,
+    "part": Code.PART_INVALID,
+    "part_size": Code.PART_INVALID,
+    "version_id": Code.VERSION_INVALID,
+    "storage_class": Code.STORAGE_CLASS_NOT_ALLOWED,
+    "of": Code.UPLOAD_UNKNOWN,
     "content_type": Code.CONTENT_TYPE_INVALID,
     "acl": Code.ACL_NOT_ALLOWED,
     "metadata": Code.METADATA_INVALID,
@@ -26,10 +33,17 @@ _BY_FIELD = {
     "chunk": Code.CHUNK_INVALID,
     "chunk_size": Code.CHUNK_INVALID,
 }
+_BY_TABLE = {
+    "metadata": Code.METADATA_INVALID,
+    "tags": Code.TAGS_INVALID,
+    "checksum": Code.CHECKSUM_INVALID,
+    "encryption": Code.ENCRYPTION_NOT_ALLOWED,
+}
 _ALWAYS = {
     Code.EXPIRY_INVALID: LONGEST_LIFE,
-    Code.SIZE_INVALID: LARGEST_POST,
-    Code.SIZE_REQUIRED: LARGEST_POST,
+    Code.PART_INVALID: MOST_PARTS,
+    Code.SIZE_INVALID: LARGEST_OBJECT,
+    Code.SIZE_REQUIRED: LARGEST_OBJECT,
     Code.VERSION_UNKNOWN: VERSION,
 }
 _LIMITS = ("le", "ge", "max_length", "min_length", "expected_tags", "pattern")
@@ -77,8 +91,9 @@ def _code(error: ErrorDetails) -> Code:
         return Code.UNKNOWN_FIELD
     if error["type"] == "missing":
         return Code.SIZE_REQUIRED if name == "max_size" else Code.MALFORMED
-    if "metadata" in error["loc"]:
-        return Code.METADATA_INVALID
+    for table, code in _BY_TABLE.items():
+        if table in error["loc"]:
+            return code
     code = _BY_FIELD.get(name, Code.MALFORMED)
     if code is Code.BATCH_TOO_LARGE and error["type"] not in _TOO_MUCH:
         return Code.MALFORMED

@@ -21,6 +21,11 @@ app.conf.update(
             # Without a worker to take them, sweeps must not pile up.
             "options": {"expires": settings().sweep_seconds},
         },
+        "upkeep": {
+            "task": "valetkey.upkeep",
+            "schedule": 60.0,
+            "options": {"expires": 60.0},
+        },
     },
 )
 

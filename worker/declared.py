@@ -10,16 +10,15 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from worker.adapters.secrets import reference_error
+from worker.core.buckets import BucketTable
 from worker.core.declaration import (
-    BucketTable,
     Declaration,
     EndpointTable,
     PolicyTable,
     QuotaTable,
-    Table,
     TenantTable,
 )
-from worker.core.fields import Around, nearest
+from worker.core.fields import Around, Table, nearest
 from worker.core.tenancy import Declared
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+").fullmatch

@@ -11,8 +11,8 @@ from worker.adapters.secrets import resolve
 from worker.core.backoff import next_delay
 from worker.core.decisions import Recorded, outcome
 from worker.core.webhook_signature import signed_headers
-from worker.errors import Transient
-from worker.issue import Issuer
+from worker.errors import Malformed, Transient
+from worker.reissue import Reissuer
 
 BUDGET = timedelta(seconds=30)  # under the tasks' time limit, with one exchange still to come
 _SUCCESS = 2  # the hundred that any other status is a failure beside, redirects too
@@ -27,7 +27,7 @@ class Deliverer:
         *,
         outbox: Outbox,
         ledger: Ledger,
-        issuer: Issuer,
+        reissuer: Reissuer,
         courier: Courier,
         environ: Mapping[str, str],
         now: Callable[[], datetime],
@@ -35,7 +35,7 @@ class Deliverer:
     ) -> None:
         self._outbox = outbox
         self._ledger = ledger
-        self._issuer = issuer
+        self._reissuer = reissuer
         self._courier = courier
         self._environ = environ
         self._now = now
@@ -59,8 +59,9 @@ class Deliverer:
             return Report(None, "its grants had expired", None)
         try:
             reply = self._send(parcel, recorded)
-        except Transient as error:
-            return self._again(parcel, None, str(error), None)
+        except (Malformed, Transient) as error:
+            again = self._again(parcel, None, str(error), None)
+            return again if isinstance(error, Transient) else again._replace(retry_at=None)
         if reply.status // 100 == _SUCCESS:
             return Report(reply.status, None, None)
         if reply.status == _GONE:
@@ -68,7 +69,7 @@ class Deliverer:
         return self._again(parcel, reply.status, f"answered {reply.status}", reply.retry_after)
 
     def _send(self, parcel: Parcel, recorded: Recorded) -> Reply:
-        decided = self._issuer.reissue(recorded)
+        decided = self._reissuer.reissue(recorded)
         body = json.dumps(outcome(recorded.batch, recorded.chunk, decided)).encode()
         secrets = resolve(parcel.secret, self._environ)
         message_id = f"{recorded.batch}-{recorded.chunk}"

@@ -4,88 +4,102 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from valetkey.messages import Item, Message, grant_id
+from valetkey.messages import Message
 from valetkey.reading import read
-from valetkey.refusals import Refusal
+from valetkey.refusals import Code, Refusal
 from worker.adapters.ledger import Ledger
+from worker.adapters.multiparts import Open
 from worker.adapters.recording import Seen
 from worker.adapters.s3 import S3
 from worker.core import keys
-from worker.core.admission import Admitted, admit, filename_refused
-from worker.core.decisions import Decided, Recorded, Row, lifetime, outcome, refuse_all
-from worker.core.disposition import valid_filename
-from worker.core.signing import Sign, signer
-from worker.core.tenancy import Bucket
+from worker.core.admission import Admitted, admit
+from worker.core.deciding import decide
+from worker.core.decisions import Decided, lifetime, outcome, refuse_all
+from worker.core.signing import Place
 from worker.errors import Malformed
+from worker.multipart import Uploads
+from worker.reissue import Reissuer
 
 
 class Issuer:
     """Decides chunks; one in each process, over its own ledger and credentials."""
 
-    def __init__(self, ledger: Ledger, s3: S3, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ledger: Ledger, uploads: Uploads, s3: S3, now: Callable[[], datetime]
+    ) -> None:
         self._ledger = ledger
+        self._uploads = uploads
         self._s3 = s3
         self._now = now
+        self._reissuer = Reissuer(ledger, uploads, s3, now)
 
     def issue(self, raw: Any) -> dict[str, Any]:
         """Answer one message with its outcome: grants, or a refusal that says why.
 
-        Raises Transient where the database or the credentials are out of reach; nothing is then
-        recorded that the same message would not find again.
+        Raises Transient where the database, the credentials or storage are out of reach; nothing
+        is then recorded that the same message would not find again.
         """
         message = read(raw)
         if isinstance(message, Refusal):
             return _unread(raw, message)
-        decided = self._decide(message)
-        committed = self._ledger.record(message, decided, self._now())
-        if isinstance(committed, Seen):
-            committed = self.reissue(self._ledger.recorded(committed.batch, message.chunk))
-        elif isinstance(committed, Refusal):
-            committed = refuse_all(message, committed, self._now())
-        return outcome(message.batch, message.chunk, committed)
-
-    def _decide(self, message: Message) -> Decided:
         now = self._now()
         admitted = admit(message, self._ledger.declared(), now)
         if isinstance(admitted, Refusal):
-            return refuse_all(message, admitted, now)
-        needed = timedelta(seconds=admitted.expires_in)
-        credentials = self._s3.credentials(admitted.bucket.profile, now, needed)
-        asked = (admitted.expires_in, admitted.limited_by)
-        life = lifetime(asked, message.grant.min_expires_in, credentials, now)
+            committed = self._commit(message, refuse_all(message, admitted, now))
+        else:
+            committed = self._commit_admitted(message, admitted, now)
+        return outcome(message.batch, message.chunk, committed)
+
+    def _commit_admitted(self, message: Message, admitted: Admitted, now: datetime) -> Decided:
+        decided = self._decide(message, admitted, now)
+        committed = None
+        try:
+            committed = self._commit(message, decided)
+        finally:
+            if committed is not decided:
+                self._uploads.take_back(message, admitted, decided, now)
+        return committed
+
+    def _decide(self, message: Message, admitted: Admitted, now: datetime) -> Decided:
+        upload = self._uploads.continued(message, now)
+        if isinstance(upload, Refusal):
+            return refuse_all(message, upload, now)
+        place = self._place(message, admitted, upload, now)
+        if isinstance(place, Refusal):
+            return refuse_all(message, place, now)
+        return decide(
+            message, admitted, place, self._uploads.beginning(message, admitted, now), upload
+        )
+
+    def _place(
+        self, message: Message, admitted: Admitted, upload: Open | None, now: datetime
+    ) -> Place | Refusal:
+        seconds = admitted.expires_in
+        if upload is not None:  # a part outlives its upload as little as a key its lock
+            seconds = min(seconds, int((upload.expires_at - now).total_seconds()))
+        bucket, longest = admitted.bucket, admitted.bucket.max_expires_in
+        needed = timedelta(seconds=min(seconds, longest))
+        who = (bucket, message.tenant, admitted.policy.prefixes)
+        credentials = self._s3.credentials(*who, now, needed)
+        asked = (seconds, admitted.limited_by)
+        life = lifetime(asked, admitted.terms.min_expires_in, longest, credentials, now)
         if isinstance(life, Refusal):
-            return refuse_all(message, life, now)
-        target = self._s3.target(admitted.bucket)
-        sign = signer(message.grant, admitted.bucket.bucket, target, credentials, life)
-        signed = [_item(message, place, admitted, sign) for place in range(len(message.items))]
-        rows, answers = zip(*signed, strict=True)
-        return Decided(rows, answers, life, credentials.access_key)
+            return life
+        try:
+            where = (bucket, self._s3.target(bucket))
+        except Malformed:
+            text = "the bucket profile cannot be signed for: its operator has to look at it"
+            return Refusal(code=Code.BUCKET_UNUSABLE, field="grant.bucket", message=text)
+        return Place(*where, credentials, life, self._s3.url_signer(bucket))
 
-    def reissue(self, recorded: Recorded) -> Decided:
-        """Sign a committed chunk again, to the byte while its credentials and bucket are the same.
-
-        Where they are not, what came out instead is committed before it is returned.
-        """
-        if recorded.refusal is not None:
-            return Decided(recorded.rows, [], recorded.life, refusal=recorded.refusal)
-        now = self._now()
-        bucket = self._bucket(recorded)
-        left = recorded.life.expires_at - now
-        credentials = self._s3.credentials(bucket.profile, now, left)
-        target = self._s3.target(bucket)
-        sign = signer(recorded.terms, bucket.bucket, target, credentials, recorded.life)
-        signed = [_again(recorded.batch, row, sign) for row in recorded.rows]
-        rows, answers = zip(*signed, strict=True)
-        decided = Decided(rows, answers, recorded.life, credentials.access_key)
-        if rows != tuple(recorded.rows):
-            self._ledger.reissued(recorded, decided, now)
-        return decided
-
-    def _bucket(self, recorded: Recorded) -> Bucket:
-        bucket = self._ledger.declared().buckets.get(recorded.terms.bucket)
-        if bucket is None:
-            raise Malformed("the bucket profile of a committed batch is no longer declared")
-        return bucket
+    def _commit(self, message: Message, decided: Decided) -> Decided:
+        """Record a decision; what was decided before, or by another chunk, is what counts."""
+        committed = self._ledger.record(message, decided, self._now())
+        if isinstance(committed, Seen):
+            return self._reissuer.reissue(self._ledger.recorded(committed.batch, message.chunk))
+        if isinstance(committed, Refusal):
+            return refuse_all(message, committed, self._now())
+        return committed
 
 
 def _unread(raw: Any, refusal: Refusal) -> dict[str, Any]:
@@ -99,32 +113,3 @@ def _unread(raw: Any, refusal: Refusal) -> dict[str, Any]:
         "refusal": refusal.model_dump(mode="json", exclude_none=True),
         "items": [],
     }
-
-
-def _item(
-    message: Message, place: int, admitted: Admitted, sign: Sign
-) -> tuple[Row, dict[str, Any]]:
-    item, number = message.items[place], message.first + place
-    refusal = _refused(item, admitted, place)
-    if refusal is not None:
-        detail = refusal.model_dump(mode="json", exclude_none=True)
-        return Row(number, keys.shown(item.key), refusal.code.value, detail), detail
-    grant, digest = sign(grant_id(message.batch, number), item.key, item.filename)
-    own = None if item.filename is None else {"filename": item.filename}
-    return Row(number, item.key, None, own, digest), grant
-
-
-def _refused(item: Item, admitted: Admitted, place: int) -> Refusal | None:
-    refusal = keys.refused(item.key, admitted.prefixes, f"items[{place}].key")
-    if refusal is None and item.filename is not None and not valid_filename(item.filename):
-        refusal = filename_refused(f"items[{place}].filename")
-        return refusal.model_copy(update={"key": item.key})
-    return refusal
-
-
-def _again(batch: str, row: Row, sign: Sign) -> tuple[Row, dict[str, Any]]:
-    if row.code is not None:
-        return row, row.detail or {}
-    filename = (row.detail or {}).get("filename")
-    grant, digest = sign(grant_id(batch, row.number), row.key, filename)
-    return row._replace(digest=digest), grant

@@ -8,15 +8,21 @@ import random
 import uuid
 from functools import cache
 
+from sqlalchemy import Engine
+
 from worker.adapters import clock
 from worker.adapters.database import connect
 from worker.adapters.http import Courier
 from worker.adapters.ledger import Ledger
+from worker.adapters.multiparts import Multiparts
 from worker.adapters.outbox import Outbox
 from worker.adapters.s3 import S3
 from worker.deliver import Deliverer
 from worker.issue import Issuer
+from worker.multipart import Uploads
+from worker.reissue import Reissuer
 from worker.settings import Settings
+from worker.upkeep import Upkeep
 
 
 @cache
@@ -28,16 +34,22 @@ def settings() -> Settings:
 @cache
 def issuer() -> Issuer:
     """Decide chunks over this process's connections and credentials."""
-    return Issuer(_ledger(), S3(settings().s3_endpoint), clock.now)
+    return Issuer(_ledger(), _uploads(), _s3(), clock.now)
+
+
+@cache
+def upkeep() -> Upkeep:
+    """Sweep over what has ended by itself."""
+    return Upkeep(_uploads(), clock.now)
 
 
 @cache
 def deliverer() -> Deliverer:
     """Send what is due over this process's connections."""
     return Deliverer(
-        outbox=Outbox(connect(settings().database_url.get_secret_value()), _new_lease),
+        outbox=Outbox(_engine(), _new_lease),
         ledger=_ledger(),
-        issuer=issuer(),
+        reissuer=Reissuer(_ledger(), _uploads(), _s3(), clock.now),
         courier=Courier(development=settings().development),
         environ=os.environ,
         now=clock.now,
@@ -46,8 +58,23 @@ def deliverer() -> Deliverer:
 
 
 @cache
+def _engine() -> Engine:
+    return connect(settings().database_url.get_secret_value())
+
+
+@cache
 def _ledger() -> Ledger:
-    return Ledger(connect(settings().database_url.get_secret_value()))
+    return Ledger(_engine())
+
+
+@cache
+def _s3() -> S3:
+    return S3(settings().s3_endpoint, settings().sts_endpoint)
+
+
+@cache
+def _uploads() -> Uploads:
+    return Uploads(Multiparts(_engine()), _ledger(), _s3())
 
 
 def _new_lease() -> str:

@@ -17,6 +17,8 @@ class Settings(BaseSettings):
     database_url: SecretStr = SecretStr("sqlite:///.valetkey/valetkey.db")
     s3_endpoint: str | None = None
     """The endpoint of bucket profiles that name none; unset, that is AWS."""
+    sts_endpoint: str | None = None
+    """Where the roles of bucket profiles are assumed; unset, at AWS in the bucket's region."""
     development: bool = False
     """Webhooks may then go to http:// and to this machine."""
     data_dir: Path = Path(".valetkey")

@@ -1,5 +1,6 @@
 """What the queue can ask for. A name here is part of the wire: it outlives every module."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from celery import Task
 from worker.adapters import clock
 from worker.app import app
 from worker.errors import Transient
-from worker.process import deliverer, issuer
+from worker.process import deliverer, issuer, upkeep
 
 log = structlog.get_logger()
 RETRIES = 5
@@ -75,10 +76,20 @@ def _answer(task: Any, message: Any) -> dict[str, Any]:
 @app.task(name="valetkey.deliver", expires=60)
 def deliver() -> None:
     """Send the webhooks that are due. Only a wake-up: what is due stands in the database."""
+    _sweep("webhooks_sent", deliverer().deliver_due)
+
+
+@app.task(name="valetkey.upkeep", expires=60)
+def sweep() -> None:
+    """End what its grants have outlived."""
+    _sweep("uploads_aborted", upkeep().sweep)
+
+
+def _sweep(event: str, once: Callable[[], dict[str, int]]) -> None:
     try:
-        counts = deliverer().deliver_due()
+        counts = once()
     except Transient as error:
-        log.warning("deliver_postponed", problem=str(error))
+        log.warning("sweep_postponed", of=event, problem=str(error))
         return
     if any(counts.values()):
-        log.info("webhooks_sent", **counts)
+        log.info(event, **counts)

@@ -3,10 +3,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
-from tests import requests
+from tests import issuing, requests
 from worker.adapters import declarations
 from worker.adapters.database import connect, writing
-from worker.adapters.ledger import Ledger
 from worker.adapters.s3 import S3
 from worker.commands.migrate import migrate_to_head
 from worker.core.tenancy import Declared
@@ -46,4 +45,4 @@ def issuer(engine: Engine, clock: requests.Clock, monkeypatch: pytest.MonkeyPatc
     """An issuer that signs with a key made up for it."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-    return Issuer(Ledger(engine), S3(), clock)
+    return issuing.issuer(engine, S3(), clock)

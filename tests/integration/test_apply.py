@@ -109,6 +109,46 @@ def test_every_kind_of_change_is_applied_at_once(operator: Operator) -> None:
     assert operator.stored() == (2, operator.written())
 
 
+def test_everything_of_a_bucket_profile_is_stored(operator: Operator) -> None:
+    result = operator.apply(f"""{TEXT}
+[buckets.full]
+bucket = "acme-full"
+region = "us-east-1"
+addressing = "path"
+endpoint = "https://s3.example.com"
+profile = "workers-only"
+internal_endpoint = "http://minio:9000"
+provider = "other"
+post = false
+owner = "111122223333"
+max_expires_in = "12h"
+role_arn = "arn:aws:iam::111122223333:role/valetkey"
+external_id = "agreed"
+role_seconds = "2h"
+[buckets.amazons]
+bucket = "acme-amazons"
+region = "us-east-1"
+fips = true
+dualstack = true
+[buckets.fast]
+bucket = "acme-fast"
+region = "us-east-1"
+accelerate = true
+""")
+    assert result.exit_code == 0, result.output
+    assert operator.stored() == (1, operator.written())
+
+
+def test_a_bucket_profile_that_boto3_refuses_is_not_applied(operator: Operator) -> None:
+    text = TEXT.replace("us-east-1", "cn-north-1").replace(
+        'addressing = "path"', "accelerate = true"
+    )
+    result = operator.apply(text)
+    assert result.exit_code == 1
+    assert "buckets.demo: boto3 cannot sign" in result.stderr
+    assert operator.stored() == (0, Declared())
+
+
 def test_a_dry_run_changes_nothing(operator: Operator) -> None:
     result = operator.apply(TEXT, "--dry-run")
     assert result.exit_code == 0

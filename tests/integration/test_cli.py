@@ -2,12 +2,7 @@ import json
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
-from email.message import Message
-from email.parser import BytesParser
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +10,7 @@ import redis
 from click.testing import CliRunner, Result
 
 from tests.answering import answering, granted, refused
+from tests.storing import storing
 from valetkey.cli import main
 from valetkey.messages import DEFAULT_CHUNK
 
@@ -120,7 +116,7 @@ def test_a_form_is_shown_with_what_to_do_with_it(broker: str) -> None:
     with answering(broker):
         result = run(*UPLOAD)
     assert result.stdout.startswith("POST http://127.0.0.1/reports/0\n  key     a/cat.jpg\n")
-    assert "With --curl this is a command, with --html a page." in result.stdout
+    assert "With --curl this is a command, with --html a page, with --js a script." in result.stdout
 
 
 def test_a_page_is_ready_to_open(broker: str) -> None:
@@ -128,57 +124,87 @@ def test_a_page_is_ready_to_open(broker: str) -> None:
         assert run(*UPLOAD, "--html").stdout.startswith("<!doctype html>\n")
 
 
-class Storage(BaseHTTPRequestHandler):
-    """Keeps what it is sent."""
-
-    received: list[tuple[str | None, str | None, bytes]]
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-        parts: Any = BytesParser().parsebytes(head + body).get_payload()
-        type(self).received = [_part(part) for part in parts]
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def _part(part: Message) -> tuple[str | None, str | None, bytes]:
-    content = part.get_payload(decode=True)
-    assert isinstance(content, bytes)
-    name = part.get_param("name", header="content-disposition")
-    return str(name), part.get_filename(), content
-
-
-@pytest.fixture
-def storage() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Storage) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/inbox"
-        server.shutdown()
-        thread.join()
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_curl_line_uploads_any_file_under_any_key(broker: str, storage: str) -> None:
+def test_the_curl_line_of_a_put_sends_the_file_that_was_measured(broker: str) -> None:
     Path(ODD).write_bytes(b"content")
+    with storing() as storage:
 
-    def decide(message: dict[str, Any]) -> dict[str, Any]:
-        outcome = granted(message)
-        outcome["items"][0]["url"] = storage
-        outcome["items"][0]["fields"]["x-amz-meta-a"] = f"@{ODD}"
-        return outcome
+        def decide(message: dict[str, Any]) -> dict[str, Any]:
+            outcome = granted(message)
+            outcome["items"][0]["url"] = storage.url
+            return outcome
 
-    with answering(broker, decide=decide):
-        line = run("upload", "inbox", f"in/{ODD}", "--max-size", "5MB", "--curl").stdout
-    subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
-    *fields, (name, _, content) = Storage.received
-    assert {field: value.decode() for field, _, value in fields} == {
-        "key": f"in/{ODD}",
-        "policy": "e30=",
-        "x-amz-meta-a": f"@{ODD}",
+        with answering(broker, decide=decide):
+            line = run("put", "inbox", "a/b", "--file", ODD, "--curl").stdout
+        subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
+    (request,) = storage.received
+    assert (request.method, request.body) == ("PUT", b"content")
+
+
+def test_what_a_put_says_travels_with_it(broker: str) -> None:
+    Path("cat.jpg").write_bytes(b"content")
+    words = ["put", "inbox", "a/cat.jpg", "--file", "cat.jpg", "--sha256", "--overwrite"]
+    words += ["--content-type", "image/jpeg", "--tag", "a=b", "--meta", "c=d", "--check-owner"]
+    words += ["--storage-class", "GLACIER_IR", "--encryption", "arn:aws:kms:eu-west-1:1:key/k"]
+    with answering(broker) as service:
+        result = run(*words)
+    message = service.arrived[0][1]
+    assert message["grant"] == {
+        "kind": "put",
+        "bucket": "inbox",
+        "expires_in": 3600,
+        "max_size": 7,
+        "overwrite": True,
+        "check_owner": True,
+        "content_type": "image/jpeg",
+        "tags": {"a": "b"},
+        "metadata": {"c": "d"},
+        "storage_class": "GLACIER_IR",
+        "encryption": {"algorithm": "aws:kms", "key": "arn:aws:kms:eu-west-1:1:key/k"},
     }
-    assert (name, content) == ("file", b"content")
+    digest = "7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M="
+    checksum = {"algorithm": "sha256", "value": digest}
+    assert message["items"] == [{"key": "a/cat.jpg", "size": 7, "checksum": checksum}]
+    assert result.stdout.startswith(
+        "PUT http://127.0.0.1/reports/0\n  content-type    image/jpeg\n"
+    )
+
+
+def test_a_checksum_travels_as_it_is_given(broker: str) -> None:
+    with answering(broker) as service:
+        run(*UPLOAD, "--checksum", "crc32:AAAAAA==", "--success-status", "201", "--min-size", "1")
+    message = service.arrived[0][1]
+    assert message["items"][0]["checksum"] == {"algorithm": "crc32", "value": "AAAAAA=="}
+    assert message["grant"]["success_status"] == 201
+
+
+def test_what_a_download_answers_with_travels_with_it(broker: str) -> None:
+    date = "Thu, 26 Nov 2026 00:00:00 GMT"
+    words = ["--head", "--inline", "--cache-control", "no-store", "--expires", date]
+    words += ["--content-language", "de", "--content-encoding", "gzip", "--check-owner"]
+    with answering(broker) as service:
+        result = run("download", "reports", "a.pdf", "--version-id", "v1", *words)
+    message = service.arrived[0][1]
+    assert message["grant"] == {
+        "kind": "download",
+        "bucket": "reports",
+        "expires_in": 3600,
+        "method": "HEAD",
+        "inline": True,
+        "cache_control": "no-store",
+        "expires": date,
+        "content_language": "de",
+        "content_encoding": "gzip",
+        "check_owner": True,
+    }
+    assert message["items"] == [{"key": "a.pdf", "version_id": "v1"}]
+    assert result.stdout.startswith("HEAD http://127.0.0.1/reports/0\n")
+
+
+def test_a_multipart_upload_of_some_size_is_only_begun(broker: str) -> None:
+    with answering(broker) as service:
+        words = ("multipart", "inbox", "a", "--size", "1GiB", "--part-size", "64MiB")
+        result = run(*words)
+    plan = json.loads(result.stdout)["multipart"]
+    assert (plan["part_size"], plan["part_count"]) == (64 * 1024**2, 16)
+    assert [message["grant"]["kind"] for _, message in service.arrived] == ["multipart"]

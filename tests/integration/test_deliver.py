@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from models import Delivery
+from tests import issuing
 from tests.integration.conftest import Declare
 from tests.integration.receivers import Answer, Receiver, answer, receiving
 from tests.requests import Clock, declared, message
@@ -16,6 +17,7 @@ from worker.adapters.database import reading
 from worker.adapters.http import Courier
 from worker.adapters.ledger import Ledger
 from worker.adapters.outbox import LEASE, Outbox, Report
+from worker.adapters.s3 import S3
 from worker.core.backoff import SCHEDULE
 from worker.core.tenancy import Declared, Endpoint
 from worker.deliver import Deliverer
@@ -32,11 +34,11 @@ def outbox(engine: Engine) -> Outbox:
 
 
 @pytest.fixture
-def deliverer(engine: Engine, outbox: Outbox, issuer: Issuer, clock: Clock) -> Deliverer:
+def deliverer(engine: Engine, outbox: Outbox, clock: Clock) -> Deliverer:
     return Deliverer(
         outbox=outbox,
         ledger=Ledger(engine),
-        issuer=issuer,
+        reissuer=issuing.reissuer(engine, S3(), clock),
         courier=Courier(development=True),
         environ={"HOOK": SECRET},
         now=clock,

@@ -224,3 +224,11 @@ def test_a_message_with_a_known_callback_queues_its_delivery_once(
     issuer.issue(request)
     issuer.issue(request)
     assert count(engine, Delivery) == 1
+
+
+def test_a_bucket_profile_that_boto3_refuses_is_refused_and_in_the_log(
+    engine: Engine, declare: Declare, issuer: Issuer
+) -> None:
+    declare(Declared({"demo": replace(DEMO, bucket="no bucket")}, declared().tenants))
+    assert issuer.issue(message())["refusal"]["code"] == "bucket_unusable"
+    assert rows(engine) == [("acme/a.pdf", "bucket_unusable")]

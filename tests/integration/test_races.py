@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Engine, select
 
 from models import Grant, Usage
+from tests import issuing
 from tests.integration.conftest import Declare
 from tests.requests import Clock, declared, message
 from worker.adapters.database import connect, reading
-from worker.adapters.ledger import Ledger
 from worker.adapters.s3 import S3
 from worker.core.tenancy import Quota
 from worker.issue import Issuer
@@ -25,7 +25,7 @@ def issue_all(engine: Engine, issuer: Issuer, clock: Clock) -> Iterator[IssueAll
     """Answer messages by several workers at once, each with connections of its own."""
     url = engine.url.render_as_string(hide_password=False)
     engines = [connect(url) for _ in range(1, WORKERS)]
-    issuers = [issuer, *(Issuer(Ledger(engine), S3(), clock) for engine in engines)]
+    issuers = [issuer, *(issuing.issuer(engine, S3(), clock) for engine in engines)]
 
     def issue(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(WORKERS) as pool:

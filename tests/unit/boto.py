@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import boto3
@@ -18,24 +18,28 @@ from worker.core.sigv4 import Credentials, Target
 from worker.core.tenancy import Addressing, Bucket
 
 
-class Place(NamedTuple):
-    bucket: str
-    region: str
-    addressing: Addressing = "virtual"
-    endpoint: str | None = None
+def place(
+    bucket: str,
+    region: str,
+    addressing: Addressing = "virtual",
+    endpoint: str | None = None,
+    **more: Any,
+) -> Bucket:
+    """A bucket profile of any name."""
+    return Bucket("any", bucket, region, addressing, endpoint, **more)
 
 
 PLACES = (
-    Place("reports", "eu-west-1"),
-    Place("my.reports", "eu-west-1"),
-    Place("reports", "us-east-1"),
-    Place("reports", "us-east-1", "path"),
-    Place("reports", "cn-north-1"),
-    Place("reports", "us-gov-west-1", "path"),
-    Place("reports", "eu-west-1", "path", "http://127.0.0.1:8333"),
-    Place("reports", "auto", "virtual", "https://Storage.Example:443"),
-    Place("reports", "eu-west-1", "virtual", "http://storage.example/s3"),
-    Place("reports", "eu-west-1", "path", "http://[::1]:80/s3/"),
+    place("reports", "eu-west-1"),
+    place("my.reports", "eu-west-1"),
+    place("reports", "us-east-1"),
+    place("reports", "us-east-1", "path"),
+    place("reports", "cn-north-1"),
+    place("reports", "us-gov-west-1", "path"),
+    place("reports", "eu-west-1", "path", "http://127.0.0.1:8333"),
+    place("reports", "auto", "virtual", "https://Storage.Example:443"),
+    place("reports", "eu-west-1", "virtual", "http://storage.example/s3"),
+    place("reports", "eu-west-1", "path", "http://[::1]:80/s3/"),
 )
 LONG_TERM = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 SESSION = Credentials("ASIAIOSFODNN7EXAMPLE", "secret/+=", "FwoGZXIvYXdzE//////+token==")
@@ -46,7 +50,7 @@ BOUNDARIES = ("2024-02-29T23:59:59Z", "2024-12-31T23:59:59.999999Z", "2025-01-01
 class Boto:
     """boto3 with its clock stopped."""
 
-    place: Place = PLACES[0]
+    place: Bucket = PLACES[0]
     credentials: Credentials = LONG_TERM
     issued_at: datetime = datetime(2026, 11, 24, 23, 0, 7, tzinfo=UTC)
     expires_in: int = 900
@@ -93,12 +97,12 @@ keys = st.builds(
 
 
 @cache
-def _target(place: Place) -> Target:
-    return S3().target(Bucket("any", *place))
+def _target(place: Bucket) -> Target:
+    return S3().target(place)
 
 
 @cache
-def _client(place: Place, credentials: Credentials) -> Any:
+def _client(place: Bucket, credentials: Credentials) -> Any:
     return boto3.Session().client(
         "s3",
         region_name=place.region,
@@ -106,7 +110,16 @@ def _client(place: Place, credentials: Credentials) -> Any:
         aws_access_key_id=credentials.access_key,
         aws_secret_access_key=credentials.secret_key,
         aws_session_token=credentials.token,
-        config=Config(signature_version="s3v4", s3={"addressing_style": place.addressing}),
+        config=Config(
+            signature_version="s3v4",
+            use_fips_endpoint=place.fips,
+            use_dualstack_endpoint=place.dualstack,
+            s3={
+                "addressing_style": place.addressing,
+                "use_accelerate_endpoint": place.accelerate,
+                "disable_s3_express_session_auth": True,
+            },
+        ),
     )
 
 

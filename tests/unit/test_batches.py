@@ -12,9 +12,12 @@ from valetkey.batches import batch_id, chunks, header
 from valetkey.messages import BatchId, Item, Message
 from valetkey.reading import read
 from valetkey.refusals import Code
+from valetkey.terms import Checksum, Encryption, Kind
 
 
-def head(total: int, chunk_size: int = 2, kind: str = "download", **options: Any) -> dict[str, Any]:
+def head(
+    total: int, chunk_size: int = 2, kind: Kind = "download", **options: Any
+) -> dict[str, Any]:
     return header(
         kind=kind,
         tenant="acme",
@@ -53,6 +56,26 @@ def test_a_batch_is_cut_into_messages_the_service_understands(total: int, size: 
 def test_an_items_own_filename_travels_with_it() -> None:
     (chunk,) = chunks(head(1), [Item(key="a", filename="b.pdf")])
     assert chunk.message["items"] == [{"key": "a", "filename": "b.pdf"}]
+
+
+def test_what_is_only_said_of_an_item_travels_with_it_and_nothing_unsaid() -> None:
+    digest = Checksum(algorithm="sha256", value="A" * 43 + "=")
+    expected = {"key": "a", "checksum": {"algorithm": "sha256", "value": digest.value}}
+    for item in (Item(key="a", checksum=digest), {"key": "a", "checksum": digest, "size": None}):
+        (chunk,) = chunks(head(1, kind="upload", max_size=5), [item])
+        assert chunk.message["items"] == [expected]
+
+
+def test_encryption_travels_as_json() -> None:
+    encryption = Encryption(algorithm="AES256")
+    (chunk,) = chunks(head(1, kind="upload", max_size=5, encryption=encryption), ["a"])
+    assert chunk.message["grant"]["encryption"] == {"algorithm": "AES256"}
+
+
+def test_a_date_to_answer_with_travels_as_http_writes_it() -> None:
+    at = datetime(2026, 11, 24, 23, tzinfo=UTC)
+    (chunk,) = chunks(head(1, expires=at), ["a"])
+    assert chunk.message["grant"]["expires"] == "Tue, 24 Nov 2026 23:00:00 GMT"
 
 
 def test_a_deadline_travels_as_text() -> None:

@@ -27,7 +27,7 @@ def run(*words: str, stdin: str | bytes = "") -> Result:
     return CliRunner().invoke(main, words, input=stdin)
 
 
-def test_help_shows_both_commands_by_example() -> None:
+def test_help_shows_the_commands_by_example() -> None:
     text = run("--help").stdout
     assert "  valetkey download reports 2026/11/u-1.pdf\n" in text
     assert "  valetkey upload inbox photos/cat.jpg --max-size 5MB --curl\n" in text
@@ -35,10 +35,11 @@ def test_help_shows_both_commands_by_example() -> None:
 
 def test_help_says_what_exit_codes_mean() -> None:
     text = " ".join(run("--help").stdout.split())
-    assert "0 all issued, 1 something refused, 2 usage, 3 no answer in time" in text
+    codes = "0 all issued, 1 something refused, 2 usage, 3 no answer in time, 4 not stored."
+    assert codes in text
 
 
-@pytest.mark.parametrize("command", ["download", "upload"])
+@pytest.mark.parametrize("command", ["download", "upload", "put", "multipart"])
 def test_each_command_teaches_by_example(command: str) -> None:
     assert f"\n  valetkey {command} " in run(command, "--help").stdout
 
@@ -59,6 +60,11 @@ def test_the_version_is_the_installed_one() -> None:
         (["upload", "inbox", "a"], "Missing option '--max-size'"),
         ([*UPLOAD, "5M"], "unknown unit 'M'"),
         ([*UPLOAD, "5MB", "--meta", "a"], "'a' is not NAME=VALUE"),
+        ([*UPLOAD, "5MB", "--checksum", "md5:AA=="], "a checksum is sha256, crc32, crc32c or"),
+        (["download", "reports", "a", "b", "--version-id", "1"], "goes with one KEY"),
+        (["put", "inbox", "a"], "either --size or --file"),
+        (["put", "inbox", "a", "--size", "1", "--sha256"], "computed from --file"),
+        (["multipart", "inbox", "a"], "either --file or --size"),
     ],
 )
 @pytest.mark.usefixtures("configured")
@@ -87,6 +93,21 @@ def test_a_broker_that_is_down_is_exit_3_without_its_password() -> None:
     assert (result.exit_code, result.stdout) == (3, "")
     assert "no result store answers at redis://127.0.0.1:1/0" in result.stderr
     assert "s3cret" not in result.stderr
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_file_is_uploaded_whole_and_not_printed(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    result = run("multipart", "inbox", "a", "--file", "a", "--curl")
+    assert result.exit_code == 2
+    assert "nothing to print but the grant's id" in result.stderr
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_size_no_object_can_have_is_refused_without_asking() -> None:
+    result = run("put", "inbox", "a", "--size", "6GiB")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "size_invalid in grant.max_size" in result.stderr
 
 
 @pytest.mark.usefixtures("configured")

@@ -46,6 +46,10 @@ def test_equal_declarations_do_not_differ() -> None:
             '~ tenants.acme.allow.demo.prefixes ["acme/"] → ["*"]',
         ),
         (
+            replace(BEFORE, buckets={"demo": replace(DEMO, post=False)}),
+            "~ buckets.demo.post true → false",
+        ),
+        (
             replace(BEFORE, buckets={"demo": replace(DEMO, profile="reports")}),
             "+ buckets.demo.profile reports",
         ),

@@ -37,17 +37,20 @@ def test_a_text_file_has_one_key_a_line(tmp_path: Path) -> None:
     assert [item.key for item in items] == ["a b.pdf ", "ü/1\x0b.pdf", "last"]
 
 
-def test_a_csv_file_has_a_key_and_perhaps_a_filename(tmp_path: Path) -> None:
-    content = b'id,key,filename\n1,"a,b.pdf",x.pdf\n\n2,"c\nd",\n'
+def test_a_csv_file_has_a_key_and_perhaps_a_filename_and_a_version(tmp_path: Path) -> None:
+    content = b'size,key,filename,version_id\n1,"a,b.pdf",x.pdf,v\n\n2,"c\nd",,\n'
     assert read(tmp_path, "keys.CSV", content) == [
-        Item(key="a,b.pdf", filename="x.pdf"),
+        Item(key="a,b.pdf", filename="x.pdf", version_id="v"),
         Item(key="c\nd"),
     ]
 
 
 def test_a_json_lines_file_has_an_object_a_line(tmp_path: Path) -> None:
-    content = b'{"key": "a", "filename": "x.pdf", "id": 1}\n\n{"key": "b", "filename": null}\n'
-    assert read(tmp_path, "k.jsonl", content) == [Item(key="a", filename="x.pdf"), Item(key="b")]
+    content = b'{"key": "a", "filename": "x.pdf", "size": 1}\n\n{"key": "b", "version_id": "1"}\n'
+    assert read(tmp_path, "k.jsonl", content) == [
+        Item(key="a", filename="x.pdf"),
+        Item(key="b", version_id="1"),
+    ]
 
 
 def test_a_dash_is_the_lines_of_stdin() -> None:

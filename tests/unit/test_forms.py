@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.boto import LONG_TERM, PLACES, SESSION, Boto, botos, keys, texts
 from worker.core.forms import Condition, FormSigner, SignedForm
-from worker.core.sigv4 import Scope
+from worker.core.sigv4 import Scope, Target
 
 NAMES = (
     "acl",
@@ -59,7 +59,8 @@ def test_the_policy_example_of_aws_has_its_signature() -> None:
     {"x-amz-date": "20151229T000000Z" }
   ]
 }""".replace("\n", "\r\n")
-    mac = Scope(LONG_TERM, "us-east-1", datetime(2015, 12, 29, tzinfo=UTC)).of_policies()
+    target = Target("https", "sigv4examplebucket.s3.amazonaws.com", "/", "us-east-1")
+    mac = Scope(LONG_TERM, target, datetime(2015, 12, 29, tzinfo=UTC)).of_policies()
     assert mac.hexdigest(b64encode(document.encode()).decode()) == (
         "8afdbf4008c03f22c2cd3cdb72e4afbb1f6a588f3255ac628749a66d7f09699e"
     )

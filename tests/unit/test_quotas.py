@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.requests import granting, uploading
+from tests.requests import granting, putting, uploading
 from valetkey.messages import Message
 from valetkey.refusals import Window
+from valetkey.terms import Parts
 from worker.core import quotas
 from worker.core.tenancy import Quota
 
@@ -15,12 +16,24 @@ MOMENTS = st.integers(0, 4_000_000_000).map(lambda second: datetime.fromtimestam
 
 
 def test_an_upload_costs_one_grant_and_its_largest_size() -> None:
-    terms = Message.model_validate(uploading(max_size=500)).grant
-    assert quotas.cost(terms, 3) == {"grants": 3, "upload_bytes": 1_500}
+    message = Message.model_validate(uploading(max_size=500))
+    assert quotas.reserve(message.grant, 3) == {"grants": 3, "upload_bytes": 1_500}
+    assert quotas.price(message.grant, message.items) == {"grants": 1, "upload_bytes": 500}
+
+
+def test_a_put_is_reserved_its_largest_size_and_costs_its_own() -> None:
+    message = Message.model_validate(putting({"acme/a": 30, "acme/b": 0}, max_size=500))
+    assert quotas.reserve(message.grant, 2) == {"grants": 2, "upload_bytes": 1_000}
+    assert quotas.price(message.grant, message.items) == {"grants": 2, "upload_bytes": 30}
+
+
+def test_the_parts_of_an_upload_that_was_paid_for_cost_nothing() -> None:
+    terms = Parts(bucket="demo", expires_in=60, of="batch.0")
+    assert quotas.reserve(terms, 3) == {}
 
 
 def test_a_download_costs_a_grant_alone() -> None:
-    assert quotas.cost(Message.model_validate(granting()).grant, 3) == {"grants": 3}
+    assert quotas.reserve(Message.model_validate(granting()).grant, 3) == {"grants": 3}
 
 
 @pytest.mark.parametrize(

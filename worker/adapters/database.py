@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +55,33 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
 
 
-@contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def writing(engine: Engine) -> AbstractContextManager[Connection]:
     """Open a transaction that commits when its block ends.
 
     A database that is away, locked too long or chose this transaction to end a deadlock raises
     Transient: nothing was written, or it cannot be known, and asking again is safe.
     """
+    return _transaction(engine, read_only=False)
+
+
+def reading(engine: Engine) -> AbstractContextManager[Connection]:
+    """Open a transaction that only reads, and so waits for no writer."""
+    return _transaction(engine, read_only=True)
+
+
+@contextmanager
+def _transaction(engine: Engine, *, read_only: bool) -> Iterator[Connection]:
     try:
-        with engine.begin() as connection:
-            yield connection
+        with engine.connect() as connection:
+            connection.execution_options(read_only=read_only)
+            with connection.begin():
+                yield connection
     except (OperationalError, InterfaceError) as error:
         raise Transient("the database is out of reach") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Transient("the database went away") from error
         raise
-
-
-@contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that only reads, and so waits for no writer."""
-    with writing(engine.execution_options(read_only=True)) as connection:
-        yield connection
 
 
 def insert_rows(

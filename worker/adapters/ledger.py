@@ -7,10 +7,12 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from models import Batch, Chunk, Grant, Reissue
-from valetkey.messages import AnyTerms, Message
+from valetkey.messages import Message
 from valetkey.refusals import Refusal
+from valetkey.terms import AnyTerms
 from worker.adapters import declarations
 from worker.adapters.database import reading, writing
+from worker.adapters.multiparts import of_chunk
 from worker.adapters.recording import Seen, insert_once, record
 from worker.core.decisions import Decided, Life, Recorded, Row, fingerprint
 from worker.core.tenancy import Declared
@@ -28,8 +30,9 @@ class Ledger:
     def declared(self) -> Declared:
         """What is declared now. It is read again only when something was applied since."""
         with reading(self._engine) as connection:
-            revision = declarations.revision(connection)
-            if revision != self._declared[0]:
+            # PostgreSQL shows each of the load's queries what is committed by then: where something
+            # was applied in between, the number is another one behind it, and all is read again.
+            while (revision := declarations.revision(connection)) != self._declared[0]:
                 self._declared = (revision, declarations.load(connection))
         return self._declared[1]
 
@@ -91,4 +94,5 @@ def _recorded(connection: Connection, batch: int, chunk: int) -> Recorded:
         life=Life(header.issued_at, header.expires_in, header.limited_by),
         access_key=header.access_key,
         refusal=None if header.refusal is None else Refusal.model_validate(header.refusal),
+        begun=of_chunk(connection, batch, range(first, first + header.chunk_size)),
     )

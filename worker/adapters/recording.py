@@ -2,19 +2,28 @@
 
 import json
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, literal, select
+from sqlalchemy import Connection, bindparam, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from models import Base, Batch, Chunk, Delivery, Grant
 from valetkey.messages import Message
-from valetkey.refusals import Code, Refusal
+from valetkey.refusals import Code, Metric, Refusal
 from worker.adapters import usage
 from worker.adapters.database import insert_rows
+from worker.adapters.multiparts import remember
 from worker.core import quotas
 from worker.core.decisions import Decided, fingerprint, refuse_all
 from worker.core.tenancy import Tenant
+
+# Built once: to build a statement takes longer than to run it.
+_FIND = select(Batch.number, Batch.fingerprint, Batch.refusal, Batch.decided_at).where(
+    Batch.id == bindparam("id")
+)
+_OPEN = insert(Batch).returning(Batch.number)
 
 CONFLICT = Refusal(
     code=Code.BATCH_CONFLICT,
@@ -49,9 +58,9 @@ def record(
         same = _content(connection, batch.number, message.chunk) == _items(message)
         return Seen(batch.number) if same else CONFLICT
     _write(connection, batch.number, decided)
+    remember(connection, batch.number, message, decided)
     if not first and batch.refusal is None:
-        refused = len(decided.rows) - decided.issued
-        back = quotas.charges(quotas.cost(message.grant, refused), batch.decided_at)
+        back = quotas.charges(_saved(message, decided), batch.decided_at)
         usage.release(connection, message.tenant, back)
     if tenant is not None and message.callback in tenant.endpoints:
         _queue(connection, batch.number, message, now)
@@ -71,8 +80,7 @@ def _find_or_open(
 
 
 def _find(connection: Connection, batch: str) -> _Opened | None:
-    query = select(Batch.number, Batch.fingerprint, Batch.refusal, Batch.decided_at)
-    row = connection.execute(query.where(Batch.id == batch)).one_or_none()
+    row = connection.execute(_FIND, {"id": batch}).one_or_none()
     if row is None:
         return None
     refusal = None if row.refusal is None else Refusal.model_validate(row.refusal)
@@ -94,20 +102,27 @@ def _open(
         "refusal": None if refusal is None else _json(refusal),
         "decided_at": now,
     }
-    number = connection.execute(insert(Batch).values(values).returning(Batch.number)).scalar_one()
+    number = connection.execute(_OPEN, values).scalar_one()
     return _Opened(number, values["fingerprint"], refusal, now)
 
 
 def _charge(
     connection: Connection, message: Message, decided: Decided, tenant: Tenant | None, now: datetime
 ) -> Refusal | None:
-    refused_here = len(decided.rows) - decided.issued
-    asked = quotas.charges(quotas.cost(message.grant, message.total - refused_here), now)
+    reserved, saved = quotas.reserve(message.grant, message.total), _saved(message, decided)
+    net = {metric: amount - saved[metric] for metric, amount in reserved.items()}
+    asked = quotas.charges(net, now)
     used = usage.used(connection, message.tenant, asked)
     refusal = quotas.refused(tenant.quotas if tenant else (), used, asked, now)
     if refusal is None:
         usage.charge(connection, message.tenant, asked)
     return refusal
+
+
+def _saved(message: Message, decided: Decided) -> dict[Metric, int]:
+    """What a chunk cost less than was reserved for it: refused items, and exact sizes."""
+    reserved = quotas.reserve(message.grant, len(message.items))
+    return {metric: n - decided.price.get(metric, 0) for metric, n in reserved.items()}
 
 
 def _claim(connection: Connection, batch: int, message: Message, decided: Decided) -> bool:
@@ -126,9 +141,14 @@ def _claim(connection: Connection, batch: int, message: Message, decided: Decide
 
 def insert_once(connection: Connection, table: type[Base], values: dict[str, Any]) -> bool:
     """Insert a row and say so, or leave alone what has its key; waits for who inserts it now."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(table).values(values).on_conflict_do_nothing()
-    return connection.execute(statement.returning(literal(1))).first() is not None
+    statement = _inserting_once(table, connection.dialect.name)
+    return connection.execute(statement, values).first() is not None
+
+
+@cache
+def _inserting_once(table: type[Base], dialect: str) -> ReturningInsert[tuple[int]]:
+    statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    return statement.on_conflict_do_nothing().returning(literal(1))
 
 
 def _content(connection: Connection, batch: int, chunk: int) -> bytes:
@@ -164,7 +184,8 @@ def _header(message: Message) -> bytes:
 
 
 def _items(message: Message) -> bytes:
-    return fingerprint(json.dumps([(item.key, item.filename) for item in message.items]))
+    items = [item.model_dump(mode="json", exclude_none=True) for item in message.items]
+    return fingerprint(json.dumps(items, sort_keys=True))
 
 
 def _json(refusal: Refusal) -> dict[str, Any]:

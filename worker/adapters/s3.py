@@ -1,166 +1,160 @@
-"""What signing asks of boto3: whose credentials sign, and where a bucket's keys live."""
+"""boto3's side of signing: whose credentials sign, where a bucket's keys live, and calls to S3."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.exceptions import BotoCoreError
 
+from worker.adapters.boto_urls import BotoUrlSigner
+from worker.adapters.credentials import Keyring, naming
+from worker.core.forms import FormSigner
+from worker.core.roles import Role, assumed
 from worker.core.sigv4 import Credentials, Target
-from worker.core.urls import UrlSigner
-from worker.errors import Malformed, Transient
-
-# Where a profile's longest life is below what is asked, every grant would ask STS for a new one.
-# So a grant may get this much less life than it could have had.
-BETWEEN_LOOKS = timedelta(minutes=1)
+from worker.core.tenancy import Bucket
+from worker.core.urls import SignsUrls, UrlSigner
+from worker.errors import Malformed
 
 _PROBE = Credentials("probe", "probe")
+_CALL = timedelta(minutes=5)  # credentials for a call to storage last at least this, if they can
+# The first that writes boto3's own bytes is taken.
+_SIGNERS: tuple[Callable[..., SignsUrls], ...] = (UrlSigner, BotoUrlSigner)
 
 
-class Bucket(Protocol):
-    """A bucket profile; addressing is "virtual" or "path", profile is AWS's named one."""
-
-    @property
-    def bucket(self) -> str: ...  # noqa: D102 - the class says it, here and below
-    @property
-    def region(self) -> str: ...  # noqa: D102
-    @property
-    def endpoint(self) -> str | None: ...  # noqa: D102
-    @property
-    def addressing(self) -> str: ...  # noqa: D102
-    @property
-    def profile(self) -> str | None: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What boto3's chain found, which refreshes itself, and when it was looked for."""
-
-    botocore: Any = field(repr=False)
-    looked_at: datetime
+class _Place(NamedTuple):
+    target: Target
+    signs: Callable[..., SignsUrls]
 
 
 class S3:
-    """boto3's side of signing in one process: make it after fork; threads may share it.
+    """boto3 in one process: make it after fork; threads may share it.
 
-    Nothing else touches the credentials it holds, and it lets one thread at a time do so, because
-    botocore tells a key and its end apart. The price: a refresh makes other threads wait.
     endpoint is that of buckets that name none; without it, they are where the AWS profile says.
+    sts_endpoint is where roles are assumed; without it, at AWS in the bucket's region.
     """
 
-    def __init__(self, endpoint: str | None = None) -> None:
+    def __init__(self, endpoint: str | None = None, sts_endpoint: str | None = None) -> None:
         self._endpoint = endpoint
+        self._keyring = Keyring(sts_endpoint)
         self._lock = Lock()
-        self._sources: dict[str | None, _Source] = {}
-        self._targets: dict[tuple[str | None, ...], Target] = {}
+        self._places: dict[Bucket, _Place] = {}
+        self._clients: dict[tuple[Bucket, Role | None], tuple[Credentials, Any]] = {}
 
-    def credentials(self, profile: str | None, now: datetime, needed: timedelta) -> Credentials:
-        """The credentials of a named profile, or of boto3's default chain, with their real end.
+    def credentials(
+        self,
+        bucket: Bucket,
+        tenant: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+        needed: timedelta,
+    ) -> Credentials:
+        """What signs for a tenant in a bucket profile, with its real end.
 
-        They are refreshed first where they would end within `needed`, and may still end sooner.
-        Transient where there are none.
+        Where the profile names a role, that is a session of it that can do nothing outside of the
+        tenant's prefixes. Renewed first where it would end within `needed`; it may still end
+        sooner. Raises Transient where there are no credentials.
         """
-        with self._lock:
-            source = self._sources.get(profile)
-            if source is None:
-                return self._look(profile, now)
-            held = _read(source.botocore, profile)
-            enough = held.expires_at is None or held.expires_at >= now + needed
-            if enough or now - source.looked_at < BETWEEN_LOOKS:
-                return held
-            try:
-                return self._look(profile, now)
-            except Transient:  # no reason to refuse a shorter life
-                self._sources[profile] = replace(source, looked_at=now)
-                return held
+        role = assumed(bucket, tenant, prefixes)
+        return self._keyring.credentials(bucket.profile, role, now, needed)
 
     def target(self, bucket: Bucket) -> Target:
         """Where boto3 itself puts this bucket's keys; found without credentials, and once.
 
-        Malformed where boto3 refuses the profile, or signs its URLs in another way than we do.
+        Malformed where boto3 refuses the profile, or signs for it in a way that is not SigV4.
         """
-        endpoint = bucket.endpoint or self._endpoint
-        place = (bucket.profile, bucket.bucket, bucket.region, endpoint, bucket.addressing)
+        return self._place(bucket).target
+
+    def url_signer(self, bucket: Bucket) -> Callable[..., SignsUrls]:
+        """What signs this bucket's URLs as boto3 does: ours, or where they differ boto3's own."""
+        return self._place(bucket).signs
+
+    def client(self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime) -> Any:
+        """A boto3 client for calls to the bucket, with the credentials that sign for the tenant.
+
+        Raises Transient where there are no credentials.
+        """
+        credentials = self.credentials(bucket, tenant, prefixes, now, _CALL)
+        key = bucket, assumed(bucket, tenant, prefixes)
         with self._lock:
-            if place not in self._targets:
-                self._targets[place] = _probe(bucket, endpoint)
-            return self._targets[place]
+            held, client = self._clients.get(key, (None, None))
+            if held != credentials:
+                endpoint = bucket.internal_endpoint or self._public(bucket)
+                client = _client(bucket, endpoint, credentials)
+                self._clients[key] = credentials, client
+            return client
 
-    def _look(self, profile: str | None, now: datetime) -> Credentials:
-        with _naming(profile):
-            found = boto3.Session(profile_name=profile).get_credentials()
-        credentials = _read(found, profile)
-        self._sources[profile] = _Source(found, looked_at=now)
-        return credentials
+    def _place(self, bucket: Bucket) -> _Place:
+        with self._lock:
+            if bucket not in self._places:
+                self._places[bucket] = _find(bucket, self._public(bucket))
+            return self._places[bucket]
 
-
-def _read(found: Any, profile: str | None) -> Credentials:
-    with _naming(profile):
-        if found is None:
-            raise NoCredentialsError
-        frozen = found.get_frozen_credentials()
-    return Credentials(frozen.access_key, frozen.secret_key, frozen.token, _end(found))
+    def _public(self, bucket: Bucket) -> str | None:
+        amazons = bucket.fips or bucket.dualstack or bucket.accelerate
+        return bucket.endpoint or (None if amazons else self._endpoint)
 
 
-def _end(found: Any) -> datetime | None:
-    """When credentials end; botocore keeps it to itself, and a test fails if it moves."""
-    if not isinstance(found, RefreshableCredentials):
-        return None
-    end: datetime = found._expiry_time  # noqa: SLF001 - there is no public way
-    return end.astimezone(UTC)
-
-
-@contextmanager
-def _naming(profile: str | None) -> Iterator[None]:
-    """Say whose credentials cannot be had; not why, as providers quote what they read."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - a provider may raise anything
-        reason = type(error).__name__
-        raise Transient(
-            f"no credentials for AWS profile {profile or 'default'!r}: {reason}"
-        ) from None
-
-
-def _probe(bucket: Bucket, endpoint: str | None) -> Target:
-    try:
-        url = _client(bucket, endpoint).generate_presigned_url(
-            "get_object", Params={"Bucket": bucket.bucket, "Key": "probe"}, ExpiresIn=60
-        )
-    except (BotoCoreError, ValueError) as error:
-        raise Malformed(f"boto3 cannot sign for bucket {bucket.bucket!r}: {error}") from error
+def _find(bucket: Bucket, endpoint: str | None) -> _Place:
+    url, form_url = _probe(bucket, endpoint)
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
-    region = query["X-Amz-Credential"].split("/")[2]
-    target = Target(parts.scheme, parts.netloc, parts.path.removesuffix("probe"), region)
+    region, service = query["X-Amz-Credential"].split("/")[2:4]
+    prefix = parts.path.removesuffix("probe")
+    target = Target(parts.scheme, parts.netloc, prefix, region, service)
     issued_at = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%S%z")
-    ours = UrlSigner(_PROBE, target, method="GET", issued_at=issued_at, expires_in=60)
-    if ours.sign("probe").url != url:
-        raise Malformed(f"boto3 signs for bucket {bucket.bucket!r} in a way of its own")
-    return target
+    form = FormSigner(_PROBE, target, bucket=bucket.bucket, issued_at=issued_at, expires_in=60)
+    if form_url not in {None, form.sign("probe").url}:
+        raise Malformed(f"boto3 has no form for bucket {bucket.bucket!r} itself: post = false")
+    for signs in _SIGNERS:
+        ours = signs(_PROBE, target, method="GET", issued_at=issued_at, expires_in=60)
+        if ours.sign("probe").url == url:
+            return _Place(target, signs)
+    raise Malformed(f"boto3 signs for bucket {bucket.bucket!r} in a way of its own")
 
 
-def _client(bucket: Bucket, endpoint: str | None) -> Any:
-    with _naming(bucket.profile):
+def _probe(bucket: Bucket, endpoint: str | None) -> tuple[str, str | None]:
+    """What boto3 says for the key "probe": a signed URL, and where it would send a form."""
+    place = {"Bucket": bucket.bucket, "Key": "probe"}
+    try:
+        client = _client(bucket, endpoint, _PROBE)
+        url = client.generate_presigned_url("get_object", Params=place, ExpiresIn=60)
+        form = client.generate_presigned_post(**place) if bucket.post else {}
+    except (BotoCoreError, ValueError) as error:
+        raise Malformed(f"boto3 cannot sign for bucket {bucket.bucket!r}: {error}") from error
+    return url, form.get("url")
+
+
+def _client(bucket: Bucket, endpoint: str | None, credentials: Credentials) -> Any:
+    with naming(bucket.profile):
         session = boto3.Session(profile_name=bucket.profile)
     return session.client(
         "s3",
         region_name=bucket.region,
         endpoint_url=endpoint,
-        aws_access_key_id=_PROBE.access_key,
-        aws_secret_access_key=_PROBE.secret_key,
-        config=Config(
-            signature_version="s3v4",
-            s3={
-                "addressing_style": bucket.addressing,
-                "disable_s3_express_session_auth": True,  # a session would be a request
-            },
-        ),
+        aws_access_key_id=credentials.access_key,
+        aws_secret_access_key=credentials.secret_key,
+        aws_session_token=credentials.token,
+        config=_config(bucket, amazons=endpoint is None),
+    )
+
+
+def _config(bucket: Bucket, *, amazons: bool) -> Config:
+    # What is not chosen here is left to the AWS profile.
+    accelerated = {"use_accelerate_endpoint": True} if amazons and bucket.accelerate else {}
+    return Config(
+        signature_version="s3v4",
+        connect_timeout=3,
+        read_timeout=10,
+        retries={"total_max_attempts": 2},
+        use_fips_endpoint=(amazons and bucket.fips) or None,
+        use_dualstack_endpoint=(amazons and bucket.dualstack) or None,
+        s3={
+            "addressing_style": bucket.addressing,
+            "disable_s3_express_session_auth": True,  # a session would be a request
+            **accelerated,
+        },
     )

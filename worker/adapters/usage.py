@@ -1,27 +1,36 @@
 """What tenants were charged. Call these inside the transaction that writes what was charged for."""
 
 from collections.abc import Collection, Mapping
+from functools import cache
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Insert, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models import Tenant, Usage
 from worker.core.quotas import Period
 
+# Built once: to build a statement takes longer than to run it.
+_OF = Usage.tenant == bindparam("of")
+_LOCK = select(Tenant.name).where(Tenant.name == bindparam("of")).with_for_update()
+_USED = select(Usage.metric, Usage.window, Usage.start, Usage.used).where(
+    _OF, Usage.start.in_(bindparam("starts", expanding=True))
+)
+_KEYS = ("tenant", "metric", "window", "start")
+
 
 def lock(connection: Connection, tenant: str) -> None:
     """Hold off every other admission of this tenant until the transaction ends.
 
-    SQLite's writers exclude each other already; FOR UPDATE means nothing to it.
+    SQLite's writers exclude each other already.
     """
-    connection.execute(select(Tenant.name).where(Tenant.name == tenant).with_for_update())
+    if connection.dialect.name != "sqlite":
+        connection.execute(_LOCK, {"of": tenant})
 
 
 def used(connection: Connection, tenant: str, periods: Collection[Period]) -> dict[Period, int]:
     """What stands charged for periods that began with these; a missing one was never charged."""
-    starts = {period.start for period in periods}
-    query = select(Usage.metric, Usage.window, Usage.start, Usage.used)
-    rows = connection.execute(query.where(Usage.tenant == tenant, Usage.start.in_(starts)))
+    starts = list({period.start for period in periods})
+    rows = connection.execute(_USED, {"of": tenant, "starts": starts})
     return {Period(row.metric, row.window, row.start): row.used for row in rows}
 
 
@@ -32,19 +41,21 @@ def charge(connection: Connection, tenant: str, amounts: Mapping[Period, int]) -
         for period, amount in amounts.items()
         if amount
     ]
-    if not rows:
-        return
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(Usage)
+    if rows:
+        connection.execute(_charging(connection.dialect.name), rows)
+
+
+@cache
+def _charging(dialect: str) -> Insert:
+    statement = sqlite.insert(Usage) if dialect == "sqlite" else postgresql.insert(Usage)
     added = {"used": Usage.used + statement.excluded.used}
-    keys = ("tenant", "metric", "window", "start")
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=added), rows)
+    return statement.on_conflict_do_update(index_elements=_KEYS, set_=added)
 
 
 def release(connection: Connection, tenant: str, amounts: Mapping[Period, int]) -> None:
     """Take back what was charged for what was then refused."""
     for period, amount in amounts.items():
-        same = [getattr(Usage, name) == value for name, value in period._asdict().items()]
-        connection.execute(
-            update(Usage).where(Usage.tenant == tenant, *same).values(used=Usage.used - amount)
-        )
+        if amount:
+            same = [getattr(Usage, name) == value for name, value in period._asdict().items()]
+            left = update(Usage).where(_OF, *same).values(used=Usage.used - amount)
+            connection.execute(left, {"of": tenant})

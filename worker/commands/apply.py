@@ -1,15 +1,18 @@
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from worker.adapters.database import reading, writing
 from worker.adapters.declarations import load, store
+from worker.adapters.s3 import S3
 from worker.commands.opened import opened
 from worker.core.difference import Change, difference, newly_unsigned, removed_tenants
 from worker.core.tenancy import Declared
 from worker.declared import Problem, read
+from worker.errors import Malformed, Transient
 from worker.settings import Settings
 
 
@@ -50,11 +53,23 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
 
 def _read(file: Path) -> Declared:
     declared = read(file, development=Settings().development)
-    if isinstance(declared, Declared):
+    problems = list(_unsignable(declared)) if isinstance(declared, Declared) else declared
+    if isinstance(declared, Declared) and not problems:
         return declared
-    for problem in declared:
+    for problem in problems:
         click.echo(_text(file, problem), err=True)
     raise click.ClickException(f"{file} was not applied.")
+
+
+def _unsignable(declared: Declared) -> Iterator[Problem]:
+    s3 = S3(Settings().s3_endpoint)
+    for name, bucket in declared.buckets.items():
+        try:
+            s3.target(bucket)
+        except Malformed as error:
+            yield Problem(f"buckets.{name}", None, str(error), None)
+        except Transient:
+            pass  # an AWS profile that only the workers have: they will say so
 
 
 def _text(file: Path, problem: Problem) -> str:

@@ -1,14 +1,16 @@
 """What is decided about a chunk, on its way from the signer to the tables and to the producer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from valetkey.messages import AnyTerms, Message, Outcome
-from valetkey.refusals import Code, Refusal
+from valetkey.messages import Message, Outcome
+from valetkey.refusals import Code, Metric, Refusal
+from valetkey.terms import AnyTerms
 from worker.core.keys import shown
+from worker.core.multipart import Plan
 from worker.core.sigv4 import Credentials
 
 
@@ -24,6 +26,17 @@ class Life(NamedTuple):
         """When storage stops accepting the grant."""
         return self.issued_at + timedelta(seconds=self.expires_in)
 
+    def within(self, credentials: Credentials) -> "Life":
+        """Cut it to the credentials that sign, as a URL dies with them, whatever it says.
+
+        Source: AWS, using-presigned-url.html.
+        """
+        end = credentials.expires_at
+        if end is None or self.expires_at <= end:
+            return self
+        left = int((end - self.issued_at).total_seconds())
+        return Life(self.issued_at, left, "credentials")
+
 
 class Row(NamedTuple):
     """One audit row: issued where there is a digest, else refused with a code."""
@@ -35,11 +48,23 @@ class Row(NamedTuple):
     digest: bytes | None = None
 
 
+class Begun(NamedTuple):
+    """A multipart upload that storage knows by upload_id."""
+
+    upload_id: str
+    plan: Plan
+
+
+NOT_BEGUN = Begun("", Plan(0, 1))
+"""What goes with an item that belongs to no multipart upload."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """A chunk's decision: its audit rows, and the answers to its items in the same order.
 
-    With a refusal all of it is refused, and life is then only the time of the decision.
+    price is what its granted items cost; begun are the multipart uploads that storage began for
+    it, by item number. With a refusal all of it is refused, and life is only the time of that.
     """
 
     rows: Sequence[Row]
@@ -47,6 +72,8 @@ class Decided:
     life: Life
     access_key: str | None = None
     refusal: Refusal | None = None
+    price: Mapping[Metric, int] = field(default_factory=dict)
+    begun: Mapping[int, Begun] = field(default_factory=dict)
 
     @property
     def issued(self) -> int:
@@ -72,6 +99,7 @@ class Recorded:
     life: Life
     access_key: str | None
     refusal: Refusal | None
+    begun: Mapping[int, Begun]
 
 
 def refuse_all(message: Message, refusal: Refusal, at: datetime) -> Decided:
@@ -84,25 +112,34 @@ def refuse_all(message: Message, refusal: Refusal, at: datetime) -> Decided:
     return Decided(rows, [], Life(at.replace(microsecond=0), 0, "request"), refusal=refusal)
 
 
-def lifetime(
-    asked: tuple[int, str], shortest: int | None, credentials: Credentials, now: datetime
-) -> Life | Refusal:
-    """Cut a life to what the credentials have left; refuse it where that is under the shortest.
+_ENDS = {
+    "provider": "storage lets no grant live that long",
+    "credentials": "the credentials that sign end before that",
+}
 
-    asked is the life in seconds after policy, and what limited it; shortest is in seconds. A URL
-    signed by temporary credentials dies with them, whatever it says
-    (AWS: using-presigned-url.html).
+
+def lifetime(
+    asked: tuple[int, str],
+    shortest: int | None,
+    longest: int,
+    credentials: Credentials,
+    now: datetime,
+) -> Life | Refusal:
+    """Cut a life to the provider's longest and to what the credentials have left.
+
+    asked is the life in seconds after policy, and what limited it; shortest and longest are in
+    seconds. What comes out under the shortest is refused.
     """
     issued_at = now.replace(microsecond=0)
     life = Life(issued_at, *asked)
-    if credentials.expires_at is not None and credentials.expires_at < life.expires_at:
-        left = int((credentials.expires_at - issued_at).total_seconds())
-        life = Life(issued_at, left, "credentials")
+    if longest < life.expires_in:
+        life = Life(issued_at, longest, "provider")
+    life = life.within(credentials)
     if life.expires_in < (shortest or 1):
         return Refusal(
             code=Code.EXPIRY_TOO_SHORT,
             field="grant.min_expires_in",
-            message="the credentials that sign end before that",
+            message=_ENDS.get(life.limited_by, "it has to end before that"),
             limit=max(life.expires_in, 0),
         )
     return life

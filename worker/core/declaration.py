@@ -2,54 +2,39 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from valetkey.refusals import Window
 from worker.core import fields
-from worker.core.fields import wrong
-from worker.core.tenancy import Addressing, Bucket, Declared, Endpoint, Policy, Quota, Tenant
-
-
-class Table(BaseModel):
-    """Strict: an unknown field is refused, as a misspelt limit would limit nothing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class BucketTable(Table):
-    """[buckets.NAME]: a bucket profile."""
-
-    bucket: fields.RealBucket = Field(description="the real bucket's name")
-    region: fields.Region = Field(description="as it stands in signatures, like eu-central-1")
-    addressing: Addressing = Field("virtual", validate_default=True)
-    endpoint: fields.S3Endpoint | None = None
-    profile: fields.Profile | None = None
-
-    @field_validator("addressing")
-    @classmethod
-    def _has_a_certificate(cls, value: Addressing, info: ValidationInfo) -> Addressing:
-        # AWS: VirtualHosting.html; its wildcard certificate covers one label.
-        if value == "virtual" and "." in info.data.get("bucket", ""):
-            raise wrong('a bucket with a dot has no certificate as a host: addressing = "path"')
-        return value
+from worker.core.buckets import BucketTable
+from worker.core.fields import Table, wrong
+from worker.core.roles import LONGEST_POLICY, session_policy
+from worker.core.tenancy import Declared, Endpoint, Policy, Quota, Tenant
 
 
 class PolicyTable(Table):
     """[tenants.NAME.allow.BUCKET]: what the tenant may ask for in a bucket profile."""
 
     prefixes: fields.Prefixes = Field(description='like ["acme/"], or ["*"] for the whole bucket')
-    kinds: fields.Kinds = Field(description='"download", "upload" or both')
+    kinds: fields.Kinds = Field(description='of "download", "upload", "put", "multipart"')
     max_expires_in: fields.Life = Field(3_600, description="like 15m, 12h or 7d, the longest")
     max_size: fields.PostSize | None = Field(
         None, description="like 500KiB or 5GiB, the largest", validate_default=True
     )
     content_types: fields.ContentTypes = ("application/octet-stream",)
     acls: fields.Acls = ()
+    inline: fields.ExactTypes = Field((), description="content types that may be shown, not saved")
+    overrides: fields.Overrides = Field((), description='like ["cache_control"]')
+    storage_classes: fields.StorageClasses = Field((), description='like ["STANDARD_IA"]')
+    kms_keys: fields.KmsKeys = Field((), description="ARNs of keys that uploads may be put under")
+    redirects: fields.Redirects = Field((), description='like ["https://app.example.com/done/"]')
+    free_names: bool = Field(False, description="true lets a form's key end in ${filename}")
+    overwrite: bool = Field(False, description="true lets a put replace an object")
 
     @field_validator("max_size")
     @classmethod
     def _limits_uploads(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is None and "upload" in info.data.get("kinds", ()):
+        if value is None and {"upload", "put", "multipart"} & set(info.data.get("kinds", ())):
             raise wrong("uploads need a largest size")
         return value
 
@@ -61,8 +46,8 @@ class PolicyTable(Table):
 class QuotaTable(Table):
     """[tenants.NAME.quotas]: the limit of each window (UTC), by metric."""
 
-    grants: dict[Window, fields.Count] = {}
-    upload_bytes: dict[Window, fields.Bytes] = {}
+    grants: dict[Window, fields.Count] = Field(default_factory=dict)
+    upload_bytes: dict[Window, fields.Bytes] = Field(default_factory=dict)
 
     def declared(self) -> tuple[Quota, ...]:
         """In the worker's form, in the order of the database's key."""
@@ -86,9 +71,9 @@ class TenantTable(Table):
         description='trust = "queue" says that whoever can write to the queue speaks for the tenant'
     )
     max_batch: fields.BatchSize = 100_000
-    allow: dict[fields.KnownBucket, PolicyTable] = {}
+    allow: dict[fields.KnownBucket, PolicyTable] = Field(default_factory=dict)
     quotas: QuotaTable = QuotaTable()
-    endpoints: dict[fields.Name, EndpointTable] = {}
+    endpoints: dict[fields.Name, EndpointTable] = Field(default_factory=dict)
 
     def declared(self, name: str) -> Tenant:
         """In the worker's form."""
@@ -105,12 +90,33 @@ class TenantTable(Table):
 class Declaration(Table):
     """The whole file. Validate it with a `fields.Around` as context."""
 
-    buckets: dict[fields.Name, BucketTable] = {}
-    tenants: dict[fields.Name, TenantTable] = {}
+    buckets: dict[fields.Name, BucketTable] = Field(default_factory=dict)
+    tenants: dict[fields.Name, TenantTable] = Field(default_factory=dict)
+
+    @field_validator("tenants")
+    @classmethod
+    def _fit_a_session(
+        cls, tenants: dict[str, TenantTable], info: ValidationInfo
+    ) -> dict[str, TenantTable]:
+        for name, tenant in tenants.items():
+            for bucket, policy in tenant.allow.items():
+                profile = info.data.get("buckets", {}).get(bucket)
+                if profile is not None and _over(profile, policy):
+                    raise wrong(
+                        f"{name}.allow.{bucket}: its prefixes make a role's session policy longer"
+                        f" than the {LONGEST_POLICY:,} characters that AWS takes"
+                    )
+        return tenants
 
     def declared(self) -> Declared:
         """In the worker's form."""
         return Declared(
-            buckets={n: Bucket(name=n, **b.model_dump()) for n, b in self.buckets.items()},
+            buckets={name: bucket.declared(name) for name, bucket in self.buckets.items()},
             tenants={name: tenant.declared(name) for name, tenant in self.tenants.items()},
         )
+
+
+def _over(bucket: BucketTable, policy: PolicyTable) -> bool:
+    if bucket.role_arn is None:
+        return False
+    return len(session_policy(bucket.role_arn, bucket.bucket, policy.prefixes)) > LONGEST_POLICY

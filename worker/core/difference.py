@@ -8,9 +8,40 @@ from worker.core.tenancy import Bucket, Declared, Endpoint, Policy, Tenant
 Value = str | int | tuple[str, ...]
 Leaves = dict[str, Value]
 
-_BUCKET = ("bucket", "region", "addressing", "endpoint", "profile")
+_BUCKET = (
+    "bucket",
+    "region",
+    "addressing",
+    "endpoint",
+    "profile",
+    "internal_endpoint",
+    "provider",
+    "post",
+    "fips",
+    "dualstack",
+    "accelerate",
+    "owner",
+    "max_expires_in",
+    "role_arn",
+    "external_id",
+    "role_seconds",
+)
 _TENANT = ("trust", "max_batch")
-_POLICY = ("prefixes", "kinds", "max_expires_in", "max_size", "content_types", "acls")
+_POLICY = (
+    "prefixes",
+    "kinds",
+    "max_expires_in",
+    "max_size",
+    "content_types",
+    "acls",
+    "inline",
+    "overrides",
+    "storage_classes",
+    "kms_keys",
+    "redirects",
+    "free_names",
+    "overwrite",
+)
 _ENDPOINT = ("url", "secret")
 
 
@@ -88,4 +119,5 @@ def _as_written(value: Value) -> Value:
 
 
 def _text(value: Value | None) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, tuple) else str(value)
+    as_written = isinstance(value, tuple | bool)
+    return json.dumps(value, ensure_ascii=False) if as_written else str(value)

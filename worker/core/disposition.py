@@ -11,17 +11,19 @@ def valid_filename(name: str) -> bool:
     return (
         0 < len(name) <= LONGEST_FILENAME
         and name == name.strip()
+        and name not in {".", ".."}
         and not set(name) & set('/\\"')
         and not {unicodedata.category(character) for character in name} & _HIDDEN
     )
 
 
-def attachment(filename: str | None) -> str:
-    """Write a Content-Disposition that saves and never shows, for any name (RFC 6266, RFC 8187)."""
+def disposition(filename: str | None, *, inline: bool = False) -> str:
+    """Write a Content-Disposition for any name (RFC 6266, RFC 8187): saved, or shown if inline."""
+    kind = "inline" if inline else "attachment"
     if filename is None:
-        return "attachment"
+        return kind
     plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
     if plain == filename:
-        return f'attachment; filename="{filename}"'
+        return f'{kind}; filename="{filename}"'
     encoded = quote(filename, safe=_ATTR_CHAR)
-    return f"attachment; filename=\"{plain or 'download'}\"; filename*=UTF-8''{encoded}"
+    return f"{kind}; filename=\"{plain or 'download'}\"; filename*=UTF-8''{encoded}"

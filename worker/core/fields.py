@@ -3,18 +3,25 @@
 import re
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from valetkey.messages import LARGEST_BATCH, LARGEST_POST, LONGEST_LIFE
+from valetkey.messages import LARGEST_BATCH
 from valetkey.sizes import parse_duration, parse_size
+from valetkey.terms import LARGEST_MULTIPART, LONGEST_LIFE, StorageClass
 from worker.core import endpoints, keys
 from worker.core.tenancy import Kind
 
 WHOLE_BUCKET = "*"
 _LARGEST_COUNT = 2**63 - 1  # the largest integer of a database column
+
+
+class Table(BaseModel):
+    """Strict: an unknown field is refused, as a misspelt limit would limit nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class Around(NamedTuple):
@@ -69,6 +76,13 @@ def _known(name: str, info: ValidationInfo) -> str:
     raise wrong(f"no bucket profile of this name is declared{question}")
 
 
+def _one_region(value: str) -> str:
+    # AWS: MultiRegionAccessPointRequests.html; SigV4A signs with elliptic curves, for any region.
+    if value.startswith("arn:") and value.endswith(".mrap"):
+        raise wrong("a Multi-Region Access Point needs SigV4A, and only SigV4 is signed here")
+    return value
+
+
 def _prefix(value: str) -> str:
     if value == WHOLE_BUCKET:
         return ""
@@ -103,18 +117,43 @@ _name = _like(
     r"[a-z0-9][a-z0-9_-]{0,62}",
     "a name is up to 63 lower-case letters, digits, _ and -, and begins with a letter or digit",
 )
-# AWS: bucketnamingrules.html, general purpose buckets.
+# AWS: bucketnamingrules.html and directory-bucket-naming-rules.html; access points by their ARN.
 _bucket = _like(
-    r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
-    "a bucket is 3 to 63 lower-case letters, digits, dots and hyphens",
+    r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+    r"|arn:aws[a-z-]*:s3(-object-lambda)?:[a-z0-9-]+:[0-9]{12}:accesspoint/[a-z0-9-]{3,50}"
+    r"|arn:aws[a-z-]*:s3-outposts:[a-z0-9-]+:[0-9]{12}"
+    r":outpost/op-[a-z0-9]{17}/accesspoint/[a-z0-9-]{3,50}",
+    "a bucket is 3 to 63 lower-case letters, digits, dots and hyphens, or an access point's ARN",
 )
 _s3_endpoint = _like(
     r"https?://[A-Za-z0-9.\[\]:-]+",
     "an endpoint is http:// or https://, a host and perhaps a port, and nothing behind it",
 )
+_role = _like(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+",
+    "a role is its ARN, like arn:aws:iam::111122223333:role/valetkey",
+)
+# AWS: API_AssumeRole.html.
+_external_id = _like(
+    r"[A-Za-z0-9_+=,.@:/-]{2,1224}",
+    "an external id is 2 to 1,224 letters, digits and _+=,.@:/-",
+)
 _content_type = _like(
     r"\*/\*|[a-z0-9][a-z0-9!#$&^_.+-]*/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*)",
     "a content type is type/subtype, type/* or */*, in lower case and without parameters",
+)
+_exact_type = _like(
+    r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*",
+    "a content type here is type/subtype, in lower case and without wildcards",
+)
+_kms_key = _like(
+    r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+",
+    "a key is its ARN, like arn:aws:kms:eu-central-1:111122223333:key/1234abcd-…",
+)
+# The slash behind the host keeps app.example.com from reaching app.example.com.evil.
+_redirect = _like(
+    r"https://[a-z0-9.-]+(:[0-9]+)?/[^\s\\#]*",
+    "a redirect begins with https://, a host and a slash",
 )
 # AWS: acl-overview.html, "Canned ACL", those of objects.
 _acl = _like(
@@ -125,18 +164,30 @@ _acl = _like(
 
 Name = Annotated[str, _name]
 KnownBucket = Annotated[str, AfterValidator(_known)]
-RealBucket = Annotated[str, _bucket]
+RealBucket = Annotated[str, AfterValidator(_one_region), _bucket]
 Region = Annotated[str, _like(r"[a-z0-9-]{1,63}", "a region looks like eu-central-1")]
 S3Endpoint = Annotated[str, _s3_endpoint, Field(max_length=2_048)]
 Profile = Annotated[str, Field(min_length=1, max_length=255)]
+Account = Annotated[str, _like("[0-9]{12}", "an AWS account is 12 digits")]
+RoleArn = Annotated[str, _role, Field(max_length=2_048)]
+ExternalId = Annotated[str, _external_id]
+RoleLife = Annotated[int, _written(parse_duration), Field(ge=900, le=43_200)]
 Prefixes = Annotated[
     tuple[Annotated[str, AfterValidator(_prefix)], ...], _list, AfterValidator(_some)
 ]
 Kinds = Annotated[tuple[Kind, ...], _list, AfterValidator(_some)]
 ContentTypes = Annotated[tuple[Annotated[str, _content_type], ...], _list, AfterValidator(_some)]
 Acls = Annotated[tuple[Annotated[str, _acl], ...], _list]
+ExactTypes = Annotated[tuple[Annotated[str, _exact_type], ...], _list]
+Overrides = Annotated[
+    tuple[Literal["cache_control", "content_language", "content_encoding", "expires"], ...],
+    _list,
+]
+StorageClasses = Annotated[tuple[StorageClass, ...], _list]
+KmsKeys = Annotated[tuple[Annotated[str, _kms_key], ...], _list]
+Redirects = Annotated[tuple[Annotated[str, _redirect], ...], _list]
 Life = Annotated[int, _written(parse_duration), Field(ge=1, le=LONGEST_LIFE)]
-PostSize = Annotated[int, _written(parse_size), Field(ge=1, le=LARGEST_POST)]
+PostSize = Annotated[int, _written(parse_size), Field(ge=1, le=LARGEST_MULTIPART)]
 BatchSize = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 Count = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
 Bytes = Annotated[int, _written(parse_size), Field(ge=1, le=_LARGEST_COUNT)]

@@ -54,7 +54,7 @@ class FormSigner:
         fields: Mapping[str, str] = NOTHING,
         conditions: Sequence[Condition] = (),
     ) -> None:
-        scope = Scope(credentials, target.region, issued_at)
+        scope = Scope(credentials, target, issued_at)
         self._sign = scope.of_policies().hexdigest
         # a form goes to the bucket itself: no slash after its name, but never no path at all
         self._url = f"{target.scheme}://{target.host}{target.prefix[:-1] or '/'}"

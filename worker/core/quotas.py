@@ -1,11 +1,12 @@
 """Quotas as arithmetic: what a batch costs, in which windows, and whether that still fits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, get_args
 
-from valetkey.messages import AnyTerms
+from valetkey.messages import Item
 from valetkey.refusals import Code, Metric, QuotaState, Refusal, Window
+from valetkey.terms import AnyTerms, Download, Multipart, Parts, Put
 from worker.core.tenancy import Quota
 
 WINDOWS: tuple[Window, ...] = get_args(Window)
@@ -19,11 +20,25 @@ class Period(NamedTuple):
     start: datetime
 
 
-def cost(terms: AnyTerms, items: int) -> dict[Metric, int]:
-    """Price that many items: each is one grant, and an upload its largest size in bytes."""
-    if terms.kind == "upload":
-        return {"grants": items, "upload_bytes": items * terms.max_size}
-    return {"grants": items}
+def reserve(terms: AnyTerms, items: int) -> dict[Metric, int]:
+    """Price that many items before they are known: each a grant, and its largest size in bytes.
+
+    The URLs of a multipart upload's parts cost nothing, as the upload was paid for when it began.
+    """
+    match terms:
+        case Download():
+            return {"grants": items}
+        case Parts():
+            return {}
+    return {"grants": items, "upload_bytes": items * terms.max_size}
+
+
+def price(terms: AnyTerms, granted: Collection[Item]) -> dict[Metric, int]:
+    """Price items that were granted: those that say their exact size cost that."""
+    reserved = reserve(terms, len(granted))
+    if isinstance(terms, Put | Multipart):
+        reserved["upload_bytes"] = sum(item.size or 0 for item in granted)
+    return reserved
 
 
 def charges(cost: Mapping[Metric, int], at: datetime) -> dict[Period, int]:

@@ -1,15 +1,19 @@
 """From terms to grants: what holds the limits in a URL or form, and what the producer gets."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from valetkey.messages import Download, Upload
-from worker.core.decisions import Life
-from worker.core.disposition import attachment
+from valetkey.messages import Item
+from valetkey.terms import AnyTerms, Download, Multipart, Parts, Put, Upload
+from worker.core import storing
+from worker.core.decisions import Begun, Life
+from worker.core.disposition import disposition
 from worker.core.forms import FormSigner, SignedForm
 from worker.core.sigv4 import Credentials, Target
-from worker.core.urls import Signed, UrlSigner
+from worker.core.tenancy import Bucket
+from worker.core.urls import Signed, SignsUrls, UrlSigner
 
 NEUTRAL = "application/octet-stream"
 
@@ -21,73 +25,166 @@ class Signature(NamedTuple):
     digest: bytes
 
 
-Sign = Callable[[str, str, str | None], Signature]
-"""Sign one item: its grant id, its key, and the file name it brings or None."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the grants of a chunk lead, and who signs them for how long.
+
+    url_signer is UrlSigner, or what is called like it where boto3 signs in another way.
+    """
+
+    bucket: Bucket
+    target: Target
+    credentials: Credentials
+    life: Life
+    url_signer: Callable[..., SignsUrls] = UrlSigner
+
+    def urls(self, method: str, **common: Any) -> SignsUrls:
+        """Prepare to sign URLs of one method."""
+        return self.url_signer(
+            self.credentials,
+            self.target,
+            method=method,
+            issued_at=self.life.issued_at,
+            expires_in=self.life.expires_in,
+            **common,
+        )
 
 
-def signer(
-    terms: Download | Upload, bucket: str, target: Target, credentials: Credentials, life: Life
-) -> Sign:
-    """Prepare to sign the items of one chunk; bucket is the real one's name."""
-    if isinstance(terms, Upload):
-        return _uploads(terms, bucket, target, credentials, life)
-    return _downloads(terms, target, credentials, life)
+Sign = Callable[[str, Item, Begun], Signature]
+"""Sign one item under its grant id; the multipart upload it belongs to goes third."""
 
 
-def _downloads(terms: Download, target: Target, credentials: Credentials, life: Life) -> Sign:
-    urls = UrlSigner(
-        credentials,
-        target,
-        method="GET",
-        issued_at=life.issued_at,
-        expires_in=life.expires_in,
-        query={
-            "response-content-disposition": attachment(terms.filename),
-            "response-content-type": terms.content_type or NEUTRAL,
-        },
-    )
-    common = _common("GET", life)
+def signer(terms: AnyTerms, place: Place) -> Sign:
+    """Prepare to sign the items of one chunk."""
+    match terms:
+        case Download():
+            return _downloads(terms, place)
+        case Upload():
+            return _uploads(terms, place)
+        case Put():
+            return _puts(terms, place)
+        case Multipart():
+            return _multiparts(place)
+        case Parts():
+            return _parts(place)
 
-    def sign(grant_id: str, key: str, filename: str | None) -> Signature:
-        query = {"x-grant-id": grant_id}
-        if filename is not None:
-            query = {"response-content-disposition": attachment(filename), **query}
-        signed = urls.sign(key, query)
-        return Signature({"id": grant_id, "key": key, "url": signed.url, **common}, _digest(signed))
+
+def _downloads(terms: Download, place: Place) -> Sign:
+    query = {
+        "response-content-disposition": disposition(terms.filename, inline=terms.inline),
+        "response-content-type": terms.content_type or NEUTRAL,
+        "response-cache-control": terms.cache_control,
+        "response-content-language": terms.content_language,
+        "response-content-encoding": terms.content_encoding,
+        "response-expires": terms.expires,
+    }
+    headers = _owner(place) if terms.check_owner else {}
+    given = {name: value for name, value in query.items() if value is not None}
+    urls = place.urls(terms.method, query=given, headers=headers)
+    common = _common(terms.method, place.life, headers)
+
+    def sign(grant_id: str, item: Item, _: Begun) -> Signature:
+        own = {"x-grant-id": grant_id}
+        if item.version_id is not None:
+            own = {"versionId": item.version_id, **own}
+        if item.filename is not None:
+            named = disposition(item.filename, inline=terms.inline)
+            own = {"response-content-disposition": named, **own}
+        signed = urls.sign(item.key, own)
+        grant = {"id": grant_id, "key": item.key, "url": signed.url, **common}
+        return Signature(grant, _digest(signed))
 
     return sign
 
 
-def _uploads(
-    terms: Upload, bucket: str, target: Target, credentials: Credentials, life: Life
-) -> Sign:
-    metadata = {f"x-amz-meta-{name}": value for name, value in terms.metadata.items()}
-    acl = {} if terms.acl is None else {"acl": terms.acl}
+def _uploads(terms: Upload, place: Place) -> Sign:
     forms = FormSigner(
-        credentials,
-        target,
-        bucket=bucket,
-        issued_at=life.issued_at,
-        expires_in=life.expires_in,
-        fields={"Content-Type": terms.content_type, **acl, **metadata},
-        conditions=[["content-length-range", terms.min_size, terms.max_size]],
+        place.credentials,
+        place.target,
+        bucket=place.bucket.bucket,
+        issued_at=place.life.issued_at,
+        expires_in=place.life.expires_in,
+        fields=storing.fields(terms),
+        conditions=storing.conditions(terms),
     )
-    common = _common("POST", life)
+    common = _common("POST", place.life)
 
-    def sign(grant_id: str, key: str, _filename: str | None) -> Signature:
-        form = forms.sign(key, {"x-amz-meta-grant-id": grant_id})
-        grant = {"id": grant_id, "key": key, "url": form.url, "fields": form.fields, **common}
-        return Signature(grant, _digest(form))
+    def sign(grant_id: str, item: Item, _: Begun) -> Signature:
+        own = {**storing.checksum_fields(item.checksum), storing.GRANT_ID: grant_id}
+        form = forms.sign(item.key, own)
+        grant = {"id": grant_id, "key": item.key, "url": form.url, "fields": form.fields}
+        return Signature(grant | common, _digest(form))
 
     return sign
 
 
-def _common(method: str, life: Life) -> dict[str, str]:
-    return {
+def _puts(terms: Put, place: Place) -> Sign:
+    headers = storing.headers(terms)
+    if not terms.overwrite:
+        headers["if-none-match"] = "*"
+    if terms.check_owner:
+        headers |= _owner(place)
+    urls = place.urls("PUT", headers=headers)
+    common = _common("PUT", place.life)
+
+    def sign(grant_id: str, item: Item, _: Begun) -> Signature:
+        own = {"content-length": str(item.size), **storing.checksum_header(item.checksum)}
+        own[storing.GRANT_ID] = grant_id
+        signed = urls.sign(item.key, {"x-grant-id": grant_id}, own)
+        grant = {"id": grant_id, "key": item.key, "url": signed.url, "headers": headers | own}
+        return Signature(grant | common, _digest(signed))
+
+    return sign
+
+
+def _multiparts(place: Place) -> Sign:
+    completing, aborting = place.urls("POST"), place.urls("DELETE")
+    common = _common("POST", place.life)
+
+    def sign(grant_id: str, item: Item, begun: Begun) -> Signature:
+        upload_id, plan = begun
+        query = {"uploadId": upload_id, "x-grant-id": grant_id}
+        complete = completing.sign(item.key, query)
+        multipart = {
+            "upload_id": upload_id,
+            "part_size": plan.part_size,
+            "part_count": plan.part_count,
+            "abort_url": aborting.sign(item.key, query).url,
+        }
+        grant = {"id": grant_id, "key": item.key, "url": complete.url, "multipart": multipart}
+        return Signature(grant | common, _digest(complete))
+
+    return sign
+
+
+def _parts(place: Place) -> Sign:
+    urls = place.urls("PUT")
+    common = _common("PUT", place.life)
+
+    def sign(grant_id: str, item: Item, begun: Begun) -> Signature:
+        upload_id, plan = begun
+        part = item.part or 1
+        query = {"partNumber": str(part), "uploadId": upload_id, "x-grant-id": grant_id}
+        headers = {"content-length": str(plan.length(part))}
+        headers |= storing.checksum_header(item.checksum)
+        signed = urls.sign(item.key, query, headers)
+        grant = {"id": grant_id, "key": item.key, "part": part, "url": signed.url}
+        return Signature(grant | {"headers": headers} | common, _digest(signed))
+
+    return sign
+
+
+def _owner(place: Place) -> dict[str, str]:
+    return {"x-amz-expected-bucket-owner": place.bucket.owner or ""}
+
+
+def _common(method: str, life: Life, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    said = {
         "method": method,
         "expires_at": life.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "limited_by": life.limited_by,
     }
+    return said | ({"headers": headers} if headers else {})
 
 
 def _digest(signed: Signed | SignedForm) -> bytes:

@@ -24,12 +24,16 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a bucket's keys live; prefix is the encoded path before a key: "/" or "/bucket/"."""
+    """Where a bucket's keys live; prefix is the encoded path before a key: "/" or "/bucket/".
+
+    service is what signatures name: "s3", but for S3 on Outposts and its other relatives.
+    """
 
     scheme: str
     host: str
     prefix: str
     region: str
+    service: str = "s3"
 
 
 class Mac:
@@ -53,18 +57,18 @@ class Mac:
 
 
 class Scope:
-    """What credentials sign at one second in one region, be it URLs or forms.
+    """What credentials sign at one second for one target, be it URLs or forms.
 
     issued_at is aware; fractions of its second are dropped.
     """
 
-    def __init__(self, credentials: Credentials, region: str, issued_at: datetime) -> None:
+    def __init__(self, credentials: Credentials, target: Target, issued_at: datetime) -> None:
         self.timestamp = issued_at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         date = self.timestamp[:8]
-        path = f"{date}/{region}/s3/aws4_request"
+        path = f"{date}/{target.region}/{target.service}/aws4_request"
         self.credential = f"{credentials.access_key}/{path}"
         self._preamble = f"{ALGORITHM}\n{self.timestamp}\n{path}\n"
-        self._key = _signing_key(credentials.secret_key, date, region)
+        self._key = _signing_key(credentials.secret_key, date, target.region, target.service)
 
     def of_requests(self) -> Mac:
         """Signs the hash of a canonical request."""
@@ -76,8 +80,8 @@ class Scope:
 
 
 @lru_cache(maxsize=64)
-def _signing_key(secret_key: str, date: str, region: str) -> bytes:
+def _signing_key(secret_key: str, date: str, region: str, service: str) -> bytes:
     key = f"AWS4{secret_key}".encode()
-    for part in (date, region, "s3", "aws4_request"):
+    for part in (date, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     return key

@@ -5,14 +5,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from valetkey.refusals import Metric, Window
+from valetkey.terms import LONGEST_LIFE
 
 Addressing = Literal["virtual", "path"]
-Kind = Literal["download", "upload"]
+Provider = Literal["aws", "r2", "other"]
+Kind = Literal["download", "upload", "put", "multipart"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket profile: producers name it, and never the real bucket behind it."""
+    """A bucket profile: producers name it, and never the real bucket behind it.
+
+    endpoint is signed for, as clients reach it; internal_endpoint is where the worker itself calls.
+    post says whether storage takes forms; owner is the AWS account whose bucket it must be.
+    max_expires_in is the provider's longest life and role_seconds a role's session, in seconds.
+    """
 
     name: str
     bucket: str
@@ -20,11 +27,27 @@ class Bucket:
     addressing: Addressing = "virtual"
     endpoint: str | None = None
     profile: str | None = None
+    internal_endpoint: str | None = None
+    provider: Provider = "aws"
+    post: bool = True
+    fips: bool = False
+    dualstack: bool = False
+    accelerate: bool = False
+    owner: str | None = None
+    max_expires_in: int = LONGEST_LIFE
+    role_arn: str | None = None
+    external_id: str | None = field(default=None, repr=False)
+    role_seconds: int = 3_600
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one tenant may ask for in one bucket profile. Lives in seconds, sizes in bytes."""
+    """What one tenant may ask for in one bucket profile. Lives in seconds, sizes in bytes.
+
+    overrides are response headers that a download may set, inline the content types it may show;
+    redirects are URLs that an upload's success_redirect may begin with; with free_names a form's
+    key may end in ${filename}; without overwrite no put replaces an object.
+    """
 
     bucket: str
     prefixes: tuple[str, ...]
@@ -33,6 +56,13 @@ class Policy:
     max_size: int = 0
     content_types: tuple[str, ...] = ("application/octet-stream",)
     acls: tuple[str, ...] = ()
+    inline: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    storage_classes: tuple[str, ...] = ()
+    kms_keys: tuple[str, ...] = ()
+    redirects: tuple[str, ...] = ()
+    free_names: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)

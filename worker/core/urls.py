@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from worker.core.sigv4 import ALGORITHM, Credentials, Scope, Target
@@ -31,6 +31,15 @@ class Signed:
 
     url: str = field(repr=False)
     signature: str = field(repr=False)
+
+
+class SignsUrls(Protocol):
+    """What signs the URLs of one batch, item by item."""
+
+    def sign(
+        self, key: str, query: Mapping[str, str] = NOTHING, headers: Mapping[str, str] = NOTHING
+    ) -> Signed:
+        """Sign one item, whose own parameters and headers replace the batch's of the same name."""
 
 
 class _Layout(NamedTuple):
@@ -60,7 +69,7 @@ class UrlSigner:
         query: Mapping[str, str] = NOTHING,
         headers: Mapping[str, str] = NOTHING,
     ) -> None:
-        scope = Scope(credentials, target.region, issued_at)
+        scope = Scope(credentials, target, issued_at)
         self._sign = scope.of_requests().hexdigest
         self._target = target
         self._method = method

@@ -47,6 +47,17 @@ def upgrade() -> None:
         sa.Column("addressing", sa.String(length=7), nullable=False),
         sa.Column("endpoint", sa.String(length=2048), nullable=True),
         sa.Column("profile", sa.String(length=255), nullable=True),
+        sa.Column("internal_endpoint", sa.String(length=2048), nullable=True),
+        sa.Column("provider", sa.String(length=8), nullable=False),
+        sa.Column("post", sa.Boolean(), nullable=False),
+        sa.Column("fips", sa.Boolean(), nullable=False),
+        sa.Column("dualstack", sa.Boolean(), nullable=False),
+        sa.Column("accelerate", sa.Boolean(), nullable=False),
+        sa.Column("owner", sa.String(length=12), nullable=True),
+        sa.Column("max_expires_in", sa.Integer(), nullable=False),
+        sa.Column("role_arn", sa.String(length=2048), nullable=True),
+        sa.Column("external_id", sa.String(length=1224), nullable=True),
+        sa.Column("role_seconds", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_buckets")),
     )
     op.create_table(
@@ -131,6 +142,22 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "multiparts",
+        sa.Column("batch", NUMBER, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("bucket", sa.String(length=63), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("upload_id", sa.Text(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("part_size", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_multiparts_batch")),
+        sa.PrimaryKeyConstraint("batch", "number", name=op.f("pk_multiparts")),
+    )
+    op.create_index(op.f("ix_multiparts_state_expires_at"), "multiparts", ["state", "expires_at"])
+    op.create_table(
         "policies",
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("bucket", sa.String(length=63), nullable=False),
@@ -140,6 +167,13 @@ def upgrade() -> None:
         sa.Column("max_size", sa.BigInteger(), nullable=False),
         sa.Column("content_types", sa.JSON(), nullable=False),
         sa.Column("acls", sa.JSON(), nullable=False),
+        sa.Column("inline", sa.JSON(), nullable=False),
+        sa.Column("overrides", sa.JSON(), nullable=False),
+        sa.Column("storage_classes", sa.JSON(), nullable=False),
+        sa.Column("kms_keys", sa.JSON(), nullable=False),
+        sa.Column("redirects", sa.JSON(), nullable=False),
+        sa.Column("free_names", sa.Boolean(), nullable=False),
+        sa.Column("overwrite", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["bucket"], ["buckets.name"], name=op.f("fk_policies_bucket")),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_policies_tenant")),
         sa.PrimaryKeyConstraint("tenant", "bucket", name=op.f("pk_policies")),
@@ -172,6 +206,8 @@ def downgrade() -> None:
     op.drop_table("reissues")
     op.drop_table("quotas")
     op.drop_table("policies")
+    op.drop_index(op.f("ix_multiparts_state_expires_at"))
+    op.drop_table("multiparts")
     op.drop_table("grants")
     op.drop_table("endpoints")
     op.drop_index(op.f("ix_deliveries_state_next_attempt_at"), "deliveries")

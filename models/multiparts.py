@@ -1,0 +1,28 @@
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base
+from models.tenants import NAME
+
+
+class Multipart(Base):
+    """A multipart upload that was begun for one grant, until it is known to have ended.
+
+    size and part_size are in bytes. What is still open when the grant has ended is aborted.
+    """
+
+    __tablename__ = "multiparts"
+    __table_args__ = (Index(None, "state", "expires_at"),)
+
+    batch: Mapped[int] = mapped_column(ForeignKey("batches.number"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenant: Mapped[str] = mapped_column(NAME)
+    bucket: Mapped[str] = mapped_column(NAME)
+    key: Mapped[str] = mapped_column(Text)
+    upload_id: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    part_size: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(16))

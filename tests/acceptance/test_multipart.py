@@ -1,0 +1,190 @@
+"""Files reach real storage by PUTs and in parts, by all that the producer's library offers."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import boto3
+import pytest
+
+from tests.acceptance.conftest import ROOT, Service
+from valetkey import Code, Grant, NotStored, storage
+from valetkey.snippets import curl
+from valetkey.uploading import Uploading
+
+MEBIBYTE = 1024**2
+CONTENT = random.Random(5).randbytes(12 * MEBIBYTE)
+BUCKET = "valetkey-demo"
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "it's a film.mp4"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def s3(service: Service) -> Any:
+    running = service.up.running
+    return boto3.client(
+        "s3",
+        endpoint_url=running.s3_endpoint,
+        region_name=running.s3_region,
+        aws_access_key_id=running.s3_access_key,
+        aws_secret_access_key=running.s3_secret_key,
+    )
+
+
+def put(url: str, headers: dict[str, str], body: bytes) -> int:
+    sent = headers | {"content-length": str(len(body))}
+    request = Request(url, body, sent, method="PUT")  # noqa: S310 - the service's URL
+    try:
+        with urlopen(request) as answer:  # noqa: S310 - as above
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return int(error.code)
+
+
+def valetkey(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
+    running = service.up.running
+    environ = dict(os.environ) | {
+        "VALETKEY_BROKER_URL": running.broker_url,
+        "VALETKEY_RESULT_URL": running.result_url,
+        "VALETKEY_TENANT": "acme",
+    }
+    command = [sys.executable, "-c", "from valetkey.cli import main; main()", *words]
+    return subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def sh(line: str, folder: Path) -> int:
+    command = ["sh", "-c", line]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
+
+
+def test_a_file_of_three_parts_is_uploaded_whole(service: Service, s3: Any, film: Path) -> None:
+    words = ("acme/film.mp4", "--file", str(film), "--part-size", "5MiB", "--meta", "a=b")
+    done = valetkey(service, "multipart", "demo", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    stored = s3.get_object(Bucket=BUCKET, Key="acme/film.mp4")
+    assert stored["Body"].read() == CONTENT
+    assert stored["Metadata"] == {"a": "b", "grant-id": done.stdout.strip()}
+    assert stored["ETag"].endswith('-3"')
+
+
+def test_each_part_is_for_its_own_bytes_alone(service: Service) -> None:
+    with service.client() as client:
+        upload = client.multipart("demo", "acme/lengths", size=len(CONTENT), part_size=5 * MEBIBYTE)
+        grants = [grant for grant in upload.parts(expires_in=60) if isinstance(grant, Grant)]
+        lengths = [int(grant.headers["content-length"]) for grant in grants]
+        assert lengths == [5 * MEBIBYTE, 5 * MEBIBYTE, 2 * MEBIBYTE]
+        assert put(grants[2].url, {}, CONTENT[: 2 * MEBIBYTE + 1]) == 403
+        begun = upload.result().multipart
+        assert begun is not None
+        storage.abort(begun.abort_url)
+
+
+def test_an_upload_that_was_aborted_takes_no_more_and_leaves_nothing(
+    service: Service, s3: Any, film: Path
+) -> None:
+    with service.client() as client:
+        upload = client.multipart("demo", "acme/aborted", size=len(CONTENT))
+        begun = upload.result().multipart
+        assert begun is not None
+        storage.abort(begun.abort_url)
+        with pytest.raises(NotStored):
+            Uploading(upload, film, sleep=lambda _: None).run()
+    listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="acme/aborted")
+    assert listed["KeyCount"] == 0
+    open_ones = s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+    assert begun.upload_id not in {one["UploadId"] for one in open_ones}
+
+
+def test_parts_of_an_upload_that_was_not_begun_are_refused(service: Service) -> None:
+    with service.client() as client:
+        grant = client.multipart("demo", "acme/mine", size=5).result()
+        forged = grant.model_copy(update={"id": f"{grant.id[:-1]}7"})
+        batch = client.parts("demo", forged)
+        list(batch)
+        assert batch.refusal is not None
+        assert batch.refusal.code is Code.UPLOAD_UNKNOWN
+        assert grant.multipart is not None
+        storage.abort(grant.multipart.abort_url)
+
+
+def test_a_put_stores_exactly_what_was_granted_and_once(service: Service, s3: Any) -> None:
+    with service.client() as client:
+        grant = client.put("demo", "acme/put ü.txt", size=5, content_type="text/plain").result()
+    assert put(grant.url, grant.headers, b"longer") == 403
+    assert put(grant.url, grant.headers, b"hello") == 200
+    assert put(grant.url, grant.headers, b"again") == 412
+    stored = s3.get_object(Bucket=BUCKET, Key="acme/put ü.txt")
+    assert (stored["Body"].read(), stored["ContentType"]) == (b"hello", "text/plain")
+    assert stored["Metadata"] == {"grant-id": grant.id}
+
+
+@needs_curl
+def test_a_put_by_curl_stores_the_file_with_its_checksum(
+    service: Service, s3: Any, film: Path
+) -> None:
+    words = ("put", "demo", "acme/by curl.mp4", "--file", str(film), "--sha256", "--tag", "a=b c")
+    done = valetkey(service, *words, "--curl")
+    assert sh(done.stdout, film.parent) == 0
+    stored = s3.get_object(Bucket=BUCKET, Key="acme/by curl.mp4")
+    assert stored["Body"].read() == CONTENT
+
+
+@needs_curl
+def test_a_put_by_curl_of_another_file_of_that_size_is_refused(
+    service: Service, s3: Any, film: Path
+) -> None:
+    done = valetkey(service, "put", "demo", "acme/other", "--file", str(film), "--sha256", "--curl")
+    film.write_bytes(CONTENT[:-1] + b"?")
+    assert sh(done.stdout, film.parent) != 0
+    assert s3.list_objects_v2(Bucket=BUCKET, Prefix="acme/other")["KeyCount"] == 0
+
+
+@needs_curl
+def test_a_head_by_curl_shows_an_object_and_fetches_none(service: Service, tmp_path: Path) -> None:
+    with service.client() as client:
+        stored = client.put("demo", "acme/head", size=5).result()
+        assert put(stored.url, stored.headers, b"hello") == 200
+        head = client.download("demo", "acme/head", method="HEAD").result()
+    command = ["sh", "-c", curl(head)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "content-length: 5" in done.stdout.lower()
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_curl
+def test_a_multipart_upload_is_made_by_curl_alone(
+    service: Service, s3: Any, tmp_path: Path
+) -> None:
+    content = CONTENT[: 5 * MEBIBYTE + 1]
+    with service.client() as client:
+        upload = client.multipart("demo", "acme/curl", size=len(content), part_size=5 * MEBIBYTE)
+        grants = [grant for grant in upload.parts() if isinstance(grant, Grant)]
+        whole = upload.result()
+    parts = ""
+    for number, grant in enumerate(grants, 1):
+        piece = content[(number - 1) * 5 * MEBIBYTE : number * 5 * MEBIBYTE]
+        (tmp_path / f"curl.part{number}").write_bytes(piece)
+        command = ["sh", "-c", curl(grant)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        lines = [line.partition(": ") for line in done.stdout.splitlines()]
+        (etag,) = [value for name, _, value in lines if name.lower() == "etag"]
+        parts += f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
+    body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>"
+    (tmp_path / "parts.xml").write_text(body)
+    assert sh(curl(whole), tmp_path) == 0
+    assert s3.get_object(Bucket=BUCKET, Key="acme/curl")["Body"].read() == content

@@ -1,0 +1,106 @@
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+from sqlalchemy import Engine
+
+from tests import issuing
+from tests.contract.stores import (
+    BUCKET,
+    OTHER_BUCKET,
+    SERVERS,
+    Store,
+    declared,
+)
+from worker.adapters import clock, declarations
+from worker.adapters.database import connect, writing
+from worker.adapters.s3 import S3
+from worker.commands.migrate import migrate_to_head
+from worker.core.tenancy import Declared
+from worker.embedded.storage import Storage
+
+
+@pytest.fixture(scope="session")
+def storages(seaweed: Storage, ministack: Storage) -> dict[str, Storage]:
+    """The servers, with two buckets each."""
+    storages = dict(zip(SERVERS, (seaweed, ministack), strict=True))
+    for storage in storages.values():
+        client = storage.client()
+        for bucket in (BUCKET, OTHER_BUCKET):
+            # Nothing but the policy of a form may keep an ACL out.
+            client.create_bucket(Bucket=bucket, ObjectOwnership="ObjectWriter")
+            with suppress(ClientError):  # SeaweedFS has no such block
+                client.delete_public_access_block(Bucket=bucket)
+    return storages
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("contract")
+
+
+@pytest.fixture(scope="session")
+def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engine]:
+    """A database in which the servers' buckets are declared."""
+    url = f"sqlite:///{folder / 'valetkey.db'}"
+    migrate_to_head(url)
+    engine = connect(url)
+    with writing(engine) as connection:
+        declarations.store(connection, Declared(), declared(storages))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def stores(storages: dict[str, Storage], contract_engine: Engine) -> dict[str, Store]:
+    """One Issuer for all servers, which signs for each with its own key."""
+    issuer = issuing.issuer(contract_engine, S3(), clock.now)
+    return {
+        name: Store(name, storage, storage.client(), issuer) for name, storage in storages.items()
+    }
+
+
+def ending_keys(storage: Storage, end: datetime) -> str:
+    """Keys as a credential_process prints them."""
+    return json.dumps(
+        {
+            "Version": 1,
+            "AccessKeyId": storage.access_key,
+            "SecretAccessKey": storage.secret_key,
+            "Expiration": end.isoformat(),
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def _profiles(storages: dict[str, Storage], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS profiles with the keys of each server, and with those of one that end in 12 minutes."""
+    path, ending = folder / "credentials", folder / "ending.json"
+    ending.write_text(ending_keys(storages[SERVERS[0]], clock.now() + timedelta(minutes=12)))
+    path.write_text(
+        "".join(
+            f"[{name}]\naws_access_key_id = {storage.access_key}\n"
+            f"aws_secret_access_key = {storage.secret_key}\n"
+            for name, storage in storages.items()
+        )
+        + f"[short-lived]\ncredential_process = cat {ending}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+
+
+@pytest.fixture(params=SERVERS)
+def store(request: pytest.FixtureRequest, stores: dict[str, Store]) -> Iterator[Store]:
+    """Each server in turn: what is rightful works on both, what is not is refused by one."""
+    store = stores[request.param]
+    yield store
+    store.empty()
+
+
+@pytest.fixture
+def mint(stores: dict[str, Store]) -> Store:
+    """Where no server is asked: what is not signed needs none to refuse it."""
+    return stores[SERVERS[0]]

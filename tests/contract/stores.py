@@ -1,0 +1,172 @@
+"""Real S3 servers, and the grants that one Issuer gives for their buckets."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tests import requests
+from valetkey.messages import Grant, Item
+from valetkey.terms import AnyTerms
+from worker.adapters import clock
+from worker.core.decisions import NOT_BEGUN, Life
+from worker.core.signing import Place, signer
+from worker.core.sigv4 import Credentials, Target
+from worker.core.tenancy import Bucket, Declared, Policy, Tenant
+from worker.embedded.storage import Storage
+from worker.issue import Issuer
+
+SERVERS = ("seaweedfs", "ministack")
+TENANTS = ("acme", "acme2", "umbrella")
+OWNER = "000000000000"  # MiniStack's account
+BUCKET, OTHER_BUCKET = "contract", "contract-other"
+DOWNLOAD: Mapping[str, Any] = {"kind": "download"}
+UPLOAD: Mapping[str, Any] = {
+    "kind": "upload",
+    "min_size": 10,
+    "max_size": 100,
+    "content_type": "image/png",
+    "metadata": {"origin": "camera 7"},
+}
+PUT: Mapping[str, Any] = {
+    "kind": "put",
+    "max_size": 100,
+    "content_type": "image/png",
+    "metadata": {"origin": "camera 7"},
+    "overwrite": True,
+}
+MULTIPART: Mapping[str, Any] = {"kind": "multipart", "max_size": 6_000_000, "part_size": 5_242_880}
+_terms: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
+
+
+def declared(storages: Mapping[str, Storage]) -> Declared:
+    """A bucket profile for each server, another for forms that are none, and two tenants."""
+    buckets = {
+        name: Bucket(
+            name, BUCKET, storage.region, "path", storage.endpoint, profile=name, owner=OWNER
+        )
+        for name, storage in storages.items()
+    }
+    first = buckets[SERVERS[0]]
+    buckets["formless"] = replace(first, name="formless", post=False)
+    buckets["short-lived"] = replace(first, name="short-lived", profile="short-lived")
+    tenants = {name: Tenant(name, "queue", policies=_policies(name, buckets)) for name in TENANTS}
+    return Declared(buckets, tenants)
+
+
+def _policies(tenant: str, buckets: Mapping[str, Bucket]) -> dict[str, Policy]:
+    own = replace(requests.POLICY, prefixes=(f"{tenant}/",), max_size=6_000_000, overwrite=True)
+    return {name: replace(own, bucket=name) for name in buckets}
+
+
+def fresh() -> str:
+    """A key that nothing else uses."""
+    return f"acme/{uuid.uuid4().hex}.png"
+
+
+@dataclass(frozen=True)
+class Store:
+    """One server: its two buckets, and what is granted for the first."""
+
+    name: str
+    storage: Storage
+    client: Any
+    issuer: Issuer = field(repr=False)
+
+    def ask(self, *items: Mapping[str, Any], tenant: str = "acme", **terms: Any) -> dict[str, Any]:
+        """The Issuer's answer to a request for these items on these terms."""
+        grant = {"kind": "download", "bucket": self.name, "expires_in": 300, **terms}
+        keys = [item["key"] for item in items]
+        message = requests.message(keys, tenant=tenant, grant=grant)
+        return self.issuer.issue(message | {"items": list(items)})
+
+    def grants(self, *items: Mapping[str, Any], **terms: Any) -> list[Grant]:
+        answer = self.ask(*items, **terms)
+        assert answer["status"] == "issued", answer["refusal"]
+        return [Grant.model_validate(item) for item in answer["items"]]
+
+    def download(self, key: str, **terms: Any) -> Grant:
+        (grant,) = self.grants({"key": key}, **{**DOWNLOAD, **terms})
+        return grant
+
+    def upload(self, key: str, **terms: Any) -> Grant:
+        (grant,) = self.grants({"key": key}, **{**UPLOAD, **terms})
+        return grant
+
+    def put(
+        self, key: str, size: int, checksum: Mapping[str, str] | None = None, **terms: Any
+    ) -> Grant:
+        item = {"key": key, "size": size} | ({"checksum": checksum} if checksum else {})
+        (grant,) = self.grants(item, **{**PUT, **terms})
+        return grant
+
+    def multipart(self, key: str, size: int, **terms: Any) -> Grant:
+        (grant,) = self.grants({"key": key, "size": size}, **{**MULTIPART, **terms})
+        return grant
+
+    def parts(self, of: Grant, *parts: int) -> list[Grant]:
+        items = [{"key": of.key, "part": part} for part in parts]
+        return self.grants(*items, kind="parts", of=of.id)
+
+    def refused(self, key: str = "acme/a.png", **terms: Any) -> str | None:
+        """The code by which a request for one key is refused, as a batch or as its item."""
+        size = {"size": 20} if terms.get("kind") in {"put", "multipart"} else {}
+        answer = self.ask({"key": key, **size}, **terms)
+        found: dict[str, str] = answer.get("refusal") or answer["items"][0]
+        return found.get("code")
+
+    def sign(
+        self,
+        terms: Mapping[str, Any],
+        item: Mapping[str, Any],
+        *,
+        issued: timedelta = timedelta(),
+        expires_in: int = 300,
+        bucket: str = BUCKET,
+        region: str | None = None,
+        **credentials: Any,
+    ) -> Grant:
+        """What no Issuer gives: signed at another time, for longer, elsewhere, or by others."""
+        own = Credentials(self.storage.access_key, self.storage.secret_key)
+        region = region or self.storage.region
+        place = Place(
+            Bucket(self.name, bucket, region),
+            Target("http", self.storage.endpoint.removeprefix("http://"), f"/{BUCKET}/", region),
+            replace(own, **credentials),
+            Life(clock.now() + issued, expires_in, "request"),
+        )
+        read = _terms.validate_python({"bucket": self.name, "expires_in": 300, **terms})
+        signed = signer(read, place)(
+            f"{requests.batch_id()}.0", Item.model_validate(item), NOT_BEGUN
+        )
+        return Grant.model_validate(signed.grant)
+
+    def store(self, key: str, body: bytes, **more: Any) -> None:
+        """Put an object there, by no grant."""
+        self.client.put_object(**{"Bucket": BUCKET, "Key": key, "Body": body, **more})
+
+    def stored(self, key: str) -> dict[str, Any]:
+        """An object as the server has it, its content under Body."""
+        found = self.client.get_object(Bucket=BUCKET, Key=key)
+        return {**found, "Body": found["Body"].read()}
+
+    def objects(self) -> set[tuple[str, str, str]]:
+        """Everything in both buckets: bucket, key and a digest of the content."""
+        return {
+            (bucket, found["Key"], found["ETag"])
+            for bucket in (BUCKET, OTHER_BUCKET)
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+            for found in page.get("Contents", ())
+        }
+
+    def holds(self, key: str) -> bool:
+        """Whether something is stored under a key."""
+        return any(place[:2] == (BUCKET, key) for place in self.objects())
+
+    def empty(self) -> None:
+        """Remove everything from both buckets."""
+        for bucket, key, _ in self.objects():
+            self.client.delete_object(Bucket=bucket, Key=key)

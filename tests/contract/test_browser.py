@@ -1,0 +1,97 @@
+"""What people use: the page that `--html` writes, and the line that `--curl` writes."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.contract import chromium
+from tests.contract.chromium import Tab
+from tests.contract.stores import Store, fresh
+from tests.waiting import wait_until
+from valetkey import snippets
+
+FILE = b"\x89PNG a picture\r\n\0"
+
+
+def missing(what: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    folder = tmp_path_factory.mktemp("chromium")
+    browser = chromium.found(folder)
+    if browser is None:
+        missing("there is no chromium here, and `make browser` has not installed one")
+    with chromium.tab(browser, folder) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="session")
+def curl() -> str:
+    return shutil.which("curl") or missing("there is no curl here")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / 'ein "Bild"; Nr. 1,5 größer.png'
+    path.write_bytes(FILE)
+    return path
+
+
+def odd(key: str) -> str:
+    return f"{key} \"ü\" & 'Ω' <b>=1%41${{x}}.png"
+
+
+def submit(tab: Tab, page: str, file: Path) -> None:
+    path = file.with_name("page.html")
+    path.write_text(page, encoding="utf-8")
+    tab.open(path)
+    tab.choose(file)
+    tab.evaluate("document.querySelector('button').click()")
+
+
+def test_a_browser_uploads_by_the_page(store: Store, tab: Tab, picture: Path) -> None:
+    grant = store.upload(odd(fresh()))
+    submit(tab, snippets.page(grant), picture)
+    wait_until(lambda: store.holds(grant.key), what="the object is stored")
+    stored = store.stored(grant.key)
+    assert stored["Body"] == FILE
+    assert stored["ContentType"] == "image/png"
+    assert stored["Metadata"] == {"origin": "camera 7", "grant-id": grant.id}
+
+
+def test_a_browser_is_told_that_a_file_is_too_large(store: Store, tab: Tab, picture: Path) -> None:
+    picture.write_bytes(bytes(101))
+    grant = store.upload(fresh())
+    submit(tab, snippets.page(grant), picture)
+    wait_until(
+        lambda: "EntityTooLarge" in tab.evaluate("document.documentElement.textContent"),
+        what="the browser shows why",
+    )
+    assert not store.holds(grant.key)
+
+
+def test_curl_uploads_by_the_line(store: Store, curl: str, picture: Path) -> None:
+    grant = store.upload(odd(fresh()))
+    command = snippets.curl(grant, str(picture)).replace("curl", curl, 1)
+    subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True)
+    assert store.stored(grant.key)["Body"] == FILE
+    assert store.stored(grant.key)["ContentType"] == "image/png"
+
+
+def test_curl_says_that_a_file_is_too_large(store: Store, curl: str, picture: Path) -> None:
+    picture.write_bytes(bytes(101))
+    grant = store.upload(fresh())
+    command = snippets.curl(grant, str(picture)).replace("curl", curl, 1)
+    said = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True)
+    assert said.returncode == 22
+    assert b"EntityTooLarge" in said.stdout
+    assert not store.holds(grant.key)

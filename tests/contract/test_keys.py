@@ -1,0 +1,64 @@
+import sys
+import unicodedata
+
+import pytest
+
+from tests.contract.sending import get, post, send
+from tests.contract.stores import UPLOAD, Store
+
+# Those of Unicode's categories that a key may hold: not controls, formats, separators, surrogates.
+CATEGORIES = (
+    *("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe"),
+    *("Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Co", "Cn"),
+)
+BY_CATEGORY: dict[str, list[str]] = {name: [] for name in CATEGORIES}
+for character in map(chr, range(sys.maxunicode + 1)):
+    BY_CATEGORY.get(unicodedata.category(character), []).append(character)
+
+
+def spread(category: str) -> list[str]:
+    """Ten keys or fewer, from the first to the last character of a category."""
+    characters = [each for each in BY_CATEGORY[category] if each not in "/\\"]
+    chosen = {characters[place * (len(characters) - 1) // 9] for place in range(10)}
+    return [f"acme/{category}/a{each}b" for each in sorted(chosen)]
+
+
+ODD = (
+    "acme/odd/a b",
+    "acme/odd/a+b",
+    "acme/odd/a%20b",
+    "acme/odd/a%2520b",
+    "acme/odd/a%b",
+    "acme/odd/a&b=c;d?e#f",
+    "acme/odd/\"quoted\" 'twice' `thrice`",
+    "acme/odd/<tag attr='1'>&amp;",
+    "acme/odd/{a}[b]|c^d~e$f@g!h*i(j),k:l",
+    "acme/odd/${name}",
+    "acme/odd/\u00e9 composed",
+    "acme/odd/e\u0301 decomposed",
+    "acme/odd/\u1112\u1161\u11ab decomposed Hangul",
+    "acme/odd/...",
+    "acme/odd/.hidden",
+    "acme/odd/trailing ",
+    "acme/odd/" + "/".join(["x" * 60] * 16),
+    "acme/odd/" + "ü" * 100,
+)
+
+
+def come_through(store: Store, keys: list[str]) -> None:
+    """Store under each key by a form, and fetch each by a link: what comes back is the key."""
+    items = [{"key": key} for key in keys]
+    for grant in store.grants(*items, **{**UPLOAD, "max_size": 2_000}):
+        assert send(post(grant, grant.key.encode())).accepted, ascii(grant.key)
+    for grant in store.grants(*items):
+        answer = send(get(grant.url))
+        assert (answer.status, answer.body) == (200, grant.key.encode()), ascii(grant.key)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_key_of_any_category_of_characters_comes_through(store: Store, category: str) -> None:
+    come_through(store, spread(category))
+
+
+def test_an_odd_key_comes_through(store: Store) -> None:
+    come_through(store, list(ODD))

@@ -1,0 +1,227 @@
+"""A multipart upload from its grant to its end, on a real storage."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine, select
+
+from models import Multipart, Usage
+from tests import issuing
+from tests.integration.conftest import Declare
+from tests.requests import Clock, batch_id, declared, message
+from worker.adapters.database import reading
+from worker.adapters.s3 import S3
+from worker.core.tenancy import Bucket, Declared, Quota
+from worker.embedded.s3 import create_buckets
+from worker.embedded.storage import Storage
+from worker.issue import Issuer
+from worker.upkeep import Upkeep
+
+PART = 5 * 1024**2
+SIZE = 2 * PART + 7
+CONTENT = bytes(range(256)) * (SIZE // 256) + bytes(SIZE % 256)
+
+
+@pytest.fixture(scope="module")
+def storage(seaweed: Storage) -> Iterator[Storage]:
+    create_buckets(seaweed.client(), {"multipart"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
+        yield seaweed
+
+
+@pytest.fixture(scope="module")
+def s3(storage: Storage) -> S3:
+    return S3(storage.endpoint)
+
+
+@pytest.fixture
+def real_clock(clock: Clock) -> Clock:
+    """Storage looks at its own clock: ours must begin there."""
+    clock.time = datetime.now(UTC)
+    return clock
+
+
+@pytest.fixture
+def storing(engine: Engine, s3: S3, real_clock: Clock, declare: Declare) -> Issuer:
+    declare(somewhere())
+    return issuing.issuer(engine, s3, real_clock)
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False) as client:
+        yield client
+
+
+def somewhere(*quotas: Quota) -> Declared:
+    known = declared(*quotas, max_batch=100)
+    policy = replace(known.tenants["acme"].policies["demo"], max_size=2 * SIZE)
+    tenant = replace(known.tenants["acme"], policies={"demo": policy})
+    other = replace(tenant, name="globex")
+    return Declared(
+        {"demo": Bucket("demo", "multipart", "us-east-1", "path")},
+        {"acme": tenant, "globex": other},
+    )
+
+
+def beginning(key: str = "acme/film.mp4", **changes: Any) -> dict[str, Any]:
+    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 600, "max_size": 2 * SIZE}
+    request = message([key], grant=terms | {"part_size": PART} | changes)
+    return request | {"items": [{"key": key, "size": SIZE}]}
+
+
+def parts(grant: dict[str, Any], *numbers: int, **changes: Any) -> dict[str, Any]:
+    terms = {"kind": "parts", "bucket": "demo", "expires_in": 600, "of": grant["id"]}
+    request = message([grant["key"]] * len(numbers), grant=terms)
+    items = [{"key": grant["key"], "part": number} for number in numbers]
+    return request | {"items": items} | changes
+
+
+def uploads(engine: Engine) -> list[Any]:
+    with reading(engine) as connection:
+        return list(connection.execute(select(Multipart)))
+
+
+def charged(engine: Engine) -> int:
+    with reading(engine) as connection:
+        query = select(Usage.used).where(Usage.metric == "upload_bytes", Usage.window == "day")
+        return connection.execute(query).scalar() or 0
+
+
+def unfinished(storage: Storage) -> list[str]:
+    listing = storage.client().list_multipart_uploads(Bucket="multipart")
+    return [upload["UploadId"] for upload in listing.get("Uploads", [])]
+
+
+def put(http: httpx.Client, part: dict[str, Any]) -> str:
+    first = (part["part"] - 1) * PART
+    body = CONTENT[first : first + int(part["headers"]["content-length"])]
+    answer = http.put(part["url"], content=body)
+    assert answer.is_success, answer.text
+    return answer.headers["etag"]
+
+
+def completion(tags: list[str]) -> bytes:
+    root = ET.Element("CompleteMultipartUpload")
+    for number, tag in enumerate(tags, 1):
+        part = ET.SubElement(root, "Part")
+        ET.SubElement(part, "PartNumber").text = str(number)
+        ET.SubElement(part, "ETag").text = tag
+    return ET.tostring(root)
+
+
+def test_a_file_uploaded_in_parts_is_stored_whole_under_its_grant(
+    storing: Issuer, storage: Storage, http: httpx.Client
+) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    assert grant["multipart"]["part_count"] == 3
+    urls = storing.issue(parts(grant, 1, 2))["items"] + storing.issue(parts(grant, 3))["items"]
+    answer = http.post(grant["url"], content=completion([put(http, url) for url in urls]))
+    assert answer.is_success, answer.text
+    stored = storage.client().get_object(Bucket="multipart", Key="acme/film.mp4")
+    assert stored["Body"].read() == CONTENT
+    assert stored["Metadata"]["grant-id"] == grant["id"]
+
+
+def test_a_part_of_another_length_is_refused_by_storage(
+    storing: Issuer, http: httpx.Client
+) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    part = storing.issue(parts(grant, 3))["items"][0]
+    assert not http.put(part["url"], content=bytes(8)).is_success
+
+
+def test_an_upload_is_charged_its_size_and_its_parts_nothing(
+    engine: Engine, storing: Issuer
+) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    storing.issue(parts(grant, 1, 2, 3))
+    assert charged(engine) == SIZE
+
+
+def test_a_request_delivered_again_begins_no_second_upload(
+    engine: Engine, storing: Issuer, storage: Storage
+) -> None:
+    before = len(unfinished(storage))
+    request = beginning()
+    first = storing.issue(request)
+    assert storing.issue(request) == first
+    assert len(uploads(engine)) == 1
+    assert len(unfinished(storage)) == before + 1
+
+
+def test_an_upload_refused_for_its_quota_is_not_left_at_storage(
+    storing: Issuer, declare: Declare, storage: Storage
+) -> None:
+    before = unfinished(storage)
+    declare(somewhere(Quota("upload_bytes", "day", SIZE - 1)))
+    assert storing.issue(beginning())["refusal"]["code"] == "quota_exceeded"
+    assert unfinished(storage) == before
+
+
+def test_parts_asked_for_again_are_answered_alike(storing: Issuer) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    request = parts(grant, 2)
+    assert storing.issue(request) == storing.issue(request)
+
+
+def test_another_tenant_gets_no_parts(storing: Issuer) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    stolen = storing.issue(parts(grant, 1, tenant="globex"))
+    assert stolen["refusal"]["code"] == "upload_unknown"
+
+
+@pytest.mark.parametrize("of", ["", "x", "x.0", f"{batch_id()}.0", f"{batch_id()}.99999999999"])
+def test_parts_of_no_upload_are_refused(storing: Issuer, of: str) -> None:
+    request = parts({"id": of or ".", "key": "acme/a"}, 1)
+    assert storing.issue(request)["refusal"]["code"] == "upload_unknown"
+
+
+def test_a_part_that_the_upload_has_not_is_refused(storing: Issuer) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    item = storing.issue(parts(grant, 4))["items"][0]
+    assert (item["code"], item["limit"]) == ("part_invalid", 3)
+
+
+def test_a_part_of_another_key_is_refused(storing: Issuer) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    item = storing.issue(parts(grant | {"key": "acme/other"}, 1))["items"][0]
+    assert (item["code"], item["field"]) == ("part_invalid", "items[0].key")
+
+
+def test_a_part_lives_no_longer_than_its_upload(storing: Issuer, real_clock: Clock) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    real_clock.forward(minutes=9)
+    part = storing.issue(parts(grant, 1))["items"][0]
+    assert part["expires_at"] <= grant["expires_at"]
+
+
+def test_an_upload_whose_grant_ended_is_aborted_by_the_sweep(
+    engine: Engine, storing: Issuer, s3: S3, storage: Storage, real_clock: Clock
+) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    upkeep = Upkeep(issuing.uploads(engine, s3), real_clock)
+    assert upkeep.sweep() == {"ended": 0, "postponed": 0}
+    real_clock.forward(minutes=10)
+    assert upkeep.sweep() == {"ended": 1, "postponed": 0}
+    assert grant["multipart"]["upload_id"] not in unfinished(storage)
+    assert upkeep.sweep() == {"ended": 0, "postponed": 0}
+    assert storing.issue(parts(grant, 1))["refusal"]["code"] == "upload_unknown"
+
+
+def test_an_upload_that_was_completed_is_only_closed_by_the_sweep(
+    engine: Engine, storing: Issuer, s3: S3, http: httpx.Client, real_clock: Clock
+) -> None:
+    grant = storing.issue(beginning())["items"][0]
+    tags = [put(http, part) for part in storing.issue(parts(grant, 1, 2, 3))["items"]]
+    http.post(grant["url"], content=completion(tags))
+    real_clock.forward(minutes=10)
+    assert Upkeep(issuing.uploads(engine, s3), real_clock).sweep()["ended"] == 1
+    assert {upload.state for upload in uploads(engine)} == {"closed"}

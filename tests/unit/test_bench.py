@@ -1,0 +1,99 @@
+import json
+from itertools import count
+
+import pytest
+from rich.console import Console
+
+from bench import signing
+from bench.comparing import compared, in_turns
+from bench.figures import FIGURES, Figure, Goal
+from bench.table import as_object, as_table, machine, row
+
+# Names that others read: README, issues, whoever watches the bench. They do not change.
+GOALS = {
+    "sign_get_vs_boto3": ("least", 40),
+    "sign_put_vs_boto3": ("least", 20),
+    "sign_post_vs_boto3": ("least", 10),
+    "sign_get_vs_obstore": ("least", 2),
+    "batch_10k_vs_boto3_loop_sqlite": ("least", 8),
+    "batch_10k_vs_boto3_loop_postgres": ("least", 8),
+    "first_result_ms": ("most", 40),
+    "first_result_ms_postgres": ("most", 40),
+    "single_latency_vs_noop": ("most", 1.7),
+    "single_rate_vs_noop": ("least", 0.7),
+    "worker_rss_mb": ("most", 150),
+    "producer_rss_mb": ("most", 200),
+    "stream_1m_producer_rss_mb": ("most", 200),
+    "stream_1m_worker_rss_mb": ("most", 150),
+}
+
+
+def test_the_goals_are_those_that_were_set() -> None:
+    goals = {name: figure.goal for name, figure in FIGURES.items() if figure.goal}
+
+    assert {name: (goal.bound, goal.value) for name, goal in goals.items()} == GOALS
+
+
+def test_both_sides_are_measured_in_turns() -> None:
+    clock = count()
+
+    assert in_turns(lambda: next(clock), lambda: next(clock), rounds=3) == [(0, 1), (2, 3), (4, 5)]
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios_and_not_that_of_the_medians() -> None:
+    slowed_once = [(1.0, 10.0), (4.0, 20.0), (2.0, 12.0)]
+
+    assert compared(slowed_once) == (2.0, 12.0, 6.0)
+    assert compared([(1.0, 10.0), (2.0, 30.0), (3.0, 12.0)]).ratio == 10.0
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "met"),
+    [
+        (Goal("least", 8), 8.0, True),
+        (Goal("least", 8), 7.9, False),
+        (Goal("most", 40), 40.0, True),
+        (Goal("most", 40), 40.1, False),
+    ],
+)
+def test_a_goal_is_met_at_its_bound_and_missed_beyond(
+    goal: Goal, value: float, *, met: bool
+) -> None:
+    assert goal.met_by(value) is met
+
+
+def test_signing_measures_every_figure_of_its_own_and_no_other() -> None:
+    measured = signing.measure(signing.KEYS[:2], rounds=1)
+
+    assert set(measured) == {name for name in FIGURES if name.startswith("sign_")}
+    assert all(value is None or value > 0 for value in measured.values())
+
+
+def test_the_object_has_every_figure_by_name_and_the_machine() -> None:
+    measured = {"sign_get_vs_boto3": 45.123456, "sign_get_vs_minio": None}
+
+    found = json.loads(json.dumps(as_object(measured, machine())))
+
+    assert found.pop("machine").keys() == {"cores", "load", "platform", "python", "boto3"}
+    assert found == {"sign_get_vs_boto3": 45.12, "sign_get_vs_minio": None}
+
+
+def test_who_is_not_installed_is_neither_met_nor_missed() -> None:
+    figure = Figure("sign_get_vs_obstore", "obstore", "x", Goal("least", 2))
+
+    assert row(figure, None) == (figure.name, figure.what, "not installed", "≥ 2x", "")
+
+
+def test_the_table_tells_what_is_met_from_what_is_missed() -> None:
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(as_table({"first_result_ms": 31.2, "single_rate_vs_noop": 0.42}, {}))
+
+    met, missed = (
+        next(line for line in captured.get().splitlines() if name in line)
+        for name in ("first_result_ms", "single_rate_vs_noop")
+    )
+    assert "31.2 ms" in met
+    assert "met" in met
+    assert "0.42x" in missed
+    assert "missed" in missed

@@ -1,0 +1,109 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.requests import POLICY, granting, putting, uploading
+from valetkey.messages import Message
+from worker.core import conditions
+from worker.core.tenancy import Policy
+
+KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"
+LAX = replace(
+    POLICY,
+    content_types=("*/*", "image/*", "video/*"),
+    inline=("image/png",),
+    overrides=("cache_control", "content_language", "content_encoding", "expires"),
+    storage_classes=("STANDARD_IA",),
+    kms_keys=(KEY,),
+    redirects=("https://app.example.com/",),
+    overwrite=True,
+)
+
+
+def refused(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str] | None:
+    grant = Message.model_validate(raw).grant
+    refusal = conditions.refused(grant, policy, owner_known=policy is LAX)
+    return None if refusal is None else (refusal.code.value, refusal.field)
+
+
+def put(**changes: Any) -> dict[str, Any]:
+    return putting({"acme/a": 1}, **changes)
+
+
+PARTICULAR = [
+    (granting(inline=True, content_type="image/png"), "inline_not_allowed", "inline"),
+    (granting(cache_control="no-store"), "override_not_allowed", "cache_control"),
+    (granting(content_language="de"), "override_not_allowed", "content_language"),
+    (granting(content_encoding="gzip"), "override_not_allowed", "content_encoding"),
+    (
+        granting(expires="Thu, 01 Dec 2026 16:00:00 GMT"),
+        "override_not_allowed",
+        "expires",
+    ),
+    (granting(check_owner=True), "owner_unknown", "check_owner"),
+    (put(check_owner=True), "owner_unknown", "check_owner"),
+    (put(overwrite=True), "overwrite_not_allowed", "overwrite"),
+    (put(storage_class="STANDARD_IA"), "storage_class_not_allowed", "storage_class"),
+    (put(encryption={"algorithm": "aws:kms", "key": KEY}), "encryption_not_allowed", "encryption"),
+    (
+        uploading(success_redirect="https://app.example.com/done"),
+        "redirect_not_allowed",
+        "success_redirect",
+    ),
+    (uploading(content_type="video/*"), "content_type_not_allowed", "content_type"),
+]
+
+
+@pytest.mark.parametrize(("raw", "code", "field"), PARTICULAR)
+def test_what_only_some_policies_allow_is_refused_by_others(
+    raw: dict[str, Any], code: str, field: str
+) -> None:
+    assert refused(raw) == (code, f"grant.{field}")
+
+
+@pytest.mark.parametrize("raw", [raw for raw, _, _ in PARTICULAR])
+def test_what_only_some_policies_allow_is_allowed_by_those(raw: dict[str, Any]) -> None:
+    assert refused(raw, LAX) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "field"),
+    [
+        (granting(inline=True), "inline_not_allowed", "inline"),
+        (granting(inline=True, content_type="image/gif"), "inline_not_allowed", "inline"),
+        (granting(cache_control="naïve"), "override_not_allowed", "cache_control"),
+        (granting(content_type="text/html"), "content_type_not_allowed", "content_type"),
+        (uploading(content_type="image/*"), "content_type_not_allowed", "content_type"),
+        (uploading(content_type="text/*"), "content_type_not_allowed", "content_type"),
+        (put(content_type="image/*"), "content_type_invalid", "content_type"),
+        (put(encryption={"algorithm": "aws:kms"}), "encryption_not_allowed", "encryption"),
+        (
+            put(encryption={"algorithm": "aws:kms", "key": KEY + "0"}),
+            "encryption_not_allowed",
+            "encryption",
+        ),
+        (
+            put(encryption={"algorithm": "AES256", "key": KEY}),
+            "encryption_not_allowed",
+            "encryption",
+        ),
+        (
+            uploading(success_redirect="https://app.example.com.evil/"),
+            "redirect_not_allowed",
+            "success_redirect",
+        ),
+        (put(tags={str(n): "x" for n in range(11)}), "tags_invalid", "tags"),
+        (put(tags={"aws:x": "y"}), "tags_invalid", "tags"),
+        (put(tags={"a": "<b>"}), "tags_invalid", "tags"),
+        (put(tags={"a" * 129: "b"}), "tags_invalid", "tags"),
+        (put(metadata={"a": "b  c"}), "metadata_invalid", "metadata.a"),
+    ],
+)
+def test_what_no_policy_allows_is_refused(raw: dict[str, Any], code: str, field: str) -> None:
+    assert refused(raw, LAX) == (code, f"grant.{field}")
+
+
+def test_a_family_may_be_left_open_where_its_active_types_are_allowed_by_name() -> None:
+    brave = replace(LAX, content_types=("image/*", "image/svg+xml"))
+    assert refused(uploading(content_type="image/*"), brave) is None

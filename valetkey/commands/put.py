@@ -1,0 +1,62 @@
+import base64
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from valetkey import output
+from valetkey.arguments import CHECKSUM, FILE, SIZE, common, in_utf8, snippets, storing
+from valetkey.commands import asking
+from valetkey.options import PutOptions
+from valetkey.terms import Checksum
+
+
+@click.command()
+@click.argument("bucket")
+@click.argument("key", callback=in_utf8)
+@click.option("--size", type=SIZE, help="How many bytes it will have, exactly.")
+@click.option("--file", type=FILE, help="Take the size of this file; --curl sends it.")
+@click.option("--checksum", type=CHECKSUM, metavar="ALGORITHM:BASE64", help="What it must be.")
+@click.option("--sha256", is_flag=True, help="Take the SHA-256 of --file as the checksum.")
+@click.option("--overwrite", is_flag=True, help="Let it replace what has this key already.")
+@click.option("--check-owner", is_flag=True, help="Only in the account that must own the bucket.")
+@storing
+@snippets("curl", "html", "js")
+@common
+def put(
+    bucket: str,
+    key: str,
+    size: int | None,
+    checksum: Checksum | None,
+    *,
+    sha256: bool,
+    **said: Any,
+) -> None:
+    """Print a PUT that stores one object of exactly one size.
+
+    \b
+    valetkey put inbox photos/cat.jpg --size 48211 --content-type image/jpeg
+    valetkey put inbox photos/cat.jpg --file cat.jpg --sha256 --curl | sh
+
+    The PUT holds once: without --overwrite, storage refuses it as soon as there is such an object.
+    """
+    file: Path | None = said["file"]
+    if (size is None) == (file is None):
+        raise click.UsageError("say how large it is: either --size or --file")
+    if sha256 and (file is None or checksum is not None):
+        raise click.UsageError("--sha256 is computed from --file, and goes without --checksum")
+    options = cast("PutOptions", asking.options(said, "put"))
+    with asking.explained(said), asking.client(said) as client:
+        size = file.stat().st_size if file else size or 0
+        checksum = _sha256(file) if file and sha256 else checksum
+        batch = client.put(bucket, key, size=size, checksum=checksum, **options).batch
+        output.deliver(batch, "form", said)
+    sys.exit(1 if batch.refused else 0)
+
+
+def _sha256(file: Path) -> Checksum:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").digest()
+    return Checksum(algorithm="sha256", value=base64.b64encode(digest).decode())

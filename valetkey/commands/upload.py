@@ -1,0 +1,43 @@
+import sys
+from typing import Any, cast
+
+import click
+
+from valetkey import output
+from valetkey.arguments import CHECKSUM, SIZE, common, in_utf8, snippets, storing
+from valetkey.commands import asking
+from valetkey.options import UploadOptions
+from valetkey.terms import Checksum
+
+
+@click.command()
+@click.argument("bucket")
+@click.argument("key", callback=in_utf8)
+@click.option("--max-size", type=SIZE, required=True, help="The largest file: 500KiB, 5MB, 1GiB.")
+@click.option("--min-size", type=SIZE, help="The smallest file.")
+@click.option("--checksum", type=CHECKSUM, metavar="ALGORITHM:BASE64", help="What it must be.")
+@click.option(
+    "--success-status",
+    type=int,
+    metavar="200|201|204",
+    help="What storage answers when it has the file.",
+)
+@click.option("--success-redirect", metavar="URL", help="Where it sends the browser then.")
+@storing
+@snippets("curl", "html", "js")
+@common
+def upload(bucket: str, key: str, checksum: Checksum | None, **said: Any) -> None:
+    """Print a form that stores one object under one key, its size within limits.
+
+    \b
+    valetkey upload inbox photos/cat.jpg --max-size 5MB --content-type image/jpeg
+    valetkey upload inbox photos/cat.jpg --max-size 5MB --curl | sh
+
+    The curl command uploads the file of the key's last name (cat.jpg) from the current folder. A
+    content type such as image/* lets whoever uploads choose within it.
+    """
+    options = cast("UploadOptions", asking.options(said, "upload"))
+    with asking.explained(said), asking.client(said) as client:
+        batch = client.upload(bucket, key, checksum=checksum, **options).batch
+        output.deliver(batch, "form", said)
+    sys.exit(1 if batch.refused else 0)

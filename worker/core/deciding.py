@@ -1,0 +1,107 @@
+"""One chunk's decision: each item is refused, or signed and given its audit row."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from valetkey.messages import Item, Message, grant_id
+from valetkey.refusals import Code, Refusal
+from valetkey.terms import AnyTerms
+from worker.core import items, keys
+from worker.core.admission import Admitted
+from worker.core.decisions import NOT_BEGUN, Begun, Decided, Recorded, Row
+from worker.core.quotas import price
+from worker.core.signing import Place, signer
+
+Begin = Callable[[str, Item], Begun]
+"""Have storage begin a multipart upload for an item, under its grant id."""
+
+
+class Continued(Protocol):
+    """The multipart upload that a request for parts goes on with."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102 - the class says it, here and below
+    @property
+    def begun(self) -> Begun: ...  # noqa: D102
+
+
+class _Decision(NamedTuple):
+    row: Row
+    answer: dict[str, Any]
+    begun: Begun
+
+
+def decide(
+    message: Message, admitted: Admitted, place: Place, begin: Begin, continued: Continued | None
+) -> Decided:
+    """Decide on each item of an admitted chunk, in order."""
+    sign = signer(admitted.terms, place)
+
+    def decision(index: int, item: Item) -> _Decision:
+        refusal = items.refused(item, admitted.terms, admitted.policy, f"items[{index}]")
+        refusal = refusal or _part_refused(item, continued, f"items[{index}]")
+        if refusal is not None:
+            return _refused(message.first + index, item, refusal)
+        name = grant_id(message.batch, message.first + index)
+        begun = begin(name, item) if continued is None else continued.begun
+        grant, digest = sign(name, item, begun)
+        own = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+        return _Decision(
+            Row(message.first + index, item.key, None, own or None, digest), grant, begun
+        )
+
+    made = [decision(index, item) for index, item in enumerate(message.items)]
+    granted = [item for item, one in zip(message.items, made, strict=True) if one.row.code is None]
+    is_new = continued is None
+    return Decided(
+        rows=[one.row for one in made],
+        answers=[one.answer for one in made],
+        life=place.life,
+        access_key=place.credentials.access_key,
+        price=price(admitted.terms, granted),
+        begun={one.row.number: one.begun for one in made if is_new and one.begun != NOT_BEGUN},
+    )
+
+
+def decide_again(recorded: Recorded, terms: AnyTerms, place: Place, of: Begun | None) -> Decided:
+    """Sign what was granted once more; what was refused is answered as it was.
+
+    of is the multipart upload whose parts these are.
+    """
+    sign = signer(terms, place)
+
+    def decision(row: Row) -> tuple[Row, dict[str, Any]]:
+        if row.code is not None:
+            return row, row.detail or {}
+        item = Item.model_validate({"key": row.key, **(row.detail or {})})
+        begun = of or recorded.begun.get(row.number, NOT_BEGUN)
+        grant, digest = sign(grant_id(recorded.batch, row.number), item, begun)
+        return row._replace(digest=digest), grant
+
+    made = [decision(row) for row in recorded.rows]
+    return Decided(
+        rows=[row for row, _ in made],
+        answers=[answer for _, answer in made],
+        life=place.life,
+        access_key=place.credentials.access_key,
+    )
+
+
+def _refused(number: int, item: Item, refusal: Refusal) -> _Decision:
+    detail = refusal.model_dump(mode="json", exclude_none=True)
+    row = Row(number, keys.shown(item.key), refusal.code.value, detail)
+    return _Decision(row, detail, NOT_BEGUN)
+
+
+def _part_refused(item: Item, continued: Continued | None, field: str) -> Refusal | None:
+    if continued is None:
+        return None
+    count = continued.begun.plan.part_count
+    if item.key != continued.key:
+        text = "not the key of this upload"
+        return Refusal(code=Code.PART_INVALID, field=f"{field}.key", message=text, key=item.key)
+    if item.part is not None and item.part > count:
+        text = "the upload has not so many parts"
+        field = f"{field}.part"
+        return Refusal(code=Code.PART_INVALID, field=field, message=text, limit=count, key=item.key)
+    return None

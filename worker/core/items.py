@@ -1,0 +1,116 @@
+"""Which items may be granted: each held against its kind's terms and its tenant's policy."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+
+from valetkey.messages import Item
+from valetkey.refusals import Code, Refusal
+from valetkey.terms import AnyTerms, Checksum, Multipart, Put, Upload
+from worker.core import keys
+from worker.core.disposition import LONGEST_FILENAME, valid_filename
+from worker.core.multipart import plan
+from worker.core.tenancy import Policy
+
+FREE_NAME = "${filename}"
+_BYTES = {"sha256": 32, "crc32": 4, "crc32c": 4, "crc64nvme": 8}
+_VERSION = re.compile(r"[A-Za-z0-9._-]{1,1024}").fullmatch  # AWS: versioning-workflows.html
+_OWN = {
+    "download": {"filename", "version_id"},
+    "upload": {"checksum", "size"},
+    "put": {"checksum", "size"},
+    "multipart": {"size"},
+    "parts": {"checksum", "part"},
+}
+_NEEDED = {"put": ("size", Code.SIZE_REQUIRED), "multipart": ("size", Code.SIZE_REQUIRED)} | {
+    "parts": ("part", Code.PART_INVALID)
+}
+
+
+def refused(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
+    """Refuse an item for the first thing that is wrong with it; field is its place."""
+    refusal = _key(item, terms, policy, f"{field}.key") or _shape(item, terms, field)
+    for name, check in _CHECKS.items():
+        if refusal is None and getattr(item, name) is not None:
+            refusal = check(item, terms, f"{field}.{name}")
+    return refusal and refusal.model_copy(update={"key": keys.shown(item.key)})
+
+
+def _key(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
+    key = item.key
+    if terms.kind == "upload" and policy.free_names and key.endswith(f"/{FREE_NAME}"):
+        # Storage puts the sender's own file name there: the policy says that it may.
+        key = key.removesuffix(FREE_NAME) + "name"
+    return keys.refused(key, policy.prefixes, field)
+
+
+def _shape(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
+    for name in item.model_fields_set - {"key"} - _OWN[terms.kind]:
+        if getattr(item, name) is not None:
+            text = f"not of a {terms.kind}"
+            return Refusal(code=Code.UNKNOWN_FIELD, field=f"{field}.{name}", message=text)
+    needed, code = _NEEDED.get(terms.kind, ("key", Code.KEY_EMPTY))
+    if getattr(item, needed) is None:
+        text = f"every item of a {terms.kind} says its {needed}"
+        return Refusal(code=code, field=f"{field}.{needed}", message=text)
+    return None
+
+
+def _filename(item: Item, _: AnyTerms, field: str) -> Refusal | None:
+    return None if valid_filename(item.filename or "") else filename_refused(field)
+
+
+def filename_refused(field: str) -> Refusal:
+    """Say what a file name must be; field is where the message has it."""
+    text = "a file name has no slash, backslash, quote or hidden character"
+    return Refusal(code=Code.FILENAME_INVALID, field=field, message=text, limit=LONGEST_FILENAME)
+
+
+def _version(item: Item, _: AnyTerms, field: str) -> Refusal | None:
+    if _VERSION(item.version_id or ""):
+        return None
+    text = "a version id is letters, digits, '.', '_' and '-'"
+    return Refusal(code=Code.VERSION_INVALID, field=field, message=text, limit=1024)
+
+
+def _size(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
+    if not isinstance(terms, Upload | Put | Multipart) or item.size is None:
+        return None
+    if item.size > terms.max_size:
+        text = "over the batch's own max_size"
+        return Refusal(code=Code.SIZE_TOO_LARGE, field=field, message=text, limit=terms.max_size)
+    if isinstance(terms, Upload) and item.size < terms.min_size:
+        text = "under the batch's own min_size"
+        return Refusal(code=Code.SIZE_INVALID, field=field, message=text, limit=terms.min_size)
+    if isinstance(terms, Multipart) and plan(item.size, terms.part_size) is None:
+        text = "more than 10,000 parts of that part_size"
+        return Refusal(code=Code.PART_INVALID, field=field, message=text, limit=10_000)
+    return None
+
+
+def _checksum(item: Item, _: AnyTerms, field: str) -> Refusal | None:
+    checksum = item.checksum
+    if checksum is None or _fits(checksum):
+        return None
+    wanted = _BYTES[checksum.algorithm]
+    text = f"a {checksum.algorithm} is the base64 of {wanted} bytes"
+    return Refusal(code=Code.CHECKSUM_INVALID, field=field, message=text, limit=wanted)
+
+
+def _fits(checksum: Checksum) -> bool:
+    try:
+        digest = base64.b64decode(checksum.value, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    # Only the canonical form: what another spelling means is a reader's choice.
+    canonical = base64.b64encode(digest).decode() == checksum.value
+    return canonical and len(digest) == _BYTES[checksum.algorithm]
+
+
+_CHECKS: dict[str, Callable[[Item, AnyTerms, str], Refusal | None]] = {
+    "filename": _filename,
+    "version_id": _version,
+    "size": _size,
+    "checksum": _checksum,
+}

@@ -1,0 +1,105 @@
+"""Multipart uploads: begun for a grant, continued by parts, aborted when the grant has ended."""
+
+from datetime import datetime
+from typing import Any
+
+from valetkey.messages import Item, Message
+from valetkey.refusals import Code, Refusal
+from valetkey.terms import Multipart, Parts
+from worker.adapters import multiparts
+from worker.adapters.ledger import Ledger
+from worker.adapters.multiparts import Multiparts, Open
+from worker.adapters.s3 import S3
+from worker.core.admission import Admitted
+from worker.core.deciding import Begin
+from worker.core.decisions import NOT_BEGUN, Begun, Decided
+from worker.core.multipart import plan
+from worker.core.storing import creation
+from worker.errors import Transient
+
+_AT_ONCE = 100
+
+
+class Uploads:
+    """What storage has to be told of multipart uploads; one in each process."""
+
+    def __init__(self, rows: Multiparts, ledger: Ledger, s3: S3) -> None:
+        self._rows = rows
+        self._ledger = ledger
+        self._s3 = s3
+
+    def beginning(self, message: Message, admitted: Admitted, now: datetime) -> Begin:
+        """Prepare to begin the uploads of a chunk; for other kinds, to begin nothing.
+
+        Beginning raises Transient where storage does not.
+        """
+        terms, bucket = admitted.terms, admitted.bucket
+        if not isinstance(terms, Multipart):
+            return lambda _name, _item: NOT_BEGUN
+        client = self._s3.client(bucket, message.tenant, admitted.policy.prefixes, now)
+
+        def begin(name: str, item: Item) -> Begun:
+            planned = plan(item.size or 0, terms.part_size)
+            if planned is None:
+                return NOT_BEGUN
+            said = creation(terms, name)
+            return Begun(multiparts.begin(client, bucket.bucket, item.key, said), planned)
+
+        return begin
+
+    def take_back(
+        self, message: Message, admitted: Admitted, decided: Decided, now: datetime
+    ) -> None:
+        """Abort what was begun for a decision that was not committed.
+
+        What is not reached here is left to the bucket's rule for incomplete multipart uploads.
+        """
+        if not decided.begun:
+            return
+        bucket = admitted.bucket
+        client = self._s3.client(bucket, message.tenant, admitted.policy.prefixes, now)
+        for row in decided.rows:
+            if row.number in decided.begun:
+                upload_id = decided.begun[row.number].upload_id
+                multiparts.abort(client, bucket.bucket, row.key, upload_id)
+
+    def continued(self, message: Message, now: datetime) -> Open | Refusal | None:
+        """Find the upload that a request for parts goes on with: the tenant's own, still open."""
+        if not isinstance(message.grant, Parts):
+            return None
+        found = self._rows.of_grant(message.grant.of)
+        is_ours = found is not None and found.tenant == message.tenant
+        if found is None or not is_ours or not found.is_open or found.expires_at <= now:
+            text = "no multipart upload of the tenant is open under this grant"
+            return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message=text)
+        if found.bucket != message.grant.bucket:
+            text = "the upload is in another bucket profile"
+            return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.bucket", message=text)
+        return found
+
+    def begun(self, of: str) -> Begun:
+        """Find the upload of a grant whatever became of it, to sign its parts again."""
+        found = self._rows.of_grant(of)
+        return NOT_BEGUN if found is None else found.begun
+
+    def abort_lapsed(self, now: datetime) -> dict[str, int]:
+        """Abort uploads whose grants have ended; count those ended, and those still to be tried."""
+        counts = {"ended": 0, "postponed": 0}
+        for upload in self._rows.lapsed(now, _AT_ONCE):
+            try:
+                self._abort(upload, now)
+            except Transient:
+                counts["postponed"] += 1
+            else:
+                self._rows.close(upload)
+                counts["ended"] += 1
+        return counts
+
+    def _abort(self, upload: Open, now: datetime) -> None:
+        declared = self._ledger.declared()
+        bucket, tenant = declared.buckets.get(upload.bucket), declared.tenants.get(upload.tenant)
+        policy = None if tenant is None else tenant.policies.get(upload.bucket)
+        if bucket is None or policy is None:
+            return  # nobody to sign for any more: the bucket's own rule has to end it
+        client: Any = self._s3.client(bucket, upload.tenant, policy.prefixes, now)
+        multiparts.abort(client, bucket.bucket, upload.key, upload.begun.upload_id)
