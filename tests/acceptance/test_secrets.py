@@ -20,8 +20,13 @@ def used(service: Service) -> list[str]:
     with service.client() as client:
         link = client.download("demo", "acme/secret.txt", callback="hook").result()
         form = client.upload("demo", "acme/secret.txt", max_size=10).result()
+        put = client.put("demo", "acme/secret.bin", size=10).result()
+        begun = client.multipart("demo", "acme/secret.bin", size=10)
+        part = next(iter(begun.parts()))
     wait_until(lambda: len(service.receiver.bodies) > before, what="the webhook came")
-    return [link.url.rpartition("=")[2], form.fields["x-amz-signature"]]
+    assert isinstance(part, Grant)
+    urls = [link.url, put.url, begun.result().url, part.url]
+    return [form.fields["x-amz-signature"], *(url.rpartition("=")[2] for url in urls)]
 
 
 def test_no_log_holds_a_signature_or_a_secret(service: Service, used: list[str]) -> None:

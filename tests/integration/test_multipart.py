@@ -178,7 +178,9 @@ def test_another_tenant_gets_no_parts(storing: Issuer) -> None:
     assert stolen["refusal"]["code"] == "upload_unknown"
 
 
-@pytest.mark.parametrize("of", ["", "x", "x.0", f"{batch_id()}.0", f"{batch_id()}.99999999999"])
+@pytest.mark.parametrize(
+    "of", ["", "x", "x.0", "x.00", f"{batch_id()}.0", f"{batch_id()}.99999999999"]
+)
 def test_parts_of_no_upload_are_refused(storing: Issuer, of: str) -> None:
     request = parts({"id": of or ".", "key": "acme/a"}, 1)
     assert storing.issue(request)["refusal"]["code"] == "upload_unknown"

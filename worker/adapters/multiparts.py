@@ -1,5 +1,6 @@
 """Multipart uploads: begun and aborted at storage, and remembered until they have ended."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from worker.core.multipart import Plan
 from worker.errors import Transient
 
 _GONE = "NoSuchUpload"
-_LONGEST_NUMBER = 10  # digits: more than any batch has items
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch  # of an item, as we write it
 
 
 class Open(NamedTuple):
@@ -86,7 +87,7 @@ class Multiparts:
     def of_grant(self, grant: str) -> Open | None:
         """Find the upload that was begun for one grant, by the grant's id."""
         batch, _, number = grant.rpartition(".")
-        if not (number.isascii() and number.isdecimal() and len(number) < _LONGEST_NUMBER):
+        if not _NUMBER(number):
             return None
         with reading(self._engine) as connection:
             return _find(connection, batch, int(number))

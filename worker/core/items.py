@@ -21,7 +21,7 @@ _OWN = {
     "upload": {"checksum", "size"},
     "put": {"checksum", "size"},
     "multipart": {"size"},
-    "parts": {"checksum", "part"},
+    "parts": {"part"},
 }
 _NEEDED = {"put": ("size", Code.SIZE_REQUIRED), "multipart": ("size", Code.SIZE_REQUIRED)} | {
     "parts": ("part", Code.PART_INVALID)
