@@ -25,8 +25,9 @@ demo: install ## Run the main job on embedded parts, and show what refuses what
 browser: install ## Fetch a Chromium for the tests, where the machine has none
 	@$(BIN)/python tools/browser.py
 
+# Two processes, a file of tests at a time: each starts the servers that its files need.
 test: install ## Run all tests, on servers that they start themselves
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install ## Lint, types, who imports whom, sizes
 	$(BIN)/ruff check

@@ -1,5 +1,6 @@
 """Servers that only tests need."""
 
+import fcntl
 import sys
 import tempfile
 import uuid
@@ -58,13 +59,22 @@ def postgres() -> Iterator[str]:
             get_server,
         )
     with tempfile.TemporaryDirectory(prefix="valetkey-postgres-") as folder:
-        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        with _one_at_a_time():
+            server = get_server(Path(folder) / "data", cleanup_mode="delete")
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         try:
             _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
             yield _text(url)
         finally:
             server.cleanup()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    # As root it creates the user it runs as, where two at once would be in each other's way.
+    with (Path(tempfile.gettempdir()) / "valetkey-postgres.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from tests.contract.stores import (
     BUCKET,
     OTHER_BUCKET,
     SERVERS,
+    VERSIONED_BUCKET,
     Store,
     declared,
 )
@@ -26,15 +27,18 @@ from worker.embedded.storage import Storage
 
 @pytest.fixture(scope="session")
 def storages(seaweed: Storage, ministack: Storage) -> dict[str, Storage]:
-    """The servers, with two buckets each."""
+    """The servers, with three buckets each, of which one keeps every version."""
     storages = dict(zip(SERVERS, (seaweed, ministack), strict=True))
     for storage in storages.values():
         client = storage.client()
-        for bucket in (BUCKET, OTHER_BUCKET):
+        for bucket in (BUCKET, OTHER_BUCKET, VERSIONED_BUCKET):
             # Nothing but the policy of a form may keep an ACL out.
             client.create_bucket(Bucket=bucket, ObjectOwnership="ObjectWriter")
             with suppress(ClientError):  # SeaweedFS has no such block
                 client.delete_public_access_block(Bucket=bucket)
+        client.put_bucket_versioning(
+            Bucket=VERSIONED_BUCKET, VersioningConfiguration={"Status": "Enabled"}
+        )
     return storages
 
 
@@ -58,7 +62,8 @@ def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engi
 @pytest.fixture(scope="session")
 def stores(storages: dict[str, Storage], contract_engine: Engine) -> dict[str, Store]:
     """One Issuer for all servers, which signs for each with its own key."""
-    issuer = issuing.issuer(contract_engine, S3(), clock.now)
+    s3 = S3(sts_endpoint=storages["ministack"].endpoint)
+    issuer = issuing.issuer(contract_engine, s3, clock.now)
     return {
         name: Store(name, storage, storage.client(), issuer) for name, storage in storages.items()
     }

@@ -14,13 +14,17 @@ _http = httpx.Client(trust_env=False, timeout=20)
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request; where it has a form, that is its parts in order, files as bytes."""
+    """One HTTP request; where it has a form, that is its parts in order, files as bytes.
+
+    file_name is what the sender calls the files of its form.
+    """
 
     method: str
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = None
     form: Sequence[tuple[str, str | bytes]] = field(default=(), repr=False)
+    file_name: str = "upload.bin"
 
 
 class Answer(NamedTuple):
@@ -40,7 +44,7 @@ def send(request: Request) -> Answer:
         f"http://{host}",
         headers=dict(request.headers),
         content=request.body,
-        files=[(name, _part(value)) for name, value in request.form] or None,
+        files=[(name, _part(value, request.file_name)) for name, value in request.form] or None,
         # httpx would write the path and the query anew
         extensions={"target": request.url.partition(host)[2].encode("ascii")},
     )
@@ -61,5 +65,5 @@ def put(grant: Grant, file: bytes) -> Request:
     return Request("PUT", grant.url, grant.headers, file)
 
 
-def _part(value: str | bytes) -> tuple[str | None, str | bytes]:
-    return ("upload.bin" if isinstance(value, bytes) else None, value)
+def _part(value: str | bytes, file_name: str) -> tuple[str | None, str | bytes]:
+    return (file_name if isinstance(value, bytes) else None, value)

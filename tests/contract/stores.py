@@ -22,7 +22,8 @@ from worker.issue import Issuer
 SERVERS = ("seaweedfs", "ministack")
 TENANTS = ("acme", "acme2", "umbrella")
 OWNER = "000000000000"  # MiniStack's account
-BUCKET, OTHER_BUCKET = "contract", "contract-other"
+BUCKET, OTHER_BUCKET, VERSIONED_BUCKET = "contract", "contract-other", "contract-versioned"
+ROLE = "contract"
 DOWNLOAD: Mapping[str, Any] = {"kind": "download"}
 UPLOAD: Mapping[str, Any] = {
     "kind": "upload",
@@ -43,14 +44,19 @@ _terms: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
 def declared(storages: Mapping[str, Storage]) -> Declared:
-    """A bucket profile for each server, another for forms that are none, and two tenants."""
+    """Bucket profiles of each server, others for what only one is asked for, and the tenants."""
     buckets = {
         name: Bucket(
             name, BUCKET, storage.region, "path", storage.endpoint, profile=name, owner=OWNER
         )
         for name, storage in storages.items()
     }
-    first = buckets[SERVERS[0]]
+    first, second = (buckets[name] for name in SERVERS)
+    for name, own in tuple(buckets.items()):
+        buckets[free_named(name)] = replace(own, name=free_named(name))
+        buckets[versioned(name)] = replace(own, name=versioned(name), bucket=VERSIONED_BUCKET)
+    role = f"arn:aws:iam::{OWNER}:role/{ROLE}"
+    buckets["assumed"] = replace(second, name="assumed", role_arn=role)
     buckets["formless"] = replace(first, name="formless", post=False)
     buckets["short-lived"] = replace(first, name="short-lived", profile="short-lived")
     tenants = {name: Tenant(name, "queue", policies=_policies(name, buckets)) for name in TENANTS}
@@ -58,8 +64,29 @@ def declared(storages: Mapping[str, Storage]) -> Declared:
 
 
 def _policies(tenant: str, buckets: Mapping[str, Bucket]) -> dict[str, Policy]:
-    own = replace(requests.POLICY, prefixes=(f"{tenant}/",), max_size=6_000_000, overwrite=True)
-    return {name: replace(own, bucket=name) for name in buckets}
+    own = replace(
+        requests.POLICY,
+        prefixes=(f"{tenant}/",),
+        max_size=6_000_000,
+        content_types=(*requests.POLICY.content_types, "video/*"),
+        inline=("image/png",),
+        overrides=("cache_control", "content_language", "content_encoding", "expires"),
+        storage_classes=("STANDARD_IA",),
+        redirects=("https://app.example/",),
+        overwrite=True,
+    )
+    free = {free_named(name) for name in SERVERS}
+    return {name: replace(own, bucket=name, free_names=name in free) for name in buckets}
+
+
+def free_named(server: str) -> str:
+    """The profile in which a form may leave the end of its key to the client."""
+    return f"{server}-free"
+
+
+def versioned(server: str) -> str:
+    """The profile of the bucket that keeps every version."""
+    return f"{server}-versioned"
 
 
 def fresh() -> str:
