@@ -1,5 +1,3 @@
-from pathlib import Path
-
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -21,7 +19,6 @@ class Settings(BaseSettings):
     """Where the roles of bucket profiles are assumed; unset, at AWS in the bucket's region."""
     development: bool = False
     """Webhooks may then go to http:// and to this machine."""
-    data_dir: Path = Path(".valetkey")
     sweep_seconds: float = Field(default=5.0, gt=0)
     """How often beat looks for what is due in the database."""
     concurrency: int = Field(default=2, ge=1)

@@ -97,7 +97,6 @@ def _environment(
         VALETKEY_DATABASE_URL=environ.get("VALETKEY_DATABASE_URL") or _sqlite(data),
         VALETKEY_S3_ENDPOINT=storage.endpoint,
         VALETKEY_DEVELOPMENT="1",
-        VALETKEY_DATA_DIR=str(data),
         AWS_ACCESS_KEY_ID=storage.access_key,
         AWS_SECRET_ACCESS_KEY=storage.secret_key,
         AWS_DEFAULT_REGION=storage.region,
