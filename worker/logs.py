@@ -7,8 +7,8 @@ from structlog.typing import EventDict, Processor
 
 # Belt and braces: nothing we write holds these, but a library's message might quote a URL.
 _SECRET = re.compile(
-    r"(X-Amz-(?:Signature|Security-Token|Credential)=|x-amz-(?:signature|security-token)\"?: *\"?"
-    r"|whsec_|://[^/@\s:]*:)[^&\s\"'@]+",
+    r"""(X-Amz-(?:Signature|Security-Token|Credential)(?:=|["']?\s*:\s*["']?)"""
+    r"""|whsec_|://[^/@\s:]*:)[^&\s"'@]+""",
     re.IGNORECASE,
 )
 

@@ -43,7 +43,7 @@ class Reissuer:
         if allowed is None or refusal is not None:
             return Decided(recorded.rows, [], recorded.life, refusal=refusal)
         bucket, policy = allowed
-        terms = offered(recorded.terms, bucket)
+        terms = offered(recorded.terms, bucket, policy.kinds)
         if isinstance(terms, Refusal):
             return Decided(recorded.rows, [], recorded.life, refusal=terms)
         of = self._uploads.begun(terms.of) if isinstance(terms, Parts) else None

@@ -43,7 +43,7 @@ def admit(message: Message, declared: Declared, now: datetime) -> Admitted | Ref
     owner_known = bucket.owner is not None
     refusal = _batch(message, tenant, now)
     refusal = refusal or conditions.refused(message.grant, policy, owner_known=owner_known)
-    terms = refusal or offered(message.grant, bucket)
+    terms = refusal or offered(message.grant, bucket, policy.kinds)
     return terms if isinstance(terms, Refusal) else _life(terms, bucket, policy)
 
 

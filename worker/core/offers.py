@@ -1,17 +1,26 @@
 """What a bucket's provider can take, where that is not all that S3 can."""
 
+from collections.abc import Collection
+
 from valetkey.refusals import Code, Refusal
 from valetkey.terms import AnyTerms, Put, Upload
-from worker.core.tenancy import Bucket
+from worker.core.tenancy import Bucket, Kind
 
 
-def offered(terms: AnyTerms, bucket: Bucket) -> AnyTerms | Refusal:
+def offered(terms: AnyTerms, bucket: Bucket, kinds: Collection[Kind]) -> AnyTerms | Refusal:
     """Turn a form into a PUT of the items' exact sizes where the provider takes no forms.
 
-    What only a form can promise is refused there (Cloudflare: R2 S3 API compatibility, PostObject).
+    kinds are those the policy allows: without put, such a form is refused, and so is what only a
+    form can promise (Cloudflare: R2 S3 API compatibility, PostObject).
     """
     if not isinstance(terms, Upload) or bucket.post:
         return terms
+    if "put" not in kinds:
+        return Refusal(
+            code=Code.KIND_NOT_SUPPORTED,
+            field="grant.kind",
+            message="this storage takes no forms, and the policy has no put instead",
+        )
     if terms.success_status or terms.success_redirect or terms.content_type.endswith("/*"):
         return Refusal(
             code=Code.KIND_NOT_SUPPORTED,
