@@ -50,7 +50,8 @@ class Transport:
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
         # A connection that was closed is opened again; one that is silent has taken long enough.
         once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        self._redis = redis.Redis.from_url(result_url, retry=once_more, **_SOCKETS)
+        # Under RESP3 the library writes each pushed answer, grants and all, out for a debug log.
+        self._redis = redis.Redis.from_url(result_url, retry=once_more, protocol=2, **_SOCKETS)
         self._heard = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
 
     def send(self, task_id: str, message: dict[str, Any]) -> None:
