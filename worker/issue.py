@@ -86,11 +86,10 @@ class Issuer:
         if isinstance(life, Refusal):
             return life
         try:
-            where = (bucket, self._s3.target(bucket))
+            return self._s3.place(bucket, credentials, life)
         except Malformed:
             text = "the bucket profile cannot be signed for: its operator has to look at it"
             return Refusal(code=Code.BUCKET_UNUSABLE, field="grant.bucket", message=text)
-        return Place(*where, credentials, life, self._s3.url_signer(bucket))
 
     def _commit(self, message: Message, decided: Decided) -> Decided:
         """Record a decision; what was decided before, or by another chunk, is what counts."""

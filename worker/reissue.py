@@ -63,6 +63,4 @@ class Reissuer:
         left = recorded.life.expires_at - now
         who = (bucket, recorded.tenant, policy.prefixes)
         credentials = self._s3.credentials(*who, now, left)
-        where = (bucket, self._s3.target(bucket))
-        life = recorded.life.within(credentials)
-        return Place(*where, credentials, life, self._s3.url_signer(bucket))
+        return self._s3.place(bucket, credentials, recorded.life.within(credentials))

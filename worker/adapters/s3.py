@@ -12,8 +12,10 @@ from botocore.exceptions import BotoCoreError
 
 from worker.adapters.boto_urls import BotoUrlSigner
 from worker.adapters.credentials import Keyring, naming
+from worker.core.decisions import Life
 from worker.core.forms import FormSigner
 from worker.core.roles import Role, assumed
+from worker.core.signing import Place
 from worker.core.sigv4 import Credentials, Target
 from worker.core.tenancy import Bucket
 from worker.core.urls import SignsUrls, UrlSigner
@@ -25,7 +27,7 @@ _CALL = timedelta(minutes=5)  # credentials for a call to storage last at least 
 _SIGNERS: tuple[Callable[..., SignsUrls], ...] = (UrlSigner, BotoUrlSigner)
 
 
-class _Place(NamedTuple):
+class _Found(NamedTuple):
     target: Target
     signs: Callable[..., SignsUrls]
 
@@ -41,7 +43,7 @@ class S3:
         self._endpoint = endpoint
         self._keyring = Keyring(sts_endpoint)
         self._lock = Lock()
-        self._places: dict[Bucket, _Place] = {}
+        self._known: dict[Bucket, _Found] = {}
         self._clients: dict[tuple[Bucket, Role | None], tuple[Credentials, Any]] = {}
 
     def credentials(
@@ -66,11 +68,15 @@ class S3:
 
         Malformed where boto3 refuses the profile, or signs for it in a way that is not SigV4.
         """
-        return self._place(bucket).target
+        return self._found(bucket).target
 
     def url_signer(self, bucket: Bucket) -> Callable[..., SignsUrls]:
         """What signs this bucket's URLs as boto3 does: ours, or where they differ boto3's own."""
-        return self._place(bucket).signs
+        return self._found(bucket).signs
+
+    def place(self, bucket: Bucket, credentials: Credentials, life: Life) -> Place:
+        """Where a chunk's grants lead, and who signs them for how long; Malformed as target."""
+        return Place(bucket, self.target(bucket), credentials, life, self.url_signer(bucket))
 
     def client(self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime) -> Any:
         """A boto3 client for calls to the bucket, with the credentials that sign for the tenant.
@@ -87,18 +93,18 @@ class S3:
                 self._clients[key] = credentials, client
             return client
 
-    def _place(self, bucket: Bucket) -> _Place:
+    def _found(self, bucket: Bucket) -> _Found:
         with self._lock:
-            if bucket not in self._places:
-                self._places[bucket] = _find(bucket, self._public(bucket))
-            return self._places[bucket]
+            if bucket not in self._known:
+                self._known[bucket] = _find(bucket, self._public(bucket))
+            return self._known[bucket]
 
     def _public(self, bucket: Bucket) -> str | None:
         amazons = bucket.fips or bucket.dualstack or bucket.accelerate
         return bucket.endpoint or (None if amazons else self._endpoint)
 
 
-def _find(bucket: Bucket, endpoint: str | None) -> _Place:
+def _find(bucket: Bucket, endpoint: str | None) -> _Found:
     url, form_url = _probe(bucket, endpoint)
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
@@ -112,7 +118,7 @@ def _find(bucket: Bucket, endpoint: str | None) -> _Place:
     for signs in _SIGNERS:
         ours = signs(_PROBE, target, method="GET", issued_at=issued_at, expires_in=60)
         if ours.sign("probe").url == url:
-            return _Place(target, signs)
+            return _Found(target, signs)
     raise Malformed(f"boto3 signs for bucket {bucket.bucket!r} in a way of its own")
 
 
