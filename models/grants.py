@@ -6,7 +6,17 @@ What is the same for a whole batch stands once, on the batch; for a chunk, once 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -19,14 +29,19 @@ NUMBER = BigInteger().with_variant(Integer, "sqlite")
 class Batch(Base):
     """One request: its header as sent, and whether it was admitted.
 
-    tenant and bucket are what the message claimed, known or not, so they refer to no other table.
+    Its id is its tenant's own choice, so another tenant's may be the same. bucket is what the
+    message claimed, known or not, and a tenant may be removed: they refer to no other table.
     """
 
     __tablename__ = "batches"
-    __table_args__ = (Index(None, "tenant", "number"),)
+    __table_args__ = (
+        UniqueConstraint("tenant", "id"),
+        Index(None, "tenant", "number"),
+        Index(None, "id"),
+    )
 
     number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
-    id: Mapped[str] = mapped_column(String(36), unique=True)
+    id: Mapped[str] = mapped_column(String(36))
     tenant: Mapped[str] = mapped_column(NAME)
     bucket: Mapped[str] = mapped_column(NAME)
     kind: Mapped[str] = mapped_column(String(16))
@@ -45,7 +60,8 @@ class Chunk(Base):
     """One decided message: enough to sign its grants again to the byte.
 
     access_key is the credentials' public id, expires_in (seconds) what was left after every limit,
-    refusal what refused all of its items at once.
+    refusal what refused all of its items at once, key the name of the tenant's key that signed the
+    message; nothing where the queue alone vouched for it.
     """
 
     __tablename__ = "chunks"
@@ -60,6 +76,7 @@ class Chunk(Base):
     limited_by: Mapped[str] = mapped_column(String(16))
     access_key: Mapped[str | None] = mapped_column(String(128))
     refusal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    key: Mapped[str | None] = mapped_column(NAME)
 
 
 class Grant(Base):
@@ -93,3 +110,16 @@ class Reissue(Base):
     access_key: Mapped[str] = mapped_column(String(128))
     at: Mapped[datetime]
     digests: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Cancellation(Base):
+    """That a tenant cancelled a batch, whether or not anything of it had arrived by then."""
+
+    __tablename__ = "cancellations"
+
+    tenant: Mapped[str] = mapped_column(NAME, primary_key=True)
+    batch: Mapped[str] = mapped_column(String(36), primary_key=True)
+    key: Mapped[str | None] = mapped_column(NAME)
+    requested_by: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str | None] = mapped_column(String(200))
+    at: Mapped[datetime]

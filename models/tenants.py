@@ -1,5 +1,7 @@
 """Who may have what, as declared: written by apply, read by the worker."""
 
+from datetime import datetime
+
 from sqlalchemy import JSON, BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -25,6 +27,22 @@ class Tenant(Base):
     name: Mapped[str] = mapped_column(NAME, primary_key=True)
     trust: Mapped[str] = mapped_column(String(16))
     max_batch: Mapped[int]
+
+
+class Key(Base):
+    """A public key: sign (Ed25519) checks messages, answers are sealed to seal (X25519).
+
+    Both are base64url. One that has expired or is revoked stays, to be refused as what it is.
+    """
+
+    __tablename__ = "keys"
+
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"), primary_key=True)
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    sign: Mapped[str] = mapped_column(String(43))
+    seal: Mapped[str] = mapped_column(String(43))
+    expires: Mapped[datetime | None]
+    revoked: Mapped[bool]
 
 
 class Bucket(Base):
@@ -55,7 +73,10 @@ class Bucket(Base):
 
 
 class Policy(Base):
-    """What one tenant may ask for in one bucket profile. Lives in seconds, sizes in bytes."""
+    """What one tenant may ask for in one bucket profile. Lives in seconds, sizes in bytes.
+
+    Without callbacks, all endpoints of the tenant; without max_batch, the tenant's.
+    """
 
     __tablename__ = "policies"
 
@@ -74,6 +95,9 @@ class Policy(Base):
     redirects: Mapped[list[str]] = mapped_column(JSON)
     free_names: Mapped[bool]
     overwrite: Mapped[bool]
+    callbacks: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    max_batch: Mapped[int | None]
+    shared: Mapped[bool]
 
 
 class Endpoint(Base):

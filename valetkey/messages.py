@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from valetkey.refusals import Refusal
+from valetkey.refusals import QuotaState, Refusal
 from valetkey.terms import (
     LARGEST_MULTIPART,
     MOST_PARTS,
@@ -62,8 +62,12 @@ class Header(Wire):
 
 
 class Message(Header):
-    """One chunk of a batch: the header, which chunk it is, and its items."""
+    """One chunk of a batch: the header, which chunk it is, and its items.
 
+    To ask to explain has it decided on, rule by rule, and neither charged nor signed.
+    """
+
+    ask: Literal["grants", "explain"] = "grants"
     chunk: Annotated[int, Field(ge=0)] = 0
     items: Annotated[list[Item], Field(min_length=1, max_length=LARGEST_CHUNK)]
 
@@ -81,7 +85,29 @@ class Message(Header):
 
     def header(self) -> dict[str, Any]:
         """What must be the same in every chunk, as JSON values."""
-        return self.model_dump(mode="json", exclude={"chunk", "items"})
+        return self.model_dump(mode="json", exclude={"ask", "chunk", "items"})
+
+
+class UsageAsk(Wire):
+    """Ask how the tenant's quotas stand."""
+
+    v: Literal[1] = 1
+    ask: Literal["usage"]
+    tenant: Name
+
+
+class CancelAsk(Wire):
+    """Ask to grant nothing more of a batch, and to release what is reserved for the rest of it."""
+
+    v: Literal[1] = 1
+    ask: Literal["cancel"]
+    tenant: Name
+    batch: BatchId
+    requested_by: Text
+    reason: Text | None = None
+
+
+Ask = Message | UsageAsk | CancelAsk
 
 
 class Begun(Wire):
@@ -122,13 +148,53 @@ Answer = Annotated[
 
 
 class Outcome(Wire):
-    """The answer to one chunk: its items in the order asked, or the refusal of the whole batch."""
+    """The answer to one chunk: its items in the order asked, or the refusal of the whole batch.
+
+    quotas are the tenant's as they stand after it.
+    """
 
     batch: str
     chunk: int
     status: Literal["issued", "refused"]
     refusal: Annotated[Refusal, Field(strict=False)] | None = None
     items: list[Answer] = Field(default_factory=list)
+    quotas: list[Annotated[QuotaState, Field(strict=False)]] = Field(default_factory=list)
+
+
+class Usage(Wire):
+    """How the tenant's quotas stand."""
+
+    status: Literal["told"] = "told"
+    tenant: str
+    quotas: list[Annotated[QuotaState, Field(strict=False)]]
+
+
+class Cancelled(Wire):
+    """What became of a batch that was cancelled: items granted before, and items released."""
+
+    status: Literal["cancelled"] = "cancelled"
+    batch: str
+    issued: int
+    released: int
+
+
+class Verdict(Wire):
+    """What one rule says of a message; found is what it saw, refusal why it would refuse."""
+
+    rule: str
+    found: str
+    refusal: Annotated[Refusal, Field(strict=False)] | None = None
+
+
+class Explanation(Wire):
+    """What would be decided on a message, and by which rules; nothing was charged or signed."""
+
+    status: Literal["explained"] = "explained"
+    decision: Literal["issue", "refuse"]
+    rules: list[Verdict]
+
+
+Reply = Outcome | Usage | Cancelled | Explanation
 
 
 def task_id(batch: str, chunk: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from valetkey.messages import VERSION, Message
+from valetkey.messages import VERSION, Ask, CancelAsk, Message, UsageAsk
 from valetkey.refusals import Code, Refusal
 from valetkey.terms import LARGEST_OBJECT, LONGEST_LIFE, MOST_PARTS
 
@@ -51,17 +51,24 @@ _LONGEST_PATH = 120  # characters: an unknown field's name is the sender's own t
 _TOO_MUCH = ("less_than_equal", "too_long")
 
 
-def read(raw: Any) -> Message | Refusal:
+def read(raw: Any) -> Ask | Refusal:
     """Read a message as it came off the wire.
 
     Any value is taken; what is not a version 1 message gets a refusal that names the first wrong
     field and the limit it broke, and never repeats the value.
     """
     try:
-        message = Message.model_validate(raw)
+        message: Ask = _form(raw).model_validate(raw)
     except ValidationError as error:
         return _refusal(error.errors(include_url=False, include_input=False)[0])
-    return _contradiction(message) or message
+    return (isinstance(message, Message) and _contradiction(message)) or message
+
+
+def _form(raw: Any) -> type[Ask]:
+    asked = raw.get("ask") if isinstance(raw, dict) else None
+    if asked == "usage":
+        return UsageAsk
+    return CancelAsk if asked == "cancel" else Message
 
 
 def _refusal(error: ErrorDetails) -> Refusal:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Window = Literal["hour", "day", "month"]
-Metric = Literal["grants", "upload_bytes"]
+Window = Literal["minute", "hour", "day", "month", "live"]
+Metric = Literal["grants", "download_grants", "upload_bytes"]
 
 
 class Code(StrEnum):
@@ -16,6 +16,18 @@ class Code(StrEnum):
     MALFORMED = "malformed"
     UNKNOWN_FIELD = "unknown_field"
     VERSION_UNKNOWN = "version_unknown"
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a code, and no secret
+    TOKEN_TOO_LARGE = "token_too_large"  # noqa: S105 - as above
+    ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
+    SIGNATURE_REQUIRED = "signature_required"
+    SIGNATURE_INVALID = "signature_invalid"
+    KEY_UNKNOWN = "key_unknown"
+    KEY_EXPIRED = "key_expired"
+    KEY_REVOKED = "key_revoked"
+    CLAIM_MISSING = "claim_missing"
+    MESSAGE_EXPIRED = "message_expired"
+    MESSAGE_FROM_FUTURE = "message_from_future"
+    TENANT_MISMATCH = "tenant_mismatch"
     TENANT_UNKNOWN = "tenant_unknown"
     BUCKET_UNKNOWN = "bucket_unknown"
     BUCKET_NOT_ALLOWED = "bucket_not_allowed"
@@ -25,6 +37,7 @@ class Code(StrEnum):
     CALLBACK_UNKNOWN = "callback_unknown"
     BATCH_TOO_LARGE = "batch_too_large"
     BATCH_CONFLICT = "batch_conflict"
+    BATCH_CLOSED = "batch_closed"
     CHUNK_INVALID = "chunk_invalid"
     DEADLINE_PASSED = "deadline_passed"
     EXPIRY_INVALID = "expiry_invalid"
@@ -64,9 +77,10 @@ class Code(StrEnum):
 
 
 class QuotaState(BaseModel):
-    """Where a quota stood when it refused.
+    """Where a quota stands, in grants or bytes by metric.
 
-    limit, used and asked count grants or bytes, by metric; the window starts again at resets_at.
+    The window live has what was granted and has not lapsed; the others are of UTC and start again
+    at resets_at. asked is there where it was refused, warn_at where there is a soft limit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,8 +89,19 @@ class QuotaState(BaseModel):
     window: Window
     limit: int
     used: int
-    asked: int
-    resets_at: datetime
+    asked: int | None = None
+    warn_at: int | None = None
+    resets_at: datetime | None = None
+
+    @property
+    def left(self) -> int:
+        """What may still be granted."""
+        return max(self.limit - self.used, 0)
+
+    @property
+    def warns(self) -> bool:
+        """Whether the soft limit is reached."""
+        return self.warn_at is not None and self.used >= self.warn_at
 
 
 class Refusal(BaseModel):
@@ -93,3 +118,19 @@ class Refusal(BaseModel):
     limit: int | str | list[str] | None = None
     key: str | None = None
     quota: QuotaState | None = None
+
+
+# What is refused before anyone is known to have asked: such an answer is sealed to nobody.
+UNAUTHENTICATED = frozenset(
+    {
+        Code.TOKEN_INVALID,
+        Code.TOKEN_TOO_LARGE,
+        Code.ALGORITHM_NOT_ALLOWED,
+        Code.SIGNATURE_REQUIRED,
+        Code.SIGNATURE_INVALID,
+        Code.KEY_UNKNOWN,
+        Code.KEY_EXPIRED,
+        Code.KEY_REVOKED,
+        Code.TENANT_UNKNOWN,
+    }
+)

@@ -1,21 +1,20 @@
-"""From a message to grants. Nothing signed here is seen by anyone before its rows are committed."""
+"""From a chunk to its grants. Nothing signed here is seen before its rows are committed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from valetkey.messages import Message
-from valetkey.reading import read
 from valetkey.refusals import Code, Refusal
 from worker.adapters.ledger import Ledger
 from worker.adapters.multiparts import Open
-from worker.adapters.recording import Seen
 from worker.adapters.s3 import S3
-from worker.core import keys
 from worker.core.admission import Admitted, admit
 from worker.core.deciding import decide
-from worker.core.decisions import Decided, lifetime, outcome, refuse_all
+from worker.core.decisions import Asked, Decided, lifetime, outcome, refuse_all
 from worker.core.signing import Place
+from worker.core.tenancy import Tenant
 from worker.errors import Malformed
 from worker.multipart import Uploads
 from worker.reissue import Reissuer
@@ -33,31 +32,29 @@ class Issuer:
         self._now = now
         self._reissuer = Reissuer(ledger, uploads, s3, now)
 
-    def issue(self, raw: Any) -> dict[str, Any]:
-        """Answer one message with its outcome: grants, or a refusal that says why.
+    def issue(self, message: Message, tenant: Tenant, key: str | None) -> dict[str, Any]:
+        """Answer one chunk with its outcome: grants, or a refusal that says why.
 
-        Raises Transient where the database, the credentials or storage are out of reach; nothing
-        is then recorded that the same message would not find again.
+        key is the name of the tenant's key that signed it. Raises Transient where the database, the
+        credentials or storage are out of reach; nothing is then recorded that the same message
+        would not find again.
         """
-        message = read(raw)
-        if isinstance(message, Refusal):
-            return _unread(raw, message)
-        now = self._now()
+        asked, now = Asked(message, tenant, key), self._now()
         admitted = admit(message, self._ledger.declared(), now)
         if isinstance(admitted, Refusal):
-            committed = self._commit(message, refuse_all(message, admitted, now))
+            committed = self._commit(asked, refuse_all(message, admitted, now))
         else:
-            committed = self._commit_admitted(message, admitted, now)
+            committed = self._commit_admitted(asked, admitted, now)
         return outcome(message.batch, message.chunk, committed)
 
-    def _commit_admitted(self, message: Message, admitted: Admitted, now: datetime) -> Decided:
-        decided = self._decide(message, admitted, now)
+    def _commit_admitted(self, asked: Asked, admitted: Admitted, now: datetime) -> Decided:
+        decided = self._decide(asked.message, admitted, now)
         committed = None
         try:
-            committed = self._commit(message, decided)
+            committed = self._commit(asked, decided)
         finally:
-            if committed is not decided:
-                self._uploads.take_back(message, admitted, decided, now)
+            if committed is None or committed.rows is not decided.rows:
+                self._uploads.take_back(asked.message, admitted, decided, now)
         return committed
 
     def _decide(self, message: Message, admitted: Admitted, now: datetime) -> Decided:
@@ -91,24 +88,14 @@ class Issuer:
             text = "the bucket profile cannot be signed for: its operator has to look at it"
             return Refusal(code=Code.BUCKET_UNUSABLE, field="grant.bucket", message=text)
 
-    def _commit(self, message: Message, decided: Decided) -> Decided:
+    def _commit(self, asked: Asked, decided: Decided) -> Decided:
         """Record a decision; what was decided before, or by another chunk, is what counts."""
-        committed = self._ledger.record(message, decided, self._now())
-        if isinstance(committed, Seen):
-            return self._reissuer.reissue(self._ledger.recorded(committed.batch, message.chunk))
+        now = self._now()
+        committed = self._ledger.record(asked, decided, now)
+        if isinstance(committed, Decided):
+            return committed
+        quotas = self._ledger.standing(asked.tenant, now)
         if isinstance(committed, Refusal):
-            return refuse_all(message, committed, self._now())
-        return committed
-
-
-def _unread(raw: Any, refusal: Refusal) -> dict[str, Any]:
-    # Whoever sent it finds its answer by the task; a batch and chunk that can be read help it more.
-    header = raw if isinstance(raw, dict) else {}
-    batch, chunk = header.get("batch"), header.get("chunk", 0)
-    return {
-        "batch": keys.shown(batch)[:36] if isinstance(batch, str) else "",
-        "chunk": chunk if type(chunk) is int else 0,
-        "status": "refused",
-        "refusal": refusal.model_dump(mode="json", exclude_none=True),
-        "items": [],
-    }
+            return replace(refuse_all(asked.message, committed, now), quotas=quotas)
+        recorded = self._ledger.recorded(committed.batch, asked.message.chunk)
+        return replace(self._reissuer.reissue(recorded), quotas=quotas)

@@ -16,8 +16,12 @@ from worker.adapters.http import Courier
 from worker.adapters.ledger import Ledger
 from worker.adapters.multiparts import Multiparts
 from worker.adapters.outbox import Outbox
+from worker.adapters.rejections import Rejections
 from worker.adapters.s3 import S3
+from worker.answer import Answerer
+from worker.cancel import Canceller
 from worker.deliver import Deliverer
+from worker.explain import Explainer
 from worker.issue import Issuer
 from worker.multipart import Uploads
 from worker.reissue import Reissuer
@@ -32,15 +36,22 @@ def settings() -> Settings:
 
 
 @cache
-def issuer() -> Issuer:
-    """Decide chunks over this process's connections and credentials."""
-    return Issuer(_ledger(), _uploads(), _s3(), clock.now)
+def answerer() -> Answerer:
+    """Answer messages over this process's connections and credentials."""
+    return Answerer(
+        _ledger(),
+        Rejections(_engine()),
+        Issuer(_ledger(), _uploads(), _s3(), clock.now),
+        Canceller(_ledger(), clock.now),
+        Explainer(_ledger(), clock.now),
+        clock.now,
+    )
 
 
 @cache
 def upkeep() -> Upkeep:
     """Sweep over what has ended by itself."""
-    return Upkeep(_uploads(), clock.now)
+    return Upkeep(_uploads(), _ledger(), clock.now)
 
 
 @cache

@@ -8,9 +8,10 @@ import structlog
 from celery import Task
 
 from worker.adapters import clock
+from worker.answer import Answer
 from worker.app import app
 from worker.errors import Transient
-from worker.process import deliverer, issuer, upkeep
+from worker.process import answerer, deliverer, upkeep
 
 log = structlog.get_logger()
 RETRIES = 5
@@ -31,28 +32,31 @@ class Answering(Task):  # type: ignore[misc] # Celery's Task has no types
     typing = False
     max_retries = RETRIES
 
-    def on_success(self, retval: Any, task_id: str, _args: Any, _kwargs: Any) -> None:
+    def on_success(self, _retval: Any, task_id: str, _args: Any, _kwargs: Any) -> None:
         """Shorten the stored result's life to that of its first grant to end."""
-        ends = [item["expires_at"] for item in retval["items"] if "expires_at" in item]
-        if ends:
-            left = int((datetime.fromisoformat(min(ends)) - clock.now()).total_seconds())
+        ends_at: datetime | None = self.request.get("ends_at")
+        if ends_at is not None:
+            left = int((ends_at - clock.now()).total_seconds())
             if left < app.conf.result_expires:
                 self.backend.expire(self.backend.get_key_for_task(task_id), max(left, 1))
 
 
 @app.task(name="valetkey.issue", bind=True, base=Answering)
-def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
     """Answer one message: the only argument."""
-    message = args[0] if len(args) == 1 and not kwargs else None
-    outcome = _answer(self, message)
-    if isinstance(message, dict) and message.get("callback") is not None:
+    answer = _answer(self, args[0] if len(args) == 1 and not kwargs else None)
+    ends = [item["expires_at"] for item in answer.said.get("items", ()) if "expires_at" in item]
+    if ends:
+        self.request.update(ends_at=datetime.fromisoformat(min(ends)))
+    if answer.notifies:
         deliver.delay()
-    return outcome
+    _log(answer.said)
+    return answer.wire
 
 
-def _answer(task: Any, message: Any) -> dict[str, Any]:
+def _answer(task: Any, message: Any) -> Answer:
     try:
-        outcome = issuer().issue(message)
+        return answerer().answer(message)
     except Transient as error:
         log.warning("issue_postponed", task=task.request.id, problem=str(error))
         raise task.retry(exc=error, countdown=2**task.request.retries) from None
@@ -60,17 +64,22 @@ def _answer(task: Any, message: Any) -> dict[str, Any]:
         # What a bug says may quote what it was working on: that is for the log, not for the result.
         log.exception("issue_failed", task=task.request.id)
         raise Failed from None
-    refusal = outcome.get("refusal")
+
+
+def _log(said: dict[str, Any]) -> None:
+    refusal, items = said.get("refusal"), said.get("items", ())
     log.info(
-        "chunk_decided",
-        batch=outcome["batch"],
-        chunk=outcome["chunk"],
-        status=outcome["status"],
+        "answered",
+        batch=said.get("batch"),
+        chunk=said.get("chunk"),
+        status=said["status"],
         code=refusal and refusal["code"],
-        refused=sum("code" in item for item in outcome["items"]),
-        items=len(outcome["items"]),
+        refused=sum("code" in item for item in items),
+        items=len(items),
     )
-    return outcome
+    for quota in said.get("quotas", ()):
+        if quota.get("warn_at") is not None and quota["used"] >= quota["warn_at"]:
+            log.warning("quota_warning", batch=said.get("batch"), **quota)
 
 
 @app.task(name="valetkey.deliver", expires=60)
@@ -82,7 +91,7 @@ def deliver() -> None:
 @app.task(name="valetkey.upkeep", expires=60)
 def sweep() -> None:
     """End what its grants have outlived."""
-    _sweep("uploads_aborted", upkeep().sweep)
+    _sweep("swept", upkeep().sweep)
 
 
 def _sweep(event: str, once: Callable[[], dict[str, int]]) -> None:

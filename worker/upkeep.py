@@ -3,16 +3,22 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from worker.adapters.ledger import Ledger
 from worker.multipart import Uploads
 
 
 class Upkeep:
     """Ends what its grants have outlived; any number of these may run at once."""
 
-    def __init__(self, uploads: Uploads, now: Callable[[], datetime]) -> None:
+    def __init__(self, uploads: Uploads, ledger: Ledger, now: Callable[[], datetime]) -> None:
         self._uploads = uploads
+        self._ledger = ledger
         self._now = now
 
     def sweep(self) -> dict[str, int]:
-        """Abort unfinished multipart uploads whose grants have ended; count what came of it."""
-        return self._uploads.abort_lapsed(self._now())
+        """Release what lapsed grants held, and abort their unfinished multipart uploads.
+
+        Counts what came of it. Raises Transient.
+        """
+        lapsed = self._ledger.release_lapsed(self._now())
+        return {"lapsed": lapsed, **self._uploads.abort_lapsed(self._now())}

@@ -1,4 +1,4 @@
-"""Real S3 servers, and the grants that one Issuer gives for their buckets."""
+"""Real S3 servers, and the grants that one Answering gives for their buckets."""
 
 import uuid
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tests import requests
+from tests.issuing import Answering
 from valetkey.messages import Grant, Item
 from valetkey.terms import AnyTerms
 from worker.adapters import clock
@@ -17,7 +18,6 @@ from worker.core.signing import Place, signer
 from worker.core.sigv4 import Credentials, Target
 from worker.core.tenancy import Bucket, Declared, Policy, Tenant
 from worker.embedded.storage import Storage
-from worker.issue import Issuer
 
 SERVERS = ("seaweedfs", "ministack")
 TENANTS = ("acme", "acme2", "umbrella")
@@ -101,10 +101,10 @@ class Store:
     name: str
     storage: Storage
     client: Any
-    issuer: Issuer = field(repr=False)
+    issuer: Answering = field(repr=False)
 
     def ask(self, *items: Mapping[str, Any], tenant: str = "acme", **terms: Any) -> dict[str, Any]:
-        """The Issuer's answer to a request for these items on these terms."""
+        """The Answering's answer to a request for these items on these terms."""
         grant = {"kind": "download", "bucket": self.name, "expires_in": 300, **terms}
         keys = [item["key"] for item in items]
         message = requests.message(keys, tenant=tenant, grant=grant)
@@ -156,7 +156,7 @@ class Store:
         region: str | None = None,
         **credentials: Any,
     ) -> Grant:
-        """What no Issuer gives: signed at another time, for longer, elsewhere, or by others."""
+        """What no Answering gives: signed at another time, for longer, elsewhere, or by others."""
         own = Credentials(self.storage.access_key, self.storage.secret_key)
         region = region or self.storage.region
         place = Place(

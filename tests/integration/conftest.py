@@ -4,12 +4,12 @@ import pytest
 from sqlalchemy import Engine
 
 from tests import issuing, requests
+from tests.issuing import Answering
 from worker.adapters import declarations
 from worker.adapters.database import connect, writing
 from worker.adapters.s3 import S3
 from worker.commands.migrate import migrate_to_head
 from worker.core.tenancy import Declared
-from worker.issue import Issuer
 
 Declare = Callable[[Declared], None]
 
@@ -41,7 +41,7 @@ def clock() -> requests.Clock:
 
 
 @pytest.fixture
-def issuer(engine: Engine, clock: requests.Clock, monkeypatch: pytest.MonkeyPatch) -> Issuer:
+def issuer(engine: Engine, clock: requests.Clock, monkeypatch: pytest.MonkeyPatch) -> Answering:
     """An issuer that signs with a key made up for it."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")

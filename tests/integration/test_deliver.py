@@ -11,6 +11,7 @@ from models import Delivery
 from tests import issuing
 from tests.integration.conftest import Declare
 from tests.integration.receivers import Answer, Receiver, answer, receiving
+from tests.issuing import Answering
 from tests.requests import Clock, declared, message
 from valetkey.webhooks import verify
 from worker.adapters.database import reading
@@ -21,7 +22,6 @@ from worker.adapters.s3 import S3
 from worker.core.backoff import SCHEDULE
 from worker.core.tenancy import Declared, Endpoint
 from worker.deliver import Deliverer
-from worker.issue import Issuer
 
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 NO_JITTER = 0.5  # the middle of the spread
@@ -52,7 +52,7 @@ def calling(port: int) -> Declared:
 
 
 @contextmanager
-def issued(respond: Answer, declare: Declare, issuer: Issuer) -> Iterator[Receiver]:
+def issued(respond: Answer, declare: Declare, issuer: Answering) -> Iterator[Receiver]:
     """One request's outcome, waiting to be told to a receiver that answers so."""
     with receiving(respond) as receiver:
         declare(calling(receiver.port))
@@ -66,7 +66,7 @@ def delivery(engine: Engine) -> Any:
 
 
 def test_an_outcome_is_delivered_signed_and_complete(
-    declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+    declare: Declare, issuer: Answering, deliverer: Deliverer, clock: Clock
 ) -> None:
     with receiving(answer(204)) as receiver:
         declare(calling(receiver.port))
@@ -77,7 +77,7 @@ def test_an_outcome_is_delivered_signed_and_complete(
 
 
 def test_a_refused_batch_is_told_too(
-    declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+    declare: Declare, issuer: Answering, deliverer: Deliverer, clock: Clock
 ) -> None:
     with receiving(answer(204)) as receiver:
         declare(calling(receiver.port))
@@ -88,7 +88,7 @@ def test_a_refused_batch_is_told_too(
 
 
 def test_what_was_delivered_is_not_sent_again(
-    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+    engine: Engine, declare: Declare, issuer: Answering, deliverer: Deliverer, clock: Clock
 ) -> None:
     with issued(answer(200), declare, issuer) as receiver:
         deliverer.deliver_due()
@@ -102,7 +102,7 @@ def test_what_was_delivered_is_not_sent_again(
 def test_a_failed_attempt_is_tried_again_after_the_schedules_pause(
     engine: Engine,
     declare: Declare,
-    issuer: Issuer,
+    issuer: Answering,
     deliverer: Deliverer,
     clock: Clock,
     status: int,
@@ -116,7 +116,7 @@ def test_a_failed_attempt_is_tried_again_after_the_schedules_pause(
 
 
 def test_every_attempt_carries_the_same_id_and_the_same_grants(
-    declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+    declare: Declare, issuer: Answering, deliverer: Deliverer, clock: Clock
 ) -> None:
     with issued(answer(503), declare, issuer) as receiver:
         deliverer.deliver_due()
@@ -129,7 +129,7 @@ def test_every_attempt_carries_the_same_id_and_the_same_grants(
 
 
 def test_an_endpoint_that_is_gone_is_not_called_again(
-    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer
+    engine: Engine, declare: Declare, issuer: Answering, deliverer: Deliverer
 ) -> None:
     with issued(answer(410), declare, issuer):
         deliverer.deliver_due()
@@ -137,7 +137,7 @@ def test_an_endpoint_that_is_gone_is_not_called_again(
 
 
 def test_links_that_ended_are_not_sent(
-    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer, clock: Clock
+    engine: Engine, declare: Declare, issuer: Answering, deliverer: Deliverer, clock: Clock
 ) -> None:
     with issued(answer(200), declare, issuer) as receiver:
         clock.forward(minutes=5)
@@ -147,7 +147,7 @@ def test_links_that_ended_are_not_sent(
 
 
 def test_an_endpoint_that_is_no_longer_declared_gets_nothing(
-    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer
+    engine: Engine, declare: Declare, issuer: Answering, deliverer: Deliverer
 ) -> None:
     with issued(answer(200), declare, issuer) as receiver:
         declare(declared())
@@ -157,7 +157,7 @@ def test_an_endpoint_that_is_no_longer_declared_gets_nothing(
 
 
 def test_a_missing_secret_postpones_and_is_named(
-    engine: Engine, declare: Declare, issuer: Issuer, deliverer: Deliverer
+    engine: Engine, declare: Declare, issuer: Answering, deliverer: Deliverer
 ) -> None:
     deliverer._environ = {}
     with issued(answer(200), declare, issuer) as receiver:
@@ -168,7 +168,7 @@ def test_a_missing_secret_postpones_and_is_named(
 
 
 def test_the_schedule_ends_in_failure(
-    outbox: Outbox, declare: Declare, issuer: Issuer, engine: Engine, clock: Clock
+    outbox: Outbox, declare: Declare, issuer: Answering, engine: Engine, clock: Clock
 ) -> None:
     declare(calling(9))
     issuer.issue(message(callback="hook"))
@@ -181,7 +181,7 @@ def test_the_schedule_ends_in_failure(
 
 
 def test_a_delivery_is_taken_by_one_sender_until_its_lease_runs_out(
-    outbox: Outbox, declare: Declare, issuer: Issuer, clock: Clock
+    outbox: Outbox, declare: Declare, issuer: Answering, clock: Clock
 ) -> None:
     declare(calling(9))
     issuer.issue(message(callback="hook"))
@@ -192,7 +192,7 @@ def test_a_delivery_is_taken_by_one_sender_until_its_lease_runs_out(
 
 
 def test_a_sender_that_lost_its_lease_cannot_report(
-    engine: Engine, outbox: Outbox, declare: Declare, issuer: Issuer, clock: Clock
+    engine: Engine, outbox: Outbox, declare: Declare, issuer: Answering, clock: Clock
 ) -> None:
     declare(calling(9))
     issuer.issue(message(callback="hook"))

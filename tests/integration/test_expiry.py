@@ -10,11 +10,11 @@ from sqlalchemy import Engine
 
 from tests import issuing
 from tests.integration.conftest import Declare
+from tests.issuing import Answering
 from tests.requests import DEMO, Clock, declared, granting
 from tests.vault import Vault
 from worker.adapters.s3 import S3
 from worker.core.tenancy import Declared
-from worker.issue import Issuer
 
 HOUR = 3_600
 VAULT = replace(DEMO, profile="vault")
@@ -41,7 +41,7 @@ def life(answer: dict[str, Any], now: datetime) -> tuple[float, str]:
 
 
 def test_credentials_with_twelve_minutes_left_cut_the_grant(
-    vault: Vault, issuer: Issuer, now: datetime
+    vault: Vault, issuer: Answering, now: datetime
 ) -> None:
     vault.keep("ASIA1", now + timedelta(minutes=12))
     answer = issuer.issue(granting(expires_in=HOUR))
@@ -50,7 +50,7 @@ def test_credentials_with_twelve_minutes_left_cut_the_grant(
 
 
 def test_credentials_with_twelve_minutes_left_are_too_short_for_thirteen(
-    vault: Vault, issuer: Issuer, now: datetime
+    vault: Vault, issuer: Answering, now: datetime
 ) -> None:
     vault.keep("ASIA1", now + timedelta(minutes=12))
     refusal = issuer.issue(granting(expires_in=HOUR, min_expires_in=780))["refusal"]
@@ -58,7 +58,7 @@ def test_credentials_with_twelve_minutes_left_are_too_short_for_thirteen(
 
 
 def test_credentials_are_refreshed_where_that_meets_the_request(
-    vault: Vault, issuer: Issuer, clock: Clock, now: datetime
+    vault: Vault, issuer: Answering, clock: Clock, now: datetime
 ) -> None:
     vault.keep("ASIA1", now + timedelta(minutes=12))
     issuer.issue(granting(expires_in=300))
@@ -70,7 +70,7 @@ def test_credentials_are_refreshed_where_that_meets_the_request(
 
 
 def test_a_refresh_that_fails_leaves_the_grant_what_is_left(
-    vault: Vault, issuer: Issuer, clock: Clock, now: datetime
+    vault: Vault, issuer: Answering, clock: Clock, now: datetime
 ) -> None:
     vault.keep("ASIA1", now + timedelta(minutes=12))
     issuer.issue(granting(expires_in=300))
@@ -80,7 +80,7 @@ def test_a_refresh_that_fails_leaves_the_grant_what_is_left(
 
 
 def test_a_refresh_that_fails_refuses_what_needs_longer(
-    vault: Vault, issuer: Issuer, clock: Clock, now: datetime
+    vault: Vault, issuer: Answering, clock: Clock, now: datetime
 ) -> None:
     vault.keep("ASIA1", now + timedelta(minutes=12))
     issuer.issue(granting(expires_in=300))
@@ -91,7 +91,7 @@ def test_a_refresh_that_fails_refuses_what_needs_longer(
 
 
 def test_the_providers_longest_life_cuts_the_grant(
-    declare: Declare, issuer: Issuer, now: datetime
+    declare: Declare, issuer: Answering, now: datetime
 ) -> None:
     short = replace(DEMO, max_expires_in=600)
     declare(Declared({"demo": short}, declared().tenants))
@@ -99,7 +99,7 @@ def test_the_providers_longest_life_cuts_the_grant(
 
 
 def test_a_provider_whose_longest_life_is_too_short_is_refused(
-    declare: Declare, issuer: Issuer
+    declare: Declare, issuer: Answering
 ) -> None:
     short = replace(DEMO, max_expires_in=600)
     declare(Declared({"demo": short}, declared().tenants))
@@ -109,7 +109,7 @@ def test_a_provider_whose_longest_life_is_too_short_is_refused(
 
 
 def test_a_grant_signed_again_claims_no_more_than_its_new_credentials_have(
-    vault: Vault, issuer: Issuer, engine: Engine, clock: Clock, now: datetime
+    vault: Vault, issuer: Answering, engine: Engine, clock: Clock, now: datetime
 ) -> None:
     vault.keep("ASIA1", now + timedelta(hours=2))
     request = granting(expires_in=HOUR)

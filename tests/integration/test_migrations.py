@@ -7,9 +7,9 @@ from sqlalchemy.exc import DBAPIError
 
 from models import Base
 from tests.integration.conftest import Declare
+from tests.issuing import Answering
 from tests.requests import declared, message
 from worker.commands.migrate import configuration, migrate_to_head
-from worker.issue import Issuer
 
 
 def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
@@ -31,7 +31,7 @@ def test_the_migrations_can_be_undone_and_done_again(engine: Engine) -> None:
 @pytest.mark.parametrize("table", ["batches", "chunks", "grants"])
 @pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET number = number + 1"])
 def test_the_database_refuses_to_change_the_audit_log(
-    engine: Engine, declare: Declare, issuer: Issuer, table: str, statement: str
+    engine: Engine, declare: Declare, issuer: Answering, table: str, statement: str
 ) -> None:
     declare(declared())
     issuer.issue(message())

@@ -13,13 +13,14 @@ from sqlalchemy import Engine, select
 from models import Multipart, Usage
 from tests import issuing
 from tests.integration.conftest import Declare
+from tests.issuing import Answering
 from tests.requests import Clock, declared, message
 from worker.adapters.database import reading
+from worker.adapters.ledger import Ledger
 from worker.adapters.s3 import S3
 from worker.core.tenancy import Bucket, Declared, Quota
 from worker.embedded.s3 import create_buckets
 from worker.embedded.storage import Storage
-from worker.issue import Issuer
 from worker.upkeep import Upkeep
 
 PART = 5 * 1024**2
@@ -50,7 +51,7 @@ def real_clock(clock: Clock) -> Clock:
 
 
 @pytest.fixture
-def storing(engine: Engine, s3: S3, real_clock: Clock, declare: Declare) -> Issuer:
+def storing(engine: Engine, s3: S3, real_clock: Clock, declare: Declare) -> Answering:
     declare(somewhere())
     return issuing.issuer(engine, s3, real_clock)
 
@@ -92,7 +93,7 @@ def uploads(engine: Engine) -> list[Any]:
 
 def charged(engine: Engine) -> int:
     with reading(engine) as connection:
-        query = select(Usage.used).where(Usage.metric == "upload_bytes", Usage.window == "day")
+        query = select(Usage.upload_bytes).where(Usage.window == "day")
         return connection.execute(query).scalar() or 0
 
 
@@ -119,7 +120,7 @@ def completion(tags: list[str]) -> bytes:
 
 
 def test_a_file_uploaded_in_parts_is_stored_whole_under_its_grant(
-    storing: Issuer, storage: Storage, http: httpx.Client
+    storing: Answering, storage: Storage, http: httpx.Client
 ) -> None:
     grant = storing.issue(beginning())["items"][0]
     assert grant["multipart"]["part_count"] == 3
@@ -132,7 +133,7 @@ def test_a_file_uploaded_in_parts_is_stored_whole_under_its_grant(
 
 
 def test_a_part_of_another_length_is_refused_by_storage(
-    storing: Issuer, http: httpx.Client
+    storing: Answering, http: httpx.Client
 ) -> None:
     grant = storing.issue(beginning())["items"][0]
     part = storing.issue(parts(grant, 3))["items"][0]
@@ -140,7 +141,7 @@ def test_a_part_of_another_length_is_refused_by_storage(
 
 
 def test_an_upload_is_charged_its_size_and_its_parts_nothing(
-    engine: Engine, storing: Issuer
+    engine: Engine, storing: Answering
 ) -> None:
     grant = storing.issue(beginning())["items"][0]
     storing.issue(parts(grant, 1, 2, 3))
@@ -148,7 +149,7 @@ def test_an_upload_is_charged_its_size_and_its_parts_nothing(
 
 
 def test_a_request_delivered_again_begins_no_second_upload(
-    engine: Engine, storing: Issuer, storage: Storage
+    engine: Engine, storing: Answering, storage: Storage
 ) -> None:
     before = len(unfinished(storage))
     request = beginning()
@@ -159,7 +160,7 @@ def test_a_request_delivered_again_begins_no_second_upload(
 
 
 def test_an_upload_refused_for_its_quota_is_not_left_at_storage(
-    storing: Issuer, declare: Declare, storage: Storage
+    storing: Answering, declare: Declare, storage: Storage
 ) -> None:
     before = unfinished(storage)
     declare(somewhere(Quota("upload_bytes", "day", SIZE - 1)))
@@ -167,37 +168,37 @@ def test_an_upload_refused_for_its_quota_is_not_left_at_storage(
     assert unfinished(storage) == before
 
 
-def test_parts_asked_for_again_are_answered_alike(storing: Issuer) -> None:
+def test_parts_asked_for_again_are_answered_alike(storing: Answering) -> None:
     grant = storing.issue(beginning())["items"][0]
     request = parts(grant, 2)
     assert storing.issue(request) == storing.issue(request)
 
 
-def test_another_tenant_gets_no_parts(storing: Issuer) -> None:
+def test_another_tenant_gets_no_parts(storing: Answering) -> None:
     grant = storing.issue(beginning())["items"][0]
     stolen = storing.issue(parts(grant, 1, tenant="globex"))
     assert stolen["refusal"]["code"] == "upload_unknown"
 
 
 @pytest.mark.parametrize("of", ["", "x", "x.0", "x.00", f"{NOBODYS}.0", f"{NOBODYS}.99999999999"])
-def test_parts_of_no_upload_are_refused(storing: Issuer, of: str) -> None:
+def test_parts_of_no_upload_are_refused(storing: Answering, of: str) -> None:
     request = parts({"id": of or ".", "key": "acme/a"}, 1)
     assert storing.issue(request)["refusal"]["code"] == "upload_unknown"
 
 
-def test_a_part_that_the_upload_has_not_is_refused(storing: Issuer) -> None:
+def test_a_part_that_the_upload_has_not_is_refused(storing: Answering) -> None:
     grant = storing.issue(beginning())["items"][0]
     item = storing.issue(parts(grant, 4))["items"][0]
     assert (item["code"], item["limit"]) == ("part_invalid", 3)
 
 
-def test_a_part_of_another_key_is_refused(storing: Issuer) -> None:
+def test_a_part_of_another_key_is_refused(storing: Answering) -> None:
     grant = storing.issue(beginning())["items"][0]
     item = storing.issue(parts(grant | {"key": "acme/other"}, 1))["items"][0]
     assert (item["code"], item["field"]) == ("part_invalid", "items[0].key")
 
 
-def test_a_part_lives_no_longer_than_its_upload(storing: Issuer, real_clock: Clock) -> None:
+def test_a_part_lives_no_longer_than_its_upload(storing: Answering, real_clock: Clock) -> None:
     grant = storing.issue(beginning())["items"][0]
     real_clock.forward(minutes=9)
     part = storing.issue(parts(grant, 1))["items"][0]
@@ -205,10 +206,10 @@ def test_a_part_lives_no_longer_than_its_upload(storing: Issuer, real_clock: Clo
 
 
 def test_an_upload_whose_grant_ended_is_aborted_by_the_sweep(
-    engine: Engine, storing: Issuer, s3: S3, storage: Storage, real_clock: Clock
+    engine: Engine, storing: Answering, s3: S3, storage: Storage, real_clock: Clock
 ) -> None:
     grant = storing.issue(beginning())["items"][0]
-    upkeep = Upkeep(issuing.uploads(engine, s3), real_clock)
+    upkeep = Upkeep(issuing.uploads(engine, s3), Ledger(engine), real_clock)
     assert upkeep.sweep() == {"ended": 0, "postponed": 0}
     real_clock.forward(minutes=10)
     assert upkeep.sweep() == {"ended": 1, "postponed": 0}
@@ -218,11 +219,11 @@ def test_an_upload_whose_grant_ended_is_aborted_by_the_sweep(
 
 
 def test_an_upload_that_was_completed_is_only_closed_by_the_sweep(
-    engine: Engine, storing: Issuer, s3: S3, http: httpx.Client, real_clock: Clock
+    engine: Engine, storing: Answering, s3: S3, http: httpx.Client, real_clock: Clock
 ) -> None:
     grant = storing.issue(beginning())["items"][0]
     tags = [put(http, part) for part in storing.issue(parts(grant, 1, 2, 3))["items"]]
     http.post(grant["url"], content=completion(tags))
     real_clock.forward(minutes=10)
-    assert Upkeep(issuing.uploads(engine, s3), real_clock).sweep()["ended"] == 1
+    assert Upkeep(issuing.uploads(engine, s3), Ledger(engine), real_clock).sweep()["ended"] == 1
     assert {upload.state for upload in uploads(engine)} == {"closed"}

@@ -10,18 +10,18 @@ from sqlalchemy import Engine, select
 from models import Grant, Usage
 from tests import issuing
 from tests.integration.conftest import Declare
+from tests.issuing import Answering
 from tests.requests import Clock, declared, message
 from worker.adapters.database import connect, reading
 from worker.adapters.s3 import S3
 from worker.core.tenancy import Quota
-from worker.issue import Issuer
 
 IssueAll = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 WORKERS = 4
 
 
 @pytest.fixture
-def issue_all(engine: Engine, issuer: Issuer, clock: Clock) -> Iterator[IssueAll]:
+def issue_all(engine: Engine, issuer: Answering, clock: Clock) -> Iterator[IssueAll]:
     """Answer messages by several workers at once, each with connections of its own."""
     url = engine.url.render_as_string(hide_password=False)
     engines = [connect(url) for _ in range(1, WORKERS)]
@@ -39,7 +39,7 @@ def issue_all(engine: Engine, issuer: Issuer, clock: Clock) -> Iterator[IssueAll
 
 def used(engine: Engine) -> int:
     with reading(engine) as connection:
-        query = select(Usage.used).where(Usage.metric == "grants", Usage.window == "hour")
+        query = select(Usage.grants).where(Usage.window == "hour")
         return connection.execute(query).scalar() or 0
 
 

@@ -9,7 +9,8 @@ from valetkey.messages import Message
 from valetkey.refusals import Window
 from valetkey.terms import Parts
 from worker.core import quotas
-from worker.core.tenancy import Quota
+from worker.core.quotas import NOTHING, Cost
+from worker.core.tenancy import Quota, Raise, Tenant
 
 NOW = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
 MOMENTS = st.integers(0, 4_000_000_000).map(lambda second: datetime.fromtimestamp(second, UTC))
@@ -17,28 +18,29 @@ MOMENTS = st.integers(0, 4_000_000_000).map(lambda second: datetime.fromtimestam
 
 def test_an_upload_costs_one_grant_and_its_largest_size() -> None:
     message = Message.model_validate(uploading(max_size=500))
-    assert quotas.reserve(message.grant, 3) == {"grants": 3, "upload_bytes": 1_500}
-    assert quotas.price(message.grant, message.items) == {"grants": 1, "upload_bytes": 500}
+    assert quotas.reserve(message.grant, 3) == Cost(3, 0, 1_500)
+    assert quotas.price(message.grant, message.items) == Cost(1, 0, 500)
 
 
 def test_a_put_is_reserved_its_largest_size_and_costs_its_own() -> None:
     message = Message.model_validate(putting({"acme/a": 30, "acme/b": 0}, max_size=500))
-    assert quotas.reserve(message.grant, 2) == {"grants": 2, "upload_bytes": 1_000}
-    assert quotas.price(message.grant, message.items) == {"grants": 2, "upload_bytes": 30}
+    assert quotas.reserve(message.grant, 2) == Cost(2, 0, 1_000)
+    assert quotas.price(message.grant, message.items) == Cost(2, 0, 30)
 
 
 def test_the_parts_of_an_upload_that_was_paid_for_cost_nothing() -> None:
     terms = Parts(bucket="demo", expires_in=60, of="batch.0")
-    assert quotas.reserve(terms, 3) == {}
+    assert quotas.reserve(terms, 3) == NOTHING
 
 
-def test_a_download_costs_a_grant_alone() -> None:
-    assert quotas.reserve(Message.model_validate(granting()).grant, 3) == {"grants": 3}
+def test_a_download_costs_a_grant_of_both_metrics() -> None:
+    assert quotas.reserve(Message.model_validate(granting()).grant, 3) == Cost(3, 3, 0)
 
 
 @pytest.mark.parametrize(
     ("window", "start", "end"),
     [
+        ("minute", datetime(2026, 12, 31, 23, 59, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
         ("hour", datetime(2026, 12, 31, 23, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
         ("day", datetime(2026, 12, 31, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
         ("month", datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
@@ -48,11 +50,12 @@ def test_windows_follow_the_calendar_of_utc(window: Window, start: datetime, end
     assert (quotas.start(window, NOW), quotas.resets_at(window, NOW)) == (start, end)
 
 
-@given(MOMENTS, st.sampled_from(quotas.WINDOWS))
+@given(MOMENTS, st.sampled_from([window for window in quotas.WINDOWS if window != "live"]))
 def test_a_moment_is_inside_its_window_and_the_next_one_begins_where_it_ends(
     at: datetime, window: Window
 ) -> None:
     start, end = quotas.start(window, at), quotas.resets_at(window, at)
+    assert end is not None
     assert start <= at < end
     assert quotas.start(window, end) == end
     assert quotas.start(window, end - timedelta(microseconds=1)) == start
@@ -62,18 +65,17 @@ def test_a_moment_is_inside_its_window_and_the_next_one_begins_where_it_ends(
 def test_a_quota_is_granted_to_its_limit_and_not_one_further(
     limit: int, used: int, asked: int
 ) -> None:
-    hour = quotas.Period("grants", "hour", quotas.start("hour", NOW))
-    refusal = quotas.refused([Quota("grants", "hour", limit)], {hour: used}, {hour: asked}, NOW)
+    refusal = quotas.refused(
+        [Quota("grants", "hour", limit)], {"hour": Cost(used)}, Cost(asked), NOW
+    )
     assert (refusal is None) == (used + asked <= limit)
 
 
 def test_a_refusal_says_which_quota_and_how_far_it_is() -> None:
-    asked = quotas.charges({"grants": 5}, NOW)
-    used = dict.fromkeys(asked, 8)
-    refusal = quotas.refused([Quota("grants", "day", 10)], used, asked, NOW)
+    refusal = quotas.refused([Quota("grants", "day", 10)], {"day": Cost(8)}, Cost(5), NOW)
     assert refusal is not None
     assert refusal.quota is not None
-    assert refusal.quota.model_dump() == {
+    assert refusal.quota.model_dump(exclude_none=True) == {
         "metric": "grants",
         "window": "day",
         "limit": 10,
@@ -84,5 +86,18 @@ def test_a_refusal_says_which_quota_and_how_far_it_is() -> None:
 
 
 def test_a_quota_of_another_metric_is_not_in_the_way() -> None:
-    asked = quotas.charges({"grants": 5}, NOW)
-    assert quotas.refused([Quota("upload_bytes", "day", 1)], {}, asked, NOW) is None
+    assert quotas.refused([Quota("upload_bytes", "day", 1)], {}, Cost(5, 5), NOW) is None
+
+
+def test_what_is_live_is_of_one_window_that_never_ends() -> None:
+    assert quotas.start("live", NOW) == quotas.start("live", NOW + timedelta(days=400))
+    assert quotas.resets_at("live", NOW) is None
+
+
+def test_a_raised_quota_has_more_until_its_moment_and_not_at_it() -> None:
+    until = NOW + timedelta(hours=1)
+    raised = Tenant(
+        "acme", quotas=(Quota("grants", "day", 10),), raises=(Raise("grants", "day", 5, until),)
+    )
+    assert quotas.effective(raised, NOW)[0].limit == 15
+    assert quotas.effective(raised, until)[0].limit == 10

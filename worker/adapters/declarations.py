@@ -8,7 +8,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from models import Base, Bucket, Endpoint, Policy, Quota, Revision, Tenant
+from models import Base, Bucket, Endpoint, Key, Policy, Quota, Raise, Revision, Tenant
 from worker.core import tenancy
 from worker.core.tenancy import Declared
 from worker.errors import Transient
@@ -21,10 +21,12 @@ def _table(mapped: type[Base]) -> Table:
     return cast("Table", mapped.__table__)
 
 
-_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS = (
-    _table(mapped) for mapped in (Bucket, Tenant, Policy, Quota, Endpoint)
+_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS = (
+    _table(mapped) for mapped in (Bucket, Tenant, Policy, Quota, Endpoint, Key)
 )
-_PARENTS_FIRST = (_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS)
+_PARENTS_FIRST = (_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
+_RAISES = _table(Raise)  # not declared: they stay when something is applied
+_OF_TENANTS = (_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS, _RAISES)
 
 
 def revision(connection: Connection) -> int:
@@ -34,13 +36,9 @@ def revision(connection: Connection) -> int:
 
 def load(connection: Connection) -> Declared:
     """Read everything that is declared."""
-    policies, quotas, endpoints = (
-        _by_tenant(_all(connection, table)) for table in (_POLICIES, _QUOTAS, _ENDPOINTS)
-    )
+    of = {table: _by_tenant(_all(connection, table)) for table in _OF_TENANTS}
     tenants = {
-        row["name"]: _tenant(
-            row, policies[row["name"]], quotas[row["name"]], endpoints[row["name"]]
-        )
+        row["name"]: _tenant(row, {table: rows[row["name"]] for table, rows in of.items()})
         for row in _all(connection, _TENANTS)
     }
     buckets = {row["name"]: tenancy.Bucket(**row) for row in _all(connection, _BUCKETS)}
@@ -59,14 +57,15 @@ def _by_tenant(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
     return found
 
 
-def _tenant(
-    row: Row, policies: list[Row], quotas: list[Row], endpoints: list[Row]
-) -> tenancy.Tenant:
+def _tenant(row: Row, of: dict[Table, list[Row]]) -> tenancy.Tenant:
+    raises = [{k: v for k, v in one.items() if k != "number"} for one in of[_RAISES]]
     return tenancy.Tenant(
         **row,
-        policies={policy["bucket"]: tenancy.Policy(**policy) for policy in policies},
-        quotas=tuple(tenancy.Quota(**quota) for quota in quotas),
-        endpoints={endpoint["name"]: tenancy.Endpoint(**endpoint) for endpoint in endpoints},
+        policies={one["bucket"]: tenancy.Policy(**one) for one in of[_POLICIES]},
+        quotas=tuple(tenancy.Quota(**one) for one in of[_QUOTAS]),
+        endpoints={one["name"]: tenancy.Endpoint(**one) for one in of[_ENDPOINTS]},
+        keys={one["name"]: tenancy.Key(**one) for one in of[_KEYS]},
+        raises=tuple(tenancy.Raise(**one) for one in raises),
     )
 
 
@@ -109,6 +108,7 @@ def _rows(declared: Declared) -> Rows:
         _POLICIES: [{"tenant": t.name} | asdict(p) for t in tenants for p in t.policies.values()],
         _QUOTAS: [{"tenant": t.name} | asdict(quota) for t in tenants for quota in t.quotas],
         _ENDPOINTS: [{"tenant": t.name} | asdict(e) for t in tenants for e in t.endpoints.values()],
+        _KEYS: [{"tenant": t.name} | asdict(key) for t in tenants for key in t.keys.values()],
     }
     return {
         table: {tuple(row[column.name] for column in table.primary_key): row for row in found}

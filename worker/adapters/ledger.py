@@ -7,16 +7,18 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from models import Batch, Chunk, Grant, Reissue
-from valetkey.messages import Message
-from valetkey.refusals import Refusal
+from valetkey.messages import CancelAsk, Cancelled
+from valetkey.refusals import QuotaState, Refusal
 from valetkey.terms import AnyTerms
-from worker.adapters import declarations
+from worker.adapters import declarations, holds, usage
+from worker.adapters.cancelling import cancel
 from worker.adapters.database import reading, writing
 from worker.adapters.multiparts import of_chunk
-from worker.adapters.recording import Seen, insert_once, record
-from worker.core.decisions import Decided, Life, Recorded, Row, fingerprint
-from worker.core.tenancy import Declared
+from worker.adapters.recording import Seen, insert_once, record, standing
+from worker.core.decisions import Asked, Decided, Life, Recorded, Row, fingerprint
+from worker.core.tenancy import Declared, Tenant
 
+AT_ONCE = 1_000  # rows in one transaction: others wait to write for no longer than that takes
 _terms: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
@@ -36,21 +38,41 @@ class Ledger:
                 self._declared = (revision, declarations.load(connection))
         return self._declared[1]
 
-    def record(self, message: Message, decided: Decided, now: datetime) -> Decided | Seen | Refusal:
+    def record(self, asked: Asked, decided: Decided, now: datetime) -> Decided | Seen | Refusal:
         """Commit a chunk's decision once: its rows, what they cost, what is to be delivered.
 
         The first chunk to arrive opens the batch, and charges for all of it or refuses all of it.
         Returns what was committed; Seen where it had been before; or the refusal of a message that
         contradicts what was committed under its batch id.
         """
-        tenant = self._declared[1].tenants.get(message.tenant)
         try:
             with writing(self._engine) as connection:
-                return record(connection, message, decided, tenant, now)
+                return record(connection, asked, decided, now)
         except IntegrityError:
-            # Two tenants opened one batch id in the same moment; the other's row now stands.
+            # Another process committed this very chunk in the same moment: it is found now.
             with writing(self._engine) as connection:
-                return record(connection, message, decided, tenant, now)
+                return record(connection, asked, decided, now)
+
+    def standing(self, tenant: Tenant, now: datetime) -> list[QuotaState]:
+        """How a tenant's quotas stand."""
+        with reading(self._engine) as connection:
+            return standing(connection, tenant, now)
+
+    def cancel(self, message: CancelAsk, key: str | None, now: datetime) -> Cancelled:
+        """Commit that a batch is cancelled, and release what its chunks to come had reserved."""
+        with writing(self._engine) as connection:
+            return cancel(connection, message, key, now)
+
+    def release_lapsed(self, now: datetime) -> int:
+        """Release what lapsed grants and abandoned batches held; return how many rows that was."""
+        released = 0
+        while True:
+            with writing(self._engine) as connection:
+                lapsed = holds.release_lapsed(connection, now, AT_ONCE)
+                if lapsed < AT_ONCE:
+                    usage.forget(connection, now)
+                    return released + lapsed
+            released += lapsed
 
     def recorded(self, batch: int, chunk: int) -> Recorded:
         """Read back one committed chunk of the batch with that number."""

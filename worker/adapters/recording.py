@@ -1,34 +1,53 @@
 """The transaction that decides a chunk: opened, charged, recorded, queued for delivery at once."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, literal, select
+from sqlalchemy import Connection, and_, bindparam, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
-from models import Base, Batch, Chunk, Delivery, Grant
+from models import Base, Batch, Cancellation, Chunk, Delivery, Grant
 from valetkey.messages import Message
-from valetkey.refusals import Code, Metric, Refusal
-from worker.adapters import usage
+from valetkey.refusals import Code, QuotaState, Refusal
+from worker.adapters import holds, usage
 from worker.adapters.database import insert_rows
 from worker.adapters.multiparts import remember
 from worker.core import quotas
-from worker.core.decisions import Decided, fingerprint, refuse_all
+from worker.core.decisions import Asked, Decided, fingerprint, refuse_all
+from worker.core.quotas import Cost, Used
 from worker.core.tenancy import Tenant
 
 # Built once: to build a statement takes longer than to run it.
-_FIND = select(Batch.number, Batch.fingerprint, Batch.refusal, Batch.decided_at).where(
-    Batch.id == bindparam("id")
+_FIND = (
+    select(
+        Batch.number,
+        Batch.fingerprint,
+        Batch.refusal,
+        Batch.decided_at,
+        Chunk.fingerprint.label("content"),
+    )
+    .outerjoin(Chunk, and_(Chunk.batch == Batch.number, Chunk.number == bindparam("chunk")))
+    .where(Batch.tenant == bindparam("tenant"), Batch.id == bindparam("id"))
+)
+_CANCELLED = select(Cancellation.batch).where(
+    Cancellation.tenant == bindparam("tenant"), Cancellation.batch == bindparam("id")
 )
 _OPEN = insert(Batch).returning(Batch.number)
+_CLAIM = insert(Chunk)
 
 CONFLICT = Refusal(
     code=Code.BATCH_CONFLICT,
     field="batch",
     message="this batch id, or this chunk of it, was used with other content",
+)
+CLOSED = Refusal(
+    code=Code.BATCH_CLOSED,
+    field="batch",
+    message="the batch was cancelled, or began so long ago that no more of it is granted",
 )
 
 
@@ -39,58 +58,77 @@ class Seen(NamedTuple):
 
 
 class _Opened(NamedTuple):
+    """A batch as it stands: content is of the chunk in hand, used is known to who opened it."""
+
     number: int
     fingerprint: bytes
     refusal: Refusal | None
     decided_at: datetime
+    content: bytes | None = None
+    used: Used | None = None
 
 
 def record(
-    connection: Connection, message: Message, decided: Decided, tenant: Tenant | None, now: datetime
+    connection: Connection, asked: Asked, decided: Decided, now: datetime
 ) -> Decided | Seen | Refusal:
-    """Write a chunk's decision unless it is written; the first chunk decides for its batch."""
-    batch, first = _find_or_open(connection, message, decided, tenant, now)
+    """Write a chunk's decision unless it is written; the first chunk decides for its batch.
+
+    Raises IntegrityError where another process writes the same chunk in this moment: what it wrote
+    is found when this is tried again.
+    """
+    message = asked.message
+    batch = _find_or_open(connection, asked, decided, now)
     if batch.fingerprint != _header(message):
         return CONFLICT
+    if batch.content is not None:
+        return Seen(batch.number) if batch.content == _items(message) else CONFLICT
     if batch.refusal is not None:
         decided = refuse_all(message, batch.refusal, now)
-    if not _claim(connection, batch.number, message, decided):
-        same = _content(connection, batch.number, message.chunk) == _items(message)
-        return Seen(batch.number) if same else CONFLICT
+    elif batch.used is None:
+        decided = _later(connection, batch, message, decided, now)
+    _claim(connection, batch.number, asked, decided)
     _write(connection, batch.number, decided)
     remember(connection, batch.number, message, decided)
-    if not first and batch.refusal is None:
-        back = quotas.charges(_saved(message, decided), batch.decided_at)
-        usage.release(connection, message.tenant, back)
-    if tenant is not None and message.callback in tenant.endpoints:
+    holds.hold(connection, batch.number, asked, decided, batch.decided_at)
+    if message.callback in asked.tenant.endpoints:
         _queue(connection, batch.number, message, now)
-    return decided
+    return replace(decided, quotas=standing(connection, asked.tenant, now, batch.used))
 
 
-def _find_or_open(
-    connection: Connection, message: Message, decided: Decided, tenant: Tenant | None, now: datetime
-) -> tuple[_Opened, bool]:
-    found = _find(connection, message.batch)
+def standing(
+    connection: Connection, tenant: Tenant, now: datetime, used: Used | None = None
+) -> list[QuotaState]:
+    """How a tenant's quotas stand; what is used is read where it is not known."""
+    limits = quotas.effective(tenant, now)
+    if used is None and limits:
+        used = usage.used(connection, tenant.name, now)
+    return quotas.states(limits, used or {}, now)
+
+
+def _find_or_open(connection: Connection, asked: Asked, decided: Decided, now: datetime) -> _Opened:
+    found = _find(connection, asked.message)
     if found is None:
-        usage.lock(connection, message.tenant)
-        found = _find(connection, message.batch)
-    if found is not None:
-        return found, False
-    return _open(connection, message, decided, tenant, now), True
+        usage.lock(connection, asked.tenant.name)
+        found = _find(connection, asked.message)
+    return found or _open(connection, asked, decided, now)
 
 
-def _find(connection: Connection, batch: str) -> _Opened | None:
-    row = connection.execute(_FIND, {"id": batch}).one_or_none()
+def _find(connection: Connection, message: Message) -> _Opened | None:
+    one = {"tenant": message.tenant, "id": message.batch, "chunk": message.chunk}
+    row = connection.execute(_FIND, one).one_or_none()
     if row is None:
         return None
     refusal = None if row.refusal is None else Refusal.model_validate(row.refusal)
-    return _Opened(row.number, row.fingerprint, refusal, row.decided_at)
+    return _Opened(row.number, row.fingerprint, refusal, row.decided_at, row.content)
 
 
-def _open(
-    connection: Connection, message: Message, decided: Decided, tenant: Tenant | None, now: datetime
-) -> _Opened:
-    refusal = decided.refusal or _charge(connection, message, decided, tenant, now)
+def _open(connection: Connection, asked: Asked, decided: Decided, now: datetime) -> _Opened:
+    message = asked.message
+    used = usage.used(connection, message.tenant, now)
+    cost = quotas.reserve(message.grant, message.total).less(_saved(message, decided))
+    limits = quotas.effective(asked.tenant, now)
+    refusal = _cancelled(connection, message) or decided.refusal
+    refusal = refusal or quotas.refused(limits, used, cost, now)
     values = message.model_dump(include={"tenant", "requested_by", "reason", "callback"})
     values |= message.model_dump(include={"total", "chunk_size"})
     values |= {
@@ -103,40 +141,46 @@ def _open(
         "decided_at": now,
     }
     number = connection.execute(_OPEN, values).scalar_one()
-    return _Opened(number, values["fingerprint"], refusal, now)
-
-
-def _charge(
-    connection: Connection, message: Message, decided: Decided, tenant: Tenant | None, now: datetime
-) -> Refusal | None:
-    reserved, saved = quotas.reserve(message.grant, message.total), _saved(message, decided)
-    net = {metric: amount - saved[metric] for metric, amount in reserved.items()}
-    asked = quotas.charges(net, now)
-    used = usage.used(connection, message.tenant, asked)
-    refusal = quotas.refused(tenant.quotas if tenant else (), used, asked, now)
     if refusal is None:
-        usage.charge(connection, message.tenant, asked)
-    return refusal
+        usage.charge(connection, message.tenant, cost, now)
+        holds.open_rest(connection, number, asked, now)
+        used = quotas.together(used, cost)
+    return _Opened(number, values["fingerprint"], refusal, now, None, used)
 
 
-def _saved(message: Message, decided: Decided) -> dict[Metric, int]:
+def _cancelled(connection: Connection, message: Message) -> Refusal | None:
+    one = {"tenant": message.tenant, "id": message.batch}
+    return CLOSED if connection.execute(_CANCELLED, one).first() else None
+
+
+def _later(
+    connection: Connection, batch: _Opened, message: Message, decided: Decided, now: datetime
+) -> Decided:
+    """What the first chunk reserved for a later one is taken by it, but for what it saves."""
+    if not holds.arrived(connection, batch.number, message):
+        return refuse_all(message, CLOSED, now)
+    usage.release(connection, message.tenant, _saved(message, decided), batch.decided_at)
+    return decided
+
+
+def _saved(message: Message, decided: Decided) -> Cost:
     """What a chunk cost less than was reserved for it: refused items, and exact sizes."""
-    reserved = quotas.reserve(message.grant, len(message.items))
-    return {metric: n - decided.price.get(metric, 0) for metric, n in reserved.items()}
+    return quotas.reserve(message.grant, len(message.items)).less(decided.price)
 
 
-def _claim(connection: Connection, batch: int, message: Message, decided: Decided) -> bool:
+def _claim(connection: Connection, batch: int, asked: Asked, decided: Decided) -> None:
     values = {
         "batch": batch,
-        "number": message.chunk,
-        "fingerprint": _items(message),
+        "number": asked.message.chunk,
+        "fingerprint": _items(asked.message),
         "issued": decided.issued,
         "refused": len(decided.rows) - decided.issued,
         **decided.life._asdict(),
         "access_key": decided.access_key,
         "refusal": None if decided.refusal is None else _json(decided.refusal),
+        "key": asked.key,
     }
-    return insert_once(connection, Chunk, values)
+    connection.execute(_CLAIM, values)
 
 
 def insert_once(connection: Connection, table: type[Base], values: dict[str, Any]) -> bool:
@@ -149,11 +193,6 @@ def insert_once(connection: Connection, table: type[Base], values: dict[str, Any
 def _inserting_once(table: type[Base], dialect: str) -> ReturningInsert[tuple[int]]:
     statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
     return statement.on_conflict_do_nothing().returning(literal(1))
-
-
-def _content(connection: Connection, batch: int, chunk: int) -> bytes:
-    query = select(Chunk.fingerprint).where(Chunk.batch == batch, Chunk.number == chunk)
-    return connection.execute(query).scalar_one()
 
 
 def _write(connection: Connection, batch: int, decided: Decided) -> None:

@@ -1,21 +1,29 @@
 """What tenants were charged. Call these inside the transaction that writes what was charged for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from datetime import datetime, timedelta
 from functools import cache
 
-from sqlalchemy import Connection, Insert, bindparam, select, update
+from sqlalchemy import Connection, Insert, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models import Tenant, Usage
-from worker.core.quotas import Period
+from valetkey.refusals import Window
+from worker.core.quotas import NOTHING, WINDOWS, Cost, Used, start
 
 # Built once: to build a statement takes longer than to run it.
 _OF = Usage.tenant == bindparam("of")
+_COSTS = (Usage.grants, Usage.download_grants, Usage.upload_bytes)
 _LOCK = select(Tenant.name).where(Tenant.name == bindparam("of")).with_for_update()
-_USED = select(Usage.metric, Usage.window, Usage.start, Usage.used).where(
+_USED = select(Usage.window, Usage.start, *_COSTS).where(
     _OF, Usage.start.in_(bindparam("starts", expanding=True))
 )
-_KEYS = ("tenant", "metric", "window", "start")
+_RELEASE = (
+    update(Usage)
+    .where(_OF, Usage.window == bindparam("in_window"), Usage.start == bindparam("since"))
+    .values({cost: cost - bindparam(f"less_{cost.key}") for cost in _COSTS})
+)
+_SHORT_LIVED = timedelta(days=7)
 
 
 def lock(connection: Connection, tenant: str) -> None:
@@ -27,35 +35,55 @@ def lock(connection: Connection, tenant: str) -> None:
         connection.execute(_LOCK, {"of": tenant})
 
 
-def used(connection: Connection, tenant: str, periods: Collection[Period]) -> dict[Period, int]:
-    """What stands charged for periods that began with these; a missing one was never charged."""
-    starts = list({period.start for period in periods})
-    rows = connection.execute(_USED, {"of": tenant, "starts": starts})
-    return {Period(row.metric, row.window, row.start): row.used for row in rows}
+def used(connection: Connection, tenant: str, at: datetime) -> Used:
+    """What stands charged in the windows that hold this moment."""
+    starts = {window: start(window, at) for window in WINDOWS}
+    rows = connection.execute(_USED, {"of": tenant, "starts": list(set(starts.values()))})
+    return {row.window: Cost(*row[2:]) for row in rows if row.start == starts[row.window]}
 
 
-def charge(connection: Connection, tenant: str, amounts: Mapping[Period, int]) -> None:
-    """Add to what a tenant was charged."""
-    rows = [
-        {"tenant": tenant, "used": amount, **period._asdict()}
-        for period, amount in amounts.items()
-        if amount
+def charge(connection: Connection, tenant: str, cost: Cost, at: datetime) -> None:
+    """Add to what a tenant was charged, in every window that holds this moment.
+
+    Also in those that no quota limits today: a quota declared tomorrow finds what was used.
+    """
+    if cost != NOTHING:
+        connection.execute(_charging(connection.dialect.name), _rows(tenant, cost, at))
+
+
+def _rows(tenant: str, cost: Cost, at: datetime) -> list[dict[str, object]]:
+    return [
+        {"tenant": tenant, "window": window, "start": start(window, at), **cost._asdict()}
+        for window in WINDOWS
     ]
-    if rows:
-        connection.execute(_charging(connection.dialect.name), rows)
 
 
 @cache
 def _charging(dialect: str) -> Insert:
     statement = sqlite.insert(Usage) if dialect == "sqlite" else postgresql.insert(Usage)
-    added = {"used": Usage.used + statement.excluded.used}
-    return statement.on_conflict_do_update(index_elements=_KEYS, set_=added)
+    added = {cost.key: cost + statement.excluded[cost.key] for cost in _COSTS}
+    return statement.on_conflict_do_update(index_elements=("tenant", "window", "start"), set_=added)
 
 
-def release(connection: Connection, tenant: str, amounts: Mapping[Period, int]) -> None:
-    """Take back what was charged for what was then refused."""
-    for period, amount in amounts.items():
-        if amount:
-            same = [getattr(Usage, name) == value for name, value in period._asdict().items()]
-            left = update(Usage).where(_OF, *same).values(used=Usage.used - amount)
-            connection.execute(left, {"of": tenant})
+def release(
+    connection: Connection,
+    tenant: str,
+    cost: Cost,
+    at: datetime,
+    windows: Collection[Window] = WINDOWS,
+) -> None:
+    """Take back what was charged at a moment, but in windows that are forgotten by now."""
+    if cost == NOTHING:
+        return
+    less = {f"less_{metric}": amount for metric, amount in cost._asdict().items()}
+    rows = [
+        {"of": tenant, "in_window": window, "since": start(window, at), **less}
+        for window in windows
+    ]
+    connection.execute(_RELEASE, rows)
+
+
+def forget(connection: Connection, now: datetime) -> None:
+    """Remove short windows that ended long ago; days and months stay."""
+    old = Usage.start < now - _SHORT_LIVED
+    connection.execute(delete(Usage).where(Usage.window.in_(("minute", "hour")), old))

@@ -7,11 +7,13 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from valetkey.messages import Message, Outcome
-from valetkey.refusals import Code, Metric, Refusal
+from valetkey.refusals import Code, QuotaState, Refusal
 from valetkey.terms import AnyTerms
 from worker.core.keys import shown
 from worker.core.multipart import Plan
+from worker.core.quotas import NOTHING, Cost
 from worker.core.sigv4 import Credentials
+from worker.core.tenancy import Tenant
 
 
 class Life(NamedTuple):
@@ -48,6 +50,14 @@ class Row(NamedTuple):
     digest: bytes | None = None
 
 
+class Asked(NamedTuple):
+    """A message, whose it is, and the name of the key that signed it if one did."""
+
+    message: Message
+    tenant: Tenant
+    key: str | None
+
+
 class Begun(NamedTuple):
     """A multipart upload that storage knows by upload_id."""
 
@@ -63,8 +73,9 @@ NOT_BEGUN = Begun("", Plan(0, 1))
 class Decided:
     """A chunk's decision: its audit rows, and the answers to its items in the same order.
 
-    price is what its granted items cost; begun are the multipart uploads that storage began for
-    it, by item number. With a refusal all of it is refused, and life is only the time of that.
+    price is what its granted items cost, quotas how its tenant's stand after it; begun are the
+    multipart uploads that storage began for it, by item number. With a refusal all of it is
+    refused, and life is only the time of that.
     """
 
     rows: Sequence[Row]
@@ -72,7 +83,8 @@ class Decided:
     life: Life
     access_key: str | None = None
     refusal: Refusal | None = None
-    price: Mapping[Metric, int] = field(default_factory=dict)
+    price: Cost = NOTHING
+    quotas: Sequence[QuotaState] = ()
     begun: Mapping[int, Begun] = field(default_factory=dict)
 
     @property
@@ -157,5 +169,6 @@ def outcome(batch: str, chunk: int, decided: Decided) -> dict[str, Any]:
         chunk=chunk,
         status="refused" if decided.refusal else "issued",
         refusal=decided.refusal,
+        quotas=list(decided.quotas),
     )
     return header.model_dump(mode="json", exclude_none=True) | {"items": list(decided.answers)}

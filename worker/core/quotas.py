@@ -1,97 +1,148 @@
 """Quotas as arithmetic: what a batch costs, in which windows, and whether that still fits."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, get_args
 
 from valetkey.messages import Item
 from valetkey.refusals import Code, Metric, QuotaState, Refusal, Window
 from valetkey.terms import AnyTerms, Download, Multipart, Parts, Put
-from worker.core.tenancy import Quota
+from worker.core.tenancy import Quota, Tenant
 
 WINDOWS: tuple[Window, ...] = get_args(Window)
+METRICS: tuple[Metric, ...] = get_args(Metric)
+LIVE: tuple[Window, ...] = ("live",)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Period(NamedTuple):
-    """One window of a metric, by the moment (UTC) it began."""
+class Cost(NamedTuple):
+    """What grants cost, by metric: numbers of them, and bytes that may be uploaded."""
 
-    metric: Metric
-    window: Window
-    start: datetime
+    grants: int = 0
+    download_grants: int = 0
+    upload_bytes: int = 0
+
+    def plus(self, other: "Cost") -> "Cost":
+        """It and another together."""
+        return Cost(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    def less(self, other: "Cost") -> "Cost":
+        """What is left of it without another."""
+        return Cost(*(mine - its for mine, its in zip(self, other, strict=True)))
 
 
-def reserve(terms: AnyTerms, items: int) -> dict[Metric, int]:
+NOTHING = Cost()
+
+Used = Mapping[Window, Cost]
+"""What stands charged in the windows that hold one moment; a missing one was never charged."""
+
+
+def reserve(terms: AnyTerms, items: int) -> Cost:
     """Price that many items before they are known: each a grant, and its largest size in bytes.
 
     The URLs of a multipart upload's parts cost nothing, as the upload was paid for when it began.
     """
     match terms:
         case Download():
-            return {"grants": items}
+            return Cost(items, items, 0)
         case Parts():
-            return {}
-    return {"grants": items, "upload_bytes": items * terms.max_size}
+            return NOTHING
+    return Cost(items, 0, items * terms.max_size)
 
 
-def price(terms: AnyTerms, granted: Collection[Item]) -> dict[Metric, int]:
+def price(terms: AnyTerms, granted: Collection[Item]) -> Cost:
     """Price items that were granted: those that say their exact size cost that."""
     reserved = reserve(terms, len(granted))
     if isinstance(terms, Put | Multipart):
-        reserved["upload_bytes"] = sum(item.size or 0 for item in granted)
+        return reserved._replace(upload_bytes=sum(item.size or 0 for item in granted))
     return reserved
 
 
-def charges(cost: Mapping[Metric, int], at: datetime) -> dict[Period, int]:
-    """Spread a cost over every window it counts in.
-
-    Also over those that no quota limits today: a quota declared tomorrow finds what was used.
-    """
-    return {
-        Period(metric, window, start(window, at)): amount
-        for metric, amount in cost.items()
-        for window in WINDOWS
-    }
+def together(used: Used, cost: Cost) -> Used:
+    """What stands charged once a cost was added in every window."""
+    return {window: used.get(window, NOTHING).plus(cost) for window in WINDOWS}
 
 
 def start(window: Window, at: datetime) -> datetime:
-    """When the window that holds this moment began, in UTC."""
-    hour = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    if window == "hour":
-        return hour
-    day = hour.replace(hour=0)
-    return day if window == "day" else day.replace(day=1)
+    """When the window that holds this moment began, in UTC; live is one for all time."""
+    minute = at.astimezone(UTC).replace(second=0, microsecond=0)
+    match window:
+        case "live":
+            return _EPOCH
+        case "minute":
+            return minute
+        case "hour":
+            return minute.replace(minute=0)
+        case "day":
+            return minute.replace(minute=0, hour=0)
+    return minute.replace(minute=0, hour=0, day=1)
 
 
-def resets_at(window: Window, at: datetime) -> datetime:
-    """When the window that holds this moment ends, in UTC."""
-    longer_than_it = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
-    if window in longer_than_it:
-        return start(window, at) + longer_than_it[window]
+_LENGTHS = {
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+}
+
+
+def resets_at(window: Window, at: datetime) -> datetime | None:
+    """When the window that holds this moment ends, in UTC; live never does."""
+    if window == "live":
+        return None
+    if window in _LENGTHS:
+        return start(window, at) + _LENGTHS[window]
     return start("month", start("month", at) + timedelta(days=32))
 
 
-def refused(
-    quotas: Iterable[Quota], used: Mapping[Period, int], asked: Mapping[Period, int], at: datetime
-) -> Refusal | None:
+def effective(tenant: Tenant | None, at: datetime) -> tuple[Quota, ...]:
+    """The tenant's quotas with what they are raised by at this moment."""
+    if tenant is None or not tenant.raises:
+        return () if tenant is None else tenant.quotas
+    return tuple(
+        replace(quota, limit=quota.limit + _extra(tenant, quota, at)) for quota in tenant.quotas
+    )
+
+
+def _extra(tenant: Tenant, quota: Quota, at: datetime) -> int:
+    return sum(
+        one.extra
+        for one in tenant.raises
+        if (one.metric, one.window) == (quota.metric, quota.window) and at < one.until
+    )
+
+
+def refused(quotas: Iterable[Quota], used: Used, asked: Cost, at: datetime) -> Refusal | None:
     """Refuse what would take any quota over its limit, naming the first such quota."""
     for quota in quotas:
-        period = Period(quota.metric, quota.window, start(quota.window, at))
-        if used.get(period, 0) + asked.get(period, 0) > quota.limit and asked.get(period):
-            return _over(quota, used.get(period, 0), asked[period], at)
+        more = getattr(asked, quota.metric)
+        state = _state(quota, used, at)
+        if more and state.used + more > quota.limit:
+            return _over(state.model_copy(update={"asked": more}))
     return None
 
 
-def _over(quota: Quota, used: int, asked: int, at: datetime) -> Refusal:
-    name = f"{quota.metric} per {quota.window}"
-    state = QuotaState(
+def states(quotas: Iterable[Quota], used: Used, at: datetime) -> list[QuotaState]:
+    """How quotas stand."""
+    return [_state(quota, used, at) for quota in quotas]
+
+
+def _state(quota: Quota, used: Used, at: datetime) -> QuotaState:
+    return QuotaState(
         metric=quota.metric,
         window=quota.window,
         limit=quota.limit,
-        used=used,
-        asked=asked,
+        used=getattr(used.get(quota.window, NOTHING), quota.metric),
+        warn_at=quota.warn_at,
         resets_at=resets_at(quota.window, at),
     )
-    message = f"the quota of {quota.limit} {name} has {max(quota.limit - used, 0)} left"
+
+
+def _over(state: QuotaState) -> Refusal:
+    name = (
+        f"live {state.metric}" if state.window == "live" else f"{state.metric} per {state.window}"
+    )
+    message = f"the quota of {state.limit} {name} has {state.left} left"
     return Refusal(
-        code=Code.QUOTA_EXCEEDED, field="total", message=message, limit=quota.limit, quota=state
+        code=Code.QUOTA_EXCEEDED, field="total", message=message, limit=state.limit, quota=state
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from valetkey.refusals import Metric, Window
@@ -46,7 +47,9 @@ class Policy:
 
     overrides are response headers that a download may set, inline the content types it may show;
     redirects are URLs that an upload's success_redirect may begin with; with free_names a form's
-    key may end in ${filename}; without overwrite no put replaces an object.
+    key may end in ${filename}; without overwrite no put replaces an object. callbacks are the
+    endpoints that may be told (None: any of the tenant's), max_batch goes before the tenant's;
+    shared says that another tenant's prefixes may overlap, if its policy says so too.
     """
 
     bucket: str
@@ -63,15 +66,43 @@ class Policy:
     redirects: tuple[str, ...] = ()
     free_names: bool = False
     overwrite: bool = False
+    callbacks: tuple[str, ...] | None = None
+    max_batch: int | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much of a metric may be granted in one window of UTC."""
+    """How much of a metric may be granted in one window of UTC; from warn_at on there are warnings.
+
+    The window live has what was granted and has not lapsed.
+    """
 
     metric: Metric
     window: Window
     limit: int
+    warn_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """So much more than its limit a quota has until a moment."""
+
+    metric: Metric
+    window: Window
+    extra: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key of a tenant: sign checks messages, answers are sealed to seal (base64url)."""
+
+    name: str
+    sign: str
+    seal: str
+    expires: datetime | None = None
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +116,20 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Whom a producer acts for."""
+    """Whom a producer acts for.
+
+    Only its keys speak for it; or, where it trusts the queue, whoever can write there, too.
+    raises are not declared with it, and stay where it is declared anew.
+    """
 
     name: str
-    trust: Literal["queue"]
+    trust: Literal["keys", "queue"] = "keys"
     max_batch: int = 100_000
     policies: Mapping[str, Policy] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    raises: tuple[Raise, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

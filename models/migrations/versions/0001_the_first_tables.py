@@ -13,7 +13,7 @@ branch_labels = None
 depends_on = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-APPEND_ONLY = ("batches", "chunks", "grants", "reissues")
+APPEND_ONLY = ("batches", "chunks", "grants", "reissues", "cancellations", "changes")
 
 
 def upgrade() -> None:
@@ -34,8 +34,9 @@ def upgrade() -> None:
         sa.Column("refusal", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("decided_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_batches")),
-        sa.UniqueConstraint("id", name=op.f("uq_batches_id")),
+        sa.UniqueConstraint("tenant", "id", name=op.f("uq_batches_tenant_id")),
     )
+    op.create_index(op.f("ix_batches_id"), "batches", ["id"])
     op.create_index(op.f("ix_batches_decided_at"), "batches", ["decided_at"])
     op.create_index(op.f("ix_batches_tenant_number"), "batches", ["tenant", "number"])
 
@@ -61,6 +62,49 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_buckets")),
     )
     op.create_table(
+        "cancellations",
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("batch", sa.String(length=36), nullable=False),
+        sa.Column("key", sa.String(length=63), nullable=True),
+        sa.Column("requested_by", sa.String(length=200), nullable=False),
+        sa.Column("reason", sa.String(length=200), nullable=True),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "batch", name=op.f("pk_cancellations")),
+    )
+    op.create_table(
+        "changes",
+        sa.Column("number", NUMBER, autoincrement=True, nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("by", sa.String(length=200), nullable=False),
+        sa.Column("through", sa.String(length=32), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("before", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("after", sa.JSON(none_as_null=True), nullable=True),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_changes")),
+    )
+    op.create_index(op.f("ix_changes_at"), "changes", ["at"])
+    op.create_table(
+        "raises",
+        sa.Column("number", NUMBER, autoincrement=True, nullable=False),
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("metric", sa.String(length=16), nullable=False),
+        sa.Column("window", sa.String(length=8), nullable=False),
+        sa.Column("extra", sa.BigInteger(), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_raises")),
+    )
+    op.create_index(op.f("ix_raises_until"), "raises", ["until"])
+    op.create_table(
+        "rejections",
+        sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("code", sa.String(length=32), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_digest", sa.LargeBinary(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("hour", "tenant", "code", name=op.f("pk_rejections")),
+    )
+    op.create_table(
         "revisions",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
@@ -76,12 +120,16 @@ def upgrade() -> None:
     op.create_table(
         "usage",
         sa.Column("tenant", sa.String(length=63), nullable=False),
-        sa.Column("metric", sa.String(length=16), nullable=False),
         sa.Column("window", sa.String(length=8), nullable=False),
         sa.Column("start", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("used", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("used >= 0", name=op.f("ck_usage_not_negative")),
-        sa.PrimaryKeyConstraint("tenant", "metric", "window", "start", name=op.f("pk_usage")),
+        sa.Column("grants", sa.BigInteger(), nullable=False),
+        sa.Column("download_grants", sa.BigInteger(), nullable=False),
+        sa.Column("upload_bytes", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "grants >= 0 AND download_grants >= 0 AND upload_bytes >= 0",
+            name=op.f("ck_usage_not_negative"),
+        ),
+        sa.PrimaryKeyConstraint("tenant", "window", "start", name=op.f("pk_usage")),
     )
     op.create_table(
         "chunks",
@@ -95,6 +143,7 @@ def upgrade() -> None:
         sa.Column("limited_by", sa.String(length=16), nullable=False),
         sa.Column("access_key", sa.String(length=128), nullable=True),
         sa.Column("refusal", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("key", sa.String(length=63), nullable=True),
         sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_chunks_batch")),
         sa.PrimaryKeyConstraint("batch", "number", name=op.f("pk_chunks")),
     )
@@ -142,6 +191,34 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "holds",
+        sa.Column("batch", NUMBER, nullable=False),
+        sa.Column("chunk", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("key", sa.String(length=63), nullable=True),
+        sa.Column("items", sa.Integer(), nullable=False),
+        sa.Column("grants", sa.BigInteger(), nullable=False),
+        sa.Column("download_grants", sa.BigInteger(), nullable=False),
+        sa.Column("upload_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("charged_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_holds_batch")),
+        sa.PrimaryKeyConstraint("batch", "chunk", name=op.f("pk_holds")),
+    )
+    op.create_index(op.f("ix_holds_ends_at"), "holds", ["ends_at"])
+    op.create_index(op.f("ix_holds_tenant"), "holds", ["tenant"])
+    op.create_table(
+        "keys",
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("sign", sa.String(length=43), nullable=False),
+        sa.Column("seal", sa.String(length=43), nullable=False),
+        sa.Column("expires", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_keys_tenant")),
+        sa.PrimaryKeyConstraint("tenant", "name", name=op.f("pk_keys")),
+    )
+    op.create_table(
         "multiparts",
         sa.Column("batch", NUMBER, nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
@@ -174,6 +251,9 @@ def upgrade() -> None:
         sa.Column("redirects", sa.JSON(), nullable=False),
         sa.Column("free_names", sa.Boolean(), nullable=False),
         sa.Column("overwrite", sa.Boolean(), nullable=False),
+        sa.Column("callbacks", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("max_batch", sa.Integer(), nullable=True),
+        sa.Column("shared", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["bucket"], ["buckets.name"], name=op.f("fk_policies_bucket")),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_policies_tenant")),
         sa.PrimaryKeyConstraint("tenant", "bucket", name=op.f("pk_policies")),
@@ -184,6 +264,7 @@ def upgrade() -> None:
         sa.Column("metric", sa.String(length=16), nullable=False),
         sa.Column("window", sa.String(length=8), nullable=False),
         sa.Column("limit", sa.BigInteger(), nullable=False),
+        sa.Column("warn_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_quotas_tenant")),
         sa.PrimaryKeyConstraint("tenant", "metric", "window", name=op.f("pk_quotas")),
     )
@@ -203,25 +284,13 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     thaw()
-    op.drop_table("reissues")
-    op.drop_table("quotas")
-    op.drop_table("policies")
-    op.drop_index(op.f("ix_multiparts_state_expires_at"))
-    op.drop_table("multiparts")
-    op.drop_table("grants")
-    op.drop_table("endpoints")
-    op.drop_index(op.f("ix_deliveries_state_next_attempt_at"), "deliveries")
-
-    op.drop_table("deliveries")
-    op.drop_table("chunks")
-    op.drop_table("usage")
-    op.drop_table("tenants")
-    op.drop_table("revisions")
-    op.drop_table("buckets")
-    op.drop_index(op.f("ix_batches_tenant_number"), "batches")
-    op.drop_index(op.f("ix_batches_decided_at"), "batches")
-
-    op.drop_table("batches")
+    # Indexes go with their tables; those that are referred to go last.
+    for table in (
+        *("reissues", "quotas", "policies", "multiparts", "keys", "holds", "grants", "endpoints"),
+        *("deliveries", "chunks", "usage", "tenants", "revisions", "rejections", "raises"),
+        *("changes", "cancellations", "buckets", "batches"),
+    ):
+        op.drop_table(table)
 
 
 def freeze() -> None:

@@ -1,0 +1,119 @@
+"""Signed messages (JWS) and sealed answers (JWE), as compact tokens.
+
+Who checks a token says which algorithms it may have; what the token says of itself decides
+nothing. Sources: RFC 7515, RFC 7516, RFC 8037, RFC 9864.
+"""
+
+import json
+import warnings
+from base64 import urlsafe_b64decode
+from typing import Any
+
+from joserfc import jwe, jws
+from joserfc.errors import ExceededSizeError, JoseError, SecurityWarning, UnsupportedAlgorithmError
+from joserfc.jwe import JWERegistry
+from joserfc.jws import CompactSignature, JWSRegistry
+
+from valetkey.identity import PrivateKey, PublicKey
+
+LARGEST_MESSAGE = 4 * 1024**2  # bytes before base64: 1,000 items of the longest keys fit
+LARGEST_ANSWER = 16 * 1024**2
+_SIGNED = ("Ed25519", "EdDSA")  # one algorithm under its name of today and of RFC 8037
+_SEALED = ("ECDH-ES", "A256GCM")
+
+
+class BadToken(Exception):
+    """A token is not what it has to be."""
+
+
+class TooLarge(BadToken):
+    """A token is larger than any message or answer."""
+
+
+class WrongAlgorithm(BadToken):
+    """A token names an algorithm that is not used here."""
+
+
+class NotItsKey(BadToken):
+    """A token was not signed, or cannot be opened, by this key."""
+
+
+def _jws() -> JWSRegistry:
+    registry = JWSRegistry(algorithms=_SIGNED)
+    registry.max_payload_length = LARGEST_MESSAGE * 4 // 3 + 4
+    return registry
+
+
+def _jwe() -> JWERegistry:
+    registry = JWERegistry(algorithms=_SEALED)
+    registry.max_ciphertext_length = LARGEST_ANSWER * 4 // 3 + 4
+    return registry
+
+
+_JWS, _JWE = _jws(), _jwe()
+
+
+def sign(content: bytes, key: PrivateKey) -> str:
+    """Sign content by a producer's key."""
+    return jws.serialize_compact(
+        {"alg": _SIGNED[0], "kid": key.id}, content, key.signing, registry=_JWS
+    )
+
+
+class Signed:
+    """A signed token, taken apart and not yet believed. Raises BadToken."""
+
+    def __init__(self, token: str) -> None:
+        try:
+            self._parts: CompactSignature = jws.extract_compact(token.encode(), registry=_JWS)
+            header = self._parts.headers()
+        except ExceededSizeError:
+            raise TooLarge from None
+        except (JoseError, ValueError, TypeError, AttributeError):
+            raise BadToken from None
+        if header.get("alg") not in _SIGNED:
+            raise WrongAlgorithm
+        self.key_id: Any = header.get("kid")
+
+    def content(self, key: PublicKey) -> bytes:
+        """What was signed, where it was by this key. Raises NotItsKey."""
+        with warnings.catch_warnings():
+            # joserfc would have everyone write Ed25519, and many a library only knows EdDSA.
+            warnings.simplefilter("ignore", SecurityWarning)
+            try:
+                genuine = jws.validate_compact(self._parts, key.checking, registry=_JWS)
+            except (JoseError, ValueError):
+                genuine = False
+        if not genuine:
+            raise NotItsKey
+        return self._parts.payload
+
+
+def seal(content: bytes, key_id: str, key: PublicKey) -> str:
+    """Seal content so that only the holder of the private key reads it."""
+    header = {"alg": _SEALED[0], "enc": _SEALED[1], "kid": key_id}
+    return jwe.encrypt_compact(header, content, key.sealing, registry=_JWE)
+
+
+def sealed_to(token: str) -> str:
+    """The id of the key that a token says it is sealed to. Raises BadToken."""
+    header = token.partition(".")[0]
+    try:
+        return str(json.loads(urlsafe_b64decode(header + "==="))["kid"])
+    except (ValueError, LookupError, TypeError):
+        raise BadToken from None
+
+
+def unseal(token: str, key: PrivateKey) -> bytes:
+    """Open a sealed answer. Raises NotItsKey where it is sealed to another key, or altered."""
+    try:
+        opened = jwe.decrypt_compact(token, key.opening, registry=_JWE)
+    except UnsupportedAlgorithmError:
+        raise WrongAlgorithm from None
+    except ExceededSizeError:
+        raise TooLarge from None
+    except (JoseError, ValueError, TypeError):
+        raise NotItsKey from None
+    if opened.plaintext is None:
+        raise NotItsKey
+    return opened.plaintext

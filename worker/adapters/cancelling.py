@@ -1,0 +1,24 @@
+"""The transaction that ends a batch."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, func, select
+
+from models import Batch, Cancellation, Chunk
+from valetkey.messages import CancelAsk, Cancelled
+from worker.adapters import holds, usage
+from worker.adapters.recording import insert_once
+
+
+def cancel(connection: Connection, message: CancelAsk, key: str | None, now: datetime) -> Cancelled:
+    """Remember that a batch is cancelled, and release what its chunks to come had reserved."""
+    usage.lock(connection, message.tenant)  # a first chunk comes before this, or finds it
+    said = message.model_dump(include={"tenant", "batch", "requested_by", "reason"})
+    insert_once(connection, Cancellation, {**said, "key": key, "at": now})
+    one = (Batch.tenant == message.tenant, Batch.id == message.batch)
+    number = connection.scalar(select(Batch.number).where(*one))
+    if number is None:
+        return Cancelled(batch=message.batch, issued=0, released=0)
+    released = holds.close(connection, number, message.tenant)
+    issued = connection.scalar(select(func.sum(Chunk.issued)).where(Chunk.batch == number))
+    return Cancelled(batch=message.batch, issued=issued or 0, released=released.items)

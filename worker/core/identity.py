@@ -1,0 +1,133 @@
+"""Who asks: a message's signature held against the tenants' keys, before anything else is read."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from valetkey.identity import public_key
+from valetkey.refusals import Code, Refusal
+from valetkey.sealing import LARGEST_MESSAGE, BadToken, NotItsKey, Signed, TooLarge, WrongAlgorithm
+from worker.core.tenancy import Declared, Key, Tenant
+
+LONGEST_WAY = timedelta(days=1)
+"""How old a message may be: a queue that stood still for so long is worked off yet."""
+
+SKEW = timedelta(minutes=1)
+"""How far a producer's clock may be ahead."""
+
+
+_LATEST = 2**53  # seconds: beyond it a number is no time, and not every language reads it alike
+
+
+class Genuine(NamedTuple):
+    """What was asked, by which tenant and key; without a key the queue vouches for it."""
+
+    content: Any
+    tenant: Tenant | None
+    key: Key | None
+
+
+class Rejected(NamedTuple):
+    """A message that nobody is known to have sent; tenant is the declared one that it named."""
+
+    refusal: Refusal
+    tenant: str | None
+
+
+def authenticate(raw: Any, declared: Declared, now: datetime) -> Genuine | Rejected:
+    """Find out who asks: by the signature of a token, or by the queue for tenants that trust it.
+
+    raw is what came off the wire: a compact JWS, or the message itself as JSON values. What is no
+    token is passed on where it names no tenant that signs, as it has to be read to say more.
+    """
+    if isinstance(raw, str):
+        return _signed(raw, declared, now)
+    name = raw.get("tenant") if isinstance(raw, Mapping) else None
+    tenant = declared.tenants.get(name) if isinstance(name, str) else None
+    if tenant is not None and tenant.trust != "queue":
+        text = "messages of this tenant are signed: give the client its key"
+        return _reject(Code.SIGNATURE_REQUIRED, "", text, tenant)
+    return Genuine(raw, tenant, None)
+
+
+def _reject(
+    code: Code,
+    field: str,
+    message: str,
+    tenant: Tenant | None = None,
+    limit: int | str | list[str] | None = None,
+) -> Rejected:
+    refusal = Refusal(code=code, field=field, message=message, limit=limit)
+    return Rejected(refusal, tenant.name if tenant else None)
+
+
+def _signed(token: str, declared: Declared, now: datetime) -> Genuine | Rejected:
+    signed = _apart(token)
+    if isinstance(signed, Rejected):
+        return signed
+    tenant, key = _named(signed.key_id, declared)
+    if tenant is None or key is None:
+        return _reject(Code.KEY_UNKNOWN, "kid", _NO_KEY, tenant)
+    refusal = _unusable(tenant, key, now)
+    if refusal is not None:
+        return refusal
+    try:
+        content = from_json(signed.content(public_key(key.sign, key.seal)))
+    except NotItsKey:
+        return _reject(Code.SIGNATURE_INVALID, "", "not signed by the key that it names", tenant)
+    except ValueError:
+        return _reject(Code.TOKEN_INVALID, "", "what was signed is not JSON", tenant)
+    return _claims(content, tenant, key, now)
+
+
+def _apart(token: str) -> Signed | Rejected:
+    try:
+        return Signed(token)
+    except TooLarge:
+        return _reject(Code.TOKEN_TOO_LARGE, "", "larger than any message", limit=LARGEST_MESSAGE)
+    except WrongAlgorithm:
+        text = "messages are signed with Ed25519"
+        return _reject(Code.ALGORITHM_NOT_ALLOWED, "alg", text, limit=["Ed25519", "EdDSA"])
+    except BadToken:
+        return _reject(Code.TOKEN_INVALID, "", "this is not a compact JWS")
+
+
+_NO_KEY = "no such key is declared: kid is TENANT/NAME"
+
+
+def _named(key_id: Any, declared: Declared) -> tuple[Tenant | None, Key | None]:
+    name, _, of_key = key_id.partition("/") if isinstance(key_id, str) else ("", "", "")
+    tenant = declared.tenants.get(name)
+    return tenant, None if tenant is None else tenant.keys.get(of_key)
+
+
+def _unusable(tenant: Tenant, key: Key, now: datetime) -> Rejected | None:
+    if key.revoked:
+        return _reject(Code.KEY_REVOKED, "kid", "this key is revoked", tenant)
+    if key.expires is not None and key.expires <= now:
+        text = "this key has expired"
+        return _reject(Code.KEY_EXPIRED, "kid", text, tenant, key.expires.isoformat())
+    return None
+
+
+def _claims(content: Any, tenant: Tenant, key: Key, now: datetime) -> Genuine | Rejected:
+    """Hold what was signed against who signed it and when; iat is of the token, not the message."""
+    if not isinstance(content, dict):
+        return _reject(Code.TOKEN_INVALID, "", "what was signed is not an object", tenant)
+    issued = content.pop("iat", None)
+    if type(issued) is not int or not 0 <= issued <= _LATEST:
+        text = "iat says when it was signed, in whole seconds of Unix time"
+        return _reject(Code.CLAIM_MISSING, "iat", text, tenant)
+    age = now.timestamp() - issued
+    if age > LONGEST_WAY.total_seconds():
+        text = "signed too long ago, in seconds"
+        return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant, int(LONGEST_WAY.total_seconds()))
+    if age < -SKEW.total_seconds():
+        text = "signed in the future: the clock of one side is wrong by more than so many seconds"
+        return _reject(Code.MESSAGE_FROM_FUTURE, "iat", text, tenant, int(SKEW.total_seconds()))
+    if content.get("tenant") != tenant.name:
+        text = "the key speaks for another tenant"
+        return _reject(Code.TENANT_MISMATCH, "tenant", text, tenant, tenant.name)
+    return Genuine(content, tenant, key)
