@@ -70,6 +70,15 @@ def test_a_key_that_two_programs_could_read_differently_is_refused(key: str, exp
     assert code(key) == expected
 
 
+@given(st.text(st.sampled_from([*"aA0._-/ %\\\0", "é"]), max_size=12))
+def test_a_key_that_is_simple_at_first_sight_is_safe_by_every_rule(key: str) -> None:
+    if keys.is_simple(key):
+        segments = key.split("/")
+        assert "%" not in key
+        assert not {"", ".", ".."} & set(segments)
+        assert keys._unusual(key) is None
+
+
 def test_a_prefix_holds_whole_segments() -> None:
     assert code("acme1/a", "acme/") == "key_outside_prefix"
 

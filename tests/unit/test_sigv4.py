@@ -84,6 +84,16 @@ def test_overrides_of_the_batch_or_the_item_are_boto3s(
 
 
 @often
+@given(boto=botos, key=keys, common=texts, own=texts)
+def test_a_parameter_prepared_for_signs_to_the_same_bytes(
+    boto: Boto, key: str, common: str, own: str
+) -> None:
+    urls = signer(boto, "GET", query={"response-content-type": common})
+    signed = urls.sign(key, {"x-grant-id": own})
+    assert urls.with_own("x-grant-id")(key, own) == (signed.url, signed.signature)
+
+
+@often
 @given(boto=botos, key=keys, headers=st.dictionaries(st.sampled_from([*HEADERS]), sent),
        size=st.integers(0, 2**40), own=st.integers(0, 6))  # fmt: skip
 def test_signed_headers_of_the_batch_or_the_item_are_boto3s(

@@ -15,7 +15,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.utils import percent_encode_sequence
 
 from worker.core.sigv4 import Credentials, Target
-from worker.core.urls import NOTHING, Signed
+from worker.core.urls import NOTHING, Signed, SignsOne
 
 
 class BotoUrlSigner:
@@ -60,3 +60,12 @@ class BotoUrlSigner:
         signature: str = self._auth.signature(text, request)
         self._auth._inject_signature_to_request(request, signature)  # noqa: SLF001 - see above
         return Signed(request.url, signature)
+
+    def with_own(self, name: str) -> SignsOne:
+        """Prepare to sign items that have one parameter of their own, and no header."""
+
+        def sign(key: str, value: str) -> tuple[str, str]:
+            signed = self.sign(key, {name: value})
+            return signed.url, signed.signature
+
+        return sign

@@ -28,7 +28,7 @@ class Continued(Protocol):
 class _Decision(NamedTuple):
     row: Row
     answer: dict[str, Any]
-    begun: Begun
+    begun: Begun = NOT_BEGUN
 
 
 def decide(
@@ -36,19 +36,22 @@ def decide(
 ) -> Decided:
     """Decide on each item of an admitted chunk, in order."""
     sign = signer(admitted.terms, place)
+    is_fine = items.fine(admitted.terms, admitted.policy)
 
     def decision(index: int, item: Item) -> _Decision:
+        number = message.first + index
+        name = grant_id(message.batch, number)
+        if is_fine(item):
+            grant, digest = sign(name, item, NOT_BEGUN)
+            return _Decision(Row(number, item.key, None, None, digest), grant)
         refusal = items.refused(item, admitted.terms, admitted.policy, f"items[{index}]")
         refusal = refusal or _part_refused(item, continued, f"items[{index}]")
         if refusal is not None:
-            return _refused(message.first + index, item, refusal)
-        name = grant_id(message.batch, message.first + index)
+            return _refused(number, item, refusal)
         begun = begin(name, item) if continued is None else continued.begun
         grant, digest = sign(name, item, begun)
         own = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
-        return _Decision(
-            Row(message.first + index, item.key, None, own or None, digest), grant, begun
-        )
+        return _Decision(Row(number, item.key, None, own or None, digest), grant, begun)
 
     made = [decision(index, item) for index, item in enumerate(message.items)]
     granted = [item for item, one in zip(message.items, made, strict=True) if one.row.code is None]
@@ -59,7 +62,7 @@ def decide(
         life=place.life,
         access_key=place.credentials.access_key,
         price=price(admitted.terms, granted),
-        begun={one.row.number: one.begun for one in made if is_new and one.begun != NOT_BEGUN},
+        begun={one.row.number: one.begun for one in made if is_new and one.begun is not NOT_BEGUN},
     )
 
 
@@ -90,7 +93,7 @@ def decide_again(recorded: Recorded, terms: AnyTerms, place: Place, of: Begun | 
 def _refused(number: int, item: Item, refusal: Refusal) -> _Decision:
     detail = refusal.model_dump(mode="json", exclude_none=True)
     row = Row(number, keys.shown(item.key), refusal.code.value, detail)
-    return _Decision(row, detail, NOT_BEGUN)
+    return _Decision(row, detail)
 
 
 def _part_refused(item: Item, continued: Continued | None, field: str) -> Refusal | None:

@@ -28,6 +28,22 @@ _NEEDED = {"put": ("size", Code.SIZE_REQUIRED), "multipart": ("size", Code.SIZE_
 }
 
 
+def fine(terms: AnyTerms, policy: Policy) -> Callable[[Item], bool]:
+    """Prepare to tell the items that nothing could be wrong with: a simple key, and no more.
+
+    Nearly all are such, and to hold each against every rule would take as long as to sign it.
+    """
+    if terms.kind in _NEEDED:
+        return lambda _item: False
+    prefixes = policy.prefixes
+
+    def is_fine(item: Item) -> bool:
+        has_more = len(item.model_fields_set) > 1
+        return not has_more and keys.is_simple(item.key) and item.key.startswith(prefixes)
+
+    return is_fine
+
+
 def refused(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
     """Refuse an item for the first thing that is wrong with it; field is its place."""
     refusal = _key(item, terms, policy, f"{field}.key") or _shape(item, terms, field)

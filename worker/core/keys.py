@@ -8,7 +8,9 @@ from urllib.parse import unquote
 from valetkey.refusals import Code, Refusal
 
 LONGEST = 1_024  # bytes of UTF-8; AWS: object-keys.html
-_PLAIN = re.compile(r"[A-Za-z0-9_+=@:,!~ -][A-Za-z0-9_.+=@:,!~ /-]*").fullmatch
+# What nearly all keys are: segments of such letters, none of them beginning with a dot.
+_SEGMENT = "[A-Za-z0-9_+=@:,!~ -][A-Za-z0-9_.+=@:,!~ -]*"
+_SIMPLE = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*").fullmatch
 _INVISIBLE = frozenset({"Cf", "Zl", "Zp"})
 _WORDS = {
     Code.KEY_EMPTY: "a key has at least one character",
@@ -22,6 +24,11 @@ _WORDS = {
     Code.KEY_RESERVED: "storage replaces ${filename} in an upload by a name of the sender's choice",
     Code.KEY_OUTSIDE_PREFIX: "the tenant's policy does not reach this key",
 }
+
+
+def is_simple(key: str) -> bool:
+    """Whether a key is safe at first sight; whether it is within a prefix is another question."""
+    return len(key) <= LONGEST and _SIMPLE(key) is not None
 
 
 def refused(key: str, prefixes: Iterable[str], field: str) -> Refusal | None:
@@ -44,9 +51,7 @@ def shown(key: str) -> str:
 def _unsafe(key: str) -> Code | None:
     if not key:
         return Code.KEY_EMPTY
-    if not (len(key) <= LONGEST and _PLAIN(key)):
-        return _unusual(key) or _segments(key)
-    return _segments(key) if "//" in key or "/." in key or key[-1] == "/" else None
+    return None if is_simple(key) else _unusual(key) or _segments(key)
 
 
 def _unusual(key: str) -> Code | None:

@@ -3,26 +3,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 from valetkey.messages import Item
 from valetkey.terms import AnyTerms, Download, Multipart, Parts, Put, Upload
 from worker.core import storing
 from worker.core.decisions import Begun, Life
 from worker.core.disposition import disposition
-from worker.core.forms import FormSigner, SignedForm
+from worker.core.forms import FormSigner
 from worker.core.sigv4 import Credentials, Target
 from worker.core.tenancy import Bucket
-from worker.core.urls import Signed, SignsUrls, UrlSigner
+from worker.core.urls import SignsUrls, UrlSigner
 
 NEUTRAL = "application/octet-stream"
 
-
-class Signature(NamedTuple):
-    """A signed grant as JSON values, and the digest of its signature that may be stored."""
-
-    grant: dict[str, Any]
-    digest: bytes
+Signature = tuple[dict[str, Any], bytes]
+"""A signed grant as JSON values, and the digest of its signature that may be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +78,27 @@ def _downloads(terms: Download, place: Place) -> Sign:
     given = {name: value for name, value in query.items() if value is not None}
     urls = place.urls(terms.method, query=given, headers=headers)
     common = _common(terms.method, place.life, headers)
+    by_id = urls.with_own("x-grant-id")
 
     def sign(grant_id: str, item: Item, _: Begun) -> Signature:
-        own = {"x-grant-id": grant_id}
-        if item.version_id is not None:
-            own = {"versionId": item.version_id, **own}
-        if item.filename is not None:
-            named = disposition(item.filename, inline=terms.inline)
-            own = {"response-content-disposition": named, **own}
-        signed = urls.sign(item.key, own)
-        grant = {"id": grant_id, "key": item.key, "url": signed.url, **common}
-        return Signature(grant, _digest(signed))
+        if item.version_id is None and item.filename is None:
+            url, signature = by_id(item.key, grant_id)
+        else:
+            signed = urls.sign(item.key, _own(grant_id, item, terms))
+            url, signature = signed.url, signed.signature
+        return {"id": grant_id, "key": item.key, "url": url, **common}, _digest(signature)
 
     return sign
+
+
+def _own(grant_id: str, item: Item, terms: Download) -> dict[str, str]:
+    own = {"x-grant-id": grant_id}
+    if item.version_id is not None:
+        own = {"versionId": item.version_id, **own}
+    if item.filename is not None:
+        named = disposition(item.filename, inline=terms.inline)
+        own = {"response-content-disposition": named, **own}
+    return own
 
 
 def _uploads(terms: Upload, place: Place) -> Sign:
@@ -113,7 +117,7 @@ def _uploads(terms: Upload, place: Place) -> Sign:
         own = {**storing.checksum_fields(item.checksum), storing.GRANT_ID: grant_id}
         form = forms.sign(item.key, own)
         grant = {"id": grant_id, "key": item.key, "url": form.url, "fields": form.fields}
-        return Signature(grant | common, _digest(form))
+        return grant | common, _digest(form.signature)
 
     return sign
 
@@ -132,7 +136,7 @@ def _puts(terms: Put, place: Place) -> Sign:
         own[storing.GRANT_ID] = grant_id
         signed = urls.sign(item.key, {"x-grant-id": grant_id}, own)
         grant = {"id": grant_id, "key": item.key, "url": signed.url, "headers": headers | own}
-        return Signature(grant | common, _digest(signed))
+        return grant | common, _digest(signed.signature)
 
     return sign
 
@@ -152,7 +156,7 @@ def _multiparts(place: Place) -> Sign:
             "abort_url": aborting.sign(item.key, query).url,
         }
         grant = {"id": grant_id, "key": item.key, "url": complete.url, "multipart": multipart}
-        return Signature(grant | common, _digest(complete))
+        return grant | common, _digest(complete.signature)
 
     return sign
 
@@ -168,7 +172,7 @@ def _parts(place: Place) -> Sign:
         headers = {"content-length": str(plan.length(part))}
         signed = urls.sign(item.key, query, headers)
         grant = {"id": grant_id, "key": item.key, "part": part, "url": signed.url}
-        return Signature(grant | {"headers": headers} | common, _digest(signed))
+        return grant | {"headers": headers} | common, _digest(signed.signature)
 
     return sign
 
@@ -186,5 +190,5 @@ def _common(method: str, life: Life, headers: dict[str, str] | None = None) -> d
     return said | ({"headers": headers} if headers else {})
 
 
-def _digest(signed: Signed | SignedForm) -> bytes:
-    return sha256(signed.signature.encode()).digest()
+def _digest(signature: str) -> bytes:
+    return sha256(signature.encode()).digest()

@@ -8,7 +8,7 @@ Source: AWS, "Authenticating Requests: Using Query Parameters" (sigv4-query-stri
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -40,6 +40,13 @@ class SignsUrls(Protocol):
         self, key: str, query: Mapping[str, str] = NOTHING, headers: Mapping[str, str] = NOTHING
     ) -> Signed:
         """Sign one item, whose own parameters and headers replace the batch's of the same name."""
+
+    def with_own(self, name: str) -> "SignsOne":
+        """Prepare to sign items that have one parameter of their own, and no header."""
+
+
+SignsOne = Callable[[str, str], tuple[str, str]]
+"""Sign one item by its key and its parameter's value: the URL, and the signature in hex."""
 
 
 class _Layout(NamedTuple):
@@ -103,6 +110,24 @@ class UrlSigner:
         request = _fill(layout.request, place + [_trim(headers[name]) for name in layout.headers])
         signature = self._sign(sha256(request.encode()).hexdigest())
         return Signed(_fill(layout.url, [*place, signature]), signature)
+
+    def with_own(self, name: str) -> SignsOne:
+        """Prepare to sign items that have one parameter of their own, and no header.
+
+        As sign, and half as fast again: nothing is looked up for each item.
+        """
+        layout, mac = self._lay_out((name,), ()), self._sign
+        before, _, between, _, after = layout.request
+        url, _, middle, _, end, _, tail = layout.url
+
+        def sign(key: str, value: str) -> tuple[str, str]:
+            path = key if _plain_path(key) else quote(key)
+            own = _encode(value)
+            request = f"{before}{path}{between}{own}{after}"
+            signature = mac(sha256(request.encode()).hexdigest())
+            return f"{url}{path}{middle}{own}{end}{signature}{tail}", signature
+
+        return sign
 
     def _lay_out(self, query: tuple[str, ...], headers: tuple[str, ...]) -> _Layout:
         params = self._query | {_encode(name): _SLOT for name in query}
