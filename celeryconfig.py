@@ -8,6 +8,9 @@ broker_transport_options = {
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "unacked_mutex_expire": 30,
+    # In the order they are named: what somebody waits for goes before bulk. The price: as long as
+    # there is nothing but the former, bulk waits. A worker for bulk alone does not.
+    "queue_order_strategy": "priority",
     # A half-open connection eats messages until it is noticed: these bound how long that takes.
     "socket_timeout": 5,
     "socket_connect_timeout": 3,

@@ -22,6 +22,8 @@ from valetkey.terms import (
 VERSION = 1
 TASK = "valetkey.issue"
 QUEUE = "valetkey"
+BULK = "valetkey.bulk"
+LARGEST_INTERACTIVE = 20  # items of a batch that somebody may be waiting for: the others are bulk
 LARGEST_CHUNK = 1_000
 DEFAULT_CHUNK = 500
 LARGEST_BATCH = 1_000_000

@@ -169,7 +169,7 @@ class Store:
         signed = signer(read, place)(
             f"{requests.batch_id()}.0", Item.model_validate(item), NOT_BEGUN
         )
-        return Grant.model_validate(signed.grant)
+        return Grant.model_validate(signed[0])
 
     def store(self, key: str, body: bytes, **more: Any) -> None:
         """Put an object there, by no grant."""

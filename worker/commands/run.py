@@ -3,11 +3,15 @@ import sys
 
 import click
 
+from valetkey.messages import BULK, QUEUE
+
 # Each long-lived pub/sub socket is one more to go half-open; nothing here needs workers to gossip.
 _WORKER = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
 _QUEUES = {
-    "all": ("valetkey", "valetkey.upkeep"),
-    "issue": ("valetkey",),
+    "all": (QUEUE, "valetkey.upkeep", BULK),
+    "issue": (QUEUE, BULK),
+    "interactive": (QUEUE,),
+    "bulk": (BULK,),
     "upkeep": ("valetkey.upkeep",),
 }
 
@@ -15,9 +19,9 @@ _QUEUES = {
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice(["issue", "upkeep"]),
-    help="Answer requests only, or sweep and send webhooks only. Run one of each in production, so "
-    "that a slow endpoint cannot hold up a grant.",
+    type=click.Choice(["issue", "interactive", "bulk", "upkeep"]),
+    help="Answer requests only (all, or small or large ones), or sweep and send webhooks only. Run "
+    "issue and upkeep apart in production, so that a slow endpoint cannot hold up a grant.",
 )
 @click.option("--loglevel", default="INFO", show_default=True, help="How much to log, to stderr.")
 def run(only: str | None, loglevel: str) -> None:
@@ -31,7 +35,7 @@ def run(only: str | None, loglevel: str) -> None:
     command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER]
     command += ["--loglevel", loglevel, "--queues", ",".join(_QUEUES[role])]
     command += ["--hostname", f"{role}@%h"]
-    if role != "issue":
+    if role in {"all", "upkeep"}:
         command += ["--beat"]
     # SIGTERM then stops softly: what runs may end, what is only reserved goes back to the queue.
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
