@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 from rich.console import Console
 
-from bench import batches, signing, single
+from bench import batches, identity, signing, single
 from bench.figures import Measured
 from bench.table import as_object, as_table, machine
 
@@ -15,9 +15,10 @@ PARTS: dict[str, Callable[[], Measured]] = {
     "signing": signing.measure,
     "batches": batches.measure,
     "single": single.measure,
+    "identity": identity.measure,
     "stream": batches.measure_stream,
 }
-USUAL = ("signing", "batches", "single")
+USUAL = ("signing", "batches", "single", "identity")
 
 
 @click.command()

@@ -62,9 +62,9 @@ def measure_stream() -> Measured:
 def _batches(up: Stack) -> Mapping[str, float]:
     sign = boto3_get(boto3_client())
     with service.client(up) as client:
-        _ask(client)  # connections, credentials and imports, on both sides
+        ask(client)  # connections, credentials and imports, on both sides
         rounds = in_turns(
-            lambda: _ask(client), lambda: seconds(lambda: [sign(key) for key in KEYS]), ROUNDS
+            lambda: ask(client), lambda: seconds(lambda: [sign(key) for key in KEYS]), ROUNDS
         )
     whole = compared((batch.last, loop) for batch, loop in rounds)
     return {
@@ -74,7 +74,8 @@ def _batches(up: Stack) -> Mapping[str, float]:
     }
 
 
-def _ask(client: Client) -> Batch:
+def ask(client: Client) -> Batch:
+    """Ask for ten thousand links, and read them all."""
     start = perf_counter()
     answers = iter(client.download_many(service.BUCKET, KEYS))
     granted = [next(answers)]
@@ -88,8 +89,7 @@ def _ask(client: Client) -> Batch:
 
 def _stream(up: Stack, links: int) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "bench.producer", service.BUCKET, str(links)]
-    environ = dict(up.environ) | {"VALETKEY_TENANT": up.running.tenant}
-    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, env=service.environment(up), stdout=subprocess.PIPE, check=True)
     said: dict[str, Any] = json.loads(done.stdout)
     if said["granted"] != links:
         raise RuntimeError("a link was refused: nothing was measured")

@@ -83,6 +83,15 @@ _SINGLE = (
     Figure("singles_per_second", "links, 32 under way", "/s"),
     Figure("noops_per_second", "such tasks, 32 under way", "/s"),
 )
+_IDENTITY = (
+    Figure(
+        "identity_overhead_batch",
+        "10,000 links, signed and sealed; without they take",
+        "x",
+        _most(1.15),
+    ),
+    Figure("identity_overhead_single", "one link, signed and sealed; without", "x", _most(1.15)),
+)
 _STREAM = (
     Figure(
         "stream_1m_producer_rss_mb",
@@ -93,4 +102,4 @@ _STREAM = (
     Figure("stream_1m_worker_rss_mb", "the larger worker process afterwards", "MB", _most(150)),
     Figure("stream_1m_links_per_second", "links in that batch", "/s"),
 )
-FIGURES = {figure.name: figure for figure in (*_SIGNING, *_BATCHES, *_SINGLE, *_STREAM)}
+FIGURES = {figure.name: figure for figure in (*_SIGNING, *_BATCHES, *_SINGLE, *_IDENTITY, *_STREAM)}

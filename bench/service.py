@@ -10,30 +10,47 @@ from sqlalchemy import create_engine, text
 
 from tests import servers
 from valetkey import Client
+from valetkey.identity import generate, public_line, written
 from worker.embedded.stack import Stack, stack
 
 BUCKET = "bench"
 WORKERS = 2  # processes
 _TENANTS = Path(__file__).parent / "tenants.toml"
+_KEY = generate("bench/bench")
 
 
 @contextmanager
 def running(database_url: str | None = None) -> Iterator[Stack]:
-    """Run everything in a new folder; on SQLite there, unless another database is given."""
+    """Run everything in a new folder; on SQLite there, unless another database is given.
+
+    The tenant "bench" has a key, and "unsigned" has none.
+    """
     environ = dict(os.environ) | {"VALETKEY_CONCURRENCY": str(WORKERS)}
     if database_url is not None:
         environ["VALETKEY_DATABASE_URL"] = database_url
-    with (
-        tempfile.TemporaryDirectory(prefix="valetkey-bench-") as folder,
-        stack(Path(folder), _TENANTS, environ) as up,
-    ):
-        yield up
+    with tempfile.TemporaryDirectory(prefix="valetkey-bench-") as folder:
+        tenants = Path(folder) / "tenants.toml"
+        declared = f"{_TENANTS.read_text(encoding='utf-8')}\n[tenants.bench.keys]\n"
+        tenants.write_text(declared + public_line(_KEY) + "\n", encoding="utf-8")
+        with stack(Path(folder) / "data", tenants, environ) as up:
+            yield up
 
 
 def client(up: Stack) -> Client:
-    """Make a client, as a program makes it once."""
+    """Make a client that signs, and whose answers are sealed, as a program makes it once."""
     running = up.running
-    return Client(running.broker_url, running.result_url, running.tenant, requested_by="bench")
+    return Client(running.broker_url, running.result_url, key=written(_KEY), requested_by="bench")
+
+
+def unsigned(up: Stack) -> Client:
+    """Make a client of the tenant that the queue vouches for."""
+    running = up.running
+    return Client(running.broker_url, running.result_url, "unsigned", requested_by="bench")
+
+
+def environment(up: Stack) -> dict[str, str]:
+    """What a producer of its own sees, to ask as client does."""
+    return dict(up.environ) | {"VALETKEY_KEY": written(_KEY)}
 
 
 @contextmanager

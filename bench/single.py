@@ -12,6 +12,7 @@ from typing import Any
 from bench import noop, service
 from bench.comparing import compared, in_turns, seconds
 from bench.figures import Measured
+from valetkey import Client
 from worker.embedded.processes import Program, started
 from worker.embedded.stack import Stack
 
@@ -29,25 +30,28 @@ Ask = Callable[[], Wait]
 def measure() -> Measured:
     """Latency, then rate, each in turns with the no-op's."""
     with service.running() as up, _noops(up) as theirs, service.client(up) as client:
-
-        def ours() -> Wait:
-            return client.download(service.BUCKET, "2026/11/u-1.pdf").result
-
+        ours = asking(client)
         for ask in (ours, theirs):
-            _latency(ask)  # connections and imports, on both sides
-        latency = compared(in_turns(lambda: _latency(ours), lambda: _latency(theirs), ROUNDS))
+            latency(ask)  # connections and imports, on both sides
+        taken = compared(in_turns(lambda: latency(ours), lambda: latency(theirs), ROUNDS))
         rate = compared(in_turns(lambda: _rate(ours), lambda: _rate(theirs), ROUNDS))
     return {
-        "single_latency_vs_noop": 1 / latency.ratio,
+        "single_latency_vs_noop": 1 / taken.ratio,
         "single_rate_vs_noop": 1 / rate.ratio,
-        "single_latency_ms": latency.ours * 1e3,
-        "noop_latency_ms": latency.theirs * 1e3,
+        "single_latency_ms": taken.ours * 1e3,
+        "noop_latency_ms": taken.theirs * 1e3,
         "singles_per_second": rate.ours,
         "noops_per_second": rate.theirs,
     }
 
 
-def _latency(ask: Ask) -> float:
+def asking(client: Client) -> Ask:
+    """Ask a client for one link."""
+    return lambda: client.download(service.BUCKET, "2026/11/u-1.pdf").result
+
+
+def latency(ask: Ask) -> float:
+    """How long one takes, in seconds: the median of a round, one after the other."""
     return median(seconds(partial(_one, ask)) for _ in range(_ALONE))
 
 

@@ -21,6 +21,8 @@ GOALS = {
     "first_result_ms_postgres": ("most", 40),
     "single_latency_vs_noop": ("most", 1.7),
     "single_rate_vs_noop": ("least", 0.7),
+    "identity_overhead_batch": ("most", 1.15),
+    "identity_overhead_single": ("most", 1.15),
     "worker_rss_mb": ("most", 150),
     "producer_rss_mb": ("most", 200),
     "stream_1m_producer_rss_mb": ("most", 200),
