@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import redis
 
 from examples.demo.receiver import Received, receiving
 from examples.demo.stage import (
@@ -25,7 +26,8 @@ from examples.demo.stage import (
     refused,
     with_progress,
 )
-from valetkey import Client, Grant
+from valetkey import Client, Grant, Refused
+from valetkey.identity import generate, public_line, written
 from valetkey.messages import Item
 from valetkey.webhooks import verify
 from worker.embedded.stack import Stack, stack
@@ -34,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 MANY = 10_000
 STORED = 20  # of the many, objects that are really there
 KIB = 1024
+KEYS = {tenant: generate(f"{tenant}/demo") for tenant in ("acme", "globex")}
 
 http = httpx.Client(trust_env=False)
 
@@ -49,6 +52,7 @@ def main() -> None:
             _many_downloads(up)
             _refused_by_storage(up)
             _refused_by_quota(up)
+            _forged(up)
             _webhook(up, received, secret)
             _audit(up)
             console.print("\nStopping.")
@@ -60,11 +64,13 @@ def main() -> None:
 
 
 def _tenants(folder: Path, webhook_url: str) -> Path:
-    """Write the example's tenants, and an endpoint that calls this program back."""
+    """Write the example's tenants, their keys, and an endpoint that calls this program back."""
     example = (ROOT / "examples" / "tenants.toml").read_text(encoding="utf-8")
+    signed = example.replace('trust = "queue"\n', "")
+    keys = [f"[tenants.{key.tenant}.keys]\n{public_line(key)}\n" for key in KEYS.values()]
     endpoint = f'[tenants.acme.endpoints.demo]\nurl = "{webhook_url}"\nsecret = "env:DEMO_SECRET"\n'
     path = folder / "tenants.toml"
-    path.write_text(example + endpoint, encoding="utf-8")
+    path.write_text("\n".join([signed, *keys, endpoint]), encoding="utf-8")
     return path
 
 
@@ -83,7 +89,8 @@ def _running(folder: Path, tenants: Path, secret: str) -> Iterator[Stack]:
 
 
 def _client(up: Stack, tenant: str = "acme") -> Client:
-    return Client(up.running.broker_url, up.running.result_url, tenant, requested_by="demo")
+    running, key = up.running, written(KEYS[tenant])
+    return Client(running.broker_url, running.result_url, key=key, requested_by="demo")
 
 
 def _post(form: Grant, content: bytes) -> httpx.Response:
@@ -144,6 +151,24 @@ def _refused_by_quota(up: Stack) -> None:
         f"refused as a whole, nothing charged: limit {quota.limit}, used {quota.used}, "
         f"asked {quota.asked}, starts again at {quota.resets_at:%H:%M} UTC"
     )
+
+
+def _forged(up: Stack) -> None:
+    headline("Look into Redis, and ask as acme with a key that is not acme's")
+    with _client(up) as client:
+        url = client.download("demo", "acme/licence.txt").result().url
+    with redis.Redis.from_url(up.running.result_url) as store:
+        answers = [store.get(name) or b"" for name in store.keys("celery-task-meta-*")]
+    leaks = [url.encode() in answer or b"X-Amz-Signature" in answer for answer in answers]
+    check(not any(leaks), f"{len(answers)} answers lie there, and none can be read")
+    running, key = up.running, written(generate("acme/demo"))
+    with Client(running.broker_url, running.result_url, key=key, requested_by="mallory") as forger:
+        try:
+            forger.download("demo", "acme/licence.txt").result()
+        except Refused as error:
+            good(f"the forged request: {error.refusal.code}")
+        else:
+            fail("a forged request was granted")
 
 
 def _webhook(up: Stack, received: Received, secret: str) -> None:
