@@ -5,6 +5,7 @@ tested elsewhere; what it cannot do is misbehave when asked.
 """
 
 import json
+from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from valetkey.messages import QUEUE, grant_id, task_id
 
 Act = Literal["answer", "twice", "unannounced", "lose", "fail", "garble"]
 Plan = Callable[[dict[str, Any], int], Act]
+Answer = Callable[[Any], Any]
 _PREFIX = "celery-task-meta-"
 _NEVER = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -28,10 +30,11 @@ class Answering:
     """What arrived, and how it is answered.
 
     plan decides, from a message and how often its chunk arrived (1 the first time), what
-    happens to it; decide makes the outcome of one that is answered.
+    happens to it; answer makes the result of one that is answered, from what came off the wire.
     """
 
-    def __init__(self, url: str, plan: Plan, decide: Callable[[dict[str, Any]], Any]) -> None:
+    def __init__(self, url: str, plan: Plan, answer: Answer) -> None:
+        self.raw: list[Any] = []
         self.arrived: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.arrivals: Counter[str] = Counter()
         self._connection = Celery(set_as_current=False).connection_for_read(
@@ -39,7 +42,7 @@ class Answering:
         )
         self._results = redis.Redis.from_url(url)
         self._plan = plan
-        self._decide = decide
+        self._answer = answer
         self._stop = Event()
 
     def run(self) -> None:
@@ -59,15 +62,17 @@ class Answering:
         self._stop.set()
 
     def _take(self, delivery: Any) -> None:
-        message = delivery.payload[0][0]
-        name = task_id(message["batch"], message["chunk"])
-        assert delivery.headers["id"] == name
+        raw = delivery.payload[0][0]
+        message = _content(raw)
+        name = delivery.headers["id"]
+        assert "items" not in message or name == task_id(message["batch"], message["chunk"])
+        self.raw.append(raw)
         self.arrived.append((delivery.headers, message))
         self.arrivals[name] += 1
         act = self._plan(message, self.arrivals[name])
         if act == "lose":
             return
-        text = json.dumps(_result(act, message, self._decide))
+        text = json.dumps(_result(act, raw, self._answer))
         self._results.set(_PREFIX + name, text, ex=60)
         for _ in range({"unannounced": 0, "twice": 2}.get(act, 1)):
             self._results.publish(_PREFIX + name, text)
@@ -77,7 +82,7 @@ class Answering:
 def answering(
     url: str,
     plan: Plan = lambda _message, _arrival: "answer",
-    decide: Callable[[dict[str, Any]], Any] | None = None,
+    decide: Answer | None = None,
 ) -> Iterator[Answering]:
     """An answering service on this broker, until the block ends."""
     service = Answering(url, plan, decide or granted)
@@ -150,8 +155,16 @@ def _of_kind(terms: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     return {"method": terms.get("method", "GET")}
 
 
-def _result(act: Act, message: dict[str, Any], decide: Callable[[dict[str, Any]], Any]) -> Any:
+def _content(raw: Any) -> dict[str, Any]:
+    """A message, also where it is signed; who signed it is not looked at."""
+    if isinstance(raw, dict):
+        return raw
+    content: dict[str, Any] = json.loads(urlsafe_b64decode(raw.split(".")[1] + "==="))
+    return content
+
+
+def _result(act: Act, raw: Any, answer: Answer) -> Any:
     if act == "fail":
         failure = {"exc_type": "OperationalError", "exc_message": ["s3cret"], "exc_module": "x"}
         return {"status": "FAILURE", "result": failure, "traceback": "s3cret"}
-    return {"status": "SUCCESS", "result": "?" if act == "garble" else decide(message)}
+    return {"status": "SUCCESS", "result": "?" if act == "garble" else answer(raw)}

@@ -9,10 +9,11 @@ from valetkey.errors import (
     NotConfigured,
     NotStored,
     Refused,
+    SealedToAnother,
     ValetkeyError,
 )
-from valetkey.messages import Grant, Item
-from valetkey.refusals import Code, Refusal
+from valetkey.messages import Cancelled, Explanation, Grant, Item, Verdict
+from valetkey.refusals import Code, QuotaState, Refusal
 from valetkey.terms import Checksum, Encryption
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchHandle",
     "BrokerUnreachable",
+    "Cancelled",
     "Checksum",
     "Client",
     "Code",
     "Encryption",
+    "Explanation",
     "Grant",
     "GrantHandle",
     "Item",
@@ -33,9 +36,12 @@ __all__ = [
     "NoAnswer",
     "NotConfigured",
     "NotStored",
+    "QuotaState",
     "Refusal",
     "Refused",
+    "SealedToAnother",
     "ValetkeyError",
+    "Verdict",
 ]
 
 _OF_THE_CLIENT = {

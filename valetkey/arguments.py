@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from valetkey.messages import BatchId
 from valetkey.sizes import parse_duration, parse_size
-from valetkey.terms import Checksum, Encryption
+from valetkey.terms import Checksum, Encryption, Name
+
+_BATCH: TypeAdapter[str] = TypeAdapter(BatchId)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -38,6 +42,22 @@ def _encryption(text: str) -> Encryption:
     return Encryption(algorithm="aws:kms", key=text)
 
 
+def _batch(text: str) -> str:
+    try:
+        return _BATCH.validate_python(text)
+    except ValidationError:
+        expected = "a batch's id is a UUID of version 7: in a grant's id it stands before the dot"
+        raise ValueError(expected) from None
+
+
+def _name(text: str) -> str:
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError:
+        expected = "a name is up to 63 of a-z, 0-9, - and _, and begins with a letter or digit"
+        raise ValueError(expected) from None
+
+
 def _pairs(
     _context: click.Context, _param: click.Parameter, pairs: tuple[str, ...]
 ) -> dict[str, str]:
@@ -48,26 +68,37 @@ def _pairs(
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+BATCH = _Parsed("batch", _batch)
 CHECKSUM = _Parsed("checksum", _checksum)
 DURATION = _Parsed("duration", parse_duration)
+NAME = _Parsed("name", _name)
 SIZE = _Parsed("size", parse_size)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _LIFE = "How long the grant lives: 90s, 15m, 1h or 7d."
+_REASON = click.option("--reason", metavar="TEXT", help="Why; the audit log keeps it.")
+_REQUESTED_BY = click.option(
+    "--requested-by", metavar="NAME", help="Who asks; the audit log keeps it."
+)
+_TENANT = click.option(
+    "--tenant", metavar="NAME", help="For whom; by default VALETKEY_TENANT, or the key's own."
+)
+_TIMEOUT = click.option(
+    "--timeout",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    help="How long to wait for the next answer.",
+)
 _COMMON = (
     click.option("--expires-in", type=DURATION, default="1h", show_default=True, help=_LIFE),
     click.option("--min-expires-in", type=DURATION, help="The shortest life that is of use."),
     click.option("--callback", metavar="NAME", help="A webhook endpoint to tell as well."),
-    click.option("--reason", metavar="TEXT", help="Why; the audit log keeps it."),
-    click.option("--requested-by", metavar="NAME", help="Who asks; the audit log keeps it."),
-    click.option("--tenant", metavar="NAME", help="For whom; by default VALETKEY_TENANT."),
-    click.option(
-        "--timeout",
-        type=DURATION,
-        default="30s",
-        show_default=True,
-        help="How long to wait for the next answer.",
-    ),
+    _REASON,
+    _REQUESTED_BY,
+    _TENANT,
+    _TIMEOUT,
+    click.option("--dry-run", is_flag=True, help="Show what would be decided, rule by rule."),
     click.option("--json", "form", flag_value="json", help="Write a JSON object for each item."),
     click.option("--csv", "form", flag_value="csv", help="Write a CSV row for each item."),
     click.option(
@@ -76,6 +107,9 @@ _COMMON = (
         help="Write to a file that only you may read; it appears when it is complete.",
     ),
 )
+_JSON = click.option("--json", "form", flag_value="json", help="Write JSON.")
+_TELLING = (_TENANT, _TIMEOUT, _JSON)
+_CHANGING = (_REASON, _REQUESTED_BY, *_TELLING)
 _STORING = (
     click.option("--content-type", help="The content type that the object must have."),
     click.option("--acl", help="A canned ACL such as public-read, where the policy allows it."),
@@ -115,6 +149,16 @@ Command = Callable[..., None]
 def common(command: Command) -> Command:
     """Give a command the options that all requests have."""
     return _with(command, _COMMON)
+
+
+def telling(command: Command) -> Command:
+    """Give a command the options of what is only asked about."""
+    return _with(command, _TELLING)
+
+
+def changing(command: Command) -> Command:
+    """Give a command the options of what changes something that was granted."""
+    return _with(command, _CHANGING)
 
 
 def storing(command: Command) -> Command:

@@ -1,7 +1,6 @@
 """What a producer asks for, cut into messages. Pure: clock and randomness are arguments."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -9,10 +8,9 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from valetkey.messages import LARGEST_CHUNK, VERSION, Item, Outcome
+from valetkey.letters import Letter, letter
+from valetkey.messages import LARGEST_CHUNK, VERSION, Item, task_id
 from valetkey.options import http_date
-from valetkey.reading import read
-from valetkey.refusals import Refusal
 from valetkey.terms import Download, Kind, Multipart, Parts, Put, Terms, Upload
 
 _OF_HEADER = ("callback", "deadline", "reason")
@@ -26,24 +24,6 @@ _TERMS: dict[Kind, type[Terms]] = {
 
 Asked = str | Item | Mapping[str, Any]
 """An item: its key, or all that is to be said of it; what is None is not said."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One message, and why it need not be sent where it is refused already."""
-
-    number: int
-    message: dict[str, Any]
-    refusal: Refusal | None
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys of its items, in order."""
-        return [item["key"] for item in self.message["items"]]
-
-    def is_answered_by(self, outcome: Outcome) -> bool:
-        """Whether an outcome decides every item of this chunk."""
-        return outcome.refusal is not None or len(outcome.items) == len(self.message["items"])
 
 
 def batch_id(milliseconds: int, randomness: bytes) -> str:
@@ -91,7 +71,7 @@ def known(kind: Kind) -> set[str]:
     return {*_TERMS[kind].model_fields, *_OF_HEADER} - {"kind", "bucket"}
 
 
-def chunks(head: Mapping[str, Any], items: Iterable[Asked]) -> Iterator[Chunk]:
+def chunks(head: Mapping[str, Any], items: Iterable[Asked]) -> Iterator[Letter]:
     """Cut a batch into messages, reading no further ahead than the one asked for.
 
     Raises ValueError where the items are not as many as the header's total says.
@@ -103,9 +83,9 @@ def chunks(head: Mapping[str, Any], items: Iterable[Asked]) -> Iterator[Chunk]:
             raise ValueError(f"total is {total}, but there are {first + len(rows)} items")
         if first + size >= total and next(rest, None) is not None:
             raise ValueError(f"total is {total}, but there are more items")
-        message = {**head, "chunk": first // size, "items": rows}
-        answer = read(message)
-        yield Chunk(first // size, message, answer if isinstance(answer, Refusal) else None)
+        number = first // size
+        message = {**head, "chunk": number, "items": rows}
+        yield letter(task_id(head["batch"], number), message)
 
 
 def _row(item: Asked) -> dict[str, Any]:

@@ -3,46 +3,46 @@
 import random
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, cast
 
-from valetkey import config
-from valetkey.batches import Asked, batch_id, chunks, header
+from valetkey import config, requests
+from valetkey.batches import batch_id
 from valetkey.courier import Courier
+from valetkey.envelopes import Envelopes
 from valetkey.errors import NoAnswer
-from valetkey.handles import PATIENCE, BatchHandle, GrantHandle, MultipartHandle
-from valetkey.messages import DEFAULT_CHUNK, Grant, Item
-from valetkey.options import (
-    DownloadOptions,
-    MultipartOptions,
-    Options,
-    PutOptions,
-    UploadOptions,
-)
+from valetkey.handles import PATIENCE, BatchHandle, GrantHandle, MultipartHandle, asked
+from valetkey.messages import Cancelled, Explanation, Usage
+from valetkey.refusals import QuotaState
+from valetkey.requesting import Requesting
+from valetkey.requests import Request
 from valetkey.sender import Sender
-from valetkey.terms import Checksum, Kind
 from valetkey.transport import Transport
 
 
-class Client:
+class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
     """Asks the service for grants, and asks again until it is answered.
 
-    What is not given comes from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT and
-    VALETKEY_REQUESTED_BY, else from a running `python -m worker dev`. Leaving a `with` block
+    What is not given comes from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT,
+    VALETKEY_REQUESTED_BY and VALETKEY_KEY or VALETKEY_KEY_FILE, else from a running `python -m
+    worker dev`. key is what `valetkey keygen` wrote, as text or as the pathlib.Path of its file:
+    messages are then signed, answers sealed, and the tenant is the key's. Leaving a `with` block
     waits until all is answered, or raises NoAnswer after exit_timeout seconds (None: never).
     Re-sending happens while one of the methods waits. Not for several threads at once. Raises
     NotConfigured.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has its own default
         self,
         broker_url: str | None = None,
         result_url: str | None = None,
         tenant: str | None = None,
         requested_by: str | None = None,
         *,
+        key: str | Path | None = None,
         exit_timeout: float | None = 60.0,
     ) -> None:
         self._config = config.load(
@@ -51,129 +51,48 @@ class Client:
                 "result_url": result_url,
                 "tenant": tenant,
                 "requested_by": requested_by,
+                "key": key,
             }
         )
         transport = Transport(self._config.broker_url, self._config.result_url)
-        self._courier = Courier(transport, Sender(random.random))
+        self._courier = Courier(transport, Envelopes(self._config.key), Sender(random.random))
         self._exit_timeout = exit_timeout
 
-    def download(
-        self,
-        bucket: str,
-        key: str,
-        *,
-        version_id: str | None = None,
-        **options: Unpack[DownloadOptions],
-    ) -> GrantHandle:
-        """Ask for a link to one object; see options.DownloadOptions."""
-        item = {"key": key, "version_id": version_id}
-        return GrantHandle(self._ask("download", bucket, [item], options=options))
+    def explain(self, timeout: float = PATIENCE) -> "Explaining":
+        """Ask what would be decided, rule by rule; nothing is charged or signed.
 
-    def upload(
-        self,
-        bucket: str,
-        key: str,
-        *,
-        size: int | None = None,
-        checksum: Checksum | None = None,
-        **options: Unpack[UploadOptions],
-    ) -> GrantHandle:
-        """Ask for a form that stores one object; see options.UploadOptions.
-
-        The exact size in bytes is only needed where storage takes no forms: the grant is then a
-        PUT.
+        What it returns has the same methods as this client: `client.explain().download("reports",
+        "a.pdf")` waits for an Explanation, at most `timeout` seconds. A batch is explained by its
+        first chunk.
         """
-        item = {"key": key, "size": size, "checksum": checksum}
-        return GrantHandle(self._ask("upload", bucket, [item], options=options))
+        return Explaining(partial(self._explained, timeout=timeout))
 
-    def put(
-        self,
-        bucket: str,
-        key: str,
-        *,
-        size: int,
-        checksum: Checksum | None = None,
-        **options: Unpack[PutOptions],
-    ) -> GrantHandle:
-        """Ask for a PUT that stores one object of exactly size bytes; see options.PutOptions."""
-        item = {"key": key, "size": size, "checksum": checksum}
-        said = {"max_size": max(size, 1), **options}
-        return GrantHandle(self._ask("put", bucket, [item], options=said))
+    def usage(self, timeout: float = PATIENCE) -> list[QuotaState]:
+        """How the tenant's quotas stand.
 
-    def multipart(
-        self, bucket: str, key: str, *, size: int, **options: Unpack[MultipartOptions]
-    ) -> MultipartHandle:
-        """Begin an upload in parts of one object of size bytes; see options.MultipartOptions."""
-        said = {"max_size": max(size, 1), **options}
-        batch = self._ask("multipart", bucket, [{"key": key, "size": size}], options=said)
-        return MultipartHandle(batch, partial(self.parts, bucket))
-
-    def parts(
-        self,
-        bucket: str,
-        grant: Grant,
-        first: int = 1,
-        last: int | None = None,
-        **options: Unpack[Options],
-    ) -> BatchHandle:
-        """Ask for URLs that each take one part of an upload that was begun by a multipart grant.
-
-        first and last are parts' numbers, from 1; None is the last of all. Raises ValueError where
-        there are no such parts.
+        Raises NoAnswer after `timeout` seconds (or BrokerUnreachable, where that is why), Refused.
         """
-        count = grant.multipart.part_count if grant.multipart else 0
-        numbers = range(first, (count if last is None else last) + 1)
-        if not (numbers and numbers[0] >= 1 and numbers[-1] <= count):
-            raise ValueError(f"the upload has {count} parts")
-        items = [{"key": grant.key, "part": number} for number in numbers]
-        return self._ask("parts", bucket, items, options={"of": grant.id, **options})
+        letter = requests.usage(self._config, _new_id())
+        return cast("Usage", asked(self._courier, letter, timeout)).quotas
 
-    def download_many(
+    def cancel(
         self,
-        bucket: str,
-        keys: Iterable[str | Item],
-        *,
-        total: int | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
-        **options: Unpack[DownloadOptions],
-    ) -> BatchHandle:
-        """Ask for a link to each of many objects.
+        batch: str | BatchHandle | GrantHandle,
+        reason: str | None = None,
+        timeout: float = PATIENCE,
+    ) -> Cancelled:
+        """Have nothing more granted of a batch, and what is reserved for the rest of it released.
 
-        total is how many keys there are; without it, keys that do not know their length are
-        listed first. The batch is admitted, or refused for a quota, as a whole.
+        batch is its handle or its id. Of a handle nothing more is sent, and what was not sent comes
+        out refused. What was granted is out, and stays charged; so does a batch that was granted
+        whole. Raises as usage() does; to cancel again does no harm.
         """
-        return self._ask("download", bucket, keys, total, chunk_size, options=options)
-
-    def upload_many(
-        self,
-        bucket: str,
-        keys: Iterable[str | Item],
-        *,
-        total: int | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
-        **options: Unpack[UploadOptions],
-    ) -> BatchHandle:
-        """Ask for a form for each of many objects; otherwise as download_many."""
-        return self._ask("upload", bucket, keys, total, chunk_size, options=options)
-
-    def put_many(
-        self,
-        bucket: str,
-        items: Iterable[Item],
-        *,
-        total: int | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
-        **options: Unpack[PutOptions],
-    ) -> BatchHandle:
-        """Ask for a PUT for each of many objects, whose items all say their size.
-
-        Otherwise as download_many; items that do not know their length are listed first as well
-        where max_size is not given.
-        """
-        if "max_size" not in options:
-            items = items if isinstance(items, Sized) else list(items)
-            options["max_size"] = max((item.size or 1 for item in items), default=1)
-        return self._ask("put", bucket, items, total, chunk_size, options=options)
+        batch = batch.batch if isinstance(batch, GrantHandle) else batch
+        if isinstance(batch, BatchHandle):
+            batch.stop()
+            batch = batch.id
+        letter = requests.cancelling(self._config, _new_id(), batch, reason)
+        return cast("Cancelled", asked(self._courier, letter, timeout))
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was asked is answered; None waits as long as it takes.
@@ -203,35 +122,40 @@ class Client:
         finally:
             self.close()
 
-    def _ask(  # noqa: PLR0913 - what the public methods differ in
-        self,
-        kind: Kind,
-        bucket: str,
-        items: Iterable[Asked],
-        total: int | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
-        *,
-        options: Mapping[str, Any],
-    ) -> BatchHandle:
-        if total is None:
-            items = items if isinstance(items, Sized) else list(items)
-            total = len(items)
-        head = header(
-            kind=kind,
-            tenant=self._config.tenant,
-            requested_by=self._config.requested_by,
-            bucket=bucket,
-            batch=batch_id(time.time_ns() // 10**6, secrets.token_bytes(10)),
-            total=total,
-            chunk_size=chunk_size,
-            options=options,
-        )
-        batch = BatchHandle(self._courier, head, chunks(head, items))
-        self._start(batch)
-        return batch
+    def _one(self, request: Request) -> GrantHandle:
+        return GrantHandle(self._many(request))
 
-    def _start(self, batch: BatchHandle) -> None:
+    def _begun(self, request: Request) -> MultipartHandle:
+        return MultipartHandle(self._many(request), partial(self.parts, request.bucket))
+
+    def _many(self, request: Request) -> BatchHandle:
+        batch = BatchHandle(self._courier, *requests.grants(request, self._config, _new_id()))
         self._courier.take(batch)
         if not self._courier.wait(lambda: batch.started, PATIENCE):
             self._courier.drop(batch)
             raise self._courier.trouble or NoAnswer("too much is unanswered to ask for more")
+        return batch
+
+    def _explained(self, request: Request, timeout: float) -> Explanation:
+        letter = requests.explanation(request, self._config, _new_id())
+        return cast("Explanation", asked(self._courier, letter, timeout))
+
+
+class Explaining(Requesting[Explanation, Explanation, Explanation]):
+    """Asks what would be decided, by the methods of a client; see Client.explain."""
+
+    def __init__(self, ask: Callable[[Request], Explanation]) -> None:
+        self._ask = ask
+
+    def _one(self, request: Request) -> Explanation:
+        return self._ask(request)
+
+    def _begun(self, request: Request) -> Explanation:
+        return self._ask(request)
+
+    def _many(self, request: Request) -> Explanation:
+        return self._ask(request)
+
+
+def _new_id() -> str:
+    return batch_id(time.time_ns() // 10**6, secrets.token_bytes(10))

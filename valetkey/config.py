@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from valetkey import keyfiles
 from valetkey.errors import NotConfigured
+from valetkey.identity import PrivateKey
 
 _REDIS = ("redis", "rediss")
 _LONGEST_NAME = 200  # characters: messages.Text
@@ -25,28 +27,38 @@ class Config:
     result_url: str = field(repr=False)
     tenant: str
     requested_by: str
+    key: PrivateKey | None = None
 
 
 def load(
-    given: Mapping[str, str | None],
+    given: Mapping[str, str | Path | None],
     environ: Mapping[str, str] = os.environ,
     folder: Path | None = None,
 ) -> Config:
     """Find the settings: those given, else VALETKEY_* variables, else the nearest dev.json.
 
-    dev.json is only read where no broker is named. Raises NotConfigured, saying what to set.
+    A key is given as its content or as the path of its file, and stands in VALETKEY_KEY or in the
+    file that VALETKEY_KEY_FILE names; its tenant is the tenant. dev.json is only read where no
+    broker is named. Raises NotConfigured, saying what to set.
     """
-    named = {name: given.get(name) or environ.get(_variable(name)) for name in _SETTINGS}
+    named: dict[str, Any] = {
+        name: given.get(name) or environ.get(_variable(name)) for name in _SETTINGS
+    }
+    key, tenant = keyfiles.find(given.get("key"), environ), named["tenant"]
     if not named["broker_url"]:
-        named = _dev(environ, folder or Path.cwd()) | {n: v for n, v in named.items() if v}
+        dev = _dev(environ, folder or Path.cwd())
+        if key is None and tenant in {None, "", dev.get("tenant")}:  # the key of its own tenant
+            key = _key_of_dev(dev)
+        named = dev | {name: value for name, value in named.items() if value}
     broker_url = _url(named, "broker_url")
     if not named.get("result_url") and urlsplit(broker_url).scheme in _REDIS:
         named["result_url"] = broker_url
     return Config(
         broker_url=broker_url,
         result_url=_result_url(named),
-        tenant=_needed(named, "tenant"),
+        tenant=_needed(named, "tenant") if key is None else _of_key(key, tenant),
         requested_by=named.get("requested_by") or _this_program(),
+        key=key,
     )
 
 
@@ -60,6 +72,20 @@ def _variable(name: str) -> str:
     return f"VALETKEY_{name.upper()}"
 
 
+def _key_of_dev(dev: Mapping[str, Any]) -> PrivateKey | None:
+    path = dev.get("key_file")
+    return keyfiles.read(path) if isinstance(path, Path) else None
+
+
+def _of_key(key: PrivateKey, tenant: str | None) -> str:
+    if tenant and tenant != key.tenant:
+        raise NotConfigured(
+            f"the key {key.id!r} speaks for {key.tenant!r}, not for {tenant!r}: "
+            f"give the key of that tenant, or no tenant"
+        )
+    return key.tenant
+
+
 def _dev(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
     data = environ.get("VALETKEY_DATA_DIR")
     folders = [Path(data)] if data else [f / ".valetkey" for f in (folder, *folder.parents)]
@@ -70,9 +96,11 @@ def _dev(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
             "everything on this machine with `python -m worker dev`"
         )
     try:
-        return {str(k): v for k, v in json.loads(found.read_text(encoding="utf-8")).items()}
+        dev = {str(k): v for k, v in json.loads(found.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):
         raise NotConfigured(f"{found} is not what `python -m worker dev` writes") from None
+    path = dev.get("key_file")  # from its own folder, where it is relative
+    return dev | {"key_file": found.parent / path} if isinstance(path, str) else dev
 
 
 def _is_ours(path: Path) -> bool:

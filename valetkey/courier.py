@@ -4,51 +4,53 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from valetkey.batches import Chunk
-from valetkey.errors import BrokerUnreachable
-from valetkey.messages import Outcome, task_id
+from valetkey.envelopes import Answer, Envelopes
+from valetkey.errors import BrokerUnreachable, SealedToAnother
+from valetkey.letters import Letter
+from valetkey.messages import Reply
 from valetkey.refusals import Refusal
 from valetkey.sender import WINDOW, Sender
-from valetkey.transport import Transport, read_result
+from valetkey.transport import Transport
 
 _POLL = 0.25  # seconds between looks into the store, whatever was announced
 
 
-class Batch(Protocol):
-    """What a courier carries: chunks to send, and what becomes of each."""
+class Errand(Protocol):
+    """What a courier carries: letters to send, and what becomes of each."""
 
-    id: str
     refusal: Refusal | None
     failures: int
-    unanswered: dict[int, Chunk]
+    unanswered: dict[str, Letter]
 
     @property
     def all_sent(self) -> bool:
-        """Whether next_chunk has nothing more to give."""
+        """Whether next_letter has nothing more to give."""
 
-    def next_chunk(self, ahead: float) -> Chunk | None:
-        """The next chunk to send, unless `ahead` of them wait for their reader."""
+    def next_letter(self, ahead: float) -> Letter | None:
+        """The next letter to send, unless `ahead` of them wait for their reader."""
 
-    def answer(self, chunk: Chunk, outcome: Outcome) -> None:
-        """Take the answer to a chunk."""
+    def answer(self, letter: Letter, reply: Reply) -> None:
+        """Take the answer to a letter."""
 
 
 class Courier:
-    """Carries the chunks of many batches over one transport, a window of them at a time."""
+    """Runs many errands over one transport, a window of letters at a time."""
 
     def __init__(
         self,
         transport: Transport,
+        envelopes: Envelopes,
         sender: Sender,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._transport = transport
+        self._envelopes = envelopes
         self._sender = sender
         self._clock = clock
         self._sleep = sleep
-        self._unsent: list[Batch] = []
-        self._sent: dict[str, tuple[Batch, Chunk]] = {}
+        self._unsent: list[Errand] = []
+        self._sent: dict[str, tuple[Errand, Letter]] = {}
         self._next_look = clock() + _POLL
         self._reached = False
         self._trouble: dict[str, BrokerUnreachable] = {}
@@ -63,26 +65,27 @@ class Courier:
         """Why a server cannot be reached, while it cannot."""
         return next(iter(self._trouble.values()), None)
 
-    def take(self, batch: Batch) -> None:
-        """Take on a batch, or once more what is left of one that was given up."""
+    def take(self, errand: Errand) -> None:
+        """Take on an errand, or once more what is left of one that was given up."""
         self._trouble.clear()  # whoever asks anew tries anew
-        if batch not in self._unsent:
-            self._unsent.append(batch)
-        for chunk in batch.unanswered.values():
-            if task_id(batch.id, chunk.number) not in self._sent:
-                self._send(batch, chunk)
+        if errand not in self._unsent:
+            self._unsent.append(errand)
+        for letter in list(errand.unanswered.values()):
+            if letter.name not in self._sent:
+                self._send(errand, letter)
 
-    def drop(self, batch: Batch) -> None:
-        """Give a batch up: nothing of it is sent or listened for any more."""
-        self._unsent = [other for other in self._unsent if other is not batch]
-        self._settle([name for name, (other, _) in self._sent.items() if other is batch])
+    def drop(self, errand: Errand) -> None:
+        """Give an errand up: nothing of it is sent or listened for any more."""
+        self._unsent = [other for other in self._unsent if other is not errand]
+        self._settle([name for name, (other, _) in self._sent.items() if other is errand])
 
     def wait(
         self, done: Callable[[], bool], timeout: float | None = None, ahead: float = WINDOW
     ) -> bool:
         """Carry on until done() or for `timeout` seconds; return whether it is done.
 
-        ahead bounds how many chunks of a batch may be under way or wait for their reader.
+        ahead bounds how many letters of an errand may be under way or wait for their reader.
+        Raises SealedToAnother for any of them.
         """
         end = float("inf") if timeout is None else self._clock() + timeout
         while True:
@@ -100,29 +103,28 @@ class Courier:
         self._transport.close()
 
     def _fill(self, ahead: float) -> None:
-        for batch in list(self._unsent):
+        for errand in list(self._unsent):
             while self._sender.has_room and not self._trouble:
-                chunk = self._next_chunk(batch, ahead)
-                if chunk is None:
+                letter = self._next_letter(errand, ahead)
+                if letter is None:
                     break
-                self._send(batch, chunk)
-        self._unsent = [batch for batch in self._unsent if not batch.all_sent]
+                self._send(errand, letter)
+        self._unsent = [errand for errand in self._unsent if not errand.all_sent]
 
-    def _next_chunk(self, batch: Batch, ahead: float) -> Chunk | None:
+    def _next_letter(self, errand: Errand, ahead: float) -> Letter | None:
         try:
-            return batch.next_chunk(ahead)
+            return errand.next_letter(ahead)
         except BaseException:  # the caller's own iterable failed: the batch cannot be completed
-            self.drop(batch)
+            self.drop(errand)
             raise
 
-    def _send(self, batch: Batch, chunk: Chunk) -> None:
-        refusal = chunk.refusal or batch.refusal
+    def _send(self, errand: Errand, letter: Letter) -> None:
+        refusal = letter.refusal or errand.refusal
         if refusal is not None:
-            batch.answer(chunk, refused(batch.id, chunk.number, refusal))
+            errand.answer(letter, letter.refused(refusal))
             return
-        name = task_id(batch.id, chunk.number)
-        self._sent[name] = (batch, chunk)
-        self._publish(name)
+        self._sent[letter.name] = (errand, letter)
+        self._publish(letter.name)
 
     def _resend(self) -> None:
         for name in self._sender.due(self._clock()):
@@ -131,12 +133,12 @@ class Courier:
 
     def _publish(self, name: str) -> bool:
         self._sender.sent(name, self._clock())
-        batch, chunk = self._sent[name]
+        errand, letter = self._sent[name]
         try:
-            self._transport.send(name, chunk.message)
+            self._transport.send(name, self._envelopes.around(letter.message))
         except BrokerUnreachable as error:
             if not self._reached:  # rather a wrong URL than a passing outage
-                self.drop(batch)
+                self.drop(errand)
                 raise
             self._trouble["broker"] = error
             return False
@@ -160,16 +162,24 @@ class Courier:
     def _receive(self, name: str, raw: bytes | str) -> None:
         if name not in self._sent:
             return  # answered before, or given up
-        batch, chunk = self._sent[name]
-        answer = read_result(raw)
+        errand, letter = self._sent[name]
+        answer = self._opened(errand, name, raw)
         if answer == "working":
             return
-        if answer == "failed" or not chunk.is_answered_by(answer):
-            batch.failures += 1  # as good as silence: it is sent again when due
+        if answer == "failed" or not letter.is_answered_by(answer):
+            errand.failures += 1  # as good as silence: it is sent again when due
             self._transport.clear(name)
             return
         self._settle([name])
-        batch.answer(chunk, answer)
+        errand.answer(letter, answer)
+
+    def _opened(self, errand: Errand, name: str, raw: bytes | str) -> Answer:
+        try:
+            return self._envelopes.opened(raw)
+        except SealedToAnother:  # to ask again would change nothing
+            self._transport.clear(name)
+            self.drop(errand)
+            raise
 
     def _settle(self, names: Iterable[str]) -> None:
         for name in names:
@@ -179,8 +189,3 @@ class Courier:
             self._transport.forget(list(names))
         except BrokerUnreachable as error:
             self._trouble["store"] = error
-
-
-def refused(batch: str, chunk: int, refusal: Refusal) -> Outcome:
-    """The outcome of a chunk that need not be sent to be refused."""
-    return Outcome(batch=batch, chunk=chunk, status="refused", refusal=refusal)

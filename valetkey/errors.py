@@ -2,6 +2,8 @@ from typing import Any
 
 from valetkey.refusals import Refusal
 
+_LONGEST_ID = 127  # characters: two names and a slash
+
 
 class ValetkeyError(Exception):
     """Something went wrong between this program and the service."""
@@ -25,6 +27,18 @@ class NoAnswer(ValetkeyError):
     It may still do so, and it charges once however often it is asked: ask again with the same
     handle.
     """
+
+
+class SealedToAnother(ValetkeyError):
+    """The answer is sealed to a key that this client has not; key_id names it.
+
+    It was asked for with that key, or somebody else wrote into the result store.
+    """
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        shown = repr(key_id[:_LONGEST_ID])  # whoever wrote it chose its characters
+        super().__init__(f"the answer is sealed to the key {shown}, which this client has not")
 
 
 class Refused(ValetkeyError):

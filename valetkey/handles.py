@@ -1,49 +1,33 @@
 """What a client gets for a request: the answers, as they come."""
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Unpack
 
-from valetkey.batches import Chunk
-from valetkey.courier import Courier
-from valetkey.errors import NoAnswer, Refused
-from valetkey.messages import Grant, Outcome
+from valetkey.courier import Courier, Errand
+from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
+from valetkey.letters import Letter
+from valetkey.messages import Grant, Outcome, Reply
 from valetkey.options import Options
+from valetkey.progress import Progress, Question
 from valetkey.refusals import Refusal
 
 PATIENCE = 30.0  # seconds
 
 
-class BatchHandle:
+class BatchHandle(Progress):
     """A batch under way; iterate it for one Grant or Refusal an item, in the order asked.
 
     Items are handed out once, and chunks are sent as they are read, so that a batch of any size
-    takes little memory. refusal is set once the service has refused the batch as a whole; each
-    item not granted then gets that refusal, with its key.
+    takes little memory. refusal is set once the service has refused the batch as a whole, or it
+    was cancelled; each item not granted then gets that refusal, with its key. quotas are the
+    tenant's, as they stood with the newest answer.
     """
 
     def __init__(
-        self, courier: Courier, header: Mapping[str, Any], chunks: Iterator[Chunk]
+        self, courier: Courier, header: Mapping[str, Any], letters: Iterator[Letter]
     ) -> None:
-        self.id: str = header["batch"]
-        self.total: int = header["total"]
-        self.issued = 0
-        self.refused = 0
-        self.failures = 0
-        self.refusal: Refusal | None = None
-        self.unanswered: dict[int, Chunk] = {}
+        super().__init__(header, letters)
         self._courier = courier
-        self._chunks = chunks
-        self._count: int = -(-self.total // header["chunk_size"])
-        self._sent = 0
-        self._read = 0
-        self._answers: dict[int, list[Grant | Refusal]] = {}
-        self._ready: deque[Grant | Refusal] = deque()
-
-    @property
-    def remaining(self) -> int:
-        """How many items are not decided yet."""
-        return self.total - self.issued - self.refused
 
     def __iter__(self) -> Iterator[Grant | Refusal]:
         return self.results()
@@ -55,52 +39,40 @@ class BatchHandle:
         BrokerUnreachable, where that is why); call again to ask again from there.
         """
         self._courier.take(self)
-        while self._ready or self._read < self._count:
-            if not self._ready:
+        while not self.all_read:
+            if not self.ready:
                 self._await_next(timeout)
-                self._ready.extend(self._answers.pop(self._read))
-                self._read += 1
-            yield self._ready.popleft()
+                self.read_next()
+            while self.ready:
+                yield self.ready.popleft()
 
     def _await_next(self, timeout: float) -> None:
-        if self._courier.wait(lambda: self._read in self._answers, timeout):
-            return
-        self._courier.drop(self)
-        raise self._courier.trouble or NoAnswer(
-            f"no answer within {timeout:g} s to {self.remaining} of {self.total} items: "
-            + ("the worker's log says why it failed" if self.failures else "is a worker running?")
-        )
+        if not self._courier.wait(lambda: self.has_next, timeout):
+            what = f" to {self.remaining} of {self.total} items"
+            raise _given_up(self._courier, self, timeout, what)
 
-    @property
-    def started(self) -> bool:
-        """Whether any of it was given to the courier."""
-        return self._sent > 0 or self.all_sent
 
-    @property
-    def all_sent(self) -> bool:
-        """Whether every chunk was given to the courier."""
-        return self._sent == self._count
+def asked(courier: Courier, letter: Letter, timeout: float) -> Reply:
+    """Ask something that is answered by one reply, and wait for it, at most `timeout` seconds.
 
-    def next_chunk(self, ahead: float) -> Chunk | None:
-        """The next chunk to send, unless `ahead` of them wait for their reader."""
-        if self.all_sent or self._sent - self._read >= ahead:
-            return None
-        chunk = next(self._chunks)
-        self._sent += 1
-        self.unanswered[chunk.number] = chunk
-        return chunk
+    Raises Refused, NoAnswer, BrokerUnreachable.
+    """
+    question = Question(letter)
+    courier.take(question)
+    courier.wait(lambda: question.reply is not None, timeout)
+    if question.reply is None:
+        raise _given_up(courier, question, timeout)
+    if isinstance(question.reply, Outcome) and question.reply.refusal is not None:
+        raise Refused(question.reply.refusal)
+    return question.reply
 
-    def answer(self, chunk: Chunk, outcome: Outcome) -> None:
-        """Take the answer to a chunk."""
-        del self.unanswered[chunk.number]
-        answers = outcome.items
-        if outcome.refusal is not None:
-            self.refusal = self.refusal or outcome.refusal
-            answers = [outcome.refusal.model_copy(update={"key": key}) for key in chunk.keys]
-        granted = sum(isinstance(answer, Grant) for answer in answers)
-        self.issued += granted
-        self.refused += len(answers) - granted
-        self._answers[chunk.number] = answers
+
+def _given_up(
+    courier: Courier, errand: Errand, seconds: float, what: str = ""
+) -> BrokerUnreachable | NoAnswer:
+    courier.drop(errand)
+    why = "the worker's log says why it failed" if errand.failures else "is a worker running?"
+    return courier.trouble or NoAnswer(f"no answer within {seconds:g} s{what}: {why}")
 
 
 class GrantHandle:

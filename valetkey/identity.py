@@ -7,6 +7,7 @@ from typing import Any
 
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
+from pydantic_core import from_json
 
 from valetkey.errors import NotConfigured
 
@@ -58,7 +59,7 @@ def written(key: PrivateKey) -> str:
 def read_private(text: str) -> PrivateKey:
     """Read what `written` wrote. Raises NotConfigured, which repeats nothing of it."""
     try:
-        keys = {key["use"]: key for key in json.loads(text)["keys"]}
+        keys = {key["use"]: key for key in from_json(text)["keys"]}
         signing, opening = _private(keys["sig"], "Ed25519"), _private(keys["enc"], "X25519")
         key_id = keys["sig"]["kid"]
     except (JoseError, LookupError, TypeError, ValueError):

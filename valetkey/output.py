@@ -1,19 +1,22 @@
 """What the command line writes: answers to stdout or a file, and what to say of them to stderr."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from valetkey import files
-from valetkey.handles import BatchHandle
-from valetkey.messages import DEFAULT_CHUNK, Grant
+from valetkey.handles import BatchHandle, GrantHandle
+from valetkey.messages import DEFAULT_CHUNK, Explanation, Grant
 from valetkey.refusals import QuotaState, Refusal
+from valetkey.sentences import sentence, warning
 from valetkey.snippets import curl, javascript, page, readable
+from valetkey.tables import show_rules
 
 _STEP = 100  # answers between two movements of the bar
 _MOST_SENTENCES = 10
@@ -31,12 +34,25 @@ _FORMS = {
 _BY_ENDING = {".csv": "csv", ".jsonl": "json"}
 
 
-def deliver(batch: BatchHandle, form: str, said: Mapping[str, Any]) -> None:
-    """Write all answers of a batch in the form asked for, and say what was refused.
+def deliver(
+    asked: BatchHandle | GrantHandle | Explanation, form: str, said: Mapping[str, Any]
+) -> int:
+    """Write all answers in the form asked for, and say what was refused; return the exit code.
 
-    form is used where neither an option nor the ending of --out's file names another. Raises
-    NoAnswer or BrokerUnreachable, and OSError where the file cannot be written.
+    form is used where neither an option nor the ending of --out's file names another. What would be
+    decided is written as its rules. Raises NoAnswer or BrokerUnreachable, and OSError where the
+    file cannot be written.
     """
+    if isinstance(asked, Explanation):
+        show_rules(asked, said["form"])
+        return 0 if asked.decision == "issue" else 1
+    batch = asked.batch if isinstance(asked, GrantHandle) else asked
+    _write(batch, form, said)
+    warn(batch.quotas)
+    return 1 if batch.refused else 0
+
+
+def _write(batch: BatchHandle, form: str, said: Mapping[str, Any]) -> None:
     out: Path | None = said["out"]
     named = said["form"] or (_BY_ENDING.get(out.suffix) if out else None)
     path = str(said["file"]) if said.get("file") else None
@@ -50,14 +66,11 @@ def deliver(batch: BatchHandle, form: str, said: Mapping[str, Any]) -> None:
             write(answer)
 
 
-def sentence(refusal: Refusal) -> str:
-    """Why something was refused, and what would not have been."""
-    what = "the request" if refusal.key is None else repr(refusal.key)
-    where = f" in {refusal.field}" if refusal.field else ""
-    text = f"refused {what}: {refusal.code}{where}: {refusal.message}"
-    if refusal.quota is not None:
-        return f"{text}; {_quota(refusal.quota)}"
-    return text if refusal.limit is None else f"{text} (limit: {_limit(refusal.limit)})"
+def warn(quotas: Iterable[QuotaState]) -> None:
+    """Say on stderr which soft limits are reached."""
+    for quota in quotas:
+        if quota.warns:
+            click.echo(warning(quota), err=True)
 
 
 def _watched(
@@ -97,15 +110,3 @@ def _explained(
 
 def _is_of_all(refusal: Refusal, batch: BatchHandle) -> bool:
     return refusal.model_copy(update={"key": None}) == batch.refusal
-
-
-def _quota(quota: QuotaState) -> str:
-    unit = "bytes to upload" if quota.metric == "upload_bytes" else "grants"
-    return (
-        f"the limit is {quota.limit} {unit} per {quota.window}, {quota.used} are used and "
-        f"{quota.asked} were asked for; it starts again at {quota.resets_at:%Y-%m-%d %H:%M %Z}"
-    )
-
-
-def _limit(limit: int | str | list[str]) -> str:
-    return ", ".join(limit) if isinstance(limit, list) else str(limit)

@@ -131,6 +131,10 @@ UNAUTHENTICATED = frozenset(
         Code.KEY_UNKNOWN,
         Code.KEY_EXPIRED,
         Code.KEY_REVOKED,
+        Code.CLAIM_MISSING,
+        Code.MESSAGE_EXPIRED,
+        Code.MESSAGE_FROM_FUTURE,
+        Code.TENANT_MISMATCH,
         Code.TENANT_UNKNOWN,
     }
 )

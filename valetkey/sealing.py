@@ -5,7 +5,6 @@ nothing. Sources: RFC 7515, RFC 7516, RFC 8037, RFC 9864.
 """
 
 import gzip
-import json
 import warnings
 import zlib
 from base64 import urlsafe_b64decode
@@ -15,6 +14,7 @@ from joserfc import jwe, jws
 from joserfc.errors import ExceededSizeError, JoseError, SecurityWarning, UnsupportedAlgorithmError
 from joserfc.jwe import JWERegistry
 from joserfc.jws import CompactSignature, JWSRegistry
+from pydantic_core import from_json
 
 from valetkey.identity import PrivateKey, PublicKey
 
@@ -22,6 +22,8 @@ LARGEST_MESSAGE = 4 * 1024**2  # bytes before base64: 1,000 items of the longest
 LARGEST_ANSWER = 16 * 1024**2
 _SIGNED = ("Ed25519", "EdDSA")  # one algorithm under its name of today and of RFC 8037
 _SEALED = ("ECDH-ES", "A256GCM")
+# Whoever does not know all of an extension has to refuse it: RFC 7515, 4.1.11, and RFC 7797.
+_EXTENDING = frozenset({"crit", "b64"})
 _LONG = 4_096  # bytes: below it, compression costs more than it saves
 _GZIP = "gzip"
 
@@ -43,7 +45,7 @@ class NotItsKey(BadToken):
 
 
 def _jws() -> JWSRegistry:
-    registry = JWSRegistry(algorithms=_SIGNED)
+    registry = JWSRegistry(algorithms=_SIGNED, strict_check_header=False)
     registry.max_payload_length = LARGEST_MESSAGE * 4 // 3 + 4
     return registry
 
@@ -70,24 +72,28 @@ class Signed:
     def __init__(self, token: str) -> None:
         try:
             self._parts: CompactSignature = jws.extract_compact(token.encode(), registry=_JWS)
-            header = self._parts.headers()
         except ExceededSizeError:
             raise TooLarge from None
-        except (JoseError, ValueError, TypeError, AttributeError):
+        except (JoseError, ValueError, TypeError):
             raise BadToken from None
+        header: Any = self._parts.headers()
+        if not isinstance(header, dict):
+            raise BadToken
         if header.get("alg") not in _SIGNED:
             raise WrongAlgorithm
+        if header.keys() & _EXTENDING:
+            raise BadToken
         self.key_id: Any = header.get("kid")
 
     def content(self, key: PublicKey) -> bytes:
-        """What was signed, where it was by this key. Raises NotItsKey."""
+        """What was signed, where it was by this key. Raises NotItsKey, else BadToken."""
         with warnings.catch_warnings():
             # joserfc would have everyone write Ed25519, and many a library only knows EdDSA.
             warnings.simplefilter("ignore", SecurityWarning)
             try:
                 genuine = jws.validate_compact(self._parts, key.checking, registry=_JWS)
-            except (JoseError, ValueError):
-                genuine = False
+            except (JoseError, ValueError, TypeError):  # its header is not what it has to be
+                raise BadToken from None
         if not genuine:
             raise NotItsKey
         return self._parts.payload
@@ -110,7 +116,7 @@ def sealed_to(token: str) -> str:
     """The id of the key that a token says it is sealed to. Raises BadToken."""
     header = token.partition(".")[0]
     try:
-        return str(json.loads(urlsafe_b64decode(header + "==="))["kid"])
+        return str(from_json(urlsafe_b64decode(header + "==="))["kid"])
     except (ValueError, LookupError, TypeError):
         raise BadToken from None
 
@@ -123,7 +129,7 @@ def unseal(token: str, key: PrivateKey) -> bytes:
         raise WrongAlgorithm from None
     except ExceededSizeError:
         raise TooLarge from None
-    except (JoseError, ValueError, TypeError):
+    except (JoseError, LookupError, ValueError, TypeError):  # as where epk is on another curve
         raise NotItsKey from None
     if opened.plaintext is None:
         raise NotItsKey

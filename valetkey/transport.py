@@ -1,36 +1,27 @@
-"""Celery and Redis, and nothing else here touches them: chunks out, answers back."""
+"""Celery and Redis, and nothing else here touches them: messages out, results back."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import redis
 from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
-from pydantic import BaseModel, ValidationError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from valetkey.config import without_secrets
 from valetkey.errors import BrokerUnreachable
-from valetkey.messages import QUEUE, TASK, Outcome
+from valetkey.messages import QUEUE, TASK
 
 _PATIENCE = 5  # seconds, for a socket to open or answer
 _RESULT = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
 _ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 _SOCKETS = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
-_FAILED = ("FAILURE", "REVOKED")
 
-Answer = Outcome | Literal["failed", "working"]
 Results = list[tuple[str, bytes | str]]
-
-
-class _Result(BaseModel):
-    status: str
-    result: Any = None
 
 
 class Transport:
@@ -54,14 +45,14 @@ class Transport:
         self._redis = redis.Redis.from_url(result_url, retry=once_more, protocol=2, **_SOCKETS)
         self._heard = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
 
-    def send(self, task_id: str, message: dict[str, Any]) -> None:
-        """Put a message into the queue, listening for its answer first."""
+    def send(self, task_id: str, argument: dict[str, Any] | str) -> None:
+        """Put a task with this argument into the queue, listening for its result first."""
         with self._speaking():
             self._heard.subscribe(_RESULT + task_id)
         try:
             self._app.send_task(
                 TASK,
-                args=[message],
+                args=[argument],
                 task_id=task_id,
                 queue=QUEUE,
                 serializer="json",
@@ -117,25 +108,6 @@ class Transport:
         except (redis.RedisError, OSError) as error:
             text = f"no result store answers at {self._store} ({type(error).__name__})"
             raise BrokerUnreachable(text) from None
-
-
-def read_result(raw: bytes | str) -> Answer:
-    """What a result of Celery's says: a chunk's outcome, or how its task fares."""
-    try:
-        result = _parsed(raw)
-        if result.status == "SUCCESS":
-            return Outcome.model_validate(result.result)
-    except ValueError:
-        return "failed"
-    return "failed" if result.status in _FAILED else "working"
-
-
-def _parsed(raw: bytes | str) -> _Result:
-    try:
-        return _Result.model_validate_json(raw)
-    except ValidationError:
-        # Python's JSON, so Celery's, has lone surrogates (a refused key may), and pydantic's not.
-        return _Result.model_validate(json.loads(raw))
 
 
 def _app() -> Celery:

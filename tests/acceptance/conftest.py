@@ -8,9 +8,11 @@ import pytest
 
 from tests.integration.receivers import Receiver, answer, receiving
 from valetkey import Client
+from valetkey.identity import generate, public_line, written
 from worker.embedded.stack import Stack, stack
 
 ROOT = Path(__file__).parents[2]
+KEY = generate("acme/tests")
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
@@ -25,6 +27,12 @@ class Service:
     def client(self, tenant: str = "acme") -> Client:
         running = self.up.running
         return Client(running.broker_url, running.result_url, tenant, requested_by="tests")
+
+    def signing_client(self) -> Client:
+        """A client that has acme's key."""
+        running = self.up.running
+        key = written(KEY)
+        return Client(running.broker_url, running.result_url, key=key, requested_by="tests")
 
     @property
     def written(self) -> str:
@@ -41,6 +49,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             (ROOT / "examples" / "tenants.toml").read_text()
             + f'[tenants.acme.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/hook"\n'
             + 'secret = "env:TEST_HOOK_SECRET"\n'
+            + f"[tenants.acme.keys]\n{public_line(KEY)}\n"
         )
         environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET}
         with stack(folder / "data", tenants, environ) as up:

@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from valetkey.cli import main
+from valetkey.identity import generate, written
 
 NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
 UPLOAD = ["upload", "inbox", "a.png", "--max-size"]
@@ -13,7 +14,15 @@ UPLOAD = ["upload", "inbox", "a.png", "--max-size"]
 @pytest.fixture(autouse=True)
 def _unconfigured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("BROKER_URL", "RESULT_URL", "TENANT", "REQUESTED_BY", "DATA_DIR"):
+    for name in (
+        "BROKER_URL",
+        "RESULT_URL",
+        "TENANT",
+        "REQUESTED_BY",
+        "DATA_DIR",
+        "KEY",
+        "KEY_FILE",
+    ):
         monkeypatch.delenv(f"VALETKEY_{name}", raising=False)
 
 
@@ -39,7 +48,9 @@ def test_help_says_what_exit_codes_mean() -> None:
     assert codes in text
 
 
-@pytest.mark.parametrize("command", ["download", "upload", "put", "multipart"])
+@pytest.mark.parametrize(
+    "command", ["download", "upload", "put", "multipart", "usage", "cancel", "keygen"]
+)
 def test_each_command_teaches_by_example(command: str) -> None:
     assert f"\n  valetkey {command} " in run(command, "--help").stdout
 
@@ -65,6 +76,9 @@ def test_the_version_is_the_installed_one() -> None:
         (["put", "inbox", "a"], "either --size or --file"),
         (["put", "inbox", "a", "--size", "1", "--sha256"], "computed from --file"),
         (["multipart", "inbox", "a"], "either --file or --size"),
+        (["download", "reports", "a", "--dry-run", "--csv"], "only rules to print, perhaps as"),
+        (["download", "reports", "a", "--dry-run", "--out", "x"], "only rules to print, perhaps"),
+        (["cancel", "0199"], "a batch's id is a UUID of version 7"),
     ],
 )
 @pytest.mark.usefixtures("configured")
@@ -116,3 +130,31 @@ def test_what_cannot_be_right_is_refused_without_asking() -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert "size_invalid in grant.min_size" in result.stderr
     assert "(limit: 5000000)" in result.stderr
+
+
+def test_a_key_of_another_tenant_is_exit_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VALETKEY_BROKER_URL", NOWHERE)
+    monkeypatch.setenv("VALETKEY_KEY", written(generate("acme/x")))
+    result = run("usage", "--tenant", "globex")
+    assert result.exit_code == 2
+    assert "the key 'acme/x' speaks for 'acme', not for 'globex'" in result.stderr
+
+
+def test_a_key_file_that_others_may_read_is_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_BROKER_URL", NOWHERE)
+    monkeypatch.setenv("VALETKEY_KEY_FILE", "acme.key")
+    (tmp_path / "acme.key").write_text(written(generate("acme/x")))
+    (tmp_path / "acme.key").chmod(0o644)
+    result = run("usage")
+    assert result.exit_code == 2
+    assert "others may read the key in acme.key: chmod 600 acme.key" in result.stderr
+
+
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("words", [["usage"], ["cancel", "0199a000-0000-7000-8000-000000000000"]])
+def test_what_is_only_told_needs_a_broker_as_well(words: list[str]) -> None:
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "no result store answers at redis://127.0.0.1:1/0" in result.stderr

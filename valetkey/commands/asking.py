@@ -8,10 +8,18 @@ from typing import Any
 
 import click
 
-from valetkey import files, output
+from valetkey import files
 from valetkey.batches import known
-from valetkey.client import Client
-from valetkey.errors import BrokerUnreachable, NoAnswer, NotConfigured, NotStored, Refused
+from valetkey.client import Client, Explaining
+from valetkey.errors import (
+    BrokerUnreachable,
+    NoAnswer,
+    NotConfigured,
+    NotStored,
+    Refused,
+    SealedToAnother,
+)
+from valetkey.sentences import sentence
 from valetkey.terms import Kind
 
 
@@ -30,13 +38,22 @@ def options(said: dict[str, Any], kind: Kind) -> dict[str, Any]:
 
 def client(said: dict[str, Any]) -> Client:
     """A client for whom the command line names."""
-    return Client(tenant=said["tenant"], requested_by=said["requested_by"])
+    return Client(tenant=said["tenant"], requested_by=said.get("requested_by"))
+
+
+def asker(client: Client, said: dict[str, Any]) -> Client | Explaining:
+    """Whoever asks: the client, or on a dry run what only asks what would be decided."""
+    if not said["dry_run"]:
+        return client
+    if said["form"] not in {None, "json"} or said["out"]:
+        raise click.UsageError("with --dry-run there are only rules to print, perhaps as --json")
+    return client.explain(said["timeout"])
 
 
 @contextmanager
 def explained(said: dict[str, Any]) -> Iterator[None]:
     """Say on stderr what went wrong, and exit with its code."""
-    out: Path | None = said["out"]
+    out: Path | None = said.get("out")
     try:
         yield
     except (NotConfigured, files.BadRow) as error:
@@ -45,11 +62,11 @@ def explained(said: dict[str, Any]) -> Iterator[None]:
         raise  # the reader of stdout has had enough: Click's to handle
     except OSError as error:
         raise click.UsageError(str(error)) from None
-    except (NoAnswer, BrokerUnreachable) as error:
+    except (NoAnswer, BrokerUnreachable, SealedToAnother) as error:
         kept = "" if out is None else f"; what came before is in {files.partial(out)}"
         raise _Unanswered(f"{error}{kept}") from None
     except Refused as error:
-        click.echo(output.sentence(error.refusal), err=True)
+        click.echo(sentence(error.refusal), err=True)
         sys.exit(1)
     except NotStored as error:
         raise _NotStored(str(error)) from None

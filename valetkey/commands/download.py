@@ -53,19 +53,23 @@ def download(
         raise click.UsageError("--version-id goes with one KEY; a file may name one in each row")
     form = "form" if said["check_owner"] else "url" if len(keys) == 1 else "lines"
     options = cast("DownloadOptions", asking.options(said, "download"))
-    with asking.explained(said), _items(keys, source) as items, asking.client(said) as client:
-        if version_id is None:
-            batch = client.download_many(bucket, items, **options)
-        else:
-            batch = client.download(bucket, keys[0], version_id=version_id, **options).batch
-        output.deliver(batch, form, said)
-    sys.exit(1 if batch.refused else 0)
+    with (
+        asking.explained(said),
+        _items(keys, source, version_id) as items,
+        asking.client(said) as client,
+    ):
+        status = output.deliver(
+            asking.asker(client, said).download_many(bucket, items, **options), form, said
+        )
+    sys.exit(status)
 
 
 @contextmanager
-def _items(keys: tuple[str, ...], source: str | None) -> Iterator[Iterable[str | Item]]:
+def _items(
+    keys: tuple[str, ...], source: str | None, version_id: str | None
+) -> Iterator[Iterable[str | Item]]:
     if source is None:
-        yield keys
+        yield [Item(key=key, version_id=version_id) for key in keys]
         return
     with files.rows(source, sys.stdin.buffer) as rows:
         if not len(rows):

@@ -53,16 +53,16 @@ def multipart(bucket: str, key: str, **said: Any) -> None:
     options = cast("MultipartOptions", asking.options(said, "multipart"))
     size = file.stat().st_size if file else said["size"]
     with asking.explained(said), asking.client(said) as client:
-        upload = client.multipart(bucket, key, size=size, **options)
-        if file:
-            _upload(upload, file, size, said)
+        asked = asking.asker(client, said).multipart(bucket, key, size=size, **options)
+        if file and isinstance(asked, MultipartHandle):
+            _upload(asked, file, size, said)
         else:
-            output.deliver(upload.batch, "json", said)
-    sys.exit(1 if upload.batch.refused else 0)
+            sys.exit(output.deliver(asked, "json", said))
 
 
 def _upload(upload: MultipartHandle, file: Path, size: int, said: dict[str, Any]) -> None:
     grant = upload.result(said["timeout"])
+    output.warn(upload.batch.quotas)
     with _ended(grant, keep=said["keep"]), _watched(size) as say:
         parallel, timeout = said["parallel"], said["timeout"]
         Uploading(upload, file, parallel=parallel, timeout=timeout, say=say).run()

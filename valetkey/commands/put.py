@@ -51,9 +51,10 @@ def put(
     with asking.explained(said), asking.client(said) as client:
         size = file.stat().st_size if file else size or 0
         checksum = _sha256(file) if file and sha256 else checksum
-        batch = client.put(bucket, key, size=size, checksum=checksum, **options).batch
-        output.deliver(batch, "form", said)
-    sys.exit(1 if batch.refused else 0)
+        asker = asking.asker(client, said)
+        asked = asker.put(bucket, key, size=size, checksum=checksum, **options)
+        status = output.deliver(asked, "form", said)
+    sys.exit(status)
 
 
 def _sha256(file: Path) -> Checksum:

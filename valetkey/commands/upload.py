@@ -38,6 +38,6 @@ def upload(bucket: str, key: str, checksum: Checksum | None, **said: Any) -> Non
     """
     options = cast("UploadOptions", asking.options(said, "upload"))
     with asking.explained(said), asking.client(said) as client:
-        batch = client.upload(bucket, key, checksum=checksum, **options).batch
-        output.deliver(batch, "form", said)
-    sys.exit(1 if batch.refused else 0)
+        asked = asking.asker(client, said).upload(bucket, key, checksum=checksum, **options)
+        status = output.deliver(asked, "form", said)
+    sys.exit(status)

@@ -1,0 +1,96 @@
+"""Whoever can write to the result store is not believed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from tests.answering import answering
+from tests.keyed import OLD, Answering, asking, keyed, wire
+from tests.keys import public
+from valetkey import NoAnswer, SealedToAnother
+from valetkey.sealing import seal
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
+    with keyed(tmp_path_factory.mktemp("keyed")) as service:
+        yield service
+
+
+@pytest.fixture
+def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    with redis.Redis.from_url(valkey_url) as server:
+        server.flushall()
+    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 0.1)
+    return valkey_url
+
+
+class Meddling:
+    """A service whose first answers somebody replaces, who can write to the result store."""
+
+    def __init__(self, service: Answering, replace: Any, times: int = 2) -> None:
+        self._service = service
+        self._replace = replace
+        self.left = times
+
+    def __call__(self, raw: Any) -> Any:
+        answer = self._service(raw)
+        if self.left <= 0:
+            return answer.wire
+        self.left -= 1
+        return self._replace(answer)
+
+
+def altered(answer: Any) -> Any:
+    return answer.wire[:-6] + ("AAAAAA" if answer.wire[-6:] != "AAAAAA" else "BBBBBB")
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        altered,
+        lambda answer: answer.said,
+        lambda answer: {**answer.said, "status": "refused", "refusal": forged("quota_exceeded")},
+        lambda _: "a.b.c.d.e",
+    ],
+    ids=["altered", "in the clear", "refused by a stranger", "junk"],
+)
+def test_a_false_answer_is_as_good_as_none(service: Answering, broker: str, replace: Any) -> None:
+    meddling = Meddling(service, replace)
+    with answering(broker, decide=meddling) as queue, asking(broker) as client:
+        assert client.download("demo", "acme/a").result(10).key == "acme/a"
+    assert meddling.left == 0
+    assert len(queue.raw) > 2
+
+
+def forged(code: str) -> dict[str, Any]:
+    return {"code": code, "field": "total", "message": "over"}
+
+
+def test_an_answer_is_of_no_use_in_anothers_place(service: Answering, broker: str) -> None:
+    with answering(broker, decide=wire(service)) as queue:
+        with asking(broker) as client:
+            client.download("demo", "acme/a").result(10)
+        (earlier,) = queue.raw
+    with (
+        answering(broker, decide=lambda _: service(earlier).wire),
+        asking(broker) as client,
+        pytest.raises(NoAnswer),
+    ):
+        client.download("demo", "acme/b").result(0.5)
+
+
+def test_an_answer_sealed_to_another_key_says_to_which_and_no_more(
+    service: Answering, broker: str
+) -> None:
+    token = seal(b'{"url": "s3cret"}', OLD.id, public(OLD))
+    with answering(broker, decide=Meddling(service, lambda _: token, 1)), asking(broker) as client:
+        handle = client.download("demo", "acme/a")
+        with pytest.raises(SealedToAnother, match="'acme/2025-11'") as caught:
+            handle.result(10)
+        assert "s3cret" not in str(caught.value)
+        with redis.Redis.from_url(broker) as server:
+            assert server.keys("celery-task-meta-*") == []  # or it would be found again
+        assert handle.result(10).key == "acme/a"

@@ -1,0 +1,139 @@
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc.jwk import KeySet
+
+from valetkey import keyfiles
+from valetkey.errors import NotConfigured
+from valetkey.identity import generate, public_key, public_line, read_private, written
+from valetkey.sealing import Signed, seal, sign, unseal
+
+KEY = generate("acme/2026-11")
+
+
+def secrets_of(text: str) -> list[str]:
+    return [key["d"] for key in json.loads(text)["keys"]]
+
+
+def test_a_key_is_read_as_it_was_written() -> None:
+    read = read_private(written(KEY))
+    assert (read.id, read.tenant) == ("acme/2026-11", "acme")
+    assert json.loads(written(read)) == json.loads(written(KEY))
+
+
+def test_a_key_is_one_line_that_any_library_reads() -> None:
+    assert "\n" not in written(KEY)
+    keys = KeySet.import_key_set(json.loads(written(KEY))).keys
+    assert [(key.kid, key.get("use"), key.is_private) for key in keys] == [
+        ("acme/2026-11", "sig", True),
+        ("acme/2026-11", "enc", True),
+    ]
+
+
+def test_the_public_line_declares_the_keys_own_counterpart() -> None:
+    halves = tomllib.loads(public_line(KEY))["2026-11"]
+    public = public_key(**halves)
+    assert Signed(sign(b"x", KEY)).content(public) == b"x"
+    assert unseal(seal(b"x", KEY.id, public), KEY) == b"x"
+
+
+def test_no_two_keys_are_alike() -> None:
+    made = [secret for _ in range(10) for secret in secrets_of(written(generate("a/b")))]
+    assert len(set(made)) == 20
+
+
+def test_a_key_prints_its_name_and_no_secret() -> None:
+    assert "acme/2026-11" in repr(KEY)
+    assert not [secret for secret in secrets_of(written(KEY)) if secret in f"{KEY!r}{KEY}"]
+    assert not [secret for secret in secrets_of(written(KEY)) if secret in public_line(KEY)]
+
+
+def without(name: str) -> str:
+    keys = [{k: v for k, v in key.items() if k != name} for key in json.loads(written(KEY))["keys"]]
+    return json.dumps({"keys": keys})
+
+
+def changed(**changes: Any) -> str:
+    return json.dumps({"keys": [key | changes for key in json.loads(written(KEY))["keys"]]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "s3cret",
+        "[]",
+        '{"keys": []}',
+        "[" * 100_000,
+        without("d"),
+        without("x"),
+        without("use"),
+        without("kid"),
+        changed(crv="P-256"),
+        changed(d="s3cret"),
+        changed(d=7),
+        changed(kid="acme"),
+        changed(kid="/x"),
+        changed(kid=["acme/x"]),
+    ],
+)
+def test_what_is_no_key_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(NotConfigured, match="is not what `valetkey keygen` writes") as caught:
+        read_private(text)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_a_key_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        keyfiles.write(tmp_path / "key", KEY)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    read = written(keyfiles.read(tmp_path / "key"))
+    assert secrets_of(read) == secrets_of(written(KEY))
+
+
+def test_a_file_is_never_replaced_by_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    keyfiles.write(path, KEY)
+    with pytest.raises(FileExistsError):
+        keyfiles.write(path, generate("acme/other"))
+    assert keyfiles.read(path).id == KEY.id
+
+
+def test_nobodys_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        keyfiles.write(tmp_path / "link", KEY)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o777])
+def test_a_key_file_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key"
+    keyfiles.write(path, KEY)
+    path.chmod(mode)
+    with pytest.raises(NotConfigured, match=f"others may read the key in {path}: chmod 600 {path}"):
+        keyfiles.read(path)
+
+
+def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotConfigured, match=r"nowhere cannot be read: No such file"):
+        keyfiles.read(tmp_path / "nowhere")
+    with pytest.raises(NotConfigured, match="cannot be read: Is a directory"):
+        keyfiles.read(tmp_path)
+
+
+def test_a_file_that_holds_no_key_is_named_and_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"s3cret\xff")
+    path.chmod(0o600)
+    with pytest.raises(NotConfigured, match=f"{path}: the key is not what") as caught:
+        keyfiles.read(path)
+    assert "s3cret" not in str(caught.value)

@@ -1,0 +1,70 @@
+"""Whoever can write to the result store can put one answer in another's place."""
+
+from typing import Any
+
+import pytest
+
+from tests.requests import batch_id, message
+from valetkey.letters import Letter, letter
+from valetkey.messages import Cancelled, Explanation, Outcome, Reply, Usage
+from valetkey.refusals import Code, Refusal
+
+BATCH, OTHER = batch_id(), batch_id()
+REFUSAL = Refusal(code=Code.KEY_UNKNOWN, field="kid", message="no")
+NO_KEY = Refusal(code=Code.KEY_INVALID, field="key", message="no", key="a")
+
+
+def asking(ask: str) -> Letter:
+    of_batch = {"batch": BATCH, "requested_by": "me"} if ask == "cancel" else {}
+    return letter("task", {"v": 1, "ask": ask, "tenant": "acme", **of_batch})
+
+
+def outcome(batch: str = BATCH, chunk: int = 0, items: int = 2, **more: Any) -> Outcome:
+    said = {"batch": batch, "chunk": chunk, "status": "issued", "items": [NO_KEY] * items}
+    return Outcome.model_validate(said | more)
+
+
+GRANTS = letter("task", message(["a", "b"], batch=BATCH))
+EXPLAIN = letter("task", message(["a", "b"], batch=BATCH, ask="explain"))
+USAGE, CANCEL = asking("usage"), asking("cancel")
+REPLIES: dict[str, tuple[Letter, Reply]] = {
+    "an outcome": (GRANTS, outcome()),
+    "an explanation": (EXPLAIN, Explanation(decision="issue", rules=[])),
+    "a usage": (USAGE, Usage(tenant="acme", quotas=[])),
+    "a cancellation": (CANCEL, Cancelled(batch=BATCH, issued=0, released=0)),
+}
+LETTERS = [GRANTS, EXPLAIN, USAGE, CANCEL]
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_a_reply_answers_the_letter_that_asks_for_it_and_no_other(name: str) -> None:
+    asked, reply = REPLIES[name]
+    assert [one for one in LETTERS if one.is_answered_by(reply)] == [asked]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reply"),
+    [
+        (GRANTS, outcome(batch=OTHER)),
+        (GRANTS, outcome(chunk=1)),
+        (GRANTS, outcome(items=1)),
+        (GRANTS, outcome(items=3)),
+        (GRANTS, outcome(batch=OTHER, refusal=REFUSAL)),
+        (CANCEL, Cancelled(batch=OTHER, issued=0, released=0)),
+        (USAGE, Usage(tenant="globex", quotas=[])),
+    ],
+)
+def test_an_answer_to_another_letter_is_none(asked: Letter, reply: Reply) -> None:
+    assert not asked.is_answered_by(reply)
+
+
+@pytest.mark.parametrize("asked", LETTERS)
+def test_a_refusal_of_somebody_unknown_answers_any_letter(asked: Letter) -> None:
+    assert asked.is_answered_by(outcome(batch="", items=0, refusal=REFUSAL))
+
+
+def test_a_letter_that_would_not_be_understood_is_refused_already() -> None:
+    asked = letter("task", {"v": 1, "ask": "cancel", "tenant": "acme", "batch": "1"})
+    assert asked.refusal is not None
+    assert asked.refusal.code is Code.MALFORMED
+    assert [one.refusal for one in LETTERS] == [None] * 4

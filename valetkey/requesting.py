@@ -1,0 +1,156 @@
+"""What can be asked for, by the names and arguments that all clients have alike."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sized
+from typing import Generic, TypeVar, Unpack
+
+from valetkey.messages import DEFAULT_CHUNK, Grant, Item
+from valetkey.options import (
+    DownloadOptions,
+    MultipartOptions,
+    Options,
+    PutOptions,
+    UploadOptions,
+)
+from valetkey.requests import Request
+from valetkey.terms import Checksum
+
+One = TypeVar("One")
+Begun = TypeVar("Begun")
+Many = TypeVar("Many")
+
+
+class Requesting(ABC, Generic[One, Begun, Many]):
+    """Asks for grants: one, an upload in parts, or many; what comes of it is a client's own.
+
+    All methods raise TypeError for an option that the kind does not have, and ValueError for a
+    chunk size that no message may have or a date without a time zone.
+    """
+
+    def download(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        version_id: str | None = None,
+        **options: Unpack[DownloadOptions],
+    ) -> One:
+        """Ask for a link to one object; see options.DownloadOptions."""
+        item = {"key": key, "version_id": version_id}
+        return self._one(Request("download", bucket, [item], options))
+
+    def upload(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        size: int | None = None,
+        checksum: Checksum | None = None,
+        **options: Unpack[UploadOptions],
+    ) -> One:
+        """Ask for a form that stores one object; see options.UploadOptions.
+
+        The exact size in bytes is only needed where storage takes no forms: the grant is then a
+        PUT.
+        """
+        item = {"key": key, "size": size, "checksum": checksum}
+        return self._one(Request("upload", bucket, [item], options))
+
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        size: int,
+        checksum: Checksum | None = None,
+        **options: Unpack[PutOptions],
+    ) -> One:
+        """Ask for a PUT that stores one object of exactly size bytes; see options.PutOptions."""
+        item = {"key": key, "size": size, "checksum": checksum}
+        return self._one(Request("put", bucket, [item], {"max_size": max(size, 1), **options}))
+
+    def multipart(
+        self, bucket: str, key: str, *, size: int, **options: Unpack[MultipartOptions]
+    ) -> Begun:
+        """Begin an upload in parts of one object of size bytes; see options.MultipartOptions."""
+        said = {"max_size": max(size, 1), **options}
+        return self._begun(Request("multipart", bucket, [{"key": key, "size": size}], said))
+
+    def parts(
+        self,
+        bucket: str,
+        grant: Grant,
+        first: int = 1,
+        last: int | None = None,
+        **options: Unpack[Options],
+    ) -> Many:
+        """Ask for URLs that each take one part of an upload that was begun by a multipart grant.
+
+        first and last are parts' numbers, from 1; None is the last of all. Raises ValueError where
+        there are no such parts.
+        """
+        count = grant.multipart.part_count if grant.multipart else 0
+        numbers = range(first, (count if last is None else last) + 1)
+        if not (numbers and numbers[0] >= 1 and numbers[-1] <= count):
+            raise ValueError(f"the upload has {count} parts")
+        items = [{"key": grant.key, "part": number} for number in numbers]
+        return self._many(Request("parts", bucket, items, {"of": grant.id, **options}))
+
+    def download_many(
+        self,
+        bucket: str,
+        keys: Iterable[str | Item],
+        *,
+        total: int | None = None,
+        chunk_size: int = DEFAULT_CHUNK,
+        **options: Unpack[DownloadOptions],
+    ) -> Many:
+        """Ask for a link to each of many objects.
+
+        total is how many keys there are; without it, keys that do not know their length are
+        listed first. The batch is admitted, or refused for a quota, as a whole.
+        """
+        return self._many(Request("download", bucket, keys, options, total, chunk_size))
+
+    def upload_many(
+        self,
+        bucket: str,
+        keys: Iterable[str | Item],
+        *,
+        total: int | None = None,
+        chunk_size: int = DEFAULT_CHUNK,
+        **options: Unpack[UploadOptions],
+    ) -> Many:
+        """Ask for a form for each of many objects; otherwise as download_many."""
+        return self._many(Request("upload", bucket, keys, options, total, chunk_size))
+
+    def put_many(
+        self,
+        bucket: str,
+        items: Iterable[Item],
+        *,
+        total: int | None = None,
+        chunk_size: int = DEFAULT_CHUNK,
+        **options: Unpack[PutOptions],
+    ) -> Many:
+        """Ask for a PUT for each of many objects, whose items all say their size.
+
+        Otherwise as download_many; items that do not know their length are listed first as well
+        where max_size is not given.
+        """
+        if "max_size" not in options:
+            items = items if isinstance(items, Sized) else list(items)
+            options["max_size"] = max((item.size or 1 for item in items), default=1)
+        return self._many(Request("put", bucket, items, options, total, chunk_size))
+
+    @abstractmethod
+    def _one(self, request: Request) -> One:
+        """Ask for one grant."""
+
+    @abstractmethod
+    def _begun(self, request: Request) -> Begun:
+        """Ask to begin an upload in parts."""
+
+    @abstractmethod
+    def _many(self, request: Request) -> Many:
+        """Ask for many grants."""

@@ -1,0 +1,59 @@
+"""What the command line says in words: refusals, quotas, and others' words made harmless."""
+
+from valetkey.refusals import QuotaState, Refusal
+
+_UNITS = {
+    "grants": "grants",
+    "download_grants": "download grants",
+    "upload_bytes": "bytes to upload",
+}
+
+
+def sentence(refusal: Refusal) -> str:
+    """Why something was refused, and what would not have been."""
+    what = "the request" if refusal.key is None else repr(refusal.key)
+    return f"refused {what}: {reason(refusal)}"
+
+
+def reason(refusal: Refusal) -> str:
+    """A refusal's code, where, why, and what would have been allowed."""
+    where = f" in {refusal.field}" if refusal.field else ""
+    text = printable(f"{refusal.code}{where}: {refusal.message}")
+    if refusal.quota is not None:
+        return f"{text}; {_quota(refusal.quota)}"
+    return text if refusal.limit is None else f"{text} (limit: {_limit(refusal.limit)})"
+
+
+def warning(quota: QuotaState) -> str:
+    """That a quota's soft limit is reached, and what is left."""
+    return (
+        f"warning: {quota.used} of {quota.limit} {_counted(quota)} are used, "
+        f"{quota.left} are left; {_renewed(quota)}"
+    )
+
+
+def printable(text: str) -> str:
+    """Others' words, none of which moves the terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _quota(quota: QuotaState) -> str:
+    return (
+        f"the limit is {quota.limit} {_counted(quota)}, {quota.used} are used and "
+        f"{quota.asked} were asked for; {_renewed(quota)}"
+    )
+
+
+def _counted(quota: QuotaState) -> str:
+    unit = _UNITS[quota.metric]
+    return f"live {unit}" if quota.window == "live" else f"{unit} per {quota.window}"
+
+
+def _renewed(quota: QuotaState) -> str:
+    if quota.resets_at is None:
+        return "there is room again as grants lapse"
+    return f"it starts again at {quota.resets_at:%Y-%m-%d %H:%M %Z}"
+
+
+def _limit(limit: int | str | list[str]) -> str:
+    return printable(", ".join(limit) if isinstance(limit, list) else str(limit))
