@@ -8,16 +8,16 @@ import json
 from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from queue import Empty
 from threading import Event, Thread
 from typing import Any, Literal
 
 import redis
 from celery import Celery
+from kombu import Queue
 
-from valetkey.messages import QUEUE, grant_id, task_id
+from valetkey.messages import BULK, QUEUE, grant_id, task_id
 
 Act = Literal["answer", "twice", "unannounced", "lose", "fail", "garble"]
 Plan = Callable[[dict[str, Any], int], Act]
@@ -46,15 +46,11 @@ class Answering:
         self._stop = Event()
 
     def run(self) -> None:
-        queue = self._connection.SimpleQueue(QUEUE)
-        while not self._stop.is_set():
-            try:
-                delivery = queue.get(timeout=0.1)
-            except Empty:
-                continue
-            delivery.ack()
-            self._take(delivery)
-        queue.close()
+        queues = [Queue(name) for name in (QUEUE, BULK)]
+        with self._connection.Consumer(queues, on_message=self._take, no_ack=True):
+            while not self._stop.is_set():
+                with suppress(TimeoutError):
+                    self._connection.drain_events(timeout=0.1)
         self._connection.release()
         self._results.close()
 

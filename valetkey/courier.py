@@ -135,7 +135,7 @@ class Courier:
         self._sender.sent(name, self._clock())
         errand, letter = self._sent[name]
         try:
-            self._transport.send(name, self._envelopes.around(letter.message))
+            self._transport.send(name, self._envelopes.around(letter.message), letter.queue)
         except BrokerUnreachable as error:
             if not self._reached:  # rather a wrong URL than a passing outage
                 self.drop(errand)

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-from valetkey.messages import Cancelled, Explanation, Outcome, Reply, Usage
+from valetkey.messages import (
+    BULK,
+    LARGEST_INTERACTIVE,
+    QUEUE,
+    Cancelled,
+    Explanation,
+    Outcome,
+    Reply,
+    Usage,
+)
 from valetkey.reading import read
 from valetkey.refusals import Refusal
 
@@ -21,6 +30,11 @@ class Letter:
         """Which chunk of its batch it is."""
         number: int = self.message.get("chunk", 0)
         return number
+
+    @property
+    def queue(self) -> str:
+        """Where it goes: what somebody may be waiting for does not queue behind bulk."""
+        return QUEUE if self.message.get("total", 1) <= LARGEST_INTERACTIVE else BULK
 
     @property
     def keys(self) -> list[str]:

@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from valetkey.config import without_secrets
 from valetkey.errors import BrokerUnreachable
-from valetkey.messages import QUEUE, TASK
+from valetkey.messages import TASK
 
 _PATIENCE = 5  # seconds, for a socket to open or answer
 _RESULT = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
@@ -45,8 +45,8 @@ class Transport:
         self._redis = redis.Redis.from_url(result_url, retry=once_more, protocol=2, **_SOCKETS)
         self._heard = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
 
-    def send(self, task_id: str, argument: dict[str, Any] | str) -> None:
-        """Put a task with this argument into the queue, listening for its result first."""
+    def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
+        """Put a task with this argument into a queue, listening for its result first."""
         with self._speaking():
             self._heard.subscribe(_RESULT + task_id)
         try:
@@ -54,7 +54,7 @@ class Transport:
                 TASK,
                 args=[argument],
                 task_id=task_id,
-                queue=QUEUE,
+                queue=queue,
                 serializer="json",
                 producer=self._producer,
                 retry=True,

@@ -8,7 +8,6 @@ import redis
 
 from tests.answering import Answering, answering, granted
 from valetkey import Client, Code, Grant, Item, NoAnswer, Refusal, Refused
-from valetkey.sender import WINDOW
 
 QUOTA = {"metric": "grants", "window": "day", "limit": 100, "used": 90, "warn_at": 80}
 KEYS = [f"k/{number}" for number in range(50)]
@@ -158,11 +157,10 @@ def test_what_cannot_be_right_is_refused_without_a_round_trip(
         ask(client)
 
 
-def test_while_a_batch_fills_the_window_usage_waits_its_turn(broker: str, client: Client) -> None:
+def test_while_a_batch_fills_the_window_usage_is_answered(broker: str, client: Client) -> None:
     with answering(broker, decide=told) as service:
         batch = client.download_many("reports", KEYS, chunk_size=1)
         assert client.usage()
-        assert len([m for _, m in service.arrived if "items" in m]) >= WINDOW
         assert len(list(batch.results(10))) == 50
 
 

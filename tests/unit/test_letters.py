@@ -6,7 +6,7 @@ import pytest
 
 from tests.requests import batch_id, message
 from valetkey.letters import Letter, letter
-from valetkey.messages import Cancelled, Explanation, Outcome, Reply, Usage
+from valetkey.messages import BULK, QUEUE, Cancelled, Explanation, Outcome, Reply, Usage
 from valetkey.refusals import Code, Refusal
 
 BATCH, OTHER = batch_id(), batch_id()
@@ -68,3 +68,13 @@ def test_a_letter_that_would_not_be_understood_is_refused_already() -> None:
     assert asked.refusal is not None
     assert asked.refusal.code is Code.MALFORMED
     assert [one.refusal for one in LETTERS] == [None] * 4
+
+
+@pytest.mark.parametrize(("total", "queue"), [(1, QUEUE), (20, QUEUE), (21, BULK), (600, BULK)])
+def test_what_somebody_may_wait_for_goes_before_bulk(total: int, queue: str) -> None:
+    items = [f"a/{number}" for number in range(min(total, 500))]
+    assert letter("task", message(items, total=total, chunk_size=500)).queue == queue
+
+
+def test_a_question_about_quotas_goes_before_bulk() -> None:
+    assert USAGE.queue == QUEUE

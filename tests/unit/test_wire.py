@@ -20,9 +20,9 @@ def test_the_task_names_are_pinned() -> None:
     assert messages.TASK in ours
 
 
-def test_the_queue_of_requests_is_pinned() -> None:
+def test_the_queues_of_requests_are_pinned() -> None:
     assert app.conf.task_routes["valetkey.issue"] == {"queue": messages.QUEUE}
-    assert messages.QUEUE == "valetkey"
+    assert (messages.QUEUE, messages.BULK) == ("valetkey", "valetkey.bulk")
 
 
 def test_every_refusal_code_reads_as_its_name() -> None:
