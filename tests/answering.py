@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import redis
 from celery import Celery
-from kombu import Queue
+from kombu.entity import Queue
 
 from valetkey.messages import BULK, QUEUE, grant_id, task_id
 
@@ -46,7 +46,7 @@ class Answering:
         self._stop = Event()
 
     def run(self) -> None:
-        queues = [Queue(name) for name in (QUEUE, BULK)]
+        queues: list[Any] = [Queue(name) for name in (QUEUE, BULK)]  # type: ignore[no-untyped-call]
         with self._connection.Consumer(queues, on_message=self._take, no_ack=True):
             while not self._stop.is_set():
                 with suppress(TimeoutError):

@@ -158,7 +158,7 @@ def test_what_cannot_be_right_is_refused_without_a_round_trip(
 
 
 def test_while_a_batch_fills_the_window_usage_is_answered(broker: str, client: Client) -> None:
-    with answering(broker, decide=told) as service:
+    with answering(broker, decide=told):
         batch = client.download_many("reports", KEYS, chunk_size=1)
         assert client.usage()
         assert len(list(batch.results(10))) == 50
