@@ -29,10 +29,12 @@ class Logged:
     kind: str = "download"
     requested_by: str = "billing"
     reason: str | None = None
+    signed_by: str | None = None
+    id_of: int | None = None  # another number, whose id a tenant's own batch may have too
 
     @property
     def id(self) -> str:
-        return batch_id(self.number)
+        return batch_id(self.number if self.id_of is None else self.id_of)
 
     def write(self, connection: Connection) -> None:
         connection.execute(insert(Batch).values(self._batch()))
@@ -63,6 +65,7 @@ class Logged:
             "issued_at": self.at + timedelta(seconds=number),
             "expires_in": 3_600,
             "limited_by": "request",
+            "key": self.signed_by,
         }
 
     def _grant(self, number: int) -> dict[str, Any]:

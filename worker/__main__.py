@@ -4,7 +4,10 @@ from worker.commands.apply import apply
 from worker.commands.audit import audit
 from worker.commands.deliveries import deliveries
 from worker.commands.dev import dev
+from worker.commands.doctor import doctor
+from worker.commands.explain import explain
 from worker.commands.migrate import migrate
+from worker.commands.quota import quota
 from worker.commands.run import run
 
 
@@ -18,7 +21,7 @@ def main() -> None:
     """
 
 
-for command in (apply, audit, deliveries, dev, migrate, run):
+for command in (apply, audit, deliveries, dev, doctor, explain, migrate, quota, run):
     main.add_command(command)
 
 if __name__ == "__main__":

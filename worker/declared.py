@@ -1,8 +1,8 @@
 """tenants.toml: who may have what, as people write and review it."""
 
-import json
 import re
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,19 +11,13 @@ from pydantic_core import ErrorDetails
 
 from worker.adapters.secrets import reference_error
 from worker.core.buckets import BucketTable
-from worker.core.declaration import (
-    Declaration,
-    EndpointTable,
-    PolicyTable,
-    QuotaTable,
-    TenantTable,
-)
+from worker.core.conflicts import Conflict, conflicts
+from worker.core.declaration import Declaration, EndpointTable, PolicyTable, TenantTable
 from worker.core.fields import Around, Table, nearest
-from worker.core.tenancy import Declared
-
-_BARE = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-_HEADER = re.compile(r"\s*\[([^\[\]]+)\]").match
-_FIELD = re.compile(r"\s*([\w.\"'-]+)\s*=").match
+from worker.core.key_table import KeyTable
+from worker.core.places import Location, Places, written
+from worker.core.quota_table import TAGS, LimitTable, QuotaTable, SizeTable
+from worker.core.tenancy import Bucket, Declared, Tenant
 
 _WORDS = {
     "extra_forbidden": "no such field",
@@ -31,17 +25,21 @@ _WORDS = {
     "tuple_type": "this is an array",
 }
 
-# By the path of a table without the names that the file's author chose.
-_TABLES: dict[tuple[str | int, ...], type[Table]] = {
+# By the path of a table; the file's author chose the names where there are stars.
+_TABLES: dict[tuple[str, ...], type[Table]] = {
     (): Declaration,
-    ("buckets",): BucketTable,
-    ("tenants",): TenantTable,
-    ("tenants", "allow"): PolicyTable,
-    ("tenants", "quotas"): QuotaTable,
-    ("tenants", "endpoints"): EndpointTable,
+    ("buckets", "*"): BucketTable,
+    ("tenants", "*"): TenantTable,
+    ("tenants", "*", "allow", "*"): PolicyTable,
+    ("tenants", "*", "endpoints", "*"): EndpointTable,
+    ("tenants", "*", "keys", "*"): KeyTable,
+    ("tenants", "*", "quotas"): QuotaTable,
+    ("tenants", "*", "quotas", "grants", "*"): LimitTable,
+    ("tenants", "*", "quotas", "download_grants", "*"): LimitTable,
+    ("tenants", "*", "quotas", "upload_bytes", "*"): SizeTable,
 }
-
-Location = tuple[str | int, ...]
+_NOT_WRITTEN = {"[key]", *TAGS}  # what pydantic puts into a location
+_TOML_PLACE = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 class Problem(NamedTuple):
@@ -53,46 +51,72 @@ class Problem(NamedTuple):
     hint: str | None
 
 
-def read(file: Path, *, development: bool) -> Declared | list[Problem]:
+def read(file: Path, *, development: bool, endpoint: str | None = None) -> Declared | list[Problem]:
     """Read a file whole, or say everything that is wrong with it: nothing is taken in part.
 
-    Development also accepts webhooks to http:// and to this machine. Raises OSError.
+    Development also accepts webhooks to http:// and to this machine; endpoint is that of bucket
+    profiles that name none. Raises OSError.
     """
     try:
         text = file.read_text(encoding="utf-8")
         raw = tomllib.loads(text)
-    except ValueError as error:  # a TOML error says the line itself
-        return [Problem("", None, f"this is not TOML in UTF-8: {error}", None)]
+    except ValueError as error:
+        return [_not_toml(str(error))]
     around = Around(_names(raw.get("buckets")), development, reference_error)
+    places = Places(text)
     try:
-        return Declaration.model_validate(raw, context=around).declared()
+        declared, problems = Declaration.model_validate(raw, context=around).declared(), []
     except ValidationError as error:
-        lines = _lines(text)
-        problems = [_problem(found, lines) for found in error.errors(include_url=False)]
-        return sorted(problems, key=lambda problem: problem.line or 0)
+        declared = _sound(raw, around)
+        problems = [_problem(found, places) for found in error.errors(include_url=False)]
+    problems += [_contradiction(found, places) for found in conflicts(declared, endpoint)]
+    return sorted(problems, key=lambda problem: problem.line or 0) or declared
 
 
-def _names(table: Any) -> frozenset[str]:
-    return frozenset(table) if isinstance(table, dict) else frozenset()
+def _not_toml(error: str) -> Problem:
+    place = _TOML_PLACE.search(error)
+    line = int(place[1]) if place else None
+    hint = "each name is declared once" if error.startswith("Cannot ") else None
+    return Problem("", line, f"this is not TOML in UTF-8: {_TOML_PLACE.sub('', error)}", hint)
 
 
-def _problem(error: ErrorDetails, lines: dict[Location, int]) -> Problem:
-    location = tuple(part for part in error["loc"] if part != "[key]")
+def _sound(raw: dict[str, Any], around: Around) -> Declared:
+    """Those bucket profiles and tenants that are right by themselves, to hold against each other.
+
+    What contradicts them is then said together with what is wrong in the others.
+    """
+    buckets: dict[str, Bucket] = {}
+    tenants: dict[str, Tenant] = {}
+    for name in _names(raw.get("buckets")):
+        with suppress(ValidationError):
+            table = BucketTable.model_validate(raw["buckets"][name], context=around)
+            buckets[name] = table.declared(name)
+    for name in _names(raw.get("tenants")):
+        with suppress(ValidationError):
+            tenant = TenantTable.model_validate(raw["tenants"][name], context=around)
+            tenants[name] = tenant.declared(name)
+    return Declared(buckets, tenants)
+
+
+def _contradiction(found: Conflict, places: Places) -> Problem:
+    because_of = places.line(found.because_of) if found.because_of else None
+    message = f"{found.message} (line {because_of})" if because_of else found.message
+    return Problem(written(found.at), places.line(found.at), message, found.hint)
+
+
+def _names(table: Any) -> tuple[str, ...]:
+    return tuple(table) if isinstance(table, dict) else ()
+
+
+def _problem(error: ErrorDetails, places: Places) -> Problem:
+    location = tuple(part for part in error["loc"] if part not in _NOT_WRITTEN)
     message = _WORDS.get(error["type"], error["msg"])
-    return Problem(_path(location), _line(location, lines), message, _hint(error, location))
-
-
-def _path(location: Location) -> str:
-    steps = (
-        f"[{part}]" if isinstance(part, int) else f".{part if _BARE(part) else json.dumps(part)}"
-        for part in location
-    )
-    return "".join(steps).removeprefix(".")
+    return Problem(written(location), places.line(location), message, _hint(error, location))
 
 
 def _hint(error: ErrorDetails, location: Location) -> str | None:
     *tables, name = (part for part in location if isinstance(part, str))
-    table = _TABLES.get(tuple(tables[::2]))
+    table = next((table for path, table in _TABLES.items() if _matches(path, tables)), None)
     if table is None:
         return None
     if error["type"] == "extra_forbidden":
@@ -102,24 +126,7 @@ def _hint(error: ErrorDetails, location: Location) -> str | None:
     return found.description if found else None
 
 
-def _line(location: Location, lines: dict[Location, int]) -> int | None:
-    ends = range(len(location), 0, -1)
-    return next((lines[location[:end]] for end in ends if location[:end] in lines), None)
-
-
-def _lines(text: str) -> dict[Location, int]:
-    """Where each table and field stands. tomllib does not say, and a guess by line will do."""
-    lines: dict[Location, int] = {}
-    table: Location = ()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if header := _HEADER(line):
-            table = _keys(header[1])
-            for end in range(1, len(table) + 1):
-                lines.setdefault(table[:end], number)
-        elif field := _FIELD(line):
-            lines.setdefault(table + _keys(field[1]), number)
-    return lines
-
-
-def _keys(dotted: str) -> Location:
-    return tuple(key.strip().strip("\"'") for key in dotted.split("."))
+def _matches(path: tuple[str, ...], tables: list[str]) -> bool:
+    return len(path) == len(tables) and all(
+        step in {"*", table} for step, table in zip(path, tables, strict=True)
+    )

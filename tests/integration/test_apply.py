@@ -9,17 +9,17 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from click.testing import CliRunner, Result
-from sqlalchemy import Engine, func, insert, select
+from click.testing import CliRunner
+from sqlalchemy import func, insert, select
 
 from models import Base, Usage
+from tests.operating import Operator
 from worker.adapters.clock import now
 from worker.adapters.database import connect, reading, writing
-from worker.adapters.declarations import load, revision, store
+from worker.adapters.declarations import load, store
 from worker.commands.apply import apply
 from worker.commands.migrate import migrate_to_head
 from worker.core.tenancy import Declared
-from worker.declared import read
 from worker.errors import Transient
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tenants.toml"
@@ -30,36 +30,6 @@ secret = "env:BILLING_SECRET"
 """
 WITHOUT_GLOBEX = TEXT[: TEXT.index("[tenants.globex]")]
 APPLY = (sys.executable, "-c", "from worker.commands.apply import apply; apply()")
-
-
-class Operator:
-    """Someone who applies files to one database, and looks at what it then holds."""
-
-    def __init__(self, engine: Engine, file: Path) -> None:
-        self.engine = engine
-        self.file = file
-
-    def apply(self, text: str, *options: str) -> Result:
-        self.file.write_text(text, encoding="utf-8")
-        return CliRunner().invoke(apply, [str(self.file), *options])
-
-    def written(self) -> Declared:
-        declared = read(self.file, development=False)
-        assert isinstance(declared, Declared)
-        return declared
-
-    def stored(self) -> tuple[int, Declared]:
-        with reading(self.engine) as connection:
-            return revision(connection), load(connection)
-
-    def rows(self, tenant: str) -> dict[str, int]:
-        counts = {}
-        with reading(self.engine) as connection:
-            for name in ("policies", "quotas", "endpoints", "usage"):
-                table = Base.metadata.tables[name]
-                query = select(func.count()).select_from(table).where(table.c.tenant == tenant)
-                counts[name] = connection.scalar(query) or 0
-        return counts
 
 
 @pytest.fixture
@@ -73,25 +43,34 @@ def operator(
     engine.dispose()
 
 
+def rows(operator: Operator, tenant: str) -> dict[str, int]:
+    counts = {}
+    with reading(operator.engine) as connection:
+        for name in ("policies", "quotas", "endpoints", "usage"):
+            table = Base.metadata.tables[name]
+            query = select(func.count()).select_from(table).where(table.c.tenant == tenant)
+            counts[name] = connection.scalar(query) or 0
+    return counts
+
+
 def test_the_database_comes_to_hold_what_the_file_says(operator: Operator) -> None:
     result = operator.apply(TEXT)
     assert result.exit_code == 0, result.output
-    assert "+ tenants.acme.quotas.grants.hour 50000\n" in result.output
-    assert "acme: unsigned messages are accepted" in result.output
+    assert "+ tenants.acme.quotas.grants.hour 50000\n" in result.stdout
     assert operator.stored() == (1, operator.written())
 
 
 def test_to_apply_again_changes_nothing(operator: Operator) -> None:
     operator.apply(TEXT)
     result = operator.apply(TEXT)
-    assert (result.exit_code, result.output) == (0, "Nothing to change.\n")
+    assert (result.exit_code, result.stdout) == (0, "Nothing to change.\n")
     assert operator.stored()[0] == 1
 
 
 def test_a_changed_limit_is_shown_and_counted_as_a_revision(operator: Operator) -> None:
     operator.apply(TEXT)
     result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000"))
-    assert result.output == "~ tenants.acme.quotas.grants.hour 50000 → 60000\nApplied.\n"
+    assert result.stdout == "~ tenants.acme.quotas.grants.hour 50000 → 60000\nApplied.\n"
     assert operator.stored() == (2, operator.written())
 
 
@@ -101,7 +80,8 @@ def test_every_kind_of_change_is_applied_at_once(operator: Operator) -> None:
         TEXT.replace("buckets.demo", "buckets.other")
         .replace("allow.demo", "allow.other")
         .replace("endpoints.billing", "endpoints.audit")
-        .replace("hour = 100", "month = 100")
+        .replace("hour = 100", "month = { limit = 100, warn = 80 }")
+        .replace('max_expires_in = "1h"', 'max_batch = 5\nshared = true\ncallbacks = ["audit"]')
         .replace("tenants.globex", "tenants.initech"),
         "--yes",
     )
@@ -170,28 +150,33 @@ def test_a_tenant_is_not_removed_where_nobody_could_be_asked(operator: Operator)
     before = operator.stored()
     result = operator.apply(WITHOUT_GLOBEX)
     assert result.exit_code == 1
-    assert "removes globex" in result.stderr
+    assert "tenants.globex: 0 live grants, 0 pending webhooks" in result.stderr
+    assert "give --yes" in result.stderr
     assert operator.stored() == before
 
 
 def test_a_removed_tenant_leaves_only_what_it_used(operator: Operator) -> None:
     operator.apply(TEXT)
     hour = now().replace(minute=0, second=0, microsecond=0)
-    row = {"tenant": "globex", "metric": "grants", "window": "hour", "start": hour, "used": 7}
+    row = {"tenant": "globex", "window": "hour", "start": hour, "grants": 7}
     with writing(operator.engine) as connection:
-        connection.execute(insert(Usage).values(row))
+        connection.execute(insert(Usage).values(row | {"download_grants": 7, "upload_bytes": 0}))
     assert operator.apply(WITHOUT_GLOBEX, "--yes").exit_code == 0
-    assert operator.rows("globex") == {"policies": 0, "quotas": 0, "endpoints": 0, "usage": 1}
+    assert rows(operator, "globex") == {"policies": 0, "quotas": 0, "endpoints": 0, "usage": 1}
 
 
 def test_the_difference_is_there_as_json(operator: Operator) -> None:
     operator.apply(TEXT)
     result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000"), "--json")
     path = "tenants.acme.quotas.grants.hour"
-    assert json.loads(result.output) == {
-        "changes": [{"path": path, "before": 50_000, "after": 60_000}],
-        "applied": True,
-    }
+    said = json.loads(result.stdout)
+    assert said["changes"] == [{"path": path, "before": 50_000, "after": 60_000}]
+    assert (said["applied"], said["losses"]) == (True, [])
+    assert said["trusts_queue"] == ["acme", "globex"]
+    assert [(risk["code"], risk["tenant"]) for risk in said["risks"]] == [
+        ("trusts_queue", "acme"),
+        ("trusts_queue", "globex"),
+    ]
 
 
 def test_of_two_who_apply_at_once_one_is_told_to_look_again(operator: Operator) -> None:

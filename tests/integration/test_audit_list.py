@@ -24,6 +24,7 @@ LOG = (
         kind="upload",
         requested_by="nightly",
         reason="statements",
+        signed_by="billing-2026",
     ),
     Logged(3, ["ACME/1"], at=MORNING + timedelta(hours=2), bucket="other"),
 )
@@ -62,6 +63,9 @@ FILTERS = {
     "--tenant globex": items(2, 1, 0),
     "--bucket other": items(3, 0),
     "--requester nightly": items(2, 1, 0),
+    "--signed-by billing-2026": items(2, 1, 0),
+    "--signed-by billing-2026 --tenant acme": [],
+    "--signed-by=": items(3, 0) + items(1, 4, 3, 2, 1, 0),
     "--key acme/4": items(1, 3),
     "--prefix acme/": items(1, 4, 3, 2, 1, 0),
     "--prefix acme/_": [],
@@ -73,6 +77,8 @@ FILTERS = {
     "--since 2026-11-24 --until 2026-11-24T09": items(1, 4, 3, 2, 1, 0),
     f"--batch {batch_id(2)}": items(2, 1, 0),
     f"--grant {batch_id(1)}.3": items(1, 3),
+    f"--grant acme/{batch_id(1)}.3": items(1, 3),
+    f"--grant globex/{batch_id(1)}.3": [],
     f"--grant {batch_id(1)}.5": [],
     f"--batch {batch_id(9)}": [],
 }
@@ -87,6 +93,7 @@ def test_an_issued_item_says_who_asked_for_what_and_until_when_it_lives(run: Aud
         "time": "2026-11-24T08:00:00Z",
         "tenant": "acme",
         "requested_by": "billing",
+        "signed_by": None,
         "reason": None,
         "bucket": "demo",
         "kind": "download",
@@ -95,6 +102,11 @@ def test_an_issued_item_says_who_asked_for_what_and_until_when_it_lives(run: Aud
         "expires_at": "2026-11-24T09:00:00Z",
         "grant": f"{batch_id(1)}.0",
     }
+
+
+def test_a_signed_request_names_its_key(run: Audit) -> None:
+    rows = listed(run("list", "--tenant", "globex", "--json"))
+    assert [row["signed_by"] for row in rows] == ["billing-2026"] * 2
 
 
 def test_a_refused_item_has_its_code_and_no_expiry(run: Audit) -> None:
@@ -128,8 +140,48 @@ def test_a_table_ends_with_the_command_for_its_next_page(run: Audit) -> None:
     *_, last = run(*words).stdout.splitlines()
     assert last == (
         "Next page: python -m worker audit list --prefix acme/ "
-        f"--since 2026-11-24T00:00:00Z --limit 2 --after {batch_id(1)}.3"
+        f"--since 2026-11-24T00:00:00Z --limit 2 --after acme/{batch_id(1)}.3"
     )
+
+
+@pytest.fixture
+def same_ids(database_url: str, run: Audit) -> Audit:
+    """The log, with another tenant's batch that has the id of the first one."""
+    engine = connect(database_url)
+    with writing(engine) as connection:
+        Logged(4, ["globex/3", "globex/4"], tenant="globex", id_of=1).write(connection)
+    engine.dispose()
+    return run
+
+
+def keys(result: Result) -> list[str]:
+    return [row["key"] for row in listed(result)]
+
+
+def test_two_tenants_may_have_batches_of_the_same_id(same_ids: Audit) -> None:
+    found = keys(same_ids("list", "--batch", batch_id(1), "--json", "--limit", "3"))
+    assert found == ["globex/4", "globex/3", "acme/5"]
+    theirs = keys(same_ids("list", "--grant", f"globex/{batch_id(1)}.1", "--json"))
+    assert theirs == ["globex/4"]
+
+
+def test_a_page_goes_on_behind_the_item_of_the_tenant_that_it_ended_with(same_ids: Audit) -> None:
+    found: list[str] = []
+    words = ["list", "--json", "--limit", "1"]
+    while words:
+        result = same_ids(*words)
+        found += keys(result)
+        words = shlex.split(result.stderr.partition("python -m worker audit ")[2])
+    assert len(found) == len(ALL) + 2
+    assert found == keys(same_ids("list", "--json"))
+
+
+def test_a_place_in_the_batches_of_two_tenants_asks_whose_it_is(same_ids: Audit) -> None:
+    result = same_ids("list", "--after", f"{batch_id(1)}.1")
+    assert result.exit_code == 2
+    assert "TENANT/BATCH.NUMBER" in result.stderr
+    after = same_ids("list", "--json", "--after", f"globex/{batch_id(1)}.1")
+    assert keys(after)[0] == "globex/3"
 
 
 def test_a_relative_time_stays_where_it_was_on_the_next_page(run: Audit) -> None:

@@ -163,8 +163,9 @@ def allowing(prefixes: int) -> str:
 
 def test_prefixes_that_a_session_cannot_be_held_to_are_refused(written: Written) -> None:
     problem = written.problem(f'role_arn = "{ROLE}"', allowing(40))
-    assert problem.message.startswith("acme.allow.reports: its prefixes")
-    assert "2,048" in problem.message
+    assert problem.path == "tenants.acme.allow.reports.prefixes"
+    assert "session policy" in problem.message
+    assert "2,048" in str(problem.hint)
 
 
 def test_without_a_role_there_may_be_any_number_of_prefixes(written: Written) -> None:

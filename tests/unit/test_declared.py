@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,18 @@ def test_a_file_is_read_whole_into_seconds_and_bytes(written: Written) -> None:
     assert written.read(GOOD) == Declared({"reports": reports}, {"acme": acme})
 
 
+def uncommented(text: str) -> str:
+    return re.sub(r"^# (?=\[|[\w-]+ = )", "", text, flags=re.MULTILINE)
+
+
+def test_what_the_example_has_in_comments_is_valid_as_well(written: Written) -> None:
+    example = written.read(uncommented(EXAMPLE.read_text(encoding="utf-8")))
+    assert isinstance(example, Declared), example
+    assert list(example.tenants) == ["acme", "globex", "initech", "hooli"]
+    assert example.tenants["initech"].trust == "keys"
+    assert list(example.tenants["initech"].keys) == ["billing-2026", "billing-2027"]
+
+
 def test_the_example_is_valid_outside_of_development() -> None:
     example = read(EXAMPLE, development=False)
     assert isinstance(example, Declared)
@@ -126,6 +139,7 @@ def test_the_whole_bucket_is_written_as_a_star(written: Written) -> None:
         ('"public-read"', '"everyone"', "tenants.acme.allow.reports.acls[0]"),
         ("hour = 50_000", "hour = 0", "tenants.acme.quotas.grants.hour"),
         ("hour = 50_000", "week = 1", "tenants.acme.quotas.grants.week"),
+        ("hour = 50_000", "hour = {}", "tenants.acme.quotas.grants.hour.limit"),
         ('"10GiB"', '"10G"', "tenants.acme.quotas.upload_bytes.day"),
         ("https://billing", "http://billing", "tenants.acme.endpoints.billing.url"),
         ("billing.example.com", "127.0.0.1", "tenants.acme.endpoints.billing.url"),
@@ -147,6 +161,8 @@ def test_a_wrong_value_is_refused_by_its_path(
         ("max_size =", "max_siz = 1\nmax_size =", "did you mean max_size?"),
         ("upload_bytes =", "uploadbytes =", "did you mean upload_bytes?"),
         ("secret =", 'secrets = ""\nsecret =', "did you mean secret?"),
+        ("hour = 50_000", "hour = { limit = 1, warm = 1 }", "did you mean warn?"),
+        ("[tenants.acme.quotas]", "[tenants.acme.quotas]\ndownload_grant = {}", "did you mean"),
     ],
 )
 def test_an_unknown_field_is_refused_with_the_known_name_that_is_nearest(
@@ -158,10 +174,18 @@ def test_an_unknown_field_is_refused_with_the_known_name_that_is_nearest(
     assert problem.hint.startswith(hint)
 
 
-def test_trust_has_to_be_written_out(written: Written) -> None:
+def test_trust_in_the_queue_has_to_be_written_out(written: Written) -> None:
     problem = written.problem('trust = "queue"\n', "")
+    assert (problem.path, problem.line) == ("tenants.acme.keys", 5)
+    assert "nobody could speak for the tenant" in problem.message
+    assert problem.hint == "make one: valetkey keygen acme"
+
+
+def test_a_trust_that_there_is_not_is_refused_with_both_that_there_are(written: Written) -> None:
+    problem = written.problem('"queue"', '"everyone"')
     assert problem.path == "tenants.acme.trust"
-    assert "whoever can write to the queue" in str(problem.hint)
+    assert problem.hint is not None
+    assert problem.hint.startswith('"keys", or "queue"')
 
 
 def test_only_a_declared_bucket_can_be_allowed(written: Written) -> None:
@@ -186,7 +210,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_its_line(written: Wri
         ("tenants.acme.maxbatch", 7),
         ("tenants.acme.allow.reports.max_expires_in", 12),
         ("tenants.acme.quotas.grants.day", 19),
-        ("tenants.b.trust", 25),
+        ("tenants.b.keys", 25),
     ]
 
 
@@ -199,6 +223,17 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(written: Written) -> N
 def test_development_accepts_a_webhook_to_this_machine(written: Written) -> None:
     text = GOOD.replace("https://billing.example.com", "http://127.0.0.1:8000")
     assert isinstance(written.read(text, development=True), Declared)
+
+
+@pytest.mark.parametrize("again", ["[tenants.acme]\n", "[buckets.reports]\n"])
+def test_a_name_that_is_declared_twice_is_refused_with_its_line(
+    written: Written, again: str
+) -> None:
+    problems = written.read(GOOD + again)
+    assert isinstance(problems, list)
+    assert [problem.line for problem in problems] == [GOOD.count("\n") + 1]
+    assert "twice" in problems[0].message
+    assert problems[0].hint == "each name is declared once"
 
 
 @pytest.mark.parametrize("content", [b"[tenants", b"a = 1\na = 2", b"a = '\xff'"])

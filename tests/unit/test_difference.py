@@ -1,17 +1,22 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from worker.core.difference import difference, newly_unsigned, removed_tenants
-from worker.core.tenancy import Bucket, Declared, Endpoint, Policy, Quota, Tenant
+from worker.core.difference import difference
+from worker.core.tenancy import Bucket, Declared, Endpoint, Key, Policy, Quota, Raise, Tenant
 
 DEMO = Bucket("demo", "valetkey-demo", "us-east-1")
+DEMO_POLICY = Policy("demo", ("acme/",), ("download",))
+KEY = Key("billing", "S" * 43, "E" * 43)
+MIDNIGHT = datetime(2027, 11, 25, tzinfo=UTC)
 ACME = Tenant(
     "acme",
     "queue",
-    policies={"demo": Policy("demo", ("acme/",), ("download",))},
+    policies={"demo": DEMO_POLICY},
     quotas=(Quota("grants", "hour", 50_000),),
     endpoints={"billing": Endpoint("billing", "https://billing.example.com/", "env:SECRET")},
+    keys={"billing": KEY},
 )
 BEFORE = Declared({"demo": DEMO}, {"acme": ACME})
 
@@ -57,6 +62,35 @@ def test_equal_declarations_do_not_differ() -> None:
             with_acme(endpoints={"billing": replace(ACME.endpoints["billing"], secret="file:/s")}),
             "~ tenants.acme.endpoints.billing.secret env:SECRET → file:/s",
         ),
+        (
+            with_acme(quotas=(Quota("grants", "hour", 50_000, 40_000),)),
+            "+ tenants.acme.quotas.grants.hour.warn 40000",
+        ),
+        (
+            with_acme(policies={"demo": replace(DEMO_POLICY, callbacks=())}),
+            "+ tenants.acme.allow.demo.callbacks []",
+        ),
+        (
+            with_acme(policies={"demo": replace(DEMO_POLICY, max_batch=10)}),
+            "+ tenants.acme.allow.demo.max_batch 10",
+        ),
+        (
+            with_acme(policies={"demo": replace(DEMO_POLICY, shared=True)}),
+            "~ tenants.acme.allow.demo.shared false → true",
+        ),
+        (with_acme(trust="keys"), "~ tenants.acme.trust queue → keys"),
+        (
+            with_acme(keys={"billing": replace(KEY, expires=MIDNIGHT)}),
+            "+ tenants.acme.keys.billing.expires 2027-11-25T00:00:00Z",
+        ),
+        (
+            with_acme(keys={"billing": replace(KEY, revoked=True)}),
+            "~ tenants.acme.keys.billing.revoked false → true",
+        ),
+        (
+            with_acme(keys={"billing": replace(KEY, seal="F" * 43)}),
+            "~ tenants.acme.keys.billing.seal EEEEEEEE… → FFFFFFFF…",
+        ),
     ],
 )
 def test_a_difference_is_one_readable_line(after: Declared, line: str) -> None:
@@ -65,11 +99,17 @@ def test_a_difference_is_one_readable_line(after: Declared, line: str) -> None:
 
 def test_a_removed_tenant_is_shown_field_by_field() -> None:
     without = replace(BEFORE, tenants={})
-    assert removed_tenants(BEFORE, without) == ["acme"]
     assert "- tenants.acme.trust queue" in lines(BEFORE, without)
     assert all(line.startswith("- tenants.acme.") for line in lines(BEFORE, without))
 
 
-def test_unsigned_messages_are_pointed_out_once() -> None:
-    assert newly_unsigned(Declared(), BEFORE) == ["acme"]
-    assert newly_unsigned(BEFORE, with_acme(max_batch=1)) == []
+def test_a_public_key_is_shortened_where_it_is_read_and_whole_where_it_is_kept() -> None:
+    changes = {change.path: change for change in difference(Declared(), BEFORE)}
+    change = changes["tenants.acme.keys.billing.sign"]
+    assert change.after == "S" * 43
+    assert str(change).endswith(".sign SSSSSSSS…")
+
+
+def test_a_raise_is_not_declared_and_makes_no_difference() -> None:
+    raised = with_acme(raises=(Raise("grants", "hour", 1, MIDNIGHT),))
+    assert difference(BEFORE, raised) == []

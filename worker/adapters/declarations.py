@@ -75,7 +75,7 @@ def store(connection: Connection, before: Declared, after: Declared) -> None:
     The audit log and what tenants used stay, also of those that are removed. Raises Transient
     where the database no longer holds before, because somebody else applied something meanwhile.
     """
-    _count(connection)
+    count(connection)
     if load(connection) != before:
         raise Transient("something else was applied in the meantime: apply again")
     old, new = _rows(before), _rows(after)
@@ -90,8 +90,11 @@ def store(connection: Connection, before: Declared, after: Declared) -> None:
                 connection.execute(update(table).where(_is(table, key)).values(row))
 
 
-def _count(connection: Connection) -> None:
-    # First of all, as the row is also what makes a second apply wait for this one.
+def count(connection: Connection) -> None:
+    """Count the revision, so that every worker reads again; waits for who is counting now.
+
+    Call it first of all: what is read behind it stays as it is until the transaction ends.
+    """
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(Revision)
     connection.execute(
         upsert.values(id=1, number=1).on_conflict_do_update(

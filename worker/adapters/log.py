@@ -12,24 +12,33 @@ from valetkey.messages import grant_id
 
 
 class Place(NamedTuple):
-    """Where a grant stands: its batch and its number there, which together are its id."""
+    """Where a grant stands: its batch and its number there, which together are its id.
+
+    Tenants choose the ids of their batches, so that only with the tenant it is one place for sure.
+    """
 
     batch: str
     item: int
+    tenant: str | None = None
 
     def __str__(self) -> str:
-        return grant_id(self.batch, self.item)
+        id_ = grant_id(self.batch, self.item)
+        return id_ if self.tenant is None else f"{self.tenant}/{id_}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which rows to read: from since up to, not including, until. What is None is not asked."""
+    """Which rows to read: from since up to, not including, until. What is None is not asked.
+
+    signed_by is the name of a key, or empty for what only the queue vouches for.
+    """
 
     tenant: str | None = None
     bucket: str | None = None
     key: str | None = None
     prefix: str | None = None
     requester: str | None = None
+    signed_by: str | None = None
     decision: Literal["issued", "refused"] | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -38,11 +47,15 @@ class Wanted:
 
 
 class Entry(NamedTuple):
-    """One item that was asked for; decision is "issued", or the refusal's code."""
+    """One item that was asked for; decision is "issued", or the refusal's code.
+
+    signed_by is the name of the tenant's key; None where the queue alone vouches for the request.
+    """
 
     time: datetime
     tenant: str
     requested_by: str
+    signed_by: str | None
     reason: str | None
     bucket: str
     kind: str
@@ -65,8 +78,15 @@ class UnknownPlace(LookupError):
     """There is no such batch in the audit log."""
 
 
+class AmbiguousPlace(LookupError):
+    """Several tenants have a batch with this id."""
+
+
 def entries(connection: Connection, wanted: Wanted, limit: int, after: Place | None) -> list[Entry]:
-    """Read a page, beginning behind one place. Raises UnknownPlace where that is in no batch."""
+    """Read a page, beginning behind one place.
+
+    Raises UnknownPlace where that is in no batch, and AmbiguousPlace where it is in several.
+    """
     # Chunk by chunk in the order of the primary keys: what does not match is passed over by the
     # chunk, and a page costs the same at the end of the log as at its beginning.
     query = (
@@ -96,7 +116,7 @@ def counts(connection: Connection, wanted: Wanted) -> list[Count]:
 
 
 _COLUMNS = (
-    *(Chunk.issued_at, Chunk.expires_in),
+    *(Chunk.issued_at, Chunk.expires_in, Chunk.key.label("signed_by")),
     *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.bucket, Batch.kind, Batch.id),
     *(Grant.key, Grant.code, Grant.number),
 )
@@ -120,6 +140,10 @@ def _of_batches(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         Batch.id: batch,
     }
     yield from (column == value for column, value in asked.items() if value is not None)
+    if wanted.grant is not None and wanted.grant.tenant is not None:
+        yield Batch.tenant == wanted.grant.tenant
+    if wanted.signed_by is not None:
+        yield Chunk.key == wanted.signed_by if wanted.signed_by else Chunk.key.is_(None)
     if wanted.since is not None:
         yield Chunk.issued_at >= wanted.since
     if wanted.until is not None:
@@ -139,12 +163,15 @@ def _of_items(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
 
 
 def _behind(connection: Connection, place: Place) -> Iterator[ColumnElement[bool]]:
-    found = connection.execute(
-        select(Batch.number, Batch.chunk_size).where(Batch.id == place.batch)
-    ).one_or_none()
-    if found is None:
+    query = select(Batch.number, Batch.chunk_size).where(Batch.id == place.batch)
+    if place.tenant is not None:
+        query = query.where(Batch.tenant == place.tenant)
+    found = connection.execute(query.limit(2)).all()
+    if not found:
         raise UnknownPlace(place)
-    number, chunk_size = found
+    if len(found) > 1:
+        raise AmbiguousPlace(place)
+    number, chunk_size = found[0]
     # The first alone lets the index begin there; the second says where within the chunk.
     yield tuple_(Chunk.batch, Chunk.number) <= (number, place.item // chunk_size)
     yield tuple_(Grant.batch, Grant.number) < (number, place.item)
@@ -156,6 +183,7 @@ def _entry(row: Any) -> Entry:
         time=row.issued_at,
         tenant=row.tenant,
         requested_by=row.requested_by,
+        signed_by=row.signed_by,
         reason=row.reason,
         bucket=row.bucket,
         kind=row.kind,

@@ -15,6 +15,7 @@ Form = Literal["table", "json", "csv"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 LARGEST_PAGE = 1_000
+_AS_JSON = {bool, list, tuple, dict}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -44,7 +45,10 @@ def limit_option(command: Command) -> Command:
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Form | None) -> None:
-    """Print rows. Times are UTC; what is None is empty, and null in JSON."""
+    """Print rows. Times are UTC; what is None is empty, and null in JSON.
+
+    Lists, objects, true and false are JSON in tables and CSV, too.
+    """
     if form == "json":
         for row in rows:
             click.echo(json.dumps(dict(zip(columns, row, strict=True)), default=_text))
@@ -74,6 +78,15 @@ def show_page(
     click.echo(f"\nNext page: {command}", err=form is not None)
 
 
+def show_some(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], limit: int, form: Form | None
+) -> None:
+    """Print the first so many rows, and say where there are more."""
+    show(columns, rows[:limit], form)
+    if len(rows) > limit:
+        click.echo("\nThere is more: give a larger --limit, or a later --since.", err=True)
+
+
 def _words(option: click.Parameter, given: dict[str, Any]) -> list[str]:
     value = given.get(option.name or "")
     if value is None:
@@ -84,7 +97,7 @@ def _words(option: click.Parameter, given: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> str:
-    cells = [[_printable(_text(value)) for value in row] for row in rows]
+    cells = [[printable(_text(value)) for value in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(map(set_cell_size, row, widths)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
@@ -101,11 +114,13 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if type(value) in _AS_JSON:  # and not what is made of one, and has its own text
+        return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)
 
 
-def _printable(text: str) -> str:
-    # Keys and names are the producers' words: none of them may move the terminal's cursor.
+def printable(text: str) -> str:
+    """Write out what would move a terminal's cursor: keys and names are the producers' words."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

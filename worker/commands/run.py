@@ -7,7 +7,7 @@ from valetkey.messages import BULK, QUEUE
 
 # Each long-lived pub/sub socket is one more to go half-open; nothing here needs workers to gossip.
 _WORKER = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
-_QUEUES = {
+QUEUES = {
     "all": (QUEUE, "valetkey.upkeep", BULK),
     "issue": (QUEUE, BULK),
     "interactive": (QUEUE,),
@@ -33,7 +33,7 @@ def run(only: str | None, loglevel: str) -> None:
     """
     role = only or "all"
     command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER]
-    command += ["--loglevel", loglevel, "--queues", ",".join(_QUEUES[role])]
+    command += ["--loglevel", loglevel, "--queues", ",".join(QUEUES[role])]
     command += ["--hostname", f"{role}@%h"]
     if role in {"all", "upkeep"}:
         command += ["--beat"]

@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from valetkey.refusals import Window
 from worker.core import fields
 from worker.core.buckets import BucketTable
 from worker.core.fields import Table, wrong
-from worker.core.roles import LONGEST_POLICY, session_policy
-from worker.core.tenancy import Declared, Endpoint, Policy, Quota, Tenant
+from worker.core.key_table import KeyTable
+from worker.core.quota_table import QuotaTable
+from worker.core.tenancy import Declared, Endpoint, Policy, Tenant
 
 
 class PolicyTable(Table):
@@ -30,6 +30,11 @@ class PolicyTable(Table):
     redirects: fields.Redirects = Field((), description='like ["https://app.example.com/done/"]')
     free_names: bool = Field(False, description="true lets a form's key end in ${filename}")
     overwrite: bool = Field(False, description="true lets a put replace an object")
+    callbacks: fields.Callbacks | None = Field(
+        None, description='endpoints that may be told, like ["billing"]; unset: any of the tenant'
+    )
+    max_batch: fields.BatchSize | None = Field(None, description="items in one request")
+    shared: bool = Field(False, description="true lets another's prefixes overlap, if both say so")
 
     @field_validator("max_size")
     @classmethod
@@ -43,20 +48,6 @@ class PolicyTable(Table):
         return Policy(bucket=bucket, **self.model_dump() | {"max_size": self.max_size or 0})
 
 
-class QuotaTable(Table):
-    """[tenants.NAME.quotas]: the limit of each window (UTC), by metric."""
-
-    grants: dict[Window, fields.Count] = Field(default_factory=dict)
-    upload_bytes: dict[Window, fields.Bytes] = Field(default_factory=dict)
-
-    def declared(self) -> tuple[Quota, ...]:
-        """In the worker's form, in the order of the database's key."""
-        return (
-            *(Quota("grants", window, limit) for window, limit in sorted(self.grants.items())),
-            *(Quota("upload_bytes", window, n) for window, n in sorted(self.upload_bytes.items())),
-        )
-
-
 class EndpointTable(Table):
     """[tenants.NAME.endpoints.NAME]: where a request's callback may point."""
 
@@ -67,9 +58,11 @@ class EndpointTable(Table):
 class TenantTable(Table):
     """[tenants.NAME]: whom a producer acts for."""
 
-    trust: Literal["queue"] = Field(
-        description='trust = "queue" says that whoever can write to the queue speaks for the tenant'
+    trust: Literal["keys", "queue"] = Field(
+        "keys",
+        description='"keys", or "queue": whoever can write to the queue speaks for the tenant',
     )
+    keys: dict[fields.Name, KeyTable] = Field(default_factory=dict)
     max_batch: fields.BatchSize = 100_000
     allow: dict[fields.KnownBucket, PolicyTable] = Field(default_factory=dict)
     quotas: QuotaTable = QuotaTable()
@@ -84,29 +77,18 @@ class TenantTable(Table):
             policies={bucket: policy.declared(bucket) for bucket, policy in self.allow.items()},
             quotas=self.quotas.declared(),
             endpoints={n: Endpoint(n, end.url, end.secret) for n, end in self.endpoints.items()},
+            keys={name: key.declared(name) for name, key in self.keys.items()},
         )
 
 
 class Declaration(Table):
-    """The whole file. Validate it with a `fields.Around` as context."""
+    """The whole file. Validate it with a `fields.Around` as context.
+
+    What its tables say of each other is not looked at here: see `conflicts`.
+    """
 
     buckets: dict[fields.Name, BucketTable] = Field(default_factory=dict)
     tenants: dict[fields.Name, TenantTable] = Field(default_factory=dict)
-
-    @field_validator("tenants")
-    @classmethod
-    def _fit_a_session(
-        cls, tenants: dict[str, TenantTable], info: ValidationInfo
-    ) -> dict[str, TenantTable]:
-        for name, tenant in tenants.items():
-            for bucket, policy in tenant.allow.items():
-                profile = info.data.get("buckets", {}).get(bucket)
-                if profile is not None and _over(profile, policy):
-                    raise wrong(
-                        f"{name}.allow.{bucket}: its prefixes make a role's session policy longer"
-                        f" than the {LONGEST_POLICY:,} characters that AWS takes"
-                    )
-        return tenants
 
     def declared(self) -> Declared:
         """In the worker's form."""
@@ -114,9 +96,3 @@ class Declaration(Table):
             buckets={name: bucket.declared(name) for name, bucket in self.buckets.items()},
             tenants={name: tenant.declared(name) for name, tenant in self.tenants.items()},
         )
-
-
-def _over(bucket: BucketTable, policy: PolicyTable) -> bool:
-    if bucket.role_arn is None:
-        return False
-    return len(session_policy(bucket.role_arn, bucket.bucket, policy.prefixes)) > LONGEST_POLICY

@@ -1,11 +1,13 @@
 """What applying a declaration would change: decided on values, before any row is touched."""
 
 import json
+import re
+from datetime import UTC, datetime
 from typing import NamedTuple
 
-from worker.core.tenancy import Bucket, Declared, Endpoint, Policy, Tenant
+from worker.core.tenancy import Bucket, Declared, Endpoint, Key, Policy, Quota, Tenant
 
-Value = str | int | tuple[str, ...]
+Value = str | int | tuple[str, ...] | dict[str, int | str]
 Leaves = dict[str, Value]
 
 _BUCKET = (
@@ -41,14 +43,21 @@ _POLICY = (
     "redirects",
     "free_names",
     "overwrite",
+    "callbacks",
+    "max_batch",
+    "shared",
 )
 _ENDPOINT = ("url", "secret")
+_KEY = ("sign", "seal", "expires", "revoked")
+_PUBLIC = re.compile(r"tenants\.[^.]+\.keys\.[^.]+\.(sign|seal)").fullmatch
+_SHOWN = 8  # characters of a public key: enough to tell one from another
 
 
 class Change(NamedTuple):
     """One field that is added (nothing before), removed (nothing after) or changed.
 
-    path is where it stands in tenants.toml; lives are in seconds, sizes in bytes.
+    path is where it stands in tenants.toml; lives are in seconds, sizes in bytes, moments ISO 8601.
+    As text it is one line, in which public keys are shortened.
     """
 
     path: str
@@ -56,11 +65,12 @@ class Change(NamedTuple):
     after: Value | None
 
     def __str__(self) -> str:
+        before, after = (_text(self.path, value) for value in self[1:])
         if self.before is None:
-            return f"+ {self.path} {_text(self.after)}"
+            return f"+ {self.path} {after}"
         if self.after is None:
-            return f"- {self.path} {_text(self.before)}"
-        return f"~ {self.path} {_text(self.before)} → {_text(self.after)}"
+            return f"- {self.path} {before}"
+        return f"~ {self.path} {before} → {after}"
 
 
 def difference(before: Declared, after: Declared) -> list[Change]:
@@ -68,20 +78,6 @@ def difference(before: Declared, after: Declared) -> list[Change]:
     old, new = _leaves(before), _leaves(after)
     paths = sorted(path for path in old | new if old.get(path) != new.get(path))
     return [Change(path, old.get(path), new.get(path)) for path in paths]
-
-
-def removed_tenants(before: Declared, after: Declared) -> list[str]:
-    """The tenants whose requests would be refused from now on."""
-    return sorted(before.tenants.keys() - after.tenants.keys())
-
-
-def newly_unsigned(before: Declared, after: Declared) -> list[str]:
-    """The tenants that the queue alone would speak for from now on."""
-    return sorted(_unsigned(after) - _unsigned(before))
-
-
-def _unsigned(declared: Declared) -> set[str]:
-    return {tenant.name for tenant in declared.tenants.values() if tenant.trust == "queue"}
 
 
 def _leaves(declared: Declared) -> Leaves:
@@ -98,14 +94,22 @@ def _of_tenant(path: str, tenant: Tenant) -> Leaves:
     for bucket, policy in tenant.policies.items():
         leaves |= _fields(f"{path}.allow.{bucket}", policy, _POLICY)
     for quota in tenant.quotas:
-        leaves[f"{path}.quotas.{quota.metric}.{quota.window}"] = quota.limit
+        leaves |= _of_quota(path, quota)
     for name, endpoint in tenant.endpoints.items():
         leaves |= _fields(f"{path}.endpoints.{name}", endpoint, _ENDPOINT)
+    for name, key in tenant.keys.items():
+        leaves |= _fields(f"{path}.keys.{name}", key, _KEY)
     return leaves
 
 
+def _of_quota(path: str, quota: Quota) -> Leaves:
+    at = f"{path}.quotas.{quota.metric}.{quota.window}"
+    leaves: Leaves = {at: quota.limit}
+    return leaves if quota.warn_at is None else leaves | {f"{at}.warn": quota.warn_at}
+
+
 def _fields(
-    path: str, thing: Bucket | Tenant | Policy | Endpoint, names: tuple[str, ...]
+    path: str, thing: Bucket | Tenant | Policy | Endpoint | Key, names: tuple[str, ...]
 ) -> Leaves:
     values = {name: getattr(thing, name) for name in names}
     return {
@@ -113,11 +117,14 @@ def _fields(
     }
 
 
-def _as_written(value: Value) -> Value:
+def _as_written(value: Value | datetime) -> Value:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     # Only a prefix can be empty; the file writes it as the whole bucket.
     return tuple(item or "*" for item in value) if isinstance(value, tuple) else value
 
 
-def _text(value: Value | None) -> str:
-    as_written = isinstance(value, tuple | bool)
-    return json.dumps(value, ensure_ascii=False) if as_written else str(value)
+def _text(path: str, value: Value | None) -> str:
+    if isinstance(value, tuple | bool):
+        return json.dumps(value, ensure_ascii=False)
+    return f"{str(value)[:_SHOWN]}…" if _PUBLIC(path) else str(value)

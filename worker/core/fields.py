@@ -155,6 +155,10 @@ _redirect = _like(
     r"https://[a-z0-9.-]+(:[0-9]+)?/[^\s\\#]*",
     "a redirect begins with https://, a host and a slash",
 )
+_public_key = _like(
+    r"[A-Za-z0-9_-]{43}",
+    "a public key is 43 characters of base64url, as `valetkey keygen` prints it",
+)
 # AWS: acl-overview.html, "Canned ACL", those of objects.
 _acl = _like(
     "private|public-read|public-read-write|authenticated-read|aws-exec-read"
@@ -185,6 +189,8 @@ Overrides = Annotated[
 ]
 StorageClasses = Annotated[tuple[StorageClass, ...], _list]
 KmsKeys = Annotated[tuple[Annotated[str, _kms_key], ...], _list]
+Callbacks = Annotated[tuple[Name, ...], _list]
+PublicKey = Annotated[str, _public_key]
 Redirects = Annotated[tuple[Annotated[str, _redirect], ...], _list]
 Life = Annotated[int, _written(parse_duration), Field(ge=1, le=LONGEST_LIFE)]
 PostSize = Annotated[int, _written(parse_size), Field(ge=1, le=LARGEST_MULTIPART)]

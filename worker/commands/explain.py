@@ -1,0 +1,86 @@
+import json
+from typing import Any, BinaryIO
+
+import click
+from sqlalchemy import Engine
+
+from valetkey.messages import Explanation, Verdict
+from valetkey.refusals import Refusal
+from worker.adapters.clock import now
+from worker.adapters.database import reading
+from worker.adapters.ledger import Ledger
+from worker.adapters.multiparts import Multiparts
+from worker.adapters.past import Past
+from worker.adapters.s3 import S3
+from worker.commands.opened import opened
+from worker.commands.output import printable
+from worker.errors import Malformed
+from worker.explain import Explainer
+from worker.multipart import Uploads
+from worker.settings import Settings
+
+_DECISIONS = {"issue": ("granted", "green"), "refuse": ("refused", "red")}
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"))
+@click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
+@click.pass_context
+def explain(context: click.Context, /, *, file: BinaryIO, as_json: bool) -> None:
+    """Show what would be decided on the message in FILE, rule by rule.
+
+    FILE holds what a producer sends: a signed token, or a message as JSON, which is explained as if
+    it were signed. - is stdin. Nothing is charged, signed or written. Exits with 1 where the
+    message would be refused.
+
+    \b
+    Example:
+      python -m worker explain message.json
+    """
+    raw = _read(file)
+    try:
+        with opened(reading) as connection:
+            explanation = _explainer(connection.engine).explain_raw(raw)
+    except Malformed as error:
+        raise click.ClickException(f"Nothing was explained: {error}.") from None
+    if as_json:
+        click.echo(explanation.model_dump_json(exclude_none=True, indent=2))
+    else:
+        _show(explanation)
+    context.exit(0 if explanation.decision == "issue" else 1)
+
+
+def _read(file: BinaryIO) -> Any:
+    content = file.read().strip()
+    try:
+        if not content.startswith((b"{", b"[", b'"')):
+            return content.decode()
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise click.ClickException("This is neither a token nor a message as JSON.") from None
+
+
+def _explainer(engine: Engine) -> Explainer:
+    ledger, past = Ledger(engine), Past(engine)
+    s3 = S3(Settings().s3_endpoint, Settings().sts_endpoint)
+    return Explainer(ledger, past, Uploads(Multiparts(engine), past, ledger, s3), s3, now)
+
+
+def _show(explanation: Explanation) -> None:
+    width = max(len(verdict.rule) for verdict in explanation.rules)
+    for verdict in explanation.rules:
+        word, colour = _DECISIONS["refuse"] if verdict.refusal else ("ok", "green")
+        click.echo(f"{verdict.rule:{width}}  {click.style(f'{word:7}', colour)}  {_said(verdict)}")
+    word, colour = _DECISIONS[explanation.decision]
+    click.secho(f"\nIt would be {word}.", fg=colour, bold=True)
+
+
+def _said(verdict: Verdict) -> str:
+    reason = None if verdict.refusal is None else _reason(verdict.refusal)
+    return printable("; ".join(filter(None, [verdict.found, reason])))
+
+
+def _reason(refusal: Refusal) -> str:
+    limit = refusal.limit
+    named = ", ".join(limit) if isinstance(limit, list) else limit
+    return f"{refusal.code}: {refusal.message}" + ("" if named is None else f" (limit: {named})")
