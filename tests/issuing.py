@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from worker.adapters.ledger import Ledger
 from worker.adapters.multiparts import Multiparts
+from worker.adapters.past import Past
 from worker.adapters.rejections import Rejections
 from worker.adapters.s3 import S3
 from worker.answer import Answer, Answerer
@@ -21,7 +22,7 @@ Clock = Callable[[], datetime]
 
 
 def uploads(engine: Engine, s3: S3) -> Uploads:
-    return Uploads(Multiparts(engine), Ledger(engine), s3)
+    return Uploads(Multiparts(engine), Past(engine), Ledger(engine), s3)
 
 
 class Answering:
@@ -35,7 +36,7 @@ class Answering:
             Rejections(engine),
             self.issuer,
             Canceller(ledger, clock),
-            Explainer(ledger, clock),
+            Explainer(ledger, Past(engine), uploads(engine, s3), s3, clock),
             clock,
         )
 

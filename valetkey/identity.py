@@ -87,7 +87,10 @@ def public_key(sign: str, seal: str) -> PublicKey:
 
     Raises ValueError where they are no such keys.
     """
-    return PublicKey(_public(sign, "Ed25519"), _public(seal, "X25519"))
+    checking, sealing = _public(sign, "Ed25519"), _public(seal, "X25519")
+    # Some points agree on no secret (RFC 7748, section 6.1): better said here than at an answer.
+    OKPKey.generate_key("X25519").exchange_derive_key(sealing)
+    return PublicKey(checking, sealing)
 
 
 def _public(x: str, curve: str) -> OKPKey:

@@ -1,7 +1,7 @@
 """From what came off the queue to its answer: who asks, what for, and sealed to whoever did."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from valetkey.identity import public_key
-from valetkey.messages import CancelAsk, Message, Outcome, Usage, UsageAsk
+from valetkey.messages import LARGEST_BATCH, Ask, CancelAsk, Message, Outcome, Usage, UsageAsk
 from valetkey.reading import read
 from valetkey.refusals import Code, Refusal
 from valetkey.sealing import seal
@@ -17,10 +17,14 @@ from worker.adapters.ledger import Ledger
 from worker.adapters.rejections import Rejections
 from worker.cancel import Canceller
 from worker.core import keys
-from worker.core.identity import Rejected, authenticate
-from worker.core.tenancy import Key, Tenant
+from worker.core.headers import endpoints
+from worker.core.identity import Genuine, Rejected, authenticate
+from worker.core.tenancy import Tenant
 from worker.explain import Explainer
 from worker.issue import Issuer
+
+_LONGEST_ID = 36  # characters: a batch id that is none is shown no further
+_UNKNOWN = Refusal(code=Code.TENANT_UNKNOWN, field="tenant", message="no such tenant is declared")
 
 
 class Answer(NamedTuple):
@@ -57,60 +61,67 @@ class Answerer:
         """
         who = authenticate(raw, self._ledger.declared(), self._now())
         if isinstance(who, Rejected):
-            return self._reject(raw, who.refusal, who.tenant)
+            said = self._reject(raw, raw, who.refusal, who.tenant)
+            return Answer(said, said)
         message = read(who.content)
         if isinstance(message, Refusal):
-            refused = self._reject(who.content, message, who.tenant.name if who.tenant else None)
-            return _sealed(refused.said, who.tenant, who.key)
+            named = None if who.tenant is None else who.tenant.name
+            return _sealed(self._reject(raw, who.content, message, named), who)
         if who.tenant is None:
-            text = "no such tenant is declared"
-            unknown = Refusal(code=Code.TENANT_UNKNOWN, field="tenant", message=text)
-            return self._reject(raw, unknown, None)
-        answer = _sealed(self._said(message, who.tenant, who.key), who.tenant, who.key)
-        return answer._replace(notifies=getattr(message, "callback", None) is not None)
+            said = self._reject(raw, raw, _UNKNOWN, None)
+            return Answer(said, said)
+        said = self._said(message, who.tenant, None if who.key is None else who.key.name)
+        return _sealed(said, who, notifies=_notifies(message, who.tenant))
 
-    def _said(self, message: Any, tenant: Tenant, key: Key | None) -> dict[str, Any]:
-        name = None if key is None else key.name
+    def _said(self, message: Ask, tenant: Tenant, key: str | None) -> dict[str, Any]:
         match message:
             case UsageAsk():
                 quotas = self._ledger.standing(tenant, self._now())
                 return _values(Usage(tenant=tenant.name, quotas=quotas))
             case CancelAsk():
-                return _values(self._canceller.cancel(message, name))
+                return _values(self._canceller.cancel(message, key))
             case Message(ask="explain"):
-                return _values(self._explainer.explain(message, tenant))
-        return self._issuer.issue(message, tenant, name)
+                return _values(self._explainer.explain(message, tenant, key))
+        return self._issuer.issue(message, tenant, key)
 
-    def _reject(self, raw: Any, refusal: Refusal, tenant: str | None) -> Answer:
-        content = raw if isinstance(raw, str) else json.dumps(raw, sort_keys=True, default=str)
-        self._rejections.count(refusal.code, tenant, content, self._now())
-        said = _values(Outcome(**_claimed(raw), status="refused", refusal=refusal))
-        return Answer(said, said)
-
-
-def _sealed(said: dict[str, Any], tenant: Tenant | None, key: Key | None) -> Answer:
-    if tenant is None or key is None:
-        return Answer(said, said)
-    content, public = _json(said), public_key(key.sign, key.seal)
-    return Answer(said, seal(content, f"{tenant.name}/{key.name}", public))
+    def _reject(
+        self, raw: Any, content: Any, refusal: Refusal, tenant: str | None
+    ) -> dict[str, Any]:
+        self._rejections.count(refusal.code, tenant, _text(raw), self._now())
+        return _values(Outcome(**_claimed(content), status="refused", refusal=refusal))
 
 
-def _json(said: dict[str, Any]) -> bytes:
+def _sealed(said: dict[str, Any], who: Genuine, *, notifies: bool = False) -> Answer:
+    if who.tenant is None or who.key is None:
+        return Answer(said, said, notifies)
+    public = public_key(who.key.sign, who.key.seal)
+    sealed = seal(to_json(said), f"{who.tenant.name}/{who.key.name}", public)
+    return Answer(said, sealed, notifies)
+
+
+def _notifies(message: Ask, tenant: Tenant) -> bool:
+    if not isinstance(message, Message) or message.ask != "grants":
+        return False
+    return message.callback in endpoints(tenant, message.grant.bucket)
+
+
+def _text(raw: Any) -> str:
+    """What came, to tell whether it came again."""
     try:
-        return to_json(said)
-    except ValueError:  # a lone surrogate, which a refused key may have: Python's JSON writes it
-        return json.dumps(said).encode()
+        return raw if isinstance(raw, str) else json.dumps(raw, sort_keys=True, default=str)
+    except RecursionError:
+        return "nested deeper than can be written"
 
 
 def _values(reply: BaseModel) -> dict[str, Any]:
     return reply.model_dump(mode="json", exclude_none=True)
 
 
-def _claimed(raw: Any) -> dict[str, Any]:
+def _claimed(content: Any) -> dict[str, Any]:
     # Whoever sent it finds its answer by the task; a batch and chunk that can be read help it more.
-    header = raw if isinstance(raw, dict) else {}
-    batch, chunk = header.get("batch"), header.get("chunk", 0)
+    header = content if isinstance(content, Mapping) else {}
+    batch, chunk = header.get("batch"), header.get("chunk")
     return {
-        "batch": keys.shown(batch)[:36] if isinstance(batch, str) else "",
-        "chunk": chunk if type(chunk) is int else 0,
+        "batch": keys.shown(batch)[:_LONGEST_ID] if isinstance(batch, str) else "",
+        "chunk": chunk if type(chunk) is int and 0 <= chunk < LARGEST_BATCH else 0,
     }

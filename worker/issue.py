@@ -2,21 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from valetkey.messages import Message
-from valetkey.refusals import Code, Refusal
+from valetkey.refusals import Refusal
 from worker.adapters.ledger import Ledger
-from worker.adapters.multiparts import Open
 from worker.adapters.s3 import S3
 from worker.core.admission import Admitted, admit
 from worker.core.deciding import decide
-from worker.core.decisions import Asked, Decided, lifetime, outcome, refuse_all
-from worker.core.signing import Place
+from worker.core.decisions import Asked, Decided, outcome, refuse_all
+from worker.core.earlier import CLOSED
 from worker.core.tenancy import Tenant
-from worker.errors import Malformed
 from worker.multipart import Uploads
+from worker.placing import Placer
 from worker.reissue import Reissuer
 
 
@@ -28,7 +27,7 @@ class Issuer:
     ) -> None:
         self._ledger = ledger
         self._uploads = uploads
-        self._s3 = s3
+        self._placer = Placer(s3)
         self._now = now
         self._reissuer = Reissuer(ledger, uploads, s3, now)
 
@@ -58,35 +57,17 @@ class Issuer:
         return committed
 
     def _decide(self, message: Message, admitted: Admitted, now: datetime) -> Decided:
+        if self._uploads.are_settled(message):
+            return refuse_all(message, CLOSED, now)  # for what stands recorded to be answered
         upload = self._uploads.continued(message, now)
         if isinstance(upload, Refusal):
             return refuse_all(message, upload, now)
-        place = self._place(message, admitted, upload, now)
+        place = self._placer.place(message, admitted, upload, now)
         if isinstance(place, Refusal):
             return refuse_all(message, place, now)
         return decide(
             message, admitted, place, self._uploads.beginning(message, admitted, now), upload
         )
-
-    def _place(
-        self, message: Message, admitted: Admitted, upload: Open | None, now: datetime
-    ) -> Place | Refusal:
-        seconds = admitted.expires_in
-        if upload is not None:  # a part outlives its upload as little as a key its lock
-            seconds = min(seconds, int((upload.expires_at - now).total_seconds()))
-        bucket, longest = admitted.bucket, admitted.bucket.max_expires_in
-        needed = timedelta(seconds=min(seconds, longest))
-        who = (bucket, message.tenant, admitted.policy.prefixes)
-        credentials = self._s3.credentials(*who, now, needed)
-        asked = (seconds, admitted.limited_by)
-        life = lifetime(asked, admitted.terms.min_expires_in, longest, credentials, now)
-        if isinstance(life, Refusal):
-            return life
-        try:
-            return self._s3.place(bucket, credentials, life)
-        except Malformed:
-            text = "the bucket profile cannot be signed for: its operator has to look at it"
-            return Refusal(code=Code.BUCKET_UNUSABLE, field="grant.bucket", message=text)
 
     def _commit(self, asked: Asked, decided: Decided) -> Decided:
         """Record a decision; what was decided before, or by another chunk, is what counts."""

@@ -8,14 +8,17 @@ from structlog.typing import EventDict, Processor
 # Belt and braces: nothing we write holds these, but a library's message might quote a URL.
 _SECRET = re.compile(
     r"""(X-Amz-(?:Signature|Security-Token|Credential)(?:=|["']?\s*:\s*["']?)"""
-    r"""|whsec_|://[^/@\s:]*:)[^&\s"'@]+""",
+    r"""|["']d["']\s*:\s*["']|whsec_|://[^/@\s:]*:)[^&\s"'@]+""",
     re.IGNORECASE,
 )
+# A JSON object in base64url, and what may follow it in a JWS or JWE, whole or cut short. Celery
+# quotes what it throws away.
+_TOKEN = re.compile(r"\be(?:yJ|yA|wo)[\w-]{8,}(?:\.[\w-]*){0,4}", re.ASCII)
 
 
 def scrub(text: str) -> str:
-    """Blank out signatures, tokens, webhook secrets and passwords in URLs."""
-    return _SECRET.sub(r"\1[hidden]", text)
+    """Blank out signatures, tokens, private keys, webhook secrets and passwords in URLs."""
+    return _TOKEN.sub("[hidden]", _SECRET.sub(r"\1[hidden]", text))
 
 
 def configure(level: int = logging.INFO) -> None:

@@ -9,6 +9,7 @@ from valetkey.terms import Multipart, Parts
 from worker.adapters import multiparts
 from worker.adapters.ledger import Ledger
 from worker.adapters.multiparts import Multiparts, Open
+from worker.adapters.past import Past
 from worker.adapters.s3 import S3
 from worker.core.admission import Admitted
 from worker.core.deciding import Begin
@@ -23,10 +24,15 @@ _AT_ONCE = 100
 class Uploads:
     """What storage has to be told of multipart uploads; one in each process."""
 
-    def __init__(self, rows: Multiparts, ledger: Ledger, s3: S3) -> None:
+    def __init__(self, rows: Multiparts, past: Past, ledger: Ledger, s3: S3) -> None:
         self._rows = rows
+        self._past = past
         self._ledger = ledger
         self._s3 = s3
+
+    def are_settled(self, message: Message) -> bool:
+        """Whether nothing of a chunk is to be begun any more, as it is answered from the rows."""
+        return isinstance(message.grant, Multipart) and self._past.earlier(message).settles
 
     def beginning(self, message: Message, admitted: Admitted, now: datetime) -> Begin:
         """Prepare to begin the uploads of a chunk; for other kinds, to begin nothing.
@@ -67,9 +73,8 @@ class Uploads:
         """Find the upload that a request for parts goes on with: the tenant's own, still open."""
         if not isinstance(message.grant, Parts):
             return None
-        found = self._rows.of_grant(message.grant.of)
-        is_ours = found is not None and found.tenant == message.tenant
-        if found is None or not is_ours or not found.is_open or found.expires_at <= now:
+        found = self._rows.of_grant(message.tenant, message.grant.of)
+        if found is None or not found.is_open or found.expires_at <= now:
             text = "no multipart upload of the tenant is open under this grant"
             return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message=text)
         if found.bucket != message.grant.bucket:
@@ -77,9 +82,9 @@ class Uploads:
             return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.bucket", message=text)
         return found
 
-    def begun(self, of: str) -> Begun:
+    def begun(self, tenant: str, of: str) -> Begun:
         """Find the upload of a grant whatever became of it, to sign its parts again."""
-        found = self._rows.of_grant(of)
+        found = self._rows.of_grant(tenant, of)
         return NOT_BEGUN if found is None else found.begun
 
     def abort_lapsed(self, now: datetime) -> dict[str, int]:

@@ -16,6 +16,7 @@ from worker.adapters.http import Courier
 from worker.adapters.ledger import Ledger
 from worker.adapters.multiparts import Multiparts
 from worker.adapters.outbox import Outbox
+from worker.adapters.past import Past
 from worker.adapters.rejections import Rejections
 from worker.adapters.s3 import S3
 from worker.answer import Answerer
@@ -43,7 +44,7 @@ def answerer() -> Answerer:
         Rejections(_engine()),
         Issuer(_ledger(), _uploads(), _s3(), clock.now),
         Canceller(_ledger(), clock.now),
-        Explainer(_ledger(), clock.now),
+        Explainer(_ledger(), Past(_engine()), _uploads(), _s3(), clock.now),
         clock.now,
     )
 
@@ -85,7 +86,7 @@ def _s3() -> S3:
 
 @cache
 def _uploads() -> Uploads:
-    return Uploads(Multiparts(_engine()), _ledger(), _s3())
+    return Uploads(Multiparts(_engine()), Past(_engine()), _ledger(), _s3())
 
 
 def _new_lease() -> str:

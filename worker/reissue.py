@@ -10,9 +10,9 @@ from worker.adapters.s3 import S3
 from worker.core.deciding import decide_again
 from worker.core.decisions import Decided, Recorded
 from worker.core.offers import offered
-from worker.core.signing import Place
 from worker.core.tenancy import Bucket, Policy
 from worker.multipart import Uploads
+from worker.placing import Placer
 
 _NO_LONGER = Refusal(
     code=Code.BUCKET_NOT_ALLOWED,
@@ -29,7 +29,7 @@ class Reissuer:
     ) -> None:
         self._ledger = ledger
         self._uploads = uploads
-        self._s3 = s3
+        self._placer = Placer(s3)
         self._now = now
 
     def reissue(self, recorded: Recorded) -> Decided:
@@ -46,8 +46,11 @@ class Reissuer:
         terms = offered(recorded.terms, bucket, policy.kinds)
         if isinstance(terms, Refusal):
             return Decided(recorded.rows, [], recorded.life, refusal=terms)
-        of = self._uploads.begun(terms.of) if isinstance(terms, Parts) else None
-        decided = decide_again(recorded, terms, self._place(recorded, bucket, policy), of)
+        place = self._placer.again(recorded, bucket, policy, self._now())
+        if isinstance(place, Refusal):
+            return Decided(recorded.rows, [], recorded.life, refusal=place)
+        of = self._uploads.begun(recorded.tenant, terms.of) if isinstance(terms, Parts) else None
+        decided = decide_again(recorded, terms, place, of)
         if decided.rows != recorded.rows:
             self._ledger.reissued(recorded, decided, self._now())
         return decided
@@ -57,10 +60,3 @@ class Reissuer:
         tenant = declared.tenants.get(recorded.tenant)
         policy = None if tenant is None else tenant.policies.get(recorded.terms.bucket)
         return None if policy is None else (declared.buckets[policy.bucket], policy)
-
-    def _place(self, recorded: Recorded, bucket: Bucket, policy: Policy) -> Place:
-        now = self._now()
-        left = recorded.life.expires_at - now
-        who = (bucket, recorded.tenant, policy.prefixes)
-        credentials = self._s3.credentials(*who, now, left)
-        return self._s3.place(bucket, credentials, recorded.life.within(credentials))

@@ -13,6 +13,7 @@ from worker.embedded.stack import Stack, stack
 
 ROOT = Path(__file__).parents[2]
 KEY = generate("acme/tests")
+VAULT = generate("vault/tests")  # of a tenant that nobody asks for without it
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
@@ -50,6 +51,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             + f'[tenants.acme.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/hook"\n'
             + 'secret = "env:TEST_HOOK_SECRET"\n'
             + f"[tenants.acme.keys]\n{public_line(KEY)}\n"
+            + '[tenants.vault.allow.demo]\nprefixes = ["vault/"]\nmax_size = "1MiB"\n'
+            + 'kinds = ["download", "upload", "put", "multipart"]\n'
+            + f"[tenants.vault.keys]\n{public_line(VAULT)}\n"
+            + f'[tenants.vault.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/vault"\n'
+            + 'secret = "env:TEST_HOOK_SECRET"\n'
         )
         environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET}
         with stack(folder / "data", tenants, environ) as up:

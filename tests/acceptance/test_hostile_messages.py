@@ -1,22 +1,30 @@
 """What reaches the queue from a stranger: it is refused or thrown away, and the worker lives."""
 
-import base64
+import hmac
 import json
 import pickle
+import sqlite3
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
 
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import KEY, VAULT, Service
 from tests.requests import message, uploading
+from tests.signed import base64, forged, opened, token
+from tests.signed import declared as public
 from tests.waiting import wait_until
+from valetkey.identity import generate
 
-PICKLE = base64.b64encode(pickle.dumps(message())).decode()
+PICKLE = b64encode(pickle.dumps(message())).decode()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def producer(service: Service) -> Celery:
     """Any Celery application: it knows the broker, and nothing of ours."""
     running = service.up.running
@@ -50,13 +58,117 @@ def test_a_plain_celery_producer_is_answered(producer: Celery) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "kwargs"),
-    [((), {}), ((message(), 2), {}), ((), {"message": message()}), (("text",), {}), (([],), {})],
+    ("args", "kwargs", "code"),
+    [
+        ((), {}, "malformed"),
+        ((message(), 2), {}, "malformed"),
+        ((), {"message": message()}, "malformed"),
+        (([],), {}, "malformed"),
+        (("text",), {}, "token_invalid"),
+    ],
+    ids=["none", "two", "by name", "a list", "a text"],
 )
-def test_wrong_arguments_are_refused_as_malformed(
-    producer: Celery, args: tuple[Any, ...], kwargs: dict[str, Any]
+def test_wrong_arguments_are_refused_by_a_code(
+    producer: Celery, args: tuple[Any, ...], kwargs: dict[str, Any], code: str
 ) -> None:
-    assert sent(producer, *args, **kwargs)["refusal"]["code"] == "malformed"
+    assert sent(producer, *args, **kwargs)["refusal"]["code"] == code
+
+
+ASKED = message(["vault/a"], tenant="vault")
+HEADER = {"alg": "Ed25519", "kid": VAULT.id}
+STRANGER = generate(VAULT.id)
+
+
+def genuine() -> str:
+    return token(ASKED, VAULT, datetime.now(UTC))
+
+
+def spliced() -> str:
+    head, _, signature = genuine().split(".")
+    return ".".join([head, base64(json.dumps(ASKED | {"reason": "mine"}).encode()), signature])
+
+
+def with_the_public_key() -> str:
+    text = genuine().rpartition(".")[0].partition(".")[2]
+    text = f"{base64(json.dumps(HEADER | {'alg': 'HS256'}).encode())}.{text}"
+    secret = public(VAULT)["tests"].sign.encode()
+    return f"{text}.{base64(hmac.digest(secret, text.encode(), 'sha256'))}"
+
+
+FORGED: dict[str, tuple[Callable[[], Any], str]] = {
+    "nothing": (lambda: "", "token_invalid"),
+    "the message as text": (lambda: json.dumps(ASKED), "token_invalid"),
+    "five parts": (lambda: f"{genuine()}.AAAA.AAAA", "token_invalid"),
+    "no signature": (lambda: genuine().rpartition(".")[0] + ".", "signature_invalid"),
+    "algorithm none": (
+        lambda: forged(HEADER | {"alg": "none"}, b"{}", VAULT),
+        "algorithm_not_allowed",
+    ),
+    "the public key as a secret": (with_the_public_key, "algorithm_not_allowed"),
+    "a stranger's key": (
+        lambda: token(ASKED, STRANGER, datetime.now(UTC)),
+        "signature_invalid",
+    ),
+    "other content": (spliced, "signature_invalid"),
+    "a key that is not declared": (
+        lambda: forged(HEADER | {"kid": "vault/../acme"}, b"{}", VAULT),
+        "key_unknown",
+    ),
+    "another tenant's key": (
+        lambda: token(ASKED, KEY, datetime.now(UTC)),
+        "tenant_mismatch",
+    ),
+    "a critical extension": (
+        lambda: forged(HEADER | {"crit": ["b64"], "b64": False}, b"{}", VAULT),
+        "token_invalid",
+    ),
+    "content nested beyond reason": (
+        lambda: forged(HEADER, b"[" * 100_000, VAULT),
+        "token_invalid",
+    ),
+    "yesterday's": (
+        lambda: token(ASKED, VAULT, datetime.now(UTC) - timedelta(hours=25)),
+        "message_expired",
+    ),
+    "tomorrow's": (
+        lambda: token(ASKED, VAULT, datetime.now(UTC) + timedelta(hours=25)),
+        "message_from_future",
+    ),
+    "six megabytes": (lambda: "A" * 6_000_000, "token_too_large"),
+    "unsigned": (lambda: ASKED, "signature_required"),
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(producer: Celery) -> dict[str, dict[str, Any]]:
+    """How each of them is answered, one after the other."""
+    return {name: sent(producer, make()) for name, (make, _) in FORGED.items()}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_the_tenants_key_did_not_sign_is_refused_and_granted_nothing(
+    outcomes: dict[str, dict[str, Any]], name: str
+) -> None:
+    found = outcomes[name]
+    assert (found["refusal"]["code"], found["items"]) == (FORGED[name][1], [])
+
+
+def test_forgeries_are_counted_and_no_request_in_the_log(
+    service: Service, outcomes: dict[str, dict[str, Any]]
+) -> None:
+    path = service.up.running.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        ids = connection.execute("SELECT id FROM batches").fetchall()
+        counted = connection.execute("SELECT DISTINCT code FROM rejections").fetchall()
+    assert (ASKED["batch"],) not in ids
+    assert {(found["refusal"]["code"],) for found in outcomes.values()} <= set(counted)
+
+
+@pytest.mark.usefixtures("outcomes")
+def test_after_all_that_the_key_is_answered(producer: Celery) -> None:
+    asked = token(message(["vault/b"], tenant="vault"), VAULT, datetime.now(UTC))
+    task = producer.send_task("valetkey.issue", args=[asked], queue="valetkey")
+    assert opened(task.get(timeout=15), VAULT)["items"][0]["method"] == "GET"
 
 
 @pytest.mark.parametrize(
@@ -114,3 +226,15 @@ def test_a_refusal_reaches_the_caller_without_a_traceback(producer: Celery) -> N
     task = producer.send_task("valetkey.issue", args=[message(v=9)], queue="valetkey")
     assert task.get(timeout=15)["refusal"]["code"] == "version_unknown"
     assert task.traceback is None
+
+
+def test_a_token_in_a_frame_that_is_thrown_away_is_in_no_log(
+    service: Service, producer: Celery
+) -> None:
+    captured = genuine()
+    put(service, json.dumps([[captured], {}, None]), "application/json", timelimit="soon")
+    put(service, json.dumps([[captured], {}, None]), "application/json", task="os.system")
+    put(service, captured, "application/json")
+    assert sent(producer, message())["status"] == "issued"
+    assert not any(part in service.written for part in captured.split("."))
+    assert "[hidden]" in service.written

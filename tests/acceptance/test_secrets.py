@@ -1,14 +1,22 @@
 """Whoever holds a URL or a form may use it: neither may be found where it does not belong."""
 
+import json
 import re
 import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
-from tests.acceptance.conftest import SECRET, Service
+from tests.acceptance.conftest import SECRET, VAULT, Service
+from tests.requests import message
+from tests.signed import opened, token
 from tests.waiting import wait_until
 from valetkey import Grant
+from valetkey.identity import written
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
 
@@ -42,6 +50,85 @@ def test_no_table_holds_a_signature_or_a_secret(service: Service, used: list[str
     assert "acme/secret.txt" in stored
     assert SIGNATURE.search(stored) is None
     assert not [secret for secret in (*used, SECRET) if secret in stored]
+
+
+def asked(service: Service, raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Ask in the vault's name: the token that was sent, and what its sealed answer says."""
+    running = service.up.running
+    sent = token(raw, VAULT, datetime.now(UTC))
+    producer = Celery("vault", broker=running.broker_url, backend=running.result_url)
+    task = producer.send_task("valetkey.issue", args=[sent], queue="valetkey")
+    return sent, opened(task.get(timeout=15), VAULT)
+
+
+def wanted(kind: str, **terms: Any) -> dict[str, Any]:
+    grant = {"kind": kind, "bucket": "demo", "expires_in": 300, **terms}
+    size = {} if kind in {"download", "upload"} else {"size": 10}
+    items = [{"key": "vault/secret.txt", **size}]
+    return message(tenant="vault", grant=grant, items=items, callback="hook")
+
+
+@pytest.fixture(scope="module")
+def hidden(service: Service) -> list[str]:
+    """All that a tenant with a key has to hide once it has asked for everything there is."""
+    before = len(service.receiver.bodies)
+    raws = [wanted("download"), *(wanted(kind, max_size=10) for kind in ("upload", "put"))]
+    raws.append(wanted("multipart", max_size=10))
+    raws.append({"v": 1, "ask": "usage", "tenant": "vault"})
+    raws.append(raws[0] | {"ask": "explain"})
+    cancel = {"v": 1, "ask": "cancel", "tenant": "vault", "requested_by": "tests"}
+    raws.append(cancel | {"batch": raws[0]["batch"]})
+    tokens, answers = zip(*(asked(service, raw) for raw in raws), strict=True)
+    grants = [item for answer in answers for item in answer.get("items", ())]
+    urls = [grant["url"] for grant in grants if "fields" not in grant]
+    signatures = [url.rpartition("=")[2] for url in urls]
+    forms = [grant["fields"]["x-amz-signature"] for grant in grants if "fields" in grant]
+    told = before + len(grants)
+    wait_until(lambda: len(service.receiver.bodies) == told, what="the webhooks came")
+    private = [key["d"] for key in json.loads(written(VAULT))["keys"]]
+    assert (len(signatures), len(forms)) == (3, 1)
+    parts = [part for sent in tokens for part in sent.split(".")[1:]]
+    return [*urls, *signatures, *forms, *private, *parts, SECRET]
+
+
+def test_nothing_that_a_signing_tenant_hides_is_in_a_log(
+    service: Service, hidden: list[str]
+) -> None:
+    assert '"answered"' in service.written
+    assert [secret for secret in hidden if secret in service.written] == []
+
+
+def test_nothing_that_a_signing_tenant_hides_is_in_a_table(
+    service: Service, hidden: list[str]
+) -> None:
+    path = service.up.running.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        stored = "\n".join(connection.iterdump())
+    assert "vault/secret.txt" in stored
+    assert [secret for secret in hidden if secret in stored] == []
+
+
+def test_redis_holds_only_sealed_answers_of_a_signing_tenant(
+    service: Service, hidden: list[str]
+) -> None:
+    running = service.up.running
+    for url in (running.broker_url, running.result_url):
+        with closing(redis.Redis.from_url(url, decode_responses=True)) as server:
+            wait_until(lambda: "vault" not in kept(server), what="the messages are done with")
+            held = kept(server)
+        assert [secret for secret in hidden if secret in held] == []
+        assert "vault/secret.txt" not in held
+
+
+def kept(server: Any) -> str:
+    """All that a server holds, as text."""
+    read = {
+        "string": server.get,
+        "hash": server.hgetall,
+        "zset": lambda key: server.zrange(key, 0, -1),
+    }
+    read |= {"list": lambda key: server.lrange(key, 0, -1), "set": server.smembers}
+    return repr({key: read[server.type(key)](key) for key in server.scan_iter()})
 
 
 def test_redis_forgets_every_answer_by_the_time_its_grants_end(service: Service) -> None:

@@ -1,6 +1,7 @@
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests import issuing
 from tests.integration.conftest import Declare
 from tests.integration.receivers import Answer, Receiver, answer, receiving
 from tests.issuing import Answering
-from tests.requests import Clock, declared, message
+from tests.requests import DEMO, Clock, declared, message
 from valetkey.webhooks import verify
 from worker.adapters.database import reading
 from worker.adapters.http import Courier
@@ -156,6 +157,17 @@ def test_an_endpoint_that_is_no_longer_declared_gets_nothing(
     assert delivery(engine).state == "failed"
 
 
+def test_grants_that_cannot_be_signed_again_are_told_to_be_refused(
+    declare: Declare, issuer: Answering, deliverer: Deliverer, clock: Clock
+) -> None:
+    with issued(answer(200), declare, issuer) as receiver:
+        known = calling(receiver.port)
+        declare(Declared({"demo": replace(DEMO, bucket="no bucket")}, known.tenants))
+        deliverer.deliver_due()
+    told = verify(receiver.bodies[0], receiver.headers[0], SECRET, now=clock())
+    assert (told["refusal"]["code"], told["items"]) == ("bucket_unusable", [])
+
+
 def test_a_missing_secret_postpones_and_is_named(
     engine: Engine, declare: Declare, issuer: Answering, deliverer: Deliverer
 ) -> None:
@@ -202,3 +214,20 @@ def test_a_sender_that_lost_its_lease_cannot_report(
     assert slow is not None
     assert not outbox.settle(slow, Report(200, None, None), clock())
     assert delivery(engine).state == "pending"
+
+
+@pytest.mark.parametrize(("callbacks", "deliveries"), [(None, 1), (("hook",), 1), (("other",), 0)])
+def test_an_endpoint_hears_of_what_its_policy_lets_it_hear(
+    engine: Engine,
+    declare: Declare,
+    issuer: Answering,
+    callbacks: tuple[str, ...] | None,
+    deliveries: int,
+) -> None:
+    hooks = {name: Endpoint(name, "https://example.com/", "env:X") for name in ("hook", "other")}
+    policy = replace(declared().tenants["acme"].policies["demo"], callbacks=callbacks)
+    declare(declared(endpoints=hooks, policies={"demo": policy}))
+    heard = issuer.answer(message(callback="hook"))
+    assert heard.notifies == (deliveries == 1)
+    with reading(engine) as connection:
+        assert len(connection.execute(select(Delivery)).all()) == deliveries

@@ -148,15 +148,25 @@ def test_an_upload_is_charged_its_size_and_its_parts_nothing(
     assert charged(engine) == SIZE
 
 
-def test_a_request_delivered_again_begins_no_second_upload(
-    engine: Engine, storing: Answering, storage: Storage
+def test_a_request_delivered_again_asks_nothing_of_storage(
+    engine: Engine, storing: Answering, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len(unfinished(storage))
     request = beginning()
     first = storing.issue(request)
+    monkeypatch.setattr(s3, "client", None)
     assert storing.issue(request) == first
+    assert storing.issue(request | {"reason": "another"})["refusal"]["code"] == "batch_conflict"
     assert len(uploads(engine)) == 1
-    assert len(unfinished(storage)) == before + 1
+
+
+def test_an_upload_of_a_batch_that_was_cancelled_is_not_begun(
+    storing: Answering, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = beginning()
+    cancel = {"v": 1, "ask": "cancel", "requested_by": "tests"}
+    storing.issue(cancel | {"tenant": "acme", "batch": request["batch"]})
+    monkeypatch.setattr(s3, "client", None)
+    assert storing.issue(request)["refusal"]["code"] == "batch_closed"
 
 
 def test_an_upload_refused_for_its_quota_is_not_left_at_storage(
@@ -210,11 +220,11 @@ def test_an_upload_whose_grant_ended_is_aborted_by_the_sweep(
 ) -> None:
     grant = storing.issue(beginning())["items"][0]
     upkeep = Upkeep(issuing.uploads(engine, s3), Ledger(engine), real_clock)
-    assert upkeep.sweep() == {"ended": 0, "postponed": 0}
+    assert upkeep.sweep()["ended"] == 0
     real_clock.forward(minutes=10)
-    assert upkeep.sweep() == {"ended": 1, "postponed": 0}
+    assert upkeep.sweep()["ended"] == 1
     assert grant["multipart"]["upload_id"] not in unfinished(storage)
-    assert upkeep.sweep() == {"ended": 0, "postponed": 0}
+    assert upkeep.sweep()["ended"] == 0
     assert storing.issue(parts(grant, 1))["refusal"]["code"] == "upload_unknown"
 
 

@@ -1,12 +1,14 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.requests import declared, granting, message, uploading
+from tests.requests import POLICY, declared, granting, message, uploading
 from valetkey.messages import Message
 from valetkey.refusals import Refusal
-from worker.core.admission import Admitted, admit
+from worker.core.admission import RULES, Admitted, admit, placed
+from worker.core.headers import endpoints
 from worker.core.tenancy import Bucket, Declared, Endpoint, Policy
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -23,6 +25,12 @@ def refused(raw: dict[str, Any], known: Declared | None = None) -> tuple[str, st
     return refusal.code.value, refusal.field, refusal.limit
 
 
+def with_anothers() -> Declared:
+    """With a bucket profile that acme has no policy for."""
+    known = declared()
+    return Declared({**known.buckets, "secret": Bucket("secret", "s", "eu-west-1")}, known.tenants)
+
+
 @pytest.mark.parametrize("raw", [message(), uploading(), uploading(acl="public-read")])
 def test_what_the_policy_allows_is_admitted_as_asked(raw: dict[str, Any]) -> None:
     admitted = decide(raw)
@@ -30,33 +38,41 @@ def test_what_the_policy_allows_is_admitted_as_asked(raw: dict[str, Any]) -> Non
     assert (admitted.expires_in, admitted.limited_by) == (300, "request")
 
 
-@pytest.mark.parametrize(
-    ("raw", "code", "field", "limit"),
-    [
-        (message(tenant="acme1"), "tenant_unknown", "tenant", None),
-        (granting(bucket="other"), "bucket_unknown", "grant.bucket", None),
-        (granting(bucket="secret"), "bucket_not_allowed", "grant.bucket", ["demo"]),
-        (message(total=100_001, items=[{"key": "a"}] * 500), "batch_too_large", "total", 100_000),
-        (message(callback="nowhere"), "callback_unknown", "callback", []),
-        (granting(expires_in=86_401), "expiry_too_long", "grant.expires_in", 86_400),
-        (uploading(max_size=1_000_001), "size_too_large", "grant.max_size", 1_000_000),
-        (uploading(acl="public-read-write"), "acl_not_allowed", "grant.acl", ["public-read"]),
-        (uploading(metadata={"X": "y"}), "metadata_invalid", "grant.metadata", None),
-        (uploading(metadata={"x-amz-acl": "y"}), "metadata_invalid", "grant.metadata", None),
-        (uploading(metadata={"grant-id": "y"}), "metadata_invalid", "grant.metadata", None),
-        (uploading(metadata={"a": "é"}), "metadata_invalid", "grant.metadata.a", None),
-        (uploading(metadata={"a": "y" * 2_048}), "metadata_invalid", "grant.metadata", 2_048),
-        (granting(filename="../x"), "filename_invalid", "grant.filename", 255),
-        (granting(filename='a".pdf'), "filename_invalid", "grant.filename", 255),
-        (granting(filename="gpj.\u202eexe"), "filename_invalid", "grant.filename", 255),
-    ],
-)
+REFUSED = [
+    (message(tenant="acme1"), "tenant_unknown", "tenant", None),
+    (granting(bucket="other"), "bucket_unknown", "grant.bucket", None),
+    (granting(bucket="secret"), "bucket_not_allowed", "grant.bucket", ["demo"]),
+    (message(total=100_001, items=[{"key": "a"}] * 500), "batch_too_large", "total", 100_000),
+    (message(callback="nowhere"), "callback_unknown", "callback", []),
+    (granting(expires_in=86_401), "expiry_too_long", "grant.expires_in", 86_400),
+    (uploading(max_size=1_000_001), "size_too_large", "grant.max_size", 1_000_000),
+    (uploading(acl="public-read-write"), "acl_not_allowed", "grant.acl", ["public-read"]),
+    (uploading(metadata={"X": "y"}), "metadata_invalid", "grant.metadata", None),
+    (uploading(metadata={"x-amz-acl": "y"}), "metadata_invalid", "grant.metadata", None),
+    (uploading(metadata={"grant-id": "y"}), "metadata_invalid", "grant.metadata", None),
+    (uploading(metadata={"a": "é"}), "metadata_invalid", "grant.metadata.a", None),
+    (uploading(metadata={"a": "y" * 2_048}), "metadata_invalid", "grant.metadata", 2_048),
+    (granting(filename="../x"), "filename_invalid", "grant.filename", 255),
+    (granting(filename='a".pdf'), "filename_invalid", "grant.filename", 255),
+    (granting(filename="gpj.\u202eexe"), "filename_invalid", "grant.filename", 255),
+]
+
+
+@pytest.mark.parametrize(("raw", "code", "field", "limit"), REFUSED)
 def test_what_the_policy_does_not_allow_is_refused_with_its_limit(
     raw: dict[str, Any], code: str, field: str, limit: Any
 ) -> None:
-    known = declared()
-    known = Declared({**known.buckets, "secret": Bucket("secret", "s", "eu-west-1")}, known.tenants)
-    assert refused(raw, known) == (code, field, limit)
+    assert refused(raw, with_anothers()) == (code, field, limit)
+
+
+@pytest.mark.parametrize("raw", [raw for raw, *_ in REFUSED])
+def test_what_decides_is_the_first_rule_that_an_explanation_shows_as_refusing(
+    raw: dict[str, Any],
+) -> None:
+    known = with_anothers()
+    case = placed(Message.model_validate(raw), known, NOW)
+    refusals = [case] if isinstance(case, Refusal) else [rule.refused(case) for rule in RULES]
+    assert next(filter(None, refusals)) == decide(raw, known)
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "image/svg+xml", "application/pdf"])
@@ -90,8 +106,42 @@ def test_a_request_past_its_deadline_is_refused() -> None:
     assert refused(message(deadline="2026-11-24T12:00:00Z"))[0] == "deadline_passed"
 
 
-def test_a_declared_callback_is_admitted() -> None:
-    hook = Endpoint("hook", "https://example.com/", "env:HOOK")
-    assert isinstance(
-        decide(message(callback="hook"), declared(endpoints={"hook": hook})), Admitted
-    )
+HOOKS = {name: Endpoint(name, "https://example.com/", "env:HOOK") for name in ("hook", "other")}
+
+
+@pytest.mark.parametrize("callbacks", [None, ("hook",), ("hook", "other", "undeclared")])
+def test_a_declared_callback_that_the_policy_lets_hear_is_admitted(
+    callbacks: tuple[str, ...] | None,
+) -> None:
+    known = declared(endpoints=HOOKS, policies={"demo": replace(POLICY, callbacks=callbacks)})
+    assert isinstance(decide(message(callback="hook"), known), Admitted)
+
+
+@pytest.mark.parametrize("callbacks", [(), ("other",), ("undeclared",)])
+def test_a_callback_that_the_policy_does_not_let_hear_is_refused_with_those_it_does(
+    callbacks: tuple[str, ...],
+) -> None:
+    known = declared(endpoints=HOOKS, policies={"demo": replace(POLICY, callbacks=callbacks)})
+    allowed = [name for name in callbacks if name in HOOKS]
+    assert refused(message(callback="hook"), known) == ("callback_unknown", "callback", allowed)
+    assert isinstance(decide(message(), known), Admitted)
+
+
+def test_no_endpoint_is_told_of_what_its_policy_does_not_let_it_hear() -> None:
+    acme = declared(endpoints=HOOKS, policies={"demo": replace(POLICY, callbacks=("other",))})
+    assert set(endpoints(acme.tenants["acme"], "demo")) == {"other"}
+    assert set(endpoints(acme.tenants["acme"], "elsewhere")) == {"hook", "other"}
+
+
+@pytest.mark.parametrize(("own", "most"), [(None, 3), (2, 2), (4, 4)])
+def test_the_policys_largest_batch_goes_before_the_tenants(own: int | None, most: int) -> None:
+    known = declared(max_batch=3, policies={"demo": replace(POLICY, max_batch=own)})
+    keys = [f"acme/{number}" for number in range(most + 1)]
+    assert isinstance(decide(message(keys[:-1]), known), Admitted)
+    assert refused(message(keys), known) == ("batch_too_large", "total", most)
+
+
+def test_so_many_multipart_uploads_at_once_are_refused_whatever_policy_allows() -> None:
+    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 60, "max_size": 1}
+    keys = [f"acme/{number}" for number in range(51)]
+    assert refused(message(keys, grant=terms)) == ("batch_too_large", "total", 50)

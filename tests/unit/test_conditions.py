@@ -1,13 +1,16 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.requests import POLICY, granting, putting, uploading
+from tests.requests import DEMO, POLICY, granting, message, putting, uploading
 from valetkey.messages import Message
 from worker.core import conditions
-from worker.core.tenancy import Policy
+from worker.core.rules import Case, first
+from worker.core.tenancy import Policy, Tenant
 
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"
 LAX = replace(
     POLICY,
@@ -21,9 +24,14 @@ LAX = replace(
 )
 
 
+def case(raw: dict[str, Any], policy: Policy = POLICY) -> Case:
+    bucket = replace(DEMO, owner="111122223333" if policy is LAX else None)
+    message = Message.model_validate(raw)
+    return Case(message, Tenant("acme", policies={"demo": policy}), bucket, policy, NOW)
+
+
 def refused(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str] | None:
-    grant = Message.model_validate(raw).grant
-    refusal = conditions.refused(grant, policy, owner_known=policy is LAX)
+    refusal = first(conditions.RULES, case(raw, policy))
     return None if refusal is None else (refusal.code.value, refusal.field)
 
 
@@ -107,3 +115,51 @@ def test_what_no_policy_allows_is_refused(raw: dict[str, Any], code: str, field:
 def test_a_family_may_be_left_open_where_its_active_types_are_allowed_by_name() -> None:
     brave = replace(LAX, content_types=("image/*", "image/svg+xml"))
     assert refused(uploading(content_type="image/*"), brave) is None
+
+
+@pytest.mark.parametrize(("raw", "code", "field"), PARTICULAR)
+def test_what_refuses_is_the_rule_named_as_the_field(
+    raw: dict[str, Any], code: str, field: str
+) -> None:
+    refusing = {rule.name: rule.refused(case(raw)) for rule in conditions.RULES}
+    assert {name: found.code.value for name, found in refusing.items() if found} == {
+        f"grant.{field}": code
+    }
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (granting(), {"grant.kind": "download"}),
+        (
+            granting(inline=True, content_type="image/png", filename="a.png"),
+            {
+                "grant.kind": "download",
+                "grant.inline": "yes",
+                "grant.content_type": "image/png",
+                "grant.filename": "a.png",
+            },
+        ),
+        (
+            put(tags={"a": "b", "c": "d"}, encryption={"algorithm": "aws:kms", "key": KEY}),
+            {
+                "grant.kind": "put",
+                "grant.content_type": "image/png",
+                "grant.max_size": "500,000 bytes",
+                "grant.tags": "a, c",
+                "grant.encryption": "aws:kms",
+            },
+        ),
+    ],
+)
+def test_rules_show_what_a_message_says_in_their_fields_and_nothing_where_it_says_nothing(
+    raw: dict[str, Any], found: dict[str, str]
+) -> None:
+    shown = {rule.name: rule.found(case(raw)) for rule in conditions.RULES}
+    assert {name: text for name, text in shown.items() if text} == found
+
+
+def test_parts_are_of_the_kind_that_began_the_upload() -> None:
+    raw = message(grant={"kind": "parts", "bucket": "demo", "expires_in": 60, "of": "b.0"})
+    assert refused(raw) is None
+    assert refused(raw, replace(POLICY, kinds=("download",))) == ("kind_not_allowed", "grant.kind")

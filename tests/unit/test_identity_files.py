@@ -137,3 +137,9 @@ def test_a_file_that_holds_no_key_is_named_and_not_repeated(tmp_path: Path) -> N
     with pytest.raises(NotConfigured, match=f"{path}: the key is not what") as caught:
         keyfiles.read(path)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_key_that_agrees_on_no_secret_is_none() -> None:
+    sign = json.loads(written(KEY))["keys"][0]["x"]
+    with pytest.raises(ValueError, match="shared key"):
+        public_key(sign, "A" * 43)

@@ -15,6 +15,11 @@ SECRETS = [
     "redis://:5ec2e7@127.0.0.1/0",
     "postgresql+psycopg://valetkey:5ec2e7@db/valetkey",
     "whsec_5ec2e7",
+    "b'[[\"eyJhbGciOiJFZDI1NTE5In0.5ec2e7.5ec2e7\"], {}, null]'",
+    "eyJhbGciOiJFQ0RILUVTIn0..5ec2e7-_A.5ec2e7.5ec2e7",
+    "ewogImFsZyI6ICJFZDI1NTE5IiB9.eyJ2IjoxfQ5ec2e7...",
+    '{"kty": "OKP", "crv": "Ed25519", "d": "5ec2e7"}',
+    "{'d': '5ec2e7'}",
 ]
 
 
@@ -35,7 +40,7 @@ def test_a_secret_is_blanked_out(text: str) -> None:
 
 
 def test_what_is_no_secret_is_left_as_it_is() -> None:
-    text = "batch 0199 of acme: 3 issued, key acme/a.pdf, see https://example.com/path"
+    text = "batch 0199 of acme: 3 issued, key acme/eye.pdf, see https://example.com/path.eyJ"
     assert logs.scrub(text) == text
 
 

@@ -84,13 +84,13 @@ class Multiparts:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def of_grant(self, grant: str) -> Open | None:
-        """Find the upload that was begun for one grant, by the grant's id."""
+    def of_grant(self, tenant: str, grant: str) -> Open | None:
+        """Find the upload that was begun for one grant of a tenant, by the grant's id."""
         batch, _, number = grant.rpartition(".")
         if not _NUMBER(number):
             return None
         with reading(self._engine) as connection:
-            return _find(connection, batch, int(number))
+            return _find(connection, tenant, batch, int(number))
 
     def lapsed(self, now: datetime, limit: int) -> list[Open]:
         """List open uploads whose grants have ended, longest first."""
@@ -110,11 +110,11 @@ class Multiparts:
             connection.execute(update(Multipart).where(*one).values(state="closed"))
 
 
-def _find(connection: Connection, batch: str, number: int) -> Open | None:
+def _find(connection: Connection, tenant: str, batch: str, number: int) -> Open | None:
     query = (
         select(Multipart)
         .join(Batch, Batch.number == Multipart.batch)
-        .where(Batch.id == batch, Multipart.number == number)
+        .where(Batch.tenant == tenant, Batch.id == batch, Multipart.number == number)
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else _open(row)

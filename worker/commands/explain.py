@@ -1,5 +1,5 @@
 import json
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 from sqlalchemy import Engine
@@ -23,10 +23,10 @@ _DECISIONS = {"issue": ("granted", "green"), "refuse": ("refused", "red")}
 
 
 @click.command()
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @click.pass_context
-def explain(context: click.Context, /, *, file: BinaryIO, as_json: bool) -> None:
+def explain(context: click.Context, /, *, file: str, as_json: bool) -> None:
     """Show what would be decided on the message in FILE, rule by rule.
 
     FILE holds what a producer sends: a signed token, or a message as JSON, which is explained as if
@@ -50,8 +50,12 @@ def explain(context: click.Context, /, *, file: BinaryIO, as_json: bool) -> None
     context.exit(0 if explanation.decision == "issue" else 1)
 
 
-def _read(file: BinaryIO) -> Any:
-    content = file.read().strip()
+def _read(file: str) -> Any:
+    try:
+        with click.open_file(file, "rb") as opened_file:
+            content = opened_file.read().strip()
+    except OSError as error:
+        raise click.FileError(file, error.strerror) from None
     try:
         if not content.startswith((b"{", b"[", b'"')):
             return content.decode()
@@ -68,6 +72,7 @@ def _explainer(engine: Engine) -> Explainer:
 
 def _show(explanation: Explanation) -> None:
     width = max(len(verdict.rule) for verdict in explanation.rules)
+    click.secho(f"{'rule':{width}}  verdict  detail", bold=True)
     for verdict in explanation.rules:
         word, colour = _DECISIONS["refuse"] if verdict.refusal else ("ok", "green")
         click.echo(f"{verdict.rule:{width}}  {click.style(f'{word:7}', colour)}  {_said(verdict)}")
@@ -76,11 +81,19 @@ def _show(explanation: Explanation) -> None:
 
 
 def _said(verdict: Verdict) -> str:
-    reason = None if verdict.refusal is None else _reason(verdict.refusal)
+    reason = None if verdict.refusal is None else _reason(verdict.refusal, verdict.rule)
     return printable("; ".join(filter(None, [verdict.found, reason])))
 
 
-def _reason(refusal: Refusal) -> str:
-    limit = refusal.limit
-    named = ", ".join(limit) if isinstance(limit, list) else limit
-    return f"{refusal.code}: {refusal.message}" + ("" if named is None else f" (limit: {named})")
+def _reason(refusal: Refusal, rule: str) -> str:
+    where = f" in {refusal.field}" if refusal.field not in {"", rule} else ""
+    return f"{refusal.code}{where}: {refusal.message}{_limit(refusal.limit)}"
+
+
+def _limit(limit: int | str | list[str] | None) -> str:
+    if limit is None:
+        return ""
+    named = (
+        limit if isinstance(limit, list) else [f"{limit:,}" if isinstance(limit, int) else limit]
+    )
+    return f" (limit: {', '.join(named) or 'none'})"

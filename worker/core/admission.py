@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from valetkey.messages import Message
 from valetkey.refusals import Code, Refusal
 from valetkey.terms import AnyTerms
-from worker.core import conditions
+from worker.core import conditions, headers
 from worker.core.offers import offered
-from worker.core.tenancy import Bucket, Declared, Policy, Tenant
+from worker.core.rules import Case, Rule, first, refuse
+from worker.core.tenancy import Bucket, Declared, Policy
 
-MOST_MULTIPARTS = 50  # in one request: each is a call to storage before anything is committed
+_ASKED = (*headers.RULES, *conditions.RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,51 +29,77 @@ class Admitted:
     limited_by: Literal["request", "policy"]
 
 
+class Lasting(NamedTuple):
+    """For how many seconds policy lets a grant live, and what limits that."""
+
+    expires_in: int
+    limited_by: Literal["request", "policy"]
+
+
 def admit(message: Message, declared: Declared, now: datetime) -> Admitted | Refusal:
     """Decide on a batch by its header alone; keys and quotas are decided elsewhere."""
+    case = placed(message, declared, now)
+    if isinstance(case, Refusal):
+        return case
+    return first(_ASKED, case) or _admitted(case)
+
+
+def placed(message: Message, declared: Declared, now: datetime) -> Case | Refusal:
+    """Find what a batch is held against, or refuse what has no place here."""
     tenant = declared.tenants.get(message.tenant)
     if tenant is None:
-        return _refuse(Code.TENANT_UNKNOWN, "tenant", "no such tenant is declared")
-    if message.grant.bucket not in declared.buckets:
-        return _refuse(Code.BUCKET_UNKNOWN, "grant.bucket", "no such bucket profile is declared")
-    policy = tenant.policies.get(message.grant.bucket)
+        return refuse(Code.TENANT_UNKNOWN, "tenant", "no such tenant is declared")
+    name = message.grant.bucket
+    if name not in declared.buckets:
+        return refuse(Code.BUCKET_UNKNOWN, "grant.bucket", "no such bucket profile is declared")
+    policy = tenant.policies.get(name)
     if policy is None:
         allowed = sorted(tenant.policies)
-        return _refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", "not one of the tenant's", allowed)
-    bucket = declared.buckets[policy.bucket]
-    owner_known = bucket.owner is not None
-    refusal = _batch(message, tenant, now)
-    refusal = refusal or conditions.refused(message.grant, policy, owner_known=owner_known)
-    terms = refusal or offered(message.grant, bucket, policy.kinds)
-    return terms if isinstance(terms, Refusal) else _life(terms, bucket, policy)
+        return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", "not one of the tenant's", allowed)
+    return Case(message, tenant, declared.buckets[name], policy, now)
 
 
-def _refuse(
-    code: Code, field: str, message: str, limit: int | str | list[str] | None = None
-) -> Refusal:
-    return Refusal(code=code, field=field, message=message, limit=limit)
+def _admitted(case: Case) -> Admitted | Refusal:
+    terms = _offered(case)
+    if isinstance(terms, Refusal):
+        return terms
+    lasting = _lasting(case)
+    if isinstance(lasting, Refusal):
+        return lasting
+    return Admitted(terms, case.bucket, case.policy, *lasting)
 
 
-def _batch(message: Message, tenant: Tenant, now: datetime) -> Refusal | None:
-    most = MOST_MULTIPARTS if message.grant.kind == "multipart" else tenant.max_batch
-    if message.total > min(most, tenant.max_batch):
-        text = "more items than may be asked for at once"
-        return _refuse(Code.BATCH_TOO_LARGE, "total", text, min(most, tenant.max_batch))
-    if message.callback is not None and message.callback not in tenant.endpoints:
-        known = sorted(tenant.endpoints)
-        return _refuse(Code.CALLBACK_UNKNOWN, "callback", "no such endpoint of the tenant", known)
-    if message.deadline is not None and message.deadline <= now:
-        text = "the answer would come too late"
-        return _refuse(Code.DEADLINE_PASSED, "deadline", text, message.deadline.isoformat())
-    return None
+def _offered(case: Case) -> AnyTerms | Refusal:
+    return offered(case.message.grant, case.bucket, case.policy.kinds)
 
 
-def _life(terms: AnyTerms, bucket: Bucket, policy: Policy) -> Admitted | Refusal:
-    longest = policy.max_expires_in
+def _lasting(case: Case) -> Lasting | Refusal:
+    terms, longest = case.message.grant, case.policy.max_expires_in
     if terms.expires_in <= longest:
-        return Admitted(terms, bucket, policy, terms.expires_in, "request")
+        return Lasting(terms.expires_in, "request")
     if terms.min_expires_in is not None and terms.min_expires_in <= longest:
-        return Admitted(terms, bucket, policy, longest, "policy")
+        return Lasting(longest, "policy")
     field = "grant.expires_in" if terms.min_expires_in is None else "grant.min_expires_in"
-    text = "longer than the policy allows"
-    return _refuse(Code.EXPIRY_TOO_LONG, field, text, longest)
+    return refuse(Code.EXPIRY_TOO_LONG, field, "longer than the policy allows", longest)
+
+
+def _refusal(answer: object) -> Refusal | None:
+    return answer if isinstance(answer, Refusal) else None
+
+
+def _offered_found(case: Case) -> str:
+    terms = _offered(case)
+    is_other = not isinstance(terms, Refusal) and terms.kind != case.message.grant.kind
+    return "a put, as this storage takes no forms" if is_other else ""
+
+
+def _lasting_found(case: Case) -> str:
+    return f"{case.message.grant.expires_in:,} s of at most {case.policy.max_expires_in:,} s"
+
+
+RULES = (
+    *_ASKED,
+    Rule("provider", lambda case: _refusal(_offered(case)), _offered_found),
+    Rule("grant.expires_in", lambda case: _refusal(_lasting(case)), _lasting_found),
+)
+"""Every question about a batch that has a place, in the order in which they are asked."""

@@ -1,28 +1,20 @@
 """One chunk's decision: each item is refused, or signed and given its audit row."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from valetkey.messages import Item, Message, grant_id
-from valetkey.refusals import Code, Refusal
+from valetkey.refusals import Refusal
 from valetkey.terms import AnyTerms
 from worker.core import items, keys
 from worker.core.admission import Admitted
 from worker.core.decisions import NOT_BEGUN, Begun, Decided, Recorded, Row
+from worker.core.items import Continued
 from worker.core.quotas import price
 from worker.core.signing import Place, signer
 
 Begin = Callable[[str, Item], Begun]
 """Have storage begin a multipart upload for an item, under its grant id."""
-
-
-class Continued(Protocol):
-    """The multipart upload that a request for parts goes on with."""
-
-    @property
-    def key(self) -> str: ...  # noqa: D102 - the class says it, here and below
-    @property
-    def begun(self) -> Begun: ...  # noqa: D102
 
 
 class _Decision(NamedTuple):
@@ -44,8 +36,8 @@ def decide(
         if is_fine(item):
             grant, digest = sign(name, item, NOT_BEGUN)
             return _Decision(Row(number, item.key, None, None, digest), grant)
-        refusal = items.refused(item, admitted.terms, admitted.policy, f"items[{index}]")
-        refusal = refusal or _part_refused(item, continued, f"items[{index}]")
+        asked = (item, admitted.terms, admitted.policy, f"items[{index}]")
+        refusal = items.refused(*asked, continued)
         if refusal is not None:
             return _refused(number, item, refusal)
         begun = begin(name, item) if continued is None else continued.begun
@@ -94,17 +86,3 @@ def _refused(number: int, item: Item, refusal: Refusal) -> _Decision:
     detail = refusal.model_dump(mode="json", exclude_none=True)
     row = Row(number, keys.shown(item.key), refusal.code.value, detail)
     return _Decision(row, detail)
-
-
-def _part_refused(item: Item, continued: Continued | None, field: str) -> Refusal | None:
-    if continued is None:
-        return None
-    count = continued.begun.plan.part_count
-    if item.key != continued.key:
-        text = "not the key of this upload"
-        return Refusal(code=Code.PART_INVALID, field=f"{field}.key", message=text, key=item.key)
-    if item.part is not None and item.part > count:
-        text = "the upload has not so many parts"
-        field = f"{field}.part"
-        return Refusal(code=Code.PART_INVALID, field=field, message=text, limit=count, key=item.key)
-    return None

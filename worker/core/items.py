@@ -4,11 +4,13 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 from valetkey.messages import Item
 from valetkey.refusals import Code, Refusal
 from valetkey.terms import AnyTerms, Checksum, Multipart, Put, Upload
 from worker.core import keys
+from worker.core.decisions import Begun
 from worker.core.disposition import LONGEST_FILENAME, valid_filename
 from worker.core.multipart import plan
 from worker.core.tenancy import Policy
@@ -28,6 +30,15 @@ _NEEDED = {"put": ("size", Code.SIZE_REQUIRED), "multipart": ("size", Code.SIZE_
 }
 
 
+class Continued(Protocol):
+    """The multipart upload that a request for parts goes on with."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102 - the class says it, here and below
+    @property
+    def begun(self) -> Begun: ...  # noqa: D102
+
+
 def fine(terms: AnyTerms, policy: Policy) -> Callable[[Item], bool]:
     """Prepare to tell the items that nothing could be wrong with: a simple key, and no more.
 
@@ -44,12 +55,15 @@ def fine(terms: AnyTerms, policy: Policy) -> Callable[[Item], bool]:
     return is_fine
 
 
-def refused(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
+def refused(
+    item: Item, terms: AnyTerms, policy: Policy, field: str, continued: Continued | None = None
+) -> Refusal | None:
     """Refuse an item for the first thing that is wrong with it; field is its place."""
     refusal = _key(item, terms, policy, f"{field}.key") or _shape(item, terms, field)
     for name, check in _CHECKS.items():
         if refusal is None and getattr(item, name) is not None:
             refusal = check(item, terms, f"{field}.{name}")
+    refusal = refusal or _part(item, continued, field)
     return refusal and refusal.model_copy(update={"key": keys.shown(item.key)})
 
 
@@ -70,6 +84,20 @@ def _shape(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
     if getattr(item, needed) is None:
         text = f"every item of a {terms.kind} says its {needed}"
         return Refusal(code=code, field=f"{field}.{needed}", message=text)
+    return None
+
+
+def _part(item: Item, continued: Continued | None, field: str) -> Refusal | None:
+    if continued is None:
+        return None
+    count = continued.begun.plan.part_count
+    if item.key != continued.key:
+        text = "not the key of this upload"
+        return Refusal(code=Code.PART_INVALID, field=f"{field}.key", message=text)
+    if item.part is not None and item.part > count:
+        text = "the upload has not so many parts"
+        field = f"{field}.part"
+        return Refusal(code=Code.PART_INVALID, field=field, message=text, limit=count)
     return None
 
 

@@ -1,0 +1,139 @@
+"""What nobody is known to have sent is refused and counted, and leaves nothing else."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from models import Base, Batch, Delivery, Grant, Rejection, Usage
+from tests.integration.conftest import Declare
+from tests.issuing import Answering
+from tests.requests import Clock, batch_id, message
+from tests.signed import forged, opened, token
+from tests.speaking import OURS, QUEUES, SPARE, STRANGER, known
+from valetkey.identity import PrivateKey
+from valetkey.sealing import sign
+from worker.adapters.database import reading
+from worker.core.tenancy import Quota
+
+
+@pytest.fixture
+def service(declare: Declare, issuer: Answering) -> Answering:
+    declare(known(OURS, SPARE, quotas=(Quota("grants", "day", 10),)))
+    return issuer
+
+
+def rows(engine: Engine, *tables: type[Base]) -> list[list[Any]]:
+    with reading(engine) as connection:
+        return [list(connection.execute(select(table))) for table in tables]
+
+
+def used(engine: Engine) -> int:
+    with reading(engine) as connection:
+        query = select(Usage.grants).where(Usage.window == "day")
+        return connection.execute(query).scalar() or 0
+
+
+def counted(engine: Engine) -> dict[tuple[str, str], int]:
+    (found,) = rows(engine, Rejection)
+    return {(row.tenant, row.code): row.count for row in found}
+
+
+HEADER = {"alg": "Ed25519", "kid": OURS.id}
+Making = Callable[[datetime], Any]
+
+
+def signed(key: PrivateKey = OURS, **changes: Any) -> Making:
+    return lambda now: token(message(**changes), key, now)
+
+
+def another(**header: Any) -> Making:
+    def make(now: datetime) -> str:
+        asked = message() | {"iat": int(now.timestamp())}
+        return forged(HEADER | header, json.dumps(asked).encode(), OURS)
+
+    return make
+
+
+HOSTILE: list[tuple[Making, str, str]] = [
+    (lambda _: "", "", "token_invalid"),
+    (lambda _: "text", "", "token_invalid"),
+    (lambda _: "\ud800", "", "token_invalid"),
+    (lambda now: token(message(), OURS, now) + ".AAAA.AAAA", "", "token_invalid"),
+    (lambda _: json.dumps(message()), "", "token_invalid"),
+    (lambda _: "A" * 6_000_000, "", "token_too_large"),
+    (another(kid="k" * 1_000_000), "", "token_too_large"),
+    (another(alg="none"), "", "algorithm_not_allowed"),
+    (another(alg="HS256"), "", "algorithm_not_allowed"),
+    (another(crit=["b64"], b64=False), "", "token_invalid"),
+    (another(kid="nobody/main"), "", "key_unknown"),
+    (another(kid="acme/../queueing"), "acme", "key_unknown"),
+    (another(kid=7), "", "key_unknown"),
+    (signed(STRANGER), "acme", "signature_invalid"),
+    (lambda now: token(message(), OURS, now)[:-4], "acme", "signature_invalid"),
+    (lambda _: sign(b"\xff", OURS), "acme", "token_invalid"),
+    (lambda _: sign(b"[" * 100_000, OURS), "acme", "token_invalid"),
+    (lambda _: sign(json.dumps(message()).encode(), OURS), "acme", "claim_missing"),
+    (lambda now: token(message(), OURS, now - timedelta(hours=25)), "acme", "message_expired"),
+    (lambda now: token(message(), OURS, now + timedelta(hours=1)), "acme", "message_from_future"),
+    (signed(tenant="queueing"), "acme", "tenant_mismatch"),
+    (signed(QUEUES, tenant="acme"), "queueing", "tenant_mismatch"),
+    (lambda _: message(), "acme", "signature_required"),
+    (lambda _: {"tenant": "acme"}, "acme", "signature_required"),
+    (lambda _: message(tenant="nobody"), "", "tenant_unknown"),
+    (lambda _: None, "", "malformed"),
+    (lambda _: [message()], "", "malformed"),
+    (lambda _: message(tenant="queueing", batch=datetime.now(UTC)), "queueing", "malformed"),
+    (signed(surprise=1), "acme", "unknown_field"),
+]
+
+
+def test_whatever_nobody_is_known_to_have_sent_is_refused_counted_and_leaves_nothing_else(
+    service: Answering, clock: Clock, engine: Engine
+) -> None:
+    for make, tenant, code in HOSTILE:
+        before = counted(engine)
+        refusal = service.issue(make(clock()))["refusal"]
+        assert (refusal["code"], refusal["message"] != "") == (code, True)
+        more = Counter(counted(engine))
+        more.subtract(before)
+        assert +more == {(tenant, code): 1}
+    assert rows(engine, Batch, Grant, Usage, Delivery) == [[], [], [], []]
+
+
+def test_a_flood_of_forgeries_is_one_row_an_hour_which_keeps_nothing_that_they_claim(
+    service: Answering, clock: Clock, engine: Engine
+) -> None:
+    for number in range(20):
+        service.answer(token(message([f"acme/secret-{number}"]), STRANGER, clock()))
+    clock.forward(hours=1)
+    service.answer(token(message(["acme/secret"]), STRANGER, clock()))
+    (found,) = rows(engine, Rejection)
+    assert [row.count for row in found] == [20, 1]
+    assert "secret" not in repr(found)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_is_nested_beyond_reason_is_refused_and_no_failure(service: Answering) -> None:
+    for depth in (100, 900, 990, 10_000):
+        nested: Any = []
+        for _ in range(depth):
+            nested = [nested]
+        raw = message(["queueing/a"], tenant="queueing", reason=nested)
+        assert service.issue(raw)["refusal"]["code"] == "malformed"
+        assert service.issue(nested)["refusal"]["code"] == "malformed"
+
+
+def test_whatever_a_refused_message_calls_itself_its_answer_can_be_sent(
+    service: Answering, clock: Clock
+) -> None:
+    for batch, chunk in product(["\0", "\ud800", "x" * 1_000, 7, None], [-1, 10**400, True, "0"]):
+        answer = service.answer(token(message(batch=batch, chunk=chunk), OURS, clock()))
+        said = opened(answer.wire, OURS)
+        assert (said["status"], said["chunk"]) == ("refused", 0)
+        assert len(said["batch"]) <= len(batch_id())

@@ -1,0 +1,63 @@
+"""What a batch says of itself beside its terms, held against its tenant's limits."""
+
+from collections.abc import Collection
+
+from valetkey.refusals import Code, Refusal
+from worker.core.rules import Case, Rule, refuse
+from worker.core.tenancy import Tenant
+
+MOST_MULTIPARTS = 50  # in one request: each is a call to storage before anything is committed
+
+
+def endpoints(tenant: Tenant, bucket: str) -> Collection[str]:
+    """Name the tenant's endpoints that may be told what is asked for in a bucket profile."""
+    policy = tenant.policies.get(bucket)
+    if policy is None or policy.callbacks is None:
+        return tenant.endpoints.keys()
+    return tenant.endpoints.keys() & policy.callbacks
+
+
+def _most(case: Case) -> int:
+    own = case.policy.max_batch
+    most = case.tenant.max_batch if own is None else own
+    return min(most, MOST_MULTIPARTS) if case.message.grant.kind == "multipart" else most
+
+
+def _total(case: Case) -> Refusal | None:
+    most = _most(case)
+    if case.message.total <= most:
+        return None
+    text = "more items than may be asked for at once"
+    return refuse(Code.BATCH_TOO_LARGE, "total", text, most)
+
+
+def _callback(case: Case) -> Refusal | None:
+    known = endpoints(case.tenant, case.policy.bucket)
+    if case.message.callback is None or case.message.callback in known:
+        return None
+    text = "no endpoint of the tenant that may be told of this"
+    return refuse(Code.CALLBACK_UNKNOWN, "callback", text, sorted(known))
+
+
+def _deadline(case: Case) -> Refusal | None:
+    deadline = case.message.deadline
+    if deadline is None or deadline > case.now:
+        return None
+    text = "the answer would come too late"
+    return refuse(Code.DEADLINE_PASSED, "deadline", text, deadline.isoformat())
+
+
+def _total_found(case: Case) -> str:
+    return f"{case.message.total:,} of at most {_most(case):,}"
+
+
+def _deadline_found(case: Case) -> str:
+    return "" if case.message.deadline is None else case.message.deadline.isoformat()
+
+
+RULES = (
+    Rule("total", _total, _total_found),
+    Rule("callback", _callback, lambda case: case.message.callback or ""),
+    Rule("deadline", _deadline, _deadline_found),
+)
+"""The questions about a batch's header, in the order in which they are asked."""
