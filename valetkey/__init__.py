@@ -1,4 +1,4 @@
-"""What a producer installs: the message contract, the client, its command line, webhooks."""
+"""What a producer installs: the message contract, clients, a command line, webhooks."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,22 @@ from valetkey.errors import (
     SealedToAnother,
     ValetkeyError,
 )
+from valetkey.manifests import Manifest
 from valetkey.messages import Cancelled, Explanation, Grant, Item, Verdict
 from valetkey.refusals import Code, QuotaState, Refusal
 from valetkey.terms import Checksum, Encryption
 
 if TYPE_CHECKING:
+    from valetkey.aio import AsyncClient
+    from valetkey.async_handles import AsyncBatchHandle, AsyncGrantHandle, AsyncMultipartHandle
     from valetkey.client import Client
     from valetkey.handles import BatchHandle, GrantHandle, MultipartHandle
 
 __all__ = [
+    "AsyncBatchHandle",
+    "AsyncClient",
+    "AsyncGrantHandle",
+    "AsyncMultipartHandle",
     "BatchHandle",
     "BrokerUnreachable",
     "Cancelled",
@@ -32,6 +39,7 @@ __all__ = [
     "Grant",
     "GrantHandle",
     "Item",
+    "Manifest",
     "MultipartHandle",
     "NoAnswer",
     "NotConfigured",
@@ -45,6 +53,10 @@ __all__ = [
 ]
 
 _OF_THE_CLIENT = {
+    "AsyncBatchHandle": "async_handles",
+    "AsyncClient": "aio",
+    "AsyncGrantHandle": "async_handles",
+    "AsyncMultipartHandle": "async_handles",
     "BatchHandle": "handles",
     "Client": "client",
     "GrantHandle": "handles",

@@ -8,8 +8,8 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from valetkey.messages import BatchId
-from valetkey.sizes import parse_duration, parse_size
-from valetkey.terms import Checksum, Encryption, Name
+from valetkey.sizes import parse_checksum, parse_duration, parse_size
+from valetkey.terms import Encryption, Name
 
 _BATCH: TypeAdapter[str] = TypeAdapter(BatchId)
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -25,15 +25,6 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic from click 
             return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-def _checksum(text: str) -> Checksum:
-    algorithm, _, value = text.partition(":")
-    try:
-        return Checksum.model_validate({"algorithm": algorithm, "value": value})
-    except ValidationError:
-        expected = "a checksum is sha256, crc32, crc32c or crc64nvme, a colon and base64"
-        raise ValueError(expected) from None
 
 
 def _encryption(text: str) -> Encryption:
@@ -69,7 +60,7 @@ def _pairs(
 
 
 BATCH = _Parsed("batch", _batch)
-CHECKSUM = _Parsed("checksum", _checksum)
+CHECKSUM = _Parsed("checksum", parse_checksum)
 DURATION = _Parsed("duration", parse_duration)
 NAME = _Parsed("name", _name)
 SIZE = _Parsed("size", parse_size)
@@ -178,11 +169,11 @@ def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> 
 
 
 def in_utf8(
-    _context: click.Context, _param: click.Parameter, keys: str | tuple[str, ...]
-) -> str | tuple[str, ...]:
+    _context: click.Context, _param: click.Parameter, keys: str | tuple[str, ...] | None
+) -> str | tuple[str, ...] | None:
     """Refuse keys whose bytes are not UTF-8: storage knows no others."""
     try:
-        "".join(keys).encode()
+        "".join(keys or "").encode()
     except UnicodeEncodeError:
         raise click.BadParameter("a key is UTF-8") from None
     return keys

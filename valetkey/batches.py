@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -26,6 +26,15 @@ Asked = str | Item | Mapping[str, Any]
 """An item: its key, or all that is to be said of it; what is None is not said."""
 
 
+class Place(NamedTuple):
+    """Where a chunk is in its batch: its number, that of its first item, and how many it has."""
+
+    number: int
+    first: int
+    items: int
+    is_last: bool
+
+
 def batch_id(milliseconds: int, randomness: bytes) -> str:
     """A UUIDv7 (RFC 9562, section 5.7) from Unix time and at least ten random bytes."""
     noise = int.from_bytes(randomness[:10]) & ~(0xF << 76 | 0b11 << 62)
@@ -42,6 +51,7 @@ def header(  # noqa: PLR0913 - the fields of a header, all by name
     total: int,
     chunk_size: int,
     options: Mapping[str, Any],
+    manifest: str | None = None,
 ) -> dict[str, Any]:
     """What all chunks of a batch say alike, as JSON values.
 
@@ -55,7 +65,7 @@ def header(  # noqa: PLR0913 - the fields of a header, all by name
         raise ValueError(f"chunk_size is from 1 to {LARGEST_CHUNK}")
     said = {name: value for name, value in options.items() if value is not None}
     terms = {name: _json(value) for name, value in said.items() if name not in _OF_HEADER}
-    return {
+    head = {
         "v": VERSION,
         "tenant": tenant,
         "batch": batch,
@@ -64,6 +74,7 @@ def header(  # noqa: PLR0913 - the fields of a header, all by name
         "total": total,
         "chunk_size": chunk_size,
     } | {name: _of_header(said[name]) for name in _OF_HEADER if name in said}
+    return head if manifest is None else head | {"manifest": manifest}
 
 
 def known(kind: Kind) -> set[str]:
@@ -71,21 +82,38 @@ def known(kind: Kind) -> set[str]:
     return {*_TERMS[kind].model_fields, *_OF_HEADER} - {"kind", "bucket"}
 
 
-def chunks(head: Mapping[str, Any], items: Iterable[Asked]) -> Iterator[Letter]:
+def chunks(
+    head: Mapping[str, Any], items: Iterable[Asked], first_chunk: int = 0
+) -> Iterator[Letter]:
     """Cut a batch into messages, reading no further ahead than the one asked for.
 
-    Raises ValueError where the items are not as many as the header's total says.
+    The items are those from the chunk first_chunk on. Raises ValueError where they are not as many
+    as the header's total says.
     """
-    rest, total, size = iter(items), head["total"], head["chunk_size"]
-    for first in range(0, total, size):
-        rows = [_row(item) for item in islice(rest, min(size, total - first))]
-        if first + len(rows) < min(first + size, total):
-            raise ValueError(f"total is {total}, but there are {first + len(rows)} items")
-        if first + size >= total and next(rest, None) is not None:
-            raise ValueError(f"total is {total}, but there are more items")
-        number = first // size
-        message = {**head, "chunk": number, "items": rows}
-        yield letter(task_id(head["batch"], number), message)
+    rest = iter(items)
+    for place in places(head, first_chunk):
+        asked = list(islice(rest, place.items))
+        yield chunk(head, place, asked, is_more=place.is_last and next(rest, None) is not None)
+
+
+def places(head: Mapping[str, Any], first_chunk: int = 0) -> Iterator[Place]:
+    """Where a batch is cut, from the chunk first_chunk on."""
+    total, size = head["total"], head["chunk_size"]
+    for first in range(first_chunk * size, total, size):
+        yield Place(first // size, first, min(size, total - first), first + size >= total)
+
+
+def chunk(head: Mapping[str, Any], place: Place, asked: list[Asked], *, is_more: bool) -> Letter:
+    """Make one chunk's message of its items, behind the last of which there are more or not.
+
+    Raises ValueError where these are fewer or more than the header's total says.
+    """
+    if len(asked) < place.items:
+        raise ValueError(f"total is {head['total']}, but there are {place.first + len(asked)} items")
+    if is_more:
+        raise ValueError(f"total is {head['total']}, but there are more items")
+    message = {**head, "chunk": place.number, "items": [_row(item) for item in asked]}
+    return letter(task_id(head["batch"], place.number), message)
 
 
 def _row(item: Asked) -> dict[str, Any]:

@@ -16,6 +16,7 @@ def main() -> None:
 
     \b
     valetkey download reports 2026/11/u-1.pdf
+    valetkey download reports --from keys.csv --out links.csv
     valetkey upload inbox photos/cat.jpg --max-size 5MB --curl
     valetkey put inbox photos/cat.jpg --file cat.jpg --curl
     valetkey multipart inbox films/cat.mp4 --file cat.mp4
@@ -26,7 +27,8 @@ def main() -> None:
     other, set VALETKEY_BROKER_URL and VALETKEY_KEY_FILE; `valetkey keygen` makes a key. A tenant
     that trusts its queue needs none: set VALETKEY_TENANT.
 
-    Exit codes: 0 all issued, 1 something refused, 2 usage, 3 no answer in time, 4 not stored.
+    Exit codes: 0 all issued, 1 something refused, 2 usage, 3 no answer in time, 4 not stored,
+    130 interrupted.
     """
 
 

@@ -14,12 +14,15 @@ from valetkey.batches import batch_id
 from valetkey.courier import Courier
 from valetkey.envelopes import Envelopes
 from valetkey.errors import NoAnswer
-from valetkey.handles import PATIENCE, BatchHandle, GrantHandle, MultipartHandle, asked
+from valetkey.handles import PATIENCE, BatchHandle, GrantHandle, MultipartHandle, asked, begun
+from valetkey.manifests import Manifest, gaps, manifest, written
 from valetkey.messages import Cancelled, Explanation, Usage
+from valetkey.progress import Progress, Reopened
 from valetkey.refusals import QuotaState
 from valetkey.requesting import Requesting
 from valetkey.requests import Request
 from valetkey.sender import Sender
+from valetkey.states import BatchState
 from valetkey.transport import Transport
 
 
@@ -72,7 +75,7 @@ class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
 
         Raises NoAnswer after `timeout` seconds (or BrokerUnreachable, where that is why), Refused.
         """
-        letter = requests.usage(self._config, _new_id())
+        letter = requests.usage(self._config, new_id())
         return cast("Usage", asked(self._courier, letter, timeout)).quotas
 
     def cancel(
@@ -91,8 +94,20 @@ class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
         if isinstance(batch, BatchHandle):
             batch.stop()
             batch = batch.id
-        letter = requests.cancelling(self._config, _new_id(), batch, reason)
+        letter = requests.cancelling(self._config, new_id(), batch, reason)
         return cast("Cancelled", asked(self._courier, letter, timeout))
+
+    def batch(self, batch: str, timeout: float = PATIENCE) -> BatchHandle:
+        """Reopen a batch by its id, whichever process of the tenant asked for it.
+
+        What was decided is signed again and charged once; what is not decided yet is waited for.
+        Links that have lapsed come out lapsed. Raises Refused (batch_unknown: nothing of such a
+        batch has reached the service yet) and as usage() does.
+        """
+        letter = requests.state(self._config, new_id(), batch)
+        found = cast("BatchState", asked(self._courier, letter, timeout))
+        reopened = Reopened(found, requests.reopening(self._config, new_id(), found))
+        return BatchHandle(self._courier, reopened, self._manifest)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was asked is answered; None waits as long as it takes.
@@ -104,7 +119,12 @@ class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
             raise self._courier.trouble or NoAnswer(f"not all was answered within {timeout:g} s")
 
     def close(self) -> None:
-        """Close the connections without waiting for answers."""
+        """Close the connections without waiting for answers: fire and forget.
+
+        What that gives up: what a broker has lost is not sent again, what the window had no room
+        for was never sent, and nobody learns what was refused. What has arrived is decided, charged
+        and recorded all the same; batch() finds it again.
+        """
         self._courier.close()
 
     def __enter__(self) -> Self:
@@ -129,15 +149,22 @@ class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
         return MultipartHandle(self._many(request), partial(self.parts, request.bucket))
 
     def _many(self, request: Request) -> BatchHandle:
-        batch = BatchHandle(self._courier, *requests.grants(request, self._config, _new_id()))
-        self._courier.take(batch)
-        if not self._courier.wait(lambda: batch.started, PATIENCE):
-            self._courier.drop(batch)
-            raise self._courier.trouble or NoAnswer("too much is unanswered to ask for more")
-        return batch
+        head, letters = requests.grants(request, self._config, new_id())
+        return begun(self._courier, Progress(head, letters, request.first_chunk), self._manifest)
+
+    def _manifest(self, batch: str, timeout: float) -> Manifest:
+        for gap in gaps(timeout, time.monotonic):
+            letter = requests.state(self._config, new_id(), batch)
+            state = cast("BatchState", asked(self._courier, letter, PATIENCE))
+            found = written(state)
+            if found is not None:
+                link = self.download(state.bucket, found.key, min_expires_in=1)
+                return manifest(found, link.result())
+            self._courier.wait(lambda: False, gap)
+        raise AssertionError  # gaps raise
 
     def _explained(self, request: Request, timeout: float) -> Explanation:
-        letter = requests.explanation(request, self._config, _new_id())
+        letter = requests.explanation(request, self._config, new_id())
         return cast("Explanation", asked(self._courier, letter, timeout))
 
 
@@ -157,5 +184,6 @@ class Explaining(Requesting[Explanation, Explanation, Explanation]):
         return self._ask(request)
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """A new id, for a batch or for the task of whatever else is asked."""
     return batch_id(time.time_ns() // 10**6, secrets.token_bytes(10))

@@ -1,36 +1,17 @@
 """The reliable sender at work: sends, listens, and sends again what stays silent."""
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from valetkey.envelopes import Answer, Envelopes
+from valetkey.envelopes import Envelopes
 from valetkey.errors import BrokerUnreachable, SealedToAnother
 from valetkey.letters import Letter
-from valetkey.messages import Reply
-from valetkey.refusals import Refusal
+from valetkey.rounds import Errand, Rounds
 from valetkey.sender import WINDOW, Sender
 from valetkey.transport import Transport
 
-_POLL = 0.25  # seconds between looks into the store, whatever was announced
-
-
-class Errand(Protocol):
-    """What a courier carries: letters to send, and what becomes of each."""
-
-    refusal: Refusal | None
-    failures: int
-    unanswered: dict[str, Letter]
-
-    @property
-    def all_sent(self) -> bool:
-        """Whether next_letter has nothing more to give."""
-
-    def next_letter(self, ahead: float) -> Letter | None:
-        """The next letter to send, unless `ahead` of them wait for their reader."""
-
-    def answer(self, letter: Letter, reply: Reply) -> None:
-        """Take the answer to a letter."""
+POLL = 0.25  # seconds between looks into the store, whatever was announced
+_UNHEARD = 2  # letters sent until answers are looked at: they outnumber those read meanwhile
 
 
 class Courier:
@@ -46,19 +27,17 @@ class Courier:
     ) -> None:
         self._transport = transport
         self._envelopes = envelopes
-        self._sender = sender
+        self._rounds = Rounds(sender)
         self._clock = clock
         self._sleep = sleep
-        self._unsent: list[Errand] = []
-        self._sent: dict[str, tuple[Errand, Letter]] = {}
-        self._next_look = clock() + _POLL
+        self._next_look = clock() + POLL
         self._reached = False
         self._trouble: dict[str, BrokerUnreachable] = {}
 
     @property
     def idle(self) -> bool:
         """Whether all that was taken on is answered or given up."""
-        return not self._unsent and not self._sent
+        return self._rounds.idle
 
     @property
     def trouble(self) -> BrokerUnreachable | None:
@@ -68,16 +47,13 @@ class Courier:
     def take(self, errand: Errand) -> None:
         """Take on an errand, or once more what is left of one that was given up."""
         self._trouble.clear()  # whoever asks anew tries anew
-        if errand not in self._unsent:
-            self._unsent.append(errand)
-        for letter in list(errand.unanswered.values()):
-            if letter.name not in self._sent:
-                self._send(errand, letter)
+        self._rounds.take(errand)
+        for letter in self._rounds.given_up():
+            self._publish(letter)
 
     def drop(self, errand: Errand) -> None:
         """Give an errand up: nothing of it is sent or listened for any more."""
-        self._unsent = [other for other in self._unsent if other is not errand]
-        self._settle([name for name, (other, _) in self._sent.items() if other is errand])
+        self._forget(self._rounds.drop(errand))
 
     def wait(
         self, done: Callable[[], bool], timeout: float | None = None, ahead: float = WINDOW
@@ -89,27 +65,37 @@ class Courier:
         """
         end = float("inf") if timeout is None else self._clock() + timeout
         while True:
-            self._fill(ahead)
+            self._fill(done, ahead)
             self._resend()
             if done():
                 return True
             now = self._clock()
             if now >= end:
                 return False
-            self._listen(max(min(end, self._next_look, self._sender.next_due()) - now, 0))
+            self._listen(max(min(end, self._next_look, self._rounds.next_due()) - now, 0))
 
     def close(self) -> None:
         """Close the transport; what is unanswered is given up."""
         self._transport.close()
 
-    def _fill(self, ahead: float) -> None:
-        for errand in list(self._unsent):
-            while self._sender.has_room and not self._trouble:
-                letter = self._next_letter(errand, ahead)
-                if letter is None:
-                    break
-                self._send(errand, letter)
-        self._unsent = [errand for errand in self._unsent if not errand.all_sent]
+    def _fill(self, done: Callable[[], bool], ahead: float) -> None:
+        """Send what there is room for, but keep no answer waiting until all of that is sent."""
+        unheard = 0
+        while not self._trouble and self._send_next(ahead):
+            unheard += 1
+            if unheard == _UNHEARD:
+                unheard = 0
+                self._listen(0)
+                if done():
+                    return
+
+    def _send_next(self, ahead: float) -> bool:
+        for errand in self._rounds.turns():
+            while (letter := self._next_letter(errand, ahead)) is not None:
+                if self._rounds.enters(errand, letter):
+                    self._publish(letter)
+                    return True
+        return False
 
     def _next_letter(self, errand: Errand, ahead: float) -> Letter | None:
         try:
@@ -118,27 +104,19 @@ class Courier:
             self.drop(errand)
             raise
 
-    def _send(self, errand: Errand, letter: Letter) -> None:
-        refusal = letter.refusal or errand.refusal
-        if refusal is not None:
-            errand.answer(letter, letter.refused(refusal))
-            return
-        self._sent[letter.name] = (errand, letter)
-        self._publish(letter.name)
-
     def _resend(self) -> None:
-        for name in self._sender.due(self._clock()):
-            if not self._publish(name):
+        for letter in self._rounds.due(self._clock()):
+            if not self._publish(letter):
                 return  # each try may take seconds: the others wait for the next round
 
-    def _publish(self, name: str) -> bool:
-        self._sender.sent(name, self._clock())
-        errand, letter = self._sent[name]
+    def _publish(self, letter: Letter) -> bool:
+        self._rounds.sent(letter.name, self._clock())
         try:
-            self._transport.send(name, self._envelopes.around(letter.message), letter.queue)
+            argument = self._envelopes.around(letter.message)
+            self._transport.send(letter.name, argument, letter.queue)
         except BrokerUnreachable as error:
             if not self._reached:  # rather a wrong URL than a passing outage
-                self.drop(errand)
+                self._give_up(letter.name)
                 raise
             self._trouble["broker"] = error
             return False
@@ -150,42 +128,37 @@ class Courier:
         try:
             results = self._transport.listen(seconds)
             if self._clock() >= self._next_look:
-                results += self._transport.look(self._sender.unanswered)
-                self._next_look = self._clock() + _POLL
+                results += self._transport.look(self._rounds.unanswered)
+                self._next_look = self._clock() + POLL
             for name, raw in results:
                 self._receive(name, raw)
             self._trouble.pop("store", None)
         except BrokerUnreachable as error:
             self._trouble["store"] = error
-            self._sleep(min(seconds, _POLL))
+            self._sleep(min(seconds, POLL))
 
     def _receive(self, name: str, raw: bytes | str) -> None:
-        if name not in self._sent:
-            return  # answered before, or given up
-        errand, letter = self._sent[name]
-        answer = self._opened(errand, name, raw)
-        if answer == "working":
+        if self._rounds.errand_of(name) is None:
             return
-        if answer == "failed" or not letter.is_answered_by(answer):
-            errand.failures += 1  # as good as silence: it is sent again when due
-            self._transport.clear(name)
-            return
-        self._settle([name])
-        errand.answer(letter, answer)
-
-    def _opened(self, errand: Errand, name: str, raw: bytes | str) -> Answer:
         try:
-            return self._envelopes.opened(raw)
+            answer = self._envelopes.opened(raw)
         except SealedToAnother:  # to ask again would change nothing
             self._transport.clear(name)
-            self.drop(errand)
+            self._give_up(name)
             raise
+        match self._rounds.receive(name, answer, self._clock()):
+            case "useless":
+                self._transport.clear(name)
+            case "settled":
+                self._forget([name])
 
-    def _settle(self, names: Iterable[str]) -> None:
-        for name in names:
-            del self._sent[name]
-            self._sender.settled(name)
+    def _give_up(self, name: str) -> None:
+        errand = self._rounds.errand_of(name)
+        if errand is not None:
+            self.drop(errand)
+
+    def _forget(self, names: Sequence[str]) -> None:
         try:
-            self._transport.forget(list(names))
+            self._transport.forget(names)
         except BrokerUnreachable as error:
             self._trouble["store"] = error

@@ -1,55 +1,102 @@
 """What a client gets for a request: the answers, as they come."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, Unpack
+from collections.abc import Callable, Iterator
+from typing import Protocol, Unpack
 
-from valetkey.courier import Courier, Errand
-from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
+from valetkey.courier import Courier
+from valetkey.errors import NoAnswer, Refused, ValetkeyError
 from valetkey.letters import Letter
+from valetkey.manifests import PATIENCE as UNTIL_WRITTEN
+from valetkey.manifests import Manifest
 from valetkey.messages import Grant, Outcome, Reply
 from valetkey.options import Options
-from valetkey.progress import Progress, Question
+from valetkey.overview import Overview
+from valetkey.progress import Progress, Question, Reopened
 from valetkey.refusals import Refusal
+from valetkey.rounds import Errand, no_answer
 
 PATIENCE = 30.0  # seconds
 
 
-class BatchHandle(Progress):
+AskForManifest = Callable[[str, float], Manifest]
+"""Waits for the manifest of the batch with an id, so many seconds."""
+
+
+class BatchHandle(Overview):
     """A batch under way; iterate it for one Grant or Refusal an item, in the order asked.
 
     Items are handed out once, and chunks are sent as they are read, so that a batch of any size
-    takes little memory. refusal is set once the service has refused the batch as a whole, or it
-    was cancelled; each item not granted then gets that refusal, with its key. quotas are the
-    tenant's, as they stood with the newest answer.
+    takes little memory.
     """
 
     def __init__(
-        self, courier: Courier, header: Mapping[str, Any], letters: Iterator[Letter]
+        self, courier: Courier, progress: Progress, ask_for_manifest: AskForManifest
     ) -> None:
-        super().__init__(header, letters)
+        super().__init__(progress)
         self._courier = courier
+        self._ask_for_manifest = ask_for_manifest
 
     def __iter__(self) -> Iterator[Grant | Refusal]:
         return self.results()
 
     def results(self, timeout: float = PATIENCE) -> Iterator[Grant | Refusal]:
-        """The answers that were not handed out yet.
+        """The answers that were not handed out yet, in the order asked.
 
         timeout is the longest wait for the next chunk, in seconds. Raises NoAnswer after it (or
         BrokerUnreachable, where that is why); call again to ask again from there.
         """
-        self._courier.take(self)
-        while not self.all_read:
-            if not self.ready:
-                self._await_next(timeout)
-                self.read_next()
-            while self.ready:
-                yield self.ready.popleft()
+        progress = self._progress
+        return self._answers(lambda: progress.has_next, progress.read_next, timeout)
 
-    def _await_next(self, timeout: float) -> None:
-        if not self._courier.wait(lambda: self.has_next, timeout):
-            what = f" to {self.remaining} of {self.total} items"
-            raise _given_up(self._courier, self, timeout, what)
+    def as_completed(self, timeout: float = PATIENCE) -> Iterator[Grant | Refusal]:
+        """The same, but chunk by chunk as they are answered; within one, in the order asked.
+
+        A chunk that is slow keeps none of the others waiting, and its key tells which item an
+        answer is to.
+        """
+        progress = self._progress
+        return self._answers(lambda: progress.has_any, progress.read_any, timeout)
+
+    def manifest(self, timeout: float = UNTIL_WRITTEN) -> Manifest:
+        """Have all of it decided, and wait for the file that the answers are written to.
+
+        timeout is the longest wait for the next chunk, and then for the file, in seconds. The link
+        to it is charged as any other. Raises Refused where the batch is, or the link; NotStored
+        where the file cannot be written; ValueError where none was asked for; NoAnswer or
+        BrokerUnreachable: call again to go on.
+        """
+        if not isinstance(self._progress, Reopened):
+            for _ in self.results(timeout):
+                pass
+            if self.refusal is not None and not self.issued:
+                raise Refused(self.refusal)
+        return self._ask_for_manifest(self.id, timeout)
+
+    def _answers(
+        self, is_there: Callable[[], bool], read: Callable[[], None], timeout: float
+    ) -> Iterator[Grant | Refusal]:
+        progress = self._progress
+        self._courier.take(progress)
+        while not progress.all_read:
+            if not progress.ready:
+                if not self._courier.wait(is_there, timeout):
+                    raise _given_up(self._courier, progress, timeout)
+                read()
+            while progress.ready:
+                yield progress.ready.popleft()
+
+
+def begun(courier: Courier, progress: Progress, ask_for_manifest: AskForManifest) -> BatchHandle:
+    """Send what there is room for of a batch, until its first answer is there.
+
+    Raises NoAnswer (or BrokerUnreachable, where that is why) where nothing of it can be sent.
+    """
+    courier.take(progress)
+    if not courier.wait(lambda: progress.started, PATIENCE):
+        courier.drop(progress)
+        raise courier.trouble or NoAnswer("too much is unanswered to ask for more")
+    courier.wait(lambda: progress.has_next, 0)
+    return BatchHandle(courier, progress, ask_for_manifest)
 
 
 def asked(courier: Courier, letter: Letter, timeout: float) -> Reply:
@@ -67,12 +114,9 @@ def asked(courier: Courier, letter: Letter, timeout: float) -> Reply:
     return question.reply
 
 
-def _given_up(
-    courier: Courier, errand: Errand, seconds: float, what: str = ""
-) -> BrokerUnreachable | NoAnswer:
+def _given_up(courier: Courier, errand: Errand, seconds: float) -> ValetkeyError:
     courier.drop(errand)
-    why = "the worker's log says why it failed" if errand.failures else "is a worker running?"
-    return courier.trouble or NoAnswer(f"no answer within {seconds:g} s{what}: {why}")
+    return courier.trouble or no_answer(errand, seconds)
 
 
 class GrantHandle:

@@ -1,5 +1,6 @@
 """Messages on their way, and which replies answer them. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,21 +10,27 @@ from valetkey.messages import (
     QUEUE,
     Cancelled,
     Explanation,
+    Grant,
     Outcome,
     Reply,
     Usage,
 )
 from valetkey.reading import read
-from valetkey.refusals import Refusal
+from valetkey.refusals import Code, Refusal
+from valetkey.states import BatchState
 
 
 @dataclass(frozen=True)
 class Letter:
-    """One message, named as the task that answers it, and why it need not be sent."""
+    """One message, named as the task that answers it, and why it need not be sent.
+
+    of is the batch that a chunk is asked of again.
+    """
 
     name: str
     message: dict[str, Any]
     refusal: Refusal | None = None
+    of: BatchState | None = None
 
     @property
     def number(self) -> int:
@@ -34,12 +41,15 @@ class Letter:
     @property
     def queue(self) -> str:
         """Where it goes: what somebody may be waiting for does not queue behind bulk."""
-        return QUEUE if self.message.get("total", 1) <= LARGEST_INTERACTIVE else BULK
+        total = self.message.get("total", 1) if self.of is None else self.of.total
+        return QUEUE if total <= LARGEST_INTERACTIVE else BULK
 
     @property
-    def keys(self) -> list[str]:
-        """The keys of its items, in order."""
-        return [item["key"] for item in self.message["items"]]
+    def keys(self) -> Sequence[str | None]:
+        """The keys of its items, in order; of a chunk that is asked again they are not known."""
+        if self.of is None:
+            return [item["key"] for item in self.message["items"]]
+        return [None] * min(self.of.chunk_size, self.of.total - self.number * self.of.chunk_size)
 
     def is_answered_by(self, reply: Reply) -> bool:
         """Whether a reply is to this message, and decides all that it asks.
@@ -50,15 +60,33 @@ class Letter:
         said = self.message
         match reply:
             case Outcome(refusal=Refusal()):
-                return reply.batch in {"", said.get("batch", "")}
+                is_its = self.of is None or not reply.items or self._is_decided_by(reply)
+                return is_its and reply.batch in {"", said.get("batch", "")}
             case Outcome():
-                return self._asks("grants") and self._is_decided_by(reply)
+                return self._asks_for_grants and self._is_decided_by(reply)
             case Usage():
                 return self._asks("usage") and reply.tenant == said["tenant"]
             case Cancelled():
                 return self._asks("cancel") and reply.batch == said["batch"]
+            case BatchState():
+                asks = self._asks("batch") and "chunk" not in said
+                return asks and reply.batch == said["batch"]
             case Explanation():
                 return self._asks("explain")
+
+    def is_put_off_by(self, reply: Reply) -> bool:
+        """Whether a reply says that the chunk it asks for again is not decided yet."""
+        match reply:
+            case Outcome(refusal=Refusal(code=Code.BATCH_UNKNOWN)):
+                return self.of is not None and self.is_answered_by(reply)
+        return False
+
+    def answers(self, outcome: Outcome) -> list[Grant | Refusal]:
+        """The answers to its items, where an outcome answers it; refusals with their keys."""
+        refusal = outcome.refusal
+        if refusal is None or (self.of is not None and outcome.items):
+            return outcome.items
+        return [refusal.model_copy(update={"key": key}) for key in self.keys]
 
     def refused(self, refusal: Refusal) -> Outcome:
         """Its outcome, where it need not be sent to be refused."""
@@ -68,13 +96,22 @@ class Letter:
     def _asks(self, ask: str) -> bool:
         return bool(self.message.get("ask", "grants") == ask)
 
+    @property
+    def _asks_for_grants(self) -> bool:
+        return self._asks("grants") or self.of is not None
+
     def _is_decided_by(self, outcome: Outcome) -> bool:
-        said = self.message
-        is_its = (outcome.batch, outcome.chunk) == (said["batch"], said["chunk"])
-        return is_its and len(outcome.items) == len(said["items"])
+        is_its = (outcome.batch, outcome.chunk) == (self.message["batch"], self.number)
+        return is_its and self._told(outcome) == len(self.keys)
+
+    def _told(self, outcome: Outcome) -> int:
+        """How many items it decides: where there is a manifest, it only counts them."""
+        if "manifest" in self.message and not outcome.items:
+            return (outcome.issued or 0) + (outcome.refused or 0)
+        return len(outcome.items)
 
 
-def letter(name: str, message: dict[str, Any]) -> Letter:
+def letter(name: str, message: dict[str, Any], of: BatchState | None = None) -> Letter:
     """Put a message under the name of its task; what would not be understood is refused already."""
     answer = read(message)
-    return Letter(name, message, answer if isinstance(answer, Refusal) else None)
+    return Letter(name, message, answer if isinstance(answer, Refusal) else None, of)

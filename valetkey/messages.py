@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from valetkey.refusals import QuotaState, Refusal
+from valetkey.states import BatchState
 from valetkey.terms import (
     LARGEST_MULTIPART,
     MOST_PARTS,
@@ -49,7 +50,11 @@ class Item(Wire):
 
 
 class Header(Wire):
-    """What all chunks of a batch have in common, and say alike."""
+    """What all chunks of a batch have in common, and say alike.
+
+    manifest is the key of an object in the same bucket profile: the service writes all answers
+    there, once all are decided, and the outcomes then only count them.
+    """
 
     v: Literal[1] = 1
     tenant: Name
@@ -61,6 +66,7 @@ class Header(Wire):
     chunk_size: Annotated[int, Field(ge=1, le=LARGEST_CHUNK)] = DEFAULT_CHUNK
     callback: Name | None = None
     deadline: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    manifest: str | None = None
 
 
 class Message(Header):
@@ -109,7 +115,20 @@ class CancelAsk(Wire):
     reason: Text | None = None
 
 
-Ask = Message | UsageAsk | CancelAsk
+class BatchAsk(Wire):
+    """Ask how far a batch has come, whoever of the tenant asked for it; or a chunk's outcome again.
+
+    Neither charges anything.
+    """
+
+    v: Literal[1] = 1
+    ask: Literal["batch"]
+    tenant: Name
+    batch: BatchId
+    chunk: Annotated[int, Field(ge=0)] | None = None
+
+
+Ask = Message | UsageAsk | CancelAsk | BatchAsk
 
 
 class Begun(Wire):
@@ -152,7 +171,8 @@ Answer = Annotated[
 class Outcome(Wire):
     """The answer to one chunk: its items in the order asked, or the refusal of the whole batch.
 
-    quotas are the tenant's as they stand after it.
+    quotas are the tenant's as they stand after it. Of a batch with a manifest there are no items,
+    but how many of them were issued and refused.
     """
 
     batch: str
@@ -160,6 +180,8 @@ class Outcome(Wire):
     status: Literal["issued", "refused"]
     refusal: Annotated[Refusal, Field(strict=False)] | None = None
     items: list[Answer] = Field(default_factory=list)
+    issued: int | None = None
+    refused: int | None = None
     quotas: list[Annotated[QuotaState, Field(strict=False)]] = Field(default_factory=list)
 
 
@@ -196,7 +218,7 @@ class Explanation(Wire):
     rules: list[Verdict]
 
 
-Reply = Outcome | Usage | Cancelled | Explanation
+Reply = Outcome | Usage | Cancelled | BatchState | Explanation
 
 
 def task_id(batch: str, chunk: int) -> str:

@@ -1,37 +1,45 @@
 """What the command line writes: answers to stdout or a file, and what to say of them to stderr."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from valetkey import files
+from valetkey import writing
+from valetkey.bars import console, watched
 from valetkey.handles import BatchHandle, GrantHandle
-from valetkey.messages import DEFAULT_CHUNK, Explanation, Grant
+from valetkey.jobs.bad import BadRow
+from valetkey.jobs.journal import Journal, Mark
+from valetkey.keeping import Kept, kept
+from valetkey.messages import Explanation
 from valetkey.refusals import QuotaState, Refusal
 from valetkey.sentences import sentence, warning
-from valetkey.snippets import curl, javascript, page, readable
 from valetkey.tables import show_rules
+from valetkey.writing import Answer
 
-_STEP = 100  # answers between two movements of the bar
-_MOST_SENTENCES = 10
+MOST_SENTENCES = 10
 
-
-_FORMS = {
-    "json": files.json_lines,
-    "csv": files.csv_rows,
-    "url": files.text(lambda grant: grant.url),
-    "lines": files.text(lambda grant: f"{grant.key}\t{grant.url}"),
-    "form": files.text(readable),
-    "html": files.text(page),
-    "js": files.text(javascript),
-}
 _BY_ENDING = {".csv": "csv", ".jsonl": "json"}
+
+
+class Asked(Protocol):
+    """What was asked; refusals are those of whole batches.
+
+    Its results begin where the mark says, each after no more than `timeout` seconds.
+    """
+
+    @property
+    def total(self) -> int: ...  # noqa: D102 - the class says it, here and below
+    @property
+    def refused(self) -> int: ...  # noqa: D102
+    @property
+    def refusals(self) -> Sequence[Refusal]: ...  # noqa: D102
+    @property
+    def quotas(self) -> Sequence[QuotaState]: ...  # noqa: D102
+    def results(self, timeout: float, mark: Mark) -> Iterator[Answer]: ...  # noqa: D102
 
 
 def deliver(
@@ -47,23 +55,26 @@ def deliver(
         show_rules(asked, said["form"])
         return 0 if asked.decision == "issue" else 1
     batch = asked.batch if isinstance(asked, GrantHandle) else asked
-    _write(batch, form, said)
-    warn(batch.quotas)
-    return 1 if batch.refused else 0
+    return write(_One(batch), form, said)
 
 
-def _write(batch: BatchHandle, form: str, said: Mapping[str, Any]) -> None:
+def write(asked: Asked, form: str, said: Mapping[str, Any], run: Journal | None = None) -> int:
+    """The same for a whole job; with a run, what does not succeed can be gone on with."""
     out: Path | None = said["out"]
-    named = said["form"] or (_BY_ENDING.get(out.suffix) if out else None)
-    path = str(said["file"]) if said.get("file") else None
-    forms = _FORMS | {"curl": files.text(lambda grant: curl(grant, path))}
-    errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    with files.written(out) if out else nullcontext(sys.stdout) as stream:
-        write = forms[named or form](stream)
-        visible = batch.total > DEFAULT_CHUNK and errors.is_terminal and not stream.isatty()
-        answers = _watched(batch.results(said["timeout"]), batch, errors, visible=visible)
-        for answer in _explained(answers, batch, errors):
-            write(answer)
+    file = str(said["file"]) if said.get("file") else None
+    heading, row = writing.form(form_of(form, said), file)
+    with kept(out, run) if out else _printed() as to:
+        to.head(heading)
+        for answer in _told(asked, said["timeout"], to.mark, printing=out is None):
+            to.write(row(answer), answer)
+    warn(asked.quotas)
+    return 1 if asked.refused else 0
+
+
+def form_of(form: str, said: Mapping[str, Any]) -> str:
+    """The form that the command line asks for, or else this one."""
+    out: Path | None = said["out"]
+    return said["form"] or (_BY_ENDING.get(out.suffix) if out else None) or form
 
 
 def warn(quotas: Iterable[QuotaState]) -> None:
@@ -73,40 +84,65 @@ def warn(quotas: Iterable[QuotaState]) -> None:
             click.echo(warning(quota), err=True)
 
 
-def _watched(
-    answers: Iterator[Grant | Refusal], batch: BatchHandle, errors: Console, *, visible: bool
-) -> Iterator[Grant | Refusal]:
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[refused]} refused"),
-        TimeRemainingColumn(),
-    )
-    # Left to itself, Rich sends what others write to stdout to its own console: stderr.
-    with Progress(*columns, console=errors, disable=not visible, redirect_stdout=False) as bar:
-        task = bar.add_task("", total=batch.total, refused=0)
-        for number, answer in enumerate(answers, 1):
-            yield answer
-            if number % _STEP == 0 or number == batch.total:
-                bar.update(task, completed=number, refused=batch.refused)
+class _One:
+    """One batch, which begins at its beginning."""
+
+    def __init__(self, batch: BatchHandle) -> None:
+        self._batch = batch
+        self.total = batch.total
+
+    @property
+    def refused(self) -> int:
+        return self._batch.refused
+
+    @property
+    def refusals(self) -> Sequence[Refusal]:
+        return [self._batch.refusal] if self._batch.refusal else []
+
+    @property
+    def quotas(self) -> Sequence[QuotaState]:
+        return self._batch.quotas
+
+    def results(self, timeout: float, _mark: Mark) -> Iterator[Answer]:
+        return self._batch.results(timeout)
 
 
-def _explained(
-    answers: Iterator[Grant | Refusal], batch: BatchHandle, errors: Console
-) -> Iterator[Grant | Refusal]:
-    refused = 0
-    for answer in answers:
+class _Printed:
+    """Stdout, of which nothing can be gone on with."""
+
+    mark = Mark()
+
+    def head(self, text: str) -> None:
+        sys.stdout.write(text)
+
+    def write(self, text: str, _answer: Answer) -> None:
+        sys.stdout.write(text)
+
+
+def _printed() -> AbstractContextManager["Kept | _Printed"]:
+    return nullcontext(_Printed())
+
+
+def _told(asked: Asked, timeout: float, mark: Mark, *, printing: bool) -> Iterator[Answer]:
+    """The answers, of which stderr has a bar, and the refusals in words; bad rows it had before."""
+    errors, refused = console(), 0
+    visible = not (printing and sys.stdout.isatty())
+    answers = asked.results(timeout, mark)
+    for answer in watched(answers, asked, errors, mark.rows, visible=visible):
         yield answer
-        if isinstance(answer, Refusal) and not _is_of_all(answer, batch):
+        if isinstance(answer, Refusal) and not isinstance(answer, BadRow):
+            if any(_says_the_same(answer, whole) for whole in asked.refusals):
+                continue
             refused += 1
-            if refused <= _MOST_SENTENCES:
+            if refused <= MOST_SENTENCES:
                 errors.print(sentence(answer), soft_wrap=True)
-    if refused > _MOST_SENTENCES:
-        more = refused - _MOST_SENTENCES
-        errors.print(f"and {more} more were refused: see --json", soft_wrap=True)
-    if batch.refusal is not None:
-        errors.print(sentence(batch.refusal), soft_wrap=True)
+    if refused > MOST_SENTENCES:
+        more = refused - MOST_SENTENCES
+        errors.print(f"and {more:,} more were refused: see --json", soft_wrap=True)
+    for number, whole in enumerate(asked.refusals):
+        if not any(_says_the_same(whole, other) for other in asked.refusals[:number]):
+            errors.print(sentence(whole), soft_wrap=True)
 
 
-def _is_of_all(refusal: Refusal, batch: BatchHandle) -> bool:
-    return refusal.model_copy(update={"key": None}) == batch.refusal
+def _says_the_same(one: Refusal, other: Refusal) -> bool:
+    return (one.code, one.field, one.message) == (other.code, other.field, other.message)

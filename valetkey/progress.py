@@ -7,74 +7,118 @@ from typing import Any, cast
 from valetkey.letters import Letter
 from valetkey.messages import Grant, Outcome, Reply
 from valetkey.refusals import Code, QuotaState, Refusal
+from valetkey.states import BatchState
 
-_CANCELLED = Refusal(code=Code.BATCH_CLOSED, field="batch", message="the batch was cancelled")
+CANCELLED = Refusal(code=Code.BATCH_CLOSED, field="batch", message="the batch was cancelled")
+_PROBES = 4  # chunks of a reopened batch asked for that may not be decided yet
 
 
 class Progress:
     """A batch under way.
 
-    refusal is set once the batch is refused as a whole; each item not granted then gets that
-    refusal, with its key. quotas are the tenant's, as they stood with the newest answer.
+    letters yields None where its next letter is not there yet. refusal is set once the batch is
+    refused as a whole; each item not granted then gets that refusal, with its key.
     """
 
-    def __init__(self, header: Mapping[str, Any], letters: Iterator[Letter]) -> None:
+    def __init__(
+        self, header: Mapping[str, Any], letters: Iterator[Letter | None], first_chunk: int = 0
+    ) -> None:
         self.id: str = header["batch"]
         self.total: int = header["total"]
-        self.issued = 0
-        self.refused = 0
         self.failures = 0
+        self.postponed = 0
         self.refusal: Refusal | None = None
         self.quotas: list[QuotaState] = []
         self.unanswered: dict[str, Letter] = {}
         self.ready: deque[Grant | Refusal] = deque()
         self._letters = letters
+        self._broken: BaseException | None = None
         self._count: int = -(-self.total // header["chunk_size"])
-        self._sent = 0
-        self._read = 0
+        self._issued = 0
+        self._refused = 0
+        self._first = first_chunk
+        self._left_out: int = first_chunk * header["chunk_size"]
+        self._sent = first_chunk
+        self._read = first_chunk
+        self._next = first_chunk
+        self._read_ahead: set[int] = set()  # those read before chunks that come first
         self._answers: dict[int, list[Grant | Refusal]] = {}
+
+    @property
+    def issued(self) -> int:
+        """How many items were granted so far."""
+        return self._issued
+
+    @property
+    def refused(self) -> int:
+        """How many items were refused so far."""
+        return self._refused
 
     @property
     def remaining(self) -> int:
         """How many items are not decided yet."""
-        return self.total - self.issued - self.refused
+        return self.total - self._left_out - self.issued - self.refused
+
+    @property
+    def missing(self) -> str:
+        """What has no answer, to go behind "no answer"."""
+        left = self.total - self._left_out - self._issued - self._refused
+        return f" to {left} of {self.total} items"
 
     @property
     def started(self) -> bool:
         """Whether any of it was given to the courier."""
-        return self._sent > 0 or self.all_sent
+        return self._sent > self._first or self.all_sent
 
     @property
     def all_sent(self) -> bool:
         """Whether every chunk was given to the courier."""
         return self._sent == self._count
 
+    @property
+    def closed(self) -> Refusal | None:
+        """Why nothing more of it need be sent."""
+        return self.refusal
+
     def next_letter(self, ahead: float) -> Letter | None:
-        """The next chunk to send, unless `ahead` of them wait for their reader."""
+        """The next chunk to send, unless `ahead` of them wait for their reader.
+
+        Raises what reading its items does, and from then on RuntimeError: what was read up to
+        there is lost.
+        """
         if self.all_sent or self._sent - self._read >= ahead:
             return None
-        letter = next(self._letters)
-        self._sent += 1
-        self.unanswered[letter.name] = letter
+        if self._broken is not None:
+            raise RuntimeError("the items of the batch could not be read") from self._broken
+        try:
+            letter = next(self._letters)
+        except BaseException as error:
+            self._broken = error
+            raise
+        if letter is not None:
+            self._sent += 1
+            self.unanswered[letter.name] = letter
         return letter
 
     def answer(self, letter: Letter, reply: Reply) -> None:
         """Take the answer to a chunk."""
         outcome = cast("Outcome", reply)  # letter.is_answered_by sees to it
         del self.unanswered[letter.name]
-        answers = outcome.items
         if outcome.refusal is not None:
-            self.refusal = self.refusal or outcome.refusal
-            answers = [outcome.refusal.model_copy(update={"key": key}) for key in letter.keys]
+            self.close(outcome.refusal)
+        answers = letter.answers(outcome)
         granted = sum(isinstance(answer, Grant) for answer in answers)
-        self.issued += granted
-        self.refused += len(answers) - granted
+        in_manifest = 0 if outcome.refusal else outcome.issued or 0
+        self._issued += granted + in_manifest
+        self._refused += len(answers) - granted
+        if not outcome.refusal:
+            self._refused += outcome.refused or 0
         self.quotas = outcome.quotas or self.quotas
         self._answers[letter.number] = answers
 
-    def stop(self) -> None:
+    def close(self, refusal: Refusal) -> None:
         """Send no more of it: what was not sent comes out refused."""
-        self.refusal = self.refusal or _CANCELLED
+        self.refusal = self.refusal or refusal
 
     @property
     def all_read(self) -> bool:
@@ -84,20 +128,84 @@ class Progress:
     @property
     def has_next(self) -> bool:
         """Whether the chunk that is to be read next is answered."""
-        return self._read in self._answers
+        return self._next in self._answers
+
+    @property
+    def has_any(self) -> bool:
+        """Whether any chunk is answered that was not read."""
+        return bool(self._answers)
 
     def read_next(self) -> None:
         """Make the answers of the next chunk ready, in the order asked."""
-        self.ready.extend(self._answers.pop(self._read))
+        self._make_ready(self._next)
+
+    def read_any(self) -> None:
+        """Make the answers of the chunk ready that was answered first."""
+        self._make_ready(next(iter(self._answers)))
+
+    def _make_ready(self, number: int) -> None:
+        self.ready.extend(self._answers.pop(number))
         self._read += 1
+        self._read_ahead.add(number)
+        while self._next in self._read_ahead:
+            self._read_ahead.remove(self._next)
+            self._next += 1
+
+
+class Reopened(Progress):
+    """A batch that was asked for elsewhere, by a process that may still be at it.
+
+    No keys are known, so its chunks are asked for again until each is decided. refusal is of the
+    batch as it was found.
+    """
+
+    def __init__(self, state: BatchState, letters: Iterator[Letter]) -> None:
+        found = {"batch": state.batch, "total": state.total, "chunk_size": state.chunk_size}
+        super().__init__(found, letters)
+        self.refusal = state.refusal or (CANCELLED if state.cancelled else None)
+        self._state = state
+
+    @property
+    def issued(self) -> int:
+        """How many items were granted, as far as is known."""
+        return max(self._issued, 0 if self._knows_all else self._state.issued)
+
+    @property
+    def refused(self) -> int:
+        """How many items were refused, as far as is known."""
+        return max(self._refused, 0 if self._knows_all else self._state.refused)
+
+    @property
+    def remaining(self) -> int:
+        """How many items are not decided yet, as far as is known."""
+        return max(super().remaining, 0)
+
+    @property
+    def closed(self) -> Refusal | None:
+        """Nothing: what was decided is there to be read whatever became of the rest."""
+        return None
+
+    def next_letter(self, ahead: float) -> Letter | None:
+        """The next chunk to ask for; few of those that may not be decided yet."""
+        known = max(self._state.decided, self._sent - len(self.unanswered))
+        return super().next_letter(ahead) if self._sent < known + _PROBES else None
+
+    def close(self, refusal: Refusal) -> None:
+        """Do nothing: a refused chunk says nothing of the others."""
+
+    @property
+    def _knows_all(self) -> bool:
+        return self._issued + self._refused == self.total
 
 
 class Question:
     """One message that is answered by one reply."""
 
     def __init__(self, letter: Letter) -> None:
-        self.refusal: Refusal | None = None
+        self.closed: Refusal | None = None
         self.failures = 0
+        self.postponed = 0
+        self.missing = ""
         self.all_sent = False
         self.unanswered: dict[str, Letter] = {}
         self.reply: Reply | None = None

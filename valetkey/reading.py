@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from valetkey.messages import VERSION, Ask, CancelAsk, Message, UsageAsk
+from valetkey.messages import VERSION, Ask, BatchAsk, CancelAsk, Message, UsageAsk
 from valetkey.refusals import Code, Refusal
 from valetkey.terms import LARGEST_OBJECT, LONGEST_LIFE, MOST_PARTS
 
@@ -28,6 +28,7 @@ _BY_FIELD = {
     "metadata": Code.METADATA_INVALID,
     "filename": Code.FILENAME_INVALID,
     "key": Code.KEY_INVALID,
+    "manifest": Code.KEY_INVALID,
     "total": Code.BATCH_TOO_LARGE,
     "items": Code.BATCH_TOO_LARGE,
     "chunk": Code.CHUNK_INVALID,
@@ -66,9 +67,14 @@ def read(raw: Any) -> Ask | Refusal:
 
 def _form(raw: Any) -> type[Ask]:
     asked = raw.get("ask") if isinstance(raw, dict) else None
-    if asked == "usage":
-        return UsageAsk
-    return CancelAsk if asked == "cancel" else Message
+    match asked:
+        case "usage":
+            return UsageAsk
+        case "cancel":
+            return CancelAsk
+        case "batch":
+            return BatchAsk
+    return Message
 
 
 def _refusal(error: ErrorDetails) -> Refusal:

@@ -1,7 +1,7 @@
 """What can be asked for, by the names and arguments that all clients have alike."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sized
+from collections.abc import AsyncIterable, Iterable
 from typing import Generic, TypeVar, Unpack
 
 from valetkey.messages import DEFAULT_CHUNK, Grant, Item
@@ -12,16 +12,21 @@ from valetkey.options import (
     PutOptions,
     UploadOptions,
 )
-from valetkey.requests import Request
+from valetkey.requests import Request, counted
 from valetkey.terms import Checksum
 
 One = TypeVar("One")
 Begun = TypeVar("Begun")
 Many = TypeVar("Many")
+Keys = TypeVar("Keys", bound=Iterable[str | Item] | AsyncIterable[str | Item])
+Items = TypeVar("Items", bound=Iterable[Item] | AsyncIterable[Item])
 
 
-class Requesting(ABC, Generic[One, Begun, Many]):
-    """Asks for grants: one, an upload in parts, or many; what comes of it is a client's own.
+class AnyRequesting(ABC, Generic[One, Begun, Many, Keys, Items]):
+    """Asks for grants: one, an upload in parts, or many.
+
+    What comes of it is a client's own, and so is whether many keys and items may come
+    asynchronously.
 
     All methods raise TypeError for an option that the kind does not have, and ValueError for a
     chunk size that no message may have or a date without a time zone.
@@ -96,41 +101,61 @@ class Requesting(ABC, Generic[One, Begun, Many]):
         items = [{"key": grant.key, "part": number} for number in numbers]
         return self._many(Request("parts", bucket, items, {"of": grant.id, **options}))
 
-    def download_many(
+    def download_many(  # noqa: PLR0913 - each has its own default
         self,
         bucket: str,
-        keys: Iterable[str | Item],
+        keys: Keys,
         *,
         total: int | None = None,
         chunk_size: int = DEFAULT_CHUNK,
+        batch_id: str | None = None,
+        first_chunk: int = 0,
+        manifest: str | None = None,
         **options: Unpack[DownloadOptions],
     ) -> Many:
         """Ask for a link to each of many objects.
 
         total is how many keys there are; without it, keys that do not know their length are
         listed first. The batch is admitted, or refused for a quota, as a whole.
-        """
-        return self._many(Request("download", bucket, keys, options, total, chunk_size))
 
-    def upload_many(
+        batch_id, a UUIDv7 of the caller's own, lets whoever was interrupted go on, in any process:
+        with the same total, chunk_size and options, and the keys from chunk first_chunk on. What
+        was granted is granted again, and charged once. Of a batch that began a day ago, nothing new
+        is granted.
+
+        manifest is a key in the same bucket: for very large jobs, the service itself writes all
+        answers there. None is handed out, but those that refuse the batch; see the handle's
+        manifest().
+        """
+        again = (batch_id, first_chunk, manifest)
+        return self._many(Request("download", bucket, keys, options, total, chunk_size, *again))
+
+    def upload_many(  # noqa: PLR0913 - each has its own default
         self,
         bucket: str,
-        keys: Iterable[str | Item],
+        keys: Keys,
         *,
         total: int | None = None,
         chunk_size: int = DEFAULT_CHUNK,
+        batch_id: str | None = None,
+        first_chunk: int = 0,
+        manifest: str | None = None,
         **options: Unpack[UploadOptions],
     ) -> Many:
         """Ask for a form for each of many objects; otherwise as download_many."""
-        return self._many(Request("upload", bucket, keys, options, total, chunk_size))
+        again = (batch_id, first_chunk, manifest)
+        return self._many(Request("upload", bucket, keys, options, total, chunk_size, *again))
 
-    def put_many(
+    def put_many(  # noqa: PLR0913 - each has its own default
         self,
         bucket: str,
-        items: Iterable[Item],
+        items: Items,
         *,
         total: int | None = None,
         chunk_size: int = DEFAULT_CHUNK,
+        batch_id: str | None = None,
+        first_chunk: int = 0,
+        manifest: str | None = None,
         **options: Unpack[PutOptions],
     ) -> Many:
         """Ask for a PUT for each of many objects, whose items all say their size.
@@ -138,10 +163,12 @@ class Requesting(ABC, Generic[One, Begun, Many]):
         Otherwise as download_many; items that do not know their length are listed first as well
         where max_size is not given.
         """
+        asked: Iterable[Item] | AsyncIterable[Item] = items
         if "max_size" not in options:
-            items = items if isinstance(items, Sized) else list(items)
-            options["max_size"] = max((item.size or 1 for item in items), default=1)
-        return self._many(Request("put", bucket, items, options, total, chunk_size))
+            asked = counted(asked, "max_size")
+            options["max_size"] = max((item.size or 1 for item in asked), default=1)
+        again = (batch_id, first_chunk, manifest)
+        return self._many(Request("put", bucket, asked, options, total, chunk_size, *again))
 
     @abstractmethod
     def _one(self, request: Request) -> One:
@@ -154,3 +181,7 @@ class Requesting(ABC, Generic[One, Begun, Many]):
     @abstractmethod
     def _many(self, request: Request) -> Many:
         """Ask for many grants."""
+
+
+class Requesting(AnyRequesting[One, Begun, Many, Iterable[str | Item], Iterable[Item]]):
+    """Asks for what is at hand."""

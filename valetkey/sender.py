@@ -11,6 +11,7 @@ from dataclasses import dataclass
 WINDOW = 32  # unanswered chunks: at 500 items each, some 10 MB of answers on their way
 FIRST_GAP = 3.0  # seconds: a busy queue answers well within it, a lost message waits it out
 LONGEST_GAP = 60.0  # seconds, before jitter
+PROBE_GAP = 1.0  # seconds until what was not decided yet is asked for again
 _DOUBLINGS = 8
 
 
@@ -45,6 +46,11 @@ class Sender:
         """Note that a chunk was sent, for the first time or again."""
         sendings = self._waiting[chunk].sendings + 1 if chunk in self._waiting else 1
         self._waiting[chunk] = _Waiting(now + self._gap(sendings), sendings)
+
+    def postponed(self, chunk: str, now: float) -> None:
+        """Note that a chunk was answered for the time being, and is to be asked for again."""
+        if chunk in self._waiting:
+            self._waiting[chunk] = _Waiting(now + PROBE_GAP, 0)
 
     def due(self, now: float) -> list[str]:
         """The chunks that have been silent for too long."""

@@ -1,5 +1,6 @@
 """What the command line says in words: refusals, quotas, and others' words made harmless."""
 
+from valetkey.jobs.bad import BadRow
 from valetkey.refusals import QuotaState, Refusal
 
 _UNITS = {
@@ -11,6 +12,8 @@ _UNITS = {
 
 def sentence(refusal: Refusal) -> str:
     """Why something was refused, and what would not have been."""
+    if isinstance(refusal, BadRow):
+        return f"refused row {refusal.row}: {refusal.code}: {printable(refusal.message)}"
     what = "the request" if refusal.key is None else repr(refusal.key)
     return f"refused {what}: {reason(refusal)}"
 

@@ -1,6 +1,10 @@
-"""Sizes and durations as people write them."""
+"""Sizes, durations and checksums as people write them."""
 
 import re
+
+from pydantic import ValidationError
+
+from valetkey.terms import Checksum
 
 _DECIMAL = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _BINARY = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -27,6 +31,16 @@ def parse_duration(text: str) -> int:
     if unit not in _SECONDS:
         raise ValueError(f"unknown unit {unit!r}: use s, m, h or d")
     return amount * _SECONDS[unit]
+
+
+def parse_checksum(text: str) -> Checksum:
+    """A checksum from its algorithm, a colon and its value in base64. Raises ValueError."""
+    algorithm, _, value = text.partition(":")
+    try:
+        return Checksum.model_validate({"algorithm": algorithm, "value": value})
+    except ValidationError:
+        expected = "a checksum is sha256, crc32, crc32c or crc64nvme, a colon and base64"
+        raise ValueError(expected) from None
 
 
 def _split(text: str, expected: str) -> tuple[int, str]:

@@ -80,10 +80,10 @@ def test_a_file_of_links_is_its_owners_alone_and_in_the_form_of_its_name(broker:
 
 
 def test_without_an_answer_the_exit_is_3_and_what_came_before_is_kept(broker: str) -> None:
-    keys = "\n".join(f"k{number}" for number in range(DEFAULT_CHUNK + 1))
+    keys = [f"k{number}" for number in range(DEFAULT_CHUNK + 1)]
     with answering(broker, lambda message, _: "lose" if message["chunk"] else "answer"):
-        words = ("--from", "-", "--out", "links", "--timeout", "1s")
-        result = run("download", "reports", *words, stdin=keys)
+        words = ("--out", "links", "--timeout", "1s")
+        result = run("download", "reports", *keys, *words)
     assert (result.exit_code, Path("links").exists()) == (3, False)
     assert "to 1 of 501 items: is a worker running?" in result.stderr
     assert "what came before is in links.partial" in result.stderr

@@ -128,9 +128,13 @@ def test_no_more_than_a_window_is_read_before_its_reader_comes(broker: str, clie
             taken.append(key)
             yield key
 
-    with answering(broker):
+    def never(message: dict[str, Any], _arrival: int) -> Any:
+        return "lose" if message["items"][0]["key"] == "never" else "answer"
+
+    with answering(broker, never):
         batch = client.download_many("reports", keys(), total=50, chunk_size=1)
-        client.download("reports", "a.pdf").result(10)
+        with pytest.raises(NoAnswer):
+            client.download("reports", "never").result(0.5)
         assert len(taken) == WINDOW
         assert len(list(batch.results(10))) == len(taken) == 50
 

@@ -169,7 +169,7 @@ def test_ctrl_c_aborts_the_upload_unless_it_is_to_be_kept(
 
     with service(broker, interrupting) as (_, storage):
         result = run(*words)
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (130, "")
     assert ("kept until 2099-01-01" in result.stderr) == (not deletes)
     assert len(storage.sent("DELETE")) == deletes
     assert storage.sent("POST") == []

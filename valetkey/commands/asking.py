@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from valetkey import files
 from valetkey.batches import known
 from valetkey.client import Client, Explaining
 from valetkey.errors import (
@@ -19,8 +18,13 @@ from valetkey.errors import (
     Refused,
     SealedToAnother,
 )
+from valetkey.jobs import journal
+from valetkey.jobs.bad import BadInput
+from valetkey.keeping import partial
 from valetkey.sentences import sentence
 from valetkey.terms import Kind
+
+_INTERRUPTED = 130  # 128 and SIGINT, as shells count
 
 
 class _Unanswered(click.ClickException):
@@ -52,21 +56,38 @@ def asker(client: Client, said: dict[str, Any]) -> Client | Explaining:
 
 @contextmanager
 def explained(said: dict[str, Any]) -> Iterator[None]:
-    """Say on stderr what went wrong, and exit with its code."""
+    """Say on stderr what went wrong, and what there is of --out; and exit with its code."""
     out: Path | None = said.get("out")
     try:
         yield
-    except (NotConfigured, files.BadRow) as error:
+    except (NotConfigured, BadInput) as error:
         raise click.UsageError(str(error)) from None
     except BrokenPipeError:
         raise  # the reader of stdout has had enough: Click's to handle
     except OSError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(f"{error}{_left(out)}") from None
     except (NoAnswer, BrokerUnreachable, SealedToAnother) as error:
-        kept = "" if out is None else f"; what came before is in {files.partial(out)}"
-        raise _Unanswered(f"{error}{kept}") from None
+        raise _Unanswered(f"{error}{_left(out)}") from None
+    except KeyboardInterrupt:
+        click.echo(f"interrupted{_left(out)}", err=True)
+        sys.exit(_INTERRUPTED)
     except Refused as error:
         click.echo(sentence(error.refusal), err=True)
         sys.exit(1)
     except NotStored as error:
         raise _NotStored(str(error)) from None
+
+
+def _left(out: Path | None) -> str:
+    """What there is of a file that is not complete, and how to go on with it."""
+    if out is None or not partial(out).exists():
+        return ""
+    run = None
+    with suppress(BadInput):
+        run = journal.load(out)
+    if run is None:
+        return f"; what came before is in {partial(out)}"
+    return (
+        f"; {run.mark.rows:,} of {run.total:,} rows are in {partial(out)}: "
+        "run the same command with --resume to go on"
+    )

@@ -1,24 +1,23 @@
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import click
 
-from valetkey import files, output
+from valetkey import output
 from valetkey.arguments import common, in_utf8, snippets
 from valetkey.commands import asking
+from valetkey.commands.from_file import from_file, is_chosen, only_for_one
+from valetkey.commands.many import ask_for_rows
 from valetkey.messages import Item
 from valetkey.options import DownloadOptions
 
-_SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 _MEANT = "The version of the one object that is meant."
 
 
 @click.command()
 @click.argument("bucket")
 @click.argument("keys", nargs=-1, metavar="[KEY]...", callback=in_utf8)
-@click.option("--from", "source", type=_SOURCE, help="Take the keys from a file; - is stdin.")
+@from_file
 @click.option("--head", "method", flag_value="HEAD", help="For a HEAD request, not a GET.")
 @click.option("--version-id", metavar="ID", help=_MEANT)
 @click.option("--filename", help="The name under which a browser saves the object.")
@@ -31,47 +30,39 @@ _MEANT = "The version of the one object that is meant."
 @click.option("--check-owner", is_flag=True, help="Only from the account that must own the bucket.")
 @snippets("curl", "js")
 @common
-def download(
-    bucket: str, keys: tuple[str, ...], source: str | None, version_id: str | None, **said: Any
-) -> None:
+def download(bucket: str, keys: tuple[str, ...], version_id: str | None, **said: Any) -> None:
     """Print a link to one object, or to each of many.
 
     \b
     valetkey download reports 2026/11/u-1.pdf --expires-in 15m
     valetkey download reports --from keys.csv --out links.csv
+    valetkey download reports --from keys.csv --out links.csv --resume
+    valetkey download reports --from keys.csv --manifest reports/2026-11.jsonl.gz
 
-    A file holds one key a line, or by its ending .csv or .jsonl a `key` and, if wanted, a
-    `filename` and a `version_id` in each row.
+    A file of any size holds one key a line, or by its ending .csv or .jsonl a `key` and, if wanted,
+    a `filename`, a `version_id` and an `expires_in` in each row. Rows that are wrong are refused by
+    their numbers, and the others asked for. Should it be interrupted, --resume goes on: nothing is
+    charged again.
+
+    With --manifest, for very large jobs, the service itself writes all answers to an object in the
+    same bucket, and one link to it is printed.
 
     One link is printed alone, several as key, tab and URL; where headers must be sent, they are
     printed as well. Refusals are explained on stderr; with --json and --csv they also stand among
     the grants, in the order asked.
     """
-    if bool(keys) == (source is not None):
-        raise click.UsageError("name the objects: either KEY... or --from FILE")
+    if is_chosen(keys, said):
+        only_for_one({"version_id": version_id}, "version_id")
+        sys.exit(ask_for_rows("download", bucket, _form(keys, said), said))
     if version_id is not None and len(keys) != 1:
         raise click.UsageError("--version-id goes with one KEY; a file may name one in each row")
-    form = "form" if said["check_owner"] else "url" if len(keys) == 1 else "lines"
+    items = [Item(key=key, version_id=version_id) for key in keys]
     options = cast("DownloadOptions", asking.options(said, "download"))
-    with (
-        asking.explained(said),
-        _items(keys, source, version_id) as items,
-        asking.client(said) as client,
-    ):
-        status = output.deliver(
-            asking.asker(client, said).download_many(bucket, items, **options), form, said
-        )
+    with asking.explained(said), asking.client(said) as client:
+        asked = asking.asker(client, said).download_many(bucket, items, **options)
+        status = output.deliver(asked, _form(keys, said), said)
     sys.exit(status)
 
 
-@contextmanager
-def _items(
-    keys: tuple[str, ...], source: str | None, version_id: str | None
-) -> Iterator[Iterable[str | Item]]:
-    if source is None:
-        yield [Item(key=key, version_id=version_id) for key in keys]
-        return
-    with files.rows(source, sys.stdin.buffer) as rows:
-        if not len(rows):
-            raise click.UsageError(f"{source} names no objects")
-        yield rows
+def _form(keys: tuple[str, ...], said: dict[str, Any]) -> str:
+    return "form" if said["check_owner"] else "url" if len(keys) == 1 else "lines"

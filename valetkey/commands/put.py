@@ -9,13 +9,16 @@ import click
 from valetkey import output
 from valetkey.arguments import CHECKSUM, FILE, SIZE, common, in_utf8, snippets, storing
 from valetkey.commands import asking
+from valetkey.commands.from_file import from_file, is_chosen, only_for_one
+from valetkey.commands.many import ask_for_rows
 from valetkey.options import PutOptions
 from valetkey.terms import Checksum
 
 
 @click.command()
 @click.argument("bucket")
-@click.argument("key", callback=in_utf8)
+@click.argument("key", required=False, callback=in_utf8)
+@from_file
 @click.option("--size", type=SIZE, help="How many bytes it will have, exactly.")
 @click.option("--file", type=FILE, help="Take the size of this file; --curl sends it.")
 @click.option("--checksum", type=CHECKSUM, metavar="ALGORITHM:BASE64", help="What it must be.")
@@ -27,7 +30,7 @@ from valetkey.terms import Checksum
 @common
 def put(
     bucket: str,
-    key: str,
+    key: str | None,
     size: int | None,
     checksum: Checksum | None,
     *,
@@ -39,9 +42,17 @@ def put(
     \b
     valetkey put inbox photos/cat.jpg --size 48211 --content-type image/jpeg
     valetkey put inbox photos/cat.jpg --file cat.jpg --sha256 --curl | sh
+    valetkey put inbox --from keys.csv --out puts.jsonl
 
     The PUT holds once: without --overwrite, storage refuses it as soon as there is such an object.
+
+    A file is .csv or .jsonl, with a `key`, a `size` and, if wanted, a `checksum` (as --checksum has
+    it) and an `expires_in` in each row; bad rows and --resume are as in `download --help`.
     """
+    if is_chosen(key, said):
+        one = said | {"size": size, "checksum": checksum, "sha256": sha256}
+        only_for_one(one, "size", "file", "checksum", "sha256")
+        sys.exit(ask_for_rows("put", bucket, "form", said))
     file: Path | None = said["file"]
     if (size is None) == (file is None):
         raise click.UsageError("say how large it is: either --size or --file")
@@ -52,7 +63,7 @@ def put(
         size = file.stat().st_size if file else size or 0
         checksum = _sha256(file) if file and sha256 else checksum
         asker = asking.asker(client, said)
-        asked = asker.put(bucket, key, size=size, checksum=checksum, **options)
+        asked = asker.put(bucket, key or "", size=size, checksum=checksum, **options)
         status = output.deliver(asked, "form", said)
     sys.exit(status)
 

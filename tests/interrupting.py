@@ -1,0 +1,61 @@
+"""The same download, of three chunks, for tests to interrupt and to go on with."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from tests.answering import Act
+from valetkey.cli import main
+from valetkey.jobs import journal
+from valetkey.messages import DEFAULT_CHUNK
+
+ROWS = 3 * DEFAULT_CHUNK
+KEYS = [f"acme/{n}" for n in range(ROWS)]
+DOWNLOAD = ("download", "demo", "--from", "keys.txt", "--out", "links.csv", "--timeout", "1s")
+LEFT = f"{2 * DEFAULT_CHUNK:,} of {ROWS:,} rows are in links.csv.partial"
+
+
+def written_keys(keys: list[str]) -> None:
+    """Write what is asked for, a key a line."""
+    Path("keys.txt").write_text("".join(f"{key}\n" for key in keys))
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+def lose(last: int) -> Callable[[dict[str, Any], int], Act]:
+    """A service that answers all chunks but the one of this number."""
+    return lambda message, _: "lose" if message["chunk"] == last else "answer"
+
+
+def interrupt(message: dict[str, Any], _: int) -> Act:
+    """A service that answers all chunks but the third, at which Ctrl-C is pressed."""
+    if message["chunk"] != 2:
+        return "answer"
+    os.kill(os.getpid(), signal.SIGINT)
+    return "lose"
+
+
+def begun(stderr: int | None = None) -> subprocess.Popen[str]:
+    """The same in a process of its own."""
+    command = [sys.executable, "-c", "from valetkey.cli import main; main()", *DOWNLOAD]
+    return subprocess.Popen(command, stderr=stderr, text=True)
+
+
+def rows_of_journal() -> int:
+    """How many rows of links.csv are whole, as its journal says."""
+    run = journal.load(Path("links.csv"))
+    return 0 if run is None else run.mark.rows
+
+
+def read(name: str) -> list[dict[str, str]]:
+    with Path(name).open(newline="") as stream:
+        return list(csv.DictReader(stream))

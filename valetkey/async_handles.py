@@ -1,0 +1,166 @@
+"""What an AsyncClient gives for a request: the answers, as they come."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import Any, Protocol, Unpack, cast
+
+from valetkey.async_courier import AsyncCourier
+from valetkey.errors import Refused
+from valetkey.handles import PATIENCE
+from valetkey.letters import Letter
+from valetkey.manifests import NOT_ASKED_FOR, Manifest
+from valetkey.manifests import PATIENCE as UNTIL_WRITTEN
+from valetkey.messages import Grant, Outcome, Reply
+from valetkey.options import Options
+from valetkey.overview import Overview
+from valetkey.progress import Progress, Question, Reopened
+from valetkey.refusals import Refusal
+
+AskForManifest = Callable[[str, float], Awaitable[Manifest]]
+"""Waits for the manifest of the batch with an id, so many seconds."""
+
+
+class AsyncBatchHandle(Overview):
+    """A batch under way; `async for` gives one Grant or Refusal an item, in the order asked.
+
+    Items are handed out once, and chunks are sent as they are read, so that a batch of any size
+    takes little memory.
+    """
+
+    def __init__(
+        self,
+        courier: AsyncCourier,
+        progress: Progress,
+        ask_for_manifest: AskForManifest | None = None,
+    ) -> None:
+        super().__init__(progress)
+        self._courier = courier
+        self._ask_for_manifest = ask_for_manifest
+
+    def __aiter__(self) -> AsyncIterator[Grant | Refusal]:
+        return self.results()
+
+    def results(self, timeout: float | None = PATIENCE) -> AsyncIterator[Grant | Refusal]:
+        """The answers that were not handed out yet, in the order asked.
+
+        timeout is the longest wait for the next chunk, in seconds; None waits as long as it takes.
+        Raises NoAnswer after it (or BrokerUnreachable, where that is why); call again to ask again
+        from there.
+        """
+        progress = self._progress
+        return self._answers(lambda: progress.has_next, progress.read_next, timeout)
+
+    def as_completed(self, timeout: float | None = PATIENCE) -> AsyncIterator[Grant | Refusal]:
+        """The same, but chunk by chunk as they are answered; within one, in the order asked.
+
+        A chunk that is slow keeps none of the others waiting, and its key tells which item an
+        answer is to.
+        """
+        progress = self._progress
+        return self._answers(lambda: progress.has_any, progress.read_any, timeout)
+
+    async def manifest(self, timeout: float = UNTIL_WRITTEN) -> Manifest:
+        """Have all of it decided, and wait for the file that the answers are written to.
+
+        Otherwise as BatchHandle.manifest.
+        """
+        if not isinstance(self._progress, Reopened):
+            async for _ in self.results(timeout):
+                pass
+            if self.refusal is not None and not self.issued:
+                raise Refused(self.refusal)
+        if self._ask_for_manifest is None:
+            raise ValueError(NOT_ASKED_FOR)
+        return await self._ask_for_manifest(self.id, timeout)
+
+    async def _answers(
+        self, is_there: Callable[[], bool], read: Callable[[], None], timeout: float | None
+    ) -> AsyncIterator[Grant | Refusal]:
+        progress = self._progress
+
+        def goes_on() -> bool:  # others may read the same batch
+            return bool(progress.ready) or progress.all_read or is_there()
+
+        while True:
+            while progress.ready:
+                yield progress.ready.popleft()
+            if progress.all_read:
+                return
+            await self._courier.wait(progress, goes_on, timeout)
+            if not progress.ready and is_there():
+                read()
+                self._courier.stir()
+                await asyncio.sleep(0)  # other tasks have their turn once a chunk
+
+
+class AsyncGrantHandle:
+    """A single grant under way: await it. batch is its request, a batch of one."""
+
+    def __init__(self, courier: AsyncCourier, progress: Progress) -> None:
+        self.batch = AsyncBatchHandle(courier, progress)
+        self._courier = courier
+        self._progress = progress
+        self._result: Grant | Refusal | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the request."""
+        return self.batch.id
+
+    def __await__(self) -> Generator[Any, None, Grant]:
+        return self.result().__await__()
+
+    async def result(self, timeout: float | None = PATIENCE) -> Grant:
+        """Wait for the grant, at most `timeout` seconds.
+
+        Raises Refused, NoAnswer or BrokerUnreachable; after the latter two, await it again to ask
+        again. To be cancelled withdraws nothing: the grant is still asked for.
+        """
+        progress = self._progress
+        await self._courier.wait(progress, lambda: progress.has_next or progress.all_read, timeout)
+        if progress.has_next:
+            progress.read_next()
+            self._result = progress.ready.popleft()
+        if isinstance(self._result, Refusal):
+            raise Refused(self._result)
+        return cast("Grant", self._result)
+
+
+async def asked(courier: AsyncCourier, letter: Letter, timeout: float | None) -> Reply:
+    """Ask something that is answered by one reply, and wait for it, at most `timeout` seconds.
+
+    Raises Refused, NoAnswer, BrokerUnreachable.
+    """
+    question = Question(letter)
+    await courier.wait(question, lambda: question.reply is not None, timeout)
+    reply = cast("Reply", question.reply)
+    if isinstance(reply, Outcome) and reply.refusal is not None:
+        raise Refused(reply.refusal)
+    return reply
+
+
+class AskForParts(Protocol):
+    """AsyncClient.parts, for one bucket."""
+
+    def __call__(
+        self, grant: Grant, first: int = 1, last: int | None = None, **options: Unpack[Options]
+    ) -> AsyncBatchHandle:
+        """Ask for the URLs of some parts."""
+
+
+class AsyncMultipartHandle(AsyncGrantHandle):
+    """A multipart upload under way: its result says how to cut the file, and ends the upload."""
+
+    def __init__(self, courier: AsyncCourier, progress: Progress, ask: AskForParts) -> None:
+        super().__init__(courier, progress)
+        self._ask = ask
+
+    async def parts(
+        self, first: int = 1, last: int | None = None, **options: Unpack[Options]
+    ) -> AsyncBatchHandle:
+        """Ask for URLs that each take one part, from first to last; None is the last of all.
+
+        Whoever uploads slowly asks for a few at a time, and again for those that have expired.
+        Raises as result() does, and ValueError where there are no such parts.
+        """
+        return self._ask(await self.result(), first, last, **options)

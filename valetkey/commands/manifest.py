@@ -1,0 +1,45 @@
+"""What is said of a batch whose answers the service writes to a file of its own."""
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import click
+
+from valetkey import output
+from valetkey.bars import console
+from valetkey.handles import BatchHandle
+from valetkey.manifests import PATIENCE, Manifest
+
+
+def deliver(batch: BatchHandle, said: Mapping[str, Any]) -> int:
+    """Wait for the file, and print a link to it; return the exit code.
+
+    The rest of what is known of it goes to stderr; as JSON, all is one object. Raises as
+    BatchHandle.manifest does.
+    """
+    errors = console()
+    waiting = f"{batch.total:,} rows are decided and written to {said['manifest']}"
+    with errors.status(waiting) if errors.is_terminal else nullcontext():
+        for _ in batch.results(said["timeout"]):
+            pass
+        found = batch.manifest(max(said["timeout"], PATIENCE))
+    if said["form"] == "json":
+        click.echo(json.dumps(_values(batch.id, found)))
+    else:
+        click.echo(found.grant.url)
+        click.echo(_words(found), err=True)
+    output.warn(batch.quotas)
+    return 1 if found.refused else 0
+
+
+def _words(found: Manifest) -> str:
+    counts = f"{found.issued:,} granted, {found.refused:,} refused"
+    return f"{found.key!r}: {counts}; {found.bytes:,} bytes, sha256 {found.sha256}"
+
+
+def _values(batch: str, found: Manifest) -> dict[str, Any]:
+    told = {name: value for name, value in found._asdict().items() if name != "grant"}
+    link = found.grant.model_dump(mode="json", include={"url", "expires_at"})
+    return {"batch": batch, **told, **link}

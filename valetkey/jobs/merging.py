@@ -1,0 +1,113 @@
+"""From a survey to batches, and from their answers back to the order of the input."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from valetkey.handles import BatchHandle
+from valetkey.jobs.bad import BadRow
+from valetkey.jobs.journal import Cut, Mark
+from valetkey.jobs.survey import BAD, Survey
+from valetkey.messages import DEFAULT_CHUNK, Grant, Item
+from valetkey.refusals import QuotaState, Refusal
+
+_SMALLEST_CHUNK = 100  # items: of 16 lives, some 50,000 answers may then wait: 80 MB
+
+
+class Part(NamedTuple):
+    """What is asked for in one batch: items are those from its chunk `first_chunk` on.
+
+    expires_in is their own, if they have one; largest is the size of the largest item there is.
+    """
+
+    batch: str
+    items: Iterator[str | Item]
+    total: int
+    chunk_size: int
+    first_chunk: int
+    expires_in: int | None
+    largest: int
+
+
+Ask = Callable[[Part], BatchHandle]
+
+
+def cut(survey: Survey, batch_size: int, new_id: Callable[[], str]) -> Cut:
+    """Cut an input into batches of one life each, in its order.
+
+    All lives have a batch under way at once: the more there are, the smaller are the chunks, so
+    that the answers which wait for their turn take little memory. Small chunks cost time.
+    """
+    counts = [-(-life.items.count // batch_size) for life in survey.lives]
+    batches = [[new_id() for _ in range(count)] for count in counts]
+    chunk_size = max(DEFAULT_CHUNK // max(len(counts), 1), _SMALLEST_CHUNK)
+    return Cut(batches, batch_size, chunk_size)
+
+
+def parts(survey: Survey, plan: Cut, place: int, number: int = 0, first: int = 0) -> Iterator[Part]:
+    """The batches of one life, from the chunk `first` of the batch `number` on.
+
+    Each must be read before the next one is asked for.
+    """
+    life, (batches, batch_size, chunk_size) = survey.lives[place], plan
+    items = map(_asked, life.items.read(number * batch_size + first * chunk_size))
+    for batch in batches[place][number:]:
+        total = min(batch_size, life.items.count - number * batch_size)
+        own = islice(items, total - first * chunk_size)
+        yield Part(batch, own, total, chunk_size, first, life.expires_in, life.largest)
+        number, first = number + 1, 0
+
+
+class Job:
+    """The rows of an input under way.
+
+    refused counts the rows that were left out as well. refusals are those of whole batches, quotas
+    the tenant's as they stood with the newest answer.
+    """
+
+    def __init__(self, survey: Survey, plan: Cut, ask: Ask) -> None:
+        self.total = len(survey.plan)
+        self.refused = 0
+        self._survey = survey
+        self._cut = plan
+        self._ask = ask
+        self._batches: list[BatchHandle] = []
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Why batches were refused as a whole."""
+        return [batch.refusal for batch in self._batches if batch.refusal is not None]
+
+    @property
+    def quotas(self) -> list[QuotaState]:
+        """The tenant's quotas."""
+        return next((batch.quotas for batch in reversed(self._batches) if batch.quotas), [])
+
+    def results(self, timeout: float, mark: Mark) -> Iterator[Grant | Refusal]:
+        """An answer for each row behind the mark, in the order of the input, for bad ones as well.
+
+        timeout is the longest wait for the next chunk, in seconds. Raises as BatchHandle.results
+        does.
+        """
+        self.refused = mark.refused
+        plan, lives = self._survey.plan, range(len(self._survey.lives))
+        answers = [self._of_life(n, plan.count(n, 0, mark.rows), timeout) for n in lives]
+        bad = self._survey.bad.read(plan.count(BAD, 0, mark.rows))
+        for place in islice(plan, mark.rows, None):
+            answer = BadRow.model_validate(next(bad)) if place == BAD else next(answers[place])
+            self.refused += isinstance(answer, Refusal)
+            yield answer
+
+    def _of_life(self, place: int, done: int, timeout: float) -> Iterator[Grant | Refusal]:
+        number, within = divmod(done, self._cut.batch_size)
+        first, read = divmod(within, self._cut.chunk_size)
+        for part in parts(self._survey, self._cut, place, number, first):
+            batch = self._ask(part)
+            self._batches.append(batch)
+            yield from islice(batch.results(timeout), read, None)
+            read = 0
+
+
+def _asked(item: dict[str, Any]) -> str | Item:
+    key: str = item["key"]
+    return key if len(item) == 1 else Item.model_validate(item)

@@ -1,0 +1,53 @@
+"""What the handle of a batch tells of it, however a client waits."""
+
+from valetkey.progress import CANCELLED, Progress
+from valetkey.refusals import QuotaState, Refusal
+
+
+class Overview:
+    """How far a batch has come, as far as its answers were heard."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    @property
+    def id(self) -> str:
+        """The batch's id, by which any process of the tenant reopens it."""
+        return self._progress.id
+
+    @property
+    def total(self) -> int:
+        """How many items it has."""
+        return self._progress.total
+
+    @property
+    def issued(self) -> int:
+        """How many items were granted so far."""
+        return self._progress.issued
+
+    @property
+    def refused(self) -> int:
+        """How many items were refused so far."""
+        return self._progress.refused
+
+    @property
+    def remaining(self) -> int:
+        """How many items are not decided yet."""
+        return self._progress.remaining
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the service refused the batch as a whole, or that it was cancelled.
+
+        Each item not granted then gets that refusal.
+        """
+        return self._progress.refusal
+
+    @property
+    def quotas(self) -> list[QuotaState]:
+        """How the tenant's quotas stood with the newest answer."""
+        return self._progress.quotas
+
+    def stop(self) -> None:
+        """Send no more of it: what was not sent comes out refused. Client.cancel does that."""
+        self._progress.close(CANCELLED)

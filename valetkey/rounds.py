@@ -1,0 +1,160 @@
+"""What is under way between a client and the service: whose turn it is, and what is silent. Pure.
+
+A courier asks what to do, does it, and tells what came of it; there is one for each way to wait.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+from valetkey.envelopes import Answer
+from valetkey.errors import NoAnswer
+from valetkey.letters import Letter
+from valetkey.messages import Reply
+from valetkey.refusals import Refusal
+from valetkey.sender import Sender
+
+Fate = Literal["ignored", "useless", "settled"]
+
+
+class Errand(Protocol):
+    """What a courier carries: letters to send, and what becomes of each."""
+
+    failures: int
+    postponed: int
+    unanswered: dict[str, Letter]
+
+    @property
+    def closed(self) -> Refusal | None:
+        """Why nothing more of it need be sent."""
+
+    @property
+    def missing(self) -> str:
+        """What has no answer, to go behind "no answer"."""
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether next_letter has nothing more to give."""
+
+    def next_letter(self, ahead: float) -> Letter | None:
+        """The next letter to send, unless `ahead` of them wait for their reader."""
+
+    def answer(self, letter: Letter, reply: Reply) -> None:
+        """Take the answer to a letter."""
+
+
+class Rounds:
+    """Many errands, whose letters are sent in turn, a window of them at a time."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._unsent: dict[Errand, None] = {}
+        self._again: deque[str] = deque()
+        self._sent: dict[str, tuple[Errand, Letter]] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was taken on is answered or given up."""
+        return not self._unsent and not self._sent
+
+    @property
+    def errands(self) -> set[Errand]:
+        """All that is under way."""
+        return {*self._unsent, *(errand for errand, _ in self._sent.values())}
+
+    def take(self, errand: Errand) -> None:
+        """Take on an errand, or once more what is left of one that was given up."""
+        if not errand.all_sent:
+            self._unsent.setdefault(errand)
+        for letter in list(errand.unanswered.values()):
+            if letter.name not in self._sent and self._must_go(errand, letter):
+                self._again.append(letter.name)
+
+    def drop(self, errand: Errand) -> list[str]:
+        """Give an errand up: nothing of it is sent any more; return the letters not to hear of."""
+        self._unsent.pop(errand, None)
+        names = [name for name, (other, _) in self._sent.items() if other is errand]
+        for name in names:
+            self._settle(name)
+        return names
+
+    def given_up(self) -> Iterator[Letter]:
+        """Each letter that was given up and is now to be sent once more."""
+        while self._again:
+            name = self._again.popleft()
+            if name in self._sent:
+                yield self._sent[name][1]
+
+    def turns(self) -> Iterator[Errand]:
+        """Each errand that may have a letter to send, in turn, while there is room for one."""
+        for errand in tuple(self._unsent):
+            if not self._sender.has_room:
+                return
+            yield errand
+
+    def enters(self, errand: Errand, letter: Letter) -> bool:
+        """Take a letter of an errand on; False where it is answered without being sent."""
+        # Served: the others come first. A batch that is read as it comes would take all the room.
+        self._unsent.pop(errand, None)
+        if not errand.all_sent:
+            self._unsent[errand] = None
+        return self._must_go(errand, letter)
+
+    def _must_go(self, errand: Errand, letter: Letter) -> bool:
+        refusal = letter.refusal or errand.closed
+        if refusal is not None:
+            errand.answer(letter, letter.refused(refusal))
+            return False
+        self._sent[letter.name] = (errand, letter)
+        return True
+
+    def sent(self, name: str, now: float) -> None:
+        """Note that a letter is sent, for the first time or again."""
+        self._sender.sent(name, now)
+
+    def due(self, now: float) -> list[Letter]:
+        """The letters that have been silent for too long."""
+        return [self._sent[name][1] for name in self._sender.due(now)]
+
+    def next_due(self) -> float:
+        """When the next letter will have been silent for too long; never is infinity."""
+        return self._sender.next_due()
+
+    @property
+    def unanswered(self) -> list[str]:
+        """The letters that were sent and wait for their answers, by name."""
+        return self._sender.unanswered
+
+    def errand_of(self, name: str) -> Errand | None:
+        """Whose letter it is; None where it was answered before, or given up."""
+        return self._sent[name][0] if name in self._sent else None
+
+    def receive(self, name: str, answer: Answer, now: float) -> Fate:
+        """Take what came for a letter; what is useless must not be found again."""
+        if answer == "working" or name not in self._sent:
+            return "ignored"
+        errand, letter = self._sent[name]
+        if answer != "failed" and letter.is_put_off_by(answer):
+            errand.postponed += 1
+            self._sender.postponed(name, now)
+            return "useless"
+        if answer == "failed" or not letter.is_answered_by(answer):
+            errand.failures += 1  # as good as silence: it is sent again when due
+            return "useless"
+        self._settle(name)
+        errand.answer(letter, answer)
+        return "settled"
+
+    def _settle(self, name: str) -> None:
+        del self._sent[name]
+        self._sender.settled(name)
+
+
+def no_answer(errand: Errand, seconds: float) -> NoAnswer:
+    """Say what of an errand got no answer in that time, and why that may be."""
+    why = "is a worker running?"
+    if errand.postponed:
+        why = "the service has not decided on them, as they have not reached it"
+    if errand.failures:
+        why = "the worker's log says why it failed"
+    return NoAnswer(f"no answer within {seconds:g} s{errand.missing}: {why}")

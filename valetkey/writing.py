@@ -1,0 +1,87 @@
+"""Answers as text: what `--json`, `--csv` and the other forms write."""
+
+import csv
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from valetkey.messages import Grant
+from valetkey.refusals import Refusal
+from valetkey.snippets import curl, javascript, page, readable
+
+Answer = Grant | Refusal
+
+_COLUMNS = ("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by")
+_REFUSED = ("refused", "field", "message")
+
+
+class Form(NamedTuple):
+    """How answers are written: what stands above them, and each one with its line's end."""
+
+    heading: str
+    row: Callable[[Answer], str]
+
+
+class _Returned:
+    """A stream that keeps nothing: what is written to it is what its write returns."""
+
+    def write(self, text: str) -> str:
+        return text
+
+
+_CSV = csv.writer(_Returned(), lineterminator="\n")
+
+
+def json_line(answer: Answer) -> str:
+    """An answer as one JSON object, as it came over the wire; a refusal has a `code`."""
+    return answer.model_dump_json() + "\n"
+
+
+def csv_row(answer: Answer) -> str:
+    """An answer as a CSV row; the columns of what it is not stay empty."""
+    cells = _granted(answer) if isinstance(answer, Grant) else _refused(answer)
+    row: str = _CSV.writerow(cells)
+    return row
+
+
+def text(show: Callable[[Grant], str]) -> Form:
+    """Each grant as show says, and refusals not at all."""
+    return Form("", lambda answer: show(answer) + "\n" if isinstance(answer, Grant) else "")
+
+
+def form(name: str, path: str | None = None) -> Form:
+    """The form of this name; path is the file that a curl command is to send, if it is known."""
+    return text(lambda grant: curl(grant, path)) if name == "curl" else _FORMS[name]
+
+
+JSON = Form("", json_line)
+CSV = Form(",".join((*_COLUMNS, *_REFUSED)) + "\n", csv_row)
+_FORMS = {
+    "json": JSON,
+    "csv": CSV,
+    "url": text(lambda grant: grant.url),
+    "lines": text(lambda grant: f"{grant.key}\t{grant.url}"),
+    "form": text(readable),
+    "html": text(page),
+    "js": text(javascript),
+}
+
+
+def _granted(grant: Grant) -> tuple[str, ...]:
+    sent = (_object(grant.fields), _object(grant.headers))
+    until = (_moment(grant.expires_at), grant.limited_by)
+    return (grant.key, grant.id, grant.method, grant.url, *sent, *until, "", "", "")
+
+
+def _refused(refusal: Refusal) -> tuple[str, ...]:
+    key = refusal.key or ""
+    return (key, "", "", "", "", "", "", "", refusal.code, refusal.field, refusal.message)
+
+
+def _object(values: dict[str, str]) -> str:
+    return json.dumps(values) if values else "{}"
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
