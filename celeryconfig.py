@@ -40,6 +40,7 @@ task_default_queue = "valetkey"
 task_routes = {
     "valetkey.issue": {"queue": "valetkey"},
     "valetkey.deliver": {"queue": "valetkey.upkeep"},
+    "valetkey.manifests": {"queue": "valetkey.upkeep"},
     "valetkey.upkeep": {"queue": "valetkey.upkeep"},
 }
 

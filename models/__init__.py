@@ -4,6 +4,7 @@ from models.base import Base
 from models.changes import Change, Rejection
 from models.deliveries import Delivery
 from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
+from models.manifests import Manifest
 from models.multiparts import Multipart
 from models.quotas import Hold, Quota, Raise, Usage
 from models.tenants import Bucket, Endpoint, Key, Policy, Revision, Tenant
@@ -20,6 +21,7 @@ __all__ = [
     "Grant",
     "Hold",
     "Key",
+    "Manifest",
     "Multipart",
     "Policy",
     "Quota",

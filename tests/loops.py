@@ -47,5 +47,5 @@ async def asking(broker: str, result_url: str | None = None, **given: Any) -> As
 async def until(done: Callable[[], object], seconds: float = 10) -> None:
     """Wait until done(), and fail after so many seconds."""
     async with asyncio.timeout(seconds):
-        while not done():
+        while not done():  # noqa: ASYNC110 - of much that is waited for there is no event
             await asyncio.sleep(0.01)

@@ -92,12 +92,11 @@ class AsyncCourier:
 
     async def _carry(self) -> None:
         try:
-            while not self._is_closed and (self._left or not self._rounds.idle):
-                await self._leave()
+            while not (self._is_closed or self._rounds.idle):
                 is_sent = await self._send_next()
                 await self._resend()
                 await self._listen(0 if is_sent else self._pause())
-                self._waiting.tell(None)
+                await self._leave()
         except Exception as bug:  # noqa: BLE001 - nobody awaits this task: they await its errands
             for errand in self._rounds.errands:
                 self._fail(errand, bug)

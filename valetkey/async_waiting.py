@@ -22,6 +22,8 @@ class Waiting:
         them, failed of.
         """
         self._raise_untold(errand)
+        if done():
+            return True
         watch = asyncio.get_running_loop().create_future()
         watches = self._watches.setdefault(errand, {})
         watches[watch] = done

@@ -9,7 +9,16 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from valetkey.identity import public_key
-from valetkey.messages import LARGEST_BATCH, Ask, CancelAsk, Message, Outcome, Usage, UsageAsk
+from valetkey.messages import (
+    LARGEST_BATCH,
+    Ask,
+    BatchAsk,
+    CancelAsk,
+    Message,
+    Outcome,
+    Usage,
+    UsageAsk,
+)
 from valetkey.reading import read
 from valetkey.refusals import Code, Refusal
 from valetkey.sealing import seal
@@ -17,22 +26,28 @@ from worker.adapters.ledger import Ledger
 from worker.adapters.rejections import Rejections
 from worker.cancel import Canceller
 from worker.core import keys
+from worker.core.decisions import Asked
 from worker.core.headers import endpoints
 from worker.core.identity import Genuine, Rejected, authenticate
-from worker.core.tenancy import Tenant
+from worker.core.tenancy import Declared, Tenant
 from worker.explain import Explainer
 from worker.issue import Issuer
+from worker.reopen import Reopener
 
 _LONGEST_ID = 36  # characters: a batch id that is none is shown no further
 _UNKNOWN = Refusal(code=Code.TENANT_UNKNOWN, field="tenant", message="no such tenant is declared")
 
 
 class Answer(NamedTuple):
-    """What is to be said, as JSON values and as it goes over the wire, and if endpoints hear it."""
+    """What is to be said, as JSON values and as it goes over the wire.
+
+    notifies says whether endpoints hear it, completes whether a manifest may be due with it.
+    """
 
     said: dict[str, Any]
     wire: dict[str, Any] | str
     notifies: bool = False
+    completes: bool = False
 
 
 class Answerer:
@@ -45,6 +60,7 @@ class Answerer:
         issuer: Issuer,
         canceller: Canceller,
         explainer: Explainer,
+        reopener: Reopener,
         now: Callable[[], datetime],
     ) -> None:
         self._ledger = ledger
@@ -52,6 +68,7 @@ class Answerer:
         self._issuer = issuer
         self._canceller = canceller
         self._explainer = explainer
+        self._reopener = reopener
         self._now = now
 
     def answer(self, raw: Any) -> Answer:
@@ -59,7 +76,8 @@ class Answerer:
 
         raw is a compact JWS, or JSON values. Raises Transient as Issuer.issue does.
         """
-        who = authenticate(raw, self._ledger.declared(), self._now())
+        declared = self._ledger.declared()
+        who = authenticate(raw, declared, self._now())
         if isinstance(who, Rejected):
             said = self._reject(raw, raw, who.refusal, who.tenant)
             return Answer(said, said)
@@ -70,19 +88,27 @@ class Answerer:
         if who.tenant is None:
             said = self._reject(raw, raw, _UNKNOWN, None)
             return Answer(said, said)
-        said = self._said(message, who.tenant, None if who.key is None else who.key.name)
-        return _sealed(said, who, notifies=_notifies(message, who.tenant))
+        key = None if who.key is None else who.key.name
+        said = self._said(message, who.tenant, key, declared)
+        answer = _sealed(said, who)
+        return answer._replace(
+            notifies=_notifies(message, who.tenant), completes=_completes(message)
+        )
 
-    def _said(self, message: Ask, tenant: Tenant, key: str | None) -> dict[str, Any]:
+    def _said(
+        self, message: Ask, tenant: Tenant, key: str | None, declared: Declared
+    ) -> dict[str, Any]:
         match message:
             case UsageAsk():
                 quotas = self._ledger.standing(tenant, self._now())
                 return _values(Usage(tenant=tenant.name, quotas=quotas))
             case CancelAsk():
                 return _values(self._canceller.cancel(message, key))
+            case BatchAsk():
+                return self._reopener.reopen(message)
             case Message(ask="explain"):
                 return _values(self._explainer.explain(message, tenant, key))
-        return self._issuer.issue(message, tenant, key)
+        return self._issuer.issue(Asked(message, tenant, key), declared)
 
     def _reject(
         self, raw: Any, content: Any, refusal: Refusal, tenant: str | None
@@ -91,18 +117,25 @@ class Answerer:
         return _values(Outcome(**_claimed(content), status="refused", refusal=refusal))
 
 
-def _sealed(said: dict[str, Any], who: Genuine, *, notifies: bool = False) -> Answer:
+def _sealed(said: dict[str, Any], who: Genuine) -> Answer:
     if who.tenant is None or who.key is None:
-        return Answer(said, said, notifies)
+        return Answer(said, said)
     public = public_key(who.key.sign, who.key.seal)
     sealed = seal(to_json(said), f"{who.tenant.name}/{who.key.name}", public)
-    return Answer(said, sealed, notifies)
+    return Answer(said, sealed)
 
 
 def _notifies(message: Ask, tenant: Tenant) -> bool:
     if not isinstance(message, Message) or message.ask != "grants":
         return False
     return message.callback in endpoints(tenant, message.grant.bucket)
+
+
+def _completes(message: Ask) -> bool:
+    """Whether it is a batch's last chunk; where others are decided after it, the sweep sees."""
+    if not isinstance(message, Message) or message.manifest is None or message.ask != "grants":
+        return False
+    return message.first + len(message.items) == message.total
 
 
 def _text(raw: Any) -> str:

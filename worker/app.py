@@ -21,6 +21,11 @@ app.conf.update(
             # Without a worker to take them, sweeps must not pile up.
             "options": {"expires": settings().sweep_seconds},
         },
+        "manifests": {
+            "task": "valetkey.manifests",
+            "schedule": settings().sweep_seconds,
+            "options": {"expires": settings().sweep_seconds},
+        },
         "upkeep": {
             "task": "valetkey.upkeep",
             "schedule": 60.0,

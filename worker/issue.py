@@ -11,9 +11,9 @@ from worker.adapters.ledger import Ledger
 from worker.adapters.s3 import S3
 from worker.core.admission import Admitted, admit
 from worker.core.deciding import decide
-from worker.core.decisions import Asked, Decided, outcome, refuse_all
+from worker.core.decisions import Asked, Decided, counted, outcome, refuse_all
 from worker.core.earlier import CLOSED
-from worker.core.tenancy import Tenant
+from worker.core.tenancy import Declared
 from worker.multipart import Uploads
 from worker.placing import Placer
 from worker.reissue import Reissuer
@@ -31,20 +31,21 @@ class Issuer:
         self._now = now
         self._reissuer = Reissuer(ledger, uploads, s3, now)
 
-    def issue(self, message: Message, tenant: Tenant, key: str | None) -> dict[str, Any]:
+    def issue(self, asked: Asked, declared: Declared) -> dict[str, Any]:
         """Answer one chunk with its outcome: grants, or a refusal that says why.
 
-        key is the name of the tenant's key that signed it. Raises Transient where the database, the
-        credentials or storage are out of reach; nothing is then recorded that the same message
+        declared is what held when it was found out who asks. Raises Transient where the database,
+        the credentials or storage are out of reach; nothing is then recorded that the same message
         would not find again.
         """
-        asked, now = Asked(message, tenant, key), self._now()
-        admitted = admit(message, self._ledger.declared(), now)
+        message, now = asked.message, self._now()
+        admitted = admit(message, declared, now)
         if isinstance(admitted, Refusal):
             committed = self._commit(asked, refuse_all(message, admitted, now))
         else:
             committed = self._commit_admitted(asked, admitted, now)
-        return outcome(message.batch, message.chunk, committed)
+        write = outcome if message.manifest is None else counted
+        return write(message.batch, message.chunk, committed)
 
     def _commit_admitted(self, asked: Asked, admitted: Admitted, now: datetime) -> Decided:
         decided = self._decide(asked.message, admitted, now)

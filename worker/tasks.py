@@ -11,7 +11,7 @@ from worker.adapters import clock
 from worker.answer import Answer
 from worker.app import app
 from worker.errors import Transient
-from worker.process import answerer, deliverer, upkeep
+from worker.process import answerer, deliverer, manifest_writer, upkeep
 
 log = structlog.get_logger()
 RETRIES = 5
@@ -50,6 +50,8 @@ def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
         self.request.update(ends_at=datetime.fromisoformat(min(ends)))
     if answer.notifies:
         deliver.delay()
+    if answer.completes:
+        manifests.delay()
     _log(answer.said)
     return answer.wire
 
@@ -68,14 +70,15 @@ def _answer(task: Any, message: Any) -> Answer:
 
 def _log(said: dict[str, Any]) -> None:
     refusal, items = said.get("refusal"), said.get("items", ())
+    refused = said.get("refused", sum("code" in item for item in items))
     log.info(
         "answered",
         batch=said.get("batch"),
         chunk=said.get("chunk"),
         status=said["status"],
         code=refusal and refusal["code"],
-        refused=sum("code" in item for item in items),
-        items=len(items),
+        refused=refused,
+        items=said.get("issued", len(items) - refused) + refused,
     )
     for quota in said.get("quotas", ()):
         if quota.get("warn_at") is not None and quota["used"] >= quota["warn_at"]:
@@ -86,6 +89,16 @@ def _log(said: dict[str, Any]) -> None:
 def deliver() -> None:
     """Send the webhooks that are due. Only a wake-up: what is due stands in the database."""
     _sweep("webhooks_sent", deliverer().deliver_due)
+
+
+# A million lines take a minute, and a slow storage longer. To be read is enough, as it is only a
+# wake-up too: what is interrupted is taken up again by a later sweep.
+@app.task(
+    name="valetkey.manifests", expires=60, acks_late=False, soft_time_limit=900, time_limit=930
+)
+def manifests() -> None:
+    """Write the manifests that are due."""
+    _sweep("manifests_written", manifest_writer().write_due)
 
 
 @app.task(name="valetkey.upkeep", expires=60)

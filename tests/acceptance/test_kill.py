@@ -22,8 +22,7 @@ def count(database: str) -> tuple[int, int, int]:
             "SELECT count(*), count(DISTINCT batch || '.' || number) FROM grants"
         ).fetchone()
         used = connection.execute(
-            "SELECT coalesce(sum(used), 0) FROM usage"
-            " WHERE metric = 'grants' AND \"window\" = 'month'"
+            "SELECT coalesce(sum(grants), 0) FROM usage WHERE \"window\" = 'month'"
         ).fetchone()
         return *grants, *used
     finally:

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import fcntl
+import gzip
 import re
 import signal
 import struct
@@ -37,7 +38,7 @@ def test_there_are_ten_recipes_and_each_program_and_command_line_of_them_is_run_
     runners = ["test_producers_guide.py", "test_producers_guide_http.py", "portal.py"]
     here = "".join(Path(__file__).with_name(name).read_text() for name in runners)
     assert not [name for name in PROGRAMS if Path(name).stem not in re.findall(r"\w+", here)]
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     assert "\t" not in GUIDE
 
 
@@ -141,7 +142,7 @@ STATEMENTS = "key,filename\nacme/u-1.pdf,statement.pdf\nacme/u-2.pdf,\n"
 def test_a_run_that_was_killed_goes_on_and_gives_a_row_for_each_row(
     service: Service, desk: Desk
 ) -> None:
-    run, again = COMMANDS[3:]
+    run, again, _ = COMMANDS[3:]
     (desk.folder / "statements.csv").write_text(STATEMENTS)
     nobody = silent(service, 9)
     with desk.started(
@@ -157,6 +158,14 @@ def test_a_run_that_was_killed_goes_on_and_gives_a_row_for_each_row(
     assert [row["key"] for row in rows] == ["acme/u-1.pdf", "acme/u-2.pdf"]
     assert is_genuine(rows[1]["url"])
     assert not journal.exists()
+
+
+def test_the_service_writes_the_file_itself_and_prints_one_link_to_it(desk: Desk) -> None:
+    (desk.folder / "statements.csv").write_text(STATEMENTS)
+    code, link, _ = desk.command(*COMMANDS[5].split())
+    assert code == 0
+    written = gzip.decompress(httpx.get(link.strip(), trust_env=False).content)
+    assert len(written.splitlines()) == len(STATEMENTS.splitlines()) - 1
 
 
 def test_of_a_file_with_a_bad_row_nothing_is_asked(desk: Desk) -> None:

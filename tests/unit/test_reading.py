@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.requests import granting, message, uploading
-from valetkey.messages import Message
+from valetkey.messages import BatchAsk, Message
 from valetkey.reading import read
 from valetkey.refusals import Refusal
 
@@ -84,6 +84,29 @@ def test_a_shortest_life_over_the_longest_is_refused() -> None:
     ],
 )
 def test_a_wrong_field_is_named_with_its_code(raw: Any, code: str, field: str) -> None:
+    assert refused(raw) == (code, field)
+
+
+def asking(**said: Any) -> dict[str, Any]:
+    return {"v": 1, "ask": "batch", "tenant": "acme", "batch": message()["batch"], **said}
+
+
+@pytest.mark.parametrize("raw", [asking(), asking(chunk=0), asking(chunk=None)])
+def test_a_question_about_a_batch_is_read(raw: dict[str, Any]) -> None:
+    assert isinstance(read(raw), BatchAsk)
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "field"),
+    [
+        (asking(batch="1"), "malformed", "batch"),
+        (asking(chunk=-1), "chunk_invalid", "chunk"),
+        (asking(chunk="0"), "chunk_invalid", "chunk"),
+        (asking(total=1), "unknown_field", "total"),
+        (asking(ask="batches"), "malformed", "requested_by"),
+    ],
+)
+def test_a_wrong_question_about_a_batch_is_refused(raw: Any, code: str, field: str) -> None:
     assert refused(raw) == (code, field)
 
 

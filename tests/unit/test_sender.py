@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from valetkey.sender import LONGEST_GAP, Sender
+from valetkey.sender import FIRST_GAP, LONGEST_GAP, PROBE_GAP, Sender
 
 WINDOW = 4
 jitters = st.floats(0, 1, exclude_max=True)
@@ -49,6 +49,13 @@ class Sending(RuleBasedStateMachine):
         self.sender.settled(chunk)
         self.settled.add(chunk)
 
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def an_answer_puts_it_off(self, data: st.DataObject) -> None:
+        chunk = data.draw(st.sampled_from(sorted(self.sent)))
+        self.sender.postponed(chunk, self.now)
+        self.sent[chunk] = self.now
+
     @invariant()
     def no_more_than_a_window_is_unanswered(self) -> None:
         assert len(self.sender.unanswered) <= WINDOW
@@ -88,6 +95,16 @@ def test_a_chunk_is_not_due_before_its_time() -> None:
     sender = Sender(lambda: 0.5)
     sender.sent("chunk", 10.0)
     assert sender.due(sender.next_due() - 0.001) == []
+
+
+def test_what_is_put_off_is_asked_for_soon_and_then_as_patiently_as_at_first() -> None:
+    sender = Sender(lambda: 0.0)
+    for _ in range(9):
+        sender.sent("chunk", 0.0)
+    sender.postponed("chunk", 100.0)
+    assert sender.next_due() == 100.0 + PROBE_GAP
+    sender.sent("chunk", 200.0)
+    assert sender.next_due() == 200.0 + FIRST_GAP
 
 
 def test_nothing_is_due_where_nothing_waits() -> None:

@@ -37,7 +37,7 @@ def begin(client: Any, bucket: str, key: str, said: Mapping[str, Any]) -> str:
     try:
         upload_id: str = client.create_multipart_upload(Bucket=bucket, Key=key, **said)["UploadId"]
     except (BotoCoreError, ClientError) as error:
-        raise Transient(f"storage began no multipart upload: {_reason(error)}") from None
+        raise Transient(f"storage began no multipart upload: {reason(error)}") from None
     return upload_id
 
 
@@ -46,14 +46,14 @@ def abort(client: Any, bucket: str, key: str, upload_id: str) -> None:
     try:
         client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
     except ClientError as error:
-        if _reason(error) != _GONE:
-            raise Transient(f"storage aborted no upload: {_reason(error)}") from None
+        if reason(error) != _GONE:
+            raise Transient(f"storage aborted no upload: {reason(error)}") from None
     except BotoCoreError as error:
-        raise Transient(f"storage aborted no upload: {_reason(error)}") from None
+        raise Transient(f"storage aborted no upload: {reason(error)}") from None
 
 
-def _reason(error: Exception) -> str:
-    # The code alone: the rest of what storage or a library says may quote the request.
+def reason(error: Exception) -> str:
+    """Why storage did not do it: the code alone, as the rest may quote the request."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "unknown"))
     return type(error).__name__

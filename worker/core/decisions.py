@@ -1,7 +1,7 @@
 """What is decided about a chunk, on its way from the signer to the tables and to the producer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -160,6 +160,13 @@ def lifetime(
 def fingerprint(text: str) -> bytes:
     """Identify content: the same text, the same 32 bytes."""
     return sha256(text.encode()).digest()
+
+
+def counted(batch: str, chunk: int, decided: Decided) -> dict[str, Any]:
+    """Write the answer to a chunk whose items a manifest will hold: how many there are."""
+    issued = 0 if decided.refusal else decided.issued
+    counts = {"issued": issued, "refused": len(decided.rows) - issued}
+    return outcome(batch, chunk, replace(decided, answers=())) | counts
 
 
 def outcome(batch: str, chunk: int, decided: Decided) -> dict[str, Any]:

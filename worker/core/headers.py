@@ -3,9 +3,12 @@
 from collections.abc import Collection
 
 from valetkey.refusals import Code, Refusal
+from worker.core import keys
 from worker.core.rules import Case, Rule, refuse
-from worker.core.tenancy import Tenant
+from worker.core.tenancy import Policy, Tenant
 
+_LISTED = ("download", "upload", "put")  # kinds that a manifest can be of: others are too few
+_WRITING = {"upload", "put"}
 MOST_MULTIPARTS = 50  # in one request: each is a call to storage before anything is committed
 
 
@@ -47,6 +50,30 @@ def _deadline(case: Case) -> Refusal | None:
     return refuse(Code.DEADLINE_PASSED, "deadline", text, deadline.isoformat())
 
 
+def _manifest(case: Case) -> Refusal | None:
+    message = case.message
+    if message.manifest is None:
+        return None
+    if message.grant.kind not in _LISTED:
+        text = "only these kinds of grant go into a manifest"
+        return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, list(_LISTED))
+    return unwritable(message.manifest, case.policy)
+
+
+def unwritable(manifest: str, policy: Policy) -> Refusal | None:
+    """Refuse a manifest where its tenant may store nothing, or not under this key."""
+    if not _WRITING & set(policy.kinds):
+        text = "the tenant may not store anything here"
+        return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, sorted(policy.kinds))
+    refusal = keys.refused(manifest, policy.prefixes, "manifest")
+    return refusal and refusal.model_copy(update={"key": None})  # it is of no item
+
+
+def may_replace(policy: Policy) -> bool:
+    """Whether a manifest may take an object's place: a form may, and a put where policy says so."""
+    return "upload" in policy.kinds or policy.overwrite
+
+
 def _total_found(case: Case) -> str:
     return f"{case.message.total:,} of at most {_most(case):,}"
 
@@ -59,5 +86,6 @@ RULES = (
     Rule("total", _total, _total_found),
     Rule("callback", _callback, lambda case: case.message.callback or ""),
     Rule("deadline", _deadline, _deadline_found),
+    Rule("manifest", _manifest, lambda case: keys.shown(case.message.manifest or "")),
 )
 """The questions about a batch's header, in the order in which they are asked."""

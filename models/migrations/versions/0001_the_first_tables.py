@@ -219,6 +219,27 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant", "name", name=op.f("pk_keys")),
     )
     op.create_table(
+        "manifests",
+        sa.Column("batch", NUMBER, nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lease", sa.String(length=36), nullable=True),
+        sa.Column("problem", sa.String(length=200), nullable=True),
+        sa.Column("issued", sa.Integer(), nullable=False),
+        sa.Column("refused", sa.Integer(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=True),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_manifests_batch")),
+        sa.PrimaryKeyConstraint("batch", name=op.f("pk_manifests")),
+    )
+    op.create_index(
+        op.f("ix_manifests_state_next_attempt_at"), "manifests", ["state", "next_attempt_at"]
+    )
+    op.create_table(
         "multiparts",
         sa.Column("batch", NUMBER, nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
@@ -286,8 +307,17 @@ def downgrade() -> None:
     thaw()
     # Indexes go with their tables; those that are referred to go last.
     for table in (
-        *("reissues", "quotas", "policies", "multiparts", "keys", "holds", "grants", "endpoints"),
-        *("deliveries", "chunks", "usage", "tenants", "revisions", "rejections", "raises"),
+        *("reissues", "quotas", "policies", "multiparts", "manifests", "keys", "holds", "grants"),
+        *(
+            "endpoints",
+            "deliveries",
+            "chunks",
+            "usage",
+            "tenants",
+            "revisions",
+            "rejections",
+            "raises",
+        ),
         *("changes", "cancellations", "buckets", "batches"),
     ):
         op.drop_table(table)

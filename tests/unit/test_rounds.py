@@ -1,0 +1,110 @@
+"""Whose turn it is, however many ask."""
+
+from typing import Any
+
+from valetkey.letters import Letter, letter
+from valetkey.messages import Usage
+from valetkey.progress import Question
+from valetkey.refusals import Code, Refusal
+from valetkey.rounds import Rounds, no_answer
+from valetkey.sender import Sender
+
+REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
+
+
+class Many(Question):
+    """An errand of so many letters."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(usage(name))
+        self._names = [f"{name}.{number}" for number in range(count)]
+        self.all_sent = not count
+        self.answered: list[str] = []
+
+    def next_letter(self, ahead: float) -> Letter | None:  # noqa: ARG002 - as errands have it
+        if self.all_sent:
+            return None
+        one = usage(self._names.pop(0))
+        self.all_sent = not self._names
+        self.unanswered[one.name] = one
+        return one
+
+    def answer(self, letter: Letter, reply: Any) -> None:
+        super().answer(letter, reply)
+        self.answered.append(letter.name)
+
+
+def usage(name: str) -> Letter:
+    return letter(name, {"v": 1, "ask": "usage", "tenant": "acme"})
+
+
+def rounds(window: int, *errands: Many) -> Rounds:
+    made = Rounds(Sender(lambda: 0.0, window))
+    for errand in errands:
+        made.take(errand)
+    return made
+
+
+def sent(made: Rounds, count: int) -> list[str]:
+    """Send so many letters, where there are as many."""
+    names: list[str] = []
+    for _ in range(count):
+        for errand in made.turns():
+            one = errand.next_letter(1)
+            if one is not None and made.enters(errand, one):
+                made.sent(one.name, 0.0)
+                names.append(one.name)
+                break
+    return names
+
+
+TOLD = Usage(tenant="acme", quotas=[])
+
+
+def test_errands_take_turns() -> None:
+    made = rounds(10, Many("a", 3), Many("b", 1), Many("c", 2))
+    assert sent(made, 9) == ["a.0", "b.0", "c.0", "a.1", "c.1", "a.2"]
+
+
+def test_room_that_one_answer_makes_goes_to_whoever_waits_longest() -> None:
+    made = rounds(2, Many("a", 9))
+    assert sent(made, 3) == ["a.0", "a.1"]
+    made.take(Many("b", 1))
+    assert made.receive("a.0", TOLD, 0.0) == "settled"
+    assert made.receive("a.1", TOLD, 0.0) == "settled"
+    assert sent(made, 3) == ["a.2", "b.0"]
+
+
+def test_what_is_given_up_is_sent_once_more_when_it_is_taken_on_again() -> None:
+    errand = Many("a", 2)
+    made = rounds(9, errand)
+    sent(made, 2)
+    assert made.drop(errand) == ["a.0", "a.1"]
+    assert made.idle
+    assert made.receive("a.0", TOLD, 0.0) == "ignored"
+    made.take(errand)
+    made.take(errand)
+    assert [one.name for one in made.given_up()] == ["a.0", "a.1"]
+    assert made.errands == {errand}
+    assert made.receive("a.1", TOLD, 0.0) == "settled"
+    assert errand.answered == ["a.1"]
+
+
+def test_of_a_closed_errand_nothing_is_sent() -> None:
+    errand = Many("a", 3)
+    errand.closed = REFUSAL
+    made = rounds(9, errand)
+    assert sent(made, 3) == []
+    assert errand.answered == ["a.0", "a.1", "a.2"]
+    assert made.idle
+
+
+def test_an_answer_that_is_none_leaves_the_letter_unanswered() -> None:
+    errand = Many("a", 1)
+    made = rounds(9, errand)
+    sent(made, 1)
+    assert made.receive("a.0", "working", 0.0) == "ignored"
+    assert made.receive("a.0", "failed", 0.0) == "useless"
+    assert made.receive("a.0", Usage(tenant="globex", quotas=[]), 0.0) == "useless"
+    assert (errand.failures, made.unanswered, made.idle) == (2, ["a.0"], False)
+    assert "the worker's log says why" in str(no_answer(errand, 1))
