@@ -10,6 +10,7 @@ from worker.adapters.ledger import Ledger
 from worker.adapters.multiparts import Multiparts
 from worker.adapters.past import Past
 from worker.adapters.rejections import Rejections
+from worker.adapters.reopening import Reopening
 from worker.adapters.s3 import S3
 from worker.answer import Answer, Answerer
 from worker.cancel import Canceller
@@ -17,6 +18,7 @@ from worker.explain import Explainer
 from worker.issue import Issuer
 from worker.multipart import Uploads
 from worker.reissue import Reissuer
+from worker.reopen import Reopener
 
 Clock = Callable[[], datetime]
 
@@ -37,6 +39,7 @@ class Answering:
             self.issuer,
             Canceller(ledger, clock),
             Explainer(ledger, Past(engine), uploads(engine, s3), s3, clock),
+            Reopener(Reopening(engine), ledger, reissuer(engine, s3, clock)),
             clock,
         )
 

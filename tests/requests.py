@@ -62,6 +62,15 @@ def putting(sizes: Mapping[str, int], **changes: Any) -> dict[str, Any]:
     return request | {"items": items}
 
 
+def chunks(whole: dict[str, Any], size: int) -> list[dict[str, Any]]:
+    """A batch, whole in one message, as messages of so many items."""
+    starts = range(0, whole["total"], size)
+    return [
+        whole | {"chunk_size": size, "chunk": n, "items": whole["items"][start : start + size]}
+        for n, start in enumerate(starts)
+    ]
+
+
 def declared(*quotas: Quota, **changes: Any) -> Declared:
     """One bucket profile and one tenant, acme, with these quotas."""
     tenant = {"trust": "queue", "policies": {"demo": POLICY}, "quotas": quotas, **changes}

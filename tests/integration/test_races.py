@@ -2,27 +2,34 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
-from models import Grant, Usage
+from models import Grant
 from tests import issuing
+from tests.charged import count, used
 from tests.integration.conftest import Declare
 from tests.issuing import Answering
-from tests.requests import Clock, declared, message
-from worker.adapters.database import connect, reading
+from tests.racing import Workers, workers
+from tests.requests import Clock, chunks, declared, message, uploading
+from worker.adapters.database import connect
 from worker.adapters.s3 import S3
-from worker.core.tenancy import Quota
+from worker.core.tenancy import Declared, Quota
 
 IssueAll = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 WORKERS = 4
+SIZE = 1_000  # bytes of an upload
+# A worker's share of 20,000 items of both kinds: so many batches of a size, the large ones first.
+# Whoever comes last has enough of each size to fill what is left once the larger ones do not fit.
+SHARE = ((500, 3), (200, 3), (50, 7), (1, 50))
 
 
 @pytest.fixture
 def issue_all(engine: Engine, issuer: Answering, clock: Clock) -> Iterator[IssueAll]:
-    """Answer messages by several workers at once, each with connections of its own."""
+    """Answer messages by several threads at once, each with connections of its own."""
     url = engine.url.render_as_string(hide_password=False)
     engines = [connect(url) for _ in range(1, WORKERS)]
     issuers = [issuer, *(issuing.issuer(engine, S3(), clock) for engine in engines)]
@@ -37,10 +44,50 @@ def issue_all(engine: Engine, issuer: Answering, clock: Clock) -> Iterator[Issue
         other.dispose()
 
 
-def used(engine: Engine) -> int:
-    with reading(engine) as connection:
-        query = select(Usage.grants).where(Usage.window == "hour")
-        return connection.execute(query).scalar() or 0
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Workers]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+        with workers(WORKERS) as running:
+            yield running
+
+
+def delivered_twice() -> list[list[dict[str, Any]]]:
+    """What each of the workers gets: chunks of one batch go to several, and each chunk to two."""
+    given: list[list[dict[str, Any]]] = [[] for _ in range(WORKERS)]
+    for size, many in SHARE:
+        keys = [f"acme/{n}" for n in range(size)]
+        for turn in range(WORKERS * many):
+            for whole in (message(keys), uploading(keys, max_size=SIZE)):
+                for part in chunks(whole, 100):
+                    for worker in (turn, turn + 1):
+                        given[(worker + part["chunk"]) % WORKERS].append(part)
+    return given
+
+
+def test_a_demand_of_three_times_every_quota_is_granted_to_each_limit_exactly(
+    engine: Engine, declare: Declare, processes: Workers
+) -> None:
+    quotas = (
+        Quota("grants", "hour", 6_666),
+        Quota("grants", "live", 6_666),
+        Quota("download_grants", "day", 3_333),
+        Quota("upload_bytes", "day", 3_333 * SIZE),
+    )
+    declare(declared(*quotas))
+    url = engine.url.render_as_string(hide_password=False)
+    answers = processes.answer(url, delivered_twice())
+    once = set(answers)
+    assert len(answers) == 2 * len(once)  # what comes twice is answered alike
+    decisions = {(one.batch, one.refusal) for one in once}
+    assert len(decisions) == len({one.batch for one in once})  # all of a batch, or nothing
+    assert {refusal for _, refusal in decisions} == {None, "quota_exceeded"}
+    assert sum(one.granted for one in once) == 6_666
+    assert [used(engine, quota.window, quota.metric) for quota in quotas] == [
+        quota.limit for quota in quotas
+    ]
+    assert count(engine, Grant) == 20_000
 
 
 def test_one_message_delivered_to_all_at_once_is_charged_once_and_answered_alike(
@@ -49,43 +96,31 @@ def test_one_message_delivered_to_all_at_once_is_charged_once_and_answered_alike
     declare(declared())
     for _ in range(5):
         outcomes = issue_all([message([f"acme/{n}" for n in range(20)])] * WORKERS)
-        assert all(outcome == outcomes[0] for outcome in outcomes)
+        assert all(outcome["items"] == outcomes[0]["items"] for outcome in outcomes)
         assert outcomes[0]["status"] == "issued"
     assert used(engine) == 100
-    with reading(engine) as connection:
-        assert len(connection.execute(select(Grant.number)).all()) == 100
-
-
-def test_a_demand_of_three_times_the_quota_is_granted_to_the_limit_exactly(
-    engine: Engine, declare: Declare, issue_all: IssueAll
-) -> None:
-    declare(declared(Quota("grants", "hour", 100)))
-    outcomes = issue_all([message([f"acme/{n}" for n in range(5)]) for _ in range(60)])
-    assert sum(outcome["status"] == "issued" for outcome in outcomes) == 20
-    assert used(engine) == 100
+    assert count(engine, Grant) == 100
 
 
 def test_the_chunks_of_one_batch_may_arrive_at_once_and_in_any_order(
     engine: Engine, declare: Declare, issue_all: IssueAll
 ) -> None:
     declare(declared(Quota("grants", "hour", 200)))
-    whole = message([f"acme/{n}" for n in range(200)], chunk_size=10)
-    chunks = [
-        whole | {"chunk": n, "items": whole["items"][n * 10 : n * 10 + 10]}
-        for n in reversed(range(20))
-    ]
-    outcomes = issue_all(chunks)
+    whole = message([f"acme/{n}" for n in range(200)])
+    outcomes = issue_all(chunks(whole, 10)[::-1])
     assert {outcome["status"] for outcome in outcomes} == {"issued"}
     assert used(engine) == 200
 
 
-def test_two_tenants_that_use_one_batch_id_at_once_get_one_batch(
-    declare: Declare, issue_all: IssueAll
+def test_two_tenants_that_use_one_batch_id_at_once_get_each_their_own(
+    engine: Engine, declare: Declare, issue_all: IssueAll
 ) -> None:
-    declare(declared())
+    ours = declared().tenants["acme"]
+    policy = replace(ours.policies["demo"], prefixes=("globex/",))
+    theirs = replace(ours, name="globex", policies={"demo": policy})
+    declare(Declared(declared().buckets, {"acme": ours, "globex": theirs}))
     request = message()
-    statuses = {
-        outcome["status"]
-        for outcome in issue_all([request, request | {"tenant": "globex"}] * (WORKERS // 2))
-    }
-    assert statuses in ({"issued", "refused"}, {"refused"})
+    its = request | {"tenant": "globex", "items": [{"key": "globex/a.pdf"}]}
+    outcomes = issue_all([request, its] * (WORKERS // 2))
+    assert {outcome["items"][0]["key"] for outcome in outcomes} == {"acme/a.pdf", "globex/a.pdf"}
+    assert count(engine, Grant) == 2

@@ -6,13 +6,14 @@ from sqlalchemy import Connection, func, select
 
 from models import Batch, Cancellation, Chunk
 from valetkey.messages import CancelAsk, Cancelled
-from worker.adapters import holds, usage
-from worker.adapters.recording import insert_once
+from worker.adapters import holds
+from worker.adapters.inserting import insert_once
+from worker.adapters.recording import lock_batch
 
 
 def cancel(connection: Connection, message: CancelAsk, key: str | None, now: datetime) -> Cancelled:
     """Remember that a batch is cancelled, and release what its chunks to come had reserved."""
-    usage.lock(connection, message.tenant)  # a first chunk comes before this, or finds it
+    lock_batch(connection, message.tenant, message.batch)  # a first chunk finds this, or is found
     said = message.model_dump(include={"tenant", "batch", "requested_by", "reason"})
     insert_once(connection, Cancellation, {**said, "key": key, "at": now})
     one = (Batch.tenant == message.tenant, Batch.id == message.batch)

@@ -1,7 +1,8 @@
 """One engine for either database, set up so that a commit is durable and a wait is bounded."""
 
+import select
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from worker.errors import Transient
 
@@ -20,6 +21,14 @@ _PRAGMAS = (
     "foreign_keys=ON",
     f"busy_timeout={LOCK_SECONDS}000",
 )
+# What the block means to do, as an execution option: "begin" is what SQLite begins it with.
+_Options = dict[str, Any]
+_WRITING: _Options = {"begin": "BEGIN IMMEDIATE"}
+_READING: _Options = {"begin": "BEGIN"}
+_ALONE: dict[str, _Options] = {
+    "sqlite": {"begin": None},
+    "postgresql": {"isolation_level": "AUTOCOMMIT"},
+}
 
 
 def connect(url: str) -> Engine:
@@ -29,7 +38,28 @@ def connect(url: str) -> Engine:
     """
     if make_url(url).get_backend_name() == "sqlite":
         return _sqlite(url)
-    return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, max_overflow=2)
+    # A lock helps only where a statement behind it sees what was committed by then.
+    level = "READ COMMITTED"
+    engine = create_engine(
+        url, hide_parameters=True, isolation_level=level, pool_size=2, max_overflow=2
+    )
+    event.listen(engine, "connect", _bound)
+    event.listen(engine, "checkout", _renew)
+    return engine
+
+
+def _bound(connection: psycopg.Connection, _record: Any) -> None:
+    connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+    connection.commit()
+
+
+def _renew(connection: psycopg.Connection, _record: Any, _proxy: Any) -> None:
+    # A server that goes away says so, unasked: that can be seen without asking it each time, which
+    # would cost a round trip. SQLAlchemy connects anew.
+    said = select.poll()
+    said.register(connection.fileno(), select.POLLIN)
+    if said.poll(0):
+        raise DisconnectionError
 
 
 def _sqlite(url: str) -> Engine:
@@ -51,8 +81,9 @@ def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     # A plain BEGIN that reads and then writes fails with SQLITE_BUSY whatever the timeout; the
     # price of IMMEDIATE is that those who mean to write wait for each other from the start.
-    deferred = connection.get_execution_options().get("read_only", False)
-    connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+    begin = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
+    if begin is not None:
+        connection.exec_driver_sql(begin)
 
 
 def writing(engine: Engine) -> AbstractContextManager[Connection]:
@@ -61,22 +92,25 @@ def writing(engine: Engine) -> AbstractContextManager[Connection]:
     A database that is away, locked too long or chose this transaction to end a deadlock raises
     Transient: nothing was written, or it cannot be known, and asking again is safe.
     """
-    return _transaction(engine, read_only=False)
+    return _block(engine, _WRITING)
 
 
 def reading(engine: Engine) -> AbstractContextManager[Connection]:
     """Open a transaction that only reads, and so waits for no writer."""
-    return _transaction(engine, read_only=True)
+    return _block(engine, _READING)
+
+
+def glancing(engine: Engine) -> AbstractContextManager[Connection]:
+    """Read with one statement, which needs no transaction: to open one is as dear as to read."""
+    return _block(engine, _ALONE[engine.dialect.name])
 
 
 @contextmanager
-def _transaction(engine: Engine, *, read_only: bool) -> Iterator[Connection]:
+def _block(engine: Engine, options: _Options) -> Iterator[Connection]:
     try:
-        with engine.connect() as connection:
-            connection.execution_options(read_only=read_only)
-            with connection.begin():
-                yield connection
-    except (OperationalError, InterfaceError) as error:
+        with engine.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+    except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
         raise Transient("the database is out of reach") from error
     except DBAPIError as error:
         if error.connection_invalidated:
@@ -84,25 +118,11 @@ def _transaction(engine: Engine, *, read_only: bool) -> Iterator[Connection]:
         raise
 
 
-def insert_rows(
-    connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Insert many rows the fastest way each driver has: COPY, or executemany on SQLite.
+def lock(connection: Connection, name: str) -> None:
+    """Hold off whoever locks the same name until the transaction ends.
 
-    Values go to the driver as they are: what a column type would convert, the caller has converted.
+    SQLite's writers exclude each other already.
     """
-    names = ", ".join(f'"{column}"' for column in columns)
-    if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(columns))
-        connection.exec_driver_sql(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(rows))  # noqa: S608 - names from our own models
-        return
-    with _cursor(connection) as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row(row)
-
-
-def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        raise TypeError("PostgreSQL is spoken through psycopg 3 here")
-    return driver.cursor()
+    if connection.dialect.name != "sqlite":
+        statement = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+        connection.exec_driver_sql(statement, (name,))

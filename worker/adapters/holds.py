@@ -1,4 +1,7 @@
-"""What is reserved until it lapses: a row for each chunk, and one for those yet to arrive."""
+"""What is reserved until it lapses: a row for each chunk, and one for those yet to arrive.
+
+Who locks such a row and charges or releases locks it first: so nobody waits for each other.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -10,7 +13,7 @@ from models import Hold
 from valetkey.messages import Message
 from worker.adapters import usage
 from worker.core.decisions import Asked, Decided
-from worker.core.quotas import LIVE, NOTHING, WINDOWS, Cost, reserve
+from worker.core.quotas import LIVE, NOTHING, WINDOWS, Cost, reserve, start
 
 REST = -1
 """The number, which no chunk has, of the row for chunks that have not arrived."""
@@ -20,13 +23,26 @@ OPEN = timedelta(days=1)
 
 _INSERT = insert(Hold)
 _COSTS = (Hold.grants, Hold.download_grants, Hold.upload_bytes)
+_IS_REST = (Hold.batch == bindparam("of"), Hold.chunk == REST)
 _ARRIVED = (
     update(Hold)
-    .where(Hold.batch == bindparam("of"), Hold.chunk == REST)
+    .where(*_IS_REST)
     .values({cost: cost - bindparam(f"less_{cost.key}") for cost in (Hold.items, *_COSTS)})
     .returning(Hold.items)
 )
-_REST = delete(Hold).where(Hold.batch == bindparam("of"), Hold.chunk == REST)
+_CLOSE = delete(Hold).where(*_IS_REST).returning(Hold.items, Hold.charged_at, *_COSTS)
+_DUE = (
+    select(Hold.batch, Hold.chunk)
+    .where(Hold.ends_at <= bindparam("now"))
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+_LAPSE = (
+    delete(Hold)
+    .where(tuple_(Hold.batch, Hold.chunk).in_(select(_DUE.c.batch, _DUE.c.chunk)))
+    .returning(Hold.tenant, Hold.chunk, Hold.charged_at, *_COSTS)
+)
 
 
 class Held(NamedTuple):
@@ -51,7 +67,7 @@ def arrived(connection: Connection, batch: int, message: Message) -> bool:
     row = connection.execute(_ARRIVED, {"of": batch} | {f"less_{n}": v for n, v in less.items()})
     left = row.scalar_one_or_none()
     if left == 0:
-        connection.execute(_REST, {"of": batch})
+        connection.execute(_CLOSE, {"of": batch})
     return left is not None
 
 
@@ -82,41 +98,33 @@ def _row(  # noqa: PLR0913, PLR0917 - the columns of a row
 
 def close(connection: Connection, batch: int, tenant: str) -> Held:
     """Grant no more of a batch, and release what was reserved for the rest of it."""
-    gone = connection.execute(_REST.returning(Hold.items, *_COSTS, Hold.charged_at), {"of": batch})
-    row = gone.one_or_none()
+    row = connection.execute(_CLOSE, {"of": batch}).one_or_none()
     if row is None:
         return Held(0, NOTHING)
-    cost = Cost(*row[1:4])
+    cost = Cost(*row[2:])
     usage.release(connection, tenant, cost, row.charged_at)
     return Held(row.items, cost)
 
 
-def release_lapsed(connection: Connection, now: datetime, limit: int) -> int:
+def release_lapsed(connection: Connection, now: datetime, most: int) -> int:
     """Release what has lapsed, at most so many rows; return how many there were.
 
-    The deleted row is the right to release, so whatever happens it is used once.
+    The deleted row is the right to release, so whatever happens it is used once; what another
+    process is releasing is left to it.
     """
-    due = select(Hold.batch, Hold.chunk).where(Hold.ends_at <= now).limit(limit)
-    gone = connection.execute(
-        delete(Hold)
-        .where(tuple_(Hold.batch, Hold.chunk).in_(due))
-        .returning(Hold.tenant, Hold.chunk, Hold.charged_at, *_COSTS)
-    ).all()
-    _release(connection, gone, now)
-    return len(gone)
+    lapsed = connection.execute(_LAPSE, {"now": now, "most": most}).all()
+    usage.release_all(connection, _sums(lapsed))
+    return len(lapsed)
 
 
-def _release(connection: Connection, gone: Iterable[Any], now: datetime) -> None:
-    lapsed: dict[str, Cost] = {}
-    # Always in the same order, so that two sweeps never wait for each other.
-    for row in sorted(gone, key=lambda row: (row.tenant, row.charged_at)):
-        cost = Cost(*row[3:])
-        if row.chunk == REST:
-            usage.release(connection, row.tenant, cost, row.charged_at, WINDOWS)
-        else:
-            lapsed[row.tenant] = lapsed.get(row.tenant, NOTHING).plus(cost)
-    for tenant, cost in lapsed.items():
-        usage.release(connection, tenant, cost, now, LIVE)
+def _sums(lapsed: Iterable[Any]) -> dict[usage.Place, Cost]:
+    """Add up by window: grants that ended are no longer live, what never came is not charged."""
+    sums: dict[usage.Place, Cost] = {}
+    for row in lapsed:
+        for window in WINDOWS if row.chunk == REST else LIVE:
+            place = (row.tenant, window, start(window, row.charged_at))
+            sums[place] = sums.get(place, NOTHING).plus(Cost(*row[3:]))
+    return sums
 
 
 def live(connection: Connection) -> dict[tuple[str, str | None], int]:

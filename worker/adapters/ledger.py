@@ -1,5 +1,6 @@
 """What was decided, one method per intent and transaction. Rows never leave this folder."""
 
+from contextlib import suppress
 from datetime import datetime
 
 from pydantic import TypeAdapter
@@ -12,13 +13,16 @@ from valetkey.refusals import QuotaState, Refusal
 from valetkey.terms import AnyTerms
 from worker.adapters import declarations, holds, usage
 from worker.adapters.cancelling import cancel
-from worker.adapters.database import reading, writing
+from worker.adapters.database import glancing, reading, writing
+from worker.adapters.entries import Entry
+from worker.adapters.inserting import insert_once
 from worker.adapters.multiparts import of_chunk
-from worker.adapters.recording import Seen, insert_once, record, standing
+from worker.adapters.recording import Overtaken, Seen, record, standing
 from worker.core.decisions import Asked, Decided, Life, Recorded, Row, fingerprint
 from worker.core.tenancy import Declared, Tenant
 
 AT_ONCE = 1_000  # rows in one transaction: others wait to write for no longer than that takes
+_OVERTAKEN = 2  # times at most: its batch ends in this moment, and then this very chunk is written
 _terms: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
@@ -31,12 +35,21 @@ class Ledger:
 
     def declared(self) -> Declared:
         """What is declared now. It is read again only when something was applied since."""
+        with glancing(self._engine) as connection:
+            revision = declarations.revision(connection)
+        if revision != self._declared[0]:
+            self._declared = self._read()
+        return self._declared[1]
+
+    def _read(self) -> tuple[int, Declared]:
         with reading(self._engine) as connection:
             # PostgreSQL shows each of the load's queries what is committed by then: where something
             # was applied in between, the number is another one behind it, and all is read again.
-            while (revision := declarations.revision(connection)) != self._declared[0]:
-                self._declared = (revision, declarations.load(connection))
-        return self._declared[1]
+            while True:
+                revision = declarations.revision(connection)
+                declared = declarations.load(connection)
+                if declarations.revision(connection) == revision:
+                    return revision, declared
 
     def record(self, asked: Asked, decided: Decided, now: datetime) -> Decided | Seen | Refusal:
         """Commit a chunk's decision once: its rows, what they cost, what is to be delivered.
@@ -45,17 +58,16 @@ class Ledger:
         Returns what was committed; Seen where it had been before; or the refusal of a message that
         contradicts what was committed under its batch id.
         """
-        try:
-            with writing(self._engine) as connection:
-                return record(connection, asked, decided, now)
-        except IntegrityError:
-            # Another process committed this very chunk in the same moment: it is found now.
-            with writing(self._engine) as connection:
-                return record(connection, asked, decided, now)
+        entry = Entry.of(asked, decided, now)
+        for _ in range(_OVERTAKEN):
+            with suppress(Overtaken, IntegrityError), writing(self._engine) as connection:
+                return record(connection, entry)
+        with writing(self._engine) as connection:
+            return record(connection, entry)
 
     def standing(self, tenant: Tenant, now: datetime) -> list[QuotaState]:
         """How a tenant's quotas stand."""
-        with reading(self._engine) as connection:
+        with glancing(self._engine) as connection:
             return standing(connection, tenant, now)
 
     def cancel(self, message: CancelAsk, key: str | None, now: datetime) -> Cancelled:
@@ -65,14 +77,14 @@ class Ledger:
 
     def release_lapsed(self, now: datetime) -> int:
         """Release what lapsed grants and abandoned batches held; return how many rows that was."""
-        released = 0
-        while True:
+        released, lapsed = 0, AT_ONCE
+        while lapsed == AT_ONCE:
             with writing(self._engine) as connection:
                 lapsed = holds.release_lapsed(connection, now, AT_ONCE)
-                if lapsed < AT_ONCE:
-                    usage.forget(connection, now)
-                    return released + lapsed
             released += lapsed
+        with writing(self._engine) as connection:
+            usage.forget(connection, now)
+        return released
 
     def recorded(self, batch: int, chunk: int) -> Recorded:
         """Read back one committed chunk of the batch with that number."""

@@ -95,10 +95,8 @@ def resets_at(window: Window, at: datetime) -> datetime | None:
     return start("month", start("month", at) + timedelta(days=32))
 
 
-def effective(tenant: Tenant | None, at: datetime) -> tuple[Quota, ...]:
+def effective(tenant: Tenant, at: datetime) -> tuple[Quota, ...]:
     """The tenant's quotas with what they are raised by at this moment."""
-    if tenant is None or not tenant.raises:
-        return () if tenant is None else tenant.quotas
     return tuple(
         replace(quota, limit=quota.limit + _extra(tenant, quota, at)) for quota in tenant.quotas
     )

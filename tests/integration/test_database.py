@@ -1,0 +1,86 @@
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from worker.adapters import database
+from worker.adapters.database import connect, glancing, lock, reading, writing
+from worker.adapters.inserting import insert_rows
+from worker.errors import Transient
+
+Opening = Callable[[Engine], AbstractContextManager[Connection]]
+_PID = text("SELECT pg_backend_pid()")
+
+
+@pytest.fixture
+def postgres(postgres_database: str) -> Iterator[Engine]:
+    engine = connect(postgres_database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def server(postgres_database: str) -> Iterator[psycopg.Connection]:
+    """The server's side: what ends other connections."""
+    url = postgres_database.replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def end(server: psycopg.Connection, pid: object) -> None:
+    server.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+@pytest.mark.parametrize("opening", [glancing, reading, writing])
+def test_a_connection_that_the_server_ended_meanwhile_is_replaced_unnoticed(
+    postgres: Engine, server: psycopg.Connection, opening: Opening
+) -> None:
+    with opening(postgres) as connection:
+        pid = connection.scalar(_PID)
+    end(server, pid)
+    with opening(postgres) as connection:
+        assert connection.scalar(_PID) != pid
+
+
+def test_a_connection_is_kept_while_the_server_keeps_it(postgres: Engine) -> None:
+    pids = set()
+    for opening in (glancing, reading, writing) * 3:
+        with opening(postgres) as connection:
+            pids.add(connection.scalar(_PID))
+    assert len(pids) == 1
+
+
+def test_a_connection_that_ends_while_rows_are_copied_may_be_tried_again(
+    postgres: Engine, server: psycopg.Connection
+) -> None:
+    with writing(postgres) as connection:
+        connection.execute(text("CREATE TABLE numbers (number int)"))
+
+    def copy(*, ended: bool) -> int:
+        with writing(postgres) as connection:
+            if ended:
+                end(server, connection.scalar(_PID))
+            insert_rows(connection, "numbers", ("number",), [(1,), (2,)])
+            return int(connection.scalar(text("SELECT sum(number) FROM numbers")) or 0)
+
+    with pytest.raises(Transient):
+        copy(ended=True)
+    assert copy(ended=False) == 3
+
+
+def test_whoever_waits_too_long_for_another_may_try_again(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
+    engine = connect(postgres_database)
+    with writing(engine) as connection:
+        lock(connection, "acme/1")
+        with writing(engine) as another:
+            lock(another, "acme/2")
+        with pytest.raises(Transient), writing(engine) as another:
+            lock(another, "acme/1")
+    with writing(engine) as another:
+        lock(another, "acme/1")
+    engine.dispose()

@@ -1,0 +1,127 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.charged import held, used
+from tests.integration.conftest import Declare
+from tests.issuing import Answering
+from tests.requests import Clock, batch_id, chunks, declared, message, putting, uploading
+from valetkey.messages import Message
+from valetkey.refusals import Window
+from worker.adapters import holds
+from worker.adapters.database import reading
+from worker.adapters.ledger import Ledger
+from worker.core import quotas
+from worker.core.decisions import Asked, Decided, Life, Row
+from worker.core.tenancy import Quota
+
+NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+ALL: tuple[Window, ...] = ("minute", "hour", "day", "month", "live")
+
+
+PARTS = {"kind": "parts", "bucket": "demo", "expires_in": 60, "of": f"{batch_id()}.0"}
+
+
+def batch(items: int, size: int) -> list[dict[str, Any]]:
+    return chunks(message([f"acme/{n}" for n in range(items)]), size)
+
+
+def decided(message: Message, key: str | None = None) -> tuple[Asked, Decided, datetime]:
+    """A chunk of which all is granted for a minute."""
+    rows = [
+        Row(message.first + n, item.key, digest=bytes(32)) for n, item in enumerate(message.items)
+    ]
+    price = quotas.price(message.grant, message.items)
+    asked = Asked(message, declared().tenants["acme"], key)
+    return asked, Decided(rows, [], Life(NOW, 60, "request"), "AKIDEXAMPLE", price=price), NOW
+
+
+@pytest.fixture(autouse=True)
+def tenant(declare: Declare) -> None:
+    declare(declared())
+
+
+def test_a_chunk_is_held_as_what_it_was_granted_and_the_rest_as_what_it_may_come_to(
+    engine: Engine, issuer: Answering
+) -> None:
+    sizes = {"acme/a": 10, "globex/b": 20, "acme/c": 30, "acme/d": 40}
+    first, second = chunks(putting(sizes, max_size=100), 2)
+    issuer.issue(first)
+    assert held(engine) == [(holds.REST, 2, 2), (0, 1, 1)]
+    assert used(engine, "live", "upload_bytes") == 10 + 2 * 100
+    issuer.issue(second)
+    assert held(engine) == [(0, 1, 1), (1, 2, 2)]
+    assert used(engine, "live", "upload_bytes") == 10 + 30 + 40
+
+
+@pytest.mark.parametrize("keys", [["globex/a"], ["globex/a", "globex/b"]])
+def test_a_chunk_that_was_granted_nothing_is_not_held(
+    engine: Engine, issuer: Answering, keys: list[str]
+) -> None:
+    for chunk in chunks(message(keys), 1):
+        issuer.issue(chunk)
+    assert held(engine) == []
+    assert [used(engine, window) for window in ALL] == [0] * 5
+
+
+def test_nothing_is_held_of_a_refused_batch(
+    engine: Engine, declare: Declare, issuer: Answering
+) -> None:
+    declare(declared(Quota("grants", "live", 3)))
+    for chunk in chunks(uploading([f"acme/{n}" for n in range(4)]), 2):
+        assert issuer.issue(chunk)["status"] == "refused"
+    assert held(engine) == []
+    assert [used(engine, window) for window in ALL] == [0] * 5
+
+
+def test_a_batch_takes_chunks_for_a_day_and_then_releases_those_that_never_came(
+    engine: Engine, issuer: Answering, clock: Clock
+) -> None:
+    ledger, (first, second, third) = Ledger(engine), batch(6, 2)
+    granted = issuer.issue(first)
+    clock.forward(hours=23, minutes=59)
+    assert ledger.release_lapsed(clock()) == 1  # the first chunk's links
+    assert issuer.issue(second)["status"] == "issued"
+    clock.forward(minutes=1)
+    assert ledger.release_lapsed(clock()) == 1
+    assert [used(engine, window) for window in ALL] == [4, 4, 4, 4, 2]
+    assert issuer.issue(third)["refusal"]["code"] == "batch_closed"
+    assert issuer.issue(first)["items"] == granted["items"]
+
+
+def test_a_batch_that_is_through_is_not_held_open(
+    engine: Engine, issuer: Answering, clock: Clock
+) -> None:
+    for chunk in batch(5, 2)[::-1]:
+        issuer.issue(chunk)
+    assert held(engine) == [(0, 2, 2), (1, 2, 2), (2, 1, 1)]
+    clock.forward(days=2)
+    Ledger(engine).release_lapsed(clock())
+    assert [used(engine, window) for window in ("month", "live")] == [5, 0]
+
+
+def test_a_batch_of_parts_costs_nothing_and_is_held_open_all_the_same(engine: Engine) -> None:
+    ledger = Ledger(engine)
+    whole = message(["acme/film"] * 2, grant=PARTS)
+    whole["items"] = [item | {"part": n} for n, item in enumerate(whole["items"], 1)]
+    first, second = (Message.model_validate(chunk) for chunk in chunks(whole, 1))
+    for chunk, rest in ((first, [(holds.REST, 1, 0)]), (second, [])):
+        recorded = ledger.record(*decided(chunk))
+        assert isinstance(recorded, Decided)
+        assert recorded.refusal is None
+        assert held(engine) == rest
+    assert [used(engine, window) for window in ALL] == [0] * 5
+
+
+def test_what_is_live_is_counted_by_the_key_that_asked(engine: Engine) -> None:
+    ledger = Ledger(engine)
+    for key in ("main", "main", "spare", None):
+        ledger.record(*decided(Message.model_validate(batch(4, 2)[0]), key))
+    with reading(engine) as connection:
+        assert holds.live(connection) == {
+            ("acme", "main"): 4,
+            ("acme", "spare"): 2,
+            ("acme", None): 2,
+        }
