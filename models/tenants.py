@@ -20,7 +20,7 @@ class Revision(Base):
 
 
 class Tenant(Base):
-    """Whom a producer acts for. Its row is what concurrent admissions of the tenant lock."""
+    """Whom a producer acts for."""
 
     __tablename__ = "tenants"
 

@@ -44,7 +44,7 @@ class AsyncCourier:
         if self._task is not None and self._task.get_loop() is not loop:
             raise RuntimeError("the client belongs to the event loop that it was first used in")
         self._trouble.clear()  # whoever asks anew tries anew
-        self._rounds.take(errand)
+        self._rounds.take(errand, monotonic())
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._carry(), name="valetkey")
         self._transport.stir()
@@ -104,7 +104,7 @@ class AsyncCourier:
 
     def _pause(self) -> float | None:
         next_look = self._next_look if self._rounds.unanswered else float("inf")
-        then = min(next_look, self._rounds.next_due())
+        then = min(next_look, self._rounds.next_time())
         return None if then == float("inf") else max(then - monotonic(), 0)
 
     async def _send_next(self) -> bool:
@@ -122,7 +122,8 @@ class AsyncCourier:
 
     def _next_letter(self, errand: Errand) -> Letter | None:
         try:
-            return errand.next_letter(float("inf") if self._flushing else WINDOW)
+            most = float("inf") if self._flushing else WINDOW
+            return errand.next_letter(self._rounds.ahead(errand, most, monotonic()))
         except Exception as error:  # noqa: BLE001 - the caller's own iterable failed
             self._fail(errand, error)
             return None

@@ -11,7 +11,7 @@ from valetkey.sender import WINDOW, Sender
 from valetkey.transport import Transport
 
 POLL = 0.25  # seconds between looks into the store, whatever was announced
-_UNHEARD = 2  # letters sent until answers are looked at: they outnumber those read meanwhile
+_UNHEARD = 4  # letters sent until answers are looked at: more than one, so that the window fills
 
 
 class Courier:
@@ -47,7 +47,7 @@ class Courier:
     def take(self, errand: Errand) -> None:
         """Take on an errand, or once more what is left of one that was given up."""
         self._trouble.clear()  # whoever asks anew tries anew
-        self._rounds.take(errand)
+        self._rounds.take(errand, self._clock())
         for letter in self._rounds.given_up():
             self._publish(letter)
 
@@ -72,7 +72,7 @@ class Courier:
             now = self._clock()
             if now >= end:
                 return False
-            self._listen(max(min(end, self._next_look, self._rounds.next_due()) - now, 0))
+            self._listen(max(min(end, self._next_look, self._rounds.next_time()) - now, 0))
 
     def close(self) -> None:
         """Close the transport; what is unanswered is given up."""
@@ -99,7 +99,7 @@ class Courier:
 
     def _next_letter(self, errand: Errand, ahead: float) -> Letter | None:
         try:
-            return errand.next_letter(ahead)
+            return errand.next_letter(self._rounds.ahead(errand, ahead, self._clock()))
         except BaseException:  # the caller's own iterable failed: the batch cannot be completed
             self.drop(errand)
             raise

@@ -13,7 +13,7 @@ from valetkey.options import Options
 from valetkey.overview import Overview
 from valetkey.progress import Progress, Question, Reopened
 from valetkey.refusals import Refusal
-from valetkey.rounds import Errand, no_answer
+from valetkey.rounds import HEAD_START, Errand, no_answer
 
 PATIENCE = 30.0  # seconds
 
@@ -79,15 +79,17 @@ class BatchHandle(Overview):
         self._courier.take(progress)
         while not progress.all_read:
             if not progress.ready:
-                if not self._courier.wait(is_there, timeout):
+                if not (is_there() or self._courier.wait(is_there, timeout)):
                     raise _given_up(self._courier, progress, timeout)
                 read()
             while progress.ready:
                 yield progress.ready.popleft()
+            if not progress.all_read:
+                self._courier.wait(is_there, 0)  # what was read makes room for more
 
 
 def begun(courier: Courier, progress: Progress, ask_for_manifest: AskForManifest) -> BatchHandle:
-    """Send what there is room for of a batch, until its first answer is there.
+    """Send what there is room for of a batch, or until its first answer is there.
 
     Raises NoAnswer (or BrokerUnreachable, where that is why) where nothing of it can be sent.
     """
@@ -95,7 +97,7 @@ def begun(courier: Courier, progress: Progress, ask_for_manifest: AskForManifest
     if not courier.wait(lambda: progress.started, PATIENCE):
         courier.drop(progress)
         raise courier.trouble or NoAnswer("too much is unanswered to ask for more")
-    courier.wait(lambda: progress.has_next, 0)
+    courier.wait(lambda: progress.has_next or progress.all_sent, HEAD_START)
     return BatchHandle(courier, progress, ask_for_manifest)
 
 

@@ -5,6 +5,7 @@ A courier asks what to do, does it, and tells what came of it; there is one for 
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from valetkey.envelopes import Answer
@@ -13,6 +14,9 @@ from valetkey.letters import Letter
 from valetkey.messages import Reply
 from valetkey.refusals import Refusal
 from valetkey.sender import Sender
+
+HEAD_START = 0.05  # seconds that an errand's first letters have to themselves
+_FIRST = 4  # letters: enough for as many workers as share a small machine with who asks
 
 Fate = Literal["ignored", "useless", "settled"]
 
@@ -43,12 +47,21 @@ class Errand(Protocol):
         """Take the answer to a letter."""
 
 
+@dataclass
+class _Start:
+    """Until when, or until which letter is answered, an errand's first letters go alone."""
+
+    ends_at: float
+    letter: str = ""
+
+
 class Rounds:
     """Many errands, whose letters are sent in turn, a window of them at a time."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
         self._unsent: dict[Errand, None] = {}
+        self._starting: dict[Errand, _Start] = {}
         self._again: deque[str] = deque()
         self._sent: dict[str, tuple[Errand, Letter]] = {}
 
@@ -62,10 +75,11 @@ class Rounds:
         """All that is under way."""
         return {*self._unsent, *(errand for errand, _ in self._sent.values())}
 
-    def take(self, errand: Errand) -> None:
+    def take(self, errand: Errand, now: float) -> None:
         """Take on an errand, or once more what is left of one that was given up."""
-        if not errand.all_sent:
-            self._unsent.setdefault(errand)
+        if not errand.all_sent and errand not in self._unsent:
+            self._unsent[errand] = None
+            self._starting[errand] = _Start(now + HEAD_START)
         for letter in list(errand.unanswered.values()):
             if letter.name not in self._sent and self._must_go(errand, letter):
                 self._again.append(letter.name)
@@ -73,6 +87,7 @@ class Rounds:
     def drop(self, errand: Errand) -> list[str]:
         """Give an errand up: nothing of it is sent any more; return the letters not to hear of."""
         self._unsent.pop(errand, None)
+        self._starting.pop(errand, None)
         names = [name for name, (other, _) in self._sent.items() if other is errand]
         for name in names:
             self._settle(name)
@@ -85,6 +100,18 @@ class Rounds:
             if name in self._sent:
                 yield self._sent[name][1]
 
+    def ahead(self, errand: Errand, most: float, now: float) -> float:
+        """How many letters of an errand may be ahead of their reader, at most.
+
+        Few for a moment: to make and to send a whole window takes longer than to answer a letter,
+        and who makes them may share a machine with who answers.
+        """
+        start = self._starting.get(errand)
+        if start is None or now >= start.ends_at:
+            self._starting.pop(errand, None)
+            return most
+        return min(_FIRST, most)
+
     def turns(self) -> Iterator[Errand]:
         """Each errand that may have a letter to send, in turn, while there is room for one."""
         for errand in tuple(self._unsent):
@@ -96,7 +123,9 @@ class Rounds:
         """Take a letter of an errand on; False where it is answered without being sent."""
         # Served: the others come first. A batch that is read as it comes would take all the room.
         self._unsent.pop(errand, None)
-        if not errand.all_sent:
+        if errand.all_sent:
+            self._starting.pop(errand, None)
+        else:
             self._unsent[errand] = None
         return self._must_go(errand, letter)
 
@@ -106,6 +135,8 @@ class Rounds:
             errand.answer(letter, letter.refused(refusal))
             return False
         self._sent[letter.name] = (errand, letter)
+        if errand in self._starting:
+            self._starting[errand].letter = self._starting[errand].letter or letter.name
         return True
 
     def sent(self, name: str, now: float) -> None:
@@ -116,9 +147,9 @@ class Rounds:
         """The letters that have been silent for too long."""
         return [self._sent[name][1] for name in self._sender.due(now)]
 
-    def next_due(self) -> float:
-        """When the next letter will have been silent for too long; never is infinity."""
-        return self._sender.next_due()
+    def next_time(self) -> float:
+        """When there will be more to send, whatever is answered by then; never is infinity."""
+        return min((self._sender.next_due(), *(one.ends_at for one in self._starting.values())))
 
     @property
     def unanswered(self) -> list[str]:
@@ -142,6 +173,8 @@ class Rounds:
             errand.failures += 1  # as good as silence: it is sent again when due
             return "useless"
         self._settle(name)
+        if errand in self._starting and self._starting[errand].letter == name:
+            del self._starting[errand]
         errand.answer(letter, answer)
         return "settled"
 

@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 from sqlalchemy import Engine
 
 from tests import issuing, requests
@@ -12,6 +13,15 @@ from worker.commands.migrate import migrate_to_head
 from worker.core.tenancy import Declared
 
 Declare = Callable[[Declared], None]
+
+
+@pytest.fixture
+def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty broker, whose clients lose patience with silence soon."""
+    with redis.Redis.from_url(valkey_url) as server:
+        server.flushall()
+    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 0.1)
+    return valkey_url
 
 
 @pytest.fixture

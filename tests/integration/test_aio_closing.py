@@ -17,14 +17,6 @@ from worker.embedded.broker import valkey
 KEYS = [f"k/{number}" for number in range(50)]
 
 
-@pytest.fixture
-def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 0.1)
-    return valkey_url
-
-
 def publishers() -> int:
     return sum(thread.name.startswith("valetkey") for thread in threading.enumerate())
 

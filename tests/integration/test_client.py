@@ -1,27 +1,16 @@
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from tests.answering import answering, granted, refused
-from valetkey import BrokerUnreachable, Client, Code, Grant, Item, NoAnswer, Refusal, Refused
+from valetkey import Client, Code, Grant, Item, NoAnswer, Refusal, Refused
 from valetkey.sender import WINDOW
-from worker.embedded.broker import valkey
 
 KEYS = [f"k/{number}" for number in range(50)]
 NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
-
-
-@pytest.fixture
-def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty broker, whose clients lose patience with silence soon."""
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 0.1)
-    return valkey_url
 
 
 @pytest.fixture
@@ -185,33 +174,6 @@ def test_leaving_the_block_without_an_answer_is_an_error(broker: str) -> None:
         Client(broker, tenant="acme", exit_timeout=0.2) as client,
     ):
         client.download("reports", "a.pdf")
-
-
-@pytest.mark.parametrize("url", [NOWHERE, "amqp://user:s3cret@127.0.0.1:1//"])
-def test_a_broker_that_is_down_is_named_without_its_password(broker: str, url: str) -> None:
-    with pytest.raises(BrokerUnreachable, match=r"no broker answers at \w+://127.0.0.1:1/") as c:
-        Client(url, broker, tenant="acme").download("reports", "a.pdf")
-    assert "s3cret" not in str(c.value)
-
-
-def test_a_result_store_that_is_down_is_named_without_its_password(broker: str) -> None:
-    with pytest.raises(BrokerUnreachable, match=r"no result store answers at redis://127") as c:
-        Client(broker, NOWHERE, tenant="acme").download("reports", "a.pdf")
-    assert "s3cret" not in str(c.value)
-
-
-def test_a_broker_that_lost_everything_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 0.1)
-    with valkey(tmp_path / "before") as server:
-        client = Client(server.url(), tenant="acme")
-        handle = client.download("reports", "a.pdf")
-    with pytest.raises(BrokerUnreachable):
-        handle.result(1)
-    with valkey(tmp_path / "after", server.port) as again, answering(again.url()), client:
-        assert client.download("reports", "b.pdf").result(20).key == "b.pdf"
-        assert handle.result(20).key == "a.pdf"
 
 
 def test_nothing_of_a_message_is_in_the_headers_that_workers_log(

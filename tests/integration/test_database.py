@@ -3,7 +3,8 @@ from contextlib import AbstractContextManager
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, text
+from psycopg import sql
+from sqlalchemy import Connection, Engine, make_url, text
 
 from worker.adapters import database
 from worker.adapters.database import connect, glancing, lock, reading, writing
@@ -50,6 +51,20 @@ def test_a_connection_is_kept_while_the_server_keeps_it(postgres: Engine) -> Non
         with opening(postgres) as connection:
             pids.add(connection.scalar(_PID))
     assert len(pids) == 1
+
+
+def test_a_statement_sees_what_was_committed_by_then_whatever_the_server_prefers(
+    postgres_database: str, server: psycopg.Connection
+) -> None:
+    server.execute(
+        sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'").format(
+            sql.Identifier(str(make_url(postgres_database).database))
+        )
+    )
+    engine = connect(postgres_database)
+    with writing(engine) as connection:
+        assert connection.scalar(text("SHOW transaction_isolation")) == "read committed"
+    engine.dispose()
 
 
 def test_a_connection_that_ends_while_rows_are_copied_may_be_tried_again(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.requests import granting, putting, uploading
+from tests.requests import granting, message, putting, uploading
 from valetkey.messages import Message
 from valetkey.refusals import Window
 from valetkey.terms import Parts
@@ -26,6 +26,18 @@ def test_a_put_is_reserved_its_largest_size_and_costs_its_own() -> None:
     message = Message.model_validate(putting({"acme/a": 30, "acme/b": 0}, max_size=500))
     assert quotas.reserve(message.grant, 2) == Cost(2, 0, 1_000)
     assert quotas.price(message.grant, message.items) == Cost(2, 0, 30)
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=20), st.data())
+def test_what_is_granted_never_costs_more_than_was_reserved_for_it(
+    sizes: list[int], data: st.DataObject
+) -> None:
+    keyed = {f"acme/{number}": size for number, size in enumerate(sizes)}
+    for request in (message(list(keyed)), uploading(list(keyed)), putting(keyed, max_size=500)):
+        asked = Message.model_validate(request)
+        granted = data.draw(st.lists(st.sampled_from(asked.items), unique_by=lambda one: one.key))
+        saved = quotas.reserve(asked.grant, len(sizes)).less(quotas.price(asked.grant, granted))
+        assert min(saved) >= 0
 
 
 def test_the_parts_of_an_upload_that_was_paid_for_cost_nothing() -> None:
@@ -92,6 +104,16 @@ def test_a_quota_of_another_metric_is_not_in_the_way() -> None:
 def test_what_is_live_is_of_one_window_that_never_ends() -> None:
     assert quotas.start("live", NOW) == quotas.start("live", NOW + timedelta(days=400))
     assert quotas.resets_at("live", NOW) is None
+
+
+def test_raises_of_one_quota_add_up_and_leave_the_others_alone() -> None:
+    until = NOW + timedelta(hours=1)
+    raised = Tenant(
+        "acme",
+        quotas=(Quota("grants", "day", 10), Quota("grants", "hour", 10)),
+        raises=(Raise("grants", "day", 5, until), Raise("grants", "day", 7, until)),
+    )
+    assert [quota.limit for quota in quotas.effective(raised, NOW)] == [22, 10]
 
 
 def test_a_raised_quota_has_more_until_its_moment_and_not_at_it() -> None:

@@ -6,7 +6,7 @@ from valetkey.letters import Letter, letter
 from valetkey.messages import Usage
 from valetkey.progress import Question
 from valetkey.refusals import Code, Refusal
-from valetkey.rounds import Rounds, no_answer
+from valetkey.rounds import HEAD_START, Rounds, no_answer
 from valetkey.sender import Sender
 
 REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
@@ -41,7 +41,7 @@ def usage(name: str) -> Letter:
 def rounds(window: int, *errands: Many) -> Rounds:
     made = Rounds(Sender(lambda: 0.0, window))
     for errand in errands:
-        made.take(errand)
+        made.take(errand, 0.0)
     return made
 
 
@@ -50,7 +50,7 @@ def sent(made: Rounds, count: int) -> list[str]:
     names: list[str] = []
     for _ in range(count):
         for errand in made.turns():
-            one = errand.next_letter(1)
+            one = errand.next_letter(made.ahead(errand, 9, 0.0))
             if one is not None and made.enters(errand, one):
                 made.sent(one.name, 0.0)
                 names.append(one.name)
@@ -69,7 +69,7 @@ def test_errands_take_turns() -> None:
 def test_room_that_one_answer_makes_goes_to_whoever_waits_longest() -> None:
     made = rounds(2, Many("a", 9))
     assert sent(made, 3) == ["a.0", "a.1"]
-    made.take(Many("b", 1))
+    made.take(Many("b", 1), 0.0)
     assert made.receive("a.0", TOLD, 0.0) == "settled"
     assert made.receive("a.1", TOLD, 0.0) == "settled"
     assert sent(made, 3) == ["a.2", "b.0"]
@@ -82,8 +82,8 @@ def test_what_is_given_up_is_sent_once_more_when_it_is_taken_on_again() -> None:
     assert made.drop(errand) == ["a.0", "a.1"]
     assert made.idle
     assert made.receive("a.0", TOLD, 0.0) == "ignored"
-    made.take(errand)
-    made.take(errand)
+    made.take(errand, 0.0)
+    made.take(errand, 0.0)
     assert [one.name for one in made.given_up()] == ["a.0", "a.1"]
     assert made.errands == {errand}
     assert made.receive("a.1", TOLD, 0.0) == "settled"
@@ -108,3 +108,25 @@ def test_an_answer_that_is_none_leaves_the_letter_unanswered() -> None:
     assert made.receive("a.0", Usage(tenant="globex", quotas=[]), 0.0) == "useless"
     assert (errand.failures, made.unanswered, made.idle) == (2, ["a.0"], False)
     assert "the worker's log says why" in str(no_answer(errand, 1))
+
+
+def test_an_errands_first_letters_have_a_moment_to_themselves() -> None:
+    errand = Many("a", 9)
+    made = rounds(9, errand)
+    assert [made.ahead(errand, 9, now) for now in (0.0, HEAD_START / 2)] == [4, 4]
+    assert made.ahead(errand, 1, 0.0) == 1
+    assert made.next_time() == HEAD_START
+    assert made.ahead(errand, 9, HEAD_START) == 9
+    assert made.next_time() == float("inf")
+
+
+def test_the_moment_ends_with_the_answer_to_the_first_of_them_or_with_the_last_letter() -> None:
+    long, short = Many("a", 9), Many("b", 1)
+    made = rounds(9, long, short)
+    assert sent(made, 3) == ["a.0", "b.0", "a.1"]
+    made.receive("a.1", TOLD, 0.0)
+    assert (made.ahead(long, 9, 0.0), made.next_time()) == (4, HEAD_START)
+    made.receive("a.0", TOLD, 0.0)
+    assert made.ahead(long, 9, 0.0) == 9
+    made.receive("b.0", TOLD, 0.0)
+    assert made.next_time() == float("inf")
