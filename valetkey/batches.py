@@ -108,10 +108,11 @@ def chunk(head: Mapping[str, Any], place: Place, asked: list[Asked], *, is_more:
 
     Raises ValueError where these are fewer or more than the header's total says.
     """
+    total = head["total"]
     if len(asked) < place.items:
-        raise ValueError(f"total is {head['total']}, but there are {place.first + len(asked)} items")
+        raise ValueError(f"total is {total}, but there are {place.first + len(asked)} items")
     if is_more:
-        raise ValueError(f"total is {head['total']}, but there are more items")
+        raise ValueError(f"total is {total}, but there are more items")
     message = {**head, "chunk": place.number, "items": [_row(item) for item in asked]}
     return letter(task_id(head["batch"], place.number), message)
 

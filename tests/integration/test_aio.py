@@ -4,10 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
+import redis
 
 from tests.answering import answering
 from tests.loops import asking, in_loop
-from valetkey import Code, Item, Refused
+from valetkey import Code, Item, NoAnswer, Refused
 
 KEYS = [f"k/{number}" for number in range(50)]
 
@@ -67,7 +68,8 @@ async def test_many_coroutines_share_one_client(broker: str) -> None:
 @in_loop
 async def test_what_is_lost_fails_or_comes_twice_is_answered_once(broker: str) -> None:
     def as_it_is_called(message: dict[str, Any], arrival: int) -> Any:
-        return message["items"][0]["key"] if arrival < 3 else "answer"
+        key = message["items"][0]["key"]
+        return key if arrival < 3 or key == "unannounced" else "answer"
 
     faults = ["lose", "fail", "garble", "unannounced", "twice"]
     with answering(broker, as_it_is_called) as service:
@@ -75,4 +77,14 @@ async def test_what_is_lost_fails_or_comes_twice_is_answered_once(broker: str) -
             handles = [client.download("reports", fault) for fault in faults]
             assert [(await handle).key for handle in handles] == faults
             assert [handle.batch.issued for handle in handles] == [1] * len(faults)
-    assert sorted(service.arrivals.values(), reverse=True)[:3] == [3, 3, 3]
+    assert [service.arrivals[f"{handle.id}.0"] for handle in handles[:3]] == [3, 3, 3]
+
+
+@in_loop
+async def test_a_failing_worker_is_named_and_its_words_are_not_kept(broker: str) -> None:
+    with answering(broker, lambda *_: "fail"):
+        async with asking(broker) as client:
+            with pytest.raises(NoAnswer, match="the worker's log says why"):
+                await client.download("reports", "a.pdf").result(0.5)
+    with redis.Redis.from_url(broker) as server:
+        assert server.keys("celery-task-meta-*") == []

@@ -178,12 +178,12 @@ async def test_leaving_the_block_waits_for_every_answer_or_says_that_some_are_mi
 
 @in_loop
 async def test_what_fails_unheard_is_raised_by_the_flush(broker: str) -> None:
-    async with asking(broker) as client:
+    async with asyncio.timeout(5), asking(broker) as client:
+        await client.flush()  # of nothing
         client.download_many("reports", _failing(), total=2, chunk_size=1)
         with pytest.raises(LookupError):
-            await client.flush(5)
-        async with asyncio.timeout(5):
-            await client.flush()  # once is enough
+            await client.flush()
+        await client.flush()  # once is enough
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, text
 
 from models import Grant
 from tests import issuing
@@ -15,8 +15,11 @@ from tests.integration.conftest import Declare
 from tests.issuing import Answering
 from tests.racing import Workers, workers
 from tests.requests import Clock, chunks, declared, message, uploading
-from worker.adapters.database import connect
+from tests.waiting import wait_until
+from worker.adapters import usage
+from worker.adapters.database import connect, writing
 from worker.adapters.s3 import S3
+from worker.core.quotas import Cost
 from worker.core.tenancy import Declared, Quota
 
 IssueAll = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
@@ -88,6 +91,28 @@ def test_a_demand_of_three_times_every_quota_is_granted_to_each_limit_exactly(
         quota.limit for quota in quotas
     ]
     assert count(engine, Grant) == 20_000
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_who_charges_waits_for_who_did_before_and_sees_it(
+    engine: Engine, declare: Declare, issuer: Answering, clock: Clock
+) -> None:
+    declare(declared(Quota("grants", "live", 100)))
+    with ThreadPoolExecutor(1) as pool:
+        with writing(engine) as connection:
+            usage.charge(connection, "acme", Cost(60, 60), clock())
+            said = pool.submit(issuer.issue, message([f"acme/{n}" for n in range(60)]))
+            wait_until(lambda: waiting(connection) or said.done())
+        quota = said.result()["refusal"]["quota"]
+    assert (quota["used"], quota["asked"]) == (60, 60)
+    assert used(engine, "live") == 60
+
+
+def waiting(connection: Connection) -> int:
+    """How many others wait for this transaction to end."""
+    locked = "datname = current_database() AND wait_event_type = 'Lock'"
+    query = text(f"SELECT count(*) FROM pg_stat_activity WHERE {locked}")
+    return int(connection.scalar(query) or 0)
 
 
 def test_one_message_delivered_to_all_at_once_is_charged_once_and_answered_alike(

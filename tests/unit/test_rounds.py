@@ -4,10 +4,11 @@ from typing import Any
 
 from valetkey.letters import Letter, letter
 from valetkey.messages import Usage
-from valetkey.progress import Question
+from valetkey.progress import Question, Reopened
 from valetkey.refusals import Code, Refusal
 from valetkey.rounds import HEAD_START, Rounds, no_answer
-from valetkey.sender import Sender
+from valetkey.sender import PROBE_GAP, Sender
+from valetkey.states import BatchState
 
 REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
 
@@ -130,3 +131,27 @@ def test_the_moment_ends_with_the_answer_to_the_first_of_them_or_with_the_last_l
     assert made.ahead(long, 9, 0.0) == 9
     made.receive("b.0", TOLD, 0.0)
     assert made.next_time() == float("inf")
+
+
+def test_what_is_put_off_is_sent_again_soon() -> None:
+    of = BatchState(
+        batch="b",
+        kind="download",
+        bucket="b",
+        total=1,
+        chunk_size=1,
+        decided=0,
+        issued=0,
+        refused=0,
+    )
+    errand = Reopened(of, iter([Letter("a.0", {"ask": "batch", "batch": "b", "chunk": 0}, of=of)]))
+    made = Rounds(Sender(lambda: 0.0))
+    made.take(errand, 0.0)
+    one = errand.next_letter(1)
+    assert one is not None
+    assert made.enters(errand, one)
+    made.sent("a.0", 0.0)
+    unknown = Refusal(code=Code.BATCH_UNKNOWN, field="chunk", message="not yet")
+    assert made.receive("a.0", one.refused(unknown), 1.0) == "useless"
+    assert made.next_time() == 1.0 + PROBE_GAP
+    assert "has not decided" in str(no_answer(errand, 1))
