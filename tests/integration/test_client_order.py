@@ -26,7 +26,7 @@ def test_a_slow_chunk_keeps_no_others_waiting(broker: str, client: Client) -> No
     with answering(broker, first_chunk_never):
         batch = client.download_many("reports", KEYS, chunk_size=5)
         answers = batch.as_completed(0.5)
-        assert sorted(next(answers).key for _ in range(45)) == sorted(KEYS[5:])
+        assert {next(answers).key for _ in range(45)} == set(KEYS[5:])
         with pytest.raises(NoAnswer, match="to 5 of 50 items"):
             next(answers)
     with answering(broker):

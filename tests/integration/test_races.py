@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 from models import Grant
 from tests import issuing
@@ -17,7 +17,7 @@ from tests.racing import Workers, workers
 from tests.requests import Clock, chunks, declared, message, uploading
 from tests.waiting import wait_until
 from worker.adapters import usage
-from worker.adapters.database import connect, writing
+from worker.adapters.database import connect, glancing, writing
 from worker.adapters.s3 import S3
 from worker.core.quotas import Cost
 from worker.core.tenancy import Declared, Quota
@@ -102,17 +102,20 @@ def test_who_charges_waits_for_who_did_before_and_sees_it(
         with writing(engine) as connection:
             usage.charge(connection, "acme", Cost(60, 60), clock())
             said = pool.submit(issuer.issue, message([f"acme/{n}" for n in range(60)]))
-            wait_until(lambda: waiting(connection) or said.done())
+            wait_until(lambda: waiting(engine) or said.done())
         quota = said.result()["refusal"]["quota"]
     assert (quota["used"], quota["asked"]) == (60, 60)
     assert used(engine, "live") == 60
 
 
-def waiting(connection: Connection) -> int:
-    """How many others wait for this transaction to end."""
-    locked = "datname = current_database() AND wait_event_type = 'Lock'"
-    query = text(f"SELECT count(*) FROM pg_stat_activity WHERE {locked}")
-    return int(connection.scalar(query) or 0)
+def waiting(engine: Engine) -> int:
+    """How many wait for a transaction of somebody else to end."""
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with glancing(engine) as connection:
+        return int(connection.scalar(query) or 0)
 
 
 def test_one_message_delivered_to_all_at_once_is_charged_once_and_answered_alike(

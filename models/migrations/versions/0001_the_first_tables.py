@@ -186,7 +186,6 @@ def upgrade() -> None:
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("digest", sa.LargeBinary(length=32), nullable=True),
-        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_grants_batch")),
         sa.PrimaryKeyConstraint("batch", "number", name=op.f("pk_grants")),
         sqlite_with_rowid=False,
     )
