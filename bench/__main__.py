@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 from rich.console import Console
 
-from bench import batches, identity, signing, single
+from bench import batches, beside, growth, identity, signing, single
 from bench.figures import Measured
 from bench.table import as_object, as_table, machine
 
@@ -16,16 +16,18 @@ PARTS: dict[str, Callable[[], Measured]] = {
     "batches": batches.measure,
     "single": single.measure,
     "identity": identity.measure,
+    "beside": beside.measure,
+    "growth": growth.measure,
     "stream": batches.measure_stream,
 }
-USUAL = ("signing", "batches", "single", "identity")
+USUAL = ("signing", "batches", "single", "identity", "beside")
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(tuple(PARTS)))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def main(parts: tuple[str, ...], *, as_json: bool) -> None:
-    """Measure PARTS, all but the long `stream` where none is named.
+    """Measure PARTS, all but the long `growth` and `stream` where none is named.
 
     \b
     Examples:

@@ -63,6 +63,7 @@ def _batches(up: Stack) -> Mapping[str, float]:
     sign = boto3_get(boto3_client())
     with service.client(up) as client:
         ask(client)  # connections, credentials and imports, on both sides
+        service.settle(up)
         rounds = in_turns(
             lambda: ask(client), lambda: seconds(lambda: [sign(key) for key in KEYS]), ROUNDS
         )
@@ -90,7 +91,7 @@ def ask(client: Client) -> Batch:
 def _stream(up: Stack, links: int) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "bench.producer", service.BUCKET, str(links)]
     done = subprocess.run(command, env=service.environment(up), stdout=subprocess.PIPE, check=True)
-    said: dict[str, Any] = json.loads(done.stdout)
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if said["granted"] != links:
         raise RuntimeError("a link was refused: nothing was measured")
     return said

@@ -92,6 +92,21 @@ _IDENTITY = (
     ),
     Figure("identity_overhead_single", "one link, signed and sealed; without", "x", _most(1.15)),
 )
+_BESIDE = (
+    Figure(
+        "single_latency_during_bulk",
+        "one link beside a batch of 100,000; alone it takes",
+        "x",
+        _most(3),
+    ),
+    Figure("single_latency_during_bulk_ms", "one link beside that batch", "ms"),
+)
+_GROWTH = (
+    Figure(
+        "batch_growth_sqlite", "10,000 links beside 10 M audit rows; beside none", "x", _least(0.9)
+    ),
+    Figure("batch_growth_postgres", "the same on PostgreSQL", "x", _least(0.9)),
+)
 _STREAM = (
     Figure(
         "stream_1m_producer_rss_mb",
@@ -102,4 +117,7 @@ _STREAM = (
     Figure("stream_1m_worker_rss_mb", "the larger worker process afterwards", "MB", _most(150)),
     Figure("stream_1m_links_per_second", "links in that batch", "/s"),
 )
-FIGURES = {figure.name: figure for figure in (*_SIGNING, *_BATCHES, *_SINGLE, *_IDENTITY, *_STREAM)}
+FIGURES = {
+    figure.name: figure
+    for figure in (*_SIGNING, *_BATCHES, *_SINGLE, *_IDENTITY, *_BESIDE, *_GROWTH, *_STREAM)
+}

@@ -1,7 +1,8 @@
 """A producer with nothing else in its process: `python -m bench.producer BUCKET LINKS`.
 
 It is told by its environment whom to ask. It streams a batch of that many links, keeps none, and
-prints how much memory it had in use at its peak, and how long it took.
+prints, behind a line that it has begun, how much memory it had in use at its peak, and how long it
+took.
 """
 
 import json
@@ -17,6 +18,7 @@ _STEP = 10_000  # links between two looks at the memory
 
 def main(bucket: str, links: int) -> None:
     """Ask for the links, and read them as they come."""
+    print("asking", flush=True)
     start, peak, granted = perf_counter(), 0.0, 0
     with Client() as client:
         keys = (f"2026/11/u-{number}.pdf" for number in range(links))

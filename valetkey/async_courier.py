@@ -44,7 +44,7 @@ class AsyncCourier:
         if self._task is not None and self._task.get_loop() is not loop:
             raise RuntimeError("the client belongs to the event loop that it was first used in")
         self._trouble.clear()  # whoever asks anew tries anew
-        self._rounds.take(errand, monotonic())
+        self._rounds.take(errand)
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._carry(), name="valetkey")
         self._transport.stir()
@@ -103,19 +103,20 @@ class AsyncCourier:
         self._waiting.tell(None)
 
     def _pause(self) -> float | None:
+        now = monotonic()
         next_look = self._next_look if self._rounds.unanswered else float("inf")
-        then = min(next_look, self._rounds.next_time())
-        return None if then == float("inf") else max(then - monotonic(), 0)
+        then = min(next_look, self._rounds.next_time(now))
+        return None if then == float("inf") else max(then - now, 0)
 
     async def _send_next(self) -> bool:
-        for letter in self._rounds.given_up():
-            await self._publish(letter)
+        for again in self._rounds.given_up():
+            await self._publish(again)
         if self._trouble:
             return False
         for errand in self._rounds.turns():
-            while (letter_ := self._next_letter(errand)) is not None:
-                if self._rounds.enters(errand, letter_):
-                    await self._publish(letter_)
+            while (letter := self._next_letter(errand)) is not None:
+                if self._rounds.enters(errand, letter, monotonic()):
+                    await self._publish(letter)
                     return True
                 self._waiting.tell(errand)
         return False

@@ -121,9 +121,9 @@ class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
     def close(self) -> None:
         """Close the connections without waiting for answers: fire and forget.
 
-        What that gives up: what a broker has lost is not sent again, what the window had no room
-        for was never sent, and nobody learns what was refused. What has arrived is decided, charged
-        and recorded all the same; batch() finds it again.
+        What that gives up: what a broker has lost is not sent again, chunks that were not sent by
+        then never are, and nobody learns what was refused. What has arrived is decided, charged and
+        recorded all the same; batch() finds it again.
         """
         self._courier.close()
 

@@ -47,7 +47,7 @@ class Courier:
     def take(self, errand: Errand) -> None:
         """Take on an errand, or once more what is left of one that was given up."""
         self._trouble.clear()  # whoever asks anew tries anew
-        self._rounds.take(errand, self._clock())
+        self._rounds.take(errand)
         for letter in self._rounds.given_up():
             self._publish(letter)
 
@@ -72,7 +72,7 @@ class Courier:
             now = self._clock()
             if now >= end:
                 return False
-            self._listen(max(min(end, self._next_look, self._rounds.next_time()) - now, 0))
+            self._listen(max(min(end, self._next_look, self._rounds.next_time(now)) - now, 0))
 
     def close(self) -> None:
         """Close the transport; what is unanswered is given up."""
@@ -92,7 +92,7 @@ class Courier:
     def _send_next(self, ahead: float) -> bool:
         for errand in self._rounds.turns():
             while (letter := self._next_letter(errand, ahead)) is not None:
-                if self._rounds.enters(errand, letter):
+                if self._rounds.enters(errand, letter, self._clock()):
                     self._publish(letter)
                     return True
         return False

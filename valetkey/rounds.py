@@ -5,8 +5,7 @@ A courier asks what to do, does it, and tells what came of it; there is one for 
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from valetkey.envelopes import Answer
 from valetkey.errors import NoAnswer
@@ -47,12 +46,11 @@ class Errand(Protocol):
         """Take the answer to a letter."""
 
 
-@dataclass
-class _Start:
+class _Start(NamedTuple):
     """Until when, or until which letter is answered, an errand's first letters go alone."""
 
     ends_at: float
-    letter: str = ""
+    letter: str
 
 
 class Rounds:
@@ -61,6 +59,7 @@ class Rounds:
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
         self._unsent: dict[Errand, None] = {}
+        self._new: set[Errand] = set()
         self._starting: dict[Errand, _Start] = {}
         self._again: deque[str] = deque()
         self._sent: dict[str, tuple[Errand, Letter]] = {}
@@ -75,11 +74,11 @@ class Rounds:
         """All that is under way."""
         return {*self._unsent, *(errand for errand, _ in self._sent.values())}
 
-    def take(self, errand: Errand, now: float) -> None:
+    def take(self, errand: Errand) -> None:
         """Take on an errand, or once more what is left of one that was given up."""
         if not errand.all_sent and errand not in self._unsent:
             self._unsent[errand] = None
-            self._starting[errand] = _Start(now + HEAD_START)
+            self._new.add(errand)
         for letter in list(errand.unanswered.values()):
             if letter.name not in self._sent and self._must_go(errand, letter):
                 self._again.append(letter.name)
@@ -87,6 +86,7 @@ class Rounds:
     def drop(self, errand: Errand) -> list[str]:
         """Give an errand up: nothing of it is sent any more; return the letters not to hear of."""
         self._unsent.pop(errand, None)
+        self._new.discard(errand)
         self._starting.pop(errand, None)
         names = [name for name, (other, _) in self._sent.items() if other is errand]
         for name in names:
@@ -107,10 +107,7 @@ class Rounds:
         and who makes them may share a machine with who answers.
         """
         start = self._starting.get(errand)
-        if start is None or now >= start.ends_at:
-            self._starting.pop(errand, None)
-            return most
-        return min(_FIRST, most)
+        return most if start is None or now >= start.ends_at else min(_FIRST, most)
 
     def turns(self) -> Iterator[Errand]:
         """Each errand that may have a letter to send, in turn, while there is room for one."""
@@ -119,14 +116,13 @@ class Rounds:
                 return
             yield errand
 
-    def enters(self, errand: Errand, letter: Letter) -> bool:
+    def enters(self, errand: Errand, letter: Letter, now: float) -> bool:
         """Take a letter of an errand on; False where it is answered without being sent."""
         # Served: the others come first. A batch that is read as it comes would take all the room.
         self._unsent.pop(errand, None)
-        if errand.all_sent:
-            self._starting.pop(errand, None)
-        else:
+        if not errand.all_sent:
             self._unsent[errand] = None
+        self._starts(errand, letter, now)
         return self._must_go(errand, letter)
 
     def _must_go(self, errand: Errand, letter: Letter) -> bool:
@@ -135,9 +131,14 @@ class Rounds:
             errand.answer(letter, letter.refused(refusal))
             return False
         self._sent[letter.name] = (errand, letter)
-        if errand in self._starting:
-            self._starting[errand].letter = self._starting[errand].letter or letter.name
         return True
+
+    def _starts(self, errand: Errand, letter: Letter, now: float) -> None:
+        if errand.all_sent:
+            self._starting.pop(errand, None)
+        elif errand in self._new:
+            self._starting[errand] = _Start(now + HEAD_START, letter.name)
+        self._new.discard(errand)
 
     def sent(self, name: str, now: float) -> None:
         """Note that a letter is sent, for the first time or again."""
@@ -147,8 +148,9 @@ class Rounds:
         """The letters that have been silent for too long."""
         return [self._sent[name][1] for name in self._sender.due(now)]
 
-    def next_time(self) -> float:
+    def next_time(self, now: float) -> float:
         """When there will be more to send, whatever is answered by then; never is infinity."""
+        self._starting = {of: one for of, one in self._starting.items() if one.ends_at > now}
         return min((self._sender.next_due(), *(one.ends_at for one in self._starting.values())))
 
     @property

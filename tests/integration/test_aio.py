@@ -82,7 +82,10 @@ async def test_what_is_lost_fails_or_comes_twice_is_answered_once(broker: str) -
 
 @in_loop
 async def test_a_failing_worker_is_named_and_its_words_are_not_kept(broker: str) -> None:
-    with answering(broker, lambda *_: "fail"):
+    def once(_message: dict[str, Any], arrival: int) -> Any:
+        return "fail" if arrival == 1 else "lose"
+
+    with answering(broker, once):
         async with asking(broker) as client:
             with pytest.raises(NoAnswer, match="the worker's log says why"):
                 await client.download("reports", "a.pdf").result(0.5)

@@ -136,8 +136,11 @@ def test_without_an_answer_the_wait_ends_in_time(client: Client) -> None:
 def test_a_failing_worker_is_named_and_its_words_are_not_repeated(
     broker: str, client: Client
 ) -> None:
-    with answering(broker, lambda *_: "fail"), pytest.raises(NoAnswer) as caught:
-        client.download("reports", "a.pdf").result(1)
+    def once(_message: dict[str, Any], arrival: int) -> Any:
+        return "fail" if arrival == 1 else "lose"
+
+    with answering(broker, once), pytest.raises(NoAnswer) as caught:
+        client.download("reports", "a.pdf").result(0.5)
     assert "the worker's log says why" in str(caught.value)
     assert "s3cret" not in str(caught.value)
     with redis.Redis.from_url(broker) as server:

@@ -7,7 +7,7 @@ from valetkey.messages import Usage
 from valetkey.progress import Question, Reopened
 from valetkey.refusals import Code, Refusal
 from valetkey.rounds import HEAD_START, Rounds, no_answer
-from valetkey.sender import PROBE_GAP, Sender
+from valetkey.sender import FIRST_GAP, PROBE_GAP, Sender
 from valetkey.states import BatchState
 
 REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
@@ -42,7 +42,7 @@ def usage(name: str) -> Letter:
 def rounds(window: int, *errands: Many) -> Rounds:
     made = Rounds(Sender(lambda: 0.0, window))
     for errand in errands:
-        made.take(errand, 0.0)
+        made.take(errand)
     return made
 
 
@@ -52,7 +52,7 @@ def sent(made: Rounds, count: int) -> list[str]:
     for _ in range(count):
         for errand in made.turns():
             one = errand.next_letter(made.ahead(errand, 9, 0.0))
-            if one is not None and made.enters(errand, one):
+            if one is not None and made.enters(errand, one, 0.0):
                 made.sent(one.name, 0.0)
                 names.append(one.name)
                 break
@@ -70,7 +70,7 @@ def test_errands_take_turns() -> None:
 def test_room_that_one_answer_makes_goes_to_whoever_waits_longest() -> None:
     made = rounds(2, Many("a", 9))
     assert sent(made, 3) == ["a.0", "a.1"]
-    made.take(Many("b", 1), 0.0)
+    made.take(Many("b", 1))
     assert made.receive("a.0", TOLD, 0.0) == "settled"
     assert made.receive("a.1", TOLD, 0.0) == "settled"
     assert sent(made, 3) == ["a.2", "b.0"]
@@ -83,8 +83,8 @@ def test_what_is_given_up_is_sent_once_more_when_it_is_taken_on_again() -> None:
     assert made.drop(errand) == ["a.0", "a.1"]
     assert made.idle
     assert made.receive("a.0", TOLD, 0.0) == "ignored"
-    made.take(errand, 0.0)
-    made.take(errand, 0.0)
+    made.take(errand)
+    made.take(errand)
     assert [one.name for one in made.given_up()] == ["a.0", "a.1"]
     assert made.errands == {errand}
     assert made.receive("a.1", TOLD, 0.0) == "settled"
@@ -114,11 +114,13 @@ def test_an_answer_that_is_none_leaves_the_letter_unanswered() -> None:
 def test_an_errands_first_letters_have_a_moment_to_themselves() -> None:
     errand = Many("a", 9)
     made = rounds(9, errand)
+    assert made.next_time(0.0) == float("inf")
+    sent(made, 1)
     assert [made.ahead(errand, 9, now) for now in (0.0, HEAD_START / 2)] == [4, 4]
     assert made.ahead(errand, 1, 0.0) == 1
-    assert made.next_time() == HEAD_START
+    assert made.next_time(0.0) == HEAD_START
     assert made.ahead(errand, 9, HEAD_START) == 9
-    assert made.next_time() == float("inf")
+    assert made.next_time(HEAD_START) == FIRST_GAP
 
 
 def test_the_moment_ends_with_the_answer_to_the_first_of_them_or_with_the_last_letter() -> None:
@@ -126,11 +128,16 @@ def test_the_moment_ends_with_the_answer_to_the_first_of_them_or_with_the_last_l
     made = rounds(9, long, short)
     assert sent(made, 3) == ["a.0", "b.0", "a.1"]
     made.receive("a.1", TOLD, 0.0)
-    assert (made.ahead(long, 9, 0.0), made.next_time()) == (4, HEAD_START)
+    assert (made.ahead(long, 9, 0.0), made.next_time(0.0)) == (4, HEAD_START)
     made.receive("a.0", TOLD, 0.0)
     assert made.ahead(long, 9, 0.0) == 9
-    made.receive("b.0", TOLD, 0.0)
-    assert made.next_time() == float("inf")
+    assert made.next_time(0.0) == FIRST_GAP
+
+
+def test_whoever_waits_for_room_wakes_nobody() -> None:
+    made = rounds(1, *(Many(name, 9) for name in "abc"))
+    sent(made, 1)
+    assert made.next_time(HEAD_START) == FIRST_GAP
 
 
 def test_what_is_put_off_is_sent_again_soon() -> None:
@@ -146,12 +153,12 @@ def test_what_is_put_off_is_sent_again_soon() -> None:
     )
     errand = Reopened(of, iter([Letter("a.0", {"ask": "batch", "batch": "b", "chunk": 0}, of=of)]))
     made = Rounds(Sender(lambda: 0.0))
-    made.take(errand, 0.0)
+    made.take(errand)
     one = errand.next_letter(1)
     assert one is not None
-    assert made.enters(errand, one)
+    assert made.enters(errand, one, 0.0)
     made.sent("a.0", 0.0)
     unknown = Refusal(code=Code.BATCH_UNKNOWN, field="chunk", message="not yet")
     assert made.receive("a.0", one.refused(unknown), 1.0) == "useless"
-    assert made.next_time() == 1.0 + PROBE_GAP
+    assert made.next_time(1.0) == 1.0 + PROBE_GAP
     assert "has not decided" in str(no_answer(errand, 1))
