@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from pydantic_core import to_json
+
 from valetkey.messages import Grant
 from valetkey.refusals import Refusal
 from valetkey.snippets import curl, javascript, page, readable
@@ -35,7 +37,7 @@ _CSV = csv.writer(_Returned(), lineterminator="\n")
 
 def json_line(answer: Answer) -> str:
     """An answer as one JSON object, as it came over the wire; a refusal has a `code`."""
-    return answer.model_dump_json() + "\n"
+    return to_json(answer).decode() + "\n"
 
 
 def csv_row(answer: Answer) -> str:

@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -113,7 +114,7 @@ def test_an_upload_that_was_aborted_takes_no_more_and_leaves_nothing(
 def test_parts_of_an_upload_that_was_not_begun_are_refused(service: Service) -> None:
     with service.client() as client:
         grant = client.multipart("demo", "acme/mine", size=5).result()
-        forged = grant.model_copy(update={"id": f"{grant.id[:-1]}7"})
+        forged = replace(grant, id=f"{grant.id[:-1]}7")
         batch = client.parts("demo", forged)
         list(batch)
         assert batch.refusal is not None

@@ -113,7 +113,7 @@ class Store:
     def grants(self, *items: Mapping[str, Any], **terms: Any) -> list[Grant]:
         answer = self.ask(*items, **terms)
         assert answer["status"] == "issued", answer["refusal"]
-        return [Grant.model_validate(item) for item in answer["items"]]
+        return [Grant(**item) for item in answer["items"]]
 
     def download(self, key: str, **terms: Any) -> Grant:
         (grant,) = self.grants({"key": key}, **{**DOWNLOAD, **terms})
@@ -169,7 +169,7 @@ class Store:
         signed = signer(read, place)(
             f"{requests.batch_id()}.0", Item.model_validate(item), NOT_BEGUN
         )
-        return Grant.model_validate(signed[0])
+        return Grant(**signed[0])
 
     def store(self, key: str, body: bytes, **more: Any) -> None:
         """Put an object there, by no grant."""

@@ -4,6 +4,7 @@ import json
 import logging
 from base64 import b64decode
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -107,7 +108,7 @@ def test_no_key_holds_a_backslash(mint: Store, terms: Mapping[str, Any]) -> None
 def test_no_form_is_given_where_storage_would_not_hold_it(mint: Store) -> None:
     item = {"key": "acme/a.png", "size": 20}
     answer = mint.ask(item, **{**UPLOAD, "bucket": "formless", "content_type": "image/png"})
-    (grant,) = (Grant.model_validate(item) for item in answer["items"])
+    (grant,) = (Grant(**item) for item in answer["items"])
     assert (grant.method, grant.fields) == ("PUT", {})
     assert grant.headers["content-length"] == "20"
 
@@ -117,7 +118,7 @@ def test_each_condition_of_a_form_is_held(store: Store) -> None:
     exact = [name for each in policy(grant) if isinstance(each, dict) for name in each]
     assert set(grant.fields) - set(exact) == {"policy", "x-amz-signature"}
     for name in set(grant.fields) & set(exact):
-        changed = grant.model_copy(update={"fields": {**grant.fields, name: "acme/changed"}})
+        changed = replace(grant, fields={**grant.fields, name: "acme/changed"})
         assert not send(post(changed, FILE)).accepted, name
     assert send(post(grant, FILE)).accepted
 

@@ -1,6 +1,7 @@
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -66,7 +67,7 @@ Make = Callable[[Store, str], Request]
 
 
 def form(grant: Grant, fields: Mapping[str, str]) -> Request:
-    return post(grant.model_copy(update={"fields": dict(fields)}), FORGED)
+    return post(replace(grant, fields=dict(fields)), FORGED)
 
 
 def altered(**terms: Any) -> Callable[..., Make]:

@@ -39,7 +39,7 @@ def with_field(grant: Grant, name: str, value: str | None, file: bytes = FORGED)
     """A form one of whose fields is another; None removes it."""
     sent = {**grant.fields, name: value}
     fields = {name: each for name, each in sent.items() if each is not None}
-    return post(grant.model_copy(update={"fields": fields}), file)
+    return post(replace(grant, fields=fields), file)
 
 
 def named(grant: Grant, name: str) -> Request:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -35,7 +36,7 @@ def there(grant: Grant, storage: Server) -> Grant:
     begun = grant.multipart and grant.multipart.model_copy(
         update={"abort_url": f"{storage.url}/abort"}
     )
-    return grant.model_copy(update={"url": storage.url + TARGET, "multipart": begun})
+    return replace(grant, url=storage.url + TARGET, multipart=begun)
 
 
 def sh(line: str) -> str:

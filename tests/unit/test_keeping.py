@@ -1,5 +1,6 @@
 import json
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def test_a_device_is_not_replaced_by_a_file() -> None:
 
 
 def test_a_mark_counts_refusals_and_knows_what_lapses_first() -> None:
-    later = GRANT.model_copy(update={"expires_at": datetime(2027, 1, 1, tzinfo=UTC)})
+    later = replace(GRANT, expires_at=datetime(2027, 1, 1, tzinfo=UTC))
     mark = Mark().after(later, 5).after(REFUSAL, 3).after(GRANT, 2)
     assert mark == Mark(3, 10, 1, END)
 

@@ -1,6 +1,7 @@
 """What of a batch is sent, answered and read, in which order, and how much of it is counted."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from valetkey.states import BatchState
 
 BATCH = batch_id()
 FOREVER = float("inf")
+NEVER = datetime(2099, 1, 1, tzinfo=UTC)
 CLOSED = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
 
 
@@ -38,15 +40,13 @@ def asked(chunks: int) -> Progress:
 
 def granted(sent: Letter) -> Outcome:
     items: list[Grant | Refusal] = [
-        Grant.model_validate(
-            {
-                "id": f"{BATCH}.{sent.number * 2 + number}",
-                "key": "k",
-                "method": "GET",
-                "url": "u",
-                "expires_at": "2099-01-01T00:00:00Z",
-                "limited_by": "request",
-            }
+        Grant(
+            id=f"{BATCH}.{sent.number * 2 + number}",
+            key="k",
+            method="GET",
+            url="u",
+            expires_at=NEVER,
+            limited_by="request",
         )
         for number in range(2)
     ]

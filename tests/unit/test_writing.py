@@ -1,7 +1,10 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+
+from pydantic_core import to_jsonable_python
 
 from valetkey.messages import Grant
 from valetkey.refusals import Code, Refusal
@@ -21,14 +24,14 @@ REFUSAL = Refusal(code=Code.KEY_EMPTY, field="items[1].key", message="a key\nis 
 
 def test_json_lines_are_what_came_over_the_wire() -> None:
     grant, refusal = (json.loads(JSON.row(answer)) for answer in (GRANT, REFUSAL))
-    assert (Grant.model_validate(grant), Refusal.model_validate(refusal)) == (GRANT, REFUSAL)
+    assert (Grant(**grant), Refusal.model_validate(refusal)) == (GRANT, REFUSAL)
     assert JSON.row(GRANT).endswith("}\n")
 
 
 def test_csv_has_a_column_for_each_field_and_refusals_beside_grants() -> None:
     written = CSV.heading + CSV.row(GRANT) + CSV.row(REFUSAL)
     grant, refusal = csv.DictReader(io.StringIO(written, newline=""))
-    wire = GRANT.model_dump(mode="json")
+    wire = to_jsonable_python(GRANT)
     assert json.loads(grant["headers"]) == GRANT.headers
     assert json.loads(grant["fields"]) == {}
     for name in ("key", "id", "method", "url", "expires_at", "limited_by"):
@@ -40,7 +43,7 @@ def test_csv_has_a_column_for_each_field_and_refusals_beside_grants() -> None:
 
 def test_a_moment_of_csv_is_in_utc() -> None:
     there = timezone(timedelta(hours=1))
-    grant = GRANT.model_copy(update={"expires_at": datetime(2026, 11, 24, 13, tzinfo=there)})
+    grant = replace(GRANT, expires_at=datetime(2026, 11, 24, 13, tzinfo=there))
     assert "2026-11-24T12:00:00Z" in CSV.row(grant)
 
 

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import click
+from pydantic_core import to_jsonable_python
 
 from valetkey import output
 from valetkey.bars import console
@@ -41,5 +42,5 @@ def _words(found: Manifest) -> str:
 
 def _values(batch: str, found: Manifest) -> dict[str, Any]:
     told = {name: value for name, value in found._asdict().items() if name != "grant"}
-    link = found.grant.model_dump(mode="json", include={"url", "expires_at"})
-    return {"batch": batch, **told, **link}
+    grant = to_jsonable_python(found.grant)
+    return {"batch": batch, **told, "url": grant["url"], "expires_at": grant["expires_at"]}
