@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -21,13 +21,15 @@ _PRAGMAS = (
     "foreign_keys=ON",
     f"busy_timeout={LOCK_SECONDS}000",
 )
-# What the block means to do, as an execution option: "begin" is what SQLite begins it with.
-_Options = dict[str, Any]
-_WRITING: _Options = {"begin": "BEGIN IMMEDIATE"}
-_READING: _Options = {"begin": "BEGIN"}
-_ALONE: dict[str, _Options] = {
-    "sqlite": {"begin": None},
-    "postgresql": {"isolation_level": "AUTOCOMMIT"},
+_Meaning = Literal["to write", "to read", "one statement"]
+# SQLite's plain BEGIN that reads and then writes fails with SQLITE_BUSY whatever the timeout; the
+# price of IMMEDIATE is that those who mean to write wait for each other from the start. On
+# PostgreSQL a lock helps only where a statement behind it sees what was committed by then.
+_BEGIN: dict[tuple[str, _Meaning], str] = {
+    ("sqlite", "to write"): "BEGIN IMMEDIATE",
+    ("sqlite", "to read"): "BEGIN",
+    ("postgresql", "to write"): "BEGIN ISOLATION LEVEL READ COMMITTED",
+    ("postgresql", "to read"): "BEGIN ISOLATION LEVEL READ COMMITTED",
 }
 
 
@@ -38,19 +40,16 @@ def connect(url: str) -> Engine:
     """
     if make_url(url).get_backend_name() == "sqlite":
         return _sqlite(url)
-    # A lock helps only where a statement behind it sees what was committed by then.
-    level = "READ COMMITTED"
-    engine = create_engine(
-        url, hide_parameters=True, isolation_level=level, pool_size=2, max_overflow=2
-    )
+    engine = create_engine(url, hide_parameters=True, pool_size=2, max_overflow=2)
     event.listen(engine, "connect", _bound)
     event.listen(engine, "checkout", _renew)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
 def _bound(connection: psycopg.Connection, _record: Any) -> None:
+    connection.autocommit = True  # transactions are begun as their block means to use them
     connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-    connection.commit()
 
 
 def _renew(connection: psycopg.Connection, _record: Any, _proxy: Any) -> None:
@@ -79,9 +78,8 @@ def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # A plain BEGIN that reads and then writes fails with SQLITE_BUSY whatever the timeout; the
-    # price of IMMEDIATE is that those who mean to write wait for each other from the start.
-    begin = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
+    meaning = connection.get_execution_options().get("meaning", "to write")
+    begin = _BEGIN.get((connection.dialect.name, meaning))
     if begin is not None:
         connection.exec_driver_sql(begin)
 
@@ -92,23 +90,23 @@ def writing(engine: Engine) -> AbstractContextManager[Connection]:
     A database that is away, locked too long or chose this transaction to end a deadlock raises
     Transient: nothing was written, or it cannot be known, and asking again is safe.
     """
-    return _block(engine, _WRITING)
+    return _block(engine, "to write")
 
 
 def reading(engine: Engine) -> AbstractContextManager[Connection]:
     """Open a transaction that only reads, and so waits for no writer."""
-    return _block(engine, _READING)
+    return _block(engine, "to read")
 
 
 def glancing(engine: Engine) -> AbstractContextManager[Connection]:
     """Read with one statement, which needs no transaction: to open one is as dear as to read."""
-    return _block(engine, _ALONE[engine.dialect.name])
+    return _block(engine, "one statement")
 
 
 @contextmanager
-def _block(engine: Engine, options: _Options) -> Iterator[Connection]:
+def _block(engine: Engine, meaning: _Meaning) -> Iterator[Connection]:
     try:
-        with engine.connect().execution_options(**options) as connection, connection.begin():
+        with engine.connect().execution_options(meaning=meaning) as connection, connection.begin():
             yield connection
     except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
         raise Transient("the database is out of reach") from error
