@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from valetkey.config import without_secrets
 from valetkey.errors import BrokerUnreachable
 from valetkey.publishing import PATIENCE, Publisher
-from valetkey.transport import RESULT, Results
+from valetkey.transport import MANY, RESULT, Results
 
 
 class AsyncTransport:
@@ -37,12 +37,14 @@ class AsyncTransport:
         never = Retry(NoBackoff(), 0, supported_errors=())
         self._listener = _redis(result_url, never)
         self._heard: PubSub = self._listener.pubsub()
+        self._done: set[str] = set()
         self._is_lost = False
         self._pause: asyncio.Timeout | None = None
         self._is_stirred = False
 
     async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
         """Put a task with this argument into a queue, listening for its result first."""
+        self._done.discard(RESULT + task_id)
         with self._speaking():
             await self._subscribe(RESULT + task_id)
         loop = asyncio.get_running_loop()
@@ -86,11 +88,13 @@ class AsyncTransport:
             await self._redis.delete(RESULT + task_id)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
-        """Stop listening for these answers."""
-        if task_ids and self._heard.subscribed:
+        """Stop listening for these answers, once there are many."""
+        self._done.update(RESULT + task_id for task_id in task_ids)
+        if len(self._done) >= MANY and self._heard.subscribed:
+            done, self._done = self._done, set()
             with self._speaking():
                 await self._reconnect()
-                await self._heard.unsubscribe(*(RESULT + task_id for task_id in task_ids))
+                await self._heard.unsubscribe(*done)
 
     async def close(self) -> None:
         """Close all connections, once the thread is done with what it is at."""

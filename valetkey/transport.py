@@ -14,6 +14,7 @@ from valetkey.errors import BrokerUnreachable
 from valetkey.publishing import SOCKETS, Publisher
 
 RESULT = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
+MANY = 32  # channels to leave in one call, which takes as long for one: nothing more comes on them
 
 Results = list[tuple[str, bytes | str]]
 
@@ -32,9 +33,11 @@ class Transport:
         # Under RESP3 the library writes each pushed answer, grants and all, out for a debug log.
         self._redis = redis.Redis.from_url(result_url, retry=once_more, protocol=2, **SOCKETS)
         self._heard = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
+        self._done: set[str] = set()
 
     def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
         """Put a task with this argument into a queue, listening for its result first."""
+        self._done.discard(RESULT + task_id)
         with self._speaking():
             self._heard.subscribe(RESULT + task_id)
         self._publisher.send(task_id, argument, queue)
@@ -62,10 +65,12 @@ class Transport:
             self._redis.delete(RESULT + task_id)
 
     def forget(self, task_ids: Sequence[str]) -> None:
-        """Stop listening for these answers."""
-        if task_ids:
+        """Stop listening for these answers, once there are many."""
+        self._done.update(RESULT + task_id for task_id in task_ids)
+        if len(self._done) >= MANY:
+            done, self._done = self._done, set()
             with self._speaking():
-                self._heard.unsubscribe(*(RESULT + task_id for task_id in task_ids))
+                self._heard.unsubscribe(*done)
 
     def close(self) -> None:
         """Close all connections."""
