@@ -8,12 +8,13 @@ from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from bench import service
+from bench import service, stored
 from bench.comparing import compared, in_turns, seconds
 from bench.figures import Measured
 from bench.memory import largest_child
 from bench.signing import KEYS, boto3_client, boto3_get
 from valetkey import Client, Grant
+from valetkey.messages import DEFAULT_CHUNK
 from worker.embedded.stack import Stack
 
 ROUNDS = 7
@@ -31,6 +32,7 @@ def measure() -> Measured:
     """On SQLite, then on PostgreSQL; and what memory it takes."""
     with service.running() as up:
         sqlite = _batches(up)
+        redis = stored.bytes_per_link(up.running.result_url, DEFAULT_CHUNK)
         worker = largest_child(up.running.pids["worker"])
         producer = _stream(up, _STREAMED)
     with service.postgres() as url, service.running(url) as up:
@@ -44,6 +46,7 @@ def measure() -> Measured:
         "links_per_second_postgres": postgres["rate"],
         "worker_rss_mb": worker,
         "producer_rss_mb": producer["rss_mb"],
+        "redis_bytes_per_link": redis,
     }
 
 
@@ -52,9 +55,11 @@ def measure_stream() -> Measured:
     with service.running() as up:
         said = _stream(up, _MANY_STREAMED)
         worker = largest_child(up.running.pids["worker"])
+        redis = stored.peak(up.running.result_url)
     return {
         "stream_1m_producer_rss_mb": said["rss_mb"],
         "stream_1m_worker_rss_mb": worker,
+        "stream_1m_redis_peak_mb": redis,
         "stream_1m_links_per_second": _MANY_STREAMED / said["seconds"],
     }
 

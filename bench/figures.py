@@ -25,7 +25,7 @@ class Figure:
 
     name: str
     what: str
-    unit: Literal["x", "µs", "ms", "/s", "MB"]
+    unit: Literal["x", "µs", "ms", "/s", "bytes", "MB"]
     goal: Goal | None = None
 
 
@@ -69,6 +69,7 @@ _BATCHES = (
     Figure("links_per_second_postgres", "the same on PostgreSQL", "/s"),
     Figure("worker_rss_mb", "the larger worker process afterwards", "MB", _most(150)),
     Figure("producer_rss_mb", "a producer streaming 100,000 links, at its peak", "MB", _most(200)),
+    Figure("redis_bytes_per_link", "what the answer to a link takes in Redis", "bytes"),
 )
 _SINGLE = (
     Figure(
@@ -115,6 +116,7 @@ _STREAM = (
         _most(200),
     ),
     Figure("stream_1m_worker_rss_mb", "the larger worker process afterwards", "MB", _most(150)),
+    Figure("stream_1m_redis_peak_mb", "Redis at its peak, with all answers", "MB"),
     Figure("stream_1m_links_per_second", "links in that batch", "/s"),
 )
 FIGURES = {
