@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ for _name in tuple(os.environ):
     if _name.startswith(("AWS_", "CELERY_", "VALETKEY_")) and not _name.startswith(_GIVEN):
         del os.environ[_name]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+# Nor may whoever started the tests in the background, where Ctrl-C is ignored: some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _POSTGRES = os.environ.get(f"{_GIVEN}POSTGRES_URL")
 _REDIS = os.environ.get(f"{_GIVEN}REDIS_URL")
