@@ -4,7 +4,6 @@ Who checks a token says which algorithms it may have; what the token says of its
 nothing. Sources: RFC 7515, RFC 7516, RFC 8037, RFC 9864.
 """
 
-import gzip
 import warnings
 import zlib
 from base64 import urlsafe_b64decode
@@ -21,11 +20,10 @@ from valetkey.identity import PrivateKey, PublicKey
 LARGEST_MESSAGE = 4 * 1024**2  # bytes before base64: 1,000 items of the longest keys fit
 LARGEST_ANSWER = 16 * 1024**2
 _SIGNED = ("Ed25519", "EdDSA")  # one algorithm under its name of today and of RFC 8037
-_SEALED = ("ECDH-ES", "A256GCM")
+SEALED = ("ECDH-ES", "A256GCM")
 # Whoever does not know all of an extension has to refuse it: RFC 7515, 4.1.11, and RFC 7797.
 _EXTENDING = frozenset({"crit", "b64"})
-_LONG = 4_096  # bytes: below it, compression costs more than it saves
-_GZIP = "gzip"
+GZIP = "gzip"
 
 
 class BadToken(Exception):
@@ -51,12 +49,12 @@ def _jws() -> JWSRegistry:
 
 
 def _jwe() -> JWERegistry:
-    registry = JWERegistry(algorithms=_SEALED)
+    registry = JWERegistry(algorithms=SEALED)
     registry.max_ciphertext_length = LARGEST_ANSWER * 4 // 3 + 4
     return registry
 
 
-_JWS, _JWE = _jws(), _jwe()
+_JWS, JWE = _jws(), _jwe()
 
 
 def sign(content: bytes, key: PrivateKey) -> str:
@@ -99,19 +97,6 @@ class Signed:
         return self._parts.payload
 
 
-def seal(content: bytes, key_id: str, key: PublicKey) -> str:
-    """Seal content so that only the holder of the private key reads it.
-
-    Links are much alike, so a long content is a tenth as long once it is compressed: its cty is
-    then gzip. What could be guessed from a token's length is how many items were granted.
-    """
-    header = {"alg": _SEALED[0], "enc": _SEALED[1], "kid": key_id}
-    if len(content) > _LONG:
-        header["cty"] = _GZIP
-        content = gzip.compress(content, compresslevel=1, mtime=0)
-    return jwe.encrypt_compact(header, content, key.sealing, registry=_JWE)
-
-
 def sealed_to(token: str) -> str:
     """The id of the key that a token says it is sealed to. Raises BadToken."""
     header = token.partition(".")[0]
@@ -124,7 +109,7 @@ def sealed_to(token: str) -> str:
 def unseal(token: str, key: PrivateKey) -> bytes:
     """Open a sealed answer. Raises NotItsKey where it is sealed to another key, or altered."""
     try:
-        opened = jwe.decrypt_compact(token, key.opening, registry=_JWE)
+        opened = jwe.decrypt_compact(token, key.opening, registry=JWE)
     except UnsupportedAlgorithmError:
         raise WrongAlgorithm from None
     except ExceededSizeError:
@@ -133,7 +118,7 @@ def unseal(token: str, key: PrivateKey) -> bytes:
         raise NotItsKey from None
     if opened.plaintext is None:
         raise NotItsKey
-    is_long = opened.headers().get("cty") == _GZIP
+    is_long = opened.headers().get("cty") == GZIP
     return _decompressed(opened.plaintext) if is_long else opened.plaintext
 
 

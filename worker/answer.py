@@ -21,7 +21,6 @@ from valetkey.messages import (
 )
 from valetkey.reading import read
 from valetkey.refusals import Code, Refusal
-from valetkey.sealing import seal
 from worker.adapters.ledger import Ledger
 from worker.adapters.rejections import Rejections
 from worker.cancel import Canceller
@@ -29,6 +28,7 @@ from worker.core import keys
 from worker.core.decisions import Asked
 from worker.core.headers import endpoints
 from worker.core.identity import Genuine, Rejected, authenticate
+from worker.core.sealing import seal
 from worker.core.tenancy import Declared, Tenant
 from worker.explain import Explainer
 from worker.issue import Issuer

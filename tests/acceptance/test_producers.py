@@ -12,8 +12,8 @@ import pytest
 
 from tests.acceptance.conftest import KEY, ROOT, Service
 from tests.contract import chromium
-from valetkey import sealing
 from valetkey.identity import PrivateKey, generate, written
+from worker.core import sealing
 
 PRODUCERS = ROOT / "examples" / "producers"
 

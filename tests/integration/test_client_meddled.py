@@ -10,7 +10,7 @@ from tests.answering import answering
 from tests.keyed import OLD, Answering, asking, keyed, wire
 from tests.keys import public
 from valetkey import NoAnswer, SealedToAnother
-from valetkey.sealing import seal
+from worker.core.sealing import seal
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from valetkey.errors import SealedToAnother
 from valetkey.identity import generate
 from valetkey.messages import Cancelled, Explanation, Grant, Outcome, Usage
 from valetkey.refusals import UNAUTHENTICATED, Code, Refusal
-from valetkey.sealing import Signed, seal
+from valetkey.sealing import Signed
+from worker.core.sealing import seal
 
 KEY, OTHER = generate("acme/2026-11"), generate("acme/2026-10")
 SEALED, PLAIN = Envelopes(KEY), Envelopes(None)

@@ -10,7 +10,8 @@ from joserfc.jwk import KeySet
 from valetkey import keyfiles
 from valetkey.errors import NotConfigured
 from valetkey.identity import generate, public_key, public_line, read_private, written
-from valetkey.sealing import Signed, seal, sign, unseal
+from valetkey.sealing import Signed, sign, unseal
+from worker.core.sealing import seal
 
 KEY = generate("acme/2026-11")
 

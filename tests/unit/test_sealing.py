@@ -19,11 +19,11 @@ from valetkey.sealing import (
     Signed,
     TooLarge,
     WrongAlgorithm,
-    seal,
     sealed_to,
     sign,
     unseal,
 )
+from worker.core.sealing import seal
 
 OURS, THEIRS = generate("acme/2026-11"), generate("acme/2026-11")
 LONG = b'{"items": []}' * 1_000  # compressed before it is sealed
@@ -130,7 +130,7 @@ def test_a_message_larger_than_any_is_refused_unread() -> None:
 
 
 def test_an_answer_larger_than_any_is_refused_unopened() -> None:
-    largest = sealing._JWE.max_ciphertext_length
+    largest = sealing.JWE.max_ciphertext_length
     head = encoded({"alg": "ECDH-ES", "enc": "A256GCM", "kid": OURS.id})
     with pytest.raises(TooLarge):
         unseal(f"{head}..{'A' * 16}.{'A' * (largest + 1)}.{'A' * 22}", OURS)
@@ -139,7 +139,7 @@ def test_an_answer_larger_than_any_is_refused_unopened() -> None:
 def test_an_answer_that_unfolds_to_more_than_any_is_refused() -> None:
     bomb = gzip.compress(bytes(sealing.LARGEST_ANSWER + 1))
     header = {"alg": "ECDH-ES", "enc": "A256GCM", "kid": OURS.id, "cty": "gzip"}
-    token = jwe.encrypt_compact(header, bomb, public(OURS).sealing, registry=sealing._JWE)
+    token = jwe.encrypt_compact(header, bomb, public(OURS).sealing, registry=sealing.JWE)
     with pytest.raises(TooLarge):
         unseal(token, OURS)
 
