@@ -59,11 +59,11 @@ async def chunks(
     head: Mapping[str, Any], items: AsyncIterable[Asked], first_chunk: int = 0
 ) -> AsyncGenerator[Letter, None]:
     """Cut a batch into messages as batches.chunks does; raises ValueError as that does."""
-    rest = aiter(items)
+    rest, cut = aiter(items), batches.Cutter(head)
     for place in batches.places(head, first_chunk):
         asked = await _first(rest, place.items)
         is_more = place.is_last and bool(await _first(rest, 1))
-        yield batches.chunk(head, place, asked, is_more=is_more)
+        yield cut.chunk(place, asked, is_more=is_more)
 
 
 async def explanation(request: Request, who: Who, batch: str) -> Letter:

@@ -27,7 +27,7 @@ QUEUE = "valetkey"
 BULK = "valetkey.bulk"
 LARGEST_INTERACTIVE = 20  # items of a batch that somebody may be waiting for: the others are bulk
 LARGEST_CHUNK = 1_000
-DEFAULT_CHUNK = 500
+DEFAULT_CHUNK = 600
 LARGEST_BATCH = 1_000_000
 
 BatchId = Annotated[

@@ -8,7 +8,7 @@ however often a chunk arrives.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-WINDOW = 32  # unanswered chunks: at 500 items each, some 10 MB of answers on their way
+WINDOW = 32  # unanswered chunks: at 600 items each, some 12 MB of answers on their way
 FIRST_GAP = 3.0  # seconds: a busy queue answers well within it, a lost message waits it out
 LONGEST_GAP = 60.0  # seconds, before jitter
 PROBE_GAP = 1.0  # seconds until what was not decided yet is asked for again

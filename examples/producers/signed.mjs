@@ -75,7 +75,7 @@ const message = {
   requested_by: "signed.mjs",
   grant: { kind: "download", bucket: "demo", expires_in: 900 },
   total: keys.length,
-  items: keys.map((key) => ({ key })), // 500 at most: a longer batch travels in chunks
+  items: keys.map((key) => ({ key })), // 600 at most: a longer batch travels in chunks
 };
 const broker = await createClient({ url: VALETKEY_BROKER_URL }).connect();
 const store = await createClient({ url: VALETKEY_RESULT_URL }).connect();

@@ -58,7 +58,7 @@ message = {
     "requested_by": "signed.py",
     "grant": {"kind": "download", "bucket": "demo", "expires_in": 900},
     "total": len(keys),
-    "items": [{"key": key} for key in keys],  # 500 at most: a longer batch travels in chunks
+    "items": [{"key": key} for key in keys],  # 600 at most: a longer batch travels in chunks
 }
 app = Celery(broker=os.environ["VALETKEY_BROKER_URL"], backend=os.environ["VALETKEY_RESULT_URL"])
 task = app.send_task("valetkey.issue", args=[signed(message)], queue="valetkey")

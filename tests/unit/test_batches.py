@@ -100,6 +100,22 @@ def test_what_the_service_would_not_understand_is_refused_before_it_is_sent(
     assert chunk.refusal.code is code
 
 
+def test_what_is_wrong_with_its_header_refuses_every_chunk() -> None:
+    cut = list(chunks(head(5, expires_in=0), ["a", "b", "c", "d", "e"]))
+    assert [chunk.refusal and chunk.refusal.code for chunk in cut] == [Code.EXPIRY_INVALID] * 3
+    assert [chunk.keys for chunk in cut] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_a_bad_item_refuses_its_own_chunk_wherever_that_stands() -> None:
+    bad = {"key": "b", "part": 0}
+    cut = list(chunks(head(6), ["a", "a", bad, "a", "a", "a"]))
+    assert [chunk.refusal and chunk.refusal.code for chunk in cut] == [
+        None,
+        Code.PART_INVALID,
+        None,
+    ]
+
+
 def test_no_more_is_read_than_the_chunk_asked_for() -> None:
     read_so_far = []
 

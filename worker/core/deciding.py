@@ -1,7 +1,7 @@
 """One chunk's decision: each item is refused, or signed and given its audit row."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from valetkey.messages import Item, Message, grant_id
 from valetkey.refusals import Refusal
@@ -16,11 +16,7 @@ from worker.core.signing import Place, signer
 Begin = Callable[[str, Item], Begun]
 """Have storage begin a multipart upload for an item, under its grant id."""
 
-
-class _Decision(NamedTuple):
-    row: Row
-    answer: dict[str, Any]
-    begun: Begun = NOT_BEGUN
+_Decision = tuple[Row, dict[str, Any], Begun]
 
 
 def decide(
@@ -29,13 +25,14 @@ def decide(
     """Decide on each item of an admitted chunk, in order."""
     sign = signer(admitted.terms, place)
     is_fine = items.fine(admitted.terms, admitted.policy)
+    first = message.first
 
     def decision(index: int, item: Item) -> _Decision:
-        number = message.first + index
+        number = first + index
         name = grant_id(message.batch, number)
         if is_fine(item):
             grant, digest = sign(name, item, NOT_BEGUN)
-            return _Decision(Row(number, item.key, None, None, digest), grant)
+            return Row(number, item.key, None, None, digest), grant, NOT_BEGUN
         asked = (item, admitted.terms, admitted.policy, f"items[{index}]")
         refusal = items.refused(*asked, continued)
         if refusal is not None:
@@ -43,19 +40,24 @@ def decide(
         begun = begin(name, item) if continued is None else continued.begun
         grant, digest = sign(name, item, begun)
         own = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
-        return _Decision(Row(number, item.key, None, own or None, digest), grant, begun)
+        return Row(number, item.key, None, own or None, digest), grant, begun
 
     made = [decision(index, item) for index, item in enumerate(message.items)]
-    granted = [item for item, one in zip(message.items, made, strict=True) if one.row.code is None]
-    is_new = continued is None
+    rows, answers, begun = zip(*made, strict=True)
+    granted = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
     return Decided(
-        rows=[one.row for one in made],
-        answers=[one.answer for one in made],
+        rows=rows,
+        answers=answers,
         life=place.life,
         access_key=place.credentials.access_key,
         price=price(admitted.terms, granted),
-        begun={one.row.number: one.begun for one in made if is_new and one.begun is not NOT_BEGUN},
+        begun={} if continued else _began(rows, begun),
     )
+
+
+def _began(rows: Sequence[Row], begun: Sequence[Begun]) -> dict[int, Begun]:
+    pairs = zip(rows, begun, strict=True)
+    return {row.number: upload for row, upload in pairs if upload is not NOT_BEGUN}
 
 
 def decide_again(recorded: Recorded, terms: AnyTerms, place: Place, of: Begun | None) -> Decided:
@@ -85,4 +87,4 @@ def decide_again(recorded: Recorded, terms: AnyTerms, place: Place, of: Begun | 
 def _refused(number: int, item: Item, refusal: Refusal) -> _Decision:
     detail = refusal.model_dump(mode="json", exclude_none=True)
     row = Row(number, keys.shown(item.key), refusal.code.value, detail)
-    return _Decision(row, detail)
+    return row, detail, NOT_BEGUN
