@@ -85,7 +85,7 @@ def test_without_an_answer_the_exit_is_3_and_what_came_before_is_kept(broker: st
         words = ("--out", "links", "--timeout", "1s")
         result = run("download", "reports", *keys, *words)
     assert (result.exit_code, Path("links").exists()) == (3, False)
-    assert f"to 1 of {len(keys)} items: is a worker running?" in result.stderr
+    assert "to 1 of 601 items: is a worker running?" in result.stderr
     assert "what came before is in links.partial" in result.stderr
     assert len(Path("links.partial").read_text().splitlines()) == DEFAULT_CHUNK
 

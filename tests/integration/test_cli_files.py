@@ -11,7 +11,6 @@ from click.testing import CliRunner, Result
 
 from tests.answering import answering, refused
 from valetkey.cli import main
-from valetkey.messages import DEFAULT_CHUNK
 
 ROWS = "key,filename,expires_in\na,,\nb,x.pdf,15m\nno/c,,\na,,\nd,,900\ne\n"
 
@@ -62,8 +61,8 @@ def test_rows_of_one_life_are_one_batch(broker: str) -> None:
         run("download", "reports", "--from", "keys.csv", "--expires-in", "2h", "--json")
     messages = sorted((m for _, m in service.arrived), key=lambda m: str(m["items"][0]["key"]))
     assert [(m["grant"]["expires_in"], m["total"], m["chunk_size"]) for m in messages] == [
-        (7200, 2, DEFAULT_CHUNK // 2),
-        (900, 2, DEFAULT_CHUNK // 2),
+        (7200, 2, 300),
+        (900, 2, 300),
     ]
     assert [item["key"] for item in messages[1]["items"]] == ["b", "d"]
     assert messages[1]["items"][0]["filename"] == "x.pdf"

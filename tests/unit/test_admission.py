@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.requests import POLICY, declared, granting, message, uploading
-from valetkey.messages import DEFAULT_CHUNK, Message
+from valetkey.messages import Message
 from valetkey.refusals import Refusal
 from worker.core.admission import RULES, Admitted, admit, placed
 from worker.core.headers import endpoints
@@ -38,12 +38,11 @@ def test_what_the_policy_allows_is_admitted_as_asked(raw: dict[str, Any]) -> Non
     assert (admitted.expires_in, admitted.limited_by) == (300, "request")
 
 
-FULL = [{"key": "a"}] * DEFAULT_CHUNK
 REFUSED = [
     (message(tenant="acme1"), "tenant_unknown", "tenant", None),
     (granting(bucket="other"), "bucket_unknown", "grant.bucket", None),
     (granting(bucket="secret"), "bucket_not_allowed", "grant.bucket", ["demo"]),
-    (message(total=100_001, items=FULL), "batch_too_large", "total", 100_000),
+    (message(total=100_001, items=[{"key": "a"}] * 600), "batch_too_large", "total", 100_000),
     (message(callback="nowhere"), "callback_unknown", "callback", []),
     (granting(expires_in=86_401), "expiry_too_long", "grant.expires_in", 86_400),
     (uploading(max_size=1_000_001), "size_too_large", "grant.max_size", 1_000_000),

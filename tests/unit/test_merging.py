@@ -13,7 +13,7 @@ from valetkey.jobs.columns import columns
 from valetkey.jobs.journal import Cut, Mark
 from valetkey.jobs.merging import Job, Part, cut, parts
 from valetkey.jobs.survey import MOST_LIVES, Survey, surveyed
-from valetkey.messages import DEFAULT_CHUNK, Grant, Item
+from valetkey.messages import Grant, Item
 from valetkey.refusals import Code, QuotaState, Refusal
 
 WHOLE = Refusal(code=Code.QUOTA_EXCEEDED, field="total", message="over quota")
@@ -131,9 +131,7 @@ def test_a_batch_is_asked_for_when_the_one_before_it_is_read() -> None:
         assert asked == ["b0"]
 
 
-@pytest.mark.parametrize(
-    ("lives", "chunk_size"), [(1, DEFAULT_CHUNK), (2, DEFAULT_CHUNK // 2), (MOST_LIVES, 100)]
-)
+@pytest.mark.parametrize(("lives", "chunk_size"), [(1, 600), (2, 300), (MOST_LIVES, 100)])
 def test_the_more_lives_there_are_the_smaller_are_the_chunks(lives: int, chunk_size: int) -> None:
     rows = [str(life) for life in range(1, lives + 1)]
     with surveyed(written(rows), "csv", columns("download")) as survey:

@@ -51,7 +51,7 @@ def decide(
         life=place.life,
         access_key=place.credentials.access_key,
         price=price(admitted.terms, granted),
-        begun={} if continued else _began(rows, begun),
+        begun=_began(rows, begun) if continued is None else {},
     )
 
 
