@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from valetkey.batches import batch_id, chunks, header
+from valetkey.letters import letter
 from valetkey.messages import BatchId, Item, Message
 from valetkey.reading import read
 from valetkey.refusals import Code
@@ -104,6 +105,13 @@ def test_what_is_wrong_with_its_header_refuses_every_chunk() -> None:
     cut = list(chunks(head(5, expires_in=0), ["a", "b", "c", "d", "e"]))
     assert [chunk.refusal and chunk.refusal.code for chunk in cut] == [Code.EXPIRY_INVALID] * 3
     assert [chunk.keys for chunk in cut] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=())), min_size=5, max_size=5))
+def test_a_chunk_of_keys_is_refused_as_if_it_had_been_read(keys: list[str]) -> None:
+    for expires_in in (60, 0):
+        for chunk in chunks(head(5, expires_in=expires_in), keys):
+            assert chunk.refusal == letter(chunk.name, chunk.message).refusal
 
 
 def test_a_bad_item_refuses_its_own_chunk_wherever_that_stands() -> None:
