@@ -1,6 +1,7 @@
 """The same download, of three chunks, for tests to interrupt and to go on with."""
 
 import csv
+import gc
 import os
 import signal
 import subprocess
@@ -28,7 +29,12 @@ def written_keys(keys: list[str]) -> None:
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(main, words)
+    """Run a command in this process, where Ctrl-C may be pressed while it runs."""
+    gc.disable()  # Hypothesis listens to collections, and Ctrl-C would be lost within its listener
+    try:
+        return CliRunner().invoke(main, words)
+    finally:
+        gc.enable()
 
 
 def lose(last: int) -> Callable[[dict[str, Any], int], Act]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import redis
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from tests import interrupting
 from tests.answering import Answering, answering, granted
 from tests.storing import Answer, Request, Server, storing
 from valetkey import Client, NotStored
-from valetkey.cli import main
 from valetkey.uploading import Uploading
 
 CONTENT = bytes(range(23))
@@ -75,7 +75,7 @@ def lead(item: dict[str, Any], kind: str, url: str) -> None:
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(main, ["multipart", "inbox", "a/film", "--file", "film", *words])
+    return interrupting.run("multipart", "inbox", "a/film", "--file", "film", *words)
 
 
 def stored(storage: Server) -> bytes:
@@ -159,15 +159,15 @@ def test_a_success_that_is_an_error_is_one_and_the_upload_is_aborted(broker: str
 def test_ctrl_c_aborts_the_upload_unless_it_is_to_be_kept(
     broker: str, words: tuple[str, ...], deletes: int
 ) -> None:
-    interrupted = Event()
+    pressed = Event()
 
-    def interrupting(request: Request) -> Answer:
-        if request.method == "PUT" and not interrupted.is_set():
-            interrupted.set()
+    def pressing(request: Request) -> Answer:
+        if request.method == "PUT" and not pressed.is_set():
+            pressed.set()
             os.kill(os.getpid(), signal.SIGINT)
         return rightly(request)
 
-    with service(broker, interrupting) as (_, storage):
+    with service(broker, pressing) as (_, storage):
         result = run(*words)
     assert (result.exit_code, result.stdout) == (130, "")
     assert ("kept until 2099-01-01" in result.stderr) == (not deletes)
@@ -177,8 +177,7 @@ def test_ctrl_c_aborts_the_upload_unless_it_is_to_be_kept(
 
 def test_a_refused_upload_is_explained(broker: str) -> None:
     with service(broker) as (_, storage):
-        words = ["multipart", "inbox", "no/film", "--file", "film"]
-        result = CliRunner().invoke(main, words)
+        result = interrupting.run("multipart", "inbox", "no/film", "--file", "film")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "refused 'no/film': key_outside_prefix in key: outside\n"
     assert storage.received == []
