@@ -7,10 +7,11 @@ from valetkey.refusals import Code, Refusal
 from valetkey.terms import Parts
 from worker.adapters.ledger import Ledger
 from worker.adapters.s3 import S3
+from worker.core import conditions
 from worker.core.deciding import decide_again
 from worker.core.decisions import Decided, Recorded
 from worker.core.offers import offered
-from worker.core.tenancy import Bucket, Policy
+from worker.core.rules import Held, first
 from worker.multipart import Uploads
 from worker.placing import Placer
 
@@ -35,28 +36,39 @@ class Reissuer:
     def reissue(self, recorded: Recorded) -> Decided:
         """Sign a committed chunk again, to the byte while its credentials and bucket are the same.
 
-        Where they are not, what came out instead is committed before it is returned. Raises
-        Transient.
+        What its tenant's policy would refuse by now is refused. Where the credentials are not the
+        same, what came out instead is committed before it is returned. Raises Transient.
         """
-        allowed = self._allowed(recorded)
-        refusal = recorded.refusal or (None if allowed else _NO_LONGER)
-        if allowed is None or refusal is not None:
-            return Decided(recorded.rows, [], recorded.life, refusal=refusal)
-        bucket, policy = allowed
-        terms = offered(recorded.terms, bucket, policy.kinds)
-        if isinstance(terms, Refusal):
-            return Decided(recorded.rows, [], recorded.life, refusal=terms)
-        place = self._placer.again(recorded, bucket, policy, self._now())
+        held = recorded.refusal or self._held(recorded)
+        if isinstance(held, Refusal):
+            return _refused(recorded, held)
+        place = self._placer.again(recorded, held.bucket, held.policy, self._now())
         if isinstance(place, Refusal):
-            return Decided(recorded.rows, [], recorded.life, refusal=place)
-        of = self._uploads.begun(recorded.tenant, terms.of) if isinstance(terms, Parts) else None
-        decided = decide_again(recorded, terms, place, of)
-        if decided.rows != recorded.rows:
+            return _refused(recorded, place)
+        terms, of = held.terms, None
+        if isinstance(terms, Parts):
+            of = self._uploads.begun(recorded.tenant, terms.of)
+        decided = decide_again(recorded, terms, held.policy, place, of)
+        if _digests(decided) != _digests(recorded):
             self._ledger.reissued(recorded, decided, self._now())
         return decided
 
-    def _allowed(self, recorded: Recorded) -> tuple[Bucket, Policy] | None:
+    def _held(self, recorded: Recorded) -> Held | Refusal:
+        """What is signed, by the policy of today; or why that refuses it."""
         declared = self._ledger.declared()
         tenant = declared.tenants.get(recorded.tenant)
         policy = None if tenant is None else tenant.policies.get(recorded.terms.bucket)
-        return None if policy is None else (declared.buckets[policy.bucket], policy)
+        if policy is None:
+            return _NO_LONGER
+        bucket = declared.buckets[policy.bucket]
+        refusal = first(conditions.RULES, Held(recorded.terms, bucket, policy))
+        terms = refusal or offered(recorded.terms, bucket, policy.kinds)
+        return terms if isinstance(terms, Refusal) else Held(terms, bucket, policy)
+
+
+def _refused(recorded: Recorded, refusal: Refusal) -> Decided:
+    return Decided(recorded.rows, [], recorded.life, refusal=refusal)
+
+
+def _digests(chunk: Recorded | Decided) -> list[bytes | None]:
+    return [row.digest for row in chunk.rows]

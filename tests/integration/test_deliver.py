@@ -13,7 +13,7 @@ from tests import issuing
 from tests.integration.conftest import Declare
 from tests.integration.receivers import Answer, Receiver, answer, receiving
 from tests.issuing import Answering
-from tests.requests import DEMO, Clock, declared, message
+from tests.requests import DEMO, POLICY, Clock, declared, message
 from valetkey.webhooks import verify
 from worker.adapters.database import reading
 from worker.adapters.http import Courier
@@ -75,6 +75,21 @@ def test_an_outcome_is_delivered_signed_and_complete(
         deliverer.deliver_due()
     told = verify(receiver.bodies[0], receiver.headers[0], SECRET, now=clock())
     assert told == outcome
+
+
+def test_what_policy_refuses_by_then_is_told_as_refused(
+    declare: Declare, issuer: Answering, deliverer: Deliverer, clock: Clock
+) -> None:
+    with receiving(answer(204)) as receiver:
+        wide = calling(receiver.port)
+        declare(wide)
+        issuer.issue(message(["acme/a", "acme/b/c"], callback="hook"))
+        narrow = {"demo": replace(POLICY, prefixes=("acme/b/",))}
+        acme = replace(wide.tenants["acme"], policies=narrow)
+        declare(replace(wide, tenants={"acme": acme}))
+        deliverer.deliver_due()
+    told = verify(receiver.bodies[0], receiver.headers[0], SECRET, now=clock())
+    assert [item.get("code") for item in told["items"]] == ["key_outside_prefix", None]
 
 
 def test_a_refused_batch_is_told_too(

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -7,10 +6,9 @@ import pytest
 from tests.requests import DEMO, POLICY, granting, message, putting, uploading
 from valetkey.messages import Message
 from worker.core import conditions
-from worker.core.rules import Case, first
-from worker.core.tenancy import Policy, Tenant
+from worker.core.rules import Held, first
+from worker.core.tenancy import Policy
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"
 LAX = replace(
     POLICY,
@@ -24,10 +22,9 @@ LAX = replace(
 )
 
 
-def case(raw: dict[str, Any], policy: Policy = POLICY) -> Case:
+def case(raw: dict[str, Any], policy: Policy = POLICY) -> Held:
     bucket = replace(DEMO, owner="111122223333" if policy is LAX else None)
-    message = Message.model_validate(raw)
-    return Case(message, Tenant("acme", policies={"demo": policy}), bucket, policy, NOW)
+    return Held(Message.model_validate(raw).grant, bucket, policy)
 
 
 def refused(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str] | None:

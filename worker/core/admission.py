@@ -12,7 +12,7 @@ from worker.core.offers import offered
 from worker.core.rules import Case, Rule, first, refuse
 from worker.core.tenancy import Bucket, Declared, Policy
 
-_ASKED = (*headers.RULES, *conditions.RULES)
+_ASKED: tuple[Rule[Case], ...] = (*headers.RULES, *conditions.RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ def placed(message: Message, declared: Declared, now: datetime) -> Case | Refusa
     if policy is None:
         allowed = sorted(tenant.policies)
         return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", "not one of the tenant's", allowed)
-    return Case(message, tenant, declared.buckets[name], policy, now)
+    bucket = declared.buckets[name]
+    return Case(message.grant, bucket, policy, message, tenant, now)
 
 
 def _admitted(case: Case) -> Admitted | Refusal:
@@ -70,11 +71,11 @@ def _admitted(case: Case) -> Admitted | Refusal:
 
 
 def _offered(case: Case) -> AnyTerms | Refusal:
-    return offered(case.message.grant, case.bucket, case.policy.kinds)
+    return offered(case.terms, case.bucket, case.policy.kinds)
 
 
 def _lasting(case: Case) -> Lasting | Refusal:
-    terms, longest = case.message.grant, case.policy.max_expires_in
+    terms, longest = case.terms, case.policy.max_expires_in
     if terms.expires_in <= longest:
         return Lasting(terms.expires_in, "request")
     if terms.min_expires_in is not None and terms.min_expires_in <= longest:
@@ -89,15 +90,15 @@ def _refusal(answer: object) -> Refusal | None:
 
 def _offered_found(case: Case) -> str:
     terms = _offered(case)
-    is_other = not isinstance(terms, Refusal) and terms.kind != case.message.grant.kind
+    is_other = not isinstance(terms, Refusal) and terms.kind != case.terms.kind
     return "a put, as this storage takes no forms" if is_other else ""
 
 
 def _lasting_found(case: Case) -> str:
-    return f"{case.message.grant.expires_in:,} s of at most {case.policy.max_expires_in:,} s"
+    return f"{case.terms.expires_in:,} s of at most {case.policy.max_expires_in:,} s"
 
 
-RULES = (
+RULES: tuple[Rule[Case], ...] = (
     *_ASKED,
     Rule("provider", lambda case: _refusal(_offered(case)), _offered_found),
     Rule("grant.expires_in", lambda case: _refusal(_lasting(case)), _lasting_found),

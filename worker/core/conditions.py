@@ -7,7 +7,7 @@ from valetkey.terms import Download, Put, Storing, Upload
 from worker.core import stored
 from worker.core.disposition import valid_filename
 from worker.core.items import filename_refused
-from worker.core.rules import Case, Rule, about, refuse, shown
+from worker.core.rules import Held, Rule, about, refuse, shown
 from worker.core.tenancy import Policy
 
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*").fullmatch
@@ -22,8 +22,8 @@ _ACTIVE_IN = {
 }
 
 
-def _kind(case: Case) -> Refusal | None:
-    kind = case.message.grant.kind
+def _kind(case: Held) -> Refusal | None:
+    kind = case.terms.kind
     # Who may no longer begin an upload in parts may not go on with one either.
     needed = "multipart" if kind == "parts" else kind
     if needed in case.policy.kinds:
@@ -32,8 +32,8 @@ def _kind(case: Case) -> Refusal | None:
     return refuse(Code.KIND_NOT_ALLOWED, "grant.kind", text, sorted(case.policy.kinds))
 
 
-def _check_owner(case: Case) -> Refusal | None:
-    terms = case.message.grant
+def _check_owner(case: Held) -> Refusal | None:
+    terms = case.terms
     if not (isinstance(terms, Download | Put) and terms.check_owner) or case.bucket.owner:
         return None
     text = "the bucket profile does not say which account owns it"
@@ -79,7 +79,7 @@ def _inline(terms: Download, policy: Policy) -> Refusal | None:
     return refuse(Code.INLINE_NOT_ALLOWED, "grant.inline", text, list(policy.inline))
 
 
-def _override(name: str) -> Rule:
+def _override(name: str) -> Rule[Held]:
     def refused(terms: Download, policy: Policy) -> Refusal | None:
         value = getattr(terms, name)
         if value is None:
@@ -94,9 +94,9 @@ def _override(name: str) -> Rule:
     return about(name, refused)
 
 
-RULES = (
-    Rule("grant.kind", _kind, lambda case: case.message.grant.kind),
-    Rule("grant.check_owner", _check_owner, lambda case: shown(case.message.grant, "check_owner")),
+RULES: tuple[Rule[Held], ...] = (
+    Rule("grant.kind", _kind, lambda case: case.terms.kind),
+    Rule("grant.check_owner", _check_owner, lambda case: shown(case.terms, "check_owner")),
     about("filename", _filename),
     about("content_type", _content_type),
     about("inline", _inline),

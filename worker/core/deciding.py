@@ -12,6 +12,7 @@ from worker.core.decisions import NOT_BEGUN, Begun, Decided, Recorded, Row
 from worker.core.items import Continued
 from worker.core.quotas import price
 from worker.core.signing import Place, signer
+from worker.core.tenancy import Policy
 
 Begin = Callable[[str, Item], Begun]
 """Have storage begin a multipart upload for an item, under its grant id."""
@@ -60,22 +61,29 @@ def _began(rows: Sequence[Row], begun: Sequence[Begun]) -> dict[int, Begun]:
     return {row.number: upload for row, upload in pairs if upload is not NOT_BEGUN}
 
 
-def decide_again(recorded: Recorded, terms: AnyTerms, place: Place, of: Begun | None) -> Decided:
+def decide_again(
+    recorded: Recorded, terms: AnyTerms, policy: Policy, place: Place, of: Begun | None
+) -> Decided:
     """Sign what was granted once more; what was refused is answered as it was.
 
-    of is the multipart upload whose parts these are.
+    A key that is no longer behind a prefix of the policy is refused; its row keeps the digest of
+    what was signed. of is the multipart upload whose parts these are.
     """
     sign = signer(terms, place)
 
-    def decision(row: Row) -> tuple[Row, dict[str, Any]]:
+    def decision(index: int, row: Row) -> tuple[Row, dict[str, Any]]:
         if row.code is not None:
             return row, row.detail or {}
         item = Item.model_validate({"key": row.key, **(row.detail or {})})
+        refusal = items.key_refused(item, terms, policy, f"items[{index}].key")
+        if refusal is not None:
+            said = refusal.model_copy(update={"key": row.key})
+            return row._replace(code=said.code.value), _values(said)
         begun = of or recorded.begun.get(row.number, NOT_BEGUN)
         grant, digest = sign(grant_id(recorded.batch, row.number), item, begun)
         return row._replace(digest=digest), grant
 
-    made = [decision(row) for row in recorded.rows]
+    made = [decision(index, row) for index, row in enumerate(recorded.rows)]
     return Decided(
         rows=[row for row, _ in made],
         answers=[answer for _, answer in made],
@@ -85,6 +93,10 @@ def decide_again(recorded: Recorded, terms: AnyTerms, place: Place, of: Begun | 
 
 
 def _refused(number: int, item: Item, refusal: Refusal) -> _Decision:
-    detail = refusal.model_dump(mode="json", exclude_none=True)
+    detail = _values(refusal)
     row = Row(number, keys.shown(item.key), refusal.code.value, detail)
     return row, detail, NOT_BEGUN
+
+
+def _values(refusal: Refusal) -> dict[str, Any]:
+    return refusal.model_dump(mode="json", exclude_none=True)

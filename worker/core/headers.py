@@ -23,7 +23,7 @@ def endpoints(tenant: Tenant, bucket: str) -> Collection[str]:
 def _most(case: Case) -> int:
     own = case.policy.max_batch
     most = case.tenant.max_batch if own is None else own
-    return min(most, MOST_MULTIPARTS) if case.message.grant.kind == "multipart" else most
+    return min(most, MOST_MULTIPARTS) if case.terms.kind == "multipart" else most
 
 
 def _total(case: Case) -> Refusal | None:
@@ -54,7 +54,7 @@ def _manifest(case: Case) -> Refusal | None:
     message = case.message
     if message.manifest is None:
         return None
-    if message.grant.kind not in _LISTED:
+    if case.terms.kind not in _LISTED:
         text = "only these kinds of grant go into a manifest"
         return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, list(_LISTED))
     return unwritable(message.manifest, case.policy)
@@ -82,7 +82,7 @@ def _deadline_found(case: Case) -> str:
     return "" if case.message.deadline is None else case.message.deadline.isoformat()
 
 
-RULES = (
+RULES: tuple[Rule[Case], ...] = (
     Rule("total", _total, _total_found),
     Rule("callback", _callback, lambda case: case.message.callback or ""),
     Rule("deadline", _deadline, _deadline_found),

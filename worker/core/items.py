@@ -59,7 +59,7 @@ def refused(
     item: Item, terms: AnyTerms, policy: Policy, field: str, continued: Continued | None = None
 ) -> Refusal | None:
     """Refuse an item for the first thing that is wrong with it; field is its place."""
-    refusal = _key(item, terms, policy, f"{field}.key") or _shape(item, terms, field)
+    refusal = key_refused(item, terms, policy, f"{field}.key") or _shape(item, terms, field)
     for name, check in _CHECKS.items():
         if refusal is None and getattr(item, name) is not None:
             refusal = check(item, terms, f"{field}.{name}")
@@ -67,7 +67,8 @@ def refused(
     return refusal and refusal.model_copy(update={"key": keys.shown(item.key)})
 
 
-def _key(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
+def key_refused(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
+    """Refuse a key that is none, or not behind a prefix of the policy."""
     key = item.key
     if terms.kind == "upload" and policy.free_names and key.endswith(f"/{FREE_NAME}"):
         # Storage puts the sender's own file name there: the policy says that it may.

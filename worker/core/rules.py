@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from valetkey.messages import Message
 from valetkey.refusals import Code, Refusal
@@ -15,28 +15,38 @@ _TERMS: tuple[type[AnyTerms], ...] = (Download, Upload, Put, Multipart, Parts)
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A batch, and what it is held against: the policy for the bucket profile that it names."""
+class Held:
+    """Terms, and what they are held against: the policy for the bucket profile that they name."""
+
+    terms: AnyTerms
+    bucket: Bucket
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Case(Held):
+    """A batch with all that its header says, and whose it is."""
 
     message: Message
     tenant: Tenant
-    bucket: Bucket
-    policy: Policy
     now: datetime
 
 
-class Rule(NamedTuple):
-    """One question about a batch, by the field of the message that it is about.
+C_contra = TypeVar("C_contra", bound=Held, contravariant=True)
+
+
+class Rule(NamedTuple, Generic[C_contra]):
+    """One question about a batch or its terms, by the field of the message that it is about.
 
     refused answers it; found says what the message has there, and nothing where it has nothing.
     """
 
     name: str
-    refused: Callable[[Case], Refusal | None]
-    found: Callable[[Case], str]
+    refused: Callable[[C_contra], Refusal | None]
+    found: Callable[[C_contra], str]
 
 
-def first(rules: Iterable[Rule], case: Case) -> Refusal | None:
+def first(rules: Iterable[Rule[C_contra]], case: C_contra) -> Refusal | None:
     """Refuse a batch for the first rule that it breaks."""
     for rule in rules:
         refusal = rule.refused(case)
@@ -50,15 +60,14 @@ def refuse(code: Code, field: str, message: str, limit: Limit = None) -> Refusal
     return Refusal(code=code, field=field, message=message, limit=limit)
 
 
-def about(name: str, refused: Callable[[Any, Policy], Refusal | None]) -> Rule:
+def about(name: str, refused: Callable[[Any, Policy], Refusal | None]) -> Rule[Held]:
     """Make a rule about one field of the terms, which only the kinds that have it are asked."""
     having = {terms for terms in _TERMS if name in terms.model_fields}
 
-    def in_case(case: Case) -> Refusal | None:
-        terms = case.message.grant
-        return refused(terms, case.policy) if type(terms) in having else None
+    def in_case(case: Held) -> Refusal | None:
+        return refused(case.terms, case.policy) if type(case.terms) in having else None
 
-    return Rule(f"grant.{name}", in_case, lambda case: shown(case.message.grant, name))
+    return Rule(f"grant.{name}", in_case, lambda case: shown(case.terms, name))
 
 
 def shown(terms: AnyTerms, name: str) -> str:

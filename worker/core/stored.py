@@ -5,7 +5,7 @@ import re
 from valetkey.refusals import Code, Refusal
 from valetkey.terms import Multipart, Put, Storing, Upload
 from worker.core.multipart import plan
-from worker.core.rules import about, refuse
+from worker.core.rules import Held, Rule, about, refuse
 from worker.core.tenancy import Policy
 
 MOST_METADATA = 2_048  # bytes, names and values together; AWS: UsingMetadata.html
@@ -92,7 +92,7 @@ def _redirect(terms: Upload, policy: Policy) -> Refusal | None:
     return refuse(Code.REDIRECT_NOT_ALLOWED, "grant.success_redirect", "not allowed", allowed)
 
 
-RULES = (
+RULES: tuple[Rule[Held], ...] = (
     about("max_size", _max_size),
     about("acl", _acl),
     about("metadata", _metadata),

@@ -1,0 +1,117 @@
+"""What was granted by a policy that has become narrower since: asked for again, it is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from models import Grant, Reissue
+from tests import issuing
+from tests.integration.conftest import Declare
+from tests.issuing import Answering
+from tests.requests import POLICY, Clock, declared, message, putting, uploading
+from worker.adapters.database import reading
+from worker.adapters.s3 import S3
+
+Later = Callable[[], Answering]
+WIDE = replace(POLICY, prefixes=("acme/", "secret/"), storage_classes=("GLACIER",))
+
+
+@pytest.fixture
+def service(declare: Declare, issuer: Answering) -> Answering:
+    declare(declared(policies={"demo": WIDE}))
+    return issuer
+
+
+@pytest.fixture
+def later(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Begin another process, which signs with another key."""
+
+    def begin() -> Answering:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDLATER")
+        return issuing.issuer(engine, S3(), clock)
+
+    return begin
+
+
+def narrow(declare: Declare, **changes: Any) -> None:
+    declare(declared(policies={"demo": replace(WIDE, **changes)}))
+
+
+def again(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    """Both ways to ask for what was granted: the same message, and its batch's id."""
+    asking = {"v": 1, "ask": "batch", "tenant": "acme", "batch": raw["batch"], "chunk": 0}
+    return [raw, asking]
+
+
+def said(answer: dict[str, Any]) -> list[str]:
+    """A word for each item: the code of its refusal, or the key id that signed it."""
+    found = [item.get("code") or item["url"] for item in answer["items"]]
+    return ["AKIDLATER" if "AKIDLATER" in word else word for word in found]
+
+
+def test_a_key_that_is_behind_no_prefix_any_more_is_refused_and_the_others_are_signed(
+    declare: Declare, service: Answering, later: Later
+) -> None:
+    raw = message(["acme/a", "secret/b", "acme/c"])
+    service.issue(raw)
+    narrow(declare, prefixes=("acme/",))
+    for asked in again(raw):
+        answer = later().issue(asked)
+        assert said(answer) == ["AKIDLATER", "key_outside_prefix", "AKIDLATER"]
+        refused = answer["items"][1]
+        assert (refused["key"], refused["field"]) == ("secret/b", "items[1].key")
+
+
+@pytest.mark.parametrize(
+    ("raw", "changes", "code"),
+    [
+        (uploading(), {"kinds": ("download",)}, "kind_not_allowed"),
+        (uploading(), {"max_size": 499_999}, "size_too_large"),
+        (uploading(), {"content_types": ()}, "content_type_not_allowed"),
+        (
+            putting({"acme/a": 1}, storage_class="GLACIER"),
+            {"storage_classes": ()},
+            "storage_class_not_allowed",
+        ),
+    ],
+)
+def test_terms_that_policy_would_refuse_by_now_are_refused(
+    declare: Declare,
+    service: Answering,
+    later: Later,
+    raw: dict[str, Any],
+    changes: dict[str, Any],
+    code: str,
+) -> None:
+    assert service.issue(raw)["status"] == "issued"
+    narrow(declare, **changes)
+    for asked in again(raw):
+        answer = later().issue(asked)
+        assert (answer["status"], answer["refusal"]["code"]) == ("refused", code)
+        assert not any("url" in item for item in answer["items"])
+
+
+def test_what_is_still_allowed_is_answered_as_it_was(declare: Declare, service: Answering) -> None:
+    raw = message(["acme/a", "acme/b"])
+    first = service.issue(raw)
+    narrow(declare, prefixes=("acme/",), kinds=("download",), max_size=0)
+    for asked in again(raw):
+        assert service.issue(asked)["items"] == first["items"]
+
+
+def test_the_log_keeps_the_place_of_what_was_not_signed_again(
+    engine: Engine, declare: Declare, service: Answering, later: Later
+) -> None:
+    raw = message(["acme/a", "secret/b", "acme/c"])
+    service.issue(raw)
+    narrow(declare, prefixes=("acme/",))
+    later().issue(raw)
+    with reading(engine) as connection:
+        before = connection.scalars(select(Grant.digest).order_by(Grant.number)).all()
+        (after,) = connection.scalars(select(Reissue.digests)).all()
+    digests = [after[start : start + 32] for start in range(0, len(after), 32)]
+    pairs = zip(before, digests, strict=True)
+    assert [old == new for old, new in pairs] == [False, True, False]
