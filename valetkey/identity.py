@@ -1,6 +1,7 @@
 """A producer's keys: one signs what it asks, one opens what is answered; their ids are alike."""
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,10 @@ from pydantic_core import from_json
 from valetkey.errors import NotConfigured
 
 _BYTES = 43  # characters of base64url for the 32 bytes of a key
+_P = 2**255 - 19
+_EIGHTH = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL = {0, 1, _P - 1, _EIGHTH, _P - _EIGHTH}
+"""The y of the eight points of Ed25519 that have a small order: RFC 8032, section 5.1."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +93,16 @@ def public_key(sign: str, seal: str) -> PublicKey:
     Raises ValueError where they are no such keys.
     """
     checking, sealing = _public(sign, "Ed25519"), _public(seal, "X25519")
+    if int.from_bytes(urlsafe_b64decode(f"{sign}="), "little") % 2**255 % _P in _SMALL:
+        raise ValueError("anybody can sign for this key")
     # Some points agree on no secret (RFC 7748, section 6.1): better said here than at an answer.
     OKPKey.generate_key("X25519").exchange_derive_key(sealing)
     return PublicKey(checking, sealing)
 
 
 def _public(x: str, curve: str) -> OKPKey:
-    if len(x) != _BYTES:
+    # Its last character has two bits to spare: in another spelling it would look like another key.
+    if len(x) != _BYTES or urlsafe_b64encode(urlsafe_b64decode(f"{x}=")).decode() != f"{x}=":
         raise ValueError(f"a key for {curve} is {_BYTES} characters of base64url")
     return _imported({"kty": "OKP", "crv": curve, "x": x})
 

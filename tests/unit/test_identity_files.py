@@ -1,6 +1,7 @@
 import json
 import os
 import tomllib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,32 @@ def test_a_file_that_holds_no_key_is_named_and_not_repeated(tmp_path: Path) -> N
     with pytest.raises(NotConfigured, match=f"{path}: the key is not what") as caught:
         keyfiles.read(path)
     assert "s3cret" not in str(caught.value)
+
+
+_PRIME = 2**255 - 19
+_EIGHTH = int.from_bytes(  # the y of a point whose order is 8
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+_SMALL = [0, 1, _PRIME - 1, _EIGHTH, _PRIME - _EIGHTH, _PRIME, _PRIME + 1]
+
+
+@pytest.mark.parametrize("sign_of_x", [0, 2**255], ids=["even", "odd"])
+@pytest.mark.parametrize("y", _SMALL, ids=["0", "1", "-1", "e", "-e", "p", "p+1"])
+def test_a_key_that_anybody_can_sign_for_is_none(y: int, sign_of_x: int) -> None:
+    point = urlsafe_b64encode((y + sign_of_x).to_bytes(32, "little")).decode().rstrip("=")
+    seal = json.loads(written(KEY))["keys"][1]["x"]
+    with pytest.raises(ValueError, match="anybody can sign for this key"):
+        public_key(point, seal)
+
+
+@pytest.mark.parametrize("half", [0, 1], ids=["sign", "seal"])
+def test_a_key_has_one_spelling(half: int) -> None:
+    halves = [key["x"] for key in json.loads(written(KEY))["keys"]]
+    spelled = halves[half]
+    halves[half] = spelled[:-1] + chr(ord(spelled[-1]) + 1)
+    assert urlsafe_b64decode(halves[half] + "=") == urlsafe_b64decode(spelled + "=")
+    with pytest.raises(ValueError, match="43 characters of base64url"):
+        public_key(*halves)
 
 
 def test_a_key_that_agrees_on_no_secret_is_none() -> None:
