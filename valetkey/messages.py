@@ -126,7 +126,7 @@ class BatchAsk(Wire):
     ask: Literal["batch"]
     tenant: Name
     batch: BatchId
-    chunk: Annotated[int, Field(ge=0)] | None = None
+    chunk: Annotated[int, Field(ge=0, le=LARGEST_BATCH - 1)] | None = None
 
 
 Ask = Message | UsageAsk | CancelAsk | BatchAsk

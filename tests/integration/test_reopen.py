@@ -97,6 +97,15 @@ def test_a_chunk_that_has_not_come_is_told_from_one_that_cannot(
     assert charged(engine)[1] == 2
 
 
+@pytest.mark.parametrize("number", [1_000_000, 2**31, 2**63, 2**100])
+def test_a_chunk_that_no_batch_has_is_refused_with_its_limit(
+    service: Answering, number: int
+) -> None:
+    refusal = service.issue(asking(batch_id(), chunk=number))["refusal"]
+    told = (refusal["code"], refusal["field"], refusal["limit"])
+    assert told == ("chunk_invalid", "chunk", 999_999)
+
+
 def test_a_batch_that_was_refused_says_so_and_each_decided_chunk_its_keys(
     service: Answering,
 ) -> None:
