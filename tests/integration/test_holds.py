@@ -2,8 +2,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
+from models import Usage
 from tests.charged import held, used
 from tests.integration.conftest import Declare
 from tests.issuing import Answering
@@ -11,7 +12,7 @@ from tests.requests import Clock, batch_id, chunks, declared, message, putting, 
 from valetkey.messages import Message
 from valetkey.refusals import Window
 from worker.adapters import holds
-from worker.adapters.database import reading
+from worker.adapters.database import reading, writing
 from worker.adapters.ledger import Ledger
 from worker.core import quotas
 from worker.core.decisions import Asked, Decided, Life, Row
@@ -113,6 +114,25 @@ def test_a_batch_of_parts_costs_nothing_and_is_held_open_all_the_same(engine: En
         assert recorded.refusal is None
         assert held(engine) == rest
     assert [used(engine, window) for window in ALL] == [0] * 5
+
+
+@pytest.mark.parametrize("window", ["month", "live"])
+def test_a_counter_runs_full_and_never_over_though_no_quota_is_declared(
+    engine: Engine, issuer: Answering, window: Window
+) -> None:
+    start, most = quotas.start(window, NOW), 2**62
+    costs = {"grants": 0, "download_grants": 0, "upload_bytes": most - 9}
+    with writing(engine) as connection:
+        row = {"tenant": "acme", "window": window, "start": start, **costs}
+        connection.execute(insert(Usage), row)
+    explanation, refused = (
+        issuer.issue(uploading(max_size=10) | {"ask": ask}) for ask in ("explain", "grants")
+    )
+    assert explanation["decision"] == "refuse"
+    refusal = refused["refusal"]
+    assert (refusal["code"], refusal["limit"]) == ("quota_exceeded", most)
+    assert issuer.issue(uploading(max_size=9))["status"] == "issued"
+    assert used(engine, window, "upload_bytes") == most
 
 
 def test_what_is_live_is_counted_by_the_key_that_asked(engine: Engine) -> None:

@@ -91,7 +91,7 @@ def _first(connection: Connection, entry: Entry, *, is_cancelled: bool) -> Decid
     cost = reserved if refusal is None else NOTHING
     used = usage.charge(connection, tenant.name, cost, now)
     limits = quotas.effective(tenant, now)
-    refusal = refusal or quotas.refused(limits, used, cost, now)
+    refusal = refusal or quotas.refused((*limits, *quotas.CEILINGS), used, cost, now)
     batch = write_batch(connection, entry, refusal)
     if refusal is None:
         used = quotas.together(used, cost)

@@ -126,14 +126,17 @@ def _items(refusals: Sequence[Refusal | None]) -> Verdict:
 def _quotas(facts: Facts, tenant: Tenant, refusals: Sequence[Refusal | None]) -> Iterator[Verdict]:
     began = facts.earlier.began_at is not None
     cost = quotas.NOTHING if began else _cost(facts, refusals)
-    for quota in quotas.effective(tenant, facts.now):
+    for quota in (*quotas.effective(tenant, facts.now), *quotas.CEILINGS):
+        refusal = quotas.refused([quota], facts.used, cost, facts.now)
+        if quota in quotas.CEILINGS and refusal is None:
+            continue  # nobody declared it
         (state,) = quotas.states([quota], facts.used, facts.now)
         asked = getattr(cost, quota.metric)
         text = f"{state.used:,} of {state.limit:,} used, {asked:,} asked for, {state.left:,} left"
         yield Verdict(
             rule=f"quota {quota.metric}.{quota.window}",
             found="reserved when the batch began" if began else text,
-            refusal=quotas.refused([quota], facts.used, cost, facts.now),
+            refusal=refusal,
         )
 
 

@@ -15,6 +15,12 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 LIVE: tuple[Window, ...] = ("live",)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+CEILINGS = tuple(Quota("upload_bytes", window, 2**62) for window in ("month", "live"))
+"""Holds for everybody, whatever is declared: beyond it a counter's 63 bits would run over.
+
+The largest batch adds less than half of that, and each shorter window is part of a month.
+"""
+
 
 class Cost(NamedTuple):
     """What grants cost, by metric: numbers of them, and bytes that may be uploaded."""
