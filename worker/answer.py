@@ -41,11 +41,13 @@ _UNKNOWN = Refusal(code=Code.TENANT_UNKNOWN, field="tenant", message="no such te
 class Answer(NamedTuple):
     """What is to be said, as JSON values and as it goes over the wire.
 
-    notifies says whether endpoints hear it, completes whether a manifest may be due with it.
+    tenant is whose it is, where that is known for sure; notifies says whether endpoints hear it,
+    completes whether a manifest may be due with it.
     """
 
     said: dict[str, Any]
     wire: dict[str, Any] | str
+    tenant: str | None = None
     notifies: bool = False
     completes: bool = False
 
@@ -118,11 +120,11 @@ class Answerer:
 
 
 def _sealed(said: dict[str, Any], who: Genuine) -> Answer:
-    if who.tenant is None or who.key is None:
-        return Answer(said, said)
+    name = None if who.tenant is None else who.tenant.name
+    if who.key is None:
+        return Answer(said, said, name)
     public = public_key(who.key.sign, who.key.seal)
-    sealed = seal(to_json(said), f"{who.tenant.name}/{who.key.name}", public)
-    return Answer(said, sealed)
+    return Answer(said, seal(to_json(said), f"{name}/{who.key.name}", public), name)
 
 
 def _notifies(message: Ask, tenant: Tenant) -> bool:

@@ -52,7 +52,7 @@ def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
         deliver.delay()
     if answer.completes:
         manifests.delay()
-    _log(answer.said)
+    _log(answer)
     return answer.wire
 
 
@@ -68,11 +68,13 @@ def _answer(task: Any, message: Any) -> Answer:
         raise Failed from None
 
 
-def _log(said: dict[str, Any]) -> None:
+def _log(answer: Answer) -> None:
+    said = answer.said
     refusal, items = said.get("refusal"), said.get("items", ())
     refused = said.get("refused", sum("code" in item for item in items))
     log.info(
         "answered",
+        tenant=answer.tenant,
         batch=said.get("batch"),
         chunk=said.get("chunk"),
         status=said["status"],
@@ -80,9 +82,14 @@ def _log(said: dict[str, Any]) -> None:
         refused=refused,
         items=said.get("issued", len(items) - refused) + refused,
     )
+    if "batch" in said:  # what is only told is no news
+        _warn(answer.tenant, said)
+
+
+def _warn(tenant: str | None, said: dict[str, Any]) -> None:
     for quota in said.get("quotas", ()):
         if quota.get("warn_at") is not None and quota["used"] >= quota["warn_at"]:
-            log.warning("quota_warning", batch=said.get("batch"), **quota)
+            log.warning("quota_warning", tenant=tenant, batch=said["batch"], **quota)
 
 
 @app.task(name="valetkey.deliver", expires=60)

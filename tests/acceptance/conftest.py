@@ -54,6 +54,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             + '[tenants.vault.allow.demo]\nprefixes = ["vault/"]\nmax_size = "1MiB"\n'
             + 'kinds = ["download", "upload", "put", "multipart"]\n'
             + f"[tenants.vault.keys]\n{public_line(VAULT)}\n"
+            + "[tenants.vault.quotas]\ngrants = { day = { limit = 9999, warn = 1 } }\n"
             + f'[tenants.vault.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/vault"\n'
             + 'secret = "env:TEST_HOOK_SECRET"\n'
         )
