@@ -16,7 +16,7 @@ from worker.core.declaration import Declaration, EndpointTable, PolicyTable, Ten
 from worker.core.fields import Around, Table, nearest
 from worker.core.key_table import KeyTable
 from worker.core.places import Location, Places, written
-from worker.core.quota_table import TAGS, LimitTable, QuotaTable, SizeTable
+from worker.core.quota_table import PLAIN, TAGS, LimitTable, QuotaTable, SizeTable
 from worker.core.tenancy import Bucket, Declared, Tenant
 
 _WORDS = {
@@ -116,6 +116,8 @@ def _problem(error: ErrorDetails, places: Places) -> Problem:
 
 def _hint(error: ErrorDetails, location: Location) -> str | None:
     *tables, name = (part for part in location if isinstance(part, str))
+    if PLAIN in error["loc"]:
+        tables, name = [*tables, name], "limit"
     table = next((table for path, table in _TABLES.items() if _matches(path, tables)), None)
     if table is None:
         return None

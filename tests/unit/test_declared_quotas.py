@@ -111,6 +111,30 @@ def test_a_warning_that_cannot_come_is_refused(written: Written, limit: str, pat
 
 
 @pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("grants.hour = 0", "a whole number"),
+        ('download_grants.day = "100"', "a whole number"),
+        ("grants.live = { limit = 0 }", "a whole number"),
+        ('upload_bytes.live = "x"', "bytes, or like 500KiB or 10GiB"),
+        ("upload_bytes.month = -1", "bytes, or like 500KiB or 10GiB"),
+        ("upload_bytes.day = { limit = 10, warn = 11 }", 'a size, or a share like "80%"'),
+        ("grants.hours = 10", None),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused_with_what_can(
+    written: Written, line: str, hint: str | None
+) -> None:
+    problem = written.problem(line)
+    assert (problem.line, problem.hint) == (LINE, hint)
+
+
+def test_a_batch_size_that_cannot_be_is_refused_with_what_it_counts(written: Written) -> None:
+    problem = written.problem(policy="max_batch = 0\n")
+    assert problem.hint == "items in one request"
+
+
+@pytest.mark.parametrize(
     ("quotas", "path", "other"),
     [
         ("grants = { hour = 11, day = 10 }", "grants.hour", "grants.day"),

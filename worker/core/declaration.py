@@ -21,8 +21,10 @@ class PolicyTable(Table):
     max_size: fields.PostSize | None = Field(
         None, description="like 500KiB or 5GiB, the largest", validate_default=True
     )
-    content_types: fields.ContentTypes = ("application/octet-stream",)
-    acls: fields.Acls = ()
+    content_types: fields.ContentTypes = Field(
+        ("application/octet-stream",), description='like ["image/*", "application/pdf"]'
+    )
+    acls: fields.Acls = Field((), description='like ["bucket-owner-full-control"]')
     inline: fields.ExactTypes = Field((), description="content types that may be shown, not saved")
     overrides: fields.Overrides = Field((), description='like ["cache_control"]')
     storage_classes: fields.StorageClasses = Field((), description='like ["STANDARD_IA"]')
@@ -63,7 +65,7 @@ class TenantTable(Table):
         description='"keys", or "queue": whoever can write to the queue speaks for the tenant',
     )
     keys: dict[fields.Name, KeyTable] = Field(default_factory=dict)
-    max_batch: fields.BatchSize = 100_000
+    max_batch: fields.BatchSize = Field(100_000, description="items in one request")
     allow: dict[fields.KnownBucket, PolicyTable] = Field(default_factory=dict)
     quotas: QuotaTable = QuotaTable()
     endpoints: dict[fields.Name, EndpointTable] = Field(default_factory=dict)

@@ -46,19 +46,23 @@ class SizeTable(LimitTable):
     warn: fields.Bytes | None = Field(None, description='a size, or a share like "80%"')
 
 
+PLAIN = "[limit]"
+"""What stands in an error's location where a value stands for a table that has it as its limit."""
+
+
 def _form(value: Any) -> str:
-    return "[table]" if isinstance(value, dict) else "[limit]"
+    return "[table]" if isinstance(value, dict) else PLAIN
 
 
 _Limit = Annotated[
-    Annotated[fields.Count, Tag("[limit]")] | Annotated[LimitTable, Tag("[table]")],
+    Annotated[fields.Count, Tag(PLAIN)] | Annotated[LimitTable, Tag("[table]")],
     Discriminator(_form),
 ]
 _Size = Annotated[
-    Annotated[fields.Bytes, Tag("[limit]")] | Annotated[SizeTable, Tag("[table]")],
+    Annotated[fields.Bytes, Tag(PLAIN)] | Annotated[SizeTable, Tag("[table]")],
     Discriminator(_form),
 ]
-TAGS = frozenset({"[limit]", "[table]"})
+TAGS = frozenset({PLAIN, "[table]"})
 """What stands in an error's location for the form that a limit was written in."""
 
 
