@@ -86,7 +86,8 @@ class Answerer:
         message = read(who.content)
         if isinstance(message, Refusal):
             named = None if who.tenant is None else who.tenant.name
-            return _sealed(self._reject(raw, who.content, message, named), who)
+            said = self._reject(raw, who.content, message, named)
+            return _sealed(said if who.tenant is None else self._left(said, who.tenant), who)
         if who.tenant is None:
             said = self._reject(raw, raw, _UNKNOWN, None)
             return Answer(said, said)
@@ -107,10 +108,17 @@ class Answerer:
             case CancelAsk():
                 return _values(self._canceller.cancel(message, key))
             case BatchAsk():
-                return self._reopener.reopen(message)
+                return self._left(self._reopener.reopen(message), tenant)
             case Message(ask="explain"):
                 return _values(self._explainer.explain(message, tenant, key))
         return self._issuer.issue(Asked(message, tenant, key), declared)
+
+    def _left(self, said: dict[str, Any], tenant: Tenant) -> dict[str, Any]:
+        """Have an outcome say what is left, though nothing was charged."""
+        if said["status"] not in {"issued", "refused"}:
+            return said
+        quotas = self._ledger.standing(tenant, self._now())
+        return said | {"quotas": [_values(quota) for quota in quotas]}
 
     def _reject(
         self, raw: Any, content: Any, refusal: Refusal, tenant: str | None

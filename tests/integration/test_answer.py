@@ -55,6 +55,7 @@ def test_a_refusal_of_what_a_key_asked_is_sealed_to_it_too(
     for asked in (message(v=9), message(deadline="2020-01-01T00:00:00Z")):
         said = opened(service.answer(token(asked, OURS, clock())).wire, OURS)
         assert (said["batch"], said["status"]) == (asked["batch"], "refused")
+        assert [quota["used"] for quota in said["quotas"]] == [0]
 
 
 def test_a_tenant_that_trusts_the_queue_may_sign_and_is_then_answered_sealed(

@@ -45,7 +45,7 @@ def state(service: Answering, batch: str) -> BatchState:
 def refused(service: Answering, batch: str, **more: Any) -> tuple[str, str]:
     outcome = Outcome.model_validate(service.issue(asking(batch, **more)))
     assert outcome.refusal is not None
-    assert (outcome.items, outcome.quotas) == ([], [])
+    assert (outcome.items, len(outcome.quotas)) == ([], 1)
     return outcome.refusal.code.value, outcome.refusal.field
 
 
@@ -93,7 +93,8 @@ def test_a_chunk_that_has_not_come_is_told_from_one_that_cannot(
     assert refused(service, batch["batch"], chunk=1) == ("batch_unknown", "chunk")
     assert refused(service, batch["batch"], chunk=3) == ("chunk_invalid", "chunk")
     service.issue(chunk_of(batch, 1))
-    assert service.issue(asking(batch["batch"], chunk=1))["status"] == "issued"
+    told = service.issue(asking(batch["batch"], chunk=1))
+    assert (told["status"], told["quotas"][0]["used"]) == ("issued", 4)
     assert charged(engine)[1] == 2
 
 
