@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -140,8 +140,9 @@ def test_what_is_live_is_counted_by_the_key_that_asked(engine: Engine) -> None:
     for key in ("main", "main", "spare", None):
         ledger.record(*decided(Message.model_validate(batch(4, 2)[0]), key))
     with reading(engine) as connection:
-        assert holds.live(connection) == {
+        assert holds.live(connection, NOW) == {
             ("acme", "main"): 4,
             ("acme", "spare"): 2,
             ("acme", None): 2,
         }
+        assert holds.live(connection, NOW + timedelta(minutes=1)) == {}  # though nobody swept

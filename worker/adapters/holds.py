@@ -127,11 +127,11 @@ def _sums(lapsed: Iterable[Any]) -> dict[usage.Place, Cost]:
     return sums
 
 
-def live(connection: Connection) -> dict[tuple[str, str | None], int]:
+def live(connection: Connection, now: datetime) -> dict[tuple[str, str | None], int]:
     """Count the grants that have not lapsed, by tenant and the name of the key that asked."""
     query = (
         select(Hold.tenant, Hold.key, func.sum(Hold.items))
-        .where(Hold.chunk != REST)
+        .where(Hold.chunk != REST, Hold.ends_at > now)
         .group_by(Hold.tenant, Hold.key)
     )
     return {(row[0], row[1]): int(row[2]) for row in connection.execute(query)}

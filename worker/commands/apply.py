@@ -51,7 +51,7 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     after = _read(file)
     with opened(reading) as connection:
         before = load(connection)
-        under_way = UnderWay(holds.live(connection), pending_webhooks(connection))
+        under_way = UnderWay(holds.live(connection, now()), pending_webhooks(connection))
     planned = plan(before, after, under_way, now())
     if not as_json:
         _show(planned.changes)
