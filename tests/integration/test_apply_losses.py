@@ -55,6 +55,7 @@ def operator(
 def in_use(operator: Operator, issuer: Answering, clock: Clock) -> Operator:
     """One key has two live grants; of an endpoint's webhooks one is sent, and one not yet."""
     assert operator.apply(TEXT).exit_code == 0
+    clock.time = datetime.now(UTC)  # which is apply's
     for item in ("acme/a", "acme/b"):
         asked = message([item], callback="billing")
         assert issuer.issue(token(asked, KEY, clock()))["status"] == "issued"
