@@ -111,7 +111,7 @@ class AsyncCourier:
     async def _send_next(self) -> bool:
         for again in self._rounds.given_up():
             await self._publish(again)
-        if self._trouble:
+        if "store" in self._trouble:
             return False
         for errand in self._rounds.turns():
             while (letter := self._next_letter(errand)) is not None:
@@ -145,9 +145,11 @@ class AsyncCourier:
         except BrokerUnreachable as error:
             if self._reached:
                 self._trouble["broker"] = error
+                self._rounds.tried(letter.name, is_sent=False)
             else:  # rather a wrong URL than a passing outage
                 self._fail(errand, error)
             return False
+        self._rounds.tried(letter.name, is_sent=True)
         self._reached = True
         self._trouble.pop("broker", None)
         return True

@@ -37,6 +37,8 @@ class Feed(Iterator[Letter | None]):
         if not self._reading.done():
             return None
         reading, self._reading = self._reading, None
+        if reading.cancelled():  # as an error of theirs, not as if whoever asks were cancelled
+            raise RuntimeError("what the items wait for was cancelled")
         return reading.result()
 
     async def close(self) -> None:

@@ -81,7 +81,7 @@ class Courier:
     def _fill(self, done: Callable[[], bool], ahead: float) -> None:
         """Send what there is room for, but keep no answer waiting until all of that is sent."""
         unheard = 0
-        while not self._trouble and self._send_next(ahead):
+        while "store" not in self._trouble and self._send_next(ahead):
             unheard += 1
             if unheard == _UNHEARD:
                 unheard = 0
@@ -119,7 +119,9 @@ class Courier:
                 self._give_up(letter.name)
                 raise
             self._trouble["broker"] = error
+            self._rounds.tried(letter.name, is_sent=False)
             return False
+        self._rounds.tried(letter.name, is_sent=True)
         self._reached = True
         self._trouble.pop("broker", None)
         return True

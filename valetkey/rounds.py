@@ -63,6 +63,7 @@ class Rounds:
         self._starting: dict[Errand, _Start] = {}
         self._again: deque[str] = deque()
         self._sent: dict[str, tuple[Errand, Letter]] = {}
+        self._stuck: str | None = None
 
     @property
     def idle(self) -> bool:
@@ -76,6 +77,7 @@ class Rounds:
 
     def take(self, errand: Errand) -> None:
         """Take on an errand, or once more what is left of one that was given up."""
+        self._stuck = None  # whoever asks anew tries anew
         if not errand.all_sent and errand not in self._unsent:
             self._unsent[errand] = None
             self._new.add(errand)
@@ -110,9 +112,12 @@ class Rounds:
         return most if start is None or now >= start.ends_at else min(_FIRST, most)
 
     def turns(self) -> Iterator[Errand]:
-        """Each errand that may have a letter to send, in turn, while there is room for one."""
+        """Each errand that may have a letter to send, in turn, while there is room for one.
+
+        While a letter could not be sent it is nobody's: that one is tried again first, when due.
+        """
         for errand in tuple(self._unsent):
-            if not self._sender.has_room:
+            if not self._sender.has_room or self._stuck in self._sent:
                 return
             yield errand
 
@@ -143,6 +148,10 @@ class Rounds:
     def sent(self, name: str, now: float) -> None:
         """Note that a letter is sent, for the first time or again."""
         self._sender.sent(name, now)
+
+    def tried(self, name: str, *, is_sent: bool) -> None:
+        """Note whether a letter could be sent; that it could not holds until it has ended."""
+        self._stuck = None if is_sent else name
 
     def due(self, now: float) -> list[Letter]:
         """The letters that have been silent for too long."""

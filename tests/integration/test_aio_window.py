@@ -108,6 +108,26 @@ async def test_what_its_iterable_raises_is_raised_to_its_reader_alone(
 
 
 @in_loop
+async def test_items_that_wait_for_what_is_cancelled_fail_alone(broker: str) -> None:
+    source = asyncio.ensure_future(asyncio.sleep(60))
+
+    async def keys() -> AsyncIterator[str]:
+        yield "a"
+        await source
+        yield "b"
+
+    with answering(broker):
+        async with asking(broker) as client:
+            cut = client.download_many("reports", keys(), total=2, chunk_size=1)
+            whole = client.download_many("reports", KEYS, chunk_size=1)
+            assert (await anext(aiter(cut))).key == "a"
+            source.cancel()
+            with pytest.raises(RuntimeError, match="what the items wait for was cancelled"):
+                await anext(aiter(cut))
+            assert [answer.key async for answer in whole] == KEYS
+
+
+@in_loop
 async def test_items_that_come_asynchronously_must_be_counted(broker: str) -> None:
     async with asking(broker) as client:
         with pytest.raises(TypeError, match="need total="):

@@ -1,13 +1,29 @@
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.answering import answering
+from tests.loops import asking, in_loop
 from valetkey import BrokerUnreachable, Client
+from valetkey.publishing import Publisher
 from worker.embedded.broker import valkey
 
 KEYS = [f"k/{number}" for number in range(50)]
+WHOLE = Publisher.send
 NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
+
+
+def losing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the broker be out of reach whenever usage is asked for."""
+
+    def send(self: Publisher, task_id: str, argument: Any, queue: str) -> None:
+        if argument.get("ask") == "usage":
+            raise BrokerUnreachable("no broker answers")
+        WHOLE(self, task_id, argument, queue)
+
+    monkeypatch.setattr(Publisher, "send", send)
 
 
 @pytest.mark.parametrize("url", [NOWHERE, "amqp://user:s3cret@127.0.0.1:1//"])
@@ -21,6 +37,33 @@ def test_a_result_store_that_is_down_is_named_without_its_password(broker: str) 
     with pytest.raises(BrokerUnreachable, match=r"no result store answers at redis://127") as c:
         Client(broker, NOWHERE, tenant="acme").download("reports", "a.pdf")
     assert "s3cret" not in str(c.value)
+
+
+def test_what_could_not_be_sent_and_was_given_up_holds_up_nothing_else(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losing(monkeypatch)
+    with answering(broker), Client(broker, tenant="acme") as client:
+        batch = client.download_many("reports", KEYS, chunk_size=1)
+        with pytest.raises(BrokerUnreachable):
+            client.usage(0.3)
+        client.flush(10)
+        assert batch.issued == len(KEYS)
+
+
+@in_loop
+async def test_what_could_not_be_sent_and_was_given_up_holds_up_no_flush(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losing(monkeypatch)
+    with answering(broker):
+        async with asking(broker) as client:
+            batch = client.download_many("reports", KEYS, chunk_size=1)
+            with pytest.raises(BrokerUnreachable):
+                await client.usage(0.3)
+            async with asyncio.timeout(10):
+                await client.flush()
+            assert batch.issued == len(KEYS)
 
 
 def test_a_broker_that_lost_everything_is_asked_again(

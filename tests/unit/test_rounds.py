@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from valetkey.letters import Letter, letter
 from valetkey.messages import Usage
 from valetkey.progress import Question, Reopened
@@ -89,6 +91,28 @@ def test_what_is_given_up_is_sent_once_more_when_it_is_taken_on_again() -> None:
     assert made.errands == {errand}
     assert made.receive("a.1", TOLD, 0.0) == "settled"
     assert errand.answered == ["a.1"]
+
+
+def test_while_a_letter_cannot_be_sent_no_other_is_tried() -> None:
+    made = rounds(9, Many("a", 3))
+    (name,) = sent(made, 1)
+    made.tried(name, is_sent=False)
+    assert sent(made, 2) == []
+    made.tried(name, is_sent=True)
+    assert sent(made, 2) == ["a.1", "a.2"]
+
+
+@pytest.mark.parametrize("end", ["given up", "answered"])
+def test_what_could_not_be_sent_and_has_ended_is_in_nobodys_way(end: str) -> None:
+    lost, others = Many("a", 1), Many("b", 2)
+    made = rounds(9, lost, others)
+    (name,) = sent(made, 1)
+    made.tried(name, is_sent=False)
+    if end == "given up":
+        made.drop(lost)
+    else:
+        made.receive(name, Usage(tenant="acme", quotas=[]), 0.0)
+    assert sent(made, 2) == ["b.0", "b.1"]
 
 
 def test_of_a_closed_errand_nothing_is_sent() -> None:
