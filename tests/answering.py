@@ -17,6 +17,7 @@ import redis
 from celery import Celery
 from kombu.entity import Queue
 
+from valetkey.config import results_beside
 from valetkey.messages import BULK, QUEUE, grant_id, task_id
 
 Act = Literal["answer", "twice", "unannounced", "lose", "fail", "garble"]
@@ -40,7 +41,7 @@ class Answering:
         self._connection = Celery(set_as_current=False).connection_for_read(
             url, transport_options={"polling_interval": 0.1}
         )
-        self._results = redis.Redis.from_url(url)
+        self._results = redis.Redis.from_url(results_beside(url))
         self._plan = plan
         self._answer = answer
         self._stop = Event()
@@ -89,6 +90,13 @@ def answering(
     finally:
         service.stop()
         thread.join()
+
+
+def stored(url: str) -> dict[str, str]:
+    """Every result that is in the store beside this broker, by its key."""
+    with redis.Redis.from_url(results_beside(url)) as server:
+        names = [name.decode() for name in server.keys(f"{_PREFIX}*")]
+        return {name: (server.get(name) or b"").decode() for name in names}
 
 
 def granted(message: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def load(
         named = dev | {name: value for name, value in named.items() if value}
     broker_url = _url(named, "broker_url")
     if not named.get("result_url") and urlsplit(broker_url).scheme in _REDIS:
-        named["result_url"] = broker_url
+        named["result_url"] = results_beside(broker_url)
     return Config(
         broker_url=broker_url,
         result_url=_result_url(named),
@@ -60,6 +60,11 @@ def load(
         requested_by=named.get("requested_by") or _this_program(),
         key=key,
     )
+
+
+def results_beside(broker_url: str) -> str:
+    """Where the service keeps answers unless it is told otherwise: database 1 of that server."""
+    return urlsplit(broker_url)._replace(path="/1").geturl()
 
 
 def without_secrets(url: str) -> str:

@@ -50,7 +50,7 @@ def test_the_endpoint_says_why_there_is_no_slot(
     monkeypatch.setenv("VALETKEY_TENANT", "acme")
     over_quota = silent(service, 6)
     monkeypatch.setenv("VALETKEY_BROKER_URL", over_quota)
-    monkeypatch.setenv("VALETKEY_RESULT_URL", over_quota)
+    monkeypatch.delenv("VALETKEY_RESULT_URL")
     with answering(over_quota, decide=refused):
         assert asyncio.run(posted(app, PNG)).status_code == 429
     monkeypatch.setenv("VALETKEY_BROKER_URL", NOBODY)

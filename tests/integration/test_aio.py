@@ -4,9 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-import redis
 
-from tests.answering import answering
+from tests.answering import answering, stored
 from tests.loops import asking, in_loop
 from valetkey import Code, Item, NoAnswer, Refused
 
@@ -89,5 +88,4 @@ async def test_a_failing_worker_is_named_and_its_words_are_not_kept(broker: str)
         async with asking(broker) as client:
             with pytest.raises(NoAnswer, match="the worker's log says why"):
                 await client.download("reports", "a.pdf").result(0.5)
-    with redis.Redis.from_url(broker) as server:
-        assert server.keys("celery-task-meta-*") == []
+    assert stored(broker) == {}

@@ -102,7 +102,7 @@ def test_a_broker_that_is_lost_is_an_error_in_time_and_leaves_what_can_be_gone_o
         wait_until(lambda: rows_of_journal() == 2 * DEFAULT_CHUNK)
     _, said = process.communicate(timeout=15)
     assert process.returncode == 3
-    assert f"no result store answers at {server.url()}" in said
+    assert f"no result store answers at {server.url(1)}" in said
     assert f"{LEFT}: run the same command with --resume to go on" in said
     with valkey(tmp_path / "after", server.port) as again, answering(again.url()):
         assert run(*DOWNLOAD, "--resume").exit_code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.answering import answering
+from tests.answering import answering, stored
 from tests.keyed import KEY, OLD, Answering, asking, keyed, wire
 from valetkey import Client, Code, Grant, Refusal, Refused
 from valetkey.identity import PrivateKey, generate, written
@@ -28,13 +28,6 @@ def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
         server.flushall()
     monkeypatch.setattr("valetkey.sender.FIRST_GAP", 0.1)
     return valkey_url
-
-
-def stored(broker: str) -> dict[str, str]:
-    """Every result that is in the store."""
-    with redis.Redis.from_url(broker) as server:
-        names = [name.decode() for name in server.keys("celery-task-meta-*")]
-        return {name: (server.get(name) or b"").decode() for name in names}
 
 
 def test_a_batch_is_granted_and_no_link_is_in_redis(service: Answering, broker: str) -> None:

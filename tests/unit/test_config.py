@@ -35,8 +35,19 @@ def test_the_environment_says_it_all(tmp_path: Path) -> None:
     assert load(tmp_path, environ) == config.Config("amqp://mq.test", REDIS, "acme", "nightly")
 
 
-def test_answers_come_back_through_the_broker_where_it_is_redis(tmp_path: Path) -> None:
-    assert load(tmp_path, broker_url=REDIS, tenant="acme").result_url == REDIS
+@pytest.mark.parametrize(
+    ("broker", "results"),
+    [
+        ("redis://broker.test", "redis://broker.test/1"),
+        ("redis://broker.test:6380/0", "redis://broker.test:6380/1"),
+        ("rediss://u:s3cret@broker.test/7?ssl_cert_reqs=none", None),
+    ],
+)
+def test_answers_are_looked_for_where_the_service_puts_them_beside_its_broker(
+    tmp_path: Path, broker: str, results: str | None
+) -> None:
+    found = load(tmp_path, broker_url=broker, tenant="acme").result_url
+    assert found == (results or broker.replace("/7", "/1"))
 
 
 def test_a_running_dev_is_found_from_a_folder_below(tmp_path: Path) -> None:
