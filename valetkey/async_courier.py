@@ -138,18 +138,17 @@ class AsyncCourier:
         errand = self._rounds.errand_of(letter.name)
         if errand is None:
             return True  # given up meanwhile
-        self._rounds.sent(letter.name, monotonic())
         try:
             argument = self._envelopes.around(letter.message)
             await self._transport.send(letter.name, argument, letter.queue)
         except BrokerUnreachable as error:
             if self._reached:
                 self._trouble["broker"] = error
-                self._rounds.tried(letter.name, is_sent=False)
+                self._rounds.sent(letter.name, monotonic(), is_stuck=True)
             else:  # rather a wrong URL than a passing outage
                 self._fail(errand, error)
             return False
-        self._rounds.tried(letter.name, is_sent=True)
+        self._rounds.sent(letter.name, monotonic())
         self._reached = True
         self._trouble.pop("broker", None)
         return True

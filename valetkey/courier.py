@@ -32,6 +32,7 @@ class Courier:
         self._sleep = sleep
         self._next_look = clock() + POLL
         self._reached = False
+        self._is_closed = False
         self._trouble: dict[str, BrokerUnreachable] = {}
 
     @property
@@ -45,7 +46,12 @@ class Courier:
         return next(iter(self._trouble.values()), None)
 
     def take(self, errand: Errand) -> None:
-        """Take on an errand, or once more what is left of one that was given up."""
+        """Take on an errand, or once more what is left of one that was given up.
+
+        Raises RuntimeError once closed, unless all of it is answered.
+        """
+        if self._is_closed and (errand.unanswered or not errand.all_sent):
+            raise RuntimeError("the client is closed")
         self._trouble.clear()  # whoever asks anew tries anew
         self._rounds.take(errand)
         for letter in self._rounds.given_up():
@@ -66,7 +72,8 @@ class Courier:
         end = float("inf") if timeout is None else self._clock() + timeout
         while True:
             self._fill(done, ahead)
-            self._resend()
+            if not timeout or self._clock() < end:
+                self._resend()
             if done():
                 return True
             now = self._clock()
@@ -76,6 +83,9 @@ class Courier:
 
     def close(self) -> None:
         """Close the transport; what is unanswered is given up."""
+        self._is_closed = True
+        for errand in self._rounds.errands:
+            self._rounds.drop(errand)
         self._transport.close()
 
     def _fill(self, done: Callable[[], bool], ahead: float) -> None:
@@ -110,7 +120,6 @@ class Courier:
                 return  # each try may take seconds: the others wait for the next round
 
     def _publish(self, letter: Letter) -> bool:
-        self._rounds.sent(letter.name, self._clock())
         try:
             argument = self._envelopes.around(letter.message)
             self._transport.send(letter.name, argument, letter.queue)
@@ -119,9 +128,9 @@ class Courier:
                 self._give_up(letter.name)
                 raise
             self._trouble["broker"] = error
-            self._rounds.tried(letter.name, is_sent=False)
+            self._rounds.sent(letter.name, self._clock(), is_stuck=True)
             return False
-        self._rounds.tried(letter.name, is_sent=True)
+        self._rounds.sent(letter.name, self._clock())
         self._reached = True
         self._trouble.pop("broker", None)
         return True

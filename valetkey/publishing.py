@@ -20,6 +20,8 @@ class Publisher:
 
     def __init__(self, url: str) -> None:
         self._broker = without_secrets(url)
+        # redis-py opens a closed connection again by itself, and a silent one takes long enough.
+        self._tries_again = not self._broker.startswith("redis")
         self._app = _app()
         # A connection of our own: Celery prefers CELERY_BROKER_URL to what it is told.
         self._connection = self._app.connection_for_write(
@@ -37,7 +39,7 @@ class Publisher:
                 queue=queue,
                 serializer="json",
                 producer=self._producer,
-                retry=True,
+                retry=self._tries_again,
                 retry_policy=_ONCE_MORE,
                 argsrepr="(message)",  # headers are logged by workers: no keys in them
                 kwargsrepr="{}",

@@ -145,13 +145,11 @@ class Rounds:
             self._starting[errand] = _Start(now + HEAD_START, letter.name)
         self._new.discard(errand)
 
-    def sent(self, name: str, now: float) -> None:
-        """Note that a letter is sent, for the first time or again."""
-        self._sender.sent(name, now)
-
-    def tried(self, name: str, *, is_sent: bool) -> None:
-        """Note whether a letter could be sent; that it could not holds until it has ended."""
-        self._stuck = None if is_sent else name
+    def sent(self, name: str, now: float, *, is_stuck: bool = False) -> None:
+        """Note that a letter is sent, for the first time or again; or that it could not be."""
+        self._stuck = name if is_stuck else None
+        if name in self._sent:  # it may have been given up meanwhile
+            self._sender.sent(name, now)
 
     def due(self, now: float) -> list[Letter]:
         """The letters that have been silent for too long."""

@@ -156,6 +156,18 @@ def test_after_a_wait_in_vain_the_same_handle_asks_again(broker: str, client: Cl
         assert handle.result(10).id == f"{handle.id}.0"
 
 
+def test_a_closed_client_asks_nothing_more_and_waits_for_nothing(broker: str) -> None:
+    with Client(broker, tenant="acme", exit_timeout=None) as client, answering(broker):
+        read = client.download_many("reports", KEYS[:3])
+        client.flush(10)
+        lost = client.download("nowhere", "a.pdf")
+        client.close()
+    assert [answer.key for answer in read] == KEYS[:3]
+    for ask in (lost.result, client.usage, lambda: client.download("reports", "b.pdf")):
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            ask()
+
+
 def test_a_flush_waits_for_every_answer(broker: str, client: Client) -> None:
     with answering(broker, lambda _, arrival: "lose" if arrival == 1 else "answer"):
         batch = client.download_many("reports", KEYS, chunk_size=1)

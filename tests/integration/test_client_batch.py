@@ -1,6 +1,7 @@
 """A batch is reopened by its id, by a client that knows nothing else of it."""
 
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 import pytest
@@ -87,7 +88,15 @@ def _of(answers: Iterator[Grant | Refusal], count: int) -> list[Grant | Refusal]
 def test_of_a_cancelled_batch_what_was_granted_is_read_and_the_rest_is_refused(
     service: Answering, broker: str
 ) -> None:
-    with answering(broker, late, wire(service)), asking(broker) as client:
+    cancelled = Event()
+
+    def late_until_then(message: dict[str, Any], _: int) -> Any:
+        if message.get("ask") == "cancel":
+            cancelled.set()
+        is_late = "items" in message and message["chunk"] in {1, 3} and not cancelled.is_set()
+        return "lose" if is_late else "answer"
+
+    with answering(broker, late_until_then, wire(service)), asking(broker) as client:
         batch = left_unfinished(client)
         client.cancel(batch)
         again = client.batch(batch)

@@ -96,9 +96,9 @@ def test_what_is_given_up_is_sent_once_more_when_it_is_taken_on_again() -> None:
 def test_while_a_letter_cannot_be_sent_no_other_is_tried() -> None:
     made = rounds(9, Many("a", 3))
     (name,) = sent(made, 1)
-    made.tried(name, is_sent=False)
+    made.sent(name, 0.0, is_stuck=True)
     assert sent(made, 2) == []
-    made.tried(name, is_sent=True)
+    made.sent(name, 0.0)
     assert sent(made, 2) == ["a.1", "a.2"]
 
 
@@ -107,7 +107,7 @@ def test_what_could_not_be_sent_and_has_ended_is_in_nobodys_way(end: str) -> Non
     lost, others = Many("a", 1), Many("b", 2)
     made = rounds(9, lost, others)
     (name,) = sent(made, 1)
-    made.tried(name, is_sent=False)
+    made.sent(name, 0.0, is_stuck=True)
     if end == "given up":
         made.drop(lost)
     else:
