@@ -12,6 +12,7 @@ from valetkey.handles import BatchHandle
 from valetkey.jobs.columns import columns
 from valetkey.jobs.journal import Cut, Mark
 from valetkey.jobs.merging import Job, Part, cut, parts
+from valetkey.jobs.rows import Format
 from valetkey.jobs.survey import MOST_LIVES, Survey, surveyed
 from valetkey.messages import Grant, Item
 from valetkey.refusals import Code, QuotaState, Refusal
@@ -146,6 +147,39 @@ def test_a_job_says_what_was_refused_as_a_whole_and_how_quotas_stand() -> None:
         job = Job(survey, cut(survey, 2, ids()), refusing)
         list(job.results(1.0, Mark(refused=0)))
     assert (job.refused, job.refusals, job.quotas) == (2, [WHOLE], [QUOTA])
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "row"),
+    [
+        (b"key\na\n\nb\nc\n", "csv", 4),
+        (b"a\n\nb\nc\n", "lines", 3),
+        (b'{"key": "a"}\n\n{"key": "b"}\n{"key": "c"}\n', "jsonl", 3),
+    ],
+)
+def test_what_the_service_refuses_is_said_of_its_row(
+    content: bytes, form: Format, row: int
+) -> None:
+    refusal = Refusal(code=Code.KEY_INVALID, field="items[0].key", message="m", key="b")
+
+    class Refusing(Batch):
+        def _grant(self, number: int, key: str) -> Any:
+            return refusal if key == "b" else super()._grant(number, key)
+
+    with surveyed(io.BytesIO(content), form, columns("download")) as survey:
+        job = Job(survey, cut(survey, 1, ids()), lambda part: cast("BatchHandle", Refusing(part)))
+        answers = list(job.results(1.0, Mark(rows=1)))
+    refused = [answer for answer in answers if isinstance(answer, Refusal)]
+    assert [(one.field, one.key) for one in refused][-1] == (f"rows[{row}].key", "b")
+    assert job.refused == len(refused) == 2
+
+
+def test_batches_that_are_refused_for_the_same_reason_have_it_once() -> None:
+    with surveyed(written([""] * 9), "csv", columns("download")) as survey:
+        asked = lambda part: cast("BatchHandle", Batch(part, WHOLE))  # noqa: E731
+        job = Job(survey, cut(survey, 2, ids()), asked)
+        list(job.results(1.0, Mark()))
+    assert (job.refused, job.refusals) == (9, [WHOLE])
 
 
 def test_a_part_says_how_large_the_largest_item_is() -> None:

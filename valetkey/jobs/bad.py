@@ -38,5 +38,13 @@ class BadRow(Refusal):
         return self.field.partition("[")[2].partition("]")[0]
 
 
+def in_row(refusal: Refusal, number: int) -> Refusal:
+    """What the service refuses an item of a message for, said of the row that it came from."""
+    place, _, column = refusal.field.partition("]")
+    if not place.startswith("items["):
+        return refusal
+    return refusal.model_copy(update={"field": f"rows[{number}]{column}"})
+
+
 def _shown(key: str) -> str:
     return key[:_LONGEST_SHOWN].encode(errors="backslashreplace").decode()

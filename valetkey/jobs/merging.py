@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from valetkey.handles import BatchHandle
-from valetkey.jobs.bad import BadRow
+from valetkey.jobs.bad import BadRow, in_row
 from valetkey.jobs.journal import Cut, Mark
 from valetkey.jobs.survey import BAD, Survey
 from valetkey.messages import DEFAULT_CHUNK, Grant, Item
@@ -61,8 +61,8 @@ def parts(survey: Survey, plan: Cut, place: int, number: int = 0, first: int = 0
 class Job:
     """The rows of an input under way.
 
-    refused counts the rows that were left out as well. refusals are those of whole batches, quotas
-    the tenant's as they stood with the newest answer.
+    refused counts the rows that were left out as well. refusals are those of whole batches, each
+    once; quotas the tenant's as they stood with the newest answer.
     """
 
     def __init__(self, survey: Survey, plan: Cut, ask: Ask) -> None:
@@ -71,17 +71,21 @@ class Job:
         self._survey = survey
         self._cut = plan
         self._ask = ask
-        self._batches: list[BatchHandle] = []
+        self._under_way: dict[int, BatchHandle] = {}  # one of each life: those read are forgotten
+        self._refusals: dict[tuple[str, str, str], Refusal] = {}
+        self._quotas: list[QuotaState] = []
 
     @property
     def refusals(self) -> list[Refusal]:
         """Why batches were refused as a whole."""
-        return [batch.refusal for batch in self._batches if batch.refusal is not None]
+        self._hear()
+        return list(self._refusals.values())
 
     @property
     def quotas(self) -> list[QuotaState]:
         """The tenant's quotas."""
-        return next((batch.quotas for batch in reversed(self._batches) if batch.quotas), [])
+        self._hear()
+        return self._quotas
 
     def results(self, timeout: float, mark: Mark) -> Iterator[Grant | Refusal]:
         """An answer for each row behind the mark, in the order of the input, for bad ones as well.
@@ -93,19 +97,28 @@ class Job:
         plan, lives = self._survey.plan, range(len(self._survey.lives))
         answers = [self._of_life(n, plan.count(n, 0, mark.rows), timeout) for n in lives]
         bad = self._survey.bad.read(plan.count(BAD, 0, mark.rows))
-        for place in islice(plan, mark.rows, None):
+        rows = range(self._survey.first_row + mark.rows, self._survey.first_row + len(plan))
+        for number, place in zip(rows, islice(plan, mark.rows, None), strict=True):
             answer = BadRow.model_validate(next(bad)) if place == BAD else next(answers[place])
-            self.refused += isinstance(answer, Refusal)
+            if isinstance(answer, Refusal):
+                self.refused += 1
+                answer = in_row(answer, number)
             yield answer
 
     def _of_life(self, place: int, done: int, timeout: float) -> Iterator[Grant | Refusal]:
         number, within = divmod(done, self._cut.batch_size)
         first, read = divmod(within, self._cut.chunk_size)
         for part in parts(self._survey, self._cut, place, number, first):
-            batch = self._ask(part)
-            self._batches.append(batch)
+            batch = self._under_way[place] = self._ask(part)
             yield from islice(batch.results(timeout), read, None)
+            self._hear()
             read = 0
+
+    def _hear(self) -> None:
+        for batch in self._under_way.values():
+            self._quotas = batch.quotas or self._quotas
+            if (one := batch.refusal) is not None:
+                self._refusals.setdefault((one.code, one.field, one.message), one)
 
 
 def _asked(item: dict[str, Any]) -> str | Item:

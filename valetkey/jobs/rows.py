@@ -12,6 +12,9 @@ from valetkey.sentences import printable
 
 Format = Literal["lines", "csv", "jsonl"]
 
+FIRST_ROW: dict[Format, int] = {"lines": 1, "csv": 2, "jsonl": 1}
+"""The number of the first row: a header is row 1."""
+
 _BY_ENDING: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -52,7 +55,7 @@ def read(lines: Lines, form: Format, columns: Columns) -> Rows:
 def _plain(lines: Lines, columns: Columns) -> Rows:
     if missing := [name for name in columns.needed if name != "key"]:
         raise BadInput(f"each row must say its `{missing[0]}`: use a .csv or .jsonl file")
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, FIRST_ROW["lines"]):
         yield Row(number, {"key": line.rstrip("\r\n")})
 
 
@@ -60,7 +63,7 @@ def _csv(lines: Lines, columns: Columns) -> Rows:
     rows = records(lines)
     header = next(rows, None) or []
     _check(header, columns)
-    for number, cells in enumerate(rows, 2):
+    for number, cells in enumerate(rows, FIRST_ROW["csv"]):
         if cells is None:
             yield _unreadable(number, "its quotes do not match")
         elif not cells:
@@ -85,7 +88,7 @@ def _check(header: Sequence[str], columns: Columns) -> None:
 
 
 def _json_lines(lines: Lines, columns: Columns) -> Rows:
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, FIRST_ROW["jsonl"]):
         if not line.strip():
             yield _empty(number)
             continue

@@ -7,7 +7,7 @@ from typing import IO, Any
 from valetkey.jobs.bad import BadRow
 from valetkey.jobs.columns import Wanted, same, wanted
 from valetkey.jobs.lines import Lines
-from valetkey.jobs.rows import Columns, Format, read
+from valetkey.jobs.rows import FIRST_ROW, Columns, Format, read
 from valetkey.jobs.spools import Seen, Spool
 from valetkey.refusals import Code
 
@@ -34,11 +34,12 @@ class Life:
 class Survey:
     """What an input asks for, on disk but for a byte a row.
 
-    plan says of each row which of the lives its item is in, or that it is BAD; first_bad are the
-    first of those. digest is the input's SHA-256.
+    plan says of each row, from first_row on, which of the lives its item is in, or that it is BAD;
+    first_bad are the first of those. digest is the input's SHA-256.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_row: int = 1) -> None:
+        self.first_row = first_row
         self.plan = bytearray()
         self.lives: list[Life] = []
         self.bad = Spool()
@@ -81,7 +82,7 @@ def surveyed(stream: IO[bytes], form: Format, columns: Columns) -> Iterator[Surv
     A key counts once, unless other versions of it are meant. Raises BadInput, and OSError where
     the folder for temporary files has no room.
     """
-    lines, survey = Lines(stream), Survey()
+    lines, survey = Lines(stream), Survey(FIRST_ROW[form])
     with closing(survey):
         with closing(Seen()) as seen:
             for row in read(lines, form, columns):
