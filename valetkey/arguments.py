@@ -1,5 +1,6 @@
 """What the commands of the producer's command line have in common."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,13 @@ def _pairs(
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def _writable(_context: click.Context, _param: click.Parameter, out: Path | None) -> Path | None:
+    """Refuse a file for which there is no room in its folder, before anything is charged."""
+    if out is not None and not os.access(out.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"there is no folder {out.parent} to write to")
+    return out
+
+
 BATCH = _Parsed("batch", _batch)
 CHECKSUM = _Parsed("checksum", parse_checksum)
 DURATION = _Parsed("duration", parse_duration)
@@ -95,6 +103,7 @@ _COMMON = (
     click.option(
         "--out",
         type=click.Path(dir_okay=False, path_type=Path),
+        callback=_writable,
         help="Write to a file that only you may read; it appears when it is complete.",
     ),
 )

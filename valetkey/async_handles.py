@@ -6,7 +6,7 @@ from typing import Any, Protocol, Unpack, cast
 
 from valetkey.async_courier import AsyncCourier
 from valetkey.errors import Refused
-from valetkey.handles import PATIENCE
+from valetkey.handles import PATIENCE, READ_ALREADY
 from valetkey.letters import Letter
 from valetkey.manifests import NOT_ASKED_FOR, Manifest
 from valetkey.manifests import PATIENCE as UNTIL_WRITTEN
@@ -113,17 +113,20 @@ class AsyncGrantHandle:
     async def result(self, timeout: float | None = PATIENCE) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
 
-        Raises Refused, NoAnswer or BrokerUnreachable; after the latter two, await it again to ask
-        again. To be cancelled withdraws nothing: the grant is still asked for.
+        Raises Refused, NoAnswer or BrokerUnreachable, and after the latter two, await it again to
+        ask again; RuntimeError where its batch was read instead. To be cancelled withdraws nothing:
+        the grant is still asked for.
         """
         progress = self._progress
         await self._courier.wait(progress, lambda: progress.has_next or progress.all_read, timeout)
         if progress.has_next:
             progress.read_next()
             self._result = progress.ready.popleft()
+        if self._result is None:
+            raise RuntimeError(READ_ALREADY)
         if isinstance(self._result, Refusal):
             raise Refused(self._result)
-        return cast("Grant", self._result)
+        return self._result
 
 
 async def asked(courier: AsyncCourier, letter: Letter, timeout: float | None) -> Reply:

@@ -16,7 +16,7 @@ from valetkey.refusals import Refusal
 from valetkey.rounds import HEAD_START, Errand, no_answer
 
 PATIENCE = 30.0  # seconds
-
+READ_ALREADY = "the grant was read from its batch already"
 
 AskForManifest = Callable[[str, float], Manifest]
 """Waits for the manifest of the batch with an id, so many seconds."""
@@ -136,11 +136,13 @@ class GrantHandle:
     def result(self, timeout: float = PATIENCE) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
 
-        Raises Refused, NoAnswer or BrokerUnreachable; after the latter two, call again to ask
-        again.
+        Raises Refused, NoAnswer or BrokerUnreachable, and after the latter two, call again to ask
+        again; RuntimeError where its batch was read instead.
         """
         if self._result is None:
-            self._result = next(self.batch.results(timeout))
+            self._result = next(self.batch.results(timeout), None)
+        if self._result is None:
+            raise RuntimeError(READ_ALREADY)
         if isinstance(self._result, Refusal):
             raise Refused(self._result)
         return self._result

@@ -16,7 +16,8 @@ _PROBES = 4  # chunks of a reopened batch asked for that may not be decided yet
 class Progress:
     """A batch under way.
 
-    letters yields None where its next letter is not there yet. refusal is set once the batch is
+    letters yields None where its next letter is not there yet. Raises ValueError where the batch
+    has no chunk first_chunk. refusal is set once the batch is
     refused as a whole; each item not granted then gets that refusal, with its key.
     """
 
@@ -33,7 +34,10 @@ class Progress:
         self.ready: deque[Grant | Refusal] = deque()
         self._letters = letters
         self._broken: BaseException | None = None
+        self._is_reading = False
         self._count: int = -(-self.total // header["chunk_size"])
+        if not 0 <= first_chunk <= self._count:
+            raise ValueError(f"the batch has {self._count} chunks: first_chunk is one of them")
         self._issued = 0
         self._refused = 0
         self._first = first_chunk
@@ -86,15 +90,18 @@ class Progress:
         Raises what reading its items does, and from then on RuntimeError: what was read up to
         there is lost.
         """
-        if self.all_sent or self._sent - self._read >= ahead:
-            return None
+        if self.all_sent or self._is_reading or self._sent - self._read >= ahead:
+            return None  # its items may be answers of the same client's: to read them sends others
         if self._broken is not None:
             raise RuntimeError("the items of the batch could not be read") from self._broken
+        self._is_reading = True
         try:
             letter = next(self._letters)
         except BaseException as error:
             self._broken = error
             raise
+        finally:
+            self._is_reading = False
         if letter is not None:
             self._sent += 1
             self.unanswered[letter.name] = letter

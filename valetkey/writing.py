@@ -32,7 +32,8 @@ class _Returned:
         return text
 
 
-_CSV = csv.writer(_Returned(), lineterminator="\n")
+# Up to Python 3.12 only what is in the line's end is quoted, and a key may hold a carriage return.
+_CSV = csv.writer(_Returned(), lineterminator="\r\n")
 
 
 def json_line(answer: Answer) -> str:
@@ -44,7 +45,7 @@ def csv_row(answer: Answer) -> str:
     """An answer as a CSV row; the columns of what it is not stay empty."""
     cells = _granted(answer) if isinstance(answer, Grant) else _refused(answer)
     row: str = _CSV.writerow(cells)
-    return row
+    return row.removesuffix("\r\n") + "\n"
 
 
 def text(show: Callable[[Grant], str]) -> Form:

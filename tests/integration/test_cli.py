@@ -79,6 +79,13 @@ def test_a_file_of_links_is_its_owners_alone_and_in_the_form_of_its_name(broker:
     assert service.arrived[0][1]["items"] == [{"key": "a", "filename": "b.pdf"}]
 
 
+def test_nothing_is_asked_for_that_could_not_be_written(broker: str) -> None:
+    with answering(broker) as service:
+        result = run("download", "reports", "a", "b", "--out", "nowhere/links.csv")
+    assert (result.exit_code, service.arrived) == (2, [])
+    assert "there is no folder nowhere to write to" in result.stderr
+
+
 def test_without_an_answer_the_exit_is_3_and_what_came_before_is_kept(broker: str) -> None:
     keys = [f"k{number}" for number in range(DEFAULT_CHUNK + 1)]
     with answering(broker, lambda message, _: "lose" if message["chunk"] else "answer"):

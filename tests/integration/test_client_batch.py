@@ -112,6 +112,41 @@ def test_of_a_cancelled_batch_what_was_granted_is_read_and_the_rest_is_refused(
     assert again.remaining == 0
 
 
+def test_a_batch_may_be_made_of_the_answers_to_another(service: Answering, broker: str) -> None:
+    with answering(broker, decide=wire(service)), asking(broker) as client:
+        first = client.download_many("demo", [f"acme/{n}" for n in range(40)], chunk_size=1)
+        keys = (f"{answer.key}.copy" for answer in first)
+        second = client.download_many("demo", keys, total=40, chunk_size=2)
+        copies = [answer.key for answer in second.results(10)]
+    assert copies == [f"acme/{n}.copy" for n in range(40)]
+
+
+@pytest.mark.parametrize("first", [-1, 3])
+def test_a_batch_goes_on_from_a_chunk_that_it_has(broker: str, first: int) -> None:
+    with asking(broker) as client, pytest.raises(ValueError, match="the batch has 2 chunks"):
+        client.download_many("demo", ["a"], total=4, chunk_size=2, first_chunk=first)
+
+
+def test_a_grant_that_was_read_from_its_batch_is_not_there_twice(
+    service: Answering, broker: str
+) -> None:
+    with answering(broker, decide=wire(service)), asking(broker) as client:
+        handle = client.download("demo", "acme/a")
+        assert [answer.key for answer in handle.batch] == ["acme/a"]
+        with pytest.raises(RuntimeError, match="read from its batch"):
+            handle.result(10)
+
+
+@in_loop
+async def test_a_grant_that_was_read_from_its_batch_is_not_awaited_twice(broker: str) -> None:
+    with answering(broker):
+        async with asking_in_a_loop(broker) as client:
+            handle = client.download("demo", "acme/a")
+            assert [answer.key async for answer in handle.batch] == ["acme/a"]
+            with pytest.raises(RuntimeError, match="read from its batch"):
+                await handle
+
+
 @pytest.mark.parametrize("batch", ["0199a000-0000-7000-8000-000000000000", "no id"])
 def test_a_batch_that_never_was_is_refused(service: Answering, broker: str, batch: str) -> None:
     with answering(broker, decide=wire(service)), asking(broker) as client:

@@ -41,6 +41,14 @@ def test_csv_has_a_column_for_each_field_and_refusals_beside_grants() -> None:
     assert (refusal["field"], refusal["message"]) == (REFUSAL.field, REFUSAL.message)
 
 
+def test_a_key_with_any_end_of_a_line_is_one_row_of_csv() -> None:
+    keys = ["a\rb", "a\nb", "a\r\nb", "a\r"]
+    rows = [CSV.row(REFUSAL.model_copy(update={"key": key})) for key in keys]
+    read = csv.DictReader(io.StringIO(CSV.heading + "".join(rows), newline=""))
+    assert [row["key"] for row in read] == keys
+    assert not any(row.endswith("\r\n") for row in rows)
+
+
 def test_a_moment_of_csv_is_in_utc() -> None:
     there = timezone(timedelta(hours=1))
     grant = replace(GRANT, expires_at=datetime(2026, 11, 24, 13, tzinfo=there))
