@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from click.testing import CliRunner, Result
 
-from tests.answering import answering, refused
+from tests.answering import Act, answering, refused
 from tests.integration.test_client_manifest import KEY, KEYS, PENDING, WRITTEN, telling
 from valetkey.cli import main
+from valetkey.messages import DEFAULT_CHUNK
 
 FAILED = {"key": KEY, "state": "failed", "problem": "storage did not take it: AccessDenied"}
 
@@ -61,6 +63,20 @@ def test_what_could_not_be_written_is_explained(broker: str) -> None:
         result = run()
     assert (result.exit_code, result.stdout) == (4, "")
     assert "was not written: storage did not take it: AccessDenied" in result.stderr
+
+
+def test_a_wait_that_ends_early_says_how_to_go_on_with_what_is_charged(broker: str) -> None:
+    def lose_the_rest(message: dict[str, Any], _: int) -> Act:
+        return "lose" if message.get("chunk") else "answer"
+
+    Path("keys.txt").write_text("\n".join(f"k/{n}" for n in range(DEFAULT_CHUNK + 1)))
+    with answering(broker, lose_the_rest) as service:
+        result = run("--timeout", "1s")
+    batch = service.arrived[0][1]["batch"]
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert (
+        f"to wait on: Client().batch('{batch}').manifest(); to end it: valetkey cancel {batch}\n"
+    ) in result.stderr
 
 
 def test_a_refused_batch_is_explained(broker: str) -> None:

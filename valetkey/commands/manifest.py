@@ -1,8 +1,8 @@
 """What is said of a batch whose answers the service writes to a file of its own."""
 
 import json
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import click
@@ -10,6 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from valetkey import output
 from valetkey.bars import console
+from valetkey.errors import BrokerUnreachable, NoAnswer
 from valetkey.handles import BatchHandle
 from valetkey.manifests import PATIENCE, Manifest
 
@@ -22,7 +23,7 @@ def deliver(batch: BatchHandle, said: Mapping[str, Any]) -> int:
     """
     errors = console()
     waiting = f"{batch.total:,} rows are decided and written to {said['manifest']}"
-    with errors.status(waiting) if errors.is_terminal else nullcontext():
+    with _named(batch), errors.status(waiting) if errors.is_terminal else nullcontext():
         for _ in batch.results(said["timeout"]):
             pass
         found = batch.manifest(max(said["timeout"], PATIENCE))
@@ -33,6 +34,17 @@ def deliver(batch: BatchHandle, said: Mapping[str, Any]) -> int:
         click.echo(_words(found), err=True)
     output.warn(batch.quotas)
     return 1 if found.refused else 0
+
+
+@contextmanager
+def _named(batch: BatchHandle) -> Iterator[None]:
+    """Say where to go on with what is charged, should the wait for it end early."""
+    try:
+        yield
+    except (KeyboardInterrupt, NoAnswer, BrokerUnreachable):
+        text = f"to wait on: Client().batch({batch.id!r}).manifest(); to end it: valetkey cancel"
+        click.echo(f"{text} {batch.id}", err=True)
+        raise
 
 
 def _words(found: Manifest) -> str:
