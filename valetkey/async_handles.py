@@ -12,7 +12,7 @@ from valetkey.manifests import NOT_ASKED_FOR, Manifest
 from valetkey.manifests import PATIENCE as UNTIL_WRITTEN
 from valetkey.messages import Grant, Outcome, Reply
 from valetkey.options import Options
-from valetkey.overview import Overview
+from valetkey.overview import Overview, patience
 from valetkey.progress import Progress, Question, Reopened
 from valetkey.refusals import Refusal
 
@@ -86,7 +86,7 @@ class AsyncBatchHandle(Overview):
                 yield progress.ready.popleft()
             if progress.all_read:
                 return
-            await self._courier.wait(progress, goes_on, timeout)
+            await self._courier.wait(progress, goes_on, patience(progress, timeout))
             if not progress.ready and is_there():
                 read()
                 self._courier.stir()
@@ -118,7 +118,11 @@ class AsyncGrantHandle:
         the grant is still asked for.
         """
         progress = self._progress
-        await self._courier.wait(progress, lambda: progress.has_next or progress.all_read, timeout)
+        await self._courier.wait(
+            progress,
+            lambda: progress.has_next or progress.all_read,
+            patience(progress, timeout),
+        )
         if progress.has_next:
             progress.read_next()
             self._result = progress.ready.popleft()

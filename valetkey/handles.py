@@ -10,7 +10,7 @@ from valetkey.manifests import PATIENCE as UNTIL_WRITTEN
 from valetkey.manifests import Manifest
 from valetkey.messages import Grant, Outcome, Reply
 from valetkey.options import Options
-from valetkey.overview import Overview
+from valetkey.overview import Overview, patience
 from valetkey.progress import Progress, Question, Reopened
 from valetkey.refusals import Refusal
 from valetkey.rounds import HEAD_START, Errand, no_answer
@@ -79,8 +79,9 @@ class BatchHandle(Overview):
         self._courier.take(progress)
         while not progress.all_read:
             if not progress.ready:
-                if not (is_there() or self._courier.wait(is_there, timeout)):
-                    raise _given_up(self._courier, progress, timeout)
+                seconds = patience(progress, timeout)
+                if not (is_there() or self._courier.wait(is_there, seconds)):
+                    raise _given_up(self._courier, progress, seconds)
                 read()
             while progress.ready:
                 yield progress.ready.popleft()
@@ -116,9 +117,9 @@ def asked(courier: Courier, letter: Letter, timeout: float) -> Reply:
     return question.reply
 
 
-def _given_up(courier: Courier, errand: Errand, seconds: float) -> ValetkeyError:
+def _given_up(courier: Courier, errand: Errand, seconds: float | None) -> ValetkeyError:
     courier.drop(errand)
-    return courier.trouble or no_answer(errand, seconds)
+    return courier.trouble or no_answer(errand, seconds or 0)
 
 
 class GrantHandle:

@@ -1,7 +1,20 @@
 """What the handle of a batch tells of it, however a client waits."""
 
+from datetime import UTC, datetime
+
 from valetkey.progress import CANCELLED, Progress
 from valetkey.refusals import QuotaState, Refusal
+
+_LAST = 1.0  # seconds in which the service may yet say that the deadline has passed
+
+
+def patience(progress: Progress, timeout: float | None) -> float | None:
+    """How long to wait for a batch, in seconds: timeout, but not beyond its deadline."""
+    if progress.deadline is None:
+        return timeout
+    end = datetime.fromisoformat(progress.deadline)
+    left = max((end - datetime.now(UTC)).total_seconds(), _LAST)
+    return left if timeout is None else min(timeout, left)
 
 
 class Overview:

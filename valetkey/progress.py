@@ -26,6 +26,7 @@ class Progress:
     ) -> None:
         self.id: str = header["batch"]
         self.total: int = header["total"]
+        self.deadline: str | None = header.get("deadline")
         self.failures = 0
         self.postponed = 0
         self.refusal: Refusal | None = None

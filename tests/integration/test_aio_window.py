@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -194,6 +195,16 @@ async def test_leaving_the_block_waits_for_every_answer_or_says_that_some_are_mi
     with pytest.raises(NoAnswer, match=r"not all was answered within 0.2 s"):
         async with AsyncClient(broker, tenant="acme", exit_timeout=0.2) as client:
             client.download("reports", "a.pdf")
+
+
+@in_loop
+async def test_nobody_waits_beyond_the_deadline(broker: str) -> None:
+    deadline = datetime.now(UTC) + timedelta(seconds=1.2)
+    async with asyncio.timeout(30), asking(broker) as client:
+        with pytest.raises(NoAnswer):
+            await client.download("reports", "a.pdf", deadline=deadline).result(None)
+        assert datetime.now(UTC) >= deadline
+        await client.flush(0)  # it was given up
 
 
 @in_loop

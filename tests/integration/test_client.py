@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -154,6 +155,15 @@ def test_after_a_wait_in_vain_the_same_handle_asks_again(broker: str, client: Cl
         server.flushall()
     with answering(broker):
         assert handle.result(10).id == f"{handle.id}.0"
+
+
+def test_nobody_waits_beyond_the_deadline(client: Client) -> None:
+    deadline = datetime.now(UTC) + timedelta(seconds=1.2)
+    handle = client.download("reports", "a.pdf", deadline=deadline)
+    with pytest.raises(NoAnswer):
+        handle.result(60)
+    assert deadline <= datetime.now(UTC) < deadline + timedelta(seconds=30)
+    client.flush(0)  # it was given up
 
 
 def test_a_closed_client_asks_nothing_more_and_waits_for_nothing(broker: str) -> None:
