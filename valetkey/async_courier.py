@@ -109,7 +109,7 @@ class AsyncCourier:
         return None if then == float("inf") else max(then - now, 0)
 
     async def _send_next(self) -> bool:
-        for again in self._rounds.given_up():
+        for again in self._rounds.given_up(monotonic):
             await self._publish(again)
         if "store" in self._trouble:
             return False
@@ -138,20 +138,22 @@ class AsyncCourier:
         errand = self._rounds.errand_of(letter.name)
         if errand is None:
             return True  # given up meanwhile
+        is_sent = False
         try:
             argument = self._envelopes.around(letter.message)
             await self._transport.send(letter.name, argument, letter.queue)
+            is_sent = True
         except BrokerUnreachable as error:
             if self._reached:
                 self._trouble["broker"] = error
-                self._rounds.sent(letter.name, monotonic(), is_stuck=True)
             else:  # rather a wrong URL than a passing outage
                 self._fail(errand, error)
-            return False
-        self._rounds.sent(letter.name, monotonic())
-        self._reached = True
-        self._trouble.pop("broker", None)
-        return True
+        else:
+            self._reached = True
+            self._trouble.pop("broker", None)
+        finally:  # whatever ended it, and after the seconds that it may have taken
+            self._rounds.sent(letter.name, monotonic(), is_stuck=not is_sent)
+        return is_sent
 
     async def _listen(self, seconds: float | None) -> None:
         try:

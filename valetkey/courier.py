@@ -54,7 +54,7 @@ class Courier:
             raise RuntimeError("the client is closed")
         self._trouble.clear()  # whoever asks anew tries anew
         self._rounds.take(errand)
-        for letter in self._rounds.given_up():
+        for letter in self._rounds.given_up(self._clock):
             self._publish(letter)
 
     def drop(self, errand: Errand) -> None:
@@ -120,20 +120,22 @@ class Courier:
                 return  # each try may take seconds: the others wait for the next round
 
     def _publish(self, letter: Letter) -> bool:
+        is_sent = False
         try:
             argument = self._envelopes.around(letter.message)
             self._transport.send(letter.name, argument, letter.queue)
+            is_sent = True
         except BrokerUnreachable as error:
             if not self._reached:  # rather a wrong URL than a passing outage
                 self._give_up(letter.name)
                 raise
             self._trouble["broker"] = error
-            self._rounds.sent(letter.name, self._clock(), is_stuck=True)
-            return False
-        self._rounds.sent(letter.name, self._clock())
-        self._reached = True
-        self._trouble.pop("broker", None)
-        return True
+        else:
+            self._reached = True
+            self._trouble.pop("broker", None)
+        finally:  # whatever ended it, and after the seconds that it may have taken
+            self._rounds.sent(letter.name, self._clock(), is_stuck=not is_sent)
+        return is_sent
 
     def _listen(self, seconds: float) -> None:
         try:

@@ -12,7 +12,7 @@ class Options(TypedDict, total=False):
 
     expires_in and min_expires_in are seconds, 3,600 and none by default; callback is the name of
     one of the tenant's webhook endpoints; after deadline, which must be aware, an answer is of no
-    use: nobody waits for it any longer, and the service refuses.
+    use: its handle waits for it no longer, and the service refuses.
     """
 
     expires_in: int

@@ -12,8 +12,7 @@ def patience(progress: Progress, timeout: float | None) -> float | None:
     """How long to wait for a batch, in seconds: timeout, but not beyond its deadline."""
     if progress.deadline is None:
         return timeout
-    end = datetime.fromisoformat(progress.deadline)
-    left = max((end - datetime.now(UTC)).total_seconds(), _LAST)
+    left = max((progress.deadline - datetime.now(UTC)).total_seconds(), _LAST)
     return left if timeout is None else min(timeout, left)
 
 

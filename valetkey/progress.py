@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, cast
 
 from valetkey.letters import Letter
@@ -26,7 +27,7 @@ class Progress:
     ) -> None:
         self.id: str = header["batch"]
         self.total: int = header["total"]
-        self.deadline: str | None = header.get("deadline")
+        self.deadline = _moment(header.get("deadline"))
         self.failures = 0
         self.postponed = 0
         self.refusal: Refusal | None = None
@@ -158,6 +159,15 @@ class Progress:
         while self._next in self._read_ahead:
             self._read_ahead.remove(self._next)
             self._next += 1
+
+
+def _moment(text: str | None) -> datetime | None:
+    """An aware moment; of what is none, the service says so."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else None
 
 
 class Reopened(Progress):

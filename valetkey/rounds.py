@@ -4,7 +4,7 @@ A courier asks what to do, does it, and tells what came of it; there is one for 
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Protocol
 
 from valetkey.envelopes import Answer
@@ -95,11 +95,18 @@ class Rounds:
             self._settle(name)
         return names
 
-    def given_up(self) -> Iterator[Letter]:
-        """Each letter that was given up and is now to be sent once more."""
+    def given_up(self, clock: Callable[[], float]) -> Iterator[Letter]:
+        """Each letter that was given up and is now to be sent once more.
+
+        Behind one that cannot be sent the others are only due again, as if they had been.
+        """
         while self._again:
             name = self._again.popleft()
-            if name in self._sent:
+            if name not in self._sent:
+                continue
+            if self._stuck in self._sent:
+                self._sender.sent(name, clock())
+            else:
                 yield self._sent[name][1]
 
     def ahead(self, errand: Errand, most: float, now: float) -> float:

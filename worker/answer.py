@@ -41,13 +41,14 @@ _UNKNOWN = Refusal(code=Code.TENANT_UNKNOWN, field="tenant", message="no such te
 class Answer(NamedTuple):
     """What is to be said, as JSON values and as it goes over the wire.
 
-    tenant is whose it is, where that is known for sure; notifies says whether endpoints hear it,
-    completes whether a manifest may be due with it.
+    tenant is whose it is, where that is known for sure; decides says whether it decides on items,
+    notifies whether endpoints hear it, completes whether a manifest may be due with it.
     """
 
     said: dict[str, Any]
     wire: dict[str, Any] | str
     tenant: str | None = None
+    decides: bool = False
     notifies: bool = False
     completes: bool = False
 
@@ -94,8 +95,10 @@ class Answerer:
         key = None if who.key is None else who.key.name
         said = self._said(message, who.tenant, key, declared)
         answer = _sealed(said, who)
+        if not isinstance(message, Message) or message.ask != "grants":
+            return answer
         return answer._replace(
-            notifies=_notifies(message, who.tenant), completes=_completes(message)
+            decides=True, notifies=_notifies(message, who.tenant), completes=_completes(message)
         )
 
     def _said(
@@ -135,17 +138,13 @@ def _sealed(said: dict[str, Any], who: Genuine) -> Answer:
     return Answer(said, seal(to_json(said), f"{name}/{who.key.name}", public), name)
 
 
-def _notifies(message: Ask, tenant: Tenant) -> bool:
-    if not isinstance(message, Message) or message.ask != "grants":
-        return False
+def _notifies(message: Message, tenant: Tenant) -> bool:
     return message.callback in endpoints(tenant, message.grant.bucket)
 
 
-def _completes(message: Ask) -> bool:
+def _completes(message: Message) -> bool:
     """Whether it is a batch's last chunk; where others are decided after it, the sweep sees."""
-    if not isinstance(message, Message) or message.manifest is None or message.ask != "grants":
-        return False
-    return message.first + len(message.items) == message.total
+    return message.manifest is not None and message.first + len(message.items) == message.total
 
 
 def _text(raw: Any) -> str:

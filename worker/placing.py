@@ -47,11 +47,17 @@ class Placer:
     def again(
         self, recorded: Recorded, bucket: Bucket, policy: Policy, now: datetime
     ) -> Place | Refusal:
-        """Find a place for a chunk that was granted before. Raises Transient as place does."""
-        left = recorded.life.expires_at - now
+        """Find a place for a chunk that was granted before, by the policy of today.
+
+        Raises Transient as place does.
+        """
+        life, longest = recorded.life, policy.max_expires_in
+        if life.expires_in > longest:
+            life = Life(life.issued_at, longest, "policy")
+        left = life.expires_at - now
         who = (bucket, recorded.tenant, policy.prefixes)
         credentials = self._s3.credentials(*who, now, left)
-        return self._at(bucket, credentials, recorded.life.within(credentials))
+        return self._at(bucket, credentials, life.within(credentials))
 
     def _at(self, bucket: Bucket, credentials: Credentials, life: Life) -> Place | Refusal:
         try:

@@ -1,5 +1,16 @@
+from typing import Any
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from valetkey.config import results_beside
+
+
+def _beside_the_broker(settings: dict[str, Any]) -> SecretStr:
+    """Where clients that are told no more of it look for answers."""
+    broker: str = settings["broker_url"].get_secret_value()
+    is_redis = broker.startswith(("redis://", "rediss://"))
+    return SecretStr(results_beside(broker if is_redis else "redis://127.0.0.1:6379"))
 
 
 class Settings(BaseSettings):
@@ -11,7 +22,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VALETKEY_", extra="ignore", frozen=True)
 
     broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    result_url: SecretStr = SecretStr("redis://127.0.0.1:6379/1")
+    result_url: SecretStr = Field(default_factory=_beside_the_broker)
     database_url: SecretStr = SecretStr("sqlite:///.valetkey/valetkey.db")
     s3_endpoint: str | None = None
     """The endpoint of bucket profiles that name none; unset, that is AWS."""

@@ -82,7 +82,7 @@ def _log(answer: Answer) -> None:
         refused=refused,
         items=said.get("issued", len(items) - refused) + refused,
     )
-    if "batch" in said:  # what is only told is no news
+    if answer.decides:  # what is only told is no news
         _warn(answer.tenant, said)
 
 

@@ -94,6 +94,18 @@ def test_terms_that_policy_would_refuse_by_now_are_refused(
         assert not any("url" in item for item in answer["items"])
 
 
+def test_a_life_that_policy_would_not_give_by_now_is_cut(
+    declare: Declare, service: Answering, later: Later
+) -> None:
+    raw = message()  # for 300 seconds
+    (first,) = service.issue(raw)["items"]
+    narrow(declare, max_expires_in=60)
+    for asked in again(raw):
+        (item,) = later().issue(asked)["items"]
+        assert (item["limited_by"], "X-Amz-Expires=60&" in item["url"]) == ("policy", True)
+        assert item["expires_at"] < first["expires_at"]
+
+
 def test_what_is_still_allowed_is_answered_as_it_was(declare: Declare, service: Answering) -> None:
     raw = message(["acme/a", "acme/b"])
     first = service.issue(raw)

@@ -2,6 +2,8 @@
 
 from typing import Any, cast
 
+import pytest
+
 from valetkey.courier import Courier
 from valetkey.envelopes import Envelopes
 from valetkey.errors import BrokerUnreachable
@@ -18,7 +20,8 @@ class Silent:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.is_silent = False
+        self.is_silent = self.interrupts = False
+        self.sent: list[str] = []
         self.tries: list[str] = []
 
     def clock(self) -> float:
@@ -28,7 +31,10 @@ class Silent:
         self.now += seconds
 
     def send(self, task_id: str, _argument: Any, _queue: str) -> None:
+        if self.interrupts:
+            raise KeyboardInterrupt
         self._try(task_id)
+        self.sent.append(task_id)
 
     def listen(self, seconds: float) -> Results:
         self._try("listen")
@@ -92,3 +98,16 @@ def test_a_long_wait_tries_again_what_could_not_be_sent() -> None:
     assert not courier.wait(never, 60)
     assert {"old.0", "new.0"} <= set(servers.tries)
     assert servers.tries.count("new.0") > 1
+
+
+def test_a_send_that_is_interrupted_is_tried_again() -> None:
+    servers = Silent()
+    courier = begun(servers, 0)
+    servers.is_silent = False
+    courier.take(question("new.0"))
+    servers.interrupts = True
+    with pytest.raises(KeyboardInterrupt):
+        courier.wait(never, 2)
+    servers.interrupts = False
+    assert not courier.wait(never, 2 * FIRST_GAP)
+    assert servers.sent == ["new.0"]

@@ -174,6 +174,19 @@ def test_what_the_service_refuses_is_said_of_its_row(
     assert job.refused == len(refused) == 2
 
 
+def test_quotas_are_those_of_the_newest_batch_whatever_its_life() -> None:
+    def counting(part: Part) -> BatchHandle:
+        batch = Batch(part)
+        batch.quotas = [QUOTA.model_copy(update={"used": int(part.batch.removeprefix("b"))})]
+        return cast("BatchHandle", batch)
+
+    with surveyed(written(["", "60", "", "60", ""]), "csv", columns("download")) as survey:
+        job = Job(survey, cut(survey, 1, ids()), counting)
+        for _ in islice(job.results(1.0, Mark()), 5):
+            pass
+    assert [quota.used for quota in job.quotas] == [2]  # the third of the first life, asked last
+
+
 def test_batches_that_are_refused_for_the_same_reason_have_it_once() -> None:
     with surveyed(written([""] * 9), "csv", columns("download")) as survey:
         asked = lambda part: cast("BatchHandle", Batch(part, WHOLE))  # noqa: E731

@@ -155,3 +155,20 @@ def test_a_reopened_batch_that_was_closed_says_so_and_is_asked_for_all_the_same(
     assert progress.refusal.code is Code.BATCH_CLOSED
     assert progress.closed is None
     assert progress.next_letter(FOREVER) is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "deadline"),
+    [
+        ("2099-01-01T00:00:00+00:00", NEVER),
+        ("2099-01-01T00:00:00Z", NEVER),
+        ("2099-01-01T00:00:00", None),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_a_deadline_that_is_none_is_left_to_the_service_to_refuse(
+    said: str | None, deadline: datetime | None
+) -> None:
+    head = {"batch": BATCH, "total": 2, "chunk_size": 2, "deadline": said}
+    assert Progress(head, iter(())).deadline == deadline

@@ -87,7 +87,7 @@ def test_what_is_given_up_is_sent_once_more_when_it_is_taken_on_again() -> None:
     assert made.receive("a.0", TOLD, 0.0) == "ignored"
     made.take(errand)
     made.take(errand)
-    assert [one.name for one in made.given_up()] == ["a.0", "a.1"]
+    assert [one.name for one in made.given_up(lambda: 9.0)] == ["a.0", "a.1"]
     assert made.errands == {errand}
     assert made.receive("a.1", TOLD, 0.0) == "settled"
     assert errand.answered == ["a.1"]
@@ -113,6 +113,21 @@ def test_what_could_not_be_sent_and_has_ended_is_in_nobodys_way(end: str) -> Non
     else:
         made.receive(name, Usage(tenant="acme", quotas=[]), 0.0)
     assert sent(made, 2) == ["b.0", "b.1"]
+
+
+def test_behind_one_that_cannot_be_sent_what_was_given_up_is_only_due_later() -> None:
+    errand = Many("a", 3)
+    made = rounds(9, errand)
+    sent(made, 3)
+    made.drop(errand)
+    made.take(errand)
+    tried = []
+    for one in made.given_up(lambda: 7.0):
+        tried.append(one.name)
+        made.sent(one.name, 7.0, is_stuck=True)
+    assert tried == ["a.0"]
+    assert made.due(7.0) == []
+    assert [one.name for one in made.due(7.0 + FIRST_GAP)] == ["a.0", "a.1", "a.2"]
 
 
 def test_of_a_closed_errand_nothing_is_sent() -> None:

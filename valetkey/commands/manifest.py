@@ -42,8 +42,11 @@ def _named(batch: BatchHandle) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, NoAnswer, BrokerUnreachable):
-        text = f"to wait on: Client().batch({batch.id!r}).manifest(); to end it: valetkey cancel"
-        click.echo(f"{text} {batch.id}", err=True)
+        if batch.remaining:  # what was not sent never comes, so it would be waited for in vain
+            text = f"to have what was granted written, and no more: valetkey cancel {batch.id}"
+        else:
+            text = f"to wait on: Client().batch({batch.id!r}).manifest()"
+        click.echo(text, err=True)
         raise
 
 

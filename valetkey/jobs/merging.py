@@ -109,6 +109,7 @@ class Job:
         number, within = divmod(done, self._cut.batch_size)
         first, read = divmod(within, self._cut.chunk_size)
         for part in parts(self._survey, self._cut, place, number, first):
+            self._under_way.pop(place, None)  # so that the newest is the last
             batch = self._under_way[place] = self._ask(part)
             yield from islice(batch.results(timeout), read, None)
             self._hear()
