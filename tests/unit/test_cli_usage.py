@@ -109,7 +109,7 @@ def test_without_a_service_the_error_says_how_to_get_one() -> None:
 def test_a_broker_that_is_down_is_exit_3_without_its_password() -> None:
     result = run("download", "reports", "a")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert "no result store answers at redis://127.0.0.1:1/0" in result.stderr
+    assert "no result store answers at redis://127.0.0.1:1/1" in result.stderr
     assert "s3cret" not in result.stderr
 
 
@@ -161,4 +161,4 @@ def test_a_key_file_that_others_may_read_is_exit_2(
 def test_what_is_only_told_needs_a_broker_as_well(words: list[str]) -> None:
     result = run(*words)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert "no result store answers at redis://127.0.0.1:1/0" in result.stderr
+    assert "no result store answers at redis://127.0.0.1:1/1" in result.stderr
