@@ -17,9 +17,9 @@ _PROBES = 4  # chunks of a reopened batch asked for that may not be decided yet
 class Progress:
     """A batch under way.
 
-    letters yields None where its next letter is not there yet. Raises ValueError where the batch
-    has no chunk first_chunk. refusal is set once the batch is
-    refused as a whole; each item not granted then gets that refusal, with its key.
+    letters yields None where its next letter is not there yet. refusal is set once the batch is
+    refused as a whole; each item not granted then gets that refusal, with its key. Raises
+    ValueError where the batch has no chunk first_chunk.
     """
 
     def __init__(
