@@ -41,7 +41,7 @@ class Answering:
         self._connection = Celery(set_as_current=False).connection_for_read(
             url, transport_options={"polling_interval": 0.1}
         )
-        self._results = redis.Redis.from_url(results_beside(url))
+        self._results = redis.Redis.from_url(results_beside(url) or url)
         self._plan = plan
         self._answer = answer
         self._stop = Event()
@@ -94,7 +94,7 @@ def answering(
 
 def stored(url: str) -> dict[str, str]:
     """Every result that is in the store beside this broker, by its key."""
-    with redis.Redis.from_url(results_beside(url)) as server:
+    with redis.Redis.from_url(results_beside(url) or url) as server:
         names = [name.decode() for name in server.keys(f"{_PREFIX}*")]
         return {name: (server.get(name) or b"").decode() for name in names}
 

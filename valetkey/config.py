@@ -51,8 +51,7 @@ def load(
             key = _key_of_dev(dev)
         named = dev | {name: value for name, value in named.items() if value}
     broker_url = _url(named, "broker_url")
-    if not named.get("result_url") and urlsplit(broker_url).scheme in _REDIS:
-        named["result_url"] = results_beside(broker_url)
+    named["result_url"] = named.get("result_url") or results_beside(broker_url)
     return Config(
         broker_url=broker_url,
         result_url=_result_url(named),
@@ -62,9 +61,13 @@ def load(
     )
 
 
-def results_beside(broker_url: str) -> str:
-    """Where the service keeps answers unless it is told otherwise: database 1 of that server."""
-    return urlsplit(broker_url)._replace(path="/1").geturl()
+def results_beside(broker_url: str) -> str | None:
+    """Where the service keeps answers unless it is told otherwise: database 1 of that server.
+
+    None where that is no Redis.
+    """
+    parts = urlsplit(broker_url)
+    return parts._replace(path="/1").geturl() if parts.scheme in _REDIS else None
 
 
 def without_secrets(url: str) -> str:

@@ -72,7 +72,7 @@ class Courier:
         end = float("inf") if timeout is None else self._clock() + timeout
         while True:
             self._fill(done, ahead)
-            if not timeout or self._clock() < end:
+            if not timeout or self._clock() < end:  # a silent server may have taken all of it
                 self._resend()
             if done():
                 return True

@@ -117,9 +117,9 @@ def asked(courier: Courier, letter: Letter, timeout: float) -> Reply:
     return question.reply
 
 
-def _given_up(courier: Courier, errand: Errand, seconds: float | None) -> ValetkeyError:
+def _given_up(courier: Courier, errand: Errand, seconds: float) -> ValetkeyError:
     courier.drop(errand)
-    return courier.trouble or no_answer(errand, seconds or 0)
+    return courier.trouble or no_answer(errand, seconds)
 
 
 class GrantHandle:

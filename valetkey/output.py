@@ -16,7 +16,7 @@ from valetkey.jobs.journal import Journal, Mark
 from valetkey.keeping import Kept, kept
 from valetkey.messages import Explanation
 from valetkey.refusals import QuotaState, Refusal
-from valetkey.sentences import sentence, warning
+from valetkey.sentences import saying, sentence, warning
 from valetkey.tables import show_rules
 from valetkey.writing import Answer
 
@@ -26,7 +26,7 @@ _BY_ENDING = {".csv": "csv", ".jsonl": "json"}
 
 
 class Asked(Protocol):
-    """What was asked; refusals are those of whole batches.
+    """What was asked; refusals are those of whole batches, each once.
 
     Its results begin where the mark says, each after no more than `timeout` seconds.
     """
@@ -131,7 +131,7 @@ def _told(asked: Asked, timeout: float, mark: Mark, *, printing: bool) -> Iterat
     for answer in watched(answers, asked, errors, mark.rows, visible=visible):
         yield answer
         if isinstance(answer, Refusal) and not isinstance(answer, BadRow):
-            if any(_says_the_same(answer, whole) for whole in asked.refusals):
+            if any(saying(answer) == saying(whole) for whole in asked.refusals):
                 continue
             refused += 1
             if refused <= MOST_SENTENCES:
@@ -139,10 +139,5 @@ def _told(asked: Asked, timeout: float, mark: Mark, *, printing: bool) -> Iterat
     if refused > MOST_SENTENCES:
         more = refused - MOST_SENTENCES
         errors.print(f"and {more:,} more were refused: see --json", soft_wrap=True)
-    for number, whole in enumerate(asked.refusals):
-        if not any(_says_the_same(whole, other) for other in asked.refusals[:number]):
-            errors.print(sentence(whole), soft_wrap=True)
-
-
-def _says_the_same(one: Refusal, other: Refusal) -> bool:
-    return (one.code, one.field, one.message) == (other.code, other.field, other.message)
+    for whole in asked.refusals:
+        errors.print(sentence(whole), soft_wrap=True)

@@ -1,6 +1,7 @@
 """What the handle of a batch tells of it, however a client waits."""
 
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from valetkey.progress import CANCELLED, Progress
 from valetkey.refusals import QuotaState, Refusal
@@ -8,7 +9,10 @@ from valetkey.refusals import QuotaState, Refusal
 _LAST = 1.0  # seconds in which the service may yet say that the deadline has passed
 
 
-def patience(progress: Progress, timeout: float | None) -> float | None:
+Seconds = TypeVar("Seconds", float, float | None)
+
+
+def patience(progress: Progress, timeout: Seconds) -> Seconds:
     """How long to wait for a batch, in seconds: timeout, but not beyond its deadline."""
     if progress.deadline is None:
         return timeout

@@ -104,7 +104,7 @@ class Rounds:
             name = self._again.popleft()
             if name not in self._sent:
                 continue
-            if self._stuck in self._sent:
+            if self._is_stuck:
                 self._sender.sent(name, clock())
             else:
                 yield self._sent[name][1]
@@ -124,7 +124,7 @@ class Rounds:
         While a letter could not be sent it is nobody's: that one is tried again first, when due.
         """
         for errand in tuple(self._unsent):
-            if not self._sender.has_room or self._stuck in self._sent:
+            if not self._sender.has_room or self._is_stuck:
                 return
             yield errand
 
@@ -136,6 +136,11 @@ class Rounds:
             self._unsent[errand] = None
         self._starts(errand, letter, now)
         return self._must_go(errand, letter)
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether a letter could not be sent, and is still to be."""
+        return self._stuck in self._sent
 
     def _must_go(self, errand: Errand, letter: Letter) -> bool:
         refusal = letter.refusal or errand.closed

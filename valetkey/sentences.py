@@ -35,6 +35,11 @@ def warning(quota: QuotaState) -> str:
     )
 
 
+def saying(refusal: Refusal) -> tuple[str, str, str]:
+    """What a refusal says, whichever item it is of: two that say the same are said once."""
+    return refusal.code, refusal.field, refusal.message
+
+
 def printable(text: str) -> str:
     """Others' words, none of which moves the terminal's cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

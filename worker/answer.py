@@ -86,9 +86,8 @@ class Answerer:
             return Answer(said, said)
         message = read(who.content)
         if isinstance(message, Refusal):
-            named = None if who.tenant is None else who.tenant.name
-            said = self._reject(raw, who.content, message, named)
-            return _sealed(said if who.tenant is None else self._left(said, who.tenant), who)
+            said = self._reject(raw, who.content, message, who.name)
+            return _sealed(self._left(said, who.tenant), who)
         if who.tenant is None:
             said = self._reject(raw, raw, _UNKNOWN, None)
             return Answer(said, said)
@@ -116,9 +115,9 @@ class Answerer:
                 return _values(self._explainer.explain(message, tenant, key))
         return self._issuer.issue(Asked(message, tenant, key), declared)
 
-    def _left(self, said: dict[str, Any], tenant: Tenant) -> dict[str, Any]:
+    def _left(self, said: dict[str, Any], tenant: Tenant | None) -> dict[str, Any]:
         """Have an outcome say what is left, though nothing was charged."""
-        if said["status"] not in {"issued", "refused"}:
+        if tenant is None or said["status"] not in {"issued", "refused"}:
             return said
         quotas = self._ledger.standing(tenant, self._now())
         return said | {"quotas": [_values(quota) for quota in quotas]}
@@ -131,11 +130,10 @@ class Answerer:
 
 
 def _sealed(said: dict[str, Any], who: Genuine) -> Answer:
-    name = None if who.tenant is None else who.tenant.name
     if who.key is None:
-        return Answer(said, said, name)
+        return Answer(said, said, who.name)
     public = public_key(who.key.sign, who.key.seal)
-    return Answer(said, seal(to_json(said), f"{name}/{who.key.name}", public), name)
+    return Answer(said, seal(to_json(said), f"{who.name}/{who.key.name}", public), who.name)
 
 
 def _notifies(message: Message, tenant: Tenant) -> bool:

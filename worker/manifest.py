@@ -9,13 +9,13 @@ from typing import IO, Any, BinaryIO, cast
 
 from pydantic_core import to_json
 
-from valetkey.refusals import Code, Refusal
+from valetkey.refusals import Code
 from worker.adapters.ledger import Ledger
 from worker.adapters.manifests import LEASE, Job, Manifests, Unwritten, Written
 from worker.adapters.objects import File, store
 from worker.adapters.s3 import S3
 from worker.core.backoff import delay
-from worker.core.decisions import Decided
+from worker.core.decisions import Decided, refused_item
 from worker.core.headers import may_replace, unwritable
 from worker.core.tenancy import Bucket, Policy
 from worker.errors import Malformed, Transient
@@ -166,8 +166,4 @@ def _answers(decided: Decided) -> Iterator[dict[str, Any]]:
     if decided.refusal is None:
         yield from decided.answers
     else:
-        yield from (_refused(decided.refusal, row.key) for row in decided.rows)
-
-
-def _refused(refusal: Refusal, key: str) -> dict[str, Any]:
-    return refusal.model_copy(update={"key": key}).model_dump(mode="json", exclude_none=True)
+        yield from (refused_item(decided.refusal, row.key) for row in decided.rows)

@@ -51,9 +51,7 @@ class Placer:
 
         Raises Transient as place does.
         """
-        life, longest = recorded.life, policy.max_expires_in
-        if life.expires_in > longest:
-            life = Life(life.issued_at, longest, "policy")
+        life = recorded.life.at_most(policy.max_expires_in, "policy")
         left = life.expires_at - now
         who = (bucket, recorded.tenant, policy.prefixes)
         credentials = self._s3.credentials(*who, now, left)

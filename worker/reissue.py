@@ -45,9 +45,8 @@ class Reissuer:
         place = self._placer.again(recorded, held.bucket, held.policy, self._now())
         if isinstance(place, Refusal):
             return _refused(recorded, place)
-        terms, of = held.terms, None
-        if isinstance(terms, Parts):
-            of = self._uploads.begun(recorded.tenant, terms.of)
+        terms = held.terms
+        of = self._uploads.begun(recorded.tenant, terms.of) if isinstance(terms, Parts) else None
         decided = decide_again(recorded, terms, held.policy, place, of)
         if _digests(decided) != _digests(recorded):
             self._ledger.reissued(recorded, decided, self._now())

@@ -6,7 +6,7 @@ from valetkey.messages import BatchAsk, Outcome
 from valetkey.refusals import Refusal
 from worker.adapters.ledger import Ledger
 from worker.adapters.reopening import UNKNOWN, Reopening
-from worker.core.decisions import Row, outcome
+from worker.core.decisions import Row, outcome, refused_item
 from worker.reissue import Reissuer
 
 
@@ -47,4 +47,4 @@ def _refused(message: BatchAsk, refusal: Refusal) -> dict[str, Any]:
 def _refused_item(row: Row, of_all: Refusal) -> dict[str, Any]:
     """What refused an item alone, or else what refuses its whole chunk."""
     own = row.detail if row.code is not None else None
-    return own or of_all.model_dump(mode="json", exclude_none=True) | {"key": row.key}
+    return own or refused_item(of_all, row.key)

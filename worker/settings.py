@@ -9,8 +9,7 @@ from valetkey.config import results_beside
 def _beside_the_broker(settings: dict[str, Any]) -> SecretStr:
     """Where clients that are told no more of it look for answers."""
     broker: str = settings["broker_url"].get_secret_value()
-    is_redis = broker.startswith(("redis://", "rediss://"))
-    return SecretStr(results_beside(broker if is_redis else "redis://127.0.0.1:6379"))
+    return SecretStr(results_beside(broker) or "redis://127.0.0.1:6379/1")
 
 
 class Settings(BaseSettings):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.receivers import Receiver, answer, receiving
 from valetkey import Client
-from valetkey.identity import generate, public_line, written
+from valetkey.identity import PrivateKey, generate, public_line, written
 from worker.embedded.stack import Stack, stack
 
 ROOT = Path(__file__).parents[2]
@@ -29,11 +29,12 @@ class Service:
         running = self.up.running
         return Client(running.broker_url, running.result_url, tenant, requested_by="tests")
 
-    def signing_client(self) -> Client:
-        """A client that has acme's key."""
+    def signing_client(self, key: PrivateKey = KEY) -> Client:
+        """A client that has a tenant's key, acme's where none is given."""
         running = self.up.running
-        key = written(KEY)
-        return Client(running.broker_url, running.result_url, key=key, requested_by="tests")
+        return Client(
+            running.broker_url, running.result_url, key=written(key), requested_by="tests"
+        )
 
     @property
     def written(self) -> str:

@@ -5,8 +5,6 @@ from typing import Any
 
 from tests.acceptance.conftest import VAULT, Service
 from tests.waiting import wait_until
-from valetkey import Client
-from valetkey.identity import written
 
 
 def lines(service: Service, event: str) -> list[dict[str, Any]]:
@@ -17,10 +15,7 @@ def lines(service: Service, event: str) -> list[dict[str, Any]]:
 def test_a_soft_limit_is_warned_of_by_tenant_and_batch_and_not_where_it_is_only_told(
     service: Service,
 ) -> None:
-    running = service.up.running
-    with Client(
-        running.broker_url, running.result_url, key=written(VAULT), requested_by="tests"
-    ) as client:
+    with service.signing_client(VAULT) as client:
         handle = client.download("demo", "vault/a")
         handle.result(15)
         client.usage(15)

@@ -189,8 +189,8 @@ def test_quotas_are_those_of_the_newest_batch_whatever_its_life() -> None:
 
 def test_batches_that_are_refused_for_the_same_reason_have_it_once() -> None:
     with surveyed(written([""] * 9), "csv", columns("download")) as survey:
-        asked = lambda part: cast("BatchHandle", Batch(part, WHOLE))  # noqa: E731
-        job = Job(survey, cut(survey, 2, ids()), asked)
+        plan = cut(survey, 2, ids())
+        job = Job(survey, plan, lambda part: cast("BatchHandle", Batch(part, WHOLE)))
         list(job.results(1.0, Mark()))
     assert (job.refused, job.refusals) == (9, [WHOLE])
 

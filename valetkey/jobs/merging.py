@@ -10,6 +10,7 @@ from valetkey.jobs.journal import Cut, Mark
 from valetkey.jobs.survey import BAD, Survey
 from valetkey.messages import DEFAULT_CHUNK, Grant, Item
 from valetkey.refusals import QuotaState, Refusal
+from valetkey.sentences import saying
 
 _SMALLEST_CHUNK = 100  # items: of 16 lives, some 50,000 answers may then wait: 80 MB
 
@@ -119,7 +120,7 @@ class Job:
         for batch in self._under_way.values():
             self._quotas = batch.quotas or self._quotas
             if (one := batch.refusal) is not None:
-                self._refusals.setdefault((one.code, one.field, one.message), one)
+                self._refusals.setdefault(saying(one), one)
 
 
 def _asked(item: dict[str, Any]) -> str | Item:

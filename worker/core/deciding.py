@@ -8,7 +8,7 @@ from valetkey.refusals import Refusal
 from valetkey.terms import AnyTerms
 from worker.core import items, keys
 from worker.core.admission import Admitted
-from worker.core.decisions import NOT_BEGUN, Begun, Decided, Recorded, Row
+from worker.core.decisions import NOT_BEGUN, Begun, Decided, Recorded, Row, refused_item
 from worker.core.items import Continued
 from worker.core.quotas import price
 from worker.core.signing import Place, signer
@@ -77,8 +77,7 @@ def decide_again(
         item = Item.model_validate({"key": row.key, **(row.detail or {})})
         refusal = items.key_refused(item, terms, policy, f"items[{index}].key")
         if refusal is not None:
-            said = refusal.model_copy(update={"key": row.key})
-            return row._replace(code=said.code.value), _values(said)
+            return row._replace(code=refusal.code.value), refused_item(refusal, row.key)
         begun = of or recorded.begun.get(row.number, NOT_BEGUN)
         grant, digest = sign(grant_id(recorded.batch, row.number), item, begun)
         return row._replace(digest=digest), grant
@@ -93,10 +92,6 @@ def decide_again(
 
 
 def _refused(number: int, item: Item, refusal: Refusal) -> _Decision:
-    detail = _values(refusal)
+    detail = refusal.model_dump(mode="json", exclude_none=True)
     row = Row(number, keys.shown(item.key), refusal.code.value, detail)
     return row, detail, NOT_BEGUN
-
-
-def _values(refusal: Refusal) -> dict[str, Any]:
-    return refusal.model_dump(mode="json", exclude_none=True)

@@ -28,6 +28,12 @@ class Life(NamedTuple):
         """When storage stops accepting the grant."""
         return self.issued_at + timedelta(seconds=self.expires_in)
 
+    def at_most(self, seconds: int, limited_by: str) -> "Life":
+        """Cut it to so many seconds, and say what limits it then."""
+        if self.expires_in <= seconds:
+            return self
+        return Life(self.issued_at, seconds, limited_by)
+
     def within(self, credentials: Credentials) -> "Life":
         """Cut it to the credentials that sign, as a URL dies with them, whatever it says.
 
@@ -143,10 +149,7 @@ def lifetime(
     seconds. What comes out under the shortest is refused.
     """
     issued_at = now.replace(microsecond=0)
-    life = Life(issued_at, *asked)
-    if longest < life.expires_in:
-        life = Life(issued_at, longest, "provider")
-    life = life.within(credentials)
+    life = Life(issued_at, *asked).at_most(longest, "provider").within(credentials)
     if life.expires_in < (shortest or 1):
         return Refusal(
             code=Code.EXPIRY_TOO_SHORT,
@@ -155,6 +158,11 @@ def lifetime(
             limit=max(life.expires_in, 0),
         )
     return life
+
+
+def refused_item(refusal: Refusal, key: str) -> dict[str, Any]:
+    """Write what refuses a whole chunk, or was found of an item, as the answer to that item."""
+    return refusal.model_copy(update={"key": key}).model_dump(mode="json", exclude_none=True)
 
 
 def fingerprint(text: str) -> bytes:

@@ -26,6 +26,11 @@ class Genuine(NamedTuple):
     tenant: Tenant | None
     key: Key | None
 
+    @property
+    def name(self) -> str | None:
+        """The tenant's name."""
+        return None if self.tenant is None else self.tenant.name
+
 
 class Rejected(NamedTuple):
     """A message that nobody is known to have sent; tenant is the declared one that it named."""
