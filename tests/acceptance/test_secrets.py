@@ -128,6 +128,7 @@ def kept(server: Any) -> str:
         "zset": lambda key: server.zrange(key, 0, -1),
     }
     read |= {"list": lambda key: server.lrange(key, 0, -1), "set": server.smembers}
+    read["none"] = lambda _key: None  # a message that was done with since it was found
     return repr({key: read[server.type(key)](key) for key in server.scan_iter()})
 
 
