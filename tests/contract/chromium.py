@@ -99,10 +99,17 @@ class Tab:
         self._call("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(file)])
 
     def evaluate(self, script: str) -> Any:
-        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
-        return answer["result"].get("value")
+        """Give the script's value; None where it has none, or another page takes its place."""
+        answer = self._asked("Runtime.evaluate", expression=script, returnByValue=True)
+        return answer.get("result", {}).get("result", {}).get("value")
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        answer = self._asked(method, **params)
+        assert "result" in answer, f"{method}: {answer}"
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _asked(self, method: str, **params: Any) -> dict[str, Any]:
         self._sent += 1
         command = {"id": self._sent, "method": method, "params": params}
         if self._session is not None:
@@ -111,8 +118,7 @@ class Tab:
         self._commands.flush()
         while (answer := self._read()).get("id") != self._sent:
             pass  # an event that nobody waits for
-        result: dict[str, Any] = answer["result"]
-        return result
+        return answer
 
     def _read(self) -> dict[str, Any]:
         read = bytearray()

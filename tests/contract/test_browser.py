@@ -55,6 +55,10 @@ def submit(tab: Tab, page: str, file: Path) -> None:
     tab.evaluate("document.querySelector('button').click()")
 
 
+def says(tab: Tab, words: str) -> bool:
+    return words in (tab.evaluate("document.documentElement.textContent") or "")
+
+
 def test_a_browser_uploads_by_the_page(store: Store, tab: Tab, picture: Path) -> None:
     grant = store.upload(odd(fresh()))
     submit(tab, snippets.page(grant), picture)
@@ -69,10 +73,7 @@ def test_a_browser_is_told_that_a_file_is_too_large(store: Store, tab: Tab, pict
     picture.write_bytes(bytes(101))
     grant = store.upload(fresh())
     submit(tab, snippets.page(grant), picture)
-    wait_until(
-        lambda: "EntityTooLarge" in tab.evaluate("document.documentElement.textContent"),
-        what="the browser shows why",
-    )
+    wait_until(lambda: says(tab, "EntityTooLarge"), what="the browser shows why")
     assert not store.holds(grant.key)
 
 
