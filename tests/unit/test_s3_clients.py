@@ -12,20 +12,21 @@ from tests.vault import Vault
 from worker.adapters.s3 import S3
 from worker.core.tenancy import Bucket
 
-NOW = datetime.now(UTC).replace(microsecond=0)
-LATER = NOW + timedelta(minutes=8)
+MINUTE = timedelta(minutes=1)
 BUCKET = place("reports", "us-east-1", "path", "https://s3.example.com", profile="vault")
 
 
 @pytest.fixture(autouse=True)
 def vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vault:
     vault = Vault(tmp_path, monkeypatch)
-    vault.keep("ASIA1", NOW + timedelta(minutes=12))
+    vault.keep("ASIA1", datetime.now(UTC) + 12 * MINUTE)
     return vault
 
 
-def client(s3: S3, bucket: Bucket = BUCKET, tenant: str = "acme", at: datetime = NOW) -> Any:
-    return s3.client(bucket, tenant, ("acme/",), at)
+def client(
+    s3: S3, bucket: Bucket = BUCKET, tenant: str = "acme", later: timedelta = timedelta()
+) -> Any:
+    return s3.client(bucket, tenant, ("acme/",), datetime.now(UTC) + later)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_a_client_is_kept_and_without_a_role_shared_by_all_tenants() -> None:
 def test_a_client_gives_way_when_its_credentials_do(vault: Vault) -> None:
     s3 = S3()
     first = client(s3)
-    vault.keep("ASIA2", NOW + timedelta(hours=2))
-    second = client(s3, at=LATER)
+    vault.keep("ASIA2", datetime.now(UTC) + 120 * MINUTE)
+    second = client(s3, later=8 * MINUTE)
     assert second is not first
     assert second._get_credentials().access_key == "ASIA2"
