@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import servers
 from worker.embedded.broker import valkey
@@ -18,6 +19,10 @@ for _name in tuple(os.environ):
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 # Nor may whoever started the tests in the background, where Ctrl-C is ignored: some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine may hold up any example for longer than the fifth of a second that is the default.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
 
 _POSTGRES = os.environ.get(f"{_GIVEN}POSTGRES_URL")
 _REDIS = os.environ.get(f"{_GIVEN}REDIS_URL")

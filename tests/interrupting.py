@@ -19,7 +19,10 @@ from valetkey.messages import DEFAULT_CHUNK
 
 ROWS = 3 * DEFAULT_CHUNK
 KEYS = [f"acme/{n}" for n in range(ROWS)]
-DOWNLOAD = ("download", "demo", "--from", "keys.txt", "--out", "links.csv", "--timeout", "1s")
+_WORDS = ("download", "demo", "--from", "keys.txt", "--out", "links.csv")
+DOWNLOAD = (*_WORDS, "--timeout", "2s")  # where an answer is lost, it is waited for to the end
+PATIENT = (*_WORDS, "--timeout", "60s")  # where none is
+RESUMED = (*PATIENT, "--resume")
 LEFT = f"{2 * DEFAULT_CHUNK:,} of {ROWS:,} rows are in links.csv.partial"
 
 
@@ -50,9 +53,9 @@ def interrupt(message: dict[str, Any], _: int) -> Act:
     return "lose"
 
 
-def begun(stderr: int | None = None) -> subprocess.Popen[str]:
-    """The same in a process of its own."""
-    command = [sys.executable, "-c", "from valetkey.cli import main; main()", *DOWNLOAD]
+def begun(*words: str, stderr: int | None = None) -> subprocess.Popen[str]:
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-c", "from valetkey.cli import main; main()", *words]
     return subprocess.Popen(command, stderr=stderr, text=True)
 
 

@@ -26,7 +26,7 @@ async def _run(test: Coroutine[Any, Any, None]) -> None:
     unheard: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
     await test
-    gc.collect(0)  # a task or future that nobody heard says so when it goes
+    gc.collect(1)  # a task or future that nobody heard says so when it goes
     for _ in range(5):  # generators that were not read to their end are closed by tasks
         await asyncio.sleep(0)
     left = asyncio.all_tasks() - {asyncio.current_task()}

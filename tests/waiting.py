@@ -15,7 +15,7 @@ def runs(pid: int) -> bool:
     return said.strip()[:1] not in (b"", b"Z")
 
 
-def wait_until(predicate: Callable[[], Value], seconds: float = 10, what: str = "") -> Value:
+def wait_until(predicate: Callable[[], Value], seconds: float = 30, what: str = "") -> Value:
     """Give the predicate's first true value; fail with its last one after the seconds."""
     end = time.monotonic() + seconds
     while not (value := predicate()):

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event
 
 from valetkey import storage
@@ -80,8 +81,11 @@ class Uploading:
             for grant in self._grants(numbers)
             if (number := grant.part or 0) in numbers
         }
-        failure = None
-        for future in as_completed(sent):
+        failure, ended = None, SimpleQueue[Future[str]]()
+        for future in sent:  # not as_completed: Ctrl-C within it leaves futures locked for ever
+            future.add_done_callback(ended.put)
+        for _ in sent:
+            future = ended.get()
             try:
                 self._etags[sent[future]] = future.result()
             except NotStored as error:

@@ -94,4 +94,4 @@ def silent(service: Service, number: int) -> str:
 
 def is_genuine(link: str) -> bool:
     """Whether storage takes a link's signature, and only has no such object."""
-    return httpx.get(link).status_code == 404
+    return httpx.get(link, timeout=60).status_code == 404

@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 from tests.acceptance.conftest import ROOT, SECRET, Service
+from tests.waiting import wait_until
 
 
-def test_a_service_that_runs_is_well_but_for_tenants_that_trust_the_queue(service: Service) -> None:
+def looked(service: Service) -> list[dict[str, Any]]:
+    """What it finds; nothing where a busy worker did not say within a second that it is there."""
     done = subprocess.run(
         [sys.executable, "-m", "worker", "doctor", "--json"],
         cwd=ROOT,
@@ -18,6 +21,12 @@ def test_a_service_that_runs_is_well_but_for_tenants_that_trust_the_queue(servic
     )
     assert (done.returncode, done.stderr) == (0, "")
     checks = [json.loads(line) for line in done.stdout.splitlines()]
+    late = [check for check in checks if check["message"].startswith("no worker answers")]
+    return [] if late else checks
+
+
+def test_a_service_that_runs_is_well_but_for_tenants_that_trust_the_queue(service: Service) -> None:
+    checks = wait_until(lambda: looked(service), what="all workers say that they are there")
     assert {check["check"] for check in checks} == {
         *("settings", "database", "tenants", "buckets", "endpoints", "webhooks", "upkeep"),
         *("results", "broker", "workers"),

@@ -6,6 +6,8 @@ import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import ROOT
 from valetkey import Client, Grant
 from worker.embedded.service import Commands, working
@@ -29,6 +31,7 @@ def count(database: str) -> tuple[int, int, int]:
         connection.close()
 
 
+@pytest.mark.timeout(300)
 def test_a_batch_survives_a_worker_killed_three_times(tmp_path: Path) -> None:
     tenants = ROOT / "examples" / "tenants.toml"
     data = tmp_path / "data"

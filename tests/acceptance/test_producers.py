@@ -59,7 +59,7 @@ def test_a_producer_prints_a_link_that_storage_knows_and_why_there_is_none(ask: 
     granted, refused = done.stdout.splitlines()
     key, _, url = granted.rpartition(" ")
     assert key == "acme/none such"
-    assert httpx.get(url).status_code == 404  # with a signature that is not genuine, 403
+    assert httpx.get(url, timeout=60).status_code == 404  # of a signature that is not genuine, 403
     assert refused == "globex/b refused: key_outside_prefix"
 
 

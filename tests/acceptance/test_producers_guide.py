@@ -162,7 +162,7 @@ def test_the_service_writes_the_file_itself_and_prints_one_link_to_it(desk: Desk
     (desk.folder / "statements.csv").write_text(STATEMENTS)
     code, link, _ = desk.command(*COMMANDS[5].split())
     assert code == 0
-    written = gzip.decompress(httpx.get(link.strip(), trust_env=False).content)
+    written = gzip.decompress(httpx.get(link.strip(), trust_env=False, timeout=60).content)
     assert len(written.splitlines()) == len(STATEMENTS.splitlines()) - 1
 
 
@@ -198,7 +198,7 @@ def test_a_large_file_arrives_whole(service: Service, desk: Desk) -> None:
     assert desk.python("film.py", "cat.mp4") == [0, "cat.mp4: 2 parts\n", ""]
     with service.signing_client() as client:
         link = client.download("demo", "acme/films/cat.mp4").result().url
-    assert httpx.get(link).content == film.read_bytes()
+    assert httpx.get(link, timeout=60).content == film.read_bytes()
 
 
 def unread(pipe: int) -> int:

@@ -35,7 +35,8 @@ def test_a_slot_of_the_endpoint_takes_an_image_of_its_size(desk: Desk) -> None:
     slot = answer.json()
 
     def sent(content: bytes) -> int:
-        return httpx.post(slot["url"], data=slot["fields"], files={"file": content}).status_code
+        files = {"file": content}
+        return httpx.post(slot["url"], data=slot["fields"], files=files, timeout=60).status_code
 
     assert sent(bytes(500_001)) == 400
     assert sent(b"PNG") == 204

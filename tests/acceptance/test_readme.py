@@ -34,7 +34,7 @@ def checkout(service: Service, tmp_path: Path) -> Path:
 def run(command: list[str], folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {"PATH": os.environ["PATH"], "HOME": str(folder)} | environ
     return subprocess.run(
-        command, cwd=folder, env=clean, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, env=clean, capture_output=True, text=True, timeout=200, check=False
     )
 
 
@@ -49,6 +49,7 @@ def declared(service: Service) -> Iterator[None]:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the tour's reader has curl")
 @pytest.mark.usefixtures("declared")
+@pytest.mark.timeout(300)
 def test_the_tour_does_what_it_says(checkout: Path) -> None:
     # The service here has a key and an endpoint more than the tour's, for which apply would ask.
     steps = "\n".join(STEPS).replace("apply tenants.toml", "apply tenants.toml --yes")

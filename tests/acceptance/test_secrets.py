@@ -84,7 +84,7 @@ def hidden(service: Service) -> list[str]:
     signatures = [url.rpartition("=")[2] for url in urls]
     forms = [grant["fields"]["x-amz-signature"] for grant in grants if "fields" in grant]
     told = before + len(grants)
-    wait_until(lambda: len(service.receiver.bodies) == told, what="the webhooks came")
+    wait_until(lambda: len(service.receiver.bodies) >= told, what="the webhooks came")
     private = [key["d"] for key in json.loads(written(VAULT))["keys"]]
     assert (len(signatures), len(forms)) == (3, 1)
     parts = [part for sent in tokens for part in sent.split(".")[1:]]
@@ -111,13 +111,13 @@ def test_nothing_that_a_signing_tenant_hides_is_in_a_table(
 def test_redis_holds_only_sealed_answers_of_a_signing_tenant(
     service: Service, hidden: list[str]
 ) -> None:
-    running = service.up.running
+    running, told = service.up.running, [*hidden, "vault"]
     for url in (running.broker_url, running.result_url):
         with closing(redis.Redis.from_url(url, decode_responses=True)) as server:
-            wait_until(lambda: "vault" not in kept(server), what="the messages are done with")
-            held = kept(server)
-        assert [secret for secret in hidden if secret in held] == []
-        assert "vault/secret.txt" not in held
+            wait_until(
+                lambda: not [secret for secret in told if secret in kept(server)],
+                what="the messages are done with",
+            )
 
 
 def kept(server: Any) -> str:
@@ -143,7 +143,8 @@ def test_redis_forgets_every_answer_by_the_time_its_grants_end(service: Service)
     lives = [results.ttl(key) for key in results.scan_iter()]
     results.close()
     assert newest
-    assert all(0 < seconds <= 900 for seconds in lives)
+    assert -1 not in lives  # which is for ever; 0 is the last half second, and -2 already gone
+    assert max(lives) <= 900
 
 
 def test_a_grant_prints_no_url() -> None:

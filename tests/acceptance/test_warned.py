@@ -8,7 +8,8 @@ from tests.waiting import wait_until
 
 
 def lines(service: Service, event: str) -> list[dict[str, Any]]:
-    found = (json.loads(line) for line in service.written.splitlines() if f'"{event}"' in line)
+    whole = (line for line in service.written.splitlines(keepends=True) if line.endswith("\n"))
+    found = (json.loads(line) for line in whole if f'"{event}"' in line)
     return [line for line in found if line.get("tenant") == "vault"]
 
 

@@ -106,8 +106,9 @@ def _server(receiver: Receiver, respond: Answer) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             receiver.paths.append(self.path)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
             receiver.headers.append(dict(self.headers))
-            receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            receiver.bodies.append(body)
             respond(self)
 
         def log_message(self, *_: object) -> None:

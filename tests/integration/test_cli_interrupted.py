@@ -16,6 +16,8 @@ from tests.interrupting import (
     DOWNLOAD,
     KEYS,
     LEFT,
+    PATIENT,
+    RESUMED,
     ROWS,
     begun,
     interrupt,
@@ -51,7 +53,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(broker: str) -> None:
     assert f"{LEFT}: run the same command with --resume to go on" in result.stderr
     assert [row["key"] for row in read("links.csv.partial")] == KEYS[: 2 * DEFAULT_CHUNK]
     with answering(broker) as again:
-        assert run(*DOWNLOAD, "--resume").exit_code == 0
+        assert run(*RESUMED).exit_code == 0
     assert [row["key"] for row in read("links.csv")] == KEYS
     assert [row["url"] for row in read("links.csv")] == [
         f"http://127.0.0.1/reports/{number}" for number in range(ROWS)
@@ -78,7 +80,7 @@ def test_ctrl_c_is_exit_130_and_leaves_what_can_be_gone_on_with(broker: str) -> 
         "run the same command with --resume to go on\n"
     )
     with answering(broker):
-        assert run(*DOWNLOAD, "--resume").exit_code == 0
+        assert run(*RESUMED).exit_code == 0
     assert [row["key"] for row in read("links.csv")] == KEYS
 
 
@@ -98,32 +100,32 @@ def test_a_broker_that_is_lost_is_an_error_in_time_and_leaves_what_can_be_gone_o
 ) -> None:
     with valkey(tmp_path / "before") as server, answering(server.url(), lose(2)):
         monkeypatch.setenv("VALETKEY_BROKER_URL", server.url())
-        process = begun(stderr=subprocess.PIPE)
+        process = begun(*DOWNLOAD, "--timeout", "5s", stderr=subprocess.PIPE)
         wait_until(lambda: rows_of_journal() == 2 * DEFAULT_CHUNK)
     _, said = process.communicate(timeout=15)
     assert process.returncode == 3
     assert f"no result store answers at {server.url(1)}" in said
     assert f"{LEFT}: run the same command with --resume to go on" in said
     with valkey(tmp_path / "after", server.port) as again, answering(again.url()):
-        assert run(*DOWNLOAD, "--resume").exit_code == 0
+        assert run(*RESUMED).exit_code == 0
     assert [row["key"] for row in read("links.csv")] == KEYS
 
 
 def test_a_run_that_is_killed_is_gone_on_with_without_a_row_twice(broker: str) -> None:
     keys = [f"acme/{n}" for n in range(10_000)]
     written_keys(keys)
-    with answering(broker) as service:
-        with begun() as process:
-            wait_until(lambda: rows_of_journal() >= 2 * DEFAULT_CHUNK)
-            process.kill()
-        assert not Path("links.csv").exists()
-        before = rows_of_journal()
-        assert before < len(keys)
-        assert run(*DOWNLOAD, "--resume").exit_code == 0
+    with answering(broker, lose(10)) as service, begun(*PATIENT) as process:
+        wait_until(lambda: rows_of_journal() >= 2 * DEFAULT_CHUNK)
+        process.kill()
+    assert not Path("links.csv").exists()
+    before = rows_of_journal()
+    with answering(broker) as again:
+        assert run(*RESUMED).exit_code == 0
     assert [row["key"] for row in read("links.csv")] == keys
     assert len({row["id"] for row in read("links.csv")}) == len(keys)
-    assert len({message["batch"] for _, message in service.arrived}) == 1
-    twice = [name for name, times in service.arrivals.items() if times > 1]
+    assert len({message["batch"] for _, message in (*service.arrived, *again.arrived)}) == 1
+    arrivals = service.arrivals + again.arrivals
+    twice = [name for name, times in arrivals.items() if times > 1]
     assert all(int(name.partition(".")[2]) * DEFAULT_CHUNK >= before for name in twice)
 
 
@@ -137,10 +139,9 @@ def test_what_was_granted_before_an_interruption_is_charged_once(
             os.kill(os.getpid(), signal.SIGINT)  # and yet it is decided, and charged
         return "answer"
 
-    patient = (*DOWNLOAD, "--timeout", "60s")  # nothing is lost, but signing takes what it takes
     with keyed(tmp_path) as service, answering(broker, interrupting, wire(service)) as wired:
-        assert run(*patient).exit_code == 130
-        assert run(*patient, "--resume").exit_code == 0
+        assert run(*PATIENT).exit_code == 130
+        assert run(*RESUMED).exit_code == 0
         (quota,) = map(json.loads, run("usage", "--json").stdout.splitlines())
     assert max(wired.arrivals.values()) > 1
     assert quota["used"] == ROWS == len({row["url"] for row in read("links.csv")})

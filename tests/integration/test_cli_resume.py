@@ -10,6 +10,7 @@ from tests.answering import answering
 from tests.interrupting import (
     DOWNLOAD,
     KEYS,
+    RESUMED,
     interrupt,
     lose,
     read,
@@ -37,7 +38,7 @@ def test_refusals_of_before_count_when_a_run_is_gone_on_with(broker: str) -> Non
     with answering(broker, lose(2)):
         run(*DOWNLOAD)
     with answering(broker):
-        result = run(*DOWNLOAD, "--resume")
+        result = run(*RESUMED)
     assert result.exit_code == 1
     assert [row["refused"] for row in read("links.csv")][:3] == [
         "key_outside_prefix",
@@ -51,7 +52,7 @@ def test_a_lost_file_is_asked_for_again_from_its_beginning(broker: str) -> None:
         run(*DOWNLOAD)
     Path("links.csv.partial").unlink()
     with answering(broker) as again:
-        assert run(*DOWNLOAD, "--resume").exit_code == 0
+        assert run(*RESUMED).exit_code == 0
     assert [row["key"] for row in read("links.csv")] == KEYS
     batches = {message["batch"] for one in (service, again) for _, message in one.arrived}
     assert (len(batches), len(again.arrived)) == (1, 3)
@@ -86,7 +87,7 @@ def test_only_the_same_run_is_gone_on_with(
         written_keys(["acme/other"])
     before = Path("links.csv.partial").read_bytes()
     with answering(broker) as service:
-        result = run(*DOWNLOAD, *words, "--resume")
+        result = run(*RESUMED, *words)
     assert (result.exit_code, service.arrived) == (2, [])
     assert f"links.csv was begun with another {different}" in result.stderr
     assert Path("links.csv.partial").read_bytes() == before
@@ -100,13 +101,13 @@ def test_what_has_lapsed_by_the_time_is_warned_of(broker: str) -> None:
     assert left is not None
     journal.save(out, left.at(left.mark._replace(first_end=end)))
     with answering(broker):
-        result = run(*DOWNLOAD, "--resume")
+        result = run(*RESUMED)
     assert result.exit_code == 0
     assert "warning: what was written before began to lapse at 2020-01-01 00:00" in result.stderr
 
 
 @pytest.mark.usefixtures("broker")
 def test_where_nothing_was_interrupted_there_is_nothing_to_go_on_with() -> None:
-    result = run(*DOWNLOAD, "--resume")
+    result = run(*RESUMED)
     assert result.exit_code == 2
     assert "nothing was interrupted: there is no links.csv.resume.json" in result.stderr

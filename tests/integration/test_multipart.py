@@ -58,7 +58,7 @@ def storing(engine: Engine, s3: S3, real_clock: Clock, declare: Declare) -> Answ
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         yield client
 
 

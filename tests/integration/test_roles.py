@@ -62,9 +62,9 @@ class Aws:
             self.s3.target(self.bucket),
             method=method,
             issued_at=self.now,
-            expires_in=60,
+            expires_in=600,
         )
-        return httpx.request(method, urls.sign(key).url).status_code
+        return httpx.request(method, urls.sign(key).url, timeout=60).status_code
 
     def post(self, key: str) -> int:
         forms = FormSigner(
@@ -72,10 +72,11 @@ class Aws:
             self.s3.target(self.bucket),
             bucket=self.bucket.bucket,
             issued_at=self.now,
-            expires_in=60,
+            expires_in=600,
         )
         form = forms.sign(key)
-        return httpx.post(form.url, data=form.fields, files={"file": b"x"}).status_code
+        files = {"file": b"x"}
+        return httpx.post(form.url, data=form.fields, files=files, timeout=60).status_code
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_the_policy_example_of_aws_has_its_signature() -> None:
     )
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(boto=botos, key=keys, fields=fields, own=fields, least=st.integers(0, 2**40))
 @example(boto=Boto(), key='"\\é\u2028😀\x00', fields={}, own={"acl": '"\\é\u2028😀'}, least=0)
 @example(boto=Boto(), key="inbox/${filename}", fields={}, own={}, least=0)

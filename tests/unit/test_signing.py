@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from tests.unit.boto import Boto, botos, keys
 from valetkey.messages import Item
@@ -46,7 +46,6 @@ def granted(boto: Boto, terms: AnyTerms, item: Item, begun: Begun = NOT_BEGUN) -
     return signer(terms, Place(bucket, boto.target, boto.credentials, life))(ID, item, begun)[0]
 
 
-@settings(deadline=None)  # boto3 reads its data once, in whichever example is the first
 @given(botos, keys)
 def test_a_download_is_boto3s_get(boto: Boto, key: str) -> None:
     terms = Download(**COMMON, filename="ü.pdf", cache_control="no-store", content_language="de")

@@ -30,7 +30,7 @@ HEADERS = {
     "Tagging": "x-amz-tagging",
 }
 sent = st.text(string.ascii_letters + string.digits + " \t{}/;=%\"'+", min_size=1, max_size=40)
-often = settings(max_examples=1_000, deadline=None)
+often = settings(max_examples=1_000)
 
 
 def signer(boto: Boto, method: str, **common: Any) -> UrlSigner:
@@ -106,7 +106,6 @@ def test_signed_headers_of_the_batch_or_the_item_are_boto3s(
     assert signed.url == boto.url("put_object", params)
 
 
-@settings(deadline=None)
 @given(boto=botos, key=keys, upload=texts.filter(bool), part=st.integers(1, 10_000))
 def test_a_part_of_a_multipart_upload_is_boto3s(
     boto: Boto, key: str, upload: str, part: int
