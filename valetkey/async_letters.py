@@ -29,8 +29,11 @@ class Feed(Iterator[Letter | None]):
         self._letters = letters
         self._stir = stir
         self._reading: asyncio.Task[Letter] | None = None
+        self._is_closed = False
 
     def __next__(self) -> Letter | None:
+        if self._is_closed:  # which whoever waits for its letters is told by who closes it
+            return None
         if self._reading is None:
             self._reading = asyncio.get_running_loop().create_task(self._read())
             self._reading.add_done_callback(self._is_read)
@@ -43,6 +46,7 @@ class Feed(Iterator[Letter | None]):
 
     async def close(self) -> None:
         """Read no further."""
+        self._is_closed = True
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])

@@ -64,4 +64,4 @@ async def test_a_batch_refused_as_a_whole_refuses_every_item(broker: str) -> Non
     assert [answer.key for answer in answers] == KEYS
     assert {answer.code for answer in answers} == {Code.QUOTA_EXCEEDED}
     assert (batch.refusal.code, batch.refused) == (Code.QUOTA_EXCEEDED, 50)
-    assert len(service.arrived) < 50
+    assert len(service.arrivals) < 50

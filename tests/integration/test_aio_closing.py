@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import redis
 from tests.answering import answering
 from tests.loops import asking, in_loop, until
 from valetkey import BrokerUnreachable, NoAnswer
+from valetkey.async_letters import Feed
+from valetkey.letters import Letter
 from worker.embedded.broker import valkey
 
 KEYS = [f"k/{number}" for number in range(50)]
@@ -103,6 +105,18 @@ async def test_whoever_waits_when_it_is_closed_is_told(broker: str) -> None:
     with pytest.raises(RuntimeError, match="is closed"):
         client.download("reports", "a.pdf")
     await client.close()
+
+
+@in_loop
+async def test_what_is_closed_while_it_is_read_is_no_failure_of_the_items() -> None:
+    async def letters() -> AsyncGenerator[Letter, None]:
+        await asyncio.sleep(60)
+        yield Letter("a", {})
+
+    feed = Feed(letters(), stir=lambda: None)
+    assert next(feed) is None
+    await feed.close()
+    assert next(feed) is None
 
 
 @in_loop

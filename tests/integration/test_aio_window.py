@@ -9,7 +9,7 @@ import pytest
 
 from tests.answering import answering
 from tests.integration.test_client_asks import QUOTA, told
-from tests.loops import asking, in_loop
+from tests.loops import asking, in_loop, until
 from valetkey import (
     AsyncClient,
     BrokerUnreachable,
@@ -40,8 +40,10 @@ async def test_no_more_than_a_window_is_sent_or_read_before_its_reader_comes(bro
     with answering(broker, never) as service:
         async with asking(broker) as client:
             batch = client.download_many("reports", keys(), total=50, chunk_size=1)
+            never_answered = asyncio.ensure_future(client.download("reports", "never").result(1))
+            await until(lambda: len(service.arrivals) > WINDOW)
             with pytest.raises(NoAnswer):
-                await client.download("reports", "never").result(0.5)
+                await never_answered
             assert len(taken) == len(service.arrivals) - 1 == WINDOW
             assert [answer.key async for answer in batch] == KEYS == taken
             assert batch.issued == 50
@@ -155,7 +157,7 @@ async def test_what_is_only_asked_is_asked_until_it_is_answered(broker: str) -> 
     assert [quota.limit for quota in usage] == [QUOTA["limit"]]
     assert (cancelled.issued, cancelled.released) == (3, 47)
     assert [one.decision for one in explained] == ["issue", "issue"]
-    assert set(service.arrivals.values()) == {3}
+    assert min(service.arrivals.values()) > 2
     assert {message["ask"] for _, message in service.arrived} == {name for name, _ in ASKS}
 
 

@@ -89,7 +89,7 @@ def test_nothing_is_asked_for_that_could_not_be_written(broker: str) -> None:
 def test_without_an_answer_the_exit_is_3_and_what_came_before_is_kept(broker: str) -> None:
     keys = [f"k{number}" for number in range(DEFAULT_CHUNK + 1)]
     with answering(broker, lambda message, _: "lose" if message["chunk"] else "answer"):
-        words = ("--out", "links", "--timeout", "1s")
+        words = ("--out", "links", "--timeout", "3s")
         result = run("download", "reports", *keys, *words)
     assert (result.exit_code, Path("links").exists()) == (3, False)
     assert "to 1 of 601 items: is a worker running?" in result.stderr

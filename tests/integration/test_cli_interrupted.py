@@ -65,14 +65,14 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(broker: str) -> None:
 
 def test_what_an_interrupted_run_leaves_is_its_owners_alone(broker: str) -> None:
     with answering(broker, interrupt):
-        run(*DOWNLOAD)
+        run(*PATIENT)
     for name in ("links.csv.partial", "links.csv.resume.json"):
         assert stat.S_IMODE(Path(name).stat().st_mode) == 0o600
 
 
 def test_ctrl_c_is_exit_130_and_leaves_what_can_be_gone_on_with(broker: str) -> None:
     with answering(broker, interrupt):
-        result = run(*DOWNLOAD)
+        result = run(*PATIENT)
     rows = read("links.csv.partial")
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == (

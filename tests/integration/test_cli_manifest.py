@@ -70,7 +70,7 @@ def test_a_wait_for_the_file_that_ends_early_says_how_to_wait_on(
 ) -> None:
     monkeypatch.setattr("valetkey.commands.manifest.PATIENCE", 0.2)
     with answering(broker, decide=telling(PENDING)) as service:
-        result = run("--timeout", "1s")
+        result = run("--timeout", "3s")
     batch = service.arrived[0][1]["batch"]
     assert (result.exit_code, result.stdout) == (3, "")
     assert f"to wait on: Client().batch('{batch}').manifest()\n" in result.stderr
@@ -82,7 +82,7 @@ def test_a_batch_that_ends_early_is_cancelled_to_have_what_was_granted(broker: s
 
     Path("keys.txt").write_text("\n".join(f"k/{n}" for n in range(DEFAULT_CHUNK + 1)))
     with answering(broker, lose_the_rest) as service:
-        result = run("--timeout", "1s")
+        result = run("--timeout", "3s")
     batch = service.arrived[0][1]["batch"]
     assert (result.exit_code, result.stdout) == (3, "")
     assert f"written, and no more: valetkey cancel {batch}\n" in result.stderr

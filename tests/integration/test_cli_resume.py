@@ -10,6 +10,7 @@ from tests.answering import answering
 from tests.interrupting import (
     DOWNLOAD,
     KEYS,
+    PATIENT,
     RESUMED,
     interrupt,
     lose,
@@ -49,7 +50,7 @@ def test_refusals_of_before_count_when_a_run_is_gone_on_with(broker: str) -> Non
 
 def test_a_lost_file_is_asked_for_again_from_its_beginning(broker: str) -> None:
     with answering(broker, interrupt) as service:
-        run(*DOWNLOAD)
+        run(*PATIENT)
     Path("links.csv.partial").unlink()
     with answering(broker) as again:
         assert run(*RESUMED).exit_code == 0
@@ -60,7 +61,7 @@ def test_a_lost_file_is_asked_for_again_from_its_beginning(broker: str) -> None:
 
 def test_a_run_that_was_interrupted_is_not_thrown_away(broker: str) -> None:
     with answering(broker, interrupt):
-        run(*DOWNLOAD)
+        run(*PATIENT)
     before = Path("links.csv.partial").read_bytes()
     with answering(broker) as service:
         result = run(*DOWNLOAD)
@@ -82,7 +83,7 @@ def test_only_the_same_run_is_gone_on_with(
     broker: str, words: tuple[str, ...], different: str
 ) -> None:
     with answering(broker, interrupt):
-        run(*DOWNLOAD)
+        run(*PATIENT)
     if not words:
         written_keys(["acme/other"])
     before = Path("links.csv.partial").read_bytes()
@@ -95,7 +96,7 @@ def test_only_the_same_run_is_gone_on_with(
 
 def test_what_has_lapsed_by_the_time_is_warned_of(broker: str) -> None:
     with answering(broker, interrupt):
-        run(*DOWNLOAD)
+        run(*PATIENT)
     out, end = Path("links.csv"), datetime(2020, 1, 1, tzinfo=UTC)
     left = journal.load(out)
     assert left is not None

@@ -36,10 +36,15 @@ def urls(answers: list[Grant | Refusal]) -> list[str]:
     return [answer.url if isinstance(answer, Grant) else answer.code for answer in answers]
 
 
-def late(message: dict[str, Any], arrival: int) -> Any:
-    """Lose the second and the last chunk of what is asked first."""
-    is_late = "items" in message and message["chunk"] in {1, 3}
-    return "lose" if is_late and arrival == 1 else "answer"
+class Late:
+    """Loses the second and the last chunk of what is asked first, until they may come."""
+
+    def __init__(self) -> None:
+        self.come = Event()
+
+    def __call__(self, message: dict[str, Any], _: int) -> Any:
+        is_late = "items" in message and message["chunk"] in {1, 3}
+        return "lose" if is_late and not self.come.is_set() else "answer"
 
 
 def left_unfinished(client: Client) -> str:
@@ -66,16 +71,17 @@ def test_another_process_reads_the_same_grants_which_are_charged_once(
 
 
 def test_what_is_not_decided_yet_is_waited_for_and_counted(service: Answering, broker: str) -> None:
+    late = Late()
     with answering(broker, late, wire(service)), asking(broker) as client:
         batch = left_unfinished(client)
         with asking(broker) as other:
             again = other.batch(batch)
             assert (again.issued, again.remaining) == (10, 10)
-            answers = again.results(0.3)
-            assert [next(answers).key for _ in range(5)] == KEYS[:5]
+            answers = again.as_completed(10)
+            assert [answer.key for answer in _of(answers, 10)] == KEYS[:5] + KEYS[10:15]
             with pytest.raises(NoAnswer, match="to 10 of 20 items: the service has not decided"):
-                next(answers)
-            assert [answer.key for answer in _of(again.as_completed(0.3), 5)] == KEYS[10:15]
+                next(again.results(0.3))
+            late.come.set()
             client.flush(10)
             assert [answer.key for answer in again.results(10)] == KEYS[5:10] + KEYS[15:]
             assert (again.issued, again.refused, again.remaining) == (19, 1, 0)
@@ -88,15 +94,7 @@ def _of(answers: Iterator[Grant | Refusal], count: int) -> list[Grant | Refusal]
 def test_of_a_cancelled_batch_what_was_granted_is_read_and_the_rest_is_refused(
     service: Answering, broker: str
 ) -> None:
-    cancelled = Event()
-
-    def late_until_then(message: dict[str, Any], _: int) -> Any:
-        if message.get("ask") == "cancel":
-            cancelled.set()
-        is_late = "items" in message and message["chunk"] in {1, 3} and not cancelled.is_set()
-        return "lose" if is_late else "answer"
-
-    with answering(broker, late_until_then, wire(service)), asking(broker) as client:
+    with answering(broker, Late(), wire(service)), asking(broker) as client:
         batch = left_unfinished(client)
         client.cancel(batch)
         again = client.batch(batch)
@@ -157,6 +155,7 @@ def test_a_batch_that_never_was_is_refused(service: Answering, broker: str, batc
 
 @in_loop
 async def test_it_is_reopened_in_a_loop_as_well(service: Answering, broker: str) -> None:
+    late = Late()
     with answering(broker, late, wire(service)), asking(broker) as client:
         batch = left_unfinished(client)
         async with asking_in_a_loop(broker, key=written(KEY)) as other:
@@ -165,6 +164,7 @@ async def test_it_is_reopened_in_a_loop_as_well(service: Answering, broker: str)
             assert len([answer async for answer in _first(again.as_completed(5), 10)]) == 10
             with pytest.raises(NoAnswer, match="the service has not decided"):
                 [answer async for answer in again.results(0.2)]
+            late.come.set()
             client.flush(10)
             assert [answer.key async for answer in again] == KEYS[5:10] + KEYS[15:]
             with pytest.raises(Refused):

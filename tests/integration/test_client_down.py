@@ -16,7 +16,8 @@ NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
 
 
 def losing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the broker be out of reach whenever usage is asked for."""
+    """Have the broker be out of reach whenever usage is asked for, and nothing sent twice."""
+    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 30.0)
 
     def send(self: Publisher, task_id: str, argument: Any, queue: str) -> None:
         if argument.get("ask") == "usage":
@@ -46,7 +47,7 @@ def test_what_could_not_be_sent_and_was_given_up_holds_up_nothing_else(
     with answering(broker), Client(broker, tenant="acme") as client:
         batch = client.download_many("reports", KEYS, chunk_size=1)
         with pytest.raises(BrokerUnreachable):
-            client.usage(0.3)
+            client.usage(2)
         client.flush(10)
         assert batch.issued == len(KEYS)
 
@@ -60,7 +61,7 @@ async def test_what_could_not_be_sent_and_was_given_up_holds_up_no_flush(
         async with asking(broker) as client:
             batch = client.download_many("reports", KEYS, chunk_size=1)
             with pytest.raises(BrokerUnreachable):
-                await client.usage(0.3)
+                await client.usage(2)
             async with asyncio.timeout(10):
                 await client.flush()
             assert batch.issued == len(KEYS)

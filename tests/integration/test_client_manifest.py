@@ -96,6 +96,7 @@ def test_a_manifest_that_storage_does_not_take_is_an_error_with_its_reason(
 def test_a_manifest_that_is_never_written_is_given_up_in_time(broker: str, client: Client) -> None:
     with answering(broker, decide=telling(PENDING)):
         batch = client.download_many("reports", KEYS, manifest=KEY)
+        assert list(batch) == []
         with pytest.raises(NoAnswer, match=r"the manifest was not written within 0\.1 s"):
             batch.manifest(0.1)
 

@@ -73,7 +73,7 @@ def test_an_answer_is_of_no_use_in_anothers_place(service: Answering, broker: st
     with answering(broker, decide=wire(service)) as queue:
         with asking(broker) as client:
             client.download("demo", "acme/a").result(10)
-        (earlier,) = queue.raw
+        earlier, *_ = queue.raw
     with (
         answering(broker, decide=lambda _: service(earlier).wire),
         asking(broker) as client,
@@ -83,8 +83,9 @@ def test_an_answer_is_of_no_use_in_anothers_place(service: Answering, broker: st
 
 
 def test_an_answer_sealed_to_another_key_says_to_which_and_no_more(
-    service: Answering, broker: str
+    service: Answering, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 30.0)
     token = seal(b'{"url": "s3cret"}', OLD.id, public(OLD))
     with answering(broker, decide=Meddling(service, lambda _: token, 1)), asking(broker) as client:
         handle = client.download("demo", "acme/a")
