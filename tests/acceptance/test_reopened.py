@@ -17,7 +17,8 @@ with valetkey.Client() as client:
     print(batch.total, batch.issued, batch.refused, batch.remaining)
     for answer in batch:
         print(answer.key, answer.url)
-    print(client.usage()[0].used, client.usage()[0].resets_at)
+    quota = client.usage()[0]
+    print(quota.used, quota.resets_at)
 """
 
 

@@ -4,6 +4,8 @@ import asyncio
 from itertools import chain
 from typing import Any
 
+import pytest
+
 from tests.answering import answering, refused
 from tests.loops import asking, in_loop
 from valetkey import Code
@@ -56,7 +58,10 @@ async def test_several_readers_of_a_batch_get_each_answer_once(broker: str) -> N
 
 
 @in_loop
-async def test_a_batch_refused_as_a_whole_refuses_every_item(broker: str) -> None:
+async def test_a_batch_refused_as_a_whole_refuses_every_item(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 30.0)
     with answering(broker, decide=refused) as service:
         async with asking(broker) as client:
             batch = client.download_many("reports", KEYS, chunk_size=1)
@@ -64,4 +69,4 @@ async def test_a_batch_refused_as_a_whole_refuses_every_item(broker: str) -> Non
     assert [answer.key for answer in answers] == KEYS
     assert {answer.code for answer in answers} == {Code.QUOTA_EXCEEDED}
     assert (batch.refusal.code, batch.refused) == (Code.QUOTA_EXCEEDED, 50)
-    assert len(service.arrivals) < 50
+    assert len(service.arrived) < 50
