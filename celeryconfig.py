@@ -35,7 +35,7 @@ worker_max_tasks_per_child = 10_000
 accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"
-worker_consumer = "worker.frames:CheckingConsumer"
+worker_consumer = "worker.message_guard:GuardedConsumer"
 task_default_queue = "valetkey"
 task_routes = {
     "valetkey.issue": {"queue": "valetkey"},

@@ -14,8 +14,8 @@ from bench.figures import Measured
 from bench.memory import largest_child
 from bench.signing import KEYS, boto3_client, boto3_get
 from valetkey import Client, Grant
-from valetkey.messages import DEFAULT_CHUNK
-from worker.embedded.stack import Stack
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
+from worker.devstack.stack import Stack
 
 ROUNDS = 7
 _STREAMED, _MANY_STREAMED = 100_000, 1_000_000
@@ -32,7 +32,7 @@ def measure() -> Measured:
     """On SQLite, then on PostgreSQL; and what memory it takes."""
     with service.running() as up:
         sqlite = _batches(up)
-        redis = stored.bytes_per_link(up.running.result_url, DEFAULT_CHUNK)
+        redis = stored.bytes_per_link(up.running.result_url, DEFAULT_CHUNK_ITEMS)
         worker = largest_child(up.running.pids["worker"])
         producer = _stream(up, _STREAMED)
     with service.postgres() as url, service.running(url) as up:

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from bench import service, single
 from bench.figures import Measured
-from worker.embedded.stack import Stack
+from worker.devstack.stack import Stack
 
 _LINKS = 100_000
 _ALONE = 200  # links, one after the other

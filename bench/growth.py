@@ -6,8 +6,8 @@ from sqlalchemy import text
 
 from bench import batches, service
 from bench.figures import Measured
-from worker.adapters.database import connect
-from worker.embedded.stack import Stack
+from worker.db.engine import create_database_engine
+from worker.devstack.stack import Stack
 
 ROUNDS = 7
 _ROWS, _BATCHES = 10_000_000, 10
@@ -54,7 +54,7 @@ def _growth(up: Stack) -> float:
 
 
 def _fill(up: Stack) -> None:
-    engine = connect(up.running.database_url)
+    engine = create_database_engine(up.running.database_url)
     each = _ROWS // _BATCHES
     numbers = _NUMBERS[engine.dialect.name]
     for batch in range(_BATCHES):

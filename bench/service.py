@@ -8,15 +8,15 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from tests import servers
+from tests.support.servers import external
 from valetkey import Client
-from valetkey.identity import generate, public_line, written
-from worker.embedded.stack import Stack, stack
+from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
+from worker.devstack.stack import Stack, running_stack
 
 BUCKET = "bench"
 WORKERS = 2  # processes
 _TENANTS = Path(__file__).parent / "tenants.toml"
-_KEY = generate("bench/bench")
+_KEY = generate_key("bench/bench")
 
 
 @contextmanager
@@ -31,15 +31,17 @@ def running(database_url: str | None = None) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="valetkey-bench-") as folder:
         tenants = Path(folder) / "tenants.toml"
         declared = f"{_TENANTS.read_text(encoding='utf-8')}\n[tenants.bench.keys]\n"
-        tenants.write_text(declared + public_line(_KEY) + "\n", encoding="utf-8")
-        with stack(Path(folder) / "data", tenants, environ) as up:
+        tenants.write_text(declared + public_key_line(_KEY) + "\n", encoding="utf-8")
+        with running_stack(Path(folder) / "data", tenants, environ) as up:
             yield up
 
 
 def client(up: Stack) -> Client:
     """Make a client that signs, and whose answers are sealed, as a program makes it once."""
     running = up.running
-    return Client(running.broker_url, running.result_url, key=written(_KEY), requested_by="bench")
+    return Client(
+        running.broker_url, running.result_url, key=dump_private_key(_KEY), requested_by="bench"
+    )
 
 
 def unsigned(up: Stack) -> Client:
@@ -50,7 +52,7 @@ def unsigned(up: Stack) -> Client:
 
 def environment(up: Stack) -> dict[str, str]:
     """What a producer of its own sees, to ask as client does."""
-    return dict(up.environ) | {"VALETKEY_KEY": written(_KEY)}
+    return dict(up.environ) | {"VALETKEY_KEY": dump_private_key(_KEY)}
 
 
 def settle(up: Stack) -> None:
@@ -66,7 +68,7 @@ def settle(up: Stack) -> None:
 @contextmanager
 def postgres() -> Iterator[str]:
     """Run a PostgreSQL whose commits are on the disk, as those of our SQLite are."""
-    with servers.postgres() as url:
+    with external.running_postgres() as url:
         engine = create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(text("ALTER SYSTEM SET fsync = on"))

@@ -12,9 +12,9 @@ from botocore.config import Config
 from bench import peers
 from bench.comparing import Compared, compared, in_turns, seconds
 from bench.figures import Measured
-from worker.core.forms import Condition, FormSigner
-from worker.core.sigv4 import Credentials, Target
-from worker.core.urls import UrlSigner
+from worker.core.signing.forms import Condition, FormSigner
+from worker.core.signing.sigv4 import Credentials, Target
+from worker.core.signing.urls import UrlSigner
 
 ROUNDS = 9
 KEYS = tuple(f"2026/11/u-{number}.pdf" for number in range(10_000))

@@ -13,8 +13,8 @@ from bench import noop, service
 from bench.comparing import compared, in_turns, seconds
 from bench.figures import Measured
 from valetkey import Client
-from worker.embedded.processes import Program, started
-from worker.embedded.stack import Stack
+from worker.devstack.processes import Program, running
+from worker.devstack.stack import Stack
 
 ROUNDS = 7
 _ALONE = 200  # a round, one after the other
@@ -77,7 +77,7 @@ def _together(ask: Ask) -> None:
 @contextmanager
 def _noops(up: Stack) -> Iterator[Ask]:
     app = noop.application(up.running.broker_url, up.running.result_url)
-    with started(_program(up), lambda _: _answers(app)):
+    with running(_program(up), lambda _: _answers(app)):
         yield lambda: _asked(app)
 
 

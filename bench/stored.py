@@ -2,13 +2,13 @@
 
 import redis
 
-from valetkey.transport import RESULT
+from valetkey.delivery.transport import RESULT_PREFIX
 
 
 def bytes_per_link(url: str, chunk: int) -> float:
     """How many bytes of Redis an answered link takes, where all answers are to whole chunks."""
     with redis.Redis.from_url(url) as store:
-        names = list(store.scan_iter(f"{RESULT}*", count=1_000))
+        names = list(store.scan_iter(f"{RESULT_PREFIX}*", count=1_000))
         return sum(store.memory_usage(name) or 0 for name in names) / len(names) / chunk
 
 

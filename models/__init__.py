@@ -1,34 +1,34 @@
 """What is stored: one aggregate a file, and the migrations that make its tables."""
 
 from models.base import Base
-from models.changes import Change, Rejection
+from models.changes import ConfigChange, Rejection
 from models.deliveries import Delivery
 from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
 from models.manifests import Manifest
 from models.multiparts import Multipart
-from models.quotas import Hold, Quota, Raise, Usage
-from models.tenants import Bucket, Endpoint, Key, Policy, Revision, Tenant
+from models.quotas import Quota, QuotaOverride, Reservation, Usage
+from models.tenants import Bucket, ConfigRevision, Endpoint, Policy, Tenant, TenantKey
 
 __all__ = [
     "Base",
     "Batch",
     "Bucket",
     "Cancellation",
-    "Change",
     "Chunk",
+    "ConfigChange",
+    "ConfigRevision",
     "Delivery",
     "Endpoint",
     "Grant",
-    "Hold",
-    "Key",
     "Manifest",
     "Multipart",
     "Policy",
     "Quota",
-    "Raise",
+    "QuotaOverride",
     "Reissue",
     "Rejection",
-    "Revision",
+    "Reservation",
     "Tenant",
+    "TenantKey",
     "Usage",
 ]

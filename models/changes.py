@@ -8,7 +8,7 @@ from models.base import Base
 from models.grants import NUMBER
 
 
-class Change(Base):
+class ConfigChange(Base):
     """One field of what is declared, as it was before and after: the audit log of administration.
 
     Rows are added and never changed. by is the operator's account, through what it used.

@@ -23,7 +23,7 @@ class Quota(Base):
     warn_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class Raise(Base):
+class QuotaOverride(Base):
     """So much more than its limit a quota has until then, whatever is declared meanwhile."""
 
     __tablename__ = "raises"
@@ -58,7 +58,7 @@ class Usage(Base):
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
-class Hold(Base):
+class Reservation(Base):
     """What a chunk has in the window live, until its grants lapse at ends_at.
 
     A batch of several chunks has another, of chunk -1: items that did not arrive yet, and what is

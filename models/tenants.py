@@ -10,7 +10,7 @@ from models.base import Base
 NAME = String(63)
 
 
-class Revision(Base):
+class ConfigRevision(Base):
     """One row that counts applied declarations: the worker rereads them when it has changed."""
 
     __tablename__ = "revisions"
@@ -29,7 +29,7 @@ class Tenant(Base):
     max_batch: Mapped[int]
 
 
-class Key(Base):
+class TenantKey(Base):
     """A public key: sign (Ed25519) checks messages, answers are sealed to seal (X25519).
 
     Both are base64url. One that has expired or is revoked stays, to be refused as what it is.

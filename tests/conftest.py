@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import servers
-from worker.embedded.broker import valkey
-from worker.embedded.folder import keys
-from worker.embedded.storage import Storage, seaweedfs
+from tests.support.servers import external
+from worker.devstack.broker import running_valkey
+from worker.devstack.folder import storage_keys
+from worker.devstack.storage import Storage, seaweedfs
 
 # Before any test is read: a developer's shell must not reach into it.
 _GIVEN = "VALETKEY_TEST_"
@@ -40,33 +40,33 @@ def valkey_url(request: pytest.FixtureRequest, server_data: Path) -> Iterator[st
     if request.param == "redis":
         yield str(_REDIS)
     else:
-        with valkey(server_data) as server:
+        with running_valkey(server_data) as server:
             yield server.url()
 
 
 @pytest.fixture(scope="session")
 def seaweed(server_data: Path) -> Iterator[Storage]:
-    with seaweedfs(server_data, keys(server_data)) as storage:
+    with seaweedfs(server_data, storage_keys(server_data)) as storage:
         yield storage
 
 
 @pytest.fixture(scope="session")
 def ministack(server_data: Path) -> Iterator[Storage]:
-    with servers.ministack(server_data) as storage:
+    with external.running_ministack(server_data) as storage:
         yield storage
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server's own database, in which databases are created."""
-    with servers.postgres() as url:
+    with external.running_postgres() as url:
         yield url
 
 
 @pytest.fixture
 def postgres_database(postgres_url: str) -> Iterator[str]:
     """The URL of a new, empty database."""
-    with servers.fresh_database(postgres_url) as url:
+    with external.fresh_database(postgres_url) as url:
         yield url
 
 
@@ -78,5 +78,5 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     elif request.param == "postgresql":
         yield request.getfixturevalue("postgres_database")
     else:
-        with servers.fresh_database(str(_POSTGRES)) as url:
+        with external.fresh_database(str(_POSTGRES)) as url:
             yield url

@@ -9,13 +9,13 @@ from valetkey.errors import (
     NotConfigured,
     NotStored,
     Refused,
-    SealedToAnother,
+    SealedForAnotherKey,
     ValetkeyError,
 )
 from valetkey.manifests import Manifest
-from valetkey.messages import Cancelled, Explanation, Grant, Item, Verdict
-from valetkey.refusals import Code, QuotaState, Refusal
-from valetkey.terms import Checksum, Encryption
+from valetkey.wire.messages import Cancelled, Explanation, Grant, Item, Verdict
+from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.terms import Checksum, Encryption
 
 if TYPE_CHECKING:
     from valetkey.aio import AsyncClient
@@ -47,7 +47,7 @@ __all__ = [
     "QuotaState",
     "Refusal",
     "Refused",
-    "SealedToAnother",
+    "SealedForAnotherKey",
     "ValetkeyError",
     "Verdict",
 ]

@@ -10,36 +10,38 @@ from types import TracebackType
 from typing import Self, cast
 from weakref import WeakSet
 
-from valetkey import async_letters, config, requests
-from valetkey.async_courier import AsyncCourier
+from valetkey import config
 from valetkey.async_handles import (
     AsyncBatchHandle,
     AsyncGrantHandle,
     AsyncMultipartHandle,
-    asked,
+    wait_for_reply,
 )
-from valetkey.async_letters import Feed
-from valetkey.async_transport import AsyncTransport
 from valetkey.client import new_id
-from valetkey.envelopes import Envelopes
-from valetkey.handles import PATIENCE
-from valetkey.letters import Letter
-from valetkey.manifests import Manifest, gaps, manifest, written
-from valetkey.messages import Cancelled, Explanation, Item, Usage
-from valetkey.progress import Progress, Reopened
-from valetkey.refusals import QuotaState
-from valetkey.requesting import AnyRequesting
-from valetkey.requests import Request
-from valetkey.sender import Sender
-from valetkey.states import BatchState
+from valetkey.crypto.codec import Codec
+from valetkey.delivery import async_feed
+from valetkey.delivery.async_dispatcher import AsyncDispatcher
+from valetkey.delivery.async_feed import MessageFeed
+from valetkey.delivery.async_transport import AsyncTransport
+from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
+from valetkey.delivery.retransmit import RetransmitTimer
+from valetkey.handles import DEFAULT_TIMEOUT
+from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
+from valetkey.request_methods import BaseRequestMethods
+from valetkey.wire import requests
+from valetkey.wire.messages import Cancelled, Explanation, Item, Usage
+from valetkey.wire.pending import PendingMessage
+from valetkey.wire.refusals import QuotaState
+from valetkey.wire.requests import GrantRequest
+from valetkey.wire.states import BatchState
 
 Keys = Iterable[str | Item] | AsyncIterable[str | Item]
 Items = Iterable[Item] | AsyncIterable[Item]
-Explained = Awaitable[Explanation]
+AwaitableExplanation = Awaitable[Explanation]
 
 
 class AsyncClient(
-    AnyRequesting[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items]
+    BaseRequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items]
 ):
     """Client for asyncio: one for a whole application, shared by all its coroutines.
 
@@ -74,32 +76,34 @@ class AsyncClient(
             }
         )
         transport = AsyncTransport(self._config.broker_url, self._config.result_url)
-        self._courier = AsyncCourier(transport, Envelopes(self._config.key), Sender(random.random))
+        self._courier = AsyncDispatcher(
+            transport, Codec(self._config.key), RetransmitTimer(random.random)
+        )
         self._exit_timeout = exit_timeout
-        self._feeds: WeakSet[Feed] = WeakSet()
+        self._feeds: WeakSet[MessageFeed] = WeakSet()
 
-    def explain(self, timeout: float | None = PATIENCE) -> "AsyncExplaining":
+    def explain(self, timeout: float | None = DEFAULT_TIMEOUT) -> "AsyncExplainMethods":
         """Ask what would be decided, rule by rule; nothing is charged or signed.
 
         What it returns has the same methods as this client, each to be awaited: `await
         client.explain().download("reports", "a.pdf")` is an Explanation, within `timeout` seconds.
         A batch is explained by its first chunk.
         """
-        return AsyncExplaining(partial(self._explained, timeout=timeout))
+        return AsyncExplainMethods(partial(self._explained, timeout=timeout))
 
-    async def usage(self, timeout: float | None = PATIENCE) -> list[QuotaState]:
+    async def usage(self, timeout: float | None = DEFAULT_TIMEOUT) -> list[QuotaState]:
         """How the tenant's quotas stand.
 
         Raises NoAnswer after `timeout` seconds (or BrokerUnreachable, where that is why), Refused.
         """
-        letter = requests.usage(self._config, new_id())
-        return cast("Usage", await asked(self._courier, letter, timeout)).quotas
+        letter = requests.usage_message(self._config, new_id())
+        return cast("Usage", await wait_for_reply(self._courier, letter, timeout)).quotas
 
     async def cancel(
         self,
         batch: str | AsyncBatchHandle | AsyncGrantHandle,
         reason: str | None = None,
-        timeout: float | None = PATIENCE,
+        timeout: float | None = DEFAULT_TIMEOUT,
     ) -> Cancelled:
         """Have nothing more granted of a batch, and what is reserved for the rest of it released.
 
@@ -109,18 +113,20 @@ class AsyncClient(
         if isinstance(batch, AsyncBatchHandle):
             batch.stop()
             batch = batch.id
-        letter = requests.cancelling(self._config, new_id(), batch, reason)
-        return cast("Cancelled", await asked(self._courier, letter, timeout))
+        letter = requests.cancel_message(self._config, new_id(), batch, reason)
+        return cast("Cancelled", await wait_for_reply(self._courier, letter, timeout))
 
-    async def batch(self, batch: str, timeout: float | None = PATIENCE) -> AsyncBatchHandle:
+    async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
         """Reopen a batch by its id, whichever process of the tenant asked for it.
 
         Otherwise as Client.batch.
         """
-        letter = requests.state(self._config, new_id(), batch)
-        found = cast("BatchState", await asked(self._courier, letter, timeout))
-        letters = requests.reopening(self._config, new_id(), found)
-        return AsyncBatchHandle(self._courier, Reopened(found, letters), self._manifest)
+        letter = requests.batch_state_message(self._config, new_id(), batch)
+        found = cast("BatchState", await wait_for_reply(self._courier, letter, timeout))
+        letters = requests.reopen_messages(self._config, new_id(), found)
+        return AsyncBatchHandle(
+            self._courier, ReopenedBatchProgress(found, letters), self._manifest
+        )
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was asked is answered; None waits as long as it takes.
@@ -154,57 +160,61 @@ class AsyncClient(
         finally:
             await self.close()
 
-    def _one(self, request: Request) -> AsyncGrantHandle:
+    def _one(self, request: GrantRequest) -> AsyncGrantHandle:
         return AsyncGrantHandle(self._courier, self._begin(request))
 
-    def _begun(self, request: Request) -> AsyncMultipartHandle:
+    def _begun(self, request: GrantRequest) -> AsyncMultipartHandle:
         ask = partial(self.parts, request.bucket)
         return AsyncMultipartHandle(self._courier, self._begin(request), ask)
 
-    def _many(self, request: Request) -> AsyncBatchHandle:
+    def _many(self, request: GrantRequest) -> AsyncBatchHandle:
         return AsyncBatchHandle(self._courier, self._begin(request), self._manifest)
 
     async def _manifest(self, batch: str, timeout: float) -> Manifest:
-        for gap in gaps(timeout, time.monotonic):
-            letter = requests.state(self._config, new_id(), batch)
-            state = cast("BatchState", await asked(self._courier, letter, PATIENCE))
-            found = written(state)
+        for gap in poll_intervals(timeout, time.monotonic):
+            letter = requests.batch_state_message(self._config, new_id(), batch)
+            state = cast("BatchState", await wait_for_reply(self._courier, letter, DEFAULT_TIMEOUT))
+            found = written_state(state)
             if found is not None:
-                return manifest(
+                return build_manifest(
                     found, await self.download(state.bucket, found.key, min_expires_in=1)
                 )
             await asyncio.sleep(gap)
         raise AssertionError  # gaps raise
 
-    def _begin(self, request: Request) -> Progress:
-        letters: Iterator[Letter | None]
+    def _begin(self, request: GrantRequest) -> BatchProgress:
+        letters: Iterator[PendingMessage | None]
         if isinstance(request.items, AsyncIterable):
             head, _ = request.header(self._config, new_id())
-            made = async_letters.chunks(head, request.items, request.first_chunk)
-            letters = feed = Feed(made, self._courier.stir)
+            made = async_feed.async_chunk_messages(head, request.items, request.first_chunk)
+            letters = feed = MessageFeed(made, self._courier.stir)
             self._feeds.add(feed)
         else:
-            head, letters = requests.grants(request, self._config, new_id())
-        progress = Progress(head, letters, request.first_chunk)
+            head, letters = requests.grant_messages(request, self._config, new_id())
+        progress = BatchProgress(head, letters, request.first_chunk)
         self._courier.take(progress)
         return progress
 
-    async def _explained(self, request: Request, timeout: float | None) -> Explanation:
-        letter = await async_letters.explanation(request, self._config, new_id())
-        return cast("Explanation", await asked(self._courier, letter, timeout))
+    async def _explained(self, request: GrantRequest, timeout: float | None) -> Explanation:
+        letter = await async_feed.async_explain_message(request, self._config, new_id())
+        return cast("Explanation", await wait_for_reply(self._courier, letter, timeout))
 
 
-class AsyncExplaining(AnyRequesting[Explained, Explained, Explained, Keys, Items]):
+class AsyncExplainMethods(
+    BaseRequestMethods[
+        AwaitableExplanation, AwaitableExplanation, AwaitableExplanation, Keys, Items
+    ]
+):
     """Asks what would be decided, by the methods of a client; see AsyncClient.explain."""
 
-    def __init__(self, ask: Callable[[Request], Explained]) -> None:
+    def __init__(self, ask: Callable[[GrantRequest], AwaitableExplanation]) -> None:
         self._ask = ask
 
-    def _one(self, request: Request) -> Explained:
+    def _one(self, request: GrantRequest) -> AwaitableExplanation:
         return self._ask(request)
 
-    def _begun(self, request: Request) -> Explained:
+    def _begun(self, request: GrantRequest) -> AwaitableExplanation:
         return self._ask(request)
 
-    def _many(self, request: Request) -> Explained:
+    def _many(self, request: GrantRequest) -> AwaitableExplanation:
         return self._ask(request)

@@ -4,23 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any, Protocol, Unpack, cast
 
-from valetkey.async_courier import AsyncCourier
+from valetkey.delivery.async_dispatcher import AsyncDispatcher
+from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress, SingleRequest
 from valetkey.errors import Refused
-from valetkey.handles import PATIENCE, READ_ALREADY
-from valetkey.letters import Letter
-from valetkey.manifests import NOT_ASKED_FOR, Manifest
-from valetkey.manifests import PATIENCE as UNTIL_WRITTEN
-from valetkey.messages import Grant, Outcome, Reply
-from valetkey.options import Options
-from valetkey.overview import Overview, patience
-from valetkey.progress import Progress, Question, Reopened
-from valetkey.refusals import Refusal
+from valetkey.handles import DEFAULT_TIMEOUT, READ_ALREADY, BaseBatchHandle, wait_limit
+from valetkey.manifests import DEFAULT_TIMEOUT as UNTIL_WRITTEN
+from valetkey.manifests import NOT_REQUESTED, Manifest
+from valetkey.wire.messages import Grant, Outcome, Reply
+from valetkey.wire.options import Options
+from valetkey.wire.pending import PendingMessage
+from valetkey.wire.refusals import Refusal
 
-AskForManifest = Callable[[str, float], Awaitable[Manifest]]
+AsyncManifestWaiter = Callable[[str, float], Awaitable[Manifest]]
 """Waits for the manifest of the batch with an id, so many seconds."""
 
 
-class AsyncBatchHandle(Overview):
+class AsyncBatchHandle(BaseBatchHandle):
     """A batch under way; `async for` gives one Grant or Refusal an item, in the order asked.
 
     Items are handed out once, and chunks are sent as they are read, so that a batch of any size
@@ -29,9 +28,9 @@ class AsyncBatchHandle(Overview):
 
     def __init__(
         self,
-        courier: AsyncCourier,
-        progress: Progress,
-        ask_for_manifest: AskForManifest | None = None,
+        courier: AsyncDispatcher,
+        progress: BatchProgress,
+        ask_for_manifest: AsyncManifestWaiter | None = None,
     ) -> None:
         super().__init__(progress)
         self._courier = courier
@@ -40,7 +39,7 @@ class AsyncBatchHandle(Overview):
     def __aiter__(self) -> AsyncIterator[Grant | Refusal]:
         return self.results()
 
-    def results(self, timeout: float | None = PATIENCE) -> AsyncIterator[Grant | Refusal]:
+    def results(self, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Grant | Refusal]:
         """The answers that were not handed out yet, in the order asked.
 
         timeout is the longest wait for the next chunk, in seconds; None waits as long as it takes.
@@ -50,7 +49,9 @@ class AsyncBatchHandle(Overview):
         progress = self._progress
         return self._answers(lambda: progress.has_next, progress.read_next, timeout)
 
-    def as_completed(self, timeout: float | None = PATIENCE) -> AsyncIterator[Grant | Refusal]:
+    def as_completed(
+        self, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> AsyncIterator[Grant | Refusal]:
         """The same, but chunk by chunk as they are answered; within one, in the order asked.
 
         A chunk that is slow keeps none of the others waiting, and its key tells which item an
@@ -64,13 +65,13 @@ class AsyncBatchHandle(Overview):
 
         Otherwise as BatchHandle.manifest.
         """
-        if not isinstance(self._progress, Reopened):
+        if not isinstance(self._progress, ReopenedBatchProgress):
             async for _ in self.results(timeout):
                 pass
             if self.refusal is not None and not self.issued:
                 raise Refused(self.refusal)
         if self._ask_for_manifest is None:
-            raise ValueError(NOT_ASKED_FOR)
+            raise ValueError(NOT_REQUESTED)
         return await self._ask_for_manifest(self.id, timeout)
 
     async def _answers(
@@ -86,7 +87,7 @@ class AsyncBatchHandle(Overview):
                 yield progress.ready.popleft()
             if progress.all_read:
                 return
-            await self._courier.wait(progress, goes_on, patience(progress, timeout))
+            await self._courier.wait(progress, goes_on, wait_limit(progress, timeout))
             if not progress.ready and is_there():
                 read()
                 self._courier.stir()
@@ -96,7 +97,7 @@ class AsyncBatchHandle(Overview):
 class AsyncGrantHandle:
     """A single grant under way: await it. batch is its request, a batch of one."""
 
-    def __init__(self, courier: AsyncCourier, progress: Progress) -> None:
+    def __init__(self, courier: AsyncDispatcher, progress: BatchProgress) -> None:
         self.batch = AsyncBatchHandle(courier, progress)
         self._courier = courier
         self._progress = progress
@@ -110,7 +111,7 @@ class AsyncGrantHandle:
     def __await__(self) -> Generator[Any, None, Grant]:
         return self.result().__await__()
 
-    async def result(self, timeout: float | None = PATIENCE) -> Grant:
+    async def result(self, timeout: float | None = DEFAULT_TIMEOUT) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
 
         Raises Refused, NoAnswer or BrokerUnreachable, and after the latter two, await it again to
@@ -121,7 +122,7 @@ class AsyncGrantHandle:
         await self._courier.wait(
             progress,
             lambda: progress.has_next or progress.all_read,
-            patience(progress, timeout),
+            wait_limit(progress, timeout),
         )
         if progress.has_next:
             progress.read_next()
@@ -133,12 +134,14 @@ class AsyncGrantHandle:
         return self._result
 
 
-async def asked(courier: AsyncCourier, letter: Letter, timeout: float | None) -> Reply:
+async def wait_for_reply(
+    courier: AsyncDispatcher, letter: PendingMessage, timeout: float | None
+) -> Reply:
     """Ask something that is answered by one reply, and wait for it, at most `timeout` seconds.
 
     Raises Refused, NoAnswer, BrokerUnreachable.
     """
-    question = Question(letter)
+    question = SingleRequest(letter)
     await courier.wait(question, lambda: question.reply is not None, timeout)
     reply = cast("Reply", question.reply)
     if isinstance(reply, Outcome) and reply.refusal is not None:
@@ -146,7 +149,7 @@ async def asked(courier: AsyncCourier, letter: Letter, timeout: float | None) ->
     return reply
 
 
-class AskForParts(Protocol):
+class AsyncPartsRequester(Protocol):
     """AsyncClient.parts, for one bucket."""
 
     def __call__(
@@ -158,7 +161,9 @@ class AskForParts(Protocol):
 class AsyncMultipartHandle(AsyncGrantHandle):
     """A multipart upload under way: its result says how to cut the file, and ends the upload."""
 
-    def __init__(self, courier: AsyncCourier, progress: Progress, ask: AskForParts) -> None:
+    def __init__(
+        self, courier: AsyncDispatcher, progress: BatchProgress, ask: AsyncPartsRequester
+    ) -> None:
         super().__init__(courier, progress)
         self._ask = ask
 

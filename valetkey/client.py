@@ -9,24 +9,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-from valetkey import config, requests
-from valetkey.batches import batch_id
-from valetkey.courier import Courier
-from valetkey.envelopes import Envelopes
+from valetkey import config
+from valetkey.crypto.codec import Codec
+from valetkey.delivery.dispatcher import Dispatcher
+from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
+from valetkey.delivery.retransmit import RetransmitTimer
+from valetkey.delivery.transport import Transport
 from valetkey.errors import NoAnswer
-from valetkey.handles import PATIENCE, BatchHandle, GrantHandle, MultipartHandle, asked, begun
-from valetkey.manifests import Manifest, gaps, manifest, written
-from valetkey.messages import Cancelled, Explanation, Usage
-from valetkey.progress import Progress, Reopened
-from valetkey.refusals import QuotaState
-from valetkey.requesting import Requesting
-from valetkey.requests import Request
-from valetkey.sender import Sender
-from valetkey.states import BatchState
-from valetkey.transport import Transport
+from valetkey.handles import (
+    DEFAULT_TIMEOUT,
+    BatchHandle,
+    GrantHandle,
+    MultipartHandle,
+    start_batch,
+    wait_for_reply,
+)
+from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
+from valetkey.request_methods import RequestMethods
+from valetkey.wire import requests
+from valetkey.wire.chunking import uuid7
+from valetkey.wire.messages import Cancelled, Explanation, Usage
+from valetkey.wire.refusals import QuotaState
+from valetkey.wire.requests import GrantRequest
+from valetkey.wire.states import BatchState
 
 
-class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
+class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
     """Asks the service for grants, and asks again until it is answered.
 
     What is not given comes from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT,
@@ -58,31 +66,33 @@ class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
             }
         )
         transport = Transport(self._config.broker_url, self._config.result_url)
-        self._courier = Courier(transport, Envelopes(self._config.key), Sender(random.random))
+        self._courier = Dispatcher(
+            transport, Codec(self._config.key), RetransmitTimer(random.random)
+        )
         self._exit_timeout = exit_timeout
 
-    def explain(self, timeout: float = PATIENCE) -> "Explaining":
+    def explain(self, timeout: float = DEFAULT_TIMEOUT) -> "ExplainMethods":
         """Ask what would be decided, rule by rule; nothing is charged or signed.
 
         What it returns has the same methods as this client: `client.explain().download("reports",
         "a.pdf")` waits for an Explanation, at most `timeout` seconds. A batch is explained by its
         first chunk.
         """
-        return Explaining(partial(self._explained, timeout=timeout))
+        return ExplainMethods(partial(self._explained, timeout=timeout))
 
-    def usage(self, timeout: float = PATIENCE) -> list[QuotaState]:
+    def usage(self, timeout: float = DEFAULT_TIMEOUT) -> list[QuotaState]:
         """How the tenant's quotas stand.
 
         Raises NoAnswer after `timeout` seconds (or BrokerUnreachable, where that is why), Refused.
         """
-        letter = requests.usage(self._config, new_id())
-        return cast("Usage", asked(self._courier, letter, timeout)).quotas
+        letter = requests.usage_message(self._config, new_id())
+        return cast("Usage", wait_for_reply(self._courier, letter, timeout)).quotas
 
     def cancel(
         self,
         batch: str | BatchHandle | GrantHandle,
         reason: str | None = None,
-        timeout: float = PATIENCE,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> Cancelled:
         """Have nothing more granted of a batch, and what is reserved for the rest of it released.
 
@@ -94,19 +104,21 @@ class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
         if isinstance(batch, BatchHandle):
             batch.stop()
             batch = batch.id
-        letter = requests.cancelling(self._config, new_id(), batch, reason)
-        return cast("Cancelled", asked(self._courier, letter, timeout))
+        letter = requests.cancel_message(self._config, new_id(), batch, reason)
+        return cast("Cancelled", wait_for_reply(self._courier, letter, timeout))
 
-    def batch(self, batch: str, timeout: float = PATIENCE) -> BatchHandle:
+    def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:
         """Reopen a batch by its id, whichever process of the tenant asked for it.
 
         What was decided is signed again and charged once; what is not decided yet is waited for.
         Links that have lapsed come out lapsed. Raises Refused (batch_unknown: nothing of such a
         batch has reached the service yet) and as usage() does.
         """
-        letter = requests.state(self._config, new_id(), batch)
-        found = cast("BatchState", asked(self._courier, letter, timeout))
-        reopened = Reopened(found, requests.reopening(self._config, new_id(), found))
+        letter = requests.batch_state_message(self._config, new_id(), batch)
+        found = cast("BatchState", wait_for_reply(self._courier, letter, timeout))
+        reopened = ReopenedBatchProgress(
+            found, requests.reopen_messages(self._config, new_id(), found)
+        )
         return BatchHandle(self._courier, reopened, self._manifest)
 
     def flush(self, timeout: float | None = None) -> None:
@@ -142,48 +154,50 @@ class Client(Requesting[GrantHandle, MultipartHandle, BatchHandle]):
         finally:
             self.close()
 
-    def _one(self, request: Request) -> GrantHandle:
+    def _one(self, request: GrantRequest) -> GrantHandle:
         return GrantHandle(self._many(request))
 
-    def _begun(self, request: Request) -> MultipartHandle:
+    def _begun(self, request: GrantRequest) -> MultipartHandle:
         return MultipartHandle(self._many(request), partial(self.parts, request.bucket))
 
-    def _many(self, request: Request) -> BatchHandle:
-        head, letters = requests.grants(request, self._config, new_id())
-        return begun(self._courier, Progress(head, letters, request.first_chunk), self._manifest)
+    def _many(self, request: GrantRequest) -> BatchHandle:
+        head, letters = requests.grant_messages(request, self._config, new_id())
+        return start_batch(
+            self._courier, BatchProgress(head, letters, request.first_chunk), self._manifest
+        )
 
     def _manifest(self, batch: str, timeout: float) -> Manifest:
-        for gap in gaps(timeout, time.monotonic):
-            letter = requests.state(self._config, new_id(), batch)
-            state = cast("BatchState", asked(self._courier, letter, PATIENCE))
-            found = written(state)
+        for gap in poll_intervals(timeout, time.monotonic):
+            letter = requests.batch_state_message(self._config, new_id(), batch)
+            state = cast("BatchState", wait_for_reply(self._courier, letter, DEFAULT_TIMEOUT))
+            found = written_state(state)
             if found is not None:
                 link = self.download(state.bucket, found.key, min_expires_in=1)
-                return manifest(found, link.result())
+                return build_manifest(found, link.result())
             self._courier.wait(lambda: False, gap)
         raise AssertionError  # gaps raise
 
-    def _explained(self, request: Request, timeout: float) -> Explanation:
-        letter = requests.explanation(request, self._config, new_id())
-        return cast("Explanation", asked(self._courier, letter, timeout))
+    def _explained(self, request: GrantRequest, timeout: float) -> Explanation:
+        letter = requests.explain_message(request, self._config, new_id())
+        return cast("Explanation", wait_for_reply(self._courier, letter, timeout))
 
 
-class Explaining(Requesting[Explanation, Explanation, Explanation]):
+class ExplainMethods(RequestMethods[Explanation, Explanation, Explanation]):
     """Asks what would be decided, by the methods of a client; see Client.explain."""
 
-    def __init__(self, ask: Callable[[Request], Explanation]) -> None:
+    def __init__(self, ask: Callable[[GrantRequest], Explanation]) -> None:
         self._ask = ask
 
-    def _one(self, request: Request) -> Explanation:
+    def _one(self, request: GrantRequest) -> Explanation:
         return self._ask(request)
 
-    def _begun(self, request: Request) -> Explanation:
+    def _begun(self, request: GrantRequest) -> Explanation:
         return self._ask(request)
 
-    def _many(self, request: Request) -> Explanation:
+    def _many(self, request: GrantRequest) -> Explanation:
         return self._ask(request)
 
 
 def new_id() -> str:
     """A new id, for a batch or for the task of whatever else is asked."""
-    return batch_id(time.time_ns() // 10**6, secrets.token_bytes(10))
+    return uuid7(time.time_ns() // 10**6, secrets.token_bytes(10))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from valetkey import keyfiles
+from valetkey.crypto import keyfiles
+from valetkey.crypto.keys import PrivateKey
 from valetkey.errors import NotConfigured
-from valetkey.identity import PrivateKey
 
 _REDIS = ("redis", "rediss")
 _LONGEST_NAME = 200  # characters: messages.Text
@@ -44,7 +44,7 @@ def load(
     named: dict[str, Any] = {
         name: given.get(name) or environ.get(_variable(name)) for name in _SETTINGS
     }
-    key, tenant = keyfiles.find(given.get("key"), environ), named["tenant"]
+    key, tenant = keyfiles.find_key(given.get("key"), environ), named["tenant"]
     if not named["broker_url"]:
         dev = _dev(environ, folder or Path.cwd())
         if key is None and tenant in {None, "", dev.get("tenant")}:  # the key of its own tenant
@@ -82,7 +82,7 @@ def _variable(name: str) -> str:
 
 def _key_of_dev(dev: Mapping[str, Any]) -> PrivateKey | None:
     path = dev.get("key_file")
-    return keyfiles.read(path) if isinstance(path, Path) else None
+    return keyfiles.read_key_file(path) if isinstance(path, Path) else None
 
 
 def _of_key(key: PrivateKey, tenant: str | None) -> str:

@@ -1,6 +1,6 @@
 from typing import Any
 
-from valetkey.refusals import Refusal
+from valetkey.wire.refusals import Refusal
 
 _LONGEST_ID = 127  # characters: two names and a slash
 
@@ -29,7 +29,7 @@ class NoAnswer(ValetkeyError):
     """
 
 
-class SealedToAnother(ValetkeyError):
+class SealedForAnotherKey(ValetkeyError):
     """The answer is sealed to a key that this client has not; key_id names it.
 
     It was asked for with that key, or somebody else wrote into the result store.

@@ -1,28 +1,96 @@
 """What a client gets for a request: the answers, as they come."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, Unpack
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar, Unpack
 
-from valetkey.courier import Courier
+from valetkey.delivery.dispatcher import Dispatcher
+from valetkey.delivery.in_flight import FIRST_CHUNKS_SECONDS, PendingRequest, no_answer
+from valetkey.delivery.progress import (
+    CANCELLED,
+    BatchProgress,
+    ReopenedBatchProgress,
+    SingleRequest,
+)
 from valetkey.errors import NoAnswer, Refused, ValetkeyError
-from valetkey.letters import Letter
-from valetkey.manifests import PATIENCE as UNTIL_WRITTEN
+from valetkey.manifests import DEFAULT_TIMEOUT as UNTIL_WRITTEN
 from valetkey.manifests import Manifest
-from valetkey.messages import Grant, Outcome, Reply
-from valetkey.options import Options
-from valetkey.overview import Overview, patience
-from valetkey.progress import Progress, Question, Reopened
-from valetkey.refusals import Refusal
-from valetkey.rounds import HEAD_START, Errand, no_answer
+from valetkey.wire.messages import Grant, Outcome, Reply
+from valetkey.wire.options import Options
+from valetkey.wire.pending import PendingMessage
+from valetkey.wire.refusals import QuotaState, Refusal
 
-PATIENCE = 30.0  # seconds
+DEFAULT_TIMEOUT = 30.0  # seconds
 READ_ALREADY = "the grant was read from its batch already"
 
-AskForManifest = Callable[[str, float], Manifest]
+ManifestWaiter = Callable[[str, float], Manifest]
 """Waits for the manifest of the batch with an id, so many seconds."""
 
 
-class BatchHandle(Overview):
+_LAST = 1.0  # seconds in which the service may yet say that the deadline has passed
+
+
+Seconds = TypeVar("Seconds", float, float | None)
+
+
+def wait_limit(progress: BatchProgress, timeout: Seconds) -> Seconds:
+    """How long to wait for a batch, in seconds: timeout, but not beyond its deadline."""
+    if progress.deadline is None:
+        return timeout
+    left = max((progress.deadline - datetime.now(UTC)).total_seconds(), _LAST)
+    return left if timeout is None else min(timeout, left)
+
+
+class BaseBatchHandle:
+    """How far a batch has come, as far as its answers were heard."""
+
+    def __init__(self, progress: BatchProgress) -> None:
+        self._progress = progress
+
+    @property
+    def id(self) -> str:
+        """The batch's id, by which any process of the tenant reopens it."""
+        return self._progress.id
+
+    @property
+    def total(self) -> int:
+        """How many items it has."""
+        return self._progress.total
+
+    @property
+    def issued(self) -> int:
+        """How many items were granted so far."""
+        return self._progress.issued
+
+    @property
+    def refused(self) -> int:
+        """How many items were refused so far."""
+        return self._progress.refused
+
+    @property
+    def remaining(self) -> int:
+        """How many items are not decided yet."""
+        return self._progress.remaining
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the service refused the batch as a whole, or that it was cancelled.
+
+        Each item not granted then gets that refusal.
+        """
+        return self._progress.refusal
+
+    @property
+    def quotas(self) -> list[QuotaState]:
+        """How the tenant's quotas stood with the newest answer."""
+        return self._progress.quotas
+
+    def stop(self) -> None:
+        """Send no more of it: what was not sent comes out refused. Client.cancel does that."""
+        self._progress.close(CANCELLED)
+
+
+class BatchHandle(BaseBatchHandle):
     """A batch under way; iterate it for one Grant or Refusal an item, in the order asked.
 
     Items are handed out once, and chunks are sent as they are read, so that a batch of any size
@@ -30,7 +98,7 @@ class BatchHandle(Overview):
     """
 
     def __init__(
-        self, courier: Courier, progress: Progress, ask_for_manifest: AskForManifest
+        self, courier: Dispatcher, progress: BatchProgress, ask_for_manifest: ManifestWaiter
     ) -> None:
         super().__init__(progress)
         self._courier = courier
@@ -39,7 +107,7 @@ class BatchHandle(Overview):
     def __iter__(self) -> Iterator[Grant | Refusal]:
         return self.results()
 
-    def results(self, timeout: float = PATIENCE) -> Iterator[Grant | Refusal]:
+    def results(self, timeout: float = DEFAULT_TIMEOUT) -> Iterator[Grant | Refusal]:
         """The answers that were not handed out yet, in the order asked.
 
         timeout is the longest wait for the next chunk, in seconds. Raises NoAnswer after it (or
@@ -48,7 +116,7 @@ class BatchHandle(Overview):
         progress = self._progress
         return self._answers(lambda: progress.has_next, progress.read_next, timeout)
 
-    def as_completed(self, timeout: float = PATIENCE) -> Iterator[Grant | Refusal]:
+    def as_completed(self, timeout: float = DEFAULT_TIMEOUT) -> Iterator[Grant | Refusal]:
         """The same, but chunk by chunk as they are answered; within one, in the order asked.
 
         A chunk that is slow keeps none of the others waiting, and its key tells which item an
@@ -65,7 +133,7 @@ class BatchHandle(Overview):
         where the file cannot be written; ValueError where none was asked for; NoAnswer or
         BrokerUnreachable: call again to go on.
         """
-        if not isinstance(self._progress, Reopened):
+        if not isinstance(self._progress, ReopenedBatchProgress):
             for _ in self.results(timeout):
                 pass
             if self.refusal is not None and not self.issued:
@@ -79,7 +147,7 @@ class BatchHandle(Overview):
         self._courier.take(progress)
         while not progress.all_read:
             if not progress.ready:
-                seconds = patience(progress, timeout)
+                seconds = wait_limit(progress, timeout)
                 if not (is_there() or self._courier.wait(is_there, seconds)):
                     raise _given_up(self._courier, progress, seconds)
                 read()
@@ -89,25 +157,27 @@ class BatchHandle(Overview):
                 self._courier.wait(is_there, 0)  # what was read makes room for more
 
 
-def begun(courier: Courier, progress: Progress, ask_for_manifest: AskForManifest) -> BatchHandle:
+def start_batch(
+    courier: Dispatcher, progress: BatchProgress, ask_for_manifest: ManifestWaiter
+) -> BatchHandle:
     """Send what there is room for of a batch, or until its first answer is there.
 
     Raises NoAnswer (or BrokerUnreachable, where that is why) where nothing of it can be sent.
     """
     courier.take(progress)
-    if not courier.wait(lambda: progress.started, PATIENCE):
+    if not courier.wait(lambda: progress.started, DEFAULT_TIMEOUT):
         courier.drop(progress)
         raise courier.trouble or NoAnswer("too much is unanswered to ask for more")
-    courier.wait(lambda: progress.has_next or progress.all_sent, HEAD_START)
+    courier.wait(lambda: progress.has_next or progress.all_sent, FIRST_CHUNKS_SECONDS)
     return BatchHandle(courier, progress, ask_for_manifest)
 
 
-def asked(courier: Courier, letter: Letter, timeout: float) -> Reply:
+def wait_for_reply(courier: Dispatcher, letter: PendingMessage, timeout: float) -> Reply:
     """Ask something that is answered by one reply, and wait for it, at most `timeout` seconds.
 
     Raises Refused, NoAnswer, BrokerUnreachable.
     """
-    question = Question(letter)
+    question = SingleRequest(letter)
     courier.take(question)
     courier.wait(lambda: question.reply is not None, timeout)
     if question.reply is None:
@@ -117,7 +187,7 @@ def asked(courier: Courier, letter: Letter, timeout: float) -> Reply:
     return question.reply
 
 
-def _given_up(courier: Courier, errand: Errand, seconds: float) -> ValetkeyError:
+def _given_up(courier: Dispatcher, errand: PendingRequest, seconds: float) -> ValetkeyError:
     courier.drop(errand)
     return courier.trouble or no_answer(errand, seconds)
 
@@ -134,7 +204,7 @@ class GrantHandle:
         """The id of the request."""
         return self.batch.id
 
-    def result(self, timeout: float = PATIENCE) -> Grant:
+    def result(self, timeout: float = DEFAULT_TIMEOUT) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
 
         Raises Refused, NoAnswer or BrokerUnreachable, and after the latter two, call again to ask
@@ -149,7 +219,7 @@ class GrantHandle:
         return self._result
 
 
-class AskForParts(Protocol):
+class PartsRequester(Protocol):
     """Client.parts, for one bucket."""
 
     def __call__(
@@ -161,7 +231,7 @@ class AskForParts(Protocol):
 class MultipartHandle(GrantHandle):
     """A multipart upload under way: its result says how to cut the file, and ends the upload."""
 
-    def __init__(self, batch: BatchHandle, ask: AskForParts) -> None:
+    def __init__(self, batch: BatchHandle, ask: PartsRequester) -> None:
         super().__init__(batch)
         self._ask = ask
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from valetkey.errors import NoAnswer, NotStored
-from valetkey.messages import Grant
-from valetkey.states import BatchState, ManifestState
+from valetkey.wire.messages import Grant
+from valetkey.wire.states import BatchState, ManifestState
 
-PATIENCE = 600.0  # seconds: a million lines take a minute, on a slow storage longer
-NOT_ASKED_FOR = "no manifest was asked for with this batch"
+DEFAULT_TIMEOUT = 600.0  # seconds: a million lines take a minute, on a slow storage longer
+NOT_REQUESTED = "no manifest was asked for with this batch"
 _FIRST_GAP = 0.25  # seconds until the next look
 _LONGEST_GAP = 5.0
 
@@ -28,26 +28,26 @@ class Manifest(NamedTuple):
     grant: Grant
 
 
-def written(state: BatchState) -> ManifestState | None:
+def written_state(state: BatchState) -> ManifestState | None:
     """A batch's file as it is stored; None where it is yet to be written.
 
     Raises NotStored where it will not be, and ValueError where none was asked for.
     """
     found = state.manifest
     if found is None:
-        raise ValueError(NOT_ASKED_FOR)
+        raise ValueError(NOT_REQUESTED)
     if found.state == "failed":
         raise NotStored(f"the manifest {found.key!r} was not written: {found.problem}")
     return found if found.state == "written" else None
 
 
-def manifest(found: ManifestState, grant: Grant) -> Manifest:
+def build_manifest(found: ManifestState, grant: Grant) -> Manifest:
     """A file that is stored, and a link to it."""
     size, digest = found.bytes or 0, found.sha256 or ""
     return Manifest(found.key, size, digest, found.issued, found.refused, grant)
 
 
-def gaps(timeout: float, clock: Callable[[], float]) -> Iterator[float]:
+def poll_intervals(timeout: float, clock: Callable[[], float]) -> Iterator[float]:
     """How long to wait behind each look, in seconds: rarer and rarer, until timeout has passed.
 
     Raises NoAnswer then.

@@ -2,11 +2,11 @@ import click
 
 from worker.commands.apply import apply
 from worker.commands.audit import audit
+from worker.commands.database import migrate
 from worker.commands.deliveries import deliveries
 from worker.commands.dev import dev
 from worker.commands.doctor import doctor
 from worker.commands.explain import explain
-from worker.commands.migrate import migrate
 from worker.commands.quota import quota
 from worker.commands.run import run
 

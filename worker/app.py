@@ -7,7 +7,7 @@ from celery import Celery
 from celery.signals import setup_logging, worker_process_init
 
 from worker import logs
-from worker.process import settings
+from worker.context import settings
 
 app = Celery("valetkey", include=["worker.tasks"])
 app.config_from_object("celeryconfig")
@@ -38,7 +38,7 @@ app.conf.update(
 
 @setup_logging.connect
 def _configure_logging(loglevel: int, **_: Any) -> None:
-    logs.configure(loglevel)
+    logs.configure_logging(loglevel)
 
 
 @worker_process_init.connect

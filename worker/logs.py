@@ -21,7 +21,7 @@ def scrub(text: str) -> str:
     return _TOKEN.sub("[hidden]", _SECRET.sub(r"\1[hidden]", text))
 
 
-def configure(level: int = logging.INFO) -> None:
+def configure_logging(level: int = logging.INFO) -> None:
     """Send all logging to stderr as one JSON object a line, with secrets blanked out."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,

@@ -7,30 +7,30 @@ from typing import Any
 import structlog
 from celery import Task
 
-from worker.adapters import clock
-from worker.answer import Answer
+from worker import clock
 from worker.app import app
+from worker.context import answerer, deliverer, manifest_writer, upkeep
 from worker.errors import Transient
-from worker.process import answerer, deliverer, manifest_writer, upkeep
+from worker.usecases.dispatch import Response
 
 log = structlog.get_logger()
-RETRIES = 5
+MAX_RETRIES = 5
 
 
-class Failed(Exception):
+class TaskFailed(Exception):
     """The worker could not answer; its log says why, under the id of the task."""
 
     def __init__(self) -> None:
         super().__init__(type(self).__doc__)
 
 
-class Answering(Task):  # type: ignore[misc] # Celery's Task has no types
+class IssueTask(Task):  # type: ignore[misc] # Celery's Task has no types
     """A task whose result is grants: it is never printed, and Redis forgets it when they end."""
 
     ignore_result = False
     resultrepr_maxsize = 0
     typing = False
-    max_retries = RETRIES
+    max_retries = MAX_RETRIES
 
     def on_success(self, _retval: Any, task_id: str, _args: Any, _kwargs: Any) -> None:
         """Shorten the stored result's life to that of its first grant to end."""
@@ -41,7 +41,7 @@ class Answering(Task):  # type: ignore[misc] # Celery's Task has no types
                 self.backend.expire(self.backend.get_key_for_task(task_id), max(left, 1))
 
 
-@app.task(name="valetkey.issue", bind=True, base=Answering)
+@app.task(name="valetkey.issue", bind=True, base=IssueTask)
 def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
     """Answer one message: the only argument."""
     answer = _answer(self, args[0] if len(args) == 1 and not kwargs else None)
@@ -56,7 +56,7 @@ def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
     return answer.wire
 
 
-def _answer(task: Any, message: Any) -> Answer:
+def _answer(task: Any, message: Any) -> Response:
     try:
         return answerer().answer(message)
     except Transient as error:
@@ -65,10 +65,10 @@ def _answer(task: Any, message: Any) -> Answer:
     except Exception:
         # What a bug says may quote what it was working on: that is for the log, not for the result.
         log.exception("issue_failed", task=task.request.id)
-        raise Failed from None
+        raise TaskFailed from None
 
 
-def _log(answer: Answer) -> None:
+def _log(answer: Response) -> None:
     said = answer.said
     refusal, items = said.get("refusal"), said.get("items", ())
     refused = said.get("refused", sum("code" in item for item in items))
@@ -109,7 +109,7 @@ def manifests() -> None:
 
 
 @app.task(name="valetkey.upkeep", expires=60)
-def sweep() -> None:
+def cleanup() -> None:
     """End what its grants have outlived."""
     _sweep("swept", upkeep().sweep)
 

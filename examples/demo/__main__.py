@@ -27,16 +27,16 @@ from examples.demo.stage import (
     with_progress,
 )
 from valetkey import Client, Grant, Refused
-from valetkey.identity import generate, public_line, written
-from valetkey.messages import Item
+from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
 from valetkey.webhooks import verify
-from worker.embedded.stack import Stack, stack
+from valetkey.wire.messages import Item
+from worker.devstack.stack import Stack, running_stack
 
 ROOT = Path(__file__).parents[2]
 MANY = 10_000
 STORED = 20  # of the many, objects that are really there
 KIB = 1024
-KEYS = {tenant: generate(f"{tenant}/demo") for tenant in ("acme", "globex")}
+KEYS = {tenant: generate_key(f"{tenant}/demo") for tenant in ("acme", "globex")}
 
 http = httpx.Client(trust_env=False)
 
@@ -67,7 +67,7 @@ def _tenants(folder: Path, webhook_url: str) -> Path:
     """Write the example's tenants, their keys, and an endpoint that calls this program back."""
     example = (ROOT / "examples" / "tenants.toml").read_text(encoding="utf-8")
     signed = example.replace('trust = "queue"\n', "")
-    keys = [f"[tenants.{key.tenant}.keys]\n{public_line(key)}\n" for key in KEYS.values()]
+    keys = [f"[tenants.{key.tenant}.keys]\n{public_key_line(key)}\n" for key in KEYS.values()]
     endpoint = f'[tenants.acme.endpoints.demo]\nurl = "{webhook_url}"\nsecret = "env:DEMO_SECRET"\n'
     path = folder / "tenants.toml"
     path.write_text("\n".join([signed, *keys, endpoint]), encoding="utf-8")
@@ -81,7 +81,7 @@ def _running(folder: Path, tenants: Path, secret: str) -> Iterator[Stack]:
     environ = dict(os.environ) | {"DEMO_SECRET": secret}
     with (
         console.status("") as status,
-        stack(folder / "data", tenants, environ, say=status.update) as up,
+        running_stack(folder / "data", tenants, environ, say=status.update) as up,
     ):
         status.stop()
         good(f"Valkey, SeaweedFS, SQLite and Celery, ready after {time.monotonic() - began:.1f} s")
@@ -89,7 +89,7 @@ def _running(folder: Path, tenants: Path, secret: str) -> Iterator[Stack]:
 
 
 def _client(up: Stack, tenant: str = "acme") -> Client:
-    running, key = up.running, written(KEYS[tenant])
+    running, key = up.running, dump_private_key(KEYS[tenant])
     return Client(running.broker_url, running.result_url, key=key, requested_by="demo")
 
 
@@ -161,7 +161,7 @@ def _forged(up: Stack) -> None:
         answers = [store.get(name) or b"" for name in store.keys("celery-task-meta-*")]
     leaks = [url.encode() in answer or b"X-Amz-Signature" in answer for answer in answers]
     check(not any(leaks), f"{len(answers)} answers lie there, and none can be read")
-    running, key = up.running, written(generate("acme/demo"))
+    running, key = up.running, dump_private_key(generate_key("acme/demo"))
     with Client(running.broker_url, running.result_url, key=key, requested_by="mallory") as forger:
         try:
             forger.download("demo", "acme/licence.txt").result()

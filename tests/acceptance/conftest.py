@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.receivers import Receiver, answer, receiving
+from tests.support.servers.webhook_receiver import Receiver, answer, receiving
 from valetkey import Client
-from valetkey.identity import PrivateKey, generate, public_line, written
-from worker.embedded.stack import Stack, stack
+from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
+from worker.devstack.stack import Stack, running_stack
 
 ROOT = Path(__file__).parents[2]
-KEY = generate("acme/tests")
-VAULT = generate("vault/tests")  # of a tenant that nobody asks for without it
+KEY = generate_key("acme/tests")
+VAULT = generate_key("vault/tests")  # of a tenant that nobody asks for without it
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
@@ -33,7 +33,7 @@ class Service:
         """A client that has a tenant's key, acme's where none is given."""
         running = self.up.running
         return Client(
-            running.broker_url, running.result_url, key=written(key), requested_by="tests"
+            running.broker_url, running.result_url, key=dump_private_key(key), requested_by="tests"
         )
 
     @property
@@ -51,14 +51,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             (ROOT / "examples" / "tenants.toml").read_text()
             + f'[tenants.acme.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/hook"\n'
             + 'secret = "env:TEST_HOOK_SECRET"\n'
-            + f"[tenants.acme.keys]\n{public_line(KEY)}\n"
+            + f"[tenants.acme.keys]\n{public_key_line(KEY)}\n"
             + '[tenants.vault.allow.demo]\nprefixes = ["vault/"]\nmax_size = "1MiB"\n'
             + 'kinds = ["download", "upload", "put", "multipart"]\n'
-            + f"[tenants.vault.keys]\n{public_line(VAULT)}\n"
+            + f"[tenants.vault.keys]\n{public_key_line(VAULT)}\n"
             + "[tenants.vault.quotas]\ngrants = { day = { limit = 9999, warn = 1 } }\n"
             + f'[tenants.vault.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/vault"\n'
             + 'secret = "env:TEST_HOOK_SECRET"\n'
         )
         environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET}
-        with stack(folder / "data", tenants, environ) as up:
+        with running_stack(folder / "data", tenants, environ) as up:
             yield Service(up, folder / "data", receiver)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from tests.acceptance.conftest import ROOT, SECRET, Service
-from tests.waiting import wait_until
+from tests.support.servers.waiting import wait_until
 
 
 def looked(service: Service) -> list[dict[str, Any]]:

@@ -15,13 +15,13 @@ import redis
 from celery import Celery
 
 from tests.acceptance.conftest import KEY, VAULT, Service
-from tests.requests import message, uploading
-from tests.signed import base64, forged, opened, token
-from tests.signed import declared as public
-from tests.waiting import wait_until
-from valetkey.identity import generate
+from tests.support.builders.messages import grant_message, upload_message
+from tests.support.crypto.tokens import base64, forge_token, open_result, sign_message
+from tests.support.crypto.tokens import tenant_keys as public
+from tests.support.servers.waiting import wait_until
+from valetkey.crypto.keys import generate_key
 
-PICKLE = b64encode(pickle.dumps(message())).decode()
+PICKLE = b64encode(pickle.dumps(grant_message())).decode()
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +53,16 @@ def put(service: Service, body: str, content_type: str, **headers: Any) -> None:
 
 
 def test_a_plain_celery_producer_is_answered(producer: Celery) -> None:
-    assert sent(producer, message())["items"][0]["method"] == "GET"
-    assert sent(producer, uploading(["acme/x.png"]))["items"][0]["method"] == "POST"
+    assert sent(producer, grant_message())["items"][0]["method"] == "GET"
+    assert sent(producer, upload_message(["acme/x.png"]))["items"][0]["method"] == "POST"
 
 
 @pytest.mark.parametrize(
     ("args", "kwargs", "code"),
     [
         ((), {}, "malformed"),
-        ((message(), 2), {}, "malformed"),
-        ((), {"message": message()}, "malformed"),
+        ((grant_message(), 2), {}, "malformed"),
+        ((), {"message": grant_message()}, "malformed"),
         (([],), {}, "malformed"),
         (("text",), {}, "token_invalid"),
     ],
@@ -74,13 +74,13 @@ def test_wrong_arguments_are_refused_by_a_code(
     assert sent(producer, *args, **kwargs)["refusal"]["code"] == code
 
 
-ASKED = message(["vault/a"], tenant="vault")
+ASKED = grant_message(["vault/a"], tenant="vault")
 HEADER = {"alg": "Ed25519", "kid": VAULT.id}
-STRANGER = generate(VAULT.id)
+STRANGER = generate_key(VAULT.id)
 
 
 def genuine() -> str:
-    return token(ASKED, VAULT, datetime.now(UTC))
+    return sign_message(ASKED, VAULT, datetime.now(UTC))
 
 
 def spliced() -> str:
@@ -101,37 +101,37 @@ FORGED: dict[str, tuple[Callable[[], Any], str]] = {
     "five parts": (lambda: f"{genuine()}.AAAA.AAAA", "token_invalid"),
     "no signature": (lambda: genuine().rpartition(".")[0] + ".", "signature_invalid"),
     "algorithm none": (
-        lambda: forged(HEADER | {"alg": "none"}, b"{}", VAULT),
+        lambda: forge_token(HEADER | {"alg": "none"}, b"{}", VAULT),
         "algorithm_not_allowed",
     ),
     "the public key as a secret": (with_the_public_key, "algorithm_not_allowed"),
     "a stranger's key": (
-        lambda: token(ASKED, STRANGER, datetime.now(UTC)),
+        lambda: sign_message(ASKED, STRANGER, datetime.now(UTC)),
         "signature_invalid",
     ),
     "other content": (spliced, "signature_invalid"),
     "a key that is not declared": (
-        lambda: forged(HEADER | {"kid": "vault/../acme"}, b"{}", VAULT),
+        lambda: forge_token(HEADER | {"kid": "vault/../acme"}, b"{}", VAULT),
         "key_unknown",
     ),
     "another tenant's key": (
-        lambda: token(ASKED, KEY, datetime.now(UTC)),
+        lambda: sign_message(ASKED, KEY, datetime.now(UTC)),
         "tenant_mismatch",
     ),
     "a critical extension": (
-        lambda: forged(HEADER | {"crit": ["b64"], "b64": False}, b"{}", VAULT),
+        lambda: forge_token(HEADER | {"crit": ["b64"], "b64": False}, b"{}", VAULT),
         "token_invalid",
     ),
     "content nested beyond reason": (
-        lambda: forged(HEADER, b"[" * 100_000, VAULT),
+        lambda: forge_token(HEADER, b"[" * 100_000, VAULT),
         "token_invalid",
     ),
     "yesterday's": (
-        lambda: token(ASKED, VAULT, datetime.now(UTC) - timedelta(hours=25)),
+        lambda: sign_message(ASKED, VAULT, datetime.now(UTC) - timedelta(hours=25)),
         "message_expired",
     ),
     "tomorrow's": (
-        lambda: token(ASKED, VAULT, datetime.now(UTC) + timedelta(hours=25)),
+        lambda: sign_message(ASKED, VAULT, datetime.now(UTC) + timedelta(hours=25)),
         "message_from_future",
     ),
     "six megabytes": (lambda: "A" * 6_000_000, "token_too_large"),
@@ -166,9 +166,9 @@ def test_forgeries_are_counted_and_no_request_in_the_log(
 
 @pytest.mark.usefixtures("outcomes")
 def test_after_all_that_the_key_is_answered(producer: Celery) -> None:
-    asked = token(message(["vault/b"], tenant="vault"), VAULT, datetime.now(UTC))
+    asked = sign_message(grant_message(["vault/b"], tenant="vault"), VAULT, datetime.now(UTC))
     task = producer.send_task("valetkey.issue", args=[asked], queue="valetkey")
-    assert opened(task.get(timeout=15), VAULT)["items"][0]["method"] == "GET"
+    assert open_result(task.get(timeout=15), VAULT)["items"][0]["method"] == "GET"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_body_that_is_no_json_call_is_thrown_away(
     service: Service, producer: Celery, body: str, content_type: str
 ) -> None:
     put(service, body, content_type)
-    assert sent(producer, message())["status"] == "issued"
+    assert sent(producer, grant_message())["status"] == "issued"
 
 
 @pytest.mark.parametrize(
@@ -213,17 +213,17 @@ def test_a_body_that_is_no_json_call_is_thrown_away(
 def test_headers_that_celery_would_not_send_are_thrown_away(
     service: Service, producer: Celery, headers: dict[str, Any]
 ) -> None:
-    put(service, json.dumps([[message()], {}, None]), "application/json", **headers)
-    assert sent(producer, message())["status"] == "issued"
+    put(service, json.dumps([[grant_message()], {}, None]), "application/json", **headers)
+    assert sent(producer, grant_message())["status"] == "issued"
 
 
 def test_a_task_that_does_not_exist_is_thrown_away(producer: Celery) -> None:
     producer.send_task("os.system", args=["true"], queue="valetkey")
-    assert sent(producer, message())["status"] == "issued"
+    assert sent(producer, grant_message())["status"] == "issued"
 
 
 def test_a_refusal_reaches_the_caller_without_a_traceback(producer: Celery) -> None:
-    task = producer.send_task("valetkey.issue", args=[message(v=9)], queue="valetkey")
+    task = producer.send_task("valetkey.issue", args=[grant_message(v=9)], queue="valetkey")
     assert task.get(timeout=15)["refusal"]["code"] == "version_unknown"
     assert task.traceback is None
 
@@ -235,6 +235,6 @@ def test_a_token_in_a_frame_that_is_thrown_away_is_in_no_log(
     put(service, json.dumps([[captured], {}, None]), "application/json", timelimit="soon")
     put(service, json.dumps([[captured], {}, None]), "application/json", task="os.system")
     put(service, captured, "application/json")
-    assert sent(producer, message())["status"] == "issued"
+    assert sent(producer, grant_message())["status"] == "issued"
     assert not any(part in service.written for part in captured.split("."))
     assert "[hidden]" in service.written

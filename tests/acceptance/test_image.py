@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_lines import ROOT
+from tests.support.docs.command_lines import ROOT
 
 # Python as it is in the image: what the lock does not install cannot be imported.
 RUN = """

@@ -10,8 +10,8 @@ import pytest
 
 from tests.acceptance.conftest import ROOT
 from valetkey import Client, Grant
-from worker.embedded.service import Commands, working
-from worker.embedded.stack import stack
+from worker.devstack.service import Commands, run_workers
+from worker.devstack.stack import running_stack
 
 ITEMS = 40_000
 
@@ -35,7 +35,7 @@ def count(database: str) -> tuple[int, int, int]:
 def test_a_batch_survives_a_worker_killed_three_times(tmp_path: Path) -> None:
     tenants = ROOT / "examples" / "tenants.toml"
     data = tmp_path / "data"
-    with stack(data, tenants, dict(os.environ)) as up, ExitStack() as replacements:
+    with running_stack(data, tenants, dict(os.environ)) as up, ExitStack() as replacements:
         running, worker = up.running, up.running.pids["worker"]
         with Client(running.broker_url, running.result_url, "acme", "tests") as client:
             batch = client.download_many("demo", [f"acme/{n}" for n in range(ITEMS)])
@@ -45,7 +45,7 @@ def test_a_batch_survives_a_worker_killed_three_times(tmp_path: Path) -> None:
                 got += [next(answers) for _ in range(500)]
                 os.killpg(worker, signal.SIGKILL)
                 assert count(running.database_url)[0] < ITEMS
-                replaced = working(Commands(), data, up.environ, ())
+                replaced = run_workers(Commands(), data, up.environ, ())
                 worker = replacements.enter_context(replaced)["worker"].pid
             got += answers
         assert all(isinstance(answer, Grant) for answer in got)

@@ -8,8 +8,8 @@ from urllib.request import urlopen
 import redis
 
 from tests.acceptance.conftest import Service
-from worker.embedded.folder import Keys
-from worker.embedded.s3 import client as s3
+from worker.devstack.folder import StorageKeys
+from worker.devstack.s3 import s3_client as s3
 
 KEYS = [f"acme/{number}" for number in range(24)]
 
@@ -28,7 +28,7 @@ def results(service: Service, batch: str) -> list[bytes]:
 def test_a_manifest_holds_links_that_work_and_redis_none_of_them(service: Service) -> None:
     running = service.up.running
     storage = s3(
-        running.s3_endpoint, Keys(running.s3_access_key, running.s3_secret_key), "us-east-1"
+        running.s3_endpoint, StorageKeys(running.s3_access_key, running.s3_secret_key), "us-east-1"
     )
     storage.put_object(Bucket="valetkey-demo", Key=KEYS[0], Body=b"content")
     with service.signing_client() as client:

@@ -15,9 +15,9 @@ import boto3
 import pytest
 
 from tests.acceptance.conftest import ROOT, Service
-from valetkey import Code, Grant, NotStored, storage
-from valetkey.snippets import curl
-from valetkey.uploading import Uploading
+from valetkey import Code, Grant, NotStored, multipart_storage
+from valetkey.cli.snippets import curl
+from valetkey.multipart_upload import MultipartUploader
 
 MEBIBYTE = 1024**2
 CONTENT = random.Random(5).randbytes(12 * MEBIBYTE)
@@ -92,7 +92,7 @@ def test_each_part_is_for_its_own_bytes_alone(service: Service) -> None:
         assert put(grants[2].url, {}, CONTENT[: 2 * MEBIBYTE + 1]) == 403
         begun = upload.result().multipart
         assert begun is not None
-        storage.abort(begun.abort_url)
+        multipart_storage.abort_upload(begun.abort_url)
 
 
 def test_an_upload_that_was_aborted_takes_no_more_and_leaves_nothing(
@@ -102,9 +102,9 @@ def test_an_upload_that_was_aborted_takes_no_more_and_leaves_nothing(
         upload = client.multipart("demo", "acme/aborted", size=len(CONTENT))
         begun = upload.result().multipart
         assert begun is not None
-        storage.abort(begun.abort_url)
+        multipart_storage.abort_upload(begun.abort_url)
         with pytest.raises(NotStored):
-            Uploading(upload, film, sleep=lambda _: None).run()
+            MultipartUploader(upload, film, sleep=lambda _: None).run()
     listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="acme/aborted")
     assert listed["KeyCount"] == 0
     open_ones = s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
@@ -120,7 +120,7 @@ def test_parts_of_an_upload_that_was_not_begun_are_refused(service: Service) -> 
         assert batch.refusal is not None
         assert batch.refusal.code is Code.UPLOAD_UNKNOWN
         assert grant.multipart is not None
-        storage.abort(grant.multipart.abort_url)
+        multipart_storage.abort_upload(grant.multipart.abort_url)
 
 
 def test_a_put_stores_exactly_what_was_granted_and_once(service: Service, s3: Any) -> None:

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import KEY, ROOT, Service
-from tests.contract import chromium
-from valetkey.identity import PrivateKey, generate, written
-from worker.core import sealing
+from tests.support.s3 import chromium
+from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
+from worker.core.auth import seal
 
 PRODUCERS = ROOT / "examples" / "producers"
 
@@ -38,7 +38,7 @@ def ask(request: pytest.FixtureRequest, service: Service, tmp_path: Path) -> Ask
     program = sys.executable if python else request.getfixturevalue("node")
 
     def asked(*keys: str, key: PrivateKey = KEY) -> Asked:
-        (tmp_path / "key").write_text(written(key))
+        (tmp_path / "key").write_text(dump_private_key(key))
         environ = {
             "PATH": os.environ["PATH"],
             "VALETKEY_KEY_FILE": str(tmp_path / "key"),
@@ -67,13 +67,13 @@ def test_a_producer_opens_an_answer_that_is_long_and_so_compressed(ask: Ask) -> 
     keys = [f"acme/{number}" for number in range(30)]
     done = ask(*keys)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout) > sealing._LONG
+    assert len(done.stdout) > seal._LONG
     links = [line.split(" ") for line in done.stdout.splitlines()]
     assert [key for key, url in links if f"/{key}?" in url and "X-Amz-Signature=" in url] == keys
 
 
 def test_a_producer_with_a_key_that_is_not_the_declared_one_says_what_it_is_told(ask: Ask) -> None:
-    done = ask("acme/a", key=generate(KEY.id))
+    done = ask("acme/a", key=generate_key(KEY.id))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("refused: signature_invalid: ")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import guide
 from tests.acceptance.conftest import ROOT, Service
-from tests.acceptance.desk import Desk, is_genuine, reading, silent
-from tests.guide import COMMANDS, GUIDE, PROGRAMS, RECIPES
-from tests.waiting import wait_until
+from tests.support.docs import producers_guide
+from tests.support.docs.producers_guide import COMMANDS, GUIDE, PROGRAMS, RECIPES
+from tests.support.servers.desk import Desk, is_genuine, reading, silent
+from tests.support.servers.waiting import wait_until
 from valetkey.client import new_id
 
 
@@ -34,7 +34,7 @@ def links(text: str) -> dict[str, str]:
 
 def test_there_are_ten_recipes_and_each_program_and_command_line_of_them_is_run_here() -> None:
     assert len(RECIPES) == 10
-    assert [language for language, _ in guide.BLOCKS].count("python") == len(PROGRAMS)
+    assert [language for language, _ in producers_guide.BLOCKS].count("python") == len(PROGRAMS)
     runners = ["test_producers_guide.py", "test_producers_guide_http.py", "portal.py"]
     here = "".join(Path(__file__).with_name(name).read_text() for name in runners)
     assert not [name for name in PROGRAMS if Path(name).stem not in re.findall(r"\w+", here)]
@@ -174,7 +174,7 @@ def test_of_a_file_with_a_bad_row_nothing_is_asked(desk: Desk) -> None:
 
 def test_no_output_of_the_notebook_shows_a_link(desk: Desk) -> None:
     async def kernel() -> list[str]:  # a notebook's cells run while an event loop does
-        return guide.outputs(PROGRAMS["notebook.py"])
+        return producers_guide.outputs(PROGRAMS["notebook.py"])
 
     assert desk.folder.is_dir()
     _, _, allowed, batch, answers, count, _ = asyncio.run(kernel())

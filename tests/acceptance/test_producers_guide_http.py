@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import Service
-from tests.acceptance.desk import NOBODY, Desk, is_genuine, reading, silent
-from tests.answering import answering, refused
-from tests.waiting import wait_until
+from tests.support.fakes.fake_service import refuse_outcome, running_fake_service
+from tests.support.servers.desk import NOBODY, Desk, is_genuine, reading, silent
+from tests.support.servers.waiting import wait_until
 
 PORTAL = Path(__file__).with_name("portal.py")
 PNG = "/slots?content_type=image/png"
@@ -52,7 +52,7 @@ def test_the_endpoint_says_why_there_is_no_slot(
     over_quota = silent(service, 6)
     monkeypatch.setenv("VALETKEY_BROKER_URL", over_quota)
     monkeypatch.delenv("VALETKEY_RESULT_URL")
-    with answering(over_quota, decide=refused):
+    with running_fake_service(over_quota, decide=refuse_outcome):
         assert asyncio.run(posted(app, PNG)).status_code == 429
     monkeypatch.setenv("VALETKEY_BROKER_URL", NOBODY)
     answer = asyncio.run(posted(app, PNG))

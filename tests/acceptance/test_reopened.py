@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.acceptance.conftest import KEY, Service
 from valetkey import AsyncClient, Grant, QuotaState
-from valetkey.identity import written
+from valetkey.crypto.keys import dump_private_key
 
 READER = """
 import sys, valetkey
@@ -25,7 +25,9 @@ with valetkey.Client() as client:
 async def asked(service: Service) -> tuple[str, list[Grant], QuotaState]:
     """Ask for a batch and for single grants at once; return what the batch's became."""
     running = service.up.running
-    async with AsyncClient(running.broker_url, running.result_url, key=written(KEY)) as client:
+    async with AsyncClient(
+        running.broker_url, running.result_url, key=dump_private_key(KEY)
+    ) as client:
         batch = client.download_many("demo", [f"acme/{n}" for n in range(60)], chunk_size=25)
         singles = await asyncio.gather(*(client.download("demo", f"acme/{n}") for n in range(20)))
         assert [grant.key for grant in singles] == [f"acme/{n}" for n in range(20)]
@@ -40,7 +42,7 @@ def test_a_batch_asked_for_in_a_loop_is_read_by_another_process(
     batch, grants, quota = asyncio.run(asked(service))
     assert len(grants) == 60
     (tmp_path / "acme.key").touch(0o600)
-    (tmp_path / "acme.key").write_text(written(KEY))
+    (tmp_path / "acme.key").write_text(dump_private_key(KEY))
     running = service.up.running
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", READER, batch],

@@ -12,11 +12,11 @@ import redis
 from celery import Celery
 
 from tests.acceptance.conftest import SECRET, VAULT, Service
-from tests.requests import message
-from tests.signed import opened, token
-from tests.waiting import wait_until
+from tests.support.builders.messages import grant_message
+from tests.support.crypto.tokens import open_result, sign_message
+from tests.support.servers.waiting import wait_until
 from valetkey import Grant
-from valetkey.identity import written
+from valetkey.crypto.keys import dump_private_key
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
 
@@ -55,17 +55,17 @@ def test_no_table_holds_a_signature_or_a_secret(service: Service, used: list[str
 def asked(service: Service, raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Ask in the vault's name: the token that was sent, and what its sealed answer says."""
     running = service.up.running
-    sent = token(raw, VAULT, datetime.now(UTC))
+    sent = sign_message(raw, VAULT, datetime.now(UTC))
     producer = Celery("vault", broker=running.broker_url, backend=running.result_url)
     task = producer.send_task("valetkey.issue", args=[sent], queue="valetkey")
-    return sent, opened(task.get(timeout=15), VAULT)
+    return sent, open_result(task.get(timeout=15), VAULT)
 
 
 def wanted(kind: str, **terms: Any) -> dict[str, Any]:
     grant = {"kind": kind, "bucket": "demo", "expires_in": 300, **terms}
     size = {} if kind in {"download", "upload"} else {"size": 10}
     items = [{"key": "vault/secret.txt", **size}]
-    return message(tenant="vault", grant=grant, items=items, callback="hook")
+    return grant_message(tenant="vault", grant=grant, items=items, callback="hook")
 
 
 def notified(service: Service) -> set[str]:
@@ -90,7 +90,7 @@ def hidden(service: Service) -> list[str]:
     forms = [grant["fields"]["x-amz-signature"] for grant in grants if "fields" in grant]
     told = before + len(grants)
     wait_until(lambda: len(notified(service)) == told, what="the webhooks came")
-    private = [key["d"] for key in json.loads(written(VAULT))["keys"]]
+    private = [key["d"] for key in json.loads(dump_private_key(VAULT))["keys"]]
     assert (len(signatures), len(forms)) == (3, 1)
     parts = [part for sent in tokens for part in sent.split(".")[1:]]
     return [*urls, *signatures, *forms, *private, *parts, SECRET]

@@ -11,9 +11,9 @@ import redis
 
 from tests.acceptance.conftest import KEY, Service
 from valetkey import Code, Grant
-from valetkey.identity import written
+from valetkey.crypto.keys import dump_private_key
 
-SECRETS = [key["d"] for key in json.loads(written(KEY))["keys"]]
+SECRETS = [key["d"] for key in json.loads(dump_private_key(KEY))["keys"]]
 
 
 def in_redis(service: Service) -> dict[str, str]:
@@ -58,7 +58,7 @@ def test_a_dry_run_of_the_command_is_explained_by_the_service(
 ) -> None:
     running = service.up.running
     (tmp_path / "acme.key").touch(0o600)
-    (tmp_path / "acme.key").write_text(written(KEY))
+    (tmp_path / "acme.key").write_text(dump_private_key(KEY))
     command = [str(Path(sys.executable).with_name("valetkey")), "download", "demo", "acme/a"]
     done = subprocess.run(
         [*command, "--expires-in", life, "--dry-run", "--json"],

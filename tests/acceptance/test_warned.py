@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from tests.acceptance.conftest import VAULT, Service
-from tests.waiting import wait_until
+from tests.support.servers.waiting import wait_until
 
 
 def lines(service: Service, event: str) -> list[dict[str, Any]]:

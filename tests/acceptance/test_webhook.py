@@ -1,5 +1,5 @@
 from tests.acceptance.conftest import SECRET, Service
-from tests.waiting import wait_until
+from tests.support.servers.waiting import wait_until
 from valetkey.webhooks import verify
 
 

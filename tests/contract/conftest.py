@@ -8,21 +8,15 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import Engine
 
-from tests import issuing
-from tests.contract.stores import (
-    BUCKET,
-    OTHER_BUCKET,
-    SERVERS,
-    VERSIONED_BUCKET,
-    Store,
-    declared,
-)
-from worker.adapters import clock, declarations
-from worker.adapters.database import connect, writing
-from worker.adapters.s3 import S3
-from worker.commands.migrate import migrate_to_head
-from worker.core.tenancy import Declared
-from worker.embedded.storage import Storage
+from tests.support.builders import services
+from tests.support.s3.stores import BUCKET, OTHER_BUCKET, SERVERS, VERSIONED_BUCKET, Store, declared
+from worker import clock
+from worker.aws.clients import S3Clients
+from worker.commands.database import migrate_to_head
+from worker.core.tenants.config import TenantConfig
+from worker.db import tenants
+from worker.db.engine import create_database_engine, write_transaction
+from worker.devstack.storage import Storage
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +46,9 @@ def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engi
     """A database in which the servers' buckets are declared."""
     url = f"sqlite:///{folder / 'valetkey.db'}"
     migrate_to_head(url)
-    engine = connect(url)
-    with writing(engine) as connection:
-        declarations.store(connection, Declared(), declared(storages))
+    engine = create_database_engine(url)
+    with write_transaction(engine) as connection:
+        tenants.store_config(connection, TenantConfig(), declared(storages))
     yield engine
     engine.dispose()
 
@@ -62,8 +56,8 @@ def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engi
 @pytest.fixture(scope="session")
 def stores(storages: dict[str, Storage], contract_engine: Engine) -> dict[str, Store]:
     """One Issuer for all servers, which signs for each with its own key."""
-    s3 = S3(sts_endpoint=storages["ministack"].endpoint)
-    issuer = issuing.issuer(contract_engine, s3, clock.now)
+    s3 = S3Clients(sts_endpoint=storages["ministack"].endpoint)
+    issuer = services.build_service(contract_engine, s3, clock.now)
     return {
         name: Store(name, storage, storage.client(), issuer) for name, storage in storages.items()
     }

@@ -5,8 +5,8 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.contract.misuses import Misuse
-from tests.contract.stores import SERVERS
+from tests.support.s3.misuses import Misuse
+from tests.support.s3.stores import SERVERS
 
 _BAD = ("failed", "skipped")
 _said: defaultdict[tuple[str, str], dict[str, str]] = defaultdict(dict)

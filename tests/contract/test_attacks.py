@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.contract.misuses import SECRET
-from tests.contract.sending import Request, get, post, send
-from tests.contract.stores import DOWNLOAD, MULTIPART, PUT, TENANTS, UPLOAD, Store, fresh
 from tests.contract.test_upload import FILE
-from valetkey.messages import Grant
+from tests.support.s3.http_requests import Request, get, post, send
+from tests.support.s3.misuses import SECRET
+from tests.support.s3.stores import DOWNLOAD, MULTIPART, PUT, TENANTS, UPLOAD, Store, fresh
+from valetkey.wire.messages import Grant
 
 KINDS = pytest.mark.parametrize(
     "terms", [DOWNLOAD, UPLOAD, PUT, MULTIPART], ids=lambda terms: terms["kind"]

@@ -3,14 +3,14 @@
 from datetime import timedelta
 from typing import Any
 
-from tests.contract.misuses import BOTH, MINISTACK, SECRET, Misuse, each, prove
-from tests.contract.queries import replaced, without
-from tests.contract.sending import Request, get, post, put, send
-from tests.contract.stores import Store, fresh
 from tests.contract.test_download import altered
 from tests.contract.test_put import headers
 from tests.contract.test_put import holding as too_long
 from tests.contract.test_upload import FILE, FORGED, at_the_other_bucket, field, holding, signed
+from tests.support.s3.http_requests import Request, get, post, put, send
+from tests.support.s3.misuses import BOTH, MINISTACK, SECRET, Misuse, each, prove
+from tests.support.s3.queries import replaced, without
+from tests.support.s3.stores import Store, fresh
 
 OWNER_HEADER = "x-amz-expected-bucket-owner"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract import chromium
-from tests.contract.chromium import Tab
-from tests.contract.stores import Store, fresh
-from tests.waiting import wait_until
-from valetkey import snippets
+from tests.support.s3 import chromium
+from tests.support.s3.chromium import Tab
+from tests.support.s3.stores import Store, fresh
+from tests.support.servers.waiting import wait_until
+from valetkey.cli import snippets
 
 FILE = b"\x89PNG a picture\r\n\0"
 

@@ -4,10 +4,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.contract.misuses import BOTH, MINISTACK, SEAWEEDFS, SECRET, Misuse, each, prove
-from tests.contract.queries import Change, added, changed, flipped, preceded, replaced, without
-from tests.contract.sending import Request, get, send
-from tests.contract.stores import BUCKET, DOWNLOAD, OTHER_BUCKET, Store, fresh
+from tests.support.s3.http_requests import Request, get, send
+from tests.support.s3.misuses import BOTH, MINISTACK, SEAWEEDFS, SECRET, Misuse, each, prove
+from tests.support.s3.queries import Change, added, changed, flipped, preceded, replaced, without
+from tests.support.s3.stores import BUCKET, DOWNLOAD, OTHER_BUCKET, Store, fresh
 
 NAMES = (
     "report.pdf",

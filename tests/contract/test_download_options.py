@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.contract.misuses import BOTH, SECRET, Misuse, each, prove
-from tests.contract.queries import Change, added, changed, replaced, without
-from tests.contract.sending import Request, get, send
-from tests.contract.stores import DOWNLOAD, VERSIONED_BUCKET, Store, fresh, versioned
+from tests.support.s3.http_requests import Request, get, send
+from tests.support.s3.misuses import BOTH, SECRET, Misuse, each, prove
+from tests.support.s3.queries import Change, added, changed, replaced, without
+from tests.support.s3.stores import DOWNLOAD, VERSIONED_BUCKET, Store, fresh, versioned
 
 OVERRIDES: Mapping[str, str] = {
     "cache_control": "private, max-age=60",

@@ -3,8 +3,8 @@ import unicodedata
 
 import pytest
 
-from tests.contract.sending import get, post, send
-from tests.contract.stores import UPLOAD, Store
+from tests.support.s3.http_requests import get, post, send
+from tests.support.s3.stores import UPLOAD, Store
 
 # Those of Unicode's categories that a key may hold: not controls, formats, separators, surrogates.
 CATEGORIES = (

@@ -1,11 +1,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.contract.misuses import BOTH, SEAWEEDFS, SECRET, Misuse, each, prove
-from tests.contract.queries import Change, changed, flipped, replaced, without
-from tests.contract.sending import Request, put, send
-from tests.contract.stores import BUCKET, Store, fresh
-from valetkey.messages import Grant
+from tests.support.s3.http_requests import Request, put, send
+from tests.support.s3.misuses import BOTH, SEAWEEDFS, SECRET, Misuse, each, prove
+from tests.support.s3.queries import Change, changed, flipped, replaced, without
+from tests.support.s3.stores import BUCKET, Store, fresh
+from valetkey.wire.messages import Grant
 
 PART = 5_242_880
 FILE = b"a part, which is the last"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.contract.misuses import BOTH, MINISTACK, SEAWEEDFS, SECRET, Misuse, each, prove
-from tests.contract.queries import Change, added, changed, flipped, preceded, replaced, without
-from tests.contract.sending import Request, put, send
-from tests.contract.stores import BUCKET, OTHER_BUCKET, PUT, Store, fresh
+from tests.support.s3.http_requests import Request, put, send
+from tests.support.s3.misuses import BOTH, MINISTACK, SEAWEEDFS, SECRET, Misuse, each, prove
+from tests.support.s3.queries import Change, added, changed, flipped, preceded, replaced, without
+from tests.support.s3.stores import BUCKET, OTHER_BUCKET, PUT, Store, fresh
 
 FILE = b"\x89PNG a rightful picture"
 FORGED = b"\x89PNG a forgery, as long"[: len(FILE)].ljust(len(FILE))

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.contract.checksums import ALGORITHMS, checksum
-from tests.contract.misuses import BOTH, Misuse, each, prove
-from tests.contract.sending import Request, put, send
-from tests.contract.stores import BUCKET, Store, fresh
 from tests.contract.test_put import FILE, FORGED, headers
+from tests.support.s3.checksums import ALGORITHMS, checksum
+from tests.support.s3.http_requests import Request, put, send
+from tests.support.s3.misuses import BOTH, Misuse, each, prove
+from tests.support.s3.stores import BUCKET, Store, fresh
 
 TAGS = {"team": "a b", "kept": "7 years"}
 KEPT: Mapping[str, Any] = {"storage_class": "STANDARD_IA"}

@@ -8,14 +8,14 @@ from urllib.parse import quote
 import boto3
 import pytest
 
-from tests.contract.misuses import MINISTACK, SECRET, Misuse, each, prove
-from tests.contract.queries import Change, changed, flipped, replaced, without
-from tests.contract.sending import Request, get, post, put, send
-from tests.contract.stores import DOWNLOAD, OWNER, PUT, ROLE, UPLOAD, Store, fresh
 from tests.contract.test_upload import FILE, FORGED
 from tests.contract.test_upload_options import with_field
-from valetkey.messages import Grant
-from worker.embedded.storage import Storage
+from tests.support.s3.http_requests import Request, get, post, put, send
+from tests.support.s3.misuses import MINISTACK, SECRET, Misuse, each, prove
+from tests.support.s3.queries import Change, changed, flipped, replaced, without
+from tests.support.s3.stores import DOWNLOAD, OWNER, PUT, ROLE, UPLOAD, Store, fresh
+from valetkey.wire.messages import Grant
+from worker.devstack.storage import Storage
 
 ANYTHING = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
 TRUST = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.contract.misuses import BOTH, MINISTACK, SEAWEEDFS, Misuse, each, prove
-from tests.contract.sending import Request, post, send
-from tests.contract.stores import BUCKET, OTHER_BUCKET, UPLOAD, Store, fresh
-from valetkey.messages import Grant
+from tests.support.s3.http_requests import Request, post, send
+from tests.support.s3.misuses import BOTH, MINISTACK, SEAWEEDFS, Misuse, each, prove
+from tests.support.s3.stores import BUCKET, OTHER_BUCKET, UPLOAD, Store, fresh
+from valetkey.wire.messages import Grant
 
 FILE = b"\x89PNG a rightful picture"
 FORGED = b"\x89PNG a forged picture, if it is stored"

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.contract.checksums import ALGORITHMS, checksum
-from tests.contract.misuses import BOTH, MINISTACK, SEAWEEDFS, Misuse, each, prove
-from tests.contract.sending import Request, post, send
-from tests.contract.stores import UPLOAD, Store, free_named, fresh
 from tests.contract.test_upload import FILE, FORGED, field
-from valetkey.messages import Grant
+from tests.support.s3.checksums import ALGORITHMS, checksum
+from tests.support.s3.http_requests import Request, post, send
+from tests.support.s3.misuses import BOTH, MINISTACK, SEAWEEDFS, Misuse, each, prove
+from tests.support.s3.stores import UPLOAD, Store, free_named, fresh
+from valetkey.wire.messages import Grant
 
 KEPT: Mapping[str, Any] = {"storage_class": "STANDARD_IA"}
 ENCRYPTED: Mapping[str, Any] = {"encryption": {"algorithm": "AES256"}}

@@ -4,15 +4,15 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from tests import issuing, requests
-from tests.issuing import Answering
-from worker.adapters import declarations
-from worker.adapters.database import connect, writing
-from worker.adapters.s3 import S3
-from worker.commands.migrate import migrate_to_head
-from worker.core.tenancy import Declared
+from tests.support.builders import messages, services
+from tests.support.builders.services import InProcessService
+from worker.aws.clients import S3Clients
+from worker.commands.database import migrate_to_head
+from worker.core.tenants.config import TenantConfig
+from worker.db import tenants
+from worker.db.engine import create_database_engine, write_transaction
 
-Declare = Callable[[Declared], None]
+Declare = Callable[[TenantConfig], None]
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty broker, whose clients lose patience with silence soon."""
     with redis.Redis.from_url(valkey_url) as server:
         server.flushall()
-    monkeypatch.setattr("valetkey.sender.FIRST_GAP", 0.1)
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
     return valkey_url
 
 
@@ -28,7 +28,7 @@ def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def engine(database_url: str) -> Iterator[Engine]:
     """A migrated database, on SQLite and on PostgreSQL."""
     migrate_to_head(database_url)
-    engine = connect(database_url)
+    engine = create_database_engine(database_url)
     yield engine
     engine.dispose()
 
@@ -37,22 +37,24 @@ def engine(database_url: str) -> Iterator[Engine]:
 def declare(engine: Engine) -> Declare:
     """Apply what is declared."""
 
-    def apply(declared: Declared) -> None:
-        with writing(engine) as connection:
-            declarations.store(connection, declarations.load(connection), declared)
+    def apply(declared: TenantConfig) -> None:
+        with write_transaction(engine) as connection:
+            tenants.store_config(connection, tenants.load_config(connection), declared)
 
     return apply
 
 
 @pytest.fixture
-def clock() -> requests.Clock:
+def clock() -> messages.Clock:
     """A clock that stands until it is moved, at a moment far from midnight."""
-    return requests.Clock()
+    return messages.Clock()
 
 
 @pytest.fixture
-def issuer(engine: Engine, clock: requests.Clock, monkeypatch: pytest.MonkeyPatch) -> Answering:
+def issuer(
+    engine: Engine, clock: messages.Clock, monkeypatch: pytest.MonkeyPatch
+) -> InProcessService:
     """An issuer that signs with a key made up for it."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-    return issuing.issuer(engine, S3(), clock)
+    return services.build_service(engine, S3Clients(), clock)

@@ -5,21 +5,21 @@ from pathlib import Path
 
 import click
 
-from worker.adapters import account, changes, holds
-from worker.adapters.backlog import pending_webhooks
-from worker.adapters.clock import now
-from worker.adapters.database import reading, writing
-from worker.adapters.declarations import load, store
-from worker.adapters.s3 import S3
-from worker.commands.opened import opened
-from worker.core.difference import Change
-from worker.core.losses import Loss, UnderWay
-from worker.core.planning import Plan, plan
-from worker.core.risks import Risk
-from worker.core.tenancy import Declared
-from worker.declared import Problem, read
+from worker.aws.clients import S3Clients
+from worker.clock import now
+from worker.commands import database
+from worker.commands.database import open_database
+from worker.core.apply.diff import FieldChange
+from worker.core.apply.plan import ApplyPlan, ConfigWarning, InUse, Removal, plan_apply
+from worker.core.tenants.config import TenantConfig
+from worker.db import reservations
+from worker.db.audit import changes
+from worker.db.audit.backlog import pending_webhooks
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.tenants import load_config, store_config
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
+from worker.usecases.tenants_file import FileProblem, read_tenants_file
 
 
 @click.command()
@@ -49,10 +49,10 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
       python -m worker apply examples/tenants.toml --dry-run
     """
     after = _read(file)
-    with opened(reading) as connection:
-        before = load(connection)
-        under_way = UnderWay(holds.live(connection, now()), pending_webhooks(connection))
-    planned = plan(before, after, under_way, now())
+    with open_database(read_transaction) as connection:
+        before = load_config(connection)
+        under_way = InUse(reservations.live_grants(connection, now()), pending_webhooks(connection))
+    planned = plan_apply(before, after, under_way, now())
     if not as_json:
         _show(planned.changes)
     _warn(planned.risks)
@@ -63,46 +63,48 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     _close(planned, applied=bool(planned.changes) and not dry_run, as_json=as_json)
 
 
-def _read(file: Path) -> Declared:
+def _read(file: Path) -> TenantConfig:
     settings = Settings()
-    declared = read(file, development=settings.development, endpoint=settings.s3_endpoint)
-    problems = list(_unsignable(declared)) if isinstance(declared, Declared) else declared
-    if isinstance(declared, Declared) and not problems:
+    declared = read_tenants_file(
+        file, development=settings.development, endpoint=settings.s3_endpoint
+    )
+    problems = list(_unsignable(declared)) if isinstance(declared, TenantConfig) else declared
+    if isinstance(declared, TenantConfig) and not problems:
         return declared
     for problem in problems:
         click.echo(_text(file, problem), err=True)
     raise click.ClickException(f"{file} was not applied.")
 
 
-def _unsignable(declared: Declared) -> Iterator[Problem]:
-    s3 = S3(Settings().s3_endpoint)
+def _unsignable(declared: TenantConfig) -> Iterator[FileProblem]:
+    s3 = S3Clients(Settings().s3_endpoint)
     for name, bucket in declared.buckets.items():
         try:
             s3.target(bucket)
         except Malformed as error:
-            yield Problem(f"buckets.{name}", None, str(error), None)
+            yield FileProblem(f"buckets.{name}", None, str(error), None)
         except Transient:
             pass  # an AWS profile that only the workers have: they will say so
 
 
-def _text(file: Path, problem: Problem) -> str:
+def _text(file: Path, problem: FileProblem) -> str:
     place = f"{file}:{problem.line}" if problem.line else str(file)
     named = f"{problem.path}: " if problem.path else ""
     return f"{place}: {named}{problem.message}" + (f" ({problem.hint})" if problem.hint else "")
 
 
-def _show(found: list[Change]) -> None:
+def _show(found: list[FieldChange]) -> None:
     colours = {"+": "green", "-": "red", "~": "yellow"}
     for line in map(str, found):
         click.secho(line, fg=colours[line[0]])
 
 
-def _warn(found: list[Risk]) -> None:
+def _warn(found: list[ConfigWarning]) -> None:
     for risk in found:
         click.secho(f"WARNING: {risk.message} ({risk.hint})", fg="yellow", bold=True, err=True)
 
 
-def _name(lost: list[Loss]) -> None:
+def _name(lost: list[Removal]) -> None:
     if not lost:
         return
     click.secho("This takes away:", fg="red", bold=True, err=True)
@@ -111,7 +113,7 @@ def _name(lost: list[Loss]) -> None:
     click.echo("Links that are out work until they lapse; pending webhooks are not sent.", err=True)
 
 
-def _agree(lost: list[Loss], *, yes: bool) -> None:
+def _agree(lost: list[Removal], *, yes: bool) -> None:
     if yes:
         return
     if sys.stdin.isatty():
@@ -122,13 +124,15 @@ def _agree(lost: list[Loss], *, yes: bool) -> None:
         )
 
 
-def _apply(before: Declared, after: Declared, found: list[Change]) -> None:
-    with opened(writing) as connection:
-        store(connection, before, after)
-        changes.record(connection, found, changes.Author(now(), account.operator(), "apply"))
+def _apply(before: TenantConfig, after: TenantConfig, found: list[FieldChange]) -> None:
+    with open_database(write_transaction) as connection:
+        store_config(connection, before, after)
+        changes.record_changes(
+            connection, found, changes.ChangeAuthor(now(), database.operator_account(), "apply")
+        )
 
 
-def _close(planned: Plan, *, applied: bool, as_json: bool) -> None:
+def _close(planned: ApplyPlan, *, applied: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(planned.as_json() | {"applied": applied}, indent=2))
     elif not planned.changes:

@@ -2,10 +2,11 @@ from typing import Any
 
 import click
 
-from worker.adapters.database import reading
-from worker.adapters.delivery_log import Entry, entries
-from worker.commands.opened import opened
-from worker.commands.output import form_options, limit_option, show_page
+from worker.commands.database import open_database
+from worker.commands.options import format_options, limit_option
+from worker.commands.output import print_page
+from worker.db.audit.deliveries import DeliveryRecord, read_deliveries
+from worker.db.engine import read_transaction
 
 
 @click.group()
@@ -18,7 +19,7 @@ def deliveries() -> None:
 @click.option("--tenant", help="Only of this tenant.")
 @limit_option
 @click.option("--after", type=click.IntRange(min=1), help="Begin behind this delivery's number.")
-@form_options
+@format_options
 @click.pass_context
 def list_deliveries(context: click.Context, /, *, form: Any, limit: int, **asked: Any) -> None:
     """List deliveries, newest first. A pending one has the time of its next attempt.
@@ -27,8 +28,8 @@ def list_deliveries(context: click.Context, /, *, form: Any, limit: int, **asked
     Example:
       python -m worker deliveries list --state failed --tenant acme
     """
-    with opened(reading) as connection:
-        found = entries(connection, limit + 1, **asked)
+    with open_database(read_transaction) as connection:
+        found = read_deliveries(connection, limit + 1, **asked)
     shown = found[:limit]
     after = shown[-1].number if len(found) > limit else None
-    show_page(context, Entry._fields, shown, form, after)
+    print_page(context, DeliveryRecord._fields, shown, form, after)

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.embedded.folder import InUse
-from worker.embedded.processes import Ended, NotStarted
-from worker.embedded.stack import Running, stack
+from worker.devstack.folder import FolderInUse
+from worker.devstack.processes import ProcessEnded, StartFailed
+from worker.devstack.stack import StackInfo, running_stack
 
 _DEFAULT_DATA = ".valetkey"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -53,7 +53,7 @@ def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None)
         with (
             _until_signalled(),
             console.status("") as status,
-            stack(data, tenants, os.environ, ports=ports, say=status.update) as up,
+            running_stack(data, tenants, os.environ, ports=ports, say=status.update) as up,
         ):
             status.stop()
             _show(console, up.running, data)
@@ -63,7 +63,7 @@ def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None)
                 console.print("Stopping.")
     except KeyboardInterrupt:
         console.print("Everything is stopped.")
-    except (Ended, InUse, NotStarted) as error:
+    except (ProcessEnded, FolderInUse, StartFailed) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -84,7 +84,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _show(console: Console, running: Running, data: Path) -> None:
+def _show(console: Console, running: StackInfo, data: Path) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("Broker", f"Valkey at {running.broker_url}")
     table.add_row("Storage", f"SeaweedFS at {running.s3_endpoint}")
@@ -98,7 +98,7 @@ def _show(console: Console, running: Running, data: Path) -> None:
     console.print()
 
 
-def _suggestions(running: Running, data: Path) -> list[str]:
+def _suggestions(running: StackInfo, data: Path) -> list[str]:
     producer = operator = ""
     if data != Path(_DEFAULT_DATA):  # where everybody looks
         producer = f"VALETKEY_DATA_DIR={shlex.quote(str(data))} "

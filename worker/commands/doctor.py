@@ -1,29 +1,55 @@
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import datetime
+from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import click
 from celery import Celery
 from pydantic import ValidationError
 
-from worker.adapters import backlog, queue, secrets
-from worker.adapters.clock import now
-from worker.adapters.database import reading
-from worker.adapters.declarations import load
-from worker.adapters.s3 import S3
-from worker.commands.bounded import within
-from worker.commands.opened import opened
-from worker.commands.output import show
-from worker.core.health import Check, of_holds, of_tenants, of_webhooks, of_workers
-from worker.core.tenancy import Declared
+from worker.aws.clients import S3Clients
+from worker.clock import now
+from worker.commands.database import open_database
+from worker.commands.health_checks import (
+    Check,
+    check_cleanup,
+    check_tenants,
+    check_webhooks,
+    check_workers,
+)
+from worker.commands.output import print_rows
+from worker.core.tenants.config import TenantConfig
+from worker.db.audit import backlog
+from worker.db.engine import read_transaction
+from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
+from worker.net import broker_status, webhook_secrets
 from worker.settings import Settings
+
+Result = TypeVar("Result")
+
+
+def with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
+    """Return what a call returns, or raise what it raises; TimeoutError where it takes too long.
+
+    It then goes on by itself until the process ends: not every driver can be told how long to try.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - it is raised where the call was asked for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result(timeout=seconds)
+
 
 SECONDS = 3.0
 """So long each part has to answer."""
-
-Answer = TypeVar("Answer")
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -31,7 +57,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 class _Looked(NamedTuple):
     """What the database says."""
 
-    declared: Declared
+    declared: TenantConfig
     oldest_webhook: datetime | None
     next_lapse: datetime | None
 
@@ -53,7 +79,7 @@ def doctor(context: click.Context, /, *, as_json: bool) -> None:
     for check in _checks():
         found.append(check)
         if as_json:
-            show(Check._fields, [check], "json")
+            print_rows(Check._fields, [check], "json")
         else:
             _print(check)
     failed, warned = (sum(one.state == state for one in found) for state in ("fail", "warn"))
@@ -82,9 +108,9 @@ def _checks() -> Iterator[Check]:
     yield from _of_queue(settings)
 
 
-def _tried(check: str, hint: str, call: Callable[[], Answer]) -> Answer | Check:
+def _tried(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:
     try:
-        return within(SECONDS, call)
+        return with_timeout(SECONDS, call)
     except TimeoutError:
         return Check(check, "fail", f"no answer within {SECONDS:g} s", hint)
     except click.ClickException as error:
@@ -95,9 +121,11 @@ def _tried(check: str, hint: str, call: Callable[[], Answer]) -> Answer | Check:
 
 
 def _look() -> _Looked:
-    with opened(reading) as connection:
+    with open_database(read_transaction) as connection:
         return _Looked(
-            load(connection), backlog.oldest_webhook(connection), backlog.next_lapse(connection)
+            load_config(connection),
+            backlog.oldest_webhook(connection),
+            backlog.next_expiry(connection),
         )
 
 
@@ -108,14 +136,14 @@ def _of_database(settings: Settings) -> Iterator[Check]:
         return
     yield Check("database", "ok", "reachable, with the tables of this release")
     at = now()
-    yield from of_tenants(looked.declared, at)
-    yield from _of_buckets(looked.declared, S3(settings.s3_endpoint))
+    yield from check_tenants(looked.declared, at)
+    yield from _of_buckets(looked.declared, S3Clients(settings.s3_endpoint))
     yield from _of_endpoints(looked.declared)
-    yield of_webhooks(looked.oldest_webhook, at)
-    yield of_holds(looked.next_lapse, at)
+    yield check_webhooks(looked.oldest_webhook, at)
+    yield check_cleanup(looked.next_lapse, at)
 
 
-def _of_buckets(declared: Declared, s3: S3) -> Iterator[Check]:
+def _of_buckets(declared: TenantConfig, s3: S3Clients) -> Iterator[Check]:
     for name, bucket in declared.buckets.items():
         try:
             s3.target(bucket)
@@ -128,12 +156,12 @@ def _of_buckets(declared: Declared, s3: S3) -> Iterator[Check]:
             yield Check("buckets", "ok", f"{name}: boto3 signs for {bucket.bucket}")
 
 
-def _of_endpoints(declared: Declared) -> Iterator[Check]:
+def _of_endpoints(declared: TenantConfig) -> Iterator[Check]:
     for tenant in declared.tenants.values():
         for endpoint in tenant.endpoints.values():
             name = f"{tenant.name}/{endpoint.name}"
             try:
-                secrets.resolve(endpoint.secret, os.environ)
+                webhook_secrets.resolve_secrets(endpoint.secret, os.environ)
             except Transient as error:
                 hint = "set it where the upkeep worker runs, and look from there"
                 yield Check("endpoints", "warn", f"{name}: {error}", hint)
@@ -143,17 +171,17 @@ def _of_endpoints(declared: Declared) -> Iterator[Check]:
 
 def _of_queue(settings: Settings) -> Iterator[Check]:
     urls = settings.broker_url.get_secret_value(), settings.result_url.get_secret_value()
-    with queue.looking(*urls) as app:
+    with broker_status.inspect_app(*urls) as app:
         hint = "is VALETKEY_RESULT_URL right, and the server up?"
-        results = _tried("results", hint, lambda: queue.reach_results(app))
+        results = _tried("results", hint, lambda: broker_status.check_results(app))
         yield results or Check("results", "ok", "reachable")
         hint = "is VALETKEY_BROKER_URL right, and the server up?"
-        broker = _tried("broker", hint, lambda: queue.reach_broker(app, SECONDS))
+        broker = _tried("broker", hint, lambda: broker_status.check_broker(app, SECONDS))
         yield broker or Check("broker", "ok", "reachable")
         if broker is None:
             yield from _of_workers(app)
 
 
 def _of_workers(app: Celery) -> Iterator[Check]:
-    found = _tried("workers", "are they up?", lambda: queue.consumers(app))
-    yield from [found] if isinstance(found, Check) else of_workers(found)
+    found = _tried("workers", "are they up?", lambda: broker_status.queue_consumers(app))
+    yield from [found] if isinstance(found, Check) else check_workers(found)

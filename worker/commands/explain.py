@@ -4,20 +4,20 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
-from valetkey.messages import Explanation, Verdict
-from valetkey.refusals import Refusal
-from worker.adapters.clock import now
-from worker.adapters.database import reading
-from worker.adapters.ledger import Ledger
-from worker.adapters.multiparts import Multiparts
-from worker.adapters.past import Past
-from worker.adapters.s3 import S3
-from worker.commands.opened import opened
+from valetkey.wire.messages import Explanation, Verdict
+from valetkey.wire.refusals import Refusal
+from worker.aws.clients import S3Clients
+from worker.clock import now
+from worker.commands.database import open_database
 from worker.commands.output import printable
+from worker.db.engine import read_transaction
+from worker.db.history import BatchHistoryReader
+from worker.db.ledger import Ledger
+from worker.db.multiparts import MultipartStore
 from worker.errors import Malformed
-from worker.explain import Explainer
-from worker.multipart import Uploads
 from worker.settings import Settings
+from worker.usecases.explain import Explainer
+from worker.usecases.multipart import MultipartUploads
 
 _DECISIONS = {"issue": ("granted", "green"), "refuse": ("refused", "red")}
 
@@ -39,7 +39,7 @@ def explain(context: click.Context, /, *, file: str, as_json: bool) -> None:
     """
     raw = _read(file)
     try:
-        with opened(reading) as connection:
+        with open_database(read_transaction) as connection:
             explanation = _explainer(connection.engine).explain_raw(raw)
     except Malformed as error:
         raise click.ClickException(f"Nothing was explained: {error}.") from None
@@ -65,9 +65,11 @@ def _read(file: str) -> Any:
 
 
 def _explainer(engine: Engine) -> Explainer:
-    ledger, past = Ledger(engine), Past(engine)
-    s3 = S3(Settings().s3_endpoint, Settings().sts_endpoint)
-    return Explainer(ledger, past, Uploads(Multiparts(engine), past, ledger, s3), s3, now)
+    ledger, past = Ledger(engine), BatchHistoryReader(engine)
+    s3 = S3Clients(Settings().s3_endpoint, Settings().sts_endpoint)
+    return Explainer(
+        ledger, past, MultipartUploads(MultipartStore(engine), past, ledger, s3), s3, now
+    )
 
 
 def _show(explanation: Explanation) -> None:

@@ -4,47 +4,22 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import click
 from rich.cells import cell_len, set_cell_size
 
-Form = Literal["table", "json", "csv"]
-Command = TypeVar("Command", bound=Callable[..., Any])
+OutputFormat = Literal["table", "json", "csv"]
 
-LARGEST_PAGE = 1_000
 _AS_JSON = {bool, list, tuple, dict}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def form_options(command: Command) -> Command:
-    """Add --json and --csv to a command, which then takes a form."""
-    as_json = click.option(
-        "--json", "form", flag_value="json", help="Print one JSON object a line, exactly as stored."
-    )
-    as_csv = click.option(
-        "--csv",
-        "form",
-        flag_value="csv",
-        help="Print CSV. What a spreadsheet would run as a formula gets an apostrophe before it.",
-    )
-    return as_json(as_csv(command))
-
-
-def limit_option(command: Command) -> Command:
-    """Add --limit to a command: a page is all it ever reads."""
-    return click.option(
-        "--limit",
-        type=click.IntRange(1, LARGEST_PAGE),
-        default=50,
-        show_default=True,
-        help="How many at most.",
-    )(command)
-
-
-def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Form | None) -> None:
+def print_rows(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], form: OutputFormat | None
+) -> None:
     """Print rows. Times are UTC; what is None is empty, and null in JSON.
 
     Lists, objects, true and false are JSON in tables and CSV, too.
@@ -58,18 +33,18 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Form | Non
         click.echo(_table([columns, *rows]))
 
 
-def show_page(
+def print_page(
     context: click.Context,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
-    form: Form | None,
+    form: OutputFormat | None,
     after: object,
 ) -> None:
     """Print a page and, where after says that there is another, the exact command for that.
 
     The command goes to stderr where the page is data.
     """
-    show(columns, rows, form)
+    print_rows(columns, rows, form)
     if after is None:
         return
     given = context.params | {"after": after}
@@ -78,11 +53,11 @@ def show_page(
     click.echo(f"\nNext page: {command}", err=form is not None)
 
 
-def show_some(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], limit: int, form: Form | None
+def print_first_rows(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], limit: int, form: OutputFormat | None
 ) -> None:
     """Print the first so many rows, and say where there are more."""
-    show(columns, rows[:limit], form)
+    print_rows(columns, rows[:limit], form)
     if len(rows) > limit:
         click.echo("\nThere is more: give a larger --limit, or a later --since.", err=True)
 

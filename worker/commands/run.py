@@ -3,15 +3,15 @@ import sys
 
 import click
 
-from valetkey.messages import BULK, QUEUE
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 
 # Each long-lived pub/sub socket is one more to go half-open; nothing here needs workers to gossip.
 _WORKER = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
 QUEUES = {
-    "all": (QUEUE, "valetkey.upkeep", BULK),
-    "issue": (QUEUE, BULK),
-    "interactive": (QUEUE,),
-    "bulk": (BULK,),
+    "all": (INTERACTIVE_QUEUE, "valetkey.upkeep", BULK_QUEUE),
+    "issue": (INTERACTIVE_QUEUE, BULK_QUEUE),
+    "interactive": (INTERACTIVE_QUEUE,),
+    "bulk": (BULK_QUEUE,),
     "upkeep": ("valetkey.upkeep",),
 }
 

@@ -1,0 +1,202 @@
+"""Whoever is cancelled, and whatever is closed or cut off, keeps nobody else from an answer."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support.fakes.fake_service import running_fake_service
+from tests.support.servers.event_loop import async_client, in_event_loop, wait_until_async
+from valetkey import BrokerUnreachable, NoAnswer
+from valetkey.delivery.async_feed import MessageFeed
+from valetkey.wire.pending import PendingMessage
+from worker.devstack.broker import running_valkey
+
+KEYS = [f"k/{number}" for number in range(50)]
+
+
+def publishers() -> int:
+    return sum(thread.name.startswith("valetkey") for thread in threading.enumerate())
+
+
+@in_event_loop
+async def test_one_that_is_cancelled_leaves_the_others_and_its_request_alone(broker: str) -> None:
+    async with async_client(broker) as client:
+        handle = client.download("reports", "a.pdf")
+        waits = [asyncio.ensure_future(handle.result()) for _ in range(3)]
+        other = asyncio.ensure_future(client.download("reports", "b.pdf").result())
+        await wait_until_async(
+            lambda: handle.batch.remaining and client._courier._rounds.unanswered
+        )
+        waits.pop().cancel()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.download("reports", "c.pdf")
+        with running_fake_service(broker) as service:
+            assert [grant.key for grant in await asyncio.gather(*waits, other)] == [
+                "a.pdf",
+                "a.pdf",
+                "b.pdf",
+            ]
+            await client.flush(5)
+    asked = {message["items"][0]["key"] for _, message in service.arrived}
+    assert asked == {"a.pdf", "b.pdf", "c.pdf"}
+
+
+@in_event_loop
+async def test_one_whose_time_is_up_leaves_the_others_alone(broker: str) -> None:
+    async with async_client(broker) as client:
+        handle = client.download("reports", "a.pdf")
+        patient = asyncio.ensure_future(handle.result(10))
+        with pytest.raises(NoAnswer, match=r"within 0.1 s to 1 of 1 items: is a worker running\?"):
+            await handle.result(0.1)
+        with running_fake_service(broker):
+            assert (await patient).key == "a.pdf"
+
+
+@in_event_loop
+async def test_after_a_wait_in_vain_the_same_handle_asks_again(broker: str) -> None:
+    async with async_client(broker) as client:
+        handle = client.download("reports", "a.pdf")
+        with pytest.raises(NoAnswer):
+            await handle.result(0.1)
+        await client.flush(0.1)  # it was given up
+        with redis.Redis.from_url(broker) as server:
+            server.flushall()
+        with running_fake_service(broker):
+            assert (await handle).id == f"{handle.id}.0"
+
+
+@in_event_loop
+async def test_however_many_wait_there_is_one_task_and_one_thread(broker: str) -> None:
+    before = publishers()
+    async with async_client(broker) as client:
+        handles = [client.download("reports", key) for key in KEYS]
+        waits = [asyncio.ensure_future(handle.result()) for handle in handles]
+        await wait_until_async(lambda: len(client._courier._rounds.unanswered) > 20)
+        assert publishers() - before == 1
+        # The courier's and this one; while it sends, wait_for of Python 3.11 has one more.
+        await wait_until_async(lambda: len(asyncio.all_tasks()) - len(waits) == 2)
+        with running_fake_service(broker):
+            await asyncio.gather(*waits)
+        await wait_until_async(lambda: len(asyncio.all_tasks()) == 1)
+
+
+@in_event_loop
+async def test_whoever_waits_when_it_is_closed_is_told(broker: str) -> None:
+    async def keys() -> AsyncIterator[str]:
+        await asyncio.sleep(60)
+        yield "a"
+
+    async with async_client(broker) as client:
+        batch = client.download_many("reports", keys(), total=1)
+        waits = [
+            asyncio.ensure_future(client.download("reports", "a.pdf").result()),
+            asyncio.ensure_future(anext(aiter(batch))),
+            asyncio.ensure_future(client.usage()),
+            asyncio.ensure_future(client.flush()),
+        ]
+        await asyncio.sleep(0.05)
+    for wait in waits:
+        with pytest.raises(NoAnswer, match="the client was closed"):
+            await wait
+    with pytest.raises(RuntimeError, match="is closed"):
+        client.download("reports", "a.pdf")
+    await client.close()
+
+
+@in_event_loop
+async def test_what_is_closed_while_it_is_read_is_no_failure_of_the_items() -> None:
+    async def letters() -> AsyncGenerator[PendingMessage, None]:
+        await asyncio.sleep(60)
+        yield PendingMessage("a", {})
+
+    feed = MessageFeed(letters(), stir=lambda: None)
+    assert next(feed) is None
+    await feed.close()
+    assert next(feed) is None
+
+
+@in_event_loop
+async def test_it_is_closed_at_any_moment(broker: str) -> None:
+    for moment in range(60):
+        async with asyncio.timeout(5), async_client(broker) as client:
+            client.download_many("reports", KEYS, chunk_size=10)
+            for _ in range(moment):
+                await asyncio.sleep(0)
+
+
+def cut_off(broker: str, client: Any) -> None:
+    """Have the server close the connection that a client listens on."""
+    connection = client._courier._transport._heard.connection
+    with redis.Redis.from_url(broker) as server:
+        server.client_kill("{}:{}".format(*connection._writer.get_extra_info("sockname")))
+
+
+@in_event_loop
+async def test_a_listener_that_is_cut_off_listens_again(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
+    async with async_client(broker) as client:
+        waits = [asyncio.ensure_future(client.download("r", key).result(9)) for key in KEYS[:5]]
+        await wait_until_async(lambda: len(client._courier._rounds.unanswered) == 5)
+        cut_off(broker, client)
+        with running_fake_service(broker):
+            assert [grant.key for grant in await asyncio.gather(*waits)] == KEYS[:5]
+
+
+@in_event_loop
+async def test_a_connection_that_was_lost_while_idle_delays_nothing(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
+    with running_fake_service(broker):
+        async with async_client(broker) as client:
+            await client.download("reports", "a.pdf")
+            cut_off(broker, client)
+            assert (await client.download("reports", "b.pdf").result(5)).key == "b.pdf"
+
+
+@in_event_loop
+async def test_a_broker_that_lost_everything_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
+    with running_valkey(tmp_path / "before") as server:
+        port, url = server.port, server.url()
+        client = async_client(url)
+        asked = await client.__aenter__()
+        handle = asked.download("reports", "a.pdf")
+        await wait_until_async(lambda: asked._courier._reached)
+    with pytest.raises(BrokerUnreachable):
+        await handle.result(1)
+    with running_valkey(tmp_path / "after", port), running_fake_service(url):
+        assert (await asked.download("reports", "b.pdf").result(20)).key == "b.pdf"
+        assert (await handle.result(20)).key == "a.pdf"
+        await client.__aexit__(None, None, None)
+
+
+def test_a_client_belongs_to_one_loop(broker: str) -> None:
+    clients: list[Any] = []
+
+    @in_event_loop
+    async def first() -> None:
+        clients.append(await async_client(broker).__aenter__())
+        clients[0].download("reports", "a.pdf")
+        await clients[0].close()
+        clients[0]._courier._is_closed = False
+
+    @in_event_loop
+    async def second() -> None:
+        with pytest.raises(RuntimeError, match="belongs to the event loop"):
+            clients[0].download("reports", "b.pdf")
+
+    first()
+    second()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        clients[0].download("reports", "b.pdf")

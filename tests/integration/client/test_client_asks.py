@@ -1,0 +1,213 @@
+"""What is asked and answered at once: usage, cancelling, and what would be decided."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support.fakes.fake_service import FakeService, grant_outcome, running_fake_service
+from valetkey import Client, Code, Grant, Item, NoAnswer, Refusal, Refused
+
+QUOTA = {"metric": "grants", "window": "day", "limit": 100, "used": 90, "warn_at": 80}
+KEYS = [f"k/{number}" for number in range(50)]
+NO_TENANT = {"code": "tenant_unknown", "field": "tenant", "message": "no such tenant"}
+
+
+@pytest.fixture
+def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    with redis.Redis.from_url(valkey_url) as server:
+        server.flushall()
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
+    return valkey_url
+
+
+@pytest.fixture
+def client(broker: str) -> Iterator[Client]:
+    client = Client(broker, tenant="acme", requested_by="test")
+    yield client
+    client.close()
+
+
+def told(message: dict[str, Any]) -> dict[str, Any]:
+    """Answer as the service does."""
+    match message.get("ask"):
+        case "usage":
+            return {"status": "told", "tenant": message["tenant"], "quotas": [QUOTA]}
+        case "cancel":
+            batch = message["batch"]
+            return {"status": "cancelled", "batch": batch, "issued": 3, "released": 47}
+        case "explain":
+            rule = {"rule": "prefix", "found": message["items"][0]["key"]}
+            return {"status": "explained", "decision": "issue", "rules": [rule]}
+    return grant_outcome(message) | {"quotas": [QUOTA]}
+
+
+def unknown(_message: dict[str, Any]) -> dict[str, Any]:
+    return {"batch": "", "chunk": 0, "status": "refused", "refusal": NO_TENANT}
+
+
+def asked(service: FakeService) -> dict[str, Any]:
+    return service.arrived[-1][1]
+
+
+def test_usage_is_told(broker: str, client: Client) -> None:
+    with running_fake_service(broker, decide=told) as service:
+        (quota,) = client.usage()
+    assert (quota.left, quota.warns) == (10, True)
+    assert asked(service) == {"v": 1, "ask": "usage", "tenant": "acme"}
+
+
+def test_a_batch_is_cancelled_by_its_id(broker: str, client: Client) -> None:
+    batch = "0199a000-0000-7000-8000-000000000000"
+    with running_fake_service(broker, decide=told) as service:
+        cancelled = client.cancel(batch, reason="wrong month")
+    assert (cancelled.batch, cancelled.issued, cancelled.released) == (batch, 3, 47)
+    assert asked(service) == {
+        "v": 1,
+        "ask": "cancel",
+        "tenant": "acme",
+        "batch": batch,
+        "requested_by": "test",
+        "reason": "wrong month",
+    }
+
+
+def test_of_a_cancelled_handle_nothing_more_is_sent(broker: str, client: Client) -> None:
+    taken: list[str] = []
+
+    def keys() -> Iterator[str]:
+        for key in KEYS:
+            taken.append(key)
+            yield key
+
+    with running_fake_service(broker, decide=told) as service:
+        batch = client.download_many("reports", keys(), total=50, chunk_size=1)
+        client.cancel(batch)
+        answers = list(batch.results(10))
+        sent = {message["chunk"] for _, message in service.arrived if "items" in message}
+    assert len(sent) < len(KEYS)
+    assert [answer.key for answer in answers] == KEYS == taken
+    assert [isinstance(answer, Grant) for answer in answers] == [
+        number in sent for number in range(50)
+    ]
+    assert isinstance(answers[-1], Refusal)
+    assert answers[-1].code is Code.BATCH_CLOSED
+
+
+def test_a_single_grants_request_is_cancelled_by_its_handle(broker: str, client: Client) -> None:
+    with running_fake_service(broker, decide=told):
+        handle = client.download("reports", "a")
+        assert client.cancel(handle).batch == handle.id
+
+
+def test_what_is_only_asked_is_asked_again_until_it_is_answered(
+    broker: str, client: Client
+) -> None:
+    with running_fake_service(broker, lambda _, n: "lose" if n < 3 else "answer", told) as service:
+        assert client.usage()
+    (arrivals,) = service.arrivals.values()
+    assert arrivals > 2
+
+
+def test_an_answer_to_something_else_is_no_answer(broker: str, client: Client) -> None:
+    with running_fake_service(broker, decide=lambda _: told({"ask": "usage", "tenant": "globex"})):
+        with pytest.raises(NoAnswer, match=r"within 2 s: the worker's log says why"):
+            client.usage(timeout=2)
+        with pytest.raises(NoAnswer):
+            client.cancel("0199a000-0000-7000-8000-000000000000", timeout=0.2)
+
+
+def test_without_an_answer_the_wait_ends_in_time_and_can_begin_anew(
+    broker: str, client: Client
+) -> None:
+    with pytest.raises(NoAnswer, match=r"no answer within 0.2 s: is a worker running\?"):
+        client.usage(timeout=0.2)
+    with running_fake_service(broker, decide=told):
+        assert client.usage()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Client.usage,
+        lambda client: client.cancel("0199a000-0000-7000-8000-000000000000"),
+        lambda client: client.explain().download("reports", "a"),
+    ],
+    ids=["usage", "cancel", "explain"],
+)
+def test_a_refusal_is_raised(broker: str, client: Client, ask: Callable[[Client], Any]) -> None:
+    with running_fake_service(broker, decide=unknown), pytest.raises(Refused) as caught:
+        ask(client)
+    assert caught.value.refusal.code is Code.TENANT_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.cancel("no id"),
+        lambda client: client.explain().download("reports", "a", expires_in=0),
+    ],
+    ids=["cancel", "explain"],
+)
+def test_what_cannot_be_right_is_refused_without_a_round_trip(
+    client: Client, ask: Callable[[Client], Any]
+) -> None:
+    with pytest.raises(Refused):
+        ask(client)
+
+
+def test_while_a_batch_fills_the_window_usage_is_answered(broker: str, client: Client) -> None:
+    with running_fake_service(broker, decide=told):
+        batch = client.download_many("reports", KEYS, chunk_size=1)
+        assert client.usage()
+        assert len(list(batch.results(10))) == 50
+
+
+def test_a_batch_knows_how_the_quotas_stood_with_its_newest_answer(
+    broker: str, client: Client
+) -> None:
+    with running_fake_service(broker, decide=told):
+        batch = client.download_many("reports", ["a", "b"])
+        assert batch.quotas == []
+        assert len(list(batch.results(10))) == 2
+    assert [(quota.metric, quota.left) for quota in batch.quotas] == [("grants", 10)]
+
+
+EXPLAINED: list[tuple[str, Callable[[Any], Any]]] = [
+    ("download", lambda client: client.download("b", "a", version_id="v")),
+    ("upload", lambda client: client.upload("b", "a", max_size=5)),
+    ("put", lambda client: client.put("b", "a", size=5)),
+    ("multipart", lambda client: client.multipart("b", "a", size=5)),
+    ("download", lambda client: client.download_many("b", ["a", "c"], expires_in=60)),
+    ("upload", lambda client: client.upload_many("b", ["a"], max_size=5)),
+    ("put", lambda client: client.put_many("b", [Item(key="a", size=5)])),
+]
+
+
+@pytest.mark.parametrize(("kind", "ask"), EXPLAINED)
+def test_any_request_can_be_explained_instead(
+    broker: str, client: Client, kind: str, ask: Callable[[Any], Any]
+) -> None:
+    with running_fake_service(broker, decide=told) as service:
+        explanation = ask(client.explain(10))
+        explained = asked(service)
+        ask(client)
+        client.flush(10)
+    assert (explanation.decision, explanation.rules[0].found) == ("issue", "a")
+    assert (explained.pop("ask"), explained["grant"]["kind"]) == ("explain", kind)
+    # The very message that would be sent, but for its id.
+    assert explained | {"batch": ""} == asked(service) | {"batch": ""}
+
+
+def test_a_batch_is_explained_by_its_first_chunk(broker: str, client: Client) -> None:
+    with running_fake_service(broker, decide=told) as service:
+        client.explain().download_many("b", iter(KEYS), total=50, chunk_size=20)
+        client.flush(10)
+    said = [(m["total"], m["chunk"], len(m["items"])) for _, m in service.arrived]
+    assert set(said) == {(50, 0, 20)}
+
+
+def test_nothing_is_no_request_to_explain(client: Client) -> None:
+    with pytest.raises(ValueError, match="no items"):
+        client.explain().download_many("b", [])

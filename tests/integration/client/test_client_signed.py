@@ -1,0 +1,160 @@
+"""A client with a key against the real answerer; tests/acceptance has it on the real stack."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.builders.keyed_service import (
+    KEY,
+    OLD,
+    Answering,
+    keyed_client,
+    running_keyed_service,
+    wire_result,
+)
+from tests.support.fakes.fake_service import running_fake_service, stored_results
+from valetkey import Client, Code, Grant, Refusal, Refused
+from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
+
+STRANGER = generate_key("acme/2026-11")
+KEYS = [f"acme/{number}.pdf" for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
+    with running_keyed_service(tmp_path_factory.mktemp("keyed")) as service:
+        yield service
+
+
+@pytest.fixture
+def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    with redis.Redis.from_url(valkey_url) as server:
+        server.flushall()
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
+    return valkey_url
+
+
+def test_a_batch_is_granted_and_no_link_is_in_redis(service: Answering, broker: str) -> None:
+    with running_fake_service(broker, decide=wire_result(service)) as queue:
+        with keyed_client(broker) as client:
+            batch = client.download_many("demo", KEYS, chunk_size=10)
+            grants = [answer for answer in batch.results(10) if isinstance(answer, Grant)]
+        assert [grant.key for grant in grants] == KEYS
+        assert all(isinstance(raw, str) for raw in queue.raw)
+    kept = stored_results(broker)
+    assert len(kept) == 4
+    for text in kept.values():
+        assert not [word for word in ("http", "X-Amz", "acme/1.pdf", "AKID") if word in text]
+
+
+def test_an_item_that_is_refused_stands_between_the_grants(service: Answering, broker: str) -> None:
+    keys = ["acme/a", "globex/b", "acme/\udcff", "acme/c"]
+    with (
+        running_fake_service(broker, decide=wire_result(service)),
+        keyed_client(broker) as client,
+    ):
+        answers = list(client.download_many("demo", keys).results(10))
+    assert [type(answer) for answer in answers] == [Grant, Refusal, Refusal, Grant]
+    assert [answer.key for answer in answers] == ["acme/a", "globex/b", r"acme/\udcff", "acme/c"]
+
+
+def test_what_is_lost_is_signed_anew_and_charged_once(service: Answering, broker: str) -> None:
+    with (
+        running_fake_service(
+            broker,
+            lambda _, arrival: "lose" if arrival == 1 else "answer",
+            wire_result(service),
+        ) as queue,
+        keyed_client(broker) as client,
+    ):
+        (before,) = client.usage(10)
+        with pytest.MonkeyPatch.context() as patch:
+            moments = iter(int(time.time()) + second for second in range(-50, 0))
+            patch.setattr(client._courier._envelopes, "_now", moments.__next__)
+            batch = client.download_many("demo", ["acme/a"])
+            assert len(list(batch.results(10))) == 1
+        (after,) = client.usage(10)
+    issued = [message["iat"] for _, message in queue.arrived if message.get("batch") == batch.id]
+    assert len(set(issued)) == len(issued) > 1
+    assert after.used - before.used == 1
+    assert batch.quotas == [after]
+
+
+def test_usage_and_a_cancellation_are_sealed_as_well(
+    service: Answering, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
+    with (
+        running_fake_service(broker, decide=wire_result(service)),
+        keyed_client(broker) as client,
+    ):
+        batch = client.download_many("demo", KEYS, chunk_size=1)
+        assert isinstance(next(batch.results(10)), Grant)
+        cancelled = client.cancel(batch, "enough", 10)
+        (quota,) = client.usage(10)
+        answers = list(batch.results(10))
+    assert quota.warns
+    assert cancelled.issued + cancelled.released == len(KEYS)
+    assert batch.issued == cancelled.issued
+    assert {a.code for a in answers if isinstance(a, Refusal)} <= {Code.BATCH_CLOSED}
+    assert not [text for text in stored_results(broker).values() if '"result": {' in text]
+
+
+def test_two_keys_of_a_tenant_speak_beside_each_other(service: Answering, broker: str) -> None:
+    with running_fake_service(broker, decide=wire_result(service)):
+        for key in (KEY, OLD):
+            with keyed_client(broker, key) as client:
+                assert client.download("demo", "acme/a").result(10).key == "acme/a"
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [(STRANGER, Code.SIGNATURE_INVALID), (generate_key("acme/none"), Code.KEY_UNKNOWN)],
+)
+def test_a_key_that_the_service_does_not_know_is_told_so(
+    service: Answering, broker: str, key: PrivateKey, code: Code
+) -> None:
+    with (
+        running_fake_service(broker, decide=wire_result(service)),
+        keyed_client(broker, key) as client,
+        pytest.raises(Refused) as caught,
+    ):
+        client.download("demo", "acme/a").result(10)
+    assert caught.value.refusal.code is code
+
+
+def test_without_its_key_a_tenant_is_told_to_sign(service: Answering, broker: str) -> None:
+    with (
+        running_fake_service(broker, decide=wire_result(service)),
+        Client(broker, tenant="acme") as client,
+        pytest.raises(Refused) as caught,
+    ):
+        client.download("demo", "acme/a").result(10)
+    assert caught.value.refusal.code is Code.SIGNATURE_REQUIRED
+
+
+def test_nothing_of_a_signed_message_is_in_the_headers_that_workers_log(
+    service: Answering, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
+    with running_fake_service(broker, decide=wire_result(service)) as queue:
+        with keyed_client(broker) as client:
+            client.download("demo", "acme/private.pdf").result(10)
+        ((headers, _),) = queue.arrived
+    assert headers["argsrepr"] == "(message)"
+    assert queue.raw[0][:20] not in str(headers)
+
+
+def test_a_key_file_is_all_a_client_needs(
+    service: Answering, broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "acme.key"
+    path.touch(0o600)
+    path.write_text(dump_private_key(KEY))
+    monkeypatch.setenv("VALETKEY_BROKER_URL", broker)
+    monkeypatch.setenv("VALETKEY_KEY_FILE", str(path))
+    with running_fake_service(broker, decide=wire_result(service)), Client() as client:
+        assert client.download("demo", "acme/a").result(10).key == "acme/a"

@@ -1,0 +1,201 @@
+"""A file is uploaded in parts whatever storage does; tests/acceptance has the real one."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import redis
+from click.testing import Result
+
+from tests.support.cli import interrupted_download
+from tests.support.fakes.fake_service import FakeService, grant_outcome, running_fake_service
+from tests.support.fakes.http_storage import (
+    HttpStorage,
+    StorageAnswer,
+    StoredRequest,
+    running_http_storage,
+)
+from valetkey import Client, NotStored
+from valetkey.multipart_upload import MultipartUploader
+
+CONTENT = bytes(range(23))
+PART = 5
+COMPLETED = b"<CompleteMultipartUploadResult/>"
+ERROR = b"<Error><Code>InternalError</Code><Resource>s3cret</Resource></Error>"
+
+
+@pytest.fixture
+def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    with redis.Redis.from_url(valkey_url) as server:
+        server.flushall()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
+    monkeypatch.setenv("VALETKEY_TENANT", "acme")
+    monkeypatch.setattr(
+        "valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0
+    )  # as what arrives is counted
+    Path("film").write_bytes(CONTENT)
+    return valkey_url
+
+
+def rightly(request: StoredRequest) -> StorageAnswer:
+    """Answer as storage does that takes everything."""
+    if request.method == "PUT":
+        return StorageAnswer(200, {"ETag": f'"e{part_of(request)}"'})
+    return StorageAnswer(200, {}, COMPLETED) if request.method == "POST" else StorageAnswer(204)
+
+
+def part_of(request: StoredRequest) -> int:
+    return int(request.target.partition("part=")[2] or 0)
+
+
+@contextmanager
+def service(
+    broker: str, answer: Callable[[StoredRequest], StorageAnswer] = rightly
+) -> Iterator[tuple[FakeService, HttpStorage]]:
+    """A service whose grants lead to a storage that answers so."""
+    with running_http_storage(answer) as storage:
+
+        def decide(message: dict[str, Any]) -> dict[str, Any]:
+            outcome = grant_outcome(message)
+            for item in (item for item in outcome["items"] if "url" in item):
+                lead(item, message["grant"]["kind"], storage.url)
+            return outcome
+
+        with running_fake_service(broker, decide=decide) as answers:
+            yield answers, storage
+
+
+def lead(item: dict[str, Any], kind: str, url: str) -> None:
+    if kind == "multipart":
+        item["url"] = f"{url}/complete?s3cret"
+        item["multipart"] |= {"abort_url": f"{url}/abort", "part_size": PART, "part_count": 5}
+    elif kind == "parts":
+        last = item["part"] == 5
+        item["url"] = f"{url}/film?s3cret&part={item['part']}"
+        item["headers"] = {"content-length": str(len(CONTENT) % PART if last else PART)}
+
+
+def run(*words: str) -> Result:
+    return interrupted_download.run_cli("multipart", "inbox", "a/film", "--file", "film", *words)
+
+
+def stored(storage: HttpStorage) -> bytes:
+    return b"".join(request.body for request in sorted(storage.sent("PUT"), key=part_of))
+
+
+def test_a_file_is_cut_sent_and_completed(broker: str) -> None:
+    with service(broker) as (_, storage):
+        result = run()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.endswith(".0\n")
+    assert stored(storage) == CONTENT
+    (complete,) = storage.sent("POST")
+    assert complete.body.decode() == (
+        "<CompleteMultipartUpload>"
+        + "".join(
+            f'<Part><PartNumber>{n}</PartNumber><ETag>"e{n}"</ETag></Part>' for n in range(1, 6)
+        )
+        + "</CompleteMultipartUpload>"
+    )
+    assert storage.sent("DELETE") == []
+
+
+def test_parts_are_asked_for_as_they_are_needed(broker: str) -> None:
+    with service(broker) as (answers, _):
+        run("--parallel", "1")
+    asked = [[i["part"] for i in m["items"] if "part" in i] for _, m in answers.arrived]
+    assert asked == [[], [1, 2, 3, 4], [5]]
+    parts = answers.arrived[1][1]["grant"]
+    assert (parts["expires_in"], parts["min_expires_in"]) == (3_600, 1)
+
+
+def test_a_part_that_was_not_stored_is_sent_again_by_a_fresh_url(broker: str) -> None:
+    tried: Counter[int] = Counter()
+
+    def expired_once(request: StoredRequest) -> StorageAnswer:
+        number = part_of(request)
+        tried[number] += 1
+        return StorageAnswer(403) if number == 2 and tried[2] == 1 else rightly(request)
+
+    with (
+        service(broker, expired_once) as (answers, storage),
+        Client(broker, tenant="acme") as client,
+    ):
+        upload = client.multipart("inbox", "a", size=len(CONTENT))
+        told: list[int] = []
+        paused: list[float] = []
+        MultipartUploader(upload, Path("film"), say=told.append, sleep=paused.append).run()
+    assert (tried[2], tried[1], paused) == (2, 1, [1])
+    assert [i["part"] for i in answers.arrived[-1][1]["items"]] == [2]
+    assert len(storage.sent("POST")) == 1
+    assert sum(told) == len(CONTENT)
+
+
+def test_what_storage_never_takes_is_given_up_with_its_reason(broker: str) -> None:
+    def refusing(request: StoredRequest) -> StorageAnswer:
+        return StorageAnswer(403, {}, ERROR) if request.method == "PUT" else rightly(request)
+
+    with service(broker, refusing) as (_, storage), Client(broker, tenant="acme") as client:
+        upload = client.multipart("inbox", "a", size=len(CONTENT))
+        with pytest.raises(NotStored, match="storage answered 403: InternalError") as caught:
+            MultipartUploader(upload, Path("film"), sleep=lambda _: None).run()
+    assert "s3cret" not in str(caught.value)
+    assert storage.sent("POST") == []
+
+
+def test_a_success_that_is_an_error_is_one_and_the_upload_is_aborted(broker: str) -> None:
+    def failing(request: StoredRequest) -> StorageAnswer:
+        return StorageAnswer(200, {}, ERROR) if request.method == "POST" else rightly(request)
+
+    with service(broker, failing) as (_, storage):
+        result = run()
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "storage did not complete the upload: InternalError" in result.stderr
+    assert "aborted: nothing of it is stored" in result.stderr
+    assert [request.target for request in storage.sent("DELETE")] == ["/abort"]
+    assert "s3cret" not in result.stderr
+
+
+@pytest.mark.parametrize(("words", "deletes"), [((), 1), (("--keep",), 0)])
+def test_ctrl_c_aborts_the_upload_unless_it_is_to_be_kept(
+    broker: str, words: tuple[str, ...], deletes: int
+) -> None:
+    pressed = Event()
+
+    def pressing(request: StoredRequest) -> StorageAnswer:
+        if request.method == "PUT" and not pressed.is_set():
+            pressed.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        return rightly(request)
+
+    with service(broker, pressing) as (_, storage):
+        result = run(*words)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert ("kept until 2099-01-01" in result.stderr) == (not deletes)
+    assert len(storage.sent("DELETE")) == deletes
+    assert storage.sent("POST") == []
+
+
+def test_a_refused_upload_is_explained(broker: str) -> None:
+    with service(broker) as (_, storage):
+        result = interrupted_download.run_cli("multipart", "inbox", "no/film", "--file", "film")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "refused 'no/film': key_outside_prefix in key: outside\n"
+    assert storage.received == []
+
+
+def test_a_file_that_became_shorter_is_not_stored_as_something_else(broker: str) -> None:
+    with service(broker) as (_, storage), Client(broker, tenant="acme") as client:
+        upload = client.multipart("inbox", "a", size=len(CONTENT))
+        upload.result(10)
+        Path("film").write_bytes(CONTENT[:3])
+        with pytest.raises(NotStored, match="its file became shorter"):
+            MultipartUploader(upload, Path("film"), sleep=lambda _: None).run()
+    assert storage.sent("POST") == []

@@ -1,0 +1,207 @@
+"""What is ready to use is used: by a shell with curl, and by Node."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from email.message import Message
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import grants
+from tests.support.builders.grants import BREAKING_OUT, ODD
+from tests.support.fakes.http_storage import (
+    HttpStorage,
+    StorageAnswer,
+    StoredRequest,
+    running_http_storage,
+)
+from valetkey.cli.snippets import curl, javascript
+from valetkey.wire.messages import Grant
+
+FILE = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"  # how a JPEG begins
+TARGET = "/a/../b?a=1&b=[2]&c={d,e}"
+COMPLETED = b"<CompleteMultipartUploadResult/>"
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpStorage]:
+    monkeypatch.chdir(tmp_path)
+    with running_http_storage(lambda _: StorageAnswer(200, {"ETag": '"e-1"'}, COMPLETED)) as server:
+        yield server
+
+
+def there(grant: Grant, storage: HttpStorage) -> Grant:
+    """The same grant, of URLs that lead to this storage."""
+    begun = grant.multipart and grant.multipart.model_copy(
+        update={"abort_url": f"{storage.url}/abort"}
+    )
+    return replace(grant, url=storage.url + TARGET, multipart=begun)
+
+
+def sh(line: str) -> str:
+    done = subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
+    return done.stdout.decode()
+
+
+def node(program: str) -> str:
+    command = ["node", "--input-type=module", "--eval", program]
+    return subprocess.run(command, check=True, capture_output=True).stdout.decode()
+
+
+def fields(request: StoredRequest) -> list[tuple[str, str | None, bytes]]:
+    """The parts of a form: name, file name and content, in order."""
+    head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+    parts: Any = BytesParser().parsebytes(head + request.body).get_payload()
+    return [_field(part) for part in parts]
+
+
+def _field(part: Message) -> tuple[str, str | None, bytes]:
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    name = part.get_param("name", header="content-disposition")
+    return str(name), part.get_filename(), content
+
+
+@needs_curl
+def test_curl_sends_a_form_with_any_file_under_any_key(storage: HttpStorage) -> None:
+    Path(ODD).write_bytes(FILE)
+    grant = there(grants.form(f"in/{ODD}", **{"x-amz-meta-a": f"@{ODD}"}), storage)
+    sh(curl(grant))
+    *sent, (name, _, content) = fields(storage.received[0])
+    assert {field: value.decode() for field, _, value in sent} == grant.fields
+    assert (name, content) == ("file", FILE)
+
+
+@needs_curl
+@pytest.mark.skipif(shutil.which("file") is None, reason="file is not installed")
+def test_curl_sends_the_files_own_type_where_the_form_leaves_it_open(storage: HttpStorage) -> None:
+    Path(ODD).write_bytes(FILE)
+    sh(curl(there(grants.form(ODD, family="image/"), storage)))
+    *_, (name, _, content), _ = fields(storage.received[0])
+    assert (name, content) == ("Content-Type", b"image/jpeg")
+
+
+@needs_curl
+def test_curl_puts_any_file_with_any_header_and_its_own_length(storage: HttpStorage) -> None:
+    Path(ODD).write_bytes(FILE)
+    headers = {"content-type": "image/jpeg", "x-amz-tagging": BREAKING_OUT[:-1], "x-empty": ""}
+    sh(curl(there(grants.put(ODD, headers=headers), storage)))
+    request = storage.received[0]
+    assert (request.method, request.target, request.body) == ("PUT", TARGET, FILE)
+    sent = {name: request.headers[name].encode("latin-1").decode() for name in headers}
+    assert sent == headers
+    assert request.headers["content-length"] == str(len(FILE))
+    assert "transfer-encoding" not in request.headers
+
+
+@needs_curl
+def test_curl_shows_the_etag_of_a_part(storage: HttpStorage) -> None:
+    Path("cat.jpg.part2").write_bytes(FILE)
+    said = sh(curl(there(grants.put(headers={}, part=2), storage)))
+    assert 'ETag: "e-1"' in said
+    assert storage.received[0].body == FILE
+
+
+@needs_curl
+def test_curl_completes_a_multipart_upload_and_does_not_abort_it(storage: HttpStorage) -> None:
+    Path("parts.xml").write_text("<CompleteMultipartUpload/>")
+    sh(curl(there(grants.multipart(), storage)))
+    (request,) = storage.received
+    assert (request.method, request.body) == ("POST", b"<CompleteMultipartUpload/>")
+
+
+@needs_curl
+def test_curl_asks_for_headers_alone(storage: HttpStorage) -> None:
+    said = sh(curl(there(grants.grant(method="HEAD"), storage)))
+    assert (storage.received[0].method, 'ETag: "e-1"' in said) == ("HEAD", True)
+
+
+@needs_curl
+def test_curl_writes_what_it_downloads_to_a_file(storage: HttpStorage) -> None:
+    sh(curl(there(grants.grant(f"a/{ODD}"), storage)))
+    assert Path(ODD).read_bytes() == COMPLETED
+
+
+@needs_node
+def test_fetch_sends_a_form(storage: HttpStorage) -> None:
+    grant = there(grants.form(BREAKING_OUT, family="image/", acl="a\nb"), storage)
+    file = 'new File(["\\x41"], "a.png", { type: "image/png" })'
+    node(f"{javascript(grant)}\nawait upload({file});")
+    *sent, (name, _, content) = fields(storage.received[0])
+    given = {field: value.decode().replace("\r\n", "\n") for field, _, value in sent}
+    assert given == {**grant.fields, "Content-Type": "image/png"}
+    assert (name, content) == ("file", b"A")
+
+
+@needs_node
+def test_fetch_refuses_a_file_of_another_family_before_it_is_sent(storage: HttpStorage) -> None:
+    grant = there(grants.form(family="image/"), storage)
+    calling = (
+        'await upload(new Blob(["A"], { type: "text/html" })).catch((e) => console.log(e.message))'
+    )
+    assert node(f"{javascript(grant)}\n{calling}") == "the file is not image/*\n"
+    assert storage.received == []
+
+
+@needs_node
+def test_fetch_puts_with_the_headers_that_are_signed_and_no_type_of_its_own(
+    storage: HttpStorage,
+) -> None:
+    headers = {"if-none-match": "*", "x-amz-meta-a": "</script>&amp;"}
+    grant = there(grants.put(headers=headers, size=1), storage)
+    node(f'{javascript(grant)}\nawait upload(new Blob(["A"], {{ type: "image/png" }}));')
+    request = storage.received[0]
+    assert (request.method, request.body) == ("PUT", b"A")
+    assert {name: request.headers[name] for name in headers} == headers
+    assert "content-type" not in request.headers
+
+
+@needs_node
+def test_fetch_does_not_put_a_file_of_another_size(storage: HttpStorage) -> None:
+    grant = there(grants.put(size=5), storage)
+    said = node(
+        f'{javascript(grant)}\nawait upload(new Blob(["A"])).catch((e) => console.log(e.message))'
+    )
+    assert said == "this takes a file of exactly 5 bytes\n"
+    assert storage.received == []
+
+
+@needs_node
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_fetch_reads_an_object(storage: HttpStorage, method: str) -> None:
+    grant = there(grants.grant(method=method, headers={"x-owner": "1"}), storage)
+    said = node(f"{javascript(grant)}\nconsole.log((await download()).headers.get('etag'));")
+    assert (said, storage.received[0].method) == ('"e-1"\n', method)
+    assert storage.received[0].headers["x-owner"] == "1"
+
+
+@needs_node
+def test_fetch_completes_a_multipart_upload(storage: HttpStorage) -> None:
+    node(f"{javascript(there(grants.multipart(), storage))}\nawait complete(['\"a\"', '\"b\"']);")
+    assert storage.received[0].body.decode() == (
+        '<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>"a"</ETag></Part>'
+        '<Part><PartNumber>2</PartNumber><ETag>"b"</ETag></Part></CompleteMultipartUpload>'
+    )
+
+
+@needs_node
+def test_fetch_takes_a_success_that_is_an_error_for_one() -> None:
+    error = b"<Error><Code>InternalError</Code></Error>"
+    with running_http_storage(lambda _: StorageAnswer(200, {}, error)) as storage:
+        program = javascript(there(grants.multipart(), storage))
+        said = node(f"{program}\nawait complete(['a']).catch((e) => console.log(e.message));")
+    assert said == "storage refused: 200\n"
+
+
+@needs_node
+def test_fetch_aborts_a_multipart_upload(storage: HttpStorage) -> None:
+    node(f"{javascript(there(grants.multipart(), storage))}\nawait abort();")
+    assert [(request.method, request.target) for request in storage.received] == [
+        ("DELETE", "/abort")
+    ]

@@ -1,0 +1,114 @@
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import insert
+
+from models import Delivery
+from tests.support.builders.audit_rows import MORNING, AuditLogBuilder, batch_id
+from worker.commands.database import migrate_to_head
+from worker.commands.deliveries import deliveries
+from worker.db.engine import create_database_engine, write_transaction
+
+List = Callable[..., Result]
+
+
+def delivery(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "number": number,
+        "batch": 1,
+        "chunk": number - 1,
+        "tenant": "acme",
+        "endpoint": "billing",
+        "state": "delivered",
+        "attempts": 1,
+        "next_attempt_at": MORNING,
+        "status": 204,
+        "problem": None,
+        "created_at": MORNING,
+    } | changes
+
+
+ROWS = [
+    delivery(1),
+    delivery(2, state="failed", attempts=12, status=410, problem="the endpoint is gone"),
+    delivery(
+        3,
+        state="pending",
+        attempts=2,
+        status=503,
+        problem="answered 503",
+        next_attempt_at=MORNING + timedelta(minutes=5),
+    ),
+    delivery(4, tenant="globex", state="pending", attempts=0, status=None),
+]
+FILTERS: dict[str, list[int]] = {
+    "": [4, 3, 2, 1],
+    "--state pending": [4, 3],
+    "--state delivered": [1],
+    "--state failed": [2],
+    "--tenant acme": [3, 2, 1],
+    "--tenant acme --state pending": [3],
+    "--after 3": [2, 1],
+    "--tenant nobody": [],
+}
+
+
+@pytest.fixture
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> List:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    migrate_to_head(database_url)
+    engine = create_database_engine(database_url)
+    with write_transaction(engine) as connection:
+        AuditLogBuilder(1, ["acme/1"]).write(connection)
+        connection.execute(insert(Delivery), ROWS)
+    engine.dispose()
+    name = "python -m worker deliveries"
+    return lambda *words: CliRunner().invoke(deliveries, ["list", *words], prog_name=name)
+
+
+def listed(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_deliveries_are_listed_newest_first_as_far_as_asked_for(run: List) -> None:
+    found = {
+        words: [row["number"] for row in listed(run(*words.split(), "--json"))] for words in FILTERS
+    }
+    assert found == FILTERS
+
+
+def test_a_pending_delivery_says_what_happened_and_when_it_is_tried_again(run: List) -> None:
+    assert listed(run("--tenant", "acme", "--state", "pending", "--json")) == [
+        {
+            "number": 3,
+            "tenant": "acme",
+            "endpoint": "billing",
+            "batch": batch_id(1),
+            "chunk": 2,
+            "state": "pending",
+            "attempts": 2,
+            "next_attempt_at": "2026-11-24T08:05:00Z",
+            "status": 503,
+            "problem": "answered 503",
+            "created_at": "2026-11-24T08:00:00Z",
+        }
+    ]
+
+
+def test_what_is_over_has_no_next_attempt(run: List) -> None:
+    rows = listed(run("--json"))
+    assert [row["next_attempt_at"] is None for row in rows] == [False, False, True, True]
+
+
+def test_a_table_ends_with_the_command_for_its_next_page(run: List) -> None:
+    *_, last = run("--limit", "2").stdout.splitlines()
+    assert last == "Next page: python -m worker deliveries list --limit 2 --after 3"
+
+
+def test_the_last_page_has_no_next_one(run: List) -> None:
+    assert "Next page" not in run("--limit", "4").output

@@ -1,0 +1,150 @@
+"""What an operator is shown of a message, before anybody is granted anything."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.integration.conftest import Declare
+from tests.support.builders.messages import DEMO, download_message, grant_message, tenant_config
+from tests.support.crypto.tokens import sign_message
+from tests.support.crypto.tokens import tenant_keys as public
+from valetkey.crypto.keys import generate_key
+from valetkey.wire.messages import Explanation
+from worker.clock import now
+from worker.commands.explain import explain
+from worker.core.tenants.config import Quota, TenantConfig
+
+KEY = generate_key("acme/main")
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+MULTIPART = {"kind": "multipart", "bucket": "demo", "expires_in": 60, "max_size": 1_000}
+UNUSABLE = replace(DEMO, name="unusable", bucket="no bucket")
+SHORT = replace(DEMO, name="short", max_expires_in=60)
+
+
+def known() -> TenantConfig:
+    return tenant_config(Quota("grants", "day", 3), keys=public(KEY))
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(
+    declare: Declare, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Run the command on a file that holds a text."""
+    declare(known())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    monkeypatch.setenv("VALETKEY_S3_ENDPOINT", "http://127.0.0.1:9")
+
+    def run(content: str, *options: str, from_stdin: bool = False) -> Result:
+        file = tmp_path / "message.json"
+        file.write_text(content)
+        path = "-" if from_stdin else str(file)
+        return CliRunner().invoke(explain, [path, *options], input=content)
+
+    return run
+
+
+@ON_SQLITE
+def test_the_command_shows_each_rule_and_exits_with_0_where_it_would_be_granted(run: Run) -> None:
+    result = run(json.dumps(grant_message()))
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0].split() == ["rule", "verdict", "detail"]
+    assert " ".join(lines[1].split()) == "identity ok not signed: the tenant trusts the queue"
+    assert lines[-1] == "It would be granted."
+    assert len(lines) > 8
+
+
+@ON_SQLITE
+def test_the_command_exits_with_1_and_names_the_limit_where_it_would_be_refused(run: Run) -> None:
+    result = run(json.dumps(download_message(expires_in=90_000)))
+    assert result.exit_code == 1
+    (line,) = [one for one in result.output.splitlines() if one.startswith("grant.expires_in")]
+    assert " ".join(line.split()) == (
+        "grant.expires_in refused 90,000 s of at most 86,400 s; "
+        "expiry_too_long: longer than the policy allows (limit: 86,400)"
+    )
+    assert result.output.endswith("It would be refused.\n")
+
+
+@ON_SQLITE
+def test_the_command_reads_stdin_and_prints_json(run: Run) -> None:
+    result = run(json.dumps(grant_message()), "--json", from_stdin=True)
+    assert result.exit_code == 0
+    assert Explanation.model_validate_json(result.stdout).decision == "issue"
+
+
+@ON_SQLITE
+def test_a_message_of_a_tenant_that_signs_is_explained_as_if_it_were_signed_and_says_so(
+    run: Run, declare: Declare
+) -> None:
+    acme = known().tenants["acme"]
+    declare(TenantConfig(known().buckets, {"acme": replace(acme, trust="keys")}))
+    result = run(json.dumps(grant_message()))
+    assert result.exit_code == 0
+    assert "not signed: explained as if it were" in result.output
+
+
+@ON_SQLITE
+def test_the_command_checks_a_token_as_the_worker_does(run: Run) -> None:
+    fresh = run(sign_message(grant_message(), KEY, now()) + "\n")
+    assert (fresh.exit_code, "signed by acme/main" in fresh.output) == (0, True)
+    quoted = run(json.dumps(sign_message(grant_message(), KEY, now())))
+    assert quoted.exit_code == 0
+    old = run(sign_message(grant_message(), KEY, datetime(2020, 1, 1, tzinfo=UTC)))
+    assert (old.exit_code, "message_expired in iat: " in old.output) == (1, True)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "neither a token nor a message"),
+        ("[" * 100_000, "neither a token nor a message"),
+        (json.dumps({"v": 1, "ask": "usage", "tenant": "acme"}), "asks for no grants"),
+    ],
+)
+def test_what_is_no_message_is_said_to_be_none(run: Run, content: str, said: str) -> None:
+    result = run(content)
+    assert (result.exit_code, said in result.output) == (1, True)
+
+
+@ON_SQLITE
+def test_what_cannot_be_read_or_is_nobodys_is_explained_by_its_refusal(run: Run) -> None:
+    assert "version_unknown in v: " in run(json.dumps(grant_message(v=9))).output
+    assert "tenant_unknown: " in run(json.dumps(grant_message(tenant="nobody"))).output
+    assert "token_invalid: " in run("text").output
+
+
+@ON_SQLITE
+def test_a_producers_words_move_no_cursor(run: Run) -> None:
+    result = run(json.dumps(grant_message(grant={**MULTIPART, "metadata": {"\u202e\x9b": "a"}})))
+    assert "grant.metadata" in result.output
+    assert not {"\u202e", "\x9b"} & set(result.output)
+
+
+@ON_SQLITE
+def test_an_operator_without_credentials_is_told_what_was_not_looked_at(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    result = run(json.dumps(grant_message()))
+    assert result.exit_code == 0
+    assert "not held against credentials" in result.output
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    result = CliRunner().invoke(explain, ["nowhere.json"])
+    assert result.exit_code == 1
+    assert "nowhere.json" in result.output

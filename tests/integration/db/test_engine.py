@@ -1,0 +1,106 @@
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Connection, Engine, make_url, text
+
+from worker.db.bulk_insert import insert_rows
+from worker.db.engine import (
+    advisory_lock,
+    autocommit_read,
+    create_database_engine,
+    read_transaction,
+    write_transaction,
+)
+from worker.errors import Transient
+
+Opening = Callable[[Engine], AbstractContextManager[Connection]]
+_PID = text("SELECT pg_backend_pid()")
+
+
+@pytest.fixture
+def postgres(postgres_database: str) -> Iterator[Engine]:
+    engine = create_database_engine(postgres_database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def server(postgres_database: str) -> Iterator[psycopg.Connection]:
+    """The server's side: what ends other connections."""
+    url = postgres_database.replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def end(server: psycopg.Connection, pid: object) -> None:
+    server.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+@pytest.mark.parametrize("opening", [autocommit_read, read_transaction, write_transaction])
+def test_a_connection_that_the_server_ended_meanwhile_is_replaced_unnoticed(
+    postgres: Engine, server: psycopg.Connection, opening: Opening
+) -> None:
+    with opening(postgres) as connection:
+        pid = connection.scalar(_PID)
+    end(server, pid)
+    with opening(postgres) as connection:
+        assert connection.scalar(_PID) != pid
+
+
+def test_a_connection_is_kept_while_the_server_keeps_it(postgres: Engine) -> None:
+    pids = set()
+    for opening in (autocommit_read, read_transaction, write_transaction) * 3:
+        with opening(postgres) as connection:
+            pids.add(connection.scalar(_PID))
+    assert len(pids) == 1
+
+
+def test_a_statement_sees_what_was_committed_by_then_whatever_the_server_prefers(
+    postgres_database: str, server: psycopg.Connection
+) -> None:
+    server.execute(
+        sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'").format(
+            sql.Identifier(str(make_url(postgres_database).database))
+        )
+    )
+    engine = create_database_engine(postgres_database)
+    with write_transaction(engine) as connection:
+        assert connection.scalar(text("SHOW transaction_isolation")) == "read committed"
+    engine.dispose()
+
+
+def test_a_connection_that_ends_while_rows_are_copied_may_be_tried_again(
+    postgres: Engine, server: psycopg.Connection
+) -> None:
+    with write_transaction(postgres) as connection:
+        connection.execute(text("CREATE TABLE numbers (number int)"))
+
+    def copy(*, ended: bool) -> int:
+        with write_transaction(postgres) as connection:
+            if ended:
+                end(server, connection.scalar(_PID))
+            insert_rows(connection, "numbers", ("number",), [(1,), (2,)])
+            return int(connection.scalar(text("SELECT sum(number) FROM numbers")) or 0)
+
+    with pytest.raises(Transient):
+        copy(ended=True)
+    assert copy(ended=False) == 3
+
+
+def test_whoever_waits_too_long_for_another_may_try_again(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.db.engine.LOCK_TIMEOUT", 0.1)
+    engine = create_database_engine(postgres_database)
+    with write_transaction(engine) as connection:
+        advisory_lock(connection, "acme/1")
+        with write_transaction(engine) as another:
+            advisory_lock(another, "acme/2")
+        with pytest.raises(Transient), write_transaction(engine) as another:
+            advisory_lock(another, "acme/1")
+    with write_transaction(engine) as another:
+        advisory_lock(another, "acme/1")
+    engine.dispose()

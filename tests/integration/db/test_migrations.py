@@ -1,0 +1,39 @@
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from models import Base
+from tests.integration.conftest import Declare
+from tests.support.builders.messages import grant_message, tenant_config
+from tests.support.builders.services import InProcessService
+from worker.commands.database import alembic_config, migrate_to_head
+
+
+def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrating_twice_changes_nothing(engine: Engine) -> None:
+    migrate_to_head(engine.url.render_as_string(hide_password=False))
+
+
+def test_the_migrations_can_be_undone_and_done_again(engine: Engine) -> None:
+    with engine.connect() as connection:
+        command.downgrade(alembic_config(connection), "base")
+        command.upgrade(alembic_config(connection), "head")
+
+
+@pytest.mark.parametrize("table", ["batches", "chunks", "grants"])
+@pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET number = number + 1"])
+def test_the_database_refuses_to_change_the_audit_log(
+    engine: Engine, declare: Declare, issuer: InProcessService, table: str, statement: str
+) -> None:
+    declare(tenant_config())
+    issuer.issue(grant_message())
+    with pytest.raises(DBAPIError, match="append only"), engine.begin() as connection:
+        connection.execute(text(statement.format(table)))

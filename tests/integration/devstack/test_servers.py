@@ -1,0 +1,111 @@
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import redis
+from botocore.exceptions import ClientError
+from sqlalchemy import create_engine, inspect, text
+
+from worker.devstack.broker import running_valkey
+from worker.devstack.folder import storage_keys
+from worker.devstack.processes import StartFailed
+from worker.devstack.storage import Storage, seaweedfs
+
+
+def put_and_get(storage: Storage, bucket: str) -> bytes:
+    s3 = storage.client()
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="a/b", Body=b"hello")
+    body: bytes = s3.get_object(Bucket=bucket, Key="a/b")["Body"].read()
+    return body
+
+
+def test_valkey_answers_and_does_not_evict_what_is_queued(valkey_url: str) -> None:
+    with redis.Redis.from_url(valkey_url, decode_responses=True) as client:
+        assert client.set("a", "b", ex=60)
+        assert client.get("a") == "b"
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+def test_valkey_still_knows_its_keys_after_a_restart(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url()) as client:
+        client.set("kept", "1")
+    with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url()) as client:
+        assert client.get("kept") == b"1"
+
+
+def test_seaweedfs_returns_what_was_put(seaweed: Storage) -> None:
+    assert put_and_get(seaweed, "embedded-seaweed") == b"hello"
+
+
+def test_seaweedfs_refuses_another_secret(seaweed: Storage) -> None:
+    forger = Storage(seaweed.endpoint, seaweed.access_key, "another secret", seaweed.child)
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        forger.client().list_buckets()
+
+
+def test_seaweedfs_makes_no_bucket_by_itself(seaweed: Storage) -> None:
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        seaweed.client().put_object(Bucket="embedded-missing", Key="a", Body=b"")
+
+
+def test_seaweedfs_keeps_its_objects_on_other_ports(tmp_path: Path) -> None:
+    with seaweedfs(tmp_path, storage_keys(tmp_path)) as first:
+        assert put_and_get(first, "embedded-kept") == b"hello"
+    with seaweedfs(tmp_path, storage_keys(tmp_path)) as second:
+        assert second.endpoint != first.endpoint
+        got = second.client().get_object(Bucket="embedded-kept", Key="a/b")
+        assert got["Body"].read() == b"hello"
+
+
+def test_seaweedfs_takes_only_its_objects_from_one_start_to_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "seaweedfs"
+    (folder / "m1").mkdir(parents=True)
+    (folder / "mini.options").write_text("disableHttp=true\n")
+    with seaweedfs(tmp_path, storage_keys(tmp_path)) as storage:
+        assert "Loaded 1 options" not in storage.child.log.read_text()
+        assert not (folder / "m1").exists()
+    port = storage.endpoint.rpartition(":")[2]
+    assert list(Path("/tmp").glob(f"seaweedfs-s3-{port}.sock")) == []  # noqa: S108 - where it puts them
+
+
+def test_a_storage_secret_is_in_no_log_and_no_repr(seaweed: Storage) -> None:
+    assert seaweed.secret_key not in seaweed.child.log.read_text() + repr(seaweed)
+
+
+def test_ministack_returns_what_was_put(ministack: Storage) -> None:
+    assert put_and_get(ministack, "embedded-ministack") == b"hello"
+
+
+def test_a_database_is_new_and_answers(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        assert inspect(connection).get_table_names() == []
+        connection.execute(text("CREATE TABLE seen (n INTEGER)"))
+        connection.execute(text("INSERT INTO seen VALUES (1)"))
+        assert connection.execute(text("SELECT n FROM seen")).scalars().all() == [1]
+    engine.dispose()
+
+
+def test_without_a_valkey_for_the_platform_one_is_told_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Plan9")
+    with pytest.raises(StartFailed, match="VALETKEY_BROKER_URL"), running_valkey(tmp_path):
+        pass
+
+
+def test_without_a_seaweedfs_for_the_platform_one_is_told_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> NoReturn:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", missing)
+    with (
+        pytest.raises(StartFailed, match="VALETKEY_S3_ENDPOINT"),
+        seaweedfs(tmp_path, storage_keys(tmp_path)),
+    ):
+        pass

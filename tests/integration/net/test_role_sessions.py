@@ -1,0 +1,193 @@
+"""Roles assumed at a real STS: what their sessions reach, and how they are kept and renewed."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from botocore.exceptions import ClientError
+
+from worker.aws.clients import S3Clients
+from worker.aws.credentials import REFRESH_INTERVAL
+from worker.core.signing.forms import FormSigner
+from worker.core.signing.sigv4 import Credentials
+from worker.core.signing.urls import UrlSigner
+from worker.core.tenants.config import Bucket
+from worker.devstack.storage import Storage
+from worker.errors import Transient
+
+REGION = "us-east-1"
+EXTERNAL_ID = "agreed-with-acme"
+HOUR = timedelta(hours=1)
+PREFIXES = ("acme/",)
+ANYTHING = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+TRUST = {
+    "Effect": "Allow",
+    "Principal": {"AWS": "*"},
+    "Action": "sts:AssumeRole",
+    "Condition": {"StringEquals": {"sts:ExternalId": EXTERNAL_ID}},
+}
+
+
+@dataclass
+class Aws:
+    """A bucket, and a role that may do anything in it, at a server that enforces policies."""
+
+    s3: S3Clients
+    bucket: Bucket
+    storage: Storage
+    now: datetime
+
+    def client(self, service: str, **session: Any) -> Any:
+        return boto3.client(
+            service, region_name=REGION, endpoint_url=self.storage.endpoint, **session
+        )
+
+    def credentials(
+        self, tenant: str = "acme", prefixes: tuple[str, ...] = PREFIXES, seconds: int = 0
+    ) -> Credentials:
+        now = self.now + timedelta(seconds=seconds)
+        return self.s3.credentials(self.bucket, tenant, prefixes, now, HOUR)
+
+    def status(self, method: str, key: str, prefixes: tuple[str, ...] = PREFIXES) -> int:
+        """What storage says to a URL that was signed for any key whatsoever."""
+        urls = UrlSigner(
+            self.credentials(prefixes=prefixes),
+            self.s3.target(self.bucket),
+            method=method,
+            issued_at=self.now,
+            expires_in=600,
+        )
+        return httpx.request(method, urls.sign(key).url, timeout=60).status_code
+
+    def post(self, key: str) -> int:
+        forms = FormSigner(
+            self.credentials(),
+            self.s3.target(self.bucket),
+            bucket=self.bucket.bucket,
+            issued_at=self.now,
+            expires_in=600,
+        )
+        form = forms.sign(key)
+        files = {"file": b"x"}
+        return httpx.post(form.url, data=form.fields, files=files, timeout=60).status_code
+
+
+@pytest.fixture
+def aws(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ministack.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ministack.secret_key)
+    name = f"valetkey-{uuid.uuid4().hex}"
+    role = f"arn:aws:iam::000000000000:role/{name}"
+    plain = Bucket("reports", name, REGION, "path", ministack.endpoint)
+    bucket = replace(plain, role_arn=role, external_id=EXTERNAL_ID, role_seconds=900)
+    here = Aws(S3Clients(sts_endpoint=ministack.endpoint), bucket, ministack, datetime.now(UTC))
+    iam = here.client("iam")
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy(TRUST)))
+    iam.put_role_policy(RoleName=name, PolicyName="s3", PolicyDocument=json.dumps(policy(ANYTHING)))
+    here.client("s3").create_bucket(Bucket=name)
+    yield here
+    forget(here)
+
+
+def policy(statement: dict[str, Any]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def forget(aws: Aws) -> None:
+    """Remove the role, if it is still there: it cannot be assumed from now on."""
+    iam, name = aws.client("iam"), aws.bucket.bucket
+    try:
+        iam.delete_role_policy(RoleName=name, PolicyName="s3")
+        iam.delete_role(RoleName=name)
+    except iam.exceptions.NoSuchEntityException:
+        pass
+
+
+def test_what_a_session_signs_reaches_the_tenants_objects(aws: Aws) -> None:
+    assert aws.post("acme/form") == 204
+    assert aws.status("PUT", "acme/put") == 200
+    assert aws.status("GET", "acme/put") == 200
+
+
+def test_what_a_session_signs_reaches_nobody_elses(aws: Aws) -> None:
+    aws.client("s3").put_object(Bucket=aws.bucket.bucket, Key="globex/a", Body=b"secret")
+    assert aws.status("GET", "globex/a") == 403
+    assert aws.status("PUT", "globex/a") == 403
+    assert aws.status("PUT", "acme1/a") == 403
+    assert aws.post("globex/a") == 403
+
+
+def test_a_wildcard_in_a_prefix_reaches_no_further_than_itself(aws: Aws) -> None:
+    # MiniStack knows no escapes, so here it does not reach itself either
+    assert aws.status("PUT", "ab/b", ("a*/",)) == 403
+
+
+def test_a_client_for_calls_has_the_tenants_session(aws: Aws) -> None:
+    client = aws.s3.client(aws.bucket, "acme", PREFIXES, aws.now)
+    place = {"Bucket": aws.bucket.bucket}
+    assert client.create_multipart_upload(**place, Key="acme/a")["UploadId"]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client.create_multipart_upload(**place, Key="globex/a")
+
+
+def test_a_session_carries_the_tenants_name(aws: Aws) -> None:
+    found = aws.credentials()
+    sts = aws.client(
+        "sts",
+        aws_access_key_id=found.access_key,
+        aws_secret_access_key=found.secret_key,
+        aws_session_token=found.token,
+    )
+    assert sts.get_caller_identity()["Arn"].endswith(f"/{aws.bucket.bucket}/valetkey-acme")
+
+
+def test_a_session_ends_when_it_was_asked_to(aws: Aws) -> None:
+    earliest, asked = datetime.now(UTC), timedelta(seconds=aws.bucket.role_seconds)
+    end, whole = aws.credentials().expires_at, timedelta(seconds=1)  # STS counts whole seconds
+    assert end is not None
+    assert earliest - whole < end - asked < datetime.now(UTC) + whole
+
+
+def test_a_tenant_keeps_its_session_and_shares_it_with_nobody(aws: Aws) -> None:
+    assert aws.credentials() == aws.credentials()
+    assert aws.credentials().access_key != aws.credentials("globex", ("globex/",)).access_key
+    assert aws.credentials().access_key != aws.credentials(prefixes=("acme/new/",)).access_key
+
+
+def test_threads_share_a_session(aws: Aws) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: aws.credentials(), range(16)))) == 1
+
+
+def test_a_session_that_would_end_too_soon_is_renewed(aws: Aws) -> None:
+    first, later = aws.credentials(), REFRESH_INTERVAL.seconds
+    assert aws.credentials(seconds=later).access_key != first.access_key
+
+
+def test_a_session_that_cannot_be_renewed_serves_to_its_end(aws: Aws) -> None:
+    first, later = aws.credentials(), REFRESH_INTERVAL.seconds
+    forget(aws)
+    assert aws.credentials(seconds=later) == first
+    assert first.expires_at is not None
+    with pytest.raises(Transient):
+        aws.credentials(seconds=(first.expires_at - aws.now).seconds + 1)
+
+
+def test_a_role_that_cannot_be_assumed_is_named_with_the_reason(aws: Aws) -> None:
+    forget(aws)
+    with pytest.raises(Transient, match=r"'default' for arn:aws:iam::.*: AccessDenied") as caught:
+        aws.credentials()
+    assert EXTERNAL_ID not in str(caught.value)
+
+
+def test_a_wrong_external_id_opens_no_session(aws: Aws) -> None:
+    aws.bucket = replace(aws.bucket, external_id="guessed")
+    with pytest.raises(Transient, match="AccessDenied"):
+        aws.credentials()

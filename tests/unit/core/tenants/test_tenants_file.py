@@ -1,0 +1,245 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from worker.core.tenants.config import Bucket, Endpoint, Policy, Quota, Tenant, TenantConfig
+from worker.usecases.tenants_file import FileProblem, read_tenants_file
+
+EXAMPLE = Path(__file__).parents[4] / "examples" / "tenants.toml"
+GOOD = """\
+[buckets.reports]
+bucket = "acme-reports"
+region = "eu-central-1"
+
+[tenants.acme]
+trust = "queue"
+max_batch = 500
+
+[tenants.acme.allow.reports]
+prefixes = ["acme/"]
+kinds = ["download", "upload"]
+max_expires_in = "1d"
+max_size = "500MiB"
+content_types = ["application/pdf", "image/*"]
+acls = ["public-read"]
+
+[tenants.acme.quotas]
+upload_bytes = { day = "10GiB" }
+grants = { hour = 50_000, day = 200_000 }
+
+[tenants.acme.endpoints.billing]
+url = "https://billing.example.com/hooks"
+secret = "env:BILLING_SECRET"
+"""
+
+
+class Written:
+    """tenants.toml in a folder of its own, read as text or with one line of GOOD replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "tenants.toml"
+
+    def read(self, text: str, *, development: bool = False) -> TenantConfig | list[FileProblem]:
+        self.file.write_text(text, encoding="utf-8")
+        return read_tenants_file(self.file, development=development)
+
+    def problem(self, line: str, instead: str) -> FileProblem:
+        assert line in GOOD
+        problems = self.read(GOOD.replace(line, instead))
+        assert isinstance(problems, list)
+        assert len(problems) == 1, problems
+        return problems[0]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    return Written(tmp_path)
+
+
+def test_a_file_is_read_whole_into_seconds_and_bytes(written: Written) -> None:
+    policy = Policy(
+        bucket="reports",
+        prefixes=("acme/",),
+        kinds=("download", "upload"),
+        max_expires_in=86_400,
+        max_size=500 * 2**20,
+        content_types=("application/pdf", "image/*"),
+        acls=("public-read",),
+    )
+    acme = Tenant(
+        name="acme",
+        trust="queue",
+        max_batch=500,
+        policies={"reports": policy},
+        quotas=(
+            Quota("grants", "day", 200_000),
+            Quota("grants", "hour", 50_000),
+            Quota("upload_bytes", "day", 10 * 2**30),
+        ),
+        endpoints={
+            "billing": Endpoint(
+                "billing", "https://billing.example.com/hooks", "env:BILLING_SECRET"
+            )
+        },
+    )
+    reports = Bucket("reports", "acme-reports", "eu-central-1")
+    assert written.read(GOOD) == TenantConfig({"reports": reports}, {"acme": acme})
+
+
+def uncommented(text: str) -> str:
+    return re.sub(r"^# (?=\[|[\w-]+ = )", "", text, flags=re.MULTILINE)
+
+
+def test_what_the_example_has_in_comments_is_valid_as_well(written: Written) -> None:
+    example = written.read(uncommented(EXAMPLE.read_text(encoding="utf-8")))
+    assert isinstance(example, TenantConfig), example
+    assert list(example.tenants) == ["acme", "globex", "initech", "hooli"]
+    assert example.tenants["initech"].trust == "keys"
+    assert list(example.tenants["initech"].keys) == ["billing-2026", "billing-2027"]
+
+
+def test_the_example_is_valid_outside_of_development() -> None:
+    example = read_tenants_file(EXAMPLE, development=False)
+    assert isinstance(example, TenantConfig)
+    assert list(example.tenants) == ["acme", "globex"]
+
+
+def test_the_whole_bucket_is_written_as_a_star(written: Written) -> None:
+    declared = written.read(GOOD.replace('["acme/"]', '["*"]'))
+    assert isinstance(declared, TenantConfig)
+    assert declared.tenants["acme"].policies["reports"].prefixes == ("",)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "path"),
+    [
+        ('region = "eu-central-1"', 'region = "eu central"', "buckets.reports.region"),
+        ('"acme-reports"', '"Acme"', "buckets.reports.bucket"),
+        ('"acme-reports"', '"acme.reports"', "buckets.reports.addressing"),
+        ('"eu-central-1"', '"x"\nendpoint = "https://s3/b"', "buckets.reports.endpoint"),
+        ("max_batch = 500", "max_batch = 0", "tenants.acme.max_batch"),
+        ("max_batch = 500", "max_batch = true", "tenants.acme.max_batch"),
+        ("max_batch = 500", "max_batch = 1.5", "tenants.acme.max_batch"),
+        ('["acme/"]', "[]", "tenants.acme.allow.reports.prefixes"),
+        ('["acme/"]', '"acme/"', "tenants.acme.allow.reports.prefixes"),
+        ('["acme/"]', '["acme"]', "tenants.acme.allow.reports.prefixes[0]"),
+        ('["acme/"]', '["acme/", ""]', "tenants.acme.allow.reports.prefixes[1]"),
+        ('["acme/"]', '["/acme/"]', "tenants.acme.allow.reports.prefixes[0]"),
+        ('["acme/"]', '["acme/../b/"]', "tenants.acme.allow.reports.prefixes[0]"),
+        ('["acme/"]', '["acme/%2e%2E/b/"]', "tenants.acme.allow.reports.prefixes[0]"),
+        ('"upload"]', '"delete"]', "tenants.acme.allow.reports.kinds[1]"),
+        ('"1d"', '"8d"', "tenants.acme.allow.reports.max_expires_in"),
+        ('"1d"', "0", "tenants.acme.allow.reports.max_expires_in"),
+        ('"1d"', '"1 day"', "tenants.acme.allow.reports.max_expires_in"),
+        ('max_size = "500MiB"', "", "tenants.acme.allow.reports.max_size"),
+        ('"500MiB"', '"6000GiB"', "tenants.acme.allow.reports.max_size"),
+        ('"image/*"', '"image"', "tenants.acme.allow.reports.content_types[1]"),
+        ('"image/*"', '"Image/*"', "tenants.acme.allow.reports.content_types[1]"),
+        ('"public-read"', '"everyone"', "tenants.acme.allow.reports.acls[0]"),
+        ("hour = 50_000", "hour = 0", "tenants.acme.quotas.grants.hour"),
+        ("hour = 50_000", "week = 1", "tenants.acme.quotas.grants.week"),
+        ("hour = 50_000", "hour = {}", "tenants.acme.quotas.grants.hour.limit"),
+        ('"10GiB"', '"10G"', "tenants.acme.quotas.upload_bytes.day"),
+        ("https://billing", "http://billing", "tenants.acme.endpoints.billing.url"),
+        ("billing.example.com", "127.0.0.1", "tenants.acme.endpoints.billing.url"),
+        ("env:BILLING_SECRET", "BILLING_SECRET", "tenants.acme.endpoints.billing.secret"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_path(
+    written: Written, line: str, instead: str, path: str
+) -> None:
+    assert written.problem(line, instead).path == path
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "hint"),
+    [
+        ("[buckets.reports]", "[bucket]\n[buckets.reports]", "did you mean buckets?"),
+        ("region =", 'acl = "x"\nregion =', "there are bucket, region, "),
+        ("max_batch =", "maxbatch =", "did you mean max_batch?"),
+        ("max_size =", "max_siz = 1\nmax_size =", "did you mean max_size?"),
+        ("upload_bytes =", "uploadbytes =", "did you mean upload_bytes?"),
+        ("secret =", 'secrets = ""\nsecret =', "did you mean secret?"),
+        ("hour = 50_000", "hour = { limit = 1, warm = 1 }", "did you mean warn?"),
+        ("[tenants.acme.quotas]", "[tenants.acme.quotas]\ndownload_grant = {}", "did you mean"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_known_name_that_is_nearest(
+    written: Written, line: str, instead: str, hint: str
+) -> None:
+    problem = written.problem(line, instead)
+    assert problem.message == "no such field"
+    assert problem.hint is not None
+    assert problem.hint.startswith(hint)
+
+
+def test_trust_in_the_queue_has_to_be_written_out(written: Written) -> None:
+    problem = written.problem('trust = "queue"\n', "")
+    assert (problem.path, problem.line) == ("tenants.acme.keys", 5)
+    assert "nobody could speak for the tenant" in problem.message
+    assert problem.hint == "make one: valetkey keygen acme"
+
+
+def test_a_trust_that_there_is_not_is_refused_with_both_that_there_are(written: Written) -> None:
+    problem = written.problem('"queue"', '"everyone"')
+    assert problem.path == "tenants.acme.trust"
+    assert problem.hint is not None
+    assert problem.hint.startswith('"keys", or "queue"')
+
+
+def test_only_a_declared_bucket_can_be_allowed(written: Written) -> None:
+    problem = written.problem("allow.reports", "allow.report")
+    assert problem.path == "tenants.acme.allow.report"
+    assert problem.message.endswith("did you mean reports?")
+
+
+@pytest.mark.parametrize("name", ["Acme", "_acme", "a" * 64, "a.b", "akmé", ""])
+def test_a_name_that_does_not_fit_the_wire_is_refused(written: Written, name: str) -> None:
+    tenant = f'[tenants."{name}"]\ntrust = "queue"\n'
+    problem = written.problem("[tenants.acme]", f"{tenant}[tenants.acme]")
+    assert problem.message.startswith("a name is")
+
+
+def test_every_problem_is_reported_at_once_in_the_order_of_its_line(written: Written) -> None:
+    text = GOOD.replace("max_batch = 500", "maxbatch = 0")
+    text = text.replace("day = 200_000", "day = -1").replace('"1d"', '"8d"')
+    problems = written.read(text + "\n[tenants.b]\n")
+    assert isinstance(problems, list)
+    assert [(problem.path, problem.line) for problem in problems] == [
+        ("tenants.acme.maxbatch", 7),
+        ("tenants.acme.allow.reports.max_expires_in", 12),
+        ("tenants.acme.quotas.grants.day", 19),
+        ("tenants.b.keys", 25),
+    ]
+
+
+def test_a_secret_in_the_file_is_refused_and_not_repeated(written: Written) -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    problem = written.problem("env:BILLING_SECRET", secret)
+    assert "MfKQ9r8G" not in str(problem)
+
+
+def test_development_accepts_a_webhook_to_this_machine(written: Written) -> None:
+    text = GOOD.replace("https://billing.example.com", "http://127.0.0.1:8000")
+    assert isinstance(written.read(text, development=True), TenantConfig)
+
+
+@pytest.mark.parametrize("again", ["[tenants.acme]\n", "[buckets.reports]\n"])
+def test_a_name_that_is_declared_twice_is_refused_with_its_line(
+    written: Written, again: str
+) -> None:
+    problems = written.read(GOOD + again)
+    assert isinstance(problems, list)
+    assert [problem.line for problem in problems] == [GOOD.count("\n") + 1]
+    assert "twice" in problems[0].message
+    assert problems[0].hint == "each name is declared once"
+
+
+@pytest.mark.parametrize("content", [b"[tenants", b"a = 1\na = 2", b"a = '\xff'"])
+def test_what_is_not_toml_is_one_problem(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "tenants.toml"
+    file.write_bytes(content)
+    problems = read_tenants_file(file, development=False)
+    assert isinstance(problems, list)
+    assert len(problems) == 1

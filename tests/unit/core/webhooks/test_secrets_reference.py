@@ -1,0 +1,106 @@
+import base64
+import traceback
+from pathlib import Path
+
+import pytest
+
+from worker.core.webhooks.signature import WebhookSecret
+from worker.errors import Transient
+from worker.net.webhook_secrets import resolve_secrets, secret_reference_error
+
+
+def written(key: bytes) -> str:
+    return f"whsec_{base64.b64encode(key).decode()}"
+
+
+OLD, NEW = b"o" * 24, b"n" * 64
+LITERAL = written(OLD)
+
+
+@pytest.mark.parametrize("ref", ["env:HOOK_SECRET", "file:/run/secrets/hook", "file:C:\\hook"])
+def test_a_place_is_accepted_as_reference(ref: str) -> None:
+    assert secret_reference_error(ref) is None
+
+
+@pytest.mark.parametrize(
+    "ref", ["", "HOOK", "env:", "file: ", "vault:x", "ENV:HOOK", "Y2xhc3NpZmllZA=="]
+)
+def test_anything_else_is_refused_with_the_two_forms(ref: str) -> None:
+    assert secret_reference_error(ref) == "a secret is given as env:NAME or file:PATH"
+
+
+@pytest.mark.parametrize("ref", [LITERAL, f"env:{LITERAL}", f" {LITERAL}"])
+def test_a_literal_secret_is_refused_with_a_hint_and_not_repeated(ref: str) -> None:
+    error = secret_reference_error(ref)
+    assert error is not None
+    assert "would be stored" in error
+    assert LITERAL not in error
+
+
+def test_a_secret_is_read_from_the_environment() -> None:
+    assert resolve_secrets("env:HOOK", {"HOOK": LITERAL}) == [WebhookSecret(OLD)]
+
+
+def test_a_secret_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "hook"
+    path.write_text(f"{LITERAL}\n")
+    assert resolve_secrets(f"file:{path}", {}) == [WebhookSecret(OLD)]
+
+
+def test_all_secrets_of_a_rotation_are_read_in_their_order() -> None:
+    value = f"{written(NEW)}\n  {LITERAL}"
+    assert resolve_secrets("env:HOOK", {"HOOK": value}) == [WebhookSecret(NEW), WebhookSecret(OLD)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " \n",
+        "hush",
+        "whsec_",
+        "whsec_hush!",
+        "whsec_hushü",
+        written(b"k" * 23),
+        written(b"k" * 65),
+        written(b"k" * 25).rstrip("="),
+        LITERAL.removeprefix("whsec_"),
+        f"{LITERAL} hush",
+        f"{LITERAL}!hush",
+    ],
+)
+def test_a_weak_or_malformed_secret_is_named_by_its_reference_alone(value: str) -> None:
+    with pytest.raises(Transient) as raised:
+        resolve_secrets("env:HOOK", {"HOOK": value})
+    shown = "".join(traceback.format_exception(raised.value))
+    assert "env:HOOK" in shown
+    assert "hush" not in shown
+    assert LITERAL not in shown
+
+
+def test_an_absent_variable_is_named() -> None:
+    with pytest.raises(Transient, match="env:HOOK"):
+        resolve_secrets("env:HOOK", {})
+
+
+@pytest.mark.parametrize("content", [None, b"\xff hush"])
+def test_an_unreadable_file_is_named_and_the_cause_with_its_bytes_is_not_shown(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "hook"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(Transient, match=r"^file:.*hook cannot be read$") as raised:
+        resolve_secrets(f"file:{path}", {})
+    assert raised.value.__suppress_context__
+
+
+def test_a_literal_secret_is_never_resolved() -> None:
+    with pytest.raises(Transient, match="would be stored"):
+        resolve_secrets(LITERAL, {LITERAL: LITERAL})
+
+
+def test_a_secret_shows_nothing_of_itself() -> None:
+    shown = f"{WebhookSecret(OLD)!r} {WebhookSecret(OLD)} {[WebhookSecret(OLD)]}"
+    assert "ooo" not in shown
+    assert shown == "Secret() Secret() [Secret()]"

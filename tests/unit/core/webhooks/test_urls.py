@@ -1,0 +1,183 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.webhooks.urls import UrlRule, WebhookUrl, broken_rule, parse_webhook_url
+
+ACCEPTED = [
+    "https://example.com",
+    "https://example.com/",
+    "https://hooks.example.com/in?token=a%20b",
+    "https://example.com:443/",
+    "https://example.com:8443/in",
+    "https://EXAMPLE.com/In",
+    "https://bücher.example/",
+    "https://xn--bcher-kva.example/",
+    "https://pr--site.example.com/",
+    "https://1.example.com/",
+    "https://例え.テスト/",
+    "https://example.com/" + "a" * (2048 - len("https://example.com/")),
+]
+
+REFUSED = {
+    UrlRule.LENGTH: ["https://example.com/" + "a" * 2048],
+    UrlRule.CHARACTERS: [
+        " https://example.com/",
+        "https://example.com/ ",
+        "https://example.com/a b",
+        "https://exam\tple.com/",
+        "https://example.com/\r\nX: y",
+        "https://example.com/\x00",
+        "https://example.com/\x7f",
+        "https://example.com/\u202egpj.exe",
+        "https://exam\u200bple.com/",
+        "https://example.com/\u00a0",
+        "https://example.com\\@169.254.169.254/",
+        "https:\\\\example.com/",
+        "https://example.com/\ud800",
+    ],
+    UrlRule.SCHEME: [
+        "",
+        "example.com",
+        "//example.com/",
+        "http://example.com/",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "gopher://example.com:443/",
+        "javascript:alert(1)",
+    ],
+    UrlRule.USERINFO: [
+        "https://user@example.com/",
+        "https://user:password@example.com/",
+        "https://@example.com/",
+        "https://example.com:443@169.254.169.254/",
+        "https://example.com%2f@evil.example/",
+    ],
+    UrlRule.FRAGMENT: [
+        "https://example.com/#",
+        "https://example.com/#/in",
+        "https://example.com#x",
+    ],
+    UrlRule.PORT: [
+        "https://example.com:22/",
+        "https://example.com:80/",
+        "https://example.com:6379/",
+        "https://example.com:0/",
+        "https://example.com:65536/",
+        "https://example.com:-443/",
+        "https://example.com:443:443/",
+        "https://example.com:https/",
+        "https://example.com:٤٤٣/",
+    ],
+    UrlRule.HOST: [
+        "https://",
+        "https:///in",
+        "https://:443/",
+        "https://localhost/",
+        "https://metadata/",
+        "https://127.0.0.1/",
+        "https://8.8.8.8/",
+        "https://127.1/",
+        "https://0/",
+        "https://2130706433/",
+        "https://0x7f000001/",
+        "https://0x7f.1/",
+        "https://0177.0.0.1/",
+        "https://127.0.0.0x1/",
+        "https://127.0.0.1./",
+        "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/",
+        "https://①②⑦.⓪.⓪.①/",
+        "https://127。0。0。1/",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[fe80::1%25eth0]/",
+        "https://[64:ff9b::7f00:1]/",
+        "https://[v1.x]/",
+        "https://[::1/",
+        "https://[]/",
+        "https://example.com./",
+        "https://.example.com/",
+        "https://example..com/",
+        "https://-a.example/",
+        "https://a-.example/",
+        "https://a_b.example/",
+        "https://exa%6dple.com/",
+        "https://*.example.com/",
+        "https://exam,ple.com/",
+        "https://" + "a" * 64 + ".example/",
+        "https://" + "a." * 127 + "example/",
+        "https://" + "ü" * 64 + ".example/",
+        "https://☃.example/",
+        "https://a.℀.example/",
+        "https://xn--bcher-kva.127.1/",
+    ],
+}
+
+DEVELOPMENT = [
+    "http://127.0.0.1:8000/in",
+    "http://localhost:8000/in",
+    "https://localhost:1/",
+    "http://[::1]:8000/",
+    "http://example.com/",
+]
+
+
+@pytest.mark.parametrize("url", ACCEPTED)
+def test_an_https_url_with_a_dns_name_is_accepted(url: str) -> None:
+    assert broken_rule(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"), [(url, rule) for rule, urls in REFUSED.items() for url in urls]
+)
+def test_any_other_url_is_refused_by_the_rule_it_breaks(url: str, rule: UrlRule) -> None:
+    assert broken_rule(url) is rule
+
+
+@pytest.mark.parametrize("url", DEVELOPMENT)
+def test_development_accepts_http_addresses_and_ports(url: str) -> None:
+    assert broken_rule(url, development=True) is None
+    assert broken_rule(url) is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://localhost/",
+        "http://user@localhost/",
+        "http://localhost/#x",
+        "http://localhost:65536/",
+        "http://127.1/",
+        "http://2130706433/",
+        "http://[v1.x]/",
+        "http://localhost\\/",
+    ],
+)
+def test_development_keeps_every_other_rule(url: str) -> None:
+    assert broken_rule(url, development=True) is not None
+
+
+def test_a_unicode_name_is_encoded_once_and_by_idna_2008() -> None:
+    assert parse_webhook_url("https://Straße.example/ß?ü") == WebhookUrl(
+        "https", "xn--strae-oqa.example", 443, "/ß?ü"
+    )
+
+
+def test_the_host_header_names_the_port_only_where_the_scheme_does_not() -> None:
+    urls = ["https://a.example:443/", "https://a.example:8443/", "http://[::1]:443/"]
+    read = [parse_webhook_url(url, development=True) for url in urls]
+    assert [endpoint.authority for endpoint in read if isinstance(endpoint, WebhookUrl)] == [
+        "a.example",
+        "a.example:8443",
+        "[::1]:443",
+    ]
+
+
+def test_the_path_and_the_query_stay_out_of_the_repr() -> None:
+    assert "hush" not in repr(parse_webhook_url("https://a.example/hush?token=hush"))
+
+
+@given(st.text(max_size=60), st.booleans())
+def test_no_text_breaks_the_judgement(text: str, development: bool) -> None:  # noqa: FBT001 - drawn
+    for url in (text, f"https://{text}", f"https://{text}.example/{text}"):
+        broken_rule(url, development=development)

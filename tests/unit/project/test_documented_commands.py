@@ -1,0 +1,66 @@
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.support.docs.command_lines import ROOT, CommandLine, documented_commands, parse_command
+from valetkey.cli.main import main as valetkey
+from worker.__main__ import main as worker
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+PROGRAMS: dict[str, click.Command] = {"valetkey": valetkey, "worker": worker}
+FOUND = [
+    pytest.param(line, id=f"{page.name}: {line.program} {' '.join(line.words)}")
+    for page in PAGES
+    for line in documented_commands(page.read_text(encoding="utf-8"))
+]
+TARGETS = set(
+    re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+)
+
+
+@pytest.mark.parametrize("line", FOUND)
+def test_a_documented_command_is_one_that_its_program_takes(
+    line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if line.program == "make":
+        assert {word for word in line.words if "=" not in word} <= TARGETS
+        return
+    monkeypatch.chdir(tmp_path)
+    for word in ("examples/tenants.toml", *line.words):  # a reader has the files that are named
+        if re.fullmatch(r"[\w./-]+\.(toml|txt|csv|jsonl)", word):
+            (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / word).touch()
+    parse_command(PROGRAMS[line.program], line.words)
+
+
+def test_the_operator_is_told_commands() -> None:
+    assert list(documented_commands((ROOT / "docs" / "operating.md").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["ran"], ["run", "--only", "beat"], ["audit", "lists"], ["apply", "nowhere.toml"]],
+)
+def test_a_command_that_would_fail_is_noticed(words: list[str]) -> None:
+    with pytest.raises(click.UsageError):
+        parse_command(worker, words)
+
+
+def test_commands_are_found_behind_assignments_prompts_and_pipes() -> None:
+    page = (
+        "```console\n"
+        "$ A=b valetkey download demo \\\n"
+        "    acme/1 | sh  # why\n"
+        "docker compose exec worker python -m worker migrate && .venv/bin/python -m worker dev\n"
+        "make\n"
+        "```\n"
+        "```python\nmake = valetkey\n```\n"
+    )
+    assert list(documented_commands(page)) == [
+        CommandLine("valetkey", ["download", "demo", "acme/1"]),
+        CommandLine("worker", ["migrate"]),
+        CommandLine("worker", ["dev"]),
+        CommandLine("make", []),
+    ]

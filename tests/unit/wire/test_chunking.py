@@ -1,0 +1,153 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from valetkey.wire.chunking import batch_header, chunk_messages, uuid7
+from valetkey.wire.messages import BatchId, ChunkMessage, Item
+from valetkey.wire.parsing import parse_message
+from valetkey.wire.pending import pending_message
+from valetkey.wire.refusals import Code
+from valetkey.wire.terms import Checksum, Encryption, Kind
+
+
+def head(
+    total: int, chunk_size: int = 2, kind: Kind = "download", **options: Any
+) -> dict[str, Any]:
+    return batch_header(
+        kind=kind,
+        tenant="acme",
+        requested_by="test",
+        bucket="reports",
+        batch=uuid7(0, bytes(10)),
+        total=total,
+        chunk_size=chunk_size,
+        options=options,
+    )
+
+
+@given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=16))
+def test_a_batch_id_is_a_uuid_of_version_7_that_carries_its_time(
+    milliseconds: int, randomness: bytes
+) -> None:
+    text = TypeAdapter(BatchId).validate_python(uuid7(milliseconds, randomness))
+    assert (UUID(text).version, UUID(text).int >> 80) == (7, milliseconds)
+
+
+def test_all_randomness_of_a_batch_id_is_used() -> None:
+    ids = {uuid7(0, (1 << bit).to_bytes(10)) for bit in range(80)}
+    assert len(ids) == 74 + 1  # 74 random bits; the other six are version and variant
+
+
+@given(st.integers(1, 30), st.integers(1, 7))
+def test_a_batch_is_cut_into_messages_the_service_understands(total: int, size: int) -> None:
+    keys = [f"k{number}" for number in range(total)]
+    cut = list(chunk_messages(head(total, size), keys))
+    messages = [parse_message(chunk.message) for chunk in cut]
+    assert [m.chunk for m in messages if isinstance(m, ChunkMessage)] == list(range(len(cut)))
+    assert [key for chunk in cut for key in chunk.keys] == keys
+    assert {chunk.refusal for chunk in cut} == {None}
+
+
+def test_an_items_own_filename_travels_with_it() -> None:
+    (chunk,) = chunk_messages(head(1), [Item(key="a", filename="b.pdf")])
+    assert chunk.message["items"] == [{"key": "a", "filename": "b.pdf"}]
+
+
+def test_what_is_only_said_of_an_item_travels_with_it_and_nothing_unsaid() -> None:
+    digest = Checksum(algorithm="sha256", value="A" * 43 + "=")
+    expected = {"key": "a", "checksum": {"algorithm": "sha256", "value": digest.value}}
+    for item in (Item(key="a", checksum=digest), {"key": "a", "checksum": digest, "size": None}):
+        (chunk,) = chunk_messages(head(1, kind="upload", max_size=5), [item])
+        assert chunk.message["items"] == [expected]
+
+
+def test_encryption_travels_as_json() -> None:
+    encryption = Encryption(algorithm="AES256")
+    (chunk,) = chunk_messages(head(1, kind="upload", max_size=5, encryption=encryption), ["a"])
+    assert chunk.message["grant"]["encryption"] == {"algorithm": "AES256"}
+
+
+def test_a_date_to_answer_with_travels_as_http_writes_it() -> None:
+    at = datetime(2026, 11, 24, 23, tzinfo=UTC)
+    (chunk,) = chunk_messages(head(1, expires=at), ["a"])
+    assert chunk.message["grant"]["expires"] == "Tue, 24 Nov 2026 23:00:00 GMT"
+
+
+def test_a_deadline_travels_as_text() -> None:
+    at = datetime(2026, 11, 24, 23, tzinfo=UTC)
+    (chunk,) = chunk_messages(head(1, deadline=at), ["a"])
+    assert chunk.message["deadline"] == "2026-11-24T23:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"expires_in": 0}, Code.EXPIRY_INVALID),
+        ({"deadline": datetime(2026, 11, 24, 23)}, Code.MALFORMED),  # noqa: DTZ001 - that is the point
+        ({"kind": "upload"}, Code.SIZE_REQUIRED),
+    ],
+)
+def test_what_the_service_would_not_understand_is_refused_before_it_is_sent(
+    options: dict[str, Any], code: Code
+) -> None:
+    (chunk,) = chunk_messages(head(1, **options), ["a"])
+    assert chunk.refusal is not None
+    assert chunk.refusal.code is code
+
+
+def test_what_is_wrong_with_its_header_refuses_every_chunk() -> None:
+    cut = list(chunk_messages(head(5, expires_in=0), ["a", "b", "c", "d", "e"]))
+    assert [chunk.refusal and chunk.refusal.code for chunk in cut] == [Code.EXPIRY_INVALID] * 3
+    assert [chunk.keys for chunk in cut] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=())), min_size=5, max_size=5))
+def test_a_chunk_of_keys_is_refused_as_if_it_had_been_read(keys: list[str]) -> None:
+    for expires_in in (60, 0):
+        for chunk in chunk_messages(head(5, expires_in=expires_in), keys):
+            assert chunk.refusal == pending_message(chunk.name, chunk.message).refusal
+
+
+def test_a_bad_item_refuses_its_own_chunk_wherever_that_stands() -> None:
+    bad = {"key": "b", "part": 0}
+    cut = list(chunk_messages(head(6), ["a", "a", bad, "a", "a", "a"]))
+    assert [chunk.refusal and chunk.refusal.code for chunk in cut] == [
+        None,
+        Code.PART_INVALID,
+        None,
+    ]
+
+
+def test_no_more_is_read_than_the_chunk_asked_for() -> None:
+    read_so_far = []
+
+    def keys() -> Iterator[str]:
+        for number in range(6):
+            read_so_far.append(number)
+            yield f"k{number}"
+
+    next(chunk_messages(head(6), keys()))
+    assert read_so_far == [0, 1]
+
+
+@pytest.mark.parametrize(("total", "complaint"), [(5, "there are 3 items"), (2, "more items")])
+def test_a_total_that_is_not_true_is_an_error(total: int, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        list(chunk_messages(head(total), ["a", "b", "c"]))
+
+
+def test_an_option_that_a_kind_does_not_have_is_an_error() -> None:
+    with pytest.raises(TypeError, match="download has no option 'max_size'"):
+        head(1, max_size=1)
+
+
+@pytest.mark.parametrize("size", [0, 1_001])
+def test_a_chunk_size_no_message_may_have_is_an_error(size: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to 1000"):
+        head(1, size)

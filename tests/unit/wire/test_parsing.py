@@ -1,0 +1,140 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.builders.messages import download_message, grant_message, upload_message
+from valetkey.wire.messages import BatchMessage, ChunkMessage
+from valetkey.wire.parsing import parse_message
+from valetkey.wire.refusals import Refusal
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def refused(raw: Any) -> tuple[str, str]:
+    refusal = parse_message(raw)
+    assert isinstance(refusal, Refusal)
+    return refusal.code.value, refusal.field
+
+
+@pytest.mark.parametrize(
+    "raw", [grant_message(), download_message(min_expires_in=60), upload_message()]
+)
+def test_a_valid_message_is_read_whole(raw: dict[str, Any]) -> None:
+    assert isinstance(parse_message(raw), ChunkMessage)
+
+
+@pytest.mark.parametrize("raw", [None, [], "text", 7, b"bytes"])
+def test_what_is_no_object_is_malformed(raw: Any) -> None:
+    assert refused(raw) == ("malformed", "")
+
+
+@pytest.mark.parametrize(
+    "expires_in", [0, -1, 1.5, "3600", True, None, float("nan"), 604_801, 2**63]
+)
+def test_a_life_that_is_no_whole_number_of_seconds_up_to_seven_days_is_refused(
+    expires_in: Any,
+) -> None:
+    assert refused(download_message(expires_in=expires_in)) == (
+        "expiry_invalid",
+        "grant.expires_in",
+    )
+
+
+def test_an_invalid_life_is_told_the_longest_one() -> None:
+    refusal = parse_message(download_message(expires_in=10**6))
+    assert isinstance(refusal, Refusal)
+    assert refusal.limit == 604_800
+
+
+def test_a_shortest_life_over_the_longest_is_refused() -> None:
+    raw = download_message(expires_in=60, min_expires_in=61)
+    assert refused(raw) == ("expiry_invalid", "grant.min_expires_in")
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "field"),
+    [
+        (grant_message(v=2), "version_unknown", "v"),
+        (grant_message(surprise=1), "unknown_field", "surprise"),
+        (download_message(surprise=1), "unknown_field", "grant.surprise"),
+        (grant_message(items=[{"key": "acme/a", "acl": "x"}]), "unknown_field", "items[0].acl"),
+        (download_message(kind="delete"), "kind_not_allowed", "grant"),
+        (grant_message(tenant="Acme!"), "malformed", "tenant"),
+        (grant_message(batch="1"), "malformed", "batch"),
+        (grant_message(requested_by=""), "malformed", "requested_by"),
+        (grant_message(requested_by="a\0b"), "malformed", "requested_by"),
+        (grant_message(deadline="soon"), "malformed", "deadline"),
+        (grant_message(items=[{"key": 7}]), "key_invalid", "items[0].key"),
+        (grant_message(items=[]), "malformed", "items"),
+        (grant_message(total=0), "malformed", "total"),
+        (grant_message(total=1_000_001), "batch_too_large", "total"),
+        (grant_message(["acme/a"] * 1_001), "batch_too_large", "items"),
+        (grant_message(total=2), "chunk_invalid", "items"),
+        (grant_message(chunk=1), "chunk_invalid", "items"),
+        (grant_message(chunk=-1), "chunk_invalid", "chunk"),
+        (grant_message(chunk_size=1_001), "chunk_invalid", "chunk_size"),
+        (upload_message(max_size=0), "size_invalid", "grant.max_size"),
+        (upload_message(max_size=5 * 1024**3 + 1), "size_invalid", "grant.max_size"),
+        (upload_message(min_size=500_001), "size_invalid", "grant.min_size"),
+        (upload_message(metadata={"a": 1}), "metadata_invalid", "grant.metadata.a"),
+        (upload_message(metadata={"a": "b\r\nc"}), "metadata_invalid", "grant.metadata.a"),
+        (
+            upload_message(content_type="image/png\r\nX: y"),
+            "content_type_invalid",
+            "grant.content_type",
+        ),
+        (download_message(filename="a\ud800"), "filename_invalid", "grant.filename"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_code(raw: Any, code: str, field: str) -> None:
+    assert refused(raw) == (code, field)
+
+
+def asking(**said: Any) -> dict[str, Any]:
+    return {"v": 1, "ask": "batch", "tenant": "acme", "batch": grant_message()["batch"], **said}
+
+
+@pytest.mark.parametrize("raw", [asking(), asking(chunk=0), asking(chunk=None)])
+def test_a_question_about_a_batch_is_read(raw: dict[str, Any]) -> None:
+    assert isinstance(parse_message(raw), BatchMessage)
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "field"),
+    [
+        (asking(batch="1"), "malformed", "batch"),
+        (asking(chunk=-1), "chunk_invalid", "chunk"),
+        (asking(chunk="0"), "chunk_invalid", "chunk"),
+        (asking(total=1), "unknown_field", "total"),
+        (asking(ask="batches"), "malformed", "requested_by"),
+    ],
+)
+def test_a_wrong_question_about_a_batch_is_refused(raw: Any, code: str, field: str) -> None:
+    assert refused(raw) == (code, field)
+
+
+def test_an_upload_without_a_size_limit_is_refused() -> None:
+    raw = upload_message()
+    del raw["grant"]["max_size"]
+    assert refused(raw) == ("size_required", "grant.max_size")
+
+
+def test_a_refusal_never_repeats_the_value_it_refuses() -> None:
+    refusal = parse_message(download_message(kind="letmein"))
+    assert "letmein" not in repr(refusal)
+
+
+@given(JSON)
+def test_any_json_value_is_read_or_refused(raw: Any) -> None:
+    assert isinstance(parse_message(raw), ChunkMessage | Refusal)
+
+
+@given(st.sampled_from(sorted(grant_message())), JSON)
+def test_any_json_value_in_any_field_is_read_or_refused(field: str, value: Any) -> None:
+    assert isinstance(parse_message(grant_message() | {field: value}), ChunkMessage | Refusal)

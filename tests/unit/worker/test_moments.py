@@ -1,0 +1,26 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from worker.commands.options import parse_moment
+
+NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["2h", "2h ago", "120m", "7200s ago", " 2 h "])
+def test_a_duration_is_so_long_ago(text: str) -> None:
+    assert parse_moment(text, NOW) == NOW - timedelta(hours=2)
+
+
+def test_a_date_is_its_first_moment_in_utc() -> None:
+    assert parse_moment("2026-11-24", NOW) == NOW.replace(hour=0, minute=0)
+
+
+def test_a_time_with_a_zone_is_read_in_that_zone() -> None:
+    assert parse_moment("2026-11-24T08:30+02:00", NOW) == NOW.replace(hour=6)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2", "2w", "-2h", "2026-13-01", "999999999d"])
+def test_anything_else_is_not_a_moment(text: str) -> None:
+    with pytest.raises(ValueError, match="a moment is"):
+        parse_moment(text, NOW)

@@ -1,0 +1,180 @@
+"""Presigned S3 URLs, byte-equal to boto3's.
+
+The URLs of a batch differ in the key and in few values. So a `UrlSigner` writes the canonical
+request and the URL once, with a slot for each value that differs; to sign an item is to fill one
+template, hash it, authenticate the hash, and fill the other.
+
+Source: AWS, "Authenticating Requests: Using Query Parameters" (sigv4-query-string-auth.html).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+from urllib.parse import quote
+
+from worker.core.signing.sigv4 import ALGORITHM, Credentials, SigningScope, Target
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
+
+_SLOT = "\0"  # stands in no encoded text, and in no header that can be sent
+_plain = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
+_plain_path = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """A presigned URL, which is a bearer secret, and its signature in hex."""
+
+    url: str = field(repr=False)
+    signature: str = field(repr=False)
+
+
+class SupportsUrlSigning(Protocol):
+    """What signs the URLs of one batch, item by item."""
+
+    def sign(
+        self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
+    ) -> SignedUrl:
+        """Sign one item, whose own parameters and headers replace the batch's of the same name."""
+
+    def with_own(self, name: str) -> "SignItem":
+        """Prepare to sign items that have one parameter of their own, and no header."""
+
+
+SignItem = Callable[[str, str], tuple[str, str]]
+"""Sign one item by its key and its parameter's value: the URL, and the signature in hex."""
+
+
+class _Layout(NamedTuple):
+    """The templates for all items with the same names, and the order of the names' slots."""
+
+    request: list[str]
+    url: list[str]
+    query: list[str]
+    headers: list[str]
+
+
+class UrlSigner:
+    """Signs the URLs of one batch.
+
+    issued_at is aware, expires_in in seconds. query and headers are common to the batch; whoever
+    uses a URL must send its headers as they stand, or storage refuses the signature.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is part of the signature, and named
+        self,
+        credentials: Credentials,
+        target: Target,
+        *,
+        method: str,
+        issued_at: datetime,
+        expires_in: int,
+        query: Mapping[str, str] = EMPTY,
+        headers: Mapping[str, str] = EMPTY,
+    ) -> None:
+        scope = SigningScope(credentials, target, issued_at)
+        self._sign = scope.of_requests().hexdigest
+        self._target = target
+        self._method = method
+        self._query = {_encode(name): _encode(value) for name, value in query.items()}
+        self._headers = {"host": _host_header(target)}
+        self._headers |= {name.lower(): _trim(value) for name, value in headers.items()}
+        self._auth = {
+            "X-Amz-Algorithm": ALGORITHM,
+            "X-Amz-Credential": _encode(scope.credential),
+            "X-Amz-Date": scope.timestamp,
+            "X-Amz-Expires": str(expires_in),
+            "X-Amz-SignedHeaders": "",  # keeps its place; the names come with the layout
+        }
+        if credentials.token is not None:
+            self._auth["X-Amz-Security-Token"] = _encode(credentials.token)
+        self._layouts: dict[tuple[tuple[str, ...], ...], _Layout] = {}
+
+    def sign(
+        self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
+    ) -> SignedUrl:
+        """Sign one item, whose own parameters and headers replace the batch's of the same name.
+
+        The URL has the parameters in the order of their names, then the signature's. boto3 leaves
+        that order to its caller: its bytes are these for Params in the order of their names, and
+        x-grant-id appended by a before-sign handler.
+        """
+        names = (tuple(query), tuple(headers))
+        layout = self._layouts.get(names) or self._layouts.setdefault(names, self._lay_out(*names))
+        place = [key if _plain_path(key) else quote(key)]
+        place += [_encode(query[name]) for name in layout.query]
+        request = _fill(layout.request, place + [_trim(headers[name]) for name in layout.headers])
+        signature = self._sign(sha256(request.encode()).hexdigest())
+        return SignedUrl(_fill(layout.url, [*place, signature]), signature)
+
+    def with_own(self, name: str) -> SignItem:
+        """Prepare to sign items that have one parameter of their own, and no header.
+
+        As sign, and half as fast again: nothing is looked up for each item.
+        """
+        layout, mac = self._lay_out((name,), ()), self._sign
+        before, _, between, _, after = layout.request
+        url, _, middle, _, end, _, tail = layout.url
+
+        def sign(key: str, value: str) -> tuple[str, str]:
+            path = key if _plain_path(key) else quote(key)
+            own = _encode(value)
+            request = f"{before}{path}{between}{own}{after}"
+            signature = mac(sha256(request.encode()).hexdigest())
+            return f"{url}{path}{middle}{own}{end}{signature}{tail}", signature
+
+        return sign
+
+    def _lay_out(self, query: tuple[str, ...], headers: tuple[str, ...]) -> _Layout:
+        params = self._query | {_encode(name): _SLOT for name in query}
+        sent = self._headers | {name.lower(): _SLOT for name in headers}
+        signed_headers = ";".join(sorted(sent))
+        auth = self._auth | {"X-Amz-SignedHeaders": _encode(signed_headers)}
+        path = f"{self._target.prefix}{_SLOT}"
+        request = (
+            f"{self._method}\n{path}\n{_join(sorted((params | auth).items()))}\n"
+            + "".join(f"{name}:{value}\n" for name, value in sorted(sent.items()))
+            + f"\n{signed_headers}\nUNSIGNED-PAYLOAD"
+        )
+        url = (
+            f"{self._target.scheme}://{self._target.host}{path}"
+            f"?{_join([*sorted(params.items()), *auth.items()])}&X-Amz-Signature={_SLOT}"
+        )
+        return _Layout(
+            _template(request),
+            _template(url),
+            sorted(query, key=_encode),
+            sorted(headers, key=str.lower),
+        )
+
+
+def _template(text: str) -> list[str]:
+    return re.split(f"({_SLOT})", text)
+
+
+def _fill(template: list[str], values: list[str]) -> str:
+    pieces = template.copy()
+    pieces[1::2] = values
+    return "".join(pieces)
+
+
+def _encode(text: str) -> str:
+    # quote alone would do; most values need no encoding, and asking first halves the time
+    return text if _plain(text) else quote(text, safe="")
+
+
+def _trim(value: str) -> str:
+    return " ".join(value.split())
+
+
+def _join(params: Iterable[tuple[str, str]]) -> str:
+    return "&".join(f"{name}={value}" for name, value in params)
+
+
+def _host_header(target: Target) -> str:
+    default_port = {"http": ":80", "https": ":443"}[target.scheme]
+    return target.host.lower().removesuffix(default_port)
