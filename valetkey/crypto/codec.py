@@ -35,13 +35,13 @@ class Codec:
         self._key = key
         self._now = now
 
-    def around(self, message: dict[str, Any]) -> dict[str, Any] | str:
+    def encode(self, message: dict[str, Any]) -> dict[str, Any] | str:
         """The argument of a message's task: a compact JWS, or the message itself."""
         if self._key is None:
             return message
         return sign(_json({**message, "iat": int(self._now())}), self._key)
 
-    def opened(self, raw: bytes | str) -> DecodedResult:
+    def decode(self, raw: bytes | str) -> DecodedResult:
         """What a result of Celery's says: a reply, or how its task fares.
 
         With a key, an answer that is not sealed to it counts as failed, unless it refuses a message

@@ -21,10 +21,10 @@ class AsyncDispatcher:
     """
 
     def __init__(
-        self, transport: AsyncTransport, envelopes: Codec, sender: RetransmitTimer
+        self, transport: AsyncTransport, codec: Codec, sender: RetransmitTimer
     ) -> None:
         self._transport = transport
-        self._envelopes = envelopes
+        self._codec = codec
         self._rounds = InFlight(sender)
         self._waiting = Waiters()
         self._flushing = 0
@@ -144,7 +144,7 @@ class AsyncDispatcher:
             return True  # given up meanwhile
         is_sent = False
         try:
-            argument = self._envelopes.around(letter.message)
+            argument = self._codec.encode(letter.message)
             await self._transport.send(letter.name, argument, letter.queue)
             is_sent = True
         except BrokerUnreachable as error:
@@ -177,7 +177,7 @@ class AsyncDispatcher:
         if errand is None:
             return  # answered before, or given up
         try:
-            answer = self._envelopes.opened(raw)
+            answer = self._codec.decode(raw)
         except SealedForAnotherKey as error:  # to ask again would change nothing
             self._fail(errand, error)
             await self._transport.clear(name)

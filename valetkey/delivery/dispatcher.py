@@ -20,13 +20,13 @@ class Dispatcher:
     def __init__(
         self,
         transport: Transport,
-        envelopes: Codec,
+        codec: Codec,
         sender: RetransmitTimer,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._transport = transport
-        self._envelopes = envelopes
+        self._codec = codec
         self._rounds = InFlight(sender)
         self._clock = clock
         self._sleep = sleep
@@ -122,7 +122,7 @@ class Dispatcher:
     def _publish(self, letter: PendingMessage) -> bool:
         is_sent = False
         try:
-            argument = self._envelopes.around(letter.message)
+            argument = self._codec.encode(letter.message)
             self._transport.send(letter.name, argument, letter.queue)
             is_sent = True
         except BrokerUnreachable as error:
@@ -154,7 +154,7 @@ class Dispatcher:
         if self._rounds.errand_of(name) is None:
             return
         try:
-            answer = self._envelopes.opened(raw)
+            answer = self._codec.decode(raw)
         except SealedForAnotherKey:  # to ask again would change nothing
             self._transport.clear(name)
             self._give_up(name)

@@ -88,7 +88,7 @@ class ChunkMessage(BatchHeader):
         return self
 
     @property
-    def first(self) -> int:
+    def first_item(self) -> int:
         """The batch-wide number of this chunk's first item."""
         return self.chunk * self.chunk_size
 

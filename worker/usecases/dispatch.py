@@ -142,7 +142,7 @@ def _notifies(message: ChunkMessage, tenant: Tenant) -> bool:
 
 def _completes(message: ChunkMessage) -> bool:
     """Whether it is a batch's last chunk; where others are decided after it, the sweep sees."""
-    return message.manifest is not None and message.first + len(message.items) == message.total
+    return message.manifest is not None and message.first_item + len(message.items) == message.total
 
 
 def _text(raw: Any) -> str:

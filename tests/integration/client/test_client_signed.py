@@ -73,7 +73,7 @@ def test_what_is_lost_is_signed_anew_and_charged_once(service: Answering, broker
         (before,) = client.usage(10)
         with pytest.MonkeyPatch.context() as patch:
             moments = iter(int(time.time()) + second for second in range(-50, 0))
-            patch.setattr(client._courier._envelopes, "_now", moments.__next__)
+            patch.setattr(client._courier._codec, "_now", moments.__next__)
             batch = client.download_many("demo", ["acme/a"])
             assert len(list(batch.results(10))) == 1
         (after,) = client.usage(10)

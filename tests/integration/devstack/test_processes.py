@@ -29,10 +29,10 @@ time.sleep(600)
 STARTS_ONE = """
 import sys
 from pathlib import Path
-from worker.embedded.processes import Program, started
+from worker.devstack.processes import Program, running
 folder, source = Path(sys.argv[1]), sys.argv[2]
 program = Program("script", (sys.executable, "-c", source), folder, folder / "script.log")
-with started(program, lambda child: "up" in child.log.read_text(), grace=0.2) as child:
+with running(program, lambda child: "up" in child.log.read_text(), grace=0.2) as child:
     print(child.pid, flush=True)
     sys.stdin.read()
 """

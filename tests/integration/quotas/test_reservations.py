@@ -42,7 +42,7 @@ def decided(
 ) -> tuple[ChunkRequest, ChunkDecision, datetime]:
     """A chunk of which all is granted for a minute."""
     rows = [
-        GrantRow(message.first + n, item.key, digest=bytes(32))
+        GrantRow(message.first_item + n, item.key, digest=bytes(32))
         for n, item in enumerate(message.items)
     ]
     price = cost.granted_cost(message.grant, message.items)

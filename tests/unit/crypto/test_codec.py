@@ -38,13 +38,13 @@ def sealed(said: Any) -> str:
     return seal(json.dumps(said).encode(), KEY.id, public_half(KEY))
 
 
-def opened(said: Any, envelopes: Codec = SEALED) -> DecodedResult:
-    return envelopes.opened(result(said))
+def opened(said: Any, codec: Codec = SEALED) -> DecodedResult:
+    return codec.decode(result(said))
 
 
 def test_without_a_key_a_message_goes_as_it_is_and_its_answer_comes_so() -> None:
     message = {"v": 1, "tenant": "acme"}
-    assert PLAIN.around(message) is message
+    assert PLAIN.encode(message) is message
     answer = opened(ISSUED, PLAIN)
     assert isinstance(answer, Outcome)
     assert isinstance(answer.items[0], Grant)
@@ -52,16 +52,16 @@ def test_without_a_key_a_message_goes_as_it_is_and_its_answer_comes_so() -> None
 
 def test_a_message_is_signed_with_the_moment_it_is_sent() -> None:
     moments = iter([100.9, 205.1])
-    envelopes = Codec(KEY, now=moments.__next__)
+    codec = Codec(KEY, now=moments.__next__)
     for moment in (100, 205):
-        token = envelopes.around({"v": 1, "tenant": "acme"})
+        token = codec.encode({"v": 1, "tenant": "acme"})
         assert isinstance(token, str)
         content = json.loads(SignedToken(token).content(public_half(KEY)))
         assert content == {"v": 1, "tenant": "acme", "iat": moment}
 
 
 def test_a_key_that_is_no_text_is_signed_all_the_same() -> None:
-    token = SEALED.around({"items": [{"key": "\udcff"}]})
+    token = SEALED.encode({"items": [{"key": "\udcff"}]})
     assert isinstance(token, str)
     assert json.loads(SignedToken(token).content(public_half(KEY)))["items"] == [{"key": "\udcff"}]
 
@@ -122,11 +122,11 @@ def test_what_is_not_sealed_is_no_answer_to_whoever_has_a_key(said: Any) -> None
 
 def test_an_answer_sealed_to_another_key_names_that_key_alone() -> None:
     token = seal(json.dumps(ISSUED).encode(), OTHER.id, public_half(OTHER))
-    for envelopes in (SEALED, PLAIN):
+    for codec in (SEALED, PLAIN):
         with pytest.raises(
             SealedForAnotherKey, match="'acme/2026-10', which this client"
         ) as caught:
-            opened(token, envelopes)
+            opened(token, codec)
         assert caught.value.key_id == "acme/2026-10"
         assert "s3cret" not in str(caught.value)
 
@@ -160,8 +160,8 @@ JUNK = {
 
 @pytest.mark.parametrize("raw", JUNK.values(), ids=list(JUNK))
 def test_what_is_no_answer_is_as_good_as_none(raw: bytes | str) -> None:
-    assert SEALED.opened(raw) == "failed"
-    assert PLAIN.opened(raw) == "failed"
+    assert SEALED.decode(raw) == "failed"
+    assert PLAIN.decode(raw) == "failed"
 
 
 @pytest.mark.parametrize("said", [{"status": "granted"}, [], None, {}])
@@ -171,4 +171,4 @@ def test_what_is_sealed_and_no_answer_is_as_good_as_none(said: Any) -> None:
 
 @pytest.mark.parametrize("status", ["PENDING", "STARTED", "RETRY"])
 def test_a_task_that_is_still_at_work_has_not_failed(status: str) -> None:
-    assert SEALED.opened(json.dumps({"status": status, "result": None})) == "working"
+    assert SEALED.decode(json.dumps({"status": status, "result": None})) == "working"

@@ -38,7 +38,7 @@ def decide_chunk(
     """Decide on each item of an admitted chunk, in order."""
     sign = item_signer(admitted.terms, place)
     is_fine = items.simple_item_check(admitted.terms, admitted.policy)
-    first = message.first
+    first = message.first_item
 
     def decision(index: int, item: Item) -> _Decision:
         number = first + index

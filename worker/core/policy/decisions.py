@@ -122,7 +122,7 @@ class RecordedChunk:
 
 def refuse_chunk(message: ChunkMessage, refusal: Refusal, at: datetime) -> ChunkDecision:
     """Refuse every item of a chunk for the same reason."""
-    numbers = range(message.first, message.first + len(message.items))
+    numbers = range(message.first_item, message.first_item + len(message.items))
     rows = [
         GrantRow(number, printable_key(item.key), refusal.code.value)
         for number, item in zip(numbers, message.items, strict=True)

@@ -103,4 +103,4 @@ def test_a_literal_secret_is_never_resolved() -> None:
 def test_a_secret_shows_nothing_of_itself() -> None:
     shown = f"{WebhookSecret(OLD)!r} {WebhookSecret(OLD)} {[WebhookSecret(OLD)]}"
     assert "ooo" not in shown
-    assert shown == "Secret() Secret() [Secret()]"
+    assert shown == "WebhookSecret() WebhookSecret() [WebhookSecret()]"
