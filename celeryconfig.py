@@ -1,17 +1,20 @@
-"""How Celery is set up, as data. Where the servers are comes from the environment (worker.app)."""
+"""Celery's settings. Server addresses come from the environment, through worker.app."""
 
-# Redis forgets who took a message when a worker is killed: after this many seconds it is handed out
-# again. More than any task may run, far less than a producer waits. Celery wants it said thrice.
+# Redis does not notice that a worker was killed: it delivers the worker's message again only after
+# this many seconds. The value must exceed task_time_limit and stay far below the time that a
+# producer waits. Celery reads it from here and from both transport options below.
 visibility_timeout = 120
 broker_transport_options = {
     "visibility_timeout": visibility_timeout,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "unacked_mutex_expire": 30,
-    # In the order they are named: what somebody waits for goes before bulk. The price: as long as
-    # there is nothing but the former, bulk waits. A worker for bulk alone does not.
+    # Read the queues in the order in which the worker lists them: requests that a caller waits for
+    # come before bulk. The cost: bulk waits while the earlier queues are not empty. A worker that
+    # consumes only the bulk queue avoids that.
     "queue_order_strategy": "priority",
-    # A half-open connection eats messages until it is noticed: these bound how long that takes.
+    # The broker delivers messages to a half-open connection until the connection is closed. These
+    # limits bound how long that takes.
     "socket_timeout": 5,
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
@@ -21,7 +24,7 @@ result_backend_transport_options = broker_transport_options | {"retry_policy": {
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 
-# A message is done when its answer is stored, not when it was read.
+# Acknowledge a message after its result is stored, not when it is received.
 task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
@@ -31,7 +34,7 @@ task_soft_time_limit = 45
 task_time_limit = 60
 worker_max_tasks_per_child = 10_000
 
-# Nothing but JSON reaches our code.
+# Accept JSON only, so that a message cannot run code while it is decoded.
 accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"
@@ -44,7 +47,8 @@ task_routes = {
     "valetkey.upkeep": {"queue": "valetkey.upkeep"},
 }
 
-# A result holds grants: only the task that answers a producer stores one, and not for long.
+# A result contains grants, so only the task that responds to a producer stores one, for 15 minutes
+# at most.
 task_ignore_result = True
 result_expires = 900
 result_backend_always_retry = True
@@ -54,11 +58,11 @@ redis_socket_connect_timeout = 3
 redis_socket_keepalive = True
 redis_backend_health_check_interval = 10
 
-# Events carry arguments and results to whoever listens.
+# Task events carry arguments and results to every listener, so none are sent.
 worker_send_task_events = False
 task_send_sent_event = False
 worker_hijack_root_logger = False
 
-# The schedule lives in memory: every sweep looks in the database for what is due.
+# Keep the schedule in memory: each scheduled task reads from the database which rows are due.
 beat_scheduler = "celery.beat:Scheduler"
 enable_utc = True

@@ -1,11 +1,11 @@
-"""What is stored: one aggregate a file, and the migrations that make its tables."""
+"""The tables, grouped by topic, and the migrations that create them."""
 
 from models.base import Base
 from models.changes import ConfigChange, Rejection
 from models.deliveries import Delivery
 from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
 from models.manifests import Manifest
-from models.multiparts import Multipart
+from models.multiparts import MultipartUpload
 from models.quotas import Quota, QuotaOverride, Reservation, Usage
 from models.tenants import Bucket, ConfigRevision, Endpoint, Policy, Tenant, TenantKey
 
@@ -21,7 +21,7 @@ __all__ = [
     "Endpoint",
     "Grant",
     "Manifest",
-    "Multipart",
+    "MultipartUpload",
     "Policy",
     "Quota",
     "QuotaOverride",

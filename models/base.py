@@ -1,6 +1,6 @@
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, MetaData, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase
 
 NAMES = {
@@ -11,34 +11,37 @@ NAMES = {
     "pk": "pk_%(table_name)s",
 }
 
+# SQLite generates numbers only for a column that is declared as INTEGER.
+NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
 
 class Instant(TypeDecorator[datetime]):
-    """A moment in UTC; a naive datetime is refused on the way in, and none comes out.
+    """A moment in UTC. Raises ValueError for a naive datetime, and never returns one.
 
-    SQLite keeps no time zone, so it stores UTC without one.
+    SQLite has no time zones, so there UTC is stored without one.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Store as UTC."""
+        """Convert to UTC."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a naive datetime has no place in a table")
+            raise ValueError("a datetime stored in a table needs a time zone")
         utc = value.astimezone(UTC)
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Read as UTC."""
+        """Return an aware datetime in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
-    """All tables, with constraint names that migrations can rely on."""
+    """The base of all tables, with constraint names that migrations can rely on."""
 
     metadata = MetaData(naming_convention=NAMES)
     type_annotation_map = {datetime: Instant}  # noqa: RUF012 - SQLAlchemy's own hook

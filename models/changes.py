@@ -4,32 +4,33 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
-from models.grants import NUMBER
+from models.base import NUMBER, Base
 
 
 class ConfigChange(Base):
-    """One field of what is declared, as it was before and after: the audit log of administration.
+    """One field of the tenant config before and after a change: the audit log of administration.
 
-    Rows are added and never changed. by is the operator's account, through what it used.
+    Rows are added and never changed. changed_by is the operator's account, command the command
+    that made the change.
     """
 
-    __tablename__ = "changes"
+    __tablename__ = "config_changes"
 
-    number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
-    at: Mapped[datetime] = mapped_column(index=True)
-    by: Mapped[str] = mapped_column(String(200))
-    through: Mapped[str] = mapped_column(String(32))
+    change_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    changed_at: Mapped[datetime] = mapped_column(index=True)
+    changed_by: Mapped[str] = mapped_column(String(200))
+    command: Mapped[str] = mapped_column(String(32))
     path: Mapped[str] = mapped_column(Text)
     before: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     after: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
 
 
 class Rejection(Base):
-    """Messages of one hour that nobody could be shown to have sent, or that could not be read.
+    """The messages of one hour that could not be authenticated or parsed, counted by code.
 
-    tenant is there where a declared one was named, which is no proof that it asked; of the rest of
-    what they claimed, only the last one's SHA-256 is kept. So a flood of them is a few rows.
+    tenant is set if the message named an existing one, which does not prove that the tenant sent
+    it. Of everything else only the SHA-256 of the last message is kept, so that a flood of them
+    costs few rows.
     """
 
     __tablename__ = "rejections"

@@ -3,24 +3,23 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
-from models.grants import NUMBER
+from models.base import NUMBER, Base
 from models.tenants import NAME
 
 
 class Delivery(Base):
-    """What still has to be told: one chunk's outcome, to one of its tenant's endpoints.
+    """An outbox row: the outcome of one chunk, to be sent to one of its tenant's endpoints.
 
-    Whoever sends takes the row for a while by writing a lease; only that lease may then report.
-    state is pending, delivered or failed.
+    A sender takes the row by storing a lease, and only the holder of that lease may report a
+    result. state is pending, delivered or failed. status is the HTTP status of the last attempt.
     """
 
     __tablename__ = "deliveries"
     __table_args__ = (Index(None, "state", "next_attempt_at"),)
 
-    number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
-    batch: Mapped[int] = mapped_column(ForeignKey("batches.number"))
-    chunk: Mapped[int]
+    delivery_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"))
+    chunk_number: Mapped[int]
     tenant: Mapped[str] = mapped_column(NAME)
     endpoint: Mapped[str] = mapped_column(NAME)
     state: Mapped[str] = mapped_column(String(16))

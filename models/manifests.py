@@ -7,18 +7,18 @@ from models.base import Base
 
 
 class Manifest(Base):
-    """The file that a batch's answers are to be written to, in its bucket profile, under key.
+    """The file that a batch's results are written to, under object_key in its bucket profile.
 
-    Whoever writes takes the row for a while by writing a lease; only that lease may then report.
-    state is pending, written or failed; issued and refused count the lines, bytes and sha256 are of
-    the file as it is stored.
+    A writer takes the row by storing a lease, and only the holder of that lease may report a
+    result. state is pending, written or failed. issued and refused count the lines; bytes and
+    sha256 describe the file as stored.
     """
 
     __tablename__ = "manifests"
     __table_args__ = (Index(None, "state", "next_attempt_at"),)
 
-    batch: Mapped[int] = mapped_column(ForeignKey("batches.number"), primary_key=True)
-    key: Mapped[str] = mapped_column(Text)
+    batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
+    object_key: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int]
     next_attempt_at: Mapped[datetime]

@@ -7,20 +7,21 @@ from models.base import Base
 from models.tenants import NAME
 
 
-class Multipart(Base):
-    """A multipart upload that was begun for one grant, until it is known to have ended.
+class MultipartUpload(Base):
+    """A multipart upload started for one grant, until it is known to have ended.
 
-    size and part_size are in bytes. What is still open when the grant has ended is aborted.
+    size and part_size are in bytes. state is open or closed; an upload that is still open when its
+    grant expires is aborted.
     """
 
-    __tablename__ = "multiparts"
+    __tablename__ = "multipart_uploads"
     __table_args__ = (Index(None, "state", "expires_at"),)
 
-    batch: Mapped[int] = mapped_column(ForeignKey("batches.number"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
+    item_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     tenant: Mapped[str] = mapped_column(NAME)
     bucket: Mapped[str] = mapped_column(NAME)
-    key: Mapped[str] = mapped_column(Text)
+    object_key: Mapped[str] = mapped_column(Text)
     upload_id: Mapped[str] = mapped_column(Text)
     size: Mapped[int] = mapped_column(BigInteger)
     part_size: Mapped[int] = mapped_column(BigInteger)

@@ -3,44 +3,46 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
-from models.grants import NUMBER
+from models.base import NUMBER, Base
 from models.tenants import NAME
+
+METRIC = String(16)
+WINDOW = String(8)
 
 
 class Quota(Base):
-    """How much of a metric (grants, download_grants, upload_bytes) a tenant may be granted.
+    """The limit of one metric (grants, download_grants, upload_bytes) in one window.
 
-    In one window of UTC, or live: granted and not lapsed. From warn_at on there are warnings.
+    Windows are in UTC, except `live`: issued and not expired. Reaching warn_at causes warnings.
     """
 
     __tablename__ = "quotas"
 
     tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"), primary_key=True)
-    metric: Mapped[str] = mapped_column(String(16), primary_key=True)
-    window: Mapped[str] = mapped_column(String(8), primary_key=True)
+    metric: Mapped[str] = mapped_column(METRIC, primary_key=True)
+    window: Mapped[str] = mapped_column(WINDOW, primary_key=True)
     limit: Mapped[int] = mapped_column(BigInteger)
     warn_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class QuotaOverride(Base):
-    """So much more than its limit a quota has until then, whatever is declared meanwhile."""
+    """A temporary increase of one quota by `extra`, kept when another config is applied."""
 
-    __tablename__ = "raises"
+    __tablename__ = "quota_overrides"
 
-    number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    override_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
     tenant: Mapped[str] = mapped_column(NAME)
-    metric: Mapped[str] = mapped_column(String(16))
-    window: Mapped[str] = mapped_column(String(8))
+    metric: Mapped[str] = mapped_column(METRIC)
+    window: Mapped[str] = mapped_column(WINDOW)
     extra: Mapped[int] = mapped_column(BigInteger)
-    until: Mapped[datetime] = mapped_column(index=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Usage(Base):
-    """What a tenant was charged in the window that began at start, by metric.
+    """The amount charged to a tenant in the window that began at window_start, by metric.
 
-    The window live has what was granted and has not lapsed. A row refers to no other: neither a
-    changed limit nor a tenant removed and declared again may forget what was used.
+    The window `live` counts what is issued and not expired. No foreign key: usage survives a
+    changed limit, and a tenant that is removed and added again.
     """
 
     __tablename__ = "usage"
@@ -51,31 +53,32 @@ class Usage(Base):
     )
 
     tenant: Mapped[str] = mapped_column(NAME, primary_key=True)
-    window: Mapped[str] = mapped_column(String(8), primary_key=True)
-    start: Mapped[datetime] = mapped_column(primary_key=True)
+    window: Mapped[str] = mapped_column(WINDOW, primary_key=True)
+    window_start: Mapped[datetime] = mapped_column(primary_key=True)
     grants: Mapped[int] = mapped_column(BigInteger)
     download_grants: Mapped[int] = mapped_column(BigInteger)
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class Reservation(Base):
-    """What a chunk has in the window live, until its grants lapse at ends_at.
+    """The amount that a chunk counts in the window `live` until its grants expire.
 
-    A batch of several chunks has another, of chunk -1: items that did not arrive yet, and what is
-    reserved for them in every window since charged_at. Without it, no more of the batch is granted.
-    key is the name of the key that asked.
+    A batch of several chunks has a second kind of row, with chunk_number -1: the items that have
+    not arrived yet, and the amount reserved for them in every window since charged_at. Without
+    that row, the batch accepts no further chunk. signing_key is the name of the tenant's key that
+    signed the message.
     """
 
-    __tablename__ = "holds"
+    __tablename__ = "reservations"
     __table_args__ = (Index(None, "tenant"),)
 
-    batch: Mapped[int] = mapped_column(ForeignKey("batches.number"), primary_key=True)
-    chunk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
+    chunk_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     tenant: Mapped[str] = mapped_column(NAME)
-    key: Mapped[str | None] = mapped_column(NAME)
+    signing_key: Mapped[str | None] = mapped_column(NAME)
     items: Mapped[int]
     grants: Mapped[int] = mapped_column(BigInteger)
     download_grants: Mapped[int] = mapped_column(BigInteger)
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
     charged_at: Mapped[datetime]
-    ends_at: Mapped[datetime] = mapped_column(index=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)

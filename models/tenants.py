@@ -1,4 +1,4 @@
-"""Who may have what, as declared: written by apply, read by the worker."""
+"""The tenant config: written by `apply`, read by the worker."""
 
 from datetime import datetime
 
@@ -11,16 +11,16 @@ NAME = String(63)
 
 
 class ConfigRevision(Base):
-    """One row that counts applied declarations: the worker rereads them when it has changed."""
+    """A single row that counts the applied configs; workers reload the config when it changes."""
 
-    __tablename__ = "revisions"
+    __tablename__ = "config_revisions"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    number: Mapped[int]
+    revision: Mapped[int]
 
 
 class Tenant(Base):
-    """Whom a producer acts for."""
+    """A party that producers act for; it owns policies, quotas, keys and endpoints."""
 
     __tablename__ = "tenants"
 
@@ -30,12 +30,13 @@ class Tenant(Base):
 
 
 class TenantKey(Base):
-    """A public key: sign (Ed25519) checks messages, answers are sealed to seal (X25519).
+    """A public key of a tenant: `sign` verifies its messages, `seal` encrypts its results.
 
-    Both are base64url. One that has expired or is revoked stays, to be refused as what it is.
+    Both are base64url: Ed25519 and X25519. An expired or revoked key stays in the table, so that a
+    message signed with it gets the matching refusal.
     """
 
-    __tablename__ = "keys"
+    __tablename__ = "tenant_keys"
 
     tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"), primary_key=True)
     name: Mapped[str] = mapped_column(NAME, primary_key=True)
@@ -46,9 +47,9 @@ class TenantKey(Base):
 
 
 class Bucket(Base):
-    """A bucket profile: how to reach and address one real bucket, and whose credentials sign.
+    """A bucket profile: a real bucket, its endpoint and addressing, and the credentials that sign.
 
-    Lives in seconds.
+    max_expires_in and role_seconds are in seconds.
     """
 
     __tablename__ = "buckets"
@@ -73,9 +74,9 @@ class Bucket(Base):
 
 
 class Policy(Base):
-    """What one tenant may ask for in one bucket profile. Lives in seconds, sizes in bytes.
+    """The grants that one tenant may request in one bucket profile; seconds and bytes.
 
-    Without callbacks, all endpoints of the tenant; without max_batch, the tenant's.
+    NULL in callbacks allows every endpoint of the tenant; NULL in max_batch means the tenant's own.
     """
 
     __tablename__ = "policies"
@@ -101,7 +102,7 @@ class Policy(Base):
 
 
 class Endpoint(Base):
-    """Where a tenant's webhooks go. secret names where the secret is kept, and is never one."""
+    """A webhook endpoint of a tenant; `secret` is a reference to the secret, never the secret."""
 
     __tablename__ = "endpoints"
 

@@ -1,3 +1,5 @@
+"""The command line of the service: `python -m worker`."""
+
 import click
 
 from worker.commands.apply import apply
@@ -15,8 +17,10 @@ from worker.commands.run import run
 def main() -> None:
     """Run and administer valetkey.
 
+    Settings are read from environment variables named VALETKEY_….
+
     \b
-    Everything on this machine, in one terminal:
+    Run everything on this machine, in one terminal:
       python -m worker dev
     """
 

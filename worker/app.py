@@ -1,4 +1,4 @@
-"""The Celery application: `celery -A worker.app`, or rather `python -m worker run`."""
+"""The Celery application, started by `python -m worker run` or `celery -A worker.app`."""
 
 import gc
 from typing import Any
@@ -19,7 +19,7 @@ app.conf.update(
         "deliver": {
             "task": "valetkey.deliver",
             "schedule": settings().sweep_seconds,
-            # Without a worker to take them, sweeps must not pile up.
+            # Messages expire, so that they do not pile up while no worker consumes them.
             "options": {"expires": settings().sweep_seconds},
         },
         "manifests": {
@@ -42,8 +42,8 @@ def _configure_logging(loglevel: int, **_: Any) -> None:
 
 
 @worker_process_init.connect
-def _keep_what_is_loaded(**_: Any) -> None:
-    # All that is loaded by now stays. To look through it for garbage, over and over, would take a
-    # tenth of a batch's time.
+def _freeze_loaded_objects(**_: Any) -> None:
+    # Modules loaded by now are never freed. Exclude them from garbage collection, which would
+    # otherwise take a tenth of a batch's time.
     gc.collect()
     gc.freeze()

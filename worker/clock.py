@@ -2,5 +2,5 @@ from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """Read the time, in UTC. Everything else is told it."""
+    """Return the current time in UTC. All other code receives the time as an argument."""
     return datetime.now(UTC)

@@ -1,13 +1,13 @@
 class WorkerError(Exception):
-    """Something went wrong in the worker."""
+    """Base class of the worker's errors."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or type(self).__doc__)
 
 
 class Malformed(WorkerError):
-    """What was asked can never succeed as it is; do not try it again."""
+    """The request can never succeed as it is; do not retry it."""
 
 
 class Transient(WorkerError):
-    """Something needed was out of reach; the same call may succeed later."""
+    """A required resource was unavailable; the same call may succeed later."""

@@ -5,24 +5,24 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
-# Belt and braces: nothing we write holds these, but a library's message might quote a URL.
+# A second safeguard: the service logs none of these, but a library's message may quote a URL.
 _SECRET = re.compile(
     r"""(X-Amz-(?:Signature|Security-Token|Credential)(?:=|["']?\s*:\s*["']?)"""
     r"""|["']d["']\s*:\s*["']|whsec_|://[^/@\s:]*:)[^&\s"'@]+""",
     re.IGNORECASE,
 )
-# A JSON object in base64url, and what may follow it in a JWS or JWE, whole or cut short. Celery
-# quotes what it throws away.
+# A JSON object in base64url and the parts that may follow it in a JWS or JWE, complete or cut off:
+# Celery logs an excerpt of each message that it discards.
 _TOKEN = re.compile(r"\be(?:yJ|yA|wo)[\w-]{8,}(?:\.[\w-]*){0,4}", re.ASCII)
 
 
 def scrub(text: str) -> str:
-    """Blank out signatures, tokens, private keys, webhook secrets and passwords in URLs."""
+    """Replace signatures, tokens, private keys, webhook secrets and passwords in URLs."""
     return _TOKEN.sub("[hidden]", _SECRET.sub(r"\1[hidden]", text))
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send all logging to stderr as one JSON object a line, with secrets blanked out."""
+    """Write all log records to stderr, one JSON object per line, with secrets replaced."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -39,7 +39,7 @@ def configure_logging(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # Celery's own line about a finished task quotes its return value, which here is grants.
+    # Celery logs each finished task with its return value, which here contains grants.
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

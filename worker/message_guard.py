@@ -1,7 +1,8 @@
-"""The frame around a message, checked before Celery believes it.
+"""A check of each message's headers and body before Celery reads them.
 
-Celery takes headers and body apart outside of any task, where what does not fit ends the whole
-worker, and the message is handed out again to end the next one. So it is thrown away here.
+Celery reads headers and body outside of any task. An unexpected type there ends the whole worker,
+and the broker then delivers the message again, which ends the next one. The guard discards such
+messages instead.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,14 +16,14 @@ MAX_ID_LENGTH = 255
 
 
 class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has no types
-    """A consumer that throws away what no producer's library would send."""
+    """A consumer that discards messages that do not follow Celery's message protocol."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        """Put the check before Celery's own handler."""
+        """Return Celery's own handler, preceded by the check."""
         handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
 
         def check_and_handle(message: Any) -> Any:
-            problem = _problem_of(message)
+            problem = _find_message_problem(message)
             if problem is None:
                 return handle(message)
             return self.on_invalid_task(None, message, InvalidTaskError(problem))
@@ -30,43 +31,46 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
         return check_and_handle
 
 
-def _problem_of(message: Any) -> str | None:
+def _find_message_problem(message: Any) -> str | None:
     try:
         body = message.payload
     except (KombuError, ValueError):
-        return None  # not JSON: Celery itself throws that away, and says so
+        return None  # not JSON: Celery discards the message and logs that
     return find_problem(message.headers, body)
 
 
 def find_problem(headers: Any, body: Any) -> str | None:
-    """Say what is wrong with a frame of Celery's message protocol 2, or None where nothing is.
+    """Return why a message violates Celery's message protocol 2, or None if it does not.
 
     Source: Celery, "Message Protocol", version 2.
     """
     if not isinstance(headers, Mapping):
-        return "headers are an object"
-    for name, fits in _HEADERS.items():
-        if not fits(headers.get(name)):
-            return f"header {name} is not what Celery sends"
+        return "the headers are not an object"
+    for name, is_valid in _HEADERS.items():
+        if not is_valid(headers.get(name)):
+            return f"header {name} has a type or value that Celery does not send"
     match body:
         case [list(), dict(), dict() | None]:
             return None
-    return "a body is a list of arguments, an object of keyword arguments, and options"
+    return (
+        "the body is not an array of positional arguments (array), keyword arguments (object) "
+        "and options (object or null)"
+    )
 
 
-def _text(value: Any) -> bool:
+def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH
 
 
-def _text_or_nothing(value: Any) -> bool:
+def _is_optional_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
-def _count_or_nothing(value: Any) -> bool:
+def _is_optional_count(value: Any) -> bool:
     return value is None or (type(value) is int and value >= 0)
 
 
-def _limits(value: Any) -> bool:
+def _is_time_limits(value: Any) -> bool:
     match value:
         case None | [None | int() | float(), None | int() | float()]:
             return True
@@ -74,17 +78,17 @@ def _limits(value: Any) -> bool:
 
 
 _HEADERS: dict[str, Callable[[Any], bool]] = {
-    "task": _text,
-    "id": _text,
-    "root_id": _text_or_nothing,
-    "parent_id": _text_or_nothing,
-    "group": _text_or_nothing,
-    "shadow": _text_or_nothing,
-    "eta": _text_or_nothing,
-    "expires": _text_or_nothing,
-    "retries": _count_or_nothing,
-    "timelimit": _limits,
-    "argsrepr": _text_or_nothing,
-    "kwargsrepr": _text_or_nothing,
-    "origin": _text_or_nothing,
+    "task": _is_name,
+    "id": _is_name,
+    "root_id": _is_optional_text,
+    "parent_id": _is_optional_text,
+    "group": _is_optional_text,
+    "shadow": _is_optional_text,
+    "eta": _is_optional_text,
+    "expires": _is_optional_text,
+    "retries": _is_optional_count,
+    "timelimit": _is_time_limits,
+    "argsrepr": _is_optional_text,
+    "kwargsrepr": _is_optional_text,
+    "origin": _is_optional_text,
 }

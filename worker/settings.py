@@ -3,32 +3,33 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from valetkey.config import results_beside
+from valetkey.config import default_result_url
 
 
-def _beside_the_broker(settings: dict[str, Any]) -> SecretStr:
-    """Where clients that are told no more of it look for answers."""
-    broker: str = settings["broker_url"].get_secret_value()
-    return SecretStr(results_beside(broker) or "redis://127.0.0.1:6379/1")
+def _default_result_url(settings: dict[str, Any]) -> SecretStr:
+    """Return the URL that clients read results from if they know only the broker's."""
+    broker_url: str = settings["broker_url"].get_secret_value()
+    return SecretStr(default_result_url(broker_url) or "redis://127.0.0.1:6379/1")
 
 
 class Settings(BaseSettings):
-    """What the service is told by its environment: one variable each, with the prefix VALETKEY_.
+    """The service's settings: one environment variable each, with the prefix VALETKEY_.
 
-    URLs are secret: they may hold a password.
+    URLs are secret, because they may contain a password.
     """
 
     model_config = SettingsConfigDict(env_prefix="VALETKEY_", extra="ignore", frozen=True)
 
     broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    result_url: SecretStr = Field(default_factory=_beside_the_broker)
+    result_url: SecretStr = Field(default_factory=_default_result_url)
     database_url: SecretStr = SecretStr("sqlite:///.valetkey/valetkey.db")
     s3_endpoint: str | None = None
-    """The endpoint of bucket profiles that name none; unset, that is AWS."""
+    """The endpoint of bucket profiles that set none; if unset, AWS."""
     sts_endpoint: str | None = None
-    """Where the roles of bucket profiles are assumed; unset, at AWS in the bucket's region."""
+    """The STS endpoint that assumes bucket profiles' roles; if unset, AWS in the bucket's region.
+    """
     development: bool = False
-    """Webhooks may then go to http:// and to this machine."""
+    """Allow webhooks to http:// URLs and to loopback addresses."""
     sweep_seconds: float = Field(default=5.0, gt=0)
-    """How often beat looks for what is due in the database."""
+    """Seconds between two scheduled checks for deliveries and manifests that are due."""
     concurrency: int = Field(default=2, ge=1)

@@ -1,4 +1,4 @@
-"""What the queue can ask for. A name here is part of the wire: it outlives every module."""
+"""The Celery tasks. Their names are part of the wire: they stay the same when modules change."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,23 +9,26 @@ from celery import Task
 
 from worker import clock
 from worker.app import app
-from worker.context import answerer, deliverer, manifest_writer, upkeep
+from worker.context import Context, process_context
 from worker.errors import Transient
-from worker.usecases.dispatch import Response
+from worker.usecases.cleanup import clean_up
+from worker.usecases.deliver import deliver_due
+from worker.usecases.dispatch import Response, respond
+from worker.usecases.manifest import write_due_manifests
 
 log = structlog.get_logger()
 MAX_RETRIES = 5
 
 
 class TaskFailed(Exception):
-    """The worker could not answer; its log says why, under the id of the task."""
+    """The worker failed to respond. Its log contains the reason, under the id of the task."""
 
     def __init__(self) -> None:
         super().__init__(type(self).__doc__)
 
 
 class IssueTask(Task):  # type: ignore[misc] # Celery's Task has no types
-    """A task whose result is grants: it is never printed, and Redis forgets it when they end."""
+    """A task whose result is grants: never printed, and deleted from Redis when they expire."""
 
     ignore_result = False
     resultrepr_maxsize = 0
@@ -33,90 +36,92 @@ class IssueTask(Task):  # type: ignore[misc] # Celery's Task has no types
     max_retries = MAX_RETRIES
 
     def on_success(self, _retval: Any, task_id: str, _args: Any, _kwargs: Any) -> None:
-        """Shorten the stored result's life to that of its first grant to end."""
-        ends_at: datetime | None = self.request.get("ends_at")
-        if ends_at is not None:
-            left = int((ends_at - clock.now()).total_seconds())
-            if left < app.conf.result_expires:
-                self.backend.expire(self.backend.get_key_for_task(task_id), max(left, 1))
+        """Let the stored result expire together with the first of its grants."""
+        expires_at: datetime | None = self.request.get("expires_at")
+        if expires_at is not None:
+            seconds = int((expires_at - clock.now()).total_seconds())
+            if seconds < app.conf.result_expires:
+                self.backend.expire(self.backend.get_key_for_task(task_id), max(seconds, 1))
 
 
 @app.task(name="valetkey.issue", bind=True, base=IssueTask)
 def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
-    """Answer one message: the only argument."""
-    answer = _answer(self, args[0] if len(args) == 1 and not kwargs else None)
-    ends = [item["expires_at"] for item in answer.said.get("items", ()) if "expires_at" in item]
-    if ends:
-        self.request.update(ends_at=datetime.fromisoformat(min(ends)))
-    if answer.notifies:
+    """Respond to one message, the only argument."""
+    response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
+    items = response.values.get("items", ())
+    expiries = [item["expires_at"] for item in items if "expires_at" in item]
+    if expiries:
+        self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
+    if response.has_webhook:
         deliver.delay()
-    if answer.completes:
+    if response.completes_manifest:
         manifests.delay()
-    _log(answer)
-    return answer.wire
+    _log(response)
+    return response.sent
 
 
-def _answer(task: Any, message: Any) -> Response:
+def _respond(task: Any, message: Any) -> Response:
     try:
-        return answerer().answer(message)
+        return respond(message, process_context())
     except Transient as error:
         log.warning("issue_postponed", task=task.request.id, problem=str(error))
         raise task.retry(exc=error, countdown=2**task.request.retries) from None
     except Exception:
-        # What a bug says may quote what it was working on: that is for the log, not for the result.
+        # The message of an unexpected error may quote secrets: it goes into the log, which is
+        # scrubbed, and not into the result.
         log.exception("issue_failed", task=task.request.id)
         raise TaskFailed from None
 
 
-def _log(answer: Response) -> None:
-    said = answer.said
-    refusal, items = said.get("refusal"), said.get("items", ())
-    refused = said.get("refused", sum("code" in item for item in items))
+def _log(response: Response) -> None:
+    values = response.values
+    refusal, items = values.get("refusal"), values.get("items", ())
+    refused = values.get("refused", sum("code" in item for item in items))
     log.info(
         "answered",
-        tenant=answer.tenant,
-        batch=said.get("batch"),
-        chunk=said.get("chunk"),
-        status=said["status"],
+        tenant=response.tenant,
+        batch=values.get("batch"),
+        chunk=values.get("chunk"),
+        status=values["status"],
         code=refusal and refusal["code"],
         refused=refused,
-        items=said.get("issued", len(items) - refused) + refused,
+        items=values.get("issued", len(items) - refused) + refused,
     )
-    if answer.decides:  # what is only told is no news
-        _warn(answer.tenant, said)
+    if response.is_decision:
+        _log_quota_warnings(response.tenant, values)
 
 
-def _warn(tenant: str | None, said: dict[str, Any]) -> None:
-    for quota in said.get("quotas", ()):
+def _log_quota_warnings(tenant: str | None, values: dict[str, Any]) -> None:
+    for quota in values.get("quotas", ()):
         if quota.get("warn_at") is not None and quota["used"] >= quota["warn_at"]:
-            log.warning("quota_warning", tenant=tenant, batch=said["batch"], **quota)
+            log.warning("quota_warning", tenant=tenant, batch=values["batch"], **quota)
 
 
 @app.task(name="valetkey.deliver", expires=60)
 def deliver() -> None:
-    """Send the webhooks that are due. Only a wake-up: what is due stands in the database."""
-    _sweep("webhooks_sent", deliverer().deliver_due)
+    """Send the webhooks that are due. Best-effort trigger; the database holds the deliveries."""
+    _run("webhooks_sent", deliver_due)
 
 
-# A million lines take a minute, and a slow storage longer. To be read is enough, as it is only a
-# wake-up too: what is interrupted is taken up again by a later sweep.
+# A million lines take a minute, or longer on slow storage. The message is acknowledged at once,
+# because it is only a trigger: a later run continues what is interrupted.
 @app.task(
     name="valetkey.manifests", expires=60, acks_late=False, soft_time_limit=900, time_limit=930
 )
 def manifests() -> None:
     """Write the manifests that are due."""
-    _sweep("manifests_written", manifest_writer().write_due)
+    _run("manifests_written", write_due_manifests)
 
 
 @app.task(name="valetkey.upkeep", expires=60)
-def cleanup() -> None:
-    """End what its grants have outlived."""
-    _sweep("swept", upkeep().sweep)
+def upkeep() -> None:
+    """Release expired grants, and abort their unfinished uploads."""
+    _run("swept", clean_up)
 
 
-def _sweep(event: str, once: Callable[[], dict[str, int]]) -> None:
+def _run(event: str, use_case: Callable[[Context], dict[str, int]]) -> None:
     try:
-        counts = once()
+        counts = use_case(process_context())
     except Transient as error:
         log.warning("sweep_postponed", of=event, problem=str(error))
         return

@@ -1,7 +1,7 @@
 """${message}
 
-A migration runs while the previous release still serves: add first, remove a release later,
-and take no lock for longer than a moment.
+A migration runs while the previous release still serves. Add columns first, remove them one
+release later, and hold no lock for longer than a moment.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
-"""Presigned URLs by botocore's own signer, for what our own does not sign to the same byte.
+"""Presigned URLs by botocore's own signer, for targets that UrlSigner does not sign identically.
 
-It takes some twenty times as long. It is used for endpoints whose host botocore rewrites before it
-signs, and would be for any that a new botocore came to sign in another way.
+It takes about twenty times as long. It is used for endpoints whose host botocore rewrites before
+signing, and would be used for any target that a new botocore signs differently.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from worker.core.signing.urls import EMPTY, SignedUrl, SignItem
 
 
 class BotoUrlSigner:
-    """Signs the URLs of one batch, called like `worker.core.urls.UrlSigner`."""
+    """Signs the URLs of one batch, with the interface of `UrlSigner`."""
 
     def __init__(  # noqa: PLR0913 - each is part of the signature, and named
         self,
@@ -37,7 +37,7 @@ class BotoUrlSigner:
         )
         self._auth: Any = S3SigV4QueryAuth(keys, target.service, target.region, expires_in)
         self._timestamp = issued_at.astimezone(UTC).strftime(SIGV4_TIMESTAMP)
-        self._place = f"{target.scheme}://{target.host}{target.prefix}"
+        self._address = f"{target.scheme}://{target.host}{target.prefix}"
         self._method = method
         self._query = query
         self._headers = headers
@@ -45,24 +45,24 @@ class BotoUrlSigner:
     def sign(
         self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
     ) -> SignedUrl:
-        """Sign one item, whose own parameters and headers replace the batch's of the same name."""
+        """Sign one item; its parameters and headers replace the batch's of the same name."""
         params = sorted({**self._query, **query}.items())
         request: Any = AWSRequest(
             method=self._method,
-            url=f"{self._place}{quote(key)}?{percent_encode_sequence(params)}",
+            url=f"{self._address}{quote(key)}?{percent_encode_sequence(params)}",
             headers={**self._headers, **headers},
         )
         request.context["timestamp"] = self._timestamp
-        # Step by step, as add_auth would, but for the clock that it reads: a grant is signed again
-        # for the moment it was issued at.
+        # The steps of add_auth, which would read the clock: a grant that is signed again keeps the
+        # time at which it was issued.
         self._auth._modify_request_before_signing(request)  # noqa: SLF001 - see above
         text = self._auth.string_to_sign(request, self._auth.canonical_request(request))
         signature: str = self._auth.signature(text, request)
         self._auth._inject_signature_to_request(request, signature)  # noqa: SLF001 - see above
         return SignedUrl(request.url, signature)
 
-    def with_own(self, name: str) -> SignItem:
-        """Prepare to sign items that have one parameter of their own, and no header."""
+    def with_item_parameter(self, name: str) -> SignItem:
+        """Prepare to sign items that differ in the key and in one parameter only."""
 
         def sign(key: str, value: str) -> tuple[str, str]:
             signed = self.sign(key, {name: value})

@@ -1,4 +1,4 @@
-"""Whose credentials sign: those that boto3 finds, or a role's that are held to one tenant."""
+"""The credentials that sign: those that boto3 finds, or those of a role session of one tenant."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,129 +12,140 @@ from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from worker.core.signing.session_policy import RoleSession
+from worker.core.kinds.role_session import RoleSession
 from worker.core.signing.sigv4 import Credentials
 from worker.errors import Transient
 
-# Where the longest life of credentials is below what is asked, every grant would ask for new ones.
-# So a grant may get this much less life than it could have had.
+# If credentials never last as long as requested, every grant would ask for new ones. Within this
+# time they are not renewed, so a grant may be shorter by that much.
 REFRESH_INTERVAL = timedelta(minutes=1)
 
-# STS answers in a fraction of a second or not at all; a chunk waits for it, and is sent again.
-_PATIENCE = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
+# STS responds in a fraction of a second or not at all. A chunk waits for it, and is sent again.
+_STS_CONFIG = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class CredentialCache:
-    """The credentials of one process: make it after fork; threads may share it.
+    """The credentials of one process. Create it after forking; threads may share it.
 
-    Whoever needs the same credentials while they are being renewed waits for them. sts_endpoint is
-    where roles are assumed; without it, that is AWS's own in the bucket's region. What is kept for
-    tenants that are gone stays until the process ends, some 2 kB each.
+    Threads that need the same credentials wait while one renews them. sts_endpoint is where roles
+    are assumed; None means AWS in the bucket's region. Entries of removed tenants stay until the
+    process ends, at about 2 kB each.
     """
 
     def __init__(self, sts_endpoint: str | None = None) -> None:
         self._sts_endpoint = sts_endpoint
         self._lock = Lock()
-        self._kept: dict[tuple[str | None, RoleSession | None], _Kept] = {}
-        self._sts: dict[tuple[str | None, str], Any] = {}
+        self._entries: dict[tuple[str | None, RoleSession | None], _Entry] = {}
+        self._sts_clients: dict[tuple[str | None, str], Any] = {}
 
-    def credentials(
-        self, profile: str | None, role: RoleSession | None, now: datetime, needed: timedelta
+    def get(
+        self,
+        profile: str | None,
+        session: RoleSession | None,
+        now: datetime,
+        min_validity: timedelta,
     ) -> Credentials:
-        """Those of an AWS profile or of boto3's default chain, or of a role that they may assume.
+        """Return the credentials of an AWS profile, or of a role session that they may create.
 
-        They are renewed first where they would end within `needed`, and may still end sooner.
-        Raises Transient where there are none that live.
+        profile None means boto3's default chain. The credentials are renewed if they expire within
+        min_validity, and may still expire sooner. Raises Transient if there are none.
         """
         with self._lock:
-            kept = self._kept.get((profile, role))
-            if kept is None:
-                look = partial(self._assume, profile, role) if role else partial(_find, profile)
-                kept = self._kept[profile, role] = _Kept(look)
-        return kept.get(now, needed)
+            entry = self._entries.get((profile, session))
+            if entry is None:
+                load = (
+                    partial(self._assume, profile, session) if session else partial(_load, profile)
+                )
+                entry = self._entries[profile, session] = _Entry(load)
+        return entry.get(now, min_validity)
 
-    def _assume(self, profile: str | None, role: RoleSession) -> Credentials:
-        external = {} if role.external_id is None else {"ExternalId": role.external_id}
-        with credential_errors(profile, role.arn):
-            answer = self._client(profile, role.region).assume_role(
-                RoleArn=role.arn,
-                RoleSessionName=role.session,
-                Policy=role.policy,
-                DurationSeconds=role.seconds,
-                **external,
+    def _assume(self, profile: str | None, session: RoleSession) -> Credentials:
+        external_id = {} if session.external_id is None else {"ExternalId": session.external_id}
+        with credential_errors(profile, session.role_arn):
+            response = self._sts_client(profile, session.region).assume_role(
+                RoleArn=session.role_arn,
+                RoleSessionName=session.name,
+                Policy=session.policy,
+                DurationSeconds=session.seconds,
+                **external_id,
             )
-        found = answer["Credentials"]
+        credentials = response["Credentials"]
         return Credentials(
-            found["AccessKeyId"],
-            found["SecretAccessKey"],
-            found["SessionToken"],
-            found["Expiration"].astimezone(UTC),
+            credentials["AccessKeyId"],
+            credentials["SecretAccessKey"],
+            credentials["SessionToken"],
+            credentials["Expiration"].astimezone(UTC),
         )
 
-    def _client(self, profile: str | None, region: str) -> Any:
-        with self._lock:  # boto3 makes clients in one thread only; using them is safe in all
-            if (profile, region) not in self._sts:
-                self._sts[profile, region] = boto3.Session(profile_name=profile).client(
-                    "sts", region_name=region, endpoint_url=self._sts_endpoint, config=_PATIENCE
+    def _sts_client(self, profile: str | None, region: str) -> Any:
+        with self._lock:  # creating boto3 clients is not thread-safe; using them is
+            if (profile, region) not in self._sts_clients:
+                self._sts_clients[profile, region] = boto3.Session(profile_name=profile).client(
+                    "sts", region_name=region, endpoint_url=self._sts_endpoint, config=_STS_CONFIG
                 )
-            return self._sts[profile, region]
+            return self._sts_clients[profile, region]
 
 
-class _Kept:
-    """Credentials as they were last found, when that was, and how to look again."""
+class _Entry:
+    """Cached credentials, the time of the last load, and how to load them again."""
 
-    def __init__(self, look: Callable[[], Credentials]) -> None:
-        self._look = look
+    def __init__(self, load: Callable[[], Credentials]) -> None:
+        self._load = load
         self._lock = Lock()
-        self._looked_at = _LONG_AGO
-        self._found = Credentials("", "", expires_at=_LONG_AGO)
+        self._loaded_at = _LONG_AGO
+        self._credentials = Credentials("", "", expires_at=_LONG_AGO)
 
-    def get(self, now: datetime, needed: timedelta) -> Credentials:
+    def get(self, now: datetime, min_validity: timedelta) -> Credentials:
         with self._lock:
-            recent = now - self._looked_at < REFRESH_INTERVAL and _lasts(self._found, now)
-            if not recent and not _lasts(self._found, now + needed):
+            is_recent = now - self._loaded_at < REFRESH_INTERVAL
+            is_usable = is_recent and _is_valid_until(self._credentials, now)
+            if not is_usable and not _is_valid_until(self._credentials, now + min_validity):
                 self._renew(now)
-            return self._found
+            return self._credentials
 
     def _renew(self, now: datetime) -> None:
-        self._looked_at = now
+        self._loaded_at = now
         try:
-            self._found = self._look()
+            self._credentials = self._load()
         except Transient:
-            if not _lasts(self._found, now):  # else a shorter life is better than none
+            if not _is_valid_until(self._credentials, now):  # else a shorter validity will do
                 raise
 
 
-def _lasts(credentials: Credentials, until: datetime) -> bool:
-    return credentials.expires_at is None or credentials.expires_at >= until
+def _is_valid_until(credentials: Credentials, moment: datetime) -> bool:
+    return credentials.expires_at is None or credentials.expires_at >= moment
 
 
-def _find(profile: str | None) -> Credentials:
+def _load(profile: str | None) -> Credentials:
     with credential_errors(profile):
-        found = boto3.Session(profile_name=profile).get_credentials()
-        if found is None:
+        credentials = boto3.Session(profile_name=profile).get_credentials()
+        if credentials is None:
             raise NoCredentialsError
-        frozen = found.get_frozen_credentials()
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token, _end(found))
+        frozen = credentials.get_frozen_credentials()
+        expires_at = _expiry(credentials)
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token, expires_at)
 
 
-def _end(found: Any) -> datetime | None:
-    """When credentials end; botocore keeps it to itself, and a test fails if it moves."""
-    if not isinstance(found, RefreshableCredentials):
+def _expiry(credentials: Any) -> datetime | None:
+    """Return the expiry of credentials. botocore has no public name for it; a test watches it."""
+    if not isinstance(credentials, RefreshableCredentials):
         return None
-    end: datetime = found._expiry_time  # noqa: SLF001 - there is no public way
-    return end.astimezone(UTC)
+    expires_at: datetime = credentials._expiry_time  # noqa: SLF001 - there is no public name
+    return expires_at.astimezone(UTC)
 
 
 @contextmanager
-def credential_errors(profile: str | None, role: str | None = None) -> Iterator[None]:
-    """Say whose credentials cannot be had; not why in full, as providers quote what they read."""
+def credential_errors(profile: str | None, role_arn: str | None = None) -> Iterator[None]:
+    """Turn any error into Transient, which names the profile and role and only the kind of error.
+
+    Providers quote what they read, so their messages are not repeated.
+    """
     try:
         yield
     except Exception as error:  # noqa: BLE001 - a provider may raise anything
         reason = type(error).__name__
         if isinstance(error, ClientError):
             reason = error.response["Error"].get("Code", reason)
-        whose = f"AWS profile {profile or 'default'!r}" + (f" for {role}" if role else "")
-        raise Transient(f"no credentials of {whose}: {reason}") from None
+        owner = f"AWS profile {profile or 'default'!r}" + (f" for {role_arn}" if role_arn else "")
+        raise Transient(f"no credentials of {owner}: {reason}") from None

@@ -1,3 +1,5 @@
+"""Applies a tenants file: shows what it changes, asks for confirmation, and stores it."""
+
 import json
 import sys
 from collections.abc import Iterator
@@ -5,12 +7,12 @@ from pathlib import Path
 
 import click
 
+from worker import clock
 from worker.aws.clients import S3Clients
-from worker.clock import now
 from worker.commands import database
 from worker.commands.database import open_database
 from worker.core.apply.diff import FieldChange
-from worker.core.apply.plan import ApplyPlan, ConfigWarning, InUse, Removal, plan_apply
+from worker.core.apply.plan import ApplyPlan, ConfigWarning, InUseCounts, Removal, plan_apply
 from worker.core.tenants.config import TenantConfig
 from worker.db import reservations
 from worker.db.audit import changes
@@ -21,6 +23,8 @@ from worker.errors import Malformed, Transient
 from worker.settings import Settings
 from worker.usecases.tenants_file import FileProblem, read_tenants_file
 
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+
 
 @click.command()
 @click.argument(
@@ -29,113 +33,116 @@ from worker.usecases.tenants_file import FileProblem, read_tenants_file
     default="tenants.toml",
 )
 @click.option("--dry-run", is_flag=True, help="Show the difference and change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Apply without asking for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the difference as JSON.")
 def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Declare tenants, their keys, policies and quotas, and buckets as they stand in FILE.
+    """Apply the tenants, keys, policies, quotas, endpoints and bucket profiles in FILE.
 
-    Shows the difference first, and asks where there is a terminal to ask on. Where there is none,
-    --yes is needed to remove a tenant, to remove or revoke a key that has live grants, and to
-    remove an endpoint that has webhooks to come. Says every time which tenants trust the queue, and
-    whose keys have expired or will within 30 days.
+    Shows the difference first and, on a terminal, asks for confirmation. Without a terminal, --yes
+    is required to remove a tenant, to remove, replace or revoke a key that has live grants, or to
+    remove an endpoint that has pending webhooks. Each run warns of tenants that trust the queue,
+    and of keys that have expired or will expire within 30 days.
 
-    What FILE does not name is removed; the audit log and what tenants have used stay. What was
-    changed, when and by which account is listed by `audit changes`.
+    Everything that FILE does not contain is removed, except for the audit log and the usage of
+    tenants. `audit changes` lists what was changed, when, and by which account.
 
-    FILE is tenants.toml where none is given. examples/tenants.toml is a commented one.
+    FILE defaults to tenants.toml. examples/tenants.toml is a commented example.
 
     \b
     Example:
       python -m worker apply examples/tenants.toml --dry-run
     """
-    after = _read(file)
+    after = _read_config(file)
     with open_database(read_transaction) as connection:
         before = load_config(connection)
-        under_way = InUse(reservations.live_grants(connection, now()), pending_webhooks(connection))
-    planned = plan_apply(before, after, under_way, now())
+        live_grants = reservations.live_grants(connection, clock.now())
+        in_use = InUseCounts(live_grants, pending_webhooks(connection))
+    plan = plan_apply(before, after, in_use, clock.now())
     if not as_json:
-        _show(planned.changes)
-    _warn(planned.risks)
-    _name(planned.losses)
-    if planned.changes and not dry_run:
-        _agree(planned.losses, yes=yes)
-        _apply(before, after, planned.changes)
-    _close(planned, applied=bool(planned.changes) and not dry_run, as_json=as_json)
+        _print_changes(plan.changes)
+    _print_warnings(plan.warnings)
+    _print_removals(plan.removals)
+    if plan.changes and not dry_run:
+        _confirm(plan.removals, yes=yes)
+        _store(before, after, plan.changes)
+    _print_result(plan, applied=bool(plan.changes) and not dry_run, as_json=as_json)
 
 
-def _read(file: Path) -> TenantConfig:
+def _read_config(file: Path) -> TenantConfig:
     settings = Settings()
-    declared = read_tenants_file(
-        file, development=settings.development, endpoint=settings.s3_endpoint
+    config = read_tenants_file(
+        file, development=settings.development, default_endpoint=settings.s3_endpoint
     )
-    problems = list(_unsignable(declared)) if isinstance(declared, TenantConfig) else declared
-    if isinstance(declared, TenantConfig) and not problems:
-        return declared
+    problems = list(_signing_problems(config)) if isinstance(config, TenantConfig) else config
+    if isinstance(config, TenantConfig) and not problems:
+        return config
     for problem in problems:
-        click.echo(_text(file, problem), err=True)
+        click.echo(_format_problem(file, problem), err=True)
     raise click.ClickException(f"{file} was not applied.")
 
 
-def _unsignable(declared: TenantConfig) -> Iterator[FileProblem]:
+def _signing_problems(config: TenantConfig) -> Iterator[FileProblem]:
     s3 = S3Clients(Settings().s3_endpoint)
-    for name, bucket in declared.buckets.items():
+    for name, bucket in config.buckets.items():
         try:
             s3.target(bucket)
         except Malformed as error:
             yield FileProblem(f"buckets.{name}", None, str(error), None)
         except Transient:
-            pass  # an AWS profile that only the workers have: they will say so
+            pass  # only the workers have this AWS profile: they report what is wrong with it
 
 
-def _text(file: Path, problem: FileProblem) -> str:
-    place = f"{file}:{problem.line}" if problem.line else str(file)
-    named = f"{problem.path}: " if problem.path else ""
-    return f"{place}: {named}{problem.message}" + (f" ({problem.hint})" if problem.hint else "")
+def _format_problem(file: Path, problem: FileProblem) -> str:
+    location = f"{file}:{problem.line}" if problem.line else str(file)
+    path = f"{problem.path}: " if problem.path else ""
+    hint = f" ({problem.hint})" if problem.hint else ""
+    return f"{location}: {path}{problem.message}{hint}"
 
 
-def _show(found: list[FieldChange]) -> None:
-    colours = {"+": "green", "-": "red", "~": "yellow"}
-    for line in map(str, found):
-        click.secho(line, fg=colours[line[0]])
+def _print_changes(field_changes: list[FieldChange]) -> None:
+    for line in map(str, field_changes):
+        click.secho(line, fg=_COLOURS[line[0]])
 
 
-def _warn(found: list[ConfigWarning]) -> None:
-    for risk in found:
-        click.secho(f"WARNING: {risk.message} ({risk.hint})", fg="yellow", bold=True, err=True)
+def _print_warnings(warnings: list[ConfigWarning]) -> None:
+    for warning in warnings:
+        text = f"WARNING: {warning.message} ({warning.hint})"
+        click.secho(text, fg="yellow", bold=True, err=True)
 
 
-def _name(lost: list[Removal]) -> None:
-    if not lost:
+def _print_removals(removals: list[Removal]) -> None:
+    if not removals:
         return
-    click.secho("This takes away:", fg="red", bold=True, err=True)
-    for loss in lost:
-        click.echo(f"  {loss}", err=True)
-    click.echo("Links that are out work until they lapse; pending webhooks are not sent.", err=True)
+    click.secho("This removes or revokes:", fg="red", bold=True, err=True)
+    for removal in removals:
+        click.echo(f"  {removal}", err=True)
+    text = "Links that were issued work until they expire. Pending webhooks will not be sent."
+    click.echo(text, err=True)
 
 
-def _agree(lost: list[Removal], *, yes: bool) -> None:
+def _confirm(removals: list[Removal], *, yes: bool) -> None:
     if yes:
         return
     if sys.stdin.isatty():
         click.confirm("Apply this?", abort=True, err=True)
-    elif lost:
+    elif removals:
         raise click.ClickException(
-            "This takes something away, and there is no terminal to ask on: give --yes."
+            "This removes or revokes what is listed above, and there is no terminal to confirm it "
+            "on: give --yes to apply it."
         )
 
 
-def _apply(before: TenantConfig, after: TenantConfig, found: list[FieldChange]) -> None:
+def _store(before: TenantConfig, after: TenantConfig, field_changes: list[FieldChange]) -> None:
     with open_database(write_transaction) as connection:
         store_config(connection, before, after)
-        changes.record_changes(
-            connection, found, changes.ChangeAuthor(now(), database.operator_account(), "apply")
-        )
+        author = changes.ChangeAuthor(clock.now(), database.operator_account(), "apply")
+        changes.record_changes(connection, field_changes, author)
 
 
-def _close(planned: ApplyPlan, *, applied: bool, as_json: bool) -> None:
+def _print_result(plan: ApplyPlan, *, applied: bool, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(planned.as_json() | {"applied": applied}, indent=2))
-    elif not planned.changes:
+        click.echo(json.dumps(plan.to_dict() | {"applied": applied}, indent=2))
+    elif not plan.changes:
         click.echo("Nothing to change.")
     else:
         click.echo("Applied." if applied else "Nothing was changed: this was a dry run.")

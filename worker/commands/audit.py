@@ -1,13 +1,21 @@
 """Lists the audit log: grants, administration, rejected messages and cancellations."""
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import click
 
 from worker.commands.database import open_database
-from worker.commands.options import format_options, limit_option, moment_option
-from worker.commands.output import print_first_rows, print_page, print_rows
+from worker.commands.options import (
+    after_number_option,
+    format_options,
+    limit_option,
+    since_option,
+    tenant_option,
+    until_option,
+)
+from worker.commands.output import print_first_page, print_page, print_rows
 from worker.db.audit import cancellations, changes, grants, rejections
 from worker.db.audit.grants import (
     AmbiguousCursor,
@@ -16,58 +24,64 @@ from worker.db.audit.grants import (
     AuditRecord,
     GrantFilter,
     UnknownCursor,
-    read_page,
 )
 from worker.db.engine import read_transaction
 
-_tenant = click.option("--tenant", help="Only of this tenant.")
-_since = click.option("--since", callback=moment_option, help="Not before, as in `audit list`.")
-_LONGEST_NUMBER = 9  # digits: a batch has fewer items than that
+_MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
 
 
-def _place(
+def _parse_cursor(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> AuditCursor | None:
     if text is None:
         return None
     tenant, _, grant = text.rpartition("/")
-    batch, _, item = grant.partition(".")
-    if not (item.isascii() and item.isdecimal() and len(item) <= _LONGEST_NUMBER):
+    batch_id, _, number = grant.partition(".")
+    if not (number.isascii() and number.isdecimal() and len(number) <= _MAX_ITEM_DIGITS):
         raise click.BadParameter(
-            "a grant's id is BATCH.NUMBER, as the last column has it, or TENANT/BATCH.NUMBER"
+            "a grant's id is BATCH.NUMBER, as in the column `grant`, or TENANT/BATCH.NUMBER"
         )
-    return AuditCursor(batch, int(item), tenant or None)
+    return AuditCursor(batch_id, int(number), tenant or None)
 
 
 @click.group()
 def audit() -> None:
-    """Read what was asked for and decided."""
+    """Read the audit log of requests, decisions and administration."""
 
 
 @audit.command("list")
-@click.option("--tenant", help="Only of this tenant.")
-@click.option("--bucket", help="Only in this bucket profile.")
-@click.option("--key", help="Only this object key.")
-@click.option("--prefix", help="Only object keys that begin so.")
-@click.option("--requester", help="Only what was requested by this one.")
-@click.option("--signed-by", help='Only what this key signed; "" is what nobody signed.')
-@click.option("--decision", type=click.Choice(["issued", "refused"]))
+@tenant_option
+@click.option("--bucket", help="Only this bucket profile.")
+@click.option("--key", "object_key", help="Only this object key.")
+@click.option("--prefix", help="Only object keys that begin with this prefix.")
+@click.option("--requester", help="Only requests whose `requested_by` is this.")
 @click.option(
-    "--since", callback=moment_option, help="Not before: 2h, 2d ago, 2026-11-24, 2026-11-24T08:30."
+    "--signed-by",
+    help='Only requests signed with the tenant\'s key of this name; "" selects unsigned ones.',
 )
 @click.option(
-    "--until", callback=moment_option, help="Before, in the same forms; without a zone, UTC."
+    "--decision",
+    type=click.Choice(["issued", "refused"]),
+    help="Only issued, or only refused items.",
 )
-@click.option("--batch", help="Only of the request with this id.")
-@click.option("--grant", callback=_place, help="Only the item with this id.")
+@since_option
+@until_option
+@click.option("--batch", "batch_id", help="Only the batch with this id.")
+@click.option("--grant", callback=_parse_cursor, help="Only the grant with this id.")
 @limit_option
-@click.option("--after", callback=_place, help="Begin behind the item with this id.")
+@click.option("--after", callback=_parse_cursor, help="Start after the grant with this id.")
 @format_options
 @click.pass_context
-def list_entries(
-    context: click.Context, /, *, limit: int, after: AuditCursor | None, form: Any, **asked: Any
+def list_grants(
+    context: click.Context,
+    /,
+    *,
+    limit: int,
+    after: AuditCursor | None,
+    output_format: Any,
+    **filters: Any,
 ) -> None:
-    """List items that were asked for, newest first: issued, or the refusal's code.
+    """List requested items, newest first: the decision is `issued` or the code of the refusal.
 
     \b
     Examples:
@@ -77,84 +91,95 @@ def list_entries(
     """
     try:
         with open_database(read_transaction) as connection:
-            found = read_page(connection, GrantFilter(**asked), limit, after)
+            page = grants.read_grants(connection, GrantFilter(**filters), limit, after)
     except UnknownCursor:
-        raise click.BadParameter("there is no such batch", param_hint="--after") from None
-    except AmbiguousCursor:
-        text = "several tenants have such a batch: TENANT/BATCH.NUMBER says whose"
+        text = "the audit log has no batch with this id"
         raise click.BadParameter(text, param_hint="--after") from None
-    print_page(context, AuditRecord._fields, found.entries, form, found.after)
+    except AmbiguousCursor:
+        text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
+        raise click.BadParameter(text, param_hint="--after") from None
+    print_page(context, AuditRecord._fields, page, grants.record_cursor, output_format)
 
 
 @audit.command()
-@click.option("--tenant", help="Only of this tenant.")
-@click.option("--since", callback=moment_option, help="Not before, as in `audit list`.")
-@click.option("--until", callback=moment_option, help="Before, as in `audit list`.")
+@tenant_option
+@since_option
+@until_option
 @format_options
-def summary(*, form: Any, **asked: Any) -> None:
-    """Count what was issued and refused, by tenant and kind.
+def summary(*, output_format: Any, **filters: Any) -> None:
+    """Count issued and refused items by tenant and kind.
 
     \b
     Example:
       python -m worker audit summary --since 1d
     """
     with open_database(read_transaction) as connection:
-        print_rows(AuditCount._fields, grants.count_grants(connection, GrantFilter(**asked)), form)
+        counts = grants.count_grants(connection, GrantFilter(**filters))
+    print_rows(AuditCount._fields, counts, output_format)
 
 
 @audit.command("changes")
-@_since
+@since_option
 @limit_option
-@click.option("--after", type=click.IntRange(min=1), help="Begin behind the change of this number.")
+@after_number_option
 @format_options
 @click.pass_context
 def list_changes(
-    context: click.Context, /, *, form: Any, limit: int, since: datetime | None, after: int | None
+    context: click.Context,
+    /,
+    *,
+    output_format: Any,
+    limit: int,
+    since: datetime | None,
+    after: int | None,
 ) -> None:
-    """List what was changed of tenants, buckets, policies, keys and quotas, newest first.
+    """List changes of tenants, buckets, policies, keys and quotas, newest first.
+
+    Shows the account that made each change, and the command that it used.
 
     \b
     Example:
       python -m worker audit changes --since 7d
     """
     with open_database(read_transaction) as connection:
-        found = changes.read_changes(connection, limit + 1, since=since, after=after)
-    behind = found[limit - 1].number if len(found) > limit else None
-    print_page(context, changes.ChangeRecord._fields, found[:limit], form, behind)
+        page = changes.read_changes(connection, limit, since=since, after=after)
+    columns = changes.ChangeRecord._fields
+    print_page(context, columns, page, attrgetter("number"), output_format)
 
 
 @audit.command("rejections")
-@_tenant
-@_since
+@tenant_option
+@since_option
 @limit_option
 @format_options
-def list_rejections(*, form: Any, limit: int, **asked: Any) -> None:
-    """Count, by the hour, messages that nobody is known to have sent.
+def list_rejections(*, output_format: Any, limit: int, **filters: Any) -> None:
+    """Count, by hour, the messages that could not be read or authenticated.
 
-    The tenant is the one that a message named, which is no proof that it asked. Of the last
-    message there is the SHA-256, to find it by.
+    The tenant is the one that a message named, which does not prove that it sent the message.
+    last_digest is the SHA-256 of the last message, to find that message by. --since includes the
+    whole hour that contains the moment.
 
     \b
     Example:
       python -m worker audit rejections --tenant acme --since 1d
     """
     with open_database(read_transaction) as connection:
-        found = rejections.read_rejections(connection, limit + 1, **asked)
-    print_first_rows(rejections.RejectionRecord._fields, found, limit, form)
+        page = rejections.read_rejections(connection, limit, **filters)
+    print_first_page(rejections.RejectionRecord._fields, page, output_format)
 
 
 @audit.command("cancellations")
-@_tenant
-@_since
+@tenant_option
+@since_option
 @limit_option
 @format_options
-def list_cancellations(*, form: Any, limit: int, **asked: Any) -> None:
-    """List the batches that were cancelled, newest first, and by whom.
+def list_cancellations(*, output_format: Any, limit: int, **filters: Any) -> None:
+    """List cancelled batches, newest first, with who cancelled them.
 
     \b
     Example:
       python -m worker audit cancellations --tenant acme
     """
     with open_database(read_transaction) as connection:
-        found = cancellations.read_cancellations(connection, limit + 1, **asked)
-    print_first_rows(cancellations.CancellationRecord._fields, found, limit, form)
+        page = cancellations.read_cancellations(connection, limit, **filters)
+    print_first_page(cancellations.CancellationRecord._fields, page, output_format)

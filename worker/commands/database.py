@@ -1,4 +1,7 @@
-"""The database as commands open it: with a sentence, not a traceback, where it cannot be used."""
+"""Opens and migrates the database for commands, and identifies the operator's account.
+
+Commands end with a message instead of a traceback if the database cannot be used.
+"""
 
 import os
 import pwd
@@ -20,51 +23,56 @@ from worker.settings import Settings
 
 
 def operator_account() -> str:
-    """The account that runs this process: of the system, and not what the environment says."""
-    number = os.getuid()
+    """Return the name of the system account that runs this process.
+
+    Asks the operating system, and ignores the environment, which the operator can change. An
+    account without a name is `uid` and its number.
+    """
+    uid = os.getuid()
     try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:  # a container may run as a number that nobody gave a name
-        return f"uid {number}"
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # in a container, the user may be a number without an account
+        return f"uid {uid}"
 
 
-def alembic_config(connection: Connection) -> Config:
-    """Tell Alembic where the migrations are and which connection they run on."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(models.__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    return config
+@click.command()
+def migrate() -> None:
+    """Create or update the tables of the database at VALETKEY_DATABASE_URL.
+
+    Changes nothing if the tables are up to date.
+
+    \b
+    Example:
+      python -m worker migrate
+    """
+    migrate_to_head(Settings().database_url.get_secret_value())
+    click.echo("The database is up to date.")
 
 
 def migrate_to_head(database_url: str) -> None:
-    """Bring a database's tables to this release; one that is there already is left alone."""
+    """Migrate a database's tables to this release. Changes nothing if they are up to date."""
     engine = create_database_engine(database_url)
     with engine.connect() as connection:
         command.upgrade(alembic_config(connection), "head")
     engine.dispose()
 
 
-@click.command()
-def migrate() -> None:
-    """Create or update the tables of VALETKEY_DATABASE_URL."""
-    migrate_to_head(Settings().database_url.get_secret_value())
-    click.echo("The database is up to date.")
-
-
 @contextmanager
 def open_database(
     transaction: Callable[[Engine], AbstractContextManager[Connection]],
 ) -> Iterator[Connection]:
-    """Open VALETKEY_DATABASE_URL with `database.reading` or `database.writing`.
+    """Open VALETKEY_DATABASE_URL with `read_transaction` or `write_transaction`.
 
-    Ends the command where it is out of reach, or has not the tables of this release yet.
+    Raises click.ClickException, which ends the command, if the database is out of reach, or if its
+    tables are missing or older than this release.
     """
     engine = create_database_engine(Settings().database_url.get_secret_value())
     try:
         with transaction(engine) as connection:
-            if _is_behind(connection):
+            if _needs_migration(connection):
                 raise click.ClickException(
-                    "The database does not have its tables yet: run `python -m worker migrate`."
+                    "The database has no tables, or those of an older release: "
+                    "run `python -m worker migrate`."
                 )
             yield connection
     except Transient as error:
@@ -73,9 +81,17 @@ def open_database(
         engine.dispose()
 
 
-def _is_behind(connection: Connection) -> bool:
-    # A revision that is not ours is a later release's, which leaves our tables usable.
+def _needs_migration(connection: Connection) -> bool:
+    # An unknown revision belongs to a later release, whose migrations keep our tables usable.
     scripts = ScriptDirectory.from_config(alembic_config(connection))
-    at = MigrationContext.configure(connection).get_current_revision()
+    revision = MigrationContext.configure(connection).get_current_revision()
     older = {script.revision for script in scripts.walk_revisions()} - set(scripts.get_heads())
-    return at is None or at in older
+    return revision is None or revision in older
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Return an Alembic configuration that runs our migrations on this connection."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(models.__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config

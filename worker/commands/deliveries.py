@@ -1,9 +1,12 @@
+"""Lists webhook deliveries."""
+
+from operator import attrgetter
 from typing import Any
 
 import click
 
 from worker.commands.database import open_database
-from worker.commands.options import format_options, limit_option
+from worker.commands.options import after_number_option, format_options, limit_option, tenant_option
 from worker.commands.output import print_page
 from worker.db.audit.deliveries import DeliveryRecord, read_deliveries
 from worker.db.engine import read_transaction
@@ -11,25 +14,29 @@ from worker.db.engine import read_transaction
 
 @click.group()
 def deliveries() -> None:
-    """See which webhooks are pending, delivered and failed."""
+    """Show which webhooks are pending, delivered or failed."""
 
 
 @deliveries.command("list")
-@click.option("--state", type=click.Choice(["pending", "delivered", "failed"]))
-@click.option("--tenant", help="Only of this tenant.")
+@click.option(
+    "--state",
+    type=click.Choice(["pending", "delivered", "failed"]),
+    help="Only deliveries in this state.",
+)
+@tenant_option
 @limit_option
-@click.option("--after", type=click.IntRange(min=1), help="Begin behind this delivery's number.")
+@after_number_option
 @format_options
 @click.pass_context
-def list_deliveries(context: click.Context, /, *, form: Any, limit: int, **asked: Any) -> None:
-    """List deliveries, newest first. A pending one has the time of its next attempt.
+def list_deliveries(
+    context: click.Context, /, *, output_format: Any, limit: int, **filters: Any
+) -> None:
+    """List deliveries, newest first. next_attempt_at is set while a delivery is pending.
 
     \b
     Example:
       python -m worker deliveries list --state failed --tenant acme
     """
     with open_database(read_transaction) as connection:
-        found = read_deliveries(connection, limit + 1, **asked)
-    shown = found[:limit]
-    after = shown[-1].number if len(found) > limit else None
-    print_page(context, DeliveryRecord._fields, shown, form, after)
+        page = read_deliveries(connection, limit, **filters)
+    print_page(context, DeliveryRecord._fields, page, attrgetter("number"), output_format)

@@ -1,3 +1,5 @@
+"""Runs the whole service on this machine, for development."""
+
 import os
 import shlex
 import signal
@@ -27,21 +29,21 @@ _PORT = click.IntRange(1, 65535)
     type=click.Path(file_okay=False, path_type=Path),
     default=_DEFAULT_DATA,
     show_default=True,
-    help="Where everything is kept.",
+    help="Folder for all data and logs.",
 )
 @click.option(
     "--tenants",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default="examples/tenants.toml",
     show_default=True,
-    help="Who may have what.",
+    help="Tenants file to apply.",
 )
-@click.option("--port-s3", type=_PORT, help="Where S3 listens; by default a free port.")
-@click.option("--port-broker", type=_PORT, help="Where Valkey listens; by default a free port.")
+@click.option("--port-s3", type=_PORT, help="Port of the S3 server. Default: a free port.")
+@click.option("--port-broker", type=_PORT, help="Port of the broker. Default: a free port.")
 def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None) -> None:
     """Run everything on this machine until Ctrl-C: broker, storage, database and worker.
 
-    The tables are in SQLite, unless VALETKEY_DATABASE_URL says otherwise.
+    The database is SQLite, unless VALETKEY_DATABASE_URL names another one.
 
     \b
     Example:
@@ -51,14 +53,14 @@ def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None)
     ports = (port_broker, port_s3)
     try:
         with (
-            _until_signalled(),
+            _signals_as_interrupt(),
             console.status("") as status,
-            running_stack(data, tenants, os.environ, ports=ports, say=status.update) as up,
+            running_stack(data, tenants, os.environ, ports=ports, on_step=status.update) as stack,
         ):
             status.stop()
-            _show(console, up.running, data)
+            _print_summary(console, stack.info, data)
             try:
-                up.watch()
+                stack.watch()
             finally:
                 console.print("Stopping.")
     except KeyboardInterrupt:
@@ -68,44 +70,44 @@ def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None)
 
 
 @contextmanager
-def _until_signalled() -> Iterator[None]:
-    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+def _signals_as_interrupt() -> Iterator[None]:
+    handlers = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Stopping is bounded, and must itself not be stopped half-way by an impatient second Ctrl-C.
+    # Stopping takes a bounded time. A second Ctrl-C must not interrupt it half-way.
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _show(console: Console, running: StackInfo, data: Path) -> None:
+def _print_summary(console: Console, info: StackInfo, data: Path) -> None:
     table = Table.grid(padding=(0, 2))
-    table.add_row("Broker", f"Valkey at {running.broker_url}")
-    table.add_row("Storage", f"SeaweedFS at {running.s3_endpoint}")
-    table.add_row("Tenant", running.tenant)
+    table.add_row("Broker", f"Valkey at {info.broker_url}")
+    table.add_row("Storage", f"SeaweedFS at {info.s3_endpoint}")
+    table.add_row("Tenant", info.tenant)
     table.add_row("Data, logs", escape(f"{data}, {data / 'logs'}"))
     console.print("[bold green]Everything is up.[/] Ctrl-C stops it.\n")
     console.print(table)
     console.print("\nTry in a second terminal:\n")
-    for command in _suggestions(running, data):
+    for command in _example_commands(info, data):
         console.print(f"  {command}", style="bold", markup=False, soft_wrap=True)
     console.print()
 
 
-def _suggestions(running: StackInfo, data: Path) -> list[str]:
+def _example_commands(info: StackInfo, data: Path) -> list[str]:
     producer = operator = ""
-    if data != Path(_DEFAULT_DATA):  # where everybody looks
+    if data != Path(_DEFAULT_DATA):  # where producers look without a setting
         producer = f"VALETKEY_DATA_DIR={shlex.quote(str(data))} "
-        # A server's URL may hold a password, and whoever set it knows it.
-        if running.database_url.startswith("sqlite:"):
-            operator = f"VALETKEY_DATABASE_URL={shlex.quote(running.database_url)} "
-    key = f"{running.tenant}/hello.txt"
+        # The URL of a database server may contain a password, and the operator has set it anyway.
+        if info.database_url.startswith("sqlite:"):
+            operator = f"VALETKEY_DATABASE_URL={shlex.quote(info.database_url)} "
+    key = f"{info.tenant}/hello.txt"
     return [
         f"{producer}valetkey upload demo {key} --max-size 500KiB --curl",
         f"{producer}valetkey download demo {key}",

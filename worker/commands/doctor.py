@@ -1,3 +1,5 @@
+"""Checks everything that the service depends on, and tells the operator what to repair."""
+
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -9,8 +11,8 @@ import click
 from celery import Celery
 from pydantic import ValidationError
 
+from worker import clock
 from worker.aws.clients import S3Clients
-from worker.clock import now
 from worker.commands.database import open_database
 from worker.commands.health_checks import (
     Check,
@@ -30,158 +32,163 @@ from worker.settings import Settings
 
 Result = TypeVar("Result")
 
-
-def with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
-    """Return what a call returns, or raise what it raises; TimeoutError where it takes too long.
-
-    It then goes on by itself until the process ends: not every driver can be told how long to try.
-    """
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except Exception as error:  # noqa: BLE001 - it is raised where the call was asked for
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future.result(timeout=seconds)
-
-
-SECONDS = 3.0
-"""So long each part has to answer."""
+CHECK_TIMEOUT = 3.0
+"""The time in seconds that a server has to respond."""
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-class _Looked(NamedTuple):
-    """What the database says."""
+class _DatabaseFacts(NamedTuple):
+    """The facts in the database that checks judge."""
 
-    declared: TenantConfig
+    config: TenantConfig
     oldest_webhook: datetime | None
-    next_lapse: datetime | None
+    next_expiry: datetime | None
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a check.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
 @click.pass_context
 def doctor(context: click.Context, /, *, as_json: bool) -> None:
-    """Look at everything that the service needs, and say what to do where it is not well.
+    """Check everything that the service needs, and say how to repair what is wrong.
 
-    Run it where the workers run, with their environment: it looks with it. Exits with 1 where
-    something failed; warnings alone exit with 0.
+    Run it where the workers run, with their environment: it uses their settings, credentials and
+    secrets. Exits with 1 if a check failed. Warnings alone exit with 0.
 
     \b
     Example:
       python -m worker doctor
     """
-    found = []
-    for check in _checks():
-        found.append(check)
+    checks = []
+    for check in _run_checks():
+        checks.append(check)
         if as_json:
             print_rows(Check._fields, [check], "json")
         else:
-            _print(check)
-    failed, warned = (sum(one.state == state for one in found) for state in ("fail", "warn"))
+            _print_check(check)
+    failed, warned = (sum(check.state == state for check in checks) for state in ("fail", "warn"))
     if not as_json:
-        click.echo(f"\n{len(found)} checks: {failed} failed, {warned} warnings.")
+        click.echo(f"\n{len(checks)} checks: {failed} failed, {warned} warnings.")
     context.exit(1 if failed else 0)
 
 
-def _print(check: Check) -> None:
+def _print_check(check: Check) -> None:
     state = click.style(f"{check.state:5}", fg=_COLOURS[check.state], bold=check.state != "ok")
     click.echo(f"{state} {check.check:9} {check.message}")
     if check.hint:
         click.echo(f"{'':15} → {check.hint}")
 
 
-def _checks() -> Iterator[Check]:
+def _run_checks() -> Iterator[Check]:
     try:
         settings = Settings()
     except ValidationError as error:
-        for wrong in error.errors(include_url=False, include_input=False):
-            name = f"VALETKEY_{wrong['loc'][0]}".upper()
-            yield Check("settings", "fail", f"{name}: {wrong['msg']}", "see docs/operating.md")
+        for details in error.errors(include_url=False, include_input=False):
+            name = f"VALETKEY_{details['loc'][0]}".upper()
+            hint = "the settings are described in docs/operating.md"
+            yield Check("settings", "fail", f"{name}: {details['msg']}", hint)
         return
     yield Check("settings", "ok", "readable")
-    yield from _of_database(settings)
-    yield from _of_queue(settings)
+    yield from _database_checks(settings)
+    yield from _broker_checks(settings)
 
 
-def _tried(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:
-    try:
-        return with_timeout(SECONDS, call)
-    except TimeoutError:
-        return Check(check, "fail", f"no answer within {SECONDS:g} s", hint)
-    except click.ClickException as error:
-        return Check(check, "fail", error.message, hint)
-    except Exception as error:  # noqa: BLE001 - drivers raise what they like
-        # Only what kind it is: its text may repeat a URL, and so a password.
-        return Check(check, "fail", f"out of reach ({type(error).__name__})", hint)
+def _database_checks(settings: Settings) -> Iterator[Check]:
+    hint = "is VALETKEY_DATABASE_URL right, and is the database running?"
+    facts = _attempt("database", hint, _read_facts)
+    if isinstance(facts, Check):
+        yield facts
+        return
+    yield Check("database", "ok", "reachable, with the tables of this release")
+    now = clock.now()
+    yield from check_tenants(facts.config, now)
+    yield from _bucket_checks(facts.config, S3Clients(settings.s3_endpoint))
+    yield from _endpoint_checks(facts.config)
+    yield check_webhooks(facts.oldest_webhook, now)
+    yield check_cleanup(facts.next_expiry, now)
 
 
-def _look() -> _Looked:
+def _read_facts() -> _DatabaseFacts:
     with open_database(read_transaction) as connection:
-        return _Looked(
+        return _DatabaseFacts(
             load_config(connection),
             backlog.oldest_webhook(connection),
             backlog.next_expiry(connection),
         )
 
 
-def _of_database(settings: Settings) -> Iterator[Check]:
-    looked = _tried("database", "is VALETKEY_DATABASE_URL right, and the database up?", _look)
-    if isinstance(looked, Check):
-        yield looked
-        return
-    yield Check("database", "ok", "reachable, with the tables of this release")
-    at = now()
-    yield from check_tenants(looked.declared, at)
-    yield from _of_buckets(looked.declared, S3Clients(settings.s3_endpoint))
-    yield from _of_endpoints(looked.declared)
-    yield check_webhooks(looked.oldest_webhook, at)
-    yield check_cleanup(looked.next_lapse, at)
-
-
-def _of_buckets(declared: TenantConfig, s3: S3Clients) -> Iterator[Check]:
-    for name, bucket in declared.buckets.items():
+def _bucket_checks(config: TenantConfig, s3: S3Clients) -> Iterator[Check]:
+    for name, bucket in config.buckets.items():
         try:
             s3.target(bucket)
         except Malformed as error:
-            yield Check("buckets", "fail", f"{name}: {error}", "mend the profile, and apply it")
+            hint = "correct the bucket profile in the tenants file, and apply the file"
+            yield Check("buckets", "fail", f"{name}: {error}", hint)
         except Transient as error:
-            hint = "run this with the workers' own AWS configuration"
+            hint = "run doctor with the AWS configuration of the workers"
             yield Check("buckets", "warn", f"{name}: {error}", hint)
         else:
             yield Check("buckets", "ok", f"{name}: boto3 signs for {bucket.bucket}")
 
 
-def _of_endpoints(declared: TenantConfig) -> Iterator[Check]:
-    for tenant in declared.tenants.values():
+def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
+    for tenant in config.tenants.values():
         for endpoint in tenant.endpoints.values():
             name = f"{tenant.name}/{endpoint.name}"
             try:
                 webhook_secrets.resolve_secrets(endpoint.secret, os.environ)
             except Transient as error:
-                hint = "set it where the upkeep worker runs, and look from there"
+                hint = "set the secret where the upkeep worker runs, and run doctor there"
                 yield Check("endpoints", "warn", f"{name}: {error}", hint)
             else:
-                yield Check("endpoints", "ok", f"{name}: its secret is there")
+                yield Check("endpoints", "ok", f"{name}: its webhook secret is available")
 
 
-def _of_queue(settings: Settings) -> Iterator[Check]:
+def _broker_checks(settings: Settings) -> Iterator[Check]:
     urls = settings.broker_url.get_secret_value(), settings.result_url.get_secret_value()
     with broker_status.inspect_app(*urls) as app:
-        hint = "is VALETKEY_RESULT_URL right, and the server up?"
-        results = _tried("results", hint, lambda: broker_status.check_results(app))
-        yield results or Check("results", "ok", "reachable")
-        hint = "is VALETKEY_BROKER_URL right, and the server up?"
-        broker = _tried("broker", hint, lambda: broker_status.check_broker(app, SECONDS))
-        yield broker or Check("broker", "ok", "reachable")
-        if broker is None:
-            yield from _of_workers(app)
+        hint = "is VALETKEY_RESULT_URL right, and is the server running?"
+        error = _attempt("results", hint, lambda: broker_status.check_results(app))
+        yield error or Check("results", "ok", "reachable")
+        hint = "is VALETKEY_BROKER_URL right, and is the server running?"
+        error = _attempt("broker", hint, lambda: broker_status.check_broker(app, CHECK_TIMEOUT))
+        yield error or Check("broker", "ok", "reachable")
+        if error is None:
+            yield from _worker_checks(app)
 
 
-def _of_workers(app: Celery) -> Iterator[Check]:
-    found = _tried("workers", "are they up?", lambda: broker_status.queue_consumers(app))
-    yield from [found] if isinstance(found, Check) else check_workers(found)
+def _worker_checks(app: Celery) -> Iterator[Check]:
+    hint = "are the workers running?"
+    consumers = _attempt("workers", hint, lambda: broker_status.queue_consumers(app))
+    yield from [consumers] if isinstance(consumers, Check) else check_workers(consumers)
+
+
+def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:
+    """Return what a call returns, or a failed check if it raises or takes too long."""
+    try:
+        return with_timeout(CHECK_TIMEOUT, call)
+    except TimeoutError:
+        return Check(check, "fail", f"no response within {CHECK_TIMEOUT:g} s", hint)
+    except click.ClickException as error:
+        return Check(check, "fail", error.message, hint)
+    except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
+        # Only the type of the error: its text may contain a URL, and with it a password.
+        return Check(check, "fail", f"out of reach ({type(error).__name__})", hint)
+
+
+def with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
+    """Return what a call returns, or raise what it raises. Raises TimeoutError after seconds.
+
+    After a timeout, the call continues in a background thread until the process ends: not every
+    driver has a timeout of its own.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - raised in the caller's thread
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result(timeout=seconds)

@@ -1,23 +1,19 @@
+"""Explains the decision on a message, rule by rule."""
+
 import json
 from typing import Any
 
 import click
-from sqlalchemy import Engine
 
-from valetkey.wire.messages import Explanation, Verdict
 from valetkey.wire.refusals import Refusal
-from worker.aws.clients import S3Clients
-from worker.clock import now
+from valetkey.wire.replies import Explanation, Verdict
 from worker.commands.database import open_database
-from worker.commands.output import printable
+from worker.commands.output import escape_unprintable
+from worker.context import create_context
 from worker.db.engine import read_transaction
-from worker.db.history import BatchHistoryReader
-from worker.db.ledger import Ledger
-from worker.db.multiparts import MultipartStore
 from worker.errors import Malformed
 from worker.settings import Settings
-from worker.usecases.explain import Explainer
-from worker.usecases.multipart import MultipartUploads
+from worker.usecases.explain import explain_raw
 
 _DECISIONS = {"issue": ("granted", "green"), "refuse": ("refused", "red")}
 
@@ -27,33 +23,33 @@ _DECISIONS = {"issue": ("granted", "green"), "refuse": ("refused", "red")}
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @click.pass_context
 def explain(context: click.Context, /, *, file: str, as_json: bool) -> None:
-    """Show what would be decided on the message in FILE, rule by rule.
+    """Explain the decision on the message in FILE, rule by rule.
 
-    FILE holds what a producer sends: a signed token, or a message as JSON, which is explained as if
-    it were signed. - is stdin. Nothing is charged, signed or written. Exits with 1 where the
-    message would be refused.
+    FILE contains what a producer sends: a signed token, or a message in JSON, which is explained as
+    if it were signed. "-" reads from stdin. Nothing is charged, signed or written. Exits with 1 if
+    the message would be refused.
 
     \b
     Example:
       python -m worker explain message.json
     """
-    raw = _read(file)
+    raw = _read_message(file)
     try:
         with open_database(read_transaction) as connection:
-            explanation = _explainer(connection.engine).explain_raw(raw)
+            explanation = explain_raw(raw, create_context(connection.engine, Settings()))
     except Malformed as error:
         raise click.ClickException(f"Nothing was explained: {error}.") from None
     if as_json:
         click.echo(explanation.model_dump_json(exclude_none=True, indent=2))
     else:
-        _show(explanation)
+        _print_explanation(explanation)
     context.exit(0 if explanation.decision == "issue" else 1)
 
 
-def _read(file: str) -> Any:
+def _read_message(file: str) -> Any:
     try:
-        with click.open_file(file, "rb") as opened_file:
-            content = opened_file.read().strip()
+        with click.open_file(file, "rb") as stream:
+            content = stream.read().strip()
     except OSError as error:
         raise click.FileError(file, error.strerror) from None
     try:
@@ -61,41 +57,35 @@ def _read(file: str) -> Any:
             return content.decode()
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise click.ClickException("This is neither a token nor a message as JSON.") from None
+        text = "The input is neither a token nor a message in JSON."
+        raise click.ClickException(text) from None
 
 
-def _explainer(engine: Engine) -> Explainer:
-    ledger, past = Ledger(engine), BatchHistoryReader(engine)
-    s3 = S3Clients(Settings().s3_endpoint, Settings().sts_endpoint)
-    return Explainer(
-        ledger, past, MultipartUploads(MultipartStore(engine), past, ledger, s3), s3, now
-    )
-
-
-def _show(explanation: Explanation) -> None:
+def _print_explanation(explanation: Explanation) -> None:
     width = max(len(verdict.rule) for verdict in explanation.rules)
     click.secho(f"{'rule':{width}}  verdict  detail", bold=True)
     for verdict in explanation.rules:
         word, colour = _DECISIONS["refuse"] if verdict.refusal else ("ok", "green")
-        click.echo(f"{verdict.rule:{width}}  {click.style(f'{word:7}', colour)}  {_said(verdict)}")
+        cell = click.style(f"{word:7}", colour)
+        click.echo(f"{verdict.rule:{width}}  {cell}  {_format_detail(verdict)}")
     word, colour = _DECISIONS[explanation.decision]
     click.secho(f"\nIt would be {word}.", fg=colour, bold=True)
 
 
-def _said(verdict: Verdict) -> str:
-    reason = None if verdict.refusal is None else _reason(verdict.refusal, verdict.rule)
-    return printable("; ".join(filter(None, [verdict.found, reason])))
+def _format_detail(verdict: Verdict) -> str:
+    reason = None if verdict.refusal is None else _format_reason(verdict.refusal, verdict.rule)
+    return escape_unprintable("; ".join(filter(None, [verdict.found, reason])))
 
 
-def _reason(refusal: Refusal, rule: str) -> str:
-    where = f" in {refusal.field}" if refusal.field not in {"", rule} else ""
-    return f"{refusal.code}{where}: {refusal.message}{_limit(refusal.limit)}"
+def _format_reason(refusal: Refusal, rule: str) -> str:
+    field = f" in {refusal.field}" if refusal.field not in {"", rule} else ""
+    return f"{refusal.code}{field}: {refusal.message}{_format_limit(refusal.limit)}"
 
 
-def _limit(limit: int | str | list[str] | None) -> str:
+def _format_limit(limit: int | str | list[str] | None) -> str:
     if limit is None:
         return ""
-    named = (
-        limit if isinstance(limit, list) else [f"{limit:,}" if isinstance(limit, int) else limit]
-    )
-    return f" (limit: {', '.join(named) or 'none'})"
+    if isinstance(limit, int):
+        return f" (limit: {limit:,})"
+    text = ", ".join(limit) if isinstance(limit, list) else limit
+    return f" (limit: {text or 'none'})"

@@ -1,4 +1,4 @@
-"""Whether the service is well, decided from what was found: what is said, and what to do."""
+"""Pure health checks for `doctor`: each judges facts about the service and returns its verdict."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -10,14 +10,14 @@ from worker.core.quotas.status import format_duration
 from worker.core.tenants.config import TenantConfig
 
 UPKEEP_QUEUE = "valetkey.upkeep"
-OVERDUE = timedelta(minutes=5)
-"""What waits longer than this after its time, nobody works on."""
+OVERDUE_AFTER = timedelta(minutes=5)
+"""The delay after which unfinished work shows that no worker is processing it."""
 
 State = Literal["ok", "warn", "fail"]
 
 
 class Check(NamedTuple):
-    """What was looked at, how it is, and what to do where it is not well."""
+    """The result of one check: its subject, its state, and a hint for the operator if not ok."""
 
     check: str
     state: State
@@ -25,21 +25,25 @@ class Check(NamedTuple):
     hint: str | None = None
 
 
-def check_tenants(declared: TenantConfig, now: datetime) -> Iterator[Check]:
-    """Who is declared, and who of them could be impersonated or has no key to use."""
-    if not declared.tenants:
-        yield Check("tenants", "warn", "none is declared", "python -m worker apply tenants.toml")
+def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
+    """Warn of a config without tenants, and of tenants with missing, expired or expiring keys.
+
+    Warns of tenants that trust the queue, too: anyone who can write to it can impersonate them.
+    """
+    if not config.tenants:
+        hint = "python -m worker apply tenants.toml"
+        yield Check("tenants", "warn", "no tenant is configured", hint)
         return
-    found = config_warnings(declared, now)
-    yield from (Check("tenants", "warn", risk.message, risk.hint) for risk in found)
-    if not found:
-        text = f"{len(declared.tenants):,} declared, who all sign with keys that last"
+    warnings = config_warnings(config, now)
+    yield from (Check("tenants", "warn", warning.message, warning.hint) for warning in warnings)
+    if not warnings:
+        text = f"{len(config.tenants):,} configured; all sign with keys that do not expire soon"
         yield Check("tenants", "ok", text)
 
 
 def check_workers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
-    """Which queues are worked on: consumers are names of workers by queue."""
-    for queue, only in (
+    """Warn of queues that no worker consumes. consumers are names of workers by queue."""
+    for queue, role in (
         (INTERACTIVE_QUEUE, "issue"),
         (BULK_QUEUE, "issue"),
         (UPKEEP_QUEUE, "upkeep"),
@@ -48,24 +52,30 @@ def check_workers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
         if workers:
             yield Check("workers", "ok", f"{queue} is consumed by {', '.join(sorted(workers))}")
         else:
-            text = f"no worker answers that consumes {queue}"
-            yield Check("workers", "warn", text, f"python -m worker run --only {only}")
+            text = f"no worker responded that consumes {queue}"
+            yield Check("workers", "warn", text, f"python -m worker run --only {role}")
 
 
 def check_webhooks(oldest: datetime | None, now: datetime) -> Check:
-    """Whether webhooks are sent: oldest is when the oldest unsent one was queued."""
+    """Warn if webhooks are overdue. oldest is the time at which the oldest pending one was queued.
+
+    oldest is None if no webhook is pending.
+    """
     if oldest is None:
         return Check("webhooks", "ok", "none is pending")
     text = f"the oldest pending one was queued {format_duration(now - oldest)} ago"
-    if now - oldest <= OVERDUE:
+    if now - oldest <= OVERDUE_AFTER:
         return Check("webhooks", "ok", text)
     return Check("webhooks", "warn", text, "python -m worker deliveries list --state pending")
 
 
-def check_cleanup(first_end: datetime | None, now: datetime) -> Check:
-    """Whether what has lapsed is released: first_end is of the first hold that is still there."""
-    if first_end is None or now - first_end <= OVERDUE:
-        return Check("upkeep", "ok", "what has lapsed is released")
-    text = f"grants that lapsed {format_duration(now - first_end)} ago still count as live"
-    hint = "nothing sweeps: python -m worker run --only upkeep"
+def check_cleanup(next_expiry: datetime | None, now: datetime) -> Check:
+    """Fail if expired grants are not released. next_expiry is the earliest end of a reservation.
+
+    next_expiry is None if there are no reservations.
+    """
+    if next_expiry is None or now - next_expiry <= OVERDUE_AFTER:
+        return Check("upkeep", "ok", "expired grants are released")
+    text = f"grants that expired {format_duration(now - next_expiry)} ago still count as live"
+    hint = "no upkeep worker releases them: python -m worker run --only upkeep"
     return Check("upkeep", "fail", text, hint)

@@ -1,103 +1,108 @@
-"""Rows for people, programs and spreadsheets: an aligned table, JSON lines, or CSV."""
+"""Prints rows as an aligned table, as JSON lines, or as CSV."""
 
 import csv
 import io
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import click
 from rich.cells import cell_len, set_cell_size
 
-OutputFormat = Literal["table", "json", "csv"]
+from worker.db.audit.pages import Page
 
-_AS_JSON = {bool, list, tuple, dict}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+OutputFormat = Literal["table", "json", "csv"]
+Record = TypeVar("Record", bound=Sequence[Any])
+
+_JSON_TYPES = {bool, list, tuple, dict}
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
 
 def print_rows(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], form: OutputFormat | None
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], output_format: OutputFormat | None
 ) -> None:
-    """Print rows. Times are UTC; what is None is empty, and null in JSON.
+    """Print rows. Times are in UTC. None is an empty cell, and null in JSON.
 
-    Lists, objects, true and false are JSON in tables and CSV, too.
+    In tables and CSV, lists, objects and booleans are printed as JSON, too.
     """
-    if form == "json":
+    if output_format == "json":
         for row in rows:
-            click.echo(json.dumps(dict(zip(columns, row, strict=True)), default=_text))
-    elif form == "csv":
-        click.echo(_csv([columns, *rows]), nl=False)
+            values = dict(zip(columns, row, strict=True))
+            click.echo(json.dumps(values, default=_format_value))
+    elif output_format == "csv":
+        click.echo(_format_csv([columns, *rows]), nl=False)
     else:
-        click.echo(_table([columns, *rows]))
+        click.echo(_format_table([columns, *rows]))
 
 
 def print_page(
     context: click.Context,
     columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    form: OutputFormat | None,
-    after: object,
+    page: Page[Record],
+    cursor: Callable[[Record], object],
+    output_format: OutputFormat | None,
 ) -> None:
-    """Print a page and, where after says that there is another, the exact command for that.
+    """Print a page and, if there are more records, the exact command for the next page.
 
-    The command goes to stderr where the page is data.
+    cursor returns the value of --after that continues after a record. The command is printed to
+    stderr if the page is JSON or CSV.
     """
-    print_rows(columns, rows, form)
-    if after is None:
+    print_rows(columns, page.records, output_format)
+    if not page.has_more:
         return
-    given = context.params | {"after": after}
-    words = [word for option in context.command.params for word in _words(option, given)]
+    params = context.params | {"after": cursor(page.records[-1])}
+    words = [word for option in context.command.params for word in _option_words(option, params)]
     command = f"{context.command_path} {shlex.join(words)}"
-    click.echo(f"\nNext page: {command}", err=form is not None)
+    click.echo(f"\nNext page: {command}", err=output_format is not None)
 
 
-def print_first_rows(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], limit: int, form: OutputFormat | None
+def print_first_page(
+    columns: Sequence[str], page: Page[Record], output_format: OutputFormat | None
 ) -> None:
-    """Print the first so many rows, and say where there are more."""
-    print_rows(columns, rows[:limit], form)
-    if len(rows) > limit:
-        click.echo("\nThere is more: give a larger --limit, or a later --since.", err=True)
+    """Print the only page that a command can show, and a note if there are more records."""
+    print_rows(columns, page.records, output_format)
+    if page.has_more:
+        click.echo("\nThere are more rows: give a larger --limit, or a later --since.", err=True)
 
 
-def _words(option: click.Parameter, given: dict[str, Any]) -> list[str]:
-    value = given.get(option.name or "")
+def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
+    value = params.get(option.name or "")
     if value is None:
         return []
     if isinstance(option, click.Option) and option.is_flag:
         return [option.opts[0]] if value == option.flag_value else []
-    return [option.opts[0], _text(value)]
+    return [option.opts[0], _format_value(value)]
 
 
-def _table(rows: Sequence[Sequence[Any]]) -> str:
-    cells = [[printable(_text(value)) for value in row] for row in rows]
+def _format_csv(rows: Sequence[Sequence[Any]]) -> str:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows(
+        [_escape_formula(_format_value(value)) for value in row] for row in rows
+    )
+    return buffer.getvalue()
+
+
+def _escape_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA_PREFIXES) else text
+
+
+def _format_table(rows: Sequence[Sequence[Any]]) -> str:
+    cells = [[escape_unprintable(_format_value(value)) for value in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(map(set_cell_size, row, widths)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    written = io.StringIO(newline="")
-    csv.writer(written, lineterminator="\n").writerows(
-        [_no_formula(_text(value)) for value in row] for row in rows
-    )
-    return written.getvalue()
-
-
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if type(value) in _AS_JSON:  # and not what is made of one, and has its own text
+    if type(value) in _JSON_TYPES:  # not subclasses such as named tuples, which have a __str__
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)
 
 
-def printable(text: str) -> str:
-    """Write out what would move a terminal's cursor: keys and names are the producers' words."""
+def escape_unprintable(text: str) -> str:
+    """Escape characters that could move a terminal's cursor: producers choose keys and names."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _no_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

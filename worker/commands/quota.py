@@ -1,9 +1,8 @@
-"""Shows the quotas of tenants, and changes one at once, without the file of tenants."""
+"""Shows the quotas of tenants, and changes a single one without applying a tenants file."""
 
 import json
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -11,12 +10,12 @@ from sqlalchemy import Connection
 
 from valetkey.units import parse_duration
 from valetkey.wire.refusals import Metric, Window
-from worker.clock import now
+from worker import clock
 from worker.commands import database
 from worker.commands.database import open_database
-from worker.commands.options import format_options, moment_option
+from worker.commands.options import Command, format_options, parse_moment_option, tenant_option
 from worker.commands.output import print_rows
-from worker.core.apply.changes import blocking_quotas, find_quota, new_conflicts, with_quota
+from worker.core.apply.changes import find_quota, new_conflicts, override_conflicts, with_quota
 from worker.core.apply.conflicts import Conflict
 from worker.core.apply.diff import FieldChange, diff_config
 from worker.core.quotas.cost import METRICS, WINDOWS, resets_at
@@ -30,114 +29,82 @@ from worker.core.quotas.status import (
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfig
 from worker.core.tenants.fields import closest_name
 from worker.core.tenants.quota_table import parse_quota
-from worker.db import quota_overrides, usage
+from worker.db import usage
 from worker.db.audit import changes
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.tenants import load_config, store_config
+from worker.db.tenants import add_quota_override, load_config, store_config
 
 _COLUMNS = ("tenant", "quota", "used", "limit", "share", "", "resets in", "")
-
+_LIVE_OVERRIDE = timedelta(days=1)  # the window `live` has no end, so its overrides need one
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-_LIVE = timedelta(days=1)  # the window has no end, so what it is raised by gets one
 
 
-def quota_arguments(command: Command) -> Command:
+def _quota_arguments(command: Command) -> Command:
     """Add TENANT METRIC WINDOW to a command."""
     metric = click.argument("metric", type=click.Choice(METRICS))
     window = click.argument("window", type=click.Choice(WINDOWS))
-    return click.argument("tenant")(metric(window(command)))
-
-
-def find_tenant(declared: TenantConfig, name: str) -> Tenant:
-    """The tenant of this name."""
-    if name in declared.tenants:
-        return declared.tenants[name]
-    meant = closest_name(name, declared.tenants)
-    question = f": did you mean {meant}?" if meant else "."
-    raise click.ClickException(f"No tenant {name!r} is declared{question}")
-
-
-def parse_quota_arguments(
-    metric: Metric, window: Window, limit: str, warn: str | int | None = None, *, word: str
-) -> Quota:
-    """A quota of this limit, which the command calls by that word."""
-    try:
-        return parse_quota(metric, window, limit, warn)
-    except ValidationError as error:
-        said = error.errors(include_url=False, include_input=False)[0]
-        named = word if said["loc"] == ("limit",) else "--warn"
-        raise click.BadParameter(said["msg"], param_hint=named) from None
-
-
-def override_end(
-    window: Window, duration: str | None, until: datetime | None, now: datetime
-) -> datetime:
-    """Until when a quota is raised: as --for or --until says, else until its window resets."""
-    if duration is not None and until is not None:
-        raise click.UsageError("Give --for or --until, and not both.")
-    if duration is None and until is None:
-        until = resets_at(window, now)
-    try:
-        end = until or now + (timedelta(seconds=parse_duration(duration)) if duration else _LIVE)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(str(error), param_hint="--for") from None
-    if end <= now:
-        raise click.UsageError("That is over already: --for 2h is a length of time from now on.")
-    return end
+    tenant = click.argument("tenant_name", metavar="TENANT")
+    return tenant(metric(window(command)))
 
 
 @click.group()
 def quota() -> None:
-    """See how quotas stand, and change one at once."""
+    """Show usage and quotas, and change a quota at once."""
 
 
 @quota.command("show")
-@click.option("--tenant", help="Only of this tenant.")
-@click.option("--all", "every", is_flag=True, help="Also what is used where there is no quota.")
+@tenant_option
+@click.option("--all", "include_unlimited", is_flag=True, help="Include usage without a quota.")
 @format_options
-def show_quotas(*, tenant: str | None, every: bool, form: Any) -> None:
-    """Show what is used of each quota, with a bar and a mark where warnings begin.
+def show_quotas(*, tenant: str | None, include_unlimited: bool, output_format: Any) -> None:
+    """Show the usage of each quota, with a bar and a mark at which warnings begin.
 
-    The window live has what was granted and has not lapsed.
+    The window `live` counts grants that have not expired.
 
     \b
     Example:
       python -m worker quota show --tenant acme
     """
-    at = now()
+    now = clock.now()
+    statuses: list[QuotaStatus] = []
     with open_database(read_transaction) as connection:
-        declared = load_config(connection)
-        chosen = declared.tenants.values()
-        found = [
-            standing
-            for one in (chosen if tenant is None else [find_tenant(declared, tenant)])
-            for standing in quota_statuses(
-                one, usage.read_usage(connection, one.name, at), at, every=every
-            )
-        ]
-    if form is not None:
-        print_rows(QuotaStatus._fields, found, form)
-    elif found:
-        print_rows(_COLUMNS, [status_row(standing, at) for standing in found], form)
+        config = load_config(connection)
+        tenants = config.tenants.values() if tenant is None else [_find_tenant(config, tenant)]
+        for item in tenants:
+            used = usage.read_usage(connection, item.name, now)
+            statuses += quota_statuses(item, used, now, include_unlimited=include_unlimited)
+    if output_format is not None:
+        print_rows(QuotaStatus._fields, statuses, output_format)
+    elif statuses:
+        print_rows(_COLUMNS, [status_row(status, now) for status in statuses], output_format)
     else:
         click.echo("There are no quotas.", err=True)
 
 
-@quota.command("set")
-@quota_arguments
-@click.argument("limit")
-@click.option("--warn", help='From where on to warn: a number, a size, or a share like "80%".')
-@_json_option
-def set_quota(  # noqa: PLR0913 - the words of the command
-    *, tenant: str, metric: Metric, window: Window, limit: str, warn: str | None, as_json: bool
-) -> None:
-    """Give TENANT a quota of LIMIT at once, or change the one it has.
+def _find_tenant(config: TenantConfig, name: str) -> Tenant:
+    """Return the tenant of this name. Raises click.ClickException if there is none."""
+    if name in config.tenants:
+        return config.tenants[name]
+    similar_name = closest_name(name, config.tenants)
+    hint = f": did you mean {similar_name}?" if similar_name else "."
+    raise click.ClickException(f"No tenant {name!r} is configured{hint}")
 
-    LIMIT is a number, or for upload_bytes a size like 10GiB. Without --warn, warnings stay as they
-    are. The next `apply` of a file that says otherwise sets it back.
+
+@quota.command("set")
+@_quota_arguments
+@click.argument("limit")
+@click.option(
+    "--warn", help='Usage from which to warn: a number, a size, or a percentage like "80%".'
+)
+@_json_option
+def set_quota(  # noqa: PLR0913 - the command's arguments
+    *, tenant_name: str, metric: Metric, window: Window, limit: str, warn: str | None, as_json: bool
+) -> None:
+    """Add a quota to TENANT, or change its limit, at once.
+
+    LIMIT is a number, or for upload_bytes a size like 10GiB. Without --warn, the usage that causes
+    warnings stays the same. The next `apply` of a tenants file with another limit sets it back.
 
     \b
     Example:
@@ -145,90 +112,132 @@ def set_quota(  # noqa: PLR0913 - the words of the command
     """
     with open_database(write_transaction) as connection:
         before = load_config(connection)
-        whose = find_tenant(before, tenant)
-        old = find_quota(whose, metric, window)
+        tenant = _find_tenant(before, tenant_name)
+        old = find_quota(tenant, metric, window)
         warn_at = warn or (old.warn_at if old else None)
-        new = parse_quota_arguments(metric, window, limit, warn_at, word="LIMIT")
-        found = _set(connection, before, whose.name, new)
-    text = "\n".join(map(str, found)) or "Nothing to change."
-    click.echo(_in_json(found) if as_json else text)
-    if found:
-        click.echo("The next `apply` of a file that says otherwise sets it back.", err=True)
+        new = _parse_quota_arguments(metric, window, limit, warn_at, limit_hint="LIMIT")
+        field_changes = _store_quota(connection, before, tenant, new)
+    text = "\n".join(map(str, field_changes)) or "Nothing to change."
+    click.echo(_format_json(field_changes) if as_json else text)
+    if field_changes:
+        click.echo("The next `apply` of a tenants file with another value sets it back.", err=True)
 
 
-def _set(
-    connection: Connection, before: TenantConfig, tenant: str, new: Quota
+def _parse_quota_arguments(
+    metric: Metric, window: Window, limit: str, warn: str | int | None = None, *, limit_hint: str
+) -> Quota:
+    """Return the quota with this limit. Raises click.BadParameter.
+
+    limit_hint is the command's name for the limit, for error messages.
+    """
+    try:
+        return parse_quota(metric, window, limit, warn)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)[0]
+        param_hint = limit_hint if details["loc"] == ("limit",) else "--warn"
+        raise click.BadParameter(details["msg"], param_hint=param_hint) from None
+
+
+def _store_quota(
+    connection: Connection, before: TenantConfig, tenant: Tenant, quota: Quota
 ) -> list[FieldChange]:
-    after = with_quota(before, before.tenants[tenant], new)
-    impossible = new_conflicts(before, after)
-    for conflict in impossible:
+    after = with_quota(before, tenant, quota)
+    conflicts = new_conflicts(before, after)
+    for conflict in conflicts:
         click.echo(f"{conflict.message} ({conflict.hint})", err=True)
-    if impossible:
+    if conflicts:
         raise click.ClickException("Nothing was changed.")
-    found = diff_config(before, after)
-    if found:
+    field_changes = diff_config(before, after)
+    if field_changes:
         store_config(connection, before, after)
-        changes.record_changes(
-            connection, found, changes.ChangeAuthor(now(), database.operator_account(), "quota set")
-        )
-    return found
+        author = changes.ChangeAuthor(clock.now(), database.operator_account(), "quota set")
+        changes.record_changes(connection, field_changes, author)
+    return field_changes
 
 
 @quota.command("raise")
-@quota_arguments
-@click.option("--by", required=True, help="How much more: a number, or a size like 10GiB.")
-@click.option("--for", "duration", help="For how long, like 2h.")
-@click.option("--until", callback=moment_option, help="Until when, like 2026-11-24T18:00 (UTC).")
+@_quota_arguments
+@click.option(
+    "--by", "amount", required=True, help="Amount to add: a number, or a size like 10GiB."
+)
+@click.option("--for", "duration", help="Duration of the increase, like 2h.")
+@click.option(
+    "--until",
+    callback=parse_moment_option,
+    help="End of the increase, like 2026-11-24T18:00 (UTC).",
+)
 @_json_option
-def raise_quota(  # noqa: PLR0913 - the words of the command
+def raise_quota(  # noqa: PLR0913 - the command's arguments
     *,
-    tenant: str,
+    tenant_name: str,
     metric: Metric,
     window: Window,
-    by: str,
+    amount: str,
     duration: str | None,
     until: datetime | None,
     as_json: bool,
 ) -> None:
-    """Raise a quota of TENANT for a while: until its window resets, if nothing else is said.
+    """Raise a quota of TENANT temporarily: by default, until its window resets.
 
-    The window live does not reset, and is raised for a day. What is raised stays so when something
-    is applied meanwhile.
+    A quota of the window `live`, which does not reset, is raised for a day by default. The increase
+    stays in effect when a tenants file is applied meanwhile.
 
     \b
     Example:
       python -m worker quota raise acme grants hour --by 10000 --for 2h
     """
-    at = now()
-    end = override_end(window, duration, until, at)
-    raised = QuotaOverride(
-        metric, window, parse_quota_arguments(metric, window, by, word="--by").limit, end
-    )
-    path = f"tenants.{tenant}.quotas.{metric}.{window}.raise"
-    change = FieldChange(path, None, override_values(raised))
-    in_its_way = _raise(tenant, raised, change, at)
-    more = f"{metric}.{window} of {tenant}: {format_amount(metric, raised.extra)} more"
-    click.echo(_in_json([change]) if as_json else f"{more} until {end:%F %T} UTC.")
-    for conflict in in_its_way:
+    now = clock.now()
+    end = _override_end(window, duration, until, now)
+    extra = _parse_quota_arguments(metric, window, amount, limit_hint="--by").limit
+    override = QuotaOverride(metric, window, extra, end)
+    path = f"tenants.{tenant_name}.quotas.{metric}.{window}.raise"
+    change = FieldChange(path, None, override_values(override))
+    conflicts = _store_override(tenant_name, override, change, now)
+    text = f"{metric}.{window} of {tenant_name}: {format_amount(metric, extra)} more"
+    click.echo(_format_json([change]) if as_json else f"{text} until {end:%F %T} UTC.")
+    for conflict in conflicts:
         click.echo(f"Note: {conflict.message}.", err=True)
 
 
-def _raise(tenant: str, raised: QuotaOverride, change: FieldChange, at: datetime) -> list[Conflict]:
-    with open_database(write_transaction) as connection:
-        whose = find_tenant(load_config(connection), tenant)
-        if find_quota(whose, raised.metric, raised.window) is None:
-            text = (
-                f"{tenant} has no quota {raised.metric}.{raised.window}, and so nothing to raise."
-            )
-            raise click.ClickException(text)
-        quota_overrides.add_override(connection, tenant, raised, at)
-        changes.record_changes(
-            connection,
-            [change],
-            changes.ChangeAuthor(at, database.operator_account(), "quota raise"),
+def _override_end(
+    window: Window, duration: str | None, until: datetime | None, now: datetime
+) -> datetime:
+    """Return the end of a quota override: from --for, from --until, or the end of the window.
+
+    An override of the window `live`, which has no end, ends after a day.
+    """
+    if duration is not None and until is not None:
+        raise click.UsageError("Give --for or --until, but not both.")
+    if duration is not None:
+        try:
+            end = now + timedelta(seconds=parse_duration(duration))
+        except (ValueError, OverflowError) as error:
+            raise click.BadParameter(str(error), param_hint="--for") from None
+    else:
+        end = until or resets_at(window, now) or now + _LIVE_OVERRIDE
+    if end <= now:
+        raise click.UsageError(
+            "The increase would be over already: give --for a duration such as 2h, or --until a"
+            " moment in the future."
         )
-    return blocking_quotas(whose, raised, at)
+    return end
 
 
-def _in_json(found: list[FieldChange]) -> str:
-    return json.dumps({"changes": [change._asdict() for change in found]})
+def _store_override(
+    tenant_name: str, override: QuotaOverride, change: FieldChange, now: datetime
+) -> list[Conflict]:
+    with open_database(write_transaction) as connection:
+        tenant = _find_tenant(load_config(connection), tenant_name)
+        if find_quota(tenant, override.metric, override.window) is None:
+            raise click.ClickException(
+                f"{tenant_name} has no quota {override.metric}.{override.window} to raise: "
+                "add one with `quota set`."
+            )
+        add_quota_override(connection, tenant_name, override, now)
+        author = changes.ChangeAuthor(now, database.operator_account(), "quota raise")
+        changes.record_changes(connection, [change], author)
+    return override_conflicts(tenant, override, now)
+
+
+def _format_json(field_changes: list[FieldChange]) -> str:
+    return json.dumps({"changes": [change._asdict() for change in field_changes]})

@@ -1,3 +1,5 @@
+"""Starts a worker."""
+
 import os
 import sys
 
@@ -5,8 +7,9 @@ import click
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 
-# Each long-lived pub/sub socket is one more to go half-open; nothing here needs workers to gossip.
-_WORKER = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
+# Gossip and mingle are off, as workers need nothing from each other: each long-lived pub/sub
+# connection is one more that can become half-open.
+_WORKER_OPTIONS = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
 QUEUES = {
     "all": (INTERACTIVE_QUEUE, "valetkey.upkeep", BULK_QUEUE),
     "issue": (INTERACTIVE_QUEUE, BULK_QUEUE),
@@ -20,23 +23,29 @@ QUEUES = {
 @click.option(
     "--only",
     type=click.Choice(["issue", "interactive", "bulk", "upkeep"]),
-    help="Answer requests only (all, or small or large ones), or sweep and send webhooks only. Run "
-    "issue and upkeep apart in production, so that a slow endpoint cannot hold up a grant.",
+    help="Only process requests (issue: all, interactive: small batches, bulk: large batches), or "
+    "only send webhooks, write manifests and release expired grants (upkeep). In production, run "
+    "issue and upkeep as separate processes, so that a slow endpoint cannot delay a grant.",
 )
-@click.option("--loglevel", default="INFO", show_default=True, help="How much to log, to stderr.")
+@click.option(
+    "--loglevel",
+    default="INFO",
+    show_default=True,
+    help="Minimum level of messages to log on stderr.",
+)
 def run(only: str | None, loglevel: str) -> None:
-    """Start the worker; with it beat, unless it only answers requests.
+    """Start a worker, with beat unless it only processes requests.
 
     \b
     Example:
       python -m worker run
     """
     role = only or "all"
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER]
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER_OPTIONS]
     command += ["--loglevel", loglevel, "--queues", ",".join(QUEUES[role])]
     command += ["--hostname", f"{role}@%h"]
     if role in {"all", "upkeep"}:
         command += ["--beat"]
-    # SIGTERM then stops softly: what runs may end, what is only reserved goes back to the queue.
+    # SIGTERM then stops softly: running tasks may end, and prefetched messages return to the queue.
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
-    os.execv(sys.executable, command)  # noqa: S606 - to become Celery is the point
+    os.execv(sys.executable, command)  # noqa: S606 - this process becomes the worker

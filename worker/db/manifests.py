@@ -1,39 +1,39 @@
-"""The files that are still to be written. A row's file is written by whoever holds its lease."""
+"""Manifests that are due. Only the holder of a manifest's lease may settle it."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, insert, select, update
 
-from models import Batch, Chunk, Manifest, Reservation
+from models import Batch, Manifest, Reservation
 from valetkey.wire.messages import ChunkMessage
-from valetkey.wire.states import ManifestState
-from worker.db.engine import read_transaction, write_transaction
+from valetkey.wire.replies import ManifestState
 from worker.db.reservations import REMAINING
 
-# A lease is renewed while its file is written: it only runs out on a process that died.
+# A lease is renewed while its file is written: it expires only if its process died.
 LEASE_TIME = timedelta(seconds=60)
 
 _INSERT = insert(Manifest)
-# Of a batch of which more is to come, something is reserved for that.
-_IS_OPEN = exists().where(Reservation.batch == Manifest.batch, Reservation.chunk == REMAINING)
+# An open batch has a reservation for the items that have not arrived yet.
+_BATCH_IS_OPEN = exists().where(
+    Reservation.batch_number == Manifest.batch_number, Reservation.chunk_number == REMAINING
+)
 
 
 class ManifestLease(NamedTuple):
-    """One file to write, taken until its lease runs out. attempts counts this one."""
+    """A manifest to write, leased for LEASE_TIME. attempts includes the current one."""
 
-    batch: int
+    batch_number: int
     tenant: str
     bucket: str
-    id: str
-    key: str
+    batch_id: str
+    object_key: str
     attempts: int
     lease: str
 
 
 class ManifestWritten(NamedTuple):
-    """A file as it is stored: its lines by what they say, its size and its SHA-256 in hex."""
+    """A stored manifest: its lines by result, its size in bytes and its SHA-256 in hexadecimal."""
 
     issued: int
     refused: int
@@ -42,91 +42,93 @@ class ManifestWritten(NamedTuple):
 
 
 class ManifestNotWritten(NamedTuple):
-    """Why a file is not stored, and when to try again if ever."""
+    """The reason why a manifest is not stored, and the time of the next attempt, if any."""
 
     problem: str
     retry_at: datetime | None
 
 
 def insert_manifest(
-    connection: Connection, batch: int, message: ChunkMessage, now: datetime
+    connection: Connection, batch_number: int, message: ChunkMessage, now: datetime
 ) -> None:
-    """Remember in the transaction that opens a batch that its answers are to be written."""
-    row = {"batch": batch, "key": message.manifest, "state": "pending", "attempts": 0}
-    counts = {"issued": 0, "refused": 0}
-    connection.execute(_INSERT, {**row, **counts, "next_attempt_at": now, "created_at": now})
+    """Insert the manifest of a batch in the transaction that opens the batch."""
+    values: dict[str, Any] = {
+        "batch_number": batch_number,
+        "object_key": message.manifest,
+        "state": "pending",
+        "attempts": 0,
+        "issued": 0,
+        "refused": 0,
+        "next_attempt_at": now,
+        "created_at": now,
+    }
+    connection.execute(_INSERT, values)
 
 
-def read_manifest_state(connection: Connection, batch: int) -> ManifestState | None:
-    """How far the file of the batch with that number has come; None where it is to have none."""
-    found = connection.execute(select(Manifest).where(Manifest.batch == batch)).one_or_none()
-    if found is None:
+def read_manifest_state(connection: Connection, batch_number: int) -> ManifestState | None:
+    """Return the state of a batch's manifest, or None if it has no manifest."""
+    query = select(Manifest).where(Manifest.batch_number == batch_number)
+    row = connection.execute(query).one_or_none()
+    if row is None:
         return None
-    return ManifestState.model_validate({name: getattr(found, name) for name in _TOLD})
+    return ManifestState(
+        key=row.object_key,
+        state=row.state,
+        issued=row.issued,
+        refused=row.refused,
+        bytes=row.bytes,
+        sha256=row.sha256,
+        problem=row.problem,
+    )
 
 
-_TOLD = tuple(ManifestState.model_fields)
+def lease_manifest(connection: Connection, lease: str, now: datetime) -> ManifestLease | None:
+    """Lease the manifest that has been due for the longest time, of a batch that is complete."""
+    due = (
+        select(Manifest.batch_number)
+        .where(Manifest.state == "pending", Manifest.next_attempt_at <= now, ~_BATCH_IS_OPEN)
+        .order_by(Manifest.next_attempt_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    statement = (
+        update(Manifest)
+        .where(Manifest.batch_number == due)
+        .values(lease=lease, next_attempt_at=now + LEASE_TIME, attempts=Manifest.attempts + 1)
+        .returning(Manifest.batch_number, Manifest.object_key, Manifest.attempts)
+    )
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        return None
+    query = select(Batch.tenant, Batch.bucket, Batch.batch_id)
+    batch = connection.execute(query.where(Batch.batch_number == row.batch_number)).one()
+    return ManifestLease(row.batch_number, *batch, row.object_key, row.attempts, lease)
 
 
-class ManifestQueue:
-    """The files to write; each method is one transaction."""
-
-    def __init__(self, engine: Engine, new_lease: Callable[[], str]) -> None:
-        self._engine = engine
-        self._new_lease = new_lease
-
-    def take(self, now: datetime) -> ManifestLease | None:
-        """Take the file that has been due longest, of a batch of which no more is to come."""
-        due = (
-            select(Manifest.batch)
-            .where(Manifest.state == "pending", Manifest.next_attempt_at <= now, ~_IS_OPEN)
-            .order_by(Manifest.next_attempt_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        lease = self._new_lease()
-        taken = (
-            update(Manifest)
-            .where(Manifest.batch == due)
-            .values(lease=lease, next_attempt_at=now + LEASE_TIME, attempts=Manifest.attempts + 1)
-            .returning(Manifest.batch, Manifest.key, Manifest.attempts)
-        )
-        with write_transaction(self._engine) as connection:
-            row = connection.execute(taken).one_or_none()
-            if row is None:
-                return None
-            number, key, attempts = row
-            of = select(Batch.tenant, Batch.bucket, Batch.id).where(Batch.number == number)
-            batch = connection.execute(of).one()
-        return ManifestLease(number, *batch, key, attempts, lease)
-
-    def next_chunk(self, batch: int, after: int) -> int | None:
-        """The number of the next chunk that was decided, behind this one."""
-        query = select(func.min(Chunk.number)).where(Chunk.batch == batch, Chunk.number > after)
-        with read_transaction(self._engine) as connection:
-            return connection.scalar(query)
-
-    def renew(self, job: ManifestLease, now: datetime) -> bool:
-        """Hold a file for longer; False where the lease had run out and passed on."""
-        longer = update(Manifest).where(_is_held(job)).values(next_attempt_at=now + LEASE_TIME)
-        with write_transaction(self._engine) as connection:
-            return connection.execute(longer).rowcount == 1
-
-    def settle(
-        self, job: ManifestLease, result: ManifestWritten | ManifestNotWritten, now: datetime
-    ) -> bool:
-        """Write what an attempt came to; False where the lease had run out and passed on."""
-        if isinstance(result, ManifestWritten):
-            said = {"state": "written", "problem": None, "finished_at": now, **result._asdict()}
-        elif result.retry_at is None:
-            said = {"state": "failed", "problem": result.problem, "finished_at": now}
-        else:
-            said = {"problem": result.problem, "next_attempt_at": result.retry_at}
-        done = update(Manifest).where(_is_held(job)).values(lease=None, **said)
-        with write_transaction(self._engine) as connection:
-            return connection.execute(done).rowcount == 1
+def renew_lease(connection: Connection, manifest: ManifestLease, now: datetime) -> bool:
+    """Extend a lease; return False if it had expired and was taken."""
+    statement = update(Manifest).where(_is_leased(manifest))
+    return connection.execute(statement.values(next_attempt_at=now + LEASE_TIME)).rowcount == 1
 
 
-def _is_held(job: ManifestLease) -> ColumnElement[bool]:
-    return and_(Manifest.batch == job.batch, Manifest.lease == job.lease)
+def settle_manifest(
+    connection: Connection,
+    manifest: ManifestLease,
+    result: ManifestWritten | ManifestNotWritten,
+    now: datetime,
+) -> bool:
+    """Write the result of an attempt; return False if the lease had expired and was taken."""
+    values: dict[str, Any]
+    if isinstance(result, ManifestWritten):
+        values = {"state": "written", "problem": None, "finished_at": now, **result._asdict()}
+    elif result.retry_at is None:
+        values = {"state": "failed", "problem": result.problem, "finished_at": now}
+    else:
+        values = {"problem": result.problem, "next_attempt_at": result.retry_at}
+    statement = update(Manifest).where(_is_leased(manifest)).values(lease=None, **values)
+    return connection.execute(statement).rowcount == 1
+
+
+def _is_leased(manifest: ManifestLease) -> ColumnElement[bool]:
+    return and_(Manifest.batch_number == manifest.batch_number, Manifest.lease == manifest.lease)

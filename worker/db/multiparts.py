@@ -1,117 +1,108 @@
-"""Rows of the multipart uploads that were started, until they have ended."""
+"""Rows of the multipart uploads that the service started, within the caller's transaction."""
 
 import re
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from models import Batch, Multipart
-from valetkey.wire.messages import ChunkMessage
-from worker.core.policy.decisions import ChunkDecision, StartedUpload
-from worker.core.signing.multipart_plan import MultipartPlan
-from worker.db.engine import read_transaction, write_transaction
+from models import Batch, MultipartUpload
+from worker.core.policy.decisions import ChunkDecision, ChunkRequest
+from worker.core.signing.multipart_plan import MultipartPlan, StartedUpload
 
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch  # of an item, as we write it
+_ITEM_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch  # as grant ids write it
 
 
 class UploadRecord(NamedTuple):
-    """A multipart upload that was begun for a grant, which it does not outlive."""
+    """A multipart upload that was started for a grant; it does not outlive the grant."""
 
-    batch: int
-    number: int
+    batch_number: int
+    item_number: int
     tenant: str
     bucket: str
-    key: str
-    begun: StartedUpload
+    object_key: str
+    upload: StartedUpload
     expires_at: datetime
     is_open: bool
 
 
 def insert_uploads(
-    connection: Connection, batch: int, message: ChunkMessage, decided: ChunkDecision
+    connection: Connection, batch_number: int, request: ChunkRequest, decision: ChunkDecision
 ) -> None:
-    """Write what was begun for a chunk in the transaction that records its grants."""
+    """Insert the uploads that were started for a chunk, together with its grants."""
     common = {
-        "batch": batch,
-        "tenant": message.tenant,
-        "bucket": message.grant.bucket,
-        "expires_at": decided.life.expires_at,
+        "batch_number": batch_number,
+        "tenant": request.tenant.name,
+        "bucket": request.message.grant.bucket,
+        "expires_at": decision.validity.expires_at,
         "state": "open",
     }
-    rows = []
-    for row in decided.rows:
-        begun = decided.begun.get(row.number)
-        if begun is not None:
-            own = {"number": row.number, "key": row.key, "upload_id": begun.upload_id}
-            rows.append(common | own | begun.plan._asdict())
+    rows = [
+        common
+        | {"item_number": row.item_number, "object_key": row.object_key}
+        | {"upload_id": upload.upload_id, **upload.plan._asdict()}
+        for row in decision.rows
+        if (upload := decision.uploads.get(row.item_number)) is not None
+    ]
     if rows:
-        connection.execute(insert(Multipart), rows)
+        connection.execute(insert(MultipartUpload), rows)
 
 
-class MultipartStore:
-    """The uploads that were begun; each method is one transaction."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def of_grant(self, tenant: str, grant: str) -> UploadRecord | None:
-        """Find the upload that was begun for one grant of a tenant, by the grant's id."""
-        batch, _, number = grant.rpartition(".")
-        if not _NUMBER(number):
-            return None
-        with read_transaction(self._engine) as connection:
-            return _find(connection, tenant, batch, int(number))
-
-    def lapsed(self, now: datetime, limit: int) -> list[UploadRecord]:
-        """List open uploads whose grants have ended, longest first."""
-        query = (
-            select(Multipart)
-            .where(Multipart.state == "open", Multipart.expires_at <= now)
-            .order_by(Multipart.expires_at)
-            .limit(limit)
-        )
-        with read_transaction(self._engine) as connection:
-            return [_open(row) for row in connection.execute(query)]
-
-    def close(self, upload: UploadRecord) -> None:
-        """Remember that an upload has ended."""
-        one = (Multipart.batch == upload.batch, Multipart.number == upload.number)
-        with write_transaction(self._engine) as connection:
-            connection.execute(update(Multipart).where(*one).values(state="closed"))
-
-
-def _find(connection: Connection, tenant: str, batch: str, number: int) -> UploadRecord | None:
+def find_upload(connection: Connection, tenant: str, grant_id: str) -> UploadRecord | None:
+    """Find the upload of one of a tenant's grants by the grant's id."""
+    batch_id, _, item_number = grant_id.rpartition(".")
+    if not _ITEM_NUMBER(item_number):
+        return None
     query = (
-        select(Multipart)
-        .join(Batch, Batch.number == Multipart.batch)
-        .where(Batch.tenant == tenant, Batch.id == batch, Multipart.number == number)
+        select(MultipartUpload)
+        .join(Batch, Batch.batch_number == MultipartUpload.batch_number)
+        .where(Batch.tenant == tenant, Batch.batch_id == batch_id)
+        .where(MultipartUpload.item_number == int(item_number))
     )
     row = connection.execute(query).one_or_none()
-    return None if row is None else _open(row)
+    return None if row is None else _record(row)
+
+
+def expired_uploads(connection: Connection, now: datetime, limit: int) -> list[UploadRecord]:
+    """Return open uploads whose grants have expired, the oldest first."""
+    query = (
+        select(MultipartUpload)
+        .where(MultipartUpload.state == "open", MultipartUpload.expires_at <= now)
+        .order_by(MultipartUpload.expires_at)
+        .limit(limit)
+    )
+    return [_record(row) for row in connection.execute(query)]
+
+
+def close_upload(connection: Connection, record: UploadRecord) -> None:
+    """Mark an upload as ended."""
+    is_upload = (
+        MultipartUpload.batch_number == record.batch_number,
+        MultipartUpload.item_number == record.item_number,
+    )
+    connection.execute(update(MultipartUpload).where(*is_upload).values(state="closed"))
 
 
 def uploads_of_chunk(
-    connection: Connection, batch: int, numbers: range
+    connection: Connection, batch_number: int, items: range
 ) -> dict[int, StartedUpload]:
-    """Find what was begun for a chunk's items, open or not, by item number."""
-    query = select(Multipart).where(
-        Multipart.batch == batch,
-        Multipart.number >= numbers.start,
-        Multipart.number < numbers.stop,
+    """Return the uploads that were started for a chunk's items, open or not, by item number."""
+    query = select(MultipartUpload).where(
+        MultipartUpload.batch_number == batch_number,
+        MultipartUpload.item_number >= items.start,
+        MultipartUpload.item_number < items.stop,
     )
-    return {row.number: _open(row).begun for row in connection.execute(query)}
+    return {row.item_number: _record(row).upload for row in connection.execute(query)}
 
 
-def _open(row: Any) -> UploadRecord:
-    begun = StartedUpload(row.upload_id, MultipartPlan(row.size, row.part_size))
+def _record(row: Any) -> UploadRecord:
     return UploadRecord(
-        batch=row.batch,
-        number=row.number,
+        batch_number=row.batch_number,
+        item_number=row.item_number,
         tenant=row.tenant,
         bucket=row.bucket,
-        key=row.key,
-        begun=begun,
+        object_key=row.object_key,
+        upload=StartedUpload(row.upload_id, MultipartPlan(row.size, row.part_size)),
         expires_at=row.expires_at,
         is_open=row.state == "open",
     )

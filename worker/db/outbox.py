@@ -1,24 +1,28 @@
-"""What still has to be told to endpoints. A row is sent by whoever holds its lease."""
+"""The outbox: deliveries that are due. Only the holder of a delivery's lease may settle it."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from models import Delivery, Endpoint
-from worker.db.engine import write_transaction
+from worker.core.policy.decisions import ChunkRequest
 
-# Longer than an exchange may take: a lease only runs out on a process that died or stood still.
+# Longer than an HTTP exchange may take: a lease expires only if its process died or was suspended.
 LEASE_TIME = timedelta(seconds=60)
+
+_INSERT = insert(Delivery)
 
 
 class DeliveryLease(NamedTuple):
-    """One delivery, taken until its lease runs out. attempts counts this one."""
+    """A delivery, leased for LEASE_TIME. attempts includes the current one.
 
-    number: int
-    batch: int
-    chunk: int
+    url is empty if the endpoint was removed from the tenant config.
+    """
+
+    delivery_number: int
+    batch_number: int
+    chunk_number: int
     url: str
     secret: str
     attempts: int
@@ -26,61 +30,80 @@ class DeliveryLease(NamedTuple):
 
 
 class DeliveryResult(NamedTuple):
-    """What an attempt came to: a status, a problem or none, and when to try again if ever."""
+    """The result of an attempt: an HTTP status, a problem or None, and the time of the next one."""
 
     status: int | None
     problem: str | None
     retry_at: datetime | None
 
 
-class Outbox:
-    """The deliveries; each method is one transaction."""
+def insert_delivery(
+    connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
+) -> None:
+    """Insert the delivery of a chunk's outcome, together with its grants."""
+    values = {
+        "batch_number": batch_number,
+        "chunk_number": request.message.chunk,
+        "tenant": request.tenant.name,
+        "endpoint": request.message.callback,
+        "state": "pending",
+        "attempts": 0,
+        "next_attempt_at": now,
+        "created_at": now,
+    }
+    connection.execute(_INSERT, values)
 
-    def __init__(self, engine: Engine, new_lease: Callable[[], str]) -> None:
-        self._engine = engine
-        self._new_lease = new_lease
 
-    def take(self, now: datetime) -> DeliveryLease | None:
-        """Take the delivery that has been due longest, or nothing where none is due."""
-        due = (
-            select(Delivery.number)
-            .where(Delivery.state == "pending", Delivery.next_attempt_at <= now)
-            .order_by(Delivery.next_attempt_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
+def lease_delivery(connection: Connection, lease: str, now: datetime) -> DeliveryLease | None:
+    """Lease the delivery that has been due for the longest time; return None if none is due."""
+    due = (
+        select(Delivery.delivery_number)
+        .where(Delivery.state == "pending", Delivery.next_attempt_at <= now)
+        .order_by(Delivery.next_attempt_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    statement = (
+        update(Delivery)
+        .where(Delivery.delivery_number == due)
+        .values(lease=lease, next_attempt_at=now + LEASE_TIME, attempts=Delivery.attempts + 1)
+        .returning(Delivery)
+    )
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        return None
+    endpoint = connection.execute(
+        select(Endpoint.url, Endpoint.secret).where(
+            Endpoint.tenant == row.tenant, Endpoint.name == row.endpoint
         )
-        lease = self._new_lease()
-        taken = (
-            update(Delivery)
-            .where(Delivery.number == due)
-            .values(lease=lease, next_attempt_at=now + LEASE_TIME, attempts=Delivery.attempts + 1)
-            .returning(Delivery)
-        )
-        with write_transaction(self._engine) as connection:
-            row = connection.execute(taken).one_or_none()
-            if row is None:
-                return None
-            endpoint = connection.execute(
-                select(Endpoint.url, Endpoint.secret).where(
-                    Endpoint.tenant == row.tenant, Endpoint.name == row.endpoint
-                )
-            ).one_or_none()
-        url, secret = endpoint or ("", "")
-        return DeliveryLease(row.number, row.batch, row.chunk, url, secret, row.attempts, lease)
+    ).one_or_none()
+    url, secret = endpoint or ("", "")
+    return DeliveryLease(
+        delivery_number=row.delivery_number,
+        batch_number=row.batch_number,
+        chunk_number=row.chunk_number,
+        url=url,
+        secret=secret,
+        attempts=row.attempts,
+        lease=lease,
+    )
 
-    def settle(self, parcel: DeliveryLease, report: DeliveryResult, now: datetime) -> bool:
-        """Write what an attempt came to; False where the lease had run out and passed on."""
-        if report.problem is None:
-            state = {"state": "delivered", "finished_at": now}
-        elif report.retry_at is None:
-            state = {"state": "failed", "finished_at": now}
-        else:
-            state = {"next_attempt_at": report.retry_at}
-        done = (
-            update(Delivery)
-            .where(Delivery.number == parcel.number, Delivery.lease == parcel.lease)
-            .values(status=report.status, problem=report.problem, lease=None, **state)
-        )
-        with write_transaction(self._engine) as connection:
-            return connection.execute(done).rowcount == 1
+
+def settle_delivery(
+    connection: Connection, delivery: DeliveryLease, result: DeliveryResult, now: datetime
+) -> bool:
+    """Write the result of an attempt; return False if the lease had expired and was taken."""
+    if result.problem is None:
+        state = {"state": "delivered", "finished_at": now}
+    elif result.retry_at is None:
+        state = {"state": "failed", "finished_at": now}
+    else:
+        state = {"next_attempt_at": result.retry_at}
+    statement = (
+        update(Delivery)
+        .where(Delivery.delivery_number == delivery.delivery_number)
+        .where(Delivery.lease == delivery.lease)
+        .values(status=result.status, problem=result.problem, lease=None, **state)
+    )
+    return connection.execute(statement).rowcount == 1

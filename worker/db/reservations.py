@@ -1,6 +1,7 @@
-"""What is reserved until it lapses: a row for each chunk, and one for those yet to arrive.
+"""Reservations: a row for each chunk until its grants expire, and one for chunks yet to arrive.
 
-Who locks such a row and charges or releases locks it first: so nobody waits for each other.
+A transaction that locks such a row and also charges or releases usage locks the reservation first.
+The fixed order avoids deadlocks.
 """
 
 from collections.abc import Iterable
@@ -10,150 +11,150 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
 from models import Reservation
-from valetkey.wire.messages import ChunkMessage
+from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
-from worker.core.quotas.cost import (
-    LIVE_WINDOWS,
-    NO_COST,
-    WINDOWS,
-    Cost,
-    reserved_cost,
-    window_start,
-)
+from worker.core.quotas.cost import LIVE_WINDOWS, METRICS, NO_COST, WINDOWS, Cost, window_start
 from worker.db import usage
 
 REMAINING = -1
-"""The number, which no chunk has, of the row for chunks that have not arrived."""
+"""The chunk number, which no chunk has, of the row for chunks that have not arrived."""
 
 OPEN_FOR = timedelta(days=1)
-"""So long after its first chunk a batch takes others: as long as a message may be on its way."""
+"""The time after its first chunk in which a batch accepts others: the maximum age of a message."""
 
 _INSERT = insert(Reservation)
-_COSTS = (Reservation.grants, Reservation.download_grants, Reservation.upload_bytes)
-_IS_REST = (Reservation.batch == bindparam("of"), Reservation.chunk == REMAINING)
-_ARRIVED = (
+_COSTS = tuple(getattr(Reservation, metric) for metric in METRICS)
+_IS_REMAINING = (
+    Reservation.batch_number == bindparam("batch"),
+    Reservation.chunk_number == REMAINING,
+)
+_TAKE = (
     update(Reservation)
-    .where(*_IS_REST)
-    .values({cost: cost - bindparam(f"less_{cost.key}") for cost in (Reservation.items, *_COSTS)})
+    .where(*_IS_REMAINING)
+    .values(
+        {
+            column: column - bindparam(f"minus_{column.key}")
+            for column in (Reservation.items, *_COSTS)
+        }
+    )
     .returning(Reservation.items)
 )
 _CLOSE = (
     delete(Reservation)
-    .where(*_IS_REST)
+    .where(*_IS_REMAINING)
     .returning(Reservation.items, Reservation.charged_at, *_COSTS)
 )
 _DUE = (
-    select(Reservation.batch, Reservation.chunk)
-    .where(Reservation.ends_at <= bindparam("now"))
-    .limit(bindparam("most"))
+    select(Reservation.batch_number, Reservation.chunk_number)
+    .where(Reservation.expires_at <= bindparam("now"))
+    .limit(bindparam("max_rows"))
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-_LAPSE = (
+_DELETE_DUE = (
     delete(Reservation)
-    .where(tuple_(Reservation.batch, Reservation.chunk).in_(select(_DUE.c.batch, _DUE.c.chunk)))
-    .returning(Reservation.tenant, Reservation.chunk, Reservation.charged_at, *_COSTS)
+    .where(
+        tuple_(Reservation.batch_number, Reservation.chunk_number).in_(
+            select(_DUE.c.batch_number, _DUE.c.chunk_number)
+        )
+    )
+    .returning(Reservation.tenant, Reservation.chunk_number, Reservation.charged_at, *_COSTS)
 )
 
 
 class ReservedItems(NamedTuple):
-    """So many items, and what is reserved for them."""
+    """A number of items, and the cost reserved for them."""
 
     items: int
     cost: Cost
 
 
 def reserve_remaining(
-    connection: Connection, batch: int, asked: ChunkRequest, now: datetime
+    connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
 ) -> None:
-    """Hold what the first chunk reserved for those still to come."""
-    rest = asked.message.total - len(asked.message.items)
-    if rest:
-        held = ReservedItems(rest, reserved_cost(asked.message.grant, rest))
-        connection.execute(_INSERT, _row(batch, REMAINING, asked, held, now, now + OPEN_FOR))
+    """Keep what the first chunk reserved for the chunks that have not arrived yet."""
+    items = request.message.total - len(request.message.items)
+    if items:
+        reserved = ReservedItems(items, reserved_cost(request.message.grant, items))
+        row = _row(batch_number, REMAINING, request, reserved)
+        connection.execute(_INSERT, row | {"charged_at": now, "expires_at": now + OPEN_FOR})
 
 
-def take_from_remaining(connection: Connection, batch: int, message: ChunkMessage) -> bool:
-    """Take a chunk's part out of what has not arrived; False where the batch takes no more."""
-    items = len(message.items)
-    less = {"items": items, **reserved_cost(message.grant, items)._asdict()}
-    row = connection.execute(_ARRIVED, {"of": batch} | {f"less_{n}": v for n, v in less.items()})
-    left = row.scalar_one_or_none()
-    if left == 0:
-        connection.execute(_CLOSE, {"of": batch})
-    return left is not None
+def take_from_remaining(connection: Connection, batch_number: int, request: ChunkRequest) -> bool:
+    """Take a chunk's share out of the remaining items; return False if the batch is closed."""
+    items = len(request.message.items)
+    amounts = {"items": items, **reserved_cost(request.message.grant, items)._asdict()}
+    params = {f"minus_{name}": amount for name, amount in amounts.items()}
+    result = connection.execute(_TAKE, {"batch": batch_number} | params)
+    remaining = result.scalar_one_or_none()
+    if remaining == 0:
+        connection.execute(_CLOSE, {"batch": batch_number})
+    return remaining is not None
 
 
 def reserve_chunk(
     connection: Connection,
-    batch: int,
-    asked: ChunkRequest,
-    decided: ChunkDecision,
+    batch_number: int,
+    request: ChunkRequest,
+    decision: ChunkDecision,
     charged_at: datetime,
 ) -> None:
-    """Hold what a chunk was granted until its grants lapse."""
-    if decided.price != NO_COST:
-        held = ReservedItems(decided.issued, decided.price)
-        row = _row(batch, asked.message.chunk, asked, held, charged_at, decided.life.expires_at)
-        connection.execute(_INSERT, row)
+    """Count the issued items of a chunk in the window live until they expire."""
+    if decision.cost != NO_COST:
+        reserved = ReservedItems(decision.issued, decision.cost)
+        row = _row(batch_number, request.message.chunk, request, reserved)
+        expires_at = decision.validity.expires_at
+        connection.execute(_INSERT, row | {"charged_at": charged_at, "expires_at": expires_at})
 
 
-def _row(  # noqa: PLR0913, PLR0917 - the columns of a row
-    batch: int,
-    chunk: int,
-    asked: ChunkRequest,
-    held: ReservedItems,
-    charged_at: datetime,
-    ends_at: datetime,
+def _row(
+    batch_number: int, chunk_number: int, request: ChunkRequest, reserved: ReservedItems
 ) -> dict[str, Any]:
     return {
-        "batch": batch,
-        "chunk": chunk,
-        "tenant": asked.tenant.name,
-        "key": asked.key,
-        "items": held.items,
-        **held.cost._asdict(),
-        "charged_at": charged_at,
-        "ends_at": ends_at,
+        "batch_number": batch_number,
+        "chunk_number": chunk_number,
+        "tenant": request.tenant.name,
+        "signing_key": request.signing_key,
+        "items": reserved.items,
+        **reserved.cost._asdict(),
     }
 
 
-def close_batch(connection: Connection, batch: int, tenant: str) -> ReservedItems:
-    """Grant no more of a batch, and release what was reserved for the rest of it."""
-    row = connection.execute(_CLOSE, {"of": batch}).one_or_none()
+def close_batch(connection: Connection, batch_number: int, tenant: str) -> int:
+    """Release what is reserved for the rest of a batch, and return its number of items."""
+    row = connection.execute(_CLOSE, {"batch": batch_number}).one_or_none()
     if row is None:
-        return ReservedItems(0, NO_COST)
-    cost = Cost(*row[2:])
-    usage.release(connection, tenant, cost, row.charged_at)
-    return ReservedItems(row.items, cost)
+        return 0
+    usage.release(connection, tenant, usage.row_cost(row), row.charged_at)
+    return int(row.items)
 
 
-def release_expired(connection: Connection, now: datetime, most: int) -> int:
-    """Release what has lapsed, at most so many rows; return how many there were.
+def release_expired(connection: Connection, now: datetime, max_rows: int) -> int:
+    """Release at most max_rows expired reservations; return how many there were.
 
-    The deleted row is the right to release, so whatever happens it is used once; what another
-    process is releasing is left to it.
+    Deleting a row is the right to release it, so each one is released once. Rows that another
+    process is releasing are skipped.
     """
-    lapsed = connection.execute(_LAPSE, {"now": now, "most": most}).all()
-    usage.release_all(connection, _sums(lapsed))
-    return len(lapsed)
+    rows = connection.execute(_DELETE_DUE, {"now": now, "max_rows": max_rows}).all()
+    usage.release_all(connection, _sum_by_window(rows))
+    return len(rows)
 
 
-def _sums(lapsed: Iterable[Any]) -> dict[usage.UsageKey, Cost]:
-    """Add up by window: grants that ended are no longer live, what never came is not charged."""
+def _sum_by_window(rows: Iterable[Any]) -> dict[usage.UsageKey, Cost]:
+    """Add up costs: expired grants leave the window live, missing chunks leave every window."""
     sums: dict[usage.UsageKey, Cost] = {}
-    for row in lapsed:
-        for window in WINDOWS if row.chunk == REMAINING else LIVE_WINDOWS:
-            place = (row.tenant, window, window_start(window, row.charged_at))
-            sums[place] = sums.get(place, NO_COST).plus(Cost(*row[3:]))
+    for row in rows:
+        for window in WINDOWS if row.chunk_number == REMAINING else LIVE_WINDOWS:
+            key = (row.tenant, window, window_start(window, row.charged_at))
+            sums[key] = sums.get(key, NO_COST).plus(usage.row_cost(row))
     return sums
 
 
 def live_grants(connection: Connection, now: datetime) -> dict[tuple[str, str | None], int]:
-    """Count the grants that have not lapsed, by tenant and the name of the key that asked."""
+    """Count the grants that have not expired, by tenant and name of the signing key."""
     query = (
-        select(Reservation.tenant, Reservation.key, func.sum(Reservation.items))
-        .where(Reservation.chunk != REMAINING, Reservation.ends_at > now)
-        .group_by(Reservation.tenant, Reservation.key)
+        select(Reservation.tenant, Reservation.signing_key, func.sum(Reservation.items))
+        .where(Reservation.chunk_number != REMAINING, Reservation.expires_at > now)
+        .group_by(Reservation.tenant, Reservation.signing_key)
     )
-    return {(row[0], row[1]): int(row[2]) for row in connection.execute(query)}
+    return {(tenant, key): int(items) for tenant, key, items in connection.execute(query)}

@@ -1,12 +1,12 @@
-"""What was declared, as rows: read whole, and written by what differs."""
+"""The tenant config as rows: loaded as a whole, and stored as a difference."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, and_, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, Table, and_, delete, insert, select, update
 
 from models import (
     Base,
@@ -21,6 +21,8 @@ from models import (
 )
 from worker.core.tenants import config
 from worker.core.tenants.config import TenantConfig
+from worker.db.engine import autocommit_read, read_transaction
+from worker.db.inserts import upsert
 from worker.errors import Transient
 
 Row = dict[str, Any]
@@ -35,93 +37,132 @@ _BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS = (
     _table(mapped) for mapped in (Bucket, Tenant, Policy, Quota, Endpoint, TenantKey)
 )
 _PARENTS_FIRST = (_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
-_RAISES = _table(QuotaOverride)  # not declared: they stay when something is applied
-_OF_TENANTS = (_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS, _RAISES)
-_REVISION = str(
-    select(ConfigRevision.number)
-)  # as text, which costs a third: it is read for every message
+_OVERRIDES = _table(QuotaOverride)  # not part of the tenants file: `apply` keeps them
+_TABLES_OF_TENANTS = (_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS, _OVERRIDES)
+# As text, at a third of the cost: it is read for every message.
+_REVISION = str(select(ConfigRevision.revision))
+
+
+class ConfigStore:
+    """The tenant config of one process, reloaded when another one was applied.
+
+    Create it after forking.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._loaded: tuple[int, TenantConfig] = (-1, TenantConfig())
+
+    def current(self) -> TenantConfig:
+        """Return the config in effect now. Raises Transient."""
+        with autocommit_read(self._engine) as connection:
+            revision = read_revision(connection)
+        if revision != self._loaded[0]:
+            self._loaded = self._load()
+        return self._loaded[1]
+
+    def _load(self) -> tuple[int, TenantConfig]:
+        with read_transaction(self._engine) as connection:
+            # On PostgreSQL each query sees what is committed when it starts. If a config was
+            # applied in between, the revision has changed and everything is read again.
+            while True:
+                revision = read_revision(connection)
+                loaded = load_config(connection)
+                if read_revision(connection) == revision:
+                    return revision, loaded
 
 
 def read_revision(connection: Connection) -> int:
-    """How often something was applied: whoever remembers the number knows when to read again."""
+    """Return the number of applied configs. A changed number means that the config changed."""
     return connection.exec_driver_sql(_REVISION).scalar() or 0
 
 
 def load_config(connection: Connection) -> TenantConfig:
-    """Read everything that is declared."""
-    of = {table: _by_tenant(_all(connection, table)) for table in _OF_TENANTS}
+    """Load the whole config."""
+    rows = {table: _rows_by_tenant(_read(connection, table)) for table in _TABLES_OF_TENANTS}
     tenants = {
-        row["name"]: _tenant(row, {table: rows[row["name"]] for table, rows in of.items()})
-        for row in _all(connection, _TENANTS)
+        row["name"]: _tenant(row, {table: found[row["name"]] for table, found in rows.items()})
+        for row in _read(connection, _TENANTS)
     }
-    buckets = {row["name"]: config.Bucket(**row) for row in _all(connection, _BUCKETS)}
+    buckets = {row["name"]: config.Bucket(**row) for row in _read(connection, _BUCKETS)}
     return TenantConfig(buckets=buckets, tenants=tenants)
 
 
-def _all(connection: Connection, table: Table) -> Iterable[Row]:
+def _read(connection: Connection, table: Table) -> Iterable[Row]:
     rows = connection.execute(select(table).order_by(*table.primary_key)).mappings()
     return [{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
 
 
-def _by_tenant(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
-    found: defaultdict[str, list[Row]] = defaultdict(list)
+def _rows_by_tenant(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
+    by_tenant: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        found[row.pop("tenant")].append(row)
-    return found
+        by_tenant[row.pop("tenant")].append(row)
+    return by_tenant
 
 
-def _tenant(row: Row, of: dict[Table, list[Row]]) -> config.Tenant:
-    raises = [{k: v for k, v in one.items() if k != "number"} for one in of[_RAISES]]
+def _tenant(row: Row, rows: dict[Table, list[Row]]) -> config.Tenant:
+    overrides = [
+        {name: value for name, value in override.items() if name != "override_number"}
+        for override in rows[_OVERRIDES]
+    ]
     return config.Tenant(
         **row,
-        policies={one["bucket"]: config.Policy(**one) for one in of[_POLICIES]},
-        quotas=tuple(config.Quota(**one) for one in of[_QUOTAS]),
-        endpoints={one["name"]: config.Endpoint(**one) for one in of[_ENDPOINTS]},
-        keys={one["name"]: config.TenantKey(**one) for one in of[_KEYS]},
-        raises=tuple(config.QuotaOverride(**one) for one in raises),
+        policies={policy["bucket"]: config.Policy(**policy) for policy in rows[_POLICIES]},
+        quotas=tuple(config.Quota(**quota) for quota in rows[_QUOTAS]),
+        endpoints={end["name"]: config.Endpoint(**end) for end in rows[_ENDPOINTS]},
+        keys={key["name"]: config.TenantKey(**key) for key in rows[_KEYS]},
+        quota_overrides=tuple(config.QuotaOverride(**override) for override in overrides),
     )
 
 
 def store_config(connection: Connection, before: TenantConfig, after: TenantConfig) -> None:
-    """Write what differs and count the revision, in the caller's transaction.
+    """Write the difference of two configs and increment the revision, in one transaction.
 
-    The audit log and what tenants used stay, also of those that are removed. Raises Transient
-    where the database no longer holds before, because somebody else applied something meanwhile.
+    The audit log and the usage of tenants stay, even of removed tenants. Raises Transient if the
+    database no longer contains `before`, because another config was applied meanwhile.
     """
     increment_revision(connection)
     if load_config(connection) != before:
-        raise Transient("something else was applied in the meantime: apply again")
+        raise Transient("another config was applied in the meantime: apply again")
     old, new = _rows(before), _rows(after)
     for table in reversed(_PARENTS_FIRST):
         for key in old[table].keys() - new[table].keys():
-            connection.execute(delete(table).where(_is(table, key)))
+            connection.execute(delete(table).where(_has_key(table, key)))
     for table in _PARENTS_FIRST:
         for key, row in new[table].items():
             if key not in old[table]:
                 connection.execute(insert(table).values(row))
             elif row != old[table][key]:
-                connection.execute(update(table).where(_is(table, key)).values(row))
+                connection.execute(update(table).where(_has_key(table, key)).values(row))
 
 
 def increment_revision(connection: Connection) -> None:
-    """Count the revision, so that every worker reads again; waits for who is counting now.
+    """Increment the revision, so that every worker reloads the config.
 
-    Call it first of all: what is read behind it stays as it is until the transaction ends.
+    Waits for other transactions that do the same. Call it first: the config does not change from
+    then on until the transaction ends.
     """
-    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(
-        ConfigRevision
-    )
+    statement = upsert(ConfigRevision, connection.dialect.name).values(id=1, revision=1)
     connection.execute(
-        upsert.values(id=1, number=1).on_conflict_do_update(
-            index_elements=["id"], set_={"number": ConfigRevision.number + 1}
+        statement.on_conflict_do_update(
+            index_elements=["id"], set_={"revision": ConfigRevision.revision + 1}
         )
     )
 
 
-def _rows(declared: TenantConfig) -> Rows:
-    tenants = declared.tenants.values()
+def add_quota_override(
+    connection: Connection, tenant: str, override: config.QuotaOverride, now: datetime
+) -> None:
+    """Add an override that every worker applies at once, and delete expired overrides."""
+    increment_revision(connection)
+    connection.execute(delete(QuotaOverride).where(QuotaOverride.expires_at <= now))
+    connection.execute(insert(QuotaOverride).values(tenant=tenant, **asdict(override)))
+
+
+def _rows(tenant_config: TenantConfig) -> Rows:
+    tenants = tenant_config.tenants.values()
     rows: dict[Table, list[Row]] = {
-        _BUCKETS: [asdict(bucket) for bucket in declared.buckets.values()],
+        _BUCKETS: [asdict(bucket) for bucket in tenant_config.buckets.values()],
         _TENANTS: [{"name": t.name, "trust": t.trust, "max_batch": t.max_batch} for t in tenants],
         _POLICIES: [{"tenant": t.name} | asdict(p) for t in tenants for p in t.policies.values()],
         _QUOTAS: [{"tenant": t.name} | asdict(quota) for t in tenants for quota in t.quotas],
@@ -129,10 +170,10 @@ def _rows(declared: TenantConfig) -> Rows:
         _KEYS: [{"tenant": t.name} | asdict(key) for t in tenants for key in t.keys.values()],
     }
     return {
-        table: {tuple(row[column.name] for column in table.primary_key): row for row in found}
-        for table, found in rows.items()
+        table: {tuple(row[column.name] for column in table.primary_key): row for row in table_rows}
+        for table, table_rows in rows.items()
     }
 
 
-def _is(table: Table, key: tuple[Any, ...]) -> Any:
+def _has_key(table: Table, key: tuple[Any, ...]) -> Any:
     return and_(*(column == value for column, value in zip(table.primary_key, key, strict=True)))

@@ -1,4 +1,4 @@
-"""What tenants were charged. Call these inside the transaction that writes what was charged for."""
+"""The usage of tenants. Call these functions in the transaction that writes the charged rows."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -23,100 +23,123 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from models import Usage
-from valetkey.wire.refusals import Window
-from worker.core.quotas.cost import METRICS, NO_COST, WINDOWS, Cost, UsageByWindow, window_start
-from worker.db.bulk_insert import upsert
+from valetkey.wire.refusals import QuotaState, Window
+from worker.core.quotas.cost import (
+    METRICS,
+    NO_COST,
+    WINDOWS,
+    Cost,
+    UsageByWindow,
+    effective_quotas,
+    quota_states,
+    window_start,
+)
+from worker.core.tenants.config import Tenant
+from worker.db.inserts import upsert
 
 UsageKey = tuple[str, Window, datetime]
-"""Whose usage, in which window, and when that began."""
+"""A tenant, a window, and the start of that window."""
 
-# Built once: to build a statement takes longer than to run it.
-_COSTS = (Usage.grants, Usage.download_grants, Usage.upload_bytes)
-_USED = select(Usage.window, *_COSTS).where(
-    Usage.tenant == bindparam("of"),
-    or_(*(and_(Usage.window == one, Usage.start == bindparam(one)) for one in WINDOWS)),
+# Statements are built once: building one takes longer than running it.
+_COSTS = tuple(getattr(Usage, metric) for metric in METRICS)
+_SELECT = select(Usage.window, *_COSTS).where(
+    Usage.tenant == bindparam("tenant_name"),
+    or_(*(and_(Usage.window == name, Usage.window_start == bindparam(name)) for name in WINDOWS)),
 )
 _RELEASE = (
     update(Usage)
-    .where(Usage.tenant == bindparam("of"))
-    .where(Usage.window == bindparam("in_window"), Usage.start == bindparam("since"))
-    .values({cost: cost - bindparam(f"less_{cost.key}") for cost in _COSTS})
+    .where(Usage.tenant == bindparam("tenant_name"))
+    .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
+    .values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _COSTS})
 )
-_SHORT_LIVED = timedelta(days=2)  # longer than a batch is open, as its rest is released then
+_SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its rest is released
 
 
-def read_usage(connection: Connection, tenant: str, at: datetime) -> UsageByWindow:
-    """What stands charged in the windows that hold this moment."""
-    return _by_window(connection.execute(_USED, _starts(tenant, at)))
+def read_usage(connection: Connection, tenant: str, now: datetime) -> UsageByWindow:
+    """Return a tenant's usage in the windows that contain a moment."""
+    return _by_window(connection.execute(_SELECT, _window_starts(tenant, now)))
 
 
-def charge(connection: Connection, tenant: str, cost: Cost, at: datetime) -> UsageByWindow:
-    """Add to what a tenant was charged, in every window that holds this moment.
+def current_quotas(connection: Connection, tenant: Tenant, now: datetime) -> list[QuotaState]:
+    """Return the state of a tenant's quotas."""
+    quotas = effective_quotas(tenant, now)
+    return quota_states(quotas, read_usage(connection, tenant.name, now), now) if quotas else []
 
-    Also in those that no quota limits today: a quota declared tomorrow finds what was used. Returns
-    what stood charged before. Until the transaction ends, who else charges the tenant waits: so it
-    is true until then, and what turns out to be too much can be released again.
+
+def charge(connection: Connection, tenant: str, cost: Cost, now: datetime) -> UsageByWindow:
+    """Add a cost to a tenant's usage in every window, and return the usage before that.
+
+    Windows without a quota are charged too, so that a quota added tomorrow knows the usage. Other
+    transactions that charge the tenant wait until this one ends. The returned usage is therefore
+    valid until then, and a cost that turns out to be too large can be released again.
     """
     if cost == NO_COST:
-        return read_usage(connection, tenant, at)
-    more = {f"more_{metric}": amount for metric, amount in cost._asdict().items()}
-    rows = connection.execute(_charging(connection.dialect.name), _starts(tenant, at) | more)
-    return {window: after.less(cost) for window, after in _by_window(rows).items()}
+        return read_usage(connection, tenant, now)
+    amounts = {f"plus_{metric}": amount for metric, amount in cost._asdict().items()}
+    statement = _charge_statement(connection.dialect.name)
+    rows = connection.execute(statement, _window_starts(tenant, now) | amounts)
+    return {window: usage.minus(cost) for window, usage in _by_window(rows).items()}
 
 
-def _starts(tenant: str, at: datetime) -> dict[str, Any]:
-    return {"of": tenant, **{window: window_start(window, at) for window in WINDOWS}}
+def _window_starts(tenant: str, now: datetime) -> dict[str, Any]:
+    return {"tenant_name": tenant, **{window: window_start(window, now) for window in WINDOWS}}
 
 
 def _by_window(rows: Iterable[Any]) -> dict[Window, Cost]:
-    return {row.window: Cost(*row[1:]) for row in rows}
+    return {row.window: row_cost(row) for row in rows}
+
+
+def row_cost(row: Any) -> Cost:
+    """Return the cost in a row that has a column for each metric."""
+    return Cost(**{metric: getattr(row, metric) for metric in METRICS})
 
 
 @cache
-def _charging(dialect: str) -> ReturningInsert[str, int, int, int]:
-    rows = union_all(*(_row(window) for window in WINDOWS))
-    statement = upsert(Usage, dialect).from_select(Usage.__table__.columns.keys(), rows)
+def _charge_statement(dialect: str) -> ReturningInsert[Any]:
+    rows = union_all(*(_charge_row(window) for window in WINDOWS))
+    columns = ("tenant", "window", "window_start", *METRICS)
+    statement = upsert(Usage, dialect).from_select(columns, rows)
     return statement.on_conflict_do_update(
-        index_elements=("tenant", "window", "start"),
+        index_elements=("tenant", "window", "window_start"),
         set_={cost.key: cost + statement.excluded[cost.key] for cost in _COSTS},
     ).returning(Usage.window, *_COSTS)
 
 
-def _row(window: Window) -> Select[Any]:
-    began = bindparam(window, type_=Usage.start.type)
-    more = (bindparam(f"more_{metric}", type_=BigInteger) for metric in METRICS)
-    # SQLite would take ON for a join's, were there no WHERE.
-    return select(bindparam("of", type_=String), literal(window), began, *more).where(true())
+def _charge_row(window: Window) -> Select[Any]:
+    start = bindparam(window, type_=Usage.window_start.type)
+    amounts = (bindparam(f"plus_{metric}", type_=BigInteger) for metric in METRICS)
+    # Without a WHERE clause, SQLite would read the ON of ON CONFLICT as that of a join.
+    name = bindparam("tenant_name", type_=String)
+    return select(name, literal(window), start, *amounts).where(true())
 
 
-def release(connection: Connection, tenant: str, cost: Cost, at: datetime) -> None:
-    """Take back what was charged at a moment."""
-    release_all(
-        connection, {(tenant, window, window_start(window, at)): cost for window in WINDOWS}
-    )
+def release(connection: Connection, tenant: str, cost: Cost, charged_at: datetime) -> None:
+    """Subtract a cost that was charged at a moment from every window of that moment."""
+    costs = {(tenant, window, window_start(window, charged_at)): cost for window in WINDOWS}
+    release_all(connection, costs)
 
 
 def release_all(connection: Connection, costs: Mapping[UsageKey, Cost]) -> None:
-    """Take back what was charged, but in windows that are forgotten by now.
+    """Subtract costs by window; windows that were deleted meanwhile are skipped.
 
-    Always in the order in which it is charged, so that nobody waits for each other.
+    Rows are updated in the order in which `charge` locks them, to avoid deadlocks.
     """
     rows = [
-        {"of": place[0], "in_window": place[1], "since": place[2]}
-        | {f"less_{metric}": amount for metric, amount in cost._asdict().items()}
-        for place, cost in sorted(costs.items(), key=_in_order)
+        {"tenant_name": tenant, "window_name": window, "since": start}
+        | {f"minus_{metric}": amount for metric, amount in cost._asdict().items()}
+        for (tenant, window, start), cost in sorted(costs.items(), key=_lock_order)
         if cost != NO_COST
     ]
     if rows:
         connection.execute(_RELEASE, rows)
 
 
-def _in_order(charged: tuple[UsageKey, Cost]) -> tuple[str, int, datetime]:
-    tenant, window, began = charged[0]
-    return tenant, WINDOWS.index(window), began
+def _lock_order(charged: tuple[UsageKey, Cost]) -> tuple[str, int, datetime]:
+    tenant, window, start = charged[0]
+    return tenant, WINDOWS.index(window), start
 
 
 def delete_expired(connection: Connection, now: datetime) -> None:
-    """Remove short windows that ended long ago; days and months stay."""
-    old = Usage.start < now - _SHORT_LIVED
-    connection.execute(delete(Usage).where(Usage.window.in_(("minute", "hour")), old))
+    """Delete minutes and hours that ended long ago; days and months are kept."""
+    is_old = Usage.window_start < now - _SHORT_WINDOWS_KEPT
+    connection.execute(delete(Usage).where(Usage.window.in_(("minute", "hour")), is_old))

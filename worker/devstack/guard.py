@@ -1,9 +1,9 @@
-"""Stops a child whose parent is gone, however that went.
+"""Stop a child process after its parent has ended, for whatever reason.
 
-Run by path, `python guard.py GRACE`: standard input says the child's process id, and ends when the
-parent does. Linux could send a signal by itself (prctl(2), PR_SET_PDEATHSIG), but to one process,
-once, and a worker without its broker never ends on SIGTERM alone. The price is a small Python
-process beside every child.
+Run by path: `python guard.py STOP_TIMEOUT`, in seconds. Standard input delivers the child's process
+id and closes when the parent ends. Linux can send a signal at the parent's death (prctl(2),
+PR_SET_PDEATHSIG), but only one signal to one process, and a worker without its broker does not end
+on SIGTERM alone. The cost is one small Python process for each child.
 """
 
 import os
@@ -12,24 +12,24 @@ import sys
 import time
 from contextlib import suppress
 
-_PAUSE = 0.1  # seconds between two looks
+_POLL_INTERVAL = 0.1  # seconds
 
 
-def main(grace: float) -> None:
-    """Wait until the parent is gone, then stop the child, and its group after the grace."""
-    said = sys.stdin.readline()
+def main(stop_timeout: float) -> None:
+    """Wait for the parent to end, then stop the child, and kill its group after the timeout."""
+    pid = sys.stdin.readline()
     sys.stdin.read()
-    if said:
-        _stop(int(said), grace)
+    if pid:
+        _stop(int(pid), stop_timeout)
 
 
-def _stop(pid: int, grace: float) -> None:
-    end = time.monotonic() + grace
+def _stop(pid: int, stop_timeout: float) -> None:
+    end = time.monotonic() + stop_timeout
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
         while time.monotonic() < end:
             os.kill(pid, 0)
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_INTERVAL)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 

@@ -10,22 +10,23 @@ HOST = "127.0.0.1"
 
 
 @contextmanager
-def reserved_ports(*wanted: int | None) -> Iterator[list[int]]:
-    """Keep ports of 127.0.0.1 from everybody else: the wanted ones, and a free one for each None.
+def reserved_ports(*requested: int | None) -> Iterator[list[int]]:
+    """Reserve ports of 127.0.0.1: each requested one, and a free one for each None.
 
-    Linux gives no other process a port that is bound here, yet lets a server listen on it as both
-    say SO_REUSEADDR: two parallel starts cannot meet. Elsewhere the ports are let go at once, and
-    whoever is faster has them. Raises NotStarted where a wanted port is taken.
+    Linux gives no other process a port that is bound here, but lets a server listen on it because
+    both set SO_REUSEADDR, so parallel starts cannot collide. On other systems the ports are
+    released at once, and another process may take one first. Raises StartFailed if a requested port
+    is taken.
     """
-    with ExitStack() as holds:
-        sockets = [holds.enter_context(_bound(port)) for port in wanted]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(_bind(port)) for port in requested]
         ports = [bound.getsockname()[1] for bound in sockets]
         if sys.platform != "linux":
-            holds.close()
+            stack.close()
         yield ports
 
 
-def _bound(port: int | None) -> socket.socket:
+def _bind(port: int | None) -> socket.socket:
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -34,5 +35,8 @@ def _bound(port: int | None) -> socket.socket:
         bound.close()
         if error.errno != errno.EADDRINUSE:
             raise
-        raise StartFailed(f"Port {port} of {HOST} is taken: give another one.") from None
+        raise StartFailed(
+            f"Port {port} of {HOST} is taken by another process. Choose another port, or omit the "
+            "option to use a free one."
+        ) from None
     return bound

@@ -1,4 +1,4 @@
-"""Child processes that are ready when they are handed over, and gone when they are handed back."""
+"""Child processes that are ready when their block begins and stopped when it ends."""
 
 import os
 import signal
@@ -14,24 +14,24 @@ from worker.devstack import guard
 from worker.errors import WorkerError
 
 _GUARD = (sys.executable, "-I", "-S", str(Path(guard.__file__)))
-_PAUSE = 0.05  # seconds between two looks
-PRIVATE_UMASK = 0o077  # umask: what our children write is for their user alone
+_POLL_INTERVAL = 0.05  # seconds
+PRIVATE_UMASK = 0o077  # only the owner can read what the children write
 
 
 class StartFailed(WorkerError):
-    """A part of the embedded stack did not come up."""
+    """A part of the embedded stack failed to start."""
 
 
 class ProcessEnded(WorkerError):
-    """A part of the embedded stack ended by itself."""
+    """A part of the embedded stack ended unexpectedly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, and where it writes.
+    """A command to run, its working folder and its log.
 
-    The command's first word is a path. Environ is all that it sees of the environment, and keep
-    names the file descriptors that it inherits.
+    The command's first word is a path. The child sees only the variables in `environ`, and inherits
+    only the file descriptors in `inherited_fds` besides its standard streams.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Program:
     folder: Path
     log: Path
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    keep: tuple[int, ...] = ()
+    inherited_fds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +52,50 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id, and that of the process group it leads."""
+        """Its process id, which is also the id of the process group that it leads."""
         return self.process.pid
 
-    def must_run(self) -> None:
-        """Raise Ended, saying where the log is, if it does not run any more."""
-        code = self.process.poll()
-        if code is not None:
-            raise ProcessEnded(f"{self.name} ended by itself (exit code {code}): see {self.log}")
+    def check_running(self) -> None:
+        """Raise ProcessEnded, naming the log, if the process has ended."""
+        exit_code = self.process.poll()
+        if exit_code is not None:
+            raise ProcessEnded(
+                f"{self.name} ended unexpectedly (exit code {exit_code}): see {self.log}"
+            )
 
 
 @contextmanager
 def running(
     program: Program,
-    ready: Callable[[ChildProcess], bool],
+    is_ready: Callable[[ChildProcess], bool],
     *,
-    patience: float = 30,
-    grace: float = 10,
+    ready_timeout: float = 30,
+    stop_timeout: float = 10,
 ) -> Iterator[ChildProcess]:
-    """Run a program for as long as the block lasts, entered once it is ready.
+    """Run a program while the block runs, which begins once the program is ready.
 
-    Patience (seconds) bounds the wait for that, grace the one between SIGTERM and SIGKILL. It leads
-    a process group of its own, so that Ctrl-C reaches only us, who know the order to stop in. It
-    does not outlive us either. Raises NotStarted, which names the log.
+    `ready_timeout` limits the wait for readiness, `stop_timeout` the wait between SIGTERM and
+    SIGKILL, both in seconds. The program leads its own process group, so that Ctrl-C reaches only
+    this process, which stops its children in order. The program is also stopped if this process is
+    killed. Raises StartFailed, which names the log.
     """
-    with _guarded(grace) as protect:
-        child = ChildProcess(program.name, program.log, _popen(program))
+    with _process_guard(stop_timeout) as guard_child:
+        child = ChildProcess(program.name, program.log, _start(program))
         try:
-            protect(child)
-            _wait_until(child, ready, patience)
+            guard_child(child)
+            _wait_until_ready(child, is_ready, ready_timeout)
             yield child
         finally:
-            _stop(child, grace)
+            _stop(child, stop_timeout)
 
 
 @contextmanager
-def _guarded(grace: float) -> Iterator[Callable[[ChildProcess], None]]:
-    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+def _process_guard(stop_timeout: float) -> Iterator[Callable[[ChildProcess], None]]:
     with subprocess.Popen(
-        [*_GUARD, str(grace)],
-        stdin=pipe,
-        stdout=nothing,
-        stderr=nothing,
+        [*_GUARD, str(stop_timeout)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
     ) as process:
@@ -103,7 +105,7 @@ def _guarded(grace: float) -> Iterator[Callable[[ChildProcess], None]]:
             process.kill()
 
 
-def _popen(program: Program) -> subprocess.Popen[bytes]:
+def _start(program: Program) -> subprocess.Popen[bytes]:
     for folder in (program.folder, program.log.parent):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with program.log.open("ab") as log:
@@ -115,34 +117,34 @@ def _popen(program: Program) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=program.keep,
+            pass_fds=program.inherited_fds,
             start_new_session=True,
             umask=PRIVATE_UMASK,
         )
 
 
-def _wait_until(
-    child: ChildProcess, ready: Callable[[ChildProcess], bool], patience: float
+def _wait_until_ready(
+    child: ChildProcess, is_ready: Callable[[ChildProcess], bool], timeout: float
 ) -> None:
-    end = time.monotonic() + patience
-    while not ready(child):
-        code = child.process.poll()
-        if code is not None:
+    end = time.monotonic() + timeout
+    while not is_ready(child):
+        exit_code = child.process.poll()
+        if exit_code is not None:
             raise StartFailed(
-                f"{child.name} ended as it started (exit code {code}): see {child.log}"
+                f"{child.name} ended during startup (exit code {exit_code}): see {child.log}"
             )
         if time.monotonic() > end:
-            raise StartFailed(f"{child.name} is not ready after {patience:g} s: see {child.log}")
-        time.sleep(_PAUSE)
+            raise StartFailed(f"{child.name} is not ready after {timeout:g} s: see {child.log}")
+        time.sleep(_POLL_INTERVAL)
 
 
-def _stop(child: ChildProcess, grace: float) -> None:
+def _stop(child: ChildProcess, timeout: float) -> None:
     child.process.terminate()
     try:
         with suppress(subprocess.TimeoutExpired):
-            child.process.wait(grace)
+            child.process.wait(timeout)
     finally:
-        # Whatever is left of the group; macOS says EPERM where only a zombie is.
+        # Kill the remaining processes of the group. macOS raises EPERM if only a zombie remains.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         child.process.wait()

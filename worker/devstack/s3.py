@@ -9,15 +9,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from worker.devstack.folder import StorageKeys
 
-REGION = "us-east-1"  # any would do: it is no more than a word in the signature
+REGION = "us-east-1"  # arbitrary: the region only enters the signature
 
-# What this machine is set up for at AWS must not reach a toy storage, nor stand in its way.
+# The machine's AWS profiles must neither reach the embedded storage nor break its clients.
 _NO_FILE = (None, None, os.devnull, None)
 _NO_AWS = {"profile": (None,) * 4, "config_file": _NO_FILE, "credentials_file": _NO_FILE}
 
 
 def s3_client(endpoint: str, keys: StorageKeys, region: str) -> Any:
-    """Make a boto3 client that signs with these keys alone, tries once, and goes past any proxy."""
+    """Return a boto3 client that signs with these keys, does not retry, and uses no proxy."""
     session = boto3.session.Session(
         botocore_session=botocore.session.Session(session_vars=_NO_AWS),
         aws_access_key_id=keys.access_key,
@@ -35,7 +35,7 @@ def s3_client(endpoint: str, keys: StorageKeys, region: str) -> Any:
 
 
 def accepts_credentials(s3: Any) -> bool:
-    """Tell whether the server is up and accepts the client's signature."""
+    """Return whether the server is up and accepts the client's signature."""
     try:
         s3.list_buckets()
     except (BotoCoreError, ClientError):
@@ -44,7 +44,7 @@ def accepts_credentials(s3: Any) -> bool:
 
 
 def create_buckets(s3: Any, names: Iterable[str]) -> None:
-    """Create the buckets that are not there yet."""
-    there = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
-    for name in sorted(set(names) - there):
+    """Create the buckets that do not exist."""
+    existing = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    for name in sorted(set(names) - existing):
         s3.create_bucket(Bucket=name)

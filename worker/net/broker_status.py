@@ -1,4 +1,4 @@
-"""The broker, the results and the workers, as somebody sees them who only looks."""
+"""Read-only checks of the broker, the result store and the workers."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from typing import Any
 
 from celery import Celery
 
-_ANSWERED = 1.0  # seconds that workers have to answer
+_REPLY_TIMEOUT = 1.0  # seconds in which workers must reply
 
 
 @contextmanager
 def inspect_app(broker_url: str, result_url: str) -> Iterator[Celery]:
-    """An application that knows the servers, and not what its environment says of them."""
+    """Yield an application for these servers that ignores Celery's environment variables."""
     with Celery(config_source="celeryconfig", set_as_current=False) as app:
         app.conf.update(
             broker_read_url=broker_url,
@@ -24,22 +24,22 @@ def inspect_app(broker_url: str, result_url: str) -> Iterator[Celery]:
 
 
 def check_broker(app: Celery, seconds: float) -> None:
-    """Connect to the broker once, or raise what its transport raises."""
+    """Connect to the broker, with one retry; raises the transport's exception if that fails."""
     with app.connection_for_read(connect_timeout=seconds) as connection:
         connection.ensure_connection(max_retries=1, timeout=seconds)
 
 
 def check_results(app: Celery) -> None:
-    """Read from the result store once, or raise what its backend raises."""
+    """Read from the result store once; raises the backend's exception if that fails."""
     _ = app.AsyncResult("valetkey.doctor").state
 
 
 def queue_consumers(app: Celery) -> dict[str, list[str]]:
-    """The names of the workers that answer, by the queue that they consume."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    answers: dict[str, list[dict[str, Any]]] | None
-    answers = app.control.inspect(timeout=_ANSWERED).active_queues()
-    for worker, queues in (answers or {}).items():
+    """Return the names of the workers that reply, by the queue that they consume."""
+    consumers: defaultdict[str, list[str]] = defaultdict(list)
+    replies: dict[str, list[dict[str, Any]]] | None
+    replies = app.control.inspect(timeout=_REPLY_TIMEOUT).active_queues()
+    for worker, queues in (replies or {}).items():
         for queue in queues:
-            found[queue["name"]].append(worker)
-    return dict(found)
+            consumers[queue["name"]].append(worker)
+    return dict(consumers)

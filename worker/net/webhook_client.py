@@ -1,7 +1,8 @@
-"""One POST to an address that a stranger chose.
+"""A client that sends one POST to a URL that a tenant chose.
 
-The name is resolved once, every answer is judged, and the connection goes to a judged address, so
-that DNS cannot answer differently in between. The name still decides what the certificate must say.
+The host name is resolved once, every address is checked, and the connection goes to a checked
+address, so that DNS cannot return another address in between. The certificate must still match the
+host name.
 """
 
 import asyncio
@@ -32,23 +33,23 @@ Reason = Literal[
     "tls_failed",
 ]
 
-DEADLINE = timedelta(seconds=15)
+TIMEOUT = timedelta(seconds=15)
 MAX_RESPONSE_BYTES = 64 * 1024
 
-# httpx logs every URL, with its query, at INFO.
+# At INFO, httpx logs every URL with its query string, which may contain a secret.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """What the endpoint answered; `retry_after` is its own wish, not yet capped."""
+    """The endpoint's response. `retry_after` is the header's value, without an upper limit."""
 
     status: int
     retry_after: timedelta | None
 
 
 class WebhookFailure(Transient):
-    """No answer came; `reason` is a stable code, the message names the host and nothing secret."""
+    """No response was received. `reason` is a stable code; the message names only the host."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -56,16 +57,16 @@ class WebhookFailure(Transient):
 
 
 def resolve_host(host: str, port: int) -> list[Address]:
-    """All addresses that the system's resolver knows for a host, in the order to try them."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [ip_address(sockaddr[0]) for *_, sockaddr in found]
+    """Return all addresses of a host from the system's resolver, in the order to try them."""
+    results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [ip_address(sockaddr[0]) for *_, sockaddr in results]
 
 
 class WebhookClient:
-    """Sends webhooks without redirects, proxies, cookies, or connections that outlive a request.
+    """A client without redirects, proxies, cookies or persistent connections.
 
-    `development` allows http and loopback; `trust` replaces the certificate authorities; `deadline`
-    is for the whole exchange, name resolution included.
+    `development` allows http URLs and loopback addresses. `ssl_context` replaces the default
+    certificate authorities. `timeout` applies to the whole exchange, including name resolution.
     """
 
     def __init__(
@@ -73,57 +74,64 @@ class WebhookClient:
         *,
         development: bool = False,
         resolve: Resolver = resolve_host,
-        trust: ssl.SSLContext | None = None,
-        deadline: timedelta = DEADLINE,
+        ssl_context: ssl.SSLContext | None = None,
+        timeout: timedelta = TIMEOUT,
     ) -> None:
         self._development = development
         self._resolve = resolve
-        self._trust = trust or httpx.create_ssl_context(trust_env=False)
-        self._seconds = deadline.total_seconds()
+        self._ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
+        self._timeout = timeout.total_seconds()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookResponse:
-        """Send one POST and return its status, whatever it is; raises Undelivered if none came."""
+        """Send one POST and return its response, whatever the status.
+
+        Raises WebhookFailure if the URL is refused or no response is received.
+        """
         endpoint = parse_webhook_url(url, development=self._development)
         if isinstance(endpoint, UrlRule):
             raise WebhookFailure("url_refused", endpoint.value)
-        return asyncio.run(self._within_deadline(endpoint, body, headers))
+        return asyncio.run(self._post_with_timeout(endpoint, body, headers))
 
-    async def _within_deadline(
+    async def _post_with_timeout(
         self, endpoint: WebhookUrl, body: bytes, headers: Mapping[str, str]
     ) -> WebhookResponse:
-        # A timeout for each read would let a byte a second hold the worker for hours.
+        # With a timeout for each read, an endpoint that sends a byte per second could occupy the
+        # worker for hours.
         try:
-            async with asyncio.timeout(self._seconds):
-                addresses = await self._permitted_addresses(endpoint)
-                return await self._first_reply(addresses, endpoint, body, headers)
+            async with asyncio.timeout(self._timeout):
+                addresses = await self._allowed_addresses(endpoint)
+                return await self._post_to_first_reachable(addresses, endpoint, body, headers)
         except TimeoutError:
-            detail = f"{endpoint.authority} took longer than {self._seconds:g} s"
+            detail = f"{endpoint.authority} took longer than {self._timeout:g} s"
             raise WebhookFailure("timed_out", detail) from None
 
-    async def _permitted_addresses(self, endpoint: WebhookUrl) -> Sequence[Address]:
-        addresses = await self._resolved(endpoint)
+    async def _allowed_addresses(self, endpoint: WebhookUrl) -> Sequence[Address]:
+        addresses = await self._resolve_addresses(endpoint)
         for address in addresses:
             if reason := denial_reason(address, development=self._development):
                 detail = f"{endpoint.authority} resolves to a denied address ({reason})"
                 raise WebhookFailure("address_denied", detail)
         return addresses
 
-    async def _resolved(self, endpoint: WebhookUrl) -> Sequence[Address]:
-        # getaddrinfo cannot be interrupted: past the deadline its thread is left to end by itself.
-        lookup = ThreadPoolExecutor(max_workers=1)
+    async def _resolve_addresses(self, endpoint: WebhookUrl) -> Sequence[Address]:
+        # getaddrinfo cannot be interrupted: after the timeout its thread stays alive until it
+        # returns.
+        executor = ThreadPoolExecutor(max_workers=1)
         try:
             addresses = await asyncio.get_running_loop().run_in_executor(
-                lookup, self._resolve, endpoint.host, endpoint.port
+                executor, self._resolve, endpoint.host, endpoint.port
             )
         except socket.gaierror:
             addresses = []
         finally:
-            lookup.shutdown(wait=False)
+            executor.shutdown(wait=False)
         if not addresses:
-            raise WebhookFailure("dns_failed", f"{endpoint.authority} does not resolve")
+            raise WebhookFailure(
+                "dns_failed", f"{endpoint.authority} does not resolve to any address"
+            )
         return addresses
 
-    async def _first_reply(
+    async def _post_to_first_reachable(
         self,
         addresses: Sequence[Address],
         endpoint: WebhookUrl,
@@ -133,57 +141,59 @@ class WebhookClient:
         reason: Reason = "connection_failed"
         for address in addresses:
             try:
-                return await self._exchange(address, endpoint, body, headers)
+                return await self._send(address, endpoint, body, headers)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                # Nothing was sent, so the next address may be tried: a host without IPv6 needs it.
-                reason = _connect_reason(error)
+                # Nothing was sent yet, so try the next address. A host without IPv6 needs this.
+                reason = _connection_failure_reason(error)
             except httpx.TransportError:
-                detail = f"{endpoint.authority} broke the exchange off"
+                detail = f"{endpoint.authority} sent no complete HTTP response"
                 raise WebhookFailure("connection_failed", detail) from None
-        raise WebhookFailure(reason, f"{endpoint.authority} was not reached")
+        raise WebhookFailure(reason, f"no connection to {endpoint.authority} could be established")
 
-    async def _exchange(
+    async def _send(
         self, address: Address, endpoint: WebhookUrl, body: bytes, headers: Mapping[str, str]
     ) -> WebhookResponse:
         async with (
             httpx.AsyncClient(
-                verify=self._trust,
+                verify=self._ssl_context,
                 trust_env=False,
                 follow_redirects=False,
-                timeout=httpx.Timeout(None, connect=self._seconds / 3),
+                timeout=httpx.Timeout(None, connect=self._timeout / 3),
             ) as client,
             client.stream(
                 "POST",
-                _pinned(address, endpoint),
+                _url_with_address(address, endpoint),
                 content=body,
                 headers={"User-Agent": "valetkey", **headers, "Host": endpoint.authority},
-                # The name that is asked for, and that the certificate is checked against.
+                # The host name to send in the handshake and to check the certificate against.
                 extensions={"sni_hostname": endpoint.host},
             ) as response,
         ):
-            await _discard(response)
-            wish = response.headers.get("retry-after"), response.headers.get("date")
-            return WebhookResponse(response.status_code, parse_retry_after(*wish))
+            await _discard_body(response)
+            retry_after = parse_retry_after(
+                response.headers.get("retry-after"), response.headers.get("date")
+            )
+            return WebhookResponse(response.status_code, retry_after)
 
 
-def _pinned(address: Address, endpoint: WebhookUrl) -> str:
+def _url_with_address(address: Address, endpoint: WebhookUrl) -> str:
     host = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004 - IPv6
     return f"{endpoint.scheme}://{host}:{endpoint.port}{endpoint.target}"
 
 
-async def _discard(response: httpx.Response) -> None:
-    """Read a short response to its end, which spares the endpoint a reset, and cut a long one."""
+async def _discard_body(response: httpx.Response) -> None:
+    """Read a short body to its end, so that the connection closes cleanly; stop at the limit."""
     size = 0
-    async for part in response.aiter_raw():  # raw: what is discarded is not worth decompressing
-        size += len(part)
+    async for chunk in response.aiter_raw():  # raw, to avoid decompressing it
+        size += len(chunk)
         if size >= MAX_RESPONSE_BYTES:
             return
 
 
-def _connect_reason(error: httpx.TransportError) -> Reason:
+def _connection_failure_reason(error: httpx.TransportError) -> Reason:
     if isinstance(error, httpx.ConnectTimeout):
         return "timed_out"
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__context__  # not __cause__, which httpcore drops on the way
+        cause = cause.__context__  # not __cause__, which httpcore does not keep
     return "connection_failed" if cause is None else "tls_failed"

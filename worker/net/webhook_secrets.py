@@ -1,4 +1,4 @@
-"""Webhook secrets: tenants.toml and the database hold where they are, never what they are."""
+"""Webhook secrets, of which tenants.toml and the database store references, never values."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,42 +11,45 @@ from worker.core.webhooks.signature import (
 )
 from worker.errors import Transient
 
-_FORMS = "a secret is given as env:NAME or file:PATH"
+_REFERENCE_FORMS = "a secret is given as env:NAME or file:PATH"
 
 
 def secret_reference_error(ref: str) -> str | None:
-    """What is wrong with a secret's reference, or None; a literal secret is not repeated."""
+    """Return what is wrong with a secret's reference, or None; never repeats a literal secret."""
     if SECRET_PREFIX in ref:
-        return f"this is the secret itself, and would be stored: {_FORMS}"
-    kind, _, place = ref.partition(":")
-    if kind not in {"env", "file"} or not place.strip():
-        return _FORMS
+        return f"this is the secret itself and would be stored: {_REFERENCE_FORMS}"
+    scheme, _, target = ref.partition(":")
+    if scheme not in {"env", "file"} or not target.strip():
+        return _REFERENCE_FORMS
     return None
 
 
 def resolve_secrets(ref: str, environ: Mapping[str, str]) -> list[WebhookSecret]:
-    """Read the secrets behind `env:NAME` or `file:PATH`, one or several separated by whitespace.
+    """Read the secrets behind `env:NAME` or `file:PATH`: one or more, separated by whitespace.
 
-    All of them sign, so a rotation is: add the new one, tell the receiver, remove the old one.
-    Raises Transient, which names the reference and never the value: setting it right repairs the
-    delivery.
+    Every secret signs. To rotate: add the new secret, give it to the receiver, remove the old one.
+    Raises Transient, which names the reference but never the value. Once the reference is fixed,
+    deliveries succeed.
     """
     if error := secret_reference_error(ref):
         raise Transient(error)
-    secrets = [WebhookSecret.parse(word) for word in _value(ref, environ).split()]
+    secrets = [WebhookSecret.parse(word) for word in _read_value(ref, environ).split()]
     valid = [secret for secret in secrets if secret is not None]
     if not valid or len(valid) < len(secrets):
         form = f"{SECRET_PREFIX} and the base64 of {MIN_KEY_BYTES} to {MAX_KEY_BYTES} bytes"
-        raise Transient(f"{ref} does not hold webhook secrets: each is {form}")
+        raise Transient(f"{ref} does not contain valid webhook secrets: each must be {form}")
     return valid
 
 
-def _value(ref: str, environ: Mapping[str, str]) -> str:
-    kind, _, place = ref.partition(":")
-    if kind == "env":
-        return environ.get(place, "")
+def _read_value(ref: str, environ: Mapping[str, str]) -> str:
+    scheme, _, target = ref.partition(":")
+    if scheme == "env":
+        return environ.get(target, "")
     try:
-        return Path(place).read_text(encoding="utf-8")
-    # Without the cause: a decoding error carries the bytes it could not decode.
+        return Path(target).read_text(encoding="utf-8")
+    # Without the cause: a UnicodeDecodeError contains the bytes that could not be decoded.
     except (OSError, ValueError):
-        raise Transient(f"{ref} cannot be read") from None
+        raise Transient(
+            f"{ref} cannot be read: the file must exist, be readable by the worker and contain "
+            "UTF-8 text"
+        ) from None

@@ -1,23 +1,27 @@
-"""Ending a batch before it is through."""
+"""Cancels a batch: nothing more of it is issued, and the rest of its reservation is released."""
 
-from collections.abc import Callable
-from datetime import datetime
+from valetkey.wire.messages import CancelMessage
+from valetkey.wire.replies import Cancelled
+from worker.context import Context
+from worker.db.batch_history import count_decided, find_history
+from worker.db.batches import insert_cancellation, lock_batch
+from worker.db.engine import write_transaction
+from worker.db.reservations import close_batch
 
-from valetkey.wire.messages import Cancelled, CancelMessage
-from worker.db.ledger import Ledger
 
+def cancel_batch(message: CancelMessage, signing_key: str | None, context: Context) -> Cancelled:
+    """Cancel a batch of the tenant, and release what its missing chunks had reserved.
 
-class Canceller:
-    """Cancels batches; one in each process."""
-
-    def __init__(self, ledger: Ledger, now: Callable[[], datetime]) -> None:
-        self._ledger = ledger
-        self._now = now
-
-    def cancel(self, message: CancelMessage, key: str | None) -> Cancelled:
-        """Grant nothing more of a batch, and release what is reserved for the rest of it.
-
-        What was granted is out, and stays charged. A batch that has not arrived yet is refused when
-        it does. Cancelling once more releases nothing more. Raises Transient.
-        """
-        return self._ledger.cancel(message, key, self._now())
+    Issued grants stay valid and charged. A batch that has not arrived yet will be refused when it
+    does. Cancelling again releases nothing more. Raises Transient.
+    """
+    tenant, batch_id = message.tenant, message.batch
+    with write_transaction(context.engine) as connection:
+        lock_batch(connection, tenant, batch_id)  # against a first chunk that arrives meanwhile
+        insert_cancellation(connection, message, signing_key, context.now())
+        batch = find_history(connection, tenant, batch_id, chunk_number=0).batch
+        if batch is None:
+            return Cancelled(batch=batch_id, issued=0, released=0)
+        released = close_batch(connection, batch.batch_number, tenant)
+        issued = count_decided(connection, batch.batch_number).issued
+    return Cancelled(batch=batch_id, issued=issued, released=released)

@@ -1,26 +1,29 @@
-"""What time brings about: the sweep over what has ended by itself."""
+"""Releases expired grants, and aborts their unfinished multipart uploads."""
 
-from collections.abc import Callable
-from datetime import datetime
+from worker.context import Context
+from worker.db import usage
+from worker.db.engine import write_transaction
+from worker.db.reservations import release_expired
+from worker.usecases.multipart import abort_expired
 
-from worker.db.ledger import Ledger
-from worker.usecases.multipart import MultipartUploads
+MAX_ROWS = 1_000  # in one transaction, which makes other writers wait for as long as it takes
 
 
-class Cleanup:
-    """Ends what its grants have outlived; any number of these may run at once."""
+def clean_up(context: Context) -> dict[str, int]:
+    """Release what expired grants and abandoned batches reserved, and abort their uploads.
 
-    def __init__(
-        self, uploads: MultipartUploads, ledger: Ledger, now: Callable[[], datetime]
-    ) -> None:
-        self._uploads = uploads
-        self._ledger = ledger
-        self._now = now
+    Any number of processes may do this at once. Returns counts. Raises Transient.
+    """
+    return {"lapsed": _release_expired(context), **abort_expired(context)}
 
-    def sweep(self) -> dict[str, int]:
-        """Release what lapsed grants held, and abort their unfinished multipart uploads.
 
-        Counts what came of it. Raises Transient.
-        """
-        lapsed = self._ledger.release_lapsed(self._now())
-        return {"lapsed": lapsed, **self._uploads.abort_lapsed(self._now())}
+def _release_expired(context: Context) -> int:
+    now = context.now()
+    total, released = 0, MAX_ROWS
+    while released == MAX_ROWS:
+        with write_transaction(context.engine) as connection:
+            released = release_expired(connection, now, MAX_ROWS)
+        total += released
+    with write_transaction(context.engine) as connection:
+        usage.delete_expired(connection, now)
+    return total

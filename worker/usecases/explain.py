@@ -1,94 +1,111 @@
-"""What would be decided on a message, and why."""
+"""Explains what would be decided on a message. Nothing is charged, signed or written."""
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from valetkey.wire.messages import ChunkMessage, Explanation, Verdict
+from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Refusal
-from worker.aws.clients import S3Clients
+from valetkey.wire.replies import Explanation, Verdict
+from valetkey.wire.terms import Parts
+from worker.context import Context
 from worker.core.auth.authenticate import Rejection, authenticate
 from worker.core.policy.admission import Admission, admit
-from worker.core.policy.decisions import Validity
+from worker.core.policy.decisions import ChunkRequest
 from worker.core.policy.explain import ExplainContext, build_explanation, explain
+from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Tenant, TenantConfig
-from worker.db.history import BatchHistoryReader
-from worker.db.ledger import Ledger
+from worker.db.batch_history import find_history
+from worker.db.engine import read_transaction
 from worker.db.multiparts import UploadRecord
+from worker.db.usage import read_usage
 from worker.errors import Malformed, Transient
-from worker.usecases.multipart import MultipartUploads
-from worker.usecases.signing_context import SigningContextFinder
+from worker.usecases.multipart import find_continued_upload
+from worker.usecases.signing_context import first_signing_context
 
 
-class Explainer:
-    """Explains decisions; one in each process. Nothing is charged, signed or written for it."""
+def explain_request(request: ChunkRequest, config: TenantConfig, context: Context) -> Explanation:
+    """Check an authenticated message against every rule.
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        past: BatchHistoryReader,
-        uploads: MultipartUploads,
-        s3: S3Clients,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._ledger = ledger
-        self._past = past
-        self._uploads = uploads
-        self._placer = SigningContextFinder(s3)
-        self._now = now
-
-    def explain(self, message: ChunkMessage, tenant: Tenant, key: str | None) -> Explanation:
-        """Hold a message against every rule.
-
-        key is the name of the tenant's key that signed it. Raises Transient where the database is
-        out of reach.
-        """
-        queue = "not signed: the tenant trusts the queue"
-        who = queue if key is None else f"signed by {tenant.name}/{key}"
-        return explain(self._facts(message, who, self._ledger.declared()))
-
-    def explain_raw(self, raw: Any) -> Explanation:
-        """Explain what came off the wire: a compact JWS, or a message as JSON values.
-
-        What is not signed is explained as if it were. Raises Malformed for what asks for no grants,
-        and Transient as explain does.
-        """
-        declared = self._ledger.declared()
-        found = authenticate(raw, declared, self._now()) if isinstance(raw, str) else None
-        if isinstance(found, Rejection):
-            return _unread("identity", found.refusal)
-        message = parse_message(raw if found is None else found.content)
-        if isinstance(message, Refusal):
-            return _unread("message", message)
-        if not isinstance(message, ChunkMessage):
-            raise Malformed("what asks for no grants has nothing to explain")
-        key = None if found is None or found.key is None else found.key.name
-        tenant = declared.tenants.get(message.tenant)
-        if tenant is not None and (key is not None or tenant.trust == "queue"):
-            return self.explain(message, tenant, key)
-        who = "not signed: explained as if it were"
-        return explain(self._facts(message, who, declared))
-
-    def _facts(self, message: ChunkMessage, who: str, declared: TenantConfig) -> ExplainContext:
-        now = self._now()
-        earlier, used = self._past.earlier_and_used(message, now)
-        admitted = admit(message, declared, now)
-        upload = self._uploads.continued(message, now)
-        life = None
-        if isinstance(admitted, Admission) and not isinstance(upload, Refusal):
-            life = self._life(message, admitted, upload, now)
-        return ExplainContext(message, who, declared, earlier, used, admitted, life, upload, now)
-
-    def _life(
-        self, message: ChunkMessage, admitted: Admission, upload: UploadRecord | None, now: datetime
-    ) -> Validity | Refusal | None:
-        try:
-            place = self._placer.place(message, admitted, upload, now)
-        except Transient:
-            return None  # an operator's own machine may have no credentials
-        return place if isinstance(place, Refusal) else place.life
+    Raises Transient if the database is unreachable.
+    """
+    identity = "not signed: the tenant trusts the queue"
+    if request.signing_key is not None:
+        identity = f"signed by {request.tenant.name}/{request.signing_key}"
+    return explain(_explain_context(request.message, request.tenant, identity, config, context))
 
 
-def _unread(rule: str, refusal: Refusal) -> Explanation:
+def explain_raw(raw: Any, context: Context) -> Explanation:
+    """Explain a message as it comes off the queue: a compact JWS, or JSON values.
+
+    An unsigned message is explained as if it were signed. Raises Malformed for a message that asks
+    for no grants, and Transient if the database is unreachable.
+    """
+    config = context.config.current()
+    sender = authenticate(raw, config, context.now()) if isinstance(raw, str) else None
+    if isinstance(sender, Rejection):
+        return _refusing_explanation("identity", sender.refusal)
+    message = parse_message(raw if sender is None else sender.content)
+    if isinstance(message, Refusal):
+        return _refusing_explanation("message", message)
+    if not isinstance(message, ChunkMessage):
+        raise Malformed("the message asks for no grants, so there is nothing to explain")
+    signing_key = None if sender is None or sender.key is None else sender.key.name
+    tenant = config.tenants.get(message.tenant)
+    if tenant is not None and (signing_key is not None or tenant.trust == "queue"):
+        return explain_request(ChunkRequest(message, tenant, signing_key), config, context)
+    identity = "not signed: explained as if it were"
+    return explain(_explain_context(message, tenant, identity, config, context))
+
+
+def _explain_context(
+    message: ChunkMessage,
+    tenant: Tenant | None,
+    identity: str,
+    config: TenantConfig,
+    context: Context,
+) -> ExplainContext:
+    now = context.now()
+    with read_transaction(context.engine) as connection:
+        history = find_history(connection, message.tenant, message.batch, message.chunk)
+        usage = read_usage(connection, message.tenant, now)
+    admission = admit(message, tenant, config, now)
+    continued_upload = None
+    if isinstance(message.grant, Parts):
+        continued_upload = find_continued_upload(message.tenant, message.grant, context, now)
+    validity = None
+    if isinstance(admission, Admission) and tenant is not None:
+        request = ChunkRequest(message, tenant, None)
+        validity = _validity(request, admission, continued_upload, context, now)
+    return ExplainContext(
+        message=message,
+        identity=identity,
+        tenant=tenant,
+        config=config,
+        history=history,
+        usage=usage,
+        admission=admission,
+        validity=validity,
+        continued_upload=continued_upload,
+        now=now,
+    )
+
+
+def _validity(
+    request: ChunkRequest,
+    admission: Admission,
+    continued_upload: UploadRecord | Refusal | None,
+    context: Context,
+    now: datetime,
+) -> Validity | Refusal | None:
+    if isinstance(continued_upload, Refusal):
+        return None
+    try:
+        signing = first_signing_context(request, admission, continued_upload, context.s3, now)
+    except Transient:
+        return None  # an operator's own machine may have no credentials
+    return signing if isinstance(signing, Refusal) else signing.validity
+
+
+def _refusing_explanation(rule: str, refusal: Refusal) -> Explanation:
     return build_explanation([Verdict(rule=rule, found="", refusal=refusal)])

@@ -1,93 +1,213 @@
-"""From a chunk to its grants. Nothing signed here is seen before its rows are committed."""
+"""Issues the grants of a chunk: admit, sign, and commit before anything signed is returned."""
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
-from worker.aws.clients import S3Clients
+from valetkey.wire.terms import Multipart, Parts
+from worker.context import Context
+from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.admission import Admission, admit
-from worker.core.policy.decide import decide_chunk
+from worker.core.policy.decide import StartUpload, decide_chunk, start_no_upload
 from worker.core.policy.decisions import (
     ChunkDecision,
     ChunkRequest,
     chunk_outcome,
-    count_outcome,
+    outcome_without_items,
     refuse_chunk,
 )
-from worker.core.policy.history import BATCH_CLOSED
+from worker.core.policy.history import BATCH_CLOSED, BATCH_CONFLICT, BatchHistory, RecordedBatch
+from worker.core.policy.request_rules import allowed_callbacks
+from worker.core.quotas.admission import admit_cost
+from worker.core.quotas.cost import NO_COST
 from worker.core.tenants.config import TenantConfig
-from worker.db.ledger import Ledger
-from worker.usecases.multipart import MultipartUploads
-from worker.usecases.reissue import Reissuer
-from worker.usecases.signing_context import SigningContextFinder
+from worker.db import usage
+from worker.db.batch_history import find_history
+from worker.db.batches import ChunkWrite, insert_batch, insert_chunk, lock_batch
+from worker.db.engine import autocommit_read, write_transaction
+from worker.db.manifests import insert_manifest
+from worker.db.multiparts import UploadRecord, insert_uploads
+from worker.db.outbox import insert_delivery
+from worker.db.reservations import reserve_chunk, reserve_remaining, take_from_remaining
+from worker.usecases.multipart import (
+    abort_uncommitted,
+    find_continued_upload,
+    has_final_result,
+    upload_starter,
+)
+from worker.usecases.reissue import reissue_recorded
+from worker.usecases.signing_context import first_signing_context
+
+# A batch can end, and then this very chunk can be committed, while a decision is written.
+_MAX_CONCURRENT_CHANGES = 2
 
 
-class Issuer:
-    """Decides chunks; one in each process, over its own ledger and credentials."""
+class AlreadyRecorded(NamedTuple):
+    """A chunk that was committed before, by the number of its batch."""
 
-    def __init__(
-        self, ledger: Ledger, uploads: MultipartUploads, s3: S3Clients, now: Callable[[], datetime]
-    ) -> None:
-        self._ledger = ledger
-        self._uploads = uploads
-        self._placer = SigningContextFinder(s3)
-        self._now = now
-        self._reissuer = Reissuer(ledger, uploads, s3, now)
+    batch_number: int
 
-    def issue(self, asked: ChunkRequest, declared: TenantConfig) -> dict[str, Any]:
-        """Answer one chunk with its outcome: grants, or a refusal that says why.
 
-        declared is what held when it was found out who asks. Raises Transient where the database,
-        the credentials or storage are out of reach; nothing is then recorded that the same message
-        would not find again.
-        """
-        message, now = asked.message, self._now()
-        admitted = admit(message, declared, now)
-        if isinstance(admitted, Refusal):
-            committed = self._commit(asked, refuse_chunk(message, admitted, now))
-        else:
-            committed = self._commit_admitted(asked, admitted, now)
-        write = chunk_outcome if message.manifest is None else count_outcome
-        return write(message.batch, message.chunk, committed)
+class ConcurrentChange(Exception):
+    """Another process committed a change that affects the decision. Try again."""
 
-    def _commit_admitted(
-        self, asked: ChunkRequest, admitted: Admission, now: datetime
-    ) -> ChunkDecision:
-        decided = self._decide(asked.message, admitted, now)
-        committed = None
-        try:
-            committed = self._commit(asked, decided)
-        finally:
-            if committed is None or committed.rows is not decided.rows:
-                self._uploads.take_back(asked.message, admitted, decided, now)
+
+def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -> dict[str, Any]:
+    """Decide on a chunk and return its outcome: grants, or a refusal.
+
+    config is the one that authenticated the message. Raises Transient if the database, credentials
+    or storage are unreachable; nothing is then committed that the same message would not find.
+    """
+    message, now = request.message, context.now()
+    admission = admit(message, request.tenant, config, now)
+    if isinstance(admission, Refusal):
+        committed = _commit(request, refuse_chunk(message, admission, now), context)
+    else:
+        committed = _issue_admitted(request, admission, context, now)
+    outcome = chunk_outcome if message.manifest is None else outcome_without_items
+    return outcome(message.batch, message.chunk, committed)
+
+
+def _issue_admitted(
+    request: ChunkRequest, admission: Admission, context: Context, now: datetime
+) -> ChunkDecision:
+    decision = _decide(request, admission, context, now)
+    committed = None
+    try:
+        committed = _commit(request, decision, context)
+    finally:
+        if decision.uploads and (committed is None or committed.rows is not decision.rows):
+            abort_uncommitted(request, admission, decision, context, now)
+    return committed
+
+
+def _decide(
+    request: ChunkRequest, admission: Admission, context: Context, now: datetime
+) -> ChunkDecision:
+    message = request.message
+    start_upload: StartUpload = start_no_upload
+    upload: UploadRecord | Refusal | None = None
+    if isinstance(message.grant, Multipart) and has_final_result(message, context):
+        return refuse_chunk(message, BATCH_CLOSED, now)  # the committed result will replace it
+    if isinstance(message.grant, Parts):
+        upload = find_continued_upload(request.tenant.name, message.grant, context, now)
+    if isinstance(upload, Refusal):
+        return refuse_chunk(message, upload, now)
+    signing = first_signing_context(request, admission, upload, context.s3, now)
+    if isinstance(signing, Refusal):
+        return refuse_chunk(message, signing, now)
+    if isinstance(admission.terms, Multipart):
+        start_upload = upload_starter(request, admission, admission.terms, context, now)
+    return decide_chunk(message, admission, signing, start_upload, upload)
+
+
+def _commit(request: ChunkRequest, decision: ChunkDecision, context: Context) -> ChunkDecision:
+    """Commit a decision, or return the decision that was committed before it."""
+    now = context.now()
+    committed = _write(ChunkWrite.prepare(request, decision, now), context)
+    if isinstance(committed, ChunkDecision):
         return committed
+    with autocommit_read(context.engine) as connection:
+        quotas = usage.current_quotas(connection, request.tenant, now)
+    if isinstance(committed, Refusal):
+        return replace(refuse_chunk(request.message, committed, now), quotas=quotas)
+    reissued = reissue_recorded(committed.batch_number, request.message.chunk, context)
+    return replace(reissued, quotas=quotas)
 
-    def _decide(self, message: ChunkMessage, admitted: Admission, now: datetime) -> ChunkDecision:
-        if self._uploads.are_settled(message):
-            return refuse_chunk(
-                message, BATCH_CLOSED, now
-            )  # for what stands recorded to be answered
-        upload = self._uploads.continued(message, now)
-        if isinstance(upload, Refusal):
-            return refuse_chunk(message, upload, now)
-        place = self._placer.place(message, admitted, upload, now)
-        if isinstance(place, Refusal):
-            return refuse_chunk(message, place, now)
-        return decide_chunk(
-            message, admitted, place, self._uploads.beginning(message, admitted, now), upload
-        )
 
-    def _commit(self, asked: ChunkRequest, decided: ChunkDecision) -> ChunkDecision:
-        """Record a decision; what was decided before, or by another chunk, is what counts."""
-        now = self._now()
-        committed = self._ledger.record(asked, decided, now)
-        if isinstance(committed, ChunkDecision):
-            return committed
-        quotas = self._ledger.standing(asked.tenant, now)
-        if isinstance(committed, Refusal):
-            return replace(refuse_chunk(asked.message, committed, now), quotas=quotas)
-        recorded = self._ledger.recorded(committed.batch, asked.message.chunk)
-        return replace(self._reissuer.reissue(recorded), quotas=quotas)
+def _write(write: ChunkWrite, context: Context) -> ChunkDecision | AlreadyRecorded | Refusal:
+    """Write a decision in one transaction: its rows, its cost, and what has to follow from it.
+
+    The first chunk to arrive opens the batch: it charges for the whole batch, or the whole batch is
+    refused. Returns the decision as committed, AlreadyRecorded, or the refusal of a message that
+    contradicts what was committed under its batch id.
+    """
+    for _ in range(_MAX_CONCURRENT_CHANGES):
+        with suppress(ConcurrentChange, IntegrityError), write_transaction(context.engine) as conn:
+            return _record(conn, write)
+    with write_transaction(context.engine) as conn:
+        return _record(conn, write)
+
+
+def _record(connection: Connection, write: ChunkWrite) -> ChunkDecision | AlreadyRecorded | Refusal:
+    history = _locked_history(connection, write.request.message)
+    if history.batch is None:
+        return _open_batch(connection, write, is_cancelled=history.is_cancelled)
+    if history.conflicts_with(write.header_fingerprint, write.items_fingerprint):
+        return BATCH_CONFLICT
+    if history.chunk is not None:
+        return AlreadyRecorded(history.batch.batch_number)
+    return _continue_batch(connection, write, history.batch)
+
+
+def _locked_history(connection: Connection, message: ChunkMessage) -> BatchHistory:
+    # Usually chunk 0 opens its batch, and every other chunk finds it open.
+    if message.chunk == 0:
+        lock_batch(connection, message.tenant, message.batch)
+    history = find_history(connection, message.tenant, message.batch, message.chunk)
+    if history.batch is None and message.chunk != 0:
+        lock_batch(connection, message.tenant, message.batch)
+        history = find_history(connection, message.tenant, message.batch, message.chunk)
+    return history
+
+
+def _open_batch(connection: Connection, write: ChunkWrite, *, is_cancelled: bool) -> ChunkDecision:
+    """Open a batch with its first chunk: charge for all of it, or refuse all of it."""
+    (message, tenant, _), decision, now = write.request, write.decision, write.now
+    refusal = BATCH_CLOSED if is_cancelled else decision.refusal
+    cost = NO_COST
+    if refusal is None:
+        cost = reserved_cost(message.grant, message.total).minus(write.unused_cost)
+    charged = usage.charge(connection, tenant.name, cost, now)
+    admission = admit_cost(tenant, charged, cost, now)
+    refusal = refusal or admission.refusal
+    batch_number = insert_batch(connection, write, refusal)
+    if refusal is None:
+        reserve_remaining(connection, batch_number, write.request, now)
+        if message.manifest is not None:
+            insert_manifest(connection, batch_number, message, now)
+    else:
+        usage.release(connection, tenant.name, cost, now)
+        decision = refuse_chunk(message, refusal, now)
+    _write_chunk(connection, batch_number, write, decision, now)
+    return replace(decision, quotas=admission.quotas)
+
+
+def _continue_batch(
+    connection: Connection, write: ChunkWrite, batch: RecordedBatch
+) -> ChunkDecision:
+    """Add a later chunk, which uses what the first chunk reserved for it."""
+    request, decision, now = write.request, write.decision, write.now
+    refusal = batch.later_refusal
+    if refusal is not None:
+        decision = refuse_chunk(request.message, refusal, now)
+    _write_chunk(connection, batch.batch_number, write, decision, batch.decided_at)
+    if refusal is None:
+        # Last, because other chunks of the batch wait for this row from then on.
+        if not take_from_remaining(connection, batch.batch_number, request):
+            raise ConcurrentChange
+        usage.release(connection, request.tenant.name, write.unused_cost, batch.decided_at)
+    return replace(decision, quotas=usage.current_quotas(connection, request.tenant, now))
+
+
+def _write_chunk(
+    connection: Connection,
+    batch_number: int,
+    write: ChunkWrite,
+    decision: ChunkDecision,
+    charged_at: datetime,
+) -> None:
+    """Write the chunk, its audit rows, and everything that follows from them."""
+    request = write.request
+    insert_chunk(connection, batch_number, write, decision)
+    if decision.uploads:
+        insert_uploads(connection, batch_number, request, decision)
+    reserve_chunk(connection, batch_number, request, decision, charged_at)
+    if request.message.callback in allowed_callbacks(request.tenant, request.message.grant.bucket):
+        insert_delivery(connection, batch_number, request, write.now)

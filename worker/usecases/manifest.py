@@ -1,7 +1,7 @@
-"""From a batch's rows to one file of all its answers, in its tenant's own bucket."""
+"""Writes the manifests that are due: all results of a batch, as one file in the tenant's bucket."""
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
 from tempfile import TemporaryFile
@@ -10,148 +10,164 @@ from typing import IO, Any, BinaryIO, cast
 from pydantic_core import to_json
 
 from valetkey.wire.refusals import Code
-from worker.aws.clients import S3Clients
 from worker.aws.objects import ObjectFile, put_object
-from worker.core.policy.decisions import ChunkDecision, item_refusal_values
+from worker.context import Context
+from worker.core.policy.decisions import ChunkDecision, refused_item_values
 from worker.core.policy.request_rules import manifest_refusal, may_overwrite_manifest
 from worker.core.tenants.config import Bucket, Policy
 from worker.core.webhooks.retry import retry_delay
-from worker.db.ledger import Ledger
+from worker.db.batch_history import next_chunk_number
+from worker.db.engine import read_transaction, write_transaction
 from worker.db.manifests import (
     LEASE_TIME,
     ManifestLease,
     ManifestNotWritten,
-    ManifestQueue,
     ManifestWritten,
+    lease_manifest,
+    renew_lease,
+    settle_manifest,
 )
 from worker.errors import Malformed, Transient
-from worker.usecases.reissue import Reissuer
+from worker.usecases.reissue import read_recorded, reissue_chunk
 
-BUDGET = timedelta(seconds=30)  # until no further file is begun
-MOST_ATTEMPTS = 4  # over some six minutes
-_RENEWAL = LEASE_TIME / 4
-_LEVEL = 6  # of gzip: the higher ones take much longer and save little
-
-
-class _Lost(Exception):
-    """The lease ran out and passed on: somebody else writes the file."""
+MAX_RUN_TIME = timedelta(seconds=30)  # after it, no further file is started
+MAX_ATTEMPTS = 4  # over about six minutes
+_RENEWAL_INTERVAL = LEASE_TIME / 4
+_MAX_PROBLEM_LENGTH = 200
+_GZIP_LEVEL = 6  # higher levels take much longer and save little
 
 
-class ManifestWriter:
-    """Writes the files that are due; any number of these may run at once."""
+class _LeaseLost(Exception):
+    """The lease expired and another process took it."""
 
-    def __init__(  # noqa: PLR0913 - everything a file touches, and named
-        self,
-        *,
-        manifests: ManifestQueue,
-        ledger: Ledger,
-        reissuer: Reissuer,
-        s3: S3Clients,
-        now: Callable[[], datetime],
-        jitter: Callable[[], float],
-    ) -> None:
-        self._manifests = manifests
-        self._ledger = ledger
-        self._reissuer = reissuer
-        self._s3 = s3
-        self._now = now
-        self._jitter = jitter
 
-    def write_due(self) -> dict[str, int]:
-        """Write what is due, longest first, until nothing is or the time is up; count it."""
-        counts = {"written": 0, "unwritten": 0}
-        end = self._now() + BUDGET
-        while self._now() < end and (job := self._manifests.take(self._now())) is not None:
-            try:
-                result = self._attempt(job)
-            except _Lost:
-                continue
-            self._manifests.settle(job, result, self._now())
-            counts["written" if isinstance(result, ManifestWritten) else "unwritten"] += 1
-        return counts
+def write_due_manifests(context: Context) -> dict[str, int]:
+    """Write what is due, the oldest first, until nothing is due or the time is up; return counts.
 
-    def _attempt(self, job: ManifestLease) -> ManifestWritten | ManifestNotWritten:
-        if job.attempts > MOST_ATTEMPTS:
-            return ManifestNotWritten("whoever wrote it was stopped each time", None)
+    Any number of processes may do this at once. Raises Transient.
+    """
+    counts = {"written": 0, "unwritten": 0}
+    deadline = context.now() + MAX_RUN_TIME
+    while context.now() < deadline and (manifest := _lease(context)) is not None:
         try:
-            return self._write(job)
-        except Malformed as error:
-            return ManifestNotWritten(str(error)[:200], None)
-        except Transient as error:
-            return ManifestNotWritten(str(error)[:200], self._next(job))
-
-    def _next(self, job: ManifestLease) -> datetime | None:
-        wait = retry_delay(job.attempts, self._jitter()) if job.attempts < MOST_ATTEMPTS else None
-        return None if wait is None else self._now() + wait
-
-    def _write(self, job: ManifestLease) -> ManifestWritten:
-        bucket, policy = self._place(job)
-        hold = _Hold(self._manifests, job, self._now)
-        # Nobody finds it by a name, and nothing of it is left where this process dies.
-        with TemporaryFile() as stream:
-            file = _Hashed(stream)
-            issued, refused = self._fill(file, job, hold)
-            stream.seek(0)
-            client = self._s3.client(bucket, job.tenant, policy.prefixes, self._now())
-            content = cast("BinaryIO", stream)
-            whole = ObjectFile(
-                content, file.digest, "application/gzip", may_overwrite_manifest(policy)
-            )
-            put_object(client, bucket, job.key, whole, hold)
-        return ManifestWritten(issued, refused, file.size, file.digest.hex())
-
-    def _place(self, job: ManifestLease) -> tuple[Bucket, Policy]:
-        """Where it goes, if that is allowed still. Raises Malformed."""
-        declared = self._ledger.declared()
-        tenant = declared.tenants.get(job.tenant)
-        policy = None if tenant is None else tenant.policies.get(job.bucket)
-        if policy is None or manifest_refusal(job.key, policy) is not None:
-            raise Malformed("the tenant may no longer store it")
-        return declared.buckets[policy.bucket], policy
-
-    def _fill(self, file: "_Hashed", job: ManifestLease, hold: "_Hold") -> tuple[int, int]:
-        """Write a line for each answer, in the order asked; count those issued and refused."""
-        issued = refused = 0
-        # Without a time and a name in it, what is written again is the same.
-        with gzip.GzipFile("", "wb", _LEVEL, cast("BinaryIO", file), mtime=0) as zipped:
-            for decided in self._decided(job):
-                zipped.write(b"".join(to_json(answer) + b"\n" for answer in _answers(decided)))
-                granted = 0 if decided.refusal else decided.issued
-                issued, refused = issued + granted, refused + len(decided.rows) - granted
-                hold()
-        return issued, refused
-
-    def _decided(self, job: ManifestLease) -> Iterator[ChunkDecision]:
-        chunk = self._manifests.next_chunk(job.batch, -1)
-        while chunk is not None:
-            recorded = self._ledger.recorded(job.batch, chunk)
-            # What came after the batch was closed is left out: it might still be coming.
-            if recorded.refusal is None or recorded.refusal.code is not Code.BATCH_CLOSED:
-                yield self._reissuer.reissue(recorded)
-            chunk = self._manifests.next_chunk(job.batch, chunk)
+            result = _attempt(manifest, context)
+        except _LeaseLost:
+            continue
+        with write_transaction(context.engine) as connection:
+            settle_manifest(connection, manifest, result, context.now())
+        counts["written" if isinstance(result, ManifestWritten) else "unwritten"] += 1
+    return counts
 
 
-class _Hold:
-    """Keeps a lease for as long as it is called now and then. Raises _Lost."""
+def _lease(context: Context) -> ManifestLease | None:
+    with write_transaction(context.engine) as connection:
+        return lease_manifest(connection, context.new_lease(), context.now())
 
-    def __init__(
-        self, manifests: ManifestQueue, job: ManifestLease, now: Callable[[], datetime]
-    ) -> None:
-        self._manifests = manifests
-        self._job = job
-        self._now = now
-        self._due = now() + _RENEWAL
+
+def _attempt(manifest: ManifestLease, context: Context) -> ManifestWritten | ManifestNotWritten:
+    if manifest.attempts > MAX_ATTEMPTS:
+        return ManifestNotWritten("every process that wrote it was stopped", None)
+    try:
+        return _write(manifest, context)
+    except Malformed as error:
+        return ManifestNotWritten(str(error)[:_MAX_PROBLEM_LENGTH], None)
+    except Transient as error:
+        retry_at = _next_attempt(manifest, context)
+        return ManifestNotWritten(str(error)[:_MAX_PROBLEM_LENGTH], retry_at)
+
+
+def _next_attempt(manifest: ManifestLease, context: Context) -> datetime | None:
+    if manifest.attempts >= MAX_ATTEMPTS:
+        return None
+    delay = retry_delay(manifest.attempts, context.random())
+    return None if delay is None else context.now() + delay
+
+
+def _write(manifest: ManifestLease, context: Context) -> ManifestWritten:
+    bucket, policy = _destination(manifest, context)
+    keep_lease = _LeaseKeeper(manifest, context)
+    # The file has no name, so nothing of it remains if this process dies.
+    with TemporaryFile() as stream:
+        file = _HashedFile(stream)
+        issued, refused = _write_lines(file, manifest, keep_lease, context)
+        stream.seek(0)
+        client = context.s3.client(bucket, manifest.tenant, policy.prefixes, context.now())
+        content = cast("BinaryIO", stream)
+        may_replace = may_overwrite_manifest(policy)
+        whole = ObjectFile(content, file.digest, "application/gzip", may_replace)
+        put_object(client, bucket, manifest.object_key, whole, keep_lease)
+    return ManifestWritten(issued, refused, file.size, file.digest.hex())
+
+
+def _destination(manifest: ManifestLease, context: Context) -> tuple[Bucket, Policy]:
+    """Return the bucket and policy of a manifest. Raises Malformed if it is no longer allowed."""
+    config = context.config.current()
+    tenant = config.tenants.get(manifest.tenant)
+    policy = None if tenant is None else tenant.policies.get(manifest.bucket)
+    if policy is None or manifest_refusal(manifest.object_key, policy) is not None:
+        raise Malformed("the tenant's policy no longer allows it to be stored")
+    return config.buckets[policy.bucket], policy
+
+
+def _write_lines(
+    file: "_HashedFile", manifest: ManifestLease, keep_lease: "_LeaseKeeper", context: Context
+) -> tuple[int, int]:
+    """Write a line for each result, in the order of the request; count issued and refused ones."""
+    issued = refused = 0
+    # Without a time and a name in its header, a file that is written again is the same.
+    with gzip.GzipFile("", "wb", _GZIP_LEVEL, cast("BinaryIO", file), mtime=0) as zipped:
+        for decision in _decisions(manifest, context):
+            zipped.write(b"".join(to_json(result) + b"\n" for result in _results(decision)))
+            chunk_issued = 0 if decision.refusal else decision.issued
+            issued += chunk_issued
+            refused += len(decision.rows) - chunk_issued
+            keep_lease()
+    return issued, refused
+
+
+def _decisions(manifest: ManifestLease, context: Context) -> Iterator[ChunkDecision]:
+    chunk_number = _next_chunk(manifest, -1, context)
+    while chunk_number is not None:
+        recorded = read_recorded(manifest.batch_number, chunk_number, context)
+        # Chunks that arrive after the batch was closed are left out: more of them may follow.
+        if recorded.refusal is None or recorded.refusal.code is not Code.BATCH_CLOSED:
+            yield reissue_chunk(recorded, context)
+        chunk_number = _next_chunk(manifest, chunk_number, context)
+
+
+def _next_chunk(manifest: ManifestLease, after: int, context: Context) -> int | None:
+    with read_transaction(context.engine) as connection:
+        return next_chunk_number(connection, manifest.batch_number, after)
+
+
+def _results(decision: ChunkDecision) -> Iterator[dict[str, Any]]:
+    """Yield the results of a chunk's items; if it is refused as a whole, that refusal for each."""
+    if decision.refusal is None:
+        yield from decision.results
+    else:
+        refusal = decision.refusal
+        yield from (refused_item_values(refusal, row.object_key) for row in decision.rows)
+
+
+class _LeaseKeeper:
+    """Renews a lease when it is called often enough. Raises _LeaseLost."""
+
+    def __init__(self, manifest: ManifestLease, context: Context) -> None:
+        self._manifest = manifest
+        self._context = context
+        self._due = context.now() + _RENEWAL_INTERVAL
 
     def __call__(self) -> None:
-        now = self._now()
+        now = self._context.now()
         if now >= self._due:
-            if not self._manifests.renew(self._job, now):
-                raise _Lost
-            self._due = now + _RENEWAL
+            with write_transaction(self._context.engine) as connection:
+                if not renew_lease(connection, self._manifest, now):
+                    raise _LeaseLost
+            self._due = now + _RENEWAL_INTERVAL
 
 
-class _Hashed:
-    """A file that is written once, and the digest of all its bytes."""
+class _HashedFile:
+    """A file that is written once, and the SHA-256 of all its bytes."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -169,11 +185,3 @@ class _Hashed:
     @property
     def digest(self) -> bytes:
         return self._hash.digest()
-
-
-def _answers(decided: ChunkDecision) -> Iterator[dict[str, Any]]:
-    """The answers to a chunk's items; where it is refused as a whole, each gets that refusal."""
-    if decided.refusal is None:
-        yield from decided.answers
-    else:
-        yield from (item_refusal_values(decided.refusal, row.key) for row in decided.rows)

@@ -1,73 +1,72 @@
-"""From committed rows to grants again: for a message that came twice, and for every webhook."""
-
-from collections.abc import Callable
-from datetime import datetime
+"""Signs committed chunks again: for messages that arrive twice, webhooks, manifests, reopening."""
 
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Parts
-from worker.aws.clients import S3Clients
-from worker.core.policy import grant_rules
+from worker.context import Context
+from worker.core.kinds.registry import grant_kind, terms_for_provider
+from worker.core.kinds.rules import PolicyContext, first_refusal
 from worker.core.policy.decide import sign_again
 from worker.core.policy.decisions import ChunkDecision, RecordedChunk
-from worker.core.policy.provider_fallback import terms_for_provider
-from worker.core.policy.rules import PolicyContext, first_refusal
-from worker.db.ledger import Ledger
-from worker.usecases.multipart import MultipartUploads
-from worker.usecases.signing_context import SigningContextFinder
+from worker.core.tenants.config import TenantConfig
+from worker.db.batch_history import read_chunk
+from worker.db.batches import insert_reissue
+from worker.db.engine import read_transaction, write_transaction
+from worker.usecases.multipart import find_recorded_upload
+from worker.usecases.signing_context import repeated_signing_context
 
-_NO_LONGER = Refusal(
+_NO_LONGER_ALLOWED = Refusal(
     code=Code.BUCKET_NOT_ALLOWED,
     field="grant.bucket",
-    message="it was granted, and is no longer allowed",
+    message="it was issued, but the tenant's policy no longer allows it",
 )
 
 
-class Reissuer:
-    """Signs committed chunks again; one in each process."""
-
-    def __init__(
-        self, ledger: Ledger, uploads: MultipartUploads, s3: S3Clients, now: Callable[[], datetime]
-    ) -> None:
-        self._ledger = ledger
-        self._uploads = uploads
-        self._placer = SigningContextFinder(s3)
-        self._now = now
-
-    def reissue(self, recorded: RecordedChunk) -> ChunkDecision:
-        """Sign a committed chunk again, to the byte while its credentials and bucket are the same.
-
-        What its tenant's policy would refuse by now is refused. Where the credentials are not the
-        same, what came out instead is committed before it is returned. Raises Transient.
-        """
-        held = recorded.refusal or self._held(recorded)
-        if isinstance(held, Refusal):
-            return _refused(recorded, held)
-        place = self._placer.again(recorded, held.bucket, held.policy, self._now())
-        if isinstance(place, Refusal):
-            return _refused(recorded, place)
-        terms = held.terms
-        of = self._uploads.begun(recorded.tenant, terms.of) if isinstance(terms, Parts) else None
-        decided = sign_again(recorded, terms, held.policy, place, of)
-        if _digests(decided) != _digests(recorded):
-            self._ledger.reissued(recorded, decided, self._now())
-        return decided
-
-    def _held(self, recorded: RecordedChunk) -> PolicyContext | Refusal:
-        """What is signed, by the policy of today; or why that refuses it."""
-        declared = self._ledger.declared()
-        tenant = declared.tenants.get(recorded.tenant)
-        policy = None if tenant is None else tenant.policies.get(recorded.terms.bucket)
-        if policy is None:
-            return _NO_LONGER
-        bucket = declared.buckets[policy.bucket]
-        refusal = first_refusal(grant_rules.RULES, PolicyContext(recorded.terms, bucket, policy))
-        terms = refusal or terms_for_provider(recorded.terms, bucket, policy.kinds)
-        return terms if isinstance(terms, Refusal) else PolicyContext(terms, bucket, policy)
+def reissue_recorded(batch_number: int, chunk_number: int, context: Context) -> ChunkDecision:
+    """Read a committed chunk and sign it again, as `reissue_chunk` does."""
+    return reissue_chunk(read_recorded(batch_number, chunk_number, context), context)
 
 
-def _refused(recorded: RecordedChunk, refusal: Refusal) -> ChunkDecision:
-    return ChunkDecision(recorded.rows, [], recorded.life, refusal=refusal)
+def read_recorded(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
+    """Read a committed chunk."""
+    with read_transaction(context.engine) as connection:
+        return read_chunk(connection, batch_number, chunk_number)
 
 
-def _digests(chunk: RecordedChunk | ChunkDecision) -> list[bytes | None]:
-    return [row.digest for row in chunk.rows]
+def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
+    """Sign a committed chunk again; the bytes are the same while credentials and bucket are.
+
+    What the tenant's policy refuses by now is refused. If the signatures differ, their digests are
+    committed before the grants are returned. Raises Transient.
+    """
+    policy_context = recorded.refusal or _policy_context(recorded, context.config.current())
+    if isinstance(policy_context, Refusal):
+        return _refuse_chunk(recorded, policy_context)
+    terms, bucket, policy = policy_context.terms, policy_context.bucket, policy_context.policy
+    signing = repeated_signing_context(recorded, bucket, policy, context.s3, context.now())
+    if isinstance(signing, Refusal):
+        return _refuse_chunk(recorded, signing)
+    continued_upload = None
+    if isinstance(terms, Parts):
+        continued_upload = find_recorded_upload(recorded.tenant, terms, context)
+    decision = sign_again(recorded, terms, policy, signing, continued_upload)
+    if [row.digest for row in decision.rows] != [row.digest for row in recorded.rows]:
+        with write_transaction(context.engine) as connection:
+            insert_reissue(connection, recorded, decision, context.now())
+    return decision
+
+
+def _policy_context(recorded: RecordedChunk, config: TenantConfig) -> PolicyContext | Refusal:
+    """Return what is signed under today's policy, or the refusal by that policy."""
+    tenant = config.tenants.get(recorded.tenant)
+    policy = None if tenant is None else tenant.policies.get(recorded.terms.bucket)
+    if policy is None:
+        return _NO_LONGER_ALLOWED
+    bucket = config.buckets[policy.bucket]
+    context = PolicyContext(recorded.terms, bucket, policy)
+    refusal = first_refusal(grant_kind(recorded.terms).rules, context)
+    terms = refusal or terms_for_provider(recorded.terms, bucket, policy)
+    return terms if isinstance(terms, Refusal) else PolicyContext(terms, bucket, policy)
+
+
+def _refuse_chunk(recorded: RecordedChunk, refusal: Refusal) -> ChunkDecision:
+    return ChunkDecision(recorded.rows, [], recorded.validity, refusal=refusal)

@@ -1,50 +1,108 @@
-"""A batch by its id alone: how far it has come, and its chunks' grants once more."""
+"""Returns the state of a batch by its id alone, or the outcome of one of its chunks again."""
 
 from typing import Any
 
-from valetkey.wire.messages import BatchMessage, Outcome
-from valetkey.wire.refusals import Refusal
-from worker.core.policy.decisions import GrantRow, chunk_outcome, item_refusal_values
-from worker.db.ledger import Ledger
-from worker.db.reopening import BATCH_UNKNOWN, BatchReader
-from worker.usecases.reissue import Reissuer
+from valetkey.wire.messages import BatchMessage
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.replies import BatchState, Outcome
+from worker.context import Context
+from worker.core.policy.decisions import GrantRow, chunk_outcome, refused_item_values
+from worker.core.policy.history import RecordedBatch
+from worker.db.batch_history import count_decided, find_history
+from worker.db.engine import autocommit_read, read_transaction
+from worker.db.manifests import read_manifest_state
+from worker.usecases.reissue import reissue_recorded
+
+_NO_CHUNK = -1  # a chunk number that no chunk has
+BATCH_UNKNOWN = Refusal(
+    code=Code.BATCH_UNKNOWN,
+    field="batch",
+    message="no message of such a batch of the tenant has reached the service",
+)
+_CHUNK_UNKNOWN = Refusal(
+    code=Code.BATCH_UNKNOWN,
+    field="chunk",
+    message="this chunk of the batch has not reached the service",
+)
 
 
-class Reopener:
-    """Answers for batches that were asked for before; one in each process. Charges nothing."""
+def reopen_batch(message: BatchMessage, context: Context) -> dict[str, Any]:
+    """Return the state of a batch of the tenant, or the outcome of one of its chunks.
 
-    def __init__(self, batches: BatchReader, ledger: Ledger, reissuer: Reissuer) -> None:
-        self._batches = batches
-        self._ledger = ledger
-        self._reissuer = reissuer
-
-    def reopen(self, message: BatchMessage) -> dict[str, Any]:
-        """Answer how far a batch of the tenant has come, or one of its chunks again.
-
-        A chunk is signed from its rows, whichever of the tenant's keys asked for it first; a
-        refused one says its keys, which whoever asks may not know. Raises Transient.
-        """
-        if message.chunk is None:
-            state = self._batches.state(message.tenant, message.batch)
-            if state is None:
-                return _refused(message, BATCH_UNKNOWN)
-            return state.model_dump(mode="json", exclude_none=True)
-        place = self._batches.place(message.tenant, message.batch, message.chunk)
-        if isinstance(place, Refusal):
-            return _refused(message, place)
-        decided = self._reissuer.reissue(self._ledger.recorded(place, message.chunk))
-        said = chunk_outcome(message.batch, message.chunk, decided)
-        if decided.refusal is None:
-            return said
-        return said | {"items": [_refused_item(row, decided.refusal) for row in decided.rows]}
+    A chunk is signed again from its rows, whichever of the tenant's keys signed its message. The
+    result of a refused chunk includes its keys, which the caller may not know. Charges nothing.
+    Raises Transient.
+    """
+    if message.chunk is None:
+        state = _batch_state(message, context)
+        if state is None:
+            return _refuse_message(message, BATCH_UNKNOWN)
+        return state.model_dump(mode="json", exclude_none=True)
+    batch_number = _find_chunk(message, message.chunk, context)
+    if isinstance(batch_number, Refusal):
+        return _refuse_message(message, batch_number)
+    decision = reissue_recorded(batch_number, message.chunk, context)
+    outcome = chunk_outcome(message.batch, message.chunk, decision)
+    if decision.refusal is None:
+        return outcome
+    return outcome | {"items": [_refused_item(row, decision.refusal) for row in decision.rows]}
 
 
-def _refused(message: BatchMessage, refusal: Refusal) -> dict[str, Any]:
-    said = Outcome(batch=message.batch, chunk=message.chunk or 0, status="refused", refusal=refusal)
-    return said.model_dump(mode="json", exclude_none=True)
+def _batch_state(message: BatchMessage, context: Context) -> BatchState | None:
+    with read_transaction(context.engine) as connection:
+        history = find_history(connection, message.tenant, message.batch, _NO_CHUNK)
+        batch = history.batch
+        if batch is None:
+            return None
+        # Counted after the batch was found: a chunk decided in between must not make an open batch
+        # look closed.
+        counts = count_decided(connection, batch.batch_number)
+        manifest = read_manifest_state(connection, batch.batch_number)
+    is_complete = counts.chunks == batch.chunk_count
+    is_issued = is_complete and batch.refusal is None
+    return BatchState.model_validate(
+        {
+            "batch": message.batch,
+            "kind": batch.kind,
+            "bucket": batch.bucket,
+            "total": batch.total,
+            "chunk_size": batch.chunk_size,
+            "decided": counts.chunks,
+            "issued": counts.issued,
+            "refused": counts.refused,
+            "cancelled": history.is_cancelled,
+            "refusal": None if is_issued else batch.later_refusal,
+            "manifest": manifest,
+        }
+    )
 
 
-def _refused_item(row: GrantRow, of_all: Refusal) -> dict[str, Any]:
-    """What refused an item alone, or else what refuses its whole chunk."""
-    own = row.detail if row.code is not None else None
-    return own or item_refusal_values(of_all, row.key)
+def _find_chunk(message: BatchMessage, chunk_number: int, context: Context) -> int | Refusal:
+    """Return the number of a batch whose chunk is decided, or the refusal of that chunk."""
+    with autocommit_read(context.engine) as connection:
+        history = find_history(connection, message.tenant, message.batch, chunk_number)
+    if history.batch is None:
+        return BATCH_UNKNOWN
+    if history.chunk is not None:
+        return history.batch.batch_number
+    return _missing_chunk_refusal(history.batch, chunk_number)
+
+
+def _missing_chunk_refusal(batch: RecordedBatch, chunk_number: int) -> Refusal:
+    if chunk_number >= batch.chunk_count:
+        text = "the batch has no such chunk"
+        limit = batch.chunk_count - 1
+        return Refusal(code=Code.CHUNK_INVALID, field="chunk", message=text, limit=limit)
+    return batch.later_refusal or _CHUNK_UNKNOWN
+
+
+def _refuse_message(message: BatchMessage, refusal: Refusal) -> dict[str, Any]:
+    chunk = message.chunk or 0
+    outcome = Outcome(batch=message.batch, chunk=chunk, status="refused", refusal=refusal)
+    return outcome.model_dump(mode="json", exclude_none=True)
+
+
+def _refused_item(row: GrantRow, chunk_refusal: Refusal) -> dict[str, Any]:
+    """Return the refusal of the item alone, or else that of its whole chunk."""
+    item_refusal = row.detail if row.code is not None else None
+    return item_refusal or refused_item_values(chunk_refusal, row.object_key)

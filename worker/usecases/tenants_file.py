@@ -1,4 +1,4 @@
-"""tenants.toml: who may have what, as people write and review it."""
+"""Reads and checks tenants.toml."""
 
 import re
 import tomllib
@@ -12,20 +12,15 @@ from pydantic_core import ErrorDetails
 from worker.core.apply.conflicts import Conflict, find_conflicts
 from worker.core.tenants.bucket_table import BucketTable
 from worker.core.tenants.config import Bucket, Tenant, TenantConfig
+from worker.core.tenants.error_messages import error_message
 from worker.core.tenants.fields import Table, ValidationContext, closest_name
 from worker.core.tenants.key_table import KeyTable
 from worker.core.tenants.locations import LineIndex, Location, format_location
-from worker.core.tenants.quota_table import PLAIN_TAG, TAGS, LimitTable, QuotaTable, SizeTable
+from worker.core.tenants.quota_table import PLAIN_TAG, TAGS, LimitTable, QuotaTable, SizeLimitTable
 from worker.core.tenants.tenant_table import EndpointTable, PolicyTable, TenantsFile, TenantTable
 from worker.net.webhook_secrets import secret_reference_error
 
-_WORDS = {
-    "extra_forbidden": "no such field",
-    "missing": "this has to be written out",
-    "tuple_type": "this is an array",
-}
-
-# By the path of a table; the file's author chose the names where there are stars.
+# By the path of a table. A star stands for any name.
 _TABLES: dict[tuple[str, ...], type[Table]] = {
     (): TenantsFile,
     ("buckets", "*"): BucketTable,
@@ -36,14 +31,14 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("tenants", "*", "quotas"): QuotaTable,
     ("tenants", "*", "quotas", "grants", "*"): LimitTable,
     ("tenants", "*", "quotas", "download_grants", "*"): LimitTable,
-    ("tenants", "*", "quotas", "upload_bytes", "*"): SizeTable,
+    ("tenants", "*", "quotas", "upload_bytes", "*"): SizeLimitTable,
 }
-_NOT_WRITTEN = {"[key]", *TAGS}  # what pydantic puts into a location
-_TOML_PLACE = re.compile(r" \(at line (\d+), column \d+\)$")
+_PYDANTIC_PARTS = {"[key]", *TAGS}  # parts of pydantic's locations that are not in the file
+_TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 class FileProblem(NamedTuple):
-    """One thing that is wrong in the file: where, what, and what would be right."""
+    """An error in the file: its location and line, the cause, and the correction."""
 
     path: str
     line: int | None
@@ -52,69 +47,77 @@ class FileProblem(NamedTuple):
 
 
 def read_tenants_file(
-    file: Path, *, development: bool, endpoint: str | None = None
+    file: Path, *, development: bool, default_endpoint: str | None = None
 ) -> TenantConfig | list[FileProblem]:
-    """Read a file whole, or say everything that is wrong with it: nothing is taken in part.
+    """Read a file, or return all problems with it. A file with any problem is not used.
 
-    Development also accepts webhooks to http:// and to this machine; endpoint is that of bucket
-    profiles that name none. Raises OSError.
+    With development, webhooks may go to http:// URLs and to this machine. default_endpoint is the
+    endpoint of bucket profiles that name none (None: AWS). Raises OSError.
     """
     try:
         text = file.read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except ValueError as error:
-        return [_not_toml(str(error))]
-    around = ValidationContext(_names(raw.get("buckets")), development, secret_reference_error)
-    places = LineIndex(text)
+        return [_toml_problem(str(error))]
+    context = ValidationContext(
+        _table_names(tables.get("buckets")), development, secret_reference_error
+    )
+    lines = LineIndex(text)
+    problems: list[FileProblem] = []
     try:
-        declared, problems = TenantsFile.model_validate(raw, context=around).declared(), []
+        config = TenantsFile.model_validate(tables, context=context).to_config()
     except ValidationError as error:
-        declared = _sound(raw, around)
-        problems = [_problem(found, places) for found in error.errors(include_url=False)]
-    problems += [_contradiction(found, places) for found in find_conflicts(declared, endpoint)]
-    return sorted(problems, key=lambda problem: problem.line or 0) or declared
+        config = _valid_config(tables, context)
+        problems += [_field_problem(e, lines) for e in error.errors(include_url=False)]
+    problems += [_conflict_problem(c, lines) for c in find_conflicts(config, default_endpoint)]
+    return sorted(problems, key=lambda problem: problem.line or 0) or config
 
 
-def _not_toml(error: str) -> FileProblem:
-    place = _TOML_PLACE.search(error)
-    line = int(place[1]) if place else None
-    hint = "each name is declared once" if error.startswith("Cannot ") else None
-    return FileProblem("", line, f"this is not TOML in UTF-8: {_TOML_PLACE.sub('', error)}", hint)
+def _toml_problem(error: str) -> FileProblem:
+    position = _TOML_POSITION.search(error)
+    line = int(position[1]) if position else None
+    hint = "define each table and field once" if error.startswith("Cannot ") else None
+    message = f"this is not valid TOML in UTF-8: {_TOML_POSITION.sub('', error)}"
+    return FileProblem("", line, message, hint)
 
 
-def _sound(raw: dict[str, Any], around: ValidationContext) -> TenantConfig:
-    """Those bucket profiles and tenants that are right by themselves, to hold against each other.
+def _valid_config(tables: dict[str, Any], context: ValidationContext) -> TenantConfig:
+    """Return the bucket profiles and tenants that are valid on their own.
 
-    What contradicts them is then said together with what is wrong in the others.
+    Their conflicts are then reported together with the errors of the invalid ones.
     """
     buckets: dict[str, Bucket] = {}
     tenants: dict[str, Tenant] = {}
-    for name in _names(raw.get("buckets")):
+    for name in _table_names(tables.get("buckets")):
         with suppress(ValidationError):
-            table = BucketTable.model_validate(raw["buckets"][name], context=around)
-            buckets[name] = table.declared(name)
-    for name in _names(raw.get("tenants")):
+            bucket = BucketTable.model_validate(tables["buckets"][name], context=context)
+            buckets[name] = bucket.to_config(name)
+    for name in _table_names(tables.get("tenants")):
         with suppress(ValidationError):
-            tenant = TenantTable.model_validate(raw["tenants"][name], context=around)
-            tenants[name] = tenant.declared(name)
+            tenant = TenantTable.model_validate(tables["tenants"][name], context=context)
+            tenants[name] = tenant.to_config(name)
     return TenantConfig(buckets, tenants)
 
 
-def _contradiction(found: Conflict, places: LineIndex) -> FileProblem:
-    because_of = places.line(found.because_of) if found.because_of else None
-    message = f"{found.message} (line {because_of})" if because_of else found.message
-    return FileProblem(format_location(found.at), places.line(found.at), message, found.hint)
-
-
-def _names(table: Any) -> tuple[str, ...]:
+def _table_names(table: Any) -> tuple[str, ...]:
     return tuple(table) if isinstance(table, dict) else ()
 
 
-def _problem(error: ErrorDetails, places: LineIndex) -> FileProblem:
-    location = tuple(part for part in error["loc"] if part not in _NOT_WRITTEN)
-    message = _WORDS.get(error["type"], error["msg"])
+def _conflict_problem(conflict: Conflict, lines: LineIndex) -> FileProblem:
+    line, message = lines.find_line(conflict.location), conflict.message
+    other_line = lines.find_line(conflict.other_location) if conflict.other_location else None
+    if other_line:
+        message += f" (line {other_line})"
+    return FileProblem(format_location(conflict.location), line, message, conflict.hint)
+
+
+def _field_problem(error: ErrorDetails, lines: LineIndex) -> FileProblem:
+    location = tuple(part for part in error["loc"] if part not in _PYDANTIC_PARTS)
     return FileProblem(
-        format_location(location), places.line(location), message, _hint(error, location)
+        format_location(location),
+        lines.find_line(location),
+        error_message(error),
+        _hint(error, location),
     )
 
 
@@ -122,17 +125,22 @@ def _hint(error: ErrorDetails, location: Location) -> str | None:
     *tables, name = (part for part in location if isinstance(part, str))
     if PLAIN_TAG in error["loc"]:
         tables, name = [*tables, name], "limit"
-    table = next((table for path, table in _TABLES.items() if _matches(path, tables)), None)
+    table = _find_table(tables)
     if table is None:
         return None
     if error["type"] == "extra_forbidden":
-        meant = closest_name(name, table.model_fields)
-        return f"did you mean {meant}?" if meant else f"there are {', '.join(table.model_fields)}"
-    found = table.model_fields.get(name)
-    return found.description if found else None
+        suggestion = closest_name(name, table.model_fields)
+        if suggestion:
+            return f"did you mean {suggestion}?"
+        return f"the fields here are {', '.join(table.model_fields)}"
+    field = table.model_fields.get(name)
+    return field.description if field else None
 
 
-def _matches(path: tuple[str, ...], tables: list[str]) -> bool:
-    return len(path) == len(tables) and all(
-        step in {"*", table} for step, table in zip(path, tables, strict=True)
-    )
+def _find_table(path: list[str]) -> type[Table] | None:
+    for pattern, table in _TABLES.items():
+        if len(pattern) == len(path) and all(
+            step in {"*", name} for step, name in zip(pattern, path, strict=True)
+        ):
+            return table
+    return None

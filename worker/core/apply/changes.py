@@ -1,4 +1,4 @@
-"""A stored quota changed by itself, without its file: what comes of it, or why it cannot be."""
+"""Changes to a single stored quota, and the conflicts that they introduce."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -10,32 +10,35 @@ from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfi
 
 
 def find_quota(tenant: Tenant, metric: Metric, window: Window) -> Quota | None:
-    """The tenant's quota of a metric in a window, if it has one."""
-    of = {(quota.metric, quota.window): quota for quota in tenant.quotas}
-    return of.get((metric, window))
+    """Return the tenant's quota of a metric and window, or None."""
+    quotas = {(quota.metric, quota.window): quota for quota in tenant.quotas}
+    return quotas.get((metric, window))
 
 
-def with_quota(declared: TenantConfig, tenant: Tenant, quota: Quota) -> TenantConfig:
-    """All that is declared, with one quota of a tenant added or replaced."""
+def with_quota(config: TenantConfig, tenant: Tenant, quota: Quota) -> TenantConfig:
+    """Return a copy of the config in which one quota of a tenant is added or replaced."""
     others = [q for q in tenant.quotas if (q.metric, q.window) != (quota.metric, quota.window)]
-    ordered = tuple(sorted([*others, quota], key=lambda one: (one.metric, one.window)))
-    changed = replace(tenant, quotas=ordered)
-    return replace(declared, tenants={**declared.tenants, tenant.name: changed})
+    quotas = tuple(sorted([*others, quota], key=lambda item: (item.metric, item.window)))
+    changed_tenant = replace(tenant, quotas=quotas)
+    return replace(config, tenants={**config.tenants, tenant.name: changed_tenant})
 
 
 def new_conflicts(before: TenantConfig, after: TenantConfig) -> list[Conflict]:
-    """What contradicts itself afterwards and did not before."""
-    old = find_conflicts(before)
-    return [one for one in find_conflicts(after) if one not in old]
+    """Return the conflicts of the config after a change that it did not have before."""
+    old_conflicts = find_conflicts(before)
+    return [conflict for conflict in find_conflicts(after) if conflict not in old_conflicts]
 
 
-def blocking_quotas(tenant: Tenant, raised: QuotaOverride, now: datetime) -> list[Conflict]:
-    """The tenant's other quotas that come first however far this one is raised."""
-    more = replace(tenant, raises=(*tenant.raises, raised))
-    return new_conflicts(_in_effect(tenant, now), _in_effect(more, now))
+def override_conflicts(tenant: Tenant, override: QuotaOverride, now: datetime) -> list[Conflict]:
+    """Return a conflict for each other quota of the tenant that defeats an override.
+
+    Such a quota is used up first, so the increased limit cannot be reached.
+    """
+    overridden = replace(tenant, quota_overrides=(*tenant.quota_overrides, override))
+    return new_conflicts(_effective_config(tenant, now), _effective_config(overridden, now))
 
 
-def _in_effect(tenant: Tenant, now: datetime) -> TenantConfig:
+def _effective_config(tenant: Tenant, now: datetime) -> TenantConfig:
     return TenantConfig(
         tenants={tenant.name: replace(tenant, quotas=effective_quotas(tenant, now))}
     )

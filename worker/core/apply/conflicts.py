@@ -1,128 +1,158 @@
-"""What cannot be declared together: each field may be right by itself, and the whole is not."""
+"""Finds contradictions between fields of a config that are each valid on their own."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from valetkey.wire.refusals import Metric, Window
 from worker.core.apply.overlaps import find_overlaps
-from worker.core.signing.session_policy import MAX_POLICY_LENGTH, session_policy
+from worker.core.kinds.role_session import MAX_POLICY_LENGTH, session_policy
 from worker.core.tenants.config import Bucket, Policy, Quota, Tenant, TenantConfig
 from worker.core.tenants.fields import closest_name
 from worker.core.tenants.locations import Location
 
-_LONGER: tuple[Window, ...] = ("minute", "hour", "day", "month")
+_WINDOWS_BY_LENGTH: tuple[Window, ...] = ("minute", "hour", "day", "month")
+_METRICS: tuple[Metric, ...] = ("grants", "download_grants", "upload_bytes")
 
 
 class Conflict(NamedTuple):
-    """What stands at a place of the file cannot be, perhaps because of what stands at another."""
+    """A value of tenants.toml that contradicts another value or the lack of one.
 
-    at: Location
+    location is the value to correct, other_location the one that it contradicts, if there is one.
+    """
+
+    location: Location
     message: str
     hint: str
-    because_of: Location | None = None
+    other_location: Location | None = None
 
 
-def find_conflicts(declared: TenantConfig, endpoint: str | None = None) -> list[Conflict]:
-    """Everything that contradicts itself, tenant by tenant and then between them.
+def find_conflicts(config: TenantConfig, default_endpoint: str | None = None) -> list[Conflict]:
+    """Return all conflicts: first those within each tenant, then those between tenants.
 
-    endpoint is that of bucket profiles that name none; without it, they are at AWS.
+    default_endpoint is the endpoint of bucket profiles that name none (None: AWS).
     """
-    found = [one for tenant in declared.tenants.values() for one in _of_tenant(tenant, declared)]
-    return [*found, *_shared_keys(declared), *_overlapping(declared, endpoint)]
+    return [
+        *(
+            conflict
+            for tenant in config.tenants.values()
+            for conflict in _tenant_conflicts(tenant, config)
+        ),
+        *_key_conflicts(config),
+        *_prefix_conflicts(config, default_endpoint),
+    ]
 
 
-def _of_tenant(tenant: Tenant, declared: TenantConfig) -> Iterator[Conflict]:
-    at = ("tenants", tenant.name)
+def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict]:
     if tenant.trust == "keys" and not tenant.keys:
-        text = "nobody could speak for the tenant: it has no keys, and does not trust the queue"
-        yield Conflict((*at, "keys"), text, f"make one: valetkey keygen {tenant.name}")
-    yield from _of_quotas(tenant)
+        message = (
+            "every message of this tenant would be refused: it has no keys, and does not trust the"
+            " queue"
+        )
+        hint = f"create a key: valetkey keygen {tenant.name}"
+        yield Conflict(("tenants", tenant.name, "keys"), message, hint)
+    yield from _limit_conflicts(tenant)
     for policy in tenant.policies.values():
-        yield from _of_policy(tenant, policy)
-        bucket = declared.buckets.get(policy.bucket)
-        if bucket is not None and _over(bucket, policy):
-            text = "these make a role's session policy longer than AWS takes"
+        yield from _policy_conflicts(tenant, policy)
+        bucket = config.buckets.get(policy.bucket)
+        if bucket is not None and _exceeds_session_policy(bucket, policy):
+            message = "with these prefixes the role's session policy is longer than AWS accepts"
             hint = (
-                f"{MAX_POLICY_LENGTH:,} characters: fewer or shorter prefixes, or a second profile"
+                f"the limit is {MAX_POLICY_LENGTH:,} characters: use fewer or shorter prefixes,"
+                " or a second bucket profile"
             )
-            yield Conflict((*at, "allow", policy.bucket, "prefixes"), text, hint)
+            yield Conflict((*_policy_location(tenant, policy), "prefixes"), message, hint)
 
 
-def _over(bucket: Bucket, policy: Policy) -> bool:
+def _limit_conflicts(tenant: Tenant) -> Iterator[Conflict]:
+    quotas = {(quota.metric, quota.window): quota for quota in tenant.quotas}
+    for metric in _METRICS:
+        by_length = [
+            quotas[metric, window] for window in _WINDOWS_BY_LENGTH if (metric, window) in quotas
+        ]
+        for number, quota in enumerate(by_length[:-1], start=1):
+            smallest = min(by_length[number:], key=lambda longer: longer.limit)
+            if quota.limit > smallest.limit:
+                yield _unreachable_limit(tenant, quota, smallest)
+    for quota in tenant.quotas:
+        all_grants = quotas.get(("grants", quota.window))
+        if quota.metric == "download_grants" and all_grants and quota.limit > all_grants.limit:
+            yield _unreachable_limit(tenant, quota, all_grants)
+
+
+def _unreachable_limit(tenant: Tenant, quota: Quota, other: Quota) -> Conflict:
+    other_name = _quota_name(other)
+    message = (
+        f"a limit of {quota.limit:,} can never be reached: {other_name} allows only {other.limit:,}"
+    )
+    hint = f"lower this limit to {other.limit:,}, or increase {other_name}"
+    return Conflict(_quota_location(tenant, quota), message, hint, _quota_location(tenant, other))
+
+
+def _quota_name(quota: Quota) -> str:
+    return f"{quota.metric}.{quota.window}"
+
+
+def _quota_location(tenant: Tenant, quota: Quota) -> Location:
+    return ("tenants", tenant.name, "quotas", quota.metric, quota.window)
+
+
+def _policy_conflicts(tenant: Tenant, policy: Policy) -> Iterator[Conflict]:
+    location = _policy_location(tenant, policy)
+    if policy.max_batch is not None and policy.max_batch > tenant.max_batch:
+        message = f"this is more than the tenant's own max_batch of {tenant.max_batch:,}"
+        hint = "lower this limit, or increase the tenant's max_batch"
+        yield Conflict((*location, "max_batch"), message, hint)
+    for number, name in enumerate(policy.callbacks or ()):
+        if name not in tenant.endpoints:
+            suggestion = closest_name(name, tenant.endpoints)
+            table = f"[tenants.{tenant.name}.endpoints.{name}]"
+            hint = f"did you mean {suggestion}?" if suggestion else f"add the table {table}"
+            message = "the tenant has no endpoint of this name"
+            yield Conflict((*location, "callbacks", number), message, hint)
+    for quota in tenant.quotas:
+        if quota.metric == "upload_bytes" and quota.limit < policy.max_size:
+            name = _quota_name(quota)
+            message = (
+                f"one upload of {policy.max_size:,} bytes exceeds the quota {name} of"
+                f" {quota.limit:,} bytes"
+            )
+            hint = f"lower max_size, or increase {name}"
+            yield Conflict((*location, "max_size"), message, hint, _quota_location(tenant, quota))
+
+
+def _policy_location(tenant: Tenant, policy: Policy) -> Location:
+    return ("tenants", tenant.name, "allow", policy.bucket)
+
+
+def _exceeds_session_policy(bucket: Bucket, policy: Policy) -> bool:
     if bucket.role_arn is None:
         return False
     return len(session_policy(bucket.role_arn, bucket.bucket, policy.prefixes)) > MAX_POLICY_LENGTH
 
 
-def _of_policy(tenant: Tenant, policy: Policy) -> Iterator[Conflict]:
-    at = ("tenants", tenant.name, "allow", policy.bucket)
-    if policy.max_batch is not None and policy.max_batch > tenant.max_batch:
-        text = f"more than the tenant's own max_batch of {tenant.max_batch:,} is never taken"
-        yield Conflict((*at, "max_batch"), text, "lower it, or raise the tenant's")
-    for number, name in enumerate(policy.callbacks or ()):
-        if name not in tenant.endpoints:
-            meant = closest_name(name, tenant.endpoints)
-            table = f"[tenants.{tenant.name}.endpoints.{name}]"
-            hint = f"did you mean {meant}?" if meant else f"declare it: {table}"
-            yield Conflict((*at, "callbacks", number), "no such endpoint of the tenant", hint)
-    for quota in tenant.quotas:
-        if quota.metric == "upload_bytes" and quota.limit < policy.max_size:
-            text = f"one such upload is over the quota of {quota.limit:,} bytes, {_name(quota)}"
-            yield Conflict(
-                (*at, "max_size"), text, "lower it, or raise the quota", _place(at, quota)
-            )
-
-
-def _of_quotas(tenant: Tenant) -> Iterator[Conflict]:
-    at = ("tenants", tenant.name)
-    of = {(quota.metric, quota.window): quota for quota in tenant.quotas}
-    metrics: tuple[Metric, ...] = ("grants", "download_grants", "upload_bytes")
-    for metric in metrics:
-        limits = [of[metric, window] for window in _LONGER if (metric, window) in of]
-        for number, shorter in enumerate(limits[:-1], start=1):
-            least = min(limits[number:], key=lambda longer: longer.limit)
-            if shorter.limit > least.limit:
-                yield _unreachable(at, shorter, least)
-    for quota in tenant.quotas:
-        of_all = of.get(("grants", quota.window))
-        if quota.metric == "download_grants" and of_all and quota.limit > of_all.limit:
-            yield _unreachable(at, quota, of_all)
-
-
-def _unreachable(at: Location, quota: Quota, other: Quota) -> Conflict:
-    text = f"{quota.limit:,} can never be reached: there are only {other.limit:,}, {_name(other)}"
-    hint = f"lower it, or raise {_name(other)}"
-    return Conflict(_place(at, quota), text, hint, _place(at, other))
-
-
-def _name(quota: Quota) -> str:
-    return f"{quota.metric}.{quota.window}"
-
-
-def _place(at: Location, quota: Quota) -> Location:
-    return (*at[:2], "quotas", quota.metric, quota.window)
-
-
-def _shared_keys(declared: TenantConfig) -> Iterator[Conflict]:
-    seen: dict[str, Location] = {}
-    for tenant in declared.tenants.values():
+def _key_conflicts(config: TenantConfig) -> Iterator[Conflict]:
+    """Find public keys that occur in more than one key table; each table is reported once."""
+    locations: dict[str, Location] = {}
+    for tenant in config.tenants.values():
         for key in tenant.keys.values():
-            at = ("tenants", tenant.name, "keys", key.name)
-            for half in (key.sign, key.seal):
-                first = seen.setdefault(half, at)
-                if first != at:
-                    other = f"{first[1]}/{first[3]}"
-                    text = f"this is the key {other} again, and a key speaks for one tenant"
-                    hint = f"make another: valetkey keygen {tenant.name}"
-                    yield Conflict(at, text, hint, first)
+            location = ("tenants", tenant.name, "keys", key.name)
+            for public_key in (key.sign, key.seal):
+                first = locations.setdefault(public_key, location)
+                if first != location:
+                    message = (
+                        f"this repeats a public key of {first[1]}/{first[3]}, but a public key"
+                        " identifies exactly one tenant and name"
+                    )
+                    hint = f"create another key: valetkey keygen {tenant.name}"
+                    yield Conflict(location, message, hint, first)
                     break
 
 
-def _overlapping(declared: TenantConfig, endpoint: str | None) -> Iterator[Conflict]:
-    for one, other in find_overlaps(declared, endpoint):
-        text = (
-            f'"{one.written}" of {one.tenant} overlaps "{other.written}" of {other.tenant}'
-            f" in the bucket {one.bucket}"
+def _prefix_conflicts(config: TenantConfig, default_endpoint: str | None) -> Iterator[Conflict]:
+    for inner, outer in find_overlaps(config, default_endpoint):
+        message = (
+            f'"{inner.toml_prefix}" of {inner.tenant} overlaps "{outer.toml_prefix}" of'
+            f" {outer.tenant} in the bucket {inner.bucket}"
         )
         hint = "make them disjoint, or write `shared = true` in both policies"
-        yield Conflict(one.at, text, hint, other.at)
+        yield Conflict(inner.location, message, hint, outer.location)

@@ -1,4 +1,4 @@
-"""What applying a declaration would change: decided on values, before any row is touched."""
+"""Compares two configs field by field, without the database."""
 
 import json
 import re
@@ -16,9 +16,9 @@ from worker.core.tenants.config import (
 )
 
 Value = str | int | tuple[str, ...] | dict[str, int | str]
-Leaves = dict[str, Value]
+FieldValues = dict[str, Value]
 
-_BUCKET = (
+_BUCKET_FIELDS = (
     "bucket",
     "region",
     "addressing",
@@ -36,8 +36,8 @@ _BUCKET = (
     "external_id",
     "role_seconds",
 )
-_TENANT = ("trust", "max_batch")
-_POLICY = (
+_TENANT_FIELDS = ("trust", "max_batch")
+_POLICY_FIELDS = (
     "prefixes",
     "kinds",
     "max_expires_in",
@@ -55,17 +55,17 @@ _POLICY = (
     "max_batch",
     "shared",
 )
-_ENDPOINT = ("url", "secret")
-_KEY = ("sign", "seal", "expires", "revoked")
-_PUBLIC = re.compile(r"tenants\.[^.]+\.keys\.[^.]+\.(sign|seal)").fullmatch
-_SHOWN = 8  # characters of a public key: enough to tell one from another
+_ENDPOINT_FIELDS = ("url", "secret")
+_KEY_FIELDS = ("sign", "seal", "expires", "revoked")
+_is_public_key_path = re.compile(r"tenants\.[^.]+\.keys\.[^.]+\.(sign|seal)").fullmatch
+_PUBLIC_KEY_PREVIEW = 8  # characters: enough to distinguish keys
 
 
 class FieldChange(NamedTuple):
-    """One field that is added (nothing before), removed (nothing after) or changed.
+    """A field that is added (before is None), removed (after is None) or changed.
 
-    path is where it stands in tenants.toml; lives are in seconds, sizes in bytes, moments ISO 8601.
-    As text it is one line, in which public keys are shortened.
+    path is the field's location in tenants.toml. Durations are in seconds, sizes in bytes, times in
+    ISO 8601. str() returns one line, in which public keys are shortened.
     """
 
     path: str
@@ -73,7 +73,7 @@ class FieldChange(NamedTuple):
     after: Value | None
 
     def __str__(self) -> str:
-        before, after = (_text(self.path, value) for value in self[1:])
+        before, after = (_format_value(self.path, value) for value in (self.before, self.after))
         if self.before is None:
             return f"+ {self.path} {after}"
         if self.after is None:
@@ -82,57 +82,61 @@ class FieldChange(NamedTuple):
 
 
 def diff_config(before: TenantConfig, after: TenantConfig) -> list[FieldChange]:
-    """Every field that differs, in the order of its path; none where the two are equal."""
-    old, new = _leaves(before), _leaves(after)
+    """Return every field that differs, in the order of its path."""
+    old, new = _config_values(before), _config_values(after)
     paths = sorted(path for path in old | new if old.get(path) != new.get(path))
     return [FieldChange(path, old.get(path), new.get(path)) for path in paths]
 
 
-def _leaves(declared: TenantConfig) -> Leaves:
-    leaves: Leaves = {}
-    for bucket in declared.buckets.values():
-        leaves |= _fields(f"buckets.{bucket.name}", bucket, _BUCKET)
-    for tenant in declared.tenants.values():
-        leaves |= _of_tenant(f"tenants.{tenant.name}", tenant)
-    return leaves
+def _config_values(config: TenantConfig) -> FieldValues:
+    values: FieldValues = {}
+    for bucket in config.buckets.values():
+        values |= _table_values(f"buckets.{bucket.name}", bucket, _BUCKET_FIELDS)
+    for tenant in config.tenants.values():
+        values |= _tenant_values(f"tenants.{tenant.name}", tenant)
+    return values
 
 
-def _of_tenant(path: str, tenant: Tenant) -> Leaves:
-    leaves = _fields(path, tenant, _TENANT)
+def _tenant_values(path: str, tenant: Tenant) -> FieldValues:
+    values = _table_values(path, tenant, _TENANT_FIELDS)
     for bucket, policy in tenant.policies.items():
-        leaves |= _fields(f"{path}.allow.{bucket}", policy, _POLICY)
+        values |= _table_values(f"{path}.allow.{bucket}", policy, _POLICY_FIELDS)
     for quota in tenant.quotas:
-        leaves |= _of_quota(path, quota)
+        values |= _quota_values(f"{path}.quotas.{quota.metric}.{quota.window}", quota)
     for name, endpoint in tenant.endpoints.items():
-        leaves |= _fields(f"{path}.endpoints.{name}", endpoint, _ENDPOINT)
+        values |= _table_values(f"{path}.endpoints.{name}", endpoint, _ENDPOINT_FIELDS)
     for name, key in tenant.keys.items():
-        leaves |= _fields(f"{path}.keys.{name}", key, _KEY)
-    return leaves
+        values |= _table_values(f"{path}.keys.{name}", key, _KEY_FIELDS)
+    return values
 
 
-def _of_quota(path: str, quota: Quota) -> Leaves:
-    at = f"{path}.quotas.{quota.metric}.{quota.window}"
-    leaves: Leaves = {at: quota.limit}
-    return leaves if quota.warn_at is None else leaves | {f"{at}.warn": quota.warn_at}
+def _quota_values(path: str, quota: Quota) -> FieldValues:
+    values: FieldValues = {path: quota.limit}
+    if quota.warn_at is not None:
+        values[f"{path}.warn"] = quota.warn_at
+    return values
 
 
-def _fields(
-    path: str, thing: Bucket | Tenant | Policy | Endpoint | TenantKey, names: tuple[str, ...]
-) -> Leaves:
-    values = {name: getattr(thing, name) for name in names}
+def _table_values(
+    path: str, table: Bucket | Tenant | Policy | Endpoint | TenantKey, names: tuple[str, ...]
+) -> FieldValues:
+    values = {name: getattr(table, name) for name in names}
     return {
-        f"{path}.{name}": _as_written(value) for name, value in values.items() if value is not None
+        f"{path}.{name}": _to_toml_value(value)
+        for name, value in values.items()
+        if value is not None
     }
 
 
-def _as_written(value: Value | datetime) -> Value:
+def _to_toml_value(value: Value | datetime) -> Value:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    # Only a prefix can be empty; the file writes it as the whole bucket.
+    # Only a prefix can be empty; the file writes it as "*", the whole bucket.
     return tuple(item or "*" for item in value) if isinstance(value, tuple) else value
 
 
-def _text(path: str, value: Value | None) -> str:
+def _format_value(path: str, value: Value | None) -> str:
     if isinstance(value, tuple | bool):
         return json.dumps(value, ensure_ascii=False)
-    return f"{str(value)[:_SHOWN]}…" if _PUBLIC(path) else str(value)
+    text = str(value)
+    return f"{text[:_PUBLIC_KEY_PREVIEW]}…" if _is_public_key_path(path) else text

@@ -1,4 +1,4 @@
-"""Prefixes of two tenants that lead to the same objects."""
+"""Finds prefixes of two tenants that contain the same objects."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -8,82 +8,84 @@ from worker.core.tenants.config import Bucket, Policy, TenantConfig
 from worker.core.tenants.locations import Location
 
 _AWS = "AWS"
-_AMAZONS = (".amazonaws.com", ".amazonaws.com.cn")
-_PORTS = {"http": ":80", "https": ":443"}  # either is the same server
+_AWS_SUFFIXES = (".amazonaws.com", ".amazonaws.com.cn")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 class PrefixClaim(NamedTuple):
-    """A prefix that a policy opens in a real bucket, and its place in the file."""
+    """A prefix that a policy allows in a real bucket, and its location in the file."""
 
     prefix: str
     tenant: str
     bucket: str
-    at: Location
+    location: Location
     shared: bool
 
     @property
-    def written(self) -> str:
-        """As it stands in the file."""
+    def toml_prefix(self) -> str:
+        """The prefix as tenants.toml writes it: "*" for the whole bucket."""
         return self.prefix or "*"
 
 
 def find_overlaps(
-    declared: TenantConfig, endpoint: str | None = None
+    config: TenantConfig, default_endpoint: str | None = None
 ) -> list[tuple[PrefixClaim, PrefixClaim]]:
-    """Pairs of different tenants' prefixes of which one begins with the other, the longer first.
+    """Return pairs of overlapping prefixes of different tenants, each with the longer one first.
 
-    A bucket is the same where its name and where it is reached are the same, whatever the profiles
-    are called; what an access point leads to is not known here. Pairs that both share are left out.
+    Two profiles have the same bucket if they have the same bucket name and storage host in common,
+    whatever the profiles are called. The bucket behind an access point is not known here. Pairs
+    whose policies are both shared are left out. default_endpoint is the endpoint of bucket profiles
+    that name none (None: AWS).
     """
-    found: dict[
-        tuple[PrefixClaim, PrefixClaim], None
-    ] = {}  # in order, and once, however often they meet
-    for claims in _by_real_bucket(declared, endpoint).values():
-        found.update(dict.fromkeys(_pairs(claims)))
-    return list(found)
+    # A dict keeps the order, and a pair that shares several hosts once.
+    overlaps: dict[tuple[PrefixClaim, PrefixClaim], None] = {}
+    for claims in _claims_by_bucket(config, default_endpoint).values():
+        overlaps.update(dict.fromkeys(_overlapping_pairs(claims)))
+    return list(overlaps)
 
 
-def _pairs(claims: list[PrefixClaim]) -> Iterator[tuple[PrefixClaim, PrefixClaim]]:
-    # In this order all that begins with a prefix comes right behind it.
-    around: list[PrefixClaim] = []
-    for claim in sorted(claims):
-        while around and not claim.prefix.startswith(around[-1].prefix):
-            around.pop()
-        for outer in around:
-            if outer.tenant != claim.tenant and not (outer.shared and claim.shared):
-                yield claim, outer
-        around.append(claim)
-
-
-def _by_real_bucket(
-    declared: TenantConfig, endpoint: str | None
+def _claims_by_bucket(
+    config: TenantConfig, default_endpoint: str | None
 ) -> dict[tuple[str, str], list[PrefixClaim]]:
     claims: defaultdict[tuple[str, str], list[PrefixClaim]] = defaultdict(list)
-    for tenant in declared.tenants.values():
+    for tenant in config.tenants.values():
         for policy in tenant.policies.values():
-            bucket = declared.buckets.get(policy.bucket)
+            bucket = config.buckets.get(policy.bucket)
             if bucket is not None:
-                for place in _places(bucket, endpoint):
-                    claims[bucket.bucket, place].extend(_claims(tenant.name, policy, bucket))
+                for host in _storage_hosts(bucket, default_endpoint):
+                    claims[bucket.bucket, host].extend(_policy_claims(tenant.name, policy, bucket))
     return claims
 
 
-def _claims(tenant: str, policy: Policy, bucket: Bucket) -> Iterator[PrefixClaim]:
-    for number, prefix in enumerate(policy.prefixes):
-        at = ("tenants", tenant, "allow", policy.bucket, "prefixes", number)
-        yield PrefixClaim(prefix, tenant, bucket.bucket, at, policy.shared)
+def _storage_hosts(bucket: Bucket, default_endpoint: str | None) -> set[str]:
+    """Return the hosts in links and in the worker's requests. One in common is the same storage."""
+    uses_aws_endpoint = bucket.fips or bucket.dualstack or bucket.accelerate
+    public_url = bucket.endpoint or (None if uses_aws_endpoint else default_endpoint)
+    return {_storage_host(url) for url in (public_url, bucket.internal_endpoint or public_url)}
 
 
-def _places(bucket: Bucket, endpoint: str | None) -> set[str]:
-    """Where a bucket is reached, by links and by the worker: one in common is the same storage."""
-    amazons = bucket.fips or bucket.dualstack or bucket.accelerate
-    public = bucket.endpoint or (None if amazons else endpoint)
-    return {_place(url) for url in (public, bucket.internal_endpoint or public)}
-
-
-def _place(endpoint: str | None) -> str:
+def _storage_host(endpoint: str | None) -> str:
     if endpoint is None:
         return _AWS
-    scheme, _, rest = endpoint.lower().partition("://")
-    host = rest.partition("/")[0].removesuffix(_PORTS.get(scheme, ":"))
-    return _AWS if host.endswith(_AMAZONS) else host
+    scheme, _, remainder = endpoint.lower().partition("://")
+    # With and without its default port, an endpoint is the same server.
+    host = remainder.partition("/")[0].removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
+    return _AWS if host.endswith(_AWS_SUFFIXES) else host
+
+
+def _policy_claims(tenant: str, policy: Policy, bucket: Bucket) -> Iterator[PrefixClaim]:
+    for number, prefix in enumerate(policy.prefixes):
+        location = ("tenants", tenant, "allow", policy.bucket, "prefixes", number)
+        yield PrefixClaim(prefix, tenant, bucket.bucket, location, policy.shared)
+
+
+def _overlapping_pairs(claims: list[PrefixClaim]) -> Iterator[tuple[PrefixClaim, PrefixClaim]]:
+    # In sorted order, all claims that start with a prefix directly follow it.
+    enclosing: list[PrefixClaim] = []
+    for claim in sorted(claims):
+        while enclosing and not claim.prefix.startswith(enclosing[-1].prefix):
+            enclosing.pop()
+        for outer in enclosing:
+            if outer.tenant != claim.tenant and not (outer.shared and claim.shared):
+                yield claim, outer
+        enclosing.append(claim)

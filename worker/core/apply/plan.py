@@ -1,4 +1,4 @@
-"""What applying a tenants file changes and removes, and what its operator should know."""
+"""Plans an apply: the changed fields, the removals in use, and warnings about the new config."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -7,16 +7,25 @@ from typing import Any, Literal, NamedTuple
 from worker.core.apply.diff import FieldChange, diff_config
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 
+EXPIRY_NOTICE = timedelta(days=30)
+"""The time before a key's expiry from which there is a warning about it."""
 
-class InUse(NamedTuple):
-    """Grants that have not lapsed, by tenant and key; unsent webhooks, by tenant and endpoint."""
 
-    grants: Mapping[tuple[str, str | None], int]
-    webhooks: Mapping[tuple[str, str], int]
+class InUseCounts(NamedTuple):
+    """The number of live grants by tenant and key, and of pending webhooks by tenant and endpoint.
+
+    A grant is live until it expires. The key is None for grants of unsigned messages.
+    """
+
+    live_grants: Mapping[tuple[str, str | None], int]
+    pending_webhooks: Mapping[tuple[str, str], int]
 
 
 class Removal(NamedTuple):
-    """A tenant, key or endpoint that is taken away, and what is under way of it."""
+    """A tenant, key or endpoint to be removed, and its counts of what is in use.
+
+    path is its location in tenants.toml.
+    """
 
     path: str
     live_grants: int
@@ -29,49 +38,8 @@ class Removal(NamedTuple):
         )
 
 
-def find_removals(
-    before: TenantConfig, after: TenantConfig, under_way: InUse, now: datetime
-) -> list[Removal]:
-    """Every removed tenant; and removed, replaced or revoked keys and endpoints that are in use."""
-    found: list[Removal] = []
-    for name, tenant in before.tenants.items():
-        if name in after.tenants:
-            found += _of_keys(tenant, after.tenants[name], under_way, now)
-            found += _of_endpoints(tenant, after.tenants[name], under_way)
-        else:
-            found.append(Removal(f"tenants.{name}", *_of_all(name, under_way)))
-    return found
-
-
-def _of_all(tenant: str, under_way: InUse) -> tuple[int, int]:
-    grants = sum(count for (name, _), count in under_way.grants.items() if name == tenant)
-    webhooks = sum(count for (name, _), count in under_way.webhooks.items() if name == tenant)
-    return grants, webhooks
-
-
-def _of_keys(before: Tenant, after: Tenant, under_way: InUse, now: datetime) -> Iterator[Removal]:
-    for name, key in before.keys.items():
-        grants = under_way.grants.get((before.name, name), 0)
-        new = after.keys.get(name)
-        stays = new is not None and (new.sign, new.seal) == (key.sign, key.seal)
-        ends = is_usable_key(key, now) and not is_usable_key(new, now)
-        if grants and (ends or not stays):
-            yield Removal(f"tenants.{before.name}.keys.{name}", grants, 0)
-
-
-def _of_endpoints(before: Tenant, after: Tenant, under_way: InUse) -> Iterator[Removal]:
-    for name in sorted(before.endpoints.keys() - after.endpoints.keys()):
-        webhooks = under_way.webhooks.get((before.name, name), 0)
-        if webhooks:
-            yield Removal(f"tenants.{before.name}.endpoints.{name}", 0, webhooks)
-
-
-EXPIRY_NOTICE = timedelta(days=30)
-"""So long before its end it is said that a key expires."""
-
-
 class ConfigWarning(NamedTuple):
-    """One of these: what, of which tenant and key, in a sentence, and what to do."""
+    """A warning about a tenant or one of its keys (key is its name), and what to do about it."""
 
     code: Literal["trusts_queue", "no_usable_key", "key_expired", "key_expires_soon"]
     tenant: str
@@ -80,60 +48,117 @@ class ConfigWarning(NamedTuple):
     hint: str
 
 
-def config_warnings(declared: TenantConfig, now: datetime) -> list[ConfigWarning]:
-    """Who trusts the queue, whose keys have expired or soon will, and who has none to use."""
-    return [risk for tenant in declared.tenants.values() for risk in _of_tenant(tenant, now)]
-
-
-def is_usable_key(key: TenantKey | None, now: datetime) -> bool:
-    """Whether what a key signs is taken at this moment."""
-    return key is not None and not key.revoked and (key.expires is None or now < key.expires)
-
-
-def _of_tenant(tenant: Tenant, now: datetime) -> Iterator[ConfigWarning]:
-    keygen = f"valetkey keygen {tenant.name}"
-    if tenant.trust == "queue":
-        text = f"{tenant.name} trusts the queue: whoever can write to it speaks for {tenant.name}"
-        yield ConfigWarning("trusts_queue", tenant.name, None, text, f"give it keys: {keygen}")
-    elif not any(is_usable_key(key, now) for key in tenant.keys.values()):
-        text = f"{tenant.name} has no usable key: everything it asks is refused"
-        yield ConfigWarning("no_usable_key", tenant.name, None, text, f"make one: {keygen}")
-    for key in tenant.keys.values():
-        yield from _of_key(tenant.name, key, now)
-
-
-def _of_key(tenant: str, key: TenantKey, now: datetime) -> Iterator[ConfigWarning]:
-    if key.expires is None or key.revoked or now + EXPIRY_NOTICE < key.expires:
-        return
-    day = f"{key.expires:%Y-%m-%d %H:%M} UTC"
-    if key.expires <= now:
-        text = f"key {tenant}/{key.name} expired on {day}: what it signs is refused"
-        yield ConfigWarning("key_expired", tenant, key.name, text, "remove it once nothing uses it")
-    else:
-        text = f"key {tenant}/{key.name} expires on {day}"
-        hint = f"declare a second one before that: valetkey keygen {tenant}"
-        yield ConfigWarning("key_expires_soon", tenant, key.name, text, hint)
-
-
 class ApplyPlan(NamedTuple):
-    """What changes, what is lost by it, and what to know of what is declared then."""
+    """The changed fields, the removals that need confirmation, and warnings about the result."""
 
     changes: list[FieldChange]
-    losses: list[Removal]
-    risks: list[ConfigWarning]
+    removals: list[Removal]
+    warnings: list[ConfigWarning]
 
-    def as_json(self) -> dict[str, Any]:
-        """All of it as JSON values."""
-        named = {name: [one._asdict() for one in getattr(self, name)] for name in self._fields}
-        return named | {"trusts_queue": [r.tenant for r in self.risks if r.code == "trusts_queue"]}
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values, with the field names of `apply --json`."""
+        return {
+            "changes": [change._asdict() for change in self.changes],
+            "losses": [removal._asdict() for removal in self.removals],
+            "risks": [warning._asdict() for warning in self.warnings],
+            "trusts_queue": [
+                warning.tenant for warning in self.warnings if warning.code == "trusts_queue"
+            ],
+        }
 
 
 def plan_apply(
-    before: TenantConfig, after: TenantConfig, under_way: InUse, now: datetime
+    before: TenantConfig, after: TenantConfig, in_use: InUseCounts, now: datetime
 ) -> ApplyPlan:
-    """Plan to have after declared instead of before."""
+    """Plan the replacement of one config by another."""
     return ApplyPlan(
         diff_config(before, after),
-        find_removals(before, after, under_way, now),
+        find_removals(before, after, in_use, now),
         config_warnings(after, now),
     )
+
+
+def find_removals(
+    before: TenantConfig, after: TenantConfig, in_use: InUseCounts, now: datetime
+) -> list[Removal]:
+    """Return all removed tenants, and the removed keys and endpoints that are in use.
+
+    A key counts as removed, too, if it is replaced, revoked or set to a time in the past.
+    """
+    removals: list[Removal] = []
+    for name, tenant in before.tenants.items():
+        if name in after.tenants:
+            removals += _key_removals(tenant, after.tenants[name], in_use, now)
+            removals += _endpoint_removals(tenant, after.tenants[name], in_use)
+        else:
+            removals.append(_tenant_removal(name, in_use))
+    return removals
+
+
+def _tenant_removal(tenant: str, in_use: InUseCounts) -> Removal:
+    live_grants = sum(count for (name, _), count in in_use.live_grants.items() if name == tenant)
+    pending_webhooks = sum(
+        count for (name, _), count in in_use.pending_webhooks.items() if name == tenant
+    )
+    return Removal(f"tenants.{tenant}", live_grants, pending_webhooks)
+
+
+def _key_removals(
+    before: Tenant, after: Tenant, in_use: InUseCounts, now: datetime
+) -> Iterator[Removal]:
+    for name, key in before.keys.items():
+        live_grants = in_use.live_grants.get((before.name, name), 0)
+        new_key = after.keys.get(name)
+        is_kept = new_key is not None and (new_key.sign, new_key.seal) == (key.sign, key.seal)
+        is_disabled = is_usable_key(key, now) and not is_usable_key(new_key, now)
+        if live_grants and (is_disabled or not is_kept):
+            yield Removal(f"tenants.{before.name}.keys.{name}", live_grants, 0)
+
+
+def _endpoint_removals(before: Tenant, after: Tenant, in_use: InUseCounts) -> Iterator[Removal]:
+    for name in sorted(before.endpoints.keys() - after.endpoints.keys()):
+        pending_webhooks = in_use.pending_webhooks.get((before.name, name), 0)
+        if pending_webhooks:
+            yield Removal(f"tenants.{before.name}.endpoints.{name}", 0, pending_webhooks)
+
+
+def config_warnings(config: TenantConfig, now: datetime) -> list[ConfigWarning]:
+    """Return warnings about tenants that trust the queue or lack a usable key, and expiring keys.
+
+    A key that expires within 30 days, or has expired, has a warning.
+    """
+    return [
+        warning for tenant in config.tenants.values() for warning in _tenant_warnings(tenant, now)
+    ]
+
+
+def _tenant_warnings(tenant: Tenant, now: datetime) -> Iterator[ConfigWarning]:
+    name, keygen = tenant.name, f"valetkey keygen {tenant.name}"
+    if tenant.trust == "queue":
+        message = f"{name} trusts the queue: anyone who can write to it can act for {name}"
+        hint = f'create a key, and remove trust = "queue": {keygen}'
+        yield ConfigWarning("trusts_queue", name, None, message, hint)
+    elif not any(is_usable_key(key, now) for key in tenant.keys.values()):
+        message = f"{name} has no usable key: all its messages are refused"
+        yield ConfigWarning("no_usable_key", name, None, message, f"create a key: {keygen}")
+    for key in tenant.keys.values():
+        yield from _key_warnings(name, key, now)
+
+
+def _key_warnings(tenant: str, key: TenantKey, now: datetime) -> Iterator[ConfigWarning]:
+    if key.expires is None or key.revoked or now + EXPIRY_NOTICE < key.expires:
+        return
+    expires = f"{key.expires:%Y-%m-%d %H:%M} UTC"
+    if key.expires <= now:
+        message = f"key {tenant}/{key.name} expired on {expires}: its messages are refused"
+        hint = "remove it when no producer uses it any more"
+        yield ConfigWarning("key_expired", tenant, key.name, message, hint)
+    else:
+        message = f"key {tenant}/{key.name} expires on {expires}"
+        hint = f"add another key before that time: valetkey keygen {tenant}"
+        yield ConfigWarning("key_expires_soon", tenant, key.name, message, hint)
+
+
+def is_usable_key(key: TenantKey | None, now: datetime) -> bool:
+    """Return True if the service accepts messages that this key signed."""
+    return key is not None and not key.revoked and (key.expires is None or now < key.expires)

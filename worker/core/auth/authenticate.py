@@ -1,4 +1,4 @@
-"""Who asks: a message's signature held against the tenants' keys, before anything else is read."""
+"""Authenticates messages: verifies signatures before any other part of a message is used."""
 
 import json
 from collections.abc import Mapping
@@ -20,14 +20,18 @@ from valetkey.wire.refusals import Code, Refusal
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 
 MAX_MESSAGE_AGE = 86_400
-"""How old a message may be, in seconds: a queue that stood still for a day is worked off yet."""
+"""The largest age of a message in seconds. A queue that stopped for a day can still be consumed."""
 
 MAX_CLOCK_SKEW = 60
-"""How far a producer's clock may be ahead, in seconds."""
+"""The largest time in seconds by which a producer's clock may be ahead."""
 
 
 class Authenticated(NamedTuple):
-    """What was asked, by which tenant and key; without a key the queue vouches for it."""
+    """The content of an accepted message, and the tenant and key that it is from.
+
+    key is None for an unsigned message of a tenant that trusts the queue. tenant is None, too, if
+    an unsigned message names no configured tenant.
+    """
 
     content: Any
     tenant: Tenant | None
@@ -40,26 +44,137 @@ class Authenticated(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A message that nobody is known to have sent; tenant is the declared one that it named."""
+    """The refusal of an unauthenticated message.
+
+    tenant is the name of the configured tenant that the message claims to be from, or None.
+    """
 
     refusal: Refusal
     tenant: str | None
 
 
-def authenticate(raw: Any, declared: TenantConfig, now: datetime) -> Authenticated | Rejection:
-    """Find out who asks: by the signature of a token, or by the queue for tenants that trust it.
+def authenticate(raw: Any, config: TenantConfig, now: datetime) -> Authenticated | Rejection:
+    """Verify the signature of a message, or accept it unsigned if its tenant trusts the queue.
 
-    raw is what came off the wire: a compact JWS, or the message itself as JSON values. What is no
-    token is passed on where it names no tenant that signs, as it has to be read to say more.
+    raw is the body from the queue: a compact JWS (RFC 7515), or the message as JSON values. An
+    unsigned message that names no configured tenant is passed on with tenant None, because only
+    parsing finds out what is wrong with it. The caller must not act on it.
     """
     if isinstance(raw, str):
-        return _signed(raw, declared, now)
+        return _authenticate_token(raw, config, now)
     name = raw.get("tenant") if isinstance(raw, Mapping) else None
-    tenant = declared.tenants.get(name) if isinstance(name, str) else None
+    tenant = config.tenants.get(name) if isinstance(name, str) else None
     if tenant is not None and tenant.trust != "queue":
-        text = "messages of this tenant are signed: give the client its key"
+        text = "this tenant's messages must be signed: configure the client with the tenant's key"
         return _reject(Code.SIGNATURE_REQUIRED, "", text, tenant)
     return Authenticated(raw, tenant, None)
+
+
+def _authenticate_token(
+    token: str, config: TenantConfig, now: datetime
+) -> Authenticated | Rejection:
+    signed_token = _parse_token(token)
+    if isinstance(signed_token, Rejection):
+        return signed_token
+    tenant, key = _find_key(signed_token.key_id, config)
+    if tenant is None or key is None:
+        text = "no key of this id is configured: kid is TENANT/NAME, as in tenants.toml"
+        return _reject(Code.KEY_UNKNOWN, "kid", text, tenant)
+    rejection = _check_key(tenant, key, now)
+    if rejection is not None:
+        return rejection
+    try:
+        payload = signed_token.verify(load_public_key(key.sign, key.seal))
+    except WrongKey:
+        text = "the signature does not match the key that kid names, or the message was altered"
+        return _reject(Code.SIGNATURE_INVALID, "", text, tenant)
+    except InvalidToken:
+        text = "the token's header is not valid for a JWS"
+        return _reject(Code.TOKEN_INVALID, "", text, tenant)
+    return _check_claims(payload, tenant, key, now)
+
+
+def _parse_token(token: str) -> SignedToken | Rejection:
+    try:
+        return SignedToken(token)
+    except TokenTooLarge:
+        text = (
+            f"the token is too large: a message has at most {MAX_MESSAGE_BYTES:,} bytes before"
+            " base64; send fewer items in one message"
+        )
+        return _reject(Code.TOKEN_TOO_LARGE, "", text, limit=MAX_MESSAGE_BYTES)
+    except WrongAlgorithm:
+        text = "messages must be signed with Ed25519: write alg as Ed25519 or EdDSA"
+        return _reject(Code.ALGORITHM_NOT_ALLOWED, "alg", text, limit=["Ed25519", "EdDSA"])
+    except InvalidToken:
+        text = "this text is not a compact JWS: header.payload.signature in base64url"
+        return _reject(Code.TOKEN_INVALID, "", text)
+
+
+def _find_key(key_id: Any, config: TenantConfig) -> tuple[Tenant | None, TenantKey | None]:
+    tenant_name, _, key_name = key_id.partition("/") if isinstance(key_id, str) else ("", "", "")
+    tenant = config.tenants.get(tenant_name)
+    return tenant, None if tenant is None else tenant.keys.get(key_name)
+
+
+def _check_key(tenant: Tenant, key: TenantKey, now: datetime) -> Rejection | None:
+    if key.revoked:
+        text = "this key is revoked: sign with another key of the tenant"
+        return _reject(Code.KEY_REVOKED, "kid", text, tenant)
+    if key.expires is not None and key.expires <= now:
+        text = "this key has expired: sign with another key of the tenant"
+        return _reject(Code.KEY_EXPIRED, "kid", text, tenant, key.expires.isoformat())
+    return None
+
+
+def _check_claims(
+    payload: bytes, tenant: Tenant, key: TenantKey, now: datetime
+) -> Authenticated | Rejection:
+    """Check the issue time and the tenant. iat belongs to the token, and is not passed on."""
+    try:
+        content = _parse_json(payload)
+    except (ValueError, RecursionError):
+        return _reject(Code.TOKEN_INVALID, "", "the signed payload is not valid JSON", tenant)
+    if not isinstance(content, dict):
+        return _reject(Code.TOKEN_INVALID, "", "the signed payload is not a JSON object", tenant)
+    rejection = _check_issue_time(content.pop("iat", None), tenant, now)
+    if rejection is not None:
+        return rejection
+    if content.get("tenant") != tenant.name:
+        text = "the message names another tenant than the key's"
+        return _reject(Code.TENANT_MISMATCH, "tenant", text, tenant, tenant.name)
+    return Authenticated(content, tenant, key)
+
+
+def _parse_json(payload: bytes) -> Any:
+    """Parse JSON. The last of duplicate members counts, here and in all later steps."""
+    try:
+        return from_json(payload, allow_inf_nan=False)
+    except ValueError:
+        # An object key may contain a lone surrogate, which only Python's json accepts. This way
+        # only that item is refused later, and not the whole batch.
+        return json.loads(payload.decode(), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
+
+
+def _check_issue_time(iat: Any, tenant: Tenant, now: datetime) -> Rejection | None:
+    if type(iat) is not int or iat < 0:
+        text = "iat must be the time of signing, in whole seconds of Unix time"
+        return _reject(Code.CLAIM_MISSING, "iat", text, tenant)
+    age = int(now.timestamp()) - iat
+    if age > MAX_MESSAGE_AGE:
+        text = f"the message was signed more than {MAX_MESSAGE_AGE:,} seconds ago: sign it again"
+        return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant, MAX_MESSAGE_AGE)
+    if age < -MAX_CLOCK_SKEW:
+        text = (
+            f"the message was signed more than {MAX_CLOCK_SKEW} seconds in the future: correct the"
+            " clock of the producer or of the service"
+        )
+        return _reject(Code.MESSAGE_FROM_FUTURE, "iat", text, tenant, MAX_CLOCK_SKEW)
+    return None
 
 
 def _reject(
@@ -71,99 +186,3 @@ def _reject(
 ) -> Rejection:
     refusal = Refusal(code=code, field=field, message=message, limit=limit)
     return Rejection(refusal, tenant.name if tenant else None)
-
-
-def _signed(token: str, declared: TenantConfig, now: datetime) -> Authenticated | Rejection:
-    signed = _apart(token)
-    if isinstance(signed, Rejection):
-        return signed
-    tenant, key = _named(signed.key_id, declared)
-    if tenant is None or key is None:
-        return _reject(Code.KEY_UNKNOWN, "kid", _NO_KEY, tenant)
-    refusal = _unusable(tenant, key, now)
-    if refusal is not None:
-        return refusal
-    try:
-        content = signed.content(load_public_key(key.sign, key.seal))
-    except WrongKey:
-        return _reject(Code.SIGNATURE_INVALID, "", "not signed by the key that it names", tenant)
-    except InvalidToken:
-        return _reject(Code.TOKEN_INVALID, "", "its header is not that of a JWS", tenant)
-    return _claims(content, tenant, key, now)
-
-
-def _apart(token: str) -> SignedToken | Rejection:
-    try:
-        return SignedToken(token)
-    except TokenTooLarge:
-        return _reject(Code.TOKEN_TOO_LARGE, "", "larger than any message", limit=MAX_MESSAGE_BYTES)
-    except WrongAlgorithm:
-        text = "messages are signed with Ed25519"
-        return _reject(Code.ALGORITHM_NOT_ALLOWED, "alg", text, limit=["Ed25519", "EdDSA"])
-    except InvalidToken:
-        return _reject(Code.TOKEN_INVALID, "", "this is not a compact JWS")
-
-
-_NO_KEY = "no such key is declared: kid is TENANT/NAME"
-
-
-def _named(key_id: Any, declared: TenantConfig) -> tuple[Tenant | None, TenantKey | None]:
-    name, _, of_key = key_id.partition("/") if isinstance(key_id, str) else ("", "", "")
-    tenant = declared.tenants.get(name)
-    return tenant, None if tenant is None else tenant.keys.get(of_key)
-
-
-def _unusable(tenant: Tenant, key: TenantKey, now: datetime) -> Rejection | None:
-    if key.revoked:
-        return _reject(Code.KEY_REVOKED, "kid", "this key is revoked", tenant)
-    if key.expires is not None and key.expires <= now:
-        text = "this key has expired"
-        return _reject(Code.KEY_EXPIRED, "kid", text, tenant, key.expires.isoformat())
-    return None
-
-
-def _claims(
-    signed: bytes, tenant: Tenant, key: TenantKey, now: datetime
-) -> Authenticated | Rejection:
-    """Hold what was signed against who signed it and when; iat is of the token, not the message."""
-    try:
-        content = _read(signed)
-    except (ValueError, RecursionError):
-        return _reject(Code.TOKEN_INVALID, "", "what was signed is not JSON", tenant)
-    if not isinstance(content, dict):
-        return _reject(Code.TOKEN_INVALID, "", "what was signed is not an object", tenant)
-    refusal = _untimely(content.pop("iat", None), tenant, now)
-    if refusal is not None:
-        return refusal
-    if content.get("tenant") != tenant.name:
-        text = "the key speaks for another tenant"
-        return _reject(Code.TENANT_MISMATCH, "tenant", text, tenant, tenant.name)
-    return Authenticated(content, tenant, key)
-
-
-def _read(signed: bytes) -> Any:
-    """Read JSON; of members that come twice the last one counts, here and for all that follows."""
-    try:
-        return from_json(signed, allow_inf_nan=False)
-    except ValueError:
-        # A key may hold half a character, which only Python's JSON reads: the key is refused, and
-        # the batch goes on.
-        return json.loads(signed.decode(), parse_constant=_no_number)
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"JSON has no {name}")
-
-
-def _untimely(issued: Any, tenant: Tenant, now: datetime) -> Rejection | None:
-    if type(issued) is not int or issued < 0:
-        text = "iat says when it was signed, in whole seconds of Unix time"
-        return _reject(Code.CLAIM_MISSING, "iat", text, tenant)
-    age = int(now.timestamp()) - issued
-    if age > MAX_MESSAGE_AGE:
-        text = "signed too long ago, in seconds"
-        return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant, MAX_MESSAGE_AGE)
-    if age < -MAX_CLOCK_SKEW:
-        text = "signed in the future: the clock of one side is wrong by more than so many seconds"
-        return _reject(Code.MESSAGE_FROM_FUTURE, "iat", text, tenant, MAX_CLOCK_SKEW)
-    return None

@@ -1,5 +1,6 @@
-"""Whether a batch may be granted: its message held against what its tenant was allowed."""
+"""Admits a request, or refuses it, by its header: quotas and items are checked elsewhere."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -7,19 +8,17 @@ from typing import Literal, NamedTuple
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms
-from worker.core.policy import grant_rules, request_rules
-from worker.core.policy.provider_fallback import terms_for_provider
-from worker.core.policy.rules import RequestContext, Rule, first_refusal, refuse
-from worker.core.tenants.config import Bucket, Policy, TenantConfig
-
-_ASKED: tuple[Rule[RequestContext], ...] = (*request_rules.RULES, *grant_rules.RULES)
+from worker.core.kinds.registry import grant_kind, terms_for_provider
+from worker.core.kinds.rules import RequestContext, Rule, first_refusal, refuse
+from worker.core.policy.request_rules import REQUEST_RULES
+from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A batch that policy allows: what is signed, where, and for how many seconds.
+    """A request that policy allows: the terms to sign, the bucket profile, and the seconds.
 
-    terms are the batch's own, but for a form where the provider takes none.
+    terms are the request's own, or those of a put if the provider accepts no forms.
     """
 
     terms: AnyTerms
@@ -30,79 +29,99 @@ class Admission:
 
 
 class ExpiryLimit(NamedTuple):
-    """For how many seconds policy lets a grant live, and what limits that."""
+    """The seconds for which policy lets a grant be valid, and what limits them."""
 
     expires_in: int
     limited_by: Literal["request", "policy"]
 
 
-def admit(message: ChunkMessage, declared: TenantConfig, now: datetime) -> Admission | Refusal:
-    """Decide on a batch by its header alone; keys and quotas are decided elsewhere."""
-    case = request_context(message, declared, now)
-    if isinstance(case, Refusal):
-        return case
-    return first_refusal(_ASKED, case) or _admitted(case)
+def admit(
+    message: ChunkMessage, tenant: Tenant | None, config: TenantConfig, now: datetime
+) -> Admission | Refusal:
+    """Admit a request by its header, or refuse it for the first rule that it breaks.
+
+    tenant is None if the config has no tenant of the message's name.
+    """
+    context = request_context(message, tenant, config, now)
+    if isinstance(context, Refusal):
+        return context
+    refusal = first_refusal(request_rules(context), context)
+    return refusal or _admission(context)
 
 
 def request_context(
-    message: ChunkMessage, declared: TenantConfig, now: datetime
+    message: ChunkMessage, tenant: Tenant | None, config: TenantConfig, now: datetime
 ) -> RequestContext | Refusal:
-    """Find what a batch is held against, or refuse what has no place here."""
-    tenant = declared.tenants.get(message.tenant)
+    """Find the bucket profile and policy of a request, or refuse it if the tenant has none."""
     if tenant is None:
-        return refuse(Code.TENANT_UNKNOWN, "tenant", "no such tenant is declared")
+        return refuse(Code.TENANT_UNKNOWN, "tenant", "no such tenant is configured")
     name = message.grant.bucket
-    if name not in declared.buckets:
-        return refuse(Code.BUCKET_UNKNOWN, "grant.bucket", "no such bucket profile is declared")
+    if name not in config.buckets:
+        text = "no such bucket profile is configured"
+        return refuse(Code.BUCKET_UNKNOWN, "grant.bucket", text)
     policy = tenant.policies.get(name)
     if policy is None:
+        text = "the tenant has no policy for this bucket profile"
         allowed = sorted(tenant.policies)
-        return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", "not one of the tenant's", allowed)
-    bucket = declared.buckets[name]
-    return RequestContext(message.grant, bucket, policy, message, tenant, now)
+        return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", text, allowed)
+    return RequestContext(message.grant, config.buckets[name], policy, message, tenant, now)
 
 
-def _admitted(case: RequestContext) -> Admission | Refusal:
-    terms = _offered(case)
+def request_rules(context: RequestContext) -> Iterator[Rule[RequestContext]]:
+    """Yield the rules for a request's header and terms, in the order in which they apply."""
+    yield from REQUEST_RULES
+    yield from grant_kind(context.terms).rules
+
+
+def _admission(context: RequestContext) -> Admission | Refusal:
+    terms = _terms_for_provider(context)
     if isinstance(terms, Refusal):
         return terms
-    lasting = _lasting(case)
-    if isinstance(lasting, Refusal):
-        return lasting
-    return Admission(terms, case.bucket, case.policy, *lasting)
+    limit = _expiry_limit(context)
+    if isinstance(limit, Refusal):
+        return limit
+    return Admission(terms, context.bucket, context.policy, *limit)
 
 
-def _offered(case: RequestContext) -> AnyTerms | Refusal:
-    return terms_for_provider(case.terms, case.bucket, case.policy.kinds)
+def _terms_for_provider(context: RequestContext) -> AnyTerms | Refusal:
+    return terms_for_provider(context.terms, context.bucket, context.policy)
 
 
-def _lasting(case: RequestContext) -> ExpiryLimit | Refusal:
-    terms, longest = case.terms, case.policy.max_expires_in
-    if terms.expires_in <= longest:
+def _expiry_limit(context: RequestContext) -> ExpiryLimit | Refusal:
+    terms, maximum = context.terms, context.policy.max_expires_in
+    if terms.expires_in <= maximum:
         return ExpiryLimit(terms.expires_in, "request")
-    if terms.min_expires_in is not None and terms.min_expires_in <= longest:
-        return ExpiryLimit(longest, "policy")
+    if terms.min_expires_in is not None and terms.min_expires_in <= maximum:
+        return ExpiryLimit(maximum, "policy")
     field = "grant.expires_in" if terms.min_expires_in is None else "grant.min_expires_in"
-    return refuse(Code.EXPIRY_TOO_LONG, field, "longer than the policy allows", longest)
+    text = "longer than the tenant's policy allows, in seconds"
+    return refuse(Code.EXPIRY_TOO_LONG, field, text, maximum)
 
 
-def _refusal(answer: object) -> Refusal | None:
-    return answer if isinstance(answer, Refusal) else None
+def _refusal_or_none(value: object) -> Refusal | None:
+    return value if isinstance(value, Refusal) else None
 
 
-def _offered_found(case: RequestContext) -> str:
-    terms = _offered(case)
-    is_other = not isinstance(terms, Refusal) and terms.kind != case.terms.kind
-    return "a put, as this storage takes no forms" if is_other else ""
+def _describe_provider(context: RequestContext) -> str:
+    terms = _terms_for_provider(context)
+    is_replaced = not isinstance(terms, Refusal) and terms.kind != context.terms.kind
+    return "a put, because this storage takes no forms" if is_replaced else ""
 
 
-def _lasting_found(case: RequestContext) -> str:
-    return f"{case.terms.expires_in:,} s of at most {case.policy.max_expires_in:,} s"
+def _describe_expiry(context: RequestContext) -> str:
+    return f"{context.terms.expires_in:,} s of at most {context.policy.max_expires_in:,} s"
 
 
-RULES: tuple[Rule[RequestContext], ...] = (
-    *_ASKED,
-    Rule("provider", lambda case: _refusal(_offered(case)), _offered_found),
-    Rule("grant.expires_in", lambda case: _refusal(_lasting(case)), _lasting_found),
+LIMIT_RULES: tuple[Rule[RequestContext], ...] = (
+    Rule(
+        "provider",
+        lambda context: _refusal_or_none(_terms_for_provider(context)),
+        _describe_provider,
+    ),
+    Rule(
+        "grant.expires_in",
+        lambda context: _refusal_or_none(_expiry_limit(context)),
+        _describe_expiry,
+    ),
 )
-"""Every question about a batch that has a place, in the order in which they are asked."""
+"""The checks that `admit` makes after all rules, written as rules for explanations."""

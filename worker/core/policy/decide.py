@@ -1,4 +1,4 @@
-"""One chunk's decision: each item is refused, or signed and given its audit row."""
+"""Decides on the items of a chunk: each one is refused, or signed and given its audit row."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,108 +6,113 @@ from typing import Any
 from valetkey.wire.messages import ChunkMessage, Item, grant_id
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms
-from worker.core.policy import items
+from worker.core.kinds.parts import ContinuedUpload
+from worker.core.kinds.registry import grant_kind, issued_cost
 from worker.core.policy.admission import Admission
-from worker.core.policy.decisions import (
-    NO_UPLOAD,
-    ChunkDecision,
-    GrantRow,
-    RecordedChunk,
-    StartedUpload,
-    item_refusal_values,
-)
-from worker.core.policy.items import ContinuedUpload
-from worker.core.quotas.cost import granted_cost
-from worker.core.signing import object_keys
-from worker.core.signing.signer import SigningContext, item_signer
+from worker.core.policy.decisions import ChunkDecision, GrantRow, RecordedChunk, refused_item_values
+from worker.core.policy.items import item_key_refusal, item_refusal, simple_item_check
+from worker.core.signing.context import SigningContext
+from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
+from worker.core.signing.object_keys import printable_key
 from worker.core.tenants.config import Policy
 
 StartUpload = Callable[[str, Item], StartedUpload]
-"""Have storage begin a multipart upload for an item, under its grant id."""
+"""Starts the multipart upload of an item, given its grant id."""
 
-_Decision = tuple[GrantRow, dict[str, Any], StartedUpload]
+
+def start_no_upload(_grant_id: str, _item: Item) -> StartedUpload:
+    """Start no upload: the StartUpload of every kind but multipart."""
+    return NO_UPLOAD
+
+
+_ItemDecision = tuple[GrantRow, dict[str, Any], StartedUpload]
 
 
 def decide_chunk(
     message: ChunkMessage,
-    admitted: Admission,
-    place: SigningContext,
-    begin: StartUpload,
-    continued: ContinuedUpload | None,
+    admission: Admission,
+    context: SigningContext,
+    start_upload: StartUpload,
+    continued_upload: ContinuedUpload | None,
 ) -> ChunkDecision:
-    """Decide on each item of an admitted chunk, in order."""
-    sign = item_signer(admitted.terms, place)
-    is_fine = items.simple_item_check(admitted.terms, admitted.policy)
-    first = message.first_item
+    """Decide on each item of an admitted chunk, in order.
 
-    def decision(index: int, item: Item) -> _Decision:
-        number = first + index
-        name = grant_id(message.batch, number)
-        if is_fine(item):
-            grant, digest = sign(name, item, NO_UPLOAD)
+    continued_upload is the multipart upload whose parts are requested, if any are.
+    """
+    terms, policy = admission.terms, admission.policy
+    sign = grant_kind(terms).make_signer(terms, context)
+    is_simple = simple_item_check(terms, policy)
+
+    def decide(index: int, item: Item) -> _ItemDecision:
+        number = message.first_item + index
+        id_ = grant_id(message.batch, number)
+        if is_simple(item):
+            grant, digest = sign(id_, item, NO_UPLOAD)
             return GrantRow(number, item.key, None, None, digest), grant, NO_UPLOAD
-        asked = (item, admitted.terms, admitted.policy, f"items[{index}]")
-        refusal = items.item_refusal(*asked, continued)
+        refusal = item_refusal(item, terms, policy, f"items[{index}]", continued_upload)
         if refusal is not None:
-            return _refused(number, item, refusal)
-        begun = begin(name, item) if continued is None else continued.begun
-        grant, digest = sign(name, item, begun)
-        own = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
-        return GrantRow(number, item.key, None, own or None, digest), grant, begun
+            return _refuse_item(number, item, refusal)
+        upload = start_upload(id_, item) if continued_upload is None else continued_upload.upload
+        grant, digest = sign(id_, item, upload)
+        detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+        return GrantRow(number, item.key, None, detail or None, digest), grant, upload
 
-    made = [decision(index, item) for index, item in enumerate(message.items)]
-    rows, answers, begun = zip(*made, strict=True)
-    granted = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
+    decisions = [decide(index, item) for index, item in enumerate(message.items)]
+    rows, results, uploads = zip(*decisions, strict=True)
+    issued = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
     return ChunkDecision(
         rows=rows,
-        answers=answers,
-        life=place.life,
-        access_key=place.credentials.access_key,
-        price=granted_cost(admitted.terms, granted),
-        begun=_began(rows, begun) if continued is None else {},
+        results=results,
+        validity=context.validity,
+        access_key=context.credentials.access_key,
+        cost=issued_cost(terms, issued),
+        uploads=_started_uploads(rows, uploads) if continued_upload is None else {},
     )
 
 
-def _began(rows: Sequence[GrantRow], begun: Sequence[StartedUpload]) -> dict[int, StartedUpload]:
-    pairs = zip(rows, begun, strict=True)
-    return {row.number: upload for row, upload in pairs if upload is not NO_UPLOAD}
+def _refuse_item(number: int, item: Item, refusal: Refusal) -> _ItemDecision:
+    detail = refusal.model_dump(mode="json", exclude_none=True)
+    row = GrantRow(number, printable_key(item.key), refusal.code.value, detail)
+    return row, detail, NO_UPLOAD
+
+
+def _started_uploads(
+    rows: Sequence[GrantRow], uploads: Sequence[StartedUpload]
+) -> dict[int, StartedUpload]:
+    pairs = zip(rows, uploads, strict=True)
+    return {row.item_number: upload for row, upload in pairs if upload is not NO_UPLOAD}
 
 
 def sign_again(
     recorded: RecordedChunk,
     terms: AnyTerms,
     policy: Policy,
-    place: SigningContext,
-    of: StartedUpload | None,
+    context: SigningContext,
+    continued_upload: StartedUpload | None,
 ) -> ChunkDecision:
-    """Sign what was granted once more; what was refused is answered as it was.
+    """Sign the issued items of a recorded chunk again; refused items keep their result.
 
-    A key that is no longer behind a prefix of the policy is refused; its row keeps the digest of
-    what was signed. of is the multipart upload whose parts these are.
+    An item whose key is outside the prefixes of today's policy is refused; its row keeps the digest
+    of the first signature. continued_upload is the multipart upload of the recorded parts, if any.
     """
-    sign = item_signer(terms, place)
+    sign = grant_kind(terms).make_signer(terms, context)
 
-    def decision(index: int, row: GrantRow) -> tuple[GrantRow, dict[str, Any]]:
+    def decide(index: int, row: GrantRow) -> tuple[GrantRow, dict[str, Any]]:
         if row.code is not None:
             return row, row.detail or {}
-        item = Item.model_validate({"key": row.key, **(row.detail or {})})
-        refusal = items.item_key_refusal(item, terms, policy, f"items[{index}].key")
+        item = Item.model_validate({"key": row.object_key, **(row.detail or {})})
+        refusal = item_key_refusal(item, terms, policy, f"items[{index}].key")
         if refusal is not None:
-            return row._replace(code=refusal.code.value), item_refusal_values(refusal, row.key)
-        begun = of or recorded.begun.get(row.number, NO_UPLOAD)
-        grant, digest = sign(grant_id(recorded.batch, row.number), item, begun)
+            values = refused_item_values(refusal, row.object_key)
+            return row._replace(code=refusal.code.value), values
+        upload = continued_upload or recorded.uploads.get(row.item_number, NO_UPLOAD)
+        grant, digest = sign(grant_id(recorded.batch_id, row.item_number), item, upload)
         return row._replace(digest=digest), grant
 
-    made = [decision(index, row) for index, row in enumerate(recorded.rows)]
+    decisions = [decide(index, row) for index, row in enumerate(recorded.rows)]
     return ChunkDecision(
-        rows=[row for row, _ in made],
-        answers=[answer for _, answer in made],
-        life=place.life,
-        access_key=place.credentials.access_key,
+        rows=[row for row, _ in decisions],
+        results=[result for _, result in decisions],
+        validity=context.validity,
+        access_key=context.credentials.access_key,
     )
-
-
-def _refused(number: int, item: Item, refusal: Refusal) -> _Decision:
-    detail = refusal.model_dump(mode="json", exclude_none=True)
-    row = GrantRow(number, object_keys.printable_key(item.key), refusal.code.value, detail)
-    return row, detail, NO_UPLOAD

@@ -1,160 +1,169 @@
-"""What would be decided on a message, rule by rule, by the rules that decide."""
+"""Explains the decision on a message, rule by rule, with the rules that decide."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from valetkey.wire.messages import ChunkMessage, Explanation, Verdict
+from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Explanation, Verdict
 from valetkey.wire.terms import AnyTerms
-from worker.core.policy import items
-from worker.core.policy.admission import RULES, Admission, request_context
-from worker.core.policy.decisions import Validity
-from worker.core.policy.history import BatchHistory
-from worker.core.policy.items import ContinuedUpload
-from worker.core.policy.rules import RequestContext
+from worker.core.kinds.parts import ContinuedUpload
+from worker.core.kinds.registry import issued_cost, reserved_cost
+from worker.core.kinds.rules import RequestContext
+from worker.core.policy.admission import LIMIT_RULES, Admission, request_context, request_rules
+from worker.core.policy.history import BATCH_CONFLICT, BatchHistory
+from worker.core.policy.items import item_refusal
+from worker.core.quotas.admission import quota_refusal
 from worker.core.quotas.cost import (
     CEILINGS,
     NO_COST,
     Cost,
     UsageByWindow,
     effective_quotas,
-    granted_cost,
-    quota_refusal,
-    quota_states,
-    reserved_cost,
+    quota_state,
 )
+from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Policy, Tenant, TenantConfig
 
-_FEW = 5  # refused items that are named; how many there are is always said
+_MAX_NAMED_ITEMS = 5  # refused items that are named; their number is always given
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainContext:
-    """A message, and all that it is held against.
+    """A message, and everything that it is checked against.
 
-    who says who asks. admitted is what policy makes of it; life what storage and credentials then
-    leave of it, nothing where no credentials are in reach; upload what a request for parts goes on
-    with.
+    identity describes the sender. tenant is None if the config has no such tenant. validity is what
+    storage and credentials leave of the admission, None without credentials. continued_upload is
+    the upload whose parts are requested.
     """
 
     message: ChunkMessage
-    who: str
-    declared: TenantConfig
-    earlier: BatchHistory
-    used: UsageByWindow
-    admitted: Admission | Refusal
-    life: Validity | Refusal | None
-    upload: ContinuedUpload | Refusal | None
+    identity: str
+    tenant: Tenant | None
+    config: TenantConfig
+    history: BatchHistory
+    usage: UsageByWindow
+    admission: Admission | Refusal
+    validity: Validity | Refusal | None
+    continued_upload: ContinuedUpload | Refusal | None
     now: datetime
 
     @property
     def terms(self) -> AnyTerms:
-        """What would be signed, or is asked for where policy refuses it."""
-        admitted = self.admitted
-        return admitted.terms if isinstance(admitted, Admission) else self.message.grant
+        """The terms to sign, or the requested terms if policy refuses them."""
+        admission = self.admission
+        return admission.terms if isinstance(admission, Admission) else self.message.grant
 
 
-def explain(facts: ExplainContext) -> Explanation:
-    """Hold a message against every rule, or say what was decided before where that counts."""
-    return build_explanation(list(_verdicts(facts)))
+def explain(context: ExplainContext) -> Explanation:
+    """Explain the decision on a message, or the earlier decision that replaces it."""
+    return build_explanation(list(_verdicts(context)))
 
 
-def build_explanation(rules: Sequence[Verdict]) -> Explanation:
-    """Sum up: what one rule refuses is refused."""
-    refused = any(verdict.refusal is not None for verdict in rules)
-    return Explanation(decision="refuse" if refused else "issue", rules=list(rules))
+def build_explanation(verdicts: Sequence[Verdict]) -> Explanation:
+    """Sum up verdicts: one refusal refuses the message."""
+    is_refused = any(verdict.refusal is not None for verdict in verdicts)
+    return Explanation(decision="refuse" if is_refused else "issue", rules=list(verdicts))
 
 
-def _verdicts(facts: ExplainContext) -> Iterator[Verdict]:
-    yield Verdict(rule="identity", found=facts.who)
-    yield _batch(facts.earlier)
-    if facts.earlier.settles:
+def _verdicts(context: ExplainContext) -> Iterator[Verdict]:
+    yield Verdict(rule="identity", found=context.identity)
+    yield _batch_verdict(context)
+    if context.history.is_final_for(context.message):
         return
-    case = request_context(facts.message, facts.declared, facts.now)
-    if isinstance(case, Refusal):
-        found = facts.message.tenant if case.field == "tenant" else facts.message.grant.bucket
-        yield Verdict(rule=case.field, found=found, refusal=case)
+    request = request_context(context.message, context.tenant, context.config, context.now)
+    if isinstance(request, Refusal):
+        message = context.message
+        value = message.tenant if request.field == "tenant" else message.grant.bucket
+        yield Verdict(rule=request.field, found=value, refusal=request)
         return
-    yield Verdict(rule="tenant", found=case.tenant.name)
-    yield Verdict(rule="grant.bucket", found=case.bucket.name)
-    yield from _asked(case)
-    yield from _lasting(facts)
-    refusals = _of_items(facts, case.policy)
-    yield _items(refusals)
-    yield from _quotas(facts, case.tenant, refusals)
+    yield Verdict(rule="tenant", found=request.tenant.name)
+    yield Verdict(rule="grant.bucket", found=request.bucket.name)
+    yield from _rule_verdicts(request)
+    yield from _validity_verdicts(context)
+    refusals = _item_refusals(context, request.policy)
+    yield _items_verdict(refusals)
+    yield from _quota_verdicts(context, request.tenant, refusals)
 
 
-def _batch(earlier: BatchHistory) -> Verdict:
-    found = "not seen before"
-    if earlier.began_at is not None:
-        found = f"began at {earlier.began_at:%Y-%m-%dT%H:%M:%SZ}"
-    if earlier.decided_at is not None:
-        found = f"decided at {earlier.decided_at:%Y-%m-%dT%H:%M:%SZ}: answered alike, not charged"
-    return Verdict(rule="batch", found=found, refusal=earlier.refusal)
+def _batch_verdict(context: ExplainContext) -> Verdict:
+    history, refusal = context.history, context.history.refusal_of(context.message)
+    text = "not seen before"
+    if history.batch is not None:
+        text = f"began at {history.batch.decided_at:%Y-%m-%dT%H:%M:%SZ}"
+    if history.chunk is not None and refusal is not BATCH_CONFLICT:
+        decided_at = f"{history.chunk.decided_at:%Y-%m-%dT%H:%M:%SZ}"
+        text = f"decided at {decided_at}: the same result is returned and nothing is charged"
+    return Verdict(rule="batch", found=text, refusal=refusal)
 
 
-def _asked(case: RequestContext) -> Iterator[Verdict]:
-    for rule in RULES:
-        found, refusal = rule.found(case), rule.refused(case)
-        if found or refusal is not None:
-            yield Verdict(rule=rule.name, found=found, refusal=refusal)
+def _rule_verdicts(request: RequestContext) -> Iterator[Verdict]:
+    for rule in (*request_rules(request), *LIMIT_RULES):
+        value, refusal = rule.describe(request), rule.check(request)
+        if value or refusal is not None:
+            yield Verdict(rule=rule.name, found=value, refusal=refusal)
 
 
-def _lasting(facts: ExplainContext) -> Iterator[Verdict]:
-    if isinstance(facts.upload, Refusal):
-        yield Verdict(rule="grant.of", found="", refusal=facts.upload)
-    elif isinstance(facts.life, Validity):
-        text = f"{facts.life.expires_in:,} s, limited by the {facts.life.limited_by}"
+def _validity_verdicts(context: ExplainContext) -> Iterator[Verdict]:
+    validity = context.validity
+    if isinstance(context.continued_upload, Refusal):
+        yield Verdict(rule="grant.of", found="", refusal=context.continued_upload)
+    elif isinstance(validity, Validity):
+        text = f"{validity.expires_in:,} s, limited by the {validity.limited_by}"
         yield Verdict(rule="life", found=text)
-    elif isinstance(facts.life, Refusal):
-        yield Verdict(rule="life", found="", refusal=facts.life)
-    elif isinstance(facts.admitted, Admission):
-        yield Verdict(rule="life", found="not held against credentials, as there are none here")
+    elif isinstance(validity, Refusal):
+        yield Verdict(rule="life", found="", refusal=validity)
+    elif isinstance(context.admission, Admission):
+        text = "not checked against credentials, because there are none here"
+        yield Verdict(rule="life", found=text)
 
 
-def _of_items(facts: ExplainContext, policy: Policy) -> list[Refusal | None]:
-    upload = None if isinstance(facts.upload, Refusal) else facts.upload
+def _item_refusals(context: ExplainContext, policy: Policy) -> list[Refusal | None]:
+    continued_upload = (
+        None if isinstance(context.continued_upload, Refusal) else context.continued_upload
+    )
     return [
-        items.item_refusal(item, facts.terms, policy, f"items[{number}]", upload)
-        for number, item in enumerate(facts.message.items)
+        item_refusal(item, context.terms, policy, f"items[{index}]", continued_upload)
+        for index, item in enumerate(context.message.items)
     ]
 
 
-def _items(refusals: Sequence[Refusal | None]) -> Verdict:
-    # Items are refused one by one and the others granted: nothing is where all of them are.
+def _items_verdict(refusals: Sequence[Refusal | None]) -> Verdict:
+    # Items are refused one by one; the verdict refuses only if no item would be issued.
     refused = [refusal for refusal in refusals if refusal is not None]
-    found = f"{len(refusals):,} in this chunk, {len(refused):,} of them refused"
+    text = f"{len(refusals):,} in this chunk, {len(refused):,} of them refused"
     if refused:
-        found += ": " + ", ".join(f"{one.field} {one.code}" for one in refused[:_FEW])
-    if len(refused) > _FEW:
-        found += f" and {len(refused) - _FEW:,} more"
-    is_all = len(refused) == len(refusals)
-    return Verdict(rule="items", found=found, refusal=refused[0] if is_all else None)
+        named = refused[:_MAX_NAMED_ITEMS]
+        text += ": " + ", ".join(f"{refusal.field} {refusal.code}" for refusal in named)
+    if len(refused) > _MAX_NAMED_ITEMS:
+        text += f" and {len(refused) - _MAX_NAMED_ITEMS:,} more"
+    is_none_issued = len(refused) == len(refusals)
+    return Verdict(rule="items", found=text, refusal=refused[0] if is_none_issued else None)
 
 
-def _quotas(
-    facts: ExplainContext, tenant: Tenant, refusals: Sequence[Refusal | None]
+def _quota_verdicts(
+    context: ExplainContext, tenant: Tenant, refusals: Sequence[Refusal | None]
 ) -> Iterator[Verdict]:
-    began = facts.earlier.began_at is not None
-    cost = NO_COST if began else _cost(facts, refusals)
-    for quota in (*effective_quotas(tenant, facts.now), *CEILINGS):
-        refusal = quota_refusal([quota], facts.used, cost, facts.now)
+    is_charged = context.history.batch is not None
+    cost = NO_COST if is_charged else _batch_cost(context, refusals)
+    for quota in (*effective_quotas(tenant, context.now), *CEILINGS):
+        refusal = quota_refusal([quota], context.usage, cost, context.now)
         if quota in CEILINGS and refusal is None:
-            continue  # nobody declared it
-        (state,) = quota_states([quota], facts.used, facts.now)
-        asked = getattr(cost, quota.metric)
-        text = f"{state.used:,} of {state.limit:,} used, {asked:,} asked for, {state.left:,} left"
+            continue  # no configured quota, so users need to see it only if it refuses
+        state = quota_state(quota, context.usage, context.now)
+        amount = getattr(cost, quota.metric)
+        text = f"{state.used:,} of {state.limit:,} used, {amount:,} asked for, {state.left:,} left"
         yield Verdict(
             rule=f"quota {quota.metric}.{quota.window}",
-            found="reserved when the batch began" if began else text,
+            found="reserved when the batch began" if is_charged else text,
             refusal=refusal,
         )
 
 
-def _cost(facts: ExplainContext, refusals: Sequence[Refusal | None]) -> Cost:
-    message = facts.message
+def _batch_cost(context: ExplainContext, refusals: Sequence[Refusal | None]) -> Cost:
+    message = context.message
     pairs = zip(message.items, refusals, strict=True)
-    granted = [item for item, refusal in pairs if refusal is None]
-    to_come = reserved_cost(message.grant, message.total - len(message.items))
-    return granted_cost(facts.terms, granted).plus(to_come)
+    issued = [item for item, refusal in pairs if refusal is None]
+    remaining = reserved_cost(message.grant, message.total - len(message.items))
+    return issued_cost(context.terms, issued).plus(remaining)

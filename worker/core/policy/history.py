@@ -1,4 +1,4 @@
-"""What was decided under a batch's id before a message with it came."""
+"""The history of a batch: the decisions that were committed under its id before a message."""
 
 import json
 from datetime import datetime
@@ -9,42 +9,94 @@ from pydantic_core import to_json
 
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
-from worker.core.policy.decisions import fingerprint
 
 BATCH_CONFLICT = Refusal(
     code=Code.BATCH_CONFLICT,
     field="batch",
-    message="this batch id, or this chunk of it, was used with other content",
+    message="this batch id, or this chunk of it, was used with other content: choose a new id",
 )
 BATCH_CLOSED = Refusal(
     code=Code.BATCH_CLOSED,
     field="batch",
-    message="the batch was cancelled, or began so long ago that no more of it is granted",
+    message="the batch was cancelled, or began more than a day ago: nothing more of it is issued",
 )
 
 
-class BatchHistory(NamedTuple):
-    """When the batch began and this very chunk was decided, and why nothing is granted under it."""
+class RecordedBatch(NamedTuple):
+    """A committed batch: its header, and the items of it that may still arrive.
 
-    began_at: datetime | None = None
-    decided_at: datetime | None = None
-    refusal: Refusal | None = None
+    remaining is the number of items without a decision, None once the batch is closed.
+    """
+
+    batch_number: int
+    kind: str
+    bucket: str
+    total: int
+    chunk_size: int
+    fingerprint: bytes
+    refusal: Refusal | None
+    decided_at: datetime
+    remaining: int | None
 
     @property
-    def settles(self) -> bool:
-        """Whether a message is answered by what was decided, and nothing is decided any more."""
-        return self.decided_at is not None or self.refusal is not None
+    def chunk_count(self) -> int:
+        """The number of chunks of the whole batch."""
+        return -(-self.total // self.chunk_size)
+
+    @property
+    def later_refusal(self) -> Refusal | None:
+        """The refusal of chunks that are not decided yet, or None if they can be issued."""
+        return self.refusal or (BATCH_CLOSED if self.remaining is None else None)
+
+
+class DecidedChunk(NamedTuple):
+    """The decision on one chunk of the batch."""
+
+    fingerprint: bytes
+    decided_at: datetime
+    refusal: Refusal | None
+
+
+class BatchHistory(NamedTuple):
+    """The committed state of a batch id, and of one chunk of it; None if there is none."""
+
+    batch: RecordedBatch | None = None
+    chunk: DecidedChunk | None = None
+    is_cancelled: bool = False
+
+    def conflicts_with(self, header: bytes, items: bytes) -> bool:
+        """Tell whether the batch id was used with another header, or the chunk with other items."""
+        if self.batch is not None and self.batch.fingerprint != header:
+            return True
+        return self.chunk is not None and self.chunk.fingerprint != items
+
+    def refusal_of(self, message: ChunkMessage) -> Refusal | None:
+        """Return the refusal that follows from the history alone, or None if there is none."""
+        if self.batch is None:
+            return BATCH_CLOSED if self.is_cancelled else None
+        if self.conflicts_with(header_fingerprint(message), items_fingerprint(message)):
+            return BATCH_CONFLICT
+        return self.batch.later_refusal if self.chunk is None else self.chunk.refusal
+
+    def is_final_for(self, message: ChunkMessage) -> bool:
+        """Tell whether the history alone decides the message: no item of it is decided anew."""
+        return self.refusal_of(message) is not None or self.chunk is not None
+
+
+def fingerprint(text: str) -> bytes:
+    """Identify text by 32 bytes."""
+    return sha256(text.encode()).digest()
 
 
 def header_fingerprint(message: ChunkMessage) -> bytes:
-    """Identify what all chunks of a batch say alike."""
+    """Identify the header that all chunks of a batch share."""
     return fingerprint(json.dumps(message.header(), sort_keys=True))
 
 
 def items_fingerprint(message: ChunkMessage) -> bytes:
-    """Identify what one chunk asks for."""
+    """Identify the items of one chunk."""
     try:
         return sha256(to_json(message.items, exclude_none=True)).digest()
-    except ValueError:  # a lone surrogate, which a refused key may have: Python's JSON writes it
+    except ValueError:  # a key with a lone surrogate, which Python's JSON accepts
         items = [item.model_dump(mode="json", exclude_none=True) for item in message.items]
         return fingerprint(json.dumps(items, sort_keys=True))

@@ -1,93 +1,93 @@
-"""What a batch says of itself beside its terms, held against its tenant's limits."""
+"""Rules for the header of a request: batch size, callback, deadline and manifest."""
 
 from collections.abc import Collection
 
 from valetkey.wire.refusals import Code, Refusal
-from worker.core.policy.rules import RequestContext, Rule, refuse
-from worker.core.signing import object_keys
+from worker.core.kinds.registry import KINDS, grant_kind
+from worker.core.kinds.rules import RequestContext, Rule, refuse
+from worker.core.signing.object_keys import key_refusal, printable_key
 from worker.core.tenants.config import Policy, Tenant
 
-_LISTED = ("download", "upload", "put")  # kinds that a manifest can be of: others are too few
-_WRITING = {"upload", "put"}
-MAX_MULTIPART_ITEMS = 50  # in one request: each is a call to storage before anything is committed
+_MANIFEST_KINDS = [name for name, kind in KINDS.items() if kind.has_manifest]
+_STORING_KINDS = {name for name, kind in KINDS.items() if kind.allows_manifest_upload}
 
 
 def allowed_callbacks(tenant: Tenant, bucket: str) -> Collection[str]:
-    """Name the tenant's endpoints that may be told what is asked for in a bucket profile."""
+    """Return the names of the endpoints that a request for a bucket profile may call back."""
     policy = tenant.policies.get(bucket)
     if policy is None or policy.callbacks is None:
         return tenant.endpoints.keys()
     return tenant.endpoints.keys() & policy.callbacks
 
 
-def _most(case: RequestContext) -> int:
-    own = case.policy.max_batch
-    most = case.tenant.max_batch if own is None else own
-    return min(most, MAX_MULTIPART_ITEMS) if case.terms.kind == "multipart" else most
+def _max_items(context: RequestContext) -> int:
+    policy_limit = context.policy.max_batch
+    limit = context.tenant.max_batch if policy_limit is None else policy_limit
+    kind_limit = grant_kind(context.terms).max_items
+    return limit if kind_limit is None else min(limit, kind_limit)
 
 
-def _total(case: RequestContext) -> Refusal | None:
-    most = _most(case)
-    if case.message.total <= most:
+def _check_total(context: RequestContext) -> Refusal | None:
+    limit = _max_items(context)
+    if context.message.total <= limit:
         return None
-    text = "more items than may be asked for at once"
-    return refuse(Code.BATCH_TOO_LARGE, "total", text, most)
+    return refuse(Code.BATCH_TOO_LARGE, "total", "the batch has too many items", limit)
 
 
-def _callback(case: RequestContext) -> Refusal | None:
-    known = allowed_callbacks(case.tenant, case.policy.bucket)
-    if case.message.callback is None or case.message.callback in known:
+def _check_callback(context: RequestContext) -> Refusal | None:
+    allowed = allowed_callbacks(context.tenant, context.policy.bucket)
+    if context.message.callback is None or context.message.callback in allowed:
         return None
-    text = "no endpoint of the tenant that may be told of this"
-    return refuse(Code.CALLBACK_UNKNOWN, "callback", text, sorted(known))
+    text = "the tenant has no such endpoint, or its policy does not allow it here"
+    return refuse(Code.CALLBACK_UNKNOWN, "callback", text, sorted(allowed))
 
 
-def _deadline(case: RequestContext) -> Refusal | None:
-    deadline = case.message.deadline
-    if deadline is None or deadline > case.now:
+def _check_deadline(context: RequestContext) -> Refusal | None:
+    deadline = context.message.deadline
+    if deadline is None or deadline > context.now:
         return None
-    text = "the answer would come too late"
+    text = "the deadline has passed"
     return refuse(Code.DEADLINE_PASSED, "deadline", text, deadline.isoformat())
 
 
-def _manifest(case: RequestContext) -> Refusal | None:
-    message = case.message
+def _check_manifest(context: RequestContext) -> Refusal | None:
+    message = context.message
     if message.manifest is None:
         return None
-    if case.terms.kind not in _LISTED:
-        text = "only these kinds of grant go into a manifest"
-        return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, list(_LISTED))
-    return manifest_refusal(message.manifest, case.policy)
+    if not grant_kind(context.terms).has_manifest:
+        text = "only batches of these kinds can have a manifest"
+        return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, _MANIFEST_KINDS)
+    return manifest_refusal(message.manifest, context.policy)
 
 
 def manifest_refusal(manifest: str, policy: Policy) -> Refusal | None:
-    """Refuse a manifest where its tenant may store nothing, or not under this key."""
-    if not _WRITING & set(policy.kinds):
-        text = "the tenant may not store anything here"
+    """Refuse a manifest that the tenant may not store, or not under this key."""
+    if not _STORING_KINDS & set(policy.kinds):
+        text = "the tenant's policy does not allow it to store objects in this bucket profile"
         return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, sorted(policy.kinds))
-    refusal = object_keys.key_refusal(manifest, policy.prefixes, "manifest")
-    return refusal and refusal.model_copy(update={"key": None})  # it is of no item
+    refusal = key_refusal(manifest, policy.prefixes, "manifest")
+    return refusal and refusal.model_copy(update={"key": None})  # no item has this key
 
 
 def may_overwrite_manifest(policy: Policy) -> bool:
-    """Whether a manifest may take an object's place: a form may, and a put where policy says so."""
+    """Tell whether a manifest may replace an object: forms may, and puts if the policy says so."""
     return "upload" in policy.kinds or policy.overwrite
 
 
-def _total_found(case: RequestContext) -> str:
-    return f"{case.message.total:,} of at most {_most(case):,}"
+def _describe_total(context: RequestContext) -> str:
+    return f"{context.message.total:,} of at most {_max_items(context):,}"
 
 
-def _deadline_found(case: RequestContext) -> str:
-    return "" if case.message.deadline is None else case.message.deadline.isoformat()
+def _describe_deadline(context: RequestContext) -> str:
+    return "" if context.message.deadline is None else context.message.deadline.isoformat()
 
 
-RULES: tuple[Rule[RequestContext], ...] = (
-    Rule("total", _total, _total_found),
-    Rule("callback", _callback, lambda case: case.message.callback or ""),
-    Rule("deadline", _deadline, _deadline_found),
+REQUEST_RULES: tuple[Rule[RequestContext], ...] = (
+    Rule("total", _check_total, _describe_total),
+    Rule("callback", _check_callback, lambda context: context.message.callback or ""),
+    Rule("deadline", _check_deadline, _describe_deadline),
     Rule(
-        "manifest", _manifest, lambda case: object_keys.printable_key(case.message.manifest or "")
+        "manifest", _check_manifest, lambda context: printable_key(context.message.manifest or "")
     ),
 )
-"""The questions about a batch's header, in the order in which they are asked."""
+"""The rules of every request's header, in the order in which they apply."""

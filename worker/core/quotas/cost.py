@@ -1,13 +1,11 @@
-"""Quotas as arithmetic: what a batch costs, in which windows, and whether that still fits."""
+"""Quotas as arithmetic: costs, windows, and the limits in effect."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, get_args
 
-from valetkey.wire.messages import Item
-from valetkey.wire.refusals import Code, Metric, QuotaState, Refusal, Window
-from valetkey.wire.terms import AnyTerms, Download, Multipart, Parts, Put
+from valetkey.wire.refusals import Metric, QuotaState, Window
 from worker.core.tenants.config import Quota, Tenant
 
 WINDOWS: tuple[Window, ...] = get_args(Window)
@@ -16,63 +14,42 @@ LIVE_WINDOWS: tuple[Window, ...] = ("live",)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 CEILINGS = tuple(Quota("upload_bytes", window, 2**62) for window in ("month", "live"))
-"""Holds for everybody, whatever is declared: beyond it a counter's 63 bits would run over.
+"""Quotas of every tenant, whatever its config says: beyond them a 63-bit counter would overflow.
 
 The largest batch adds less than half of that, and each shorter window is part of a month.
 """
 
 
 class Cost(NamedTuple):
-    """What grants cost, by metric: numbers of them, and bytes that may be uploaded."""
+    """The cost of grants, by metric: numbers of grants, and bytes that may be uploaded."""
 
     grants: int = 0
     download_grants: int = 0
     upload_bytes: int = 0
 
     def plus(self, other: "Cost") -> "Cost":
-        """It and another together."""
-        return Cost(*(mine + its for mine, its in zip(self, other, strict=True)))
+        """Return the sum of two costs."""
+        return Cost(*(left + right for left, right in zip(self, other, strict=True)))
 
-    def less(self, other: "Cost") -> "Cost":
-        """What is left of it without another."""
-        return Cost(*(mine - its for mine, its in zip(self, other, strict=True)))
+    def minus(self, other: "Cost") -> "Cost":
+        """Return the difference of two costs."""
+        return Cost(*(left - right for left, right in zip(self, other, strict=True)))
 
 
 NO_COST = Cost()
 
 UsageByWindow = Mapping[Window, Cost]
-"""What stands charged in the windows that hold one moment; a missing one was never charged."""
+"""The usage in the windows that contain one moment; a window without usage may be missing."""
 
 
-def reserved_cost(terms: AnyTerms, items: int) -> Cost:
-    """Price that many items before they are known: each a grant, and its largest size in bytes.
-
-    The URLs of a multipart upload's parts cost nothing, as the upload was paid for when it began.
-    """
-    match terms:
-        case Download():
-            return Cost(items, items, 0)
-        case Parts():
-            return NO_COST
-    return Cost(items, 0, items * terms.max_size)
+def add_cost(usage: UsageByWindow, cost: Cost) -> UsageByWindow:
+    """Return the usage after a cost was charged in every window."""
+    return {window: usage.get(window, NO_COST).plus(cost) for window in WINDOWS}
 
 
-def granted_cost(terms: AnyTerms, granted: Collection[Item]) -> Cost:
-    """Price items that were granted: those that say their exact size cost that."""
-    reserved = reserved_cost(terms, len(granted))
-    if isinstance(terms, Put | Multipart):
-        return reserved._replace(upload_bytes=sum(item.size or 0 for item in granted))
-    return reserved
-
-
-def add_cost(used: UsageByWindow, cost: Cost) -> UsageByWindow:
-    """What stands charged once a cost was added in every window."""
-    return {window: used.get(window, NO_COST).plus(cost) for window in WINDOWS}
-
-
-def window_start(window: Window, at: datetime) -> datetime:
-    """When the window that holds this moment began, in UTC; live is one for all time."""
-    minute = at.astimezone(UTC).replace(second=0, microsecond=0)
+def window_start(window: Window, now: datetime) -> datetime:
+    """Return the start, in UTC, of the window that contains a moment; live starts at the epoch."""
+    minute = now.astimezone(UTC).replace(second=0, microsecond=0)
     match window:
         case "live":
             return _EPOCH
@@ -92,63 +69,43 @@ _LENGTHS = {
 }
 
 
-def resets_at(window: Window, at: datetime) -> datetime | None:
-    """When the window that holds this moment ends, in UTC; live never does."""
+def resets_at(window: Window, now: datetime) -> datetime | None:
+    """Return the end, in UTC, of the window that contains a moment; live has no end."""
     if window == "live":
         return None
     if window in _LENGTHS:
-        return window_start(window, at) + _LENGTHS[window]
-    return window_start("month", window_start("month", at) + timedelta(days=32))
+        return window_start(window, now) + _LENGTHS[window]
+    return window_start("month", window_start("month", now) + timedelta(days=32))
 
 
-def effective_quotas(tenant: Tenant, at: datetime) -> tuple[Quota, ...]:
-    """The tenant's quotas with what they are raised by at this moment."""
+def effective_quotas(tenant: Tenant, now: datetime) -> tuple[Quota, ...]:
+    """Return the tenant's quotas, increased by the overrides that are in effect."""
     return tuple(
-        replace(quota, limit=quota.limit + _extra(tenant, quota, at)) for quota in tenant.quotas
+        replace(quota, limit=quota.limit + _override(tenant, quota, now)) for quota in tenant.quotas
     )
 
 
-def _extra(tenant: Tenant, quota: Quota, at: datetime) -> int:
+def _override(tenant: Tenant, quota: Quota, now: datetime) -> int:
     return sum(
-        one.extra
-        for one in tenant.raises
-        if (one.metric, one.window) == (quota.metric, quota.window) and at < one.until
+        override.extra
+        for override in tenant.quota_overrides
+        if (override.metric, override.window) == (quota.metric, quota.window)
+        and now < override.expires_at
     )
 
 
-def quota_refusal(
-    quotas: Iterable[Quota], used: UsageByWindow, asked: Cost, at: datetime
-) -> Refusal | None:
-    """Refuse what would take any quota over its limit, naming the first such quota."""
-    for quota in quotas:
-        more = getattr(asked, quota.metric)
-        state = _state(quota, used, at)
-        if more and state.used + more > quota.limit:
-            return _over(state.model_copy(update={"asked": more}))
-    return None
+def quota_states(quotas: Iterable[Quota], usage: UsageByWindow, now: datetime) -> list[QuotaState]:
+    """Return limit, usage and reset time of each quota."""
+    return [quota_state(quota, usage, now) for quota in quotas]
 
 
-def quota_states(quotas: Iterable[Quota], used: UsageByWindow, at: datetime) -> list[QuotaState]:
-    """How quotas stand."""
-    return [_state(quota, used, at) for quota in quotas]
-
-
-def _state(quota: Quota, used: UsageByWindow, at: datetime) -> QuotaState:
+def quota_state(quota: Quota, usage: UsageByWindow, now: datetime) -> QuotaState:
+    """Return limit, usage and reset time of a quota."""
     return QuotaState(
         metric=quota.metric,
         window=quota.window,
         limit=quota.limit,
-        used=getattr(used.get(quota.window, NO_COST), quota.metric),
+        used=getattr(usage.get(quota.window, NO_COST), quota.metric),
         warn_at=quota.warn_at,
-        resets_at=resets_at(quota.window, at),
-    )
-
-
-def _over(state: QuotaState) -> Refusal:
-    name = (
-        f"live {state.metric}" if state.window == "live" else f"{state.metric} per {state.window}"
-    )
-    message = f"the quota of {state.limit} {name} has {state.left} left"
-    return Refusal(
-        code=Code.QUOTA_EXCEEDED, field="total", message=message, limit=state.limit, quota=state
+        resets_at=resets_at(quota.window, now),
     )

@@ -1,4 +1,4 @@
-"""How a tenant's quotas stand, for who administers them."""
+"""The status of a tenant's quotas, and its text for operators."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -9,15 +9,16 @@ from worker.core.quotas import cost
 from worker.core.quotas.cost import METRICS, NO_COST, WINDOWS, UsageByWindow
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 
-_BAR = 20  # columns
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_LENGTHS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_BAR_WIDTH = 20  # columns
+_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_TIME_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 class QuotaStatus(NamedTuple):
-    """What is used in a window, and of what limit; without a quota there is none.
+    """The usage of one metric in one window, and its limit if there is a quota.
 
-    limit has in it what the quota is raised by: raises are each how much, and until when.
+    limit includes the overrides that are in effect. raises are these overrides, each with its
+    amount (by) and its end (until).
     """
 
     tenant: str
@@ -34,22 +35,25 @@ class QuotaStatus(NamedTuple):
 
 
 def quota_statuses(
-    tenant: Tenant, used: UsageByWindow, now: datetime, *, every: bool
+    tenant: Tenant, usage: UsageByWindow, now: datetime, *, include_unlimited: bool
 ) -> Iterator[QuotaStatus]:
-    """Each quota of a tenant; of every window also what is used where there is no quota."""
-    limits = {(quota.metric, quota.window): quota for quota in cost.effective_quotas(tenant, now)}
+    """Yield the status of each quota of a tenant.
+
+    With include_unlimited, also yields usage of metrics in windows without a quota.
+    """
+    quotas = {(quota.metric, quota.window): quota for quota in cost.effective_quotas(tenant, now)}
     for metric in METRICS:
         for window in WINDOWS:
-            charged = getattr(used.get(window, NO_COST), metric)
-            quota = limits.get((metric, window))
+            used = getattr(usage.get(window, NO_COST), metric)
+            quota = quotas.get((metric, window))
             if quota is not None:
-                yield _limited(tenant, quota, charged, now)
-            elif every and charged:
-                again = cost.resets_at(window, now)
-                yield QuotaStatus(tenant.name, metric, window, charged, again)
+                yield _limited_status(tenant, quota, used, now)
+            elif include_unlimited and used:
+                resets_at = cost.resets_at(window, now)
+                yield QuotaStatus(tenant.name, metric, window, used, resets_at)
 
 
-def _limited(tenant: Tenant, quota: Quota, used: int, now: datetime) -> QuotaStatus:
+def _limited_status(tenant: Tenant, quota: Quota, used: int, now: datetime) -> QuotaStatus:
     return QuotaStatus(
         tenant=tenant.name,
         metric=quota.metric,
@@ -60,73 +64,77 @@ def _limited(tenant: Tenant, quota: Quota, used: int, now: datetime) -> QuotaSta
         percent=used * 100 // quota.limit,
         warn_at=quota.warn_at,
         warns=quota.warn_at is not None and used >= quota.warn_at,
-        raises=tuple(override_values(one) for one in _current(tenant, quota, now)),
+        raises=tuple(map(override_values, _current_overrides(tenant, quota, now))),
         resets_at=cost.resets_at(quota.window, now),
     )
 
 
-def _current(tenant: Tenant, quota: Quota, now: datetime) -> Iterator[QuotaOverride]:
-    for one in tenant.raises:
-        if (one.metric, one.window) == (quota.metric, quota.window) and now < one.until:
-            yield one
+def _current_overrides(tenant: Tenant, quota: Quota, now: datetime) -> Iterator[QuotaOverride]:
+    for override in tenant.quota_overrides:
+        is_of_quota = (override.metric, override.window) == (quota.metric, quota.window)
+        if is_of_quota and now < override.expires_at:
+            yield override
 
 
-def override_values(one: QuotaOverride) -> dict[str, int | str]:
-    """A raise as JSON values: how much, and until when."""
-    return {"by": one.extra, "until": one.until.isoformat().replace("+00:00", "Z")}
+def override_values(override: QuotaOverride) -> dict[str, int | str]:
+    """Return a quota override as JSON values: its amount (by) and its end (until)."""
+    return {"by": override.extra, "until": override.expires_at.isoformat().replace("+00:00", "Z")}
 
 
-def status_row(standing: QuotaStatus, now: datetime) -> tuple[str, ...]:
-    """A standing in words: tenant, quota, used, limit, share, bar, when it resets, and notes."""
+def status_row(status: QuotaStatus, now: datetime) -> tuple[str, ...]:
+    """Format a status as text: tenant, quota, used, limit, share, bar, time to reset, notes."""
     return (
-        standing.tenant,
-        f"{standing.metric}.{standing.window}",
-        format_amount(standing.metric, standing.used),
-        "none" if standing.limit is None else format_amount(standing.metric, standing.limit),
-        "" if standing.percent is None else f"{standing.percent}%",
-        _bar(standing),
-        "as grants lapse"
-        if standing.resets_at is None
-        else format_duration(standing.resets_at - now),
-        "; ".join(_notes(standing)),
+        status.tenant,
+        f"{status.metric}.{status.window}",
+        format_amount(status.metric, status.used),
+        "none" if status.limit is None else format_amount(status.metric, status.limit),
+        "" if status.percent is None else f"{status.percent}%",
+        _format_bar(status),
+        "as grants expire" if status.resets_at is None else format_duration(status.resets_at - now),
+        "; ".join(_notes(status)),
     )
 
 
-def _bar(standing: QuotaStatus) -> str:
-    """So much of the limit, with a mark where warnings begin; any use at all is seen."""
-    if standing.limit is None:
+def _format_bar(status: QuotaStatus) -> str:
+    """Draw the used share of the limit, and a mark at which warnings begin.
+
+    Any use fills at least one cell. Only a quota with nothing left fills all of them.
+    """
+    if status.limit is None:
         return ""
-    full = min(-(-standing.used * _BAR // standing.limit), _BAR)
-    if standing.left:
-        full = min(full, _BAR - 1)
-    cells = ["█"] * full + ["░"] * (_BAR - full)
-    if standing.warn_at is not None:
-        cells[min(standing.warn_at * _BAR // standing.limit, _BAR - 1)] = "│"
+    full = min(-(-status.used * _BAR_WIDTH // status.limit), _BAR_WIDTH)
+    if status.left:
+        full = min(full, _BAR_WIDTH - 1)
+    cells = ["█"] * full + ["░"] * (_BAR_WIDTH - full)
+    if status.warn_at is not None:
+        cells[min(status.warn_at * _BAR_WIDTH // status.limit, _BAR_WIDTH - 1)] = "│"
     return "".join(cells)
 
 
-def _notes(standing: QuotaStatus) -> Iterator[str]:
-    if standing.warn_at is not None:
-        mark = "WARNS" if standing.warns else "warns"
-        yield f"{mark} from {format_amount(standing.metric, standing.warn_at)}"
-    for one in standing.raises:
-        yield f"raised by {format_amount(standing.metric, int(one['by']))} until {one['until']}"
+def _notes(status: QuotaStatus) -> Iterator[str]:
+    if status.warn_at is not None:
+        verb = "WARNS" if status.warns else "warns"
+        yield f"{verb} from {format_amount(status.metric, status.warn_at)}"
+    for override in status.raises:
+        amount = format_amount(status.metric, int(override["by"]))
+        yield f"raised by {amount} until {override['until']}"
 
 
 def format_amount(metric: Metric, number: int) -> str:
-    """A number of grants, or of bytes in the largest unit that leaves a whole number before it."""
+    """Format a number of grants, or of bytes in the largest unit in which it is at least 1."""
     if metric != "upload_bytes":
         return f"{number:,}"
-    step = next((n for n in range(len(_UNITS) - 1, 0, -1) if number >= 1_024**n), 0)
-    whole, rest = divmod(number, 1_024**step)
-    return f"{whole if not rest else f'{number / 1_024**step:.1f}'}{_UNITS[step]}"
+    exponent = next((n for n in range(len(_BYTE_UNITS) - 1, 0, -1) if number >= 1_024**n), 0)
+    whole, remainder = divmod(number, 1_024**exponent)
+    quantity = f"{number / 1_024**exponent:.1f}" if remainder else str(whole)
+    return f"{quantity}{_BYTE_UNITS[exponent]}"
 
 
-def format_duration(time: timedelta) -> str:
-    """A length of time in its two largest units, like 11h 30m."""
-    left, parts = max(int(time.total_seconds()), 0), []
-    for unit, seconds in _LENGTHS:
-        if left >= seconds:
-            parts.append(f"{left // seconds}{unit}")
-            left %= seconds
+def format_duration(duration: timedelta) -> str:
+    """Format a duration in its two largest units, such as 11h 30m. A negative one is 0s."""
+    remaining, parts = max(int(duration.total_seconds()), 0), []
+    for unit, seconds in _TIME_UNITS:
+        if remaining >= seconds:
+            parts.append(f"{remaining // seconds}{unit}")
+            remaining %= seconds
     return " ".join(parts[:2]) or "0s"

@@ -2,12 +2,12 @@ import unicodedata
 from urllib.parse import quote
 
 MAX_FILENAME_LENGTH = 255  # characters
-_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187 section 3.2.1, beside letters and digits
+_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187 section 3.2.1, beside a-z, A-Z and 0-9
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def is_valid_filename(name: str) -> bool:
-    """Tell whether a name is one file's name: no path, nothing hidden, of a bearable length."""
+    """Tell whether a name is a plain filename: no path, no hidden characters, not too long."""
     return (
         0 < len(name) <= MAX_FILENAME_LENGTH
         and name == name.strip()
@@ -18,7 +18,10 @@ def is_valid_filename(name: str) -> bool:
 
 
 def content_disposition(filename: str | None, *, inline: bool = False) -> str:
-    """Write a Content-Disposition for any name (RFC 6266, RFC 8187): saved, or shown if inline."""
+    """Return a Content-Disposition for any filename (RFC 6266, RFC 8187).
+
+    A browser saves the object, or shows it if inline.
+    """
     kind = "inline" if inline else "attachment"
     if filename is None:
         return kind

@@ -21,9 +21,9 @@ _FILENAME = "${filename}"
 
 @dataclass(frozen=True, slots=True)
 class SignedForm:
-    """Where to POST, the fields to send before the file, and the signature in hex.
+    """The URL to POST to, the fields to send before the file, and the signature in hexadecimal.
 
-    url alone opens nothing; the fields are a bearer secret, so they do not print.
+    The fields are a bearer secret and do not appear in the repr. The URL alone permits nothing.
     """
 
     url: str
@@ -34,13 +34,13 @@ class SignedForm:
 class FormSigner:
     """Signs the forms of one batch.
 
-    issued_at is aware, expires_in in seconds. fields are sent with every form and must arrive as
-    they are; conditions are what else storage must check: `["content-length-range", 1, 500]`,
+    issued_at is an aware datetime, expires_in is in seconds. A client has to send exactly these
+    fields. conditions are what storage checks in addition: `["content-length-range", 1, 500]`,
     `["starts-with", "$Content-Type", "image/"]`.
 
-    The order of the policy: conditions, one for each field, one for each field of the item,
-    bucket, key, and the signature's own. boto3 called with those Fields and Conditions writes the
-    same bytes.
+    The policy lists the conditions, one for each field, one for each field of the item, bucket,
+    key, and those of the signature, in this order. boto3 called with the same Fields and
+    Conditions writes the same bytes.
     """
 
     def __init__(  # noqa: PLR0913 - each is part of the signature, and named
@@ -55,8 +55,8 @@ class FormSigner:
         conditions: Sequence[Condition] = (),
     ) -> None:
         scope = SigningScope(credentials, target, issued_at)
-        self._sign = scope.of_policies().hexdigest
-        # a form goes to the bucket itself: no slash after its name, but never no path at all
+        self._sign = scope.policy_hmac().hexdigest
+        # A form is sent to the bucket itself: no slash after its name, but never an empty path.
         self._url = f"{target.scheme}://{target.host}{target.prefix[:-1] or '/'}"
         self._fields = dict(fields)
         self._auth = {
@@ -66,25 +66,25 @@ class FormSigner:
         }
         if credentials.token is not None:
             self._auth["x-amz-security-token"] = credentials.token
-        end = issued_at.astimezone(UTC) + timedelta(seconds=expires_in)
-        self._expiration = end.strftime("%Y-%m-%dT%H:%M:%SZ")
+        expires_at = issued_at.astimezone(UTC) + timedelta(seconds=expires_in)
+        self._expiration = expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")
         self._conditions = [json.dumps(condition) for condition in conditions]
-        self._exact = _exact(fields)
+        self._field_conditions = _equality_conditions(fields)
         self._bucket = json.dumps({"bucket": bucket})
-        self._signed = [json.dumps({name: value}) for name, value in self._auth.items()]
+        self._auth_conditions = [json.dumps({name: value}) for name, value in self._auth.items()]
 
     def sign(self, key: str, fields: Mapping[str, str] = EMPTY) -> SignedForm:
-        """Sign one item, whose own fields replace the batch's of the same name.
+        """Sign one item; its fields replace the batch's of the same name.
 
-        A key that ends in `${filename}` lets the client choose that end, as at AWS and boto3.
+        If the key ends in `${filename}`, the client chooses that part, as with AWS and boto3.
         """
-        exact = self._exact | _exact(fields)
+        field_conditions = self._field_conditions | _equality_conditions(fields)
         conditions = [
             *self._conditions,
-            *exact.values(),
+            *field_conditions.values(),
             self._bucket,
             _key_condition(key),
-            *self._signed,
+            *self._auth_conditions,
         ]
         document = (
             f'{{"expiration": "{self._expiration}", "conditions": [{", ".join(conditions)}]}}'
@@ -105,7 +105,7 @@ class FormSigner:
         )
 
 
-def _exact(fields: Mapping[str, str]) -> dict[str, str]:
+def _equality_conditions(fields: Mapping[str, str]) -> dict[str, str]:
     return {name: json.dumps({name: value}) for name, value in fields.items()}
 
 

@@ -1,4 +1,4 @@
-"""How a file is cut into the parts of a multipart upload."""
+"""The division of a file into the parts of a multipart upload."""
 
 from typing import NamedTuple
 
@@ -9,30 +9,41 @@ DEFAULT_PART_BYTES = 16 * MEBIBYTE
 
 
 class MultipartPlan(NamedTuple):
-    """size bytes, as part_count parts of part_size bytes, of which the last is the rest."""
+    """A file of `size` bytes in parts of `part_size` bytes; the last part holds the remainder."""
 
     size: int
     part_size: int
 
     @property
     def part_count(self) -> int:
-        """How many parts there are; an empty file has one, which is empty."""
+        """The number of parts. An empty file has one part, which is empty."""
         return max(1, -(-self.size // self.part_size))
 
-    def length(self, part: int) -> int:
-        """How many bytes a part has; parts are counted from 1."""
+    def part_length(self, part: int) -> int:
+        """Return the number of bytes of a part; parts are numbered from 1."""
         return min(self.part_size, self.size - (part - 1) * self.part_size)
 
 
-def plan_parts(size: int, part_size: int | None) -> MultipartPlan | None:
-    """Cut a file of so many bytes, or None where the parts asked for are too many.
+class StartedUpload(NamedTuple):
+    """A multipart upload that storage knows by upload_id."""
 
-    Without part_size, parts are 16 MiB, or as many whole MiB more as 10,000 of them need
+    upload_id: str
+    plan: MultipartPlan
+
+
+NO_UPLOAD = StartedUpload("", MultipartPlan(0, 1))
+"""Stands for the upload of an item that belongs to no multipart upload."""
+
+
+def plan_parts(size: int, part_size: int | None) -> MultipartPlan | None:
+    """Divide a file of `size` bytes into parts, or return None if the parts break S3's limits.
+
+    Without part_size, a part has 16 MiB, or as many whole MiB as 10,000 parts require
     (AWS: qfacts.html).
     """
     if part_size is None:
-        needed = -(-size // MAX_PARTS)
-        part_size = max(DEFAULT_PART_BYTES, -(-needed // MEBIBYTE) * MEBIBYTE)
-    planned = MultipartPlan(size, part_size)
-    fits = planned.part_count <= MAX_PARTS and MIN_PART_BYTES <= part_size <= MAX_OBJECT_BYTES
-    return planned if fits else None
+        required = -(-size // MAX_PARTS)
+        part_size = max(DEFAULT_PART_BYTES, -(-required // MEBIBYTE) * MEBIBYTE)
+    plan = MultipartPlan(size, part_size)
+    fits = plan.part_count <= MAX_PARTS and MIN_PART_BYTES <= part_size <= MAX_OBJECT_BYTES
+    return plan if fits else None

@@ -1,4 +1,4 @@
-"""Which object keys may be signed: those that every server and client reads as the same one."""
+"""Checks object keys. Only keys that every server and client reads in the same way are signed."""
 
 import re
 import unicodedata
@@ -8,84 +8,95 @@ from urllib.parse import unquote
 from valetkey.wire.refusals import Code, Refusal
 
 MAX_KEY_BYTES = 1_024  # bytes of UTF-8; AWS: object-keys.html
-# What nearly all keys are: segments of such letters, none of them beginning with a dot.
+# Nearly all keys match: segments of these characters, none of which starts with a dot.
 _SEGMENT = "[A-Za-z0-9_+=@:,!~ -][A-Za-z0-9_.+=@:,!~ -]*"
-_SIMPLE = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*").fullmatch
-_INVISIBLE = frozenset({"Cf", "Zl", "Zp"})
-_WORDS = {
-    Code.KEY_EMPTY: "a key has at least one character",
-    Code.KEY_TOO_LONG: "a key has at most 1,024 bytes of UTF-8",
-    Code.KEY_INVALID: "a key is text that UTF-8 can write",
-    Code.KEY_BACKSLASH: "some servers read a backslash as a slash",
-    Code.KEY_CONTROL: "a key holds no control characters",
-    Code.KEY_INVISIBLE: "a key holds no invisible or direction-changing characters",
-    Code.KEY_EMPTY_SEGMENT: "a key neither begins nor ends with a slash, nor has two in a row",
-    Code.KEY_TRAVERSAL: "no part of a key is '.' or '..', encoded or not",
-    Code.KEY_RESERVED: "storage replaces ${filename} in an upload by a name of the sender's choice",
-    Code.KEY_OUTSIDE_PREFIX: "the tenant's policy does not reach this key",
+_match_simple_key = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*").fullmatch
+_INVISIBLE_CATEGORIES = frozenset({"Cf", "Zl", "Zp"})
+_MESSAGES = {
+    Code.KEY_EMPTY: "a key needs at least one character",
+    Code.KEY_TOO_LONG: "a key has at most 1,024 bytes of UTF-8: shorten it",
+    Code.KEY_INVALID: "a key must be text that UTF-8 can encode: remove lone surrogates",
+    Code.KEY_BACKSLASH: "a key has no backslash, because some servers read it as a slash",
+    Code.KEY_CONTROL: "a key has no control characters, percent-encoded or not",
+    Code.KEY_INVISIBLE: "a key has no invisible or direction-changing characters",
+    Code.KEY_EMPTY_SEGMENT: "a key does not start or end with a slash or have two in a row",
+    Code.KEY_TRAVERSAL: "a key has no segment '.' or '..', percent-encoded or not",
+    Code.KEY_RESERVED: (
+        "a key has no ${filename}, because storage replaces it with a name of the sender's choice"
+    ),
+    Code.KEY_OUTSIDE_PREFIX: "a key starts with a prefix that the tenant's policy allows",
 }
 
 
-def is_simple_key(key: str) -> bool:
-    """Whether a key is safe at first sight; whether it is within a prefix is another question."""
-    return len(key) <= MAX_KEY_BYTES and _SIMPLE(key) is not None
+def is_simple_key(object_key: str) -> bool:
+    """Return True if a key matches a pattern of safe keys. Does not check prefixes."""
+    return len(object_key) <= MAX_KEY_BYTES and _match_simple_key(object_key) is not None
 
 
-def key_refusal(key: str, prefixes: Iterable[str], field: str) -> Refusal | None:
-    """Refuse a key that is unsafe or outside every prefix; field is where the message has it."""
-    code = _unsafe(key)
-    if code is None and not any(key.startswith(prefix) for prefix in prefixes):
+def key_refusal(object_key: str, prefixes: Iterable[str], field: str) -> Refusal | None:
+    """Return the refusal of a key that is unsafe or has none of the prefixes, or None.
+
+    field is the key's location in the message.
+    """
+    code = _find_violation(object_key)
+    if code is None and not any(object_key.startswith(prefix) for prefix in prefixes):
         code = Code.KEY_OUTSIDE_PREFIX
     if code is None:
         return None
     limit: int | list[str] | None = MAX_KEY_BYTES if code is Code.KEY_TOO_LONG else None
     limit = list(prefixes) if code is Code.KEY_OUTSIDE_PREFIX else limit
     return Refusal(
-        code=code, field=field, message=_WORDS[code], limit=limit, key=printable_key(key)
+        code=code, field=field, message=_MESSAGES[code], limit=limit, key=printable_key(object_key)
     )
 
 
-def printable_key(key: str) -> str:
-    """Shorten and repair a refused key so that it can be stored, sent and printed."""
-    return key.encode(errors="backslashreplace").decode()[:MAX_KEY_BYTES].replace("\0", "\\0")
+def printable_key(object_key: str) -> str:
+    """Return a refused key in a form that can be stored, sent and printed, cut at 1,024 characters.
+
+    Lone surrogates and NUL are escaped.
+    """
+    text = object_key.encode(errors="backslashreplace").decode()
+    return text[:MAX_KEY_BYTES].replace("\0", "\\0")
 
 
-def _unsafe(key: str) -> Code | None:
-    if not key:
+def _find_violation(object_key: str) -> Code | None:
+    if not object_key:
         return Code.KEY_EMPTY
-    return None if is_simple_key(key) else _unusual(key) or _segments(key)
+    if is_simple_key(object_key):
+        return None
+    return _find_text_violation(object_key) or _find_segment_violation(object_key)
 
 
-def _unusual(key: str) -> Code | None:
+def _find_text_violation(object_key: str) -> Code | None:
     try:
-        size = len(key.encode())
+        size = len(object_key.encode())
     except UnicodeEncodeError:
         return Code.KEY_INVALID
     if size > MAX_KEY_BYTES:
         return Code.KEY_TOO_LONG
-    if "${filename}" in key:
+    if "${filename}" in object_key:
         return Code.KEY_RESERVED
-    return _character(_decoded(key))
+    return _find_character_violation(_decode_percent(object_key))
 
 
-def _character(key: str) -> Code | None:
-    categories = {unicodedata.category(character) for character in key}
-    if "\\" in key:
+def _find_character_violation(decoded_key: str) -> Code | None:
+    categories = {unicodedata.category(character) for character in decoded_key}
+    if "\\" in decoded_key:
         return Code.KEY_BACKSLASH
     if "Cc" in categories:
         return Code.KEY_CONTROL
-    return Code.KEY_INVISIBLE if categories & _INVISIBLE else None
+    return Code.KEY_INVISIBLE if categories & _INVISIBLE_CATEGORIES else None
 
 
-def _segments(key: str) -> Code | None:
-    segments = _decoded(key).split("/")
+def _find_segment_violation(object_key: str) -> Code | None:
+    segments = _decode_percent(object_key).split("/")
     if "." in segments or ".." in segments:
         return Code.KEY_TRAVERSAL
     return Code.KEY_EMPTY_SEGMENT if "" in segments else None
 
 
-def _decoded(key: str) -> str:
-    # Proxies decode once, some decode twice: what any of them could come to see is what counts.
-    while (plain := unquote(key)) != key:
-        key = plain
-    return key
+def _decode_percent(object_key: str) -> str:
+    # Some proxies decode once, others twice. A key must be safe after any number of decodings.
+    while (decoded := unquote(object_key)) != object_key:
+        object_key = decoded
+    return object_key

@@ -1,4 +1,4 @@
-"""Signature Version 4 for S3: the day's key, and what all signatures of a batch have in common.
+"""Signature Version 4 for S3: the signing key of a day, and the scope that signatures share.
 
 Source: AWS, "Create a signed AWS API request" (reference_sigv-create-signed-request.html).
 """
@@ -14,7 +14,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What signs; expires_at is when storage stops accepting it, None where nobody knows."""
+    """AWS credentials. expires_at is None for credentials without a known expiry."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -24,9 +24,9 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a bucket's keys live; prefix is the encoded path before a key: "/" or "/bucket/".
+    """The address of a bucket. prefix is the encoded path before an object key: "/" or "/bucket/".
 
-    service is what signatures name: "s3", but for S3 on Outposts and its other relatives.
+    service is the name in signatures: "s3", except for services like S3 on Outposts.
     """
 
     scheme: str
@@ -37,29 +37,29 @@ class Target:
 
 
 class HmacTemplate:
-    """HMAC-SHA256 (RFC 2104) of texts that begin alike.
+    """HMAC-SHA256 (RFC 2104) of texts with a common prefix.
 
-    The two padded keys and the beginning are hashed once; hmac.digest would hash them for every
-    text, and takes twice as long.
+    The two padded keys and the prefix are hashed once. hmac.digest hashes them for every text,
+    which takes twice as long.
     """
 
-    def __init__(self, key: bytes, beginning: str) -> None:
+    def __init__(self, key: bytes, prefix: str) -> None:
         block = key.ljust(64, b"\0")
-        self._inner = sha256(bytes(byte ^ 0x36 for byte in block) + beginning.encode())
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block) + prefix.encode())
         self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
 
-    def hexdigest(self, rest: str) -> str:
-        """The code of the beginning and the rest, in hex."""
+    def hexdigest(self, suffix: str) -> str:
+        """Return the HMAC of the prefix and the suffix, in hexadecimal."""
         inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(rest.encode())
+        inner.update(suffix.encode())
         outer.update(inner.digest())
         return outer.hexdigest()
 
 
 class SigningScope:
-    """What credentials sign at one second for one target, be it URLs or forms.
+    """The credential scope of one second and one target, for URLs and forms.
 
-    issued_at is aware; fractions of its second are dropped.
+    issued_at is an aware datetime; fractions of its second are dropped.
     """
 
     def __init__(self, credentials: Credentials, target: Target, issued_at: datetime) -> None:
@@ -70,12 +70,12 @@ class SigningScope:
         self._preamble = f"{ALGORITHM}\n{self.timestamp}\n{path}\n"
         self._key = _signing_key(credentials.secret_key, date, target.region, target.service)
 
-    def of_requests(self) -> HmacTemplate:
-        """Signs the hash of a canonical request."""
+    def request_hmac(self) -> HmacTemplate:
+        """Return the HMAC that signs the hash of a canonical request."""
         return HmacTemplate(self._key, self._preamble)
 
-    def of_policies(self) -> HmacTemplate:
-        """Signs the policy of a form, which stands in its string to sign alone."""
+    def policy_hmac(self) -> HmacTemplate:
+        """Return the HMAC that signs a form's policy, which is the whole string to sign."""
         return HmacTemplate(self._key, "")
 
 

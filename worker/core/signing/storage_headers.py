@@ -1,4 +1,4 @@
-"""What is signed about an object that will be stored: as headers of a PUT, as fields of a form."""
+"""The signed properties of an object to be stored: headers of a PUT, fields of a form."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ GRANT_ID_HEADER = "x-amz-meta-grant-id"
 
 
 def put_headers(terms: StorageTerms) -> dict[str, str]:
-    """Write as signed headers what all objects of a batch have in common."""
+    """Return the signed headers that all PUTs of a batch share."""
     common = {"content-type": terms.content_type} | _common(terms)
     if terms.acl is not None:
         common["x-amz-acl"] = terms.acl
@@ -22,7 +22,7 @@ def put_headers(terms: StorageTerms) -> dict[str, str]:
 
 
 def form_fields(terms: Upload) -> dict[str, str]:
-    """Write as form fields what all objects of a batch have in common."""
+    """Return the fields that all forms of a batch share."""
     common = _common(terms)
     if not terms.content_type.endswith("/*"):
         common = {"Content-Type": terms.content_type} | common
@@ -38,30 +38,30 @@ def form_fields(terms: Upload) -> dict[str, str]:
 
 
 def form_conditions(terms: Upload) -> list[Condition]:
-    """Write what a form's file must be, beside its exact fields."""
-    found: list[Condition] = [["content-length-range", terms.min_size, terms.max_size]]
+    """Return the conditions on a form's file, beside the equality of its fields."""
+    conditions: list[Condition] = [["content-length-range", terms.min_size, terms.max_size]]
     if terms.content_type.endswith("/*"):
-        found.append(["starts-with", "$Content-Type", terms.content_type.removesuffix("*")])
-    return found
+        conditions.append(["starts-with", "$Content-Type", terms.content_type.removesuffix("*")])
+    return conditions
 
 
 def checksum_header(checksum: Checksum | None) -> dict[str, str]:
-    """Name the digest that storage must find, as it is named in a header and in a form."""
+    """Return the header of a PUT, and field of a form, with the digest that storage verifies."""
     if checksum is None:
         return {}
     return {f"x-amz-checksum-{checksum.algorithm}": checksum.value}
 
 
 def checksum_form_fields(checksum: Checksum | None) -> dict[str, str]:
-    """Name the digest in a form, which names the algorithm too."""
+    """Return the fields of a form with the digest; a form names the algorithm as well."""
     if checksum is None:
         return {}
     return {"x-amz-checksum-algorithm": checksum.algorithm.upper()} | checksum_header(checksum)
 
 
 def create_multipart_params(terms: StorageTerms, grant_id: str) -> dict[str, Any]:
-    """Write the same for boto3's create_multipart_upload, by its parameters' names."""
-    said: dict[str, Any] = {
+    """Return the parameters of boto3's create_multipart_upload."""
+    params: dict[str, Any] = {
         "ContentType": terms.content_type,
         "Metadata": {**terms.metadata, "grant-id": grant_id},
     }
@@ -73,19 +73,19 @@ def create_multipart_params(terms: StorageTerms, grant_id: str) -> dict[str, Any
         "ServerSideEncryption": encryption and encryption.algorithm,
         "SSEKMSKeyId": encryption and encryption.key,
     }
-    return said | {name: value for name, value in optional.items() if value is not None}
+    return params | {name: value for name, value in optional.items() if value is not None}
 
 
 def _common(terms: StorageTerms) -> dict[str, str]:
-    """What a header and a form field name alike."""
-    said = {f"x-amz-meta-{name}": value for name, value in terms.metadata.items()}
+    """Return the properties that have the same name as a header and as a form field."""
+    properties = {f"x-amz-meta-{name}": value for name, value in terms.metadata.items()}
     if terms.storage_class is not None:
-        said["x-amz-storage-class"] = terms.storage_class
+        properties["x-amz-storage-class"] = terms.storage_class
     if terms.encryption is not None:
-        said["x-amz-server-side-encryption"] = terms.encryption.algorithm
+        properties["x-amz-server-side-encryption"] = terms.encryption.algorithm
         if terms.encryption.key is not None:
-            said["x-amz-server-side-encryption-aws-kms-key-id"] = terms.encryption.key
-    return said
+            properties["x-amz-server-side-encryption-aws-kms-key-id"] = terms.encryption.key
+    return properties
 
 
 def _tagging(tags: Mapping[str, str]) -> str:

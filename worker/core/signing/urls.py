@@ -1,8 +1,8 @@
 """Presigned S3 URLs, byte-equal to boto3's.
 
-The URLs of a batch differ in the key and in few values. So a `UrlSigner` writes the canonical
-request and the URL once, with a slot for each value that differs; to sign an item is to fill one
-template, hash it, authenticate the hash, and fill the other.
+The URLs of a batch differ only in the key and a few values. A `UrlSigner` therefore writes the
+canonical request and the URL once, with a slot for each value that differs. Signing an item fills
+one template, hashes it, computes the HMAC of the hash, and fills the other template.
 
 Source: AWS, "Authenticating Requests: Using Query Parameters" (sigv4-query-string-auth.html).
 """
@@ -20,37 +20,37 @@ from worker.core.signing.sigv4 import ALGORITHM, Credentials, SigningScope, Targ
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
-_SLOT = "\0"  # stands in no encoded text, and in no header that can be sent
-_plain = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
-_plain_path = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
+_SLOT = "\0"  # occurs in no encoded text, and in no header that can be sent
+_is_plain = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
+_is_plain_path = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """A presigned URL, which is a bearer secret, and its signature in hex."""
+    """A presigned URL, which is a bearer secret, and its signature in hexadecimal."""
 
     url: str = field(repr=False)
     signature: str = field(repr=False)
 
 
 class SupportsUrlSigning(Protocol):
-    """What signs the URLs of one batch, item by item."""
+    """A signer of the URLs of one batch, item by item."""
 
     def sign(
         self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
     ) -> SignedUrl:
-        """Sign one item, whose own parameters and headers replace the batch's of the same name."""
+        """Sign one item; its parameters and headers replace the batch's of the same name."""
 
-    def with_own(self, name: str) -> "SignItem":
-        """Prepare to sign items that have one parameter of their own, and no header."""
+    def with_item_parameter(self, name: str) -> "SignItem":
+        """Prepare to sign items that differ in the key and in one parameter only."""
 
 
 SignItem = Callable[[str, str], tuple[str, str]]
-"""Sign one item by its key and its parameter's value: the URL, and the signature in hex."""
+"""Signs one item, given its key and parameter value; returns the URL and the signature in hex."""
 
 
 class _Layout(NamedTuple):
-    """The templates for all items with the same names, and the order of the names' slots."""
+    """The templates for items with the same names, and the order in which slots are filled."""
 
     request: list[str]
     url: list[str]
@@ -61,8 +61,8 @@ class _Layout(NamedTuple):
 class UrlSigner:
     """Signs the URLs of one batch.
 
-    issued_at is aware, expires_in in seconds. query and headers are common to the batch; whoever
-    uses a URL must send its headers as they stand, or storage refuses the signature.
+    issued_at is an aware datetime, expires_in is in seconds. query and headers are common to the
+    batch. A client has to send exactly these headers, or storage refuses the signature.
     """
 
     def __init__(  # noqa: PLR0913 - each is part of the signature, and named
@@ -77,7 +77,7 @@ class UrlSigner:
         headers: Mapping[str, str] = EMPTY,
     ) -> None:
         scope = SigningScope(credentials, target, issued_at)
-        self._sign = scope.of_requests().hexdigest
+        self._sign = scope.request_hmac().hexdigest
         self._target = target
         self._method = method
         self._query = {_encode(name): _encode(value) for name, value in query.items()}
@@ -88,7 +88,7 @@ class UrlSigner:
             "X-Amz-Credential": _encode(scope.credential),
             "X-Amz-Date": scope.timestamp,
             "X-Amz-Expires": str(expires_in),
-            "X-Amz-SignedHeaders": "",  # keeps its place; the names come with the layout
+            "X-Amz-SignedHeaders": "",  # fixes its position; the layout fills in the names
         }
         if credentials.token is not None:
             self._auth["X-Amz-Security-Token"] = _encode(credentials.token)
@@ -97,39 +97,42 @@ class UrlSigner:
     def sign(
         self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
     ) -> SignedUrl:
-        """Sign one item, whose own parameters and headers replace the batch's of the same name.
+        """Sign one item; its parameters and headers replace the batch's of the same name.
 
-        The URL has the parameters in the order of their names, then the signature's. boto3 leaves
-        that order to its caller: its bytes are these for Params in the order of their names, and
-        x-grant-id appended by a before-sign handler.
+        The URL has the parameters sorted by name, followed by the signature's. boto3 writes the
+        same bytes if its caller passes Params sorted by name and appends x-grant-id in a
+        before-sign handler.
         """
         names = (tuple(query), tuple(headers))
-        layout = self._layouts.get(names) or self._layouts.setdefault(names, self._lay_out(*names))
-        place = [key if _plain_path(key) else quote(key)]
+        layout = self._layouts.get(names) or self._layouts.setdefault(
+            names, self._make_layout(*names)
+        )
+        place = [key if _is_plain_path(key) else quote(key)]
         place += [_encode(query[name]) for name in layout.query]
         request = _fill(layout.request, place + [_trim(headers[name]) for name in layout.headers])
         signature = self._sign(sha256(request.encode()).hexdigest())
         return SignedUrl(_fill(layout.url, [*place, signature]), signature)
 
-    def with_own(self, name: str) -> SignItem:
-        """Prepare to sign items that have one parameter of their own, and no header.
+    def with_item_parameter(self, name: str) -> SignItem:
+        """Prepare to sign items that differ in the key and in one parameter only.
 
-        As sign, and half as fast again: nothing is looked up for each item.
+        Returns a function that gives the same bytes as `sign` in two thirds of its time, because
+        it looks nothing up for each item.
         """
-        layout, mac = self._lay_out((name,), ()), self._sign
+        layout, mac = self._make_layout((name,), ()), self._sign
         before, _, between, _, after = layout.request
         url, _, middle, _, end, _, tail = layout.url
 
         def sign(key: str, value: str) -> tuple[str, str]:
-            path = key if _plain_path(key) else quote(key)
-            own = _encode(value)
-            request = f"{before}{path}{between}{own}{after}"
+            path = key if _is_plain_path(key) else quote(key)
+            encoded = _encode(value)
+            request = f"{before}{path}{between}{encoded}{after}"
             signature = mac(sha256(request.encode()).hexdigest())
-            return f"{url}{path}{middle}{own}{end}{signature}{tail}", signature
+            return f"{url}{path}{middle}{encoded}{end}{signature}{tail}", signature
 
         return sign
 
-    def _lay_out(self, query: tuple[str, ...], headers: tuple[str, ...]) -> _Layout:
+    def _make_layout(self, query: tuple[str, ...], headers: tuple[str, ...]) -> _Layout:
         params = self._query | {_encode(name): _SLOT for name in query}
         sent = self._headers | {name.lower(): _SLOT for name in headers}
         signed_headers = ";".join(sorted(sent))
@@ -163,8 +166,8 @@ def _fill(template: list[str], values: list[str]) -> str:
 
 
 def _encode(text: str) -> str:
-    # quote alone would do; most values need no encoding, and asking first halves the time
-    return text if _plain(text) else quote(text, safe="")
+    # quote alone would do. Most values need no encoding, and checking first halves the time.
+    return text if _is_plain(text) else quote(text, safe="")
 
 
 def _trim(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Who may have what, as the worker holds it in memory: the content of tenants.toml."""
+"""The in-memory form of tenants.toml: tenants, their policies, quotas and keys, and buckets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,12 @@ Kind = Literal["download", "upload", "put", "multipart"]
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket profile: producers name it, and never the real bucket behind it.
+    """A bucket profile. Producers name the profile and never the real bucket behind it.
 
-    endpoint is signed for, as clients reach it; internal_endpoint is where the worker itself calls.
-    post says whether storage takes forms; owner is the AWS account whose bucket it must be.
-    max_expires_in is the provider's longest life and role_seconds a role's session, in seconds.
+    Signed URLs contain endpoint, the address that clients reach. The worker sends its own requests
+    to internal_endpoint. post is true if the storage accepts POST forms. owner is the AWS account
+    that the bucket must belong to. max_expires_in is the longest validity that the provider allows
+    and role_seconds the duration of a role's session, both in seconds.
     """
 
     name: str
@@ -43,13 +44,15 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one tenant may ask for in one bucket profile. Lives in seconds, sizes in bytes.
+    """The requests that one tenant may make in one bucket profile.
 
-    overrides are response headers that a download may set, inline the content types it may show;
-    redirects are URLs that an upload's success_redirect may begin with; with free_names a form's
-    key may end in ${filename}; without overwrite no put replaces an object. callbacks are the
-    endpoints that may be told (None: any of the tenant's), max_batch goes before the tenant's;
-    shared says that another tenant's prefixes may overlap, if its policy says so too.
+    max_expires_in is in seconds and max_size in bytes. overrides lists the response headers that a
+    download may set, and inline the content types that it may display in the browser. redirects
+    lists the prefixes that an upload's success_redirect may start with. With free_names a form's
+    object key may end in ${filename}. Without overwrite a put never replaces an object. callbacks
+    lists the endpoints that may receive webhooks (None: any endpoint of the tenant). max_batch, if
+    set, takes precedence over the tenant's. shared permits an overlap with another tenant's
+    prefixes if that tenant's policy is shared too.
     """
 
     bucket: str
@@ -73,9 +76,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much of a metric may be granted in one window of UTC; from warn_at on there are warnings.
+    """The limit of one metric in one window.
 
-    The window live has what was granted and has not lapsed.
+    Windows are aligned to UTC, except live: it counts grants that have not expired yet. Once usage
+    reaches warn_at, results and the log contain warnings.
     """
 
     metric: Metric
@@ -86,17 +90,20 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class QuotaOverride:
-    """So much more than its limit a quota has until a moment."""
+    """A temporary increase of one quota: extra is added to its limit until the given time."""
 
     metric: Metric
     window: Window
     extra: int
-    until: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class TenantKey:
-    """A public key of a tenant: sign checks messages, answers are sealed to seal (base64url)."""
+    """A pair of public keys of a tenant, each in base64url.
+
+    sign verifies the tenant's messages. Responses are encrypted to seal.
+    """
 
     name: str
     sign: str
@@ -107,7 +114,7 @@ class TenantKey:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where webhooks go; secret says where the secret is kept (env:NAME, file:PATH)."""
+    """A webhook endpoint. secret is a reference to the secret: env:NAME or file:PATH."""
 
     name: str
     url: str
@@ -116,10 +123,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Whom a producer acts for.
+    """The account that a producer acts for.
 
-    Only its keys speak for it; or, where it trusts the queue, whoever can write there, too.
-    raises are not declared with it, and stay where it is declared anew.
+    With trust = "keys" the service accepts only messages that one of its keys signed. With
+    trust = "queue" it also accepts unsigned messages, from anyone who can write to the queue.
+    quota_overrides are added by operators. tenants.toml has none, and `apply` keeps them.
     """
 
     name: str
@@ -129,12 +137,12 @@ class Tenant:
     quotas: tuple[Quota, ...] = ()
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     keys: Mapping[str, TenantKey] = field(default_factory=dict)
-    raises: tuple[QuotaOverride, ...] = ()
+    quota_overrides: tuple[QuotaOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TenantConfig:
-    """Everything that was declared, by name."""
+    """All bucket profiles and tenants, by name."""
 
     buckets: Mapping[str, Bucket] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a single value of tenants.toml may hold. Each error is a sentence for whoever wrote it."""
+"""Types of single values in tenants.toml. Each error tells the file's author what to write."""
 
 import re
 from collections.abc import Callable, Collection
@@ -16,187 +16,212 @@ from worker.core.tenants.config import Kind
 from worker.core.webhooks import urls
 
 WHOLE_BUCKET = "*"
-_LARGEST_COUNT = 2**63 - 1  # the largest integer of a database column
+_MAX_INTEGER = 2**63 - 1  # the largest integer of a database column
 
 
 class Table(BaseModel):
-    """Strict: an unknown field is refused, as a misspelt limit would limit nothing."""
+    """Base of all tables. Unknown fields are refused: a misspelled limit would limit nothing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class ValidationContext(NamedTuple):
-    """What a value is held against that does not stand in its own table."""
+    """The input that validators need beside the value's own table.
 
-    buckets: Collection[str]
+    bucket_names are the names of the file's bucket profiles. secret_error returns the error of a
+    secret reference, or None if it is valid.
+    """
+
+    bucket_names: Collection[str]
     development: bool
     secret_error: Callable[[str], str | None]
 
 
-def closest_name(name: str, known: Collection[str]) -> str | None:
-    """The known name that was probably meant."""
-    return next(iter(get_close_matches(name, known, n=1)), None)
+def closest_name(name: str, known_names: Collection[str]) -> str | None:
+    """Return the known name that is most similar to a misspelled one, or None."""
+    return next(iter(get_close_matches(name, known_names, n=1)), None)
 
 
 def field_error(message: str) -> PydanticCustomError:
-    """Refuse a value with this sentence."""
-    return PydanticCustomError("declaration", "{message}", {"message": message})
+    """Return the error for a validator to raise, with this message for the file's author."""
+    return PydanticCustomError("tenant_config", "{message}", {"message": message})
 
 
-def _like(pattern: str, sentence: str) -> AfterValidator:
-    matches = re.compile(pattern).fullmatch
+def _matches(pattern: str, message: str) -> AfterValidator:
+    fullmatch = re.compile(pattern).fullmatch
 
-    def check(value: str) -> str:
-        if not matches(value):
-            raise field_error(sentence)
+    def validate(value: str) -> str:
+        if not fullmatch(value):
+            raise field_error(message)
         return value
 
-    return AfterValidator(check)
+    return AfterValidator(validate)
 
 
-def _written(read: Callable[[str], int]) -> BeforeValidator:
-    def check(value: Any) -> Any:
+def _parsed_by(parse: Callable[[str], int]) -> BeforeValidator:
+    def validate(value: Any) -> Any:
         try:
-            return read(value) if isinstance(value, str) else value
+            return parse(value) if isinstance(value, str) else value
         except ValueError as error:
             raise field_error(str(error)) from None
 
-    return BeforeValidator(check)
+    return BeforeValidator(validate)
 
 
-def _around(info: ValidationInfo) -> ValidationContext:
+def _get_context(info: ValidationInfo) -> ValidationContext:
     return cast("ValidationContext", info.context)
 
 
-def _known(name: str, info: ValidationInfo) -> str:
-    buckets = _around(info).buckets
-    if name in buckets:
+def _check_known_bucket(name: str, info: ValidationInfo) -> str:
+    known_names = _get_context(info).bucket_names
+    if name in known_names:
         return name
-    meant = closest_name(name, buckets)
-    question = f"; did you mean {meant}?" if meant else ""
-    raise field_error(f"no bucket profile of this name is declared{question}")
+    suggestion = closest_name(name, known_names)
+    question = f"; did you mean {suggestion}?" if suggestion else ": add its [buckets.NAME] table"
+    raise field_error(f"the file has no bucket profile of this name{question}")
 
 
-def _one_region(value: str) -> str:
+def _check_single_region(bucket: str) -> str:
     # AWS: MultiRegionAccessPointRequests.html; SigV4A signs with elliptic curves, for any region.
-    if value.startswith("arn:") and value.endswith(".mrap"):
-        raise field_error("a Multi-Region Access Point needs SigV4A, and only SigV4 is signed here")
-    return value
+    if bucket.startswith("arn:") and bucket.endswith(".mrap"):
+        raise field_error(
+            "a Multi-Region Access Point needs SigV4A, and this service signs with SigV4 only:"
+            " write the ARN of an access point in one region"
+        )
+    return bucket
 
 
-def _prefix(value: str) -> str:
+def _parse_prefix(value: str) -> str:
     if value == WHOLE_BUCKET:
         return ""
     if not value.endswith("/"):
-        # Without the slash, "acme" would reach into "acme1/".
+        # Without the slash, "acme" would also match "acme1/".
         raise field_error('a prefix ends with "/"; the whole bucket is written "*"')
     if refusal := object_keys.key_refusal(f"{value}key", ("",), ""):
-        raise field_error(f"no key could begin with this: {refusal.message}")
+        raise field_error(f"no valid object key can start with this prefix: {refusal.message}")
     return value
 
 
-def _webhook(url: str, info: ValidationInfo) -> str:
-    if rule := urls.broken_rule(url, development=_around(info).development):
-        raise field_error(f"webhooks do not go there: {rule.value}")
+def _check_webhook_url(url: str, info: ValidationInfo) -> str:
+    if rule := urls.check_webhook_url(url, development=_get_context(info).development):
+        raise field_error(f"webhooks cannot be sent to this URL ({rule}): {urls.RULE_TEXTS[rule]}")
     return url
 
 
-def _reference(secret: str, info: ValidationInfo) -> str:
-    if error := _around(info).secret_error(secret):
+def _check_secret_reference(reference: str, info: ValidationInfo) -> str:
+    if error := _get_context(info).secret_error(reference):
         raise field_error(error)
-    return secret
+    return reference
 
 
-def _some(values: tuple[str, ...]) -> tuple[str, ...]:
+def _check_not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
     if not values:
-        raise field_error("at least one is needed")
+        raise field_error("this array needs at least one value")
     return values
 
 
-_list = Field(strict=False)  # TOML has arrays, and no tuples
-_name = _like(
+_array = Field(strict=False)  # TOML has arrays and no tuples
+_name = _matches(
     r"[a-z0-9][a-z0-9_-]{0,62}",
-    "a name is up to 63 lower-case letters, digits, _ and -, and begins with a letter or digit",
+    "a name is 1 to 63 characters of a-z, 0-9, _ and -, and starts with a-z or 0-9",
 )
 # AWS: bucketnamingrules.html and directory-bucket-naming-rules.html; access points by their ARN.
-_bucket = _like(
+_bucket_name = _matches(
     r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
     r"|arn:aws[a-z-]*:s3(-object-lambda)?:[a-z0-9-]+:[0-9]{12}:accesspoint/[a-z0-9-]{3,50}"
     r"|arn:aws[a-z-]*:s3-outposts:[a-z0-9-]+:[0-9]{12}"
     r":outpost/op-[a-z0-9]{17}/accesspoint/[a-z0-9-]{3,50}",
-    "a bucket is 3 to 63 lower-case letters, digits, dots and hyphens, or an access point's ARN",
+    "a bucket is 3 to 63 characters of a-z, 0-9, dots and hyphens, and starts and ends with a-z"
+    " or 0-9; or it is an access point's ARN",
 )
-_s3_endpoint = _like(
+_s3_endpoint = _matches(
     r"https?://[A-Za-z0-9.\[\]:-]+",
-    "an endpoint is http:// or https://, a host and perhaps a port, and nothing behind it",
+    "an endpoint is http:// or https://, a host and an optional port, without a path or a final"
+    " slash",
 )
-_role = _like(
+_role_arn = _matches(
     r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+",
-    "a role is its ARN, like arn:aws:iam::111122223333:role/valetkey",
+    "a role is given by its full ARN",
 )
 # AWS: API_AssumeRole.html.
-_external_id = _like(
+_external_id = _matches(
     r"[A-Za-z0-9_+=,.@:/-]{2,1224}",
-    "an external id is 2 to 1,224 letters, digits and _+=,.@:/-",
+    "an external id is 2 to 1,224 characters of A-Z, a-z, 0-9 and _+=,.@:/-",
 )
-_content_type = _like(
+_content_type = _matches(
     r"\*/\*|[a-z0-9][a-z0-9!#$&^_.+-]*/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*)",
     "a content type is type/subtype, type/* or */*, in lower case and without parameters",
 )
-_exact_type = _like(
+_exact_content_type = _matches(
     r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*",
-    "a content type here is type/subtype, in lower case and without wildcards",
+    "a content type here is type/subtype, in lower case and without wildcards or parameters",
 )
-_kms_key = _like(
+_kms_key_arn = _matches(
     r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+",
-    "a key is its ARN, like arn:aws:kms:eu-central-1:111122223333:key/1234abcd-…",
+    "a KMS key or its alias is given by the full ARN",
 )
-# The slash behind the host keeps app.example.com from reaching app.example.com.evil.
-_redirect = _like(
+# The slash after the host keeps app.example.com from matching app.example.com.evil.
+_redirect_prefix = _matches(
     r"https://[a-z0-9.-]+(:[0-9]+)?/[^\s\\#]*",
-    "a redirect begins with https://, a host and a slash",
+    "a redirect starts with https://, a host in lower case and a slash, and has no spaces,"
+    " backslash or #",
 )
-_public_key = _like(
+_public_key = _matches(
     r"[A-Za-z0-9_-]{43}",
-    "a public key is 43 characters of base64url, as `valetkey keygen` prints it",
+    "a public key is 43 characters of base64url, without padding",
 )
 # AWS: acl-overview.html, "Canned ACL", those of objects.
-_acl = _like(
-    "private|public-read|public-read-write|authenticated-read|aws-exec-read"
-    "|bucket-owner-read|bucket-owner-full-control",
-    "this is not a canned ACL of S3, like public-read",
+_CANNED_ACLS = (
+    "private",
+    "public-read",
+    "public-read-write",
+    "authenticated-read",
+    "aws-exec-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
 )
+_acl = _matches("|".join(_CANNED_ACLS), f"a canned ACL is one of {', '.join(_CANNED_ACLS)}")
 
 Name = Annotated[str, _name]
-KnownBucket = Annotated[str, AfterValidator(_known)]
-RealBucket = Annotated[str, AfterValidator(_one_region), _bucket]
-Region = Annotated[str, _like(r"[a-z0-9-]{1,63}", "a region looks like eu-central-1")]
+BucketProfileName = Annotated[str, AfterValidator(_check_known_bucket)]
+BucketName = Annotated[str, AfterValidator(_check_single_region), _bucket_name]
+Region = Annotated[
+    str,
+    _matches(
+        r"[a-z0-9-]{1,63}",
+        "a region is 1 to 63 characters of a-z, 0-9 and hyphens, like eu-central-1",
+    ),
+]
 S3Endpoint = Annotated[str, _s3_endpoint, Field(max_length=2_048)]
-Profile = Annotated[str, Field(min_length=1, max_length=255)]
-Account = Annotated[str, _like("[0-9]{12}", "an AWS account is 12 digits")]
-RoleArn = Annotated[str, _role, Field(max_length=2_048)]
+AwsProfile = Annotated[str, Field(min_length=1, max_length=255)]
+AwsAccount = Annotated[str, _matches("[0-9]{12}", "an AWS account is 12 digits, without hyphens")]
+RoleArn = Annotated[str, _role_arn, Field(max_length=2_048)]
 ExternalId = Annotated[str, _external_id]
-RoleSeconds = Annotated[int, _written(parse_duration), Field(ge=900, le=43_200)]
+RoleSeconds = Annotated[int, _parsed_by(parse_duration), Field(ge=900, le=43_200)]
 Prefixes = Annotated[
-    tuple[Annotated[str, AfterValidator(_prefix)], ...], _list, AfterValidator(_some)
+    tuple[Annotated[str, AfterValidator(_parse_prefix)], ...],
+    _array,
+    AfterValidator(_check_not_empty),
 ]
-Kinds = Annotated[tuple[Kind, ...], _list, AfterValidator(_some)]
-ContentTypes = Annotated[tuple[Annotated[str, _content_type], ...], _list, AfterValidator(_some)]
-Acls = Annotated[tuple[Annotated[str, _acl], ...], _list]
-ExactTypes = Annotated[tuple[Annotated[str, _exact_type], ...], _list]
-Overrides = Annotated[
+Kinds = Annotated[tuple[Kind, ...], _array, AfterValidator(_check_not_empty)]
+ContentTypes = Annotated[
+    tuple[Annotated[str, _content_type], ...], _array, AfterValidator(_check_not_empty)
+]
+ExactContentTypes = Annotated[tuple[Annotated[str, _exact_content_type], ...], _array]
+Acls = Annotated[tuple[Annotated[str, _acl], ...], _array]
+ResponseOverrides = Annotated[
     tuple[Literal["cache_control", "content_language", "content_encoding", "expires"], ...],
-    _list,
+    _array,
 ]
-StorageClasses = Annotated[tuple[StorageClass, ...], _list]
-KmsKeys = Annotated[tuple[Annotated[str, _kms_key], ...], _list]
-Callbacks = Annotated[tuple[Name, ...], _list]
-PublicKey = Annotated[str, _public_key]
-Redirects = Annotated[tuple[Annotated[str, _redirect], ...], _list]
-ExpiresIn = Annotated[int, _written(parse_duration), Field(ge=1, le=MAX_EXPIRES_IN)]
-UploadSize = Annotated[int, _written(parse_size), Field(ge=1, le=MAX_MULTIPART_BYTES)]
+StorageClasses = Annotated[tuple[StorageClass, ...], _array]
+KmsKeys = Annotated[tuple[Annotated[str, _kms_key_arn], ...], _array]
+Redirects = Annotated[tuple[Annotated[str, _redirect_prefix], ...], _array]
+Callbacks = Annotated[tuple[Name, ...], _array]
+EncodedPublicKey = Annotated[str, _public_key]
+ExpiresIn = Annotated[int, _parsed_by(parse_duration), Field(ge=1, le=MAX_EXPIRES_IN)]
+UploadSize = Annotated[int, _parsed_by(parse_size), Field(ge=1, le=MAX_MULTIPART_BYTES)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_ITEMS)]
-Count = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
-Bytes = Annotated[int, _written(parse_size), Field(ge=1, le=_LARGEST_COUNT)]
-WebhookUrl = Annotated[str, AfterValidator(_webhook)]
-SecretReference = Annotated[str, AfterValidator(_reference), Field(max_length=2_048)]
+CountLimit = Annotated[int, Field(ge=1, le=_MAX_INTEGER)]
+ByteLimit = Annotated[int, _parsed_by(parse_size), Field(ge=1, le=_MAX_INTEGER)]
+EndpointUrl = Annotated[str, AfterValidator(_check_webhook_url)]
+SecretReference = Annotated[str, AfterValidator(_check_secret_reference), Field(max_length=2_048)]

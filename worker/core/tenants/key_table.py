@@ -1,4 +1,4 @@
-"""[tenants.NAME.keys] of tenants.toml: who may speak for the tenant."""
+"""The [tenants.NAME.keys] table of tenants.toml: public keys whose signatures are accepted."""
 
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Self
@@ -11,42 +11,47 @@ from worker.core.tenants.config import TenantKey
 from worker.core.tenants.fields import field_error
 
 
-def _moment(value: Any) -> Any:
-    """Read what TOML has for moments, or text; what names no time zone is in UTC."""
+def _parse_time(value: Any) -> Any:
+    """Convert a TOML date or date-time, or its text, to UTC. UTC is the default time zone."""
     try:
-        read = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if isinstance(read, date) and not isinstance(read, datetime):
-            read = datetime(read.year, read.month, read.day, tzinfo=UTC)
-        if isinstance(read, datetime):
-            return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
+        time = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(time, date) and not isinstance(time, datetime):
+            time = datetime(time.year, time.month, time.day, tzinfo=UTC)
+        if isinstance(time, datetime):
+            return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise field_error("a moment is 2027-11-25, its first in UTC, or 2027-11-25T08:30:00Z")
+    raise field_error("this must be a date, or a date and time in ISO 8601")
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+_Time = Annotated[datetime, BeforeValidator(_parse_time)]
 
 
 class KeyTable(fields.Table):
-    """NAME = { sign = …, seal = … }: both public halves, as `valetkey keygen` prints them."""
+    """NAME = { sign = …, seal = … }: two public keys, as `valetkey keygen` prints them."""
 
-    sign: fields.PublicKey = Field(description="as `valetkey keygen` prints it")
-    seal: fields.PublicKey = Field(description="as `valetkey keygen` prints it")
-    expires: Moment | None = Field(None, description="like 2027-11-25: not usable from then on")
-    revoked: bool = Field(False, description="true refuses it, and says that it is revoked")
+    sign: fields.EncodedPublicKey = Field(description="copy the line that `valetkey keygen` prints")
+    seal: fields.EncodedPublicKey = Field(description="copy the line that `valetkey keygen` prints")
+    expires: _Time | None = Field(
+        None, description="like 2027-11-25, which is 00:00 UTC, or 2027-11-25T08:30:00Z"
+    )
+    revoked: bool = Field(False, description="true refuses the key's messages as key_revoked")
 
     @model_validator(mode="after")
-    def _are_keys(self) -> Self:
+    def _check_keys(self) -> Self:
         if self.sign == self.seal:
-            raise field_error("sign and seal are two keys, and these are one")
+            raise field_error(
+                "sign and seal are two different keys, but here they are equal: copy the line of"
+                " `valetkey keygen`"
+            )
         try:
             load_public_key(self.sign, self.seal)
         except ValueError:
             raise field_error(
-                "these are no public keys: copy the line of `valetkey keygen`"
+                "sign and seal are not valid public keys: copy the line of `valetkey keygen`"
             ) from None
         return self
 
-    def declared(self, name: str) -> TenantKey:
-        """In the worker's form."""
+    def to_config(self, name: str) -> TenantKey:
+        """Convert to the worker's form."""
         return TenantKey(name=name, **self.model_dump())

@@ -1,4 +1,4 @@
-"""[tenants.NAME.quotas] of tenants.toml: limits, and from where on there are warnings."""
+"""The [tenants.NAME.quotas] table of tenants.toml: limits and the thresholds of their warnings."""
 
 from typing import Annotated, Any
 
@@ -11,80 +11,92 @@ from worker.core.tenants.fields import field_error
 
 
 class LimitTable(fields.Table):
-    """{ limit = …, warn = … }: a limit, and from what use of it on there are warnings."""
+    """{ limit = …, warn = … }: a limit and the usage from which warnings are sent."""
 
-    limit: fields.Count = Field(description="a whole number")
-    warn: fields.Count | None = Field(None, description='a number, or a share like "80%"')
+    limit: fields.CountLimit = Field(description="a whole number")
+    warn: fields.CountLimit | None = Field(
+        None, description='a number up to the limit, or a percentage like "80%"'
+    )
 
     @field_validator("warn", mode="before")
     @classmethod
-    def _of_the_limit(cls, value: Any, info: ValidationInfo) -> Any:
+    def _parse_percentage(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str) or not value.endswith("%"):
             return value
-        share = value.removesuffix("%").strip()
-        if not (share.isascii() and share.isdecimal() and 1 <= int(share) <= 100):  # noqa: PLR2004 - percent
-            raise field_error('a share of the limit is "1%" to "100%"')
-        limit = info.data.get("limit")  # missing where it is wrong itself, which is said then
-        return None if limit is None else -(-limit * int(share) // 100)
+        digits = value.removesuffix("%").strip()
+        if not (digits.isascii() and digits.isdecimal() and 1 <= int(digits) <= 100):  # noqa: PLR2004 - percent
+            raise field_error('a percentage of the limit is "1%" to "100%", in whole percent')
+        limit = info.data.get("limit")
+        if limit is None:  # the limit itself is invalid, and has an error of its own
+            return None
+        return -(-limit * int(digits) // 100)  # rounded up
 
     @field_validator("warn")
     @classmethod
-    def _can_be_reached(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value > info.data.get("limit", value):
-            raise field_error("a warning above the limit never comes")
+    def _check_warn(cls, value: int | None, info: ValidationInfo) -> int | None:
+        limit = info.data.get("limit")
+        if value is not None and limit is not None and value > limit:
+            raise field_error(
+                f"usage never reaches a warning above the limit: write {limit} or less"
+            )
         return value
 
-    def declared(self, metric: Metric, window: Window) -> Quota:
-        """In the worker's form."""
+    def to_config(self, metric: Metric, window: Window) -> Quota:
+        """Convert to the worker's form."""
         return Quota(metric, window, self.limit, self.warn)
 
 
-class SizeTable(LimitTable):
-    """A limit in bytes."""
+class SizeLimitTable(LimitTable):
+    """{ limit = …, warn = … } in bytes."""
 
-    limit: fields.Bytes = Field(description="bytes, or like 500KiB or 10GiB")
-    warn: fields.Bytes | None = Field(None, description='a size, or a share like "80%"')
+    limit: fields.ByteLimit = Field(description="bytes, or a size like 500KiB or 10GiB")
+    warn: fields.ByteLimit | None = Field(
+        None, description='a size up to the limit, or a percentage like "80%"'
+    )
 
 
 PLAIN_TAG = "[limit]"
-"""What stands in an error's location where a value stands for a table that has it as its limit."""
+"""The part of an error's location that marks a plain value in place of a limit table."""
+
+_TABLE_TAG = "[table]"
+
+TAGS = frozenset({PLAIN_TAG, _TABLE_TAG})
+"""The parts of an error's location that mark the form of a limit, and are not in the file."""
 
 
-def _form(value: Any) -> str:
-    return "[table]" if isinstance(value, dict) else PLAIN_TAG
+def _select_tag(value: Any) -> str:
+    return _TABLE_TAG if isinstance(value, dict) else PLAIN_TAG
 
 
-_Limit = Annotated[
-    Annotated[fields.Count, Tag(PLAIN_TAG)] | Annotated[LimitTable, Tag("[table]")],
-    Discriminator(_form),
+_CountLimitForms = Annotated[
+    Annotated[fields.CountLimit, Tag(PLAIN_TAG)] | Annotated[LimitTable, Tag(_TABLE_TAG)],
+    Discriminator(_select_tag),
 ]
-_Size = Annotated[
-    Annotated[fields.Bytes, Tag(PLAIN_TAG)] | Annotated[SizeTable, Tag("[table]")],
-    Discriminator(_form),
+_ByteLimitForms = Annotated[
+    Annotated[fields.ByteLimit, Tag(PLAIN_TAG)] | Annotated[SizeLimitTable, Tag(_TABLE_TAG)],
+    Discriminator(_select_tag),
 ]
-TAGS = frozenset({PLAIN_TAG, "[table]"})
-"""What stands in an error's location for the form that a limit was written in."""
 
 
 class QuotaTable(fields.Table):
-    """[tenants.NAME.quotas]: the limit of each window, by metric; all but live are of UTC."""
+    """[tenants.NAME.quotas]: limits by metric and window. All windows but live are in UTC."""
 
-    grants: dict[Window, _Limit] = Field(default_factory=dict)
-    download_grants: dict[Window, _Limit] = Field(default_factory=dict)
-    upload_bytes: dict[Window, _Size] = Field(default_factory=dict)
+    grants: dict[Window, _CountLimitForms] = Field(default_factory=dict)
+    download_grants: dict[Window, _CountLimitForms] = Field(default_factory=dict)
+    upload_bytes: dict[Window, _ByteLimitForms] = Field(default_factory=dict)
 
-    def declared(self) -> tuple[Quota, ...]:
-        """In the worker's form, in the order of the database's key."""
+    def to_config(self) -> tuple[Quota, ...]:
+        """Convert to the worker's form, in the order of the database's primary key."""
         return (
-            *_quotas("download_grants", self.download_grants),
-            *_quotas("grants", self.grants),
-            *_quotas("upload_bytes", self.upload_bytes),
+            *_to_quotas("download_grants", self.download_grants),
+            *_to_quotas("grants", self.grants),
+            *_to_quotas("upload_bytes", self.upload_bytes),
         )
 
 
-def _quotas(metric: Metric, limits: dict[Window, Any]) -> list[Quota]:
+def _to_quotas(metric: Metric, limits: dict[Window, Any]) -> list[Quota]:
     return [
-        limit.declared(metric, window)
+        limit.to_config(metric, window)
         if isinstance(limit, LimitTable)
         else Quota(metric, window, limit)
         for window, limit in sorted(limits.items())
@@ -92,12 +104,12 @@ def _quotas(metric: Metric, limits: dict[Window, Any]) -> list[Quota]:
 
 
 def parse_quota(metric: Metric, window: Window, limit: str, warn: str | int | None) -> Quota:
-    """Read a quota as an operator types it. Raises pydantic's ValidationError."""
-    table = SizeTable if metric == "upload_bytes" else LimitTable
-    values = {"limit": limit, "warn": warn}
-    return table.model_validate({k: _number(v) for k, v in values.items()}).declared(metric, window)
+    """Parse a quota from command-line arguments. Raises pydantic's ValidationError."""
+    table = SizeLimitTable if metric == "upload_bytes" else LimitTable
+    values = {"limit": _parse_number(limit), "warn": _parse_number(warn)}
+    return table.model_validate(values).to_config(metric, window)
 
 
-def _number(text: str | int | None) -> str | int | None:
+def _parse_number(text: str | int | None) -> str | int | None:
     digits = text.replace("_", "") if isinstance(text, str) else ""
     return int(digits) if digits.isascii() and digits.isdecimal() else text

@@ -1,4 +1,4 @@
-"""The form of tenants.toml, table by table. A field's description is its hint where it is wrong."""
+"""The other tables of tenants.toml. A field's description is the hint of its errors."""
 
 from typing import Literal
 
@@ -11,90 +11,117 @@ from worker.core.tenants.fields import Table, field_error
 from worker.core.tenants.key_table import KeyTable
 from worker.core.tenants.quota_table import QuotaTable
 
+_UPLOAD_KINDS = frozenset({"upload", "put", "multipart"})
+
 
 class PolicyTable(Table):
-    """[tenants.NAME.allow.BUCKET]: what the tenant may ask for in a bucket profile."""
+    """[tenants.NAME.allow.BUCKET]: the requests that a tenant may make in a bucket profile."""
 
     prefixes: fields.Prefixes = Field(description='like ["acme/"], or ["*"] for the whole bucket')
-    kinds: fields.Kinds = Field(description='of "download", "upload", "put", "multipart"')
-    max_expires_in: fields.ExpiresIn = Field(3_600, description="like 15m, 12h or 7d, the longest")
+    kinds: fields.Kinds = Field(
+        description='an array of "download", "upload", "put" and "multipart"'
+    )
+    max_expires_in: fields.ExpiresIn = Field(
+        3_600, description="seconds, or a duration like 15m or 12h, 7d at most"
+    )
     max_size: fields.UploadSize | None = Field(
-        None, description="like 500KiB or 5GiB, the largest", validate_default=True
+        None,
+        description="bytes of one upload, or a size like 500KiB or 5GiB, 5120GiB at most",
+        validate_default=True,
     )
     content_types: fields.ContentTypes = Field(
         ("application/octet-stream",), description='like ["image/*", "application/pdf"]'
     )
     acls: fields.Acls = Field((), description='like ["bucket-owner-full-control"]')
-    inline: fields.ExactTypes = Field((), description="content types that may be shown, not saved")
-    overrides: fields.Overrides = Field((), description='like ["cache_control"]')
+    inline: fields.ExactContentTypes = Field(
+        (), description='types that a download may display in the browser, like ["image/png"]'
+    )
+    overrides: fields.ResponseOverrides = Field((), description='like ["cache_control"]')
     storage_classes: fields.StorageClasses = Field((), description='like ["STANDARD_IA"]')
-    kms_keys: fields.KmsKeys = Field((), description="ARNs of keys that uploads may be put under")
+    kms_keys: fields.KmsKeys = Field(
+        (), description='like ["arn:aws:kms:eu-central-1:111122223333:key/1234abcd-…"]'
+    )
     redirects: fields.Redirects = Field((), description='like ["https://app.example.com/done/"]')
     free_names: bool = Field(False, description="true lets a form's key end in ${filename}")
     overwrite: bool = Field(False, description="true lets a put replace an object")
     callbacks: fields.Callbacks | None = Field(
-        None, description='endpoints that may be told, like ["billing"]; unset: any of the tenant'
+        None,
+        description='endpoints that may receive webhooks, like ["billing"]; unset: all of them',
     )
-    max_batch: fields.BatchSize | None = Field(None, description="items in one request")
-    shared: bool = Field(False, description="true lets another's prefixes overlap, if both say so")
+    max_batch: fields.BatchSize | None = Field(
+        None, description="items in one request, a whole number from 1 to 1,000,000"
+    )
+    shared: bool = Field(
+        False,
+        description="true lets another tenant's prefixes overlap, if its policy is shared too",
+    )
 
     @field_validator("max_size")
     @classmethod
-    def _limits_uploads(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is None and {"upload", "put", "multipart"} & set(info.data.get("kinds", ())):
-            raise field_error("uploads need a largest size")
+    def _check_max_size(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is None and not _UPLOAD_KINDS.isdisjoint(info.data.get("kinds", ())):
+            raise field_error('kinds that upload need max_size: add a line like max_size = "5GiB"')
         return value
 
-    def declared(self, bucket: str) -> Policy:
-        """In the worker's form; where nothing can be uploaded the largest size is 0."""
+    def to_config(self, bucket: str) -> Policy:
+        """Convert to the worker's form. Without an upload kind, max_size is 0."""
         return Policy(bucket=bucket, **self.model_dump() | {"max_size": self.max_size or 0})
 
 
 class EndpointTable(Table):
-    """[tenants.NAME.endpoints.NAME]: where a request's callback may point."""
+    """[tenants.NAME.endpoints.NAME]: an endpoint that a request's callback can name."""
 
-    url: fields.WebhookUrl = Field(description="https://, a public host, port 443 or 8443")
-    secret: fields.SecretReference = Field(description="env:NAME or file:PATH")
+    url: fields.EndpointUrl = Field(
+        description="an https:// URL with a public host name and port 443 or 8443"
+    )
+    secret: fields.SecretReference = Field(
+        description='a reference like "env:NAME" or "file:PATH", 2,048 characters at most'
+    )
 
 
 class TenantTable(Table):
-    """[tenants.NAME]: whom a producer acts for."""
+    """[tenants.NAME]: an account that producers act for."""
 
     trust: Literal["keys", "queue"] = Field(
         "keys",
-        description='"keys", or "queue": whoever can write to the queue speaks for the tenant',
+        description='"keys", or "queue": anyone who can write to the queue can act for the tenant',
     )
     keys: dict[fields.Name, KeyTable] = Field(default_factory=dict)
-    max_batch: fields.BatchSize = Field(100_000, description="items in one request")
-    allow: dict[fields.KnownBucket, PolicyTable] = Field(default_factory=dict)
+    max_batch: fields.BatchSize = Field(
+        100_000, description="items in one request, a whole number from 1 to 1,000,000"
+    )
+    allow: dict[fields.BucketProfileName, PolicyTable] = Field(default_factory=dict)
     quotas: QuotaTable = QuotaTable()
     endpoints: dict[fields.Name, EndpointTable] = Field(default_factory=dict)
 
-    def declared(self, name: str) -> Tenant:
-        """In the worker's form."""
+    def to_config(self, name: str) -> Tenant:
+        """Convert to the worker's form."""
         return Tenant(
             name=name,
             trust=self.trust,
             max_batch=self.max_batch,
-            policies={bucket: policy.declared(bucket) for bucket, policy in self.allow.items()},
-            quotas=self.quotas.declared(),
-            endpoints={n: Endpoint(n, end.url, end.secret) for n, end in self.endpoints.items()},
-            keys={name: key.declared(name) for name, key in self.keys.items()},
+            policies={bucket: policy.to_config(bucket) for bucket, policy in self.allow.items()},
+            quotas=self.quotas.to_config(),
+            endpoints={
+                endpoint_name: Endpoint(endpoint_name, table.url, table.secret)
+                for endpoint_name, table in self.endpoints.items()
+            },
+            keys={key_name: table.to_config(key_name) for key_name, table in self.keys.items()},
         )
 
 
 class TenantsFile(Table):
-    """The whole file. Validate it with a `fields.Around` as context.
+    """The whole file. Validation needs a `fields.ValidationContext` as its context.
 
-    What its tables say of each other is not looked at here: see `conflicts`.
+    Contradictions between tables are checked elsewhere, by `find_conflicts`.
     """
 
     buckets: dict[fields.Name, BucketTable] = Field(default_factory=dict)
     tenants: dict[fields.Name, TenantTable] = Field(default_factory=dict)
 
-    def declared(self) -> TenantConfig:
-        """In the worker's form."""
+    def to_config(self) -> TenantConfig:
+        """Convert to the worker's form."""
         return TenantConfig(
-            buckets={name: bucket.declared(name) for name, bucket in self.buckets.items()},
-            tenants={name: tenant.declared(name) for name, tenant in self.tenants.items()},
+            buckets={name: bucket.to_config(name) for name, bucket in self.buckets.items()},
+            tenants={name: tenant.to_config(name) for name, tenant in self.tenants.items()},
         )

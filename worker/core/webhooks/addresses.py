@@ -1,8 +1,8 @@
-"""Which addresses a webhook may reach.
+"""Refuses webhooks to addresses that could belong to the service's own network.
 
-`ipaddress.is_global` is no guard: it lets through NAT64, 6to4, IPv4-compatible and site-local
-forms, all of which can lead home. So what is denied stands here in full, and IPv6 is allowed only
-inside 2000::/3, the one block that IANA hands out.
+`ipaddress.is_global` is not sufficient: it accepts NAT64, 6to4, IPv4-compatible and site-local
+addresses, which can all lead to internal hosts. This module therefore lists every denied network,
+and allows IPv6 only inside 2000::/3, the one block that IANA assigns for global unicast.
 
 Sources: IANA IPv4 and IPv6 Special-Purpose Address Registries; for 168.63.129.16, "What is IP
 address 168.63.129.16?", Microsoft Azure documentation.
@@ -15,7 +15,7 @@ Address = IPv4Address | IPv6Address
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 LOOPBACK = "loopback"
 
-# The first match gives the reason, so a narrow network stands before the one around it.
+# The first match gives the reason, so a network comes before any larger one that contains it.
 _DENIED: tuple[tuple[IPv4Network | IPv6Network, str], ...] = tuple(
     (ip_network(network), reason)
     for network, reason in (
@@ -58,15 +58,16 @@ _DENIED: tuple[tuple[IPv4Network | IPv6Network, str], ...] = tuple(
 
 
 def denial_reason(address: Address, *, development: bool = False) -> str | None:
-    """Why a webhook may not be sent to this address, or None when it may.
+    """Return the reason why webhooks to this address are denied, or None if they are allowed.
 
-    In development loopback is allowed, in its two plain forms and no other.
+    With development, the loopback addresses 127.0.0.0/8 and ::1 are allowed, but no other form of
+    them, such as an IPv4-mapped one.
     """
-    reason = _special_purpose(address)
+    reason = _find_denied_network(address)
     return None if development and reason == LOOPBACK else reason
 
 
-def _special_purpose(address: Address) -> str | None:
+def _find_denied_network(address: Address) -> str | None:
     for network, reason in _DENIED:
         if address in network:
             return reason

@@ -1,7 +1,8 @@
-"""When a delivery is tried again.
+"""The retry schedule of webhook deliveries.
 
-The shape is the example schedule of Standard Webhooks 1.0.0: quick at first, for a restart, then
-slower, so that an endpoint may be down for more than two days and still miss nothing.
+It follows the example schedule of Standard Webhooks 1.0.0. The first retries come quickly, for an
+endpoint that restarts. Later ones are slower, so an endpoint can be down for more than two days
+without losing a webhook.
 """
 
 import re
@@ -23,36 +24,40 @@ SCHEDULE = (
 MAX_DELAY = timedelta(hours=24)
 JITTER = 0.2
 
-# Nine digits are 31 years: far over any cap, far under what timedelta can hold.
+# Nine digits of seconds are 31 years: longer than MAX_DELAY, and within timedelta's range.
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
-def retry_delay(attempt: int, jitter: float) -> timedelta | None:
-    """How long to wait before the next attempt, or None when all attempts are used up.
+def retry_delay(attempts: int, jitter: float) -> timedelta | None:
+    """Return the delay before the next attempt, or None if no attempts are left.
 
-    `attempt` counts the attempts already made, from 0; `jitter`, from 0 up to but not 1, places the
-    delay within ±20 % of the schedule, so that what failed together does not return together.
+    `attempts` is the number of attempts already made, from 0. `jitter`, 0 <= jitter < 1, moves the
+    delay by up to 20 % in either direction, so that deliveries that failed together are not retried
+    together.
     """
-    if attempt >= len(SCHEDULE):
+    if attempts >= len(SCHEDULE):
         return None
-    return SCHEDULE[attempt] * (1 - JITTER + 2 * JITTER * jitter)
+    return SCHEDULE[attempts] * (1 - JITTER + 2 * JITTER * jitter)
 
 
 def next_retry_delay(
-    attempt: int, jitter: float, retry_after: timedelta | None
+    attempts: int, jitter: float, retry_after: timedelta | None
 ) -> timedelta | None:
-    """The later of our schedule and the endpoint's own wish, never more than 24 hours."""
-    planned = retry_delay(attempt, jitter)
-    if planned is None:
+    """Return the longer of the schedule's delay and the endpoint's Retry-After, 24 hours at most.
+
+    Returns None if no attempts are left. For `attempts` and `jitter` see `retry_delay`.
+    """
+    delay = retry_delay(attempts, jitter)
+    if delay is None:
         return None
-    return min(max(planned, retry_after or timedelta(0)), MAX_DELAY)
+    return min(max(delay, retry_after or timedelta(0)), MAX_DELAY)
 
 
 def parse_retry_after(retry_after: str | None, date: str | None) -> timedelta | None:
-    """What a Retry-After header asks for, or None when absent or unreadable (RFC 9110, 10.2.3).
+    """Parse a Retry-After header (RFC 9110, 10.2.3). Returns None if it is absent or invalid.
 
-    `date` is the Date header of the same response: a wish given as a date is measured from it,
-    which needs no clock here and forgives a wrong one there.
+    `date` is the Date header of the same response. A Retry-After that is a date is measured from
+    it, so the result depends neither on the local clock nor on a wrong clock at the endpoint.
     """
     if retry_after is None:
         return None
@@ -60,5 +65,5 @@ def parse_retry_after(retry_after: str | None, date: str | None) -> timedelta | 
         return timedelta(seconds=int(retry_after))
     try:
         return parsedate_to_datetime(retry_after) - parsedate_to_datetime(date or "")
-    except (TypeError, ValueError):  # TypeError: only one of the two names its zone
+    except (TypeError, ValueError):  # TypeError: only one of the two has a time zone
         return None

@@ -1,4 +1,7 @@
-"""Signatures by Standard Webhooks 1.0.0, whose library signs; what it lets pass is refused here."""
+"""Webhook signatures by Standard Webhooks 1.0.0.
+
+Its library signs. This module also refuses the invalid input that the library accepts.
+"""
 
 import base64
 import binascii
@@ -15,13 +18,13 @@ MAX_KEY_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class WebhookSecret:
-    """The key that an endpoint and we share; its repr shows nothing of it."""
+    """The key that this service shares with an endpoint. Its repr does not contain the key."""
 
     key: bytes = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> "WebhookSecret | None":
-        """Read `whsec_` and the base64 of 24 to 64 bytes, or None when it is anything else."""
+        """Parse `whsec_` and the base64 of 24 to 64 bytes. Returns None for any other text."""
         if not text.startswith(SECRET_PREFIX):
             return None
         try:
@@ -34,18 +37,21 @@ class WebhookSecret:
 def signature_headers(
     secrets: Sequence[WebhookSecret], message_id: str, timestamp: datetime, body: bytes
 ) -> dict[str, str]:
-    """The three headers of one attempt, signed with every secret, so either end may rotate first.
+    """Return the three signature headers of one attempt, as names and values.
 
-    `message_id` stays the same over all attempts and holds no dot; `timestamp` is the time of this
-    attempt, with a zone; `body` is UTF-8 and must be sent as it is.
+    Every secret signs, so either side may rotate its secret first. `message_id` is the same for all
+    attempts and contains no dot. `timestamp` is the time of this attempt, with a time zone. `body`
+    is UTF-8 and must be sent unchanged. Raises ValueError for another id or timestamp.
     """
     if timestamp.tzinfo is None or "." in message_id:
-        raise ValueError("a signature needs a timestamp with a zone and an id without dots")
-    # The library overwrites the zone instead of converting it: another one would sign another hour.
-    moment = timestamp.astimezone(UTC)
-    signatures = [Webhook(secret.key).sign(message_id, moment, body.decode()) for secret in secrets]
+        raise ValueError("a signature needs a timestamp with a time zone and an id without dots")
+    # The library replaces the time zone instead of converting to UTC, which would shift the time.
+    sent_at = timestamp.astimezone(UTC)
+    signatures = [
+        Webhook(secret.key).sign(message_id, sent_at, body.decode()) for secret in secrets
+    ]
     return {
         "webhook-id": message_id,
-        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-timestamp": str(int(sent_at.timestamp())),
         "webhook-signature": " ".join(signatures),
     }

@@ -1,7 +1,7 @@
-"""Which URLs may be a webhook endpoint.
+"""Parses and checks the URLs of webhook endpoints.
 
-Only form is judged here. Where a name leads is known when it has been resolved, and is judged then,
-at every attempt (`worker.core.addresses`).
+This module checks only a URL's form. `worker.core.webhooks.addresses` checks the addresses that its
+host resolves to, at every attempt.
 """
 
 import re
@@ -20,7 +20,7 @@ _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?=[a-z]){_LABEL}")
 
 
 class UrlRule(StrEnum):
-    """The rule that a refused webhook URL breaks."""
+    """A rule for webhook URLs. The values are stable codes."""
 
     LENGTH = "url_too_long"
     CHARACTERS = "whitespace_control_or_backslash"
@@ -31,9 +31,24 @@ class UrlRule(StrEnum):
     PORT = "port_not_allowed"
 
 
+RULE_TEXTS = {
+    UrlRule.LENGTH: f"write a URL of at most {MAX_URL_LENGTH:,} characters",
+    UrlRule.CHARACTERS: "remove spaces, control characters and backslashes, or percent-encode them",
+    UrlRule.SCHEME: "write https://",
+    UrlRule.USERINFO: "remove the user name and password before the @",
+    UrlRule.FRAGMENT: "remove the # and the text after it",
+    UrlRule.HOST: "write a full DNS name like hooks.example.com, not an IP address or a local name",
+    UrlRule.PORT: f"write port {' or '.join(map(str, ALLOWED_PORTS))}, or no port",
+}
+"""The correction of a URL that violates a rule, without any part of the URL."""
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookUrl:
-    """An accepted webhook URL, in the parts that sending needs: `target` is its path and query."""
+    """An accepted webhook URL, split into the parts of an HTTP request.
+
+    host is an ASCII DNS name or, in development, an IP address. target is the path and query.
+    """
 
     scheme: str
     host: str
@@ -42,23 +57,26 @@ class WebhookUrl:
 
     @property
     def authority(self) -> str:
-        """The value of the Host header: without the port where the scheme implies it."""
+        """The value of the Host header, without the port if it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _default_port(self.scheme) else f"{host}:{self.port}"
 
 
-def broken_rule(url: str, *, development: bool = False) -> UrlRule | None:
-    """The rule that forbids this webhook URL, or None when it is acceptable.
+def check_webhook_url(url: str, *, development: bool = False) -> UrlRule | None:
+    """Return the rule that a webhook URL violates, or None if the URL is acceptable.
 
-    Development also accepts http, IP addresses, names without a dot, and any port.
+    With development, http, IP addresses, names without a dot and any port are accepted, too.
     """
-    read = parse_webhook_url(url, development=development)
-    return read if isinstance(read, UrlRule) else None
+    parsed = parse_webhook_url(url, development=development)
+    return parsed if isinstance(parsed, UrlRule) else None
 
 
 def parse_webhook_url(url: str, *, development: bool = False) -> WebhookUrl | UrlRule:
-    """Read a webhook URL once, for judging and for sending: two parsers would be two opinions."""
-    # urlsplit drops tabs and newlines silently, and others read a backslash as a slash.
+    """Parse a webhook URL, or return the rule that it violates.
+
+    Checking and sending share this parser, because two parsers could read a URL differently.
+    """
+    # urlsplit silently drops tabs and newlines, and other parsers read a backslash as a slash.
     if len(url) > MAX_URL_LENGTH:
         return UrlRule.LENGTH
     if not url.isprintable() or any(character in url for character in " \\"):
@@ -67,11 +85,11 @@ def parse_webhook_url(url: str, *, development: bool = False) -> WebhookUrl | Ur
         parts = urlsplit(url)
     except ValueError:
         return UrlRule.HOST
-    broken = _broken_rule(parts, url, development=development)
-    return broken or _endpoint(parts, development=development)
+    violation = _find_violation(parts, url, development=development)
+    return violation or _parse_endpoint(parts, development=development)
 
 
-def _broken_rule(parts: SplitResult, url: str, *, development: bool) -> UrlRule | None:
+def _find_violation(parts: SplitResult, url: str, *, development: bool) -> UrlRule | None:
     if parts.scheme != "https" and not (development and parts.scheme == "http"):
         return UrlRule.SCHEME
     if "@" in parts.netloc:
@@ -79,9 +97,9 @@ def _broken_rule(parts: SplitResult, url: str, *, development: bool) -> UrlRule 
     return UrlRule.FRAGMENT if "#" in url else None
 
 
-def _endpoint(parts: SplitResult, *, development: bool) -> WebhookUrl | UrlRule:
-    host = _ascii_host(parts.hostname or "", development=development)
-    # Brackets belong to IPv6 and to nothing else; urlsplit also takes them around names.
+def _parse_endpoint(parts: SplitResult, *, development: bool) -> WebhookUrl | UrlRule:
+    host = _encode_host(parts.hostname or "", development=development)
+    # Only IPv6 addresses have brackets, but urlsplit accepts them around names, too.
     if host is None or ("[" in parts.netloc) != (":" in host):
         return UrlRule.HOST
     try:
@@ -94,12 +112,13 @@ def _endpoint(parts: SplitResult, *, development: bool) -> WebhookUrl | UrlRule:
     return WebhookUrl(parts.scheme, host, port, f"{parts.path or '/'}{query}")
 
 
-def _ascii_host(host: str, *, development: bool) -> str | None:
-    """The host as it goes to DNS, TLS and HTTP, or None when it is no DNS name.
+def _encode_host(host: str, *, development: bool) -> str | None:
+    """Encode a host for DNS, TLS and HTTP. Returns None if it is not an acceptable DNS name.
 
-    A last label that starts with a digit is refused: resolvers read `127.1`, `0x7f.1` and
-    `2130706433` as addresses (WHATWG URL, "ends in a number"). A name without a dot is left to the
-    search list of whoever resolves it, and a trailing dot is not the name in the certificate.
+    A last label that starts with a digit is refused, because resolvers read `127.1`, `0x7f.1` and
+    `2130706433` as addresses (WHATWG URL, "ends in a number"). A name without a dot is refused,
+    because it depends on the resolver's search list; and so is a trailing dot, because
+    certificates name hosts without it.
     """
     if development and _is_address(host):
         return host

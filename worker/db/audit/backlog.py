@@ -1,4 +1,4 @@
-"""What waits in the database for its time, as operators ask for it."""
+"""The oldest unfinished work in the database: pending webhooks and expired reservations."""
 
 from datetime import datetime
 
@@ -6,24 +6,28 @@ from sqlalchemy import Connection, func, select
 
 from models import Delivery, Reservation
 
-_PENDING = Delivery.state == "pending"
+_IS_PENDING = Delivery.state == "pending"
 
 
 def pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:
     """Count the webhooks that are not sent yet, by tenant and endpoint."""
     query = (
         select(Delivery.tenant, Delivery.endpoint, func.count())
-        .where(_PENDING)
+        .where(_IS_PENDING)
         .group_by(Delivery.tenant, Delivery.endpoint)
     )
-    return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+    rows = connection.execute(query)
+    return {(tenant, endpoint): count for tenant, endpoint, count in rows}
 
 
 def oldest_webhook(connection: Connection) -> datetime | None:
-    """When the oldest of the webhooks that are not sent yet was queued."""
-    return connection.scalar(select(func.min(Delivery.created_at)).where(_PENDING))
+    """Return the time at which the oldest pending webhook was queued; None if none is pending."""
+    return connection.scalar(select(func.min(Delivery.created_at)).where(_IS_PENDING))
 
 
 def next_expiry(connection: Connection) -> datetime | None:
-    """When the first of what is held lapses, or should have been released."""
-    return connection.scalar(select(func.min(Reservation.ends_at)))
+    """Return the earliest expiry of a reservation; None if there are no reservations.
+
+    A time in the past means that the reservation has expired and is not released yet.
+    """
+    return connection.scalar(select(func.min(Reservation.expires_at)))

@@ -1,4 +1,4 @@
-"""Batches that were cancelled, as they are listed."""
+"""The audit log of cancelled batches."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -6,10 +6,14 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from models import Cancellation
+from worker.db.audit.pages import Page, fetch_page
 
 
 class CancellationRecord(NamedTuple):
-    """That a batch was cancelled: by whom and why; signed_by is the key, if it was signed."""
+    """A cancelled batch: when, by whom and why it was cancelled.
+
+    signed_by is the name of the tenant's key that signed the request; None if it was not signed.
+    """
 
     at: datetime
     tenant: str
@@ -21,19 +25,19 @@ class CancellationRecord(NamedTuple):
 
 def read_cancellations(
     connection: Connection, limit: int, *, tenant: str | None, since: datetime | None
-) -> list[CancellationRecord]:
-    """Read so many, newest first; what is None is not asked."""
+) -> Page[CancellationRecord]:
+    """Read at most limit cancellations, newest first. A filter that is None matches everything."""
     query = select(
-        Cancellation.at,
+        Cancellation.cancelled_at,
         Cancellation.tenant,
         Cancellation.requested_by,
-        Cancellation.key,
+        Cancellation.signing_key,
         Cancellation.reason,
-        Cancellation.batch,
+        Cancellation.batch_id,
     )
     if tenant is not None:
         query = query.where(Cancellation.tenant == tenant)
     if since is not None:
-        query = query.where(Cancellation.at >= since)
-    rows = connection.execute(query.order_by(Cancellation.at.desc()).limit(limit))
-    return [CancellationRecord(*row) for row in rows]
+        query = query.where(Cancellation.cancelled_at >= since)
+    query = query.order_by(Cancellation.cancelled_at.desc())
+    return fetch_page(connection, query, limit, lambda row: CancellationRecord(*row))

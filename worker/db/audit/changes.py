@@ -1,4 +1,4 @@
-"""Who changed what of what is declared: the audit log of administration."""
+"""The audit log of administration: each change of the tenant config and of quotas."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, insert, select
 
 from models import ConfigChange
+from worker.db.audit.pages import Page, fetch_page
 
 
 class ChangeRecord(NamedTuple):
-    """One field as it was before and after; None where it was not there."""
+    """A change of one field. before is None if it was added, after is None if it was removed.
+
+    by is the operator's account, through the command that made the change.
+    """
 
     number: int
     at: datetime
@@ -22,17 +26,17 @@ class ChangeRecord(NamedTuple):
 
 
 class ChangeAuthor(NamedTuple):
-    """Who changes something, when, and through which command."""
+    """The time of a change, the account that makes it, and the command that it uses."""
 
-    at: datetime
-    by: str
-    through: str
+    changed_at: datetime
+    changed_by: str
+    command: str
 
 
 def record_changes(
     connection: Connection, changes: Iterable[tuple[str, Any, Any]], author: ChangeAuthor
 ) -> None:
-    """Write what is changed, in the transaction that changes it: path, before and after."""
+    """Record changes, each as (path, before, after), in the transaction that makes them."""
     rows = [
         {**author._asdict(), "path": path, "before": before, "after": after}
         for path, before, after in changes
@@ -43,12 +47,23 @@ def record_changes(
 
 def read_changes(
     connection: Connection, limit: int, *, since: datetime | None = None, after: int | None = None
-) -> list[ChangeRecord]:
-    """Read a page, newest first, beginning behind one entry's number; None is not asked."""
-    query = select(*(getattr(ConfigChange, name) for name in ChangeRecord._fields))
+) -> Page[ChangeRecord]:
+    """Read at most limit changes, newest first. A filter that is None matches everything.
+
+    after is the number of the last change of the previous page.
+    """
+    query = select(
+        ConfigChange.change_number,
+        ConfigChange.changed_at,
+        ConfigChange.changed_by,
+        ConfigChange.command,
+        ConfigChange.path,
+        ConfigChange.before,
+        ConfigChange.after,
+    )
     if since is not None:
-        query = query.where(ConfigChange.at >= since)
+        query = query.where(ConfigChange.changed_at >= since)
     if after is not None:
-        query = query.where(ConfigChange.number < after)
-    rows = connection.execute(query.order_by(ConfigChange.number.desc()).limit(limit))
-    return [ChangeRecord(*row) for row in rows]
+        query = query.where(ConfigChange.change_number < after)
+    query = query.order_by(ConfigChange.change_number.desc())
+    return fetch_page(connection, query, limit, lambda row: ChangeRecord(*row))

@@ -1,4 +1,4 @@
-"""Deliveries as they are listed: newest first, never more than a page."""
+"""The list of webhook deliveries."""
 
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -6,12 +6,17 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Connection, case, select
 
 from models import Batch, Delivery
+from worker.db.audit.pages import Page, fetch_page
 
 DeliveryState = Literal["pending", "delivered", "failed"]
 
 
 class DeliveryRecord(NamedTuple):
-    """One chunk's outcome for one endpoint; status and problem are the last attempt's."""
+    """The delivery of one chunk's outcome to one endpoint.
+
+    status and problem are those of the last attempt. next_attempt_at is None unless the delivery is
+    pending.
+    """
 
     number: int
     tenant: str
@@ -33,23 +38,25 @@ def read_deliveries(
     state: DeliveryState | None = None,
     tenant: str | None = None,
     after: int | None = None,
-) -> list[DeliveryRecord]:
-    """Read a page, beginning behind one delivery's number; what is None is not asked."""
-    conditions = (
-        Delivery.state == state if state else None,
-        Delivery.tenant == tenant if tenant else None,
-        Delivery.number < after if after else None,
-    )
+) -> Page[DeliveryRecord]:
+    """Read at most limit deliveries, newest first. A filter that is None matches everything.
+
+    after is the number of the last delivery of the previous page.
+    """
     next_attempt_at = case((Delivery.state == "pending", Delivery.next_attempt_at))
     query = (
         select(
-            *(Delivery.number, Delivery.tenant, Delivery.endpoint, Batch.id, Delivery.chunk),
-            *(Delivery.state, Delivery.attempts, next_attempt_at, Delivery.status),
-            *(Delivery.problem, Delivery.created_at),
+            *(Delivery.delivery_number, Delivery.tenant, Delivery.endpoint),
+            *(Batch.batch_id, Delivery.chunk_number, Delivery.state, Delivery.attempts),
+            *(next_attempt_at, Delivery.status, Delivery.problem, Delivery.created_at),
         )
-        .join(Batch, Batch.number == Delivery.batch)
-        .where(*(condition for condition in conditions if condition is not None))
-        .order_by(Delivery.number.desc())
-        .limit(limit)
+        .join(Batch, Batch.batch_number == Delivery.batch_number)
+        .order_by(Delivery.delivery_number.desc())
     )
-    return [DeliveryRecord(*row) for row in connection.execute(query)]
+    if state:
+        query = query.where(Delivery.state == state)
+    if tenant:
+        query = query.where(Delivery.tenant == tenant)
+    if after:
+        query = query.where(Delivery.delivery_number < after)
+    return fetch_page(connection, query, limit, lambda row: DeliveryRecord(*row))

@@ -1,55 +1,58 @@
-"""The audit log as it is read: newest first, never more than a page."""
+"""The audit log of grants: every requested item, and the decision on it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple_
 
 from models import Batch, Chunk, Grant
 from valetkey.wire.messages import grant_id
+from worker.db.audit.pages import Page, fetch_page
 
 
 class AuditCursor(NamedTuple):
-    """Where a grant stands: its batch and its number there, which together are its id.
+    """The position of a grant in the audit log: its batch and its item number in that batch.
 
-    Tenants choose the ids of their batches, so that only with the tenant it is one place for sure.
+    Tenants choose the ids of their batches, so a batch id is unique only together with a tenant.
     """
 
-    batch: str
-    item: int
+    batch_id: str
+    item_number: int
     tenant: str | None = None
 
     def __str__(self) -> str:
-        id_ = grant_id(self.batch, self.item)
+        id_ = grant_id(self.batch_id, self.item_number)
         return id_ if self.tenant is None else f"{self.tenant}/{id_}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantFilter:
-    """Which rows to read: from since up to, not including, until. What is None is not asked.
+    """Conditions that all have to match; None matches everything.
 
-    signed_by is the name of a key, or empty for what only the queue vouches for.
+    signed_by is the name of a tenant's key; an empty string selects unsigned requests. since is
+    included in the range, until is not.
     """
 
     tenant: str | None = None
     bucket: str | None = None
-    key: str | None = None
+    object_key: str | None = None
     prefix: str | None = None
     requester: str | None = None
     signed_by: str | None = None
     decision: Literal["issued", "refused"] | None = None
     since: datetime | None = None
     until: datetime | None = None
-    batch: str | None = None
+    batch_id: str | None = None
     grant: AuditCursor | None = None
 
 
 class AuditRecord(NamedTuple):
-    """One item that was asked for; decision is "issued", or the refusal's code.
+    """One requested item. decision is "issued" or the code of the refusal.
 
-    signed_by is the name of the tenant's key; None where the queue alone vouches for the request.
+    signed_by is the name of the tenant's key that signed the request; None if the tenant trusts
+    the queue and the request was not signed. expires_at is None for a refused item.
     """
 
     time: datetime
@@ -66,7 +69,7 @@ class AuditRecord(NamedTuple):
 
 
 class AuditCount(NamedTuple):
-    """How many items of a kind a tenant was issued and refused."""
+    """The number of items of one kind that a tenant was issued and refused."""
 
     tenant: str
     kind: str
@@ -75,148 +78,143 @@ class AuditCount(NamedTuple):
 
 
 class UnknownCursor(LookupError):
-    """There is no such batch in the audit log."""
+    """The audit log has no batch with this id."""
 
 
 class AmbiguousCursor(LookupError):
     """Several tenants have a batch with this id."""
 
 
-def read_grants(
-    connection: Connection, wanted: GrantFilter, limit: int, after: AuditCursor | None
-) -> list[AuditRecord]:
-    """Read a page, beginning behind one place.
+_COLUMNS = (
+    *(Chunk.issued_at, Chunk.expires_in, Chunk.signing_key),
+    *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.bucket, Batch.kind, Batch.batch_id),
+    *(Grant.object_key, Grant.code, Grant.item_number),
+)
 
-    Raises UnknownPlace where that is in no batch, and AmbiguousPlace where it is in several.
+
+def read_grants(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    limit: int,
+    after: AuditCursor | None = None,
+) -> Page[AuditRecord]:
+    """Read at most limit grants, newest first, starting after the given position.
+
+    Rows neither change nor move. Paging through them returns each row that existed at the start
+    exactly once, even if rows are added meanwhile. Raises UnknownCursor if no batch has the id in
+    after, and AmbiguousCursor if batches of several tenants have it.
     """
-    # Chunk by chunk in the order of the primary keys: what does not match is passed over by the
-    # chunk, and a page costs the same at the end of the log as at its beginning.
+    # Reads chunk by chunk in the order of the primary keys. Chunks that do not match are skipped
+    # whole, and a page costs the same at the end of the log as at its beginning.
     query = (
         select(*_COLUMNS)
         .select_from(Chunk)
-        .join(Batch, Batch.number == Chunk.batch)
-        .join(Grant, _of_its_chunk())
-        .where(*_of_batches(wanted), *_of_items(wanted))
-        .order_by(Chunk.batch.desc(), Chunk.number.desc(), Grant.number.desc())
-        .limit(limit)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .join(Grant, _is_in_chunk())
+        .where(*_batch_conditions(grant_filter), *_item_conditions(grant_filter))
+        .order_by(Chunk.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
     )
     if after is not None:
-        query = query.where(*_behind(connection, after))
-    return [_entry(row) for row in connection.execute(query)]
+        query = query.where(*_cursor_conditions(connection, after))
+    return fetch_page(connection, query, limit, _to_record)
 
 
-def count_grants(connection: Connection, wanted: GrantFilter) -> list[AuditCount]:
-    """Count by tenant and kind. Only what was decided for whole batches can be asked for here."""
+def count_grants(connection: Connection, grant_filter: GrantFilter) -> list[AuditCount]:
+    """Count grants by tenant and kind.
+
+    Applies only the conditions on batches and chunks, and ignores those on single items: the
+    decision, the object key, the prefix and the item number.
+    """
     query = (
         select(Batch.tenant, Batch.kind, func.sum(Chunk.issued), func.sum(Chunk.refused))
-        .join(Chunk, Chunk.batch == Batch.number)
-        .where(*_of_batches(wanted))
+        .join(Chunk, Chunk.batch_number == Batch.batch_number)
+        .where(*_batch_conditions(grant_filter))
         .group_by(Batch.tenant, Batch.kind)
         .order_by(Batch.tenant, Batch.kind)
     )
     return [AuditCount(*row) for row in connection.execute(query)]
 
 
-_COLUMNS = (
-    *(Chunk.issued_at, Chunk.expires_in, Chunk.key.label("signed_by")),
-    *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.bucket, Batch.kind, Batch.id),
-    *(Grant.key, Grant.code, Grant.number),
-)
+def record_cursor(record: AuditRecord) -> AuditCursor:
+    """Return the position of a record, to read the page after it."""
+    batch_id, _, item_number = record.grant.rpartition(".")
+    return AuditCursor(batch_id, int(item_number), record.tenant)
 
 
-def _of_its_chunk() -> ColumnElement[bool]:
-    first = Chunk.number * Batch.chunk_size
+def _is_in_chunk() -> ColumnElement[bool]:
+    first = Chunk.chunk_number * Batch.chunk_size
     return and_(
-        Grant.batch == Chunk.batch,
-        Grant.number >= first,
-        Grant.number < first + Batch.chunk_size,
+        Grant.batch_number == Chunk.batch_number,
+        Grant.item_number >= first,
+        Grant.item_number < first + Batch.chunk_size,
     )
 
 
-def _of_batches(wanted: GrantFilter) -> Iterator[ColumnElement[bool]]:
-    batch = wanted.grant.batch if wanted.grant else wanted.batch
-    asked = {
-        Batch.tenant: wanted.tenant,
-        Batch.bucket: wanted.bucket,
-        Batch.requested_by: wanted.requester,
-        Batch.id: batch,
+def _batch_conditions(grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
+    grant = grant_filter.grant
+    values = {
+        Batch.tenant: grant_filter.tenant,
+        Batch.bucket: grant_filter.bucket,
+        Batch.requested_by: grant_filter.requester,
+        Batch.batch_id: grant.batch_id if grant else grant_filter.batch_id,
     }
-    yield from (column == value for column, value in asked.items() if value is not None)
-    if wanted.grant is not None and wanted.grant.tenant is not None:
-        yield Batch.tenant == wanted.grant.tenant
-    if wanted.signed_by is not None:
-        yield Chunk.key == wanted.signed_by if wanted.signed_by else Chunk.key.is_(None)
-    if wanted.since is not None:
-        yield Chunk.issued_at >= wanted.since
-    if wanted.until is not None:
-        yield Chunk.issued_at < wanted.until
+    yield from (column == value for column, value in values.items() if value is not None)
+    if grant is not None and grant.tenant is not None:
+        yield Batch.tenant == grant.tenant
+    if grant_filter.signed_by is not None:
+        signed_by = grant_filter.signed_by
+        yield Chunk.signing_key == signed_by if signed_by else Chunk.signing_key.is_(None)
+    if grant_filter.since is not None:
+        yield Chunk.issued_at >= grant_filter.since
+    if grant_filter.until is not None:
+        yield Chunk.issued_at < grant_filter.until
 
 
-def _of_items(wanted: GrantFilter) -> Iterator[ColumnElement[bool]]:
-    if wanted.grant is not None:
-        yield Grant.number == wanted.grant.item
-    if wanted.key is not None:
-        yield Grant.key == wanted.key
-    if wanted.prefix is not None:
-        # Not LIKE, to which SQLite's letters have no case.
-        yield func.substr(Grant.key, 1, len(wanted.prefix)) == wanted.prefix
-    if wanted.decision is not None:
-        yield Grant.code.is_(None) if wanted.decision == "issued" else Grant.code.is_not(None)
+def _item_conditions(grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
+    if grant_filter.grant is not None:
+        yield Grant.item_number == grant_filter.grant.item_number
+    if grant_filter.object_key is not None:
+        yield Grant.object_key == grant_filter.object_key
+    if grant_filter.prefix is not None:
+        # Not LIKE, which ignores case on SQLite.
+        prefix = grant_filter.prefix
+        yield func.substr(Grant.object_key, 1, len(prefix)) == prefix
+    if grant_filter.decision is not None:
+        is_issued = Grant.code.is_(None)
+        yield is_issued if grant_filter.decision == "issued" else Grant.code.is_not(None)
 
 
-def _behind(connection: Connection, place: AuditCursor) -> Iterator[ColumnElement[bool]]:
-    query = select(Batch.number, Batch.chunk_size).where(Batch.id == place.batch)
-    if place.tenant is not None:
-        query = query.where(Batch.tenant == place.tenant)
-    found = connection.execute(query.limit(2)).all()
-    if not found:
-        raise UnknownCursor(place)
-    if len(found) > 1:
-        raise AmbiguousCursor(place)
-    number, chunk_size = found[0]
-    # The first alone lets the index begin there; the second says where within the chunk.
-    yield tuple_(Chunk.batch, Chunk.number) <= (number, place.item // chunk_size)
-    yield tuple_(Grant.batch, Grant.number) < (number, place.item)
+def _cursor_conditions(
+    connection: Connection, cursor: AuditCursor
+) -> Iterator[ColumnElement[bool]]:
+    query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_id == cursor.batch_id)
+    if cursor.tenant is not None:
+        query = query.where(Batch.tenant == cursor.tenant)
+    batches = connection.execute(query.limit(2)).all()
+    if not batches:
+        raise UnknownCursor(cursor)
+    if len(batches) > 1:
+        raise AmbiguousCursor(cursor)
+    batch_number, chunk_size = batches[0]
+    chunk_number = cursor.item_number // chunk_size
+    # The first condition alone lets the scan of the index start at the chunk. The second one finds
+    # the item in the chunk.
+    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, chunk_number)
+    yield tuple_(Grant.batch_number, Grant.item_number) < (batch_number, cursor.item_number)
 
 
-def _entry(row: Any) -> AuditRecord:
+def _to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:
     expires_at = row.issued_at + timedelta(seconds=row.expires_in)
     return AuditRecord(
         time=row.issued_at,
         tenant=row.tenant,
         requested_by=row.requested_by,
-        signed_by=row.signed_by,
+        signed_by=row.signing_key,
         reason=row.reason,
         bucket=row.bucket,
         kind=row.kind,
-        key=row.key,
+        key=row.object_key,
         decision=row.code or "issued",
         expires_at=None if row.code else expires_at,
-        grant=grant_id(row.id, row.number),
+        grant=grant_id(row.batch_id, row.item_number),
     )
-
-
-class AuditPage(NamedTuple):
-    """Audit rows, newest first, and the place to go on behind; None where there are no more."""
-
-    entries: list[AuditRecord]
-    after: AuditCursor | None
-
-
-def read_page(
-    connection: Connection, wanted: GrantFilter, limit: int, after: AuditCursor | None = None
-) -> AuditPage:
-    """Read up to limit rows behind one place.
-
-    Rows neither change nor move, so page by page every row that was there at the start comes once,
-    whatever is added meanwhile. Raises UnknownPlace where after is in no batch, and AmbiguousPlace
-    where it is in several.
-    """
-    found = read_grants(connection, wanted, limit + 1, after)
-    shown = found[:limit]
-    return AuditPage(shown, _place(shown[-1]) if len(found) > limit else None)
-
-
-def _place(entry: AuditRecord) -> AuditCursor:
-    batch, _, item = entry.grant.rpartition(".")
-    return AuditCursor(batch, int(item), entry.tenant)

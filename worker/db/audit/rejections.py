@@ -1,37 +1,47 @@
-"""Messages that nobody is known to have sent, as they are listed: their counts by the hour."""
+"""The audit log of rejected messages, counted by hour."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from models import Rejection
 from worker.core.quotas.cost import window_start
+from worker.db.audit.pages import Page, fetch_page
 
 
 class RejectionRecord(NamedTuple):
-    """How many of a tenant and code in one hour; the digest is the last one's SHA-256, in hex."""
+    """The number of messages rejected with one code in one hour.
+
+    tenant is the one that the messages named, which does not prove that it sent them. last_digest
+    is the SHA-256 of the last message, in hex.
+    """
 
     hour: datetime
     tenant: str | None
     code: str
-    count: int  # type: ignore[assignment] # hides tuple's own, which nobody asks here
+    count: int  # type: ignore[assignment] # the column hides the method of tuple
     last_at: datetime
     last_digest: str
 
 
 def read_rejections(
     connection: Connection, limit: int, *, tenant: str | None, since: datetime | None
-) -> list[RejectionRecord]:
-    """Read so many, newest hour first; what is None is not asked."""
+) -> Page[RejectionRecord]:
+    """Read at most limit counts, newest hour first. A filter that is None matches everything.
+
+    since selects whole hours, beginning with the hour that contains it.
+    """
     query = select(*(getattr(Rejection, name) for name in RejectionRecord._fields))
     if tenant is not None:
         query = query.where(Rejection.tenant == tenant)
     if since is not None:
         query = query.where(Rejection.hour >= window_start("hour", since))
     query = query.order_by(Rejection.hour.desc(), Rejection.tenant, Rejection.code)
-    rows = connection.execute(query.limit(limit))
-    return [
-        RejectionRecord(*row)._replace(tenant=row.tenant or None, last_digest=row.last_digest.hex())
-        for row in rows
-    ]
+    return fetch_page(connection, query, limit, _to_record)
+
+
+def _to_record(row: Row[*tuple[Any, ...]]) -> RejectionRecord:
+    return RejectionRecord(*row)._replace(
+        tenant=row.tenant or None, last_digest=row.last_digest.hex()
+    )

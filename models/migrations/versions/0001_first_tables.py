@@ -1,7 +1,7 @@
 """The first tables.
 
-A migration runs while the previous release still serves: add first, remove a release later,
-and take no lock for longer than a moment.
+A migration runs while the previous release still serves. Add columns first, remove them one
+release later, and hold no lock for longer than a moment.
 """
 
 import sqlalchemy as sa
@@ -13,14 +13,14 @@ branch_labels = None
 depends_on = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-APPEND_ONLY = ("batches", "chunks", "grants", "reissues", "cancellations", "changes")
+APPEND_ONLY = ("batches", "chunks", "grants", "reissues", "cancellations", "config_changes")
 
 
 def upgrade() -> None:
     op.create_table(
         "batches",
-        sa.Column("number", NUMBER, autoincrement=True, nullable=False),
-        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("batch_number", NUMBER, autoincrement=True, nullable=False),
+        sa.Column("batch_id", sa.String(length=36), nullable=False),
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("bucket", sa.String(length=63), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
@@ -33,12 +33,12 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
         sa.Column("refusal", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("decided_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_batches")),
-        sa.UniqueConstraint("tenant", "id", name=op.f("uq_batches_tenant_id")),
+        sa.PrimaryKeyConstraint("batch_number", name=op.f("pk_batches")),
+        sa.UniqueConstraint("tenant", "batch_id", name=op.f("uq_batches_tenant_batch_id")),
     )
-    op.create_index(op.f("ix_batches_id"), "batches", ["id"])
+    op.create_index(op.f("ix_batches_batch_id"), "batches", ["batch_id"])
     op.create_index(op.f("ix_batches_decided_at"), "batches", ["decided_at"])
-    op.create_index(op.f("ix_batches_tenant_number"), "batches", ["tenant", "number"])
+    op.create_index(op.f("ix_batches_tenant_batch_number"), "batches", ["tenant", "batch_number"])
 
     op.create_table(
         "buckets",
@@ -64,36 +64,36 @@ def upgrade() -> None:
     op.create_table(
         "cancellations",
         sa.Column("tenant", sa.String(length=63), nullable=False),
-        sa.Column("batch", sa.String(length=36), nullable=False),
-        sa.Column("key", sa.String(length=63), nullable=True),
+        sa.Column("batch_id", sa.String(length=36), nullable=False),
+        sa.Column("signing_key", sa.String(length=63), nullable=True),
         sa.Column("requested_by", sa.String(length=200), nullable=False),
         sa.Column("reason", sa.String(length=200), nullable=True),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "batch", name=op.f("pk_cancellations")),
+        sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "batch_id", name=op.f("pk_cancellations")),
     )
     op.create_table(
-        "changes",
-        sa.Column("number", NUMBER, autoincrement=True, nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("by", sa.String(length=200), nullable=False),
-        sa.Column("through", sa.String(length=32), nullable=False),
+        "config_changes",
+        sa.Column("change_number", NUMBER, autoincrement=True, nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changed_by", sa.String(length=200), nullable=False),
+        sa.Column("command", sa.String(length=32), nullable=False),
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("before", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("after", sa.JSON(none_as_null=True), nullable=True),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_changes")),
+        sa.PrimaryKeyConstraint("change_number", name=op.f("pk_config_changes")),
     )
-    op.create_index(op.f("ix_changes_at"), "changes", ["at"])
+    op.create_index(op.f("ix_config_changes_changed_at"), "config_changes", ["changed_at"])
     op.create_table(
-        "raises",
-        sa.Column("number", NUMBER, autoincrement=True, nullable=False),
+        "quota_overrides",
+        sa.Column("override_number", NUMBER, autoincrement=True, nullable=False),
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("metric", sa.String(length=16), nullable=False),
         sa.Column("window", sa.String(length=8), nullable=False),
         sa.Column("extra", sa.BigInteger(), nullable=False),
-        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_raises")),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("override_number", name=op.f("pk_quota_overrides")),
     )
-    op.create_index(op.f("ix_raises_until"), "raises", ["until"])
+    op.create_index(op.f("ix_quota_overrides_expires_at"), "quota_overrides", ["expires_at"])
     op.create_table(
         "rejections",
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
@@ -105,10 +105,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hour", "tenant", "code", name=op.f("pk_rejections")),
     )
     op.create_table(
-        "revisions",
+        "config_revisions",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_revisions")),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_config_revisions")),
     )
     op.create_table(
         "tenants",
@@ -121,7 +121,7 @@ def upgrade() -> None:
         "usage",
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("window", sa.String(length=8), nullable=False),
-        sa.Column("start", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("window_start", sa.DateTime(timezone=True), nullable=False),
         sa.Column("grants", sa.BigInteger(), nullable=False),
         sa.Column("download_grants", sa.BigInteger(), nullable=False),
         sa.Column("upload_bytes", sa.BigInteger(), nullable=False),
@@ -129,12 +129,12 @@ def upgrade() -> None:
             "grants >= 0 AND download_grants >= 0 AND upload_bytes >= 0",
             name=op.f("ck_usage_not_negative"),
         ),
-        sa.PrimaryKeyConstraint("tenant", "window", "start", name=op.f("pk_usage")),
+        sa.PrimaryKeyConstraint("tenant", "window", "window_start", name=op.f("pk_usage")),
     )
     op.create_table(
         "chunks",
-        sa.Column("batch", NUMBER, nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("batch_number", NUMBER, nullable=False),
+        sa.Column("chunk_number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
         sa.Column("issued", sa.Integer(), nullable=False),
         sa.Column("refused", sa.Integer(), nullable=False),
@@ -143,15 +143,17 @@ def upgrade() -> None:
         sa.Column("limited_by", sa.String(length=16), nullable=False),
         sa.Column("access_key", sa.String(length=128), nullable=True),
         sa.Column("refusal", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("key", sa.String(length=63), nullable=True),
-        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_chunks_batch")),
-        sa.PrimaryKeyConstraint("batch", "number", name=op.f("pk_chunks")),
+        sa.Column("signing_key", sa.String(length=63), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["batch_number"], ["batches.batch_number"], name=op.f("fk_chunks_batch_number")
+        ),
+        sa.PrimaryKeyConstraint("batch_number", "chunk_number", name=op.f("pk_chunks")),
     )
     op.create_table(
         "deliveries",
-        sa.Column("number", NUMBER, autoincrement=True, nullable=False),
-        sa.Column("batch", NUMBER, nullable=False),
-        sa.Column("chunk", sa.Integer(), nullable=False),
+        sa.Column("delivery_number", NUMBER, autoincrement=True, nullable=False),
+        sa.Column("batch_number", NUMBER, nullable=False),
+        sa.Column("chunk_number", sa.Integer(), nullable=False),
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("endpoint", sa.String(length=63), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
@@ -162,8 +164,10 @@ def upgrade() -> None:
         sa.Column("problem", sa.String(length=200), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_deliveries_batch")),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_deliveries")),
+        sa.ForeignKeyConstraint(
+            ["batch_number"], ["batches.batch_number"], name=op.f("fk_deliveries_batch_number")
+        ),
+        sa.PrimaryKeyConstraint("delivery_number", name=op.f("pk_deliveries")),
     )
     op.create_index(
         op.f("ix_deliveries_state_next_attempt_at"), "deliveries", ["state", "next_attempt_at"]
@@ -180,47 +184,49 @@ def upgrade() -> None:
     )
     op.create_table(
         "grants",
-        sa.Column("batch", NUMBER, nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("batch_number", NUMBER, nullable=False),
+        sa.Column("item_number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("object_key", sa.Text(), nullable=False),
         sa.Column("code", sa.String(length=32), nullable=True),
         sa.Column("detail", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("digest", sa.LargeBinary(length=32), nullable=True),
-        sa.PrimaryKeyConstraint("batch", "number", name=op.f("pk_grants")),
+        sa.PrimaryKeyConstraint("batch_number", "item_number", name=op.f("pk_grants")),
         sqlite_with_rowid=False,
     )
     op.create_table(
-        "holds",
-        sa.Column("batch", NUMBER, nullable=False),
-        sa.Column("chunk", sa.Integer(), autoincrement=False, nullable=False),
+        "reservations",
+        sa.Column("batch_number", NUMBER, nullable=False),
+        sa.Column("chunk_number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("tenant", sa.String(length=63), nullable=False),
-        sa.Column("key", sa.String(length=63), nullable=True),
+        sa.Column("signing_key", sa.String(length=63), nullable=True),
         sa.Column("items", sa.Integer(), nullable=False),
         sa.Column("grants", sa.BigInteger(), nullable=False),
         sa.Column("download_grants", sa.BigInteger(), nullable=False),
         sa.Column("upload_bytes", sa.BigInteger(), nullable=False),
         sa.Column("charged_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_holds_batch")),
-        sa.PrimaryKeyConstraint("batch", "chunk", name=op.f("pk_holds")),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["batch_number"], ["batches.batch_number"], name=op.f("fk_reservations_batch_number")
+        ),
+        sa.PrimaryKeyConstraint("batch_number", "chunk_number", name=op.f("pk_reservations")),
     )
-    op.create_index(op.f("ix_holds_ends_at"), "holds", ["ends_at"])
-    op.create_index(op.f("ix_holds_tenant"), "holds", ["tenant"])
+    op.create_index(op.f("ix_reservations_expires_at"), "reservations", ["expires_at"])
+    op.create_index(op.f("ix_reservations_tenant"), "reservations", ["tenant"])
     op.create_table(
-        "keys",
+        "tenant_keys",
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("sign", sa.String(length=43), nullable=False),
         sa.Column("seal", sa.String(length=43), nullable=False),
         sa.Column("expires", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_keys_tenant")),
-        sa.PrimaryKeyConstraint("tenant", "name", name=op.f("pk_keys")),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name=op.f("fk_tenant_keys_tenant")),
+        sa.PrimaryKeyConstraint("tenant", "name", name=op.f("pk_tenant_keys")),
     )
     op.create_table(
         "manifests",
-        sa.Column("batch", NUMBER, nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("batch_number", NUMBER, nullable=False),
+        sa.Column("object_key", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=False),
@@ -232,28 +238,36 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(length=64), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_manifests_batch")),
-        sa.PrimaryKeyConstraint("batch", name=op.f("pk_manifests")),
+        sa.ForeignKeyConstraint(
+            ["batch_number"], ["batches.batch_number"], name=op.f("fk_manifests_batch_number")
+        ),
+        sa.PrimaryKeyConstraint("batch_number", name=op.f("pk_manifests")),
     )
     op.create_index(
         op.f("ix_manifests_state_next_attempt_at"), "manifests", ["state", "next_attempt_at"]
     )
     op.create_table(
-        "multiparts",
-        sa.Column("batch", NUMBER, nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        "multipart_uploads",
+        sa.Column("batch_number", NUMBER, nullable=False),
+        sa.Column("item_number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("bucket", sa.String(length=63), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("object_key", sa.Text(), nullable=False),
         sa.Column("upload_id", sa.Text(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("part_size", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
-        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_multiparts_batch")),
-        sa.PrimaryKeyConstraint("batch", "number", name=op.f("pk_multiparts")),
+        sa.ForeignKeyConstraint(
+            ["batch_number"],
+            ["batches.batch_number"],
+            name=op.f("fk_multipart_uploads_batch_number"),
+        ),
+        sa.PrimaryKeyConstraint("batch_number", "item_number", name=op.f("pk_multipart_uploads")),
     )
-    op.create_index(op.f("ix_multiparts_state_expires_at"), "multiparts", ["state", "expires_at"])
+    op.create_index(
+        op.f("ix_multipart_uploads_state_expires_at"), "multipart_uploads", ["state", "expires_at"]
+    )
     op.create_table(
         "policies",
         sa.Column("tenant", sa.String(length=63), nullable=False),
@@ -290,40 +304,36 @@ def upgrade() -> None:
     )
     op.create_table(
         "reissues",
-        sa.Column("batch", NUMBER, nullable=False),
-        sa.Column("chunk", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("batch_number", NUMBER, nullable=False),
+        sa.Column("chunk_number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
         sa.Column("access_key", sa.String(length=128), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("reissued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("digests", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(["batch"], ["batches.number"], name=op.f("fk_reissues_batch")),
-        sa.PrimaryKeyConstraint("batch", "chunk", "fingerprint", name=op.f("pk_reissues")),
+        sa.ForeignKeyConstraint(
+            ["batch_number"], ["batches.batch_number"], name=op.f("fk_reissues_batch_number")
+        ),
+        sa.PrimaryKeyConstraint(
+            "batch_number", "chunk_number", "fingerprint", name=op.f("pk_reissues")
+        ),
     )
     freeze()
 
 
 def downgrade() -> None:
     thaw()
-    # Indexes go with their tables; those that are referred to go last.
+    # Indexes are dropped with their tables; tables that others refer to are dropped last.
     for table in (
-        *("reissues", "quotas", "policies", "multiparts", "manifests", "keys", "holds", "grants"),
-        *(
-            "endpoints",
-            "deliveries",
-            "chunks",
-            "usage",
-            "tenants",
-            "revisions",
-            "rejections",
-            "raises",
-        ),
-        *("changes", "cancellations", "buckets", "batches"),
+        *("reissues", "quotas", "policies", "multipart_uploads", "manifests", "tenant_keys"),
+        *("reservations", "grants", "endpoints", "deliveries", "chunks", "usage", "tenants"),
+        *("config_revisions", "rejections", "quota_overrides", "config_changes", "cancellations"),
+        *("buckets", "batches"),
     ):
         op.drop_table(table)
 
 
 def freeze() -> None:
-    """Make the database itself refuse to change or remove what was decided."""
+    """Have the database refuse to change or remove rows of the audit log."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
             "CREATE FUNCTION valetkey_append_only() RETURNS trigger LANGUAGE plpgsql AS "
@@ -349,6 +359,6 @@ def _triggers(table: str, dialect: str) -> list[str]:
 
 
 def thaw() -> None:
-    """Let the tables be dropped again. SQLite's triggers go with their tables."""
+    """Drop the triggers on PostgreSQL; SQLite drops them with their tables."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION valetkey_append_only() CASCADE")

@@ -1,4 +1,4 @@
-"""Inserts that each database has its own way for."""
+"""INSERT statements in the dialect of each database."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -15,15 +15,15 @@ from models import Base
 def insert_rows(
     connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> None:
-    """Insert many rows the fastest way each driver has: COPY, or executemany on SQLite.
+    """Insert many rows as fast as the driver can: with COPY, or with executemany on SQLite.
 
-    Values go to the driver as they are: what a column type would convert, the caller has converted.
+    The values go to the driver unchanged: the caller has applied the columns' type conversions.
     """
     names = ", ".join(f'"{column}"' for column in columns)
     is_sqlite = connection.dialect.name == "sqlite"
-    if is_sqlite or len(rows) == 1:  # a COPY is three round trips
-        marks = ", ".join(["?" if is_sqlite else "%s"] * len(columns))
-        statement = f"INSERT INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - names from our own models
+    if is_sqlite or len(rows) == 1:  # a COPY takes three round trips
+        placeholders = ", ".join(["?" if is_sqlite else "%s"] * len(columns))
+        statement = f"INSERT INTO {table} ({names}) VALUES ({placeholders})"  # noqa: S608 - names from our own models
         connection.exec_driver_sql(statement, rows[0] if len(rows) == 1 else list(rows))
         return
     with _cursor(connection) as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
@@ -34,21 +34,24 @@ def insert_rows(
 def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
-        raise TypeError("PostgreSQL is spoken through psycopg 3 here")
+        raise TypeError("PostgreSQL needs the driver psycopg 3: postgresql+psycopg://")
     return driver.cursor()
 
 
 def insert_once(connection: Connection, table: type[Base], values: dict[str, Any]) -> bool:
-    """Insert a row and say so, or leave alone what has its key; waits for who inserts it now."""
-    statement = _once(table, connection.dialect.name)
+    """Insert a row unless its primary key exists, and return whether it was inserted.
+
+    Waits for a concurrent transaction that inserts the same key.
+    """
+    statement = _insert_once_statement(table, connection.dialect.name)
     return connection.execute(statement, values).first() is not None
 
 
 @cache
-def _once(table: type[Base], dialect: str) -> ReturningInsert[tuple[int]]:
+def _insert_once_statement(table: type[Base], dialect: str) -> ReturningInsert[tuple[int]]:
     return upsert(table, dialect).on_conflict_do_nothing().returning(literal(1))
 
 
 def upsert(table: type[Base], dialect: str) -> postgresql.Insert | sqlite.Insert:
-    """Begin an insert that says what becomes of a row whose key is taken."""
+    """Return an INSERT to which the caller adds an ON CONFLICT clause."""
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)

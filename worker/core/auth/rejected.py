@@ -1,0 +1,45 @@
+"""Reads the little that is used of rejected messages. Their content is not trusted."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from valetkey.wire.messages import MAX_BATCH_ITEMS
+from worker.core.signing import object_keys
+
+_MAX_ID_LENGTH = 36  # characters of a UUID: longer invalid ids are cut
+
+
+class ClaimedChunk(NamedTuple):
+    """The batch id and the chunk number that a message claims. Neither is verified.
+
+    batch is "" and chunk is 0 if the message has no readable value.
+    """
+
+    batch: str
+    chunk: int
+
+
+def message_text(raw: Any) -> str:
+    """Return a message as text, equal for equal messages: its digest recognizes a repetition.
+
+    raw is a token, or JSON values. All messages that are nested too deeply have the same text.
+    """
+    try:
+        return raw if isinstance(raw, str) else json.dumps(raw, sort_keys=True, default=str)
+    except RecursionError:
+        return "nested deeper than can be written"
+
+
+def parse_claimed_chunk(content: Any) -> ClaimedChunk:
+    """Return the claimed batch and chunk of a message, for the response to its sender.
+
+    The sender finds the response by the id of the task. The batch and chunk are additional help.
+    The batch is printable and at most 36 characters long; the chunk is a valid chunk number.
+    """
+    fields = content if isinstance(content, Mapping) else {}
+    batch, chunk = fields.get("batch"), fields.get("chunk")
+    return ClaimedChunk(
+        object_keys.printable_key(batch)[:_MAX_ID_LENGTH] if isinstance(batch, str) else "",
+        chunk if type(chunk) is int and 0 <= chunk < MAX_BATCH_ITEMS else 0,
+    )

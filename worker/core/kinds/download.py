@@ -1,0 +1,116 @@
+"""The kind `download`: a presigned GET or HEAD."""
+
+import re
+from collections.abc import Collection
+
+from valetkey.wire.messages import Item
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import Download
+from worker.core.kinds.item_rules import check_filename, check_version_id, filename_refusal
+from worker.core.kinds.rules import (
+    OWNER_RULE,
+    PolicyContext,
+    Rule,
+    check_content_type,
+    field_rule,
+    permission_rule,
+    refuse,
+)
+from worker.core.kinds.spec import GrantKind
+from worker.core.quotas.cost import Cost
+from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
+from worker.core.signing.disposition import content_disposition, is_valid_filename
+from worker.core.signing.multipart_plan import StartedUpload
+from worker.core.tenants.config import Policy
+
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+_HEADER = re.compile(r"[!-~]([ -~]*[!-~])?").fullmatch
+
+
+def _check_filename(terms: Download, _: Policy) -> Refusal | None:
+    if terms.filename is None or is_valid_filename(terms.filename):
+        return None
+    return filename_refusal("grant.filename")
+
+
+def _check_inline(terms: Download, policy: Policy) -> Refusal | None:
+    if not terms.inline or terms.content_type in policy.inline:
+        return None
+    text = "the policy allows only these content types to be shown instead of saved"
+    return refuse(Code.INLINE_NOT_ALLOWED, "grant.inline", text, list(policy.inline))
+
+
+def _override_rule(name: str) -> Rule[PolicyContext]:
+    def check(terms: Download, policy: Policy) -> Refusal | None:
+        value = getattr(terms, name)
+        if value is None:
+            return None
+        if name not in policy.overrides:
+            text = "the tenant's policy does not allow this response header to be set"
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text, list(policy.overrides))
+        if not _HEADER(value):
+            text = "a header is printable ASCII, without spaces at its ends"
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text)
+        return None
+
+    return field_rule(name, check)
+
+
+def _make_signer(terms: Download, context: SigningContext) -> ItemSigner:
+    overrides = {
+        "response-content-disposition": content_disposition(terms.filename, inline=terms.inline),
+        "response-content-type": terms.content_type or DEFAULT_CONTENT_TYPE,
+        "response-cache-control": terms.cache_control,
+        "response-content-language": terms.content_language,
+        "response-content-encoding": terms.content_encoding,
+        "response-expires": terms.expires,
+    }
+    query = {name: value for name, value in overrides.items() if value is not None}
+    headers = context.owner_headers if terms.check_owner else {}
+    urls = context.signer_for(terms.method, query=query, headers=headers)
+    common = context.common_fields(terms.method, headers)
+    sign_url = urls.with_item_parameter("x-grant-id")
+
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        if item.version_id is None and item.filename is None:
+            url, signature = sign_url(item.key, grant_id)
+        else:
+            signed = urls.sign(item.key, _item_query(grant_id, item, terms))
+            url, signature = signed.url, signed.signature
+        grant = {"id": grant_id, "key": item.key, "url": url, **common}
+        return grant, signature_digest(signature)
+
+    return sign
+
+
+def _item_query(grant_id: str, item: Item, terms: Download) -> dict[str, str]:
+    query = {"x-grant-id": grant_id}
+    if item.version_id is not None:
+        query = {"versionId": item.version_id, **query}
+    if item.filename is not None:
+        disposition = content_disposition(item.filename, inline=terms.inline)
+        query = {"response-content-disposition": disposition, **query}
+    return query
+
+
+def _issued_cost(_: Download, items: Collection[Item]) -> Cost:
+    return Cost(grants=len(items), download_grants=len(items))
+
+
+DOWNLOAD = GrantKind(
+    terms_class=Download,
+    rules=(
+        permission_rule("download"),
+        OWNER_RULE,
+        field_rule("filename", _check_filename),
+        field_rule("content_type", check_content_type),
+        field_rule("inline", _check_inline),
+        *map(_override_rule, ("cache_control", "content_language", "content_encoding", "expires")),
+    ),
+    reserved_cost=lambda _, count: Cost(grants=count, download_grants=count),
+    issued_cost=_issued_cost,
+    make_signer=_make_signer,
+    s3_actions=frozenset({"s3:GetObject", "s3:GetObjectVersion"}),
+    item_checks={"filename": check_filename, "version_id": check_version_id},
+    has_manifest=True,
+)

@@ -1,0 +1,72 @@
+"""Checks of the fields that single items have beside their key."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from typing import Any
+
+from valetkey.wire.messages import Item
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import Checksum
+from worker.core.signing.disposition import MAX_FILENAME_LENGTH, is_valid_filename
+
+ItemCheck = Callable[[Item, Any, str], Refusal | None]
+"""Checks one field of an item against the terms; the third argument is the field's path."""
+
+_DIGEST_BYTES = {"sha256": 32, "crc32": 4, "crc32c": 4, "crc64nvme": 8}
+_VERSION_ID = re.compile(r"[A-Za-z0-9._-]{1,1024}").fullmatch  # AWS: versioning-workflows.html
+
+
+def check_filename(item: Item, _: Any, field: str) -> Refusal | None:
+    """Refuse a filename that is a path, or contains hidden characters."""
+    return None if is_valid_filename(item.filename or "") else filename_refusal(field)
+
+
+def filename_refusal(field: str) -> Refusal:
+    """Refuse a filename; field is its path in the message."""
+    text = (
+        "a filename has no slash, backslash, quotation mark or hidden character,"
+        " and not too many characters"
+    )
+    return Refusal(code=Code.FILENAME_INVALID, field=field, message=text, limit=MAX_FILENAME_LENGTH)
+
+
+def check_version_id(item: Item, _: Any, field: str) -> Refusal | None:
+    """Refuse a version id that S3 would never have issued."""
+    if _VERSION_ID(item.version_id or ""):
+        return None
+    text = "a version id has a-z, A-Z, digits, '.', '_' and '-', and not too many characters"
+    return Refusal(code=Code.VERSION_INVALID, field=field, message=text, limit=1024)
+
+
+def check_size(item: Item, terms: Any, field: str) -> Refusal | None:
+    """Refuse a size over the terms' max_size."""
+    if item.size is None or item.size <= terms.max_size:
+        return None
+    text = "larger than the max_size of the grant, in bytes"
+    return Refusal(code=Code.SIZE_TOO_LARGE, field=field, message=text, limit=terms.max_size)
+
+
+def check_checksum(item: Item, _: Any, field: str) -> Refusal | None:
+    """Refuse a checksum that is not the canonical base64 of its algorithm's digest."""
+    checksum = item.checksum
+    if checksum is None or _is_canonical(checksum):
+        return None
+    length = _DIGEST_BYTES[checksum.algorithm]
+    text = f"a {checksum.algorithm} checksum is the base64 of {length} bytes"
+    return Refusal(code=Code.CHECKSUM_INVALID, field=field, message=text, limit=length)
+
+
+def accept(_item: Item, _terms: Any, _field: str) -> None:
+    """Accept every value that the wire accepts."""
+
+
+def _is_canonical(checksum: Checksum) -> bool:
+    try:
+        digest = base64.b64decode(checksum.value, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    # Storage servers decode other spellings of the same digest differently, or refuse them.
+    canonical = base64.b64encode(digest).decode() == checksum.value
+    return canonical and len(digest) == _DIGEST_BYTES[checksum.algorithm]

@@ -1,0 +1,80 @@
+"""The kind `put`: a presigned PUT of exactly one size."""
+
+from collections.abc import Collection
+
+from valetkey.wire.messages import Item
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import Multipart, Put
+from worker.core.kinds.item_rules import check_checksum, check_size
+from worker.core.kinds.rules import (
+    OWNER_RULE,
+    check_content_type,
+    field_rule,
+    permission_rule,
+    refuse,
+)
+from worker.core.kinds.spec import GrantKind, RequiredField
+from worker.core.kinds.storage_rules import STORAGE_RULES
+from worker.core.kinds.upload import S3_ACTIONS
+from worker.core.quotas.cost import Cost
+from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
+from worker.core.signing.multipart_plan import StartedUpload
+from worker.core.signing.storage_headers import GRANT_ID_HEADER, checksum_header, put_headers
+from worker.core.tenants.config import Policy
+
+
+def _check_overwrite(terms: Put, policy: Policy) -> Refusal | None:
+    if not terms.overwrite or policy.overwrite:
+        return None
+    text = "the tenant's policy does not allow a put to replace an object"
+    return refuse(Code.OVERWRITE_NOT_ALLOWED, "grant.overwrite", text)
+
+
+def _make_signer(terms: Put, context: SigningContext) -> ItemSigner:
+    headers = put_headers(terms)
+    if not terms.overwrite:
+        headers["if-none-match"] = "*"
+    if terms.check_owner:
+        headers |= context.owner_headers
+    urls = context.signer_for("PUT", headers=headers)
+    common = context.common_fields("PUT")
+
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        item_headers = {"content-length": str(item.size), **checksum_header(item.checksum)}
+        item_headers[GRANT_ID_HEADER] = grant_id
+        signed = urls.sign(item.key, {"x-grant-id": grant_id}, item_headers)
+        grant = {"id": grant_id, "key": item.key, "url": signed.url}
+        grant_headers = {"headers": headers | item_headers}
+        return grant | grant_headers | common, signature_digest(signed.signature)
+
+    return sign
+
+
+def reserved_cost(terms: Put | Multipart, count: int) -> Cost:
+    """Return the cost of a number of items, each of the largest size that the terms allow."""
+    return Cost(grants=count, upload_bytes=count * terms.max_size)
+
+
+def exact_cost(_: Put | Multipart, items: Collection[Item]) -> Cost:
+    """Return the cost of items that name their exact size."""
+    return Cost(grants=len(items), upload_bytes=sum(item.size or 0 for item in items))
+
+
+PUT = GrantKind(
+    terms_class=Put,
+    rules=(
+        permission_rule("put"),
+        OWNER_RULE,
+        field_rule("content_type", check_content_type),
+        *STORAGE_RULES,
+        field_rule("overwrite", _check_overwrite),
+    ),
+    reserved_cost=reserved_cost,
+    issued_cost=exact_cost,
+    make_signer=_make_signer,
+    s3_actions=S3_ACTIONS,
+    item_checks={"size": check_size, "checksum": check_checksum},
+    required_field=RequiredField("size", Code.SIZE_REQUIRED),
+    has_manifest=True,
+    allows_manifest_upload=True,
+)

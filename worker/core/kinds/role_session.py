@@ -1,0 +1,74 @@
+"""A session of an IAM role for one tenant: its name, and the policy that limits it to the tenant.
+
+A session may do only what both its role and its session policy allow. If a bug signed a key of
+another tenant, storage would refuse the URL.
+
+Source: AWS, "AssumeRole" (API_AssumeRole.html) and "Policy variables" (reference_policies_
+variables.html).
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.core.kinds.registry import S3_ACTIONS
+from worker.core.tenants.config import Bucket
+
+MAX_POLICY_LENGTH = 2_048  # characters; AWS: API_AssumeRole.html
+_MAX_NAME_LENGTH = 64  # characters; AWS: API_AssumeRole.html
+
+# Objects encrypted with a KMS key require that key as well. Only S3 may use it for the session.
+_KMS_STATEMENT = {
+    "Effect": "Allow",
+    "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+    "Resource": "*",
+    "Condition": {"StringLike": {"kms:ViaService": "s3.*"}},
+}
+_SPECIAL = re.compile(r"[*?$]")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSession:
+    """A role and everything that its session depends on; seconds is the requested duration.
+
+    name is the only part that storage's access logs show.
+    """
+
+    role_arn: str
+    name: str
+    policy: str = field(repr=False)
+    region: str
+    seconds: int = 3_600
+    external_id: str | None = field(default=None, repr=False)
+
+
+def role_session(
+    role_arn: str, bucket: Bucket, tenant: str, prefixes: tuple[str, ...]
+) -> RoleSession:
+    """Return the session of a role that signs for a tenant in a bucket profile."""
+    return RoleSession(
+        role_arn=role_arn,
+        name=f"valetkey-{tenant}"[:_MAX_NAME_LENGTH],
+        policy=session_policy(role_arn, bucket.bucket, prefixes),
+        region=bucket.region,
+        seconds=bucket.role_seconds,
+        external_id=bucket.external_id,
+    )
+
+
+def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str:
+    """Return the policy that allows the objects under these prefixes of a real bucket."""
+    partition = role_arn.split(":")[1]
+    objects: dict[str, Any] = {
+        "Effect": "Allow",
+        "Action": S3_ACTIONS,
+        "Resource": [f"arn:{partition}:s3:::{bucket}/{_escape(prefix)}*" for prefix in prefixes],
+    }
+    policy = {"Version": "2012-10-17", "Statement": [objects, _KMS_STATEMENT]}
+    return json.dumps(policy, separators=(",", ":"))
+
+
+def _escape(prefix: str) -> str:
+    # In a resource these characters are wildcards, or begin a variable.
+    return _SPECIAL.sub(lambda match: f"${{{match[0]}}}", prefix)

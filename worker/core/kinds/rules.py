@@ -1,0 +1,154 @@
+"""Policy rules: named checks of one field of a request each, and those that kinds share."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from valetkey.wire.messages import ChunkMessage
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import AnyTerms, Download, Encryption, StorageTerms, Upload
+from worker.core.tenants.config import Bucket, Kind, Policy, Tenant
+
+Limit = int | str | list[str] | None
+
+_CONTENT_TYPE = "grant.content_type"
+_TOKEN = r"[a-z0-9][a-z0-9!#$&^_.+-]*"  # noqa: S105 - an RFC 9110 token, not a secret
+_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}").fullmatch
+_FAMILY = re.compile(rf"{_TOKEN}/\*").fullmatch
+# A browser runs these: a wildcard in a policy never includes them, they have to be named.
+_ACTIVE = re.compile(r".*(html|xml|svg|javascript|ecmascript|multipart).*").fullmatch
+_ACTIVE_TYPES = {
+    "application/*": "application/xhtml+xml",
+    "image/*": "image/svg+xml",
+    "text/*": "text/html",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyContext:
+    """Terms, and the bucket profile and policy that they are checked against."""
+
+    terms: AnyTerms
+    bucket: Bucket
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext(PolicyContext):
+    """A whole request: its message and tenant as well as its terms."""
+
+    message: ChunkMessage
+    tenant: Tenant
+    now: datetime
+
+
+C_contra = TypeVar("C_contra", bound=PolicyContext, contravariant=True)
+
+
+class Rule(NamedTuple, Generic[C_contra]):
+    """One check of a request, named after the field of the message that it looks at.
+
+    check returns a refusal or None. describe returns the field's value for explanations, or an
+    empty string if the request does not have the field.
+    """
+
+    name: str
+    check: Callable[[C_contra], Refusal | None]
+    describe: Callable[[C_contra], str]
+
+
+def first_refusal(rules: Iterable[Rule[C_contra]], context: C_contra) -> Refusal | None:
+    """Return the refusal of the first rule that the request breaks."""
+    for rule in rules:
+        refusal = rule.check(context)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def refuse(code: Code, field: str, message: str, limit: Limit = None) -> Refusal:
+    """Refuse one field of a request; limit is what would be accepted."""
+    return Refusal(code=code, field=field, message=message, limit=limit)
+
+
+def field_rule(name: str, check: Callable[[Any, Policy], Refusal | None]) -> Rule[PolicyContext]:
+    """Make a rule for one field of the terms from a check of the terms against the policy."""
+    return Rule(
+        f"grant.{name}",
+        lambda context: check(context.terms, context.policy),
+        lambda context: describe_field(context.terms, name),
+    )
+
+
+def permission_rule(kind: Kind) -> Rule[PolicyContext]:
+    """Make the rule that the policy has to allow a kind of grant."""
+
+    def check(context: PolicyContext) -> Refusal | None:
+        if kind in context.policy.kinds:
+            return None
+        text = f"the tenant's policy does not allow {kind} in this bucket profile"
+        return refuse(Code.KIND_NOT_ALLOWED, "grant.kind", text, sorted(context.policy.kinds))
+
+    return Rule("grant.kind", check, lambda context: context.terms.kind)
+
+
+def _check_owner(context: PolicyContext) -> Refusal | None:
+    if not getattr(context.terms, "check_owner", False) or context.bucket.owner:
+        return None
+    text = "the bucket profile does not name the account that owns the bucket"
+    return refuse(Code.OWNER_UNKNOWN, "grant.check_owner", text)
+
+
+OWNER_RULE = Rule[PolicyContext](
+    "grant.check_owner", _check_owner, lambda context: describe_field(context.terms, "check_owner")
+)
+
+
+def check_content_type(terms: Download | StorageTerms, policy: Policy) -> Refusal | None:
+    """Refuse a content type that is malformed, or that the policy does not allow."""
+    value = terms.content_type
+    if value is None:
+        return None
+    if not _TYPE(value):
+        text = "a content type is type/subtype in lower case, without parameters"
+        return refuse(Code.CONTENT_TYPE_INVALID, _CONTENT_TYPE, text)
+    wildcards = () if _ACTIVE(value) else (f"{value.partition('/')[0]}/*", "*/*")
+    if not {value, *wildcards} & set(policy.content_types):
+        text = "the tenant's policy does not allow this content type"
+        return refuse(
+            Code.CONTENT_TYPE_NOT_ALLOWED, _CONTENT_TYPE, text, list(policy.content_types)
+        )
+    return None
+
+
+def check_form_content_type(terms: Upload, policy: Policy) -> Refusal | None:
+    """Check a form's content type, which may be a family like image/* for the client to choose."""
+    family = terms.content_type
+    if not _FAMILY(family):
+        return check_content_type(terms, policy)
+    # A client that chooses within the family can choose the active type in it, if there is one.
+    active = _ACTIVE_TYPES.get(family)
+    if family in policy.content_types and active in {None, *policy.content_types}:
+        return None
+    required = [name for name in (family, active) if name is not None]
+    text = "the client may choose within this family only if the policy names all of these"
+    return refuse(Code.CONTENT_TYPE_NOT_ALLOWED, _CONTENT_TYPE, text, required)
+
+
+def describe_field(terms: AnyTerms, name: str) -> str:
+    """Describe the value of one field of the terms; an empty string if it is not set."""
+    value = getattr(terms, name, None)
+    match value:
+        case None | False:
+            return ""
+        case True:
+            return "yes"
+        case int():
+            return f"{value:,} bytes"
+        case dict():
+            return ", ".join(value)
+        case Encryption():
+            return value.algorithm
+    return str(value)

@@ -1,0 +1,88 @@
+"""Rules for how an object is stored: the terms of uploads checked against the tenant's policy."""
+
+import re
+
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import Multipart, Put, StorageTerms, Upload
+from worker.core.kinds.rules import PolicyContext, Rule, field_rule, refuse
+from worker.core.tenants.config import Policy
+
+MAX_METADATA_BYTES = 2_048  # names and values together; AWS: UsingMetadata.html
+MAX_TAGS = 10  # AWS: object-tagging.html, and the lengths and characters below
+_METADATA_NAME = re.compile(r"[a-z0-9][a-z0-9-]*").fullmatch
+_METADATA_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?").fullmatch
+_TAG_NAME = re.compile(r"[\w .:/=+@-]{1,128}").fullmatch
+_TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}").fullmatch
+
+
+def _check_max_size(terms: Upload | Put | Multipart, policy: Policy) -> Refusal | None:
+    if terms.max_size <= policy.max_size:
+        return None
+    text = "larger than the tenant's policy allows, in bytes"
+    return refuse(Code.SIZE_TOO_LARGE, "grant.max_size", text, policy.max_size)
+
+
+def _check_acl(terms: StorageTerms, policy: Policy) -> Refusal | None:
+    if terms.acl in {None, *policy.acls}:
+        return None
+    text = "the tenant's policy does not allow this ACL"
+    return refuse(Code.ACL_NOT_ALLOWED, "grant.acl", text, list(policy.acls))
+
+
+def _check_metadata(terms: StorageTerms, _: Policy) -> Refusal | None:
+    if sum(len(name) + len(value) for name, value in terms.metadata.items()) > MAX_METADATA_BYTES:
+        text = "the names and values together have too many bytes"
+        return refuse(Code.METADATA_INVALID, "grant.metadata", text, MAX_METADATA_BYTES)
+    for name, value in terms.metadata.items():
+        if not _METADATA_NAME(name) or name.startswith("x-amz-") or name == "grant-id":
+            text = (
+                "a name has lower-case a-z, digits and hyphens, does not begin with x-amz-,"
+                " and is not grant-id"
+            )
+            return refuse(Code.METADATA_INVALID, "grant.metadata", text)
+        if not _METADATA_VALUE(value) or "  " in value:
+            text = "a value is printable ASCII, without two spaces in a row"
+            return refuse(Code.METADATA_INVALID, f"grant.metadata.{name}", text)
+    return None
+
+
+def _check_tags(terms: StorageTerms, _: Policy) -> Refusal | None:
+    if len(terms.tags) > MAX_TAGS:
+        return refuse(Code.TAGS_INVALID, "grant.tags", "an object has too many tags", MAX_TAGS)
+    for name, value in terms.tags.items():
+        if not _TAG_NAME(name) or not _TAG_VALUE(value) or name.startswith("aws:"):
+            text = (
+                "a name has 1 to 128, a value up to 256 word characters, spaces or . : / = + @ -,"
+                " and a name does not begin with aws:"
+            )
+            return refuse(Code.TAGS_INVALID, "grant.tags", text)
+    return None
+
+
+def _check_storage_class(terms: StorageTerms, policy: Policy) -> Refusal | None:
+    if terms.storage_class in {None, *policy.storage_classes}:
+        return None
+    text = "the tenant's policy does not allow this storage class"
+    allowed = list(policy.storage_classes)
+    return refuse(Code.STORAGE_CLASS_NOT_ALLOWED, "grant.storage_class", text, allowed)
+
+
+def _check_encryption(terms: StorageTerms, policy: Policy) -> Refusal | None:
+    encryption = terms.encryption
+    if encryption is None or (encryption.algorithm == "AES256" and encryption.key is None):
+        return None
+    if encryption.algorithm != "AES256" and encryption.key in policy.kms_keys:
+        return None
+    text = "aws:kms requires one of the policy's keys, and AES256 takes no key"
+    return refuse(Code.ENCRYPTION_NOT_ALLOWED, "grant.encryption", text, list(policy.kms_keys))
+
+
+STORAGE_RULES: tuple[Rule[PolicyContext], ...] = (
+    field_rule("max_size", _check_max_size),
+    field_rule("acl", _check_acl),
+    field_rule("metadata", _check_metadata),
+    field_rule("tags", _check_tags),
+    field_rule("storage_class", _check_storage_class),
+    field_rule("encryption", _check_encryption),
+)
+"""The rules of every kind of grant that stores an object, in the order in which they apply."""

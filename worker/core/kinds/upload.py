@@ -1,0 +1,111 @@
+"""The kind `upload`: a presigned POST form."""
+
+from collections.abc import Collection
+
+from valetkey.wire.messages import Item
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import Put, Upload
+from worker.core.kinds.item_rules import check_checksum, check_size
+from worker.core.kinds.rules import check_form_content_type, field_rule, permission_rule, refuse
+from worker.core.kinds.spec import GrantKind
+from worker.core.kinds.storage_rules import STORAGE_RULES
+from worker.core.quotas.cost import Cost
+from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
+from worker.core.signing.forms import FormSigner
+from worker.core.signing.multipart_plan import StartedUpload
+from worker.core.signing.storage_headers import (
+    GRANT_ID_HEADER,
+    checksum_form_fields,
+    form_conditions,
+    form_fields,
+)
+from worker.core.tenants.config import Bucket, Policy
+
+S3_ACTIONS = frozenset({"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"})
+
+
+def _adapt_to_provider(terms: Upload, bucket: Bucket, policy: Policy) -> Upload | Put | Refusal:
+    """Turn a form into a PUT of each item's exact size if the provider takes no forms.
+
+    The form is refused if the policy does not allow put, or if it asks for what only a form can do
+    (Cloudflare: R2 S3 API compatibility, PostObject).
+    """
+    if bucket.post:
+        return terms
+    if "put" not in policy.kinds:
+        text = "this storage takes no forms, and the policy does not allow put instead"
+        return refuse(Code.KIND_NOT_SUPPORTED, "grant.kind", text)
+    if terms.success_status or terms.success_redirect or terms.content_type.endswith("/*"):
+        text = (
+            "this storage takes no forms, and a put has no success_status, success_redirect"
+            " or content type family"
+        )
+        return refuse(Code.KIND_NOT_SUPPORTED, "grant.kind", text, "put")
+    form_only = {"kind", "min_size", "success_status", "success_redirect"}
+    return Put(**terms.model_dump(exclude=form_only), overwrite=True)
+
+
+def _check_redirect(terms: Upload, policy: Policy) -> Refusal | None:
+    redirect = terms.success_redirect
+    if redirect is None or any(redirect.startswith(url) for url in policy.redirects):
+        return None
+    text = "a redirect has to begin with one of the policy's redirects"
+    allowed = list(policy.redirects)
+    return refuse(Code.REDIRECT_NOT_ALLOWED, "grant.success_redirect", text, allowed)
+
+
+def _check_size(item: Item, terms: Upload, field: str) -> Refusal | None:
+    refusal = check_size(item, terms, field)
+    if refusal is not None or item.size is None or item.size >= terms.min_size:
+        return refusal
+    text = "smaller than the min_size of the grant, in bytes"
+    return Refusal(code=Code.SIZE_INVALID, field=field, message=text, limit=terms.min_size)
+
+
+def _make_signer(terms: Upload, context: SigningContext) -> ItemSigner:
+    forms = FormSigner(
+        context.credentials,
+        context.target,
+        bucket=context.bucket,
+        issued_at=context.validity.issued_at,
+        expires_in=context.validity.expires_in,
+        fields=form_fields(terms),
+        conditions=form_conditions(terms),
+    )
+    common = context.common_fields("POST")
+
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        item_fields = {**checksum_form_fields(item.checksum), GRANT_ID_HEADER: grant_id}
+        form = forms.sign(item.key, item_fields)
+        grant = {"id": grant_id, "key": item.key, "url": form.url, "fields": form.fields}
+        return grant | common, signature_digest(form.signature)
+
+    return sign
+
+
+def _reserved_cost(terms: Upload, count: int) -> Cost:
+    return Cost(grants=count, upload_bytes=count * terms.max_size)
+
+
+def _issued_cost(terms: Upload, items: Collection[Item]) -> Cost:
+    # A form takes any size up to max_size, whatever size the item names.
+    return _reserved_cost(terms, len(items))
+
+
+UPLOAD = GrantKind(
+    terms_class=Upload,
+    rules=(
+        permission_rule("upload"),
+        field_rule("content_type", check_form_content_type),
+        *STORAGE_RULES,
+        field_rule("success_redirect", _check_redirect),
+    ),
+    reserved_cost=_reserved_cost,
+    issued_cost=_issued_cost,
+    make_signer=_make_signer,
+    s3_actions=S3_ACTIONS,
+    adapt_to_provider=_adapt_to_provider,
+    item_checks={"size": _check_size, "checksum": check_checksum},
+    has_manifest=True,
+    allows_manifest_upload=True,
+)

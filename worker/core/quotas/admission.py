@@ -1,0 +1,57 @@
+"""Decides whether a cost fits into a tenant's quotas."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from valetkey.wire.refusals import Code, QuotaState, Refusal
+from worker.core.quotas.cost import (
+    CEILINGS,
+    Cost,
+    UsageByWindow,
+    add_cost,
+    effective_quotas,
+    quota_state,
+    quota_states,
+)
+from worker.core.tenants.config import Quota, Tenant
+
+
+class QuotaAdmission(NamedTuple):
+    """The decision on a cost: a refusal or None, and the tenant's quotas after it."""
+
+    refusal: Refusal | None
+    quotas: list[QuotaState]
+
+
+def admit_cost(tenant: Tenant, usage: UsageByWindow, cost: Cost, now: datetime) -> QuotaAdmission:
+    """Admit a cost in all of a tenant's quotas, or refuse it for the first quota that it exceeds.
+
+    usage is what is charged already, without this cost.
+    """
+    limits = effective_quotas(tenant, now)
+    refusal = quota_refusal((*limits, *CEILINGS), usage, cost, now)
+    usage_after = usage if refusal is not None else add_cost(usage, cost)
+    return QuotaAdmission(refusal, quota_states(limits, usage_after, now))
+
+
+def quota_refusal(
+    quotas: Iterable[Quota], usage: UsageByWindow, cost: Cost, now: datetime
+) -> Refusal | None:
+    """Refuse a cost for the first quota whose limit it would exceed."""
+    for quota in quotas:
+        amount = getattr(cost, quota.metric)
+        state = quota_state(quota, usage, now)
+        if amount and state.used + amount > quota.limit:
+            return _refusal(state.model_copy(update={"asked": amount}))
+    return None
+
+
+def _refusal(state: QuotaState) -> Refusal:
+    name = (
+        f"live {state.metric}" if state.window == "live" else f"{state.metric} per {state.window}"
+    )
+    message = f"the quota of {state.limit} {name} has {state.left} left"
+    return Refusal(
+        code=Code.QUOTA_EXCEEDED, field="total", message=message, limit=state.limit, quota=state
+    )
