@@ -1,4 +1,4 @@
-"""What a producer installs: the message contract, clients, a command line, webhooks."""
+"""Client library for producers: messages, clients, a command line and webhook verification."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from valetkey.errors import (
     ValetkeyError,
 )
 from valetkey.manifests import Manifest
-from valetkey.wire.messages import Cancelled, Explanation, Grant, Item, Verdict
+from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.replies import Cancelled, Explanation, Grant, Verdict
 from valetkey.wire.terms import Checksum, Encryption
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ __all__ = [
     "Verdict",
 ]
 
-_OF_THE_CLIENT = {
+_CLIENT_MODULES = {
     "AsyncBatchHandle": "async_handles",
     "AsyncClient": "aio",
     "AsyncGrantHandle": "async_handles",
@@ -65,7 +66,7 @@ _OF_THE_CLIENT = {
 
 
 def __getattr__(name: str) -> Any:
-    # The client reaches Celery and Redis; whoever only reads messages must not load them.
-    if name not in _OF_THE_CLIENT:
+    # Import the client on first use: it loads Celery and Redis, which the wire does not need.
+    if name not in _CLIENT_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_OF_THE_CLIENT[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_CLIENT_MODULES[name]}"), name)

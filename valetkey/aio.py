@@ -1,4 +1,4 @@
-"""Asking for grants from a program that runs in an event loop."""
+"""The client of the service for asyncio."""
 
 import asyncio
 import random
@@ -29,11 +29,11 @@ from valetkey.handles import DEFAULT_TIMEOUT
 from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
 from valetkey.request_methods import BaseRequestMethods
 from valetkey.wire import requests
-from valetkey.wire.messages import Cancelled, Explanation, Item, Usage
+from valetkey.wire.messages import Item
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
+from valetkey.wire.replies import BatchState, Cancelled, Explanation, Usage
 from valetkey.wire.requests import GrantRequest
-from valetkey.wire.states import BatchState
 
 Keys = Iterable[str | Item] | AsyncIterable[str | Item]
 Items = Iterable[Item] | AsyncIterable[Item]
@@ -43,17 +43,17 @@ AwaitableExplanation = Awaitable[Explanation]
 class AsyncClient(
     BaseRequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items]
 ):
-    """Client for asyncio: one for a whole application, shared by all its coroutines.
+    """The client for asyncio: one for a whole application, shared by all its coroutines.
 
-    It is configured as Client is, and what it asks and answers is the same. What asks for grants
-    returns at once, with a handle to await or to iterate; an answer is awaited by one task, however
-    many wait, and re-sending goes on whether or not anybody does. To be cancelled while waiting
-    withdraws nothing. Many keys may come from an async iterable, if total says how many they are;
-    other iterables are read in the event loop, so they must not block.
+    Its arguments, configuration and results are those of Client. Its request methods return a
+    handle at once, to await or to iterate. One task receives the results, however many coroutines
+    wait, and sends messages again even if none waits. Cancelling a wait does not withdraw the
+    request. The keys of a batch may come from an async iterable if total is their number. Other
+    iterables are read in the event loop, so they must not block.
 
-    It belongs to the event loop that it is first used in. Leaving an `async with` block waits until
-    all is answered, or raises NoAnswer after exit_timeout seconds (None: never). Raises
-    NotConfigured.
+    A client belongs to the event loop that it is first used in. Leaving an `async with` block waits
+    until every request is answered, or raises NoAnswer after exit_timeout seconds; None has no
+    limit. Raises NotConfigured.
     """
 
     def __init__(  # noqa: PLR0913 - each has its own default
@@ -66,7 +66,7 @@ class AsyncClient(
         key: str | Path | None = None,
         exit_timeout: float | None = 60.0,
     ) -> None:
-        self._config = config.load(
+        self._config = config.load_config(
             {
                 "broker_url": broker_url,
                 "result_url": result_url,
@@ -76,28 +76,29 @@ class AsyncClient(
             }
         )
         transport = AsyncTransport(self._config.broker_url, self._config.result_url)
-        self._courier = AsyncDispatcher(
+        self._dispatcher = AsyncDispatcher(
             transport, Codec(self._config.key), RetransmitTimer(random.random)
         )
         self._exit_timeout = exit_timeout
         self._feeds: WeakSet[MessageFeed] = WeakSet()
 
     def explain(self, timeout: float | None = DEFAULT_TIMEOUT) -> "AsyncExplainMethods":
-        """Ask what would be decided, rule by rule; nothing is charged or signed.
+        """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
 
-        What it returns has the same methods as this client, each to be awaited: `await
-        client.explain().download("reports", "a.pdf")` is an Explanation, within `timeout` seconds.
-        A batch is explained by its first chunk.
+        The returned object has this client's request methods, but each returns an Explanation to
+        await, for at most `timeout` seconds: `await client.explain().download("reports", "a.pdf")`.
+        Only the first chunk of a batch is explained.
         """
-        return AsyncExplainMethods(partial(self._explained, timeout=timeout))
+        return AsyncExplainMethods(partial(self._explain_request, timeout=timeout))
 
     async def usage(self, timeout: float | None = DEFAULT_TIMEOUT) -> list[QuotaState]:
-        """How the tenant's quotas stand.
+        """Return the state of the tenant's quotas.
 
-        Raises NoAnswer after `timeout` seconds (or BrokerUnreachable, where that is why), Refused.
+        Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
+        cause.
         """
-        letter = requests.usage_message(self._config, new_id())
-        return cast("Usage", await wait_for_reply(self._courier, letter, timeout)).quotas
+        message = requests.usage_message(self._config, new_id())
+        return cast("Usage", await wait_for_reply(self._dispatcher, message, timeout)).quotas
 
     async def cancel(
         self,
@@ -105,45 +106,45 @@ class AsyncClient(
         reason: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
     ) -> Cancelled:
-        """Have nothing more granted of a batch, and what is reserved for the rest of it released.
+        """Cancel a batch: grant no further items, and release what is reserved for them.
 
-        Otherwise as Client.cancel.
+        The arguments and errors are those of Client.cancel.
         """
         batch = batch.batch if isinstance(batch, AsyncGrantHandle) else batch
         if isinstance(batch, AsyncBatchHandle):
             batch.stop()
             batch = batch.id
-        letter = requests.cancel_message(self._config, new_id(), batch, reason)
-        return cast("Cancelled", await wait_for_reply(self._courier, letter, timeout))
+        message = requests.cancel_message(self._config, new_id(), batch, reason)
+        return cast("Cancelled", await wait_for_reply(self._dispatcher, message, timeout))
 
     async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
-        """Reopen a batch by its id, whichever process of the tenant asked for it.
+        """Reopen a batch by its id. Any process of the tenant can do this.
 
-        Otherwise as Client.batch.
+        The result and errors are those of Client.batch.
         """
-        letter = requests.batch_state_message(self._config, new_id(), batch)
-        found = cast("BatchState", await wait_for_reply(self._courier, letter, timeout))
-        letters = requests.reopen_messages(self._config, new_id(), found)
-        return AsyncBatchHandle(
-            self._courier, ReopenedBatchProgress(found, letters), self._manifest
-        )
+        message = requests.batch_state_message(self._config, new_id(), batch)
+        state = cast("BatchState", await wait_for_reply(self._dispatcher, message, timeout))
+        messages = requests.reopen_messages(self._config, new_id(), state)
+        progress = ReopenedBatchProgress(state, messages)
+        return AsyncBatchHandle(self._dispatcher, progress, self._wait_for_manifest)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was asked is answered; None waits as long as it takes.
+        """Wait until every request is answered; None has no time limit.
 
-        Answers that nobody has read yet are kept, all of them. Raises NoAnswer after `timeout`
-        seconds (or BrokerUnreachable, where that is why), and what failed that nobody awaited.
+        All results that nobody has read yet are kept in memory. Raises NoAnswer after `timeout`
+        seconds, or BrokerUnreachable if that is the cause, and the error of a failed request that
+        nobody awaited.
         """
-        await self._courier.flush(timeout)
+        await self._dispatcher.flush(timeout)
 
     async def close(self) -> None:
-        """Close the connections without waiting for answers: fire and forget.
+        """Close the connections without waiting for results: fire and forget.
 
-        It gives up what Client.close does; whoever still waits gets NoAnswer.
+        The consequences are those of Client.close. Coroutines that still wait get NoAnswer.
         """
         for feed in list(self._feeds):
             await feed.close()
-        await self._courier.close()
+        await self._dispatcher.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,44 +161,44 @@ class AsyncClient(
         finally:
             await self.close()
 
-    def _one(self, request: GrantRequest) -> AsyncGrantHandle:
-        return AsyncGrantHandle(self._courier, self._begin(request))
+    def _request_grant(self, request: GrantRequest) -> AsyncGrantHandle:
+        return AsyncGrantHandle(self._dispatcher, self._start(request))
 
-    def _begun(self, request: GrantRequest) -> AsyncMultipartHandle:
-        ask = partial(self.parts, request.bucket)
-        return AsyncMultipartHandle(self._courier, self._begin(request), ask)
+    def _request_multipart(self, request: GrantRequest) -> AsyncMultipartHandle:
+        request_parts = partial(self.parts, request.bucket)
+        return AsyncMultipartHandle(self._dispatcher, self._start(request), request_parts)
 
-    def _many(self, request: GrantRequest) -> AsyncBatchHandle:
-        return AsyncBatchHandle(self._courier, self._begin(request), self._manifest)
+    def _request_batch(self, request: GrantRequest) -> AsyncBatchHandle:
+        return AsyncBatchHandle(self._dispatcher, self._start(request), self._wait_for_manifest)
 
-    async def _manifest(self, batch: str, timeout: float) -> Manifest:
-        for gap in poll_intervals(timeout, time.monotonic):
-            letter = requests.batch_state_message(self._config, new_id(), batch)
-            state = cast("BatchState", await wait_for_reply(self._courier, letter, DEFAULT_TIMEOUT))
-            found = written_state(state)
-            if found is not None:
-                return build_manifest(
-                    found, await self.download(state.bucket, found.key, min_expires_in=1)
-                )
-            await asyncio.sleep(gap)
-        raise AssertionError  # gaps raise
-
-    def _begin(self, request: GrantRequest) -> BatchProgress:
-        letters: Iterator[PendingMessage | None]
+    def _start(self, request: GrantRequest) -> BatchProgress:
+        messages: Iterator[PendingMessage | None]
         if isinstance(request.items, AsyncIterable):
-            head, _ = request.header(self._config, new_id())
-            made = async_feed.async_chunk_messages(head, request.items, request.first_chunk)
-            letters = feed = MessageFeed(made, self._courier.stir)
+            header, _ = request.header(self._config, new_id())
+            chunks = async_feed.async_chunk_messages(header, request.items, request.first_chunk)
+            messages = feed = MessageFeed(chunks, self._dispatcher.wake)
             self._feeds.add(feed)
         else:
-            head, letters = requests.grant_messages(request, self._config, new_id())
-        progress = BatchProgress(head, letters, request.first_chunk)
-        self._courier.take(progress)
+            header, messages = requests.grant_messages(request, self._config, new_id())
+        progress = BatchProgress(header, messages, request.first_chunk)
+        self._dispatcher.add(progress)
         return progress
 
-    async def _explained(self, request: GrantRequest, timeout: float | None) -> Explanation:
-        letter = await async_feed.async_explain_message(request, self._config, new_id())
-        return cast("Explanation", await wait_for_reply(self._courier, letter, timeout))
+    async def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
+        for seconds in poll_intervals(timeout, time.monotonic):
+            message = requests.batch_state_message(self._config, new_id(), batch_id)
+            reply = await wait_for_reply(self._dispatcher, message, DEFAULT_TIMEOUT)
+            state = cast("BatchState", reply)
+            manifest = written_state(state)
+            if manifest is not None:
+                link = self.download(state.bucket, manifest.key, min_expires_in=1)
+                return build_manifest(manifest, await link)
+            await asyncio.sleep(seconds)
+        raise AssertionError  # unreachable: poll_intervals raises NoAnswer
+
+    async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
+        message = await async_feed.async_explain_message(request, self._config, new_id())
+        return cast("Explanation", await wait_for_reply(self._dispatcher, message, timeout))
 
 
 class AsyncExplainMethods(
@@ -205,16 +206,19 @@ class AsyncExplainMethods(
         AwaitableExplanation, AwaitableExplanation, AwaitableExplanation, Keys, Items
     ]
 ):
-    """Asks what would be decided, by the methods of a client; see AsyncClient.explain."""
+    """The request methods of a client, each of which returns an Explanation to await.
 
-    def __init__(self, ask: Callable[[GrantRequest], AwaitableExplanation]) -> None:
-        self._ask = ask
+    See AsyncClient.explain.
+    """
 
-    def _one(self, request: GrantRequest) -> AwaitableExplanation:
-        return self._ask(request)
+    def __init__(self, explain: Callable[[GrantRequest], AwaitableExplanation]) -> None:
+        self._explain = explain
 
-    def _begun(self, request: GrantRequest) -> AwaitableExplanation:
-        return self._ask(request)
+    def _request_grant(self, request: GrantRequest) -> AwaitableExplanation:
+        return self._explain(request)
 
-    def _many(self, request: GrantRequest) -> AwaitableExplanation:
-        return self._ask(request)
+    def _request_multipart(self, request: GrantRequest) -> AwaitableExplanation:
+        return self._explain(request)
+
+    def _request_batch(self, request: GrantRequest) -> AwaitableExplanation:
+        return self._explain(request)

@@ -1,4 +1,4 @@
-"""What an AsyncClient gives for a request: the answers, as they come."""
+"""The handles that an AsyncClient returns: they read results as they arrive."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -7,105 +7,107 @@ from typing import Any, Protocol, Unpack, cast
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress, SingleRequest
 from valetkey.errors import Refused
-from valetkey.handles import DEFAULT_TIMEOUT, READ_ALREADY, BaseBatchHandle, wait_limit
-from valetkey.manifests import DEFAULT_TIMEOUT as UNTIL_WRITTEN
+from valetkey.handles import ALREADY_READ, DEFAULT_TIMEOUT, BaseBatchHandle, wait_limit
+from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import NOT_REQUESTED, Manifest
-from valetkey.wire.messages import Grant, Outcome, Reply
 from valetkey.wire.options import Options
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Grant, Outcome, Reply
 
 AsyncManifestWaiter = Callable[[str, float], Awaitable[Manifest]]
-"""Waits for the manifest of the batch with an id, so many seconds."""
+"""Waits for the manifest of the batch with this id, at most this many seconds."""
 
 
 class AsyncBatchHandle(BaseBatchHandle):
-    """A batch under way; `async for` gives one Grant or Refusal an item, in the order asked.
+    """A requested batch; `async for` yields one Grant or Refusal per item, in request order.
 
-    Items are handed out once, and chunks are sent as they are read, so that a batch of any size
-    takes little memory.
+    Each item is handed out once. Chunks are sent as results are read, so a batch of any size takes
+    little memory.
     """
 
     def __init__(
         self,
-        courier: AsyncDispatcher,
+        dispatcher: AsyncDispatcher,
         progress: BatchProgress,
-        ask_for_manifest: AsyncManifestWaiter | None = None,
+        wait_for_manifest: AsyncManifestWaiter | None = None,
     ) -> None:
         super().__init__(progress)
-        self._courier = courier
-        self._ask_for_manifest = ask_for_manifest
+        self._dispatcher = dispatcher
+        self._wait_for_manifest = wait_for_manifest
 
     def __aiter__(self) -> AsyncIterator[Grant | Refusal]:
         return self.results()
 
     def results(self, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Grant | Refusal]:
-        """The answers that were not handed out yet, in the order asked.
+        """Yield the results that were not handed out yet, in request order.
 
-        timeout is the longest wait for the next chunk, in seconds; None waits as long as it takes.
-        Raises NoAnswer after it (or BrokerUnreachable, where that is why); call again to ask again
-        from there.
+        timeout is the longest wait for the next chunk, in seconds; None has no limit. Raises
+        NoAnswer after it, or BrokerUnreachable if that is the cause; call it again to continue from
+        there.
         """
         progress = self._progress
-        return self._answers(lambda: progress.has_next, progress.read_next, timeout)
+        return self._read_results(
+            lambda: progress.has_next_chunk, progress.read_next_chunk, timeout
+        )
 
     def as_completed(
         self, timeout: float | None = DEFAULT_TIMEOUT
     ) -> AsyncIterator[Grant | Refusal]:
-        """The same, but chunk by chunk as they are answered; within one, in the order asked.
+        """Yield results as results() does, but each chunk as soon as it is answered.
 
-        A chunk that is slow keeps none of the others waiting, and its key tells which item an
-        answer is to.
+        Within a chunk they are in request order. A slow chunk does not delay the others. The key of
+        a result identifies its item.
         """
         progress = self._progress
-        return self._answers(lambda: progress.has_any, progress.read_any, timeout)
+        return self._read_results(lambda: progress.has_any_chunk, progress.read_any_chunk, timeout)
 
-    async def manifest(self, timeout: float = UNTIL_WRITTEN) -> Manifest:
-        """Have all of it decided, and wait for the file that the answers are written to.
+    async def manifest(self, timeout: float = MANIFEST_TIMEOUT) -> Manifest:
+        """Wait until the batch is decided, and then for the file with its results.
 
-        Otherwise as BatchHandle.manifest.
+        The arguments and errors are those of BatchHandle.manifest.
         """
         if not isinstance(self._progress, ReopenedBatchProgress):
             async for _ in self.results(timeout):
                 pass
             if self.refusal is not None and not self.issued:
                 raise Refused(self.refusal)
-        if self._ask_for_manifest is None:
+        if self._wait_for_manifest is None:
             raise ValueError(NOT_REQUESTED)
-        return await self._ask_for_manifest(self.id, timeout)
+        return await self._wait_for_manifest(self.id, timeout)
 
-    async def _answers(
-        self, is_there: Callable[[], bool], read: Callable[[], None], timeout: float | None
+    async def _read_results(
+        self, is_ready: Callable[[], bool], read_chunk: Callable[[], None], timeout: float | None
     ) -> AsyncIterator[Grant | Refusal]:
         progress = self._progress
 
-        def goes_on() -> bool:  # others may read the same batch
-            return bool(progress.ready) or progress.all_read or is_there()
+        def can_continue() -> bool:  # other tasks may read the same batch
+            return bool(progress.ready_results) or progress.is_fully_read or is_ready()
 
         while True:
-            while progress.ready:
-                yield progress.ready.popleft()
-            if progress.all_read:
+            while progress.ready_results:
+                yield progress.ready_results.popleft()
+            if progress.is_fully_read:
                 return
-            await self._courier.wait(progress, goes_on, wait_limit(progress, timeout))
-            if not progress.ready and is_there():
-                read()
-                self._courier.stir()
-                await asyncio.sleep(0)  # other tasks have their turn once a chunk
+            await self._dispatcher.wait(progress, can_continue, wait_limit(progress, timeout))
+            if not progress.ready_results and is_ready():
+                read_chunk()
+                self._dispatcher.wake()
+                await asyncio.sleep(0)  # lets other tasks run once per chunk
 
 
 class AsyncGrantHandle:
-    """A single grant under way: await it. batch is its request, a batch of one."""
+    """A requested grant: await it. batch is the handle of its request, a batch of one item."""
 
-    def __init__(self, courier: AsyncDispatcher, progress: BatchProgress) -> None:
-        self.batch = AsyncBatchHandle(courier, progress)
-        self._courier = courier
+    def __init__(self, dispatcher: AsyncDispatcher, progress: BatchProgress) -> None:
+        self.batch = AsyncBatchHandle(dispatcher, progress)
+        self._dispatcher = dispatcher
         self._progress = progress
         self._result: Grant | Refusal | None = None
 
     @property
     def id(self) -> str:
-        """The id of the request."""
+        """The id of the request: its batch id."""
         return self.batch.id
 
     def __await__(self) -> Generator[Any, None, Grant]:
@@ -114,65 +116,68 @@ class AsyncGrantHandle:
     async def result(self, timeout: float | None = DEFAULT_TIMEOUT) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
 
-        Raises Refused, NoAnswer or BrokerUnreachable, and after the latter two, await it again to
-        ask again; RuntimeError where its batch was read instead. To be cancelled withdraws nothing:
-        the grant is still asked for.
+        Raises Refused; RuntimeError if the grant was read from the batch instead; NoAnswer or
+        BrokerUnreachable, after which you can await it again to ask again. Cancelling the wait does
+        not withdraw the request.
         """
         progress = self._progress
-        await self._courier.wait(
+        await self._dispatcher.wait(
             progress,
-            lambda: progress.has_next or progress.all_read,
+            lambda: progress.has_next_chunk or progress.is_fully_read,
             wait_limit(progress, timeout),
         )
-        if progress.has_next:
-            progress.read_next()
-            self._result = progress.ready.popleft()
+        if progress.has_next_chunk:
+            progress.read_next_chunk()
+            self._result = progress.ready_results.popleft()
         if self._result is None:
-            raise RuntimeError(READ_ALREADY)
+            raise RuntimeError(ALREADY_READ)
         if isinstance(self._result, Refusal):
             raise Refused(self._result)
         return self._result
 
 
 async def wait_for_reply(
-    courier: AsyncDispatcher, letter: PendingMessage, timeout: float | None
+    dispatcher: AsyncDispatcher, message: PendingMessage, timeout: float | None
 ) -> Reply:
-    """Ask something that is answered by one reply, and wait for it, at most `timeout` seconds.
+    """Send a message that has one reply, and wait for it, at most `timeout` seconds.
 
     Raises Refused, NoAnswer, BrokerUnreachable.
     """
-    question = SingleRequest(letter)
-    await courier.wait(question, lambda: question.reply is not None, timeout)
-    reply = cast("Reply", question.reply)
+    request = SingleRequest(message)
+    await dispatcher.wait(request, lambda: request.reply is not None, timeout)
+    reply = cast("Reply", request.reply)
     if isinstance(reply, Outcome) and reply.refusal is not None:
         raise Refused(reply.refusal)
     return reply
 
 
 class AsyncPartsRequester(Protocol):
-    """AsyncClient.parts, for one bucket."""
+    """AsyncClient.parts, bound to one bucket."""
 
     def __call__(
         self, grant: Grant, first: int = 1, last: int | None = None, **options: Unpack[Options]
     ) -> AsyncBatchHandle:
-        """Ask for the URLs of some parts."""
+        """Request the URLs of some parts."""
 
 
 class AsyncMultipartHandle(AsyncGrantHandle):
-    """A multipart upload under way: its result says how to cut the file, and ends the upload."""
+    """A requested multipart upload. Its result has the part size and the URL that completes it."""
 
     def __init__(
-        self, courier: AsyncDispatcher, progress: BatchProgress, ask: AsyncPartsRequester
+        self,
+        dispatcher: AsyncDispatcher,
+        progress: BatchProgress,
+        request_parts: AsyncPartsRequester,
     ) -> None:
-        super().__init__(courier, progress)
-        self._ask = ask
+        super().__init__(dispatcher, progress)
+        self._request_parts = request_parts
 
     async def parts(
         self, first: int = 1, last: int | None = None, **options: Unpack[Options]
     ) -> AsyncBatchHandle:
-        """Ask for URLs that each take one part, from first to last; None is the last of all.
+        """Request a URL for each part from first to last; None is the last part of the upload.
 
-        Whoever uploads slowly asks for a few at a time, and again for those that have expired.
-        Raises as result() does, and ValueError where there are no such parts.
+        If you upload slowly, request a few parts at a time, and again those whose URLs have
+        expired. Raises as result() does, and ValueError if the upload has no such parts.
         """
-        return self._ask(await self.result(), first, last, **options)
+        return self._request_parts(await self.result(), first, last, **options)

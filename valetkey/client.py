@@ -1,4 +1,4 @@
-"""Asking for grants from a program."""
+"""The blocking client of the service."""
 
 import random
 import secrets
@@ -28,22 +28,22 @@ from valetkey.manifests import Manifest, build_manifest, poll_intervals, written
 from valetkey.request_methods import RequestMethods
 from valetkey.wire import requests
 from valetkey.wire.chunking import uuid7
-from valetkey.wire.messages import Cancelled, Explanation, Usage
 from valetkey.wire.refusals import QuotaState
+from valetkey.wire.replies import BatchState, Cancelled, Explanation, Usage
 from valetkey.wire.requests import GrantRequest
-from valetkey.wire.states import BatchState
 
 
 class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
-    """Asks the service for grants, and asks again until it is answered.
+    """Requests grants from the service, and sends each request again until it is answered.
 
-    What is not given comes from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT,
-    VALETKEY_REQUESTED_BY and VALETKEY_KEY or VALETKEY_KEY_FILE, else from a running `python -m
-    worker dev`. key is what `valetkey keygen` wrote, as text or as the pathlib.Path of its file:
-    messages are then signed, answers sealed, and the tenant is the key's. Leaving a `with` block
-    waits until all is answered, or raises NoAnswer after exit_timeout seconds (None: never).
-    Re-sending happens while one of the methods waits. Not for several threads at once. Raises
-    NotConfigured.
+    Arguments that are None come from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT,
+    VALETKEY_REQUESTED_BY and VALETKEY_KEY or VALETKEY_KEY_FILE, or else from a running `python -m
+    worker dev`. key is a private key from `valetkey keygen`, as text or as the pathlib.Path of its
+    file. With a key, messages are signed, results are encrypted, and the key names the tenant.
+
+    Leaving a `with` block waits until every request is answered, or raises NoAnswer after
+    exit_timeout seconds; None has no limit. Messages are sent again only while one of the methods
+    waits. One thread at a time can use a client. Raises NotConfigured.
     """
 
     def __init__(  # noqa: PLR0913 - each has its own default
@@ -56,7 +56,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         key: str | Path | None = None,
         exit_timeout: float | None = 60.0,
     ) -> None:
-        self._config = config.load(
+        self._config = config.load_config(
             {
                 "broker_url": broker_url,
                 "result_url": result_url,
@@ -66,27 +66,28 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
             }
         )
         transport = Transport(self._config.broker_url, self._config.result_url)
-        self._courier = Dispatcher(
+        self._dispatcher = Dispatcher(
             transport, Codec(self._config.key), RetransmitTimer(random.random)
         )
         self._exit_timeout = exit_timeout
 
     def explain(self, timeout: float = DEFAULT_TIMEOUT) -> "ExplainMethods":
-        """Ask what would be decided, rule by rule; nothing is charged or signed.
+        """Ask how a request would be decided, rule by rule. Nothing is charged or signed.
 
-        What it returns has the same methods as this client: `client.explain().download("reports",
-        "a.pdf")` waits for an Explanation, at most `timeout` seconds. A batch is explained by its
-        first chunk.
+        The returned object has this client's request methods, but each returns an Explanation and
+        waits for it, at most `timeout` seconds: `client.explain().download("reports", "a.pdf")`.
+        Only the first chunk of a batch is explained.
         """
-        return ExplainMethods(partial(self._explained, timeout=timeout))
+        return ExplainMethods(partial(self._explain_request, timeout=timeout))
 
     def usage(self, timeout: float = DEFAULT_TIMEOUT) -> list[QuotaState]:
-        """How the tenant's quotas stand.
+        """Return the state of the tenant's quotas.
 
-        Raises NoAnswer after `timeout` seconds (or BrokerUnreachable, where that is why), Refused.
+        Raises Refused, and after `timeout` seconds NoAnswer, or BrokerUnreachable if that is the
+        cause.
         """
-        letter = requests.usage_message(self._config, new_id())
-        return cast("Usage", wait_for_reply(self._courier, letter, timeout)).quotas
+        message = requests.usage_message(self._config, new_id())
+        return cast("Usage", wait_for_reply(self._dispatcher, message, timeout)).quotas
 
     def cancel(
         self,
@@ -94,50 +95,52 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         reason: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Cancelled:
-        """Have nothing more granted of a batch, and what is reserved for the rest of it released.
+        """Cancel a batch: grant no further items, and release what is reserved for them.
 
-        batch is its handle or its id. Of a handle nothing more is sent, and what was not sent comes
-        out refused. What was granted is out, and stays charged; so does a batch that was granted
-        whole. Raises as usage() does; to cancel again does no harm.
+        batch is a handle or a batch id. A handle sends no more chunks, and the items of unsent
+        chunks come out refused. Granted items remain valid and charged, so cancelling a batch that
+        was granted completely has no effect. Cancelling twice is no error. Raises as usage() does.
         """
         batch = batch.batch if isinstance(batch, GrantHandle) else batch
         if isinstance(batch, BatchHandle):
             batch.stop()
             batch = batch.id
-        letter = requests.cancel_message(self._config, new_id(), batch, reason)
-        return cast("Cancelled", wait_for_reply(self._courier, letter, timeout))
+        message = requests.cancel_message(self._config, new_id(), batch, reason)
+        return cast("Cancelled", wait_for_reply(self._dispatcher, message, timeout))
 
     def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:
-        """Reopen a batch by its id, whichever process of the tenant asked for it.
+        """Reopen a batch by its id. Any process of the tenant can do this.
 
-        What was decided is signed again and charged once; what is not decided yet is waited for.
-        Links that have lapsed come out lapsed. Raises Refused (batch_unknown: nothing of such a
-        batch has reached the service yet) and as usage() does.
+        Decided items are signed again, and charged once; the handle waits for undecided ones.
+        Expired grants are returned as expired. Raises Refused with batch_unknown if no chunk of the
+        batch has reached the service yet, and otherwise as usage() does.
         """
-        letter = requests.batch_state_message(self._config, new_id(), batch)
-        found = cast("BatchState", wait_for_reply(self._courier, letter, timeout))
-        reopened = ReopenedBatchProgress(
-            found, requests.reopen_messages(self._config, new_id(), found)
-        )
-        return BatchHandle(self._courier, reopened, self._manifest)
+        message = requests.batch_state_message(self._config, new_id(), batch)
+        state = cast("BatchState", wait_for_reply(self._dispatcher, message, timeout))
+        messages = requests.reopen_messages(self._config, new_id(), state)
+        progress = ReopenedBatchProgress(state, messages)
+        return BatchHandle(self._dispatcher, progress, self._wait_for_manifest)
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was asked is answered; None waits as long as it takes.
+        """Wait until every request is answered; None has no time limit.
 
-        Answers that nobody has read yet are kept, all of them. Raises NoAnswer after `timeout`
-        seconds (or BrokerUnreachable, where that is why).
+        All results that nobody has read yet are kept in memory. Raises NoAnswer after `timeout`
+        seconds, or BrokerUnreachable if that is the cause.
         """
-        if not self._courier.wait(lambda: self._courier.idle, timeout, ahead=float("inf")):
-            raise self._courier.trouble or NoAnswer(f"not all was answered within {timeout:g} s")
+        dispatcher = self._dispatcher
+        if not dispatcher.wait(lambda: dispatcher.is_idle, timeout, unread_limit=float("inf")):
+            raise dispatcher.outage or NoAnswer(
+                f"not every request was answered within {timeout:g} s"
+            )
 
     def close(self) -> None:
-        """Close the connections without waiting for answers: fire and forget.
+        """Close the connections without waiting for results: fire and forget.
 
-        What that gives up: what a broker has lost is not sent again, chunks that were not sent by
-        then never are, and nobody learns what was refused. What has arrived is decided, charged and
-        recorded all the same; batch() finds it again.
+        Messages that the broker loses are then not sent again, chunks that were not sent yet never
+        are, and refusals are not reported. Messages that reach the service are decided, charged and
+        recorded as usual; batch() returns their results later.
         """
-        self._courier.close()
+        self._dispatcher.close()
 
     def __enter__(self) -> Self:
         return self
@@ -154,50 +157,51 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         finally:
             self.close()
 
-    def _one(self, request: GrantRequest) -> GrantHandle:
-        return GrantHandle(self._many(request))
+    def _request_grant(self, request: GrantRequest) -> GrantHandle:
+        return GrantHandle(self._request_batch(request))
 
-    def _begun(self, request: GrantRequest) -> MultipartHandle:
-        return MultipartHandle(self._many(request), partial(self.parts, request.bucket))
+    def _request_multipart(self, request: GrantRequest) -> MultipartHandle:
+        request_parts = partial(self.parts, request.bucket)
+        return MultipartHandle(self._request_batch(request), request_parts)
 
-    def _many(self, request: GrantRequest) -> BatchHandle:
-        head, letters = requests.grant_messages(request, self._config, new_id())
-        return start_batch(
-            self._courier, BatchProgress(head, letters, request.first_chunk), self._manifest
-        )
+    def _request_batch(self, request: GrantRequest) -> BatchHandle:
+        header, messages = requests.grant_messages(request, self._config, new_id())
+        progress = BatchProgress(header, messages, request.first_chunk)
+        return start_batch(self._dispatcher, progress, self._wait_for_manifest)
 
-    def _manifest(self, batch: str, timeout: float) -> Manifest:
-        for gap in poll_intervals(timeout, time.monotonic):
-            letter = requests.batch_state_message(self._config, new_id(), batch)
-            state = cast("BatchState", wait_for_reply(self._courier, letter, DEFAULT_TIMEOUT))
-            found = written_state(state)
-            if found is not None:
-                link = self.download(state.bucket, found.key, min_expires_in=1)
-                return build_manifest(found, link.result())
-            self._courier.wait(lambda: False, gap)
-        raise AssertionError  # gaps raise
+    def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
+        for seconds in poll_intervals(timeout, time.monotonic):
+            message = requests.batch_state_message(self._config, new_id(), batch_id)
+            reply = wait_for_reply(self._dispatcher, message, DEFAULT_TIMEOUT)
+            state = cast("BatchState", reply)
+            manifest = written_state(state)
+            if manifest is not None:
+                link = self.download(state.bucket, manifest.key, min_expires_in=1)
+                return build_manifest(manifest, link.result())
+            self._dispatcher.wait(lambda: False, seconds)
+        raise AssertionError  # unreachable: poll_intervals raises NoAnswer
 
-    def _explained(self, request: GrantRequest, timeout: float) -> Explanation:
-        letter = requests.explain_message(request, self._config, new_id())
-        return cast("Explanation", wait_for_reply(self._courier, letter, timeout))
+    def _explain_request(self, request: GrantRequest, timeout: float) -> Explanation:
+        message = requests.explain_message(request, self._config, new_id())
+        return cast("Explanation", wait_for_reply(self._dispatcher, message, timeout))
 
 
 class ExplainMethods(RequestMethods[Explanation, Explanation, Explanation]):
-    """Asks what would be decided, by the methods of a client; see Client.explain."""
+    """The request methods of a client, each of which returns an Explanation; see Client.explain."""
 
-    def __init__(self, ask: Callable[[GrantRequest], Explanation]) -> None:
-        self._ask = ask
+    def __init__(self, explain: Callable[[GrantRequest], Explanation]) -> None:
+        self._explain = explain
 
-    def _one(self, request: GrantRequest) -> Explanation:
-        return self._ask(request)
+    def _request_grant(self, request: GrantRequest) -> Explanation:
+        return self._explain(request)
 
-    def _begun(self, request: GrantRequest) -> Explanation:
-        return self._ask(request)
+    def _request_multipart(self, request: GrantRequest) -> Explanation:
+        return self._explain(request)
 
-    def _many(self, request: GrantRequest) -> Explanation:
-        return self._ask(request)
+    def _request_batch(self, request: GrantRequest) -> Explanation:
+        return self._explain(request)
 
 
 def new_id() -> str:
-    """A new id, for a batch or for the task of whatever else is asked."""
+    """Return a new id: of a batch, or of the task of any other request."""
     return uuid7(time.time_ns() // 10**6, secrets.token_bytes(10))

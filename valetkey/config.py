@@ -1,4 +1,4 @@
-"""Whom to ask, and for whom: from arguments, the environment, or a running `worker dev`."""
+"""Configuration of the client, from arguments, the environment, or a running `worker dev`."""
 
 import getpass
 import json
@@ -14,14 +14,14 @@ from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import PrivateKey
 from valetkey.errors import NotConfigured
 
-_REDIS = ("redis", "rediss")
-_LONGEST_NAME = 200  # characters: messages.Text
+_REDIS_SCHEMES = ("redis", "rediss")
+_MAX_REQUESTER_LENGTH = 200  # characters: the limit of terms.Text
 _SETTINGS = ("broker_url", "result_url", "tenant", "requested_by")
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a client must know; the URLs may carry passwords."""
+    """The settings of a client. The URLs may contain passwords, so repr leaves them out."""
 
     broker_url: str = field(repr=False)
     result_url: str = field(repr=False)
@@ -30,125 +30,136 @@ class Config:
     key: PrivateKey | None = None
 
 
-def load(
-    given: Mapping[str, str | Path | None],
+def load_config(
+    options: Mapping[str, str | Path | None],
     environ: Mapping[str, str] = os.environ,
     folder: Path | None = None,
 ) -> Config:
-    """Find the settings: those given, else VALETKEY_* variables, else the nearest dev.json.
+    """Load the settings of a client.
 
-    A key is given as its content or as the path of its file, and stands in VALETKEY_KEY or in the
-    file that VALETKEY_KEY_FILE names; its tenant is the tenant. dev.json is only read where no
-    broker is named. Raises NotConfigured, saying what to set.
+    Each setting comes from options, otherwise from its VALETKEY_* variable. If no broker is
+    configured, the remaining settings come from the dev.json of a running `worker dev`: in the
+    folder VALETKEY_DATA_DIR, or in the nearest `.valetkey` at or above folder (the working
+    directory by default).
+
+    options["key"] is the key's content (str) or the path of its file (Path); otherwise VALETKEY_KEY
+    has the content or VALETKEY_KEY_FILE the path. With a key, the tenant is that of the key.
+    Raises NotConfigured with the setting that is missing or invalid.
     """
-    named: dict[str, Any] = {
-        name: given.get(name) or environ.get(_variable(name)) for name in _SETTINGS
+    settings: dict[str, Any] = {
+        name: options.get(name) or environ.get(_variable(name)) for name in _SETTINGS
     }
-    key, tenant = keyfiles.find_key(given.get("key"), environ), named["tenant"]
-    if not named["broker_url"]:
-        dev = _dev(environ, folder or Path.cwd())
-        if key is None and tenant in {None, "", dev.get("tenant")}:  # the key of its own tenant
-            key = _key_of_dev(dev)
-        named = dev | {name: value for name, value in named.items() if value}
-    broker_url = _url(named, "broker_url")
-    named["result_url"] = named.get("result_url") or results_beside(broker_url)
+    key, tenant = keyfiles.find_key(options.get("key"), environ), settings["tenant"]
+    if not settings["broker_url"]:
+        dev = _load_dev_file(environ, folder or Path.cwd())
+        if key is None and tenant in {None, "", dev.get("tenant")}:  # its key is for its own tenant
+            key = _load_dev_key(dev)
+        settings = dev | {name: value for name, value in settings.items() if value}
+    broker_url = _required_url(settings, "broker_url")
+    settings["result_url"] = settings.get("result_url") or default_result_url(broker_url)
     return Config(
         broker_url=broker_url,
-        result_url=_result_url(named),
-        tenant=_needed(named, "tenant") if key is None else _of_key(key, tenant),
-        requested_by=named.get("requested_by") or _this_program(),
+        result_url=_redis_result_url(settings),
+        tenant=_required(settings, "tenant") if key is None else _tenant_of_key(key, tenant),
+        requested_by=settings.get("requested_by") or _default_requester(),
         key=key,
     )
 
 
-def results_beside(broker_url: str) -> str | None:
-    """Where the service keeps answers unless it is told otherwise: database 1 of that server.
+def default_result_url(broker_url: str) -> str | None:
+    """Return the service's default result store: database 1 of the broker's Redis server.
 
-    None where that is no Redis.
+    Returns None if the broker is not Redis.
     """
     parts = urlsplit(broker_url)
-    return parts._replace(path="/1").geturl() if parts.scheme in _REDIS else None
+    return parts._replace(path="/1").geturl() if parts.scheme in _REDIS_SCHEMES else None
 
 
-def without_secrets(url: str) -> str:
-    """A broker's URL as it may be shown: no user, password or query."""
+def redact_url(url: str) -> str:
+    """Return a URL without its user, password and query, safe to display."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _variable(name: str) -> str:
-    return f"VALETKEY_{name.upper()}"
+def _variable(setting: str) -> str:
+    return f"VALETKEY_{setting.upper()}"
 
 
-def _key_of_dev(dev: Mapping[str, Any]) -> PrivateKey | None:
-    path = dev.get("key_file")
-    return keyfiles.read_key_file(path) if isinstance(path, Path) else None
-
-
-def _of_key(key: PrivateKey, tenant: str | None) -> str:
-    if tenant and tenant != key.tenant:
-        raise NotConfigured(
-            f"the key {key.id!r} speaks for {key.tenant!r}, not for {tenant!r}: "
-            f"give the key of that tenant, or no tenant"
-        )
-    return key.tenant
-
-
-def _dev(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    data = environ.get("VALETKEY_DATA_DIR")
-    folders = [Path(data)] if data else [f / ".valetkey" for f in (folder, *folder.parents)]
-    found = next((f / "dev.json" for f in folders if _is_ours(f / "dev.json")), None)
-    if found is None:
+def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    data_dir = environ.get("VALETKEY_DATA_DIR")
+    parents = (folder, *folder.parents)
+    folders = [Path(data_dir)] if data_dir else [parent / ".valetkey" for parent in parents]
+    path = next((f / "dev.json" for f in folders if _is_own_file(f / "dev.json")), None)
+    if path is None:
         raise NotConfigured(
             "no broker is configured: set VALETKEY_BROKER_URL and VALETKEY_TENANT, or start "
             "everything on this machine with `python -m worker dev`"
         )
     try:
-        dev = {str(k): v for k, v in json.loads(found.read_text(encoding="utf-8")).items()}
+        dev = {str(k): v for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):
-        raise NotConfigured(f"{found} is not what `python -m worker dev` writes") from None
-    path = dev.get("key_file")  # from its own folder, where it is relative
-    return dev | {"key_file": found.parent / path} if isinstance(path, str) else dev
+        raise NotConfigured(
+            f"{path} is not what `python -m worker dev` writes: start that command again, or set "
+            f"VALETKEY_BROKER_URL"
+        ) from None
+    key_file = dev.get("key_file")  # relative to the folder of dev.json
+    return dev | {"key_file": path.parent / key_file} if isinstance(key_file, str) else dev
 
 
-def _is_ours(path: Path) -> bool:
-    # Where others can write too, theirs would lead us to their broker. Windows has no such ids.
+def _is_own_file(path: Path) -> bool:
+    # In a folder that others can write to, another user's dev.json would redirect this client to
+    # their broker. Windows has no user ids to compare.
     return path.is_file() and (not hasattr(os, "getuid") or path.stat().st_uid == os.getuid())
 
 
-def _needed(named: Mapping[str, Any], name: str) -> str:
-    value = named.get(name)
+def _load_dev_key(dev: Mapping[str, Any]) -> PrivateKey | None:
+    path = dev.get("key_file")
+    return keyfiles.read_key_file(path) if isinstance(path, Path) else None
+
+
+def _required(settings: Mapping[str, Any], name: str) -> str:
+    value = settings.get(name)
     if not isinstance(value, str) or not value:
         raise NotConfigured(f"no {name} is configured: set {_variable(name)}")
     return value
 
 
-def _url(named: Mapping[str, Any], name: str) -> str:
-    url = _needed(named, name)
+def _required_url(settings: Mapping[str, Any], name: str) -> str:
+    url = _required(settings, name)
     try:
-        usable = bool(urlsplit(url).scheme) and urlsplit(url).port != 0
-    except ValueError:  # its text may repeat a part of the password
-        usable = False
-    if not usable:
+        is_valid = bool(urlsplit(url).scheme) and urlsplit(url).port != 0
+    except ValueError:  # do not chain it: its text may contain a part of the password
+        is_valid = False
+    if not is_valid:
         raise NotConfigured(
-            f"{_variable(name)} is not a URL; percent-encode what is special in its password"
+            f"{_variable(name)} is not a URL like redis://HOST:6379/0; percent-encode special "
+            f"characters in its password"
         )
     return url
 
 
-def _result_url(named: Mapping[str, Any]) -> str:
-    url = _url(named, "result_url")
-    if urlsplit(url).scheme not in _REDIS:
+def _redis_result_url(settings: Mapping[str, Any]) -> str:
+    url = _required_url(settings, "result_url")
+    if urlsplit(url).scheme not in _REDIS_SCHEMES:
         raise NotConfigured(
-            f"answers are read from redis:// or rediss://, not {urlsplit(url).scheme}://: "
+            f"results can only be read from redis:// or rediss://, not {urlsplit(url).scheme}://: "
             f"set {_variable('result_url')}"
         )
     return url
 
 
-def _this_program() -> str:
+def _tenant_of_key(key: PrivateKey, tenant: str | None) -> str:
+    if tenant and tenant != key.tenant:
+        raise NotConfigured(
+            f"the key {key.id!r} belongs to the tenant {key.tenant!r}, not to {tenant!r}: use a "
+            f"key of {tenant!r}, or leave out the tenant"
+        )
+    return key.tenant
+
+
+def _default_requester() -> str:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id need not have a name
+    except (KeyError, OSError):  # in a container, the user id may have no name
         user = "unknown"
-    return f"{user}/{Path(sys.argv[0]).name or 'python'}"[:_LONGEST_NAME]
+    return f"{user}/{Path(sys.argv[0]).name or 'python'}"[:_MAX_REQUESTER_LENGTH]

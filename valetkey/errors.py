@@ -1,48 +1,54 @@
+"""Exceptions of the client."""
+
 from typing import Any
 
 from valetkey.wire.refusals import Refusal
 
-_LONGEST_ID = 127  # characters: two names and a slash
+_MAX_KEY_ID_LENGTH = 127  # characters: two names of 63 and a slash
 
 
 class ValetkeyError(Exception):
-    """Something went wrong between this program and the service."""
+    """A request to the service failed. The base class of all errors of the client."""
 
     def __init__(self, *args: Any) -> None:
-        """Say what happened; without a message of its own an error says its docstring."""
+        """Use the class's docstring as the message if there are no arguments."""
         super().__init__(*(args or (type(self).__doc__,)))
 
 
 class NotConfigured(ValetkeyError):
-    """valetkey does not know which service to ask, or for whom."""
+    """A setting is missing or invalid: the broker, the result store, the tenant or the key."""
 
 
 class BrokerUnreachable(ValetkeyError):
-    """The broker or the result store did not answer in time."""
+    """The broker or the result store did not respond in time."""
 
 
 class NoAnswer(ValetkeyError):
-    """The service did not answer in time.
+    """The service did not respond in time.
 
-    It may still do so, and it charges once however often it is asked: ask again with the same
-    handle.
+    It may still respond. Retry with the same handle: the service charges a batch once, however
+    often it receives the messages.
     """
 
 
 class SealedForAnotherKey(ValetkeyError):
-    """The answer is sealed to a key that this client has not; key_id names it.
+    """The result is encrypted to a key that this client does not have; key_id names it.
 
-    It was asked for with that key, or somebody else wrote into the result store.
+    Either the request was signed with that key, or another program wrote to the result store.
     """
 
     def __init__(self, key_id: str) -> None:
         self.key_id = key_id
-        shown = repr(key_id[:_LONGEST_ID])  # whoever wrote it chose its characters
-        super().__init__(f"the answer is sealed to the key {shown}, which this client has not")
+        # repr escapes control characters: the key id comes from the result store, unverified.
+        printable_id = repr(key_id[:_MAX_KEY_ID_LENGTH])
+        super().__init__(
+            f"the result is encrypted to the key {printable_id}, which this client does not have: "
+            f"use the key that signed the request"
+        )
 
 
 class Refused(ValetkeyError):
-    """The service decided not to grant; refusal says why."""
+    """The service refused the request; refusal has the reason."""
 
     def __init__(self, refusal: Refusal) -> None:
         self.refusal = refusal
@@ -50,4 +56,4 @@ class Refused(ValetkeyError):
 
 
 class NotStored(ValetkeyError):
-    """Storage did not take what was sent to it."""
+    """Storage did not accept an upload or a manifest."""

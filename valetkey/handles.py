@@ -1,11 +1,12 @@
-"""What a client gets for a request: the answers, as they come."""
+"""The handles that a Client returns: they read results as they arrive."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar, Unpack
 
 from valetkey.delivery.dispatcher import Dispatcher
-from valetkey.delivery.in_flight import FIRST_CHUNKS_SECONDS, PendingRequest, no_answer
+from valetkey.delivery.in_flight import HEAD_START_SECONDS
+from valetkey.delivery.pending_request import PendingRequest, no_answer_error
 from valetkey.delivery.progress import (
     CANCELLED,
     BatchProgress,
@@ -13,187 +14,189 @@ from valetkey.delivery.progress import (
     SingleRequest,
 )
 from valetkey.errors import NoAnswer, Refused, ValetkeyError
-from valetkey.manifests import DEFAULT_TIMEOUT as UNTIL_WRITTEN
+from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import Manifest
-from valetkey.wire.messages import Grant, Outcome, Reply
 from valetkey.wire.options import Options
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.wire.replies import Grant, Outcome, Reply
 
 DEFAULT_TIMEOUT = 30.0  # seconds
-READ_ALREADY = "the grant was read from its batch already"
+ALREADY_READ = "the grant was already read from its batch"
 
 ManifestWaiter = Callable[[str, float], Manifest]
-"""Waits for the manifest of the batch with an id, so many seconds."""
+"""Waits for the manifest of the batch with this id, at most this many seconds."""
 
-
-_LAST = 1.0  # seconds in which the service may yet say that the deadline has passed
-
+_MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadline has passed
 
 Seconds = TypeVar("Seconds", float, float | None)
 
 
 def wait_limit(progress: BatchProgress, timeout: Seconds) -> Seconds:
-    """How long to wait for a batch, in seconds: timeout, but not beyond its deadline."""
+    """Return how many seconds to wait for a batch: `timeout`, but not beyond its deadline."""
     if progress.deadline is None:
         return timeout
-    left = max((progress.deadline - datetime.now(UTC)).total_seconds(), _LAST)
-    return left if timeout is None else min(timeout, left)
+    seconds = max((progress.deadline - datetime.now(UTC)).total_seconds(), _MIN_WAIT)
+    return seconds if timeout is None else min(timeout, seconds)
 
 
 class BaseBatchHandle:
-    """How far a batch has come, as far as its answers were heard."""
+    """The state of a batch, as far as its results have arrived."""
 
     def __init__(self, progress: BatchProgress) -> None:
         self._progress = progress
 
     @property
     def id(self) -> str:
-        """The batch's id, by which any process of the tenant reopens it."""
+        """The batch id; any process of the tenant can reopen the batch by it."""
         return self._progress.id
 
     @property
     def total(self) -> int:
-        """How many items it has."""
+        """The number of its items."""
         return self._progress.total
 
     @property
     def issued(self) -> int:
-        """How many items were granted so far."""
+        """The number of items granted so far."""
         return self._progress.issued
 
     @property
     def refused(self) -> int:
-        """How many items were refused so far."""
+        """The number of items refused so far."""
         return self._progress.refused
 
     @property
     def remaining(self) -> int:
-        """How many items are not decided yet."""
+        """The number of items that are not decided yet."""
         return self._progress.remaining
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why the service refused the batch as a whole, or that it was cancelled.
+        """The refusal of the whole batch, or of the rest of a cancelled one.
 
-        Each item not granted then gets that refusal.
+        Each item without a grant gets it.
         """
         return self._progress.refusal
 
     @property
     def quotas(self) -> list[QuotaState]:
-        """How the tenant's quotas stood with the newest answer."""
+        """The state of the tenant's quotas in the newest reply."""
         return self._progress.quotas
 
     def stop(self) -> None:
-        """Send no more of it: what was not sent comes out refused. Client.cancel does that."""
+        """Send no more chunks, as Client.cancel does: items of unsent chunks come out refused."""
         self._progress.close(CANCELLED)
 
 
 class BatchHandle(BaseBatchHandle):
-    """A batch under way; iterate it for one Grant or Refusal an item, in the order asked.
+    """A requested batch; iterate it for one Grant or Refusal per item, in request order.
 
-    Items are handed out once, and chunks are sent as they are read, so that a batch of any size
-    takes little memory.
+    Each item is handed out once. Chunks are sent as results are read, so a batch of any size takes
+    little memory.
     """
 
     def __init__(
-        self, courier: Dispatcher, progress: BatchProgress, ask_for_manifest: ManifestWaiter
+        self, dispatcher: Dispatcher, progress: BatchProgress, wait_for_manifest: ManifestWaiter
     ) -> None:
         super().__init__(progress)
-        self._courier = courier
-        self._ask_for_manifest = ask_for_manifest
+        self._dispatcher = dispatcher
+        self._wait_for_manifest = wait_for_manifest
 
     def __iter__(self) -> Iterator[Grant | Refusal]:
         return self.results()
 
     def results(self, timeout: float = DEFAULT_TIMEOUT) -> Iterator[Grant | Refusal]:
-        """The answers that were not handed out yet, in the order asked.
+        """Yield the results that were not handed out yet, in request order.
 
-        timeout is the longest wait for the next chunk, in seconds. Raises NoAnswer after it (or
-        BrokerUnreachable, where that is why); call again to ask again from there.
+        timeout is the longest wait for the next chunk, in seconds. Raises NoAnswer after it, or
+        BrokerUnreachable if that is the cause; call it again to continue from there.
         """
         progress = self._progress
-        return self._answers(lambda: progress.has_next, progress.read_next, timeout)
+        return self._read_results(
+            lambda: progress.has_next_chunk, progress.read_next_chunk, timeout
+        )
 
     def as_completed(self, timeout: float = DEFAULT_TIMEOUT) -> Iterator[Grant | Refusal]:
-        """The same, but chunk by chunk as they are answered; within one, in the order asked.
+        """Yield results as results() does, but each chunk as soon as it is answered.
 
-        A chunk that is slow keeps none of the others waiting, and its key tells which item an
-        answer is to.
+        Within a chunk they are in request order. A slow chunk does not delay the others. The key of
+        a result identifies its item.
         """
         progress = self._progress
-        return self._answers(lambda: progress.has_any, progress.read_any, timeout)
+        return self._read_results(lambda: progress.has_any_chunk, progress.read_any_chunk, timeout)
 
-    def manifest(self, timeout: float = UNTIL_WRITTEN) -> Manifest:
-        """Have all of it decided, and wait for the file that the answers are written to.
+    def manifest(self, timeout: float = MANIFEST_TIMEOUT) -> Manifest:
+        """Wait until the batch is decided, and then for the file with its results.
 
         timeout is the longest wait for the next chunk, and then for the file, in seconds. The link
-        to it is charged as any other. Raises Refused where the batch is, or the link; NotStored
-        where the file cannot be written; ValueError where none was asked for; NoAnswer or
-        BrokerUnreachable: call again to go on.
+        to the file is charged as any other. Raises Refused if the batch or the link is refused,
+        NotStored if the file cannot be written, and ValueError if the batch has no manifest. After
+        NoAnswer or BrokerUnreachable, call it again to continue.
         """
         if not isinstance(self._progress, ReopenedBatchProgress):
             for _ in self.results(timeout):
                 pass
             if self.refusal is not None and not self.issued:
                 raise Refused(self.refusal)
-        return self._ask_for_manifest(self.id, timeout)
+        return self._wait_for_manifest(self.id, timeout)
 
-    def _answers(
-        self, is_there: Callable[[], bool], read: Callable[[], None], timeout: float
+    def _read_results(
+        self, is_ready: Callable[[], bool], read_chunk: Callable[[], None], timeout: float
     ) -> Iterator[Grant | Refusal]:
         progress = self._progress
-        self._courier.take(progress)
-        while not progress.all_read:
-            if not progress.ready:
+        self._dispatcher.add(progress)
+        while not progress.is_fully_read:
+            if not progress.ready_results:
                 seconds = wait_limit(progress, timeout)
-                if not (is_there() or self._courier.wait(is_there, seconds)):
-                    raise _given_up(self._courier, progress, seconds)
-                read()
-            while progress.ready:
-                yield progress.ready.popleft()
-            if not progress.all_read:
-                self._courier.wait(is_there, 0)  # what was read makes room for more
+                if not (is_ready() or self._dispatcher.wait(is_ready, seconds)):
+                    raise _give_up(self._dispatcher, progress, seconds)
+                read_chunk()
+            while progress.ready_results:
+                yield progress.ready_results.popleft()
+            if not progress.is_fully_read:
+                self._dispatcher.wait(is_ready, 0)  # reading a chunk made room to send another
 
 
 def start_batch(
-    courier: Dispatcher, progress: BatchProgress, ask_for_manifest: ManifestWaiter
+    dispatcher: Dispatcher, progress: BatchProgress, wait_for_manifest: ManifestWaiter
 ) -> BatchHandle:
-    """Send what there is room for of a batch, or until its first answer is there.
+    """Send the chunks of a batch that there is room for, or until its first result arrives.
 
-    Raises NoAnswer (or BrokerUnreachable, where that is why) where nothing of it can be sent.
+    Raises NoAnswer, or BrokerUnreachable if that is the cause, if no chunk can be sent.
     """
-    courier.take(progress)
-    if not courier.wait(lambda: progress.started, DEFAULT_TIMEOUT):
-        courier.drop(progress)
-        raise courier.trouble or NoAnswer("too much is unanswered to ask for more")
-    courier.wait(lambda: progress.has_next or progress.all_sent, FIRST_CHUNKS_SECONDS)
-    return BatchHandle(courier, progress, ask_for_manifest)
+    dispatcher.add(progress)
+    if not dispatcher.wait(lambda: progress.has_started, DEFAULT_TIMEOUT):
+        dispatcher.drop(progress)
+        raise dispatcher.outage or NoAnswer(
+            f"no chunk could be sent within {DEFAULT_TIMEOUT:g} s: too many messages are unanswered"
+        )
+    dispatcher.wait(lambda: progress.has_next_chunk or progress.is_fully_sent, HEAD_START_SECONDS)
+    return BatchHandle(dispatcher, progress, wait_for_manifest)
 
 
-def wait_for_reply(courier: Dispatcher, letter: PendingMessage, timeout: float) -> Reply:
-    """Ask something that is answered by one reply, and wait for it, at most `timeout` seconds.
+def wait_for_reply(dispatcher: Dispatcher, message: PendingMessage, timeout: float) -> Reply:
+    """Send a message that has one reply, and wait for it, at most `timeout` seconds.
 
     Raises Refused, NoAnswer, BrokerUnreachable.
     """
-    question = SingleRequest(letter)
-    courier.take(question)
-    courier.wait(lambda: question.reply is not None, timeout)
-    if question.reply is None:
-        raise _given_up(courier, question, timeout)
-    if isinstance(question.reply, Outcome) and question.reply.refusal is not None:
-        raise Refused(question.reply.refusal)
-    return question.reply
+    request = SingleRequest(message)
+    dispatcher.add(request)
+    dispatcher.wait(lambda: request.reply is not None, timeout)
+    if request.reply is None:
+        raise _give_up(dispatcher, request, timeout)
+    if isinstance(request.reply, Outcome) and request.reply.refusal is not None:
+        raise Refused(request.reply.refusal)
+    return request.reply
 
 
-def _given_up(courier: Dispatcher, errand: PendingRequest, seconds: float) -> ValetkeyError:
-    courier.drop(errand)
-    return courier.trouble or no_answer(errand, seconds)
+def _give_up(dispatcher: Dispatcher, request: PendingRequest, seconds: float) -> ValetkeyError:
+    dispatcher.drop(request)
+    return dispatcher.outage or no_answer_error(request, seconds)
 
 
 class GrantHandle:
-    """A single grant under way; batch is its request, a batch of one."""
+    """A requested grant. batch is the handle of its request, a batch of one item."""
 
     def __init__(self, batch: BatchHandle) -> None:
         self.batch = batch
@@ -201,46 +204,46 @@ class GrantHandle:
 
     @property
     def id(self) -> str:
-        """The id of the request."""
+        """The id of the request: its batch id."""
         return self.batch.id
 
     def result(self, timeout: float = DEFAULT_TIMEOUT) -> Grant:
         """Wait for the grant, at most `timeout` seconds.
 
-        Raises Refused, NoAnswer or BrokerUnreachable, and after the latter two, call again to ask
-        again; RuntimeError where its batch was read instead.
+        Raises Refused; RuntimeError if the grant was read from the batch instead; NoAnswer or
+        BrokerUnreachable, after which you can call it again to ask again.
         """
         if self._result is None:
             self._result = next(self.batch.results(timeout), None)
         if self._result is None:
-            raise RuntimeError(READ_ALREADY)
+            raise RuntimeError(ALREADY_READ)
         if isinstance(self._result, Refusal):
             raise Refused(self._result)
         return self._result
 
 
 class PartsRequester(Protocol):
-    """Client.parts, for one bucket."""
+    """Client.parts, bound to one bucket."""
 
     def __call__(
         self, grant: Grant, first: int = 1, last: int | None = None, **options: Unpack[Options]
     ) -> BatchHandle:
-        """Ask for the URLs of some parts."""
+        """Request the URLs of some parts."""
 
 
 class MultipartHandle(GrantHandle):
-    """A multipart upload under way: its result says how to cut the file, and ends the upload."""
+    """A requested multipart upload. Its result has the part size and the URL that completes it."""
 
-    def __init__(self, batch: BatchHandle, ask: PartsRequester) -> None:
+    def __init__(self, batch: BatchHandle, request_parts: PartsRequester) -> None:
         super().__init__(batch)
-        self._ask = ask
+        self._request_parts = request_parts
 
     def parts(
         self, first: int = 1, last: int | None = None, **options: Unpack[Options]
     ) -> BatchHandle:
-        """Ask for URLs that each take one part, from first to last; None is the last of all.
+        """Request a URL for each part from first to last; None is the last part of the upload.
 
-        Whoever uploads slowly asks for a few at a time, and again for those that have expired.
-        Raises as result() does, and ValueError where there are no such parts.
+        If you upload slowly, request a few parts at a time, and again those whose URLs have
+        expired. Raises as result() does, and ValueError if the upload has no such parts.
         """
-        return self._ask(self.result(), first, last, **options)
+        return self._request_parts(self.result(), first, last, **options)

@@ -1,23 +1,22 @@
-"""The file of a batch's answers that the service writes, as a client waits for it."""
+"""The manifest: the file of a batch's results that the service writes to storage."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from valetkey.errors import NoAnswer, NotStored
-from valetkey.wire.messages import Grant
-from valetkey.wire.states import BatchState, ManifestState
+from valetkey.wire.replies import BatchState, Grant, ManifestState
 
-DEFAULT_TIMEOUT = 600.0  # seconds: a million lines take a minute, on a slow storage longer
-NOT_REQUESTED = "no manifest was asked for with this batch"
-_FIRST_GAP = 0.25  # seconds until the next look
-_LONGEST_GAP = 5.0
+DEFAULT_TIMEOUT = 600.0  # seconds: a million lines take a minute, longer if storage is slow
+NOT_REQUESTED = "no manifest was asked for with this batch: pass manifest= when you request it"
+_FIRST_INTERVAL = 0.25  # seconds until the second query
+_MAX_INTERVAL = 5.0  # seconds
 
 
 class Manifest(NamedTuple):
-    """A written file: gzipped, a line of JSON for each answer, in the order asked.
+    """A written manifest: a gzipped file with one line of JSON per item result, in request order.
 
-    bytes and sha256 (in hex) are of the file as it is stored; issued and refused count its lines.
-    grant is a link to it: whoever has that has all that is in it.
+    bytes and sha256 (in hex) describe the stored file; issued and refused count its lines. grant is
+    a link to the file: it gives access to every grant in it.
     """
 
     key: str
@@ -29,31 +28,31 @@ class Manifest(NamedTuple):
 
 
 def written_state(state: BatchState) -> ManifestState | None:
-    """A batch's file as it is stored; None where it is yet to be written.
+    """Return the state of a batch's manifest once it is written, and None before.
 
-    Raises NotStored where it will not be, and ValueError where none was asked for.
+    Raises NotStored if it cannot be written, and ValueError if the batch has no manifest.
     """
-    found = state.manifest
-    if found is None:
+    manifest = state.manifest
+    if manifest is None:
         raise ValueError(NOT_REQUESTED)
-    if found.state == "failed":
-        raise NotStored(f"the manifest {found.key!r} was not written: {found.problem}")
-    return found if found.state == "written" else None
+    if manifest.state == "failed":
+        raise NotStored(f"the manifest {manifest.key!r} was not written: {manifest.problem}")
+    return manifest if manifest.state == "written" else None
 
 
-def build_manifest(found: ManifestState, grant: Grant) -> Manifest:
-    """A file that is stored, and a link to it."""
-    size, digest = found.bytes or 0, found.sha256 or ""
-    return Manifest(found.key, size, digest, found.issued, found.refused, grant)
+def build_manifest(state: ManifestState, grant: Grant) -> Manifest:
+    """Return the Manifest for a written state and a link to its file."""
+    size, digest = state.bytes or 0, state.sha256 or ""
+    return Manifest(state.key, size, digest, state.issued, state.refused, grant)
 
 
 def poll_intervals(timeout: float, clock: Callable[[], float]) -> Iterator[float]:
-    """How long to wait behind each look, in seconds: rarer and rarer, until timeout has passed.
+    """Yield how many seconds to wait after each query; the intervals grow.
 
-    Raises NoAnswer then.
+    Raises NoAnswer once `timeout` seconds have passed.
     """
-    end, gap = clock() + timeout, _FIRST_GAP
-    while (left := end - clock()) > 0:
-        yield min(gap, left)
-        gap = min(2 * gap, _LONGEST_GAP)
+    end, interval = clock() + timeout, _FIRST_INTERVAL
+    while (remaining := end - clock()) > 0:
+        yield min(interval, remaining)
+        interval = min(2 * interval, _MAX_INTERVAL)
     raise NoAnswer(f"the manifest was not written within {timeout:g} s: ask for it again")

@@ -1,4 +1,4 @@
-"""What is sent to storage itself, by the URLs of a multipart upload's grants."""
+"""Requests to storage by the URLs of a multipart upload: store a part, complete, abort."""
 
 import re
 from collections.abc import Callable
@@ -11,87 +11,94 @@ from xml.sax.saxutils import escape
 
 from valetkey.errors import NotStored
 
-_PATIENCE = 60  # seconds, for a socket to open or to take or give the next bytes
-_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
-_LONGEST_ERROR = 10_000  # bytes
-_DONE = b"CompleteMultipartUploadResult"
+_TIMEOUT = 60  # seconds to connect a socket, and to read from it or write to it
+_ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
+_MAX_ERROR_BYTES = 10_000
+_COMPLETE_ELEMENT = b"CompleteMultipartUploadResult"
 
 
 class FileSlice:
-    """So many bytes of a file from an offset on, as urllib reads what it sends.
+    """A range of a file, as a stream from which urllib reads a request's body.
 
-    say is told of the bytes as they are read, sent counts them. Once halt is set there are no more:
-    NotStored is raised, as for a file that became shorter.
+    offset and length are in bytes. on_progress is called with the size of each block that is read;
+    sent_bytes is their sum. After stop_event is set, or if the file has become shorter, read()
+    raises NotStored.
     """
 
     def __init__(
-        self, stream: IO[bytes], offset: int, length: int, say: Callable[[int], None], halt: Event
+        self,
+        stream: IO[bytes],
+        offset: int,
+        length: int,
+        on_progress: Callable[[int], None],
+        stop_event: Event,
     ) -> None:
         stream.seek(offset)
         self._stream = stream
-        self._left = length
-        self._say = say
-        self._halt = halt
-        self.sent = 0
+        self._remaining = length
+        self._on_progress = on_progress
+        self._stop_event = stop_event
+        self.sent_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Read on; never past the piece's end."""
-        wanted = self._left if size < 0 else min(size, self._left)
-        data = self._stream.read(wanted)
-        if self._halt.is_set() or len(data) < wanted:
+        """Read at most size bytes, and never past the end of the range."""
+        count = self._remaining if size < 0 else min(size, self._remaining)
+        data = self._stream.read(count)
+        if self._stop_event.is_set() or len(data) < count:
             raise NotStored("the upload was stopped, or its file became shorter")
-        self._left -= len(data)
-        self.sent += len(data)
-        self._say(len(data))
+        self._remaining -= len(data)
+        self.sent_bytes += len(data)
+        self._on_progress(len(data))
         return data
 
 
-def put_part(url: str, headers: dict[str, str], piece: FileSlice) -> str:
-    """Store a piece, and return its ETag. Raises NotStored."""
-    # Without a type of ours, urllib would call it a web form's.
-    request = Request(  # noqa: S310 - the service's URL
-        url, piece, {"content-type": "application/octet-stream", **headers}, method="PUT"
-    )
-    etag, _ = _answer(request)
+def put_part(url: str, headers: dict[str, str], body: FileSlice) -> str:
+    """Store a part, and return its ETag. Raises NotStored."""
+    # Without an explicit type, urllib would send the type of a web form.
+    all_headers = {"content-type": "application/octet-stream", **headers}
+    request = Request(url, body, all_headers, method="PUT")  # noqa: S310 - the service's URL
+    etag, _ = _open(request)
     return etag
 
 
 def complete_upload(url: str, etags: dict[int, str]) -> None:
-    """Make one object of the parts, by their numbers. Raises NotStored.
+    """Complete an upload: joins its parts to one object. Raises NotStored.
 
-    Storage may say 200 before it knows (AWS: API_CompleteMultipartUpload.html).
+    etags has the ETag of each part by part number. Storage may send status 200 before it has
+    finished, so the body is checked (AWS: API_CompleteMultipartUpload.html).
     """
     parts = "".join(
         f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
         for number, etag in sorted(etags.items())
     )
     body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-    kind = {"content-type": "application/xml"}
-    _, said = _answer(Request(url, body, kind, method="POST"))  # noqa: S310 - as above
-    if _DONE not in said:
-        raise NotStored(f"storage did not complete the upload: {_code(said)}")
+    headers = {"content-type": "application/xml"}
+    _, response_body = _open(Request(url, body, headers, method="POST"))  # noqa: S310 - as above
+    if _COMPLETE_ELEMENT not in response_body:
+        raise NotStored(f"storage did not complete the upload: {_error_code(response_body)}")
 
 
 def abort_upload(url: str) -> None:
-    """Forget an upload and its parts. Raises NotStored."""
-    _answer(Request(url, method="DELETE"))  # noqa: S310 - as above
+    """Abort an upload: storage deletes its parts. Raises NotStored."""
+    _open(Request(url, method="DELETE"))  # noqa: S310 - as above
 
 
-def _answer(request: Request) -> tuple[str, bytes]:
+def _open(request: Request) -> tuple[str, bytes]:
+    """Send a request; return the ETag and the body of the response."""
     try:
-        with urlopen(request, timeout=_PATIENCE) as answer:  # noqa: S310 - as above
-            return answer.headers.get("ETag", ""), answer.read()
+        with urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310 - as above
+            return response.headers.get("ETag", ""), response.read()
     except HTTPError as error:
         with error:
-            said = error.read(_LONGEST_ERROR)
-        raise NotStored(f"storage answered {error.code}: {_code(said)}") from None
+            body = error.read(_MAX_ERROR_BYTES)
+        raise NotStored(f"storage answered {error.code}: {_error_code(body)}") from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None)
         name = type(reason if isinstance(reason, Exception) else error).__name__
         raise NotStored(f"storage cannot be reached ({name})") from None
 
 
-def _code(said: bytes) -> str:
-    # The code alone: the rest of what storage says may quote the request.
-    found = _CODE.search(said)
-    return found[1].decode() if found else "no reason given"
+def _error_code(body: bytes) -> str:
+    # Only the code: the rest of the body may quote the request and its signature.
+    match = _ERROR_CODE.search(body)
+    return match[1].decode() if match else "no reason given"

@@ -1,4 +1,4 @@
-"""A whole file through a multipart upload, several parts at once, by URLs as they are needed."""
+"""Uploads a file by a multipart upload: several parts at once, by URLs requested as needed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,20 +10,20 @@ from threading import Event
 from valetkey import multipart_storage
 from valetkey.errors import NotStored, Refused
 from valetkey.handles import DEFAULT_TIMEOUT, MultipartHandle
-from valetkey.wire.messages import Grant
 from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Grant
 
-_ROUNDS = 4  # parts a thread that are asked for at once: few, so that no URL expires unused
-_PAUSES = (1, 4, 16)  # seconds before what storage did not take is tried again
-_LIFE = 3_600  # seconds of a part's URL; the service cuts it to the policy and the upload's own
+_PARTS_PER_THREAD = 4  # in one request for URLs: few, so that no URL expires unused
+_RETRY_DELAYS = (1, 4, 16)  # seconds before a part that storage did not store is tried again
+_EXPIRES_IN = 3_600  # seconds; the service limits it to the policy and the upload's own expiry
 
 
 class MultipartUploader:
-    """Sends a file by a multipart upload that was begun for it.
+    """Sends a file by a multipart upload that was requested for it.
 
-    parallel parts are under way at once; say is told of bytes as they are sent, and of those to be
-    sent once more as less than none, by several threads. timeout is the longest wait for the
-    service's answer, in seconds.
+    `parallel` parts are sent at once, each by its own thread. on_progress is called by these
+    threads with the number of bytes sent; a negative number takes back the bytes of a failed part,
+    which is sent again. timeout is the longest wait for a reply of the service, in seconds.
     """
 
     def __init__(  # noqa: PLR0913 - most have a default
@@ -33,80 +33,84 @@ class MultipartUploader:
         *,
         parallel: int = 4,
         timeout: float = DEFAULT_TIMEOUT,
-        say: Callable[[int], None] = lambda _: None,
+        on_progress: Callable[[int], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._upload = upload
         self._path = path
         self._parallel = parallel
         self._timeout = timeout
-        self._say = say
+        self._on_progress = on_progress
         self._sleep = sleep
-        self._halt = Event()
+        self._stop_event = Event()
         self._pool = ThreadPoolExecutor(parallel)
         self._etags: dict[int, str] = {}
 
     def run(self) -> None:
         """Send all parts and complete the upload.
 
-        Raises Refused, NoAnswer, BrokerUnreachable, OSError, and NotStored for what storage still
-        did not take after several tries; the upload is then open, to be aborted.
+        Raises Refused, NoAnswer, BrokerUnreachable, OSError, and NotStored if storage does not
+        store a part after several tries. The upload then remains open, and should be aborted.
         """
         grant = self._upload.result(self._timeout)
-        begun = grant.multipart
-        if begun is None:
-            raise NotStored("the service began no multipart upload")
-        numbers, step = range(1, begun.part_count + 1), self._parallel * _ROUNDS
+        upload = grant.multipart
+        if upload is None:
+            raise NotStored("the service did not start a multipart upload")
+        numbers, step = range(1, upload.part_count + 1), self._parallel * _PARTS_PER_THREAD
         try:
-            for first in range(0, begun.part_count, step):
-                self._store(numbers[first : first + step], begun.part_size)
+            for first in range(0, upload.part_count, step):
+                self._store_parts(numbers[first : first + step], upload.part_size)
         finally:
-            self._halt.set()
+            self._stop_event.set()
             self._pool.shutdown(cancel_futures=True)
         multipart_storage.complete_upload(grant.url, self._etags)
 
-    def _store(self, numbers: Sequence[int], part_size: int) -> None:
-        for pause in (*_PAUSES, None):
-            failure = self._try([n for n in numbers if n not in self._etags], part_size)
-            if failure is None:
+    def _store_parts(self, numbers: Sequence[int], part_size: int) -> None:
+        for delay in (*_RETRY_DELAYS, None):
+            error = self._try_parts([n for n in numbers if n not in self._etags], part_size)
+            if error is None:
                 return
-            if pause is None:
-                raise failure
-            self._sleep(pause)
+            if delay is None:
+                raise error
+            self._sleep(delay)
 
-    def _try(self, numbers: Sequence[int], part_size: int) -> NotStored | None:
-        """Send parts by fresh URLs, and return why one was not stored."""
-        sent = {
+    def _try_parts(self, numbers: Sequence[int], part_size: int) -> NotStored | None:
+        """Send parts by new URLs; return the error of one that was not stored, if any."""
+        part_numbers = {
             self._pool.submit(self._send, grant, (number - 1) * part_size): number
-            for grant in self._grants(numbers)
+            for grant in self._request_grants(numbers)
             if (number := grant.part or 0) in numbers
         }
-        failure, ended = None, SimpleQueue[Future[str]]()
-        for future in sent:  # not as_completed: Ctrl-C within it leaves futures locked for ever
-            future.add_done_callback(ended.put)
-        for _ in sent:
-            future = ended.get()
+        error, done_futures = None, SimpleQueue[Future[str]]()
+        for future in part_numbers:  # not as_completed: Ctrl-C in it leaves futures locked forever
+            future.add_done_callback(done_futures.put)
+        for _ in part_numbers:
+            future = done_futures.get()
             try:
-                self._etags[sent[future]] = future.result()
-            except NotStored as error:
-                failure = error
-        return failure
+                self._etags[part_numbers[future]] = future.result()
+            except NotStored as not_stored:
+                error = not_stored
+        return error
 
-    def _grants(self, numbers: Sequence[int]) -> list[Grant]:
-        # Cut instead of refused, where the policy allows less.
-        batch = self._upload.parts(numbers[0], numbers[-1], expires_in=_LIFE, min_expires_in=1)
-        answers = list(batch.results(self._timeout))
-        for answer in answers:
-            if isinstance(answer, Refusal):
-                raise Refused(answer)
-        return [answer for answer in answers if isinstance(answer, Grant)]
+    def _request_grants(self, numbers: Sequence[int]) -> list[Grant]:
+        # min_expires_in=1: a policy with a lower limit shortens the expiry instead of refusing.
+        batch = self._upload.parts(
+            numbers[0], numbers[-1], expires_in=_EXPIRES_IN, min_expires_in=1
+        )
+        results = list(batch.results(self._timeout))
+        for result in results:
+            if isinstance(result, Refusal):
+                raise Refused(result)
+        return [result for result in results if isinstance(result, Grant)]
 
     def _send(self, grant: Grant, offset: int) -> str:
         with self._path.open("rb") as stream:
             length = int(grant.headers["content-length"])
-            piece = multipart_storage.FileSlice(stream, offset, length, self._say, self._halt)
+            body = multipart_storage.FileSlice(
+                stream, offset, length, self._on_progress, self._stop_event
+            )
             try:
-                return multipart_storage.put_part(grant.url, grant.headers, piece)
+                return multipart_storage.put_part(grant.url, grant.headers, body)
             except NotStored:
-                self._say(-piece.sent)
+                self._on_progress(-body.sent_bytes)
                 raise

@@ -1,10 +1,10 @@
-"""What can be asked for, by the names and arguments that all clients have alike."""
+"""The request methods that all clients share: their names, arguments and defaults."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable
 from typing import Generic, TypeVar, Unpack
 
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Grant, Item
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item
 from valetkey.wire.options import (
     DownloadOptions,
     MultipartOptions,
@@ -12,6 +12,7 @@ from valetkey.wire.options import (
     PutOptions,
     UploadOptions,
 )
+from valetkey.wire.replies import Grant
 from valetkey.wire.requests import GrantRequest, with_known_length
 from valetkey.wire.terms import Checksum
 
@@ -23,13 +24,13 @@ Items = TypeVar("Items", bound=Iterable[Item] | AsyncIterable[Item])
 
 
 class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult, Keys, Items]):
-    """Asks for grants: one, an upload in parts, or many.
+    """Requests grants: a single one, a multipart upload, or a batch.
 
-    What comes of it is a client's own, and so is whether many keys and items may come
-    asynchronously.
+    Each client defines the types that the methods return, and whether the keys and items of a batch
+    may come from an async iterable.
 
     All methods raise TypeError for an option that the kind does not have, and ValueError for a
-    chunk size that no message may have or a date without a time zone.
+    chunk_size out of range or a date without a time zone.
     """
 
     def download(
@@ -40,9 +41,9 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         version_id: str | None = None,
         **options: Unpack[DownloadOptions],
     ) -> SingleResult:
-        """Ask for a link to one object; see options.DownloadOptions."""
+        """Request a link to one object; see options.DownloadOptions."""
         item = {"key": key, "version_id": version_id}
-        return self._one(GrantRequest("download", bucket, [item], options))
+        return self._request_grant(GrantRequest("download", bucket, [item], options))
 
     def upload(
         self,
@@ -53,13 +54,13 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         checksum: Checksum | None = None,
         **options: Unpack[UploadOptions],
     ) -> SingleResult:
-        """Ask for a form that stores one object; see options.UploadOptions.
+        """Request a form that stores one object; see options.UploadOptions.
 
-        The exact size in bytes is only needed where storage takes no forms: the grant is then a
-        PUT.
+        size is the exact size in bytes. It is only needed if storage does not support forms: the
+        grant is then a PUT.
         """
         item = {"key": key, "size": size, "checksum": checksum}
-        return self._one(GrantRequest("upload", bucket, [item], options))
+        return self._request_grant(GrantRequest("upload", bucket, [item], options))
 
     def put(
         self,
@@ -70,16 +71,19 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         checksum: Checksum | None = None,
         **options: Unpack[PutOptions],
     ) -> SingleResult:
-        """Ask for a PUT that stores one object of exactly size bytes; see options.PutOptions."""
+        """Request a PUT that stores one object of exactly size bytes; see options.PutOptions."""
         item = {"key": key, "size": size, "checksum": checksum}
-        return self._one(GrantRequest("put", bucket, [item], {"max_size": max(size, 1), **options}))
+        return self._request_grant(
+            GrantRequest("put", bucket, [item], {"max_size": max(size, 1), **options})
+        )
 
     def multipart(
         self, bucket: str, key: str, *, size: int, **options: Unpack[MultipartOptions]
     ) -> MultipartResult:
-        """Begin an upload in parts of one object of size bytes; see options.MultipartOptions."""
-        said = {"max_size": max(size, 1), **options}
-        return self._begun(GrantRequest("multipart", bucket, [{"key": key, "size": size}], said))
+        """Request a multipart upload of one object of size bytes; see options.MultipartOptions."""
+        item = {"key": key, "size": size}
+        terms = {"max_size": max(size, 1), **options}
+        return self._request_multipart(GrantRequest("multipart", bucket, [item], terms))
 
     def parts(
         self,
@@ -89,17 +93,19 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         last: int | None = None,
         **options: Unpack[Options],
     ) -> BatchResult:
-        """Ask for URLs that each take one part of an upload that was begun by a multipart grant.
+        """Request a URL for each part, from first to last, of a multipart upload.
 
-        first and last are parts' numbers, from 1; None is the last of all. Raises ValueError where
-        there are no such parts.
+        grant is the grant of the upload. first and last are part numbers, from 1; None is the last
+        part of the upload. Raises ValueError if the upload has no such parts.
         """
         count = grant.multipart.part_count if grant.multipart else 0
         numbers = range(first, (count if last is None else last) + 1)
         if not (numbers and numbers[0] >= 1 and numbers[-1] <= count):
-            raise ValueError(f"the upload has {count} parts")
+            raise ValueError(f"the upload has {count} parts: first and last must be among them")
         items = [{"key": grant.key, "part": number} for number in numbers]
-        return self._many(GrantRequest("parts", bucket, items, {"of": grant.id, **options}))
+        return self._request_batch(
+            GrantRequest("parts", bucket, items, {"of": grant.id, **options})
+        )
 
     def download_many(  # noqa: PLR0913 - each has its own default
         self,
@@ -113,23 +119,23 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         manifest: str | None = None,
         **options: Unpack[DownloadOptions],
     ) -> BatchResult:
-        """Ask for a link to each of many objects.
+        """Request a link to each of many objects.
 
-        total is how many keys there are; without it, keys that do not know their length are
-        listed first. The batch is admitted, or refused for a quota, as a whole.
+        total is the number of keys; without it, keys without a length are read into a list first.
+        The batch is admitted, or refused for a quota, as a whole.
 
-        batch_id, a UUIDv7 of the caller's own, lets whoever was interrupted go on, in any process:
-        with the same total, chunk_size and options, and the keys from chunk first_chunk on. What
-        was granted is granted again, and charged once. Of a batch that began a day ago, nothing new
-        is granted.
+        batch_id is a UUIDv7 that you create. With it, any process can continue an interrupted
+        batch: pass the same total, chunk_size and options, and the keys from chunk first_chunk on.
+        Granted items are granted again, and charged once. A batch grants nothing new once it is a
+        day old.
 
-        manifest is a key in the same bucket: for very large jobs, the service itself writes all
-        answers there. None is handed out, but those that refuse the batch; see the handle's
+        manifest is an object key in the same bucket, for very large batches: the service writes all
+        item results to that file. The handle then yields only refusals of the whole batch; see its
         manifest().
         """
-        again = (batch_id, first_chunk, manifest)
-        return self._many(
-            GrantRequest("download", bucket, keys, options, total, chunk_size, *again)
+        more = (batch_id, first_chunk, manifest)
+        return self._request_batch(
+            GrantRequest("download", bucket, keys, options, total, chunk_size, *more)
         )
 
     def upload_many(  # noqa: PLR0913 - each has its own default
@@ -144,9 +150,11 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         manifest: str | None = None,
         **options: Unpack[UploadOptions],
     ) -> BatchResult:
-        """Ask for a form for each of many objects; otherwise as download_many."""
-        again = (batch_id, first_chunk, manifest)
-        return self._many(GrantRequest("upload", bucket, keys, options, total, chunk_size, *again))
+        """Request a form for each of many objects. Other arguments are as in download_many."""
+        more = (batch_id, first_chunk, manifest)
+        return self._request_batch(
+            GrantRequest("upload", bucket, keys, options, total, chunk_size, *more)
+        )
 
     def put_many(  # noqa: PLR0913 - each has its own default
         self,
@@ -160,29 +168,31 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         manifest: str | None = None,
         **options: Unpack[PutOptions],
     ) -> BatchResult:
-        """Ask for a PUT for each of many objects, whose items all say their size.
+        """Request a PUT for each of many objects. Every item must have a size.
 
-        Otherwise as download_many; items that do not know their length are listed first as well
-        where max_size is not given.
+        Other arguments are as in download_many. Without max_size, items without a length are read
+        into a list first, even if total is passed.
         """
-        asked: Iterable[Item] | AsyncIterable[Item] = items
+        sized: Iterable[Item] | AsyncIterable[Item] = items
         if "max_size" not in options:
-            asked = with_known_length(asked, "max_size")
-            options["max_size"] = max((item.size or 1 for item in asked), default=1)
-        again = (batch_id, first_chunk, manifest)
-        return self._many(GrantRequest("put", bucket, asked, options, total, chunk_size, *again))
+            sized = with_known_length(sized, "max_size")
+            options["max_size"] = max((item.size or 1 for item in sized), default=1)
+        more = (batch_id, first_chunk, manifest)
+        return self._request_batch(
+            GrantRequest("put", bucket, sized, options, total, chunk_size, *more)
+        )
 
     @abstractmethod
-    def _one(self, request: GrantRequest) -> SingleResult:
-        """Ask for one grant."""
+    def _request_grant(self, request: GrantRequest) -> SingleResult:
+        """Request one grant."""
 
     @abstractmethod
-    def _begun(self, request: GrantRequest) -> MultipartResult:
-        """Ask to begin an upload in parts."""
+    def _request_multipart(self, request: GrantRequest) -> MultipartResult:
+        """Request a multipart upload."""
 
     @abstractmethod
-    def _many(self, request: GrantRequest) -> BatchResult:
-        """Ask for many grants."""
+    def _request_batch(self, request: GrantRequest) -> BatchResult:
+        """Request a batch of grants."""
 
 
 class RequestMethods(
@@ -190,4 +200,4 @@ class RequestMethods(
         SingleResult, MultipartResult, BatchResult, Iterable[str | Item], Iterable[Item]
     ]
 ):
-    """Asks for what is at hand."""
+    """The request methods of blocking clients, which take no async iterables."""

@@ -1,4 +1,4 @@
-"""Sizes, durations and checksums as people write them."""
+"""Parsing of sizes, durations and checksums as people write them."""
 
 import re
 
@@ -6,44 +6,48 @@ from pydantic import ValidationError
 
 from valetkey.wire.terms import Checksum
 
-_DECIMAL = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_BINARY = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_BYTES = {"": 1} | _DECIMAL | _BINARY
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DECIMAL_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_BYTES_BY_UNIT = {"": 1} | _DECIMAL_UNITS | _BINARY_UNITS
+_SECONDS_BY_UNIT = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _AMOUNT = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)")
 
 
 def parse_size(text: str) -> int:
-    """Bytes from `500KiB`, `5MB`, `10GiB` or `1024`.
+    """Return the number of bytes in a size like `500KiB`, `5MB`, `10GiB` or `1024`.
 
-    KB, MB and GB count in thousands, KiB, MiB and GiB in 1,024s; case is ignored. A bare K, M
-    or G could be either, so it is refused. Raises ValueError.
+    KB, MB and GB are powers of 1,000; KiB, MiB and GiB are powers of 1,024. Case is ignored.
+    Raises ValueError, also for a bare K, M or G, because it could mean either.
     """
-    amount, unit = _split(text, "a size is a whole number and a unit, like 500KiB or 5MB")
-    if unit.upper() not in _BYTES:
+    amount, unit = _split_unit(text, "a size is a whole number and a unit, like 500KiB or 5MB")
+    if unit.upper() not in _BYTES_BY_UNIT:
         raise ValueError(f"unknown unit {unit!r}: use B, KB, MB, GB, KiB, MiB or GiB")
-    return amount * _BYTES[unit.upper()]
+    return amount * _BYTES_BY_UNIT[unit.upper()]
 
 
 def parse_duration(text: str) -> int:
-    """Seconds from `90`, `90s`, `15m`, `1h` or `7d`. Raises ValueError."""
-    amount, unit = _split(text, "a duration is a whole number and a unit, like 15m or 1h")
-    if unit not in _SECONDS:
+    """Return the number of seconds in a duration like `90`, `90s`, `15m`, `1h` or `7d`.
+
+    Raises ValueError.
+    """
+    amount, unit = _split_unit(text, "a duration is a whole number and a unit, like 15m or 1h")
+    if unit not in _SECONDS_BY_UNIT:
         raise ValueError(f"unknown unit {unit!r}: use s, m, h or d")
-    return amount * _SECONDS[unit]
+    return amount * _SECONDS_BY_UNIT[unit]
 
 
 def parse_checksum(text: str) -> Checksum:
-    """A checksum from its algorithm, a colon and its value in base64. Raises ValueError."""
+    """Parse a checksum: its algorithm, a colon and its value in base64. Raises ValueError."""
     algorithm, _, value = text.partition(":")
     try:
         return Checksum.model_validate({"algorithm": algorithm, "value": value})
     except ValidationError:
-        expected = "a checksum is sha256, crc32, crc32c or crc64nvme, a colon and base64"
-        raise ValueError(expected) from None
+        raise ValueError(
+            "a checksum is sha256, crc32, crc32c or crc64nvme, then a colon and the value in base64"
+        ) from None
 
 
-def _split(text: str, expected: str) -> tuple[int, str]:
+def _split_unit(text: str, expected: str) -> tuple[int, str]:
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{expected}, not {text!r}")

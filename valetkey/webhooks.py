@@ -1,4 +1,4 @@
-"""Verification of valetkey's webhooks, for those who receive them (Standard Webhooks 1.0.0)."""
+"""Verification of webhooks by their receivers (Standard Webhooks 1.0.0)."""
 
 import base64
 import binascii
@@ -15,11 +15,12 @@ from valetkey.errors import ValetkeyError
 TOLERANCE = timedelta(minutes=5)
 
 _PREFIX = "whsec_"
-_SECONDS = re.compile(r"[0-9]{1,10}")
+_MIN_SECRET_BYTES, _MAX_SECRET_BYTES = 24, 64  # the specification's limits
+_UNIX_SECONDS = re.compile(r"[0-9]{1,10}")
 
 
 class InvalidWebhook(ValetkeyError):
-    """Not a webhook of ours: refuse it with status 400 and do nothing else with it."""
+    """The request is not a valid webhook. Respond with status 400 and ignore its content."""
 
 
 def verify(
@@ -30,61 +31,71 @@ def verify(
     now: datetime | None = None,
     tolerance: timedelta = TOLERANCE,
 ) -> dict[str, Any]:
-    """Check a webhook's signature and age, and return its payload.
+    """Verify a webhook's signature and age, and return its payload.
 
-    `body` is the request's body as it came, not parsed and printed again. `secret` is `whsec_` and
-    the base64 of 24 to 64 bytes, or several during a rotation. `now`, with a zone, is the current
-    time unless given. Whatever is wrong, InvalidWebhook is raised. A webhook may come twice: keep
-    its `webhook-id` and ignore what you know.
+    body: the raw bytes of the request's body; parsing and re-encoding it breaks the signature.
+    headers: the request's headers; the case of their names does not matter.
+    secret: `whsec_` and the base64 of 24 to 64 bytes; several secrets during a rotation.
+    now: an aware datetime; the current time by default.
+    tolerance: the largest accepted difference between webhook-timestamp and now.
+
+    Raises InvalidWebhook if anything is wrong. A webhook can arrive more than once: store its
+    `webhook-id` and ignore repeats.
     """
-    keys = [_key(text) for text in ([secret] if isinstance(secret, str) else secret)]
+    keys = [_signing_key(text) for text in ([secret] if isinstance(secret, str) else secret)]
     fields = {name.lower(): value for name, value in headers.items()}
     message_id, timestamp, signatures = (
         fields.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
     )
     _check_age(timestamp, now or datetime.now(UTC), tolerance)
     _check_signature(keys, _signed_content(message_id, timestamp, body), signatures)
-    return _payload(body)
+    return _parse_payload(body)
 
 
-def _key(secret: str) -> bytes:
+def _signing_key(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
-    except (binascii.Error, ValueError):  # ValueError: not ASCII
+    except (binascii.Error, ValueError):  # ValueError: the secret is not ASCII
         key = b""
-    if not secret.startswith(_PREFIX) or not 24 <= len(key) <= 64:  # noqa: PLR2004 - the specification's bounds
+    has_valid_length = _MIN_SECRET_BYTES <= len(key) <= _MAX_SECRET_BYTES
+    if not secret.startswith(_PREFIX) or not has_valid_length:
         raise InvalidWebhook("the secret must be whsec_ and the base64 of 24 to 64 bytes") from None
     return key
 
 
 def _check_age(timestamp: str, now: datetime, tolerance: timedelta) -> None:
-    if not _SECONDS.fullmatch(timestamp):
-        raise InvalidWebhook("webhook-timestamp is missing or not in seconds")
-    # A captured webhook can be replayed no longer than this.
+    if not _UNIX_SECONDS.fullmatch(timestamp):
+        raise InvalidWebhook("webhook-timestamp is missing or not Unix time in whole seconds")
+    # Limits how long an attacker can replay a captured webhook.
     if abs(now - datetime.fromtimestamp(int(timestamp), UTC)) > tolerance:
-        raise InvalidWebhook("webhook-timestamp is too far from now")
+        raise InvalidWebhook(
+            f"webhook-timestamp is too far from now: over {tolerance.total_seconds():g} seconds; "
+            f"check this machine's clock"
+        )
 
 
 def _signed_content(message_id: str, timestamp: str, body: bytes) -> bytes:
-    # A dot in the id would let one signature fit two splits into id, timestamp and body.
+    # With a dot in the id, one signature would match two different splits of the signed content.
     if not message_id or "." in message_id or not message_id.isascii():
-        raise InvalidWebhook("webhook-id is missing or malformed")
+        raise InvalidWebhook("webhook-id is missing, or contains a dot or non-ASCII characters")
     return f"{message_id}.{timestamp}.".encode() + body
 
 
 def _check_signature(keys: Sequence[bytes], content: bytes, signatures: str) -> None:
-    # Compared as text: what is never decoded cannot be malformed. One that does not match says
-    # nothing about the next, so junk hides no valid one.
-    offered = [signature.encode("ascii", "replace") for signature in signatures.split()]
+    # Compare the encoded text: without decoding there is nothing to fail on. Check every signature,
+    # so that an invalid one cannot hide a valid one.
+    candidates = [signature.encode("ascii", "replace") for signature in signatures.split()]
     for key in keys:
         digest = hmac.new(key, content, hashlib.sha256).digest()
         expected = b"v1," + base64.b64encode(digest)
-        if any(hmac.compare_digest(expected, signature) for signature in offered):
+        if any(hmac.compare_digest(expected, candidate) for candidate in candidates):
             return
-    raise InvalidWebhook("no signature matches")
+    raise InvalidWebhook(
+        "no signature matches: check the endpoint's secret, and that body is the raw request body"
+    )
 
 
-def _payload(body: bytes) -> dict[str, Any]:
+def _parse_payload(body: bytes) -> dict[str, Any]:
     try:
         payload = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):

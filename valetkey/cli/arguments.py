@@ -1,4 +1,4 @@
-"""What the commands of the producer's command line have in common."""
+"""Parameter types and options that several commands share."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,11 +12,15 @@ from valetkey.units import parse_checksum, parse_duration, parse_size
 from valetkey.wire.messages import BatchId
 from valetkey.wire.terms import Encryption, Name
 
-_BATCH: TypeAdapter[str] = TypeAdapter(BatchId)
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
+Command = Callable[..., None]
+
+_BATCH_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(BatchId)
+_NAME_ADAPTER: TypeAdapter[str] = TypeAdapter(Name)
 
 
-class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+class _ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A parameter type whose parser raises ValueError for an invalid value."""
+
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
@@ -28,150 +32,179 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic from click 
             self.fail(str(error), param, ctx)
 
 
-def _encryption(text: str) -> Encryption:
+def _parse_encryption(text: str) -> Encryption:
     if text == "AES256":
         return Encryption(algorithm="AES256")
     return Encryption(algorithm="aws:kms", key=text)
 
 
-def _batch(text: str) -> str:
+def _parse_batch_id(text: str) -> str:
     try:
-        return _BATCH.validate_python(text)
+        return _BATCH_ID_ADAPTER.validate_python(text)
     except ValidationError:
-        expected = "a batch's id is a UUID of version 7: in a grant's id it stands before the dot"
+        expected = "a batch id is a UUID of version 7: the part of a grant's id before the dot"
         raise ValueError(expected) from None
 
 
-def _name(text: str) -> str:
+def _parse_name(text: str) -> str:
     try:
-        return _NAME.validate_python(text)
+        return _NAME_ADAPTER.validate_python(text)
     except ValidationError:
-        expected = "a name is up to 63 of a-z, 0-9, - and _, and begins with a letter or digit"
+        expected = "a name has up to 63 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
         raise ValueError(expected) from None
 
 
-def _pairs(
+def _parse_pairs(
     _context: click.Context, _param: click.Parameter, pairs: tuple[str, ...]
 ) -> dict[str, str]:
-    """Read NAME=VALUE pairs."""
-    wrong = next((pair for pair in pairs if "=" not in pair), None)
-    if wrong is not None:
-        raise click.BadParameter(f"{wrong!r} is not NAME=VALUE")
+    """Return NAME=VALUE pairs as a dict."""
+    invalid = next((pair for pair in pairs if "=" not in pair), None)
+    if invalid is not None:
+        raise click.BadParameter(f"{invalid!r} is not NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _writable(_context: click.Context, _param: click.Parameter, out: Path | None) -> Path | None:
-    """Refuse a file for which there is no room in its folder, before anything is charged."""
+def _require_writable_folder(
+    _context: click.Context, _param: click.Parameter, out: Path | None
+) -> Path | None:
+    """Refuse an output file that cannot be created, before anything is charged."""
     if out is not None and not os.access(out.parent, os.W_OK | os.X_OK):
-        raise click.BadParameter(f"there is no folder {out.parent} to write to")
+        raise click.BadParameter(f"the folder {out.parent} does not exist or is not writable")
     return out
 
 
-BATCH = _Parsed("batch", _batch)
-CHECKSUM = _Parsed("checksum", parse_checksum)
-DURATION = _Parsed("duration", parse_duration)
-NAME = _Parsed("name", _name)
-SIZE = _Parsed("size", parse_size)
+BATCH_ID = _ParsedType("batch", _parse_batch_id)
+CHECKSUM = _ParsedType("checksum", parse_checksum)
+DURATION = _ParsedType("duration", parse_duration)
+NAME = _ParsedType("name", _parse_name)
+SIZE = _ParsedType("size", parse_size)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
-_LIFE = "How long the grant lives: 90s, 15m, 1h or 7d."
-_REASON = click.option("--reason", metavar="TEXT", help="Why; the audit log keeps it.")
+_REASON = click.option(
+    "--reason", metavar="TEXT", help="Why you request this; the audit log records it."
+)
 _REQUESTED_BY = click.option(
-    "--requested-by", metavar="NAME", help="Who asks; the audit log keeps it."
+    "--requested-by", metavar="NAME", help="Who requests this; the audit log records it."
 )
 _TENANT = click.option(
-    "--tenant", metavar="NAME", help="For whom; by default VALETKEY_TENANT, or the key's own."
+    "--tenant",
+    metavar="NAME",
+    help="The tenant to act for; by default VALETKEY_TENANT, or the tenant of the key.",
 )
 _TIMEOUT = click.option(
     "--timeout",
     type=DURATION,
     default="30s",
     show_default=True,
-    help="How long to wait for the next answer.",
+    help="The longest wait for the next response.",
 )
-_COMMON = (
-    click.option("--expires-in", type=DURATION, default="1h", show_default=True, help=_LIFE),
-    click.option("--min-expires-in", type=DURATION, help="The shortest life that is of use."),
-    click.option("--callback", metavar="NAME", help="A webhook endpoint to tell as well."),
+_REQUEST_OPTIONS = (
+    click.option(
+        "--expires-in",
+        type=DURATION,
+        default="1h",
+        show_default=True,
+        help="The time until the grant expires: 90s, 15m, 1h or 7d.",
+    ),
+    click.option(
+        "--min-expires-in",
+        type=DURATION,
+        help="Refuse the grant if it would have to expire sooner than this.",
+    ),
+    click.option(
+        "--callback", metavar="NAME", help="Also send the results to this webhook endpoint."
+    ),
     _REASON,
     _REQUESTED_BY,
     _TENANT,
     _TIMEOUT,
-    click.option("--dry-run", is_flag=True, help="Show what would be decided, rule by rule."),
-    click.option("--json", "form", flag_value="json", help="Write a JSON object for each item."),
-    click.option("--csv", "form", flag_value="csv", help="Write a CSV row for each item."),
+    click.option(
+        "--dry-run", is_flag=True, help="Show the decision rule by rule; grant and charge nothing."
+    ),
+    click.option(
+        "--json", "output_format", flag_value="json", help="Write a JSON object for each item."
+    ),
+    click.option("--csv", "output_format", flag_value="csv", help="Write a CSV row for each item."),
     click.option(
         "--out",
         type=click.Path(dir_okay=False, path_type=Path),
-        callback=_writable,
+        callback=_require_writable_folder,
         help="Write to a file that only you may read; it appears when it is complete.",
     ),
 )
-_JSON = click.option("--json", "form", flag_value="json", help="Write JSON.")
-_TELLING = (_TENANT, _TIMEOUT, _JSON)
-_CHANGING = (_REASON, _REQUESTED_BY, *_TELLING)
-_STORING = (
+_JSON = click.option("--json", "output_format", flag_value="json", help="Write JSON.")
+_QUERY_OPTIONS = (_TENANT, _TIMEOUT, _JSON)
+_CHANGE_OPTIONS = (_REASON, _REQUESTED_BY, *_QUERY_OPTIONS)
+_STORAGE_OPTIONS = (
     click.option("--content-type", help="The content type that the object must have."),
-    click.option("--acl", help="A canned ACL such as public-read, where the policy allows it."),
+    click.option("--acl", help="A canned ACL such as public-read, if the policy allows it."),
     click.option(
         "--meta",
         "metadata",
         metavar="NAME=VALUE",
         multiple=True,
-        callback=_pairs,
-        help="Metadata to store with the object.",
+        callback=_parse_pairs,
+        help="Metadata to store with the object; may be repeated.",
     ),
     click.option(
         "--tag",
         "tags",
         metavar="NAME=VALUE",
         multiple=True,
-        callback=_pairs,
-        help="A tag to store with the object.",
+        callback=_parse_pairs,
+        help="A tag to store with the object; may be repeated.",
     ),
-    click.option("--storage-class", metavar="NAME", help="Such as STANDARD_IA or GLACIER_IR."),
+    click.option(
+        "--storage-class",
+        metavar="NAME",
+        help="The object's storage class, such as STANDARD_IA or GLACIER_IR.",
+    ),
     click.option(
         "--encryption",
-        type=_Parsed("encryption", _encryption),
+        type=_ParsedType("encryption", _parse_encryption),
         metavar="AES256|ARN",
-        help="Encrypt with S3's own key, or with this one of KMS.",
+        help="Encrypt the object with S3's own key (AES256), or with the KMS key of this ARN.",
     ),
 )
-_SNIPPETS = {
-    "curl": click.option("--curl", "form", flag_value="curl", help="Print a curl command."),
-    "html": click.option("--html", "form", flag_value="html", help="Print a page for a browser."),
-    "js": click.option("--js", "form", flag_value="js", help="Print JavaScript that uses fetch."),
+_SNIPPET_OPTIONS = {
+    "curl": click.option(
+        "--curl", "output_format", flag_value="curl", help="Print a curl command."
+    ),
+    "html": click.option(
+        "--html", "output_format", flag_value="html", help="Print a page for a browser."
+    ),
+    "js": click.option(
+        "--js", "output_format", flag_value="js", help="Print JavaScript that uses fetch."
+    ),
 }
-
-Command = Callable[..., None]
 
 
 def request_options(command: Command) -> Command:
-    """Give a command the options that all requests have."""
-    return _with(command, _COMMON)
+    """Add the options that all requests for grants have."""
+    return _add_options(command, _REQUEST_OPTIONS)
 
 
 def query_options(command: Command) -> Command:
-    """Give a command the options of what is only asked about."""
-    return _with(command, _TELLING)
+    """Add the options of a command that only reads."""
+    return _add_options(command, _QUERY_OPTIONS)
 
 
 def change_options(command: Command) -> Command:
-    """Give a command the options of what changes something that was granted."""
-    return _with(command, _CHANGING)
+    """Add the options of a command that changes an existing batch."""
+    return _add_options(command, _CHANGE_OPTIONS)
 
 
 def storage_options(command: Command) -> Command:
-    """Give a command the options of whatever stores an object."""
-    return _with(command, _STORING)
+    """Add the options of a command whose grants store an object."""
+    return _add_options(command, _STORAGE_OPTIONS)
 
 
 def snippet_options(*names: str) -> Callable[[Command], Command]:
-    """Give a command options to print a grant as something ready to use."""
-    return lambda command: _with(command, [_SNIPPETS[name] for name in names])
+    """Return a decorator that adds options to print a grant as a ready-to-use snippet."""
+    return lambda command: _add_options(command, [_SNIPPET_OPTIONS[name] for name in names])
 
 
-def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+def _add_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
@@ -180,9 +213,9 @@ def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> 
 def require_utf8(
     _context: click.Context, _param: click.Parameter, keys: str | tuple[str, ...] | None
 ) -> str | tuple[str, ...] | None:
-    """Refuse keys whose bytes are not UTF-8: storage knows no others."""
+    """Refuse keys that are not valid UTF-8: storage accepts no others."""
     try:
         "".join(keys or "").encode()
     except UnicodeEncodeError:
-        raise click.BadParameter("a key is UTF-8") from None
+        raise click.BadParameter("a key must be valid UTF-8") from None
     return keys

@@ -1,4 +1,4 @@
-"""Output that takes its name when it is complete, and until then can be gone on with."""
+"""Output files that appear under their name when complete, and can be resumed until then."""
 
 import os
 import stat
@@ -8,100 +8,104 @@ from errno import EEXIST
 from pathlib import Path
 from typing import BinaryIO
 
-from valetkey.cli.bulk import journal
-from valetkey.cli.bulk.journal import Checkpoint, Journal
-from valetkey.cli.formats import Answer
+from valetkey.cli.bulk.journal import Checkpoint, Journal, journal_path, save_journal
+from valetkey.cli.formats import ItemResult
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 try:
     import fcntl
-except ImportError:  # Windows has none, nor what is asked for by name below
+except ImportError:  # Windows has neither this module nor os.O_NOFOLLOW and os.getuid
     fcntl = None  # type: ignore[assignment]
 
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 class AtomicFile:
-    """A file under way, row by row; mark is behind the last that is whole."""
+    """An incomplete file that is written row by row; checkpoint is after the last whole row."""
 
     def __init__(
-        self, stream: BinaryIO, mark: Checkpoint, save: Callable[[Checkpoint], None]
+        self,
+        stream: BinaryIO,
+        checkpoint: Checkpoint,
+        save_checkpoint: Callable[[Checkpoint], None],
     ) -> None:
-        self.mark = mark
+        self.checkpoint = checkpoint
         self._stream = stream
-        self._save = save
+        self._save_checkpoint = save_checkpoint
 
-    def head(self, text: str) -> None:
-        """Write what stands above all rows, unless it stands there."""
-        if not self.mark.bytes:
+    def write_heading(self, text: str) -> None:
+        """Write the heading above all rows, unless the file already has it."""
+        if not self.checkpoint.bytes:
             data = text.encode()
             self._stream.write(data)
-            self.mark = self.mark._replace(bytes=len(data))
+            self.checkpoint = self.checkpoint._replace(bytes=len(data))
 
-    def write(self, text: str, answer: Answer) -> None:
-        """Write one row."""
+    def write_row(self, text: str, result: ItemResult) -> None:
+        """Write the row of one result, and save the checkpoint after every chunk of rows."""
         data = text.encode()
         self._stream.write(data)
-        self.mark = self.mark.after(answer, len(data))
-        if self.mark.rows % DEFAULT_CHUNK_ITEMS == 0:
+        self.checkpoint = self.checkpoint.advance(result, len(data))
+        if self.checkpoint.rows % DEFAULT_CHUNK_ITEMS == 0:
             self.save()
 
     def save(self) -> None:
-        """Let it be gone on with from here, whatever happens."""
+        """Flush the rows and save the checkpoint, so that a run can be resumed from here."""
         self._stream.flush()
-        self._save(self.mark)
+        self._save_checkpoint(self.checkpoint)
 
-    def end(self) -> None:
-        """Leave no more than whole rows."""
+    def finish(self) -> None:
+        """Remove an incomplete last row and save the checkpoint."""
         self._stream.flush()
-        self._stream.truncate(self.mark.bytes)
-        self._save(self.mark)
+        self._stream.truncate(self.checkpoint.bytes)
+        self._save_checkpoint(self.checkpoint)
 
 
 @contextmanager
-def atomic_output(path: Path, run: Journal | None = None) -> Iterator[AtomicFile]:
-    """A file that only its owner may read, and that has another name until it is complete.
+def atomic_output(path: Path, journal: Journal | None = None) -> Iterator[AtomicFile]:
+    """Open a file that only its owner may read, under a temporary name until it is complete.
 
-    With a run, its journal stands beside it from before the first row until after the last one:
-    whatever ends the block too early, the run can be gone on with from the journal's mark. Raises
-    OSError.
+    With a journal, the run is resumable: the journal is saved beside the file before the first row
+    and removed after the last one. If the block ends early, the run continues from the journal's
+    checkpoint. Raises OSError.
     """
     if path.exists() and not path.is_file():
         raise FileExistsError(EEXIST, "not a regular file", str(path))
-    if run is None and journal.journal_path(path).exists():
-        raise FileExistsError(
-            EEXIST, "of a run that was interrupted", str(journal.journal_path(path))
-        )
-    anew = run is None or not journal.journal_path(path).exists()
-    with os.fdopen(_opened(partial_path(path), anew=anew), "wb") as stream:
-        _lock(stream, partial_path(path))
+    has_journal = journal_path(path).exists()
+    if journal is None and has_journal:
+        cause = "an interrupted run can be resumed from this file: remove it or name another --out"
+        raise FileExistsError(EEXIST, cause, str(journal_path(path)))
+    partial = partial_path(path)
+    with os.fdopen(_open_partial(partial, is_resumed=has_journal), "wb") as stream:
+        _lock(stream, partial)
+        checkpoint = journal.checkpoint if journal else Checkpoint()
         output = AtomicFile(
-            stream, _gone_back(stream, run.mark if run else Checkpoint()), _saving(path, run)
+            stream, _seek_checkpoint(stream, checkpoint), _checkpoint_saver(path, journal)
         )
         output.save()
         try:
             yield output
         finally:
-            output.end()
-    partial_path(path).replace(path)
-    if run is not None:
-        journal.journal_path(path).unlink()
+            output.finish()
+    partial.replace(path)
+    if journal is not None:
+        journal_path(path).unlink()
 
 
 def partial_path(path: Path) -> Path:
-    """The name of a file that is not complete yet."""
+    """Return the temporary name of a file that is not complete yet."""
     return path.with_name(f"{path.name}.partial")
 
 
-def _opened(path: Path, *, anew: bool) -> int:
-    if anew:
+def _open_partial(path: Path, *, is_resumed: bool) -> int:
+    if not is_resumed:
         path.unlink(missing_ok=True)
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | _NO_LINK, 0o600)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | _NO_FOLLOW, 0o600)
+    status = os.fstat(descriptor)
+    is_foreign = hasattr(os, "getuid") and status.st_uid != os.getuid()
+    if is_foreign or not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise FileExistsError(EEXIST, "not a file of yours", str(path))
+        raise FileExistsError(EEXIST, "not a regular file that you own", str(path))
     return descriptor
 
 
@@ -112,19 +116,19 @@ def _lock(stream: BinaryIO, path: Path) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise FileExistsError(EEXIST, "another run is writing it", str(path)) from None
-    except OSError:  # some file systems know no locks
+    except OSError:  # some file systems do not support locks
         return
 
 
-def _gone_back(stream: BinaryIO, mark: Checkpoint) -> Checkpoint:
-    """Go on at the mark, or at the beginning where the file has not so much."""
-    if os.fstat(stream.fileno()).st_size < mark.bytes:
-        mark = Checkpoint()  # to ask again for what is lost costs no quota
-    stream.seek(mark.bytes)
-    return mark
+def _seek_checkpoint(stream: BinaryIO, checkpoint: Checkpoint) -> Checkpoint:
+    """Seek to the checkpoint, or to the start of a shorter file, and return that position."""
+    if os.fstat(stream.fileno()).st_size < checkpoint.bytes:
+        checkpoint = Checkpoint()  # requesting the lost rows again uses no quota
+    stream.seek(checkpoint.bytes)
+    return checkpoint
 
 
-def _saving(path: Path, run: Journal | None) -> Callable[[Checkpoint], None]:
-    if run is None:
+def _checkpoint_saver(path: Path, journal: Journal | None) -> Callable[[Checkpoint], None]:
+    if journal is None:
         return lambda _: None
-    return lambda mark: journal.save_journal(path, run.at(mark))
+    return lambda checkpoint: save_journal(path, journal.with_checkpoint(checkpoint))

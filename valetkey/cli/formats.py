@@ -1,4 +1,4 @@
-"""Answers as text: what `--json`, `--csv` and the other forms write."""
+"""Output formats of results: `--json`, `--csv` and the others."""
 
 import csv
 import json
@@ -8,83 +8,88 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from valetkey.cli.snippets import curl, javascript, page, plain_text
-from valetkey.wire.messages import Grant
+from valetkey.cli.snippets import render_curl, render_javascript, render_page, render_text
 from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Grant
 
-Answer = Grant | Refusal
+ItemResult = Grant | Refusal
 
-_COLUMNS = ("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by")
-_REFUSED = ("refused", "field", "message")
+_GRANT_COLUMNS = ("key", "id", "method", "url", "fields", "headers", "expires_at", "limited_by")
+_REFUSAL_COLUMNS = ("refused", "field", "message")
 
 
 class OutputFormat(NamedTuple):
-    """How answers are written: what stands above them, and each one with its line's end."""
+    """A heading above all results, and a function that renders one result with its line ending."""
 
     heading: str
-    row: Callable[[Answer], str]
+    render: Callable[[ItemResult], str]
 
 
-class _Returned:
-    """A stream that keeps nothing: what is written to it is what its write returns."""
+class _EchoStream:
+    """A stream whose write method returns its text, so that csv.writer returns the row."""
 
     def write(self, text: str) -> str:
         return text
 
 
-# Up to Python 3.12 only what is in the line's end is quoted, and a key may hold a carriage return.
-_CSV = csv.writer(_Returned(), lineterminator="\r\n")
+# Up to Python 3.12, csv quotes a cell only for characters of the line terminator. A key may contain
+# a carriage return, so the terminator here has one, and csv_row removes it.
+_CSV_WRITER = csv.writer(_EchoStream(), lineterminator="\r\n")
 
 
-def json_line(answer: Answer) -> str:
-    """An answer as one JSON object, as it came over the wire; a refusal has a `code`."""
-    return to_json(answer).decode() + "\n"
+def json_line(result: ItemResult) -> str:
+    """Render a result as one JSON object, as it came over the wire; a refusal has a `code`."""
+    return to_json(result).decode() + "\n"
 
 
-def csv_row(answer: Answer) -> str:
-    """An answer as a CSV row; the columns of what it is not stay empty."""
-    cells = _granted(answer) if isinstance(answer, Grant) else _refused(answer)
-    row: str = _CSV.writerow(cells)
+def csv_row(result: ItemResult) -> str:
+    """Render a result as a CSV row; a grant leaves the refusal's columns empty, and vice versa."""
+    cells = _grant_cells(result) if isinstance(result, Grant) else _refusal_cells(result)
+    row: str = _CSV_WRITER.writerow(cells)
     return row.removesuffix("\r\n") + "\n"
 
 
-def text_format(show: Callable[[Grant], str]) -> OutputFormat:
-    """Each grant as show says, and refusals not at all."""
-    return OutputFormat("", lambda answer: show(answer) + "\n" if isinstance(answer, Grant) else "")
+def grants_only_format(render: Callable[[Grant], str]) -> OutputFormat:
+    """Return a format that renders each grant with a function, and leaves refusals out."""
+    return OutputFormat(
+        "", lambda result: render(result) + "\n" if isinstance(result, Grant) else ""
+    )
 
 
 def get_format(name: str, path: str | None = None) -> OutputFormat:
-    """The form of this name; path is the file that a curl command is to send, if it is known."""
-    return text_format(lambda grant: curl(grant, path)) if name == "curl" else _FORMS[name]
+    """Return the format with a name; path is the file that a curl command sends, if known."""
+    if name == "curl":
+        return grants_only_format(lambda grant: render_curl(grant, path))
+    return _FORMATS[name]
 
 
 JSON = OutputFormat("", json_line)
-CSV = OutputFormat(",".join((*_COLUMNS, *_REFUSED)) + "\n", csv_row)
-_FORMS = {
+CSV = OutputFormat(",".join((*_GRANT_COLUMNS, *_REFUSAL_COLUMNS)) + "\n", csv_row)
+_FORMATS = {
     "json": JSON,
     "csv": CSV,
-    "url": text_format(lambda grant: grant.url),
-    "lines": text_format(lambda grant: f"{grant.key}\t{grant.url}"),
-    "form": text_format(plain_text),
-    "html": text_format(page),
-    "js": text_format(javascript),
+    "url": grants_only_format(lambda grant: grant.url),
+    "lines": grants_only_format(lambda grant: f"{grant.key}\t{grant.url}"),
+    "form": grants_only_format(render_text),
+    "html": grants_only_format(render_page),
+    "js": grants_only_format(render_javascript),
 }
 
 
-def _granted(grant: Grant) -> tuple[str, ...]:
-    sent = (_object(grant.fields), _object(grant.headers))
-    until = (_moment(grant.expires_at), grant.limited_by)
-    return (grant.key, grant.id, grant.method, grant.url, *sent, *until, "", "", "")
+def _grant_cells(grant: Grant) -> tuple[str, ...]:
+    request = (grant.method, grant.url, _json_object(grant.fields), _json_object(grant.headers))
+    expiry = (_format_time(grant.expires_at), grant.limited_by)
+    return (grant.key, grant.id, *request, *expiry, "", "", "")
 
 
-def _refused(refusal: Refusal) -> tuple[str, ...]:
+def _refusal_cells(refusal: Refusal) -> tuple[str, ...]:
     key = refusal.key or ""
     return (key, "", "", "", "", "", "", "", refusal.code, refusal.field, refusal.message)
 
 
-def _object(values: dict[str, str]) -> str:
+def _json_object(values: dict[str, str]) -> str:
     return json.dumps(values) if values else "{}"
 
 
-def _moment(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

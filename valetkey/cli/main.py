@@ -12,7 +12,7 @@ from valetkey.cli.commands.usage import usage
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="valetkey", prog_name="valetkey")
 def main() -> None:
-    """Ask for temporary S3 permissions: links to download, forms and PUTs to upload.
+    """Request temporary S3 permissions: download links, upload forms and PUTs.
 
     \b
     valetkey download reports 2026/11/u-1.pdf
@@ -23,12 +23,18 @@ def main() -> None:
     valetkey download reports 2026/11/u-1.pdf --dry-run
     valetkey usage
 
-    A service started with `python -m worker dev` in this folder is found by itself; for any
-    other, set VALETKEY_BROKER_URL and VALETKEY_KEY_FILE; `valetkey keygen` makes a key. A tenant
-    that trusts its queue needs none: set VALETKEY_TENANT.
+    The command finds a service that `python -m worker dev` started in this folder or a parent
+    folder. For any other service, set VALETKEY_BROKER_URL and VALETKEY_KEY_FILE; `valetkey keygen`
+    creates a key. If the tenant accepts unsigned messages, set VALETKEY_TENANT instead of a key.
 
-    Exit codes: 0 all issued, 1 something refused, 2 usage, 3 no answer in time, 4 not stored,
-    130 interrupted.
+    \b
+    Exit codes:
+      0    everything was granted
+      1    the request or an item was refused
+      2    wrong usage, configuration or input file
+      3    no response in time
+      4    an object was not stored
+      130  interrupted
     """
 
 

@@ -1,4 +1,4 @@
-"""What the command line writes: answers to stdout or a file, and what to say of them to stderr."""
+"""Writes results to stdout or a file, and explains refusals and quota warnings on stderr."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,82 +12,92 @@ from valetkey.cli import formats
 from valetkey.cli.atomic_output import AtomicFile, atomic_output
 from valetkey.cli.bulk.journal import Checkpoint, Journal
 from valetkey.cli.bulk.row_errors import RowRefusal
-from valetkey.cli.formats import Answer
+from valetkey.cli.formats import ItemResult
 from valetkey.cli.messages import describe_quota_warning, describe_refusal, refusal_identity
 from valetkey.cli.progress_bar import stderr_console, with_progress_bar
 from valetkey.cli.tables import show_rules
 from valetkey.handles import BatchHandle, GrantHandle
-from valetkey.wire.messages import Explanation
 from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.wire.replies import Explanation
 
-MOST_SENTENCES = 10
+MAX_EXPLAINED_REFUSALS = 10
 
-_BY_ENDING = {".csv": "csv", ".jsonl": "json"}
+_FORMAT_BY_SUFFIX = {".csv": "csv", ".jsonl": "json"}
 
 
-class AnswerSource(Protocol):
-    """What was asked; refusals are those of whole batches, each once.
+class ResultSource(Protocol):
+    """The results of one or more batches.
 
-    Its results begin where the mark says, each after no more than `timeout` seconds.
+    refused counts the refusals among the results so far; refusals are those of whole batches, each
+    listed once. results() yields the results after a checkpoint; `timeout` is the longest wait for
+    the next ones, in seconds.
     """
 
     @property
-    def total(self) -> int: ...  # noqa: D102 - the class says it, here and below
+    def total(self) -> int: ...  # noqa: D102 - described by the class, here and below
     @property
     def refused(self) -> int: ...  # noqa: D102
     @property
     def refusals(self) -> Sequence[Refusal]: ...  # noqa: D102
     @property
     def quotas(self) -> Sequence[QuotaState]: ...  # noqa: D102
-    def results(self, timeout: float, mark: Checkpoint) -> Iterator[Answer]: ...  # noqa: D102
+    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[ItemResult]: ...  # noqa: D102
 
 
 def write_response(
-    asked: BatchHandle | GrantHandle | Explanation, form: str, said: Mapping[str, Any]
+    response: BatchHandle | GrantHandle | Explanation,
+    default_format: str,
+    options: Mapping[str, Any],
 ) -> int:
-    """Write all answers in the form asked for, and say what was refused; return the exit code.
+    """Write all results of a request, explain its refusals, and return the exit code.
 
-    form is used where neither an option nor the ending of --out's file names another. What would be
-    decided is written as its rules. Raises NoAnswer or BrokerUnreachable, and OSError where the
-    file cannot be written.
+    default_format applies if neither an option nor the ending of --out's file names a format. For
+    an Explanation, write its rules. Raises NoAnswer or BrokerUnreachable, and OSError if the file
+    cannot be written.
     """
-    if isinstance(asked, Explanation):
-        show_rules(asked, said["form"])
-        return 0 if asked.decision == "issue" else 1
-    batch = asked.batch if isinstance(asked, GrantHandle) else asked
-    return write_job(_One(batch), form, said)
+    if isinstance(response, Explanation):
+        show_rules(response, options["output_format"])
+        return 0 if response.decision == "issue" else 1
+    batch = response.batch if isinstance(response, GrantHandle) else response
+    return write_results(_SingleBatch(batch), default_format, options)
 
 
-def write_job(
-    asked: AnswerSource, form: str, said: Mapping[str, Any], run: Journal | None = None
+def write_results(
+    source: ResultSource,
+    default_format: str,
+    options: Mapping[str, Any],
+    journal: Journal | None = None,
 ) -> int:
-    """The same for a whole job; with a run, what does not succeed can be gone on with."""
-    out: Path | None = said["out"]
-    file = str(said["file"]) if said.get("file") else None
-    heading, row = formats.get_format(output_format(form, said), file)
-    with atomic_output(out, run) if out else _printed() as to:
-        to.head(heading)
-        for answer in _told(asked, said["timeout"], to.mark, printing=out is None):
-            to.write(row(answer), answer)
-    print_quota_warnings(asked.quotas)
-    return 1 if asked.refused else 0
+    """Write all results of a source as write_response does; with a journal, a run is resumable."""
+    out: Path | None = options["out"]
+    file = str(options["file"]) if options.get("file") else None
+    heading, render = formats.get_format(resolve_format(default_format, options), file)
+    with atomic_output(out, journal) if out else _open_stdout() as writer:
+        writer.write_heading(heading)
+        results = source.results(options["timeout"], writer.checkpoint)
+        done = writer.checkpoint.rows
+        for result in _with_reports(results, source, done, is_printing=out is None):
+            writer.write_row(render(result), result)
+    print_quota_warnings(source.quotas)
+    return 1 if source.refused else 0
 
 
-def output_format(form: str, said: Mapping[str, Any]) -> str:
-    """The form that the command line asks for, or else this one."""
-    out: Path | None = said["out"]
-    return said["form"] or (_BY_ENDING.get(out.suffix) if out else None) or form
+def resolve_format(default_format: str, options: Mapping[str, Any]) -> str:
+    """Return the format that an option or the ending of --out's file names, else the default."""
+    out: Path | None = options["out"]
+    suffix_format = _FORMAT_BY_SUFFIX.get(out.suffix) if out else None
+    return options["output_format"] or suffix_format or default_format
 
 
 def print_quota_warnings(quotas: Iterable[QuotaState]) -> None:
-    """Say on stderr which soft limits are reached."""
+    """Print a warning on stderr for each quota whose soft limit is reached."""
     for quota in quotas:
         if quota.warns:
             click.echo(describe_quota_warning(quota), err=True)
 
 
-class _One:
-    """One batch, which begins at its beginning."""
+class _SingleBatch:
+    """A ResultSource of one batch; its results always begin with the first item."""
 
     def __init__(self, batch: BatchHandle) -> None:
         self._batch = batch
@@ -105,43 +115,47 @@ class _One:
     def quotas(self) -> Sequence[QuotaState]:
         return self._batch.quotas
 
-    def results(self, timeout: float, _mark: Checkpoint) -> Iterator[Answer]:
+    def results(self, timeout: float, _checkpoint: Checkpoint) -> Iterator[ItemResult]:
         return self._batch.results(timeout)
 
 
-class _Printed:
-    """Stdout, of which nothing can be gone on with."""
+class _StdoutWriter:
+    """A writer to stdout with the methods of AtomicFile; its output cannot be resumed."""
 
-    mark = Checkpoint()
+    checkpoint = Checkpoint()
 
-    def head(self, text: str) -> None:
+    def write_heading(self, text: str) -> None:
         sys.stdout.write(text)
 
-    def write(self, text: str, _answer: Answer) -> None:
+    def write_row(self, text: str, _result: ItemResult) -> None:
         sys.stdout.write(text)
 
 
-def _printed() -> AbstractContextManager["AtomicFile | _Printed"]:
-    return nullcontext(_Printed())
+def _open_stdout() -> AbstractContextManager["AtomicFile | _StdoutWriter"]:
+    return nullcontext(_StdoutWriter())
 
 
-def _told(
-    asked: AnswerSource, timeout: float, mark: Checkpoint, *, printing: bool
-) -> Iterator[Answer]:
-    """The answers, of which stderr has a bar, and the refusals in words; bad rows it had before."""
+def _with_reports(
+    results: Iterator[ItemResult], source: ResultSource, results_done: int, *, is_printing: bool
+) -> Iterator[ItemResult]:
+    """Yield the results while showing progress and explaining refusals on stderr.
+
+    Refusals of invalid rows are not explained here: they were reported when the input was scanned.
+    """
     errors, refused = stderr_console(), 0
-    visible = not (printing and sys.stdout.isatty())
-    answers = asked.results(timeout, mark)
-    for answer in with_progress_bar(answers, asked, errors, mark.rows, visible=visible):
-        yield answer
-        if isinstance(answer, Refusal) and not isinstance(answer, RowRefusal):
-            if any(refusal_identity(answer) == refusal_identity(whole) for whole in asked.refusals):
+    visible = not (is_printing and sys.stdout.isatty())
+    for result in with_progress_bar(results, source, errors, results_done, visible=visible):
+        yield result
+        if isinstance(result, Refusal) and not isinstance(result, RowRefusal):
+            identity = refusal_identity(result)
+            if any(identity == refusal_identity(refusal) for refusal in source.refusals):
                 continue
             refused += 1
-            if refused <= MOST_SENTENCES:
-                errors.print(describe_refusal(answer), soft_wrap=True)
-    if refused > MOST_SENTENCES:
-        more = refused - MOST_SENTENCES
-        errors.print(f"and {more:,} more were refused: see --json", soft_wrap=True)
-    for whole in asked.refusals:
-        errors.print(describe_refusal(whole), soft_wrap=True)
+            if refused <= MAX_EXPLAINED_REFUSALS:
+                errors.print(describe_refusal(result), soft_wrap=True)
+    if refused > MAX_EXPLAINED_REFUSALS:
+        unexplained = refused - MAX_EXPLAINED_REFUSALS
+        text = f"and {unexplained:,} more were refused: --json and --csv list them all"
+        errors.print(text, soft_wrap=True)
+    for refusal in source.refusals:
+        errors.print(describe_refusal(refusal), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar, how many, how fast, how long still, and how many are refused."""
+"""A progress bar on stderr: results so far, results per second, time remaining, refusals."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -15,26 +15,26 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from valetkey.cli.formats import Answer
+from valetkey.cli.formats import ItemResult
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
-_STEP = 100  # answers between two movements of the bar
+_UPDATE_INTERVAL = 100  # results between two updates of the bar
 
 
 class ProgressCounts(Protocol):
-    """What is under way: how many answers there will be, and how many so far are refusals."""
+    """The expected number of results, and the refusals among those that have arrived."""
 
     @property
     def total(self) -> int:
-        """How many answers there will be."""
+        """The expected number of results."""
 
     @property
     def refused(self) -> int:
-        """How many of those that came are refusals."""
+        """The number of refusals so far."""
 
 
-class _Rate(ProgressColumn):
-    """Answers a second."""
+class _RateColumn(ProgressColumn):
+    """Results per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -42,29 +42,34 @@ class _Rate(ProgressColumn):
 
 
 def stderr_console() -> Console:
-    """Where people read: stderr, others' words as they are."""
+    """Return a console for stderr that prints foreign text without interpreting it as markup."""
     return Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def with_progress_bar(
-    answers: Iterator[Answer], counted: ProgressCounts, errors: Console, done: int, *, visible: bool
-) -> Iterator[Answer]:
-    """The same answers; where they are many, a bar on the terminal moves with them.
+    results: Iterator[ItemResult],
+    counts: ProgressCounts,
+    errors: Console,
+    results_done: int,
+    *,
+    visible: bool,
+) -> Iterator[ItemResult]:
+    """Yield the results, with a progress bar if they are many and errors is a terminal.
 
-    The first `done` of all are not among these.
+    results_done is how many of the total are complete already and not among these results.
     """
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(),
+        _RateColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[refused]:,} refused"),
     )
-    hidden = counted.total <= DEFAULT_CHUNK_ITEMS or not (visible and errors.is_terminal)
-    # Left to itself, Rich sends what others write to stdout to its own console: stderr.
+    hidden = counts.total <= DEFAULT_CHUNK_ITEMS or not (visible and errors.is_terminal)
+    # By default, Rich redirects everything written to stdout to its own console, here stderr.
     with Progress(*columns, console=errors, disable=hidden, redirect_stdout=False) as bar:
-        task = bar.add_task("", total=counted.total, completed=done, refused=counted.refused)
-        for number, answer in enumerate(answers, done + 1):
-            yield answer
-            if number % _STEP == 0 or number == counted.total:
-                bar.update(task, completed=number, refused=counted.refused)
+        task = bar.add_task("", total=counts.total, completed=results_done, refused=counts.refused)
+        for number, result in enumerate(results, results_done + 1):
+            yield result
+            if number % _UPDATE_INTERVAL == 0 or number == counts.total:
+                bar.update(task, completed=number, refused=counts.refused)

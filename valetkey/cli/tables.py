@@ -1,4 +1,4 @@
-"""Tables for people, and the same as JSON for programs: quotas, and rules."""
+"""Tables of quotas and of policy rules, also as JSON."""
 
 import json
 import sys
@@ -12,62 +12,63 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from valetkey.cli.messages import describe_reason, printable
-from valetkey.wire.messages import Explanation, Verdict
+from valetkey.cli.messages import describe_reason, escape_unprintable
 from valetkey.wire.refusals import QuotaState
+from valetkey.wire.replies import Explanation, Verdict
 
-_BAR = 20  # columns
-_PAGE = 200  # columns, where nobody's terminal says how many
-
-
-def show_quotas(quotas: Iterable[QuotaState], form: str | None) -> None:
-    """Print quotas with a bar each, or as a JSON object a line."""
-    if form == "json":
-        for quota in quotas:
-            click.echo(json.dumps(_values(quota)))
-        return
-    rows = [_of_quota(quota) for quota in quotas]
-    _print(("quota", "", "used", "limit", "left", "starts again (UTC)"), rows)
-
-
-def show_rules(explanation: Explanation, form: str | None) -> None:
-    """Print what each rule says and what is decided, or all of it as one JSON object."""
-    if form == "json":
-        click.echo(explanation.model_dump_json())
-        return
-    _print(("rule", "verdict", "detail"), [_of_rule(verdict) for verdict in explanation.rules])
-    click.echo(f"\nIt would be {_DECISIONS[explanation.decision]}.")
-
+_BAR_COLUMNS = 20
+_DEFAULT_COLUMNS = 200  # the width if stdout is not a terminal
 
 _DECISIONS = {"issue": "issued", "refuse": "refused"}
 
 
-def _values(quota: QuotaState) -> dict[str, Any]:
+def show_quotas(quotas: Iterable[QuotaState], output_format: str | None) -> None:
+    """Print a table of quotas with a bar for each, or one JSON object a line."""
+    if output_format == "json":
+        for quota in quotas:
+            click.echo(json.dumps(_quota_values(quota)))
+        return
+    rows = [_quota_row(quota) for quota in quotas]
+    _print_table(("quota", "", "used", "limit", "left", "resets at (UTC)"), rows)
+
+
+def show_rules(explanation: Explanation, output_format: str | None) -> None:
+    """Print each rule's verdict and the decision, or all of it as one JSON object."""
+    if output_format == "json":
+        click.echo(explanation.model_dump_json())
+        return
+    rows = [_rule_row(verdict) for verdict in explanation.rules]
+    _print_table(("rule", "verdict", "detail"), rows)
+    click.echo(f"\nIt would be {_DECISIONS[explanation.decision]}.")
+
+
+def _quota_values(quota: QuotaState) -> dict[str, Any]:
     return quota.model_dump(mode="json", exclude={"asked"}) | {"left": quota.left}
 
 
-def _of_quota(quota: QuotaState) -> tuple[RenderableType, ...]:
+def _quota_row(quota: QuotaState) -> tuple[RenderableType, ...]:
     name = f"{quota.metric}.{quota.window}"
     style = "red" if quota.left == 0 else "yellow" if quota.warns else "green"
-    bar = ProgressBar(quota.limit, quota.used, width=_BAR, complete_style=style)
+    bar = ProgressBar(quota.limit, quota.used, width=_BAR_COLUMNS, complete_style=style)
     bar.finished_style = style
-    show = decimal if quota.metric == "upload_bytes" else "{:,}".format
-    again = f"{quota.resets_at:%Y-%m-%d %H:%M}" if quota.resets_at else "as grants lapse"
-    return (name, bar, show(quota.used), show(quota.limit), show(quota.left), again)
+    format_amount = decimal if quota.metric == "upload_bytes" else "{:,}".format
+    amounts = (format_amount(amount) for amount in (quota.used, quota.limit, quota.left))
+    resets_at = f"{quota.resets_at:%Y-%m-%d %H:%M}" if quota.resets_at else "as grants expire"
+    return (name, bar, *amounts, resets_at)
 
 
-def _of_rule(verdict: Verdict) -> tuple[RenderableType, ...]:
-    found = printable(verdict.found)
+def _rule_row(verdict: Verdict) -> tuple[RenderableType, ...]:
+    detail = escape_unprintable(verdict.found)
     if verdict.refusal is None:
-        return (verdict.rule, Text("ok", "green"), found)
-    why = describe_reason(verdict.refusal)
-    return (verdict.rule, Text("refused", "red"), f"{found}: {why}" if found else why)
+        return (verdict.rule, Text("ok", "green"), detail)
+    reason = describe_reason(verdict.refusal)
+    return (verdict.rule, Text("refused", "red"), f"{detail}: {reason}" if detail else reason)
 
 
-def _print(columns: Iterable[str], rows: Iterable[tuple[RenderableType, ...]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+def _print_table(headings: Iterable[str], rows: Iterable[tuple[RenderableType, ...]]) -> None:
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    width = None if sys.stdout.isatty() else _PAGE
+    width = None if sys.stdout.isatty() else _DEFAULT_COLUMNS
     console = Console(width=width, markup=False, emoji=False, highlight=False)
     console.print(table)

@@ -1,4 +1,4 @@
-"""What is around a message on its way, and around its answer on the way back."""
+"""Encodes messages for the broker and decodes results from the result store."""
 
 import json
 import time
@@ -11,66 +11,69 @@ from pydantic_core import to_json
 from valetkey.crypto.jose import InvalidToken, recipient_key_id, sign, unseal
 from valetkey.crypto.keys import PrivateKey
 from valetkey.errors import SealedForAnotherKey
-from valetkey.wire.messages import Outcome, Reply
 from valetkey.wire.refusals import UNAUTHENTICATED
+from valetkey.wire.replies import Outcome, Reply
 
 DecodedResult = Reply | Literal["failed", "working"]
+"""A reply, or the state of a task that has none: failed, or not finished yet."""
 
-_FAILED = ("FAILURE", "REVOKED")
-_REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="status")])
+_FAILED_STATES = ("FAILURE", "REVOKED")
+_REPLY_ADAPTER: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="status")])
 
 
-class _Result(BaseModel):
+class _CeleryResult(BaseModel):
     status: str
     result: Any = None
 
 
 class Codec:
-    """Signs messages as they are sent and opens their answers; without a key, does neither.
+    """Signs messages and decrypts results. Without a key it passes both on as plain JSON.
 
-    now tells Unix time in seconds: a message says when it was signed.
+    clock returns Unix time in seconds; a signed message has the time of signing as `iat`.
     """
 
-    def __init__(self, key: PrivateKey | None, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, key: PrivateKey | None, clock: Callable[[], float] = time.time) -> None:
         self._key = key
-        self._now = now
+        self._clock = clock
 
     def encode(self, message: dict[str, Any]) -> dict[str, Any] | str:
-        """The argument of a message's task: a compact JWS, or the message itself."""
+        """Return the task argument of a message: a compact JWS, or without a key the message."""
         if self._key is None:
             return message
-        return sign(_json({**message, "iat": int(self._now())}), self._key)
+        return sign(_dump_json({**message, "iat": int(self._clock())}), self._key)
 
     def decode(self, raw: bytes | str) -> DecodedResult:
-        """What a result of Celery's says: a reply, or how its task fares.
+        """Return the reply in a Celery result, or the state of its task.
 
-        With a key, an answer that is not sealed to it counts as failed, unless it refuses a message
-        whose sender the service did not know. Raises SealedToAnother.
+        raw is the JSON that Celery stores: `{"status": …, "result": …}`. With a key, a plain reply
+        counts as failed, unless it refuses an unauthenticated message (UNAUTHENTICATED). Raises
+        SealedForAnotherKey if the reply is encrypted to a key other than this codec's.
         """
         try:
-            result = _parsed(raw)
+            result = _parse_result(raw)
             if result.status == "SUCCESS":
-                return self._reply(result.result)
+                return self._decode_reply(result.result)
         except (InvalidToken, ValueError, RecursionError):
             return "failed"
-        return "failed" if result.status in _FAILED else "working"
+        return "failed" if result.status in _FAILED_STATES else "working"
 
-    def _reply(self, result: Any) -> Reply:
-        if isinstance(result, str):
-            return _read(self._unsealed(result))
-        reply = _REPLY.validate_python(result)
-        if self._key is not None and not _needs_no_seal(reply):
-            raise InvalidToken  # whoever can write to the result store can write this
+    def _decode_reply(self, payload: Any) -> Reply:
+        if isinstance(payload, str):
+            return _parse_reply(self._unseal(payload))
+        reply = _REPLY_ADAPTER.validate_python(payload)
+        if self._key is not None and not _may_be_plain(reply):
+            raise InvalidToken  # anyone with write access to the result store could have written it
         return reply
 
-    def _unsealed(self, token: str) -> bytes:
+    def _unseal(self, token: str) -> bytes:
         key_id = recipient_key_id(token)
         if self._key is None or key_id != self._key.id:
             raise SealedForAnotherKey(key_id)
         return unseal(token, self._key)
 
 
-def _needs_no_seal(reply: Reply) -> bool:
+def _may_be_plain(reply: Reply) -> bool:
+    # A plain reply can be forged, so it may state nothing but the refusal.
     return (
         isinstance(reply, Outcome)
         and reply.refusal is not None
@@ -79,25 +82,27 @@ def _needs_no_seal(reply: Reply) -> bool:
     )
 
 
-def _json(message: dict[str, Any]) -> bytes:
+# Pydantic's JSON refuses lone surrogates, which an object key may contain; Python's JSON, and so
+# Celery's, accepts them. The service refuses such a key, and its refusal repeats the key. The
+# functions below therefore try pydantic, which is faster, and then Python.
+
+
+def _dump_json(message: dict[str, Any]) -> bytes:
     try:
         return to_json(message)
-    except ValueError:  # a lone surrogate, which a key may have: Python's JSON writes it
+    except ValueError:
         return json.dumps(message).encode()
 
 
-# Python's JSON, so Celery's, has lone surrogates (a refused key may), and pydantic's has not.
-
-
-def _read(content: bytes) -> Reply:
+def _parse_result(raw: bytes | str) -> _CeleryResult:
     try:
-        return _REPLY.validate_json(content)
+        return _CeleryResult.model_validate_json(raw)
     except ValidationError:
-        return _REPLY.validate_python(json.loads(content))
+        return _CeleryResult.model_validate(json.loads(raw))
 
 
-def _parsed(raw: bytes | str) -> _Result:
+def _parse_reply(content: bytes) -> Reply:
     try:
-        return _Result.model_validate_json(raw)
+        return _REPLY_ADAPTER.validate_json(content)
     except ValidationError:
-        return _Result.model_validate(json.loads(raw))
+        return _REPLY_ADAPTER.validate_python(json.loads(content))

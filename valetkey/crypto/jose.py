@@ -1,7 +1,7 @@
-"""Signed messages (JWS) and sealed answers (JWE), as compact tokens.
+"""Signed messages (JWS) and sealed results (JWE), as compact tokens.
 
-Who checks a token says which algorithms it may have; what the token says of itself decides
-nothing. Sources: RFC 7515, RFC 7516, RFC 8037, RFC 9864.
+The recipient of a token fixes the accepted algorithms; the token's own header cannot change them.
+Sources: RFC 7515, RFC 7516, RFC 8037, RFC 9864.
 """
 
 import warnings
@@ -17,59 +17,64 @@ from pydantic_core import from_json
 
 from valetkey.crypto.keys import PrivateKey, PublicKey
 
-MAX_MESSAGE_BYTES = 4 * 1024**2  # bytes before base64: 1,000 items of the longest keys fit
-MAX_RESPONSE_BYTES = 16 * 1024**2
-_SIGNED = ("Ed25519", "EdDSA")  # one algorithm under its name of today and of RFC 8037
-SEALING_ALGORITHMS = ("ECDH-ES", "A256GCM")
-# Whoever does not know all of an extension has to refuse it: RFC 7515, 4.1.11, and RFC 7797.
-_EXTENDING = frozenset({"crit", "b64"})
-GZIP = "gzip"
+MAX_MESSAGE_BYTES = 4 * 1024**2  # bytes before base64; 1,000 items with the longest keys fit
+MAX_RESPONSE_BYTES = 16 * 1024**2  # bytes before base64, and after decompression
+SEALING_ALGORITHMS = ("ECDH-ES", "A256GCM")  # key agreement and content encryption
+GZIP = "gzip"  # the cty of a sealed result that is compressed
+_SIGNATURE_ALGORITHMS = ("Ed25519", "EdDSA")  # two names of one algorithm: RFC 9864, RFC 8037
+# A recipient must refuse extensions that it does not support: RFC 7515, 4.1.11, and RFC 7797.
+_EXTENSION_HEADERS = frozenset({"crit", "b64"})
 
 
 class InvalidToken(Exception):
-    """A token is not what it has to be."""
+    """A token is malformed, or fails its check."""
 
 
 class TokenTooLarge(InvalidToken):
-    """A token is larger than any message or answer."""
+    """A token is larger than MAX_MESSAGE_BYTES or MAX_RESPONSE_BYTES."""
 
 
 class WrongAlgorithm(InvalidToken):
-    """A token names an algorithm that is not used here."""
+    """A token names an algorithm that is not accepted."""
 
 
 class WrongKey(InvalidToken):
-    """A token was not signed, or cannot be opened, by this key."""
+    """A token is not signed by this key, or cannot be decrypted with it."""
 
 
-def _jws() -> JWSRegistry:
-    registry = JWSRegistry(algorithms=_SIGNED, strict_check_header=False)
+def _jws_registry() -> JWSRegistry:
+    registry = JWSRegistry(algorithms=_SIGNATURE_ALGORITHMS, strict_check_header=False)
     registry.max_payload_length = MAX_MESSAGE_BYTES * 4 // 3 + 4
     return registry
 
 
-def _jwe() -> JWERegistry:
+def _jwe_registry() -> JWERegistry:
     registry = JWERegistry(algorithms=SEALING_ALGORITHMS)
     registry.max_ciphertext_length = MAX_RESPONSE_BYTES * 4 // 3 + 4
     return registry
 
 
-_JWS, JWE_REGISTRY = _jws(), _jwe()
+_JWS_REGISTRY, JWE_REGISTRY = _jws_registry(), _jwe_registry()
 
 
 def sign(content: bytes, key: PrivateKey) -> str:
-    """Sign content by a producer's key."""
-    return jws.serialize_compact(
-        {"alg": _SIGNED[0], "kid": key.id}, content, key.signing, registry=_JWS
-    )
+    """Sign content and return a compact JWS whose kid is the key's id."""
+    header = {"alg": _SIGNATURE_ALGORITHMS[0], "kid": key.id}
+    return jws.serialize_compact(header, content, key.signing_key, registry=_JWS_REGISTRY)
 
 
 class SignedToken:
-    """A signed token, taken apart and not yet believed. Raises BadToken."""
+    """A compact JWS that is parsed but not verified.
+
+    key_id is the token's own kid: unverified, and any JSON value. The constructor raises
+    InvalidToken, or its subclasses TokenTooLarge and WrongAlgorithm.
+    """
 
     def __init__(self, token: str) -> None:
         try:
-            self._parts: CompactSignature = jws.extract_compact(token.encode(), registry=_JWS)
+            self._parts: CompactSignature = jws.extract_compact(
+                token.encode(), registry=_JWS_REGISTRY
+            )
         except ExceededSizeError:
             raise TokenTooLarge from None
         except (JoseError, ValueError, TypeError):
@@ -77,28 +82,37 @@ class SignedToken:
         header: Any = self._parts.headers()
         if not isinstance(header, dict):
             raise InvalidToken
-        if header.get("alg") not in _SIGNED:
+        if header.get("alg") not in _SIGNATURE_ALGORITHMS:
             raise WrongAlgorithm
-        if header.keys() & _EXTENDING:
+        if header.keys() & _EXTENSION_HEADERS:
             raise InvalidToken
         self.key_id: Any = header.get("kid")
 
-    def content(self, key: PublicKey) -> bytes:
-        """What was signed, where it was by this key. Raises NotItsKey, else BadToken."""
+    def verify(self, key: PublicKey) -> bytes:
+        """Verify the signature and return the payload.
+
+        Raises WrongKey if another key signed the token or the token was altered, and InvalidToken
+        if its header is invalid.
+        """
         with warnings.catch_warnings():
-            # joserfc would have everyone write Ed25519, and many a library only knows EdDSA.
+            # joserfc warns about the name EdDSA, the only one that many libraries know.
             warnings.simplefilter("ignore", SecurityWarning)
             try:
-                genuine = jws.validate_compact(self._parts, key.checking, registry=_JWS)
-            except (JoseError, ValueError, TypeError):  # its header is not what it has to be
+                is_valid = jws.validate_compact(
+                    self._parts, key.verification_key, registry=_JWS_REGISTRY
+                )
+            except (JoseError, ValueError, TypeError):
                 raise InvalidToken from None
-        if not genuine:
+        if not is_valid:
             raise WrongKey
         return self._parts.payload
 
 
 def recipient_key_id(token: str) -> str:
-    """The id of the key that a token says it is sealed to. Raises BadToken."""
+    """Return the kid of a sealed token: the key it claims to be encrypted to.
+
+    Raises InvalidToken if it has none.
+    """
     header = token.partition(".")[0]
     try:
         return str(from_json(urlsafe_b64decode(header + "==="))["kid"])
@@ -107,28 +121,32 @@ def recipient_key_id(token: str) -> str:
 
 
 def unseal(token: str, key: PrivateKey) -> bytes:
-    """Open a sealed answer. Raises NotItsKey where it is sealed to another key, or altered."""
+    """Decrypt a sealed result and decompresse it if its cty is `gzip`.
+
+    Raises WrongKey if it is malformed, altered or encrypted to another key; WrongAlgorithm; or
+    TokenTooLarge.
+    """
     try:
-        opened = jwe.decrypt_compact(token, key.opening, registry=JWE_REGISTRY)
+        decrypted = jwe.decrypt_compact(token, key.decryption_key, registry=JWE_REGISTRY)
     except UnsupportedAlgorithmError:
         raise WrongAlgorithm from None
     except ExceededSizeError:
         raise TokenTooLarge from None
-    except (JoseError, LookupError, ValueError, TypeError):  # as where epk is on another curve
+    except (JoseError, LookupError, ValueError, TypeError):  # for example, epk is on another curve
         raise WrongKey from None
-    if opened.plaintext is None:
+    if decrypted.plaintext is None:
         raise WrongKey
-    is_long = opened.headers().get("cty") == GZIP
-    return _decompressed(opened.plaintext) if is_long else opened.plaintext
+    is_compressed = decrypted.headers().get("cty") == GZIP
+    return _decompress(decrypted.plaintext) if is_compressed else decrypted.plaintext
 
 
-def _decompressed(content: bytes) -> bytes:
-    # Anybody may seal to a public key: what it unfolds to is bounded, too.
-    unfolding = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+def _decompress(content: bytes) -> bytes:
+    # Anyone can encrypt to a public key, so the decompressed size must be limited too.
+    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
-        plain = unfolding.decompress(content, MAX_RESPONSE_BYTES)
+        plaintext = decompressor.decompress(content, MAX_RESPONSE_BYTES)
     except zlib.error:
         raise WrongKey from None
-    if not unfolding.eof:
+    if not decompressor.eof:
         raise TokenTooLarge
-    return plain
+    return plaintext

@@ -1,4 +1,4 @@
-"""Where a producer keeps its private key: in a file that only its owner reads, or a variable."""
+"""Storage of a producer's private key: an environment variable, or a file private to its owner."""
 
 import os
 import stat
@@ -8,24 +8,29 @@ from pathlib import Path
 from valetkey.crypto.keys import PrivateKey, dump_private_key, load_private_key
 from valetkey.errors import NotConfigured
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def find_key(given: str | Path | None, environ: Mapping[str, str]) -> PrivateKey | None:
-    """The key that is given, by its content or its file's path, else that of the environment.
+def find_key(key: str | Path | None, environ: Mapping[str, str]) -> PrivateKey | None:
+    """Return the configured private key, or None if there is none.
 
-    Raises NotConfigured.
+    key is the key's content (str) or the path of its file (Path). Without it, the environment
+    decides: VALETKEY_KEY has the content, otherwise VALETKEY_KEY_FILE has the path. Raises
+    NotConfigured if the key cannot be read.
     """
-    content = given or environ.get("VALETKEY_KEY")
+    content = key or environ.get("VALETKEY_KEY")
     if isinstance(content, str) and content:
-        return _of_text(content)
-    path = given or environ.get("VALETKEY_KEY_FILE")
+        return _parse_key(content)
+    path = key or environ.get("VALETKEY_KEY_FILE")
     return read_key_file(Path(path)) if path else None
 
 
 def write_key_file(path: Path, key: PrivateKey) -> None:
-    """Write a key to a new file. Raises OSError, FileExistsError where there is one."""
-    # Exclusive: a key that is in use is never replaced, and nobody's link is written through.
+    """Write a key to a new file with mode 0600.
+
+    Raises FileExistsError if path exists, and OSError if it cannot be written.
+    """
+    # O_EXCL: never replace a key that is in use, and never follow a symbolic link.
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as stream:
@@ -36,25 +41,30 @@ def write_key_file(path: Path, key: PrivateKey) -> None:
 
 
 def read_key_file(path: Path) -> PrivateKey:
-    """Read a key from its file. Raises NotConfigured, also where others may read it, too."""
+    """Read a key from its file.
+
+    Raises NotConfigured if the file cannot be read, is not a key, or is accessible to other users.
+    """
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
-            # Windows has no such bits: who may read is not for us to see there.
-            if os.name == "posix" and os.fstat(stream.fileno()).st_mode & _OTHERS:
-                raise NotConfigured(f"others may read the key in {path}: chmod 600 {path}")
+            # Windows has no permission bits, so this check does not exist there.
+            if os.name == "posix" and os.fstat(stream.fileno()).st_mode & _GROUP_AND_OTHERS:
+                raise NotConfigured(
+                    f"other users have access to the key in {path}: run chmod 600 {path}"
+                )
             text = stream.read()
     except OSError as error:
-        raise NotConfigured(f"the key in {path} cannot be read: {error.strerror}") from None
+        raise NotConfigured(f"the key file {path} cannot be read: {error.strerror}") from None
     try:
         return load_private_key(text)
     except NotConfigured as error:
         raise NotConfigured(f"{path}: {error}") from None
 
 
-def _of_text(content: str) -> PrivateKey:
+def _parse_key(content: str) -> PrivateKey:
     try:
         return load_private_key(content)
     except NotConfigured as error:
         raise NotConfigured(
-            f"{error}; where it is in a file, set VALETKEY_KEY_FILE or give its pathlib.Path"
+            f"{error}. If it is in a file, set VALETKEY_KEY_FILE or pass a pathlib.Path"
         ) from None

@@ -1,4 +1,7 @@
-"""A producer's keys: one signs what it asks, one opens what is answered; their ids are alike."""
+"""The keys of a producer: an Ed25519 key signs its messages, an X25519 key decrypts its results.
+
+Both keys of a pair have the same id.
+"""
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -12,39 +15,39 @@ from pydantic_core import from_json
 
 from valetkey.errors import NotConfigured
 
-_BYTES = 43  # characters of base64url for the 32 bytes of a key
+_ENCODED_LENGTH = 43  # characters of unpadded base64url for the 32 bytes of a public key
 _P = 2**255 - 19
-_EIGHTH = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
-_SMALL = {0, 1, _P - 1, _EIGHTH, _P - _EIGHTH}
-"""The y of the eight points of Ed25519 that have a small order: RFC 8032, section 5.1."""
+_Y_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER_Y = {0, 1, _P - 1, _Y_OF_ORDER_8, _P - _Y_OF_ORDER_8}
+"""The y coordinates of the eight Ed25519 points of small order: RFC 8032, section 5.1."""
 
 
 @dataclass(frozen=True)
 class PrivateKey:
-    """What a producer keeps to itself. id is TENANT/NAME, as the tenant's declaration has it."""
+    """The producer's secret half of a key. id is TENANT/NAME, as in the tenant config."""
 
     id: str
-    signing: OKPKey = field(repr=False)
-    opening: OKPKey = field(repr=False)
+    signing_key: OKPKey = field(repr=False)
+    decryption_key: OKPKey = field(repr=False)
 
     @property
     def tenant(self) -> str:
-        """The tenant that the key speaks for."""
+        """The tenant that the key acts for."""
         return self.id.partition("/")[0]
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """What the service knows of a key: how to check what it signed, and how to seal to it."""
+    """The service's half of a key: verifies signatures and encrypts results."""
 
-    checking: OKPKey
-    sealing: OKPKey
+    verification_key: OKPKey
+    encryption_key: OKPKey
 
 
 def generate_key(key_id: str) -> PrivateKey:
-    """Make a key pair for signing (Ed25519) and one for sealing (X25519), from the system's random.
+    """Generate a key pair for signing (Ed25519) and one for encryption (X25519).
 
-    key_id is TENANT/NAME.
+    key_id is TENANT/NAME. Uses the operating system's random source.
     """
     return PrivateKey(
         key_id, OKPKey.generate_key("Ed25519", private=True), OKPKey.generate_key("X25519")
@@ -52,63 +55,81 @@ def generate_key(key_id: str) -> PrivateKey:
 
 
 def dump_private_key(key: PrivateKey) -> str:
-    """Write a private key as one line: a JWK Set, so that any JOSE library can use it.
+    """Return a private key as one line of JSON: a JWK Set, which any JOSE library can read.
 
-    Source: RFC 7517, section 5, and RFC 8037, section 2.
+    Sources: RFC 7517, section 5, and RFC 8037, section 2.
     """
-    uses = (("sig", key.signing), ("enc", key.opening))
-    keys = [{"kid": key.id, "use": use, **one.as_dict(private=True)} for use, one in uses]
+    uses = (("sig", key.signing_key), ("enc", key.decryption_key))
+    keys = [{"kid": key.id, "use": use, **jwk.as_dict(private=True)} for use, jwk in uses]
     return json.dumps({"keys": keys}, separators=(",", ":"))
 
 
 def load_private_key(text: str) -> PrivateKey:
-    """Read what `written` wrote. Raises NotConfigured, which repeats nothing of it."""
+    """Parse the output of dump_private_key.
+
+    Raises NotConfigured if it is anything else; the error repeats no part of text.
+    """
     try:
-        keys = {key["use"]: key for key in from_json(text)["keys"]}
-        signing, opening = _private(keys["sig"], "Ed25519"), _private(keys["enc"], "X25519")
-        key_id = keys["sig"]["kid"]
+        jwks = {jwk["use"]: jwk for jwk in from_json(text)["keys"]}
+        signing_key = _import_private(jwks["sig"], "Ed25519")
+        decryption_key = _import_private(jwks["enc"], "X25519")
+        key_id = jwks["sig"]["kid"]
     except (JoseError, LookupError, TypeError, ValueError):
         key_id = None
     if not isinstance(key_id, str) or not all(key_id.partition("/")):
-        raise NotConfigured("the key is not what `valetkey keygen` writes")
-    return PrivateKey(key_id, signing, opening)
-
-
-def _private(key: dict[str, Any], curve: str) -> OKPKey:
-    if key["crv"] != curve or "d" not in key:
-        raise ValueError(curve)
-    return _imported({name: key[name] for name in ("kty", "crv", "x", "d")})
+        raise NotConfigured(
+            "the key is not what `valetkey keygen` writes: a JWK Set with one key for signing and "
+            "one for encryption"
+        )
+    return PrivateKey(key_id, signing_key, decryption_key)
 
 
 def public_key_line(key: PrivateKey) -> str:
-    """Write the public half as a line for [tenants.TENANT.keys] of tenants.toml."""
-    sign, seal = (one.as_dict(private=False)["x"] for one in (key.signing, key.opening))
+    """Return the public half as a line for the table [tenants.TENANT.keys] of tenants.toml."""
+    sign = key.signing_key.as_dict(private=False)["x"]
+    seal = key.decryption_key.as_dict(private=False)["x"]
     return f'{key.id.partition("/")[2]} = {{ sign = "{sign}", seal = "{seal}" }}'
 
 
 @lru_cache(maxsize=1_024)
 def load_public_key(sign: str, seal: str) -> PublicKey:
-    """Put a public key together from its two halves, each 32 bytes in base64url.
+    """Build a public key from its Ed25519 key and its X25519 key, each 32 bytes in base64url.
 
-    Raises ValueError where they are no such keys.
+    Raises ValueError if either is malformed or unsafe.
     """
-    checking, sealing = _public(sign, "Ed25519"), _public(seal, "X25519")
-    if int.from_bytes(urlsafe_b64decode(f"{sign}="), "little") % 2**255 % _P in _SMALL:
-        raise ValueError("anybody can sign for this key")
-    # Some points agree on no secret (RFC 7748, section 6.1): better said here than at an answer.
-    OKPKey.generate_key("X25519").exchange_derive_key(sealing)
-    return PublicKey(checking, sealing)
+    verification_key = _import_public(sign, "Ed25519")
+    encryption_key = _import_public(seal, "X25519")
+    if int.from_bytes(urlsafe_b64decode(f"{sign}="), "little") % 2**255 % _P in _SMALL_ORDER_Y:
+        raise ValueError(
+            "anybody can sign for this key: it is a point of small order, which `valetkey keygen` "
+            "never generates"
+        )
+    # With some points, key agreement fails (RFC 7748, section 6.1). Detect it before the first
+    # result is sealed.
+    OKPKey.generate_key("X25519").exchange_derive_key(encryption_key)
+    return PublicKey(verification_key, encryption_key)
 
 
-def _public(x: str, curve: str) -> OKPKey:
-    # Its last character has two bits to spare: in another spelling it would look like another key.
-    if len(x) != _BYTES or urlsafe_b64encode(urlsafe_b64decode(f"{x}=")).decode() != f"{x}=":
-        raise ValueError(f"a key for {curve} is {_BYTES} characters of base64url")
-    return _imported({"kty": "OKP", "crv": curve, "x": x})
+def _import_private(jwk: dict[str, Any], curve: str) -> OKPKey:
+    if jwk["crv"] != curve or "d" not in jwk:
+        raise ValueError(curve)
+    return _import_key({name: jwk[name] for name in ("kty", "crv", "x", "d")})
 
 
-def _imported(jwk: dict[str, Any]) -> OKPKey:
+def _import_public(x: str, curve: str) -> OKPKey:
+    # The last character has two unused bits. Accept one spelling only: the same key in another
+    # spelling would count as a different key.
+    has_valid_length = len(x) == _ENCODED_LENGTH
+    if not has_valid_length or urlsafe_b64encode(urlsafe_b64decode(f"{x}=")).decode() != f"{x}=":
+        raise ValueError(
+            f"a public key for {curve} is {_ENCODED_LENGTH} characters of base64url, as "
+            f"`valetkey keygen` prints it"
+        )
+    return _import_key({"kty": "OKP", "crv": curve, "x": x})
+
+
+def _import_key(jwk: dict[str, Any]) -> OKPKey:
     try:
         return OKPKey.import_key(jwk)
     except JoseError:
-        raise ValueError(f"this is no key for {jwk['crv']}") from None
+        raise ValueError(f"not a valid key for {jwk['crv']}") from None

@@ -1,4 +1,4 @@
-"""The reliable sender at work in an event loop: one task, however many wait."""
+"""Delivers requests in an event loop: one task, however many coroutines wait."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,203 +6,202 @@ from time import monotonic
 
 from valetkey.crypto.codec import Codec
 from valetkey.delivery.async_transport import AsyncTransport
-from valetkey.delivery.dispatcher import POLL_INTERVAL
-from valetkey.delivery.in_flight import InFlight, PendingRequest, no_answer
+from valetkey.delivery.engine import (
+    POLL_INTERVAL,
+    ClearResult,
+    Complete,
+    DeliveryEngine,
+    Fail,
+    ResultAction,
+)
+from valetkey.delivery.in_flight import Send
+from valetkey.delivery.pending_request import PendingRequest, no_answer_error
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.delivery.waiters import Waiters
-from valetkey.errors import BrokerUnreachable, NoAnswer, SealedForAnotherKey, ValetkeyError
+from valetkey.errors import BrokerUnreachable, NoAnswer
 from valetkey.wire.pending import PendingMessage
 
 
 class AsyncDispatcher:
-    """Runs many errands over one transport, a window of letters at a time.
+    """Delivers several requests over one transport.
 
-    Its task runs while something is unanswered, whether or not anybody waits for it.
+    Its task runs while a request is incomplete, even if no coroutine waits for it. The
+    DeliveryEngine decides; this class does the I/O.
     """
 
-    def __init__(
-        self, transport: AsyncTransport, codec: Codec, sender: RetransmitTimer
-    ) -> None:
+    def __init__(self, transport: AsyncTransport, codec: Codec, timer: RetransmitTimer) -> None:
         self._transport = transport
         self._codec = codec
-        self._rounds = InFlight(sender)
-        self._waiting = Waiters()
-        self._flushing = 0
-        self._next_look = 0.0
-        self._reached = False
-        self._trouble: dict[str, BrokerUnreachable] = {}
-        self._left: list[str] = []
+        self._engine = DeliveryEngine(timer, codec.decode)
+        self._waiters = Waiters()
+        self._flush_count = 0
+        self._to_unsubscribe: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    def take(self, errand: PendingRequest) -> None:
-        """Take on an errand, or once more what is left of one that was given up.
+    def add(self, request: PendingRequest) -> None:
+        """Add a request, or resume one that was given up.
 
         Raises RuntimeError outside of an event loop, in another one than before, or once closed.
         """
         if self._is_closed:
-            raise RuntimeError("the client is closed")
+            raise RuntimeError("the client is closed: create a new one")
         loop = asyncio.get_running_loop()
         if self._task is not None and self._task.get_loop() is not loop:
-            raise RuntimeError("the client belongs to the event loop that it was first used in")
-        self._trouble.clear()  # whoever asks anew tries anew
-        self._rounds.take(errand)
+            raise RuntimeError(
+                "the client belongs to the event loop that it was first used in: "
+                "create one client for each loop"
+            )
+        self._engine.add(request)
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._carry(), name="valetkey")
-        self._transport.stir()
+            self._task = loop.create_task(self._run(), name="valetkey")
+        self._transport.wake()
 
-    def stir(self) -> None:
-        """Look whether there is more to send: an answer was read, or an item is there."""
-        self._transport.stir()
+    def wake(self) -> None:
+        """Check for new messages to send: a reply was read, or an item has arrived."""
+        self._transport.wake()
 
     async def wait(
-        self, errand: PendingRequest, done: Callable[[], bool], timeout: float | None
+        self, request: PendingRequest, is_done: Callable[[], bool], timeout: float | None
     ) -> None:
-        """Wait until done(), at most `timeout` seconds.
+        """Wait until is_done(), at most `timeout` seconds.
 
-        Raises what failed; NoAnswer, or why no server can be reached, after the timeout. The errand
-        is then given up, unless somebody else waits for it.
+        Raises the error that the request failed with. After the timeout it raises NoAnswer, or
+        BrokerUnreachable if that is the cause, and gives up the request unless another coroutine
+        waits for it.
         """
-        if done():
+        if is_done():
             return
-        self.take(errand)
-        if not await self._waiting.until(errand, done, timeout):
-            if not self._waiting.are_for(errand):
-                self._drop(errand)
-            raise self._trouble_or(no_answer(errand, timeout or 0))
+        self.add(request)
+        if not await self._waiters.wait_until(request, is_done, timeout):
+            if not self._waiters.has_waiters(request):
+                self._drop(request)
+            raise self._engine.outage or no_answer_error(request, timeout or 0)
 
     async def flush(self, timeout: float | None) -> None:
-        """Wait until all is answered or given up, whether or not its reader comes."""
-        self._flushing += 1
-        self._transport.stir()
+        """Wait until every request is complete or given up, even if no coroutine reads it."""
+        self._flush_count += 1
+        self._transport.wake()
         try:
-            if not await self._waiting.until(None, lambda: self._rounds.idle, timeout):
-                text = f"not all was answered within {timeout or 0:g} s"
-                raise self._trouble_or(NoAnswer(text))
+            if not await self._waiters.wait_until(None, lambda: self._engine.is_idle, timeout):
+                text = f"not every request was answered within {timeout or 0:g} s"
+                raise self._engine.outage or NoAnswer(text)
         finally:
-            self._flushing -= 1
+            self._flush_count -= 1
 
     async def close(self) -> None:
-        """Close the transport; what is unanswered is given up."""
+        """Close the transport and give up all requests."""
         if self._is_closed:
             return
         self._is_closed = True
         while self._task is not None and not self._task.done():
-            self._task.cancel()  # again: below redis-py, wait_for of Python 3.11 may swallow it
+            self._task.cancel()  # repeatedly: wait_for of Python 3.11, in redis-py, may swallow it
             await asyncio.wait([self._task], timeout=POLL_INTERVAL)
-        for errand in self._rounds.errands:
-            self._fail(errand, NoAnswer("the client was closed before there was an answer"))
+        for request in self._engine.requests:
+            self._fail(request, NoAnswer("the client was closed before there was an answer"))
         await self._transport.close()
 
-    async def _carry(self) -> None:
+    async def _run(self) -> None:
         try:
-            while not (self._is_closed or self._rounds.idle):
-                is_sent = await self._send_next()
+            while not (self._is_closed or self._engine.is_idle):
+                is_sent = await self._send_new()
                 await self._resend()
-                await self._listen(0 if is_sent else self._pause())
-                await self._leave()
-        except Exception as bug:  # noqa: BLE001 - nobody awaits this task: they await its errands
-            for errand in self._rounds.errands:
-                self._fail(errand, bug)
-        self._waiting.tell(None)
+                await self._listen(0 if is_sent else self._listen_seconds())
+                await self._unsubscribe()
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task, only its requests
+            for request in self._engine.requests:
+                self._fail(request, error)
+        self._waiters.wake(None)
 
-    def _pause(self) -> float | None:
-        now = monotonic()
-        next_look = self._next_look if self._rounds.unanswered else float("inf")
-        then = min(next_look, self._rounds.next_time(now))
-        return None if then == float("inf") else max(then - now, 0)
-
-    async def _send_next(self) -> bool:
-        for again in self._rounds.given_up(monotonic):
-            await self._publish(again)
-        if "store" in self._trouble:
-            return False
-        for errand in self._rounds.turns():
-            while (letter := self._next_letter(errand)) is not None:
-                if self._rounds.enters(errand, letter, monotonic()):
-                    await self._publish(letter)
+    async def _send_new(self) -> bool:
+        """Send resumed messages and one new message; return false if there is no new one."""
+        while (send := self._engine.next_resumed(monotonic())) is not None:
+            await self._send(send)
+        for request in self._engine.turns():
+            while (message := self._read(request)) is not None:
+                action = self._engine.message_read(request, message, monotonic())
+                if isinstance(action, Send):
+                    await self._send(action)
                     return True
-                self._waiting.tell(errand)
+                self._waiters.wake(action.request)
         return False
 
-    def _next_letter(self, errand: PendingRequest) -> PendingMessage | None:
+    def _read(self, request: PendingRequest) -> PendingMessage | None:
+        limit = float("inf") if self._flush_count else DEFAULT_WINDOW
         try:
-            most = float("inf") if self._flushing else DEFAULT_WINDOW
-            return errand.next_letter(self._rounds.ahead(errand, most, monotonic()))
+            return request.next_message(self._engine.unread_limit(request, limit, monotonic()))
         except Exception as error:  # noqa: BLE001 - the caller's own iterable failed
-            self._fail(errand, error)
+            self._fail(request, error)
             return None
 
     async def _resend(self) -> None:
-        for letter in self._rounds.due(monotonic()):
-            if not await self._publish(letter):
-                return  # each try may take seconds: the others wait for the next round
+        for send in self._engine.resends(monotonic()):
+            if not await self._send(send):
+                return
 
-    async def _publish(self, letter: PendingMessage) -> bool:
-        errand = self._rounds.errand_of(letter.name)
-        if errand is None:
-            return True  # given up meanwhile
+    async def _send(self, send: Send) -> bool:
+        message = send.message
+        error: BrokerUnreachable | None = None
+        failure: Fail | None = None
         is_sent = False
         try:
-            argument = self._codec.encode(letter.message)
-            await self._transport.send(letter.name, argument, letter.queue)
+            argument = self._codec.encode(message.body)
+            await self._transport.send(message.task_id, argument, message.queue)
             is_sent = True
-        except BrokerUnreachable as error:
-            if self._reached:
-                self._trouble["broker"] = error
-            else:  # rather a wrong URL than a passing outage
-                self._fail(errand, error)
-        else:
-            self._reached = True
-            self._trouble.pop("broker", None)
-        finally:  # whatever ended it, and after the seconds that it may have taken
-            self._rounds.sent(letter.name, monotonic(), is_stuck=not is_sent)
+        except BrokerUnreachable as unreachable:
+            error = unreachable
+        finally:  # reported even if it is cancelled, or the message would never be sent again
+            if is_sent:
+                self._engine.message_sent(message.task_id, monotonic())
+            else:
+                failure = self._engine.send_failed(send, error, monotonic())
+        if failure is not None:
+            await self._perform(failure)
         return is_sent
+
+    def _listen_seconds(self) -> float | None:
+        now = monotonic()
+        until = self._engine.next_listen(now).until
+        return None if until == float("inf") else max(until - now, 0)
 
     async def _listen(self, seconds: float | None) -> None:
         try:
             results = await self._transport.listen(seconds)
-            if monotonic() >= self._next_look:
-                results += await self._transport.look(self._rounds.unanswered)
-                self._next_look = monotonic() + POLL_INTERVAL
-            for name, raw in results:
-                await self._receive(name, raw)
-            self._trouble.pop("store", None)
+            if (lookup := self._engine.next_lookup(monotonic())) is not None:
+                results += await self._transport.look_up(lookup.task_ids)
+                self._engine.lookup_done(monotonic())
+            for task_id, raw in results:
+                action = self._engine.result_received(task_id, raw, monotonic())
+                if action is not None:
+                    await self._perform(action)
+            self._engine.store_reached()
         except BrokerUnreachable as error:
-            self._trouble["store"] = error
+            self._engine.store_failed(error)
             await asyncio.sleep(POLL_INTERVAL if seconds is None else min(seconds, POLL_INTERVAL))
 
-    async def _receive(self, name: str, raw: bytes | str) -> None:
-        errand = self._rounds.errand_of(name)
-        if errand is None:
-            return  # answered before, or given up
-        try:
-            answer = self._codec.decode(raw)
-        except SealedForAnotherKey as error:  # to ask again would change nothing
-            self._fail(errand, error)
-            await self._transport.clear(name)
-            return
-        match self._rounds.receive(name, answer, monotonic()):
-            case "useless":
-                await self._transport.clear(name)
-            case "settled":
-                self._left.append(name)
-                self._waiting.tell(errand)
+    async def _perform(self, action: ResultAction) -> None:
+        match action:
+            case Complete(request, task_id):
+                self._to_unsubscribe.append(task_id)
+                self._waiters.wake(request)
+            case ClearResult(task_id):
+                await self._transport.clear(task_id)
+            case Fail(request, error, clear_task_id):
+                self._fail(request, error)
+                if clear_task_id is not None:
+                    await self._transport.clear(clear_task_id)
 
-    async def _leave(self) -> None:
-        names, self._left = self._left, []
+    async def _unsubscribe(self) -> None:
+        task_ids, self._to_unsubscribe = self._to_unsubscribe, []
         try:
-            await self._transport.forget(names)
+            await self._transport.unsubscribe(task_ids)
         except BrokerUnreachable as error:
-            self._trouble["store"] = error
+            self._engine.store_failed(error)
 
-    def _drop(self, errand: PendingRequest) -> None:
-        self._left += self._rounds.drop(errand)
-        self._transport.stir()
+    def _drop(self, request: PendingRequest) -> None:
+        self._to_unsubscribe += self._engine.drop(request).task_ids
+        self._transport.wake()
 
-    def _fail(self, errand: PendingRequest, error: Exception) -> None:
-        self._drop(errand)
-        self._waiting.fail(errand, error)
-
-    def _trouble_or(self, error: NoAnswer) -> ValetkeyError:
-        return next(iter(self._trouble.values()), error)
+    def _fail(self, request: PendingRequest, error: Exception) -> None:
+        self._drop(request)
+        self._waiters.fail(request, error)

@@ -1,4 +1,4 @@
-"""What is asked for where its items come asynchronously: letters as they can be made."""
+"""Builds the messages of a batch whose items come from an async iterable."""
 
 import asyncio
 from collections.abc import (
@@ -12,86 +12,86 @@ from collections.abc import (
 from contextlib import aclosing
 from typing import Any
 
-from valetkey.wire import chunking, requests
-from valetkey.wire.chunking import ItemInput
+from valetkey.wire import requests
+from valetkey.wire.chunking import Chunker, ItemInput, chunk_slices
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.requests import GrantRequest, Requester
 
 
 class MessageFeed(Iterator[PendingMessage | None]):
-    """Letters that are made one at a time, each once it is asked for; None until it is there.
+    """The messages of an async generator, read one at a time; None until the next one is built.
 
-    stir is called once it is. A batch that is given up may be asked for again, so only close()
-    ends a reading that goes on: to cancel it ends the caller's iterable.
+    on_ready is called when a message is ready. Reading goes on when the batch is given up, as it
+    may be resumed; only close() cancels it, which ends the caller's iterable.
     """
 
     def __init__(
-        self, letters: AsyncGenerator[PendingMessage, None], stir: Callable[[], None]
+        self, messages: AsyncGenerator[PendingMessage, None], on_ready: Callable[[], None]
     ) -> None:
-        self._letters = letters
-        self._stir = stir
-        self._reading: asyncio.Task[PendingMessage] | None = None
+        self._messages = messages
+        self._on_ready = on_ready
+        self._read_task: asyncio.Task[PendingMessage] | None = None
         self._is_closed = False
 
     def __next__(self) -> PendingMessage | None:
-        if self._is_closed:  # which whoever waits for its letters is told by who closes it
+        if self._is_closed:  # the client that closes the feed fails its request as well
             return None
-        if self._reading is None:
-            self._reading = asyncio.get_running_loop().create_task(self._read())
-            self._reading.add_done_callback(self._is_read)
-        if not self._reading.done():
+        if self._read_task is None:
+            self._read_task = asyncio.get_running_loop().create_task(self._read())
+            self._read_task.add_done_callback(self._finish_read)
+        if not self._read_task.done():
             return None
-        reading, self._reading = self._reading, None
-        if reading.cancelled():  # as an error of theirs, not as if whoever asks were cancelled
-            raise RuntimeError("what the items wait for was cancelled")
-        return reading.result()
+        task, self._read_task = self._read_task, None
+        if task.cancelled():  # an error of the items: the reader itself is not cancelled
+            raise RuntimeError("the task that the items wait for was cancelled")
+        return task.result()
 
     async def close(self) -> None:
-        """Read no further."""
+        """Stop reading, and close the generator."""
         self._is_closed = True
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
-        await self._letters.aclose()
+        if self._read_task is not None:
+            self._read_task.cancel()
+            await asyncio.wait([self._read_task])
+        await self._messages.aclose()
 
     async def _read(self) -> PendingMessage:
-        return await anext(self._letters)
+        return await anext(self._messages)
 
-    def _is_read(self, reading: asyncio.Task[PendingMessage]) -> None:
-        if not reading.cancelled():
-            reading.exception()  # raised where the letter is taken, if it ever is
-        self._stir()
+    def _finish_read(self, task: asyncio.Task[PendingMessage]) -> None:
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved; __next__ raises it if it is called again
+        self._on_ready()
 
 
 async def async_chunk_messages(
-    head: Mapping[str, Any], items: AsyncIterable[ItemInput], first_chunk: int = 0
+    header: Mapping[str, Any], items: AsyncIterable[ItemInput], first_chunk: int = 0
 ) -> AsyncGenerator[PendingMessage, None]:
-    """Cut a batch into messages as batches.chunks does; raises ValueError as that does."""
-    rest, cut = aiter(items), chunking.Chunker(head)
-    for place in chunking.chunk_slices(head, first_chunk):
-        asked = await _first(rest, place.items)
-        is_more = place.is_last and bool(await _first(rest, 1))
-        yield cut.chunk(place, asked, is_more=is_more)
+    """Yield the messages of a batch; the async form of chunking.chunk_messages."""
+    iterator, chunker = aiter(items), Chunker(header)
+    for chunk in chunk_slices(header, first_chunk):
+        chunk_items = await _take(iterator, chunk.item_count)
+        has_more = chunk.is_last and bool(await _take(iterator, 1))
+        yield chunker.build_message(chunk, chunk_items, has_more=has_more)
 
 
 async def async_explain_message(
-    request: GrantRequest, who: Requester, batch: str
+    request: GrantRequest, requester: Requester, new_batch_id: str
 ) -> PendingMessage:
-    """Ask what would be decided on a request, as requests.explanation does."""
-    head, items = request.header(who, batch)
+    """Return the message that explains a request; the async form of requests.explain_message."""
+    header, items = request.header(requester, new_batch_id)
     if not isinstance(items, AsyncIterable):
-        return requests.explain_message(request, who, batch)
-    async with aclosing(async_chunk_messages({**head, "ask": "explain"}, items)) as letters:
-        async for first in letters:
-            return first
-    raise ValueError("no items are asked for")
+        return requests.explain_message(request, requester, new_batch_id)
+    async with aclosing(async_chunk_messages({**header, "ask": "explain"}, items)) as messages:
+        async for message in messages:
+            return message
+    raise ValueError("there are no items to explain: pass at least one")
 
 
-async def _first(items: AsyncIterator[ItemInput], count: int) -> list[ItemInput]:
-    found: list[ItemInput] = []
-    while len(found) < count:
+async def _take(items: AsyncIterator[ItemInput], count: int) -> list[ItemInput]:
+    taken: list[ItemInput] = []
+    while len(taken) < count:
         try:
-            found.append(await anext(items))
+            taken.append(await anext(items))
         except StopAsyncIteration:
             break
-    return found
+    return taken

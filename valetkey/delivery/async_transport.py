@@ -1,4 +1,4 @@
-"""The broker and Redis, as a client in an event loop uses them."""
+"""Connects a client in an event loop to the broker and the result store."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -12,136 +12,136 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from valetkey.config import without_secrets
+from valetkey.config import redact_url
 from valetkey.delivery.publisher import SOCKET_TIMEOUT, Publisher
 from valetkey.delivery.transport import RESULT_PREFIX, UNSUBSCRIBE_BATCH, Results
 from valetkey.errors import BrokerUnreachable
 
 
 class AsyncTransport:
-    """The broker and the result store of one client; but for stir(), for one task at a time.
+    """The broker and the result store of one client; for one task at a time, except wake().
 
-    Celery publishes synchronously, so all of that happens in one thread beside the loop's, which
-    lives until this is closed. Every method raises BrokerUnreachable, within seconds, where its
-    server does not answer.
+    Celery publishes synchronously, so one thread beside the loop does that until close(). Every
+    method raises BrokerUnreachable, within seconds, if its server does not answer.
     """
 
     def __init__(self, broker_url: str, result_url: str) -> None:
-        self._store = without_secrets(result_url)
+        self._store_name = redact_url(result_url)
         self._publisher = Publisher(broker_url)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="valetkey-publisher")
-        # A connection that was closed is opened again; one that is silent has taken long enough.
-        once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        self._redis = _redis(result_url, once_more)
-        # Listening is interrupted all the time, and connecting must not be: that is done here.
-        never = Retry(NoBackoff(), 0, supported_errors=())
-        self._listener = _redis(result_url, never)
-        self._heard: PubSub = self._listener.pubsub()
-        self._done: set[str] = set()
-        self._is_lost = False
-        self._pause: asyncio.Timeout | None = None
-        self._is_stirred = False
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="valetkey-publisher")
+        # Reopens a closed connection; does not retry a silent one, which has used enough time.
+        retry_once = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+        self._redis = _connect(result_url, retry_once)
+        # wake() interrupts listening all the time, but must not interrupt connecting: so redis-py
+        # does not reconnect this connection, _reconnect() does.
+        no_retry = Retry(NoBackoff(), 0, supported_errors=())
+        self._listener = _connect(result_url, no_retry)
+        self._pubsub: PubSub = self._listener.pubsub()
+        self._unused_channels: set[str] = set()
+        self._is_connection_lost = False
+        self._listen_timeout: asyncio.Timeout | None = None
+        self._is_woken = False
 
     async def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
-        """Put a task with this argument into a queue, listening for its result first."""
-        self._done.discard(RESULT_PREFIX + task_id)
-        with self._speaking():
+        """Subscribe to the result of a task, then put the task into a queue."""
+        self._unused_channels.discard(RESULT_PREFIX + task_id)
+        with self._store_errors():
             await self._subscribe(RESULT_PREFIX + task_id)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._publisher.send, task_id, argument, queue)
+        await loop.run_in_executor(self._executor, self._publisher.send, task_id, argument, queue)
 
     async def listen(self, seconds: float | None) -> Results:
-        """Wait for a result to be announced, and return it with its task id; or to be stirred."""
-        if self._is_stirred:
-            self._is_stirred, seconds = False, 0
-        with self._speaking():
+        """Wait for an announced result; return it, or nothing after some seconds or wake()."""
+        if self._is_woken:
+            self._is_woken, seconds = False, 0
+        with self._store_errors():
             await self._reconnect()
             try:
-                async with asyncio.timeout(seconds) as self._pause:
+                async with asyncio.timeout(seconds) as self._listen_timeout:
                     return await self._next_result()
             except TimeoutError:
                 return []
             except redis.RedisError:
-                self._is_lost = True
+                self._is_connection_lost = True
                 raise
             finally:
-                self._pause = None
+                self._listen_timeout = None
 
-    def stir(self) -> None:
-        """End the listening that goes on, or else the next: there is something to do."""
-        if self._pause is None:
-            self._is_stirred = True
-        elif not self._pause.expired():
-            self._pause.reschedule(0)
+    def wake(self) -> None:
+        """End the current call of listen(), or else the next one at once."""
+        if self._listen_timeout is None:
+            self._is_woken = True
+        elif not self._listen_timeout.expired():
+            self._listen_timeout.reschedule(0)
 
-    async def look(self, task_ids: Sequence[str]) -> Results:
-        """Look for results in the store: an announcement is lost where nobody listened."""
+    async def look_up(self, task_ids: Sequence[str]) -> Results:
+        """Read the stored results of these tasks: an announcement is lost if nobody listened."""
         if not task_ids:
             return []
-        with self._speaking():
-            found = await self._redis.mget([RESULT_PREFIX + task_id for task_id in task_ids])
-        return [(name, raw) for name, raw in zip(task_ids, found, strict=True) if raw]
+        with self._store_errors():
+            values = await self._redis.mget([RESULT_PREFIX + task_id for task_id in task_ids])
+        return [(task_id, raw) for task_id, raw in zip(task_ids, values, strict=True) if raw]
 
     async def clear(self, task_id: str) -> None:
-        """Remove a result that is of no use, before it is found again."""
-        with self._speaking():
+        """Remove an unusable result, so that no lookup returns it again."""
+        with self._store_errors():
             await self._redis.delete(RESULT_PREFIX + task_id)
 
-    async def forget(self, task_ids: Sequence[str]) -> None:
-        """Stop listening for these answers, once there are many."""
-        self._done.update(RESULT_PREFIX + task_id for task_id in task_ids)
-        if len(self._done) >= UNSUBSCRIBE_BATCH and self._heard.subscribed:
-            done, self._done = self._done, set()
-            with self._speaking():
+    async def unsubscribe(self, task_ids: Sequence[str]) -> None:
+        """Unsubscribe from the results of these tasks, once there are many."""
+        self._unused_channels.update(RESULT_PREFIX + task_id for task_id in task_ids)
+        if len(self._unused_channels) >= UNSUBSCRIBE_BATCH and self._pubsub.subscribed:
+            channels, self._unused_channels = self._unused_channels, set()
+            with self._store_errors():
                 await self._reconnect()
-                await self._heard.unsubscribe(*done)
+                await self._pubsub.unsubscribe(*channels)
 
     async def close(self) -> None:
-        """Close all connections, once the thread is done with what it is at."""
+        """Close all connections, once the thread has finished its current work."""
         try:
-            await self._heard.aclose()  # type: ignore[no-untyped-call]  # redis-py's gap
+            await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py's gap
             await self._listener.aclose()
             await self._redis.aclose()
         finally:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, self._publisher.close)
-            self._thread.shutdown(wait=False)
+            await loop.run_in_executor(self._executor, self._publisher.close)
+            self._executor.shutdown(wait=False)
 
     async def _subscribe(self, channel: str) -> None:
         await self._reconnect()
         try:
-            await self._heard.subscribe(channel)
-        except redis.ConnectionError:  # closed since it was last used
-            self._is_lost = True
+            await self._pubsub.subscribe(channel)
+        except redis.ConnectionError:  # closed since its last use
+            self._is_connection_lost = True
             await self._reconnect()
-            await self._heard.subscribe(channel)
+            await self._pubsub.subscribe(channel)
 
     async def _reconnect(self) -> None:
-        connection = self._heard.connection
-        if self._is_lost and connection is not None:
+        connection = self._pubsub.connection
+        if self._is_connection_lost and connection is not None:
             await connection.disconnect(nowait=True)
-            await connection.connect()  # which subscribes to everything again
-        self._is_lost = False
+            await connection.connect()  # subscribes to all channels again
+        self._is_connection_lost = False
 
     async def _next_result(self) -> Results:
-        if self._heard.connection is None:  # nothing was ever sent: only stir() ends it
+        if self._pubsub.connection is None:  # nothing was ever sent: only wake() ends the wait
             await asyncio.get_running_loop().create_future()
-        while event := await self._heard.get_message(timeout=None):
+        while event := await self._pubsub.get_message(timeout=None):
             if event["type"] == "message":
                 return [(event["channel"].decode().removeprefix(RESULT_PREFIX), event["data"])]
         raise redis.ConnectionError("the connection was given up")
 
     @contextmanager
-    def _speaking(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             yield
         except (redis.RedisError, OSError) as error:
-            text = f"no result store answers at {self._store} ({type(error).__name__})"
+            text = f"no result store answers at {self._store_name} ({type(error).__name__})"
             raise BrokerUnreachable(text) from None
 
 
-def _redis(url: str, retry: Retry) -> Redis:
-    # Under RESP3 the library writes each pushed answer, grants and all, out for a debug log.
+def _connect(url: str, retry: Retry) -> Redis:
+    # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
     return Redis.from_url(
         url,
         retry=retry,

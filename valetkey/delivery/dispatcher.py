@@ -1,177 +1,187 @@
-"""The reliable sender at work: sends, listens, and sends again what stays silent."""
+"""Delivers requests in the caller's own thread: sends, listens, and sends again."""
 
 import time
 from collections.abc import Callable, Sequence
 
 from valetkey.crypto.codec import Codec
-from valetkey.delivery.in_flight import InFlight, PendingRequest
+from valetkey.delivery.engine import (
+    POLL_INTERVAL,
+    ClearResult,
+    Complete,
+    DeliveryEngine,
+    Fail,
+    ResultAction,
+)
+from valetkey.delivery.in_flight import Send
+from valetkey.delivery.pending_request import PendingRequest
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.delivery.transport import Transport
-from valetkey.errors import BrokerUnreachable, SealedForAnotherKey
+from valetkey.errors import BrokerUnreachable
 from valetkey.wire.pending import PendingMessage
 
-POLL_INTERVAL = 0.25  # seconds between looks into the store, whatever was announced
-_UNHEARD = 4  # letters sent until answers are looked at: more than one, so that the window fills
+_SENDS_PER_LISTEN = 4  # new messages until results are read: more than one, so the window fills
 
 
 class Dispatcher:
-    """Runs many errands over one transport, a window of letters at a time."""
+    """Delivers several requests over one transport. It works only while wait() runs.
+
+    The DeliveryEngine decides; this class does the I/O.
+    """
 
     def __init__(
         self,
         transport: Transport,
         codec: Codec,
-        sender: RetransmitTimer,
+        timer: RetransmitTimer,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._transport = transport
         self._codec = codec
-        self._rounds = InFlight(sender)
+        self._engine = DeliveryEngine(timer, codec.decode, first_lookup=clock() + POLL_INTERVAL)
         self._clock = clock
         self._sleep = sleep
-        self._next_look = clock() + POLL_INTERVAL
-        self._reached = False
         self._is_closed = False
-        self._trouble: dict[str, BrokerUnreachable] = {}
 
     @property
-    def idle(self) -> bool:
-        """Whether all that was taken on is answered or given up."""
-        return self._rounds.idle
+    def is_idle(self) -> bool:
+        """True if every request is complete or given up."""
+        return self._engine.is_idle
 
     @property
-    def trouble(self) -> BrokerUnreachable | None:
-        """Why a server cannot be reached, while it cannot."""
-        return next(iter(self._trouble.values()), None)
+    def outage(self) -> BrokerUnreachable | None:
+        """The error of a server that is unreachable at the moment."""
+        return self._engine.outage
 
-    def take(self, errand: PendingRequest) -> None:
-        """Take on an errand, or once more what is left of one that was given up.
+    def add(self, request: PendingRequest) -> None:
+        """Add a request, or resume one that was given up.
 
-        Raises RuntimeError once closed, unless all of it is answered.
+        Raises RuntimeError once closed, unless the request is complete.
         """
-        if self._is_closed and (errand.unanswered or not errand.all_sent):
-            raise RuntimeError("the client is closed")
-        self._trouble.clear()  # whoever asks anew tries anew
-        self._rounds.take(errand)
-        for letter in self._rounds.given_up(self._clock):
-            self._publish(letter)
+        if self._is_closed and (request.unanswered or not request.is_fully_sent):
+            raise RuntimeError("the client is closed: create a new one")
+        self._engine.add(request)
+        while (send := self._engine.next_resumed(self._clock())) is not None:
+            self._send(send)
 
-    def drop(self, errand: PendingRequest) -> None:
-        """Give an errand up: nothing of it is sent or listened for any more."""
-        self._forget(self._rounds.drop(errand))
+    def drop(self, request: PendingRequest) -> None:
+        """Give up a request: none of its messages is sent or listened for any more."""
+        self._unsubscribe(self._engine.drop(request).task_ids)
 
     def wait(
-        self, done: Callable[[], bool], timeout: float | None = None, ahead: float = DEFAULT_WINDOW
+        self,
+        is_done: Callable[[], bool],
+        timeout: float | None = None,
+        unread_limit: float = DEFAULT_WINDOW,
     ) -> bool:
-        """Carry on until done() or for `timeout` seconds; return whether it is done.
+        """Work until is_done(), or for `timeout` seconds; return is_done().
 
-        ahead bounds how many letters of an errand may be under way or wait for their reader.
-        Raises SealedToAnother for any of them.
+        unread_limit is the number of messages of one request that may be sent before their replies
+        are read. Raises what fails for any request: SealedForAnotherKey, BrokerUnreachable if the
+        broker was never reached, and errors of the items' iterable.
         """
         end = float("inf") if timeout is None else self._clock() + timeout
         while True:
-            self._fill(done, ahead)
-            if not timeout or self._clock() < end:  # a silent server may have taken all of it
+            self._send_new(is_done, unread_limit)
+            if not timeout or self._clock() < end:  # a silent server may have used all the time
                 self._resend()
-            if done():
+            if is_done():
                 return True
             now = self._clock()
             if now >= end:
                 return False
-            self._listen(max(min(end, self._next_look, self._rounds.next_time(now)) - now, 0))
+            # Bounded, as the engine returns infinity while no message waits for a reply.
+            until = min(end, now + POLL_INTERVAL, self._engine.next_listen(now).until)
+            self._listen(max(until - now, 0))
 
     def close(self) -> None:
-        """Close the transport; what is unanswered is given up."""
+        """Close the transport and give up all requests."""
         self._is_closed = True
-        for errand in self._rounds.errands:
-            self._rounds.drop(errand)
+        for request in self._engine.requests:
+            self._engine.drop(request)
         self._transport.close()
 
-    def _fill(self, done: Callable[[], bool], ahead: float) -> None:
-        """Send what there is room for, but keep no answer waiting until all of that is sent."""
-        unheard = 0
-        while "store" not in self._trouble and self._send_next(ahead):
-            unheard += 1
-            if unheard == _UNHEARD:
-                unheard = 0
+    def _send_new(self, is_done: Callable[[], bool], unread_limit: float) -> None:
+        """Send new messages while there is room, and read results in between."""
+        send_count = 0
+        while self._send_next(unread_limit):
+            send_count += 1
+            if send_count % _SENDS_PER_LISTEN == 0:
                 self._listen(0)
-                if done():
+                if is_done():
                     return
 
-    def _send_next(self, ahead: float) -> bool:
-        for errand in self._rounds.turns():
-            while (letter := self._next_letter(errand, ahead)) is not None:
-                if self._rounds.enters(errand, letter, self._clock()):
-                    self._publish(letter)
+    def _send_next(self, unread_limit: float) -> bool:
+        for request in self._engine.turns():
+            while (message := self._read(request, unread_limit)) is not None:
+                action = self._engine.message_read(request, message, self._clock())
+                if isinstance(action, Send):
+                    self._send(action)
                     return True
         return False
 
-    def _next_letter(self, errand: PendingRequest, ahead: float) -> PendingMessage | None:
+    def _read(self, request: PendingRequest, unread_limit: float) -> PendingMessage | None:
+        limit = self._engine.unread_limit(request, unread_limit, self._clock())
         try:
-            return errand.next_letter(self._rounds.ahead(errand, ahead, self._clock()))
+            return request.next_message(limit)
         except BaseException:  # the caller's own iterable failed: the batch cannot be completed
-            self.drop(errand)
+            self.drop(request)
             raise
 
     def _resend(self) -> None:
-        for letter in self._rounds.due(self._clock()):
-            if not self._publish(letter):
-                return  # each try may take seconds: the others wait for the next round
+        for send in self._engine.resends(self._clock()):
+            if not self._send(send):
+                return
 
-    def _publish(self, letter: PendingMessage) -> bool:
+    def _send(self, send: Send) -> bool:
+        message = send.message
+        error: BrokerUnreachable | None = None
+        failure: Fail | None = None
         is_sent = False
         try:
-            argument = self._codec.encode(letter.message)
-            self._transport.send(letter.name, argument, letter.queue)
+            argument = self._codec.encode(message.body)
+            self._transport.send(message.task_id, argument, message.queue)
             is_sent = True
-        except BrokerUnreachable as error:
-            if not self._reached:  # rather a wrong URL than a passing outage
-                self._give_up(letter.name)
-                raise
-            self._trouble["broker"] = error
-        else:
-            self._reached = True
-            self._trouble.pop("broker", None)
-        finally:  # whatever ended it, and after the seconds that it may have taken
-            self._rounds.sent(letter.name, self._clock(), is_stuck=not is_sent)
+        except BrokerUnreachable as unreachable:
+            error = unreachable
+        finally:  # reported even if Ctrl-C interrupts it, or the message would never be sent again
+            if is_sent:
+                self._engine.message_sent(message.task_id, self._clock())
+            else:
+                failure = self._engine.send_failed(send, error, self._clock())
+        if failure is not None:
+            self._perform(failure)
         return is_sent
 
     def _listen(self, seconds: float) -> None:
         try:
             results = self._transport.listen(seconds)
-            if self._clock() >= self._next_look:
-                results += self._transport.look(self._rounds.unanswered)
-                self._next_look = self._clock() + POLL_INTERVAL
-            for name, raw in results:
-                self._receive(name, raw)
-            self._trouble.pop("store", None)
+            if (lookup := self._engine.next_lookup(self._clock())) is not None:
+                results += self._transport.look_up(lookup.task_ids)
+                self._engine.lookup_done(self._clock())
+            for task_id, raw in results:
+                action = self._engine.result_received(task_id, raw, self._clock())
+                if action is not None:
+                    self._perform(action)
+            self._engine.store_reached()
         except BrokerUnreachable as error:
-            self._trouble["store"] = error
+            self._engine.store_failed(error)
             self._sleep(min(seconds, POLL_INTERVAL))
 
-    def _receive(self, name: str, raw: bytes | str) -> None:
-        if self._rounds.errand_of(name) is None:
-            return
-        try:
-            answer = self._codec.decode(raw)
-        except SealedForAnotherKey:  # to ask again would change nothing
-            self._transport.clear(name)
-            self._give_up(name)
-            raise
-        match self._rounds.receive(name, answer, self._clock()):
-            case "useless":
-                self._transport.clear(name)
-            case "settled":
-                self._forget([name])
+    def _perform(self, action: ResultAction) -> None:
+        match action:
+            case Complete(_, task_id):
+                self._unsubscribe([task_id])
+            case ClearResult(task_id):
+                self._transport.clear(task_id)
+            case Fail(request, error, clear_task_id):
+                if clear_task_id is not None:
+                    self._transport.clear(clear_task_id)
+                self.drop(request)
+                raise error
 
-    def _give_up(self, name: str) -> None:
-        errand = self._rounds.errand_of(name)
-        if errand is not None:
-            self.drop(errand)
-
-    def _forget(self, names: Sequence[str]) -> None:
+    def _unsubscribe(self, task_ids: Sequence[str]) -> None:
         try:
-            self._transport.forget(names)
+            self._transport.unsubscribe(task_ids)
         except BrokerUnreachable as error:
-            self._trouble["store"] = error
+            self._engine.store_failed(error)

@@ -1,214 +1,199 @@
-"""What is under way between a client and the service: whose turn it is, and what is silent. Pure.
-
-A courier asks what to do, does it, and tells what came of it; there is one for each way to wait.
-"""
+"""Tracks the messages in flight, and decides which request may send its next message. Pure."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from valetkey.crypto.codec import DecodedResult
+from valetkey.delivery.pending_request import PendingRequest
 from valetkey.delivery.retransmit import RetransmitTimer
-from valetkey.errors import NoAnswer
-from valetkey.wire.messages import Reply
 from valetkey.wire.pending import PendingMessage
-from valetkey.wire.refusals import Refusal
 
-FIRST_CHUNKS_SECONDS = 0.05  # seconds that an errand's first letters have to themselves
-_FIRST = 4  # letters: enough for as many workers as share a small machine with who asks
+HEAD_START_SECONDS = 0.05  # for the service to answer a request's first messages before the rest
+_HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
 
-ReceiveResult = Literal["ignored", "useless", "settled"]
-
-
-class PendingRequest(Protocol):
-    """What a courier carries: letters to send, and what becomes of each."""
-
-    failures: int
-    postponed: int
-    unanswered: dict[str, PendingMessage]
-
-    @property
-    def closed(self) -> Refusal | None:
-        """Why nothing more of it need be sent."""
-
-    @property
-    def missing(self) -> str:
-        """What has no answer, to go behind "no answer"."""
-
-    @property
-    def all_sent(self) -> bool:
-        """Whether next_letter has nothing more to give."""
-
-    def next_letter(self, ahead: float) -> PendingMessage | None:
-        """The next letter to send, unless `ahead` of them wait for their reader."""
-
-    def answer(self, letter: PendingMessage, reply: Reply) -> None:
-        """Take the answer to a letter."""
+ResultKind = Literal["ignored", "unusable", "accepted"]
 
 
-class _Start(NamedTuple):
-    """Until when, or until which letter is answered, an errand's first letters go alone."""
+class Send(NamedTuple):
+    """Send a message of a request."""
+
+    request: PendingRequest
+    message: PendingMessage
+
+
+class _HeadStart(NamedTuple):
+    """Limits a request to its first messages, until a time or until the first one is answered."""
 
     ends_at: float
-    letter: str
+    first_task_id: str
 
 
 class InFlight:
-    """Many errands, whose letters are sent in turn, a window of them at a time."""
+    """Several requests that send their messages in turn, within one window."""
 
-    def __init__(self, sender: RetransmitTimer) -> None:
-        self._sender = sender
-        self._unsent: dict[PendingRequest, None] = {}
+    def __init__(self, timer: RetransmitTimer) -> None:
+        self._timer = timer
+        self._unsent: dict[PendingRequest, None] = {}  # in the order of their turns
         self._new: set[PendingRequest] = set()
-        self._starting: dict[PendingRequest, _Start] = {}
-        self._again: deque[str] = deque()
-        self._sent: dict[str, tuple[PendingRequest, PendingMessage]] = {}
-        self._stuck: str | None = None
+        self._head_starts: dict[PendingRequest, _HeadStart] = {}
+        self._resumed: deque[str] = deque()
+        self._sends: dict[str, Send] = {}
+        self._stuck_task_id: str | None = None
 
     @property
-    def idle(self) -> bool:
-        """Whether all that was taken on is answered or given up."""
-        return not self._unsent and not self._sent
+    def is_idle(self) -> bool:
+        """True if no request has a message to send or waits for a reply."""
+        return not self._unsent and not self._sends
 
     @property
-    def errands(self) -> set[PendingRequest]:
-        """All that is under way."""
-        return {*self._unsent, *(errand for errand, _ in self._sent.values())}
-
-    def take(self, errand: PendingRequest) -> None:
-        """Take on an errand, or once more what is left of one that was given up."""
-        self._stuck = None  # whoever asks anew tries anew
-        if not errand.all_sent and errand not in self._unsent:
-            self._unsent[errand] = None
-            self._new.add(errand)
-        for letter in list(errand.unanswered.values()):
-            if letter.name not in self._sent and self._must_go(errand, letter):
-                self._again.append(letter.name)
-
-    def drop(self, errand: PendingRequest) -> list[str]:
-        """Give an errand up: nothing of it is sent any more; return the letters not to hear of."""
-        self._unsent.pop(errand, None)
-        self._new.discard(errand)
-        self._starting.pop(errand, None)
-        names = [name for name, (other, _) in self._sent.items() if other is errand]
-        for name in names:
-            self._settle(name)
-        return names
-
-    def given_up(self, clock: Callable[[], float]) -> Iterator[PendingMessage]:
-        """Each letter that was given up and is now to be sent once more.
-
-        Behind one that cannot be sent the others are only due again, as if they had been.
-        """
-        while self._again:
-            name = self._again.popleft()
-            if name not in self._sent:
-                continue
-            if self._is_stuck:
-                self._sender.sent(name, clock())
-            else:
-                yield self._sent[name][1]
-
-    def ahead(self, errand: PendingRequest, most: float, now: float) -> float:
-        """How many letters of an errand may be ahead of their reader, at most.
-
-        Few for a moment: to make and to send a whole window takes longer than to answer a letter,
-        and who makes them may share a machine with who answers.
-        """
-        start = self._starting.get(errand)
-        return most if start is None or now >= start.ends_at else min(_FIRST, most)
-
-    def turns(self) -> Iterator[PendingRequest]:
-        """Each errand that may have a letter to send, in turn, while there is room for one.
-
-        While a letter could not be sent it is nobody's: that one is tried again first, when due.
-        """
-        for errand in tuple(self._unsent):
-            if not self._sender.has_room or self._is_stuck:
-                return
-            yield errand
-
-    def enters(self, errand: PendingRequest, letter: PendingMessage, now: float) -> bool:
-        """Take a letter of an errand on; False where it is answered without being sent."""
-        # Served: the others come first. A batch that is read as it comes would take all the room.
-        self._unsent.pop(errand, None)
-        if not errand.all_sent:
-            self._unsent[errand] = None
-        self._starts(errand, letter, now)
-        return self._must_go(errand, letter)
-
-    @property
-    def _is_stuck(self) -> bool:
-        """Whether a letter could not be sent, and is still to be."""
-        return self._stuck in self._sent
-
-    def _must_go(self, errand: PendingRequest, letter: PendingMessage) -> bool:
-        refusal = letter.refusal or errand.closed
-        if refusal is not None:
-            errand.answer(letter, letter.refused(refusal))
-            return False
-        self._sent[letter.name] = (errand, letter)
-        return True
-
-    def _starts(self, errand: PendingRequest, letter: PendingMessage, now: float) -> None:
-        if errand.all_sent:
-            self._starting.pop(errand, None)
-        elif errand in self._new:
-            self._starting[errand] = _Start(now + FIRST_CHUNKS_SECONDS, letter.name)
-        self._new.discard(errand)
-
-    def sent(self, name: str, now: float, *, is_stuck: bool = False) -> None:
-        """Note that a letter is sent, for the first time or again; or that it could not be."""
-        self._stuck = name if is_stuck else None
-        if name in self._sent:  # it may have been given up meanwhile
-            self._sender.sent(name, now)
-
-    def due(self, now: float) -> list[PendingMessage]:
-        """The letters that have been silent for too long."""
-        return [self._sent[name][1] for name in self._sender.due(now)]
-
-    def next_time(self, now: float) -> float:
-        """When there will be more to send, whatever is answered by then; never is infinity."""
-        self._starting = {of: one for of, one in self._starting.items() if one.ends_at > now}
-        return min((self._sender.next_due(), *(one.ends_at for one in self._starting.values())))
+    def requests(self) -> set[PendingRequest]:
+        """All requests that are not complete."""
+        return {*self._unsent, *(send.request for send in self._sends.values())}
 
     @property
     def unanswered(self) -> list[str]:
-        """The letters that were sent and wait for their answers, by name."""
-        return self._sender.unanswered
+        """The task ids of the messages that were sent and wait for a reply."""
+        return self._timer.unanswered
 
-    def errand_of(self, name: str) -> PendingRequest | None:
-        """Whose letter it is; None where it was answered before, or given up."""
-        return self._sent[name][0] if name in self._sent else None
+    @property
+    def has_unanswered(self) -> bool:
+        """True if a message was sent and waits for a reply."""
+        return self._timer.has_unanswered
 
-    def receive(self, name: str, answer: DecodedResult, now: float) -> ReceiveResult:
-        """Take what came for a letter; what is useless must not be found again."""
-        if answer == "working" or name not in self._sent:
+    def request_of(self, task_id: str) -> PendingRequest | None:
+        """Return the request of a message; None if it was answered before or given up."""
+        return self._sends[task_id].request if task_id in self._sends else None
+
+    def add(self, request: PendingRequest) -> None:
+        """Add a request, or resume one that was given up."""
+        self._stuck_task_id = None  # the caller tries again, so nothing holds back its messages
+        if not request.is_fully_sent and request not in self._unsent:
+            self._unsent[request] = None
+            self._new.add(request)
+        for message in list(request.unanswered.values()):
+            if message.task_id not in self._sends and self._register(request, message):
+                self._resumed.append(message.task_id)
+
+    def drop(self, request: PendingRequest) -> list[str]:
+        """Give up a request; return the task ids of its messages without a reply."""
+        self._unsent.pop(request, None)
+        self._new.discard(request)
+        self._head_starts.pop(request, None)
+        task_ids = [task_id for task_id, send in self._sends.items() if send.request is request]
+        for task_id in task_ids:
+            self._remove(task_id)
+        return task_ids
+
+    def next_resumed(self, now: float) -> Send | None:
+        """Return the next message of a resumed request that is to be sent again at once.
+
+        While one of them cannot be sent, the others wait until they are due.
+        """
+        while self._resumed:
+            task_id = self._resumed.popleft()
+            if task_id not in self._sends:
+                continue
+            if not self._is_stuck:
+                return self._sends[task_id]
+            self._timer.record_send(task_id, now)
+        return None
+
+    def turns(self) -> Iterator[PendingRequest]:
+        """Yield the requests that may send a new message, in turn, while the window has room.
+
+        A message that could not be sent holds back all new ones: it is tried again first, once due.
+        """
+        for request in tuple(self._unsent):
+            if not self._timer.has_room or self._is_stuck:
+                return
+            yield request
+
+    def unread_limit(self, request: PendingRequest, limit: float, now: float) -> float:
+        """Return how many messages of a request may be sent before their replies are read.
+
+        This is `limit`, or less during the head start: to build and send a whole window takes
+        longer than to answer one message, and the workers may share the client's machine.
+        """
+        head_start = self._head_starts.get(request)
+        if head_start is None or now >= head_start.ends_at:
+            return limit
+        return min(_HEAD_START_MESSAGES, limit)
+
+    def enter(self, request: PendingRequest, message: PendingMessage, now: float) -> Send | None:
+        """Add a new message of a request; return None if it is refused without being sent."""
+        # To the end of the line, or a batch that is read as it comes would take the whole window.
+        self._unsent.pop(request, None)
+        if not request.is_fully_sent:
+            self._unsent[request] = None
+        self._update_head_start(request, message, now)
+        return self._register(request, message)
+
+    def record_send(self, task_id: str, now: float, *, is_stuck: bool = False) -> None:
+        """Record that a message was sent, for the first time or again; or that it is stuck.
+
+        A stuck message could not be sent. The next message that is sent ends this state.
+        """
+        self._stuck_task_id = task_id if is_stuck else None
+        if task_id in self._sends:  # else its request was given up in the meantime
+            self._timer.record_send(task_id, now)
+
+    def due(self, now: float) -> Iterator[Send]:
+        """Yield the messages to send again, except those that are removed in the meantime."""
+        for task_id in self._timer.due(now):
+            if task_id in self._sends:
+                yield self._sends[task_id]
+
+    def next_due(self, now: float) -> float:
+        """Return the time of the next send if no reply arrives until then; infinity is never."""
+        self._head_starts = {
+            request: head_start
+            for request, head_start in self._head_starts.items()
+            if head_start.ends_at > now
+        }
+        ends = (head_start.ends_at for head_start in self._head_starts.values())
+        return min((self._timer.next_due(), *ends))
+
+    def receive(self, task_id: str, result: DecodedResult, now: float) -> ResultKind:
+        """Record the result of a task; an unusable one must be removed from the store."""
+        if result == "working" or task_id not in self._sends:
             return "ignored"
-        errand, letter = self._sent[name]
-        if answer != "failed" and letter.is_put_off_by(answer):
-            errand.postponed += 1
-            self._sender.postponed(name, now)
-            return "useless"
-        if answer == "failed" or not letter.is_answered_by(answer):
-            errand.failures += 1  # as good as silence: it is sent again when due
-            return "useless"
-        self._settle(name)
-        if errand in self._starting and self._starting[errand].letter == name:
-            del self._starting[errand]
-        errand.answer(letter, answer)
-        return "settled"
+        request, message = self._sends[task_id]
+        if result != "failed" and message.is_postponed_by(result):
+            request.postponements += 1
+            self._timer.postpone(task_id, now)
+            return "unusable"
+        if result == "failed" or not message.is_answered_by(result):
+            request.failures += 1  # counts as no reply: the message is sent again when due
+            return "unusable"
+        self._remove(task_id)
+        head_start = self._head_starts.get(request)
+        if head_start is not None and head_start.first_task_id == task_id:
+            del self._head_starts[request]
+        request.receive_reply(message, result)
+        return "accepted"
 
-    def _settle(self, name: str) -> None:
-        del self._sent[name]
-        self._sender.settled(name)
+    @property
+    def _is_stuck(self) -> bool:
+        return self._stuck_task_id in self._sends
 
+    def _register(self, request: PendingRequest, message: PendingMessage) -> Send | None:
+        refusal = message.refusal or request.closing_refusal
+        if refusal is not None:
+            request.receive_reply(message, message.refused_outcome(refusal))
+            return None
+        send = self._sends[message.task_id] = Send(request, message)
+        return send
 
-def no_answer(errand: PendingRequest, seconds: float) -> NoAnswer:
-    """Say what of an errand got no answer in that time, and why that may be."""
-    why = "is a worker running?"
-    if errand.postponed:
-        why = "the service has not decided on them, as they have not reached it"
-    if errand.failures:
-        why = "the worker's log says why it failed"
-    return NoAnswer(f"no answer within {seconds:g} s{errand.missing}: {why}")
+    def _update_head_start(
+        self, request: PendingRequest, message: PendingMessage, now: float
+    ) -> None:
+        if request.is_fully_sent:
+            self._head_starts.pop(request, None)
+        elif request in self._new:
+            self._head_starts[request] = _HeadStart(now + HEAD_START_SECONDS, message.task_id)
+        self._new.discard(request)
+
+    def _remove(self, task_id: str) -> None:
+        del self._sends[task_id]
+        self._timer.remove(task_id)

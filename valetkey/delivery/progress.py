@@ -1,246 +1,249 @@
-"""How far what was asked has come: what of it was sent, answered and read. Pure."""
+"""Tracks which parts of a request were sent, answered and read. Pure."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from valetkey.wire.messages import Grant, Outcome, Reply
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Code, QuotaState, Refusal
-from valetkey.wire.states import BatchState
+from valetkey.wire.replies import BatchState, Grant, Outcome, Reply
 
 CANCELLED = Refusal(code=Code.BATCH_CLOSED, field="batch", message="the batch was cancelled")
-_PROBES = 4  # chunks of a reopened batch asked for that may not be decided yet
+_PROBES = 4  # chunks of a reopened batch that are requested although they may be undecided
 
 
 class BatchProgress:
-    """A batch under way.
+    """The progress of a batch.
 
-    letters yields None where its next letter is not there yet. refusal is set once the batch is
-    refused as a whole; each item not granted then gets that refusal, with its key. Raises
-    ValueError where the batch has no chunk first_chunk.
+    messages yields None while its next message is not ready. refusal is set once the batch is
+    refused as a whole; each item without a grant then gets that refusal, with its object key.
+    Raises ValueError if the batch has no chunk first_chunk.
     """
 
     def __init__(
         self,
         header: Mapping[str, Any],
-        letters: Iterator[PendingMessage | None],
+        messages: Iterator[PendingMessage | None],
         first_chunk: int = 0,
     ) -> None:
         self.id: str = header["batch"]
         self.total: int = header["total"]
-        self.deadline = _moment(header.get("deadline"))
+        self.deadline = _parse_deadline(header.get("deadline"))
         self.failures = 0
-        self.postponed = 0
+        self.postponements = 0
         self.refusal: Refusal | None = None
         self.quotas: list[QuotaState] = []
         self.unanswered: dict[str, PendingMessage] = {}
-        self.ready: deque[Grant | Refusal] = deque()
-        self._letters = letters
-        self._broken: BaseException | None = None
-        self._is_reading = False
-        self._count: int = -(-self.total // header["chunk_size"])
-        if not 0 <= first_chunk <= self._count:
-            raise ValueError(f"the batch has {self._count} chunks: first_chunk is one of them")
+        self.ready_results: deque[Grant | Refusal] = deque()
+        self._messages = messages
+        self._items_error: BaseException | None = None
+        self._is_reading_items = False
+        self._chunk_count: int = -(-self.total // header["chunk_size"])
+        if not 0 <= first_chunk <= self._chunk_count:
+            count = self._chunk_count
+            raise ValueError(f"the batch has {count} chunks: first_chunk must be from 0 to {count}")
         self._issued = 0
         self._refused = 0
-        self._first = first_chunk
-        self._left_out: int = first_chunk * header["chunk_size"]
-        self._sent = first_chunk
-        self._read = first_chunk
-        self._next = first_chunk
-        self._read_ahead: set[int] = set()  # those read before chunks that come first
-        self._answers: dict[int, list[Grant | Refusal]] = {}
+        self._first_chunk = first_chunk
+        self._skipped_items: int = first_chunk * header["chunk_size"]
+        self._sent_chunks = first_chunk
+        self._read_chunks = first_chunk
+        self._next_chunk = first_chunk
+        self._read_early: set[int] = set()  # chunks read before one that precedes them
+        self._results: dict[int, list[Grant | Refusal]] = {}  # by chunk number
 
     @property
     def issued(self) -> int:
-        """How many items were granted so far."""
+        """The number of items granted so far."""
         return self._issued
 
     @property
     def refused(self) -> int:
-        """How many items were refused so far."""
+        """The number of items refused so far."""
         return self._refused
 
     @property
     def remaining(self) -> int:
-        """How many items are not decided yet."""
-        return self.total - self._left_out - self.issued - self.refused
+        """The number of items that are not decided yet."""
+        return self.total - self._skipped_items - self.issued - self.refused
 
     @property
-    def missing(self) -> str:
-        """What has no answer, to go behind "no answer"."""
-        left = self.total - self._left_out - self._issued - self._refused
-        return f" to {left} of {self.total} items"
+    def unanswered_hint(self) -> str:
+        """The number of items without a result, as the end of an error message."""
+        count = self.total - self._skipped_items - self._issued - self._refused
+        return f" to {count} of {self.total} items"
 
     @property
-    def started(self) -> bool:
-        """Whether any of it was given to the courier."""
-        return self._sent > self._first or self.all_sent
+    def has_started(self) -> bool:
+        """True once a chunk was given to the dispatcher, or if there is none."""
+        return self._sent_chunks > self._first_chunk or self.is_fully_sent
 
     @property
-    def all_sent(self) -> bool:
-        """Whether every chunk was given to the courier."""
-        return self._sent == self._count
+    def is_fully_sent(self) -> bool:
+        """True once every chunk was given to the dispatcher."""
+        return self._sent_chunks == self._chunk_count
 
     @property
-    def closed(self) -> Refusal | None:
-        """Why nothing more of it need be sent."""
+    def closing_refusal(self) -> Refusal | None:
+        """The refusal that all unsent chunks get; None while chunks are to be sent."""
         return self.refusal
 
-    def next_letter(self, ahead: float) -> PendingMessage | None:
-        """The next chunk to send, unless `ahead` of them wait for their reader.
+    def next_message(self, unread_limit: float) -> PendingMessage | None:
+        """Return the next chunk to send, or None if there is none yet.
 
-        Raises what reading its items does, and from then on RuntimeError: what was read up to
-        there is lost.
+        It returns none while the reader has not read `unread_limit` of the sent chunks. Raises the
+        error of the items' iterable, and RuntimeError in later calls: the items read so far are
+        lost.
         """
-        if self.all_sent or self._is_reading or self._sent - self._read >= ahead:
-            return None  # its items may be answers of the same client's: to read them sends others
-        if self._broken is not None:
-            raise RuntimeError("the items of the batch could not be read") from self._broken
-        self._is_reading = True
+        if self.is_fully_sent or self._sent_chunks - self._read_chunks >= unread_limit:
+            return None
+        if self._is_reading_items:  # the items are results of the same client: reading them sends
+            return None
+        if self._items_error is not None:
+            raise RuntimeError("the items of the batch could not be read") from self._items_error
+        self._is_reading_items = True
         try:
-            letter = next(self._letters)
+            message = next(self._messages)
         except BaseException as error:
-            self._broken = error
+            self._items_error = error
             raise
         finally:
-            self._is_reading = False
-        if letter is not None:
-            self._sent += 1
-            self.unanswered[letter.name] = letter
-        return letter
+            self._is_reading_items = False
+        if message is not None:
+            self._sent_chunks += 1
+            self.unanswered[message.task_id] = message
+        return message
 
-    def answer(self, letter: PendingMessage, reply: Reply) -> None:
-        """Take the answer to a chunk."""
-        outcome = cast("Outcome", reply)  # letter.is_answered_by sees to it
-        del self.unanswered[letter.name]
+    def receive_reply(self, message: PendingMessage, reply: Reply) -> None:
+        """Record the reply to a chunk."""
+        outcome = cast("Outcome", reply)  # message.is_answered_by has checked it
+        del self.unanswered[message.task_id]
         if outcome.refusal is not None:
             self.close(outcome.refusal)
-        answers = letter.answers(outcome)
-        granted = sum(isinstance(answer, Grant) for answer in answers)
+        results = message.item_results(outcome)
+        granted = sum(isinstance(result, Grant) for result in results)
         in_manifest = 0 if outcome.refusal else outcome.issued or 0
         self._issued += granted + in_manifest
-        self._refused += len(answers) - granted
+        self._refused += len(results) - granted
         if not outcome.refusal:
             self._refused += outcome.refused or 0
         self.quotas = outcome.quotas or self.quotas
-        self._answers[letter.number] = answers
+        self._results[message.chunk_number] = results
 
     def close(self, refusal: Refusal) -> None:
-        """Send no more of it: what was not sent comes out refused."""
+        """Send no more chunks: the items of unsent chunks get this refusal."""
         self.refusal = self.refusal or refusal
 
     @property
-    def all_read(self) -> bool:
-        """Whether every answer was handed out."""
-        return not self.ready and self._read == self._count
+    def is_fully_read(self) -> bool:
+        """True once every item result was handed out."""
+        return not self.ready_results and self._read_chunks == self._chunk_count
 
     @property
-    def has_next(self) -> bool:
-        """Whether the chunk that is to be read next is answered."""
-        return self._next in self._answers
+    def has_next_chunk(self) -> bool:
+        """True if the next chunk in the order of the request is answered."""
+        return self._next_chunk in self._results
 
     @property
-    def has_any(self) -> bool:
-        """Whether any chunk is answered that was not read."""
-        return bool(self._answers)
+    def has_any_chunk(self) -> bool:
+        """True if a chunk is answered that was not read yet."""
+        return bool(self._results)
 
-    def read_next(self) -> None:
-        """Make the answers of the next chunk ready, in the order asked."""
-        self._make_ready(self._next)
+    def read_next_chunk(self) -> None:
+        """Move the results of the next chunk, in the order of the request, to ready_results."""
+        self._read_chunk(self._next_chunk)
 
-    def read_any(self) -> None:
-        """Make the answers of the chunk ready that was answered first."""
-        self._make_ready(next(iter(self._answers)))
+    def read_any_chunk(self) -> None:
+        """Move the results of the chunk that was answered first to ready_results."""
+        self._read_chunk(next(iter(self._results)))
 
-    def _make_ready(self, number: int) -> None:
-        self.ready.extend(self._answers.pop(number))
-        self._read += 1
-        self._read_ahead.add(number)
-        while self._next in self._read_ahead:
-            self._read_ahead.remove(self._next)
-            self._next += 1
+    def _read_chunk(self, number: int) -> None:
+        self.ready_results.extend(self._results.pop(number))
+        self._read_chunks += 1
+        self._read_early.add(number)
+        while self._next_chunk in self._read_early:
+            self._read_early.remove(self._next_chunk)
+            self._next_chunk += 1
 
 
-def _moment(text: str | None) -> datetime | None:
-    """An aware moment; of what is none, the service says so."""
+def _parse_deadline(text: str | None) -> datetime | None:
+    """Return an aware datetime; None if the text is none, which the service then refuses."""
     try:
-        moment = datetime.fromisoformat(text or "")
+        deadline = datetime.fromisoformat(text or "")
     except (TypeError, ValueError):
         return None
-    return moment if moment.tzinfo else None
+    return deadline if deadline.tzinfo else None
 
 
 class ReopenedBatchProgress(BatchProgress):
-    """A batch that was asked for elsewhere, by a process that may still be at it.
+    """The progress of a batch that another process requested, and may still be sending.
 
-    No keys are known, so its chunks are asked for again until each is decided. refusal is of the
-    batch as it was found.
+    Its object keys are unknown, so its chunks are requested until each one is decided. refusal is
+    the refusal of the batch at the time of reopening.
     """
 
-    def __init__(self, state: BatchState, letters: Iterator[PendingMessage]) -> None:
-        found = {"batch": state.batch, "total": state.total, "chunk_size": state.chunk_size}
-        super().__init__(found, letters)
+    def __init__(self, state: BatchState, messages: Iterator[PendingMessage]) -> None:
+        header = {"batch": state.batch, "total": state.total, "chunk_size": state.chunk_size}
+        super().__init__(header, messages)
         self.refusal = state.refusal or (CANCELLED if state.cancelled else None)
         self._state = state
 
     @property
     def issued(self) -> int:
-        """How many items were granted, as far as is known."""
-        return max(self._issued, 0 if self._knows_all else self._state.issued)
+        """The number of items known to be granted."""
+        return max(self._issued, 0 if self._has_all_results else self._state.issued)
 
     @property
     def refused(self) -> int:
-        """How many items were refused, as far as is known."""
-        return max(self._refused, 0 if self._knows_all else self._state.refused)
+        """The number of items known to be refused."""
+        return max(self._refused, 0 if self._has_all_results else self._state.refused)
 
     @property
     def remaining(self) -> int:
-        """How many items are not decided yet, as far as is known."""
+        """The number of items that are not known to be decided."""
         return max(super().remaining, 0)
 
     @property
-    def closed(self) -> Refusal | None:
-        """Nothing: what was decided is there to be read whatever became of the rest."""
+    def closing_refusal(self) -> Refusal | None:
+        """Always None: decided chunks can be read even if the rest of the batch was refused."""
         return None
 
-    def next_letter(self, ahead: float) -> PendingMessage | None:
-        """The next chunk to ask for; few of those that may not be decided yet."""
-        known = max(self._state.decided, self._sent - len(self.unanswered))
-        return super().next_letter(ahead) if self._sent < known + _PROBES else None
+    def next_message(self, unread_limit: float) -> PendingMessage | None:
+        """Return the next chunk to request; only a few may be undecided at a time."""
+        known = max(self._state.decided, self._sent_chunks - len(self.unanswered))
+        return super().next_message(unread_limit) if self._sent_chunks < known + _PROBES else None
 
     def close(self, refusal: Refusal) -> None:
-        """Do nothing: a refused chunk says nothing of the others."""
+        """Do nothing: the refusal of one chunk does not apply to the others."""
 
     @property
-    def _knows_all(self) -> bool:
+    def _has_all_results(self) -> bool:
         return self._issued + self._refused == self.total
 
 
 class SingleRequest:
-    """One message that is answered by one reply."""
+    """The progress of a request of one message and one reply."""
 
-    def __init__(self, letter: PendingMessage) -> None:
-        self.closed: Refusal | None = None
+    def __init__(self, message: PendingMessage) -> None:
+        self.closing_refusal: Refusal | None = None
         self.failures = 0
-        self.postponed = 0
-        self.missing = ""
-        self.all_sent = False
+        self.postponements = 0
+        self.unanswered_hint = ""
+        self.is_fully_sent = False
         self.unanswered: dict[str, PendingMessage] = {}
         self.reply: Reply | None = None
-        self._letter = letter
+        self._message = message
 
-    def next_letter(self, ahead: float) -> PendingMessage | None:  # noqa: ARG002 - as Progress has it
-        """The message, once."""
-        if self.all_sent:
+    def next_message(self, unread_limit: float) -> PendingMessage | None:  # noqa: ARG002 - protocol
+        """Return the message, once."""
+        if self.is_fully_sent:
             return None
-        self.all_sent = True
-        self.unanswered[self._letter.name] = self._letter
-        return self._letter
+        self.is_fully_sent = True
+        self.unanswered[self._message.task_id] = self._message
+        return self._message
 
-    def answer(self, letter: PendingMessage, reply: Reply) -> None:
-        """Take its answer."""
-        del self.unanswered[letter.name]
+    def receive_reply(self, message: PendingMessage, reply: Reply) -> None:
+        """Record the reply."""
+        del self.unanswered[message.task_id]
         self.reply = reply

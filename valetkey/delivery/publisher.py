@@ -1,4 +1,4 @@
-"""Celery, and nothing else here touches it: messages out."""
+"""Publishes messages through Celery. No other module of the client uses Celery."""
 
 from typing import Any
 
@@ -6,31 +6,34 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
-from valetkey.config import without_secrets
+from valetkey.config import redact_url
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.messages import ISSUE_TASK
 
-SOCKET_TIMEOUT = 5  # seconds, for a socket to open or answer
+SOCKET_TIMEOUT = 5  # seconds to connect a socket, and to read from it
 SOCKET_OPTIONS = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": SOCKET_TIMEOUT}
-_ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+_RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 
 
 class Publisher:
-    """The broker of one client; for one thread at a time."""
+    """The broker connection of one client; for one thread at a time."""
 
     def __init__(self, url: str) -> None:
-        self._broker = without_secrets(url)
-        # redis-py opens a closed connection again by itself, and a silent one takes long enough.
-        self._tries_again = not self._broker.startswith("redis")
-        self._app = _app()
-        # A connection of our own: Celery prefers CELERY_BROKER_URL to what it is told.
+        self._broker_name = redact_url(url)
+        # redis-py reopens a closed connection itself, and a silent one has used enough time.
+        self._retries = not self._broker_name.startswith("redis")
+        self._app = _create_app()
+        # An explicit connection: Celery prefers CELERY_BROKER_URL to the URL in its arguments.
         self._connection = self._app.connection_for_write(
-            url, connect_timeout=SOCKET_TIMEOUT, transport_options=SOCKET_OPTIONS | _ONCE_MORE
+            url, connect_timeout=SOCKET_TIMEOUT, transport_options=SOCKET_OPTIONS | _RETRY_ONCE
         )
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
 
     def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
-        """Put a task with this argument into a queue; raises BrokerUnreachable, within seconds."""
+        """Put a task with this argument into a queue.
+
+        Raises BrokerUnreachable, within seconds, if the broker does not take it.
+        """
         try:
             self._app.send_task(
                 ISSUE_TASK,
@@ -39,22 +42,22 @@ class Publisher:
                 queue=queue,
                 serializer="json",
                 producer=self._producer,
-                retry=self._tries_again,
-                retry_policy=_ONCE_MORE,
-                argsrepr="(message)",  # headers are logged by workers: no keys in them
+                retry=self._retries,
+                retry_policy=_RETRY_ONCE,
+                argsrepr="(message)",  # workers log headers, which must not contain object keys
                 kwargsrepr="{}",
-                add_to_parent=False,  # in another application's task, that would keep them all
+                add_to_parent=False,  # a parent task of another application would keep every result
             )
         except (BrokerError, KombuError, OSError) as error:
-            name = type(error.__cause__ or error).__name__
-            raise BrokerUnreachable(f"no broker answers at {self._broker} ({name})") from None
+            cause = type(error.__cause__ or error).__name__
+            raise BrokerUnreachable(f"no broker answers at {self._broker_name} ({cause})") from None
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.release()
 
 
-def _app() -> Celery:
+def _create_app() -> Celery:
     app = Celery("valetkey-producer", set_as_current=False)
     # Celery's own backend would subscribe to every result and read none of them.
     app.backend_cls = "disabled"

@@ -1,70 +1,76 @@
-"""The reliable sender's decisions: what is unanswered, and when it is sent again.
+"""Decides when a message without a reply is sent again. Pure.
 
-Nothing here sends or waits. A broker may lose any message, so a chunk that stays silent is sent
-again, with growing gaps, until it is answered or given up; the service charges a batch once
-however often a chunk arrives.
+A broker may lose any message, so a message without a reply is sent again, at growing intervals,
+until the reply arrives or the sender gives up. The service charges a batch once, however often a
+message arrives.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-DEFAULT_WINDOW = 32  # unanswered chunks: at 600 items each, some 12 MB of answers on their way
-FIRST_INTERVAL = 3.0  # seconds: a busy queue answers well within it, a lost message waits it out
+DEFAULT_WINDOW = 32  # messages without a reply; at 600 items each, their results take some 12 MB
+FIRST_INTERVAL = 3.0  # seconds: a busy queue replies well within it; a lost message costs all of it
 MAX_INTERVAL = 60.0  # seconds, before jitter
-PROBE_INTERVAL = 1.0  # seconds until what was not decided yet is asked for again
-_DOUBLINGS = 8
+PROBE_INTERVAL = 1.0  # seconds until a chunk that was not decided yet is requested again
+_MAX_DOUBLINGS = 8
 
 
 @dataclass
-class _Waiting:
+class _Timer:
     due: float
-    sendings: int
+    send_count: int
 
 
 class RetransmitTimer:
-    """The chunks that wait for an answer, by task id.
+    """The messages that wait for a reply, by task id, and the time when each is sent again.
 
-    jitter returns a number from 0 to 1; times are seconds of any one clock.
+    jitter returns a number from 0 to 1. Times are seconds of any one clock. window is the number of
+    messages that may wait for a reply at the same time.
     """
 
     def __init__(self, jitter: Callable[[], float], window: int = DEFAULT_WINDOW) -> None:
         self._jitter = jitter
         self._window = window
-        self._waiting: dict[str, _Waiting] = {}
+        self._timers: dict[str, _Timer] = {}
 
     @property
     def unanswered(self) -> list[str]:
-        """The chunks sent and neither answered nor given up, oldest first."""
-        return list(self._waiting)
+        """The task ids of the messages that wait for a reply, oldest first."""
+        return list(self._timers)
+
+    @property
+    def has_unanswered(self) -> bool:
+        """True if a message waits for a reply."""
+        return bool(self._timers)
 
     @property
     def has_room(self) -> bool:
-        """Whether another chunk may be sent before one is answered."""
-        return len(self._waiting) < self._window
+        """True if the window has room for another message."""
+        return len(self._timers) < self._window
 
-    def sent(self, chunk: str, now: float) -> None:
-        """Note that a chunk was sent, for the first time or again."""
-        sendings = self._waiting[chunk].sendings + 1 if chunk in self._waiting else 1
-        self._waiting[chunk] = _Waiting(now + self._gap(sendings), sendings)
+    def record_send(self, task_id: str, now: float) -> None:
+        """Record that a message was sent, for the first time or again."""
+        send_count = self._timers[task_id].send_count + 1 if task_id in self._timers else 1
+        self._timers[task_id] = _Timer(now + self._interval(send_count), send_count)
 
-    def postponed(self, chunk: str, now: float) -> None:
-        """Note that a chunk was answered for the time being, and is to be asked for again."""
-        if chunk in self._waiting:
-            self._waiting[chunk] = _Waiting(now + PROBE_INTERVAL, 0)
+    def postpone(self, task_id: str, now: float) -> None:
+        """Record a reply that decides nothing yet: the message is sent again soon."""
+        if task_id in self._timers:
+            self._timers[task_id] = _Timer(now + PROBE_INTERVAL, 0)
 
     def due(self, now: float) -> list[str]:
-        """The chunks that have been silent for too long."""
-        return [chunk for chunk, waiting in self._waiting.items() if waiting.due <= now]
+        """Return the task ids of the messages to send again now."""
+        return [task_id for task_id, timer in self._timers.items() if timer.due <= now]
 
     def next_due(self) -> float:
-        """When the next chunk will have been silent for too long; never is infinity."""
-        return min((waiting.due for waiting in self._waiting.values()), default=float("inf"))
+        """Return the time when the next message is due; infinity if none waits for a reply."""
+        return min((timer.due for timer in self._timers.values()), default=float("inf"))
 
-    def settled(self, chunk: str) -> None:
-        """Note that a chunk was answered or given up; a second answer changes nothing."""
-        self._waiting.pop(chunk, None)
+    def remove(self, task_id: str) -> None:
+        """Remove a message that was answered or given up. Removing it twice is no error."""
+        self._timers.pop(task_id, None)
 
-    def _gap(self, sendings: int) -> float:
-        # Jitter only lengthens, by less than a doubling does, so that each gap outgrows the last.
-        doublings = min(sendings - 1, _DOUBLINGS)
+    def _interval(self, send_count: int) -> float:
+        # Jitter only lengthens an interval, by less than doubling it, so that intervals grow.
+        doublings = min(send_count - 1, _MAX_DOUBLINGS)
         return float(min(FIRST_INTERVAL * 2**doublings, MAX_INTERVAL) * (1 + self._jitter() / 2))

@@ -1,4 +1,4 @@
-"""The broker and Redis, as a client that waits in its own thread uses them."""
+"""Connects a client that waits in its own thread to the broker and the result store."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,83 +9,82 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from valetkey.config import without_secrets
+from valetkey.config import redact_url
 from valetkey.delivery.publisher import SOCKET_OPTIONS, Publisher
 from valetkey.errors import BrokerUnreachable
 
 RESULT_PREFIX = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
-UNSUBSCRIBE_BATCH = (
-    32  # channels to leave in one call, which takes as long for one: nothing more comes on them
-)
+UNSUBSCRIBE_BATCH = 32  # channels: to unsubscribe from many takes as long as from one
 
 Results = list[tuple[str, bytes | str]]
+"""Results as Celery stores them, each with its task id."""
 
 
 class Transport:
-    """The broker and the result store of one client; not for several threads at once.
+    """The broker and the result store of one client; for one thread at a time.
 
-    Every method raises BrokerUnreachable, within seconds, where its server does not answer.
+    Every method raises BrokerUnreachable, within seconds, if its server does not answer.
     """
 
     def __init__(self, broker_url: str, result_url: str) -> None:
-        self._store = without_secrets(result_url)
+        self._store_name = redact_url(result_url)
         self._publisher = Publisher(broker_url)
-        # A connection that was closed is opened again; one that is silent has taken long enough.
-        once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        # Under RESP3 the library writes each pushed answer, grants and all, out for a debug log.
+        # Reopens a closed connection; does not retry a silent one, which has used enough time.
+        retry_once = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+        # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
         self._redis = redis.Redis.from_url(
-            result_url, retry=once_more, protocol=2, **SOCKET_OPTIONS
+            result_url, retry=retry_once, protocol=2, **SOCKET_OPTIONS
         )
-        self._heard = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
-        self._done: set[str] = set()
+        self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
+        self._unused_channels: set[str] = set()
 
     def send(self, task_id: str, argument: dict[str, Any] | str, queue: str) -> None:
-        """Put a task with this argument into a queue, listening for its result first."""
-        self._done.discard(RESULT_PREFIX + task_id)
-        with self._speaking():
-            self._heard.subscribe(RESULT_PREFIX + task_id)
+        """Subscribe to the result of a task, then put the task into a queue."""
+        self._unused_channels.discard(RESULT_PREFIX + task_id)
+        with self._store_errors():
+            self._pubsub.subscribe(RESULT_PREFIX + task_id)
         self._publisher.send(task_id, argument, queue)
 
     def listen(self, seconds: float) -> Results:
-        """Wait for a result to be announced, and return it with its task id."""
+        """Wait for an announced result; return it, or nothing after some seconds."""
         end = time.monotonic() + seconds
-        with self._speaking():
-            while event := self._heard.get_message(timeout=max(end - time.monotonic(), 0)):
+        with self._store_errors():
+            while event := self._pubsub.get_message(timeout=max(end - time.monotonic(), 0)):
                 if event["type"] == "message":
                     return [(event["channel"].decode().removeprefix(RESULT_PREFIX), event["data"])]
         return []
 
-    def look(self, task_ids: Sequence[str]) -> Results:
-        """Look for results in the store: an announcement is lost where nobody listened."""
+    def look_up(self, task_ids: Sequence[str]) -> Results:
+        """Read the stored results of these tasks: an announcement is lost if nobody listened."""
         if not task_ids:
             return []
-        with self._speaking():
-            found = self._redis.mget([RESULT_PREFIX + task_id for task_id in task_ids])
-        return [(name, raw) for name, raw in zip(task_ids, found, strict=True) if raw]
+        with self._store_errors():
+            values = self._redis.mget([RESULT_PREFIX + task_id for task_id in task_ids])
+        return [(task_id, raw) for task_id, raw in zip(task_ids, values, strict=True) if raw]
 
     def clear(self, task_id: str) -> None:
-        """Remove a result that is of no use, before it is found again."""
-        with self._speaking():
+        """Remove an unusable result, so that no lookup returns it again."""
+        with self._store_errors():
             self._redis.delete(RESULT_PREFIX + task_id)
 
-    def forget(self, task_ids: Sequence[str]) -> None:
-        """Stop listening for these answers, once there are many."""
-        self._done.update(RESULT_PREFIX + task_id for task_id in task_ids)
-        if len(self._done) >= UNSUBSCRIBE_BATCH:
-            done, self._done = self._done, set()
-            with self._speaking():
-                self._heard.unsubscribe(*done)
+    def unsubscribe(self, task_ids: Sequence[str]) -> None:
+        """Unsubscribe from the results of these tasks, once there are many."""
+        self._unused_channels.update(RESULT_PREFIX + task_id for task_id in task_ids)
+        if len(self._unused_channels) >= UNSUBSCRIBE_BATCH:
+            channels, self._unused_channels = self._unused_channels, set()
+            with self._store_errors():
+                self._pubsub.unsubscribe(*channels)
 
     def close(self) -> None:
         """Close all connections."""
-        self._heard.close()
+        self._pubsub.close()
         self._redis.close()
         self._publisher.close()
 
     @contextmanager
-    def _speaking(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             yield
         except (redis.RedisError, OSError) as error:
-            text = f"no result store answers at {self._store} ({type(error).__name__})"
+            text = f"no result store answers at {self._store_name} ({type(error).__name__})"
             raise BrokerUnreachable(text) from None

@@ -1,73 +1,76 @@
-"""Coroutines that wait for errands, and errors that none of them has heard yet."""
+"""Coroutines that wait for requests, and errors that none of them has received yet."""
 
 import asyncio
 from collections.abc import Callable
 
-from valetkey.delivery.in_flight import PendingRequest
+from valetkey.delivery.pending_request import PendingRequest
 
-Done = Callable[[], bool]
+Condition = Callable[[], bool]
 
 
 class Waiters:
-    """Who waits for what: for something of an errand, or, of None, for something of all."""
+    """The coroutines that wait for a request, or, with None in its place, for all requests."""
 
     def __init__(self) -> None:
-        self._watches: dict[PendingRequest | None, dict[asyncio.Future[None], Done]] = {}
-        self._untold: dict[PendingRequest | None, Exception] = {}
+        self._waiters: dict[PendingRequest | None, dict[asyncio.Future[None], Condition]] = {}
+        self._pending_errors: dict[PendingRequest | None, Exception] = {}
 
-    async def until(self, errand: PendingRequest | None, done: Done, timeout: float | None) -> bool:
-        """Wait until done(), at most `timeout` seconds; return whether it was.
+    async def wait_until(
+        self, request: PendingRequest | None, is_done: Condition, timeout: float | None
+    ) -> bool:
+        """Wait until is_done(), at most `timeout` seconds; return false after the timeout.
 
-        Somebody else may have been faster, and have it undone. Raises what the errand, or any of
-        them, failed of.
+        After it returns true, another coroutine may have been faster and changed the condition.
+        Raises the error that the request, or with None any request, failed with.
         """
-        self._raise_untold(errand)
-        if done():
+        self._raise_pending_error(request)
+        if is_done():
             return True
-        watch = asyncio.get_running_loop().create_future()
-        watches = self._watches.setdefault(errand, {})
-        watches[watch] = done
+        waiter = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(request, {})
+        waiters[waiter] = is_done
         try:
-            async with asyncio.timeout(timeout) as limit:
-                await watch
+            async with asyncio.timeout(timeout) as time_limit:
+                await waiter
         except TimeoutError:
-            if not limit.expired():  # a caller's own iterable failed of it
+            if not time_limit.expired():  # the caller's own iterable raised it
                 raise
-            return done()
+            return is_done()
         finally:
-            del watches[watch]
-            if not watches:
-                del self._watches[errand]
-            if watch.done() and not watch.cancelled():
-                watch.exception()  # heard, even by one who is cancelled in this very moment
+            del waiters[waiter]
+            if not waiters:
+                del self._waiters[request]
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()  # marks it as retrieved, even if this coroutine is cancelled now
         return True
 
-    def are_for(self, errand: PendingRequest) -> bool:
-        """Whether anybody waits for an errand."""
-        return errand in self._watches
+    def has_waiters(self, request: PendingRequest) -> bool:
+        """Return true if a coroutine waits for the request."""
+        return request in self._waiters
 
-    def tell(self, errand: PendingRequest | None) -> None:
-        """Wake those whose wait is over, as something came of an errand, or of all."""
-        for watch, done in self._watches.get(errand, {}).items():
-            if not watch.done() and done():
-                watch.set_result(None)
+    def wake(self, request: PendingRequest | None) -> None:
+        """Wake the coroutines that wait for a request, or for all, if their condition holds."""
+        for waiter, is_done in self._waiters.get(request, {}).items():
+            if not waiter.done() and is_done():
+                waiter.set_result(None)
 
-    def fail(self, errand: PendingRequest, error: Exception) -> None:
-        """Have those who wait for an errand, or for all, raise an error; or else the next of them.
+    def fail(self, request: PendingRequest, error: Exception) -> None:
+        """Raise an error in the coroutines that wait for a request, or for all.
 
-        What was begun and is never awaited would fail unheard.
+        If there are none, the next one raises it; otherwise a request that nobody awaits would
+        fail silently.
         """
-        watches = [*self._watches.get(errand, {}), *self._watches.get(None, {})]
-        open_watches = [watch for watch in watches if not watch.done()]
-        for watch in open_watches:
-            watch.set_exception(error)
-        if not open_watches:
-            self._untold[errand] = error
+        waiters = [*self._waiters.get(request, {}), *self._waiters.get(None, {})]
+        open_waiters = [waiter for waiter in waiters if not waiter.done()]
+        for waiter in open_waiters:
+            waiter.set_exception(error)
+        if not open_waiters:
+            self._pending_errors[request] = error
 
-    def _raise_untold(self, errand: PendingRequest | None) -> None:
-        if errand in self._untold:
-            raise self._untold.pop(errand)
-        if errand is None and self._untold:
-            errors = list(self._untold.values())
-            self._untold.clear()
+    def _raise_pending_error(self, request: PendingRequest | None) -> None:
+        if request in self._pending_errors:
+            raise self._pending_errors.pop(request)
+        if request is None and self._pending_errors:
+            errors = list(self._pending_errors.values())
+            self._pending_errors.clear()
             raise errors[0]

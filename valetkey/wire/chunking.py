@@ -1,4 +1,4 @@
-"""What a producer asks for, cut into messages. Pure: clock and randomness are arguments."""
+"""Divides a batch into messages. Pure: clock and randomness are arguments."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,35 +11,28 @@ from pydantic import BaseModel
 
 from valetkey.wire.messages import MAX_CHUNK_ITEMS, VERSION, Item, task_id
 from valetkey.wire.options import http_date
-from valetkey.wire.pending import PendingMessage, pending_message
-from valetkey.wire.terms import Download, Kind, Multipart, Parts, Put, Terms, Upload
+from valetkey.wire.pending import PendingMessage, build_pending_message
+from valetkey.wire.terms import TERMS_BY_KIND, Kind
 
-_OF_HEADER = ("callback", "deadline", "reason")
-_TERMS: dict[Kind, type[Terms]] = {
-    "download": Download,
-    "upload": Upload,
-    "put": Put,
-    "multipart": Multipart,
-    "parts": Parts,
-}
+_HEADER_OPTIONS = ("callback", "deadline", "reason")
 
 ItemInput = str | Item | Mapping[str, Any]
-"""An item: its key, or all that is to be said of it; what is None is not said."""
+"""An item: an object key, or a model or mapping of its fields; a field that is None is not sent."""
 
 
 class ChunkSlice(NamedTuple):
-    """Where a chunk is in its batch: its number, that of its first item, and how many it has."""
+    """The position of a chunk in its batch. Numbers count from 0."""
 
-    number: int
-    first: int
-    items: int
+    chunk_number: int
+    first_item: int
+    item_count: int
     is_last: bool
 
 
 def uuid7(milliseconds: int, randomness: bytes) -> str:
-    """A UUIDv7 (RFC 9562, section 5.7) from Unix time and at least ten random bytes."""
-    noise = int.from_bytes(randomness[:10]) & ~(0xF << 76 | 0b11 << 62)
-    return str(UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62 | noise))
+    """Return a UUIDv7 (RFC 9562, section 5.7) from Unix time and at least ten random bytes."""
+    random_bits = int.from_bytes(randomness[:10]) & ~(0xF << 76 | 0b11 << 62)
+    return str(UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62 | random_bits))
 
 
 def batch_header(  # noqa: PLR0913 - the fields of a header, all by name
@@ -48,102 +41,107 @@ def batch_header(  # noqa: PLR0913 - the fields of a header, all by name
     tenant: str,
     requested_by: str,
     bucket: str,
-    batch: str,
+    batch_id: str,
     total: int,
     chunk_size: int,
     options: Mapping[str, Any],
     manifest: str | None = None,
 ) -> dict[str, Any]:
-    """What all chunks of a batch say alike, as JSON values.
+    """Return the fields that all chunks of a batch share, as JSON values.
 
-    Raises TypeError for an option that its kind does not have, ValueError for a chunk size that
-    no message may have or a date without a time zone.
+    Raises TypeError for an option that the kind does not have, and ValueError for a chunk_size out
+    of range or a date without a time zone.
     """
     unknown = sorted(options.keys() - option_names(kind))
     if unknown:
         raise TypeError(f"{kind} has no option {unknown[0]!r}")
     if not 1 <= chunk_size <= MAX_CHUNK_ITEMS:
-        raise ValueError(f"chunk_size is from 1 to {MAX_CHUNK_ITEMS}")
-    said = {name: value for name, value in options.items() if value is not None}
-    terms = {name: _json(value) for name, value in said.items() if name not in _OF_HEADER}
-    head = {
+        raise ValueError(f"chunk_size must be from 1 to {MAX_CHUNK_ITEMS}, not {chunk_size}")
+    values = {name: value for name, value in options.items() if value is not None}
+    terms = {name: _json_value(v) for name, v in values.items() if name not in _HEADER_OPTIONS}
+    header = {
         "v": VERSION,
         "tenant": tenant,
-        "batch": batch,
+        "batch": batch_id,
         "requested_by": requested_by,
         "grant": {"kind": kind, "bucket": bucket, "expires_in": 3600} | terms,
         "total": total,
         "chunk_size": chunk_size,
-    } | {name: _of_header(said[name]) for name in _OF_HEADER if name in said}
-    return head if manifest is None else head | {"manifest": manifest}
+    } | {name: _header_value(values[name]) for name in _HEADER_OPTIONS if name in values}
+    return header if manifest is None else header | {"manifest": manifest}
 
 
 def option_names(kind: Kind) -> set[str]:
-    """The options that a request of this kind may have."""
-    return {*_TERMS[kind].model_fields, *_OF_HEADER} - {"kind", "bucket"}
+    """Return the names of the options that a request of this kind can have."""
+    return {*TERMS_BY_KIND[kind].model_fields, *_HEADER_OPTIONS} - {"kind", "bucket"}
 
 
 def chunk_messages(
-    head: Mapping[str, Any], items: Iterable[ItemInput], first_chunk: int = 0
+    header: Mapping[str, Any], items: Iterable[ItemInput], first_chunk: int = 0
 ) -> Iterator[PendingMessage]:
-    """Cut a batch into messages, reading no further ahead than the one asked for.
+    """Yield the messages of a batch; read no more items than the yielded message needs.
 
-    The items are those from the chunk first_chunk on. Raises ValueError where they are not as many
-    as the header's total says.
+    The items are those from chunk first_chunk on. Raises ValueError if their number differs from
+    the header's total.
     """
-    rest, cut = iter(items), Chunker(head)
-    for place in chunk_slices(head, first_chunk):
-        asked = list(islice(rest, place.items))
-        yield cut.chunk(place, asked, is_more=place.is_last and next(rest, None) is not None)
+    iterator, chunker = iter(items), Chunker(header)
+    for chunk in chunk_slices(header, first_chunk):
+        chunk_items = list(islice(iterator, chunk.item_count))
+        has_more = chunk.is_last and next(iterator, None) is not None
+        yield chunker.build_message(chunk, chunk_items, has_more=has_more)
 
 
-def chunk_slices(head: Mapping[str, Any], first_chunk: int = 0) -> Iterator[ChunkSlice]:
-    """Where a batch is cut, from the chunk first_chunk on."""
-    total, size = head["total"], head["chunk_size"]
+def chunk_slices(header: Mapping[str, Any], first_chunk: int = 0) -> Iterator[ChunkSlice]:
+    """Yield the positions of a batch's chunks, from chunk first_chunk on."""
+    total, size = header["total"], header["chunk_size"]
     for first in range(first_chunk * size, total, size):
         yield ChunkSlice(first // size, first, min(size, total - first), first + size >= total)
 
 
 class Chunker:
-    """Makes the messages of one batch."""
+    """Builds the messages of one batch."""
 
-    def __init__(self, head: Mapping[str, Any]) -> None:
-        self._head = head
-        self._plain: PendingMessage | None = None
+    def __init__(self, header: Mapping[str, Any]) -> None:
+        self._header = header
+        self._key_only_message: PendingMessage | None = None
 
-    def chunk(self, place: ChunkSlice, asked: list[ItemInput], *, is_more: bool) -> PendingMessage:
-        """Make one chunk's message of its items, behind the last of which there are more or not.
+    def build_message(
+        self, chunk: ChunkSlice, items: list[ItemInput], *, has_more: bool
+    ) -> PendingMessage:
+        """Build the message of one chunk; has_more says if items follow after this chunk.
 
-        Raises ValueError where these are fewer or more than the header's total says.
+        Raises ValueError if there are fewer or more items than the header's total.
         """
-        total = self._head["total"]
-        if len(asked) < place.items:
-            raise ValueError(f"total is {total}, but there are {place.first + len(asked)} items")
-        if is_more:
+        total = self._header["total"]
+        if len(items) < chunk.item_count:
+            count = chunk.first_item + len(items)
+            raise ValueError(f"total is {total}, but there are {count} items")
+        if has_more:
             raise ValueError(f"total is {total}, but there are more items")
-        message = {**self._head, "chunk": place.number, "items": [_row(item) for item in asked]}
-        name = task_id(self._head["batch"], place.number)
-        if not all(type(item) is str for item in asked):
-            return pending_message(name, message)
-        # Of chunks that only name keys, what is wrong with one is in the header, so wrong with all:
-        # to read each would be a sixth of what a producer does.
-        self._plain = self._plain or pending_message(name, message)
-        return replace(self._plain, name=name, message=message)
+        fields = [_item_fields(item) for item in items]
+        body = {**self._header, "chunk": chunk.chunk_number, "items": fields}
+        message_id = task_id(self._header["batch"], chunk.chunk_number)
+        if not all(type(item) is str for item in items):
+            return build_pending_message(message_id, body)
+        # If all items are plain keys, only the header can be malformed, so every chunk gets the
+        # same refusal. Parsing each chunk would cost a sixth of a producer's time.
+        self._key_only_message = self._key_only_message or build_pending_message(message_id, body)
+        return replace(self._key_only_message, task_id=message_id, body=body)
 
 
-def _row(item: ItemInput) -> dict[str, Any]:
+def _item_fields(item: ItemInput) -> dict[str, Any]:
     if isinstance(item, str):
         return {"key": item}
     if isinstance(item, Item):
         return item.model_dump(exclude_none=True)
-    return {name: _json(value) for name, value in item.items() if value is not None}
+    return {name: _json_value(value) for name, value in item.items() if value is not None}
 
 
-def _json(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_none=True)
     return http_date(value) if isinstance(value, datetime) else value
 
 
-def _of_header(value: Any) -> Any:
+def _header_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value

@@ -1,16 +1,15 @@
-"""The wire: what a producer sends and what it gets back, as JSON. Version 1.
+"""The messages between producers and the service, as JSON. Wire version 1.
 
-Nothing here reaches Celery, Redis or a database: any process can read and write the messages.
+A producer sends an `AnyMessage` as the only argument of the task `valetkey.issue`: signed as a
+compact JWS, or plain if the tenant trusts the queue. The result of the task is a `Reply`, as a
+compact JWE if the message was signed. This module needs neither Celery, Redis nor a database, so
+any process can import it to read or write messages.
 """
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import AwareDatetime, Field, model_validator
 
-from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.states import BatchState
 from valetkey.wire.terms import (
     MAX_MULTIPART_BYTES,
     MAX_PARTS,
@@ -25,21 +24,27 @@ VERSION = 1
 ISSUE_TASK = "valetkey.issue"
 INTERACTIVE_QUEUE = "valetkey"
 BULK_QUEUE = "valetkey.bulk"
-MAX_INTERACTIVE_ITEMS = 20  # items of a batch that somebody may be waiting for: the others are bulk
-MAX_CHUNK_ITEMS = 1_000
-DEFAULT_CHUNK_ITEMS = 600
-MAX_BATCH_ITEMS = 1_000_000
+MAX_INTERACTIVE_ITEMS = 20  # items in a batch; larger batches go to BULK_QUEUE
+MAX_CHUNK_ITEMS = 1_000  # items in one message
+DEFAULT_CHUNK_ITEMS = 600  # items in one message
+MAX_BATCH_ITEMS = 1_000_000  # items in all chunks of a batch together
 
 BatchId = Annotated[
     str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 ]
+"""A UUIDv7 in lower case (RFC 9562, section 5.7), chosen by the producer: the idempotency key."""
 
 
 class Item(WireModel):
-    """One object of a batch, and what only it has.
+    """One object of a batch, with the fields that apply to this object alone.
 
-    filename goes before the batch's own; version_id is of a download; size in bytes is of a put or
-    multipart; checksum is of what will be stored; part is a number of a multipart upload's parts.
+    key: the object key. Every item has one.
+    filename: for a download; overrides the filename of the grant terms.
+    version_id: for a download; the object version to read.
+    size: the object's exact size in bytes, up to 5 TiB. Required for a put or multipart; optional
+    for an upload, to check it against min_size and max_size.
+    checksum: for an upload or put; the checksum of the object to store.
+    part: for parts, where it is required; the part number, from 1 to 10,000.
     """
 
     key: str
@@ -51,10 +56,19 @@ class Item(WireModel):
 
 
 class BatchHeader(WireModel):
-    """What all chunks of a batch have in common, and say alike.
+    """The fields that are identical in every chunk of a batch.
 
-    manifest is the key of an object in the same bucket profile: the service writes all answers
-    there, once all are decided, and the outcomes then only count them.
+    tenant: the tenant that the producer acts for.
+    batch: the batch id. To send the same batch again, use the same id; the service charges it once.
+    requested_by, reason: text for the audit log, at most 200 characters each.
+    grant: the kind of grant and its terms; they apply to every item.
+    total: the number of items in the whole batch, at most 1,000,000.
+    chunk_size: the number of items in each chunk, at most 1,000; the last chunk may have fewer.
+    callback: the name of one of the tenant's webhook endpoints; it also receives the outcomes.
+    deadline: an RFC 3339 date and time with a time zone; the service refuses the message after it.
+    manifest: for a download, upload or put; an object key in the same bucket profile. Once every
+    item is decided, the service writes all item results to this object, as gzipped JSON lines. The
+    outcomes then only count items.
     """
 
     v: Literal[1] = 1
@@ -71,9 +85,12 @@ class BatchHeader(WireModel):
 
 
 class ChunkMessage(BatchHeader):
-    """One chunk of a batch: the header, which chunk it is, and its items.
+    """A request for grants: one chunk of a batch, with the batch's header. Returns an Outcome.
 
-    To ask to explain has it decided on, rule by rule, and neither charged nor signed.
+    ask: `grants` to issue grants; `explain` to evaluate every rule without charging or signing
+    anything. An explained message returns an Explanation.
+    chunk: the number of this chunk, counted from 0.
+    items: chunk_size items; the last chunk has the remainder of total.
     """
 
     ask: Literal["grants", "explain"] = "grants"
@@ -81,7 +98,7 @@ class ChunkMessage(BatchHeader):
     items: Annotated[list[Item], Field(min_length=1, max_length=MAX_CHUNK_ITEMS)]
 
     @model_validator(mode="after")
-    def _holds_what_its_header_says(self) -> Self:
+    def _check_item_count(self) -> Self:
         expected = min(self.chunk_size, self.total - self.chunk * self.chunk_size)
         if len(self.items) != expected:
             raise ValueError("chunk_invalid")
@@ -89,16 +106,16 @@ class ChunkMessage(BatchHeader):
 
     @property
     def first_item(self) -> int:
-        """The batch-wide number of this chunk's first item."""
+        """The number of this chunk's first item, counted from 0 across the whole batch."""
         return self.chunk * self.chunk_size
 
     def header(self) -> dict[str, Any]:
-        """What must be the same in every chunk, as JSON values."""
+        """Return the fields that must be identical in every chunk, as JSON values."""
         return self.model_dump(mode="json", exclude={"ask", "chunk", "items"})
 
 
 class UsageMessage(WireModel):
-    """Ask how the tenant's quotas stand."""
+    """A request for the state of the tenant's quotas. Returns a Usage."""
 
     v: Literal[1] = 1
     ask: Literal["usage"]
@@ -106,7 +123,12 @@ class UsageMessage(WireModel):
 
 
 class CancelMessage(WireModel):
-    """Ask to grant nothing more of a batch, and to release what is reserved for the rest of it."""
+    """A request to cancel a batch. Returns a Cancelled.
+
+    The service issues no further grants of the batch and releases the quota that is reserved for
+    its undecided items. Grants that were issued before stay valid. requested_by and reason are text
+    for the audit log, at most 200 characters each.
+    """
 
     v: Literal[1] = 1
     ask: Literal["cancel"]
@@ -117,9 +139,10 @@ class CancelMessage(WireModel):
 
 
 class BatchMessage(WireModel):
-    """Ask how far a batch has come, whoever of the tenant asked for it; or a chunk's outcome again.
+    """A request for the progress of a batch, or for the outcome of one of its chunks.
 
-    Neither charges anything.
+    Any producer of the tenant may send it, for any batch of the tenant. It charges nothing. Without
+    chunk it returns a BatchState; with chunk, the Outcome of that chunk, signed again.
     """
 
     v: Literal[1] = 1
@@ -132,108 +155,14 @@ class BatchMessage(WireModel):
 AnyMessage = ChunkMessage | UsageMessage | CancelMessage | BatchMessage
 
 
-class MultipartInfo(WireModel):
-    """A multipart upload that storage knows: cut the file into part_count parts of part_size bytes.
+def task_id(batch_id: str, chunk: int) -> str:
+    """Return the Celery task id of a chunk.
 
-    The last part is the rest. Completing is the grant's own POST; abort_url is a DELETE.
+    It depends on the arguments only, so any process can find the result again.
     """
-
-    upload_id: str = Field(repr=False)
-    part_size: int
-    part_count: int
-    abort_url: str = Field(repr=False)
+    return f"{batch_id}.{chunk}"
 
 
-# Strict only where that says something: a strict dataclass is read from JSON and nothing else.
-_OF_GRANTS = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-# Not a model: of a grant Python's garbage collector then sees one object instead of three, and a
-# large process that keeps ten thousand of them waits a fifth as long to read one.
-@dataclass(frozen=True, slots=True, kw_only=True, config=_OF_GRANTS)
-class Grant:
-    """One permission. url, fields and headers together are a bearer secret until expires_at.
-
-    Send method to url with exactly these headers. Where there are fields, it is a form: POST them
-    as multipart/form-data, and the file after them.
-    """
-
-    id: str
-    key: str
-    method: Literal["GET", "HEAD", "POST", "PUT"]
-    url: str = Field(repr=False)
-    fields: dict[str, str] = Field(default_factory=dict, repr=False)
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    expires_at: datetime
-    limited_by: Literal["request", "policy", "provider", "credentials"]
-    part: Annotated[int, Field(strict=True)] | None = None
-    multipart: MultipartInfo | None = None
-
-
-# Left to right: to weigh both sides of the union, as is usual, takes twice as long.
-ItemAnswer = Annotated[
-    Grant | Annotated[Refusal, Field(strict=False)], Field(union_mode="left_to_right")
-]
-
-
-class Outcome(WireModel):
-    """The answer to one chunk: its items in the order asked, or the refusal of the whole batch.
-
-    quotas are the tenant's as they stand after it. Of a batch with a manifest there are no items,
-    but how many of them were issued and refused.
-    """
-
-    batch: str
-    chunk: int
-    status: Literal["issued", "refused"]
-    refusal: Annotated[Refusal, Field(strict=False)] | None = None
-    items: list[ItemAnswer] = Field(default_factory=list)
-    issued: int | None = None
-    refused: int | None = None
-    quotas: list[Annotated[QuotaState, Field(strict=False)]] = Field(default_factory=list)
-
-
-class Usage(WireModel):
-    """How the tenant's quotas stand."""
-
-    status: Literal["told"] = "told"
-    tenant: str
-    quotas: list[Annotated[QuotaState, Field(strict=False)]]
-
-
-class Cancelled(WireModel):
-    """What became of a batch that was cancelled: items granted before, and items released."""
-
-    status: Literal["cancelled"] = "cancelled"
-    batch: str
-    issued: int
-    released: int
-
-
-class Verdict(WireModel):
-    """What one rule says of a message; found is what it saw, refusal why it would refuse."""
-
-    rule: str
-    found: str
-    refusal: Annotated[Refusal, Field(strict=False)] | None = None
-
-
-class Explanation(WireModel):
-    """What would be decided on a message, and by which rules; nothing was charged or signed."""
-
-    status: Literal["explained"] = "explained"
-    decision: Literal["issue", "refuse"]
-    rules: list[Verdict]
-
-
-Reply = Outcome | Usage | Cancelled | BatchState | Explanation
-
-
-def task_id(batch: str, chunk: int) -> str:
-    """The Celery task id of a chunk: derived, so that any process can find the answer again."""
-    return f"{batch}.{chunk}"
-
-
-def grant_id(batch: str, item: int) -> str:
-    """The id of a grant: its batch and its number there, counted from 0."""
-    return f"{batch}.{item}"
+def grant_id(batch_id: str, item_number: int) -> str:
+    """Return the id of a grant: the batch id, a dot and the item's number, counted from 0."""
+    return f"{batch_id}.{item_number}"

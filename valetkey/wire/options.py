@@ -1,4 +1,4 @@
-"""What a request may say, by kind: the keyword arguments of the client's methods."""
+"""The options of each kind of request: the keyword arguments of the client's methods."""
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -8,11 +8,14 @@ from valetkey.wire.terms import Encryption, StorageClass
 
 
 class Options(TypedDict, total=False):
-    """What any request may say.
+    """Options of every request.
 
-    expires_in and min_expires_in are seconds, 3,600 and none by default; callback is the name of
-    one of the tenant's webhook endpoints; after deadline, which must be aware, an answer is of no
-    use: its handle waits for it no longer, and the service refuses.
+    expires_in: the lifetime of the grants in seconds; 3,600 by default.
+    min_expires_in: the shortest useful lifetime in seconds. With it, the service shortens a
+    lifetime over the policy's maximum; without it, the service refuses it.
+    callback: the name of one of the tenant's webhook endpoints; it also receives the outcome.
+    reason: text for the audit log, at most 200 characters.
+    deadline: an aware datetime. After it, the handle stops waiting and the service refuses.
     """
 
     expires_in: int
@@ -23,10 +26,13 @@ class Options(TypedDict, total=False):
 
 
 class DownloadOptions(Options, total=False):
-    """Options of a download: what storage answers with.
+    """Options of a download. Most of them set headers of storage's response.
 
-    It is an attachment unless inline. expires is the text of an HTTP date, or an aware datetime.
-    With check_owner, the grant has a header that names the account whose bucket it must be.
+    method: GET by default.
+    filename: the name in Content-Disposition, under which browsers save the file.
+    inline: if true, browsers may display the file instead of saving it.
+    expires: the Expires header, as an aware datetime or as the text of an HTTP date.
+    check_owner: adds a request header that names the account that must own the bucket.
     """
 
     method: Literal["GET", "HEAD"]
@@ -41,7 +47,7 @@ class DownloadOptions(Options, total=False):
 
 
 class StorageOptions(Options, total=False):
-    """Options of whatever stores an object: what it will say of itself, and how it is kept."""
+    """Options of every request that stores an object."""
 
     content_type: str | None
     acl: str | None
@@ -52,9 +58,12 @@ class StorageOptions(Options, total=False):
 
 
 class UploadOptions(StorageOptions, total=False):
-    """Options of a form: sizes in bytes, and what storage answers once it has the file.
+    """Options of a POST form.
 
-    A content_type that ends in "/*" lets the client choose within it.
+    max_size, min_size: the accepted size in bytes; min_size is 0 by default.
+    content_type: may end in "/*"; the client that uploads then chooses the subtype.
+    success_status: the status code of storage's response to a successful upload.
+    success_redirect: the URL to which storage redirects the browser after a successful upload.
     """
 
     max_size: Required[int]
@@ -64,7 +73,12 @@ class UploadOptions(StorageOptions, total=False):
 
 
 class PutOptions(StorageOptions, total=False):
-    """Options of a PUT: max_size in bytes is that of the largest item, unless it is given."""
+    """Options of a PUT.
+
+    max_size: the largest accepted size in bytes; by default, that of the largest item.
+    overwrite: if false, the default, storage rejects the PUT when the key already has an object.
+    check_owner: adds a request header that names the account that must own the bucket.
+    """
 
     max_size: int
     overwrite: bool
@@ -72,13 +86,19 @@ class PutOptions(StorageOptions, total=False):
 
 
 class MultipartOptions(StorageOptions, total=False):
-    """Options of a multipart upload: part_size in bytes is the service's choice by default."""
+    """Options of a multipart upload.
+
+    part_size: bytes in each part except the last; by default, the service chooses it.
+    """
 
     part_size: int | None
 
 
 def http_date(moment: datetime) -> str:
-    """Write an aware moment as HTTP does (RFC 9110, section 5.6.7). Raises ValueError."""
+    """Format an aware datetime as an HTTP date (RFC 9110, section 5.6.7).
+
+    Raises ValueError if it has no time zone.
+    """
     if moment.tzinfo is None:
-        raise ValueError("a date of HTTP is a moment: give it a time zone")
+        raise ValueError("an HTTP date needs a datetime with a time zone: set its tzinfo")
     return format_datetime(moment.astimezone(UTC), usegmt=True)

@@ -1,4 +1,4 @@
-"""Reading a message: it is understood whole, or refused with a code and the wrong field."""
+"""Parsing of messages: returns the message, or a refusal that names the wrong field."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ from valetkey.wire.messages import (
     UsageMessage,
 )
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, MAX_PARTS
+from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, MAX_PARTS, NO_CONTROL_CHARACTERS
 
-_BY_FIELD = {
+_CODE_BY_FIELD = {
     "v": Code.VERSION_UNKNOWN,
     "expires_in": Code.EXPIRY_INVALID,
     "min_expires_in": Code.EXPIRY_INVALID,
@@ -41,40 +41,73 @@ _BY_FIELD = {
     "chunk": Code.CHUNK_INVALID,
     "chunk_size": Code.CHUNK_INVALID,
 }
-_BY_TABLE = {
+_CODE_BY_OBJECT = {
     "metadata": Code.METADATA_INVALID,
     "tags": Code.TAGS_INVALID,
     "checksum": Code.CHECKSUM_INVALID,
     "encryption": Code.ENCRYPTION_NOT_ALLOWED,
 }
-_ALWAYS = {
+_LIMIT_BY_CODE = {
     Code.EXPIRY_INVALID: MAX_EXPIRES_IN,
     Code.PART_INVALID: MAX_PARTS,
     Code.SIZE_INVALID: MAX_OBJECT_BYTES,
     Code.SIZE_REQUIRED: MAX_OBJECT_BYTES,
     Code.VERSION_UNKNOWN: VERSION,
 }
-_LIMITS = ("le", "ge", "max_length", "min_length", "expected_tags", "pattern")
-_LONGEST_PATH = 120  # characters: an unknown field's name is the sender's own text
-_TOO_MUCH = ("less_than_equal", "too_long")
+_CONTEXT_LIMITS = ("le", "ge", "max_length", "min_length", "expected_tags", "pattern")
+_MAX_PATH_LENGTH = 120  # characters: the sender chooses the name of an unknown field
+_UPPER_LIMIT_ERRORS = ("less_than_equal", "too_long")
+
+_UNITS = {
+    "expires_in": " (in seconds)",
+    "min_expires_in": " (in seconds)",
+    "max_size": " (in bytes)",
+    "min_size": " (in bytes)",
+    "part_size": " (in bytes)",
+    "size": " (in bytes)",
+}
+# By pydantic's error type. None of these messages repeats the refused value.
+_MESSAGES = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be a JSON object",
+    "extra_forbidden": "unknown field: check its spelling, or remove it",
+    "greater_than_equal": "must be at least {ge:,}{unit}",
+    "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number",
+    "less_than_equal": "must be at most {le:,}{unit}",
+    "list_type": "must be a JSON array",
+    "literal_error": "must be {expected}",
+    "missing": "this field is required",
+    "model_attributes_type": "must be a JSON object",
+    "model_type": "must be a JSON object",
+    "string_pattern_mismatch": "must match the regular expression {pattern}",
+    "string_too_long": "must have at most {max_length:,} characters",
+    "string_too_short": "must not be empty",
+    "string_type": "must be a string",
+    "string_unicode": "must be a string that UTF-8 can encode",
+    "too_long": "must have at most {max_length:,} entries",
+    "too_short": "must not be empty",
+    "union_tag_invalid": "kind must be one of {expected_tags}",
+    "union_tag_not_found": "kind is required",
+}
 
 
 def parse_message(raw: Any) -> AnyMessage | Refusal:
-    """Read a message as it came off the wire.
+    """Parse a message from JSON values.
 
-    Any value is taken; what is not a version 1 message gets a refusal that names the first wrong
-    field and the limit it broke, and never repeats the value.
+    raw may be any value. Anything but a message of wire version 1 returns a refusal. The refusal
+    names the first wrong field and the limit that it exceeds, and never repeats the value.
     """
     try:
-        message: AnyMessage = _form(raw).model_validate(raw)
+        message: AnyMessage = _message_class(raw).model_validate(raw)
     except ValidationError as error:
         return _refusal(error.errors(include_url=False, include_input=False)[0])
-    return (isinstance(message, ChunkMessage) and _contradiction(message)) or message
+    return (isinstance(message, ChunkMessage) and _terms_refusal(message)) or message
 
 
-def _form(raw: Any) -> type[AnyMessage]:
-    asked = raw.get("ask") if isinstance(raw, dict) else None
-    match asked:
+def _message_class(raw: Any) -> type[AnyMessage]:
+    ask = raw.get("ask") if isinstance(raw, dict) else None
+    match ask:
         case "usage":
             return UsageMessage
         case "cancel":
@@ -86,22 +119,21 @@ def _form(raw: Any) -> type[AnyMessage]:
 
 def _refusal(error: ErrorDetails) -> Refusal:
     if error["loc"] == ():
-        return _shape(error)
+        return _whole_message_refusal(error)
     code, context = _code(error), error.get("ctx", {})
-    limit = next((context[name] for name in _LIMITS if name in context), _ALWAYS.get(code))
-    return Refusal(code=code, field=_path(error["loc"]), message=_words(error), limit=limit)
+    limits = (context[name] for name in _CONTEXT_LIMITS if name in context)
+    limit = next(limits, _LIMIT_BY_CODE.get(code))
+    return Refusal(code=code, field=_path(error["loc"]), message=_message(error), limit=limit)
 
 
-def _words(error: ErrorDetails) -> str:
-    # Pydantic's own sentence for an unknown tag repeats the tag.
-    return "no such kind" if error["type"].startswith("union_tag") else error["msg"]
-
-
-def _shape(error: ErrorDetails) -> Refusal:
+def _whole_message_refusal(error: ErrorDetails) -> Refusal:
     if error["type"] == "value_error":
-        message = "a chunk holds chunk_size items, and the last one the rest of total"
+        message = (
+            "chunk, chunk_size, total and items do not agree: every chunk has chunk_size items, "
+            "and the last one the remainder of total"
+        )
         return Refusal(code=Code.CHUNK_INVALID, field="items", message=message)
-    message = f"a message is a JSON object of version {VERSION}"
+    message = f"the message must be a JSON object of version {VERSION}"
     return Refusal(code=Code.MALFORMED, field="", message=message)
 
 
@@ -111,34 +143,50 @@ def _code(error: ErrorDetails) -> Code:
         return Code.UNKNOWN_FIELD
     if error["type"] == "missing":
         return Code.SIZE_REQUIRED if name == "max_size" else Code.MALFORMED
-    for table, code in _BY_TABLE.items():
-        if table in error["loc"]:
+    for object_name, code in _CODE_BY_OBJECT.items():
+        if object_name in error["loc"]:
             return code
-    code = _BY_FIELD.get(name, Code.MALFORMED)
-    if code is Code.BATCH_TOO_LARGE and error["type"] not in _TOO_MUCH:
+    code = _CODE_BY_FIELD.get(name, Code.MALFORMED)
+    if code is Code.BATCH_TOO_LARGE and error["type"] not in _UPPER_LIMIT_ERRORS:
         return Code.MALFORMED
     return code
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    # The tag of a discriminated union is part of pydantic's path, and nobody's field.
-    parts = [p for i, p in enumerate(location) if not (i == 1 and location[0] == "grant")]
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts)[1:_LONGEST_PATH]
+    # Pydantic's path has the kind after "grant": the tag of the union, which is not a field.
+    steps = [step for i, step in enumerate(location) if not (i == 1 and location[0] == "grant")]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return path[1:_MAX_PATH_LENGTH]
 
 
-def _contradiction(message: ChunkMessage) -> Refusal | None:
-    grant = message.grant
-    if grant.min_expires_in is not None and grant.min_expires_in > grant.expires_in:
-        text = "min_expires_in is over expires_in"
+def _message(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    if error["loc"] == ("ask",):  # pydantic knows the values of one message class only
+        return "must be 'grants', 'explain', 'usage', 'cancel' or 'batch'"
+    if context.get("pattern") == NO_CONTROL_CHARACTERS:
+        return "must not contain control characters"
+    if error["type"].startswith(("datetime", "timezone")):
+        return "must be an RFC 3339 date and time with a time zone, like 2026-11-24T12:00:00Z"
+    template = _MESSAGES.get(error["type"])
+    if template is None:
+        return error["msg"]
+    return template.format(**context, unit=_UNITS.get(str(error["loc"][-1]), ""))
+
+
+def _terms_refusal(message: ChunkMessage) -> Refusal | None:
+    terms = message.grant
+    if terms.min_expires_in is not None and terms.min_expires_in > terms.expires_in:
         return Refusal(
             code=Code.EXPIRY_INVALID,
             field="grant.min_expires_in",
-            message=text,
-            limit=grant.expires_in,
+            message=f"min_expires_in must be at most expires_in, {terms.expires_in:,} seconds",
+            limit=terms.expires_in,
         )
-    if grant.kind == "upload" and grant.min_size > grant.max_size:
-        text = "min_size is over max_size"
+    if terms.kind == "upload" and terms.min_size > terms.max_size:
         return Refusal(
-            code=Code.SIZE_INVALID, field="grant.min_size", message=text, limit=grant.max_size
+            code=Code.SIZE_INVALID,
+            field="grant.min_size",
+            message=f"min_size must be at most max_size, {terms.max_size:,} bytes",
+            limit=terms.max_size,
         )
     return None

@@ -1,119 +1,116 @@
-"""Messages on their way, and which replies answer them. Pure."""
+"""Messages that wait for a reply, and the check that a reply belongs to a message. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from valetkey.wire.messages import (
-    BULK_QUEUE,
-    INTERACTIVE_QUEUE,
-    MAX_INTERACTIVE_ITEMS,
-    Cancelled,
-    Explanation,
-    Grant,
-    Outcome,
-    Reply,
-    Usage,
-)
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, MAX_INTERACTIVE_ITEMS
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.states import BatchState
+from valetkey.wire.replies import BatchState, Cancelled, Explanation, Grant, Outcome, Reply, Usage
 
 
 @dataclass(frozen=True)
 class PendingMessage:
-    """One message, named as the task that answers it, and why it need not be sent.
+    """A message and the id of the Celery task that replies to it.
 
-    of is the batch that a chunk is asked of again.
+    refusal is set if the service would refuse the message as malformed; it is then not sent.
+    batch_state is set if the message asks for a chunk of a reopened batch.
     """
 
-    name: str
-    message: dict[str, Any]
+    task_id: str
+    body: dict[str, Any]
     refusal: Refusal | None = None
-    of: BatchState | None = None
+    batch_state: BatchState | None = None
 
     @property
-    def number(self) -> int:
-        """Which chunk of its batch it is."""
-        number: int = self.message.get("chunk", 0)
+    def chunk_number(self) -> int:
+        """The chunk's number in its batch, from 0."""
+        number: int = self.body.get("chunk", 0)
         return number
 
     @property
     def queue(self) -> str:
-        """Where it goes: what somebody may be waiting for does not queue behind bulk."""
-        total = self.message.get("total", 1) if self.of is None else self.of.total
+        """The queue to send it to: small batches must not wait behind large ones."""
+        total = self.body.get("total", 1) if self.batch_state is None else self.batch_state.total
         return INTERACTIVE_QUEUE if total <= MAX_INTERACTIVE_ITEMS else BULK_QUEUE
 
     @property
-    def keys(self) -> Sequence[str | None]:
-        """The keys of its items, in order; of a chunk that is asked again they are not known."""
-        if self.of is None:
-            return [item["key"] for item in self.message["items"]]
-        return [None] * min(self.of.chunk_size, self.of.total - self.number * self.of.chunk_size)
+    def object_keys(self) -> Sequence[str | None]:
+        """The object keys of its items, in order; None for each item of a reopened batch."""
+        state = self.batch_state
+        if state is None:
+            return [item["key"] for item in self.body["items"]]
+        return [None] * min(state.chunk_size, state.total - self.chunk_number * state.chunk_size)
 
     def is_answered_by(self, reply: Reply) -> bool:
-        """Whether a reply is to this message, and decides all that it asks.
+        """Return true if the reply belongs to this message and decides all of its items.
 
-        Whoever can write to the result store can put a reply to one message in another's place.
-        What is refused before anybody is known to have asked names no batch.
+        The check is needed because anyone with write access to the result store can swap replies.
+        A refusal of an unauthenticated message has an empty batch id.
         """
-        said = self.message
         match reply:
             case Outcome(refusal=Refusal()):
-                is_its = self.of is None or not reply.items or self._is_decided_by(reply)
-                return is_its and reply.batch in {"", said.get("batch", "")}
+                is_complete = (
+                    self.batch_state is None or not reply.items or self._is_decided_by(reply)
+                )
+                return is_complete and reply.batch in {"", self.body.get("batch", "")}
             case Outcome():
-                return self._asks_for_grants and self._is_decided_by(reply)
+                return self._requests_grants and self._is_decided_by(reply)
             case Usage():
-                return self._asks("usage") and reply.tenant == said["tenant"]
+                return self._asks_for("usage") and reply.tenant == self.body["tenant"]
             case Cancelled():
-                return self._asks("cancel") and reply.batch == said["batch"]
+                return self._asks_for("cancel") and reply.batch == self.body["batch"]
             case BatchState():
-                asks = self._asks("batch") and "chunk" not in said
-                return asks and reply.batch == said["batch"]
+                asks_for_state = self._asks_for("batch") and "chunk" not in self.body
+                return asks_for_state and reply.batch == self.body["batch"]
             case Explanation():
-                return self._asks("explain")
+                return self._asks_for("explain")
 
-    def is_put_off_by(self, reply: Reply) -> bool:
-        """Whether a reply says that the chunk it asks for again is not decided yet."""
+    def is_postponed_by(self, reply: Reply) -> bool:
+        """Return true if the reply says that a reopened batch's chunk is not decided yet."""
         match reply:
             case Outcome(refusal=Refusal(code=Code.BATCH_UNKNOWN)):
-                return self.of is not None and self.is_answered_by(reply)
+                return self.batch_state is not None and self.is_answered_by(reply)
         return False
 
-    def answers(self, outcome: Outcome) -> list[Grant | Refusal]:
-        """The answers to its items, where an outcome answers it; refusals with their keys."""
+    def item_results(self, outcome: Outcome) -> list[Grant | Refusal]:
+        """Return one result per item, given the outcome that answers this message.
+
+        If the outcome refuses all items, each refusal has its item's object key.
+        """
         refusal = outcome.refusal
-        if refusal is None or (self.of is not None and outcome.items):
+        if refusal is None or (self.batch_state is not None and outcome.items):
             return outcome.items
-        return [refusal.model_copy(update={"key": key}) for key in self.keys]
+        return [refusal.model_copy(update={"key": key}) for key in self.object_keys]
 
-    def refused(self, refusal: Refusal) -> Outcome:
-        """Its outcome, where it need not be sent to be refused."""
-        batch = self.message.get("batch", "")
-        return Outcome(batch=batch, chunk=self.number, status="refused", refusal=refusal)
+    def refused_outcome(self, refusal: Refusal) -> Outcome:
+        """Return the outcome of a message that is refused without being sent."""
+        batch_id = self.body.get("batch", "")
+        return Outcome(batch=batch_id, chunk=self.chunk_number, status="refused", refusal=refusal)
 
-    def _asks(self, ask: str) -> bool:
-        return bool(self.message.get("ask", "grants") == ask)
+    def _asks_for(self, ask: str) -> bool:
+        return bool(self.body.get("ask", "grants") == ask)
 
     @property
-    def _asks_for_grants(self) -> bool:
-        return self._asks("grants") or self.of is not None
+    def _requests_grants(self) -> bool:
+        return self._asks_for("grants") or self.batch_state is not None
 
     def _is_decided_by(self, outcome: Outcome) -> bool:
-        is_its = (outcome.batch, outcome.chunk) == (self.message["batch"], self.number)
-        return is_its and self._told(outcome) == len(self.keys)
+        is_same_chunk = (outcome.batch, outcome.chunk) == (self.body["batch"], self.chunk_number)
+        return is_same_chunk and self._decided_count(outcome) == len(self.object_keys)
 
-    def _told(self, outcome: Outcome) -> int:
-        """How many items it decides: where there is a manifest, it only counts them."""
-        if "manifest" in self.message and not outcome.items:
+    def _decided_count(self, outcome: Outcome) -> int:
+        """Count the items that an outcome decides; with a manifest it lists none of them."""
+        if "manifest" in self.body and not outcome.items:
             return (outcome.issued or 0) + (outcome.refused or 0)
         return len(outcome.items)
 
 
-def pending_message(
-    name: str, message: dict[str, Any], of: BatchState | None = None
+def build_pending_message(
+    task_id: str, body: dict[str, Any], batch_state: BatchState | None = None
 ) -> PendingMessage:
-    """Put a message under the name of its task; what would not be understood is refused already."""
-    answer = parse_message(message)
-    return PendingMessage(name, message, answer if isinstance(answer, Refusal) else None, of)
+    """Return a pending message, with a refusal if the service would refuse it as malformed."""
+    parsed = parse_message(body)
+    refusal = parsed if isinstance(parsed, Refusal) else None
+    return PendingMessage(task_id, body, refusal, batch_state)

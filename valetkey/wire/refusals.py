@@ -1,4 +1,7 @@
-"""The closed list of refusals: part of the wire, so a code is added but never renamed or reused."""
+"""The refusal codes and the refusal object. Wire version 1.
+
+The list of codes is part of the wire: a code may be added, but never renamed or reused.
+"""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,78 +14,97 @@ Metric = Literal["grants", "download_grants", "upload_bytes"]
 
 
 class Code(StrEnum):
-    """Why a batch or an item was refused."""
+    """The reason for refusing a batch or an item.
 
-    MALFORMED = "malformed"
-    UNKNOWN_FIELD = "unknown_field"
-    VERSION_UNKNOWN = "version_unknown"
-    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a code, and no secret
-    TOKEN_TOO_LARGE = "token_too_large"  # noqa: S105 - as above
-    ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
-    SIGNATURE_REQUIRED = "signature_required"
-    SIGNATURE_INVALID = "signature_invalid"
-    KEY_UNKNOWN = "key_unknown"
-    KEY_EXPIRED = "key_expired"
-    KEY_REVOKED = "key_revoked"
-    CLAIM_MISSING = "claim_missing"
-    MESSAGE_EXPIRED = "message_expired"
-    MESSAGE_FROM_FUTURE = "message_from_future"
-    TENANT_MISMATCH = "tenant_mismatch"
-    TENANT_UNKNOWN = "tenant_unknown"
-    BUCKET_UNKNOWN = "bucket_unknown"
-    BUCKET_NOT_ALLOWED = "bucket_not_allowed"
-    BUCKET_UNUSABLE = "bucket_unusable"
-    KIND_NOT_ALLOWED = "kind_not_allowed"
-    KIND_NOT_SUPPORTED = "kind_not_supported"
-    CALLBACK_UNKNOWN = "callback_unknown"
-    BATCH_TOO_LARGE = "batch_too_large"
-    BATCH_CONFLICT = "batch_conflict"
-    BATCH_CLOSED = "batch_closed"
-    BATCH_UNKNOWN = "batch_unknown"
-    CHUNK_INVALID = "chunk_invalid"
-    DEADLINE_PASSED = "deadline_passed"
-    EXPIRY_INVALID = "expiry_invalid"
-    EXPIRY_TOO_LONG = "expiry_too_long"
-    EXPIRY_TOO_SHORT = "expiry_too_short"
-    SIZE_REQUIRED = "size_required"
-    SIZE_INVALID = "size_invalid"
-    SIZE_TOO_LARGE = "size_too_large"
-    CHECKSUM_INVALID = "checksum_invalid"
-    CONTENT_TYPE_INVALID = "content_type_invalid"
+    A refusal's field names the part of the message; its limit is what would have been allowed.
+    """
+
+    # The message cannot be read.
+    MALFORMED = "malformed"  # not JSON of this version, or a field has the wrong type or form
+    UNKNOWN_FIELD = "unknown_field"  # a field that does not exist, or not for this kind
+    VERSION_UNKNOWN = "version_unknown"  # v is not a version that the service reads
+
+    # The sender is not authenticated. See UNAUTHENTICATED below.
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a code, not a secret; not a compact JWS
+    TOKEN_TOO_LARGE = "token_too_large"  # noqa: S105 - a code, not a secret; over 4 MiB
+    ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"  # alg is not Ed25519 or EdDSA
+    SIGNATURE_REQUIRED = "signature_required"  # the tenant does not accept unsigned messages
+    SIGNATURE_INVALID = "signature_invalid"  # not signed by the key that kid names
+    KEY_UNKNOWN = "key_unknown"  # kid names no key in the tenant config
+    KEY_EXPIRED = "key_expired"  # the signing key has expired
+    KEY_REVOKED = "key_revoked"  # the signing key is revoked
+    CLAIM_MISSING = "claim_missing"  # iat is missing or not in whole seconds
+    MESSAGE_EXPIRED = "message_expired"  # iat is more than 24 hours ago
+    MESSAGE_FROM_FUTURE = "message_from_future"  # iat is more than 60 seconds ahead
+    TENANT_MISMATCH = "tenant_mismatch"  # the message names another tenant than its signing key
+    TENANT_UNKNOWN = "tenant_unknown"  # the message names no tenant of the service
+
+    # The batch: its bucket profile, kind, size, callback and state.
+    BUCKET_UNKNOWN = "bucket_unknown"  # no such bucket profile
+    BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # the tenant has no policy for this bucket profile
+    BUCKET_UNUSABLE = "bucket_unusable"  # the service cannot sign for it; an operator must fix it
+    KIND_NOT_ALLOWED = "kind_not_allowed"  # unknown kind, or not in the tenant's policy
+    KIND_NOT_SUPPORTED = "kind_not_supported"  # the storage provider does not have this kind
+    CALLBACK_UNKNOWN = "callback_unknown"  # callback names no webhook endpoint allowed here
+    BATCH_TOO_LARGE = "batch_too_large"  # too many items in the batch or in one message
+    BATCH_CONFLICT = "batch_conflict"  # the batch id was used before with different content
+    BATCH_CLOSED = "batch_closed"  # the batch was cancelled, or began too long ago
+    BATCH_UNKNOWN = "batch_unknown"  # the service has received no such batch or chunk
+    CHUNK_INVALID = "chunk_invalid"  # chunk, chunk_size, total and items do not agree
+    DEADLINE_PASSED = "deadline_passed"  # the message arrived after its deadline
+
+    # The terms of the grant.
+    EXPIRY_INVALID = "expiry_invalid"  # not 1 to 604,800 seconds, or min_expires_in is larger
+    EXPIRY_TOO_LONG = "expiry_too_long"  # over the maximum of the tenant's policy
+    EXPIRY_TOO_SHORT = "expiry_too_short"  # the grant would end before min_expires_in
+    SIZE_REQUIRED = "size_required"  # max_size, or an item's size, is missing
+    SIZE_INVALID = "size_invalid"  # a size is out of range
+    SIZE_TOO_LARGE = "size_too_large"  # over the tenant's policy, or over max_size
+    CHECKSUM_INVALID = "checksum_invalid"  # not base64 of the algorithm's length
+    CONTENT_TYPE_INVALID = "content_type_invalid"  # not type/subtype in lower case
     CONTENT_TYPE_NOT_ALLOWED = "content_type_not_allowed"
     ACL_NOT_ALLOWED = "acl_not_allowed"
-    METADATA_INVALID = "metadata_invalid"
-    TAGS_INVALID = "tags_invalid"
+    METADATA_INVALID = "metadata_invalid"  # a name or value S3 would alter, or over 2,048 bytes
+    TAGS_INVALID = "tags_invalid"  # more than 10 tags, or a tag that S3 does not accept
     STORAGE_CLASS_NOT_ALLOWED = "storage_class_not_allowed"
     ENCRYPTION_NOT_ALLOWED = "encryption_not_allowed"
     OVERWRITE_NOT_ALLOWED = "overwrite_not_allowed"
     REDIRECT_NOT_ALLOWED = "redirect_not_allowed"
-    INLINE_NOT_ALLOWED = "inline_not_allowed"
-    MANIFEST_NOT_ALLOWED = "manifest_not_allowed"
-    OVERRIDE_NOT_ALLOWED = "override_not_allowed"
-    OWNER_UNKNOWN = "owner_unknown"
-    VERSION_INVALID = "version_invalid"
-    PART_INVALID = "part_invalid"
-    UPLOAD_UNKNOWN = "upload_unknown"
-    FILENAME_INVALID = "filename_invalid"
+    INLINE_NOT_ALLOWED = "inline_not_allowed"  # this content type may only be downloaded
+    MANIFEST_NOT_ALLOWED = "manifest_not_allowed"  # not for this kind, or the tenant may not upload
+    OVERRIDE_NOT_ALLOWED = "override_not_allowed"  # a response header that may not be set
+    OWNER_UNKNOWN = "owner_unknown"  # check_owner is set, but the bucket profile has no owner
+    VERSION_INVALID = "version_invalid"  # version_id is not a version id of S3
+    PART_INVALID = "part_invalid"  # no such part, or more than 10,000 parts
+    UPLOAD_UNKNOWN = "upload_unknown"  # of names no open multipart upload of the tenant
+    FILENAME_INVALID = "filename_invalid"  # empty, too long, or has slashes or hidden characters
+
+    # The object key, of an item or of the manifest.
     KEY_EMPTY = "key_empty"
-    KEY_TOO_LONG = "key_too_long"
-    KEY_INVALID = "key_invalid"
-    KEY_TRAVERSAL = "key_traversal"
-    KEY_EMPTY_SEGMENT = "key_empty_segment"
+    KEY_TOO_LONG = "key_too_long"  # over 1,024 bytes of UTF-8
+    KEY_INVALID = "key_invalid"  # not a string, or not encodable as UTF-8
+    KEY_TRAVERSAL = "key_traversal"  # has a segment "." or "..", percent-encoded or not
+    KEY_EMPTY_SEGMENT = "key_empty_segment"  # a slash at either end, or two in a row
     KEY_BACKSLASH = "key_backslash"
-    KEY_CONTROL = "key_control"
-    KEY_INVISIBLE = "key_invisible"
-    KEY_RESERVED = "key_reserved"
-    KEY_OUTSIDE_PREFIX = "key_outside_prefix"
-    QUOTA_EXCEEDED = "quota_exceeded"
+    KEY_CONTROL = "key_control"  # has control characters
+    KEY_INVISIBLE = "key_invisible"  # has invisible or direction-changing characters
+    KEY_RESERVED = "key_reserved"  # contains ${filename}
+    KEY_OUTSIDE_PREFIX = "key_outside_prefix"  # outside the prefixes of the tenant's policy
+
+    QUOTA_EXCEEDED = "quota_exceeded"  # the refusal's quota says which quota and when it resets
 
 
 class QuotaState(BaseModel):
-    """Where a quota stands, in grants or bytes by metric.
+    """The state of one of the tenant's quotas.
 
-    The window live has what was granted and has not lapsed; the others are of UTC and start again
-    at resets_at. asked is there where it was refused, warn_at where there is a soft limit.
+    metric: the unit of limit, used, asked and warn_at. `upload_bytes` counts bytes,
+    `download_grants` grants of kind download, and `grants` grants of every kind except parts.
+    window: the period that is counted, in UTC. `live` counts the grants that have not expired.
+    limit: the maximum in one window.
+    used: the amount that is charged or reserved now.
+    asked: in a refusal for this quota only; the amount that the batch would have added.
+    warn_at: the soft limit, if the quota has one.
+    resets_at: the end of the current window; None for `live`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,19 +119,25 @@ class QuotaState(BaseModel):
 
     @property
     def left(self) -> int:
-        """What may still be granted."""
+        """The amount that can still be granted in this window; never negative."""
         return max(self.limit - self.used, 0)
 
     @property
     def warns(self) -> bool:
-        """Whether the soft limit is reached."""
+        """True if the quota has a soft limit and used has reached it."""
         return self.warn_at is not None and self.used >= self.warn_at
 
 
 class Refusal(BaseModel):
-    """A decision not to grant: of a whole batch, or of one item (then with its key).
+    """A decision not to grant a whole batch or one item.
 
-    field is the path of what was refused (`grant.expires_in`, `items[3].key`), limit what it broke.
+    code: the reason, for programs.
+    field: the path of the refused field, like `grant.expires_in` or `items[3].key`. Empty if the
+    whole message is refused.
+    message: the reason, for people. Its wording may change.
+    limit: the maximum, minimum or allowed values, if the rule has any.
+    key: the object key of the refused item; None if the whole batch is refused.
+    quota: the exceeded quota, if code is `quota_exceeded`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -122,7 +150,8 @@ class Refusal(BaseModel):
     quota: QuotaState | None = None
 
 
-# What is refused before anyone is known to have asked: such an answer is sealed to nobody.
+# The service has not authenticated the sender, so it knows no key to encrypt the reply to: replies
+# with these codes are plain JSON.
 UNAUTHENTICATED = frozenset(
     {
         Code.TOKEN_INVALID,

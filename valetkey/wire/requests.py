@@ -1,13 +1,14 @@
-"""What is asked: from the arguments of a client's methods to the letters that say it. Pure."""
+"""Builds messages from the arguments of a client's methods. Pure."""
 
 from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from valetkey.wire.chunking import ItemInput, batch_header, chunk_messages
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, VERSION, task_id
-from valetkey.wire.pending import PendingMessage, pending_message
-from valetkey.wire.states import BatchState
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, VERSION
+from valetkey.wire.messages import task_id as chunk_task_id
+from valetkey.wire.pending import PendingMessage, build_pending_message
+from valetkey.wire.replies import BatchState
 from valetkey.wire.terms import Kind
 
 Item = TypeVar("Item")
@@ -15,7 +16,7 @@ Items = Iterable[ItemInput] | AsyncIterable[ItemInput]
 
 
 class Requester(Protocol):
-    """Who asks, and for which tenant."""
+    """The tenant and the name under which a client sends its requests."""
 
     @property
     def tenant(self) -> str:
@@ -23,16 +24,16 @@ class Requester(Protocol):
 
     @property
     def requested_by(self) -> str:
-        """Who asks, for the audit log."""
+        """The requester's name for the audit log."""
 
 
 @dataclass(frozen=True)
 class GrantRequest:
-    """Items of one kind in one bucket profile, on terms that the kind has.
+    """A request for grants: items of one kind in one bucket profile, with options of that kind.
 
-    total is how many items there are, where they do not say so themselves. batch_id is that of a
-    batch that is asked for again; items are then those from its chunk first_chunk on. manifest is
-    the key under which the service is to write all answers.
+    total is the number of items; None counts them. batch_id is the batch to continue; items are
+    then those from chunk first_chunk on. manifest is the object key of the file that the service
+    writes all item results to.
     """
 
     kind: Kind
@@ -45,90 +46,106 @@ class GrantRequest:
     first_chunk: int = 0
     manifest: str | None = None
 
-    def header(self, who: Requester, batch: str) -> tuple[dict[str, Any], Items]:
-        """What all its chunks say, and its items, which are listed where they must be counted.
+    def header(self, requester: Requester, new_batch_id: str) -> tuple[dict[str, Any], Items]:
+        """Return the fields that all of its chunks share, and its items.
 
-        Raises TypeError and ValueError as batches.header does, and TypeError as counted does.
+        new_batch_id is used unless the request has a batch_id. Items are read into a list if they
+        have to be counted. Raises TypeError and ValueError as chunking.batch_header does, and
+        TypeError as with_known_length does.
         """
         items, total = self.items, self.total
         if total is None:
             items = with_known_length(items, "total")
             total = len(items)
-        head = batch_header(
+        header = batch_header(
             kind=self.kind,
-            tenant=who.tenant,
-            requested_by=who.requested_by,
+            tenant=requester.tenant,
+            requested_by=requester.requested_by,
             bucket=self.bucket,
-            batch=self.batch_id or batch,
+            batch_id=self.batch_id or new_batch_id,
             total=total,
             chunk_size=self.chunk_size,
             options=self.options,
             manifest=self.manifest,
         )
-        return head, items
+        return header, items
 
 
-def with_known_length(items: Iterable[Item] | AsyncIterable[Item], name: str) -> Collection[Item]:
-    """Items that know how many they are, read now where they do not.
+def with_known_length(
+    items: Iterable[Item] | AsyncIterable[Item], argument: str
+) -> Collection[Item]:
+    """Return the items as a collection; an iterable without a length is read into a list.
 
-    Raises TypeError for items that come asynchronously: the argument `name` must then be given.
+    Raises TypeError for an async iterable: the caller must then pass the named argument.
     """
     if isinstance(items, AsyncIterable):
-        raise TypeError(f"items that come asynchronously need {name}=")
+        raise TypeError(f"items from an async iterable need {argument}=")
     return items if isinstance(items, Collection) else list(items)
 
 
-def _at_hand(items: Items) -> Iterable[ItemInput]:
+def grant_messages(
+    request: GrantRequest, requester: Requester, new_batch_id: str
+) -> tuple[dict[str, Any], Iterator[PendingMessage]]:
+    """Return the header of a grant request, and its messages, built as they are read."""
+    header, items = request.header(requester, new_batch_id)
+    return header, chunk_messages(header, _require_sync(items), request.first_chunk)
+
+
+def explain_message(
+    request: GrantRequest, requester: Requester, new_batch_id: str
+) -> PendingMessage:
+    """Return the message that asks how the first chunk of a request would be decided.
+
+    Raises ValueError if the request has no items.
+    """
+    header, items = request.header(requester, new_batch_id)
+    messages = chunk_messages({**header, "ask": "explain"}, _require_sync(items))
+    message = next(messages, None)
+    if message is None:
+        raise ValueError("there are no items to explain: pass at least one")
+    return message
+
+
+def _require_sync(items: Items) -> Iterable[ItemInput]:
     if isinstance(items, AsyncIterable):
-        raise TypeError("items that come asynchronously need an AsyncClient")
+        raise TypeError("items from an async iterable need an AsyncClient")
     return items
 
 
-def grant_messages(
-    request: GrantRequest, who: Requester, batch: str
-) -> tuple[dict[str, Any], Iterator[PendingMessage]]:
-    """Ask for grants: the header, and its letters as they are read."""
-    head, items = request.header(who, batch)
-    return head, chunk_messages(head, _at_hand(items), request.first_chunk)
+def usage_message(requester: Requester, task_id: str) -> PendingMessage:
+    """Return the message that asks for the state of the tenant's quotas."""
+    return build_pending_message(
+        task_id, {"v": VERSION, "ask": "usage", "tenant": requester.tenant}
+    )
 
 
-def explain_message(request: GrantRequest, who: Requester, batch: str) -> PendingMessage:
-    """Ask what would be decided on a request, by its first chunk.
-
-    Raises ValueError where nothing is asked for.
-    """
-    head, items = request.header(who, batch)
-    first = next(chunk_messages({**head, "ask": "explain"}, _at_hand(items)), None)
-    if first is None:
-        raise ValueError("no items are asked for")
-    return first
-
-
-def usage_message(who: Requester, name: str) -> PendingMessage:
-    """Ask how the tenant's quotas stand."""
-    return pending_message(name, {"v": VERSION, "ask": "usage", "tenant": who.tenant})
-
-
-def cancel_message(who: Requester, name: str, batch: str, reason: str | None) -> PendingMessage:
-    """Ask to grant nothing more of a batch."""
-    message = {
+def cancel_message(
+    requester: Requester, task_id: str, batch_id: str, reason: str | None
+) -> PendingMessage:
+    """Return the message that cancels a batch: no further item is granted."""
+    body = {
         "v": VERSION,
         "ask": "cancel",
-        "tenant": who.tenant,
-        "batch": batch,
-        "requested_by": who.requested_by,
+        "tenant": requester.tenant,
+        "batch": batch_id,
+        "requested_by": requester.requested_by,
     }
-    return pending_message(name, message if reason is None else {**message, "reason": reason})
+    return build_pending_message(task_id, body if reason is None else {**body, "reason": reason})
 
 
-def batch_state_message(who: Requester, name: str, batch: str) -> PendingMessage:
-    """Ask how far a batch has come."""
-    message = {"v": VERSION, "ask": "batch", "tenant": who.tenant, "batch": batch}
-    return pending_message(name, message)
+def batch_state_message(requester: Requester, task_id: str, batch_id: str) -> PendingMessage:
+    """Return the message that asks for the state of a batch."""
+    body = {"v": VERSION, "ask": "batch", "tenant": requester.tenant, "batch": batch_id}
+    return build_pending_message(task_id, body)
 
 
-def reopen_messages(who: Requester, name: str, of: BatchState) -> Iterator[PendingMessage]:
-    """Ask for each chunk of a batch again, under task names that begin with this one."""
-    asked = {"v": VERSION, "ask": "batch", "tenant": who.tenant, "batch": of.batch}
-    for chunk in range(-(-of.total // of.chunk_size)):
-        yield pending_message(task_id(name, chunk), {**asked, "chunk": chunk}, of)
+def reopen_messages(
+    requester: Requester, task_id: str, batch_state: BatchState
+) -> Iterator[PendingMessage]:
+    """Yield a message for each chunk of a known batch; their task ids begin with task_id."""
+    body = {"v": VERSION, "ask": "batch", "tenant": requester.tenant, "batch": batch_state.batch}
+    chunk_count = -(-batch_state.total // batch_state.chunk_size)
+    for number in range(chunk_count):
+        yield build_pending_message(
+            chunk_task_id(task_id, number), {**body, "chunk": number}, batch_state
+        )

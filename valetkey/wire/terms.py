@@ -1,18 +1,27 @@
-"""What can be asked for: one class a kind, told apart by `kind`. Version 1 of the wire."""
+"""The terms of a grant: one class for each kind, distinguished by `kind`. Wire version 1.
 
-from typing import Annotated, Literal
+The limits here are those of S3; a tenant's policy may set lower ones.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_EXPIRES_IN = 604_800  # seconds; AWS: sigv4-query-string-auth.html, X-Amz-Expires
 MAX_OBJECT_BYTES = 5 * 1024**3  # bytes in one POST or PUT; AWS: upload-objects.html
 MAX_MULTIPART_BYTES = 5 * 1024**4  # bytes; AWS: qfacts.html
-MIN_PART_BYTES = 5 * 1024**2  # bytes, but for the last one; AWS: qfacts.html
-MAX_PARTS = 10_000
+MIN_PART_BYTES = 5 * 1024**2  # bytes, except in the last part; AWS: qfacts.html
+MAX_PARTS = 10_000  # parts in one upload; AWS: qfacts.html
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=2_048)]
+"""The name of a tenant, a bucket profile or a webhook endpoint."""
+
+NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]*$"
+Line = Annotated[str, Field(pattern=NO_CONTROL_CHARACTERS, max_length=2_048)]
 Text = Annotated[Line, Field(min_length=1, max_length=200)]
+"""A short text on one line, such as a reason for the audit log."""
+
 Seconds = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN)]
 ObjectSize = Annotated[int, Field(ge=0, le=MAX_OBJECT_BYTES)]
 Kind = Literal["download", "upload", "put", "multipart", "parts"]
@@ -30,30 +39,44 @@ StorageClass = Literal[
 
 
 class WireModel(BaseModel):
-    """Strict JSON: unknown fields, numbers as text and fractions for whole numbers are refused."""
+    """The base class of messages and terms. Reads JSON strictly.
+
+    Refuses unknown fields, numbers written as strings, and fractions in place of whole numbers.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class Checksum(WireModel):
-    """The digest that storage must find, in base64 of the algorithm's own length."""
+    """The checksum that storage compares with the object it receives.
+
+    value: the digest in base64. A sha256 has 32 bytes, a crc32 or crc32c 4, a crc64nvme 8.
+    """
 
     algorithm: Algorithm
     value: Line
 
 
 class Encryption(WireModel):
-    """Server-side encryption: with S3's own key, or with a key of KMS, by its ARN."""
+    """Server-side encryption of the stored object.
+
+    algorithm: `AES256` for a key that S3 manages, `aws:kms` for a key in AWS KMS.
+    key: the ARN of the KMS key. Required with `aws:kms`, not allowed with `AES256`.
+    """
 
     algorithm: Literal["AES256", "aws:kms"]
     key: Line | None = None
 
 
 class Terms(WireModel):
-    """What every kind of grant has in common.
+    """The terms common to all kinds of grant.
 
-    expires_in is in seconds. A life over the policy is refused, or cut to it where min_expires_in
-    says how short is still useful.
+    bucket: the name of a bucket profile, not of the bucket in storage.
+    expires_in: the lifetime of the grant in seconds, from 1 to 604,800 (7 days).
+    min_expires_in: the shortest useful lifetime in seconds. With it, the service shortens a grant
+    to the policy's maximum; without it, the service refuses an expires_in over that maximum. The
+    provider's maximum and the signing credentials can shorten any grant. A grant that would be
+    shorter than min_expires_in is refused.
     """
 
     bucket: Name
@@ -64,9 +87,13 @@ class Terms(WireModel):
 class Download(Terms):
     """A presigned GET or HEAD.
 
-    Storage answers with this name and content type, as an attachment unless inline, and with the
-    other response headers that are given. check_owner has the client send, and storage check, the
-    account that must own the bucket.
+    method: the HTTP method of the grant.
+    filename: the file name in the response's Content-Disposition.
+    inline: if false, browsers save the file (`attachment`); if true, they may display it.
+    content_type, cache_control, content_language, content_encoding, expires: the values of these
+    response headers; expires is an HTTP date (RFC 9110, section 5.6.7).
+    check_owner: adds a header to the grant that names the account of the bucket profile; storage
+    then rejects the request if another account owns the bucket.
     """
 
     kind: Literal["download"] = "download"
@@ -82,7 +109,14 @@ class Download(Terms):
 
 
 class StorageTerms(Terms):
-    """What every kind has in common that stores an object."""
+    """The terms common to all kinds that store an object.
+
+    content_type: the object's type, as type/subtype in lower case.
+    acl: a canned ACL.
+    metadata: names and values of the object's user metadata, at most 2,048 bytes together.
+    tags: names and values of the object's tags, at most 10.
+    storage_class, encryption: as in S3; None for the default of storage.
+    """
 
     content_type: Line = "application/octet-stream"
     acl: Line | None = None
@@ -93,10 +127,12 @@ class StorageTerms(Terms):
 
 
 class Upload(StorageTerms):
-    """A presigned POST form, for a file of min_size to max_size bytes.
+    """A presigned POST form.
 
-    A content type that ends in "/*" lets the client choose within it. Storage answers with
-    success_status, or sends the browser to success_redirect.
+    max_size, min_size: the largest and smallest size in bytes that storage accepts.
+    content_type: may end in "/*"; the client that uploads then chooses the subtype.
+    success_status: the status code with which storage responds to a successful upload.
+    success_redirect: the URL to which storage redirects the browser after a successful upload.
     """
 
     kind: Literal["upload"] = "upload"
@@ -107,10 +143,12 @@ class Upload(StorageTerms):
 
 
 class Put(StorageTerms):
-    """A presigned PUT for a file of exactly the size in bytes that each item brings.
+    """A presigned PUT of exactly the number of bytes in each item's size.
 
-    max_size is the largest of them, and what is reserved for each. Without overwrite, storage
-    refuses a second PUT to the same key.
+    max_size: the largest size of any item in bytes. The service reserves this much of the quota
+    for each item that it has not decided yet.
+    overwrite: if false, storage rejects the PUT when the key already has an object.
+    check_owner: as for a download.
     """
 
     kind: Literal["put"] = "put"
@@ -120,10 +158,14 @@ class Put(StorageTerms):
 
 
 class Multipart(StorageTerms):
-    """A multipart upload, begun: its id, how to cut the file, and how to complete or abort it.
+    """A multipart upload, which the service creates in storage.
 
-    The URLs of its parts are asked for by `parts`, as they are needed. part_size in bytes is
-    chosen to fit where it is not given.
+    The grant completes the upload; its MultipartInfo has the plan of the parts and the URL that
+    aborts the upload. Request the URLs of the parts with grants of kind `parts`, as needed.
+
+    max_size: the largest size of any item in bytes, up to 5 TiB.
+    part_size: the size of each part except the last, in bytes, from 5 MiB to 5 GiB. By default, the
+    service chooses one that fits the item's size.
     """
 
     kind: Literal["multipart"] = "multipart"
@@ -132,13 +174,18 @@ class Multipart(StorageTerms):
 
 
 class Parts(Terms):
-    """Presigned PUTs of a begun multipart upload's parts, each for exactly its bytes.
+    """Presigned PUTs for parts of a multipart upload, each for exactly the part's size.
 
-    of is the id of the multipart grant; each item names the same key and one part's number.
+    of: the id of the multipart grant. Every item has the key of that grant and one part number.
     """
 
     kind: Literal["parts"] = "parts"
     of: Text
 
 
-AnyTerms = Annotated[Download | Upload | Put | Multipart | Parts, Field(discriminator="kind")]
+_Terms = Download | Upload | Put | Multipart | Parts
+AnyTerms = Annotated[_Terms, Field(discriminator="kind")]
+
+TERMS_BY_KIND: Mapping[Kind, type[Terms]] = {
+    terms.model_fields["kind"].default: terms for terms in get_args(_Terms)
+}

@@ -1,132 +1,150 @@
-"""From a survey to batches, and from their answers back to the order of the input."""
+"""Divides a scanned input into batches, and merges their results in the order of the input."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from valetkey.cli.bulk.input_scan import BAD_ROW, InputScan
+from valetkey.cli.bulk.input_scan import INVALID_ROW, InputScan
 from valetkey.cli.bulk.journal import BatchPlan, Checkpoint
 from valetkey.cli.bulk.row_errors import RowRefusal, refusal_for_row
 from valetkey.cli.messages import refusal_identity
 from valetkey.handles import BatchHandle
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Grant, Item
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item
 from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.wire.replies import Grant
 
-_SMALLEST_CHUNK = 100  # items: of 16 lives, some 50,000 answers may then wait: 80 MB
+_MIN_CHUNK_ITEMS = 100  # with 16 expiry groups, about 50,000 results may then wait: 80 MB
 
 
 class BatchSlice(NamedTuple):
-    """What is asked for in one batch: items are those from its chunk `first_chunk` on.
+    """The part of a batch to request: its items from the chunk `first_chunk` on.
 
-    expires_in is their own, if they have one; largest is the size of the largest item there is.
+    total is the size of the whole batch. expires_in is the rows' own, in seconds, if they have one.
+    largest_size is the size in bytes of the largest item in the expiry group.
     """
 
-    batch: str
+    batch_id: str
     items: Iterator[str | Item]
     total: int
     chunk_size: int
     first_chunk: int
     expires_in: int | None
-    largest: int
+    largest_size: int
 
 
 BatchRequester = Callable[[BatchSlice], BatchHandle]
 
 
-def plan_batches(survey: InputScan, batch_size: int, new_id: Callable[[], str]) -> BatchPlan:
-    """Cut an input into batches of one life each, in its order.
+def plan_batches(scan: InputScan, batch_size: int, new_id: Callable[[], str]) -> BatchPlan:
+    """Divide each expiry group of an input into batches, in the order of the input.
 
-    All lives have a batch under way at once: the more there are, the smaller are the chunks, so
-    that the answers which wait for their turn take little memory. Small chunks cost time.
+    All groups have a batch in flight at once. The more groups there are, the smaller the chunks, so
+    that the results waiting for their turn take little memory. Small chunks cost time.
     """
-    counts = [-(-life.items.count // batch_size) for life in survey.lives]
-    batches = [[new_id() for _ in range(count)] for count in counts]
-    chunk_size = max(DEFAULT_CHUNK_ITEMS // max(len(counts), 1), _SMALLEST_CHUNK)
-    return BatchPlan(batches, batch_size, chunk_size)
+    batch_counts = [-(-group.items.count // batch_size) for group in scan.groups]
+    batch_ids = [[new_id() for _ in range(count)] for count in batch_counts]
+    chunk_size = max(DEFAULT_CHUNK_ITEMS // max(len(batch_counts), 1), _MIN_CHUNK_ITEMS)
+    return BatchPlan(batch_ids, batch_size, chunk_size)
 
 
 def batch_slices(
-    survey: InputScan, plan: BatchPlan, place: int, number: int = 0, first: int = 0
+    scan: InputScan,
+    batch_plan: BatchPlan,
+    group_index: int,
+    batch_index: int = 0,
+    first_chunk: int = 0,
 ) -> Iterator[BatchSlice]:
-    """The batches of one life, from the chunk `first` of the batch `number` on.
+    """Yield the batches of one expiry group, beginning with a chunk of one of them.
 
-    Each must be read before the next one is asked for.
+    The items of each slice must be read before the next slice is taken.
     """
-    life, (batches, batch_size, chunk_size) = survey.lives[place], plan
-    items = map(_asked, life.items.read(number * batch_size + first * chunk_size))
-    for batch in batches[place][number:]:
-        total = min(batch_size, life.items.count - number * batch_size)
-        own = islice(items, total - first * chunk_size)
-        yield BatchSlice(batch, own, total, chunk_size, first, life.expires_in, life.largest)
-        number, first = number + 1, 0
+    group, (batch_ids, batch_size, chunk_size) = scan.groups[group_index], batch_plan
+    first_item = batch_index * batch_size + first_chunk * chunk_size
+    group_items = map(_item_from_json, group.items.read(first_item))
+    for batch_id in batch_ids[group_index][batch_index:]:
+        total = min(batch_size, group.items.count - batch_index * batch_size)
+        items = islice(group_items, total - first_chunk * chunk_size)
+        yield BatchSlice(
+            batch_id, items, total, chunk_size, first_chunk, group.expires_in, group.largest_size
+        )
+        batch_index, first_chunk = batch_index + 1, 0
 
 
 class BulkJob:
-    """The rows of an input under way.
+    """A request for all rows of an input, and its progress.
 
-    refused counts the rows that were left out as well. refusals are those of whole batches, each
-    once; quotas the tenant's as they stood with the newest answer.
+    refused counts all refusals, those of invalid rows included.
     """
 
-    def __init__(self, survey: InputScan, plan: BatchPlan, ask: BatchRequester) -> None:
-        self.total = len(survey.plan)
+    def __init__(
+        self, scan: InputScan, batch_plan: BatchPlan, request_batch: BatchRequester
+    ) -> None:
+        self.total = len(scan.row_groups)
         self.refused = 0
-        self._survey = survey
-        self._cut = plan
-        self._ask = ask
-        self._under_way: dict[int, BatchHandle] = {}  # one of each life: those read are forgotten
+        self._scan = scan
+        self._batch_plan = batch_plan
+        self._request_batch = request_batch
+        self._batches: dict[int, BatchHandle] = {}  # by expiry group: finished ones are dropped
         self._refusals: dict[tuple[str, str, str], Refusal] = {}
         self._quotas: list[QuotaState] = []
 
     @property
     def refusals(self) -> list[Refusal]:
-        """Why batches were refused as a whole."""
-        self._hear()
+        """The refusals of whole batches; equal ones are listed once."""
+        self._update_status()
         return list(self._refusals.values())
 
     @property
     def quotas(self) -> list[QuotaState]:
-        """The tenant's quotas."""
-        self._hear()
+        """The tenant's quotas as of the latest response."""
+        self._update_status()
         return self._quotas
 
-    def results(self, timeout: float, mark: Checkpoint) -> Iterator[Grant | Refusal]:
-        """An answer for each row behind the mark, in the order of the input, for bad ones as well.
+    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[Grant | Refusal]:
+        """Yield a result for each row after the checkpoint, invalid rows included, in input order.
 
         timeout is the longest wait for the next chunk, in seconds. Raises as BatchHandle.results
         does.
         """
-        self.refused = mark.refused
-        plan, lives = self._survey.plan, range(len(self._survey.lives))
-        answers = [self._of_life(n, plan.count(n, 0, mark.rows), timeout) for n in lives]
-        bad = self._survey.bad.read(plan.count(BAD_ROW, 0, mark.rows))
-        rows = range(self._survey.first_row + mark.rows, self._survey.first_row + len(plan))
-        for number, place in zip(rows, islice(plan, mark.rows, None), strict=True):
-            answer = (
-                RowRefusal.model_validate(next(bad)) if place == BAD_ROW else next(answers[place])
+        self.refused = checkpoint.refused
+        row_groups, first_row = self._scan.row_groups, self._scan.first_row
+        results = [
+            self._group_results(index, row_groups.count(index, 0, checkpoint.rows), timeout)
+            for index in range(len(self._scan.groups))
+        ]
+        invalid = self._scan.invalid_rows.read(row_groups.count(INVALID_ROW, 0, checkpoint.rows))
+        remaining = islice(row_groups, checkpoint.rows, None)
+        for row_number, group_index in enumerate(remaining, first_row + checkpoint.rows):
+            result = (
+                RowRefusal.model_validate(next(invalid))
+                if group_index == INVALID_ROW
+                else next(results[group_index])
             )
-            if isinstance(answer, Refusal):
+            if isinstance(result, Refusal):
                 self.refused += 1
-                answer = refusal_for_row(answer, number)
-            yield answer
+                result = refusal_for_row(result, row_number)
+            yield result
 
-    def _of_life(self, place: int, done: int, timeout: float) -> Iterator[Grant | Refusal]:
-        number, within = divmod(done, self._cut.batch_size)
-        first, read = divmod(within, self._cut.chunk_size)
-        for part in batch_slices(self._survey, self._cut, place, number, first):
-            self._under_way.pop(place, None)  # so that the newest is the last
-            batch = self._under_way[place] = self._ask(part)
-            yield from islice(batch.results(timeout), read, None)
-            self._hear()
-            read = 0
+    def _group_results(
+        self, group_index: int, items_done: int, timeout: float
+    ) -> Iterator[Grant | Refusal]:
+        batch_index, items_of_batch = divmod(items_done, self._batch_plan.batch_size)
+        first_chunk, items_of_chunk = divmod(items_of_batch, self._batch_plan.chunk_size)
+        slices = batch_slices(self._scan, self._batch_plan, group_index, batch_index, first_chunk)
+        for batch_slice in slices:
+            self._batches.pop(group_index, None)  # re-insert, so that the newest batch is the last
+            batch = self._batches[group_index] = self._request_batch(batch_slice)
+            yield from islice(batch.results(timeout), items_of_chunk, None)
+            self._update_status()
+            items_of_chunk = 0
 
-    def _hear(self) -> None:
-        for batch in self._under_way.values():
+    def _update_status(self) -> None:
+        for batch in self._batches.values():
             self._quotas = batch.quotas or self._quotas
-            if (one := batch.refusal) is not None:
-                self._refusals.setdefault(refusal_identity(one), one)
+            if batch.refusal is not None:
+                self._refusals.setdefault(refusal_identity(batch.refusal), batch.refusal)
 
 
-def _asked(item: dict[str, Any]) -> str | Item:
+def _item_from_json(item: dict[str, Any]) -> str | Item:
     key: str = item["key"]
     return key if len(item) == 1 else Item.model_validate(item)

@@ -1,4 +1,4 @@
-"""From what a row says to what is asked for it."""
+"""The columns of each grant kind, and the parser that turns a row's values into an item."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,109 +9,117 @@ from valetkey.units import parse_checksum, parse_duration, parse_size
 from valetkey.wire.refusals import Code
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Checksum, Kind
 
-_LONGEST = 1_024  # bytes of UTF-8: of a key, AWS: object-keys.html; nothing else is longer
-_STORING = ("key", "size", "checksum", "expires_in")
-_KNOWN: dict[Kind, Sequence[str]] = {
+# The maximum of an object key in UTF-8 (AWS: object-keys.html); no other value is longer.
+_MAX_TEXT_BYTES = 1_024
+_STORAGE_COLUMNS = ("key", "size", "checksum", "expires_in")
+_COLUMNS: dict[Kind, Sequence[str]] = {
     "download": ("key", "filename", "version_id", "expires_in"),
-    "upload": _STORING,
-    "put": _STORING,
+    "upload": _STORAGE_COLUMNS,
+    "put": _STORAGE_COLUMNS,
 }
-_NEEDED: dict[Kind, Sequence[str]] = {"put": ("key", "size")}
+_REQUIRED_COLUMNS: dict[Kind, Sequence[str]] = {"put": ("key", "size")}
 
 
 class RowRequest(NamedTuple):
-    """A row's item as JSON values, and its own life in seconds, if it has one."""
+    """A row's item as JSON values, and the row's own `expires_in` in seconds, if it has one."""
 
-    number: int
+    row_number: int
     item: dict[str, Any]
     expires_in: int | None = None
 
 
-class _Wrong(ValueError):
+class _InvalidValue(ValueError):
     """A value that its column cannot have."""
 
-    def __init__(self, why: str, code: Code = Code.MALFORMED, limit: int | None = None) -> None:
-        super().__init__(why)
+    def __init__(self, cause: str, code: Code = Code.MALFORMED, limit: int | None = None) -> None:
+        super().__init__(cause)
         self.code = code
         self.limit = limit
 
 
 def columns_for(kind: Kind, ignored: Sequence[str] = ()) -> Columns:
-    """The columns of a download, an upload or a put."""
-    return Columns(_KNOWN[kind], _NEEDED.get(kind, ("key",)), ignored)
+    """Return the columns of a download, an upload or a put."""
+    return Columns(_COLUMNS[kind], _REQUIRED_COLUMNS.get(kind, ("key",)), ignored)
 
 
-def parse_row(row: Row, needed: Sequence[str]) -> RowRequest | RowRefusal:
-    """What a row asks for."""
+def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
+    """Return the item that a row requests, or the refusal of its first invalid value."""
     item, name = {}, ""
     try:
-        for name in needed:
-            _require(row, name)
-        for name, value in row.said.items():
-            item[name] = _READ[name](value)
-    except _Wrong as wrong:
-        key = row.said.get("key")
-        return RowRefusal.of(row.number, wrong.code, f"its {name} {wrong}", name, wrong.limit, key)
-    life = item.pop("expires_in", None)
-    return RowRequest(row.number, item, life)
-
-
-def _require(row: Row, name: str) -> None:
-    if row.said.get(name, "") == "":
-        raise _Wrong("is not there", Code.KEY_EMPTY if name == "key" else Code.SIZE_REQUIRED)
-
-
-def _text(code: Code) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if not isinstance(value, str):
-            raise _Wrong("is not text")
-        try:
-            size = len(value.encode())
-        except UnicodeEncodeError:
-            raise _Wrong("is not UTF-8") from None
-        if size > _LONGEST:
-            raise _Wrong("is longer than 1,024 bytes", code, _LONGEST)
-        return value
-
-    return read
-
-
-def _number(parse: Callable[[str], int], least: int, most: int, code: Code) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        try:
-            number = parse(value) if isinstance(value, str) else value
-        except ValueError as error:
-            raise _Wrong(f"is wrong: {error}", code) from None
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise _Wrong("is no whole number", code)
-        if not least <= number <= most:
-            raise _Wrong(f"is not from {least} to {most:,}", code, most)
-        return number
-
-    return read
-
-
-def _checksum(value: Any) -> dict[str, Any]:
-    try:
-        found = parse_checksum(value) if isinstance(value, str) else Checksum.model_validate(value)
-    except ValueError:
-        text = "is not an algorithm, a colon and base64, as in sha256:47DE…"
-        raise _Wrong(text, Code.CHECKSUM_INVALID) from None
-    if len(found.value) > _LONGEST:
-        raise _Wrong("is longer than any", Code.CHECKSUM_INVALID)
-    return found.model_dump()
-
-
-_READ: dict[str, Callable[[Any], Any]] = {
-    "key": _text(Code.KEY_TOO_LONG),
-    "filename": _text(Code.FILENAME_INVALID),
-    "version_id": _text(Code.VERSION_INVALID),
-    "size": _number(parse_size, 0, MAX_OBJECT_BYTES, Code.SIZE_INVALID),
-    "checksum": _checksum,
-    "expires_in": _number(parse_duration, 1, MAX_EXPIRES_IN, Code.EXPIRY_INVALID),
-}
+        for name in required:
+            _require_value(row, name)
+        for name, value in row.values.items():
+            item[name] = _PARSERS[name](value)
+    except _InvalidValue as error:
+        text, key = f"its {name} {error}", row.values.get("key")
+        return RowRefusal.create(row.number, error.code, text, name, error.limit, key)
+    expires_in = item.pop("expires_in", None)
+    return RowRequest(row.number, item, expires_in)
 
 
 def object_identity(item: dict[str, Any]) -> bytes:
-    """What two rows have alike that mean the same object."""
+    """Return the bytes that two items share if they name the same object and version."""
     return f"{item['key']}\0{item.get('version_id', '')}".encode()
+
+
+def _require_value(row: Row, name: str) -> None:
+    if row.values.get(name, "") == "":
+        raise _InvalidValue("is missing", Code.KEY_EMPTY if name == "key" else Code.SIZE_REQUIRED)
+
+
+def _text_parser(code: Code) -> Callable[[Any], str]:
+    def parse_text(value: Any) -> str:
+        if not isinstance(value, str):
+            raise _InvalidValue("is not a string")
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise _InvalidValue("is not valid UTF-8") from None
+        if size > _MAX_TEXT_BYTES:
+            raise _InvalidValue("is longer than 1,024 bytes", code, _MAX_TEXT_BYTES)
+        return value
+
+    return parse_text
+
+
+def _number_parser(
+    parse: Callable[[str], int], code: Code, minimum: int, maximum: int, unit: str
+) -> Callable[[Any], int]:
+    def parse_number(value: Any) -> int:
+        try:
+            number = parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise _InvalidValue(f"is invalid: {error}", code) from None
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise _InvalidValue("is not a whole number", code)
+        if not minimum <= number <= maximum:
+            text = f"must be from {minimum} to {maximum:,} {unit}"
+            raise _InvalidValue(text, code, maximum)
+        return number
+
+    return parse_number
+
+
+def _parse_checksum(value: Any) -> dict[str, Any]:
+    try:
+        is_text = isinstance(value, str)
+        checksum = parse_checksum(value) if is_text else Checksum.model_validate(value)
+    except ValueError:
+        text = (
+            "must be sha256, crc32, crc32c or crc64nvme, a colon and the value in base64, "
+            "as in sha256:47DE…"
+        )
+        raise _InvalidValue(text, Code.CHECKSUM_INVALID) from None
+    if len(checksum.value) > _MAX_TEXT_BYTES:
+        raise _InvalidValue("is longer than any checksum", Code.CHECKSUM_INVALID)
+    return checksum.model_dump()
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "key": _text_parser(Code.KEY_TOO_LONG),
+    "filename": _text_parser(Code.FILENAME_INVALID),
+    "version_id": _text_parser(Code.VERSION_INVALID),
+    "size": _number_parser(parse_size, Code.SIZE_INVALID, 0, MAX_OBJECT_BYTES, "bytes"),
+    "checksum": _parse_checksum,
+    "expires_in": _number_parser(parse_duration, Code.EXPIRY_INVALID, 1, MAX_EXPIRES_IN, "seconds"),
+}

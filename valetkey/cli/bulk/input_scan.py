@@ -1,4 +1,4 @@
-"""The first pass over an input: what it asks for, what is wrong with it, and in which order."""
+"""The first pass over an input: validates every row and groups the valid ones by expiry."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -8,99 +8,108 @@ from valetkey.cli.bulk.columns import RowRequest, object_identity, parse_row
 from valetkey.cli.bulk.disk_list import DiskList, SeenIndex
 from valetkey.cli.bulk.lines import LineReader
 from valetkey.cli.bulk.row_errors import RowRefusal
-from valetkey.cli.bulk.rows import FIRST_ROW, Columns, Format, read_rows
+from valetkey.cli.bulk.rows import FIRST_ROW, Columns, InputFormat, read_rows
 from valetkey.wire.refusals import Code
 
 MAX_EXPIRY_GROUPS = 16
-"""How many different lives the rows may have: for each, a batch of its own is under way."""
+"""The maximum number of different `expires_in` values: each has a batch in flight of its own."""
 MAX_SHOWN_ERRORS = 10
-BAD_ROW = 255
+INVALID_ROW = 255
 
 
 class ExpiryGroup:
-    """The items of all rows that have the same `expires_in` in seconds, or none of their own."""
+    """The items of all rows with the same `expires_in` in seconds, or with none of their own."""
 
     def __init__(self, expires_in: int | None) -> None:
         self.expires_in = expires_in
         self.items = DiskList()
-        self.largest = 0
+        self.largest_size = 0
 
-    def add(self, item: dict[str, Any]) -> None:
-        """Take one more."""
-        self.items.add(item)
-        self.largest = max(self.largest, item.get("size", 0))
+    def append(self, item: dict[str, Any]) -> None:
+        """Append the item of the next row."""
+        self.items.append(item)
+        self.largest_size = max(self.largest_size, item.get("size", 0))
 
 
 class InputScan:
-    """What an input asks for, on disk but for a byte a row.
+    """The validated content of an input, on disk except for one byte a row.
 
-    plan says of each row, from first_row on, which of the lives its item is in, or that it is BAD;
-    first_bad are the first of those. digest is the input's SHA-256.
+    row_groups has one byte for each row, from the row number first_row on: the index of its expiry
+    group in groups, or INVALID_ROW. first_invalid_rows are the first MAX_SHOWN_ERRORS of
+    invalid_rows. digest is the input's SHA-256 in hexadecimal.
     """
 
     def __init__(self, first_row: int = 1) -> None:
         self.first_row = first_row
-        self.plan = bytearray()
-        self.lives: list[ExpiryGroup] = []
-        self.bad = DiskList()
-        self.first_bad: list[RowRefusal] = []
+        self.row_groups = bytearray()
+        self.groups: list[ExpiryGroup] = []
+        self.invalid_rows = DiskList()
+        self.first_invalid_rows: list[RowRefusal] = []
         self.digest = ""
-        self._places: dict[int | None, int] = {}
+        self._group_indexes: dict[int | None, int] = {}
 
-    def take(self, found: RowRequest | RowRefusal) -> None:
-        """Take the next row."""
-        place = self._refuse(found) if isinstance(found, RowRefusal) else self._place(found)
-        self.plan.append(place)
+    def append(self, row: RowRequest | RowRefusal) -> None:
+        """Append the next row."""
+        group_index = (
+            self._add_invalid(row) if isinstance(row, RowRefusal) else self._add_valid(row)
+        )
+        self.row_groups.append(group_index)
 
     def close(self) -> None:
-        """Remove what is on disk."""
-        for spool in (self.bad, *(life.items for life in self.lives)):
-            spool.close()
+        """Remove the temporary files."""
+        for disk_list in (self.invalid_rows, *(group.items for group in self.groups)):
+            disk_list.close()
 
-    def _place(self, found: RowRequest) -> int:
-        life = found.expires_in
-        if life not in self._places:
-            if len(self.lives) == MAX_EXPIRY_GROUPS:
-                return self._refuse(_too_many(found))
-            self._places[life] = len(self.lives)
-            self.lives.append(ExpiryGroup(life))
-        place = self._places[life]
-        self.lives[place].add(found.item)
-        return place
+    def _add_valid(self, row: RowRequest) -> int:
+        if row.expires_in not in self._group_indexes:
+            if len(self.groups) == MAX_EXPIRY_GROUPS:
+                return self._add_invalid(_refuse_expiry_group(row))
+            self._group_indexes[row.expires_in] = len(self.groups)
+            self.groups.append(ExpiryGroup(row.expires_in))
+        group_index = self._group_indexes[row.expires_in]
+        self.groups[group_index].append(row.item)
+        return group_index
 
-    def _refuse(self, bad: RowRefusal) -> int:
-        self.bad.add(bad.model_dump(mode="json"))
-        if self.bad.count <= MAX_SHOWN_ERRORS:
-            self.first_bad.append(bad)
-        return BAD_ROW
+    def _add_invalid(self, refusal: RowRefusal) -> int:
+        self.invalid_rows.append(refusal.model_dump(mode="json"))
+        if self.invalid_rows.count <= MAX_SHOWN_ERRORS:
+            self.first_invalid_rows.append(refusal)
+        return INVALID_ROW
 
 
 @contextmanager
-def scan_input(stream: IO[bytes], form: Format, columns: Columns) -> Iterator[InputScan]:
-    """Read an input to its end; what it asks for is there until the block ends.
+def scan_input(
+    stream: IO[bytes], input_format: InputFormat, columns: Columns
+) -> Iterator[InputScan]:
+    """Read an input to its end; its scan is usable until the `with` block ends.
 
-    A key counts once, unless other versions of it are meant. Raises BadInput, and OSError where
-    the folder for temporary files has no room.
+    A row that repeats the key and version of an earlier one is refused. Raises InputError, and
+    OSError if the folder for temporary files is full.
     """
-    lines, survey = LineReader(stream), InputScan(FIRST_ROW[form])
-    with closing(survey):
-        with closing(SeenIndex()) as seen:
-            for row in read_rows(lines, form, columns):
-                found = row if isinstance(row, RowRefusal) else parse_row(row, columns.needed)
-                survey.take(found if isinstance(found, RowRefusal) else _new(found, seen))
-        survey.digest = lines.digest
-        yield survey
+    lines, scan = LineReader(stream), InputScan(FIRST_ROW[input_format])
+    with closing(scan):
+        with closing(SeenIndex()) as seen_index:
+            for row in read_rows(lines, input_format, columns):
+                request = row if isinstance(row, RowRefusal) else parse_row(row, columns.required)
+                if isinstance(request, RowRequest):
+                    request = _refuse_duplicate(request, seen_index)
+                scan.append(request)
+        scan.digest = lines.digest
+        yield scan
 
 
-def _new(found: RowRequest, seen: SeenIndex) -> RowRequest | RowRefusal:
-    first = seen.before(object_identity(found.item), found.number)
-    if first is None:
-        return found
-    text, key = f"its key is that of row {first}", found.item["key"]
-    return RowRefusal.of(found.number, Code.MALFORMED, text, "key", key=key)
+def _refuse_duplicate(row: RowRequest, seen_index: SeenIndex) -> RowRequest | RowRefusal:
+    first_row = seen_index.find_or_add(object_identity(row.item), row.row_number)
+    if first_row is None:
+        return row
+    text, key = f"it repeats the object of row {first_row}: name each object once", row.item["key"]
+    return RowRefusal.create(row.row_number, Code.MALFORMED, text, "key", key=key)
 
 
-def _too_many(found: RowRequest) -> RowRefusal:
-    text = f"its expires_in is none of the first {MAX_EXPIRY_GROUPS} that there are"
-    number, key = found.number, found.item["key"]
-    return RowRefusal.of(number, Code.EXPIRY_INVALID, text, "expires_in", MAX_EXPIRY_GROUPS, key)
+def _refuse_expiry_group(row: RowRequest) -> RowRefusal:
+    limit, key = MAX_EXPIRY_GROUPS, row.item["key"]
+    text = (
+        f"its expires_in differs from the {limit} values of the rows above: "
+        f"a file may have at most {limit} different ones"
+    )
+    return RowRefusal.create(row.row_number, Code.EXPIRY_INVALID, text, "expires_in", limit, key)

@@ -1,4 +1,4 @@
-"""Where a run stands: beside its output until it is complete, for an interrupted one to go on."""
+"""The journal of a run: a file beside its output, from which an interrupted run is resumed."""
 
 import os
 from collections.abc import Mapping
@@ -9,57 +9,58 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from valetkey.cli.bulk.row_errors import InputError
-from valetkey.wire.messages import Grant
 from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Grant
 
 
 class BatchPlan(NamedTuple):
-    """How an input is cut into batches: their ids, by life and in order, and their sizes."""
+    """The division of an input into batches: their ids by expiry group, in order, and sizes."""
 
-    batches: list[list[str]]
+    batch_ids: list[list[str]]
     batch_size: int
     chunk_size: int
 
 
 class Checkpoint(NamedTuple):
-    """So much of the output is whole: rows and bytes, how many are refusals, the first expiry."""
+    """The complete part of an output: rows, bytes, refusals among the rows, earliest expiry."""
 
     rows: int = 0
     bytes: int = 0
     refused: int = 0
-    first_end: AwareDatetime | None = None
+    first_expiry: AwareDatetime | None = None
 
-    def after(self, answer: Grant | Refusal, size: int) -> "Checkpoint":
-        """The mark behind one more row of `size` bytes."""
-        if isinstance(answer, Refusal):
-            return Checkpoint(self.rows + 1, self.bytes + size, self.refused + 1, self.first_end)
-        end = answer.expires_at
-        first = end if self.first_end is None else min(self.first_end, end)
-        return Checkpoint(self.rows + 1, self.bytes + size, self.refused, first)
+    def advance(self, result: Grant | Refusal, size: int) -> "Checkpoint":
+        """Return the checkpoint after one more row, which takes `size` bytes."""
+        refused, first_expiry = self.refused, self.first_expiry
+        if isinstance(result, Refusal):
+            refused += 1
+        else:
+            first_expiry = min(first_expiry or result.expires_at, result.expires_at)
+        return Checkpoint(self.rows + 1, self.bytes + size, refused, first_expiry)
 
 
 class Journal(BaseModel):
-    """What a run was begun with, and how far it has come. There is no secret in it.
+    """The input and the options of a run, and its progress. It contains no secret.
 
-    input is a SHA-256 of what has total rows.
+    input_sha256 is the digest of an input with `total` rows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     v: Literal[1] = 1
-    input: str
+    input_sha256: str
     total: int
     request: dict[str, Any]
-    cut: BatchPlan
-    mark: Checkpoint = Checkpoint()
+    batch_plan: BatchPlan
+    checkpoint: Checkpoint = Checkpoint()
 
-    def at(self, mark: Checkpoint) -> Self:
-        """The same run, further on."""
-        return self.model_copy(update={"mark": mark})
+    def with_checkpoint(self, checkpoint: Checkpoint) -> Self:
+        """Return the journal of the same run at a later checkpoint."""
+        return self.model_copy(update={"checkpoint": checkpoint})
 
-    def differs(self, digest: str, request: Mapping[str, Any]) -> str | None:
-        """What is not as it was when the run was begun: of the input, or of the request."""
-        if digest != self.input:
+    def find_difference(self, input_sha256: str, request: Mapping[str, Any]) -> str | None:
+        """Return what differs from this run: `input`, the name of an option, or None."""
+        if input_sha256 != self.input_sha256:
             return "input"
         names = sorted(request.keys() | self.request.keys())
         changed = (name for name in names if request.get(name) != self.request.get(name))
@@ -67,28 +68,31 @@ class Journal(BaseModel):
 
 
 def journal_path(out: Path) -> Path:
-    """Where the journal of an output is."""
+    """Return the path of the journal of an output."""
     return out.with_name(f"{out.name}.resume.json")
 
 
 def save_journal(out: Path, journal: Journal) -> None:
-    """Write it for its owner alone, all of it or nothing. Raises OSError."""
+    """Write the journal of an output atomically, readable by its owner only. Raises OSError."""
     path = journal_path(out)
-    new = path.with_name(f"{path.name}.new")
+    new_path = path.with_name(f"{path.name}.new")
     with suppress(FileNotFoundError):
-        new.unlink()
-    descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        new_path.unlink()
+    descriptor = os.open(new_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(journal.model_dump_json() + "\n")
-    new.replace(path)
+    new_path.replace(path)
 
 
 def load_journal(out: Path) -> Journal | None:
-    """The journal of an output, if there is one. Raises BadInput where it cannot be read."""
+    """Return the journal of an output, or None. Raises InputError if it cannot be read."""
     path = journal_path(out)
     try:
         return Journal.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError):
-        raise InputError(f"{path} is not what an interrupted run leaves") from None
+        raise InputError(
+            f"{path} is not the journal of an interrupted run: remove the file to start over, "
+            "which requests all rows again and charges for them again"
+        ) from None

@@ -1,4 +1,4 @@
-"""The lines of an input, however long or broken they are."""
+"""Lines of an input of any length and encoding, and the CSV records in them."""
 
 import csv
 from collections import deque
@@ -6,86 +6,86 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import IO
 
-MAX_LINE_BYTES = 1024**2  # bytes
+MAX_LINE_BYTES = 1024**2
 
 
 class LineReader:
-    """The lines of a stream, as text, each with its end; digest is of all that was read.
+    """The lines of a stream as text, each with its line ending, and a digest of all bytes read.
 
-    What is not UTF-8 comes out as lone surrogates, which no key may have; what is over 1 MiB of a
-    line is left out, so that no line takes more memory than that.
+    Bytes that are not UTF-8 become lone surrogates, which no key may contain. The part of a line
+    beyond 1 MiB is skipped, so that no line takes more memory than that.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._digest = sha256()
-        self._first = True
+        self._is_first_line = True
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self._read()
+        line = self._read_line()
         if not line:
             raise StopIteration
         if len(line) == MAX_LINE_BYTES:
-            self._leave_out_the_rest(line)
-        encoding = "utf-8-sig" if self._first else "utf-8"
-        self._first = False
+            self._skip_rest_of_line(line)
+        encoding = "utf-8-sig" if self._is_first_line else "utf-8"
+        self._is_first_line = False
         return line.decode(encoding, errors="surrogateescape")
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what was read, in hexadecimal."""
+        """The SHA-256 of all bytes read so far, in hexadecimal."""
         return self._digest.hexdigest()
 
-    def _read(self) -> bytes:
+    def _read_line(self) -> bytes:
         line = self._stream.readline(MAX_LINE_BYTES)
         self._digest.update(line)
         return line
 
-    def _leave_out_the_rest(self, line: bytes) -> None:
+    def _skip_rest_of_line(self, line: bytes) -> None:
         while line and not line.endswith(b"\n"):
-            line = self._read()
+            line = self._read_line()
 
 
 def csv_records(lines: Iterator[str]) -> Iterator[list[str] | None]:
-    """The cells of each CSV record; None for a line that begins one which cannot be read.
+    """Yield the cells of each CSV record, or None for a record that cannot be read.
 
-    The next record then begins on the line after it: a quote that is never closed spoils its own
-    line, and not the rest of the file.
+    After such a record, reading continues with the line after the one where it began: a quote that
+    is never closed makes its own line invalid, not the rest of the file.
     """
-    source = _Retraced(lines)
-    table = csv.reader(source, strict=True)
+    source = _RewindableLines(lines)
+    records = csv.reader(source, strict=True)
     while True:
-        source.begin()
+        source.start_record()
         try:
-            yield next(table)
+            yield next(records)
         except StopIteration:
             return
         except csv.Error:
-            source.go_back()
+            source.rewind()
             yield None
 
 
-class _Retraced:
-    """Lines that can be read again, from the one after that where a record began."""
+class _RewindableLines:
+    """Lines that can be read again, from the second line of the current record on."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
-        self._taken: list[str] = []
-        self._again: deque[str] = deque()
+        self._record_lines: list[str] = []
+        self._rewound_lines: deque[str] = deque()
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._lines)
-        self._taken.append(line)
+        line = self._rewound_lines.popleft() if self._rewound_lines else next(self._lines)
+        self._record_lines.append(line)
         return line
 
-    def begin(self) -> None:
-        self._taken.clear()
+    def start_record(self) -> None:
+        self._record_lines.clear()
 
-    def go_back(self) -> None:
-        self._again.extendleft(reversed(self._taken[1:]))
+    def rewind(self) -> None:
+        self._rewound_lines.extendleft(reversed(self._record_lines[1:]))

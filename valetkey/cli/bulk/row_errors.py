@@ -1,36 +1,36 @@
-"""What is wrong with an input: with all of it, or with one of its rows."""
+"""Errors of an input: one for the whole input, and refusals of single rows."""
 
 from typing import Self
 
 from valetkey.wire.refusals import Code, Refusal
 
-_LONGEST_SHOWN = 1_024  # characters
+_MAX_SHOWN_CHARACTERS = 1_024
 
 
 class InputError(ValueError):
-    """An input of which no row can be asked for; the message says why."""
+    """An error that makes the whole input unusable; the message states the cause."""
 
 
 class RowRefusal(Refusal):
-    """The refusal of a row that is never asked for; its field names the row: `rows[7].size`.
+    """The refusal of a row that is never sent; its field names the row: `rows[7].size`.
 
-    Rows are counted from 1, as editors count lines and spreadsheets rows: a header is row 1.
+    Rows are counted from 1, like lines in an editor and rows in a spreadsheet: a header is row 1.
     """
 
     @classmethod
-    def of(  # noqa: PLR0913, PLR0917 - the fields of a refusal
+    def create(  # noqa: PLR0913, PLR0917 - the fields of a refusal
         cls,
-        number: int,
+        row_number: int,
         code: Code,
         message: str,
         column: str = "",
         limit: int | None = None,
         key: object = None,
     ) -> Self:
-        """Refuse a row, or what it has in one column; its key is shown where it is text."""
-        field = f"rows[{number}].{column}" if column else f"rows[{number}]"
-        shown = _shown(key) if isinstance(key, str) else None
-        return cls(code=code, field=field, message=message, limit=limit, key=shown)
+        """Refuse a row, or its value in one column. The key is shown if it is a string."""
+        field = f"rows[{row_number}].{column}" if column else f"rows[{row_number}]"
+        shown_key = _shorten(key) if isinstance(key, str) else None
+        return cls(code=code, field=field, message=message, limit=limit, key=shown_key)
 
     @property
     def row(self) -> str:
@@ -38,13 +38,13 @@ class RowRefusal(Refusal):
         return self.field.partition("[")[2].partition("]")[0]
 
 
-def refusal_for_row(refusal: Refusal, number: int) -> Refusal:
-    """What the service refuses an item of a message for, said of the row that it came from."""
-    place, _, column = refusal.field.partition("]")
-    if not place.startswith("items["):
+def refusal_for_row(refusal: Refusal, row_number: int) -> Refusal:
+    """Return the service's refusal of a message's item with the number of its row as its field."""
+    prefix, _, column = refusal.field.partition("]")
+    if not prefix.startswith("items["):
         return refusal
-    return refusal.model_copy(update={"field": f"rows[{number}]{column}"})
+    return refusal.model_copy(update={"field": f"rows[{row_number}]{column}"})
 
 
-def _shown(key: str) -> str:
-    return key[:_LONGEST_SHOWN].encode(errors="backslashreplace").decode()
+def _shorten(key: str) -> str:
+    return key[:_MAX_SHOWN_CHARACTERS].encode(errors="backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""What all commands do: pick a request's options, reach the service, explain what went wrong."""
+"""Steps that all commands share: select options, create the client, report errors."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,72 +24,73 @@ from valetkey.errors import (
 from valetkey.wire.chunking import option_names
 from valetkey.wire.terms import Kind
 
-_INTERRUPTED = 130  # 128 and SIGINT, as shells count
+_INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
 
 
-class _Unanswered(click.ClickException):
+class _NoResponseError(click.ClickException):
     exit_code = 3
 
 
-class _NotStored(click.ClickException):
+class _NotStoredError(click.ClickException):
     exit_code = 4
 
 
-def grant_options(said: dict[str, Any], kind: Kind) -> dict[str, Any]:
-    """What a request of this kind says, of all that the command line said."""
-    return {
-        name: said[name] for name in option_names(kind) if said.get(name) not in (None, False, {})
-    }
+def select_grant_options(options: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """Return the options of the command line that a grant of this kind has and that are set."""
+    names = option_names(kind)
+    return {name: options[name] for name in names if options.get(name) not in (None, False, {})}
 
 
-def open_client(said: dict[str, Any]) -> Client:
-    """A client for whom the command line names."""
-    return Client(tenant=said["tenant"], requested_by=said.get("requested_by"))
+def open_client(options: Mapping[str, Any]) -> Client:
+    """Create a client for the tenant and requester that the options name."""
+    return Client(tenant=options["tenant"], requested_by=options.get("requested_by"))
 
 
-def select_requester(client: Client, said: dict[str, Any]) -> Client | ExplainMethods:
-    """Whoever asks: the client, or on a dry run what only asks what would be decided."""
-    if not said["dry_run"]:
+def select_requester(client: Client, options: Mapping[str, Any]) -> Client | ExplainMethods:
+    """Return the client, or for a dry run its methods that only explain a request."""
+    if not options["dry_run"]:
         return client
-    if said["form"] not in {None, "json"} or said["out"]:
-        raise click.UsageError("with --dry-run there are only rules to print, perhaps as --json")
-    return client.explain(said["timeout"])
+    if options["output_format"] not in {None, "json"} or options["out"]:
+        raise click.UsageError(
+            "--dry-run prints only rules: use it without --out, and with no format but --json"
+        )
+    return client.explain(options["timeout"])
 
 
 @contextmanager
-def report_errors(said: dict[str, Any]) -> Iterator[None]:
-    """Say on stderr what went wrong, and what there is of --out; and exit with its code."""
-    out: Path | None = said.get("out")
+def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
+    """Report an error on stderr, with the state of --out, and exit with the error's code."""
+    out: Path | None = options.get("out")
     try:
         yield
     except (NotConfigured, InputError) as error:
         raise click.UsageError(str(error)) from None
     except BrokenPipeError:
-        raise  # the reader of stdout has had enough: Click's to handle
+        raise  # the reader of stdout closed it; Click handles that
     except OSError as error:
-        raise click.UsageError(f"{error}{_left(out)}") from None
+        raise click.UsageError(f"{error}{_resume_hint(out)}") from None
     except (NoAnswer, BrokerUnreachable, SealedForAnotherKey) as error:
-        raise _Unanswered(f"{error}{_left(out)}") from None
+        raise _NoResponseError(f"{error}{_resume_hint(out)}") from None
     except KeyboardInterrupt:
-        click.echo(f"interrupted{_left(out)}", err=True)
+        click.echo(f"interrupted{_resume_hint(out)}", err=True)
         sys.exit(_INTERRUPTED)
     except Refused as error:
         click.echo(describe_refusal(error.refusal), err=True)
         sys.exit(1)
     except NotStored as error:
-        raise _NotStored(str(error)) from None
+        raise _NotStoredError(str(error)) from None
 
 
-def _left(out: Path | None) -> str:
-    """What there is of a file that is not complete, and how to go on with it."""
+def _resume_hint(out: Path | None) -> str:
+    """Describe the rows written so far and how to resume the run; empty if there are none."""
     if out is None or not partial_path(out).exists():
         return ""
-    run = None
+    run_journal = None
     with suppress(InputError):
-        run = journal.load_journal(out)
-    if run is None:
-        return f"; what came before is in {partial_path(out)}"
+        run_journal = journal.load_journal(out)
+    if run_journal is None:
+        return f"; the rows written so far are in {partial_path(out)}"
     return (
-        f"; {run.mark.rows:,} of {run.total:,} rows are in {partial_path(out)}: "
-        "run the same command with --resume to go on"
+        f"; {run_journal.checkpoint.rows:,} of {run_journal.total:,} rows are in "
+        f"{partial_path(out)}: run the same command with --resume to continue"
     )

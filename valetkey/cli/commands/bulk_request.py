@@ -1,4 +1,4 @@
-"""Asking for each row of a file, and going on where that was interrupted."""
+"""Requests a grant for each row of a file, and resumes an interrupted run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -10,142 +10,174 @@ from typing import Any
 import click
 from pydantic_core import to_jsonable_python
 
-from valetkey import config
 from valetkey.cli import output
-from valetkey.cli.bulk import journal
 from valetkey.cli.bulk.bulk_job import BatchSlice, BulkJob, batch_slices, plan_batches
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.input_scan import InputScan, scan_input
-from valetkey.cli.bulk.journal import BatchPlan, Journal
+from valetkey.cli.bulk.journal import BatchPlan, Journal, journal_path, load_journal
 from valetkey.cli.bulk.rows import detect_format
 from valetkey.cli.commands import base, manifest_output
 from valetkey.cli.messages import describe_refusal
 from valetkey.cli.progress_bar import stderr_console
 from valetkey.client import ExplainMethods, new_id
+from valetkey.config import load_config
 from valetkey.wire.terms import Kind
 
-_OF_ROWS = ("row_format", "ignore_columns", "batch_size")
+_INPUT_OPTIONS = ("row_format", "ignore_columns", "batch_size")
 
 
-def request_rows(kind: Kind, bucket: str, form: str, said: dict[str, Any]) -> int:
-    """Ask for all good rows of the file, and write an answer for every row; return the exit code.
+def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[str, Any]) -> int:
+    """Request a grant for each valid row of the file, and write a result for every row.
 
-    What is bad is said first. Rows that have the same expires_in are asked for together, at most
-    batch_size of them at once.
+    Invalid rows are reported first. Rows with the same expires_in are requested together, at most
+    batch_size of them in one batch. Returns the exit code.
     """
-    options = base.grant_options(said, kind)
-    with base.report_errors(said):
-        request = _request(kind, bucket, options, said) | {"form": output.output_format(form, said)}
-        earlier = _earlier(said["out"], resume=said["resume"])
-        with _survey(kind, said) as survey, base.open_client(said) as client:
-            _tell(survey, strict=said["strict"])
-            run = earlier or _new(survey, request, said["batch_size"])
-            _check(run, survey, request, said["out"])
-            asker = base.select_requester(client, said)
-            own = {"manifest": said["manifest"]} if said["manifest"] else {}
-            ask = partial(_ask, getattr(asker, f"{kind}_many"), kind, bucket, options | own)
-            if isinstance(asker, ExplainMethods):
-                return output.write_response(ask(_first(survey, run.cut)), form, said)
-            if said["manifest"]:
-                return manifest_output.write_manifest_response(ask(_only(survey, run.cut)), said)
-            return output.write_job(BulkJob(survey, run.cut, ask), form, said, run)
+    with base.report_errors(options):
+        request = _request_identity(kind, bucket, default_format, options)
+        journal = _load_journal(options["out"], is_resumed=options["resume"])
+        with _scan_source(kind, options) as scan, base.open_client(options) as client:
+            _report_invalid_rows(scan, is_strict=options["strict"])
+            if journal is None:
+                journal = _new_journal(scan, request, options["batch_size"])
+            _check_journal(journal, scan, request, options["out"])
+            plan = journal.batch_plan
+            requester = base.select_requester(client, options)
+            request_batch = _batch_requester(requester, kind, bucket, options)
+            if isinstance(requester, ExplainMethods):
+                response = request_batch(_first_slice(scan, plan))
+                return output.write_response(response, default_format, options)
+            if options["manifest"]:
+                batch = request_batch(_only_slice(scan, plan))
+                return manifest_output.write_manifest_response(batch, options)
+            job = BulkJob(scan, plan, request_batch)
+            return output.write_results(job, default_format, options, journal)
 
 
-def _request(
-    kind: Kind, bucket: str, options: Mapping[str, Any], said: Mapping[str, Any]
+def _request_identity(
+    kind: Kind, bucket: str, default_format: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What must be the same when the run is gone on with, as JSON values."""
-    who = config.load({"tenant": said["tenant"], "requested_by": said["requested_by"]})
-    of_rows = {name: said[name] for name in _OF_ROWS}
-    asked = {"kind": kind, "bucket": bucket, **options}
-    by = {"tenant": who.tenant, "requested_by": who.requested_by}
-    request: dict[str, Any] = to_jsonable_python({**asked, **by, **of_rows})
-    return request
+    """Return the values, as JSON, that must be the same when the run is resumed."""
+    grant_options = base.select_grant_options(options, kind)
+    client_config = load_config(
+        {"tenant": options["tenant"], "requested_by": options["requested_by"]}
+    )
+    identity: dict[str, Any] = {"kind": kind, "bucket": bucket, **grant_options}
+    identity |= {"tenant": client_config.tenant, "requested_by": client_config.requested_by}
+    identity |= {name: options[name] for name in _INPUT_OPTIONS}
+    identity = to_jsonable_python(identity)
+    return identity | {"output_format": output.resolve_format(default_format, options)}
 
 
-def _earlier(out: Path | None, *, resume: bool) -> Journal | None:
-    """The run that is to be gone on with, if one is."""
-    run = None if out is None else journal.load_journal(out)
-    if out is not None and (run is None) == resume:
-        where = journal.journal_path(out)
-        if resume:
-            raise click.UsageError(f"nothing was interrupted: there is no {where}")
+def _load_journal(out: Path | None, *, is_resumed: bool) -> Journal | None:
+    """Return the journal of the run to resume; None for a new run."""
+    journal = None if out is None else load_journal(out)
+    if out is not None and (journal is None) == is_resumed:
+        path = journal_path(out)
+        if is_resumed:
+            raise click.UsageError(f"there is no interrupted run to resume: {path} does not exist")
         raise click.UsageError(
-            f"{where} is there, of a run that was interrupted: add --resume to go on with it, or "
-            "remove the file to begin anew, which asks and is charged for all rows again"
+            f"{path} belongs to an interrupted run: add --resume to continue it, or remove the "
+            "file to start over, which requests all rows again and charges for them again"
         )
-    return run
-
-
-def _new(survey: InputScan, request: dict[str, Any], batch_size: int) -> Journal:
-    plan = plan_batches(survey, batch_size, new_id)
-    return Journal(input=survey.digest, total=len(survey.plan), request=request, cut=plan)
-
-
-def _check(run: Journal, survey: InputScan, request: Mapping[str, Any], out: Path | None) -> None:
-    different = run.differs(survey.digest, request)
-    if different is not None:
-        raise click.UsageError(f"{out} was begun with another {different}: --resume needs the same")
-    if run.mark.first_end is not None and run.mark.first_end <= datetime.now(UTC):
-        ended = f"{run.mark.first_end:%Y-%m-%d %H:%M %Z}"
-        click.echo(f"warning: what was written before began to lapse at {ended}", err=True)
+    return journal
 
 
 @contextmanager
-def _survey(kind: Kind, said: Mapping[str, Any]) -> Iterator[InputScan]:
-    source, errors = said["source"], stderr_console()
-    form = said["row_format"] or detect_format(source)
-    is_shown = errors.is_terminal and source != "-"
+def _scan_source(kind: Kind, options: Mapping[str, Any]) -> Iterator[InputScan]:
+    source, errors = options["source"], stderr_console()
+    input_format = options["row_format"] or detect_format(source)
+    shows_status = errors.is_terminal and source != "-"
     with ExitStack() as stack:
-        with errors.status(f"reading {source}") if is_shown else nullcontext():
+        with errors.status(f"reading {source}") if shows_status else nullcontext():
             stream = stack.enter_context(click.open_file(source, "rb"))
-            known = columns_for(kind, said["ignore_columns"])
-            survey = stack.enter_context(scan_input(stream, form, known))
-        if not survey.plan:
-            raise click.UsageError(f"{source} names no objects")
-        yield survey
+            columns = columns_for(kind, options["ignore_columns"])
+            scan = stack.enter_context(scan_input(stream, input_format, columns))
+        if not scan.row_groups:
+            raise click.UsageError(f"{source} has no rows: there is nothing to request")
+        yield scan
 
 
-def _tell(survey: InputScan, *, strict: bool) -> None:
-    """Say which rows are bad. Raises click.UsageError where none may be."""
-    bad, total = survey.bad.count, len(survey.plan)
-    for refusal in survey.first_bad:
+def _report_invalid_rows(scan: InputScan, *, is_strict: bool) -> None:
+    """Report the invalid rows. Raises click.UsageError if there are any and is_strict is set."""
+    invalid, shown = scan.invalid_rows.count, len(scan.first_invalid_rows)
+    for refusal in scan.first_invalid_rows:
         click.echo(describe_refusal(refusal), err=True)
-    if bad > len(survey.first_bad):
-        click.echo(f"and {bad - len(survey.first_bad):,} more rows are bad", err=True)
-    if bad and strict:
-        raise click.UsageError(f"nothing was asked: {bad:,} of {total:,} rows are bad")
-
-
-def _first(survey: InputScan, plan: BatchPlan) -> BatchSlice:
-    if not survey.lives:
-        raise click.UsageError("no row is good: there is nothing to explain")
-    return next(batch_slices(survey, plan, 0))
-
-
-def _only(survey: InputScan, plan: BatchPlan) -> BatchSlice:
-    if [len(batches) for batches in plan.batches] != [1]:
+    if invalid > shown:
+        click.echo(f"and {invalid - shown:,} more rows are invalid", err=True)
+    if invalid and is_strict:
+        total = len(scan.row_groups)
         raise click.UsageError(
-            "a manifest is of one batch: its rows must have the same expires_in, and may be at "
-            f"most {plan.batch_size:,}, or what --batch-size says"
+            f"nothing was requested: {invalid:,} of {total:,} rows are invalid, and --strict is set"
         )
-    return next(batch_slices(survey, plan, 0))
 
 
-def _ask(
-    many: Callable[..., Any], kind: Kind, bucket: str, options: Mapping[str, Any], part: BatchSlice
-) -> Any:
-    said = dict(options)
-    if part.expires_in is not None:
-        said["expires_in"] = part.expires_in
-    if kind == "put":
-        said["max_size"] = max(part.largest, 1)
-    return many(
-        bucket,
-        part.items,
-        total=part.total,
-        chunk_size=part.chunk_size,
-        batch_id=part.batch,
-        first_chunk=part.first_chunk,
-        **said,
+def _new_journal(scan: InputScan, request: dict[str, Any], batch_size: int) -> Journal:
+    return Journal(
+        input_sha256=scan.digest,
+        total=len(scan.row_groups),
+        request=request,
+        batch_plan=plan_batches(scan, batch_size, new_id),
     )
+
+
+def _check_journal(
+    journal: Journal, scan: InputScan, request: Mapping[str, Any], out: Path | None
+) -> None:
+    difference = journal.find_difference(scan.digest, request)
+    if difference is not None:
+        raise click.UsageError(
+            f"{out} was started with a different {difference}: "
+            "--resume needs the same input and the same options"
+        )
+    first_expiry = journal.checkpoint.first_expiry
+    if first_expiry is not None and first_expiry <= datetime.now(UTC):
+        expiry = f"{first_expiry:%Y-%m-%d %H:%M %Z}"
+        text = f"warning: grants that were written earlier began to expire at {expiry}"
+        click.echo(text, err=True)
+
+
+def _batch_requester(
+    requester: Any, kind: Kind, bucket: str, options: Mapping[str, Any]
+) -> Callable[[BatchSlice], Any]:
+    grant_options = base.select_grant_options(options, kind)
+    if options["manifest"]:
+        grant_options["manifest"] = options["manifest"]
+    return partial(_request_batch, getattr(requester, f"{kind}_many"), kind, bucket, grant_options)
+
+
+def _request_batch(
+    request_many: Callable[..., Any],
+    kind: Kind,
+    bucket: str,
+    grant_options: Mapping[str, Any],
+    batch_slice: BatchSlice,
+) -> Any:
+    options = dict(grant_options)
+    if batch_slice.expires_in is not None:
+        options["expires_in"] = batch_slice.expires_in
+    if kind == "put":
+        options["max_size"] = max(batch_slice.largest_size, 1)
+    return request_many(
+        bucket,
+        batch_slice.items,
+        total=batch_slice.total,
+        chunk_size=batch_slice.chunk_size,
+        batch_id=batch_slice.batch_id,
+        first_chunk=batch_slice.first_chunk,
+        **options,
+    )
+
+
+def _first_slice(scan: InputScan, plan: BatchPlan) -> BatchSlice:
+    if not scan.groups:
+        raise click.UsageError("no row is valid: there is nothing to explain")
+    return next(batch_slices(scan, plan, 0))
+
+
+def _only_slice(scan: InputScan, plan: BatchPlan) -> BatchSlice:
+    if [len(batch_ids) for batch_ids in plan.batch_ids] != [1]:
+        raise click.UsageError(
+            f"a manifest covers exactly one batch: the file needs from 1 to {plan.batch_size:,} "
+            "valid rows (see --batch-size), all with the same expires_in"
+        )
+    return next(batch_slices(scan, plan, 0))

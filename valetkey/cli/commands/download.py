@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Mapping
 from typing import Any, cast
 
 import click
@@ -11,27 +12,29 @@ from valetkey.cli.commands.file_options import file_options, reject_with_file, u
 from valetkey.wire.messages import Item
 from valetkey.wire.options import DownloadOptions
 
-_MEANT = "The version of the one object that is meant."
-
 
 @click.command()
 @click.argument("bucket")
 @click.argument("keys", nargs=-1, metavar="[KEY]...", callback=require_utf8)
 @file_options
-@click.option("--head", "method", flag_value="HEAD", help="For a HEAD request, not a GET.")
-@click.option("--version-id", metavar="ID", help=_MEANT)
+@click.option("--head", "method", flag_value="HEAD", help="Allow a HEAD request instead of a GET.")
+@click.option("--version-id", metavar="ID", help="The version of the object, for a single KEY.")
 @click.option("--filename", help="The name under which a browser saves the object.")
-@click.option("--content-type", help="The content type that storage answers with.")
+@click.option("--content-type", help="The Content-Type that storage responds with.")
 @click.option("--inline", is_flag=True, help="Let a browser show the object instead of saving it.")
-@click.option("--cache-control", help="The Cache-Control that storage answers with.")
-@click.option("--content-language", help="The Content-Language that storage answers with.")
-@click.option("--content-encoding", help="The Content-Encoding that storage answers with.")
-@click.option("--expires", metavar="DATE", help="The Expires that storage answers with.")
-@click.option("--check-owner", is_flag=True, help="Only from the account that must own the bucket.")
+@click.option("--cache-control", help="The Cache-Control that storage responds with.")
+@click.option("--content-language", help="The Content-Language that storage responds with.")
+@click.option("--content-encoding", help="The Content-Encoding that storage responds with.")
+@click.option("--expires", metavar="DATE", help="The Expires that storage responds with.")
+@click.option(
+    "--check-owner",
+    is_flag=True,
+    help="Let storage refuse unless the expected account owns the bucket.",
+)
 @snippet_options("curl", "js")
 @request_options
-def download(bucket: str, keys: tuple[str, ...], version_id: str | None, **said: Any) -> None:
-    """Print a link to one object, or to each of many.
+def download(bucket: str, keys: tuple[str, ...], version_id: str | None, **options: Any) -> None:
+    """Print a link to one object, or to each of several objects.
 
     \b
     valetkey download reports 2026/11/u-1.pdf --expires-in 15m
@@ -39,30 +42,34 @@ def download(bucket: str, keys: tuple[str, ...], version_id: str | None, **said:
     valetkey download reports --from keys.csv --out links.csv --resume
     valetkey download reports --from keys.csv --manifest reports/2026-11.jsonl.gz
 
-    A file of any size holds one key a line, or by its ending .csv or .jsonl a `key` and, if wanted,
-    a `filename`, a `version_id` and an `expires_in` in each row. Rows that are wrong are refused by
-    their numbers, and the others asked for. Should it be interrupted, --resume goes on: nothing is
-    charged again.
+    The file of --from may have any size. It has one key a line. If its name ends in .csv or .jsonl,
+    each row has a `key` and optionally a `filename`, a `version_id` and an `expires_in`. Invalid
+    rows are refused by their row number, and the other rows are requested. After an interruption,
+    run the same command with --resume: nothing is charged twice.
 
-    With --manifest, for very large jobs, the service itself writes all answers to an object in the
-    same bucket, and one link to it is printed.
+    With --manifest, for very large files, the service writes all results to an object in the same
+    bucket, and the command prints one link to that object.
 
-    One link is printed alone, several as key, tab and URL; where headers must be sent, they are
-    printed as well. Refusals are explained on stderr; with --json and --csv they also stand among
-    the grants, in the order asked.
+    A single link is printed alone. Several are printed as key, tab and URL. If headers must be
+    sent, they are printed as well. Refusals are explained on stderr. With --json and --csv, they
+    also appear among the grants, in the order of the request.
     """
-    if uses_file(keys, said):
+    default_format = _default_format(keys, options)
+    if uses_file(keys, options):
         reject_with_file({"version_id": version_id}, "version_id")
-        sys.exit(request_rows("download", bucket, _form(keys, said), said))
+        sys.exit(request_rows("download", bucket, default_format, options))
     if version_id is not None and len(keys) != 1:
-        raise click.UsageError("--version-id goes with one KEY; a file may name one in each row")
+        raise click.UsageError(
+            "--version-id applies to a single KEY: use --from to name a version in each row"
+        )
     items = [Item(key=key, version_id=version_id) for key in keys]
-    options = cast("DownloadOptions", base.grant_options(said, "download"))
-    with base.report_errors(said), base.open_client(said) as client:
-        asked = base.select_requester(client, said).download_many(bucket, items, **options)
-        status = output.write_response(asked, _form(keys, said), said)
-    sys.exit(status)
+    grant_options = cast("DownloadOptions", base.select_grant_options(options, "download"))
+    with base.report_errors(options), base.open_client(options) as client:
+        requester = base.select_requester(client, options)
+        response = requester.download_many(bucket, items, **grant_options)
+        exit_code = output.write_response(response, default_format, options)
+    sys.exit(exit_code)
 
 
-def _form(keys: tuple[str, ...], said: dict[str, Any]) -> str:
-    return "form" if said["check_owner"] else "url" if len(keys) == 1 else "lines"
+def _default_format(keys: tuple[str, ...], options: Mapping[str, Any]) -> str:
+    return "form" if options["check_owner"] else "url" if len(keys) == 1 else "lines"

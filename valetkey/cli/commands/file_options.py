@@ -1,6 +1,6 @@
-"""The options of whatever asks for each row of a file."""
+"""Options of the commands that request a grant for each row of a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -8,8 +8,8 @@ import click
 from valetkey.cli.arguments import require_utf8
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 
-_USUAL_BATCH = 100_000  # rows: what the service takes at once, where nothing else is declared
-_ONLY_WITH_IT = {
+_DEFAULT_BATCH_SIZE = 100_000  # rows: the service's limit unless the tenant config sets another
+_FILE_ONLY_OPTIONS = {
     "--format": "row_format",
     "--ignore-columns": "ignore_columns",
     "--strict": "strict",
@@ -19,7 +19,7 @@ _ONLY_WITH_IT = {
 Command = Callable[..., None]
 
 
-def _names(_context: click.Context, _param: click.Parameter, text: str) -> list[str]:
+def _parse_names(_context: click.Context, _param: click.Parameter, text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -28,63 +28,73 @@ _OPTIONS = (
         "--from",
         "source",
         type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-        help="Ask for each row of a file; - is stdin.",
+        help="Request a grant for each row of this file; - is stdin.",
     ),
     click.option(
         "--format",
         "row_format",
         type=click.Choice(["lines", "csv", "jsonl"]),
-        help="What the file is, where its ending does not say so.",
+        help="The format of the file; by default its ending decides (.csv, .jsonl or .ndjson, "
+        "otherwise lines).",
     ),
     click.option(
         "--ignore-columns",
         metavar="NAME,...",
         default="",
-        callback=_names,
-        help="Columns of the file that mean nothing here; * is any.",
+        callback=_parse_names,
+        help="Columns of the file to ignore; * ignores all unknown ones.",
     ),
-    click.option("--strict", is_flag=True, help="Ask for nothing if any row is bad."),
+    click.option("--strict", is_flag=True, help="Request nothing if any row is invalid."),
     click.option(
         "--batch-size",
         type=click.IntRange(1, MAX_BATCH_ITEMS),
-        default=_USUAL_BATCH,
+        default=_DEFAULT_BATCH_SIZE,
         show_default=True,
-        help="Rows that are admitted, or refused for a quota, together.",
+        help="The largest number of rows in a batch, which a quota admits or refuses as a whole.",
     ),
     click.option(
         "--manifest",
         metavar="KEY",
         callback=require_utf8,
-        help="Have all answers written to this object, as gzipped JSON lines: print a link to it.",
+        help="Let the service write all results to this object, as gzipped JSON lines, and print "
+        "a link to it.",
     ),
-    click.option("--resume", is_flag=True, help="Go on with --out where it was interrupted."),
+    click.option(
+        "--resume", is_flag=True, help="Continue the interrupted run that writes to --out."
+    ),
 )
 
 
 def file_options(command: Command) -> Command:
-    """Give a command the options of what asks for each row of a file."""
+    """Add the options of a command that requests a grant for each row of a file."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def uses_file(keys: object, said: dict[str, Any]) -> bool:
-    """Whether it is the rows of a file that are asked for. Raises click.UsageError."""
-    source = said["source"]
+def uses_file(keys: object, options: Mapping[str, Any]) -> bool:
+    """Return True if the rows of a file are requested.
+
+    Raises click.UsageError for options that exclude each other.
+    """
+    source = options["source"]
     if bool(keys) == (source is not None):
-        raise click.UsageError("name what is meant: either KEY or --from FILE")
-    if said["resume"] and not (source and said["out"]):
-        raise click.UsageError("--resume goes with the --from and the --out of before")
-    if said["manifest"] and (said["out"] or said["form"] not in {None, "json"}):
-        raise click.UsageError("with --manifest there is only a link to print, perhaps as --json")
-    for option, name in _ONLY_WITH_IT.items():
-        if said[name] and source is None:
-            raise click.UsageError(f"{option} goes with --from")
+        raise click.UsageError("name the objects: either KEY or --from FILE")
+    if options["resume"] and not (source and options["out"]):
+        raise click.UsageError("--resume needs the --from and the --out of the interrupted run")
+    if options["manifest"] and (options["out"] or options["output_format"] not in {None, "json"}):
+        raise click.UsageError(
+            "--manifest prints only a link: use it without --out, and with no format but --json"
+        )
+    for option, name in _FILE_ONLY_OPTIONS.items():
+        if options[name] and source is None:
+            raise click.UsageError(f"{option} needs --from")
     return source is not None
 
 
-def reject_with_file(said: dict[str, Any], *names: str) -> None:
-    """Refuse options that mean one object, where many are asked for. Raises click.UsageError."""
+def reject_with_file(options: Mapping[str, Any], *names: str) -> None:
+    """Refuse options that describe a single object. Raises click.UsageError."""
     for name in names:
-        if said[name]:
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with one KEY")
+        if options[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} applies to a single KEY: leave it out with --from")

@@ -1,4 +1,4 @@
-"""What is said of a batch whose answers the service writes to a file of its own."""
+"""Output of a batch whose results the service writes to an object: a manifest."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,47 +15,47 @@ from valetkey.handles import BatchHandle
 from valetkey.manifests import DEFAULT_TIMEOUT, Manifest
 
 
-def write_manifest_response(batch: BatchHandle, said: Mapping[str, Any]) -> int:
-    """Wait for the file, and print a link to it; return the exit code.
+def write_manifest_response(batch: BatchHandle, options: Mapping[str, Any]) -> int:
+    """Wait for the manifest, print a link to it, and return the exit code.
 
-    The rest of what is known of it goes to stderr; as JSON, all is one object. Raises as
-    BatchHandle.manifest does.
+    Its size, digest and counts go to stderr; with --json, everything is one object on stdout.
+    Raises as BatchHandle.manifest does.
     """
     errors = stderr_console()
-    waiting = f"{batch.total:,} rows are decided and written to {said['manifest']}"
-    with _named(batch), errors.status(waiting) if errors.is_terminal else nullcontext():
-        for _ in batch.results(said["timeout"]):
+    status = f"waiting for {batch.total:,} rows to be written to {options['manifest']}"
+    with _continue_hint(batch), errors.status(status) if errors.is_terminal else nullcontext():
+        for _ in batch.results(options["timeout"]):
             pass
-        found = batch.manifest(max(said["timeout"], DEFAULT_TIMEOUT))
-    if said["form"] == "json":
-        click.echo(json.dumps(_values(batch.id, found)))
+        manifest = batch.manifest(max(options["timeout"], DEFAULT_TIMEOUT))
+    if options["output_format"] == "json":
+        click.echo(json.dumps(_manifest_values(batch.id, manifest)))
     else:
-        click.echo(found.grant.url)
-        click.echo(_words(found), err=True)
+        click.echo(manifest.grant.url)
+        click.echo(_describe_manifest(manifest), err=True)
     output.print_quota_warnings(batch.quotas)
-    return 1 if found.refused else 0
+    return 1 if manifest.refused else 0
 
 
 @contextmanager
-def _named(batch: BatchHandle) -> Iterator[None]:
-    """Say where to go on with what is charged, should the wait for it end early."""
+def _continue_hint(batch: BatchHandle) -> Iterator[None]:
+    """Print how to continue with a batch, charged already, if the wait for it ends early."""
     try:
         yield
     except (KeyboardInterrupt, NoAnswer, BrokerUnreachable):
-        if batch.remaining:  # what was not sent never comes, so it would be waited for in vain
-            text = f"to have what was granted written, and no more: valetkey cancel {batch.id}"
+        if batch.remaining:  # chunks that were not sent never arrive: waiting would not help
+            text = f"to have only the results so far written: valetkey cancel {batch.id}"
         else:
-            text = f"to wait on: Client().batch({batch.id!r}).manifest()"
+            text = f"to keep waiting: Client().batch({batch.id!r}).manifest()"
         click.echo(text, err=True)
         raise
 
 
-def _words(found: Manifest) -> str:
-    counts = f"{found.issued:,} granted, {found.refused:,} refused"
-    return f"{found.key!r}: {counts}; {found.bytes:,} bytes, sha256 {found.sha256}"
+def _describe_manifest(manifest: Manifest) -> str:
+    counts = f"{manifest.issued:,} granted, {manifest.refused:,} refused"
+    return f"{manifest.key!r}: {counts}; {manifest.bytes:,} bytes, sha256 {manifest.sha256}"
 
 
-def _values(batch: str, found: Manifest) -> dict[str, Any]:
-    told = {name: value for name, value in found._asdict().items() if name != "grant"}
-    grant = to_jsonable_python(found.grant)
-    return {"batch": batch, **told, "url": grant["url"], "expires_at": grant["expires_at"]}
+def _manifest_values(batch_id: str, manifest: Manifest) -> dict[str, Any]:
+    values = {name: value for name, value in manifest._asdict().items() if name != "grant"}
+    grant = to_jsonable_python(manifest.grant)
+    return {"batch": batch_id, **values, "url": grant["url"], "expires_at": grant["expires_at"]}

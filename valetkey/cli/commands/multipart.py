@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -28,80 +28,94 @@ from valetkey.cli.commands import base
 from valetkey.errors import NotStored
 from valetkey.handles import MultipartHandle
 from valetkey.multipart_upload import MultipartUploader
-from valetkey.wire.messages import Grant
 from valetkey.wire.options import MultipartOptions
+from valetkey.wire.replies import Grant
 
 
 @click.command()
 @click.argument("bucket")
 @click.argument("key", callback=require_utf8)
-@click.option("--file", type=FILE, help="Upload this file, whole.")
-@click.option("--size", type=SIZE, help="Only begin an upload of so many bytes, and print it.")
-@click.option("--part-size", type=SIZE, help="The size of a part; by default what suits.")
-@click.option("--parallel", type=click.IntRange(1, 64), default=4, show_default=True)
-@click.option("--keep", is_flag=True, help="Abort nothing when it fails.")
+@click.option("--file", type=FILE, help="Upload this file completely.")
+@click.option("--size", type=SIZE, help="Only start an upload of this size, and print its grant.")
+@click.option("--part-size", type=SIZE, help="The size of a part; by default the service decides.")
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="The number of parts that are sent at the same time.",
+)
+@click.option("--keep", is_flag=True, help="Do not abort the upload if it fails or is interrupted.")
 @storage_options
 @snippet_options("curl", "js")
 @request_options
-def multipart(bucket: str, key: str, **said: Any) -> None:
+def multipart(bucket: str, key: str, **options: Any) -> None:
     """Upload one large file in parts, and print the id of its grant.
 
     \b
     valetkey multipart inbox films/cat.mp4 --file cat.mp4 --expires-in 12h
     valetkey multipart inbox films/cat.mp4 --size 20GiB --part-size 64MiB
 
-    Whatever does not succeed is aborted, on Ctrl-C as well. With --size nothing is uploaded: what
-    is printed says how to cut the file, and how to complete or abort the upload.
+    An upload that fails or that you interrupt with Ctrl-C is aborted. With --size, nothing is
+    uploaded: the output states how to split the file, and how to complete or abort the upload.
     """
-    file: Path | None = said["file"]
-    if (file is None) == (said["size"] is None):
-        raise click.UsageError("say what to upload: either --file or --size")
-    if file and (said["form"] or said["out"]):
-        raise click.UsageError("with --file there is nothing to print but the grant's id")
-    options = cast("MultipartOptions", base.grant_options(said, "multipart"))
-    size = file.stat().st_size if file else said["size"]
-    with base.report_errors(said), base.open_client(said) as client:
-        asked = base.select_requester(client, said).multipart(bucket, key, size=size, **options)
-        if file and isinstance(asked, MultipartHandle):
-            _upload(asked, file, size, said)
+    file: Path | None = options["file"]
+    if (file is None) == (options["size"] is None):
+        raise click.UsageError("name what to upload: either --file or --size")
+    if file and (options["output_format"] or options["out"]):
+        raise click.UsageError(
+            "--file prints only the grant's id: leave out --out and all output formats"
+        )
+    grant_options = cast("MultipartOptions", base.select_grant_options(options, "multipart"))
+    size = file.stat().st_size if file else options["size"]
+    with base.report_errors(options), base.open_client(options) as client:
+        requester = base.select_requester(client, options)
+        response = requester.multipart(bucket, key, size=size, **grant_options)
+        if file and isinstance(response, MultipartHandle):
+            _upload_file(response, file, size, options)
         else:
-            sys.exit(output.write_response(asked, "json", said))
+            sys.exit(output.write_response(response, "json", options))
 
 
-def _upload(upload: MultipartHandle, file: Path, size: int, said: dict[str, Any]) -> None:
-    grant = upload.result(said["timeout"])
+def _upload_file(
+    upload: MultipartHandle, file: Path, size: int, options: Mapping[str, Any]
+) -> None:
+    grant = upload.result(options["timeout"])
     output.print_quota_warnings(upload.batch.quotas)
-    with _ended(grant, keep=said["keep"]), _watched(size) as say:
-        parallel, timeout = said["parallel"], said["timeout"]
-        MultipartUploader(upload, file, parallel=parallel, timeout=timeout, say=say).run()
+    with _abort_on_failure(grant, keep=options["keep"]), _progress_bar(size) as advance:
+        parallel, timeout = options["parallel"], options["timeout"]
+        MultipartUploader(
+            upload, file, parallel=parallel, timeout=timeout, on_progress=advance
+        ).run()
     click.echo(grant.id)
 
 
 @contextmanager
-def _ended(grant: Grant, *, keep: bool) -> Iterator[None]:
-    """Leave no half of an upload behind, whatever ends it."""
+def _abort_on_failure(grant: Grant, *, keep: bool) -> Iterator[None]:
+    """Abort the upload if the block fails, unless keep is set, and report the outcome."""
     try:
         yield
-    except BaseException:  # Ctrl-C too
-        click.echo(_kept(grant) if keep else _aborted(grant), err=True)
+    except BaseException:  # KeyboardInterrupt included
+        click.echo(_describe_kept_upload(grant) if keep else _abort_upload(grant), err=True)
         raise
 
 
-def _kept(grant: Grant) -> str:
-    return f"kept until {grant.expires_at:%Y-%m-%d %H:%M:%S %Z}: the upload of {grant.id}"
+def _describe_kept_upload(grant: Grant) -> str:
+    expiry = f"{grant.expires_at:%Y-%m-%d %H:%M:%S %Z}"
+    return f"kept until {expiry}: the unfinished upload of grant {grant.id}"
 
 
-def _aborted(grant: Grant) -> str:
+def _abort_upload(grant: Grant) -> str:
     if grant.multipart is not None:
         try:
             multipart_storage.abort_upload(grant.multipart.abort_url)
         except NotStored as error:
-            return f"not aborted ({error}): the service does it when the grant has ended"
+            return f"not aborted ({error}): the service aborts the upload after the grant expires"
     return "aborted: nothing of it is stored"
 
 
 @contextmanager
-def _watched(size: int) -> Iterator[Callable[[int], None]]:
+def _progress_bar(size: int) -> Iterator[Callable[[int], None]]:
     errors = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(

@@ -27,12 +27,21 @@ from valetkey.wire.terms import Checksum
 @click.argument("bucket")
 @click.argument("key", required=False, callback=require_utf8)
 @file_options
-@click.option("--size", type=SIZE, help="How many bytes it will have, exactly.")
-@click.option("--file", type=FILE, help="Take the size of this file; --curl sends it.")
-@click.option("--checksum", type=CHECKSUM, metavar="ALGORITHM:BASE64", help="What it must be.")
-@click.option("--sha256", is_flag=True, help="Take the SHA-256 of --file as the checksum.")
-@click.option("--overwrite", is_flag=True, help="Let it replace what has this key already.")
-@click.option("--check-owner", is_flag=True, help="Only in the account that must own the bucket.")
+@click.option("--size", type=SIZE, help="The exact size of the object.")
+@click.option("--file", type=FILE, help="Use the size of this file; --curl sends the file.")
+@click.option(
+    "--checksum",
+    type=CHECKSUM,
+    metavar="ALGORITHM:BASE64",
+    help="The checksum that the object must have.",
+)
+@click.option("--sha256", is_flag=True, help="Use the SHA-256 of --file as the checksum.")
+@click.option("--overwrite", is_flag=True, help="Allow replacing an existing object of this key.")
+@click.option(
+    "--check-owner",
+    is_flag=True,
+    help="Let storage refuse unless the expected account owns the bucket.",
+)
 @storage_options
 @snippet_options("curl", "html", "js")
 @request_options
@@ -43,40 +52,41 @@ def put(
     checksum: Checksum | None,
     *,
     sha256: bool,
-    **said: Any,
+    **options: Any,
 ) -> None:
-    """Print a PUT that stores one object of exactly one size.
+    """Print a PUT request that stores one object of an exact size.
 
     \b
     valetkey put inbox photos/cat.jpg --size 48211 --content-type image/jpeg
     valetkey put inbox photos/cat.jpg --file cat.jpg --sha256 --curl | sh
     valetkey put inbox --from keys.csv --out puts.jsonl
 
-    The PUT holds once: without --overwrite, storage refuses it as soon as there is such an object.
+    The PUT succeeds once: without --overwrite, storage refuses it if the object exists already.
 
-    A file is .csv or .jsonl, with a `key`, a `size` and, if wanted, a `checksum` (as --checksum has
-    it) and an `expires_in` in each row; bad rows and --resume are as in `download --help`.
+    The file of --from ends in .csv or .jsonl. Each row has a `key`, a `size` and optionally a
+    `checksum` (in the form of --checksum) and an `expires_in`. `valetkey download --help` describes
+    invalid rows and --resume.
     """
-    if uses_file(key, said):
-        one = said | {"size": size, "checksum": checksum, "sha256": sha256}
-        reject_with_file(one, "size", "file", "checksum", "sha256")
-        sys.exit(request_rows("put", bucket, "form", said))
-    file: Path | None = said["file"]
+    if uses_file(key, options):
+        item_options = options | {"size": size, "checksum": checksum, "sha256": sha256}
+        reject_with_file(item_options, "size", "file", "checksum", "sha256")
+        sys.exit(request_rows("put", bucket, "form", options))
+    file: Path | None = options["file"]
     if (size is None) == (file is None):
-        raise click.UsageError("say how large it is: either --size or --file")
+        raise click.UsageError("state the size of the object: either --size or --file")
     if sha256 and (file is None or checksum is not None):
-        raise click.UsageError("--sha256 is computed from --file, and goes without --checksum")
-    options = cast("PutOptions", base.grant_options(said, "put"))
-    with base.report_errors(said), base.open_client(said) as client:
+        raise click.UsageError("--sha256 needs --file, and excludes --checksum")
+    grant_options = cast("PutOptions", base.select_grant_options(options, "put"))
+    with base.report_errors(options), base.open_client(options) as client:
         size = file.stat().st_size if file else size or 0
-        checksum = _sha256(file) if file and sha256 else checksum
-        asker = base.select_requester(client, said)
-        asked = asker.put(bucket, key or "", size=size, checksum=checksum, **options)
-        status = output.write_response(asked, "form", said)
-    sys.exit(status)
+        checksum = _sha256_checksum(file) if file and sha256 else checksum
+        requester = base.select_requester(client, options)
+        response = requester.put(bucket, key or "", size=size, checksum=checksum, **grant_options)
+        exit_code = output.write_response(response, "form", options)
+    sys.exit(exit_code)
 
 
-def _sha256(file: Path) -> Checksum:
+def _sha256_checksum(file: Path) -> Checksum:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").digest()
     return Checksum(algorithm="sha256", value=base64.b64encode(digest).decode())

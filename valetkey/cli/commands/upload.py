@@ -23,40 +23,51 @@ from valetkey.wire.terms import Checksum
 @click.argument("bucket")
 @click.argument("key", required=False, callback=require_utf8)
 @file_options
-@click.option("--max-size", type=SIZE, required=True, help="The largest file: 500KiB, 5MB, 1GiB.")
-@click.option("--min-size", type=SIZE, help="The smallest file.")
-@click.option("--checksum", type=CHECKSUM, metavar="ALGORITHM:BASE64", help="What it must be.")
+@click.option(
+    "--max-size", type=SIZE, required=True, help="The maximum file size: 500KiB, 5MB, 1GiB."
+)
+@click.option("--min-size", type=SIZE, help="The minimum file size.")
+@click.option(
+    "--checksum",
+    type=CHECKSUM,
+    metavar="ALGORITHM:BASE64",
+    help="The checksum that the file must have.",
+)
 @click.option(
     "--success-status",
     type=int,
     metavar="200|201|204",
-    help="What storage answers when it has the file.",
+    help="The status that storage responds with after storing the file.",
 )
-@click.option("--success-redirect", metavar="URL", help="Where it sends the browser then.")
+@click.option(
+    "--success-redirect",
+    metavar="URL",
+    help="The URL to which storage redirects the browser after storing the file.",
+)
 @storage_options
 @snippet_options("curl", "html", "js")
 @request_options
-def upload(bucket: str, key: str | None, checksum: Checksum | None, **said: Any) -> None:
-    """Print a form that stores one object under one key, its size within limits.
+def upload(bucket: str, key: str | None, checksum: Checksum | None, **options: Any) -> None:
+    """Print a form that stores one object of limited size.
 
     \b
     valetkey upload inbox photos/cat.jpg --max-size 5MB --content-type image/jpeg
     valetkey upload inbox photos/cat.jpg --max-size 5MB --curl | sh
     valetkey upload inbox --from keys.csv --max-size 5MB --out forms.jsonl
 
-    The curl command uploads the file of the key's last name (cat.jpg) from the current folder. A
-    content type such as image/* lets whoever uploads choose within it.
+    The curl command uploads the file with the last name of the key (cat.jpg) from the current
+    folder. With a content type such as image/*, the uploader chooses any type that it matches.
 
-    A file holds one key a line, or by its ending .csv or .jsonl a `key` and, if wanted, a `size`, a
-    `checksum` and an `expires_in` in each row; bad rows and --resume are as in `download --help`.
+    The file of --from has one key a line. If its name ends in .csv or .jsonl, each row has a `key`
+    and optionally a `size`, a `checksum` and an `expires_in`. `valetkey download --help` describes
+    invalid rows and --resume.
     """
-    if uses_file(key, said):
+    if uses_file(key, options):
         reject_with_file({"checksum": checksum}, "checksum")
-        sys.exit(request_rows("upload", bucket, "form", said))
-    options = cast("UploadOptions", base.grant_options(said, "upload"))
-    with base.report_errors(said), base.open_client(said) as client:
-        asked = base.select_requester(client, said).upload(
-            bucket, key or "", checksum=checksum, **options
-        )
-        status = output.write_response(asked, "form", said)
-    sys.exit(status)
+        sys.exit(request_rows("upload", bucket, "form", options))
+    grant_options = cast("UploadOptions", base.select_grant_options(options, "upload"))
+    with base.report_errors(options), base.open_client(options) as client:
+        requester = base.select_requester(client, options)
+        response = requester.upload(bucket, key or "", checksum=checksum, **grant_options)
+        exit_code = output.write_response(response, "form", options)
+    sys.exit(exit_code)

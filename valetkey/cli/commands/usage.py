@@ -9,19 +9,19 @@ from valetkey.cli.tables import show_quotas
 
 @click.command()
 @query_options
-def usage(**said: Any) -> None:
-    """Show how the tenant's quotas stand.
+def usage(**options: Any) -> None:
+    """Show the tenant's quotas and how much of each is used.
 
     \b
     valetkey usage
     valetkey usage --json
 
-    A quota whose window is live counts what is granted and has not lapsed; the others start again
-    at a moment in UTC. With --json, there is an object for each quota.
+    A quota with the window `live` counts the grants that have not expired. The other quotas reset
+    at a fixed time in UTC. With --json, each quota is an object on a line of its own.
     """
-    with base.report_errors(said), base.open_client(said) as client:
-        quotas = client.usage(said["timeout"])
+    with base.report_errors(options), base.open_client(options) as client:
+        quotas = client.usage(options["timeout"])
     if not quotas:
-        click.echo("there are no quotas", err=True)
+        click.echo("the tenant has no quotas", err=True)
     else:
-        show_quotas(quotas, said["form"])
+        show_quotas(quotas, options["output_format"])

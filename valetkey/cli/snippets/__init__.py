@@ -1,11 +1,11 @@
-"""A grant as something ready to use: a text, a command, a page, a script.
+"""Grants as ready-to-use text: a description, a shell command, a web page, a script.
 
-All contain the grant itself, so they are as secret as it is.
+Each contains the grant itself, so it is as secret as the grant.
 """
 
-from valetkey.cli.snippets.curl import curl
-from valetkey.cli.snippets.javascript import javascript
-from valetkey.cli.snippets.page import page
-from valetkey.cli.snippets.text import plain_text
+from valetkey.cli.snippets.curl import render_curl
+from valetkey.cli.snippets.javascript import render_javascript
+from valetkey.cli.snippets.page import render_page
+from valetkey.cli.snippets.text import render_text
 
-__all__ = ["curl", "javascript", "page", "plain_text"]
+__all__ = ["render_curl", "render_javascript", "render_page", "render_text"]

@@ -4,67 +4,71 @@ import shlex
 from collections.abc import Iterable
 
 from valetkey.cli.snippets import request_parts
-from valetkey.wire.messages import Grant, MultipartInfo
+from valetkey.wire.replies import Grant, MultipartInfo
 
-# What is in a URL is in it as it is: no globbing, no dot segments resolved.
+# Send the URL unchanged: do not expand globs, do not resolve dot segments.
 _CURL = ("curl", "--fail-with-body", "--globoff", "--path-as-is")
-_XML = "parts.xml"
+_PARTS_FILE = "parts.xml"
 
 
-def curl(grant: Grant, path: str | None = None) -> str:
-    """One line that uses a grant; for a multipart upload two, to complete or to abort it.
+def render_curl(grant: Grant, path: str | None = None) -> str:
+    """Return one line that uses a grant; two for a multipart upload, to complete or abort it.
 
-    path is the file to send or to write: by default the key's last name, of a part with
-    `.part` and its number. What a part's answer is wanted for, its ETag, is printed. parts.xml is
-    the list of them (AWS: API_CompleteMultipartUpload.html).
+    path is the file to send or to write: by default the last name of the key, for a part with
+    `.part` and its number. The command for a part prints the response headers, because the part's
+    ETag is needed to complete the upload. The file parts.xml is the list of parts
+    (AWS: API_CompleteMultipartUpload.html).
     """
-    path = _plain(request_parts.file_name(grant) if path is None else path)
+    path = _prefix_special_name(request_parts.file_name(grant) if path is None else path)
     if grant.multipart is not None:
-        return _ending(grant, grant.multipart)
+        return _multipart_commands(grant, grant.multipart)
     if grant.fields:
-        return _form(grant, path)
+        return _form_command(grant, path)
     if grant.method == "PUT":
-        answer = ["--dump-header", "-"] if grant.part is not None else []
-        return _line(["--upload-file", path, *answer, *_headers(grant)], grant.url)
-    reading = ["--head"] if grant.method == "HEAD" else ["--output", path]
-    return _line([*reading, *_headers(grant)], grant.url)
+        print_headers = ["--dump-header", "-"] if grant.part is not None else []
+        words = ["--upload-file", path, *print_headers, *_header_options(grant)]
+        return _command(words, grant.url)
+    target = ["--head"] if grant.method == "HEAD" else ["--output", path]
+    return _command([*target, *_header_options(grant)], grant.url)
 
 
-def _form(grant: Grant, path: str) -> str:
-    words = []
-    for name, value in grant.fields.items():
-        words += ["--form-string", f"{name}={value}"]  # --form would read @, < and ;type=
-    line = shlex.join([*_CURL, *words])
-    if request_parts.content_type_prefix(grant) is not None:
-        own = f"$(file --brief --mime-type -- {shlex.quote(path)})"
-        line += f' --form-string "Content-Type={own}"'
-    return f"{line} {shlex.join(['--form', f'file=@{_quoted(path)}', '--url', grant.url])}"
-
-
-def _ending(grant: Grant, begun: MultipartInfo) -> str:
-    body = ["--header", "content-type: application/xml", "--data-binary", f"@{_XML}"]
-    complete = _line(["--request", "POST", *body], grant.url)
-    abort = _line(["--request", "DELETE"], begun.abort_url)
+def _multipart_commands(grant: Grant, multipart: MultipartInfo) -> str:
+    body = ["--header", "content-type: application/xml", "--data-binary", f"@{_PARTS_FILE}"]
+    complete = _command(["--request", "POST", *body], grant.url)
+    abort = _command(["--request", "DELETE"], multipart.abort_url)
     return f"# Complete it:\n{complete}\n# Or abort it:\n# {abort}"
 
 
-def _line(words: Iterable[str], url: str) -> str:
+def _form_command(grant: Grant, path: str) -> str:
+    words = []
+    for name, value in grant.fields.items():
+        words += ["--form-string", f"{name}={value}"]  # --form would interpret @, < and ;type=
+    line = shlex.join([*_CURL, *words])
+    if request_parts.content_type_prefix(grant) is not None:
+        content_type = f"$(file --brief --mime-type -- {shlex.quote(path)})"
+        line += f' --form-string "Content-Type={content_type}"'
+    file_options = ["--form", f"file=@{_quote_for_curl(path)}", "--url", grant.url]
+    return f"{line} {shlex.join(file_options)}"
+
+
+def _command(words: Iterable[str], url: str) -> str:
     return shlex.join([*_CURL, *words, "--url", url])
 
 
-def _headers(grant: Grant) -> list[str]:
-    # "name:" would have curl leave a header out; "name;" is its way to send an empty one.
+def _header_options(grant: Grant) -> list[str]:
+    # curl removes a header given as "name:"; it sends an empty one for "name;".
     lines = [
-        f"{n}: {value}" if value else f"{n};" for n, value in request_parts.headers(grant).items()
+        f"{name}: {value}" if value else f"{name};"
+        for name, value in request_parts.headers(grant).items()
     ]
     return [word for line in lines for word in ("--header", line)]
 
 
-def _plain(path: str) -> str:
-    # To curl, "-" and "." are its own standard input.
+def _prefix_special_name(path: str) -> str:
+    # curl reads its standard input for the names "-" and ".".
     return f"./{path}" if path in {"-", "."} else path
 
 
-def _quoted(path: str) -> str:
-    # curl's own quoting, within the shell's: a bare name ends at a comma or semicolon.
+def _quote_for_curl(path: str) -> str:
+    # curl's own quoting, inside the shell's: an unquoted name ends at a comma or semicolon.
     return '"{}"'.format(path.replace("\\", "\\\\").replace('"', '\\"'))

@@ -1,14 +1,14 @@
-"""Functions for a browser or Node, which use fetch.
+"""JavaScript functions for a browser or Node that use fetch.
 
-A browser lets a page ask another origin only as the bucket's CORS rules say; a part's ETag is seen
-only where they expose it.
+A browser lets a page use fetch on another origin only if the bucket's CORS rules allow it. A page
+can read the ETag of a part only if those rules expose it.
 """
 
 import json
 from collections.abc import Mapping
 
 from valetkey.cli.snippets import request_parts
-from valetkey.wire.messages import Grant
+from valetkey.wire.replies import Grant
 
 _DOWNLOAD = """
   const response = await fetch(url, { method, headers });
@@ -23,17 +23,17 @@ _POST = """
   if (!response.ok) throw new Error("storage refused: " + response.status);
   return response;
 """
-_TYPED = """
-  if (!file.type.startsWith(family)) throw new Error("the file is not " + family + "*");
+_CHECK_TYPE = """
+  if (!file.type.startsWith(prefix)) throw new Error("the file is not " + prefix + "*");
   fields.push(["Content-Type", file.type]);"""
-# fetch would send a file's own type where no other is given, and a slice has none.
+# Without a content-type header, fetch sends the type of the file. A slice has no type.
 _PUT = """
   if (file.size !== size) throw new Error("this takes a file of exactly " + size + " bytes");
   const response = await fetch(url, { method: "PUT", headers, body: file.slice() });
   if (!response.ok) throw new Error("storage refused: " + response.status);
   return response;
 """
-# Storage may say 200 before it knows; only the result says that it is done
+# Storage may send status 200 before it has completed the upload; only the body confirms it
 # (AWS: API_CompleteMultipartUpload.html).
 _COMPLETE = """
   const part = (etag, i) => `<Part><PartNumber>${i + 1}</PartNumber><ETag>${etag}</ETag></Part>`;
@@ -47,46 +47,46 @@ _ABORT = """
   const response = await fetch(url, { method: "DELETE" });
   if (!response.ok) throw new Error("storage refused: " + response.status);
 """
-# Within <script>, HTML would see an end or a comment; json writes the rest as ASCII already.
-_IN_HTML = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
+# HTML finds the end of a script and comments inside it. json.dumps escapes non-ASCII already.
+_HTML_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
 
-def javascript(grant: Grant) -> str:
-    """Functions that use a grant, safe within a page's <script> as well.
+def render_javascript(grant: Grant) -> str:
+    """Return functions that use a grant and are also safe inside a page's <script>.
 
-    upload(file) takes a File or Blob, download() nothing; both return fetch's Response.
-    complete(etags) takes what storage answered to the parts, in their order; abort() nothing.
+    upload(file) takes a File or Blob, download() takes nothing; both return fetch's Response.
+    complete(etags) takes the ETags that storage returned for the parts, in order of the parts;
+    abort() takes nothing.
     """
     if grant.multipart is not None:
         complete = _function("complete(etags)", _COMPLETE, url=grant.url)
         return f"{complete}\n\n{_function('abort()', _ABORT, url=grant.multipart.abort_url)}"
     if grant.fields:
-        return _form(grant, request_parts.content_type_prefix(grant))
+        return _form_function(grant, request_parts.content_type_prefix(grant))
     headers = _pairs(request_parts.headers(grant))
     if grant.method == "PUT":
         size = int(grant.headers["content-length"])
         return _function("upload(file)", _PUT, url=grant.url, size=size, headers=headers)
-    named = {"url": grant.url, "method": grant.method, "headers": headers}
-    return _function("download()", _DOWNLOAD, **named)
+    return _function("download()", _DOWNLOAD, url=grant.url, method=grant.method, headers=headers)
 
 
-def _form(grant: Grant, family: str | None) -> str:
-    named = {"url": grant.url, "fields": _pairs(grant.fields)}
-    if family is None:
-        return _function("upload(file)", _POST, **named)
-    return _function("upload(file)", _TYPED + _POST, **named, family=family)
+def _form_function(grant: Grant, type_prefix: str | None) -> str:
+    constants = {"url": grant.url, "fields": _pairs(grant.fields)}
+    if type_prefix is None:
+        return _function("upload(file)", _POST, **constants)
+    return _function("upload(file)", _CHECK_TYPE + _POST, **constants, prefix=type_prefix)
 
 
-def _function(head: str, body: str, **constants: object) -> str:
+def _function(signature: str, body: str, **constants: object) -> str:
     lines = [f"\n  const {name} = {_literal(value)};" for name, value in constants.items()]
-    return f"async function {head} {{{''.join(lines)}{body}}}"
+    return f"async function {signature} {{{''.join(lines)}{body}}}"
 
 
 def _literal(value: object) -> str:
-    """Write a JSON value as JavaScript that is safe within <script>."""
-    return json.dumps(value).translate(_IN_HTML)
+    """Return a JSON value as a JavaScript literal that is safe inside <script>."""
+    return json.dumps(value).translate(_HTML_ESCAPES)
 
 
-def _pairs(named: Mapping[str, str]) -> list[tuple[str, str]]:
-    # As a name in an object's literal, __proto__ would be lost.
-    return list(named.items())
+def _pairs(values: Mapping[str, str]) -> list[tuple[str, str]]:
+    # Pairs, because an object literal would lose the name __proto__.
+    return list(values.items())

@@ -1,10 +1,10 @@
-"""Pages for a browser that upload one file."""
+"""A web page that uploads one file."""
 
 from html import escape
 
 from valetkey.cli.snippets import request_parts
-from valetkey.cli.snippets.javascript import javascript
-from valetkey.wire.messages import Grant
+from valetkey.cli.snippets.javascript import render_javascript
+from valetkey.wire.replies import Grant
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -20,8 +20,10 @@ _FORM = """<form action="{url}" method="post" enctype="multipart/form-data" acce
 {fields}
 <p><input type="file" name="file" required> <button>Upload</button></p>
 </form>"""
-_TYPE = '<p><label>Content type: <input name="Content-Type" value="{family}" required></label></p>'
-_PROPOSE = """
+_TYPE_FIELD = (
+    '<p><label>Content type: <input name="Content-Type" value="{type_prefix}" required></label></p>'
+)
+_TYPE_SCRIPT = """
 <script>
 const [file, type] = ["file", "Content-Type"].map((name) => document.forms[0].elements[name]);
 file.addEventListener("change", () => {
@@ -35,44 +37,44 @@ _PUT = """<form>
 {script}
 document.forms[0].addEventListener("submit", async (event) => {{
   event.preventDefault();
-  const [file, button, said] = event.target.elements;
+  const [file, button, status] = event.target.elements;
   button.disabled = true;
-  said.value = "Uploading";
+  status.value = "Uploading";
   try {{
     await upload(file.files[0]);
-    said.value = "Stored";
+    status.value = "Stored";
   }} catch (error) {{
-    said.value = error.message;
+    status.value = error.message;
     button.disabled = false;
   }}
 }});
 </script>"""
 
 
-def page(grant: Grant) -> str:
-    """A page that uploads one file: a plain form, or for a PUT one with a script.
+def render_page(grant: Grant) -> str:
+    """Return a page that uploads one file: a plain form, or a form with a script for a PUT.
 
-    Where the client chooses the content type, the form proposes the file's own. Raises ValueError
-    for a grant that stores no whole object.
+    If the client chooses the content type, the form suggests the type of the selected file. Raises
+    ValueError for a grant that does not store a whole object.
     """
     if grant.fields:
-        form = _form(grant)
+        form = _render_form(grant)
     elif grant.method == "PUT":
-        form = _PUT.format(script=javascript(grant))
+        form = _PUT.format(script=render_javascript(grant))
     else:
         raise ValueError("only an upload or a put has a page")
-    ends = f"{grant.expires_at:%Y-%m-%d %H:%M:%S %Z}"
-    return _PAGE.format(key=escape(grant.key), expires_at=ends, form=form)
+    expires_at = f"{grant.expires_at:%Y-%m-%d %H:%M:%S %Z}"
+    return _PAGE.format(key=escape(grant.key), expires_at=expires_at, form=form)
 
 
-def _form(grant: Grant) -> str:
+def _render_form(grant: Grant) -> str:
     fields = [
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
         for name, value in grant.fields.items()
     ]
-    family = request_parts.content_type_prefix(grant)
-    if family is not None:
-        fields.append(_TYPE.format(family=escape(family)))
-    # Storage wants the file as the last field.
+    type_prefix = request_parts.content_type_prefix(grant)
+    if type_prefix is not None:
+        fields.append(_TYPE_FIELD.format(type_prefix=escape(type_prefix)))
+    # Storage requires the file to be the last field.
     form = _FORM.format(url=escape(grant.url), fields="\n".join(fields))
-    return form if family is None else form + _PROPOSE
+    return form if type_prefix is None else form + _TYPE_SCRIPT

@@ -1,0 +1,200 @@
+"""Decides what a dispatcher sends, listens for and gives up. Pure: no I/O, no clock.
+
+A dispatcher asks the engine for actions, performs them, and reports the outcome. Dispatcher does
+so in the caller's thread, AsyncDispatcher in an event loop.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from valetkey.crypto.codec import DecodedResult
+from valetkey.delivery.in_flight import InFlight, Send
+from valetkey.delivery.pending_request import PendingRequest
+from valetkey.delivery.retransmit import RetransmitTimer
+from valetkey.errors import BrokerUnreachable, SealedForAnotherKey
+from valetkey.wire.pending import PendingMessage
+
+POLL_INTERVAL = 0.25  # seconds between lookups in the result store, whatever it announces
+
+
+class Listen(NamedTuple):
+    """Listen for results until a time, or until one arrives. Infinity means without an end."""
+
+    until: float
+
+
+class LookUp(NamedTuple):
+    """Look up the results of these tasks: an announcement is lost if nobody listened."""
+
+    task_ids: Sequence[str]
+
+
+class Complete(NamedTuple):
+    """Unsubscribe from the result of a task, and wake those who wait for its request."""
+
+    request: PendingRequest
+    task_id: str
+
+
+class Wake(NamedTuple):
+    """Wake those who wait for a request: a message of it was refused without being sent."""
+
+    request: PendingRequest
+
+
+class ClearResult(NamedTuple):
+    """Remove an unusable result from the store, so that no lookup returns it again."""
+
+    task_id: str
+
+
+class Unsubscribe(NamedTuple):
+    """Unsubscribe from the results of these tasks."""
+
+    task_ids: Sequence[str]
+
+
+class Fail(NamedTuple):
+    """Drop a request, and raise the error to those who wait for it.
+
+    clear_task_id is the task whose result is unusable and must be removed from the store as well.
+    """
+
+    request: PendingRequest
+    error: Exception
+    clear_task_id: str | None = None
+
+
+ResultAction = Complete | ClearResult | Fail
+_Server = Literal["broker", "store"]
+
+
+class DeliveryEngine:
+    """Delivers requests reliably: sends, sends again, and handles unreachable servers.
+
+    decode reads a result, as Codec.decode does. Times are seconds of any one clock; first_lookup is
+    the time of the first lookup in the result store.
+    """
+
+    def __init__(
+        self,
+        timer: RetransmitTimer,
+        decode: Callable[[bytes | str], DecodedResult],
+        first_lookup: float = 0.0,
+    ) -> None:
+        self._in_flight = InFlight(timer)
+        self._decode = decode
+        self._next_lookup = first_lookup
+        self._has_reached_broker = False
+        self._outages: dict[_Server, BrokerUnreachable] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """True if every request is complete or given up."""
+        return self._in_flight.is_idle
+
+    @property
+    def requests(self) -> set[PendingRequest]:
+        """All requests that are neither complete nor given up."""
+        return self._in_flight.requests
+
+    @property
+    def outage(self) -> BrokerUnreachable | None:
+        """The error of a server that is unreachable at the moment, the longest outage first."""
+        return next(iter(self._outages.values()), None)
+
+    def add(self, request: PendingRequest) -> None:
+        """Add a request, or resume one that was given up."""
+        self._outages.clear()  # the caller tries again, so every server gets another chance
+        self._in_flight.add(request)
+
+    def drop(self, request: PendingRequest) -> Unsubscribe:
+        """Give up a request: none of its messages is sent any more."""
+        return Unsubscribe(self._in_flight.drop(request))
+
+    def next_resumed(self, now: float) -> Send | None:
+        """Return the next message of a resumed request; call it until it returns None."""
+        return self._in_flight.next_resumed(now)
+
+    def turns(self) -> Iterator[PendingRequest]:
+        """Yields, in turn, the requests to read new messages from.
+
+        Read from each one until it has no message; stop at the first message to send. No request is
+        yielded while the window is full, a message is stuck, or the result store is unreachable.
+        """
+        return iter(()) if "store" in self._outages else self._in_flight.turns()
+
+    def unread_limit(self, request: PendingRequest, limit: float, now: float) -> float:
+        """Return the limit for PendingRequest.next_message: at most `limit`."""
+        return self._in_flight.unread_limit(request, limit, now)
+
+    def message_read(
+        self, request: PendingRequest, message: PendingMessage, now: float
+    ) -> Send | Wake:
+        """Report a new message of a request; return Wake if it must not be sent."""
+        return self._in_flight.enter(request, message, now) or Wake(request)
+
+    def resends(self, now: float) -> Iterator[Send]:
+        """Yield the messages without a reply that are due again.
+
+        Stop at the first one that cannot be sent: each try may take seconds.
+        """
+        return self._in_flight.due(now)
+
+    def message_sent(self, task_id: str, now: float) -> None:
+        """Report that the broker has taken a message."""
+        self._has_reached_broker = True
+        self._outages.pop("broker", None)
+        self._in_flight.record_send(task_id, now)
+
+    def send_failed(self, send: Send, error: BrokerUnreachable | None, now: float) -> Fail | None:
+        """Report that a message may not have been sent; error is None if this was interrupted.
+
+        The message is tried again before any new one. An unreachable server fails the request only
+        if no message was ever sent: then a wrong URL is more likely than a passing outage.
+        """
+        self._in_flight.record_send(send.message.task_id, now, is_stuck=True)
+        if error is None:
+            return None
+        if not self._has_reached_broker:
+            return Fail(send.request, error)
+        self._outages["broker"] = error
+        return None
+
+    def next_listen(self, now: float) -> Listen:
+        """Return until when to listen for results: until the next send or lookup."""
+        next_lookup = self._next_lookup if self._in_flight.has_unanswered else float("inf")
+        return Listen(min(next_lookup, self._in_flight.next_due(now)))
+
+    def next_lookup(self, now: float) -> LookUp | None:
+        """Return the lookup that is due; report it with lookup_done."""
+        return LookUp(self._in_flight.unanswered) if now >= self._next_lookup else None
+
+    def lookup_done(self, now: float) -> None:
+        """Report that a lookup has returned."""
+        self._next_lookup = now + POLL_INTERVAL
+
+    def result_received(self, task_id: str, raw: bytes | str, now: float) -> ResultAction | None:
+        """Report a result from the store; return the action to perform, if any."""
+        request = self._in_flight.request_of(task_id)
+        if request is None:
+            return None  # answered before, or given up
+        try:
+            result = self._decode(raw)
+        except SealedForAnotherKey as error:  # to send the message again would change nothing
+            return Fail(request, error, clear_task_id=task_id)
+        match self._in_flight.receive(task_id, result, now):
+            case "accepted":
+                return Complete(request, task_id)
+            case "unusable":
+                return ClearResult(task_id)
+            case "ignored":
+                return None
+
+    def store_reached(self) -> None:
+        """Report that the result store answers."""
+        self._outages.pop("store", None)
+
+    def store_failed(self, error: BrokerUnreachable) -> None:
+        """Report that the result store is unreachable: no new message is sent until it answers."""
+        self._outages["store"] = error
