@@ -11,32 +11,32 @@ from worker.devstack.broker import running_valkey
 from worker.devstack.folder import storage_keys
 from worker.devstack.storage import Storage, seaweedfs
 
-# Before any test is read: a developer's shell must not reach into it.
-_GIVEN = "VALETKEY_TEST_"
+# Before tests are imported, remove settings of the developer's shell, except those for the tests.
+_TEST_PREFIX = "VALETKEY_TEST_"
 for _name in tuple(os.environ):
-    if _name.startswith(("AWS_", "CELERY_", "VALETKEY_")) and not _name.startswith(_GIVEN):
+    if _name.startswith(("AWS_", "CELERY_", "VALETKEY_")) and not _name.startswith(_TEST_PREFIX):
         del os.environ[_name]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-# Nor may whoever started the tests in the background, where Ctrl-C is ignored: some tests press it.
+# Some tests send SIGINT, which processes started in the background ignore by default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine may hold up any example for longer than the fifth of a second that is the default.
-settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("here")
+# No deadline: on a busy machine an example may exceed the default of 0.2 seconds.
+settings.register_profile("valetkey", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("valetkey")
 
-_POSTGRES = os.environ.get(f"{_GIVEN}POSTGRES_URL")
-_REDIS = os.environ.get(f"{_GIVEN}REDIS_URL")
+_POSTGRES = os.environ.get(f"{_TEST_PREFIX}POSTGRES_URL")
+_REDIS = os.environ.get(f"{_TEST_PREFIX}REDIS_URL")
 
 
 @pytest.fixture(scope="session")
 def server_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the session's servers keep their data and logs."""
+    """The folder for the data and logs of the session's servers."""
     return tmp_path_factory.mktemp("servers")
 
 
 @pytest.fixture(scope="session", params=["valkey", *(["redis"] if _REDIS else [])])
 def valkey_url(request: pytest.FixtureRequest, server_data: Path) -> Iterator[str]:
-    """The URL of a broker; VALETKEY_TEST_REDIS_URL adds one to run everything against."""
+    """The URL of a broker. VALETKEY_TEST_REDIS_URL adds a second one, with which tests run too."""
     if request.param == "redis":
         yield str(_REDIS)
     else:
@@ -58,7 +58,7 @@ def ministack(server_data: Path) -> Iterator[Storage]:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server's own database, in which databases are created."""
+    """The URL of a PostgreSQL server's default database, for creating other databases."""
     with external.running_postgres() as url:
         yield url
 
@@ -70,9 +70,9 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql", *(["given"] if _POSTGRES else [])])
+@pytest.fixture(params=["sqlite", "postgresql", *(["external"] if _POSTGRES else [])])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A new, empty database of each kind; VALETKEY_TEST_POSTGRES_URL adds a server."""
+    """The URL of a new, empty database of each kind; VALETKEY_TEST_POSTGRES_URL adds a server."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'valetkey.db'}"
     elif request.param == "postgresql":

@@ -1,4 +1,4 @@
-"""`python -m worker doctor` beside the real service."""
+"""`python -m worker doctor` with the real service."""
 
 import json
 import subprocess
@@ -9,30 +9,34 @@ from tests.acceptance.conftest import ROOT, SECRET, Service
 from tests.support.servers.waiting import wait_until
 
 
-def looked(service: Service) -> list[dict[str, Any]]:
-    """What it finds; nothing where a busy worker did not say within a second that it is there."""
-    done = subprocess.run(
+def run_doctor(service: Service) -> list[dict[str, Any]]:
+    """Return the checks; none if a busy worker did not respond within a second."""
+    completed = subprocess.run(
         [sys.executable, "-m", "worker", "doctor", "--json"],
         cwd=ROOT,
-        env={**service.up.environ, "TEST_HOOK_SECRET": SECRET},
+        env={**service.stack.environ, "TEST_HOOK_SECRET": SECRET},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    checks = [json.loads(line) for line in done.stdout.splitlines()]
-    late = [check for check in checks if check["message"].startswith("no worker answers")]
-    return [] if late else checks
+    assert (completed.returncode, completed.stderr) == (0, "")
+    checks = [json.loads(line) for line in completed.stdout.splitlines()]
+    silent_workers = [
+        check for check in checks if check["message"].startswith("no worker responded")
+    ]
+    return [] if silent_workers else checks
 
 
-def test_a_service_that_runs_is_well_but_for_tenants_that_trust_the_queue(service: Service) -> None:
-    checks = wait_until(lambda: looked(service), what="all workers say that they are there")
+def test_a_running_service_has_no_problems_except_tenants_that_trust_the_queue(
+    service: Service,
+) -> None:
+    checks = wait_until(lambda: run_doctor(service), what="all workers respond")
     assert {check["check"] for check in checks} == {
         *("settings", "database", "tenants", "buckets", "endpoints", "webhooks", "upkeep"),
         *("results", "broker", "workers"),
     }
     workers = [check["message"].split()[0] for check in checks if check["check"] == "workers"]
     assert workers == ["valetkey", "valetkey.bulk", "valetkey.upkeep"]
-    unwell = [check["message"] for check in checks if check["state"] != "ok"]
-    assert unwell
-    assert all("trusts the queue" in message for message in unwell)
+    problems = [check["message"] for check in checks if check["state"] != "ok"]
+    assert problems
+    assert all("trusts the queue" in message for message in problems)

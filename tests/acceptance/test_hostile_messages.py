@@ -1,4 +1,4 @@
-"""What reaches the queue from a stranger: it is refused or thrown away, and the worker lives."""
+"""Hostile messages in the queue: they are refused or discarded, and the worker stays alive."""
 
 import hmac
 import json
@@ -14,10 +14,15 @@ import pytest
 import redis
 from celery import Celery
 
-from tests.acceptance.conftest import KEY, VAULT, Service
+from tests.acceptance.conftest import ACME_KEY, VAULT_KEY, Service
 from tests.support.builders.messages import grant_message, upload_message
-from tests.support.crypto.tokens import base64, forge_token, open_result, sign_message
-from tests.support.crypto.tokens import tenant_keys as public
+from tests.support.crypto.tokens import (
+    base64url,
+    forge_token,
+    sign_message,
+    tenant_keys,
+    unseal_result,
+)
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.keys import generate_key
 
@@ -26,19 +31,19 @@ PICKLE = b64encode(pickle.dumps(grant_message())).decode()
 
 @pytest.fixture(scope="module")
 def producer(service: Service) -> Celery:
-    """Any Celery application: it knows the broker, and nothing of ours."""
-    running = service.up.running
-    return Celery("anyone", broker=running.broker_url, backend=running.result_url)
+    """A Celery application that knows only the broker and the result store."""
+    info = service.stack.info
+    return Celery("anyone", broker=info.broker_url, backend=info.result_url)
 
 
-def sent(producer: Celery, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def send_request(producer: Celery, *args: Any, **kwargs: Any) -> dict[str, Any]:
     task = producer.send_task("valetkey.issue", args=args, kwargs=kwargs, queue="valetkey")
     outcome: dict[str, Any] = task.get(timeout=15)
     return outcome
 
 
-def put(service: Service, body: str, content_type: str, **headers: Any) -> None:
-    """Put a raw message into the queue, in kombu's frame on Redis."""
+def put_raw_message(service: Service, body: str, content_type: str, **headers: Any) -> None:
+    """Put a raw message into the queue, in the format in which kombu stores it in Redis."""
     frame = {
         "body": body,
         "content-type": content_type,
@@ -46,15 +51,15 @@ def put(service: Service, body: str, content_type: str, **headers: Any) -> None:
         "headers": {"task": "valetkey.issue", "id": "hostile"} | headers,
         "properties": {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": ""}},
     }
-    broker = redis.Redis.from_url(service.up.running.broker_url)
+    broker = redis.Redis.from_url(service.stack.info.broker_url)
     broker.lpush("valetkey", json.dumps(frame))
-    wait_until(lambda: broker.llen("valetkey") == 0, what="the message is taken")
+    wait_until(lambda: broker.llen("valetkey") == 0, what="the worker takes the message")
     broker.close()
 
 
 def test_a_plain_celery_producer_is_answered(producer: Celery) -> None:
-    assert sent(producer, grant_message())["items"][0]["method"] == "GET"
-    assert sent(producer, upload_message(["acme/x.png"]))["items"][0]["method"] == "POST"
+    assert send_request(producer, grant_message())["items"][0]["method"] == "GET"
+    assert send_request(producer, upload_message(["acme/x.png"]))["items"][0]["method"] == "POST"
 
 
 @pytest.mark.parametrize(
@@ -71,104 +76,106 @@ def test_a_plain_celery_producer_is_answered(producer: Celery) -> None:
 def test_wrong_arguments_are_refused_by_a_code(
     producer: Celery, args: tuple[Any, ...], kwargs: dict[str, Any], code: str
 ) -> None:
-    assert sent(producer, *args, **kwargs)["refusal"]["code"] == code
+    assert send_request(producer, *args, **kwargs)["refusal"]["code"] == code
 
 
-ASKED = grant_message(["vault/a"], tenant="vault")
-HEADER = {"alg": "Ed25519", "kid": VAULT.id}
-STRANGER = generate_key(VAULT.id)
+MESSAGE = grant_message(["vault/a"], tenant="vault")
+TOKEN_HEADER = {"alg": "Ed25519", "kid": VAULT_KEY.id}
+UNKNOWN_KEY = generate_key(VAULT_KEY.id)
 
 
-def genuine() -> str:
-    return sign_message(ASKED, VAULT, datetime.now(UTC))
+def genuine_token() -> str:
+    return sign_message(MESSAGE, VAULT_KEY, datetime.now(UTC))
 
 
-def spliced() -> str:
-    head, _, signature = genuine().split(".")
-    return ".".join([head, base64(json.dumps(ASKED | {"reason": "mine"}).encode()), signature])
+def token_with_other_content() -> str:
+    header, _, signature = genuine_token().split(".")
+    return ".".join(
+        [header, base64url(json.dumps(MESSAGE | {"reason": "mine"}).encode()), signature]
+    )
 
 
-def with_the_public_key() -> str:
-    text = genuine().rpartition(".")[0].partition(".")[2]
-    text = f"{base64(json.dumps(HEADER | {'alg': 'HS256'}).encode())}.{text}"
-    secret = public(VAULT)["tests"].sign.encode()
-    return f"{text}.{base64(hmac.digest(secret, text.encode(), 'sha256'))}"
+def token_signed_with_the_public_key() -> str:
+    text = genuine_token().rpartition(".")[0].partition(".")[2]
+    text = f"{base64url(json.dumps(TOKEN_HEADER | {'alg': 'HS256'}).encode())}.{text}"
+    secret = tenant_keys(VAULT_KEY)["tests"].sign.encode()
+    return f"{text}.{base64url(hmac.digest(secret, text.encode(), 'sha256'))}"
 
 
-FORGED: dict[str, tuple[Callable[[], Any], str]] = {
+FORGERIES: dict[str, tuple[Callable[[], Any], str]] = {
     "nothing": (lambda: "", "token_invalid"),
-    "the message as text": (lambda: json.dumps(ASKED), "token_invalid"),
-    "five parts": (lambda: f"{genuine()}.AAAA.AAAA", "token_invalid"),
-    "no signature": (lambda: genuine().rpartition(".")[0] + ".", "signature_invalid"),
+    "the message as text": (lambda: json.dumps(MESSAGE), "token_invalid"),
+    "five parts": (lambda: f"{genuine_token()}.AAAA.AAAA", "token_invalid"),
+    "no signature": (lambda: genuine_token().rpartition(".")[0] + ".", "signature_invalid"),
     "algorithm none": (
-        lambda: forge_token(HEADER | {"alg": "none"}, b"{}", VAULT),
+        lambda: forge_token(TOKEN_HEADER | {"alg": "none"}, b"{}", VAULT_KEY),
         "algorithm_not_allowed",
     ),
-    "the public key as a secret": (with_the_public_key, "algorithm_not_allowed"),
+    "the public key as a secret": (token_signed_with_the_public_key, "algorithm_not_allowed"),
     "a stranger's key": (
-        lambda: sign_message(ASKED, STRANGER, datetime.now(UTC)),
+        lambda: sign_message(MESSAGE, UNKNOWN_KEY, datetime.now(UTC)),
         "signature_invalid",
     ),
-    "other content": (spliced, "signature_invalid"),
-    "a key that is not declared": (
-        lambda: forge_token(HEADER | {"kid": "vault/../acme"}, b"{}", VAULT),
+    "other content": (token_with_other_content, "signature_invalid"),
+    "a key that is not configured": (
+        lambda: forge_token(TOKEN_HEADER | {"kid": "vault/../acme"}, b"{}", VAULT_KEY),
         "key_unknown",
     ),
     "another tenant's key": (
-        lambda: sign_message(ASKED, KEY, datetime.now(UTC)),
+        lambda: sign_message(MESSAGE, ACME_KEY, datetime.now(UTC)),
         "tenant_mismatch",
     ),
     "a critical extension": (
-        lambda: forge_token(HEADER | {"crit": ["b64"], "b64": False}, b"{}", VAULT),
+        lambda: forge_token(TOKEN_HEADER | {"crit": ["b64"], "b64": False}, b"{}", VAULT_KEY),
         "token_invalid",
     ),
     "content nested beyond reason": (
-        lambda: forge_token(HEADER, b"[" * 100_000, VAULT),
+        lambda: forge_token(TOKEN_HEADER, b"[" * 100_000, VAULT_KEY),
         "token_invalid",
     ),
     "yesterday's": (
-        lambda: sign_message(ASKED, VAULT, datetime.now(UTC) - timedelta(hours=25)),
+        lambda: sign_message(MESSAGE, VAULT_KEY, datetime.now(UTC) - timedelta(hours=25)),
         "message_expired",
     ),
     "tomorrow's": (
-        lambda: sign_message(ASKED, VAULT, datetime.now(UTC) + timedelta(hours=25)),
+        lambda: sign_message(MESSAGE, VAULT_KEY, datetime.now(UTC) + timedelta(hours=25)),
         "message_from_future",
     ),
     "six megabytes": (lambda: "A" * 6_000_000, "token_too_large"),
-    "unsigned": (lambda: ASKED, "signature_required"),
+    "unsigned": (lambda: MESSAGE, "signature_required"),
 }
 
 
 @pytest.fixture(scope="module")
 def outcomes(producer: Celery) -> dict[str, dict[str, Any]]:
-    """How each of them is answered, one after the other."""
-    return {name: sent(producer, make()) for name, (make, _) in FORGED.items()}
+    """The outcome of each forgery, sent one after the other."""
+    return {name: send_request(producer, make()) for name, (make, _) in FORGERIES.items()}
 
 
-@pytest.mark.parametrize("name", FORGED)
-def test_what_the_tenants_key_did_not_sign_is_refused_and_granted_nothing(
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_message_that_the_tenants_key_did_not_sign_is_refused(
     outcomes: dict[str, dict[str, Any]], name: str
 ) -> None:
-    found = outcomes[name]
-    assert (found["refusal"]["code"], found["items"]) == (FORGED[name][1], [])
+    outcome = outcomes[name]
+    assert (outcome["refusal"]["code"], outcome["items"]) == (FORGERIES[name][1], [])
 
 
-def test_forgeries_are_counted_and_no_request_in_the_log(
+def test_forgeries_are_counted_but_not_recorded_as_requests(
     service: Service, outcomes: dict[str, dict[str, Any]]
 ) -> None:
-    path = service.up.running.database_url.removeprefix("sqlite:///")
+    path = service.stack.info.database_url.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path)) as connection:
-        ids = connection.execute("SELECT id FROM batches").fetchall()
-        counted = connection.execute("SELECT DISTINCT code FROM rejections").fetchall()
-    assert (ASKED["batch"],) not in ids
-    assert {(found["refusal"]["code"],) for found in outcomes.values()} <= set(counted)
+        ids = connection.execute("SELECT batch_id FROM batches").fetchall()
+        codes = connection.execute("SELECT DISTINCT code FROM rejections").fetchall()
+    assert (MESSAGE["batch"],) not in ids
+    assert {(outcome["refusal"]["code"],) for outcome in outcomes.values()} <= set(codes)
 
 
 @pytest.mark.usefixtures("outcomes")
-def test_after_all_that_the_key_is_answered(producer: Celery) -> None:
-    asked = sign_message(grant_message(["vault/b"], tenant="vault"), VAULT, datetime.now(UTC))
-    task = producer.send_task("valetkey.issue", args=[asked], queue="valetkey")
-    assert open_result(task.get(timeout=15), VAULT)["items"][0]["method"] == "GET"
+def test_after_all_forgeries_the_key_still_works(producer: Celery) -> None:
+    token = sign_message(grant_message(["vault/b"], tenant="vault"), VAULT_KEY, datetime.now(UTC))
+    task = producer.send_task("valetkey.issue", args=[token], queue="valetkey")
+    assert unseal_result(task.get(timeout=15), VAULT_KEY)["items"][0]["method"] == "GET"
 
 
 @pytest.mark.parametrize(
@@ -186,11 +193,11 @@ def test_after_all_that_the_key_is_answered(producer: Celery) -> None:
         ("[[], [], []]", "application/json"),
     ],
 )
-def test_a_body_that_is_no_json_call_is_thrown_away(
+def test_a_body_that_is_no_json_call_is_discarded(
     service: Service, producer: Celery, body: str, content_type: str
 ) -> None:
-    put(service, body, content_type)
-    assert sent(producer, grant_message())["status"] == "issued"
+    put_raw_message(service, body, content_type)
+    assert send_request(producer, grant_message())["status"] == "issued"
 
 
 @pytest.mark.parametrize(
@@ -210,16 +217,18 @@ def test_a_body_that_is_no_json_call_is_thrown_away(
         {"shadow": []},
     ],
 )
-def test_headers_that_celery_would_not_send_are_thrown_away(
+def test_headers_that_celery_would_not_send_are_discarded(
     service: Service, producer: Celery, headers: dict[str, Any]
 ) -> None:
-    put(service, json.dumps([[grant_message()], {}, None]), "application/json", **headers)
-    assert sent(producer, grant_message())["status"] == "issued"
+    put_raw_message(
+        service, json.dumps([[grant_message()], {}, None]), "application/json", **headers
+    )
+    assert send_request(producer, grant_message())["status"] == "issued"
 
 
-def test_a_task_that_does_not_exist_is_thrown_away(producer: Celery) -> None:
+def test_a_task_that_does_not_exist_is_discarded(producer: Celery) -> None:
     producer.send_task("os.system", args=["true"], queue="valetkey")
-    assert sent(producer, grant_message())["status"] == "issued"
+    assert send_request(producer, grant_message())["status"] == "issued"
 
 
 def test_a_refusal_reaches_the_caller_without_a_traceback(producer: Celery) -> None:
@@ -228,13 +237,13 @@ def test_a_refusal_reaches_the_caller_without_a_traceback(producer: Celery) -> N
     assert task.traceback is None
 
 
-def test_a_token_in_a_frame_that_is_thrown_away_is_in_no_log(
+def test_a_token_in_a_frame_that_is_discarded_is_in_no_log(
     service: Service, producer: Celery
 ) -> None:
-    captured = genuine()
-    put(service, json.dumps([[captured], {}, None]), "application/json", timelimit="soon")
-    put(service, json.dumps([[captured], {}, None]), "application/json", task="os.system")
-    put(service, captured, "application/json")
-    assert sent(producer, grant_message())["status"] == "issued"
-    assert not any(part in service.written for part in captured.split("."))
-    assert "[hidden]" in service.written
+    token = genuine_token()
+    put_raw_message(service, json.dumps([[token], {}, None]), "application/json", timelimit="soon")
+    put_raw_message(service, json.dumps([[token], {}, None]), "application/json", task="os.system")
+    put_raw_message(service, token, "application/json")
+    assert send_request(producer, grant_message())["status"] == "issued"
+    assert not any(part in service.logs for part in token.split("."))
+    assert "[hidden]" in service.logs

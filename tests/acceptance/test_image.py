@@ -1,4 +1,4 @@
-"""What the Dockerfile copies and the lock installs, run without the rest of the checkout."""
+"""The files that the Dockerfile copies, run with only the packages of the lock file."""
 
 import os
 import re
@@ -12,15 +12,15 @@ import pytest
 
 from tests.support.docs.command_lines import ROOT
 
-# Python as it is in the image: what the lock does not install cannot be imported.
-RUN = """
+# Python as in the image: modules of packages that are not in the lock file cannot be imported.
+RUN_WORKER = """
 import runpy, sys
-absent = frozenset(sys.argv.pop(1).split(","))
-class Absent:
+missing = frozenset(sys.argv.pop(1).split(","))
+class MissingModuleFinder:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in absent:
+        if name.partition(".")[0] in missing:
             raise ModuleNotFoundError(f"not in requirements.lock: {name}", name=name)
-sys.meta_path.insert(0, Absent())
+sys.meta_path.insert(0, MissingModuleFinder())
 sys.argv[0] = "worker"
 runpy.run_module("worker", run_name="__main__", alter_sys=True)
 """
@@ -44,7 +44,7 @@ def copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def absent() -> set[str]:
+def missing_modules() -> set[str]:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
     return {
@@ -54,28 +54,28 @@ def absent() -> set[str]:
     } - {"valetkey"}
 
 
-def run(image: Path, *words: str) -> str:
+def run_worker(image: Path, *arguments: str) -> str:
     environ = {
         "PATH": os.environ["PATH"],
         "VALETKEY_DATABASE_URL": f"sqlite:///{image.parent / 'valetkey.db'}",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, ",".join(sorted(absent())), *words],
+    completed = subprocess.run(
+        [sys.executable, "-c", RUN_WORKER, ",".join(sorted(missing_modules())), *arguments],
         cwd=image,
         env=environ,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
-def test_the_image_holds_all_that_its_commands_need(image: Path) -> None:
-    assert "up to date" in run(image, "migrate")
-    assert "Applied." in run(image, "apply", "examples/tenants.toml", "--yes")
-    assert "acme" not in run(image, "audit", "list")
+def test_the_image_contains_all_that_its_commands_need(image: Path) -> None:
+    assert "up to date" in run_worker(image, "migrate")
+    assert "Applied." in run_worker(image, "apply", "examples/tenants.toml", "--yes")
+    assert "acme" not in run_worker(image, "audit", "list")
 
 
-def test_the_image_holds_all_that_the_worker_needs(image: Path) -> None:
-    assert "--only" in run(image, "run", "--help")
+def test_the_image_contains_all_that_the_worker_needs(image: Path) -> None:
+    assert "--only" in run_worker(image, "run", "--help")

@@ -1,4 +1,4 @@
-"""Files reach real storage by PUTs and in parts, by all that the producer's library offers."""
+"""PUTs and multipart uploads to real storage: by the client, the command line and curl."""
 
 import os
 import random
@@ -16,7 +16,7 @@ import pytest
 
 from tests.acceptance.conftest import ROOT, Service
 from valetkey import Code, Grant, NotStored, multipart_storage
-from valetkey.cli.snippets import curl
+from valetkey.cli.snippets import render_curl
 from valetkey.multipart_upload import MultipartUploader
 
 MEBIBYTE = 1024**2
@@ -34,84 +34,87 @@ def film(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def s3(service: Service) -> Any:
-    running = service.up.running
+    info = service.stack.info
     return boto3.client(
         "s3",
-        endpoint_url=running.s3_endpoint,
-        region_name=running.s3_region,
-        aws_access_key_id=running.s3_access_key,
-        aws_secret_access_key=running.s3_secret_key,
+        endpoint_url=info.s3_endpoint,
+        region_name=info.s3_region,
+        aws_access_key_id=info.s3_access_key,
+        aws_secret_access_key=info.s3_secret_key,
     )
 
 
 def put(url: str, headers: dict[str, str], body: bytes) -> int:
-    sent = headers | {"content-length": str(len(body))}
-    request = Request(url, body, sent, method="PUT")  # noqa: S310 - the service's URL
+    all_headers = headers | {"content-length": str(len(body))}
+    request = Request(url, body, all_headers, method="PUT")  # noqa: S310 - the service's URL
     try:
-        with urlopen(request) as answer:  # noqa: S310 - as above
-            return int(answer.status)
+        with urlopen(request) as response:  # noqa: S310 - as above
+            return int(response.status)
     except HTTPError as error:
         with error:
             return int(error.code)
 
 
-def valetkey(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
-    running = service.up.running
+def run_valetkey(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
+    info = service.stack.info
     environ = dict(os.environ) | {
-        "VALETKEY_BROKER_URL": running.broker_url,
-        "VALETKEY_RESULT_URL": running.result_url,
+        "VALETKEY_BROKER_URL": info.broker_url,
+        "VALETKEY_RESULT_URL": info.result_url,
         "VALETKEY_TENANT": "acme",
     }
-    command = [sys.executable, "-c", "from valetkey.cli import main; main()", *words]
+    program = "from valetkey.cli.main import main; main()"
+    command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
 
 
-def sh(line: str, folder: Path) -> int:
+def run_shell(line: str, folder: Path) -> int:
     command = ["sh", "-c", line]
     return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
 
 
-def test_a_file_of_three_parts_is_uploaded_whole(service: Service, s3: Any, film: Path) -> None:
-    words = ("acme/film.mp4", "--file", str(film), "--part-size", "5MiB", "--meta", "a=b")
-    done = valetkey(service, "multipart", "demo", *words)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_command_line_uploads_a_file_of_three_parts(
+    service: Service, s3: Any, film: Path
+) -> None:
+    arguments = ("acme/film.mp4", "--file", str(film), "--part-size", "5MiB", "--meta", "a=b")
+    result = run_valetkey(service, "multipart", "demo", *arguments)
+    assert (result.returncode, result.stderr) == (0, "")
     stored = s3.get_object(Bucket=BUCKET, Key="acme/film.mp4")
     assert stored["Body"].read() == CONTENT
-    assert stored["Metadata"] == {"a": "b", "grant-id": done.stdout.strip()}
+    assert stored["Metadata"] == {"a": "b", "grant-id": result.stdout.strip()}
     assert stored["ETag"].endswith('-3"')
 
 
-def test_each_part_is_for_its_own_bytes_alone(service: Service) -> None:
+def test_each_part_accepts_only_its_own_length(service: Service) -> None:
     with service.client() as client:
         upload = client.multipart("demo", "acme/lengths", size=len(CONTENT), part_size=5 * MEBIBYTE)
         grants = [grant for grant in upload.parts(expires_in=60) if isinstance(grant, Grant)]
         lengths = [int(grant.headers["content-length"]) for grant in grants]
         assert lengths == [5 * MEBIBYTE, 5 * MEBIBYTE, 2 * MEBIBYTE]
         assert put(grants[2].url, {}, CONTENT[: 2 * MEBIBYTE + 1]) == 403
-        begun = upload.result().multipart
-        assert begun is not None
-        multipart_storage.abort_upload(begun.abort_url)
+        multipart = upload.result().multipart
+        assert multipart is not None
+        multipart_storage.abort_upload(multipart.abort_url)
 
 
-def test_an_upload_that_was_aborted_takes_no_more_and_leaves_nothing(
+def test_an_aborted_upload_accepts_no_part_and_stores_nothing(
     service: Service, s3: Any, film: Path
 ) -> None:
     with service.client() as client:
         upload = client.multipart("demo", "acme/aborted", size=len(CONTENT))
-        begun = upload.result().multipart
-        assert begun is not None
-        multipart_storage.abort_upload(begun.abort_url)
+        multipart = upload.result().multipart
+        assert multipart is not None
+        multipart_storage.abort_upload(multipart.abort_url)
         with pytest.raises(NotStored):
             MultipartUploader(upload, film, sleep=lambda _: None).run()
     listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="acme/aborted")
     assert listed["KeyCount"] == 0
-    open_ones = s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
-    assert begun.upload_id not in {one["UploadId"] for one in open_ones}
+    unfinished = s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+    assert multipart.upload_id not in {entry["UploadId"] for entry in unfinished}
 
 
-def test_parts_of_an_upload_that_was_not_begun_are_refused(service: Service) -> None:
+def test_parts_of_an_unknown_upload_are_refused(service: Service) -> None:
     with service.client() as client:
         grant = client.multipart("demo", "acme/mine", size=5).result()
         forged = replace(grant, id=f"{grant.id[:-1]}7")
@@ -123,7 +126,7 @@ def test_parts_of_an_upload_that_was_not_begun_are_refused(service: Service) -> 
         multipart_storage.abort_upload(grant.multipart.abort_url)
 
 
-def test_a_put_stores_exactly_what_was_granted_and_once(service: Service, s3: Any) -> None:
+def test_a_put_stores_exactly_the_granted_size_and_only_once(service: Service, s3: Any) -> None:
     with service.client() as client:
         grant = client.put("demo", "acme/put ü.txt", size=5, content_type="text/plain").result()
     assert put(grant.url, grant.headers, b"longer") == 403
@@ -135,57 +138,59 @@ def test_a_put_stores_exactly_what_was_granted_and_once(service: Service, s3: An
 
 
 @needs_curl
-def test_a_put_by_curl_stores_the_file_with_its_checksum(
+def test_a_put_with_curl_stores_the_file_with_its_checksum(
     service: Service, s3: Any, film: Path
 ) -> None:
-    words = ("put", "demo", "acme/by curl.mp4", "--file", str(film), "--sha256", "--tag", "a=b c")
-    done = valetkey(service, *words, "--curl")
-    assert sh(done.stdout, film.parent) == 0
+    options = ("--file", str(film), "--sha256", "--tag", "a=b c", "--curl")
+    result = run_valetkey(service, "put", "demo", "acme/by curl.mp4", *options)
+    assert run_shell(result.stdout, film.parent) == 0
     stored = s3.get_object(Bucket=BUCKET, Key="acme/by curl.mp4")
     assert stored["Body"].read() == CONTENT
 
 
 @needs_curl
-def test_a_put_by_curl_of_another_file_of_that_size_is_refused(
+def test_a_put_with_curl_refuses_another_file_of_the_same_size(
     service: Service, s3: Any, film: Path
 ) -> None:
-    done = valetkey(service, "put", "demo", "acme/other", "--file", str(film), "--sha256", "--curl")
+    result = run_valetkey(
+        service, "put", "demo", "acme/other", "--file", str(film), "--sha256", "--curl"
+    )
     film.write_bytes(CONTENT[:-1] + b"?")
-    assert sh(done.stdout, film.parent) != 0
+    assert run_shell(result.stdout, film.parent) != 0
     assert s3.list_objects_v2(Bucket=BUCKET, Prefix="acme/other")["KeyCount"] == 0
 
 
 @needs_curl
-def test_a_head_by_curl_shows_an_object_and_fetches_none(service: Service, tmp_path: Path) -> None:
+def test_a_head_with_curl_prints_headers_and_downloads_nothing(
+    service: Service, tmp_path: Path
+) -> None:
     with service.client() as client:
         stored = client.put("demo", "acme/head", size=5).result()
         assert put(stored.url, stored.headers, b"hello") == 200
         head = client.download("demo", "acme/head", method="HEAD").result()
-    command = ["sh", "-c", curl(head)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "content-length: 5" in done.stdout.lower()
+    command = ["sh", "-c", render_curl(head)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "content-length: 5" in result.stdout.lower()
     assert list(tmp_path.iterdir()) == []
 
 
 @needs_curl
-def test_a_multipart_upload_is_made_by_curl_alone(
-    service: Service, s3: Any, tmp_path: Path
-) -> None:
+def test_curl_alone_makes_a_multipart_upload(service: Service, s3: Any, tmp_path: Path) -> None:
     content = CONTENT[: 5 * MEBIBYTE + 1]
     with service.client() as client:
         upload = client.multipart("demo", "acme/curl", size=len(content), part_size=5 * MEBIBYTE)
         grants = [grant for grant in upload.parts() if isinstance(grant, Grant)]
-        whole = upload.result()
+        complete = upload.result()
     parts = ""
     for number, grant in enumerate(grants, 1):
-        piece = content[(number - 1) * 5 * MEBIBYTE : number * 5 * MEBIBYTE]
-        (tmp_path / f"curl.part{number}").write_bytes(piece)
-        command = ["sh", "-c", curl(grant)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        lines = [line.partition(": ") for line in done.stdout.splitlines()]
+        part = content[(number - 1) * 5 * MEBIBYTE : number * 5 * MEBIBYTE]
+        (tmp_path / f"curl.part{number}").write_bytes(part)
+        command = ["sh", "-c", render_curl(grant)]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        lines = [line.partition(": ") for line in result.stdout.splitlines()]
         (etag,) = [value for name, _, value in lines if name.lower() == "etag"]
         parts += f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
     body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>"
     (tmp_path / "parts.xml").write_text(body)
-    assert sh(curl(whole), tmp_path) == 0
+    assert run_shell(render_curl(complete), tmp_path) == 0
     assert s3.get_object(Bucket=BUCKET, Key="acme/curl")["Body"].read() == content

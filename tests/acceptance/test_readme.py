@@ -1,4 +1,4 @@
-"""What README.md tells a newcomer to type is typed here."""
+"""Runs the commands and programs of README.md."""
 
 import csv
 import os
@@ -17,13 +17,13 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 TOUR = README[README.index("## A tour") : README.index("## From a program")]
-# The servers of the tour run already: the fixture's.
+# The fixture has started the servers of the tour already.
 STEPS = [text for _, text in BLOCKS if text in TOUR and "worker dev" not in text]
 
 
 @pytest.fixture
 def checkout(service: Service, tmp_path: Path) -> Path:
-    """A folder as a reader has it: the project, its .venv, and a running dev's data."""
+    """A folder like a reader's: the project, its .venv and the data of a running `worker dev`."""
     for name in ("worker", "models", "valetkey", "examples", "celeryconfig.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").symlink_to(sys.prefix)
@@ -32,46 +32,53 @@ def checkout(service: Service, tmp_path: Path) -> Path:
 
 
 def run(command: list[str], folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {"PATH": os.environ["PATH"], "HOME": str(folder)} | environ
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)} | environ
     return subprocess.run(
-        command, cwd=folder, env=clean, capture_output=True, text=True, timeout=200, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
 
 
 @pytest.fixture
-def declared(service: Service) -> Iterator[None]:
-    """What the service declares, once more after the tour has applied its own."""
+def restored_config(service: Service) -> Iterator[None]:
+    """The service's own config, applied again after the tour has applied another one."""
     yield
     tenants = str(service.data.parent / "tenants.toml")
     command = [sys.executable, "-m", "worker", "apply", tenants, "--yes"]
-    subprocess.run(command, cwd=ROOT, env=service.up.environ, capture_output=True, check=True)
+    subprocess.run(command, cwd=ROOT, env=service.stack.environ, capture_output=True, check=True)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the tour's reader has curl")
-@pytest.mark.usefixtures("declared")
+@pytest.mark.usefixtures("restored_config")
 @pytest.mark.timeout(300)
-def test_the_tour_does_what_it_says(checkout: Path) -> None:
-    # The service here has a key and an endpoint more than the tour's, for which apply would ask.
+def test_the_tour_works(checkout: Path) -> None:
+    # This service has a key and an endpoint that the tour's file lacks: apply would ask for
+    # confirmation to remove them.
     steps = "\n".join(STEPS).replace("apply tenants.toml", "apply tenants.toml --yes")
-    done = run(["sh", "-c", steps], checkout)
-    assert done.returncode == 0, done.stderr
-    assert "hello\n" in done.stdout
+    result = run(["sh", "-c", steps], checkout)
+    assert result.returncode == 0, result.stderr
+    assert "hello\n" in result.stdout
     for code in ("expiry_too_long", "size_too_large", "key_outside_prefix"):
-        assert code in done.stderr
+        assert code in result.stderr
     with (checkout / "links.csv").open(newline="") as links:
         assert sum(1 for row in csv.DictReader(links) if row["url"]) == 10_000
-    assert "issued" in done.stdout
+    assert "issued" in result.stdout
 
 
 @pytest.mark.parametrize("program", PYTHON, ids=["client", "plain celery"])
-def test_a_program_of_the_readme_runs(service: Service, checkout: Path, program: str) -> None:
-    running = service.up.running
-    urls = {"BROKER_URL": running.broker_url, "RESULT_URL": running.result_url}
-    done = run([sys.executable, "-c", program], checkout, **urls)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(("http", "issued"))
+def test_a_program_of_the_readme_works(service: Service, checkout: Path, program: str) -> None:
+    info = service.stack.info
+    urls = {"BROKER_URL": info.broker_url, "RESULT_URL": info.result_url}
+    result = run([sys.executable, "-c", program], checkout, **urls)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(("http", "issued"))
 
 
-def test_the_plain_producer_imports_nothing_of_ours() -> None:
+def test_the_plain_producer_imports_no_valetkey_package() -> None:
     (plain,) = [program for program in PYTHON if "send_task" in program]
     assert not re.search(r"import (valetkey|worker|models)|from (valetkey|worker|models)", plain)

@@ -1,4 +1,4 @@
-"""Whoever holds a URL or a form may use it: neither may be found where it does not belong."""
+"""URLs and forms give access to whoever has them: logs, tables and Redis must contain none."""
 
 import json
 import re
@@ -11,9 +11,9 @@ import pytest
 import redis
 from celery import Celery
 
-from tests.acceptance.conftest import SECRET, VAULT, Service
+from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import grant_message
-from tests.support.crypto.tokens import open_result, sign_message
+from tests.support.crypto.tokens import sign_message, unseal_result
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
@@ -22,134 +22,142 @@ SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleH
 
 
 @pytest.fixture(scope="module")
-def used(service: Service) -> list[str]:
-    """The signatures of grants of each kind, one of which went through a webhook."""
+def signatures_of_grants(service: Service) -> list[str]:
+    """The signatures of grants of each kind, one of which was also sent by webhook."""
     before = len(service.receiver.bodies)
     with service.client() as client:
         link = client.download("demo", "acme/secret.txt", callback="hook").result()
         form = client.upload("demo", "acme/secret.txt", max_size=10).result()
         put = client.put("demo", "acme/secret.bin", size=10).result()
-        begun = client.multipart("demo", "acme/secret.bin", size=10)
-        part = next(iter(begun.parts()))
-    wait_until(lambda: len(service.receiver.bodies) > before, what="the webhook came")
+        upload = client.multipart("demo", "acme/secret.bin", size=10)
+        part = next(iter(upload.parts()))
+    wait_until(lambda: len(service.receiver.bodies) > before, what="the webhook has arrived")
     assert isinstance(part, Grant)
-    urls = [link.url, put.url, begun.result().url, part.url]
+    urls = [link.url, put.url, upload.result().url, part.url]
     return [form.fields["x-amz-signature"], *(url.rpartition("=")[2] for url in urls)]
 
 
-def test_no_log_holds_a_signature_or_a_secret(service: Service, used: list[str]) -> None:
-    assert SIGNATURE.search(service.written) is None
-    assert not [secret for secret in (*used, SECRET) if secret in service.written]
+def test_no_log_holds_a_signature_or_a_secret(
+    service: Service, signatures_of_grants: list[str]
+) -> None:
+    assert SIGNATURE.search(service.logs) is None
+    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in service.logs]
 
 
-def test_no_table_holds_a_signature_or_a_secret(service: Service, used: list[str]) -> None:
-    path = service.up.running.database_url.removeprefix("sqlite:///")
+def test_no_table_holds_a_signature_or_a_secret(
+    service: Service, signatures_of_grants: list[str]
+) -> None:
+    path = service.stack.info.database_url.removeprefix("sqlite:///")
     connection = sqlite3.connect(path)
     stored = "\n".join(connection.iterdump())
     connection.close()
     assert "acme/secret.txt" in stored
     assert SIGNATURE.search(stored) is None
-    assert not [secret for secret in (*used, SECRET) if secret in stored]
+    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in stored]
 
 
-def asked(service: Service, raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Ask in the vault's name: the token that was sent, and what its sealed answer says."""
-    running = service.up.running
-    sent = sign_message(raw, VAULT, datetime.now(UTC))
-    producer = Celery("vault", broker=running.broker_url, backend=running.result_url)
-    task = producer.send_task("valetkey.issue", args=[sent], queue="valetkey")
-    return sent, open_result(task.get(timeout=15), VAULT)
+def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Send a signed request of the tenant vault; return the token and the opened result."""
+    info = service.stack.info
+    token = sign_message(message, VAULT_KEY, datetime.now(UTC))
+    producer = Celery("vault", broker=info.broker_url, backend=info.result_url)
+    task = producer.send_task("valetkey.issue", args=[token], queue="valetkey")
+    return token, unseal_result(task.get(timeout=15), VAULT_KEY)
 
 
-def wanted(kind: str, **terms: Any) -> dict[str, Any]:
+def grant_request(kind: str, **terms: Any) -> dict[str, Any]:
     grant = {"kind": kind, "bucket": "demo", "expires_in": 300, **terms}
     size = {} if kind in {"download", "upload"} else {"size": 10}
     items = [{"key": "vault/secret.txt", **size}]
     return grant_message(tenant="vault", grant=grant, items=items, callback="hook")
 
 
-def notified(service: Service) -> set[str]:
-    """The ids of all webhooks that came, of which any may come again."""
+def webhook_ids(service: Service) -> set[str]:
+    """Return the ids of all webhooks received; each may be received more than once."""
     return {headers["webhook-id"] for headers in service.receiver.headers}
 
 
 @pytest.fixture(scope="module")
-def hidden(service: Service) -> list[str]:
-    """All that a tenant with a key has to hide once it has asked for everything there is."""
-    before = len(notified(service))
-    raws = [wanted("download"), *(wanted(kind, max_size=10) for kind in ("upload", "put"))]
-    raws.append(wanted("multipart", max_size=10))
-    raws.append({"v": 1, "ask": "usage", "tenant": "vault"})
-    raws.append(raws[0] | {"ask": "explain"})
+def secrets(service: Service) -> list[str]:
+    """All secrets of a tenant with a key, after it has sent every kind of request."""
+    before = len(webhook_ids(service))
+    messages = [
+        grant_request("download"),
+        *(grant_request(kind, max_size=10) for kind in ("upload", "put")),
+    ]
+    messages.append(grant_request("multipart", max_size=10))
+    messages.append({"v": 1, "ask": "usage", "tenant": "vault"})
+    messages.append(messages[0] | {"ask": "explain"})
     cancel = {"v": 1, "ask": "cancel", "tenant": "vault", "requested_by": "tests"}
-    raws.append(cancel | {"batch": raws[0]["batch"]})
-    tokens, answers = zip(*(asked(service, raw) for raw in raws), strict=True)
-    grants = [item for answer in answers for item in answer.get("items", ())]
+    messages.append(cancel | {"batch": messages[0]["batch"]})
+    tokens, outcomes = zip(*(send_request(service, message) for message in messages), strict=True)
+    grants = [item for outcome in outcomes for item in outcome.get("items", ())]
     urls = [grant["url"] for grant in grants if "fields" not in grant]
     signatures = [url.rpartition("=")[2] for url in urls]
     forms = [grant["fields"]["x-amz-signature"] for grant in grants if "fields" in grant]
-    told = before + len(grants)
-    wait_until(lambda: len(notified(service)) == told, what="the webhooks came")
-    private = [key["d"] for key in json.loads(dump_private_key(VAULT))["keys"]]
+    expected = before + len(grants)
+    wait_until(lambda: len(webhook_ids(service)) == expected, what="the webhooks have arrived")
+    private = [key["d"] for key in json.loads(dump_private_key(VAULT_KEY))["keys"]]
     assert (len(signatures), len(forms)) == (3, 1)
-    parts = [part for sent in tokens for part in sent.split(".")[1:]]
+    parts = [part for token in tokens for part in token.split(".")[1:]]
     return [*urls, *signatures, *forms, *private, *parts, SECRET]
 
 
-def test_nothing_that_a_signing_tenant_hides_is_in_a_log(
-    service: Service, hidden: list[str]
-) -> None:
-    assert '"answered"' in service.written
-    assert [secret for secret in hidden if secret in service.written] == []
+def test_no_log_has_a_secret_of_a_signing_tenant(service: Service, secrets: list[str]) -> None:
+    assert '"answered"' in service.logs
+    assert [secret for secret in secrets if secret in service.logs] == []
 
 
-def test_nothing_that_a_signing_tenant_hides_is_in_a_table(
-    service: Service, hidden: list[str]
-) -> None:
-    path = service.up.running.database_url.removeprefix("sqlite:///")
+def test_no_table_has_a_secret_of_a_signing_tenant(service: Service, secrets: list[str]) -> None:
+    path = service.stack.info.database_url.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path)) as connection:
         stored = "\n".join(connection.iterdump())
     assert "vault/secret.txt" in stored
-    assert [secret for secret in hidden if secret in stored] == []
+    assert [secret for secret in secrets if secret in stored] == []
 
 
-def test_redis_holds_only_sealed_answers_of_a_signing_tenant(
-    service: Service, hidden: list[str]
+def test_redis_has_only_sealed_results_of_a_signing_tenant(
+    service: Service, secrets: list[str]
 ) -> None:
-    running, told = service.up.running, [*hidden, "vault"]
-    for url in (running.broker_url, running.result_url):
+    info, expected = service.stack.info, [*secrets, "vault"]
+    for url in (info.broker_url, info.result_url):
         with closing(redis.Redis.from_url(url, decode_responses=True)) as server:
-            wait_until(lambda: not found(told, kept(server)), what="the messages are done with")
+            wait_until(
+                lambda: not contained_words(expected, dump_redis(server)),
+                what="the messages are acknowledged",
+            )
 
 
-def found(words: list[str], text: str) -> list[str]:
+def contained_words(words: list[str], text: str) -> list[str]:
     return [word for word in words if word in text]
 
 
-def kept(server: Any) -> str:
-    """All that a server holds, as text."""
-    read = {
+def dump_redis(server: Any) -> str:
+    """Return the content of a Redis server as text."""
+    readers = {
         "string": server.get,
         "hash": server.hgetall,
         "zset": lambda key: server.zrange(key, 0, -1),
     }
-    read |= {"list": lambda key: server.lrange(key, 0, -1), "set": server.smembers}
-    read["none"] = lambda _key: None  # a message that was done with since it was found
-    return repr({key: read[server.type(key)](key) for key in server.scan_iter()})
+    readers |= {"list": lambda key: server.lrange(key, 0, -1), "set": server.smembers}
+    readers["none"] = lambda _key: None  # a message that was acknowledged meanwhile
+    return repr({key: readers[server.type(key)](key) for key in server.scan_iter()})
 
 
-def test_redis_forgets_every_answer_by_the_time_its_grants_end(service: Service) -> None:
-    results = redis.Redis.from_url(service.up.running.result_url)
+def test_redis_removes_every_result_when_its_grants_expire(service: Service) -> None:
+    results = redis.Redis.from_url(service.stack.info.result_url)
     with service.client() as client:
         client.download("demo", "acme/secret.txt", expires_in=60).result()
-        newest = wait_until(
+        newest_keys = wait_until(
             lambda: [key for key in results.scan_iter() if 0 < results.ttl(key) <= 60],
-            what="the answer's life is shortened",
+            what="the result's lifetime is shortened",
         )
-    lives = [results.pttl(key) for key in results.scan_iter()]
+    lifetimes = [results.pttl(key) for key in results.scan_iter()]
     results.close()
-    assert newest
-    assert all(0 < left <= 900_000 for left in lives if left != -2)  # gone since it was found
+    assert newest_keys
+    assert all(
+        0 < lifetime <= 900_000 for lifetime in lifetimes if lifetime != -2
+    )  # -2: removed meanwhile
 
 
 def test_a_grant_prints_no_url() -> None:

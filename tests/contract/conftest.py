@@ -9,7 +9,14 @@ from botocore.exceptions import ClientError
 from sqlalchemy import Engine
 
 from tests.support.builders import services
-from tests.support.s3.stores import BUCKET, OTHER_BUCKET, SERVERS, VERSIONED_BUCKET, Store, declared
+from tests.support.s3.stores import (
+    BUCKET,
+    OTHER_BUCKET,
+    SERVERS,
+    VERSIONED_BUCKET,
+    Store,
+    tenant_config,
+)
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.commands.database import migrate_to_head
@@ -21,14 +28,14 @@ from worker.devstack.storage import Storage
 
 @pytest.fixture(scope="session")
 def storages(seaweed: Storage, ministack: Storage) -> dict[str, Storage]:
-    """The servers, with three buckets each, of which one keeps every version."""
+    """The servers, with three buckets each, one of them versioned."""
     storages = dict(zip(SERVERS, (seaweed, ministack), strict=True))
     for storage in storages.values():
         client = storage.client()
         for bucket in (BUCKET, OTHER_BUCKET, VERSIONED_BUCKET):
-            # Nothing but the policy of a form may keep an ACL out.
+            # Allow ACLs, so that only the policy of a form can prevent them.
             client.create_bucket(Bucket=bucket, ObjectOwnership="ObjectWriter")
-            with suppress(ClientError):  # SeaweedFS has no such block
+            with suppress(ClientError):  # SeaweedFS has no public access block
                 client.delete_public_access_block(Bucket=bucket)
         client.put_bucket_versioning(
             Bucket=VERSIONED_BUCKET, VersioningConfiguration={"Status": "Enabled"}
@@ -43,19 +50,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engine]:
-    """A database in which the servers' buckets are declared."""
+    """A database that contains the tenant config of the servers' buckets."""
     url = f"sqlite:///{folder / 'valetkey.db'}"
     migrate_to_head(url)
     engine = create_database_engine(url)
     with write_transaction(engine) as connection:
-        tenants.store_config(connection, TenantConfig(), declared(storages))
+        tenants.store_config(connection, TenantConfig(), tenant_config(storages))
     yield engine
     engine.dispose()
 
 
 @pytest.fixture(scope="session")
 def stores(storages: dict[str, Storage], contract_engine: Engine) -> dict[str, Store]:
-    """One Issuer for all servers, which signs for each with its own key."""
+    """The stores by server name. One service signs for all, with each server's own keys."""
     s3 = S3Clients(sts_endpoint=storages["ministack"].endpoint)
     issuer = services.build_service(contract_engine, s3, clock.now)
     return {
@@ -63,43 +70,45 @@ def stores(storages: dict[str, Storage], contract_engine: Engine) -> dict[str, S
     }
 
 
-def ending_keys(storage: Storage, end: datetime) -> str:
-    """Keys as a credential_process prints them."""
+def expiring_credentials(storage: Storage, expires: datetime) -> str:
+    """Return the server's credentials in the JSON format of a credential_process."""
     return json.dumps(
         {
             "Version": 1,
             "AccessKeyId": storage.access_key,
             "SecretAccessKey": storage.secret_key,
-            "Expiration": end.isoformat(),
+            "Expiration": expires.isoformat(),
         }
     )
 
 
 @pytest.fixture(autouse=True)
 def _profiles(storages: dict[str, Storage], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS profiles with the keys of each server, and with those of one that end in 12 minutes."""
-    path, ending = folder / "credentials", folder / "ending.json"
-    ending.write_text(ending_keys(storages[SERVERS[0]], clock.now() + timedelta(minutes=12)))
+    """AWS profiles for the keys of each server, and one for keys that expire in 12 minutes."""
+    path, expiring = folder / "credentials", folder / "ending.json"
+    expiring.write_text(
+        expiring_credentials(storages[SERVERS[0]], clock.now() + timedelta(minutes=12))
+    )
     path.write_text(
         "".join(
             f"[{name}]\naws_access_key_id = {storage.access_key}\n"
             f"aws_secret_access_key = {storage.secret_key}\n"
             for name, storage in storages.items()
         )
-        + f"[short-lived]\ncredential_process = cat {ending}\n"
+        + f"[short-lived]\ncredential_process = cat {expiring}\n"
     )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
 
 
 @pytest.fixture(params=SERVERS)
 def store(request: pytest.FixtureRequest, stores: dict[str, Store]) -> Iterator[Store]:
-    """Each server in turn: what is rightful works on both, what is not is refused by one."""
+    """Each server in turn: both accept valid use, and at least one refuses each misuse."""
     store = stores[request.param]
     yield store
-    store.empty()
+    store.delete_objects()
 
 
 @pytest.fixture
-def mint(stores: dict[str, Store]) -> Store:
-    """Where no server is asked: what is not signed needs none to refuse it."""
+def signing_store(stores: dict[str, Store]) -> Store:
+    """A store for tests of what the service signs or refuses, without requests to a server."""
     return stores[SERVERS[0]]

@@ -1,4 +1,4 @@
-"""What people use: the page that `--html` writes, and the line that `--curl` writes."""
+"""The page that `--html` writes and the command that `--curl` writes, used for real uploads."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.s3 import chromium
 from tests.support.s3.chromium import Tab
-from tests.support.s3.stores import Store, fresh
+from tests.support.s3.stores import Store, new_key
 from tests.support.servers.waiting import wait_until
 from valetkey.cli import snippets
 
@@ -20,20 +20,22 @@ FILE = b"\x89PNG a picture\r\n\0"
 @pytest.fixture(scope="session")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     folder = tmp_path_factory.mktemp("chromium")
-    browser = chromium.found(folder)
+    browser = chromium.find_chromium(folder)
     if browser is None:
         missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        missing("there is no chromium here, and `make browser` has not installed one")
-    with chromium.tab(browser, folder) as tab:
+        missing("no Chromium found: run `make browser` to install one")
+    with chromium.open_tab(browser, folder) as tab:
         yield tab
 
 
 @pytest.fixture(scope="session")
 def curl() -> str:
-    found = shutil.which("curl")
-    if found is None:
-        pytest.skip("curl is not installed")  # also in CI: no package registry has it
-    return found
+    curl_path = shutil.which("curl")
+    if curl_path is None:
+        pytest.skip(
+            "curl is not installed"
+        )  # also in CI, because no package registry provides curl
+    return curl_path
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def odd(key: str) -> str:
+def odd_key(key: str) -> str:
     return f"{key} \"ü\" & 'Ω' <b>=1%41${{x}}.png"
 
 
@@ -51,19 +53,19 @@ def submit(tab: Tab, page: str, file: Path) -> None:
     path = file.with_name("page.html")
     path.write_text(page, encoding="utf-8")
     tab.open(path)
-    tab.choose(file)
+    tab.choose_file(file)
     tab.evaluate("document.querySelector('button').click()")
 
 
-def says(tab: Tab, words: str) -> bool:
-    return words in (tab.evaluate("document.documentElement.textContent") or "")
+def page_contains(tab: Tab, text: str) -> bool:
+    return text in (tab.evaluate("document.documentElement.textContent") or "")
 
 
 def test_a_browser_uploads_by_the_page(store: Store, tab: Tab, picture: Path) -> None:
-    grant = store.upload(odd(fresh()))
-    submit(tab, snippets.page(grant), picture)
-    wait_until(lambda: store.holds(grant.key), what="the object is stored")
-    stored = store.stored(grant.key)
+    grant = store.upload(odd_key(new_key()))
+    submit(tab, snippets.render_page(grant), picture)
+    wait_until(lambda: store.has_object(grant.key), what="the object is stored")
+    stored = store.get_object(grant.key)
     assert stored["Body"] == FILE
     assert stored["ContentType"] == "image/png"
     assert stored["Metadata"] == {"origin": "camera 7", "grant-id": grant.id}
@@ -71,25 +73,25 @@ def test_a_browser_uploads_by_the_page(store: Store, tab: Tab, picture: Path) ->
 
 def test_a_browser_is_told_that_a_file_is_too_large(store: Store, tab: Tab, picture: Path) -> None:
     picture.write_bytes(bytes(101))
-    grant = store.upload(fresh())
-    submit(tab, snippets.page(grant), picture)
-    wait_until(lambda: says(tab, "EntityTooLarge"), what="the browser shows why")
-    assert not store.holds(grant.key)
+    grant = store.upload(new_key())
+    submit(tab, snippets.render_page(grant), picture)
+    wait_until(lambda: page_contains(tab, "EntityTooLarge"), what="the browser shows the error")
+    assert not store.has_object(grant.key)
 
 
 def test_curl_uploads_by_the_line(store: Store, curl: str, picture: Path) -> None:
-    grant = store.upload(odd(fresh()))
-    command = snippets.curl(grant, str(picture)).replace("curl", curl, 1)
+    grant = store.upload(odd_key(new_key()))
+    command = snippets.render_curl(grant, str(picture)).replace("curl", curl, 1)
     subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True)
-    assert store.stored(grant.key)["Body"] == FILE
-    assert store.stored(grant.key)["ContentType"] == "image/png"
+    assert store.get_object(grant.key)["Body"] == FILE
+    assert store.get_object(grant.key)["ContentType"] == "image/png"
 
 
 def test_curl_says_that_a_file_is_too_large(store: Store, curl: str, picture: Path) -> None:
     picture.write_bytes(bytes(101))
-    grant = store.upload(fresh())
-    command = snippets.curl(grant, str(picture)).replace("curl", curl, 1)
-    said = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True)
-    assert said.returncode == 22
-    assert b"EntityTooLarge" in said.stdout
-    assert not store.holds(grant.key)
+    grant = store.upload(new_key())
+    command = snippets.render_curl(grant, str(picture)).replace("curl", curl, 1)
+    completed = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True)
+    assert completed.returncode == 22
+    assert b"EntityTooLarge" in completed.stdout
+    assert not store.has_object(grant.key)

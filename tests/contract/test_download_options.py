@@ -1,4 +1,4 @@
-"""What a link may say beside its name and type."""
+"""The options of a link, except file name and content type."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 
 from tests.support.s3.http_requests import Request, get, send
-from tests.support.s3.misuses import BOTH, SECRET, Misuse, each, prove
-from tests.support.s3.queries import Change, added, changed, replaced, without
-from tests.support.s3.stores import DOWNLOAD, VERSIONED_BUCKET, Store, fresh, versioned
+from tests.support.s3.misuses import BOTH, SECRET, Misuse, check_misuse, parametrize_misuses
+from tests.support.s3.queries import (
+    QueryChange,
+    append_parameters,
+    change_query,
+    remove_parameters,
+    replace_parameter,
+)
+from tests.support.s3.stores import DOWNLOAD, VERSIONED_BUCKET, Store, new_key, versioned_profile
 
 OVERRIDES: Mapping[str, str] = {
     "cache_control": "private, max-age=60",
@@ -19,106 +25,120 @@ OVERRIDES: Mapping[str, str] = {
 INLINE: Mapping[str, Any] = {"inline": True, "content_type": "image/png", "filename": "a.png"}
 
 
-def head(url: str) -> Request:
+def head_request(url: str) -> Request:
     return Request("HEAD", url)
 
 
-def old_and_new(store: Store, key: str) -> tuple[str, str]:
-    """Store two versions of an object; their ids."""
-    place = {"Bucket": VERSIONED_BUCKET, "Key": key}
-    old, new = (store.client.put_object(**place, Body=body) for body in (b"old", SECRET))
+def store_two_versions(store: Store, key: str) -> tuple[str, str]:
+    """Store two versions of an object, and return their ids."""
+    location = {"Bucket": VERSIONED_BUCKET, "Key": key}
+    old, new = (store.client.put_object(**location, Body=body) for body in (b"old", SECRET))
     return old["VersionId"], new["VersionId"]
 
 
-def of_version(store: Store, key: str, version: str) -> str:
+def version_url(store: Store, key: str, version: str) -> str:
     item = {"key": key, "version_id": version}
-    (grant,) = store.grants(item, **{**DOWNLOAD, "bucket": versioned(store.name)})
+    (grant,) = store.issue_grants(item, **{**DOWNLOAD, "bucket": versioned_profile(store.name)})
     return grant.url
 
 
 def test_a_link_for_head_says_what_is_stored(store: Store) -> None:
-    key = fresh()
-    store.store(key, b"0123456789")
-    answer = send(head(store.download(key, method="HEAD").url))
-    assert (answer.status, answer.headers["content-length"], answer.body) == (200, "10", b"")
+    key = new_key()
+    store.put_object(key, b"0123456789")
+    response = send(head_request(store.download(key, method="HEAD").url))
+    assert (response.status, response.headers["content-length"], response.body) == (200, "10", b"")
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_a_download_has_the_header_that_was_granted(store: Store, name: str) -> None:
-    key = fresh()
-    store.store(key, b"hello")
-    answer = send(get(store.download(key, **{name: OVERRIDES[name]}).url))
-    assert answer.headers[name.replace("_", "-")] == OVERRIDES[name]
+    key = new_key()
+    store.put_object(key, b"hello")
+    response = send(get(store.download(key, **{name: OVERRIDES[name]}).url))
+    assert response.headers[name.replace("_", "-")] == OVERRIDES[name]
 
 
 def test_a_download_that_may_be_shown_is(store: Store) -> None:
-    key = fresh()
-    store.store(key, b"hello")
+    key = new_key()
+    store.put_object(key, b"hello")
     headers = send(get(store.download(key, **INLINE).url)).headers
     assert headers["content-disposition"] == 'inline; filename="a.png"'
     assert headers["content-type"] == "image/png"
 
 
 def test_a_link_to_a_version_brings_that_version(store: Store) -> None:
-    key = fresh()
-    old, new = old_and_new(store, key)
-    assert send(get(of_version(store, key, old))).body == b"old"
-    assert send(get(of_version(store, key, new))).body == SECRET
+    key = new_key()
+    old, new = store_two_versions(store, key)
+    assert send(get(version_url(store, key, old))).body == b"old"
+    assert send(get(version_url(store, key, new))).body == SECRET
 
 
-Make = Callable[[Store, str], Request]
+MakeRequest = Callable[[Store, str], Request]
 
 
-def for_head(method: str, body: bytes | None = None) -> Make:
+def head_link_with_method(method: str, body: bytes | None = None) -> MakeRequest:
     return lambda store, key: Request(method, store.download(key, method="HEAD").url, body=body)
 
 
-def altered(change: Change, **terms: Any) -> Make:
-    """A link granted on these terms, whose query is changed."""
-    return lambda store, key: get(changed(store.download(key, **terms).url, change))
+def with_query_change(change: QueryChange, **terms: Any) -> MakeRequest:
+    """Return requests with links granted on these terms, whose query is changed."""
+    return lambda store, key: get(change_query(store.download(key, **terms).url, change))
 
 
-def of_old_version(change: Callable[[str], Change]) -> Make:
-    """A link to what was stored first, whose query is changed with regard to the newer version."""
+def old_version_with(change: Callable[[str], QueryChange]) -> MakeRequest:
+    """Return requests with links to the first version; `change` gets the second version's id."""
 
     def request(store: Store, key: str) -> Request:
-        old, new = old_and_new(store, key)
-        return get(changed(of_version(store, key, old), change(new)))
+        old, new = store_two_versions(store, key)
+        return get(change_query(version_url(store, key, old), change(new)))
 
     return request
 
 
-def on_override(name: str) -> tuple[Misuse, Misuse]:
-    """An override is altered, and removed."""
-    granted, param = {name: OVERRIDES[name]}, f"response-{name.replace('_', '-')}"
-    what = name.replace("_", " ")
+def override_misuses(name: str) -> tuple[Misuse, Misuse]:
+    """Return misuses that change and that remove an override."""
+    override, param = {name: OVERRIDES[name]}, f"response-{name.replace('_', '-')}"
+    label = name.replace("_", " ")
     return (
-        Misuse(f"{what} changed", BOTH, altered(replaced(param, "other"), **granted)),
-        Misuse(f"{what} removed", BOTH, altered(without(param), **granted)),
+        Misuse(
+            f"{label} changed",
+            BOTH,
+            with_query_change(replace_parameter(param, "other"), **override),
+        ),
+        Misuse(f"{label} removed", BOTH, with_query_change(remove_parameters(param), **override)),
     )
 
 
 MISUSES = (
-    Misuse("link for HEAD used for GET", BOTH, for_head("GET")),
-    Misuse("link for HEAD used for PUT", BOTH, for_head("PUT", b"forged")),
-    Misuse("link for HEAD used for DELETE", BOTH, for_head("DELETE")),
-    *(misuse for name in OVERRIDES for misuse in on_override(name)),
+    Misuse("link for HEAD used for GET", BOTH, head_link_with_method("GET")),
+    Misuse("link for HEAD used for PUT", BOTH, head_link_with_method("PUT", b"forged")),
+    Misuse("link for HEAD used for DELETE", BOTH, head_link_with_method("DELETE")),
+    *(misuse for name in OVERRIDES for misuse in override_misuses(name)),
     Misuse(
-        "type of what is shown changed",
+        "type of an inline file changed",
         BOTH,
-        altered(replaced("response-content-type", "text%2Fhtml"), **INLINE),
+        with_query_change(replace_parameter("response-content-type", "text%2Fhtml"), **INLINE),
     ),
     Misuse(
-        "type of what is shown removed", BOTH, altered(without("response-content-type"), **INLINE)
+        "type of an inline file removed",
+        BOTH,
+        with_query_change(remove_parameters("response-content-type"), **INLINE),
     ),
-    Misuse("version changed", BOTH, of_old_version(lambda newer: replaced("versionId", newer))),
-    Misuse("version removed", BOTH, of_old_version(lambda _: without("versionId"))),
-    Misuse("version doubled", BOTH, of_old_version(lambda newer: added(f"versionId={newer}"))),
+    Misuse(
+        "version changed",
+        BOTH,
+        old_version_with(lambda newer: replace_parameter("versionId", newer)),
+    ),
+    Misuse("version removed", BOTH, old_version_with(lambda _: remove_parameters("versionId"))),
+    Misuse(
+        "version doubled",
+        BOTH,
+        old_version_with(lambda newer: append_parameters(f"versionId={newer}")),
+    ),
 )
 
 
-@each(MISUSES)
+@parametrize_misuses(MISUSES)
 def test_a_misused_option_of_a_link_gives_nothing(store: Store, misuse: Misuse) -> None:
-    key = fresh()
-    store.store(key, SECRET)
-    prove(store, misuse, key, get(store.download(key).url))
+    key = new_key()
+    store.put_object(key, SECRET)
+    check_misuse(store, misuse, key, get(store.download(key).url))

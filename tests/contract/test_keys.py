@@ -6,7 +6,7 @@ import pytest
 from tests.support.s3.http_requests import get, post, send
 from tests.support.s3.stores import UPLOAD, Store
 
-# Those of Unicode's categories that a key may hold: not controls, formats, separators, surrogates.
+# The Unicode categories that a key may contain: not controls, formats, separators, surrogates.
 CATEGORIES = (
     *("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe"),
     *("Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Co", "Cn"),
@@ -16,14 +16,14 @@ for character in map(chr, range(sys.maxunicode + 1)):
     BY_CATEGORY.get(unicodedata.category(character), []).append(character)
 
 
-def spread(category: str) -> list[str]:
-    """Ten keys or fewer, from the first to the last character of a category."""
+def sample_keys(category: str) -> list[str]:
+    """Return up to ten keys with characters from the whole range of a category."""
     characters = [each for each in BY_CATEGORY[category] if each not in "/\\"]
-    chosen = {characters[place * (len(characters) - 1) // 9] for place in range(10)}
-    return [f"acme/{category}/a{each}b" for each in sorted(chosen)]
+    sample = {characters[index * (len(characters) - 1) // 9] for index in range(10)}
+    return [f"acme/{category}/a{each}b" for each in sorted(sample)]
 
 
-ODD = (
+ODD_KEYS = (
     "acme/odd/a b",
     "acme/odd/a+b",
     "acme/odd/a%20b",
@@ -45,20 +45,20 @@ ODD = (
 )
 
 
-def come_through(store: Store, keys: list[str]) -> None:
-    """Store under each key by a form, and fetch each by a link: what comes back is the key."""
+def check_round_trip(store: Store, keys: list[str]) -> None:
+    """Upload each key as an object's content with a form, and check it with a link."""
     items = [{"key": key} for key in keys]
-    for grant in store.grants(*items, **{**UPLOAD, "max_size": 2_000}):
-        assert send(post(grant, grant.key.encode())).accepted, ascii(grant.key)
-    for grant in store.grants(*items):
-        answer = send(get(grant.url))
-        assert (answer.status, answer.body) == (200, grant.key.encode()), ascii(grant.key)
+    for grant in store.issue_grants(*items, **{**UPLOAD, "max_size": 2_000}):
+        assert send(post(grant, grant.key.encode())).is_success, ascii(grant.key)
+    for grant in store.issue_grants(*items):
+        response = send(get(grant.url))
+        assert (response.status, response.body) == (200, grant.key.encode()), ascii(grant.key)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_key_of_any_category_of_characters_comes_through(store: Store, category: str) -> None:
-    come_through(store, spread(category))
+    check_round_trip(store, sample_keys(category))
 
 
 def test_an_odd_key_comes_through(store: Store) -> None:
-    come_through(store, list(ODD))
+    check_round_trip(store, list(ODD_KEYS))

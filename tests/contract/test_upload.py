@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from tests.support.s3.http_requests import Request, post, send
-from tests.support.s3.misuses import BOTH, MINISTACK, SEAWEEDFS, Misuse, each, prove
-from tests.support.s3.stores import BUCKET, OTHER_BUCKET, UPLOAD, Store, fresh
-from valetkey.wire.messages import Grant
+from tests.support.s3.misuses import (
+    BOTH,
+    MINISTACK,
+    SEAWEEDFS,
+    Misuse,
+    check_misuse,
+    parametrize_misuses,
+)
+from tests.support.s3.stores import BUCKET, OTHER_BUCKET, UPLOAD, Store, new_key
+from valetkey.wire.replies import Grant
 
 FILE = b"\x89PNG a rightful picture"
 FORGED = b"\x89PNG a forged picture, if it is stored"
@@ -18,196 +25,210 @@ FORGED = b"\x89PNG a forged picture, if it is stored"
 
 @pytest.mark.parametrize("size", [10, 11, 99, 100])
 def test_a_form_stores_a_file_of_any_size_that_was_granted(store: Store, size: int) -> None:
-    key, file = fresh(), bytes(size)
-    assert send(post(store.upload(key), file)).accepted
-    assert store.stored(key)["Body"] == file
+    key, file = new_key(), bytes(size)
+    assert send(post(store.upload(key), file)).is_success
+    assert store.get_object(key)["Body"] == file
 
 
 def test_a_form_stores_an_empty_file_where_that_was_granted(store: Store) -> None:
-    key = fresh()
-    assert send(post(store.upload(key, min_size=0), b"")).accepted
-    assert store.stored(key)["ContentLength"] == 0
+    key = new_key()
+    assert send(post(store.upload(key, min_size=0), b"")).is_success
+    assert store.get_object(key)["ContentLength"] == 0
 
 
 def test_a_form_stores_a_large_file_byte_for_byte(store: Store) -> None:
-    key, file = fresh(), bytes(range(256)) * 2_000
-    assert send(post(store.upload(key, max_size=512_000), file)).accepted
-    assert store.stored(key)["Body"] == file
+    key, file = new_key(), bytes(range(256)) * 2_000
+    assert send(post(store.upload(key, max_size=512_000), file)).is_success
+    assert store.get_object(key)["Body"] == file
 
 
 def test_a_form_stores_the_content_type_that_was_granted(store: Store) -> None:
-    key = fresh()
+    key = new_key()
     send(post(store.upload(key), FILE))
-    assert store.stored(key)["ContentType"] == "image/png"
+    assert store.get_object(key)["ContentType"] == "image/png"
 
 
 def test_a_form_stores_metadata_and_the_id_of_its_grant(store: Store) -> None:
-    key = fresh()
+    key = new_key()
     grant = store.upload(key)
     send(post(grant, FILE))
-    assert store.stored(key)["Metadata"] == {"origin": "camera 7", "grant-id": grant.id}
+    assert store.get_object(key)["Metadata"] == {"origin": "camera 7", "grant-id": grant.id}
 
 
 def test_a_form_with_an_acl_that_policy_allows_is_accepted(store: Store) -> None:
-    key = fresh()
+    key = new_key()
     grant = store.upload(key, acl="public-read")
     assert grant.fields["acl"] == "public-read"
-    assert send(post(grant, FILE)).accepted
-    assert store.stored(key)["Body"] == FILE
+    assert send(post(grant, FILE)).is_success
+    assert store.get_object(key)["Body"] == FILE
 
 
 def test_a_form_replaces_what_is_stored_under_its_key(store: Store) -> None:
-    key = fresh()
-    store.store(key, b"what was there before")
-    assert send(post(store.upload(key), FILE)).accepted
-    assert store.stored(key)["Body"] == FILE
+    key = new_key()
+    store.put_object(key, b"what was there before")
+    assert send(post(store.upload(key), FILE)).is_success
+    assert store.get_object(key)["Body"] == FILE
 
 
-Make = Callable[[Store, str], Request]
+MakeRequest = Callable[[Store, str], Request]
 
 
-def form(grant: Grant, fields: Mapping[str, str]) -> Request:
+def form_request(grant: Grant, fields: Mapping[str, str]) -> Request:
     return post(replace(grant, fields=dict(fields)), FORGED)
 
 
-def altered(**terms: Any) -> Callable[..., Make]:
-    """Forms granted on these terms, whose fields are changed: None removes one."""
+def with_fields(**terms: Any) -> Callable[..., MakeRequest]:
+    """Return forms granted on these terms, whose fields are changed; None removes a field."""
 
-    def change(fields: Mapping[str, str | None]) -> Make:
+    def make_request(fields: Mapping[str, str | None]) -> MakeRequest:
         def request(store: Store, key: str) -> Request:
             grant = store.upload(key, **terms)
-            sent = {**grant.fields, **fields}
-            return form(grant, {name: value for name, value in sent.items() if value is not None})
+            values = {**grant.fields, **fields}
+            return form_request(
+                grant, {name: value for name, value in values.items() if value is not None}
+            )
 
         return request
 
-    return change
+    return make_request
 
 
-def field(name: str, value: str | None, **terms: Any) -> Make:
-    return altered(**terms)({name: value})
+def with_field(name: str, value: str | None, **terms: Any) -> MakeRequest:
+    return with_fields(**terms)({name: value})
 
 
-def holding(file: bytes) -> Make:
+def with_file(file: bytes) -> MakeRequest:
     return lambda store, key: post(store.upload(key), file)
 
 
-def under_another_key(store: Store, key: str) -> Request:
-    return field("key", f"{key}.other")(store, key)
+def with_another_key(store: Store, key: str) -> Request:
+    return with_field("key", f"{key}.other")(store, key)
 
 
-def tampered(name: str) -> Make:
-    """The last character but one of a field, which padding cannot hide, is another."""
+def with_tampered_field(name: str) -> MakeRequest:
+    """Return forms with a change in a field's second last character, which is not padding."""
 
     def request(store: Store, key: str) -> Request:
         grant = store.upload(key)
         value = grant.fields[name]
         other = "0" if value[-2] != "0" else "1"
-        return form(grant, {**grant.fields, name: value[:-2] + other + value[-1]})
+        return form_request(grant, {**grant.fields, name: value[:-2] + other + value[-1]})
 
     return request
 
 
-def with_a_larger_limit(store: Store, key: str) -> Request:
+def with_larger_limit(store: Store, key: str) -> Request:
     grant = store.upload(key)
     policy = json.loads(b64decode(grant.fields["policy"]))
     policy["conditions"][0] = ["content-length-range", 0, 1_000]
-    written = b64encode(json.dumps(policy).encode()).decode()
-    return form(grant, {**grant.fields, "policy": written})
+    encoded = b64encode(json.dumps(policy).encode()).decode()
+    return form_request(grant, {**grant.fields, "policy": encoded})
 
 
-def twice(name: str, value: str, *, first: bool) -> Make:
+def with_doubled_field(name: str, value: str, *, first: bool) -> MakeRequest:
     def request(store: Store, key: str) -> Request:
-        made = post(store.upload(key), FORGED)
+        original = post(store.upload(key), FORGED)
         parts = (
-            [(name, value), *made.form]
+            [(name, value), *original.form]
             if first
-            else [*made.form[:-1], (name, value), made.form[-1]]
+            else [*original.form[:-1], (name, value), original.form[-1]]
         )
-        return Request("POST", made.url, form=parts)
+        return Request("POST", original.url, form=parts)
 
     return request
 
 
-def after_the_file(name: str, value: str) -> Make:
+def with_field_after_file(name: str, value: str) -> MakeRequest:
     def request(store: Store, key: str) -> Request:
-        made = post(store.upload(key), FORGED)
-        return Request("POST", made.url, form=[*made.form, (name, value)])
+        original = post(store.upload(key), FORGED)
+        return Request("POST", original.url, form=[*original.form, (name, value)])
 
     return request
 
 
-def at_the_other_bucket(store: Store, key: str) -> Request:
-    made = post(store.upload(key), FORGED)
-    return Request("POST", made.url.replace(BUCKET, OTHER_BUCKET), form=made.form)
+def in_other_bucket(store: Store, key: str) -> Request:
+    original = post(store.upload(key), FORGED)
+    return Request("POST", original.url.replace(BUCKET, OTHER_BUCKET), form=original.form)
 
 
-def put(store: Store, key: str) -> Request:
+def as_put(store: Store, key: str) -> Request:
     grant = store.upload(key)
     return Request("PUT", f"{grant.url}/{key}", headers=grant.fields, body=FORGED)
 
 
-def signed(**wrong: Any) -> Make:
-    """A form that no Issuer would give."""
-    return lambda store, key: post(store.sign(UPLOAD, {"key": key}, **wrong), FORGED)
+def signed_with(**overrides: Any) -> MakeRequest:
+    """Return forms that the service would not sign."""
+    return lambda store, key: post(store.sign(UPLOAD, {"key": key}, **overrides), FORGED)
 
 
 MISUSES = (
-    Misuse("file one byte too large", BOTH, holding(bytes(101))),
-    Misuse("file far too large", BOTH, holding(bytes(6_000_000))),
-    Misuse("file one byte too small", BOTH, holding(bytes(9))),
-    Misuse("file empty", BOTH, holding(b"")),
-    Misuse("key of another object", BOTH, under_another_key),
-    Misuse("key left to the file's name", BOTH, field("key", "acme/${filename}")),
-    Misuse("key removed", BOTH, field("key", None)),
-    Misuse("key doubled, other first", SEAWEEDFS, twice("key", "acme/other.png", first=True)),
-    Misuse("key doubled, other last", MINISTACK, twice("key", "acme/other.png", first=False)),
-    Misuse("metadata changed", BOTH, field("x-amz-meta-origin", "camera 8")),
-    Misuse("metadata removed", BOTH, field("x-amz-meta-origin", None)),
-    Misuse("metadata added", BOTH, field("x-amz-meta-owner", "me")),
-    Misuse("grant id changed", BOTH, tampered("x-amz-meta-grant-id")),
-    Misuse("grant id removed", BOTH, field("x-amz-meta-grant-id", None)),
-    Misuse("acl added", MINISTACK, field("acl", "public-read")),
-    Misuse("acl changed", BOTH, field("acl", "public-read-write", acl="public-read")),
-    Misuse("acl removed", BOTH, field("acl", None, acl="public-read")),
-    Misuse("storage class added", BOTH, field("x-amz-storage-class", "GLACIER")),
-    Misuse("encryption added", BOTH, field("x-amz-server-side-encryption", "AES256")),
-    Misuse("website redirect added", BOTH, field("x-amz-website-redirect-location", "/")),
-    Misuse("tags added", MINISTACK, field("tagging", "<Tagging><TagSet/></Tagging>")),
+    Misuse("file one byte too large", BOTH, with_file(bytes(101))),
+    Misuse("file far too large", BOTH, with_file(bytes(6_000_000))),
+    Misuse("file one byte too small", BOTH, with_file(bytes(9))),
+    Misuse("file empty", BOTH, with_file(b"")),
+    Misuse("key of another object", BOTH, with_another_key),
+    Misuse("key left to the file's name", BOTH, with_field("key", "acme/${filename}")),
+    Misuse("key removed", BOTH, with_field("key", None)),
     Misuse(
-        "redirect added", MINISTACK, field("success_action_redirect", "http://storage.example/")
+        "key doubled, other first",
+        SEAWEEDFS,
+        with_doubled_field("key", "acme/other.png", first=True),
     ),
-    Misuse("status added", MINISTACK, field("success_action_status", "201")),
-    Misuse("disposition added", MINISTACK, field("Content-Disposition", "inline")),
-    Misuse("cache control added", MINISTACK, field("Cache-Control", "max-age=31536000")),
-    Misuse("unknown field added", MINISTACK, field("foo", "bar")),
-    Misuse("policy with a larger limit", BOTH, with_a_larger_limit),
-    Misuse("policy tampered", BOTH, tampered("policy")),
-    Misuse("policy removed", BOTH, field("policy", None)),
-    Misuse("signature tampered", BOTH, tampered("x-amz-signature")),
-    Misuse("signature removed", BOTH, field("x-amz-signature", None)),
     Misuse(
-        "signature and policy removed", BOTH, altered()({"policy": None, "x-amz-signature": None})
+        "key doubled, other last",
+        MINISTACK,
+        with_doubled_field("key", "acme/other.png", first=False),
     ),
-    Misuse("credential removed", BOTH, field("x-amz-credential", None)),
-    Misuse("algorithm removed", BOTH, field("x-amz-algorithm", None)),
-    Misuse("algorithm changed", BOTH, field("x-amz-algorithm", "AWS4-HMAC-SHA1")),
-    Misuse("date removed", BOTH, field("x-amz-date", None)),
-    Misuse("date changed", BOTH, field("x-amz-date", "20990101T000000Z")),
-    Misuse("metadata added after the file", BOTH, after_the_file("x-amz-meta-owner", "me")),
-    Misuse("key added after the file", MINISTACK, after_the_file("key", "acme/other.png")),
-    Misuse("posted to another bucket", BOTH, at_the_other_bucket),
-    Misuse("sent as PUT", BOTH, put),
-    Misuse("expired", BOTH, signed(issued=timedelta(seconds=-61), expires_in=60)),
-    Misuse("signed with a wrong secret", BOTH, signed(secret_key="wrong")),
-    Misuse("signed with an unknown key", BOTH, signed(access_key="AKIDUNKNOWN")),
-    Misuse("signed with a made-up session", MINISTACK, signed(token="made up")),
-    Misuse("signed for another region", MINISTACK, signed(region="eu-west-1")),
-    Misuse("signed for another bucket", BOTH, signed(bucket=OTHER_BUCKET)),
+    Misuse("metadata changed", BOTH, with_field("x-amz-meta-origin", "camera 8")),
+    Misuse("metadata removed", BOTH, with_field("x-amz-meta-origin", None)),
+    Misuse("metadata added", BOTH, with_field("x-amz-meta-owner", "me")),
+    Misuse("grant id changed", BOTH, with_tampered_field("x-amz-meta-grant-id")),
+    Misuse("grant id removed", BOTH, with_field("x-amz-meta-grant-id", None)),
+    Misuse("acl added", MINISTACK, with_field("acl", "public-read")),
+    Misuse("acl changed", BOTH, with_field("acl", "public-read-write", acl="public-read")),
+    Misuse("acl removed", BOTH, with_field("acl", None, acl="public-read")),
+    Misuse("storage class added", BOTH, with_field("x-amz-storage-class", "GLACIER")),
+    Misuse("encryption added", BOTH, with_field("x-amz-server-side-encryption", "AES256")),
+    Misuse("website redirect added", BOTH, with_field("x-amz-website-redirect-location", "/")),
+    Misuse("tags added", MINISTACK, with_field("tagging", "<Tagging><TagSet/></Tagging>")),
+    Misuse(
+        "redirect added",
+        MINISTACK,
+        with_field("success_action_redirect", "http://storage.example/"),
+    ),
+    Misuse("status added", MINISTACK, with_field("success_action_status", "201")),
+    Misuse("disposition added", MINISTACK, with_field("Content-Disposition", "inline")),
+    Misuse("cache control added", MINISTACK, with_field("Cache-Control", "max-age=31536000")),
+    Misuse("unknown field added", MINISTACK, with_field("foo", "bar")),
+    Misuse("policy with a larger limit", BOTH, with_larger_limit),
+    Misuse("policy tampered", BOTH, with_tampered_field("policy")),
+    Misuse("policy removed", BOTH, with_field("policy", None)),
+    Misuse("signature tampered", BOTH, with_tampered_field("x-amz-signature")),
+    Misuse("signature removed", BOTH, with_field("x-amz-signature", None)),
+    Misuse(
+        "signature and policy removed",
+        BOTH,
+        with_fields()({"policy": None, "x-amz-signature": None}),
+    ),
+    Misuse("credential removed", BOTH, with_field("x-amz-credential", None)),
+    Misuse("algorithm removed", BOTH, with_field("x-amz-algorithm", None)),
+    Misuse("algorithm changed", BOTH, with_field("x-amz-algorithm", "AWS4-HMAC-SHA1")),
+    Misuse("date removed", BOTH, with_field("x-amz-date", None)),
+    Misuse("date changed", BOTH, with_field("x-amz-date", "20990101T000000Z")),
+    Misuse("metadata added after the file", BOTH, with_field_after_file("x-amz-meta-owner", "me")),
+    Misuse("key added after the file", MINISTACK, with_field_after_file("key", "acme/other.png")),
+    Misuse("posted to another bucket", BOTH, in_other_bucket),
+    Misuse("sent as PUT", BOTH, as_put),
+    Misuse("expired", BOTH, signed_with(issued=timedelta(seconds=-61), expires_in=60)),
+    Misuse("signed with a wrong secret", BOTH, signed_with(secret_key="wrong")),
+    Misuse("signed with an unknown key", BOTH, signed_with(access_key="AKIDUNKNOWN")),
+    Misuse("signed with a made-up session", MINISTACK, signed_with(token="made up")),
+    Misuse("signed for another region", MINISTACK, signed_with(region="eu-west-1")),
+    Misuse("signed for another bucket", BOTH, signed_with(bucket=OTHER_BUCKET)),
 )
 
 
-@each(MISUSES)
+@parametrize_misuses(MISUSES)
 def test_a_misused_form_stores_nothing(store: Store, misuse: Misuse) -> None:
-    key = fresh()
-    prove(store, misuse, key, post(store.upload(key), FILE))
+    key = new_key()
+    check_misuse(store, misuse, key, post(store.upload(key), FILE))

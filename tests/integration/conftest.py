@@ -12,12 +12,12 @@ from worker.core.tenants.config import TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
 
-Declare = Callable[[TenantConfig], None]
+ApplyConfig = Callable[[TenantConfig], None]
 
 
 @pytest.fixture
 def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty broker, whose clients lose patience with silence soon."""
+    """An empty broker; clients re-send unanswered messages to it after 0.1 seconds."""
     with redis.Redis.from_url(valkey_url) as server:
         server.flushall()
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
@@ -34,27 +34,27 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def declare(engine: Engine) -> Declare:
-    """Apply what is declared."""
+def apply_config(engine: Engine) -> ApplyConfig:
+    """A function that replaces the tenant config."""
 
-    def apply(declared: TenantConfig) -> None:
+    def apply(config: TenantConfig) -> None:
         with write_transaction(engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), declared)
+            tenants.store_config(connection, tenants.load_config(connection), config)
 
     return apply
 
 
 @pytest.fixture
 def clock() -> messages.Clock:
-    """A clock that stands until it is moved, at a moment far from midnight."""
+    """A clock that stands still until it is moved, at a time far from midnight."""
     return messages.Clock()
 
 
 @pytest.fixture
-def issuer(
+def service(
     engine: Engine, clock: messages.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> InProcessService:
-    """An issuer that signs with a key made up for it."""
+    """The service in this process, with an access key that signs; no config is applied yet."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     return services.build_service(engine, S3Clients(), clock)

@@ -1,4 +1,4 @@
-"""AsyncClient asks as Client does, and is answered as it is."""
+"""AsyncClient sends the requests of Client, and returns the same results."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ async def test_a_single_grant_is_awaited(broker: str) -> None:
 
 
 @in_event_loop
-async def test_every_kind_is_asked_for(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_kind_is_requested(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     with running_fake_service(broker) as service:
         async with async_client(broker) as client:
@@ -32,9 +32,9 @@ async def test_every_kind_is_asked_for(broker: str, monkeypatch: pytest.MonkeyPa
             upload = client.multipart("inbox", "a", size=40 * 1024**2)
             parts = [part async for part in await upload.parts(2, 3)]
             puts = client.put_many("inbox", [Item(key="a", size=7)])
-            assert [answer.key async for answer in puts] == ["a"]
+            assert [result.key async for result in puts] == ["a"]
     assert [part.part for part in parts] == [2, 3]
-    kinds = [message["grant"]["kind"] for _, message in service.arrived]
+    kinds = [message["grant"]["kind"] for _, message in service.received]
     assert kinds == ["upload", "put", "multipart", "parts", "put"]
 
 
@@ -53,30 +53,30 @@ async def test_refusals_are_raised_with_their_codes(broker: str) -> None:
 
 @in_event_loop
 async def test_many_coroutines_share_one_client(broker: str) -> None:
-    def mine(message: dict[str, Any], arrival: int) -> Any:
+    def lose_some(message: dict[str, Any], arrival: int) -> Any:
         return "lose" if arrival == 1 and message["items"][0]["key"].endswith("7") else "twice"
 
-    with running_fake_service(broker, mine):
+    with running_fake_service(broker, lose_some):
         async with async_client(broker) as client:
             batch = client.download_many("reports", KEYS, chunk_size=1)
             singles = asyncio.gather(*(client.download("reports", f"s/{n}") for n in range(100)))
-            assert [answer.key async for answer in batch] == KEYS
+            assert [result.key async for result in batch] == KEYS
             assert [grant.key for grant in await singles] == [f"s/{n}" for n in range(100)]
     assert (batch.issued, batch.refused, batch.remaining) == (50, 0, 0)
 
 
 @in_event_loop
-async def test_what_is_lost_fails_or_comes_twice_is_answered_once(
+async def test_a_message_that_is_lost_fails_or_is_doubled_has_one_result(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.5)
 
-    def as_it_is_called(message: dict[str, Any], arrival: int) -> Any:
+    def plan_of_key(message: dict[str, Any], arrival: int) -> Any:
         key = message["items"][0]["key"]
         return key if arrival < 3 or key == "unannounced" else "answer"
 
     faults = ["lose", "fail", "garble", "unannounced", "twice"]
-    with running_fake_service(broker, as_it_is_called) as service:
+    with running_fake_service(broker, plan_of_key) as service:
         async with async_client(broker) as client:
             handles = [client.download("reports", fault) for fault in faults]
             assert [(await handle).key for handle in handles] == faults
@@ -85,11 +85,11 @@ async def test_what_is_lost_fails_or_comes_twice_is_answered_once(
 
 
 @in_event_loop
-async def test_a_failing_worker_is_named_and_its_words_are_not_kept(broker: str) -> None:
-    def once(_message: dict[str, Any], arrival: int) -> Any:
+async def test_the_error_names_a_failing_worker_and_its_result_is_removed(broker: str) -> None:
+    def fail_once(_message: dict[str, Any], arrival: int) -> Any:
         return "fail" if arrival == 1 else "lose"
 
-    with running_fake_service(broker, once):
+    with running_fake_service(broker, fail_once):
         async with async_client(broker) as client:
             with pytest.raises(NoAnswer, match="the worker's log says why"):
                 await client.download("reports", "a.pdf").result(2)

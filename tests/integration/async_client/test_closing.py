@@ -1,4 +1,4 @@
-"""Whoever is cancelled, and whatever is closed or cut off, keeps nobody else from an answer."""
+"""Cancelling, closing and losing a connection do not affect other requests."""
 
 import asyncio
 import threading
@@ -19,18 +19,18 @@ from worker.devstack.broker import running_valkey
 KEYS = [f"k/{number}" for number in range(50)]
 
 
-def publishers() -> int:
+def publisher_threads() -> int:
     return sum(thread.name.startswith("valetkey") for thread in threading.enumerate())
 
 
 @in_event_loop
-async def test_one_that_is_cancelled_leaves_the_others_and_its_request_alone(broker: str) -> None:
+async def test_cancelling_one_wait_affects_neither_the_others_nor_its_request(broker: str) -> None:
     async with async_client(broker) as client:
         handle = client.download("reports", "a.pdf")
         waits = [asyncio.ensure_future(handle.result()) for _ in range(3)]
         other = asyncio.ensure_future(client.download("reports", "b.pdf").result())
         await wait_until_async(
-            lambda: handle.batch.remaining and client._courier._rounds.unanswered
+            lambda: handle.batch.remaining and client._dispatcher._engine._in_flight.unanswered
         )
         waits.pop().cancel()
         with pytest.raises(TimeoutError):
@@ -43,12 +43,12 @@ async def test_one_that_is_cancelled_leaves_the_others_and_its_request_alone(bro
                 "b.pdf",
             ]
             await client.flush(5)
-    asked = {message["items"][0]["key"] for _, message in service.arrived}
-    assert asked == {"a.pdf", "b.pdf", "c.pdf"}
+    keys = {message["items"][0]["key"] for _, message in service.received}
+    assert keys == {"a.pdf", "b.pdf", "c.pdf"}
 
 
 @in_event_loop
-async def test_one_whose_time_is_up_leaves_the_others_alone(broker: str) -> None:
+async def test_a_timeout_of_one_wait_does_not_affect_the_others(broker: str) -> None:
     async with async_client(broker) as client:
         handle = client.download("reports", "a.pdf")
         patient = asyncio.ensure_future(handle.result(10))
@@ -59,12 +59,12 @@ async def test_one_whose_time_is_up_leaves_the_others_alone(broker: str) -> None
 
 
 @in_event_loop
-async def test_after_a_wait_in_vain_the_same_handle_asks_again(broker: str) -> None:
+async def test_after_a_timeout_the_same_handle_asks_again(broker: str) -> None:
     async with async_client(broker) as client:
         handle = client.download("reports", "a.pdf")
         with pytest.raises(NoAnswer):
             await handle.result(0.1)
-        await client.flush(0.1)  # it was given up
+        await client.flush(0.1)  # the request was given up
         with redis.Redis.from_url(broker) as server:
             server.flushall()
         with running_fake_service(broker):
@@ -72,14 +72,14 @@ async def test_after_a_wait_in_vain_the_same_handle_asks_again(broker: str) -> N
 
 
 @in_event_loop
-async def test_however_many_wait_there_is_one_task_and_one_thread(broker: str) -> None:
-    before = publishers()
+async def test_one_task_and_one_thread_serve_any_number_of_waits(broker: str) -> None:
+    before = publisher_threads()
     async with async_client(broker) as client:
         handles = [client.download("reports", key) for key in KEYS]
         waits = [asyncio.ensure_future(handle.result()) for handle in handles]
-        await wait_until_async(lambda: len(client._courier._rounds.unanswered) > 20)
-        assert publishers() - before == 1
-        # The courier's and this one; while it sends, wait_for of Python 3.11 has one more.
+        await wait_until_async(lambda: len(client._dispatcher._engine._in_flight.unanswered) > 20)
+        assert publisher_threads() - before == 1
+        # The dispatcher's task and this one; while it sends, wait_for of Python 3.11 has one more.
         await wait_until_async(lambda: len(asyncio.all_tasks()) - len(waits) == 2)
         with running_fake_service(broker):
             await asyncio.gather(*waits)
@@ -87,7 +87,7 @@ async def test_however_many_wait_there_is_one_task_and_one_thread(broker: str) -
 
 
 @in_event_loop
-async def test_whoever_waits_when_it_is_closed_is_told(broker: str) -> None:
+async def test_closing_the_client_ends_every_wait_with_an_error(broker: str) -> None:
     async def keys() -> AsyncIterator[str]:
         await asyncio.sleep(60)
         yield "a"
@@ -110,42 +110,42 @@ async def test_whoever_waits_when_it_is_closed_is_told(broker: str) -> None:
 
 
 @in_event_loop
-async def test_what_is_closed_while_it_is_read_is_no_failure_of_the_items() -> None:
-    async def letters() -> AsyncGenerator[PendingMessage, None]:
+async def test_a_feed_that_is_closed_while_it_reads_raises_no_error() -> None:
+    async def messages() -> AsyncGenerator[PendingMessage, None]:
         await asyncio.sleep(60)
         yield PendingMessage("a", {})
 
-    feed = MessageFeed(letters(), stir=lambda: None)
+    feed = MessageFeed(messages(), on_ready=lambda: None)
     assert next(feed) is None
     await feed.close()
     assert next(feed) is None
 
 
 @in_event_loop
-async def test_it_is_closed_at_any_moment(broker: str) -> None:
-    for moment in range(60):
+async def test_the_client_can_be_closed_at_any_moment(broker: str) -> None:
+    for turn_count in range(60):
         async with asyncio.timeout(5), async_client(broker) as client:
             client.download_many("reports", KEYS, chunk_size=10)
-            for _ in range(moment):
+            for _ in range(turn_count):
                 await asyncio.sleep(0)
 
 
-def cut_off(broker: str, client: Any) -> None:
-    """Have the server close the connection that a client listens on."""
-    connection = client._courier._transport._heard.connection
+def disconnect_listener(broker: str, client: Any) -> None:
+    """Make the server close the connection that a client listens on."""
+    connection = client._dispatcher._transport._pubsub.connection
     with redis.Redis.from_url(broker) as server:
         server.client_kill("{}:{}".format(*connection._writer.get_extra_info("sockname")))
 
 
 @in_event_loop
-async def test_a_listener_that_is_cut_off_listens_again(
+async def test_a_disconnected_listener_connects_again(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     async with async_client(broker) as client:
         waits = [asyncio.ensure_future(client.download("r", key).result(9)) for key in KEYS[:5]]
-        await wait_until_async(lambda: len(client._courier._rounds.unanswered) == 5)
-        cut_off(broker, client)
+        await wait_until_async(lambda: len(client._dispatcher._engine._in_flight.unanswered) == 5)
+        disconnect_listener(broker, client)
         with running_fake_service(broker):
             assert [grant.key for grant in await asyncio.gather(*waits)] == KEYS[:5]
 
@@ -158,27 +158,27 @@ async def test_a_connection_that_was_lost_while_idle_delays_nothing(
     with running_fake_service(broker):
         async with async_client(broker) as client:
             await client.download("reports", "a.pdf")
-            cut_off(broker, client)
+            disconnect_listener(broker, client)
             assert (await client.download("reports", "b.pdf").result(5)).key == "b.pdf"
 
 
 @in_event_loop
-async def test_a_broker_that_lost_everything_is_asked_again(
+async def test_a_broker_that_lost_every_message_gets_them_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
     with running_valkey(tmp_path / "before") as server:
         port, url = server.port, server.url()
-        client = async_client(url)
-        asked = await client.__aenter__()
-        handle = asked.download("reports", "a.pdf")
-        await wait_until_async(lambda: asked._courier._reached)
+        context = async_client(url)
+        client = await context.__aenter__()
+        handle = client.download("reports", "a.pdf")
+        await wait_until_async(lambda: client._dispatcher._engine._has_reached_broker)
     with pytest.raises(BrokerUnreachable):
         await handle.result(1)
     with running_valkey(tmp_path / "after", port), running_fake_service(url):
-        assert (await asked.download("reports", "b.pdf").result(20)).key == "b.pdf"
+        assert (await client.download("reports", "b.pdf").result(20)).key == "b.pdf"
         assert (await handle.result(20)).key == "a.pdf"
-        await client.__aexit__(None, None, None)
+        await context.__aexit__(None, None, None)
 
 
 def test_a_client_belongs_to_one_loop(broker: str) -> None:
@@ -189,7 +189,7 @@ def test_a_client_belongs_to_one_loop(broker: str) -> None:
         clients.append(await async_client(broker).__aenter__())
         clients[0].download("reports", "a.pdf")
         await clients[0].close()
-        clients[0]._courier._is_closed = False
+        clients[0]._dispatcher._is_closed = False
 
     @in_event_loop
     async def second() -> None:

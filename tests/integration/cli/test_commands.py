@@ -28,82 +28,82 @@ def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return valkey_url
 
 
-def run(*words: str, stdin: str = "") -> Result:
-    return CliRunner().invoke(main, words, input=stdin)
+def run_cli(*arguments: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(main, arguments, input=stdin)
 
 
-def test_one_link_stands_alone(broker: str) -> None:
+def test_a_single_link_is_printed_alone(broker: str) -> None:
     with running_fake_service(broker):
-        result = run("download", "reports", "a.pdf")
+        result = run_cli("download", "reports", "a.pdf")
     assert (result.exit_code, result.output) == (0, "http://127.0.0.1/reports/0\n")
 
 
-def test_links_stand_beside_their_keys(broker: str) -> None:
+def test_several_links_are_printed_with_their_keys(broker: str) -> None:
     with running_fake_service(broker):
-        result = run("download", "reports", "--from", "-", stdin="a b\nü\n")
+        result = run_cli("download", "reports", "--from", "-", stdin="a b\nü\n")
     assert result.stdout == "a b\thttp://127.0.0.1/reports/0\nü\thttp://127.0.0.1/reports/1\n"
 
 
-def test_a_refusal_is_explained_beside_the_grants(broker: str) -> None:
+def test_a_refusal_is_explained_on_stderr(broker: str) -> None:
     with running_fake_service(broker):
-        result = run("download", "reports", "a", "no/\x1b[31m", "--json")
+        result = run_cli("download", "reports", "a", "no/\x1b[31m", "--json")
     grant, refusal = map(json.loads, result.stdout.splitlines())
     assert (result.exit_code, grant["key"], refusal["code"]) == (1, "a", "key_outside_prefix")
     assert result.stderr == "refused 'no/\\x1b[31m': key_outside_prefix in key: outside\n"
 
 
-def test_many_refusals_are_not_all_explained(broker: str) -> None:
+def test_only_the_first_refusals_are_explained(broker: str) -> None:
     with running_fake_service(broker):
-        result = run("download", "reports", *(f"no/{n}" for n in range(13)))
+        result = run_cli("download", "reports", *(f"no/{n}" for n in range(13)))
     assert len(result.stderr.splitlines()) == 11
-    assert result.stderr.endswith("and 3 more were refused: see --json\n")
+    assert result.stderr.endswith("and 3 more were refused: --json and --csv list them all\n")
 
 
 def test_a_quota_is_explained_once_for_the_whole_batch(broker: str) -> None:
     with running_fake_service(broker, decide=refuse_outcome):
-        result = run("download", "reports", "a", "b", "c")
+        result = run_cli("download", "reports", "a", "b", "c")
     assert result.exit_code == 1
     assert result.stderr == (
         "refused the request: quota_exceeded in total: over quota; the limit is 100 grants per "
-        "day, 90 are used and 3 were asked for; it starts again at 2026-11-25 00:00 UTC\n"
+        "day, 90 are used and 3 were requested; the quota resets at 2026-11-25 00:00 UTC\n"
     )
 
 
-def test_a_file_of_links_is_its_owners_alone_and_in_the_form_of_its_name(broker: str) -> None:
+def test_an_output_file_is_private_and_its_ending_determines_the_format(broker: str) -> None:
     Path("keys.csv").write_text("key,filename\na,b.pdf\n")
     with running_fake_service(broker) as service:
-        result = run("download", "reports", "--from", "keys.csv", "--out", "links.jsonl")
+        result = run_cli("download", "reports", "--from", "keys.csv", "--out", "links.jsonl")
     assert (result.exit_code, result.output) == (0, "")
     assert json.loads(Path("links.jsonl").read_text())["key"] == "a"
     assert stat.S_IMODE(Path("links.jsonl").stat().st_mode) == 0o600
-    assert service.arrived[0][1]["items"] == [{"key": "a", "filename": "b.pdf"}]
+    assert service.received[0][1]["items"] == [{"key": "a", "filename": "b.pdf"}]
 
 
-def test_nothing_is_asked_for_that_could_not_be_written(broker: str) -> None:
+def test_nothing_is_requested_if_the_output_cannot_be_written(broker: str) -> None:
     with running_fake_service(broker) as service:
-        result = run("download", "reports", "a", "b", "--out", "nowhere/links.csv")
-    assert (result.exit_code, service.arrived) == (2, [])
-    assert "there is no folder nowhere to write to" in result.stderr
+        result = run_cli("download", "reports", "a", "b", "--out", "nowhere/links.csv")
+    assert (result.exit_code, service.received) == (2, [])
+    assert "the folder nowhere does not exist or is not writable" in result.stderr
 
 
-def test_without_an_answer_the_exit_is_3_and_what_came_before_is_kept(broker: str) -> None:
+def test_without_a_response_the_exit_code_is_3_and_earlier_rows_are_kept(broker: str) -> None:
     keys = [f"k{number}" for number in range(DEFAULT_CHUNK_ITEMS + 1)]
     with running_fake_service(broker, lambda message, _: "lose" if message["chunk"] else "answer"):
-        words = ("--out", "links", "--timeout", "3s")
-        result = run("download", "reports", *keys, *words)
+        options = ("--out", "links", "--timeout", "3s")
+        result = run_cli("download", "reports", *keys, *options)
     assert (result.exit_code, Path("links").exists()) == (3, False)
     assert "to 1 of 601 items: is a worker running?" in result.stderr
-    assert "what came before is in links.partial" in result.stderr
+    assert "the rows written so far are in links.partial" in result.stderr
     assert len(Path("links.partial").read_text().splitlines()) == DEFAULT_CHUNK_ITEMS
 
 
-def test_what_a_request_says_travels_with_it(broker: str) -> None:
-    words = [*UPLOAD, "--min-size", "1KiB", "--expires-in", "5m", "--min-expires-in", "60"]
-    words += ["--content-type", "image/jpeg", "--acl", "public-read", "--meta", "a=b=c"]
-    words += ["--callback", "billing", "--reason", "tests", "--requested-by", "me"]
+def test_the_options_of_an_upload_are_sent(broker: str) -> None:
+    arguments = [*UPLOAD, "--min-size", "1KiB", "--expires-in", "5m", "--min-expires-in", "60"]
+    arguments += ["--content-type", "image/jpeg", "--acl", "public-read", "--meta", "a=b=c"]
+    arguments += ["--callback", "billing", "--reason", "tests", "--requested-by", "me"]
     with running_fake_service(broker) as service:
-        run(*words, "--tenant", "other")
-    message = service.arrived[0][1]
+        run_cli(*arguments, "--tenant", "other")
+    message = service.received[0][1]
     assert message["grant"] == {
         "kind": "upload",
         "bucket": "inbox",
@@ -115,24 +115,24 @@ def test_what_a_request_says_travels_with_it(broker: str) -> None:
         "acl": "public-read",
         "metadata": {"a": "b=c"},
     }
-    said = [message[name] for name in ("callback", "reason", "requested_by", "tenant")]
-    assert said == ["billing", "tests", "me", "other"]
+    header = [message[name] for name in ("callback", "reason", "requested_by", "tenant")]
+    assert header == ["billing", "tests", "me", "other"]
 
 
-def test_a_form_is_shown_with_what_to_do_with_it(broker: str) -> None:
+def test_a_form_is_printed_with_instructions(broker: str) -> None:
     with running_fake_service(broker):
-        result = run(*UPLOAD)
+        result = run_cli(*UPLOAD)
     assert result.stdout.startswith("POST http://127.0.0.1/reports/0\n  key     a/cat.jpg\n")
     assert "With --curl this is a command, with --html a page, with --js a script." in result.stdout
 
 
 def test_a_page_is_ready_to_open(broker: str) -> None:
     with running_fake_service(broker):
-        assert run(*UPLOAD, "--html").stdout.startswith("<!doctype html>\n")
+        assert run_cli(*UPLOAD, "--html").stdout.startswith("<!doctype html>\n")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_curl_line_of_a_put_sends_the_file_that_was_measured(broker: str) -> None:
+def test_the_curl_line_of_a_put_sends_the_file(broker: str) -> None:
     Path(ODD).write_bytes(b"content")
     with running_http_storage() as storage:
 
@@ -142,20 +142,20 @@ def test_the_curl_line_of_a_put_sends_the_file_that_was_measured(broker: str) ->
             return outcome
 
         with running_fake_service(broker, decide=decide):
-            line = run("put", "inbox", "a/b", "--file", ODD, "--curl").stdout
+            line = run_cli("put", "inbox", "a/b", "--file", ODD, "--curl").stdout
         subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
     (request,) = storage.received
     assert (request.method, request.body) == ("PUT", b"content")
 
 
-def test_what_a_put_says_travels_with_it(broker: str) -> None:
+def test_the_options_of_a_put_are_sent(broker: str) -> None:
     Path("cat.jpg").write_bytes(b"content")
-    words = ["put", "inbox", "a/cat.jpg", "--file", "cat.jpg", "--sha256", "--overwrite"]
-    words += ["--content-type", "image/jpeg", "--tag", "a=b", "--meta", "c=d", "--check-owner"]
-    words += ["--storage-class", "GLACIER_IR", "--encryption", "arn:aws:kms:eu-west-1:1:key/k"]
+    arguments = ["put", "inbox", "a/cat.jpg", "--file", "cat.jpg", "--sha256", "--overwrite"]
+    arguments += ["--content-type", "image/jpeg", "--tag", "a=b", "--meta", "c=d", "--check-owner"]
+    arguments += ["--storage-class", "GLACIER_IR", "--encryption", "arn:aws:kms:eu-west-1:1:key/k"]
     with running_fake_service(broker) as service:
-        result = run(*words)
-    message = service.arrived[0][1]
+        result = run_cli(*arguments)
+    message = service.received[0][1]
     assert message["grant"] == {
         "kind": "put",
         "bucket": "inbox",
@@ -177,21 +177,23 @@ def test_what_a_put_says_travels_with_it(broker: str) -> None:
     )
 
 
-def test_a_checksum_travels_as_it_is_given(broker: str) -> None:
+def test_a_checksum_is_sent_unchanged(broker: str) -> None:
     with running_fake_service(broker) as service:
-        run(*UPLOAD, "--checksum", "crc32:AAAAAA==", "--success-status", "201", "--min-size", "1")
-    message = service.arrived[0][1]
+        run_cli(
+            *UPLOAD, "--checksum", "crc32:AAAAAA==", "--success-status", "201", "--min-size", "1"
+        )
+    message = service.received[0][1]
     assert message["items"][0]["checksum"] == {"algorithm": "crc32", "value": "AAAAAA=="}
     assert message["grant"]["success_status"] == 201
 
 
-def test_what_a_download_answers_with_travels_with_it(broker: str) -> None:
+def test_the_options_of_a_download_are_sent(broker: str) -> None:
     date = "Thu, 26 Nov 2026 00:00:00 GMT"
-    words = ["--head", "--inline", "--cache-control", "no-store", "--expires", date]
-    words += ["--content-language", "de", "--content-encoding", "gzip", "--check-owner"]
+    options = ["--head", "--inline", "--cache-control", "no-store", "--expires", date]
+    options += ["--content-language", "de", "--content-encoding", "gzip", "--check-owner"]
     with running_fake_service(broker) as service:
-        result = run("download", "reports", "a.pdf", "--version-id", "v1", *words)
-    message = service.arrived[0][1]
+        result = run_cli("download", "reports", "a.pdf", "--version-id", "v1", *options)
+    message = service.received[0][1]
     assert message["grant"] == {
         "kind": "download",
         "bucket": "reports",
@@ -208,10 +210,9 @@ def test_what_a_download_answers_with_travels_with_it(broker: str) -> None:
     assert result.stdout.startswith("HEAD http://127.0.0.1/reports/0\n")
 
 
-def test_a_multipart_upload_of_some_size_is_only_begun(broker: str) -> None:
+def test_a_multipart_upload_with_a_size_is_only_started(broker: str) -> None:
     with running_fake_service(broker) as service:
-        words = ("multipart", "inbox", "a", "--size", "1GiB", "--part-size", "64MiB")
-        result = run(*words)
+        result = run_cli("multipart", "inbox", "a", "--size", "1GiB", "--part-size", "64MiB")
     plan = json.loads(result.stdout)["multipart"]
     assert (plan["part_size"], plan["part_count"]) == (64 * 1024**2, 16)
-    assert [message["grant"]["kind"] for _, message in service.arrived] == ["multipart"]
+    assert [message["grant"]["kind"] for _, message in service.received] == ["multipart"]

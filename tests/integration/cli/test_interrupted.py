@@ -1,4 +1,4 @@
-"""Runs that are interrupted, by whatever, and gone on with."""
+"""Runs that are interrupted in different ways and then resumed."""
 
 import json
 import os
@@ -14,20 +14,20 @@ import redis
 from tests.support.builders.keyed_service import KEY, running_keyed_service, wire_result
 from tests.support.cli.interrupted_download import (
     DOWNLOAD,
+    DOWNLOAD_SHORT_TIMEOUT,
     KEYS,
-    LEFT,
-    PATIENT,
-    RESUMED,
+    RESUME_DOWNLOAD,
     ROWS,
-    interrupt,
+    TWO_CHUNKS_WRITTEN,
+    interrupt_third_chunk,
     journal_rows,
-    lose_after,
+    lose_chunk,
     read_csv,
     run_cli,
     start_download,
-    written_keys,
+    write_keys,
 )
-from tests.support.fakes.fake_service import Act, running_fake_service
+from tests.support.fakes.fake_service import Action, running_fake_service
 from tests.support.servers.waiting import wait_until
 from valetkey.crypto.keys import dump_private_key
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
@@ -42,87 +42,87 @@ def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
     monkeypatch.setenv("VALETKEY_TENANT", "acme")
     monkeypatch.setenv("VALETKEY_REQUESTED_BY", "tests")
-    written_keys(KEYS)
+    write_keys(KEYS)
     return valkey_url
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_does(broker: str) -> None:
-    with running_fake_service(broker, lose_after(2)) as service:
-        result = run_cli(*DOWNLOAD)
+def test_an_interrupted_run_explains_how_to_resume_and_can_be_resumed(broker: str) -> None:
+    with running_fake_service(broker, lose_chunk(2)) as service:
+        result = run_cli(*DOWNLOAD_SHORT_TIMEOUT)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert f"{LEFT}: run the same command with --resume to go on" in result.stderr
+    assert f"{TWO_CHUNKS_WRITTEN}: run the same command with --resume to continue" in result.stderr
     assert [row["key"] for row in read_csv("links.csv.partial")] == KEYS[: 2 * DEFAULT_CHUNK_ITEMS]
     with running_fake_service(broker) as again:
-        assert run_cli(*RESUMED).exit_code == 0
+        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
     assert [row["key"] for row in read_csv("links.csv")] == KEYS
     assert [row["url"] for row in read_csv("links.csv")] == [
         f"http://127.0.0.1/reports/{number}" for number in range(ROWS)
     ]
-    ((_, message),) = again.arrived
-    assert (message["batch"], message["chunk"]) == (service.arrived[0][1]["batch"], 2)
+    ((_, message),) = again.received
+    assert (message["batch"], message["chunk"]) == (service.received[0][1]["batch"], 2)
     assert {path.name for path in Path().iterdir() if path.is_file()} == {"keys.txt", "links.csv"}
 
 
-def test_what_an_interrupted_run_leaves_is_its_owners_alone(broker: str) -> None:
-    with running_fake_service(broker, interrupt):
-        run_cli(*PATIENT)
+def test_only_its_owner_may_read_the_files_of_an_interrupted_run(broker: str) -> None:
+    with running_fake_service(broker, interrupt_third_chunk):
+        run_cli(*DOWNLOAD)
     for name in ("links.csv.partial", "links.csv.resume.json"):
         assert stat.S_IMODE(Path(name).stat().st_mode) == 0o600
 
 
-def test_ctrl_c_is_exit_130_and_leaves_what_can_be_gone_on_with(broker: str) -> None:
-    with running_fake_service(broker, interrupt):
-        result = run_cli(*PATIENT)
+def test_ctrl_c_is_exit_130_and_the_run_can_be_resumed(broker: str) -> None:
+    with running_fake_service(broker, interrupt_third_chunk):
+        result = run_cli(*DOWNLOAD)
     rows = read_csv("links.csv.partial")
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == (
         f"interrupted; {len(rows):,} of {ROWS:,} rows are in links.csv.partial: "
-        "run the same command with --resume to go on\n"
+        "run the same command with --resume to continue\n"
     )
     with running_fake_service(broker):
-        assert run_cli(*RESUMED).exit_code == 0
+        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
     assert [row["key"] for row in read_csv("links.csv")] == KEYS
 
 
-def test_ctrl_c_of_what_has_no_file_says_no_more(broker: str) -> None:
-    def interrupting(_message: dict[str, Any], _: int) -> Act:
+def test_ctrl_c_without_an_output_file_prints_no_hint(broker: str) -> None:
+    def press_ctrl_c(_message: dict[str, Any], _: int) -> Action:
         os.kill(os.getpid(), signal.SIGINT)
         return "lose"
 
-    with running_fake_service(broker, interrupting):
+    with running_fake_service(broker, press_ctrl_c):
         result = run_cli("download", "reports", "a")
     assert (result.exit_code, result.output) == (130, "interrupted\n")
 
 
 @pytest.mark.usefixtures("broker")
-def test_a_broker_that_is_lost_is_an_error_in_time_and_leaves_what_can_be_gone_on_with(
+def test_a_lost_broker_is_exit_3_in_time_and_the_run_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
         running_valkey(tmp_path / "before") as server,
-        running_fake_service(server.url(), lose_after(2)),
+        running_fake_service(server.url(), lose_chunk(2)),
     ):
         monkeypatch.setenv("VALETKEY_BROKER_URL", server.url())
-        process = start_download(*DOWNLOAD, "--timeout", "5s", stderr=subprocess.PIPE)
+        process = start_download(*DOWNLOAD_SHORT_TIMEOUT, "--timeout", "5s", stderr=subprocess.PIPE)
         wait_until(lambda: journal_rows() == 2 * DEFAULT_CHUNK_ITEMS)
-    _, said = process.communicate(timeout=15)
+    _, errors = process.communicate(timeout=15)
     assert process.returncode == 3
-    assert f"no result store answers at {server.url(1)}" in said
-    assert f"{LEFT}: run the same command with --resume to go on" in said
+    assert f"no result store answers at {server.url(1)}" in errors
+    assert f"{TWO_CHUNKS_WRITTEN}: run the same command with --resume to continue" in errors
     with (
         running_valkey(tmp_path / "after", server.port) as again,
         running_fake_service(again.url()),
     ):
-        assert run_cli(*RESUMED).exit_code == 0
+        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
     assert [row["key"] for row in read_csv("links.csv")] == KEYS
 
 
-def test_a_run_that_is_killed_is_gone_on_with_without_a_row_twice(broker: str) -> None:
+def test_a_killed_run_is_resumed_without_duplicate_rows(broker: str) -> None:
     keys = [f"acme/{n}" for n in range(10_000)]
-    written_keys(keys)
+    write_keys(keys)
     with (
-        running_fake_service(broker, lose_after(10)) as service,
-        start_download(*PATIENT) as process,
+        running_fake_service(broker, lose_chunk(10)) as service,
+        start_download(*DOWNLOAD) as process,
     ):
         wait_until(lambda: journal_rows() >= 2 * DEFAULT_CHUNK_ITEMS)
         process.kill()
@@ -130,31 +130,31 @@ def test_a_run_that_is_killed_is_gone_on_with_without_a_row_twice(broker: str) -
     before = journal_rows()
     assert before < len(keys)
     with running_fake_service(broker) as again:
-        assert run_cli(*RESUMED).exit_code == 0
+        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
     assert [row["key"] for row in read_csv("links.csv")] == keys
     assert len({row["id"] for row in read_csv("links.csv")}) == len(keys)
-    assert len({message["batch"] for _, message in (*service.arrived, *again.arrived)}) == 1
+    assert len({message["batch"] for _, message in (*service.received, *again.received)}) == 1
     arrivals = service.arrivals + again.arrivals
-    twice = [name for name, times in arrivals.items() if times > 1]
-    assert all(int(name.partition(".")[2]) * DEFAULT_CHUNK_ITEMS >= before for name in twice)
+    repeated = [name for name, count in arrivals.items() if count > 1]
+    assert all(int(name.partition(".")[2]) * DEFAULT_CHUNK_ITEMS >= before for name in repeated)
 
 
-def test_what_was_granted_before_an_interruption_is_charged_once(
+def test_grants_before_an_interruption_are_charged_once(
     broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VALETKEY_KEY", dump_private_key(KEY))
 
-    def interrupting(message: dict[str, Any], arrival: int) -> Act:
+    def press_ctrl_c(message: dict[str, Any], arrival: int) -> Action:
         if message.get("chunk") == 2 and arrival == 1:
-            os.kill(os.getpid(), signal.SIGINT)  # and yet it is decided, and charged
+            os.kill(os.getpid(), signal.SIGINT)  # the service still decides and charges it
         return "answer"
 
     with (
-        running_keyed_service(tmp_path) as service,
-        running_fake_service(broker, interrupting, wire_result(service)) as wired,
+        running_keyed_service(tmp_path) as keyed_service,
+        running_fake_service(broker, press_ctrl_c, wire_result(keyed_service)) as service,
     ):
-        assert run_cli(*PATIENT).exit_code == 130
-        assert run_cli(*RESUMED).exit_code == 0
+        assert run_cli(*DOWNLOAD).exit_code == 130
+        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
         (quota,) = map(json.loads, run_cli("usage", "--json").stdout.splitlines())
-    assert max(wired.arrivals.values()) > 1
+    assert max(service.arrivals.values()) > 1
     assert quota["used"] == ROWS == len({row["url"] for row in read_csv("links.csv")})

@@ -1,4 +1,4 @@
-"""What is asked and answered at once: usage, cancelling, and what would be decided."""
+"""Requests with one reply: usage, cancelling and explaining."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,8 +29,8 @@ def client(broker: str) -> Iterator[Client]:
     client.close()
 
 
-def told(message: dict[str, Any]) -> dict[str, Any]:
-    """Answer as the service does."""
+def reply_to(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the reply of the service."""
     match message.get("ask"):
         case "usage":
             return {"status": "told", "tenant": message["tenant"], "quotas": [QUOTA]}
@@ -43,27 +43,27 @@ def told(message: dict[str, Any]) -> dict[str, Any]:
     return grant_outcome(message) | {"quotas": [QUOTA]}
 
 
-def unknown(_message: dict[str, Any]) -> dict[str, Any]:
+def refuse_tenant(_message: dict[str, Any]) -> dict[str, Any]:
     return {"batch": "", "chunk": 0, "status": "refused", "refusal": NO_TENANT}
 
 
-def asked(service: FakeService) -> dict[str, Any]:
-    return service.arrived[-1][1]
+def last_message(service: FakeService) -> dict[str, Any]:
+    return service.received[-1][1]
 
 
-def test_usage_is_told(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=told) as service:
+def test_usage_is_returned(broker: str, client: Client) -> None:
+    with running_fake_service(broker, decide=reply_to) as service:
         (quota,) = client.usage()
     assert (quota.left, quota.warns) == (10, True)
-    assert asked(service) == {"v": 1, "ask": "usage", "tenant": "acme"}
+    assert last_message(service) == {"v": 1, "ask": "usage", "tenant": "acme"}
 
 
 def test_a_batch_is_cancelled_by_its_id(broker: str, client: Client) -> None:
     batch = "0199a000-0000-7000-8000-000000000000"
-    with running_fake_service(broker, decide=told) as service:
+    with running_fake_service(broker, decide=reply_to) as service:
         cancelled = client.cancel(batch, reason="wrong month")
     assert (cancelled.batch, cancelled.issued, cancelled.released) == (batch, 3, 47)
-    assert asked(service) == {
+    assert last_message(service) == {
         "v": 1,
         "ask": "cancel",
         "tenant": "acme",
@@ -73,57 +73,61 @@ def test_a_batch_is_cancelled_by_its_id(broker: str, client: Client) -> None:
     }
 
 
-def test_of_a_cancelled_handle_nothing_more_is_sent(broker: str, client: Client) -> None:
-    taken: list[str] = []
+def test_a_cancelled_handle_sends_no_more_chunks(broker: str, client: Client) -> None:
+    keys_read: list[str] = []
 
     def keys() -> Iterator[str]:
         for key in KEYS:
-            taken.append(key)
+            keys_read.append(key)
             yield key
 
-    with running_fake_service(broker, decide=told) as service:
+    with running_fake_service(broker, decide=reply_to) as service:
         batch = client.download_many("reports", keys(), total=50, chunk_size=1)
         client.cancel(batch)
-        answers = list(batch.results(10))
-        sent = {message["chunk"] for _, message in service.arrived if "items" in message}
+        results = list(batch.results(10))
+        sent = {message["chunk"] for _, message in service.received if "items" in message}
     assert len(sent) < len(KEYS)
-    assert [answer.key for answer in answers] == KEYS == taken
-    assert [isinstance(answer, Grant) for answer in answers] == [
+    assert [result.key for result in results] == KEYS == keys_read
+    assert [isinstance(result, Grant) for result in results] == [
         number in sent for number in range(50)
     ]
-    assert isinstance(answers[-1], Refusal)
-    assert answers[-1].code is Code.BATCH_CLOSED
+    assert isinstance(results[-1], Refusal)
+    assert results[-1].code is Code.BATCH_CLOSED
 
 
 def test_a_single_grants_request_is_cancelled_by_its_handle(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=told):
+    with running_fake_service(broker, decide=reply_to):
         handle = client.download("reports", "a")
         assert client.cancel(handle).batch == handle.id
 
 
-def test_what_is_only_asked_is_asked_again_until_it_is_answered(
+def test_a_request_with_one_reply_is_sent_again_until_it_is_answered(
     broker: str, client: Client
 ) -> None:
-    with running_fake_service(broker, lambda _, n: "lose" if n < 3 else "answer", told) as service:
+    with running_fake_service(
+        broker, lambda _, n: "lose" if n < 3 else "answer", reply_to
+    ) as service:
         assert client.usage()
     (arrivals,) = service.arrivals.values()
     assert arrivals > 2
 
 
-def test_an_answer_to_something_else_is_no_answer(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=lambda _: told({"ask": "usage", "tenant": "globex"})):
+def test_the_reply_to_another_request_is_no_answer(broker: str, client: Client) -> None:
+    with running_fake_service(
+        broker, decide=lambda _: reply_to({"ask": "usage", "tenant": "globex"})
+    ):
         with pytest.raises(NoAnswer, match=r"within 2 s: the worker's log says why"):
             client.usage(timeout=2)
         with pytest.raises(NoAnswer):
             client.cancel("0199a000-0000-7000-8000-000000000000", timeout=0.2)
 
 
-def test_without_an_answer_the_wait_ends_in_time_and_can_begin_anew(
+def test_without_a_reply_the_wait_ends_in_time_and_can_start_again(
     broker: str, client: Client
 ) -> None:
     with pytest.raises(NoAnswer, match=r"no answer within 0.2 s: is a worker running\?"):
         client.usage(timeout=0.2)
-    with running_fake_service(broker, decide=told):
+    with running_fake_service(broker, decide=reply_to):
         assert client.usage()
 
 
@@ -137,7 +141,7 @@ def test_without_an_answer_the_wait_ends_in_time_and_can_begin_anew(
     ids=["usage", "cancel", "explain"],
 )
 def test_a_refusal_is_raised(broker: str, client: Client, ask: Callable[[Client], Any]) -> None:
-    with running_fake_service(broker, decide=unknown), pytest.raises(Refused) as caught:
+    with running_fake_service(broker, decide=refuse_tenant), pytest.raises(Refused) as caught:
         ask(client)
     assert caught.value.refusal.code is Code.TENANT_UNKNOWN
 
@@ -150,7 +154,7 @@ def test_a_refusal_is_raised(broker: str, client: Client, ask: Callable[[Client]
     ],
     ids=["cancel", "explain"],
 )
-def test_what_cannot_be_right_is_refused_without_a_round_trip(
+def test_a_malformed_request_is_refused_without_a_round_trip(
     client: Client, ask: Callable[[Client], Any]
 ) -> None:
     with pytest.raises(Refused):
@@ -158,16 +162,14 @@ def test_what_cannot_be_right_is_refused_without_a_round_trip(
 
 
 def test_while_a_batch_fills_the_window_usage_is_answered(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=told):
+    with running_fake_service(broker, decide=reply_to):
         batch = client.download_many("reports", KEYS, chunk_size=1)
         assert client.usage()
         assert len(list(batch.results(10))) == 50
 
 
-def test_a_batch_knows_how_the_quotas_stood_with_its_newest_answer(
-    broker: str, client: Client
-) -> None:
-    with running_fake_service(broker, decide=told):
+def test_a_batch_has_the_quotas_of_its_newest_reply(broker: str, client: Client) -> None:
+    with running_fake_service(broker, decide=reply_to):
         batch = client.download_many("reports", ["a", "b"])
         assert batch.quotas == []
         assert len(list(batch.results(10))) == 2
@@ -189,25 +191,25 @@ EXPLAINED: list[tuple[str, Callable[[Any], Any]]] = [
 def test_any_request_can_be_explained_instead(
     broker: str, client: Client, kind: str, ask: Callable[[Any], Any]
 ) -> None:
-    with running_fake_service(broker, decide=told) as service:
+    with running_fake_service(broker, decide=reply_to) as service:
         explanation = ask(client.explain(10))
-        explained = asked(service)
+        explained = last_message(service)
         ask(client)
         client.flush(10)
     assert (explanation.decision, explanation.rules[0].found) == ("issue", "a")
     assert (explained.pop("ask"), explained["grant"]["kind"]) == ("explain", kind)
-    # The very message that would be sent, but for its id.
-    assert explained | {"batch": ""} == asked(service) | {"batch": ""}
+    # The same message as the request itself, except for its id.
+    assert explained | {"batch": ""} == last_message(service) | {"batch": ""}
 
 
 def test_a_batch_is_explained_by_its_first_chunk(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=told) as service:
+    with running_fake_service(broker, decide=reply_to) as service:
         client.explain().download_many("b", iter(KEYS), total=50, chunk_size=20)
         client.flush(10)
-    said = [(m["total"], m["chunk"], len(m["items"])) for _, m in service.arrived]
-    assert set(said) == {(50, 0, 20)}
+    chunks = [(m["total"], m["chunk"], len(m["items"])) for _, m in service.received]
+    assert set(chunks) == {(50, 0, 20)}
 
 
-def test_nothing_is_no_request_to_explain(client: Client) -> None:
+def test_a_request_without_items_cannot_be_explained(client: Client) -> None:
     with pytest.raises(ValueError, match="no items"):
         client.explain().download_many("b", [])

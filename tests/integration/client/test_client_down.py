@@ -11,39 +11,43 @@ from valetkey.delivery.publisher import Publisher
 from worker.devstack.broker import running_valkey
 
 KEYS = [f"k/{number}" for number in range(50)]
-WHOLE = Publisher.send
+ORIGINAL_SEND = Publisher.send
 NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
 
 
-def losing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the broker be out of reach whenever usage is asked for, and nothing sent twice."""
+def break_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the broker unreachable for usage messages, and send no message twice."""
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
 
     def send(self: Publisher, task_id: str, argument: Any, queue: str) -> None:
         if argument.get("ask") == "usage":
             raise BrokerUnreachable("no broker answers")
-        WHOLE(self, task_id, argument, queue)
+        ORIGINAL_SEND(self, task_id, argument, queue)
 
     monkeypatch.setattr(Publisher, "send", send)
 
 
 @pytest.mark.parametrize("url", [NOWHERE, "amqp://user:s3cret@127.0.0.1:1//"])
 def test_a_broker_that_is_down_is_named_without_its_password(broker: str, url: str) -> None:
-    with pytest.raises(BrokerUnreachable, match=r"no broker answers at \w+://127.0.0.1:1/") as c:
+    with pytest.raises(
+        BrokerUnreachable, match=r"no broker answers at \w+://127.0.0.1:1/"
+    ) as caught:
         Client(url, broker, tenant="acme").download("reports", "a.pdf")
-    assert "s3cret" not in str(c.value)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_result_store_that_is_down_is_named_without_its_password(broker: str) -> None:
-    with pytest.raises(BrokerUnreachable, match=r"no result store answers at redis://127") as c:
+    with pytest.raises(
+        BrokerUnreachable, match=r"no result store answers at redis://127"
+    ) as caught:
         Client(broker, NOWHERE, tenant="acme").download("reports", "a.pdf")
-    assert "s3cret" not in str(c.value)
+    assert "s3cret" not in str(caught.value)
 
 
-def test_what_could_not_be_sent_and_was_given_up_holds_up_nothing_else(
+def test_a_stuck_message_that_was_given_up_holds_back_nothing(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losing(monkeypatch)
+    break_usage(monkeypatch)
     with running_fake_service(broker), Client(broker, tenant="acme") as client:
         batch = client.download_many("reports", KEYS, chunk_size=1)
         with pytest.raises(BrokerUnreachable):
@@ -53,10 +57,10 @@ def test_what_could_not_be_sent_and_was_given_up_holds_up_nothing_else(
 
 
 @in_event_loop
-async def test_what_could_not_be_sent_and_was_given_up_holds_up_no_flush(
+async def test_a_stuck_message_that_was_given_up_holds_back_no_flush(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losing(monkeypatch)
+    break_usage(monkeypatch)
     with running_fake_service(broker):
         async with async_client(broker) as client:
             batch = client.download_many("reports", KEYS, chunk_size=1)
@@ -67,7 +71,7 @@ async def test_what_could_not_be_sent_and_was_given_up_holds_up_no_flush(
             assert batch.issued == len(KEYS)
 
 
-def test_a_broker_that_lost_everything_is_asked_again(
+def test_a_broker_that_lost_every_message_gets_them_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
@@ -77,8 +81,8 @@ def test_a_broker_that_lost_everything_is_asked_again(
     with pytest.raises(BrokerUnreachable):
         handle.result(1)
     with (
-        running_valkey(tmp_path / "after", server.port) as again,
-        running_fake_service(again.url()),
+        running_valkey(tmp_path / "after", server.port) as restarted,
+        running_fake_service(restarted.url()),
         client,
     ):
         assert client.download("reports", "b.pdf").result(20).key == "b.pdf"

@@ -1,4 +1,4 @@
-"""Each kind of grant is asked for as the wire has it; tests/acceptance has the real service."""
+"""The message of each kind of grant; tests/acceptance has the real service."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,29 +27,29 @@ def client(valkey_url: str) -> Iterator[Client]:
     client.close()
 
 
-def asked(service: FakeService) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The terms and items of the last message."""
-    message = service.arrived[-1][1]
+def last_request(service: FakeService) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the terms and items of the last message."""
+    message = service.received[-1][1]
     return message["grant"], message["items"]
 
 
 def test_a_version_is_downloaded(service: FakeService, client: Client) -> None:
     client.download("reports", "a", version_id="v", method="HEAD", inline=True).result(10)
-    terms, items = asked(service)
+    terms, items = last_request(service)
     assert (terms["method"], terms["inline"]) == ("HEAD", True)
     assert items == [{"key": "a", "version_id": "v"}]
 
 
 def test_a_form_is_for_a_checksum(service: FakeService, client: Client) -> None:
     client.upload("inbox", "a", max_size=5, checksum=CHECKSUM, success_status=201).result(10)
-    terms, items = asked(service)
+    terms, items = last_request(service)
     assert (terms["kind"], terms["success_status"]) == ("upload", 201)
     assert items == [{"key": "a", "checksum": CHECKSUM.model_dump()}]
 
 
 def test_a_put_is_for_one_size(service: FakeService, client: Client) -> None:
     grant = client.put("inbox", "a", size=5, checksum=CHECKSUM, overwrite=True).result(10)
-    terms, items = asked(service)
+    terms, items = last_request(service)
     assert (terms["kind"], terms["max_size"], terms["overwrite"]) == ("put", 5, True)
     assert items == [{"key": "a", "size": 5, "checksum": CHECKSUM.model_dump()}]
     assert (grant.method, grant.headers["content-length"]) == ("PUT", "5")
@@ -57,11 +57,11 @@ def test_a_put_is_for_one_size(service: FakeService, client: Client) -> None:
 
 def test_an_empty_file_can_be_put(service: FakeService, client: Client) -> None:
     client.put("inbox", "a", size=0).result(10)
-    terms, items = asked(service)
+    terms, items = last_request(service)
     assert (terms["max_size"], items[0]["size"]) == (1, 0)
 
 
-def test_a_size_below_nothing_is_refused_without_a_round_trip(client: Client) -> None:
+def test_a_negative_size_is_refused_without_a_round_trip(client: Client) -> None:
     with pytest.raises(Refused) as caught:
         client.put("inbox", "a", size=-1).result(0)
     assert caught.value.refusal.code is Code.SIZE_INVALID
@@ -69,39 +69,39 @@ def test_a_size_below_nothing_is_refused_without_a_round_trip(client: Client) ->
 
 def test_many_puts_reserve_their_largest_size(service: FakeService, client: Client) -> None:
     items = (Item(key=key, size=size) for key, size in (("a", 5), ("b", 7), ("c", 0)))
-    answers = list(client.put_many("inbox", items).results(10))
-    assert asked(service)[0]["max_size"] == 7
-    assert [answer.key for answer in answers] == ["a", "b", "c"]
+    results = list(client.put_many("inbox", items).results(10))
+    assert last_request(service)[0]["max_size"] == 7
+    assert [result.key for result in results] == ["a", "b", "c"]
 
 
 @pytest.mark.usefixtures("service")
 def test_many_puts_of_a_known_size_are_not_listed_first(client: Client) -> None:
-    taken: list[str] = []
+    keys_read: list[str] = []
 
     def items() -> Iterator[Item]:
         for number in range(100):
-            taken.append(str(number))
+            keys_read.append(str(number))
             yield Item(key=str(number), size=1)
 
     batch = client.put_many("inbox", items(), total=100, chunk_size=1, max_size=1)
-    assert len(taken) < 100
+    assert len(keys_read) < 100
     assert len(list(batch.results(10))) == 100
 
 
 def test_a_multipart_upload_says_how_to_cut_the_file(service: FakeService, client: Client) -> None:
     size = 12 * 1024**2
     grant = client.multipart("inbox", "a", size=size, part_size=5 * 1024**2).result(10)
-    terms, items = asked(service)
+    terms, items = last_request(service)
     assert (terms["max_size"], terms["part_size"]) == (size, 5 * 1024**2)
     assert items == [{"key": "a", "size": size}]
     assert grant.multipart is not None
     assert grant.multipart.part_count == 3
 
 
-def test_parts_are_asked_for_in_ranges(service: FakeService, client: Client) -> None:
+def test_parts_are_requested_in_ranges(service: FakeService, client: Client) -> None:
     upload = client.multipart("inbox", "a", size=40 * 1024**2)
     parts = list(upload.parts(2, 3, expires_in=60).results(10))
-    terms, items = asked(service)
+    terms, items = last_request(service)
     assert terms == {
         "kind": "parts",
         "bucket": "inbox",
@@ -114,13 +114,13 @@ def test_parts_are_asked_for_in_ranges(service: FakeService, client: Client) -> 
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (3, 2), (1, 9)])
-def test_parts_that_are_not_there_are_not_asked_for(
+def test_parts_that_do_not_exist_are_not_requested(
     service: FakeService, client: Client, first: int, last: int
 ) -> None:
     upload = client.multipart("inbox", "a", size=40 * 1024**2)
     with pytest.raises(ValueError, match="the upload has 8 parts"):
         upload.parts(first, last)
-    assert len(service.arrived) == 1
+    assert len(service.received) == 1
 
 
 def test_an_option_of_another_kind_is_an_error(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""A client waits for the file of its answers; tests/acceptance has the real service."""
+"""A client waits for a manifest; tests/acceptance has the real service."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +20,7 @@ WRITTEN = {"key": KEY, "state": "written", "issued": 24, "refused": 1, "bytes": 
 def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     with redis.Redis.from_url(valkey_url) as server:
         server.flushall()
-    monkeypatch.setattr("valetkey.manifests._FIRST_GAP", 0.01)
+    monkeypatch.setattr("valetkey.manifests._FIRST_INTERVAL", 0.01)
     return valkey_url
 
 
@@ -31,70 +31,80 @@ def client(broker: str) -> Iterator[Client]:
     client.close()
 
 
-def telling(*manifests: dict[str, Any] | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A service that tells of the manifest one state after the other."""
-    left = list(manifests)
+def service_with_manifests(
+    *manifests: dict[str, Any] | None,
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a service that reports these states of the manifest, one after the other."""
+    states = list(manifests)
 
     def decide(message: dict[str, Any]) -> dict[str, Any]:
         if message.get("ask") == "batch":
-            told = left.pop(0) if len(left) > 1 else left[0]
-            sizes = {"total": len(KEYS), "chunk_size": 10, "decided": 3, "issued": 24, "refused": 1}
-            of = {"batch": message["batch"], "kind": "download", "bucket": "reports"}
-            return {"status": "found", **of, **sizes, "manifest": told}
-        said = grant_outcome(message)
+            manifest = states.pop(0) if len(states) > 1 else states[0]
+            counts = {
+                "total": len(KEYS),
+                "chunk_size": 10,
+                "decided": 3,
+                "issued": 24,
+                "refused": 1,
+            }
+            fields = {"batch": message["batch"], "kind": "download", "bucket": "reports"}
+            return {"status": "found", **fields, **counts, "manifest": manifest}
+        outcome = grant_outcome(message)
         if "manifest" in message:
-            count = len(said.pop("items"))
-            few = int(message["chunk"] == 1)
-            said |= {"items": [], "issued": count - few, "refused": few}
-        return said
+            count = len(outcome.pop("items"))
+            refused = int(message["chunk"] == 1)
+            outcome |= {"items": [], "issued": count - refused, "refused": refused}
+        return outcome
 
     return decide
 
 
-def test_a_manifest_is_waited_for_and_a_link_to_it_is_asked_for(
+def test_a_manifest_is_waited_for_and_a_link_to_it_is_requested(
     broker: str, client: Client
 ) -> None:
-    with running_fake_service(broker, decide=telling(PENDING, PENDING, WRITTEN)) as service:
+    with running_fake_service(
+        broker, decide=service_with_manifests(PENDING, PENDING, WRITTEN)
+    ) as service:
         batch = client.download_many("reports", KEYS, chunk_size=10, manifest=KEY)
-        found = batch.manifest(10)
-    assert (found.key, found.bytes, found.sha256) == (KEY, 7, "ab")
-    assert (found.issued, found.refused) == (batch.issued, batch.refused) == (24, 1)
-    assert (found.grant.key, found.grant.method) == (KEY, "GET")
+        manifest = batch.manifest(10)
+    assert (manifest.key, manifest.bytes, manifest.sha256) == (KEY, 7, "ab")
+    assert (manifest.issued, manifest.refused) == (batch.issued, batch.refused) == (24, 1)
+    assert (manifest.grant.key, manifest.grant.method) == (KEY, "GET")
     assert list(batch) == []
-    manifests = [message.get("manifest") for _, message in service.arrived]
+    manifests = [message.get("manifest") for _, message in service.received]
     assert manifests == [KEY, KEY, KEY, None, None, None, None]
 
 
 @in_event_loop
 async def test_a_manifest_is_awaited(broker: str) -> None:
-    with running_fake_service(broker, decide=telling(PENDING, WRITTEN)):
+    with running_fake_service(broker, decide=service_with_manifests(PENDING, WRITTEN)):
         async with async_client(broker) as client:
             batch = client.download_many("reports", KEYS, chunk_size=10, manifest=KEY)
-            found = await batch.manifest(10)
-    assert (found.key, found.sha256, found.grant.key) == (KEY, "ab", KEY)
+            manifest = await batch.manifest(10)
+    assert (manifest.key, manifest.sha256, manifest.grant.key) == (KEY, "ab", KEY)
     assert batch.remaining == 0
 
 
-def test_a_manifest_is_found_again_by_its_batchs_id(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=telling(WRITTEN)) as service:
+def test_a_manifest_is_available_by_the_batch_id(broker: str, client: Client) -> None:
+    with running_fake_service(broker, decide=service_with_manifests(WRITTEN)) as service:
         batch = client.download_many("reports", KEYS, chunk_size=10, manifest=KEY)
         assert list(batch) == []
         assert client.batch(batch.id).manifest(10).key == KEY
-    assert "chunk" not in service.arrived[-2][1]
+    assert "chunk" not in service.received[-2][1]
 
 
-def test_a_manifest_that_storage_does_not_take_is_an_error_with_its_reason(
+def test_a_manifest_that_storage_does_not_accept_is_an_error_with_the_reason(
     broker: str, client: Client
 ) -> None:
     failed = {"key": KEY, "state": "failed", "problem": "storage did not take it: AccessDenied"}
-    with running_fake_service(broker, decide=telling(PENDING, failed)):
+    with running_fake_service(broker, decide=service_with_manifests(PENDING, failed)):
         batch = client.download_many("reports", KEYS, manifest=KEY)
         with pytest.raises(NotStored, match="did not take it: AccessDenied"):
             batch.manifest(10)
 
 
 def test_a_manifest_that_is_never_written_is_given_up_in_time(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=telling(PENDING)):
+    with running_fake_service(broker, decide=service_with_manifests(PENDING)):
         batch = client.download_many("reports", KEYS, manifest=KEY)
         assert list(batch) == []
         with pytest.raises(NoAnswer, match=r"the manifest was not written within 0\.1 s"):
@@ -109,9 +119,9 @@ def test_a_refused_batch_has_no_manifest_and_says_why(broker: str, client: Clien
 
 
 def test_a_batch_without_a_manifest_has_none_to_wait_for(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=telling(None)):
+    with running_fake_service(broker, decide=service_with_manifests(None)):
         batch = client.download_many("reports", ["a"])
-        assert [isinstance(answer, Grant) for answer in batch] == [True]
+        assert [isinstance(result, Grant) for result in batch] == [True]
         with pytest.raises(ValueError, match="no manifest was asked for"):
             batch.manifest(10)
 

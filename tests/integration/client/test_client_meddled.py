@@ -1,4 +1,4 @@
-"""Whoever can write to the result store is not believed."""
+"""Forged results in the result store are not accepted."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,19 +8,19 @@ import redis
 
 from tests.support.builders.keyed_service import (
     OLD,
-    Answering,
+    Respond,
     keyed_client,
     running_keyed_service,
     wire_result,
 )
-from tests.support.crypto.keys import public_half
+from tests.support.crypto.keys import public_key
 from tests.support.fakes.fake_service import running_fake_service, stored_results
 from valetkey import NoAnswer, SealedForAnotherKey
 from worker.core.auth.seal import seal
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Respond]:
     with running_keyed_service(tmp_path_factory.mktemp("keyed")) as service:
         yield service
 
@@ -33,76 +33,83 @@ def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return valkey_url
 
 
-class Meddling:
-    """A service whose first answers somebody replaces, who can write to the result store."""
+class ForgingService:
+    """A service whose first results are replaced by an attacker with access to the store."""
 
-    def __init__(self, service: Answering, replace: Any, times: int = 2) -> None:
+    def __init__(self, service: Respond, replace: Any, times: int = 2) -> None:
         self._service = service
         self._replace = replace
-        self.left = times
+        self.remaining = times
 
     def __call__(self, raw: Any) -> Any:
-        answer = self._service(raw)
-        if self.left <= 0:
-            return answer.wire
-        self.left -= 1
-        return self._replace(answer)
+        response = self._service(raw)
+        if self.remaining <= 0:
+            return response.sent
+        self.remaining -= 1
+        return self._replace(response)
 
 
-def altered(answer: Any) -> Any:
-    return answer.wire[:-6] + ("AAAAAA" if answer.wire[-6:] != "AAAAAA" else "BBBBBB")
+def alter(response: Any) -> Any:
+    return response.sent[:-6] + ("AAAAAA" if response.sent[-6:] != "AAAAAA" else "BBBBBB")
 
 
 @pytest.mark.parametrize(
     "replace",
     [
-        altered,
-        lambda answer: answer.said,
-        lambda answer: {**answer.said, "status": "refused", "refusal": forged("quota_exceeded")},
+        alter,
+        lambda response: response.values,
+        lambda response: {
+            **response.values,
+            "status": "refused",
+            "refusal": forged_refusal("quota_exceeded"),
+        },
         lambda _: "a.b.c.d.e",
     ],
-    ids=["altered", "in the clear", "refused by a stranger", "junk"],
+    ids=["altered", "in the clear", "forged refusal", "junk"],
 )
-def test_a_false_answer_is_as_good_as_none(service: Answering, broker: str, replace: Any) -> None:
-    meddling = Meddling(service, replace)
-    with running_fake_service(broker, decide=meddling) as queue, keyed_client(broker) as client:
+def test_a_forged_result_counts_as_no_answer(service: Respond, broker: str, replace: Any) -> None:
+    service_with_forgeries = ForgingService(service, replace)
+    with (
+        running_fake_service(broker, decide=service_with_forgeries) as queue,
+        keyed_client(broker) as client,
+    ):
         assert client.download("demo", "acme/a").result(10).key == "acme/a"
-    assert meddling.left == 0
+    assert service_with_forgeries.remaining == 0
     assert len(queue.raw) > 2
 
 
-def forged(code: str) -> dict[str, Any]:
+def forged_refusal(code: str) -> dict[str, Any]:
     return {"code": code, "field": "total", "message": "over"}
 
 
-def test_an_answer_is_of_no_use_in_anothers_place(
-    service: Answering, broker: str, monkeypatch: pytest.MonkeyPatch
+def test_the_result_of_another_request_is_not_accepted(
+    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     with running_fake_service(broker, decide=wire_result(service)) as queue:
         with keyed_client(broker) as client:
             client.download("demo", "acme/a").result(10)
-        (earlier,) = queue.raw
+        (other_message,) = queue.raw
     with (
-        running_fake_service(broker, decide=lambda _: service(earlier).wire),
+        running_fake_service(broker, decide=lambda _: service(other_message).sent),
         keyed_client(broker) as client,
         pytest.raises(NoAnswer),
     ):
         client.download("demo", "acme/b").result(0.5)
 
 
-def test_an_answer_sealed_to_another_key_says_to_which_and_no_more(
-    service: Answering, broker: str, monkeypatch: pytest.MonkeyPatch
+def test_the_error_for_a_result_sealed_for_another_key_names_only_the_key(
+    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
-    token = seal(b'{"url": "s3cret"}', OLD.id, public_half(OLD))
+    token = seal(b'{"url": "s3cret"}', OLD.id, public_key(OLD))
     with (
-        running_fake_service(broker, decide=Meddling(service, lambda _: token, 1)),
+        running_fake_service(broker, decide=ForgingService(service, lambda _: token, 1)),
         keyed_client(broker) as client,
     ):
         handle = client.download("demo", "acme/a")
         with pytest.raises(SealedForAnotherKey, match="'acme/2025-11'") as caught:
             handle.result(10)
         assert "s3cret" not in str(caught.value)
-        assert stored_results(broker) == {}  # or it would be found again
+        assert stored_results(broker) == {}  # else a lookup would return it again
         assert handle.result(10).key == "acme/a"

@@ -1,4 +1,4 @@
-"""A client with a key against the real answerer; tests/acceptance has it on the real stack."""
+"""A client with a key; tests/acceptance has the same on the real stack."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import redis
 from tests.support.builders.keyed_service import (
     KEY,
     OLD,
-    Answering,
+    Respond,
     keyed_client,
     running_keyed_service,
     wire_result,
@@ -19,12 +19,12 @@ from tests.support.fakes.fake_service import running_fake_service, stored_result
 from valetkey import Client, Code, Grant, Refusal, Refused
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 
-STRANGER = generate_key("acme/2026-11")
+WRONG_KEY = generate_key("acme/2026-11")
 KEYS = [f"acme/{number}.pdf" for number in range(40)]
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Respond]:
     with running_keyed_service(tmp_path_factory.mktemp("keyed")) as service:
         yield service
 
@@ -37,31 +37,31 @@ def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return valkey_url
 
 
-def test_a_batch_is_granted_and_no_link_is_in_redis(service: Answering, broker: str) -> None:
+def test_a_batch_is_granted_and_no_link_is_in_redis(service: Respond, broker: str) -> None:
     with running_fake_service(broker, decide=wire_result(service)) as queue:
         with keyed_client(broker) as client:
             batch = client.download_many("demo", KEYS, chunk_size=10)
-            grants = [answer for answer in batch.results(10) if isinstance(answer, Grant)]
+            grants = [result for result in batch.results(10) if isinstance(result, Grant)]
         assert [grant.key for grant in grants] == KEYS
         assert all(isinstance(raw, str) for raw in queue.raw)
-    kept = stored_results(broker)
-    assert len(kept) == 4
-    for text in kept.values():
+    stored = stored_results(broker)
+    assert len(stored) == 4
+    for text in stored.values():
         assert not [word for word in ("http", "X-Amz", "acme/1.pdf", "AKID") if word in text]
 
 
-def test_an_item_that_is_refused_stands_between_the_grants(service: Answering, broker: str) -> None:
+def test_a_refused_item_comes_between_the_grants(service: Respond, broker: str) -> None:
     keys = ["acme/a", "globex/b", "acme/\udcff", "acme/c"]
     with (
         running_fake_service(broker, decide=wire_result(service)),
         keyed_client(broker) as client,
     ):
-        answers = list(client.download_many("demo", keys).results(10))
-    assert [type(answer) for answer in answers] == [Grant, Refusal, Refusal, Grant]
-    assert [answer.key for answer in answers] == ["acme/a", "globex/b", r"acme/\udcff", "acme/c"]
+        results = list(client.download_many("demo", keys).results(10))
+    assert [type(result) for result in results] == [Grant, Refusal, Refusal, Grant]
+    assert [result.key for result in results] == ["acme/a", "globex/b", r"acme/\udcff", "acme/c"]
 
 
-def test_what_is_lost_is_signed_anew_and_charged_once(service: Answering, broker: str) -> None:
+def test_a_lost_message_is_signed_again_and_charged_once(service: Respond, broker: str) -> None:
     with (
         running_fake_service(
             broker,
@@ -72,19 +72,19 @@ def test_what_is_lost_is_signed_anew_and_charged_once(service: Answering, broker
     ):
         (before,) = client.usage(10)
         with pytest.MonkeyPatch.context() as patch:
-            moments = iter(int(time.time()) + second for second in range(-50, 0))
-            patch.setattr(client._courier._codec, "_now", moments.__next__)
+            times = iter(int(time.time()) + second for second in range(-50, 0))
+            patch.setattr(client._dispatcher._codec, "_clock", times.__next__)
             batch = client.download_many("demo", ["acme/a"])
             assert len(list(batch.results(10))) == 1
         (after,) = client.usage(10)
-    issued = [message["iat"] for _, message in queue.arrived if message.get("batch") == batch.id]
+    issued = [message["iat"] for _, message in queue.received if message.get("batch") == batch.id]
     assert len(set(issued)) == len(issued) > 1
     assert after.used - before.used == 1
     assert batch.quotas == [after]
 
 
 def test_usage_and_a_cancellation_are_sealed_as_well(
-    service: Answering, broker: str, monkeypatch: pytest.MonkeyPatch
+    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     with (
@@ -95,15 +95,15 @@ def test_usage_and_a_cancellation_are_sealed_as_well(
         assert isinstance(next(batch.results(10)), Grant)
         cancelled = client.cancel(batch, "enough", 10)
         (quota,) = client.usage(10)
-        answers = list(batch.results(10))
+        results = list(batch.results(10))
     assert quota.warns
     assert cancelled.issued + cancelled.released == len(KEYS)
     assert batch.issued == cancelled.issued
-    assert {a.code for a in answers if isinstance(a, Refusal)} <= {Code.BATCH_CLOSED}
+    assert {result.code for result in results if isinstance(result, Refusal)} <= {Code.BATCH_CLOSED}
     assert not [text for text in stored_results(broker).values() if '"result": {' in text]
 
 
-def test_two_keys_of_a_tenant_speak_beside_each_other(service: Answering, broker: str) -> None:
+def test_a_tenant_can_use_two_keys_at_the_same_time(service: Respond, broker: str) -> None:
     with running_fake_service(broker, decide=wire_result(service)):
         for key in (KEY, OLD):
             with keyed_client(broker, key) as client:
@@ -112,10 +112,10 @@ def test_two_keys_of_a_tenant_speak_beside_each_other(service: Answering, broker
 
 @pytest.mark.parametrize(
     ("key", "code"),
-    [(STRANGER, Code.SIGNATURE_INVALID), (generate_key("acme/none"), Code.KEY_UNKNOWN)],
+    [(WRONG_KEY, Code.SIGNATURE_INVALID), (generate_key("acme/none"), Code.KEY_UNKNOWN)],
 )
-def test_a_key_that_the_service_does_not_know_is_told_so(
-    service: Answering, broker: str, key: PrivateKey, code: Code
+def test_an_unknown_key_is_refused_with_the_reason(
+    service: Respond, broker: str, key: PrivateKey, code: Code
 ) -> None:
     with (
         running_fake_service(broker, decide=wire_result(service)),
@@ -126,7 +126,9 @@ def test_a_key_that_the_service_does_not_know_is_told_so(
     assert caught.value.refusal.code is code
 
 
-def test_without_its_key_a_tenant_is_told_to_sign(service: Answering, broker: str) -> None:
+def test_an_unsigned_message_of_a_tenant_with_keys_is_refused(
+    service: Respond, broker: str
+) -> None:
     with (
         running_fake_service(broker, decide=wire_result(service)),
         Client(broker, tenant="acme") as client,
@@ -136,20 +138,20 @@ def test_without_its_key_a_tenant_is_told_to_sign(service: Answering, broker: st
     assert caught.value.refusal.code is Code.SIGNATURE_REQUIRED
 
 
-def test_nothing_of_a_signed_message_is_in_the_headers_that_workers_log(
-    service: Answering, broker: str, monkeypatch: pytest.MonkeyPatch
+def test_no_part_of_a_signed_message_is_in_the_headers_that_workers_log(
+    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     with running_fake_service(broker, decide=wire_result(service)) as queue:
         with keyed_client(broker) as client:
             client.download("demo", "acme/private.pdf").result(10)
-        ((headers, _),) = queue.arrived
+        ((headers, _),) = queue.received
     assert headers["argsrepr"] == "(message)"
     assert queue.raw[0][:20] not in str(headers)
 
 
 def test_a_key_file_is_all_a_client_needs(
-    service: Answering, broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Respond, broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "acme.key"
     path.touch(0o600)

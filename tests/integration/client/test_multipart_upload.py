@@ -1,4 +1,4 @@
-"""A file is uploaded in parts whatever storage does; tests/acceptance has the real one."""
+"""A file is uploaded in parts to a fake storage; tests/acceptance has a real one."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.support.cli import interrupted_download
 from tests.support.fakes.fake_service import FakeService, grant_outcome, running_fake_service
 from tests.support.fakes.http_storage import (
     HttpStorage,
-    StorageAnswer,
+    StorageResponse,
     StoredRequest,
     running_http_storage,
 )
@@ -37,42 +37,41 @@ def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
     monkeypatch.setenv("VALETKEY_TENANT", "acme")
-    monkeypatch.setattr(
-        "valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0
-    )  # as what arrives is counted
+    # The tests count messages, so none must be sent again.
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     Path("film").write_bytes(CONTENT)
     return valkey_url
 
 
-def rightly(request: StoredRequest) -> StorageAnswer:
-    """Answer as storage does that takes everything."""
+def accept_all(request: StoredRequest) -> StorageResponse:
+    """Respond as a storage that accepts every request."""
     if request.method == "PUT":
-        return StorageAnswer(200, {"ETag": f'"e{part_of(request)}"'})
-    return StorageAnswer(200, {}, COMPLETED) if request.method == "POST" else StorageAnswer(204)
+        return StorageResponse(200, {"ETag": f'"e{part_number(request)}"'})
+    return StorageResponse(200, {}, COMPLETED) if request.method == "POST" else StorageResponse(204)
 
 
-def part_of(request: StoredRequest) -> int:
+def part_number(request: StoredRequest) -> int:
     return int(request.target.partition("part=")[2] or 0)
 
 
 @contextmanager
 def service(
-    broker: str, answer: Callable[[StoredRequest], StorageAnswer] = rightly
+    broker: str, respond: Callable[[StoredRequest], StorageResponse] = accept_all
 ) -> Iterator[tuple[FakeService, HttpStorage]]:
-    """A service whose grants lead to a storage that answers so."""
-    with running_http_storage(answer) as storage:
+    """Run a service whose grants have the URLs of a storage with these responses."""
+    with running_http_storage(respond) as storage:
 
         def decide(message: dict[str, Any]) -> dict[str, Any]:
             outcome = grant_outcome(message)
             for item in (item for item in outcome["items"] if "url" in item):
-                lead(item, message["grant"]["kind"], storage.url)
+                set_urls(item, message["grant"]["kind"], storage.url)
             return outcome
 
-        with running_fake_service(broker, decide=decide) as answers:
-            yield answers, storage
+        with running_fake_service(broker, decide=decide) as fake_service:
+            yield fake_service, storage
 
 
-def lead(item: dict[str, Any], kind: str, url: str) -> None:
+def set_urls(item: dict[str, Any], kind: str, url: str) -> None:
     if kind == "multipart":
         item["url"] = f"{url}/complete?s3cret"
         item["multipart"] |= {"abort_url": f"{url}/abort", "part_size": PART, "part_count": 5}
@@ -82,12 +81,12 @@ def lead(item: dict[str, Any], kind: str, url: str) -> None:
         item["headers"] = {"content-length": str(len(CONTENT) % PART if last else PART)}
 
 
-def run(*words: str) -> Result:
-    return interrupted_download.run_cli("multipart", "inbox", "a/film", "--file", "film", *words)
+def run(*options: str) -> Result:
+    return interrupted_download.run_cli("multipart", "inbox", "a/film", "--file", "film", *options)
 
 
-def stored(storage: HttpStorage) -> bytes:
-    return b"".join(request.body for request in sorted(storage.sent("PUT"), key=part_of))
+def stored_content(storage: HttpStorage) -> bytes:
+    return b"".join(request.body for request in sorted(storage.requests("PUT"), key=part_number))
 
 
 def test_a_file_is_cut_sent_and_completed(broker: str) -> None:
@@ -95,8 +94,8 @@ def test_a_file_is_cut_sent_and_completed(broker: str) -> None:
         result = run()
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.endswith(".0\n")
-    assert stored(storage) == CONTENT
-    (complete,) = storage.sent("POST")
+    assert stored_content(storage) == CONTENT
+    (complete,) = storage.requests("POST")
     assert complete.body.decode() == (
         "<CompleteMultipartUpload>"
         + "".join(
@@ -104,83 +103,87 @@ def test_a_file_is_cut_sent_and_completed(broker: str) -> None:
         )
         + "</CompleteMultipartUpload>"
     )
-    assert storage.sent("DELETE") == []
+    assert storage.requests("DELETE") == []
 
 
-def test_parts_are_asked_for_as_they_are_needed(broker: str) -> None:
-    with service(broker) as (answers, _):
+def test_parts_are_requested_as_they_are_needed(broker: str) -> None:
+    with service(broker) as (fake_service, _):
         run("--parallel", "1")
-    asked = [[i["part"] for i in m["items"] if "part" in i] for _, m in answers.arrived]
-    assert asked == [[], [1, 2, 3, 4], [5]]
-    parts = answers.arrived[1][1]["grant"]
-    assert (parts["expires_in"], parts["min_expires_in"]) == (3_600, 1)
+    part_numbers = [
+        [i["part"] for i in m["items"] if "part" in i] for _, m in fake_service.received
+    ]
+    assert part_numbers == [[], [1, 2, 3, 4], [5]]
+    terms = fake_service.received[1][1]["grant"]
+    assert (terms["expires_in"], terms["min_expires_in"]) == (3_600, 1)
 
 
 def test_a_part_that_was_not_stored_is_sent_again_by_a_fresh_url(broker: str) -> None:
-    tried: Counter[int] = Counter()
+    tries: Counter[int] = Counter()
 
-    def expired_once(request: StoredRequest) -> StorageAnswer:
-        number = part_of(request)
-        tried[number] += 1
-        return StorageAnswer(403) if number == 2 and tried[2] == 1 else rightly(request)
+    def expired_once(request: StoredRequest) -> StorageResponse:
+        number = part_number(request)
+        tries[number] += 1
+        return StorageResponse(403) if number == 2 and tries[2] == 1 else accept_all(request)
 
     with (
-        service(broker, expired_once) as (answers, storage),
+        service(broker, expired_once) as (fake_service, storage),
         Client(broker, tenant="acme") as client,
     ):
         upload = client.multipart("inbox", "a", size=len(CONTENT))
-        told: list[int] = []
-        paused: list[float] = []
-        MultipartUploader(upload, Path("film"), say=told.append, sleep=paused.append).run()
-    assert (tried[2], tried[1], paused) == (2, 1, [1])
-    assert [i["part"] for i in answers.arrived[-1][1]["items"]] == [2]
-    assert len(storage.sent("POST")) == 1
-    assert sum(told) == len(CONTENT)
+        progress: list[int] = []
+        delays: list[float] = []
+        MultipartUploader(
+            upload, Path("film"), on_progress=progress.append, sleep=delays.append
+        ).run()
+    assert (tries[2], tries[1], delays) == (2, 1, [1])
+    assert [i["part"] for i in fake_service.received[-1][1]["items"]] == [2]
+    assert len(storage.requests("POST")) == 1
+    assert sum(progress) == len(CONTENT)
 
 
-def test_what_storage_never_takes_is_given_up_with_its_reason(broker: str) -> None:
-    def refusing(request: StoredRequest) -> StorageAnswer:
-        return StorageAnswer(403, {}, ERROR) if request.method == "PUT" else rightly(request)
+def test_a_part_that_storage_never_accepts_fails_the_upload_with_the_reason(broker: str) -> None:
+    def refusing(request: StoredRequest) -> StorageResponse:
+        return StorageResponse(403, {}, ERROR) if request.method == "PUT" else accept_all(request)
 
     with service(broker, refusing) as (_, storage), Client(broker, tenant="acme") as client:
         upload = client.multipart("inbox", "a", size=len(CONTENT))
         with pytest.raises(NotStored, match="storage answered 403: InternalError") as caught:
             MultipartUploader(upload, Path("film"), sleep=lambda _: None).run()
     assert "s3cret" not in str(caught.value)
-    assert storage.sent("POST") == []
+    assert storage.requests("POST") == []
 
 
-def test_a_success_that_is_an_error_is_one_and_the_upload_is_aborted(broker: str) -> None:
-    def failing(request: StoredRequest) -> StorageAnswer:
-        return StorageAnswer(200, {}, ERROR) if request.method == "POST" else rightly(request)
+def test_an_error_with_status_200_aborts_the_upload(broker: str) -> None:
+    def failing(request: StoredRequest) -> StorageResponse:
+        return StorageResponse(200, {}, ERROR) if request.method == "POST" else accept_all(request)
 
     with service(broker, failing) as (_, storage):
         result = run()
     assert (result.exit_code, result.stdout) == (4, "")
     assert "storage did not complete the upload: InternalError" in result.stderr
     assert "aborted: nothing of it is stored" in result.stderr
-    assert [request.target for request in storage.sent("DELETE")] == ["/abort"]
+    assert [request.target for request in storage.requests("DELETE")] == ["/abort"]
     assert "s3cret" not in result.stderr
 
 
-@pytest.mark.parametrize(("words", "deletes"), [((), 1), (("--keep",), 0)])
+@pytest.mark.parametrize(("options", "deletes"), [((), 1), (("--keep",), 0)])
 def test_ctrl_c_aborts_the_upload_unless_it_is_to_be_kept(
-    broker: str, words: tuple[str, ...], deletes: int
+    broker: str, options: tuple[str, ...], deletes: int
 ) -> None:
     pressed = Event()
 
-    def pressing(request: StoredRequest) -> StorageAnswer:
+    def pressing(request: StoredRequest) -> StorageResponse:
         if request.method == "PUT" and not pressed.is_set():
             pressed.set()
             os.kill(os.getpid(), signal.SIGINT)
-        return rightly(request)
+        return accept_all(request)
 
     with service(broker, pressing) as (_, storage):
-        result = run(*words)
+        result = run(*options)
     assert (result.exit_code, result.stdout) == (130, "")
     assert ("kept until 2099-01-01" in result.stderr) == (not deletes)
-    assert len(storage.sent("DELETE")) == deletes
-    assert storage.sent("POST") == []
+    assert len(storage.requests("DELETE")) == deletes
+    assert storage.requests("POST") == []
 
 
 def test_a_refused_upload_is_explained(broker: str) -> None:
@@ -198,4 +201,4 @@ def test_a_file_that_became_shorter_is_not_stored_as_something_else(broker: str)
         Path("film").write_bytes(CONTENT[:3])
         with pytest.raises(NotStored, match="its file became shorter"):
             MultipartUploader(upload, Path("film"), sleep=lambda _: None).run()
-    assert storage.sent("POST") == []
+    assert storage.requests("POST") == []

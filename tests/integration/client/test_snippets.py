@@ -1,4 +1,4 @@
-"""What is ready to use is used: by a shell with curl, and by Node."""
+"""The generated snippets are run: by a shell with curl, and by Node."""
 
 import shutil
 import subprocess
@@ -15,12 +15,12 @@ from tests.support.builders import grants
 from tests.support.builders.grants import BREAKING_OUT, ODD
 from tests.support.fakes.http_storage import (
     HttpStorage,
-    StorageAnswer,
+    StorageResponse,
     StoredRequest,
     running_http_storage,
 )
-from valetkey.cli.snippets import curl, javascript
-from valetkey.wire.messages import Grant
+from valetkey.cli.snippets import render_curl, render_javascript
+from valetkey.wire.replies import Grant
 
 FILE = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"  # how a JPEG begins
 TARGET = "/a/../b?a=1&b=[2]&c={d,e}"
@@ -32,36 +32,38 @@ needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node is no
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpStorage]:
     monkeypatch.chdir(tmp_path)
-    with running_http_storage(lambda _: StorageAnswer(200, {"ETag": '"e-1"'}, COMPLETED)) as server:
+    with running_http_storage(
+        lambda _: StorageResponse(200, {"ETag": '"e-1"'}, COMPLETED)
+    ) as server:
         yield server
 
 
-def there(grant: Grant, storage: HttpStorage) -> Grant:
-    """The same grant, of URLs that lead to this storage."""
-    begun = grant.multipart and grant.multipart.model_copy(
+def redirect_grant(grant: Grant, storage: HttpStorage) -> Grant:
+    """Return the same grant with the URLs of this storage."""
+    upload = grant.multipart and grant.multipart.model_copy(
         update={"abort_url": f"{storage.url}/abort"}
     )
-    return replace(grant, url=storage.url + TARGET, multipart=begun)
+    return replace(grant, url=storage.url + TARGET, multipart=upload)
 
 
-def sh(line: str) -> str:
-    done = subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
-    return done.stdout.decode()
+def run_shell(line: str) -> str:
+    process = subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
+    return process.stdout.decode()
 
 
-def node(program: str) -> str:
+def run_node(program: str) -> str:
     command = ["node", "--input-type=module", "--eval", program]
     return subprocess.run(command, check=True, capture_output=True).stdout.decode()
 
 
-def fields(request: StoredRequest) -> list[tuple[str, str | None, bytes]]:
+def form_fields(request: StoredRequest) -> list[tuple[str, str | None, bytes]]:
     """The parts of a form: name, file name and content, in order."""
-    head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
-    parts: Any = BytesParser().parsebytes(head + request.body).get_payload()
-    return [_field(part) for part in parts]
+    header = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+    parts: Any = BytesParser().parsebytes(header + request.body).get_payload()
+    return [_form_field(part) for part in parts]
 
 
-def _field(part: Message) -> tuple[str, str | None, bytes]:
+def _form_field(part: Message) -> tuple[str, str | None, bytes]:
     content = part.get_payload(decode=True)
     assert isinstance(content, bytes)
     name = part.get_param("name", header="content-disposition")
@@ -71,9 +73,9 @@ def _field(part: Message) -> tuple[str, str | None, bytes]:
 @needs_curl
 def test_curl_sends_a_form_with_any_file_under_any_key(storage: HttpStorage) -> None:
     Path(ODD).write_bytes(FILE)
-    grant = there(grants.form(f"in/{ODD}", **{"x-amz-meta-a": f"@{ODD}"}), storage)
-    sh(curl(grant))
-    *sent, (name, _, content) = fields(storage.received[0])
+    grant = redirect_grant(grants.form(f"in/{ODD}", **{"x-amz-meta-a": f"@{ODD}"}), storage)
+    run_shell(render_curl(grant))
+    *sent, (name, _, content) = form_fields(storage.received[0])
     assert {field: value.decode() for field, _, value in sent} == grant.fields
     assert (name, content) == ("file", FILE)
 
@@ -82,8 +84,8 @@ def test_curl_sends_a_form_with_any_file_under_any_key(storage: HttpStorage) -> 
 @pytest.mark.skipif(shutil.which("file") is None, reason="file is not installed")
 def test_curl_sends_the_files_own_type_where_the_form_leaves_it_open(storage: HttpStorage) -> None:
     Path(ODD).write_bytes(FILE)
-    sh(curl(there(grants.form(ODD, family="image/"), storage)))
-    *_, (name, _, content), _ = fields(storage.received[0])
+    run_shell(render_curl(redirect_grant(grants.form(ODD, type_prefix="image/"), storage)))
+    *_, (name, _, content), _ = form_fields(storage.received[0])
     assert (name, content) == ("Content-Type", b"image/jpeg")
 
 
@@ -91,7 +93,7 @@ def test_curl_sends_the_files_own_type_where_the_form_leaves_it_open(storage: Ht
 def test_curl_puts_any_file_with_any_header_and_its_own_length(storage: HttpStorage) -> None:
     Path(ODD).write_bytes(FILE)
     headers = {"content-type": "image/jpeg", "x-amz-tagging": BREAKING_OUT[:-1], "x-empty": ""}
-    sh(curl(there(grants.put(ODD, headers=headers), storage)))
+    run_shell(render_curl(redirect_grant(grants.put(ODD, headers=headers), storage)))
     request = storage.received[0]
     assert (request.method, request.target, request.body) == ("PUT", TARGET, FILE)
     sent = {name: request.headers[name].encode("latin-1").decode() for name in headers}
@@ -103,49 +105,49 @@ def test_curl_puts_any_file_with_any_header_and_its_own_length(storage: HttpStor
 @needs_curl
 def test_curl_shows_the_etag_of_a_part(storage: HttpStorage) -> None:
     Path("cat.jpg.part2").write_bytes(FILE)
-    said = sh(curl(there(grants.put(headers={}, part=2), storage)))
-    assert 'ETag: "e-1"' in said
+    output = run_shell(render_curl(redirect_grant(grants.put(headers={}, part=2), storage)))
+    assert 'ETag: "e-1"' in output
     assert storage.received[0].body == FILE
 
 
 @needs_curl
 def test_curl_completes_a_multipart_upload_and_does_not_abort_it(storage: HttpStorage) -> None:
     Path("parts.xml").write_text("<CompleteMultipartUpload/>")
-    sh(curl(there(grants.multipart(), storage)))
+    run_shell(render_curl(redirect_grant(grants.multipart(), storage)))
     (request,) = storage.received
     assert (request.method, request.body) == ("POST", b"<CompleteMultipartUpload/>")
 
 
 @needs_curl
 def test_curl_asks_for_headers_alone(storage: HttpStorage) -> None:
-    said = sh(curl(there(grants.grant(method="HEAD"), storage)))
-    assert (storage.received[0].method, 'ETag: "e-1"' in said) == ("HEAD", True)
+    output = run_shell(render_curl(redirect_grant(grants.grant(method="HEAD"), storage)))
+    assert (storage.received[0].method, 'ETag: "e-1"' in output) == ("HEAD", True)
 
 
 @needs_curl
 def test_curl_writes_what_it_downloads_to_a_file(storage: HttpStorage) -> None:
-    sh(curl(there(grants.grant(f"a/{ODD}"), storage)))
+    run_shell(render_curl(redirect_grant(grants.grant(f"a/{ODD}"), storage)))
     assert Path(ODD).read_bytes() == COMPLETED
 
 
 @needs_node
 def test_fetch_sends_a_form(storage: HttpStorage) -> None:
-    grant = there(grants.form(BREAKING_OUT, family="image/", acl="a\nb"), storage)
+    grant = redirect_grant(grants.form(BREAKING_OUT, type_prefix="image/", acl="a\nb"), storage)
     file = 'new File(["\\x41"], "a.png", { type: "image/png" })'
-    node(f"{javascript(grant)}\nawait upload({file});")
-    *sent, (name, _, content) = fields(storage.received[0])
-    given = {field: value.decode().replace("\r\n", "\n") for field, _, value in sent}
-    assert given == {**grant.fields, "Content-Type": "image/png"}
+    run_node(f"{render_javascript(grant)}\nawait upload({file});")
+    *sent, (name, _, content) = form_fields(storage.received[0])
+    fields = {field: value.decode().replace("\r\n", "\n") for field, _, value in sent}
+    assert fields == {**grant.fields, "Content-Type": "image/png"}
     assert (name, content) == ("file", b"A")
 
 
 @needs_node
 def test_fetch_refuses_a_file_of_another_family_before_it_is_sent(storage: HttpStorage) -> None:
-    grant = there(grants.form(family="image/"), storage)
-    calling = (
+    grant = redirect_grant(grants.form(type_prefix="image/"), storage)
+    call = (
         'await upload(new Blob(["A"], { type: "text/html" })).catch((e) => console.log(e.message))'
     )
-    assert node(f"{javascript(grant)}\n{calling}") == "the file is not image/*\n"
+    assert run_node(f"{render_javascript(grant)}\n{call}") == "the file is not image/*\n"
     assert storage.received == []
 
 
@@ -154,8 +156,8 @@ def test_fetch_puts_with_the_headers_that_are_signed_and_no_type_of_its_own(
     storage: HttpStorage,
 ) -> None:
     headers = {"if-none-match": "*", "x-amz-meta-a": "</script>&amp;"}
-    grant = there(grants.put(headers=headers, size=1), storage)
-    node(f'{javascript(grant)}\nawait upload(new Blob(["A"], {{ type: "image/png" }}));')
+    grant = redirect_grant(grants.put(headers=headers, size=1), storage)
+    run_node(f'{render_javascript(grant)}\nawait upload(new Blob(["A"], {{ type: "image/png" }}));')
     request = storage.received[0]
     assert (request.method, request.body) == ("PUT", b"A")
     assert {name: request.headers[name] for name in headers} == headers
@@ -164,26 +166,28 @@ def test_fetch_puts_with_the_headers_that_are_signed_and_no_type_of_its_own(
 
 @needs_node
 def test_fetch_does_not_put_a_file_of_another_size(storage: HttpStorage) -> None:
-    grant = there(grants.put(size=5), storage)
-    said = node(
-        f'{javascript(grant)}\nawait upload(new Blob(["A"])).catch((e) => console.log(e.message))'
-    )
-    assert said == "this takes a file of exactly 5 bytes\n"
+    grant = redirect_grant(grants.put(size=5), storage)
+    call = 'await upload(new Blob(["A"])).catch((e) => console.log(e.message))'
+    output = run_node(f"{render_javascript(grant)}\n{call}")
+    assert output == "this takes a file of exactly 5 bytes\n"
     assert storage.received == []
 
 
 @needs_node
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_fetch_reads_an_object(storage: HttpStorage, method: str) -> None:
-    grant = there(grants.grant(method=method, headers={"x-owner": "1"}), storage)
-    said = node(f"{javascript(grant)}\nconsole.log((await download()).headers.get('etag'));")
-    assert (said, storage.received[0].method) == ('"e-1"\n', method)
+    grant = redirect_grant(grants.grant(method=method, headers={"x-owner": "1"}), storage)
+    output = run_node(
+        f"{render_javascript(grant)}\nconsole.log((await download()).headers.get('etag'));"
+    )
+    assert (output, storage.received[0].method) == ('"e-1"\n', method)
     assert storage.received[0].headers["x-owner"] == "1"
 
 
 @needs_node
 def test_fetch_completes_a_multipart_upload(storage: HttpStorage) -> None:
-    node(f"{javascript(there(grants.multipart(), storage))}\nawait complete(['\"a\"', '\"b\"']);")
+    program = render_javascript(redirect_grant(grants.multipart(), storage))
+    run_node(f"{program}\nawait complete(['\"a\"', '\"b\"']);")
     assert storage.received[0].body.decode() == (
         '<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>"a"</ETag></Part>'
         '<Part><PartNumber>2</PartNumber><ETag>"b"</ETag></Part></CompleteMultipartUpload>'
@@ -191,17 +195,17 @@ def test_fetch_completes_a_multipart_upload(storage: HttpStorage) -> None:
 
 
 @needs_node
-def test_fetch_takes_a_success_that_is_an_error_for_one() -> None:
+def test_fetch_reports_an_error_with_status_200() -> None:
     error = b"<Error><Code>InternalError</Code></Error>"
-    with running_http_storage(lambda _: StorageAnswer(200, {}, error)) as storage:
-        program = javascript(there(grants.multipart(), storage))
-        said = node(f"{program}\nawait complete(['a']).catch((e) => console.log(e.message));")
-    assert said == "storage refused: 200\n"
+    with running_http_storage(lambda _: StorageResponse(200, {}, error)) as storage:
+        program = render_javascript(redirect_grant(grants.multipart(), storage))
+        output = run_node(f"{program}\nawait complete(['a']).catch((e) => console.log(e.message));")
+    assert output == "storage refused: 200\n"
 
 
 @needs_node
 def test_fetch_aborts_a_multipart_upload(storage: HttpStorage) -> None:
-    node(f"{javascript(there(grants.multipart(), storage))}\nawait abort();")
+    run_node(f"{render_javascript(redirect_grant(grants.multipart(), storage))}\nawait abort();")
     assert [(request.method, request.target) for request in storage.received] == [
         ("DELETE", "/abort")
     ]

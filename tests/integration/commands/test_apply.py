@@ -43,7 +43,7 @@ def operator(
     engine.dispose()
 
 
-def rows(operator: Operator, tenant: str) -> dict[str, int]:
+def row_counts(operator: Operator, tenant: str) -> dict[str, int]:
     counts = {}
     with read_transaction(operator.engine) as connection:
         for name in ("policies", "quotas", "endpoints", "usage"):
@@ -53,25 +53,25 @@ def rows(operator: Operator, tenant: str) -> dict[str, int]:
     return counts
 
 
-def test_the_database_comes_to_hold_what_the_file_says(operator: Operator) -> None:
+def test_the_file_is_stored_in_the_database(operator: Operator) -> None:
     result = operator.apply(TEXT)
     assert result.exit_code == 0, result.output
     assert "+ tenants.acme.quotas.grants.hour 50000\n" in result.stdout
-    assert operator.stored() == (1, operator.written())
+    assert operator.stored_config() == (1, operator.file_config())
 
 
-def test_to_apply_again_changes_nothing(operator: Operator) -> None:
+def test_applying_a_file_again_changes_nothing(operator: Operator) -> None:
     operator.apply(TEXT)
     result = operator.apply(TEXT)
     assert (result.exit_code, result.stdout) == (0, "Nothing to change.\n")
-    assert operator.stored()[0] == 1
+    assert operator.stored_config()[0] == 1
 
 
 def test_a_changed_limit_is_shown_and_counted_as_a_revision(operator: Operator) -> None:
     operator.apply(TEXT)
     result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000"))
     assert result.stdout == "~ tenants.acme.quotas.grants.hour 50000 → 60000\nApplied.\n"
-    assert operator.stored() == (2, operator.written())
+    assert operator.stored_config() == (2, operator.file_config())
 
 
 def test_every_kind_of_change_is_applied_at_once(operator: Operator) -> None:
@@ -86,7 +86,7 @@ def test_every_kind_of_change_is_applied_at_once(operator: Operator) -> None:
         "--yes",
     )
     assert result.exit_code == 0, result.output
-    assert operator.stored() == (2, operator.written())
+    assert operator.stored_config() == (2, operator.file_config())
 
 
 def test_everything_of_a_bucket_profile_is_stored(operator: Operator) -> None:
@@ -116,7 +116,7 @@ region = "us-east-1"
 accelerate = true
 """)
     assert result.exit_code == 0, result.output
-    assert operator.stored() == (1, operator.written())
+    assert operator.stored_config() == (1, operator.file_config())
 
 
 def test_a_bucket_profile_that_boto3_refuses_is_not_applied(operator: Operator) -> None:
@@ -126,81 +126,86 @@ def test_a_bucket_profile_that_boto3_refuses_is_not_applied(operator: Operator) 
     result = operator.apply(text)
     assert result.exit_code == 1
     assert "buckets.demo: boto3 cannot sign" in result.stderr
-    assert operator.stored() == (0, TenantConfig())
+    assert operator.stored_config() == (0, TenantConfig())
 
 
 def test_a_dry_run_changes_nothing(operator: Operator) -> None:
     result = operator.apply(TEXT, "--dry-run")
     assert result.exit_code == 0
     assert "+ tenants.acme.trust queue" in result.output
-    assert operator.stored() == (0, TenantConfig())
+    assert operator.stored_config() == (0, TenantConfig())
 
 
-def test_an_invalid_file_is_applied_in_no_part(operator: Operator) -> None:
+def test_no_part_of_an_invalid_file_is_applied(operator: Operator) -> None:
     operator.apply(TEXT)
-    before = operator.stored()
+    before = operator.stored_config()
     result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000") + "\nmax = 1\n")
     assert result.exit_code == 1
     assert "tenants.globex.endpoints.billing.max: no such field" in result.stderr
-    assert operator.stored() == before
+    assert operator.stored_config() == before
 
 
-def test_a_tenant_is_not_removed_where_nobody_could_be_asked(operator: Operator) -> None:
+def test_a_tenant_is_not_removed_without_a_terminal_or_yes(operator: Operator) -> None:
     operator.apply(TEXT)
-    before = operator.stored()
+    before = operator.stored_config()
     result = operator.apply(WITHOUT_GLOBEX)
     assert result.exit_code == 1
     assert "tenants.globex: 0 live grants, 0 pending webhooks" in result.stderr
     assert "give --yes" in result.stderr
-    assert operator.stored() == before
+    assert operator.stored_config() == before
 
 
-def test_a_removed_tenant_leaves_only_what_it_used(operator: Operator) -> None:
+def test_a_removed_tenant_leaves_only_its_usage(operator: Operator) -> None:
     operator.apply(TEXT)
     hour = now().replace(minute=0, second=0, microsecond=0)
-    row = {"tenant": "globex", "window": "hour", "start": hour, "grants": 7}
+    row = {"tenant": "globex", "window": "hour", "window_start": hour, "grants": 7}
     with write_transaction(operator.engine) as connection:
         connection.execute(insert(Usage).values(row | {"download_grants": 7, "upload_bytes": 0}))
     assert operator.apply(WITHOUT_GLOBEX, "--yes").exit_code == 0
-    assert rows(operator, "globex") == {"policies": 0, "quotas": 0, "endpoints": 0, "usage": 1}
+    assert row_counts(operator, "globex") == {
+        "policies": 0,
+        "quotas": 0,
+        "endpoints": 0,
+        "usage": 1,
+    }
 
 
-def test_the_difference_is_there_as_json(operator: Operator) -> None:
+def test_the_difference_is_printed_as_json(operator: Operator) -> None:
     operator.apply(TEXT)
     result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000"), "--json")
     path = "tenants.acme.quotas.grants.hour"
-    said = json.loads(result.stdout)
-    assert said["changes"] == [{"path": path, "before": 50_000, "after": 60_000}]
-    assert (said["applied"], said["losses"]) == (True, [])
-    assert said["trusts_queue"] == ["acme", "globex"]
-    assert [(risk["code"], risk["tenant"]) for risk in said["risks"]] == [
+    output = json.loads(result.stdout)
+    assert output["changes"] == [{"path": path, "before": 50_000, "after": 60_000}]
+    assert (output["applied"], output["losses"]) == (True, [])
+    assert output["trusts_queue"] == ["acme", "globex"]
+    assert [(risk["code"], risk["tenant"]) for risk in output["risks"]] == [
         ("trusts_queue", "acme"),
         ("trusts_queue", "globex"),
     ]
 
 
-def test_of_two_who_apply_at_once_one_is_told_to_look_again(operator: Operator) -> None:
+def test_of_two_concurrent_applies_one_is_refused(operator: Operator) -> None:
     operator.file.write_text(TEXT, encoding="utf-8")
-    declared, both_read = operator.written(), Barrier(2)
+    config, barrier = operator.file_config(), Barrier(2)
 
-    def apply_what_was_read(_number: int) -> str:
+    def read_and_apply(_number: int) -> str:
         with read_transaction(operator.engine) as connection:
             before = load_config(connection)
-        both_read.wait()
+        barrier.wait()
         try:
             with write_transaction(operator.engine) as connection:
-                store_config(connection, before, declared)
+                store_config(connection, before, config)
         except Transient as error:
             return str(error)
         return "applied"
 
     with ThreadPoolExecutor(2) as pool:
-        answers = sorted(pool.map(apply_what_was_read, range(2)))
-    assert answers == ["applied", "something else was applied in the meantime: apply again"]
-    assert operator.stored() == (1, declared)
+        results = sorted(pool.map(read_and_apply, range(2)))
+    assert results == ["another config was applied in the meantime: apply again", "applied"]
+    assert operator.stored_config() == (1, config)
 
 
-def test_a_database_without_tables_is_named_with_its_remedy(
+def test_a_database_without_tables_ends_with_a_hint_to_migrate(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
@@ -211,22 +216,22 @@ def test_a_database_without_tables_is_named_with_its_remedy(
     assert "python -m worker migrate" in result.stderr
 
 
-def test_a_file_that_is_not_there_is_wrong_usage(operator: Operator) -> None:
+def test_a_missing_file_is_a_usage_error(operator: Operator) -> None:
     assert CliRunner().invoke(apply, [str(operator.file)]).exit_code == 2
 
 
-@pytest.mark.parametrize(("answer", "code", "revisions"), [("n", 1, 0), ("y", 0, 1)])
-def test_on_a_terminal_nothing_is_applied_before_it_is_agreed_to(
-    operator: Operator, answer: str, code: int, revisions: int
+@pytest.mark.parametrize(("reply", "exit_code", "revisions"), [("n", 1, 0), ("y", 0, 1)])
+def test_on_a_terminal_nothing_is_applied_without_confirmation(
+    operator: Operator, reply: str, exit_code: int, revisions: int
 ) -> None:
     operator.file.write_text(TEXT, encoding="utf-8")
     terminal, stdin = pty.openpty()
-    os.write(terminal, f"{answer}\n".encode())
-    done = subprocess.run(
+    os.write(terminal, f"{reply}\n".encode())
+    process = subprocess.run(
         [*APPLY, str(operator.file)], stdin=stdin, capture_output=True, text=True, check=False
     )
     os.close(stdin)
     os.close(terminal)
-    assert done.returncode == code, done.stderr
-    assert "Apply this?" in done.stderr
-    assert operator.stored()[0] == revisions
+    assert process.returncode == exit_code, process.stderr
+    assert "Apply this?" in process.stderr
+    assert operator.stored_config()[0] == revisions

@@ -1,4 +1,4 @@
-"""What the audit log has beside grants: changes, rejections and cancellations."""
+"""Tests the audit logs of changes, rejections and cancellations."""
 
 import json
 import shlex
@@ -19,9 +19,9 @@ from worker.commands.audit import audit
 from worker.db.audit import changes
 from worker.db.audit.changes import ChangeAuthor
 from worker.db.engine import write_transaction
-from worker.db.rejections import RejectionCounter
+from worker.db.rejections import count_rejection
 
-Audit = Callable[..., Result]
+Run = Callable[..., Result]
 
 CHANGES: list[tuple[str, Any, Any]] = [
     ("tenants.acme.max_batch", 1, 2),
@@ -33,7 +33,7 @@ LATER = MORNING + timedelta(hours=2)
 
 
 @pytest.fixture
-def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Audit:
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
     name = "python -m worker audit"
     return lambda *words: CliRunner().invoke(audit, list(words), prog_name=name)
@@ -45,15 +45,15 @@ def log(engine: Engine) -> None:
         changes.record_changes(connection, CHANGES[:3], ChangeAuthor(MORNING, "alice", "apply"))
         changes.record_changes(connection, CHANGES[3:], ChangeAuthor(LATER, "bob", "quota raise"))
         rows: list[dict[str, Any]] = [
-            {"tenant": "acme", "batch": batch_id(1), "key": "billing", "at": MORNING},
-            {"tenant": "globex", "batch": batch_id(1), "key": None, "at": LATER},
+            {"tenant": "acme", "signing_key": "billing", "cancelled_at": MORNING},
+            {"tenant": "globex", "signing_key": None, "cancelled_at": LATER},
         ]
-        said: dict[str, Any] = {"requested_by": "nightly", "reason": None}
-        connection.execute(insert(Cancellation), [said | row for row in rows])
-    rejections = RejectionCounter(engine)
-    rejections.count(Code.KEY_UNKNOWN, "acme", "one", MORNING)
-    rejections.count(Code.KEY_UNKNOWN, "acme", "another", MORNING + timedelta(minutes=1))
-    rejections.count(Code.TOKEN_INVALID, None, "nonsense", LATER)
+        request = {"batch_id": batch_id(1), "requested_by": "nightly", "reason": None}
+        connection.execute(insert(Cancellation), [request | row for row in rows])
+        count_rejection(connection, Code.KEY_UNKNOWN, "acme", "one", MORNING)
+        minute_later = MORNING + timedelta(minutes=1)
+        count_rejection(connection, Code.KEY_UNKNOWN, "acme", "another", minute_later)
+        count_rejection(connection, Code.TOKEN_INVALID, None, "nonsense", LATER)
 
 
 def listed(result: Result) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def listed(result: Result) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("log")
-def test_changes_are_listed_newest_first_as_they_were_before_and_after(run: Audit) -> None:
+def test_changes_are_listed_newest_first_as_they_were_before_and_after(run: Run) -> None:
     rows = listed(run("changes", "--json"))
     assert rows[0] == {
         "number": 4,
@@ -73,19 +73,19 @@ def test_changes_are_listed_newest_first_as_they_were_before_and_after(run: Audi
         "before": None,
         "after": {"by": 5},
     }
-    found = [(row["path"], row["before"], row["after"]) for row in reversed(rows)]
-    assert json.loads(json.dumps(CHANGES)) == [list(change) for change in found]
+    listed_changes = [[row["path"], row["before"], row["after"]] for row in reversed(rows)]
+    assert json.loads(json.dumps(CHANGES)) == listed_changes
 
 
 @pytest.mark.usefixtures("log")
-def test_a_table_of_changes_has_json_where_a_value_is_no_single_one(run: Audit) -> None:
+def test_a_table_of_changes_has_arrays_and_booleans_as_json(run: Run) -> None:
     table = run("changes").stdout
     assert '["a/", "b/"]' in table
     assert "false" in table
 
 
 @pytest.mark.usefixtures("log")
-def test_pages_of_changes_together_are_the_whole_list_once(run: Audit) -> None:
+def test_pages_of_changes_together_are_the_whole_list_once(run: Run) -> None:
     words, numbers = ["changes", "--json", "--limit", "3"], []
     while words:
         result = run(*words)
@@ -98,19 +98,19 @@ def test_pages_of_changes_together_are_the_whole_list_once(run: Audit) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_the_database_refuses_to_change_or_remove_what_was_recorded(
-    engine: Engine, run: Audit
+    engine: Engine, run: Run
 ) -> None:
-    for tampering in ("UPDATE changes SET number = 9", "DELETE FROM changes"):
+    for statement in ("UPDATE config_changes SET change_number = 9", "DELETE FROM config_changes"):
         with (
             pytest.raises(DBAPIError, match="append only"),
             write_transaction(engine) as connection,
         ):
-            connection.execute(text(tampering))
+            connection.execute(text(statement))
     assert len(listed(run("changes", "--json"))) == len(CHANGES)
 
 
 @pytest.mark.usefixtures("log")
-def test_rejections_are_counted_by_hour_tenant_and_code(run: Audit) -> None:
+def test_rejections_are_counted_by_hour_tenant_and_code(run: Run) -> None:
     assert listed(run("rejections", "--json")) == [
         {
             "hour": "2026-11-24T10:00:00Z",
@@ -132,22 +132,22 @@ def test_rejections_are_counted_by_hour_tenant_and_code(run: Audit) -> None:
 
 
 @pytest.mark.usefixtures("log")
-def test_rejections_are_listed_as_far_as_asked_for(run: Audit) -> None:
+def test_filters_select_rejections(run: Run) -> None:
     filters = {
         "--tenant acme": ["key_unknown"],
         "--tenant globex": [],
-        "--since 2026-11-24T08:59": ["token_invalid", "key_unknown"],  # the hour it is in
+        "--since 2026-11-24T08:59": ["token_invalid", "key_unknown"],  # the hour that contains it
         "--since 2026-11-24T09:00": ["token_invalid"],
     }
-    found = {
+    selected = {
         words: [row["code"] for row in listed(run("rejections", *words.split(), "--json"))]
         for words in filters
     }
-    assert found == filters
+    assert selected == filters
 
 
 @pytest.mark.usefixtures("log")
-def test_cancellations_name_who_asked_and_the_key_that_signed(run: Audit) -> None:
+def test_cancellations_have_their_requester_and_signing_key(run: Run) -> None:
     rows = listed(run("cancellations", "--json"))
     assert [(row["tenant"], row["signed_by"]) for row in rows] == [
         ("globex", None),
@@ -161,9 +161,9 @@ def test_cancellations_name_who_asked_and_the_key_that_signed(run: Audit) -> Non
 
 
 @pytest.mark.usefixtures("log")
-def test_it_is_said_where_there_is_more_than_was_asked_for(run: Audit) -> None:
+def test_a_truncated_list_says_that_there_are_more_rows(run: Run) -> None:
     for command in ("rejections", "cancellations"):
-        one, both = (run(command, "--json", "--limit", limit) for limit in ("1", "2"))
-        assert (len(listed(one)), len(listed(both))) == (1, 2)
-        assert "There is more" in one.stderr
-        assert both.stderr == ""
+        first, all_rows = (run(command, "--json", "--limit", limit) for limit in ("1", "2"))
+        assert (len(listed(first)), len(listed(all_rows))) == (1, 2)
+        assert "There are more rows" in first.stderr
+        assert all_rows.stderr == ""

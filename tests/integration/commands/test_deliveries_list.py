@@ -8,19 +8,19 @@ from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
 from models import Delivery
-from tests.support.builders.audit_rows import MORNING, AuditLogBuilder, batch_id
+from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from worker.commands.database import migrate_to_head
 from worker.commands.deliveries import deliveries
 from worker.db.engine import create_database_engine, write_transaction
 
-List = Callable[..., Result]
+Run = Callable[..., Result]
 
 
-def delivery(number: int, **changes: Any) -> dict[str, Any]:
+def delivery_row(number: int, **changes: Any) -> dict[str, Any]:
     return {
-        "number": number,
-        "batch": 1,
-        "chunk": number - 1,
+        "delivery_number": number,
+        "batch_number": 1,
+        "chunk_number": number - 1,
         "tenant": "acme",
         "endpoint": "billing",
         "state": "delivered",
@@ -33,9 +33,9 @@ def delivery(number: int, **changes: Any) -> dict[str, Any]:
 
 
 ROWS = [
-    delivery(1),
-    delivery(2, state="failed", attempts=12, status=410, problem="the endpoint is gone"),
-    delivery(
+    delivery_row(1),
+    delivery_row(2, state="failed", attempts=12, status=410, problem="the endpoint is gone"),
+    delivery_row(
         3,
         state="pending",
         attempts=2,
@@ -43,7 +43,7 @@ ROWS = [
         problem="answered 503",
         next_attempt_at=MORNING + timedelta(minutes=5),
     ),
-    delivery(4, tenant="globex", state="pending", attempts=0, status=None),
+    delivery_row(4, tenant="globex", state="pending", attempts=0, status=None),
 ]
 FILTERS: dict[str, list[int]] = {
     "": [4, 3, 2, 1],
@@ -58,12 +58,12 @@ FILTERS: dict[str, list[int]] = {
 
 
 @pytest.fixture
-def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> List:
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
     migrate_to_head(database_url)
     engine = create_database_engine(database_url)
     with write_transaction(engine) as connection:
-        AuditLogBuilder(1, ["acme/1"]).write(connection)
+        AuditedBatch(1, ["acme/1"]).write(connection)
         connection.execute(insert(Delivery), ROWS)
     engine.dispose()
     name = "python -m worker deliveries"
@@ -75,14 +75,14 @@ def listed(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_deliveries_are_listed_newest_first_as_far_as_asked_for(run: List) -> None:
-    found = {
+def test_filters_select_deliveries_newest_first(run: Run) -> None:
+    selected = {
         words: [row["number"] for row in listed(run(*words.split(), "--json"))] for words in FILTERS
     }
-    assert found == FILTERS
+    assert selected == FILTERS
 
 
-def test_a_pending_delivery_says_what_happened_and_when_it_is_tried_again(run: List) -> None:
+def test_a_pending_delivery_has_its_last_problem_and_next_attempt(run: Run) -> None:
     assert listed(run("--tenant", "acme", "--state", "pending", "--json")) == [
         {
             "number": 3,
@@ -100,15 +100,15 @@ def test_a_pending_delivery_says_what_happened_and_when_it_is_tried_again(run: L
     ]
 
 
-def test_what_is_over_has_no_next_attempt(run: List) -> None:
+def test_a_finished_delivery_has_no_next_attempt(run: Run) -> None:
     rows = listed(run("--json"))
     assert [row["next_attempt_at"] is None for row in rows] == [False, False, True, True]
 
 
-def test_a_table_ends_with_the_command_for_its_next_page(run: List) -> None:
+def test_a_table_ends_with_the_command_for_its_next_page(run: Run) -> None:
     *_, last = run("--limit", "2").stdout.splitlines()
     assert last == "Next page: python -m worker deliveries list --limit 2 --after 3"
 
 
-def test_the_last_page_has_no_next_one(run: List) -> None:
+def test_the_last_page_has_no_next_one(run: Run) -> None:
     assert "Next page" not in run("--limit", "4").output

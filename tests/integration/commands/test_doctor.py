@@ -6,12 +6,13 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.commands.doctor import doctor
 from worker.core.tenants.config import Endpoint, TenantConfig
-from worker.db.outbox import DeliveryResult, Outbox
+from worker.db.engine import write_transaction
+from worker.db.outbox import DeliveryResult, lease_delivery, settle_delivery
 
 ENDPOINT = Endpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -19,15 +20,15 @@ PASSWORD = "hunter2"
 
 
 @pytest.fixture(autouse=True)
-def surroundings(
+def environment(
     valkey_url: str, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty database, a broker without workers to wait for, and the workers' clock."""
+    """An empty database, a broker without workers, and the clock of the in-process service."""
     monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
     monkeypatch.setenv("VALETKEY_RESULT_URL", valkey_url)
     monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
-    monkeypatch.setattr("worker.net.broker_status._ANSWERED", 0.05)
-    monkeypatch.setattr("worker.commands.doctor.now", clock)
+    monkeypatch.setattr("worker.net.broker_status._REPLY_TIMEOUT", 0.05)
+    monkeypatch.setattr("worker.clock.now", clock)
 
 
 def run() -> Result:
@@ -39,12 +40,12 @@ def states(result: Result) -> dict[str, str]:
     worst: dict[str, str] = {}
     for line in result.stdout.splitlines():
         check = json.loads(line)
-        before = worst.get(check["check"], "ok")
-        worst[check["check"]] = max(check["state"], before, key=("ok", "warn", "fail").index)
+        previous = worst.get(check["check"], "ok")
+        worst[check["check"]] = max(check["state"], previous, key=("ok", "warn", "fail").index)
     return worst
 
 
-WELL = {
+HEALTHY = {
     "settings": "ok",
     "database": "ok",
     "tenants": "warn",  # acme trusts the queue
@@ -59,66 +60,68 @@ WELL = {
 
 
 @pytest.fixture
-def well(declare: Declare, database_url: str, monkeypatch: pytest.MonkeyPatch) -> TenantConfig:
-    """A database with a tenant, and its endpoint's secret in the environment."""
+def healthy(
+    apply_config: ApplyConfig, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> TenantConfig:
+    """The config of a tenant in the database; the secret of its endpoint is in the environment."""
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    one = tenant_config(endpoints={"billing": ENDPOINT})
-    declare(one)
+    config = tenant_config(endpoints={"billing": ENDPOINT})
+    apply_config(config)
     monkeypatch.setenv("BILLING_SECRET", SECRET)
-    return one
+    return config
 
 
-@pytest.mark.usefixtures("well")
-def test_what_is_well_is_said_to_be_and_warnings_alone_are_no_failure() -> None:
+@pytest.mark.usefixtures("healthy")
+def test_a_healthy_service_passes_and_warnings_alone_are_no_failure() -> None:
     result = run()
-    assert (states(result), result.exit_code) == (WELL, 0)
+    assert (states(result), result.exit_code) == (HEALTHY, 0)
     assert "acme trusts the queue" in result.stdout
     assert "python -m worker run --only upkeep" in result.stdout
     assert SECRET not in result.output
 
 
-@pytest.mark.usefixtures("well")
-def test_what_nobody_sends_or_releases_for_five_minutes_is_noticed(
-    engine: Engine, issuer: InProcessService, clock: Clock
+@pytest.mark.usefixtures("healthy")
+def test_work_that_is_overdue_for_five_minutes_is_reported(
+    engine: Engine, service: InProcessService, clock: Clock
 ) -> None:
-    issuer.issue(grant_message(callback="billing"))  # for 300 seconds
-    assert states(run()) == WELL
+    service.issue(grant_message(callback="billing"))  # for 300 seconds
+    assert states(run()) == HEALTHY
     clock.forward(minutes=6)
     result = run()
-    assert states(result) == WELL | {"webhooks": "warn"}
+    assert states(result) == HEALTHY | {"webhooks": "warn"}
     assert result.exit_code == 0
     clock.forward(minutes=5)
     result = run()
-    assert states(result) == WELL | {"webhooks": "warn", "upkeep": "fail"}
+    assert states(result) == HEALTHY | {"webhooks": "warn", "upkeep": "fail"}
     assert result.exit_code == 1
-    outbox = Outbox(engine, lambda: "lease")
-    parcel = outbox.take(clock())
-    assert parcel is not None
-    outbox.settle(parcel, DeliveryResult(204, None, None), clock())
-    assert states(run()) == WELL | {"upkeep": "fail"}
+    with write_transaction(engine) as connection:
+        lease = lease_delivery(connection, "lease", clock())
+        assert lease is not None
+        settle_delivery(connection, lease, DeliveryResult(204, None, None), clock())
+    assert states(run()) == HEALTHY | {"upkeep": "fail"}
 
 
-def test_what_cannot_be_signed_or_found_here_is_noticed(
-    declare: Declare, well: TenantConfig, monkeypatch: pytest.MonkeyPatch
+def test_missing_secrets_and_unusable_buckets_are_reported(
+    apply_config: ApplyConfig, healthy: TenantConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BILLING_SECRET")
-    assert states(run()) == WELL | {"endpoints": "warn"}
+    assert states(run()) == HEALTHY | {"endpoints": "warn"}
     elsewhere = replace(DEMO, profile="only-on-the-workers")
-    declare(replace(well, buckets={"demo": elsewhere}))
+    apply_config(replace(healthy, buckets={"demo": elsewhere}))
     assert states(run())["buckets"] == "warn"
     impossible = replace(DEMO, endpoint=None, region="cn-north-1", accelerate=True)
-    declare(replace(well, buckets={"demo": replace(impossible, addressing="virtual")}))
+    apply_config(replace(healthy, buckets={"demo": replace(impossible, addressing="virtual")}))
     result = run()
     assert (states(result)["buckets"], result.exit_code) == ("fail", 1)
 
 
-def test_a_database_without_tables_is_named_with_its_remedy() -> None:
+def test_a_database_without_tables_fails_with_a_hint_to_migrate() -> None:
     result = run()
     assert (states(result)["database"], result.exit_code) == ("fail", 1)
     assert "python -m worker migrate" in result.stdout
 
 
-def test_servers_that_are_out_of_reach_are_named_without_their_passwords(
+def test_servers_that_are_out_of_reach_are_reported_without_passwords(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VALETKEY_BROKER_URL", f"redis://:{PASSWORD}@127.0.0.1:1/0")
@@ -137,7 +140,7 @@ def test_servers_that_are_out_of_reach_are_named_without_their_passwords(
     assert PASSWORD not in result.output
 
 
-def test_a_url_that_is_none_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_url_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BROKER", "RESULT", "DATABASE"):
         monkeypatch.setenv(f"VALETKEY_{name}_URL", PASSWORD)
     result = run()
@@ -146,7 +149,7 @@ def test_a_url_that_is_none_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> 
     assert PASSWORD not in result.output
 
 
-def test_a_setting_that_cannot_be_read_is_named_and_ends_it(
+def test_an_invalid_setting_is_named_and_ends_the_checks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VALETKEY_CONCURRENCY", "several")
@@ -156,7 +159,7 @@ def test_a_setting_that_cannot_be_read_is_named_and_ends_it(
     assert result.stdout.splitlines()[-1] == "1 checks: 1 failed, 0 warnings."
 
 
-def test_a_person_sees_a_line_for_each_check_and_what_to_do() -> None:
+def test_the_text_output_has_a_line_and_a_hint_for_each_check() -> None:
     lines = CliRunner().invoke(doctor).stdout.splitlines()
     assert lines[0] == "ok    settings  readable"
     assert lines[1].startswith("fail  database  ")

@@ -1,4 +1,4 @@
-"""What an operator is shown of a message, before anybody is granted anything."""
+"""Tests the command that explains the decision on a message."""
 
 import json
 from collections.abc import Callable
@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import DEMO, download_message, grant_message, tenant_config
-from tests.support.crypto.tokens import sign_message
-from tests.support.crypto.tokens import tenant_keys as public
+from tests.support.crypto.tokens import sign_message, tenant_keys
 from valetkey.crypto.keys import generate_key
-from valetkey.wire.messages import Explanation
+from valetkey.wire.replies import Explanation
 from worker.clock import now
 from worker.commands.explain import explain
 from worker.core.tenants.config import Quota, TenantConfig
@@ -26,8 +25,8 @@ UNUSABLE = replace(DEMO, name="unusable", bucket="no bucket")
 SHORT = replace(DEMO, name="short", max_expires_in=60)
 
 
-def known() -> TenantConfig:
-    return tenant_config(Quota("grants", "day", 3), keys=public(KEY))
+def config() -> TenantConfig:
+    return tenant_config(Quota("grants", "day", 3), keys=tenant_keys(KEY))
 
 
 Run = Callable[..., Result]
@@ -35,10 +34,10 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(
-    declare: Declare, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    apply_config: ApplyConfig, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """Run the command on a file that holds a text."""
-    declare(known())
+    """A function that runs the command on a file with the given content."""
+    apply_config(config())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
@@ -54,7 +53,7 @@ def run(
 
 
 @ON_SQLITE
-def test_the_command_shows_each_rule_and_exits_with_0_where_it_would_be_granted(run: Run) -> None:
+def test_a_message_that_would_be_granted_shows_each_rule_and_exits_with_0(run: Run) -> None:
     result = run(json.dumps(grant_message()))
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
@@ -65,13 +64,13 @@ def test_the_command_shows_each_rule_and_exits_with_0_where_it_would_be_granted(
 
 
 @ON_SQLITE
-def test_the_command_exits_with_1_and_names_the_limit_where_it_would_be_refused(run: Run) -> None:
+def test_a_message_that_would_be_refused_names_the_limit_and_exits_with_1(run: Run) -> None:
     result = run(json.dumps(download_message(expires_in=90_000)))
     assert result.exit_code == 1
-    (line,) = [one for one in result.output.splitlines() if one.startswith("grant.expires_in")]
+    (line,) = [line for line in result.output.splitlines() if line.startswith("grant.expires_in")]
     assert " ".join(line.split()) == (
         "grant.expires_in refused 90,000 s of at most 86,400 s; "
-        "expiry_too_long: longer than the policy allows (limit: 86,400)"
+        "expiry_too_long: longer than the tenant's policy allows, in seconds (limit: 86,400)"
     )
     assert result.output.endswith("It would be refused.\n")
 
@@ -84,18 +83,18 @@ def test_the_command_reads_stdin_and_prints_json(run: Run) -> None:
 
 
 @ON_SQLITE
-def test_a_message_of_a_tenant_that_signs_is_explained_as_if_it_were_signed_and_says_so(
-    run: Run, declare: Declare
+def test_an_unsigned_message_of_a_tenant_with_keys_is_explained_as_if_it_were_signed(
+    run: Run, apply_config: ApplyConfig
 ) -> None:
-    acme = known().tenants["acme"]
-    declare(TenantConfig(known().buckets, {"acme": replace(acme, trust="keys")}))
+    acme = config().tenants["acme"]
+    apply_config(TenantConfig(config().buckets, {"acme": replace(acme, trust="keys")}))
     result = run(json.dumps(grant_message()))
     assert result.exit_code == 0
     assert "not signed: explained as if it were" in result.output
 
 
 @ON_SQLITE
-def test_the_command_checks_a_token_as_the_worker_does(run: Run) -> None:
+def test_a_token_is_authenticated_as_the_worker_does(run: Run) -> None:
     fresh = run(sign_message(grant_message(), KEY, now()) + "\n")
     assert (fresh.exit_code, "signed by acme/main" in fresh.output) == (0, True)
     quoted = run(json.dumps(sign_message(grant_message(), KEY, now())))
@@ -106,34 +105,34 @@ def test_the_command_checks_a_token_as_the_worker_does(run: Run) -> None:
 
 @ON_SQLITE
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "error"),
     [
         ("{", "neither a token nor a message"),
         ("[" * 100_000, "neither a token nor a message"),
         (json.dumps({"v": 1, "ask": "usage", "tenant": "acme"}), "asks for no grants"),
     ],
 )
-def test_what_is_no_message_is_said_to_be_none(run: Run, content: str, said: str) -> None:
+def test_input_that_is_no_grant_message_is_refused(run: Run, content: str, error: str) -> None:
     result = run(content)
-    assert (result.exit_code, said in result.output) == (1, True)
+    assert (result.exit_code, error in result.output) == (1, True)
 
 
 @ON_SQLITE
-def test_what_cannot_be_read_or_is_nobodys_is_explained_by_its_refusal(run: Run) -> None:
+def test_an_unreadable_or_unauthenticated_message_is_explained_by_its_refusal(run: Run) -> None:
     assert "version_unknown in v: " in run(json.dumps(grant_message(v=9))).output
     assert "tenant_unknown: " in run(json.dumps(grant_message(tenant="nobody"))).output
     assert "token_invalid: " in run("text").output
 
 
 @ON_SQLITE
-def test_a_producers_words_move_no_cursor(run: Run) -> None:
+def test_control_characters_of_a_message_are_escaped(run: Run) -> None:
     result = run(json.dumps(grant_message(grant={**MULTIPART, "metadata": {"\u202e\x9b": "a"}})))
     assert "grant.metadata" in result.output
     assert not {"\u202e", "\x9b"} & set(result.output)
 
 
 @ON_SQLITE
-def test_an_operator_without_credentials_is_told_what_was_not_looked_at(
+def test_without_credentials_the_unchecked_rule_is_named(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -141,10 +140,10 @@ def test_an_operator_without_credentials_is_told_what_was_not_looked_at(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     result = run(json.dumps(grant_message()))
     assert result.exit_code == 0
-    assert "not held against credentials" in result.output
+    assert "not checked against credentials" in result.output
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
+def test_a_missing_file_is_named() -> None:
     result = CliRunner().invoke(explain, ["nowhere.json"])
     assert result.exit_code == 1
     assert "nowhere.json" in result.output

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import Engine, select
 
 from models import QuotaOverride
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import Operator
@@ -23,33 +23,35 @@ QUOTAS = (
     Quota("grants", "hour", 2, 1),
     Quota("grants", "live", 4),
 )
+OBJECT_KEYS = ["acme/a", "acme/b", "acme/c"]
 PATH = "tenants.acme.quotas.grants.hour"
 
 
 @pytest.fixture
-def run(declare: Declare, clock: Clock, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command, beside workers whose clock it has; for them are these quotas declared."""
+def run(
+    apply_config: ApplyConfig, clock: Clock, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """A function that runs the command with the clock of the service and with QUOTAS stored."""
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    for module in ("quota", "quota_changes"):
-        monkeypatch.setattr(f"worker.commands.{module}.now", clock)
-    declare(tenant_config(*QUOTAS))
+    monkeypatch.setattr("worker.clock.now", clock)
+    apply_config(tenant_config(*QUOTAS))
     return lambda *words: CliRunner().invoke(quota, list(words))
 
 
-def shown(result: Result) -> list[dict[str, Any]]:
+def listed(result: Result) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def code(outcome: dict[str, Any]) -> str | None:
+def refusal_code(outcome: dict[str, Any]) -> str | None:
     refusal: dict[str, Any] = outcome.get("refusal") or {}
     return refusal.get("code")
 
 
-def test_quotas_are_shown_as_the_tenant_has_used_them(run: Run, issuer: InProcessService) -> None:
-    issuer.issue(grant_message(["acme/a", "acme/b"]))
-    issuer.issue(upload_message(["acme/c"], max_size=700))  # refused: it would be the third
-    rows = {row["window"]: row for row in shown(run("show", "--tenant", "acme", "--json"))}
+def test_quotas_are_shown_with_their_usage(run: Run, service: InProcessService) -> None:
+    service.issue(grant_message(["acme/a", "acme/b"]))
+    service.issue(upload_message(["acme/c"], max_size=700))  # refused, as it would be the third
+    rows = {row["window"]: row for row in listed(run("show", "--tenant", "acme", "--json"))}
     assert list(rows) == ["hour", "day", "live"]
     assert rows["hour"] == {
         "tenant": "acme",
@@ -70,85 +72,84 @@ def test_quotas_are_shown_as_the_tenant_has_used_them(run: Run, issuer: InProces
     assert "WARNS from 1" in table
 
 
-def test_what_no_quota_limits_is_shown_if_asked_for(run: Run, issuer: InProcessService) -> None:
-    issuer.issue(upload_message(["acme/c"], max_size=700))
-    rows = shown(run("show", "--all", "--json"))
+def test_usage_without_a_quota_is_shown_with_all(run: Run, service: InProcessService) -> None:
+    service.issue(upload_message(["acme/c"], max_size=700))
+    rows = listed(run("show", "--all", "--json"))
     bytes_ = {row["window"]: row["used"] for row in rows if row["metric"] == "upload_bytes"}
     assert bytes_ == dict.fromkeys(("minute", "hour", "day", "month", "live"), 700)
-    assert not any(row["metric"] == "upload_bytes" for row in shown(run("show", "--json")))
+    assert not any(row["metric"] == "upload_bytes" for row in listed(run("show", "--json")))
 
 
-def test_a_quota_that_is_set_holds_at_once_and_is_recorded(
-    run: Run, issuer: InProcessService, engine: Engine, tmp_path: Any
+def test_a_quota_that_is_set_is_effective_at_once_and_recorded(
+    run: Run, service: InProcessService, engine: Engine, tmp_path: Any
 ) -> None:
-    assert code(issuer.issue(grant_message(["acme/a", "acme/b", "acme/c"]))) == "quota_exceeded"
+    assert refusal_code(service.issue(grant_message(OBJECT_KEYS))) == "quota_exceeded"
     result = run("set", "acme", "grants", "hour", "3")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"~ {PATH} 2 → 3\n"
     assert "sets it back" in result.stderr
-    assert code(issuer.issue(grant_message(["acme/a", "acme/b", "acme/c"]))) is None
+    assert refusal_code(service.issue(grant_message(OBJECT_KEYS))) is None
     operator = Operator(engine, tmp_path / "tenants.toml")
-    assert operator.stored()[1].tenants["acme"].quotas[1] == Quota("grants", "hour", 3, 1)
-    (entry,) = operator.changed()
-    assert (entry.through, entry.path, entry.before, entry.after) == ("quota set", PATH, 2, 3)
+    assert operator.stored_config()[1].tenants["acme"].quotas[1] == Quota("grants", "hour", 3, 1)
+    (change,) = operator.change_records()
+    assert (change.through, change.path, change.before, change.after) == ("quota set", PATH, 2, 3)
 
 
-def test_a_size_and_a_share_are_taken_for_a_quota(run: Run) -> None:
+def test_a_quota_can_be_a_size_with_a_percentage(run: Run) -> None:
     run("set", "acme", "upload_bytes", "live", "1GiB", "--warn", "80%")
-    said = run("set", "acme", "grants", "month", "1_000", "--json").stdout
+    output = run("set", "acme", "grants", "month", "1_000", "--json").stdout
     path = "tenants.acme.quotas.grants.month"
-    assert json.loads(said) == {"changes": [{"path": path, "before": None, "after": 1_000}]}
-    rows = {row["metric"] + row["window"]: row for row in shown(run("show", "--json"))}
+    assert json.loads(output) == {"changes": [{"path": path, "before": None, "after": 1_000}]}
+    rows = {row["metric"] + row["window"]: row for row in listed(run("show", "--json"))}
     live = rows["upload_byteslive"]
     assert (live["limit"], live["warn_at"]) == (2**30, 858_993_460)
     assert rows["grantsmonth"]["limit"] == 1_000
 
 
-def test_what_cannot_be_is_not_set(run: Run, engine: Engine, tmp_path: Any) -> None:
+def test_an_impossible_quota_is_not_set(run: Run, engine: Engine, tmp_path: Any) -> None:
     operator = Operator(engine, tmp_path / "tenants.toml")
-    before = operator.stored()
-    said = {
-        "grants hour 6": "can never be reached: there are only 5, grants.day",
+    before = operator.stored_config()
+    errors = {
+        "grants hour 6": "can never be reached: grants.day allows only 5",
         "grants day 1": "can never be reached",
         "download_grants day 6": "can never be reached",
-        "upload_bytes day 999999": "one such upload is over the quota",
-        "grants hour 1 --warn 2": "a warning above the limit never comes",
+        "upload_bytes day 999999": "exceeds the quota upload_bytes.day of 999,999 bytes",
+        "grants hour 1 --warn 2": "usage never reaches a warning above the limit",
         "grants hour 1 --warn x": "Invalid value for --warn",
         "grants hour 0": "Invalid value for LIMIT",
         "grants hour 1GiB": "Invalid value for LIMIT",
         "grants week 1": "'week' is not one of",
         "bytes hour 1": "'bytes' is not one of",
     }
-    for words, part in said.items():
+    for words, error in errors.items():
         result = run("set", "acme", *words.split())
         assert result.exit_code != 0, words
-        assert part in result.stderr, words
+        assert error in result.stderr, words
     result = run("set", "acmee", "grants", "hour", "1")
     assert "did you mean acme?" in result.stderr
     assert run("set", "acme", "grants", "hour", "2").stdout == "Nothing to change.\n"
-    assert (operator.stored(), operator.changed()) == (before, [])
+    assert (operator.stored_config(), operator.change_records()) == (before, [])
 
 
-def test_a_quota_is_raised_at_once_until_its_window_resets(
-    run: Run, issuer: InProcessService, clock: Clock, engine: Engine, tmp_path: Any
+def test_an_override_is_effective_at_once_until_the_window_resets(
+    run: Run, service: InProcessService, clock: Clock, engine: Engine, tmp_path: Any
 ) -> None:
-    three = ["acme/a", "acme/b", "acme/c"]
-    assert code(issuer.issue(grant_message(three))) == "quota_exceeded"
+    assert refusal_code(service.issue(grant_message(OBJECT_KEYS))) == "quota_exceeded"
     result = run("raise", "acme", "grants", "hour", "--by", "1")
     assert result.stdout == "grants.hour of acme: 1 more until 2026-11-24 13:00:00 UTC.\n"
-    assert code(issuer.issue(grant_message(three))) is None
-    raised = {"by": 1, "until": "2026-11-24T13:00:00Z"}
-    assert shown(run("show", "--json"))[0]["raises"] == [raised]
-    (entry,) = Operator(engine, tmp_path / "tenants.toml").changed()
-    assert (entry.through, entry.path) == ("quota raise", f"{PATH}.raise")
-    assert (entry.before, entry.after) == (None, raised)
+    assert refusal_code(service.issue(grant_message(OBJECT_KEYS))) is None
+    override = {"by": 1, "until": "2026-11-24T13:00:00Z"}
+    assert listed(run("show", "--json"))[0]["raises"] == [override]
+    (change,) = Operator(engine, tmp_path / "tenants.toml").change_records()
+    assert (change.through, change.path) == ("quota raise", f"{PATH}.raise")
+    assert (change.before, change.after) == (None, override)
     clock.forward(minutes=30)
-    assert shown(run("show", "--json"))[0]["limit"] == 2
-    assert code(issuer.issue(grant_message(three))) == "quota_exceeded"
+    assert listed(run("show", "--json"))[0]["limit"] == 2
+    assert refusal_code(service.issue(grant_message(OBJECT_KEYS))) == "quota_exceeded"
 
 
-def test_a_raise_outlives_what_is_applied_and_ends_when_it_was_said(
-    run: Run, declare: Declare, clock: Clock, engine: Engine
+def test_an_override_survives_apply_and_ends_at_its_time(
+    run: Run, apply_config: ApplyConfig, clock: Clock, engine: Engine
 ) -> None:
     ends = {
         "grants live --by 1": "2026-11-25T12:30:00Z",
@@ -158,8 +159,8 @@ def test_a_raise_outlives_what_is_applied_and_ends_when_it_was_said(
     for words, end in ends.items():
         result = run("raise", "acme", *words.split(), "--json")
         assert json.loads(result.stdout)["changes"][0]["after"] == {"by": 1, "until": end}
-    declare(tenant_config(*QUOTAS, max_batch=7))
-    rows = shown(run("show", "--json"))
+    apply_config(tenant_config(*QUOTAS, max_batch=7))
+    rows = listed(run("show", "--json"))
     assert [row["raises"][0]["until"] for row in rows] == [
         "2026-11-24T14:30:00Z",
         "2026-12-24T08:00:00Z",
@@ -167,19 +168,19 @@ def test_a_raise_outlives_what_is_applied_and_ends_when_it_was_said(
     ]
     clock.forward(days=2)
     assert run("raise", "acme", "grants", "hour", "--by", "1").exit_code == 0
-    with read_transaction(engine) as connection:  # those that have ended are gone
+    with read_transaction(engine) as connection:  # expired overrides are deleted
         assert sorted(connection.scalars(select(QuotaOverride.window))) == ["day", "hour"]
 
 
-def test_a_raise_says_which_quota_comes_first(run: Run) -> None:
+def test_an_override_warns_of_a_quota_that_is_reached_first(run: Run) -> None:
     result = run("raise", "acme", "grants", "hour", "--by", "4")
     assert result.exit_code == 0
-    assert "Note: 6 can never be reached: there are only 5, grants.day." in result.stderr
+    assert "Note: a limit of 6 can never be reached: grants.day allows only 5." in result.stderr
 
 
-def test_what_cannot_be_is_not_raised(run: Run, clock: Clock, engine: Engine) -> None:
+def test_an_invalid_override_is_refused(run: Run, clock: Clock, engine: Engine) -> None:
     past = (clock() - timedelta(hours=1)).isoformat()
-    said = {
+    errors = {
         "grants minute --by 1": "no quota grants.minute",
         "grants hour --by 0": "--by",
         "grants hour --by x": "--by",
@@ -190,18 +191,20 @@ def test_what_cannot_be_is_not_raised(run: Run, clock: Clock, engine: Engine) ->
         "grants hour --by 1 --for soon": "--for",
         "grants hour --by 1 --for 999999999d": "--for",
     }
-    for words, part in said.items():
+    for words, error in errors.items():
         result = run("raise", "acme", *words.split())
         assert result.exit_code in {1, 2}, words
         assert isinstance(result.exception, SystemExit), words
-        assert part in result.stderr, words
+        assert error in result.stderr, words
     with read_transaction(engine) as connection:
-        assert connection.scalars(select(QuotaOverride.number)).all() == []
+        assert connection.scalars(select(QuotaOverride.override_number)).all() == []
 
 
-def test_nobody_elses_quotas_are_shown(run: Run, declare: Declare) -> None:
+def test_an_unknown_tenant_and_missing_quotas_are_reported(
+    run: Run, apply_config: ApplyConfig
+) -> None:
     result = run("show", "--tenant", "globex")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "No tenant 'globex' is declared." in result.stderr
-    declare(tenant_config())
+    assert "No tenant 'globex' is configured." in result.stderr
+    apply_config(tenant_config())
     assert run("show").stderr == "There are no quotas.\n"

@@ -6,7 +6,6 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, Engine, make_url, text
 
-from worker.db.bulk_insert import insert_rows
 from worker.db.engine import (
     advisory_lock,
     autocommit_read,
@@ -14,9 +13,10 @@ from worker.db.engine import (
     read_transaction,
     write_transaction,
 )
+from worker.db.inserts import insert_rows
 from worker.errors import Transient
 
-Opening = Callable[[Engine], AbstractContextManager[Connection]]
+OpenConnection = Callable[[Engine], AbstractContextManager[Connection]]
 _PID = text("SELECT pg_backend_pid()")
 
 
@@ -29,36 +29,36 @@ def postgres(postgres_database: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def server(postgres_database: str) -> Iterator[psycopg.Connection]:
-    """The server's side: what ends other connections."""
+    """A connection that can end other connections."""
     url = postgres_database.replace("+psycopg", "")
     with psycopg.connect(url, autocommit=True) as connection:
         yield connection
 
 
-def end(server: psycopg.Connection, pid: object) -> None:
+def terminate(server: psycopg.Connection, pid: object) -> None:
     server.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
 
 
-@pytest.mark.parametrize("opening", [autocommit_read, read_transaction, write_transaction])
-def test_a_connection_that_the_server_ended_meanwhile_is_replaced_unnoticed(
-    postgres: Engine, server: psycopg.Connection, opening: Opening
+@pytest.mark.parametrize("open_connection", [autocommit_read, read_transaction, write_transaction])
+def test_an_idle_connection_that_the_server_ended_is_replaced(
+    postgres: Engine, server: psycopg.Connection, open_connection: OpenConnection
 ) -> None:
-    with opening(postgres) as connection:
+    with open_connection(postgres) as connection:
         pid = connection.scalar(_PID)
-    end(server, pid)
-    with opening(postgres) as connection:
+    terminate(server, pid)
+    with open_connection(postgres) as connection:
         assert connection.scalar(_PID) != pid
 
 
-def test_a_connection_is_kept_while_the_server_keeps_it(postgres: Engine) -> None:
+def test_a_connection_is_reused_while_the_server_keeps_it(postgres: Engine) -> None:
     pids = set()
-    for opening in (autocommit_read, read_transaction, write_transaction) * 3:
-        with opening(postgres) as connection:
+    for open_connection in (autocommit_read, read_transaction, write_transaction) * 3:
+        with open_connection(postgres) as connection:
             pids.add(connection.scalar(_PID))
     assert len(pids) == 1
 
 
-def test_a_statement_sees_what_was_committed_by_then_whatever_the_server_prefers(
+def test_a_statement_sees_earlier_commits_whatever_the_default_isolation_level_is(
     postgres_database: str, server: psycopg.Connection
 ) -> None:
     server.execute(
@@ -72,35 +72,35 @@ def test_a_statement_sees_what_was_committed_by_then_whatever_the_server_prefers
     engine.dispose()
 
 
-def test_a_connection_that_ends_while_rows_are_copied_may_be_tried_again(
+def test_a_connection_that_ends_while_rows_are_copied_raises_a_transient_error(
     postgres: Engine, server: psycopg.Connection
 ) -> None:
     with write_transaction(postgres) as connection:
         connection.execute(text("CREATE TABLE numbers (number int)"))
 
-    def copy(*, ended: bool) -> int:
+    def copy(*, is_terminated: bool) -> int:
         with write_transaction(postgres) as connection:
-            if ended:
-                end(server, connection.scalar(_PID))
+            if is_terminated:
+                terminate(server, connection.scalar(_PID))
             insert_rows(connection, "numbers", ("number",), [(1,), (2,)])
             return int(connection.scalar(text("SELECT sum(number) FROM numbers")) or 0)
 
     with pytest.raises(Transient):
-        copy(ended=True)
-    assert copy(ended=False) == 3
+        copy(is_terminated=True)
+    assert copy(is_terminated=False) == 3
 
 
-def test_whoever_waits_too_long_for_another_may_try_again(
+def test_waiting_too_long_for_a_lock_raises_a_transient_error(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.db.engine.LOCK_TIMEOUT", 0.1)
     engine = create_database_engine(postgres_database)
     with write_transaction(engine) as connection:
         advisory_lock(connection, "acme/1")
-        with write_transaction(engine) as another:
-            advisory_lock(another, "acme/2")
-        with pytest.raises(Transient), write_transaction(engine) as another:
-            advisory_lock(another, "acme/1")
-    with write_transaction(engine) as another:
-        advisory_lock(another, "acme/1")
+        with write_transaction(engine) as other:
+            advisory_lock(other, "acme/2")
+        with pytest.raises(Transient), write_transaction(engine) as other:
+            advisory_lock(other, "acme/1")
+    with write_transaction(engine) as other:
+        advisory_lock(other, "acme/1")
     engine.dispose()

@@ -6,13 +6,13 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from models import Base
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.commands.database import alembic_config, migrate_to_head
 
 
-def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
+def test_the_migrations_create_the_tables_of_the_models(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -22,18 +22,20 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
     migrate_to_head(engine.url.render_as_string(hide_password=False))
 
 
-def test_the_migrations_can_be_undone_and_done_again(engine: Engine) -> None:
+def test_the_migrations_can_be_reverted_and_applied_again(engine: Engine) -> None:
     with engine.connect() as connection:
         command.downgrade(alembic_config(connection), "base")
         command.upgrade(alembic_config(connection), "head")
 
 
 @pytest.mark.parametrize("table", ["batches", "chunks", "grants"])
-@pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET number = number + 1"])
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM {}", "UPDATE {} SET batch_number = batch_number + 1"]
+)
 def test_the_database_refuses_to_change_the_audit_log(
-    engine: Engine, declare: Declare, issuer: InProcessService, table: str, statement: str
+    engine: Engine, apply_config: ApplyConfig, service: InProcessService, table: str, statement: str
 ) -> None:
-    declare(tenant_config())
-    issuer.issue(grant_message())
+    apply_config(tenant_config())
+    service.issue(grant_message())
     with pytest.raises(DBAPIError, match="append only"), engine.begin() as connection:
         connection.execute(text(statement.format(table)))

@@ -24,16 +24,16 @@ TENANTS = CHECKOUT / "examples" / "tenants.toml"
 SHELL = {"PATH": os.defpath, "AWS_PROFILE": "work", "AWS_SECRET_ACCESS_KEY": "a developer's own"}
 
 
-def python(source: str) -> tuple[str, ...]:
+def python_command(source: str) -> tuple[str, ...]:
     return (sys.executable, "-c", source)
 
 
-NOTHING = Commands(
-    migrate=python(""),
-    apply=python(""),
-    worker=python("import time; time.sleep(600)"),
-    beat=python("import time; time.sleep(600)"),
-    answers=lambda _: True,
+NO_COMMANDS = Commands(
+    migrate=python_command(""),
+    apply=python_command(""),
+    worker=python_command("import time; time.sleep(600)"),
+    beat=python_command("import time; time.sleep(600)"),
+    are_workers_ready=lambda _: True,
 )
 
 
@@ -43,14 +43,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def up(data: Path) -> Iterator[Stack]:
-    """A stack whose worker does nothing."""
-    with running_stack(data, TENANTS, SHELL, commands=NOTHING) as running:
-        yield running
+def stack(data: Path) -> Iterator[Stack]:
+    """A stack whose commands do nothing."""
+    with running_stack(data, TENANTS, SHELL, commands=NO_COMMANDS) as stack:
+        yield stack
 
 
 @contextmanager
-def dev(data: Path) -> Iterator[subprocess.Popen[str]]:
+def run_dev(data: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "worker", "dev", "--data", str(data)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=pipe, stderr=pipe, text=True) as process:
@@ -60,88 +60,90 @@ def dev(data: Path) -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
-def announced(data: Path) -> dict[str, Any]:
+def read_dev_json(data: Path) -> dict[str, Any]:
     path = data / "dev.json"
     wait_until(path.exists, seconds=60)
     content: dict[str, Any] = json.loads(path.read_text())
     return content
 
 
-def test_dev_json_says_where_everything_is_to_its_owner_alone(up: Stack, data: Path) -> None:
+def test_dev_json_has_the_stacks_addresses_and_only_its_owner_can_read_it(
+    stack: Stack, data: Path
+) -> None:
     path = data / "dev.json"
-    assert json.loads(path.read_text()) == asdict(up.running)
-    assert up.running.tenant == "acme"
+    assert json.loads(path.read_text()) == asdict(stack.info)
+    assert stack.info.tenant == "acme"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_declared_buckets_are_there(up: Stack) -> None:
-    where = up.running
+def test_the_configured_buckets_exist(stack: Stack) -> None:
+    info = stack.info
     s3 = s3_client(
-        where.s3_endpoint, StorageKeys(where.s3_access_key, where.s3_secret_key), where.s3_region
+        info.s3_endpoint, StorageKeys(info.s3_access_key, info.s3_secret_key), info.s3_region
     )
     assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["valetkey-demo"]
 
 
-def test_nothing_secret_is_in_the_stacks_repr(up: Stack) -> None:
-    assert up.running.s3_secret_key not in repr(up)
+def test_nothing_secret_is_in_the_stacks_repr(stack: Stack) -> None:
+    assert stack.info.s3_secret_key not in repr(stack)
 
 
-@pytest.mark.usefixtures("up")
+@pytest.mark.usefixtures("stack")
 def test_a_second_stack_on_the_folder_is_refused(data: Path) -> None:
     command = [sys.executable, "-m", "worker", "dev", "--data", str(data)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"Error: {data} is in use by another `python -m worker dev`" in done.stderr
+    completed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert f"Error: {data} is in use by another `python -m worker dev`" in completed.stderr
 
 
-def test_a_developers_credentials_stay_out_of_the_service(up: Stack) -> None:
-    assert up.environ["AWS_SECRET_ACCESS_KEY"] == up.running.s3_secret_key
-    assert "AWS_PROFILE" not in up.environ
+def test_a_developers_credentials_stay_out_of_the_service(stack: Stack) -> None:
+    assert stack.environ["AWS_SECRET_ACCESS_KEY"] == stack.info.s3_secret_key
+    assert "AWS_PROFILE" not in stack.environ
 
 
 def test_a_developers_celery_stays_out_of_the_service() -> None:
-    seen = service_environment(
+    environ = service_environment(
         {"CELERY_BROKER_URL": "redis://elsewhere", "LANG": "C"}, VALETKEY_X="1"
     )
-    assert "CELERY_BROKER_URL" not in seen
-    assert (seen["LANG"], seen["VALETKEY_X"]) == ("C", "1")
+    assert "CELERY_BROKER_URL" not in environ
+    assert (environ["LANG"], environ["VALETKEY_X"]) == ("C", "1")
 
 
-def test_a_part_that_ends_by_itself_ends_the_watch(tmp_path: Path) -> None:
-    with running_stack(tmp_path, TENANTS, SHELL, commands=NOTHING) as up:
-        os.kill(up.running.pids["worker"], signal.SIGKILL)
+def test_a_process_that_ends_unexpectedly_ends_the_watch(tmp_path: Path) -> None:
+    with running_stack(tmp_path, TENANTS, SHELL, commands=NO_COMMANDS) as stack:
+        os.kill(stack.info.pids["worker"], signal.SIGKILL)
         with pytest.raises(ProcessEnded, match=r"worker ended .*: see .*worker\.log"):
-            up.watch()
-    assert not any(map(is_running, up.running.pids.values()))
+            stack.watch()
+    assert not any(map(is_running, stack.info.pids.values()))
     assert not (tmp_path / "dev.json").exists()
 
 
-def test_a_command_that_fails_is_told_with_what_it_said() -> None:
+def test_a_command_that_fails_is_reported_with_its_output() -> None:
     with pytest.raises(StartFailed, match="failed:\nno tenants here"):
-        run_command(python("raise SystemExit('no tenants here')"), SHELL)
+        run_command(python_command("raise SystemExit('no tenants here')"), SHELL)
 
 
 def test_dev_serves_a_grant_and_stops_with_everything_on_ctrl_c(tmp_path: Path) -> None:
-    with dev(tmp_path) as process:
-        where = announced(tmp_path)
-        urls = where["broker_url"], where["result_url"]
-        with Client(*urls, tenant=where["tenant"], requested_by="test") as asking:
-            grant = asking.download("demo", "acme/hello.txt").result(timeout=20)
-        assert grant.url.startswith(f"{where['s3_endpoint']}/valetkey-demo/acme/hello.txt?")
+    with run_dev(tmp_path) as process:
+        info = read_dev_json(tmp_path)
+        urls = info["broker_url"], info["result_url"]
+        with Client(*urls, tenant=info["tenant"], requested_by="test") as client:
+            grant = client.download("demo", "acme/hello.txt").result(timeout=20)
+        assert grant.url.startswith(f"{info['s3_endpoint']}/valetkey-demo/acme/hello.txt?")
         process.send_signal(signal.SIGINT)
-        said, complaints = process.communicate(timeout=40)
-    assert (process.returncode, complaints) == (0, "")
-    assert "Everything is up." in said
-    assert said.endswith("Everything is stopped.\n")
-    assert not any(map(is_running, where["pids"].values()))
+        stdout, stderr = process.communicate(timeout=40)
+    assert (process.returncode, stderr) == (0, "")
+    assert "Everything is up." in stdout
+    assert stdout.endswith("Everything is stopped.\n")
+    assert not any(map(is_running, info["pids"].values()))
     assert not (tmp_path / "dev.json").exists()
 
 
-def test_dev_that_loses_its_worker_says_so_and_stops_the_rest(tmp_path: Path) -> None:
-    with dev(tmp_path) as process:
-        where = announced(tmp_path)
-        os.kill(where["pids"]["worker"], signal.SIGKILL)
-        _, complaints = process.communicate(timeout=40)
+def test_dev_that_loses_its_worker_reports_it_and_stops_the_other_processes(tmp_path: Path) -> None:
+    with run_dev(tmp_path) as process:
+        info = read_dev_json(tmp_path)
+        os.kill(info["pids"]["worker"], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=40)
     assert process.returncode == 1
-    assert complaints.startswith("Error: worker ended by itself (exit code -9): see ")
-    assert not any(map(is_running, where["pids"].values()))
+    assert stderr.startswith("Error: worker ended unexpectedly (exit code -9): see ")
+    assert not any(map(is_running, info["pids"].values()))

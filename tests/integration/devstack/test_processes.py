@@ -15,7 +15,7 @@ from worker.devstack.ports import HOST, reserved_ports
 from worker.devstack.processes import ChildProcess, ProcessEnded, Program, StartFailed, running
 
 ONLY_LINUX = pytest.mark.skipif(
-    sys.platform != "linux", reason="elsewhere a port is let go before its server has it"
+    sys.platform != "linux", reason="on other systems a port is released before its server starts"
 )
 CHECKOUT = Path(__file__).parents[3]
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
@@ -26,29 +26,31 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
 time.sleep(600)
 """
-STARTS_ONE = """
+STARTS_A_CHILD = """
 import sys
 from pathlib import Path
 from worker.devstack.processes import Program, running
 folder, source = Path(sys.argv[1]), sys.argv[2]
 program = Program("script", (sys.executable, "-c", source), folder, folder / "script.log")
-with running(program, lambda child: "up" in child.log.read_text(), grace=0.2) as child:
+with running(program, lambda child: "up" in child.log.read_text(), stop_timeout=0.2) as child:
     print(child.pid, flush=True)
     sys.stdin.read()
 """
 
 
-def script(tmp_path: Path, source: str, keep: tuple[int, ...] = ()) -> Program:
+def script(tmp_path: Path, source: str, inherited_fds: tuple[int, ...] = ()) -> Program:
     command = (sys.executable, "-c", source)
-    return Program("script", command, tmp_path, tmp_path / "script.log", keep=keep)
+    return Program(
+        "script", command, tmp_path, tmp_path / "script.log", inherited_fds=inherited_fds
+    )
 
 
-def has_said(text: str) -> Callable[[ChildProcess], bool]:
+def has_logged(text: str) -> Callable[[ChildProcess], bool]:
     return lambda child: text in child.log.read_text()
 
 
 def test_a_child_is_gone_after_its_block(tmp_path: Path) -> None:
-    with running(script(tmp_path, FOREVER), has_said("up")) as child:
+    with running(script(tmp_path, FOREVER), has_logged("up")) as child:
         assert is_running(child.pid)
     assert not is_running(child.pid)
 
@@ -56,60 +58,60 @@ def test_a_child_is_gone_after_its_block(tmp_path: Path) -> None:
 def test_a_child_is_gone_when_its_block_fails(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        running(script(tmp_path, FOREVER), has_said("up")) as child,
+        running(script(tmp_path, FOREVER), has_logged("up")) as child,
     ):
         raise ZeroDivisionError
     assert not is_running(child.pid)
 
 
 def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
-    with running(script(tmp_path, STUBBORN), has_said("up"), grace=0.2) as child:
+    with running(script(tmp_path, STUBBORN), has_logged("up"), stop_timeout=0.2) as child:
         pass
     assert child.process.returncode == -signal.SIGKILL
 
 
 def test_what_a_child_started_goes_with_it(tmp_path: Path) -> None:
-    with running(script(tmp_path, PARENT), has_said("\n")) as child:
+    with running(script(tmp_path, PARENT), has_logged("\n")) as child:
         grandchild = int(child.log.read_text())
         assert is_running(grandchild)
     wait_until(lambda: not is_running(grandchild))
 
 
 def test_a_child_that_is_never_ready_names_its_log_and_is_gone(tmp_path: Path) -> None:
-    seen: list[ChildProcess] = []
+    children: list[ChildProcess] = []
 
     def never(child: ChildProcess) -> bool:
-        seen.append(child)
+        children.append(child)
         return False
 
     with (
         pytest.raises(StartFailed, match=r"script is not ready after 0\.1 s: see .*script\.log"),
-        running(script(tmp_path, FOREVER), never, patience=0.1),
+        running(script(tmp_path, FOREVER), never, ready_timeout=0.1),
     ):
         pass
-    assert not is_running(seen[0].pid)
+    assert not is_running(children[0].pid)
 
 
 def test_a_child_that_ends_as_it_starts_says_so(tmp_path: Path) -> None:
     with (
         pytest.raises(StartFailed, match=r"exit code 3\): see .*script\.log"),
-        running(script(tmp_path, "raise SystemExit(3)"), has_said("up")),
+        running(script(tmp_path, "raise SystemExit(3)"), has_logged("up")),
     ):
         pass
 
 
 def test_a_child_that_ends_later_is_noticed(tmp_path: Path) -> None:
-    with running(script(tmp_path, FOREVER), has_said("up")) as child:
-        child.must_run()
+    with running(script(tmp_path, FOREVER), has_logged("up")) as child:
+        child.check_running()
         child.process.kill()
         child.process.wait()
         with pytest.raises(ProcessEnded, match=r"exit code -9\): see .*script\.log"):
-            child.must_run()
+            child.check_running()
 
 
 @pytest.mark.parametrize("source", [FOREVER, STUBBORN], ids=["willing", "stubborn"])
 def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path, source: str) -> None:
-    command = [sys.executable, "-c", STARTS_ONE, str(tmp_path), source]
+    command = [sys.executable, "-c", STARTS_A_CHILD, str(tmp_path), source]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=CHECKOUT, stdin=pipe, stdout=pipe) as parent:
         assert parent.stdout
@@ -157,20 +159,22 @@ def test_a_folder_has_one_owner(tmp_path: Path) -> None:
 
 def test_a_server_that_is_left_behind_keeps_its_folder_closed(tmp_path: Path) -> None:
     with locked_folder(tmp_path) as lock:
-        kept = os.dup(lock)
-        entered = running(script(tmp_path, FOREVER, keep=(kept,)), has_said("up"))
-        child = entered.__enter__()
-    os.close(kept)
+        inherited_fd = os.dup(lock)
+        context = running(
+            script(tmp_path, FOREVER, inherited_fds=(inherited_fd,)), has_logged("up")
+        )
+        child = context.__enter__()
+    os.close(inherited_fd)
     with pytest.raises(FolderInUse), locked_folder(tmp_path):
         pass
     assert is_running(child.pid)
-    entered.__exit__(None, None, None)
+    context.__exit__(None, None, None)
     with locked_folder(tmp_path):
         pass
 
 
 def test_the_storage_keys_stay_and_are_for_their_owner_alone(tmp_path: Path) -> None:
-    made = storage_keys(tmp_path)
-    assert storage_keys(tmp_path) == made
+    keys = storage_keys(tmp_path)
+    assert storage_keys(tmp_path) == keys
     assert (tmp_path / "credentials.json").stat().st_mode & 0o777 == 0o600
-    assert made.secret_key not in repr(made)
+    assert keys.secret_key not in repr(keys)

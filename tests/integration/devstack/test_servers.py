@@ -56,8 +56,8 @@ def test_seaweedfs_keeps_its_objects_on_other_ports(tmp_path: Path) -> None:
         assert put_and_get(first, "embedded-kept") == b"hello"
     with seaweedfs(tmp_path, storage_keys(tmp_path)) as second:
         assert second.endpoint != first.endpoint
-        got = second.client().get_object(Bucket="embedded-kept", Key="a/b")
-        assert got["Body"].read() == b"hello"
+        stored = second.client().get_object(Bucket="embedded-kept", Key="a/b")
+        assert stored["Body"].read() == b"hello"
 
 
 def test_seaweedfs_takes_only_its_objects_from_one_start_to_the_next(tmp_path: Path) -> None:

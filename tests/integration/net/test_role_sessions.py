@@ -1,4 +1,4 @@
-"""Roles assumed at a real STS: what their sessions reach, and how they are kept and renewed."""
+"""Role sessions of a real STS: which objects they can access, and their caching and renewal."""
 
 import json
 import uuid
@@ -26,8 +26,8 @@ REGION = "us-east-1"
 EXTERNAL_ID = "agreed-with-acme"
 HOUR = timedelta(hours=1)
 PREFIXES = ("acme/",)
-ANYTHING = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-TRUST = {
+ALLOW_ALL = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+TRUST_STATEMENT = {
     "Effect": "Allow",
     "Principal": {"AWS": "*"},
     "Action": "sts:AssumeRole",
@@ -36,8 +36,8 @@ TRUST = {
 
 
 @dataclass
-class Aws:
-    """A bucket, and a role that may do anything in it, at a server that enforces policies."""
+class AwsRole:
+    """A bucket and a role with full access to it, on a server that enforces policies."""
 
     s3: S3Clients
     bucket: Bucket
@@ -56,7 +56,7 @@ class Aws:
         return self.s3.credentials(self.bucket, tenant, prefixes, now, HOUR)
 
     def status(self, method: str, key: str, prefixes: tuple[str, ...] = PREFIXES) -> int:
-        """What storage says to a URL that was signed for any key whatsoever."""
+        """Return the HTTP status of a URL signed for a key, without any check of the key."""
         urls = UrlSigner(
             self.credentials(prefixes=prefixes),
             self.s3.target(self.bucket),
@@ -80,28 +80,32 @@ class Aws:
 
 
 @pytest.fixture
-def aws(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+def aws(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsRole]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ministack.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ministack.secret_key)
     name = f"valetkey-{uuid.uuid4().hex}"
     role = f"arn:aws:iam::000000000000:role/{name}"
-    plain = Bucket("reports", name, REGION, "path", ministack.endpoint)
-    bucket = replace(plain, role_arn=role, external_id=EXTERNAL_ID, role_seconds=900)
-    here = Aws(S3Clients(sts_endpoint=ministack.endpoint), bucket, ministack, datetime.now(UTC))
-    iam = here.client("iam")
-    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy(TRUST)))
-    iam.put_role_policy(RoleName=name, PolicyName="s3", PolicyDocument=json.dumps(policy(ANYTHING)))
-    here.client("s3").create_bucket(Bucket=name)
-    yield here
-    forget(here)
+    profile = Bucket("reports", name, REGION, "path", ministack.endpoint)
+    bucket = replace(profile, role_arn=role, external_id=EXTERNAL_ID, role_seconds=900)
+    aws = AwsRole(S3Clients(sts_endpoint=ministack.endpoint), bucket, ministack, datetime.now(UTC))
+    iam = aws.client("iam")
+    iam.create_role(
+        RoleName=name, AssumeRolePolicyDocument=json.dumps(policy_document(TRUST_STATEMENT))
+    )
+    iam.put_role_policy(
+        RoleName=name, PolicyName="s3", PolicyDocument=json.dumps(policy_document(ALLOW_ALL))
+    )
+    aws.client("s3").create_bucket(Bucket=name)
+    yield aws
+    delete_role(aws)
 
 
-def policy(statement: dict[str, Any]) -> dict[str, Any]:
+def policy_document(statement: dict[str, Any]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def forget(aws: Aws) -> None:
-    """Remove the role, if it is still there: it cannot be assumed from now on."""
+def delete_role(aws: AwsRole) -> None:
+    """Delete the role, if it exists, so that it can no longer be assumed."""
     iam, name = aws.client("iam"), aws.bucket.bucket
     try:
         iam.delete_role_policy(RoleName=name, PolicyName="s3")
@@ -110,13 +114,13 @@ def forget(aws: Aws) -> None:
         pass
 
 
-def test_what_a_session_signs_reaches_the_tenants_objects(aws: Aws) -> None:
+def test_what_a_session_signs_reaches_the_tenants_objects(aws: AwsRole) -> None:
     assert aws.post("acme/form") == 204
     assert aws.status("PUT", "acme/put") == 200
     assert aws.status("GET", "acme/put") == 200
 
 
-def test_what_a_session_signs_reaches_nobody_elses(aws: Aws) -> None:
+def test_what_a_session_signs_reaches_nobody_elses(aws: AwsRole) -> None:
     aws.client("s3").put_object(Bucket=aws.bucket.bucket, Key="globex/a", Body=b"secret")
     assert aws.status("GET", "globex/a") == 403
     assert aws.status("PUT", "globex/a") == 403
@@ -124,70 +128,70 @@ def test_what_a_session_signs_reaches_nobody_elses(aws: Aws) -> None:
     assert aws.post("globex/a") == 403
 
 
-def test_a_wildcard_in_a_prefix_reaches_no_further_than_itself(aws: Aws) -> None:
+def test_a_wildcard_in_a_prefix_reaches_no_further_than_itself(aws: AwsRole) -> None:
     # MiniStack knows no escapes, so here it does not reach itself either
     assert aws.status("PUT", "ab/b", ("a*/",)) == 403
 
 
-def test_a_client_for_calls_has_the_tenants_session(aws: Aws) -> None:
+def test_a_client_for_calls_has_the_tenants_session(aws: AwsRole) -> None:
     client = aws.s3.client(aws.bucket, "acme", PREFIXES, aws.now)
-    place = {"Bucket": aws.bucket.bucket}
-    assert client.create_multipart_upload(**place, Key="acme/a")["UploadId"]
+    parameters = {"Bucket": aws.bucket.bucket}
+    assert client.create_multipart_upload(**parameters, Key="acme/a")["UploadId"]
     with pytest.raises(ClientError, match="AccessDenied"):
-        client.create_multipart_upload(**place, Key="globex/a")
+        client.create_multipart_upload(**parameters, Key="globex/a")
 
 
-def test_a_session_carries_the_tenants_name(aws: Aws) -> None:
-    found = aws.credentials()
+def test_a_session_carries_the_tenants_name(aws: AwsRole) -> None:
+    credentials = aws.credentials()
     sts = aws.client(
         "sts",
-        aws_access_key_id=found.access_key,
-        aws_secret_access_key=found.secret_key,
-        aws_session_token=found.token,
+        aws_access_key_id=credentials.access_key,
+        aws_secret_access_key=credentials.secret_key,
+        aws_session_token=credentials.token,
     )
     assert sts.get_caller_identity()["Arn"].endswith(f"/{aws.bucket.bucket}/valetkey-acme")
 
 
-def test_a_session_ends_when_it_was_asked_to(aws: Aws) -> None:
-    earliest, asked = datetime.now(UTC), timedelta(seconds=aws.bucket.role_seconds)
-    end, whole = aws.credentials().expires_at, timedelta(seconds=1)  # STS counts whole seconds
+def test_a_session_ends_when_it_was_asked_to(aws: AwsRole) -> None:
+    earliest, duration = datetime.now(UTC), timedelta(seconds=aws.bucket.role_seconds)
+    end, rounding = aws.credentials().expires_at, timedelta(seconds=1)  # STS counts whole seconds
     assert end is not None
-    assert earliest - whole < end - asked < datetime.now(UTC) + whole
+    assert earliest - rounding < end - duration < datetime.now(UTC) + rounding
 
 
-def test_a_tenant_keeps_its_session_and_shares_it_with_nobody(aws: Aws) -> None:
+def test_a_tenant_keeps_its_session_and_shares_it_with_nobody(aws: AwsRole) -> None:
     assert aws.credentials() == aws.credentials()
     assert aws.credentials().access_key != aws.credentials("globex", ("globex/",)).access_key
     assert aws.credentials().access_key != aws.credentials(prefixes=("acme/new/",)).access_key
 
 
-def test_threads_share_a_session(aws: Aws) -> None:
+def test_threads_share_a_session(aws: AwsRole) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: aws.credentials(), range(16)))) == 1
 
 
-def test_a_session_that_would_end_too_soon_is_renewed(aws: Aws) -> None:
+def test_a_session_that_would_end_too_soon_is_renewed(aws: AwsRole) -> None:
     first, later = aws.credentials(), REFRESH_INTERVAL.seconds
     assert aws.credentials(seconds=later).access_key != first.access_key
 
 
-def test_a_session_that_cannot_be_renewed_serves_to_its_end(aws: Aws) -> None:
+def test_a_session_that_cannot_be_renewed_serves_to_its_end(aws: AwsRole) -> None:
     first, later = aws.credentials(), REFRESH_INTERVAL.seconds
-    forget(aws)
+    delete_role(aws)
     assert aws.credentials(seconds=later) == first
     assert first.expires_at is not None
     with pytest.raises(Transient):
         aws.credentials(seconds=(first.expires_at - aws.now).seconds + 1)
 
 
-def test_a_role_that_cannot_be_assumed_is_named_with_the_reason(aws: Aws) -> None:
-    forget(aws)
-    with pytest.raises(Transient, match=r"'default' for arn:aws:iam::.*: AccessDenied") as caught:
+def test_a_role_that_cannot_be_assumed_is_named_with_the_reason(aws: AwsRole) -> None:
+    delete_role(aws)
+    with pytest.raises(Transient, match=r"'default' for arn:aws:iam::.*: AccessDenied") as raised:
         aws.credentials()
-    assert EXTERNAL_ID not in str(caught.value)
+    assert EXTERNAL_ID not in str(raised.value)
 
 
-def test_a_wrong_external_id_opens_no_session(aws: Aws) -> None:
+def test_a_wrong_external_id_opens_no_session(aws: AwsRole) -> None:
     aws.bucket = replace(aws.bucket, external_id="guessed")
     with pytest.raises(Transient, match="AccessDenied"):
         aws.credentials()

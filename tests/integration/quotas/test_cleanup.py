@@ -6,122 +6,128 @@ import pytest
 from sqlalchemy import Engine, select
 
 from models import Batch, Usage
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders import services
 from tests.support.builders.messages import Clock, grant_message, split_chunks, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.quota_model.tables import charged, reserved
 from valetkey.wire.messages import ChunkMessage
 from worker.aws.clients import S3Clients
-from worker.db import ledger, reservations
+from worker.context import Context
+from worker.core.policy.decisions import ChunkRequest
+from worker.db import reservations
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
-from worker.db.ledger import Ledger
-from worker.usecases.cleanup import Cleanup
+from worker.usecases import cleanup
+from worker.usecases.cleanup import clean_up
 
-LIFE = 300  # seconds: of the links that are asked for here
+EXPIRES_IN = 300  # seconds, of every grant in this module
 
 
 @pytest.fixture(autouse=True)
-def tenant(declare: Declare) -> None:
-    declare(tenant_config())
+def tenant(apply_config: ApplyConfig) -> None:
+    apply_config(tenant_config())
 
 
 @pytest.fixture
-def sweeps(engine: Engine, clock: Clock) -> Iterator[list[Cleanup]]:
-    """Two processes' upkeep, each over connections of its own."""
+def contexts(engine: Engine, clock: Clock) -> Iterator[list[Context]]:
+    """The contexts of two processes that clean up, each with its own connections."""
     url = engine.url.render_as_string(hide_password=False)
     engines, s3 = [create_database_engine(url), create_database_engine(url)], S3Clients()
-    yield [Cleanup(services.build_uploads(one, s3), Ledger(one), clock) for one in engines]
-    for one in engines:
-        one.dispose()
+    yield [services.build_context(engine, s3, clock) for engine in engines]
+    for process_engine in engines:
+        process_engine.dispose()
 
 
-def batch(items: int, size: int) -> list[dict[str, Any]]:
+def chunks(items: int, size: int) -> list[dict[str, Any]]:
+    """Return the chunks of a new batch."""
     return split_chunks(grant_message([f"acme/{n}" for n in range(items)]), size)
 
 
-def windows(engine: Engine) -> set[str]:
+def used_windows(engine: Engine) -> set[str]:
     with read_transaction(engine) as connection:
         return set(connection.scalars(select(Usage.window)))
 
 
-def test_what_lapsed_is_released_once_and_only_from_what_is_live(
-    engine: Engine, issuer: InProcessService, clock: Clock, sweeps: list[Cleanup]
+def test_expired_grants_are_released_once_and_only_from_the_window_live(
+    engine: Engine, service: InProcessService, clock: Clock, contexts: list[Context]
 ) -> None:
-    for chunk in batch(5, 2):
-        issuer.issue(chunk)
-    clock.forward(minutes=LIFE / 60 - 1)
-    issuer.issue(grant_message())
-    assert sweeps[0].sweep()["lapsed"] == 0
+    for chunk in chunks(5, 2):
+        service.issue(chunk)
+    clock.forward(minutes=EXPIRES_IN / 60 - 1)
+    service.issue(grant_message())
+    assert clean_up(contexts[0])["lapsed"] == 0
     clock.forward(minutes=1)
-    assert [sweep.sweep()["lapsed"] for sweep in sweeps] == [3, 0]
+    assert [clean_up(context)["lapsed"] for context in contexts] == [3, 0]
     assert [charged(engine, window) for window in ("hour", "day", "month")] == [6, 6, 6]
     assert charged(engine, "live") == 1
     assert reserved(engine) == [(0, 1, 1)]
 
 
-@pytest.mark.parametrize("at_once", [7, 1_000])
-def test_two_sweeps_at_once_release_each_row_once(
+@pytest.mark.parametrize("max_rows", [7, 1_000])
+def test_two_concurrent_cleanups_release_each_row_once(
     engine: Engine,
-    issuer: InProcessService,
+    service: InProcessService,
     clock: Clock,
-    sweeps: list[Cleanup],
+    contexts: list[Context],
     monkeypatch: pytest.MonkeyPatch,
-    at_once: int,
+    max_rows: int,
 ) -> None:
-    monkeypatch.setattr(ledger, "AT_ONCE", at_once)
+    monkeypatch.setattr(cleanup, "MAX_ROWS", max_rows)
     for _ in range(30):
-        for chunk in batch(4, 1)[:3]:  # one of each never comes
-            issuer.issue(chunk)
+        for chunk in chunks(4, 1)[:3]:  # the last chunk never arrives
+            service.issue(chunk)
         clock.forward(minutes=1)
     clock.forward(days=1)
     with ThreadPoolExecutor(2) as pool:
-        lapsed = list(pool.map(lambda sweep: sweep.sweep()["lapsed"], sweeps))
-    assert sum(lapsed) + sweeps[0].sweep()["lapsed"] == 30 * 4
+        released = list(pool.map(lambda context: clean_up(context)["lapsed"], contexts))
+    assert sum(released) + clean_up(contexts[0])["lapsed"] == 30 * 4
     assert [charged(engine, window) for window in ("day", "month", "live")] == [90, 90, 0]
     assert reserved(engine) == []
 
 
-def test_chunks_that_come_while_their_batches_lapse_are_granted_or_refused_and_never_both(
-    engine: Engine, issuer: InProcessService, clock: Clock, sweeps: list[Cleanup]
+def test_chunks_that_arrive_while_their_batches_expire_are_either_granted_or_refused(
+    engine: Engine, service: InProcessService, clock: Clock, contexts: list[Context]
 ) -> None:
-    batches = [batch(4, 1) for _ in range(20)]
-    for one in batches:
-        issuer.issue(one[0])
+    batches = [chunks(4, 1) for _ in range(20)]
+    for batch in batches:
+        service.issue(batch[0])
     clock.forward(days=1)
     with ThreadPoolExecutor(2) as pool:
-        swept = pool.submit(sweeps[1].sweep)
-        said = [issuer.issue(chunk) for one in batches for chunk in one[1:3]]
-        swept.result()
-    issued = sum(one["status"] == "issued" for one in said)
-    assert {one["refusal"]["code"] for one in said if "refusal" in one} <= {"batch_closed"}
-    sweeps[0].sweep()
+        concurrent_cleanup = pool.submit(clean_up, contexts[1])
+        outcomes = [service.issue(chunk) for batch in batches for chunk in batch[1:3]]
+        concurrent_cleanup.result()
+    issued = sum(outcome["status"] == "issued" for outcome in outcomes)
+    codes = {outcome["refusal"]["code"] for outcome in outcomes if "refusal" in outcome}
+    assert codes <= {"batch_closed"}
+    clean_up(contexts[0])
     assert [charged(engine, window) for window in ("month", "live")] == [20 + issued, issued]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_sweep_waits_for_no_chunk_that_is_arriving(
-    engine: Engine, issuer: InProcessService, clock: Clock, sweeps: list[Cleanup]
+def test_cleanup_does_not_wait_for_a_chunk_that_is_arriving(
+    engine: Engine, service: InProcessService, clock: Clock, contexts: list[Context]
 ) -> None:
-    first, second = batch(4, 2)[0], batch(4, 2)[0]
-    issuer.issue(first)
-    issuer.issue(second)
+    first, second = chunks(4, 2)[0], chunks(4, 2)[0]
+    service.issue(first)
+    service.issue(second)
     clock.forward(days=1)
     with write_transaction(engine) as connection:
-        (number,) = connection.scalars(select(Batch.number).where(Batch.id == first["batch"]))
-        assert reservations.take_from_remaining(
-            connection, number, ChunkMessage.model_validate(first)
-        )
-        assert sweeps[0].sweep()["lapsed"] == 3  # both chunks' links, and the other batch's rest
+        query = select(Batch.batch_number).where(Batch.batch_id == first["batch"])
+        (batch_number,) = connection.scalars(query)
+        acme = tenant_config().tenants["acme"]
+        request = ChunkRequest(ChunkMessage.model_validate(first), acme, None)
+        assert reservations.take_from_remaining(connection, batch_number, request)
+        # Both chunks' grants, and the remaining items of the other batch.
+        assert clean_up(contexts[0])["lapsed"] == 3
 
 
-def test_short_windows_are_forgotten_two_days_after_and_long_ones_are_not(
-    engine: Engine, issuer: InProcessService, clock: Clock, sweeps: list[Cleanup]
+def test_usage_of_short_windows_is_deleted_after_two_days_and_of_long_ones_is_kept(
+    engine: Engine, service: InProcessService, clock: Clock, contexts: list[Context]
 ) -> None:
-    issuer.issue(grant_message())
+    service.issue(grant_message())
     clock.forward(days=1, hours=23)
-    sweeps[0].sweep()
-    assert windows(engine) == {"minute", "hour", "day", "month", "live"}
+    clean_up(contexts[0])
+    assert used_windows(engine) == {"minute", "hour", "day", "month", "live"}
     clock.forward(hours=1, minutes=1)
-    sweeps[0].sweep()
-    assert windows(engine) == {"day", "month", "live"}
+    clean_up(contexts[0])
+    assert used_windows(engine) == {"day", "month", "live"}

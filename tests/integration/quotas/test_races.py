@@ -1,15 +1,16 @@
-"""Many at once: whoever comes first decides, and nothing is charged twice."""
+"""Concurrent messages: the first one decides, and nothing is charged twice."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
 from models import Grant
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders import services
 from tests.support.builders.messages import (
     Clock,
@@ -31,26 +32,26 @@ from worker.db.engine import autocommit_read, create_database_engine, write_tran
 IssueAll = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 WORKERS = 4
 SIZE = 1_000  # bytes of an upload
-# A worker's share of 20,000 items of both kinds: so many batches of a size, the large ones first.
-# Whoever comes last has enough of each size to fill what is left once the larger ones do not fit.
-SHARE = ((500, 3), (200, 3), (50, 7), (1, 50))
+# Pairs of batch size and number of batches: one worker's share of 20,000 items of both kinds. The
+# large batches come first, so that small ones can fill what is left of a quota.
+BATCHES_PER_WORKER = ((500, 3), (200, 3), (50, 7), (1, 50))
 
 
 @pytest.fixture
-def issue_all(engine: Engine, issuer: InProcessService, clock: Clock) -> Iterator[IssueAll]:
-    """Answer messages by several threads at once, each with connections of its own."""
+def issue_all(engine: Engine, service: InProcessService, clock: Clock) -> Iterator[IssueAll]:
+    """A function that issues messages in several threads, each with its own connections."""
     url = engine.url.render_as_string(hide_password=False)
     engines = [create_database_engine(url) for _ in range(1, WORKERS)]
-    issuers = [issuer, *(services.build_service(engine, S3Clients(), clock) for engine in engines)]
+    others = [services.build_service(engine, S3Clients(), clock) for engine in engines]
 
     def issue(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(WORKERS) as pool:
-            turns = [issuers[turn % WORKERS] for turn in range(len(messages))]
-            return list(pool.map(lambda issuer, raw: issuer.issue(raw), turns, messages))
+            workers = cycle([service, *others])
+            return list(pool.map(lambda worker, raw: worker.issue(raw), workers, messages))
 
     yield issue
-    for other in engines:
-        other.dispose()
+    for other_engine in engines:
+        other_engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +64,20 @@ def processes() -> Iterator[WorkerProcesses]:
 
 
 def delivered_twice() -> list[list[dict[str, Any]]]:
-    """What each of the workers gets: chunks of one batch go to several, and each chunk to two."""
-    given: list[list[dict[str, Any]]] = [[] for _ in range(WORKERS)]
-    for size, many in SHARE:
+    """Return the messages for each worker: every chunk goes to two, and a batch to several."""
+    messages: list[list[dict[str, Any]]] = [[] for _ in range(WORKERS)]
+    for size, count in BATCHES_PER_WORKER:
         keys = [f"acme/{n}" for n in range(size)]
-        for turn in range(WORKERS * many):
-            for whole in (grant_message(keys), upload_message(keys, max_size=SIZE)):
-                for part in split_chunks(whole, 100):
+        for turn in range(WORKERS * count):
+            for batch in (grant_message(keys), upload_message(keys, max_size=SIZE)):
+                for chunk in split_chunks(batch, 100):
                     for worker in (turn, turn + 1):
-                        given[(worker + part["chunk"]) % WORKERS].append(part)
-    return given
+                        messages[(worker + chunk["chunk"]) % WORKERS].append(chunk)
+    return messages
 
 
-def test_a_demand_of_three_times_every_quota_is_granted_to_each_limit_exactly(
-    engine: Engine, declare: Declare, processes: WorkerProcesses
+def test_requests_for_three_times_every_quota_are_granted_exactly_up_to_each_limit(
+    engine: Engine, apply_config: ApplyConfig, processes: WorkerProcesses
 ) -> None:
     quotas = (
         Quota("grants", "hour", 6_666),
@@ -84,15 +85,15 @@ def test_a_demand_of_three_times_every_quota_is_granted_to_each_limit_exactly(
         Quota("download_grants", "day", 3_333),
         Quota("upload_bytes", "day", 3_333 * SIZE),
     )
-    declare(tenant_config(*quotas))
+    apply_config(tenant_config(*quotas))
     url = engine.url.render_as_string(hide_password=False)
-    answers = processes.answer(url, delivered_twice())
-    once = set(answers)
-    assert len(answers) == 2 * len(once)  # what comes twice is answered alike
-    decisions = {(one.batch, one.refusal) for one in once}
-    assert len(decisions) == len({one.batch for one in once})  # all of a batch, or nothing
+    results = processes.issue(url, delivered_twice())
+    distinct = set(results)
+    assert len(results) == 2 * len(distinct)  # both deliveries have the same result
+    decisions = {(result.batch, result.refusal) for result in distinct}
+    assert len(decisions) == len({result.batch for result in distinct})  # one for a whole batch
     assert {refusal for _, refusal in decisions} == {None, "quota_exceeded"}
-    assert sum(one.granted for one in once) == 6_666
+    assert sum(result.granted for result in distinct) == 6_666
     assert [charged(engine, quota.window, quota.metric) for quota in quotas] == [
         quota.limit for quota in quotas
     ]
@@ -100,22 +101,22 @@ def test_a_demand_of_three_times_every_quota_is_granted_to_each_limit_exactly(
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_who_charges_waits_for_who_did_before_and_sees_it(
-    engine: Engine, declare: Declare, issuer: InProcessService, clock: Clock
+def test_a_charge_waits_for_a_concurrent_one_and_includes_it(
+    engine: Engine, apply_config: ApplyConfig, service: InProcessService, clock: Clock
 ) -> None:
-    declare(tenant_config(Quota("grants", "live", 100)))
+    apply_config(tenant_config(Quota("grants", "live", 100)))
     with ThreadPoolExecutor(1) as pool:
         with write_transaction(engine) as connection:
             usage.charge(connection, "acme", Cost(60, 60), clock())
-            said = pool.submit(issuer.issue, grant_message([f"acme/{n}" for n in range(60)]))
-            wait_until(lambda: waiting(engine) or said.done())
-        quota = said.result()["refusal"]["quota"]
+            outcome = pool.submit(service.issue, grant_message([f"acme/{n}" for n in range(60)]))
+            wait_until(lambda: count_waiting(engine) or outcome.done())
+        quota = outcome.result()["refusal"]["quota"]
     assert (quota["used"], quota["asked"]) == (60, 60)
     assert charged(engine, "live") == 60
 
 
-def waiting(engine: Engine) -> int:
-    """How many wait for a transaction of somebody else to end."""
+def count_waiting(engine: Engine) -> int:
+    """Return the number of connections that wait for a lock."""
     query = text(
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -124,10 +125,10 @@ def waiting(engine: Engine) -> int:
         return int(connection.scalar(query) or 0)
 
 
-def test_one_message_delivered_to_all_at_once_is_charged_once_and_answered_alike(
-    engine: Engine, declare: Declare, issue_all: IssueAll
+def test_a_message_delivered_concurrently_is_charged_once_and_has_one_outcome(
+    engine: Engine, apply_config: ApplyConfig, issue_all: IssueAll
 ) -> None:
-    declare(tenant_config())
+    apply_config(tenant_config())
     for _ in range(5):
         outcomes = issue_all([grant_message([f"acme/{n}" for n in range(20)])] * WORKERS)
         assert all(outcome["items"] == outcomes[0]["items"] for outcome in outcomes)
@@ -136,25 +137,25 @@ def test_one_message_delivered_to_all_at_once_is_charged_once_and_answered_alike
     assert count_rows(engine, Grant) == 100
 
 
-def test_the_chunks_of_one_batch_may_arrive_at_once_and_in_any_order(
-    engine: Engine, declare: Declare, issue_all: IssueAll
+def test_the_chunks_of_a_batch_can_arrive_concurrently_and_in_any_order(
+    engine: Engine, apply_config: ApplyConfig, issue_all: IssueAll
 ) -> None:
-    declare(tenant_config(Quota("grants", "hour", 200)))
-    whole = grant_message([f"acme/{n}" for n in range(200)])
-    outcomes = issue_all(split_chunks(whole, 10)[::-1])
+    apply_config(tenant_config(Quota("grants", "hour", 200)))
+    batch = grant_message([f"acme/{n}" for n in range(200)])
+    outcomes = issue_all(split_chunks(batch, 10)[::-1])
     assert {outcome["status"] for outcome in outcomes} == {"issued"}
     assert charged(engine) == 200
 
 
-def test_two_tenants_that_use_one_batch_id_at_once_get_each_their_own(
-    engine: Engine, declare: Declare, issue_all: IssueAll
+def test_two_tenants_that_use_the_same_batch_id_concurrently_get_their_own_grants(
+    engine: Engine, apply_config: ApplyConfig, issue_all: IssueAll
 ) -> None:
-    ours = tenant_config().tenants["acme"]
-    policy = replace(ours.policies["demo"], prefixes=("globex/",))
-    theirs = replace(ours, name="globex", policies={"demo": policy})
-    declare(TenantConfig(tenant_config().buckets, {"acme": ours, "globex": theirs}))
+    acme = tenant_config().tenants["acme"]
+    policy = replace(acme.policies["demo"], prefixes=("globex/",))
+    globex = replace(acme, name="globex", policies={"demo": policy})
+    apply_config(TenantConfig(tenant_config().buckets, {"acme": acme, "globex": globex}))
     request = grant_message()
-    its = request | {"tenant": "globex", "items": [{"key": "globex/a.pdf"}]}
-    outcomes = issue_all([request, its] * (WORKERS // 2))
+    other_request = request | {"tenant": "globex", "items": [{"key": "globex/a.pdf"}]}
+    outcomes = issue_all([request, other_request] * (WORKERS // 2))
     assert {outcome["items"][0]["key"] for outcome in outcomes} == {"acme/a.pdf", "globex/a.pdf"}
     assert count_rows(engine, Grant) == 2

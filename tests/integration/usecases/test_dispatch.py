@@ -1,4 +1,4 @@
-"""From what comes off the queue to an answer that only its asker reads."""
+"""From a message off the queue to a response that only its sender can read."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,28 +8,29 @@ import pytest
 from sqlalchemy import Engine, select
 
 from models import Base, Cancellation, Chunk, Delivery, Usage
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.tenants import (
-    OURS,
-    QUEUES,
-    SPARE,
-    STRANGER,
+    ACME_KEY,
+    ACME_SPARE_KEY,
+    IMPOSTOR_KEY,
+    QUEUEING_KEY,
     config_with_keys,
     config_with_tenant_keys,
 )
-from tests.support.crypto.tokens import open_result, sign_message
-from tests.support.crypto.tokens import tenant_keys as public
+from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from valetkey.crypto.jose import WrongKey, recipient_key_id, unseal
 from worker.core.tenants.config import Quota
 from worker.db.engine import read_transaction
 
+CANCEL = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "tests"}
+
 
 @pytest.fixture
-def service(declare: Declare, issuer: InProcessService) -> InProcessService:
-    declare(config_with_keys(OURS, SPARE, quotas=(Quota("grants", "day", 10),)))
-    return issuer
+def service(apply_config: ApplyConfig, service: InProcessService) -> InProcessService:
+    apply_config(config_with_keys(ACME_KEY, ACME_SPARE_KEY, quotas=(Quota("grants", "day", 10),)))
+    return service
 
 
 def rows(engine: Engine, *tables: type[Base]) -> list[list[Any]]:
@@ -43,68 +44,71 @@ def used(engine: Engine) -> int:
         return connection.execute(query).scalar() or 0
 
 
-def test_an_answer_is_sealed_to_the_key_that_asked_and_opens_with_no_other(
+def test_a_response_is_sealed_to_the_key_that_signed_and_no_other_key_opens_it(
     service: InProcessService, clock: Clock
 ) -> None:
-    answer = service.answer(sign_message(grant_message(), SPARE, clock()))
-    assert isinstance(answer.wire, str)
-    assert recipient_key_id(answer.wire) == SPARE.id
-    assert open_result(answer.wire, SPARE) == answer.said
-    assert answer.said["items"][0]["url"]
-    for other in (OURS, STRANGER):
+    response = service.respond(sign_message(grant_message(), ACME_SPARE_KEY, clock()))
+    assert isinstance(response.sent, str)
+    assert recipient_key_id(response.sent) == ACME_SPARE_KEY.id
+    assert unseal_result(response.sent, ACME_SPARE_KEY) == response.values
+    assert response.values["items"][0]["url"]
+    for other in (ACME_KEY, IMPOSTOR_KEY):
         with pytest.raises(WrongKey):
-            unseal(answer.wire, other)
+            unseal(response.sent, other)
 
 
-def test_a_refusal_of_what_a_key_asked_is_sealed_to_it_too(
+def test_a_refusal_of_a_signed_message_is_sealed_to_its_key_too(
     service: InProcessService, clock: Clock
 ) -> None:
-    for asked in (grant_message(v=9), grant_message(deadline="2020-01-01T00:00:00Z")):
-        said = open_result(service.answer(sign_message(asked, OURS, clock())).wire, OURS)
-        assert (said["batch"], said["status"]) == (asked["batch"], "refused")
-        assert [quota["used"] for quota in said["quotas"]] == [0]
+    for message in (grant_message(v=9), grant_message(deadline="2020-01-01T00:00:00Z")):
+        response = service.respond(sign_message(message, ACME_KEY, clock()))
+        outcome = unseal_result(response.sent, ACME_KEY)
+        assert (outcome["batch"], outcome["status"]) == (message["batch"], "refused")
+        assert [quota["used"] for quota in outcome["quotas"]] == [0]
 
 
-def test_a_tenant_that_trusts_the_queue_may_sign_and_is_then_answered_sealed(
+def test_a_tenant_that_trusts_the_queue_gets_a_sealed_response_if_it_signs(
     service: InProcessService, clock: Clock
 ) -> None:
-    asked = grant_message(["queueing/a"], tenant="queueing")
-    sealed = service.answer(sign_message(asked, QUEUES, clock()))
-    assert open_result(sealed.wire, QUEUES) == sealed.said
-    plain = service.answer(asked)
-    assert plain.wire == plain.said == sealed.said
+    message = grant_message(["queueing/a"], tenant="queueing")
+    sealed = service.respond(sign_message(message, QUEUEING_KEY, clock()))
+    assert unseal_result(sealed.sent, QUEUEING_KEY) == sealed.values
+    plain = service.respond(message)
+    assert plain.sent == plain.values == sealed.values
 
 
-def test_the_key_that_asked_is_in_the_log(
+def test_the_signing_key_is_in_the_audit_log(
     service: InProcessService, clock: Clock, engine: Engine
 ) -> None:
-    service.answer(sign_message(grant_message(), SPARE, clock()))
-    service.answer(grant_message(["queueing/a"], tenant="queueing"))
+    service.respond(sign_message(grant_message(), ACME_SPARE_KEY, clock()))
+    service.respond(grant_message(["queueing/a"], tenant="queueing"))
     (chunks,) = rows(engine, Chunk)
-    assert {row.key for row in chunks} == {"spare", None}
+    assert {row.signing_key for row in chunks} == {"spare", None}
 
 
-def test_a_message_replayed_is_answered_to_its_asker_alone_and_charged_once(
+def test_the_response_to_a_replayed_message_is_sealed_to_its_sender_and_charged_once(
     service: InProcessService, clock: Clock, engine: Engine
 ) -> None:
-    captured = sign_message(grant_message(), OURS, clock())
-    first = service.answer(captured)
+    captured = sign_message(grant_message(), ACME_KEY, clock())
+    first = service.respond(captured)
     clock.forward(minutes=4)
-    second = service.answer(captured)
-    assert open_result(second.wire, OURS) == open_result(first.wire, OURS)
-    assert second.wire != first.wire
+    second = service.respond(captured)
+    assert unseal_result(second.sent, ACME_KEY) == unseal_result(first.sent, ACME_KEY)
+    assert second.sent != first.sent
     assert used(engine) == 1
 
 
-def test_a_message_replayed_after_a_day_is_refused(service: InProcessService, clock: Clock) -> None:
-    captured = sign_message(grant_message(), OURS, clock())
-    service.answer(captured)
+def test_a_message_that_is_replayed_after_a_day_is_refused(
+    service: InProcessService, clock: Clock
+) -> None:
+    captured = sign_message(grant_message(), ACME_KEY, clock())
+    service.respond(captured)
     clock.forward(hours=24)
-    assert isinstance(service.answer(captured).wire, str)
+    assert isinstance(service.respond(captured).sent, str)
     clock.forward(seconds=1)
-    answer = service.answer(captured)
-    assert answer.wire == answer.said
-    assert answer.said["refusal"]["code"] == "message_expired"
+    response = service.respond(captured)
+    assert response.sent == response.values
+    assert response.values["refusal"]["code"] == "message_expired"
 
 
 @pytest.mark.parametrize(
@@ -115,75 +119,81 @@ def test_a_message_replayed_after_a_day_is_refused(service: InProcessService, cl
         (lambda key: replace(key, expires=datetime(2026, 11, 24, tzinfo=UTC)), "key_expired"),
     ],
 )
-def test_what_a_key_signed_is_worth_nothing_once_the_key_is(
-    declare: Declare, service: InProcessService, clock: Clock, change: Any, code: str
+def test_a_message_is_refused_once_its_key_is_removed_revoked_or_expired(
+    apply_config: ApplyConfig, service: InProcessService, clock: Clock, change: Any, code: str
 ) -> None:
-    captured = sign_message(grant_message(), OURS, clock())
+    captured = sign_message(grant_message(), ACME_KEY, clock())
     assert "url" in service.issue(captured)["items"][0]
-    main = change(public(OURS)["main"])
-    keys = public(SPARE) | ({} if main is None else {"main": main})
-    declare(config_with_tenant_keys(keys))
-    answer = service.answer(captured)
-    assert answer.wire == answer.said
-    assert (answer.said["refusal"]["code"], answer.said["items"]) == (code, [])
+    main = change(tenant_keys(ACME_KEY)["main"])
+    keys = tenant_keys(ACME_SPARE_KEY) | ({} if main is None else {"main": main})
+    apply_config(config_with_tenant_keys(keys))
+    response = service.respond(captured)
+    assert response.sent == response.values
+    assert (response.values["refusal"]["code"], response.values["items"]) == (code, [])
 
 
-def test_rotation_leaves_no_gap(declare: Declare, service: InProcessService, clock: Clock) -> None:
-    before, request = sign_message(grant_message(), OURS, clock()), grant_message()
-    declare(config_with_keys(OURS, SPARE))
+def test_both_keys_are_accepted_during_a_rotation(
+    apply_config: ApplyConfig, service: InProcessService, clock: Clock
+) -> None:
+    before, request = sign_message(grant_message(), ACME_KEY, clock()), grant_message()
+    apply_config(config_with_keys(ACME_KEY, ACME_SPARE_KEY))
     assert service.issue(before)["status"] == "issued"
-    first = service.answer(sign_message(request, OURS, clock()))
-    again = service.answer(sign_message(request, SPARE, clock()))
-    assert open_result(again.wire, SPARE)["items"] == open_result(first.wire, OURS)["items"]
-    declare(config_with_keys(SPARE))
-    assert service.issue(sign_message(grant_message(), SPARE, clock()))["status"] == "issued"
+    first = service.respond(sign_message(request, ACME_KEY, clock()))
+    again = service.respond(sign_message(request, ACME_SPARE_KEY, clock()))
+    assert (
+        unseal_result(again.sent, ACME_SPARE_KEY)["items"]
+        == unseal_result(first.sent, ACME_KEY)["items"]
+    )
+    apply_config(config_with_keys(ACME_SPARE_KEY))
+    assert (
+        service.issue(sign_message(grant_message(), ACME_SPARE_KEY, clock()))["status"] == "issued"
+    )
 
 
-def test_how_quotas_stand_may_be_asked_again_and_again_and_changes_nothing(
+def test_a_usage_message_can_be_replayed_and_changes_nothing(
     service: InProcessService, clock: Clock, engine: Engine
 ) -> None:
-    service.answer(sign_message(grant_message(), OURS, clock()))
-    captured = sign_message({"v": 1, "ask": "usage", "tenant": "acme"}, OURS, clock())
-    answers = [open_result(service.answer(captured).wire, OURS) for _ in range(3)]
-    assert answers[0] == answers[2]
-    assert (answers[0]["quotas"][0]["used"], used(engine)) == (1, 1)
+    service.respond(sign_message(grant_message(), ACME_KEY, clock()))
+    captured = sign_message({"v": 1, "ask": "usage", "tenant": "acme"}, ACME_KEY, clock())
+    responses = [unseal_result(service.respond(captured).sent, ACME_KEY) for _ in range(3)]
+    assert responses[0] == responses[2]
+    assert (responses[0]["quotas"][0]["used"], used(engine)) == (1, 1)
 
 
-def test_a_cancellation_replayed_releases_nothing_more(
+def test_a_replayed_cancellation_releases_nothing_more(
     service: InProcessService, clock: Clock, engine: Engine
 ) -> None:
-    whole = grant_message(["acme/a", "acme/b"], chunk_size=1)
-    service.answer(sign_message(whole | {"items": whole["items"][:1]}, OURS, clock()))
-    ask = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "tests"}
-    captured = sign_message(ask | {"batch": whole["batch"]}, OURS, clock())
-    assert open_result(service.answer(captured).wire, OURS)["released"] == 1
-    assert open_result(service.answer(captured).wire, OURS)["released"] == 0
+    batch = grant_message(["acme/a", "acme/b"], chunk_size=1)
+    service.respond(sign_message(batch | {"items": batch["items"][:1]}, ACME_KEY, clock()))
+    captured = sign_message(CANCEL | {"batch": batch["batch"]}, ACME_KEY, clock())
+    assert unseal_result(service.respond(captured).sent, ACME_KEY)["released"] == 1
+    assert unseal_result(service.respond(captured).sent, ACME_KEY)["released"] == 0
     assert used(engine) == 1
 
 
-def test_a_cancellation_of_another_tenants_batch_ends_nothing(
+def test_a_cancellation_of_another_tenants_batch_has_no_effect_on_it(
     service: InProcessService, clock: Clock, engine: Engine
 ) -> None:
-    theirs = grant_message(["queueing/a", "queueing/b"], tenant="queueing", chunk_size=1)
-    service.issue(theirs | {"items": theirs["items"][:1]})
-    ask = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "tests"}
-    said = service.issue(sign_message(ask | {"batch": theirs["batch"]}, OURS, clock()))
-    assert (said["issued"], said["released"]) == (0, 0)
-    second = theirs | {"chunk": 1, "items": theirs["items"][1:]}
+    batch = grant_message(["queueing/a", "queueing/b"], tenant="queueing", chunk_size=1)
+    service.issue(batch | {"items": batch["items"][:1]})
+    response = service.issue(sign_message(CANCEL | {"batch": batch["batch"]}, ACME_KEY, clock()))
+    assert (response["issued"], response["released"]) == (0, 0)
+    second = batch | {"chunk": 1, "items": batch["items"][1:]}
     assert service.issue(second)["status"] == "issued"
-    (cancelled,) = rows(engine, Cancellation)
-    assert [row.tenant for row in cancelled] == ["acme"]
+    (cancellations,) = rows(engine, Cancellation)
+    assert [row.tenant for row in cancellations] == ["acme"]
 
 
-def test_only_what_is_granted_or_refused_for_good_wakes_the_webhooks(
+def test_only_a_decision_with_a_known_callback_triggers_a_webhook(
     service: InProcessService, clock: Clock, engine: Engine
 ) -> None:
-    def notifies(**changes: Any) -> bool:
-        return service.answer(sign_message(grant_message(**changes), OURS, clock())).notifies
+    def has_webhook(**changes: Any) -> bool:
+        token = sign_message(grant_message(**changes), ACME_KEY, clock())
+        return service.respond(token).has_webhook
 
-    assert notifies(callback="hook")
-    assert not notifies()
-    assert not notifies(callback="hook", ask="explain")
-    assert not notifies(callback="nowhere")
-    assert not service.answer(grant_message(callback="hook")).notifies
+    assert has_webhook(callback="hook")
+    assert not has_webhook()
+    assert not has_webhook(callback="hook", ask="explain")
+    assert not has_webhook(callback="nowhere")
+    assert not service.respond(grant_message(callback="hook")).has_webhook
     assert len(rows(engine, Delivery)[0]) == 1

@@ -1,14 +1,15 @@
-"""What is explained is what would be decided, and nothing comes of it."""
+"""An explanation equals the decision that would follow, and changes nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select
 
 from models import Base
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
     DEMO,
     POLICY,
@@ -20,10 +21,9 @@ from tests.support.builders.messages import (
     tenant_config,
 )
 from tests.support.builders.services import InProcessService
-from tests.support.crypto.tokens import open_result, sign_message
-from tests.support.crypto.tokens import tenant_keys as public
+from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from valetkey.crypto.keys import generate_key
-from valetkey.wire.messages import Explanation
+from valetkey.wire.replies import Explanation
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Quota, TenantConfig
 from worker.db.engine import read_transaction
@@ -35,153 +35,174 @@ UNUSABLE = replace(DEMO, name="unusable", bucket="no bucket")
 SHORT = replace(DEMO, name="short", max_expires_in=60)
 
 
-def known(*quotas: Quota) -> TenantConfig:
-    policies = {name: replace(POLICY, bucket=name) for name in ("demo", "unusable", "short")}
-    acme = tenant_config(*quotas, policies=policies, keys=public(KEY))
-    return TenantConfig({one.name: one for one in (DEMO, UNUSABLE, SHORT)}, acme.tenants)
+def config_with_buckets(*quotas: Quota) -> TenantConfig:
+    buckets = {bucket.name: bucket for bucket in (DEMO, UNUSABLE, SHORT)}
+    policies = {name: replace(POLICY, bucket=name) for name in buckets}
+    config = tenant_config(*quotas, policies=policies, keys=tenant_keys(KEY))
+    return TenantConfig(buckets, config.tenants)
 
 
 @pytest.fixture
-def service(declare: Declare, issuer: InProcessService) -> InProcessService:
-    declare(known(Quota("grants", "day", 3), Quota("upload_bytes", "live", 1_000)))
-    return issuer
+def service(apply_config: ApplyConfig, service: InProcessService) -> InProcessService:
+    quotas = Quota("grants", "day", 3), Quota("upload_bytes", "live", 1_000)
+    apply_config(config_with_buckets(*quotas))
+    return service
 
 
-def everything(engine: Engine) -> dict[str, list[Any]]:
+def all_rows(engine: Engine) -> dict[str, list[Any]]:
     with read_transaction(engine) as connection:
         tables = Base.metadata.sorted_tables
         return {str(table): list(connection.execute(select(table))) for table in tables}
 
 
-def asked(service: InProcessService, raw: dict[str, Any]) -> Explanation:
-    return Explanation.model_validate(service.issue(raw | {"ask": "explain"}))
+def explain(service: InProcessService, message: dict[str, Any]) -> Explanation:
+    return Explanation.model_validate(service.issue(message | {"ask": "explain"}))
 
 
-def refusing(explanation: Explanation) -> list[tuple[str, str]]:
-    return [(one.rule, one.refusal.code.value) for one in explanation.rules if one.refusal]
+def refusal_codes(explanation: Explanation) -> set[str]:
+    return {verdict.refusal.code.value for verdict in explanation.rules if verdict.refusal}
 
 
-Before = Callable[[InProcessService, dict[str, Any]], Any]
+Prepare = Callable[[InProcessService, dict[str, Any]], Any]
+"""Sends messages to the service before the one that is explained."""
 
 
-def nothing(_service: InProcessService, _raw: dict[str, Any]) -> None:
+def send_nothing(_service: InProcessService, _message: dict[str, Any]) -> None:
     pass
 
 
-def the_same(service: InProcessService, raw: dict[str, Any]) -> None:
-    service.issue(raw)
+def send_same(service: InProcessService, message: dict[str, Any]) -> None:
+    service.issue(message)
 
 
-def another(service: InProcessService, raw: dict[str, Any]) -> None:
-    service.issue(raw | {"requested_by": "another"})
+def send_other_content(service: InProcessService, message: dict[str, Any]) -> None:
+    service.issue(message | {"requested_by": "another"})
 
 
-def two_more(service: InProcessService, _raw: dict[str, Any]) -> None:
+def send_other_batch(service: InProcessService, _message: dict[str, Any]) -> None:
     service.issue(grant_message(["acme/x", "acme/y"]))
 
 
-def its_first_chunk(service: InProcessService, raw: dict[str, Any]) -> None:
-    service.issue(raw | {"chunk": 0})
+def send_first_chunk(service: InProcessService, message: dict[str, Any]) -> None:
+    service.issue(message | {"chunk": 0})
 
 
-def its_cancellation(service: InProcessService, raw: dict[str, Any]) -> None:
-    service.issue(cancelling(raw))
+def send_cancellation(service: InProcessService, message: dict[str, Any]) -> None:
+    cancel = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "tests"}
+    service.issue(cancel | {"batch": message["batch"]})
 
 
-def its_first_chunk_and_cancellation(service: InProcessService, raw: dict[str, Any]) -> None:
-    service.issue(raw | {"chunk": 0})
-    service.issue(cancelling(raw))
+def send_first_chunk_and_cancellation(service: InProcessService, message: dict[str, Any]) -> None:
+    send_first_chunk(service, message)
+    send_cancellation(service, message)
 
 
-def cancelling(raw: dict[str, Any]) -> dict[str, Any]:
-    said = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "tests"}
-    return said | {"batch": raw["batch"]}
+def second_chunk(total: int = 3) -> dict[str, Any]:
+    """Return the second chunk of a batch with one item in each chunk."""
+    batch = grant_message([f"acme/{number}" for number in range(total)], chunk_size=1)
+    return batch | {"chunk": 1, "items": batch["items"][1:2]}
 
 
-def second(keys: int = 3) -> dict[str, Any]:
-    """The second chunk of a batch of so many items, one item a chunk."""
-    whole = grant_message([f"acme/{number}" for number in range(keys)], chunk_size=1)
-    return whole | {"chunk": 1, "items": whole["items"][1:2]}
-
-
-CASES: list[tuple[str, dict[str, Any], Before]] = [
-    ("what is allowed", grant_message(["acme/a", "acme/b"]), nothing),
-    ("an item refused", grant_message(["acme/a", "globex/b"]), nothing),
-    ("all items refused", grant_message(["globex/a"]), nothing),
-    ("what policy refuses", download_message(content_type="text/html"), nothing),
-    ("what policy cuts", download_message(expires_in=604_800, min_expires_in=60), nothing),
-    ("an unknown bucket", download_message(bucket="nowhere"), nothing),
-    ("an unusable bucket", download_message(bucket="unusable"), nothing),
-    ("a provider too short", download_message(bucket="short", min_expires_in=61), nothing),
-    ("a provider that cuts", download_message(bucket="short", expires_in=300), nothing),
-    ("over its quota", grant_message([f"acme/{number}" for number in range(4)]), nothing),
-    ("within its quota once an item is refused", grant_message(["acme/a"] * 3 + ["x/b"]), nothing),
-    ("what others left of a quota", grant_message(["acme/a", "acme/b"]), two_more),
-    ("sizes within a quota", put_message({"acme/a": 600, "acme/b": 400}, max_size=900), nothing),
-    ("sizes over a quota", put_message({"acme/a": 600, "acme/b": 401}, max_size=900), nothing),
-    ("uploads in parts", grant_message(["acme/a"], grant=MULTIPART), nothing),
-    ("parts of nothing", grant_message(grant={**MULTIPART, "kind": "parts", "of": "x.0"}), nothing),
-    ("what was granted before", grant_message(), the_same),
-    ("what was refused before", download_message(content_type="text/html"), the_same),
-    ("what contradicts what was granted", grant_message(), another),
-    ("a later chunk", second(), its_first_chunk),
-    ("a later chunk of a refused batch", second(4), its_first_chunk),
-    ("what was cancelled unseen", grant_message(), its_cancellation),
-    ("what was cancelled since", second(), its_first_chunk_and_cancellation),
+CASES: list[tuple[str, dict[str, Any], Prepare]] = [
+    ("an allowed request", grant_message(["acme/a", "acme/b"]), send_nothing),
+    ("an item refused", grant_message(["acme/a", "globex/b"]), send_nothing),
+    ("all items refused", grant_message(["globex/a"]), send_nothing),
+    ("refused by policy", download_message(content_type="text/html"), send_nothing),
+    ("shortened by policy", download_message(expires_in=604_800, min_expires_in=60), send_nothing),
+    ("an unknown bucket", download_message(bucket="nowhere"), send_nothing),
+    ("an unusable bucket", download_message(bucket="unusable"), send_nothing),
+    (
+        "a provider with a too short maximum",
+        download_message(bucket="short", min_expires_in=61),
+        send_nothing,
+    ),
+    ("shortened by the provider", download_message(bucket="short", expires_in=300), send_nothing),
+    ("over a quota", grant_message([f"acme/{number}" for number in range(4)]), send_nothing),
+    (
+        "within a quota because an item is refused",
+        grant_message(["acme/a"] * 3 + ["x/b"]),
+        send_nothing,
+    ),
+    ("over a quota that is partly used", grant_message(["acme/a", "acme/b"]), send_other_batch),
+    (
+        "sizes within a quota",
+        put_message({"acme/a": 600, "acme/b": 400}, max_size=900),
+        send_nothing,
+    ),
+    ("sizes over a quota", put_message({"acme/a": 600, "acme/b": 401}, max_size=900), send_nothing),
+    ("a multipart upload", grant_message(["acme/a"], grant=MULTIPART), send_nothing),
+    (
+        "parts of an unknown upload",
+        grant_message(grant={**MULTIPART, "kind": "parts", "of": "x.0"}),
+        send_nothing,
+    ),
+    ("granted before", grant_message(), send_same),
+    ("refused before", download_message(content_type="text/html"), send_same),
+    ("a batch id with other content", grant_message(), send_other_content),
+    ("a later chunk", second_chunk(), send_first_chunk),
+    ("a later chunk of a refused batch", second_chunk(4), send_first_chunk),
+    ("cancelled before it arrived", grant_message(), send_cancellation),
+    ("cancelled after its first chunk", second_chunk(), send_first_chunk_and_cancellation),
 ]
 
 
-def prepared(raw: dict[str, Any]) -> dict[str, Any]:
-    """A message of kinds whose items need more than a key, and terms without what others have."""
-    if raw["grant"]["kind"] == "multipart":
-        raw["items"] = [{**item, "size": 10} for item in raw["items"]]
-    if raw["grant"]["kind"] == "parts":
-        raw["grant"].pop("max_size", None)
-        raw["items"] = [{**item, "part": 1} for item in raw["items"]]
-    return raw
+def completed(message: dict[str, Any]) -> dict[str, Any]:
+    """Add the fields that items of multipart and parts need, and remove what parts refuse."""
+    if message["grant"]["kind"] == "multipart":
+        message["items"] = [{**item, "size": 10} for item in message["items"]]
+    if message["grant"]["kind"] == "parts":
+        message["grant"].pop("max_size", None)
+        message["items"] = [{**item, "part": 1} for item in message["items"]]
+    return message
 
 
 @ON_SQLITE
-@pytest.mark.parametrize(("raw", "before"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
-def test_what_is_explained_is_what_is_decided_then(
-    service: InProcessService, monkeypatch: pytest.MonkeyPatch, raw: dict[str, Any], before: Before
+@pytest.mark.parametrize(
+    ("message", "prepare"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_an_explanation_equals_the_decision_that_follows(
+    service: InProcessService,
+    monkeypatch: pytest.MonkeyPatch,
+    message: dict[str, Any],
+    prepare: Prepare,
 ) -> None:
-    raw = prepared(raw | {"batch": batch_id()})
-    before(service, raw)
-    explanation = asked(service, raw)
-    begun = type("Client", (), {"create_multipart_upload": lambda *_, **__: {"UploadId": "u"}})
-    monkeypatch.setattr(S3Clients, "client", lambda *_: begun())
-    decided = service.issue(raw)
-    granted = any("url" in item for item in decided["items"])
-    assert (explanation.decision == "issue") == granted
-    if not granted:
-        refusal = decided.get("refusal") or decided["items"][0]
-        assert refusal["code"] in {code for _, code in refusing(explanation)}
+    message = completed(message | {"batch": batch_id()})
+    prepare(service, message)
+    explanation = explain(service, message)
+    client = SimpleNamespace(create_multipart_upload=lambda **_: {"UploadId": "u"})
+    monkeypatch.setattr(S3Clients, "client", lambda *_: client)
+    outcome = service.issue(message)
+    is_granted = any("url" in item for item in outcome["items"])
+    assert (explanation.decision == "issue") == is_granted
+    if not is_granted:
+        refusal = outcome.get("refusal") or outcome["items"][0]
+        assert refusal["code"] in refusal_codes(explanation)
 
 
-def test_to_explain_reads_and_nothing_else(
+def test_explaining_writes_nothing_and_returns_no_grants(
     service: InProcessService, engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(S3Clients, "client", None)
-    service.issue(second() | {"chunk": 0})
-    before = everything(engine)
-    for _, raw, _ in CASES:
-        answer = service.answer(sign_message(prepared(raw) | {"ask": "explain"}, KEY, clock()))
-        assert open_result(answer.wire, KEY)["status"] == "explained"
-        assert "X-Amz" not in repr(answer.said)
-    assert everything(engine) == before
+    service.issue(second_chunk() | {"chunk": 0})
+    before = all_rows(engine)
+    for _, message, _ in CASES:
+        token = sign_message(completed(message) | {"ask": "explain"}, KEY, clock())
+        response = service.respond(token)
+        assert unseal_result(response.sent, KEY)["status"] == "explained"
+        assert "X-Amz" not in repr(response.values)
+    assert all_rows(engine) == before
 
 
-def test_who_asks_is_part_of_it(service: InProcessService, clock: Clock) -> None:
-    raw = grant_message(ask="explain")
-    signed = open_result(service.answer(sign_message(raw, KEY, clock())).wire, KEY)
+def test_an_explanation_names_the_signing_key(service: InProcessService, clock: Clock) -> None:
+    message = grant_message(ask="explain")
+    signed = unseal_result(service.respond(sign_message(message, KEY, clock())).sent, KEY)
     assert signed["rules"][0] == {"rule": "identity", "found": "signed by acme/main"}
-    assert "trusts the queue" in service.issue(raw)["rules"][0]["found"]
+    assert "trusts the queue" in service.issue(message)["rules"][0]["found"]
 
 
-def test_a_message_explained_is_then_granted_as_if_it_had_not_been(
+def test_an_explained_message_can_be_granted_afterwards(
     service: InProcessService,
 ) -> None:
-    raw = grant_message()
-    asked(service, raw)
-    assert service.issue(raw)["status"] == "issued"
+    message = grant_message()
+    explain(service, message)
+    assert service.issue(message)["status"] == "issued"

@@ -1,97 +1,113 @@
-"""Whoever writes a manifest may be killed, stand still or be late: it is written once, whole."""
+"""A manifest is written once and whole, even if its writer is killed, suspended or late."""
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.builders.manifest_service import KEYS, ManifestService, chunks
+from tests.support.builders.manifest_service import (
+    OBJECT_KEYS,
+    ManifestService,
+    manifest_chunks,
+)
 from tests.support.builders.messages import Clock
+from worker.context import Context
 from worker.core.policy.decisions import RecordedChunk
-from worker.db.ledger import Ledger
-from worker.db.manifests import LEASE_TIME, ManifestNotWritten
+from worker.db.engine import write_transaction
+from worker.db.manifests import LEASE_TIME, ManifestLease, ManifestNotWritten, settle_manifest
 from worker.devstack.storage import Storage
-from worker.usecases.manifest import MOST_ATTEMPTS
+from worker.usecases import manifest
+from worker.usecases.manifest import MAX_ATTEMPTS
+from worker.usecases.reissue import read_recorded
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+ReadRecorded = Callable[[int, int, Context], RecordedChunk]
 
 
 @pytest.fixture
-def world(
+def manifests(
     engine: Engine, seaweed: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> ManifestService:
     return ManifestService(engine, seaweed, clock, monkeypatch)
 
 
-class Dying(Ledger):
-    """A ledger whose process is killed as it reads the second chunk."""
-
-    def recorded(self, batch: int, chunk: int) -> RecordedChunk:
-        if chunk == 1:
-            raise KeyboardInterrupt
-        return super().recorded(batch, chunk)
+def write_with(manifests: ManifestService, read: ReadRecorded) -> tuple[int, int]:
+    """Write what is due in a process that reads each chunk with this function."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "read_recorded", read)
+        return manifests.write()
 
 
-def test_what_a_killed_writer_left_is_written_when_its_lease_has_lapsed(
-    world: ManifestService,
+def die_at_second_chunk(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
+    """Read a chunk as a process that is killed when it reads the second one."""
+    if chunk_number == 1:
+        raise KeyboardInterrupt
+    return read_recorded(batch_number, chunk_number, context)
+
+
+def test_a_manifest_whose_writer_was_killed_is_written_when_its_lease_has_expired(
+    manifests: ManifestService,
 ) -> None:
-    asked = chunks()
-    world.issue(asked)
-    answers = world.twins(asked)
+    chunks = manifest_chunks()
+    manifests.issue(chunks)
+    results = manifests.twin_results(chunks)
     with pytest.raises(KeyboardInterrupt):
-        world.write(ledger=Dying(world.engine))
-    assert world.write() == (0, 0)
-    world.pass_by()
-    assert world.write() == (1, 0)
-    assert world.lines(asked[0]["manifest"]) == answers
+        write_with(manifests, die_at_second_chunk)
+    assert manifests.write() == (0, 0)
+    manifests.wait()
+    assert manifests.write() == (1, 0)
+    assert manifests.read_lines(chunks[0]["manifest"]) == results
 
 
 @ON_SQLITE
-def test_what_kills_each_writer_is_not_begun_for_ever(world: ManifestService) -> None:
-    world.issue(chunks())
-    for _ in range(MOST_ATTEMPTS):
+def test_a_manifest_that_kills_each_writer_fails_after_the_last_attempt(
+    manifests: ManifestService,
+) -> None:
+    manifests.issue(manifest_chunks())
+    for _ in range(MAX_ATTEMPTS):
         with pytest.raises(KeyboardInterrupt):
-            world.write(ledger=Dying(world.engine))
-        world.pass_by()
-    assert world.write(ledger=Dying(world.engine)) == (0, 1)
-    problem = "whoever wrote it was stopped each time"
-    assert (world.state.state, world.state.problem) == ("failed", problem)
+            write_with(manifests, die_at_second_chunk)
+        manifests.wait()
+    assert write_with(manifests, die_at_second_chunk) == (0, 1)
+    problem = "every process that wrote it was stopped"
+    assert (manifests.state.state, manifests.state.problem) == ("failed", problem)
 
 
-def test_a_writer_that_takes_long_keeps_its_lease(world: ManifestService) -> None:
-    taken: list[Any] = []
+def test_a_slow_writer_keeps_its_lease(manifests: ManifestService) -> None:
+    leases: list[ManifestLease | None] = []
 
-    class Slow(Ledger):
-        def recorded(self, batch: int, chunk: int) -> RecordedChunk:
-            taken.append(world.leases.take(world.clock()))
-            world.pass_by(LEASE_TIME / 2)
-            return super().recorded(batch, chunk)
+    def read_slowly(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
+        leases.append(manifests.lease())
+        manifests.wait(LEASE_TIME / 2)
+        return read_recorded(batch_number, chunk_number, context)
 
-    world.issue(chunks(size=1))
-    assert world.write(ledger=Slow(world.engine)) == (1, 0)
-    assert taken == [None] * len(KEYS)
+    manifests.issue(manifest_chunks(size=1))
+    assert write_with(manifests, read_slowly) == (1, 0)
+    assert leases == [None] * len(OBJECT_KEYS)
 
 
-def test_a_writer_that_lost_its_lease_stops_and_reports_nothing(world: ManifestService) -> None:
-    class Asleep(Ledger):
-        def recorded(self, batch: int, chunk: int) -> RecordedChunk:
-            if chunk == 0:
-                world.pass_by()
-                assert world.leases.take(world.clock()) is not None
-            assert chunk == 0
-            return super().recorded(batch, chunk)
+def test_a_writer_that_lost_its_lease_stops_and_reports_nothing(
+    manifests: ManifestService,
+) -> None:
+    def lose_lease(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
+        assert chunk_number == 0
+        manifests.wait()
+        assert manifests.lease() is not None
+        return read_recorded(batch_number, chunk_number, context)
 
-    world.issue(chunks())
-    assert world.write(ledger=Asleep(world.engine)) == (0, 0)
-    assert world.state.state == "pending"
+    manifests.issue(manifest_chunks())
+    assert write_with(manifests, lose_lease) == (0, 0)
+    assert manifests.state.state == "pending"
 
 
 @ON_SQLITE
-def test_only_the_newest_lease_may_report(world: ManifestService) -> None:
-    world.issue(chunks())
-    slow = world.leases.take(world.clock())
-    world.pass_by()
-    assert world.leases.take(world.clock()) is not None
-    assert slow is not None
-    assert not world.leases.settle(slow, ManifestNotWritten("no", None), world.clock())
-    assert world.state.state == "pending"
+def test_only_the_newest_lease_may_settle(manifests: ManifestService, engine: Engine) -> None:
+    manifests.issue(manifest_chunks())
+    expired = manifests.lease()
+    manifests.wait()
+    assert manifests.lease() is not None
+    assert expired is not None
+    with write_transaction(engine) as connection:
+        result = ManifestNotWritten("no", None)
+        assert not settle_manifest(connection, expired, result, manifests.clock())
+    assert manifests.state.state == "pending"

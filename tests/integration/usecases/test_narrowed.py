@@ -1,4 +1,4 @@
-"""What was granted by a policy that has become narrower since: asked for again, it is refused."""
+"""Grants that the policy no longer allows are refused when they are requested again."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from models import Grant, Reissue
-from tests.integration.conftest import Declare
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders import services
 from tests.support.builders.messages import (
     POLICY,
@@ -22,58 +22,58 @@ from tests.support.builders.services import InProcessService
 from worker.aws.clients import S3Clients
 from worker.db.engine import read_transaction
 
-Later = Callable[[], InProcessService]
+StartProcess = Callable[[], InProcessService]
 WIDE = replace(POLICY, prefixes=("acme/", "secret/"), storage_classes=("GLACIER",))
 
 
 @pytest.fixture
-def service(declare: Declare, issuer: InProcessService) -> InProcessService:
-    declare(tenant_config(policies={"demo": WIDE}))
-    return issuer
+def service(apply_config: ApplyConfig, service: InProcessService) -> InProcessService:
+    apply_config(tenant_config(policies={"demo": WIDE}))
+    return service
 
 
 @pytest.fixture
-def later(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Later:
-    """Begin another process, which signs with another key."""
+def start_process(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> StartProcess:
+    """A function that starts the service of another process, which signs with another key."""
 
-    def begin() -> InProcessService:
+    def start() -> InProcessService:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDLATER")
         return services.build_service(engine, S3Clients(), clock)
 
-    return begin
+    return start
 
 
-def narrow(declare: Declare, **changes: Any) -> None:
-    declare(tenant_config(policies={"demo": replace(WIDE, **changes)}))
+def narrow_policy(apply_config: ApplyConfig, **changes: Any) -> None:
+    apply_config(tenant_config(policies={"demo": replace(WIDE, **changes)}))
 
 
-def again(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    """Both ways to ask for what was granted: the same message, and its batch's id."""
-    asking = {"v": 1, "ask": "batch", "tenant": "acme", "batch": raw["batch"], "chunk": 0}
-    return [raw, asking]
+def repeated(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return both messages that request the same grants again: the same one, and a batch id."""
+    reopen = {"v": 1, "ask": "batch", "tenant": "acme", "batch": message["batch"], "chunk": 0}
+    return [message, reopen]
 
 
-def said(answer: dict[str, Any]) -> list[str]:
-    """A word for each item: the code of its refusal, or the key id that signed it."""
-    found = [item.get("code") or item["url"] for item in answer["items"]]
-    return ["AKIDLATER" if "AKIDLATER" in word else word for word in found]
+def codes_or_access_keys(outcome: dict[str, Any]) -> list[str]:
+    """Return the refusal code of each item, or the access key that signed it."""
+    values = [item.get("code") or item["url"] for item in outcome["items"]]
+    return ["AKIDLATER" if "AKIDLATER" in value else value for value in values]
 
 
-def test_a_key_that_is_behind_no_prefix_any_more_is_refused_and_the_others_are_signed(
-    declare: Declare, service: InProcessService, later: Later
+def test_an_object_key_outside_the_new_prefixes_is_refused_and_the_others_are_signed(
+    apply_config: ApplyConfig, service: InProcessService, start_process: StartProcess
 ) -> None:
-    raw = grant_message(["acme/a", "secret/b", "acme/c"])
-    service.issue(raw)
-    narrow(declare, prefixes=("acme/",))
-    for asked in again(raw):
-        answer = later().issue(asked)
-        assert said(answer) == ["AKIDLATER", "key_outside_prefix", "AKIDLATER"]
-        refused = answer["items"][1]
+    message = grant_message(["acme/a", "secret/b", "acme/c"])
+    service.issue(message)
+    narrow_policy(apply_config, prefixes=("acme/",))
+    for repetition in repeated(message):
+        outcome = start_process().issue(repetition)
+        assert codes_or_access_keys(outcome) == ["AKIDLATER", "key_outside_prefix", "AKIDLATER"]
+        refused = outcome["items"][1]
         assert (refused["key"], refused["field"]) == ("secret/b", "items[1].key")
 
 
 @pytest.mark.parametrize(
-    ("raw", "changes", "code"),
+    ("message", "changes", "code"),
     [
         (upload_message(), {"kinds": ("download",)}, "kind_not_allowed"),
         (upload_message(), {"max_size": 499_999}, "size_too_large"),
@@ -85,53 +85,56 @@ def test_a_key_that_is_behind_no_prefix_any_more_is_refused_and_the_others_are_s
         ),
     ],
 )
-def test_terms_that_policy_would_refuse_by_now_are_refused(
-    declare: Declare,
+def test_terms_that_the_policy_no_longer_allows_are_refused(
+    apply_config: ApplyConfig,
     service: InProcessService,
-    later: Later,
-    raw: dict[str, Any],
+    start_process: StartProcess,
+    message: dict[str, Any],
     changes: dict[str, Any],
     code: str,
 ) -> None:
-    assert service.issue(raw)["status"] == "issued"
-    narrow(declare, **changes)
-    for asked in again(raw):
-        answer = later().issue(asked)
-        assert (answer["status"], answer["refusal"]["code"]) == ("refused", code)
-        assert not any("url" in item for item in answer["items"])
+    assert service.issue(message)["status"] == "issued"
+    narrow_policy(apply_config, **changes)
+    for repetition in repeated(message):
+        outcome = start_process().issue(repetition)
+        assert (outcome["status"], outcome["refusal"]["code"]) == ("refused", code)
+        assert not any("url" in item for item in outcome["items"])
 
 
-def test_a_life_that_policy_would_not_give_by_now_is_cut(
-    declare: Declare, service: InProcessService, later: Later
+def test_a_validity_that_the_policy_no_longer_allows_is_shortened(
+    apply_config: ApplyConfig, service: InProcessService, start_process: StartProcess
 ) -> None:
-    raw = grant_message()  # for 300 seconds
-    (first,) = service.issue(raw)["items"]
-    narrow(declare, max_expires_in=60)
-    for asked in again(raw):
-        (item,) = later().issue(asked)["items"]
+    message = grant_message()  # for 300 seconds
+    (first,) = service.issue(message)["items"]
+    narrow_policy(apply_config, max_expires_in=60)
+    for repetition in repeated(message):
+        (item,) = start_process().issue(repetition)["items"]
         assert (item["limited_by"], "X-Amz-Expires=60&" in item["url"]) == ("policy", True)
         assert item["expires_at"] < first["expires_at"]
 
 
-def test_what_is_still_allowed_is_answered_as_it_was(
-    declare: Declare, service: InProcessService
+def test_grants_that_are_still_allowed_are_the_same_as_before(
+    apply_config: ApplyConfig, service: InProcessService
 ) -> None:
-    raw = grant_message(["acme/a", "acme/b"])
-    first = service.issue(raw)
-    narrow(declare, prefixes=("acme/",), kinds=("download",), max_size=0)
-    for asked in again(raw):
-        assert service.issue(asked)["items"] == first["items"]
+    message = grant_message(["acme/a", "acme/b"])
+    first = service.issue(message)
+    narrow_policy(apply_config, prefixes=("acme/",), kinds=("download",), max_size=0)
+    for repetition in repeated(message):
+        assert service.issue(repetition)["items"] == first["items"]
 
 
-def test_the_log_keeps_the_place_of_what_was_not_signed_again(
-    engine: Engine, declare: Declare, service: InProcessService, later: Later
+def test_the_audit_log_keeps_the_digest_of_an_item_that_was_not_signed_again(
+    engine: Engine,
+    apply_config: ApplyConfig,
+    service: InProcessService,
+    start_process: StartProcess,
 ) -> None:
-    raw = grant_message(["acme/a", "secret/b", "acme/c"])
-    service.issue(raw)
-    narrow(declare, prefixes=("acme/",))
-    later().issue(raw)
+    message = grant_message(["acme/a", "secret/b", "acme/c"])
+    service.issue(message)
+    narrow_policy(apply_config, prefixes=("acme/",))
+    start_process().issue(message)
     with read_transaction(engine) as connection:
-        before = connection.scalars(select(Grant.digest).order_by(Grant.number)).all()
+        before = connection.scalars(select(Grant.digest).order_by(Grant.item_number)).all()
         (after,) = connection.scalars(select(Reissue.digests)).all()
     digests = [after[start : start + 32] for start in range(0, len(after), 32)]
     pairs = zip(before, digests, strict=True)

@@ -1,4 +1,4 @@
-"""Writes batches to the log as they are after a decision, without anything that decides."""
+"""Writes decided batches to the audit log, without a service that decides them."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,13 +16,17 @@ def batch_id(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class AuditLogBuilder:
-    """A batch: one key an item, and the codes of those that were refused."""
+class AuditedBatch:
+    """A batch: an object key per item, and the codes of refused items by item number.
+
+    The first chunk is decided at decided_at, each further one a second later. With id_number, the
+    batch has the id of the batch with that number, which belongs to another tenant.
+    """
 
     number: int
-    keys: list[str]
+    object_keys: list[str]
     codes: dict[int, str] = field(default_factory=dict)
-    at: datetime = MORNING
+    decided_at: datetime = MORNING
     chunk_size: int = 2
     tenant: str = "acme"
     bucket: str = "demo"
@@ -30,51 +34,53 @@ class AuditLogBuilder:
     requested_by: str = "billing"
     reason: str | None = None
     signed_by: str | None = None
-    id_of: int | None = None  # another number, whose id a tenant's own batch may have too
-
-    @property
-    def id(self) -> str:
-        return batch_id(self.number if self.id_of is None else self.id_of)
+    id_number: int | None = None
 
     def write(self, connection: Connection) -> None:
-        connection.execute(insert(Batch).values(self._batch()))
-        for number in range(-(-len(self.keys) // self.chunk_size)):
-            connection.execute(insert(Chunk).values(self._chunk(number)))
-        connection.execute(insert(Grant), [self._grant(n) for n in range(len(self.keys))])
+        connection.execute(insert(Batch).values(self._batch_row()))
+        for number in range(-(-len(self.object_keys) // self.chunk_size)):
+            connection.execute(insert(Chunk).values(self._chunk_row(number)))
+        rows = [self._grant_row(number) for number in range(len(self.object_keys))]
+        connection.execute(insert(Grant), rows)
 
-    def _batch(self) -> dict[str, Any]:
-        claimed = ("number", "id", "tenant", "bucket", "kind", "requested_by", "reason")
-        return {name: getattr(self, name) for name in claimed} | {
+    def _batch_row(self) -> dict[str, Any]:
+        return {
+            "batch_number": self.number,
+            "batch_id": batch_id(self.number if self.id_number is None else self.id_number),
+            "tenant": self.tenant,
+            "bucket": self.bucket,
+            "kind": self.kind,
+            "requested_by": self.requested_by,
+            "reason": self.reason,
             "terms": {},
-            "total": len(self.keys),
+            "total": len(self.object_keys),
             "chunk_size": self.chunk_size,
             "fingerprint": bytes(32),
-            "decided_at": self.at,
+            "decided_at": self.decided_at,
         }
 
-    def _chunk(self, number: int) -> dict[str, Any]:
+    def _chunk_row(self, number: int) -> dict[str, Any]:
         first = number * self.chunk_size
-        items = range(first, min(first + self.chunk_size, len(self.keys)))
+        items = range(first, min(first + self.chunk_size, len(self.object_keys)))
         refused = sum(item in self.codes for item in items)
         return {
-            "batch": self.number,
-            "number": number,
+            "batch_number": self.number,
+            "chunk_number": number,
             "fingerprint": bytes(32),
             "issued": len(items) - refused,
             "refused": refused,
-            "issued_at": self.at + timedelta(seconds=number),
+            "issued_at": self.decided_at + timedelta(seconds=number),
             "expires_in": 3_600,
             "limited_by": "request",
-            "key": self.signed_by,
+            "signing_key": self.signed_by,
         }
 
-    def _grant(self, number: int) -> dict[str, Any]:
+    def _grant_row(self, number: int) -> dict[str, Any]:
         code = self.codes.get(number)
-        digest = None if code else bytes(32)
         return {
-            "batch": self.number,
-            "number": number,
-            "key": self.keys[number],
+            "batch_number": self.number,
+            "item_number": number,
+            "object_key": self.object_keys[number],
             "code": code,
-            "digest": digest,
+            "digest": None if code else bytes(32),
         }

@@ -1,4 +1,4 @@
-"""What boto3 itself signs, with a given place, credentials and second."""
+"""URLs and forms signed by boto3 itself, for comparison with those of the service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,78 +18,81 @@ from worker.core.signing.sigv4 import Credentials, Target
 from worker.core.tenants.config import Addressing, Bucket
 
 
-def place(
+def bucket_profile(
     bucket: str,
     region: str,
     addressing: Addressing = "virtual",
     endpoint: str | None = None,
-    **more: Any,
+    **fields: Any,
 ) -> Bucket:
-    """A bucket profile of any name."""
-    return Bucket("any", bucket, region, addressing, endpoint, **more)
+    """Return a bucket profile; its own name makes no difference to signatures."""
+    return Bucket("any", bucket, region, addressing, endpoint, **fields)
 
 
-PLACES = (
-    place("reports", "eu-west-1"),
-    place("my.reports", "eu-west-1"),
-    place("reports", "us-east-1"),
-    place("reports", "us-east-1", "path"),
-    place("reports", "cn-north-1"),
-    place("reports", "us-gov-west-1", "path"),
-    place("reports", "eu-west-1", "path", "http://127.0.0.1:8333"),
-    place("reports", "auto", "virtual", "https://Storage.Example:443"),
-    place("reports", "eu-west-1", "virtual", "http://storage.example/s3"),
-    place("reports", "eu-west-1", "path", "http://[::1]:80/s3/"),
+BUCKETS = (
+    bucket_profile("reports", "eu-west-1"),
+    bucket_profile("my.reports", "eu-west-1"),
+    bucket_profile("reports", "us-east-1"),
+    bucket_profile("reports", "us-east-1", "path"),
+    bucket_profile("reports", "cn-north-1"),
+    bucket_profile("reports", "us-gov-west-1", "path"),
+    bucket_profile("reports", "eu-west-1", "path", "http://127.0.0.1:8333"),
+    bucket_profile("reports", "auto", "virtual", "https://Storage.Example:443"),
+    bucket_profile("reports", "eu-west-1", "virtual", "http://storage.example/s3"),
+    bucket_profile("reports", "eu-west-1", "path", "http://[::1]:80/s3/"),
 )
 LONG_TERM = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 SESSION = Credentials("ASIAIOSFODNN7EXAMPLE", "secret/+=", "FwoGZXIvYXdzE//////+token==")
-BOUNDARIES = ("2024-02-29T23:59:59Z", "2024-12-31T23:59:59.999999Z", "2025-01-01T00:00:00Z")
+DATE_BOUNDARIES = ("2024-02-29T23:59:59Z", "2024-12-31T23:59:59.999999Z", "2025-01-01T00:00:00Z")
 
 
 @dataclass(frozen=True)
-class Boto:
-    """boto3 with its clock stopped."""
+class FrozenBoto:
+    """boto3 with a clock that always shows issued_at. expires_in is in seconds."""
 
-    place: Bucket = PLACES[0]
+    bucket: Bucket = BUCKETS[0]
     credentials: Credentials = LONG_TERM
     issued_at: datetime = datetime(2026, 11, 24, 23, 0, 7, tzinfo=UTC)
     expires_in: int = 900
 
     @property
     def target(self) -> Target:
-        return _target(self.place)
+        """The address that boto3 uses for the bucket."""
+        return _target(self.bucket)
 
     def url(self, operation: str, params: dict[str, Any], grant_id: str | None = None) -> str:
-        client = _client(self.place, self.credentials)
-        with _clock_at(self.issued_at), _grant_id_in_urls(client, grant_id):
+        """Return boto3's presigned URL, with x-grant-id appended before signing if it is set."""
+        client = _client(self.bucket, self.credentials)
+        with _freeze_clock(self.issued_at), _append_grant_id(client, grant_id):
             url: str = client.generate_presigned_url(
                 operation,
-                Params={"Bucket": self.place.bucket, **params},
+                Params={"Bucket": self.bucket.bucket, **params},
                 ExpiresIn=self.expires_in,
             )
         return url
 
     def form(self, key: str, fields: dict[str, str], conditions: list[Any]) -> dict[str, Any]:
-        client = _client(self.place, self.credentials)
-        with _clock_at(self.issued_at):
+        """Return boto3's presigned form: its URL and fields."""
+        client = _client(self.bucket, self.credentials)
+        with _freeze_clock(self.issued_at):
             form: dict[str, Any] = client.generate_presigned_post(
-                self.place.bucket, key, fields, [*conditions], self.expires_in
+                self.bucket.bucket, key, fields, [*conditions], self.expires_in
             )
         return form
 
 
-botos = st.builds(
-    Boto,
-    place=st.sampled_from(PLACES),
+frozen_botos = st.builds(
+    FrozenBoto,
+    bucket=st.sampled_from(BUCKETS),
     credentials=st.sampled_from((LONG_TERM, SESSION)),
     issued_at=st.one_of(
-        st.sampled_from([datetime.fromisoformat(boundary) for boundary in BOUNDARIES]),
+        st.sampled_from([datetime.fromisoformat(boundary) for boundary in DATE_BOUNDARIES]),
         st.datetimes(datetime(2013, 1, 1), datetime(2099, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - hypothesis adds the zone
     ),
     expires_in=st.integers(1, 604_800),
 )
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
-keys = st.builds(
+object_keys = st.builds(
     lambda text, times: (text * times).encode()[:1_024].decode(errors="ignore"),
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=40),
     st.sampled_from((1, 1, 1, 1_024)),
@@ -97,26 +100,26 @@ keys = st.builds(
 
 
 @cache
-def _target(place: Bucket) -> Target:
-    return S3Clients().target(place)
+def _target(bucket: Bucket) -> Target:
+    return S3Clients().target(bucket)
 
 
 @cache
-def _client(place: Bucket, credentials: Credentials) -> Any:
+def _client(bucket: Bucket, credentials: Credentials) -> Any:
     return boto3.Session().client(
         "s3",
-        region_name=place.region,
-        endpoint_url=place.endpoint,
+        region_name=bucket.region,
+        endpoint_url=bucket.endpoint,
         aws_access_key_id=credentials.access_key,
         aws_secret_access_key=credentials.secret_key,
         aws_session_token=credentials.token,
         config=Config(
             signature_version="s3v4",
-            use_fips_endpoint=place.fips,
-            use_dualstack_endpoint=place.dualstack,
+            use_fips_endpoint=bucket.fips,
+            use_dualstack_endpoint=bucket.dualstack,
             s3={
-                "addressing_style": place.addressing,
-                "use_accelerate_endpoint": place.accelerate,
+                "addressing_style": bucket.addressing,
+                "use_accelerate_endpoint": bucket.accelerate,
                 "disable_s3_express_session_auth": True,
             },
         ),
@@ -124,7 +127,7 @@ def _client(place: Bucket, credentials: Credentials) -> Any:
 
 
 @contextmanager
-def _clock_at(moment: datetime) -> Iterator[None]:
+def _freeze_clock(moment: datetime) -> Iterator[None]:
     naive = moment.replace(tzinfo=None)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("auth", "signers"):
@@ -133,7 +136,7 @@ def _clock_at(moment: datetime) -> Iterator[None]:
 
 
 @contextmanager
-def _grant_id_in_urls(client: Any, grant_id: str | None) -> Iterator[None]:
+def _append_grant_id(client: Any, grant_id: str | None) -> Iterator[None]:
     def append(request: Any, **_: Any) -> None:
         separator = "&" if "?" in request.url else "?"
         request.url += f"{separator}x-grant-id={quote(grant_id or '', safe='')}"

@@ -1,4 +1,4 @@
-"""The real answerer, without a queue, as it knows a tenant by its keys."""
+"""The service in this process, without a queue, for a tenant that signs its messages."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.builders import services
 from tests.support.builders.messages import tenant_config
-from tests.support.crypto.keys import tenant_key as public_half
+from tests.support.crypto.keys import tenant_key
 from valetkey import Client
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 from worker import clock
@@ -22,31 +22,34 @@ from worker.usecases.dispatch import Response
 
 KEY, OLD = generate_key("acme/2026-11"), generate_key("acme/2025-11")
 
-Answering = Callable[[Any], Response]
+Respond = Callable[[Any], Response]
 
 
 @contextmanager
-def running_keyed_service(folder: Path) -> Iterator[Answering]:
-    """Answer messages of the tenant acme, that KEY or OLD signed, on a database in this folder."""
+def running_keyed_service(folder: Path) -> Iterator[Respond]:
+    """Yield a function that responds to messages of the tenant acme, signed with KEY or OLD.
+
+    Its database is in the folder.
+    """
     url = f"sqlite:///{folder / 'valetkey.db'}"
     migrate_to_head(url)
     engine = create_database_engine(url)
-    keys = {key.name: key for key in map(public_half, (KEY, OLD))}
-    known = tenant_config(Quota("grants", "day", 10_000, warn_at=1), trust="keys", keys=keys)
+    keys = {key.name: key for key in map(tenant_key, (KEY, OLD))}
+    config = tenant_config(Quota("grants", "day", 10_000, warn_at=1), trust="keys", keys=keys)
     with write_transaction(engine) as connection:
-        tenants.store_config(connection, tenants.load_config(connection), known)
+        tenants.store_config(connection, tenants.load_config(connection), config)
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         environ.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        yield services.build_service(engine, S3Clients(), clock.now).answer
+        yield services.build_service(engine, S3Clients(), clock.now).respond
     engine.dispose()
 
 
 def keyed_client(broker: str, key: PrivateKey = KEY) -> Client:
-    """A client that has a key."""
+    """Return a client that signs its messages."""
     return Client(broker, key=dump_private_key(key), requested_by="test")
 
 
-def wire_result(answering: Answering) -> Callable[[Any], Any]:
-    """What goes back over the wire."""
-    return lambda raw: answering(raw).wire
+def wire_result(respond: Respond) -> Callable[[Any], Any]:
+    """Return a function that responds with the sealed result, as it is sent."""
+    return lambda raw: respond(raw).sent

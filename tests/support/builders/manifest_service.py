@@ -1,4 +1,4 @@
-"""A service that writes manifests to a real storage, and what comes of it."""
+"""The service in this process, writing manifests to a real storage."""
 
 import gzip
 import json
@@ -14,43 +14,47 @@ from sqlalchemy import Engine, select
 from models import Manifest
 from tests.support.builders import services
 from tests.support.builders.messages import POLICY, Clock, batch_id, grant_message, tenant_config
-from valetkey.wire.states import ManifestState
+from valetkey.wire.replies import ManifestState
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket, Policy, TenantConfig
 from worker.db import manifests, tenants
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.ledger import Ledger
-from worker.db.manifests import LEASE_TIME, ManifestQueue
+from worker.db.manifests import LEASE_TIME, ManifestLease
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
-from worker.usecases.manifest import ManifestWriter
+from worker.usecases.manifest import write_due_manifests
 
 BUCKET = "manifests"
-KEYS = ("acme/a", "acme/../b", "acme/ü c", "outside", "acme/e")
-NO_JITTER = 0.5  # the middle of the spread
+OBJECT_KEYS = ("acme/a", "acme/../b", "acme/ü c", "outside", "acme/e")
+NO_JITTER = 0.5  # the middle of the range of retry delays
 
 
-_s3 = cache(S3Clients)  # to make a client takes as long as all else in a test
+_s3_clients = cache(S3Clients)  # creating a client takes as long as the rest of a test
 
 
 @cache
-def _files(storage: Storage) -> Any:
+def _storage_client(storage: Storage) -> Any:
     client = storage.client()
     create_buckets(client, {BUCKET})
     return client
 
 
-def chunks(size: int = 2, **changes: Any) -> list[dict[str, Any]]:
-    """A batch in chunks; its manifest has a key of its own."""
+def manifest_chunks(size: int = 2, **changes: Any) -> list[dict[str, Any]]:
+    """Return the chunks of a batch of OBJECT_KEYS, whose manifest has its own object key."""
     id_ = batch_id()
-    header = {"batch": id_, "manifest": f"acme/{id_}.jsonl.gz", "total": len(KEYS)}
+    header = {"batch": id_, "manifest": f"acme/{id_}.jsonl.gz", "total": len(OBJECT_KEYS)}
     header |= {"chunk_size": size} | changes
-    starts = enumerate(range(0, len(KEYS), size))
-    return [grant_message(KEYS[at : at + size], **header, chunk=number) for number, at in starts]
+    return [
+        grant_message(OBJECT_KEYS[start : start + size], **header, chunk=number)
+        for number, start in enumerate(range(0, len(OBJECT_KEYS), size))
+    ]
 
 
 class ManifestService:
-    """The service over one database; its clock begins at the real time, as storage looks at it."""
+    """The service over one database; its clock starts at the current time, as storage checks it.
+
+    The tenant acme writes manifests. The tenant twin has the same policy.
+    """
 
     def __init__(
         self, engine: Engine, storage: Storage, clock: Clock, patch: pytest.MonkeyPatch
@@ -58,63 +62,74 @@ class ManifestService:
         patch.setenv("AWS_ACCESS_KEY_ID", storage.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", storage.secret_key)
         clock.time = datetime.now(UTC)
-        leases = iter(range(1_000))
         self.engine = engine
         self.clock = clock
-        self.files = _files(storage)
-        self.leases = ManifestQueue(engine, lambda: str(next(leases)))
-        self._s3 = _s3(storage.endpoint)
-        self.service = services.build_service(engine, self._s3, clock)
-        self.declare(POLICY)
+        self.storage = _storage_client(storage)
+        lease_numbers = iter(range(1_000))
+        self.context = services.build_context(
+            engine,
+            _s3_clients(storage.endpoint),
+            clock,
+            random=lambda: NO_JITTER,
+            new_lease=lambda: str(next(lease_numbers)),
+        )
+        self.service = services.InProcessService(self.context)
+        self.apply_policy(POLICY)
 
-    def declare(self, policy: Policy, bucket: str = BUCKET) -> None:
-        """Let acme, and a twin of it, have what the policy says in a real bucket."""
+    def apply_policy(self, policy: Policy, bucket: str = BUCKET) -> None:
+        """Apply a config in which both tenants have this policy in a real bucket."""
         acme = tenant_config(policies={"demo": policy}).tenants["acme"]
-        both = {"acme": acme, "twin": replace(acme, name="twin")}
-        known = TenantConfig({"demo": Bucket("demo", bucket, "us-east-1", "path")}, both)
+        config = TenantConfig(
+            {"demo": Bucket("demo", bucket, "us-east-1", "path")},
+            {"acme": acme, "twin": replace(acme, name="twin")},
+        )
         with write_transaction(self.engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), known)
+            tenants.store_config(connection, tenants.load_config(connection), config)
 
-    def issue(self, asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [self.service.issue(one) for one in asked]
+    def issue(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the outcomes of messages."""
+        return [self.service.issue(message) for message in messages]
 
-    def twins(self, asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What the twin is answered, who asks for the same without a manifest."""
-        without = [{k: v for k, v in one.items() if k != "manifest"} for one in asked]
-        outcomes = self.issue([{**one, "tenant": "twin"} for one in without])
-        return [item for one in outcomes for item in one["items"]]
+    def twin_results(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the item results that twin gets for the same messages without a manifest."""
+        outcomes = self.issue([_for_twin(message) for message in messages])
+        return [item for outcome in outcomes for item in outcome["items"]]
 
-    def write(self, **others: Any) -> tuple[int, int]:
-        """Write what is due, with parts of the writer replaced; count it, and what failed."""
-        parts: dict[str, Any] = {
-            "manifests": self.leases,
-            "ledger": Ledger(self.engine),
-            "reissuer": services.build_reissuer(self.engine, self._s3, self.clock),
-            "s3": self._s3,
-            "now": self.clock,
-            "jitter": lambda: NO_JITTER,
-        }
-        counts = ManifestWriter(**parts | others).write_due()
+    def write(self, **changes: Any) -> tuple[int, int]:
+        """Write what is due, with changed fields of the context; count written and unwritten."""
+        counts = write_due_manifests(replace(self.context, **changes))
         return counts["written"], counts["unwritten"]
 
-    def pass_by(self, time: timedelta = LEASE_TIME) -> None:
-        """Move the clock on; by default until a lease has run out."""
-        self.clock.forward(seconds=time / timedelta(seconds=1))
+    def lease(self) -> ManifestLease | None:
+        """Lease the manifest that is due, as another process does."""
+        with write_transaction(self.engine) as connection:
+            return manifests.lease_manifest(connection, self.context.new_lease(), self.clock())
+
+    def wait(self, duration: timedelta = LEASE_TIME) -> None:
+        """Move the clock forward; by default until a lease has expired."""
+        self.clock.time += duration
 
     @property
     def state(self) -> ManifestState:
-        """What is told of the only manifest."""
+        """The state of the only manifest."""
         with read_transaction(self.engine) as connection:
-            (number,) = connection.scalars(select(Manifest.batch))
-            found = manifests.read_manifest_state(connection, number)
-        assert found is not None
-        return found
+            (batch_number,) = connection.scalars(select(Manifest.batch_number))
+            state = manifests.read_manifest_state(connection, batch_number)
+        assert state is not None
+        return state
 
-    def stored(self, key: str) -> bytes:
-        found = self.files.get_object(Bucket=BUCKET, Key=key)
-        assert found["ContentType"] == "application/gzip"
-        content: bytes = found["Body"].read()
+    def read_object(self, object_key: str) -> bytes:
+        """Return the stored file."""
+        response = self.storage.get_object(Bucket=BUCKET, Key=object_key)
+        assert response["ContentType"] == "application/gzip"
+        content: bytes = response["Body"].read()
         return content
 
-    def lines(self, key: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in gzip.decompress(self.stored(key)).splitlines()]
+    def read_lines(self, object_key: str) -> list[dict[str, Any]]:
+        """Return the lines of the stored file."""
+        content = gzip.decompress(self.read_object(object_key))
+        return [json.loads(line) for line in content.splitlines()]
+
+
+def _for_twin(message: dict[str, Any]) -> dict[str, Any]:
+    return {**{k: v for k, v in message.items() if k != "manifest"}, "tenant": "twin"}

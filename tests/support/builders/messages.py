@@ -1,4 +1,4 @@
-"""Messages as producers send them, and tenants as operators declare them, for tests to vary."""
+"""Messages of producers and tenant configs of operators, with defaults that tests change."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ POLICY = Policy(
 
 
 def batch_id() -> str:
-    """A fresh UUIDv7, its time bits as random as the others."""
+    """Return a new UUIDv7 whose time bits are random too."""
     text = secrets.token_hex(16)
     return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-8{text[17:20]}-{text[20:]}"
 
 
 def grant_message(keys: Sequence[str] = ("acme/a.pdf",), **changes: Any) -> dict[str, Any]:
-    """A valid request for downloads; a change whose name the grant knows goes there."""
+    """Return a valid request for downloads, with changed header fields."""
     grant = {"kind": "download", "bucket": "demo", "expires_in": 300}
     header: dict[str, Any] = {
         "v": 1,
@@ -43,36 +43,36 @@ def grant_message(keys: Sequence[str] = ("acme/a.pdf",), **changes: Any) -> dict
 
 
 def download_message(**changes: Any) -> dict[str, Any]:
-    """A valid request for one download whose terms are changed."""
+    """Return a valid request for one download, with changed terms."""
     request = grant_message()
     return request | {"grant": request["grant"] | changes}
 
 
 def upload_message(keys: Sequence[str] = ("acme/a.png",), **changes: Any) -> dict[str, Any]:
-    """A valid request for uploads whose terms are changed."""
+    """Return a valid request for uploads, with changed terms."""
     terms = {"kind": "upload", "bucket": "demo", "expires_in": 300, "max_size": 500_000}
     return grant_message(keys, grant=terms | {"content_type": "image/png"} | changes)
 
 
 def put_message(sizes: Mapping[str, int], **changes: Any) -> dict[str, Any]:
-    """A valid request for puts of these sizes by key, whose terms are changed."""
+    """Return a valid request for puts, with sizes by object key and changed terms."""
     terms = {"kind": "put", "bucket": "demo", "expires_in": 300, "max_size": 500_000}
     request = grant_message(list(sizes), grant=terms | {"content_type": "image/png"} | changes)
     items = [{"key": key, "size": size} for key, size in sizes.items()]
     return request | {"items": items}
 
 
-def split_chunks(whole: dict[str, Any], size: int) -> list[dict[str, Any]]:
-    """A batch, whole in one message, as messages of so many items."""
-    starts = range(0, whole["total"], size)
+def split_chunks(batch: dict[str, Any], size: int) -> list[dict[str, Any]]:
+    """Split a message with all items of a batch into messages with at most `size` items each."""
+    starts = range(0, batch["total"], size)
     return [
-        whole | {"chunk_size": size, "chunk": n, "items": whole["items"][start : start + size]}
+        batch | {"chunk_size": size, "chunk": n, "items": batch["items"][start : start + size]}
         for n, start in enumerate(starts)
     ]
 
 
 def tenant_config(*quotas: Quota, **changes: Any) -> TenantConfig:
-    """One bucket profile and one tenant, acme, with these quotas."""
+    """Return a config with one bucket profile and one tenant, acme, which trusts the queue."""
     tenant = {"trust": "queue", "policies": {"demo": POLICY}, "quotas": quotas, **changes}
     return TenantConfig({"demo": DEMO}, {"acme": Tenant("acme", **tenant)})
 
@@ -86,6 +86,6 @@ class Clock:
     def __call__(self) -> datetime:
         return self.time
 
-    def forward(self, **by: float) -> None:
-        """Move on by so many minutes, hours or days."""
-        self.time += timedelta(**by)
+    def forward(self, **duration: float) -> None:
+        """Move the clock forward; takes the arguments of timedelta."""
+        self.time += timedelta(**duration)

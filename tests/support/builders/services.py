@@ -1,4 +1,4 @@
-"""The service's verbs, put together as one process does it, over a database and a clock."""
+"""The service in this process: use cases over a database and a clock, without a queue."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -7,54 +7,34 @@ from typing import Any
 from sqlalchemy import Engine
 
 from worker.aws.clients import S3Clients
-from worker.db.history import BatchHistoryReader
-from worker.db.ledger import Ledger
-from worker.db.multiparts import MultipartStore
-from worker.db.rejections import RejectionCounter
-from worker.db.reopening import BatchReader
-from worker.usecases.cancel import Canceller
-from worker.usecases.dispatch import Dispatcher, Response
-from worker.usecases.explain import Explainer
-from worker.usecases.issue import Issuer
-from worker.usecases.multipart import MultipartUploads
-from worker.usecases.reissue import Reissuer
-from worker.usecases.reopen import Reopener
+from worker.context import Context
+from worker.db.tenants import ConfigStore
+from worker.usecases.dispatch import Response, respond
 
 Clock = Callable[[], datetime]
 
 
-def build_uploads(engine: Engine, s3: S3Clients) -> MultipartUploads:
-    return MultipartUploads(MultipartStore(engine), BatchHistoryReader(engine), Ledger(engine), s3)
-
-
 class InProcessService:
-    """The service as a queue's message meets it, and without a queue."""
+    """Responds to messages as a worker does, without Celery."""
 
-    def __init__(self, engine: Engine, s3: S3Clients, clock: Clock) -> None:
-        ledger = Ledger(engine)
-        self.issuer = Issuer(ledger, build_uploads(engine, s3), s3, clock)
-        self.answerer = Dispatcher(
-            ledger,
-            RejectionCounter(engine),
-            self.issuer,
-            Canceller(ledger, clock),
-            Explainer(ledger, BatchHistoryReader(engine), build_uploads(engine, s3), s3, clock),
-            Reopener(BatchReader(engine), ledger, build_reissuer(engine, s3, clock)),
-            clock,
-        )
+    def __init__(self, context: Context) -> None:
+        self.context = context
 
-    def answer(self, raw: Any) -> Response:
-        """Answer what came off the wire."""
-        return self.answerer.answer(raw)
+    def respond(self, raw: Any) -> Response:
+        """Respond to a message as it comes off the queue."""
+        return respond(raw, self.context)
 
     def issue(self, raw: Any) -> dict[str, Any]:
-        """Answer what came off the wire, and say what was said, before it is sealed."""
-        return self.answer(raw).said
+        """Return the response to a message before it is sealed."""
+        return self.respond(raw).values
+
+
+def build_context(engine: Engine, s3: S3Clients, clock: Clock, **changes: Any) -> Context:
+    """Return the context of one process; changes replace any of its fields."""
+    fields: dict[str, Any] = {"config": ConfigStore(engine), "s3": s3, "now": clock}
+    return Context(engine, **fields | changes)
 
 
 def build_service(engine: Engine, s3: S3Clients, clock: Clock) -> InProcessService:
-    return InProcessService(engine, s3, clock)
-
-
-def build_reissuer(engine: Engine, s3: S3Clients, clock: Clock) -> Reissuer:
-    return Reissuer(Ledger(engine), build_uploads(engine, s3), s3, clock)
+    """Return the service as one process runs it."""
+    return InProcessService(build_context(engine, s3, clock))

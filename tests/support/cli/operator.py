@@ -1,4 +1,4 @@
-"""Someone who administers a service by its commands, for tests to look over the shoulder of."""
+"""A test helper that applies tenants files and reads the stored config."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from worker.usecases.tenants_file import read_tenants_file
 
 
 class Operator:
-    """Someone who applies files to one database, and looks at what it then holds."""
+    """Applies tenants files to one database, and reads the config stored there."""
 
     def __init__(self, engine: Engine, file: Path) -> None:
         self.engine = engine
@@ -24,16 +24,16 @@ class Operator:
         self.file.write_text(text, encoding="utf-8")
         return CliRunner().invoke(apply, [str(self.file), *options])
 
-    def written(self) -> TenantConfig:
-        declared = read_tenants_file(self.file, development=False)
-        assert isinstance(declared, TenantConfig)
-        return declared
+    def file_config(self) -> TenantConfig:
+        config = read_tenants_file(self.file, development=False)
+        assert isinstance(config, TenantConfig)
+        return config
 
-    def stored(self) -> tuple[int, TenantConfig]:
+    def stored_config(self) -> tuple[int, TenantConfig]:
         with read_transaction(self.engine) as connection:
             return read_revision(connection), load_config(connection)
 
-    def changed(self) -> list[ChangeRecord]:
-        """What was recorded of changes, in the order they were made."""
+    def change_records(self) -> list[ChangeRecord]:
+        """Return the recorded changes, oldest first."""
         with read_transaction(self.engine) as connection:
-            return read_changes(connection, 1_000)[::-1]
+            return read_changes(connection, 1_000).records[::-1]

@@ -1,4 +1,4 @@
-"""What the service makes of tokens of tenants whose keys these are."""
+"""Authentication of tokens under a tenant config with valid, expired and revoked keys."""
 
 import json
 from dataclasses import replace
@@ -6,37 +6,38 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.support.builders.messages import grant_message
-from tests.support.crypto.tenants import OURS, SPARE, config_with_tenant_keys
-from tests.support.crypto.tokens import sign_message
-from tests.support.crypto.tokens import tenant_keys as public
+from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, config_with_tenant_keys
+from tests.support.crypto.tokens import sign_message, tenant_keys
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.refusals import UNAUTHENTICATED
 from worker.core.auth.authenticate import Authenticated, Rejection, authenticate
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 IAT = int(NOW.timestamp())
-OLD, LOST = generate_key("acme/old"), generate_key("acme/lost")
+EXPIRED_KEY, REVOKED_KEY = generate_key("acme/old"), generate_key("acme/lost")
 CONFIG = config_with_tenant_keys(
-    public(OURS, SPARE)
-    | {name: replace(key, expires=NOW) for name, key in public(OLD).items()}
-    | {name: replace(key, revoked=True) for name, key in public(LOST).items()}
+    tenant_keys(ACME_KEY, ACME_SPARE_KEY)
+    | {name: replace(key, expires=NOW) for name, key in tenant_keys(EXPIRED_KEY).items()}
+    | {name: replace(key, revoked=True) for name, key in tenant_keys(REVOKED_KEY).items()}
 )
 MESSAGE = grant_message()
-VALID_TOKEN = sign_message(MESSAGE, OURS, NOW)
-HEADER = {"alg": "Ed25519", "kid": OURS.id}
+VALID_TOKEN = sign_message(MESSAGE, ACME_KEY, NOW)
+HEADER = {"alg": "Ed25519", "kid": ACME_KEY.id}
 
 
 def authenticate_token(raw: Any) -> Authenticated | Rejection:
+    """Authenticate what came from the queue, under CONFIG at NOW."""
     return authenticate(raw, CONFIG, NOW)
 
 
 def rejection_of(raw: Any) -> tuple[str, str]:
-    found = authenticate_token(raw)
-    assert isinstance(found, Rejection)
-    assert found.refusal.code in UNAUTHENTICATED
-    return found.refusal.code.value, found.refusal.field
+    """Return the code and field of a rejection; fail if raw is authenticated."""
+    result = authenticate_token(raw)
+    assert isinstance(result, Rejection)
+    assert result.refusal.code in UNAUTHENTICATED
+    return result.refusal.code.value, result.refusal.field
 
 
-def content(**changes: Any) -> bytes:
-    """What is signed, changed before it is."""
+def payload(**changes: Any) -> bytes:
+    """Return MESSAGE with an iat and with changes, encoded for signing."""
     return json.dumps(MESSAGE | {"iat": IAT} | changes).encode()

@@ -1,16 +1,17 @@
-"""Producers' keys, and what the service knows of them."""
+"""The service's view of a producer's private key."""
 
 from valetkey.crypto.keys import PrivateKey, PublicKey, load_public_key
 from worker.core.tenants.config import TenantKey
 
 
 def tenant_key(key: PrivateKey) -> TenantKey:
-    """A key as its tenant's declaration has it."""
-    sign, seal = (str(one.as_dict(private=False)["x"]) for one in (key.signing, key.opening))
+    """Return a key as it is listed in the tenant config."""
+    sign = str(key.signing_key.as_dict(private=False)["x"])
+    seal = str(key.decryption_key.as_dict(private=False)["x"])
     return TenantKey(key.id.partition("/")[2], sign, seal)
 
 
-def public_half(key: PrivateKey) -> PublicKey:
-    """A key's public half, to check and to seal with."""
-    halves = tenant_key(key)
-    return load_public_key(halves.sign, halves.seal)
+def public_key(key: PrivateKey) -> PublicKey:
+    """Return the public half of a key, which verifies and encrypts."""
+    listed = tenant_key(key)
+    return load_public_key(listed.sign, listed.seal)

@@ -1,4 +1,4 @@
-"""Messages as producers sign them, answers as they open them, and tokens as nobody should."""
+"""Tokens in tests: signed messages, unsealed results and forged tokens."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -6,37 +6,36 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tests.support.crypto import keys
+from tests.support.crypto.keys import tenant_key
 from valetkey.crypto.jose import sign, unseal
 from valetkey.crypto.keys import PrivateKey
 from worker.core.tenants.config import TenantKey
 
 
-def sign_message(message: Mapping[str, Any], key: PrivateKey, at: datetime) -> str:
-    """A message, signed at a moment."""
-    return sign(json.dumps({**message, "iat": int(at.timestamp())}).encode(), key)
+def sign_message(message: Mapping[str, Any], key: PrivateKey, now: datetime) -> str:
+    """Return a message signed at a moment."""
+    return sign(json.dumps({**message, "iat": int(now.timestamp())}).encode(), key)
 
 
-def open_result(wire: Any, key: PrivateKey) -> dict[str, Any]:
-    """What a sealed answer says to the holder of the key."""
-    assert isinstance(wire, str)
-    said: dict[str, Any] = json.loads(unseal(wire, key))
-    return said
+def unseal_result(token: Any, key: PrivateKey) -> dict[str, Any]:
+    """Decrypt a sealed result and parse its JSON."""
+    assert isinstance(token, str)
+    result: dict[str, Any] = json.loads(unseal(token, key))
+    return result
 
 
-def tenant_keys(*given: PrivateKey) -> dict[str, TenantKey]:
-    """Keys as their tenant's declaration has them, by name."""
-    found = map(keys.tenant_key, given)
-    return {key.name: key for key in found}
+def tenant_keys(*keys: PrivateKey) -> dict[str, TenantKey]:
+    """Return keys by name, as they are listed in the tenant config."""
+    return {listed.name: listed for listed in map(tenant_key, keys)}
 
 
-def forge_token(header: Any, content: bytes, key: PrivateKey) -> str:
-    """A token with whatever header, signed by a key nevertheless."""
-    text = f"{base64(json.dumps(header).encode())}.{base64(content)}"
-    signer: Any = key.signing.get_op_key("sign")
-    return f"{text}.{base64(signer.sign(text.encode()))}"
+def forge_token(header: Any, payload: bytes, key: PrivateKey) -> str:
+    """Return a token with any header, however invalid, and a valid signature."""
+    signing_input = f"{base64url(json.dumps(header).encode())}.{base64url(payload)}"
+    signer: Any = key.signing_key.get_op_key("sign")
+    return f"{signing_input}.{base64url(signer.sign(signing_input.encode()))}"
 
 
-def base64(content: bytes) -> str:
-    """Base64url without padding, as RFC 7515 has it."""
+def base64url(content: bytes) -> str:
+    """Return base64url without padding (RFC 7515, section 2)."""
     return urlsafe_b64encode(content).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""An AWS profile whose credentials a process prints, as operators' own vaults do."""
+"""An AWS profile whose credentials are printed by a process, like those of an operator's vault."""
 
 import json
 from datetime import datetime
@@ -8,35 +8,38 @@ import pytest
 
 
 class CredentialProcess:
-    """What the profile "vault" finds: temporary credentials, for as long as it is told."""
+    """The credential process of the profile "vault"; its output is set by the test."""
 
-    def __init__(self, home: Path, patch: pytest.MonkeyPatch) -> None:
-        self._content, self._looks = home / "vault.json", home / "looks"
-        print_it = f'sh -c "echo >> {self._looks}; cat {self._content}"'
-        config = home / "config"
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._output, self._calls = directory / "vault.json", directory / "calls"
+        command = f'sh -c "echo >> {self._calls}; cat {self._output}"'
+        config = directory / "config"
         config.write_text(
             "[profile static]\naws_access_key_id = AKIASTATIC\naws_secret_access_key = SECRET\n"
-            f"[profile vault]\ncredential_process = {print_it}\n"
+            f"[profile vault]\ncredential_process = {command}\n"
         )
-        patch.setenv("AWS_CONFIG_FILE", str(config))
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(home / "none"))
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(directory / "none"))
 
-    def keep(self, access_key: str, ends: datetime) -> None:
+    def write_credentials(self, access_key: str, expires_at: datetime) -> None:
+        """Make the process print temporary credentials."""
         content = {
             "Version": 1,
             "AccessKeyId": access_key,
             "SecretAccessKey": "SECRET",
             "SessionToken": "TOKEN",
-            "Expiration": ends.isoformat(),
+            "Expiration": expires_at.isoformat(),
         }
-        self.print(json.dumps(content))
+        self.write_output(json.dumps(content))
 
-    def print(self, content: str) -> None:
-        self._content.write_text(content)
+    def write_output(self, content: str) -> None:
+        """Make the process print any text."""
+        self._output.write_text(content)
 
-    def empty(self) -> None:
-        self._content.unlink()
+    def remove_output(self) -> None:
+        """Make the process fail."""
+        self._output.unlink()
 
-    def looks(self) -> int:
-        """How often it was asked."""
-        return len(self._looks.read_text().splitlines())
+    def call_count(self) -> int:
+        """Return how often the process was run."""
+        return len(self._calls.read_text().splitlines())

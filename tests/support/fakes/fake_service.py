@@ -1,7 +1,7 @@
-"""A service that answers as a test tells it to: it can lose, double, fail and delay, on demand.
+"""A service that replies as a test tells it to: it can lose, double, fail and delay results.
 
-It pops Celery's messages and writes Celery's results, but decides nothing. The real service is
-tested elsewhere; what it cannot do is misbehave when asked.
+It reads Celery's messages and writes Celery's results, but decides nothing. Other tests run the
+real service, which cannot misbehave on demand.
 """
 
 import json
@@ -17,71 +17,72 @@ import redis
 from celery import Celery
 from kombu.entity import Queue
 
-from valetkey.config import results_beside
+from valetkey.config import default_result_url
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, grant_id, task_id
 
-Act = Literal["answer", "twice", "unannounced", "lose", "fail", "garble"]
-Plan = Callable[[dict[str, Any], int], Act]
-Answer = Callable[[Any], Any]
-_PREFIX = "celery-task-meta-"
-_NEVER = datetime(2099, 1, 1, tzinfo=UTC)
+Action = Literal["answer", "twice", "unannounced", "lose", "fail", "garble"]
+Plan = Callable[[dict[str, Any], int], Action]
+Decide = Callable[[Any], Any]
+_RESULT_PREFIX = "celery-task-meta-"
+_FAR_FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
 
 
 class FakeService:
-    """What arrived, and how it is answered.
+    """A worker of the fake service, and the messages that it received.
 
-    plan decides, from a message and how often its chunk arrived (1 the first time), what
-    happens to it; answer makes the result of one that is answered, from what came off the wire.
+    plan returns the action for a message, given the message and how often its task arrived, from 1.
+    decide returns the reply to a raw task argument. received has the headers and the body of each
+    message, arrivals the number of arrivals of each task.
     """
 
-    def __init__(self, url: str, plan: Plan, answer: Answer) -> None:
+    def __init__(self, url: str, plan: Plan, decide: Decide) -> None:
         self.raw: list[Any] = []
-        self.arrived: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.received: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.arrivals: Counter[str] = Counter()
         self._connection = Celery(set_as_current=False).connection_for_read(
             url, transport_options={"polling_interval": 0.1}
         )
-        self._results = redis.Redis.from_url(results_beside(url) or url)
+        self._results = redis.Redis.from_url(default_result_url(url) or url)
         self._plan = plan
-        self._answer = answer
-        self._stop = Event()
+        self._decide = decide
+        self._stop_event = Event()
 
     def run(self) -> None:
         queues: list[Any] = [Queue(name) for name in (INTERACTIVE_QUEUE, BULK_QUEUE)]  # type: ignore[no-untyped-call]
-        with self._connection.Consumer(queues, on_message=self._take, no_ack=True):
-            while not self._stop.is_set():
+        with self._connection.Consumer(queues, on_message=self._handle, no_ack=True):
+            while not self._stop_event.is_set():
                 with suppress(TimeoutError):
                     self._connection.drain_events(timeout=0.1)
         self._connection.release()
         self._results.close()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._stop_event.set()
 
-    def _take(self, delivery: Any) -> None:
+    def _handle(self, delivery: Any) -> None:
         raw = delivery.payload[0][0]
-        message = _content(raw)
+        message = _read_message(raw)
         name = delivery.headers["id"]
         assert "items" not in message or name == task_id(message["batch"], message["chunk"])
         self.raw.append(raw)
-        self.arrived.append((delivery.headers, message))
+        self.received.append((delivery.headers, message))
         self.arrivals[name] += 1
-        act = self._plan(message, self.arrivals[name])
-        if act == "lose":
+        action = self._plan(message, self.arrivals[name])
+        if action == "lose":
             return
-        text = json.dumps(_result(act, raw, self._answer))
-        self._results.set(_PREFIX + name, text, ex=60)
-        for _ in range({"unannounced": 0, "twice": 2}.get(act, 1)):
-            self._results.publish(_PREFIX + name, text)
+        text = json.dumps(_celery_result(action, raw, self._decide))
+        self._results.set(_RESULT_PREFIX + name, text, ex=60)
+        for _ in range({"unannounced": 0, "twice": 2}.get(action, 1)):
+            self._results.publish(_RESULT_PREFIX + name, text)
 
 
 @contextmanager
 def running_fake_service(
     url: str,
     plan: Plan = lambda _message, _arrival: "answer",
-    decide: Answer | None = None,
+    decide: Decide | None = None,
 ) -> Iterator[FakeService]:
-    """An answering service on this broker, until the block ends."""
+    """Run a fake service on this broker until the block ends."""
     service = FakeService(url, plan, decide or grant_outcome)
     thread = Thread(target=service.run)
     thread.start()
@@ -93,21 +94,21 @@ def running_fake_service(
 
 
 def stored_results(url: str) -> dict[str, str]:
-    """Every result that is in the store beside this broker, by its key."""
-    with redis.Redis.from_url(results_beside(url) or url) as server:
-        names = [name.decode() for name in server.keys(f"{_PREFIX}*")]
+    """Return every result in the store beside this broker, by its Redis key."""
+    with redis.Redis.from_url(default_result_url(url) or url) as server:
+        names = [name.decode() for name in server.keys(f"{_RESULT_PREFIX}*")]
         return {name: (server.get(name) or b"").decode() for name in names}
 
 
 def grant_outcome(message: dict[str, Any]) -> dict[str, Any]:
-    """An outcome that grants all, but refuses keys that begin with `no/`."""
+    """Return an outcome that grants every item, except keys that begin with `no/`."""
     first = message["chunk"] * message["chunk_size"]
-    items = [_item(message, first + i, item) for i, item in enumerate(message["items"])]
+    items = [_item_result(message, first + i, item) for i, item in enumerate(message["items"])]
     return _outcome(message, status="issued", items=items)
 
 
 def refuse_outcome(message: dict[str, Any]) -> dict[str, Any]:
-    """An outcome that refuses the whole batch for its quota."""
+    """Return an outcome that refuses the whole batch for its quota."""
     quota = {
         "metric": "grants",
         "window": "day",
@@ -120,11 +121,11 @@ def refuse_outcome(message: dict[str, Any]) -> dict[str, Any]:
     return _outcome(message, status="refused", refusal=refusal)
 
 
-def _outcome(message: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    return {"batch": message["batch"], "chunk": message["chunk"], **rest}
+def _outcome(message: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"batch": message["batch"], "chunk": message["chunk"], **fields}
 
 
-def _item(message: dict[str, Any], number: int, item: dict[str, Any]) -> dict[str, Any]:
+def _item_result(message: dict[str, Any], number: int, item: dict[str, Any]) -> dict[str, Any]:
     key = item["key"]
     if key.startswith("no/"):
         return {"code": "key_outside_prefix", "field": "key", "message": "outside", "key": key}
@@ -132,14 +133,14 @@ def _item(message: dict[str, Any], number: int, item: dict[str, Any]) -> dict[st
         "id": grant_id(message["batch"], number),
         "key": key,
         "url": f"http://127.0.0.1/reports/{number}",
-        "expires_at": _NEVER.isoformat(),
+        "expires_at": _FAR_FUTURE.isoformat(),
         "limited_by": "request",
-        **_of_kind(message["grant"], item),
+        **_fields_of_kind(message["grant"], item),
     }
 
 
-def _of_kind(terms: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
-    """What the grants of one kind alone have, but for anything that storage would check."""
+def _fields_of_kind(terms: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that only grants of one kind have; storage would accept none of them."""
     match terms["kind"]:
         case "upload":
             return {"method": "POST", "fields": {"key": item["key"], "policy": "e30="}}
@@ -152,23 +153,24 @@ def _of_kind(terms: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
         case "multipart":
             size = terms.get("part_size", 5 * 1024**2)
             count = -(-item["size"] // size)
-            begun = {"upload_id": "u-1", "part_size": size, "part_count": count}
-            return {"method": "POST", "multipart": {**begun, "abort_url": "http://127.0.0.1/abort"}}
+            upload = {"upload_id": "u-1", "part_size": size, "part_count": count}
+            abort_url = "http://127.0.0.1/abort"
+            return {"method": "POST", "multipart": {**upload, "abort_url": abort_url}}
         case "parts":
             return {"method": "PUT", "part": item["part"], "headers": {"content-length": "1"}}
     return {"method": terms.get("method", "GET")}
 
 
-def _content(raw: Any) -> dict[str, Any]:
-    """A message, also where it is signed; who signed it is not looked at."""
+def _read_message(raw: Any) -> dict[str, Any]:
+    """Return the message in a task argument; a signature is not verified."""
     if isinstance(raw, dict):
         return raw
     content: dict[str, Any] = json.loads(urlsafe_b64decode(raw.split(".")[1] + "==="))
     return content
 
 
-def _result(act: Act, raw: Any, answer: Answer) -> Any:
-    if act == "fail":
+def _celery_result(action: Action, raw: Any, decide: Decide) -> Any:
+    if action == "fail":
         failure = {"exc_type": "OperationalError", "exc_message": ["s3cret"], "exc_module": "x"}
         return {"status": "FAILURE", "result": failure, "traceback": "s3cret"}
-    return {"status": "SUCCESS", "result": "?" if act == "garble" else answer(raw)}
+    return {"status": "SUCCESS", "result": "?" if action == "garble" else decide(raw)}

@@ -1,4 +1,4 @@
-"""A storage that keeps what it is sent and checks nothing: what a client really sends is seen."""
+"""A storage that keeps every request and checks nothing, to see what a client really sends."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ class StoredRequest(NamedTuple):
     body: bytes
 
 
-class StorageAnswer(NamedTuple):
-    """What it is answered."""
+class StorageResponse(NamedTuple):
+    """The response to one request."""
 
     status: int = 200
     headers: Mapping[str, str] = {}
@@ -25,30 +25,30 @@ class StorageAnswer(NamedTuple):
 
 
 class HttpStorage(ThreadingHTTPServer):
-    """A server on a free port, and what it was sent."""
+    """A server on a free port, and the requests that it received."""
 
     daemon_threads = False
 
-    def __init__(self, answer: Callable[[StoredRequest], StorageAnswer]) -> None:
+    def __init__(self, respond: Callable[[StoredRequest], StorageResponse]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer = answer
+        self.respond = respond
         self.received: list[StoredRequest] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def sent(self, method: str) -> list[StoredRequest]:
-        """The requests of one method."""
+    def requests(self, method: str) -> list[StoredRequest]:
+        """Return the requests of one method."""
         return [request for request in self.received if request.method == method]
 
 
 @contextmanager
 def running_http_storage(
-    answer: Callable[[StoredRequest], StorageAnswer] = lambda _: StorageAnswer(),
+    respond: Callable[[StoredRequest], StorageResponse] = lambda _: StorageResponse(),
 ) -> Iterator[HttpStorage]:
-    """A storage that answers so, until the block ends."""
-    with HttpStorage(answer) as server:
+    """Run a storage with these responses until the block ends."""
+    with HttpStorage(respond) as server:
         thread = Thread(target=server.serve_forever, args=(0.02,))  # seconds to notice the end
         thread.start()
         try:
@@ -61,20 +61,20 @@ def running_http_storage(
 class _Handler(BaseHTTPRequestHandler):
     server: HttpStorage
 
-    def _take(self) -> None:
+    def _handle(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
         request = StoredRequest(self.command, self.path, headers, body)
         self.server.received.append(request)
-        answer = self.server.answer(request)
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
+        response = self.server.respond(request)
+        self.send_response(response.status)
+        for name, value in response.headers.items():
             self.send_header(name, value)
-        self.send_header("content-length", str(len(answer.body)))
+        self.send_header("content-length", str(len(response.body)))
         self.end_headers()
-        self.wfile.write(b"" if self.command == "HEAD" else answer.body)
+        self.wfile.write(b"" if self.command == "HEAD" else response.body)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _take  # noqa: N815 - names of http.server
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815 - names of http.server
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The real service over one database, and the books that it is held against."""
+"""The service over one database, compared with the model after each step."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,29 +11,29 @@ from sqlalchemy import Engine, func, select
 from models import Batch, Grant, Reservation, Usage
 from tests.support.builders import messages, services
 from tests.support.crypto import tokens
+from tests.support.quota_model.batches import MAX_BYTES, NO_COST, ModelCost
 from tests.support.quota_model.model import (
     LIVE,
-    MAX_BYTES,
-    NO_AMOUNT,
-    Act,
-    Amount,
     CancelStep,
     IssueStep,
-    Place,
     QuotaModel,
-    Result,
+    Step,
+    StepResult,
+    UsageKey,
     usage_of,
 )
 from valetkey.crypto.keys import PrivateKey
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Quota, QuotaOverride, TenantKey
-from worker.db import quota_overrides, tenants
+from worker.db import tenants
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.ledger import Ledger
-from worker.usecases.cleanup import Cleanup
+from worker.usecases.cleanup import clean_up
 
-_COSTS = (Usage.grants, Usage.download_grants, Usage.upload_bytes)
-_HELD = (
+QuotaValues = set[tuple[str, str, int, int]]
+"""The metric, window, limit and usage of each quota."""
+
+_USAGE = (Usage.grants, Usage.download_grants, Usage.upload_bytes)
+_RESERVED = (
     func.sum(Reservation.grants),
     func.sum(Reservation.download_grants),
     func.sum(Reservation.upload_bytes),
@@ -41,113 +41,121 @@ _HELD = (
 
 
 class CheckedService:
-    """Answers for acme as several processes would, each with connections of its own."""
+    """The service for the tenant acme, as several processes with their own connections run it."""
 
     def __init__(self, engines: Sequence[Engine], s3: S3Clients) -> None:
         self.clock = messages.Clock()
-        self.books = QuotaModel()
+        self.model = QuotaModel()
         self.keys: dict[str, TenantKey] = {}
         self._engine = engines[0]
-        self._answering = [services.build_service(engine, s3, self.clock) for engine in engines]
-        self._upkeep = [
-            Cleanup(services.build_uploads(engine, s3), Ledger(engine), self.clock)
-            for engine in engines
-        ]
-        self._granted: dict[IssueStep, Any] = {}
+        self._processes = [services.build_service(engine, s3, self.clock) for engine in engines]
+        self._results: dict[IssueStep, Any] = {}
 
-    def declare(self) -> None:
-        """Apply the keys, and the limits that the books have."""
-        limits = self.books.limits.items()
+    def apply_config(self) -> None:
+        """Apply a config with the keys, and with the model's limits."""
+        limits = self.model.limits.items()
         quotas = [Quota(metric, window, limit) for (metric, window), limit in limits]
-        after = messages.tenant_config(*quotas, trust="keys", keys=self.keys)
+        config = messages.tenant_config(*quotas, trust="keys", keys=self.keys)
         with write_transaction(self._engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), after)
+            tenants.store_config(connection, tenants.load_config(connection), config)
 
-    def lift(self, one: QuotaOverride) -> None:
-        """Raise a quota."""
-        self.books.raises.append((one.metric, one.window, one.extra, one.until))
+    def add_override(self, override: QuotaOverride) -> None:
+        """Add a quota override."""
+        self.model.overrides.append(
+            (override.metric, override.window, override.extra, override.expires_at)
+        )
         with write_transaction(self._engine) as connection:
-            quota_overrides.add_override(connection, "acme", one, self.clock())
+            tenants.add_quota_override(connection, "acme", override, self.clock())
 
-    def answer(self, message: dict[str, Any], key: PrivateKey, process: int = 0) -> Any:
-        """Have a process answer a message that is signed now, and open the answer."""
-        answer = self._answering[process].answer(tokens.sign_message(message, key, self.clock()))
-        if isinstance(answer.wire, str):
-            assert tokens.open_result(answer.wire, key) == answer.said
-        return answer.said
+    def respond(self, message: dict[str, Any], key: PrivateKey, process: int = 0) -> Any:
+        """Return the response of a process to a message that is signed now, unsealed."""
+        token = tokens.sign_message(message, key, self.clock())
+        response = self._processes[process].respond(token)
+        if isinstance(response.sent, str):
+            assert tokens.unseal_result(response.sent, key) == response.values
+        return response.values
 
-    def come_to(self, act: Act, key: PrivateKey) -> None:
-        """Do one thing, and hold it and how quotas are said to stand against the books."""
-        result, quotas = self._do(act, key, 0)
-        assert result == self.books.come_to(act, self.clock())
+    def run(self, step: Step, key: PrivateKey) -> None:
+        """Run one step, and compare its result and the returned quotas with the model."""
+        result, quotas = self._run(step, key, 0)
+        assert result == self.model.apply(step, self.clock())
         if quotas is not None:
-            assert quotas == self._standing()
+            assert quotas == self._expected_quotas()
 
-    def come_to_both(self, acts: Sequence[Act], key: PrivateKey) -> None:
-        """Do things at once: it has to be as if they had been done one after the other."""
-        with ThreadPoolExecutor(len(acts)) as pool:
-            found = pool.map(lambda act, process: self._do(act, key, process)[0], acts, range(9))
-            results = dict(enumerate(found))
+    def run_concurrently(self, steps: Sequence[Step], key: PrivateKey) -> None:
+        """Run steps at once; assert that the model gets the same results in some order."""
+        with ThreadPoolExecutor(len(steps)) as pool:
+            runs = pool.map(lambda step, process: self._run(step, key, process), steps, range(9))
+            results = {number: result for number, (result, _) in enumerate(runs)}
         for order in permutations(results):
-            books = deepcopy(self.books)
-            if all(books.come_to(acts[n], self.clock()) == results[n] for n in order):
-                self.books = books
+            model = deepcopy(self.model)
+            if all(model.apply(steps[n], self.clock()) == results[n] for n in order):
+                self.model = model
                 return
-        raise AssertionError(f"{acts} came to {results}")
+        raise AssertionError(f"{steps} had the results {results}")
 
-    def _do(self, act: Act, key: PrivateKey, process: int) -> tuple[Result, Any]:
-        if isinstance(act, IssueStep):
-            said = self.answer(self.message(act), key, process)
-            assert self._granted.setdefault(act, said["items"]) == said["items"]
-            codes = tuple(item.get("code") for item in said["items"])
-            quotas = {(q["metric"], q["window"], q["limit"], q["used"]) for q in said["quotas"]}
-            return (said.get("refusal", {}).get("code"), codes), quotas
-        if isinstance(act, CancelStep):
-            ask = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "ann"}
-            said = self.answer({**ask, "batch": act.batch}, key, process)
-            return (said["issued"], said["released"]), None
-        return self._upkeep[process].sweep()["lapsed"], None
+    def _run(self, step: Step, key: PrivateKey, process: int) -> tuple[StepResult, Any]:
+        if isinstance(step, IssueStep):
+            return self._issue(step, key, process)
+        if isinstance(step, CancelStep):
+            cancel = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "ann"}
+            response = self.respond({**cancel, "batch": step.batch_id}, key, process)
+            return (response["issued"], response["released"]), None
+        return clean_up(self._processes[process].context)["lapsed"], None
 
-    def message(self, act: IssueStep) -> dict[str, Any]:
-        batch = self.books.batches[act.batch]
+    def _issue(
+        self, step: IssueStep, key: PrivateKey, process: int
+    ) -> tuple[StepResult, QuotaValues]:
+        outcome = self.respond(self.message(step), key, process)
+        assert self._results.setdefault(step, outcome["items"]) == outcome["items"]
+        codes = tuple(item.get("code") for item in outcome["items"])
+        quotas = {(q["metric"], q["window"], q["limit"], q["used"]) for q in outcome["quotas"]}
+        return (outcome.get("refusal", {}).get("code"), codes), quotas
+
+    def message(self, step: IssueStep) -> dict[str, Any]:
+        """Return the message of a step."""
+        batch = self.model.batches[step.batch_id]
         grant = {"kind": batch.kind, "bucket": "demo", "expires_in": batch.expires_in}
         if batch.kind != "download":
             grant |= {"max_size": MAX_BYTES, "content_type": "image/png"}
+        model_items = batch.chunk_items(step.chunk)
         items: list[dict[str, Any]] = [
-            {"key": "acme/a" if item.is_fine else "globex/a"} for item in batch.of(act.chunk)
+            {"key": "acme/a" if item.is_allowed else "globex/a"} for item in model_items
         ]
         if batch.kind == "put":
-            sizes = [item.size for item in batch.of(act.chunk)]
+            sizes = [item.size for item in model_items]
             items = [item | {"size": size} for item, size in zip(items, sizes, strict=True)]
-        whole = messages.grant_message(batch=batch.id, grant=grant, total=len(batch.items))
-        return whole | {"chunk_size": batch.chunk_size, "chunk": act.chunk, "items": items}
+        message = messages.grant_message(batch=batch.id, grant=grant, total=len(batch.items))
+        return message | {"chunk_size": batch.chunk_size, "chunk": step.chunk, "items": items}
 
-    def _standing(self) -> set[tuple[str, str, int, int]]:
-        now, charged = self.clock(), self._charged()
+    def check_tables(self) -> None:
+        """Compare the tables with the model."""
+        usage = self._usage()
+        assert usage == self.model.kept_usage()
+        assert usage.get(LIVE, NO_COST) == self._reserved_cost()
+        assert self._codes() == self.model.codes()
+
+    def _expected_quotas(self) -> QuotaValues:
+        now, usage = self.clock(), self._usage()
         return {
-            (*name, self.books.limit(*name, now), usage_of(charged, *name, now))
-            for name in self.books.limits
+            (*quota, self.model.limit(*quota, now), usage_of(usage, *quota, now))
+            for quota in self.model.limits
         }
 
-    def _charged(self) -> dict[Place, Amount]:
+    def _usage(self) -> dict[UsageKey, ModelCost]:
         with read_transaction(self._engine) as connection:
-            rows = connection.execute(select(Usage.window, Usage.start, *_COSTS)).all()
-        places: Any = [((row[0], row[1]), (row[2], row[3], row[4])) for row in rows]
-        return {place: amount for place, amount in places if any(amount)}
+            rows = connection.execute(select(Usage.window, Usage.window_start, *_USAGE)).all()
+        usage: Any = [((row[0], row[1]), (row[2], row[3], row[4])) for row in rows]
+        return {key: cost for key, cost in usage if any(cost)}
 
-    def check(self) -> None:
-        """Hold the tables against the books."""
-        charged = self._charged()
-        assert charged == self.books.remembered()
-        assert charged.get(LIVE, NO_AMOUNT) == self._held()
-        assert self._rows() == self.books.rows()
-
-    def _held(self) -> Amount:
+    def _reserved_cost(self) -> ModelCost:
         with read_transaction(self._engine) as connection:
-            grants, downloads, size = connection.execute(select(*_HELD)).one()
-        return int(grants or 0), int(downloads or 0), int(size or 0)
+            grants, download_grants, size = connection.execute(select(*_RESERVED)).one()
+        return int(grants or 0), int(download_grants or 0), int(size or 0)
 
-    def _rows(self) -> dict[tuple[str, int], str | None]:
-        query = select(Batch.id, Grant.number, Grant.code).join(Batch, Batch.number == Grant.batch)
+    def _codes(self) -> dict[tuple[str, int], str | None]:
+        query = select(Batch.batch_id, Grant.item_number, Grant.code).join(
+            Batch, Batch.batch_number == Grant.batch_number
+        )
         with read_transaction(self._engine) as connection:
             return {(row[0], row[1]): row[2] for row in connection.execute(query)}

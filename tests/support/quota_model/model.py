@@ -1,200 +1,164 @@
-"""What quotas have to come to: the bookkeeping once more, in plain Python, to hold tables against.
+"""A model of quotas in plain Python, which tests compare with the tables.
 
-Nothing is added up as it goes: what stands charged is worked out anew from what was granted.
+It keeps no running totals: usage is calculated anew from what was granted.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from tests.support.quota_model.batches import (
+    MAX_SECONDS,
+    METRICS,
+    NO_COST,
+    ChunkResult,
+    ModelBatch,
+    ModelCost,
+)
 from valetkey.wire.refusals import Metric, Window
 
 DAY = timedelta(days=1)
-METRICS: tuple[Metric, ...] = ("grants", "download_grants", "upload_bytes")
 WINDOWS: tuple[Window, ...] = ("minute", "hour", "day", "month", "live")
-MAX_BYTES = 500_000  # bytes of an upload or put
-MAX_SECONDS = 86_400  # seconds that policy allows
 
-Amount = tuple[int, int, int]
-Place = tuple[Window, datetime]
-Said = tuple[str | None, tuple[str | None, ...]]
-"""A chunk's refusal if it has one, and each item's."""
-Result = Said | tuple[int, int] | int
-"""What comes of an act: what is said, items granted and released, or how many rows lapsed."""
+UsageKey = tuple[Window, datetime]
+"""A window, and its start."""
+StepResult = ChunkResult | tuple[int, int] | int
+"""A chunk's result, numbers of issued and released items, or a number of expired reservations."""
 
 
-class ModelRequest(NamedTuple):
-    """An item: its size in bytes, and whether its key is in the tenant's prefixes."""
-
-    size: int
-    is_fine: bool
+LIVE: UsageKey = ("live", datetime(1970, 1, 1, tzinfo=UTC))
 
 
-NO_AMOUNT: Amount = (0, 0, 0)
-LIVE: Place = ("live", datetime(1970, 1, 1, tzinfo=UTC))
-
-
-def window_start(window: Window, at: datetime) -> datetime:
-    """When the window that holds this moment began."""
+def window_start(window: Window, now: datetime) -> datetime:
+    """Return the start of the window that contains a moment."""
     match window:
         case "live":
             return LIVE[1]
         case "month":
-            return window_start("day", at.replace(day=1))
+            return window_start("day", now.replace(day=1))
         case "day":
-            return window_start("hour", at.replace(hour=0))
+            return window_start("hour", now.replace(hour=0))
         case "hour":
-            return window_start("minute", at.replace(minute=0))
-    return at.replace(second=0, microsecond=0)
+            return window_start("minute", now.replace(minute=0))
+    return now.replace(second=0, microsecond=0)
 
 
 class IssueStep(NamedTuple):
-    """That a chunk of a batch is delivered."""
+    """Delivers a chunk of a batch."""
 
-    batch: str
+    batch_id: str
     chunk: int
 
 
 class CancelStep(NamedTuple):
-    """That a batch is cancelled."""
+    """Cancels a batch."""
 
-    batch: str
+    batch_id: str
 
 
 class CleanupStep(NamedTuple):
-    """That what has ended by itself is released."""
+    """Releases expired reservations."""
 
 
-Act = IssueStep | CancelStep | CleanupStep
+Step = IssueStep | CancelStep | CleanupStep
 
 
-@dataclass
-class ModelBatch:
-    """What was asked for, and what became of it."""
-
-    id: str
-    kind: str
-    expires_in: int
-    chunk_size: int
-    items: list[ModelRequest]
-    decided_at: datetime | None = None
-    refusal: str | None = None
-    rest_until: datetime | None = None
-    said: dict[int, Said] = field(default_factory=dict)
-
-    @property
-    def chunks(self) -> range:
-        return range(-(-len(self.items) // self.chunk_size))
-
-    def of(self, chunk: int) -> list[ModelRequest]:
-        return self.items[chunk * self.chunk_size :][: self.chunk_size]
-
-    def amount(self, items: list[ModelRequest], *, reserved: bool) -> Amount:
-        """What items cost: before they are known, as much as they may."""
-        count = len(items)
-        if self.kind == "download":
-            return (count, count, 0)
-        exact = self.kind == "put" and not reserved
-        return (count, 0, sum(item.size if exact else MAX_BYTES for item in items))
-
-    def granted(self, chunk: int) -> Amount:
-        fine = [item for item in self.of(chunk) if item.is_fine]
-        refused = chunk in self.said and self.said[chunk][0] is not None
-        return self.amount([] if refused else fine, reserved=False)
-
-    def to_come(self) -> list[ModelRequest]:
-        missing = (self.of(chunk) for chunk in self.chunks if chunk not in self.said)
-        return [item for items in missing for item in items] if self.rest_until else []
-
-    def amounts(self) -> Iterator[Amount]:
-        """What it is charged."""
-        yield from (self.granted(chunk) for chunk in self.said)
-        yield self.amount(self.to_come(), reserved=True)
-
-
-def usage_of(charged: Mapping[Place, Amount], metric: Metric, window: Window, at: datetime) -> int:
-    """How much of a metric is used in the window that holds this moment."""
-    return charged.get((window, window_start(window, at)), NO_AMOUNT)[METRICS.index(metric)]
+def usage_of(
+    usage: Mapping[UsageKey, ModelCost], metric: Metric, window: Window, now: datetime
+) -> int:
+    """Return the usage of a metric in the window that contains a moment."""
+    return usage.get((window, window_start(window, now)), NO_COST)[METRICS.index(metric)]
 
 
 @dataclass
 class QuotaModel:
-    """Everything that was asked of one tenant, and its quotas."""
+    """The batches and quotas of one tenant.
+
+    cancelled are batch ids. live_chunks are issued chunks, by batch id and chunk number, until
+    cleanup releases them; the values are their expiry. Usage of minutes and hours before kept_from
+    may be deleted.
+    """
 
     batches: dict[str, ModelBatch] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
-    held: dict[tuple[str, int], datetime] = field(default_factory=dict)
+    live_chunks: dict[tuple[str, int], datetime] = field(default_factory=dict)
     limits: dict[tuple[Metric, Window], int] = field(default_factory=dict)
-    raises: list[tuple[Metric, Window, int, datetime]] = field(default_factory=list)
-    remembered_from: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    overrides: list[tuple[Metric, Window, int, datetime]] = field(default_factory=list)
+    kept_from: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
     def limit(self, metric: Metric, window: Window, now: datetime) -> int:
-        """The limit in force."""
-        raised = (r[2] for r in self.raises if r[:2] == (metric, window) and now < r[3])
-        return self.limits[metric, window] + sum(raised)
+        """Return the limit in effect, including overrides."""
+        extras = (
+            extra
+            for of_metric, of_window, extra, expires_at in self.overrides
+            if (of_metric, of_window) == (metric, window) and now < expires_at
+        )
+        return self.limits[metric, window] + sum(extras)
 
-    def charged(self) -> dict[Place, Amount]:
-        """What stands charged, in every window where there is anything."""
-        sums: Counter[tuple[Place, int]] = Counter()
+    def usage(self) -> dict[UsageKey, ModelCost]:
+        """Return the usage of every window that has any."""
+        sums: Counter[tuple[UsageKey, int]] = Counter()
         for batch in self.batches.values():
             if batch.decided_at is None:
                 continue
             for window in WINDOWS[:-1]:
-                for amount in batch.amounts():
-                    _add(sums, (window, window_start(window, batch.decided_at)), amount)
-            _add(sums, LIVE, self._live(batch))
-        places = {place for place, _ in +sums}
-        return {place: (sums[place, 0], sums[place, 1], sums[place, 2]) for place in places}
+                for cost in batch.costs():
+                    _add(sums, (window, window_start(window, batch.decided_at)), cost)
+            _add(sums, LIVE, self._live_cost(batch))
+        keys = {key for key, _ in +sums}
+        return {key: (sums[key, 0], sums[key, 1], sums[key, 2]) for key in keys}
 
-    def remembered(self) -> dict[Place, Amount]:
-        """What stands charged in windows that are not forgotten yet."""
+    def kept_usage(self) -> dict[UsageKey, ModelCost]:
+        """Return the usage of windows that cleanup has not deleted."""
         return {
-            place: amount
-            for place, amount in self.charged().items()
-            if place[0] not in {"minute", "hour"} or place[1] >= self.remembered_from
+            key: cost
+            for key, cost in self.usage().items()
+            if key[0] not in {"minute", "hour"} or key[1] >= self.kept_from
         }
 
-    def rows(self) -> dict[tuple[str, int], str | None]:
-        """Each item that was decided, and the code of its refusal."""
+    def codes(self) -> dict[tuple[str, int], str | None]:
+        """Return the refusal code of each decided item, by batch id and item number."""
         return {
             (batch.id, chunk * batch.chunk_size + index): refusal or codes[index]
             for batch in self.batches.values()
-            for chunk, (refusal, codes) in batch.said.items()
-            for index in range(len(batch.of(chunk)))
+            for chunk, (refusal, codes) in batch.results.items()
+            for index in range(len(batch.chunk_items(chunk)))
         }
 
-    def _live(self, batch: ModelBatch) -> Amount:
-        amounts = [batch.granted(chunk) for of, chunk in self.held if of == batch.id]
-        a, b, c = zip(*amounts, batch.amount(batch.to_come(), reserved=True), strict=True)
-        return (sum(a), sum(b), sum(c))
+    def _live_cost(self, batch: ModelBatch) -> ModelCost:
+        costs = [batch.granted_cost(chunk) for id_, chunk in self.live_chunks if id_ == batch.id]
+        remaining = batch.cost(batch.remaining_items(), reserved=True)
+        grants, download_grants, upload_bytes = zip(*costs, remaining, strict=True)
+        return (sum(grants), sum(download_grants), sum(upload_bytes))
 
-    def come_to(self, act: Act, now: datetime) -> Result:
-        """What is to come of an act."""
-        match act:
+    def apply(self, step: Step, now: datetime) -> StepResult:
+        """Apply a step, and return the expected result."""
+        match step:
             case IssueStep():
-                return self._issue(*act, now)
+                return self._issue(*step, now)
             case CancelStep():
-                return self._cancel(act.batch)
-        return self._sweep(now)
+                return self._cancel(step.batch_id)
+        return self._clean_up(now)
 
-    def _issue(self, of: str, chunk: int, now: datetime) -> Said:
-        batch = self.batches[of]
-        if chunk in batch.said:
-            return batch.said[chunk]
+    def _issue(self, batch_id: str, chunk: int, now: datetime) -> ChunkResult:
+        batch = self.batches[batch_id]
+        if chunk in batch.results:
+            return batch.results[chunk]
         if batch.decided_at is None:
             self._open(batch, chunk, now)
         refusal = batch.refusal
-        if refusal is None and len(batch.chunks) > 1 and batch.rest_until is None:
+        if refusal is None and len(batch.chunks) > 1 and batch.open_until is None:
             refusal = "batch_closed"
-        codes = tuple(None if one.is_fine else "key_outside_prefix" for one in batch.of(chunk))
-        batch.said[chunk] = (refusal, () if refusal else codes)
-        if refusal is None and batch.granted(chunk)[0]:
-            self.held[of, chunk] = now + timedelta(seconds=batch.expires_in)
-        if len(batch.said) == len(batch.chunks):
-            batch.rest_until = None
-        return batch.said[chunk]
+        items = batch.chunk_items(chunk)
+        codes = tuple(None if item.is_allowed else "key_outside_prefix" for item in items)
+        batch.results[chunk] = (refusal, () if refusal else codes)
+        if refusal is None and batch.granted_cost(chunk)[0]:
+            self.live_chunks[batch_id, chunk] = now + timedelta(seconds=batch.expires_in)
+        if len(batch.results) == len(batch.chunks):
+            batch.open_until = None
+        return batch.results[chunk]
 
     def _open(self, batch: ModelBatch, chunk: int, now: datetime) -> None:
         batch.decided_at = now
@@ -205,37 +169,42 @@ class QuotaModel:
         elif not self._fits(batch, chunk, now):
             batch.refusal = "quota_exceeded"
         elif len(batch.chunks) > 1:
-            batch.rest_until = now + DAY
+            batch.open_until = now + DAY
 
     def _fits(self, batch: ModelBatch, chunk: int, now: datetime) -> bool:
-        others = [one for other in batch.chunks if other != chunk for one in batch.of(other)]
-        more = zip(batch.granted(chunk), batch.amount(others, reserved=True), strict=True)
-        asked = dict(zip(METRICS, (here + there for here, there in more), strict=True))
-        charged = self.charged()
+        """Return whether a batch that this chunk opens is within every quota."""
+        others = [
+            item for other in batch.chunks if other != chunk for item in batch.chunk_items(other)
+        ]
+        costs = zip(batch.granted_cost(chunk), batch.cost(others, reserved=True), strict=True)
+        requested = dict(zip(METRICS, map(sum, costs), strict=True))
+        usage = self.usage()
         for metric, window in self.limits:
-            used = usage_of(charged, metric, window, now)
-            if asked[metric] and used + asked[metric] > self.limit(metric, window, now):
+            used = usage_of(usage, metric, window, now)
+            if requested[metric] and used + requested[metric] > self.limit(metric, window, now):
                 return False
         return True
 
-    def _cancel(self, of: str) -> tuple[int, int]:
-        self.cancelled.add(of)
-        batch = self.batches[of]
-        released = len(batch.to_come())
-        batch.rest_until = None
-        return sum(batch.granted(chunk)[0] for chunk in batch.said), released
+    def _cancel(self, batch_id: str) -> tuple[int, int]:
+        self.cancelled.add(batch_id)
+        batch = self.batches[batch_id]
+        released = len(batch.remaining_items())
+        batch.open_until = None
+        return sum(batch.granted_cost(chunk)[0] for chunk in batch.results), released
 
-    def _sweep(self, now: datetime) -> int:
-        rests = [b for b in self.batches.values() if b.rest_until and b.rest_until <= now]
-        over = [name for name, ends_at in self.held.items() if ends_at <= now]
-        for batch in rests:
-            batch.rest_until = None
-        for name in over:
-            del self.held[name]
-        self.remembered_from = max(self.remembered_from, now - 2 * DAY)
-        return len(rests) + len(over)
+    def _clean_up(self, now: datetime) -> int:
+        open_batches = [
+            batch for batch in self.batches.values() if batch.open_until and batch.open_until <= now
+        ]
+        expired_chunks = [key for key, expires_at in self.live_chunks.items() if expires_at <= now]
+        for batch in open_batches:
+            batch.open_until = None
+        for key in expired_chunks:
+            del self.live_chunks[key]
+        self.kept_from = max(self.kept_from, now - 2 * DAY)
+        return len(open_batches) + len(expired_chunks)
 
 
-def _add(sums: Counter[tuple[Place, int]], place: Place, amount: Amount) -> None:
-    for index, one in enumerate(amount):
-        sums[place, index] += one
+def _add(sums: Counter[tuple[UsageKey, int]], key: UsageKey, cost: ModelCost) -> None:
+    for index, amount in enumerate(cost):
+        sums[key, index] += amount

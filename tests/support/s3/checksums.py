@@ -1,17 +1,17 @@
-"""The checksums that S3 compares, as an item of a message names them."""
+"""The checksums that S3 verifies, in the format of a message's items."""
 
 import zlib
 from base64 import b64encode
 from hashlib import sha256
 
-# Reflected, as they are computed: Castagnoli (RFC 3720) and NVM Express (Base Specification, 5.2).
+# Reflected polynomials: Castagnoli (RFC 3720) and NVM Express (Base Specification, 5.2).
 _CASTAGNOLI = 0x82F63B78
 _NVME = 0x9A6C9329AC4BC9B5
 ALGORITHMS = ("sha256", "crc32", "crc32c", "crc64nvme")
 
 
 def checksum(algorithm: str, file: bytes) -> dict[str, str]:
-    """The checksum of a file, in base64 of the number's bytes, the highest first."""
+    """Return the checksum of a file: the base64 of its bytes, most significant byte first."""
     match algorithm:
         case "sha256":
             digest = sha256(file).digest()
@@ -28,9 +28,9 @@ def checksum(algorithm: str, file: bytes) -> dict[str, str]:
 
 def _crc(file: bytes, bits: int, polynomial: int) -> bytes:
     ones = (1 << bits) - 1
-    rest = ones
+    remainder = ones
     for byte in file:
-        rest ^= byte
+        remainder ^= byte
         for _ in range(8):
-            rest = (rest >> 1) ^ (polynomial if rest & 1 else 0)
-    return (rest ^ ones).to_bytes(bits // 8)
+            remainder = (remainder >> 1) ^ (polynomial if remainder & 1 else 0)
+    return (remainder ^ ones).to_bytes(bits // 8)

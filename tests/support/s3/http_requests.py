@@ -1,4 +1,4 @@
-"""Requests as clients send them: no byte of a URL or a form is changed on the way."""
+"""HTTP requests that are sent byte for byte: no URL or form field is normalized."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from valetkey.wire.messages import Grant
+from valetkey.wire.replies import Grant
 
 _http = httpx.Client(trust_env=False, timeout=20)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request; where it has a form, that is its parts in order, files as bytes.
+    """One HTTP request. `form` lists the parts of its form in order, with files as bytes.
 
-    file_name is what the sender calls the files of its form.
+    `file_name` is the file name that the form sends for its files.
     """
 
     method: str
@@ -27,28 +27,28 @@ class Request:
     file_name: str = "upload.bin"
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: httpx.Headers
     body: bytes
 
     @property
-    def accepted(self) -> bool:
+    def is_success(self) -> bool:
         return 200 <= self.status < 300
 
 
-def send(request: Request) -> Answer:
+def send(request: Request) -> Response:
     host = urlsplit(request.url).netloc
-    answer = _http.request(
+    response = _http.request(
         request.method,
         f"http://{host}",
         headers=dict(request.headers),
         content=request.body,
         files=[(name, _part(value, request.file_name)) for name, value in request.form] or None,
-        # httpx would write the path and the query anew
+        # httpx would normalize the path and the query
         extensions={"target": request.url.partition(host)[2].encode("ascii")},
     )
-    return Answer(answer.status_code, answer.headers, answer.content)
+    return Response(response.status_code, response.headers, response.content)
 
 
 def get(url: str) -> Request:
@@ -56,12 +56,12 @@ def get(url: str) -> Request:
 
 
 def post(grant: Grant, file: bytes) -> Request:
-    """The form of a grant, filled in as it asks: its fields, then the file."""
+    """Return the form upload of a grant: its fields, then the file."""
     return Request("POST", grant.url, form=[*grant.fields.items(), ("file", file)])
 
 
 def put(grant: Grant, file: bytes) -> Request:
-    """The PUT of a grant, with the headers that it asks for."""
+    """Return the PUT of a grant, with the grant's headers."""
     return Request("PUT", grant.url, grant.headers, file)
 
 

@@ -1,6 +1,6 @@
-"""What nobody may do with a grant, as data: what is sent, and which servers refuse it.
+"""Misuses of grants as data: the request that is sent, and the servers that refuse it.
 
-A server that accepts a misuse is listed by its absence: should it learn to refuse, a test says so.
+A server that accepts a misuse is not listed. If a new version refuses it, a test fails.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ import pytest
 from tests.support.s3.http_requests import Request, send
 from tests.support.s3.stores import SERVERS, Store
 
-SECRET = b"what only a rightful client may read"
+SECRET = b"the content that only the grant's holder may read"
 BOTH = SERVERS
 SEAWEEDFS, MINISTACK = ((name,) for name in SERVERS)
 
 
 class Misuse(NamedTuple):
-    """The request is made for one key, under which the rightful use of a grant just worked."""
+    """A misuse of a grant. `request` builds its request for a key with which valid use works."""
 
     name: str
     refused_by: tuple[str, ...]
@@ -27,22 +27,22 @@ class Misuse(NamedTuple):
         return self.name
 
 
-def each(misuses: Sequence[Misuse]) -> pytest.MarkDecorator:
-    """Run a test for every misuse; one that no server refuses is none of ours to publish."""
+def parametrize_misuses(misuses: Sequence[Misuse]) -> pytest.MarkDecorator:
+    """Run a test for every misuse. Raises ValueError if no server refuses one."""
     accepted = [misuse.name for misuse in misuses if not misuse.refused_by]
     if accepted:
         raise ValueError(f"refused by no server: {accepted}")
     return pytest.mark.parametrize("misuse", misuses, ids=lambda misuse: misuse.name)
 
 
-def prove(store: Store, misuse: Misuse, key: str, rightful: Request) -> None:
-    """Fail unless the rightful request works, and the misuse is refused where it is said to be.
+def check_misuse(store: Store, misuse: Misuse, key: str, valid_request: Request) -> None:
+    """Check that the valid request works, and that exactly the listed servers refuse the misuse.
 
-    Refused means that the answer is no success, discloses nothing, and changes no object.
+    A refusal is a response that is no success, discloses nothing and changes no object.
     """
-    misused = misuse.request(store, key)
-    assert send(rightful).accepted
+    misuse_request = misuse.request(store, key)
+    assert send(valid_request).is_success
     before = store.objects()
-    answer = send(misused)
-    refused = not answer.accepted and SECRET not in answer.body and store.objects() == before
-    assert refused == (store.name in misuse.refused_by), f"{store.name}: HTTP {answer.status}"
+    response = send(misuse_request)
+    refused = not response.is_success and SECRET not in response.body and store.objects() == before
+    assert refused == (store.name in misuse.refused_by), f"{store.name}: HTTP {response.status}"

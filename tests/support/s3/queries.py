@@ -1,37 +1,39 @@
-"""Changes to the query of a signed URL: its parameters as they stand there, nothing decoded."""
+"""Changes to the query of a signed URL. Parameters are never decoded."""
 
 from collections.abc import Callable
 
-Change = Callable[[list[str]], list[str]]
+QueryChange = Callable[[list[str]], list[str]]
 
 
-def changed(url: str, change: Change) -> str:
+def change_query(url: str, change: QueryChange) -> str:
     path, _, query = url.partition("?")
     return f"{path}?{'&'.join(change(query.split('&')))}"
 
 
-def without(*names: str) -> Change:
-    return lambda query: [each for each in query if each.partition("=")[0] not in names]
+def remove_parameters(*names: str) -> QueryChange:
+    return lambda query: [
+        parameter for parameter in query if parameter.partition("=")[0] not in names
+    ]
 
 
-def replaced(name: str, value: str) -> Change:
-    return lambda query: [*without(name)(query), f"{name}={value}"]
+def replace_parameter(name: str, value: str) -> QueryChange:
+    return lambda query: [*remove_parameters(name)(query), f"{name}={value}"]
 
 
-def added(*params: str) -> Change:
-    return lambda query: [*query, *params]
+def append_parameters(*parameters: str) -> QueryChange:
+    return lambda query: [*query, *parameters]
 
 
-def preceded(*params: str) -> Change:
-    return lambda query: [*params, *query]
+def prepend_parameters(*parameters: str) -> QueryChange:
+    return lambda query: [*parameters, *query]
 
 
-def flipped(name: str) -> Change:
-    """The last character of a value is another."""
+def tamper_parameter(name: str) -> QueryChange:
+    """Change the last character of a parameter's value."""
 
     def change(query: list[str]) -> list[str]:
-        (found,) = [each for each in query if each.startswith(f"{name}=")]
-        other = "0" if found[-1] != "0" else "1"
-        return replaced(name, found.partition("=")[2][:-1] + other)(query)
+        (parameter,) = [parameter for parameter in query if parameter.startswith(f"{name}=")]
+        last = "0" if parameter[-1] != "0" else "1"
+        return replace_parameter(name, parameter.partition("=")[2][:-1] + last)(query)
 
     return change

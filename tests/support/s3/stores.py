@@ -1,4 +1,4 @@
-"""Real S3 servers, and the grants that one Answering gives for their buckets."""
+"""Real S3 servers, and grants that one service issues for their buckets."""
 
 import uuid
 from collections.abc import Mapping
@@ -10,12 +10,15 @@ from pydantic import TypeAdapter
 
 from tests.support.builders import messages
 from tests.support.builders.services import InProcessService
-from valetkey.wire.messages import Grant, Item
+from valetkey.wire.messages import Item
+from valetkey.wire.replies import Grant
 from valetkey.wire.terms import AnyTerms
 from worker import clock
-from worker.core.policy.decisions import NO_UPLOAD, Validity
-from worker.core.signing.signer import SigningContext, item_signer
+from worker.core.kinds.registry import grant_kind
+from worker.core.signing.context import SigningContext
+from worker.core.signing.multipart_plan import NO_UPLOAD
 from worker.core.signing.sigv4 import Credentials, Target
+from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
 from worker.devstack.storage import Storage
 
@@ -43,8 +46,8 @@ MULTIPART: Mapping[str, Any] = {"kind": "multipart", "max_size": 6_000_000, "par
 _terms: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
-def declared(storages: Mapping[str, Storage]) -> TenantConfig:
-    """Bucket profiles of each server, others for what only one is asked for, and the tenants."""
+def tenant_config(storages: Mapping[str, Storage]) -> TenantConfig:
+    """Return the tenants, bucket profiles for each server, and profiles for single tests."""
     buckets = {
         name: Bucket(
             name, BUCKET, storage.region, "path", storage.endpoint, profile=name, owner=OWNER
@@ -52,9 +55,11 @@ def declared(storages: Mapping[str, Storage]) -> TenantConfig:
         for name, storage in storages.items()
     }
     first, second = (buckets[name] for name in SERVERS)
-    for name, own in tuple(buckets.items()):
-        buckets[free_named(name)] = replace(own, name=free_named(name))
-        buckets[versioned(name)] = replace(own, name=versioned(name), bucket=VERSIONED_BUCKET)
+    for name, profile in tuple(buckets.items()):
+        buckets[free_name_profile(name)] = replace(profile, name=free_name_profile(name))
+        buckets[versioned_profile(name)] = replace(
+            profile, name=versioned_profile(name), bucket=VERSIONED_BUCKET
+        )
     role = f"arn:aws:iam::{OWNER}:role/{ROLE}"
     buckets["assumed"] = replace(second, name="assumed", role_arn=role)
     buckets["formless"] = replace(first, name="formless", post=False)
@@ -64,7 +69,7 @@ def declared(storages: Mapping[str, Storage]) -> TenantConfig:
 
 
 def _policies(tenant: str, buckets: Mapping[str, Bucket]) -> dict[str, Policy]:
-    own = replace(
+    policy = replace(
         messages.POLICY,
         prefixes=(f"{tenant}/",),
         max_size=6_000_000,
@@ -75,75 +80,80 @@ def _policies(tenant: str, buckets: Mapping[str, Bucket]) -> dict[str, Policy]:
         redirects=("https://app.example/",),
         overwrite=True,
     )
-    free = {free_named(name) for name in SERVERS}
-    return {name: replace(own, bucket=name, free_names=name in free) for name in buckets}
+    free_name_buckets = {free_name_profile(name) for name in SERVERS}
+    return {
+        name: replace(policy, bucket=name, free_names=name in free_name_buckets) for name in buckets
+    }
 
 
-def free_named(server: str) -> str:
-    """The profile in which a form may leave the end of its key to the client."""
+def free_name_profile(server: str) -> str:
+    """Return the profile whose forms may leave the end of the object key to the client."""
     return f"{server}-free"
 
 
-def versioned(server: str) -> str:
-    """The profile of the bucket that keeps every version."""
+def versioned_profile(server: str) -> str:
+    """Return the profile of the versioned bucket."""
     return f"{server}-versioned"
 
 
-def fresh() -> str:
-    """A key that nothing else uses."""
+def new_key() -> str:
+    """Return an object key that no other test uses."""
     return f"acme/{uuid.uuid4().hex}.png"
 
 
 @dataclass(frozen=True)
 class Store:
-    """One server: its two buckets, and what is granted for the first."""
+    """One server with two buckets, and the service that issues grants for the first."""
 
     name: str
     storage: Storage
     client: Any
     issuer: InProcessService = field(repr=False)
 
-    def ask(self, *items: Mapping[str, Any], tenant: str = "acme", **terms: Any) -> dict[str, Any]:
-        """The Answering's answer to a request for these items on these terms."""
+    def issue(
+        self, *items: Mapping[str, Any], tenant: str = "acme", **terms: Any
+    ) -> dict[str, Any]:
+        """Request grants for these items on these terms; return the outcome."""
         grant = {"kind": "download", "bucket": self.name, "expires_in": 300, **terms}
         keys = [item["key"] for item in items]
         message = messages.grant_message(keys, tenant=tenant, grant=grant)
         return self.issuer.issue(message | {"items": list(items)})
 
-    def grants(self, *items: Mapping[str, Any], **terms: Any) -> list[Grant]:
-        answer = self.ask(*items, **terms)
-        assert answer["status"] == "issued", answer["refusal"]
-        return [Grant(**item) for item in answer["items"]]
+    def issue_grants(self, *items: Mapping[str, Any], **terms: Any) -> list[Grant]:
+        """Request grants for these items; fail if the request is refused."""
+        outcome = self.issue(*items, **terms)
+        assert outcome["status"] == "issued", outcome["refusal"]
+        return [Grant(**item) for item in outcome["items"]]
 
     def download(self, key: str, **terms: Any) -> Grant:
-        (grant,) = self.grants({"key": key}, **{**DOWNLOAD, **terms})
+        (grant,) = self.issue_grants({"key": key}, **{**DOWNLOAD, **terms})
         return grant
 
     def upload(self, key: str, **terms: Any) -> Grant:
-        (grant,) = self.grants({"key": key}, **{**UPLOAD, **terms})
+        (grant,) = self.issue_grants({"key": key}, **{**UPLOAD, **terms})
         return grant
 
     def put(
         self, key: str, size: int, checksum: Mapping[str, str] | None = None, **terms: Any
     ) -> Grant:
         item = {"key": key, "size": size} | ({"checksum": checksum} if checksum else {})
-        (grant,) = self.grants(item, **{**PUT, **terms})
+        (grant,) = self.issue_grants(item, **{**PUT, **terms})
         return grant
 
     def multipart(self, key: str, size: int, **terms: Any) -> Grant:
-        (grant,) = self.grants({"key": key, "size": size}, **{**MULTIPART, **terms})
+        (grant,) = self.issue_grants({"key": key, "size": size}, **{**MULTIPART, **terms})
         return grant
 
-    def parts(self, of: Grant, *parts: int) -> list[Grant]:
-        items = [{"key": of.key, "part": part} for part in parts]
-        return self.grants(*items, kind="parts", of=of.id)
+    def parts(self, upload: Grant, *numbers: int) -> list[Grant]:
+        items = [{"key": upload.key, "part": number} for number in numbers]
+        return self.issue_grants(*items, kind="parts", of=upload.id)
 
-    def refused(self, key: str = "acme/a.png", **terms: Any) -> str | None:
-        """The code by which a request for one key is refused, as a batch or as its item."""
+    def refusal_code(self, key: str = "acme/a.png", **terms: Any) -> str | None:
+        """Return the code with which a request for one key, or its item, is refused."""
         size = {"size": 20} if terms.get("kind") in {"put", "multipart"} else {}
-        answer = self.ask({"key": key, **size}, **terms)
-        found: dict[str, str] = answer.get("refusal") or answer["items"][0]
-        return found.get("code")
+        outcome = self.issue({"key": key, **size}, **terms)
+        refusal: dict[str, str] = outcome.get("refusal") or outcome["items"][0]
+        return refusal.get("code")
 
     def sign(
         self,
@@ -156,44 +166,44 @@ class Store:
         region: str | None = None,
         **credentials: Any,
     ) -> Grant:
-        """What no Answering gives: signed at another time, for longer, elsewhere, or by others."""
-        own = Credentials(self.storage.access_key, self.storage.secret_key)
+        """Sign a grant that the service would not issue: other times, bucket, region or keys."""
+        own_credentials = Credentials(self.storage.access_key, self.storage.secret_key)
         region = region or self.storage.region
-        place = SigningContext(
-            Bucket(self.name, bucket, region),
+        context = SigningContext(
+            bucket,
+            None,
             Target("http", self.storage.endpoint.removeprefix("http://"), f"/{BUCKET}/", region),
-            replace(own, **credentials),
+            replace(own_credentials, **credentials),
             Validity(clock.now() + issued, expires_in, "request"),
         )
-        read = _terms.validate_python({"bucket": self.name, "expires_in": 300, **terms})
-        signed = item_signer(read, place)(
-            f"{messages.batch_id()}.0", Item.model_validate(item), NO_UPLOAD
-        )
+        grant_terms = _terms.validate_python({"bucket": self.name, "expires_in": 300, **terms})
+        sign_item = grant_kind(grant_terms).make_signer(grant_terms, context)
+        signed = sign_item(f"{messages.batch_id()}.0", Item.model_validate(item), NO_UPLOAD)
         return Grant(**signed[0])
 
-    def store(self, key: str, body: bytes, **more: Any) -> None:
-        """Put an object there, by no grant."""
+    def put_object(self, key: str, body: bytes, **more: Any) -> None:
+        """Store an object directly, without a grant."""
         self.client.put_object(**{"Bucket": BUCKET, "Key": key, "Body": body, **more})
 
-    def stored(self, key: str) -> dict[str, Any]:
-        """An object as the server has it, its content under Body."""
-        found = self.client.get_object(Bucket=BUCKET, Key=key)
-        return {**found, "Body": found["Body"].read()}
+    def get_object(self, key: str) -> dict[str, Any]:
+        """Return an object as stored, with its content as Body."""
+        stored = self.client.get_object(Bucket=BUCKET, Key=key)
+        return {**stored, "Body": stored["Body"].read()}
 
     def objects(self) -> set[tuple[str, str, str]]:
-        """Everything in both buckets: bucket, key and a digest of the content."""
+        """Return bucket, key and ETag of all objects in both buckets."""
         return {
-            (bucket, found["Key"], found["ETag"])
+            (bucket, item["Key"], item["ETag"])
             for bucket in (BUCKET, OTHER_BUCKET)
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-            for found in page.get("Contents", ())
+            for item in page.get("Contents", ())
         }
 
-    def holds(self, key: str) -> bool:
-        """Whether something is stored under a key."""
-        return any(place[:2] == (BUCKET, key) for place in self.objects())
+    def has_object(self, key: str) -> bool:
+        """Return whether an object with this key is stored."""
+        return any(stored[:2] == (BUCKET, key) for stored in self.objects())
 
-    def empty(self) -> None:
-        """Remove everything from both buckets."""
+    def delete_objects(self) -> None:
+        """Delete all objects from both buckets."""
         for bucket, key, _ in self.objects():
             self.client.delete_object(Bucket=bucket, Key=key)

@@ -1,4 +1,4 @@
-"""A certificate authority of one test run."""
+"""A certificate authority for one test run."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -12,19 +12,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 HOUR = timedelta(hours=1)
 
 
-class Authority:
-    """Certifies servers; `trust` is what its clients trust, and nothing else."""
+class CertificateAuthority:
+    """An authority that signs server certificates. `client_context` trusts only this authority."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        root = self._certified("authority", self._key.public_key(), ca=True)
-        self.trust = ssl.create_default_context(cadata=root.public_bytes(Encoding.PEM).decode())
+        root = self._sign_certificate("authority", self._key.public_key(), ca=True)
+        self.client_context = ssl.create_default_context(
+            cadata=root.public_bytes(Encoding.PEM).decode()
+        )
 
-    def server(self, name: str) -> ssl.SSLContext:
-        """What a server needs to prove that it is `name`."""
+    def server_context(self, name: str) -> ssl.SSLContext:
+        """Return a TLS context with a certificate for a host name."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._certified(name, key.public_key(), ca=False)
+        certificate = self._sign_certificate(name, key.public_key(), ca=False)
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         path = self._folder / f"{name}.pem"
         path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
@@ -32,7 +34,7 @@ class Authority:
         context.load_cert_chain(path)
         return context
 
-    def _certified(
+    def _sign_certificate(
         self, name: str, public: ec.EllipticCurvePublicKey, *, ca: bool
     ) -> x509.Certificate:
         now = datetime.now(UTC)
@@ -47,7 +49,7 @@ class Authority:
             .not_valid_after(now + HOUR)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(names, critical=False)
-            # Python 3.13 verifies strictly and asks for these (VERIFY_X509_STRICT).
+            # Required by Python 3.13, which verifies strictly (VERIFY_X509_STRICT).
             .add_extension(_key_usage(ca=ca), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(

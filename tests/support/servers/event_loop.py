@@ -1,4 +1,4 @@
-"""Tests that run in an event loop, and leave nothing behind in it."""
+"""Runs tests in an event loop, and checks that they leave nothing behind in it."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ P = ParamSpec("P")
 
 
 def in_event_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test in a loop of its own, and fail it where a task or an error is left there."""
+    """Run a test in its own loop, and fail it if a task or an unhandled error remains there."""
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -23,31 +23,31 @@ def in_event_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, N
 
 
 async def _run(test: Coroutine[Any, Any, None]) -> None:
-    unheard: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    unhandled: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     await test
-    gc.collect(1)  # a task or future that nobody heard says so when it goes
-    for _ in range(5):  # generators that were not read to their end are closed by tasks
+    gc.collect(1)  # a task or future whose error was not retrieved reports it when it is deleted
+    for _ in range(5):  # tasks close generators that were not read to their end
         await asyncio.sleep(0)
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    assert left == set()
-    assert unheard == []
+    remaining = asyncio.all_tasks() - {asyncio.current_task()}
+    assert remaining == set()
+    assert unhandled == []
 
 
 @asynccontextmanager
 async def async_client(
-    broker: str, result_url: str | None = None, **given: Any
+    broker: str, result_url: str | None = None, **options: Any
 ) -> AsyncIterator[Any]:
-    """A client of the tenant acme that is closed without waiting for answers."""
-    client = AsyncClient(broker, result_url, "acme", "test", **given)
+    """A client of the tenant acme that is closed without waiting for results."""
+    client = AsyncClient(broker, result_url, "acme", "test", **options)
     try:
         yield client
     finally:
         await client.close()
 
 
-async def wait_until_async(done: Callable[[], object], seconds: float = 10) -> None:
-    """Wait until done(), and fail after so many seconds."""
+async def wait_until_async(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until the condition is true; fail after some seconds."""
     async with asyncio.timeout(seconds):
-        while not done():  # noqa: ASYNC110 - of much that is waited for there is no event
+        while not condition():  # noqa: ASYNC110 - most conditions have no event
             await asyncio.sleep(0.01)

@@ -23,7 +23,7 @@ KEYS = StorageKeys("TESTACCESSKEY", "a-secret-key-for-tests")
 
 @contextmanager
 def running_ministack(data: Path) -> Iterator[Storage]:
-    """Run MiniStack, which is strict about POST policies and lax about much else."""
+    """Run MiniStack, which enforces POST policies strictly but little else."""
     with reserved_ports(None) as (port,):
         program = Program(
             name="MiniStack",
@@ -47,11 +47,11 @@ def running_ministack(data: Path) -> Iterator[Storage]:
 
 @contextmanager
 def running_postgres() -> Iterator[str]:
-    """Run PostgreSQL 18 without waiting for disks; yields the URL of a database to be empty.
+    """Run PostgreSQL 18 without flushing to disk; yield the URL of its default database.
 
-    As root it runs as another user, who must be able to reach its folder: that is why it is not in
-    pytest's own, which only root may enter. Killed with us, it would stay; it ends by itself once
-    its folder is gone.
+    If started by root, it runs as another user, who cannot enter pytest's temporary folders, so its
+    data is in a folder outside of them. If this process is killed, the server keeps running until
+    that folder is removed.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
@@ -59,19 +59,19 @@ def running_postgres() -> Iterator[str]:
             get_server,
         )
     with tempfile.TemporaryDirectory(prefix="valetkey-postgres-") as folder:
-        with _one_at_a_time():
+        with _creation_lock():
             server = get_server(Path(folder) / "data", cleanup_mode="delete")
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         try:
             _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-            yield _text(url)
+            yield _url_text(url)
         finally:
             server.cleanup()
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    # As root it creates the user it runs as, where two at once would be in each other's way.
+def _creation_lock() -> Iterator[None]:
+    # If started by root, it creates its user, which fails if two processes do so at once.
     with (Path(tempfile.gettempdir()) / "valetkey-postgres.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -79,22 +79,22 @@ def _one_at_a_time() -> Iterator[None]:
 
 @contextmanager
 def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
-    """Create a database of its own on a PostgreSQL server, as a copy of a template."""
+    """Create a database on a PostgreSQL server from a template; drop it when the block ends."""
     url, name = make_url(server), f"valetkey_{uuid.uuid4().hex}"
     _execute(url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
-        yield _text(url.set(database=name))
+        yield _url_text(url.set(database=name))
     finally:
         _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _execute(url: URL, *statements: str) -> None:
-    # None of these may run in a transaction.
+    # These statements are not allowed in a transaction.
     engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         for statement in statements:
             connection.execute(text(statement))
 
 
-def _text(url: URL) -> str:
+def _url_text(url: URL) -> str:
     return url.render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""Webhook endpoints on loopback, some of them ill-behaved, and the names that lead to them."""
+"""Webhook endpoints on loopback, some of which misbehave, and a resolver that leads to them."""
 
 import socket
 import ssl
@@ -11,34 +11,37 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from worker.core.webhooks.addresses import Address
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
+Responder = Callable[[BaseHTTPRequestHandler], None]
 
 
-class Names:
-    """A resolver that gives one answer after the other, and the last one for ever."""
+class FakeResolver:
+    """A resolver that returns its answers one after another, then repeats the last one."""
 
     def __init__(self, *answers: Sequence[Address]) -> None:
         self._answers = answers
-        self.asked: list[tuple[str, int]] = []
+        self.lookups: list[tuple[str, int]] = []
 
     def __call__(self, host: str, port: int) -> Sequence[Address]:
-        self.asked.append((host, port))
-        return self._answers[min(len(self.asked), len(self._answers)) - 1]
+        self.lookups.append((host, port))
+        return self._answers[min(len(self.lookups), len(self._answers)) - 1]
 
 
 @dataclass
-class Receiver:
-    """What an endpoint saw."""
+class WebhookReceiver:
+    """The requests that an endpoint received."""
 
     port: int = 0
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
-    names: list[str | None] = field(default_factory=list)  # asked for by SNI
+    sni_names: list[str | None] = field(default_factory=list)
 
 
-def answer(status: int = 204, **headers: str) -> Answer:
-    """Answer with a status and headers (an underscore stands for a hyphen), and no body."""
+def respond_with(status: int = 204, **headers: str) -> Responder:
+    """Return a responder that sends a status and headers without a body.
+
+    An underscore in a header's name stands for a hyphen.
+    """
 
     def respond(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -50,8 +53,8 @@ def answer(status: int = 204, **headers: str) -> Answer:
     return respond
 
 
-def stream(piece: bytes, pause: float = 0) -> Answer:
-    """Answer 200 and a body without an end, a piece at a time, until the other side hangs up."""
+def stream_body(piece: bytes, pause: float = 0) -> Responder:
+    """Return a responder that sends 200 and pieces of a body until the client disconnects."""
 
     def respond(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -61,17 +64,17 @@ def stream(piece: bytes, pause: float = 0) -> Answer:
     return respond
 
 
-def say(line: bytes) -> Answer:
-    """Send these bytes instead of an answer, and hang up."""
+def send_bytes(content: bytes) -> Responder:
+    """Return a responder that sends these bytes instead of a response, and disconnects."""
 
     def respond(handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(line)
+        handler.wfile.write(content)
 
     return respond
 
 
 def drip_headers(handler: BaseHTTPRequestHandler) -> None:
-    """Send a status line that never ends, a byte at a time."""
+    """Send an endless status line, one byte at a time."""
     handler.wfile.write(b"HTTP/1.1 200 ")
     _repeat(handler, b"O", 0.05)
 
@@ -83,13 +86,15 @@ def _repeat(handler: BaseHTTPRequestHandler, piece: bytes, pause: float) -> None
 
 
 @contextmanager
-def receiving(respond: Answer, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
-    """An endpoint that records what it gets and answers as told."""
-    receiver = Receiver()
+def running_receiver(
+    respond: Responder, tls: ssl.SSLContext | None = None
+) -> Iterator[WebhookReceiver]:
+    """Run an endpoint that records its requests and responds as told."""
+    receiver = WebhookReceiver()
     with _server(receiver, respond) as server:
         receiver.port = server.server_address[1]
         if tls:
-            tls.sni_callback = lambda _, name, __: receiver.names.append(name)
+            tls.sni_callback = lambda _, name, __: receiver.sni_names.append(name)
             server.socket = tls.wrap_socket(
                 server.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -102,7 +107,7 @@ def receiving(respond: Answer, tls: ssl.SSLContext | None = None) -> Iterator[Re
             thread.join()
 
 
-def _server(receiver: Receiver, respond: Answer) -> ThreadingHTTPServer:
+def _server(receiver: WebhookReceiver, respond: Responder) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             receiver.paths.append(self.path)
@@ -117,7 +122,7 @@ def _server(receiver: Receiver, respond: Answer) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
         daemon_threads = False
 
-        # Raised by a client that hangs up, which is what several tests wait for.
+        # Ignore errors of clients that disconnect, which several tests expect.
         def handle_error(self, *_: object) -> None:
             pass
 
@@ -125,15 +130,15 @@ def _server(receiver: Receiver, respond: Answer) -> ThreadingHTTPServer:
 
 
 @contextmanager
-def listening() -> Iterator[socket.socket]:
-    """A socket that answers nothing; `touched` tells whether anyone came."""
+def silent_endpoint() -> Iterator[socket.socket]:
+    """Yield a listening socket that never responds; see has_connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         yield listener
 
 
-def touched(listener: socket.socket) -> bool:
-    """Whether a connection was made: the kernel completes it before the caller knows."""
+def has_connection(listener: socket.socket) -> bool:
+    """Return whether a client connected; the kernel accepts connections by itself."""
     with suppress(BlockingIOError):
         listener.accept()[0].close()
         return True

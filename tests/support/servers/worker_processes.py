@@ -1,4 +1,4 @@
-"""Processes that answer messages at once, as workers do, each with connections of its own."""
+"""Processes that issue grants concurrently, as workers do, each with its own connections."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from worker.aws.clients import S3Clients
 from worker.db.engine import create_database_engine
 
 
-class WorkerAnswer(NamedTuple):
-    """What was said to a chunk: its refusal, how many items it was granted, and their digest."""
+class ChunkResult(NamedTuple):
+    """One chunk's result: the refusal code, the number of grants, and a digest of the items."""
 
     batch: str
     chunk: int
@@ -25,48 +25,48 @@ class WorkerAnswer(NamedTuple):
     digest: str
 
 
-class _Process:
+class _ProcessState:
     start: Barrier
     s3: S3Clients
 
 
 class WorkerProcesses:
-    """So many processes."""
+    """A pool of worker processes."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
-    def answer(self, url: str, messages: Sequence[Sequence[dict[str, Any]]]) -> list[WorkerAnswer]:
-        """Have each process answer a list in order, all of them from the same moment on."""
-        answers = self._pool.map(_answer, [url] * len(messages), messages)
-        return [one for some in answers for one in some]
+    def issue(self, url: str, messages: Sequence[Sequence[dict[str, Any]]]) -> list[ChunkResult]:
+        """Let each process issue one list of messages in order, all starting at the same moment."""
+        results = self._pool.map(_issue_all, [url] * len(messages), messages)
+        return [result for process_results in results for result in process_results]
 
 
 @contextmanager
 def worker_processes(count: int) -> Iterator[WorkerProcesses]:
-    """Start that many processes."""
-    spawning = get_context("spawn")
-    start = (spawning.Barrier(count),)
-    with ProcessPoolExecutor(count, spawning, initializer=_begin, initargs=start) as pool:
+    """Start this number of processes."""
+    spawn = get_context("spawn")
+    barriers = (spawn.Barrier(count),)
+    with ProcessPoolExecutor(count, spawn, initializer=_initialize, initargs=barriers) as pool:
         yield WorkerProcesses(pool)
 
 
-def _begin(start: Barrier) -> None:
-    _Process.start, _Process.s3 = start, S3Clients()
+def _initialize(start: Barrier) -> None:
+    _ProcessState.start, _ProcessState.s3 = start, S3Clients()
 
 
-def _answer(url: str, messages: Sequence[dict[str, Any]]) -> list[WorkerAnswer]:
+def _issue_all(url: str, messages: Sequence[dict[str, Any]]) -> list[ChunkResult]:
     engine = create_database_engine(url)
-    answering = services.build_service(engine, _Process.s3, Clock())
-    _Process.start.wait()  # so each process takes one list, too
-    answers = [_answered(answering.issue(message)) for message in messages]
+    service = services.build_service(engine, _ProcessState.s3, Clock())
+    _ProcessState.start.wait()  # also makes each process take exactly one list
+    results = [_chunk_result(service.issue(message)) for message in messages]
     engine.dispose()
-    return answers
+    return results
 
 
-def _answered(said: dict[str, Any]) -> WorkerAnswer:
-    granted = sum("code" not in item for item in said["items"])
-    digest = sha256(json.dumps(said["items"]).encode()).hexdigest()
-    return WorkerAnswer(
-        said["batch"], said["chunk"], said.get("refusal", {}).get("code"), granted, digest
+def _chunk_result(outcome: dict[str, Any]) -> ChunkResult:
+    granted = sum("code" not in item for item in outcome["items"])
+    digest = sha256(json.dumps(outcome["items"]).encode()).hexdigest()
+    return ChunkResult(
+        outcome["batch"], outcome["chunk"], outcome.get("refusal", {}).get("code"), granted, digest
     )

@@ -10,16 +10,20 @@ from valetkey.cli.atomic_output import AtomicFile, atomic_output, partial_path
 from valetkey.cli.bulk import journal
 from valetkey.cli.bulk.journal import BatchPlan, Checkpoint, Journal
 from valetkey.cli.bulk.row_errors import InputError
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Grant
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.replies import Grant
 
-END = datetime(2026, 1, 1, tzinfo=UTC)
+EXPIRY = datetime(2026, 1, 1, tzinfo=UTC)
 GRANT = Grant(
-    id="0199.0", key="a", method="GET", url="http://a", expires_at=END, limited_by="request"
+    id="0199.0", key="a", method="GET", url="http://a", expires_at=EXPIRY, limited_by="request"
 )
 REFUSAL = Refusal(code=Code.KEY_EMPTY, field="key", message="empty")
-RUN = Journal(
-    input="digest", total=2_000, request={"kind": "download"}, cut=BatchPlan([["b"]], 2_000, 500)
+JOURNAL = Journal(
+    input_sha256="digest",
+    total=2_000,
+    request={"kind": "download"},
+    batch_plan=BatchPlan([["b"]], 2_000, 500),
 )
 
 
@@ -28,128 +32,128 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "links.csv"
 
 
-def write(out: AtomicFile, *rows: str) -> None:
+def write_rows(out: AtomicFile, *rows: str) -> None:
     for row in rows:
-        out.write(row, GRANT)
+        out.write_row(row, GRANT)
 
 
-def interrupted(path: Path, run: Journal | None, *rows: str) -> None:
-    """Leave a run as one that was interrupted behind these rows."""
+def interrupt_run(path: Path, run_journal: Journal | None, *rows: str) -> None:
+    """Interrupt a run after these rows."""
 
     def write_some() -> None:
-        with atomic_output(path, run) as out:
-            out.head("top\n")
-            write(out, *rows)
+        with atomic_output(path, run_journal) as out:
+            out.write_heading("top\n")
+            write_rows(out, *rows)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_some()
 
 
-def test_a_kept_file_is_its_owners_alone(path: Path) -> None:
-    with atomic_output(path, RUN) as out:
-        write(out, "secret")
-        for part in (partial_path(path), journal.journal_path(path)):
-            assert stat.S_IMODE(part.stat().st_mode) == 0o600
+def test_only_its_owner_may_read_a_file(path: Path) -> None:
+    with atomic_output(path, JOURNAL) as out:
+        write_rows(out, "secret")
+        for file in (partial_path(path), journal.journal_path(path)):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_kept_file_takes_its_name_when_it_is_complete(path: Path) -> None:
+def test_a_file_appears_under_its_name_when_it_is_complete(path: Path) -> None:
     path.write_text("before")
-    with atomic_output(path, RUN) as out:
-        out.head("top\n")
-        write(out, *["row\n"] * DEFAULT_CHUNK_ITEMS)
+    with atomic_output(path, JOURNAL) as out:
+        out.write_heading("top\n")
+        write_rows(out, *["row\n"] * DEFAULT_CHUNK_ITEMS)
         assert path.read_text() == "before"
         assert partial_path(path).read_text() == "top\n" + "row\n" * DEFAULT_CHUNK_ITEMS
     assert path.read_text() == "top\n" + "row\n" * DEFAULT_CHUNK_ITEMS
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("run", [None, RUN], ids=["no journal", "journal"])
-def test_what_was_written_before_a_failure_is_kept_under_another_name(
-    path: Path, run: Journal | None
+@pytest.mark.parametrize("run_journal", [None, JOURNAL], ids=["no journal", "journal"])
+def test_rows_written_before_a_failure_remain_in_the_partial_file(
+    path: Path, run_journal: Journal | None
 ) -> None:
-    interrupted(path, run, "a\n", "b\n")
+    interrupt_run(path, run_journal, "a\n", "b\n")
     assert not path.exists()
     assert partial_path(path).read_text() == "top\na\nb\n"
 
 
-def test_a_run_that_was_interrupted_goes_on_behind_its_last_row(path: Path) -> None:
-    interrupted(path, RUN, "a\n", "b\n")
-    run = journal.load_journal(path)
-    assert run is not None
-    assert run.mark == Checkpoint(2, len("top\na\nb\n"), 0, END)
-    with atomic_output(path, run) as out:
-        assert out.mark.rows == 2
-        out.head("top\n")
-        write(out, "c\n")
+def test_an_interrupted_run_continues_after_its_last_row(path: Path) -> None:
+    interrupt_run(path, JOURNAL, "a\n", "b\n")
+    run_journal = journal.load_journal(path)
+    assert run_journal is not None
+    assert run_journal.checkpoint == Checkpoint(2, len("top\na\nb\n"), 0, EXPIRY)
+    with atomic_output(path, run_journal) as out:
+        assert out.checkpoint.rows == 2
+        out.write_heading("top\n")
+        write_rows(out, "c\n")
     assert path.read_text() == "top\na\nb\nc\n"
     assert not journal.journal_path(path).exists()
 
 
-def test_the_journal_is_there_before_the_first_row_and_after_each_chunk(path: Path) -> None:
-    with atomic_output(path, RUN) as out:
+def test_the_journal_is_saved_before_the_first_row_and_after_each_chunk(path: Path) -> None:
+    with atomic_output(path, JOURNAL) as out:
         rows = []
         for _ in range(2 * DEFAULT_CHUNK_ITEMS + 1):
-            write(out, "row\n")
-            found = journal.load_journal(path)
-            assert found is not None
-            rows.append(found.mark.rows)
+            write_rows(out, "row\n")
+            saved = journal.load_journal(path)
+            assert saved is not None
+            rows.append(saved.checkpoint.rows)
     assert rows[DEFAULT_CHUNK_ITEMS - 2 : DEFAULT_CHUNK_ITEMS] == [0, DEFAULT_CHUNK_ITEMS]
     assert rows[-1] == 2 * DEFAULT_CHUNK_ITEMS
 
 
-def test_what_a_killed_process_had_half_written_is_left_out(path: Path) -> None:
-    interrupted(path, RUN, "a\n")
+def test_a_half_written_row_of_a_killed_process_is_removed(path: Path) -> None:
+    interrupt_run(path, JOURNAL, "a\n")
     with partial_path(path).open("a") as stream:
         stream.write("b\nhalf of a ro")
     with atomic_output(path, journal.load_journal(path)) as out:
-        write(out, "c\n")
+        write_rows(out, "c\n")
     assert path.read_text() == "top\na\nc\n"
 
 
-@pytest.mark.parametrize("left", ["", "to", None])
-def test_a_file_that_lost_what_the_journal_says_is_begun_again(
-    path: Path, left: str | None
-) -> None:
-    interrupted(path, RUN, "a\n")
+@pytest.mark.parametrize("remaining", ["", "to", None])
+def test_a_file_shorter_than_its_checkpoint_starts_over(path: Path, remaining: str | None) -> None:
+    interrupt_run(path, JOURNAL, "a\n")
     partial_path(path).unlink()
-    if left is not None:
-        partial_path(path).write_text(left)
+    if remaining is not None:
+        partial_path(path).write_text(remaining)
     with atomic_output(path, journal.load_journal(path)) as out:
-        assert out.mark == Checkpoint()
-        out.head("top\n")
+        assert out.checkpoint == Checkpoint()
+        out.write_heading("top\n")
     assert path.read_text() == "top\n"
 
 
-def test_a_run_that_was_interrupted_is_not_overwritten_by_another(path: Path) -> None:
-    interrupted(path, RUN, "a\n")
+def test_an_interrupted_run_is_not_overwritten_by_another(path: Path) -> None:
+    interrupt_run(path, JOURNAL, "a\n")
     with pytest.raises(FileExistsError, match="interrupted"), atomic_output(path):
         pass
     assert partial_path(path).read_text() == "top\na\n"
 
 
-def test_two_processes_do_not_go_on_with_the_same_run(path: Path) -> None:
-    with atomic_output(path, RUN) as out:
-        write(out, "a\n")
+def test_two_processes_cannot_resume_the_same_run(path: Path) -> None:
+    with atomic_output(path, JOURNAL) as out:
+        write_rows(out, "a\n")
         again = atomic_output(path, journal.load_journal(path))
         with pytest.raises(FileExistsError, match="another run is writing it"), again:
             pass
     assert path.read_text() == "a\n"
 
 
-@pytest.mark.parametrize("run", [None, RUN], ids=["no journal", "journal"])
-def test_a_link_in_the_way_is_not_written_through(path: Path, run: Journal | None) -> None:
+@pytest.mark.parametrize("run_journal", [None, JOURNAL], ids=["no journal", "journal"])
+def test_a_symbolic_link_is_replaced_and_not_followed(
+    path: Path, run_journal: Journal | None
+) -> None:
     victim = path.with_name("victim")
     victim.write_text("mine")
     partial_path(path).symlink_to(victim)
-    with atomic_output(path, run) as out:
-        write(out, "secret")
+    with atomic_output(path, run_journal) as out:
+        write_rows(out, "secret")
     assert victim.read_text() == "mine"
 
 
-def test_a_link_is_not_gone_on_with(path: Path) -> None:
-    interrupted(path, RUN, "a\n")
+def test_a_symbolic_link_is_not_resumed(path: Path) -> None:
+    interrupt_run(path, JOURNAL, "a\n")
     victim = partial_path(path).rename(path.with_name("victim"))
     partial_path(path).symlink_to(victim)
     with (
@@ -165,14 +169,14 @@ def test_a_device_is_not_replaced_by_a_file() -> None:
         pass
 
 
-def test_a_mark_counts_refusals_and_knows_what_lapses_first() -> None:
+def test_a_checkpoint_counts_refusals_and_keeps_the_first_expiry() -> None:
     later = replace(GRANT, expires_at=datetime(2027, 1, 1, tzinfo=UTC))
-    mark = Checkpoint().after(later, 5).after(REFUSAL, 3).after(GRANT, 2)
-    assert mark == Checkpoint(3, 10, 1, END)
+    checkpoint = Checkpoint().advance(later, 5).advance(REFUSAL, 3).advance(GRANT, 2)
+    assert checkpoint == Checkpoint(3, 10, 1, EXPIRY)
 
 
 @pytest.mark.parametrize(
-    ("digest", "request_", "different"),
+    ("digest", "options", "difference"),
     [
         ("digest", {"kind": "download"}, None),
         ("another", {"kind": "download"}, "input"),
@@ -181,19 +185,23 @@ def test_a_mark_counts_refusals_and_knows_what_lapses_first() -> None:
         ("digest", {}, "kind"),
     ],
 )
-def test_a_run_knows_what_is_not_as_it_was_begun(
-    digest: str, request_: dict[str, str], different: str | None
+def test_a_journal_finds_what_differs_from_its_run(
+    digest: str, options: dict[str, str], difference: str | None
 ) -> None:
-    assert RUN.differs(digest, request_) == different
+    assert JOURNAL.find_difference(digest, options) == difference
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"v": 2}', json.dumps({"v": 1, "input": 1})])
-def test_a_journal_that_is_none_is_said_so(path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"v": 2}', json.dumps({"v": 1, "input_sha256": 1})]
+)
+def test_an_invalid_journal_is_reported(path: Path, text: str) -> None:
     journal.journal_path(path).write_text(text)
-    with pytest.raises(InputError, match=r"links.csv.resume.json is not what an interrupted run"):
+    with pytest.raises(
+        InputError, match=r"links.csv.resume.json is not the journal of an interrupted run"
+    ):
         journal.load_journal(path)
 
 
 def test_there_is_no_secret_in_a_journal(path: Path) -> None:
-    interrupted(path, RUN, GRANT.url)
+    interrupt_run(path, JOURNAL, GRANT.url)
     assert GRANT.url not in journal.journal_path(path).read_text()

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from pydantic_core import to_jsonable_python
 
 from valetkey.cli.formats import CSV, JSON, get_format
-from valetkey.wire.messages import Grant
 from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.replies import Grant
 
 GRANT = Grant(
     id="0199.0",
@@ -22,15 +22,15 @@ GRANT = Grant(
 REFUSAL = Refusal(code=Code.KEY_EMPTY, field="items[1].key", message="a key\nis empty", key="")
 
 
-def test_json_lines_are_what_came_over_the_wire() -> None:
-    grant, refusal = (json.loads(JSON.row(answer)) for answer in (GRANT, REFUSAL))
+def test_json_lines_equal_the_wire_format() -> None:
+    grant, refusal = (json.loads(JSON.render(result)) for result in (GRANT, REFUSAL))
     assert (Grant(**grant), Refusal.model_validate(refusal)) == (GRANT, REFUSAL)
-    assert JSON.row(GRANT).endswith("}\n")
+    assert JSON.render(GRANT).endswith("}\n")
 
 
 def test_csv_has_a_column_for_each_field_and_refusals_beside_grants() -> None:
-    written = CSV.heading + CSV.row(GRANT) + CSV.row(REFUSAL)
-    grant, refusal = csv.DictReader(io.StringIO(written, newline=""))
+    text = CSV.heading + CSV.render(GRANT) + CSV.render(REFUSAL)
+    grant, refusal = csv.DictReader(io.StringIO(text, newline=""))
     wire = to_jsonable_python(GRANT)
     assert json.loads(grant["headers"]) == GRANT.headers
     assert json.loads(grant["fields"]) == {}
@@ -41,21 +41,21 @@ def test_csv_has_a_column_for_each_field_and_refusals_beside_grants() -> None:
     assert (refusal["field"], refusal["message"]) == (REFUSAL.field, REFUSAL.message)
 
 
-def test_a_key_with_any_end_of_a_line_is_one_row_of_csv() -> None:
+def test_a_key_with_any_line_ending_is_one_csv_row() -> None:
     keys = ["a\rb", "a\nb", "a\r\nb", "a\r"]
-    rows = [CSV.row(REFUSAL.model_copy(update={"key": key})) for key in keys]
-    read = csv.DictReader(io.StringIO(CSV.heading + "".join(rows), newline=""))
-    assert [row["key"] for row in read] == keys
+    rows = [CSV.render(REFUSAL.model_copy(update={"key": key})) for key in keys]
+    parsed = csv.DictReader(io.StringIO(CSV.heading + "".join(rows), newline=""))
+    assert [row["key"] for row in parsed] == keys
     assert not any(row.endswith("\r\n") for row in rows)
 
 
-def test_a_moment_of_csv_is_in_utc() -> None:
-    there = timezone(timedelta(hours=1))
-    grant = replace(GRANT, expires_at=datetime(2026, 11, 24, 13, tzinfo=there))
-    assert "2026-11-24T12:00:00Z" in CSV.row(grant)
+def test_csv_times_are_in_utc() -> None:
+    paris = timezone(timedelta(hours=1))
+    grant = replace(GRANT, expires_at=datetime(2026, 11, 24, 13, tzinfo=paris))
+    assert "2026-11-24T12:00:00Z" in CSV.render(grant)
 
 
-def test_other_forms_have_no_refusals() -> None:
-    assert get_format("lines").row(GRANT) == f"{GRANT.key}\t{GRANT.url}\n"
-    assert get_format("lines").row(REFUSAL) == ""
-    assert get_format("curl", "my file").row(GRANT).startswith("curl ")
+def test_other_formats_leave_refusals_out() -> None:
+    assert get_format("lines").render(GRANT) == f"{GRANT.key}\t{GRANT.url}\n"
+    assert get_format("lines").render(REFUSAL) == ""
+    assert get_format("curl", "my file").render(GRANT).startswith("curl ")

@@ -4,71 +4,75 @@ from hashlib import sha256
 
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.input_scan import (
-    BAD_ROW,
+    INVALID_ROW,
     MAX_EXPIRY_GROUPS,
     MAX_SHOWN_ERRORS,
     InputScan,
     scan_input,
 )
-from valetkey.cli.bulk.rows import Format
+from valetkey.cli.bulk.rows import InputFormat
 from valetkey.wire.terms import Kind
 
 
-def survey(
-    content: bytes, form: Format = "lines", kind: Kind = "download"
+def scan_content(
+    content: bytes, input_format: InputFormat = "lines", kind: Kind = "download"
 ) -> AbstractContextManager[InputScan]:
-    return scan_input(io.BytesIO(content), form, columns_for(kind))
+    return scan_input(io.BytesIO(content), input_format, columns_for(kind))
 
 
-def test_a_survey_knows_the_order_of_what_is_good_and_bad() -> None:
+def test_a_scan_keeps_the_order_of_valid_and_invalid_rows() -> None:
     content = b"key,expires_in\na,\nb,60\n,\nc,1m\nd,\n"
-    with survey(content, "csv") as found:
-        assert list(found.plan) == [0, 1, BAD_ROW, 1, 0]
-        assert [life.expires_in for life in found.lives] == [None, 60]
-        assert [list(life.items.read()) for life in found.lives] == [
+    with scan_content(content, "csv") as scan:
+        assert list(scan.row_groups) == [0, 1, INVALID_ROW, 1, 0]
+        assert [group.expires_in for group in scan.groups] == [None, 60]
+        assert [list(group.items.read()) for group in scan.groups] == [
             [{"key": "a"}, {"key": "d"}],
             [{"key": "b"}, {"key": "c"}],
         ]
-        assert found.digest == sha256(content).hexdigest()
+        assert scan.digest == sha256(content).hexdigest()
 
 
-def test_items_are_read_from_any_of_them_on() -> None:
-    with survey(b"a\nb\nc\n") as found:
-        assert list(found.lives[0].items.read(2)) == [{"key": "c"}]
-        assert len(list(found.lives[0].items.read())) == found.lives[0].items.count == 3
+def test_items_can_be_read_from_any_index() -> None:
+    with scan_content(b"a\nb\nc\n") as scan:
+        assert list(scan.groups[0].items.read(2)) == [{"key": "c"}]
+        assert len(list(scan.groups[0].items.read())) == scan.groups[0].items.count == 3
 
 
-def test_a_key_counts_once() -> None:
-    with survey(b"a\nb\na\na\n") as found:
-        assert list(found.plan) == [0, 0, BAD_ROW, BAD_ROW]
-        assert [bad.message for bad in found.first_bad] == ["its key is that of row 1"] * 2
-        assert {bad.key for bad in found.first_bad} == {"a"}
+def test_a_repeated_key_is_refused() -> None:
+    with scan_content(b"a\nb\na\na\n") as scan:
+        message = "it repeats the object of row 1: name each object once"
+        assert list(scan.row_groups) == [0, 0, INVALID_ROW, INVALID_ROW]
+        assert [row.message for row in scan.first_invalid_rows] == [message] * 2
+        assert {row.key for row in scan.first_invalid_rows} == {"a"}
 
 
-def test_versions_of_a_key_are_not_the_same() -> None:
-    with survey(b"key,version_id\na,1\na,2\na,\na,2\n", "csv") as found:
-        assert list(found.plan) == [0, 0, 0, BAD_ROW]
-        assert found.first_bad[0].message == "its key is that of row 3"
-        assert next(found.lives[0].items.read(1)) == {"key": "a", "version_id": "2"}
+def test_versions_of_a_key_are_different_objects() -> None:
+    with scan_content(b"key,version_id\na,1\na,2\na,\na,2\n", "csv") as scan:
+        assert list(scan.row_groups) == [0, 0, 0, INVALID_ROW]
+        assert (
+            scan.first_invalid_rows[0].message
+            == "it repeats the object of row 3: name each object once"
+        )
+        assert next(scan.groups[0].items.read(1)) == {"key": "a", "version_id": "2"}
 
 
-def test_bad_rows_are_all_kept_and_the_first_are_at_hand() -> None:
-    with survey(b"\n" * 10_000 + b"a\n") as found:
-        assert found.bad.count == 10_000
-        assert [bad.row for bad in found.first_bad] == [
+def test_all_invalid_rows_are_kept_and_the_first_are_in_memory() -> None:
+    with scan_content(b"\n" * 10_000 + b"a\n") as scan:
+        assert scan.invalid_rows.count == 10_000
+        assert [row.row for row in scan.first_invalid_rows] == [
             str(n) for n in range(1, MAX_SHOWN_ERRORS + 1)
         ]
-        assert next(found.bad.read(9_999))["field"] == "rows[10000].key"
+        assert next(scan.invalid_rows.read(9_999))["field"] == "rows[10000].key"
 
 
-def test_so_many_lives_may_be_under_way_and_no_more() -> None:
-    rows = b"".join(b"k%d,%d\n" % (life, life) for life in range(1, MAX_EXPIRY_GROUPS + 3))
-    with survey(b"key,expires_in\n" + rows + b"z,1\n", "csv") as found:
-        assert list(found.plan) == [*range(MAX_EXPIRY_GROUPS), BAD_ROW, BAD_ROW, 0]
-        assert found.first_bad[0].field == f"rows[{MAX_EXPIRY_GROUPS + 2}].expires_in"
+def test_the_number_of_expiry_groups_is_limited() -> None:
+    rows = b"".join(b"k%d,%d\n" % (n, n) for n in range(1, MAX_EXPIRY_GROUPS + 3))
+    with scan_content(b"key,expires_in\n" + rows + b"z,1\n", "csv") as scan:
+        assert list(scan.row_groups) == [*range(MAX_EXPIRY_GROUPS), INVALID_ROW, INVALID_ROW, 0]
+        assert scan.first_invalid_rows[0].field == f"rows[{MAX_EXPIRY_GROUPS + 2}].expires_in"
 
 
-def test_the_largest_size_of_a_life_is_known() -> None:
+def test_an_expiry_group_has_its_largest_size() -> None:
     content = b"key,size,expires_in\na,5,\nb,7,\nc,9,60\n"
-    with survey(content, "csv", "put") as found:
-        assert [life.largest for life in found.lives] == [7, 9]
+    with scan_content(content, "csv", "put") as scan:
+        assert [group.largest_size for group in scan.groups] == [7, 9]

@@ -13,38 +13,40 @@ MANY = DEFAULT_CHUNK_ITEMS + 400
 
 
 @dataclass
-class Counted:
+class Counts:
     total: int
     refused: int = 0
 
 
-def shown(total: int, done: int = 0, *, terminal: bool = True, visible: bool = True) -> str:
+def render_bar(
+    total: int, results_done: int = 0, *, terminal: bool = True, visible: bool = True
+) -> str:
     screen = io.StringIO()
     errors = Console(file=screen, force_terminal=terminal, width=100, color_system=None)
-    counted = Counted(total)
-    answers = iter([REFUSAL] * (total - done))
-    for _ in with_progress_bar(answers, counted, errors, done, visible=visible):
-        counted.refused += 1
+    counts = Counts(total)
+    results = iter([REFUSAL] * (total - results_done))
+    for _ in with_progress_bar(results, counts, errors, results_done, visible=visible):
+        counts.refused += 1
     return screen.getvalue()
 
 
-def test_a_terminal_is_shown_how_many_how_fast_how_long_still_and_how_many_are_refused() -> None:
-    last = shown(MANY).removesuffix("\n\x1b[?25h").rpartition("\r")[2]
-    assert f"{MANY}/{MANY}" in last
-    assert "/s " in last
-    assert "0:00:00" in last
-    assert last.rstrip().endswith("1,000 refused")
+def test_a_terminal_shows_count_rate_remaining_time_and_refusals() -> None:
+    last_state = render_bar(MANY).removesuffix("\n\x1b[?25h").rpartition("\r")[2]
+    assert f"{MANY}/{MANY}" in last_state
+    assert "/s " in last_state
+    assert "0:00:00" in last_state
+    assert last_state.rstrip().endswith("1,000 refused")
 
 
-def test_what_was_done_before_counts() -> None:
-    assert f"{MANY}/{MANY}" in shown(MANY, done=MANY - 100)
+def test_results_of_an_earlier_run_count() -> None:
+    assert f"{MANY}/{MANY}" in render_bar(MANY, results_done=MANY - 100)
 
 
 @pytest.mark.parametrize(
     ("total", "terminal", "visible"),
     [(DEFAULT_CHUNK_ITEMS, True, True), (MANY, False, True), (MANY, True, False)],
 )
-def test_few_answers_or_no_terminal_have_no_bar(
+def test_few_results_or_no_terminal_show_no_bar(
     *, total: int, terminal: bool, visible: bool
 ) -> None:
-    assert shown(total, terminal=terminal, visible=visible).strip() == ""
+    assert render_bar(total, terminal=terminal, visible=visible).strip() == ""

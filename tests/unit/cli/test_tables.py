@@ -6,44 +6,44 @@ import pytest
 
 from valetkey.cli.messages import describe_quota_warning, describe_reason, describe_refusal
 from valetkey.cli.tables import show_quotas, show_rules
-from valetkey.wire.messages import Explanation, Verdict
 from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.replies import Explanation, Verdict
 
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 def quota(**changes: Any) -> QuotaState:
-    said = {"metric": "grants", "window": "day", "limit": 100, "used": 25, "resets_at": MIDNIGHT}
-    return QuotaState.model_validate(said | changes)
+    values = {"metric": "grants", "window": "day", "limit": 100, "used": 25, "resets_at": MIDNIGHT}
+    return QuotaState.model_validate(values | changes)
 
 
 LIVE = quota(metric="upload_bytes", window="live", limit=10**9, used=10**9, resets_at=None)
 
 
-def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def printed_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_quota_has_a_bar_what_is_left_and_when_it_starts_again(
+def test_a_quota_has_a_bar_the_remaining_amount_and_the_reset_time(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show_quotas([quota(), LIVE], None)
-    _, day, live = printed(capsys)
+    _, day, live = printed_lines(capsys)
     assert day.split() == ["grants.day", "━" * 5, "25", "100", "75", "2026-11-25", "00:00"]
     assert live.split()[:2] == ["upload_bytes.live", "━" * 20]
-    assert live.endswith("1.0 GB  1.0 GB  0 bytes  as grants lapse")
+    assert live.endswith("1.0 GB  1.0 GB  0 bytes  as grants expire")
 
 
-def test_a_quota_that_was_lowered_fills_its_bar_and_no_more(
+def test_a_quota_used_beyond_its_limit_fills_its_bar_and_no_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show_quotas([quota(used=1_000)], None)
-    assert printed(capsys)[1].split()[1:5] == ["━" * 20, "1,000", "100", "0"]
+    assert printed_lines(capsys)[1].split()[1:5] == ["━" * 20, "1,000", "100", "0"]
 
 
-def test_quotas_are_an_object_a_line_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_one_quota_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     show_quotas([quota(warn_at=80), LIVE], "json")
-    day, live = map(json.loads, printed(capsys))
+    day, live = map(json.loads, printed_lines(capsys))
     assert day == {
         "metric": "grants",
         "window": "day",
@@ -60,43 +60,43 @@ REFUSAL = Refusal(code=Code.EXPIRY_TOO_LONG, field="grant.expires_in", message="
 RULES = [Verdict(rule="key", found="a\x1b[2J"), Verdict(rule="life", found="2 h", refusal=REFUSAL)]
 
 
-def test_each_rule_has_its_verdict_and_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_rule_has_its_verdict_and_detail(capsys: pytest.CaptureFixture[str]) -> None:
     show_rules(Explanation(decision="refuse", rules=RULES), None)
-    lines = printed(capsys)
+    lines = printed_lines(capsys)
     assert lines[0].split() == ["rule", "verdict", "detail"]
     assert lines[1].split() == ["key", "ok", "a\\x1b[2J"]
-    why = "2 h: expiry_too_long in grant.expires_in: long (limit: 60)"
-    assert lines[2].split(maxsplit=2) == ["life", "refused", why]
+    detail = "2 h: expiry_too_long in grant.expires_in: long (limit: 60)"
+    assert lines[2].split(maxsplit=2) == ["life", "refused", detail]
     assert lines[-1] == "It would be refused."
 
 
-def test_rules_are_one_object_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_all_rules_in_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     explanation = Explanation(decision="refuse", rules=RULES)
     show_rules(explanation, "json")
     assert Explanation.model_validate_json(capsys.readouterr().out) == explanation
 
 
-def test_a_warning_says_what_is_used_and_left() -> None:
+def test_a_warning_states_what_is_used_and_left() -> None:
     assert describe_quota_warning(quota(used=90, warn_at=80)) == (
         "warning: 90 of 100 grants per day are used, 10 are left; "
-        "it starts again at 2026-11-25 00:00 UTC"
+        "the quota resets at 2026-11-25 00:00 UTC"
     )
 
 
-def test_a_live_quota_never_starts_again() -> None:
+def test_a_live_quota_has_no_reset_time() -> None:
     refusal = Refusal(
-        code=Code.QUOTA_EXCEEDED, field="total", message="no", quota=quota_asked(LIVE, 5)
+        code=Code.QUOTA_EXCEEDED, field="total", message="no", quota=with_asked(LIVE, 5)
     )
     assert describe_refusal(refusal) == (
         "refused the request: quota_exceeded in total: no; the limit is 1000000000 live bytes to "
-        "upload, 1000000000 are used and 5 were asked for; there is room again as grants lapse"
+        "upload, 1000000000 are used and 5 were requested; capacity becomes free as grants expire"
     )
 
 
-def quota_asked(state: QuotaState, asked: int) -> QuotaState:
+def with_asked(state: QuotaState, asked: int) -> QuotaState:
     return state.model_copy(update={"asked": asked})
 
 
-def test_no_word_of_a_refusal_moves_the_cursor() -> None:
+def test_control_characters_of_a_refusal_are_escaped() -> None:
     refusal = REFUSAL.model_copy(update={"message": "a\x1b[2J", "limit": ["b\r"]})
     assert describe_reason(refusal).endswith("a\\x1b[2J (limit: b\\r)")

@@ -8,11 +8,11 @@ import pytest
 from tests.support.builders.messages import DEMO, POLICY, grant_message, put_message, upload_message
 from valetkey.errors import NoAnswer, NotStored
 from valetkey.manifests import poll_intervals, written_state
-from valetkey.wire.messages import ChunkMessage, Outcome
+from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.states import BatchState, ManifestState
+from valetkey.wire.replies import BatchState, ManifestState, Outcome
 from worker.core.policy.admission import Admission, admit
 from worker.core.policy.request_rules import may_overwrite_manifest
 from worker.core.tenants.config import Policy, Tenant, TenantConfig
@@ -21,29 +21,29 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "acme/2026-11.jsonl.gz"
 
 
-def decided(raw: dict[str, Any], policy: Policy = POLICY) -> Admission | Refusal:
-    known = TenantConfig({"demo": DEMO}, {"acme": Tenant("acme", policies={"demo": policy})})
-    return admit(ChunkMessage.model_validate(raw), known, NOW)
+def decide(raw: dict[str, Any], policy: Policy = POLICY) -> Admission | Refusal:
+    config = TenantConfig({"demo": DEMO}, {"acme": Tenant("acme", policies={"demo": policy})})
+    return admit(ChunkMessage.model_validate(raw), config.tenants["acme"], config, NOW)
 
 
-def refusal(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str, Any]:
-    said = decided(raw, policy)
-    assert isinstance(said, Refusal)
-    assert said.key is None
-    return said.code.value, said.field, said.limit
+def refusal_of(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str, Any]:
+    refusal = decide(raw, policy)
+    assert isinstance(refusal, Refusal)
+    assert refusal.key is None
+    return refusal.code.value, refusal.field, refusal.limit
 
 
 @pytest.mark.parametrize("raw", [grant_message(), upload_message(), put_message({"acme/a": 1})])
 def test_a_manifest_may_be_of_downloads_uploads_and_puts(raw: dict[str, Any]) -> None:
-    assert isinstance(decided(raw | {"manifest": KEY}), Admission)
+    assert isinstance(decide(raw | {"manifest": KEY}), Admission)
 
 
 @pytest.mark.parametrize("kind", ["multipart", "parts"])
 def test_other_kinds_have_no_manifest(kind: str) -> None:
-    own = {"max_size": 9} if kind == "multipart" else {"of": "0199.0"}
-    terms = {"kind": kind, "bucket": "demo", "expires_in": 60, **own}
-    said = refusal(grant_message(grant=terms, manifest=KEY))
-    assert said == ("manifest_not_allowed", "manifest", ["download", "upload", "put"])
+    more = {"max_size": 9} if kind == "multipart" else {"of": "0199.0"}
+    terms = {"kind": kind, "bucket": "demo", "expires_in": 60, **more}
+    refusal = refusal_of(grant_message(grant=terms, manifest=KEY))
+    assert refusal == ("manifest_not_allowed", "manifest", ["download", "upload", "put"])
 
 
 @pytest.mark.parametrize(
@@ -55,32 +55,32 @@ def test_other_kinds_have_no_manifest(kind: str) -> None:
         ("acme/a\ud800", "key_invalid"),
     ],
 )
-def test_a_manifests_key_is_held_against_the_rules_of_every_key(key: str, code: str) -> None:
-    assert refusal(grant_message(manifest=key))[:2] == (code, "manifest")
+def test_the_rules_for_object_keys_apply_to_the_manifests_key(key: str, code: str) -> None:
+    assert refusal_of(grant_message(manifest=key))[:2] == (code, "manifest")
 
 
-def test_who_may_store_nothing_has_no_manifest_stored() -> None:
+def test_a_manifest_needs_permission_to_store_objects() -> None:
     policy = replace(POLICY, kinds=("download", "multipart"))
-    said = refusal(grant_message(manifest=KEY), policy)
-    assert said == ("manifest_not_allowed", "manifest", ["download", "multipart"])
+    refusal = refusal_of(grant_message(manifest=KEY), policy)
+    assert refusal == ("manifest_not_allowed", "manifest", ["download", "multipart"])
 
 
 @pytest.mark.parametrize(
     ("kinds", "overwrite", "may"),
     [(("upload",), False, True), (("put",), False, False), (("put",), True, True)],
 )
-def test_a_manifest_replaces_what_a_grant_could(kinds: Any, overwrite: bool, may: bool) -> None:  # noqa: FBT001 - a case
+def test_a_manifest_may_overwrite_what_a_grant_may(kinds: Any, overwrite: bool, may: bool) -> None:  # noqa: FBT001 - a case
     assert may_overwrite_manifest(replace(POLICY, kinds=kinds, overwrite=overwrite)) == may
 
 
 def test_a_manifest_that_is_no_text_is_refused_by_its_field() -> None:
-    said = parse_message(grant_message(manifest=7))
-    assert isinstance(said, Refusal)
-    assert (said.code, said.field) == (Code.KEY_INVALID, "manifest")
+    refusal = parse_message(grant_message(manifest=7))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code, refusal.field) == (Code.KEY_INVALID, "manifest")
 
 
 @pytest.mark.parametrize(
-    ("asked", "counts", "is_answer"),
+    ("fields", "counts", "is_answer"),
     [
         ({"manifest": KEY}, {"issued": 1, "refused": 1}, True),
         ({"manifest": KEY}, {"issued": 1, "refused": 0}, False),
@@ -88,46 +88,47 @@ def test_a_manifest_that_is_no_text_is_refused_by_its_field() -> None:
         ({}, {"issued": 1, "refused": 1}, False),
     ],
 )
-def test_counts_answer_only_what_asked_for_a_manifest_and_all_of_it(
-    asked: dict[str, str],
+def test_counts_answer_only_a_chunk_with_a_manifest_and_only_if_complete(
+    fields: dict[str, str],
     counts: dict[str, int],
     is_answer: bool,  # noqa: FBT001 - a case
 ) -> None:
-    said = grant_message(["acme/a", "acme/b"], **asked)
-    head = {"batch": said["batch"], "chunk": 0, "status": "issued"}
-    reply = Outcome.model_validate(head | counts)
-    assert PendingMessage("x", said).is_answered_by(reply) == is_answer
+    body = grant_message(["acme/a", "acme/b"], **fields)
+    header = {"batch": body["batch"], "chunk": 0, "status": "issued"}
+    reply = Outcome.model_validate(header | counts)
+    assert PendingMessage("x", body).is_answered_by(reply) == is_answer
 
 
-def state(**manifest: Any) -> BatchState:
-    told = ManifestState(key=KEY, **manifest) if manifest else None
+def batch_state(**manifest: Any) -> BatchState:
+    state = ManifestState(key=KEY, **manifest) if manifest else None
     counts = {"total": 1, "chunk_size": 1, "decided": 1, "issued": 1, "refused": 0}
-    of = {"batch": "b", "kind": "download", "bucket": "demo", "manifest": told}
-    return BatchState.model_validate(of | counts)
+    fields = {"batch": "b", "kind": "download", "bucket": "demo", "manifest": state}
+    return BatchState.model_validate(fields | counts)
 
 
-def test_a_manifest_is_there_once_it_is_written() -> None:
+def test_a_manifest_is_available_once_it_is_written() -> None:
     assert (
-        written_state(state(state="pending", problem="storage did not take it: SlowDown")) is None
+        written_state(batch_state(state="pending", problem="storage did not take it: SlowDown"))
+        is None
     )
-    found = written_state(state(state="written", bytes=3, sha256="ab"))
-    assert found is not None
-    assert (found.bytes, found.sha256) == (3, "ab")
+    manifest = written_state(batch_state(state="written", bytes=3, sha256="ab"))
+    assert manifest is not None
+    assert (manifest.bytes, manifest.sha256) == (3, "ab")
 
 
-def test_a_manifest_that_failed_says_why() -> None:
+def test_the_error_of_a_failed_manifest_has_the_reason() -> None:
     with pytest.raises(NotStored, match=r"2026-11\.jsonl\.gz' was not written: AccessDenied"):
-        written_state(state(state="failed", problem="AccessDenied"))
+        written_state(batch_state(state="failed", problem="AccessDenied"))
 
 
-def test_without_a_manifest_there_is_none_to_wait_for() -> None:
+def test_a_batch_without_a_manifest_is_an_error() -> None:
     with pytest.raises(ValueError, match="no manifest was asked for"):
-        written_state(state())
+        written_state(batch_state())
 
 
-def test_looks_become_rarer_and_end_with_the_time() -> None:
+def test_poll_intervals_grow_and_end_with_the_timeout() -> None:
     times: Iterator[float] = iter([0, 0, 1, 2, 8, 9.9, 10])
-    looks = poll_intervals(10, lambda: next(times))
-    assert [round(next(looks), 2) for _ in range(5)] == [0.25, 0.5, 1, 2, 0.1]
+    intervals = poll_intervals(10, lambda: next(times))
+    assert [round(next(intervals), 2) for _ in range(5)] == [0.25, 0.5, 1, 2, 0.1]
     with pytest.raises(NoAnswer, match="within 10 s"):
-        next(looks)
+        next(intervals)

@@ -16,12 +16,12 @@ from valetkey.units import parse_duration, parse_size
         (" 10GiB ", 10_737_418_240),
     ],
 )
-def test_a_size_is_read_as_people_write_it(text: str, expected: int) -> None:
+def test_a_size_is_parsed(text: str, expected: int) -> None:
     assert parse_size(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1.5MB", "1e3", "٣KB", "5 MB MB", "9" * 16])
-def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="like 500KiB or 5MB"):
         parse_size(text)
 
@@ -36,12 +36,12 @@ def test_an_unknown_or_ambiguous_unit_of_size_is_refused_by_name(text: str) -> N
     ("text", "expected"),
     [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)],
 )
-def test_a_duration_is_read_as_people_write_it(text: str, expected: int) -> None:
+def test_a_duration_is_parsed(text: str, expected: int) -> None:
     assert parse_duration(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "h", "-1h", "1.5h", "1h30m"])
-def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="like 15m or 1h"):
         parse_duration(text)
 

@@ -3,17 +3,17 @@ from typing import Any
 
 import pytest
 
-from tests.support.crypto.keys import public_half
+from tests.support.crypto.keys import public_key
 from valetkey.crypto.codec import Codec, DecodedResult
 from valetkey.crypto.jose import SignedToken
 from valetkey.crypto.keys import generate_key
 from valetkey.errors import SealedForAnotherKey
-from valetkey.wire.messages import Cancelled, Explanation, Grant, Outcome, Usage
 from valetkey.wire.refusals import UNAUTHENTICATED, Code, Refusal
+from valetkey.wire.replies import Cancelled, Explanation, Grant, Outcome, Usage
 from worker.core.auth.seal import seal
 
-KEY, OTHER = generate_key("acme/2026-11"), generate_key("acme/2026-10")
-SEALED, PLAIN = Codec(KEY), Codec(None)
+KEY, OTHER_KEY = generate_key("acme/2026-11"), generate_key("acme/2026-10")
+KEYED, PLAIN = Codec(KEY), Codec(None)
 GRANT = {
     "id": "b.0",
     "key": "a",
@@ -25,150 +25,150 @@ GRANT = {
 ISSUED = {"batch": "b", "chunk": 0, "status": "issued", "items": [GRANT]}
 
 
-def refused(code: str, **more: Any) -> dict[str, Any]:
+def refused_outcome(code: str, **fields: Any) -> dict[str, Any]:
     refusal = {"code": code, "field": "kid", "message": "no"}
-    return {"batch": "", "chunk": 0, "status": "refused", "refusal": refusal} | more
+    return {"batch": "", "chunk": 0, "status": "refused", "refusal": refusal} | fields
 
 
-def result(said: Any) -> str:
-    return json.dumps({"status": "SUCCESS", "result": said})
+def celery_result(payload: Any) -> str:
+    return json.dumps({"status": "SUCCESS", "result": payload})
 
 
-def sealed(said: Any) -> str:
-    return seal(json.dumps(said).encode(), KEY.id, public_half(KEY))
+def sealed(reply: Any) -> str:
+    return seal(json.dumps(reply).encode(), KEY.id, public_key(KEY))
 
 
-def opened(said: Any, codec: Codec = SEALED) -> DecodedResult:
-    return codec.decode(result(said))
+def decode(payload: Any, codec: Codec = KEYED) -> DecodedResult:
+    return codec.decode(celery_result(payload))
 
 
-def test_without_a_key_a_message_goes_as_it_is_and_its_answer_comes_so() -> None:
+def test_without_a_key_messages_and_replies_are_plain() -> None:
     message = {"v": 1, "tenant": "acme"}
     assert PLAIN.encode(message) is message
-    answer = opened(ISSUED, PLAIN)
-    assert isinstance(answer, Outcome)
-    assert isinstance(answer.items[0], Grant)
+    outcome = decode(ISSUED, PLAIN)
+    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome.items[0], Grant)
 
 
-def test_a_message_is_signed_with_the_moment_it_is_sent() -> None:
-    moments = iter([100.9, 205.1])
-    codec = Codec(KEY, now=moments.__next__)
-    for moment in (100, 205):
+def test_a_message_is_signed_with_the_time_of_encoding() -> None:
+    times = iter([100.9, 205.1])
+    codec = Codec(KEY, clock=times.__next__)
+    for expected in (100, 205):
         token = codec.encode({"v": 1, "tenant": "acme"})
         assert isinstance(token, str)
-        content = json.loads(SignedToken(token).content(public_half(KEY)))
-        assert content == {"v": 1, "tenant": "acme", "iat": moment}
+        content = json.loads(SignedToken(token).verify(public_key(KEY)))
+        assert content == {"v": 1, "tenant": "acme", "iat": expected}
 
 
-def test_a_key_that_is_no_text_is_signed_all_the_same() -> None:
-    token = SEALED.encode({"items": [{"key": "\udcff"}]})
+def test_an_object_key_with_a_lone_surrogate_is_signed() -> None:
+    token = KEYED.encode({"items": [{"key": "\udcff"}]})
     assert isinstance(token, str)
-    assert json.loads(SignedToken(token).content(public_half(KEY)))["items"] == [{"key": "\udcff"}]
+    assert json.loads(SignedToken(token).verify(public_key(KEY)))["items"] == [{"key": "\udcff"}]
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("reply", "reply_class"),
     [
         (ISSUED, Outcome),
-        (refused("quota_exceeded"), Outcome),
+        (refused_outcome("quota_exceeded"), Outcome),
         ({"status": "told", "tenant": "acme", "quotas": []}, Usage),
         ({"status": "cancelled", "batch": "b", "issued": 1, "released": 2}, Cancelled),
         ({"status": "explained", "decision": "issue", "rules": []}, Explanation),
     ],
 )
-def test_a_sealed_answer_is_read_by_its_status(said: Any, kind: type) -> None:
-    assert isinstance(opened(sealed(said)), kind)
-    assert isinstance(opened(said, PLAIN), kind)
+def test_a_reply_is_parsed_by_its_status(reply: Any, reply_class: type) -> None:
+    assert isinstance(decode(sealed(reply)), reply_class)
+    assert isinstance(decode(reply, PLAIN), reply_class)
 
 
-def test_a_refused_key_that_is_no_text_is_read_all_the_same() -> None:
+def test_a_refused_object_key_with_a_lone_surrogate_is_parsed() -> None:
     item = {"code": "key_invalid", "field": "key", "message": "no", "key": "\udcff"}
-    said = ISSUED | {"items": [item]}
-    for answer in (opened(sealed(said)), opened(said, PLAIN)):
-        assert isinstance(answer, Outcome)
-        assert answer.items[0].key == "\udcff"
+    reply = ISSUED | {"items": [item]}
+    for outcome in (decode(sealed(reply)), decode(reply, PLAIN)):
+        assert isinstance(outcome, Outcome)
+        assert outcome.items[0].key == "\udcff"
 
 
 @pytest.mark.parametrize("code", sorted(UNAUTHENTICATED))
-def test_who_is_not_known_is_told_so_unsealed(code: Code) -> None:
-    answer = opened(refused(code.value))
-    assert isinstance(answer, Outcome)
-    assert isinstance(answer.refusal, Refusal)
-    assert answer.refusal.code is code
+def test_a_refusal_of_an_unauthenticated_message_may_be_plain(code: Code) -> None:
+    outcome = decode(refused_outcome(code.value))
+    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome.refusal, Refusal)
+    assert outcome.refusal.code is code
 
 
 @pytest.mark.parametrize("code", sorted(set(Code) - UNAUTHENTICATED))
-def test_any_other_refusal_that_is_not_sealed_is_no_answer(code: Code) -> None:
-    assert opened(refused(code.value)) == "failed"
+def test_any_other_plain_refusal_counts_as_failed(code: Code) -> None:
+    assert decode(refused_outcome(code.value)) == "failed"
 
 
 QUOTA = {"metric": "grants", "window": "day", "limit": 1, "used": 9}
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [
         ISSUED,
         {"status": "told", "tenant": "acme", "quotas": [QUOTA]},
         {"status": "cancelled", "batch": "b", "issued": 1, "released": 2},
         {"status": "explained", "decision": "issue", "rules": []},
-        refused("key_unknown", quotas=[QUOTA]),
-        refused("key_unknown", items=[GRANT]),
+        refused_outcome("key_unknown", quotas=[QUOTA]),
+        refused_outcome("key_unknown", items=[GRANT]),
     ],
 )
-def test_what_is_not_sealed_is_no_answer_to_whoever_has_a_key(said: Any) -> None:
-    assert opened(said) == "failed"
+def test_a_codec_with_a_key_accepts_no_other_plain_reply(reply: Any) -> None:
+    assert decode(reply) == "failed"
 
 
-def test_an_answer_sealed_to_another_key_names_that_key_alone() -> None:
-    token = seal(json.dumps(ISSUED).encode(), OTHER.id, public_half(OTHER))
-    for codec in (SEALED, PLAIN):
+def test_a_reply_sealed_to_another_key_raises_an_error_that_names_the_key() -> None:
+    token = seal(json.dumps(ISSUED).encode(), OTHER_KEY.id, public_key(OTHER_KEY))
+    for codec in (KEYED, PLAIN):
         with pytest.raises(
             SealedForAnotherKey, match="'acme/2026-10', which this client"
         ) as caught:
-            opened(token, codec)
+            decode(token, codec)
         assert caught.value.key_id == "acme/2026-10"
         assert "s3cret" not in str(caught.value)
 
 
-def test_a_foreign_key_id_moves_no_cursor() -> None:
-    token = seal(b"{}", "\x1b[2J" + "x" * 200, public_half(OTHER))
+def test_an_unknown_key_id_is_shortened_and_escaped() -> None:
+    token = seal(b"{}", "\x1b[2J" + "x" * 200, public_key(OTHER_KEY))
     with pytest.raises(SealedForAnotherKey) as caught:
-        opened(token)
+        decode(token)
     assert "\x1b" not in str(caught.value)
     assert "x" * 130 not in str(caught.value)
 
 
-def test_an_answer_that_only_claims_to_be_sealed_to_us_is_no_answer() -> None:
-    assert opened(seal(b"{}", KEY.id, public_half(OTHER))) == "failed"
-    assert opened(sealed(ISSUED)[:-3]) == "failed"
+def test_a_reply_that_this_key_cannot_decrypt_counts_as_failed() -> None:
+    assert decode(seal(b"{}", KEY.id, public_key(OTHER_KEY))) == "failed"
+    assert decode(sealed(ISSUED)[:-3]) == "failed"
 
 
 JUNK = {
     "nothing": b"",
     "no text": b"\xff",
     "deep": b"[" * 100_000,
-    "a word": result("?"),
-    "dots": result("." * 4),
-    "null": result(None),
-    "a list": result([ISSUED]),
-    "no such status": result({"status": "granted"}),
+    "a word": celery_result("?"),
+    "dots": celery_result("." * 4),
+    "null": celery_result(None),
+    "a list": celery_result([ISSUED]),
+    "no such status": celery_result({"status": "granted"}),
     "a failure": json.dumps({"status": "FAILURE", "result": {"exc_type": "x"}}),
     "revoked": json.dumps({"status": "REVOKED"}),
 }
 
 
 @pytest.mark.parametrize("raw", JUNK.values(), ids=list(JUNK))
-def test_what_is_no_answer_is_as_good_as_none(raw: bytes | str) -> None:
-    assert SEALED.decode(raw) == "failed"
+def test_a_result_that_is_no_reply_counts_as_failed(raw: bytes | str) -> None:
+    assert KEYED.decode(raw) == "failed"
     assert PLAIN.decode(raw) == "failed"
 
 
-@pytest.mark.parametrize("said", [{"status": "granted"}, [], None, {}])
-def test_what_is_sealed_and_no_answer_is_as_good_as_none(said: Any) -> None:
-    assert opened(sealed(said)) == "failed"
+@pytest.mark.parametrize("reply", [{"status": "granted"}, [], None, {}])
+def test_a_sealed_value_that_is_no_reply_counts_as_failed(reply: Any) -> None:
+    assert decode(sealed(reply)) == "failed"
 
 
 @pytest.mark.parametrize("status", ["PENDING", "STARTED", "RETRY"])
-def test_a_task_that_is_still_at_work_has_not_failed(status: str) -> None:
-    assert SEALED.decode(json.dumps({"status": status, "result": None})) == "working"
+def test_an_unfinished_task_counts_as_working(status: str) -> None:
+    assert KEYED.decode(json.dumps({"status": status, "result": None})) == "working"

@@ -27,13 +27,13 @@ def secrets_of(text: str) -> list[str]:
     return [key["d"] for key in json.loads(text)["keys"]]
 
 
-def test_a_key_is_read_as_it_was_written() -> None:
-    read = load_private_key(dump_private_key(KEY))
-    assert (read.id, read.tenant) == ("acme/2026-11", "acme")
-    assert json.loads(dump_private_key(read)) == json.loads(dump_private_key(KEY))
+def test_a_dumped_key_is_loaded_unchanged() -> None:
+    loaded = load_private_key(dump_private_key(KEY))
+    assert (loaded.id, loaded.tenant) == ("acme/2026-11", "acme")
+    assert json.loads(dump_private_key(loaded)) == json.loads(dump_private_key(KEY))
 
 
-def test_a_key_is_one_line_that_any_library_reads() -> None:
+def test_a_key_is_one_line_that_other_libraries_read() -> None:
     assert "\n" not in dump_private_key(KEY)
     keys = KeySet.import_key_set(json.loads(dump_private_key(KEY))).keys
     assert [(key.kid, key.get("use"), key.is_private) for key in keys] == [
@@ -42,21 +42,21 @@ def test_a_key_is_one_line_that_any_library_reads() -> None:
     ]
 
 
-def test_the_public_line_declares_the_keys_own_counterpart() -> None:
+def test_the_public_key_line_has_the_public_half_of_the_key() -> None:
     halves = tomllib.loads(public_key_line(KEY))["2026-11"]
     public = load_public_key(**halves)
-    assert SignedToken(sign(b"x", KEY)).content(public) == b"x"
+    assert SignedToken(sign(b"x", KEY)).verify(public) == b"x"
     assert unseal(seal(b"x", KEY.id, public), KEY) == b"x"
 
 
-def test_no_two_keys_are_alike() -> None:
-    made = [
+def test_generated_keys_are_unique() -> None:
+    secrets = [
         secret for _ in range(10) for secret in secrets_of(dump_private_key(generate_key("a/b")))
     ]
-    assert len(set(made)) == 20
+    assert len(set(secrets)) == 20
 
 
-def test_a_key_prints_its_name_and_no_secret() -> None:
+def test_the_repr_of_a_key_has_its_id_and_no_secret() -> None:
     assert "acme/2026-11" in repr(KEY)
     assert not [secret for secret in secrets_of(dump_private_key(KEY)) if secret in f"{KEY!r}{KEY}"]
     assert not [
@@ -64,7 +64,7 @@ def test_a_key_prints_its_name_and_no_secret() -> None:
     ]
 
 
-def without(name: str) -> str:
+def key_without(name: str) -> str:
     keys = [
         {k: v for k, v in key.items() if k != name}
         for key in json.loads(dump_private_key(KEY))["keys"]
@@ -72,7 +72,7 @@ def without(name: str) -> str:
     return json.dumps({"keys": keys})
 
 
-def changed(**changes: Any) -> str:
+def key_with(**changes: Any) -> str:
     return json.dumps(
         {"keys": [key | changes for key in json.loads(dump_private_key(KEY))["keys"]]}
     )
@@ -86,37 +86,37 @@ def changed(**changes: Any) -> str:
         "[]",
         '{"keys": []}',
         "[" * 100_000,
-        without("d"),
-        without("x"),
-        without("use"),
-        without("kid"),
-        changed(crv="P-256"),
-        changed(d="s3cret"),
-        changed(d=7),
-        changed(kid="acme"),
-        changed(kid="/x"),
-        changed(kid=["acme/x"]),
+        key_without("d"),
+        key_without("x"),
+        key_without("use"),
+        key_without("kid"),
+        key_with(crv="P-256"),
+        key_with(d="s3cret"),
+        key_with(d=7),
+        key_with(kid="acme"),
+        key_with(kid="/x"),
+        key_with(kid=["acme/x"]),
     ],
 )
-def test_what_is_no_key_is_refused_and_not_repeated(text: str) -> None:
+def test_a_malformed_key_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(NotConfigured, match="is not what `valetkey keygen` writes") as caught:
         load_private_key(text)
     assert "s3cret" not in str(caught.value)
     assert caught.value.__context__ is None
 
 
-def test_a_key_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0)
+def test_a_key_file_is_private_to_its_owner_with_any_umask(tmp_path: Path) -> None:
+    umask = os.umask(0)
     try:
         keyfiles.write_key_file(tmp_path / "key", KEY)
     finally:
-        os.umask(before)
+        os.umask(umask)
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
-    read = dump_private_key(keyfiles.read_key_file(tmp_path / "key"))
-    assert secrets_of(read) == secrets_of(dump_private_key(KEY))
+    written = dump_private_key(keyfiles.read_key_file(tmp_path / "key"))
+    assert secrets_of(written) == secrets_of(dump_private_key(KEY))
 
 
-def test_a_file_is_never_replaced_by_a_key(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "key"
     keyfiles.write_key_file(path, KEY)
     with pytest.raises(FileExistsError):
@@ -124,7 +124,7 @@ def test_a_file_is_never_replaced_by_a_key(tmp_path: Path) -> None:
     assert keyfiles.read_key_file(path).id == KEY.id
 
 
-def test_nobodys_link_is_written_through(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
         keyfiles.write_key_file(tmp_path / "link", KEY)
@@ -132,22 +132,23 @@ def test_nobodys_link_is_written_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o777])
-def test_a_key_file_that_others_may_touch_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_key_file_that_other_users_can_access_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
     keyfiles.write_key_file(path, KEY)
     path.chmod(mode)
-    with pytest.raises(NotConfigured, match=f"others may read the key in {path}: chmod 600 {path}"):
+    text = f"other users have access to the key in {path}: run chmod 600 {path}"
+    with pytest.raises(NotConfigured, match=text):
         keyfiles.read_key_file(path)
 
 
-def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_key_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotConfigured, match=r"nowhere cannot be read: No such file"):
         keyfiles.read_key_file(tmp_path / "nowhere")
     with pytest.raises(NotConfigured, match="cannot be read: Is a directory"):
         keyfiles.read_key_file(tmp_path)
 
 
-def test_a_file_that_holds_no_key_is_named_and_not_repeated(tmp_path: Path) -> None:
+def test_a_file_without_a_key_is_named_and_its_content_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"s3cret\xff")
     path.chmod(0o600)
@@ -157,15 +158,15 @@ def test_a_file_that_holds_no_key_is_named_and_not_repeated(tmp_path: Path) -> N
 
 
 _PRIME = 2**255 - 19
-_EIGHTH = int.from_bytes(  # the y of a point whose order is 8
+_Y_OF_ORDER_8 = int.from_bytes(  # the y coordinate of a point of order 8
     bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
 )
-_SMALL = [0, 1, _PRIME - 1, _EIGHTH, _PRIME - _EIGHTH, _PRIME, _PRIME + 1]
+_SMALL_ORDER_Y = [0, 1, _PRIME - 1, _Y_OF_ORDER_8, _PRIME - _Y_OF_ORDER_8, _PRIME, _PRIME + 1]
 
 
 @pytest.mark.parametrize("sign_of_x", [0, 2**255], ids=["even", "odd"])
-@pytest.mark.parametrize("y", _SMALL, ids=["0", "1", "-1", "e", "-e", "p", "p+1"])
-def test_a_key_that_anybody_can_sign_for_is_none(y: int, sign_of_x: int) -> None:
+@pytest.mark.parametrize("y", _SMALL_ORDER_Y, ids=["0", "1", "-1", "e", "-e", "p", "p+1"])
+def test_a_public_key_of_small_order_is_refused(y: int, sign_of_x: int) -> None:
     point = urlsafe_b64encode((y + sign_of_x).to_bytes(32, "little")).decode().rstrip("=")
     seal = json.loads(dump_private_key(KEY))["keys"][1]["x"]
     with pytest.raises(ValueError, match="anybody can sign for this key"):
@@ -173,16 +174,16 @@ def test_a_key_that_anybody_can_sign_for_is_none(y: int, sign_of_x: int) -> None
 
 
 @pytest.mark.parametrize("half", [0, 1], ids=["sign", "seal"])
-def test_a_key_has_one_spelling(half: int) -> None:
+def test_a_second_spelling_of_a_public_key_is_refused(half: int) -> None:
     halves = [key["x"] for key in json.loads(dump_private_key(KEY))["keys"]]
-    spelled = halves[half]
-    halves[half] = spelled[:-1] + chr(ord(spelled[-1]) + 1)
-    assert urlsafe_b64decode(halves[half] + "=") == urlsafe_b64decode(spelled + "=")
+    original = halves[half]
+    halves[half] = original[:-1] + chr(ord(original[-1]) + 1)
+    assert urlsafe_b64decode(halves[half] + "=") == urlsafe_b64decode(original + "=")
     with pytest.raises(ValueError, match="43 characters of base64url"):
         load_public_key(*halves)
 
 
-def test_a_key_that_agrees_on_no_secret_is_none() -> None:
+def test_a_public_key_without_key_agreement_is_refused() -> None:
     sign = json.loads(dump_private_key(KEY))["keys"][0]["x"]
     with pytest.raises(ValueError, match="shared key"):
         load_public_key(sign, "A" * 43)

@@ -1,186 +1,178 @@
-"""Whose turn it is, however many ask."""
-
-from typing import Any
+"""Turns, head starts and sending again, with several requests at once."""
 
 import pytest
 
-from valetkey.delivery.in_flight import FIRST_CHUNKS_SECONDS, InFlight, no_answer
-from valetkey.delivery.progress import ReopenedBatchProgress, SingleRequest
+from tests.support.fakes.pending_requests import REPLY, ManyMessages
+from valetkey.delivery.in_flight import HEAD_START_SECONDS, InFlight
+from valetkey.delivery.pending_request import no_answer_error
+from valetkey.delivery.progress import ReopenedBatchProgress
 from valetkey.delivery.retransmit import FIRST_INTERVAL, PROBE_INTERVAL, RetransmitTimer
-from valetkey.wire.messages import Usage
-from valetkey.wire.pending import PendingMessage, pending_message
+from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.states import BatchState
+from valetkey.wire.replies import BatchState, Usage
 
 REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
 
 
-class Many(SingleRequest):
-    """An errand of so many letters."""
-
-    def __init__(self, name: str, count: int) -> None:
-        super().__init__(usage(name))
-        self._names = [f"{name}.{number}" for number in range(count)]
-        self.all_sent = not count
-        self.answered: list[str] = []
-
-    def next_letter(self, ahead: float) -> PendingMessage | None:  # noqa: ARG002 - as errands have it
-        if self.all_sent:
-            return None
-        one = usage(self._names.pop(0))
-        self.all_sent = not self._names
-        self.unanswered[one.name] = one
-        return one
-
-    def answer(self, letter: PendingMessage, reply: Any) -> None:
-        super().answer(letter, reply)
-        self.answered.append(letter.name)
+def create_in_flight(window: int, *requests: ManyMessages) -> InFlight:
+    in_flight = InFlight(RetransmitTimer(lambda: 0.0, window))
+    for request in requests:
+        in_flight.add(request)
+    return in_flight
 
 
-def usage(name: str) -> PendingMessage:
-    return pending_message(name, {"v": 1, "ask": "usage", "tenant": "acme"})
-
-
-def rounds(window: int, *errands: Many) -> InFlight:
-    made = InFlight(RetransmitTimer(lambda: 0.0, window))
-    for errand in errands:
-        made.take(errand)
-    return made
-
-
-def sent(made: InFlight, count: int) -> list[str]:
-    """Send so many letters, where there are as many."""
-    names: list[str] = []
+def send_messages(in_flight: InFlight, count: int) -> list[str]:
+    """Send at most `count` new messages; return their task ids."""
+    task_ids: list[str] = []
     for _ in range(count):
-        for errand in made.turns():
-            one = errand.next_letter(made.ahead(errand, 9, 0.0))
-            if one is not None and made.enters(errand, one, 0.0):
-                made.sent(one.name, 0.0)
-                names.append(one.name)
+        for request in in_flight.turns():
+            message = request.next_message(in_flight.unread_limit(request, 9, 0.0))
+            if message is not None and in_flight.enter(request, message, 0.0):
+                in_flight.record_send(message.task_id, 0.0)
+                task_ids.append(message.task_id)
                 break
-    return names
+    return task_ids
 
 
-TOLD = Usage(tenant="acme", quotas=[])
+def resumed_task_ids(in_flight: InFlight, now: float) -> list[str]:
+    sends = iter(lambda: in_flight.next_resumed(now), None)
+    return [send.message.task_id for send in sends]
 
 
-def test_errands_take_turns() -> None:
-    made = rounds(10, Many("a", 3), Many("b", 1), Many("c", 2))
-    assert sent(made, 9) == ["a.0", "b.0", "c.0", "a.1", "c.1", "a.2"]
+def due_task_ids(in_flight: InFlight, now: float) -> list[str]:
+    return [send.message.task_id for send in in_flight.due(now)]
 
 
-def test_room_that_one_answer_makes_goes_to_whoever_waits_longest() -> None:
-    made = rounds(2, Many("a", 9))
-    assert sent(made, 3) == ["a.0", "a.1"]
-    made.take(Many("b", 1))
-    assert made.receive("a.0", TOLD, 0.0) == "settled"
-    assert made.receive("a.1", TOLD, 0.0) == "settled"
-    assert sent(made, 3) == ["a.2", "b.0"]
+def test_requests_take_turns() -> None:
+    requests = ManyMessages("a", 3), ManyMessages("b", 1), ManyMessages("c", 2)
+    in_flight = create_in_flight(10, *requests)
+    assert send_messages(in_flight, 9) == ["a.0", "b.0", "c.0", "a.1", "c.1", "a.2"]
 
 
-def test_what_is_given_up_is_sent_once_more_when_it_is_taken_on_again() -> None:
-    errand = Many("a", 2)
-    made = rounds(9, errand)
-    sent(made, 2)
-    assert made.drop(errand) == ["a.0", "a.1"]
-    assert made.idle
-    assert made.receive("a.0", TOLD, 0.0) == "ignored"
-    made.take(errand)
-    made.take(errand)
-    assert [one.name for one in made.given_up(lambda: 9.0)] == ["a.0", "a.1"]
-    assert made.errands == {errand}
-    assert made.receive("a.1", TOLD, 0.0) == "settled"
-    assert errand.answered == ["a.1"]
+def test_room_in_the_window_goes_to_the_request_that_waits_longest() -> None:
+    in_flight = create_in_flight(2, ManyMessages("a", 9))
+    assert send_messages(in_flight, 3) == ["a.0", "a.1"]
+    in_flight.add(ManyMessages("b", 1))
+    assert in_flight.receive("a.0", REPLY, 0.0) == "accepted"
+    assert in_flight.receive("a.1", REPLY, 0.0) == "accepted"
+    assert send_messages(in_flight, 3) == ["a.2", "b.0"]
 
 
-def test_while_a_letter_cannot_be_sent_no_other_is_tried() -> None:
-    made = rounds(9, Many("a", 3))
-    (name,) = sent(made, 1)
-    made.sent(name, 0.0, is_stuck=True)
-    assert sent(made, 2) == []
-    made.sent(name, 0.0)
-    assert sent(made, 2) == ["a.1", "a.2"]
+def test_a_resumed_request_is_sent_once_more() -> None:
+    request = ManyMessages("a", 2)
+    in_flight = create_in_flight(9, request)
+    send_messages(in_flight, 2)
+    assert in_flight.drop(request) == ["a.0", "a.1"]
+    assert in_flight.is_idle
+    assert in_flight.receive("a.0", REPLY, 0.0) == "ignored"
+    in_flight.add(request)
+    in_flight.add(request)
+    assert resumed_task_ids(in_flight, 9.0) == ["a.0", "a.1"]
+    assert in_flight.requests == {request}
+    assert in_flight.receive("a.1", REPLY, 0.0) == "accepted"
+    assert request.answered == ["a.1"]
+
+
+def test_a_stuck_message_holds_back_all_new_ones() -> None:
+    in_flight = create_in_flight(9, ManyMessages("a", 3))
+    (task_id,) = send_messages(in_flight, 1)
+    in_flight.record_send(task_id, 0.0, is_stuck=True)
+    assert send_messages(in_flight, 2) == []
+    in_flight.record_send(task_id, 0.0)
+    assert send_messages(in_flight, 2) == ["a.1", "a.2"]
 
 
 @pytest.mark.parametrize("end", ["given up", "answered"])
-def test_what_could_not_be_sent_and_has_ended_is_in_nobodys_way(end: str) -> None:
-    lost, others = Many("a", 1), Many("b", 2)
-    made = rounds(9, lost, others)
-    (name,) = sent(made, 1)
-    made.sent(name, 0.0, is_stuck=True)
+def test_a_stuck_message_that_has_ended_holds_back_nothing(end: str) -> None:
+    stuck, others = ManyMessages("a", 1), ManyMessages("b", 2)
+    in_flight = create_in_flight(9, stuck, others)
+    (task_id,) = send_messages(in_flight, 1)
+    in_flight.record_send(task_id, 0.0, is_stuck=True)
     if end == "given up":
-        made.drop(lost)
+        in_flight.drop(stuck)
     else:
-        made.receive(name, Usage(tenant="acme", quotas=[]), 0.0)
-    assert sent(made, 2) == ["b.0", "b.1"]
+        in_flight.receive(task_id, Usage(tenant="acme", quotas=[]), 0.0)
+    assert send_messages(in_flight, 2) == ["b.0", "b.1"]
 
 
-def test_behind_one_that_cannot_be_sent_what_was_given_up_is_only_due_later() -> None:
-    errand = Many("a", 3)
-    made = rounds(9, errand)
-    sent(made, 3)
-    made.drop(errand)
-    made.take(errand)
+def test_while_one_resumed_message_is_stuck_the_others_are_only_due_later() -> None:
+    request = ManyMessages("a", 3)
+    in_flight = create_in_flight(9, request)
+    send_messages(in_flight, 3)
+    in_flight.drop(request)
+    in_flight.add(request)
     tried = []
-    for one in made.given_up(lambda: 7.0):
-        tried.append(one.name)
-        made.sent(one.name, 7.0, is_stuck=True)
+    while (send := in_flight.next_resumed(7.0)) is not None:
+        tried.append(send.message.task_id)
+        in_flight.record_send(send.message.task_id, 7.0, is_stuck=True)
     assert tried == ["a.0"]
-    assert made.due(7.0) == []
-    assert [one.name for one in made.due(7.0 + FIRST_INTERVAL)] == ["a.0", "a.1", "a.2"]
+    assert due_task_ids(in_flight, 7.0) == []
+    assert due_task_ids(in_flight, 7.0 + FIRST_INTERVAL) == ["a.0", "a.1", "a.2"]
 
 
-def test_of_a_closed_errand_nothing_is_sent() -> None:
-    errand = Many("a", 3)
-    errand.closed = REFUSAL
-    made = rounds(9, errand)
-    assert sent(made, 3) == []
-    assert errand.answered == ["a.0", "a.1", "a.2"]
-    assert made.idle
+def test_a_message_that_is_given_up_while_others_are_sent_again_is_not_due() -> None:
+    first, second = ManyMessages("a", 1), ManyMessages("b", 1)
+    in_flight = create_in_flight(9, first, second)
+    send_messages(in_flight, 2)
+    sends = in_flight.due(FIRST_INTERVAL)
+    assert next(sends).message.task_id == "a.0"
+    in_flight.drop(second)
+    assert list(sends) == []
 
 
-def test_an_answer_that_is_none_leaves_the_letter_unanswered() -> None:
-    errand = Many("a", 1)
-    made = rounds(9, errand)
-    sent(made, 1)
-    assert made.receive("a.0", "working", 0.0) == "ignored"
-    assert made.receive("a.0", "failed", 0.0) == "useless"
-    assert made.receive("a.0", Usage(tenant="globex", quotas=[]), 0.0) == "useless"
-    assert (errand.failures, made.unanswered, made.idle) == (2, ["a.0"], False)
-    assert "the worker's log says why" in str(no_answer(errand, 1))
+def test_no_message_of_a_closed_request_is_sent() -> None:
+    request = ManyMessages("a", 3)
+    request.closing_refusal = REFUSAL
+    in_flight = create_in_flight(9, request)
+    assert send_messages(in_flight, 3) == []
+    assert request.answered == ["a.0", "a.1", "a.2"]
+    assert in_flight.is_idle
 
 
-def test_an_errands_first_letters_have_a_moment_to_themselves() -> None:
-    errand = Many("a", 9)
-    made = rounds(9, errand)
-    assert made.next_time(0.0) == float("inf")
-    sent(made, 1)
-    assert [made.ahead(errand, 9, now) for now in (0.0, FIRST_CHUNKS_SECONDS / 2)] == [4, 4]
-    assert made.ahead(errand, 1, 0.0) == 1
-    assert made.next_time(0.0) == FIRST_CHUNKS_SECONDS
-    assert made.ahead(errand, 9, FIRST_CHUNKS_SECONDS) == 9
-    assert made.next_time(FIRST_CHUNKS_SECONDS) == FIRST_INTERVAL
+def test_after_an_unusable_result_the_message_is_still_unanswered() -> None:
+    request = ManyMessages("a", 1)
+    in_flight = create_in_flight(9, request)
+    send_messages(in_flight, 1)
+    assert in_flight.receive("a.0", "working", 0.0) == "ignored"
+    assert in_flight.receive("a.0", "failed", 0.0) == "unusable"
+    assert in_flight.receive("a.0", Usage(tenant="globex", quotas=[]), 0.0) == "unusable"
+    assert (request.failures, in_flight.unanswered, in_flight.is_idle) == (2, ["a.0"], False)
+    assert "the worker's log says why" in str(no_answer_error(request, 1))
 
 
-def test_the_moment_ends_with_the_answer_to_the_first_of_them_or_with_the_last_letter() -> None:
-    long, short = Many("a", 9), Many("b", 1)
-    made = rounds(9, long, short)
-    assert sent(made, 3) == ["a.0", "b.0", "a.1"]
-    made.receive("a.1", TOLD, 0.0)
-    assert (made.ahead(long, 9, 0.0), made.next_time(0.0)) == (4, FIRST_CHUNKS_SECONDS)
-    made.receive("a.0", TOLD, 0.0)
-    assert made.ahead(long, 9, 0.0) == 9
-    assert made.next_time(0.0) == FIRST_INTERVAL
+def test_the_first_messages_of_a_request_have_a_head_start() -> None:
+    request = ManyMessages("a", 9)
+    in_flight = create_in_flight(9, request)
+    assert in_flight.next_due(0.0) == float("inf")
+    send_messages(in_flight, 1)
+    times = (0.0, HEAD_START_SECONDS / 2)
+    assert [in_flight.unread_limit(request, 9, now) for now in times] == [4, 4]
+    assert in_flight.unread_limit(request, 1, 0.0) == 1
+    assert in_flight.next_due(0.0) == HEAD_START_SECONDS
+    assert in_flight.unread_limit(request, 9, HEAD_START_SECONDS) == 9
+    assert in_flight.next_due(HEAD_START_SECONDS) == FIRST_INTERVAL
 
 
-def test_whoever_waits_for_room_wakes_nobody() -> None:
-    made = rounds(1, *(Many(name, 9) for name in "abc"))
-    sent(made, 1)
-    assert made.next_time(FIRST_CHUNKS_SECONDS) == FIRST_INTERVAL
+def test_the_head_start_ends_with_the_first_reply_or_the_last_message() -> None:
+    long, short = ManyMessages("a", 9), ManyMessages("b", 1)
+    in_flight = create_in_flight(9, long, short)
+    assert send_messages(in_flight, 3) == ["a.0", "b.0", "a.1"]
+    in_flight.receive("a.1", REPLY, 0.0)
+    assert in_flight.unread_limit(long, 9, 0.0) == 4
+    assert in_flight.next_due(0.0) == HEAD_START_SECONDS
+    in_flight.receive("a.0", REPLY, 0.0)
+    assert in_flight.unread_limit(long, 9, 0.0) == 9
+    assert in_flight.next_due(0.0) == FIRST_INTERVAL
 
 
-def test_what_is_put_off_is_sent_again_soon() -> None:
-    of = BatchState(
+def test_requests_that_wait_for_room_have_no_head_start() -> None:
+    in_flight = create_in_flight(1, *(ManyMessages(name, 9) for name in "abc"))
+    send_messages(in_flight, 1)
+    assert in_flight.next_due(HEAD_START_SECONDS) == FIRST_INTERVAL
+
+
+def test_a_postponed_message_is_sent_again_soon() -> None:
+    state = BatchState(
         batch="b",
         kind="download",
         bucket="b",
@@ -190,16 +182,15 @@ def test_what_is_put_off_is_sent_again_soon() -> None:
         issued=0,
         refused=0,
     )
-    errand = ReopenedBatchProgress(
-        of, iter([PendingMessage("a.0", {"ask": "batch", "batch": "b", "chunk": 0}, of=of)])
-    )
-    made = InFlight(RetransmitTimer(lambda: 0.0))
-    made.take(errand)
-    one = errand.next_letter(1)
-    assert one is not None
-    assert made.enters(errand, one, 0.0)
-    made.sent("a.0", 0.0)
+    body = {"ask": "batch", "batch": "b", "chunk": 0}
+    request = ReopenedBatchProgress(state, iter([PendingMessage("a.0", body, batch_state=state)]))
+    in_flight = InFlight(RetransmitTimer(lambda: 0.0))
+    in_flight.add(request)
+    message = request.next_message(1)
+    assert message is not None
+    assert in_flight.enter(request, message, 0.0)
+    in_flight.record_send("a.0", 0.0)
     unknown = Refusal(code=Code.BATCH_UNKNOWN, field="chunk", message="not yet")
-    assert made.receive("a.0", one.refused(unknown), 1.0) == "useless"
-    assert made.next_time(1.0) == 1.0 + PROBE_INTERVAL
-    assert "has not decided" in str(no_answer(errand, 1))
+    assert in_flight.receive("a.0", message.refused_outcome(unknown), 1.0) == "unusable"
+    assert in_flight.next_due(1.0) == 1.0 + PROBE_INTERVAL
+    assert "has not decided" in str(no_answer_error(request, 1))

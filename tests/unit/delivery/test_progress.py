@@ -1,4 +1,4 @@
-"""What of a batch is sent, answered and read, in which order, and how much of it is counted."""
+"""The order in which a batch is sent, answered and read, and the counts of its items."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,165 +10,166 @@ from hypothesis import strategies as st
 
 from tests.support.builders.messages import batch_id
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
-from valetkey.wire.messages import Grant, Outcome
-from valetkey.wire.pending import PendingMessage, pending_message
+from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.states import BatchState
+from valetkey.wire.replies import BatchState, Grant, Outcome
 
 BATCH = batch_id()
-FOREVER = float("inf")
-NEVER = datetime(2099, 1, 1, tzinfo=UTC)
+NO_LIMIT = float("inf")
+FAR_FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
 CLOSED = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
 
 
-def state(chunks: int, decided: int = 0, **more: Any) -> BatchState:
-    """A batch of two items a chunk, of which all decided were granted."""
-    said = {"kind": "download", "bucket": "b", "refused": 0, "issued": 2 * decided, **more}
-    return BatchState(batch=BATCH, total=2 * chunks, chunk_size=2, decided=decided, **said)
+def batch_state(chunks: int, decided: int = 0, **changes: Any) -> BatchState:
+    """The state of a batch with two items per chunk; all items of decided chunks are granted."""
+    fields = {"kind": "download", "bucket": "b", "refused": 0, "issued": 2 * decided, **changes}
+    return BatchState(batch=BATCH, total=2 * chunks, chunk_size=2, decided=decided, **fields)
 
 
-def letters(of: BatchState) -> Iterator[PendingMessage]:
-    for chunk in range(of.total // 2):
-        ask = {"v": 1, "ask": "batch", "tenant": "acme", "batch": BATCH, "chunk": chunk}
-        yield pending_message(f"task.{chunk}", ask, of)
+def messages_of(state: BatchState) -> Iterator[PendingMessage]:
+    for chunk in range(state.total // 2):
+        body = {"v": 1, "ask": "batch", "tenant": "acme", "batch": BATCH, "chunk": chunk}
+        yield build_pending_message(f"task.{chunk}", body, state)
 
 
-def asked(chunks: int) -> BatchProgress:
-    of = state(chunks)
-    return BatchProgress({"batch": BATCH, "total": of.total, "chunk_size": 2}, letters(of))
+def new_progress(chunks: int) -> BatchProgress:
+    state = batch_state(chunks)
+    header = {"batch": BATCH, "total": state.total, "chunk_size": 2}
+    return BatchProgress(header, messages_of(state))
 
 
-def granted(sent: PendingMessage) -> Outcome:
+def granted(message: PendingMessage) -> Outcome:
     items: list[Grant | Refusal] = [
         Grant(
-            id=f"{BATCH}.{sent.number * 2 + number}",
+            id=f"{BATCH}.{message.chunk_number * 2 + number}",
             key="k",
             method="GET",
             url="u",
-            expires_at=NEVER,
+            expires_at=FAR_FUTURE,
             limited_by="request",
         )
         for number in range(2)
     ]
-    return Outcome(batch=BATCH, chunk=sent.number, status="issued", items=items)
+    return Outcome(batch=BATCH, chunk=message.chunk_number, status="issued", items=items)
 
 
-def read(progress: BatchProgress) -> list[int]:
-    """The chunks that are ready."""
-    ready = [answer for answer in progress.ready if isinstance(answer, Grant)]
-    progress.ready.clear()
-    return [int(answer.id.rpartition(".")[2]) // 2 for answer in ready][::2]
+def read_chunk_numbers(progress: BatchProgress) -> list[int]:
+    """Read the ready results; return the numbers of their chunks."""
+    grants = [result for result in progress.ready_results if isinstance(result, Grant)]
+    progress.ready_results.clear()
+    return [int(grant.id.rpartition(".")[2]) // 2 for grant in grants][::2]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=6))
 def test_in_any_mixture_of_orders_each_chunk_is_read_once(choices: list[tuple[int, bool]]) -> None:
-    progress = asked(6)
-    seen: list[int] = []
-    under_way: list[PendingMessage] = []
-    for which, in_order in [*choices, *[(0, True)] * 12]:
-        while (sent := progress.next_letter(3)) is not None:
-            under_way.append(sent)
-        assert len(under_way) <= 3
-        if under_way:
-            answered = under_way.pop(which % len(under_way))
-            progress.answer(answered, granted(answered))
-        if in_order and progress.has_next:
-            progress.read_next()
-        elif not in_order and progress.has_any:
-            progress.read_any()
-        seen += read(progress)
-    assert sorted(seen) == list(range(6))
-    assert progress.all_read
+    progress = new_progress(6)
+    read: list[int] = []
+    in_flight: list[PendingMessage] = []
+    for choice, in_order in [*choices, *[(0, True)] * 12]:
+        while (message := progress.next_message(3)) is not None:
+            in_flight.append(message)
+        assert len(in_flight) <= 3
+        if in_flight:
+            answered = in_flight.pop(choice % len(in_flight))
+            progress.receive_reply(answered, granted(answered))
+        if in_order and progress.has_next_chunk:
+            progress.read_next_chunk()
+        elif not in_order and progress.has_any_chunk:
+            progress.read_any_chunk()
+        read += read_chunk_numbers(progress)
+    assert sorted(read) == list(range(6))
+    assert progress.is_fully_read
     assert (progress.issued, progress.remaining, progress.unanswered) == (12, 0, {})
 
 
-def test_what_is_read_as_completed_comes_in_the_order_of_the_answers() -> None:
-    progress = asked(4)
-    sent = [progress.next_letter(FOREVER) for _ in range(4)]
+def test_chunks_read_as_completed_come_in_the_order_of_the_replies() -> None:
+    progress = new_progress(4)
+    messages = [progress.next_message(NO_LIMIT) for _ in range(4)]
     for number in (2, 0, 3):
-        one = sent[number]
-        assert one is not None
-        progress.answer(one, granted(one))
-    progress.read_any()
-    progress.read_any()
-    assert read(progress) == [2, 0]
-    assert not progress.has_next
-    progress.read_any()
-    assert read(progress) == [3]
+        message = messages[number]
+        assert message is not None
+        progress.receive_reply(message, granted(message))
+    progress.read_any_chunk()
+    progress.read_any_chunk()
+    assert read_chunk_numbers(progress) == [2, 0]
+    assert not progress.has_next_chunk
+    progress.read_any_chunk()
+    assert read_chunk_numbers(progress) == [3]
 
 
-def test_a_letter_that_is_not_there_yet_is_not_counted_as_sent() -> None:
-    of = state(1)
+def test_a_message_that_is_not_ready_yet_is_not_counted_as_sent() -> None:
+    state = batch_state(1)
     progress = BatchProgress(
-        {"batch": BATCH, "total": 2, "chunk_size": 2}, iter([None, next(letters(of))])
+        {"batch": BATCH, "total": 2, "chunk_size": 2}, iter([None, next(messages_of(state))])
     )
-    assert progress.next_letter(FOREVER) is None
-    assert not progress.started
-    assert progress.next_letter(FOREVER) is not None
-    assert progress.all_sent
+    assert progress.next_message(NO_LIMIT) is None
+    assert not progress.has_started
+    assert progress.next_message(NO_LIMIT) is not None
+    assert progress.is_fully_sent
 
 
-def test_items_that_could_not_be_read_are_not_read_on() -> None:
-    def broken() -> Iterator[PendingMessage]:
-        yield from letters(state(1))
+def test_after_an_error_of_the_items_no_more_items_are_read() -> None:
+    def failing_messages() -> Iterator[PendingMessage]:
+        yield from messages_of(batch_state(1))
         raise LookupError
 
-    progress = BatchProgress({"batch": BATCH, "total": 4, "chunk_size": 2}, broken())
-    assert progress.next_letter(FOREVER)
+    progress = BatchProgress({"batch": BATCH, "total": 4, "chunk_size": 2}, failing_messages())
+    assert progress.next_message(NO_LIMIT)
     with pytest.raises(LookupError):
-        progress.next_letter(FOREVER)
+        progress.next_message(NO_LIMIT)
     with pytest.raises(RuntimeError, match="could not be read"):
-        progress.next_letter(FOREVER)
+        progress.next_message(NO_LIMIT)
 
 
-def test_a_reopened_batch_counts_what_it_was_found_with_until_it_has_heard_more() -> None:
-    found = state(10, decided=3)
-    progress = ReopenedBatchProgress(found, letters(found))
+def test_a_reopened_batch_has_the_counts_of_its_state_until_it_has_more_results() -> None:
+    state = batch_state(10, decided=3)
+    progress = ReopenedBatchProgress(state, messages_of(state))
     assert (progress.issued, progress.refused, progress.remaining) == (6, 0, 14)
-    assert progress.missing == " to 20 of 20 items"
-    sent = iter(lambda: progress.next_letter(FOREVER), None)
-    for count, one in enumerate(sent, 1):
-        progress.answer(one, granted(one) if count < 10 else one.refused(CLOSED))
+    assert progress.unanswered_hint == " to 20 of 20 items"
+    messages = iter(lambda: progress.next_message(NO_LIMIT), None)
+    for count, message in enumerate(messages, 1):
+        reply = granted(message) if count < 10 else message.refused_outcome(CLOSED)
+        progress.receive_reply(message, reply)
     assert (progress.issued, progress.refused, progress.remaining) == (18, 2, 0)
 
 
-def test_of_a_reopened_batch_few_chunks_are_asked_for_that_may_not_be_decided() -> None:
-    found = state(100, decided=3)
-    progress = ReopenedBatchProgress(found, letters(found))
-    sent = [one for one in (progress.next_letter(FOREVER) for _ in range(20)) if one]
-    assert len(sent) == 7
-    progress.answer(sent[0], granted(sent[0]))
-    assert progress.next_letter(FOREVER) is None
-    for one in sent[1:4]:
-        progress.answer(one, granted(one))
-    assert progress.next_letter(FOREVER) is not None
-    assert progress.next_letter(FOREVER) is None
+def test_few_chunks_of_a_reopened_batch_are_requested_that_may_be_undecided() -> None:
+    state = batch_state(100, decided=3)
+    progress = ReopenedBatchProgress(state, messages_of(state))
+    messages = [m for m in (progress.next_message(NO_LIMIT) for _ in range(20)) if m]
+    assert len(messages) == 7
+    progress.receive_reply(messages[0], granted(messages[0]))
+    assert progress.next_message(NO_LIMIT) is None
+    for message in messages[1:4]:
+        progress.receive_reply(message, granted(message))
+    assert progress.next_message(NO_LIMIT) is not None
+    assert progress.next_message(NO_LIMIT) is None
 
 
-@pytest.mark.parametrize("more", [{"refusal": CLOSED}, {"cancelled": True}])
-def test_a_reopened_batch_that_was_closed_says_so_and_is_asked_for_all_the_same(
-    more: dict[str, Any],
+@pytest.mark.parametrize("changes", [{"refusal": CLOSED}, {"cancelled": True}])
+def test_a_reopened_batch_that_was_closed_has_a_refusal_and_is_still_requested(
+    changes: dict[str, Any],
 ) -> None:
-    found = state(2, decided=1, **more)
-    progress = ReopenedBatchProgress(found, letters(found))
+    state = batch_state(2, decided=1, **changes)
+    progress = ReopenedBatchProgress(state, messages_of(state))
     assert progress.refusal is not None
     assert progress.refusal.code is Code.BATCH_CLOSED
-    assert progress.closed is None
-    assert progress.next_letter(FOREVER) is not None
+    assert progress.closing_refusal is None
+    assert progress.next_message(NO_LIMIT) is not None
 
 
 @pytest.mark.parametrize(
-    ("said", "deadline"),
+    ("text", "deadline"),
     [
-        ("2099-01-01T00:00:00+00:00", NEVER),
-        ("2099-01-01T00:00:00Z", NEVER),
+        ("2099-01-01T00:00:00+00:00", FAR_FUTURE),
+        ("2099-01-01T00:00:00Z", FAR_FUTURE),
         ("2099-01-01T00:00:00", None),
         ("soon", None),
         (None, None),
     ],
 )
-def test_a_deadline_that_is_none_is_left_to_the_service_to_refuse(
-    said: str | None, deadline: datetime | None
+def test_an_invalid_deadline_is_left_to_the_service_to_refuse(
+    text: str | None, deadline: datetime | None
 ) -> None:
-    head = {"batch": BATCH, "total": 2, "chunk_size": 2, "deadline": said}
-    assert BatchProgress(head, iter(())).deadline == deadline
+    header = {"batch": BATCH, "total": 2, "chunk_size": 2, "deadline": text}
+    assert BatchProgress(header, iter(())).deadline == deadline

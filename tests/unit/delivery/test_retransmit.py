@@ -15,103 +15,103 @@ WINDOW = 4
 jitters = st.floats(0, 1, exclude_max=True)
 
 
-class Sending(RuleBasedStateMachine):
-    """A sender, a clock, and what a careful observer knows of the chunks."""
+class TimerMachine(RuleBasedStateMachine):
+    """A timer, a clock, and a record of what happened to each message."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.jitter = 0.0
-        self.sender = RetransmitTimer(lambda: self.jitter, window=WINDOW)
-        self.sent: dict[str, float] = {}
-        self.settled: set[str] = set()
+        self.timer = RetransmitTimer(lambda: self.jitter, window=WINDOW)
+        self.send_times: dict[str, float] = {}
+        self.removed: set[str] = set()
 
     @rule(jitter=jitters)
-    def chance_changes(self, jitter: float) -> None:
+    def change_jitter(self, jitter: float) -> None:
         self.jitter = jitter
 
-    @precondition(lambda self: self.sender.has_room)
+    @precondition(lambda self: self.timer.has_room)
     @rule()
-    def a_new_chunk_is_sent(self) -> None:
-        self._send(f"batch.{len(self.sent)}")
+    def send_new_message(self) -> None:
+        self._send(f"batch.{len(self.send_times)}")
 
     @rule(seconds=st.floats(0, 100))
-    def time_passes(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         self.now += seconds
 
     @rule()
-    def what_is_due_is_sent_again(self) -> None:
-        for chunk in self.sender.due(self.now):
-            assert chunk not in self.settled
-            assert self.now > self.sent[chunk]
-            self._send(chunk)
-        assert self.sender.next_due() > self.now
+    def resend_due_messages(self) -> None:
+        for task_id in self.timer.due(self.now):
+            assert task_id not in self.removed
+            assert self.now > self.send_times[task_id]
+            self._send(task_id)
+        assert self.timer.next_due() > self.now
 
-    @precondition(lambda self: self.sent)
+    @precondition(lambda self: self.send_times)
     @rule(data=st.data())
-    def an_answer_arrives_perhaps_twice(self, data: st.DataObject) -> None:
-        chunk = data.draw(st.sampled_from(sorted(self.sent)))
-        self.sender.settled(chunk)
-        self.settled.add(chunk)
+    def receive_reply_perhaps_twice(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(sorted(self.send_times)))
+        self.timer.remove(task_id)
+        self.removed.add(task_id)
 
-    @precondition(lambda self: self.sent)
+    @precondition(lambda self: self.send_times)
     @rule(data=st.data())
-    def an_answer_puts_it_off(self, data: st.DataObject) -> None:
-        chunk = data.draw(st.sampled_from(sorted(self.sent)))
-        self.sender.postponed(chunk, self.now)
-        self.sent[chunk] = self.now
+    def postpone_message(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(sorted(self.send_times)))
+        self.timer.postpone(task_id, self.now)
+        self.send_times[task_id] = self.now
 
     @invariant()
     def no_more_than_a_window_is_unanswered(self) -> None:
-        assert len(self.sender.unanswered) <= WINDOW
-        assert self.sender.has_room == (len(self.sender.unanswered) < WINDOW)
+        assert len(self.timer.unanswered) <= WINDOW
+        assert self.timer.has_room == (len(self.timer.unanswered) < WINDOW)
 
     @invariant()
-    def a_chunk_is_unanswered_until_it_is_settled(self) -> None:
-        assert set(self.sender.unanswered) == self.sent.keys() - self.settled
+    def a_message_is_unanswered_until_it_is_removed(self) -> None:
+        assert set(self.timer.unanswered) == self.send_times.keys() - self.removed
 
     @invariant()
-    def no_silent_chunk_is_forgotten(self) -> None:
-        assert not self.sender.unanswered or self.sender.next_due() <= self.now + 1.5 * MAX_INTERVAL
+    def every_unanswered_message_is_due_at_some_time(self) -> None:
+        assert not self.timer.unanswered or self.timer.next_due() <= self.now + 1.5 * MAX_INTERVAL
 
-    def _send(self, chunk: str) -> None:
-        self.sender.sent(chunk, self.now)
-        self.sent[chunk] = self.now
+    def _send(self, task_id: str) -> None:
+        self.timer.record_send(task_id, self.now)
+        self.send_times[task_id] = self.now
 
 
-TestSending = Sending.TestCase
+TestTimer = TimerMachine.TestCase
 
 
 @given(st.lists(jitters, min_size=2, max_size=20))
-def test_a_silent_chunk_is_sent_again_with_gaps_that_grow_to_a_limit(chances: list[float]) -> None:
-    sender = RetransmitTimer(iter(chances).__next__)
+def test_intervals_between_sends_grow_to_a_limit(chances: list[float]) -> None:
+    timer = RetransmitTimer(iter(chances).__next__)
     times = [0.0]
     for _ in chances:
-        sender.sent("chunk", times[-1])
-        times.append(sender.next_due())
-        assert sender.due(times[-1]) == ["chunk"]
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    for gap, next_gap in pairwise(gaps):
-        assert next_gap > gap or gap >= MAX_INTERVAL
-    assert max(gaps) <= 1.5 * MAX_INTERVAL + 1e-9  # the clock rounds
+        timer.record_send("chunk", times[-1])
+        times.append(timer.next_due())
+        assert timer.due(times[-1]) == ["chunk"]
+    intervals = [later - earlier for earlier, later in pairwise(times)]
+    for interval, next_interval in pairwise(intervals):
+        assert next_interval > interval or interval >= MAX_INTERVAL
+    assert max(intervals) <= 1.5 * MAX_INTERVAL + 1e-9  # the clock rounds
 
 
-def test_a_chunk_is_not_due_before_its_time() -> None:
-    sender = RetransmitTimer(lambda: 0.5)
-    sender.sent("chunk", 10.0)
-    assert sender.due(sender.next_due() - 0.001) == []
+def test_a_message_is_not_due_before_its_time() -> None:
+    timer = RetransmitTimer(lambda: 0.5)
+    timer.record_send("chunk", 10.0)
+    assert timer.due(timer.next_due() - 0.001) == []
 
 
-def test_what_is_put_off_is_asked_for_soon_and_then_as_patiently_as_at_first() -> None:
-    sender = RetransmitTimer(lambda: 0.0)
+def test_a_postponed_message_is_sent_soon_and_then_at_the_first_interval() -> None:
+    timer = RetransmitTimer(lambda: 0.0)
     for _ in range(9):
-        sender.sent("chunk", 0.0)
-    sender.postponed("chunk", 100.0)
-    assert sender.next_due() == 100.0 + PROBE_INTERVAL
-    sender.sent("chunk", 200.0)
-    assert sender.next_due() == 200.0 + FIRST_INTERVAL
+        timer.record_send("chunk", 0.0)
+    timer.postpone("chunk", 100.0)
+    assert timer.next_due() == 100.0 + PROBE_INTERVAL
+    timer.record_send("chunk", 200.0)
+    assert timer.next_due() == 200.0 + FIRST_INTERVAL
 
 
-def test_nothing_is_due_where_nothing_waits() -> None:
-    sender = RetransmitTimer(lambda: 0.5)
-    assert sender.next_due() == float("inf")
+def test_without_messages_nothing_is_due() -> None:
+    timer = RetransmitTimer(lambda: 0.5)
+    assert timer.next_due() == float("inf")

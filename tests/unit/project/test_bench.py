@@ -5,11 +5,11 @@ import pytest
 from rich.console import Console
 
 from bench import signing
-from bench.comparing import compared, in_turns
-from bench.figures import FIGURES, Figure, Goal
-from bench.table import as_object, as_table, machine, row
+from bench.comparison import alternate, compare
+from bench.metrics import METRICS, Goal, Metric
+from bench.report import as_object, as_table, machine_facts, table_row
 
-# Names that others read: README, issues, whoever watches the bench. They do not change.
+# Names that README, issues and scripts refer to. They must not change.
 GOALS = {
     "sign_get_vs_boto3": ("least", 40),
     "sign_put_vs_boto3": ("least", 20),
@@ -34,22 +34,22 @@ GOALS = {
 
 
 def test_the_goals_are_those_that_were_set() -> None:
-    goals = {name: figure.goal for name, figure in FIGURES.items() if figure.goal}
+    goals = {name: metric.goal for name, metric in METRICS.items() if metric.goal}
 
     assert {name: (goal.bound, goal.value) for name, goal in goals.items()} == GOALS
 
 
-def test_both_sides_are_measured_in_turns() -> None:
+def test_both_sides_are_measured_alternate() -> None:
     clock = count()
 
-    assert in_turns(lambda: next(clock), lambda: next(clock), rounds=3) == [(0, 1), (2, 3), (4, 5)]
+    assert alternate(lambda: next(clock), lambda: next(clock), rounds=3) == [(0, 1), (2, 3), (4, 5)]
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios_and_not_that_of_the_medians() -> None:
     slowed_once = [(1.0, 10.0), (4.0, 20.0), (2.0, 12.0)]
 
-    assert compared(slowed_once) == (2.0, 12.0, 6.0)
-    assert compared([(1.0, 10.0), (2.0, 30.0), (3.0, 12.0)]).ratio == 10.0
+    assert compare(slowed_once) == (2.0, 12.0, 6.0)
+    assert compare([(1.0, 10.0), (2.0, 30.0), (3.0, 12.0)]).ratio == 10.0
 
 
 @pytest.mark.parametrize(
@@ -64,29 +64,29 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios_and_not_that_of_the_medians(
 def test_a_goal_is_met_at_its_bound_and_missed_beyond(
     goal: Goal, value: float, *, met: bool
 ) -> None:
-    assert goal.met_by(value) is met
+    assert goal.is_met_by(value) is met
 
 
 def test_signing_measures_every_figure_of_its_own_and_no_other() -> None:
     measured = signing.measure(signing.KEYS[:2], rounds=1)
 
-    assert set(measured) == {name for name in FIGURES if name.startswith("sign_")}
+    assert set(measured) == {name for name in METRICS if name.startswith("sign_")}
     assert all(value is None or value > 0 for value in measured.values())
 
 
-def test_the_object_has_every_figure_by_name_and_the_machine() -> None:
+def test_the_object_has_every_figure_by_name_and_the_machine_facts() -> None:
     measured = {"sign_get_vs_boto3": 45.123456, "sign_get_vs_minio": None}
 
-    found = json.loads(json.dumps(as_object(measured, machine())))
+    restored = json.loads(json.dumps(as_object(measured, machine_facts())))
 
-    assert found.pop("machine").keys() == {"cores", "load", "platform", "python", "boto3"}
-    assert found == {"sign_get_vs_boto3": 45.12, "sign_get_vs_minio": None}
+    assert restored.pop("machine").keys() == {"cores", "load", "platform", "python", "boto3"}
+    assert restored == {"sign_get_vs_boto3": 45.12, "sign_get_vs_minio": None}
 
 
 def test_who_is_not_installed_is_neither_met_nor_missed() -> None:
-    figure = Figure("sign_get_vs_obstore", "obstore", "x", Goal("least", 2))
+    metric = Metric("sign_get_vs_obstore", "obstore", "x", Goal("least", 2))
 
-    assert row(figure, None) == (figure.name, figure.what, "not installed", "≥ 2x", "")
+    assert table_row(metric, None) == (metric.name, metric.description, "not installed", "≥ 2x", "")
 
 
 def test_the_table_tells_what_is_met_from_what_is_missed() -> None:

@@ -10,32 +10,32 @@ from worker.__main__ import main as worker
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 PROGRAMS: dict[str, click.Command] = {"valetkey": valetkey, "worker": worker}
-FOUND = [
+COMMANDS = [
     pytest.param(line, id=f"{page.name}: {line.program} {' '.join(line.words)}")
     for page in PAGES
     for line in documented_commands(page.read_text(encoding="utf-8"))
 ]
-TARGETS = set(
+MAKE_TARGETS = set(
     re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 )
 
 
-@pytest.mark.parametrize("line", FOUND)
-def test_a_documented_command_is_one_that_its_program_takes(
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_documented_command_is_accepted_by_its_program(
     line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if line.program == "make":
-        assert {word for word in line.words if "=" not in word} <= TARGETS
+        assert {word for word in line.words if "=" not in word} <= MAKE_TARGETS
         return
     monkeypatch.chdir(tmp_path)
-    for word in ("examples/tenants.toml", *line.words):  # a reader has the files that are named
+    for word in ("examples/tenants.toml", *line.words):  # the reader has these files
         if re.fullmatch(r"[\w./-]+\.(toml|txt|csv|jsonl)", word):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / word).touch()
     parse_command(PROGRAMS[line.program], line.words)
 
 
-def test_the_operator_is_told_commands() -> None:
+def test_the_operators_guide_has_commands() -> None:
     assert list(documented_commands((ROOT / "docs" / "operating.md").read_text(encoding="utf-8")))
 
 
@@ -43,12 +43,12 @@ def test_the_operator_is_told_commands() -> None:
     "words",
     [["ran"], ["run", "--only", "beat"], ["audit", "lists"], ["apply", "nowhere.toml"]],
 )
-def test_a_command_that_would_fail_is_noticed(words: list[str]) -> None:
+def test_a_wrong_command_is_detected(words: list[str]) -> None:
     with pytest.raises(click.UsageError):
         parse_command(worker, words)
 
 
-def test_commands_are_found_behind_assignments_prompts_and_pipes() -> None:
+def test_commands_are_found_after_assignments_prompts_and_pipes() -> None:
     page = (
         "```console\n"
         "$ A=b valetkey download demo \\\n"

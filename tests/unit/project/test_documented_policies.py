@@ -1,11 +1,11 @@
-"""The policies in docs/security.md are those that the code writes and needs."""
+"""Tests that the policies in docs/security.md are those that the code creates and needs."""
 
 import json
 import re
 from typing import Any
 
 from tests.support.docs.command_lines import ROOT
-from worker.core.signing.session_policy import session_policy
+from worker.core.kinds.role_session import session_policy
 from worker.core.signing.sigv4 import ALGORITHM
 
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
@@ -15,16 +15,16 @@ POLICIES: list[dict[str, Any]] = [
 SESSION, SIGNER, TRUST, BUCKET = POLICIES
 
 
-def test_the_session_policy_is_the_one_that_is_sent() -> None:
+def test_the_session_policy_is_the_one_of_the_code() -> None:
     role = TRUST["Statement"][0]["Principal"]["AWS"]
     assert json.loads(session_policy(role, "acme-reports", ("acme/",))) == SESSION
 
 
-def test_the_signer_may_do_what_a_session_may() -> None:
+def test_the_signer_has_the_actions_of_a_session() -> None:
     assert SIGNER["Statement"][0]["Action"] == SESSION["Statement"][0]["Action"]
 
 
-def test_the_bucket_takes_the_signatures_that_are_made() -> None:
-    conditions = {s["Sid"]: s["Condition"] for s in BUCKET["Statement"]}
-    taken = conditions["SignatureVersion4Only"]["StringNotEquals"]["s3:signatureversion"]
-    assert taken == ALGORITHM
+def test_the_bucket_accepts_the_signature_version_of_the_code() -> None:
+    conditions = {statement["Sid"]: statement["Condition"] for statement in BUCKET["Statement"]}
+    version = conditions["SignatureVersion4Only"]["StringNotEquals"]["s3:signatureversion"]
+    assert version == ALGORITHM

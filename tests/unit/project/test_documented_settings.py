@@ -10,14 +10,14 @@ PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `VALETKEY_(\w+)` \| (.+?) \|", PAGE, re.MULTILINE))
 
 
-def test_every_setting_is_documented_in_order_and_no_other() -> None:
+def test_all_settings_are_documented_in_their_order() -> None:
     assert [name.lower() for name in ROWS] == list(Settings.model_fields)
 
 
 def test_the_documented_defaults_are_those_of_the_code() -> None:
-    written = {name.lower(): re.sub("^none: .*", "none", shown) for name, shown in ROWS.items()}
-    assert {name: shown.strip("`") for name, shown in written.items()} == {
-        name: _shown(getattr(Settings(), name)) for name in Settings.model_fields
+    documented = {name.lower(): re.sub("^none: .*", "none", cell) for name, cell in ROWS.items()}
+    assert {name: cell.strip("`") for name, cell in documented.items()} == {
+        name: _format_default(getattr(Settings(), name)) for name in Settings.model_fields
     }
 
 
@@ -29,13 +29,11 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
         ("amqp://queue.example.com//", "redis://127.0.0.1:6379/1"),
     ],
 )
-def test_answers_are_put_beside_the_broker_where_nothing_else_is_said(
-    broker: str, results: str
-) -> None:
+def test_results_are_stored_beside_the_broker_by_default(broker: str, results: str) -> None:
     assert Settings(broker_url=SecretStr(broker)).result_url.get_secret_value() == results
 
 
-def _shown(default: object) -> str:
+def _format_default(default: object) -> str:
     if isinstance(default, SecretStr):
         return default.get_secret_value()
     return str(default).lower()

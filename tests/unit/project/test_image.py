@@ -12,31 +12,31 @@ import pytest
 from tests.support.docs.command_lines import ROOT, parse_command
 from worker.__main__ import main
 
-# What `python -m worker dev` needs is for developers, and is not in the image.
-EMBEDDED = {ROOT / "worker" / "embedded", ROOT / "worker" / "commands" / "dev.py"}
+# The modules of `python -m worker dev`, whose dependencies are not in the image.
+DEVELOPMENT = {ROOT / "worker" / "devstack", ROOT / "worker" / "commands" / "dev.py"}
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
 STEPS = [line.split(maxsplit=1) for line in DOCKERFILE.splitlines() if re.match(r"[A-Z]", line)]
-LAST_STAGE = STEPS[max(place for place, step in enumerate(STEPS) if step[0] == "FROM") :]
+LAST_STAGE = STEPS[max(index for index, step in enumerate(STEPS) if step[0] == "FROM") :]
 
 
-def argument(instruction: str) -> str:
+def last_arguments(instruction: str) -> str:
     return next(words for name, words in LAST_STAGE if name == instruction)
 
 
-def copied(steps: list[list[str]]) -> set[str]:
-    lists = [words.split() for name, words in steps if name == "COPY" and "--from" not in words]
-    return {source.rstrip("/") for words in lists for source in words[:-1]}
+def copied_paths(steps: list[list[str]]) -> set[str]:
+    copies = [words.split() for name, words in steps if name == "COPY" and "--from" not in words]
+    return {source.rstrip("/") for words in copies for source in words[:-1]}
 
 
-def imported() -> Iterator[tuple[Path, str]]:
+def imports() -> Iterator[tuple[Path, str]]:
     for package in ("valetkey", "models", "worker"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            if not EMBEDDED & {path, *path.parents}:
-                yield from ((path, name) for name in modules(ast.parse(path.read_text())))
+            if not DEVELOPMENT & {path, *path.parents}:
+                yield from ((path, name) for name in imported_packages(ast.parse(path.read_text())))
 
 
-def modules(tree: ast.Module) -> Iterator[str]:
+def imported_packages(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -44,7 +44,7 @@ def modules(tree: ast.Module) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def normal(name: str) -> str:
+def normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -53,47 +53,47 @@ def test_every_base_has_a_tag() -> None:
     assert bases == ["python:3.13-slim"] * 2
 
 
-def test_dependencies_are_the_service_s_and_checked_by_hash() -> None:
+def test_dependencies_are_those_of_the_service_and_checked_by_hash() -> None:
     install = next(words for name, words in STEPS if name == "RUN" and "install" in words)
     assert {"--require-hashes", "requirements.lock"} <= set(install.split())
 
 
 def test_it_does_not_run_as_root() -> None:
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", argument("USER"))
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last_arguments("USER"))
 
 
-def test_it_runs_a_command_that_exists_with_no_shell_around_it() -> None:
-    assert json.loads(argument("ENTRYPOINT")) == ["python", "-m", "worker"]
-    parse_command(main, json.loads(argument("CMD")))
+def test_it_runs_a_command_that_exists_without_a_shell() -> None:
+    assert json.loads(last_arguments("ENTRYPOINT")) == ["python", "-m", "worker"]
+    parse_command(main, json.loads(last_arguments("CMD")))
 
 
-@pytest.mark.parametrize("path", sorted(copied(STEPS)))
-def test_what_it_copies_exists(path: str) -> None:
+@pytest.mark.parametrize("path", sorted(copied_paths(STEPS)))
+def test_every_copied_path_exists(path: str) -> None:
     assert (ROOT / path).exists()
 
 
-def test_the_builder_is_sent_what_is_copied_and_nothing_else() -> None:
+def test_the_build_context_contains_only_the_copied_paths() -> None:
     first, *lines = (ROOT / ".dockerignore").read_text().splitlines()[1:]
     assert first == "*"
-    assert {line[1:] for line in lines if line.startswith("!")} == copied(STEPS)
+    assert {line[1:] for line in lines if line.startswith("!")} == copied_paths(STEPS)
 
 
-def test_the_lock_holds_all_that_the_service_imports() -> None:
+def test_the_lock_contains_everything_that_the_service_imports() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
     providers = packages_distributions()
-    ours = {"valetkey", "models", "worker", *sys.stdlib_module_names}
+    own = {"valetkey", "models", "worker", *sys.stdlib_module_names}
     missing = {
         f"{path.relative_to(ROOT)} imports {module}"
-        for path, module in imported()
-        if module not in ours and not {normal(n) for n in providers.get(module, ())} & locked
+        for path, module in imports()
+        if module not in own and not {normalize(n) for n in providers.get(module, ())} & locked
     }
     assert not missing
 
 
-def test_the_service_imports_all_that_it_declares() -> None:
+def test_the_service_imports_all_its_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    declared = project["project"]["dependencies"] + project["dependency-groups"]["worker"]
+    dependencies = project["project"]["dependencies"] + project["dependency-groups"]["worker"]
     providers = packages_distributions()
-    used = {normal(name) for _, module in imported() for name in providers.get(module, ())}
-    assert {normal(re.split(r"[\[>=]", line)[0]) for line in declared} <= used
+    imported = {normalize(name) for _, module in imports() for name in providers.get(module, ())}
+    assert {normalize(re.split(r"[\[>=]", line)[0]) for line in dependencies} <= imported

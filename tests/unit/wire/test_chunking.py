@@ -11,12 +11,12 @@ from pydantic import TypeAdapter
 from valetkey.wire.chunking import batch_header, chunk_messages, uuid7
 from valetkey.wire.messages import BatchId, ChunkMessage, Item
 from valetkey.wire.parsing import parse_message
-from valetkey.wire.pending import pending_message
+from valetkey.wire.pending import build_pending_message
 from valetkey.wire.refusals import Code
 from valetkey.wire.terms import Checksum, Encryption, Kind
 
 
-def head(
+def header(
     total: int, chunk_size: int = 2, kind: Kind = "download", **options: Any
 ) -> dict[str, Any]:
     return batch_header(
@@ -24,7 +24,7 @@ def head(
         tenant="acme",
         requested_by="test",
         bucket="reports",
-        batch=uuid7(0, bytes(10)),
+        batch_id=uuid7(0, bytes(10)),
         total=total,
         chunk_size=chunk_size,
         options=options,
@@ -47,42 +47,42 @@ def test_all_randomness_of_a_batch_id_is_used() -> None:
 @given(st.integers(1, 30), st.integers(1, 7))
 def test_a_batch_is_cut_into_messages_the_service_understands(total: int, size: int) -> None:
     keys = [f"k{number}" for number in range(total)]
-    cut = list(chunk_messages(head(total, size), keys))
-    messages = [parse_message(chunk.message) for chunk in cut]
-    assert [m.chunk for m in messages if isinstance(m, ChunkMessage)] == list(range(len(cut)))
-    assert [key for chunk in cut for key in chunk.keys] == keys
-    assert {chunk.refusal for chunk in cut} == {None}
+    chunks = list(chunk_messages(header(total, size), keys))
+    messages = [parse_message(chunk.body) for chunk in chunks]
+    assert [m.chunk for m in messages if isinstance(m, ChunkMessage)] == list(range(len(chunks)))
+    assert [key for chunk in chunks for key in chunk.object_keys] == keys
+    assert {chunk.refusal for chunk in chunks} == {None}
 
 
 def test_an_items_own_filename_travels_with_it() -> None:
-    (chunk,) = chunk_messages(head(1), [Item(key="a", filename="b.pdf")])
-    assert chunk.message["items"] == [{"key": "a", "filename": "b.pdf"}]
+    (chunk,) = chunk_messages(header(1), [Item(key="a", filename="b.pdf")])
+    assert chunk.body["items"] == [{"key": "a", "filename": "b.pdf"}]
 
 
-def test_what_is_only_said_of_an_item_travels_with_it_and_nothing_unsaid() -> None:
+def test_the_fields_of_an_item_travel_with_it_unless_they_are_none() -> None:
     digest = Checksum(algorithm="sha256", value="A" * 43 + "=")
     expected = {"key": "a", "checksum": {"algorithm": "sha256", "value": digest.value}}
     for item in (Item(key="a", checksum=digest), {"key": "a", "checksum": digest, "size": None}):
-        (chunk,) = chunk_messages(head(1, kind="upload", max_size=5), [item])
-        assert chunk.message["items"] == [expected]
+        (chunk,) = chunk_messages(header(1, kind="upload", max_size=5), [item])
+        assert chunk.body["items"] == [expected]
 
 
 def test_encryption_travels_as_json() -> None:
     encryption = Encryption(algorithm="AES256")
-    (chunk,) = chunk_messages(head(1, kind="upload", max_size=5, encryption=encryption), ["a"])
-    assert chunk.message["grant"]["encryption"] == {"algorithm": "AES256"}
+    (chunk,) = chunk_messages(header(1, kind="upload", max_size=5, encryption=encryption), ["a"])
+    assert chunk.body["grant"]["encryption"] == {"algorithm": "AES256"}
 
 
 def test_a_date_to_answer_with_travels_as_http_writes_it() -> None:
-    at = datetime(2026, 11, 24, 23, tzinfo=UTC)
-    (chunk,) = chunk_messages(head(1, expires=at), ["a"])
-    assert chunk.message["grant"]["expires"] == "Tue, 24 Nov 2026 23:00:00 GMT"
+    moment = datetime(2026, 11, 24, 23, tzinfo=UTC)
+    (chunk,) = chunk_messages(header(1, expires=moment), ["a"])
+    assert chunk.body["grant"]["expires"] == "Tue, 24 Nov 2026 23:00:00 GMT"
 
 
 def test_a_deadline_travels_as_text() -> None:
-    at = datetime(2026, 11, 24, 23, tzinfo=UTC)
-    (chunk,) = chunk_messages(head(1, deadline=at), ["a"])
-    assert chunk.message["deadline"] == "2026-11-24T23:00:00+00:00"
+    moment = datetime(2026, 11, 24, 23, tzinfo=UTC)
+    (chunk,) = chunk_messages(header(1, deadline=moment), ["a"])
+    assert chunk.body["deadline"] == "2026-11-24T23:00:00+00:00"
 
 
 @pytest.mark.parametrize(
@@ -93,61 +93,61 @@ def test_a_deadline_travels_as_text() -> None:
         ({"kind": "upload"}, Code.SIZE_REQUIRED),
     ],
 )
-def test_what_the_service_would_not_understand_is_refused_before_it_is_sent(
+def test_a_malformed_chunk_is_refused_before_it_is_sent(
     options: dict[str, Any], code: Code
 ) -> None:
-    (chunk,) = chunk_messages(head(1, **options), ["a"])
+    (chunk,) = chunk_messages(header(1, **options), ["a"])
     assert chunk.refusal is not None
     assert chunk.refusal.code is code
 
 
-def test_what_is_wrong_with_its_header_refuses_every_chunk() -> None:
-    cut = list(chunk_messages(head(5, expires_in=0), ["a", "b", "c", "d", "e"]))
-    assert [chunk.refusal and chunk.refusal.code for chunk in cut] == [Code.EXPIRY_INVALID] * 3
-    assert [chunk.keys for chunk in cut] == [["a", "b"], ["c", "d"], ["e"]]
+def test_a_malformed_header_refuses_every_chunk() -> None:
+    chunks = list(chunk_messages(header(5, expires_in=0), ["a", "b", "c", "d", "e"]))
+    assert [chunk.refusal and chunk.refusal.code for chunk in chunks] == [Code.EXPIRY_INVALID] * 3
+    assert [chunk.object_keys for chunk in chunks] == [["a", "b"], ["c", "d"], ["e"]]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=())), min_size=5, max_size=5))
-def test_a_chunk_of_keys_is_refused_as_if_it_had_been_read(keys: list[str]) -> None:
+def test_a_chunk_of_keys_has_the_same_refusal_as_if_it_had_been_parsed(keys: list[str]) -> None:
     for expires_in in (60, 0):
-        for chunk in chunk_messages(head(5, expires_in=expires_in), keys):
-            assert chunk.refusal == pending_message(chunk.name, chunk.message).refusal
+        for chunk in chunk_messages(header(5, expires_in=expires_in), keys):
+            assert chunk.refusal == build_pending_message(chunk.task_id, chunk.body).refusal
 
 
-def test_a_bad_item_refuses_its_own_chunk_wherever_that_stands() -> None:
-    bad = {"key": "b", "part": 0}
-    cut = list(chunk_messages(head(6), ["a", "a", bad, "a", "a", "a"]))
-    assert [chunk.refusal and chunk.refusal.code for chunk in cut] == [
+def test_a_malformed_item_refuses_its_own_chunk_only() -> None:
+    malformed = {"key": "b", "part": 0}
+    chunks = list(chunk_messages(header(6), ["a", "a", malformed, "a", "a", "a"]))
+    assert [chunk.refusal and chunk.refusal.code for chunk in chunks] == [
         None,
         Code.PART_INVALID,
         None,
     ]
 
 
-def test_no_more_is_read_than_the_chunk_asked_for() -> None:
-    read_so_far = []
+def test_no_more_items_are_read_than_the_next_chunk_needs() -> None:
+    keys_read = []
 
     def keys() -> Iterator[str]:
         for number in range(6):
-            read_so_far.append(number)
+            keys_read.append(number)
             yield f"k{number}"
 
-    next(chunk_messages(head(6), keys()))
-    assert read_so_far == [0, 1]
+    next(chunk_messages(header(6), keys()))
+    assert keys_read == [0, 1]
 
 
 @pytest.mark.parametrize(("total", "complaint"), [(5, "there are 3 items"), (2, "more items")])
-def test_a_total_that_is_not_true_is_an_error(total: int, complaint: str) -> None:
+def test_a_wrong_total_is_an_error(total: int, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        list(chunk_messages(head(total), ["a", "b", "c"]))
+        list(chunk_messages(header(total), ["a", "b", "c"]))
 
 
 def test_an_option_that_a_kind_does_not_have_is_an_error() -> None:
     with pytest.raises(TypeError, match="download has no option 'max_size'"):
-        head(1, max_size=1)
+        header(1, max_size=1)
 
 
 @pytest.mark.parametrize("size", [0, 1_001])
 def test_a_chunk_size_no_message_may_have_is_an_error(size: int) -> None:
     with pytest.raises(ValueError, match="from 1 to 1000"):
-        head(1, size)
+        header(1, size)

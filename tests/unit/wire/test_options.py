@@ -10,7 +10,7 @@ from valetkey.wire.terms import Kind
 
 
 @pytest.mark.parametrize(
-    ("kind", "documented", "set_by_the_client"),
+    ("kind", "documented", "set_by_client"),
     [
         ("download", options.DownloadOptions, set()),
         ("upload", options.UploadOptions, set()),
@@ -20,17 +20,17 @@ from valetkey.wire.terms import Kind
     ],
 )
 def test_every_term_of_the_wire_is_an_option(
-    kind: Kind, documented: Any, set_by_the_client: set[str]
+    kind: Kind, documented: Any, set_by_client: set[str]
 ) -> None:
-    assert documented.__annotations__.keys() | set_by_the_client == option_names(kind)
+    assert documented.__annotations__.keys() | set_by_client == option_names(kind)
 
 
-def test_a_moment_is_written_as_http_writes_it() -> None:
+def test_a_datetime_is_formatted_as_an_http_date() -> None:
     moment = datetime(1994, 11, 6, 9, 49, 37, 999, timezone(timedelta(hours=1)))
     assert http_date(moment) == "Sun, 06 Nov 1994 08:49:37 GMT"  # RFC 9110, 5.6.7
     assert http_date(moment.astimezone(UTC)) == http_date(moment)
 
 
-def test_a_date_without_a_time_zone_is_no_moment() -> None:
+def test_a_datetime_without_a_time_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
         http_date(datetime(2026, 11, 24))  # noqa: DTZ001 - that is the point

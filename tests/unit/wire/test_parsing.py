@@ -16,7 +16,7 @@ JSON = st.recursive(
 )
 
 
-def refused(raw: Any) -> tuple[str, str]:
+def code_and_field(raw: Any) -> tuple[str, str]:
     refusal = parse_message(raw)
     assert isinstance(refusal, Refusal)
     return refusal.code.value, refusal.field
@@ -25,36 +25,36 @@ def refused(raw: Any) -> tuple[str, str]:
 @pytest.mark.parametrize(
     "raw", [grant_message(), download_message(min_expires_in=60), upload_message()]
 )
-def test_a_valid_message_is_read_whole(raw: dict[str, Any]) -> None:
+def test_a_valid_message_is_parsed(raw: dict[str, Any]) -> None:
     assert isinstance(parse_message(raw), ChunkMessage)
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 7, b"bytes"])
-def test_what_is_no_object_is_malformed(raw: Any) -> None:
-    assert refused(raw) == ("malformed", "")
+def test_a_value_that_is_not_an_object_is_malformed(raw: Any) -> None:
+    assert code_and_field(raw) == ("malformed", "")
 
 
 @pytest.mark.parametrize(
     "expires_in", [0, -1, 1.5, "3600", True, None, float("nan"), 604_801, 2**63]
 )
-def test_a_life_that_is_no_whole_number_of_seconds_up_to_seven_days_is_refused(
+def test_an_expires_in_that_is_not_whole_seconds_up_to_seven_days_is_refused(
     expires_in: Any,
 ) -> None:
-    assert refused(download_message(expires_in=expires_in)) == (
+    assert code_and_field(download_message(expires_in=expires_in)) == (
         "expiry_invalid",
         "grant.expires_in",
     )
 
 
-def test_an_invalid_life_is_told_the_longest_one() -> None:
+def test_a_refusal_of_expires_in_states_the_maximum() -> None:
     refusal = parse_message(download_message(expires_in=10**6))
     assert isinstance(refusal, Refusal)
     assert refusal.limit == 604_800
 
 
-def test_a_shortest_life_over_the_longest_is_refused() -> None:
+def test_a_min_expires_in_over_expires_in_is_refused() -> None:
     raw = download_message(expires_in=60, min_expires_in=61)
-    assert refused(raw) == ("expiry_invalid", "grant.min_expires_in")
+    assert code_and_field(raw) == ("expiry_invalid", "grant.min_expires_in")
 
 
 @pytest.mark.parametrize(
@@ -92,37 +92,62 @@ def test_a_shortest_life_over_the_longest_is_refused() -> None:
         (download_message(filename="a\ud800"), "filename_invalid", "grant.filename"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_code(raw: Any, code: str, field: str) -> None:
-    assert refused(raw) == (code, field)
+def test_a_wrong_field_is_refused_by_name_and_code(raw: Any, code: str, field: str) -> None:
+    assert code_and_field(raw) == (code, field)
 
 
-def asking(**said: Any) -> dict[str, Any]:
-    return {"v": 1, "ask": "batch", "tenant": "acme", "batch": grant_message()["batch"], **said}
+def batch_message(**fields: Any) -> dict[str, Any]:
+    return {"v": 1, "ask": "batch", "tenant": "acme", "batch": grant_message()["batch"], **fields}
 
 
-@pytest.mark.parametrize("raw", [asking(), asking(chunk=0), asking(chunk=None)])
-def test_a_question_about_a_batch_is_read(raw: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "raw", [batch_message(), batch_message(chunk=0), batch_message(chunk=None)]
+)
+def test_a_batch_message_is_parsed(raw: dict[str, Any]) -> None:
     assert isinstance(parse_message(raw), BatchMessage)
 
 
 @pytest.mark.parametrize(
     ("raw", "code", "field"),
     [
-        (asking(batch="1"), "malformed", "batch"),
-        (asking(chunk=-1), "chunk_invalid", "chunk"),
-        (asking(chunk="0"), "chunk_invalid", "chunk"),
-        (asking(total=1), "unknown_field", "total"),
-        (asking(ask="batches"), "malformed", "requested_by"),
+        (batch_message(batch="1"), "malformed", "batch"),
+        (batch_message(chunk=-1), "chunk_invalid", "chunk"),
+        (batch_message(chunk="0"), "chunk_invalid", "chunk"),
+        (batch_message(total=1), "unknown_field", "total"),
+        (batch_message(ask="batches"), "malformed", "requested_by"),
     ],
 )
-def test_a_wrong_question_about_a_batch_is_refused(raw: Any, code: str, field: str) -> None:
-    assert refused(raw) == (code, field)
+def test_a_wrong_batch_message_is_refused(raw: Any, code: str, field: str) -> None:
+    assert code_and_field(raw) == (code, field)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (download_message(expires_in=604_801), "must be at most 604,800 (in seconds)"),
+        (upload_message(max_size=0), "must be at least 1 (in bytes)"),
+        (grant_message(["acme/a"] * 1_001), "must have at most 1,000 entries"),
+        (grant_message(requested_by=""), "must not be empty"),
+        (grant_message(requested_by="a\0b"), "must not contain control characters"),
+        (grant_message(requested_by="a" * 201), "must have at most 200 characters"),
+        (grant_message(deadline="2026-11-24T12:00:00"), "date and time with a time zone"),
+        (download_message(method="PUT"), "must be 'GET' or 'HEAD'"),
+        (download_message(kind="delete"), "kind must be one of 'download', 'upload', 'put'"),
+        (grant_message(ask="status"), "'explain', 'usage', 'cancel' or 'batch'"),
+        (grant_message(surprise=1), "unknown field"),
+        (grant_message(total=2), "chunk, chunk_size, total and items do not agree"),
+    ],
+)
+def test_a_refusal_states_the_cause_and_the_limit(raw: Any, message: str) -> None:
+    refusal = parse_message(raw)
+    assert isinstance(refusal, Refusal)
+    assert message in refusal.message
 
 
 def test_an_upload_without_a_size_limit_is_refused() -> None:
     raw = upload_message()
     del raw["grant"]["max_size"]
-    assert refused(raw) == ("size_required", "grant.max_size")
+    assert code_and_field(raw) == ("size_required", "grant.max_size")
 
 
 def test_a_refusal_never_repeats_the_value_it_refuses() -> None:
@@ -131,10 +156,10 @@ def test_a_refusal_never_repeats_the_value_it_refuses() -> None:
 
 
 @given(JSON)
-def test_any_json_value_is_read_or_refused(raw: Any) -> None:
+def test_any_json_value_is_parsed_or_refused(raw: Any) -> None:
     assert isinstance(parse_message(raw), ChunkMessage | Refusal)
 
 
 @given(st.sampled_from(sorted(grant_message())), JSON)
-def test_any_json_value_in_any_field_is_read_or_refused(field: str, value: Any) -> None:
+def test_any_json_value_in_any_field_is_parsed_or_refused(field: str, value: Any) -> None:
     assert isinstance(parse_message(grant_message() | {field: value}), ChunkMessage | Refusal)

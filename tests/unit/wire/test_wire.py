@@ -1,4 +1,4 @@
-"""What must not change without a new version, because others rely on it."""
+"""Names that must not change without a new version, because other programs depend on them."""
 
 import subprocess
 import sys
@@ -15,42 +15,45 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_task_names_are_pinned() -> None:
     app.loader.import_default_modules()
-    ours = {name for name in app.tasks if name.startswith("valetkey.")}
-    assert ours == {f"valetkey.{name}" for name in ("issue", "deliver", "manifests", "upkeep")}
-    assert messages.ISSUE_TASK in ours
+    task_names = {name for name in app.tasks if name.startswith("valetkey.")}
+    assert task_names == {
+        f"valetkey.{name}" for name in ("issue", "deliver", "manifests", "upkeep")
+    }
+    assert messages.ISSUE_TASK in task_names
 
 
-def test_the_queues_of_requests_are_pinned() -> None:
+def test_the_request_queues_are_pinned() -> None:
     assert app.conf.task_routes["valetkey.issue"] == {"queue": messages.INTERACTIVE_QUEUE}
     assert (messages.INTERACTIVE_QUEUE, messages.BULK_QUEUE) == ("valetkey", "valetkey.bulk")
 
 
-def test_every_refusal_code_reads_as_its_name() -> None:
+def test_every_refusal_code_equals_its_name() -> None:
     assert [code.value for code in Code] == [code.name.lower() for code in Code]
 
 
-def test_the_messages_need_no_queue_database_or_storage() -> None:
-    heavy = "{'celery', 'kombu', 'redis', 'sqlalchemy', 'boto3', 'httpx'}"
-    program = f"import sys, valetkey.reading; sys.exit(str({heavy} & set(sys.modules) or '') or 0)"
-    done = subprocess.run(
+def test_the_wire_imports_no_queue_database_or_storage_client() -> None:
+    forbidden = "{'celery', 'kombu', 'redis', 'sqlalchemy', 'boto3', 'httpx'}"
+    loaded = f"{forbidden} & set(sys.modules)"
+    program = f"import sys, valetkey.wire.parsing; sys.exit(str({loaded} or '') or 0)"
+    process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
 
 
-def test_the_wheel_holds_the_producers_package_alone(tmp_path: Path) -> None:
+def test_the_wheel_contains_only_the_client_package(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"valetkey"}
+    top_level_names = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {top for top in top_level_names if not top.endswith(".dist-info")} == {"valetkey"}
 
 
-def test_no_installed_distribution_provides_the_services_names() -> None:
-    tops = {
+def test_no_installed_distribution_provides_the_names_of_the_service() -> None:
+    top_level_names = {
         file.parts[0]
         for distribution in distributions()
         for file in distribution.files or ()
         if file.suffix == ".py"
     }
-    assert not {"worker", "models", "tests", "celeryconfig.py"} & tops
+    assert not {"worker", "models", "tests", "celeryconfig.py"} & top_level_names

@@ -1,4 +1,4 @@
-"""The credentials that boto3 finds, with their real end."""
+"""The credentials that boto3 finds, with their real expiry."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def now() -> datetime:
-    """The real time: botocore refreshes by it."""
+    """The real time, because botocore compares it with the expiry of credentials."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -25,143 +25,145 @@ def vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CredentialProcess:
     return CredentialProcess(tmp_path, monkeypatch)
 
 
-def test_long_term_credentials_have_no_end(now: datetime) -> None:
-    found = CredentialCache().credentials("static", None, now, HOUR)
-    assert found == Credentials("AKIASTATIC", "SECRET")
+def test_long_term_credentials_have_no_expiry(now: datetime) -> None:
+    credentials = CredentialCache().get("static", None, now, HOUR)
+    assert credentials == Credentials("AKIASTATIC", "SECRET")
 
 
-def test_without_a_profile_boto3s_own_chain_is_asked(
+def test_without_a_profile_boto3s_default_chain_is_used(
     monkeypatch: pytest.MonkeyPatch, now: datetime
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET")
-    assert CredentialCache().credentials(None, None, now, HOUR).access_key == "AKIAENV"
+    assert CredentialCache().get(None, None, now, HOUR).access_key == "AKIAENV"
 
 
-def test_temporary_credentials_say_when_they_end(vault: CredentialProcess, now: datetime) -> None:
-    # red when botocore renames the attribute that the end is read from
-    vault.keep("ASIA1", now + 2 * HOUR)
-    found = CredentialCache().credentials("vault", None, now, HOUR)
-    assert found == Credentials("ASIA1", "SECRET", "TOKEN", now + 2 * HOUR)
+def test_temporary_credentials_have_their_expiry(vault: CredentialProcess, now: datetime) -> None:
+    # Fails if botocore renames the private attribute from which the expiry is read.
+    vault.write_credentials("ASIA1", now + 2 * HOUR)
+    credentials = CredentialCache().get("vault", None, now, HOUR)
+    assert credentials == Credentials("ASIA1", "SECRET", "TOKEN", now + 2 * HOUR)
 
 
-def test_credentials_that_last_are_not_asked_for_again(
+def test_credentials_that_are_valid_for_long_enough_are_not_renewed(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + 2 * HOUR)
-    keyring.credentials("vault", None, now, HOUR)
-    keyring.credentials("vault", None, now + REFRESH_INTERVAL, HOUR)
-    assert vault.looks() == 1
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + 2 * HOUR)
+    cache.get("vault", None, now, HOUR)
+    cache.get("vault", None, now + REFRESH_INTERVAL, HOUR)
+    assert vault.call_count() == 1
 
 
-def test_credentials_that_would_end_too_soon_are_refreshed_first(
+def test_credentials_that_expire_too_soon_are_renewed_first(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + timedelta(minutes=30))
-    keyring.credentials("vault", None, now, timedelta(minutes=10))
-    vault.keep("ASIA2", now + 2 * HOUR)
-    assert keyring.credentials("vault", None, now + REFRESH_INTERVAL, HOUR).access_key == "ASIA2"
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + timedelta(minutes=30))
+    cache.get("vault", None, now, timedelta(minutes=10))
+    vault.write_credentials("ASIA2", now + 2 * HOUR)
+    assert cache.get("vault", None, now + REFRESH_INTERVAL, HOUR).access_key == "ASIA2"
 
 
-def test_credentials_that_can_never_last_are_not_refreshed_for_every_grant(
+def test_credentials_that_are_never_valid_for_long_enough_are_renewed_once_per_interval(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + timedelta(minutes=30))
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + timedelta(minutes=30))
     for second in range(60):
-        keyring.credentials("vault", None, now + timedelta(seconds=second), HOUR)
-    assert vault.looks() == 1
-    keyring.credentials("vault", None, now + REFRESH_INTERVAL, HOUR)
-    assert vault.looks() == 2
+        cache.get("vault", None, now + timedelta(seconds=second), HOUR)
+    assert vault.call_count() == 1
+    cache.get("vault", None, now + REFRESH_INTERVAL, HOUR)
+    assert vault.call_count() == 2
 
 
-def test_credentials_with_twelve_minutes_left_are_used_where_nothing_better_comes(
+def test_credentials_with_twelve_minutes_left_are_used_if_the_renewed_ones_are_no_better(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + timedelta(minutes=12))
-    keyring.credentials("vault", None, now, HOUR)
-    found = keyring.credentials("vault", None, now + REFRESH_INTERVAL, HOUR)
-    assert found.expires_at == now + timedelta(minutes=12)
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + timedelta(minutes=12))
+    cache.get("vault", None, now, HOUR)
+    credentials = cache.get("vault", None, now + REFRESH_INTERVAL, HOUR)
+    assert credentials.expires_at == now + timedelta(minutes=12)
 
 
-def test_a_refresh_that_fails_leaves_the_shorter_life(
+def test_if_the_renewal_fails_the_current_credentials_stay_in_use(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + timedelta(minutes=30))
-    keyring.credentials("vault", None, now, HOUR)
-    vault.empty()
-    assert keyring.credentials("vault", None, now + REFRESH_INTERVAL, HOUR).access_key == "ASIA1"
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + timedelta(minutes=30))
+    cache.get("vault", None, now, HOUR)
+    vault.remove_output()
+    assert cache.get("vault", None, now + REFRESH_INTERVAL, HOUR).access_key == "ASIA1"
 
 
-def test_a_failed_refresh_is_not_tried_again_for_every_grant(
+def test_a_failed_renewal_is_not_tried_again_for_every_grant(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + timedelta(minutes=30))
-    keyring.credentials("vault", None, now, HOUR)
-    vault.empty()
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + timedelta(minutes=30))
+    cache.get("vault", None, now, HOUR)
+    vault.remove_output()
     for second in range(10):
-        keyring.credentials("vault", None, now + REFRESH_INTERVAL + timedelta(seconds=second), HOUR)
-    assert vault.looks() == 2
+        cache.get("vault", None, now + REFRESH_INTERVAL + timedelta(seconds=second), HOUR)
+    assert vault.call_count() == 2
 
 
-def test_credentials_that_ended_and_cannot_be_refreshed_are_no_credentials(
+def test_expired_credentials_that_cannot_be_renewed_raise_transient(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + timedelta(minutes=-1))
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + timedelta(minutes=-1))
     with pytest.raises(Transient, match="'vault'"):
-        keyring.credentials("vault", None, now, HOUR)
+        cache.get("vault", None, now, HOUR)
 
 
-def test_a_profile_that_is_missing_is_named(now: datetime) -> None:
+def test_the_error_names_a_missing_profile(now: datetime) -> None:
     with pytest.raises(Transient, match="'nobody'"):
-        CredentialCache().credentials("nobody", None, now, HOUR)
+        CredentialCache().get("nobody", None, now, HOUR)
 
 
-def test_an_empty_chain_is_named_default(now: datetime) -> None:
+def test_the_error_names_an_empty_default_chain_default(now: datetime) -> None:
     with pytest.raises(Transient, match="'default'"):
-        CredentialCache().credentials(None, None, now, HOUR)
+        CredentialCache().get(None, None, now, HOUR)
 
 
-def test_what_a_provider_printed_is_not_in_the_error(
+def test_the_error_does_not_contain_the_output_of_a_credential_process(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    vault.print('{"Version": 1, "SecretAccessKey": "SECRET"')
-    with pytest.raises(Transient) as caught:
-        CredentialCache().credentials("vault", None, now, HOUR)
-    assert "SECRET" not in str(caught.value)
-    assert caught.value.__suppress_context__  # so no traceback shows the provider's own error
-    assert caught.value.__cause__ is None
+    vault.write_output('{"Version": 1, "SecretAccessKey": "SECRET"')
+    with pytest.raises(Transient) as error:
+        CredentialCache().get("vault", None, now, HOUR)
+    assert "SECRET" not in str(error.value)
+    assert error.value.__suppress_context__  # no traceback shows the provider's error
+    assert error.value.__cause__ is None
 
 
-def test_threads_share_one_look(vault: CredentialProcess, now: datetime) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + 2 * HOUR)
+def test_threads_share_one_renewal(vault: CredentialProcess, now: datetime) -> None:
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + 2 * HOUR)
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: keyring.credentials("vault", None, now, HOUR), range(32)))
-    assert len(found) == vault.looks() == 1
+        credentials = set(pool.map(lambda _: cache.get("vault", None, now, HOUR), range(32)))
+    assert len(credentials) == vault.call_count() == 1
 
 
-def test_in_its_last_minutes_a_key_that_cannot_be_renewed_still_signs(
+def test_credentials_that_cannot_be_renewed_are_used_until_their_last_minute(
     vault: CredentialProcess, now: datetime
 ) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + timedelta(minutes=30))
-    keyring.credentials("vault", None, now, HOUR)
-    vault.empty()
-    last = now + timedelta(minutes=29)
-    assert keyring.credentials("vault", None, last, HOUR).access_key == "ASIA1"
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + timedelta(minutes=30))
+    cache.get("vault", None, now, HOUR)
+    vault.remove_output()
+    last_minute = now + timedelta(minutes=29)
+    assert cache.get("vault", None, last_minute, HOUR).access_key == "ASIA1"
 
 
-def test_a_key_is_not_used_beyond_its_end(vault: CredentialProcess, now: datetime) -> None:
-    keyring = CredentialCache()
-    vault.keep("ASIA1", now + timedelta(minutes=30))
-    keyring.credentials("vault", None, now + timedelta(minutes=29, seconds=50), HOUR)
-    vault.empty()
+def test_credentials_are_not_used_after_their_expiry(
+    vault: CredentialProcess, now: datetime
+) -> None:
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + timedelta(minutes=30))
+    cache.get("vault", None, now + timedelta(minutes=29, seconds=50), HOUR)
+    vault.remove_output()
     with pytest.raises(Transient):
-        keyring.credentials("vault", None, now + timedelta(minutes=30, seconds=1), HOUR)
+        cache.get("vault", None, now + timedelta(minutes=30, seconds=1), HOUR)

@@ -6,7 +6,7 @@ import pytest
 
 from worker.commands.doctor import with_timeout
 from worker.commands.health_checks import (
-    OVERDUE,
+    OVERDUE_AFTER,
     Check,
     check_cleanup,
     check_tenants,
@@ -16,8 +16,8 @@ from worker.commands.health_checks import (
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
-A_MOMENT = timedelta(microseconds=1)
-BUSY = {"valetkey": ["a@x", "b@x"], "valetkey.bulk": ["a@x"], "valetkey.upkeep": ["up@x"]}
+MICROSECOND = timedelta(microseconds=1)
+CONSUMERS = {"valetkey": ["a@x", "b@x"], "valetkey.bulk": ["a@x"], "valetkey.upkeep": ["up@x"]}
 
 
 def states(checks: Iterable[Check]) -> list[str]:
@@ -25,58 +25,58 @@ def states(checks: Iterable[Check]) -> list[str]:
 
 
 def test_every_queue_has_a_worker() -> None:
-    found = list(check_workers(BUSY))
-    assert states(found) == ["ok", "ok", "ok"]
-    assert found[0].message == "valetkey is consumed by a@x, b@x"
+    checks = list(check_workers(CONSUMERS))
+    assert states(checks) == ["ok", "ok", "ok"]
+    assert checks[0].message == "valetkey is consumed by a@x, b@x"
 
 
 @pytest.mark.parametrize(
-    ("queue", "only"),
+    ("queue", "role"),
     [("valetkey", "issue"), ("valetkey.bulk", "issue"), ("valetkey.upkeep", "upkeep")],
 )
 def test_a_queue_without_a_worker_is_a_warning_that_says_which_to_start(
-    queue: str, only: str
+    queue: str, role: str
 ) -> None:
-    idle = [check for check in check_workers(BUSY | {queue: []}) if check.state != "ok"]
-    text = f"no worker answers that consumes {queue}"
-    assert idle == [Check("workers", "warn", text, f"python -m worker run --only {only}")]
+    warnings = [check for check in check_workers(CONSUMERS | {queue: []}) if check.state != "ok"]
+    text = f"no worker responded that consumes {queue}"
+    assert warnings == [Check("workers", "warn", text, f"python -m worker run --only {role}")]
 
 
-def test_webhooks_are_late_after_five_minutes() -> None:
+def test_pending_webhooks_are_a_warning_after_five_minutes() -> None:
     assert check_webhooks(None, NOW).state == "ok"
-    assert check_webhooks(NOW - OVERDUE, NOW).state == "ok"
-    late = check_webhooks(NOW - OVERDUE - A_MOMENT, NOW)
+    assert check_webhooks(NOW - OVERDUE_AFTER, NOW).state == "ok"
+    late = check_webhooks(NOW - OVERDUE_AFTER - MICROSECOND, NOW)
     assert (late.state, late.message) == ("warn", "the oldest pending one was queued 5m ago")
 
 
-def test_what_lapsed_five_minutes_ago_and_is_not_released_is_a_failure() -> None:
+def test_grants_that_expired_five_minutes_ago_and_are_not_released_are_a_failure() -> None:
     assert check_cleanup(None, NOW).state == "ok"
     assert check_cleanup(NOW + timedelta(days=1), NOW).state == "ok"
-    assert check_cleanup(NOW - OVERDUE, NOW).state == "ok"
-    assert check_cleanup(NOW - OVERDUE - A_MOMENT, NOW).state == "fail"
+    assert check_cleanup(NOW - OVERDUE_AFTER, NOW).state == "ok"
+    assert check_cleanup(NOW - OVERDUE_AFTER - MICROSECOND, NOW).state == "fail"
 
 
 def test_a_tenant_that_trusts_the_queue_is_a_warning() -> None:
     key = TenantKey("billing", "S" * 43, "E" * 43)
     signing, trusting = Tenant("acme", keys={"billing": key}), Tenant("globex", "queue")
     assert states(check_tenants(TenantConfig(tenants={"acme": signing}), NOW)) == ["ok"]
-    both = TenantConfig(tenants={"acme": signing, "globex": trusting})
-    (warned,) = check_tenants(both, NOW)
-    assert (warned.state, warned.message.split()[0]) == ("warn", "globex")
+    config = TenantConfig(tenants={"acme": signing, "globex": trusting})
+    (check,) = check_tenants(config, NOW)
+    assert (check.state, check.message.split()[0]) == ("warn", "globex")
 
 
 def test_a_service_without_tenants_is_a_warning() -> None:
     assert states(check_tenants(TenantConfig(), NOW)) == ["warn"]
 
 
-def test_what_takes_too_long_is_not_waited_for() -> None:
-    never = Event()
+def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
+    event = Event()
     with pytest.raises(TimeoutError):
-        with_timeout(0.01, never.wait)
-    never.set()
+        with_timeout(0.01, event.wait)
+    event.set()
 
 
-def test_what_a_bounded_call_raises_is_raised() -> None:
+def test_a_call_with_a_timeout_returns_its_result_or_raises_its_exception() -> None:
     with pytest.raises(ZeroDivisionError):
         with_timeout(10, lambda: 1 // 0)
     assert with_timeout(10, lambda: 1) == 1

@@ -24,27 +24,27 @@ SECRETS = [
 
 
 @pytest.fixture
-def kept() -> Iterator[None]:
-    """Put the tests' own logging back."""
+def restored_logging() -> Iterator[None]:
+    """Restore the tests' own logging configuration afterwards."""
     root = logging.getLogger()
-    before = (root.handlers[:], root.level)
+    saved = (root.handlers[:], root.level)
     yield
-    root.handlers[:], level = before
+    root.handlers[:], level = saved
     root.setLevel(level)
     structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("text", SECRETS)
-def test_a_secret_is_blanked_out(text: str) -> None:
+def test_a_secret_is_replaced(text: str) -> None:
     assert "5ec2e7" not in logs.scrub(text)
 
 
-def test_what_is_no_secret_is_left_as_it_is() -> None:
+def test_text_without_a_secret_is_unchanged() -> None:
     text = "batch 0199 of acme: 3 issued, key acme/eye.pdf, see https://example.com/path.eyJ"
     assert logs.scrub(text) == text
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("text", SECRETS)
 def test_no_message_field_or_traceback_of_a_log_line_shows_a_secret(
     text: str, capsys: pytest.CaptureFixture[str]

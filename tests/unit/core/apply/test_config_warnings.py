@@ -14,9 +14,10 @@ def key(name: str = "billing", *, days: float | None = None, revoked: bool = Fal
 
 
 def codes(*keys: TenantKey, trust: str = "keys") -> list[tuple[str, str | None]]:
-    acme = Tenant("acme", trust, keys={one.name: one for one in keys})  # type: ignore[arg-type]
+    acme = Tenant("acme", trust, keys={item.name: item for item in keys})  # type: ignore[arg-type]
     return [
-        (risk.code, risk.key) for risk in config_warnings(TenantConfig(tenants={"acme": acme}), NOW)
+        (warning.code, warning.key)
+        for warning in config_warnings(TenantConfig(tenants={"acme": acme}), NOW)
     ]
 
 
@@ -31,31 +32,31 @@ def codes(*keys: TenantKey, trust: str = "keys") -> list[tuple[str, str | None]]
         (-400, "key_expired"),
     ],
 )
-def test_a_key_is_pointed_out_thirty_days_before_it_expires(
+def test_a_key_has_a_warning_from_thirty_days_before_it_expires(
     days: float | None, code: str | None
 ) -> None:
     assert codes(key("good"), key("other", days=days)) == ([(code, "other")] if code else [])
 
 
-def test_whoever_trusts_the_queue_is_pointed_out_with_keys_and_without() -> None:
+def test_a_tenant_that_trusts_the_queue_has_a_warning_with_and_without_keys() -> None:
     assert codes(trust="queue") == [("trusts_queue", None)]
     assert codes(key(), trust="queue") == [("trusts_queue", None)]
 
 
 @pytest.mark.parametrize("keys", [(), (key(revoked=True),), (key(days=-1),)])
-def test_a_tenant_that_nobody_can_speak_for_is_pointed_out(keys: tuple[TenantKey, ...]) -> None:
+def test_a_tenant_without_a_usable_key_has_a_warning(keys: tuple[TenantKey, ...]) -> None:
     assert codes(*keys)[0] == ("no_usable_key", None)
 
 
-def test_a_revoked_key_is_not_also_said_to_expire() -> None:
+def test_a_revoked_key_has_no_expiry_warning() -> None:
     assert codes(key("good"), key("old", days=-1, revoked=True)) == []
 
 
-def test_a_risk_says_what_to_do_about_it() -> None:
+def test_a_warning_has_a_hint() -> None:
     acme = Tenant("acme", "queue")
-    (risk,) = config_warnings(TenantConfig(tenants={"acme": acme}), NOW)
-    assert risk.message == "acme trusts the queue: whoever can write to it speaks for acme"
-    assert risk.hint == "give it keys: valetkey keygen acme"
+    (warning,) = config_warnings(TenantConfig(tenants={"acme": acme}), NOW)
+    assert warning.message == "acme trusts the queue: anyone who can write to it can act for acme"
+    assert warning.hint == 'create a key, and remove trust = "queue": valetkey keygen acme'
 
 
 def test_a_key_is_usable_until_the_moment_it_expires() -> None:

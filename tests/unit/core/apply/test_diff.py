@@ -38,7 +38,7 @@ def lines(before: TenantConfig, after: TenantConfig) -> list[str]:
     return [str(change) for change in diff_config(before, after)]
 
 
-def test_equal_declarations_do_not_differ() -> None:
+def test_equal_configs_do_not_differ() -> None:
     assert diff_config(BEFORE, with_acme()) == []
 
 
@@ -112,13 +112,13 @@ def test_a_removed_tenant_is_shown_field_by_field() -> None:
     assert all(line.startswith("- tenants.acme.") for line in lines(BEFORE, without))
 
 
-def test_a_public_key_is_shortened_where_it_is_read_and_whole_where_it_is_kept() -> None:
+def test_a_public_key_is_shortened_as_text_and_complete_as_a_value() -> None:
     changes = {change.path: change for change in diff_config(TenantConfig(), BEFORE)}
     change = changes["tenants.acme.keys.billing.sign"]
     assert change.after == "S" * 43
     assert str(change).endswith(".sign SSSSSSSS…")
 
 
-def test_a_raise_is_not_declared_and_makes_no_difference() -> None:
-    raised = with_acme(raises=(QuotaOverride("grants", "hour", 1, MIDNIGHT),))
-    assert diff_config(BEFORE, raised) == []
+def test_a_quota_override_is_no_difference() -> None:
+    overridden = with_acme(quota_overrides=(QuotaOverride("grants", "hour", 1, MIDNIGHT),))
+    assert diff_config(BEFORE, overridden) == []

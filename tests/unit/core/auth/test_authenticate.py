@@ -1,4 +1,4 @@
-"""Which tokens are taken: of one form and algorithm, of JSON, and of today."""
+"""Accepts only tokens of one form and algorithm, with JSON content and a recent time."""
 
 import hmac
 import json
@@ -14,11 +14,11 @@ from tests.support.crypto.authentication import (
     MESSAGE,
     VALID_TOKEN,
     authenticate_token,
-    content,
+    payload,
     rejection_of,
 )
-from tests.support.crypto.tenants import OURS, THEIRS
-from tests.support.crypto.tokens import base64, forge_token
+from tests.support.crypto.tenants import ACME_KEY, GLOBEX_KEY
+from tests.support.crypto.tokens import base64url, forge_token
 from valetkey.crypto.jose import MAX_MESSAGE_BYTES, sign
 from worker.core.auth.authenticate import MAX_CLOCK_SKEW, MAX_MESSAGE_AGE, Authenticated, Rejection
 
@@ -31,9 +31,9 @@ NO_TOKENS = {
     "two dots": "..",
     "a text": "text",
     "no ASCII": "é.é.é",
-    "half a character": "\ud800",
+    "a lone surrogate": "\ud800",
     "the message": json.dumps(MESSAGE),
-    "another serialization": json.dumps({"payload": base64(content()), "signatures": []}),
+    "another serialization": json.dumps({"payload": base64url(payload()), "signatures": []}),
     "five parts": f"{VALID_TOKEN}.AAAA.AAAA",
     "padding": f"{VALID_TOKEN}=",
     "a space before": f" {VALID_TOKEN}",
@@ -42,14 +42,14 @@ NO_TOKENS = {
 
 
 @pytest.mark.parametrize("name", NO_TOKENS)
-def test_what_is_no_compact_token_of_three_parts_is_refused(name: str) -> None:
+def test_a_text_that_is_no_compact_token_of_three_parts_is_refused(name: str) -> None:
     assert rejection_of(NO_TOKENS[name])[0] in {"token_invalid", "signature_invalid"}
 
 
 @pytest.mark.parametrize(
     "header",
     [
-        *(["alg", "kid"], "alg", None, 7, {}, {"kid": OURS.id}),
+        *(["alg", "kid"], "alg", None, 7, {}, {"kid": ACME_KEY.id}),
         *({**HEADER, "crit": crit} for crit in CRITICAL),
         {**HEADER, "crit": ["exp"], "exp": 1},
         {**HEADER, "b64": True},
@@ -59,48 +59,51 @@ def test_what_is_no_compact_token_of_three_parts_is_refused(name: str) -> None:
         {**HEADER, "jku": "ftp://example.com/"},
     ],
 )
-def test_a_header_that_is_not_a_tokens_or_extends_it_is_refused(header: Any) -> None:
-    assert rejection_of(forge_token(header, content(), OURS)) == ("token_invalid", "")
+def test_an_invalid_or_extended_header_is_refused(header: Any) -> None:
+    assert rejection_of(forge_token(header, payload(), ACME_KEY)) == ("token_invalid", "")
 
 
-def test_a_header_may_say_more_and_is_not_listened_to() -> None:
-    jwk = THEIRS.signing.as_dict(private=False)
+def test_additional_header_members_are_ignored() -> None:
+    jwk = GLOBEX_KEY.signing_key.as_dict(private=False)
     more = {"typ": "JOSE", "jwk": jwk, "x5u": "https://evil.example/", "nonce": 7}
     assert isinstance(
-        authenticate_token(forge_token(HEADER | more, content(), OURS)), Authenticated
+        authenticate_token(forge_token(HEADER | more, payload(), ACME_KEY)), Authenticated
     )
-    assert rejection_of(forge_token(HEADER | more, content(), THEIRS)) == ("signature_invalid", "")
+    assert rejection_of(forge_token(HEADER | more, payload(), GLOBEX_KEY)) == (
+        "signature_invalid",
+        "",
+    )
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "", "HS256", "RS256", "ES256", "PS512", 7, None])
-def test_a_token_of_another_algorithm_is_refused_and_told_which_is_used(alg: Any) -> None:
-    found = authenticate_token(forge_token(HEADER | {"alg": alg}, content(), OURS))
-    assert isinstance(found, Rejection)
-    assert (found.refusal.code.value, found.refusal.field) == ("algorithm_not_allowed", "alg")
-    assert found.refusal.limit == ["Ed25519", "EdDSA"]
+def test_a_token_of_another_algorithm_is_refused_with_the_allowed_ones(alg: Any) -> None:
+    result = authenticate_token(forge_token(HEADER | {"alg": alg}, payload(), ACME_KEY))
+    assert isinstance(result, Rejection)
+    assert (result.refusal.code.value, result.refusal.field) == ("algorithm_not_allowed", "alg")
+    assert result.refusal.limit == ["Ed25519", "EdDSA"]
 
 
-def test_a_token_without_a_signature_is_nobodys() -> None:
+def test_a_token_without_a_signature_is_refused() -> None:
     head, body, _ = VALID_TOKEN.split(".")
     assert rejection_of(f"{head}.{body}.") == ("signature_invalid", "")
-    none = base64(json.dumps(HEADER | {"alg": "none"}).encode())
+    none = base64url(json.dumps(HEADER | {"alg": "none"}).encode())
     assert rejection_of(f"{none}.{body}.") == ("algorithm_not_allowed", "alg")
 
 
-def test_the_public_key_is_no_secret_to_sign_with() -> None:
-    text = f"{base64(json.dumps(HEADER | {'alg': 'HS256'}).encode())}.{base64(content())}"
-    secret = keys.tenant_key(OURS).sign.encode()
-    made = base64(hmac.digest(secret, text.encode(), sha256))
-    assert rejection_of(f"{text}.{made}") == ("algorithm_not_allowed", "alg")
+def test_the_public_key_cannot_be_used_as_a_secret() -> None:
+    text = f"{base64url(json.dumps(HEADER | {'alg': 'HS256'}).encode())}.{base64url(payload())}"
+    secret = keys.tenant_key(ACME_KEY).sign.encode()
+    signature = base64url(hmac.digest(secret, text.encode(), sha256))
+    assert rejection_of(f"{text}.{signature}") == ("algorithm_not_allowed", "alg")
 
 
 @pytest.mark.parametrize("iat", [None, True, -1, -(2**80), 1.5, float(IAT), str(IAT), [IAT]])
-def test_a_time_that_is_no_whole_number_of_seconds_is_refused(iat: Any) -> None:
-    assert rejection_of(sign(content(iat=iat), OURS)) == ("claim_missing", "iat")
+def test_an_iat_that_is_no_whole_number_of_seconds_is_refused(iat: Any) -> None:
+    assert rejection_of(sign(payload(iat=iat), ACME_KEY)) == ("claim_missing", "iat")
 
 
-def test_a_message_without_a_time_is_refused() -> None:
-    assert rejection_of(sign(json.dumps(MESSAGE).encode(), OURS)) == ("claim_missing", "iat")
+def test_a_message_without_iat_is_refused() -> None:
+    assert rejection_of(sign(json.dumps(MESSAGE).encode(), ACME_KEY)) == ("claim_missing", "iat")
 
 
 @pytest.mark.parametrize(
@@ -113,24 +116,24 @@ def test_a_message_without_a_time_is_refused() -> None:
         (10**4_000, "message_from_future", 60),
     ],
 )
-def test_a_message_of_another_time_is_refused_with_the_limit(
+def test_a_message_that_is_too_old_or_from_the_future_is_refused_with_the_limit(
     iat: int, code: str, limit: int
 ) -> None:
-    found = authenticate_token(sign(content(iat=iat), OURS))
-    assert isinstance(found, Rejection)
-    assert (found.refusal.code.value, found.refusal.field) == (code, "iat")
-    assert found.refusal.limit == limit
+    result = authenticate_token(sign(payload(iat=iat), ACME_KEY))
+    assert isinstance(result, Rejection)
+    assert (result.refusal.code.value, result.refusal.field) == (code, "iat")
+    assert result.refusal.limit == limit
 
 
 @pytest.mark.parametrize("iat", [IAT - MAX_MESSAGE_AGE, IAT, IAT + MAX_CLOCK_SKEW])
-def test_a_message_within_the_limits_of_time_is_taken(iat: int) -> None:
-    assert isinstance(authenticate_token(sign(content(iat=iat), OURS)), Authenticated)
+def test_a_message_within_the_time_limits_is_accepted(iat: int) -> None:
+    assert isinstance(authenticate_token(sign(payload(iat=iat), ACME_KEY)), Authenticated)
 
 
 NO_OBJECTS = {
     "nothing": b"",
     "a text": b"text",
-    "half of one": b"{",
+    "half an object": b"{",
     "no UTF-8": b"\xff",
     "a byte order mark": b"\xef\xbb\xbf{}",
     "UTF-16": "{}".encode("utf-16"),
@@ -147,34 +150,39 @@ NO_OBJECTS = {
 
 
 @pytest.mark.parametrize("name", NO_OBJECTS)
-def test_what_was_signed_and_is_no_json_object_is_refused(name: str) -> None:
-    assert rejection_of(sign(NO_OBJECTS[name], OURS)) == ("token_invalid", "")
+def test_a_payload_that_is_no_json_object_is_refused(name: str) -> None:
+    assert rejection_of(sign(NO_OBJECTS[name], ACME_KEY)) == ("token_invalid", "")
 
 
-def test_of_members_that_come_twice_the_last_one_counts_for_all_that_follows() -> None:
-    twice = content()[:-1] + b', "tenant": "globex"}'
-    assert rejection_of(sign(twice, OURS)) == ("tenant_mismatch", "tenant")
-    found = authenticate_token(sign(b'{"tenant": "globex", ' + content()[1:], OURS))
-    assert isinstance(found, Authenticated)
-    assert found.content == MESSAGE
+def test_the_last_of_duplicate_members_counts() -> None:
+    twice = payload()[:-1] + b', "tenant": "globex"}'
+    assert rejection_of(sign(twice, ACME_KEY)) == ("tenant_mismatch", "tenant")
+    result = authenticate_token(sign(b'{"tenant": "globex", ' + payload()[1:], ACME_KEY))
+    assert isinstance(result, Authenticated)
+    assert result.content == MESSAGE
 
 
-def test_half_a_character_is_one_keys_trouble_and_not_the_batchs() -> None:
-    found = authenticate_token(sign(content(items=[{"key": "acme/\ud800"}]), OURS))
-    assert isinstance(found, Authenticated)
-    assert found.content["items"] == [{"key": "acme/\ud800"}]
+def test_a_lone_surrogate_in_an_object_key_does_not_refuse_the_batch() -> None:
+    result = authenticate_token(sign(payload(items=[{"key": "acme/\ud800"}]), ACME_KEY))
+    assert isinstance(result, Authenticated)
+    assert result.content["items"] == [{"key": "acme/\ud800"}]
 
 
-def test_a_token_larger_than_any_message_is_refused_unread() -> None:
-    found = authenticate_token("A" * (MAX_MESSAGE_BYTES * 2))
-    assert isinstance(found, Rejection)
-    assert (found.refusal.code.value, found.refusal.limit) == ("token_too_large", MAX_MESSAGE_BYTES)
+def test_a_token_larger_than_any_message_is_refused() -> None:
+    result = authenticate_token("A" * (MAX_MESSAGE_BYTES * 2))
+    assert isinstance(result, Rejection)
+    assert (result.refusal.code.value, result.refusal.limit) == (
+        "token_too_large",
+        MAX_MESSAGE_BYTES,
+    )
     assert (
-        rejection_of(forge_token(HEADER | {"kid": "k" * 10**6}, content(), OURS))[0]
+        rejection_of(forge_token(HEADER | {"kid": "k" * 10**6}, payload(), ACME_KEY))[0]
         == "token_too_large"
     )
 
 
-def test_the_largest_message_is_taken() -> None:
-    room = MAX_MESSAGE_BYTES - len(content(reason=""))
-    assert isinstance(authenticate_token(sign(content(reason="x" * room), OURS)), Authenticated)
+def test_the_largest_message_is_accepted() -> None:
+    length = MAX_MESSAGE_BYTES - len(payload(reason=""))
+    assert isinstance(
+        authenticate_token(sign(payload(reason="x" * length), ACME_KEY)), Authenticated
+    )

@@ -13,7 +13,13 @@ from tests.support.builders.messages import (
 )
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
-from worker.core.policy.admission import RULES, Admission, admit, request_context
+from worker.core.policy.admission import (
+    LIMIT_RULES,
+    Admission,
+    admit,
+    request_context,
+    request_rules,
+)
 from worker.core.policy.request_rules import allowed_callbacks
 from worker.core.tenants.config import Bucket, Endpoint, Policy, TenantConfig
 
@@ -21,31 +27,33 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DOWNLOADS_ONLY = Policy("demo", ("acme/",), ("download",))
 
 
-def decide(raw: dict[str, Any], known: TenantConfig | None = None) -> Admission | Refusal:
-    return admit(ChunkMessage.model_validate(raw), known or tenant_config(), NOW)
+def admit_message(raw: dict[str, Any], config: TenantConfig | None = None) -> Admission | Refusal:
+    message, config = ChunkMessage.model_validate(raw), config or tenant_config()
+    return admit(message, config.tenants.get(message.tenant), config, NOW)
 
 
-def refused(raw: dict[str, Any], known: TenantConfig | None = None) -> tuple[str, str, Any]:
-    refusal = decide(raw, known)
+def refusal_values(raw: dict[str, Any], config: TenantConfig | None = None) -> tuple[str, str, Any]:
+    refusal = admit_message(raw, config)
     assert isinstance(refusal, Refusal)
     return refusal.code.value, refusal.field, refusal.limit
 
 
-def with_anothers() -> TenantConfig:
-    """With a bucket profile that acme has no policy for."""
-    known = tenant_config()
+def config_with_foreign_bucket() -> TenantConfig:
+    """Return a config with a bucket profile that acme has no policy for."""
+    config = tenant_config()
     return TenantConfig(
-        {**known.buckets, "secret": Bucket("secret", "s", "eu-west-1")}, known.tenants
+        {**config.buckets, "secret": Bucket("secret", "s", "eu-west-1")}, config.tenants
     )
 
 
 @pytest.mark.parametrize(
     "raw", [grant_message(), upload_message(), upload_message(acl="public-read")]
 )
-def test_what_the_policy_allows_is_admitted_as_asked(raw: dict[str, Any]) -> None:
-    admitted = decide(raw)
-    assert isinstance(admitted, Admission)
-    assert (admitted.expires_in, admitted.limited_by) == (300, "request")
+def test_a_request_that_the_policy_allows_is_admitted_unchanged(raw: dict[str, Any]) -> None:
+    admission = admit_message(raw)
+    assert isinstance(admission, Admission)
+    assert admission.terms == ChunkMessage.model_validate(raw).grant
+    assert (admission.expires_in, admission.limited_by) == (300, "request")
 
 
 REFUSED = [
@@ -69,93 +77,109 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("raw", "code", "field", "limit"), REFUSED)
-def test_what_the_policy_does_not_allow_is_refused_with_its_limit(
+def test_a_request_that_the_policy_does_not_allow_is_refused_with_field_and_limit(
     raw: dict[str, Any], code: str, field: str, limit: Any
 ) -> None:
-    assert refused(raw, with_anothers()) == (code, field, limit)
+    assert refusal_values(raw, config_with_foreign_bucket()) == (code, field, limit)
 
 
 @pytest.mark.parametrize("raw", [raw for raw, *_ in REFUSED])
-def test_what_decides_is_the_first_rule_that_an_explanation_shows_as_refusing(
+def test_the_refusal_is_that_of_the_first_rule_that_an_explanation_lists_as_refusing(
     raw: dict[str, Any],
 ) -> None:
-    known = with_anothers()
-    case = request_context(ChunkMessage.model_validate(raw), known, NOW)
-    refusals = [case] if isinstance(case, Refusal) else [rule.refused(case) for rule in RULES]
-    assert next(filter(None, refusals)) == decide(raw, known)
+    config = config_with_foreign_bucket()
+    message = ChunkMessage.model_validate(raw)
+    context = request_context(message, config.tenants.get(message.tenant), config, NOW)
+    refusals: list[Refusal | None] = [context] if isinstance(context, Refusal) else []
+    if not isinstance(context, Refusal):
+        rules = (*request_rules(context), *LIMIT_RULES)
+        refusals = [rule.check(context) for rule in rules]
+    assert next(filter(None, refusals)) == admit_message(raw, config)
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "image/svg+xml", "application/pdf"])
 def test_a_content_type_that_is_not_allowed_by_name_is_refused(content_type: str) -> None:
-    code, field, _ = refused(upload_message(content_type=content_type))
+    code, field, _ = refusal_values(upload_message(content_type=content_type))
     assert (code, field) == ("content_type_not_allowed", "grant.content_type")
 
 
 @pytest.mark.parametrize("content_type", ["image", "image/", "text/html; charset=utf-8", "a/b/c"])
-def test_what_is_no_content_type_is_refused(content_type: str) -> None:
-    assert refused(download_message(content_type=content_type))[0] == "content_type_invalid"
+def test_a_malformed_content_type_is_refused(content_type: str) -> None:
+    assert refusal_values(download_message(content_type=content_type))[0] == "content_type_invalid"
 
 
 def test_a_kind_that_the_policy_does_not_list_is_refused() -> None:
-    reading = tenant_config(policies={"demo": DOWNLOADS_ONLY})
-    assert refused(upload_message(), reading) == ("kind_not_allowed", "grant.kind", ["download"])
+    config = tenant_config(policies={"demo": DOWNLOADS_ONLY})
+    assert refusal_values(upload_message(), config) == (
+        "kind_not_allowed",
+        "grant.kind",
+        ["download"],
+    )
 
 
-def test_a_life_over_the_policy_is_cut_to_it_where_a_shorter_one_will_do() -> None:
-    admitted = decide(download_message(expires_in=604_800, min_expires_in=3_600))
-    assert isinstance(admitted, Admission)
-    assert (admitted.expires_in, admitted.limited_by) == (86_400, "policy")
+def test_a_validity_over_the_policys_maximum_is_shortened_if_min_expires_in_permits_it() -> None:
+    admission = admit_message(download_message(expires_in=604_800, min_expires_in=3_600))
+    assert isinstance(admission, Admission)
+    assert (admission.expires_in, admission.limited_by) == (86_400, "policy")
 
 
-def test_a_shortest_life_over_the_policy_is_refused() -> None:
+def test_a_min_expires_in_over_the_policys_maximum_is_refused() -> None:
     raw = download_message(expires_in=604_800, min_expires_in=90_000)
-    assert refused(raw) == ("expiry_too_long", "grant.min_expires_in", 86_400)
+    assert refusal_values(raw) == ("expiry_too_long", "grant.min_expires_in", 86_400)
 
 
 def test_a_request_past_its_deadline_is_refused() -> None:
-    assert refused(grant_message(deadline="2026-11-24T12:00:00Z"))[0] == "deadline_passed"
+    assert refusal_values(grant_message(deadline="2026-11-24T12:00:00Z"))[0] == "deadline_passed"
 
 
-HOOKS = {name: Endpoint(name, "https://example.com/", "env:HOOK") for name in ("hook", "other")}
+ENDPOINTS = {name: Endpoint(name, "https://example.com/", "env:HOOK") for name in ("hook", "other")}
 
 
-@pytest.mark.parametrize("callbacks", [None, ("hook",), ("hook", "other", "undeclared")])
-def test_a_declared_callback_that_the_policy_lets_hear_is_admitted(
+@pytest.mark.parametrize("callbacks", [None, ("hook",), ("hook", "other", "unconfigured")])
+def test_a_configured_callback_that_the_policy_allows_is_admitted(
     callbacks: tuple[str, ...] | None,
 ) -> None:
-    known = tenant_config(endpoints=HOOKS, policies={"demo": replace(POLICY, callbacks=callbacks)})
-    assert isinstance(decide(grant_message(callback="hook"), known), Admission)
+    config = tenant_config(
+        endpoints=ENDPOINTS, policies={"demo": replace(POLICY, callbacks=callbacks)}
+    )
+    assert isinstance(admit_message(grant_message(callback="hook"), config), Admission)
 
 
-@pytest.mark.parametrize("callbacks", [(), ("other",), ("undeclared",)])
-def test_a_callback_that_the_policy_does_not_let_hear_is_refused_with_those_it_does(
+@pytest.mark.parametrize("callbacks", [(), ("other",), ("unconfigured",)])
+def test_a_callback_that_the_policy_does_not_allow_is_refused_with_the_allowed_ones(
     callbacks: tuple[str, ...],
 ) -> None:
-    known = tenant_config(endpoints=HOOKS, policies={"demo": replace(POLICY, callbacks=callbacks)})
-    allowed = [name for name in callbacks if name in HOOKS]
-    assert refused(grant_message(callback="hook"), known) == (
+    config = tenant_config(
+        endpoints=ENDPOINTS, policies={"demo": replace(POLICY, callbacks=callbacks)}
+    )
+    allowed = [name for name in callbacks if name in ENDPOINTS]
+    assert refusal_values(grant_message(callback="hook"), config) == (
         "callback_unknown",
         "callback",
         allowed,
     )
-    assert isinstance(decide(grant_message(), known), Admission)
+    assert isinstance(admit_message(grant_message(), config), Admission)
 
 
-def test_no_endpoint_is_told_of_what_its_policy_does_not_let_it_hear() -> None:
-    acme = tenant_config(endpoints=HOOKS, policies={"demo": replace(POLICY, callbacks=("other",))})
-    assert set(allowed_callbacks(acme.tenants["acme"], "demo")) == {"other"}
-    assert set(allowed_callbacks(acme.tenants["acme"], "elsewhere")) == {"hook", "other"}
+def test_only_the_endpoints_that_the_policy_allows_are_called_back() -> None:
+    config = tenant_config(
+        endpoints=ENDPOINTS, policies={"demo": replace(POLICY, callbacks=("other",))}
+    )
+    assert set(allowed_callbacks(config.tenants["acme"], "demo")) == {"other"}
+    assert set(allowed_callbacks(config.tenants["acme"], "elsewhere")) == {"hook", "other"}
 
 
-@pytest.mark.parametrize(("own", "most"), [(None, 3), (2, 2), (4, 4)])
-def test_the_policys_largest_batch_goes_before_the_tenants(own: int | None, most: int) -> None:
-    known = tenant_config(max_batch=3, policies={"demo": replace(POLICY, max_batch=own)})
-    keys = [f"acme/{number}" for number in range(most + 1)]
-    assert isinstance(decide(grant_message(keys[:-1]), known), Admission)
-    assert refused(grant_message(keys), known) == ("batch_too_large", "total", most)
+@pytest.mark.parametrize(("policy_limit", "limit"), [(None, 3), (2, 2), (4, 4)])
+def test_the_policys_max_batch_takes_precedence_over_the_tenants(
+    policy_limit: int | None, limit: int
+) -> None:
+    config = tenant_config(max_batch=3, policies={"demo": replace(POLICY, max_batch=policy_limit)})
+    keys = [f"acme/{number}" for number in range(limit + 1)]
+    assert isinstance(admit_message(grant_message(keys[:-1]), config), Admission)
+    assert refusal_values(grant_message(keys), config) == ("batch_too_large", "total", limit)
 
 
-def test_so_many_multipart_uploads_at_once_are_refused_whatever_policy_allows() -> None:
+def test_more_than_50_multipart_uploads_in_one_request_are_refused_under_any_policy() -> None:
     terms = {"kind": "multipart", "bucket": "demo", "expires_in": 60, "max_size": 1}
     keys = [f"acme/{number}" for number in range(51)]
-    assert refused(grant_message(keys, grant=terms)) == ("batch_too_large", "total", 50)
+    assert refusal_values(grant_message(keys, grant=terms)) == ("batch_too_large", "total", 50)

@@ -9,57 +9,82 @@ from tests.support.builders.messages import (
     grant_message,
     put_message,
 )
-from valetkey.wire.messages import ChunkMessage, Explanation, Verdict
+from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.replies import Explanation, Verdict
 from worker.core.policy.admission import admit
-from worker.core.policy.decisions import StartedUpload, Validity
 from worker.core.policy.explain import ExplainContext, explain
-from worker.core.policy.history import BATCH_CLOSED, BatchHistory
+from worker.core.policy.history import (
+    BatchHistory,
+    DecidedChunk,
+    RecordedBatch,
+    header_fingerprint,
+    items_fingerprint,
+)
 from worker.core.quotas.cost import Cost
-from worker.core.signing.multipart_plan import MultipartPlan
+from worker.core.signing.multipart_plan import MultipartPlan, StartedUpload
+from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MORNING = NOW - timedelta(hours=3)
-LIFE = Validity(NOW, 300, "request")
+VALIDITY = Validity(NOW, 300, "request")
+OVER_QUOTA = Refusal(code=Code.QUOTA_EXCEEDED, field="total", message="no")
 TOO_SHORT = Refusal(code=Code.EXPIRY_TOO_SHORT, field="grant.min_expires_in", message="no")
 
 
-class Upload:
-    """A multipart upload of three parts."""
+class ThreePartUpload:
+    """A multipart upload of three parts, as a request for its parts continues it."""
 
-    key = "acme/film.mp4"
-    begun = StartedUpload("u-1", MultipartPlan(3, 1))
+    object_key = "acme/film.mp4"
+    upload = StartedUpload("u-1", MultipartPlan(3, 1))
 
 
-def facts(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> ExplainContext:
-    asked = ChunkMessage.model_validate(raw)
+def explain_context(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> ExplainContext:
+    message = ChunkMessage.model_validate(raw)
     acme = Tenant("acme", policies={"demo": POLICY}, quotas=quotas)
-    known = TenantConfig({"demo": DEMO, "other": replace(DEMO, name="other")}, {"acme": acme})
-    found: dict[str, Any] = {
-        "message": asked,
-        "who": "signed by acme/main",
-        "declared": known,
-        "earlier": BatchHistory(),
-        "used": {},
-        "admitted": admit(asked, known, NOW),
-        "life": LIFE,
-        "upload": None,
+    config = TenantConfig({"demo": DEMO, "other": replace(DEMO, name="other")}, {"acme": acme})
+    fields: dict[str, Any] = {
+        "message": message,
+        "identity": "signed by acme/main",
+        "tenant": config.tenants.get(message.tenant),
+        "config": config,
+        "history": BatchHistory(),
+        "usage": {},
+        "admission": admit(message, config.tenants.get(message.tenant), config, NOW),
+        "validity": VALIDITY,
+        "continued_upload": None,
         "now": NOW,
     }
-    return ExplainContext(**found | changes)
+    return ExplainContext(**fields | changes)
 
 
-def explained(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Explanation:
-    return explain(facts(raw, *quotas, **changes))
+def history_of_started_batch(
+    raw: dict[str, Any], chunk: DecidedChunk | None = None, refusal: Refusal | None = None
+) -> BatchHistory:
+    """Return the history of a batch that began in the morning, and was refused if refusal is set.
+
+    chunk is the decision on the chunk of the message, if there is one.
+    """
+    fingerprint = header_fingerprint(ChunkMessage.model_validate(raw))
+    batch = RecordedBatch(1, "download", "demo", 1, 600, fingerprint, refusal, MORNING, remaining=1)
+    return BatchHistory(batch, chunk)
 
 
-def verdict(explanation: Explanation, rule: str) -> Verdict:
-    (found,) = [verdict for verdict in explanation.rules if verdict.rule == rule]
-    return found
+def chunk_fingerprint(raw: dict[str, Any]) -> bytes:
+    return items_fingerprint(ChunkMessage.model_validate(raw))
 
 
-def refusing(explanation: Explanation) -> dict[str, str]:
+def explain_message(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Explanation:
+    return explain(explain_context(raw, *quotas, **changes))
+
+
+def verdict_for(explanation: Explanation, rule: str) -> Verdict:
+    (verdict,) = [verdict for verdict in explanation.rules if verdict.rule == rule]
+    return verdict
+
+
+def refusal_codes(explanation: Explanation) -> dict[str, str]:
     return {
         verdict.rule: verdict.refusal.code.value
         for verdict in explanation.rules
@@ -67,8 +92,8 @@ def refusing(explanation: Explanation) -> dict[str, str]:
     }
 
 
-def test_what_is_granted_is_explained_rule_by_rule() -> None:
-    explanation = explained(grant_message(["acme/a", "acme/b"]), Quota("grants", "day", 10))
+def test_an_issued_request_is_explained_rule_by_rule() -> None:
+    explanation = explain_message(grant_message(["acme/a", "acme/b"]), Quota("grants", "day", 10))
     assert explanation.decision == "issue"
     assert [(verdict.rule, verdict.found) for verdict in explanation.rules] == [
         ("identity", "signed by acme/main"),
@@ -84,13 +109,13 @@ def test_what_is_granted_is_explained_rule_by_rule() -> None:
     ]
 
 
-def test_every_rule_that_refuses_is_shown_and_not_the_first_alone() -> None:
+def test_all_rules_that_refuse_are_listed_and_not_only_the_first() -> None:
     raw = download_message(
         expires_in=90_000, content_type="text/html", inline=True, cache_control="no-store"
     ) | {"callback": "nowhere", "deadline": "2026-11-24T11:00:00Z"}
-    explanation = explained(raw, Quota("grants", "day", 0))
+    explanation = explain_message(raw, Quota("grants", "day", 0))
     assert explanation.decision == "refuse"
-    assert refusing(explanation) == {
+    assert refusal_codes(explanation) == {
         "callback": "callback_unknown",
         "deadline": "deadline_passed",
         "grant.content_type": "content_type_not_allowed",
@@ -101,89 +126,120 @@ def test_every_rule_that_refuses_is_shown_and_not_the_first_alone() -> None:
     }
 
 
-def test_what_is_not_the_tenants_is_explained_no_further() -> None:
-    explanation = explained(download_message(bucket="other"))
+def test_the_explanation_ends_at_a_tenant_or_bucket_that_is_unknown_or_not_allowed() -> None:
+    explanation = explain_message(download_message(bucket="other"))
     assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch", "grant.bucket"]
-    assert refusing(explanation) == {"grant.bucket": "bucket_not_allowed"}
-    assert refusing(explained(grant_message(tenant="nobody"))) == {"tenant": "tenant_unknown"}
+    assert refusal_codes(explanation) == {"grant.bucket": "bucket_not_allowed"}
+    assert refusal_codes(explain_message(grant_message(tenant="nobody"))) == {
+        "tenant": "tenant_unknown"
+    }
 
 
-def test_what_was_decided_before_counts_and_no_rule_is_asked_again() -> None:
-    explanation = explained(
-        download_message(expires_in=90_000), earlier=BatchHistory(MORNING, MORNING)
+def test_a_decided_chunk_keeps_its_decision_and_no_rule_is_checked_again() -> None:
+    raw = download_message(expires_in=90_000)
+    explanation = explain_message(
+        raw,
+        history=history_of_started_batch(raw, DecidedChunk(chunk_fingerprint(raw), MORNING, None)),
     )
     assert explanation.decision == "issue"
     assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch"]
-    assert "2026-11-24T09:00:00Z" in verdict(explanation, "batch").found
+    assert "2026-11-24T09:00:00Z" in verdict_for(explanation, "batch").found
 
 
-def test_a_batch_that_is_refused_or_cancelled_already_is_explained_as_that() -> None:
-    explanation = explained(grant_message(), earlier=BatchHistory(refusal=BATCH_CLOSED))
-    assert refusing(explanation) == {"batch": "batch_closed"}
+def test_a_cancelled_batch_is_explained_as_closed() -> None:
+    explanation = explain_message(grant_message(), history=BatchHistory(is_cancelled=True))
+    assert refusal_codes(explanation) == {"batch": "batch_closed"}
     assert explanation.decision == "refuse"
 
 
-def test_a_later_chunk_asks_for_no_more_than_was_reserved_when_its_batch_began() -> None:
-    explanation = explained(
-        grant_message(),
+def test_a_refused_batch_is_explained_with_its_refusal() -> None:
+    raw = grant_message()
+    explanation = explain_message(raw, history=history_of_started_batch(raw, refusal=OVER_QUOTA))
+    assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch"]
+    assert refusal_codes(explanation) == {"batch": "quota_exceeded"}
+    assert verdict_for(explanation, "batch").found == "began at 2026-11-24T09:00:00Z"
+
+
+def test_a_chunk_that_was_decided_with_other_items_is_explained_as_a_conflict() -> None:
+    raw = grant_message()
+    history = history_of_started_batch(raw, DecidedChunk(bytes(32), MORNING, None))
+    explanation = explain_message(raw, history=history)
+    assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch"]
+    assert refusal_codes(explanation) == {"batch": "batch_conflict"}
+    assert verdict_for(explanation, "batch").found == "began at 2026-11-24T09:00:00Z"
+
+
+def test_a_later_chunk_uses_the_quota_that_was_reserved_when_its_batch_began() -> None:
+    raw = grant_message()
+    explanation = explain_message(
+        raw,
         Quota("grants", "day", 1),
-        earlier=BatchHistory(MORNING),
-        used={"day": Cost(1)},
+        history=history_of_started_batch(raw),
+        usage={"day": Cost(1)},
     )
     assert explanation.decision == "issue"
-    assert verdict(explanation, "quota grants.day").found == "reserved when the batch began"
+    assert verdict_for(explanation, "quota grants.day").found == "reserved when the batch began"
 
 
-def test_items_are_refused_one_by_one_and_the_first_few_are_named() -> None:
+def test_items_are_refused_one_by_one_and_the_first_five_are_named() -> None:
     bad = ["acme/../a", *(f"globex/{number}" for number in range(6))]
-    found = verdict(explained(grant_message(["acme/fine", *bad])), "items")
-    assert found.refusal is None
-    assert found.found == (
+    verdict = verdict_for(explain_message(grant_message(["acme/fine", *bad])), "items")
+    assert verdict.refusal is None
+    assert verdict.found == (
         "8 in this chunk, 7 of them refused: items[1].key key_traversal, "
         "items[2].key key_outside_prefix, items[3].key key_outside_prefix, "
         "items[4].key key_outside_prefix, items[5].key key_outside_prefix and 2 more"
     )
 
 
-def test_a_message_whose_items_are_all_refused_is_granted_nothing() -> None:
-    explanation = explained(grant_message(["globex/a"]))
+def test_a_message_is_refused_if_all_its_items_are() -> None:
+    explanation = explain_message(grant_message(["globex/a"]))
     assert explanation.decision == "refuse"
-    assert refusing(explanation) == {"items": "key_outside_prefix"}
+    assert refusal_codes(explanation) == {"items": "key_outside_prefix"}
 
 
-def test_quotas_are_asked_for_what_the_batch_costs_once_its_sizes_are_known() -> None:
+def test_the_quota_is_checked_for_the_exact_sizes_of_items_that_are_known() -> None:
     raw = put_message({"acme/a": 300, "acme/b": 500, "globex/c": 700}, max_size=900)
     raw |= {"total": 4, "chunk_size": 3}
-    found = verdict(explained(raw, Quota("upload_bytes", "day", 2_000)), "quota upload_bytes.day")
-    assert found.found == "0 of 2,000 used, 1,700 asked for, 2,000 left"
+    explanation = explain_message(raw, Quota("upload_bytes", "day", 2_000))
+    assert (
+        verdict_for(explanation, "quota upload_bytes.day").found
+        == "0 of 2,000 used, 1,700 asked for, 2,000 left"
+    )
 
 
-def test_each_quota_is_explained_by_itself() -> None:
+def test_each_quota_has_a_verdict_of_its_own() -> None:
     quotas = (Quota("grants", "day", 1), Quota("grants", "month", 5), Quota("grants", "live", 1))
-    used = {"day": Cost(1), "month": Cost(1), "live": Cost(1)}
-    explanation = explained(grant_message(), *quotas, used=used)
-    assert set(refusing(explanation)) == {"quota grants.day", "quota grants.live"}
-    assert verdict(explanation, "quota grants.month").found == "1 of 5 used, 1 asked for, 4 left"
+    usage = {"day": Cost(1), "month": Cost(1), "live": Cost(1)}
+    explanation = explain_message(grant_message(), *quotas, usage=usage)
+    assert set(refusal_codes(explanation)) == {"quota grants.day", "quota grants.live"}
+    assert (
+        verdict_for(explanation, "quota grants.month").found == "1 of 5 used, 1 asked for, 4 left"
+    )
 
 
-def test_what_cuts_a_life_short_is_said_and_what_leaves_too_little_refuses() -> None:
-    cut = explained(grant_message(), life=Validity(NOW, 60, "credentials"))
-    assert verdict(cut, "life").found == "60 s, limited by the credentials"
-    assert refusing(explained(grant_message(), life=TOO_SHORT)) == {"life": "expiry_too_short"}
+def test_the_limit_of_the_validity_is_named_and_a_validity_that_is_too_short_refuses() -> None:
+    shortened = explain_message(grant_message(), validity=Validity(NOW, 60, "credentials"))
+    assert verdict_for(shortened, "life").found == "60 s, limited by the credentials"
+    assert refusal_codes(explain_message(grant_message(), validity=TOO_SHORT)) == {
+        "life": "expiry_too_short"
+    }
 
 
-def test_a_life_that_no_credentials_were_there_for_is_said_to_be_looked_at_in_part() -> None:
-    explanation = explained(grant_message(), life=None)
+def test_without_credentials_the_explanation_says_that_they_were_not_checked() -> None:
+    explanation = explain_message(grant_message(), validity=None)
     assert explanation.decision == "issue"
-    assert "no" in verdict(explanation, "life").found
+    assert verdict_for(explanation, "life").found == (
+        "not checked against credentials, because there are none here"
+    )
 
 
-def test_parts_are_held_against_their_upload() -> None:
+def test_parts_are_checked_against_their_upload() -> None:
     terms = {"kind": "parts", "bucket": "demo", "expires_in": 60, "of": "b.0"}
     raw = grant_message(["acme/film.mp4"] * 2, grant=terms)
     raw["items"] = [{"key": "acme/film.mp4", "part": 3}, {"key": "acme/film.mp4", "part": 4}]
-    found = verdict(explained(raw, upload=Upload()), "items").found
-    assert found.endswith("1 of them refused: items[1].part part_invalid")
+    text = verdict_for(explain_message(raw, continued_upload=ThreePartUpload()), "items").found
+    assert text.endswith("1 of them refused: items[1].part part_invalid")
     gone = Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message="gone")
-    explanation = explained(raw, upload=gone, life=None)
-    assert refusing(explanation) == {"grant.of": "upload_unknown"}
+    explanation = explain_message(raw, continued_upload=gone, validity=None)
+    assert refusal_codes(explanation) == {"grant.of": "upload_unknown"}

@@ -18,10 +18,12 @@ SHA256 = base64.b64encode(bytes(32)).decode()
 CRC32 = base64.b64encode(bytes(4)).decode()
 
 
-def refused(raw: dict[str, Any], policy: Policy = POLICY, **item: Any) -> tuple[str, str] | None:
-    raw = raw | {"items": [{**raw["items"][0], **item}]}
-    read = ChunkMessage.model_validate(raw)
-    refusal = items.item_refusal(read.items[0], read.grant, policy, "items[0]")
+def refusal_code_and_field(
+    raw: dict[str, Any], policy: Policy = POLICY, **fields: Any
+) -> tuple[str, str] | None:
+    raw = raw | {"items": [{**raw["items"][0], **fields}]}
+    message = ChunkMessage.model_validate(raw)
+    refusal = items.item_refusal(message.items[0], message.grant, policy, "items[0]")
     return None if refusal is None else (refusal.code.value, refusal.field)
 
 
@@ -47,8 +49,8 @@ PARTS = grant_message(grant={"kind": "parts", "bucket": "demo", "expires_in": 60
         (PARTS, {"part": 10_000}),
     ],
 )
-def test_what_an_items_kind_has_is_taken(raw: dict[str, Any], item: dict[str, Any]) -> None:
-    assert refused(raw, **item) is None
+def test_an_item_may_have_the_fields_of_its_kind(raw: dict[str, Any], item: dict[str, Any]) -> None:
+    assert refusal_code_and_field(raw, **item) is None
 
 
 @pytest.mark.parametrize(
@@ -69,10 +71,10 @@ def test_what_an_items_kind_has_is_taken(raw: dict[str, Any], item: dict[str, An
         (PARTS, {}, "part_invalid", "items[0].part"),
     ],
 )
-def test_what_an_items_kind_has_not_or_needs_is_refused_by_its_field(
+def test_an_item_with_a_wrong_field_or_without_a_required_one_is_refused_for_that_field(
     raw: dict[str, Any], item: dict[str, Any], code: str, field: str
 ) -> None:
-    assert refused(raw, **item) == (code, field)
+    assert refusal_code_and_field(raw, **item) == (code, field)
 
 
 @pytest.mark.parametrize(
@@ -85,25 +87,33 @@ def test_what_an_items_kind_has_not_or_needs_is_refused_by_its_field(
         {"algorithm": "crc32", "value": "AAAAAB=="},
     ],
 )
-def test_a_checksum_of_another_length_or_spelling_is_refused(checksum: dict[str, str]) -> None:
-    assert refused(PUT, checksum=checksum) == ("checksum_invalid", "items[0].checksum")
+def test_a_checksum_of_another_length_or_in_another_encoding_is_refused(
+    checksum: dict[str, str],
+) -> None:
+    assert refusal_code_and_field(PUT, checksum=checksum) == (
+        "checksum_invalid",
+        "items[0].checksum",
+    )
 
 
-def test_a_free_name_is_the_policys_to_allow() -> None:
-    free = Policy("demo", ("acme/",), ("upload",), free_names=True)
-    assert refused(upload_message(), key="acme/${filename}") == ("key_reserved", "items[0].key")
-    assert refused(upload_message(), free, key="acme/${filename}") is None
+def test_a_filename_variable_needs_a_policy_with_free_names() -> None:
+    policy = Policy("demo", ("acme/",), ("upload",), free_names=True)
+    assert refusal_code_and_field(upload_message(), key="acme/${filename}") == (
+        "key_reserved",
+        "items[0].key",
+    )
+    assert refusal_code_and_field(upload_message(), policy, key="acme/${filename}") is None
 
 
 @pytest.mark.parametrize("key", ["acme/a${filename}", "acme/${filename}/b", "${filename}"])
-def test_a_free_name_stands_alone_behind_a_prefix(key: str) -> None:
-    free = Policy("demo", ("acme/",), ("upload",), free_names=True)
-    assert refused(upload_message(), free, key=key) is not None
+def test_a_filename_variable_is_only_allowed_as_the_last_segment_under_a_prefix(key: str) -> None:
+    policy = Policy("demo", ("acme/",), ("upload",), free_names=True)
+    assert refusal_code_and_field(upload_message(), policy, key=key) is not None
 
 
-def test_a_free_name_is_not_of_a_download() -> None:
-    free = Policy("demo", ("acme/",), ("download",), free_names=True)
-    assert refused(download_message(), free, key="acme/${filename}") == (
+def test_a_download_may_not_have_a_filename_variable() -> None:
+    policy = Policy("demo", ("acme/",), ("download",), free_names=True)
+    assert refusal_code_and_field(download_message(), policy, key="acme/${filename}") == (
         "key_reserved",
         "items[0].key",
     )

@@ -1,4 +1,4 @@
-"""Presigned URLs are boto3's to the byte, and AWS's own example comes out."""
+"""Presigned URLs are byte-equal to boto3's, and AWS's example has the documented signature."""
 
 import string
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,11 +9,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.builders.boto import LONG_TERM, SESSION, Boto, botos, keys, texts
+from tests.support.builders.boto import (
+    LONG_TERM,
+    SESSION,
+    FrozenBoto,
+    frozen_botos,
+    object_keys,
+    texts,
+)
 from worker.core.signing.sigv4 import Target
 from worker.core.signing.urls import UrlSigner
 
-OVERRIDES = {
+QUERY_BY_PARAM = {
     "ResponseCacheControl": "response-cache-control",
     "ResponseContentDisposition": "response-content-disposition",
     "ResponseContentEncoding": "response-content-encoding",
@@ -21,7 +28,7 @@ OVERRIDES = {
     "ResponseContentType": "response-content-type",
     "VersionId": "versionId",
 }
-HEADERS = {
+HEADER_BY_PARAM = {
     "CacheControl": "Cache-Control",
     "ContentDisposition": "Content-Disposition",
     "ContentType": "Content-Type",
@@ -29,11 +36,13 @@ HEADERS = {
     "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
     "Tagging": "x-amz-tagging",
 }
-sent = st.text(string.ascii_letters + string.digits + " \t{}/;=%\"'+", min_size=1, max_size=40)
-often = settings(max_examples=1_000)
+header_values = st.text(
+    string.ascii_letters + string.digits + " \t{}/;=%\"'+", min_size=1, max_size=40
+)
+many_examples = settings(max_examples=1_000)
 
 
-def signer(boto: Boto, method: str, **common: Any) -> UrlSigner:
+def url_signer(boto: FrozenBoto, method: str, **common: Any) -> UrlSigner:
     return UrlSigner(
         boto.credentials,
         boto.target,
@@ -44,7 +53,7 @@ def signer(boto: Boto, method: str, **common: Any) -> UrlSigner:
     )
 
 
-def test_the_get_example_of_aws_comes_out() -> None:
+def test_the_get_of_awss_example_has_the_documented_url() -> None:
     # AWS: sigv4-query-string-auth.html, "An example of a presigned URL"
     signed = UrlSigner(
         LONG_TERM,
@@ -63,56 +72,70 @@ def test_the_get_example_of_aws_comes_out() -> None:
     )
 
 
-@often
-@given(boto=botos, key=keys)
-@example(boto=Boto(), key="a b+c~d/é/../%2e%2E//?#&=\x00\n\u202e😀")
-def test_a_get_is_boto3s_for_any_key_place_credentials_and_second(boto: Boto, key: str) -> None:
-    assert signer(boto, "GET").sign(key).url == boto.url("get_object", {"Key": key})
-
-
-@often
-@given(boto=botos, key=keys, overrides=st.dictionaries(st.sampled_from([*OVERRIDES]), texts),
-       own=st.integers(0, 6), grant_id=texts)  # fmt: skip
-def test_overrides_of_the_batch_or_the_item_are_boto3s(
-    boto: Boto, key: str, overrides: dict[str, str], own: int, grant_id: str
+@many_examples
+@given(boto=frozen_botos, key=object_keys)
+@example(boto=FrozenBoto(), key="a b+c~d/é/../%2e%2E//?#&=\x00\n\u202e😀")
+def test_a_get_equals_boto3s_for_any_key_bucket_credentials_and_time(
+    boto: FrozenBoto, key: str
 ) -> None:
-    query = [(OVERRIDES[name], value) for name, value in overrides.items()]
-    urls = signer(boto, "GET", query=dict(query[own:]))
-    signed = urls.sign(key, {"x-grant-id": grant_id, **dict(query[:own])})
-    params = {name: overrides[name] for name in sorted(overrides)}
-    assert signed.url == boto.url("get_object", {"Key": key, **params}, grant_id)
+    assert url_signer(boto, "GET").sign(key).url == boto.url("get_object", {"Key": key})
 
 
-@often
-@given(boto=botos, key=keys, common=texts, own=texts)
-def test_a_parameter_prepared_for_signs_to_the_same_bytes(
-    boto: Boto, key: str, common: str, own: str
+@many_examples
+@given(
+    boto=frozen_botos,
+    key=object_keys,
+    params=st.dictionaries(st.sampled_from([*QUERY_BY_PARAM]), texts),
+    item_count=st.integers(0, 6),
+    grant_id=texts,
+)
+def test_query_parameters_of_the_batch_and_the_item_are_signed_as_by_boto3(
+    boto: FrozenBoto, key: str, params: dict[str, str], item_count: int, grant_id: str
 ) -> None:
-    urls = signer(boto, "GET", query={"response-content-type": common})
-    signed = urls.sign(key, {"x-grant-id": own})
-    assert urls.with_own("x-grant-id")(key, own) == (signed.url, signed.signature)
+    query = [(QUERY_BY_PARAM[name], value) for name, value in params.items()]
+    urls = url_signer(boto, "GET", query=dict(query[item_count:]))
+    signed = urls.sign(key, {"x-grant-id": grant_id, **dict(query[:item_count])})
+    sorted_params = {name: params[name] for name in sorted(params)}
+    assert signed.url == boto.url("get_object", {"Key": key, **sorted_params}, grant_id)
 
 
-@often
-@given(boto=botos, key=keys, headers=st.dictionaries(st.sampled_from([*HEADERS]), sent),
-       size=st.integers(0, 2**40), own=st.integers(0, 6))  # fmt: skip
-def test_signed_headers_of_the_batch_or_the_item_are_boto3s(
-    boto: Boto, key: str, headers: dict[str, str], size: int, own: int
+@many_examples
+@given(boto=frozen_botos, key=object_keys, common=texts, grant_id=texts)
+def test_with_item_parameter_signs_the_same_bytes_as_sign(
+    boto: FrozenBoto, key: str, common: str, grant_id: str
 ) -> None:
-    named = [(HEADERS[name], value) for name, value in headers.items()]
-    puts = signer(boto, "PUT", headers={**dict(named[own:]), "If-None-Match": "*"})
-    signed = puts.sign(key, headers={"Content-Length": str(size), **dict(named[:own])})
+    urls = url_signer(boto, "GET", query={"response-content-type": common})
+    signed = urls.sign(key, {"x-grant-id": grant_id})
+    assert urls.with_item_parameter("x-grant-id")(key, grant_id) == (signed.url, signed.signature)
+
+
+@many_examples
+@given(
+    boto=frozen_botos,
+    key=object_keys,
+    headers=st.dictionaries(st.sampled_from([*HEADER_BY_PARAM]), header_values),
+    size=st.integers(0, 2**40),
+    item_count=st.integers(0, 6),
+)
+def test_headers_of_the_batch_and_the_item_are_signed_as_by_boto3(
+    boto: FrozenBoto, key: str, headers: dict[str, str], size: int, item_count: int
+) -> None:
+    pairs = [(HEADER_BY_PARAM[name], value) for name, value in headers.items()]
+    urls = url_signer(boto, "PUT", headers={**dict(pairs[item_count:]), "If-None-Match": "*"})
+    signed = urls.sign(key, headers={"Content-Length": str(size), **dict(pairs[:item_count])})
     params = {"Key": key, "ContentLength": size, "IfNoneMatch": "*", **headers}
     assert signed.url == boto.url("put_object", params)
 
 
-@given(boto=botos, key=keys, upload=texts.filter(bool), part=st.integers(1, 10_000))
-def test_a_part_of_a_multipart_upload_is_boto3s(
-    boto: Boto, key: str, upload: str, part: int
+@given(
+    boto=frozen_botos, key=object_keys, upload_id=texts.filter(bool), part=st.integers(1, 10_000)
+)
+def test_a_part_of_a_multipart_upload_equals_boto3s(
+    boto: FrozenBoto, key: str, upload_id: str, part: int
 ) -> None:
-    parts = signer(boto, "PUT", query={"uploadId": upload})
-    signed = parts.sign(key, {"partNumber": str(part)}, {"Content-Length": "5"})
-    params = {"Key": key, "PartNumber": part, "UploadId": upload, "ContentLength": 5}
+    urls = url_signer(boto, "PUT", query={"uploadId": upload_id})
+    signed = urls.sign(key, {"partNumber": str(part)}, {"Content-Length": "5"})
+    params = {"Key": key, "PartNumber": part, "UploadId": upload_id, "ContentLength": 5}
     assert signed.url == boto.url("upload_part", params)
 
 
@@ -125,26 +148,26 @@ def test_a_part_of_a_multipart_upload_is_boto3s(
         ("DELETE", "abort_multipart_upload", {"uploadId": "u+/="}, {"UploadId": "u+/="}),
     ],
 )
-def test_other_methods_are_boto3s(
+def test_other_methods_equal_boto3s(
     method: str, operation: str, query: dict[str, str], params: dict[str, str]
 ) -> None:
-    boto = Boto(credentials=SESSION)
-    signed = signer(boto, method, query=query).sign("a/b.bin")
+    boto = FrozenBoto(credentials=SESSION)
+    signed = url_signer(boto, method, query=query).sign("a/b.bin")
     assert signed.url == boto.url(operation, {"Key": "a/b.bin", **params})
 
 
-def test_metadata_and_checksum_headers_are_boto3s() -> None:
-    boto, checksum = Boto(), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+def test_metadata_and_checksum_headers_are_signed_as_by_boto3() -> None:
+    boto, checksum = FrozenBoto(), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
     headers = {"x-amz-meta-Grant-Id": "  a  {0} b ", "x-amz-checksum-sha256": checksum}
     params = {"Metadata": {"Grant-Id": "  a  {0} b "}, "ChecksumSHA256": checksum}
-    assert signer(boto, "PUT").sign("k", headers=headers).url == boto.url(
+    assert url_signer(boto, "PUT").sign("k", headers=headers).url == boto.url(
         "put_object", {"Key": "k", **params}
     )
 
 
-def test_five_thousand_keys_of_one_batch_are_boto3s() -> None:
-    boto, random = Boto(), Random(1)
-    urls = signer(boto, "GET")
+def test_five_thousand_keys_of_one_batch_equal_boto3s() -> None:
+    boto, random = FrozenBoto(), Random(1)
+    urls = url_signer(boto, "GET")
     alphabet = string.ascii_letters + string.digits + "/ ._-~+%é漢😀"
     keys = ["".join(random.choices(alphabet, k=random.randint(1, 80))) for _ in range(5_000)]
     assert [urls.sign(key).url for key in keys] == [
@@ -152,39 +175,43 @@ def test_five_thousand_keys_of_one_batch_are_boto3s() -> None:
     ]
 
 
-def test_an_items_own_value_replaces_the_batchs() -> None:
-    batch = signer(Boto(), "GET", query={"versionId": "1", "response-content-type": "a/b"})
-    alone = signer(Boto(), "GET", query={"versionId": "2", "response-content-type": "a/b"})
+def test_a_parameter_of_an_item_replaces_the_batchs() -> None:
+    batch = url_signer(
+        FrozenBoto(), "GET", query={"versionId": "1", "response-content-type": "a/b"}
+    )
+    alone = url_signer(
+        FrozenBoto(), "GET", query={"versionId": "2", "response-content-type": "a/b"}
+    )
     assert batch.sign("k", {"versionId": "2"}) == alone.sign("k")
 
 
-def test_items_that_bring_different_names_do_not_mix() -> None:
-    urls = signer(Boto(), "PUT")
+def test_parameters_and_headers_of_the_same_name_do_not_mix() -> None:
+    urls = url_signer(FrozenBoto(), "PUT")
     in_query, in_headers = urls.sign("k", {"x-a": "1"}), urls.sign("k", headers={"x-a": "1"})
     assert in_query != in_headers
     assert urls.sign("k", {"x-a": "1"}) == in_query
 
 
-def test_the_zone_of_the_clock_does_not_matter() -> None:
-    boto = Boto()
-    east = Boto(issued_at=boto.issued_at.astimezone(timezone(timedelta(hours=9))))
-    assert signer(east, "GET").sign("k") == signer(boto, "GET").sign("k")
+def test_the_time_zone_of_issued_at_does_not_matter() -> None:
+    boto = FrozenBoto()
+    east = FrozenBoto(issued_at=boto.issued_at.astimezone(timezone(timedelta(hours=9))))
+    assert url_signer(east, "GET").sign("k") == url_signer(boto, "GET").sign("k")
 
 
-def test_a_header_cannot_forge_another_line() -> None:
-    urls = signer(Boto(), "PUT")
+def test_a_header_value_cannot_add_another_header() -> None:
+    urls = url_signer(FrozenBoto(), "PUT")
     forged = urls.sign("k", headers={"x-amz-meta-a": "1\nx-amz-acl:public-read"})
     assert forged == urls.sign("k", headers={"x-amz-meta-a": "1 x-amz-acl:public-read"})
 
 
 def test_a_header_with_nul_is_not_signed() -> None:
     with pytest.raises(ValueError, match="size"):
-        signer(Boto(), "PUT", headers={"x-amz-meta-a": "\0"}).sign("k")
+        url_signer(FrozenBoto(), "PUT", headers={"x-amz-meta-a": "\0"}).sign("k")
 
 
-def test_no_secret_prints() -> None:
-    signed = signer(Boto(credentials=SESSION), "GET").sign("k")
-    shown = repr(signed) + repr(SESSION)
-    assert signed.signature not in shown
-    assert SESSION.secret_key not in shown
-    assert str(SESSION.token) not in shown
+def test_the_reprs_have_no_secret() -> None:
+    signed = url_signer(FrozenBoto(credentials=SESSION), "GET").sign("k")
+    text = repr(signed) + repr(SESSION)
+    assert signed.signature not in text
+    assert SESSION.secret_key not in text
+    assert str(SESSION.token) not in text

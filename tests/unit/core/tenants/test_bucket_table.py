@@ -1,4 +1,4 @@
-"""[buckets.NAME] of tenants.toml: what a profile comes to be, and what does not go together."""
+"""The [buckets.NAME] table of tenants.toml: its values, and fields that exclude each other."""
 
 from pathlib import Path
 
@@ -15,24 +15,26 @@ MULTI_REGION = "arn:aws:s3::111122223333:accesspoint/mfzwi23gnjvgw.mrap"
 R2 = 'region = "auto"\nendpoint = "https://0123.r2.cloudflarestorage.com"\nprovider = "r2"\n'
 
 
-class Written:
-    """A file with one bucket profile, whose lines replace those of an ordinary one."""
+class BucketFile:
+    """A tenants.toml with one bucket profile; given lines replace those of an ordinary one."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "tenants.toml"
 
     def read(self, lines: str, tenants: str = "") -> TenantConfig | list[FileProblem]:
         names = [line.partition(" = ")[0] for line in lines.split("\n")]
-        usual = {"bucket": "acme-reports", "region": "eu-west-1"}
-        kept = [f'{name} = "{value}"' for name, value in usual.items() if name not in names]
-        text = "\n".join(["[buckets.reports]", *kept, lines, tenants])
+        defaults = {"bucket": "acme-reports", "region": "eu-west-1"}
+        default_lines = [
+            f'{name} = "{value}"' for name, value in defaults.items() if name not in names
+        ]
+        text = "\n".join(["[buckets.reports]", *default_lines, lines, tenants])
         self._file.write_text(text, encoding="utf-8")
         return read_tenants_file(self._file, development=False)
 
     def profile(self, lines: str) -> Bucket:
-        declared = self.read(lines)
-        assert isinstance(declared, TenantConfig), declared
-        return declared.buckets["reports"]
+        config = self.read(lines)
+        assert isinstance(config, TenantConfig), config
+        return config.buckets["reports"]
 
     def problem(self, lines: str, tenants: str = "") -> FileProblem:
         problems = self.read(lines, tenants)
@@ -42,11 +44,11 @@ class Written:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Written:
-    return Written(tmp_path)
+def tenants_file(tmp_path: Path) -> BucketFile:
+    return BucketFile(tmp_path)
 
 
-def test_every_field_is_taken(written: Written) -> None:
+def test_every_field_is_read(tenants_file: BucketFile) -> None:
     lines = f"""\
 addressing = "path"
 endpoint = "https://s3.example.com"
@@ -60,7 +62,7 @@ role_arn = "{ROLE}"
 external_id = "agreed-with-acme"
 role_seconds = "2h"
 """
-    assert written.profile(lines) == Bucket(
+    assert tenants_file.profile(lines) == Bucket(
         "reports",
         "acme-reports",
         "eu-west-1",
@@ -78,8 +80,8 @@ role_seconds = "2h"
     )
 
 
-def test_amazons_endpoints_are_chosen_by_name(written: Written) -> None:
-    profile = written.profile("fips = true\ndualstack = true")
+def test_aws_endpoints_are_selected_by_flags(tenants_file: BucketFile) -> None:
+    profile = tenants_file.profile("fips = true\ndualstack = true")
     assert (profile.fips, profile.dualstack, profile.accelerate) == (True, True, False)
 
 
@@ -96,20 +98,22 @@ def test_amazons_endpoints_are_chosen_by_name(written: Written) -> None:
         ('bucket = "logs--euw1-az1--x-s3"', "aws", False),
     ],
 )
-def test_a_provider_says_whether_there_are_forms(
-    written: Written, lines: str, provider: str, *, post: bool
+def test_the_defaults_of_provider_and_post_depend_on_other_fields(
+    tenants_file: BucketFile, lines: str, provider: str, *, post: bool
 ) -> None:
-    profile = written.profile(lines)
+    profile = tenants_file.profile(lines)
     assert (profile.provider, profile.post) == (provider, post)
 
 
 @pytest.mark.parametrize("bucket", [POINT, LAMBDA, OUTPOST, "logs--euw1-az1--x-s3"])
-def test_a_bucket_may_be_what_s3_has_beside_buckets(written: Written, bucket: str) -> None:
-    assert written.profile(f'bucket = "{bucket}"').bucket == bucket
+def test_a_bucket_may_be_an_access_point_or_directory_bucket(
+    tenants_file: BucketFile, bucket: str
+) -> None:
+    assert tenants_file.profile(f'bucket = "{bucket}"').bucket == bucket
 
 
-def test_a_multi_region_access_point_is_refused_with_the_reason(written: Written) -> None:
-    problem = written.problem(f'bucket = "{MULTI_REGION}"\nregion = "us-east-1"')
+def test_a_multi_region_access_point_is_refused_with_the_reason(tenants_file: BucketFile) -> None:
+    problem = tenants_file.problem(f'bucket = "{MULTI_REGION}"\nregion = "us-east-1"')
     assert problem.path == "buckets.reports.bucket"
     assert "SigV4A" in problem.message
 
@@ -149,24 +153,24 @@ def test_a_multi_region_access_point_is_refused_with_the_reason(written: Written
         ('role_seconds = "1h"', "role_seconds"),
     ],
 )
-def test_what_does_not_fit_is_refused_where_it_stands(
-    written: Written, lines: str, field: str
+def test_an_invalid_value_is_refused_with_its_path(
+    tenants_file: BucketFile, lines: str, field: str
 ) -> None:
-    assert written.problem(lines).path == f"buckets.reports.{field}"
+    assert tenants_file.problem(lines).path == f"buckets.reports.{field}"
 
 
-def allowing(prefixes: int) -> str:
-    written = ", ".join(f'"tenants/acme/{number:04}/"' for number in range(prefixes))
-    allow = f'[tenants.acme.allow.reports]\nprefixes = [{written}]\nkinds = ["download"]'
+def tenant_with_prefixes(prefixes: int) -> str:
+    array = ", ".join(f'"tenants/acme/{number:04}/"' for number in range(prefixes))
+    allow = f'[tenants.acme.allow.reports]\nprefixes = [{array}]\nkinds = ["download"]'
     return f'[tenants.acme]\ntrust = "queue"\n{allow}'
 
 
-def test_prefixes_that_a_session_cannot_be_held_to_are_refused(written: Written) -> None:
-    problem = written.problem(f'role_arn = "{ROLE}"', allowing(40))
+def test_prefixes_that_do_not_fit_a_session_policy_are_refused(tenants_file: BucketFile) -> None:
+    problem = tenants_file.problem(f'role_arn = "{ROLE}"', tenant_with_prefixes(40))
     assert problem.path == "tenants.acme.allow.reports.prefixes"
     assert "session policy" in problem.message
     assert "2,048" in str(problem.hint)
 
 
-def test_without_a_role_there_may_be_any_number_of_prefixes(written: Written) -> None:
-    assert isinstance(written.read("", allowing(40)), TenantConfig)
+def test_without_a_role_the_number_of_prefixes_is_not_limited(tenants_file: BucketFile) -> None:
+    assert isinstance(tenants_file.read("", tenant_with_prefixes(40)), TenantConfig)

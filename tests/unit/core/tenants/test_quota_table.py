@@ -1,4 +1,4 @@
-"""[tenants.NAME.quotas] of tenants.toml, and limits that contradict each other."""
+"""The [tenants.NAME.quotas] table of tenants.toml, and limits that contradict each other."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ prefixes = ["acme/"]
 kinds = ["upload"]
 max_size = "1MiB"
 """
-LINE = HEAD.count("\n") + 3  # of the first below [tenants.acme.quotas]
+LINE = HEAD.count("\n") + 3  # the first line below [tenants.acme.quotas]
 
 
-class Written:
-    """A file whose tenant has these quotas, or whose policy has this line as well."""
+class QuotasFile:
+    """A tenants.toml whose tenant has given quotas, or whose policy has an additional line."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "tenants.toml"
@@ -35,9 +35,9 @@ class Written:
         return read_tenants_file(self._file, development=False)
 
     def quotas(self, quotas: str) -> tuple[Quota, ...]:
-        declared = self.read(quotas)
-        assert isinstance(declared, TenantConfig), declared
-        return declared.tenants["acme"].quotas
+        config = self.read(quotas)
+        assert isinstance(config, TenantConfig), config
+        return config.tenants["acme"].quotas
 
     def problem(self, quotas: str = "", policy: str = "") -> FileProblem:
         problems = self.read(quotas, policy)
@@ -47,19 +47,19 @@ class Written:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Written:
-    return Written(tmp_path)
+def tenants_file(tmp_path: Path) -> QuotasFile:
+    return QuotasFile(tmp_path)
 
 
-def test_every_metric_has_every_window(written: Written) -> None:
+def test_every_metric_has_every_window(tenants_file: QuotasFile) -> None:
     numbers = "{ minute = 1, hour = 2, day = 3, month = 4, live = 5 }"
     sizes = '{ minute = "1MiB", hour = "2MiB", day = "3MiB", month = "4MiB", live = "5MiB" }'
-    found = written.quotas(
+    quotas = tenants_file.quotas(
         f"grants = {numbers}\ndownload_grants = {numbers}\nupload_bytes = {sizes}"
     )
     windows = ("day", "hour", "live", "minute", "month")
     metrics = ("download_grants", "grants", "upload_bytes")
-    assert [(quota.metric, quota.window) for quota in found] == [
+    assert [(quota.metric, quota.window) for quota in quotas] == [
         (metric, window) for metric in metrics for window in windows
     ]
 
@@ -84,9 +84,9 @@ def test_every_metric_has_every_window(written: Written) -> None:
     ],
 )
 def test_a_limit_is_a_value_or_a_table_with_a_warning(
-    written: Written, line: str, quota: Quota
+    tenants_file: QuotasFile, line: str, quota: Quota
 ) -> None:
-    assert written.quotas(line) == (quota,)
+    assert tenants_file.quotas(line) == (quota,)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,10 @@ def test_a_limit_is_a_value_or_a_table_with_a_warning(
         ("[1]", "hour"),
     ],
 )
-def test_a_warning_that_cannot_come_is_refused(written: Written, limit: str, path: str) -> None:
-    assert written.problem(f"grants = {{ hour = {limit} }}").path == (
+def test_an_invalid_limit_or_warning_is_refused(
+    tenants_file: QuotasFile, limit: str, path: str
+) -> None:
+    assert tenants_file.problem(f"grants = {{ hour = {limit} }}").path == (
         f"tenants.acme.quotas.grants.{path}"
     )
 
@@ -116,22 +118,23 @@ def test_a_warning_that_cannot_come_is_refused(written: Written, limit: str, pat
         ("grants.hour = 0", "a whole number"),
         ('download_grants.day = "100"', "a whole number"),
         ("grants.live = { limit = 0 }", "a whole number"),
-        ('upload_bytes.live = "x"', "bytes, or like 500KiB or 10GiB"),
-        ("upload_bytes.month = -1", "bytes, or like 500KiB or 10GiB"),
-        ("upload_bytes.day = { limit = 10, warn = 11 }", 'a size, or a share like "80%"'),
+        ('upload_bytes.live = "x"', "bytes, or a size like 500KiB or 10GiB"),
+        ("upload_bytes.month = -1", "bytes, or a size like 500KiB or 10GiB"),
+        (
+            "upload_bytes.day = { limit = 10, warn = 11 }",
+            'a size up to the limit, or a percentage like "80%"',
+        ),
         ("grants.hours = 10", None),
     ],
 )
-def test_a_limit_that_cannot_be_is_refused_with_what_can(
-    written: Written, line: str, hint: str | None
-) -> None:
-    problem = written.problem(line)
+def test_an_invalid_limit_has_a_hint(tenants_file: QuotasFile, line: str, hint: str | None) -> None:
+    problem = tenants_file.problem(line)
     assert (problem.line, problem.hint) == (LINE, hint)
 
 
-def test_a_batch_size_that_cannot_be_is_refused_with_what_it_counts(written: Written) -> None:
-    problem = written.problem(policy="max_batch = 0\n")
-    assert problem.hint == "items in one request"
+def test_an_invalid_batch_size_has_a_hint(tenants_file: QuotasFile) -> None:
+    problem = tenants_file.problem(policy="max_batch = 0\n")
+    assert problem.hint == "items in one request, a whole number from 1 to 1,000,000"
 
 
 @pytest.mark.parametrize(
@@ -151,38 +154,40 @@ def test_a_batch_size_that_cannot_be_is_refused_with_what_it_counts(written: Wri
         ),
     ],
 )
-def test_a_limit_that_another_keeps_from_being_reached_is_refused(
-    written: Written, quotas: str, path: str, other: str
+def test_a_limit_that_another_limit_makes_unreachable_is_refused(
+    tenants_file: QuotasFile, quotas: str, path: str, other: str
 ) -> None:
-    problem = written.problem(quotas)
+    problem = tenants_file.problem(quotas)
     assert problem.path == f"tenants.acme.quotas.{path}"
-    assert f"{other} (line {LINE})" in problem.message
-    assert problem.hint == f"lower it, or raise {other}"
+    assert f"{other} allows only 10 (line {LINE})" in problem.message
+    assert problem.hint == f"lower this limit to 10, or increase {other}"
 
 
-def test_each_limit_is_held_against_the_longer_window_that_allows_least(written: Written) -> None:
-    problems = written.read("grants = { minute = 3, hour = 4, day = 2, month = 9 }")
+def test_each_limit_is_compared_with_the_smallest_of_a_longer_window(
+    tenants_file: QuotasFile,
+) -> None:
+    problems = tenants_file.read("grants = { minute = 3, hour = 4, day = 2, month = 9 }")
     assert isinstance(problems, list)
     assert [problem.path.rpartition(".")[2] for problem in problems] == ["minute", "hour"]
-    assert all("only 2, grants.day" in problem.message for problem in problems)
+    assert all("grants.day allows only 2" in problem.message for problem in problems)
 
 
 @pytest.mark.parametrize(
     "quotas",
     [
         "grants = { hour = 10, day = 10 }",
-        "grants = { live = 11, month = 10 }",  # of two months may be live at once
+        "grants = { live = 11, month = 10 }",  # grants of two months may be live at once
         "grants = { hour = 10 }\ndownload_grants = { day = 11, hour = 10 }",
     ],
 )
-def test_limits_that_can_be_reached_are_taken(written: Written, quotas: str) -> None:
-    assert isinstance(written.read(quotas), TenantConfig)
+def test_limits_that_can_be_reached_are_accepted(tenants_file: QuotasFile, quotas: str) -> None:
+    assert isinstance(tenants_file.read(quotas), TenantConfig)
 
 
-def test_an_upload_larger_than_a_quota_of_bytes_is_refused(written: Written) -> None:
-    problem = written.problem('upload_bytes = { month = "1023KiB" }')
+def test_an_upload_larger_than_a_quota_of_bytes_is_refused(tenants_file: QuotasFile) -> None:
+    problem = tenants_file.problem('upload_bytes = { month = "1023KiB" }')
     assert (problem.path, problem.line) == ("tenants.acme.allow.demo.max_size", 10)
-    assert f"upload_bytes.month (line {LINE})" in problem.message
+    assert f"the quota upload_bytes.month of 1,047,552 bytes (line {LINE})" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -196,10 +201,10 @@ def test_an_upload_larger_than_a_quota_of_bytes_is_refused(written: Written) -> 
         ("shared = 1", "shared"),
     ],
 )
-def test_a_policy_cannot_allow_what_its_tenant_has_not(
-    written: Written, policy: str, path: str
+def test_a_policy_cannot_exceed_its_tenant(
+    tenants_file: QuotasFile, policy: str, path: str
 ) -> None:
-    problem = written.problem(policy=policy)
+    problem = tenants_file.problem(policy=policy)
     assert (problem.path, problem.line) == (f"tenants.acme.allow.demo.{path}", 11)
 
 
@@ -207,24 +212,24 @@ def test_a_policy_cannot_allow_what_its_tenant_has_not(
     ("name", "hint"),
     [
         ("biling", "did you mean billing?"),
-        ("x", "declare it: [tenants.acme.endpoints.x]"),
+        ("x", "add the table [tenants.acme.endpoints.x]"),
     ],
 )
-def test_an_unknown_callback_has_a_hint(written: Written, name: str, hint: str) -> None:
-    assert written.problem(policy=f'callbacks = ["{name}"]').hint == hint
+def test_an_unknown_callback_has_a_hint(tenants_file: QuotasFile, name: str, hint: str) -> None:
+    assert tenants_file.problem(policy=f'callbacks = ["{name}"]').hint == hint
 
 
-def test_a_policy_says_which_endpoints_how_many_items_and_whether_it_is_shared(
-    written: Written,
+def test_a_policy_sets_endpoints_items_and_sharing(
+    tenants_file: QuotasFile,
 ) -> None:
-    declared = written.read(policy='callbacks = ["billing"]\nmax_batch = 100\nshared = true')
-    assert isinstance(declared, TenantConfig), declared
-    policy = declared.tenants["acme"].policies["demo"]
+    config = tenants_file.read(policy='callbacks = ["billing"]\nmax_batch = 100\nshared = true')
+    assert isinstance(config, TenantConfig), config
+    policy = config.tenants["acme"].policies["demo"]
     assert (policy.callbacks, policy.max_batch, policy.shared) == (("billing",), 100, True)
 
 
-def test_a_policy_that_says_none_of_it_allows_what_its_tenant_has(written: Written) -> None:
-    declared = written.read()
-    assert isinstance(declared, TenantConfig), declared
-    policy = declared.tenants["acme"].policies["demo"]
+def test_the_defaults_of_a_policy_are_those_of_its_tenant(tenants_file: QuotasFile) -> None:
+    config = tenants_file.read()
+    assert isinstance(config, TenantConfig), config
+    policy = config.tenants["acme"].policies["demo"]
     assert (policy.callbacks, policy.max_batch, policy.shared) == (None, None, False)

@@ -34,8 +34,8 @@ secret = "env:BILLING_SECRET"
 """
 
 
-class Written:
-    """tenants.toml in a folder of its own, read as text or with one line of GOOD replaced."""
+class TenantsToml:
+    """A tenants.toml, read from a text or from GOOD with one line replaced."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "tenants.toml"
@@ -53,11 +53,11 @@ class Written:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Written:
-    return Written(tmp_path)
+def tenants_file(tmp_path: Path) -> TenantsToml:
+    return TenantsToml(tmp_path)
 
 
-def test_a_file_is_read_whole_into_seconds_and_bytes(written: Written) -> None:
+def test_a_file_is_read_into_seconds_and_bytes(tenants_file: TenantsToml) -> None:
     policy = Policy(
         bucket="reports",
         prefixes=("acme/",),
@@ -84,15 +84,15 @@ def test_a_file_is_read_whole_into_seconds_and_bytes(written: Written) -> None:
         },
     )
     reports = Bucket("reports", "acme-reports", "eu-central-1")
-    assert written.read(GOOD) == TenantConfig({"reports": reports}, {"acme": acme})
+    assert tenants_file.read(GOOD) == TenantConfig({"reports": reports}, {"acme": acme})
 
 
 def uncommented(text: str) -> str:
     return re.sub(r"^# (?=\[|[\w-]+ = )", "", text, flags=re.MULTILINE)
 
 
-def test_what_the_example_has_in_comments_is_valid_as_well(written: Written) -> None:
-    example = written.read(uncommented(EXAMPLE.read_text(encoding="utf-8")))
+def test_the_commented_part_of_the_example_is_valid(tenants_file: TenantsToml) -> None:
+    example = tenants_file.read(uncommented(EXAMPLE.read_text(encoding="utf-8")))
     assert isinstance(example, TenantConfig), example
     assert list(example.tenants) == ["acme", "globex", "initech", "hooli"]
     assert example.tenants["initech"].trust == "keys"
@@ -105,10 +105,10 @@ def test_the_example_is_valid_outside_of_development() -> None:
     assert list(example.tenants) == ["acme", "globex"]
 
 
-def test_the_whole_bucket_is_written_as_a_star(written: Written) -> None:
-    declared = written.read(GOOD.replace('["acme/"]', '["*"]'))
-    assert isinstance(declared, TenantConfig)
-    assert declared.tenants["acme"].policies["reports"].prefixes == ("",)
+def test_a_star_is_the_whole_bucket(tenants_file: TenantsToml) -> None:
+    config = tenants_file.read(GOOD.replace('["acme/"]', '["*"]'))
+    assert isinstance(config, TenantConfig)
+    assert config.tenants["acme"].policies["reports"].prefixes == ("",)
 
 
 @pytest.mark.parametrize(
@@ -146,17 +146,17 @@ def test_the_whole_bucket_is_written_as_a_star(written: Written) -> None:
         ("env:BILLING_SECRET", "BILLING_SECRET", "tenants.acme.endpoints.billing.secret"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_path(
-    written: Written, line: str, instead: str, path: str
+def test_an_invalid_value_is_refused_with_its_path(
+    tenants_file: TenantsToml, line: str, instead: str, path: str
 ) -> None:
-    assert written.problem(line, instead).path == path
+    assert tenants_file.problem(line, instead).path == path
 
 
 @pytest.mark.parametrize(
     ("line", "instead", "hint"),
     [
         ("[buckets.reports]", "[bucket]\n[buckets.reports]", "did you mean buckets?"),
-        ("region =", 'acl = "x"\nregion =', "there are bucket, region, "),
+        ("region =", 'acl = "x"\nregion =', "the fields here are bucket, region, "),
         ("max_batch =", "maxbatch =", "did you mean max_batch?"),
         ("max_size =", "max_siz = 1\nmax_size =", "did you mean max_size?"),
         ("upload_bytes =", "uploadbytes =", "did you mean upload_bytes?"),
@@ -165,46 +165,48 @@ def test_a_wrong_value_is_refused_by_its_path(
         ("[tenants.acme.quotas]", "[tenants.acme.quotas]\ndownload_grant = {}", "did you mean"),
     ],
 )
-def test_an_unknown_field_is_refused_with_the_known_name_that_is_nearest(
-    written: Written, line: str, instead: str, hint: str
+def test_an_unknown_field_is_refused_with_the_most_similar_name(
+    tenants_file: TenantsToml, line: str, instead: str, hint: str
 ) -> None:
-    problem = written.problem(line, instead)
+    problem = tenants_file.problem(line, instead)
     assert problem.message == "no such field"
     assert problem.hint is not None
     assert problem.hint.startswith(hint)
 
 
-def test_trust_in_the_queue_has_to_be_written_out(written: Written) -> None:
-    problem = written.problem('trust = "queue"\n', "")
+def test_trust_in_the_queue_has_to_be_explicit(tenants_file: TenantsToml) -> None:
+    problem = tenants_file.problem('trust = "queue"\n', "")
     assert (problem.path, problem.line) == ("tenants.acme.keys", 5)
-    assert "nobody could speak for the tenant" in problem.message
-    assert problem.hint == "make one: valetkey keygen acme"
+    assert "every message of this tenant would be refused" in problem.message
+    assert problem.hint == "create a key: valetkey keygen acme"
 
 
-def test_a_trust_that_there_is_not_is_refused_with_both_that_there_are(written: Written) -> None:
-    problem = written.problem('"queue"', '"everyone"')
+def test_an_invalid_trust_is_refused_with_both_valid_values(tenants_file: TenantsToml) -> None:
+    problem = tenants_file.problem('"queue"', '"everyone"')
     assert problem.path == "tenants.acme.trust"
     assert problem.hint is not None
     assert problem.hint.startswith('"keys", or "queue"')
 
 
-def test_only_a_declared_bucket_can_be_allowed(written: Written) -> None:
-    problem = written.problem("allow.reports", "allow.report")
+def test_a_policy_needs_an_existing_bucket_profile(tenants_file: TenantsToml) -> None:
+    problem = tenants_file.problem("allow.reports", "allow.report")
     assert problem.path == "tenants.acme.allow.report"
     assert problem.message.endswith("did you mean reports?")
 
 
 @pytest.mark.parametrize("name", ["Acme", "_acme", "a" * 64, "a.b", "akmé", ""])
-def test_a_name_that_does_not_fit_the_wire_is_refused(written: Written, name: str) -> None:
+def test_an_invalid_name_is_refused(tenants_file: TenantsToml, name: str) -> None:
     tenant = f'[tenants."{name}"]\ntrust = "queue"\n'
-    problem = written.problem("[tenants.acme]", f"{tenant}[tenants.acme]")
+    problem = tenants_file.problem("[tenants.acme]", f"{tenant}[tenants.acme]")
     assert problem.message.startswith("a name is")
 
 
-def test_every_problem_is_reported_at_once_in_the_order_of_its_line(written: Written) -> None:
+def test_every_problem_is_reported_at_once_in_the_order_of_its_line(
+    tenants_file: TenantsToml,
+) -> None:
     text = GOOD.replace("max_batch = 500", "maxbatch = 0")
     text = text.replace("day = 200_000", "day = -1").replace('"1d"', '"8d"')
-    problems = written.read(text + "\n[tenants.b]\n")
+    problems = tenants_file.read(text + "\n[tenants.b]\n")
     assert isinstance(problems, list)
     assert [(problem.path, problem.line) for problem in problems] == [
         ("tenants.acme.maxbatch", 7),
@@ -214,30 +216,30 @@ def test_every_problem_is_reported_at_once_in_the_order_of_its_line(written: Wri
     ]
 
 
-def test_a_secret_in_the_file_is_refused_and_not_repeated(written: Written) -> None:
+def test_a_secret_in_the_file_is_refused_and_not_repeated(tenants_file: TenantsToml) -> None:
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-    problem = written.problem("env:BILLING_SECRET", secret)
+    problem = tenants_file.problem("env:BILLING_SECRET", secret)
     assert "MfKQ9r8G" not in str(problem)
 
 
-def test_development_accepts_a_webhook_to_this_machine(written: Written) -> None:
+def test_development_accepts_a_webhook_to_this_machine(tenants_file: TenantsToml) -> None:
     text = GOOD.replace("https://billing.example.com", "http://127.0.0.1:8000")
-    assert isinstance(written.read(text, development=True), TenantConfig)
+    assert isinstance(tenants_file.read(text, development=True), TenantConfig)
 
 
 @pytest.mark.parametrize("again", ["[tenants.acme]\n", "[buckets.reports]\n"])
-def test_a_name_that_is_declared_twice_is_refused_with_its_line(
-    written: Written, again: str
+def test_a_table_that_is_defined_twice_is_refused_with_its_line(
+    tenants_file: TenantsToml, again: str
 ) -> None:
-    problems = written.read(GOOD + again)
+    problems = tenants_file.read(GOOD + again)
     assert isinstance(problems, list)
     assert [problem.line for problem in problems] == [GOOD.count("\n") + 1]
     assert "twice" in problems[0].message
-    assert problems[0].hint == "each name is declared once"
+    assert problems[0].hint == "define each table and field once"
 
 
 @pytest.mark.parametrize("content", [b"[tenants", b"a = 1\na = 2", b"a = '\xff'"])
-def test_what_is_not_toml_is_one_problem(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_toml_is_one_problem(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "tenants.toml"
     file.write_bytes(content)
     problems = read_tenants_file(file, development=False)

@@ -83,12 +83,12 @@ ALLOWED = [
 @pytest.mark.parametrize(
     ("text", "reason"), [(text, reason) for reason, texts in DENIED.items() for text in texts]
 )
-def test_an_address_that_can_lead_home_is_denied_with_its_reason(text: str, reason: str) -> None:
+def test_an_address_that_can_be_internal_is_denied_with_its_reason(text: str, reason: str) -> None:
     assert denial_reason(ip_address(text)) == reason
 
 
 @pytest.mark.parametrize("text", ALLOWED)
-def test_a_public_address_is_allowed_also_next_to_a_denied_network(text: str) -> None:
+def test_a_public_address_is_allowed_even_next_to_a_denied_network(text: str) -> None:
     assert denial_reason(ip_address(text)) is None
 
 
@@ -111,5 +111,5 @@ def test_no_ipv6_address_outside_global_unicast_is_allowed(address: IPv6Address)
 
 
 @given(st.ip_addresses(network="2000::/3") | st.ip_addresses(v=4))
-def test_what_the_standard_library_calls_private_is_denied(address: IPv6Address) -> None:
+def test_an_address_that_the_standard_library_calls_private_is_denied(address: IPv6Address) -> None:
     assert denial_reason(address) or not address.is_private

@@ -15,14 +15,14 @@ from worker.core.webhooks.retry import (
 MIDDLE = 0.5
 NOW = "Tue, 24 Nov 2026 23:00:00 GMT"
 
-attempts = st.integers(0, len(SCHEDULE) - 1)
+attempt_counts = st.integers(0, len(SCHEDULE) - 1)
 jitters = st.floats(0, 1, exclude_max=True)
-waits = st.timedeltas(timedelta(days=-10), timedelta(days=10))
+retry_delays = st.timedeltas(timedelta(days=-10), timedelta(days=10))
 
 
 def test_the_middle_of_the_jitter_is_the_published_schedule() -> None:
-    hours = [retry_delay(attempt, MIDDLE) for attempt in range(11)]
-    assert hours == [
+    delays = [retry_delay(attempt, MIDDLE) for attempt in range(11)]
+    assert delays == [
         timedelta(0),
         timedelta(seconds=5),
         timedelta(seconds=30),
@@ -37,7 +37,7 @@ def test_the_middle_of_the_jitter_is_the_published_schedule() -> None:
     ]
 
 
-@given(attempts, jitters)
+@given(attempt_counts, jitters)
 def test_jitter_moves_a_delay_by_a_fifth_at_most(attempt: int, jitter: float) -> None:
     planned, actual = SCHEDULE[attempt], retry_delay(attempt, jitter)
     assert actual is not None
@@ -55,7 +55,7 @@ def test_delays_never_shrink_from_one_attempt_to_the_next(jitter: float) -> None
     assert delays == sorted(delays)
 
 
-@given(attempts, jitters, st.none() | waits)
+@given(attempt_counts, jitters, st.none() | retry_delays)
 def test_the_next_delay_is_never_sooner_than_planned_nor_later_than_a_day(
     attempt: int, jitter: float, retry_after: timedelta | None
 ) -> None:
@@ -65,24 +65,24 @@ def test_the_next_delay_is_never_sooner_than_planned_nor_later_than_a_day(
     assert min(planned, MAX_DELAY) <= actual <= MAX_DELAY
 
 
-def test_a_later_wish_of_the_endpoint_is_honoured() -> None:
+def test_a_longer_retry_after_is_used() -> None:
     assert next_retry_delay(1, MIDDLE, timedelta(minutes=7)) == timedelta(minutes=7)
 
 
-def test_a_sooner_wish_of_the_endpoint_is_not_honoured() -> None:
+def test_a_shorter_retry_after_is_not_used() -> None:
     assert next_retry_delay(3, MIDDLE, timedelta(seconds=1)) == timedelta(minutes=5)
 
 
-def test_a_wish_of_a_month_is_cut_to_a_day() -> None:
+def test_a_retry_after_of_a_month_is_cut_to_a_day() -> None:
     assert next_retry_delay(1, MIDDLE, timedelta(days=30)) == timedelta(hours=24)
 
 
-def test_a_wish_does_not_bring_back_attempts_that_are_used_up() -> None:
+def test_a_retry_after_adds_no_attempts() -> None:
     assert next_retry_delay(len(SCHEDULE), MIDDLE, timedelta(seconds=1)) is None
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "wait"),
+    ("retry_after", "delay"),
     [
         ("0", timedelta(0)),
         ("120", timedelta(minutes=2)),
@@ -90,23 +90,23 @@ def test_a_wish_does_not_bring_back_attempts_that_are_used_up() -> None:
         ("Tue, 24 Nov 2026 23:01:30 GMT", timedelta(seconds=90)),
     ],
 )
-def test_retry_after_is_read_in_seconds_and_as_a_date(retry_after: str, wait: timedelta) -> None:
-    assert parse_retry_after(retry_after, NOW) == wait
+def test_retry_after_is_read_in_seconds_and_as_a_date(retry_after: str, delay: timedelta) -> None:
+    assert parse_retry_after(retry_after, NOW) == delay
 
 
 @pytest.mark.parametrize(
     "retry_after",
     [None, "", "soon", "-1", "1.5", "1e3", "1_0", "٣", "9" * 5000, "Tue, 24 Nov 2026 23:01:30"],
 )
-def test_an_unreadable_retry_after_is_no_wish(retry_after: str | None) -> None:
+def test_an_invalid_retry_after_is_ignored(retry_after: str | None) -> None:
     assert parse_retry_after(retry_after, NOW) is None
 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday"])
-def test_a_date_without_a_date_to_measure_from_is_no_wish(date: str | None) -> None:
+def test_a_retry_after_date_without_a_date_header_is_ignored(date: str | None) -> None:
     assert parse_retry_after("Tue, 24 Nov 2026 23:01:30 GMT", date) is None
 
 
 @given(st.text(), st.none() | st.text())
-def test_no_header_breaks_the_reading(retry_after: str, date: str | None) -> None:
+def test_every_header_is_parsed_without_an_error(retry_after: str, date: str | None) -> None:
     parse_retry_after(retry_after, date)

@@ -1,0 +1,221 @@
+"""The programs and commands of docs/producers.md, run exactly as printed there."""
+
+import asyncio
+import csv
+import fcntl
+import gzip
+import re
+import signal
+import struct
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import ROOT, Service
+from tests.support.docs import producers_guide
+from tests.support.docs.producers_guide import COMMANDS, GUIDE, PROGRAMS, RECIPES
+from tests.support.servers.guide_sandbox import GuideSandbox, is_genuine, unused_database_url
+from tests.support.servers.waiting import wait_until
+from valetkey.client import new_id
+
+DJANGO_SITE = ROOT / "tests" / "support" / "servers" / "django_site.py"
+
+
+def links(text: str) -> dict[str, str]:
+    """Parse the lines that a program printed: a key or an address, a tab and a link."""
+    return dict(line.split("\t") for line in text.splitlines())
+
+
+def test_there_are_ten_recipes_and_these_tests_run_all_their_programs_and_commands() -> None:
+    assert len(RECIPES) == 10
+    assert [language for language, _ in producers_guide.BLOCKS].count("python") == len(PROGRAMS)
+    runners = [Path(__file__), Path(__file__).with_name("test_guide_http.py"), DJANGO_SITE]
+    source = "".join(path.read_text() for path in runners)
+    assert not [name for name in PROGRAMS if Path(name).stem not in re.findall(r"\w+", source)]
+    assert len(COMMANDS) == 6
+    assert "\t" not in GUIDE
+
+
+def test_every_link_target_of_the_guide_exists() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", GUIDE):
+        name, _, anchor = target.partition("#")
+        page = (ROOT / "docs" / name).resolve() if name else ROOT / "docs" / "producers.md"
+        headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+        anchors = [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings]
+        assert not anchor or anchor in anchors, target
+
+
+def test_two_lines_of_configuration_are_enough(service: Service, sandbox: GuideSandbox) -> None:
+    install, keygen, two_lines, *_ = COMMANDS
+    assert install == "pip install .\n"
+    info = service.stack.info
+    code, stdout, _ = sandbox.command("sh", "-c", keygen.replace("acme.key", "other.key"))
+    assert code == 0
+    assert re.match(r'billing = \{ sign = "', stdout)
+    lines = two_lines.replace("redis://queue.example.com:6379/0", info.broker_url)
+    lines = lines.replace("/etc/billing/acme.key", sandbox.environ["VALETKEY_KEY_FILE"])
+    minimal = GuideSandbox(sandbox.folder, {"PATH": sandbox.environ["PATH"]})
+    code, stdout, stderr = minimal.command("sh", "-c", f"{lines}\nvaletkey usage")
+    assert (code, stderr) == (0, "")
+    assert "grants" in stdout
+
+
+def test_a_nightly_job_that_is_run_again_gives_the_same_links(sandbox: GuideSandbox) -> None:
+    code, stdout, stderr = sandbox.python("nightly.py")
+    assert (code, stderr) == (0, "")
+    assert len(links(stdout)) == 300
+    assert is_genuine(links(stdout)["user-299@example.com"])
+    assert sandbox.python("nightly.py") == [code, stdout, stderr]
+
+
+def test_the_batch_of_a_killed_process_is_picked_up_by_another(sandbox: GuideSandbox) -> None:
+    with sandbox.start("python", "nightly.py") as nightly:
+        assert nightly.stdout is not None
+        # The other lines exceed the pipe's capacity, so the process is still writing when killed.
+        link = nightly.stdout.readline().split("\t")[1]
+        nightly.kill()
+    code, stdout, stderr = sandbox.python(
+        "pick_up.py", (sandbox.folder / "statements-2026-11.batch").read_text()
+    )
+    assert (code, stderr) == (0, "300 of 300 granted, 0 refused\n")
+    assert len(links(stdout)) == 300
+    assert links(stdout)["acme/statements/2026-11/0.pdf"] == link.strip()
+
+
+def test_a_batch_that_never_arrived_is_not_picked_up(sandbox: GuideSandbox) -> None:
+    code, stdout, stderr = sandbox.python("pick_up.py", new_id())
+    assert (code, stdout) == (1, "")
+    assert "Refused: batch_unknown" in stderr
+
+
+# The part that the guide leaves to its reader, and a task that runs twice.
+REPORTS_APP = """
+from pathlib import Path
+import reports
+
+def mail(address, link):
+    with Path("outbox").open("a") as outbox:
+        outbox.write(f"{address}\\t{link}\\n")
+
+reports.mail, app = mail, reports.app
+if __name__ == "__main__":
+    batch = reports.new_id()
+    reports.announce("acme/reports/1.pdf", "first@example.com", batch)
+    reports.announce("acme/reports/1.pdf", "second@example.com", batch)
+    reports.start(7, "ada@example.com")
+"""
+
+
+@pytest.fixture
+def outbox(sandbox: GuideSandbox) -> Iterator[Path]:
+    """The file to which the chain's tasks write their mails."""
+    (sandbox.folder / "works.py").write_text(REPORTS_APP)
+    options = ("--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat")
+    worker = sandbox.start("celery", "-A", "works", "worker", *options)
+    yield sandbox.folder / "outbox"
+    worker.terminate()
+    _, log = worker.communicate(timeout=20)
+    assert "X-Amz-Signature" not in log
+
+
+def test_the_last_task_of_a_chain_mails_a_link_and_run_twice_the_same(
+    sandbox: GuideSandbox, outbox: Path
+) -> None:
+    assert sandbox.python("works.py") == [0, "", ""]
+    wait_until(lambda: outbox.read_text().count("\n") == 3, 20, "three mails")
+    mailed = links(outbox.read_text())
+    assert mailed["first@example.com"] == mailed["second@example.com"]
+    assert "/acme/reports/7.pdf?" in mailed["ada@example.com"]
+    assert is_genuine(mailed["ada@example.com"])
+
+
+STATEMENTS = "key,filename\nacme/u-1.pdf,statement.pdf\nacme/u-2.pdf,\n"
+
+
+def test_a_run_that_was_killed_goes_on_and_gives_a_row_for_each_row(
+    service: Service, sandbox: GuideSandbox
+) -> None:
+    run, again, _ = COMMANDS[3:]
+    (sandbox.folder / "statements.csv").write_text(STATEMENTS)
+    unused_url = unused_database_url(service, 9)
+    with sandbox.start(
+        *run.split(), VALETKEY_BROKER_URL=unused_url, VALETKEY_RESULT_URL=unused_url
+    ) as process:
+        journal = sandbox.folder / "links.csv.resume.json"
+        wait_until(journal.exists, what="the run has started")
+        process.kill()
+    assert not (sandbox.folder / "links.csv").exists()
+    assert sandbox.command(*again.split())[0] == 0
+    with (sandbox.folder / "links.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["key"] for row in rows] == ["acme/u-1.pdf", "acme/u-2.pdf"]
+    assert is_genuine(rows[1]["url"])
+    assert not journal.exists()
+
+
+def test_the_service_writes_the_file_itself_and_prints_one_link_to_it(
+    sandbox: GuideSandbox,
+) -> None:
+    (sandbox.folder / "statements.csv").write_text(STATEMENTS)
+    code, link, _ = sandbox.command(*COMMANDS[5].split())
+    assert code == 0
+    manifest = gzip.decompress(httpx.get(link.strip(), trust_env=False, timeout=60).content)
+    assert len(manifest.splitlines()) == len(STATEMENTS.splitlines()) - 1
+
+
+def test_a_file_with_a_bad_row_sends_no_request(sandbox: GuideSandbox) -> None:
+    (sandbox.folder / "statements.csv").write_text(STATEMENTS + ",nameless.pdf\n")
+    assert sandbox.command(*COMMANDS[3].split())[0] == 2
+    assert not (sandbox.folder / "links.csv").exists()
+
+
+def test_no_output_of_the_notebook_shows_a_link(sandbox: GuideSandbox) -> None:
+    async def kernel() -> list[str]:  # a notebook runs its cells inside an event loop
+        return producers_guide.run_notebook(PROGRAMS["notebook.py"])
+
+    assert sandbox.folder.is_dir()
+    _, _, allowed, batch, items, count, _ = asyncio.run(kernel())
+    assert (allowed, count) == ("'issue'", "40")
+    assert re.fullmatch(r"'[0-9a-f-]{36}'", batch)
+    assert "acme/scans/0.png" in items
+    assert "http" not in items
+
+
+def test_a_request_whose_result_is_not_awaited_is_delivered_by_webhook(service: Service) -> None:
+    client = service.signing_client()
+    client.download("demo", "acme/forgotten.pdf", callback="hook")
+    client.close()
+    bodies = service.receiver.bodies
+    wait_until(lambda: b"acme/forgotten.pdf?" in b"".join(bodies), what="the webhook has arrived")
+
+
+def test_a_large_file_arrives_whole(service: Service, sandbox: GuideSandbox) -> None:
+    video = sandbox.folder / "cat.mp4"
+    video.write_bytes(bytes(range(256)) * 4096 * 17)
+    assert sandbox.python("film.py", "cat.mp4") == [0, "cat.mp4: 2 parts\n", ""]
+    with service.signing_client() as client:
+        link = client.download("demo", "acme/films/cat.mp4").result().url
+    assert httpx.get(link, timeout=60).content == video.read_bytes()
+
+
+def unread_bytes(pipe: int) -> int:
+    """Return the number of unread bytes in a pipe."""
+    count: int = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+    return count
+
+
+def test_a_big_job_that_is_interrupted_is_cancelled(sandbox: GuideSandbox) -> None:
+    with sandbox.start("python", "big_job.py") as job:
+        assert job.stdout is not None
+        output = job.stdout.fileno()  # not read: the job blocks once the pipe is full
+        wait_until(lambda: unread_bytes(output) > 50_000, what="links are printed")
+        job.send_signal(signal.SIGINT)
+        _, stderr = job.communicate(timeout=30)
+    match = re.fullmatch(r"(\d+) granted, (\d+) released\n", stderr)
+    assert match, stderr
+    granted, released = int(match[1]), int(match[2])
+    assert granted + released == 2_000
+    assert released > 0

@@ -1,0 +1,82 @@
+"""Role sessions are limited to the prefixes of one tenant."""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from worker.core.kinds.role_session import role_session, session_policy
+from worker.core.tenants.config import Bucket
+
+ROLE = "arn:aws:iam::111122223333:role/valetkey"
+BUCKET = Bucket("reports", "acme-reports", "eu-central-1", role_arn=ROLE)
+
+
+def s3_statement(prefixes: tuple[str, ...], role: str = ROLE) -> dict[str, Any]:
+    policy: dict[str, Any] = json.loads(session_policy(role, "acme-reports", prefixes))
+    return next(s for s in policy["Statement"] if s["Action"][0].startswith("s3:"))
+
+
+def test_a_session_may_use_the_objects_under_the_tenants_prefixes() -> None:
+    assert s3_statement(("acme/", "shared/acme/"))["Resource"] == [
+        "arn:aws:s3:::acme-reports/acme/*",
+        "arn:aws:s3:::acme-reports/shared/acme/*",
+    ]
+
+
+def test_a_session_may_neither_list_nor_delete() -> None:
+    assert s3_statement(("acme/",))["Action"] == [
+        "s3:AbortMultipartUpload",
+        "s3:GetObject",
+        "s3:GetObjectVersion",
+        "s3:PutObject",
+        "s3:PutObjectAcl",
+        "s3:PutObjectTagging",
+    ]
+
+
+def test_an_empty_prefix_allows_all_objects_of_the_bucket() -> None:
+    assert s3_statement(("",))["Resource"] == ["arn:aws:s3:::acme-reports/*"]
+
+
+def test_a_sessions_resources_are_in_the_partition_of_its_role() -> None:
+    role = ROLE.replace("arn:aws:", "arn:aws-cn:")
+    assert s3_statement(("acme/",), role)["Resource"] == ["arn:aws-cn:s3:::acme-reports/acme/*"]
+
+
+@pytest.mark.parametrize("wildcard", ["*", "?", "$"])
+def test_a_wildcard_in_a_prefix_is_escaped(wildcard: str) -> None:
+    (resource,) = s3_statement((f"a{wildcard}/",))["Resource"]
+    assert resource == f"arn:aws:s3:::acme-reports/a${{{wildcard}}}/*"
+
+
+def test_a_policy_has_only_characters_that_sts_accepts() -> None:
+    # AWS: API_AssumeRole.html, the pattern of Policy
+    policy = session_policy(ROLE, "acme-reports", ("größe/日本/😀/",))
+    assert re.fullmatch(r"[\t\n\r -\xff]+", policy)
+    assert json.loads(policy)["Statement"][0]["Resource"][0].endswith("/größe/日本/😀/*")
+
+
+def test_kms_keys_may_be_used_only_through_s3() -> None:
+    statement = json.loads(session_policy(ROLE, "acme-reports", ("acme/",)))["Statement"][1]
+    assert statement["Condition"] == {"StringLike": {"kms:ViaService": "s3.*"}}
+
+
+def test_a_session_is_named_after_its_tenant() -> None:
+    session = role_session(ROLE, BUCKET, "acme", ("acme/",))
+    assert session.name == "valetkey-acme"
+
+
+def test_the_name_of_a_session_is_cut_to_the_64_characters_that_sts_accepts() -> None:
+    session = role_session(ROLE, BUCKET, "a" * 63, ("acme/",))
+    assert len(session.name) == 64
+
+
+def test_the_repr_of_a_session_has_neither_external_id_nor_policy() -> None:
+    session = role_session(
+        ROLE, replace(BUCKET, external_id="secret-external-id"), "acme", ("acme/",)
+    )
+    assert "secret-external-id" not in repr(session)
+    assert "acme-reports" not in repr(session)

@@ -1,0 +1,187 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.builders.messages import (
+    DEMO,
+    POLICY,
+    download_message,
+    grant_message,
+    put_message,
+    upload_message,
+)
+from valetkey.wire.messages import ChunkMessage
+from worker.core.kinds.registry import grant_kind
+from worker.core.kinds.rules import PolicyContext, first_refusal
+from worker.core.tenants.config import Policy
+
+KMS_KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"
+PERMISSIVE = replace(
+    POLICY,
+    content_types=("*/*", "image/*", "video/*"),
+    inline=("image/png",),
+    overrides=("cache_control", "content_language", "content_encoding", "expires"),
+    storage_classes=("STANDARD_IA",),
+    kms_keys=(KMS_KEY,),
+    redirects=("https://app.example.com/",),
+    overwrite=True,
+)
+
+
+def policy_context(raw: dict[str, Any], policy: Policy = POLICY) -> PolicyContext:
+    bucket = replace(DEMO, owner="111122223333" if policy is PERMISSIVE else None)
+    return PolicyContext(ChunkMessage.model_validate(raw).grant, bucket, policy)
+
+
+def refusal_code_and_field(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str] | None:
+    context = policy_context(raw, policy)
+    refusal = first_refusal(grant_kind(context.terms).rules, context)
+    return None if refusal is None else (refusal.code.value, refusal.field)
+
+
+def single_put_message(**changes: Any) -> dict[str, Any]:
+    return put_message({"acme/a": 1}, **changes)
+
+
+POLICY_DEPENDENT = [
+    (download_message(inline=True, content_type="image/png"), "inline_not_allowed", "inline"),
+    (download_message(cache_control="no-store"), "override_not_allowed", "cache_control"),
+    (download_message(content_language="de"), "override_not_allowed", "content_language"),
+    (download_message(content_encoding="gzip"), "override_not_allowed", "content_encoding"),
+    (
+        download_message(expires="Thu, 01 Dec 2026 16:00:00 GMT"),
+        "override_not_allowed",
+        "expires",
+    ),
+    (download_message(check_owner=True), "owner_unknown", "check_owner"),
+    (single_put_message(check_owner=True), "owner_unknown", "check_owner"),
+    (single_put_message(overwrite=True), "overwrite_not_allowed", "overwrite"),
+    (single_put_message(storage_class="STANDARD_IA"), "storage_class_not_allowed", "storage_class"),
+    (
+        single_put_message(encryption={"algorithm": "aws:kms", "key": KMS_KEY}),
+        "encryption_not_allowed",
+        "encryption",
+    ),
+    (
+        upload_message(success_redirect="https://app.example.com/done"),
+        "redirect_not_allowed",
+        "success_redirect",
+    ),
+    (upload_message(content_type="video/*"), "content_type_not_allowed", "content_type"),
+]
+
+
+@pytest.mark.parametrize(("raw", "code", "field"), POLICY_DEPENDENT)
+def test_terms_that_need_a_policys_permission_are_refused_without_it(
+    raw: dict[str, Any], code: str, field: str
+) -> None:
+    assert refusal_code_and_field(raw) == (code, f"grant.{field}")
+
+
+@pytest.mark.parametrize("raw", [raw for raw, _, _ in POLICY_DEPENDENT])
+def test_terms_that_need_a_policys_permission_are_allowed_with_it(raw: dict[str, Any]) -> None:
+    assert refusal_code_and_field(raw, PERMISSIVE) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "field"),
+    [
+        (download_message(inline=True), "inline_not_allowed", "inline"),
+        (download_message(inline=True, content_type="image/gif"), "inline_not_allowed", "inline"),
+        (download_message(cache_control="naïve"), "override_not_allowed", "cache_control"),
+        (download_message(content_type="text/html"), "content_type_not_allowed", "content_type"),
+        (upload_message(content_type="image/*"), "content_type_not_allowed", "content_type"),
+        (upload_message(content_type="text/*"), "content_type_not_allowed", "content_type"),
+        (single_put_message(content_type="image/*"), "content_type_invalid", "content_type"),
+        (
+            single_put_message(encryption={"algorithm": "aws:kms"}),
+            "encryption_not_allowed",
+            "encryption",
+        ),
+        (
+            single_put_message(encryption={"algorithm": "aws:kms", "key": KMS_KEY + "0"}),
+            "encryption_not_allowed",
+            "encryption",
+        ),
+        (
+            single_put_message(encryption={"algorithm": "AES256", "key": KMS_KEY}),
+            "encryption_not_allowed",
+            "encryption",
+        ),
+        (
+            upload_message(success_redirect="https://app.example.com.evil/"),
+            "redirect_not_allowed",
+            "success_redirect",
+        ),
+        (single_put_message(tags={str(n): "x" for n in range(11)}), "tags_invalid", "tags"),
+        (single_put_message(tags={"aws:x": "y"}), "tags_invalid", "tags"),
+        (single_put_message(tags={"a": "<b>"}), "tags_invalid", "tags"),
+        (single_put_message(tags={"a" * 129: "b"}), "tags_invalid", "tags"),
+        (single_put_message(metadata={"a": "b  c"}), "metadata_invalid", "metadata.a"),
+    ],
+)
+def test_invalid_terms_are_refused_even_by_a_permissive_policy(
+    raw: dict[str, Any], code: str, field: str
+) -> None:
+    assert refusal_code_and_field(raw, PERMISSIVE) == (code, f"grant.{field}")
+
+
+def test_a_content_type_family_is_allowed_if_the_policy_names_its_active_type() -> None:
+    policy = replace(PERMISSIVE, content_types=("image/*", "image/svg+xml"))
+    assert refusal_code_and_field(upload_message(content_type="image/*"), policy) is None
+
+
+@pytest.mark.parametrize(("raw", "code", "field"), POLICY_DEPENDENT)
+def test_the_rule_that_refuses_has_the_name_of_the_field(
+    raw: dict[str, Any], code: str, field: str
+) -> None:
+    context = policy_context(raw)
+    refusals = {rule.name: rule.check(context) for rule in grant_kind(context.terms).rules}
+    assert {name: refusal.code.value for name, refusal in refusals.items() if refusal} == {
+        f"grant.{field}": code
+    }
+
+
+@pytest.mark.parametrize(
+    ("raw", "descriptions"),
+    [
+        (download_message(), {"grant.kind": "download"}),
+        (
+            download_message(inline=True, content_type="image/png", filename="a.png"),
+            {
+                "grant.kind": "download",
+                "grant.inline": "yes",
+                "grant.content_type": "image/png",
+                "grant.filename": "a.png",
+            },
+        ),
+        (
+            single_put_message(
+                tags={"a": "b", "c": "d"}, encryption={"algorithm": "aws:kms", "key": KMS_KEY}
+            ),
+            {
+                "grant.kind": "put",
+                "grant.content_type": "image/png",
+                "grant.max_size": "500,000 bytes",
+                "grant.tags": "a, c",
+                "grant.encryption": "aws:kms",
+            },
+        ),
+    ],
+)
+def test_rules_describe_the_fields_that_are_set_and_no_others(
+    raw: dict[str, Any], descriptions: dict[str, str]
+) -> None:
+    context = policy_context(raw)
+    values = {rule.name: rule.describe(context) for rule in grant_kind(context.terms).rules}
+    assert {name: text for name, text in values.items() if text} == descriptions
+
+
+def test_parts_need_the_permission_for_multipart() -> None:
+    raw = grant_message(grant={"kind": "parts", "bucket": "demo", "expires_in": 60, "of": "b.0"})
+    assert refusal_code_and_field(raw) is None
+    assert refusal_code_and_field(raw, replace(POLICY, kinds=("download",))) == (
+        "kind_not_allowed",
+        "grant.kind",
+    )

@@ -1,0 +1,83 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from valetkey.wire.refusals import Refusal
+from worker.core.signing.sigv4 import Credentials
+from worker.core.signing.validity import Validity, limit_validity
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+REQUESTED = Validity(NOW, 900, "request")
+LONG = 604_800  # seconds; more than any validity here
+
+
+def credentials(seconds: float | None) -> Credentials:
+    """Return credentials that expire after a number of seconds, or never."""
+    expires_at = None if seconds is None else NOW + timedelta(seconds=seconds)
+    return Credentials("AKIA", "SECRET", expires_at=expires_at)
+
+
+def test_a_validity_expires_its_seconds_after_it_was_issued() -> None:
+    assert REQUESTED.expires_at == datetime(2026, 11, 24, 12, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "credential_seconds", "expires_in", "limited_by"),
+    [
+        (LONG, None, 900, "request"),
+        (900, None, 900, "request"),
+        (899, None, 899, "provider"),
+        (LONG, 901, 900, "request"),
+        (LONG, 900, 900, "request"),
+        (LONG, 899, 899, "credentials"),
+        (600, 700, 600, "provider"),
+        (600, 600, 600, "provider"),
+        (600, 300, 300, "credentials"),
+        (300, 600, 300, "provider"),
+        (LONG, 299.9, 299, "credentials"),
+    ],
+)
+def test_the_providers_maximum_applies_first_and_the_last_limit_that_shortens_is_named(
+    maximum: int, credential_seconds: float | None, expires_in: int, limited_by: str
+) -> None:
+    limited = limit_validity(REQUESTED, None, maximum, credentials(credential_seconds))
+    assert limited == Validity(NOW, expires_in, limited_by)
+
+
+def test_a_validity_that_policy_limited_keeps_that_limit_if_no_other_shortens_it() -> None:
+    validity = Validity(NOW, 900, "policy")
+    assert limit_validity(validity, None, LONG, credentials(None)) == validity
+
+
+@pytest.mark.parametrize(
+    ("min_seconds", "maximum", "credential_seconds", "limit", "reason"),
+    [
+        (601, 600, None, 600, "storage does not accept"),
+        (601, LONG, 600, 600, "credentials that sign"),
+        (301, 600, 300, 300, "credentials that sign"),
+        (901, LONG, None, 900, "has to expire before"),
+        (None, LONG, 0, 0, "credentials that sign"),
+        (None, LONG, 0.9, 0, "credentials that sign"),
+        (None, LONG, -60, 0, "credentials that sign"),
+    ],
+)
+def test_a_validity_below_the_minimum_is_refused_with_the_seconds_that_are_possible(
+    min_seconds: int | None,
+    maximum: int,
+    credential_seconds: float | None,
+    limit: int,
+    reason: str,
+) -> None:
+    refusal = limit_validity(REQUESTED, min_seconds, maximum, credentials(credential_seconds))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code.value, refusal.field) == ("expiry_too_short", "grant.min_expires_in")
+    assert refusal.limit == limit
+    assert reason in refusal.message
+
+
+@pytest.mark.parametrize(("min_seconds", "seconds"), [(600, 600), (None, 1)])
+def test_a_validity_of_exactly_the_minimum_is_accepted(
+    min_seconds: int | None, seconds: int
+) -> None:
+    limited = limit_validity(REQUESTED, min_seconds, LONG, credentials(seconds))
+    assert limited == Validity(NOW, seconds, "credentials")

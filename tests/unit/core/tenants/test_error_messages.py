@@ -1,0 +1,46 @@
+"""Messages for the errors that pydantic itself finds in tenants.toml."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.usecases.tenants_file import read_tenants_file
+
+BUCKET = '[buckets.demo]\nbucket = "demo"\nregion = "us-east-1"\n'
+TENANT = f'{BUCKET}[tenants.acme]\ntrust = "queue"\n'
+POLICY = f'{TENANT}[tenants.acme.allow.demo]\nkinds = ["download"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{BUCKET}post = 1", "this must be true or false, without quotes"),
+        ("buckets = 1", "this must be a table"),
+        ("[buckets]\ndemo = 1", "this must be a table"),
+        (f"{TENANT}quotas = 1", "this must be a table"),
+        (f"{TENANT}quota = {{}}", "no such field"),
+        (f"{TENANT}max_batch = 0", "this must be at least 1"),
+        (f"{TENANT}max_batch = 1_000_001", "this must be at most 1,000,000"),
+        (f'{TENANT}max_batch = "10"', "this must be a whole number, without quotes"),
+        (f'{BUCKET}addressing = "host"', 'this must be "virtual" or "path"'),
+        ('[buckets.demo]\nbucket = "demo"', "this field is required"),
+        (f'{BUCKET}profile = ""', "this is too short: the minimum length is 1"),
+        (
+            f'{BUCKET}profile = "{"x" * 256}"',
+            "this is too long: the maximum is 255 characters",
+        ),
+        (f"{BUCKET}owner = 111122223333", 'this must be a string in quotes, like "text"'),
+        (
+            f'{POLICY}prefixes = "acme/"',
+            'this must be an array in brackets, like ["a", "b"]',
+        ),
+    ],
+)
+def test_an_error_has_a_message_in_the_terms_of_toml(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "tenants.toml"
+    file.write_text(text, encoding="utf-8")
+    problems = read_tenants_file(file, development=False)
+    assert isinstance(problems, list)
+    assert [problem.message for problem in problems] == [message]

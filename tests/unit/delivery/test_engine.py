@@ -1,0 +1,173 @@
+"""Sending by the delivery engine alone: events in, actions out, with no I/O and no clock."""
+
+from typing import Any
+
+from tests.support.fakes.delivery_engine import (
+    new_engine,
+    next_send,
+    resends,
+    send_all,
+    stored_result,
+)
+from tests.support.fakes.pending_requests import ManyMessages
+from valetkey.delivery.engine import Fail, Listen, Unsubscribe
+from valetkey.delivery.in_flight import HEAD_START_SECONDS, Send
+from valetkey.delivery.retransmit import FIRST_INTERVAL
+from valetkey.errors import BrokerUnreachable
+from valetkey.wire.refusals import Code, Refusal
+
+NO_LIMIT = float("inf")
+OUTAGE = BrokerUnreachable("no broker answers")
+REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
+
+
+def test_an_unreachable_broker_fails_the_first_request_at_once() -> None:
+    request = ManyMessages("a", 2)
+    engine = new_engine(request)
+    send = next_send(engine)
+    assert send is not None
+    assert engine.send_failed(send, OUTAGE, 0.0) == Fail(request, OUTAGE)
+    assert engine.outage is None
+    assert engine.drop(request) == Unsubscribe(["a.0"])
+    assert engine.is_idle
+
+
+def test_a_later_failure_is_an_outage_until_the_message_is_sent() -> None:
+    engine = new_engine(ManyMessages("a", 1), ManyMessages("b", 1), ManyMessages("c", 1))
+    first, second = next_send(engine), next_send(engine)
+    assert first is not None
+    assert second is not None
+    engine.message_sent("a.0", 0.0)
+    assert engine.send_failed(second, OUTAGE, 1.0) is None
+    assert engine.outage is OUTAGE
+    assert next_send(engine) is None  # the stuck message is tried first
+    assert resends(engine, FIRST_INTERVAL) == ["a.0"]
+    assert resends(engine, 1.0 + FIRST_INTERVAL) == ["a.0", "b.0"]
+    engine.message_sent("b.0", 1.0 + FIRST_INTERVAL)
+    assert engine.outage is None
+    assert send_all(engine) == ["c.0"]
+
+
+def test_an_interrupted_message_is_sent_again_and_is_no_outage() -> None:
+    request = ManyMessages("a", 2)
+    engine = new_engine(request)
+    send = next_send(engine)
+    assert send is not None
+    assert engine.send_failed(send, None, 0.0) is None
+    assert engine.outage is None
+    assert next_send(engine) is None
+    assert list(engine.resends(FIRST_INTERVAL)) == [Send(request, send.message)]
+
+
+def test_while_the_window_is_full_nothing_new_is_sent() -> None:
+    engine = new_engine(ManyMessages("a", 9), window=3)
+    assert send_all(engine) == ["a.0", "a.1", "a.2"]
+    assert next_send(engine) is None
+    engine.result_received("a.1", stored_result(), 1.0)
+    assert send_all(engine, 1.0) == ["a.3"]
+
+
+def test_during_the_head_start_only_the_first_messages_are_sent() -> None:
+    engine = new_engine(ManyMessages("a", 9))
+    assert send_all(engine) == ["a.0", "a.1", "a.2", "a.3"]
+    assert engine.next_listen(0.01).until == 0.0  # the first lookup is due
+    engine.lookup_done(0.0)
+    assert engine.next_listen(0.01) == Listen(HEAD_START_SECONDS)
+    assert send_all(engine, HEAD_START_SECONDS) == ["a.4", "a.5", "a.6", "a.7", "a.8"]
+
+
+def test_due_messages_are_sent_again_oldest_first_until_one_fails() -> None:
+    engine = new_engine(*(ManyMessages(name, 1) for name in "abc"))
+    send_all(engine)
+    due = engine.resends(FIRST_INTERVAL)
+    engine.message_sent(next(due).message.task_id, FIRST_INTERVAL)
+    stuck = next(due)
+    assert stuck.message.task_id == "b.0"
+    engine.send_failed(stuck, OUTAGE, FIRST_INTERVAL)
+    # c.0 is still due; a.0 and b.0 wait for their second interval.
+    assert resends(engine, FIRST_INTERVAL) == ["c.0"]
+    assert resends(engine, 3 * FIRST_INTERVAL) == ["a.0", "b.0", "c.0"]
+
+
+def test_while_the_store_is_unreachable_nothing_new_is_sent() -> None:
+    engine = new_engine(ManyMessages("a", 1), ManyMessages("b", 1))
+    send = next_send(engine)
+    assert send is not None
+    engine.message_sent("a.0", 0.0)
+    engine.store_failed(OUTAGE)
+    assert engine.outage is OUTAGE
+    assert next_send(engine) is None
+    assert resends(engine, FIRST_INTERVAL) == ["a.0"]
+    engine.message_sent("a.0", FIRST_INTERVAL)  # the broker alone does not end the outage
+    assert next_send(engine) is None
+    engine.store_reached()
+    assert engine.outage is None
+    assert send_all(engine) == ["b.0"]
+
+
+def test_the_outage_that_began_first_is_reported() -> None:
+    store_outage = BrokerUnreachable("no result store answers")
+    engine = new_engine(ManyMessages("a", 1), ManyMessages("b", 1))
+    engine.message_sent("other", 0.0)
+    engine.store_failed(store_outage)
+    engine.store_reached()
+    send = next_send(engine)
+    assert send is not None
+    engine.send_failed(send, OUTAGE, 0.0)
+    engine.store_failed(store_outage)
+    assert engine.outage is OUTAGE
+    engine.add(ManyMessages("c", 1))  # the caller tries again
+    assert engine.outage is None
+
+
+def test_a_request_that_is_given_up_is_sent_again_only_when_it_is_added_again() -> None:
+    request = ManyMessages("a", 3)
+    engine = new_engine(request)
+    send_all(engine)
+    assert engine.drop(request) == Unsubscribe(["a.0", "a.1", "a.2"])
+    assert engine.is_idle
+    assert resends(engine, 100.0) == []
+    assert engine.result_received("a.0", stored_result(), 1.0) is None
+    engine.add(request)
+    sends = list(iter(lambda: engine.next_resumed(2.0), None))
+    assert [send.message.task_id for send in sends] == ["a.0", "a.1", "a.2"]
+
+
+def test_while_a_resumed_message_is_stuck_the_others_wait_until_they_are_due() -> None:
+    request = ManyMessages("a", 3)
+    engine = new_engine(request)
+    send_all(engine)
+    engine.drop(request)
+    engine.add(request)
+    send = engine.next_resumed(7.0)
+    assert send is not None
+    engine.send_failed(send, OUTAGE, 8.0)
+    assert engine.next_resumed(8.0) is None
+    assert resends(engine, 8.0) == []
+    assert resends(engine, 8.0 + FIRST_INTERVAL) == ["a.0", "a.1", "a.2"]
+
+
+def test_a_message_of_a_closed_request_wakes_its_waiters_and_is_not_sent() -> None:
+    request, other = ManyMessages("a", 2), ManyMessages("b", 1)
+    request.closing_refusal = REFUSAL
+    engine = new_engine(request, other)
+    assert send_all(engine) == ["b.0"]
+    assert request.answered == ["a.0", "a.1"]
+
+
+def test_a_flush_reads_on_although_nobody_reads_the_replies() -> None:
+    class UnreadReplies(ManyMessages):
+        """A request whose replies nobody reads."""
+
+        def next_message(self, unread_limit: float) -> Any:
+            sent = len(self.unanswered) + len(self.answered)
+            return super().next_message(unread_limit) if sent < unread_limit else None
+
+    engine = new_engine(UnreadReplies("a", 9), window=3)
+    later = HEAD_START_SECONDS
+    assert send_all(engine, limit=3) == ["a.0", "a.1", "a.2"]
+    for number in range(3):
+        engine.result_received(f"a.{number}", stored_result(), later)
+    assert send_all(engine, later, limit=3) == []
+    assert send_all(engine, later, NO_LIMIT) == ["a.3", "a.4", "a.5"]
+    assert not engine.is_idle

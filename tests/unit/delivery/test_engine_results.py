@@ -1,0 +1,85 @@
+"""Results that the delivery engine receives: events in, actions out."""
+
+import pytest
+
+from tests.support.fakes.delivery_engine import (
+    new_engine,
+    resends,
+    send_all,
+    stored_result,
+)
+from tests.support.fakes.pending_requests import REPLY, ManyMessages
+from valetkey.delivery.engine import (
+    POLL_INTERVAL,
+    ClearResult,
+    Complete,
+    Fail,
+    Listen,
+    LookUp,
+)
+from valetkey.delivery.retransmit import FIRST_INTERVAL
+from valetkey.errors import SealedForAnotherKey
+
+NEVER = float("inf")
+
+
+def test_a_result_completes_its_message_once() -> None:
+    request = ManyMessages("a", 1)
+    engine = new_engine(request)
+    send_all(engine)
+    assert engine.result_received("a.0", stored_result(), 1.0) == Complete(request, "a.0")
+    assert request.reply == REPLY
+    assert engine.is_idle
+    assert engine.result_received("a.0", stored_result(), 2.0) is None
+
+
+@pytest.mark.parametrize("raw", [stored_result(), "sealed", "junk"])
+def test_the_result_of_an_unknown_task_is_ignored(raw: str) -> None:
+    engine = new_engine(ManyMessages("a", 1))
+    send_all(engine)
+    assert engine.result_received("b.0", raw, 1.0) is None
+    assert not engine.is_idle
+
+
+def test_the_result_of_a_running_task_is_ignored() -> None:
+    engine = new_engine(ManyMessages("a", 1))
+    send_all(engine)
+    assert engine.result_received("a.0", stored_result("STARTED"), 1.0) is None
+
+
+@pytest.mark.parametrize("raw", ["junk", stored_result("FAILURE"), stored_result(tenant="globex")])
+def test_an_unusable_result_is_cleared_and_its_message_sent_again_when_due(raw: str) -> None:
+    request = ManyMessages("a", 1)
+    engine = new_engine(request)
+    send_all(engine)
+    assert engine.result_received("a.0", raw, 1.0) == ClearResult("a.0")
+    assert request.failures == 1
+    assert resends(engine, FIRST_INTERVAL - 0.1) == []
+    assert resends(engine, FIRST_INTERVAL) == ["a.0"]
+
+
+def test_a_result_sealed_for_another_key_fails_its_request() -> None:
+    request, other = ManyMessages("a", 1), ManyMessages("b", 1)
+    engine = new_engine(request, other)
+    send_all(engine)
+    fail = engine.result_received("a.0", "sealed", 1.0)
+    assert isinstance(fail, Fail)
+    assert (fail.request, fail.clear_task_id) == (request, "a.0")
+    assert isinstance(fail.error, SealedForAnotherKey)
+    engine.drop(request)
+    assert engine.requests == {other}
+
+
+def test_results_are_looked_up_at_intervals_while_messages_are_unanswered() -> None:
+    engine = new_engine(ManyMessages("a", 1))
+    assert engine.next_listen(5.0) == Listen(NEVER)
+    send_all(engine, 5.0)
+    assert engine.next_lookup(5.0) == LookUp(["a.0"])
+    engine.lookup_done(6.0)
+    assert engine.next_lookup(6.0 + POLL_INTERVAL / 2) is None
+    assert engine.next_listen(6.0) == Listen(6.0 + POLL_INTERVAL)
+    assert engine.next_lookup(6.0 + POLL_INTERVAL) == LookUp(["a.0"])
+    engine.lookup_done(7.9)
+    assert engine.next_listen(7.9) == Listen(5.0 + FIRST_INTERVAL)  # to send it again
+    engine.result_received("a.0", stored_result(), 7.9)
+    assert engine.next_listen(7.9) == Listen(NEVER)
