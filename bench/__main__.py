@@ -1,4 +1,4 @@
-"""Measure, as ratios in one run: `make bench`."""
+"""Measure valetkey as ratios within one run: `make bench`."""
 
 import json
 import os
@@ -7,47 +7,47 @@ from collections.abc import Callable
 import click
 from rich.console import Console
 
-from bench import batches, beside, growth, identity, signing, single
-from bench.figures import Measured
-from bench.table import as_object, as_table, machine
+from bench import batches, bulk_latency, database_growth, signed_messages, signing, single_link
+from bench.metrics import Measurements
+from bench.report import as_object, as_table, machine_facts
 
-PARTS: dict[str, Callable[[], Measured]] = {
+PARTS: dict[str, Callable[[], Measurements]] = {
     "signing": signing.measure,
     "batches": batches.measure,
-    "single": single.measure,
-    "identity": identity.measure,
-    "beside": beside.measure,
-    "growth": growth.measure,
+    "single": single_link.measure,
+    "identity": signed_messages.measure,
+    "beside": bulk_latency.measure,
+    "growth": database_growth.measure,
     "stream": batches.measure_stream,
 }
-USUAL = ("signing", "batches", "single", "identity", "beside")
+DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside")
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(tuple(PARTS)))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def main(parts: tuple[str, ...], *, as_json: bool) -> None:
-    """Measure PARTS, all but the long `growth` and `stream` where none is named.
+    """Measure PARTS; without arguments, all except `growth` and `stream`, which take long.
 
     \b
     Examples:
       python -m bench
       python -m bench signing --json
     """
-    _forget_the_shell()
-    measured: Measured = {}
+    _remove_settings()
+    measurements: Measurements = {}
     with Console(stderr=True).status("") as status:
-        for part in parts or USUAL:
+        for part in parts or DEFAULT_PARTS:
             status.update(f"Measuring {part}")
-            measured |= PARTS[part]()
+            measurements |= PARTS[part]()
     if as_json:
-        print(json.dumps(as_object(measured, machine()), indent=2))
+        print(json.dumps(as_object(measurements, machine_facts()), indent=2))
     else:
-        Console().print(as_table(measured, machine()))
+        Console().print(as_table(measurements, machine_facts()))
 
 
-def _forget_the_shell() -> None:
-    # A developer's own settings must not reach into what is measured.
+def _remove_settings() -> None:
+    # The developer's own settings must not change the measurements.
     for name in tuple(os.environ):
         if name.startswith(("AWS_", "CELERY_", "VALETKEY_")):
             del os.environ[name]

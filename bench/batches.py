@@ -1,4 +1,4 @@
-"""How long ten thousand links take, with all that valetkey does, against signing them bare."""
+"""The time of a batch of 10,000 links through the whole service, compared with a boto3 loop."""
 
 import json
 import subprocess
@@ -8,35 +8,34 @@ from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from bench import service, stored
-from bench.comparing import compared, in_turns, seconds
-from bench.figures import Measured
-from bench.memory import largest_child
+from bench import memory, service
+from bench.comparison import alternate, compare, elapsed_seconds
+from bench.metrics import Measurements
 from bench.signing import KEYS, boto3_client, boto3_get
 from valetkey import Client, Grant
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from worker.devstack.stack import Stack
 
 ROUNDS = 7
-_STREAMED, _MANY_STREAMED = 100_000, 1_000_000
+_STREAM_LINKS, _LONG_STREAM_LINKS = 100_000, 1_000_000
 
 
-class Batch(NamedTuple):
-    """Seconds from asking to the first and to the last grant."""
+class BatchTimes(NamedTuple):
+    """Seconds from the request to the first and to the last grant."""
 
     first: float
     last: float
 
 
-def measure() -> Measured:
-    """On SQLite, then on PostgreSQL; and what memory it takes."""
-    with service.running() as up:
-        sqlite = _batches(up)
-        redis = stored.bytes_per_link(up.running.result_url, DEFAULT_CHUNK_ITEMS)
-        worker = largest_child(up.running.pids["worker"])
-        producer = _stream(up, _STREAMED)
-    with service.postgres() as url, service.running(url) as up:
-        postgres = _batches(up)
+def measure() -> Measurements:
+    """Measure batches on SQLite and on PostgreSQL, and the memory in use with SQLite."""
+    with service.running_service() as stack:
+        sqlite = _measure_batches(stack)
+        redis_bytes = memory.redis_bytes_per_link(stack.info.result_url, DEFAULT_CHUNK_ITEMS)
+        worker_mb = memory.largest_child_mb(stack.info.pids["worker"])
+        producer = _run_producer(stack, _STREAM_LINKS)
+    with service.durable_postgres() as url, service.running_service(url) as stack:
+        postgres = _measure_batches(stack)
     return {
         "batch_10k_vs_boto3_loop_sqlite": sqlite["ratio"],
         "batch_10k_vs_boto3_loop_postgres": postgres["ratio"],
@@ -44,59 +43,62 @@ def measure() -> Measured:
         "first_result_ms_postgres": postgres["first_ms"],
         "links_per_second": sqlite["rate"],
         "links_per_second_postgres": postgres["rate"],
-        "worker_rss_mb": worker,
+        "worker_rss_mb": worker_mb,
         "producer_rss_mb": producer["rss_mb"],
-        "redis_bytes_per_link": redis,
+        "redis_bytes_per_link": redis_bytes,
     }
 
 
-def measure_stream() -> Measured:
-    """One batch of a million links, on SQLite."""
-    with service.running() as up:
-        said = _stream(up, _MANY_STREAMED)
-        worker = largest_child(up.running.pids["worker"])
-        redis = stored.peak(up.running.result_url)
+def measure_stream() -> Measurements:
+    """Measure one batch of a million links on SQLite."""
+    with service.running_service() as stack:
+        producer = _run_producer(stack, _LONG_STREAM_LINKS)
+        worker_mb = memory.largest_child_mb(stack.info.pids["worker"])
+        redis_mb = memory.redis_peak_mb(stack.info.result_url)
     return {
-        "stream_1m_producer_rss_mb": said["rss_mb"],
-        "stream_1m_worker_rss_mb": worker,
-        "stream_1m_redis_peak_mb": redis,
-        "stream_1m_links_per_second": _MANY_STREAMED / said["seconds"],
+        "stream_1m_producer_rss_mb": producer["rss_mb"],
+        "stream_1m_worker_rss_mb": worker_mb,
+        "stream_1m_redis_peak_mb": redis_mb,
+        "stream_1m_links_per_second": _LONG_STREAM_LINKS / producer["seconds"],
     }
 
 
-def _batches(up: Stack) -> Mapping[str, float]:
+def _measure_batches(stack: Stack) -> Mapping[str, float]:
     sign = boto3_get(boto3_client())
-    with service.client(up) as client:
-        ask(client)  # connections, credentials and imports, on both sides
-        service.settle(up)
-        rounds = in_turns(
-            lambda: ask(client), lambda: seconds(lambda: [sign(key) for key in KEYS]), ROUNDS
+    with service.signing_client(stack) as client:
+        request_batch(client)  # warm up connections, credentials and imports on both sides
+        service.analyze_tables(stack)
+        rounds = alternate(
+            lambda: request_batch(client),
+            lambda: elapsed_seconds(lambda: [sign(key) for key in KEYS]),
+            ROUNDS,
         )
-    whole = compared((batch.last, loop) for batch, loop in rounds)
+    comparison = compare((times.last, loop) for times, loop in rounds)
     return {
-        "ratio": whole.ratio,
-        "rate": len(KEYS) / whole.ours,
-        "first_ms": median(batch.first for batch, _ in rounds) * 1e3,
+        "ratio": comparison.ratio,
+        "rate": len(KEYS) / comparison.ours,
+        "first_ms": median(times.first for times, _ in rounds) * 1e3,
     }
 
 
-def ask(client: Client) -> Batch:
-    """Ask for ten thousand links, and read them all."""
+def request_batch(client: Client) -> BatchTimes:
+    """Request 10,000 links and read them all."""
     start = perf_counter()
-    answers = iter(client.download_many(service.BUCKET, KEYS))
-    granted = [next(answers)]
+    results = iter(client.download_many(service.BUCKET, KEYS))
+    items = [next(results)]
     first = perf_counter()
-    granted += answers
+    items += results
     last = perf_counter()
-    if not all(isinstance(answer, Grant) for answer in granted):
-        raise RuntimeError("a link was refused: nothing was measured")
-    return Batch(first - start, last - start)
+    if not all(isinstance(item, Grant) for item in items):
+        raise RuntimeError("a link was refused, so the measurement is not valid")
+    return BatchTimes(first - start, last - start)
 
 
-def _stream(up: Stack, links: int) -> Mapping[str, Any]:
+def _run_producer(stack: Stack, links: int) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "bench.producer", service.BUCKET, str(links)]
-    done = subprocess.run(command, env=service.environment(up), stdout=subprocess.PIPE, check=True)
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if said["granted"] != links:
-        raise RuntimeError("a link was refused: nothing was measured")
-    return said
+    environ = service.producer_environment(stack)
+    completed = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True)
+    report: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
+    if report["granted"] != links:
+        raise RuntimeError("a link was refused, so the measurement is not valid")
+    return report

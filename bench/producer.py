@@ -1,8 +1,8 @@
-"""A producer with nothing else in its process: `python -m bench.producer BUCKET LINKS`.
+"""A producer in a process of its own: `python -m bench.producer BUCKET LINKS`.
 
-It is told by its environment whom to ask. It streams a batch of that many links, keeps none, and
-prints, behind a line that it has begun, how much memory it had in use at its peak, and how long it
-took.
+Environment variables configure its client. It requests a batch of LINKS links, reads them as a
+stream and keeps none. It prints a line when it starts, then a JSON object with its peak memory in
+MB, the seconds taken and the number of links granted.
 """
 
 import json
@@ -10,24 +10,24 @@ import os
 import sys
 from time import perf_counter
 
-from bench.memory import resident
+from bench.memory import resident_mb
 from valetkey import Client, Grant
 
-_STEP = 10_000  # links between two looks at the memory
+_SAMPLE_EVERY = 10_000  # links between two samples of the memory in use
 
 
 def main(bucket: str, links: int) -> None:
-    """Ask for the links, and read them as they come."""
-    print("asking", flush=True)
-    start, peak, granted = perf_counter(), 0.0, 0
+    """Request the links, and read them as they arrive."""
+    print("started", flush=True)
+    start, peak_mb, granted = perf_counter(), 0.0, 0
     with Client() as client:
         keys = (f"2026/11/u-{number}.pdf" for number in range(links))
-        for number, answer in enumerate(client.download_many(bucket, keys, total=links)):
-            granted += isinstance(answer, Grant)
-            if number % _STEP == 0:
-                peak = max(peak, resident(os.getpid()))
-    took = perf_counter() - start
-    print(json.dumps({"rss_mb": peak, "seconds": took, "granted": granted}))
+        for number, item in enumerate(client.download_many(bucket, keys, total=links)):
+            granted += isinstance(item, Grant)
+            if number % _SAMPLE_EVERY == 0:
+                peak_mb = max(peak_mb, resident_mb(os.getpid()))
+    seconds = perf_counter() - start
+    print(json.dumps({"rss_mb": peak_mb, "seconds": seconds, "granted": granted}))
 
 
 if __name__ == "__main__":

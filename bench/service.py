@@ -1,4 +1,4 @@
-"""The real service, as `python -m worker dev` runs it, with nobody else asking."""
+"""The real service, started as `python -m worker dev` starts it, with no other producers."""
 
 import os
 import tempfile
@@ -20,44 +20,44 @@ _KEY = generate_key("bench/bench")
 
 
 @contextmanager
-def running(database_url: str | None = None) -> Iterator[Stack]:
-    """Run everything in a new folder; on SQLite there, unless another database is given.
+def running_service(database_url: str | None = None) -> Iterator[Stack]:
+    """Run the service in a new folder, with SQLite in that folder unless a database is given.
 
-    The tenant "bench" has a key, and "unsigned" has none.
+    The tenant "bench" has a key; the tenant "unsigned" has none.
     """
     environ = dict(os.environ) | {"VALETKEY_CONCURRENCY": str(WORKERS)}
     if database_url is not None:
         environ["VALETKEY_DATABASE_URL"] = database_url
     with tempfile.TemporaryDirectory(prefix="valetkey-bench-") as folder:
         tenants = Path(folder) / "tenants.toml"
-        declared = f"{_TENANTS.read_text(encoding='utf-8')}\n[tenants.bench.keys]\n"
-        tenants.write_text(declared + public_key_line(_KEY) + "\n", encoding="utf-8")
-        with running_stack(Path(folder) / "data", tenants, environ) as up:
-            yield up
+        config = f"{_TENANTS.read_text(encoding='utf-8')}\n[tenants.bench.keys]\n"
+        tenants.write_text(config + public_key_line(_KEY) + "\n", encoding="utf-8")
+        with running_stack(Path(folder) / "data", tenants, environ) as stack:
+            yield stack
 
 
-def client(up: Stack) -> Client:
-    """Make a client that signs, and whose answers are sealed, as a program makes it once."""
-    running = up.running
+def signing_client(stack: Stack) -> Client:
+    """Return a client that signs requests and receives sealed results."""
+    info = stack.info
     return Client(
-        running.broker_url, running.result_url, key=dump_private_key(_KEY), requested_by="bench"
+        info.broker_url, info.result_url, key=dump_private_key(_KEY), requested_by="bench"
     )
 
 
-def unsigned(up: Stack) -> Client:
-    """Make a client of the tenant that the queue vouches for."""
-    running = up.running
-    return Client(running.broker_url, running.result_url, "unsigned", requested_by="bench")
+def unsigned_client(stack: Stack) -> Client:
+    """Return a client of the tenant that accepts unsigned messages."""
+    info = stack.info
+    return Client(info.broker_url, info.result_url, "unsigned", requested_by="bench")
 
 
-def environment(up: Stack) -> dict[str, str]:
-    """What a producer of its own sees, to ask as client does."""
-    return dict(up.environ) | {"VALETKEY_KEY": dump_private_key(_KEY)}
+def producer_environment(stack: Stack) -> dict[str, str]:
+    """Return the environment of a producer process whose client signs as signing_client does."""
+    return dict(stack.environ) | {"VALETKEY_KEY": dump_private_key(_KEY)}
 
 
-def settle(up: Stack) -> None:
-    """Have PostgreSQL count its rows, as it does by itself within the first minute."""
-    url = up.running.database_url
+def analyze_tables(stack: Stack) -> None:
+    """Update PostgreSQL's statistics now, as its autovacuum does within the first minute."""
+    url = stack.info.database_url
     if url.startswith("postgresql"):
         engine = create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
@@ -66,8 +66,8 @@ def settle(up: Stack) -> None:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Run a PostgreSQL whose commits are on the disk, as those of our SQLite are."""
+def durable_postgres() -> Iterator[str]:
+    """Run a PostgreSQL that flushes each commit to disk, as the service's SQLite does."""
     with external.running_postgres() as url:
         engine = create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:

@@ -1,0 +1,162 @@
+"""The metrics that the benchmark measures, with stable names, and their goals."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Measurements = dict[str, float | None]
+"""Values by metric name; None if the compared library is not installed."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The lowest or highest value that a metric should have."""
+
+    bound: Literal["least", "most"]
+    value: float
+
+    def is_met_by(self, value: float) -> bool:
+        """Return whether a value meets the goal."""
+        return value >= self.value if self.bound == "least" else value <= self.value
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: one row of the report."""
+
+    name: str
+    description: str
+    unit: Literal["x", "µs", "ms", "/s", "bytes", "MB"]
+    goal: Goal | None = None
+
+
+def _least(value: float) -> Goal:
+    return Goal("least", value)
+
+
+def _most(value: float) -> Goal:
+    return Goal("most", value)
+
+
+_SIGNING = (
+    Metric(
+        "sign_get_vs_boto3", "sign a GET URL: boto3 (cached client) / valetkey", "x", _least(40)
+    ),
+    Metric("sign_get_with_id_vs_boto3", "sign a GET URL with a grant id: boto3 / valetkey", "x"),
+    Metric(
+        "sign_put_vs_boto3", "sign a PUT with 3 signed headers: boto3 / valetkey", "x", _least(20)
+    ),
+    Metric("sign_post_vs_boto3", "sign a POST form: boto3 / valetkey", "x", _least(10)),
+    Metric(
+        "sign_get_vs_obstore",
+        "sign 10,000 GET URLs: obstore (Rust, one list) / valetkey",
+        "x",
+        _least(2),
+    ),
+    Metric("sign_get_vs_libpresign", "sign a GET URL: libpresign (C++) / valetkey", "x"),
+    Metric("sign_get_vs_minio", "sign a GET URL: minio / valetkey", "x"),
+    Metric("sign_get_vs_floor", "sign a GET URL: valetkey / one SHA-256 and one HMAC", "x"),
+    Metric("sign_get_us", "sign a GET URL", "µs"),
+    Metric("sign_get_with_id_us", "sign a GET URL with a grant id", "µs"),
+    Metric("sign_put_us", "sign a PUT", "µs"),
+    Metric("sign_post_us", "sign a POST form", "µs"),
+    Metric("sign_get_boto3_us", "sign a GET URL with boto3", "µs"),
+    Metric("sign_get_with_id_boto3_us", "sign a GET URL with a grant id with boto3", "µs"),
+    Metric("sign_put_boto3_us", "sign a PUT with boto3", "µs"),
+    Metric("sign_post_boto3_us", "sign a POST form with boto3", "µs"),
+)
+_BATCHES = (
+    Metric(
+        "batch_10k_vs_boto3_loop_sqlite",
+        "batch of 10,000 links, to the last result: boto3 loop / valetkey",
+        "x",
+        _least(8),
+    ),
+    Metric("batch_10k_vs_boto3_loop_postgres", "the same with PostgreSQL", "x", _least(8)),
+    Metric("first_result_ms", "time to the first link of that batch", "ms", _most(40)),
+    Metric("first_result_ms_postgres", "the same with PostgreSQL", "ms", _most(40)),
+    Metric("links_per_second", "rate of links in that batch", "/s"),
+    Metric("links_per_second_postgres", "the same with PostgreSQL", "/s"),
+    Metric("worker_rss_mb", "memory of the largest worker process afterwards", "MB", _most(150)),
+    Metric(
+        "producer_rss_mb", "peak memory of a producer streaming 100,000 links", "MB", _most(200)
+    ),
+    Metric("redis_bytes_per_link", "memory in Redis of one link's result", "bytes"),
+)
+_SINGLE_LINK = (
+    Metric(
+        "single_latency_vs_noop",
+        "latency: one link / a Celery task that does nothing",
+        "x",
+        _most(1.7),
+    ),
+    Metric(
+        "single_rate_vs_noop",
+        "rate with 32 in flight: links / tasks that do nothing",
+        "x",
+        _least(0.7),
+    ),
+    Metric("single_latency_ms", "latency of one link, from the request to the result", "ms"),
+    Metric("noop_latency_ms", "latency of a task that does nothing", "ms"),
+    Metric("singles_per_second", "rate of links with 32 in flight", "/s"),
+    Metric("noops_per_second", "rate of tasks that do nothing with 32 in flight", "/s"),
+)
+_SIGNED_MESSAGES = (
+    Metric(
+        "identity_overhead_batch",
+        "batch of 10,000 links: signed and sealed / unsigned",
+        "x",
+        _most(1.15),
+    ),
+    Metric(
+        "identity_overhead_single",
+        "one link: signed and sealed / unsigned",
+        "x",
+        _most(1.15),
+    ),
+)
+_BULK_LATENCY = (
+    Metric(
+        "single_latency_during_bulk",
+        "latency of one link: during a batch of 100,000 / idle",
+        "x",
+        _most(3),
+    ),
+    Metric("single_latency_during_bulk_ms", "latency of one link during a batch of 100,000", "ms"),
+)
+_DATABASE_GROWTH = (
+    Metric(
+        "batch_growth_sqlite",
+        "speed of 10,000 links: with 10 M audit rows / with none",
+        "x",
+        _least(0.9),
+    ),
+    Metric("batch_growth_postgres", "the same with PostgreSQL", "x", _least(0.9)),
+)
+_STREAM = (
+    Metric(
+        "stream_1m_producer_rss_mb",
+        "peak memory of a producer streaming 1,000,000 links",
+        "MB",
+        _most(200),
+    ),
+    Metric(
+        "stream_1m_worker_rss_mb",
+        "memory of the largest worker process afterwards",
+        "MB",
+        _most(150),
+    ),
+    Metric("stream_1m_redis_peak_mb", "peak memory of Redis, with all results", "MB"),
+    Metric("stream_1m_links_per_second", "rate of links in that batch", "/s"),
+)
+METRICS = {
+    metric.name: metric
+    for metric in (
+        *_SIGNING,
+        *_BATCHES,
+        *_SINGLE_LINK,
+        *_SIGNED_MESSAGES,
+        *_BULK_LATENCY,
+        *_DATABASE_GROWTH,
+        *_STREAM,
+    )
+}

@@ -1,0 +1,32 @@
+"""The cost of signed requests and sealed results, compared with unsigned messages."""
+
+from bench import batches, service, single_link
+from bench.comparison import alternate, compare
+from bench.metrics import Measurements
+
+ROUNDS = 7
+
+
+def measure() -> Measurements:
+    """Measure a batch of 10,000 links and a single link, alternating signed and unsigned."""
+    with (
+        service.running_service() as stack,
+        service.signing_client(stack) as signed,
+        service.unsigned_client(stack) as unsigned,
+    ):
+        for client in (signed, unsigned):
+            batches.request_batch(client)  # warm up connections, credentials and imports
+        batch_rounds = alternate(
+            lambda: batches.request_batch(signed).last,
+            lambda: batches.request_batch(unsigned).last,
+            ROUNDS,
+        )
+        link_rounds = alternate(
+            lambda: single_link.latency(single_link.link_sender(signed)),
+            lambda: single_link.latency(single_link.link_sender(unsigned)),
+            ROUNDS,
+        )
+    return {
+        "identity_overhead_batch": 1 / compare(batch_rounds).ratio,
+        "identity_overhead_single": 1 / compare(link_rounds).ratio,
+    }
