@@ -1,13 +1,13 @@
 """The tables, grouped by topic, and the migrations that create them."""
 
 from models.base import Base
-from models.changes import ConfigChange, Rejection
+from models.changes import ConfigChange, RejectionCount
 from models.deliveries import Delivery
 from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
 from models.manifests import Manifest
 from models.multiparts import MultipartUpload
 from models.quotas import Quota, QuotaOverride, Reservation, Usage
-from models.tenants import Bucket, ConfigRevision, Endpoint, Policy, Tenant, TenantKey
+from models.tenants import Bucket, ConfigRevision, Policy, Tenant, TenantKey, WebhookEndpoint
 
 __all__ = [
     "Base",
@@ -18,7 +18,6 @@ __all__ = [
     "ConfigChange",
     "ConfigRevision",
     "Delivery",
-    "Endpoint",
     "Grant",
     "Manifest",
     "MultipartUpload",
@@ -26,9 +25,10 @@ __all__ = [
     "Quota",
     "QuotaOverride",
     "Reissue",
-    "Rejection",
+    "RejectionCount",
     "Reservation",
     "Tenant",
     "TenantKey",
     "Usage",
+    "WebhookEndpoint",
 ]

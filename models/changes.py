@@ -25,7 +25,7 @@ class ConfigChange(Base):
     after: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
 
 
-class Rejection(Base):
+class RejectionCount(Base):
     """The messages of one hour that could not be authenticated or parsed, counted by code.
 
     tenant is set if the message named an existing one, which does not prove that the tenant sent

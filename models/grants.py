@@ -75,7 +75,7 @@ class Grant(Base):
 
     detail holds the fields that only this item has, such as its filename, or its refusal.
     batch_number has no foreign key: its row is written in the same transaction and never deleted,
-    and checking the key for each of 500 rows would take an eighth of the transaction.
+    and checking the key for each of 600 rows would take an eighth of the transaction.
     """
 
     __tablename__ = "grants"
@@ -90,7 +90,7 @@ class Grant(Base):
 
 
 class Reissue(Base):
-    """A chunk whose grants differed from the recorded ones when they were signed again.
+    """A second signing of a chunk that gave other grants than the recorded ones.
 
     New credentials cause that. digests concatenates the digests of the issued grants, in order;
     fingerprint identifies digests.
@@ -107,7 +107,7 @@ class Reissue(Base):
 
 
 class Cancellation(Base):
-    """A batch that its tenant cancelled, whether or not any of its chunks had arrived."""
+    """The cancellation of a batch by its tenant, even if none of its chunks has arrived."""
 
     __tablename__ = "cancellations"
 

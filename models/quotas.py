@@ -61,7 +61,7 @@ class Usage(Base):
 
 
 class Reservation(Base):
-    """The amount that a chunk counts in the window `live` until its grants expire.
+    """Quota held for a chunk in the window `live` until its grants expire.
 
     A batch of several chunks has a second kind of row, with chunk_number -1: the items that have
     not arrived yet, and the amount reserved for them in every window since charged_at. Without

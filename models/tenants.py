@@ -101,7 +101,7 @@ class Policy(Base):
     shared: Mapped[bool]
 
 
-class Endpoint(Base):
+class WebhookEndpoint(Base):
     """A webhook endpoint of a tenant; `secret` is a reference to the secret, never the secret."""
 
     __tablename__ = "endpoints"

@@ -7,15 +7,15 @@ from valetkey.errors import (
     BrokerUnreachable,
     NoAnswer,
     NotConfigured,
-    NotStored,
     Refused,
     SealedForAnotherKey,
+    StorageError,
     ValetkeyError,
 )
 from valetkey.manifests import Manifest
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, QuotaState, Refusal
-from valetkey.wire.replies import Cancelled, Explanation, Grant, Verdict
+from valetkey.wire.replies import Cancelled, Explanation, Grant, RuleVerdict
 from valetkey.wire.terms import Checksum, Encryption
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ __all__ = [
     "MultipartHandle",
     "NoAnswer",
     "NotConfigured",
-    "NotStored",
     "QuotaState",
     "Refusal",
     "Refused",
+    "RuleVerdict",
     "SealedForAnotherKey",
+    "StorageError",
     "ValetkeyError",
-    "Verdict",
 ]
 
 _CLIENT_MODULES = {

@@ -15,7 +15,7 @@ from valetkey.async_handles import (
     AsyncBatchHandle,
     AsyncGrantHandle,
     AsyncMultipartHandle,
-    wait_for_reply,
+    request_reply,
 )
 from valetkey.client import new_id
 from valetkey.crypto.codec import Codec
@@ -98,7 +98,7 @@ class AsyncClient(
         cause.
         """
         message = requests.usage_message(self._config, new_id())
-        return cast("Usage", await wait_for_reply(self._dispatcher, message, timeout)).quotas
+        return cast("Usage", await request_reply(self._dispatcher, message, timeout)).quotas
 
     async def cancel(
         self,
@@ -115,7 +115,7 @@ class AsyncClient(
             batch.stop()
             batch = batch.id
         message = requests.cancel_message(self._config, new_id(), batch, reason)
-        return cast("Cancelled", await wait_for_reply(self._dispatcher, message, timeout))
+        return cast("Cancelled", await request_reply(self._dispatcher, message, timeout))
 
     async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
         """Reopen a batch by its id. Any process of the tenant can do this.
@@ -123,7 +123,7 @@ class AsyncClient(
         The result and errors are those of Client.batch.
         """
         message = requests.batch_state_message(self._config, new_id(), batch)
-        state = cast("BatchState", await wait_for_reply(self._dispatcher, message, timeout))
+        state = cast("BatchState", await request_reply(self._dispatcher, message, timeout))
         messages = requests.reopen_messages(self._config, new_id(), state)
         progress = ReopenedBatchProgress(state, messages)
         return AsyncBatchHandle(self._dispatcher, progress, self._wait_for_manifest)
@@ -179,7 +179,7 @@ class AsyncClient(
             messages = feed = MessageFeed(chunks, self._dispatcher.wake)
             self._feeds.add(feed)
         else:
-            header, messages = requests.grant_messages(request, self._config, new_id())
+            header, messages = requests.header_and_messages(request, self._config, new_id())
         progress = BatchProgress(header, messages, request.first_chunk)
         self._dispatcher.add(progress)
         return progress
@@ -187,7 +187,7 @@ class AsyncClient(
     async def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
         for seconds in poll_intervals(timeout, time.monotonic):
             message = requests.batch_state_message(self._config, new_id(), batch_id)
-            reply = await wait_for_reply(self._dispatcher, message, DEFAULT_TIMEOUT)
+            reply = await request_reply(self._dispatcher, message, DEFAULT_TIMEOUT)
             state = cast("BatchState", reply)
             manifest = written_state(state)
             if manifest is not None:
@@ -198,7 +198,7 @@ class AsyncClient(
 
     async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
         message = await async_feed.async_explain_message(request, self._config, new_id())
-        return cast("Explanation", await wait_for_reply(self._dispatcher, message, timeout))
+        return cast("Explanation", await request_reply(self._dispatcher, message, timeout))
 
 
 class AsyncExplainMethods(
@@ -206,7 +206,7 @@ class AsyncExplainMethods(
         AwaitableExplanation, AwaitableExplanation, AwaitableExplanation, Keys, Items
     ]
 ):
-    """The request methods of a client, each of which returns an Explanation to await.
+    """The request methods of AsyncClient; each returns an Explanation to await.
 
     See AsyncClient.explain.
     """

@@ -10,7 +10,7 @@ from valetkey.errors import Refused
 from valetkey.handles import ALREADY_READ, DEFAULT_TIMEOUT, BaseBatchHandle, wait_limit
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import NOT_REQUESTED, Manifest
-from valetkey.wire.options import Options
+from valetkey.wire.options import RequestOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant, Outcome, Reply
@@ -136,7 +136,7 @@ class AsyncGrantHandle:
         return self._result
 
 
-async def wait_for_reply(
+async def request_reply(
     dispatcher: AsyncDispatcher, message: PendingMessage, timeout: float | None
 ) -> Reply:
     """Send a message that has one reply, and wait for it, at most `timeout` seconds.
@@ -152,16 +152,16 @@ async def wait_for_reply(
 
 
 class AsyncPartsRequester(Protocol):
-    """AsyncClient.parts, bound to one bucket."""
+    """A callable like AsyncClient.parts whose bucket is already given."""
 
     def __call__(
-        self, grant: Grant, first: int = 1, last: int | None = None, **options: Unpack[Options]
+        self, grant: Grant, first: int, last: int | None, **options: Unpack[RequestOptions]
     ) -> AsyncBatchHandle:
         """Request the URLs of some parts."""
 
 
 class AsyncMultipartHandle(AsyncGrantHandle):
-    """A requested multipart upload. Its result has the part size and the URL that completes it."""
+    """A requested multipart upload: await its grant, and request part URLs."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class AsyncMultipartHandle(AsyncGrantHandle):
         self._request_parts = request_parts
 
     async def parts(
-        self, first: int = 1, last: int | None = None, **options: Unpack[Options]
+        self, first: int = 1, last: int | None = None, **options: Unpack[RequestOptions]
     ) -> AsyncBatchHandle:
         """Request a URL for each part from first to last; None is the last part of the upload.
 

@@ -21,8 +21,8 @@ from valetkey.handles import (
     BatchHandle,
     GrantHandle,
     MultipartHandle,
+    request_reply,
     start_batch,
-    wait_for_reply,
 )
 from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
 from valetkey.request_methods import RequestMethods
@@ -87,7 +87,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         cause.
         """
         message = requests.usage_message(self._config, new_id())
-        return cast("Usage", wait_for_reply(self._dispatcher, message, timeout)).quotas
+        return cast("Usage", request_reply(self._dispatcher, message, timeout)).quotas
 
     def cancel(
         self,
@@ -106,7 +106,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
             batch.stop()
             batch = batch.id
         message = requests.cancel_message(self._config, new_id(), batch, reason)
-        return cast("Cancelled", wait_for_reply(self._dispatcher, message, timeout))
+        return cast("Cancelled", request_reply(self._dispatcher, message, timeout))
 
     def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:
         """Reopen a batch by its id. Any process of the tenant can do this.
@@ -116,7 +116,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         batch has reached the service yet, and otherwise as usage() does.
         """
         message = requests.batch_state_message(self._config, new_id(), batch)
-        state = cast("BatchState", wait_for_reply(self._dispatcher, message, timeout))
+        state = cast("BatchState", request_reply(self._dispatcher, message, timeout))
         messages = requests.reopen_messages(self._config, new_id(), state)
         progress = ReopenedBatchProgress(state, messages)
         return BatchHandle(self._dispatcher, progress, self._wait_for_manifest)
@@ -165,14 +165,14 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         return MultipartHandle(self._request_batch(request), request_parts)
 
     def _request_batch(self, request: GrantRequest) -> BatchHandle:
-        header, messages = requests.grant_messages(request, self._config, new_id())
+        header, messages = requests.header_and_messages(request, self._config, new_id())
         progress = BatchProgress(header, messages, request.first_chunk)
         return start_batch(self._dispatcher, progress, self._wait_for_manifest)
 
     def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
         for seconds in poll_intervals(timeout, time.monotonic):
             message = requests.batch_state_message(self._config, new_id(), batch_id)
-            reply = wait_for_reply(self._dispatcher, message, DEFAULT_TIMEOUT)
+            reply = request_reply(self._dispatcher, message, DEFAULT_TIMEOUT)
             state = cast("BatchState", reply)
             manifest = written_state(state)
             if manifest is not None:
@@ -183,11 +183,11 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
 
     def _explain_request(self, request: GrantRequest, timeout: float) -> Explanation:
         message = requests.explain_message(request, self._config, new_id())
-        return cast("Explanation", wait_for_reply(self._dispatcher, message, timeout))
+        return cast("Explanation", request_reply(self._dispatcher, message, timeout))
 
 
 class ExplainMethods(RequestMethods[Explanation, Explanation, Explanation]):
-    """The request methods of a client, each of which returns an Explanation; see Client.explain."""
+    """The request methods of Client; each returns an Explanation instead of a handle."""
 
     def __init__(self, explain: Callable[[GrantRequest], Explanation]) -> None:
         self._explain = explain
@@ -203,5 +203,5 @@ class ExplainMethods(RequestMethods[Explanation, Explanation, Explanation]):
 
 
 def new_id() -> str:
-    """Return a new id: of a batch, or of the task of any other request."""
+    """Return a new UUIDv7: a batch id, or the task id of a request that is not a batch."""
     return uuid7(time.time_ns() // 10**6, secrets.token_bytes(10))

@@ -49,7 +49,7 @@ def load_config(
     settings: dict[str, Any] = {
         name: options.get(name) or environ.get(_variable(name)) for name in _SETTINGS
     }
-    key, tenant = keyfiles.find_key(options.get("key"), environ), settings["tenant"]
+    key, tenant = keyfiles.load_configured_key(options.get("key"), environ), settings["tenant"]
     if not settings["broker_url"]:
         dev = _load_dev_file(environ, folder or Path.cwd())
         if key is None and tenant in {None, "", dev.get("tenant")}:  # its key is for its own tenant

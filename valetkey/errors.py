@@ -55,5 +55,5 @@ class Refused(ValetkeyError):
         super().__init__(f"{refusal.code}: {refusal.message}")
 
 
-class NotStored(ValetkeyError):
+class StorageError(ValetkeyError):
     """Storage did not accept an upload or a manifest."""

@@ -16,7 +16,7 @@ from valetkey.delivery.progress import (
 from valetkey.errors import NoAnswer, Refused, ValetkeyError
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import Manifest
-from valetkey.wire.options import Options
+from valetkey.wire.options import RequestOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Grant, Outcome, Reply
@@ -41,7 +41,7 @@ def wait_limit(progress: BatchProgress, timeout: Seconds) -> Seconds:
 
 
 class BaseBatchHandle:
-    """The state of a batch, as far as its results have arrived."""
+    """The part of BatchHandle and AsyncBatchHandle that does not wait."""
 
     def __init__(self, progress: BatchProgress) -> None:
         self._progress = progress
@@ -131,8 +131,8 @@ class BatchHandle(BaseBatchHandle):
 
         timeout is the longest wait for the next chunk, and then for the file, in seconds. The link
         to the file is charged as any other. Raises Refused if the batch or the link is refused,
-        NotStored if the file cannot be written, and ValueError if the batch has no manifest. After
-        NoAnswer or BrokerUnreachable, call it again to continue.
+        StorageError if the file cannot be written, and ValueError if the batch has no manifest.
+        After NoAnswer or BrokerUnreachable, call it again to continue.
         """
         if not isinstance(self._progress, ReopenedBatchProgress):
             for _ in self.results(timeout):
@@ -161,7 +161,7 @@ class BatchHandle(BaseBatchHandle):
 def start_batch(
     dispatcher: Dispatcher, progress: BatchProgress, wait_for_manifest: ManifestWaiter
 ) -> BatchHandle:
-    """Send the chunks of a batch that there is room for, or until its first result arrives.
+    """Send chunks until the window is full or the first result arrives; return the batch's handle.
 
     Raises NoAnswer, or BrokerUnreachable if that is the cause, if no chunk can be sent.
     """
@@ -175,7 +175,7 @@ def start_batch(
     return BatchHandle(dispatcher, progress, wait_for_manifest)
 
 
-def wait_for_reply(dispatcher: Dispatcher, message: PendingMessage, timeout: float) -> Reply:
+def request_reply(dispatcher: Dispatcher, message: PendingMessage, timeout: float) -> Reply:
     """Send a message that has one reply, and wait for it, at most `timeout` seconds.
 
     Raises Refused, NoAnswer, BrokerUnreachable.
@@ -223,23 +223,23 @@ class GrantHandle:
 
 
 class PartsRequester(Protocol):
-    """Client.parts, bound to one bucket."""
+    """A callable like Client.parts whose bucket is already given."""
 
     def __call__(
-        self, grant: Grant, first: int = 1, last: int | None = None, **options: Unpack[Options]
+        self, grant: Grant, first: int, last: int | None, **options: Unpack[RequestOptions]
     ) -> BatchHandle:
         """Request the URLs of some parts."""
 
 
 class MultipartHandle(GrantHandle):
-    """A requested multipart upload. Its result has the part size and the URL that completes it."""
+    """A requested multipart upload: wait for its grant, and request part URLs."""
 
     def __init__(self, batch: BatchHandle, request_parts: PartsRequester) -> None:
         super().__init__(batch)
         self._request_parts = request_parts
 
     def parts(
-        self, first: int = 1, last: int | None = None, **options: Unpack[Options]
+        self, first: int = 1, last: int | None = None, **options: Unpack[RequestOptions]
     ) -> BatchHandle:
         """Request a URL for each part from first to last; None is the last part of the upload.
 

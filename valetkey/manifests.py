@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from valetkey.errors import NoAnswer, NotStored
+from valetkey.errors import NoAnswer, StorageError
 from valetkey.wire.replies import BatchState, Grant, ManifestState
 
 DEFAULT_TIMEOUT = 600.0  # seconds: a million lines take a minute, longer if storage is slow
-NOT_REQUESTED = "no manifest was asked for with this batch: pass manifest= when you request it"
+NOT_REQUESTED = "this batch has no manifest: pass manifest= when you request it"
 _FIRST_INTERVAL = 0.25  # seconds until the second query
 _MAX_INTERVAL = 5.0  # seconds
 
@@ -30,13 +30,13 @@ class Manifest(NamedTuple):
 def written_state(state: BatchState) -> ManifestState | None:
     """Return the state of a batch's manifest once it is written, and None before.
 
-    Raises NotStored if it cannot be written, and ValueError if the batch has no manifest.
+    Raises StorageError if it cannot be written, and ValueError if the batch has no manifest.
     """
     manifest = state.manifest
     if manifest is None:
         raise ValueError(NOT_REQUESTED)
     if manifest.state == "failed":
-        raise NotStored(f"the manifest {manifest.key!r} was not written: {manifest.problem}")
+        raise StorageError(f"the manifest {manifest.key!r} was not written: {manifest.problem}")
     return manifest if manifest.state == "written" else None
 
 

@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from xml.sax.saxutils import escape
 
-from valetkey.errors import NotStored
+from valetkey.errors import StorageError
 
 _TIMEOUT = 60  # seconds to connect a socket, and to read from it or write to it
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
@@ -22,7 +22,7 @@ class FileSlice:
 
     offset and length are in bytes. on_progress is called with the size of each block that is read;
     sent_bytes is their sum. After stop_event is set, or if the file has become shorter, read()
-    raises NotStored.
+    raises StorageError.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class FileSlice:
         count = self._remaining if size < 0 else min(size, self._remaining)
         data = self._stream.read(count)
         if self._stop_event.is_set() or len(data) < count:
-            raise NotStored("the upload was stopped, or its file became shorter")
+            raise StorageError("the upload was stopped, or its file became shorter")
         self._remaining -= len(data)
         self.sent_bytes += len(data)
         self._on_progress(len(data))
@@ -53,7 +53,7 @@ class FileSlice:
 
 
 def put_part(url: str, headers: dict[str, str], body: FileSlice) -> str:
-    """Store a part, and return its ETag. Raises NotStored."""
+    """Store a part, and return its ETag. Raises StorageError."""
     # Without an explicit type, urllib would send the type of a web form.
     all_headers = {"content-type": "application/octet-stream", **headers}
     request = Request(url, body, all_headers, method="PUT")  # noqa: S310 - the service's URL
@@ -62,7 +62,7 @@ def put_part(url: str, headers: dict[str, str], body: FileSlice) -> str:
 
 
 def complete_upload(url: str, etags: dict[int, str]) -> None:
-    """Complete an upload: joins its parts to one object. Raises NotStored.
+    """Complete an upload: join its parts into one object. Raises StorageError.
 
     etags has the ETag of each part by part number. Storage may send status 200 before it has
     finished, so the body is checked (AWS: API_CompleteMultipartUpload.html).
@@ -75,11 +75,11 @@ def complete_upload(url: str, etags: dict[int, str]) -> None:
     headers = {"content-type": "application/xml"}
     _, response_body = _open(Request(url, body, headers, method="POST"))  # noqa: S310 - as above
     if _COMPLETE_ELEMENT not in response_body:
-        raise NotStored(f"storage did not complete the upload: {_error_code(response_body)}")
+        raise StorageError(f"storage did not complete the upload: {_error_code(response_body)}")
 
 
 def abort_upload(url: str) -> None:
-    """Abort an upload: storage deletes its parts. Raises NotStored."""
+    """Abort an upload: storage deletes its parts. Raises StorageError."""
     _open(Request(url, method="DELETE"))  # noqa: S310 - as above
 
 
@@ -91,11 +91,11 @@ def _open(request: Request) -> tuple[str, bytes]:
     except HTTPError as error:
         with error:
             body = error.read(_MAX_ERROR_BYTES)
-        raise NotStored(f"storage answered {error.code}: {_error_code(body)}") from None
+        raise StorageError(f"storage answered {error.code}: {_error_code(body)}") from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None)
         name = type(reason if isinstance(reason, Exception) else error).__name__
-        raise NotStored(f"storage cannot be reached ({name})") from None
+        raise StorageError(f"storage cannot be reached ({name})") from None
 
 
 def _error_code(body: bytes) -> str:

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from threading import Event
 
 from valetkey import multipart_storage
-from valetkey.errors import NotStored, Refused
+from valetkey.errors import Refused, StorageError
 from valetkey.handles import DEFAULT_TIMEOUT, MultipartHandle
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
@@ -49,13 +49,13 @@ class MultipartUploader:
     def run(self) -> None:
         """Send all parts and complete the upload.
 
-        Raises Refused, NoAnswer, BrokerUnreachable, OSError, and NotStored if storage does not
+        Raises Refused, NoAnswer, BrokerUnreachable, OSError, and StorageError if storage does not
         store a part after several tries. The upload then remains open, and should be aborted.
         """
         grant = self._upload.result(self._timeout)
         upload = grant.multipart
         if upload is None:
-            raise NotStored("the service did not start a multipart upload")
+            raise StorageError("the service did not start a multipart upload")
         numbers, step = range(1, upload.part_count + 1), self._parallel * _PARTS_PER_THREAD
         try:
             for first in range(0, upload.part_count, step):
@@ -74,7 +74,7 @@ class MultipartUploader:
                 raise error
             self._sleep(delay)
 
-    def _try_parts(self, numbers: Sequence[int], part_size: int) -> NotStored | None:
+    def _try_parts(self, numbers: Sequence[int], part_size: int) -> StorageError | None:
         """Send parts by new URLs; return the error of one that was not stored, if any."""
         part_numbers = {
             self._pool.submit(self._send, grant, (number - 1) * part_size): number
@@ -88,7 +88,7 @@ class MultipartUploader:
             future = done_futures.get()
             try:
                 self._etags[part_numbers[future]] = future.result()
-            except NotStored as not_stored:
+            except StorageError as not_stored:
                 error = not_stored
         return error
 
@@ -111,6 +111,6 @@ class MultipartUploader:
             )
             try:
                 return multipart_storage.put_part(grant.url, grant.headers, body)
-            except NotStored:
+            except StorageError:
                 self._on_progress(-body.sent_bytes)
                 raise

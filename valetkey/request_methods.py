@@ -8,12 +8,12 @@ from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item
 from valetkey.wire.options import (
     DownloadOptions,
     MultipartOptions,
-    Options,
     PutOptions,
+    RequestOptions,
     UploadOptions,
 )
 from valetkey.wire.replies import Grant
-from valetkey.wire.requests import GrantRequest, with_known_length
+from valetkey.wire.requests import GrantRequest, ensure_sized
 from valetkey.wire.terms import Checksum
 
 SingleResult = TypeVar("SingleResult")
@@ -91,7 +91,7 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         grant: Grant,
         first: int = 1,
         last: int | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[RequestOptions],
     ) -> BatchResult:
         """Request a URL for each part, from first to last, of a multipart upload.
 
@@ -175,7 +175,7 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         """
         sized: Iterable[Item] | AsyncIterable[Item] = items
         if "max_size" not in options:
-            sized = with_known_length(sized, "max_size")
+            sized = ensure_sized(sized, "max_size")
             options["max_size"] = max((item.size or 1 for item in sized), default=1)
         more = (batch_id, first_chunk, manifest)
         return self._request_batch(

@@ -28,7 +28,7 @@ def _new_lease() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The surroundings of a use case.
+    """The dependencies of a use case.
 
     random returns a number from 0 up to, not including, 1. new_lease returns a unique name.
     webhook_client creates the client on first use, because its TLS context takes time. environ
@@ -57,12 +57,12 @@ def create_context(engine: Engine, settings: Settings) -> Context:
 
 @cache
 def settings() -> Settings:
-    """Read the environment, once in a process."""
+    """Return the settings, read from the environment once per process."""
     return Settings()
 
 
 @cache
 def process_context() -> Context:
-    """Return this process's context."""
+    """Return this process's context, created on first use."""
     engine = create_database_engine(settings().database_url.get_secret_value())
     return create_context(engine, settings())

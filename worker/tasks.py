@@ -27,7 +27,7 @@ class TaskFailed(Exception):
         super().__init__(type(self).__doc__)
 
 
-class IssueTask(Task):  # type: ignore[misc] # Celery's Task has no types
+class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
     """A task whose result is grants: never printed, and deleted from Redis when they expire."""
 
     ignore_result = False
@@ -44,9 +44,9 @@ class IssueTask(Task):  # type: ignore[misc] # Celery's Task has no types
                 self.backend.expire(self.backend.get_key_for_task(task_id), max(seconds, 1))
 
 
-@app.task(name="valetkey.issue", bind=True, base=IssueTask)
-def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
-    """Respond to one message, the only argument."""
+@app.task(name="valetkey.issue", bind=True, base=SecretResultTask)
+def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
+    """Respond to one message of any kind, passed as the only argument."""
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
     items = response.values.get("items", ())
     expiries = [item["expires_at"] for item in items if "expires_at" in item]
@@ -54,7 +54,7 @@ def issue(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
     if response.has_webhook:
         deliver.delay()
-    if response.completes_manifest:
+    if response.may_complete_manifest:
         manifests.delay()
     _log(response)
     return response.sent
@@ -116,7 +116,7 @@ def manifests() -> None:
 @app.task(name="valetkey.upkeep", expires=60)
 def upkeep() -> None:
     """Release expired grants, and abort their unfinished uploads."""
-    _run("swept", clean_up)
+    _run("cleaned_up", clean_up)
 
 
 def _run(event: str, use_case: Callable[[Context], dict[str, int]]) -> None:

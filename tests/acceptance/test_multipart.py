@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from tests.acceptance.conftest import ROOT, Service
-from valetkey import Code, Grant, NotStored, multipart_storage
+from valetkey import Code, Grant, StorageError, multipart_storage
 from valetkey.cli.snippets import render_curl
 from valetkey.multipart_upload import MultipartUploader
 
@@ -106,7 +106,7 @@ def test_an_aborted_upload_accepts_no_part_and_stores_nothing(
         multipart = upload.result().multipart
         assert multipart is not None
         multipart_storage.abort_upload(multipart.abort_url)
-        with pytest.raises(NotStored):
+        with pytest.raises(StorageError):
             MultipartUploader(upload, film, sleep=lambda _: None).run()
     listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="acme/aborted")
     assert listed["KeyCount"] == 0

@@ -96,7 +96,7 @@ _TIMEOUT = click.option(
     type=DURATION,
     default="30s",
     show_default=True,
-    help="The longest wait for the next response.",
+    help="The longest wait for the next response; for a manifest, at least 10m.",
 )
 _REQUEST_OPTIONS = (
     click.option(
@@ -184,17 +184,17 @@ def request_options(command: Command) -> Command:
     return _add_options(command, _REQUEST_OPTIONS)
 
 
-def query_options(command: Command) -> Command:
+def read_only_options(command: Command) -> Command:
     """Add the options of a command that only reads."""
     return _add_options(command, _QUERY_OPTIONS)
 
 
-def change_options(command: Command) -> Command:
+def cancel_options(command: Command) -> Command:
     """Add the options of a command that changes an existing batch."""
     return _add_options(command, _CHANGE_OPTIONS)
 
 
-def storage_options(command: Command) -> Command:
+def object_options(command: Command) -> Command:
     """Add the options of a command whose grants store an object."""
     return _add_options(command, _STORAGE_OPTIONS)
 

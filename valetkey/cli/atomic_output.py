@@ -20,8 +20,8 @@ except ImportError:  # Windows has neither this module nor os.O_NOFOLLOW and os.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
-class AtomicFile:
-    """An incomplete file that is written row by row; checkpoint is after the last whole row."""
+class RowWriter:
+    """Writes rows to a partial file, and saves a checkpoint after every chunk of rows."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class AtomicFile:
 
 
 @contextmanager
-def atomic_output(path: Path, journal: Journal | None = None) -> Iterator[AtomicFile]:
+def atomic_output(path: Path, journal: Journal | None = None) -> Iterator[RowWriter]:
     """Open a file that only its owner may read, under a temporary name until it is complete.
 
     With a journal, the run is resumable: the journal is saved beside the file before the first row
@@ -78,7 +78,7 @@ def atomic_output(path: Path, journal: Journal | None = None) -> Iterator[Atomic
     with os.fdopen(_open_partial(partial, is_resumed=has_journal), "wb") as stream:
         _lock(stream, partial)
         checkpoint = journal.checkpoint if journal else Checkpoint()
-        output = AtomicFile(
+        output = RowWriter(
             stream, _seek_checkpoint(stream, checkpoint), _checkpoint_saver(path, journal)
         )
         output.save()

@@ -3,12 +3,12 @@
 import csv
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from pydantic_core import to_json
 
 from valetkey.cli.snippets import render_curl, render_javascript, render_page, render_text
+from valetkey.units import format_utc
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 
@@ -49,7 +49,7 @@ def csv_row(result: ItemResult) -> str:
     return row.removesuffix("\r\n") + "\n"
 
 
-def grants_only_format(render: Callable[[Grant], str]) -> OutputFormat:
+def build_grants_format(render: Callable[[Grant], str]) -> OutputFormat:
     """Return a format that renders each grant with a function, and leaves refusals out."""
     return OutputFormat(
         "", lambda result: render(result) + "\n" if isinstance(result, Grant) else ""
@@ -59,7 +59,7 @@ def grants_only_format(render: Callable[[Grant], str]) -> OutputFormat:
 def get_format(name: str, path: str | None = None) -> OutputFormat:
     """Return the format with a name; path is the file that a curl command sends, if known."""
     if name == "curl":
-        return grants_only_format(lambda grant: render_curl(grant, path))
+        return build_grants_format(lambda grant: render_curl(grant, path))
     return _FORMATS[name]
 
 
@@ -68,17 +68,17 @@ CSV = OutputFormat(",".join((*_GRANT_COLUMNS, *_REFUSAL_COLUMNS)) + "\n", csv_ro
 _FORMATS = {
     "json": JSON,
     "csv": CSV,
-    "url": grants_only_format(lambda grant: grant.url),
-    "lines": grants_only_format(lambda grant: f"{grant.key}\t{grant.url}"),
-    "form": grants_only_format(render_text),
-    "html": grants_only_format(render_page),
-    "js": grants_only_format(render_javascript),
+    "url": build_grants_format(lambda grant: grant.url),
+    "lines": build_grants_format(lambda grant: f"{grant.key}\t{grant.url}"),
+    "form": build_grants_format(render_text),
+    "html": build_grants_format(render_page),
+    "js": build_grants_format(render_javascript),
 }
 
 
 def _grant_cells(grant: Grant) -> tuple[str, ...]:
     request = (grant.method, grant.url, _json_object(grant.fields), _json_object(grant.headers))
-    expiry = (_format_time(grant.expires_at), grant.limited_by)
+    expiry = (format_utc(grant.expires_at), grant.limited_by)
     return (grant.key, grant.id, *request, *expiry, "", "", "")
 
 
@@ -89,7 +89,3 @@ def _refusal_cells(refusal: Refusal) -> tuple[str, ...]:
 
 def _json_object(values: dict[str, str]) -> str:
     return json.dumps(values) if values else "{}"
-
-
-def _format_time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

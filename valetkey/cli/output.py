@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import click
 
 from valetkey.cli import formats
-from valetkey.cli.atomic_output import AtomicFile, atomic_output
+from valetkey.cli.atomic_output import RowWriter, atomic_output
 from valetkey.cli.bulk.journal import Checkpoint, Journal
 from valetkey.cli.bulk.row_errors import RowRefusal
+from valetkey.cli.descriptions import deduplication_key, describe_quota_warning, describe_refusal
 from valetkey.cli.formats import ItemResult
-from valetkey.cli.messages import describe_quota_warning, describe_refusal, refusal_identity
 from valetkey.cli.progress_bar import stderr_console, with_progress_bar
-from valetkey.cli.tables import show_rules
+from valetkey.cli.tables import show_explanation
 from valetkey.handles import BatchHandle, GrantHandle
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Explanation
@@ -56,7 +56,7 @@ def write_response(
     cannot be written.
     """
     if isinstance(response, Explanation):
-        show_rules(response, options["output_format"])
+        show_explanation(response, options["output_format"])
         return 0 if response.decision == "issue" else 1
     batch = response.batch if isinstance(response, GrantHandle) else response
     return write_results(_SingleBatch(batch), default_format, options)
@@ -83,7 +83,7 @@ def write_results(
 
 
 def resolve_format(default_format: str, options: Mapping[str, Any]) -> str:
-    """Return the format that an option or the ending of --out's file names, else the default."""
+    """Return the name of the format: from an option, the suffix of --out, or the default."""
     out: Path | None = options["out"]
     suffix_format = _FORMAT_BY_SUFFIX.get(out.suffix) if out else None
     return options["output_format"] or suffix_format or default_format
@@ -120,7 +120,7 @@ class _SingleBatch:
 
 
 class _StdoutWriter:
-    """A writer to stdout with the methods of AtomicFile; its output cannot be resumed."""
+    """A writer to stdout with the methods of RowWriter; its output cannot be resumed."""
 
     checkpoint = Checkpoint()
 
@@ -131,7 +131,7 @@ class _StdoutWriter:
         sys.stdout.write(text)
 
 
-def _open_stdout() -> AbstractContextManager["AtomicFile | _StdoutWriter"]:
+def _open_stdout() -> AbstractContextManager["RowWriter | _StdoutWriter"]:
     return nullcontext(_StdoutWriter())
 
 
@@ -147,8 +147,8 @@ def _with_reports(
     for result in with_progress_bar(results, source, errors, results_done, visible=visible):
         yield result
         if isinstance(result, Refusal) and not isinstance(result, RowRefusal):
-            identity = refusal_identity(result)
-            if any(identity == refusal_identity(refusal) for refusal in source.refusals):
+            identity = deduplication_key(result)
+            if any(identity == deduplication_key(refusal) for refusal in source.refusals):
                 continue
             refused += 1
             if refused <= MAX_EXPLAINED_REFUSALS:

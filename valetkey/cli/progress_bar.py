@@ -54,7 +54,7 @@ def with_progress_bar(
     *,
     visible: bool,
 ) -> Iterator[ItemResult]:
-    """Yield the results, with a progress bar if they are many and errors is a terminal.
+    """Yield the results, and show a progress bar if there are many and stderr is a terminal.
 
     results_done is how many of the total are complete already and not among these results.
     """

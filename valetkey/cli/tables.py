@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 from rich.console import Console, RenderableType
-from rich.filesize import decimal
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from valetkey.cli.messages import describe_reason, escape_unprintable
+from valetkey.cli.descriptions import describe_cause, escape_unprintable
+from valetkey.units import format_size
 from valetkey.wire.refusals import QuotaState
-from valetkey.wire.replies import Explanation, Verdict
+from valetkey.wire.replies import Explanation, RuleVerdict
 
 _BAR_COLUMNS = 20
 _DEFAULT_COLUMNS = 200  # the width if stdout is not a terminal
@@ -32,7 +32,7 @@ def show_quotas(quotas: Iterable[QuotaState], output_format: str | None) -> None
     _print_table(("quota", "", "used", "limit", "left", "resets at (UTC)"), rows)
 
 
-def show_rules(explanation: Explanation, output_format: str | None) -> None:
+def show_explanation(explanation: Explanation, output_format: str | None) -> None:
     """Print each rule's verdict and the decision, or all of it as one JSON object."""
     if output_format == "json":
         click.echo(explanation.model_dump_json())
@@ -51,17 +51,17 @@ def _quota_row(quota: QuotaState) -> tuple[RenderableType, ...]:
     style = "red" if quota.left == 0 else "yellow" if quota.warns else "green"
     bar = ProgressBar(quota.limit, quota.used, width=_BAR_COLUMNS, complete_style=style)
     bar.finished_style = style
-    format_amount = decimal if quota.metric == "upload_bytes" else "{:,}".format
+    format_amount = format_size if quota.metric == "upload_bytes" else "{:,}".format
     amounts = (format_amount(amount) for amount in (quota.used, quota.limit, quota.left))
     resets_at = f"{quota.resets_at:%Y-%m-%d %H:%M}" if quota.resets_at else "as grants expire"
     return (name, bar, *amounts, resets_at)
 
 
-def _rule_row(verdict: Verdict) -> tuple[RenderableType, ...]:
+def _rule_row(verdict: RuleVerdict) -> tuple[RenderableType, ...]:
     detail = escape_unprintable(verdict.found)
     if verdict.refusal is None:
         return (verdict.rule, Text("ok", "green"), detail)
-    reason = describe_reason(verdict.refusal)
+    reason = describe_cause(verdict.refusal)
     return (verdict.rule, Text("refused", "red"), f"{detail}: {reason}" if detail else reason)
 
 

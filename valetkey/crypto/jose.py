@@ -121,7 +121,7 @@ def recipient_key_id(token: str) -> str:
 
 
 def unseal(token: str, key: PrivateKey) -> bytes:
-    """Decrypt a sealed result and decompresse it if its cty is `gzip`.
+    """Decrypt a sealed result, and decompress it if its cty is `gzip`.
 
     Raises WrongKey if it is malformed, altered or encrypted to another key; WrongAlgorithm; or
     TokenTooLarge.

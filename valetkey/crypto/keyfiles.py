@@ -11,7 +11,7 @@ from valetkey.errors import NotConfigured
 _GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def find_key(key: str | Path | None, environ: Mapping[str, str]) -> PrivateKey | None:
+def load_configured_key(key: str | Path | None, environ: Mapping[str, str]) -> PrivateKey | None:
     """Return the configured private key, or None if there is none.
 
     key is the key's content (str) or the path of its file (Path). Without it, the environment

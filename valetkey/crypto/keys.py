@@ -92,7 +92,7 @@ def public_key_line(key: PrivateKey) -> str:
 
 
 @lru_cache(maxsize=1_024)
-def load_public_key(sign: str, seal: str) -> PublicKey:
+def build_public_key(sign: str, seal: str) -> PublicKey:
     """Build a public key from its Ed25519 key and its X25519 key, each 32 bytes in base64url.
 
     Raises ValueError if either is malformed or unsafe.

@@ -9,7 +9,7 @@ from valetkey.delivery.async_transport import AsyncTransport
 from valetkey.delivery.engine import (
     POLL_INTERVAL,
     ClearResult,
-    Complete,
+    CompleteTask,
     DeliveryEngine,
     Fail,
     ResultAction,
@@ -181,7 +181,7 @@ class AsyncDispatcher:
 
     async def _perform(self, action: ResultAction) -> None:
         match action:
-            case Complete(request, task_id):
+            case CompleteTask(request, task_id):
                 self._to_unsubscribe.append(task_id)
                 self._waiters.wake(request)
             case ClearResult(task_id):

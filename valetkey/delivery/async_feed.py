@@ -13,16 +13,16 @@ from contextlib import aclosing
 from typing import Any
 
 from valetkey.wire import requests
-from valetkey.wire.chunking import Chunker, ItemInput, chunk_slices
+from valetkey.wire.chunking import ChunkMessageBuilder, ItemInput, chunk_slices
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.requests import GrantRequest, Requester
 
 
 class MessageFeed(Iterator[PendingMessage | None]):
-    """The messages of an async generator, read one at a time; None until the next one is built.
+    """Iterates over an async generator without waiting: None if the next message is not ready.
 
-    on_ready is called when a message is ready. Reading goes on when the batch is given up, as it
-    may be resumed; only close() cancels it, which ends the caller's iterable.
+    on_ready is called when a message is ready. Reading continues after the batch is given up,
+    because it may be resumed. Only close() stops it, which ends the caller's iterable.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ async def async_chunk_messages(
     header: Mapping[str, Any], items: AsyncIterable[ItemInput], first_chunk: int = 0
 ) -> AsyncGenerator[PendingMessage, None]:
     """Yield the messages of a batch; the async form of chunking.chunk_messages."""
-    iterator, chunker = aiter(items), Chunker(header)
+    iterator, chunker = aiter(items), ChunkMessageBuilder(header)
     for chunk in chunk_slices(header, first_chunk):
         chunk_items = await _take(iterator, chunk.item_count)
         has_more = chunk.is_last and bool(await _take(iterator, 1))

@@ -7,7 +7,7 @@ from valetkey.crypto.codec import Codec
 from valetkey.delivery.engine import (
     POLL_INTERVAL,
     ClearResult,
-    Complete,
+    CompleteTask,
     DeliveryEngine,
     Fail,
     ResultAction,
@@ -170,7 +170,7 @@ class Dispatcher:
 
     def _perform(self, action: ResultAction) -> None:
         match action:
-            case Complete(_, task_id):
+            case CompleteTask(_, task_id):
                 self._unsubscribe([task_id])
             case ClearResult(task_id):
                 self._transport.clear(task_id)

@@ -17,19 +17,19 @@ from valetkey.wire.pending import PendingMessage
 POLL_INTERVAL = 0.25  # seconds between lookups in the result store, whatever it announces
 
 
-class Listen(NamedTuple):
-    """Listen for results until a time, or until one arrives. Infinity means without an end."""
+class ListenUntil(NamedTuple):
+    """Listen for results until the time `until` or the first result; infinity is no time limit."""
 
     until: float
 
 
 class LookUp(NamedTuple):
-    """Look up the results of these tasks: an announcement is lost if nobody listened."""
+    """Look up the results of these tasks in the store, in case an announcement was missed."""
 
     task_ids: Sequence[str]
 
 
-class Complete(NamedTuple):
+class CompleteTask(NamedTuple):
     """Unsubscribe from the result of a task, and wake those who wait for its request."""
 
     request: PendingRequest
@@ -37,7 +37,7 @@ class Complete(NamedTuple):
 
 
 class Wake(NamedTuple):
-    """Wake those who wait for a request: a message of it was refused without being sent."""
+    """Wake the waiters of a request after one of its messages was refused without being sent."""
 
     request: PendingRequest
 
@@ -65,7 +65,7 @@ class Fail(NamedTuple):
     clear_task_id: str | None = None
 
 
-ResultAction = Complete | ClearResult | Fail
+ResultAction = CompleteTask | ClearResult | Fail
 _Server = Literal["broker", "store"]
 
 
@@ -161,10 +161,10 @@ class DeliveryEngine:
         self._outages["broker"] = error
         return None
 
-    def next_listen(self, now: float) -> Listen:
+    def next_listen(self, now: float) -> ListenUntil:
         """Return until when to listen for results: until the next send or lookup."""
         next_lookup = self._next_lookup if self._in_flight.has_unanswered else float("inf")
-        return Listen(min(next_lookup, self._in_flight.next_due(now)))
+        return ListenUntil(min(next_lookup, self._in_flight.next_due(now)))
 
     def next_lookup(self, now: float) -> LookUp | None:
         """Return the lookup that is due; report it with lookup_done."""
@@ -185,7 +185,7 @@ class DeliveryEngine:
             return Fail(request, error, clear_task_id=task_id)
         match self._in_flight.receive(task_id, result, now):
             case "accepted":
-                return Complete(request, task_id)
+                return CompleteTask(request, task_id)
             case "unusable":
                 return ClearResult(task_id)
             case "ignored":

@@ -30,7 +30,7 @@ class _HeadStart(NamedTuple):
 
 
 class InFlight:
-    """Several requests that send their messages in turn, within one window."""
+    """Tracks unanswered messages, and decides which request sends its next message."""
 
     def __init__(self, timer: RetransmitTimer) -> None:
         self._timer = timer

@@ -9,7 +9,7 @@ Condition = Callable[[], bool]
 
 
 class Waiters:
-    """The coroutines that wait for a request, or, with None in its place, for all requests."""
+    """The coroutines that wait for one request, or for all requests (key None)."""
 
     def __init__(self) -> None:
         self._waiters: dict[PendingRequest | None, dict[asyncio.Future[None], Condition]] = {}

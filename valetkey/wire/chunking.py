@@ -79,12 +79,12 @@ def option_names(kind: Kind) -> set[str]:
 def chunk_messages(
     header: Mapping[str, Any], items: Iterable[ItemInput], first_chunk: int = 0
 ) -> Iterator[PendingMessage]:
-    """Yield the messages of a batch; read no more items than the yielded message needs.
+    """Yield the messages of a batch, and read items only as each message needs them.
 
     The items are those from chunk first_chunk on. Raises ValueError if their number differs from
     the header's total.
     """
-    iterator, chunker = iter(items), Chunker(header)
+    iterator, chunker = iter(items), ChunkMessageBuilder(header)
     for chunk in chunk_slices(header, first_chunk):
         chunk_items = list(islice(iterator, chunk.item_count))
         has_more = chunk.is_last and next(iterator, None) is not None
@@ -98,7 +98,7 @@ def chunk_slices(header: Mapping[str, Any], first_chunk: int = 0) -> Iterator[Ch
         yield ChunkSlice(first // size, first, min(size, total - first), first + size >= total)
 
 
-class Chunker:
+class ChunkMessageBuilder:
     """Builds the messages of one batch."""
 
     def __init__(self, header: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal, Required, TypedDict
 from valetkey.wire.terms import Encryption, StorageClass
 
 
-class Options(TypedDict, total=False):
+class RequestOptions(TypedDict, total=False):
     """Options of every request.
 
     expires_in: the lifetime of the grants in seconds; 3,600 by default.
@@ -25,7 +25,7 @@ class Options(TypedDict, total=False):
     deadline: datetime | None
 
 
-class DownloadOptions(Options, total=False):
+class DownloadOptions(RequestOptions, total=False):
     """Options of a download. Most of them set headers of storage's response.
 
     method: GET by default.
@@ -46,7 +46,7 @@ class DownloadOptions(Options, total=False):
     check_owner: bool
 
 
-class StorageOptions(Options, total=False):
+class ObjectOptions(RequestOptions, total=False):
     """Options of every request that stores an object."""
 
     content_type: str | None
@@ -57,7 +57,7 @@ class StorageOptions(Options, total=False):
     encryption: Encryption | None
 
 
-class UploadOptions(StorageOptions, total=False):
+class UploadOptions(ObjectOptions, total=False):
     """Options of a POST form.
 
     max_size, min_size: the accepted size in bytes; min_size is 0 by default.
@@ -72,7 +72,7 @@ class UploadOptions(StorageOptions, total=False):
     success_redirect: str | None
 
 
-class PutOptions(StorageOptions, total=False):
+class PutOptions(ObjectOptions, total=False):
     """Options of a PUT.
 
     max_size: the largest accepted size in bytes; by default, that of the largest item.
@@ -85,7 +85,7 @@ class PutOptions(StorageOptions, total=False):
     check_owner: bool
 
 
-class MultipartOptions(StorageOptions, total=False):
+class MultipartOptions(ObjectOptions, total=False):
     """Options of a multipart upload.
 
     part_size: bytes in each part except the last; by default, the service chooses it.

@@ -93,7 +93,7 @@ _MESSAGES = {
 
 
 def parse_message(raw: Any) -> AnyMessage | Refusal:
-    """Parse a message from JSON values.
+    """Return the message in these JSON values, or the refusal of its first wrong field.
 
     raw may be any value. Anything but a message of wire version 1 returns a refusal. The refusal
     names the first wrong field and the limit that it exceeds, and never repeats the value.

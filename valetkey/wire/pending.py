@@ -12,7 +12,7 @@ from valetkey.wire.replies import BatchState, Cancelled, Explanation, Grant, Out
 
 @dataclass(frozen=True)
 class PendingMessage:
-    """A message and the id of the Celery task that replies to it.
+    """A message that waits for its reply, and the id of the Celery task that carries it.
 
     refusal is set if the service would refuse the message as malformed; it is then not sent.
     batch_state is set if the message asks for a chunk of a reopened batch.

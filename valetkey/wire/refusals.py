@@ -1,6 +1,7 @@
 """The refusal codes and the refusal object. Wire version 1.
 
-The list of codes is part of the wire: a code may be added, but never renamed or reused.
+The list of codes is part of the wire: a code is never renamed or reused. A new code needs a new
+release of the client first, because an older one takes a reply with an unknown code for no reply.
 """
 
 from datetime import datetime

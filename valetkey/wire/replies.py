@@ -101,7 +101,7 @@ class Usage(WireModel):
 
 
 class Cancelled(WireModel):
-    """The reply to a CancelMessage.
+    """The reply to a CancelMessage: the numbers of items granted before it and of items released.
 
     issued: the number of items that were granted before the cancellation.
     released: the number of items that will not be granted; their reserved quota is free again.
@@ -113,7 +113,7 @@ class Cancelled(WireModel):
     released: int
 
 
-class Verdict(WireModel):
+class RuleVerdict(WireModel):
     """The verdict of one rule on a message.
 
     rule: the rule's name.
@@ -135,7 +135,7 @@ class Explanation(WireModel):
 
     status: Literal["explained"] = "explained"
     decision: Literal["issue", "refuse"]
-    rules: list[Verdict]
+    rules: list[RuleVerdict]
 
 
 class ManifestState(WireModel):
@@ -172,8 +172,8 @@ class BatchState(WireModel):
     batch: str
     kind: Kind
     bucket: str
-    total: int
-    chunk_size: int
+    total: int = Field(ge=1)
+    chunk_size: int = Field(ge=1)
     decided: int
     issued: int
     refused: int

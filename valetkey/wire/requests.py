@@ -51,11 +51,11 @@ class GrantRequest:
 
         new_batch_id is used unless the request has a batch_id. Items are read into a list if they
         have to be counted. Raises TypeError and ValueError as chunking.batch_header does, and
-        TypeError as with_known_length does.
+        TypeError as ensure_sized does.
         """
         items, total = self.items, self.total
         if total is None:
-            items = with_known_length(items, "total")
+            items = ensure_sized(items, "total")
             total = len(items)
         header = batch_header(
             kind=self.kind,
@@ -71,9 +71,7 @@ class GrantRequest:
         return header, items
 
 
-def with_known_length(
-    items: Iterable[Item] | AsyncIterable[Item], argument: str
-) -> Collection[Item]:
+def ensure_sized(items: Iterable[Item] | AsyncIterable[Item], argument: str) -> Collection[Item]:
     """Return the items as a collection; an iterable without a length is read into a list.
 
     Raises TypeError for an async iterable: the caller must then pass the named argument.
@@ -83,10 +81,10 @@ def with_known_length(
     return items if isinstance(items, Collection) else list(items)
 
 
-def grant_messages(
+def header_and_messages(
     request: GrantRequest, requester: Requester, new_batch_id: str
 ) -> tuple[dict[str, Any], Iterator[PendingMessage]]:
-    """Return the header of a grant request, and its messages, built as they are read."""
+    """Return a batch's header, and an iterator that builds its messages when they are read."""
     header, items = request.header(requester, new_batch_id)
     return header, chunk_messages(header, _require_sync(items), request.first_chunk)
 
@@ -142,7 +140,7 @@ def batch_state_message(requester: Requester, task_id: str, batch_id: str) -> Pe
 def reopen_messages(
     requester: Requester, task_id: str, batch_state: BatchState
 ) -> Iterator[PendingMessage]:
-    """Yield a message for each chunk of a known batch; their task ids begin with task_id."""
+    """Yield the messages that ask for the results of a known batch, one for each chunk."""
     body = {"v": VERSION, "ask": "batch", "tenant": requester.tenant, "batch": batch_state.batch}
     chunk_count = -(-batch_state.total // batch_state.chunk_size)
     for number in range(chunk_count):

@@ -33,7 +33,9 @@ class _SigningMethod(NamedTuple):
 
 
 class S3Clients:
-    """boto3's view of all bucket profiles. Create it after forking; threads may share it.
+    """Credentials, signing targets and boto3 clients of all bucket profiles.
+
+    Create it after forking; threads may share it.
 
     endpoint is used for bucket profiles without one; None leaves it to the AWS profile.
     sts_endpoint is where roles are assumed; None means AWS in the bucket's region.

@@ -26,7 +26,9 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class CredentialCache:
-    """The credentials of one process. Create it after forking; threads may share it.
+    """Caches the credentials of AWS profiles and role sessions, and renews them before they expire.
+
+    Create it after forking; threads may share it.
 
     Threads that need the same credentials wait while one renews them. sts_endpoint is where roles
     are assumed; None means AWS in the bucket's region. Entries of removed tenants stay until the

@@ -25,8 +25,8 @@ class ObjectFile(NamedTuple):
     may_replace: bool
 
 
-class ObservedStream:
-    """A stream for botocore to read; on_read is called before each read."""
+class CallbackStream:
+    """Wraps a stream for botocore, and calls on_read before each read."""
 
     def __init__(self, stream: BinaryIO, on_read: Callable[[], None]) -> None:
         self._stream = stream
@@ -53,7 +53,7 @@ def put_object(
         client.put_object(
             Bucket=bucket.bucket,
             Key=object_key,
-            Body=ObservedStream(file.stream, on_read),
+            Body=CallbackStream(file.stream, on_read),
             ContentType=file.content_type,
             ChecksumSHA256=b64encode(file.sha256).decode(),
             Metadata={"sha256": file.sha256.hex()},
@@ -82,7 +82,9 @@ def start_upload(client: Any, bucket: str, object_key: str, params: Mapping[str,
         response = client.create_multipart_upload(Bucket=bucket, Key=object_key, **params)
     except (BotoCoreError, ClientError) as error:
         raise Transient(f"storage started no multipart upload: {error_code(error)}") from None
-    upload_id: str = response["UploadId"]
+    upload_id: str | None = response.get("UploadId")
+    if not upload_id:
+        raise Transient("storage started a multipart upload without an id")
     return upload_id
 
 

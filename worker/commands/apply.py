@@ -16,7 +16,7 @@ from worker.core.apply.plan import ApplyPlan, ConfigWarning, InUseCounts, Remova
 from worker.core.tenants.config import TenantConfig
 from worker.db import reservations
 from worker.db.audit import changes
-from worker.db.audit.backlog import pending_webhooks
+from worker.db.audit.backlog import count_pending_webhooks
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.tenants import load_config, store_config
 from worker.errors import Malformed, Transient
@@ -43,8 +43,9 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     remove an endpoint that has pending webhooks. Each run warns of tenants that trust the queue,
     and of keys that have expired or will expire within 30 days.
 
-    Everything that FILE does not contain is removed, except for the audit log and the usage of
-    tenants. `audit changes` lists what was changed, when, and by which account.
+    Everything that FILE does not contain is removed, except for the audit log, the usage of
+    tenants, and quotas raised with `quota raise`. `audit changes` lists what was changed, when, and
+    by which account.
 
     FILE defaults to tenants.toml. examples/tenants.toml is a commented example.
 
@@ -55,8 +56,8 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     after = _read_config(file)
     with open_database(read_transaction) as connection:
         before = load_config(connection)
-        live_grants = reservations.live_grants(connection, clock.now())
-        in_use = InUseCounts(live_grants, pending_webhooks(connection))
+        live_grants = reservations.count_live_grants(connection, clock.now())
+        in_use = InUseCounts(live_grants, count_pending_webhooks(connection))
     plan = plan_apply(before, after, in_use, clock.now())
     if not as_json:
         _print_changes(plan.changes)

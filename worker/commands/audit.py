@@ -114,7 +114,7 @@ def summary(*, output_format: Any, **filters: Any) -> None:
       python -m worker audit summary --since 1d
     """
     with open_database(read_transaction) as connection:
-        counts = grants.count_grants(connection, GrantFilter(**filters))
+        counts = grants.count_items_by_kind(connection, GrantFilter(**filters))
     print_rows(AuditCount._fields, counts, output_format)
 
 
@@ -164,7 +164,7 @@ def list_rejections(*, output_format: Any, limit: int, **filters: Any) -> None:
       python -m worker audit rejections --tenant acme --since 1d
     """
     with open_database(read_transaction) as connection:
-        page = rejections.read_rejections(connection, limit, **filters)
+        page = rejections.read_rejection_counts(connection, limit, **filters)
     print_first_page(rejections.RejectionRecord._fields, page, output_format)
 
 

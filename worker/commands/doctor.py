@@ -17,9 +17,9 @@ from worker.commands.database import open_database
 from worker.commands.health_checks import (
     Check,
     check_cleanup,
+    check_consumers,
     check_tenants,
     check_webhooks,
-    check_workers,
 )
 from worker.commands.output import print_rows
 from worker.core.tenants.config import TenantConfig
@@ -39,7 +39,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 class _DatabaseFacts(NamedTuple):
-    """The facts in the database that checks judge."""
+    """The state of the database that the checks examine."""
 
     config: TenantConfig
     oldest_webhook: datetime | None
@@ -112,7 +112,7 @@ def _read_facts() -> _DatabaseFacts:
     with open_database(read_transaction) as connection:
         return _DatabaseFacts(
             load_config(connection),
-            backlog.oldest_webhook(connection),
+            backlog.oldest_webhook_time(connection),
             backlog.next_expiry(connection),
         )
 
@@ -159,14 +159,14 @@ def _broker_checks(settings: Settings) -> Iterator[Check]:
 
 def _worker_checks(app: Celery) -> Iterator[Check]:
     hint = "are the workers running?"
-    consumers = _attempt("workers", hint, lambda: broker_status.queue_consumers(app))
-    yield from [consumers] if isinstance(consumers, Check) else check_workers(consumers)
+    consumers = _attempt("workers", hint, lambda: broker_status.workers_by_queue(app))
+    yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
 
 
 def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:
     """Return what a call returns, or a failed check if it raises or takes too long."""
     try:
-        return with_timeout(CHECK_TIMEOUT, call)
+        return call_with_timeout(CHECK_TIMEOUT, call)
     except TimeoutError:
         return Check(check, "fail", f"no response within {CHECK_TIMEOUT:g} s", hint)
     except click.ClickException as error:
@@ -176,8 +176,8 @@ def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Chec
         return Check(check, "fail", f"out of reach ({type(error).__name__})", hint)
 
 
-def with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
-    """Return what a call returns, or raise what it raises. Raises TimeoutError after seconds.
+def call_with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
+    """Call a function; raise TimeoutError if it takes longer than `seconds`.
 
     After a timeout, the call continues in a background thread until the process ends: not every
     driver has a timeout of its own.

@@ -5,17 +5,17 @@ from typing import Any
 
 import click
 
+from valetkey.cli.descriptions import escape_unprintable
 from valetkey.wire.refusals import Refusal
-from valetkey.wire.replies import Explanation, Verdict
+from valetkey.wire.replies import Explanation, RuleVerdict
 from worker.commands.database import open_database
-from worker.commands.output import escape_unprintable
 from worker.context import create_context
 from worker.db.engine import read_transaction
 from worker.errors import Malformed
 from worker.settings import Settings
 from worker.usecases.explain import explain_raw
 
-_DECISIONS = {"issue": ("granted", "green"), "refuse": ("refused", "red")}
+_DECISIONS = {"issue": ("issued", "green"), "refuse": ("refused", "red")}
 
 
 @click.command()
@@ -72,7 +72,7 @@ def _print_explanation(explanation: Explanation) -> None:
     click.secho(f"\nIt would be {word}.", fg=colour, bold=True)
 
 
-def _format_detail(verdict: Verdict) -> str:
+def _format_detail(verdict: RuleVerdict) -> str:
     reason = None if verdict.refusal is None else _format_reason(verdict.refusal, verdict.rule)
     return escape_unprintable("; ".join(filter(None, [verdict.found, reason])))
 

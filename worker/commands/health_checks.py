@@ -1,17 +1,17 @@
-"""Pure health checks for `doctor`: each judges facts about the service and returns its verdict."""
+"""Pure health checks for `doctor`: each examines facts about the service and returns a Check."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from valetkey.units import format_duration
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker.core.apply.plan import config_warnings
-from worker.core.quotas.status import format_duration
 from worker.core.tenants.config import TenantConfig
 
 UPKEEP_QUEUE = "valetkey.upkeep"
 OVERDUE_AFTER = timedelta(minutes=5)
-"""The delay after which unfinished work shows that no worker is processing it."""
+"""The age of unfinished work from which a check reports it."""
 
 State = Literal["ok", "warn", "fail"]
 
@@ -41,7 +41,7 @@ def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
         yield Check("tenants", "ok", text)
 
 
-def check_workers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
+def check_consumers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
     """Warn of queues that no worker consumes. consumers are names of workers by queue."""
     for queue, role in (
         (INTERACTIVE_QUEUE, "issue"),

@@ -5,12 +5,14 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 import click
 from rich.cells import cell_len, set_cell_size
 
+from valetkey.cli.descriptions import escape_unprintable
+from valetkey.units import format_utc
 from worker.db.audit.pages import Page
 
 OutputFormat = Literal["table", "json", "csv"]
@@ -97,12 +99,7 @@ def _format_table(rows: Sequence[Sequence[Any]]) -> str:
 
 def _format_value(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return format_utc(value)
     if type(value) in _JSON_TYPES:  # not subclasses such as named tuples, which have a __str__
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)
-
-
-def escape_unprintable(text: str) -> str:
-    """Escape characters that could move a terminal's cursor: producers choose keys and names."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

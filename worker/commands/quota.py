@@ -15,14 +15,19 @@ from worker.commands import database
 from worker.commands.database import open_database
 from worker.commands.options import Command, format_options, parse_moment_option, tenant_option
 from worker.commands.output import print_rows
-from worker.core.apply.changes import find_quota, new_conflicts, override_conflicts, with_quota
 from worker.core.apply.conflicts import Conflict
 from worker.core.apply.diff import FieldChange, diff_config
+from worker.core.apply.quota_changes import (
+    find_quota,
+    new_conflicts,
+    override_conflicts,
+    with_quota,
+)
 from worker.core.quotas.cost import METRICS, WINDOWS, resets_at
 from worker.core.quotas.status import (
     QuotaStatus,
     format_amount,
-    override_values,
+    override_to_dict,
     quota_statuses,
     status_row,
 )
@@ -191,7 +196,7 @@ def raise_quota(  # noqa: PLR0913 - the command's arguments
     extra = _parse_quota_arguments(metric, window, amount, limit_hint="--by").limit
     override = QuotaOverride(metric, window, extra, end)
     path = f"tenants.{tenant_name}.quotas.{metric}.{window}.raise"
-    change = FieldChange(path, None, override_values(override))
+    change = FieldChange(path, None, override_to_dict(override))
     conflicts = _store_override(tenant_name, override, change, now)
     text = f"{metric}.{window} of {tenant_name}: {format_amount(metric, extra)} more"
     click.echo(_format_json([change]) if as_json else f"{text} until {end:%F %T} UTC.")

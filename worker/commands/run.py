@@ -6,16 +6,17 @@ import sys
 import click
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from worker.commands.health_checks import UPKEEP_QUEUE
 
 # Gossip and mingle are off, as workers need nothing from each other: each long-lived pub/sub
 # connection is one more that can become half-open.
 _WORKER_OPTIONS = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
 QUEUES = {
-    "all": (INTERACTIVE_QUEUE, "valetkey.upkeep", BULK_QUEUE),
+    "all": (INTERACTIVE_QUEUE, UPKEEP_QUEUE, BULK_QUEUE),
     "issue": (INTERACTIVE_QUEUE, BULK_QUEUE),
     "interactive": (INTERACTIVE_QUEUE,),
     "bulk": (BULK_QUEUE,),
-    "upkeep": ("valetkey.upkeep",),
+    "upkeep": (UPKEEP_QUEUE,),
 }
 
 

@@ -54,17 +54,17 @@ _TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
 class DecidedCounts(NamedTuple):
-    """The numbers of decided chunks of a batch, and of their issued and refused items."""
+    """The number of a batch's decided chunks, and the numbers of their issued and refused items."""
 
     chunks: int
     issued: int
     refused: int
 
 
-def find_history(
+def read_history(
     connection: Connection, tenant: str, batch_id: str, chunk_number: int
 ) -> BatchHistory:
-    """Find what was committed under a batch id, and for one of its chunks."""
+    """Read the committed state of a batch id and of one of its chunks."""
     params = {"of_tenant": tenant, "id": batch_id, "chunk": chunk_number}
     row = connection.execute(_FIND, params).one()
     return BatchHistory(
@@ -102,15 +102,17 @@ def count_decided(connection: Connection, batch_number: int) -> DecidedCounts:
     return DecidedCounts(*(int(number) for number in row))
 
 
-def next_chunk_number(connection: Connection, batch_number: int, after: int) -> int | None:
-    """Return the number of the first decided chunk of a batch after a chunk number."""
+def next_decided_chunk(connection: Connection, batch_number: int, after: int) -> int | None:
+    """Return the number of the next decided chunk after the given one, or None if there is none."""
     query = select(func.min(Chunk.chunk_number)).where(
         Chunk.batch_number == batch_number, Chunk.chunk_number > after
     )
     return connection.scalar(query)
 
 
-def read_chunk(connection: Connection, batch_number: int, chunk_number: int) -> RecordedChunk:
+def read_recorded_chunk(
+    connection: Connection, batch_number: int, chunk_number: int
+) -> RecordedChunk:
     """Read a committed chunk with its audit rows."""
     header = connection.execute(
         select(Batch.batch_id, Batch.tenant, Batch.terms, Batch.chunk_size, Chunk)

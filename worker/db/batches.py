@@ -13,7 +13,7 @@ from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest, RecordedChunk
 from worker.core.policy.history import fingerprint, header_fingerprint, items_fingerprint
 from worker.core.quotas.cost import Cost
-from worker.db.engine import advisory_lock
+from worker.db.engine import acquire_advisory_lock
 from worker.db.inserts import insert_once, insert_rows
 
 # Statements are built once: building one takes longer than running it.
@@ -22,7 +22,7 @@ _INSERT_CHUNK = insert(Chunk)
 _GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
 
 
-class ChunkWrite(NamedTuple):
+class NewChunk(NamedTuple):
     """A decision to write, with its fingerprints, computed before the transaction starts."""
 
     request: ChunkRequest
@@ -33,7 +33,7 @@ class ChunkWrite(NamedTuple):
 
     @classmethod
     def prepare(cls, request: ChunkRequest, decision: ChunkDecision, now: datetime) -> Self:
-        """Prepare to write a decision."""
+        """Compute the fingerprints of a decision to write."""
         message = request.message
         return cls(request, decision, now, header_fingerprint(message), items_fingerprint(message))
 
@@ -45,13 +45,13 @@ class ChunkWrite(NamedTuple):
 
 
 def lock_batch(connection: Connection, tenant: str, batch_id: str) -> None:
-    """Exclude other transactions that open or cancel this batch until the transaction ends."""
-    advisory_lock(connection, f"{tenant}/{batch_id}")
+    """Lock a batch id until the transaction ends: no other one opens or cancels the batch."""
+    acquire_advisory_lock(connection, f"{tenant}/{batch_id}")
 
 
-def insert_batch(connection: Connection, write: ChunkWrite, refusal: Refusal | None) -> int:
+def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | None) -> int:
     """Insert the batch that a chunk opens, and return its number."""
-    message = write.request.message
+    message = chunk.request.message
     values = {
         "batch_id": message.batch,
         "tenant": message.tenant,
@@ -63,28 +63,28 @@ def insert_batch(connection: Connection, write: ChunkWrite, refusal: Refusal | N
         "total": message.total,
         "chunk_size": message.chunk_size,
         "callback": message.callback,
-        "fingerprint": write.header_fingerprint,
+        "fingerprint": chunk.header_fingerprint,
         "refusal": _json(refusal),
-        "decided_at": write.now,
+        "decided_at": chunk.now,
     }
     return connection.execute(_INSERT_BATCH, values).scalar_one()
 
 
 def insert_chunk(
-    connection: Connection, batch_number: int, write: ChunkWrite, decision: ChunkDecision
+    connection: Connection, batch_number: int, chunk: NewChunk, decision: ChunkDecision
 ) -> None:
     """Insert a chunk and the audit rows of its items."""
     issued = decision.issued
     values = {
         "batch_number": batch_number,
-        "chunk_number": write.request.message.chunk,
-        "fingerprint": write.items_fingerprint,
+        "chunk_number": chunk.request.message.chunk,
+        "fingerprint": chunk.items_fingerprint,
         "issued": issued,
         "refused": len(decision.rows) - issued,
         **decision.validity._asdict(),
         "access_key": decision.access_key,
         "refusal": _json(decision.refusal),
-        "signing_key": write.request.signing_key,
+        "signing_key": chunk.request.signing_key,
     }
     connection.execute(_INSERT_CHUNK, values)
     rows = [
@@ -101,10 +101,10 @@ def insert_chunk(
     insert_rows(connection, Grant.__tablename__, _GRANT_COLUMNS, rows)
 
 
-def insert_reissue(
+def insert_reissued_digests(
     connection: Connection, recorded: RecordedChunk, decision: ChunkDecision, now: datetime
 ) -> None:
-    """Insert the digests of a chunk whose grants differ from the recorded ones."""
+    """Insert the new digests of a chunk that was signed again with a different result."""
     values = {
         "batch_number": recorded.batch_number,
         "chunk_number": recorded.chunk_number,

@@ -100,7 +100,7 @@ def read_transaction(engine: Engine) -> AbstractContextManager[Connection]:
 
 
 def autocommit_read(engine: Engine) -> AbstractContextManager[Connection]:
-    """Open a connection for one SELECT without a transaction, which would double its cost."""
+    """Open a connection in autocommit mode for one SELECT; a transaction would double its cost."""
     return _transaction(engine, "autocommit")
 
 
@@ -117,7 +117,7 @@ def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
         raise
 
 
-def advisory_lock(connection: Connection, name: str) -> None:
+def acquire_advisory_lock(connection: Connection, name: str) -> None:
     """Take a lock by name, held until the transaction ends.
 
     Does nothing on SQLite, where write transactions exclude each other.

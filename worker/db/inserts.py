@@ -49,9 +49,9 @@ def insert_once(connection: Connection, table: type[Base], values: dict[str, Any
 
 @cache
 def _insert_once_statement(table: type[Base], dialect: str) -> ReturningInsert[tuple[int]]:
-    return upsert(table, dialect).on_conflict_do_nothing().returning(literal(1))
+    return insert_statement(table, dialect).on_conflict_do_nothing().returning(literal(1))
 
 
-def upsert(table: type[Base], dialect: str) -> postgresql.Insert | sqlite.Insert:
-    """Return an INSERT to which the caller adds an ON CONFLICT clause."""
+def insert_statement(table: type[Base], dialect: str) -> postgresql.Insert | sqlite.Insert:
+    """Return the dialect's INSERT statement, to which the caller adds an ON CONFLICT clause."""
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)

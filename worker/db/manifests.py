@@ -83,7 +83,7 @@ def read_manifest_state(connection: Connection, batch_number: int) -> ManifestSt
 
 
 def lease_manifest(connection: Connection, lease: str, now: datetime) -> ManifestLease | None:
-    """Lease the manifest that has been due for the longest time, of a batch that is complete."""
+    """Lease the longest-due manifest of a complete batch; return None if none is due."""
     due = (
         select(Manifest.batch_number)
         .where(Manifest.state == "pending", Manifest.next_attempt_at <= now, ~_BATCH_IS_OPEN)
@@ -107,7 +107,7 @@ def lease_manifest(connection: Connection, lease: str, now: datetime) -> Manifes
 
 
 def renew_lease(connection: Connection, manifest: ManifestLease, now: datetime) -> bool:
-    """Extend a lease; return False if it had expired and was taken."""
+    """Extend a lease; return false if it expired and another process took it."""
     statement = update(Manifest).where(_is_leased(manifest))
     return connection.execute(statement.values(next_attempt_at=now + LEASE_TIME)).rowcount == 1
 
@@ -118,7 +118,7 @@ def settle_manifest(
     result: ManifestWritten | ManifestNotWritten,
     now: datetime,
 ) -> bool:
-    """Write the result of an attempt; return False if the lease had expired and was taken."""
+    """Write the result of an attempt; return false if the lease was lost to another process."""
     values: dict[str, Any]
     if isinstance(result, ManifestWritten):
         values = {"state": "written", "problem": None, "finished_at": now, **result._asdict()}

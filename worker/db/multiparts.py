@@ -14,7 +14,7 @@ _ITEM_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch  # as grant 
 
 
 class UploadRecord(NamedTuple):
-    """A multipart upload that was started for a grant; it does not outlive the grant."""
+    """A multipart upload that was started for a grant, and is aborted when the grant expires."""
 
     batch_number: int
     item_number: int
@@ -48,7 +48,7 @@ def insert_uploads(
         connection.execute(insert(MultipartUpload), rows)
 
 
-def find_upload(connection: Connection, tenant: str, grant_id: str) -> UploadRecord | None:
+def find_upload_by_grant(connection: Connection, tenant: str, grant_id: str) -> UploadRecord | None:
     """Find the upload of one of a tenant's grants by the grant's id."""
     batch_id, _, item_number = grant_id.rpartition(".")
     if not _ITEM_NUMBER(item_number):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from models import Delivery, Endpoint
+from models import Delivery, WebhookEndpoint
 from worker.core.policy.decisions import ChunkRequest
 
 # Longer than an HTTP exchange may take: a lease expires only if its process died or was suspended.
@@ -74,8 +74,8 @@ def lease_delivery(connection: Connection, lease: str, now: datetime) -> Deliver
     if row is None:
         return None
     endpoint = connection.execute(
-        select(Endpoint.url, Endpoint.secret).where(
-            Endpoint.tenant == row.tenant, Endpoint.name == row.endpoint
+        select(WebhookEndpoint.url, WebhookEndpoint.secret).where(
+            WebhookEndpoint.tenant == row.tenant, WebhookEndpoint.name == row.endpoint
         )
     ).one_or_none()
     url, secret = endpoint or ("", "")
@@ -93,7 +93,7 @@ def lease_delivery(connection: Connection, lease: str, now: datetime) -> Deliver
 def settle_delivery(
     connection: Connection, delivery: DeliveryLease, result: DeliveryResult, now: datetime
 ) -> bool:
-    """Write the result of an attempt; return False if the lease had expired and was taken."""
+    """Write the result of an attempt; return false if the lease was lost to another process."""
     if result.problem is None:
         state = {"state": "delivered", "finished_at": now}
     elif result.retry_at is None:

@@ -1,22 +1,21 @@
 """Counts messages that could not be authenticated or parsed, without keeping their claims."""
 
 from datetime import datetime
-from hashlib import sha256
 
 from sqlalchemy import Connection
 
-from models import Rejection
+from models import RejectionCount
 from valetkey.wire.refusals import Code
 from worker.core.quotas.cost import window_start
-from worker.db.inserts import upsert
+from worker.db.inserts import insert_statement
 
 
 def count_rejection(
-    connection: Connection, code: Code, tenant: str | None, content: str, now: datetime
+    connection: Connection, code: Code, tenant: str | None, digest: bytes, now: datetime
 ) -> None:
     """Count one rejected message in its hour.
 
-    tenant is the existing tenant that the message named, content the message as text.
+    tenant is the existing tenant that the message named, digest its message_digest.
     """
     values = {
         "hour": window_start("hour", now),
@@ -24,10 +23,14 @@ def count_rejection(
         "code": code.value,
         "count": 1,
         "last_at": now,
-        "last_digest": sha256(content.encode(errors="surrogatepass")).digest(),
+        "last_digest": digest,
     }
-    update = {"count": Rejection.count + 1, "last_at": now, "last_digest": values["last_digest"]}
-    statement = upsert(Rejection, connection.dialect.name).on_conflict_do_update(
+    update = {
+        "count": RejectionCount.count + 1,
+        "last_at": now,
+        "last_digest": digest,
+    }
+    statement = insert_statement(RejectionCount, connection.dialect.name).on_conflict_do_update(
         index_elements=("hour", "tenant", "code"), set_=update
     )
     connection.execute(statement.values(values))

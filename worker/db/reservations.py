@@ -69,10 +69,10 @@ class ReservedItems(NamedTuple):
     cost: Cost
 
 
-def reserve_remaining(
+def insert_remaining_reservation(
     connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
 ) -> None:
-    """Keep what the first chunk reserved for the chunks that have not arrived yet."""
+    """Insert the reservation for the chunks that have not arrived yet."""
     items = request.message.total - len(request.message.items)
     if items:
         reserved = ReservedItems(items, reserved_cost(request.message.grant, items))
@@ -81,7 +81,7 @@ def reserve_remaining(
 
 
 def take_from_remaining(connection: Connection, batch_number: int, request: ChunkRequest) -> bool:
-    """Take a chunk's share out of the remaining items; return False if the batch is closed."""
+    """Subtract a chunk's items from the remaining ones; return false if the batch is closed."""
     items = len(request.message.items)
     amounts = {"items": items, **reserved_cost(request.message.grant, items)._asdict()}
     params = {f"minus_{name}": amount for name, amount in amounts.items()}
@@ -92,14 +92,14 @@ def take_from_remaining(connection: Connection, batch_number: int, request: Chun
     return remaining is not None
 
 
-def reserve_chunk(
+def insert_chunk_reservation(
     connection: Connection,
     batch_number: int,
     request: ChunkRequest,
     decision: ChunkDecision,
     charged_at: datetime,
 ) -> None:
-    """Count the issued items of a chunk in the window live until they expire."""
+    """Insert the reservation of a chunk: its grants count in the window live until they expire."""
     if decision.cost != NO_COST:
         reserved = ReservedItems(decision.issued, decision.cost)
         row = _row(batch_number, request.message.chunk, request, reserved)
@@ -121,22 +121,22 @@ def _row(
 
 
 def close_batch(connection: Connection, batch_number: int, tenant: str) -> int:
-    """Release what is reserved for the rest of a batch, and return its number of items."""
+    """Release the reservation of a batch's missing chunks, and return its number of items."""
     row = connection.execute(_CLOSE, {"batch": batch_number}).one_or_none()
     if row is None:
         return 0
-    usage.release(connection, tenant, usage.row_cost(row), row.charged_at)
+    usage.release(connection, tenant, usage.cost_from_row(row), row.charged_at)
     return int(row.items)
 
 
 def release_expired(connection: Connection, now: datetime, max_rows: int) -> int:
     """Release at most max_rows expired reservations; return how many there were.
 
-    Deleting a row is the right to release it, so each one is released once. Rows that another
+    The transaction that deletes a row releases it, so each one is released once. Rows that another
     process is releasing are skipped.
     """
     rows = connection.execute(_DELETE_DUE, {"now": now, "max_rows": max_rows}).all()
-    usage.release_all(connection, _sum_by_window(rows))
+    usage.release_by_window(connection, _sum_by_window(rows))
     return len(rows)
 
 
@@ -146,11 +146,11 @@ def _sum_by_window(rows: Iterable[Any]) -> dict[usage.UsageKey, Cost]:
     for row in rows:
         for window in WINDOWS if row.chunk_number == REMAINING else LIVE_WINDOWS:
             key = (row.tenant, window, window_start(window, row.charged_at))
-            sums[key] = sums.get(key, NO_COST).plus(usage.row_cost(row))
+            sums[key] = sums.get(key, NO_COST).plus(usage.cost_from_row(row))
     return sums
 
 
-def live_grants(connection: Connection, now: datetime) -> dict[tuple[str, str | None], int]:
+def count_live_grants(connection: Connection, now: datetime) -> dict[tuple[str, str | None], int]:
     """Count the grants that have not expired, by tenant and name of the signing key."""
     query = (
         select(Reservation.tenant, Reservation.signing_key, func.sum(Reservation.items))

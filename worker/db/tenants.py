@@ -12,17 +12,17 @@ from models import (
     Base,
     Bucket,
     ConfigRevision,
-    Endpoint,
     Policy,
     Quota,
     QuotaOverride,
     Tenant,
     TenantKey,
+    WebhookEndpoint,
 )
 from worker.core.tenants import config
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import autocommit_read, read_transaction
-from worker.db.inserts import upsert
+from worker.db.inserts import insert_statement
 from worker.errors import Transient
 
 Row = dict[str, Any]
@@ -34,7 +34,7 @@ def _table(mapped: type[Base]) -> Table:
 
 
 _BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS = (
-    _table(mapped) for mapped in (Bucket, Tenant, Policy, Quota, Endpoint, TenantKey)
+    _table(mapped) for mapped in (Bucket, Tenant, Policy, Quota, WebhookEndpoint, TenantKey)
 )
 _PARENTS_FIRST = (_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
 _OVERRIDES = _table(QuotaOverride)  # not part of the tenants file: `apply` keeps them
@@ -44,7 +44,7 @@ _REVISION = str(select(ConfigRevision.revision))
 
 
 class ConfigStore:
-    """The tenant config of one process, reloaded when another one was applied.
+    """The tenant config of one process, reloaded when its revision changes.
 
     Create it after forking.
     """
@@ -73,7 +73,7 @@ class ConfigStore:
 
 
 def read_revision(connection: Connection) -> int:
-    """Return the number of applied configs. A changed number means that the config changed."""
+    """Return the config's revision, which each applied config and quota override increments."""
     return connection.exec_driver_sql(_REVISION).scalar() or 0
 
 
@@ -109,7 +109,7 @@ def _tenant(row: Row, rows: dict[Table, list[Row]]) -> config.Tenant:
         **row,
         policies={policy["bucket"]: config.Policy(**policy) for policy in rows[_POLICIES]},
         quotas=tuple(config.Quota(**quota) for quota in rows[_QUOTAS]),
-        endpoints={end["name"]: config.Endpoint(**end) for end in rows[_ENDPOINTS]},
+        endpoints={end["name"]: config.WebhookEndpoint(**end) for end in rows[_ENDPOINTS]},
         keys={key["name"]: config.TenantKey(**key) for key in rows[_KEYS]},
         quota_overrides=tuple(config.QuotaOverride(**override) for override in overrides),
     )
@@ -142,7 +142,7 @@ def increment_revision(connection: Connection) -> None:
     Waits for other transactions that do the same. Call it first: the config does not change from
     then on until the transaction ends.
     """
-    statement = upsert(ConfigRevision, connection.dialect.name).values(id=1, revision=1)
+    statement = insert_statement(ConfigRevision, connection.dialect.name).values(id=1, revision=1)
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["id"], set_={"revision": ConfigRevision.revision + 1}

@@ -35,7 +35,7 @@ from worker.core.quotas.cost import (
     window_start,
 )
 from worker.core.tenants.config import Tenant
-from worker.db.inserts import upsert
+from worker.db.inserts import insert_statement
 
 UsageKey = tuple[str, Window, datetime]
 """A tenant, a window, and the start of that window."""
@@ -56,20 +56,20 @@ _SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its
 
 
 def read_usage(connection: Connection, tenant: str, now: datetime) -> UsageByWindow:
-    """Return a tenant's usage in the windows that contain a moment."""
+    """Return a tenant's usage in the windows that contain the given time."""
     return _by_window(connection.execute(_SELECT, _window_starts(tenant, now)))
 
 
-def current_quotas(connection: Connection, tenant: Tenant, now: datetime) -> list[QuotaState]:
-    """Return the state of a tenant's quotas."""
+def read_quota_states(connection: Connection, tenant: Tenant, now: datetime) -> list[QuotaState]:
+    """Return the limit, usage and reset time of each of a tenant's quotas."""
     quotas = effective_quotas(tenant, now)
     return quota_states(quotas, read_usage(connection, tenant.name, now), now) if quotas else []
 
 
 def charge(connection: Connection, tenant: str, cost: Cost, now: datetime) -> UsageByWindow:
-    """Add a cost to a tenant's usage in every window, and return the usage before that.
+    """Add a cost to a tenant's usage in every window, unchecked, and return the usage before it.
 
-    Windows without a quota are charged too, so that a quota added tomorrow knows the usage. Other
+    Windows without a quota are charged too, so that a quota added later counts earlier usage. Other
     transactions that charge the tenant wait until this one ends. The returned usage is therefore
     valid until then, and a cost that turns out to be too large can be released again.
     """
@@ -86,11 +86,11 @@ def _window_starts(tenant: str, now: datetime) -> dict[str, Any]:
 
 
 def _by_window(rows: Iterable[Any]) -> dict[Window, Cost]:
-    return {row.window: row_cost(row) for row in rows}
+    return {row.window: cost_from_row(row) for row in rows}
 
 
-def row_cost(row: Any) -> Cost:
-    """Return the cost in a row that has a column for each metric."""
+def cost_from_row(row: Any) -> Cost:
+    """Return the cost stored in a row's metric columns."""
     return Cost(**{metric: getattr(row, metric) for metric in METRICS})
 
 
@@ -98,7 +98,7 @@ def row_cost(row: Any) -> Cost:
 def _charge_statement(dialect: str) -> ReturningInsert[Any]:
     rows = union_all(*(_charge_row(window) for window in WINDOWS))
     columns = ("tenant", "window", "window_start", *METRICS)
-    statement = upsert(Usage, dialect).from_select(columns, rows)
+    statement = insert_statement(Usage, dialect).from_select(columns, rows)
     return statement.on_conflict_do_update(
         index_elements=("tenant", "window", "window_start"),
         set_={cost.key: cost + statement.excluded[cost.key] for cost in _COSTS},
@@ -114,13 +114,13 @@ def _charge_row(window: Window) -> Select[Any]:
 
 
 def release(connection: Connection, tenant: str, cost: Cost, charged_at: datetime) -> None:
-    """Subtract a cost that was charged at a moment from every window of that moment."""
+    """Subtract a cost from the windows in which it was charged."""
     costs = {(tenant, window, window_start(window, charged_at)): cost for window in WINDOWS}
-    release_all(connection, costs)
+    release_by_window(connection, costs)
 
 
-def release_all(connection: Connection, costs: Mapping[UsageKey, Cost]) -> None:
-    """Subtract costs by window; windows that were deleted meanwhile are skipped.
+def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) -> None:
+    """Subtract a cost from each given window; windows deleted meanwhile are skipped.
 
     Rows are updated in the order in which `charge` locks them, to avoid deadlocks.
     """
@@ -139,7 +139,7 @@ def _lock_order(charged: tuple[UsageKey, Cost]) -> tuple[str, int, datetime]:
     return tenant, WINDOWS.index(window), start
 
 
-def delete_expired(connection: Connection, now: datetime) -> None:
-    """Delete minutes and hours that ended long ago; days and months are kept."""
+def delete_short_windows(connection: Connection, now: datetime) -> None:
+    """Delete the usage of minutes and hours that began more than two days ago."""
     is_old = Usage.window_start < now - _SHORT_WINDOWS_KEPT
     connection.execute(delete(Usage).where(Usage.window.in_(("minute", "hour")), is_old))

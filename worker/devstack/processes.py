@@ -72,7 +72,7 @@ def running(
     ready_timeout: float = 30,
     stop_timeout: float = 10,
 ) -> Iterator[ChildProcess]:
-    """Run a program while the block runs, which begins once the program is ready.
+    """Start a program, run the block once it is ready, and stop the program when the block ends.
 
     `ready_timeout` limits the wait for readiness, `stop_timeout` the wait between SIGTERM and
     SIGKILL, both in seconds. The program leads its own process group, so that Ctrl-C reaches only

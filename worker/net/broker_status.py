@@ -34,7 +34,7 @@ def check_results(app: Celery) -> None:
     _ = app.AsyncResult("valetkey.doctor").state
 
 
-def queue_consumers(app: Celery) -> dict[str, list[str]]:
+def workers_by_queue(app: Celery) -> dict[str, list[str]]:
     """Return the names of the workers that reply, by the queue that they consume."""
     consumers: defaultdict[str, list[str]] = defaultdict(list)
     replies: dict[str, list[dict[str, Any]]] | None

@@ -20,7 +20,7 @@ import httpx
 
 from worker.core.webhooks.addresses import Address, denial_reason
 from worker.core.webhooks.retry import parse_retry_after
-from worker.core.webhooks.urls import UrlRule, WebhookUrl, parse_webhook_url
+from worker.core.webhooks.urls import UrlViolation, WebhookUrl, parse_webhook_url
 from worker.errors import Transient
 
 Resolver = Callable[[str, int], Sequence[Address]]
@@ -57,7 +57,7 @@ class WebhookFailure(Transient):
 
 
 def resolve_host(host: str, port: int) -> list[Address]:
-    """Return all addresses of a host from the system's resolver, in the order to try them."""
+    """Return all addresses of a host, unchecked, in the order to try them."""
     results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ip_address(sockaddr[0]) for *_, sockaddr in results]
 
@@ -88,7 +88,7 @@ class WebhookClient:
         Raises WebhookFailure if the URL is refused or no response is received.
         """
         endpoint = parse_webhook_url(url, development=self._development)
-        if isinstance(endpoint, UrlRule):
+        if isinstance(endpoint, UrlViolation):
             raise WebhookFailure("url_refused", endpoint.value)
         return asyncio.run(self._post_with_timeout(endpoint, body, headers))
 

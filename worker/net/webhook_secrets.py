@@ -1,4 +1,4 @@
-"""Webhook secrets, of which tenants.toml and the database store references, never values."""
+"""Reads webhook secrets. tenants.toml and the database store only references to them."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,7 +3,7 @@
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.replies import Cancelled
 from worker.context import Context
-from worker.db.batch_history import count_decided, find_history
+from worker.db.batch_history import count_decided, read_history
 from worker.db.batches import insert_cancellation, lock_batch
 from worker.db.engine import write_transaction
 from worker.db.reservations import close_batch
@@ -19,7 +19,7 @@ def cancel_batch(message: CancelMessage, signing_key: str | None, context: Conte
     with write_transaction(context.engine) as connection:
         lock_batch(connection, tenant, batch_id)  # against a first chunk that arrives meanwhile
         insert_cancellation(connection, message, signing_key, context.now())
-        batch = find_history(connection, tenant, batch_id, chunk_number=0).batch
+        batch = read_history(connection, tenant, batch_id, chunk_number=0).batch
         if batch is None:
             return Cancelled(batch=batch_id, issued=0, released=0)
         released = close_batch(connection, batch.batch_number, tenant)

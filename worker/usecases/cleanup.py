@@ -10,11 +10,11 @@ MAX_ROWS = 1_000  # in one transaction, which makes other writers wait for as lo
 
 
 def clean_up(context: Context) -> dict[str, int]:
-    """Release what expired grants and abandoned batches reserved, and abort their uploads.
+    """Release expired reservations, delete old usage, and abort the uploads of expired grants.
 
     Any number of processes may do this at once. Returns counts. Raises Transient.
     """
-    return {"lapsed": _release_expired(context), **abort_expired(context)}
+    return {"released": _release_expired(context), **abort_expired(context)}
 
 
 def _release_expired(context: Context) -> int:
@@ -25,5 +25,5 @@ def _release_expired(context: Context) -> int:
             released = release_expired(connection, now, MAX_ROWS)
         total += released
     with write_transaction(context.engine) as connection:
-        usage.delete_expired(connection, now)
+        usage.delete_short_windows(connection, now)
     return total

@@ -21,7 +21,7 @@ _GONE = 410  # the endpoint wants no more webhooks: Standard Webhooks 1.0.0
 
 
 def deliver_due(context: Context) -> dict[str, int]:
-    """Send what is due, the oldest first, until nothing is due or the time is up; return counts.
+    """Send due webhooks, the oldest first, until none is left or time is up; return counts.
 
     Any number of processes may do this at once. Raises Transient.
     """

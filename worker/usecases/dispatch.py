@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from valetkey.crypto.keys import load_public_key
+from valetkey.crypto.keys import build_public_key
 from valetkey.wire.messages import (
     AnyMessage,
     BatchMessage,
@@ -17,15 +17,15 @@ from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Outcome, Usage
 from worker.context import Context
-from worker.core.auth.authenticate import Authenticated, Rejection, authenticate
-from worker.core.auth.rejected import message_text, parse_claimed_chunk
+from worker.core.auth.authenticate import AuthenticatedMessage, Rejection, authenticate
+from worker.core.auth.claimed_chunk import message_digest, parse_claimed_chunk
 from worker.core.auth.seal import seal
 from worker.core.policy.decisions import ChunkRequest
-from worker.core.policy.request_rules import allowed_callbacks
+from worker.core.policy.request_rules import allowed_callback_names
 from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db.engine import autocommit_read, write_transaction
 from worker.db.rejections import count_rejection
-from worker.db.usage import current_quotas
+from worker.db.usage import read_quota_states
 from worker.usecases.cancel import cancel_batch
 from worker.usecases.explain import explain_request
 from worker.usecases.issue import issue_chunk
@@ -40,7 +40,7 @@ class Response(NamedTuple):
     """The response to a message, as JSON values and as it is sent.
 
     tenant is set once the sender is authenticated. is_decision says that items were decided,
-    has_webhook that an endpoint will be called back, completes_manifest that the manifest of the
+    has_webhook that an endpoint will be called back, may_complete_manifest that the manifest of the
     batch may be due.
     """
 
@@ -49,7 +49,7 @@ class Response(NamedTuple):
     tenant: str | None = None
     is_decision: bool = False
     has_webhook: bool = False
-    completes_manifest: bool = False
+    may_complete_manifest: bool = False
 
 
 def respond(raw: Any, context: Context) -> Response:
@@ -77,8 +77,8 @@ def respond(raw: Any, context: Context) -> Response:
         return response
     return response._replace(
         is_decision=True,
-        has_webhook=message.callback in allowed_callbacks(tenant, message.grant.bucket),
-        completes_manifest=_completes_manifest(message),
+        has_webhook=message.callback in allowed_callback_names(tenant, message.grant.bucket),
+        may_complete_manifest=_may_complete_manifest(message),
     )
 
 
@@ -104,7 +104,7 @@ def _run(
 
 def _quotas(tenant: Tenant, context: Context) -> list[QuotaState]:
     with autocommit_read(context.engine) as connection:
-        return current_quotas(connection, tenant, context.now())
+        return read_quota_states(connection, tenant, context.now())
 
 
 def _with_quotas(values: dict[str, Any], tenant: Tenant | None, context: Context) -> dict[str, Any]:
@@ -117,21 +117,23 @@ def _with_quotas(values: dict[str, Any], tenant: Tenant | None, context: Context
 def _reject(
     raw: Any, content: Any, refusal: Refusal, tenant: str | None, context: Context
 ) -> dict[str, Any]:
+    # Hashed before the transaction: a large message must not lock the tables for so long.
+    digest, now = message_digest(raw), context.now()
     with write_transaction(context.engine) as connection:
-        count_rejection(connection, refusal.code, tenant, message_text(raw), context.now())
+        count_rejection(connection, refusal.code, tenant, digest, now)
     claimed = parse_claimed_chunk(content)
     return _values(Outcome(**claimed._asdict(), status="refused", refusal=refusal))
 
 
-def _seal(values: dict[str, Any], sender: Authenticated) -> Response:
+def _seal(values: dict[str, Any], sender: AuthenticatedMessage) -> Response:
     if sender.key is None:
         return Response(values, values, sender.name)
-    public_key = load_public_key(sender.key.sign, sender.key.seal)
+    public_key = build_public_key(sender.key.sign, sender.key.seal)
     token = seal(to_json(values), f"{sender.name}/{sender.key.name}", public_key)
     return Response(values, token, sender.name)
 
 
-def _completes_manifest(message: ChunkMessage) -> bool:
+def _may_complete_manifest(message: ChunkMessage) -> bool:
     """Tell whether a chunk is the last of a batch with a manifest.
 
     If other chunks are decided after it, the next scheduled run finds the manifest.

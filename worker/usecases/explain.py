@@ -6,7 +6,7 @@ from typing import Any
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Refusal
-from valetkey.wire.replies import Explanation, Verdict
+from valetkey.wire.replies import Explanation, RuleVerdict
 from valetkey.wire.terms import Parts
 from worker.context import Context
 from worker.core.auth.authenticate import Rejection, authenticate
@@ -15,7 +15,7 @@ from worker.core.policy.decisions import ChunkRequest
 from worker.core.policy.explain import ExplainContext, build_explanation, explain
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Tenant, TenantConfig
-from worker.db.batch_history import find_history
+from worker.db.batch_history import read_history
 from worker.db.engine import read_transaction
 from worker.db.multiparts import UploadRecord
 from worker.db.usage import read_usage
@@ -67,7 +67,7 @@ def _explain_context(
 ) -> ExplainContext:
     now = context.now()
     with read_transaction(context.engine) as connection:
-        history = find_history(connection, message.tenant, message.batch, message.chunk)
+        history = read_history(connection, message.tenant, message.batch, message.chunk)
         usage = read_usage(connection, message.tenant, now)
     admission = admit(message, tenant, config, now)
     continued_upload = None
@@ -108,4 +108,4 @@ def _validity(
 
 
 def _refusing_explanation(rule: str, refusal: Refusal) -> Explanation:
-    return build_explanation([Verdict(rule=rule, found="", refusal=refusal)])
+    return build_explanation([RuleVerdict(rule=rule, found="", refusal=refusal)])

@@ -23,35 +23,42 @@ from worker.core.policy.decisions import (
     refuse_chunk,
 )
 from worker.core.policy.history import BATCH_CLOSED, BATCH_CONFLICT, BatchHistory, RecordedBatch
-from worker.core.policy.request_rules import allowed_callbacks
+from worker.core.policy.request_rules import allowed_callback_names
 from worker.core.quotas.admission import admit_cost
 from worker.core.quotas.cost import NO_COST
 from worker.core.tenants.config import TenantConfig
 from worker.db import usage
-from worker.db.batch_history import find_history
-from worker.db.batches import ChunkWrite, insert_batch, insert_chunk, lock_batch
+from worker.db.batch_history import read_history
+from worker.db.batches import NewChunk, insert_batch, insert_chunk, lock_batch
 from worker.db.engine import autocommit_read, write_transaction
 from worker.db.manifests import insert_manifest
 from worker.db.multiparts import UploadRecord, insert_uploads
 from worker.db.outbox import insert_delivery
-from worker.db.reservations import reserve_chunk, reserve_remaining, take_from_remaining
+from worker.db.reservations import (
+    insert_chunk_reservation,
+    insert_remaining_reservation,
+    take_from_remaining,
+)
 from worker.usecases.multipart import (
     abort_uncommitted,
     find_continued_upload,
     has_final_result,
     upload_starter,
 )
-from worker.usecases.reissue import reissue_recorded
+from worker.usecases.reissue import reissue_by_number
 from worker.usecases.signing_context import first_signing_context
 
-# A batch can end, and then this very chunk can be committed, while a decision is written.
+# While a decision is written, the batch can be closed, and then this very chunk be committed.
 _MAX_CONCURRENT_CHANGES = 2
 
 
-class AlreadyRecorded(NamedTuple):
-    """A chunk that was committed before, by the number of its batch."""
+class DuplicateChunk(NamedTuple):
+    """The chunk was committed by an earlier message; batch_number identifies its batch."""
 
     batch_number: int
+
+
+_Written = ChunkDecision | DuplicateChunk | Refusal
 
 
 class ConcurrentChange(Exception):
@@ -62,12 +69,12 @@ def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -
     """Decide on a chunk and return its outcome: grants, or a refusal.
 
     config is the one that authenticated the message. Raises Transient if the database, credentials
-    or storage are unreachable; nothing is then committed that the same message would not find.
+    or storage are unreachable; the same message, sent again, then gets what was committed, if any.
     """
     message, now = request.message, context.now()
     admission = admit(message, request.tenant, config, now)
     if isinstance(admission, Refusal):
-        committed = _commit(request, refuse_chunk(message, admission, now), context)
+        committed = _commit_or_reissue(request, refuse_chunk(message, admission, now), context)
     else:
         committed = _issue_admitted(request, admission, context, now)
     outcome = chunk_outcome if message.manifest is None else outcome_without_items
@@ -80,9 +87,9 @@ def _issue_admitted(
     decision = _decide(request, admission, context, now)
     committed = None
     try:
-        committed = _commit(request, decision, context)
+        committed = _commit_or_reissue(request, decision, context)
     finally:
-        if decision.uploads and (committed is None or committed.rows is not decision.rows):
+        if decision.uploads and (committed is None or committed.uploads != decision.uploads):
             abort_uncommitted(request, admission, decision, context, now)
     return committed
 
@@ -107,107 +114,110 @@ def _decide(
     return decide_chunk(message, admission, signing, start_upload, upload)
 
 
-def _commit(request: ChunkRequest, decision: ChunkDecision, context: Context) -> ChunkDecision:
+def _commit_or_reissue(
+    request: ChunkRequest, decision: ChunkDecision, context: Context
+) -> ChunkDecision:
     """Commit a decision, or return the decision that was committed before it."""
     now = context.now()
-    committed = _write(ChunkWrite.prepare(request, decision, now), context)
+    committed = _write_with_retries(NewChunk.prepare(request, decision, now), context)
     if isinstance(committed, ChunkDecision):
         return committed
     with autocommit_read(context.engine) as connection:
-        quotas = usage.current_quotas(connection, request.tenant, now)
+        quotas = usage.read_quota_states(connection, request.tenant, now)
     if isinstance(committed, Refusal):
         return replace(refuse_chunk(request.message, committed, now), quotas=quotas)
-    reissued = reissue_recorded(committed.batch_number, request.message.chunk, context)
+    reissued = reissue_by_number(committed.batch_number, request.message.chunk, context)
     return replace(reissued, quotas=quotas)
 
 
-def _write(write: ChunkWrite, context: Context) -> ChunkDecision | AlreadyRecorded | Refusal:
+def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
     """Write a decision in one transaction: its rows, its cost, and what has to follow from it.
 
     The first chunk to arrive opens the batch: it charges for the whole batch, or the whole batch is
-    refused. Returns the decision as committed, AlreadyRecorded, or the refusal of a message that
+    refused. Returns the decision as committed, DuplicateChunk, or the refusal of a message that
     contradicts what was committed under its batch id.
     """
     for _ in range(_MAX_CONCURRENT_CHANGES):
         with suppress(ConcurrentChange, IntegrityError), write_transaction(context.engine) as conn:
-            return _record(conn, write)
+            return _write_decision(conn, chunk)
     with write_transaction(context.engine) as conn:
-        return _record(conn, write)
+        return _write_decision(conn, chunk)
 
 
-def _record(connection: Connection, write: ChunkWrite) -> ChunkDecision | AlreadyRecorded | Refusal:
-    history = _locked_history(connection, write.request.message)
+def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
+    history = _locked_history(connection, chunk.request.message)
     if history.batch is None:
-        return _open_batch(connection, write, is_cancelled=history.is_cancelled)
-    if history.conflicts_with(write.header_fingerprint, write.items_fingerprint):
+        return _open_batch(connection, chunk, is_cancelled=history.is_cancelled)
+    if history.conflicts_with(chunk.header_fingerprint, chunk.items_fingerprint):
         return BATCH_CONFLICT
     if history.chunk is not None:
-        return AlreadyRecorded(history.batch.batch_number)
-    return _continue_batch(connection, write, history.batch)
+        return DuplicateChunk(history.batch.batch_number)
+    return _continue_batch(connection, chunk, history.batch)
 
 
 def _locked_history(connection: Connection, message: ChunkMessage) -> BatchHistory:
     # Usually chunk 0 opens its batch, and every other chunk finds it open.
     if message.chunk == 0:
         lock_batch(connection, message.tenant, message.batch)
-    history = find_history(connection, message.tenant, message.batch, message.chunk)
+    history = read_history(connection, message.tenant, message.batch, message.chunk)
     if history.batch is None and message.chunk != 0:
         lock_batch(connection, message.tenant, message.batch)
-        history = find_history(connection, message.tenant, message.batch, message.chunk)
+        history = read_history(connection, message.tenant, message.batch, message.chunk)
     return history
 
 
-def _open_batch(connection: Connection, write: ChunkWrite, *, is_cancelled: bool) -> ChunkDecision:
+def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) -> ChunkDecision:
     """Open a batch with its first chunk: charge for all of it, or refuse all of it."""
-    (message, tenant, _), decision, now = write.request, write.decision, write.now
+    (message, tenant, _), decision, now = chunk.request, chunk.decision, chunk.now
     refusal = BATCH_CLOSED if is_cancelled else decision.refusal
     cost = NO_COST
     if refusal is None:
-        cost = reserved_cost(message.grant, message.total).minus(write.unused_cost)
+        cost = reserved_cost(message.grant, message.total).minus(chunk.unused_cost)
+    # Charged before it is admitted, because the charge locks the usage rows.
     charged = usage.charge(connection, tenant.name, cost, now)
-    admission = admit_cost(tenant, charged, cost, now)
-    refusal = refusal or admission.refusal
-    batch_number = insert_batch(connection, write, refusal)
+    quota_admission = admit_cost(tenant, charged, cost, now)
+    refusal = refusal or quota_admission.refusal
+    batch_number = insert_batch(connection, chunk, refusal)
     if refusal is None:
-        reserve_remaining(connection, batch_number, write.request, now)
+        insert_remaining_reservation(connection, batch_number, chunk.request, now)
         if message.manifest is not None:
             insert_manifest(connection, batch_number, message, now)
     else:
         usage.release(connection, tenant.name, cost, now)
         decision = refuse_chunk(message, refusal, now)
-    _write_chunk(connection, batch_number, write, decision, now)
-    return replace(decision, quotas=admission.quotas)
+    _insert_chunk_rows(connection, batch_number, chunk, decision, now)
+    return replace(decision, quotas=quota_admission.quotas)
 
 
-def _continue_batch(
-    connection: Connection, write: ChunkWrite, batch: RecordedBatch
-) -> ChunkDecision:
+def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatch) -> ChunkDecision:
     """Add a later chunk, which uses what the first chunk reserved for it."""
-    request, decision, now = write.request, write.decision, write.now
+    request, decision, now = chunk.request, chunk.decision, chunk.now
     refusal = batch.later_refusal
     if refusal is not None:
         decision = refuse_chunk(request.message, refusal, now)
-    _write_chunk(connection, batch.batch_number, write, decision, batch.decided_at)
+    _insert_chunk_rows(connection, batch.batch_number, chunk, decision, batch.decided_at)
     if refusal is None:
         # Last, because other chunks of the batch wait for this row from then on.
         if not take_from_remaining(connection, batch.batch_number, request):
             raise ConcurrentChange
-        usage.release(connection, request.tenant.name, write.unused_cost, batch.decided_at)
-    return replace(decision, quotas=usage.current_quotas(connection, request.tenant, now))
+        usage.release(connection, request.tenant.name, chunk.unused_cost, batch.decided_at)
+    return replace(decision, quotas=usage.read_quota_states(connection, request.tenant, now))
 
 
-def _write_chunk(
+def _insert_chunk_rows(
     connection: Connection,
     batch_number: int,
-    write: ChunkWrite,
+    chunk: NewChunk,
     decision: ChunkDecision,
     charged_at: datetime,
 ) -> None:
     """Write the chunk, its audit rows, and everything that follows from them."""
-    request = write.request
-    insert_chunk(connection, batch_number, write, decision)
+    request = chunk.request
+    insert_chunk(connection, batch_number, chunk, decision)
     if decision.uploads:
         insert_uploads(connection, batch_number, request, decision)
-    reserve_chunk(connection, batch_number, request, decision, charged_at)
-    if request.message.callback in allowed_callbacks(request.tenant, request.message.grant.bucket):
-        insert_delivery(connection, batch_number, request, write.now)
+    insert_chunk_reservation(connection, batch_number, request, decision, charged_at)
+    if request.message.callback in allowed_callback_names(
+        request.tenant, request.message.grant.bucket
+    ):
+        insert_delivery(connection, batch_number, request, chunk.now)

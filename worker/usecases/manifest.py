@@ -12,11 +12,11 @@ from pydantic_core import to_json
 from valetkey.wire.refusals import Code
 from worker.aws.objects import ObjectFile, put_object
 from worker.context import Context
-from worker.core.policy.decisions import ChunkDecision, refused_item_values
+from worker.core.policy.decisions import ChunkDecision, refused_item_result
 from worker.core.policy.request_rules import manifest_refusal, may_overwrite_manifest
 from worker.core.tenants.config import Bucket, Policy
 from worker.core.webhooks.retry import retry_delay
-from worker.db.batch_history import next_chunk_number
+from worker.db.batch_history import next_decided_chunk
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.manifests import (
     LEASE_TIME,
@@ -42,7 +42,7 @@ class _LeaseLost(Exception):
 
 
 def write_due_manifests(context: Context) -> dict[str, int]:
-    """Write what is due, the oldest first, until nothing is due or the time is up; return counts.
+    """Write due manifests, the oldest first, until none is left or time is up; return counts.
 
     Any number of processes may do this at once. Raises Transient.
     """
@@ -137,7 +137,7 @@ def _decisions(manifest: ManifestLease, context: Context) -> Iterator[ChunkDecis
 
 def _next_chunk(manifest: ManifestLease, after: int, context: Context) -> int | None:
     with read_transaction(context.engine) as connection:
-        return next_chunk_number(connection, manifest.batch_number, after)
+        return next_decided_chunk(connection, manifest.batch_number, after)
 
 
 def _results(decision: ChunkDecision) -> Iterator[dict[str, Any]]:
@@ -146,7 +146,7 @@ def _results(decision: ChunkDecision) -> Iterator[dict[str, Any]]:
         yield from decision.results
     else:
         refusal = decision.refusal
-        yield from (refused_item_values(refusal, row.object_key) for row in decision.rows)
+        yield from (refused_item_result(refusal, row.object_key) for row in decision.rows)
 
 
 class _LeaseKeeper:

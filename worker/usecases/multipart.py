@@ -13,18 +13,18 @@ from worker.core.policy.decide import StartUpload
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
 from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload, plan_parts
 from worker.core.signing.storage_headers import create_multipart_params
-from worker.db.batch_history import find_history
+from worker.db.batch_history import read_history
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.multiparts import UploadRecord, close_upload, expired_uploads, find_upload
+from worker.db.multiparts import UploadRecord, close_upload, expired_uploads, find_upload_by_grant
 from worker.errors import Transient
 
 _MAX_ABORTS = 100  # uploads aborted in one run
 
 
 def has_final_result(message: ChunkMessage, context: Context) -> bool:
-    """Tell whether a multipart request is already decided, so that no upload has to be started."""
+    """Return true if a multipart request is already decided: no upload has to be started."""
     with read_transaction(context.engine) as connection:
-        history = find_history(connection, message.tenant, message.batch, message.chunk)
+        history = read_history(connection, message.tenant, message.batch, message.chunk)
     return history.is_final_for(message)
 
 
@@ -74,9 +74,9 @@ def abort_uncommitted(
 def find_continued_upload(
     tenant: str, terms: Parts, context: Context, now: datetime
 ) -> UploadRecord | Refusal:
-    """Find the tenant's open upload whose parts are requested, or refuse the request."""
+    """Return the tenant's open upload that the requested parts belong to, or a refusal."""
     with read_transaction(context.engine) as connection:
-        record = find_upload(connection, tenant, terms.of)
+        record = find_upload_by_grant(connection, tenant, terms.of)
     if record is None or not record.is_open or record.expires_at <= now:
         text = "the tenant has no open multipart upload under this grant id"
         return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message=text)
@@ -86,15 +86,15 @@ def find_continued_upload(
     return record
 
 
-def find_recorded_upload(tenant: str, terms: Parts, context: Context) -> StartedUpload:
-    """Find the upload of recorded parts, open or not, to sign the parts again."""
+def find_parts_upload(tenant: str, terms: Parts, context: Context) -> StartedUpload:
+    """Return the upload that recorded parts belong to, open or not; NO_UPLOAD if there is none."""
     with read_transaction(context.engine) as connection:
-        record = find_upload(connection, tenant, terms.of)
+        record = find_upload_by_grant(connection, tenant, terms.of)
     return NO_UPLOAD if record is None else record.upload
 
 
 def abort_expired(context: Context) -> dict[str, int]:
-    """Abort uploads whose grants have expired; count those ended, and those to be tried again."""
+    """Abort uploads whose grants have expired; return the numbers of ended and postponed ones."""
     counts = {"ended": 0, "postponed": 0}
     now = context.now()
     with read_transaction(context.engine) as connection:

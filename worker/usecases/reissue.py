@@ -8,10 +8,10 @@ from worker.core.kinds.rules import PolicyContext, first_refusal
 from worker.core.policy.decide import sign_again
 from worker.core.policy.decisions import ChunkDecision, RecordedChunk
 from worker.core.tenants.config import TenantConfig
-from worker.db.batch_history import read_chunk
-from worker.db.batches import insert_reissue
+from worker.db.batch_history import read_recorded_chunk
+from worker.db.batches import insert_reissued_digests
 from worker.db.engine import read_transaction, write_transaction
-from worker.usecases.multipart import find_recorded_upload
+from worker.usecases.multipart import find_parts_upload
 from worker.usecases.signing_context import repeated_signing_context
 
 _NO_LONGER_ALLOWED = Refusal(
@@ -21,7 +21,7 @@ _NO_LONGER_ALLOWED = Refusal(
 )
 
 
-def reissue_recorded(batch_number: int, chunk_number: int, context: Context) -> ChunkDecision:
+def reissue_by_number(batch_number: int, chunk_number: int, context: Context) -> ChunkDecision:
     """Read a committed chunk and sign it again, as `reissue_chunk` does."""
     return reissue_chunk(read_recorded(batch_number, chunk_number, context), context)
 
@@ -29,13 +29,14 @@ def reissue_recorded(batch_number: int, chunk_number: int, context: Context) -> 
 def read_recorded(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
     """Read a committed chunk."""
     with read_transaction(context.engine) as connection:
-        return read_chunk(connection, batch_number, chunk_number)
+        return read_recorded_chunk(connection, batch_number, chunk_number)
 
 
 def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
-    """Sign a committed chunk again; the bytes are the same while credentials and bucket are.
+    """Sign a committed chunk again.
 
-    What the tenant's policy refuses by now is refused. If the signatures differ, their digests are
+    The bytes are the same unless the credentials or the bucket profile changed. Items that the
+    current policy refuses are refused. If the signatures differ, their digests are
     committed before the grants are returned. Raises Transient.
     """
     policy_context = recorded.refusal or _policy_context(recorded, context.config.current())
@@ -47,16 +48,16 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
         return _refuse_chunk(recorded, signing)
     continued_upload = None
     if isinstance(terms, Parts):
-        continued_upload = find_recorded_upload(recorded.tenant, terms, context)
+        continued_upload = find_parts_upload(recorded.tenant, terms, context)
     decision = sign_again(recorded, terms, policy, signing, continued_upload)
     if [row.digest for row in decision.rows] != [row.digest for row in recorded.rows]:
         with write_transaction(context.engine) as connection:
-            insert_reissue(connection, recorded, decision, context.now())
+            insert_reissued_digests(connection, recorded, decision, context.now())
     return decision
 
 
 def _policy_context(recorded: RecordedChunk, config: TenantConfig) -> PolicyContext | Refusal:
-    """Return what is signed under today's policy, or the refusal by that policy."""
+    """Return the terms, bucket and policy to sign with today, or the refusal by the policy."""
     tenant = config.tenants.get(recorded.tenant)
     policy = None if tenant is None else tenant.policies.get(recorded.terms.bucket)
     if policy is None:

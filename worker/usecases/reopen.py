@@ -6,12 +6,12 @@ from valetkey.wire.messages import BatchMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Outcome
 from worker.context import Context
-from worker.core.policy.decisions import GrantRow, chunk_outcome, refused_item_values
+from worker.core.policy.decisions import GrantRow, chunk_outcome, refused_item_result
 from worker.core.policy.history import RecordedBatch
-from worker.db.batch_history import count_decided, find_history
+from worker.db.batch_history import count_decided, read_history
 from worker.db.engine import autocommit_read, read_transaction
 from worker.db.manifests import read_manifest_state
-from worker.usecases.reissue import reissue_recorded
+from worker.usecases.reissue import reissue_by_number
 
 _NO_CHUNK = -1  # a chunk number that no chunk has
 BATCH_UNKNOWN = Refusal(
@@ -41,7 +41,7 @@ def reopen_batch(message: BatchMessage, context: Context) -> dict[str, Any]:
     batch_number = _find_chunk(message, message.chunk, context)
     if isinstance(batch_number, Refusal):
         return _refuse_message(message, batch_number)
-    decision = reissue_recorded(batch_number, message.chunk, context)
+    decision = reissue_by_number(batch_number, message.chunk, context)
     outcome = chunk_outcome(message.batch, message.chunk, decision)
     if decision.refusal is None:
         return outcome
@@ -50,7 +50,7 @@ def reopen_batch(message: BatchMessage, context: Context) -> dict[str, Any]:
 
 def _batch_state(message: BatchMessage, context: Context) -> BatchState | None:
     with read_transaction(context.engine) as connection:
-        history = find_history(connection, message.tenant, message.batch, _NO_CHUNK)
+        history = read_history(connection, message.tenant, message.batch, _NO_CHUNK)
         batch = history.batch
         if batch is None:
             return None
@@ -80,7 +80,7 @@ def _batch_state(message: BatchMessage, context: Context) -> BatchState | None:
 def _find_chunk(message: BatchMessage, chunk_number: int, context: Context) -> int | Refusal:
     """Return the number of a batch whose chunk is decided, or the refusal of that chunk."""
     with autocommit_read(context.engine) as connection:
-        history = find_history(connection, message.tenant, message.batch, chunk_number)
+        history = read_history(connection, message.tenant, message.batch, chunk_number)
     if history.batch is None:
         return BATCH_UNKNOWN
     if history.chunk is not None:
@@ -105,4 +105,4 @@ def _refuse_message(message: BatchMessage, refusal: Refusal) -> dict[str, Any]:
 def _refused_item(row: GrantRow, chunk_refusal: Refusal) -> dict[str, Any]:
     """Return the refusal of the item alone, or else that of its whole chunk."""
     item_refusal = row.detail if row.code is not None else None
-    return item_refusal or refused_item_values(chunk_refusal, row.object_key)
+    return item_refusal or refused_item_result(chunk_refusal, row.object_key)

@@ -8,7 +8,7 @@ from worker.core.policy.admission import Admission
 from worker.core.policy.decisions import ChunkRequest, RecordedChunk
 from worker.core.signing.context import SigningContext
 from worker.core.signing.sigv4 import Credentials
-from worker.core.signing.validity import Validity, limit_validity
+from worker.core.signing.validity import Validity, apply_signing_limits
 from worker.core.tenants.config import Bucket, Policy
 from worker.db.multiparts import UploadRecord
 from worker.errors import Malformed
@@ -27,7 +27,7 @@ def first_signing_context(
     s3: S3Clients,
     now: datetime,
 ) -> SigningContext | Refusal:
-    """Find the context that signs an admitted chunk.
+    """Return the credentials, target and validity for signing an admitted chunk, or a refusal.
 
     upload is the multipart upload that requested parts belong to. Raises Transient if there are no
     credentials.
@@ -40,7 +40,7 @@ def first_signing_context(
     min_validity = timedelta(seconds=min(seconds, maximum))
     prefixes = admission.policy.prefixes
     credentials = s3.credentials(bucket, request.tenant.name, prefixes, now, min_validity)
-    limited = limit_validity(validity, admission.terms.min_expires_in, maximum, credentials)
+    limited = apply_signing_limits(validity, admission.terms.min_expires_in, maximum, credentials)
     return limited if isinstance(limited, Refusal) else _context(bucket, credentials, limited, s3)
 
 

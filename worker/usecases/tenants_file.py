@@ -16,8 +16,19 @@ from worker.core.tenants.error_messages import error_message
 from worker.core.tenants.fields import Table, ValidationContext, closest_name
 from worker.core.tenants.key_table import KeyTable
 from worker.core.tenants.locations import LineIndex, Location, format_location
-from worker.core.tenants.quota_table import PLAIN_TAG, TAGS, LimitTable, QuotaTable, SizeLimitTable
-from worker.core.tenants.tenant_table import EndpointTable, PolicyTable, TenantsFile, TenantTable
+from worker.core.tenants.quota_table import (
+    PLAIN_TAG,
+    TAGS,
+    ByteLimitTable,
+    QuotaLimitTable,
+    QuotaTable,
+)
+from worker.core.tenants.tenant_table import (
+    PolicyTable,
+    TenantsFile,
+    TenantTable,
+    WebhookEndpointTable,
+)
 from worker.net.webhook_secrets import secret_reference_error
 
 # By the path of a table. A star stands for any name.
@@ -26,12 +37,12 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("buckets", "*"): BucketTable,
     ("tenants", "*"): TenantTable,
     ("tenants", "*", "allow", "*"): PolicyTable,
-    ("tenants", "*", "endpoints", "*"): EndpointTable,
+    ("tenants", "*", "endpoints", "*"): WebhookEndpointTable,
     ("tenants", "*", "keys", "*"): KeyTable,
     ("tenants", "*", "quotas"): QuotaTable,
-    ("tenants", "*", "quotas", "grants", "*"): LimitTable,
-    ("tenants", "*", "quotas", "download_grants", "*"): LimitTable,
-    ("tenants", "*", "quotas", "upload_bytes", "*"): SizeLimitTable,
+    ("tenants", "*", "quotas", "grants", "*"): QuotaLimitTable,
+    ("tenants", "*", "quotas", "download_grants", "*"): QuotaLimitTable,
+    ("tenants", "*", "quotas", "upload_bytes", "*"): ByteLimitTable,
 }
 _PYDANTIC_PARTS = {"[key]", *TAGS}  # parts of pydantic's locations that are not in the file
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")
@@ -49,7 +60,7 @@ class FileProblem(NamedTuple):
 def read_tenants_file(
     file: Path, *, development: bool, default_endpoint: str | None = None
 ) -> TenantConfig | list[FileProblem]:
-    """Read a file, or return all problems with it. A file with any problem is not used.
+    """Read a file and return its config, or all problems with it.
 
     With development, webhooks may go to http:// URLs and to this machine. default_endpoint is the
     endpoint of bucket profiles that name none (None: AWS). Raises OSError.

@@ -39,7 +39,7 @@ def reply_usage(*quotas: dict[str, Any]) -> Any:
 
 def reply_explanation(decision: str) -> Any:
     refusal = {"refusal": OVER} if decision == "refuse" else {}
-    rules = [{"rule": "key", "found": "acme/"}, {"rule": "life", "found": "1 h", **refusal}]
+    rules = [{"rule": "key", "found": "acme/"}, {"rule": "validity", "found": "1 h", **refusal}]
     return lambda _: {"status": "explained", "decision": decision, "rules": rules}
 
 

@@ -21,7 +21,7 @@ from tests.support.fakes.http_storage import (
     StoredRequest,
     running_http_storage,
 )
-from valetkey import Client, NotStored
+from valetkey import Client, StorageError
 from valetkey.multipart_upload import MultipartUploader
 
 CONTENT = bytes(range(23))
@@ -147,7 +147,7 @@ def test_a_part_that_storage_never_accepts_fails_the_upload_with_the_reason(brok
 
     with service(broker, refusing) as (_, storage), Client(broker, tenant="acme") as client:
         upload = client.multipart("inbox", "a", size=len(CONTENT))
-        with pytest.raises(NotStored, match="storage answered 403: InternalError") as caught:
+        with pytest.raises(StorageError, match="storage answered 403: InternalError") as caught:
             MultipartUploader(upload, Path("film"), sleep=lambda _: None).run()
     assert "s3cret" not in str(caught.value)
     assert storage.requests("POST") == []
@@ -199,6 +199,6 @@ def test_a_file_that_became_shorter_is_not_stored_as_something_else(broker: str)
         upload = client.multipart("inbox", "a", size=len(CONTENT))
         upload.result(10)
         Path("film").write_bytes(CONTENT[:3])
-        with pytest.raises(NotStored, match="its file became shorter"):
+        with pytest.raises(StorageError, match="its file became shorter"):
             MultipartUploader(upload, Path("film"), sleep=lambda _: None).run()
     assert storage.requests("POST") == []

@@ -50,10 +50,10 @@ def log(engine: Engine) -> None:
         ]
         request = {"batch_id": batch_id(1), "requested_by": "nightly", "reason": None}
         connection.execute(insert(Cancellation), [request | row for row in rows])
-        count_rejection(connection, Code.KEY_UNKNOWN, "acme", "one", MORNING)
+        count_rejection(connection, Code.KEY_UNKNOWN, "acme", bytes(32), MORNING)
         minute_later = MORNING + timedelta(minutes=1)
-        count_rejection(connection, Code.KEY_UNKNOWN, "acme", "another", minute_later)
-        count_rejection(connection, Code.TOKEN_INVALID, None, "nonsense", LATER)
+        count_rejection(connection, Code.KEY_UNKNOWN, "acme", bytes(32), minute_later)
+        count_rejection(connection, Code.TOKEN_INVALID, None, bytes(32), LATER)
 
 
 def listed(result: Result) -> list[dict[str, Any]]:

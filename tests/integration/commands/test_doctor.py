@@ -10,11 +10,11 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.commands.doctor import doctor
-from worker.core.tenants.config import Endpoint, TenantConfig
+from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.db.engine import write_transaction
 from worker.db.outbox import DeliveryResult, lease_delivery, settle_delivery
 
-ENDPOINT = Endpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")
+ENDPOINT = WebhookEndpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PASSWORD = "hunter2"
 

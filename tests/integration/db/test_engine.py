@@ -7,7 +7,7 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine, make_url, text
 
 from worker.db.engine import (
-    advisory_lock,
+    acquire_advisory_lock,
     autocommit_read,
     create_database_engine,
     read_transaction,
@@ -96,11 +96,11 @@ def test_waiting_too_long_for_a_lock_raises_a_transient_error(
     monkeypatch.setattr("worker.db.engine.LOCK_TIMEOUT", 0.1)
     engine = create_database_engine(postgres_database)
     with write_transaction(engine) as connection:
-        advisory_lock(connection, "acme/1")
+        acquire_advisory_lock(connection, "acme/1")
         with write_transaction(engine) as other:
-            advisory_lock(other, "acme/2")
+            acquire_advisory_lock(other, "acme/2")
         with pytest.raises(Transient), write_transaction(engine) as other:
-            advisory_lock(other, "acme/1")
+            acquire_advisory_lock(other, "acme/1")
     with write_transaction(engine) as other:
-        advisory_lock(other, "acme/1")
+        acquire_advisory_lock(other, "acme/1")
     engine.dispose()

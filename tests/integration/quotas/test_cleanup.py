@@ -55,9 +55,9 @@ def test_expired_grants_are_released_once_and_only_from_the_window_live(
         service.issue(chunk)
     clock.forward(minutes=EXPIRES_IN / 60 - 1)
     service.issue(grant_message())
-    assert clean_up(contexts[0])["lapsed"] == 0
+    assert clean_up(contexts[0])["released"] == 0
     clock.forward(minutes=1)
-    assert [clean_up(context)["lapsed"] for context in contexts] == [3, 0]
+    assert [clean_up(context)["released"] for context in contexts] == [3, 0]
     assert [charged(engine, window) for window in ("hour", "day", "month")] == [6, 6, 6]
     assert charged(engine, "live") == 1
     assert reserved(engine) == [(0, 1, 1)]
@@ -79,8 +79,8 @@ def test_two_concurrent_cleanups_release_each_row_once(
         clock.forward(minutes=1)
     clock.forward(days=1)
     with ThreadPoolExecutor(2) as pool:
-        released = list(pool.map(lambda context: clean_up(context)["lapsed"], contexts))
-    assert sum(released) + clean_up(contexts[0])["lapsed"] == 30 * 4
+        released = list(pool.map(lambda context: clean_up(context)["released"], contexts))
+    assert sum(released) + clean_up(contexts[0])["released"] == 30 * 4
     assert [charged(engine, window) for window in ("day", "month", "live")] == [90, 90, 0]
     assert reserved(engine) == []
 
@@ -118,7 +118,7 @@ def test_cleanup_does_not_wait_for_a_chunk_that_is_arriving(
         request = ChunkRequest(ChunkMessage.model_validate(first), acme, None)
         assert reservations.take_from_remaining(connection, batch_number, request)
         # Both chunks' grants, and the remaining items of the other batch.
-        assert clean_up(contexts[0])["lapsed"] == 3
+        assert clean_up(contexts[0])["released"] == 3
 
 
 def test_usage_of_short_windows_is_deleted_after_two_days_and_of_long_ones_is_kept(

@@ -26,7 +26,7 @@ from worker.core.quotas import cost
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Quota
 from worker.db import reservations
-from worker.db.batches import ChunkWrite
+from worker.db.batches import NewChunk
 from worker.db.engine import read_transaction, write_transaction
 from worker.usecases import issue
 from worker.usecases.cleanup import clean_up
@@ -57,7 +57,7 @@ def record(
         rows, [], Validity(NOW, 60, "request"), "AKIDEXAMPLE", cost=cost_of_items
     )
     request = ChunkRequest(message, tenant_config().tenants["acme"], signing_key)
-    written = issue._write(ChunkWrite.prepare(request, decision, NOW), context)
+    written = issue._write_with_retries(NewChunk.prepare(request, decision, NOW), context)
     assert isinstance(written, ChunkDecision)
     return written
 
@@ -106,10 +106,10 @@ def test_a_batch_accepts_chunks_for_a_day_and_then_releases_the_missing_ones(
     first, second, third = chunks(6, 2)
     granted = service.issue(first)
     clock.forward(hours=23, minutes=59)
-    assert clean_up(service.context)["lapsed"] == 1  # the first chunk's grants
+    assert clean_up(service.context)["released"] == 1  # the first chunk's grants
     assert service.issue(second)["status"] == "issued"
     clock.forward(minutes=1)
-    assert clean_up(service.context)["lapsed"] == 1
+    assert clean_up(service.context)["released"] == 1
     assert [charged(engine, window) for window in WINDOWS] == [4, 4, 4, 4, 2]
     assert service.issue(third)["refusal"]["code"] == "batch_closed"
     assert service.issue(first)["items"] == granted["items"]
@@ -161,10 +161,10 @@ def test_live_grants_are_counted_by_signing_key(engine: Engine, service: InProce
     for key in ("main", "main", "spare", None):
         record(service.context, chunks(4, 2)[0], key)
     with read_transaction(engine) as connection:
-        assert reservations.live_grants(connection, NOW) == {
+        assert reservations.count_live_grants(connection, NOW) == {
             ("acme", "main"): 4,
             ("acme", "spare"): 2,
             ("acme", None): 2,
         }
         # They are not live any more, although no cleanup ran.
-        assert reservations.live_grants(connection, NOW + timedelta(minutes=1)) == {}
+        assert reservations.count_live_grants(connection, NOW + timedelta(minutes=1)) == {}

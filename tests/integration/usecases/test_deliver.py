@@ -20,7 +20,7 @@ from tests.support.servers.webhook_receiver import (
 )
 from valetkey.webhooks import verify
 from worker.context import Context
-from worker.core.tenants.config import Endpoint, TenantConfig
+from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.core.webhooks.retry import SCHEDULE
 from worker.db.engine import read_transaction
 from worker.net.webhook_client import WebhookClient
@@ -44,7 +44,7 @@ def context(service: InProcessService) -> Context:
 
 
 def config_with_hook(port: int) -> TenantConfig:
-    endpoint = Endpoint("hook", f"http://127.0.0.1:{port}/hook", "env:HOOK")
+    endpoint = WebhookEndpoint("hook", f"http://127.0.0.1:{port}/hook", "env:HOOK")
     return tenant_config(endpoints={"hook": endpoint})
 
 

@@ -68,8 +68,8 @@ def test_outcomes_of_a_batch_with_a_manifest_contain_only_counts(
 @ON_SQLITE
 def test_the_response_to_the_last_chunk_triggers_the_writer(manifests: ManifestService) -> None:
     responses = [manifests.service.respond(chunk) for chunk in manifest_chunks()]
-    assert [response.completes_manifest for response in responses] == [False, False, True]
-    assert not manifests.service.respond(grant_message()).completes_manifest
+    assert [response.may_complete_manifest for response in responses] == [False, False, True]
+    assert not manifests.service.respond(grant_message()).may_complete_manifest
 
 
 def test_nothing_is_written_while_chunks_are_missing(manifests: ManifestService) -> None:

@@ -5,11 +5,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.builders.manifest_service import (
-    OBJECT_KEYS,
-    ManifestService,
-    manifest_chunks,
-)
+from tests.support.builders.manifest_service import OBJECT_KEYS, ManifestService, manifest_chunks
 from tests.support.builders.messages import Clock
 from worker.context import Context
 from worker.core.policy.decisions import RecordedChunk

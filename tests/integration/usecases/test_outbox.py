@@ -9,7 +9,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, batch_id, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.context import Context
-from worker.core.tenants.config import Endpoint
+from worker.core.tenants.config import WebhookEndpoint
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import (
     LEASE_TIME,
@@ -19,7 +19,9 @@ from worker.db.outbox import (
     settle_delivery,
 )
 
-CONFIG = tenant_config(endpoints={"hook": Endpoint("hook", "https://example.com/", "env:HOOK")})
+CONFIG = tenant_config(
+    endpoints={"hook": WebhookEndpoint("hook", "https://example.com/", "env:HOOK")}
+)
 
 
 @pytest.fixture
@@ -107,7 +109,9 @@ def test_an_outcome_is_delivered_only_to_endpoints_that_the_policy_allows(
     callbacks: tuple[str, ...] | None,
     delivery_count: int,
 ) -> None:
-    hooks = {name: Endpoint(name, "https://example.com/", "env:X") for name in ("hook", "other")}
+    hooks = {
+        name: WebhookEndpoint(name, "https://example.com/", "env:X") for name in ("hook", "other")
+    }
     policy = replace(tenant_config().tenants["acme"].policies["demo"], callbacks=callbacks)
     apply_config(tenant_config(endpoints=hooks, policies={"demo": policy}))
     response = service.respond(grant_message(callback="hook"))

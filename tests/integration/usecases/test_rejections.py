@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from models import Base, Batch, Delivery, Grant, Rejection, Usage
+from models import Base, Batch, Delivery, Grant, RejectionCount, Usage
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, batch_id, grant_message
 from tests.support.builders.services import InProcessService
@@ -46,7 +46,7 @@ def used(engine: Engine) -> int:
 
 
 def rejection_counts(engine: Engine) -> dict[tuple[str, str], int]:
-    (rejections,) = rows(engine, Rejection)
+    (rejections,) = rows(engine, RejectionCount)
     return {(row.tenant, row.code): row.count for row in rejections}
 
 
@@ -129,7 +129,7 @@ def test_a_flood_of_forgeries_is_one_row_per_hour_without_their_content(
         )
     clock.forward(hours=1)
     service.respond(sign_message(grant_message(["acme/secret"]), IMPOSTOR_KEY, clock()))
-    (rejections,) = rows(engine, Rejection)
+    (rejections,) = rows(engine, RejectionCount)
     assert [row.count for row in rejections] == [20, 1]
     assert "secret" not in repr(rejections)
 

@@ -10,7 +10,7 @@ from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, config_with_t
 from tests.support.crypto.tokens import sign_message, tenant_keys
 from valetkey.crypto.keys import generate_key
 from valetkey.wire.refusals import UNAUTHENTICATED
-from worker.core.auth.authenticate import Authenticated, Rejection, authenticate
+from worker.core.auth.authenticate import AuthenticatedMessage, Rejection, authenticate
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 IAT = int(NOW.timestamp())
@@ -25,7 +25,7 @@ VALID_TOKEN = sign_message(MESSAGE, ACME_KEY, NOW)
 HEADER = {"alg": "Ed25519", "kid": ACME_KEY.id}
 
 
-def authenticate_token(raw: Any) -> Authenticated | Rejection:
+def authenticate_token(raw: Any) -> AuthenticatedMessage | Rejection:
     """Authenticate what came from the queue, under CONFIG at NOW."""
     return authenticate(raw, CONFIG, NOW)
 

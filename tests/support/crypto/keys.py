@@ -1,6 +1,6 @@
 """The service's view of a producer's private key."""
 
-from valetkey.crypto.keys import PrivateKey, PublicKey, load_public_key
+from valetkey.crypto.keys import PrivateKey, PublicKey, build_public_key
 from worker.core.tenants.config import TenantKey
 
 
@@ -14,4 +14,4 @@ def tenant_key(key: PrivateKey) -> TenantKey:
 def public_key(key: PrivateKey) -> PublicKey:
     """Return the public half of a key, which verifies and encrypts."""
     listed = tenant_key(key)
-    return load_public_key(listed.sign, listed.seal)
+    return build_public_key(listed.sign, listed.seal)

@@ -7,12 +7,12 @@ from typing import Any
 from tests.support.builders.messages import POLICY, tenant_config
 from tests.support.crypto.tokens import tenant_keys
 from valetkey.crypto.keys import PrivateKey, generate_key
-from worker.core.tenants.config import Endpoint, Tenant, TenantConfig, TenantKey
+from worker.core.tenants.config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 
 ACME_KEY, ACME_SPARE_KEY = generate_key("acme/main"), generate_key("acme/spare")
 IMPOSTOR_KEY = generate_key("acme/main")  # has the id of ACME_KEY, but is in no tenant config
 GLOBEX_KEY, QUEUEING_KEY = generate_key("globex/main"), generate_key("queueing/main")
-ENDPOINTS = {"hook": Endpoint("hook", "https://example.com/", "env:HOOK")}
+ENDPOINTS = {"hook": WebhookEndpoint("hook", "https://example.com/", "env:HOOK")}
 
 
 def config_with_keys(*keys: PrivateKey, **changes: Any) -> TenantConfig:

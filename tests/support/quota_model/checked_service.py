@@ -101,7 +101,7 @@ class CheckedService:
             cancel = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "ann"}
             response = self.respond({**cancel, "batch": step.batch_id}, key, process)
             return (response["issued"], response["released"]), None
-        return clean_up(self._processes[process].context)["lapsed"], None
+        return clean_up(self._processes[process].context)["released"], None
 
     def _issue(
         self, step: IssueStep, key: PrivateKey, process: int

@@ -13,7 +13,7 @@ from tests.support.builders.messages import DEMO, POLICY, Clock, grant_message
 from tests.support.crypto.tokens import sign_message, tenant_keys
 from valetkey.crypto.keys import PrivateKey, generate_key
 from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Endpoint, Quota, Tenant, TenantConfig
+from worker.core.tenants.config import Quota, Tenant, TenantConfig, WebhookEndpoint
 from worker.db import tenants
 from worker.db.engine import read_transaction, write_transaction
 
@@ -160,6 +160,6 @@ def configured_tenant(name: str, key: PrivateKey) -> Tenant:
         name,
         policies={bucket: replace(policy, bucket=bucket) for bucket in (f"of-{name}", "common")},
         quotas=(Quota("grants", "day", 1_000),),
-        endpoints={hook: Endpoint(hook, "https://example.com/", "env:HOOK")},
+        endpoints={hook: WebhookEndpoint(hook, "https://example.com/", "env:HOOK")},
         keys=tenant_keys(key),
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from valetkey.cli.atomic_output import AtomicFile, atomic_output, partial_path
+from valetkey.cli.atomic_output import RowWriter, atomic_output, partial_path
 from valetkey.cli.bulk import journal
-from valetkey.cli.bulk.journal import BatchPlan, Checkpoint, Journal
+from valetkey.cli.bulk.journal import BulkPlan, Checkpoint, Journal
 from valetkey.cli.bulk.row_errors import InputError
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
@@ -23,7 +23,7 @@ JOURNAL = Journal(
     input_sha256="digest",
     total=2_000,
     request={"kind": "download"},
-    batch_plan=BatchPlan([["b"]], 2_000, 500),
+    batch_plan=BulkPlan([["b"]], 2_000, 500),
 )
 
 
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "links.csv"
 
 
-def write_rows(out: AtomicFile, *rows: str) -> None:
+def write_rows(out: RowWriter, *rows: str) -> None:
     for row in rows:
         out.write_row(row, GRANT)
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valetkey.cli.bulk.bulk_job import BatchSlice, BulkJob, batch_slices, plan_batches
+from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, plan_batches, remaining_batches
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.input_scan import MAX_EXPIRY_GROUPS, InputScan, scan_input
-from valetkey.cli.bulk.journal import BatchPlan, Checkpoint
+from valetkey.cli.bulk.journal import BulkPlan, Checkpoint
 from valetkey.cli.bulk.rows import InputFormat
 from valetkey.handles import BatchHandle
 from valetkey.wire.messages import Item
@@ -26,7 +26,7 @@ ROWS = st.lists(st.sampled_from(["", "60", "1m", "3600", "invalid"]), max_size=4
 class Batch:
     """A batch that grants all items: a grant's id names batch and item, its URL the expires_in."""
 
-    def __init__(self, batch_slice: BatchSlice, refusal: Refusal | None = None) -> None:
+    def __init__(self, batch_slice: BatchRequest, refusal: Refusal | None = None) -> None:
         self.refusal = refusal
         self.quotas = [QUOTA]
         self.slice = batch_slice
@@ -60,11 +60,11 @@ def id_generator() -> Any:
     return lambda: f"b{next(numbers)}"
 
 
-def request_batch(batch_slice: BatchSlice) -> BatchHandle:
+def request_batch(batch_slice: BatchRequest) -> BatchHandle:
     return cast("BatchHandle", Batch(batch_slice))
 
 
-def run_job(scan: InputScan, plan: BatchPlan, rows_done: int = 0) -> list[Any]:
+def run_job(scan: InputScan, plan: BulkPlan, rows_done: int = 0) -> list[Any]:
     job = BulkJob(scan, plan, request_batch)
     results = list(job.results(1.0, Checkpoint(rows=rows_done)))
     assert job.total == rows_done + len(results)
@@ -104,9 +104,9 @@ def test_a_resumed_job_yields_the_remaining_results(
 
 
 def test_only_incomplete_chunks_are_requested_again() -> None:
-    requested: list[BatchSlice] = []
+    requested: list[BatchRequest] = []
 
-    def record(batch_slice: BatchSlice) -> BatchHandle:
+    def record(batch_slice: BatchRequest) -> BatchHandle:
         requested.append(batch_slice)
         return request_batch(batch_slice)
 
@@ -122,7 +122,7 @@ def test_only_incomplete_chunks_are_requested_again() -> None:
 def test_a_batch_is_requested_after_the_previous_one_is_read() -> None:
     requested: list[str] = []
 
-    def record(batch_slice: BatchSlice) -> BatchHandle:
+    def record(batch_slice: BatchRequest) -> BatchHandle:
         requested.append(batch_slice.batch_id)
         return request_batch(batch_slice)
 
@@ -140,7 +140,7 @@ def test_chunks_get_smaller_with_more_expiry_groups(groups: int, chunk_size: int
 
 
 def test_a_job_lists_refusals_of_batches_and_the_quotas() -> None:
-    def refuse_second(batch_slice: BatchSlice) -> BatchHandle:
+    def refuse_second(batch_slice: BatchRequest) -> BatchHandle:
         refusal = BATCH_REFUSAL if batch_slice.batch_id == "b1" else None
         return cast("BatchHandle", Batch(batch_slice, refusal))
 
@@ -180,7 +180,7 @@ def test_a_refusal_of_the_service_names_the_row(
 
 
 def test_quotas_are_those_of_the_newest_batch_of_any_expiry_group() -> None:
-    def number_quota(batch_slice: BatchSlice) -> BatchHandle:
+    def number_quota(batch_slice: BatchRequest) -> BatchHandle:
         batch = Batch(batch_slice)
         number = int(batch_slice.batch_id.removeprefix("b"))
         batch.quotas = [QUOTA.model_copy(update={"used": number})]
@@ -207,6 +207,6 @@ def test_equal_refusals_of_batches_are_listed_once() -> None:
 def test_a_slice_has_the_size_of_the_largest_item() -> None:
     content = io.BytesIO(b"key,size\na,5\nb,9\n")
     with scan_input(content, "csv", columns_for("put")) as scan:
-        first = next(batch_slices(scan, plan_batches(scan, 1, id_generator()), 0))
+        first = next(remaining_batches(scan, plan_batches(scan, 1, id_generator()), 0))
         assert (first.total, first.largest_size) == (1, 9)
         assert list(first.items) == [Item(key="a", size=5)]

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from valetkey.cli.messages import describe_quota_warning, describe_reason, describe_refusal
-from valetkey.cli.tables import show_quotas, show_rules
+from valetkey.cli.descriptions import describe_cause, describe_quota_warning, describe_refusal
+from valetkey.cli.tables import show_explanation, show_quotas
 from valetkey.wire.refusals import Code, QuotaState, Refusal
-from valetkey.wire.replies import Explanation, Verdict
+from valetkey.wire.replies import Explanation, RuleVerdict
 
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -31,7 +31,7 @@ def test_a_quota_has_a_bar_the_remaining_amount_and_the_reset_time(
     _, day, live = printed_lines(capsys)
     assert day.split() == ["grants.day", "━" * 5, "25", "100", "75", "2026-11-25", "00:00"]
     assert live.split()[:2] == ["upload_bytes.live", "━" * 20]
-    assert live.endswith("1.0 GB  1.0 GB  0 bytes  as grants expire")
+    assert live.endswith("953.7MiB  953.7MiB  0B    as grants expire")
 
 
 def test_a_quota_used_beyond_its_limit_fills_its_bar_and_no_more(
@@ -57,22 +57,25 @@ def test_json_has_one_quota_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 REFUSAL = Refusal(code=Code.EXPIRY_TOO_LONG, field="grant.expires_in", message="long", limit=60)
-RULES = [Verdict(rule="key", found="a\x1b[2J"), Verdict(rule="life", found="2 h", refusal=REFUSAL)]
+RULES = [
+    RuleVerdict(rule="key", found="a\x1b[2J"),
+    RuleVerdict(rule="validity", found="2 h", refusal=REFUSAL),
+]
 
 
 def test_each_rule_has_its_verdict_and_detail(capsys: pytest.CaptureFixture[str]) -> None:
-    show_rules(Explanation(decision="refuse", rules=RULES), None)
+    show_explanation(Explanation(decision="refuse", rules=RULES), None)
     lines = printed_lines(capsys)
     assert lines[0].split() == ["rule", "verdict", "detail"]
     assert lines[1].split() == ["key", "ok", "a\\x1b[2J"]
     detail = "2 h: expiry_too_long in grant.expires_in: long (limit: 60)"
-    assert lines[2].split(maxsplit=2) == ["life", "refused", detail]
+    assert lines[2].split(maxsplit=2) == ["validity", "refused", detail]
     assert lines[-1] == "It would be refused."
 
 
 def test_json_has_all_rules_in_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     explanation = Explanation(decision="refuse", rules=RULES)
-    show_rules(explanation, "json")
+    show_explanation(explanation, "json")
     assert Explanation.model_validate_json(capsys.readouterr().out) == explanation
 
 
@@ -99,4 +102,4 @@ def with_asked(state: QuotaState, asked: int) -> QuotaState:
 
 def test_control_characters_of_a_refusal_are_escaped() -> None:
     refusal = REFUSAL.model_copy(update={"message": "a\x1b[2J", "limit": ["b\r"]})
-    assert describe_reason(refusal).endswith("a\\x1b[2J (limit: b\\r)")
+    assert describe_cause(refusal).endswith("a\\x1b[2J (limit: b\\r)")

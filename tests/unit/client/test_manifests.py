@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders.messages import DEMO, POLICY, grant_message, put_message, upload_message
-from valetkey.errors import NoAnswer, NotStored
+from valetkey.errors import NoAnswer, StorageError
 from valetkey.manifests import poll_intervals, written_state
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
@@ -62,7 +62,7 @@ def test_the_rules_for_object_keys_apply_to_the_manifests_key(key: str, code: st
 def test_a_manifest_needs_permission_to_store_objects() -> None:
     policy = replace(POLICY, kinds=("download", "multipart"))
     refusal = refusal_of(grant_message(manifest=KEY), policy)
-    assert refusal == ("manifest_not_allowed", "manifest", ["download", "multipart"])
+    assert refusal == ("manifest_not_allowed", "manifest", ["put", "upload"])
 
 
 @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ def test_a_manifest_is_available_once_it_is_written() -> None:
 
 
 def test_the_error_of_a_failed_manifest_has_the_reason() -> None:
-    with pytest.raises(NotStored, match=r"2026-11\.jsonl\.gz' was not written: AccessDenied"):
+    with pytest.raises(StorageError, match=r"2026-11\.jsonl\.gz' was not written: AccessDenied"):
         written_state(batch_state(state="failed", problem="AccessDenied"))
 
 
 def test_a_batch_without_a_manifest_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no manifest was asked for"):
+    with pytest.raises(ValueError, match="this batch has no manifest"):
         written_state(batch_state())
 
 

@@ -1,6 +1,8 @@
+from datetime import timedelta
+
 import pytest
 
-from valetkey.units import parse_duration, parse_size
+from valetkey.units import format_duration, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,11 @@ def test_an_invalid_duration_is_refused_with_an_example(text: str) -> None:
 def test_an_unknown_unit_of_time_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=f"unknown unit '{text[1:]}': use s, m, h or d"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (-5, "0s"), (59.9, "59s"), (3_600, "1h"), (41_400, "11h 30m"), (200_000, "2d 7h")],
+)
+def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
+    assert format_duration(timedelta(seconds=seconds)) == text

@@ -25,25 +25,25 @@ from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, GLOBEX_KEY, Q
 from tests.support.crypto.tokens import forge_token, sign_message
 from valetkey.crypto.jose import sign
 from valetkey.crypto.keys import PrivateKey
-from worker.core.auth.authenticate import Authenticated, Rejection, authenticate
+from worker.core.auth.authenticate import AuthenticatedMessage, Rejection, authenticate
 
 
 def test_a_signed_message_is_authenticated_without_its_iat() -> None:
-    assert authenticate_token(VALID_TOKEN) == Authenticated(
+    assert authenticate_token(VALID_TOKEN) == AuthenticatedMessage(
         MESSAGE, CONFIG.tenants["acme"], keys.tenant_key(ACME_KEY)
     )
 
 
 def test_each_key_of_a_tenant_authenticates() -> None:
     result = authenticate_token(sign_message(MESSAGE, ACME_SPARE_KEY, NOW))
-    assert isinstance(result, Authenticated)
+    assert isinstance(result, AuthenticatedMessage)
     assert result.key == keys.tenant_key(ACME_SPARE_KEY)
 
 
 def test_a_signature_is_verified_even_if_the_tenant_trusts_the_queue() -> None:
     message = grant_message(tenant="queueing")
     result = authenticate_token(sign_message(message, QUEUEING_KEY, NOW))
-    assert isinstance(result, Authenticated)
+    assert isinstance(result, AuthenticatedMessage)
     assert result.key == keys.tenant_key(QUEUEING_KEY)
     impostor_key = PrivateKey(QUEUEING_KEY.id, GLOBEX_KEY.signing_key, GLOBEX_KEY.decryption_key)
     assert rejection_of(sign_message(message, impostor_key, NOW)) == ("signature_invalid", "")
@@ -51,13 +51,15 @@ def test_a_signature_is_verified_even_if_the_tenant_trusts_the_queue() -> None:
 
 def test_an_unsigned_message_is_accepted_only_if_the_tenant_trusts_the_queue() -> None:
     message = grant_message(tenant="queueing")
-    assert authenticate_token(message) == Authenticated(message, CONFIG.tenants["queueing"], None)
+    assert authenticate_token(message) == AuthenticatedMessage(
+        message, CONFIG.tenants["queueing"], None
+    )
     assert rejection_of(MESSAGE) == ("signature_required", "")
 
 
 @pytest.mark.parametrize("raw", [None, [], 7, b"x", {}, {"tenant": 7}, {"tenant": ["acme"]}])
 def test_a_value_that_names_no_tenant_is_authenticated_for_none(raw: Any) -> None:
-    assert authenticate_token(raw) == Authenticated(raw, None, None)
+    assert authenticate_token(raw) == AuthenticatedMessage(raw, None, None)
 
 
 @given(st.integers(0, len(VALID_TOKEN) - 1), st.sampled_from("AZaz09-_.=+/ é"))
@@ -104,7 +106,7 @@ def test_a_token_mixed_from_other_tokens_is_rejected(signers: list[PrivateKey]) 
 def test_every_value_is_authenticated_or_rejected_without_an_error(raw: Any) -> None:
     result = authenticate_token(raw)
     assert isinstance(result, Rejection) == isinstance(raw, str)
-    assert not isinstance(result, Authenticated) or result.key is None
+    assert not isinstance(result, AuthenticatedMessage) or result.key is None
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_expired_and_revoked_keys_are_rejected_with_their_own_codes() -> None:
 def test_a_key_is_valid_until_the_moment_it_expires() -> None:
     token = sign_message(MESSAGE, EXPIRED_KEY, NOW - timedelta(seconds=1))
     result = authenticate(token, CONFIG, NOW - timedelta(microseconds=1))
-    assert isinstance(result, Authenticated)
+    assert isinstance(result, AuthenticatedMessage)
 
 
 def test_a_rejection_names_the_tenant_of_the_kid_if_it_exists() -> None:

@@ -10,7 +10,7 @@ from tests.support.fakes.delivery_engine import (
     stored_result,
 )
 from tests.support.fakes.pending_requests import ManyMessages
-from valetkey.delivery.engine import Fail, Listen, Unsubscribe
+from valetkey.delivery.engine import Fail, ListenUntil, Unsubscribe
 from valetkey.delivery.in_flight import HEAD_START_SECONDS, Send
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.errors import BrokerUnreachable
@@ -72,7 +72,7 @@ def test_during_the_head_start_only_the_first_messages_are_sent() -> None:
     assert send_all(engine) == ["a.0", "a.1", "a.2", "a.3"]
     assert engine.next_listen(0.01).until == 0.0  # the first lookup is due
     engine.lookup_done(0.0)
-    assert engine.next_listen(0.01) == Listen(HEAD_START_SECONDS)
+    assert engine.next_listen(0.01) == ListenUntil(HEAD_START_SECONDS)
     assert send_all(engine, HEAD_START_SECONDS) == ["a.4", "a.5", "a.6", "a.7", "a.8"]
 
 

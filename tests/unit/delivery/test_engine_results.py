@@ -2,19 +2,14 @@
 
 import pytest
 
-from tests.support.fakes.delivery_engine import (
-    new_engine,
-    resends,
-    send_all,
-    stored_result,
-)
+from tests.support.fakes.delivery_engine import new_engine, resends, send_all, stored_result
 from tests.support.fakes.pending_requests import REPLY, ManyMessages
 from valetkey.delivery.engine import (
     POLL_INTERVAL,
     ClearResult,
-    Complete,
+    CompleteTask,
     Fail,
-    Listen,
+    ListenUntil,
     LookUp,
 )
 from valetkey.delivery.retransmit import FIRST_INTERVAL
@@ -27,7 +22,7 @@ def test_a_result_completes_its_message_once() -> None:
     request = ManyMessages("a", 1)
     engine = new_engine(request)
     send_all(engine)
-    assert engine.result_received("a.0", stored_result(), 1.0) == Complete(request, "a.0")
+    assert engine.result_received("a.0", stored_result(), 1.0) == CompleteTask(request, "a.0")
     assert request.reply == REPLY
     assert engine.is_idle
     assert engine.result_received("a.0", stored_result(), 2.0) is None
@@ -72,14 +67,14 @@ def test_a_result_sealed_for_another_key_fails_its_request() -> None:
 
 def test_results_are_looked_up_at_intervals_while_messages_are_unanswered() -> None:
     engine = new_engine(ManyMessages("a", 1))
-    assert engine.next_listen(5.0) == Listen(NEVER)
+    assert engine.next_listen(5.0) == ListenUntil(NEVER)
     send_all(engine, 5.0)
     assert engine.next_lookup(5.0) == LookUp(["a.0"])
     engine.lookup_done(6.0)
     assert engine.next_lookup(6.0 + POLL_INTERVAL / 2) is None
-    assert engine.next_listen(6.0) == Listen(6.0 + POLL_INTERVAL)
+    assert engine.next_listen(6.0) == ListenUntil(6.0 + POLL_INTERVAL)
     assert engine.next_lookup(6.0 + POLL_INTERVAL) == LookUp(["a.0"])
     engine.lookup_done(7.9)
-    assert engine.next_listen(7.9) == Listen(5.0 + FIRST_INTERVAL)  # to send it again
+    assert engine.next_listen(7.9) == ListenUntil(5.0 + FIRST_INTERVAL)  # to send it again
     engine.result_received("a.0", stored_result(), 7.9)
-    assert engine.next_listen(7.9) == Listen(NEVER)
+    assert engine.next_listen(7.9) == ListenUntil(NEVER)

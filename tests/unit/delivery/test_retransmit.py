@@ -96,6 +96,16 @@ def test_intervals_between_sends_grow_to_a_limit(chances: list[float]) -> None:
     assert max(intervals) <= 1.5 * MAX_INTERVAL + 1e-9  # the clock rounds
 
 
+def test_jitter_lengthens_an_interval_by_half_at_most() -> None:
+    timer = RetransmitTimer(iter([0.0, 0.5, 1.0]).__next__)
+    intervals = []
+    for task_id in ("a", "b", "c"):
+        timer.record_send(task_id, 0)
+        intervals.append(timer.next_due() / FIRST_INTERVAL)
+        timer.remove(task_id)
+    assert intervals == [1, 1.25, 1.5]
+
+
 def test_a_message_is_not_due_before_its_time() -> None:
     timer = RetransmitTimer(lambda: 0.5)
     timer.record_send("chunk", 10.0)

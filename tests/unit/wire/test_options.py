@@ -16,7 +16,7 @@ from valetkey.wire.terms import Kind
         ("upload", options.UploadOptions, set()),
         ("put", options.PutOptions, set()),
         ("multipart", options.MultipartOptions, {"max_size"}),
-        ("parts", options.Options, {"of"}),
+        ("parts", options.RequestOptions, {"of"}),
     ],
 )
 def test_every_term_of_the_wire_is_an_option(

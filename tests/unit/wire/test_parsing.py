@@ -163,3 +163,9 @@ def test_any_json_value_is_parsed_or_refused(raw: Any) -> None:
 @given(st.sampled_from(sorted(grant_message())), JSON)
 def test_any_json_value_in_any_field_is_parsed_or_refused(field: str, value: Any) -> None:
     assert isinstance(parse_message(grant_message() | {field: value}), ChunkMessage | Refusal)
+
+
+def test_the_path_of_an_unknown_field_is_cut_off() -> None:
+    refusal = parse_message(grant_message() | {"x" * 10_000: 1})
+    assert isinstance(refusal, Refusal)
+    assert len(refusal.field) < 120

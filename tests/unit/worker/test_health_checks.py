@@ -4,14 +4,14 @@ from threading import Event
 
 import pytest
 
-from worker.commands.doctor import with_timeout
+from worker.commands.doctor import call_with_timeout
 from worker.commands.health_checks import (
     OVERDUE_AFTER,
     Check,
     check_cleanup,
+    check_consumers,
     check_tenants,
     check_webhooks,
-    check_workers,
 )
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 
@@ -25,7 +25,7 @@ def states(checks: Iterable[Check]) -> list[str]:
 
 
 def test_every_queue_has_a_worker() -> None:
-    checks = list(check_workers(CONSUMERS))
+    checks = list(check_consumers(CONSUMERS))
     assert states(checks) == ["ok", "ok", "ok"]
     assert checks[0].message == "valetkey is consumed by a@x, b@x"
 
@@ -37,7 +37,7 @@ def test_every_queue_has_a_worker() -> None:
 def test_a_queue_without_a_worker_is_a_warning_that_says_which_to_start(
     queue: str, role: str
 ) -> None:
-    warnings = [check for check in check_workers(CONSUMERS | {queue: []}) if check.state != "ok"]
+    warnings = [check for check in check_consumers(CONSUMERS | {queue: []}) if check.state != "ok"]
     text = f"no worker responded that consumes {queue}"
     assert warnings == [Check("workers", "warn", text, f"python -m worker run --only {role}")]
 
@@ -72,11 +72,11 @@ def test_a_service_without_tenants_is_a_warning() -> None:
 def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
     event = Event()
     with pytest.raises(TimeoutError):
-        with_timeout(0.01, event.wait)
+        call_with_timeout(0.01, event.wait)
     event.set()
 
 
 def test_a_call_with_a_timeout_returns_its_result_or_raises_its_exception() -> None:
     with pytest.raises(ZeroDivisionError):
-        with_timeout(10, lambda: 1 // 0)
-    assert with_timeout(10, lambda: 1) == 1
+        call_with_timeout(10, lambda: 1 // 0)
+    assert call_with_timeout(10, lambda: 1) == 1

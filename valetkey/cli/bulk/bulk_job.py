@@ -5,9 +5,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from valetkey.cli.bulk.input_scan import INVALID_ROW, InputScan
-from valetkey.cli.bulk.journal import BatchPlan, Checkpoint
-from valetkey.cli.bulk.row_errors import RowRefusal, refusal_for_row
-from valetkey.cli.messages import refusal_identity
+from valetkey.cli.bulk.journal import BulkPlan, Checkpoint
+from valetkey.cli.bulk.row_errors import RowRefusal, renumber_refusal
+from valetkey.cli.descriptions import deduplication_key
 from valetkey.handles import BatchHandle
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item
 from valetkey.wire.refusals import QuotaState, Refusal
@@ -16,8 +16,8 @@ from valetkey.wire.replies import Grant
 _MIN_CHUNK_ITEMS = 100  # with 16 expiry groups, about 50,000 results may then wait: 80 MB
 
 
-class BatchSlice(NamedTuple):
-    """The part of a batch to request: its items from the chunk `first_chunk` on.
+class BatchRequest(NamedTuple):
+    """The arguments of one batch request: its id, its sizes, and its items from first_chunk on.
 
     total is the size of the whole batch. expires_in is the rows' own, in seconds, if they have one.
     largest_size is the size in bytes of the largest item in the expiry group.
@@ -32,10 +32,10 @@ class BatchSlice(NamedTuple):
     largest_size: int
 
 
-BatchRequester = Callable[[BatchSlice], BatchHandle]
+BatchRequester = Callable[[BatchRequest], BatchHandle]
 
 
-def plan_batches(scan: InputScan, batch_size: int, new_id: Callable[[], str]) -> BatchPlan:
+def plan_batches(scan: InputScan, batch_size: int, new_id: Callable[[], str]) -> BulkPlan:
     """Divide each expiry group of an input into batches, in the order of the input.
 
     All groups have a batch in flight at once. The more groups there are, the smaller the chunks, so
@@ -44,17 +44,17 @@ def plan_batches(scan: InputScan, batch_size: int, new_id: Callable[[], str]) ->
     batch_counts = [-(-group.items.count // batch_size) for group in scan.groups]
     batch_ids = [[new_id() for _ in range(count)] for count in batch_counts]
     chunk_size = max(DEFAULT_CHUNK_ITEMS // max(len(batch_counts), 1), _MIN_CHUNK_ITEMS)
-    return BatchPlan(batch_ids, batch_size, chunk_size)
+    return BulkPlan(batch_ids, batch_size, chunk_size)
 
 
-def batch_slices(
+def remaining_batches(
     scan: InputScan,
-    batch_plan: BatchPlan,
+    batch_plan: BulkPlan,
     group_index: int,
     batch_index: int = 0,
     first_chunk: int = 0,
-) -> Iterator[BatchSlice]:
-    """Yield the batches of one expiry group, beginning with a chunk of one of them.
+) -> Iterator[BatchRequest]:
+    """Yield the batches of one expiry group, starting at a given batch and chunk.
 
     The items of each slice must be read before the next slice is taken.
     """
@@ -64,20 +64,20 @@ def batch_slices(
     for batch_id in batch_ids[group_index][batch_index:]:
         total = min(batch_size, group.items.count - batch_index * batch_size)
         items = islice(group_items, total - first_chunk * chunk_size)
-        yield BatchSlice(
+        yield BatchRequest(
             batch_id, items, total, chunk_size, first_chunk, group.expires_in, group.largest_size
         )
         batch_index, first_chunk = batch_index + 1, 0
 
 
 class BulkJob:
-    """A request for all rows of an input, and its progress.
+    """Requests all batches of an input, and merges their results in the order of the rows.
 
     refused counts all refusals, those of invalid rows included.
     """
 
     def __init__(
-        self, scan: InputScan, batch_plan: BatchPlan, request_batch: BatchRequester
+        self, scan: InputScan, batch_plan: BulkPlan, request_batch: BatchRequester
     ) -> None:
         self.total = len(scan.row_groups)
         self.refused = 0
@@ -122,7 +122,7 @@ class BulkJob:
             )
             if isinstance(result, Refusal):
                 self.refused += 1
-                result = refusal_for_row(result, row_number)
+                result = renumber_refusal(result, row_number)
             yield result
 
     def _group_results(
@@ -130,7 +130,9 @@ class BulkJob:
     ) -> Iterator[Grant | Refusal]:
         batch_index, items_of_batch = divmod(items_done, self._batch_plan.batch_size)
         first_chunk, items_of_chunk = divmod(items_of_batch, self._batch_plan.chunk_size)
-        slices = batch_slices(self._scan, self._batch_plan, group_index, batch_index, first_chunk)
+        slices = remaining_batches(
+            self._scan, self._batch_plan, group_index, batch_index, first_chunk
+        )
         for batch_slice in slices:
             self._batches.pop(group_index, None)  # re-insert, so that the newest batch is the last
             batch = self._batches[group_index] = self._request_batch(batch_slice)
@@ -142,7 +144,7 @@ class BulkJob:
         for batch in self._batches.values():
             self._quotas = batch.quotas or self._quotas
             if batch.refusal is not None:
-                self._refusals.setdefault(refusal_identity(batch.refusal), batch.refusal)
+                self._refusals.setdefault(deduplication_key(batch.refusal), batch.refusal)
 
 
 def _item_from_json(item: dict[str, Any]) -> str | Item:

@@ -58,7 +58,7 @@ def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
 
 
 def object_identity(item: dict[str, Any]) -> bytes:
-    """Return the bytes that two items share if they name the same object and version."""
+    """Return a key that is equal for two items of the same object and version."""
     return f"{item['key']}\0{item.get('version_id', '')}".encode()
 
 

@@ -18,7 +18,7 @@ INVALID_ROW = 255
 
 
 class ExpiryGroup:
-    """The items of all rows with the same `expires_in` in seconds, or with none of their own."""
+    """The items of all rows that have the same `expires_in` in seconds, or that have none."""
 
     def __init__(self, expires_in: int | None) -> None:
         self.expires_in = expires_in
@@ -81,7 +81,7 @@ class InputScan:
 def scan_input(
     stream: IO[bytes], input_format: InputFormat, columns: Columns
 ) -> Iterator[InputScan]:
-    """Read an input to its end; its scan is usable until the `with` block ends.
+    """Validate a whole input, and yield its scan for use inside the `with` block.
 
     A row that repeats the key and version of an earlier one is refused. Raises InputError, and
     OSError if the folder for temporary files is full.

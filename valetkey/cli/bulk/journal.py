@@ -13,8 +13,8 @@ from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 
 
-class BatchPlan(NamedTuple):
-    """The division of an input into batches: their ids by expiry group, in order, and sizes."""
+class BulkPlan(NamedTuple):
+    """The batch ids of an input by expiry group, and the sizes of its batches and chunks."""
 
     batch_ids: list[list[str]]
     batch_size: int
@@ -51,7 +51,7 @@ class Journal(BaseModel):
     input_sha256: str
     total: int
     request: dict[str, Any]
-    batch_plan: BatchPlan
+    batch_plan: BulkPlan
     checkpoint: Checkpoint = Checkpoint()
 
     def with_checkpoint(self, checkpoint: Checkpoint) -> Self:

@@ -38,8 +38,8 @@ class RowRefusal(Refusal):
         return self.field.partition("[")[2].partition("]")[0]
 
 
-def refusal_for_row(refusal: Refusal, row_number: int) -> Refusal:
-    """Return the service's refusal of a message's item with the number of its row as its field."""
+def renumber_refusal(refusal: Refusal, row_number: int) -> Refusal:
+    """Return a refusal whose field names the row of the input, not the item of the message."""
     prefix, _, column = refusal.field.partition("]")
     if not prefix.startswith("items["):
         return refusal

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from valetkey.cli.bulk.lines import LineReader, csv_records
 from valetkey.cli.bulk.row_errors import InputError, RowRefusal
-from valetkey.cli.messages import escape_unprintable
+from valetkey.cli.descriptions import escape_unprintable
 from valetkey.wire.refusals import Code
 
 InputFormat = Literal["lines", "csv", "jsonl"]

@@ -11,15 +11,15 @@ import click
 from valetkey.cli.atomic_output import partial_path
 from valetkey.cli.bulk import journal
 from valetkey.cli.bulk.row_errors import InputError
-from valetkey.cli.messages import describe_refusal
+from valetkey.cli.descriptions import describe_refusal
 from valetkey.client import Client, ExplainMethods
 from valetkey.errors import (
     BrokerUnreachable,
     NoAnswer,
     NotConfigured,
-    NotStored,
     Refused,
     SealedForAnotherKey,
+    StorageError,
 )
 from valetkey.wire.chunking import option_names
 from valetkey.wire.terms import Kind
@@ -31,12 +31,12 @@ class _NoResponseError(click.ClickException):
     exit_code = 3
 
 
-class _NotStoredError(click.ClickException):
+class _StorageFailure(click.ClickException):
     exit_code = 4
 
 
-def select_grant_options(options: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    """Return the options of the command line that a grant of this kind has and that are set."""
+def extract_grant_options(options: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """Return the command-line options that are set and apply to this kind of grant."""
     names = option_names(kind)
     return {name: options[name] for name in names if options.get(name) not in (None, False, {})}
 
@@ -46,8 +46,8 @@ def open_client(options: Mapping[str, Any]) -> Client:
     return Client(tenant=options["tenant"], requested_by=options.get("requested_by"))
 
 
-def select_requester(client: Client, options: Mapping[str, Any]) -> Client | ExplainMethods:
-    """Return the client, or for a dry run its methods that only explain a request."""
+def select_request_methods(client: Client, options: Mapping[str, Any]) -> Client | ExplainMethods:
+    """Return the client, or for --dry-run its ExplainMethods."""
     if not options["dry_run"]:
         return client
     if options["output_format"] not in {None, "json"} or options["out"]:
@@ -77,8 +77,8 @@ def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
     except Refused as error:
         click.echo(describe_refusal(error.refusal), err=True)
         sys.exit(1)
-    except NotStored as error:
-        raise _NotStoredError(str(error)) from None
+    except StorageError as error:
+        raise _StorageFailure(str(error)) from None
 
 
 def _resume_hint(out: Path | None) -> str:

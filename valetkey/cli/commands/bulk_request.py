@@ -11,13 +11,13 @@ import click
 from pydantic_core import to_jsonable_python
 
 from valetkey.cli import output
-from valetkey.cli.bulk.bulk_job import BatchSlice, BulkJob, batch_slices, plan_batches
+from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, plan_batches, remaining_batches
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.input_scan import InputScan, scan_input
-from valetkey.cli.bulk.journal import BatchPlan, Journal, journal_path, load_journal
+from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path, load_journal
 from valetkey.cli.bulk.rows import detect_format
 from valetkey.cli.commands import base, manifest_output
-from valetkey.cli.messages import describe_refusal
+from valetkey.cli.descriptions import describe_refusal
 from valetkey.cli.progress_bar import stderr_console
 from valetkey.client import ExplainMethods, new_id
 from valetkey.config import load_config
@@ -41,14 +41,14 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
                 journal = _new_journal(scan, request, options["batch_size"])
             _check_journal(journal, scan, request, options["out"])
             plan = journal.batch_plan
-            requester = base.select_requester(client, options)
+            requester = base.select_request_methods(client, options)
             request_batch = _batch_requester(requester, kind, bucket, options)
             if isinstance(requester, ExplainMethods):
                 response = request_batch(_first_slice(scan, plan))
                 return output.write_response(response, default_format, options)
             if options["manifest"]:
                 batch = request_batch(_only_slice(scan, plan))
-                return manifest_output.write_manifest_response(batch, options)
+                return manifest_output.print_manifest_link(batch, options)
             job = BulkJob(scan, plan, request_batch)
             return output.write_results(job, default_format, options, journal)
 
@@ -57,7 +57,7 @@ def _request_identity(
     kind: Kind, bucket: str, default_format: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the values, as JSON, that must be the same when the run is resumed."""
-    grant_options = base.select_grant_options(options, kind)
+    grant_options = base.extract_grant_options(options, kind)
     client_config = load_config(
         {"tenant": options["tenant"], "requested_by": options["requested_by"]}
     )
@@ -138,8 +138,8 @@ def _check_journal(
 
 def _batch_requester(
     requester: Any, kind: Kind, bucket: str, options: Mapping[str, Any]
-) -> Callable[[BatchSlice], Any]:
-    grant_options = base.select_grant_options(options, kind)
+) -> Callable[[BatchRequest], Any]:
+    grant_options = base.extract_grant_options(options, kind)
     if options["manifest"]:
         grant_options["manifest"] = options["manifest"]
     return partial(_request_batch, getattr(requester, f"{kind}_many"), kind, bucket, grant_options)
@@ -150,7 +150,7 @@ def _request_batch(
     kind: Kind,
     bucket: str,
     grant_options: Mapping[str, Any],
-    batch_slice: BatchSlice,
+    batch_slice: BatchRequest,
 ) -> Any:
     options = dict(grant_options)
     if batch_slice.expires_in is not None:
@@ -168,16 +168,16 @@ def _request_batch(
     )
 
 
-def _first_slice(scan: InputScan, plan: BatchPlan) -> BatchSlice:
+def _first_slice(scan: InputScan, plan: BulkPlan) -> BatchRequest:
     if not scan.groups:
         raise click.UsageError("no row is valid: there is nothing to explain")
-    return next(batch_slices(scan, plan, 0))
+    return next(remaining_batches(scan, plan, 0))
 
 
-def _only_slice(scan: InputScan, plan: BatchPlan) -> BatchSlice:
+def _only_slice(scan: InputScan, plan: BulkPlan) -> BatchRequest:
     if [len(batch_ids) for batch_ids in plan.batch_ids] != [1]:
         raise click.UsageError(
             f"a manifest covers exactly one batch: the file needs from 1 to {plan.batch_size:,} "
             "valid rows (see --batch-size), all with the same expires_in"
         )
-    return next(batch_slices(scan, plan, 0))
+    return next(remaining_batches(scan, plan, 0))

@@ -2,15 +2,15 @@ from typing import Any
 
 import click
 
-from valetkey.cli.arguments import BATCH_ID, change_options
+from valetkey.cli.arguments import BATCH_ID, cancel_options
 from valetkey.cli.commands import base
 
 
 @click.command()
 @click.argument("batch_id", type=BATCH_ID)
-@change_options
+@cancel_options
 def cancel(batch_id: str, reason: str | None, **options: Any) -> None:
-    """Grant no more items of a batch, and release its reserved quota.
+    """Cancel a batch: grant no further items, and release its reserved quota.
 
     \b
     valetkey cancel 0199a000-0000-7000-8000-000000000000 --reason "wrong month"

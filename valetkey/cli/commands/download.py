@@ -7,8 +7,8 @@ import click
 from valetkey.cli import output
 from valetkey.cli.arguments import request_options, require_utf8, snippet_options
 from valetkey.cli.commands import base
+from valetkey.cli.commands.bulk_options import bulk_options, is_bulk, reject_single_options
 from valetkey.cli.commands.bulk_request import request_rows
-from valetkey.cli.commands.file_options import file_options, reject_with_file, uses_file
 from valetkey.wire.messages import Item
 from valetkey.wire.options import DownloadOptions
 
@@ -16,7 +16,7 @@ from valetkey.wire.options import DownloadOptions
 @click.command()
 @click.argument("bucket")
 @click.argument("keys", nargs=-1, metavar="[KEY]...", callback=require_utf8)
-@file_options
+@bulk_options
 @click.option("--head", "method", flag_value="HEAD", help="Allow a HEAD request instead of a GET.")
 @click.option("--version-id", metavar="ID", help="The version of the object, for a single KEY.")
 @click.option("--filename", help="The name under which a browser saves the object.")
@@ -55,17 +55,17 @@ def download(bucket: str, keys: tuple[str, ...], version_id: str | None, **optio
     also appear among the grants, in the order of the request.
     """
     default_format = _default_format(keys, options)
-    if uses_file(keys, options):
-        reject_with_file({"version_id": version_id}, "version_id")
+    if is_bulk(keys, options):
+        reject_single_options({"version_id": version_id}, "version_id")
         sys.exit(request_rows("download", bucket, default_format, options))
     if version_id is not None and len(keys) != 1:
         raise click.UsageError(
             "--version-id applies to a single KEY: use --from to name a version in each row"
         )
     items = [Item(key=key, version_id=version_id) for key in keys]
-    grant_options = cast("DownloadOptions", base.select_grant_options(options, "download"))
+    grant_options = cast("DownloadOptions", base.extract_grant_options(options, "download"))
     with base.report_errors(options), base.open_client(options) as client:
-        requester = base.select_requester(client, options)
+        requester = base.select_request_methods(client, options)
         response = requester.download_many(bucket, items, **grant_options)
         exit_code = output.write_response(response, default_format, options)
     sys.exit(exit_code)

@@ -15,7 +15,7 @@ from valetkey.handles import BatchHandle
 from valetkey.manifests import DEFAULT_TIMEOUT, Manifest
 
 
-def write_manifest_response(batch: BatchHandle, options: Mapping[str, Any]) -> int:
+def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
     """Wait for the manifest, print a link to it, and return the exit code.
 
     Its size, digest and counts go to stderr; with --json, everything is one object on stdout.

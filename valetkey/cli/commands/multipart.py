@@ -19,13 +19,13 @@ from valetkey.cli import output
 from valetkey.cli.arguments import (
     FILE,
     SIZE,
+    object_options,
     request_options,
     require_utf8,
     snippet_options,
-    storage_options,
 )
 from valetkey.cli.commands import base
-from valetkey.errors import NotStored
+from valetkey.errors import StorageError
 from valetkey.handles import MultipartHandle
 from valetkey.multipart_upload import MultipartUploader
 from valetkey.wire.options import MultipartOptions
@@ -46,7 +46,7 @@ from valetkey.wire.replies import Grant
     help="The number of parts that are sent at the same time.",
 )
 @click.option("--keep", is_flag=True, help="Do not abort the upload if it fails or is interrupted.")
-@storage_options
+@object_options
 @snippet_options("curl", "js")
 @request_options
 def multipart(bucket: str, key: str, **options: Any) -> None:
@@ -66,10 +66,10 @@ def multipart(bucket: str, key: str, **options: Any) -> None:
         raise click.UsageError(
             "--file prints only the grant's id: leave out --out and all output formats"
         )
-    grant_options = cast("MultipartOptions", base.select_grant_options(options, "multipart"))
+    grant_options = cast("MultipartOptions", base.extract_grant_options(options, "multipart"))
     size = file.stat().st_size if file else options["size"]
     with base.report_errors(options), base.open_client(options) as client:
-        requester = base.select_requester(client, options)
+        requester = base.select_request_methods(client, options)
         response = requester.multipart(bucket, key, size=size, **grant_options)
         if file and isinstance(response, MultipartHandle):
             _upload_file(response, file, size, options)
@@ -109,7 +109,7 @@ def _abort_upload(grant: Grant) -> str:
     if grant.multipart is not None:
         try:
             multipart_storage.abort_upload(grant.multipart.abort_url)
-        except NotStored as error:
+        except StorageError as error:
             return f"not aborted ({error}): the service aborts the upload after the grant expires"
     return "aborted: nothing of it is stored"
 

@@ -11,14 +11,14 @@ from valetkey.cli.arguments import (
     CHECKSUM,
     FILE,
     SIZE,
+    object_options,
     request_options,
     require_utf8,
     snippet_options,
-    storage_options,
 )
 from valetkey.cli.commands import base
+from valetkey.cli.commands.bulk_options import bulk_options, is_bulk, reject_single_options
 from valetkey.cli.commands.bulk_request import request_rows
-from valetkey.cli.commands.file_options import file_options, reject_with_file, uses_file
 from valetkey.wire.options import PutOptions
 from valetkey.wire.terms import Checksum
 
@@ -26,7 +26,7 @@ from valetkey.wire.terms import Checksum
 @click.command()
 @click.argument("bucket")
 @click.argument("key", required=False, callback=require_utf8)
-@file_options
+@bulk_options
 @click.option("--size", type=SIZE, help="The exact size of the object.")
 @click.option("--file", type=FILE, help="Use the size of this file; --curl sends the file.")
 @click.option(
@@ -42,7 +42,7 @@ from valetkey.wire.terms import Checksum
     is_flag=True,
     help="Let storage refuse unless the expected account owns the bucket.",
 )
-@storage_options
+@object_options
 @snippet_options("curl", "html", "js")
 @request_options
 def put(
@@ -67,20 +67,20 @@ def put(
     `checksum` (in the form of --checksum) and an `expires_in`. `valetkey download --help` describes
     invalid rows and --resume.
     """
-    if uses_file(key, options):
+    if is_bulk(key, options):
         item_options = options | {"size": size, "checksum": checksum, "sha256": sha256}
-        reject_with_file(item_options, "size", "file", "checksum", "sha256")
+        reject_single_options(item_options, "size", "file", "checksum", "sha256")
         sys.exit(request_rows("put", bucket, "form", options))
     file: Path | None = options["file"]
     if (size is None) == (file is None):
         raise click.UsageError("state the size of the object: either --size or --file")
     if sha256 and (file is None or checksum is not None):
         raise click.UsageError("--sha256 needs --file, and excludes --checksum")
-    grant_options = cast("PutOptions", base.select_grant_options(options, "put"))
+    grant_options = cast("PutOptions", base.extract_grant_options(options, "put"))
     with base.report_errors(options), base.open_client(options) as client:
         size = file.stat().st_size if file else size or 0
         checksum = _sha256_checksum(file) if file and sha256 else checksum
-        requester = base.select_requester(client, options)
+        requester = base.select_request_methods(client, options)
         response = requester.put(bucket, key or "", size=size, checksum=checksum, **grant_options)
         exit_code = output.write_response(response, "form", options)
     sys.exit(exit_code)

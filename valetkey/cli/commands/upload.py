@@ -7,14 +7,14 @@ from valetkey.cli import output
 from valetkey.cli.arguments import (
     CHECKSUM,
     SIZE,
+    object_options,
     request_options,
     require_utf8,
     snippet_options,
-    storage_options,
 )
 from valetkey.cli.commands import base
+from valetkey.cli.commands.bulk_options import bulk_options, is_bulk, reject_single_options
 from valetkey.cli.commands.bulk_request import request_rows
-from valetkey.cli.commands.file_options import file_options, reject_with_file, uses_file
 from valetkey.wire.options import UploadOptions
 from valetkey.wire.terms import Checksum
 
@@ -22,7 +22,7 @@ from valetkey.wire.terms import Checksum
 @click.command()
 @click.argument("bucket")
 @click.argument("key", required=False, callback=require_utf8)
-@file_options
+@bulk_options
 @click.option(
     "--max-size", type=SIZE, required=True, help="The maximum file size: 500KiB, 5MB, 1GiB."
 )
@@ -44,7 +44,7 @@ from valetkey.wire.terms import Checksum
     metavar="URL",
     help="The URL to which storage redirects the browser after storing the file.",
 )
-@storage_options
+@object_options
 @snippet_options("curl", "html", "js")
 @request_options
 def upload(bucket: str, key: str | None, checksum: Checksum | None, **options: Any) -> None:
@@ -62,12 +62,12 @@ def upload(bucket: str, key: str | None, checksum: Checksum | None, **options: A
     and optionally a `size`, a `checksum` and an `expires_in`. `valetkey download --help` describes
     invalid rows and --resume.
     """
-    if uses_file(key, options):
-        reject_with_file({"checksum": checksum}, "checksum")
+    if is_bulk(key, options):
+        reject_single_options({"checksum": checksum}, "checksum")
         sys.exit(request_rows("upload", bucket, "form", options))
-    grant_options = cast("UploadOptions", base.select_grant_options(options, "upload"))
+    grant_options = cast("UploadOptions", base.extract_grant_options(options, "upload"))
     with base.report_errors(options), base.open_client(options) as client:
-        requester = base.select_requester(client, options)
+        requester = base.select_request_methods(client, options)
         response = requester.upload(bucket, key or "", checksum=checksum, **grant_options)
         exit_code = output.write_response(response, "form", options)
     sys.exit(exit_code)

@@ -2,13 +2,13 @@ from typing import Any
 
 import click
 
-from valetkey.cli.arguments import query_options
+from valetkey.cli.arguments import read_only_options
 from valetkey.cli.commands import base
 from valetkey.cli.tables import show_quotas
 
 
 @click.command()
-@query_options
+@read_only_options
 def usage(**options: Any) -> None:
     """Show the tenant's quotas and how much of each is used.
 

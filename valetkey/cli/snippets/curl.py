@@ -12,7 +12,7 @@ _PARTS_FILE = "parts.xml"
 
 
 def render_curl(grant: Grant, path: str | None = None) -> str:
-    """Return one line that uses a grant; two for a multipart upload, to complete or abort it.
+    """Return the curl command that uses a grant; for a multipart upload, two: complete and abort.
 
     path is the file to send or to write: by default the last name of the key, for a part with
     `.part` and its number. The command for a part prints the response headers, because the part's

@@ -8,7 +8,7 @@ from valetkey.wire.replies import Grant
 
 
 def headers(grant: Grant) -> dict[str, str]:
-    """Return the headers to add; every HTTP client sends content-length itself."""
+    """Return the grant's headers without content-length, which every HTTP client sends itself."""
     return {name: value for name, value in grant.headers.items() if name != "content-length"}
 
 
@@ -23,7 +23,7 @@ def content_type_prefix(grant: Grant) -> str | None:
 
 
 def file_name(grant: Grant) -> str:
-    """Return the local file name: the last name of the key, with the number of a part."""
+    """Return a local file name: the last segment of the object key, and `.partN` for a part."""
     name = PurePosixPath(grant.key).name
     name = "file" if name in {"", "${filename}"} else name
     return name if grant.part is None else f"{name}.part{grant.part}"

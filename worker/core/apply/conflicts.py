@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from valetkey.wire.refusals import Metric, Window
+from valetkey.wire.refusals import Window
 from worker.core.apply.overlaps import find_overlaps
 from worker.core.kinds.role_session import MAX_POLICY_LENGTH, session_policy
+from worker.core.quotas.cost import METRICS
 from worker.core.tenants.config import Bucket, Policy, Quota, Tenant, TenantConfig
 from worker.core.tenants.fields import closest_name
 from worker.core.tenants.locations import Location
 
 _WINDOWS_BY_LENGTH: tuple[Window, ...] = ("minute", "hour", "day", "month")
-_METRICS: tuple[Metric, ...] = ("grants", "download_grants", "upload_bytes")
 
 
 class Conflict(NamedTuple):
@@ -65,7 +65,7 @@ def _tenant_conflicts(tenant: Tenant, config: TenantConfig) -> Iterator[Conflict
 
 def _limit_conflicts(tenant: Tenant) -> Iterator[Conflict]:
     quotas = {(quota.metric, quota.window): quota for quota in tenant.quotas}
-    for metric in _METRICS:
+    for metric in METRICS:
         by_length = [
             quotas[metric, window] for window in _WINDOWS_BY_LENGTH if (metric, window) in quotas
         ]

@@ -2,61 +2,27 @@
 
 import json
 import re
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import datetime
 from typing import NamedTuple
 
+from valetkey.units import format_utc
 from worker.core.tenants.config import (
     Bucket,
-    Endpoint,
     Policy,
     Quota,
     Tenant,
     TenantConfig,
     TenantKey,
+    WebhookEndpoint,
 )
 
 Value = str | int | tuple[str, ...] | dict[str, int | str]
 FieldValues = dict[str, Value]
+_Table = Bucket | Policy | WebhookEndpoint | TenantKey
 
-_BUCKET_FIELDS = (
-    "bucket",
-    "region",
-    "addressing",
-    "endpoint",
-    "profile",
-    "internal_endpoint",
-    "provider",
-    "post",
-    "fips",
-    "dualstack",
-    "accelerate",
-    "owner",
-    "max_expires_in",
-    "role_arn",
-    "external_id",
-    "role_seconds",
-)
-_TENANT_FIELDS = ("trust", "max_batch")
-_POLICY_FIELDS = (
-    "prefixes",
-    "kinds",
-    "max_expires_in",
-    "max_size",
-    "content_types",
-    "acls",
-    "inline",
-    "overrides",
-    "storage_classes",
-    "kms_keys",
-    "redirects",
-    "free_names",
-    "overwrite",
-    "callbacks",
-    "max_batch",
-    "shared",
-)
-_ENDPOINT_FIELDS = ("url", "secret")
-_KEY_FIELDS = ("sign", "seal", "expires", "revoked")
+_TENANT_FIELDS = ("trust", "max_batch")  # the others are tables of their own
 _is_public_key_path = re.compile(r"tenants\.[^.]+\.keys\.[^.]+\.(sign|seal)").fullmatch
 _PUBLIC_KEY_PREVIEW = 8  # characters: enough to distinguish keys
 
@@ -91,7 +57,7 @@ def diff_config(before: TenantConfig, after: TenantConfig) -> list[FieldChange]:
 def _config_values(config: TenantConfig) -> FieldValues:
     values: FieldValues = {}
     for bucket in config.buckets.values():
-        values |= _table_values(f"buckets.{bucket.name}", bucket, _BUCKET_FIELDS)
+        values |= _table_values(f"buckets.{bucket.name}", bucket, _field_names(bucket))
     for tenant in config.tenants.values():
         values |= _tenant_values(f"tenants.{tenant.name}", tenant)
     return values
@@ -100,13 +66,13 @@ def _config_values(config: TenantConfig) -> FieldValues:
 def _tenant_values(path: str, tenant: Tenant) -> FieldValues:
     values = _table_values(path, tenant, _TENANT_FIELDS)
     for bucket, policy in tenant.policies.items():
-        values |= _table_values(f"{path}.allow.{bucket}", policy, _POLICY_FIELDS)
+        values |= _table_values(f"{path}.allow.{bucket}", policy, _field_names(policy))
     for quota in tenant.quotas:
         values |= _quota_values(f"{path}.quotas.{quota.metric}.{quota.window}", quota)
     for name, endpoint in tenant.endpoints.items():
-        values |= _table_values(f"{path}.endpoints.{name}", endpoint, _ENDPOINT_FIELDS)
+        values |= _table_values(f"{path}.endpoints.{name}", endpoint, _field_names(endpoint))
     for name, key in tenant.keys.items():
-        values |= _table_values(f"{path}.keys.{name}", key, _KEY_FIELDS)
+        values |= _table_values(f"{path}.keys.{name}", key, _field_names(key))
     return values
 
 
@@ -117,9 +83,13 @@ def _quota_values(path: str, quota: Quota) -> FieldValues:
     return values
 
 
-def _table_values(
-    path: str, table: Bucket | Tenant | Policy | Endpoint | TenantKey, names: tuple[str, ...]
-) -> FieldValues:
+def _field_names(table: _Table) -> list[str]:
+    """Return the names of all fields but the one that is part of the table's path."""
+    path_field = "bucket" if isinstance(table, Policy) else "name"
+    return [field.name for field in fields(table) if field.name != path_field]
+
+
+def _table_values(path: str, table: _Table | Tenant, names: Iterable[str]) -> FieldValues:
     values = {name: getattr(table, name) for name in names}
     return {
         f"{path}.{name}": _to_toml_value(value)
@@ -130,7 +100,7 @@ def _table_values(
 
 def _to_toml_value(value: Value | datetime) -> Value:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return format_utc(value)
     # Only a prefix can be empty; the file writes it as "*", the whole bucket.
     return tuple(item or "*" for item in value) if isinstance(value, tuple) else value
 

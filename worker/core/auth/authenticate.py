@@ -15,7 +15,7 @@ from valetkey.crypto.jose import (
     WrongAlgorithm,
     WrongKey,
 )
-from valetkey.crypto.keys import load_public_key
+from valetkey.crypto.keys import build_public_key
 from valetkey.wire.refusals import Code, Refusal
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 
@@ -26,7 +26,7 @@ MAX_CLOCK_SKEW = 60
 """The largest time in seconds by which a producer's clock may be ahead."""
 
 
-class Authenticated(NamedTuple):
+class AuthenticatedMessage(NamedTuple):
     """The content of an accepted message, and the tenant and key that it is from.
 
     key is None for an unsigned message of a tenant that trusts the queue. tenant is None, too, if
@@ -53,7 +53,7 @@ class Rejection(NamedTuple):
     tenant: str | None
 
 
-def authenticate(raw: Any, config: TenantConfig, now: datetime) -> Authenticated | Rejection:
+def authenticate(raw: Any, config: TenantConfig, now: datetime) -> AuthenticatedMessage | Rejection:
     """Verify the signature of a message, or accept it unsigned if its tenant trusts the queue.
 
     raw is the body from the queue: a compact JWS (RFC 7515), or the message as JSON values. An
@@ -67,12 +67,12 @@ def authenticate(raw: Any, config: TenantConfig, now: datetime) -> Authenticated
     if tenant is not None and tenant.trust != "queue":
         text = "this tenant's messages must be signed: configure the client with the tenant's key"
         return _reject(Code.SIGNATURE_REQUIRED, "", text, tenant)
-    return Authenticated(raw, tenant, None)
+    return AuthenticatedMessage(raw, tenant, None)
 
 
 def _authenticate_token(
     token: str, config: TenantConfig, now: datetime
-) -> Authenticated | Rejection:
+) -> AuthenticatedMessage | Rejection:
     signed_token = _parse_token(token)
     if isinstance(signed_token, Rejection):
         return signed_token
@@ -84,7 +84,7 @@ def _authenticate_token(
     if rejection is not None:
         return rejection
     try:
-        payload = signed_token.verify(load_public_key(key.sign, key.seal))
+        payload = signed_token.verify(build_public_key(key.sign, key.seal))
     except WrongKey:
         text = "the signature does not match the key that kid names, or the message was altered"
         return _reject(Code.SIGNATURE_INVALID, "", text, tenant)
@@ -129,7 +129,7 @@ def _check_key(tenant: Tenant, key: TenantKey, now: datetime) -> Rejection | Non
 
 def _check_claims(
     payload: bytes, tenant: Tenant, key: TenantKey, now: datetime
-) -> Authenticated | Rejection:
+) -> AuthenticatedMessage | Rejection:
     """Check the issue time and the tenant. iat belongs to the token, and is not passed on."""
     try:
         content = _parse_json(payload)
@@ -143,7 +143,7 @@ def _check_claims(
     if content.get("tenant") != tenant.name:
         text = "the message names another tenant than the key's"
         return _reject(Code.TENANT_MISMATCH, "tenant", text, tenant, tenant.name)
-    return Authenticated(content, tenant, key)
+    return AuthenticatedMessage(content, tenant, key)
 
 
 def _parse_json(payload: bytes) -> Any:

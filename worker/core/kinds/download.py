@@ -6,14 +6,14 @@ from collections.abc import Collection
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Download
-from worker.core.kinds.item_rules import check_filename, check_version_id, filename_refusal
+from worker.core.kinds.item_checks import check_filename, check_version_id, refuse_filename
 from worker.core.kinds.rules import (
     OWNER_RULE,
     PolicyContext,
     Rule,
     check_content_type,
-    field_rule,
-    permission_rule,
+    make_field_rule,
+    make_kind_rule,
     refuse,
 )
 from worker.core.kinds.spec import GrantKind
@@ -30,7 +30,7 @@ _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?").fullmatch
 def _check_filename(terms: Download, _: Policy) -> Refusal | None:
     if terms.filename is None or is_valid_filename(terms.filename):
         return None
-    return filename_refusal("grant.filename")
+    return refuse_filename("grant.filename")
 
 
 def _check_inline(terms: Download, policy: Policy) -> Refusal | None:
@@ -53,7 +53,7 @@ def _override_rule(name: str) -> Rule[PolicyContext]:
             return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text)
         return None
 
-    return field_rule(name, check)
+    return make_field_rule(name, check)
 
 
 def _make_signer(terms: Download, context: SigningContext) -> ItemSigner:
@@ -100,11 +100,11 @@ def _issued_cost(_: Download, items: Collection[Item]) -> Cost:
 DOWNLOAD = GrantKind(
     terms_class=Download,
     rules=(
-        permission_rule("download"),
+        make_kind_rule("download"),
         OWNER_RULE,
-        field_rule("filename", _check_filename),
-        field_rule("content_type", check_content_type),
-        field_rule("inline", _check_inline),
+        make_field_rule("filename", _check_filename),
+        make_field_rule("content_type", check_content_type),
+        make_field_rule("inline", _check_inline),
         *map(_override_rule, ("cache_control", "content_language", "content_encoding", "expires")),
     ),
     reserved_cost=lambda _, count: Cost(grants=count, download_grants=count),

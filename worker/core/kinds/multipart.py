@@ -3,12 +3,12 @@
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import MAX_PARTS, Multipart
-from worker.core.kinds.item_rules import check_size
+from worker.core.kinds.item_checks import check_size
 from worker.core.kinds.put import exact_cost, reserved_cost
-from worker.core.kinds.rules import check_content_type, field_rule, permission_rule, refuse
+from worker.core.kinds.rules import check_content_type, make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind, RequiredField
 from worker.core.kinds.storage_rules import STORAGE_RULES
-from worker.core.kinds.upload import S3_ACTIONS
+from worker.core.kinds.upload import STORE_ACTIONS
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.multipart_plan import StartedUpload, plan_parts
 from worker.core.tenants.config import Policy
@@ -53,15 +53,15 @@ def _make_signer(_: Multipart, context: SigningContext) -> ItemSigner:
 MULTIPART = GrantKind(
     terms_class=Multipart,
     rules=(
-        permission_rule("multipart"),
-        field_rule("content_type", check_content_type),
+        make_kind_rule("multipart"),
+        make_field_rule("content_type", check_content_type),
         *STORAGE_RULES,
-        field_rule("part_size", _check_part_size),
+        make_field_rule("part_size", _check_part_size),
     ),
     reserved_cost=reserved_cost,
     issued_cost=exact_cost,
     make_signer=_make_signer,
-    s3_actions=S3_ACTIONS | {"s3:AbortMultipartUpload"},
+    s3_actions=STORE_ACTIONS | {"s3:AbortMultipartUpload"},
     item_checks={"size": _check_size},
     required_field=RequiredField("size", Code.SIZE_REQUIRED),
     max_items=MAX_ITEMS,

@@ -6,8 +6,8 @@ from typing import Protocol
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Parts
-from worker.core.kinds.item_rules import accept
-from worker.core.kinds.rules import permission_rule
+from worker.core.kinds.item_checks import accept_any
+from worker.core.kinds.rules import make_kind_rule
 from worker.core.kinds.spec import GrantKind, RequiredField
 from worker.core.quotas.cost import NO_COST, Cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
@@ -62,11 +62,11 @@ def _issued_cost(_: Parts, _items: Collection[Item]) -> Cost:
 PARTS = GrantKind(
     terms_class=Parts,
     # A tenant that may no longer start multipart uploads may not continue one either.
-    rules=(permission_rule("multipart"),),
+    rules=(make_kind_rule("multipart"),),
     reserved_cost=lambda _terms, _count: NO_COST,
     issued_cost=_issued_cost,
     make_signer=_make_signer,
     s3_actions=frozenset({"s3:PutObject"}),
-    item_checks={"part": accept},
+    item_checks={"part": accept_any},
     required_field=RequiredField("part", Code.PART_INVALID),
 )

@@ -5,21 +5,21 @@ from collections.abc import Collection
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Multipart, Put
-from worker.core.kinds.item_rules import check_checksum, check_size
+from worker.core.kinds.item_checks import check_checksum_format, check_size
 from worker.core.kinds.rules import (
     OWNER_RULE,
     check_content_type,
-    field_rule,
-    permission_rule,
+    make_field_rule,
+    make_kind_rule,
     refuse,
 )
 from worker.core.kinds.spec import GrantKind, RequiredField
 from worker.core.kinds.storage_rules import STORAGE_RULES
-from worker.core.kinds.upload import S3_ACTIONS
+from worker.core.kinds.upload import STORE_ACTIONS
 from worker.core.quotas.cost import Cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.multipart_plan import StartedUpload
-from worker.core.signing.storage_headers import GRANT_ID_HEADER, checksum_header, put_headers
+from worker.core.signing.storage_headers import GRANT_ID_HEADER, checksum_header, common_put_headers
 from worker.core.tenants.config import Policy
 
 
@@ -31,7 +31,7 @@ def _check_overwrite(terms: Put, policy: Policy) -> Refusal | None:
 
 
 def _make_signer(terms: Put, context: SigningContext) -> ItemSigner:
-    headers = put_headers(terms)
+    headers = common_put_headers(terms)
     if not terms.overwrite:
         headers["if-none-match"] = "*"
     if terms.check_owner:
@@ -63,17 +63,17 @@ def exact_cost(_: Put | Multipart, items: Collection[Item]) -> Cost:
 PUT = GrantKind(
     terms_class=Put,
     rules=(
-        permission_rule("put"),
+        make_kind_rule("put"),
         OWNER_RULE,
-        field_rule("content_type", check_content_type),
+        make_field_rule("content_type", check_content_type),
         *STORAGE_RULES,
-        field_rule("overwrite", _check_overwrite),
+        make_field_rule("overwrite", _check_overwrite),
     ),
     reserved_cost=reserved_cost,
     issued_cost=exact_cost,
     make_signer=_make_signer,
-    s3_actions=S3_ACTIONS,
-    item_checks={"size": check_size, "checksum": check_checksum},
+    s3_actions=STORE_ACTIONS,
+    item_checks={"size": check_size, "checksum": check_checksum_format},
     required_field=RequiredField("size", Code.SIZE_REQUIRED),
     has_manifest=True,
     allows_manifest_upload=True,

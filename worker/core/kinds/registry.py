@@ -1,4 +1,4 @@
-"""All kinds of grant, and what the decision on a request needs of each."""
+"""The registry of grant kinds, and functions that dispatch on a kind."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ KINDS: Mapping[str, GrantKind[Any]] = {
 }
 """The kinds by name, in the order in which messages list them."""
 
-S3_ACTIONS = tuple(sorted(frozenset().union(*(kind.s3_actions for kind in _ALL))))
+ALL_S3_ACTIONS = tuple(sorted(frozenset().union(*(kind.s3_actions for kind in _ALL))))
 """Every S3 action that using a grant may require."""
 
 
@@ -32,16 +32,16 @@ def grant_kind(terms: AnyTerms) -> GrantKind[Any]:
 
 
 def terms_for_provider(terms: AnyTerms, bucket: Bucket, policy: Policy) -> AnyTerms | Refusal:
-    """Return the terms that a bucket's provider supports, or refuse those it does not."""
+    """Return the terms adapted to the bucket's provider, or refuse those it does not support."""
     adapt = grant_kind(terms).adapt_to_provider
     return terms if adapt is None else adapt(terms, bucket, policy)
 
 
 def reserved_cost(terms: AnyTerms, count: int) -> Cost:
-    """Return the cost of a number of items before they are known: each at its largest."""
+    """Return the largest possible cost of a number of items, to be reserved before they arrive."""
     return grant_kind(terms).reserved_cost(terms, count)
 
 
 def issued_cost(terms: AnyTerms, items: Collection[Item]) -> Cost:
-    """Return the cost of issued items; items that name their exact size cost that size."""
+    """Return the cost of issued items: of forms at the largest size, of others at their own."""
     return grant_kind(terms).issued_cost(terms, items)

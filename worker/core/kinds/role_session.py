@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.core.kinds.registry import S3_ACTIONS
+from worker.core.kinds.registry import ALL_S3_ACTIONS
 from worker.core.tenants.config import Bucket
 
 MAX_POLICY_LENGTH = 2_048  # characters; AWS: API_AssumeRole.html
@@ -30,7 +30,7 @@ _SPECIAL = re.compile(r"[*?$]")
 
 @dataclass(frozen=True, slots=True)
 class RoleSession:
-    """A role and everything that its session depends on; seconds is the requested duration.
+    """The AssumeRole parameters of a session: role, name, policy, region, duration and external id.
 
     name is the only part that storage's access logs show.
     """
@@ -62,7 +62,7 @@ def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str
     partition = role_arn.split(":")[1]
     objects: dict[str, Any] = {
         "Effect": "Allow",
-        "Action": S3_ACTIONS,
+        "Action": ALL_S3_ACTIONS,
         "Resource": [f"arn:{partition}:s3:::{bucket}/{_escape(prefix)}*" for prefix in prefixes],
     }
     policy = {"Version": "2012-10-17", "Statement": [objects, _KMS_STATEMENT]}

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms, Download, Encryption, StorageTerms, Upload
-from worker.core.tenants.config import Bucket, Kind, Policy, Tenant
+from worker.core.tenants.config import Bucket, Policy, PolicyKind, Tenant
 
 Limit = int | str | list[str] | None
 
@@ -73,17 +73,19 @@ def refuse(code: Code, field: str, message: str, limit: Limit = None) -> Refusal
     return Refusal(code=code, field=field, message=message, limit=limit)
 
 
-def field_rule(name: str, check: Callable[[Any, Policy], Refusal | None]) -> Rule[PolicyContext]:
-    """Make a rule for one field of the terms from a check of the terms against the policy."""
+def make_field_rule(
+    name: str, check: Callable[[Any, Policy], Refusal | None]
+) -> Rule[PolicyContext]:
+    """Make a rule for a field of the terms from a check of the terms against the policy."""
     return Rule(
         f"grant.{name}",
         lambda context: check(context.terms, context.policy),
-        lambda context: describe_field(context.terms, name),
+        lambda context: describe_field_value(context.terms, name),
     )
 
 
-def permission_rule(kind: Kind) -> Rule[PolicyContext]:
-    """Make the rule that the policy has to allow a kind of grant."""
+def make_kind_rule(kind: PolicyKind) -> Rule[PolicyContext]:
+    """Return the rule that refuses a kind that the policy does not allow."""
 
     def check(context: PolicyContext) -> Refusal | None:
         if kind in context.policy.kinds:
@@ -102,7 +104,9 @@ def _check_owner(context: PolicyContext) -> Refusal | None:
 
 
 OWNER_RULE = Rule[PolicyContext](
-    "grant.check_owner", _check_owner, lambda context: describe_field(context.terms, "check_owner")
+    "grant.check_owner",
+    _check_owner,
+    lambda context: describe_field_value(context.terms, "check_owner"),
 )
 
 
@@ -137,7 +141,7 @@ def check_form_content_type(terms: Upload, policy: Policy) -> Refusal | None:
     return refuse(Code.CONTENT_TYPE_NOT_ALLOWED, _CONTENT_TYPE, text, required)
 
 
-def describe_field(terms: AnyTerms, name: str) -> str:
+def describe_field_value(terms: AnyTerms, name: str) -> str:
     """Describe the value of one field of the terms; an empty string if it is not set."""
     value = getattr(terms, name, None)
     match value:

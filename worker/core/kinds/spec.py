@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms, Terms
-from worker.core.kinds.item_rules import ItemCheck
+from worker.core.kinds.item_checks import ItemCheck
 from worker.core.kinds.rules import PolicyContext, Rule
 from worker.core.quotas.cost import Cost
 from worker.core.signing.context import ItemSigner, SigningContext

@@ -4,7 +4,7 @@ import re
 
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Multipart, Put, StorageTerms, Upload
-from worker.core.kinds.rules import PolicyContext, Rule, field_rule, refuse
+from worker.core.kinds.rules import PolicyContext, Rule, make_field_rule, refuse
 from worker.core.tenants.config import Policy
 
 MAX_METADATA_BYTES = 2_048  # names and values together; AWS: UsingMetadata.html
@@ -78,11 +78,11 @@ def _check_encryption(terms: StorageTerms, policy: Policy) -> Refusal | None:
 
 
 STORAGE_RULES: tuple[Rule[PolicyContext], ...] = (
-    field_rule("max_size", _check_max_size),
-    field_rule("acl", _check_acl),
-    field_rule("metadata", _check_metadata),
-    field_rule("tags", _check_tags),
-    field_rule("storage_class", _check_storage_class),
-    field_rule("encryption", _check_encryption),
+    make_field_rule("max_size", _check_max_size),
+    make_field_rule("acl", _check_acl),
+    make_field_rule("metadata", _check_metadata),
+    make_field_rule("tags", _check_tags),
+    make_field_rule("storage_class", _check_storage_class),
+    make_field_rule("encryption", _check_encryption),
 )
 """The rules of every kind of grant that stores an object, in the order in which they apply."""

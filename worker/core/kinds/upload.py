@@ -5,8 +5,8 @@ from collections.abc import Collection
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Put, Upload
-from worker.core.kinds.item_rules import check_checksum, check_size
-from worker.core.kinds.rules import check_form_content_type, field_rule, permission_rule, refuse
+from worker.core.kinds.item_checks import check_checksum_format, check_size
+from worker.core.kinds.rules import check_form_content_type, make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind
 from worker.core.kinds.storage_rules import STORAGE_RULES
 from worker.core.quotas.cost import Cost
@@ -16,12 +16,12 @@ from worker.core.signing.multipart_plan import StartedUpload
 from worker.core.signing.storage_headers import (
     GRANT_ID_HEADER,
     checksum_form_fields,
-    form_conditions,
-    form_fields,
+    common_form_fields,
+    file_conditions,
 )
 from worker.core.tenants.config import Bucket, Policy
 
-S3_ACTIONS = frozenset({"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"})
+STORE_ACTIONS = frozenset({"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"})
 
 
 def _adapt_to_provider(terms: Upload, bucket: Bucket, policy: Policy) -> Upload | Put | Refusal:
@@ -69,8 +69,8 @@ def _make_signer(terms: Upload, context: SigningContext) -> ItemSigner:
         bucket=context.bucket,
         issued_at=context.validity.issued_at,
         expires_in=context.validity.expires_in,
-        fields=form_fields(terms),
-        conditions=form_conditions(terms),
+        fields=common_form_fields(terms),
+        conditions=file_conditions(terms),
     )
     common = context.common_fields("POST")
 
@@ -95,17 +95,17 @@ def _issued_cost(terms: Upload, items: Collection[Item]) -> Cost:
 UPLOAD = GrantKind(
     terms_class=Upload,
     rules=(
-        permission_rule("upload"),
-        field_rule("content_type", check_form_content_type),
+        make_kind_rule("upload"),
+        make_field_rule("content_type", check_form_content_type),
         *STORAGE_RULES,
-        field_rule("success_redirect", _check_redirect),
+        make_field_rule("success_redirect", _check_redirect),
     ),
     reserved_cost=_reserved_cost,
     issued_cost=_issued_cost,
     make_signer=_make_signer,
-    s3_actions=S3_ACTIONS,
+    s3_actions=STORE_ACTIONS,
     adapt_to_provider=_adapt_to_provider,
-    item_checks={"size": _check_size, "checksum": check_checksum},
+    item_checks={"size": _check_size, "checksum": check_checksum_format},
     has_manifest=True,
     allows_manifest_upload=True,
 )

@@ -16,7 +16,7 @@ from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that policy allows: the terms to sign, the bucket profile, and the seconds.
+    """A request that policy allows: its terms, bucket profile, policy and validity in seconds.
 
     terms are the request's own, or those of a put if the provider accepts no forms.
     """
@@ -29,7 +29,7 @@ class Admission:
 
 
 class ExpiryLimit(NamedTuple):
-    """The seconds for which policy lets a grant be valid, and what limits them."""
+    """The longest validity that policy allows a grant, in seconds, and what limits it."""
 
     expires_in: int
     limited_by: Literal["request", "policy"]

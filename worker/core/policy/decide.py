@@ -9,7 +9,7 @@ from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.parts import ContinuedUpload
 from worker.core.kinds.registry import grant_kind, issued_cost
 from worker.core.policy.admission import Admission
-from worker.core.policy.decisions import ChunkDecision, GrantRow, RecordedChunk, refused_item_values
+from worker.core.policy.decisions import ChunkDecision, GrantRow, RecordedChunk, refused_item_result
 from worker.core.policy.items import item_key_refusal, item_refusal, simple_item_check
 from worker.core.signing.context import SigningContext
 from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
@@ -21,7 +21,7 @@ StartUpload = Callable[[str, Item], StartedUpload]
 
 
 def start_no_upload(_grant_id: str, _item: Item) -> StartedUpload:
-    """Start no upload: the StartUpload of every kind but multipart."""
+    """Return NO_UPLOAD: the StartUpload callback of every kind but multipart."""
     return NO_UPLOAD
 
 
@@ -103,7 +103,7 @@ def sign_again(
         item = Item.model_validate({"key": row.object_key, **(row.detail or {})})
         refusal = item_key_refusal(item, terms, policy, f"items[{index}].key")
         if refusal is not None:
-            values = refused_item_values(refusal, row.object_key)
+            values = refused_item_result(refusal, row.object_key)
             return row._replace(code=refusal.code.value), values
         upload = continued_upload or recorded.uploads.get(row.item_number, NO_UPLOAD)
         grant, digest = sign(grant_id(recorded.batch_id, row.item_number), item, upload)

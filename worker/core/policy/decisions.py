@@ -1,4 +1,4 @@
-"""The values of a decision, on its way from the signer to the tables and to the producer."""
+"""Data types of requests, decisions and recorded chunks, and the outcome of a decision."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -90,8 +90,8 @@ def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> Chun
     return ChunkDecision(rows, [], validity, refusal=refusal)
 
 
-def refused_item_values(refusal: Refusal, object_key: str) -> dict[str, Any]:
-    """Return the result of one item that a refusal concerns, as JSON values."""
+def refused_item_result(refusal: Refusal, object_key: str) -> dict[str, Any]:
+    """Return a refusal with an item's object key, as JSON values."""
     return refusal.model_copy(update={"key": object_key}).model_dump(mode="json", exclude_none=True)
 
 
@@ -111,7 +111,7 @@ def chunk_outcome(batch_id: str, chunk_number: int, decision: ChunkDecision) -> 
 def outcome_without_items(
     batch_id: str, chunk_number: int, decision: ChunkDecision
 ) -> dict[str, Any]:
-    """Return the outcome of a chunk whose results go into a manifest: numbers instead of items."""
+    """Return the outcome of a chunk whose results go into a manifest: counts instead of items."""
     issued = 0 if decision.refusal else decision.issued
     counts = {"issued": issued, "refused": len(decision.rows) - issued}
     return chunk_outcome(batch_id, chunk_number, replace(decision, results=())) | counts

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
-from valetkey.wire.replies import Explanation, Verdict
+from valetkey.wire.replies import Explanation, RuleVerdict
 from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.parts import ContinuedUpload
 from worker.core.kinds.registry import issued_cost, reserved_cost
@@ -14,7 +14,7 @@ from worker.core.kinds.rules import RequestContext
 from worker.core.policy.admission import LIMIT_RULES, Admission, request_context, request_rules
 from worker.core.policy.history import BATCH_CONFLICT, BatchHistory
 from worker.core.policy.items import item_refusal
-from worker.core.quotas.admission import quota_refusal
+from worker.core.quotas.admission import first_quota_refusal
 from worker.core.quotas.cost import (
     CEILINGS,
     NO_COST,
@@ -33,9 +33,9 @@ _MAX_NAMED_ITEMS = 5  # refused items that are named; their number is always giv
 class ExplainContext:
     """A message, and everything that it is checked against.
 
-    identity describes the sender. tenant is None if the config has no such tenant. validity is what
-    storage and credentials leave of the admission, None without credentials. continued_upload is
-    the upload whose parts are requested.
+    identity describes the sender. tenant is None if the config has no such tenant. validity is the
+    admitted one after the limits of provider and credentials, None without credentials.
+    continued_upload is the upload whose parts are requested.
     """
 
     message: ChunkMessage
@@ -57,18 +57,18 @@ class ExplainContext:
 
 
 def explain(context: ExplainContext) -> Explanation:
-    """Explain the decision on a message, or the earlier decision that replaces it."""
+    """Explain the decision on a message rule by rule, or by the batch's history if that decides."""
     return build_explanation(list(_verdicts(context)))
 
 
-def build_explanation(verdicts: Sequence[Verdict]) -> Explanation:
+def build_explanation(verdicts: Sequence[RuleVerdict]) -> Explanation:
     """Sum up verdicts: one refusal refuses the message."""
     is_refused = any(verdict.refusal is not None for verdict in verdicts)
     return Explanation(decision="refuse" if is_refused else "issue", rules=list(verdicts))
 
 
-def _verdicts(context: ExplainContext) -> Iterator[Verdict]:
-    yield Verdict(rule="identity", found=context.identity)
+def _verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
+    yield RuleVerdict(rule="identity", found=context.identity)
     yield _batch_verdict(context)
     if context.history.is_final_for(context.message):
         return
@@ -76,10 +76,10 @@ def _verdicts(context: ExplainContext) -> Iterator[Verdict]:
     if isinstance(request, Refusal):
         message = context.message
         value = message.tenant if request.field == "tenant" else message.grant.bucket
-        yield Verdict(rule=request.field, found=value, refusal=request)
+        yield RuleVerdict(rule=request.field, found=value, refusal=request)
         return
-    yield Verdict(rule="tenant", found=request.tenant.name)
-    yield Verdict(rule="grant.bucket", found=request.bucket.name)
+    yield RuleVerdict(rule="tenant", found=request.tenant.name)
+    yield RuleVerdict(rule="grant.bucket", found=request.bucket.name)
     yield from _rule_verdicts(request)
     yield from _validity_verdicts(context)
     refusals = _item_refusals(context, request.policy)
@@ -87,7 +87,7 @@ def _verdicts(context: ExplainContext) -> Iterator[Verdict]:
     yield from _quota_verdicts(context, request.tenant, refusals)
 
 
-def _batch_verdict(context: ExplainContext) -> Verdict:
+def _batch_verdict(context: ExplainContext) -> RuleVerdict:
     history, refusal = context.history, context.history.refusal_of(context.message)
     text = "not seen before"
     if history.batch is not None:
@@ -95,28 +95,28 @@ def _batch_verdict(context: ExplainContext) -> Verdict:
     if history.chunk is not None and refusal is not BATCH_CONFLICT:
         decided_at = f"{history.chunk.decided_at:%Y-%m-%dT%H:%M:%SZ}"
         text = f"decided at {decided_at}: the same result is returned and nothing is charged"
-    return Verdict(rule="batch", found=text, refusal=refusal)
+    return RuleVerdict(rule="batch", found=text, refusal=refusal)
 
 
-def _rule_verdicts(request: RequestContext) -> Iterator[Verdict]:
+def _rule_verdicts(request: RequestContext) -> Iterator[RuleVerdict]:
     for rule in (*request_rules(request), *LIMIT_RULES):
         value, refusal = rule.describe(request), rule.check(request)
         if value or refusal is not None:
-            yield Verdict(rule=rule.name, found=value, refusal=refusal)
+            yield RuleVerdict(rule=rule.name, found=value, refusal=refusal)
 
 
-def _validity_verdicts(context: ExplainContext) -> Iterator[Verdict]:
+def _validity_verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
     validity = context.validity
     if isinstance(context.continued_upload, Refusal):
-        yield Verdict(rule="grant.of", found="", refusal=context.continued_upload)
+        yield RuleVerdict(rule="grant.of", found="", refusal=context.continued_upload)
     elif isinstance(validity, Validity):
         text = f"{validity.expires_in:,} s, limited by the {validity.limited_by}"
-        yield Verdict(rule="life", found=text)
+        yield RuleVerdict(rule="validity", found=text)
     elif isinstance(validity, Refusal):
-        yield Verdict(rule="life", found="", refusal=validity)
+        yield RuleVerdict(rule="validity", found="", refusal=validity)
     elif isinstance(context.admission, Admission):
         text = "not checked against credentials, because there are none here"
-        yield Verdict(rule="life", found=text)
+        yield RuleVerdict(rule="validity", found=text)
 
 
 def _item_refusals(context: ExplainContext, policy: Policy) -> list[Refusal | None]:
@@ -129,7 +129,7 @@ def _item_refusals(context: ExplainContext, policy: Policy) -> list[Refusal | No
     ]
 
 
-def _items_verdict(refusals: Sequence[Refusal | None]) -> Verdict:
+def _items_verdict(refusals: Sequence[Refusal | None]) -> RuleVerdict:
     # Items are refused one by one; the verdict refuses only if no item would be issued.
     refused = [refusal for refusal in refusals if refusal is not None]
     text = f"{len(refusals):,} in this chunk, {len(refused):,} of them refused"
@@ -139,22 +139,22 @@ def _items_verdict(refusals: Sequence[Refusal | None]) -> Verdict:
     if len(refused) > _MAX_NAMED_ITEMS:
         text += f" and {len(refused) - _MAX_NAMED_ITEMS:,} more"
     is_none_issued = len(refused) == len(refusals)
-    return Verdict(rule="items", found=text, refusal=refused[0] if is_none_issued else None)
+    return RuleVerdict(rule="items", found=text, refusal=refused[0] if is_none_issued else None)
 
 
 def _quota_verdicts(
     context: ExplainContext, tenant: Tenant, refusals: Sequence[Refusal | None]
-) -> Iterator[Verdict]:
+) -> Iterator[RuleVerdict]:
     is_charged = context.history.batch is not None
     cost = NO_COST if is_charged else _batch_cost(context, refusals)
     for quota in (*effective_quotas(tenant, context.now), *CEILINGS):
-        refusal = quota_refusal([quota], context.usage, cost, context.now)
+        refusal = first_quota_refusal([quota], context.usage, cost, context.now)
         if quota in CEILINGS and refusal is None:
             continue  # no configured quota, so users need to see it only if it refuses
         state = quota_state(quota, context.usage, context.now)
         amount = getattr(cost, quota.metric)
         text = f"{state.used:,} of {state.limit:,} used, {amount:,} asked for, {state.left:,} left"
-        yield Verdict(
+        yield RuleVerdict(
             rule=f"quota {quota.metric}.{quota.window}",
             found="reserved when the batch began" if is_charged else text,
             refusal=refusal,

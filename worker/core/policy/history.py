@@ -23,7 +23,7 @@ BATCH_CLOSED = Refusal(
 
 
 class RecordedBatch(NamedTuple):
-    """A committed batch: its header, and the items of it that may still arrive.
+    """A committed batch: its header, its refusal if any, and the number of items not decided yet.
 
     remaining is the number of items without a decision, None once the batch is closed.
     """
@@ -58,7 +58,7 @@ class DecidedChunk(NamedTuple):
 
 
 class BatchHistory(NamedTuple):
-    """The committed state of a batch id, and of one chunk of it; None if there is none."""
+    """The committed batch of an id, and one committed chunk of it; None if there is none."""
 
     batch: RecordedBatch | None = None
     chunk: DecidedChunk | None = None
@@ -84,17 +84,17 @@ class BatchHistory(NamedTuple):
 
 
 def fingerprint(text: str) -> bytes:
-    """Identify text by 32 bytes."""
+    """Return the SHA-256 of a text."""
     return sha256(text.encode()).digest()
 
 
 def header_fingerprint(message: ChunkMessage) -> bytes:
-    """Identify the header that all chunks of a batch share."""
+    """Return the SHA-256 of the header that all chunks of a batch share."""
     return fingerprint(json.dumps(message.header(), sort_keys=True))
 
 
 def items_fingerprint(message: ChunkMessage) -> bytes:
-    """Identify the items of one chunk."""
+    """Return the SHA-256 of the items of one chunk."""
     try:
         return sha256(to_json(message.items, exclude_none=True)).digest()
     except ValueError:  # a key with a lone surrogate, which Python's JSON accepts

@@ -14,7 +14,7 @@ FILENAME_VARIABLE = "${filename}"
 
 
 def simple_item_check(terms: AnyTerms, policy: Policy) -> Callable[[Item], bool]:
-    """Return a function that recognizes items which no check could refuse: a simple key alone.
+    """Return a predicate: true for items with a simple key and no other field, which need no check.
 
     Nearly all items are like that, and the full checks would take as long as signing.
     """

@@ -9,10 +9,10 @@ from worker.core.signing.object_keys import key_refusal, printable_key
 from worker.core.tenants.config import Policy, Tenant
 
 _MANIFEST_KINDS = [name for name, kind in KINDS.items() if kind.has_manifest]
-_STORING_KINDS = {name for name, kind in KINDS.items() if kind.allows_manifest_upload}
+_MANIFEST_UPLOAD_KINDS = {name for name, kind in KINDS.items() if kind.allows_manifest_upload}
 
 
-def allowed_callbacks(tenant: Tenant, bucket: str) -> Collection[str]:
+def allowed_callback_names(tenant: Tenant, bucket: str) -> Collection[str]:
     """Return the names of the endpoints that a request for a bucket profile may call back."""
     policy = tenant.policies.get(bucket)
     if policy is None or policy.callbacks is None:
@@ -35,7 +35,7 @@ def _check_total(context: RequestContext) -> Refusal | None:
 
 
 def _check_callback(context: RequestContext) -> Refusal | None:
-    allowed = allowed_callbacks(context.tenant, context.policy.bucket)
+    allowed = allowed_callback_names(context.tenant, context.policy.bucket)
     if context.message.callback is None or context.message.callback in allowed:
         return None
     text = "the tenant has no such endpoint, or its policy does not allow it here"
@@ -61,16 +61,16 @@ def _check_manifest(context: RequestContext) -> Refusal | None:
 
 
 def manifest_refusal(manifest: str, policy: Policy) -> Refusal | None:
-    """Refuse a manifest that the tenant may not store, or not under this key."""
-    if not _STORING_KINDS & set(policy.kinds):
+    """Refuse a manifest if the policy allows no kind that stores objects, or not its object key."""
+    if not _MANIFEST_UPLOAD_KINDS & set(policy.kinds):
         text = "the tenant's policy does not allow it to store objects in this bucket profile"
-        return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, sorted(policy.kinds))
+        return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, sorted(_MANIFEST_UPLOAD_KINDS))
     refusal = key_refusal(manifest, policy.prefixes, "manifest")
     return refusal and refusal.model_copy(update={"key": None})  # no item has this key
 
 
 def may_overwrite_manifest(policy: Policy) -> bool:
-    """Tell whether a manifest may replace an object: forms may, and puts if the policy says so."""
+    """Return true if the policy allows `upload`, or sets overwrite."""
     return "upload" in policy.kinds or policy.overwrite
 
 

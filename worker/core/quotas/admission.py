@@ -9,7 +9,7 @@ from worker.core.quotas.cost import (
     CEILINGS,
     Cost,
     UsageByWindow,
-    add_cost,
+    add_to_usage,
     effective_quotas,
     quota_state,
     quota_states,
@@ -30,12 +30,12 @@ def admit_cost(tenant: Tenant, usage: UsageByWindow, cost: Cost, now: datetime) 
     usage is what is charged already, without this cost.
     """
     limits = effective_quotas(tenant, now)
-    refusal = quota_refusal((*limits, *CEILINGS), usage, cost, now)
-    usage_after = usage if refusal is not None else add_cost(usage, cost)
+    refusal = first_quota_refusal((*limits, *CEILINGS), usage, cost, now)
+    usage_after = usage if refusal is not None else add_to_usage(usage, cost)
     return QuotaAdmission(refusal, quota_states(limits, usage_after, now))
 
 
-def quota_refusal(
+def first_quota_refusal(
     quotas: Iterable[Quota], usage: UsageByWindow, cost: Cost, now: datetime
 ) -> Refusal | None:
     """Refuse a cost for the first quota whose limit it would exceed."""

@@ -1,12 +1,12 @@
-"""Quotas as arithmetic: costs, windows, and the limits in effect."""
+"""Costs, windows, and the quotas in effect."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, assert_never, get_args
 
 from valetkey.wire.refusals import Metric, QuotaState, Window
-from worker.core.tenants.config import Quota, Tenant
+from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 
 WINDOWS: tuple[Window, ...] = get_args(Window)
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -42,7 +42,7 @@ UsageByWindow = Mapping[Window, Cost]
 """The usage in the windows that contain one moment; a window without usage may be missing."""
 
 
-def add_cost(usage: UsageByWindow, cost: Cost) -> UsageByWindow:
+def add_to_usage(usage: UsageByWindow, cost: Cost) -> UsageByWindow:
     """Return the usage after a cost was charged in every window."""
     return {window: usage.get(window, NO_COST).plus(cost) for window in WINDOWS}
 
@@ -59,10 +59,13 @@ def window_start(window: Window, now: datetime) -> datetime:
             return minute.replace(minute=0)
         case "day":
             return minute.replace(minute=0, hour=0)
-    return minute.replace(minute=0, hour=0, day=1)
+        case "month":
+            return minute.replace(minute=0, hour=0, day=1)
+        case _:
+            assert_never(window)
 
 
-_LENGTHS = {
+_LENGTHS: Mapping[Literal["minute", "hour", "day"], timedelta] = {
     "minute": timedelta(minutes=1),
     "hour": timedelta(hours=1),
     "day": timedelta(days=1),
@@ -71,27 +74,31 @@ _LENGTHS = {
 
 def resets_at(window: Window, now: datetime) -> datetime | None:
     """Return the end, in UTC, of the window that contains a moment; live has no end."""
-    if window == "live":
-        return None
-    if window in _LENGTHS:
-        return window_start(window, now) + _LENGTHS[window]
-    return window_start("month", window_start("month", now) + timedelta(days=32))
+    match window:
+        case "live":
+            return None
+        case "month":
+            return window_start("month", window_start("month", now) + timedelta(days=32))
+        case _:
+            return window_start(window, now) + _LENGTHS[window]
 
 
 def effective_quotas(tenant: Tenant, now: datetime) -> tuple[Quota, ...]:
     """Return the tenant's quotas, increased by the overrides that are in effect."""
     return tuple(
-        replace(quota, limit=quota.limit + _override(tenant, quota, now)) for quota in tenant.quotas
+        replace(
+            quota, limit=quota.limit + sum(o.extra for o in current_overrides(tenant, quota, now))
+        )
+        for quota in tenant.quotas
     )
 
 
-def _override(tenant: Tenant, quota: Quota, now: datetime) -> int:
-    return sum(
-        override.extra
-        for override in tenant.quota_overrides
-        if (override.metric, override.window) == (quota.metric, quota.window)
-        and now < override.expires_at
-    )
+def current_overrides(tenant: Tenant, quota: Quota, now: datetime) -> Iterator[QuotaOverride]:
+    """Yield the overrides of a quota that are in effect."""
+    for override in tenant.quota_overrides:
+        is_of_quota = (override.metric, override.window) == (quota.metric, quota.window)
+        if is_of_quota and now < override.expires_at:
+            yield override
 
 
 def quota_states(quotas: Iterable[Quota], usage: UsageByWindow, now: datetime) -> list[QuotaState]:

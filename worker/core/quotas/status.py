@@ -1,17 +1,16 @@
 """The status of a tenant's quotas, and its text for operators."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
+from valetkey.units import format_duration, format_size, format_utc
 from valetkey.wire.refusals import Metric, Window
 from worker.core.quotas import cost
 from worker.core.quotas.cost import METRICS, NO_COST, WINDOWS, UsageByWindow
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 
 _BAR_WIDTH = 20  # columns
-_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_TIME_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 class QuotaStatus(NamedTuple):
@@ -64,21 +63,14 @@ def _limited_status(tenant: Tenant, quota: Quota, used: int, now: datetime) -> Q
         percent=used * 100 // quota.limit,
         warn_at=quota.warn_at,
         warns=quota.warn_at is not None and used >= quota.warn_at,
-        raises=tuple(map(override_values, _current_overrides(tenant, quota, now))),
+        raises=tuple(map(override_to_dict, cost.current_overrides(tenant, quota, now))),
         resets_at=cost.resets_at(quota.window, now),
     )
 
 
-def _current_overrides(tenant: Tenant, quota: Quota, now: datetime) -> Iterator[QuotaOverride]:
-    for override in tenant.quota_overrides:
-        is_of_quota = (override.metric, override.window) == (quota.metric, quota.window)
-        if is_of_quota and now < override.expires_at:
-            yield override
-
-
-def override_values(override: QuotaOverride) -> dict[str, int | str]:
+def override_to_dict(override: QuotaOverride) -> dict[str, int | str]:
     """Return a quota override as JSON values: its amount (by) and its end (until)."""
-    return {"by": override.extra, "until": override.expires_at.isoformat().replace("+00:00", "Z")}
+    return {"by": override.extra, "until": format_utc(override.expires_at)}
 
 
 def status_row(status: QuotaStatus, now: datetime) -> tuple[str, ...]:
@@ -121,20 +113,5 @@ def _notes(status: QuotaStatus) -> Iterator[str]:
 
 
 def format_amount(metric: Metric, number: int) -> str:
-    """Format a number of grants, or of bytes in the largest unit in which it is at least 1."""
-    if metric != "upload_bytes":
-        return f"{number:,}"
-    exponent = next((n for n in range(len(_BYTE_UNITS) - 1, 0, -1) if number >= 1_024**n), 0)
-    whole, remainder = divmod(number, 1_024**exponent)
-    quantity = f"{number / 1_024**exponent:.1f}" if remainder else str(whole)
-    return f"{quantity}{_BYTE_UNITS[exponent]}"
-
-
-def format_duration(duration: timedelta) -> str:
-    """Format a duration in its two largest units, such as 11h 30m. A negative one is 0s."""
-    remaining, parts = max(int(duration.total_seconds()), 0), []
-    for unit, seconds in _TIME_UNITS:
-        if remaining >= seconds:
-            parts.append(f"{remaining // seconds}{unit}")
-            remaining %= seconds
-    return " ".join(parts[:2]) or "0s"
+    """Format a number of grants, or of bytes."""
+    return format_size(number) if metric == "upload_bytes" else f"{number:,}"

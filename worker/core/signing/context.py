@@ -60,5 +60,5 @@ class SigningContext:
 
 
 def signature_digest(signature: str) -> bytes:
-    """Identify a signature without revealing it: its SHA-256."""
+    """Return the SHA-256 of a signature, which identifies it without revealing it."""
     return sha256(signature.encode()).digest()

@@ -57,7 +57,7 @@ class HmacTemplate:
 
 
 class SigningScope:
-    """The credential scope of one second and one target, for URLs and forms.
+    """The SigV4 credential scope for one time of issue and one bucket, shared by URLs and forms.
 
     issued_at is an aware datetime; fractions of its second are dropped.
     """

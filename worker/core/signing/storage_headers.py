@@ -11,7 +11,7 @@ from worker.core.signing.forms import Condition
 GRANT_ID_HEADER = "x-amz-meta-grant-id"
 
 
-def put_headers(terms: StorageTerms) -> dict[str, str]:
+def common_put_headers(terms: StorageTerms) -> dict[str, str]:
     """Return the signed headers that all PUTs of a batch share."""
     common = {"content-type": terms.content_type} | _common(terms)
     if terms.acl is not None:
@@ -21,7 +21,7 @@ def put_headers(terms: StorageTerms) -> dict[str, str]:
     return common
 
 
-def form_fields(terms: Upload) -> dict[str, str]:
+def common_form_fields(terms: Upload) -> dict[str, str]:
     """Return the fields that all forms of a batch share."""
     common = _common(terms)
     if not terms.content_type.endswith("/*"):
@@ -37,8 +37,8 @@ def form_fields(terms: Upload) -> dict[str, str]:
     return common
 
 
-def form_conditions(terms: Upload) -> list[Condition]:
-    """Return the conditions on a form's file, beside the equality of its fields."""
+def file_conditions(terms: Upload) -> list[Condition]:
+    """Return a form's conditions on the file's size and on a wildcard content type."""
     conditions: list[Condition] = [["content-length-range", terms.min_size, terms.max_size]]
     if terms.content_type.endswith("/*"):
         conditions.append(["starts-with", "$Content-Type", terms.content_type.removesuffix("*")])
@@ -46,14 +46,14 @@ def form_conditions(terms: Upload) -> list[Condition]:
 
 
 def checksum_header(checksum: Checksum | None) -> dict[str, str]:
-    """Return the header of a PUT, and field of a form, with the digest that storage verifies."""
+    """Return the x-amz-checksum-* header of a PUT; a form's field has the same name."""
     if checksum is None:
         return {}
     return {f"x-amz-checksum-{checksum.algorithm}": checksum.value}
 
 
 def checksum_form_fields(checksum: Checksum | None) -> dict[str, str]:
-    """Return the fields of a form with the digest; a form names the algorithm as well."""
+    """Return the form fields of a checksum: its algorithm and its digest."""
     if checksum is None:
         return {}
     return {"x-amz-checksum-algorithm": checksum.algorithm.upper()} | checksum_header(checksum)

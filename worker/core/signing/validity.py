@@ -43,10 +43,10 @@ class Validity(NamedTuple):
         return Validity(self.issued_at, seconds, "credentials")
 
 
-def limit_validity(
+def apply_signing_limits(
     validity: Validity, min_seconds: int | None, max_seconds: int, credentials: Credentials
 ) -> Validity | Refusal:
-    """Apply the provider's maximum and the expiry of the credentials to a validity.
+    """Shorten a validity to the limits of the provider and the credentials, or refuse it.
 
     A result below min_seconds, or below one second, is refused.
     """

@@ -10,7 +10,7 @@ from valetkey.wire.terms import MAX_EXPIRES_IN
 
 Addressing = Literal["virtual", "path"]
 Provider = Literal["aws", "r2", "other"]
-Kind = Literal["download", "upload", "put", "multipart"]
+PolicyKind = Literal["download", "upload", "put", "multipart"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Policy:
 
     bucket: str
     prefixes: tuple[str, ...]
-    kinds: tuple[Kind, ...]
+    kinds: tuple[PolicyKind, ...]
     max_expires_in: int = 3_600
     max_size: int = 0
     content_types: tuple[str, ...] = ("application/octet-stream",)
@@ -113,7 +113,7 @@ class TenantKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class WebhookEndpoint:
     """A webhook endpoint. secret is a reference to the secret: env:NAME or file:PATH."""
 
     name: str
@@ -135,7 +135,7 @@ class Tenant:
     max_batch: int = 100_000
     policies: Mapping[str, Policy] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
-    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    endpoints: Mapping[str, WebhookEndpoint] = field(default_factory=dict)
     keys: Mapping[str, TenantKey] = field(default_factory=dict)
     quota_overrides: tuple[QuotaOverride, ...] = ()
 

@@ -12,7 +12,7 @@ from valetkey.units import parse_duration, parse_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, StorageClass
 from worker.core.signing import object_keys
-from worker.core.tenants.config import Kind
+from worker.core.tenants.config import PolicyKind
 from worker.core.webhooks import urls
 
 WHOLE_BUCKET = "*"
@@ -20,7 +20,7 @@ _MAX_INTEGER = 2**63 - 1  # the largest integer of a database column
 
 
 class Table(BaseModel):
-    """Base of all tables. Unknown fields are refused: a misspelled limit would limit nothing."""
+    """Base of all tables. Unknown fields are refused: a misspelled limit would have no effect."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
@@ -103,8 +103,10 @@ def _parse_prefix(value: str) -> str:
 
 
 def _check_webhook_url(url: str, info: ValidationInfo) -> str:
-    if rule := urls.check_webhook_url(url, development=_get_context(info).development):
-        raise field_error(f"webhooks cannot be sent to this URL ({rule}): {urls.RULE_TEXTS[rule]}")
+    if rule := urls.find_url_violation(url, development=_get_context(info).development):
+        raise field_error(
+            f"webhooks cannot be sent to this URL ({rule}): {urls.VIOLATION_TEXTS[rule]}"
+        )
     return url
 
 
@@ -203,7 +205,7 @@ Prefixes = Annotated[
     _array,
     AfterValidator(_check_not_empty),
 ]
-Kinds = Annotated[tuple[Kind, ...], _array, AfterValidator(_check_not_empty)]
+Kinds = Annotated[tuple[PolicyKind, ...], _array, AfterValidator(_check_not_empty)]
 ContentTypes = Annotated[
     tuple[Annotated[str, _content_type], ...], _array, AfterValidator(_check_not_empty)
 ]

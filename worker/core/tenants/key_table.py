@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from valetkey.crypto.keys import load_public_key
+from valetkey.crypto.keys import build_public_key
 from worker.core.tenants import fields
 from worker.core.tenants.config import TenantKey
 from worker.core.tenants.fields import field_error
@@ -45,7 +45,7 @@ class KeyTable(fields.Table):
                 " `valetkey keygen`"
             )
         try:
-            load_public_key(self.sign, self.seal)
+            build_public_key(self.sign, self.seal)
         except ValueError:
             raise field_error(
                 "sign and seal are not valid public keys: copy the line of `valetkey keygen`"

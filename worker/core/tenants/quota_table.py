@@ -10,7 +10,7 @@ from worker.core.tenants.config import Quota
 from worker.core.tenants.fields import field_error
 
 
-class LimitTable(fields.Table):
+class QuotaLimitTable(fields.Table):
     """{ limit = …, warn = … }: a limit and the usage from which warnings are sent."""
 
     limit: fields.CountLimit = Field(description="a whole number")
@@ -46,7 +46,7 @@ class LimitTable(fields.Table):
         return Quota(metric, window, self.limit, self.warn)
 
 
-class SizeLimitTable(LimitTable):
+class ByteLimitTable(QuotaLimitTable):
     """{ limit = …, warn = … } in bytes."""
 
     limit: fields.ByteLimit = Field(description="bytes, or a size like 500KiB or 10GiB")
@@ -69,11 +69,11 @@ def _select_tag(value: Any) -> str:
 
 
 _CountLimitForms = Annotated[
-    Annotated[fields.CountLimit, Tag(PLAIN_TAG)] | Annotated[LimitTable, Tag(_TABLE_TAG)],
+    Annotated[fields.CountLimit, Tag(PLAIN_TAG)] | Annotated[QuotaLimitTable, Tag(_TABLE_TAG)],
     Discriminator(_select_tag),
 ]
 _ByteLimitForms = Annotated[
-    Annotated[fields.ByteLimit, Tag(PLAIN_TAG)] | Annotated[SizeLimitTable, Tag(_TABLE_TAG)],
+    Annotated[fields.ByteLimit, Tag(PLAIN_TAG)] | Annotated[ByteLimitTable, Tag(_TABLE_TAG)],
     Discriminator(_select_tag),
 ]
 
@@ -97,7 +97,7 @@ class QuotaTable(fields.Table):
 def _to_quotas(metric: Metric, limits: dict[Window, Any]) -> list[Quota]:
     return [
         limit.to_config(metric, window)
-        if isinstance(limit, LimitTable)
+        if isinstance(limit, QuotaLimitTable)
         else Quota(metric, window, limit)
         for window, limit in sorted(limits.items())
     ]
@@ -105,7 +105,7 @@ def _to_quotas(metric: Metric, limits: dict[Window, Any]) -> list[Quota]:
 
 def parse_quota(metric: Metric, window: Window, limit: str, warn: str | int | None) -> Quota:
     """Parse a quota from command-line arguments. Raises pydantic's ValidationError."""
-    table = SizeLimitTable if metric == "upload_bytes" else LimitTable
+    table = ByteLimitTable if metric == "upload_bytes" else QuotaLimitTable
     values = {"limit": _parse_number(limit), "warn": _parse_number(warn)}
     return table.model_validate(values).to_config(metric, window)
 

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from worker.core.tenants import fields
 from worker.core.tenants.bucket_table import BucketTable
-from worker.core.tenants.config import Endpoint, Policy, Tenant, TenantConfig
+from worker.core.tenants.config import Policy, Tenant, TenantConfig, WebhookEndpoint
 from worker.core.tenants.fields import Table, field_error
 from worker.core.tenants.key_table import KeyTable
 from worker.core.tenants.quota_table import QuotaTable
@@ -68,7 +68,7 @@ class PolicyTable(Table):
         return Policy(bucket=bucket, **self.model_dump() | {"max_size": self.max_size or 0})
 
 
-class EndpointTable(Table):
+class WebhookEndpointTable(Table):
     """[tenants.NAME.endpoints.NAME]: an endpoint that a request's callback can name."""
 
     url: fields.EndpointUrl = Field(
@@ -92,7 +92,7 @@ class TenantTable(Table):
     )
     allow: dict[fields.BucketProfileName, PolicyTable] = Field(default_factory=dict)
     quotas: QuotaTable = QuotaTable()
-    endpoints: dict[fields.Name, EndpointTable] = Field(default_factory=dict)
+    endpoints: dict[fields.Name, WebhookEndpointTable] = Field(default_factory=dict)
 
     def to_config(self, name: str) -> Tenant:
         """Convert to the worker's form."""
@@ -103,7 +103,7 @@ class TenantTable(Table):
             policies={bucket: policy.to_config(bucket) for bucket, policy in self.allow.items()},
             quotas=self.quotas.to_config(),
             endpoints={
-                endpoint_name: Endpoint(endpoint_name, table.url, table.secret)
+                endpoint_name: WebhookEndpoint(endpoint_name, table.url, table.secret)
                 for endpoint_name, table in self.endpoints.items()
             },
             keys={key_name: table.to_config(key_name) for key_name, table in self.keys.items()},

@@ -19,8 +19,8 @@ _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?=[a-z]){_LABEL}")
 
 
-class UrlRule(StrEnum):
-    """A rule for webhook URLs. The values are stable codes."""
+class UrlViolation(StrEnum):
+    """A reason why a webhook URL is refused. The values are stable codes."""
 
     LENGTH = "url_too_long"
     CHARACTERS = "whitespace_control_or_backslash"
@@ -31,14 +31,18 @@ class UrlRule(StrEnum):
     PORT = "port_not_allowed"
 
 
-RULE_TEXTS = {
-    UrlRule.LENGTH: f"write a URL of at most {MAX_URL_LENGTH:,} characters",
-    UrlRule.CHARACTERS: "remove spaces, control characters and backslashes, or percent-encode them",
-    UrlRule.SCHEME: "write https://",
-    UrlRule.USERINFO: "remove the user name and password before the @",
-    UrlRule.FRAGMENT: "remove the # and the text after it",
-    UrlRule.HOST: "write a full DNS name like hooks.example.com, not an IP address or a local name",
-    UrlRule.PORT: f"write port {' or '.join(map(str, ALLOWED_PORTS))}, or no port",
+VIOLATION_TEXTS = {
+    UrlViolation.LENGTH: f"write a URL of at most {MAX_URL_LENGTH:,} characters",
+    UrlViolation.CHARACTERS: (
+        "remove spaces, control characters and backslashes, or percent-encode them"
+    ),
+    UrlViolation.SCHEME: "write https://",
+    UrlViolation.USERINFO: "remove the user name and password before the @",
+    UrlViolation.FRAGMENT: "remove the # and the text after it",
+    UrlViolation.HOST: (
+        "write a full DNS name like hooks.example.com, not an IP address or a local name"
+    ),
+    UrlViolation.PORT: f"write port {' or '.join(map(str, ALLOWED_PORTS))}, or no port",
 }
 """The correction of a URL that violates a rule, without any part of the URL."""
 
@@ -62,52 +66,52 @@ class WebhookUrl:
         return host if self.port == _default_port(self.scheme) else f"{host}:{self.port}"
 
 
-def check_webhook_url(url: str, *, development: bool = False) -> UrlRule | None:
+def find_url_violation(url: str, *, development: bool = False) -> UrlViolation | None:
     """Return the rule that a webhook URL violates, or None if the URL is acceptable.
 
     With development, http, IP addresses, names without a dot and any port are accepted, too.
     """
     parsed = parse_webhook_url(url, development=development)
-    return parsed if isinstance(parsed, UrlRule) else None
+    return parsed if isinstance(parsed, UrlViolation) else None
 
 
-def parse_webhook_url(url: str, *, development: bool = False) -> WebhookUrl | UrlRule:
+def parse_webhook_url(url: str, *, development: bool = False) -> WebhookUrl | UrlViolation:
     """Parse a webhook URL, or return the rule that it violates.
 
     Checking and sending share this parser, because two parsers could read a URL differently.
     """
     # urlsplit silently drops tabs and newlines, and other parsers read a backslash as a slash.
     if len(url) > MAX_URL_LENGTH:
-        return UrlRule.LENGTH
+        return UrlViolation.LENGTH
     if not url.isprintable() or any(character in url for character in " \\"):
-        return UrlRule.CHARACTERS
+        return UrlViolation.CHARACTERS
     try:
         parts = urlsplit(url)
     except ValueError:
-        return UrlRule.HOST
+        return UrlViolation.HOST
     violation = _find_violation(parts, url, development=development)
     return violation or _parse_endpoint(parts, development=development)
 
 
-def _find_violation(parts: SplitResult, url: str, *, development: bool) -> UrlRule | None:
+def _find_violation(parts: SplitResult, url: str, *, development: bool) -> UrlViolation | None:
     if parts.scheme != "https" and not (development and parts.scheme == "http"):
-        return UrlRule.SCHEME
+        return UrlViolation.SCHEME
     if "@" in parts.netloc:
-        return UrlRule.USERINFO
-    return UrlRule.FRAGMENT if "#" in url else None
+        return UrlViolation.USERINFO
+    return UrlViolation.FRAGMENT if "#" in url else None
 
 
-def _parse_endpoint(parts: SplitResult, *, development: bool) -> WebhookUrl | UrlRule:
+def _parse_endpoint(parts: SplitResult, *, development: bool) -> WebhookUrl | UrlViolation:
     host = _encode_host(parts.hostname or "", development=development)
     # Only IPv6 addresses have brackets, but urlsplit accepts them around names, too.
     if host is None or ("[" in parts.netloc) != (":" in host):
-        return UrlRule.HOST
+        return UrlViolation.HOST
     try:
         port = _default_port(parts.scheme) if parts.port is None else parts.port
     except ValueError:
-        return UrlRule.PORT
+        return UrlViolation.PORT
     if port not in ALLOWED_PORTS and not development:
-        return UrlRule.PORT
+        return UrlViolation.PORT
     query = f"?{parts.query}" if parts.query else ""
     return WebhookUrl(parts.scheme, host, port, f"{parts.path or '/'}{query}")
 

@@ -9,7 +9,7 @@ from models import Delivery, Reservation
 _IS_PENDING = Delivery.state == "pending"
 
 
-def pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:
+def count_pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:
     """Count the webhooks that are not sent yet, by tenant and endpoint."""
     query = (
         select(Delivery.tenant, Delivery.endpoint, func.count())
@@ -20,7 +20,7 @@ def pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:
     return {(tenant, endpoint): count for tenant, endpoint, count in rows}
 
 
-def oldest_webhook(connection: Connection) -> datetime | None:
+def oldest_webhook_time(connection: Connection) -> datetime | None:
     """Return the time at which the oldest pending webhook was queued; None if none is pending."""
     return connection.scalar(select(func.min(Delivery.created_at)).where(_IS_PENDING))
 

@@ -69,7 +69,7 @@ class AuditRecord(NamedTuple):
 
 
 class AuditCount(NamedTuple):
-    """The number of items of one kind that a tenant was issued and refused."""
+    """The numbers of a tenant's issued and refused items of one kind."""
 
     tenant: str
     kind: str
@@ -119,8 +119,8 @@ def read_grants(
     return fetch_page(connection, query, limit, _to_record)
 
 
-def count_grants(connection: Connection, grant_filter: GrantFilter) -> list[AuditCount]:
-    """Count grants by tenant and kind.
+def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> list[AuditCount]:
+    """Count issued and refused items by tenant and kind.
 
     Applies only the conditions on batches and chunks, and ignores those on single items: the
     decision, the object key, the prefix and the item number.

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, select
 
-from models import Rejection
+from models import RejectionCount
 from worker.core.quotas.cost import window_start
 from worker.db.audit.pages import Page, fetch_page
 
@@ -25,19 +25,19 @@ class RejectionRecord(NamedTuple):
     last_digest: str
 
 
-def read_rejections(
+def read_rejection_counts(
     connection: Connection, limit: int, *, tenant: str | None, since: datetime | None
 ) -> Page[RejectionRecord]:
     """Read at most limit counts, newest hour first. A filter that is None matches everything.
 
     since selects whole hours, beginning with the hour that contains it.
     """
-    query = select(*(getattr(Rejection, name) for name in RejectionRecord._fields))
+    query = select(*(getattr(RejectionCount, name) for name in RejectionRecord._fields))
     if tenant is not None:
-        query = query.where(Rejection.tenant == tenant)
+        query = query.where(RejectionCount.tenant == tenant)
     if since is not None:
-        query = query.where(Rejection.hour >= window_start("hour", since))
-    query = query.order_by(Rejection.hour.desc(), Rejection.tenant, Rejection.code)
+        query = query.where(RejectionCount.hour >= window_start("hour", since))
+    query = query.order_by(RejectionCount.hour.desc(), RejectionCount.tenant, RejectionCount.code)
     return fetch_page(connection, query, limit, _to_record)
 
 

@@ -1,18 +1,20 @@
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from worker.core.apply.diff import diff_config
 from worker.core.tenants.config import (
     Bucket,
-    Endpoint,
     Policy,
     Quota,
     QuotaOverride,
     Tenant,
     TenantConfig,
     TenantKey,
+    WebhookEndpoint,
 )
 
 DEMO = Bucket("demo", "valetkey-demo", "us-east-1")
@@ -24,7 +26,7 @@ ACME = Tenant(
     "queue",
     policies={"demo": DEMO_POLICY},
     quotas=(Quota("grants", "hour", 50_000),),
-    endpoints={"billing": Endpoint("billing", "https://billing.example.com/", "env:SECRET")},
+    endpoints={"billing": WebhookEndpoint("billing", "https://billing.example.com/", "env:SECRET")},
     keys={"billing": KEY},
 )
 BEFORE = TenantConfig({"demo": DEMO}, {"acme": ACME})
@@ -40,6 +42,31 @@ def lines(before: TenantConfig, after: TenantConfig) -> list[str]:
 
 def test_equal_configs_do_not_differ() -> None:
     assert diff_config(BEFORE, with_acme()) == []
+
+
+def with_value(table: Any, name: str) -> Any:
+    """Return a table with another value of one field."""
+    value = getattr(table, name)
+    if isinstance(value, bool):
+        return replace(table, **{name: not value})
+    if isinstance(value, int):
+        return replace(table, **{name: value + 1})
+    return replace(table, **{name: ("other",) if isinstance(value, tuple) else "other"})
+
+
+def changed_tables() -> Iterator[tuple[str, TenantConfig]]:
+    """Yield the path of each field, and a config in which only that field is different."""
+    for name in (field.name for field in fields(DEMO) if field.name != "name"):
+        buckets = {"demo": with_value(DEMO, name)}
+        yield f"buckets.demo.{name}", replace(BEFORE, buckets=buckets)
+    for name in (field.name for field in fields(DEMO_POLICY) if field.name != "bucket"):
+        policies = {"demo": with_value(DEMO_POLICY, name)}
+        yield f"tenants.acme.allow.demo.{name}", with_acme(policies=policies)
+
+
+@pytest.mark.parametrize(("path", "after"), list(changed_tables()))
+def test_a_change_of_any_field_is_a_difference(path: str, after: TenantConfig) -> None:
+    assert [change.path for change in diff_config(BEFORE, after)] == [path]
 
 
 @pytest.mark.parametrize(

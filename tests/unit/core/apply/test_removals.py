@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from worker.core.apply.plan import InUseCounts, Removal, find_removals
-from worker.core.tenants.config import Endpoint, Tenant, TenantConfig, TenantKey
+from worker.core.tenants.config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 KEY = TenantKey("billing", "S" * 43, "E" * 43)
 ACME = Tenant(
     "acme",
     keys={"billing": KEY, "idle": TenantKey("idle", "T" * 43, "F" * 43)},
-    endpoints={name: Endpoint(name, "https://example.com/", "env:A") for name in ("a", "b")},
+    endpoints={name: WebhookEndpoint(name, "https://example.com/", "env:A") for name in ("a", "b")},
 )
 BEFORE = TenantConfig(tenants={"acme": ACME, "globex": Tenant("globex", "queue")})
 IN_USE = InUseCounts(

@@ -20,7 +20,12 @@ from tests.support.crypto.authentication import (
 from tests.support.crypto.tenants import ACME_KEY, GLOBEX_KEY
 from tests.support.crypto.tokens import base64url, forge_token
 from valetkey.crypto.jose import MAX_MESSAGE_BYTES, sign
-from worker.core.auth.authenticate import MAX_CLOCK_SKEW, MAX_MESSAGE_AGE, Authenticated, Rejection
+from worker.core.auth.authenticate import (
+    MAX_CLOCK_SKEW,
+    MAX_MESSAGE_AGE,
+    AuthenticatedMessage,
+    Rejection,
+)
 
 CRITICAL: list[Any] = [[], 7, [[]], ["exp"], {"b64": 1}]
 
@@ -67,7 +72,7 @@ def test_additional_header_members_are_ignored() -> None:
     jwk = GLOBEX_KEY.signing_key.as_dict(private=False)
     more = {"typ": "JOSE", "jwk": jwk, "x5u": "https://evil.example/", "nonce": 7}
     assert isinstance(
-        authenticate_token(forge_token(HEADER | more, payload(), ACME_KEY)), Authenticated
+        authenticate_token(forge_token(HEADER | more, payload(), ACME_KEY)), AuthenticatedMessage
     )
     assert rejection_of(forge_token(HEADER | more, payload(), GLOBEX_KEY)) == (
         "signature_invalid",
@@ -127,7 +132,7 @@ def test_a_message_that_is_too_old_or_from_the_future_is_refused_with_the_limit(
 
 @pytest.mark.parametrize("iat", [IAT - MAX_MESSAGE_AGE, IAT, IAT + MAX_CLOCK_SKEW])
 def test_a_message_within_the_time_limits_is_accepted(iat: int) -> None:
-    assert isinstance(authenticate_token(sign(payload(iat=iat), ACME_KEY)), Authenticated)
+    assert isinstance(authenticate_token(sign(payload(iat=iat), ACME_KEY)), AuthenticatedMessage)
 
 
 NO_OBJECTS = {
@@ -158,13 +163,13 @@ def test_the_last_of_duplicate_members_counts() -> None:
     twice = payload()[:-1] + b', "tenant": "globex"}'
     assert rejection_of(sign(twice, ACME_KEY)) == ("tenant_mismatch", "tenant")
     result = authenticate_token(sign(b'{"tenant": "globex", ' + payload()[1:], ACME_KEY))
-    assert isinstance(result, Authenticated)
+    assert isinstance(result, AuthenticatedMessage)
     assert result.content == MESSAGE
 
 
 def test_a_lone_surrogate_in_an_object_key_does_not_refuse_the_batch() -> None:
     result = authenticate_token(sign(payload(items=[{"key": "acme/\ud800"}]), ACME_KEY))
-    assert isinstance(result, Authenticated)
+    assert isinstance(result, AuthenticatedMessage)
     assert result.content["items"] == [{"key": "acme/\ud800"}]
 
 
@@ -184,5 +189,5 @@ def test_a_token_larger_than_any_message_is_refused() -> None:
 def test_the_largest_message_is_accepted() -> None:
     length = MAX_MESSAGE_BYTES - len(payload(reason=""))
     assert isinstance(
-        authenticate_token(sign(payload(reason="x" * length), ACME_KEY)), Authenticated
+        authenticate_token(sign(payload(reason="x" * length), ACME_KEY)), AuthenticatedMessage
     )

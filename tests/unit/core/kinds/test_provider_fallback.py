@@ -8,13 +8,13 @@ from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms, Put
 from worker.core.kinds.registry import terms_for_provider
-from worker.core.tenants.config import Kind, Policy
+from worker.core.tenants.config import Policy, PolicyKind
 
 DEMO_WITHOUT_FORMS = replace(DEMO, provider="r2", post=False)
-UPLOAD_AND_PUT: tuple[Kind, ...] = ("upload", "put")
+UPLOAD_AND_PUT: tuple[PolicyKind, ...] = ("upload", "put")
 
 
-def policy_of(kinds: tuple[Kind, ...]) -> Policy:
+def policy_of(kinds: tuple[PolicyKind, ...]) -> Policy:
     return Policy("demo", ("acme/",), kinds)
 
 
@@ -50,7 +50,7 @@ def test_a_provider_without_forms_gets_a_put_of_the_same_object() -> None:
     ],
 )
 def test_a_form_is_refused_if_a_put_cannot_replace_it_or_the_policy_allows_no_put(
-    raw: dict[str, Any], kinds: tuple[Kind, ...]
+    raw: dict[str, Any], kinds: tuple[PolicyKind, ...]
 ) -> None:
     refusal = terms_for_provider(grant_terms(raw), DEMO_WITHOUT_FORMS, policy_of(kinds))
     assert isinstance(refusal, Refusal)

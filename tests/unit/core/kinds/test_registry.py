@@ -13,7 +13,7 @@ from tests.support.builders.messages import (
 )
 from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.terms import AnyTerms, Kind
-from worker.core.kinds.registry import KINDS, S3_ACTIONS, grant_kind, terms_for_provider
+from worker.core.kinds.registry import ALL_S3_ACTIONS, KINDS, grant_kind, terms_for_provider
 from worker.core.tenants import config
 
 DEMO_WITHOUT_FORMS = replace(DEMO, provider="r2", post=False)
@@ -38,7 +38,7 @@ def test_every_kind_of_the_wire_has_a_specification() -> None:
 
 
 def test_every_kind_that_a_policy_can_allow_has_a_specification() -> None:
-    assert KINDS.keys() - {*get_args(config.Kind)} == {"parts"}
+    assert KINDS.keys() - {*get_args(config.PolicyKind)} == {"parts"}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_required_field_is_among_the_fields_that_items_of_its_kind_may_have(ki
 
 
 def test_the_s3_actions_are_those_that_using_grants_requires() -> None:
-    assert S3_ACTIONS == (
+    assert ALL_S3_ACTIONS == (
         "s3:AbortMultipartUpload",
         "s3:GetObject",
         "s3:GetObjectVersion",
@@ -127,7 +127,7 @@ def test_the_s3_actions_are_those_that_using_grants_requires() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_s3_actions_contain_those_of_every_kind(kind: str) -> None:
     assert KINDS[kind].s3_actions
-    assert KINDS[kind].s3_actions <= {*S3_ACTIONS}
+    assert KINDS[kind].s3_actions <= {*ALL_S3_ACTIONS}
 
 
 def test_downloads_uploads_and_puts_can_have_a_manifest() -> None:

@@ -20,8 +20,8 @@ from worker.core.policy.admission import (
     request_context,
     request_rules,
 )
-from worker.core.policy.request_rules import allowed_callbacks
-from worker.core.tenants.config import Bucket, Endpoint, Policy, TenantConfig
+from worker.core.policy.request_rules import allowed_callback_names
+from worker.core.tenants.config import Bucket, Policy, TenantConfig, WebhookEndpoint
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DOWNLOADS_ONLY = Policy("demo", ("acme/",), ("download",))
@@ -132,7 +132,9 @@ def test_a_request_past_its_deadline_is_refused() -> None:
     assert refusal_values(grant_message(deadline="2026-11-24T12:00:00Z"))[0] == "deadline_passed"
 
 
-ENDPOINTS = {name: Endpoint(name, "https://example.com/", "env:HOOK") for name in ("hook", "other")}
+ENDPOINTS = {
+    name: WebhookEndpoint(name, "https://example.com/", "env:HOOK") for name in ("hook", "other")
+}
 
 
 @pytest.mark.parametrize("callbacks", [None, ("hook",), ("hook", "other", "unconfigured")])
@@ -165,8 +167,8 @@ def test_only_the_endpoints_that_the_policy_allows_are_called_back() -> None:
     config = tenant_config(
         endpoints=ENDPOINTS, policies={"demo": replace(POLICY, callbacks=("other",))}
     )
-    assert set(allowed_callbacks(config.tenants["acme"], "demo")) == {"other"}
-    assert set(allowed_callbacks(config.tenants["acme"], "elsewhere")) == {"hook", "other"}
+    assert set(allowed_callback_names(config.tenants["acme"], "demo")) == {"other"}
+    assert set(allowed_callback_names(config.tenants["acme"], "elsewhere")) == {"hook", "other"}
 
 
 @pytest.mark.parametrize(("policy_limit", "limit"), [(None, 3), (2, 2), (4, 4)])

@@ -11,7 +11,7 @@ from tests.support.builders.messages import (
 )
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.replies import Explanation, Verdict
+from valetkey.wire.replies import Explanation, RuleVerdict
 from worker.core.policy.admission import admit
 from worker.core.policy.explain import ExplainContext, explain
 from worker.core.policy.history import (
@@ -79,7 +79,7 @@ def explain_message(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Expl
     return explain(explain_context(raw, *quotas, **changes))
 
 
-def verdict_for(explanation: Explanation, rule: str) -> Verdict:
+def verdict_for(explanation: Explanation, rule: str) -> RuleVerdict:
     (verdict,) = [verdict for verdict in explanation.rules if verdict.rule == rule]
     return verdict
 
@@ -103,7 +103,7 @@ def test_an_issued_request_is_explained_rule_by_rule() -> None:
         ("total", "2 of at most 100,000"),
         ("grant.kind", "download"),
         ("grant.expires_in", "300 s of at most 86,400 s"),
-        ("life", "300 s, limited by the request"),
+        ("validity", "300 s, limited by the request"),
         ("items", "2 in this chunk, 0 of them refused"),
         ("quota grants.day", "0 of 10 used, 2 asked for, 10 left"),
     ]
@@ -220,16 +220,16 @@ def test_each_quota_has_a_verdict_of_its_own() -> None:
 
 def test_the_limit_of_the_validity_is_named_and_a_validity_that_is_too_short_refuses() -> None:
     shortened = explain_message(grant_message(), validity=Validity(NOW, 60, "credentials"))
-    assert verdict_for(shortened, "life").found == "60 s, limited by the credentials"
+    assert verdict_for(shortened, "validity").found == "60 s, limited by the credentials"
     assert refusal_codes(explain_message(grant_message(), validity=TOO_SHORT)) == {
-        "life": "expiry_too_short"
+        "validity": "expiry_too_short"
     }
 
 
 def test_without_credentials_the_explanation_says_that_they_were_not_checked() -> None:
     explanation = explain_message(grant_message(), validity=None)
     assert explanation.decision == "issue"
-    assert verdict_for(explanation, "life").found == (
+    assert verdict_for(explanation, "validity").found == (
         "not checked against credentials, because there are none here"
     )
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valetkey.wire.refusals import Window
-from worker.core.quotas.admission import QuotaAdmission, admit_cost, quota_refusal
+from worker.core.quotas.admission import QuotaAdmission, admit_cost, first_quota_refusal
 from worker.core.quotas.cost import WINDOWS, Cost
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 
@@ -102,12 +102,12 @@ def test_a_quota_admits_a_cost_up_to_its_limit_and_no_more(
     limit: int, used: int, amount: int
 ) -> None:
     quota = Quota("grants", "hour", limit)
-    refusal = quota_refusal([quota], {"hour": Cost(used)}, Cost(amount), NOW)
+    refusal = first_quota_refusal([quota], {"hour": Cost(used)}, Cost(amount), NOW)
     assert (refusal is None) == (used + amount <= limit)
 
 
 def test_a_refusal_contains_the_quota_and_its_usage() -> None:
-    refusal = quota_refusal([Quota("grants", "day", 10)], {"day": Cost(8)}, Cost(5), NOW)
+    refusal = first_quota_refusal([Quota("grants", "day", 10)], {"day": Cost(8)}, Cost(5), NOW)
     assert refusal is not None
     assert refusal.quota is not None
     assert refusal.quota.model_dump(exclude_none=True) == {
@@ -121,4 +121,4 @@ def test_a_refusal_contains_the_quota_and_its_usage() -> None:
 
 
 def test_a_quota_of_a_metric_without_cost_refuses_nothing() -> None:
-    assert quota_refusal([Quota("upload_bytes", "day", 1)], {}, Cost(5, 5), NOW) is None
+    assert first_quota_refusal([Quota("upload_bytes", "day", 1)], {}, Cost(5, 5), NOW) is None

@@ -3,9 +3,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from valetkey.wire.refusals import Metric
-from worker.core.apply.changes import override_conflicts, with_quota
+from worker.core.apply.quota_changes import override_conflicts, with_quota
 from worker.core.quotas.cost import Cost, UsageByWindow
-from worker.core.quotas.status import format_amount, format_duration, quota_statuses, status_row
+from worker.core.quotas.status import format_amount, quota_statuses, status_row
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfig
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -104,14 +104,6 @@ def test_usage_without_a_quota_is_included_only_on_request() -> None:
 )
 def test_an_amount_has_its_unit(metric: Metric, number: int, text: str) -> None:
     assert format_amount(metric, number) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0s"), (-5, "0s"), (59.9, "59s"), (3_600, "1h"), (41_400, "11h 30m"), (200_000, "2d 7h")],
-)
-def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
-    assert format_duration(timedelta(seconds=seconds)) == text
 
 
 def test_a_quota_is_replaced_or_added_in_the_databases_order() -> None:

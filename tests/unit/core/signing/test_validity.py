@@ -4,7 +4,7 @@ import pytest
 
 from valetkey.wire.refusals import Refusal
 from worker.core.signing.sigv4 import Credentials
-from worker.core.signing.validity import Validity, limit_validity
+from worker.core.signing.validity import Validity, apply_signing_limits
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 REQUESTED = Validity(NOW, 900, "request")
@@ -40,13 +40,13 @@ def test_a_validity_expires_its_seconds_after_it_was_issued() -> None:
 def test_the_providers_maximum_applies_first_and_the_last_limit_that_shortens_is_named(
     maximum: int, credential_seconds: float | None, expires_in: int, limited_by: str
 ) -> None:
-    limited = limit_validity(REQUESTED, None, maximum, credentials(credential_seconds))
+    limited = apply_signing_limits(REQUESTED, None, maximum, credentials(credential_seconds))
     assert limited == Validity(NOW, expires_in, limited_by)
 
 
 def test_a_validity_that_policy_limited_keeps_that_limit_if_no_other_shortens_it() -> None:
     validity = Validity(NOW, 900, "policy")
-    assert limit_validity(validity, None, LONG, credentials(None)) == validity
+    assert apply_signing_limits(validity, None, LONG, credentials(None)) == validity
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_validity_below_the_minimum_is_refused_with_the_seconds_that_are_possi
     limit: int,
     reason: str,
 ) -> None:
-    refusal = limit_validity(REQUESTED, min_seconds, maximum, credentials(credential_seconds))
+    refusal = apply_signing_limits(REQUESTED, min_seconds, maximum, credentials(credential_seconds))
     assert isinstance(refusal, Refusal)
     assert (refusal.code.value, refusal.field) == ("expiry_too_short", "grant.min_expires_in")
     assert refusal.limit == limit
@@ -79,5 +79,5 @@ def test_a_validity_below_the_minimum_is_refused_with_the_seconds_that_are_possi
 def test_a_validity_of_exactly_the_minimum_is_accepted(
     min_seconds: int | None, seconds: int
 ) -> None:
-    limited = limit_validity(REQUESTED, min_seconds, LONG, credentials(seconds))
+    limited = apply_signing_limits(REQUESTED, min_seconds, LONG, credentials(seconds))
     assert limited == Validity(NOW, seconds, "credentials")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.core.tenants.config import Bucket, Endpoint, Policy, Quota, Tenant, TenantConfig
+from worker.core.tenants.config import Bucket, Policy, Quota, Tenant, TenantConfig, WebhookEndpoint
 from worker.usecases.tenants_file import FileProblem, read_tenants_file
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "tenants.toml"
@@ -78,7 +78,7 @@ def test_a_file_is_read_into_seconds_and_bytes(tenants_file: TenantsToml) -> Non
             Quota("upload_bytes", "day", 10 * 2**30),
         ),
         endpoints={
-            "billing": Endpoint(
+            "billing": WebhookEndpoint(
                 "billing", "https://billing.example.com/hooks", "env:BILLING_SECRET"
             )
         },

@@ -15,10 +15,10 @@ def describe_refusal(refusal: Refusal) -> str:
     if isinstance(refusal, RowRefusal):
         return f"refused row {refusal.row}: {refusal.code}: {escape_unprintable(refusal.message)}"
     subject = "the request" if refusal.key is None else repr(refusal.key)
-    return f"refused {subject}: {describe_reason(refusal)}"
+    return f"refused {subject}: {describe_cause(refusal)}"
 
 
-def describe_reason(refusal: Refusal) -> str:
+def describe_cause(refusal: Refusal) -> str:
     """Describe a refusal's code, field, cause and limit, but not its key."""
     location = f" in {refusal.field}" if refusal.field else ""
     text = escape_unprintable(f"{refusal.code}{location}: {refusal.message}")
@@ -35,8 +35,8 @@ def describe_quota_warning(quota: QuotaState) -> str:
     )
 
 
-def refusal_identity(refusal: Refusal) -> tuple[str, str, str]:
-    """Return the parts of a refusal that do not depend on the item, to report equal ones once."""
+def deduplication_key(refusal: Refusal) -> tuple[str, str, str]:
+    """Return a key that is equal for refusals with the same code, field and message."""
     return refusal.code, refusal.field, refusal.message
 
 

@@ -1,7 +1,8 @@
-"""Reads the little that is used of rejected messages. Their content is not trusted."""
+"""Reads the batch id and chunk number that a rejected message claims. Neither is trusted."""
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from valetkey.wire.messages import MAX_BATCH_ITEMS
@@ -20,15 +21,16 @@ class ClaimedChunk(NamedTuple):
     chunk: int
 
 
-def message_text(raw: Any) -> str:
-    """Return a message as text, equal for equal messages: its digest recognizes a repetition.
+def message_digest(raw: Any) -> bytes:
+    """Return the SHA-256 of a message, which is the same for equal messages.
 
-    raw is a token, or JSON values. All messages that are nested too deeply have the same text.
+    raw is a token, or JSON values. All messages that are nested too deeply have the same digest.
     """
     try:
-        return raw if isinstance(raw, str) else json.dumps(raw, sort_keys=True, default=str)
+        text = raw if isinstance(raw, str) else json.dumps(raw, sort_keys=True, default=str)
     except RecursionError:
-        return "nested deeper than can be written"
+        text = "nested deeper than can be written"
+    return sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def parse_claimed_chunk(content: Any) -> ClaimedChunk:

@@ -30,7 +30,7 @@ def new_conflicts(before: TenantConfig, after: TenantConfig) -> list[Conflict]:
 
 
 def override_conflicts(tenant: Tenant, override: QuotaOverride, now: datetime) -> list[Conflict]:
-    """Return a conflict for each other quota of the tenant that defeats an override.
+    """Return the conflicts that an override adds: another quota prevents its raised limit.
 
     Such a quota is used up first, so the increased limit cannot be reached.
     """

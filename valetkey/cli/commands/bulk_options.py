@@ -65,14 +65,14 @@ _OPTIONS = (
 )
 
 
-def file_options(command: Command) -> Command:
+def bulk_options(command: Command) -> Command:
     """Add the options of a command that requests a grant for each row of a file."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def uses_file(keys: object, options: Mapping[str, Any]) -> bool:
+def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
     """Return True if the rows of a file are requested.
 
     Raises click.UsageError for options that exclude each other.
@@ -92,8 +92,8 @@ def uses_file(keys: object, options: Mapping[str, Any]) -> bool:
     return source is not None
 
 
-def reject_with_file(options: Mapping[str, Any], *names: str) -> None:
-    """Refuse options that describe a single object. Raises click.UsageError."""
+def reject_single_options(options: Mapping[str, Any], *names: str) -> None:
+    """Raise click.UsageError if one of these options is used with --from."""
     for name in names:
         if options[name]:
             option = f"--{name.replace('_', '-')}"

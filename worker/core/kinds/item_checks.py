@@ -20,11 +20,11 @@ _VERSION_ID = re.compile(r"[A-Za-z0-9._-]{1,1024}").fullmatch  # AWS: versioning
 
 def check_filename(item: Item, _: Any, field: str) -> Refusal | None:
     """Refuse a filename that is a path, or contains hidden characters."""
-    return None if is_valid_filename(item.filename or "") else filename_refusal(field)
+    return None if is_valid_filename(item.filename or "") else refuse_filename(field)
 
 
-def filename_refusal(field: str) -> Refusal:
-    """Refuse a filename; field is its path in the message."""
+def refuse_filename(field: str) -> Refusal:
+    """Return the refusal of a filename; field is its path in the message."""
     text = (
         "a filename has no slash, backslash, quotation mark or hidden character,"
         " and not too many characters"
@@ -48,7 +48,7 @@ def check_size(item: Item, terms: Any, field: str) -> Refusal | None:
     return Refusal(code=Code.SIZE_TOO_LARGE, field=field, message=text, limit=terms.max_size)
 
 
-def check_checksum(item: Item, _: Any, field: str) -> Refusal | None:
+def check_checksum_format(item: Item, _: Any, field: str) -> Refusal | None:
     """Refuse a checksum that is not the canonical base64 of its algorithm's digest."""
     checksum = item.checksum
     if checksum is None or _is_canonical(checksum):
@@ -58,8 +58,8 @@ def check_checksum(item: Item, _: Any, field: str) -> Refusal | None:
     return Refusal(code=Code.CHECKSUM_INVALID, field=field, message=text, limit=length)
 
 
-def accept(_item: Item, _terms: Any, _field: str) -> None:
-    """Accept every value that the wire accepts."""
+def accept_any(_item: Item, _terms: Any, _field: str) -> None:
+    """Accept the value: parsing the message has already checked it."""
 
 
 def _is_canonical(checksum: Checksum) -> bool:
