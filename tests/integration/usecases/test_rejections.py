@@ -24,8 +24,10 @@ from tests.support.crypto.tenants import (
 from tests.support.crypto.tokens import forge_token, sign_message, unseal_result
 from valetkey.crypto.jose import sign
 from valetkey.crypto.keys import PrivateKey
+from worker.core.auth.claimed_chunk import message_digest
 from worker.core.tenants.config import Quota
-from worker.db.engine import read_transaction
+from worker.db.engine import read_transaction, write_transaction
+from worker.usecases import dispatch
 
 
 @pytest.fixture
@@ -155,3 +157,14 @@ def test_the_response_to_a_message_with_an_invalid_batch_or_chunk_can_be_sent(
         outcome = unseal_result(response.sent, ACME_KEY)
         assert (outcome["status"], outcome["chunk"]) == ("refused", 0)
         assert len(outcome["batch"]) <= len(batch_id())
+
+
+def test_a_rejected_message_is_hashed_before_the_tables_are_locked(
+    engine: Engine, service: InProcessService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_digest(raw: Any) -> bytes:
+        with write_transaction(engine):  # would wait for itself within the other transaction
+            return message_digest(raw)
+
+    monkeypatch.setattr(dispatch, "message_digest", write_and_digest)
+    assert service.issue({"v": 1})["status"] == "refused"

@@ -1,5 +1,6 @@
 """Reopening a batch by its id: its state, and the outcomes of its chunks again."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from sqlalchemy import Engine, func, select
 from models import Chunk, Usage
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
+    DEMO,
     Clock,
     batch_id,
     grant_message,
@@ -152,6 +154,17 @@ def test_grants_that_policy_no_longer_allows_are_refused(
     assert [item.key for item in again.items] == KEYS
     codes = [item.code for item in again.items if hasattr(item, "code")]
     assert codes == ["bucket_not_allowed", "key_outside_prefix", *["bucket_not_allowed"] * 3]
+
+
+def test_a_form_without_a_size_is_refused_once_storage_accepts_only_puts(
+    apply_config: ApplyConfig, service: InProcessService
+) -> None:
+    batch = upload_message()
+    service.issue(batch)
+    config = tenant_config(QUOTA)
+    apply_config(replace(config, buckets={"demo": replace(DEMO, post=False)}))
+    (item,) = service.issue(batch_message(batch["batch"], chunk=0))["items"]
+    assert (item["code"], item["field"]) == ("size_required", "items[0].size")
 
 
 def test_another_tenants_batch_is_refused_like_one_that_does_not_exist(

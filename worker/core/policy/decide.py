@@ -10,7 +10,12 @@ from worker.core.kinds.parts import ContinuedUpload
 from worker.core.kinds.registry import grant_kind, issued_cost
 from worker.core.policy.admission import Admission
 from worker.core.policy.decisions import ChunkDecision, GrantRow, RecordedChunk, refused_item_result
-from worker.core.policy.items import item_key_refusal, item_refusal, simple_item_check
+from worker.core.policy.items import (
+    item_key_refusal,
+    item_refusal,
+    shape_refusal,
+    simple_item_check,
+)
 from worker.core.signing.context import SigningContext
 from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
 from worker.core.signing.object_keys import printable_key
@@ -102,6 +107,7 @@ def sign_again(
             return row, row.detail or {}
         item = Item.model_validate({"key": row.object_key, **(row.detail or {})})
         refusal = item_key_refusal(item, terms, policy, f"items[{index}].key")
+        refusal = refusal or shape_refusal(item, terms, f"items[{index}]")  # of another kind now
         if refusal is not None:
             values = refused_item_result(refusal, row.object_key)
             return row._replace(code=refusal.code.value), values

@@ -41,7 +41,7 @@ def item_refusal(
     field is the item's path in the message, continued_upload the upload whose parts are requested.
     """
     refusal = item_key_refusal(item, terms, policy, f"{field}.key")
-    refusal = refusal or _shape_refusal(item, terms, field)
+    refusal = refusal or shape_refusal(item, terms, field)
     for name, check in grant_kind(terms).item_checks.items():
         if refusal is None and getattr(item, name) is not None:
             refusal = check(item, terms, f"{field}.{name}")
@@ -59,7 +59,7 @@ def item_key_refusal(item: Item, terms: AnyTerms, policy: Policy, field: str) ->
     return key_refusal(key, policy.prefixes, field)
 
 
-def _shape_refusal(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
+def shape_refusal(item: Item, terms: AnyTerms, field: str) -> Refusal | None:
     """Refuse fields that the kind's items do not have, and an item without its required field."""
     kind = grant_kind(terms)
     for name in Item.model_fields:  # in order, so that the same field is named every time
