@@ -92,8 +92,8 @@ def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
     path = next((f / "dev.json" for f in folders if _is_own_file(f / "dev.json")), None)
     if path is None:
         raise NotConfigured(
-            "no broker is configured: set VALETKEY_BROKER_URL and VALETKEY_TENANT, or start "
-            "everything on this machine with `python -m worker dev`"
+            "no broker is configured: set VALETKEY_BROKER_URL, and VALETKEY_KEY_FILE or "
+            "VALETKEY_TENANT, or start everything on this machine with `python -m worker dev`"
         )
     try:
         dev = {str(k): v for k, v in json.loads(path.read_text(encoding="utf-8")).items()}

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from valetkey.wire.terms import Checksum
 
-_DECIMAL_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_DECIMAL_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _BYTES_BY_UNIT = {"": 1} | _DECIMAL_UNITS | _BINARY_UNITS
 _SECONDS_BY_UNIT = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _FORMATTED_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -19,12 +19,12 @@ _AMOUNT = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)")
 def parse_size(text: str) -> int:
     """Return the number of bytes in a size like `500KiB`, `5MB`, `10GiB` or `1024`.
 
-    KB, MB and GB are powers of 1,000; KiB, MiB and GiB are powers of 1,024. Case is ignored.
+    KB to TB are powers of 1,000; KiB to TiB are powers of 1,024. Case is ignored.
     Raises ValueError, also for a bare K, M or G, because it could mean either.
     """
     amount, unit = _split_unit(text, "a size is a whole number and a unit, like 500KiB or 5MB")
     if unit.upper() not in _BYTES_BY_UNIT:
-        raise ValueError(f"unknown unit {unit!r}: use B, KB, MB, GB, KiB, MiB or GiB")
+        raise ValueError(f"unknown unit {unit!r}: use B, KB, MB, GB, TB, KiB, MiB, GiB or TiB")
     return amount * _BYTES_BY_UNIT[unit.upper()]
 
 

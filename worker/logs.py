@@ -39,6 +39,8 @@ def configure_logging(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    # At DEBUG, botocore logs signatures, and the credentials in responses of STS.
+    logging.getLogger("botocore").setLevel(max(level, logging.INFO))
     # Celery logs each finished task with its return value, which here contains grants.
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     structlog.configure(

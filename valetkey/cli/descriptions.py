@@ -64,4 +64,5 @@ def _reset_hint(quota: QuotaState) -> str:
 
 
 def _format_limit(limit: int | str | list[str]) -> str:
-    return escape_unprintable(", ".join(limit) if isinstance(limit, list) else str(limit))
+    text = ", ".join(limit) if isinstance(limit, list) else str(limit)
+    return escape_unprintable(text or "none")

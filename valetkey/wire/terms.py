@@ -24,7 +24,8 @@ Text = Annotated[Line, Field(min_length=1, max_length=200)]
 
 Seconds = Annotated[int, Field(ge=1, le=MAX_EXPIRES_IN)]
 ObjectSize = Annotated[int, Field(ge=0, le=MAX_OBJECT_BYTES)]
-Kind = Literal["download", "upload", "put", "multipart", "parts"]
+PolicyKind = Literal["download", "upload", "put", "multipart"]
+Kind = Literal[PolicyKind, "parts"]  # parts need no permission of their own
 Algorithm = Literal["sha256", "crc32", "crc32c", "crc64nvme"]
 StorageClass = Literal[
     "STANDARD",

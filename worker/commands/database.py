@@ -21,6 +21,8 @@ from worker.db.engine import create_database_engine
 from worker.errors import Transient
 from worker.settings import Settings
 
+_PROTOTYPE_REVISION = "0001"
+
 
 def operator_account() -> str:
     """Return the name of the system account that runs this process.
@@ -50,11 +52,18 @@ def migrate() -> None:
 
 
 def migrate_to_head(database_url: str) -> None:
-    """Migrate a database's tables to this release. Changes nothing if they are up to date."""
+    """Migrate a database's tables to this release. Changes nothing if they are up to date.
+
+    Raises click.ClickException for a database that cannot be migrated.
+    """
     engine = create_database_engine(database_url)
-    with engine.connect() as connection:
-        command.upgrade(alembic_config(connection), "head")
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            _refuse_prototype(connection)
+        with engine.connect() as connection:  # Alembic begins and commits its own transactions
+            command.upgrade(alembic_config(connection), "head")
+    finally:
+        engine.dispose()
 
 
 @contextmanager
@@ -69,6 +78,7 @@ def open_database(
     engine = create_database_engine(Settings().database_url.get_secret_value())
     try:
         with transaction(engine) as connection:
+            _refuse_prototype(connection)
             if _needs_migration(connection):
                 raise click.ClickException(
                     "The database has no tables, or those of an older release: "
@@ -81,10 +91,23 @@ def open_database(
         engine.dispose()
 
 
+def _refuse_prototype(connection: Connection) -> None:
+    """Refuse a database of the first checkouts, whose tables have other names."""
+    if _current_revision(connection) == _PROTOTYPE_REVISION:
+        raise click.ClickException(
+            "The database was created by a checkout older than 0.1.0 and cannot be migrated: use "
+            "an empty database, or for `worker dev` another folder with --data."
+        )
+
+
+def _current_revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
 def _needs_migration(connection: Connection) -> bool:
     # An unknown revision belongs to a later release, whose migrations keep our tables usable.
     scripts = ScriptDirectory.from_config(alembic_config(connection))
-    revision = MigrationContext.configure(connection).get_current_revision()
+    revision = _current_revision(connection)
     older = {script.revision for script in scripts.walk_revisions()} - set(scripts.get_heads())
     return revision is None or revision in older
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from worker.core.apply.conflicts import Conflict, find_conflicts
+from worker.core.quotas.cost import METRICS
 from worker.core.tenants.bucket_table import BucketTable
 from worker.core.tenants.config import Bucket, Tenant, TenantConfig
 from worker.core.tenants.error_messages import error_message
@@ -19,9 +20,8 @@ from worker.core.tenants.locations import LineIndex, Location, format_location
 from worker.core.tenants.quota_table import (
     PLAIN_TAG,
     TAGS,
-    ByteLimitTable,
-    QuotaLimitTable,
     QuotaTable,
+    limit_table,
 )
 from worker.core.tenants.tenant_table import (
     PolicyTable,
@@ -40,9 +40,7 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("tenants", "*", "endpoints", "*"): WebhookEndpointTable,
     ("tenants", "*", "keys", "*"): KeyTable,
     ("tenants", "*", "quotas"): QuotaTable,
-    ("tenants", "*", "quotas", "grants", "*"): QuotaLimitTable,
-    ("tenants", "*", "quotas", "download_grants", "*"): QuotaLimitTable,
-    ("tenants", "*", "quotas", "upload_bytes", "*"): ByteLimitTable,
+    **{("tenants", "*", "quotas", metric, "*"): limit_table(metric) for metric in METRICS},
 }
 _PYDANTIC_PARTS = {"[key]", *TAGS}  # parts of pydantic's locations that are not in the file
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")

@@ -7,7 +7,7 @@ release later, and hold no lock for longer than a moment.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
+revision = "0001_first_tables"
 down_revision = None
 branch_labels = None
 depends_on = None

@@ -104,7 +104,7 @@ def test_a_dry_run_shows_the_rules_and_requests_no_grant(broker: str, kind: str)
     with running_fake_service(broker, decide=reply_explanation("issue")) as service:
         result = run_cli(*DRY_RUNS[kind], "--dry-run")
     lines = [line.rstrip() for line in result.stdout.splitlines()]
-    assert lines[1:3] == ["key   ok       acme/", "life  ok       1 h"]
+    assert lines[1:3] == ["key       ok       acme/", "validity  ok       1 h"]
     assert (lines[-1], result.exit_code) == ("It would be issued.", 0)
     ((_, message),) = service.received
     assert (message["ask"], message["grant"]["kind"]) == ("explain", kind)

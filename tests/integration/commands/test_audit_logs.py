@@ -50,10 +50,12 @@ def log(engine: Engine) -> None:
         ]
         request = {"batch_id": batch_id(1), "requested_by": "nightly", "reason": None}
         connection.execute(insert(Cancellation), [request | row for row in rows])
-        count_rejection(connection, Code.KEY_UNKNOWN, "acme", bytes(32), MORNING)
+        count_rejection(connection, Code.KEY_UNKNOWN, "acme", sha256(b"one").digest(), MORNING)
         minute_later = MORNING + timedelta(minutes=1)
-        count_rejection(connection, Code.KEY_UNKNOWN, "acme", bytes(32), minute_later)
-        count_rejection(connection, Code.TOKEN_INVALID, None, bytes(32), LATER)
+        count_rejection(
+            connection, Code.KEY_UNKNOWN, "acme", sha256(b"another").digest(), minute_later
+        )
+        count_rejection(connection, Code.TOKEN_INVALID, None, sha256(b"nonsense").digest(), LATER)
 
 
 def listed(result: Result) -> list[dict[str, Any]]:

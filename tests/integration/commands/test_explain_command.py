@@ -59,7 +59,7 @@ def test_a_message_that_would_be_granted_shows_each_rule_and_exits_with_0(run: R
     lines = result.output.splitlines()
     assert lines[0].split() == ["rule", "verdict", "detail"]
     assert " ".join(lines[1].split()) == "identity ok not signed: the tenant trusts the queue"
-    assert lines[-1] == "It would be granted."
+    assert lines[-1] == "It would be issued."
     assert len(lines) > 8
 
 

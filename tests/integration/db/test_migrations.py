@@ -2,6 +2,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from click import ClickException
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -39,3 +40,11 @@ def test_the_database_refuses_to_change_the_audit_log(
     service.issue(grant_message())
     with pytest.raises(DBAPIError, match="append only"), engine.begin() as connection:
         connection.execute(text(statement.format(table)))
+
+
+def test_a_database_of_a_checkout_before_the_first_release_is_refused(engine: Engine) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    with pytest.raises(ClickException, match="cannot be migrated: use an empty database"):
+        migrate_to_head(url)

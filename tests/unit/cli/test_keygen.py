@@ -30,7 +30,7 @@ def test_the_installed_command_creates_a_key(tmp_path: Path) -> None:
     key = keyfiles.read_key_file(tmp_path / "key")
     assert (key.id, tenant_key(key).sign) == (f"acme/{name}", public_keys["sign"])
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
-    assert "below [tenants.acme.keys] of tenants.toml" in result.stderr
+    assert "to the table [tenants.acme.keys] in tenants.toml" in result.stderr
 
 
 def test_the_private_key_and_the_public_line_are_printed_ready_to_use() -> None:

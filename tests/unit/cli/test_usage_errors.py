@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from valetkey.cli.commands.base import extract_grant_options
 from valetkey.cli.main import main
 from valetkey.crypto.keys import dump_private_key, generate_key
 
@@ -64,8 +65,9 @@ def test_the_version_is_the_installed_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["download", "reports"], "either KEY or --from FILE"),
-        (["download", "reports", "a", "--from", "-"], "either KEY or --from FILE"),
+        (["download", "reports"], "give KEY or --from FILE, and not both"),
+        (["download", "reports", "a", "--from", "-"], "give KEY or --from FILE, and not both"),
+        (["download", "reports", "--from", "keys", "--out", "./keys"], "the file of --from"),
         (["download", "reports", "a", "--strict"], "--strict needs --from"),
         (["download", "reports", "a", "--format", "csv"], "--format needs --from"),
         (["download", "reports", "a", "--ignore-columns", "b"], "--ignore-columns needs --from"),
@@ -75,7 +77,7 @@ def test_the_version_is_the_installed_one() -> None:
             ["download", "reports", "--from", "-", "--version-id", "1"],
             "--version-id applies to a single KEY",
         ),
-        (["upload", "inbox", "--max-size", "5MB"], "either KEY or --from FILE"),
+        (["upload", "inbox", "--max-size", "5MB"], "give KEY or --from FILE, and not both"),
         (["put", "inbox", "--from", "-", "--sha256"], "--sha256 applies to a single KEY"),
         (["put", "inbox", "--from", "-", "--size", "1"], "--size applies to a single KEY"),
         (["put", "inbox", "--from", "-"], "each row needs its `size`"),
@@ -91,9 +93,9 @@ def test_the_version_is_the_installed_one() -> None:
             ["download", "reports", "a", "b", "--version-id", "1"],
             "--version-id applies to a single KEY",
         ),
-        (["put", "inbox", "a"], "either --size or --file"),
+        (["put", "inbox", "a"], "give --size or --file, and not both"),
         (["put", "inbox", "a", "--size", "1", "--sha256"], "--sha256 needs --file"),
-        (["multipart", "inbox", "a"], "either --file or --size"),
+        (["multipart", "inbox", "a"], "give --file or --size, and not both"),
         (["download", "reports", "a", "--dry-run", "--csv"], "prints only rules"),
         (["download", "reports", "a", "--dry-run", "--out", "x"], "prints only rules"),
         (["cancel", "0199"], "a batch id is a UUID of version 7"),
@@ -101,9 +103,11 @@ def test_the_version_is_the_installed_one() -> None:
 )
 @pytest.mark.usefixtures("configured")
 def test_wrong_usage_is_exit_2_and_names_the_cause(arguments: list[str], error: str) -> None:
+    Path("keys").write_text("acme/a\n")
     result = run_cli(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert error in result.stderr
+    assert Path("keys").read_text() == "acme/a\n"
 
 
 def test_without_a_service_the_error_explains_how_to_start_one() -> None:
@@ -171,3 +175,9 @@ def test_a_query_needs_a_broker_too(arguments: list[str]) -> None:
     result = run_cli(*arguments)
     assert (result.exit_code, result.stdout) == (3, "")
     assert "no result store answers at redis://127.0.0.1:1/1" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["expires_in", "max_size"])
+def test_zero_is_an_option_that_was_given(name: str) -> None:
+    options = {"expires_in": None, "max_size": None, "success_status": None, name: 0}
+    assert extract_grant_options(options, "upload") == {name: 0}

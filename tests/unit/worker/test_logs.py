@@ -57,3 +57,13 @@ def test_no_message_field_or_traceback_of_a_log_line_shows_a_secret(
     lines = capsys.readouterr().err.splitlines()
     assert [json.loads(line)["level"] for line in lines] == ["warning", "warning", "error"]
     assert "5ec2e7" not in "".join(lines)
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_log_at_debug_has_no_records_of_botocore_that_contain_credentials(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure_logging(logging.DEBUG)
+    logging.getLogger("botocore.parsers").debug("<SecretAccessKey>5ec2e7</SecretAccessKey>")
+    logging.getLogger("botocore.auth").debug("Signature:\n%s", "5ec2e7")
+    assert capsys.readouterr().err == ""

@@ -38,7 +38,8 @@ class _StorageFailure(click.ClickException):
 def extract_grant_options(options: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """Return the command-line options that are set and apply to this kind of grant."""
     names = option_names(kind)
-    return {name: options[name] for name in names if options.get(name) not in (None, False, {})}
+    values = {name: options.get(name) for name in names}
+    return {name: v for name, v in values.items() if v is not None and v is not False and v != {}}
 
 
 def open_client(options: Mapping[str, Any]) -> Client:

@@ -1,6 +1,7 @@
 """Options of the commands that request a grant for each row of a file."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -79,9 +80,11 @@ def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
     """
     source = options["source"]
     if bool(keys) == (source is not None):
-        raise click.UsageError("name the objects: either KEY or --from FILE")
+        raise click.UsageError("name the objects: give KEY or --from FILE, and not both")
     if options["resume"] and not (source and options["out"]):
         raise click.UsageError("--resume needs the --from and the --out of the interrupted run")
+    if source is not None and options["out"] and _is_same_file(source, options["out"]):
+        raise click.UsageError("--out is the file of --from: choose another file name")
     if options["manifest"] and (options["out"] or options["output_format"] not in {None, "json"}):
         raise click.UsageError(
             "--manifest prints only a link: use it without --out, and with no format but --json"
@@ -90,6 +93,10 @@ def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
         if options[name] and source is None:
             raise click.UsageError(f"{option} needs --from")
     return source is not None
+
+
+def _is_same_file(source: str, out: Path) -> bool:
+    return source != "-" and out.exists() and out.samefile(source)
 
 
 def reject_single_options(options: Mapping[str, Any], *names: str) -> None:

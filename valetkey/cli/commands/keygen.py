@@ -33,13 +33,13 @@ def keygen(tenant: str, name: str, out: Path | None, *, as_json: bool) -> None:
     valetkey keygen acme --out acme.key
     export VALETKEY_KEY_FILE=acme.key
 
-    Add the public line that is printed below [tenants.acme.keys] of tenants.toml. The service
+    Add the printed public line to the table [tenants.acme.keys] in tenants.toml. The service
     accepts the key after `python -m worker apply`. Give the private key to the producer only:
     whoever has it can act for the tenant and read its results. The service never needs it.
 
     \b
     To replace a key without interruption:
-    1. create a second key under another --name, add its line beside the first one, and apply
+    1. create a second key under another --name, add its line to the table, and apply
     2. switch the producers to the second key, one after the other
     3. remove the line of the first key, and apply
     """
@@ -60,7 +60,8 @@ def _write_key(out: Path, key: PrivateKey) -> None:
         keyfiles.write_key_file(out, key)
     except FileExistsError:
         raise click.UsageError(
-            f"{out} exists, and a key is never overwritten: choose another file name"
+            f"{out} exists, and a key is never overwritten: choose another file name, or use "
+            "this key: `python -m worker audit changes` shows its public line"
         ) from None
     except OSError as error:
         raise click.UsageError(f"{out}: {error.strerror}") from None
@@ -75,12 +76,12 @@ def _key_values(key: PrivateKey, out: Path | None) -> dict[str, str]:
 def _describe_key_pair(key: PrivateKey) -> str:
     return (
         f"# For the producer, and nobody else:\nVALETKEY_KEY='{dump_private_key(key)}'\n\n"
-        f"# For tenants.toml, below [tenants.{key.tenant}.keys]:\n{public_key_line(key)}"
+        f"# For the table [tenants.{key.tenant}.keys] in tenants.toml:\n{public_key_line(key)}"
     )
 
 
 def _describe_key_file(key: PrivateKey, out: Path) -> str:
     return (
         f"The private key {key.id} is in {out}: set VALETKEY_KEY_FILE to this path.\n"
-        f"Add the line above below [tenants.{key.tenant}.keys] of tenants.toml."
+        f"Add the printed line to the table [tenants.{key.tenant}.keys] in tenants.toml."
     )

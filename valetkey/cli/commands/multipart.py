@@ -61,7 +61,7 @@ def multipart(bucket: str, key: str, **options: Any) -> None:
     """
     file: Path | None = options["file"]
     if (file is None) == (options["size"] is None):
-        raise click.UsageError("name what to upload: either --file or --size")
+        raise click.UsageError("name what to upload: give --file or --size, and not both")
     if file and (options["output_format"] or options["out"]):
         raise click.UsageError(
             "--file prints only the grant's id: leave out --out and all output formats"

@@ -73,7 +73,7 @@ def put(
         sys.exit(request_rows("put", bucket, "form", options))
     file: Path | None = options["file"]
     if (size is None) == (file is None):
-        raise click.UsageError("state the size of the object: either --size or --file")
+        raise click.UsageError("state the size of the object: give --size or --file, and not both")
     if sha256 and (file is None or checksum is not None):
         raise click.UsageError("--sha256 needs --file, and excludes --checksum")
     grant_options = cast("PutOptions", base.extract_grant_options(options, "put"))

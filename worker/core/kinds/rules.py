@@ -8,8 +8,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.terms import AnyTerms, Download, Encryption, StorageTerms, Upload
-from worker.core.tenants.config import Bucket, Policy, PolicyKind, Tenant
+from valetkey.wire.terms import AnyTerms, Download, Encryption, PolicyKind, StorageTerms, Upload
+from worker.core.tenants.config import Bucket, Policy, Tenant
 
 Limit = int | str | list[str] | None
 

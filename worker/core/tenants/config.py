@@ -6,11 +6,10 @@ from datetime import datetime
 from typing import Literal
 
 from valetkey.wire.refusals import Metric, Window
-from valetkey.wire.terms import MAX_EXPIRES_IN
+from valetkey.wire.terms import MAX_EXPIRES_IN, PolicyKind
 
 Addressing = Literal["virtual", "path"]
 Provider = Literal["aws", "r2", "other"]
-PolicyKind = Literal["download", "upload", "put", "multipart"]
 
 
 @dataclass(frozen=True, slots=True)

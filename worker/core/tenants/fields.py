@@ -10,9 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from valetkey.units import parse_duration, parse_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
-from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, StorageClass
+from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, PolicyKind, StorageClass
 from worker.core.signing import object_keys
-from worker.core.tenants.config import PolicyKind
 from worker.core.webhooks import urls
 
 WHOLE_BUCKET = "*"

@@ -55,6 +55,11 @@ class ByteLimitTable(QuotaLimitTable):
     )
 
 
+def limit_table(metric: Metric) -> type[QuotaLimitTable]:
+    """Return the class of a metric's limits: numbers of grants, or bytes."""
+    return ByteLimitTable if metric == "upload_bytes" else QuotaLimitTable
+
+
 PLAIN_TAG = "[limit]"
 """The part of an error's location that marks a plain value in place of a limit table."""
 
@@ -105,9 +110,8 @@ def _to_quotas(metric: Metric, limits: dict[Window, Any]) -> list[Quota]:
 
 def parse_quota(metric: Metric, window: Window, limit: str, warn: str | int | None) -> Quota:
     """Parse a quota from command-line arguments. Raises pydantic's ValidationError."""
-    table = ByteLimitTable if metric == "upload_bytes" else QuotaLimitTable
     values = {"limit": _parse_number(limit), "warn": _parse_number(warn)}
-    return table.model_validate(values).to_config(metric, window)
+    return limit_table(metric).model_validate(values).to_config(metric, window)
 
 
 def _parse_number(text: str | int | None) -> str | int | None:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from valetkey.wire.terms import TERMS_BY_KIND, StorageTerms
 from worker.core.tenants import fields
 from worker.core.tenants.bucket_table import BucketTable
 from worker.core.tenants.config import Policy, Tenant, TenantConfig, WebhookEndpoint
@@ -11,7 +12,7 @@ from worker.core.tenants.fields import Table, field_error
 from worker.core.tenants.key_table import KeyTable
 from worker.core.tenants.quota_table import QuotaTable
 
-_UPLOAD_KINDS = frozenset({"upload", "put", "multipart"})
+_UPLOAD_KINDS = {kind for kind, terms in TERMS_BY_KIND.items() if issubclass(terms, StorageTerms)}
 
 
 class PolicyTable(Table):

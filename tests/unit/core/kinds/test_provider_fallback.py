@@ -6,9 +6,9 @@ import pytest
 from tests.support.builders.messages import DEMO, download_message, upload_message
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
-from valetkey.wire.terms import AnyTerms, Put
+from valetkey.wire.terms import AnyTerms, PolicyKind, Put
 from worker.core.kinds.registry import terms_for_provider
-from worker.core.tenants.config import Policy, PolicyKind
+from worker.core.tenants.config import Policy
 
 DEMO_WITHOUT_FORMS = replace(DEMO, provider="r2", post=False)
 UPLOAD_AND_PUT: tuple[PolicyKind, ...] = ("upload", "put")

@@ -12,9 +12,8 @@ from tests.support.builders.messages import (
     upload_message,
 )
 from valetkey.wire.messages import ChunkMessage, Item
-from valetkey.wire.terms import AnyTerms, Kind
+from valetkey.wire.terms import AnyTerms, Kind, PolicyKind
 from worker.core.kinds.registry import ALL_S3_ACTIONS, KINDS, grant_kind, terms_for_provider
-from worker.core.tenants import config
 
 DEMO_WITHOUT_FORMS = replace(DEMO, provider="r2", post=False)
 MULTIPART = {"kind": "multipart", "bucket": "demo", "expires_in": 60, "max_size": 9}
@@ -38,7 +37,12 @@ def test_every_kind_of_the_wire_has_a_specification() -> None:
 
 
 def test_every_kind_that_a_policy_can_allow_has_a_specification() -> None:
-    assert KINDS.keys() - {*get_args(config.PolicyKind)} == {"parts"}
+    assert KINDS.keys() - {*get_args(PolicyKind)} == {"parts"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_first_refused_unless_the_policy_allows_it(kind: str) -> None:
+    assert KINDS[kind].rules[0].name == "grant.kind"
 
 
 @pytest.mark.parametrize(
