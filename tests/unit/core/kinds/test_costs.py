@@ -36,9 +36,7 @@ def test_issued_items_never_cost_more_than_was_reserved_for_them(
         put_message(sizes_by_key, max_size=500),
     ):
         message = ChunkMessage.model_validate(raw)
-        issued = data.draw(
-            st.lists(st.sampled_from(message.items), unique_by=lambda item: item.key)
-        )
+        issued = [item for item in message.items if data.draw(st.booleans())]
         reserved = reserved_cost(message.grant, len(sizes))
         assert min(reserved.minus(issued_cost(message.grant, issued))) >= 0
 
