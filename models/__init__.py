@@ -7,7 +7,7 @@ from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
 from models.manifests import Manifest
 from models.multiparts import MultipartUpload
 from models.quotas import Quota, QuotaOverride, Reservation, Usage
-from models.tenants import Bucket, ConfigRevision, Policy, Tenant, TenantKey, WebhookEndpoint
+from models.tenants import Bucket, ConfigRevisionCounter, Policy, Tenant, TenantKey, WebhookEndpoint
 
 __all__ = [
     "Base",
@@ -16,7 +16,7 @@ __all__ = [
     "Cancellation",
     "Chunk",
     "ConfigChange",
-    "ConfigRevision",
+    "ConfigRevisionCounter",
     "Delivery",
     "Grant",
     "Manifest",

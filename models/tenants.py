@@ -10,7 +10,7 @@ from models.base import Base
 NAME = String(63)
 
 
-class ConfigRevision(Base):
+class ConfigRevisionCounter(Base):
     """A single row that counts the applied configs; workers reload the config when it changes."""
 
     __tablename__ = "config_revisions"

@@ -197,7 +197,7 @@ class AsyncClient(
         raise AssertionError  # unreachable: poll_intervals raises NoAnswer
 
     async def _explain_request(self, request: GrantRequest, timeout: float | None) -> Explanation:
-        message = await async_feed.async_explain_message(request, self._config, new_id())
+        message = await async_feed.build_explain_message(request, self._config, new_id())
         return cast("Explanation", await request_reply(self._dispatcher, message, timeout))
 
 

@@ -1,6 +1,9 @@
 """The command line of the service: `python -m worker`."""
 
+from typing import Any
+
 import click
+from pydantic import ValidationError
 
 from worker.commands.apply import apply
 from worker.commands.audit import audit
@@ -11,9 +14,22 @@ from worker.commands.doctor import doctor
 from worker.commands.explain import explain
 from worker.commands.quota import quota
 from worker.commands.run import run
+from worker.settings import Settings, setting_errors
 
 
-@click.group()
+class _Commands(click.Group):
+    """Commands that end with a message if a setting is invalid."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ValidationError as error:
+            if error.title != Settings.__name__:
+                raise
+            raise click.ClickException("\n".join(setting_errors(error))) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Run and administer valetkey.
 

@@ -1,6 +1,6 @@
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from valetkey.config import default_result_url
@@ -33,3 +33,11 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(default=5.0, gt=0)
     """Seconds between two scheduled checks for deliveries and manifests that are due."""
     concurrency: int = Field(default=2, ge=1)
+
+
+def setting_errors(error: ValidationError) -> list[str]:
+    """Return a line for each invalid setting: its variable and what is expected, not its value."""
+    return [
+        f"VALETKEY_{details['loc'][0]}".upper() + f": {details['msg']}"
+        for details in error.errors(include_url=False, include_input=False)
+    ]

@@ -80,9 +80,7 @@ NAME = _ParsedType("name", _parse_name)
 SIZE = _ParsedType("size", parse_size)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
-_REASON = click.option(
-    "--reason", metavar="TEXT", help="Why you request this; the audit log records it."
-)
+_REASON = click.option("--reason", metavar="TEXT", help="The reason, which the audit log records.")
 _REQUESTED_BY = click.option(
     "--requested-by", metavar="NAME", help="Who requests this; the audit log records it."
 )

@@ -74,7 +74,7 @@ async def async_chunk_messages(
         yield chunker.build_message(chunk, chunk_items, has_more=has_more)
 
 
-async def async_explain_message(
+async def build_explain_message(
     request: GrantRequest, requester: Requester, new_batch_id: str
 ) -> PendingMessage:
     """Return the message that explains a request; the async form of requests.explain_message."""

@@ -28,7 +28,7 @@ from worker.db.engine import read_transaction
 from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
 from worker.net import broker_status, webhook_secrets
-from worker.settings import Settings
+from worker.settings import Settings, setting_errors
 
 Result = TypeVar("Result")
 
@@ -83,10 +83,9 @@ def _run_checks() -> Iterator[Check]:
     try:
         settings = Settings()
     except ValidationError as error:
-        for details in error.errors(include_url=False, include_input=False):
-            name = f"VALETKEY_{details['loc'][0]}".upper()
+        for text in setting_errors(error):
             hint = "the settings are described in docs/operating.md"
-            yield Check("settings", "fail", f"{name}: {details['msg']}", hint)
+            yield Check("settings", "fail", text, hint)
         return
     yield Check("settings", "ok", "readable")
     yield from _database_checks(settings)
@@ -113,7 +112,7 @@ def _read_facts() -> _DatabaseFacts:
         return _DatabaseFacts(
             load_config(connection),
             backlog.oldest_webhook_time(connection),
-            backlog.next_expiry(connection),
+            backlog.earliest_reservation_expiry(connection),
         )
 
 

@@ -88,8 +88,9 @@ def _begin(connection: Connection) -> None:
 def write_transaction(engine: Engine) -> AbstractContextManager[Connection]:
     """Open a transaction that commits at the end of its block.
 
-    Raises Transient if the database is unreachable, locked for too long, or aborted the transaction
-    to resolve a deadlock. Nothing was written, or that is unknown; repeating the call is safe.
+    Raises Transient if the database is unreachable, locked for too long, has no tables, or aborted
+    the transaction to resolve a deadlock. Nothing was written, or that is unknown; repeating the
+    call is safe.
     """
     return _transaction(engine, "write")
 
@@ -110,7 +111,7 @@ def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
         with engine.connect().execution_options(purpose=purpose) as connection, connection.begin():
             yield connection
     except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
-        raise Transient("the database is unreachable") from error
+        raise Transient("the database is unreachable, locked or without its tables") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Transient("the connection to the database was lost") from error

@@ -41,7 +41,7 @@ class ManifestWritten(NamedTuple):
     sha256: str
 
 
-class ManifestNotWritten(NamedTuple):
+class ManifestProblem(NamedTuple):
     """The reason why a manifest is not stored, and the time of the next attempt, if any."""
 
     problem: str
@@ -115,7 +115,7 @@ def renew_lease(connection: Connection, manifest: ManifestLease, now: datetime) 
 def settle_manifest(
     connection: Connection,
     manifest: ManifestLease,
-    result: ManifestWritten | ManifestNotWritten,
+    result: ManifestWritten | ManifestProblem,
     now: datetime,
 ) -> bool:
     """Write the result of an attempt; return false if the lease was lost to another process."""

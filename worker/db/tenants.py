@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, Table, and_, delete, insert, select, 
 from models import (
     Base,
     Bucket,
-    ConfigRevision,
+    ConfigRevisionCounter,
     Policy,
     Quota,
     QuotaOverride,
@@ -40,7 +40,7 @@ _PARENTS_FIRST = (_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
 _OVERRIDES = _table(QuotaOverride)  # not part of the tenants file: `apply` keeps them
 _TABLES_OF_TENANTS = (_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS, _OVERRIDES)
 # As text, at a third of the cost: it is read for every message.
-_REVISION = str(select(ConfigRevision.revision))
+_REVISION = str(select(ConfigRevisionCounter.revision))
 
 
 class ConfigStore:
@@ -142,10 +142,12 @@ def increment_revision(connection: Connection) -> None:
     Waits for other transactions that do the same. Call it first: the config does not change from
     then on until the transaction ends.
     """
-    statement = insert_statement(ConfigRevision, connection.dialect.name).values(id=1, revision=1)
+    statement = insert_statement(ConfigRevisionCounter, connection.dialect.name).values(
+        id=1, revision=1
+    )
     connection.execute(
         statement.on_conflict_do_update(
-            index_elements=["id"], set_={"revision": ConfigRevision.revision + 1}
+            index_elements=["id"], set_={"revision": ConfigRevisionCounter.revision + 1}
         )
     )
 

@@ -44,7 +44,9 @@ def resolve_secrets(ref: str, environ: Mapping[str, str]) -> list[WebhookSecret]
 def _read_value(ref: str, environ: Mapping[str, str]) -> str:
     scheme, _, target = ref.partition(":")
     if scheme == "env":
-        return environ.get(target, "")
+        if target not in environ:
+            raise Transient(f"{ref} is not set in the environment of this process")
+        return environ[target]
     try:
         return Path(target).read_text(encoding="utf-8")
     # Without the cause: a UnicodeDecodeError contains the bytes that could not be decoded.

@@ -21,7 +21,7 @@ from worker.db.engine import read_transaction, write_transaction
 from worker.db.manifests import (
     LEASE_TIME,
     ManifestLease,
-    ManifestNotWritten,
+    ManifestProblem,
     ManifestWritten,
     lease_manifest,
     renew_lease,
@@ -64,16 +64,16 @@ def _lease(context: Context) -> ManifestLease | None:
         return lease_manifest(connection, context.new_lease(), context.now())
 
 
-def _attempt(manifest: ManifestLease, context: Context) -> ManifestWritten | ManifestNotWritten:
+def _attempt(manifest: ManifestLease, context: Context) -> ManifestWritten | ManifestProblem:
     if manifest.attempts > MAX_ATTEMPTS:
-        return ManifestNotWritten("every process that wrote it was stopped", None)
+        return ManifestProblem("every process that wrote it was stopped", None)
     try:
         return _write(manifest, context)
     except Malformed as error:
-        return ManifestNotWritten(str(error)[:_MAX_PROBLEM_LENGTH], None)
+        return ManifestProblem(str(error)[:_MAX_PROBLEM_LENGTH], None)
     except Transient as error:
         retry_at = _next_attempt(manifest, context)
-        return ManifestNotWritten(str(error)[:_MAX_PROBLEM_LENGTH], retry_at)
+        return ManifestProblem(str(error)[:_MAX_PROBLEM_LENGTH], retry_at)
 
 
 def _next_attempt(manifest: ManifestLease, context: Context) -> datetime | None:

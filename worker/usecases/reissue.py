@@ -3,7 +3,7 @@
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Parts
 from worker.context import Context
-from worker.core.kinds.registry import grant_kind, terms_for_provider
+from worker.core.kinds.registry import adapt_terms_to_provider, grant_kind
 from worker.core.kinds.rules import PolicyContext, first_refusal
 from worker.core.policy.decide import sign_again
 from worker.core.policy.decisions import ChunkDecision, RecordedChunk
@@ -65,7 +65,7 @@ def _policy_context(recorded: RecordedChunk, config: TenantConfig) -> PolicyCont
     bucket = config.buckets[policy.bucket]
     context = PolicyContext(recorded.terms, bucket, policy)
     refusal = first_refusal(grant_kind(recorded.terms).rules, context)
-    terms = refusal or terms_for_provider(recorded.terms, bucket, policy)
+    terms = refusal or adapt_terms_to_provider(recorded.terms, bucket, policy)
     return terms if isinstance(terms, Refusal) else PolicyContext(terms, bucket, policy)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
+from worker.__main__ import main
 from worker.commands.doctor import doctor
 from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.db.engine import write_transaction
@@ -164,3 +165,12 @@ def test_the_text_output_has_a_line_and_a_hint_for_each_check() -> None:
     assert lines[0] == "ok    settings  readable"
     assert lines[1].startswith("fail  database  ")
     assert lines[2].startswith("                → ")
+
+
+def test_every_command_names_an_invalid_setting_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_CONCURRENCY", "two")
+    result = CliRunner().invoke(main, ["audit", "list"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: VALETKEY_CONCURRENCY: Input should be a valid integer")

@@ -10,7 +10,7 @@ from tests.support.builders.messages import Clock
 from worker.context import Context
 from worker.core.policy.decisions import RecordedChunk
 from worker.db.engine import write_transaction
-from worker.db.manifests import LEASE_TIME, ManifestLease, ManifestNotWritten, settle_manifest
+from worker.db.manifests import LEASE_TIME, ManifestLease, ManifestProblem, settle_manifest
 from worker.devstack.storage import Storage
 from worker.usecases import manifest
 from worker.usecases.manifest import MAX_ATTEMPTS
@@ -104,6 +104,6 @@ def test_only_the_newest_lease_may_settle(manifests: ManifestService, engine: En
     assert manifests.lease() is not None
     assert expired is not None
     with write_transaction(engine) as connection:
-        result = ManifestNotWritten("no", None)
+        result = ManifestProblem("no", None)
         assert not settle_manifest(connection, expired, result, manifests.clock())
     assert manifests.state.state == "pending"

@@ -31,7 +31,7 @@ def grant_kind(terms: AnyTerms) -> GrantKind[Any]:
     return KINDS[terms.kind]
 
 
-def terms_for_provider(terms: AnyTerms, bucket: Bucket, policy: Policy) -> AnyTerms | Refusal:
+def adapt_terms_to_provider(terms: AnyTerms, bucket: Bucket, policy: Policy) -> AnyTerms | Refusal:
     """Return the terms adapted to the bucket's provider, or refuse those it does not support."""
     adapt = grant_kind(terms).adapt_to_provider
     return terms if adapt is None else adapt(terms, bucket, policy)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms
-from worker.core.kinds.registry import grant_kind, terms_for_provider
+from worker.core.kinds.registry import adapt_terms_to_provider, grant_kind
 from worker.core.kinds.rules import RequestContext, Rule, first_refusal, refuse
 from worker.core.policy.request_rules import REQUEST_RULES
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
@@ -84,7 +84,7 @@ def _admission(context: RequestContext) -> Admission | Refusal:
 
 
 def _terms_for_provider(context: RequestContext) -> AnyTerms | Refusal:
-    return terms_for_provider(context.terms, context.bucket, context.policy)
+    return adapt_terms_to_provider(context.terms, context.bucket, context.policy)
 
 
 def _expiry_limit(context: RequestContext) -> ExpiryLimit | Refusal:

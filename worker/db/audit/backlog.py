@@ -25,7 +25,7 @@ def oldest_webhook_time(connection: Connection) -> datetime | None:
     return connection.scalar(select(func.min(Delivery.created_at)).where(_IS_PENDING))
 
 
-def next_expiry(connection: Connection) -> datetime | None:
+def earliest_reservation_expiry(connection: Connection) -> datetime | None:
     """Return the earliest expiry of a reservation; None if there are no reservations.
 
     A time in the past means that the reservation has expired and is not released yet.

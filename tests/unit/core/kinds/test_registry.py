@@ -13,7 +13,7 @@ from tests.support.builders.messages import (
 )
 from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.terms import AnyTerms, Kind, PolicyKind
-from worker.core.kinds.registry import ALL_S3_ACTIONS, KINDS, grant_kind, terms_for_provider
+from worker.core.kinds.registry import ALL_S3_ACTIONS, KINDS, adapt_terms_to_provider, grant_kind
 
 DEMO_WITHOUT_FORMS = replace(DEMO, provider="r2", post=False)
 MULTIPART = {"kind": "multipart", "bucket": "demo", "expires_in": 60, "max_size": 9}
@@ -157,4 +157,4 @@ def test_a_provider_without_forms_gets_the_requested_terms_of_other_kinds(
     raw: dict[str, Any],
 ) -> None:
     terms = grant_terms(raw)
-    assert terms_for_provider(terms, DEMO_WITHOUT_FORMS, POLICY) is terms
+    assert adapt_terms_to_provider(terms, DEMO_WITHOUT_FORMS, POLICY) is terms
