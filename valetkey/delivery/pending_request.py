@@ -43,7 +43,7 @@ class PendingRequest(Protocol):
 
 def no_answer_error(request: PendingRequest, seconds: float) -> NoAnswer:
     """Return the error for a request without a reply after some seconds, with a likely cause."""
-    cause = "is a worker running?"
+    cause = "is a worker running, and do its database and storage respond?"
     if request.postponements:
         cause = "the service has not decided on them, as they have not reached it"
     if request.failures:

@@ -86,5 +86,8 @@ class Transport:
         try:
             yield
         except (redis.RedisError, OSError) as error:
-            text = f"no result store answers at {self._store_name} ({type(error).__name__})"
+            text = (
+                f"no result store answers at {self._store_name} ({type(error).__name__}): "
+                "is the URL right, and is the server running?"
+            )
             raise BrokerUnreachable(text) from None

@@ -36,7 +36,7 @@ _PORT = click.IntRange(1, 65535)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default="examples/tenants.toml",
     show_default=True,
-    help="Tenants file to apply.",
+    help="Tenants file to apply at each start; what it does not contain is removed.",
 )
 @click.option("--port-s3", type=_PORT, help="Port of the S3 server. Default: a free port.")
 @click.option("--port-broker", type=_PORT, help="Port of the broker. Default: a free port.")

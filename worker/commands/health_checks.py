@@ -52,7 +52,7 @@ def check_consumers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
         if workers:
             yield Check("workers", "ok", f"{queue} is consumed by {', '.join(sorted(workers))}")
         else:
-            text = f"no worker responded that consumes {queue}"
+            text = f"no worker consumes the queue {queue}"
             yield Check("workers", "warn", text, f"python -m worker run --only {role}")
 
 

@@ -45,7 +45,7 @@ from worker.usecases.multipart import (
     has_final_result,
     upload_starter,
 )
-from worker.usecases.reissue import reissue_by_number
+from worker.usecases.reissue import reissue_chunk_by_number
 from worker.usecases.signing_context import first_signing_context
 
 # While a decision is written, the batch can be closed, and then this very chunk be committed.
@@ -126,7 +126,7 @@ def _commit_or_reissue(
         quotas = usage.read_quota_states(connection, request.tenant, now)
     if isinstance(committed, Refusal):
         return replace(refuse_chunk(request.message, committed, now), quotas=quotas)
-    reissued = reissue_by_number(committed.batch_number, request.message.chunk, context)
+    reissued = reissue_chunk_by_number(committed.batch_number, request.message.chunk, context)
     return replace(reissued, quotas=quotas)
 
 

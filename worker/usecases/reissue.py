@@ -21,7 +21,9 @@ _NO_LONGER_ALLOWED = Refusal(
 )
 
 
-def reissue_by_number(batch_number: int, chunk_number: int, context: Context) -> ChunkDecision:
+def reissue_chunk_by_number(
+    batch_number: int, chunk_number: int, context: Context
+) -> ChunkDecision:
     """Read a committed chunk and sign it again, as `reissue_chunk` does."""
     return reissue_chunk(read_recorded(batch_number, chunk_number, context), context)
 

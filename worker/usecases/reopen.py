@@ -11,7 +11,7 @@ from worker.core.policy.history import RecordedBatch
 from worker.db.batch_history import count_decided, read_history
 from worker.db.engine import autocommit_read, read_transaction
 from worker.db.manifests import read_manifest_state
-from worker.usecases.reissue import reissue_by_number
+from worker.usecases.reissue import reissue_chunk_by_number
 
 _NO_CHUNK = -1  # a chunk number that no chunk has
 BATCH_UNKNOWN = Refusal(
@@ -41,7 +41,7 @@ def reopen_batch(message: BatchMessage, context: Context) -> dict[str, Any]:
     batch_number = _find_chunk(message, message.chunk, context)
     if isinstance(batch_number, Refusal):
         return _refuse_message(message, batch_number)
-    decision = reissue_by_number(batch_number, message.chunk, context)
+    decision = reissue_chunk_by_number(batch_number, message.chunk, context)
     outcome = chunk_outcome(message.batch, message.chunk, decision)
     if decision.refusal is None:
         return outcome

@@ -21,7 +21,7 @@ from worker.core.tenants.quota_table import (
     PLAIN_TAG,
     TAGS,
     QuotaTable,
-    limit_table,
+    limit_table_class,
 )
 from worker.core.tenants.tenant_table import (
     PolicyTable,
@@ -40,7 +40,7 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("tenants", "*", "endpoints", "*"): WebhookEndpointTable,
     ("tenants", "*", "keys", "*"): KeyTable,
     ("tenants", "*", "quotas"): QuotaTable,
-    **{("tenants", "*", "quotas", metric, "*"): limit_table(metric) for metric in METRICS},
+    **{("tenants", "*", "quotas", metric, "*"): limit_table_class(metric) for metric in METRICS},
 }
 _PYDANTIC_PARTS = {"[key]", *TAGS}  # parts of pydantic's locations that are not in the file
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")

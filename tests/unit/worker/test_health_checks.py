@@ -38,7 +38,7 @@ def test_a_queue_without_a_worker_is_a_warning_that_says_which_to_start(
     queue: str, role: str
 ) -> None:
     warnings = [check for check in check_consumers(CONSUMERS | {queue: []}) if check.state != "ok"]
-    text = f"no worker responded that consumes {queue}"
+    text = f"no worker consumes the queue {queue}"
     assert warnings == [Check("workers", "warn", text, f"python -m worker run --only {role}")]
 
 

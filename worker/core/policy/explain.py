@@ -153,7 +153,7 @@ def _quota_verdicts(
             continue  # no configured quota, so users need to see it only if it refuses
         state = quota_state(quota, context.usage, context.now)
         amount = getattr(cost, quota.metric)
-        text = f"{state.used:,} of {state.limit:,} used, {amount:,} asked for, {state.left:,} left"
+        text = f"{state.used:,} of {state.limit:,} used, {amount:,} requested, {state.left:,} left"
         yield RuleVerdict(
             rule=f"quota {quota.metric}.{quota.window}",
             found="reserved when the batch began" if is_charged else text,

@@ -24,7 +24,7 @@ _MESSAGES = {
     Code.KEY_RESERVED: (
         "a key has no ${filename}, because storage replaces it with a name of the sender's choice"
     ),
-    Code.KEY_OUTSIDE_PREFIX: "a key starts with a prefix that the tenant's policy allows",
+    Code.KEY_OUTSIDE_PREFIX: "the key must start with a prefix that the tenant's policy allows",
 }
 
 

@@ -55,7 +55,7 @@ class ByteLimitTable(QuotaLimitTable):
     )
 
 
-def limit_table(metric: Metric) -> type[QuotaLimitTable]:
+def limit_table_class(metric: Metric) -> type[QuotaLimitTable]:
     """Return the class of a metric's limits: numbers of grants, or bytes."""
     return ByteLimitTable if metric == "upload_bytes" else QuotaLimitTable
 
@@ -111,7 +111,7 @@ def _to_quotas(metric: Metric, limits: dict[Window, Any]) -> list[Quota]:
 def parse_quota(metric: Metric, window: Window, limit: str, warn: str | int | None) -> Quota:
     """Parse a quota from command-line arguments. Raises pydantic's ValidationError."""
     values = {"limit": _parse_number(limit), "warn": _parse_number(warn)}
-    return limit_table(metric).model_validate(values).to_config(metric, window)
+    return limit_table_class(metric).model_validate(values).to_config(metric, window)
 
 
 def _parse_number(text: str | int | None) -> str | int | None:

@@ -105,7 +105,7 @@ def test_an_issued_request_is_explained_rule_by_rule() -> None:
         ("grant.expires_in", "300 s of at most 86,400 s"),
         ("validity", "300 s, limited by the request"),
         ("items", "2 in this chunk, 0 of them refused"),
-        ("quota grants.day", "0 of 10 used, 2 asked for, 10 left"),
+        ("quota grants.day", "0 of 10 used, 2 requested, 10 left"),
     ]
 
 
@@ -204,7 +204,7 @@ def test_the_quota_is_checked_for_the_exact_sizes_of_items_that_are_known() -> N
     explanation = explain_message(raw, Quota("upload_bytes", "day", 2_000))
     assert (
         verdict_for(explanation, "quota upload_bytes.day").found
-        == "0 of 2,000 used, 1,700 asked for, 2,000 left"
+        == "0 of 2,000 used, 1,700 requested, 2,000 left"
     )
 
 
@@ -214,7 +214,7 @@ def test_each_quota_has_a_verdict_of_its_own() -> None:
     explanation = explain_message(grant_message(), *quotas, usage=usage)
     assert set(refusal_codes(explanation)) == {"quota grants.day", "quota grants.live"}
     assert (
-        verdict_for(explanation, "quota grants.month").found == "1 of 5 used, 1 asked for, 4 left"
+        verdict_for(explanation, "quota grants.month").found == "1 of 5 used, 1 requested, 4 left"
     )
 
 
