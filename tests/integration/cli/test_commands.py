@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from click.testing import CliRunner, Result
 
 from tests.support.fakes.fake_service import grant_outcome, refuse_outcome, running_fake_service
@@ -16,16 +15,6 @@ from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 ODD = """it's "50%"; a=b,<x>@&amp;ü$(id)`id`\\${y}"""
 UPLOAD = ("upload", "inbox", "a/cat.jpg", "--max-size", "5MB")
-
-
-@pytest.fixture
-def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
-    monkeypatch.setenv("VALETKEY_TENANT", "acme")
-    return valkey_url
 
 
 def run_cli(*arguments: str, stdin: str = "") -> Result:

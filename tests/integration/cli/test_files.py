@@ -1,37 +1,21 @@
 """Requests for the rows of a file, `--from`, and reports of invalid rows."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from click.testing import CliRunner, Result
 
+from tests.support.cli.interrupted_download import read_csv
 from tests.support.fakes.fake_service import refuse_outcome, running_fake_service
 from valetkey.cli.main import main
 
 ROWS = "key,filename,expires_in\na,,\nb,x.pdf,15m\nno/c,,\na,,\nd,,900\ne\n"
 
 
-@pytest.fixture
-def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
-    monkeypatch.setenv("VALETKEY_TENANT", "acme")
-    return valkey_url
-
-
 def run_cli(*arguments: str, stdin: str | bytes = "") -> Result:
     return CliRunner().invoke(main, arguments, input=stdin)
-
-
-def read_csv(file_name: str) -> list[dict[str, str]]:
-    with Path(file_name).open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_each_row_has_its_result_in_the_order_of_the_file(broker: str) -> None:

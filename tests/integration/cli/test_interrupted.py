@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from tests.support.builders.keyed_service import KEY, running_keyed_service, wire_result
 from tests.support.cli.interrupted_download import (
@@ -33,17 +32,7 @@ from valetkey.crypto.keys import dump_private_key
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from worker.devstack.broker import running_valkey
 
-
-@pytest.fixture
-def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
-    monkeypatch.setenv("VALETKEY_TENANT", "acme")
-    monkeypatch.setenv("VALETKEY_REQUESTED_BY", "tests")
-    write_keys(KEYS)
-    return valkey_url
+pytestmark = pytest.mark.usefixtures("keys_file")
 
 
 def test_an_interrupted_run_explains_how_to_resume_and_can_be_resumed(broker: str) -> None:

@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from click.testing import CliRunner, Result
 
 from tests.support.fakes.fake_service import grant_outcome, running_fake_service
@@ -17,16 +16,6 @@ WARNING = (
     "warning: 90 of 100 grants per day are used, 10 are left; "
     "the quota resets at 2026-11-25 00:00 UTC\n"
 )
-
-
-@pytest.fixture
-def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
-    monkeypatch.setenv("VALETKEY_TENANT", "acme")
-    return valkey_url
 
 
 def run_cli(*arguments: str) -> Result:

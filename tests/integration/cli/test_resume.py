@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests.support.cli.interrupted_download import (
     DOWNLOAD,
@@ -20,17 +19,7 @@ from tests.support.cli.interrupted_download import (
 from tests.support.fakes.fake_service import running_fake_service
 from valetkey.cli.bulk import journal
 
-
-@pytest.fixture
-def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
-    monkeypatch.setenv("VALETKEY_TENANT", "acme")
-    monkeypatch.setenv("VALETKEY_REQUESTED_BY", "tests")
-    write_keys(KEYS)
-    return valkey_url
+pytestmark = pytest.mark.usefixtures("keys_file")
 
 
 def test_refusals_before_the_interruption_count_in_a_resumed_run(broker: str) -> None:

@@ -18,13 +18,6 @@ KEYS = [f"k/{number}" for number in range(50)]
 NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
 
 
-@pytest.fixture
-def client(broker: str) -> Iterator[Client]:
-    client = Client(broker, tenant="acme", requested_by="test")
-    yield client
-    client.close()
-
-
 def test_a_download_is_granted(broker: str, client: Client) -> None:
     with running_fake_service(broker):
         handle = client.download("reports", "a.pdf", expires_in=60)

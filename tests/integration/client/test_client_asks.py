@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from tests.support.fakes.fake_service import FakeService, grant_outcome, running_fake_service
 from valetkey import Client, Code, Grant, Item, NoAnswer, Refusal, Refused
@@ -12,21 +11,6 @@ from valetkey import Client, Code, Grant, Item, NoAnswer, Refusal, Refused
 QUOTA = {"metric": "grants", "window": "day", "limit": 100, "used": 90, "warn_at": 80}
 KEYS = [f"k/{number}" for number in range(50)]
 NO_TENANT = {"code": "tenant_unknown", "field": "tenant", "message": "no such tenant"}
-
-
-@pytest.fixture
-def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
-    return valkey_url
-
-
-@pytest.fixture
-def client(broker: str) -> Iterator[Client]:
-    client = Client(broker, tenant="acme", requested_by="test")
-    yield client
-    client.close()
 
 
 def reply_to(message: dict[str, Any]) -> dict[str, Any]:

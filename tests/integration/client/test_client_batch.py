@@ -12,7 +12,6 @@ from tests.support.builders.keyed_service import (
     OLD,
     Respond,
     keyed_client,
-    running_keyed_service,
     wire_result,
 )
 from tests.support.fakes.fake_service import running_fake_service
@@ -22,12 +21,6 @@ from valetkey import Client, Code, Grant, NoAnswer, Refusal, Refused
 from valetkey.crypto.keys import dump_private_key
 
 KEYS = [*(f"acme/{number}" for number in range(18)), "globex/no", "acme/last"]
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Respond]:
-    with running_keyed_service(tmp_path_factory.mktemp("keyed")) as service:
-        yield service
 
 
 @pytest.fixture

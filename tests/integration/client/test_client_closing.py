@@ -1,6 +1,5 @@
 """A client that waits for every result, or is closed without them."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,13 +8,6 @@ from tests.support.fakes.fake_service import running_fake_service
 from valetkey import Client, NoAnswer
 
 KEYS = [f"k/{number}" for number in range(50)]
-
-
-@pytest.fixture
-def client(broker: str) -> Iterator[Client]:
-    client = Client(broker, tenant="acme", requested_by="test")
-    yield client
-    client.close()
 
 
 def test_a_wait_ends_at_the_deadline(client: Client) -> None:

@@ -1,6 +1,6 @@
 """A client waits for a manifest; tests/acceptance has the real service."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,13 +22,6 @@ def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
         server.flushall()
     monkeypatch.setattr("valetkey.manifests._FIRST_INTERVAL", 0.01)
     return valkey_url
-
-
-@pytest.fixture
-def client(broker: str) -> Iterator[Client]:
-    client = Client(broker, tenant="acme", requested_by="test")
-    yield client
-    client.close()
 
 
 def service_with_manifests(

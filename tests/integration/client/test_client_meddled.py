@@ -1,36 +1,19 @@
 """Forged results in the result store are not accepted."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from tests.support.builders.keyed_service import (
     OLD,
     Respond,
     keyed_client,
-    running_keyed_service,
     wire_result,
 )
 from tests.support.crypto.keys import public_key
 from tests.support.fakes.fake_service import running_fake_service, stored_results
 from valetkey import NoAnswer, SealedForAnotherKey
 from worker.core.auth.seal import seal
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Respond]:
-    with running_keyed_service(tmp_path_factory.mktemp("keyed")) as service:
-        yield service
-
-
-@pytest.fixture
-def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
-    return valkey_url
 
 
 class ForgingService:

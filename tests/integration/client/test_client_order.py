@@ -13,13 +13,6 @@ from valetkey.delivery.retransmit import DEFAULT_WINDOW
 KEYS = [f"k/{number}" for number in range(50)]
 
 
-@pytest.fixture
-def client(broker: str) -> Iterator[Client]:
-    client = Client(broker, tenant="acme", requested_by="test")
-    yield client
-    client.close()
-
-
 def test_a_slow_chunk_does_not_delay_the_others(broker: str, client: Client) -> None:
     def lose_first_chunk(message: dict[str, Any], _arrival: int) -> Any:
         return "lose" if message["chunk"] == 0 else "answer"

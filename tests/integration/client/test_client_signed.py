@@ -1,18 +1,15 @@
 """A client with a key; tests/acceptance has the same on the real stack."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests.support.builders.keyed_service import (
     KEY,
     OLD,
     Respond,
     keyed_client,
-    running_keyed_service,
     wire_result,
 )
 from tests.support.fakes.fake_service import running_fake_service, stored_results
@@ -21,20 +18,6 @@ from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 
 WRONG_KEY = generate_key("acme/2026-11")
 KEYS = [f"acme/{number}.pdf" for number in range(40)]
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Respond]:
-    with running_keyed_service(tmp_path_factory.mktemp("keyed")) as service:
-        yield service
-
-
-@pytest.fixture
-def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
-    return valkey_url
 
 
 def test_a_batch_is_granted_and_no_link_is_in_redis(service: Respond, broker: str) -> None:

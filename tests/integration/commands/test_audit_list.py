@@ -1,14 +1,13 @@
 import csv
-import json
 import shlex
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
+from tests.support.cli.operator import json_rows
 from worker.commands.audit import audit
 from worker.commands.database import migrate_to_head
 from worker.db.engine import create_database_engine, write_transaction
@@ -45,13 +44,8 @@ def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *words: CliRunner().invoke(audit, list(words), prog_name=name)
 
 
-def listed(result: Result) -> list[dict[str, Any]]:
-    assert result.exit_code == 0, result.output
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
 def grants(result: Result) -> list[str]:
-    return [row["grant"] for row in listed(result)]
+    return [row["grant"] for row in json_rows(result)]
 
 
 def items(batch: int, *numbers: int) -> list[str]:
@@ -89,7 +83,7 @@ def test_every_item_is_listed_newest_first(run: Run) -> None:
 
 
 def test_an_issued_item_has_its_request_and_expiry(run: Run) -> None:
-    assert listed(run("list", "--json"))[-1] == {
+    assert json_rows(run("list", "--json"))[-1] == {
         "time": "2026-11-24T08:00:00Z",
         "tenant": "acme",
         "requested_by": "billing",
@@ -105,17 +99,17 @@ def test_an_issued_item_has_its_request_and_expiry(run: Run) -> None:
 
 
 def test_a_signed_request_names_its_key(run: Run) -> None:
-    rows = listed(run("list", "--tenant", "globex", "--json"))
+    rows = json_rows(run("list", "--tenant", "globex", "--json"))
     assert [row["signed_by"] for row in rows] == ["billing-2026"] * 2
 
 
 def test_a_refused_item_has_its_code_and_no_expiry(run: Run) -> None:
-    row = listed(run("list", "--grant", f"{batch_id(1)}.2", "--json"))[0]
+    row = json_rows(run("list", "--grant", f"{batch_id(1)}.2", "--json"))[0]
     assert (row["decision"], row["expires_at"]) == ("key_traversal", None)
 
 
 def test_the_time_of_an_item_is_its_chunks(run: Run) -> None:
-    rows = listed(run("list", "--batch", batch_id(1), "--json"))
+    rows = json_rows(run("list", "--batch", batch_id(1), "--json"))
     assert [row["time"][-4:-1] for row in rows] == [":02", ":01", ":01", ":00", ":00"]
 
 
@@ -155,7 +149,7 @@ def same_ids(database_url: str, run: Run) -> Run:
 
 
 def keys(result: Result) -> list[str]:
-    return [row["key"] for row in listed(result)]
+    return [row["key"] for row in json_rows(result)]
 
 
 def test_two_tenants_may_have_batches_of_the_same_id(same_ids: Run) -> None:
@@ -203,12 +197,12 @@ def test_an_invalid_value_is_a_usage_error(run: Run) -> None:
 
 
 def test_the_summary_counts_by_tenant_and_kind(run: Run) -> None:
-    assert listed(run("summary", "--json")) == [
+    assert json_rows(run("summary", "--json")) == [
         {"tenant": "acme", "kind": "download", "issued": 5, "refused": 1},
         {"tenant": "globex", "kind": "upload", "issued": 0, "refused": 2},
     ]
 
 
 def test_the_summary_of_a_period_counts_only_its_decisions(run: Run) -> None:
-    rows = listed(run("summary", "--since", "2026-11-24T09:30", "--json"))
+    rows = json_rows(run("summary", "--since", "2026-11-24T09:30", "--json"))
     assert rows == [{"tenant": "acme", "kind": "download", "issued": 1, "refused": 0}]

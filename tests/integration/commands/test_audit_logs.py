@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import Cancellation
 from tests.support.builders.audit_rows import MORNING, batch_id
+from tests.support.cli.operator import json_rows
 from valetkey.wire.refusals import Code
 from worker.commands.audit import audit
 from worker.db.audit import changes
@@ -58,14 +59,9 @@ def log(engine: Engine) -> None:
         count_rejection(connection, Code.TOKEN_INVALID, None, sha256(b"nonsense").digest(), LATER)
 
 
-def listed(result: Result) -> list[dict[str, Any]]:
-    assert result.exit_code == 0, result.output
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
 @pytest.mark.usefixtures("log")
 def test_changes_are_listed_newest_first_as_they_were_before_and_after(run: Run) -> None:
-    rows = listed(run("changes", "--json"))
+    rows = json_rows(run("changes", "--json"))
     assert rows[0] == {
         "number": 4,
         "at": "2026-11-24T10:00:00Z",
@@ -91,10 +87,10 @@ def test_pages_of_changes_together_are_the_whole_list_once(run: Run) -> None:
     words, numbers = ["changes", "--json", "--limit", "3"], []
     while words:
         result = run(*words)
-        numbers.append([row["number"] for row in listed(result)])
+        numbers.append([row["number"] for row in json_rows(result)])
         words = shlex.split(result.stderr.partition("python -m worker audit ")[2])
     assert numbers == [[4, 3, 2], [1]]
-    since = listed(run("changes", "--since", "2026-11-24T10:00", "--json"))
+    since = json_rows(run("changes", "--since", "2026-11-24T10:00", "--json"))
     assert [row["number"] for row in since] == [4]
 
 
@@ -108,12 +104,12 @@ def test_the_database_refuses_to_change_or_remove_what_was_recorded(
             write_transaction(engine) as connection,
         ):
             connection.execute(text(statement))
-    assert len(listed(run("changes", "--json"))) == len(CHANGES)
+    assert len(json_rows(run("changes", "--json"))) == len(CHANGES)
 
 
 @pytest.mark.usefixtures("log")
 def test_rejections_are_counted_by_hour_tenant_and_code(run: Run) -> None:
-    assert listed(run("rejections", "--json")) == [
+    assert json_rows(run("rejections", "--json")) == [
         {
             "hour": "2026-11-24T10:00:00Z",
             "tenant": None,
@@ -142,7 +138,7 @@ def test_filters_select_rejections(run: Run) -> None:
         "--since 2026-11-24T09:00": ["token_invalid"],
     }
     selected = {
-        words: [row["code"] for row in listed(run("rejections", *words.split(), "--json"))]
+        words: [row["code"] for row in json_rows(run("rejections", *words.split(), "--json"))]
         for words in filters
     }
     assert selected == filters
@@ -150,14 +146,14 @@ def test_filters_select_rejections(run: Run) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_cancellations_have_their_requester_and_signing_key(run: Run) -> None:
-    rows = listed(run("cancellations", "--json"))
+    rows = json_rows(run("cancellations", "--json"))
     assert [(row["tenant"], row["signed_by"]) for row in rows] == [
         ("globex", None),
         ("acme", "billing"),
     ]
     assert {(row["batch"], row["requested_by"]) for row in rows} == {(batch_id(1), "nightly")}
     assert [
-        [row["tenant"] for row in listed(run("cancellations", *words.split(), "--json"))]
+        [row["tenant"] for row in json_rows(run("cancellations", *words.split(), "--json"))]
         for words in ("--tenant acme", "--since 2026-11-24T09")
     ] == [["acme"], ["globex"]]
 
@@ -166,6 +162,6 @@ def test_cancellations_have_their_requester_and_signing_key(run: Run) -> None:
 def test_a_truncated_list_says_that_there_are_more_rows(run: Run) -> None:
     for command in ("rejections", "cancellations"):
         first, all_rows = (run(command, "--json", "--limit", limit) for limit in ("1", "2"))
-        assert (len(listed(first)), len(listed(all_rows))) == (1, 2)
+        assert (len(json_rows(first)), len(json_rows(all_rows))) == (1, 2)
         assert "There are more rows" in first.stderr
         assert all_rows.stderr == ""

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,6 +8,7 @@ from sqlalchemy import insert
 
 from models import Delivery
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
+from tests.support.cli.operator import json_rows
 from worker.commands.database import migrate_to_head
 from worker.commands.deliveries import deliveries
 from worker.db.engine import create_database_engine, write_transaction
@@ -70,20 +70,16 @@ def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *words: CliRunner().invoke(deliveries, ["list", *words], prog_name=name)
 
 
-def listed(result: Result) -> list[dict[str, Any]]:
-    assert result.exit_code == 0, result.output
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
 def test_filters_select_deliveries_newest_first(run: Run) -> None:
     selected = {
-        words: [row["number"] for row in listed(run(*words.split(), "--json"))] for words in FILTERS
+        words: [row["number"] for row in json_rows(run(*words.split(), "--json"))]
+        for words in FILTERS
     }
     assert selected == FILTERS
 
 
 def test_a_pending_delivery_has_its_last_problem_and_next_attempt(run: Run) -> None:
-    assert listed(run("--tenant", "acme", "--state", "pending", "--json")) == [
+    assert json_rows(run("--tenant", "acme", "--state", "pending", "--json")) == [
         {
             "number": 3,
             "tenant": "acme",
@@ -101,7 +97,7 @@ def test_a_pending_delivery_has_its_last_problem_and_next_attempt(run: Run) -> N
 
 
 def test_a_finished_delivery_has_no_next_attempt(run: Run) -> None:
-    rows = listed(run("--json"))
+    rows = json_rows(run("--json"))
     assert [row["next_attempt_at"] is None for row in rows] == [False, False, True, True]
 
 

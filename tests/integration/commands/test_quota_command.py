@@ -11,7 +11,7 @@ from models import QuotaOverride
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
 from tests.support.builders.services import InProcessService
-from tests.support.cli.operator import Operator
+from tests.support.cli.operator import Operator, json_rows
 from worker.commands.quota import quota
 from worker.core.tenants.config import Quota
 from worker.db.engine import read_transaction
@@ -38,11 +38,6 @@ def run(
     return lambda *words: CliRunner().invoke(quota, list(words))
 
 
-def listed(result: Result) -> list[dict[str, Any]]:
-    assert result.exit_code == 0, result.output
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
 def refusal_code(outcome: dict[str, Any]) -> str | None:
     refusal: dict[str, Any] = outcome.get("refusal") or {}
     return refusal.get("code")
@@ -51,7 +46,7 @@ def refusal_code(outcome: dict[str, Any]) -> str | None:
 def test_quotas_are_shown_with_their_usage(run: Run, service: InProcessService) -> None:
     service.issue(grant_message(["acme/a", "acme/b"]))
     service.issue(upload_message(["acme/c"], max_size=700))  # refused, as it would be the third
-    rows = {row["window"]: row for row in listed(run("show", "--tenant", "acme", "--json"))}
+    rows = {row["window"]: row for row in json_rows(run("show", "--tenant", "acme", "--json"))}
     assert list(rows) == ["hour", "day", "live"]
     assert rows["hour"] == {
         "tenant": "acme",
@@ -74,10 +69,10 @@ def test_quotas_are_shown_with_their_usage(run: Run, service: InProcessService) 
 
 def test_usage_without_a_quota_is_shown_with_all(run: Run, service: InProcessService) -> None:
     service.issue(upload_message(["acme/c"], max_size=700))
-    rows = listed(run("show", "--all", "--json"))
+    rows = json_rows(run("show", "--all", "--json"))
     bytes_ = {row["window"]: row["used"] for row in rows if row["metric"] == "upload_bytes"}
     assert bytes_ == dict.fromkeys(("minute", "hour", "day", "month", "live"), 700)
-    assert not any(row["metric"] == "upload_bytes" for row in listed(run("show", "--json")))
+    assert not any(row["metric"] == "upload_bytes" for row in json_rows(run("show", "--json")))
 
 
 def test_a_quota_that_is_set_is_effective_at_once_and_recorded(
@@ -100,7 +95,7 @@ def test_a_quota_can_be_a_size_with_a_percentage(run: Run) -> None:
     output = run("set", "acme", "grants", "month", "1_000", "--json").stdout
     path = "tenants.acme.quotas.grants.month"
     assert json.loads(output) == {"changes": [{"path": path, "before": None, "after": 1_000}]}
-    rows = {row["metric"] + row["window"]: row for row in listed(run("show", "--json"))}
+    rows = {row["metric"] + row["window"]: row for row in json_rows(run("show", "--json"))}
     live = rows["upload_byteslive"]
     assert (live["limit"], live["warn_at"]) == (2**30, 858_993_460)
     assert rows["grantsmonth"]["limit"] == 1_000
@@ -139,12 +134,12 @@ def test_an_override_is_effective_at_once_until_the_window_resets(
     assert result.stdout == "grants.hour of acme: 1 more until 2026-11-24 13:00:00 UTC.\n"
     assert refusal_code(service.issue(grant_message(OBJECT_KEYS))) is None
     override = {"by": 1, "until": "2026-11-24T13:00:00Z"}
-    assert listed(run("show", "--json"))[0]["raises"] == [override]
+    assert json_rows(run("show", "--json"))[0]["raises"] == [override]
     (change,) = Operator(engine, tmp_path / "tenants.toml").change_records()
     assert (change.through, change.path) == ("quota raise", f"{PATH}.raise")
     assert (change.before, change.after) == (None, override)
     clock.forward(minutes=30)
-    assert listed(run("show", "--json"))[0]["limit"] == 2
+    assert json_rows(run("show", "--json"))[0]["limit"] == 2
     assert refusal_code(service.issue(grant_message(OBJECT_KEYS))) == "quota_exceeded"
 
 
@@ -160,7 +155,7 @@ def test_an_override_survives_apply_and_ends_at_its_time(
         result = run("raise", "acme", *words.split(), "--json")
         assert json.loads(result.stdout)["changes"][0]["after"] == {"by": 1, "until": end}
     apply_config(tenant_config(*QUOTAS, max_batch=7))
-    rows = listed(run("show", "--json"))
+    rows = json_rows(run("show", "--json"))
     assert [row["raises"][0]["until"] for row in rows] == [
         "2026-11-24T14:30:00Z",
         "2026-12-24T08:00:00Z",

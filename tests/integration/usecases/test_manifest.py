@@ -6,27 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
 from models import Manifest
 from tests.support.builders.manifest_service import BUCKET, ManifestService, manifest_chunks
-from tests.support.builders.messages import POLICY, Clock, grant_message
+from tests.support.builders.messages import POLICY, grant_message
 from valetkey.wire.replies import ManifestState
 from worker.core.webhooks.retry import SCHEDULE
 from worker.db.engine import read_transaction
-from worker.devstack.storage import Storage
 from worker.usecases import manifest
 from worker.usecases.manifest import MAX_ATTEMPTS
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ONLY_PUTS = replace(POLICY, kinds=("download", "put"))
-
-
-@pytest.fixture
-def manifests(
-    engine: Engine, seaweed: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> ManifestService:
-    return ManifestService(engine, seaweed, clock, monkeypatch)
 
 
 def test_a_manifest_has_a_line_for_each_result_as_it_would_be_sent(

@@ -6,25 +6,16 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.support.builders.manifest_service import OBJECT_KEYS, ManifestService, manifest_chunks
-from tests.support.builders.messages import Clock
 from worker.context import Context
 from worker.core.policy.decisions import RecordedChunk
 from worker.db.engine import write_transaction
 from worker.db.manifests import LEASE_TIME, ManifestLease, ManifestProblem, settle_manifest
-from worker.devstack.storage import Storage
 from worker.usecases import manifest
 from worker.usecases.manifest import MAX_ATTEMPTS
 from worker.usecases.reissue import read_recorded
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ReadRecorded = Callable[[int, int, Context], RecordedChunk]
-
-
-@pytest.fixture
-def manifests(
-    engine: Engine, seaweed: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> ManifestService:
-    return ManifestService(engine, seaweed, clock, monkeypatch)
 
 
 def write_with(manifests: ManifestService, read: ReadRecorded) -> tuple[int, int]:

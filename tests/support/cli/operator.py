@@ -1,6 +1,8 @@
-"""A test helper that applies tenants files and reads the stored config."""
+"""Helpers for tests of the operator's commands."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
@@ -37,3 +39,9 @@ class Operator:
         """Return the recorded changes, oldest first."""
         with read_transaction(self.engine) as connection:
             return read_changes(connection, 1_000).records[::-1]
+
+
+def json_rows(result: Result) -> list[dict[str, Any]]:
+    """Return the lines that a successful command printed with --json."""
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
