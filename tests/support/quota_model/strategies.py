@@ -1,4 +1,4 @@
-"""What random tests of quotas choose from."""
+"""The strategies that random tests of quotas draw from."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""How a dispatcher behaves if a server is silent: each try takes seconds before it fails."""
+"""The dispatcher while a server is silent: each try takes seconds before it fails."""
 
 from typing import Any, cast
 
