@@ -4,11 +4,9 @@ from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import MAX_PARTS, Multipart
 from worker.core.kinds.item_checks import check_size
-from worker.core.kinds.put import exact_cost, reserved_cost
 from worker.core.kinds.rules import check_content_type, make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind, RequiredField
-from worker.core.kinds.storage_rules import STORAGE_RULES
-from worker.core.kinds.upload import STORE_ACTIONS
+from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, exact_cost, reserved_cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.multipart_plan import StartedUpload, plan_parts
 from worker.core.tenants.config import Policy

@@ -1,10 +1,8 @@
 """The kind `put`: a presigned PUT of exactly one size."""
 
-from collections.abc import Collection
-
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.terms import Multipart, Put
+from valetkey.wire.terms import Put
 from worker.core.kinds.item_checks import check_checksum_format, check_size
 from worker.core.kinds.rules import (
     OWNER_RULE,
@@ -14,9 +12,7 @@ from worker.core.kinds.rules import (
     refuse,
 )
 from worker.core.kinds.spec import GrantKind, RequiredField
-from worker.core.kinds.storage_rules import STORAGE_RULES
-from worker.core.kinds.upload import STORE_ACTIONS
-from worker.core.quotas.cost import Cost
+from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, exact_cost, reserved_cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.multipart_plan import StartedUpload
 from worker.core.signing.storage_headers import GRANT_ID_HEADER, checksum_header, common_put_headers
@@ -48,16 +44,6 @@ def _make_signer(terms: Put, context: SigningContext) -> ItemSigner:
         return grant | grant_headers | common, signature_digest(signed.signature)
 
     return sign
-
-
-def reserved_cost(terms: Put | Multipart, count: int) -> Cost:
-    """Return the cost of a number of items, each of the largest size that the terms allow."""
-    return Cost(grants=count, upload_bytes=count * terms.max_size)
-
-
-def exact_cost(_: Put | Multipart, items: Collection[Item]) -> Cost:
-    """Return the cost of items that name their exact size."""
-    return Cost(grants=len(items), upload_bytes=sum(item.size or 0 for item in items))
 
 
 PUT = GrantKind(

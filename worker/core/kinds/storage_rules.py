@@ -1,12 +1,16 @@
-"""Rules for how an object is stored: the terms of uploads checked against the tenant's policy."""
+"""The rules, costs and S3 actions that the kinds which store an object share."""
 
 import re
+from collections.abc import Collection
 
+from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Multipart, Put, StorageTerms, Upload
 from worker.core.kinds.rules import PolicyContext, Rule, make_field_rule, refuse
+from worker.core.quotas.cost import Cost
 from worker.core.tenants.config import Policy
 
+STORE_ACTIONS = frozenset({"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"})
 MAX_METADATA_BYTES = 2_048  # names and values together; AWS: UsingMetadata.html
 MAX_TAGS = 10  # AWS: object-tagging.html, and the lengths and characters below
 _METADATA_NAME = re.compile(r"[a-z0-9][a-z0-9-]*").fullmatch
@@ -86,3 +90,13 @@ STORAGE_RULES: tuple[Rule[PolicyContext], ...] = (
     make_field_rule("encryption", _check_encryption),
 )
 """The rules of every kind of grant that stores an object, in the order in which they apply."""
+
+
+def reserved_cost(terms: Upload | Put | Multipart, count: int) -> Cost:
+    """Return the cost of a number of items, each of the largest size that the terms allow."""
+    return Cost(grants=count, upload_bytes=count * terms.max_size)
+
+
+def exact_cost(_: Put | Multipart, items: Collection[Item]) -> Cost:
+    """Return the cost of items that name their exact size."""
+    return Cost(grants=len(items), upload_bytes=sum(item.size or 0 for item in items))

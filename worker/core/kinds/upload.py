@@ -8,7 +8,7 @@ from valetkey.wire.terms import Put, Upload
 from worker.core.kinds.item_checks import check_checksum_format, check_size
 from worker.core.kinds.rules import check_form_content_type, make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind
-from worker.core.kinds.storage_rules import STORAGE_RULES
+from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, reserved_cost
 from worker.core.quotas.cost import Cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.forms import FormSigner
@@ -20,8 +20,6 @@ from worker.core.signing.storage_headers import (
     file_conditions,
 )
 from worker.core.tenants.config import Bucket, Policy
-
-STORE_ACTIONS = frozenset({"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"})
 
 
 def _adapt_to_provider(terms: Upload, bucket: Bucket, policy: Policy) -> Upload | Put | Refusal:
@@ -83,13 +81,9 @@ def _make_signer(terms: Upload, context: SigningContext) -> ItemSigner:
     return sign
 
 
-def _reserved_cost(terms: Upload, count: int) -> Cost:
-    return Cost(grants=count, upload_bytes=count * terms.max_size)
-
-
 def _issued_cost(terms: Upload, items: Collection[Item]) -> Cost:
     # A form takes any size up to max_size, whatever size the item names.
-    return _reserved_cost(terms, len(items))
+    return reserved_cost(terms, len(items))
 
 
 UPLOAD = GrantKind(
@@ -100,7 +94,7 @@ UPLOAD = GrantKind(
         *STORAGE_RULES,
         make_field_rule("success_redirect", _check_redirect),
     ),
-    reserved_cost=_reserved_cost,
+    reserved_cost=reserved_cost,
     issued_cost=_issued_cost,
     make_signer=_make_signer,
     s3_actions=STORE_ACTIONS,
