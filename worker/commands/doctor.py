@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from worker import clock
 from worker.aws.clients import S3Clients
+from worker.broker import status
 from worker.commands.database import open_database
 from worker.commands.health_checks import (
     Check,
@@ -27,7 +28,7 @@ from worker.db.audit import backlog
 from worker.db.engine import read_transaction
 from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
-from worker.net import broker_status, webhook_secrets
+from worker.net import webhook_secrets
 from worker.settings import Settings, setting_errors
 
 Result = TypeVar("Result")
@@ -145,12 +146,12 @@ def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
 
 def _broker_checks(settings: Settings) -> Iterator[Check]:
     urls = settings.broker_url.get_secret_value(), settings.result_url.get_secret_value()
-    with broker_status.inspect_app(*urls) as app:
+    with status.inspect_app(*urls) as app:
         hint = "is VALETKEY_RESULT_URL right, and is the server running?"
-        error = _attempt("results", hint, lambda: broker_status.check_results(app))
+        error = _attempt("results", hint, lambda: status.check_results(app))
         yield error or Check("results", "ok", "reachable")
         hint = "is VALETKEY_BROKER_URL right, and is the server running?"
-        error = _attempt("broker", hint, lambda: broker_status.check_broker(app, CHECK_TIMEOUT))
+        error = _attempt("broker", hint, lambda: status.check_broker(app, CHECK_TIMEOUT))
         yield error or Check("broker", "ok", "reachable")
         if error is None:
             yield from _worker_checks(app)
@@ -158,7 +159,7 @@ def _broker_checks(settings: Settings) -> Iterator[Check]:
 
 def _worker_checks(app: Celery) -> Iterator[Check]:
     hint = "are the workers running?"
-    consumers = _attempt("workers", hint, lambda: broker_status.workers_by_queue(app))
+    consumers = _attempt("workers", hint, lambda: status.workers_by_queue(app))
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
 
 

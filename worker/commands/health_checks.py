@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 
 from valetkey.units import format_duration
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
+from worker.broker.queues import UPKEEP_QUEUE
 from worker.core.apply.plan import config_warnings
 from worker.core.tenants.config import TenantConfig
 
-UPKEEP_QUEUE = "valetkey.upkeep"
 OVERDUE_AFTER = timedelta(minutes=5)
 """The age of unfinished work from which a check reports it."""
 
