@@ -83,7 +83,7 @@ def _decode_body(body: Any, encoding: Any) -> str:
     try:
         if encoding == "base64":
             return b64decode(body).decode()
-        if encoding in {None, "utf-8"}:
+        if encoding in (None, "utf-8"):
             body.encode()
             return body
     except (ValueError, TypeError):
