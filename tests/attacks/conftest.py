@@ -1,0 +1,51 @@
+"""What all attacks share: the seed, the size, and the table that they print.
+
+`make attacks` runs them long. As a part of all tests they run in a short form.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import ROOT
+from worker.devstack.stack import Stack, running_stack
+
+SEED = int(os.environ.get("VALETKEY_TEST_SEED", "20261126"))
+IS_LONG = os.environ.get("VALETKEY_TEST_ATTACKS") == "long"
+_TABLE = pytest.StashKey[list[tuple[str, int, int]]]()
+
+
+class AttackTable:
+    """The attacks of this run: each with the number of tries, and of those that succeeded."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._rows = config.stash.setdefault(_TABLE, [])
+
+    def add(self, attack: str, tried: int, succeeded: int) -> None:
+        """Add a row."""
+        self._rows.append((attack, tried, succeeded))
+
+
+@pytest.fixture
+def attack_table(request: pytest.FixtureRequest) -> AttackTable:
+    return AttackTable(request.config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table."""
+    rows = terminalreporter.config.stash.get(_TABLE, [])
+    if rows:
+        terminalreporter.section(f"attacks, seed {SEED}")
+        for attack, tried, succeeded in rows:
+            terminalreporter.line(f"{attack:<60} {tried:>6} tried {succeeded:>4} succeeded")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole service with the example's tenants, on servers of its own."""
+    folder = tmp_path_factory.mktemp("attacked")
+    tenants: Path = ROOT / "examples" / "tenants.toml"
+    with running_stack(folder / "data", tenants, dict(os.environ)) as running:
+        yield running
