@@ -10,22 +10,40 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import ROOT
+from valetkey.crypto.keys import PrivateKey, generate_key, public_key_line
 from worker.devstack.stack import Stack, running_stack
 
 SEED = int(os.environ.get("VALETKEY_TEST_SEED", "20261126"))
 IS_LONG = os.environ.get("VALETKEY_TEST_ATTACKS") == "long"
-_TABLE = pytest.StashKey[list[tuple[str, int, int]]]()
+_TABLE = pytest.StashKey[dict[str, tuple[int, int]]]()
+
+
+GUARDED_KEY = generate_key("guarded/tests")
+GUARDED_TENANT = """
+[tenants.guarded.allow.demo]
+prefixes = ["guarded/"]
+kinds = ["download", "upload"]
+max_size = "1MiB"
+[tenants.guarded.keys]
+"""
 
 
 class AttackTable:
     """The attacks of this run: each with the number of tries, and of those that succeeded."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._rows = config.stash.setdefault(_TABLE, [])
+        self._rows = config.stash.setdefault(_TABLE, {})
 
     def add(self, attack: str, tried: int, succeeded: int) -> None:
-        """Add a row."""
-        self._rows.append((attack, tried, succeeded))
+        """Add to the row of an attack."""
+        before = self._rows.get(attack, (0, 0))
+        self._rows[attack] = (before[0] + tried, before[1] + succeeded)
+
+
+@pytest.fixture
+def guarded_key() -> PrivateKey:
+    """The only key that speaks for the tenant guarded."""
+    return GUARDED_KEY
 
 
 @pytest.fixture
@@ -35,17 +53,19 @@ def attack_table(request: pytest.FixtureRequest) -> AttackTable:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table."""
-    rows = terminalreporter.config.stash.get(_TABLE, [])
+    rows = terminalreporter.config.stash.get(_TABLE, {})
     if rows:
         terminalreporter.section(f"attacks, seed {SEED}")
-        for attack, tried, succeeded in rows:
+        for attack, (tried, succeeded) in rows.items():
             terminalreporter.line(f"{attack:<60} {tried:>6} tried {succeeded:>4} succeeded")
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole service with the example's tenants, on servers of its own."""
+    """The whole service with the example's tenants and a guarded one, on servers of its own."""
     folder = tmp_path_factory.mktemp("attacked")
-    tenants: Path = ROOT / "examples" / "tenants.toml"
+    tenants = folder / "tenants.toml"
+    example: Path = ROOT / "examples" / "tenants.toml"
+    tenants.write_text(f"{example.read_text()}{GUARDED_TENANT}{public_key_line(GUARDED_KEY)}\n")
     with running_stack(folder / "data", tenants, dict(os.environ)) as running:
         yield running
