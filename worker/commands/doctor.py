@@ -14,11 +14,15 @@ from pydantic import ValidationError
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.broker import status
+from worker.broker.dead_letters import read_dead_letters
+from worker.broker.discards import read_discard_counts
+from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
 from worker.commands.health_checks import (
     Check,
     check_cleanup,
     check_consumers,
+    check_messages,
     check_tenants,
     check_webhooks,
 )
@@ -155,12 +159,20 @@ def _broker_checks(settings: Settings) -> Iterator[Check]:
         yield error or Check("broker", "ok", "reachable")
         if error is None:
             yield from _worker_checks(app)
+            yield _attempt("messages", hint, _read_message_check)
 
 
 def _worker_checks(app: Celery) -> Iterator[Check]:
     hint = "are the workers running?"
     consumers = _attempt("workers", hint, lambda: status.workers_by_queue(app))
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
+
+
+def _read_message_check() -> Check:
+    with open_results() as client:
+        discarded = read_discard_counts(client)
+    with open_broker() as client:
+        return check_messages(discarded, len(read_dead_letters(client)))
 
 
 def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:

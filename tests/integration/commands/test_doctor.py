@@ -56,6 +56,7 @@ HEALTHY = {
     "results": "ok",
     "broker": "ok",
     "workers": "warn",  # there are none
+    "messages": "ok",
 }
 
 
