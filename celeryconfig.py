@@ -58,6 +58,9 @@ redis_socket_connect_timeout = 3
 redis_socket_keepalive = True
 redis_backend_health_check_interval = 10
 
+# Anyone at the broker could stop workers, or change what they consume.
+worker_enable_remote_control = False
+
 # Task events carry arguments and results to every listener, so none are sent.
 worker_send_task_events = False
 task_send_sent_event = False
