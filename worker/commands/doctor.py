@@ -11,6 +11,7 @@ import click
 from celery import Celery
 from pydantic import ValidationError
 
+from valetkey.delivery.causes import describe_cause
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.broker import status
@@ -184,8 +185,8 @@ def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Chec
     except click.ClickException as error:
         return Check(check, "fail", error.message, hint)
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        # Only the type of the error: its text may contain a URL, and with it a password.
-        return Check(check, "fail", f"out of reach ({type(error).__name__})", hint)
+        # Not the error's text: it may contain a URL, and with it a password.
+        return Check(check, "fail", f"out of reach ({describe_cause(error)})", hint)
 
 
 def call_with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
