@@ -12,9 +12,9 @@ from worker.logs import configure_logging
 from worker.settings import Settings
 from worker.supervisor import Supervisor, WorkerProcess
 
-# Gossip and mingle are off, as workers need nothing from each other: each long-lived pub/sub
+# These are off, as workers need nothing from each other: each long-lived pub/sub
 # connection is one more that can become half-open.
-_WORKER_OPTIONS = ("worker", "--without-gossip", "--without-mingle")
+_WORKER_OPTIONS = ("worker", "--without-gossip", "--without-heartbeat", "--without-mingle")
 # The threads of the upkeep worker wait for endpoints and storage most of the time.
 _ROLE_OPTIONS = {"upkeep": ("--pool", "threads", "--concurrency", "8", "--beat")}
 _LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
