@@ -30,10 +30,11 @@ from worker.commands.health_checks import (
 from worker.commands.output import print_rows
 from worker.core.tenants.config import TenantConfig
 from worker.db.audit import backlog
-from worker.db.engine import read_transaction
+from worker.db.engine import read_transaction, sqlite_files
 from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
 from worker.net import webhook_secrets
+from worker.private_files import mode_of_others
 from worker.settings import Settings, setting_errors
 
 Result = TypeVar("Result")
@@ -105,6 +106,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
         yield facts
         return
     yield Check("database", "ok", "reachable, with the tables of this release")
+    yield from _file_checks(settings.database_url.get_secret_value())
     now = clock.now()
     yield from check_tenants(facts.config, now)
     yield from _bucket_checks(facts.config, S3Clients(settings.s3_endpoint))
@@ -120,6 +122,13 @@ def _read_facts() -> _DatabaseFacts:
             backlog.oldest_webhook_time(connection),
             backlog.earliest_reservation_expiry(connection),
         )
+
+
+def _file_checks(database_url: str) -> Iterator[Check]:
+    for path in sqlite_files(database_url):
+        if mode := mode_of_others(path):
+            text = f"other accounts have access to {path} (mode {mode})"
+            yield Check("database", "warn", text, "python -m worker migrate")
 
 
 def _bucket_checks(config: TenantConfig, s3: S3Clients) -> Iterator[Check]:

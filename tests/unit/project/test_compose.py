@@ -23,6 +23,7 @@ TOP_LEVEL_KEYS = {"name", "services", "volumes"}
 SERVICE_KEYS = {
     *("build", "command", "depends_on", "environment", "healthcheck", "image", "init", "ports"),
     *("restart", "stop_grace_period", "volumes"),
+    *("cap_drop", "read_only", "security_opt", "tmpfs", "user"),
 }
 HEALTHCHECK_KEYS = {"interval", "start_period", "test", "timeout"}
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
@@ -47,9 +48,35 @@ def test_every_variable_has_a_default() -> None:
     assert "${" not in VARIABLE.sub("", TEXT)
 
 
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - OWN_SERVICES.keys()))
+def test_an_image_is_pinned_by_a_tag_and_a_digest(name: str) -> None:
+    image = SERVICES[name]["image"]
+    assert re.fullmatch(r"[a-z/]+:(?!latest)[\w.-]+@sha256:[0-9a-f]{64}", image)
+
+
+@pytest.mark.parametrize("name", OWN_SERVICES)
+def test_our_own_image_is_built_here(name: str) -> None:
+    assert OWN_SERVICES[name]["image"] == "valetkey:development"
+
+
 @pytest.mark.parametrize("name", SERVICES)
-def test_an_image_is_pinned_by_a_tag(name: str) -> None:
-    assert re.fullmatch(r"[a-z/]+:(?!latest)[\w.-]+", SERVICES[name]["image"])
+def test_a_service_has_no_privileges(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_writes_only_to_its_volume_and_to_memory(name: str) -> None:
+    assert SERVICES[name]["read_only"] is True
+    assert "/tmp" in SERVICES[name]["tmpfs"]  # noqa: S108 - in the container
+
+
+def test_our_services_run_as_the_user_of_the_image() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    users = re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE)
+    assert {service["user"] for service in OWN_SERVICES.values()} == {users[-1]}
 
 
 def test_nothing_is_reachable_from_another_machine() -> None:
