@@ -34,12 +34,12 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def apply_config(engine: Engine) -> ApplyConfig:
+def apply_config(engine: Engine, clock: messages.Clock) -> ApplyConfig:
     """A function that replaces the tenant config."""
 
     def apply(config: TenantConfig) -> None:
         with write_transaction(engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config)
+            tenants.store_config(connection, tenants.load_config(connection), config, clock())
 
     return apply
 

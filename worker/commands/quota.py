@@ -77,7 +77,7 @@ def show_quotas(*, tenant: str | None, include_unlimited: bool, output_format: A
         config = load_config(connection)
         tenants = config.tenants.values() if tenant is None else [_find_tenant(config, tenant)]
         for item in tenants:
-            used = usage.read_usage(connection, item.name, now)
+            used = usage.read_usage(connection, item.id, now)
             statuses += quota_statuses(item, used, now, include_unlimited=include_unlimited)
     if output_format is not None:
         print_rows(QuotaStatus._fields, statuses, output_format)
@@ -154,8 +154,9 @@ def _store_quota(
         raise click.ClickException("Nothing was changed.")
     field_changes = diff_config(before, after)
     if field_changes:
-        store_config(connection, before, after)
-        author = changes.ChangeAuthor(clock.now(), database.operator_account(), "quota set")
+        now = clock.now()
+        store_config(connection, before, after, now)
+        author = changes.ChangeAuthor(now, database.operator_account(), "quota set")
         changes.record_changes(connection, field_changes, author)
     return field_changes
 
@@ -238,7 +239,7 @@ def _store_override(
                 f"{tenant_name} has no quota {override.metric}.{override.window} to raise: "
                 "add one with `quota set`."
             )
-        add_quota_override(connection, tenant_name, override, now)
+        add_quota_override(connection, tenant.id, override, now)
         author = changes.ChangeAuthor(now, database.operator_account(), "quota raise")
         changes.record_changes(connection, [change], author)
     return override_conflicts(tenant, override, now)

@@ -57,7 +57,7 @@ class CheckedService:
         quotas = [Quota(metric, window, limit) for (metric, window), limit in limits]
         config = messages.tenant_config(*quotas, trust="keys", keys=self.keys)
         with write_transaction(self._engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config)
+            tenants.store_config(connection, tenants.load_config(connection), config, self.clock())
 
     def add_override(self, override: QuotaOverride) -> None:
         """Add a quota override."""
