@@ -187,10 +187,9 @@ def _assign_ids(
 ) -> TenantConfig:
     """Assign ids to the tenants of `after`, and insert the ids that are new."""
     recorded_ids = read_used_ids(connection)
-    # A release without ids records none. Those of its tenants are used nevertheless.
-    old_tenants = {tenant.id: tenant for tenant in before.tenants.values()}
-    stored = assign_ids(before, after, recorded_ids | old_tenants.keys(), now)
-    tenants = old_tenants | {tenant.id: tenant for tenant in stored.tenants.values()}
+    stored = assign_ids(before, after, recorded_ids, now)
+    # Old tenants too: a release without ids recorded none of theirs.
+    tenants = {t.id: t for t in (*before.tenants.values(), *stored.tenants.values())}
     rows = [
         {"id": id_, "name": tenant.name, "created_at": tenant.created_at}
         for id_, tenant in tenants.items()

@@ -50,10 +50,12 @@ def upgrade() -> None:
 def _insert_identities() -> None:
     connection = op.get_bind()
     queries = (*_SMALL_TABLES, *(_NAMES.format(table=table) for table in _LARGE_TABLES))
-    names = {name for query in queries for name in connection.scalars(sa.text(query))}
-    if names:
-        statement = sa.text("INSERT INTO tenant_identities (id, name) VALUES (:name, :name)")
-        connection.execute(statement, [{"name": name} for name in sorted(names)])
+    ids = {id_ for query in queries for id_ in connection.scalars(sa.text(query))}
+    # No name has a tilde. An id has one if this migration was reverted.
+    rows = [{"id": id_, "name": id_.partition("~")[0]} for id_ in sorted(ids)]
+    if rows:
+        statement = sa.text("INSERT INTO tenant_identities (id, name) VALUES (:id, :name)")
+        connection.execute(statement, rows)
 
 
 def _freeze() -> None:

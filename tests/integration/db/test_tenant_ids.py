@@ -1,6 +1,7 @@
 """Ids of tenants: how they are stored, and how a database without them is migrated."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from alembic import command
@@ -13,9 +14,10 @@ from tests.support.builders.audit_rows import AuditedBatch
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.commands.database import alembic_config
-from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.config import QuotaOverride, TenantConfig, WebhookEndpoint
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
-from worker.db.tenants import load_config, store_config
+from worker.db.outbox import lease_delivery
+from worker.db.tenants import add_quota_override, load_config, store_config
 
 BEFORE_IDS = "0001_first_tables"
 OLD_ROWS = (
@@ -77,15 +79,21 @@ def test_a_name_that_was_removed_before_the_migration_is_not_inherited_either(
 
 
 def test_a_tenant_of_an_earlier_releases_apply_has_its_name_as_id(
-    engine: Engine, service: InProcessService, apply_config: ApplyConfig
+    engine: Engine, service: InProcessService, apply_config: ApplyConfig, clock: Clock
 ) -> None:
-    apply_config(tenant_config())
+    hook = WebhookEndpoint("hook", "https://example.com/", "env:HOOK")
+    override = QuotaOverride("grants", "day", 5, clock() + timedelta(hours=1))
+    apply_config(tenant_config(endpoints={"hook": hook}))
     with write_transaction(engine) as connection:  # workers of both releases run for a while
         connection.execute(text("UPDATE tenants SET id = NULL"))
-        connection.execute(text("UPDATE config_revisions SET revision = revision + 1"))
-    service.issue(grant_message())
-    with read_transaction(engine) as connection:
+        add_quota_override(connection, "acme", override, clock())
+    service.issue(grant_message(callback="hook"))
+    with write_transaction(engine) as connection:
         assert connection.scalar(select(Batch.tenant)) == "acme"
+        assert load_config(connection).tenants["acme"].quota_overrides == (override,)
+        lease = lease_delivery(connection, "lease", clock())
+    assert lease is not None
+    assert lease.url == hook.url
 
 
 def test_an_id_is_not_used_again_even_if_an_earlier_release_stored_its_tenant(

@@ -1,15 +1,13 @@
 """A removed tenant's name is used again: the new tenant inherits nothing of the removed one."""
 
-from collections.abc import Callable
-from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
-from models import Batch, Delivery, RejectionCount, Usage
-from tests.integration.conftest import ApplyConfig
+from models import Batch, Delivery, RejectionCount, Reservation
+from tests.integration.conftest import ApplyConfig, ReplaceTenants
 from tests.support.builders.manifest_service import ManifestService, manifest_chunks
 from tests.support.builders.messages import (
     POLICY,
@@ -22,38 +20,26 @@ from tests.support.builders.services import InProcessService
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
 from tests.support.crypto.tokens import sign_message
 from worker.aws.clients import S3Clients
+from worker.core.signing.sigv4 import Credentials
 from worker.core.tenants.config import (
+    Bucket,
     Quota,
-    QuotaOverride,
     TenantConfig,
     WebhookEndpoint,
 )
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import lease_delivery
-from worker.db.tenants import add_quota_override
 from worker.usecases.cleanup import clean_up
+from worker.usecases.reissue import reissue_chunk_by_number
 
-Replace = Callable[[], None]
 LIMITS = (Quota("grants", "day", 3), Quota("grants", "live", 3))
 HOOK = WebhookEndpoint("hook", "https://example.com/", "env:HOOK")
 CONFIG = tenant_config(*LIMITS, endpoints={"hook": HOOK})
 
 
 @pytest.fixture(autouse=True)
-def config(apply_config: ApplyConfig) -> TenantConfig:
+def config(apply_config: ApplyConfig) -> None:
     apply_config(CONFIG)
-    return CONFIG
-
-
-@pytest.fixture
-def replace_tenant(apply_config: ApplyConfig, config: TenantConfig) -> Replace:
-    """A function that removes acme and creates it again with the same config."""
-
-    def replace() -> None:
-        apply_config(TenantConfig(config.buckets))
-        apply_config(config)
-
-    return replace
 
 
 def about_batch(message: dict[str, Any], ask: str = "batch", **changes: Any) -> dict[str, Any]:
@@ -68,43 +54,12 @@ def refusal_code(outcome: dict[str, Any]) -> str:
     return str(outcome["refusal"]["code"])
 
 
-def used(engine: Engine, window: str) -> dict[str, int]:
-    """Return the grants charged in a window, by tenant id."""
-    query = select(Usage.tenant, Usage.grants).where(Usage.window == window)
-    with read_transaction(engine) as connection:
-        return {tenant_id: grants for tenant_id, grants in connection.execute(query) if grants}
-
-
-def test_usage_is_not_inherited(
-    engine: Engine, service: InProcessService, replace_tenant: Replace
-) -> None:
-    service.issue(grant_message(["acme/a", "acme/b"]))
-    replace_tenant()
-    usage = service.issue({"v": 1, "ask": "usage", "tenant": "acme"})
-    assert (usage["tenant"], [quota["used"] for quota in usage["quotas"]]) == ("acme", [0, 0])
-    outcome = service.issue(grant_message(["acme/a", "acme/b", "acme/c"]))
-    assert [quota["used"] for quota in outcome["quotas"]] == [3, 3]
-    assert used(engine, "day") == {"acme": 2, "acme~2": 3}
-
-
-def test_grants_of_a_removed_tenant_are_released_from_its_own_usage(
-    engine: Engine, service: InProcessService, replace_tenant: Replace, clock: Clock
-) -> None:
-    service.issue(grant_message(["acme/a", "acme/b"]))
-    clock.forward(minutes=4)
-    replace_tenant()
-    service.issue(grant_message())
-    clock.forward(minutes=2)
-    assert clean_up(service.context)["released"] == 1
-    assert used(engine, "live") == {"acme~2": 1}
-
-
 def test_a_batch_id_of_a_removed_tenant_is_new(
-    engine: Engine, service: InProcessService, replace_tenant: Replace
+    engine: Engine, service: InProcessService, replace_tenants: ReplaceTenants
 ) -> None:
     message = grant_message()
     service.issue(message)
-    replace_tenant()
+    replace_tenants()
     explanation = service.issue(message | {"ask": "explain"})
     assert explanation["rules"][1] == {"rule": "batch", "found": "not seen before"}
     other = message | {"items": [{"key": "acme/other"}], "reason": "another"}
@@ -115,60 +70,77 @@ def test_a_batch_id_of_a_removed_tenant_is_new(
 
 
 def test_a_batch_of_a_removed_tenant_is_not_opened_again(
-    service: InProcessService, replace_tenant: Replace
+    service: InProcessService, replace_tenants: ReplaceTenants
 ) -> None:
     message = grant_message()
     service.issue(message)
-    replace_tenant()
+    replace_tenants()
     for ask in (about_batch(message), about_batch(message, chunk=0)):
         assert refusal_code(service.issue(ask)) == "batch_unknown"
 
 
+def test_a_chunk_of_a_removed_tenant_is_not_signed_again(
+    engine: Engine, service: InProcessService, replace_tenants: ReplaceTenants
+) -> None:
+    service.issue(grant_message())
+    replace_tenants()
+    with read_transaction(engine) as connection:
+        batch_number = connection.scalars(select(Batch.batch_number)).one()
+    decision = reissue_chunk_by_number(batch_number, 0, service.context)
+    assert decision.refusal is not None
+    assert (decision.refusal.code, decision.results) == ("bucket_not_allowed", [])
+
+
+def test_chunks_of_the_new_tenant_are_signed_again_with_credentials_of_its_name(
+    service: InProcessService, replace_tenants: ReplaceTenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    credentials = S3Clients.credentials
+
+    def recorded(s3: S3Clients, bucket: Bucket, tenant: str, *rest: Any) -> Credentials:
+        names.append(tenant)
+        return credentials(s3, bucket, tenant, *rest)
+
+    monkeypatch.setattr(S3Clients, "credentials", recorded)
+    message = grant_message()
+    replace_tenants()
+    first, again = (service.issue(message)["items"] for _ in range(2))
+    assert again == first
+    assert set(names) == {"acme"}  # STS allows no tilde in the name of a session
+
+
 def test_a_batch_of_a_removed_tenant_is_not_continued(
-    service: InProcessService, replace_tenant: Replace
+    service: InProcessService, replace_tenants: ReplaceTenants
 ) -> None:
     first, second = split_chunks(grant_message(["acme/a", "acme/b"]), 1)
     service.issue(first)
-    replace_tenant()
+    replace_tenants()
     outcome = service.issue(second)  # opens a batch of the new tenant
     assert [quota["used"] for quota in outcome["quotas"]] == [2, 2]
     assert service.issue(about_batch(first))["decided"] == 1
 
 
 def test_cancellations_neither_end_nor_refuse_batches_of_another_tenant_of_the_name(
-    engine: Engine, service: InProcessService, replace_tenant: Replace
+    engine: Engine, service: InProcessService, replace_tenants: ReplaceTenants
 ) -> None:
     first, _ = split_chunks(grant_message(["acme/a", "acme/b"]), 1)
     service.issue(first)
     cancelled = grant_message()
     service.issue(cancel_message(cancelled))
-    replace_tenant()
+    replace_tenants()
     response = service.issue(cancel_message(first))
     assert (response["issued"], response["released"]) == (0, 0)
-    assert used(engine, "live") == {"acme": 2}
+    with read_transaction(engine) as connection:  # still reserved for the removed tenant
+        assert connection.scalar(select(func.sum(Reservation.items))) == 2
     assert service.issue(cancelled)["status"] == "issued"
 
 
-def test_a_raised_quota_is_not_inherited(
-    engine: Engine, service: InProcessService, replace_tenant: Replace, clock: Clock
-) -> None:
-    override = QuotaOverride("grants", "day", 100, clock() + timedelta(hours=1))
-    with write_transaction(engine) as connection:
-        add_quota_override(connection, "acme", override, clock())
-    limits = []
-    for _ in range(2):
-        outcome = service.issue(grant_message())
-        limits.append([quota["limit"] for quota in outcome["quotas"]])
-        replace_tenant()
-    assert limits == [[103, 3], [3, 3]]
-
-
 def test_a_webhook_of_a_removed_tenant_is_not_sent_to_an_endpoint_of_the_same_name(
-    engine: Engine, service: InProcessService, replace_tenant: Replace, clock: Clock
+    engine: Engine, service: InProcessService, replace_tenants: ReplaceTenants, clock: Clock
 ) -> None:
     urls = []
     service.issue(grant_message(callback="hook"))
-    replace_tenant()
+    replace_tenants()
     clock.forward(seconds=1)
     service.issue(grant_message(callback="hook"))
     for _ in range(2):  # the oldest first
@@ -184,7 +156,7 @@ def test_a_webhook_of_a_removed_tenant_is_not_sent_to_an_endpoint_of_the_same_na
 
 def test_a_multipart_upload_of_a_removed_tenant_is_neither_continued_nor_aborted(
     service: InProcessService,
-    replace_tenant: Replace,
+    replace_tenants: ReplaceTenants,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -203,11 +175,16 @@ def test_a_multipart_upload_of_a_removed_tenant_is_neither_continued_nor_aborted
         grant={"kind": "parts", "bucket": "demo", "expires_in": 60, "of": upload["id"]},
     )
     parts["items"][0]["part"] = 1
-    replace_tenant()
+    replace_tenants()
     assert refusal_code(service.issue(parts)) == "upload_unknown"
-    clock.forward(minutes=11)
+    clock.forward(minutes=5)
+    assert service.issue(start)["items"][0]["id"] == upload["id"]  # of a batch of its own
+    clock.forward(minutes=6)
     assert clean_up(service.context)["ended"] == 1
     assert aborted == []  # as for every removed tenant: the bucket's lifecycle rule ends it
+    clock.forward(minutes=6)
+    clean_up(service.context)
+    assert aborted == ["upload"]
 
 
 def test_a_manifest_of_a_removed_tenant_is_not_written_under_the_new_ones_policy(
