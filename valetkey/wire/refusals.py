@@ -36,7 +36,7 @@ class Code(StrEnum):
     KEY_EXPIRED = "key_expired"  # the signing key has expired
     KEY_REVOKED = "key_revoked"  # the signing key is revoked
     CLAIM_MISSING = "claim_missing"  # iat is missing or not in whole seconds
-    MESSAGE_EXPIRED = "message_expired"  # iat is more than 24 hours ago
+    MESSAGE_EXPIRED = "message_expired"  # iat is over 24 hours ago, or before the tenant existed
     MESSAGE_FROM_FUTURE = "message_from_future"  # iat is more than 60 seconds ahead
     TENANT_MISMATCH = "tenant_mismatch"  # the message names another tenant than its signing key
     TENANT_UNKNOWN = "tenant_unknown"  # the message names no tenant of the service

@@ -62,10 +62,10 @@ class DecidedCounts(NamedTuple):
 
 
 def read_history(
-    connection: Connection, tenant: str, batch_id: str, chunk_number: int
+    connection: Connection, tenant_id: str, batch_id: str, chunk_number: int
 ) -> BatchHistory:
-    """Read the committed state of a batch id and of one of its chunks."""
-    params = {"of_tenant": tenant, "id": batch_id, "chunk": chunk_number}
+    """Read the committed state of a tenant's batch id and of one of its chunks."""
+    params = {"of_tenant": tenant_id, "id": batch_id, "chunk": chunk_number}
     row = connection.execute(_FIND, params).one()
     return BatchHistory(
         batch=None if row.batch_number is None else _batch(row),
@@ -131,7 +131,7 @@ def read_recorded_chunk(
         batch_number=batch_number,
         batch_id=header.batch_id,
         chunk_number=chunk_number,
-        tenant=header.tenant,
+        tenant_id=header.tenant,
         terms=_TERMS.validate_python(header.terms),
         rows=[GrantRow(*row) for row in rows],
         validity=Validity(header.issued_at, header.expires_in, header.limited_by),

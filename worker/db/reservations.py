@@ -113,19 +113,19 @@ def _row(
     return {
         "batch_number": batch_number,
         "chunk_number": chunk_number,
-        "tenant": request.tenant.name,
+        "tenant": request.tenant.id,
         "signing_key": request.signing_key,
         "items": reserved.items,
         **reserved.cost._asdict(),
     }
 
 
-def close_batch(connection: Connection, batch_number: int, tenant: str) -> int:
+def close_batch(connection: Connection, batch_number: int, tenant_id: str) -> int:
     """Release the reservation of a batch's missing chunks, and return its number of items."""
     row = connection.execute(_CLOSE, {"batch": batch_number}).one_or_none()
     if row is None:
         return 0
-    usage.release(connection, tenant, usage.cost_from_row(row), row.charged_at)
+    usage.release(connection, tenant_id, usage.cost_from_row(row), row.charged_at)
     return int(row.items)
 
 
@@ -151,10 +151,10 @@ def _sum_by_window(rows: Iterable[Any]) -> dict[usage.UsageKey, Cost]:
 
 
 def count_live_grants(connection: Connection, now: datetime) -> dict[tuple[str, str | None], int]:
-    """Count the grants that have not expired, by tenant and name of the signing key."""
+    """Count the grants that have not expired, by tenant id and name of the signing key."""
     query = (
         select(Reservation.tenant, Reservation.signing_key, func.sum(Reservation.items))
         .where(Reservation.chunk_number != REMAINING, Reservation.expires_at > now)
         .group_by(Reservation.tenant, Reservation.signing_key)
     )
-    return {(tenant, key): int(items) for tenant, key, items in connection.execute(query)}
+    return {(tenant_id, key): int(items) for tenant_id, key, items in connection.execute(query)}

@@ -61,11 +61,12 @@ def respond(raw: Any, context: Context) -> Response:
     config = context.config.current()
     sender = authenticate(raw, config, context.now())
     if isinstance(sender, Rejection):
-        values = _reject(raw, raw, sender.refusal, sender.tenant, context)
+        values = _reject(raw, raw, sender.refusal, sender.tenant_id, context)
         return Response(values, values)
     message = parse_message(sender.content)
     if isinstance(message, Refusal):
-        values = _reject(raw, sender.content, message, sender.name, context)
+        tenant_id = None if sender.tenant is None else sender.tenant.id
+        values = _reject(raw, sender.content, message, tenant_id, context)
         return _seal(_with_quotas(values, sender.tenant, context), sender)
     tenant = sender.tenant
     if tenant is None:
@@ -93,9 +94,9 @@ def _run(
         case UsageMessage():
             return _values(Usage(tenant=tenant.name, quotas=_quotas(tenant, context)))
         case CancelMessage():
-            return _values(cancel_batch(message, signing_key, context))
+            return _values(cancel_batch(message, tenant.id, signing_key, context))
         case BatchMessage():
-            return _with_quotas(reopen_batch(message, context), tenant, context)
+            return _with_quotas(reopen_batch(message, tenant.id, context), tenant, context)
     request = ChunkRequest(message, tenant, signing_key)
     if message.ask == "explain":
         return _values(explain_request(request, config, context))
@@ -115,12 +116,12 @@ def _with_quotas(values: dict[str, Any], tenant: Tenant | None, context: Context
 
 
 def _reject(
-    raw: Any, content: Any, refusal: Refusal, tenant: str | None, context: Context
+    raw: Any, content: Any, refusal: Refusal, tenant_id: str | None, context: Context
 ) -> dict[str, Any]:
     # Hashed before the transaction: a large message must not lock the tables for so long.
     digest, now = message_digest(raw), context.now()
     with write_transaction(context.engine) as connection:
-        count_rejection(connection, refusal.code, tenant, digest, now)
+        count_rejection(connection, refusal.code, tenant_id, digest, now)
     claimed = parse_claimed_chunk(content)
     return _values(Outcome(**claimed._asdict(), status="refused", refusal=refusal))
 

@@ -13,6 +13,8 @@ from worker.core.auth.authenticate import Rejection, authenticate
 from worker.core.policy.admission import Admission, admit
 from worker.core.policy.decisions import ChunkRequest
 from worker.core.policy.explain import ExplainContext, build_explanation, explain
+from worker.core.policy.history import BatchHistory
+from worker.core.quotas.cost import UsageByWindow
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db.batch_history import read_history
@@ -66,13 +68,11 @@ def _explain_context(
     context: Context,
 ) -> ExplainContext:
     now = context.now()
-    with read_transaction(context.engine) as connection:
-        history = read_history(connection, message.tenant, message.batch, message.chunk)
-        usage = read_usage(connection, message.tenant, now)
+    history, usage = _read_state(message, tenant, context, now)
     admission = admit(message, tenant, config, now)
     continued_upload = None
-    if isinstance(message.grant, Parts):
-        continued_upload = find_continued_upload(message.tenant, message.grant, context, now)
+    if isinstance(message.grant, Parts) and tenant is not None:
+        continued_upload = find_continued_upload(tenant.id, message.grant, context, now)
     validity = None
     if isinstance(admission, Admission) and tenant is not None:
         request = ChunkRequest(message, tenant, None)
@@ -89,6 +89,16 @@ def _explain_context(
         continued_upload=continued_upload,
         now=now,
     )
+
+
+def _read_state(
+    message: ChunkMessage, tenant: Tenant | None, context: Context, now: datetime
+) -> tuple[BatchHistory, UsageByWindow]:
+    if tenant is None:  # a removed tenant of this name is another one than the next
+        return BatchHistory(), {}
+    with read_transaction(context.engine) as connection:
+        history = read_history(connection, tenant.id, message.batch, message.chunk)
+        return history, read_usage(connection, tenant.id, now)
 
 
 def _validity(

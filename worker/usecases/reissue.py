@@ -7,7 +7,7 @@ from worker.core.kinds.registry import adapt_terms_to_provider, grant_kind
 from worker.core.kinds.rules import PolicyContext, first_refusal
 from worker.core.policy.decide import sign_again
 from worker.core.policy.decisions import ChunkDecision, RecordedChunk
-from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db.batch_history import read_recorded_chunk
 from worker.db.batches import insert_reissued_digests
 from worker.db.engine import read_transaction, write_transaction
@@ -41,16 +41,17 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
     current policy refuses are refused. If the signatures differ, their digests are
     committed before the grants are returned. Raises Transient.
     """
-    policy_context = recorded.refusal or _policy_context(recorded, context.config.current())
-    if isinstance(policy_context, Refusal):
-        return _refuse_chunk(recorded, policy_context)
+    admitted = recorded.refusal or _policy_context(recorded, context.config.current())
+    if isinstance(admitted, Refusal):
+        return _refuse_chunk(recorded, admitted)
+    tenant, policy_context = admitted
     terms, bucket, policy = policy_context.terms, policy_context.bucket, policy_context.policy
-    signing = repeated_signing_context(recorded, bucket, policy, context.s3, context.now())
+    signing = repeated_signing_context(recorded, bucket, tenant, context.s3, context.now())
     if isinstance(signing, Refusal):
         return _refuse_chunk(recorded, signing)
     continued_upload = None
     if isinstance(terms, Parts):
-        continued_upload = find_parts_upload(recorded.tenant, terms, context)
+        continued_upload = find_parts_upload(recorded.tenant_id, terms, context)
     decision = sign_again(recorded, terms, policy, signing, continued_upload)
     if [row.digest for row in decision.rows] != [row.digest for row in recorded.rows]:
         with write_transaction(context.engine) as connection:
@@ -58,17 +59,19 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
     return decision
 
 
-def _policy_context(recorded: RecordedChunk, config: TenantConfig) -> PolicyContext | Refusal:
-    """Return the terms, bucket and policy to sign with today, or the refusal by the policy."""
-    tenant = config.tenants.get(recorded.tenant)
+def _policy_context(
+    recorded: RecordedChunk, config: TenantConfig
+) -> tuple[Tenant, PolicyContext] | Refusal:
+    """Return the tenant, terms, bucket and policy to sign with today, or the policy's refusal."""
+    tenant = config.tenant_by_id(recorded.tenant_id)
     policy = None if tenant is None else tenant.policies.get(recorded.terms.bucket)
-    if policy is None:
+    if tenant is None or policy is None:
         return _NO_LONGER_ALLOWED
     bucket = config.buckets[policy.bucket]
     context = PolicyContext(recorded.terms, bucket, policy)
     refusal = first_refusal(grant_kind(recorded.terms).rules, context)
     terms = refusal or adapt_terms_to_provider(recorded.terms, bucket, policy)
-    return terms if isinstance(terms, Refusal) else PolicyContext(terms, bucket, policy)
+    return terms if isinstance(terms, Refusal) else (tenant, PolicyContext(terms, bucket, policy))
 
 
 def _refuse_chunk(recorded: RecordedChunk, refusal: Refusal) -> ChunkDecision:

@@ -49,6 +49,7 @@ from worker.db.engine import create_database_engine
 NewDatabase = Callable[[], AbstractContextManager[str]]
 EXAMPLES = int(os.environ.get("VALETKEY_TEST_EXAMPLES", "40"))
 KEYS = [generate_key(f"acme/key-{number}") for number in range(6)]
+MAX_REMOVALS = 2
 MAX_LIMITS = {"grants": 24, "download_grants": 18, "upload_bytes": 18 * MAX_BYTES}
 
 
@@ -143,6 +144,11 @@ class QuotaMachine(RuleBasedStateMachine):
         expires_at = self.service.clock() + timedelta(hours=hours)
         extra = MAX_LIMITS[metric] * extra_sixths // 6
         self.service.add_override(QuotaOverride(metric, window, extra, expires_at))
+
+    @precondition(lambda self: len(self.service.model.removed) < MAX_REMOVALS)
+    @rule()
+    def replace_tenant(self) -> None:
+        self.service.replace_tenant()
 
     def add_key(self) -> None:
         key = KEYS[len(self.valid_keys) + len(self.ended_keys)]

@@ -48,6 +48,10 @@ class ModelBatch:
         """The numbers of all chunks."""
         return range(-(-len(self.items) // self.chunk_size))
 
+    def undecided(self) -> "ModelBatch":
+        """Return the same request before any decision on it."""
+        return ModelBatch(self.id, self.kind, self.expires_in, self.chunk_size, self.items)
+
     def chunk_items(self, chunk: int) -> list[ModelItem]:
         """Return the items of a chunk."""
         return self.items[chunk * self.chunk_size :][: self.chunk_size]

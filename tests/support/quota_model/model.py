@@ -5,7 +5,7 @@ It keeps no running totals: usage is calculated anew from what was granted.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ class QuotaModel:
 
     cancelled are batch ids. live_chunks are issued chunks, by batch id and chunk number, until
     cleanup releases them; the values are their expiry. Usage of minutes and hours before kept_from
-    may be deleted.
+    may be deleted. removed are the models of the removed tenants of the same name, oldest first.
     """
 
     batches: dict[str, ModelBatch] = field(default_factory=dict)
@@ -87,6 +87,13 @@ class QuotaModel:
     limits: dict[tuple[Metric, Window], int] = field(default_factory=dict)
     overrides: list[tuple[Metric, Window, int, datetime]] = field(default_factory=list)
     kept_from: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    removed: list["QuotaModel"] = field(default_factory=list)
+
+    def replaced(self) -> "QuotaModel":
+        """Return the model of a new tenant of the same name, with the same limits and requests."""
+        batches = {id_: batch.undecided() for id_, batch in self.batches.items()}
+        removed = [*self.removed, replace(self, removed=[])]
+        return QuotaModel(batches, limits=self.limits, kept_from=self.kept_from, removed=removed)
 
     def limit(self, metric: Metric, window: Window, now: datetime) -> int:
         """Return the limit in effect, including overrides."""
@@ -202,7 +209,8 @@ class QuotaModel:
         for key in expired_chunks:
             del self.live_chunks[key]
         self.kept_from = max(self.kept_from, now - 2 * DAY)
-        return len(open_batches) + len(expired_chunks)
+        released = sum(model._clean_up(now) for model in self.removed)
+        return released + len(open_batches) + len(expired_chunks)
 
 
 def _add(sums: Counter[tuple[UsageKey, int]], key: UsageKey, cost: ModelCost) -> None:

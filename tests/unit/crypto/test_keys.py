@@ -172,7 +172,7 @@ def test_a_rejection_names_the_tenant_of_the_kid_if_it_exists() -> None:
     def claimed_tenant(kid: str) -> str | None:
         result = authenticate_token(forge_token(HEADER | {"kid": kid}, payload(), GLOBEX_KEY))
         assert isinstance(result, Rejection)
-        return result.tenant
+        return result.tenant_id
 
     assert claimed_tenant(ACME_KEY.id) == "acme"
     assert claimed_tenant("acme/other") == "acme"

@@ -46,11 +46,11 @@ class AuthenticatedMessage(NamedTuple):
 class Rejection(NamedTuple):
     """The refusal of an unauthenticated message.
 
-    tenant is the name of the configured tenant that the message claims to be from, or None.
+    tenant_id is that of the configured tenant that the message claims to be from, or None.
     """
 
     refusal: Refusal
-    tenant: str | None
+    tenant_id: str | None
 
 
 def authenticate(raw: Any, config: TenantConfig, now: datetime) -> AuthenticatedMessage | Rejection:
@@ -168,6 +168,9 @@ def _check_issue_time(iat: Any, tenant: Tenant, now: datetime) -> Rejection | No
     if age > MAX_MESSAGE_AGE:
         text = f"the message was signed more than {MAX_MESSAGE_AGE:,} seconds ago: sign it again"
         return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant, MAX_MESSAGE_AGE)
+    if _precedes_tenant(iat, tenant):
+        text = "the message was signed for a removed tenant of the same name: sign it again"
+        return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant)
     if age < -MAX_CLOCK_SKEW:
         text = (
             f"the message was signed more than {MAX_CLOCK_SKEW} seconds in the future: correct the"
@@ -175,6 +178,15 @@ def _check_issue_time(iat: Any, tenant: Tenant, now: datetime) -> Rejection | No
         )
         return _reject(Code.MESSAGE_FROM_FUTURE, "iat", text, tenant, MAX_CLOCK_SKEW)
     return None
+
+
+def _precedes_tenant(iat: int, tenant: Tenant) -> bool:
+    """Tell whether a message is of the removed tenant that had the name and perhaps the key before.
+
+    A first tenant of a name replaces nobody, so the clocks of its producers may be late.
+    """
+    created_at = tenant.created_at if tenant.replaces_another else None
+    return created_at is not None and iat < int(created_at.timestamp())
 
 
 def _reject(
@@ -185,4 +197,4 @@ def _reject(
     limit: int | str | list[str] | None = None,
 ) -> Rejection:
     refusal = Refusal(code=code, field=field, message=message, limit=limit)
-    return Rejection(refusal, tenant.name if tenant else None)
+    return Rejection(refusal, tenant.id if tenant else None)

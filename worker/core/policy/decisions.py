@@ -70,7 +70,7 @@ class RecordedChunk:
     batch_number: int
     batch_id: str
     chunk_number: int
-    tenant: str
+    tenant_id: str
     terms: AnyTerms
     rows: Sequence[GrantRow]
     validity: Validity
