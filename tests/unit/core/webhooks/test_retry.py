@@ -97,7 +97,18 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(retry_after: str, delay: t
 @pytest.mark.parametrize(
     "retry_after",
     [
-        *(None, "", "soon", "-1", "1.5", "1e3", "1_0", "٣", "9" * 5000, "Tue, 24 Nov 2026 23:01:30"),
+        *(
+            None,
+            "",
+            "soon",
+            "-1",
+            "1.5",
+            "1e3",
+            "1_0",
+            "٣",
+            "9" * 5000,
+            "Tue, 24 Nov 2026 23:01:30",
+        ),
         "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
         "Mon, 01 Jan 2026 00:00:00 +99999999999999999999",
     ],
