@@ -49,7 +49,7 @@ class Code(StrEnum):
     CALLBACK_UNKNOWN = "callback_unknown"  # callback names no webhook endpoint allowed here
     BATCH_TOO_LARGE = "batch_too_large"  # too many items in the batch or in one message
     BATCH_CONFLICT = "batch_conflict"  # the batch id was used before with different content
-    BATCH_CLOSED = "batch_closed"  # the batch was cancelled, or began too long ago
+    BATCH_CLOSED = "batch_closed"  # cancelled, or began longer ago than a day or a quota's window
     BATCH_UNKNOWN = "batch_unknown"  # the service has received no such batch or chunk
     CHUNK_INVALID = "chunk_invalid"  # chunk, chunk_size, total and items do not agree
     DEADLINE_PASSED = "deadline_passed"  # the message arrived after its deadline

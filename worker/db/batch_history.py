@@ -1,5 +1,6 @@
 """Reads what was committed under a batch id."""
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
@@ -20,7 +21,9 @@ _ONE_ROW = select(literal(1).label("one")).subquery()
 _IS_BATCH = and_(Batch.tenant == bindparam("of_tenant"), Batch.batch_id == bindparam("id"))
 _IS_CHUNK = and_(Chunk.batch_number == Batch.batch_number, Chunk.chunk_number == bindparam("chunk"))
 _IS_REMAINING = and_(
-    Reservation.batch_number == Batch.batch_number, Reservation.chunk_number == REMAINING
+    Reservation.batch_number == Batch.batch_number,
+    Reservation.chunk_number == REMAINING,
+    Reservation.expires_at > bindparam("now"),
 )
 _IS_CANCELLATION = and_(
     Cancellation.tenant == bindparam("of_tenant"), Cancellation.batch_id == bindparam("id")
@@ -62,10 +65,14 @@ class DecidedCounts(NamedTuple):
 
 
 def read_history(
-    connection: Connection, tenant: str, batch_id: str, chunk_number: int
+    connection: Connection, tenant: str, batch_id: str, chunk_number: int, now: datetime
 ) -> BatchHistory:
-    """Read the committed state of a batch id and of one of its chunks."""
-    params = {"of_tenant": tenant, "id": batch_id, "chunk": chunk_number}
+    """Read the committed state of a batch id and of one of its chunks.
+
+    A batch is closed from the moment at which its reservation expires, even if no cleanup has
+    released it yet.
+    """
+    params = {"of_tenant": tenant, "id": batch_id, "chunk": chunk_number, "now": now}
     row = connection.execute(_FIND, params).one()
     return BatchHistory(
         batch=None if row.batch_number is None else _batch(row),

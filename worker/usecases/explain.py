@@ -67,7 +67,7 @@ def _explain_context(
 ) -> ExplainContext:
     now = context.now()
     with read_transaction(context.engine) as connection:
-        history = read_history(connection, message.tenant, message.batch, message.chunk)
+        history = read_history(connection, message.tenant, message.batch, message.chunk, now)
         usage = read_usage(connection, message.tenant, now)
     admission = admit(message, tenant, config, now)
     continued_upload = None

@@ -23,8 +23,9 @@ _MAX_ABORTS = 100  # uploads aborted in one run
 
 def has_final_result(message: ChunkMessage, context: Context) -> bool:
     """Return true if a multipart request is already decided: no upload has to be started."""
+    now = context.now()
     with read_transaction(context.engine) as connection:
-        history = read_history(connection, message.tenant, message.batch, message.chunk)
+        history = read_history(connection, message.tenant, message.batch, message.chunk, now)
     return history.is_final_for(message)
 
 
