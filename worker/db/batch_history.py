@@ -122,7 +122,15 @@ def read_recorded_chunk(
 ) -> RecordedChunk:
     """Read a committed chunk with its audit rows."""
     header = connection.execute(
-        select(Batch.batch_id, Batch.tenant, Batch.terms, Batch.chunk_size, Chunk)
+        select(
+            Batch.batch_id,
+            Batch.tenant,
+            Batch.terms,
+            Batch.total,
+            Batch.chunk_size,
+            Batch.callback,
+            Chunk,
+        )
         .join(Chunk, Chunk.batch_number == Batch.batch_number)
         .where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
     ).one()
@@ -140,6 +148,8 @@ def read_recorded_chunk(
         chunk_number=chunk_number,
         tenant=header.tenant,
         terms=_TERMS.validate_python(header.terms),
+        total=header.total,
+        callback=header.callback,
         rows=[GrantRow(*row) for row in rows],
         validity=Validity(header.issued_at, header.expires_in, header.limited_by),
         access_key=header.access_key,

@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Connection
+
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Refusal
@@ -11,11 +13,12 @@ from valetkey.wire.terms import Parts
 from worker.context import Context
 from worker.core.auth.authenticate import Rejection, authenticate
 from worker.core.policy.admission import Admission, admit
-from worker.core.policy.decisions import ChunkRequest
+from worker.core.policy.decisions import ChunkRequest, RecordedChunk
 from worker.core.policy.explain import ExplainContext, build_explanation, explain
+from worker.core.policy.history import BatchHistory
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Tenant, TenantConfig
-from worker.db.batch_history import read_history
+from worker.db.batch_history import read_history, read_recorded_chunk
 from worker.db.engine import read_transaction
 from worker.db.multiparts import UploadRecord
 from worker.db.usage import read_usage
@@ -68,6 +71,7 @@ def _explain_context(
     now = context.now()
     with read_transaction(context.engine) as connection:
         history = read_history(connection, message.tenant, message.batch, message.chunk, now)
+        recorded = _issued_chunk(connection, message, history)
         usage = read_usage(connection, message.tenant, now)
     admission = admit(message, tenant, config, now)
     continued_upload = None
@@ -83,12 +87,22 @@ def _explain_context(
         tenant=tenant,
         config=config,
         history=history,
+        recorded=recorded,
         usage=usage,
         admission=admission,
         validity=validity,
         continued_upload=continued_upload,
         now=now,
     )
+
+
+def _issued_chunk(
+    connection: Connection, message: ChunkMessage, history: BatchHistory
+) -> RecordedChunk | None:
+    """Return the chunk of a message if it was issued before: it would be signed again."""
+    if history.batch is None or history.chunk is None or history.refusal_of(message) is not None:
+        return None
+    return read_recorded_chunk(connection, history.batch.batch_number, message.chunk)
 
 
 def _validity(

@@ -47,11 +47,11 @@ def first_signing_context(
 def repeated_signing_context(
     recorded: RecordedChunk, bucket: Bucket, policy: Policy, s3: S3Clients, now: datetime
 ) -> SigningContext | Refusal:
-    """Find the context that signs a recorded chunk again, under today's policy.
+    """Find the context that signs a recorded chunk again, after today's policy admitted it.
 
     Raises Transient if there are no credentials.
     """
-    validity = recorded.validity.limit_to(policy.max_expires_in, "policy")
+    validity = recorded.validity
     min_validity = validity.expires_at - now
     credentials = s3.credentials(bucket, recorded.tenant, policy.prefixes, now, min_validity)
     return _context(bucket, credentials, validity.limit_to_credentials(credentials), s3)
