@@ -47,10 +47,12 @@ def explain_raw(raw: Any, context: Context) -> Explanation:
     config = context.config.current()
     sender = authenticate(raw, config, context.now()) if isinstance(raw, str) else None
     if isinstance(sender, Rejection):
-        return _refusing_explanation("identity", sender.refusal)
+        # The sender of such a message is not told the precise cause, but an operator is.
+        found = "" if sender.cause is sender.refusal.code else f"counted as {sender.cause}"
+        return _refusing_explanation("identity", sender.refusal, found)
     message = parse_message(raw if sender is None else sender.content)
     if isinstance(message, Refusal):
-        return _refusing_explanation("message", message)
+        return _refusing_explanation("message", message, "")
     if not isinstance(message, ChunkMessage):
         raise Malformed("the message asks for no grants, so there is nothing to explain")
     signing_key = None if sender is None or sender.key is None else sender.key.name
@@ -121,5 +123,5 @@ def _validity(
     return signing if isinstance(signing, Refusal) else signing.validity
 
 
-def _refusing_explanation(rule: str, refusal: Refusal) -> Explanation:
-    return build_explanation([RuleVerdict(rule=rule, found="", refusal=refusal)])
+def _refusing_explanation(rule: str, refusal: Refusal, found: str) -> Explanation:
+    return build_explanation([RuleVerdict(rule=rule, found=found, refusal=refusal)])

@@ -52,16 +52,16 @@ def admit(
 def request_context(
     message: ChunkMessage, tenant: Tenant | None, config: TenantConfig, now: datetime
 ) -> RequestContext | Refusal:
-    """Find the bucket profile and policy of a request, or refuse it if the tenant has none."""
+    """Find the bucket profile and policy of a request, or refuse it if the tenant has none.
+
+    The answer is the same whether or not there is a bucket profile that other tenants use.
+    """
     if tenant is None:
         return refuse(Code.TENANT_UNKNOWN, "tenant", "no such tenant is configured")
     name = message.grant.bucket
-    if name not in config.buckets:
-        text = "no such bucket profile is configured"
-        return refuse(Code.BUCKET_UNKNOWN, "grant.bucket", text)
     policy = tenant.policies.get(name)
     if policy is None:
-        text = "the tenant has no policy for this bucket profile"
+        text = "the tenant has no policy for a bucket profile of this name"
         allowed = sorted(tenant.policies)
         return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", text, allowed)
     return RequestContext(
