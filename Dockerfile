@@ -18,6 +18,6 @@ COPY models/ ./models/
 COPY valetkey/ ./valetkey/
 COPY worker/ ./worker/
 USER 10001:10001
-# Exec form, without a shell: `run` replaces itself with Celery, which receives SIGTERM directly.
+# Exec form, without a shell: `run` receives SIGTERM directly, and passes it on to its workers.
 ENTRYPOINT ["python", "-m", "worker"]
 CMD ["run"]

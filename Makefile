@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo browser test check format bench lock clean
+.PHONY: help install demo browser test attacks check format bench lock clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ browser: install ## Install the npm packages that tests need, and Chromium if mi
 # Two processes run one test file at a time. Each starts the servers that its files need.
 test: install ## Run all tests; they start their own servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+attacks: install ## Attack the service for a few minutes, and print what was tried
+	VALETKEY_TEST_ATTACKS=long $(BIN)/python -m pytest tests/attacks
 
 check: install ## Check lint, types, import rules and sizes
 	$(BIN)/ruff check

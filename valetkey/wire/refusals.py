@@ -24,6 +24,7 @@ class Code(StrEnum):
     # The message cannot be read.
     MALFORMED = "malformed"  # not JSON of this version, or a field has the wrong type or form
     UNKNOWN_FIELD = "unknown_field"  # a field that does not exist, or not for this kind
+    MESSAGE_INVALID = "message_invalid"  # not a Celery message that the service accepts
     VERSION_UNKNOWN = "version_unknown"  # v is not a version that the service reads
 
     # The sender is not authenticated. See UNAUTHENTICATED below.
@@ -156,6 +157,7 @@ class Refusal(BaseModel):
 # with these codes are plain JSON.
 UNAUTHENTICATED = frozenset(
     {
+        Code.MESSAGE_INVALID,
         Code.TOKEN_INVALID,
         Code.TOKEN_TOO_LARGE,
         Code.ALGORITHM_NOT_ALLOWED,

@@ -11,13 +11,19 @@ import click
 from celery import Celery
 from pydantic import ValidationError
 
+from valetkey.delivery.causes import describe_cause
 from worker import clock
 from worker.aws.clients import S3Clients
+from worker.broker import status
+from worker.broker.dead_letters import read_dead_letters
+from worker.broker.discards import read_discard_counts
+from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
 from worker.commands.health_checks import (
     Check,
     check_cleanup,
     check_consumers,
+    check_messages,
     check_tenants,
     check_webhooks,
 )
@@ -27,7 +33,7 @@ from worker.db.audit import backlog
 from worker.db.engine import read_transaction
 from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
-from worker.net import broker_status, webhook_secrets
+from worker.net import webhook_secrets
 from worker.settings import Settings, setting_errors
 
 Result = TypeVar("Result")
@@ -145,21 +151,29 @@ def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
 
 def _broker_checks(settings: Settings) -> Iterator[Check]:
     urls = settings.broker_url.get_secret_value(), settings.result_url.get_secret_value()
-    with broker_status.inspect_app(*urls) as app:
+    with status.inspect_app(*urls) as app:
         hint = "is VALETKEY_RESULT_URL right, and is the server running?"
-        error = _attempt("results", hint, lambda: broker_status.check_results(app))
+        error = _attempt("results", hint, lambda: status.check_results(app))
         yield error or Check("results", "ok", "reachable")
         hint = "is VALETKEY_BROKER_URL right, and is the server running?"
-        error = _attempt("broker", hint, lambda: broker_status.check_broker(app, CHECK_TIMEOUT))
+        error = _attempt("broker", hint, lambda: status.check_broker(app, CHECK_TIMEOUT))
         yield error or Check("broker", "ok", "reachable")
         if error is None:
             yield from _worker_checks(app)
+            yield _attempt("messages", hint, _read_message_check)
 
 
 def _worker_checks(app: Celery) -> Iterator[Check]:
     hint = "are the workers running?"
-    consumers = _attempt("workers", hint, lambda: broker_status.workers_by_queue(app))
+    consumers = _attempt("workers", hint, lambda: status.workers_by_queue(app))
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
+
+
+def _read_message_check() -> Check:
+    with open_results() as client:
+        discarded = read_discard_counts(client)
+    with open_broker() as client:
+        return check_messages(discarded, len(read_dead_letters(client)))
 
 
 def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:
@@ -171,8 +185,8 @@ def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Chec
     except click.ClickException as error:
         return Check(check, "fail", error.message, hint)
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        # Only the type of the error: its text may contain a URL, and with it a password.
-        return Check(check, "fail", f"out of reach ({type(error).__name__})", hint)
+        # Not the error's text: it may contain a URL, and with it a password.
+        return Check(check, "fail", f"out of reach ({describe_cause(error)})", hint)
 
 
 def call_with_timeout(seconds: float, call: Callable[[], Result]) -> Result:

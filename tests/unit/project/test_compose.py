@@ -12,7 +12,8 @@ import yaml
 import celeryconfig
 from tests.support.docs.command_lines import ROOT, parse_command
 from worker.__main__ import main
-from worker.commands.run import QUEUES, run
+from worker.broker.queues import QUEUES_BY_ROLE
+from worker.commands.run import run
 from worker.core.tenants.config import TenantConfig
 from worker.settings import Settings
 from worker.usecases.tenants_file import read_tenants_file
@@ -68,13 +69,14 @@ def test_the_workers_together_consume_every_queue() -> None:
     assert isinstance(roles, click.Choice)
     worker_roles = {service["command"][-1] for service in WORKERS.values()}
     assert worker_roles <= set(roles.choices)
-    assert {queue for role in worker_roles for queue in QUEUES[role]} == set(QUEUES["all"])
+    consumed = {queue for role in worker_roles for queue in QUEUES_BY_ROLE[role]}
+    assert consumed == {queue for queues in QUEUES_BY_ROLE.values() for queue in queues}
 
 
 @pytest.mark.parametrize("name", WORKERS)
-def test_the_ping_goes_to_the_container_s_own_node(name: str) -> None:
+def test_the_health_check_asks_for_the_container_s_own_worker(name: str) -> None:
     role = WORKERS[name]["command"][-1]
-    assert f'--destination "{role}@$$HOSTNAME"' in WORKERS[name]["healthcheck"]["test"][1]
+    assert f'workers "{role}@$$HOSTNAME"' in WORKERS[name]["healthcheck"]["test"][1]
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
