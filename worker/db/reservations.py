@@ -5,7 +5,7 @@ The fixed order avoids deadlocks.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
@@ -13,14 +13,19 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, tupl
 from models import Reservation
 from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
-from worker.core.quotas.cost import LIVE_WINDOWS, METRICS, NO_COST, WINDOWS, Cost, window_start
+from worker.core.quotas.cost import (
+    LIVE_WINDOWS,
+    METRICS,
+    NO_COST,
+    WINDOWS,
+    Cost,
+    batch_open_time,
+    window_start,
+)
 from worker.db import usage
 
 REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""
-
-OPEN_FOR = timedelta(days=1)
-"""The time after its first chunk in which a batch accepts others: the maximum age of a message."""
 
 _INSERT = insert(Reservation)
 _COSTS = tuple(getattr(Reservation, metric) for metric in METRICS)
@@ -72,12 +77,16 @@ class ReservedItems(NamedTuple):
 def insert_remaining_reservation(
     connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
 ) -> None:
-    """Insert the reservation for the chunks that have not arrived yet."""
+    """Insert the reservation for the chunks that have not arrived yet.
+
+    The batch is closed when it expires, even if no cleanup has released it yet: see read_history.
+    """
     items = request.message.total - len(request.message.items)
     if items:
         reserved = ReservedItems(items, reserved_cost(request.message.grant, items))
         row = _row(batch_number, REMAINING, request, reserved)
-        connection.execute(_INSERT, row | {"charged_at": now, "expires_at": now + OPEN_FOR})
+        expires_at = now + batch_open_time(request.tenant)
+        connection.execute(_INSERT, row | {"charged_at": now, "expires_at": expires_at})
 
 
 def take_from_remaining(connection: Connection, batch_number: int, request: ChunkRequest) -> bool:

@@ -17,11 +17,11 @@ def cancel_batch(
     Issued grants stay valid and charged. A batch that has not arrived yet will be refused when it
     does. Cancelling again releases nothing more. Raises Transient.
     """
-    batch_id = message.batch
+    batch_id, now = message.batch, context.now()
     with write_transaction(context.engine) as connection:
         lock_batch(connection, tenant_id, batch_id)  # against a first chunk that arrives meanwhile
-        insert_cancellation(connection, message, tenant_id, signing_key, context.now())
-        batch = read_history(connection, tenant_id, batch_id, chunk_number=0).batch
+        insert_cancellation(connection, message, tenant_id, signing_key, now)
+        batch = read_history(connection, tenant_id, batch_id, 0, now).batch
         if batch is None:
             return Cancelled(batch=batch_id, issued=0, released=0)
         released = close_batch(connection, batch.batch_number, tenant_id)

@@ -144,7 +144,7 @@ def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
 
 
 def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
-    history = _locked_history(connection, chunk.request)
+    history = _locked_history(connection, chunk.request, chunk.now)
     if history.batch is None:
         return _open_batch(connection, chunk, is_cancelled=history.is_cancelled)
     if history.conflicts_with(chunk.header_fingerprint, chunk.items_fingerprint):
@@ -154,15 +154,15 @@ def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
     return _continue_batch(connection, chunk, history.batch)
 
 
-def _locked_history(connection: Connection, request: ChunkRequest) -> BatchHistory:
+def _locked_history(connection: Connection, request: ChunkRequest, now: datetime) -> BatchHistory:
     message, tenant_id = request.message, request.tenant.id
     # Usually chunk 0 opens its batch, and every other chunk finds it open.
     if message.chunk == 0:
         lock_batch(connection, tenant_id, message.batch)
-    history = read_history(connection, tenant_id, message.batch, message.chunk)
+    history = read_history(connection, tenant_id, message.batch, message.chunk, now)
     if history.batch is None and message.chunk != 0:
         lock_batch(connection, tenant_id, message.batch)
-        history = read_history(connection, tenant_id, message.batch, message.chunk)
+        history = read_history(connection, tenant_id, message.batch, message.chunk, now)
     return history
 
 

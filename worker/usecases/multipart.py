@@ -23,9 +23,9 @@ _MAX_ABORTS = 100  # uploads aborted in one run
 
 def has_final_result(request: ChunkRequest, context: Context) -> bool:
     """Return true if a multipart request is already decided: no upload has to be started."""
-    message = request.message
+    message, now = request.message, context.now()
     with read_transaction(context.engine) as connection:
-        history = read_history(connection, request.tenant.id, message.batch, message.chunk)
+        history = read_history(connection, request.tenant.id, message.batch, message.chunk, now)
     return history.is_final_for(message)
 
 

@@ -49,8 +49,9 @@ def reopen_batch(message: BatchMessage, tenant_id: str, context: Context) -> dic
 
 
 def _batch_state(message: BatchMessage, tenant_id: str, context: Context) -> BatchState | None:
+    now = context.now()
     with read_transaction(context.engine) as connection:
-        history = read_history(connection, tenant_id, message.batch, _NO_CHUNK)
+        history = read_history(connection, tenant_id, message.batch, _NO_CHUNK, now)
         batch = history.batch
         if batch is None:
             return None
@@ -81,8 +82,9 @@ def _find_chunk(
     message: BatchMessage, chunk_number: int, tenant_id: str, context: Context
 ) -> int | Refusal:
     """Return the number of a batch whose chunk is decided, or the refusal of that chunk."""
+    now = context.now()
     with autocommit_read(context.engine) as connection:
-        history = read_history(connection, tenant_id, message.batch, chunk_number)
+        history = read_history(connection, tenant_id, message.batch, chunk_number, now)
     if history.batch is None:
         return BATCH_UNKNOWN
     if history.chunk is not None:

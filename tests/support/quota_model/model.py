@@ -156,14 +156,14 @@ class QuotaModel:
         if batch.decided_at is None:
             self._open(batch, chunk, now)
         refusal = batch.refusal
-        if refusal is None and len(batch.chunks) > 1 and batch.open_until is None:
+        if refusal is None and len(batch.chunks) > 1 and not batch.is_open(now):
             refusal = "batch_closed"
         items = batch.chunk_items(chunk)
         codes = tuple(None if item.is_allowed else "key_outside_prefix" for item in items)
         batch.results[chunk] = (refusal, () if refusal else codes)
         if refusal is None and batch.granted_cost(chunk)[0]:
             self.live_chunks[batch_id, chunk] = now + timedelta(seconds=batch.expires_in)
-        if len(batch.results) == len(batch.chunks):
+        if not batch.remaining_items():
             batch.open_until = None
         return batch.results[chunk]
 
@@ -176,7 +176,14 @@ class QuotaModel:
         elif not self._fits(batch, chunk, now):
             batch.refusal = "quota_exceeded"
         elif len(batch.chunks) > 1:
-            batch.open_until = now + DAY
+            batch.open_until = now + self._open_time()
+
+    def _open_time(self) -> timedelta:
+        """Return the shortest window with a limit; a day without one or if it is longer."""
+        windows = {window for _, window in self.limits}
+        if "minute" in windows:
+            return timedelta(minutes=1)
+        return timedelta(hours=1) if "hour" in windows else DAY
 
     def _fits(self, batch: ModelBatch, chunk: int, now: datetime) -> bool:
         """Return whether a batch that this chunk opens is within every quota."""
