@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from threading import Lock
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Table, and_, delete, insert, select, update
@@ -46,20 +47,27 @@ _REVISION = str(select(ConfigRevisionCounter.revision))
 class ConfigStore:
     """The tenant config of one process, reloaded when its revision changes.
 
-    Create it after forking.
+    Create it after forking; threads may share it.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._lock = Lock()
         self._loaded: tuple[int, TenantConfig] = (-1, TenantConfig())
 
     def current(self) -> TenantConfig:
         """Return the config in effect now. Raises Transient."""
         with autocommit_read(self._engine) as connection:
             revision = read_revision(connection)
-        if revision != self._loaded[0]:
-            self._loaded = self._load()
-        return self._loaded[1]
+        # Threads that need a new config wait while one of them loads it. What a thread returns is
+        # never older than the revision that it read, whatever other threads store meanwhile.
+        loaded = self._loaded
+        if loaded[0] != revision:
+            with self._lock:
+                if self._loaded[0] != revision:
+                    self._loaded = self._load()
+                loaded = self._loaded
+        return loaded[1]
 
     def _load(self) -> tuple[int, TenantConfig]:
         with read_transaction(self._engine) as connection:
