@@ -10,7 +10,11 @@ from worker.commands.health_checks import UPKEEP_QUEUE
 
 # Gossip and mingle are off, as workers need nothing from each other: each long-lived pub/sub
 # connection is one more that can become half-open.
-_WORKER_OPTIONS = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
+_WORKER_OPTIONS = ("worker", "--without-gossip", "--without-mingle")
+# Upkeep waits for endpoints and storage. Its jobs share one process, which bounds what they do at
+# once; issuing needs the CPU, so it has a process for each request.
+_POOLS = {"upkeep": ("--pool", "threads", "--concurrency", "8")}
+_DEFAULT_POOL = ("--pool", "prefork")
 QUEUES = {
     "all": (INTERACTIVE_QUEUE, UPKEEP_QUEUE, BULK_QUEUE),
     "issue": (INTERACTIVE_QUEUE, BULK_QUEUE),
@@ -43,6 +47,7 @@ def run(only: str | None, loglevel: str) -> None:
     """
     role = only or "all"
     command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER_OPTIONS]
+    command += _POOLS.get(role, _DEFAULT_POOL)
     command += ["--loglevel", loglevel, "--queues", ",".join(QUEUES[role])]
     command += ["--hostname", f"{role}@%h"]
     if role in {"all", "upkeep"}:

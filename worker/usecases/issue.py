@@ -220,4 +220,4 @@ def _insert_chunk_rows(
     if request.message.callback in allowed_callback_names(
         request.tenant, request.message.grant.bucket
     ):
-        insert_delivery(connection, batch_number, request, chunk.now)
+        insert_delivery(connection, batch_number, request, decision, chunk.now)
