@@ -30,7 +30,7 @@ QUEUES = {
     type=click.Choice(["issue", "interactive", "bulk", "upkeep"]),
     help="Only process requests (issue: all, interactive: small batches, bulk: large batches), or "
     "only send webhooks, write manifests and release expired grants (upkeep). In production, run "
-    "issue and upkeep as separate processes, so that a slow endpoint cannot delay a grant.",
+    "issue and upkeep as separate processes, so that upkeep uses no CPU of those that issue.",
 )
 @click.option(
     "--loglevel",

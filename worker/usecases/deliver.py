@@ -1,6 +1,7 @@
 """Sends the webhooks that are due: many at once, in fair turns of tenants and endpoints."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -30,6 +31,7 @@ LIMITS = Limits(total=64, per_owner=32, per_key=4, suspects=32)
 endpoints that failed last."""
 
 _SCAN_INTERVAL = 0.2  # seconds after which new deliveries are found, while others are being sent
+_REPORT_INTERVAL = timedelta(minutes=1)  # between two log lines of a long run
 _STUCK_AFTER = 180.0  # seconds: every step of an attempt has a shorter timeout of its own
 _MAX_DATABASE_FAILURES = 60  # in a row, a second apart: by then the leases have expired
 
@@ -59,6 +61,7 @@ class _Deliveries:
         )
         self._unsettled: list[_Finished] = []
         self._failures = 0
+        self._reported_at = context.now()
 
     def send_all(self) -> None:
         while True:
@@ -71,6 +74,7 @@ class _Deliveries:
                 continue
             self._failures = 0
             self._run.progress()
+            self._report()
             if not claimed and not self._threads.running:
                 return
 
@@ -83,6 +87,12 @@ class _Deliveries:
             # Its lease has expired: it is attempted again, or has failed after its last attempt.
             self._turns.end(delivery.endpoint)
             log.error("delivery_hangs", delivery=delivery.delivery_number)
+
+    def _report(self) -> None:
+        now = self._context.now()
+        if now - self._reported_at >= _REPORT_INTERVAL:
+            self._reported_at = now
+            log.info("webhooks_sending", running=self._threads.running, **self.counts)
 
     def _wait_for_database(self, error: Transient) -> None:
         """Wait a moment, while attempts are running or unsettled; otherwise end the run."""

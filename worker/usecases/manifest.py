@@ -1,5 +1,6 @@
 """Writes the manifests that are due: all results of a batch, as one file in the tenant's bucket."""
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
@@ -44,7 +45,7 @@ def write_due_manifests(context: Context, run: JobRun | None = None) -> dict[str
     counts = {"written": 0, "unwritten": 0}
     turns = Turns(LIMITS)
     threads: ThreadGroup[ManifestLease, bool | None] = ThreadGroup(
-        partial(_write_one, context=context), "manifest"
+        partial(_write_one, context=context, writers=lambda: threads.running), "manifest"
     )
     while True:
         for manifest, is_written in threads.wait(_SCAN_INTERVAL):
@@ -87,10 +88,12 @@ def _lease(turns: Turns, context: Context) -> list[ManifestLease]:
     return leased
 
 
-def _write_one(manifest: ManifestLease, context: Context) -> bool | None:
+def _write_one(
+    manifest: ManifestLease, context: Context, writers: Callable[[], int]
+) -> bool | None:
     """Write and settle a manifest; return true if it is written, None if that is unknown."""
     try:
-        result = _attempt(manifest, context)
+        result = _attempt(manifest, context, writers)
         with write_transaction(context.engine) as connection:
             settle_manifest(connection, manifest, result, context.now())
     except LeaseLost:
@@ -101,11 +104,13 @@ def _write_one(manifest: ManifestLease, context: Context) -> bool | None:
     return isinstance(result, ManifestWritten)
 
 
-def _attempt(manifest: ManifestLease, context: Context) -> ManifestWritten | ManifestProblem:
+def _attempt(
+    manifest: ManifestLease, context: Context, writers: Callable[[], int]
+) -> ManifestWritten | ManifestProblem:
     if manifest.attempts > MAX_ATTEMPTS:
         return ManifestProblem("every process that wrote it was stopped", None)
     try:
-        return write_manifest(manifest, context)
+        return write_manifest(manifest, context, writers)
     except LeaseLost:
         raise
     except Malformed as error:

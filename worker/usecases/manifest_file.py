@@ -1,7 +1,8 @@
 """Writes one manifest: all results of a batch, signed again, as one compressed file."""
 
 import gzip
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO, cast
@@ -28,14 +29,19 @@ class LeaseLost(Exception):
     """The lease expired and another process took it."""
 
 
-def write_manifest(manifest: ManifestLease, context: Context) -> ManifestWritten:
-    """Write a manifest to its bucket. Raises Malformed, Transient and LeaseLost."""
+def write_manifest(
+    manifest: ManifestLease, context: Context, writers: Callable[[], int]
+) -> ManifestWritten:
+    """Write a manifest to its bucket. Raises Malformed, Transient and LeaseLost.
+
+    writers returns the number of manifests that are being written in this process.
+    """
     bucket, policy = _destination(manifest, context)
     keep_lease = _LeaseKeeper(manifest, context)
     # The file has no name, so nothing of it remains if this process dies.
     with TemporaryFile() as stream:
         file = _HashedFile(stream)
-        issued, refused = _write_lines(file, manifest, keep_lease, context)
+        issued, refused = _write_lines(file, _decisions(manifest, context, writers), keep_lease)
         stream.seek(0)
         client = context.s3.client(bucket, manifest.tenant, policy.prefixes, context.now())
         content = cast("BinaryIO", stream)
@@ -56,13 +62,13 @@ def _destination(manifest: ManifestLease, context: Context) -> tuple[Bucket, Pol
 
 
 def _write_lines(
-    file: "_HashedFile", manifest: ManifestLease, keep_lease: "_LeaseKeeper", context: Context
+    file: "_HashedFile", decisions: Iterator[ChunkDecision], keep_lease: "_LeaseKeeper"
 ) -> tuple[int, int]:
     """Write a line for each result, in the order of the request; count issued and refused ones."""
     issued = refused = 0
     # Without a time and a name in its header, a file that is written again is the same.
     with gzip.GzipFile("", "wb", _GZIP_LEVEL, cast("BinaryIO", file), mtime=0) as zipped:
-        for decision in _decisions(manifest, context):
+        for decision in decisions:
             zipped.write(b"".join(to_json(result) + b"\n" for result in _results(decision)))
             chunk_issued = 0 if decision.refusal else decision.issued
             issued += chunk_issued
@@ -71,14 +77,20 @@ def _write_lines(
     return issued, refused
 
 
-def _decisions(manifest: ManifestLease, context: Context) -> Iterator[ChunkDecision]:
+def _decisions(
+    manifest: ManifestLease, context: Context, writers: Callable[[], int]
+) -> Iterator[ChunkDecision]:
     chunk_number = _next_chunk(manifest, -1, context)
     while chunk_number is not None:
+        start = time.thread_time()
         recorded = read_recorded(manifest.batch_number, chunk_number, context)
         # Chunks that arrive after the batch was closed are left out: more of them may follow.
         if recorded.refusal is None or recorded.refusal.code is not Code.BATCH_CLOSED:
             yield reissue_chunk(recorded, context)
         chunk_number = _next_chunk(manifest, chunk_number, context)
+        # Only one thread of a process computes at a time. Several writers therefore gain nothing
+        # from computing at once, but would delay the webhooks that the process sends.
+        time.sleep((time.thread_time() - start) * (writers() - 1))
 
 
 def _next_chunk(manifest: ManifestLease, after: int, context: Context) -> int | None:

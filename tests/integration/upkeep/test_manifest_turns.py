@@ -44,7 +44,7 @@ class SlowWriter:
         self._running = 0
         self._lock = Lock()
 
-    def __call__(self, lease: ManifestLease, _context: Context) -> ManifestWritten:
+    def __call__(self, lease: ManifestLease, *_: object) -> ManifestWritten:
         if lease.tenant == "acme":
             with self._lock:
                 self._running += 1
@@ -86,7 +86,7 @@ def test_tenants_whose_batches_are_open_take_nobodys_turn(manifests: ManifestSer
 def test_an_unexpected_error_stops_no_other_manifest_and_ends_after_the_last_attempt(
     manifests: ManifestService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_for_acme(lease: ManifestLease, _context: Context) -> ManifestWritten:
+    def fail_for_acme(lease: ManifestLease, *_: object) -> ManifestWritten:
         if lease.tenant == "acme":
             raise OverflowError("a detail that may be secret")
         return WRITTEN
