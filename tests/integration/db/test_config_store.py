@@ -1,13 +1,13 @@
 """Threads share one config store, and none of them gets a config older than what it asked for."""
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
+from tests.support.servers.waiting import wait_until
 from worker.core.tenants.config import TenantConfig
 from worker.db import tenants
 from worker.db.tenants import ConfigStore
@@ -18,23 +18,27 @@ THREADS = 8
 def test_threads_that_need_a_new_config_load_it_once(
     engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads = []
-    load_config = tenants.load_config
-    store, barrier = ConfigStore(engine), Barrier(THREADS)
+    loads, reads = list[bool](), list[bool]()
+    read_revision, load_config = tenants.read_revision, tenants.load_config
+    store = ConfigStore(engine)
 
-    def count_and_load(connection: object) -> TenantConfig:
-        loads.append(connection)
-        return load_config(connection)  # type: ignore[arg-type]
+    def count_and_read(connection: Connection) -> int:
+        reads.append(True)
+        return read_revision(connection)
 
-    def read(_: int) -> TenantConfig:
-        barrier.wait(10)
-        return store.current()
+    def count_and_load(connection: Connection) -> TenantConfig:
+        loads.append(True)
+        # All threads have read the revision, and one of them a second time before it loads.
+        wait_until(lambda: len(reads) > THREADS)
+        return load_config(connection)
 
     config = tenant_config()
     apply_config(config)
+    monkeypatch.setattr(tenants, "read_revision", count_and_read)
     monkeypatch.setattr(tenants, "load_config", count_and_load)
     with ThreadPoolExecutor(THREADS) as pool:
-        assert list(pool.map(read, range(THREADS))) == [config] * THREADS
+        configs = list(pool.map(lambda _: store.current(), range(THREADS)))
+    assert configs == [config] * THREADS
     assert len(loads) == 1
 
 
