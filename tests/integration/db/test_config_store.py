@@ -11,6 +11,7 @@ from tests.support.servers.waiting import wait_until
 from worker.core.tenants.config import TenantConfig
 from worker.db import config_store
 from worker.db.config_store import ConfigStore
+from worker.db.tenants import load_config as load_stored
 
 THREADS = 8
 
@@ -19,7 +20,7 @@ def test_threads_that_need_a_new_config_load_it_once(
     engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads, reads = list[bool](), list[bool]()
-    read_revision, load_config = config_store.read_revision, config_store.load_config
+    read_revision = config_store.read_revision
     store = ConfigStore(engine)
 
     def count_and_read(connection: Connection) -> int:
@@ -30,7 +31,7 @@ def test_threads_that_need_a_new_config_load_it_once(
         loads.append(True)
         # All threads have read the revision, and one of them a second time before it loads.
         wait_until(lambda: len(reads) > THREADS)
-        return load_config(connection)
+        return load_stored(connection)
 
     config = tenant_config()
     apply_config(config)

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from models import Manifest
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.manifest_service import (
     BUCKET,
     OBJECT_KEYS,
@@ -17,6 +18,7 @@ from tests.support.builders.manifest_service import (
 )
 from tests.support.builders.messages import POLICY, grant_message
 from valetkey.wire.replies import ManifestState
+from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.retry import SCHEDULE
 from worker.db.engine import read_transaction
 from worker.usecases import manifest
@@ -191,3 +193,13 @@ def test_a_manifest_that_was_stored_but_not_settled_is_accepted_by_the_next_atte
     assert manifests.write() == (1, 0)
     assert manifests.read_object(chunks[0]["manifest"]) == content
     assert manifests.state.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_a_manifest_of_a_removed_tenant_is_not_written_under_the_new_ones_policy(
+    manifests: ManifestService, apply_config: ApplyConfig
+) -> None:
+    manifests.issue(manifest_chunks())
+    apply_config(TenantConfig())
+    manifests.apply_policy(POLICY)
+    assert manifests.write() == (0, 1)
+    assert manifests.state.problem == "the tenant's policy no longer allows it to be stored"

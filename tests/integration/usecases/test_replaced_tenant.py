@@ -8,9 +8,7 @@ from sqlalchemy import Engine, func, select
 
 from models import Batch, Delivery, RejectionCount, Reservation
 from tests.integration.conftest import ApplyConfig, ReplaceTenants
-from tests.support.builders.manifest_service import ManifestService, manifest_chunks
 from tests.support.builders.messages import (
-    POLICY,
     Clock,
     grant_message,
     split_chunks,
@@ -29,7 +27,7 @@ from worker.core.tenants.config import (
 )
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import Claim, due_endpoints, lease_deliveries
-from worker.usecases.cleanup import clean_up
+from worker.usecases.abort_uploads import abort_expired
 from worker.usecases.delivery_attempt import attempt_delivery
 from worker.usecases.reissue import reissue_chunk_by_number
 
@@ -186,21 +184,11 @@ def test_a_multipart_upload_of_a_removed_tenant_is_neither_continued_nor_aborted
     clock.forward(minutes=5)
     assert service.issue(start)["items"][0]["id"] == upload["id"]  # of a batch of its own
     clock.forward(minutes=6)
-    assert clean_up(service.context)["ended"] == 1
+    assert abort_expired(service.context)["ended"] == 1
     assert aborted == []  # as for every removed tenant: the bucket's lifecycle rule ends it
     clock.forward(minutes=6)
-    clean_up(service.context)
+    abort_expired(service.context)
     assert aborted == ["upload"]
-
-
-def test_a_manifest_of_a_removed_tenant_is_not_written_under_the_new_ones_policy(
-    manifests: ManifestService, apply_config: ApplyConfig
-) -> None:
-    manifests.issue(manifest_chunks())
-    apply_config(TenantConfig())
-    manifests.apply_policy(POLICY)
-    assert manifests.write() == (0, 1)
-    assert manifests.state.problem == "the tenant's policy no longer allows it to be stored"
 
 
 def test_rejections_are_counted_for_the_tenant_of_that_time(
