@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo browser test check format bench lock clean
+.PHONY: help install demo browser test faults check format bench lock clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ browser: install ## Install the npm packages that tests need, and Chromium if mi
 # Two processes run one test file at a time. Each starts the servers that its files need.
 test: install ## Run all tests; they start their own servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Each fault is injected FAULTS times, at moments that depend on SEED. 3 take about 5 minutes.
+FAULTS ?= 3
+SEED ?= 1
+faults: install ## Kill, stop or fill up each part under load, and compare rows with results
+	VALETKEY_TEST_FAULTS=$(FAULTS) VALETKEY_TEST_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -p tests.faults.table
 
 check: install ## Check lint, types, import rules and sizes
 	$(BIN)/ruff check
