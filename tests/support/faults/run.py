@@ -13,7 +13,8 @@ from tests.support.faults.load import RECOVERY_SECONDS, Producer, running_load
 from tests.support.faults.record import Record
 from tests.support.faults.service import FaultyService
 
-_MAX_ANSWERS_BETWEEN = 3_000  # items between two injections
+_MAX_ANSWERS_BETWEEN = 3_000  # items between two injections; fewer in the short form
+_MAX_ANSWERS_SHORT = 500
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def run_fault(
     random = Random(f"{injection_seed()} {fault.name}")
     with running_load(producers) as load:
         for _ in range(injection_count()):
-            load.wait_for_answers(random.randrange(_MAX_ANSWERS_BETWEEN))
+            most = _MAX_ANSWERS_SHORT if is_short_form() else _MAX_ANSWERS_BETWEEN
+            load.wait_for_answers(random.randrange(most))
             fault.inject(service, random)
             load.wait_for_calls(1)
         stuck = load.stop(RECOVERY_SECONDS)
