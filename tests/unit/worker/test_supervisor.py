@@ -21,6 +21,7 @@ import sys
 from worker.supervisor import Supervisor, WorkerProcess
 import os, worker.supervisor
 worker.supervisor.RESTART_DELAYS = (0.1,)
+worker.supervisor.STOP_TIMEOUT = 1
 commands = [[sys.executable, "-c", code] for code in sys.argv[1:]]
 sys.exit(Supervisor([WorkerProcess(str(n), c, os.environ) for n, c in enumerate(commands)]).run())
 """
@@ -128,3 +129,11 @@ def test_the_pause_before_a_restart_grows_and_ends_after_a_stable_run() -> None:
     assert delays == [*RESTART_DELAYS, RESTART_DELAYS[-1]]
     worker.started_at = time.monotonic() - 3_600
     assert worker.schedule_restart() == RESTART_DELAYS[0]
+
+
+def test_a_worker_that_does_not_stop_is_killed(runs: list[Run], tmp_path: Path) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); "
+    run = start(runs, tmp_path, READY + deaf + LOG_PID + "[time.sleep(1) for _ in range(60)]")
+    wait_until(lambda: len(run.pids) == 1, what="the worker starts")
+    assert run.stop() == 0
+    assert not is_running(run.pids[0])

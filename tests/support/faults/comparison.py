@@ -1,0 +1,194 @@
+"""Compares what producers were told with the rows and the charges of the database."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, Integer, case, cast, func, select
+
+from models import Batch, Grant, Reservation, Usage
+from tests.support.faults.record import ItemId, Record, ToldResult
+from worker.db.engine import read_transaction
+
+Cost = tuple[int, int, int]
+"""Numbers of grants and of download grants, and bytes that may be uploaded."""
+
+NOTHING: Cost = (0, 0, 0)
+_REST = -1  # the chunk number of the reservation for chunks that have not arrived
+_WINDOWS: Mapping[str, Callable[[datetime], datetime]] = {
+    "live": lambda _: datetime(1970, 1, 1, tzinfo=UTC),
+    "minute": lambda at: at.replace(second=0, microsecond=0),
+    "hour": lambda at: at.replace(minute=0, second=0, microsecond=0),
+    "day": lambda at: at.replace(hour=0, minute=0, second=0, microsecond=0),
+    "month": lambda at: at.replace(day=1, hour=0, minute=0, second=0, microsecond=0),
+}
+_COSTS = ("grants", "download_grants", "upload_bytes")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that does not agree, as one line per item, key or charge.
+
+    lost: items that were requested and got no result. doubled: object keys that were granted, or
+    items that were told, twice and differently. unaudited: results that differ from their audit
+    row, or have none. mischarged: charges that differ from the sum over the rows.
+    """
+
+    lost: list[str]
+    doubled: list[str]
+    unaudited: list[str]
+    mischarged: list[str]
+
+    def __bool__(self) -> bool:
+        return any((self.lost, self.doubled, self.unaudited, self.mischarged))
+
+
+class _AuditRow(NamedTuple):
+    key: str
+    code: str | None
+    digest: bytes | None
+
+
+def compare(record: Record, engine: Engine) -> Findings:
+    """Compare a record with the whole database, to which nobody else may have written."""
+    with read_transaction(engine) as connection:
+        rows = _audit_rows(connection)
+        refusals = _batch_refusals(connection)
+        mischarged = [*_usage_differences(connection), *_reservation_differences(connection)]
+    return Findings(
+        lost=[f"{item}: {key}" for item, key in record.asked.items() if item not in record.told],
+        doubled=[*_granted_twice(rows), *_told_twice(record)],
+        unaudited=list(_unaudited(record, rows, refusals)),
+        mischarged=mischarged,
+    )
+
+
+def _audit_rows(connection: Connection) -> dict[ItemId, _AuditRow]:
+    query = select(
+        Batch.batch_id, Grant.item_number, Grant.object_key, Grant.code, Grant.digest
+    ).join(Grant, Grant.batch_number == Batch.batch_number)
+    return {
+        (batch, number): _AuditRow(key, code, digest)
+        for batch, number, key, code, digest in connection.execute(query)
+    }
+
+
+def _batch_refusals(connection: Connection) -> dict[str, str]:
+    query = select(Batch.batch_id, Batch.refusal).where(Batch.refusal.is_not(None))
+    return {batch: refusal["code"] for batch, refusal in connection.execute(query)}
+
+
+def _granted_twice(rows: Mapping[ItemId, _AuditRow]) -> Iterator[str]:
+    counts = Counter(row.key for row in rows.values() if row.code is None)
+    return (f"{key}: {count} grants" for key, count in counts.items() if count > 1)
+
+
+def _told_twice(record: Record) -> Iterator[str]:
+    for item, results in record.told.items():
+        if len(set(results)) > 1:
+            yield f"{item}: {len(set(results))} different results"
+
+
+def _unaudited(
+    record: Record, rows: Mapping[ItemId, _AuditRow], refusals: Mapping[str, str]
+) -> Iterator[str]:
+    for item, results in record.told.items():
+        for result in results:
+            row = rows.get(item)
+            if row is None:  # no chunk is sent once the batch is refused, so none is recorded
+                is_audited = result.code is not None and refusals.get(item[0]) == result.code
+            else:
+                is_audited = _agrees(item, result, row)
+            if not is_audited:
+                yield f"{item}: told {result}, recorded {row}"
+
+
+def _agrees(item: ItemId, result: ToldResult, row: _AuditRow) -> bool:
+    if result.code is None and result.grant_id != f"{item[0]}.{item[1]}":
+        return False
+    return (result.key, result.code, result.digest) == row
+
+
+def _usage_differences(connection: Connection) -> Iterator[str]:
+    expected: defaultdict[tuple[str, str, datetime], Cost] = defaultdict(lambda: NOTHING)
+    for tenant, charged_at, cost in _charges(connection):
+        for window, start in _WINDOWS.items():
+            key = (tenant, window, start(charged_at))
+            expected[key] = _add(expected[key], cost)
+    query = select(Usage.tenant, Usage.window, Usage.window_start, *_columns(Usage))
+    actual = {(row[0], row[1], row[2]): _cost(row[3:]) for row in connection.execute(query)}
+    for key in expected.keys() | actual.keys():
+        charged, due = actual.get(key, NOTHING), expected.get(key, NOTHING)
+        if charged != due:
+            yield f"{key}: charged {charged}, the rows cost {due}"
+
+
+def _charges(connection: Connection) -> Iterator[tuple[str, datetime, Cost]]:
+    """Yield what each batch should have been charged: its grants, and what it still reserves."""
+    query = (
+        select(Batch.tenant, Batch.decided_at, *_granted_cost())
+        .join(Grant, Grant.batch_number == Batch.batch_number)
+        .where(Grant.code.is_(None))
+        .group_by(Batch.batch_number, Batch.tenant, Batch.decided_at)
+    )
+    for tenant, decided_at, *cost in connection.execute(query):
+        yield tenant, decided_at, _cost(cost)
+    rest = select(Reservation.tenant, Reservation.charged_at, *_columns(Reservation)).where(
+        Reservation.chunk_number == _REST
+    )
+    for tenant, charged_at, *cost in connection.execute(rest):
+        yield tenant, charged_at, _cost(cost)
+
+
+def _granted_cost() -> tuple[Any, ...]:
+    size = cast(Grant.detail["size"].as_string(), Integer)
+    return (
+        func.count(),
+        func.sum(case((Batch.kind == "download", 1), else_=0)),
+        func.sum(case((Batch.kind == "put", size), else_=0)),
+    )
+
+
+def _reservation_differences(connection: Connection) -> Iterator[str]:
+    """Compare the reservations of each batch with its grants, which must all be live."""
+    granted = (
+        select(Batch.batch_number, *_granted_cost())
+        .join(Grant, Grant.batch_number == Batch.batch_number)
+        .where(Grant.code.is_(None))
+        .group_by(Batch.batch_number)
+    )
+    reserved = (
+        select(Reservation.batch_number, *(func.sum(column) for column in _columns(Reservation)))
+        .where(Reservation.chunk_number != _REST)
+        .group_by(Reservation.batch_number)
+    )
+    expected = {number: _cost(cost) for number, *cost in connection.execute(granted)}
+    actual = {number: _cost(cost) for number, *cost in connection.execute(reserved)}
+    for number in expected.keys() | actual.keys():
+        held, due = actual.get(number, NOTHING), expected.get(number, NOTHING)
+        if held != due:
+            yield f"batch {number}: reserved {held}, its grants cost {due}"
+
+
+def _columns(table: Any) -> list[Any]:
+    return [getattr(table, name) for name in _COSTS]
+
+
+def _cost(values: Iterable[Any]) -> Cost:
+    grants, download_grants, upload_bytes = (int(value or 0) for value in values)
+    return grants, download_grants, upload_bytes
+
+
+def _add(left: Cost, right: Cost) -> Cost:
+    return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+
+
+def summarize(findings: Findings, limit: int = 5) -> str:
+    """Return the first lines of each kind of finding, as an assertion's message."""
+    kinds = {name: lines for name, lines in vars(findings).items() if lines}
+    return json.dumps(
+        {name: [len(lines), *lines[:limit]] for name, lines in kinds.items()}, indent=1
+    )

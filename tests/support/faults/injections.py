@@ -1,0 +1,133 @@
+"""The faults. Each is injected under load, and ends with everything running again."""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import valetkey.delivery.retransmit
+from tests.support.faults.service import FaultyService
+from tests.support.faults.small_disk import (
+    CAN_LIMIT_FILES,
+    fill_disk,
+    free_disk,
+    limit_file_size,
+)
+from tests.support.servers.waiting import wait_until
+
+# The limit applies to the log as well. SQLite's write-ahead log soon exceeds it: it grows to 4 MB.
+_LOG_ROOM = 2**18  # bytes
+
+Inject = Callable[[FaultyService, Random], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault: its name in the table, and the function that injects it once."""
+
+    name: str
+    inject: Inject
+
+
+def kill_workers(service: FaultyService, random: Random) -> None:
+    """Kill the worker with all its children: at any moment, or while the broker hands over."""
+    if random.random() < 1 / 2:
+        stop_with_messages_waiting(service)
+    service.worker.kill()
+
+
+def stop_with_messages_waiting(service: FaultyService) -> None:
+    """Stop the worker, and wait until messages are in its socket or in the queue behind it.
+
+    The broker has then handed over every message that the worker had asked for. Killed now, the
+    worker has taken those messages from the queue without having acknowledged or noted them.
+    """
+    service.worker.send(signal.SIGSTOP)
+    wait_until(service.broker.queue_length, what="producers send messages")
+
+
+def kill_child(service: FaultyService, random: Random) -> None:
+    """Kill one of the two pool children with the most work; the worker replaces it."""
+    child = random.choice(service.worker.working_children()[:2])
+    service.worker.kill_process(child.pid)
+
+
+def kill_broker(service: FaultyService, random: Random) -> None:
+    """Kill the broker, and start it again with its data, soon or after some connection attempts."""
+    service.broker.kill()
+    _wait(random.uniform(0, 2))
+    service.broker.start()
+
+
+def flush_broker(service: FaultyService, _random: Random) -> None:
+    """Empty the broker."""
+    service.broker.flush()
+
+
+def stop_postgres(service: FaultyService, random: Random) -> None:
+    """Stop PostgreSQL until the worker notices, and start it again."""
+    assert service.postgres is not None
+    before = service.worker.postponed
+    service.postgres.stop(random.choice(("fast", "immediate")))
+    try:
+        wait_until(lambda: service.worker.postponed > before, what="the worker misses PostgreSQL")
+    finally:
+        service.postgres.start()
+
+
+def fill_up_disk(service: FaultyService, _random: Random) -> None:
+    """Fill the disk of the SQLite database until the worker notices, and free it again.
+
+    If no small file system can be mounted, a limit on the size of files makes the writes fail.
+    """
+    before = service.worker.postponed
+    if service.is_mounted:
+        fill_disk(service.disk)
+    else:
+        assert CAN_LIMIT_FILES
+        _limit_files(service, service.worker.log_size + _LOG_ROOM)
+    try:
+        wait_until(lambda: service.worker.postponed > before, what="the worker misses the disk")
+    finally:
+        if service.is_mounted:
+            free_disk(service.disk)
+        else:
+            _limit_files(service, -1)
+
+
+def _limit_files(service: FaultyService, size: int) -> None:
+    limit_file_size([process.pid for process in service.worker.processes()], size)
+
+
+def freeze_workers(service: FaultyService, random: Random) -> None:
+    """Stop the worker until every waiting message was sent again, then let it continue."""
+    service.worker.send(signal.SIGSTOP)
+    # The first interval with its longest jitter.
+    _wait(valetkey.delivery.retransmit.FIRST_INTERVAL * random.uniform(1.6, 2))
+    service.worker.send(signal.SIGCONT)
+
+
+def stop_workers(service: FaultyService, _random: Random) -> None:
+    """Stop the worker orderly, with SIGTERM, and start another."""
+    service.worker.stop_orderly()
+
+
+def _wait(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, seconds + 1)
+
+
+KILL_WORKERS = Fault("kill -9 of the worker's process group", kill_workers)
+ON_SQLITE = (
+    KILL_WORKERS,
+    Fault("kill -9 of a pool child", kill_child),
+    Fault("kill -9 of the broker, restarted with its data", kill_broker),
+    Fault("FLUSHALL", flush_broker),
+)
+MORE_ON_SQLITE = (
+    Fault("worker frozen (SIGSTOP), then continued", freeze_workers),
+    Fault("worker stopped orderly (SIGTERM)", stop_workers),
+)
+FULL_DISK = Fault("full disk under SQLite", fill_up_disk)
+STOPPED_POSTGRES = Fault("PostgreSQL stopped (fast or immediate), started again", stop_postgres)

@@ -1,0 +1,90 @@
+"""The real service on a broker and a database of its own, each part of which tests make fail."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from tests.support.builders.messages import DEMO, POLICY
+from tests.support.crypto.tokens import tenant_keys
+from tests.support.faults.broker import Broker
+from tests.support.faults.worker_group import WorkerGroup
+from tests.support.servers.external import PostgresServer
+from valetkey.crypto.keys import generate_key
+from worker import clock
+from worker.commands.database import migrate_to_head
+from worker.core.tenants.config import Quota, Tenant, TenantConfig
+from worker.db import tenants
+from worker.db.engine import create_database_engine, write_transaction
+from worker.devstack.service import service_environment
+
+ACME_KEY, GLOBEX_KEY = generate_key("acme/faults"), generate_key("globex/faults")
+GLOBEX_LIMIT = 1_000  # grants a day: requests beyond it are refused, also across faults
+
+
+@dataclass(frozen=True)
+class FaultyService:
+    """A running service.
+
+    data has the logs and the broker's files, disk the SQLite database. is_mounted is true if disk
+    is a small file system; postgres is None on SQLite.
+    """
+
+    data: Path
+    disk: Path
+    is_mounted: bool
+    broker: Broker
+    worker: WorkerGroup
+    engine: Engine
+    postgres: PostgresServer | None
+
+
+@contextmanager
+def faulty_service(
+    data: Path, disk: Path | None = None, postgres: tuple[PostgresServer, str] | None = None
+) -> Iterator[FaultyService]:
+    """Run the service until the block ends; postgres is a server and the URL of a database."""
+    folder = data / "database" if disk is None else disk
+    folder.mkdir(exist_ok=True)
+    url = f"sqlite:///{folder / 'valetkey.db'}" if postgres is None else postgres[1]
+    server = postgres and postgres[0]
+    migrate_to_head(url)
+    engine = create_database_engine(url)
+    with write_transaction(engine) as connection:
+        before = tenants.load_config(connection)
+        tenants.store_config(connection, before, _tenant_config(), clock.now())
+    with closing(Broker(data)) as broker:
+        environ = service_environment(
+            os.environ,
+            VALETKEY_BROKER_URL=broker.url(0),
+            VALETKEY_RESULT_URL=broker.url(1),
+            VALETKEY_DATABASE_URL=url,
+            AWS_ACCESS_KEY_ID="AKIDEXAMPLE",
+            AWS_SECRET_ACCESS_KEY="not-a-secret",
+        )
+        with closing(WorkerGroup("worker", data, environ)) as worker:
+            worker.start()
+            yield FaultyService(data, folder, disk is not None, broker, worker, engine, server)
+    engine.dispose()
+
+
+def _tenant_config() -> TenantConfig:
+    """Return a config: acme signs, globex signs and has a quota, queueing trusts the queue."""
+
+    def tenant(name: str, **fields: object) -> Tenant:
+        policies = {"demo": replace(POLICY, prefixes=(f"{name}/",))}
+        return replace(Tenant(name, policies=policies), **fields)  # type: ignore[arg-type]
+
+    all_tenants = (
+        tenant("acme", keys=tenant_keys(ACME_KEY)),
+        tenant(
+            "globex",
+            keys=tenant_keys(GLOBEX_KEY),
+            quotas=(Quota("grants", "day", GLOBEX_LIMIT),),
+        ),
+        tenant("queueing", trust="queue"),
+    )
+    return TenantConfig({"demo": DEMO}, {each.name: each for each in all_tenants})
