@@ -8,16 +8,19 @@ from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import click
+import redis
 from celery import Celery
 from pydantic import ValidationError
 
 from worker import clock
 from worker.aws.clients import S3Clients
+from worker.broker.queue_lengths import LEASE, is_redis, queue_lengths
 from worker.commands.database import open_database
 from worker.commands.health_checks import (
     Check,
     check_cleanup,
     check_consumers,
+    check_queues,
     check_tenants,
     check_webhooks,
 )
@@ -153,7 +156,19 @@ def _broker_checks(settings: Settings) -> Iterator[Check]:
         error = _attempt("broker", hint, lambda: broker_status.check_broker(app, CHECK_TIMEOUT))
         yield error or Check("broker", "ok", "reachable")
         if error is None:
+            yield from _queue_checks(urls[0])
             yield from _worker_checks(app)
+
+
+def _queue_checks(broker_url: str) -> Iterator[Check]:
+    if not is_redis(broker_url):
+        return
+
+    def check() -> Check:
+        with redis.Redis.from_url(broker_url, protocol=2, socket_timeout=CHECK_TIMEOUT) as client:
+            return check_queues(queue_lengths(client), is_served=bool(client.exists(LEASE)))
+
+    yield _attempt("queues", "may this user read the queues?", check)
 
 
 def _worker_checks(app: Celery) -> Iterator[Check]:
