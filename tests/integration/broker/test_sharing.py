@@ -151,6 +151,23 @@ def test_messages_that_workers_took_meanwhile_are_not_moved(
     assert taken + serve_all(client, sharing) == numbered("flood", 100)
 
 
+def test_a_message_of_another_tenant_is_not_moved_instead_of_one_that_was_taken(
+    client: redis.Redis, sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [name for n in range(10) for name in (f"flood/{n}a", f"flood/{n}b", f"calm/{n}")]
+    put(client, names)
+    move = sharing._move_frames
+
+    def take_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
+        client.rpop("valetkey", 4)
+        monkeypatch.undo()
+        move(queue, moves)
+
+    monkeypatch.setattr(sharing, "_move_frames", take_then_move)
+    sharing.run_pass()
+    assert take(client, "valetkey") == [f"calm/{n}" for n in range(1, 10)]
+
+
 def test_a_message_that_returned_meanwhile_is_not_lost(
     client: redis.Redis, sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
