@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo browser test check format bench lock clean
+.PHONY: help install demo browser test attacks check audit format bench lock clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,12 +29,21 @@ browser: install ## Install the npm packages that tests need, and Chromium if mi
 test: install ## Run all tests; they start their own servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: install ## Check lint, types, import rules and sizes
+attacks: install ## Attack the service for a few minutes, and print what was tried
+	VALETKEY_TEST_ATTACKS=long $(BIN)/python -m pytest tests/attacks
+
+check: install ## Check lint, types, import rules, sizes and known vulnerabilities
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive valetkey models worker tools bench examples
+	@$(MAKE) --no-print-directory audit
+
+# Passes without a network, and says that nothing was checked.
+audit: install ## Check the locked packages for known vulnerabilities
+	@$(BIN)/python tools/audit.py
 
 format: install ## Format the code and apply automatic lint fixes
 	$(BIN)/ruff check --fix

@@ -38,7 +38,7 @@ worker_max_tasks_per_child = 10_000
 accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"
-worker_consumer = "worker.message_guard:GuardedConsumer"
+worker_consumer = "worker.broker.guarded_worker:GuardedConsumer"
 task_default_queue = "valetkey"
 task_routes = {
     "valetkey.issue": {"queue": "valetkey"},
@@ -57,6 +57,9 @@ redis_socket_timeout = 5
 redis_socket_connect_timeout = 3
 redis_socket_keepalive = True
 redis_backend_health_check_interval = 10
+
+# Anyone at the broker could stop workers, or change what they consume.
+worker_enable_remote_control = False
 
 # Task events carry arguments and results to every listener, so none are sent.
 worker_send_task_events = False

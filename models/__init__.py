@@ -7,7 +7,15 @@ from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
 from models.manifests import Manifest
 from models.multiparts import MultipartUpload
 from models.quotas import Quota, QuotaOverride, Reservation, Usage
-from models.tenants import Bucket, ConfigRevisionCounter, Policy, Tenant, TenantKey, WebhookEndpoint
+from models.tenants import (
+    Bucket,
+    ConfigRevisionCounter,
+    Policy,
+    Tenant,
+    TenantIdentity,
+    TenantKey,
+    WebhookEndpoint,
+)
 
 __all__ = [
     "Base",
@@ -28,6 +36,7 @@ __all__ = [
     "RejectionCount",
     "Reservation",
     "Tenant",
+    "TenantIdentity",
     "TenantKey",
     "Usage",
     "WebhookEndpoint",

@@ -5,6 +5,7 @@ from sqlalchemy import JSON, BigInteger, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
+from models.tenants import TENANT_ID
 
 
 class ConfigChange(Base):
@@ -28,15 +29,15 @@ class ConfigChange(Base):
 class RejectionCount(Base):
     """The messages of one hour that could not be authenticated or parsed, counted by code.
 
-    tenant is set if the message named an existing one, which does not prove that the tenant sent
-    it. Of everything else only the SHA-256 of the last message is kept, so that a flood of them
-    costs few rows.
+    tenant is the id of the existing tenant that the message named, which does not prove that the
+    tenant sent it; else it is empty. Of everything else only the SHA-256 of the last message is
+    kept, so that a flood of them costs few rows.
     """
 
     __tablename__ = "rejections"
 
     hour: Mapped[datetime] = mapped_column(primary_key=True)
-    tenant: Mapped[str] = mapped_column(String(63), primary_key=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
     code: Mapped[str] = mapped_column(String(32), primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]

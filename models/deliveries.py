@@ -4,7 +4,7 @@ from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
-from models.tenants import NAME
+from models.tenants import NAME, TENANT_ID
 
 
 class Delivery(Base):
@@ -20,7 +20,7 @@ class Delivery(Base):
     delivery_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"))
     chunk_number: Mapped[int]
-    tenant: Mapped[str] = mapped_column(NAME)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
     endpoint: Mapped[str] = mapped_column(NAME)
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int]

@@ -10,7 +10,7 @@ from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, Uniqu
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
-from models.tenants import NAME
+from models.tenants import NAME, TENANT_ID
 
 BATCH_ID = String(36)
 REASON = String(200)
@@ -20,8 +20,8 @@ class Batch(Base):
     """One request: its header as sent, and its refusal if it was refused as a whole.
 
     The tenant chooses batch_id, so two tenants may use the same one. `bucket` is the profile that
-    the message named, whether or not it exists, and tenants can be removed: neither column is a
-    foreign key.
+    the message named, whether or not it exists, and `tenant` the id of a tenant that can be
+    removed: neither column is a foreign key.
     """
 
     __tablename__ = "batches"
@@ -33,7 +33,7 @@ class Batch(Base):
 
     batch_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
     batch_id: Mapped[str] = mapped_column(BATCH_ID)
-    tenant: Mapped[str] = mapped_column(NAME)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
     bucket: Mapped[str] = mapped_column(NAME)
     kind: Mapped[str] = mapped_column(String(16))
     requested_by: Mapped[str] = mapped_column(String(200))
@@ -111,7 +111,7 @@ class Cancellation(Base):
 
     __tablename__ = "cancellations"
 
-    tenant: Mapped[str] = mapped_column(NAME, primary_key=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
     batch_id: Mapped[str] = mapped_column(BATCH_ID, primary_key=True)
     signing_key: Mapped[str | None] = mapped_column(NAME)
     requested_by: Mapped[str] = mapped_column(String(200))

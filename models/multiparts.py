@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
-from models.tenants import NAME
+from models.tenants import NAME, TENANT_ID
 
 
 class MultipartUpload(Base):
@@ -19,7 +19,7 @@ class MultipartUpload(Base):
 
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
     item_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    tenant: Mapped[str] = mapped_column(NAME)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
     bucket: Mapped[str] = mapped_column(NAME)
     object_key: Mapped[str] = mapped_column(Text)
     upload_id: Mapped[str] = mapped_column(Text)

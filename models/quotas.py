@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
-from models.tenants import NAME
+from models.tenants import NAME, TENANT_ID
 
 METRIC = String(16)
 WINDOW = String(8)
@@ -31,7 +31,7 @@ class QuotaOverride(Base):
     __tablename__ = "quota_overrides"
 
     override_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
-    tenant: Mapped[str] = mapped_column(NAME)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
     metric: Mapped[str] = mapped_column(METRIC)
     window: Mapped[str] = mapped_column(WINDOW)
     extra: Mapped[int] = mapped_column(BigInteger)
@@ -42,7 +42,7 @@ class Usage(Base):
     """The amount charged to a tenant in the window that began at window_start, by metric.
 
     The window `live` counts what is issued and not expired. No foreign key: usage survives a
-    changed limit, and a tenant that is removed and added again.
+    changed limit, and the grants of a removed tenant are still released.
     """
 
     __tablename__ = "usage"
@@ -52,7 +52,7 @@ class Usage(Base):
         ),
     )
 
-    tenant: Mapped[str] = mapped_column(NAME, primary_key=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
     window: Mapped[str] = mapped_column(WINDOW, primary_key=True)
     window_start: Mapped[datetime] = mapped_column(primary_key=True)
     grants: Mapped[int] = mapped_column(BigInteger)
@@ -74,7 +74,7 @@ class Reservation(Base):
 
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
     chunk_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    tenant: Mapped[str] = mapped_column(NAME)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
     signing_key: Mapped[str | None] = mapped_column(NAME)
     items: Mapped[int]
     grants: Mapped[int] = mapped_column(BigInteger)

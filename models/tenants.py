@@ -1,4 +1,8 @@
-"""The tenant config: written by `apply`, read by the worker."""
+"""The tenant config: written by `apply`, read by the worker.
+
+In these tables `tenant` is the tenant's name. In all others it is the tenant's id, which no other
+tenant ever had: a name can be removed and used again.
+"""
 
 from datetime import datetime
 
@@ -8,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.base import Base
 
 NAME = String(63)
+TENANT_ID = String(63)
 
 
 class ConfigRevisionCounter(Base):
@@ -20,13 +25,31 @@ class ConfigRevisionCounter(Base):
 
 
 class Tenant(Base):
-    """A party that producers act for; it owns policies, quotas, keys and endpoints."""
+    """A party that producers act for; it owns policies, quotas, keys and endpoints.
+
+    NULL in id, from an `apply` of a release without ids, means that the id is the name.
+    """
 
     __tablename__ = "tenants"
 
     name: Mapped[str] = mapped_column(NAME, primary_key=True)
     trust: Mapped[str] = mapped_column(String(16))
     max_batch: Mapped[int]
+    id: Mapped[str | None] = mapped_column(TENANT_ID, index=True, unique=True)
+
+
+class TenantIdentity(Base):
+    """The id and the name of a tenant that exists or was removed. Rows are added, never changed.
+
+    The first tenant of a name has the name as its id, the second one NAME~2. created_at is NULL for
+    tenants of releases without ids.
+    """
+
+    __tablename__ = "tenant_identities"
+
+    id: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    name: Mapped[str] = mapped_column(NAME, index=True)
+    created_at: Mapped[datetime | None]
 
 
 class TenantKey(Base):

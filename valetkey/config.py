@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import PrivateKey
 from valetkey.errors import NotConfigured
+from valetkey.redis_urls import verify_by_default
 
 _REDIS_SCHEMES = ("redis", "rediss")
 _MAX_REQUESTER_LENGTH = 200  # characters: the limit of terms.Text
@@ -135,7 +136,10 @@ def _required_url(settings: Mapping[str, Any], name: str) -> str:
             f"{_variable(name)} is not a URL like redis://HOST:6379/0; percent-encode special "
             f"characters in its password"
         )
-    return url
+    try:
+        return verify_by_default(url)
+    except ValueError as error:
+        raise NotConfigured(f"{_variable(name)} is not usable: {error}") from None
 
 
 def _redis_result_url(settings: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ class BaseRequestMethods(ABC, Generic[SingleResult, MultipartResult, BatchResult
         batch_id is a UUIDv7 that you create. With it, any process can continue an interrupted
         batch: pass the same total, chunk_size and options, and the keys from chunk first_chunk on.
         Granted items are granted again, and charged once. A batch grants nothing new once it is a
-        day old.
+        day old, or as old as the shortest window (minute or hour) of the tenant's quotas.
 
         manifest is an object key in the same bucket, for very large batches: the service writes all
         item results to that file. The handle then yields only refusals of the whole batch; see its

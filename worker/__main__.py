@@ -8,12 +8,14 @@ from pydantic import ValidationError
 from worker.commands.apply import apply
 from worker.commands.audit import audit
 from worker.commands.database import migrate
+from worker.commands.deadletters import deadletters
 from worker.commands.deliveries import deliveries
 from worker.commands.dev import dev
 from worker.commands.doctor import doctor
 from worker.commands.explain import explain
 from worker.commands.quota import quota
 from worker.commands.run import run
+from worker.commands.workers import workers
 from worker.settings import Settings, setting_errors
 
 
@@ -41,7 +43,10 @@ def main() -> None:
     """
 
 
-for command in (apply, audit, deliveries, dev, doctor, explain, migrate, quota, run):
+for command in (
+    *(apply, audit, deadletters, deliveries, dev, doctor, explain, migrate, quota, run),
+    workers,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

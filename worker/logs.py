@@ -1,3 +1,11 @@
+"""The service's log: one JSON object per line on stderr, without secrets.
+
+There are two safeguards. Loggers of libraries that handle secrets stay above a minimum level,
+whatever the level of the log. And everything that is written is scrubbed, because a library's
+warning or a traceback may still quote a secret.
+"""
+
+import json
 import logging
 import re
 from typing import Any
@@ -5,20 +13,82 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
-# A second safeguard: the service logs none of these, but a library's message may quote a URL.
+_ABOVE_DEBUG = logging.INFO
+MIN_LEVELS = {
+    "boto3": _ABOVE_DEBUG,  # the parameters of calls
+    "botocore": _ABOVE_DEBUG,  # signatures, request headers, the credentials in STS's responses
+    "s3transfer": _ABOVE_DEBUG,  # the parameters of calls
+    "urllib3": _ABOVE_DEBUG,  # URLs with their query
+    "httpx": logging.WARNING,  # at INFO, URLs with their query
+    "httpcore": _ABOVE_DEBUG,  # response headers
+    "kombu": _ABOVE_DEBUG,  # message bodies
+    "redis": _ABOVE_DEBUG,  # connections
+    "celery.app.trace": logging.WARNING,  # at INFO, results of tasks, which are grants
+    "celery.pool": _ABOVE_DEBUG,  # message bodies
+    "psycopg": _ABOVE_DEBUG,  # connections
+    "sqlalchemy": _ABOVE_DEBUG,  # rows
+}
+"""The lowest level at which each library writes nothing secret. Applies to child loggers, too."""
+
+# Texts are quoted in other texts: quotes may be escaped, and all of it percent-encoded.
+_QUOTE = r"""(?:\\*["']|%(?:25)*2[27]|&(?:quot|\#3[49]);)"""
+_COLON = r"(?:[=:]|%(?:25)*3[AaDd])"
+_SPACE = r"(?:\s|\\++[nrt])*+"
+# Between name and value: a colon or equals sign, a comma after a quoted name, or the end of a tag.
+_SEPARATOR = rf"""
+    (?: {_QUOTE}? \s* {_COLON} {_SPACE} | {_QUOTE} \s* , \s*+ | (?:>|&gt;) {_SPACE} )
+    (?! \[hidden\] )
+"""
+# A quoted value ends at its quote. Others end at a delimiter or, if they have several words, at the
+# end of the line.
+_QUOTED = r"""
+    (?: b?"(?:[^"\\]|\\.)*+"? | b?'(?:[^'\\]|\\.)*+'?
+    | b?\\+["'][^"'\\]*+(?:\\+["'])?
+    | %(?:25)*2[27](?:(?!%(?:25)*2[27])[^\s&])*+ | &(?:quot|\#3[49]);[^&\s]*+ )
+"""
+_WORD = r"""[^\s"'\\&<>,;)\]}]++"""
+_LINE = r"""[^\r\n"'\\<]++"""
+_NAME = r"""
+    (?: secret(?:[_-]?access)?(?:[_-]?key)? | private[_-]?key | token | passw(?:or)?d | passphrase
+    | credential | signature | external[_-]?id )
+"""
+_HEADER = "(?: authorization | webhook-signature | cookie )"
 _SECRET = re.compile(
-    r"""(X-Amz-(?:Signature|Security-Token|Credential)(?:=|["']?\s*:\s*["']?)"""
-    r"""|["']d["']\s*:\s*["']|whsec_|://[^/@\s:]*:)[^&\s"'@]+""",
-    re.IGNORECASE,
+    rf"""
+    ( {_HEADER} {_SEPARATOR} ) (?: {_QUOTED} | {_LINE} )
+    | ( {_NAME} {_SEPARATOR} ) (?: {_QUOTED} | {_WORD} )
+    # The private part of a JWK
+    | ( (?:["']|%(?:25)*22|&quot;)d {_QUOTE} \s* {_COLON} {_SPACE} (?!\[hidden\]) ) {_QUOTED}
+    # The password in a URL, but not a port
+    | ( ://[^/@\s:\[]*: ) (?! \[hidden\] | \d{{1,5}} (?:[^\w@:%.~+!$*-]|$) )
+        [^\s"'\\@]++ (?: @[^\s"'\\@/]++(?=@) )*+
+    # A webhook secret, and the signature of a webhook
+    | ( whsec_ ) [\w+/=-]++
+    | ( \bv1a?, ) [\w+/]{{40,}}={{0,2}}
+    # Rows, in which values have no names
+    | ( \A Row[ ] | Failing[ ]row[ ]contains[ ] ) \( .*+
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-# A JSON object in base64url and the parts that may follow it in a JWS or JWE, complete or cut off:
-# Celery logs an excerpt of each message that it discards.
-_TOKEN = re.compile(r"\be(?:yJ|yA|wo)[\w-]{8,}(?:\.[\w-]*){0,4}", re.ASCII)
+_SECRET_NAME = re.compile(f"{_NAME}|{_HEADER}", re.IGNORECASE | re.VERBOSE)
+# JSON in base64: an object and the parts that may follow it in a JWS or JWE, complete or cut off,
+# as in Celery's excerpt of a message that it discards; or an array, as in Kombu's message bodies.
+_TOKEN = re.compile(
+    r"(?:\b|(?<=\\[nrt]))(?:e(?:yJ|yA|wo)|W1(?:si|t7))[\w+/-]{8,}=*(?:\.[\w-]*){0,4}", re.ASCII
+)
+_HIDDEN = "[hidden]"
 
 
 def scrub(text: str) -> str:
-    """Replace signatures, tokens, private keys, webhook secrets and passwords in URLs."""
-    return _TOKEN.sub("[hidden]", _SECRET.sub(r"\1[hidden]", text))
+    """Replace credentials, signatures, tokens, private keys, passwords and webhook secrets.
+
+    Takes time in proportion to the length of the text.
+    """
+    return _TOKEN.sub(_HIDDEN, _SECRET.sub(_hide_value, text))
+
+
+def _hide_value(match: re.Match[str]) -> str:
+    return f"{match[match.lastindex or 0]}{_HIDDEN}"
 
 
 def configure_logging(level: int = logging.INFO) -> None:
@@ -32,17 +102,17 @@ def configure_logging(level: int = logging.INFO) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            _scrub_all,
+            scrub_event,
             structlog.processors.JSONRenderer(),
         ],
     )
-    handler = logging.StreamHandler()
+    handler = _Handler()
     handler.setFormatter(formatter)
+    handler.addFilter(reaches_min_level)
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # At DEBUG, botocore logs signatures, and the credentials in responses of STS.
-    logging.getLogger("botocore").setLevel(max(level, logging.INFO))
-    # Celery logs each finished task with its return value, which here contains grants.
-    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    # For loggers without a handler that do not propagate, such as that of Celery's processes.
+    logging.lastResort = handler
+    _reset_library_loggers(level)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -50,7 +120,53 @@ def configure_logging(level: int = logging.INFO) -> None:
     )
 
 
-def _scrub_all(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    return {
-        name: scrub(value) if isinstance(value, str) else value for name, value in event.items()
-    }
+class _Handler(logging.StreamHandler[Any]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - overrides
+        """Report a record that cannot be formatted. The default prints its arguments."""
+        event = {"event": "log_failed", "logger": record.name, "level": "error"}
+        self.stream.write(json.dumps(event) + self.terminator)
+
+
+def _reset_library_loggers(level: int) -> None:
+    # A library may have added a handler of its own, as Kombu does if KOMBU_LOG_DEBUG is set.
+    for name in tuple(logging.root.manager.loggerDict):
+        if min_level(name):
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.setLevel(logging.NOTSET)
+            logger.propagate = True
+    for name, minimum in MIN_LEVELS.items():
+        logging.getLogger(name).setLevel(max(level, minimum))
+
+
+def min_level(logger_name: str) -> int:
+    """Return the minimum level of a logger, which is that of its library."""
+    parts = logger_name.split(".")
+    parents = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return max(MIN_LEVELS.get(parent, logging.NOTSET) for parent in parents)
+
+
+def reaches_min_level(record: logging.LogRecord) -> bool:
+    """Return whether a record may be written.
+
+    The level of a library's logger does not bind its children, which may have levels of their own.
+    """
+    return record.levelno >= min_level(record.name)
+
+
+def scrub_event(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Replace the secrets in a log event's fields: texts, bytes, containers, exceptions."""
+    return {name: _scrub_field(name, value) for name, value in event.items()}
+
+
+def _scrub_field(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
+    if _SECRET_NAME.search(name):
+        return _HIDDEN
+    if isinstance(value, str):
+        return scrub(value)
+    # The renderer would write most of them by their repr, too.
+    text = repr(value)
+    scrubbed = scrub(text)
+    return value if scrubbed == text else scrubbed

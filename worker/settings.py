@@ -1,15 +1,24 @@
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from valetkey.config import default_result_url
+from valetkey.redis_urls import verify_by_default
 
 
 def _default_result_url(settings: dict[str, Any]) -> SecretStr:
     """Return the URL that clients read results from if they know only the broker's."""
     broker_url: str = settings["broker_url"].get_secret_value()
     return SecretStr(default_result_url(broker_url) or "redis://127.0.0.1:6379/1")
+
+
+def _verify_by_default(url: SecretStr) -> SecretStr:
+    return SecretStr(verify_by_default(url.get_secret_value()))
+
+
+ServerUrl = Annotated[SecretStr, AfterValidator(_verify_by_default)]
+"""The URL of a broker or result store; of a rediss:// URL, the server is verified."""
 
 
 class Settings(BaseSettings):
@@ -20,8 +29,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VALETKEY_", extra="ignore", frozen=True)
 
-    broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    result_url: SecretStr = Field(default_factory=_default_result_url)
+    broker_url: ServerUrl = SecretStr("redis://127.0.0.1:6379/0")
+    result_url: ServerUrl = Field(default_factory=_default_result_url)
     database_url: SecretStr = SecretStr("sqlite:///.valetkey/valetkey.db")
     s3_endpoint: str | None = None
     """The endpoint of bucket profiles that set none; if unset, AWS."""
@@ -40,4 +49,6 @@ def setting_errors(error: ValidationError) -> list[str]:
     return [
         f"VALETKEY_{details['loc'][0]}".upper() + f": {details['msg']}"
         for details in error.errors(include_url=False, include_input=False)
+        # A default that depends on another setting, which has an error itself.
+        if details["type"] != "default_factory_not_called"
     ]

@@ -61,7 +61,8 @@ message = {
     "items": [{"key": key} for key in keys],  # at most 600; larger batches need chunks
 }
 app = Celery(broker=os.environ["VALETKEY_BROKER_URL"], backend=os.environ["VALETKEY_RESULT_URL"])
-task = app.send_task("valetkey.issue", args=[sign(message)], queue="valetkey")
+# declare=[]: a producer's user of Redis need not declare queues, because workers do.
+task = app.send_task("valetkey.issue", args=[sign(message)], queue="valetkey", declare=[])
 # A queue can lose a message. After a timeout, send it again: the service charges a batch once.
 outcome = unseal(task.get(timeout=30))
 if outcome["status"] == "refused":

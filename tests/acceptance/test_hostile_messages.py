@@ -119,7 +119,7 @@ FORGERIES: dict[str, tuple[Callable[[], Any], str]] = {
     "other content": (token_with_other_content, "signature_invalid"),
     "a key that is not configured": (
         lambda: forge_token(TOKEN_HEADER | {"kid": "vault/../acme"}, b"{}", VAULT_KEY),
-        "key_unknown",
+        "signature_invalid",
     ),
     "another tenant's key": (
         lambda: sign_message(MESSAGE, ACME_KEY, datetime.now(UTC)),

@@ -4,10 +4,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from uuid import uuid4
 
 import pytest
 import redis
@@ -16,8 +17,9 @@ from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant
-from worker.broker.fair_queue import FairQueue
-from worker.broker.queue_lengths import LEASE, queue_lengths
+from worker.broker.heartbeats import read_heartbeats
+from worker.broker.sharing.fair_queue import FairQueue
+from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.devstack.service import Commands
 from worker.devstack.stack import Stack, running_stack
 
@@ -58,7 +60,8 @@ class Queues:
         """Put the flood into the queue of small requests."""
         for number in range(FLOOD):
             keys = [f"flood/{number}-{item}" for item in range(20)]
-            self._broker.lpush("valetkey", message_frame(grant_message(keys, tenant="flood")))
+            message = grant_message(keys, tenant="flood")
+            self._broker.lpush("valetkey", message_frame(message, str(uuid4())))
 
     def waiting(self) -> int:
         """Return how many messages workers have not taken."""
@@ -90,6 +93,12 @@ class Queues:
         self._broker.close()
 
 
+def are_alive(result_url: str, pids: Collection[int]) -> bool:
+    """Return whether each of these workers has a fresh heartbeat."""
+    with redis.Redis.from_url(result_url) as client:
+        return {heartbeat.pid for heartbeat in read_heartbeats(client)}.issuperset(pids)
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("flood")
@@ -98,6 +107,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     commands = Commands(
         worker=(*WORKER, "--queues", "valetkey,valetkey.bulk", "--hostname", "issue@%h"),
         beat=(*WORKER, "--queues", "valetkey.upkeep", "--hostname", "upkeep@%h"),
+        are_workers_ready=are_alive,
     )
     with running_stack(
         Path(folder) / "data", tenants, dict(os.environ), commands=commands

@@ -55,7 +55,8 @@ def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engi
     migrate_to_head(url)
     engine = create_database_engine(url)
     with write_transaction(engine) as connection:
-        tenants.store_config(connection, TenantConfig(), tenant_config(storages))
+        config = tenant_config(storages)
+        tenants.store_config(connection, TenantConfig(), config, clock.now())
     yield engine
     engine.dispose()
 

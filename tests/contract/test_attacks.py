@@ -97,8 +97,8 @@ def test_no_metadata_passes_for_something_else(signing_store: Store, name: str) 
 @pytest.mark.parametrize(
     ("bucket", "code"),
     [
-        ("minio", "bucket_unknown"),
-        ("contract", "bucket_unknown"),  # the name of the real bucket
+        ("minio", "bucket_not_allowed"),
+        ("contract", "bucket_not_allowed"),  # the name of the real bucket
         (".minio.sys", "malformed"),
         ("../contract-other", "malformed"),
         ("arn:aws:s3:::contract", "malformed"),

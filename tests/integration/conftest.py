@@ -10,9 +10,10 @@ from worker.aws.clients import S3Clients
 from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import TenantConfig
 from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import create_database_engine, read_transaction, write_transaction
 
 ApplyConfig = Callable[[TenantConfig], None]
+ReplaceTenants = Callable[[], None]
 
 
 @pytest.fixture
@@ -34,14 +35,27 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def apply_config(engine: Engine) -> ApplyConfig:
+def apply_config(engine: Engine, clock: messages.Clock) -> ApplyConfig:
     """A function that replaces the tenant config."""
 
     def apply(config: TenantConfig) -> None:
         with write_transaction(engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config)
+            tenants.store_config(connection, tenants.load_config(connection), config, clock())
 
     return apply
+
+
+@pytest.fixture
+def replace_tenants(engine: Engine, apply_config: ApplyConfig) -> ReplaceTenants:
+    """A function that removes all tenants, and creates them again with the same config."""
+
+    def replace() -> None:
+        with read_transaction(engine) as connection:
+            config = tenants.load_config(connection)
+        apply_config(TenantConfig(config.buckets))
+        apply_config(config)
+
+    return replace
 
 
 @pytest.fixture

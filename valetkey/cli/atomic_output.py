@@ -106,6 +106,8 @@ def _open_partial(path: Path, *, is_resumed: bool) -> int:
     if is_foreign or not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise FileExistsError(EEXIST, "not a regular file that you own", str(path))
+    if os.name == "posix":
+        os.fchmod(descriptor, 0o600)
     return descriptor
 
 

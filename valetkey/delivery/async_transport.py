@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from valetkey.config import redact_url
+from valetkey.delivery.causes import describe_cause
 from valetkey.delivery.publisher import SOCKET_TIMEOUT, Publisher
 from valetkey.delivery.transport import RESULT_PREFIX, UNSUBSCRIBE_BATCH, Results
 from valetkey.errors import BrokerUnreachable
@@ -137,7 +138,7 @@ class AsyncTransport:
             yield
         except (redis.RedisError, OSError) as error:
             text = (
-                f"no result store answers at {self._store_name} ({type(error).__name__}): "
+                f"no result store answers at {self._store_name} ({describe_cause(error)}): "
                 "is the URL right, and is the server running?"
             )
             raise BrokerUnreachable(text) from None

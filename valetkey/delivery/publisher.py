@@ -7,6 +7,7 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
 from valetkey.config import redact_url
+from valetkey.delivery.causes import describe_cause
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.messages import ISSUE_TASK
 
@@ -20,8 +21,12 @@ class Publisher:
 
     def __init__(self, url: str) -> None:
         self._broker_name = redact_url(url)
+        is_redis = self._broker_name.startswith("redis")
         # redis-py reopens a closed connection itself, and a silent one has used enough time.
-        self._retries = not self._broker_name.startswith("redis")
+        self._retries = not is_redis
+        # In Redis a queue needs no declaration. Without one, a producer needs no access to its
+        # bindings and its length.
+        self._declarations: list[Any] | None = [] if is_redis else None
         self._app = _create_app()
         # An explicit connection: Celery prefers CELERY_BROKER_URL to the URL in its arguments.
         self._connection = self._app.connection_for_write(
@@ -40,6 +45,7 @@ class Publisher:
                 args=[argument],
                 task_id=task_id,
                 queue=queue,
+                declare=self._declarations,
                 serializer="json",
                 producer=self._producer,
                 retry=self._retries,
@@ -49,7 +55,7 @@ class Publisher:
                 add_to_parent=False,  # a parent task of another application would keep every result
             )
         except (BrokerError, KombuError, OSError) as error:
-            cause = type(error.__cause__ or error).__name__
+            cause = describe_cause(error)
             raise BrokerUnreachable(f"no broker answers at {self._broker_name} ({cause})") from None
 
     def close(self) -> None:

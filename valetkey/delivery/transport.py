@@ -10,6 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from valetkey.config import redact_url
+from valetkey.delivery.causes import describe_cause
 from valetkey.delivery.publisher import SOCKET_OPTIONS, Publisher
 from valetkey.errors import BrokerUnreachable
 
@@ -87,7 +88,7 @@ class Transport:
             yield
         except (redis.RedisError, OSError) as error:
             text = (
-                f"no result store answers at {self._store_name} ({type(error).__name__}): "
+                f"no result store answers at {self._store_name} ({describe_cause(error)}): "
                 "is the URL right, and is the server running?"
             )
             raise BrokerUnreachable(text) from None

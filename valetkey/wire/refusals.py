@@ -2,6 +2,7 @@
 
 The list of codes is part of the wire: a code is never renamed or reused. A new code needs a new
 release of the client first, because an older one takes a reply with an unknown code for no reply.
+Codes that the service no longer sends stay in the list, because older services send them.
 """
 
 from datetime import datetime
@@ -23,25 +24,26 @@ class Code(StrEnum):
     # The message cannot be read.
     MALFORMED = "malformed"  # not JSON of this version, or a field has the wrong type or form
     UNKNOWN_FIELD = "unknown_field"  # a field that does not exist, or not for this kind
+    MESSAGE_INVALID = "message_invalid"  # not a Celery message that the service accepts
     VERSION_UNKNOWN = "version_unknown"  # v is not a version that the service reads
 
     # The sender is not authenticated. See UNAUTHENTICATED below.
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - a code, not a secret; not a compact JWS
     TOKEN_TOO_LARGE = "token_too_large"  # noqa: S105 - a code, not a secret; over 4 MiB
     ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"  # alg is not Ed25519 or EdDSA
-    SIGNATURE_REQUIRED = "signature_required"  # the tenant does not accept unsigned messages
-    SIGNATURE_INVALID = "signature_invalid"  # not signed by the key that kid names
-    KEY_UNKNOWN = "key_unknown"  # kid names no key in the tenant config
-    KEY_EXPIRED = "key_expired"  # the signing key has expired
-    KEY_REVOKED = "key_revoked"  # the signing key is revoked
+    SIGNATURE_REQUIRED = "signature_required"  # no tenant of this name accepts unsigned messages
+    SIGNATURE_INVALID = "signature_invalid"  # not signed by a key of the id in kid
+    KEY_UNKNOWN = "key_unknown"  # no longer sent, only counted: signature_invalid is sent
+    KEY_EXPIRED = "key_expired"  # the key, which did sign the message, has expired
+    KEY_REVOKED = "key_revoked"  # the key, which did sign the message, is revoked
     CLAIM_MISSING = "claim_missing"  # iat is missing or not in whole seconds
-    MESSAGE_EXPIRED = "message_expired"  # iat is more than 24 hours ago
+    MESSAGE_EXPIRED = "message_expired"  # iat is over 24 hours ago, or before the tenant existed
     MESSAGE_FROM_FUTURE = "message_from_future"  # iat is more than 60 seconds ahead
     TENANT_MISMATCH = "tenant_mismatch"  # the message names another tenant than its signing key
-    TENANT_UNKNOWN = "tenant_unknown"  # the message names no tenant of the service
+    TENANT_UNKNOWN = "tenant_unknown"  # no longer sent, only counted: signature_required is sent
 
     # The batch: its bucket profile, kind, size, callback and state.
-    BUCKET_UNKNOWN = "bucket_unknown"  # no such bucket profile
+    BUCKET_UNKNOWN = "bucket_unknown"  # no longer sent: bucket_not_allowed is sent
     BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # the tenant has no policy for this bucket profile
     BUCKET_UNUSABLE = "bucket_unusable"  # the service cannot sign for it; an operator must fix it
     KIND_NOT_ALLOWED = "kind_not_allowed"  # unknown kind, or not in the tenant's policy
@@ -49,7 +51,7 @@ class Code(StrEnum):
     CALLBACK_UNKNOWN = "callback_unknown"  # callback names no webhook endpoint allowed here
     BATCH_TOO_LARGE = "batch_too_large"  # too many items in the batch or in one message
     BATCH_CONFLICT = "batch_conflict"  # the batch id was used before with different content
-    BATCH_CLOSED = "batch_closed"  # the batch was cancelled, or began too long ago
+    BATCH_CLOSED = "batch_closed"  # cancelled, or began longer ago than a day or a quota's window
     BATCH_UNKNOWN = "batch_unknown"  # the service has received no such batch or chunk
     CHUNK_INVALID = "chunk_invalid"  # chunk, chunk_size, total and items do not agree
     DEADLINE_PASSED = "deadline_passed"  # the message arrived after its deadline
@@ -155,6 +157,7 @@ class Refusal(BaseModel):
 # with these codes are plain JSON.
 UNAUTHENTICATED = frozenset(
     {
+        Code.MESSAGE_INVALID,
         Code.TOKEN_INVALID,
         Code.TOKEN_TOO_LARGE,
         Code.ALGORITHM_NOT_ALLOWED,

@@ -14,7 +14,8 @@ MAX_MULTIPART_BYTES = 5 * 1024**4  # bytes; AWS: qfacts.html
 MIN_PART_BYTES = 5 * 1024**2  # bytes, except in the last part; AWS: qfacts.html
 MAX_PARTS = 10_000  # parts in one upload; AWS: qfacts.html
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """The name of a tenant, a bucket profile or a webhook endpoint."""
 
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]*$"

@@ -11,14 +11,15 @@ from worker import clock
 from worker.aws.clients import S3Clients
 from worker.commands import database
 from worker.commands.database import open_database
-from worker.core.apply.diff import FieldChange
+from worker.core.apply.diff import FieldChange, diff_config
 from worker.core.apply.plan import ApplyPlan, ConfigWarning, InUseCounts, Removal, plan_apply
 from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.identities import assign_ids
 from worker.db import reservations
 from worker.db.audit import changes
 from worker.db.audit.backlog import count_pending_webhooks
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.tenants import load_config, store_config
+from worker.db.tenants import load_config, read_used_ids, store_config
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
 from worker.usecases.tenants_file import FileProblem, read_tenants_file
@@ -47,25 +48,29 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     tenants, and quotas raised with `quota raise`. `audit changes` lists what was changed, when, and
     by which account.
 
+    A removed tenant cannot be restored: a tenant that is added under its name later is a new one,
+    which inherits no batches, usage, raised quotas or webhooks.
+
     FILE defaults to tenants.toml. examples/tenants.toml is a commented example.
 
     \b
     Example:
       python -m worker apply examples/tenants.toml --dry-run
     """
-    after = _read_config(file)
+    config, now = _read_config(file), clock.now()
     with open_database(read_transaction) as connection:
         before = load_config(connection)
-        live_grants = reservations.count_live_grants(connection, clock.now())
+        after = assign_ids(before, config, read_used_ids(connection), now)
+        live_grants = reservations.count_live_grants(connection, now)
         in_use = InUseCounts(live_grants, count_pending_webhooks(connection))
-    plan = plan_apply(before, after, in_use, clock.now())
+    plan = plan_apply(before, after, in_use, now)
     if not as_json:
         _print_changes(plan.changes)
     _print_warnings(plan.warnings)
     _print_removals(plan.removals)
     if plan.changes and not dry_run:
         _confirm(plan.removals, yes=yes)
-        _store(before, after, plan.changes)
+        _store(before, after)
     _print_result(plan, applied=bool(plan.changes) and not dry_run, as_json=as_json)
 
 
@@ -119,6 +124,9 @@ def _print_removals(removals: list[Removal]) -> None:
         click.echo(f"  {removal}", err=True)
     text = "Links that were issued work until they expire. Pending webhooks will not be sent."
     click.echo(text, err=True)
+    if any(removal.is_tenant for removal in removals):
+        text = "A removed tenant cannot be restored: its name, added again, is a new tenant."
+        click.echo(text, err=True)
 
 
 def _confirm(removals: list[Removal], *, yes: bool) -> None:
@@ -133,11 +141,12 @@ def _confirm(removals: list[Removal], *, yes: bool) -> None:
         )
 
 
-def _store(before: TenantConfig, after: TenantConfig, field_changes: list[FieldChange]) -> None:
+def _store(before: TenantConfig, after: TenantConfig) -> None:
     with open_database(write_transaction) as connection:
-        store_config(connection, before, after)
-        author = changes.ChangeAuthor(clock.now(), database.operator_account(), "apply")
-        changes.record_changes(connection, field_changes, author)
+        now = clock.now()
+        stored = store_config(connection, before, after, now)
+        author = changes.ChangeAuthor(now, database.operator_account(), "apply")
+        changes.record_changes(connection, diff_config(before, stored), author)
 
 
 def _print_result(plan: ApplyPlan, *, applied: bool, as_json: bool) -> None:

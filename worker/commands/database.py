@@ -17,8 +17,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
 import models
-from worker.db.engine import create_database_engine
+from worker.db.engine import create_database_engine, sqlite_files
 from worker.errors import Transient
+from worker.private_files import make_private, mode_of_others
 from worker.settings import Settings
 
 _PROTOTYPE_REVISION = "0001"
@@ -41,14 +42,32 @@ def operator_account() -> str:
 def migrate() -> None:
     """Create or update the tables of the database at VALETKEY_DATABASE_URL.
 
-    Changes nothing if the tables are up to date.
+    Changes nothing if the tables are up to date. Removes other accounts' access to the files of a
+    SQLite database.
 
     \b
     Example:
       python -m worker migrate
     """
-    migrate_to_head(Settings().database_url.get_secret_value())
+    database_url = Settings().database_url.get_secret_value()
+    _make_files_private(database_url)
+    migrate_to_head(database_url)
     click.echo("The database is up to date.")
+
+
+def _make_files_private(database_url: str) -> None:
+    for path in sqlite_files(database_url):
+        mode = mode_of_others(path)
+        if mode is None:
+            continue
+        try:
+            make_private(path)
+        except OSError as error:
+            raise click.ClickException(
+                f"Other accounts have access to {path} (mode {mode}), which cannot be changed: "
+                f"{error.strerror}. The file's owner must run `chmod 600 {path}`."
+            ) from None
+        click.echo(f"Other accounts had access to {path} (mode {mode}): only its owner has now.")
 
 
 def migrate_to_head(database_url: str) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.devstack.folder import FolderInUse
+from worker.devstack.folder import FolderUnusable
 from worker.devstack.processes import ProcessEnded, StartFailed
 from worker.devstack.stack import StackInfo, running_stack
 
@@ -65,7 +65,7 @@ def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None)
                 console.print("Stopping.")
     except KeyboardInterrupt:
         console.print("Everything is stopped.")
-    except (ProcessEnded, FolderInUse, StartFailed) as error:
+    except (ProcessEnded, FolderUnusable, StartFailed) as error:
         raise click.ClickException(str(error)) from None
 
 

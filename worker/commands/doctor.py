@@ -8,18 +8,23 @@ from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import click
-import redis
 from celery import Celery
 from pydantic import ValidationError
 
+from valetkey.delivery.causes import describe_cause
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.broker.queue_lengths import LEASE, is_redis, queue_lengths
+from worker.broker import status
+from worker.broker.dead_letters import read_dead_letters
+from worker.broker.discards import read_discard_counts
+from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
+from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
 from worker.commands.health_checks import (
     Check,
     check_cleanup,
     check_consumers,
+    check_messages,
     check_queues,
     check_tenants,
     check_webhooks,
@@ -27,10 +32,11 @@ from worker.commands.health_checks import (
 from worker.commands.output import print_rows
 from worker.core.tenants.config import TenantConfig
 from worker.db.audit import backlog
-from worker.db.engine import read_transaction
+from worker.db.engine import read_transaction, sqlite_files
 from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
-from worker.net import broker_status, webhook_secrets
+from worker.net import webhook_secrets
+from worker.private_files import mode_of_others
 from worker.settings import Settings, setting_errors
 
 Result = TypeVar("Result")
@@ -102,6 +108,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
         yield facts
         return
     yield Check("database", "ok", "reachable, with the tables of this release")
+    yield from _file_checks(settings.database_url.get_secret_value())
     now = clock.now()
     yield from check_tenants(facts.config, now)
     yield from _bucket_checks(facts.config, S3Clients(settings.s3_endpoint))
@@ -117,6 +124,13 @@ def _read_facts() -> _DatabaseFacts:
             backlog.oldest_webhook_time(connection),
             backlog.earliest_reservation_expiry(connection),
         )
+
+
+def _file_checks(database_url: str) -> Iterator[Check]:
+    for path in sqlite_files(database_url):
+        if mode := mode_of_others(path):
+            text = f"other accounts have access to {path} (mode {mode})"
+            yield Check("database", "warn", text, "python -m worker migrate")
 
 
 def _bucket_checks(config: TenantConfig, s3: S3Clients) -> Iterator[Check]:
@@ -148,33 +162,35 @@ def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
 
 def _broker_checks(settings: Settings) -> Iterator[Check]:
     urls = settings.broker_url.get_secret_value(), settings.result_url.get_secret_value()
-    with broker_status.inspect_app(*urls) as app:
+    with status.inspect_app(*urls) as app:
         hint = "is VALETKEY_RESULT_URL right, and is the server running?"
-        error = _attempt("results", hint, lambda: broker_status.check_results(app))
+        error = _attempt("results", hint, lambda: status.check_results(app))
         yield error or Check("results", "ok", "reachable")
         hint = "is VALETKEY_BROKER_URL right, and is the server running?"
-        error = _attempt("broker", hint, lambda: broker_status.check_broker(app, CHECK_TIMEOUT))
+        error = _attempt("broker", hint, lambda: status.check_broker(app, CHECK_TIMEOUT))
         yield error or Check("broker", "ok", "reachable")
         if error is None:
-            yield from _queue_checks(urls[0])
+            yield _attempt("queues", hint, _read_queue_check)
             yield from _worker_checks(app)
-
-
-def _queue_checks(broker_url: str) -> Iterator[Check]:
-    if not is_redis(broker_url):
-        return
-
-    def check() -> Check:
-        with redis.Redis.from_url(broker_url, protocol=2, socket_timeout=CHECK_TIMEOUT) as client:
-            return check_queues(queue_lengths(client), is_served=bool(client.exists(LEASE)))
-
-    yield _attempt("queues", "may this user read the queues?", check)
+            yield _attempt("messages", hint, _read_message_check)
 
 
 def _worker_checks(app: Celery) -> Iterator[Check]:
     hint = "are the workers running?"
-    consumers = _attempt("workers", hint, lambda: broker_status.workers_by_queue(app))
+    consumers = _attempt("workers", hint, lambda: status.workers_by_queue(app))
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
+
+
+def _read_queue_check() -> Check:
+    with open_broker() as client:
+        return check_queues(queue_lengths(client), is_served=bool(client.exists(LEASE)))
+
+
+def _read_message_check() -> Check:
+    with open_results() as client:
+        discarded = read_discard_counts(client)
+    with open_broker() as client:
+        return check_messages(discarded, len(read_dead_letters(client)))
 
 
 def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:
@@ -186,8 +202,8 @@ def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Chec
     except click.ClickException as error:
         return Check(check, "fail", error.message, hint)
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        # Only the type of the error: its text may contain a URL, and with it a password.
-        return Check(check, "fail", f"out of reach ({type(error).__name__})", hint)
+        # Not the error's text: it may contain a URL, and with it a password.
+        return Check(check, "fail", f"out of reach ({describe_cause(error)})", hint)
 
 
 def call_with_timeout(seconds: float, call: Callable[[], Result]) -> Result:

@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 
 from valetkey.units import format_duration
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
-from worker.broker.queue_lengths import WAITING
+from worker.broker.queues import UPKEEP_QUEUE
+from worker.broker.sharing.queue_lengths import WAITING
 from worker.core.apply.plan import config_warnings
 from worker.core.tenants.config import TenantConfig
 
-UPKEEP_QUEUE = "valetkey.upkeep"
 OVERDUE_AFTER = timedelta(minutes=5)
 """The age of unfinished work from which a check reports it."""
 
@@ -68,6 +68,19 @@ def check_queues(lengths: Mapping[str, int], *, is_served: bool) -> Check:
         return Check("queues", "ok", text)
     text = f"{waiting:,} messages wait for their turn, and no process serves them"
     return Check("queues", "warn", text, "python -m worker run --only issue")
+
+
+def check_messages(discarded: Mapping[str, int], dead_letters: int) -> Check:
+    """Warn of messages on which a worker failed. discarded counts messages by their invalid part.
+
+    Discarded messages are the fault of their senders, so they alone are no warning.
+    """
+    counts = ", ".join(f"{count:,} for {part}" for part, count in sorted(discarded.items()))
+    text = f"discarded so far: {counts}" if counts else "none was discarded"
+    if not dead_letters:
+        return Check("messages", "ok", text)
+    text = f"{dead_letters} set aside because a worker failed on them; {text}"
+    return Check("messages", "warn", text, "python -m worker deadletters list")
 
 
 def check_webhooks(oldest: datetime | None, now: datetime) -> Check:

@@ -82,8 +82,12 @@ def after_number_option(command: Command) -> Command:
 
 
 def tenant_option(command: Command) -> Command:
-    """Add --tenant, the name of a tenant to select, to a command."""
-    return click.option("--tenant", help="Only this tenant.")(command)
+    """Add --tenant, the name or id of a tenant to select, to a command."""
+    return click.option(
+        "--tenant",
+        help="Only this tenant. A name selects all tenants that had it; NAME~1 only the first of"
+        " them, NAME~2 the second.",
+    )(command)
 
 
 def since_option(command: Command) -> Command:

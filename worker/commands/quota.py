@@ -77,7 +77,7 @@ def show_quotas(*, tenant: str | None, include_unlimited: bool, output_format: A
         config = load_config(connection)
         tenants = config.tenants.values() if tenant is None else [_find_tenant(config, tenant)]
         for item in tenants:
-            used = usage.read_usage(connection, item.name, now)
+            used = usage.read_usage(connection, item.id, now)
             statuses += quota_statuses(item, used, now, include_unlimited=include_unlimited)
     if output_format is not None:
         print_rows(QuotaStatus._fields, statuses, output_format)
@@ -88,9 +88,10 @@ def show_quotas(*, tenant: str | None, include_unlimited: bool, output_format: A
 
 
 def _find_tenant(config: TenantConfig, name: str) -> Tenant:
-    """Return the tenant of this name. Raises click.ClickException if there is none."""
-    if name in config.tenants:
-        return config.tenants[name]
+    """Return the tenant of this name or id. Raises click.ClickException if there is none."""
+    tenant = config.tenants.get(name) or config.tenant_by_id(name)
+    if tenant is not None:
+        return tenant
     similar_name = closest_name(name, config.tenants)
     hint = f": did you mean {similar_name}?" if similar_name else "."
     raise click.ClickException(f"No tenant {name!r} is configured{hint}")
@@ -154,8 +155,9 @@ def _store_quota(
         raise click.ClickException("Nothing was changed.")
     field_changes = diff_config(before, after)
     if field_changes:
-        store_config(connection, before, after)
-        author = changes.ChangeAuthor(clock.now(), database.operator_account(), "quota set")
+        now = clock.now()
+        store_config(connection, before, after, now)
+        author = changes.ChangeAuthor(now, database.operator_account(), "quota set")
         changes.record_changes(connection, field_changes, author)
     return field_changes
 
@@ -195,9 +197,7 @@ def raise_quota(  # noqa: PLR0913 - the command's arguments
     end = _override_end(window, duration, until, now)
     extra = _parse_quota_arguments(metric, window, amount, limit_hint="--by").limit
     override = QuotaOverride(metric, window, extra, end)
-    path = f"tenants.{tenant_name}.quotas.{metric}.{window}.raise"
-    change = FieldChange(path, None, override_to_dict(override))
-    conflicts = _store_override(tenant_name, override, change, now)
+    change, conflicts = _store_override(tenant_name, override, now)
     text = f"{metric}.{window} of {tenant_name}: {format_amount(metric, extra)} more"
     click.echo(_format_json([change]) if as_json else f"{text} until {end:%F %T} UTC.")
     for conflict in conflicts:
@@ -229,8 +229,8 @@ def _override_end(
 
 
 def _store_override(
-    tenant_name: str, override: QuotaOverride, change: FieldChange, now: datetime
-) -> list[Conflict]:
+    tenant_name: str, override: QuotaOverride, now: datetime
+) -> tuple[FieldChange, list[Conflict]]:
     with open_database(write_transaction) as connection:
         tenant = _find_tenant(load_config(connection), tenant_name)
         if find_quota(tenant, override.metric, override.window) is None:
@@ -238,10 +238,12 @@ def _store_override(
                 f"{tenant_name} has no quota {override.metric}.{override.window} to raise: "
                 "add one with `quota set`."
             )
-        add_quota_override(connection, tenant_name, override, now)
+        path = f"tenants.{tenant.name}.quotas.{override.metric}.{override.window}.raise"
+        change = FieldChange(path, None, override_to_dict(override))
+        add_quota_override(connection, tenant.id, override, now)
         author = changes.ChangeAuthor(now, database.operator_account(), "quota raise")
         changes.record_changes(connection, [change], author)
-    return override_conflicts(tenant, override, now)
+    return change, override_conflicts(tenant, override, now)
 
 
 def _format_json(field_changes: list[FieldChange]) -> str:

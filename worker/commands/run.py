@@ -1,52 +1,58 @@
-"""Starts a worker."""
+"""Starts workers."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 
 import click
 
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
-from worker.commands.health_checks import UPKEEP_QUEUE
+from worker.broker.queues import QUEUES_BY_ROLE
+from worker.logs import configure_logging
+from worker.settings import Settings
+from worker.supervisor import Supervisor, WorkerProcess
 
-# Gossip and mingle are off, as workers need nothing from each other: each long-lived pub/sub
+# These are off, as workers need nothing from each other: each long-lived pub/sub
 # connection is one more that can become half-open.
-_WORKER_OPTIONS = ("worker", "--pool", "prefork", "--without-gossip", "--without-mingle")
-QUEUES = {
-    "all": (INTERACTIVE_QUEUE, UPKEEP_QUEUE, BULK_QUEUE),
-    "issue": (INTERACTIVE_QUEUE, BULK_QUEUE),
-    "interactive": (INTERACTIVE_QUEUE,),
-    "bulk": (BULK_QUEUE,),
-    "upkeep": (UPKEEP_QUEUE,),
-}
+_WORKER_OPTIONS = ("worker", "--without-gossip", "--without-heartbeat", "--without-mingle")
+# The threads of the upkeep worker wait for endpoints and storage most of the time.
+_ROLE_OPTIONS = {"upkeep": ("--pool", "threads", "--concurrency", "8", "--beat")}
+_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice(["issue", "interactive", "bulk", "upkeep"]),
+    type=click.Choice(list(QUEUES_BY_ROLE)),
     help="Only process requests (issue: all, interactive: small batches, bulk: large batches), or "
-    "only send webhooks, write manifests and release expired grants (upkeep). In production, run "
-    "issue and upkeep as separate processes, so that a slow endpoint cannot delay a grant.",
+    "only send webhooks, write manifests and release expired grants (upkeep). Without it, run one "
+    "worker for requests and one for the rest.",
 )
 @click.option(
     "--loglevel",
+    type=click.Choice(_LEVELS, case_sensitive=False),
     default="INFO",
     show_default=True,
     help="Minimum level of messages to log on stderr.",
 )
 def run(only: str | None, loglevel: str) -> None:
-    """Start a worker, with beat unless it only processes requests.
+    """Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.
 
     \b
     Example:
       python -m worker run
     """
-    role = only or "all"
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER_OPTIONS]
-    command += ["--loglevel", loglevel, "--queues", ",".join(QUEUES[role])]
-    command += ["--hostname", f"{role}@%h"]
-    if role in {"all", "upkeep"}:
-        command += ["--beat"]
+    Settings()  # invalid settings end this process before it starts any other
+    configure_logging(logging.getLevelNamesMapping()[loglevel])
+    roles = [only] if only else ["issue", "upkeep"]
+    sys.exit(Supervisor(list(_workers(roles, loglevel))).run())
+
+
+def _workers(roles: list[str], loglevel: str) -> Iterator[WorkerProcess]:
     # SIGTERM then stops softly: running tasks may end, and prefetched messages return to the queue.
-    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
-    os.execv(sys.executable, command)  # noqa: S606 - this process becomes the worker
+    environ = dict(os.environ) | {"REMAP_SIGTERM": "SIGQUIT"}
+    for role in roles:
+        command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER_OPTIONS]
+        command += ["--loglevel", loglevel, "--queues", ",".join(QUEUES_BY_ROLE[role])]
+        command += ["--hostname", f"{role}@%h", *_ROLE_OPTIONS.get(role, ("--pool", "prefork"))]
+        yield WorkerProcess(role, command, environ)

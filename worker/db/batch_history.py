@@ -1,5 +1,6 @@
 """Reads what was committed under a batch id."""
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
@@ -20,7 +21,9 @@ _ONE_ROW = select(literal(1).label("one")).subquery()
 _IS_BATCH = and_(Batch.tenant == bindparam("of_tenant"), Batch.batch_id == bindparam("id"))
 _IS_CHUNK = and_(Chunk.batch_number == Batch.batch_number, Chunk.chunk_number == bindparam("chunk"))
 _IS_REMAINING = and_(
-    Reservation.batch_number == Batch.batch_number, Reservation.chunk_number == REMAINING
+    Reservation.batch_number == Batch.batch_number,
+    Reservation.chunk_number == REMAINING,
+    Reservation.expires_at > bindparam("now"),
 )
 _IS_CANCELLATION = and_(
     Cancellation.tenant == bindparam("of_tenant"), Cancellation.batch_id == bindparam("id")
@@ -62,10 +65,14 @@ class DecidedCounts(NamedTuple):
 
 
 def read_history(
-    connection: Connection, tenant: str, batch_id: str, chunk_number: int
+    connection: Connection, tenant_id: str, batch_id: str, chunk_number: int, now: datetime
 ) -> BatchHistory:
-    """Read the committed state of a batch id and of one of its chunks."""
-    params = {"of_tenant": tenant, "id": batch_id, "chunk": chunk_number}
+    """Read the committed state of a tenant's batch id and of one of its chunks.
+
+    A batch is closed from the moment at which its reservation expires, even if no cleanup has
+    released it yet.
+    """
+    params = {"of_tenant": tenant_id, "id": batch_id, "chunk": chunk_number, "now": now}
     row = connection.execute(_FIND, params).one()
     return BatchHistory(
         batch=None if row.batch_number is None else _batch(row),
@@ -115,7 +122,15 @@ def read_recorded_chunk(
 ) -> RecordedChunk:
     """Read a committed chunk with its audit rows."""
     header = connection.execute(
-        select(Batch.batch_id, Batch.tenant, Batch.terms, Batch.chunk_size, Chunk)
+        select(
+            Batch.batch_id,
+            Batch.tenant,
+            Batch.terms,
+            Batch.total,
+            Batch.chunk_size,
+            Batch.callback,
+            Chunk,
+        )
         .join(Chunk, Chunk.batch_number == Batch.batch_number)
         .where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
     ).one()
@@ -131,8 +146,10 @@ def read_recorded_chunk(
         batch_number=batch_number,
         batch_id=header.batch_id,
         chunk_number=chunk_number,
-        tenant=header.tenant,
+        tenant_id=header.tenant,
         terms=_TERMS.validate_python(header.terms),
+        total=header.total,
+        callback=header.callback,
         rows=[GrantRow(*row) for row in rows],
         validity=Validity(header.issued_at, header.expires_in, header.limited_by),
         access_key=header.access_key,

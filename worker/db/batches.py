@@ -44,9 +44,9 @@ class NewChunk(NamedTuple):
         return reserved_cost(message.grant, len(message.items)).minus(self.decision.cost)
 
 
-def lock_batch(connection: Connection, tenant: str, batch_id: str) -> None:
+def lock_batch(connection: Connection, tenant_id: str, batch_id: str) -> None:
     """Lock a batch id until the transaction ends: no other one opens or cancels the batch."""
-    acquire_advisory_lock(connection, f"{tenant}/{batch_id}")
+    acquire_advisory_lock(connection, f"{tenant_id}/{batch_id}")
 
 
 def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | None) -> int:
@@ -54,7 +54,7 @@ def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | Non
     message = chunk.request.message
     values = {
         "batch_id": message.batch,
-        "tenant": message.tenant,
+        "tenant": chunk.request.tenant.id,
         "bucket": message.grant.bucket,
         "kind": message.grant.kind,
         "requested_by": message.requested_by,
@@ -117,11 +117,15 @@ def insert_reissued_digests(
 
 
 def insert_cancellation(
-    connection: Connection, message: CancelMessage, signing_key: str | None, now: datetime
+    connection: Connection,
+    message: CancelMessage,
+    tenant_id: str,
+    signing_key: str | None,
+    now: datetime,
 ) -> None:
     """Insert the cancellation of a batch, unless it is cancelled already."""
     values = {
-        "tenant": message.tenant,
+        "tenant": tenant_id,
         "batch_id": message.batch,
         "signing_key": signing_key,
         "requested_by": message.requested_by,

@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from worker.errors import Transient
+from worker.private_files import create_private_file, create_private_folder
 
 LOCK_TIMEOUT = 10
 _PRAGMAS = (
@@ -62,10 +63,26 @@ def _check_connection(connection: psycopg.Connection, _record: Any, _proxy: Any)
         raise DisconnectionError
 
 
-def _sqlite_engine(url: str) -> Engine:
+def sqlite_path(url: str) -> Path | None:
+    """Return the path of a SQLite database, or None if it is in memory or on a server."""
     database = make_url(url).database
-    if database:
-        Path(database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    is_file = database and database != ":memory:" and not database.startswith("file:")
+    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    return Path(database) if is_sqlite and database and is_file else None
+
+
+def sqlite_files(url: str) -> list[Path]:
+    """Return the files of a SQLite database that may exist."""
+    path = sqlite_path(url)
+    suffixes = ("", "-wal", "-shm", "-journal")
+    return [path.with_name(path.name + suffix) for suffix in suffixes] if path else []
+
+
+def _sqlite_engine(url: str) -> Engine:
+    path = sqlite_path(url)
+    if path is not None:
+        create_private_folder(path.parent)
+        create_private_file(path)  # SQLite gives its -wal and -shm files the same mode
     engine = create_engine(url, hide_parameters=True)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin)

@@ -24,7 +24,7 @@ class ManifestLease(NamedTuple):
     """A manifest to write, leased for LEASE_TIME. attempts includes the current one."""
 
     batch_number: int
-    tenant: str
+    tenant_id: str
     bucket: str
     batch_id: str
     object_key: str

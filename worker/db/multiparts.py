@@ -18,7 +18,7 @@ class UploadRecord(NamedTuple):
 
     batch_number: int
     item_number: int
-    tenant: str
+    tenant_id: str
     bucket: str
     object_key: str
     upload: StartedUpload
@@ -32,7 +32,7 @@ def insert_uploads(
     """Insert the uploads that were started for a chunk, together with its grants."""
     common = {
         "batch_number": batch_number,
-        "tenant": request.tenant.name,
+        "tenant": request.tenant.id,
         "bucket": request.message.grant.bucket,
         "expires_at": decision.validity.expires_at,
         "state": "open",
@@ -48,7 +48,9 @@ def insert_uploads(
         connection.execute(insert(MultipartUpload), rows)
 
 
-def find_upload_by_grant(connection: Connection, tenant: str, grant_id: str) -> UploadRecord | None:
+def find_upload_by_grant(
+    connection: Connection, tenant_id: str, grant_id: str
+) -> UploadRecord | None:
     """Find the upload of one of a tenant's grants by the grant's id."""
     batch_id, _, item_number = grant_id.rpartition(".")
     if not _ITEM_NUMBER(item_number):
@@ -56,7 +58,7 @@ def find_upload_by_grant(connection: Connection, tenant: str, grant_id: str) -> 
     query = (
         select(MultipartUpload)
         .join(Batch, Batch.batch_number == MultipartUpload.batch_number)
-        .where(Batch.tenant == tenant, Batch.batch_id == batch_id)
+        .where(Batch.tenant == tenant_id, Batch.batch_id == batch_id)
         .where(MultipartUpload.item_number == int(item_number))
     )
     row = connection.execute(query).one_or_none()
@@ -99,7 +101,7 @@ def _record(row: Any) -> UploadRecord:
     return UploadRecord(
         batch_number=row.batch_number,
         item_number=row.item_number,
-        tenant=row.tenant,
+        tenant_id=row.tenant,
         bucket=row.bucket,
         object_key=row.object_key,
         upload=StartedUpload(row.upload_id, MultipartPlan(row.size, row.part_size)),

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from models import Delivery, WebhookEndpoint
+from models import Delivery, Tenant, WebhookEndpoint
 from worker.core.policy.decisions import ChunkRequest
+from worker.db.tenants import has_id
 
 # Longer than an HTTP exchange may take: a lease expires only if its process died or was suspended.
 LEASE_TIME = timedelta(seconds=60)
@@ -17,7 +18,7 @@ _INSERT = insert(Delivery)
 class DeliveryLease(NamedTuple):
     """A delivery, leased for LEASE_TIME. attempts includes the current one.
 
-    url is empty if the endpoint was removed from the tenant config.
+    url is empty if the endpoint or its tenant was removed from the tenant config.
     """
 
     delivery_number: int
@@ -44,7 +45,7 @@ def insert_delivery(
     values = {
         "batch_number": batch_number,
         "chunk_number": request.message.chunk,
-        "tenant": request.tenant.name,
+        "tenant": request.tenant.id,
         "endpoint": request.message.callback,
         "state": "pending",
         "attempts": 0,
@@ -74,9 +75,9 @@ def lease_delivery(connection: Connection, lease: str, now: datetime) -> Deliver
     if row is None:
         return None
     endpoint = connection.execute(
-        select(WebhookEndpoint.url, WebhookEndpoint.secret).where(
-            WebhookEndpoint.tenant == row.tenant, WebhookEndpoint.name == row.endpoint
-        )
+        select(WebhookEndpoint.url, WebhookEndpoint.secret)
+        .join(Tenant, Tenant.name == WebhookEndpoint.tenant)
+        .where(has_id(row.tenant), WebhookEndpoint.name == row.endpoint)
     ).one_or_none()
     url, secret = endpoint or ("", "")
     return DeliveryLease(

@@ -11,15 +11,15 @@ from worker.db.inserts import insert_statement
 
 
 def count_rejection(
-    connection: Connection, code: Code, tenant: str | None, digest: bytes, now: datetime
+    connection: Connection, code: Code, tenant_id: str | None, digest: bytes, now: datetime
 ) -> None:
     """Count one rejected message in its hour.
 
-    tenant is the existing tenant that the message named, digest its message_digest.
+    tenant_id is that of the existing tenant that the message named, digest its message_digest.
     """
     values = {
         "hour": window_start("hour", now),
-        "tenant": tenant or "",
+        "tenant": tenant_id or "",
         "code": code.value,
         "count": 1,
         "last_at": now,

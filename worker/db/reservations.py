@@ -5,7 +5,7 @@ The fixed order avoids deadlocks.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
@@ -13,14 +13,19 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, tupl
 from models import Reservation
 from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
-from worker.core.quotas.cost import LIVE_WINDOWS, METRICS, NO_COST, WINDOWS, Cost, window_start
+from worker.core.quotas.cost import (
+    LIVE_WINDOWS,
+    METRICS,
+    NO_COST,
+    WINDOWS,
+    Cost,
+    batch_open_time,
+    window_start,
+)
 from worker.db import usage
 
 REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""
-
-OPEN_FOR = timedelta(days=1)
-"""The time after its first chunk in which a batch accepts others: the maximum age of a message."""
 
 _INSERT = insert(Reservation)
 _COSTS = tuple(getattr(Reservation, metric) for metric in METRICS)
@@ -72,12 +77,16 @@ class ReservedItems(NamedTuple):
 def insert_remaining_reservation(
     connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
 ) -> None:
-    """Insert the reservation for the chunks that have not arrived yet."""
+    """Insert the reservation for the chunks that have not arrived yet.
+
+    The batch is closed when it expires, even if no cleanup has released it yet: see read_history.
+    """
     items = request.message.total - len(request.message.items)
     if items:
         reserved = ReservedItems(items, reserved_cost(request.message.grant, items))
         row = _row(batch_number, REMAINING, request, reserved)
-        connection.execute(_INSERT, row | {"charged_at": now, "expires_at": now + OPEN_FOR})
+        expires_at = now + batch_open_time(request.tenant)
+        connection.execute(_INSERT, row | {"charged_at": now, "expires_at": expires_at})
 
 
 def take_from_remaining(connection: Connection, batch_number: int, request: ChunkRequest) -> bool:
@@ -113,19 +122,19 @@ def _row(
     return {
         "batch_number": batch_number,
         "chunk_number": chunk_number,
-        "tenant": request.tenant.name,
+        "tenant": request.tenant.id,
         "signing_key": request.signing_key,
         "items": reserved.items,
         **reserved.cost._asdict(),
     }
 
 
-def close_batch(connection: Connection, batch_number: int, tenant: str) -> int:
+def close_batch(connection: Connection, batch_number: int, tenant_id: str) -> int:
     """Release the reservation of a batch's missing chunks, and return its number of items."""
     row = connection.execute(_CLOSE, {"batch": batch_number}).one_or_none()
     if row is None:
         return 0
-    usage.release(connection, tenant, usage.cost_from_row(row), row.charged_at)
+    usage.release(connection, tenant_id, usage.cost_from_row(row), row.charged_at)
     return int(row.items)
 
 
@@ -151,10 +160,10 @@ def _sum_by_window(rows: Iterable[Any]) -> dict[usage.UsageKey, Cost]:
 
 
 def count_live_grants(connection: Connection, now: datetime) -> dict[tuple[str, str | None], int]:
-    """Count the grants that have not expired, by tenant and name of the signing key."""
+    """Count the grants that have not expired, by tenant id and name of the signing key."""
     query = (
         select(Reservation.tenant, Reservation.signing_key, func.sum(Reservation.items))
         .where(Reservation.chunk_number != REMAINING, Reservation.expires_at > now)
         .group_by(Reservation.tenant, Reservation.signing_key)
     )
-    return {(tenant, key): int(items) for tenant, key, items in connection.execute(query)}
+    return {(tenant_id, key): int(items) for tenant_id, key, items in connection.execute(query)}

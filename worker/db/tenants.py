@@ -6,7 +6,18 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, Table, and_, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    and_,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from models import (
     Base,
@@ -16,11 +27,13 @@ from models import (
     Quota,
     QuotaOverride,
     Tenant,
+    TenantIdentity,
     TenantKey,
     WebhookEndpoint,
 )
 from worker.core.tenants import config
 from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.identities import assign_ids
 from worker.db.engine import autocommit_read, read_transaction
 from worker.db.inserts import insert_statement
 from worker.errors import Transient
@@ -38,7 +51,11 @@ _BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS = (
 )
 _PARENTS_FIRST = (_BUCKETS, _TENANTS, _POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
 _OVERRIDES = _table(QuotaOverride)  # not part of the tenants file: `apply` keeps them
-_TABLES_OF_TENANTS = (_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS, _OVERRIDES)
+_TABLES_OF_TENANTS = (_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
+_CREATED_AT = select(TenantIdentity.id, TenantIdentity.created_at).join(
+    Tenant, Tenant.id == TenantIdentity.id
+)
+_TENANT_FIELDS = ("name", "trust", "max_batch", "id")
 # As text, at a third of the cost: it is read for every message.
 _REVISION = str(select(ConfigRevisionCounter.revision))
 
@@ -80,9 +97,14 @@ def read_revision(connection: Connection) -> int:
 def load_config(connection: Connection) -> TenantConfig:
     """Load the whole config."""
     rows = {table: _rows_by_tenant(_read(connection, table)) for table in _TABLES_OF_TENANTS}
+    overrides = _rows_by_tenant(_read(connection, _OVERRIDES))
     tenants = {
-        row["name"]: _tenant(row, {table: found[row["name"]] for table, found in rows.items()})
-        for row in _read(connection, _TENANTS)
+        row["name"]: _tenant(
+            row,
+            {table: found[row["name"]] for table, found in rows.items()},
+            overrides[row["id"]],
+        )
+        for row in _read_tenants(connection)
     }
     buckets = {row["name"]: config.Bucket(**row) for row in _read(connection, _BUCKETS)}
     return TenantConfig(buckets=buckets, tenants=tenants)
@@ -93,6 +115,25 @@ def _read(connection: Connection, table: Table) -> Iterable[Row]:
     return [{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
 
 
+def _read_tenants(connection: Connection) -> list[Row]:
+    created_at = {row.id: row.created_at for row in connection.execute(_CREATED_AT)}
+    tenants = []
+    for row in _read(connection, _TENANTS):
+        id_ = row["id"] or row["name"]  # NULL was written by a release without ids
+        tenants.append({**row, "id": id_, "created_at": created_at.get(id_)})
+    return tenants
+
+
+def has_id(tenant_id: str) -> ColumnElement[bool]:
+    """Return the condition that a row of `tenants` is the tenant with this id."""
+    return or_(Tenant.id == tenant_id, and_(Tenant.id.is_(None), Tenant.name == tenant_id))
+
+
+def read_used_ids(connection: Connection) -> set[str]:
+    """Return the ids of all tenants that exist or were removed."""
+    return set(connection.scalars(select(TenantIdentity.id)))
+
+
 def _rows_by_tenant(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
     by_tenant: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -100,10 +141,10 @@ def _rows_by_tenant(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
     return by_tenant
 
 
-def _tenant(row: Row, rows: dict[Table, list[Row]]) -> config.Tenant:
+def _tenant(row: Row, rows: dict[Table, list[Row]], override_rows: Iterable[Row]) -> config.Tenant:
     overrides = [
         {name: value for name, value in override.items() if name != "override_number"}
-        for override in rows[_OVERRIDES]
+        for override in override_rows
     ]
     return config.Tenant(
         **row,
@@ -115,16 +156,20 @@ def _tenant(row: Row, rows: dict[Table, list[Row]]) -> config.Tenant:
     )
 
 
-def store_config(connection: Connection, before: TenantConfig, after: TenantConfig) -> None:
+def store_config(
+    connection: Connection, before: TenantConfig, after: TenantConfig, now: datetime
+) -> TenantConfig:
     """Write the difference of two configs and increment the revision, in one transaction.
 
+    Returns the stored config: `after`, with the ids that its tenants have, whatever `after` says.
     The audit log and the usage of tenants stay, even of removed tenants. Raises Transient if the
     database no longer contains `before`, because another config was applied meanwhile.
     """
     increment_revision(connection)
     if load_config(connection) != before:
         raise Transient("another config was applied in the meantime: apply again")
-    old, new = _rows(before), _rows(after)
+    stored = _assign_ids(connection, before, after, now)
+    old, new = _rows(before), _rows(stored)
     for table in reversed(_PARENTS_FIRST):
         for key in old[table].keys() - new[table].keys():
             connection.execute(delete(table).where(_has_key(table, key)))
@@ -134,6 +179,25 @@ def store_config(connection: Connection, before: TenantConfig, after: TenantConf
                 connection.execute(insert(table).values(row))
             elif row != old[table][key]:
                 connection.execute(update(table).where(_has_key(table, key)).values(row))
+    return stored
+
+
+def _assign_ids(
+    connection: Connection, before: TenantConfig, after: TenantConfig, now: datetime
+) -> TenantConfig:
+    """Assign ids to the tenants of `after`, and insert the ids that are new."""
+    recorded_ids = read_used_ids(connection)
+    stored = assign_ids(before, after, recorded_ids, now)
+    # Old tenants too: a release without ids recorded none of theirs.
+    tenants = {t.id: t for t in (*before.tenants.values(), *stored.tenants.values())}
+    rows = [
+        {"id": id_, "name": tenant.name, "created_at": tenant.created_at}
+        for id_, tenant in tenants.items()
+        if id_ not in recorded_ids
+    ]
+    if rows:
+        connection.execute(insert(TenantIdentity), rows)
+    return stored
 
 
 def increment_revision(connection: Connection) -> None:
@@ -153,19 +217,19 @@ def increment_revision(connection: Connection) -> None:
 
 
 def add_quota_override(
-    connection: Connection, tenant: str, override: config.QuotaOverride, now: datetime
+    connection: Connection, tenant_id: str, override: config.QuotaOverride, now: datetime
 ) -> None:
     """Add an override that every worker applies at once, and delete expired overrides."""
     increment_revision(connection)
     connection.execute(delete(QuotaOverride).where(QuotaOverride.expires_at <= now))
-    connection.execute(insert(QuotaOverride).values(tenant=tenant, **asdict(override)))
+    connection.execute(insert(QuotaOverride).values(tenant=tenant_id, **asdict(override)))
 
 
 def _rows(tenant_config: TenantConfig) -> Rows:
     tenants = tenant_config.tenants.values()
     rows: dict[Table, list[Row]] = {
         _BUCKETS: [asdict(bucket) for bucket in tenant_config.buckets.values()],
-        _TENANTS: [{"name": t.name, "trust": t.trust, "max_batch": t.max_batch} for t in tenants],
+        _TENANTS: [{field: getattr(t, field) for field in _TENANT_FIELDS} for t in tenants],
         _POLICIES: [{"tenant": t.name} | asdict(p) for t in tenants for p in t.policies.values()],
         _QUOTAS: [{"tenant": t.name} | asdict(quota) for t in tenants for quota in t.quotas],
         _ENDPOINTS: [{"tenant": t.name} | asdict(e) for t in tenants for e in t.endpoints.values()],

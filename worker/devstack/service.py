@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from celery import Celery
+import redis
 
 import worker
+from worker.broker.heartbeats import read_heartbeats
 from worker.devstack.processes import PRIVATE_UMASK, ChildProcess, Program, StartFailed, running
 
 _CHECKOUT = Path(worker.__file__).parents[1]
@@ -20,13 +21,11 @@ _PYTHON = (sys.executable, "-m")
 _EXCLUDED_PREFIXES = ("AWS_", "CELERY_")
 
 
-def workers_respond(broker_url: str) -> bool:
-    """Return whether both workers respond on this broker."""
-    with Celery(config_source="celeryconfig", set_as_current=False) as app:
-        # Not broker_url: a developer's CELERY_BROKER_URL would override it.
-        app.conf.update(broker_read_url=broker_url, broker_write_url=broker_url)
-        replies = app.control.ping(timeout=0.5, limit=2)
-        return len(replies) == 2  # noqa: PLR2004 - see run_workers
+def workers_are_alive(result_url: str, supervisors: Collection[int]) -> bool:
+    """Return whether each of these `worker run` processes has a worker with a fresh heartbeat."""
+    with redis.Redis.from_url(result_url) as client:
+        alive = {heartbeat.supervisor for heartbeat in read_heartbeats(client)}
+    return alive.issuperset(supervisors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Commands:
     apply: tuple[str, ...] = (*_PYTHON, "worker", "apply", "--yes")
     worker: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "issue")
     beat: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "upkeep")
-    are_workers_ready: Callable[[str], bool] = workers_respond
+    are_workers_ready: Callable[[str, Collection[int]], bool] = workers_are_alive
 
 
 def service_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
@@ -92,9 +91,9 @@ def run_workers(
             inherited_fds=inherited_fds,
         )
 
-    def is_ready(_: ChildProcess) -> bool:
+    def is_ready(worker: ChildProcess) -> bool:
         beat.check_running()
-        return commands.are_workers_ready(environ["VALETKEY_BROKER_URL"])
+        return commands.are_workers_ready(environ["VALETKEY_RESULT_URL"], {worker.pid, beat.pid})
 
     with (
         running(program("beat", commands.beat), lambda _: True, stop_timeout=20) as beat,

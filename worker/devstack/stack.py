@@ -63,7 +63,7 @@ def running_stack(  # noqa: PLR0913 - each has its own default
 
     `ports` are those of the broker and of S3; None selects a free port. `on_step` is called with a
     description of each step before it starts. While the block runs, producers find the stack's
-    addresses in data/dev.json. Raises FolderInUse or StartFailed.
+    addresses in data/dev.json. Raises FolderUnusable or StartFailed.
     """
     data, tenants = data.resolve(), tenants.resolve()
     with ExitStack() as stack:

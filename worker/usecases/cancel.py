@@ -9,19 +9,21 @@ from worker.db.engine import write_transaction
 from worker.db.reservations import close_batch
 
 
-def cancel_batch(message: CancelMessage, signing_key: str | None, context: Context) -> Cancelled:
+def cancel_batch(
+    message: CancelMessage, tenant_id: str, signing_key: str | None, context: Context
+) -> Cancelled:
     """Cancel a batch of the tenant, and release what its missing chunks had reserved.
 
     Issued grants stay valid and charged. A batch that has not arrived yet will be refused when it
     does. Cancelling again releases nothing more. Raises Transient.
     """
-    tenant, batch_id = message.tenant, message.batch
+    batch_id, now = message.batch, context.now()
     with write_transaction(context.engine) as connection:
-        lock_batch(connection, tenant, batch_id)  # against a first chunk that arrives meanwhile
-        insert_cancellation(connection, message, signing_key, context.now())
-        batch = read_history(connection, tenant, batch_id, chunk_number=0).batch
+        lock_batch(connection, tenant_id, batch_id)  # against a first chunk that arrives meanwhile
+        insert_cancellation(connection, message, tenant_id, signing_key, now)
+        batch = read_history(connection, tenant_id, batch_id, 0, now).batch
         if batch is None:
             return Cancelled(batch=batch_id, issued=0, released=0)
-        released = close_batch(connection, batch.batch_number, tenant)
+        released = close_batch(connection, batch.batch_number, tenant_id)
         issued = count_decided(connection, batch.batch_number).issued
     return Cancelled(batch=batch_id, issued=issued, released=released)

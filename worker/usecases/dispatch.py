@@ -14,7 +14,7 @@ from valetkey.wire.messages import (
     UsageMessage,
 )
 from valetkey.wire.parsing import parse_message
-from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Outcome, Usage
 from worker.context import Context
 from worker.core.auth.authenticate import AuthenticatedMessage, Rejection, authenticate
@@ -30,10 +30,6 @@ from worker.usecases.cancel import cancel_batch
 from worker.usecases.explain import explain_request
 from worker.usecases.issue import issue_chunk
 from worker.usecases.reopen import reopen_batch
-
-_TENANT_UNKNOWN = Refusal(
-    code=Code.TENANT_UNKNOWN, field="tenant", message="no such tenant is configured"
-)
 
 
 class Response(NamedTuple):
@@ -61,16 +57,13 @@ def respond(raw: Any, context: Context) -> Response:
     config = context.config.current()
     sender = authenticate(raw, config, context.now())
     if isinstance(sender, Rejection):
-        values = _reject(raw, raw, sender.refusal, sender.tenant, context)
+        values = _reject(raw, raw, sender, context)
         return Response(values, values)
-    message = parse_message(sender.content)
+    message, tenant = parse_message(sender.content), sender.tenant
     if isinstance(message, Refusal):
-        values = _reject(raw, sender.content, message, sender.name, context)
-        return _seal(_with_quotas(values, sender.tenant, context), sender)
-    tenant = sender.tenant
-    if tenant is None:
-        values = _reject(raw, raw, _TENANT_UNKNOWN, None, context)
-        return Response(values, values)
+        rejection = Rejection(message, message.code, tenant.id)
+        values = _reject(raw, sender.content, rejection, context)
+        return _seal(_with_quotas(values, tenant, context), sender)
     signing_key = None if sender.key is None else sender.key.name
     response = _seal(_run(message, tenant, signing_key, config, context), sender)
     if not isinstance(message, ChunkMessage) or message.ask != "grants":
@@ -93,9 +86,9 @@ def _run(
         case UsageMessage():
             return _values(Usage(tenant=tenant.name, quotas=_quotas(tenant, context)))
         case CancelMessage():
-            return _values(cancel_batch(message, signing_key, context))
+            return _values(cancel_batch(message, tenant.id, signing_key, context))
         case BatchMessage():
-            return _with_quotas(reopen_batch(message, context), tenant, context)
+            return _with_quotas(reopen_batch(message, tenant.id, context), tenant, context)
     request = ChunkRequest(message, tenant, signing_key)
     if message.ask == "explain":
         return _values(explain_request(request, config, context))
@@ -107,30 +100,28 @@ def _quotas(tenant: Tenant, context: Context) -> list[QuotaState]:
         return read_quota_states(connection, tenant, context.now())
 
 
-def _with_quotas(values: dict[str, Any], tenant: Tenant | None, context: Context) -> dict[str, Any]:
+def _with_quotas(values: dict[str, Any], tenant: Tenant, context: Context) -> dict[str, Any]:
     """Add the tenant's quotas to an outcome that charged nothing."""
-    if tenant is None or values["status"] not in {"issued", "refused"}:
+    if values["status"] not in {"issued", "refused"}:
         return values
     return values | {"quotas": [_values(quota) for quota in _quotas(tenant, context)]}
 
 
-def _reject(
-    raw: Any, content: Any, refusal: Refusal, tenant: str | None, context: Context
-) -> dict[str, Any]:
+def _reject(raw: Any, content: Any, rejection: Rejection, context: Context) -> dict[str, Any]:
     # Hashed before the transaction: a large message must not lock the tables for so long.
     digest, now = message_digest(raw), context.now()
     with write_transaction(context.engine) as connection:
-        count_rejection(connection, refusal.code, tenant, digest, now)
+        count_rejection(connection, rejection.cause, rejection.tenant_id, digest, now)
     claimed = parse_claimed_chunk(content)
-    return _values(Outcome(**claimed._asdict(), status="refused", refusal=refusal))
+    return _values(Outcome(**claimed._asdict(), status="refused", refusal=rejection.refusal))
 
 
 def _seal(values: dict[str, Any], sender: AuthenticatedMessage) -> Response:
     if sender.key is None:
-        return Response(values, values, sender.name)
+        return Response(values, values, sender.tenant.name)
     public_key = build_public_key(sender.key.sign, sender.key.seal)
-    token = seal(to_json(values), f"{sender.name}/{sender.key.name}", public_key)
-    return Response(values, token, sender.name)
+    token = seal(to_json(values), f"{sender.tenant.name}/{sender.key.name}", public_key)
+    return Response(values, token, sender.tenant.name)
 
 
 def _may_complete_manifest(message: ChunkMessage) -> bool:

@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Connection
+
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Refusal
@@ -11,11 +13,13 @@ from valetkey.wire.terms import Parts
 from worker.context import Context
 from worker.core.auth.authenticate import Rejection, authenticate
 from worker.core.policy.admission import Admission, admit
-from worker.core.policy.decisions import ChunkRequest
+from worker.core.policy.decisions import ChunkRequest, RecordedChunk
 from worker.core.policy.explain import ExplainContext, build_explanation, explain
+from worker.core.policy.history import BatchHistory
+from worker.core.quotas.cost import UsageByWindow
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Tenant, TenantConfig
-from worker.db.batch_history import read_history
+from worker.db.batch_history import read_history, read_recorded_chunk
 from worker.db.engine import read_transaction
 from worker.db.multiparts import UploadRecord
 from worker.db.usage import read_usage
@@ -44,10 +48,12 @@ def explain_raw(raw: Any, context: Context) -> Explanation:
     config = context.config.current()
     sender = authenticate(raw, config, context.now()) if isinstance(raw, str) else None
     if isinstance(sender, Rejection):
-        return _refusing_explanation("identity", sender.refusal)
+        # The sender of such a message is not told the precise cause, but an operator is.
+        found = "" if sender.cause is sender.refusal.code else f"counted as {sender.cause}"
+        return _refusing_explanation("identity", sender.refusal, found)
     message = parse_message(raw if sender is None else sender.content)
     if isinstance(message, Refusal):
-        return _refusing_explanation("message", message)
+        return _refusing_explanation("message", message, "")
     if not isinstance(message, ChunkMessage):
         raise Malformed("the message asks for no grants, so there is nothing to explain")
     signing_key = None if sender is None or sender.key is None else sender.key.name
@@ -66,13 +72,11 @@ def _explain_context(
     context: Context,
 ) -> ExplainContext:
     now = context.now()
-    with read_transaction(context.engine) as connection:
-        history = read_history(connection, message.tenant, message.batch, message.chunk)
-        usage = read_usage(connection, message.tenant, now)
+    history, recorded, usage = _read_state(message, tenant, context, now)
     admission = admit(message, tenant, config, now)
     continued_upload = None
-    if isinstance(message.grant, Parts):
-        continued_upload = find_continued_upload(message.tenant, message.grant, context, now)
+    if isinstance(message.grant, Parts) and tenant is not None:
+        continued_upload = find_continued_upload(tenant.id, message.grant, context, now)
     validity = None
     if isinstance(admission, Admission) and tenant is not None:
         request = ChunkRequest(message, tenant, None)
@@ -83,12 +87,33 @@ def _explain_context(
         tenant=tenant,
         config=config,
         history=history,
+        recorded=recorded,
         usage=usage,
         admission=admission,
         validity=validity,
         continued_upload=continued_upload,
         now=now,
     )
+
+
+def _read_state(
+    message: ChunkMessage, tenant: Tenant | None, context: Context, now: datetime
+) -> tuple[BatchHistory, RecordedChunk | None, UsageByWindow]:
+    if tenant is None:  # a removed tenant of this name is another one than the next
+        return BatchHistory(), None, {}
+    with read_transaction(context.engine) as connection:
+        history = read_history(connection, tenant.id, message.batch, message.chunk, now)
+        recorded = _issued_chunk(connection, message, history)
+        return history, recorded, read_usage(connection, tenant.id, now)
+
+
+def _issued_chunk(
+    connection: Connection, message: ChunkMessage, history: BatchHistory
+) -> RecordedChunk | None:
+    """Return the chunk of a message if it was issued before: it would be signed again."""
+    if history.batch is None or history.chunk is None or history.refusal_of(message) is not None:
+        return None
+    return read_recorded_chunk(connection, history.batch.batch_number, message.chunk)
 
 
 def _validity(
@@ -107,5 +132,5 @@ def _validity(
     return signing if isinstance(signing, Refusal) else signing.validity
 
 
-def _refusing_explanation(rule: str, refusal: Refusal) -> Explanation:
-    return build_explanation([RuleVerdict(rule=rule, found="", refusal=refusal)])
+def _refusing_explanation(rule: str, refusal: Refusal, found: str) -> Explanation:
+    return build_explanation([RuleVerdict(rule=rule, found=found, refusal=refusal)])

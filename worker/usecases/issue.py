@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import Multipart, Parts
 from worker.context import Context
@@ -100,10 +99,10 @@ def _decide(
     message = request.message
     start_upload: StartUpload = start_no_upload
     upload: UploadRecord | Refusal | None = None
-    if isinstance(message.grant, Multipart) and has_final_result(message, context):
+    if isinstance(message.grant, Multipart) and has_final_result(request, context):
         return refuse_chunk(message, BATCH_CLOSED, now)  # the committed result will replace it
     if isinstance(message.grant, Parts):
-        upload = find_continued_upload(request.tenant.name, message.grant, context, now)
+        upload = find_continued_upload(request.tenant.id, message.grant, context, now)
     if isinstance(upload, Refusal):
         return refuse_chunk(message, upload, now)
     signing = first_signing_context(request, admission, upload, context.s3, now)
@@ -145,7 +144,7 @@ def _write_with_retries(chunk: NewChunk, context: Context) -> _Written:
 
 
 def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
-    history = _locked_history(connection, chunk.request.message)
+    history = _locked_history(connection, chunk.request, chunk.now)
     if history.batch is None:
         return _open_batch(connection, chunk, is_cancelled=history.is_cancelled)
     if history.conflicts_with(chunk.header_fingerprint, chunk.items_fingerprint):
@@ -155,14 +154,15 @@ def _write_decision(connection: Connection, chunk: NewChunk) -> _Written:
     return _continue_batch(connection, chunk, history.batch)
 
 
-def _locked_history(connection: Connection, message: ChunkMessage) -> BatchHistory:
+def _locked_history(connection: Connection, request: ChunkRequest, now: datetime) -> BatchHistory:
+    message, tenant_id = request.message, request.tenant.id
     # Usually chunk 0 opens its batch, and every other chunk finds it open.
     if message.chunk == 0:
-        lock_batch(connection, message.tenant, message.batch)
-    history = read_history(connection, message.tenant, message.batch, message.chunk)
+        lock_batch(connection, tenant_id, message.batch)
+    history = read_history(connection, tenant_id, message.batch, message.chunk, now)
     if history.batch is None and message.chunk != 0:
-        lock_batch(connection, message.tenant, message.batch)
-        history = read_history(connection, message.tenant, message.batch, message.chunk)
+        lock_batch(connection, tenant_id, message.batch)
+        history = read_history(connection, tenant_id, message.batch, message.chunk, now)
     return history
 
 
@@ -174,7 +174,7 @@ def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) 
     if refusal is None:
         cost = reserved_cost(message.grant, message.total).minus(chunk.unused_cost)
     # Charged before it is admitted, because the charge locks the usage rows.
-    charged = usage.charge(connection, tenant.name, cost, now)
+    charged = usage.charge(connection, tenant.id, cost, now)
     quota_admission = admit_cost(tenant, charged, cost, now)
     refusal = refusal or quota_admission.refusal
     batch_number = insert_batch(connection, chunk, refusal)
@@ -183,7 +183,7 @@ def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) 
         if message.manifest is not None:
             insert_manifest(connection, batch_number, message, now)
     else:
-        usage.release(connection, tenant.name, cost, now)
+        usage.release(connection, tenant.id, cost, now)
         decision = refuse_chunk(message, refusal, now)
     _insert_chunk_rows(connection, batch_number, chunk, decision, now)
     return replace(decision, quotas=quota_admission.quotas)
@@ -200,7 +200,7 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
         # Last, because other chunks of the batch wait for this row from then on.
         if not take_from_remaining(connection, batch.batch_number, request):
             raise ConcurrentChange
-        usage.release(connection, request.tenant.name, chunk.unused_cost, batch.decided_at)
+        usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
     return replace(decision, quotas=usage.read_quota_states(connection, request.tenant, now))
 
 

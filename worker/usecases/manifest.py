@@ -14,7 +14,7 @@ from worker.aws.objects import ObjectFile, put_object
 from worker.context import Context
 from worker.core.policy.decisions import ChunkDecision, refused_item_result
 from worker.core.policy.request_rules import manifest_refusal, may_overwrite_manifest
-from worker.core.tenants.config import Bucket, Policy
+from worker.core.tenants.config import Bucket, Policy, Tenant
 from worker.core.webhooks.retry import retry_delay
 from worker.db.batch_history import next_decided_chunk
 from worker.db.engine import read_transaction, write_transaction
@@ -84,14 +84,14 @@ def _next_attempt(manifest: ManifestLease, context: Context) -> datetime | None:
 
 
 def _write(manifest: ManifestLease, context: Context) -> ManifestWritten:
-    bucket, policy = _destination(manifest, context)
+    bucket, tenant, policy = _destination(manifest, context)
     keep_lease = _LeaseKeeper(manifest, context)
     # The file has no name, so nothing of it remains if this process dies.
     with TemporaryFile() as stream:
         file = _HashedFile(stream)
         issued, refused = _write_lines(file, manifest, keep_lease, context)
         stream.seek(0)
-        client = context.s3.client(bucket, manifest.tenant, policy.prefixes, context.now())
+        client = context.s3.client(bucket, tenant.name, policy.prefixes, context.now())
         content = cast("BinaryIO", stream)
         may_replace = may_overwrite_manifest(policy)
         whole = ObjectFile(content, file.digest, "application/gzip", may_replace)
@@ -99,14 +99,18 @@ def _write(manifest: ManifestLease, context: Context) -> ManifestWritten:
     return ManifestWritten(issued, refused, file.size, file.digest.hex())
 
 
-def _destination(manifest: ManifestLease, context: Context) -> tuple[Bucket, Policy]:
-    """Return the bucket and policy of a manifest. Raises Malformed if it is no longer allowed."""
+def _destination(manifest: ManifestLease, context: Context) -> tuple[Bucket, Tenant, Policy]:
+    """Return the destination and policy of a manifest. Raises Malformed if it is not allowed."""
     config = context.config.current()
-    tenant = config.tenants.get(manifest.tenant)
+    tenant = config.tenant_by_id(manifest.tenant_id)
     policy = None if tenant is None else tenant.policies.get(manifest.bucket)
-    if policy is None or manifest_refusal(manifest.object_key, policy) is not None:
+    if (
+        tenant is None
+        or policy is None
+        or manifest_refusal(manifest.object_key, policy) is not None
+    ):
         raise Malformed("the tenant's policy no longer allows it to be stored")
-    return config.buckets[policy.bucket], policy
+    return config.buckets[policy.bucket], tenant, policy
 
 
 def _write_lines(

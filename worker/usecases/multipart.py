@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from valetkey.wire.messages import ChunkMessage, Item
+from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Multipart, Parts
 from worker.aws import objects
@@ -21,10 +21,11 @@ from worker.errors import Transient
 _MAX_ABORTS = 100  # uploads aborted in one run
 
 
-def has_final_result(message: ChunkMessage, context: Context) -> bool:
+def has_final_result(request: ChunkRequest, context: Context) -> bool:
     """Return true if a multipart request is already decided: no upload has to be started."""
+    message, now = request.message, context.now()
     with read_transaction(context.engine) as connection:
-        history = read_history(connection, message.tenant, message.batch, message.chunk)
+        history = read_history(connection, request.tenant.id, message.batch, message.chunk, now)
     return history.is_final_for(message)
 
 
@@ -72,11 +73,11 @@ def abort_uncommitted(
 
 
 def find_continued_upload(
-    tenant: str, terms: Parts, context: Context, now: datetime
+    tenant_id: str, terms: Parts, context: Context, now: datetime
 ) -> UploadRecord | Refusal:
     """Return the tenant's open upload that the requested parts belong to, or a refusal."""
     with read_transaction(context.engine) as connection:
-        record = find_upload_by_grant(connection, tenant, terms.of)
+        record = find_upload_by_grant(connection, tenant_id, terms.of)
     if record is None or not record.is_open or record.expires_at <= now:
         text = "the tenant has no open multipart upload under this grant id"
         return Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message=text)
@@ -86,10 +87,10 @@ def find_continued_upload(
     return record
 
 
-def find_parts_upload(tenant: str, terms: Parts, context: Context) -> StartedUpload:
+def find_parts_upload(tenant_id: str, terms: Parts, context: Context) -> StartedUpload:
     """Return the upload that recorded parts belong to, open or not; NO_UPLOAD if there is none."""
     with read_transaction(context.engine) as connection:
-        record = find_upload_by_grant(connection, tenant, terms.of)
+        record = find_upload_by_grant(connection, tenant_id, terms.of)
     return NO_UPLOAD if record is None else record.upload
 
 
@@ -113,9 +114,9 @@ def abort_expired(context: Context) -> dict[str, int]:
 
 def _abort(record: UploadRecord, context: Context, now: datetime) -> None:
     config = context.config.current()
-    bucket, tenant = config.buckets.get(record.bucket), config.tenants.get(record.tenant)
+    bucket, tenant = config.buckets.get(record.bucket), config.tenant_by_id(record.tenant_id)
     policy = None if tenant is None else tenant.policies.get(record.bucket)
-    if bucket is None or policy is None:
+    if bucket is None or tenant is None or policy is None:
         return  # no credentials are configured any more: the bucket's lifecycle rule ends it
-    client: Any = context.s3.client(bucket, record.tenant, policy.prefixes, now)
+    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
     objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)

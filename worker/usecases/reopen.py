@@ -26,7 +26,7 @@ _CHUNK_UNKNOWN = Refusal(
 )
 
 
-def reopen_batch(message: BatchMessage, context: Context) -> dict[str, Any]:
+def reopen_batch(message: BatchMessage, tenant_id: str, context: Context) -> dict[str, Any]:
     """Return the state of a batch of the tenant, or the outcome of one of its chunks.
 
     A chunk is signed again from its rows, whichever of the tenant's keys signed its message. The
@@ -34,11 +34,11 @@ def reopen_batch(message: BatchMessage, context: Context) -> dict[str, Any]:
     Raises Transient.
     """
     if message.chunk is None:
-        state = _batch_state(message, context)
+        state = _batch_state(message, tenant_id, context)
         if state is None:
             return _refuse_message(message, BATCH_UNKNOWN)
         return state.model_dump(mode="json", exclude_none=True)
-    batch_number = _find_chunk(message, message.chunk, context)
+    batch_number = _find_chunk(message, message.chunk, tenant_id, context)
     if isinstance(batch_number, Refusal):
         return _refuse_message(message, batch_number)
     decision = reissue_chunk_by_number(batch_number, message.chunk, context)
@@ -48,9 +48,10 @@ def reopen_batch(message: BatchMessage, context: Context) -> dict[str, Any]:
     return outcome | {"items": [_refused_item(row, decision.refusal) for row in decision.rows]}
 
 
-def _batch_state(message: BatchMessage, context: Context) -> BatchState | None:
+def _batch_state(message: BatchMessage, tenant_id: str, context: Context) -> BatchState | None:
+    now = context.now()
     with read_transaction(context.engine) as connection:
-        history = read_history(connection, message.tenant, message.batch, _NO_CHUNK)
+        history = read_history(connection, tenant_id, message.batch, _NO_CHUNK, now)
         batch = history.batch
         if batch is None:
             return None
@@ -77,10 +78,13 @@ def _batch_state(message: BatchMessage, context: Context) -> BatchState | None:
     )
 
 
-def _find_chunk(message: BatchMessage, chunk_number: int, context: Context) -> int | Refusal:
+def _find_chunk(
+    message: BatchMessage, chunk_number: int, tenant_id: str, context: Context
+) -> int | Refusal:
     """Return the number of a batch whose chunk is decided, or the refusal of that chunk."""
+    now = context.now()
     with autocommit_read(context.engine) as connection:
-        history = read_history(connection, message.tenant, message.batch, chunk_number)
+        history = read_history(connection, tenant_id, message.batch, chunk_number, now)
     if history.batch is None:
         return BATCH_UNKNOWN
     if history.chunk is not None:

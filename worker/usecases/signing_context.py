@@ -6,10 +6,11 @@ from valetkey.wire.refusals import Code, Refusal
 from worker.aws.clients import S3Clients
 from worker.core.policy.admission import Admission
 from worker.core.policy.decisions import ChunkRequest, RecordedChunk
+from worker.core.policy.reissue_rules import ReissueContext
 from worker.core.signing.context import SigningContext
 from worker.core.signing.sigv4 import Credentials
 from worker.core.signing.validity import Validity, apply_signing_limits
-from worker.core.tenants.config import Bucket, Policy
+from worker.core.tenants.config import Bucket
 from worker.db.multiparts import UploadRecord
 from worker.errors import Malformed
 
@@ -45,15 +46,15 @@ def first_signing_context(
 
 
 def repeated_signing_context(
-    recorded: RecordedChunk, bucket: Bucket, policy: Policy, s3: S3Clients, now: datetime
+    recorded: RecordedChunk, admitted: ReissueContext, s3: S3Clients, now: datetime
 ) -> SigningContext | Refusal:
-    """Find the context that signs a recorded chunk again, under today's policy.
+    """Find the context that signs a recorded chunk again, after today's policy admitted it.
 
     Raises Transient if there are no credentials.
     """
-    validity = recorded.validity.limit_to(policy.max_expires_in, "policy")
+    validity, bucket, prefixes = recorded.validity, admitted.bucket, admitted.policy.prefixes
     min_validity = validity.expires_at - now
-    credentials = s3.credentials(bucket, recorded.tenant, policy.prefixes, now, min_validity)
+    credentials = s3.credentials(bucket, admitted.tenant.name, prefixes, now, min_validity)
     return _context(bucket, credentials, validity.limit_to_credentials(credentials), s3)
 
 

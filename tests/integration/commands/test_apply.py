@@ -194,7 +194,7 @@ def test_of_two_concurrent_applies_one_is_refused(operator: Operator) -> None:
         barrier.wait()
         try:
             with write_transaction(operator.engine) as connection:
-                store_config(connection, before, config)
+                store_config(connection, before, config, now())
         except Transient as error:
             return str(error)
         return "applied"

@@ -125,6 +125,15 @@ def test_an_unreadable_or_unauthenticated_message_is_explained_by_its_refusal(ru
 
 
 @ON_SQLITE
+def test_an_operator_is_told_the_precise_cause_that_the_sender_is_not_told(run: Run) -> None:
+    unknown = run(sign_message(grant_message(), generate_key("acme/none"), now())).output
+    assert "counted as key_unknown; signature_invalid: " in unknown
+    forged = run(sign_message(grant_message(), generate_key(KEY.id), now())).output
+    assert "counted as" not in forged
+    assert "signature_invalid: " in forged
+
+
+@ON_SQLITE
 def test_control_characters_of_a_message_are_escaped(run: Run) -> None:
     result = run(json.dumps(grant_message(grant={**MULTIPART, "metadata": {"\u202e\x9b": "a"}})))
     assert "grant.metadata" in result.output

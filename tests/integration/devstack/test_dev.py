@@ -33,7 +33,7 @@ NO_COMMANDS = Commands(
     apply=python_command(""),
     worker=python_command("import time; time.sleep(600)"),
     beat=python_command("import time; time.sleep(600)"),
-    are_workers_ready=lambda _: True,
+    are_workers_ready=lambda _url, _supervisors: True,
 )
 
 

@@ -1,5 +1,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -91,14 +93,16 @@ def test_chunks_that_arrive_while_their_batches_expire_are_either_granted_or_ref
     batches = [chunks(4, 1) for _ in range(20)]
     for batch in batches:
         service.issue(batch[0])
-    clock.forward(days=1)
+    clock.forward(hours=23, minutes=59)
+    ahead = clock() + timedelta(minutes=1)  # the clock of the process that cleans up
     with ThreadPoolExecutor(2) as pool:
-        concurrent_cleanup = pool.submit(clean_up, contexts[1])
+        concurrent_cleanup = pool.submit(clean_up, replace(contexts[1], now=lambda: ahead))
         outcomes = [service.issue(chunk) for batch in batches for chunk in batch[1:3]]
         concurrent_cleanup.result()
     issued = sum(outcome["status"] == "issued" for outcome in outcomes)
     codes = {outcome["refusal"]["code"] for outcome in outcomes if "refusal" in outcome}
     assert codes <= {"batch_closed"}
+    clock.forward(minutes=1)
     clean_up(contexts[0])
     assert [charged(engine, window) for window in ("month", "live")] == [20 + issued, issued]
 

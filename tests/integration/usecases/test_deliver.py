@@ -89,6 +89,20 @@ def test_items_that_policy_refuses_by_then_are_delivered_as_refused(
     assert [item.get("code") for item in outcome["items"]] == ["key_outside_prefix", None]
 
 
+def test_a_batch_that_policy_refuses_by_then_is_delivered_as_refused(
+    apply_config: ApplyConfig, service: InProcessService, context: Context, clock: Clock
+) -> None:
+    with running_receiver(respond_with(204)) as receiver:
+        config = config_with_hook(receiver.port)
+        apply_config(config)
+        service.issue(grant_message(["acme/a", "acme/b"], callback="hook"))
+        acme = replace(config.tenants["acme"], max_batch=1)
+        apply_config(replace(config, tenants={"acme": acme}))
+        deliver_due(context)
+    outcome = verify(receiver.bodies[0], receiver.headers[0], SECRET, now=clock())
+    assert (outcome["refusal"]["code"], outcome["items"]) == ("batch_too_large", [])
+
+
 def test_a_refused_batch_is_delivered_too(
     apply_config: ApplyConfig, service: InProcessService, context: Context, clock: Clock
 ) -> None:

@@ -114,7 +114,7 @@ def test_a_message_that_is_replayed_after_a_day_is_refused(
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (lambda _: None, "key_unknown"),
+        (lambda _: None, "signature_invalid"),
         (lambda key: replace(key, revoked=True), "key_revoked"),
         (lambda key: replace(key, expires=datetime(2026, 11, 24, tzinfo=UTC)), "key_expired"),
     ],

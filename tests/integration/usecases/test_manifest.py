@@ -9,7 +9,12 @@ import pytest
 from sqlalchemy import select
 
 from models import Manifest
-from tests.support.builders.manifest_service import BUCKET, ManifestService, manifest_chunks
+from tests.support.builders.manifest_service import (
+    BUCKET,
+    OBJECT_KEYS,
+    ManifestService,
+    manifest_chunks,
+)
 from tests.support.builders.messages import POLICY, grant_message
 from valetkey.wire.replies import ManifestState
 from worker.core.webhooks.retry import SCHEDULE
@@ -102,6 +107,7 @@ def test_a_chunk_that_is_refused_as_a_whole_has_its_refusal_in_each_line(
     manifests.issue([first])
     manifests.apply_policy(replace(POLICY, max_expires_in=60))
     manifests.issue([second, third])
+    manifests.apply_policy(POLICY)
     assert manifests.write() == (1, 0)
     lines = manifests.read_lines(first["manifest"])[2:]
     object_keys = [item["key"] for chunk in (second, third) for item in chunk["items"]]
@@ -109,6 +115,18 @@ def test_a_chunk_that_is_refused_as_a_whole_has_its_refusal_in_each_line(
         (object_key, "expiry_too_long") for object_key in object_keys
     ]
     assert (manifests.state.issued, manifests.state.refused) == (1, 4)
+
+
+@ON_SQLITE
+def test_a_batch_that_policy_no_longer_allows_has_no_grant_in_its_manifest(
+    manifests: ManifestService,
+) -> None:
+    chunks = manifest_chunks()
+    manifests.issue(chunks)
+    manifests.apply_policy(replace(POLICY, max_batch=len(OBJECT_KEYS) - 1))
+    assert manifests.write() == (1, 0)
+    codes = [line.get("code") for line in manifests.read_lines(chunks[0]["manifest"])]
+    assert codes == ["batch_too_large"] * len(OBJECT_KEYS)
 
 
 @ON_SQLITE

@@ -15,11 +15,13 @@ from tests.support.builders.messages import (
     Clock,
     grant_message,
     put_message,
+    split_chunks,
     tenant_config,
     upload_message,
 )
 from tests.support.builders.services import InProcessService
 from worker.aws.clients import S3Clients
+from worker.core.tenants.config import WebhookEndpoint
 from worker.db.engine import read_transaction
 
 StartProcess = Callable[[], InProcessService]
@@ -101,16 +103,84 @@ def test_terms_that_the_policy_no_longer_allows_are_refused(
         assert not any("url" in item for item in outcome["items"])
 
 
-def test_a_validity_that_the_policy_no_longer_allows_is_shortened(
-    apply_config: ApplyConfig, service: InProcessService, start_process: StartProcess
+HOOK = {"hook": WebhookEndpoint("hook", "https://example.com/", "env:HOOK")}
+
+
+@pytest.mark.parametrize(
+    ("tenant_changes", "policy_changes", "refusal"),
+    [
+        ({"max_batch": 1}, {}, ("batch_too_large", "total", 1)),
+        ({}, {"max_batch": 1}, ("batch_too_large", "total", 1)),
+        ({}, {"callbacks": ()}, ("callback_unknown", "callback", [])),
+        ({"endpoints": {}}, {}, ("callback_unknown", "callback", [])),
+        ({}, {"max_expires_in": 299}, ("expiry_too_long", "grant.expires_in", 299)),
+    ],
+    ids=["tenant's max_batch", "policy's max_batch", "callbacks", "endpoints", "max_expires_in"],
+)
+def test_a_batch_that_the_policy_no_longer_allows_is_refused(
+    apply_config: ApplyConfig,
+    service: InProcessService,
+    start_process: StartProcess,
+    tenant_changes: dict[str, Any],
+    policy_changes: dict[str, Any],
+    refusal: tuple[str, str, Any],
+) -> None:
+    apply_config(tenant_config(policies={"demo": WIDE}, endpoints=HOOK))
+    message = grant_message(["acme/a", "acme/b"], callback="hook")  # for 300 seconds
+    assert service.issue(message)["status"] == "issued"
+    policies = {"demo": replace(WIDE, **policy_changes)}
+    apply_config(tenant_config(**{"policies": policies, "endpoints": HOOK} | tenant_changes))
+    explained = start_process().issue(message | {"ask": "explain"})
+    assert [rule["refusal"]["code"] for rule in explained["rules"] if "refusal" in rule] == [
+        refusal[0]
+    ]
+    for repetition in repeated(message):
+        outcome = start_process().issue(repetition)
+        refused = outcome["refusal"]
+        assert (refused["code"], refused["field"], refused["limit"]) == refusal
+        assert not any("url" in item for item in outcome["items"])
+
+
+def test_one_chunk_of_a_batch_is_refused_for_the_total_of_its_whole_batch(
+    apply_config: ApplyConfig, service: InProcessService
+) -> None:
+    first, second = split_chunks(grant_message(["acme/a", "acme/b"]), 1)
+    service.issue(first)
+    narrow_policy(apply_config, max_batch=1)
+    for message in (first, second):
+        assert service.issue(message)["refusal"]["code"] == "batch_too_large"
+
+
+def test_grants_are_signed_again_once_they_end_within_the_new_limit_of_the_policy(
+    apply_config: ApplyConfig, service: InProcessService, clock: Clock
 ) -> None:
     message = grant_message()  # for 300 seconds
-    (first,) = service.issue(message)["items"]
+    first = service.issue(message)
     narrow_policy(apply_config, max_expires_in=60)
+    clock.forward(seconds=239)
     for repetition in repeated(message):
-        (item,) = start_process().issue(repetition)["items"]
-        assert (item["limited_by"], "X-Amz-Expires=60&" in item["url"]) == ("policy", True)
-        assert item["expires_at"] < first["expires_at"]
+        assert service.issue(repetition)["refusal"]["code"] == "expiry_too_long"
+    clock.forward(seconds=1)
+    for repetition in repeated(message):
+        assert service.issue(repetition)["items"] == first["items"]
+
+
+def test_a_clock_that_is_behind_refuses_no_grant_of_the_longest_allowed_validity(
+    apply_config: ApplyConfig, service: InProcessService, clock: Clock
+) -> None:
+    narrow_policy(apply_config, max_expires_in=300)
+    message = grant_message()  # for 300 seconds
+    first = service.issue(message)
+    clock.forward(seconds=-2)
+    assert service.issue(message)["items"] == first["items"]
+
+
+def test_a_batch_past_its_deadline_is_signed_again(service: InProcessService, clock: Clock) -> None:
+    message = grant_message(deadline="2026-11-24T12:31:00Z")  # in one minute
+    first = service.issue(message)
+    clock.forward(minutes=2)
+    for repetition in repeated(message):
+        assert service.issue(repetition)["items"] == first["items"]
 
 
 def test_grants_that_are_still_allowed_are_the_same_as_before(

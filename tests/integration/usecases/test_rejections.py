@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -81,7 +82,8 @@ HOSTILE: list[tuple[BuildRaw, str, str]] = [
     (forged(crit=["b64"], b64=False), "", "token_invalid"),
     (forged(kid="nobody/main"), "", "key_unknown"),
     (forged(kid="acme/../queueing"), "acme", "key_unknown"),
-    (forged(kid=7), "", "key_unknown"),
+    (forged(kid="acme/main "), "acme", "key_unknown"),
+    (forged(kid=7), "", "token_invalid"),
     (signed(IMPOSTOR_KEY), "acme", "signature_invalid"),
     (lambda now: sign_message(grant_message(), ACME_KEY, now)[:-4], "acme", "signature_invalid"),
     (lambda _: sign(b"\xff", ACME_KEY), "acme", "token_invalid"),
@@ -102,11 +104,15 @@ HOSTILE: list[tuple[BuildRaw, str, str]] = [
     (lambda _: grant_message(), "acme", "signature_required"),
     (lambda _: {"tenant": "acme"}, "acme", "signature_required"),
     (lambda _: grant_message(tenant="nobody"), "", "tenant_unknown"),
+    (lambda _: {"tenant": "nobody"}, "", "tenant_unknown"),
+    (lambda _: {"tenant": "No Body"}, "", "malformed"),
     (lambda _: None, "", "malformed"),
     (lambda _: [grant_message()], "", "malformed"),
     (lambda _: grant_message(tenant="queueing", batch=datetime.now(UTC)), "queueing", "malformed"),
     (signed(surprise=1), "acme", "unknown_field"),
 ]
+SENT_INSTEAD = {"key_unknown": "signature_invalid", "tenant_unknown": "signature_required"}
+"""The codes that are counted for operators, and the ones that strangers get instead."""
 
 
 def test_a_message_without_a_known_sender_is_refused_and_counted_and_leaves_nothing_else(
@@ -115,11 +121,32 @@ def test_a_message_without_a_known_sender_is_refused_and_counted_and_leaves_noth
     for build, tenant, code in HOSTILE:
         before = rejection_counts(engine)
         refusal = service.issue(build(clock()))["refusal"]
-        assert (refusal["code"], refusal["message"] != "") == (code, True)
+        sent_code = SENT_INSTEAD.get(code, code)
+        assert (refusal["code"], refusal["message"] != "") == (sent_code, True)
         new_counts = Counter(rejection_counts(engine))
         new_counts.subtract(before)
         assert +new_counts == {(tenant, code): 1}
     assert rows(engine, Batch, Grant, Usage, Delivery) == [[], [], [], []]
+
+
+def test_the_answers_to_strangers_are_byte_equal_whether_or_not_a_tenant_or_key_exists(
+    service: InProcessService, clock: Clock, engine: Engine
+) -> None:
+    message = grant_message(surprise=1)
+    tenants = [message | {"tenant": name} for name in ("acme", "globex", "nobody")]
+    kids = ("acme/main", "acme/spare", "acme/none", "nobody/main")
+    tokens = [sign_message(message, replace(IMPOSTOR_KEY, id=kid), clock()) for kid in kids]
+    for raws in (tenants, tokens):
+        answers = {json.dumps(service.respond(raw).sent).encode() for raw in raws}
+        assert len(answers) == 1
+    assert rejection_counts(engine) == {
+        ("acme", "signature_required"): 1,
+        ("globex", "signature_required"): 1,
+        ("", "tenant_unknown"): 1,
+        ("acme", "signature_invalid"): 2,
+        ("acme", "key_unknown"): 1,
+        ("", "key_unknown"): 1,
+    }
 
 
 def test_a_flood_of_forgeries_is_one_row_per_hour_without_their_content(

@@ -37,7 +37,7 @@ def running_keyed_service(folder: Path) -> Iterator[Respond]:
     keys = {key.name: key for key in map(tenant_key, (KEY, OLD))}
     config = tenant_config(Quota("grants", "day", 10_000, warn_at=1), trust="keys", keys=keys)
     with write_transaction(engine) as connection:
-        tenants.store_config(connection, tenants.load_config(connection), config)
+        tenants.store_config(connection, tenants.load_config(connection), config, clock.now())
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         environ.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")

@@ -84,7 +84,7 @@ class ManifestService:
             {"acme": acme, "twin": replace(acme, name="twin")},
         )
         with write_transaction(self.engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config)
+            tenants.store_config(connection, tenants.load_config(connection), config, self.clock())
 
     def issue(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the outcomes of messages."""

@@ -29,8 +29,8 @@ class ModelItem(NamedTuple):
 class ModelBatch:
     """A requested batch, and the decisions on it.
 
-    results are those of the decided chunks, by chunk number. open_until is set while the batch
-    accepts further chunks.
+    results are those of the decided chunks, by chunk number. open_until is set while quota is
+    reserved for further chunks; the batch accepts them before that moment.
     """
 
     id: str
@@ -47,6 +47,10 @@ class ModelBatch:
     def chunks(self) -> range:
         """The numbers of all chunks."""
         return range(-(-len(self.items) // self.chunk_size))
+
+    def undecided(self) -> "ModelBatch":
+        """Return the same request before any decision on it."""
+        return ModelBatch(self.id, self.kind, self.expires_in, self.chunk_size, self.items)
 
     def chunk_items(self, chunk: int) -> list[ModelItem]:
         """Return the items of a chunk."""
@@ -66,10 +70,23 @@ class ModelBatch:
         is_refused = chunk in self.results and self.results[chunk][0] is not None
         return self.cost([] if is_refused else allowed, reserved=False)
 
+    def is_open(self, now: datetime) -> bool:
+        """Tell whether the batch accepts further chunks."""
+        return self.open_until is not None and now < self.open_until
+
     def remaining_items(self) -> list[ModelItem]:
-        """Return the items that may still arrive."""
-        missing = (self.chunk_items(chunk) for chunk in self.chunks if chunk not in self.results)
-        return [item for items in missing for item in items] if self.open_until else []
+        """Return the items that quota is still reserved for.
+
+        A chunk that arrives too late leaves its reservation to cleanup.
+        """
+        if self.open_until is None:
+            return []
+        return [
+            item
+            for chunk in self.chunks
+            if self.results.get(chunk, ("batch_closed",))[0] == "batch_closed"
+            for item in self.chunk_items(chunk)
+        ]
 
     def costs(self) -> Iterator[ModelCost]:
         """Yield the cost of each decided chunk, and the cost reserved for the others."""

@@ -24,7 +24,7 @@ from tests.support.quota_model.model import (
 )
 from valetkey.crypto.keys import PrivateKey
 from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Quota, QuotaOverride, TenantKey
+from worker.core.tenants.config import Quota, QuotaOverride, TenantConfig, TenantKey
 from worker.db import tenants
 from worker.db.engine import read_transaction, write_transaction
 from worker.usecases.cleanup import clean_up
@@ -41,7 +41,10 @@ _RESERVED = (
 
 
 class CheckedService:
-    """The service for the tenant acme, as several processes with their own connections run it."""
+    """The service for the tenant acme, as several processes with their own connections run it.
+
+    acme can be removed and replaced by another tenant of that name.
+    """
 
     def __init__(self, engines: Sequence[Engine], s3: S3Clients) -> None:
         self.clock = messages.Clock()
@@ -49,7 +52,20 @@ class CheckedService:
         self.keys: dict[str, TenantKey] = {}
         self._engine = engines[0]
         self._processes = [services.build_service(engine, s3, self.clock) for engine in engines]
-        self._results: dict[IssueStep, Any] = {}
+        self._results: dict[tuple[str, IssueStep], Any] = {}
+
+    @property
+    def tenant_id(self) -> str:
+        """The id of the tenant that has the name acme now."""
+        return _nth_id(len(self.model.removed) + 1)
+
+    def replace_tenant(self) -> None:
+        """Remove the tenant, and add another one with the same name, keys and limits."""
+        with write_transaction(self._engine) as connection:
+            before = tenants.load_config(connection)
+            tenants.store_config(connection, before, TenantConfig(before.buckets), self.clock())
+        self.model = self.model.replaced()
+        self.apply_config()
 
     def apply_config(self) -> None:
         """Apply a config with the keys, and with the model's limits."""
@@ -57,7 +73,7 @@ class CheckedService:
         quotas = [Quota(metric, window, limit) for (metric, window), limit in limits]
         config = messages.tenant_config(*quotas, trust="keys", keys=self.keys)
         with write_transaction(self._engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config)
+            tenants.store_config(connection, tenants.load_config(connection), config, self.clock())
 
     def add_override(self, override: QuotaOverride) -> None:
         """Add a quota override."""
@@ -65,7 +81,7 @@ class CheckedService:
             (override.metric, override.window, override.extra, override.expires_at)
         )
         with write_transaction(self._engine) as connection:
-            tenants.add_quota_override(connection, "acme", override, self.clock())
+            tenants.add_quota_override(connection, self.tenant_id, override, self.clock())
 
     def respond(self, message: dict[str, Any], key: PrivateKey, process: int = 0) -> Any:
         """Return the response of a process to a message that is signed now, unsealed."""
@@ -107,7 +123,8 @@ class CheckedService:
         self, step: IssueStep, key: PrivateKey, process: int
     ) -> tuple[StepResult, QuotaValues]:
         outcome = self.respond(self.message(step), key, process)
-        assert self._results.setdefault(step, outcome["items"]) == outcome["items"]
+        first_items = self._results.setdefault((self.tenant_id, step), outcome["items"])
+        assert first_items == outcome["items"]
         codes = tuple(item.get("code") for item in outcome["items"])
         quotas = {(q["metric"], q["window"], q["limit"], q["used"]) for q in outcome["quotas"]}
         return (outcome.get("refusal", {}).get("code"), codes), quotas
@@ -129,33 +146,43 @@ class CheckedService:
         return message | {"chunk_size": batch.chunk_size, "chunk": step.chunk, "items": items}
 
     def check_tables(self) -> None:
-        """Compare the tables with the model."""
-        usage = self._usage()
-        assert usage == self.model.kept_usage()
-        assert usage.get(LIVE, NO_COST) == self._reserved_cost()
-        assert self._codes() == self.model.codes()
+        """Compare the tables with the model, for each of the tenants that had the name."""
+        for number, model in enumerate([*self.model.removed, self.model], start=1):
+            tenant_id = _nth_id(number)
+            usage = self._usage(tenant_id)
+            assert usage == model.kept_usage()
+            assert usage.get(LIVE, NO_COST) == self._reserved_cost(tenant_id)
+            assert self._codes(tenant_id) == model.codes()
 
     def _expected_quotas(self) -> QuotaValues:
-        now, usage = self.clock(), self._usage()
+        now, usage = self.clock(), self._usage(self.tenant_id)
         return {
             (*quota, self.model.limit(*quota, now), usage_of(usage, *quota, now))
             for quota in self.model.limits
         }
 
-    def _usage(self) -> dict[UsageKey, ModelCost]:
+    def _usage(self, tenant_id: str) -> dict[UsageKey, ModelCost]:
+        query = select(Usage.window, Usage.window_start, *_USAGE).where(Usage.tenant == tenant_id)
         with read_transaction(self._engine) as connection:
-            rows = connection.execute(select(Usage.window, Usage.window_start, *_USAGE)).all()
+            rows = connection.execute(query).all()
         usage: Any = [((row[0], row[1]), (row[2], row[3], row[4])) for row in rows]
         return {key: cost for key, cost in usage if any(cost)}
 
-    def _reserved_cost(self) -> ModelCost:
+    def _reserved_cost(self, tenant_id: str) -> ModelCost:
+        query = select(*_RESERVED).where(Reservation.tenant == tenant_id)
         with read_transaction(self._engine) as connection:
-            grants, download_grants, size = connection.execute(select(*_RESERVED)).one()
+            grants, download_grants, size = connection.execute(query).one()
         return int(grants or 0), int(download_grants or 0), int(size or 0)
 
-    def _codes(self) -> dict[tuple[str, int], str | None]:
-        query = select(Batch.batch_id, Grant.item_number, Grant.code).join(
-            Batch, Batch.batch_number == Grant.batch_number
+    def _codes(self, tenant_id: str) -> dict[tuple[str, int], str | None]:
+        query = (
+            select(Batch.batch_id, Grant.item_number, Grant.code)
+            .join(Batch, Batch.batch_number == Grant.batch_number)
+            .where(Batch.tenant == tenant_id)
         )
         with read_transaction(self._engine) as connection:
             return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+
+
+def _nth_id(number: int) -> str:
+    return "acme" if number == 1 else f"acme~{number}"

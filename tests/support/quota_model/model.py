@@ -5,7 +5,7 @@ It keeps no running totals: usage is calculated anew from what was granted.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ class QuotaModel:
 
     cancelled are batch ids. live_chunks are issued chunks, by batch id and chunk number, until
     cleanup releases them; the values are their expiry. Usage of minutes and hours before kept_from
-    may be deleted.
+    may be deleted. removed are the models of the removed tenants of the same name, oldest first.
     """
 
     batches: dict[str, ModelBatch] = field(default_factory=dict)
@@ -87,6 +87,13 @@ class QuotaModel:
     limits: dict[tuple[Metric, Window], int] = field(default_factory=dict)
     overrides: list[tuple[Metric, Window, int, datetime]] = field(default_factory=list)
     kept_from: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    removed: list["QuotaModel"] = field(default_factory=list)
+
+    def replaced(self) -> "QuotaModel":
+        """Return the model of a new tenant of the same name, with the same limits and requests."""
+        batches = {id_: batch.undecided() for id_, batch in self.batches.items()}
+        removed = [*self.removed, replace(self, removed=[])]
+        return QuotaModel(batches, limits=self.limits, kept_from=self.kept_from, removed=removed)
 
     def limit(self, metric: Metric, window: Window, now: datetime) -> int:
         """Return the limit in effect, including overrides."""
@@ -149,14 +156,14 @@ class QuotaModel:
         if batch.decided_at is None:
             self._open(batch, chunk, now)
         refusal = batch.refusal
-        if refusal is None and len(batch.chunks) > 1 and batch.open_until is None:
+        if refusal is None and len(batch.chunks) > 1 and not batch.is_open(now):
             refusal = "batch_closed"
         items = batch.chunk_items(chunk)
         codes = tuple(None if item.is_allowed else "key_outside_prefix" for item in items)
         batch.results[chunk] = (refusal, () if refusal else codes)
         if refusal is None and batch.granted_cost(chunk)[0]:
             self.live_chunks[batch_id, chunk] = now + timedelta(seconds=batch.expires_in)
-        if len(batch.results) == len(batch.chunks):
+        if not batch.remaining_items():
             batch.open_until = None
         return batch.results[chunk]
 
@@ -169,7 +176,14 @@ class QuotaModel:
         elif not self._fits(batch, chunk, now):
             batch.refusal = "quota_exceeded"
         elif len(batch.chunks) > 1:
-            batch.open_until = now + DAY
+            batch.open_until = now + self._open_time()
+
+    def _open_time(self) -> timedelta:
+        """Return the shortest window with a limit; a day without one or if it is longer."""
+        windows = {window for _, window in self.limits}
+        if "minute" in windows:
+            return timedelta(minutes=1)
+        return timedelta(hours=1) if "hour" in windows else DAY
 
     def _fits(self, batch: ModelBatch, chunk: int, now: datetime) -> bool:
         """Return whether a batch that this chunk opens is within every quota."""
@@ -202,7 +216,8 @@ class QuotaModel:
         for key in expired_chunks:
             del self.live_chunks[key]
         self.kept_from = max(self.kept_from, now - 2 * DAY)
-        return len(open_batches) + len(expired_chunks)
+        released = sum(model._clean_up(now) for model in self.removed)
+        return released + len(open_batches) + len(expired_chunks)
 
 
 def _add(sums: Counter[tuple[UsageKey, int]], key: UsageKey, cost: ModelCost) -> None:

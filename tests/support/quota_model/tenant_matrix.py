@@ -63,7 +63,7 @@ class TenantMatrix:
         self.operations = 0
         keys = {name: generate_key(f"{name}/main") for name in NAMES}
         with write_transaction(engine) as connection:
-            tenants.store_config(connection, TenantConfig(), matrix_config(keys))
+            tenants.store_config(connection, TenantConfig(), matrix_config(keys), self.clock())
         self.tenants = [self._prepare(key) for key in keys.values()]
 
     def pairs(self) -> Iterator[tuple[MatrixTenant, MatrixTenant]]:

@@ -13,15 +13,18 @@ HOUR = timedelta(hours=1)
 
 
 class CertificateAuthority:
-    """An authority that signs server certificates. `client_context` trusts only this authority."""
+    """An authority that signs server certificates.
+
+    `client_context` trusts only this authority. `file` has its own certificate.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         root = self._sign_certificate("authority", self._key.public_key(), ca=True)
-        self.client_context = ssl.create_default_context(
-            cadata=root.public_bytes(Encoding.PEM).decode()
-        )
+        self.file = folder / "authority.pem"
+        self.file.write_bytes(root.public_bytes(Encoding.PEM))
+        self.client_context = ssl.create_default_context(cadata=self.file.read_text())
 
     def server_context(self, name: str) -> ssl.SSLContext:
         """Return a TLS context with a certificate for a host name."""

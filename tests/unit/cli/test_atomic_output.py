@@ -58,6 +58,14 @@ def test_only_its_owner_may_read_a_file(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_only_its_owner_may_read_a_resumed_file(path: Path) -> None:
+    interrupt_run(path, JOURNAL, "a\n")
+    partial_path(path).chmod(0o644)
+    with atomic_output(path, JOURNAL):
+        assert stat.S_IMODE(partial_path(path).stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_a_file_appears_under_its_name_when_it_is_complete(path: Path) -> None:
     path.write_text("before")
     with atomic_output(path, JOURNAL) as out:

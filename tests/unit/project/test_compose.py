@@ -12,7 +12,8 @@ import yaml
 import celeryconfig
 from tests.support.docs.command_lines import ROOT, parse_command
 from worker.__main__ import main
-from worker.commands.run import QUEUES, run
+from worker.broker.queues import QUEUES_BY_ROLE
+from worker.commands.run import run
 from worker.core.tenants.config import TenantConfig
 from worker.settings import Settings
 from worker.usecases.tenants_file import read_tenants_file
@@ -22,6 +23,7 @@ TOP_LEVEL_KEYS = {"name", "services", "volumes"}
 SERVICE_KEYS = {
     *("build", "command", "depends_on", "environment", "healthcheck", "image", "init", "ports"),
     *("restart", "stop_grace_period", "volumes"),
+    *("cap_drop", "read_only", "security_opt", "tmpfs", "user"),
 }
 HEALTHCHECK_KEYS = {"interval", "start_period", "test", "timeout"}
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
@@ -46,9 +48,35 @@ def test_every_variable_has_a_default() -> None:
     assert "${" not in VARIABLE.sub("", TEXT)
 
 
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - OWN_SERVICES.keys()))
+def test_an_image_is_pinned_by_a_tag_and_a_digest(name: str) -> None:
+    image = SERVICES[name]["image"]
+    assert re.fullmatch(r"[a-z/]+:(?!latest)[\w.-]+@sha256:[0-9a-f]{64}", image)
+
+
+@pytest.mark.parametrize("name", OWN_SERVICES)
+def test_our_own_image_is_built_here(name: str) -> None:
+    assert OWN_SERVICES[name]["image"] == "valetkey:development"
+
+
 @pytest.mark.parametrize("name", SERVICES)
-def test_an_image_is_pinned_by_a_tag(name: str) -> None:
-    assert re.fullmatch(r"[a-z/]+:(?!latest)[\w.-]+", SERVICES[name]["image"])
+def test_a_service_has_no_privileges(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_writes_only_to_its_volume_and_to_memory(name: str) -> None:
+    assert SERVICES[name]["read_only"] is True
+    assert "/tmp" in SERVICES[name]["tmpfs"]  # noqa: S108 - in the container
+
+
+def test_our_services_run_as_the_user_of_the_image() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    users = re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE)
+    assert {service["user"] for service in OWN_SERVICES.values()} == {users[-1]}
 
 
 def test_nothing_is_reachable_from_another_machine() -> None:
@@ -68,13 +96,14 @@ def test_the_workers_together_consume_every_queue() -> None:
     assert isinstance(roles, click.Choice)
     worker_roles = {service["command"][-1] for service in WORKERS.values()}
     assert worker_roles <= set(roles.choices)
-    assert {queue for role in worker_roles for queue in QUEUES[role]} == set(QUEUES["all"])
+    consumed = {queue for role in worker_roles for queue in QUEUES_BY_ROLE[role]}
+    assert consumed == {queue for queues in QUEUES_BY_ROLE.values() for queue in queues}
 
 
 @pytest.mark.parametrize("name", WORKERS)
-def test_the_ping_goes_to_the_container_s_own_node(name: str) -> None:
+def test_the_health_check_asks_for_the_container_s_own_worker(name: str) -> None:
     role = WORKERS[name]["command"][-1]
-    assert f'--destination "{role}@$$HOSTNAME"' in WORKERS[name]["healthcheck"]["test"][1]
+    assert f'workers "{role}@$$HOSTNAME"' in WORKERS[name]["healthcheck"]["test"][1]
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)

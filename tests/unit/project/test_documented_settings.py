@@ -1,10 +1,10 @@
 import re
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from tests.support.docs.command_lines import ROOT
-from worker.settings import Settings
+from worker.settings import Settings, setting_errors
 
 PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `VALETKEY_(\w+)` \| (.+?) \|", PAGE, re.MULTILINE))
@@ -25,12 +25,31 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
     ("broker", "results"),
     [
         ("redis://queue.example.com:6380/0", "redis://queue.example.com:6380/1"),
-        ("rediss://:s3cret@queue.example.com", "rediss://:s3cret@queue.example.com/1"),
+        (
+            "rediss://:s3cret@queue.example.com",
+            "rediss://:s3cret@queue.example.com/1?ssl_cert_reqs=required",
+        ),
         ("amqp://queue.example.com//", "redis://127.0.0.1:6379/1"),
     ],
 )
 def test_results_are_stored_beside_the_broker_by_default(broker: str, results: str) -> None:
     assert Settings(broker_url=SecretStr(broker)).result_url.get_secret_value() == results
+
+
+@pytest.mark.parametrize("name", ["broker_url", "result_url"])
+def test_the_server_of_a_rediss_url_is_verified(name: str) -> None:
+    settings = Settings.model_validate({name: "rediss://:s3cret@queue.example.com/0"})
+    assert getattr(settings, name).get_secret_value().endswith("/0?ssl_cert_reqs=required")
+
+
+@pytest.mark.parametrize("name", ["broker_url", "result_url"])
+def test_a_wrong_parameter_of_tls_is_named_without_the_url(name: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({name: "rediss://:s3cret@queue.example.com/0?ssl_cert_reqs=no"})
+    (text,) = setting_errors(caught.value)
+    assert text.startswith(f"VALETKEY_{name.upper()}: ")
+    assert "ssl_cert_reqs" in text
+    assert "s3cret" not in text
 
 
 def _format_default(default: object) -> str:

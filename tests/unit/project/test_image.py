@@ -48,9 +48,10 @@ def normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_every_base_has_a_tag() -> None:
-    bases = [words.split()[0] for name, words in STEPS if name == "FROM"]
-    assert bases == ["python:3.13-slim"] * 2
+def test_both_stages_have_the_same_base_pinned_by_digest() -> None:
+    first, last = (words.split()[0] for name, words in STEPS if name == "FROM")
+    assert re.fullmatch(r"python:3\.13\.\d+-slim-\w+@sha256:[0-9a-f]{64}", first)
+    assert first == last
 
 
 def test_dependencies_are_those_of_the_service_and_checked_by_hash() -> None:

@@ -10,6 +10,7 @@ from worker.commands.health_checks import (
     Check,
     check_cleanup,
     check_consumers,
+    check_messages,
     check_tenants,
     check_webhooks,
 )
@@ -80,3 +81,14 @@ def test_a_call_with_a_timeout_returns_its_result_or_raises_its_exception() -> N
     with pytest.raises(ZeroDivisionError):
         call_with_timeout(10, lambda: 1 // 0)
     assert call_with_timeout(10, lambda: 1) == 1
+
+
+def test_discarded_messages_are_counted_and_no_fault_of_the_service() -> None:
+    check = check_messages({"eta": 2, "json": 1_000}, 0)
+    assert (check.state, check.message) == ("ok", "discarded so far: 2 for eta, 1,000 for json")
+
+
+def test_dead_letters_are_a_warning() -> None:
+    check = check_messages({}, 3)
+    assert check.state == "warn"
+    assert check.hint == "python -m worker deadletters list"

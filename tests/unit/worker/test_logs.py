@@ -1,10 +1,12 @@
 import json
 import logging
+import time
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
+from tests.support.builders.loggers import restored_loggers
 from worker import logs
 
 SECRETS = [
@@ -20,18 +22,53 @@ SECRETS = [
     "ewogImFsZyI6ICJFZDI1NTE5IiB9.eyJ2IjoxfQ5ec2e7...",
     '{"kty": "OKP", "crv": "Ed25519", "d": "5ec2e7"}',
     "{'d': '5ec2e7'}",
+    "{\"Authorization\": b'AWS4-HMAC-SHA256 Credential=AKIA/aws4_request, Signature=5ec2e7'}",
+    "POST / HTTP/1.1\r\nAuthorization: Bearer abc 5ec2e7\r\nHost: a",
+    "[(b'Authorization', b'Basic 5ec2e7'), (b'Host', b'a')]",
+    "Signature:\n5ec2e7",
+    "x-amz-security-token:5ec2e7/+=\nhost",
+    "b'<Credentials>\\n<SecretAccessKey>\\n5ec2e7/+</SecretAccessKey>'",
+    "&lt;SessionToken&gt;5ec2e7&lt;/SessionToken&gt;",
+    '{"SecretAccessKey": "5ec2e7", "Token": "5ec2e7"}',
+    '"{\\"SecretAccessKey\\": \\"5ec2e7\\"}"',
+    "%7B%22SecretAccessKey%22%3A%225ec2e7%2F5ec2e7%22%7D",
+    "&quot;SessionToken&quot;: &quot;5ec2e7&quot;",
+    "Action=AssumeRole&ExternalId=5ec2e7&Version=2011-06-15",
+    "external_id='5ec2e7'",
+    "url=https%3A%2F%2Fs3%2Fk%3FX-Amz-Signature%3D5ec2e7",
+    "aws_secret_access_key = 5ec2e7",
+    "PGPASSWORD=5ec2e7 psql",
+    "redis://:p@5ec2e7@127.0.0.1/0",
+    "redis://valetkey:12345ec2e7@[::1]:6379/0",
+    "{'webhook-signature': 'v1,5ec2e7 v1,5ec2e7'}",
+    "webhook-signature: v1,5ec2e7+ v1,5ec2e7",
+    f"signed with v1,{'5ec2e7' * 7}+=",
+    "b'\\neyJhbGciOiJFZDI1NTE5In0.5ec2e7.5ec2e7'",
+    "{'body': 'W1siZXlKaGJHY2lPaUpGWkRJMU5URTVJbjA15ec2e7+/5ec2e7==', 'headers': {}}",
+    "%7B%22d%22%3A%225ec2e7%22%7D",
+    "DETAIL:  Failing row contains (1, 5ec2e7).",
+]
+VALUES = [
+    {"SecretAccessKey": "5ec2e7"},
+    {"batch": [{"d": "5ec2e7"}]},
+    [("Authorization", "Bearer 5ec2e7")],
+    b'{"SessionToken": "5ec2e7"}',
+    {"body": b"ExternalId=5ec2e7&Version=1"},
+    ValueError("redis://:5ec2e7@127.0.0.1/0"),
+    {"causes": [KeyError({"password": "5ec2e7"})]},
+]
+HOSTILE = [
+    *("A", " ", "'", "\\", "://a:", "://u:a@", "secret", "secret_access_", "token: \\n", "token='"),
+    *('token=\\"', "eyJ-", "eyJhbGciOi.", "'d'", "d':", "%25", "v1,", "whsec_", "a@", "<token>"),
+    *("Failing row contains ", "'Authorization' ", "authorization:\\", "&quot;", "token=%27"),
 ]
 
 
 @pytest.fixture
 def restored_logging() -> Iterator[None]:
     """Restore the tests' own logging configuration afterwards."""
-    root = logging.getLogger()
-    saved = (root.handlers[:], root.level)
-    yield
-    root.handlers[:], level = saved
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with restored_loggers():
+        yield
 
 
 @pytest.mark.parametrize("text", SECRETS)
@@ -39,9 +76,47 @@ def test_a_secret_is_replaced(text: str) -> None:
     assert "5ec2e7" not in logs.scrub(text)
 
 
-def test_text_without_a_secret_is_unchanged() -> None:
-    text = "batch 0199 of acme: 3 issued, key acme/eye.pdf, see https://example.com/path.eyJ"
+@pytest.mark.parametrize("text", SECRETS)
+def test_text_that_is_scrubbed_again_stays_the_same(text: str) -> None:
+    assert logs.scrub(logs.scrub(text)) == logs.scrub(text)
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_a_secret_in_a_quoted_text_is_replaced(text: str) -> None:
+    for quoted in (repr({"problem": [text]}), json.dumps([text]), repr(text.encode())):
+        assert "5ec2e7" not in logs.scrub(quoted)
+        assert "5ec2e7" not in logs.scrub(repr([quoted]))
+
+
+def test_a_secret_that_contains_a_quote_is_replaced() -> None:
+    assert logs.scrub("{'password': 'a \\'5ec2e7', 'n': 1}") == "{'password': [hidden], 'n': 1}"
+
+
+def test_a_row_of_a_database_is_replaced() -> None:
+    assert logs.scrub('Row (1, "5ec2e7")') == "Row [hidden]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "batch 0199 of acme: 3 issued, key acme/eye.pdf, see https://example.com/path.eyJ",
+        "no credentials of AWS profile 'default' for arn:aws:iam::1:role/r: AccessDenied",
+        "POST http://127.0.0.1:43863/hook, then https://[::1]:8443",
+        "no token, no password and no signature in the message: signature_invalid",
+    ],
+)
+def test_text_without_a_secret_is_unchanged(text: str) -> None:
     assert logs.scrub(text) == text
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+@pytest.mark.parametrize("start", ["", "password", "token:", "token='", "'d': ", "://u:"])
+def test_scrubbing_a_hostile_text_takes_linear_time(unit: str, start: str) -> None:
+    # Quadratic time would be minutes.
+    text = start + unit * (50_000 // len(unit))
+    begin = time.process_time()
+    logs.scrub(text)
+    assert time.process_time() - begin < 1
 
 
 @pytest.mark.usefixtures("restored_logging")
@@ -59,11 +134,102 @@ def test_no_message_field_or_traceback_of_a_log_line_shows_a_secret(
     assert "5ec2e7" not in "".join(lines)
 
 
+def log_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
 @pytest.mark.usefixtures("restored_logging")
-def test_a_log_at_debug_has_no_records_of_botocore_that_contain_credentials(
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_no_value_of_a_field_shows_a_secret(
+    value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure_logging()
+    structlog.get_logger().warning("ours", problem=value)
+    (line,) = log_lines(capsys)
+    assert "[hidden]" in str(line["problem"])
+    assert "5ec2e7" not in str(line)
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_field_with_the_name_of_a_secret_is_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging()
+    structlog.get_logger().warning("ours", password="5ec2e7", session_token=b"5ec2e7")
+    (line,) = log_lines(capsys)
+    assert (line["password"], line["session_token"]) == ("[hidden]", "[hidden]")
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_value_without_a_secret_keeps_its_form(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging()
+    structlog.get_logger().info("ours", counts={"issued": 3}, keys=["acme/a"], used=1.5, code=None)
+    (line,) = log_lines(capsys)
+    assert line["counts"] == {"issued": 3}
+    assert (line["keys"], line["used"], line["code"]) == (["acme/a"], 1.5, None)
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_no_cause_in_a_traceback_shows_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging()
+    try:
+        try:
+            int("SecretAccessKey=5ec2e7")
+        except ValueError as error:
+            raise ExceptionGroup("both", [error, KeyError("token=5ec2e7")]) from error
+    except ExceptionGroup:
+        logging.getLogger("kombu").exception("theirs")
+    (line,) = log_lines(capsys)
+    assert str(line["exception"]).count("[hidden]") >= 3
+    assert "5ec2e7" not in str(line)
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_record_that_cannot_be_formatted_shows_none_of_its_arguments(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure_logging()
+    logging.getLogger("kombu").warning("%d messages", "5ec2e7")
+    assert log_lines(capsys) == [{"event": "log_failed", "logger": "kombu", "level": "error"}]
+
+
+@pytest.mark.usefixtures("restored_logging")
+@pytest.mark.parametrize("name", logs.MIN_LEVELS)
+@pytest.mark.parametrize("child", ["", ".parsers"])
+def test_a_log_at_debug_has_no_debug_record_of_a_library_that_sees_secrets(
+    name: str, child: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger(name + child)
+    logger.setLevel(logging.DEBUG)  # before logging is configured
+    logger.addHandler(logging.StreamHandler())
+    logs.configure_logging(logging.DEBUG)
+    logger.debug("<SecretAccessKey>5ec2e7</SecretAccessKey>")
+    logger.setLevel(1)  # afterwards
+    logger.debug("Signature:\n%s", "5ec2e7")
+    assert capsys.readouterr().err == ""
+    logger.warning("seen")
+    assert [line["event"] for line in log_lines(capsys)] == ["seen"]
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_log_at_debug_has_debug_records_of_other_loggers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure_logging(logging.DEBUG)
-    logging.getLogger("botocore.parsers").debug("<SecretAccessKey>5ec2e7</SecretAccessKey>")
-    logging.getLogger("botocore.auth").debug("Signature:\n%s", "5ec2e7")
-    assert capsys.readouterr().err == ""
+    for name in ("worker.tasks", "celery.bootsteps", "httpxx"):
+        logging.getLogger(name).debug(name)
+    assert [line["event"] for line in log_lines(capsys)] == [
+        "worker.tasks",
+        "celery.bootsteps",
+        "httpxx",
+    ]
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_logger_that_neither_propagates_nor_has_a_handler_writes_scrubbed_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure_logging()
+    logger = logging.getLogger("multiprocessing")  # of Celery's processes
+    logger.propagate = False
+    logger.warning("Process died: %s", "redis://:5ec2e7@127.0.0.1/0")
+    (line,) = log_lines(capsys)
+    assert line["event"] == "Process died: redis://:[hidden]@127.0.0.1/0"

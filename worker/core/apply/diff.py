@@ -30,7 +30,8 @@ _PUBLIC_KEY_PREVIEW = 8  # characters: enough to distinguish keys
 class FieldChange(NamedTuple):
     """A field that is added (before is None), removed (after is None) or changed.
 
-    path is the field's location in tenants.toml. Durations are in seconds, sizes in bytes, times in
+    path is the field's location in tenants.toml. The file has no id: it is that of a tenant whose
+    name a removed one had before. Durations are in seconds, sizes in bytes, times in
     ISO 8601. str() returns one line, in which public keys are shortened.
     """
 
@@ -65,6 +66,8 @@ def _config_values(config: TenantConfig) -> FieldValues:
 
 def _tenant_values(path: str, tenant: Tenant) -> FieldValues:
     values = _table_values(path, tenant, _TENANT_FIELDS)
+    if tenant.replaces_another:
+        values[f"{path}.id"] = tenant.id
     for bucket, policy in tenant.policies.items():
         values |= _table_values(f"{path}.allow.{bucket}", policy, _field_names(policy))
     for quota in tenant.quotas:

@@ -12,9 +12,10 @@ EXPIRY_NOTICE = timedelta(days=30)
 
 
 class InUseCounts(NamedTuple):
-    """The number of live grants by tenant and key, and of pending webhooks by tenant and endpoint.
+    """The numbers of live grants by tenant id and key, and of webhooks by tenant id and endpoint.
 
-    A grant is live until it expires. The key is None for grants of unsigned messages.
+    The webhooks are those that are pending. A grant is live until it expires. The key is None for
+    grants of unsigned messages.
     """
 
     live_grants: Mapping[tuple[str, str | None], int]
@@ -31,6 +32,11 @@ class Removal(NamedTuple):
     live_grants: int
     pending_webhooks: int
 
+    @property
+    def is_tenant(self) -> bool:
+        """True if a whole tenant is removed."""
+        return self.path.count(".") == 1
+
     def __str__(self) -> str:
         return (
             f"{self.path}: {self.live_grants:,} live grants,"
@@ -41,7 +47,7 @@ class Removal(NamedTuple):
 class ConfigWarning(NamedTuple):
     """A warning about a tenant or one of its keys (key is its name), and what to do about it."""
 
-    code: Literal["trusts_queue", "no_usable_key", "key_expired", "key_expires_soon"]
+    code: Literal["trusts_queue", "no_usable_key", "key_expired", "key_expires_soon", "name_reused"]
     tenant: str
     key: str | None
     message: str
@@ -70,12 +76,23 @@ class ApplyPlan(NamedTuple):
 def plan_apply(
     before: TenantConfig, after: TenantConfig, in_use: InUseCounts, now: datetime
 ) -> ApplyPlan:
-    """Plan the replacement of one config by another."""
+    """Plan the replacement of one config by another, whose tenants have the ids that they get."""
     return ApplyPlan(
         diff_config(before, after),
         find_removals(before, after, in_use, now),
-        config_warnings(after, now),
+        [*_reuse_warnings(before, after), *config_warnings(after, now)],
     )
+
+
+def _reuse_warnings(before: TenantConfig, after: TenantConfig) -> Iterator[ConfigWarning]:
+    for name, tenant in after.tenants.items():
+        if name not in before.tenants and tenant.replaces_another:
+            message = (
+                f"{name} is a new tenant, {tenant.id}: it inherits no batches, usage, raised quotas"
+                f" or webhooks of the removed tenant of this name"
+            )
+            hint = f"the audit log shows its rows under {tenant.id}"
+            yield ConfigWarning("name_reused", name, None, message, hint)
 
 
 def find_removals(
@@ -91,23 +108,23 @@ def find_removals(
             removals += _key_removals(tenant, after.tenants[name], in_use, now)
             removals += _endpoint_removals(tenant, after.tenants[name], in_use)
         else:
-            removals.append(_tenant_removal(name, in_use))
+            removals.append(_tenant_removal(tenant, in_use))
     return removals
 
 
-def _tenant_removal(tenant: str, in_use: InUseCounts) -> Removal:
-    live_grants = sum(count for (name, _), count in in_use.live_grants.items() if name == tenant)
+def _tenant_removal(tenant: Tenant, in_use: InUseCounts) -> Removal:
+    live_grants = sum(count for (id_, _), count in in_use.live_grants.items() if id_ == tenant.id)
     pending_webhooks = sum(
-        count for (name, _), count in in_use.pending_webhooks.items() if name == tenant
+        count for (id_, _), count in in_use.pending_webhooks.items() if id_ == tenant.id
     )
-    return Removal(f"tenants.{tenant}", live_grants, pending_webhooks)
+    return Removal(f"tenants.{tenant.name}", live_grants, pending_webhooks)
 
 
 def _key_removals(
     before: Tenant, after: Tenant, in_use: InUseCounts, now: datetime
 ) -> Iterator[Removal]:
     for name, key in before.keys.items():
-        live_grants = in_use.live_grants.get((before.name, name), 0)
+        live_grants = in_use.live_grants.get((before.id, name), 0)
         new_key = after.keys.get(name)
         is_kept = new_key is not None and (new_key.sign, new_key.seal) == (key.sign, key.seal)
         is_disabled = is_usable_key(key, now) and not is_usable_key(new_key, now)
@@ -117,7 +134,7 @@ def _key_removals(
 
 def _endpoint_removals(before: Tenant, after: Tenant, in_use: InUseCounts) -> Iterator[Removal]:
     for name in sorted(before.endpoints.keys() - after.endpoints.keys()):
-        pending_webhooks = in_use.pending_webhooks.get((before.name, name), 0)
+        pending_webhooks = in_use.pending_webhooks.get((before.id, name), 0)
         if pending_webhooks:
             yield Removal(f"tenants.{before.name}.endpoints.{name}", 0, pending_webhooks)
 

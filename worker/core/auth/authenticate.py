@@ -1,6 +1,8 @@
 """Authenticates messages: verifies signatures before any other part of a message is used."""
 
 import json
+import re
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,7 +18,9 @@ from valetkey.crypto.jose import (
     WrongKey,
 )
 from valetkey.crypto.keys import build_public_key
+from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import NAME_PATTERN
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 
 MAX_MESSAGE_AGE = 86_400
@@ -25,49 +29,77 @@ MAX_MESSAGE_AGE = 86_400
 MAX_CLOCK_SKEW = 60
 """The largest time in seconds by which a producer's clock may be ahead."""
 
+_IS_NAME = re.compile(NAME_PATTERN).fullmatch
+_NOBODYS_KEY = tuple(
+    urlsafe_b64encode(point).decode().rstrip("=")
+    for point in (b"\x58" + b"\x66" * 31, b"\x09" + bytes(31))
+)
+"""The key that is verified against if kid names none: the base points of both curves.
+
+Anybody can sign for it (RFC 8032, RFC 7748), so it must never authenticate a message.
+"""
+
+_SIGNATURE_REQUIRED = Refusal(
+    code=Code.SIGNATURE_REQUIRED,
+    field="",
+    message=(
+        "no tenant of this name accepts unsigned messages: check the name, and configure the client"
+        " with the tenant's key"
+    ),
+)
+_SIGNATURE_INVALID = Refusal(
+    code=Code.SIGNATURE_INVALID,
+    field="",
+    message=(
+        "no key of this id made this signature: check that kid is TENANT/NAME as in tenants.toml,"
+        " that the key was applied, and that the message was not altered"
+    ),
+)
+
 
 class AuthenticatedMessage(NamedTuple):
     """The content of an accepted message, and the tenant and key that it is from.
 
-    key is None for an unsigned message of a tenant that trusts the queue. tenant is None, too, if
-    an unsigned message names no configured tenant.
+    key is None for an unsigned message of a tenant that trusts the queue.
     """
 
     content: Any
-    tenant: Tenant | None
+    tenant: Tenant
     key: TenantKey | None
-
-    @property
-    def name(self) -> str | None:
-        """The tenant's name."""
-        return None if self.tenant is None else self.tenant.name
 
 
 class Rejection(NamedTuple):
-    """The refusal of an unauthenticated message.
+    """The rejection of a message without a known sender.
 
-    tenant is the name of the configured tenant that the message claims to be from, or None.
+    refusal is the answer to the sender. It must not tell a stranger which tenants and keys exist.
+    cause is the precise code, which is counted for operators only. tenant_id is that of the
+    configured tenant that the message claims to be from, or None.
     """
 
     refusal: Refusal
-    tenant: str | None
+    cause: Code
+    tenant_id: str | None
 
 
 def authenticate(raw: Any, config: TenantConfig, now: datetime) -> AuthenticatedMessage | Rejection:
     """Verify the signature of a message, or accept it unsigned if its tenant trusts the queue.
 
     raw is the body from the queue: a compact JWS (RFC 7515), or the message as JSON values. An
-    unsigned message that names no configured tenant is passed on with tenant None, because only
-    parsing finds out what is wrong with it. The caller must not act on it.
+    unsigned message is refused for a tenant that does not exist exactly as for one that requires
+    signatures, whatever else is wrong with it.
     """
     if isinstance(raw, str):
         return _authenticate_token(raw, config, now)
     name = raw.get("tenant") if isinstance(raw, Mapping) else None
     tenant = config.tenants.get(name) if isinstance(name, str) else None
-    if tenant is not None and tenant.trust != "queue":
-        text = "this tenant's messages must be signed: configure the client with the tenant's key"
-        return _reject(Code.SIGNATURE_REQUIRED, "", text, tenant)
-    return AuthenticatedMessage(raw, tenant, None)
+    if tenant is not None and tenant.trust == "queue":
+        return AuthenticatedMessage(raw, tenant, None)
+    if tenant is None and not (isinstance(name, str) and _IS_NAME(name)):
+        refusal = parse_message(raw)  # always a refusal, because every message names a tenant
+        if isinstance(refusal, Refusal):
+            return Rejection(refusal, refusal.code, None)
+    cause = Code.TENANT_UNKNOWN if tenant is None else Code.SIGNATURE_REQUIRED
+    return _reject_as(_SIGNATURE_REQUIRED, cause, tenant)
 
 
 def _authenticate_token(
@@ -77,21 +109,19 @@ def _authenticate_token(
     if isinstance(signed_token, Rejection):
         return signed_token
     tenant, key = _find_key(signed_token.key_id, config)
-    if tenant is None or key is None:
-        text = "no key of this id is configured: kid is TENANT/NAME, as in tenants.toml"
-        return _reject(Code.KEY_UNKNOWN, "kid", text, tenant)
-    rejection = _check_key(tenant, key, now)
-    if rejection is not None:
-        return rejection
+    # Always verified, against some key: neither the answer nor its time tells which keys exist.
+    halves = _NOBODYS_KEY if key is None else (key.sign, key.seal)
     try:
-        payload = signed_token.verify(build_public_key(key.sign, key.seal))
+        payload = signed_token.verify(build_public_key(*halves))
     except WrongKey:
-        text = "the signature does not match the key that kid names, or the message was altered"
-        return _reject(Code.SIGNATURE_INVALID, "", text, tenant)
+        cause = Code.KEY_UNKNOWN if key is None else Code.SIGNATURE_INVALID
+        return _reject_as(_SIGNATURE_INVALID, cause, tenant)
     except InvalidToken:
         text = "the token's header is not valid for a JWS"
         return _reject(Code.TOKEN_INVALID, "", text, tenant)
-    return _check_claims(payload, tenant, key, now)
+    if tenant is None or key is None:  # anybody can sign for _NOBODYS_KEY
+        return _reject_as(_SIGNATURE_INVALID, Code.KEY_UNKNOWN, tenant)
+    return _check_key(tenant, key, now) or _check_claims(payload, tenant, key, now)
 
 
 def _parse_token(token: str) -> SignedToken | Rejection:
@@ -168,6 +198,9 @@ def _check_issue_time(iat: Any, tenant: Tenant, now: datetime) -> Rejection | No
     if age > MAX_MESSAGE_AGE:
         text = f"the message was signed more than {MAX_MESSAGE_AGE:,} seconds ago: sign it again"
         return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant, MAX_MESSAGE_AGE)
+    if _precedes_tenant(iat, tenant):
+        text = "the message was signed for a removed tenant of the same name: sign it again"
+        return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant)
     if age < -MAX_CLOCK_SKEW:
         text = (
             f"the message was signed more than {MAX_CLOCK_SKEW} seconds in the future: correct the"
@@ -175,6 +208,15 @@ def _check_issue_time(iat: Any, tenant: Tenant, now: datetime) -> Rejection | No
         )
         return _reject(Code.MESSAGE_FROM_FUTURE, "iat", text, tenant, MAX_CLOCK_SKEW)
     return None
+
+
+def _precedes_tenant(iat: int, tenant: Tenant) -> bool:
+    """Tell whether a message is of the removed tenant that had the name and perhaps the key before.
+
+    A first tenant of a name replaces nobody, so the clocks of its producers may be late.
+    """
+    created_at = tenant.created_at if tenant.replaces_another else None
+    return created_at is not None and iat < int(created_at.timestamp())
 
 
 def _reject(
@@ -185,4 +227,8 @@ def _reject(
     limit: int | str | list[str] | None = None,
 ) -> Rejection:
     refusal = Refusal(code=code, field=field, message=message, limit=limit)
-    return Rejection(refusal, tenant.name if tenant else None)
+    return _reject_as(refusal, code, tenant)
+
+
+def _reject_as(refusal: Refusal, cause: Code, tenant: Tenant | None) -> Rejection:
+    return Rejection(refusal, cause, tenant.id if tenant else None)

@@ -36,11 +36,19 @@ class PolicyContext:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestContext(PolicyContext):
-    """A whole request: its message and tenant as well as its terms."""
+class BatchContext(PolicyContext):
+    """A batch, requested or committed: its tenant, total and callback as well as its terms."""
+
+    tenant: Tenant
+    total: int
+    callback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext(BatchContext):
+    """A whole request: its message as well as what a committed batch has."""
 
     message: ChunkMessage
-    tenant: Tenant
     now: datetime
 
 

@@ -9,7 +9,7 @@ from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.registry import adapt_terms_to_provider, grant_kind
-from worker.core.kinds.rules import RequestContext, Rule, first_refusal, refuse
+from worker.core.kinds.rules import PolicyContext, RequestContext, Rule, first_refusal, refuse
 from worker.core.policy.request_rules import REQUEST_RULES
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
 
@@ -52,19 +52,28 @@ def admit(
 def request_context(
     message: ChunkMessage, tenant: Tenant | None, config: TenantConfig, now: datetime
 ) -> RequestContext | Refusal:
-    """Find the bucket profile and policy of a request, or refuse it if the tenant has none."""
+    """Find the bucket profile and policy of a request, or refuse it if the tenant has none.
+
+    The answer is the same whether or not there is a bucket profile that other tenants use.
+    """
     if tenant is None:
         return refuse(Code.TENANT_UNKNOWN, "tenant", "no such tenant is configured")
     name = message.grant.bucket
-    if name not in config.buckets:
-        text = "no such bucket profile is configured"
-        return refuse(Code.BUCKET_UNKNOWN, "grant.bucket", text)
     policy = tenant.policies.get(name)
     if policy is None:
-        text = "the tenant has no policy for this bucket profile"
+        text = "the tenant has no policy for a bucket profile of this name"
         allowed = sorted(tenant.policies)
         return refuse(Code.BUCKET_NOT_ALLOWED, "grant.bucket", text, allowed)
-    return RequestContext(message.grant, config.buckets[name], policy, message, tenant, now)
+    return RequestContext(
+        terms=message.grant,
+        bucket=config.buckets[name],
+        policy=policy,
+        tenant=tenant,
+        total=message.total,
+        callback=message.callback,
+        message=message,
+        now=now,
+    )
 
 
 def request_rules(context: RequestContext) -> Iterator[Rule[RequestContext]]:
@@ -83,7 +92,7 @@ def _admission(context: RequestContext) -> Admission | Refusal:
     return Admission(terms, context.bucket, context.policy, *limit)
 
 
-def _terms_for_provider(context: RequestContext) -> AnyTerms | Refusal:
+def _terms_for_provider(context: PolicyContext) -> AnyTerms | Refusal:
     return adapt_terms_to_provider(context.terms, context.bucket, context.policy)
 
 
@@ -102,7 +111,7 @@ def _refusal_or_none(value: object) -> Refusal | None:
     return value if isinstance(value, Refusal) else None
 
 
-def _describe_provider(context: RequestContext) -> str:
+def _describe_provider(context: PolicyContext) -> str:
     terms = _terms_for_provider(context)
     is_replaced = not isinstance(terms, Refusal) and terms.kind != context.terms.kind
     return "a put, because this storage takes no forms" if is_replaced else ""
@@ -112,12 +121,14 @@ def _describe_expiry(context: RequestContext) -> str:
     return f"{context.terms.expires_in:,} s of at most {context.policy.max_expires_in:,} s"
 
 
+PROVIDER_RULE = Rule[PolicyContext](
+    "provider",
+    lambda context: _refusal_or_none(_terms_for_provider(context)),
+    _describe_provider,
+)
+
 LIMIT_RULES: tuple[Rule[RequestContext], ...] = (
-    Rule(
-        "provider",
-        lambda context: _refusal_or_none(_terms_for_provider(context)),
-        _describe_provider,
-    ),
+    PROVIDER_RULE,
     Rule(
         "grant.expires_in",
         lambda context: _refusal_or_none(_expiry_limit(context)),

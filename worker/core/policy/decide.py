@@ -9,13 +9,14 @@ from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.parts import ContinuedUpload
 from worker.core.kinds.registry import grant_kind, issued_cost
 from worker.core.policy.admission import Admission
-from worker.core.policy.decisions import ChunkDecision, GrantRow, RecordedChunk, refused_item_result
-from worker.core.policy.items import (
-    item_key_refusal,
-    item_refusal,
-    shape_refusal,
-    simple_item_check,
+from worker.core.policy.decisions import (
+    ChunkDecision,
+    GrantRow,
+    RecordedChunk,
+    recorded_item,
+    refused_item_result,
 )
+from worker.core.policy.items import item_refusal, reissue_item_refusal, simple_item_check
 from worker.core.signing.context import SigningContext
 from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
 from worker.core.signing.object_keys import printable_key
@@ -105,9 +106,8 @@ def sign_again(
     def decide(index: int, row: GrantRow) -> tuple[GrantRow, dict[str, Any]]:
         if row.code is not None:
             return row, row.detail or {}
-        item = Item.model_validate({"key": row.object_key, **(row.detail or {})})
-        refusal = item_key_refusal(item, terms, policy, f"items[{index}].key")
-        refusal = refusal or shape_refusal(item, terms, f"items[{index}]")  # of another kind now
+        item = recorded_item(row)
+        refusal = reissue_item_refusal(item, terms, policy, f"items[{index}]")
         if refusal is not None:
             values = refused_item_result(refusal, row.object_key)
             return row._replace(code=refusal.code.value), values

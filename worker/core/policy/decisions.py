@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from valetkey.wire.messages import ChunkMessage
+from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Outcome
 from valetkey.wire.terms import AnyTerms
@@ -65,13 +65,18 @@ class ChunkDecision:
 
 @dataclass(frozen=True, slots=True)
 class RecordedChunk:
-    """A chunk as it was committed: enough to sign its grants again byte for byte."""
+    """A chunk as it was committed: enough to sign its grants again byte for byte.
+
+    terms, total and callback are those of its batch.
+    """
 
     batch_number: int
     batch_id: str
     chunk_number: int
-    tenant: str
+    tenant_id: str
     terms: AnyTerms
+    total: int
+    callback: str | None
     rows: Sequence[GrantRow]
     validity: Validity
     access_key: str | None
@@ -88,6 +93,11 @@ def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> Chun
     ]
     validity = Validity(now.replace(microsecond=0), 0, "request")
     return ChunkDecision(rows, [], validity, refusal=refusal)
+
+
+def recorded_item(row: GrantRow) -> Item:
+    """Return the item of an audit row that was issued."""
+    return Item.model_validate({"key": row.object_key, **(row.detail or {})})
 
 
 def refused_item_result(refusal: Refusal, object_key: str) -> dict[str, Any]:

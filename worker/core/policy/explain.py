@@ -1,19 +1,22 @@
 """Explains the decision on a message, rule by rule, with the rules that decide."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
 from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.parts import ContinuedUpload
-from worker.core.kinds.registry import issued_cost, reserved_cost
-from worker.core.kinds.rules import RequestContext
+from worker.core.kinds.registry import adapt_terms_to_provider, issued_cost, reserved_cost
+from worker.core.kinds.rules import PolicyContext, Rule
 from worker.core.policy.admission import LIMIT_RULES, Admission, request_context, request_rules
+from worker.core.policy.decisions import RecordedChunk, recorded_item
 from worker.core.policy.history import BATCH_CONFLICT, BatchHistory
-from worker.core.policy.items import item_refusal
+from worker.core.policy.items import item_refusal, reissue_item_refusal
+from worker.core.policy.reissue_rules import reissue_context, reissue_rules
 from worker.core.quotas.admission import first_quota_refusal
 from worker.core.quotas.cost import (
     CEILINGS,
@@ -26,6 +29,7 @@ from worker.core.quotas.cost import (
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Policy, Tenant, TenantConfig
 
+C = TypeVar("C", bound=PolicyContext)
 _MAX_NAMED_ITEMS = 5  # refused items that are named; their number is always given
 
 
@@ -35,7 +39,8 @@ class ExplainContext:
 
     identity describes the sender. tenant is None if the config has no such tenant. validity is the
     admitted one after the limits of provider and credentials, None without credentials.
-    continued_upload is the upload whose parts are requested.
+    continued_upload is the upload whose parts are requested. recorded is the chunk if it was issued
+    before, and so would be signed again.
     """
 
     message: ChunkMessage
@@ -43,6 +48,7 @@ class ExplainContext:
     tenant: Tenant | None
     config: TenantConfig
     history: BatchHistory
+    recorded: RecordedChunk | None
     usage: UsageByWindow
     admission: Admission | Refusal
     validity: Validity | Refusal | None
@@ -70,6 +76,8 @@ def build_explanation(verdicts: Sequence[RuleVerdict]) -> Explanation:
 def _verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
     yield RuleVerdict(rule="identity", found=context.identity)
     yield _batch_verdict(context)
+    if context.recorded is not None:
+        yield from _reissue_verdicts(context.recorded, context)
     if context.history.is_final_for(context.message):
         return
     request = request_context(context.message, context.tenant, context.config, context.now)
@@ -80,7 +88,7 @@ def _verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
         return
     yield RuleVerdict(rule="tenant", found=request.tenant.name)
     yield RuleVerdict(rule="grant.bucket", found=request.bucket.name)
-    yield from _rule_verdicts(request)
+    yield from _rule_verdicts((*request_rules(request), *LIMIT_RULES), request)
     yield from _validity_verdicts(context)
     refusals = _item_refusals(context, request.policy)
     yield _items_verdict(refusals)
@@ -94,12 +102,32 @@ def _batch_verdict(context: ExplainContext) -> RuleVerdict:
         text = f"began at {history.batch.decided_at:%Y-%m-%dT%H:%M:%SZ}"
     if history.chunk is not None and refusal is not BATCH_CONFLICT:
         decided_at = f"{history.chunk.decided_at:%Y-%m-%dT%H:%M:%SZ}"
-        text = f"decided at {decided_at}: the same result is returned and nothing is charged"
+        text = f"decided at {decided_at}: not decided again, and nothing is charged"
     return RuleVerdict(rule="batch", found=text, refusal=refusal)
 
 
-def _rule_verdicts(request: RequestContext) -> Iterator[RuleVerdict]:
-    for rule in (*request_rules(request), *LIMIT_RULES):
+def _reissue_verdicts(recorded: RecordedChunk, context: ExplainContext) -> Iterator[RuleVerdict]:
+    """Yield the verdicts of today's rules on a chunk that would be signed again."""
+    reissue = reissue_context(recorded, context.config, context.now)
+    if isinstance(reissue, Refusal):
+        yield RuleVerdict(rule=reissue.field, found=recorded.terms.bucket, refusal=reissue)
+        return
+    yield RuleVerdict(rule="grant.bucket", found=reissue.bucket.name)
+    yield from _rule_verdicts(reissue_rules(reissue), reissue)
+    terms = adapt_terms_to_provider(reissue.terms, reissue.bucket, reissue.policy)
+    terms = reissue.terms if isinstance(terms, Refusal) else terms
+    yield _items_verdict(
+        [
+            Refusal.model_validate(row.detail)
+            if row.code is not None
+            else reissue_item_refusal(recorded_item(row), terms, reissue.policy, f"items[{index}]")
+            for index, row in enumerate(recorded.rows)
+        ]
+    )
+
+
+def _rule_verdicts(rules: Iterable[Rule[C]], request: C) -> Iterator[RuleVerdict]:
+    for rule in rules:
         value, refusal = rule.describe(request), rule.check(request)
         if value or refusal is not None:
             yield RuleVerdict(rule=rule.name, found=value, refusal=refusal)

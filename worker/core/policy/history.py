@@ -18,7 +18,10 @@ BATCH_CONFLICT = Refusal(
 BATCH_CLOSED = Refusal(
     code=Code.BATCH_CLOSED,
     field="batch",
-    message="the batch was cancelled, or began more than a day ago: nothing more of it is issued",
+    message=(
+        "the batch was cancelled, or began longer ago than the shortest window of the tenant's"
+        " quotas (or than a day): nothing more of it is issued"
+    ),
 )
 
 

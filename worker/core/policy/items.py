@@ -40,14 +40,22 @@ def item_refusal(
 
     field is the item's path in the message, continued_upload the upload whose parts are requested.
     """
-    refusal = item_key_refusal(item, terms, policy, f"{field}.key")
-    refusal = refusal or shape_refusal(item, terms, field)
+    refusal = reissue_item_refusal(item, terms, policy, field)
     for name, check in grant_kind(terms).item_checks.items():
         if refusal is None and getattr(item, name) is not None:
             refusal = check(item, terms, f"{field}.{name}")
     if refusal is None and continued_upload is not None:
         refusal = part_refusal(item, continued_upload, field)
     return refusal and refusal.model_copy(update={"key": printable_key(item.key)})
+
+
+def reissue_item_refusal(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:
+    """Refuse an item that was issued before, if today's policy or terms do not allow it.
+
+    The checks of its other fields do not depend on the policy. terms may be of another kind now.
+    """
+    refusal = item_key_refusal(item, terms, policy, f"{field}.key")
+    return refusal or shape_refusal(item, terms, field)
 
 
 def item_key_refusal(item: Item, terms: AnyTerms, policy: Policy, field: str) -> Refusal | None:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from valetkey.wire.refusals import Code, Refusal
 from worker.core.kinds.registry import KINDS, grant_kind
-from worker.core.kinds.rules import RequestContext, Rule, refuse
+from worker.core.kinds.rules import BatchContext, RequestContext, Rule, refuse
 from worker.core.signing.object_keys import key_refusal, printable_key
 from worker.core.tenants.config import Policy, Tenant
 
@@ -20,23 +20,23 @@ def allowed_callback_names(tenant: Tenant, bucket: str) -> Collection[str]:
     return tenant.endpoints.keys() & policy.callbacks
 
 
-def _max_items(context: RequestContext) -> int:
+def _max_items(context: BatchContext) -> int:
     policy_limit = context.policy.max_batch
     limit = context.tenant.max_batch if policy_limit is None else policy_limit
     kind_limit = grant_kind(context.terms).max_items
     return limit if kind_limit is None else min(limit, kind_limit)
 
 
-def _check_total(context: RequestContext) -> Refusal | None:
+def _check_total(context: BatchContext) -> Refusal | None:
     limit = _max_items(context)
-    if context.message.total <= limit:
+    if context.total <= limit:
         return None
     return refuse(Code.BATCH_TOO_LARGE, "total", "the batch has too many items", limit)
 
 
-def _check_callback(context: RequestContext) -> Refusal | None:
+def _check_callback(context: BatchContext) -> Refusal | None:
     allowed = allowed_callback_names(context.tenant, context.policy.bucket)
-    if context.message.callback is None or context.message.callback in allowed:
+    if context.callback is None or context.callback in allowed:
         return None
     text = "the tenant has no such endpoint, or its policy does not allow it here"
     return refuse(Code.CALLBACK_UNKNOWN, "callback", text, sorted(allowed))
@@ -74,17 +74,22 @@ def may_overwrite_manifest(policy: Policy) -> bool:
     return "upload" in policy.kinds or policy.overwrite
 
 
-def _describe_total(context: RequestContext) -> str:
-    return f"{context.message.total:,} of at most {_max_items(context):,}"
+def _describe_total(context: BatchContext) -> str:
+    return f"{context.total:,} of at most {_max_items(context):,}"
 
 
 def _describe_deadline(context: RequestContext) -> str:
     return "" if context.message.deadline is None else context.message.deadline.isoformat()
 
 
-REQUEST_RULES: tuple[Rule[RequestContext], ...] = (
+BATCH_RULES: tuple[Rule[BatchContext], ...] = (
     Rule("total", _check_total, _describe_total),
-    Rule("callback", _check_callback, lambda context: context.message.callback or ""),
+    Rule("callback", _check_callback, lambda context: context.callback or ""),
+)
+"""The rules of a batch that apply to its request, and again when its grants are signed again."""
+
+REQUEST_RULES: tuple[Rule[RequestContext], ...] = (
+    *BATCH_RULES,
     Rule("deadline", _check_deadline, _describe_deadline),
     Rule(
         "manifest", _check_manifest, lambda context: printable_key(context.message.manifest or "")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NamedTuple, assert_never, get_args
+from typing import NamedTuple, assert_never, get_args
 
 from valetkey.wire.refusals import Metric, QuotaState, Window
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant
@@ -12,6 +12,8 @@ WINDOWS: tuple[Window, ...] = get_args(Window)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 LIVE_WINDOWS: tuple[Window, ...] = ("live",)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_OPEN_TIME = timedelta(days=1)
+"""The longest time for which a batch accepts further chunks: the maximum age of a message."""
 
 CEILINGS = tuple(Quota("upload_bytes", window, 2**62) for window in ("month", "live"))
 """Quotas of every tenant, whatever its config says: beyond them a 63-bit counter would overflow.
@@ -65,7 +67,7 @@ def window_start(window: Window, now: datetime) -> datetime:
             assert_never(window)
 
 
-_LENGTHS: Mapping[Literal["minute", "hour", "day"], timedelta] = {
+_LENGTHS: Mapping[Window, timedelta] = {
     "minute": timedelta(minutes=1),
     "hour": timedelta(hours=1),
     "day": timedelta(days=1),
@@ -81,6 +83,18 @@ def resets_at(window: Window, now: datetime) -> datetime | None:
             return window_start("month", window_start("month", now) + timedelta(days=32))
         case _:
             return window_start(window, now) + _LENGTHS[window]
+
+
+def batch_open_time(tenant: Tenant) -> timedelta:
+    """Return the time for which a new batch of the tenant accepts further chunks.
+
+    It is the length of the shortest window for which the tenant has a quota, and a day at most. A
+    batch is charged in the windows in which it begins. So the grants of a window belong to batches
+    that began in it or in the one before it: they are at most twice the limit. If a batch stayed
+    open for longer, a tenant could save up the limits of many short windows, and use them in one.
+    """
+    lengths = (_LENGTHS.get(quota.window, MAX_OPEN_TIME) for quota in tenant.quotas)
+    return min(lengths, default=MAX_OPEN_TIME)
 
 
 def effective_quotas(tenant: Tenant, now: datetime) -> tuple[Quota, ...]:

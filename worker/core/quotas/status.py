@@ -16,8 +16,8 @@ _BAR_WIDTH = 20  # columns
 class QuotaStatus(NamedTuple):
     """The usage of one metric in one window, and its limit if there is a quota.
 
-    limit includes the overrides that are in effect. raises are these overrides, each with its
-    amount (by) and its end (until).
+    tenant is the tenant's id. limit includes the overrides that are in effect. raises are these
+    overrides, each with its amount (by) and its end (until).
     """
 
     tenant: str
@@ -49,12 +49,12 @@ def quota_statuses(
                 yield _limited_status(tenant, quota, used, now)
             elif include_unlimited and used:
                 resets_at = cost.resets_at(window, now)
-                yield QuotaStatus(tenant.name, metric, window, used, resets_at)
+                yield QuotaStatus(tenant.id, metric, window, used, resets_at)
 
 
 def _limited_status(tenant: Tenant, quota: Quota, used: int, now: datetime) -> QuotaStatus:
     return QuotaStatus(
-        tenant=tenant.name,
+        tenant=tenant.id,
         metric=quota.metric,
         window=quota.window,
         used=used,

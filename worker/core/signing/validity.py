@@ -24,6 +24,13 @@ class Validity(NamedTuple):
         """The moment from which storage refuses the grant."""
         return self.issued_at + timedelta(seconds=self.expires_in)
 
+    def remaining(self, now: datetime) -> timedelta:
+        """Return the time until the expiry; negative after it.
+
+        Never more than the whole validity, even if the clock is behind the one that issued it.
+        """
+        return min(self.expires_at - now, timedelta(seconds=self.expires_in))
+
     def limit_to(self, seconds: int, limited_by: str) -> "Validity":
         """Return this validity, shortened to a number of seconds if it is longer."""
         if self.expires_in <= seconds:

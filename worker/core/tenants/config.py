@@ -127,6 +127,9 @@ class Tenant:
     With trust = "keys" the service accepts only messages that one of its keys signed. With
     trust = "queue" it also accepts unsigned messages, from anyone who can write to the queue.
     quota_overrides are added by operators. tenants.toml has none, and `apply` keeps them.
+
+    Rows of requests have the tenant's id, which no other tenant ever had. The first tenant of a
+    name has the name as its id. created_at is None if it is unknown.
     """
 
     name: str
@@ -137,6 +140,17 @@ class Tenant:
     endpoints: Mapping[str, WebhookEndpoint] = field(default_factory=dict)
     keys: Mapping[str, TenantKey] = field(default_factory=dict)
     quota_overrides: tuple[QuotaOverride, ...] = ()
+    id: str = ""
+    created_at: datetime | None = field(default=None, compare=False)  # follows from the id
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", self.name)
+
+    @property
+    def replaces_another(self) -> bool:
+        """True if an earlier tenant of the same name was removed."""
+        return self.id != self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +159,13 @@ class TenantConfig:
 
     buckets: Mapping[str, Bucket] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
+
+    def tenant_by_id(self, tenant_id: str) -> Tenant | None:
+        """Return the tenant with this id, or None if it was removed.
+
+        Use it for the ids in rows: their tenant may have been removed, and its name used again.
+        """
+        tenant = self.tenants.get(tenant_id)  # the usual case: the id is the name
+        if tenant is not None and tenant.id == tenant_id:
+            return tenant
+        return next((t for t in self.tenants.values() if t.id == tenant_id), None)

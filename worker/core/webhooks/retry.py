@@ -65,5 +65,6 @@ def parse_retry_after(retry_after: str | None, date: str | None) -> timedelta | 
         return timedelta(seconds=int(retry_after))
     try:
         return parsedate_to_datetime(retry_after) - parsedate_to_datetime(date or "")
-    except (TypeError, ValueError):  # TypeError: only one of the two has a time zone
+    except (TypeError, ValueError, OverflowError):
+        # TypeError: only one of the two has a time zone. OverflowError: a number is too large.
         return None

@@ -10,14 +10,14 @@ _IS_PENDING = Delivery.state == "pending"
 
 
 def count_pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:
-    """Count the webhooks that are not sent yet, by tenant and endpoint."""
+    """Count the webhooks that are not sent yet, by tenant id and endpoint."""
     query = (
         select(Delivery.tenant, Delivery.endpoint, func.count())
         .where(_IS_PENDING)
         .group_by(Delivery.tenant, Delivery.endpoint)
     )
     rows = connection.execute(query)
-    return {(tenant, endpoint): count for tenant, endpoint, count in rows}
+    return {(tenant_id, endpoint): count for tenant_id, endpoint, count in rows}
 
 
 def oldest_webhook_time(connection: Connection) -> datetime | None:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select
 
 from models import Cancellation
 from worker.db.audit.pages import Page, fetch_page
+from worker.db.audit.tenant_filter import is_of_tenant
 
 
 class CancellationRecord(NamedTuple):
@@ -36,7 +37,7 @@ def read_cancellations(
         Cancellation.batch_id,
     )
     if tenant is not None:
-        query = query.where(Cancellation.tenant == tenant)
+        query = query.where(is_of_tenant(connection, Cancellation.tenant, tenant))
     if since is not None:
         query = query.where(Cancellation.cancelled_at >= since)
     query = query.order_by(Cancellation.cancelled_at.desc())

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, case, select
 
 from models import Batch, Delivery
 from worker.db.audit.pages import Page, fetch_page
+from worker.db.audit.tenant_filter import is_of_tenant
 
 DeliveryState = Literal["pending", "delivered", "failed"]
 
@@ -56,7 +57,7 @@ def read_deliveries(
     if state:
         query = query.where(Delivery.state == state)
     if tenant:
-        query = query.where(Delivery.tenant == tenant)
+        query = query.where(is_of_tenant(connection, Delivery.tenant, tenant))
     if after:
         query = query.where(Delivery.delivery_number < after)
     return fetch_page(connection, query, limit, lambda row: DeliveryRecord(*row))

@@ -10,12 +10,14 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple
 from models import Batch, Chunk, Grant
 from valetkey.wire.messages import grant_id
 from worker.db.audit.pages import Page, fetch_page
+from worker.db.audit.tenant_filter import is_of_tenant
 
 
 class AuditCursor(NamedTuple):
     """The position of a grant in the audit log: its batch and its item number in that batch.
 
-    Tenants choose the ids of their batches, so a batch id is unique only together with a tenant.
+    Tenants choose the ids of their batches, so a batch id is unique only together with a tenant's
+    id.
     """
 
     batch_id: str
@@ -31,8 +33,9 @@ class AuditCursor(NamedTuple):
 class GrantFilter:
     """Conditions that all have to match; None matches everything.
 
-    signed_by is the name of a tenant's key; an empty string selects unsigned requests. since is
-    included in the range, until is not.
+    tenant is an id, or a name, which selects all tenants that had it. signed_by is the name of a
+    tenant's key; an empty string selects unsigned requests. since is included in the range, until
+    is not.
     """
 
     tenant: str | None = None
@@ -49,7 +52,7 @@ class GrantFilter:
 
 
 class AuditRecord(NamedTuple):
-    """One requested item. decision is "issued" or the code of the refusal.
+    """One requested item. decision is "issued" or the code of the refusal. tenant is an id.
 
     signed_by is the name of the tenant's key that signed the request; None if the tenant trusts
     the queue and the request was not signed. expires_at is None for a refused item.
@@ -69,7 +72,7 @@ class AuditRecord(NamedTuple):
 
 
 class AuditCount(NamedTuple):
-    """The numbers of a tenant's issued and refused items of one kind."""
+    """The numbers of issued and refused items of one kind, of the tenant with an id."""
 
     tenant: str
     kind: str
@@ -111,7 +114,7 @@ def read_grants(
         .select_from(Chunk)
         .join(Batch, Batch.batch_number == Chunk.batch_number)
         .join(Grant, _is_in_chunk())
-        .where(*_batch_conditions(grant_filter), *_item_conditions(grant_filter))
+        .where(*_batch_conditions(connection, grant_filter), *_item_conditions(grant_filter))
         .order_by(Chunk.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
     )
     if after is not None:
@@ -128,7 +131,7 @@ def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> li
     query = (
         select(Batch.tenant, Batch.kind, func.sum(Chunk.issued), func.sum(Chunk.refused))
         .join(Chunk, Chunk.batch_number == Batch.batch_number)
-        .where(*_batch_conditions(grant_filter))
+        .where(*_batch_conditions(connection, grant_filter))
         .group_by(Batch.tenant, Batch.kind)
         .order_by(Batch.tenant, Batch.kind)
     )
@@ -150,17 +153,19 @@ def _is_in_chunk() -> ColumnElement[bool]:
     )
 
 
-def _batch_conditions(grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
+def _batch_conditions(
+    connection: Connection, grant_filter: GrantFilter
+) -> Iterator[ColumnElement[bool]]:
     grant = grant_filter.grant
     values = {
-        Batch.tenant: grant_filter.tenant,
         Batch.bucket: grant_filter.bucket,
         Batch.requested_by: grant_filter.requester,
         Batch.batch_id: grant.batch_id if grant else grant_filter.batch_id,
     }
     yield from (column == value for column, value in values.items() if value is not None)
-    if grant is not None and grant.tenant is not None:
-        yield Batch.tenant == grant.tenant
+    for tenant in (grant_filter.tenant, grant and grant.tenant):
+        if tenant is not None:
+            yield is_of_tenant(connection, Batch.tenant, tenant)
     if grant_filter.signed_by is not None:
         signed_by = grant_filter.signed_by
         yield Chunk.signing_key == signed_by if signed_by else Chunk.signing_key.is_(None)

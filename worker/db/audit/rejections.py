@@ -8,13 +8,14 @@ from sqlalchemy import Connection, Row, select
 from models import RejectionCount
 from worker.core.quotas.cost import window_start
 from worker.db.audit.pages import Page, fetch_page
+from worker.db.audit.tenant_filter import is_of_tenant
 
 
 class RejectionRecord(NamedTuple):
     """The number of messages rejected with one code in one hour.
 
-    tenant is the one that the messages named, which does not prove that it sent them. last_digest
-    is the SHA-256 of the last message, in hex.
+    tenant is the id of the one that the messages named, which does not prove that it sent them.
+    last_digest is the SHA-256 of the last message, in hex.
     """
 
     hour: datetime
@@ -34,7 +35,7 @@ def read_rejection_counts(
     """
     query = select(*(getattr(RejectionCount, name) for name in RejectionRecord._fields))
     if tenant is not None:
-        query = query.where(RejectionCount.tenant == tenant)
+        query = query.where(is_of_tenant(connection, RejectionCount.tenant, tenant))
     if since is not None:
         query = query.where(RejectionCount.hour >= window_start("hour", since))
     query = query.order_by(RejectionCount.hour.desc(), RejectionCount.tenant, RejectionCount.code)

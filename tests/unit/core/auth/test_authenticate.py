@@ -2,6 +2,8 @@
 
 import hmac
 import json
+from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -9,9 +11,11 @@ import pytest
 
 from tests.support.crypto import keys
 from tests.support.crypto.authentication import (
+    CONFIG,
     HEADER,
     IAT,
     MESSAGE,
+    NOW,
     VALID_TOKEN,
     authenticate_token,
     payload,
@@ -25,6 +29,7 @@ from worker.core.auth.authenticate import (
     MAX_MESSAGE_AGE,
     AuthenticatedMessage,
     Rejection,
+    authenticate,
 )
 
 CRITICAL: list[Any] = [[], 7, [[]], ["exp"], {"b64": 1}]
@@ -128,6 +133,25 @@ def test_a_message_that_is_too_old_or_from_the_future_is_refused_with_the_limit(
     assert isinstance(result, Rejection)
     assert (result.refusal.code.value, result.refusal.field) == (code, "iat")
     assert result.refusal.limit == limit
+
+
+@pytest.mark.parametrize(
+    ("tenant_id", "created_after", "code"),
+    [
+        ("acme~2", 1, "message_expired"),
+        ("acme~2", 0.9, None),  # iat has whole seconds
+        ("acme~2", -1, None),
+        ("acme", 1, None),  # the first of its name: no earlier tenant can have signed
+    ],
+)
+def test_a_message_signed_before_its_tenant_replaced_another_is_refused(
+    tenant_id: str, created_after: float, code: str | None
+) -> None:
+    created_at = NOW + timedelta(seconds=created_after)
+    acme = replace(CONFIG.tenants["acme"], id=tenant_id, created_at=created_at)
+    config = replace(CONFIG, tenants={**CONFIG.tenants, "acme": acme})
+    result = authenticate(VALID_TOKEN, config, created_at)
+    assert (result.refusal.code if isinstance(result, Rejection) else None) == code
 
 
 @pytest.mark.parametrize("iat", [IAT - MAX_MESSAGE_AGE, IAT, IAT + MAX_CLOCK_SKEW])

@@ -58,7 +58,7 @@ def test_a_request_that_the_policy_allows_is_admitted_unchanged(raw: dict[str, A
 
 REFUSED = [
     (grant_message(tenant="acme1"), "tenant_unknown", "tenant", None),
-    (download_message(bucket="other"), "bucket_unknown", "grant.bucket", None),
+    (download_message(bucket="other"), "bucket_not_allowed", "grant.bucket", ["demo"]),
     (download_message(bucket="secret"), "bucket_not_allowed", "grant.bucket", ["demo"]),
     (grant_message(total=100_001, items=[{"key": "a"}] * 600), "batch_too_large", "total", 100_000),
     (grant_message(callback="nowhere"), "callback_unknown", "callback", []),
@@ -95,6 +95,15 @@ def test_the_refusal_is_that_of_the_first_rule_that_an_explanation_lists_as_refu
         rules = (*request_rules(context), *LIMIT_RULES)
         refusals = [rule.check(context) for rule in rules]
     assert next(filter(None, refusals)) == admit_message(raw, config)
+
+
+def test_a_bucket_profile_of_others_is_refused_exactly_as_one_that_does_not_exist() -> None:
+    config, request = config_with_foreign_bucket(), grant_message()
+    existing, missing = (
+        admit_message(request | {"grant": request["grant"] | {"bucket": name}}, config)
+        for name in ("secret", "other")
+    )
+    assert existing == missing
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "image/svg+xml", "application/pdf"])

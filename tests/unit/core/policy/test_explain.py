@@ -1,34 +1,19 @@
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from tests.support.builders.messages import (
-    DEMO,
-    POLICY,
-    download_message,
-    grant_message,
-    put_message,
+from tests.support.builders.explanations import (
+    MORNING,
+    NOW,
+    explain_message,
+    history_of_started_batch,
+    refusal_codes,
+    verdict_for,
 )
-from valetkey.wire.messages import ChunkMessage
+from tests.support.builders.messages import download_message, grant_message, put_message
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.replies import Explanation, RuleVerdict
-from worker.core.policy.admission import admit
-from worker.core.policy.explain import ExplainContext, explain
-from worker.core.policy.history import (
-    BatchHistory,
-    DecidedChunk,
-    RecordedBatch,
-    header_fingerprint,
-    items_fingerprint,
-)
+from worker.core.policy.history import BatchHistory, DecidedChunk
 from worker.core.quotas.cost import Cost
 from worker.core.signing.multipart_plan import MultipartPlan, StartedUpload
 from worker.core.signing.validity import Validity
-from worker.core.tenants.config import Quota, Tenant, TenantConfig
+from worker.core.tenants.config import Quota
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-MORNING = NOW - timedelta(hours=3)
-VALIDITY = Validity(NOW, 300, "request")
 OVER_QUOTA = Refusal(code=Code.QUOTA_EXCEEDED, field="total", message="no")
 TOO_SHORT = Refusal(code=Code.EXPIRY_TOO_SHORT, field="grant.min_expires_in", message="no")
 
@@ -38,58 +23,6 @@ class ThreePartUpload:
 
     object_key = "acme/film.mp4"
     upload = StartedUpload("u-1", MultipartPlan(3, 1))
-
-
-def explain_context(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> ExplainContext:
-    message = ChunkMessage.model_validate(raw)
-    acme = Tenant("acme", policies={"demo": POLICY}, quotas=quotas)
-    config = TenantConfig({"demo": DEMO, "other": replace(DEMO, name="other")}, {"acme": acme})
-    fields: dict[str, Any] = {
-        "message": message,
-        "identity": "signed by acme/main",
-        "tenant": config.tenants.get(message.tenant),
-        "config": config,
-        "history": BatchHistory(),
-        "usage": {},
-        "admission": admit(message, config.tenants.get(message.tenant), config, NOW),
-        "validity": VALIDITY,
-        "continued_upload": None,
-        "now": NOW,
-    }
-    return ExplainContext(**fields | changes)
-
-
-def history_of_started_batch(
-    raw: dict[str, Any], chunk: DecidedChunk | None = None, refusal: Refusal | None = None
-) -> BatchHistory:
-    """Return the history of a batch that began in the morning, and was refused if refusal is set.
-
-    chunk is the decision on the chunk of the message, if there is one.
-    """
-    fingerprint = header_fingerprint(ChunkMessage.model_validate(raw))
-    batch = RecordedBatch(1, "download", "demo", 1, 600, fingerprint, refusal, MORNING, remaining=1)
-    return BatchHistory(batch, chunk)
-
-
-def chunk_fingerprint(raw: dict[str, Any]) -> bytes:
-    return items_fingerprint(ChunkMessage.model_validate(raw))
-
-
-def explain_message(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Explanation:
-    return explain(explain_context(raw, *quotas, **changes))
-
-
-def verdict_for(explanation: Explanation, rule: str) -> RuleVerdict:
-    (verdict,) = [verdict for verdict in explanation.rules if verdict.rule == rule]
-    return verdict
-
-
-def refusal_codes(explanation: Explanation) -> dict[str, str]:
-    return {
-        verdict.rule: verdict.refusal.code.value
-        for verdict in explanation.rules
-        if verdict.refusal is not None
-    }
 
 
 def test_an_issued_request_is_explained_rule_by_rule() -> None:
@@ -133,17 +66,6 @@ def test_the_explanation_ends_at_a_tenant_or_bucket_that_is_unknown_or_not_allow
     assert refusal_codes(explain_message(grant_message(tenant="nobody"))) == {
         "tenant": "tenant_unknown"
     }
-
-
-def test_a_decided_chunk_keeps_its_decision_and_no_rule_is_checked_again() -> None:
-    raw = download_message(expires_in=90_000)
-    explanation = explain_message(
-        raw,
-        history=history_of_started_batch(raw, DecidedChunk(chunk_fingerprint(raw), MORNING, None)),
-    )
-    assert explanation.decision == "issue"
-    assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch"]
-    assert "2026-11-24T09:00:00Z" in verdict_for(explanation, "batch").found
 
 
 def test_a_cancelled_batch_is_explained_as_closed() -> None:

@@ -96,7 +96,22 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(retry_after: str, delay: t
 
 @pytest.mark.parametrize(
     "retry_after",
-    [None, "", "soon", "-1", "1.5", "1e3", "1_0", "٣", "9" * 5000, "Tue, 24 Nov 2026 23:01:30"],
+    [
+        *(
+            None,
+            "",
+            "soon",
+            "-1",
+            "1.5",
+            "1e3",
+            "1_0",
+            "٣",
+            "9" * 5000,
+            "Tue, 24 Nov 2026 23:01:30",
+        ),
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2026 00:00:00 +99999999999999999999",
+    ],
 )
 def test_an_invalid_retry_after_is_ignored(retry_after: str | None) -> None:
     assert parse_retry_after(retry_after, NOW) is None
@@ -107,6 +122,28 @@ def test_a_retry_after_date_without_a_date_header_is_ignored(date: str | None) -
     assert parse_retry_after("Tue, 24 Nov 2026 23:01:30 GMT", date) is None
 
 
-@given(st.text(), st.none() | st.text())
+digits = st.text("0123456789", max_size=25)
+clock_times = st.tuples(digits, digits, digits).map(":".join)
+almost_dates = st.builds(
+    "{} {} {} {} {} {}".format,
+    st.sampled_from(["Mon,", "Monday,", ""]),
+    digits,
+    st.sampled_from(["Jan", "Feb", "13"]) | digits,
+    digits,
+    clock_times | digits,
+    st.sampled_from(["GMT", "EST", "", "+0000", "-9999"]) | digits.map("+{}".format),
+)
+headers = st.text() | st.text("0123456789 :,-+.GMTJanMo") | almost_dates
+
+
+@given(headers, st.none() | headers | st.just(NOW))
 def test_every_header_is_parsed_without_an_error(retry_after: str, date: str | None) -> None:
-    parse_retry_after(retry_after, date)
+    delay = parse_retry_after(retry_after, date)
+    assert delay is None or isinstance(delay, timedelta)
+
+
+@given(headers, headers | st.just(NOW))
+def test_every_header_gives_a_delay_of_a_day_at_most(retry_after: str, date: str) -> None:
+    delay = next_retry_delay(1, MIDDLE, parse_retry_after(retry_after, date))
+    assert delay is not None
+    assert delay <= MAX_DELAY

@@ -13,9 +13,9 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.broker.lease import Lease
-from worker.broker.queue_lengths import LEASE, is_redis
-from worker.broker.sharing import QueueSharing
+from worker.broker.sharing.lease import Lease
+from worker.broker.sharing.passes import QueueSharing
+from worker.broker.sharing.queue_lengths import LEASE, is_redis
 
 LEASE_SECONDS = 3.0
 """The time after which another process takes over from one that was killed."""

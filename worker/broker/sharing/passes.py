@@ -7,9 +7,9 @@ from typing import NamedTuple
 import redis
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
-from worker.broker import scripts
-from worker.broker.claimed_tenant import PREFIX_BYTES, claimed_tenant
-from worker.broker.lanes import (
+from worker.broker.sharing import scripts
+from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, claimed_tenant
+from worker.broker.sharing.lanes import (
     MAX_LANES,
     MESSAGE_COST,
     SHARED_LANES,
@@ -20,7 +20,7 @@ from worker.broker.lanes import (
     lane_tenant,
     plan_moves,
 )
-from worker.broker.queue_lengths import WAITING, lane_key, waiting_lanes
+from worker.broker.sharing.queue_lengths import WAITING, lane_key, waiting_lanes
 
 INTERACTIVE_LIMIT = 16
 """The number of small requests of a tenant in the queue from which they wait for their turn."""

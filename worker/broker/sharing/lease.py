@@ -5,7 +5,7 @@ import time
 
 import redis
 
-from worker.broker.scripts import END_LEASE, KEEP_LEASE
+from worker.broker.sharing.scripts import END_LEASE, KEEP_LEASE
 
 
 class Lease:

@@ -3,15 +3,15 @@ import json
 import pytest
 import redis
 
-from tests.integration.broker.conftest import frame_name, numbered, put, take
+from tests.integration.broker.sharing.conftest import frame_name, numbered, put, take
 from tests.support.builders.messages import grant_message
 from valetkey.crypto.codec import Codec
 from valetkey.crypto.keys import generate_key
 from valetkey.delivery.publisher import Publisher
-from worker.broker.claimed_tenant import PREFIX_BYTES, claimed_tenant
-from worker.broker.queue_lengths import queue_lengths, waiting_lanes
-from worker.broker.scripts import MARK
-from worker.broker.sharing import BULK_LIMIT, INTERACTIVE_LIMIT, QueueSharing
+from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, claimed_tenant
+from worker.broker.sharing.passes import BULK_LIMIT, INTERACTIVE_LIMIT, QueueSharing
+from worker.broker.sharing.queue_lengths import queue_lengths, waiting_lanes
+from worker.broker.sharing.scripts import MARK
 
 
 def serve_all(

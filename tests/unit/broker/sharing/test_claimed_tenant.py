@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.builders.frames import message_frame
+from tests.support.builders.frames import TASK_ID, message_frame
 from tests.support.builders.messages import grant_message
 from tests.support.crypto.tokens import sign_message
 from valetkey.crypto.keys import generate_key
-from worker.broker.claimed_tenant import PREFIX_BYTES, UNKNOWN, claimed_tenant
+from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, UNKNOWN, claimed_tenant
 
 KEY = generate_key("acme/billing")
 SIGNED = sign_message(grant_message(["acme/a"] * 20), KEY, datetime(2026, 11, 24, tzinfo=UTC))
 
 
 def claim(argument: Any) -> str:
-    return claimed_tenant(message_frame(argument).encode()[:PREFIX_BYTES])
+    return claimed_tenant(message_frame(argument, TASK_ID).encode()[:PREFIX_BYTES])
 
 
 def body_claim(body: str) -> str:
@@ -97,7 +97,7 @@ def test_a_hostile_body_is_unknown(body: str) -> None:
 
 @pytest.mark.parametrize("argument", [SIGNED, grant_message(tenant="acme")])
 def test_a_frame_that_is_cut_off_claims_its_tenant_or_none(argument: Any) -> None:
-    frame = message_frame(argument).encode()
+    frame = message_frame(argument, TASK_ID).encode()
     claims = {claimed_tenant(frame[:length]) for length in range(PREFIX_BYTES)}
     assert claims == {UNKNOWN, "acme"}
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from tests.integration.broker.conftest import (
+from tests.integration.broker.sharing.conftest import (
     frame_name,
     numbered,
     put,
@@ -20,8 +20,8 @@ from tests.integration.broker.conftest import (
     take,
 )
 from tests.support.servers.waiting import wait_until
-from worker.broker.fair_queue import FairQueue
-from worker.broker.queue_lengths import LEASE, queue_lengths
+from worker.broker.sharing.fair_queue import FairQueue
+from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.devstack.broker import running_valkey
 
 SEED = 20261124
@@ -131,7 +131,7 @@ def test_what_waits_at_a_stop_is_served_after_the_next_start(
 def test_it_goes_on_after_its_broker_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.broker.fair_queue._MIN_BACKOFF", 0.05)
+    monkeypatch.setattr("worker.broker.sharing.fair_queue._MIN_BACKOFF", 0.05)
     with running_valkey(tmp_path) as server:
         port, url = server.port, server.url()
     with capture_logs() as logs, running_fair_queue(url):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
-from worker.broker.claimed_tenant import UNKNOWN
+from worker.broker.sharing.claimed_tenant import UNKNOWN
 
 MAX_LANES = 256
 """The number of lanes of single tenants."""

@@ -11,20 +11,21 @@ import redis
 
 from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
-from worker.broker.fair_queue import FairQueue
-from worker.broker.sharing import QueueSharing
+from worker.broker.sharing.fair_queue import FairQueue
+from worker.broker.sharing.passes import QueueSharing
 
 _RUN = (
-    "import sys, threading; from worker.broker.fair_queue import FairQueue; "
+    "import sys, threading; from worker.broker.sharing.fair_queue import FairQueue; "
     "FairQueue(sys.argv[1]).run(threading.Event())"
 )
 
 
 @pytest.fixture
 def client(broker: str) -> Iterator[redis.Redis]:
-    """A client of an empty broker."""
+    """A client of an empty broker, which is emptied again at the end."""
     with redis.Redis.from_url(broker) as client:
         yield client
+        client.flushall()
 
 
 @pytest.fixture

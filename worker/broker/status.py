@@ -3,11 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from celery import Celery
 
-_REPLY_TIMEOUT = 1.0  # seconds in which workers must reply
+from worker.broker.heartbeats import read_heartbeats
 
 
 @contextmanager
@@ -35,11 +34,9 @@ def check_results(app: Celery) -> None:
 
 
 def workers_by_queue(app: Celery) -> dict[str, list[str]]:
-    """Return the names of the workers that reply, by the queue that they consume."""
+    """Return the names of the workers whose heartbeat is fresh, by the queue that they consume."""
     consumers: defaultdict[str, list[str]] = defaultdict(list)
-    replies: dict[str, list[dict[str, Any]]] | None
-    replies = app.control.inspect(timeout=_REPLY_TIMEOUT).active_queues()
-    for worker, queues in (replies or {}).items():
-        for queue in queues:
-            consumers[queue["name"]].append(worker)
+    for heartbeat in read_heartbeats(app.backend.client):
+        for queue in heartbeat.queues:
+            consumers[queue].append(heartbeat.worker)
     return dict(consumers)

@@ -1,0 +1,187 @@
+"""rediss:// URLs: the server is verified, or nothing is sent."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import ROOT
+from tests.acceptance.production.conftest import HOST_NAME, PRODUCER, Production
+from tests.support.servers.certificates import CertificateAuthority
+from tests.support.servers.production_redis import ProductionRedis, password_of
+from tests.support.servers.tls_proxy import TlsProxy, running_tls_proxy
+from tests.support.servers.waiting import wait_until
+from valetkey import AsyncClient, BrokerUnreachable, Client, NotConfigured
+from worker.devstack.processes import Program, running
+from worker.devstack.service import service_environment
+
+UNKNOWN_AUTHORITY = "certificate verify failed: (unable to get local issuer|self-signed)"
+WRONG_NAME = (
+    "certificate verify failed: Hostname mismatch, certificate is not valid for 'localhost'"
+)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("authority"))
+
+
+@dataclass(frozen=True)
+class Impostor:
+    """A server that a client must not talk to, though it forwards to the right one."""
+
+    proxy: TlsProxy
+    parameters: str
+    problem: str
+
+    def url(self, user: str, database: int = 0) -> str:
+        login = f"{user}:{password_of(user)}@{HOST_NAME}:{self.proxy.port}"
+        return f"rediss://{login}/{database}{self.parameters}"
+
+
+@pytest.fixture(params=["unknown authority", "wrong name"])
+def impostor(
+    request: pytest.FixtureRequest,
+    authority: CertificateAuthority,
+    production_redis: ProductionRedis,
+) -> Iterator[Impostor]:
+    is_unknown = request.param == "unknown authority"
+    context = authority.server_context(HOST_NAME if is_unknown else "redis.example.com")
+    with running_tls_proxy(context, production_redis.port) as proxy:
+        parameters = "" if is_unknown else f"?ssl_ca_certs={authority.file}"
+        yield Impostor(proxy, parameters, UNKNOWN_AUTHORITY if is_unknown else WRONG_NAME)
+
+
+def plain_url(server: ProductionRedis, database: int) -> str:
+    return f"redis://{PRODUCER}:{password_of(PRODUCER)}@127.0.0.1:{server.port}/{database}"
+
+
+def test_a_client_sends_an_impostor_no_password_and_no_request(
+    impostor: Impostor, production_redis: ProductionRedis
+) -> None:
+    urls = impostor.url(PRODUCER), plain_url(production_redis, 1)
+    with (
+        Client(*urls, tenant="acme") as client,
+        pytest.raises(BrokerUnreachable, match=f"no broker answers at .*{impostor.problem}"),
+    ):
+        client.download("demo", "acme/a").result()
+    assert impostor.proxy.failures
+    assert impostor.proxy.received == 0
+
+
+def test_a_client_listens_to_no_impostor(
+    impostor: Impostor, production_redis: ProductionRedis
+) -> None:
+    urls = plain_url(production_redis, 0), impostor.url(PRODUCER, 1)
+    with (
+        Client(*urls, tenant="acme") as client,
+        pytest.raises(BrokerUnreachable, match=f"no result store .*{impostor.problem}"),
+    ):
+        client.download("demo", "acme/a").result()
+    assert impostor.proxy.received == 0
+
+
+@pytest.mark.parametrize("server", ["broker", "result store"])
+def test_an_async_client_sends_an_impostor_nothing(
+    impostor: Impostor, production_redis: ProductionRedis, server: str
+) -> None:
+    async def download() -> None:
+        broker, results = plain_url(production_redis, 0), plain_url(production_redis, 1)
+        if server == "broker":
+            broker = impostor.url(PRODUCER)
+        else:
+            results = impostor.url(PRODUCER, 1)
+        async with AsyncClient(broker, results, tenant="acme") as client:
+            await client.download("demo", "acme/a").result(timeout=10)
+
+    with pytest.raises(BrokerUnreachable, match=f"no {server} answers at .*{impostor.problem}"):
+        asyncio.run(download())
+    assert impostor.proxy.received == 0
+
+
+def worker_environ(tmp_path: Path, broker: str, results: str) -> dict[str, str]:
+    return service_environment(
+        os.environ,
+        VALETKEY_BROKER_URL=broker,
+        VALETKEY_RESULT_URL=results,
+        VALETKEY_DATABASE_URL=f"sqlite:///{tmp_path / 'valetkey.db'}",
+    )
+
+
+def run_doctor(environ: dict[str, str]) -> dict[str, dict[str, Any]]:
+    completed = subprocess.run(
+        [sys.executable, "-m", "worker", "doctor", "--json"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    checks = [json.loads(line) for line in completed.stdout.splitlines()]
+    return {check["check"]: check for check in checks}
+
+
+def test_doctor_names_the_problem_of_an_impostor(impostor: Impostor, tmp_path: Path) -> None:
+    urls = impostor.url("operator"), impostor.url("operator", 1)
+    checks = run_doctor(worker_environ(tmp_path, *urls))
+    for check in ("broker", "results"):
+        assert checks[check]["state"] == "fail"
+        assert "certificate verify failed" in checks[check]["message"]
+    assert impostor.proxy.received == 0
+
+
+@pytest.mark.parametrize("user", ["worker", "operator"])
+def test_doctor_reaches_both_servers_over_tls(
+    production: Production, tmp_path: Path, user: str
+) -> None:
+    checks = run_doctor(worker_environ(tmp_path, *production.urls(user)))
+    assert [checks[name]["state"] for name in ("broker", "results")] == ["ok", "ok"]
+
+
+def test_a_worker_takes_no_messages_from_an_impostor(impostor: Impostor, tmp_path: Path) -> None:
+    environ = worker_environ(tmp_path, impostor.url("worker"), impostor.url("worker", 1))
+    command = (sys.executable, "-m", "worker", "run", "--only", "issue")
+    program = Program("worker", command, ROOT, tmp_path / "worker.log", environ)
+    with running(program, lambda _: True, stop_timeout=0) as worker:
+        wait_until(lambda: "certificate verify failed" in worker.log.read_text())
+        assert password_of("worker") not in worker.log.read_text()
+    assert impostor.proxy.received == 0
+
+
+def test_a_url_without_parameters_trusts_the_authorities_of_the_system(
+    production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(production.authority.file))
+    broker, results = (url.partition("?")[0] for url in production.urls())
+    with Client(broker, results, tenant="acme") as client:
+        assert client.download("demo", "acme/a").result().key == "acme/a"
+
+
+@pytest.mark.parametrize("parameter", ["ssl_cert_reqs", "ssl_check_hostname"])
+def test_a_server_is_not_verified_if_the_url_says_so(
+    authority: CertificateAuthority, production: Production, parameter: str
+) -> None:
+    parameters = {
+        "ssl_cert_reqs": "ssl_cert_reqs=none",
+        "ssl_check_hostname": f"ssl_check_hostname=false&ssl_ca_certs={authority.file}",
+    }
+    context = authority.server_context("redis.example.com")
+    with running_tls_proxy(context, production.redis.port) as proxy:
+        login = f"{PRODUCER}:{password_of(PRODUCER)}@{HOST_NAME}:{proxy.port}"
+        broker, results = (f"rediss://{login}/{n}?{parameters[parameter]}" for n in (0, 1))
+        with Client(broker, results, tenant="acme") as client:
+            assert client.download("demo", "acme/a").result().key == "acme/a"
+
+
+def test_a_wrong_parameter_is_refused_without_the_password() -> None:
+    url = f"rediss://{PRODUCER}:s3cret@{HOST_NAME}/0?ssl_cert_reqs=maybe"
+    with pytest.raises(NotConfigured, match=r"VALETKEY_BROKER_URL .*ssl_cert_reqs") as caught:
+        Client(url, tenant="acme")
+    assert "s3cret" not in str(caught.value)

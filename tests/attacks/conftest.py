@@ -1,0 +1,71 @@
+"""What all attacks share: the seed, the size, and the table that they print.
+
+`make attacks` runs them long. As a part of all tests they run in a short form.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import ROOT
+from valetkey.crypto.keys import PrivateKey, generate_key, public_key_line
+from worker.devstack.stack import Stack, running_stack
+
+SEED = int(os.environ.get("VALETKEY_TEST_SEED", "20261126"))
+IS_LONG = os.environ.get("VALETKEY_TEST_ATTACKS") == "long"
+_TABLE = pytest.StashKey[dict[str, tuple[int, int]]]()
+
+
+GUARDED_KEY = generate_key("guarded/tests")
+GUARDED_TENANT = """
+[tenants.guarded.allow.demo]
+prefixes = ["guarded/"]
+kinds = ["download", "upload"]
+max_size = "1MiB"
+[tenants.guarded.keys]
+"""
+
+
+class AttackTable:
+    """The attacks of this run: each with the number of tries, and of those that succeeded."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._rows = config.stash.setdefault(_TABLE, {})
+
+    def add(self, attack: str, tried: int, succeeded: int) -> None:
+        """Add to the row of an attack."""
+        before = self._rows.get(attack, (0, 0))
+        self._rows[attack] = (before[0] + tried, before[1] + succeeded)
+
+
+@pytest.fixture
+def guarded_key() -> PrivateKey:
+    """The only key that speaks for the tenant guarded."""
+    return GUARDED_KEY
+
+
+@pytest.fixture
+def attack_table(request: pytest.FixtureRequest) -> AttackTable:
+    return AttackTable(request.config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table."""
+    rows = terminalreporter.config.stash.get(_TABLE, {})
+    if rows:
+        terminalreporter.section(f"attacks, seed {SEED}")
+        for attack, (tried, succeeded) in rows.items():
+            terminalreporter.line(f"{attack:<60} {tried:>6} tried {succeeded:>4} succeeded")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole service with the example's tenants and a guarded one, on servers of its own."""
+    folder = tmp_path_factory.mktemp("attacked")
+    tenants = folder / "tenants.toml"
+    example: Path = ROOT / "examples" / "tenants.toml"
+    tenants.write_text(f"{example.read_text()}{GUARDED_TENANT}{public_key_line(GUARDED_KEY)}\n")
+    with running_stack(folder / "data", tenants, dict(os.environ)) as running:
+        yield running

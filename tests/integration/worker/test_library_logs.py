@@ -1,0 +1,179 @@
+"""The second safeguard, against what libraries really write at DEBUG."""
+
+import json
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import kombu.connection
+import pytest
+import redis
+import urllib3
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from tests.integration.worker.conftest import LibraryLog
+from tests.support.crypto.tokens import sign_message
+from tests.support.servers.webhook_receiver import respond_with, running_receiver
+from valetkey.crypto.keys import generate_key
+from worker.aws.clients import S3Clients
+from worker.core.tenants.config import Bucket
+from worker.db.engine import create_database_engine, write_transaction
+from worker.devstack.broker import running_valkey
+from worker.devstack.storage import Storage
+from worker.net.webhook_client import WebhookClient
+
+REGION = "us-east-1"
+EXTERNAL_ID = "agreed-with/acme+5ec2e7"
+PASSWORD = "pass5ec2e7word"
+ALLOW = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+TRUST = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+
+
+def policy(statement: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@pytest.fixture
+def role_bucket(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket profile with a role and an external id."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ministack.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ministack.secret_key)
+    name = f"valetkey-{uuid.uuid4().hex}"
+    iam = boto3.client("iam", region_name=REGION, endpoint_url=ministack.endpoint)
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(TRUST))
+    iam.put_role_policy(RoleName=name, PolicyName="s3", PolicyDocument=policy(ALLOW))
+    ministack.client().create_bucket(Bucket=name)
+    profile = Bucket("reports", name, REGION, "path", ministack.endpoint)
+    role = f"arn:aws:iam::000000000000:role/{name}"
+    return replace(profile, role_arn=role, external_id=EXTERNAL_ID, role_seconds=900)
+
+
+def test_no_record_of_boto3_shows_a_session(
+    role_bucket: Bucket, ministack: Storage, library_log: LibraryLog
+) -> None:
+    s3, now = S3Clients(sts_endpoint=ministack.endpoint), datetime.now(UTC)
+    session = s3.credentials(role_bucket, "acme", ("acme/",), now, timedelta(hours=1))
+    client = s3.client(role_bucket, "acme", ("acme/",), now)
+    client.create_multipart_upload(Bucket=role_bucket.bucket, Key="acme/a")
+    url = client.generate_presigned_url(
+        "get_object", Params={"Bucket": role_bucket.bucket, "Key": "acme/a"}
+    )
+    assert session.token is not None
+    signature = httpx.URL(url).params["X-Amz-Signature"]
+    library_log.check_hides(session.secret_key, session.token, EXTERNAL_ID, signature)
+    library_log.check_hides("AWS4-HMAC-SHA256 Credential=")
+
+
+def test_no_record_of_an_http_library_shows_a_signed_url_or_a_cookie(
+    seaweed: Storage, library_log: LibraryLog
+) -> None:
+    url = seaweed.client().generate_presigned_url("list_buckets")
+    with urllib3.PoolManager() as pool:
+        pool.request("GET", url)
+    httpx.get(url)
+    library_log.check_hides(httpx.URL(url).params["X-Amz-Signature"])
+
+
+def test_no_record_of_a_webhook_shows_a_secret_of_its_endpoint(library_log: LibraryLog) -> None:
+    respond = respond_with(204, Set_Cookie="session=5ec2e7")
+    signature = "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="
+    with running_receiver(respond) as receiver:
+        url = f"http://127.0.0.1:{receiver.port}/hook?token=t0k5ec2e7en"
+        client = WebhookClient(development=True)
+        client.post(url, b'{"X-Amz-Signature": "5ec2e7"}', {"webhook-signature": signature})
+    library_log.check_hides("session=5ec2e7", "t0k5ec2e7en")
+    assert signature not in library_log.stream.getvalue()
+
+
+@pytest.fixture
+def locked_valkey(tmp_path: Path) -> Iterator[str]:
+    """The URL of a broker that requires a password."""
+    with running_valkey(tmp_path) as server:
+        with redis.Redis.from_url(server.url()) as client:
+            client.config_set("requirepass", PASSWORD)
+        yield f"redis://:{PASSWORD}@127.0.0.1:{server.port}/0"
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # by Celery
+def test_no_record_of_celery_and_kombu_shows_a_message_or_result(
+    locked_valkey: str, library_log: LibraryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celery.app.log.Logging.setup", lambda *_, **__: None)
+    monkeypatch.setattr(kombu.connection, "_log_channel", True)  # as KOMBU_LOG_DEBUG does
+    monkeypatch.setattr(kombu.connection, "_log_connection", True)
+    app = Celery("tests", broker=locked_valkey, backend=locked_valkey, set_as_current=False)
+    url = "https://s3.example/k?X-Amz-Security-Token=t0k5ec2e7en&X-Amz-Signature=516e5ec2e7"
+
+    @app.task(name="grant")  # type: ignore[untyped-decorator]
+    def grant(_message: str) -> dict[str, str]:
+        return {"url": url}
+
+    @app.task(name="fail")  # type: ignore[untyped-decorator]
+    def fail(_message: str) -> None:
+        raise RuntimeError({"SecretAccessKey": "key5ec2e7", "url": url, "broker": locked_valkey})
+
+    token = sign_message({"v": 1}, generate_key("acme/tests"), datetime.now(UTC))
+    with start_worker(app, perform_ping_check=False, loglevel="DEBUG"):
+        assert grant.delay(token).get(timeout=15) == {"url": url}
+        with pytest.raises(RuntimeError):
+            fail.delay(token).get(timeout=15)
+    library_log.check_hides(token, "516e5ec2e7", "t0k5ec2e7en", "key5ec2e7", PASSWORD)
+    assert not any(part in library_log.stream.getvalue() for part in token.split("."))
+
+
+def test_no_record_of_redis_shows_a_password(locked_valkey: str, library_log: LibraryLog) -> None:
+    with redis.Redis.from_url(locked_valkey) as client:
+        client.set("key", "value")
+    with redis.Redis.from_url(locked_valkey.replace(PASSWORD, "wr0ng5ec2e7")) as client:
+        try:
+            client.ping()
+        except redis.RedisError:
+            logging.getLogger("redis").exception("%r %r", client, client.connection_pool)
+    assert library_log.messages
+    shown = library_log.stream.getvalue()
+    assert not any(password in shown for password in (PASSWORD, "wr0ng5ec2e7"))
+
+
+def store_profile(connection: Connection, name: str) -> None:
+    """Insert a row with a secret value."""
+    values = {"name": name, "external_id": EXTERNAL_ID}
+    connection.execute(text("INSERT INTO profiles VALUES (:name, :external_id)"), values)
+
+
+def test_no_record_of_sqlalchemy_shows_a_value(database_url: str, library_log: LibraryLog) -> None:
+    engine = create_database_engine(database_url)
+    with write_transaction(engine) as connection:
+        connection.execute(
+            text("CREATE TABLE profiles (name text CHECK (length(name) > 1), external_id text)")
+        )
+        store_profile(connection, "reports")
+        assert connection.execute(text("SELECT * FROM profiles")).all()
+    try:
+        with write_transaction(engine) as connection:
+            store_profile(connection, "r")
+    except DBAPIError:
+        logging.getLogger("worker").exception("refused")
+    engine.dispose()
+    library_log.check_hides(EXTERNAL_ID)
+
+
+def test_no_record_of_psycopg_shows_a_password(postgres_url: str, library_log: LibraryLog) -> None:
+    url = make_url(postgres_url).set(username="nobody", password=PASSWORD)
+    engine = create_engine(url)
+    with suppress(DBAPIError):
+        engine.connect().close()
+    for closed in (url.set(port=1), url.set(host="127.0.0.1", port=1)):
+        with suppress(DBAPIError):
+            create_engine(closed).connect()
+    assert any("connection" in message for message in library_log.messages)
+    assert PASSWORD not in library_log.stream.getvalue()

@@ -1,0 +1,76 @@
+"""A TLS server in front of a server without TLS: the wheel of Valkey is built without it."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Thread
+
+from worker.devstack.ports import HOST
+
+
+@dataclass
+class TlsProxy:
+    """A running proxy: the failed handshakes, and the bytes that clients sent after good ones."""
+
+    port: int = 0
+    failures: list[str] = field(default_factory=list)
+    received: int = 0
+
+
+@contextmanager
+def running_tls_proxy(context: ssl.SSLContext, target_port: int) -> Iterator[TlsProxy]:
+    """Run a proxy that forwards what it decrypts to a port of this machine."""
+    proxy = TlsProxy()
+
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
+            try:
+                client = context.wrap_socket(self.request, server_side=True)
+            except OSError as error:
+                proxy.failures.append(str(error))
+                return
+            with client, socket.create_connection((HOST, target_port)) as server:
+                answers = Thread(target=_pump, args=(server, client), daemon=True)
+                answers.start()
+                for data in _chunks(client):
+                    proxy.received += len(data)
+                    server.sendall(data)
+                with suppress(OSError):
+                    server.shutdown(socket.SHUT_RDWR)
+                answers.join()
+
+    class Server(ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+        request_queue_size = 64
+
+        # Ignore errors of clients that disconnect.
+        def handle_error(self, *_: object) -> None:
+            pass
+
+    with Server((HOST, 0), Handler) as server:
+        proxy.port = server.server_address[1]
+        thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        for data in _chunks(source):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
+
+
+def _chunks(source: socket.socket) -> Iterator[bytes]:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            yield data

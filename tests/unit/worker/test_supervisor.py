@@ -1,0 +1,130 @@
+"""The supervisor with real child processes: small programs in place of Celery workers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers.waiting import wait_until
+from worker.supervisor import RESTART_DELAYS, WorkerProcess
+
+READY = "import os; os.write(int(os.environ['VALETKEY_READY_FD']), b'1'); "
+LOG_PID = "import os, pathlib; pathlib.Path('pids').open('a').write(f'{os.getpid()} '); "
+WAIT = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(0)); time.sleep(60)"
+PROGRAM = """
+import sys
+from worker.supervisor import Supervisor, WorkerProcess
+import os, worker.supervisor
+worker.supervisor.RESTART_DELAYS = (0.1,)
+commands = [[sys.executable, "-c", code] for code in sys.argv[1:]]
+sys.exit(Supervisor([WorkerProcess(str(n), c, os.environ) for n, c in enumerate(commands)]).run())
+"""
+
+
+class Run:
+    """A supervisor process, and the process ids that its children have written down."""
+
+    def __init__(self, folder: Path, *codes: str) -> None:
+        self._pids = folder / "pids"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *codes],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def pids(self) -> list[int]:
+        return list(map(int, self._pids.read_text().split())) if self._pids.exists() else []
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def runs() -> Iterator[list[Run]]:
+    started: list[Run] = []
+    yield started
+    for run in started:
+        run.process.kill()
+        for pid in run.pids:
+            kill(pid)
+        run.process.communicate()
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def start(runs: list[Run], folder: Path, *codes: str) -> Run:
+    runs.append(Run(folder, *codes))
+    return runs[-1]
+
+
+def test_a_worker_that_was_killed_is_started_again(runs: list[Run], tmp_path: Path) -> None:
+    run = start(runs, tmp_path, READY + LOG_PID + WAIT)
+    wait_until(lambda: len(run.pids) == 1, what="the worker starts")
+    os.kill(run.pids[0], signal.SIGKILL)
+    wait_until(lambda: len(run.pids) == 2, what="the worker starts again")
+    assert run.stop() == 0
+
+
+def test_a_worker_that_ends_by_itself_is_started_again_each_time(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    run = start(runs, tmp_path, READY + LOG_PID + "exit(1)")
+    wait_until(lambda: len(run.pids) >= 3, what="the worker starts for the third time")
+    assert run.process.poll() is None
+
+
+def test_a_worker_that_ends_before_it_was_ready_ends_the_supervisor_with_its_code(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    run = start(runs, tmp_path, READY + LOG_PID + WAIT, LOG_PID + "exit(3)")
+    assert run.process.wait(20) == 3
+    wait_until(lambda: not any(map(is_running, run.pids)), what="the other worker stops")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_all_workers_stop_with_the_supervisor(runs: list[Run], tmp_path: Path) -> None:
+    run = start(runs, tmp_path, READY + LOG_PID + WAIT, READY + LOG_PID + WAIT)
+    wait_until(lambda: len(run.pids) == 2, what="both workers start")
+    assert run.stop() == 0
+    assert not any(map(is_running, run.pids))
+
+
+def test_what_a_worker_that_ended_was_and_when_it_starts_is_logged(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    run = start(runs, tmp_path, READY + LOG_PID + "exit(7)")
+    wait_until(lambda: len(run.pids) >= 2, what="the worker starts again")
+    run.stop()
+    assert run.process.stdout is not None
+    line = run.process.stdout.readline()
+    assert all(text in line for text in ("worker_ended", "exit_code=7", "restart_in=0.1"))
+
+
+def test_the_pause_before_a_restart_grows_and_ends_after_a_stable_run() -> None:
+    worker = WorkerProcess("issue", [], {})
+    worker.started_at = time.monotonic()
+    delays = [worker.schedule_restart() for _ in range(len(RESTART_DELAYS) + 1)]
+    assert delays == [*RESTART_DELAYS, RESTART_DELAYS[-1]]
+    worker.started_at = time.monotonic() - 3_600
+    assert worker.schedule_restart() == RESTART_DELAYS[0]

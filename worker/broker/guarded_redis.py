@@ -1,0 +1,120 @@
+"""Kombu's Redis transport, in which no frame ends two workers in a row.
+
+A frame is checked before kombu reads it. A frame that causes an error in the worker all the same is
+set aside: at once where the error shows which frame it was, otherwise after its second delivery.
+"""
+
+import sys
+from queue import Empty
+from typing import Any
+
+import structlog
+from celery import current_app
+from celery.worker import state
+from kombu.transport import redis
+from kombu.utils.json import dumps
+
+from worker import clock
+from worker.broker.dead_letters import MAX_DELIVERIES, add_dead_letter, count_redelivery
+from worker.broker.discards import report_discard, report_failure
+from worker.broker.frames import read_frame
+from worker.broker.headers import InvalidMessage
+
+log = structlog.get_logger()
+
+
+class GuardedQoS(redis.QoS):
+    """The messages that a worker has not acknowledged yet."""
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Return messages to their queues when the worker ends.
+
+        If an error ended it, that was one of those that no child process had accepted.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception) and not isinstance(error, self.channel.connection_errors):
+            accepted = {request.message.delivery_tag for request in state.active_requests}
+            for tag, message in list(self._delivered.items()):
+                if tag not in accepted and not message.headers.get("eta"):
+                    problem = f"ended a worker: {type(error).__name__}"
+                    self.channel.set_aside_message(message, problem)
+        super().restore_unacked(client)
+
+
+class GuardedChannel(redis.Channel):
+    """A channel that delivers checked frames only."""
+
+    QoS = GuardedQoS
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            reply = self._parse_brpop(**options)
+            if not reply:
+                raise Empty
+            queue = reply[0].decode().rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self._deliver_checked(reply[1], queue)
+        finally:
+            self._in_poll = False
+            self._flush_brpop_reauth()
+        return True
+
+    def _parse_brpop(self, **options: Any) -> Any:
+        connection = self.client.connection
+        try:
+            return self.client.parse_response(connection, "BRPOP", **options)
+        except self.connection_errors:
+            connection.disconnect()  # the next poll connects again
+            raise
+
+    def _deliver_checked(self, data: bytes, queue: str) -> None:
+        try:
+            frame = read_frame(data, queue, clock.now())
+        except InvalidMessage as error:
+            report_discard(error, queue, current_app)
+            return
+        if frame["properties"]["delivery_info"]["redelivered"] and self._is_last_delivery(frame):
+            return
+        try:
+            self.connection._deliver(frame, queue)
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            log.exception("message_failed", queue=queue, task=frame["headers"]["id"])
+            self._set_aside(frame, f"caused an error in a worker: {type(error).__name__}")
+
+    def _is_last_delivery(self, frame: dict[str, Any]) -> bool:
+        with self.conn_or_acquire() as client:
+            is_last = count_redelivery(client, frame) >= MAX_DELIVERIES
+        if is_last:
+            self._set_aside(frame, "two worker processes ended while they had it")
+        return is_last
+
+    def set_aside_message(self, message: Any, problem: str) -> None:
+        """Move a delivered message to the dead letters, and fail its sender's task."""
+        self._set_aside(message._raw, problem)
+
+    def _set_aside(self, frame: dict[str, Any], problem: str) -> None:
+        tag, task_id = frame["properties"]["delivery_tag"], frame["headers"]["id"]
+        with self.conn_or_acquire() as client:
+            dead_letter = add_dead_letter(client, frame, problem)
+        if tag in self.qos._delivered:
+            self.qos.ack(tag)
+        log.error("message_set_aside", task=task_id, dead_letter=dead_letter, problem=problem)
+        report_failure(task_id, current_app)
+
+    def _do_restore_message(
+        self, payload: Any, exchange: str, routing_key: str, pipe: Any, *leftmost: bool
+    ) -> None:
+        if state.should_stop is None:
+            super()._do_restore_message(payload, exchange, routing_key, pipe, *leftmost)
+            return
+        # The worker stops in order, which is not the message's fault: not marked as redelivered.
+        priority = self._get_message_priority(payload, reverse=False)
+        pipe.rpush(self._q_for_pri(routing_key, priority), dumps(payload))
+
+
+class GuardedTransport(redis.Transport):
+    """Kombu's transport of redis:// and rediss:// URLs, with the guarded channel."""
+
+    Channel = GuardedChannel

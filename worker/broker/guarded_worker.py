@@ -1,0 +1,90 @@
+"""A Celery worker that no message ends.
+
+Celery handles messages in its main process, outside of any task. An unexpected error there ends
+the whole worker, and the broker then delivers the message to the next one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery.apps.worker import Worker
+from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from kombu.exceptions import KombuError
+
+from worker import clock
+from worker.broker.bodies import check_call, check_size
+from worker.broker.discards import report_discard
+from worker.broker.headers import InvalidMessage, clean_headers
+from worker.broker.queues import QUEUES_BY_TASK
+
+# Celery keeps a message in memory until its eta, beyond its prefetch limit.
+_MAX_WAITING = 500
+log = structlog.get_logger()
+_celery_log = get_logger(__name__)
+
+
+class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has no types
+    """A consumer that discards messages that are no plain call of one of the service's tasks."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Return Celery's own handler, preceded by the check."""
+        handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
+
+        def check_and_handle(message: Any) -> Any:
+            try:
+                self._check(message)
+            except InvalidMessage as error:
+                report_discard(error, message.delivery_info.get("routing_key"), self.app)
+                return message.reject_log_error(_celery_log, self.connection_errors)
+            return handle(message)
+
+        return check_and_handle
+
+    def _check(self, message: Any) -> None:
+        task_id = None
+        try:
+            # Of a Redis broker, the headers are clean already. This is for other brokers.
+            message.headers = clean_headers(message.headers, clock.now())
+            task_id = message.headers["id"]
+            message.properties = message.properties | {"reply_to": None}
+            self._check_task(message)
+            if isinstance(message.body, bytes):
+                check_size(message.body)
+            check_call(_decode(message))
+        except InvalidMessage as error:
+            raise InvalidMessage(error.part, error.task_id or task_id) from None
+        if len(state.reserved_requests) > _MAX_WAITING:
+            message.headers["eta"] = None
+
+    def _check_task(self, message: Any) -> None:
+        """Refuse tasks that are not the service's, and those that belong into another queue."""
+        name, queue = message.headers["task"], message.delivery_info.get("routing_key")
+        if queue not in QUEUES_BY_TASK.get(name, ()):
+            raise InvalidMessage("task")
+
+
+def _decode(message: Any) -> Any:
+    try:
+        return message.payload
+    except (KombuError, ValueError, RecursionError):
+        raise InvalidMessage("body") from None
+
+
+class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no types
+    """A worker that sets aside a message which cannot be passed to a child process."""
+
+    def _process_task(self, request: Any) -> None:
+        try:
+            super()._process_task(request)
+        except Exception as error:
+            log.exception("message_failed", task=request.id)
+            if self.semaphore is not None:
+                self.semaphore.release()  # the place in the pool that Celery reserved for it
+            set_aside = getattr(request.message.channel, "set_aside_message", None)
+            if set_aside is None:  # another broker than Redis, with dead letters of its own
+                request.message.reject_log_error(_celery_log, self.consumer.connection_errors)
+            else:
+                set_aside(request.message, f"caused an error: {type(error).__name__}")

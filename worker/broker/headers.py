@@ -1,0 +1,148 @@
+"""The headers that a message may have, with their types and ranges."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+MAX_ID_LENGTH = 255
+_MAX_TEXT_LENGTH = 4_096
+_MAX_HEADERS = 64
+_MAX_RETRIES = 20
+_MAX_TIME_LIMIT = 86_400  # seconds
+_MAX_PRIORITY = 255
+_EDGE = timedelta(days=2)  # more than any conversion between time zones moves a time
+# The worker keeps a message in memory until its eta, and Redis delivers it again after the
+# visibility timeout.
+MAX_ETA_DELAY = timedelta(seconds=120)
+
+
+class InvalidMessage(Exception):
+    """A message that is not passed on to Celery.
+
+    part names the invalid part of the message, and never contains its value. task_id is the id of
+    the sender's task, None if it has no readable one.
+    """
+
+    def __init__(self, part: str, task_id: str | None = None) -> None:
+        super().__init__(part)
+        self.part = part
+        self.task_id = task_id
+
+
+def clean_headers(headers: Any, now: datetime) -> dict[str, Any]:
+    """Return the headers that the service uses. Raises InvalidMessage.
+
+    Celery's other headers are checked and removed: a group, a stamp or a time limit has no use in
+    a request. Headers that Celery does not know, as tracing libraries add them, are removed.
+    """
+    if not isinstance(headers, Mapping) or len(headers) > _MAX_HEADERS:
+        raise InvalidMessage("headers")
+    for name, is_valid in _ALLOWED.items():
+        if not is_valid(headers.get(name)):
+            raise InvalidMessage(name)
+    if headers.get("compression"):
+        raise InvalidMessage("compression")
+    return {
+        "lang": "py",
+        "task": headers["task"],
+        "id": headers["id"],
+        "root_id": headers.get("root_id") or headers["id"],
+        "parent_id": headers.get("parent_id"),
+        "retries": headers.get("retries") or 0,
+        "ignore_result": headers.get("ignore_result") or False,
+        "eta": _clean_time("eta", headers.get("eta"), now + MAX_ETA_DELAY),
+        "expires": _clean_time("expires", headers.get("expires"), None),
+        # Celery logs them, and the sender may have written object keys into them.
+        "argsrepr": "(message)",
+        "kwargsrepr": "{}",
+    }
+
+
+def clean_priority(value: Any) -> int:
+    """Return a message's priority as Redis has it, 0 to 9. Raises InvalidMessage."""
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= _MAX_PRIORITY:
+        raise InvalidMessage("priority")
+    return min(value, 9)
+
+
+def is_id(value: Any) -> bool:
+    """Return true for a printable text that can be the id of a task."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable()
+
+
+def is_text(value: Any) -> bool:
+    """Return true for a text of bounded length."""
+    return isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH
+
+
+def _clean_time(name: str, value: Any, latest: datetime | None) -> str | None:
+    """Return an ISO 8601 time in UTC, which Celery can convert to any time zone."""
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+        time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        _ = time - _EDGE, time + _EDGE
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidMessage(name) from None
+    if latest is not None and time > latest:
+        raise InvalidMessage(name)
+    return time.isoformat()
+
+
+def _is_optional(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_valid(value)
+
+
+def _is_count(maximum: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and 0 <= value <= maximum
+
+
+def _is_time_limits(value: Any) -> bool:
+    match value:
+        case [soft, hard]:
+            return _is_time_limit(soft) and _is_time_limit(hard)
+    return False
+
+
+def _is_time_limit(value: Any) -> bool:
+    match value:
+        case None:
+            return True
+        case int() | float():
+            return 0 < value <= _MAX_TIME_LIMIT
+    return False
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= _MAX_HEADERS and all(map(is_text, value))
+
+
+def _is_stamps(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(value) <= _MAX_HEADERS
+
+
+_is_optional_text = _is_optional(is_text)
+_is_optional_id = _is_optional(is_id)
+_ALLOWED: dict[str, Callable[[Any], bool]] = {
+    "task": is_id,
+    "id": is_id,
+    "lang": _is_optional_text,
+    "root_id": _is_optional_id,
+    "parent_id": _is_optional_id,
+    "group": _is_optional_text,
+    "group_index": _is_optional(_is_count(2**31)),
+    "shadow": _is_optional_text,
+    "retries": _is_optional(_is_count(_MAX_RETRIES)),
+    "timelimit": _is_optional(_is_time_limits),
+    # Some libraries write whole messages here. The size of the frame bounds them.
+    "argsrepr": _is_optional(lambda value: isinstance(value, str)),
+    "kwargsrepr": _is_optional(lambda value: isinstance(value, str)),
+    "origin": _is_optional_text,
+    "ignore_result": _is_optional(lambda value: isinstance(value, bool)),
+    "replaced_task_nesting": _is_optional(_is_count(2**31)),
+    "stamped_headers": _is_optional(_is_names),
+    "stamps": _is_optional(_is_stamps),
+}

@@ -1,0 +1,25 @@
+"""Selects the audit rows of a tenant, by its name or by its id."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from models import TenantIdentity
+
+_FIRST = "~1"
+
+
+def is_of_tenant(connection: Connection, column: Any, tenant: str) -> ColumnElement[bool]:
+    """Return the condition that a column of tenant ids has one of a tenant's.
+
+    A name selects all tenants that had it, one after the other. An id like NAME~2 selects one of
+    them, and NAME~1 the first one, whose id is the name.
+    """
+    if tenant.endswith(_FIRST):
+        is_first: ColumnElement[bool] = column == tenant.removesuffix(_FIRST)
+        return is_first
+    query = select(TenantIdentity.id).where(TenantIdentity.name == tenant)
+    ids = {tenant, *connection.scalars(query)}
+    # An equation lets the database read an index in order.
+    is_in: ColumnElement[bool] = column == tenant if len(ids) == 1 else column.in_(sorted(ids))
+    return is_in

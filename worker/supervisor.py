@@ -1,0 +1,160 @@
+"""Runs Celery workers as child processes, and starts one again that ended by itself.
+
+Celery does not survive every loss of its broker, and the system may kill a process that uses too
+much memory.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+import structlog
+
+READY_VARIABLE = "VALETKEY_READY_FD"
+"""The environment variable that names the file descriptor on which a worker says it is ready."""
+
+RESTART_DELAYS = (1, 2, 4, 8, 16, 30)  # seconds; the last one repeats
+STABLE_AFTER = 60  # seconds after which the next restart is quick again
+_POLL_INTERVAL = 0.2  # seconds
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """One worker: its command, and the process that runs it, if any."""
+
+    name: str
+    command: Sequence[str]
+    environ: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0
+    restart_at: float | None = None
+    failures: int = 0
+    was_ready: bool = False
+    _ready_fd: int | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Start the process."""
+        read_fd, write_fd = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                self.command,
+                env={**self.environ, READY_VARIABLE: str(write_fd)},
+                pass_fds=(write_fd,),
+            )
+        finally:
+            os.close(write_fd)
+        self._ready_fd, self.started_at, self.restart_at = read_fd, time.monotonic(), None
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of the process if it has ended; note whether it was ever ready."""
+        if self.process is None:
+            return None
+        code = self.process.poll()
+        if self._ready_fd is not None and select.select([self._ready_fd], [], [], 0)[0]:
+            self.was_ready = bool(os.read(self._ready_fd, 1)) or self.was_ready
+            os.close(self._ready_fd)
+            self._ready_fd = None
+        return code
+
+    def schedule_restart(self) -> int:
+        """Forget the ended process; return the number of seconds until the next start."""
+        self.process = None
+        if time.monotonic() - self.started_at > STABLE_AFTER:
+            self.failures = 0
+        delay = RESTART_DELAYS[min(self.failures, len(RESTART_DELAYS) - 1)]
+        self.failures += 1
+        self.restart_at = time.monotonic() + delay
+        return delay
+
+
+class Supervisor:
+    """Runs workers until a signal stops them."""
+
+    def __init__(self, workers: Sequence[WorkerProcess]) -> None:
+        self._workers = workers
+        self._stopping = False
+
+    def run(self) -> int:
+        """Run all workers until SIGTERM or SIGINT; return the exit code for this process.
+
+        A worker that ends before it was ever ready ends this process as well, with its exit code:
+        its settings are wrong, and the process manager should see that.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self._forward)
+        for worker in self._workers:
+            worker.start()
+        while any(worker.process or worker.restart_at for worker in self._workers):
+            for worker in self._workers:
+                code = self._check(worker)
+                if code is not None:
+                    return code
+            time.sleep(_POLL_INTERVAL)
+        return 0
+
+    def _check(self, worker: WorkerProcess) -> int | None:
+        """Start, restart or give up a worker; return an exit code to end this process with."""
+        code = worker.exit_code()
+        if code is not None:
+            return self._ended(worker, code)
+        is_due = worker.restart_at is not None and time.monotonic() >= worker.restart_at
+        if is_due and not self._stopping:
+            worker.start()
+        return None
+
+    def _ended(self, worker: WorkerProcess, code: int) -> int | None:
+        if self._stopping:
+            worker.process = None
+            return None
+        if not worker.was_ready and code > 0:
+            self._stop_others(worker)
+            return code
+        delay = worker.schedule_restart()
+        log.error("worker_ended", worker=worker.name, exit_code=code, restart_in=delay)
+        return None
+
+    def _stop_others(self, ended: WorkerProcess) -> None:
+        self._stopping = True
+        others = [w for w in self._workers if w is not ended and w.process is not None]
+        for worker in others:
+            _signal(worker, signal.SIGTERM)
+        for worker in others:
+            if worker.process is not None:
+                worker.process.wait()
+
+    def _forward(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        for worker in self._workers:
+            worker.restart_at = None
+            # A terminal sends Ctrl-C to the whole foreground group. A second SIGINT would stop
+            # Celery without waiting for its tasks.
+            if number != signal.SIGINT or not _is_foreground():
+                _signal(worker, signal.SIGTERM if number != signal.SIGINT else number)
+
+
+def _signal(worker: WorkerProcess, number: int) -> None:
+    if worker.process is not None:
+        worker.process.send_signal(number)
+
+
+def _is_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):  # no terminal
+        return False
+
+
+def say_ready() -> None:
+    """Tell the supervisor of this process, if it has one, that this worker is ready."""
+    text = os.environ.pop(READY_VARIABLE, "")
+    if text:
+        os.write(int(text), b"1")
+        os.close(int(text))
