@@ -2,7 +2,7 @@
 
 from models.base import Base
 from models.changes import ConfigChange, RejectionCount
-from models.deliveries import Delivery
+from models.deliveries import Delivery, EndpointCircuit
 from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
 from models.manifests import Manifest
 from models.multiparts import MultipartUpload
@@ -26,6 +26,7 @@ __all__ = [
     "ConfigChange",
     "ConfigRevisionCounter",
     "Delivery",
+    "EndpointCircuit",
     "Grant",
     "Manifest",
     "MultipartUpload",

@@ -1,10 +1,12 @@
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
 from models.tenants import NAME, TENANT_ID
+
+_IS_PENDING = text("state = 'pending'")
 
 
 class Delivery(Base):
@@ -12,10 +14,25 @@ class Delivery(Base):
 
     A sender takes the row by storing a lease, and only the holder of that lease may report a
     result. state is pending, delivered or failed. status is the HTTP status of the last attempt.
+    A delivery is not attempted after expires_at; NULL sets no such limit.
     """
 
     __tablename__ = "deliveries"
-    __table_args__ = (Index(None, "state", "next_attempt_at"),)
+    # Of finished deliveries, which are most of the table, the indexes contain nothing.
+    __table_args__ = (
+        Index(
+            "ix_deliveries_pending",
+            *("tenant", "endpoint", "next_attempt_at"),
+            postgresql_where=_IS_PENDING,
+            sqlite_where=_IS_PENDING,
+        ),
+        Index(
+            "ix_deliveries_pending_expires_at",
+            "expires_at",
+            postgresql_where=_IS_PENDING,
+            sqlite_where=_IS_PENDING,
+        ),
+    )
 
     delivery_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"))
@@ -30,3 +47,19 @@ class Delivery(Base):
     problem: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+
+
+class EndpointCircuit(Base):
+    """The consecutive failures of an endpoint. A response of the endpoint deletes the row.
+
+    Until open_until, no delivery to the endpoint is attempted.
+    """
+
+    __tablename__ = "endpoint_circuits"
+
+    tenant: Mapped[str] = mapped_column(NAME, primary_key=True)
+    endpoint: Mapped[str] = mapped_column(NAME, primary_key=True)
+    failures: Mapped[int]
+    failed_at: Mapped[datetime]
+    open_until: Mapped[datetime | None]

@@ -1,9 +1,12 @@
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
+from models.tenants import NAME
+
+_IS_PENDING = text("state = 'pending'")
 
 
 class Manifest(Base):
@@ -11,11 +14,18 @@ class Manifest(Base):
 
     A writer takes the row by storing a lease, and only the holder of that lease may report a
     result. state is pending, written or failed. issued and refused count the lines; bytes and
-    sha256 describe the file as stored.
+    sha256 describe the file as stored. tenant is the batch's; the previous release leaves it empty.
     """
 
     __tablename__ = "manifests"
-    __table_args__ = (Index(None, "state", "next_attempt_at"),)
+    __table_args__ = (
+        Index(
+            "ix_manifests_pending",
+            *("tenant", "next_attempt_at"),
+            postgresql_where=_IS_PENDING,
+            sqlite_where=_IS_PENDING,
+        ),
+    )
 
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
     object_key: Mapped[str] = mapped_column(Text)
@@ -30,3 +40,4 @@ class Manifest(Base):
     sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    tenant: Mapped[str] = mapped_column(NAME, server_default="")

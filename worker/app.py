@@ -34,8 +34,8 @@ app.conf.update(
         },
         "upkeep": {
             "task": "valetkey.upkeep",
-            "schedule": 60.0,
-            "options": {"expires": 60.0},
+            "schedule": settings().sweep_seconds,
+            "options": {"expires": settings().sweep_seconds},
         },
     },
 )

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from threading import Lock
 
 from sqlalchemy import Engine
 
 from worker import clock
 from worker.aws.clients import S3Clients
+from worker.db.config_store import ConfigStore
 from worker.db.engine import create_database_engine
-from worker.db.tenants import ConfigStore
 from worker.net.webhook_client import WebhookClient
 from worker.settings import Settings
 
@@ -28,7 +29,7 @@ def _new_lease() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The dependencies of a use case.
+    """The dependencies of a use case. Threads may share it.
 
     random returns a number from 0 up to, not including, 1. new_lease returns a unique name.
     webhook_client creates the client on first use, because its TLS context takes time. environ
@@ -45,13 +46,24 @@ class Context:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
 
+def _once(create: Callable[[], WebhookClient]) -> Callable[[], WebhookClient]:
+    """Return a function that creates a client on first use, once for all threads."""
+    lock, cached = Lock(), cache(create)
+
+    def get() -> WebhookClient:
+        with lock:
+            return cached()
+
+    return get
+
+
 def create_context(engine: Engine, settings: Settings) -> Context:
     """Create a context over an engine, with the clients that the settings describe."""
     return Context(
         engine,
         ConfigStore(engine),
         S3Clients(settings.s3_endpoint, settings.sts_endpoint),
-        webhook_client=cache(lambda: WebhookClient(development=settings.development)),
+        webhook_client=_once(lambda: WebhookClient(development=settings.development)),
     )
 
 
@@ -61,8 +73,16 @@ def settings() -> Settings:
     return Settings()
 
 
-@cache
+_CONTEXT_LOCK = Lock()
+
+
 def process_context() -> Context:
-    """Return this process's context, created on first use."""
+    """Return this process's context, created on first use; threads share it."""
+    with _CONTEXT_LOCK:
+        return _create_process_context()
+
+
+@cache
+def _create_process_context() -> Context:
     engine = create_database_engine(settings().database_url.get_secret_value())
     return create_context(engine, settings())

@@ -1,16 +1,21 @@
 """The Celery tasks. Their names are part of the wire: they stay the same when modules change."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
 from celery import Task
+from celery.signals import worker_shutting_down
 
 from worker import clock
 from worker.app import app
 from worker.context import Context, process_context
 from worker.errors import Transient
+from worker.jobs.single_flight import JobRun, SingleFlight
+from worker.usecases.abort_uploads import abort_expired
 from worker.usecases.cleanup import clean_up
 from worker.usecases.deliver import deliver_due
 from worker.usecases.dispatch import Response, respond
@@ -97,33 +102,53 @@ def _log_quota_warnings(tenant: str | None, values: dict[str, Any]) -> None:
             log.warning("quota_warning", tenant=tenant, batch=values["batch"], **quota)
 
 
-@app.task(name="valetkey.deliver", expires=60)
-def deliver() -> None:
-    """Send the webhooks that are due. Best-effort trigger; the database holds the deliveries."""
-    _run("webhooks_sent", deliver_due)
-
-
-# A million lines take a minute, or longer on slow storage. The message is acknowledged at once,
-# because it is only a trigger: a later run continues what is interrupted.
-@app.task(
-    name="valetkey.manifests", expires=60, acks_late=False, soft_time_limit=900, time_limit=930
-)
-def manifests() -> None:
-    """Write the manifests that are due."""
-    _run("manifests_written", write_due_manifests)
-
-
-@app.task(name="valetkey.upkeep", expires=60)
-def upkeep() -> None:
-    """Release expired grants, and abort their unfinished uploads."""
-    _run("cleaned_up", clean_up)
-
-
-def _run(event: str, use_case: Callable[[Context], dict[str, int]]) -> None:
+def _run_job(
+    event: str, use_case: Callable[[Context, JobRun], dict[str, int]], run: JobRun
+) -> None:
     try:
-        counts = use_case(process_context())
+        counts = use_case(process_context(), run)
     except Transient as error:
         log.warning("sweep_postponed", of=event, problem=str(error))
         return
     if any(counts.values()):
         log.info(event, **counts)
+
+
+# Each job has a thread of its own, so that none waits for another. The tasks only trigger them.
+_DELIVER = SingleFlight("deliver", partial(_run_job, "webhooks_sent", deliver_due))
+_WRITE_MANIFESTS = SingleFlight(
+    "manifests", partial(_run_job, "manifests_written", write_due_manifests)
+)
+_CLEAN_UP = SingleFlight("cleanup", partial(_run_job, "cleaned_up", clean_up))
+_ABORT_UPLOADS = SingleFlight("aborts", partial(_run_job, "uploads_aborted", abort_expired))
+_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS)
+
+
+# Acknowledged at once: the database holds the work, and the next sweep triggers it again.
+@app.task(name="valetkey.deliver", expires=60, acks_late=False)
+def deliver() -> None:
+    """Trigger the job that sends the webhooks that are due."""
+    _DELIVER.trigger()
+
+
+@app.task(name="valetkey.manifests", expires=60, acks_late=False)
+def manifests() -> None:
+    """Trigger the job that writes the manifests that are due."""
+    _WRITE_MANIFESTS.trigger()
+
+
+@app.task(name="valetkey.upkeep", expires=60, acks_late=False)
+def upkeep() -> None:
+    """Trigger the jobs that release expired grants, and abort their unfinished uploads."""
+    _CLEAN_UP.trigger()
+    _ABORT_UPLOADS.trigger()
+
+
+@worker_shutting_down.connect
+def _stop_jobs(**_: Any) -> None:
+    """Let the jobs finish what they began. What is cut off has a lease that expires."""
+    end = time.monotonic() + app.conf.worker_soft_shutdown_timeout
+    for job in _JOBS:
+        job.stop()
+    for job in _JOBS:
+        job.join(max(end - time.monotonic(), 0))

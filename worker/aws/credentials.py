@@ -39,7 +39,7 @@ class CredentialCache:
         self._sts_endpoint = sts_endpoint
         self._lock = Lock()
         self._entries: dict[tuple[str | None, RoleSession | None], _Entry] = {}
-        self._sts_clients: dict[tuple[str | None, str], Any] = {}
+        self._sts_clients: dict[tuple[str | None, str], _StsClient] = {}
 
     def get(
         self,
@@ -81,12 +81,28 @@ class CredentialCache:
         )
 
     def _sts_client(self, profile: str | None, region: str) -> Any:
-        with self._lock:  # creating boto3 clients is not thread-safe; using them is
-            if (profile, region) not in self._sts_clients:
-                self._sts_clients[profile, region] = boto3.Session(profile_name=profile).client(
-                    "sts", region_name=region, endpoint_url=self._sts_endpoint, config=_STS_CONFIG
+        with self._lock:
+            client = self._sts_clients.setdefault((profile, region), _StsClient())
+        return client.get(profile, region, self._sts_endpoint)
+
+
+class _StsClient:
+    """A boto3 client, created on first use. Creating it loads the profile's credentials.
+
+    A profile whose credentials take long to load delays no other profile.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._client: Any = None
+
+    def get(self, profile: str | None, region: str, endpoint: str | None) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = boto3.Session(profile_name=profile).client(
+                    "sts", region_name=region, endpoint_url=endpoint, config=_STS_CONFIG
                 )
-            return self._sts_clients[profile, region]
+            return self._client
 
 
 class _Entry:

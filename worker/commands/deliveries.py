@@ -33,6 +33,8 @@ def list_deliveries(
 ) -> None:
     """List deliveries, newest first. next_attempt_at is set while a delivery is pending.
 
+    paused_until is set after repeated failures of its endpoint: until then, none is attempted.
+
     \b
     Example:
       python -m worker deliveries list --state failed --tenant acme

@@ -22,6 +22,7 @@ from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
 from worker.commands.health_checks import (
     Check,
+    check_circuits,
     check_cleanup,
     check_consumers,
     check_messages,
@@ -31,10 +32,13 @@ from worker.commands.health_checks import (
 )
 from worker.commands.output import print_rows
 from worker.core.tenants.config import TenantConfig
+from worker.core.webhooks.circuit import Circuit
 from worker.db.audit import backlog
+from worker.db.circuits import read_circuits
 from worker.db.engine import read_transaction, sqlite_files
 from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
+from worker.jobs.turns import TurnKey
 from worker.net import webhook_secrets
 from worker.private_files import mode_of_others
 from worker.settings import Settings, setting_errors
@@ -53,6 +57,7 @@ class _DatabaseFacts(NamedTuple):
     config: TenantConfig
     oldest_webhook: datetime | None
     next_expiry: datetime | None
+    circuits: dict[TurnKey, Circuit]
 
 
 @click.command()
@@ -113,6 +118,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
     yield from check_tenants(facts.config, now)
     yield from _bucket_checks(facts.config, S3Clients(settings.s3_endpoint))
     yield from _endpoint_checks(facts.config)
+    yield from check_circuits(facts.circuits, now)
     yield check_webhooks(facts.oldest_webhook, now)
     yield check_cleanup(facts.next_expiry, now)
 
@@ -123,6 +129,7 @@ def _read_facts() -> _DatabaseFacts:
             load_config(connection),
             backlog.oldest_webhook_time(connection),
             backlog.earliest_reservation_expiry(connection),
+            read_circuits(connection),
         )
 
 

@@ -10,6 +10,8 @@ from worker.broker.queues import UPKEEP_QUEUE
 from worker.broker.sharing.queue_lengths import WAITING
 from worker.core.apply.plan import config_warnings
 from worker.core.tenants.config import TenantConfig
+from worker.core.webhooks.circuit import Circuit
+from worker.jobs.turns import TurnKey
 
 OVERDUE_AFTER = timedelta(minutes=5)
 """The age of unfinished work from which a check reports it."""
@@ -94,6 +96,16 @@ def check_webhooks(oldest: datetime | None, now: datetime) -> Check:
     if now - oldest <= OVERDUE_AFTER:
         return Check("webhooks", "ok", text)
     return Check("webhooks", "warn", text, "python -m worker deliveries list --state pending")
+
+
+def check_circuits(circuits: Mapping[TurnKey, Circuit], now: datetime) -> Iterator[Check]:
+    """Warn of endpoints that are not called for a while, because they failed repeatedly."""
+    for (tenant, endpoint), circuit in sorted(circuits.items()):
+        if circuit.is_open(now) and circuit.open_until is not None:
+            pause = format_duration(circuit.open_until - now)
+            text = f"{tenant}/{endpoint}: paused for {pause} after {circuit.failures} failures"
+            hint = f"python -m worker deliveries list --state pending --tenant {tenant}"
+            yield Check("endpoints", "warn", text, hint)
 
 
 def check_cleanup(next_expiry: datetime | None, now: datetime) -> Check:

@@ -15,7 +15,8 @@ from worker.supervisor import Supervisor, WorkerProcess
 # These are off, as workers need nothing from each other: each long-lived pub/sub
 # connection is one more that can become half-open.
 _WORKER_OPTIONS = ("worker", "--without-gossip", "--without-heartbeat", "--without-mingle")
-# The threads of the upkeep worker wait for endpoints and storage most of the time.
+# Upkeep waits for endpoints and storage. Its jobs share one process, which bounds what they do at
+# once; issuing needs the CPU, so it has a process for each request.
 _ROLE_OPTIONS = {"upkeep": ("--pool", "threads", "--concurrency", "8", "--beat")}
 _LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 

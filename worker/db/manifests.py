@@ -3,17 +3,31 @@
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    exists,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
 
 from models import Batch, Manifest, Reservation
-from valetkey.wire.messages import ChunkMessage
+from models.base import Instant
 from valetkey.wire.replies import ManifestState
+from worker.core.policy.decisions import ChunkRequest
 from worker.db.reservations import REMAINING
 
 # A lease is renewed while its file is written: it expires only if its process died.
 LEASE_TIME = timedelta(seconds=60)
 
 _INSERT = insert(Manifest)
+# Not a parameter: the partial index is used only if the statement itself contains this text.
+_PENDING: ColumnElement[str] = literal_column("'pending'")
 # An open batch has a reservation for the items that have not arrived yet.
 _BATCH_IS_OPEN = exists().where(
     Reservation.batch_number == Manifest.batch_number, Reservation.chunk_number == REMAINING
@@ -49,12 +63,13 @@ class ManifestProblem(NamedTuple):
 
 
 def insert_manifest(
-    connection: Connection, batch_number: int, message: ChunkMessage, now: datetime
+    connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
 ) -> None:
     """Insert the manifest of a batch in the transaction that opens the batch."""
     values: dict[str, Any] = {
         "batch_number": batch_number,
-        "object_key": message.manifest,
+        "tenant": request.tenant.id,
+        "object_key": request.message.manifest,
         "state": "pending",
         "attempts": 0,
         "issued": 0,
@@ -82,11 +97,47 @@ def read_manifest_state(connection: Connection, batch_number: int) -> ManifestSt
     )
 
 
-def lease_manifest(connection: Connection, lease: str, now: datetime) -> ManifestLease | None:
-    """Lease the longest-due manifest of a complete batch; return None if none is due."""
+_row, _next = aliased(Manifest), aliased(Manifest)
+_first = (
+    select(Manifest.tenant, Manifest.next_attempt_at)
+    .where(Manifest.state == _PENDING)
+    .order_by(Manifest.tenant, Manifest.next_attempt_at)
+    .limit(1)
+    .subquery()
+)
+_HEADS = select(_first).cte("heads", recursive=True)
+# One index search per tenant, however many manifests each has.
+_HEADS = _HEADS.union_all(
+    select(_row.tenant, _row.next_attempt_at)
+    .select_from(_HEADS)
+    .join(
+        _row,
+        _row.batch_number
+        == select(_next.batch_number)
+        .where(_next.state == _PENDING, _next.tenant > _HEADS.c.tenant)
+        .order_by(_next.tenant, _next.next_attempt_at)
+        .limit(1)
+        .scalar_subquery(),
+    )
+)
+_DUE_TENANTS = select(_HEADS.c.tenant).where(
+    _HEADS.c.next_attempt_at <= bindparam("now", type_=Instant())
+)
+
+
+def tenants_with_due_manifests(connection: Connection, now: datetime) -> list[str]:
+    """Return the tenants whose manifests may be due; their batches may still be open."""
+    return list(connection.scalars(_DUE_TENANTS, {"now": now}))
+
+
+def lease_manifest(
+    connection: Connection, tenant: str, lease: str, now: datetime
+) -> ManifestLease | None:
+    """Lease the longest-due manifest of a tenant's complete batches; return None if none is due."""
     due = (
         select(Manifest.batch_number)
-        .where(Manifest.state == "pending", Manifest.next_attempt_at <= now, ~_BATCH_IS_OPEN)
+        .where(Manifest.state == _PENDING, Manifest.tenant == tenant)
+        .where(Manifest.next_attempt_at <= now, ~_BATCH_IS_OPEN)
         .order_by(Manifest.next_attempt_at)
         .limit(1)
         .with_for_update(skip_locked=True)

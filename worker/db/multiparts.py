@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from models import Batch, MultipartUpload
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
@@ -65,15 +65,27 @@ def find_upload_by_grant(
     return None if row is None else _record(row)
 
 
-def expired_uploads(connection: Connection, now: datetime, limit: int) -> list[UploadRecord]:
-    """Return open uploads whose grants have expired, the oldest first."""
+def buckets_with_expired_uploads(connection: Connection, now: datetime) -> list[str]:
+    """Return the bucket profiles that have open uploads whose grants have expired."""
+    query = select(MultipartUpload.bucket).distinct().where(*_is_expired(now))
+    return list(connection.scalars(query))
+
+
+def expired_uploads(
+    connection: Connection, bucket: str, now: datetime, limit: int
+) -> list[UploadRecord]:
+    """Return open uploads of a bucket profile whose grants have expired, the oldest first."""
     query = (
         select(MultipartUpload)
-        .where(MultipartUpload.state == "open", MultipartUpload.expires_at <= now)
+        .where(*_is_expired(now), MultipartUpload.bucket == bucket)
         .order_by(MultipartUpload.expires_at)
         .limit(limit)
     )
     return [_record(row) for row in connection.execute(query)]
+
+
+def _is_expired(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return MultipartUpload.state == "open", MultipartUpload.expires_at <= now
 
 
 def close_upload(connection: Connection, record: UploadRecord) -> None:

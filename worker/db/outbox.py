@@ -3,45 +3,80 @@
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
 
-from models import Delivery, Tenant, WebhookEndpoint
-from worker.core.policy.decisions import ChunkRequest
-from worker.db.tenants import has_id
+from models import Delivery
+from models.base import Instant
+from worker.core.policy.decisions import ChunkDecision, ChunkRequest
+from worker.jobs.turns import TurnKey
 
-# Longer than an HTTP exchange may take: a lease expires only if its process died or was suspended.
+# Longer than an attempt may take: a lease expires only if its process died or was suspended.
 LEASE_TIME = timedelta(seconds=60)
 
+# A refusal has no grants that expire. It is sent for as long as the longest-lived grant would be.
+REFUSAL_LIFETIME = timedelta(days=7)
+
 _INSERT = insert(Delivery)
+# Not a parameter: the partial indexes are used only if the statement itself contains this text.
+_PENDING: ColumnElement[str] = literal_column("'pending'")
+
+
+class Claim(NamedTuple):
+    """The most deliveries to lease of an endpoint. is_probe is that of DeliveryLease."""
+
+    endpoint: TurnKey
+    max_rows: int
+    is_probe: bool = False
 
 
 class DeliveryLease(NamedTuple):
     """A delivery, leased for LEASE_TIME. attempts includes the current one.
 
-    url is empty if the endpoint or its tenant was removed from the tenant config.
+    is_probe says that it is the only attempt while the endpoint's circuit is open.
     """
 
     delivery_number: int
     batch_number: int
     chunk_number: int
-    url: str
-    secret: str
+    endpoint: TurnKey
     attempts: int
     lease: str
+    is_probe: bool
 
 
 class DeliveryResult(NamedTuple):
-    """The result of an attempt: an HTTP status, a problem or None, and the time of the next one."""
+    """The result of an attempt: an HTTP status, a problem or None, and the time of the next one.
+
+    is_endpoint_up is None if the endpoint was not called.
+    """
 
     status: int | None
     problem: str | None
     retry_at: datetime | None
+    is_endpoint_up: bool | None = None
 
 
 def insert_delivery(
-    connection: Connection, batch_number: int, request: ChunkRequest, now: datetime
+    connection: Connection,
+    batch_number: int,
+    request: ChunkRequest,
+    decision: ChunkDecision,
+    now: datetime,
 ) -> None:
     """Insert the delivery of a chunk's outcome, together with its grants."""
+    is_refused = decision.refusal is not None
     values = {
         "batch_number": batch_number,
         "chunk_number": request.message.chunk,
@@ -51,44 +86,91 @@ def insert_delivery(
         "attempts": 0,
         "next_attempt_at": now,
         "created_at": now,
+        "expires_at": now + REFUSAL_LIFETIME if is_refused else decision.validity.expires_at,
     }
     connection.execute(_INSERT, values)
 
 
-def lease_delivery(connection: Connection, lease: str, now: datetime) -> DeliveryLease | None:
-    """Lease the delivery that has been due for the longest time; return None if none is due."""
-    due = (
-        select(Delivery.delivery_number)
-        .where(Delivery.state == "pending", Delivery.next_attempt_at <= now)
-        .order_by(Delivery.next_attempt_at)
+_row, _next = aliased(Delivery), aliased(Delivery)
+_FIRST = (
+    select(_row.tenant, _row.endpoint, _row.next_attempt_at)
+    .where(_row.state == _PENDING)
+    .order_by(_row.tenant, _row.endpoint, _row.next_attempt_at)
+    .limit(1)
+    .subquery()
+)
+_HEADS = select(_FIRST).cte("heads", recursive=True)
+
+
+def _first_pending(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
+    return (
+        select(_next.delivery_number)
+        .where(_next.state == _PENDING, *conditions)
+        .order_by(_next.tenant, _next.endpoint, _next.next_attempt_at)
         .limit(1)
-        .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    statement = (
-        update(Delivery)
-        .where(Delivery.delivery_number == due)
-        .values(lease=lease, next_attempt_at=now + LEASE_TIME, attempts=Delivery.attempts + 1)
-        .returning(Delivery)
+
+
+# One or two index searches per endpoint, however many deliveries each has: the first pending row
+# of an endpoint leads to that of the next endpoint. SQLite would not use the second column of the
+# index for a comparison of pairs.
+_HEADS = _HEADS.union_all(
+    select(_row.tenant, _row.endpoint, _row.next_attempt_at)
+    .select_from(_HEADS)
+    .join(
+        _row,
+        _row.delivery_number
+        == func.coalesce(
+            _first_pending(_next.tenant == _HEADS.c.tenant, _next.endpoint > _HEADS.c.endpoint),
+            _first_pending(_next.tenant > _HEADS.c.tenant),
+        ),
     )
-    row = connection.execute(statement).one_or_none()
-    if row is None:
-        return None
-    endpoint = connection.execute(
-        select(WebhookEndpoint.url, WebhookEndpoint.secret)
-        .join(Tenant, Tenant.name == WebhookEndpoint.tenant)
-        .where(has_id(row.tenant), WebhookEndpoint.name == row.endpoint)
-    ).one_or_none()
-    url, secret = endpoint or ("", "")
-    return DeliveryLease(
-        delivery_number=row.delivery_number,
-        batch_number=row.batch_number,
-        chunk_number=row.chunk_number,
-        url=url,
-        secret=secret,
-        attempts=row.attempts,
-        lease=lease,
+)
+_DUE_ENDPOINTS = select(_HEADS.c.tenant, _HEADS.c.endpoint).where(
+    _HEADS.c.next_attempt_at <= bindparam("now", type_=Instant())
+)
+
+
+def due_endpoints(connection: Connection, now: datetime) -> list[TurnKey]:
+    """Return the endpoints that have deliveries that are due, by tenant."""
+    return [TurnKey(*row) for row in connection.execute(_DUE_ENDPOINTS, {"now": now})]
+
+
+_DUE = (
+    select(Delivery.delivery_number)
+    .where(Delivery.state == _PENDING)
+    .where(Delivery.tenant == bindparam("of_tenant"))
+    .where(Delivery.endpoint == bindparam("of_endpoint"))
+    .where(Delivery.next_attempt_at <= bindparam("now"))
+    .order_by(Delivery.next_attempt_at)
+    .limit(bindparam("max_rows"))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+_LEASE = (
+    update(Delivery)
+    .where(Delivery.delivery_number.in_(select(_DUE.c.delivery_number)))
+    .values(
+        lease=bindparam("new_lease"),
+        next_attempt_at=bindparam("until"),
+        attempts=Delivery.attempts + 1,
     )
+    .returning(
+        Delivery.delivery_number, Delivery.batch_number, Delivery.chunk_number, Delivery.attempts
+    )
+)
+
+
+def lease_deliveries(
+    connection: Connection, claim: Claim, lease: str, now: datetime
+) -> list[DeliveryLease]:
+    """Lease the deliveries to an endpoint that have been due for the longest time."""
+    endpoint, max_rows, is_probe = claim
+    params = {"of_tenant": endpoint.owner, "of_endpoint": endpoint.name, "max_rows": max_rows}
+    times = {"now": now, "until": now + LEASE_TIME}
+    rows = connection.execute(_LEASE, params | times | {"new_lease": lease})
+    return [DeliveryLease(*row[:3], endpoint, row.attempts, lease, is_probe) for row in rows]
 
 
 def settle_delivery(
@@ -108,3 +190,31 @@ def settle_delivery(
         .values(status=result.status, problem=result.problem, lease=None, **state)
     )
     return connection.execute(statement).rowcount == 1
+
+
+_EXPIRED = (
+    select(Delivery.delivery_number)
+    .where(Delivery.state == _PENDING, Delivery.expires_at <= bindparam("now"))
+    # An attempt that is running finishes by itself.
+    .where(or_(Delivery.lease.is_(None), Delivery.next_attempt_at <= bindparam("now")))
+    .limit(bindparam("max_rows"))
+    .with_for_update(skip_locked=True)
+    .cte("expired")
+)
+_FAIL_EXPIRED = (
+    update(Delivery)
+    .where(Delivery.delivery_number.in_(select(_EXPIRED.c.delivery_number)))
+    .values(state="failed", problem=bindparam("why"), lease=None, finished_at=bindparam("now"))
+    .returning(Delivery.delivery_number)
+)
+
+
+def fail_expired_deliveries(
+    connection: Connection, problem: str, now: datetime, max_rows: int
+) -> int:
+    """Fail at most max_rows deliveries that expired before they were sent; return how many.
+
+    An endpoint whose circuit is open therefore does not keep them pending.
+    """
+    params = {"why": problem, "now": now, "max_rows": max_rows}
+    return len(connection.execute(_FAIL_EXPIRED, params).all())

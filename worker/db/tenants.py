@@ -7,14 +7,11 @@ from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
-    Engine,
     Table,
     and_,
     delete,
     insert,
-    or_,
     select,
     update,
 )
@@ -34,7 +31,6 @@ from models import (
 from worker.core.tenants import config
 from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.identities import assign_ids
-from worker.db.engine import autocommit_read, read_transaction
 from worker.db.inserts import insert_statement
 from worker.errors import Transient
 
@@ -56,42 +52,6 @@ _CREATED_AT = select(TenantIdentity.id, TenantIdentity.created_at).join(
     Tenant, Tenant.id == TenantIdentity.id
 )
 _TENANT_FIELDS = ("name", "trust", "max_batch", "id")
-# As text, at a third of the cost: it is read for every message.
-_REVISION = str(select(ConfigRevisionCounter.revision))
-
-
-class ConfigStore:
-    """The tenant config of one process, reloaded when its revision changes.
-
-    Create it after forking.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._loaded: tuple[int, TenantConfig] = (-1, TenantConfig())
-
-    def current(self) -> TenantConfig:
-        """Return the config in effect now. Raises Transient."""
-        with autocommit_read(self._engine) as connection:
-            revision = read_revision(connection)
-        if revision != self._loaded[0]:
-            self._loaded = self._load()
-        return self._loaded[1]
-
-    def _load(self) -> tuple[int, TenantConfig]:
-        with read_transaction(self._engine) as connection:
-            # On PostgreSQL each query sees what is committed when it starts. If a config was
-            # applied in between, the revision has changed and everything is read again.
-            while True:
-                revision = read_revision(connection)
-                loaded = load_config(connection)
-                if read_revision(connection) == revision:
-                    return revision, loaded
-
-
-def read_revision(connection: Connection) -> int:
-    """Return the config's revision, which each applied config and quota override increments."""
-    return connection.exec_driver_sql(_REVISION).scalar() or 0
 
 
 def load_config(connection: Connection) -> TenantConfig:
@@ -122,11 +82,6 @@ def _read_tenants(connection: Connection) -> list[Row]:
         id_ = row["id"] or row["name"]  # NULL was written by a release without ids
         tenants.append({**row, "id": id_, "created_at": created_at.get(id_)})
     return tenants
-
-
-def has_id(tenant_id: str) -> ColumnElement[bool]:
-    """Return the condition that a row of `tenants` is the tenant with this id."""
-    return or_(Tenant.id == tenant_id, and_(Tenant.id.is_(None), Tenant.name == tenant_id))
 
 
 def read_used_ids(connection: Connection) -> set[str]:

@@ -181,7 +181,7 @@ def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) 
     if refusal is None:
         insert_remaining_reservation(connection, batch_number, chunk.request, now)
         if message.manifest is not None:
-            insert_manifest(connection, batch_number, message, now)
+            insert_manifest(connection, batch_number, chunk.request, now)
     else:
         usage.release(connection, tenant.id, cost, now)
         decision = refuse_chunk(message, refusal, now)
@@ -220,4 +220,4 @@ def _insert_chunk_rows(
     if request.message.callback in allowed_callback_names(
         request.tenant, request.message.grant.bucket
     ):
-        insert_delivery(connection, batch_number, request, chunk.now)
+        insert_delivery(connection, batch_number, request, decision, chunk.now)

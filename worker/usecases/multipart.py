@@ -1,7 +1,6 @@
 """Multipart uploads: started for a grant, continued by parts, aborted when the grant expires."""
 
 from datetime import datetime
-from typing import Any
 
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
@@ -14,11 +13,8 @@ from worker.core.policy.decisions import ChunkDecision, ChunkRequest
 from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload, plan_parts
 from worker.core.signing.storage_headers import create_multipart_params
 from worker.db.batch_history import read_history
-from worker.db.engine import read_transaction, write_transaction
-from worker.db.multiparts import UploadRecord, close_upload, expired_uploads, find_upload_by_grant
-from worker.errors import Transient
-
-_MAX_ABORTS = 100  # uploads aborted in one run
+from worker.db.engine import read_transaction
+from worker.db.multiparts import UploadRecord, find_upload_by_grant
 
 
 def has_final_result(request: ChunkRequest, context: Context) -> bool:
@@ -92,31 +88,3 @@ def find_parts_upload(tenant_id: str, terms: Parts, context: Context) -> Started
     with read_transaction(context.engine) as connection:
         record = find_upload_by_grant(connection, tenant_id, terms.of)
     return NO_UPLOAD if record is None else record.upload
-
-
-def abort_expired(context: Context) -> dict[str, int]:
-    """Abort uploads whose grants have expired; return the numbers of ended and postponed ones."""
-    counts = {"ended": 0, "postponed": 0}
-    now = context.now()
-    with read_transaction(context.engine) as connection:
-        records = expired_uploads(connection, now, _MAX_ABORTS)
-    for record in records:
-        try:
-            _abort(record, context, now)
-        except Transient:
-            counts["postponed"] += 1
-        else:
-            with write_transaction(context.engine) as connection:
-                close_upload(connection, record)
-            counts["ended"] += 1
-    return counts
-
-
-def _abort(record: UploadRecord, context: Context, now: datetime) -> None:
-    config = context.config.current()
-    bucket, tenant = config.buckets.get(record.bucket), config.tenant_by_id(record.tenant_id)
-    policy = None if tenant is None else tenant.policies.get(record.bucket)
-    if bucket is None or tenant is None or policy is None:
-        return  # no credentials are configured any more: the bucket's lifecycle rule ends it
-    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
-    objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import Operator
@@ -19,7 +20,7 @@ from tests.support.crypto.tokens import sign_message
 from valetkey.crypto.keys import generate_key, public_key_line
 from worker.commands.database import operator_account
 from worker.db.engine import write_transaction
-from worker.db.outbox import DeliveryResult, lease_delivery, settle_delivery
+from worker.db.outbox import DeliveryResult, settle_delivery
 
 KEY, SPARE, IDLE = (generate_key(f"acme/{name}") for name in ("billing", "spare", "idle"))
 KEY_LINE, SPARE_LINE, IDLE_LINE = map(public_key_line, (KEY, SPARE, IDLE))

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
-from models import Delivery
+from models import Delivery, EndpointCircuit
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
 from worker.commands.database import migrate_to_head
@@ -92,8 +92,22 @@ def test_a_pending_delivery_has_its_last_problem_and_next_attempt(run: Run) -> N
             "status": 503,
             "problem": "answered 503",
             "created_at": "2026-11-24T08:00:00Z",
+            "paused_until": None,
         }
     ]
+
+
+def test_a_pending_delivery_to_an_endpoint_that_is_paused_says_until_when(
+    run: Run, database_url: str
+) -> None:
+    engine = create_database_engine(database_url)
+    with write_transaction(engine) as connection:
+        circuit = {"tenant": "acme", "endpoint": "billing", "failures": 5, "failed_at": MORNING}
+        circuit["open_until"] = MORNING + timedelta(minutes=1)
+        connection.execute(insert(EndpointCircuit), circuit)
+    engine.dispose()
+    rows = json_rows(run("--json"))
+    assert [row["paused_until"] for row in rows] == [None, "2026-11-24T08:01:00Z", None, None]
 
 
 def test_a_finished_delivery_has_no_next_attempt(run: Run) -> None:

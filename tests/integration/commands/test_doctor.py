@@ -8,13 +8,14 @@ from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
 from tests.integration.conftest import ApplyConfig
+from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.__main__ import main
 from worker.commands.doctor import doctor
 from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.db.engine import write_transaction
-from worker.db.outbox import DeliveryResult, lease_delivery, settle_delivery
+from worker.db.outbox import DeliveryResult, settle_delivery
 
 ENDPOINT = WebhookEndpoint("billing", "https://billing.example.com/hooks", "env:BILLING_SECRET")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

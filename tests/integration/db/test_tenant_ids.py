@@ -16,8 +16,9 @@ from tests.support.builders.services import InProcessService
 from worker.commands.database import alembic_config
 from worker.core.tenants.config import QuotaOverride, TenantConfig, WebhookEndpoint
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
-from worker.db.outbox import lease_delivery
+from worker.db.outbox import due_endpoints
 from worker.db.tenants import add_quota_override, load_config, store_config
+from worker.jobs.turns import TurnKey
 
 BEFORE_IDS = "0001_first_tables"
 OLD_ROWS = (
@@ -91,9 +92,7 @@ def test_a_tenant_of_an_earlier_releases_apply_has_its_name_as_id(
     with write_transaction(engine) as connection:
         assert connection.scalar(select(Batch.tenant)) == "acme"
         assert load_config(connection).tenants["acme"].quota_overrides == (override,)
-        lease = lease_delivery(connection, "lease", clock())
-    assert lease is not None
-    assert lease.url == hook.url
+        assert due_endpoints(connection, clock()) == [TurnKey("acme", "hook")]
 
 
 def test_an_id_is_not_used_again_even_if_an_earlier_release_stored_its_tenant(

@@ -20,7 +20,7 @@ from worker.core.tenants.config import Bucket, Quota, TenantConfig
 from worker.db.engine import read_transaction
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
-from worker.usecases.cleanup import clean_up
+from worker.usecases.abort_uploads import abort_expired
 
 PART_SIZE = 5 * 1024**2
 SIZE = 2 * PART_SIZE + 7
@@ -218,24 +218,24 @@ def test_a_part_does_not_outlive_its_upload(service: InProcessService, real_cloc
     assert part["expires_at"] <= grant["expires_at"]
 
 
-def test_cleanup_aborts_an_upload_whose_grant_has_expired(
+def test_an_upload_whose_grant_has_expired_is_aborted(
     service: InProcessService, storage: Storage, real_clock: Clock
 ) -> None:
     grant = service.issue(start_message())["items"][0]
-    assert clean_up(service.context)["ended"] == 0
+    assert abort_expired(service.context)["ended"] == 0
     real_clock.forward(minutes=10)
-    assert clean_up(service.context)["ended"] == 1
+    assert abort_expired(service.context)["ended"] == 1
     assert grant["multipart"]["upload_id"] not in unfinished_uploads(storage)
-    assert clean_up(service.context)["ended"] == 0
+    assert abort_expired(service.context)["ended"] == 0
     assert service.issue(parts_message(grant, 1))["refusal"]["code"] == "upload_unknown"
 
 
-def test_cleanup_only_closes_an_upload_that_was_completed(
+def test_an_upload_that_was_completed_is_only_closed(
     engine: Engine, service: InProcessService, http: httpx.Client, real_clock: Clock
 ) -> None:
     grant = service.issue(start_message())["items"][0]
     etags = [put_part(http, part) for part in service.issue(parts_message(grant, 1, 2, 3))["items"]]
     http.post(grant["url"], content=completion_body(etags))
     real_clock.forward(minutes=10)
-    assert clean_up(service.context)["ended"] == 1
+    assert abort_expired(service.context)["ended"] == 1
     assert {upload.state for upload in upload_rows(engine)} == {"closed"}

@@ -103,7 +103,8 @@ class ManifestService:
     def lease(self) -> ManifestLease | None:
         """Lease the manifest that is due, as another process does."""
         with write_transaction(self.engine) as connection:
-            return manifests.lease_manifest(connection, self.context.new_lease(), self.clock())
+            lease = self.context.new_lease()
+            return manifests.lease_manifest(connection, "acme", lease, self.clock())
 
     def wait(self, duration: timedelta = LEASE_TIME) -> None:
         """Move the clock forward; by default until a lease has expired."""

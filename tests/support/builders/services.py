@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from worker.aws.clients import S3Clients
 from worker.context import Context
-from worker.db.tenants import ConfigStore
+from worker.db.config_store import ConfigStore
 from worker.usecases.dispatch import Response, respond
 
 Clock = Callable[[], datetime]

@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from worker.commands.apply import apply
 from worker.core.tenants.config import TenantConfig
 from worker.db.audit.changes import ChangeRecord, read_changes
+from worker.db.config_store import read_revision
 from worker.db.engine import read_transaction
-from worker.db.tenants import load_config, read_revision
+from worker.db.tenants import load_config
 from worker.usecases.tenants_file import read_tenants_file
 
 

@@ -8,6 +8,7 @@ from worker.commands.doctor import call_with_timeout
 from worker.commands.health_checks import (
     OVERDUE_AFTER,
     Check,
+    check_circuits,
     check_cleanup,
     check_consumers,
     check_messages,
@@ -15,6 +16,8 @@ from worker.commands.health_checks import (
     check_webhooks,
 )
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
+from worker.core.webhooks.circuit import Circuit
+from worker.jobs.turns import TurnKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -48,6 +51,13 @@ def test_pending_webhooks_are_a_warning_after_five_minutes() -> None:
     assert check_webhooks(NOW - OVERDUE_AFTER, NOW).state == "ok"
     late = check_webhooks(NOW - OVERDUE_AFTER - MICROSECOND, NOW)
     assert (late.state, late.message) == ("warn", "the oldest pending one was queued 5m ago")
+
+
+def test_an_endpoint_that_is_paused_is_a_warning() -> None:
+    open_circuit = Circuit(7, NOW + timedelta(minutes=2))
+    circuits = {TurnKey("acme", "hook"): open_circuit, TurnKey("acme", "probed"): Circuit(5, NOW)}
+    (check,) = check_circuits(circuits, NOW)
+    assert (check.state, check.message) == ("warn", "acme/hook: paused for 2m after 7 failures")
 
 
 def test_grants_that_expired_five_minutes_ago_and_are_not_released_are_a_failure() -> None:

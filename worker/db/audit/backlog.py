@@ -2,11 +2,12 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, literal_column, select
 
 from models import Delivery, Reservation
 
-_IS_PENDING = Delivery.state == "pending"
+# Not a parameter: a partial index is used only if the statement itself contains this text.
+_IS_PENDING = Delivery.state == literal_column("'pending'")
 
 
 def count_pending_webhooks(connection: Connection) -> dict[tuple[str, str], int]:

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Connection, case, select
+from sqlalchemy import Connection, and_, case, select
 
-from models import Batch, Delivery
+from models import Batch, Delivery, EndpointCircuit
 from worker.db.audit.pages import Page, fetch_page
 from worker.db.audit.tenant_filter import is_of_tenant
 
@@ -16,7 +16,7 @@ class DeliveryRecord(NamedTuple):
     """The delivery of one chunk's outcome to one endpoint.
 
     status and problem are those of the last attempt. next_attempt_at is None unless the delivery is
-    pending.
+    pending. paused_until is the time until which its endpoint is not called after many failures.
     """
 
     number: int
@@ -30,6 +30,7 @@ class DeliveryRecord(NamedTuple):
     status: int | None
     problem: str | None
     created_at: datetime
+    paused_until: datetime | None
 
 
 def read_deliveries(
@@ -44,14 +45,22 @@ def read_deliveries(
 
     after is the number of the last delivery of the previous page.
     """
-    next_attempt_at = case((Delivery.state == "pending", Delivery.next_attempt_at))
+    next_attempt_at, paused_until = (
+        case((Delivery.state == "pending", column))
+        for column in (Delivery.next_attempt_at, EndpointCircuit.open_until)
+    )
+    is_endpoint = and_(
+        EndpointCircuit.tenant == Delivery.tenant, EndpointCircuit.endpoint == Delivery.endpoint
+    )
     query = (
         select(
             *(Delivery.delivery_number, Delivery.tenant, Delivery.endpoint),
             *(Batch.batch_id, Delivery.chunk_number, Delivery.state, Delivery.attempts),
             *(next_attempt_at, Delivery.status, Delivery.problem, Delivery.created_at),
+            paused_until,
         )
         .join(Batch, Batch.batch_number == Delivery.batch_number)
+        .outerjoin(EndpointCircuit, is_endpoint)
         .order_by(Delivery.delivery_number.desc())
     )
     if state:

@@ -35,6 +35,6 @@ def test_an_issued_chunk_that_the_policy_of_today_refuses_is_explained_as_refuse
 
 
 def test_an_issued_chunk_of_a_removed_tenant_is_explained_as_refused() -> None:
-    explanation = explain_issued_chunk(grant_message(), tenant="removed")
+    explanation = explain_issued_chunk(grant_message(), tenant_id="removed")
     assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch", "grant.bucket"]
     assert refusal_codes(explanation) == {"grant.bucket": "bucket_not_allowed"}

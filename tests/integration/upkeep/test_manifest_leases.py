@@ -10,7 +10,7 @@ from worker.context import Context
 from worker.core.policy.decisions import RecordedChunk
 from worker.db.engine import write_transaction
 from worker.db.manifests import LEASE_TIME, ManifestLease, ManifestProblem, settle_manifest
-from worker.usecases import manifest
+from worker.usecases import manifest_file
 from worker.usecases.manifest import MAX_ATTEMPTS
 from worker.usecases.reissue import read_recorded
 
@@ -21,7 +21,7 @@ ReadRecorded = Callable[[int, int, Context], RecordedChunk]
 def write_with(manifests: ManifestService, read: ReadRecorded) -> tuple[int, int]:
     """Write what is due in a process that reads each chunk with this function."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "read_recorded", read)
+        patch.setattr(manifest_file, "read_recorded", read)
         return manifests.write()
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import Engine, select
 
 from models import Delivery
 from tests.integration.conftest import ApplyConfig
+from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.messages import Clock, batch_id, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.context import Context
@@ -13,11 +14,12 @@ from worker.core.tenants.config import WebhookEndpoint
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import (
     LEASE_TIME,
+    REFUSAL_LIFETIME,
     DeliveryLease,
     DeliveryResult,
-    lease_delivery,
     settle_delivery,
 )
+from worker.usecases.cleanup import clean_up
 
 CONFIG = tenant_config(
     endpoints={"hook": WebhookEndpoint("hook", "https://example.com/", "env:HOOK")}
@@ -44,7 +46,7 @@ def settle(context: Context, leased: DeliveryLease | None, result: DeliveryResul
 
 def deliveries(engine: Engine) -> list[Any]:
     with read_transaction(engine) as connection:
-        return list(connection.execute(select(Delivery)))
+        return list(connection.execute(select(Delivery).order_by(Delivery.delivery_number)))
 
 
 def test_a_message_with_a_known_callback_queues_its_delivery_once(
@@ -117,3 +119,36 @@ def test_an_outcome_is_delivered_only_to_endpoints_that_the_policy_allows(
     response = service.respond(grant_message(callback="hook"))
     assert response.has_webhook == (delivery_count == 1)
     assert len(deliveries(engine)) == delivery_count
+
+
+def test_deliveries_whose_grants_have_expired_fail_even_if_they_are_never_attempted(
+    engine: Engine,
+    context: Context,
+    apply_config: ApplyConfig,
+    service: InProcessService,
+    clock: Clock,
+) -> None:
+    apply_config(CONFIG)
+    service.issue(grant_message(callback="hook"))  # for 300 seconds
+    service.issue(grant_message(callback="hook", deadline="2020-01-01T00:00:00Z"))  # a refusal
+    clock.forward(seconds=299)
+    assert clean_up(context)["undelivered"] == 0
+    clock.forward(seconds=1)
+    assert clean_up(context)["undelivered"] == 1
+    expired, refused = deliveries(engine)
+    assert (expired.state, expired.problem) == ("failed", "its grants had expired")
+    assert refused.state == "pending"
+    clock.time += REFUSAL_LIFETIME
+    assert clean_up(context)["undelivered"] == 1
+
+
+def test_a_delivery_that_is_being_sent_does_not_fail_meanwhile(
+    context: Context, apply_config: ApplyConfig, service: InProcessService, clock: Clock
+) -> None:
+    apply_config(CONFIG)
+    service.issue(grant_message(callback="hook"))
+    clock.forward(seconds=290)
+    leased = lease(context)
+    clock.forward(seconds=20)
+    assert clean_up(context)["undelivered"] == 0
+    assert settle(context, leased, DeliveryResult(204, None, None))

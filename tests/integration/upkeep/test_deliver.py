@@ -195,6 +195,20 @@ def test_an_endpoint_that_is_no_longer_configured_gets_nothing(
     assert delivery(engine).state == "failed"
 
 
+def test_an_endpoint_that_the_policy_no_longer_allows_gets_nothing(
+    engine: Engine, apply_config: ApplyConfig, service: InProcessService, context: Context
+) -> None:
+    with issued(respond_with(200), apply_config, service) as receiver:
+        config = config_with_hook(receiver.port)
+        policies = {"demo": replace(POLICY, callbacks=("other",))}
+        acme = replace(config.tenants["acme"], policies=policies)
+        apply_config(replace(config, tenants={"acme": acme}))
+        deliver_due(context)
+    assert receiver.bodies == []
+    assert delivery(engine).state == "failed"
+    assert delivery(engine).problem == "the tenant's policy no longer allows this endpoint"
+
+
 def test_grants_that_cannot_be_signed_again_are_delivered_as_refused(
     apply_config: ApplyConfig, service: InProcessService, context: Context, clock: Clock
 ) -> None:

@@ -1,0 +1,190 @@
+"""A tenant whose endpoint accepts connections and never responds delays no other tenant."""
+
+import base64
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from sqlalchemy import Engine, func, insert, select
+
+from models import Delivery, Manifest
+from tests.support.builders.messages import POLICY, batch_id, grant_message
+from tests.support.builders.services import InProcessService, build_service
+from tests.support.servers.waiting import wait_until
+from tests.support.servers.webhook_receiver import (
+    WebhookReceiver,
+    respond_with,
+    running_receiver,
+    silent_endpoint,
+)
+from worker import clock
+from worker.aws.clients import S3Clients
+from worker.commands.database import migrate_to_head
+from worker.core.tenants.config import Bucket, Quota, Tenant, TenantConfig, WebhookEndpoint
+from worker.db import tenants
+from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.devstack.processes import ChildProcess, Program, running
+from worker.devstack.s3 import create_buckets
+from worker.devstack.service import service_environment
+from worker.devstack.storage import Storage
+from worker.usecases.deliver import LIMITS
+
+ROOT = Path(__file__).parents[2]
+SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
+PENDING = 200
+SWEEP = timedelta(seconds=2)
+ALLOWANCE = timedelta(seconds=2)
+
+
+@dataclass
+class Neighbourhood:
+    """A running upkeep worker, the service over its database, and a neighbour's receiver."""
+
+    engine: Engine
+    service: InProcessService
+    receiver: WebhookReceiver
+    worker: ChildProcess
+    broker_url: str
+
+    def trigger_delivery(self) -> None:
+        """Send the message that an issuing worker sends after each request with a callback."""
+        with Celery(broker=self.broker_url, set_as_current=False) as app:
+            app.send_task("valetkey.deliver", queue="valetkey.upkeep", expires=60)
+
+    def attempted(self) -> int:
+        """The number of attempts that were begun for the silent endpoint."""
+        query = select(func.sum(Delivery.attempts)).where(Delivery.tenant == "acme")
+        with read_transaction(self.engine) as connection:
+            return int(connection.scalar(query) or 0)
+
+    def manifest_state(self) -> str | None:
+        with read_transaction(self.engine) as connection:
+            return connection.scalar(select(Manifest.state))
+
+
+def neighbours_config(silent: socket.socket, receiver: WebhookReceiver) -> TenantConfig:
+    def hook(port: int) -> dict[str, WebhookEndpoint]:
+        return {"hook": WebhookEndpoint("hook", f"http://127.0.0.1:{port}/", "env:HOOK")}
+
+    policies = {"demo": replace(POLICY, prefixes=("acme/",))}
+    live = (Quota("grants", "live", 3),)
+    return TenantConfig(
+        {"demo": Bucket("demo", "neighbours", "us-east-1", "path")},
+        {
+            "acme": Tenant(
+                "acme", "queue", policies=policies, endpoints=hook(silent.getsockname()[1])
+            ),
+            "globex": Tenant(
+                "globex", "queue", policies=policies, quotas=live, endpoints=hook(receiver.port)
+            ),
+        },
+    )
+
+
+def globex_message(seconds: int = 300, **changes: Any) -> dict[str, Any]:
+    grant = {"kind": "download", "bucket": "demo", "expires_in": seconds}
+    return grant_message(tenant="globex", grant=grant, **changes)
+
+
+@pytest.fixture
+def neighbourhood(
+    database_url: str,
+    valkey_url: str,
+    seaweed: Storage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Neighbourhood]:
+    """An upkeep worker that already waits for the silent endpoint of acme."""
+    with redis.Redis.from_url(valkey_url) as server:
+        server.flushall()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
+    create_buckets(seaweed.client(), {"neighbours"})
+    migrate_to_head(database_url)
+    engine = create_database_engine(database_url)
+    service = build_service(engine, S3Clients(seaweed.endpoint), clock.now)
+    with silent_endpoint() as silent, running_receiver(respond_with(204)) as receiver:
+        with write_transaction(engine) as connection:
+            config = neighbours_config(silent, receiver)
+            tenants.store_config(connection, tenants.load_config(connection), config, clock.now())
+        service.issue(grant_message(callback="hook"))
+        repeat_delivery(engine, PENDING)
+        program = upkeep_worker(database_url, valkey_url, seaweed, tmp_path)
+        with running(program, lambda _: True, stop_timeout=20) as worker:
+            place = Neighbourhood(engine, service, receiver, worker, valkey_url)
+            wait_until(lambda: place.attempted() >= LIMITS.per_key, what="acme is being called")
+            yield place
+    engine.dispose()
+
+
+def repeat_delivery(engine: Engine, count: int) -> None:
+    """Queue the only delivery this many times, as if each were of a batch of its own."""
+    with write_transaction(engine) as connection:
+        row = connection.execute(select(Delivery)).mappings().one()
+        copy = {name: value for name, value in row.items() if name != "delivery_number"}
+        connection.execute(insert(Delivery), [copy] * (count - 1))
+
+
+def upkeep_worker(database_url: str, valkey_url: str, storage: Storage, folder: Path) -> Program:
+    environ = service_environment(
+        os.environ,
+        VALETKEY_BROKER_URL=valkey_url,
+        VALETKEY_RESULT_URL=valkey_url,
+        VALETKEY_DATABASE_URL=database_url,
+        VALETKEY_S3_ENDPOINT=storage.endpoint,
+        VALETKEY_DEVELOPMENT="1",
+        VALETKEY_CONCURRENCY="1",
+        VALETKEY_SWEEP_SECONDS=str(SWEEP.total_seconds()),
+        AWS_ACCESS_KEY_ID=storage.access_key,
+        AWS_SECRET_ACCESS_KEY=storage.secret_key,
+        HOOK=SECRET,
+    )
+    command = (sys.executable, "-m", "worker", "run", "--only", "upkeep")
+    return Program("upkeep", command, ROOT, folder / "upkeep.log", environ)
+
+
+def seconds_until(predicate: object, what: str) -> float:
+    start = time.monotonic()
+    wait_until(predicate, 20, what)  # type: ignore[arg-type]
+    return time.monotonic() - start
+
+
+@pytest.mark.timeout(90)
+def test_a_silent_endpoint_delays_no_webhook_no_quota_no_manifest_and_no_grant(
+    neighbourhood: Neighbourhood,
+) -> None:
+    place, allowance = neighbourhood, ALLOWANCE.total_seconds()
+    assert place.service.issue(globex_message(callback="hook"))["status"] == "issued"
+    place.trigger_delivery()
+    webhook = seconds_until(lambda: place.receiver.bodies, "the neighbour's webhook has arrived")
+
+    id_ = batch_id()
+    place.service.issue(globex_message(batch=id_, manifest=f"acme/{id_}.jsonl.gz"))
+    written = lambda: place.manifest_state() == "written"  # noqa: E731 - one use
+    manifest = seconds_until(written, "the neighbour's manifest is written")
+
+    lifetime = 2
+    assert place.service.issue(globex_message(lifetime))["status"] == "issued"
+    assert place.service.issue(globex_message())["refusal"]["code"] == "quota_exceeded"
+    granted = lambda: place.service.issue(globex_message())["status"] == "issued"  # noqa: E731
+    released = seconds_until(granted, "the neighbour's expired grant is released") - lifetime
+
+    log = place.worker.log.read_text()
+    print(f"webhook {webhook:.2f} s, manifest {manifest:.2f} s, quota {released:.2f} s")  # noqa: T201
+    assert webhook < allowance
+    assert manifest < SWEEP.total_seconds() + allowance
+    assert released < SWEEP.total_seconds() + allowance
+    # No trigger waits for a job, so none expires unread; VALETKEY_CONCURRENCY has no effect here.
+    assert "Discarding" not in log
+    assert "concurrency: 8 (thread)" in log
+    with redis.Redis.from_url(place.broker_url) as server:
+        wait_until(lambda: server.llen("valetkey.upkeep") == 0, 5, "all triggers are consumed")

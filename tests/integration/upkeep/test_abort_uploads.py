@@ -1,0 +1,116 @@
+"""Uploads of expired grants are aborted; storage that does not respond delays only its own."""
+
+from collections import Counter
+from datetime import timedelta
+from threading import Event, Lock
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert, select
+from structlog.testing import capture_logs
+
+from models import MultipartUpload
+from tests.integration.conftest import ApplyConfig
+from tests.support.builders.messages import Clock, grant_message, tenant_config
+from tests.support.builders.services import InProcessService
+from tests.support.servers.waiting import wait_until
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.multiparts import UploadRecord
+from worker.errors import Transient
+from worker.jobs.single_flight import SingleFlight
+from worker.usecases import abort_uploads
+from worker.usecases.abort_uploads import GIVE_UP_AFTER, abort_expired
+from worker.usecases.cleanup import clean_up
+
+
+@pytest.fixture(autouse=True)
+def uploads(
+    engine: Engine, apply_config: ApplyConfig, service: InProcessService, clock: Clock
+) -> None:
+    """Expired uploads: ten in a bucket profile that is dead, and ten in one that is alive."""
+    apply_config(tenant_config())
+    service.issue(grant_message())
+    common = {"batch_number": 1, "tenant": "acme", "upload_id": "u", "size": 1, "part_size": 1}
+    common |= {"object_key": "acme/a", "expires_at": clock(), "state": "open"}
+    rows = [
+        common | {"item_number": number, "bucket": "dead" if number < 10 else "alive"}
+        for number in range(20)
+    ]
+    with write_transaction(engine) as connection:
+        connection.execute(insert(MultipartUpload), rows)
+
+
+class FakeAbort:
+    """Aborts uploads of the bucket profile `alive`, and calls a function for the others."""
+
+    def __init__(self, on_dead: Any) -> None:
+        self.calls: Counter[str] = Counter()
+        self._on_dead = on_dead
+        self._lock = Lock()
+
+    def __call__(self, record: UploadRecord, *_: object) -> None:
+        with self._lock:
+            self.calls[record.bucket] += 1
+        if record.bucket == "dead":
+            self._on_dead()
+
+
+def open_buckets(engine: Engine) -> Counter[str]:
+    query = select(MultipartUpload.bucket).where(MultipartUpload.state == "open")
+    with read_transaction(engine) as connection:
+        return Counter(connection.scalars(query))
+
+
+def raise_transient() -> None:
+    raise Transient
+
+
+def raise_unexpected() -> None:
+    raise OverflowError
+
+
+def test_storage_that_does_not_respond_delays_neither_other_buckets_nor_the_releases(
+    engine: Engine, service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Event()
+    monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(lambda: gate.wait(30)))
+    job = SingleFlight("aborts", lambda run: abort_expired(service.context, run))
+    clock.forward(minutes=5)
+    job.trigger()
+    try:
+        wait_until(lambda: open_buckets(engine) == {"dead": 10})
+        assert clean_up(service.context)["released"] == 1
+    finally:
+        gate.set()
+        job.join(30)
+    assert open_buckets(engine) == {}
+
+
+def test_a_bucket_that_fails_is_left_for_the_next_run(
+    engine: Engine, service: InProcessService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abort = FakeAbort(raise_transient)
+    monkeypatch.setattr(abort_uploads, "_abort", abort)
+    assert abort_expired(service.context) == {"ended": 10, "postponed": 3}
+    assert abort.calls == {"alive": 10, "dead": 3}
+    assert open_buckets(engine) == {"dead": 10}
+
+
+@pytest.mark.parametrize("fail", [raise_transient, raise_unexpected])
+def test_an_upload_that_cannot_be_aborted_for_a_week_is_given_up(
+    engine: Engine,
+    service: InProcessService,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Any,
+) -> None:
+    monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(fail))
+    with capture_logs():
+        abort_expired(service.context)
+        assert open_buckets(engine) == {"dead": 10}
+        clock.time += GIVE_UP_AFTER - timedelta(seconds=1)
+        abort_expired(service.context)
+        assert open_buckets(engine) == {"dead": 10}
+        clock.forward(seconds=1)
+        abort_expired(service.context)
+    assert open_buckets(engine) == {}

@@ -1,0 +1,41 @@
+"""A webhook client that reaches no network."""
+
+from collections.abc import Callable
+from threading import Lock
+
+from worker.net.webhook_client import WebhookFailure, WebhookResponse
+
+NO_RESPONSE = 0
+
+
+class FakeWebhookClient:
+    """A client that records the hosts that it calls, and how many calls run at once.
+
+    statuses contains the response of a host, or NO_RESPONSE; other hosts respond with 204. on_call
+    is called with each host before it responds.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.statuses: dict[str, int] = {}
+        self.on_call: Callable[[str], None] = lambda _: None
+        self.most_running = 0
+        self._running = 0
+        self._lock = Lock()
+
+    def post(self, url: str, _body: bytes, _headers: object) -> WebhookResponse:
+        """Record a call, and return the host's response."""
+        host = url.split("/")[2]
+        with self._lock:
+            self.calls.append(host)
+            self._running += 1
+            self.most_running = max(self.most_running, self._running)
+        try:
+            self.on_call(host)
+            status = self.statuses.get(host, 204)
+            if status == NO_RESPONSE:
+                raise WebhookFailure("timed_out", host)
+            return WebhookResponse(status, None)
+        finally:
+            with self._lock:
+                self._running -= 1

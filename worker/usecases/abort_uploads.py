@@ -1,0 +1,101 @@
+"""Aborts the multipart uploads of expired grants, each bucket profile in a thread of its own."""
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+
+from worker.aws import objects
+from worker.context import Context
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.multiparts import (
+    UploadRecord,
+    buckets_with_expired_uploads,
+    close_upload,
+    expired_uploads,
+)
+from worker.errors import Transient
+from worker.jobs.single_flight import JobRun
+from worker.jobs.thread_group import ThreadGroup
+
+log = structlog.get_logger()
+
+MAX_BUCKETS = 8
+"""The bucket profiles whose uploads are aborted at the same time."""
+
+GIVE_UP_AFTER = timedelta(days=7)
+"""The time after which an upload is left to the bucket's lifecycle rule."""
+
+_MAX_ABORTS = 100  # uploads of one bucket profile in one run
+_MAX_FAILURES = 3  # in a row: storage is likely to be out of reach until the next run
+_WAIT = 1.0  # seconds between two reports of progress
+
+_Counts = tuple[int, int]  # ended and postponed uploads
+
+
+def abort_expired(context: Context, run: JobRun | None = None) -> dict[str, int]:
+    """Abort uploads whose grants have expired; return the numbers of ended and postponed ones.
+
+    Storage that does not respond delays only the uploads of its own bucket profiles. Raises
+    Transient.
+    """
+    run, now = run or JobRun(), context.now()
+    ended = postponed = 0
+    with read_transaction(context.engine) as connection:
+        buckets = buckets_with_expired_uploads(connection, now)
+    # In another order each time, so that no bucket profile always waits for the same slow ones.
+    buckets.sort(key=lambda _: context.random())
+    threads: ThreadGroup[str, _Counts] = ThreadGroup(
+        partial(_abort_in_bucket, context=context, run=run, now=now), "abort"
+    )
+    while buckets or threads.running:
+        while buckets and threads.running < MAX_BUCKETS and not run.is_stopping:
+            threads.start(buckets.pop())
+        for _, counts in threads.wait(_WAIT):
+            ended, postponed = ended + counts[0], postponed + counts[1]
+            run.progress()
+        if run.is_stopping:
+            break
+    return {"ended": ended, "postponed": postponed}
+
+
+def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) -> _Counts:
+    ended = postponed = failures = 0
+    try:
+        with read_transaction(context.engine) as connection:
+            records = expired_uploads(connection, bucket, now, _MAX_ABORTS)
+        for record in records:
+            if failures == _MAX_FAILURES or run.is_stopping:
+                break
+            if _end(record, context, now):
+                ended, failures = ended + 1, 0
+            else:
+                postponed, failures = postponed + 1, failures + 1
+    except Transient as error:
+        log.warning("aborts_postponed", bucket=bucket, problem=str(error))
+    return ended, postponed
+
+
+def _end(record: UploadRecord, context: Context, now: datetime) -> bool:
+    """Abort an upload and mark it as ended; return false if that has to be tried again."""
+    try:
+        _abort(record, context, now)
+    except Exception as error:
+        if not isinstance(error, Transient):
+            log.exception("abort_failed", batch_number=record.batch_number)
+        if record.expires_at > now - GIVE_UP_AFTER:
+            return False
+    with write_transaction(context.engine) as connection:
+        close_upload(connection, record)
+    return True
+
+
+def _abort(record: UploadRecord, context: Context, now: datetime) -> None:
+    config = context.config.current()
+    bucket, tenant = config.buckets.get(record.bucket), config.tenant_by_id(record.tenant_id)
+    policy = None if tenant is None else tenant.policies.get(record.bucket)
+    if bucket is None or tenant is None or policy is None:
+        return  # no credentials are configured any more: the bucket's lifecycle rule ends it
+    client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
+    objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
