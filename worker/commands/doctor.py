@@ -17,6 +17,7 @@ from worker.aws.clients import S3Clients
 from worker.broker import status
 from worker.broker.dead_letters import read_dead_letters
 from worker.broker.discards import read_discard_counts
+from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
 from worker.commands.health_checks import (
@@ -25,6 +26,7 @@ from worker.commands.health_checks import (
     check_cleanup,
     check_consumers,
     check_messages,
+    check_queues,
     check_tenants,
     check_webhooks,
 )
@@ -175,6 +177,7 @@ def _broker_checks(settings: Settings) -> Iterator[Check]:
         error = _attempt("broker", hint, lambda: status.check_broker(app, CHECK_TIMEOUT))
         yield error or Check("broker", "ok", "reachable")
         if error is None:
+            yield _attempt("queues", hint, _read_queue_check)
             yield from _worker_checks(app)
             yield _attempt("messages", hint, _read_message_check)
 
@@ -183,6 +186,11 @@ def _worker_checks(app: Celery) -> Iterator[Check]:
     hint = "are the workers running?"
     consumers = _attempt("workers", hint, lambda: status.workers_by_queue(app))
     yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
+
+
+def _read_queue_check() -> Check:
+    with open_broker() as client:
+        return check_queues(queue_lengths(client), is_served=bool(client.exists(LEASE)))
 
 
 def _read_message_check() -> Check:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from valetkey.units import format_duration
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from worker.broker.queues import UPKEEP_QUEUE
+from worker.broker.sharing.queue_lengths import WAITING
 from worker.core.apply.plan import config_warnings
 from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.circuit import Circuit
@@ -56,6 +57,19 @@ def check_consumers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
         else:
             text = f"no worker consumes the queue {queue}"
             yield Check("workers", "warn", text, f"python -m worker run --only {role}")
+
+
+def check_queues(lengths: Mapping[str, int], *, is_served: bool) -> Check:
+    """Warn if messages wait for their turn and no process serves them.
+
+    lengths are those of the queues and of the lanes, by key.
+    """
+    text = ", ".join(f"{length:,} messages in {key}" for key, length in lengths.items())
+    waiting = sum(length for key, length in lengths.items() if key.startswith(f"{WAITING}:"))
+    if is_served or not waiting:
+        return Check("queues", "ok", text)
+    text = f"{waiting:,} messages wait for their turn, and no process serves them"
+    return Check("queues", "warn", text, "python -m worker run --only issue")
 
 
 def check_messages(discarded: Mapping[str, int], dead_letters: int) -> Check:

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
@@ -56,6 +57,7 @@ HEALTHY = {
     "upkeep": "ok",
     "results": "ok",
     "broker": "ok",
+    "queues": "ok",
     "workers": "warn",  # there are none
     "messages": "ok",
 }
@@ -101,6 +103,22 @@ def test_work_that_is_overdue_for_five_minutes_is_reported(
         assert lease is not None
         settle_delivery(connection, lease, DeliveryResult(204, None, None), clock())
     assert states(run()) == HEALTHY | {"upkeep": "fail"}
+
+
+@pytest.mark.usefixtures("healthy")
+def test_messages_that_wait_and_are_not_served_are_reported(valkey_url: str) -> None:
+    with redis.Redis.from_url(valkey_url) as client:
+        client.flushall()
+        client.lpush("valetkey.waiting:acme", "a", "b")
+        client.sadd("valetkey.waiting", "acme")
+        result = run()
+        client.set("valetkey.waiting.lease", "another process")
+        served = run()
+        client.flushall()
+    assert (states(result), result.exit_code) == (HEALTHY | {"queues": "warn"}, 0)
+    assert "2 messages wait for their turn, and no process serves them" in result.stdout
+    assert states(served) == HEALTHY
+    assert "2 messages in valetkey.waiting:acme" in served.stdout
 
 
 def test_missing_secrets_and_unusable_buckets_are_reported(

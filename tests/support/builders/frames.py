@@ -67,3 +67,10 @@ def build_frame(
         | (properties or {}),
     }
     return frame | {name.replace("_", "-"): value for name, value in members.items()}
+
+
+def message_frame(argument: Any, task_id: str, queue: str = INTERACTIVE_QUEUE) -> str:
+    """Return the text of the frame of a task with this argument and id in a queue."""
+    headers = celery_headers(id=task_id, root_id=task_id)
+    delivery = {"delivery_info": {"exchange": "", "routing_key": queue}}
+    return json.dumps(build_frame(call_text(argument), headers, delivery))

@@ -1,0 +1,149 @@
+"""A tenant floods the queue of small requests: another tenant's requests, with real workers."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from uuid import uuid4
+
+import pytest
+import redis
+
+from tests.support.builders.frames import message_frame
+from tests.support.builders.messages import grant_message
+from tests.support.servers.waiting import wait_until
+from valetkey import Client, Grant
+from worker.broker.heartbeats import read_heartbeats
+from worker.broker.sharing.fair_queue import FairQueue
+from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
+from worker.devstack.service import Commands
+from worker.devstack.stack import Stack, running_stack
+
+FLOOD = 500  # messages, with 20 items each
+# Celery itself: `worker run` would start a fair queue.
+WORKER = (sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--without-mingle")
+TENANT = """
+[tenants.{name}]
+trust = "queue"
+max_batch = 10_000
+
+[tenants.{name}.allow.demo]
+prefixes = ["{name}/"]
+kinds = ["download"]
+
+[tenants.{name}.quotas]
+grants = {{ hour = 1_000_000_000 }}
+"""
+TENANTS = """
+[buckets.demo]
+bucket = "valetkey-demo"
+region = "us-east-1"
+addressing = "path"
+""" + "".join(TENANT.format(name=name) for name in ("flood", "calm"))
+
+
+class Queues:
+    """The service, a neighbour's client, and the number of messages of the flood."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._info = stack.info
+        self._broker = redis.Redis.from_url(stack.info.broker_url)
+        self.client = Client(
+            self._info.broker_url, self._info.result_url, "calm", requested_by="tests"
+        )
+
+    def flood(self) -> None:
+        """Put the flood into the queue of small requests."""
+        for number in range(FLOOD):
+            keys = [f"flood/{number}-{item}" for item in range(20)]
+            message = grant_message(keys, tenant="flood")
+            self._broker.lpush("valetkey", message_frame(message, str(uuid4())))
+
+    def waiting(self) -> int:
+        """Return how many messages workers have not taken."""
+        return sum(queue_lengths(self._broker).values())
+
+    @contextmanager
+    def fair_queue(self) -> Iterator[None]:
+        stop = threading.Event()
+        thread = threading.Thread(target=FairQueue(self._info.broker_url).run, args=(stop,))
+        thread.start()
+        try:
+            wait_until(lambda: self._broker.exists(LEASE))
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def request_links(self, count: int) -> float:
+        """Request single links, one after the other, and return the median time in seconds."""
+        times = []
+        for number in range(count):
+            start = time.perf_counter()
+            assert isinstance(self.client.download("demo", f"calm/{number}").result(100), Grant)
+            times.append(time.perf_counter() - start)
+        return median(times)
+
+    def close(self) -> None:
+        self.client.close()
+        self._broker.close()
+
+
+def are_alive(result_url: str, pids: Collection[int]) -> bool:
+    """Return whether each of these workers has a fresh heartbeat."""
+    with redis.Redis.from_url(result_url) as client:
+        return {heartbeat.pid for heartbeat in read_heartbeats(client)}.issuperset(pids)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("flood")
+    tenants = folder / "tenants.toml"
+    tenants.write_text(TENANTS)
+    commands = Commands(
+        worker=(*WORKER, "--queues", "valetkey,valetkey.bulk", "--hostname", "issue@%h"),
+        beat=(*WORKER, "--queues", "valetkey.upkeep", "--hostname", "upkeep@%h"),
+        are_workers_ready=are_alive,
+    )
+    with running_stack(
+        Path(folder) / "data", tenants, dict(os.environ), commands=commands
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+def queues(stack: Stack) -> Iterator[Queues]:
+    queues = Queues(stack)
+    queues.request_links(3)  # open connections
+    yield queues
+    wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
+    queues.close()
+
+
+def test_without_a_fair_queue_a_neighbour_waits_for_the_whole_flood(queues: Queues) -> None:
+    queues.flood()
+    queues.request_links(1)
+    assert queues.waiting() <= 10  # what the neighbour has sent again meanwhile
+
+
+def test_a_neighbours_links_are_issued_while_most_of_the_flood_waits(queues: Queues) -> None:
+    idle = queues.request_links(20)
+    with queues.fair_queue():
+        queues.flood()
+        beside = queues.request_links(10)
+        assert queues.waiting() > FLOOD / 2
+        wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
+    assert beside < 10 * idle  # 2 to 5 times; other load on the machine varies
+
+
+def test_a_neighbours_bulk_gets_its_share_beside_the_flood(queues: Queues) -> None:
+    with queues.fair_queue():
+        queues.flood()
+        keys = [f"calm/{number}" for number in range(1_200)]
+        assert len(list(queues.client.download_many("demo", keys))) == len(keys)
+        assert queues.waiting() > FLOOD / 2
+        wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")

@@ -1,0 +1,192 @@
+"""The fair queue as it runs: several at once, killed, and without its broker."""
+
+import itertools
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from tests.integration.broker.sharing.conftest import (
+    frame_name,
+    numbered,
+    put,
+    running_fair_queue,
+    start_fair_queue,
+    take,
+)
+from tests.support.servers.waiting import wait_until
+from worker.broker.sharing.fair_queue import FairQueue
+from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
+from worker.devstack.broker import running_valkey
+
+SEED = 20261124
+MESSAGES = 4_000
+PASSWORD = "hunter2"
+
+
+class Worker(threading.Thread):
+    """Takes messages from the queues as Celery's workers do, and records their names."""
+
+    def __init__(self, url: str, stop: threading.Event) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self._url = url
+        self._stop_taking = stop
+
+    def run(self) -> None:
+        with redis.Redis.from_url(self._url) as client:
+            while not self._stop_taking.is_set():
+                frame = client.brpop(["valetkey", "valetkey.bulk"], 0.1)
+                if frame:
+                    self.names.append(frame_name(frame[1]))
+
+
+@pytest.fixture
+def workers(broker: str) -> Iterator[list[Worker]]:
+    stop = threading.Event()
+    workers = [Worker(broker, stop) for _ in range(2)]
+    yield workers
+    stop.set()
+    for worker in workers:
+        if worker.is_alive():
+            worker.join()
+
+
+def test_nothing_is_lost_or_doubled_while_processes_are_killed(
+    broker: str, client: redis.Redis, workers: list[Worker]
+) -> None:
+    chance = random.Random(SEED)
+    names = [f"{tenant}/{number}" for number in range(MESSAGES) for tenant in ("flood",)]
+    for number in range(0, MESSAGES, 10):
+        names[number] = f"calm-{chance.randrange(300)}/{number}"
+    processes = [start_fair_queue(broker) for _ in range(2)]
+    kills = 0
+    try:
+        for start in range(0, MESSAGES, 400):
+            queue = chance.choice(["valetkey", "valetkey", "valetkey.bulk"])
+            put(client, names[start : start + 400], queue)
+            if start == MESSAGES // 2:
+                for worker in workers:
+                    worker.start()
+            victim = chance.randrange(2)
+            processes[victim].kill()
+            processes[victim].wait()
+            processes[victim] = start_fair_queue(broker)
+            kills += 1
+            wait_until(lambda: client.exists(LEASE), what="one of them works")
+        wait_until(lambda: sum(queue_lengths(client).values()) == 0, 60, "everything is taken")
+        taken = list(itertools.chain(*(worker.names for worker in workers)))
+        wait_until(lambda: sum(len(worker.names) for worker in workers) >= MESSAGES)
+        taken = list(itertools.chain(*(worker.names for worker in workers)))
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert Counter(taken) == Counter(names)
+    assert kills == MESSAGES / 400
+
+
+def test_several_at_once_lose_and_double_nothing(broker: str, client: redis.Redis) -> None:
+    names = numbered("flood", 2_000)
+    put(client, names)
+    taken: list[str] = []
+    with running_fair_queue(broker), running_fair_queue(broker):
+        wait_until(lambda: client.exists(LEASE))
+        while len(taken) < len(names):
+            client.delete(LEASE)  # then both believe that they have it
+            taken += take(client, "valetkey.bulk")
+    assert Counter(taken) == Counter(names)
+
+
+def test_after_an_orderly_stop_another_process_need_not_wait(
+    broker: str, client: redis.Redis
+) -> None:
+    with running_fair_queue(broker):
+        wait_until(lambda: client.exists(LEASE))
+    assert not client.exists(LEASE)
+
+
+def test_what_waits_at_a_stop_is_served_after_the_next_start(
+    broker: str, client: redis.Redis
+) -> None:
+    put(client, numbered("flood", 500))
+    with running_fair_queue(broker):
+        wait_until(lambda: client.exists("valetkey.waiting:flood"))
+    assert sum(queue_lengths(client).values()) == 500
+    taken: list[str] = []
+
+    def all_are_taken() -> bool:
+        taken.extend(take(client, "valetkey.bulk"))
+        return len(taken) == 500
+
+    with running_fair_queue(broker):
+        wait_until(all_are_taken)
+
+
+def test_it_goes_on_after_its_broker_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.broker.sharing.fair_queue._MIN_BACKOFF", 0.05)
+    with running_valkey(tmp_path) as server:
+        port, url = server.port, server.url()
+    with capture_logs() as logs, running_fair_queue(url):
+        wait_until(lambda: logs)
+        with running_valkey(tmp_path, port), redis.Redis.from_url(url) as client:
+            put(client, numbered("flood", 50))
+            wait_until(lambda: client.llen("valetkey.bulk"))
+    assert logs[0] == {
+        "event": "fair_queue_postponed",
+        "log_level": "warning",
+        "problem": "ConnectionError",
+    }
+
+
+def test_a_full_broker_loses_nothing(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url()) as client:
+        put(client, numbered("flood", 500))
+        client.config_set("maxmemory", 1)
+        with running_fair_queue(server.url()), capture_logs() as logs:
+            wait_until(lambda: logs)
+        client.config_set("maxmemory", 0)
+        assert queue_lengths(client)["valetkey"] == 500
+        with running_fair_queue(server.url()):
+            wait_until(lambda: client.llen("valetkey.bulk"))
+        assert sum(queue_lengths(client).values()) == 500
+
+
+def test_a_password_is_not_logged() -> None:
+    stop = threading.Event()
+    with capture_logs() as logs:
+        thread = threading.Thread(
+            target=FairQueue(f"redis://:{PASSWORD}@127.0.0.1:1/0").run, args=(stop,)
+        )
+        thread.start()
+        wait_until(lambda: logs)
+        stop.set()
+        thread.join()
+    assert PASSWORD not in str(logs)
+
+
+def test_an_invalid_url_is_logged_and_tried_again_until_the_stop() -> None:
+    stop = threading.Event()
+    with capture_logs() as logs:
+        thread = threading.Thread(
+            target=FairQueue(f"redis://:{PASSWORD}@localhost:port/0").run, args=(stop,)
+        )
+        thread.start()
+        wait_until(lambda: logs)
+        stop.set()
+        thread.join()
+    assert [log["event"] for log in logs] == ["fair_queue_postponed"]
+    assert PASSWORD not in str(logs)
+
+
+def test_a_broker_that_is_not_redis_has_no_fair_queue() -> None:
+    with capture_logs() as logs:
+        FairQueue("amqp://broker.example.com").run(threading.Event())
+    assert [log["event"] for log in logs] == ["fair_queue_unavailable"]

@@ -1,0 +1,242 @@
+import json
+
+import pytest
+import redis
+
+from tests.integration.broker.sharing.conftest import frame_name, numbered, put, take
+from tests.support.builders.messages import grant_message
+from valetkey.crypto.codec import Codec
+from valetkey.crypto.keys import generate_key
+from valetkey.delivery.publisher import Publisher
+from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, claimed_tenant
+from worker.broker.sharing.passes import BULK_LIMIT, INTERACTIVE_LIMIT, QueueSharing
+from worker.broker.sharing.queue_lengths import queue_lengths, waiting_lanes
+from worker.broker.sharing.scripts import MARK
+
+
+def serve_all(
+    client: redis.Redis, sharing: QueueSharing, queue: str = "valetkey.bulk"
+) -> list[str]:
+    """Run passes, and take what they serve, until no message is left."""
+    names: list[str] = []
+    while sum(queue_lengths(client).values()):
+        sharing.run_pass()
+        names += take(client, queue)
+    return names
+
+
+def test_a_message_of_the_client_claims_its_tenant(broker: str, client: redis.Redis) -> None:
+    publisher = Publisher(broker)
+    publisher.send("1", Codec(generate_key("globex/k")).encode(grant_message()), "valetkey")
+    publisher.send("2", grant_message(), "valetkey")
+    publisher.close()
+    frames = [frame for frame in client.lrange("valetkey", 0, -1) if isinstance(frame, bytes)]
+    assert [claimed_tenant(frame[:PREFIX_BYTES]) for frame in frames] == ["acme", "globex"]
+
+
+def test_queues_within_the_limits_are_left_alone(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("acme", INTERACTIVE_LIMIT))
+    put(client, numbered("acme", BULK_LIMIT), "valetkey.bulk")
+    before = client.lrange("valetkey", 0, -1), client.lrange("valetkey.bulk", 0, -1)
+    assert not sharing.run_pass().is_waiting
+    assert (client.lrange("valetkey", 0, -1), client.lrange("valetkey.bulk", 0, -1)) == before
+    assert sorted(client.keys()) == [b"valetkey", b"valetkey.bulk"]
+
+
+def test_a_tenant_over_the_limit_leaves_the_queue_to_the_others(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, [*numbered("flood", 300), *numbered("calm", 10)])
+    assert sharing.run_pass().is_waiting
+    assert take(client, "valetkey") == numbered("calm", 10)
+    assert waiting_lanes(client) == ["flood"]
+
+
+def test_every_message_of_a_tenant_is_served_in_order_and_nothing_is_left(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("flood", 1_200))
+    assert serve_all(client, sharing) == numbered("flood", 1_200)
+    assert not sharing.run_pass().is_waiting
+    assert client.keys() == []
+
+
+def test_later_messages_of_a_waiting_tenant_wait_behind_its_earlier_ones(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("flood", 100))
+    sharing.run_pass()
+    put(client, ["flood/last"])
+    assert serve_all(client, sharing) == [*numbered("flood", 100), "flood/last"]
+
+
+def test_tenants_are_served_in_turns(client: redis.Redis, sharing: QueueSharing) -> None:
+    put(client, [*numbered("flood", 200), *numbered("other", 40)])
+    names = serve_all(client, sharing)
+    turns = "".join(name[0] for name in names)
+    assert abs(turns[:80].count("f") - 40) <= 2
+    assert len(names) == 240
+
+
+def test_bulk_takes_turns_with_a_flood_of_small_messages(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("flood", 200))
+    put(client, numbered("calm", 2), "valetkey.bulk", items=600)
+    assert set(numbered("calm", 2)) <= set(serve_all(client, sharing)[:30])
+
+
+def test_a_tenants_share_is_measured_by_cost_and_not_by_messages(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("flood", 200))
+    put(client, numbered("large", 40), "valetkey.bulk", items=600)
+    first = serve_all(client, sharing)[:60]
+    assert first.count("large/0") == 1
+    assert 5 <= sum(name.startswith("large") for name in first) <= 20
+
+
+def test_small_requests_of_a_tenant_do_not_wait_behind_its_own_bulk(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("flood", 50))
+    put(client, numbered("acme", 50), "valetkey.bulk")
+    sharing.run_pass()
+    assert "acme.bulk" in waiting_lanes(client)
+    put(client, ["acme/now"])
+    sharing.run_pass()
+    assert take(client, "valetkey") == ["acme/now"]
+
+
+def test_a_served_message_is_the_same_json_and_is_not_moved_again(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("flood", 20))
+    original = client.lindex("valetkey", -1)
+    sharing.run_pass()
+    for _ in range(5):
+        sharing.run_pass()
+    served = client.lindex("valetkey.bulk", -1)
+    assert isinstance(original, bytes)
+    assert served == original + MARK.encode()
+    assert json.loads(served) == json.loads(original)
+
+
+def test_another_process_continues_where_one_was_killed(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("flood", 100))
+    sharing.run_pass()
+    successor = QueueSharing(client)
+    successor.load_lanes()
+    assert serve_all(client, successor) == numbered("flood", 100)
+
+
+def test_messages_that_workers_took_meanwhile_are_not_moved(
+    client: redis.Redis, sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, numbered("flood", 100))
+    taken: list[str] = []
+    move = sharing._move_frames
+
+    def take_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
+        taken.extend(map(frame_name, client.rpop("valetkey", 30) or ()))
+        move(queue, moves)
+
+    monkeypatch.setattr(sharing, "_move_frames", take_then_move)
+    sharing.run_pass()
+    monkeypatch.undo()
+    assert taken + serve_all(client, sharing) == numbered("flood", 100)
+
+
+def test_a_message_of_another_tenant_is_not_moved_instead_of_one_that_was_taken(
+    client: redis.Redis, sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [name for n in range(10) for name in (f"flood/{n}a", f"flood/{n}b", f"calm/{n}")]
+    put(client, names)
+    move = sharing._move_frames
+
+    def take_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
+        client.rpop("valetkey", 4)
+        monkeypatch.undo()
+        move(queue, moves)
+
+    monkeypatch.setattr(sharing, "_move_frames", take_then_move)
+    sharing.run_pass()
+    assert take(client, "valetkey") == [f"calm/{n}" for n in range(1, 10)]
+
+
+def test_a_message_that_returned_meanwhile_is_not_lost(
+    client: redis.Redis, sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, numbered("flood", 100))
+    returned = client.lpop("valetkey")
+    assert isinstance(returned, bytes)
+    move = sharing._move_frames
+
+    def return_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
+        client.rpush("valetkey", returned)
+        monkeypatch.undo()
+        move(queue, moves)
+
+    monkeypatch.setattr(sharing, "_move_frames", return_then_move)
+    assert sorted(serve_all(client, sharing)) == sorted(numbered("flood", 100))
+
+
+@pytest.mark.parametrize("key", ["valetkey.waiting:flood", "valetkey.waiting"])
+def test_a_key_of_another_type_loses_nothing(
+    client: redis.Redis, sharing: QueueSharing, key: str
+) -> None:
+    put(client, [*numbered("flood", 50), *numbered("other", 50)])
+    client.set(key, "something else")
+    sharing.run_pass()
+    sharing.run_pass()
+    client.delete(key)
+    names = [name for name in queue_lengths(client) if name != "valetkey.bulk"]
+    lanes = {"valetkey.waiting:flood", "valetkey.waiting:other", *names}
+    remaining = [name for lane in sorted(lanes) for name in take(client, lane)]
+    remaining += take(client, "valetkey.bulk")
+    assert sorted(remaining) == sorted(numbered("flood", 50) + numbered("other", 50))
+
+
+def test_a_frame_that_is_no_message_waits_like_others(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    frames = [*[f"garbage {number}" for number in range(50)], "[" * 100_000, "\x00" * 9]
+    client.lpush("valetkey", *frames)
+    sharing.run_pass()
+    assert waiting_lanes(client) == ["?"]
+    served: list[str] = []
+    while len(served) < len(frames):
+        sharing.run_pass()
+        while isinstance(frame := client.rpop("valetkey.bulk"), bytes):
+            served.append(frame.decode().removesuffix(MARK))
+    assert served == frames
+
+
+def test_large_frames_are_read_in_small_parts(client: redis.Redis, sharing: QueueSharing) -> None:
+    frames = [str(number) * 1_000_000 for number in range(9)] * 3
+    client.lpush("valetkey", *frames)
+    sharing.run_pass()
+    lengths = queue_lengths(client)
+    assert lengths["valetkey"] == 27  # the 4 that were read are within the limit
+
+
+def test_messages_go_to_the_interactive_queue_if_nobody_takes_bulk(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    put(client, numbered("flood", 300))
+    assert sorted(serve_all(client, sharing, "valetkey")) == sorted(numbered("flood", 300))
+
+
+def test_the_lengths_of_queues_and_lanes_are_reported(
+    client: redis.Redis, sharing: QueueSharing
+) -> None:
+    assert queue_lengths(client) == {"valetkey": 0, "valetkey.bulk": 0}
+    put(client, [*numbered("flood", 100), "calm/1"])
+    sharing.run_pass()
+    lengths = queue_lengths(client)
+    assert lengths["valetkey"] == 1
+    assert lengths["valetkey.bulk"] + lengths["valetkey.waiting:flood"] == 100

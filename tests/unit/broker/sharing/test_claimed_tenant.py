@@ -1,0 +1,122 @@
+import json
+from base64 import b64encode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.builders.frames import TASK_ID, message_frame
+from tests.support.builders.messages import grant_message
+from tests.support.crypto.tokens import sign_message
+from valetkey.crypto.keys import generate_key
+from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, UNKNOWN, claimed_tenant
+
+KEY = generate_key("acme/billing")
+SIGNED = sign_message(grant_message(["acme/a"] * 20), KEY, datetime(2026, 11, 24, tzinfo=UTC))
+
+
+def claim(argument: Any) -> str:
+    return claimed_tenant(message_frame(argument, TASK_ID).encode()[:PREFIX_BYTES])
+
+
+def body_claim(body: str) -> str:
+    return claimed_tenant(json.dumps({"body": body}).encode())
+
+
+def token(header: Any) -> str:
+    return urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip("=") + ".e30.AAAA"
+
+
+def test_a_signed_message_claims_the_tenant_of_its_key() -> None:
+    assert claim(SIGNED) == "acme"
+
+
+def test_an_unsigned_message_claims_the_tenant_that_it_names() -> None:
+    assert claim(grant_message(tenant="globex")) == "globex"
+
+
+def test_a_message_longer_than_the_prefix_is_classified_too() -> None:
+    assert claim(grant_message(["k" * 1_000] * 1_000)) == "acme"
+
+
+def test_a_body_that_is_not_base64_is_read_as_json() -> None:
+    assert body_claim(json.dumps([[grant_message()], {}, {}])) == "acme"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        None,
+        7,
+        [],
+        "text",
+        "e30.e30.",
+        {},
+        {"tenant": None},
+        {"tenant": ["acme"]},
+        {"tenant": "ACME"},
+        {"tenant": "a" * 64},
+        {"tenant": "acme.bulk"},
+        {"tenant": "?"},
+        {"tenant": "acme\n"},
+        token([]),
+        token({"kid": 7}),
+        token({"kid": "/x"}),
+        token({"kid": "a:b/x"}),
+        "!." * 50,
+    ],
+)
+def test_a_message_without_a_readable_tenant_is_unknown(argument: Any) -> None:
+    assert claim(argument) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[" * 2_000,
+        "[[" + "[" * 1_900,
+        b64encode(b"[" * 1_500).decode(),
+        b64encode(b'[[{"a":' * 200).decode(),
+        "[[1" + "0" * 1_900,
+        "A",
+        "é" * 10,
+        b64encode(b"[[" + b"\xff" * 100).decode(),
+        "[]",
+        "[[]]",
+        '{"args": []}',
+        f'[["{token({"kid": "acme/x"})[:-10]}',
+    ],
+)
+def test_a_hostile_body_is_unknown(body: str) -> None:
+    assert body_claim(body) in {UNKNOWN, "acme"}
+    assert claimed_tenant(body.encode()) == UNKNOWN
+
+
+@pytest.mark.parametrize("argument", [SIGNED, grant_message(tenant="acme")])
+def test_a_frame_that_is_cut_off_claims_its_tenant_or_none(argument: Any) -> None:
+    frame = message_frame(argument, TASK_ID).encode()
+    claims = {claimed_tenant(frame[:length]) for length in range(PREFIX_BYTES)}
+    assert claims == {UNKNOWN, "acme"}
+
+
+@given(st.binary(max_size=PREFIX_BYTES))
+def test_any_bytes_have_a_claim(prefix: bytes) -> None:
+    assert isinstance(claimed_tenant(prefix), str)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(JSON, JSON)
+def test_any_frame_has_a_claim(value: Any, body: Any) -> None:
+    encoded = b64encode(json.dumps([[body]]).encode()).decode()
+    frames = [value, {"body": value}, {"body": encoded}, {"body": json.dumps(value)}]
+    for frame in frames:
+        assert isinstance(claimed_tenant(json.dumps(frame).encode()), str)
