@@ -4,10 +4,13 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Event, Thread
 
 import click
 
 from worker.broker.queues import QUEUES_BY_ROLE
+from worker.broker.sharing.fair_queue import FairQueue
 from worker.logs import configure_logging
 from worker.settings import Settings
 from worker.supervisor import Supervisor, WorkerProcess
@@ -18,6 +21,7 @@ _WORKER_OPTIONS = ("worker", "--without-gossip", "--without-heartbeat", "--witho
 # Upkeep waits for endpoints and storage. Its jobs share one process, which bounds what they do at
 # once; issuing needs the CPU, so it has a process for each request.
 _ROLE_OPTIONS = {"upkeep": ("--pool", "threads", "--concurrency", "8", "--beat")}
+_FAIR_QUEUE_STOP_TIMEOUT = 1.0  # seconds; what it has not moved stays where it is
 _LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -43,10 +47,26 @@ def run(only: str | None, loglevel: str) -> None:
     Example:
       python -m worker run
     """
-    Settings()  # invalid settings end this process before it starts any other
+    settings = Settings()  # invalid ones end this process before it starts any other
     configure_logging(logging.getLevelNamesMapping()[loglevel])
     roles = [only] if only else ["issue", "upkeep"]
-    sys.exit(Supervisor(list(_workers(roles, loglevel))).run())
+    with nullcontext() if only == "upkeep" else _fair_queue(settings):
+        exit_code = Supervisor(list(_workers(roles, loglevel))).run()
+    sys.exit(exit_code)
+
+
+@contextmanager
+def _fair_queue(settings: Settings) -> Iterator[None]:
+    """Share the issuing workers among tenants while the block runs."""
+    stop = Event()
+    fair_queue = FairQueue(settings.broker_url.get_secret_value())
+    thread = Thread(target=fair_queue.run, args=(stop,), name="fair-queue", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_FAIR_QUEUE_STOP_TIMEOUT)
 
 
 def _workers(roles: list[str], loglevel: str) -> Iterator[WorkerProcess]:
