@@ -26,7 +26,7 @@ MIN_LEVELS = {
     "celery.app.trace": logging.WARNING,  # at INFO, results of tasks, which are grants
     "celery.pool": _ABOVE_DEBUG,  # message bodies
     "psycopg": _ABOVE_DEBUG,  # connections
-    "sqlalchemy": _ABOVE_DEBUG,  # rows
+    "sqlalchemy": logging.WARNING,  # at INFO, every statement; at DEBUG, rows
 }
 """The lowest level at which each library writes nothing secret. Applies to child loggers, too."""
 

@@ -144,15 +144,18 @@ def dump_redis(server: Any) -> str:
     return repr({key: readers[server.type(key)](key) for key in server.scan_iter()})
 
 
+RESULTS = "celery-task-meta-*"
+
+
 def test_redis_removes_every_result_when_its_grants_expire(service: Service) -> None:
     results = redis.Redis.from_url(service.stack.info.result_url)
     with service.client() as client:
         client.download("demo", "acme/secret.txt", expires_in=60).result()
         newest_keys = wait_until(
-            lambda: [key for key in results.scan_iter() if 0 < results.ttl(key) <= 60],
+            lambda: [key for key in results.scan_iter(RESULTS) if 0 < results.ttl(key) <= 60],
             what="the result's lifetime is shortened",
         )
-    lifetimes = [results.pttl(key) for key in results.scan_iter()]
+    lifetimes = [results.pttl(key) for key in results.scan_iter(RESULTS)]
     results.close()
     assert newest_keys
     assert all(

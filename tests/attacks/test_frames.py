@@ -15,6 +15,7 @@ from tests.support.servers.waiting import wait_until
 from worker.broker.dead_letters import read_dead_letters
 from worker.broker.frames import MAX_FRAME_BYTES
 from worker.broker.heartbeats import read_heartbeats
+from worker.broker.sharing.queue_lengths import queue_lengths
 from worker.devstack.stack import Stack
 
 RANDOM_FRAMES = 5_000 if IS_LONG else 200
@@ -65,7 +66,9 @@ def attacked(stack: Stack) -> Attacked:
         for frame in frames:
             broker.lpush("valetkey", frame.data)
         broker.publish("/0.celery.pidbox", "null")
-        wait_until(lambda: broker.llen("valetkey") == 0, seconds=60, what="the queue is empty")
+        wait_until(
+            lambda: not any(queue_lengths(broker).values()), seconds=60, what="the queues are empty"
+        )
         answer = ask(stack)
         stored = store.mget([f"celery-task-meta-{frame.task_id}" for frame in frames])
         results = {

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from celery import current_app
 from celery.worker import state
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 
 from worker import clock
@@ -25,6 +25,26 @@ log = structlog.get_logger()
 
 class GuardedQoS(redis.QoS):
     """The messages that a worker has not acknowledged yet."""
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message. If the broker is lost, forget it: it will be delivered again.
+
+        kombu would keep it. A worker that has as many messages as it may take reads from the broker
+        no more, and then would never notice that the connection is lost.
+        """
+        try:
+            super().ack(delivery_tag)
+        except self.channel.connection_errors:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+    def reject(self, delivery_tag: str, **options: bool) -> None:
+        """Reject a message. If the broker is lost, forget it, as in `ack`."""
+        try:
+            super().reject(delivery_tag, **options)
+        except self.channel.connection_errors:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
 
     def restore_unacked(self, client: Any = None) -> None:
         """Return messages to their queues when the worker ends.

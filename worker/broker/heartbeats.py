@@ -11,11 +11,16 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import redis
+import structlog
 from celery import Celery
+from celery.worker import state
 
 PREFIX = "valetkey.worker:"
 INTERVAL = 5  # seconds
 LIFETIME = 4 * INTERVAL  # seconds after which a silent worker is no longer listed
+MAX_IDLE_BEATS = 6  # in a row, after which a worker that takes no messages is stuck
+
+log = structlog.get_logger()
 
 
 class Heartbeat(NamedTuple):
@@ -35,11 +40,11 @@ class Heartbeat(NamedTuple):
 
 def start_heartbeat(consumer: Any, app: Celery) -> None:
     """Write a heartbeat now and every few seconds, from the loop that consumes messages."""
-    started_at, supervisor = datetime.now(UTC), os.getppid()
+    started_at, supervisor, is_stuck = datetime.now(UTC), os.getppid(), _StuckCheck(consumer)
 
     def beat() -> None:
-        if os.getppid() != supervisor:
-            # Nobody would restart this worker, or stop it.
+        if os.getppid() != supervisor or is_stuck():
+            # Without a supervisor, nobody would restart this worker, or stop it.
             os.kill(os.getpid(), signal.SIGTERM)
             return
         heartbeat = Heartbeat(
@@ -54,6 +59,25 @@ def start_heartbeat(consumer: Any, app: Celery) -> None:
 
     beat()
     consumer.timer.call_repeatedly(INTERVAL, beat)
+
+
+class _StuckCheck:
+    """Tells whether a worker takes no messages although it works on none, for half a minute.
+
+    Celery can lose count of its messages when a connection breaks. Its loop turns all the same.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._beats = 0
+
+    def __call__(self) -> bool:
+        is_idle = not (state.active_requests or state.reserved_requests)
+        takes_none = not self._consumer.task_consumer.channel.qos.can_consume()
+        self._beats = self._beats + 1 if is_idle and takes_none else 0
+        if self._beats >= MAX_IDLE_BEATS:
+            log.error("worker_stuck", worker=self._consumer.hostname)
+        return self._beats >= MAX_IDLE_BEATS
 
 
 def _write(heartbeat: Heartbeat, app: Celery) -> None:

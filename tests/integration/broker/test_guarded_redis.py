@@ -220,3 +220,22 @@ def test_a_lost_broker_is_no_fault_of_a_message(
         reader.stop()
     assert read_dead_letters(store) == []
     assert store.llen(queue) == 1
+
+
+@pytest.mark.parametrize("settle", ["ack", "reject"])
+def test_a_message_that_cannot_be_settled_takes_up_no_place(
+    store: redis.Redis, start: Start, queue: str, settle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, queue, build_frame())
+    reader = start()
+    (message,) = reader.read()
+    reader.channel.qos.prefetch_count = 1
+    assert not reader.channel.qos.can_consume()
+
+    def fail_to_connect(*_: Any, **__: Any) -> None:
+        raise redis.ConnectionError
+
+    monkeypatch.setattr(reader.channel.qos, "_remove_from_indices", fail_to_connect)
+    with pytest.raises(redis.ConnectionError):
+        getattr(message, settle)()
+    assert reader.channel.qos.can_consume()

@@ -233,3 +233,10 @@ def test_a_logger_that_neither_propagates_nor_has_a_handler_writes_scrubbed_json
     logger.warning("Process died: %s", "redis://:5ec2e7@127.0.0.1/0")
     (line,) = log_lines(capsys)
     assert line["event"] == "Process died: redis://:[hidden]@127.0.0.1/0"
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+def test_no_statement_of_the_database_is_logged(level: int) -> None:
+    with restored_loggers():
+        logs.configure_logging(level)
+        assert not logging.getLogger("sqlalchemy.engine.Engine").isEnabledFor(logging.INFO)
