@@ -38,10 +38,10 @@ class GuardedQoS(redis.QoS):
             virtual.QoS.ack(self, delivery_tag)
             raise
 
-    def reject(self, delivery_tag: str, **options: bool) -> None:
+    def reject(self, delivery_tag: str, requeue: Any = False) -> None:  # noqa: FBT002 - kombu's
         """Reject a message. If the broker is lost, forget it, as in `ack`."""
         try:
-            super().reject(delivery_tag, **options)
+            super().reject(delivery_tag, requeue)
         except self.channel.connection_errors:
             virtual.QoS.ack(self, delivery_tag)
             raise
