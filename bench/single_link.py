@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from celery import exceptions
+
 from bench import noop_task, service
 from bench.comparison import alternate, compare, elapsed_seconds
 from bench.metrics import Measurements
@@ -87,13 +89,17 @@ def _noop_worker(stack: Stack) -> Iterator[SendRequest]:
         yield lambda: _send_noop(app)
 
 
-def _send_noop(app: Any) -> WaitForResult:
+def _send_noop(app: Any, timeout: float = _RESULT_TIMEOUT) -> WaitForResult:
     result = app.send_task(noop_task.TASK, queue=noop_task.QUEUE)
-    return lambda: result.get(timeout=_RESULT_TIMEOUT)
+    return lambda: result.get(timeout=timeout)
 
 
 def _worker_responds(app: Any) -> bool:
-    return bool(app.control.ping(destination=["noop@bench"], timeout=0.5))
+    try:
+        send_and_wait(lambda: _send_noop(app, timeout=0.5))
+    except exceptions.TimeoutError:
+        return False
+    return True
 
 
 def _worker_program(stack: Stack) -> Program:
@@ -104,7 +110,7 @@ def _worker_program(stack: Stack) -> Program:
         name="noop",
         command=(
             *(sys.executable, "-m", "celery", "-A", "bench.noop_task", "worker"),
-            *("--without-gossip", "--without-mingle"),
+            *("--without-gossip", "--without-heartbeat", "--without-mingle"),
             *(f"--{name}={value}" for name, value in options.items()),
         ),
         folder=Path(__file__).parents[1],
