@@ -8,7 +8,7 @@ TASK = QUEUE = "noop"
 
 
 def create_app(broker_url: str, result_url: str) -> Celery:
-    """Return an application configured as worker.app configures the service's, without its guard."""
+    """Return an application configured like worker.app, but without its guard."""
     app = Celery("noop", set_as_current=False)
     app.config_from_object("celeryconfig")
     app.conf.update(
