@@ -15,6 +15,7 @@ from worker.devstack.stack import Stack, running_stack
 
 SEED = int(os.environ.get("VALETKEY_TEST_SEED", "20261126"))
 IS_LONG = os.environ.get("VALETKEY_TEST_ATTACKS") == "long"
+_NOTES = pytest.StashKey[list[str]]()
 _TABLE = pytest.StashKey[dict[str, tuple[int, int]]]()
 
 
@@ -33,11 +34,16 @@ class AttackTable:
 
     def __init__(self, config: pytest.Config) -> None:
         self._rows = config.stash.setdefault(_TABLE, {})
+        self._notes = config.stash.setdefault(_NOTES, [])
 
     def add(self, attack: str, tried: int, succeeded: int) -> None:
         """Add to the row of an attack."""
         before = self._rows.get(attack, (0, 0))
         self._rows[attack] = (before[0] + tried, before[1] + succeeded)
+
+    def note(self, text: str) -> None:
+        """Add a line with measured times. They are printed, and no test depends on them."""
+        self._notes.append(text)
 
 
 @pytest.fixture
@@ -57,7 +63,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if rows:
         terminalreporter.section(f"attacks, seed {SEED}")
         for attack, (tried, succeeded) in rows.items():
-            terminalreporter.line(f"{attack:<60} {tried:>6} tried {succeeded:>4} succeeded")
+            terminalreporter.line(f"{attack:<65} {tried:>6} tried {succeeded:>4} succeeded")
+    for note in terminalreporter.config.stash.get(_NOTES, []):
+        terminalreporter.line(note)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 import redis
 
+from tests.attacks.conftest import AttackTable
 from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
@@ -130,14 +131,18 @@ def test_without_a_fair_queue_a_neighbour_waits_for_the_whole_flood(queues: Queu
     assert queues.waiting() <= 10  # what the neighbour has sent again meanwhile
 
 
-def test_a_neighbours_links_are_issued_while_most_of_the_flood_waits(queues: Queues) -> None:
+def test_a_neighbours_links_are_issued_while_most_of_the_flood_waits(
+    queues: Queues, attack_table: AttackTable
+) -> None:
     idle = queues.request_links(20)
     with queues.fair_queue():
         queues.flood()
         beside = queues.request_links(10)
-        assert queues.waiting() > FLOOD / 2
+        is_delayed = queues.waiting() <= FLOOD / 2
+        attack_table.add("a neighbour's links beside a flood", 10, 10 * is_delayed)
+        attack_table.note(f"a neighbour's link: {idle:.3f} s alone, {beside:.3f} s beside a flood")
+        assert not is_delayed
         wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
-    assert beside < 10 * idle  # 2 to 5 times; other load on the machine varies
 
 
 def test_a_neighbours_bulk_gets_its_share_beside_the_flood(queues: Queues) -> None:

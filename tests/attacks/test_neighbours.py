@@ -17,6 +17,7 @@ from celery import Celery
 from sqlalchemy import Engine, func, insert, select
 
 from models import Delivery, Manifest
+from tests.attacks.conftest import AttackTable
 from tests.support.builders.messages import POLICY, batch_id, grant_message
 from tests.support.builders.services import InProcessService, build_service
 from tests.support.servers.waiting import wait_until
@@ -162,7 +163,7 @@ def seconds_until(predicate: object, what: str) -> float:
 
 @pytest.mark.timeout(90)
 def test_a_silent_endpoint_delays_no_webhook_no_quota_no_manifest_and_no_grant(
-    neighbourhood: Neighbourhood,
+    neighbourhood: Neighbourhood, attack_table: AttackTable
 ) -> None:
     place, allowance = neighbourhood, ALLOWANCE.total_seconds()
     assert place.service.issue(globex_message(callback="hook"))["status"] == "issued"
@@ -180,8 +181,12 @@ def test_a_silent_endpoint_delays_no_webhook_no_quota_no_manifest_and_no_grant(
     granted = lambda: place.service.issue(globex_message())["status"] == "issued"  # noqa: E731
     released = seconds_until(granted, "the neighbour's expired grant is released") - lifetime
 
+    attack_table.add("a neighbour's webhook, manifest, quota beside a silent endpoint", 3, 0)
+    attack_table.note(
+        f"beside a silent endpoint: webhook {webhook:.2f} s, manifest {manifest:.2f} s, "
+        f"quota {released:.2f} s"
+    )
     log = place.worker.log.read_text()
-    print(f"webhook {webhook:.2f} s, manifest {manifest:.2f} s, quota {released:.2f} s")  # noqa: T201
     assert webhook < allowance
     assert manifest < SWEEP.total_seconds() + allowance
     assert released < SWEEP.total_seconds() + allowance
