@@ -21,7 +21,7 @@ READY_VARIABLE = "VALETKEY_READY_FD"
 
 RESTART_DELAYS = (1, 2, 4, 8, 16, 30)  # seconds; the last one repeats
 STABLE_AFTER = 60  # seconds after which the next restart is quick again
-STOP_TIMEOUT = 20  # seconds between SIGTERM and SIGKILL; Celery waits 10 s for running tasks
+STOP_TIMEOUT = 15  # seconds between SIGTERM and SIGKILL; Celery waits 10 s for running tasks
 _POLL_INTERVAL = 0.2  # seconds
 
 log = structlog.get_logger()
