@@ -1,5 +1,7 @@
 """Celery's settings. Server addresses come from the environment, through worker.app."""
 
+from worker.broker.queues import QUEUES_BY_TASK
+
 # Redis does not notice that a worker was killed: it delivers the worker's message again only after
 # this many seconds. The value must exceed task_time_limit and stay far below the time that a
 # producer waits. Celery reads it from here and from both transport options below.
@@ -40,12 +42,7 @@ task_serializer = "json"
 result_serializer = "json"
 worker_consumer = "worker.broker.guarded_worker:GuardedConsumer"
 task_default_queue = "valetkey"
-task_routes = {
-    "valetkey.issue": {"queue": "valetkey"},
-    "valetkey.deliver": {"queue": "valetkey.upkeep"},
-    "valetkey.manifests": {"queue": "valetkey.upkeep"},
-    "valetkey.upkeep": {"queue": "valetkey.upkeep"},
-}
+task_routes = {task: {"queue": queues[0]} for task, queues in QUEUES_BY_TASK.items()}
 
 # A result contains grants, so only the task that responds to a producer stores one, for 15 minutes
 # at most.
@@ -66,6 +63,4 @@ worker_send_task_events = False
 task_send_sent_event = False
 worker_hijack_root_logger = False
 
-# Keep the schedule in memory: each scheduled task reads from the database which rows are due.
-beat_scheduler = "celery.beat:Scheduler"
 enable_utc = True

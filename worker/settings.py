@@ -21,6 +21,16 @@ ServerUrl = Annotated[SecretStr, AfterValidator(_verify_by_default)]
 """The URL of a broker or result store; of a rediss:// URL, the server is verified."""
 
 
+def _check_broker(url: SecretStr) -> SecretStr:
+    scheme, separator, rest = url.get_secret_value().partition("://")
+    if not separator or scheme.lower() not in {"redis", "rediss"}:
+        raise ValueError("the broker must be Redis or Valkey: write a redis:// or rediss:// URL")
+    return SecretStr(f"{scheme.lower()}://{rest}")  # libraries compare it as it is written
+
+
+BrokerUrl = Annotated[SecretStr, AfterValidator(_check_broker), AfterValidator(_verify_by_default)]
+
+
 class Settings(BaseSettings):
     """The service's settings: one environment variable each, with the prefix VALETKEY_.
 
@@ -29,7 +39,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VALETKEY_", extra="ignore", frozen=True)
 
-    broker_url: ServerUrl = SecretStr("redis://127.0.0.1:6379/0")
+    broker_url: BrokerUrl = SecretStr("redis://127.0.0.1:6379/0")
     result_url: ServerUrl = Field(default_factory=_default_result_url)
     database_url: SecretStr = SecretStr("sqlite:///.valetkey/valetkey.db")
     s3_endpoint: str | None = None
@@ -39,7 +49,7 @@ class Settings(BaseSettings):
     """
     development: bool = False
     """Allow webhooks to http:// URLs and to loopback addresses."""
-    sweep_seconds: float = Field(default=5.0, gt=0)
+    sweep_seconds: float = Field(default=5.0, gt=0, le=3600, allow_inf_nan=False)
     """Seconds between two scheduled checks for deliveries and manifests that are due."""
     concurrency: int = Field(default=2, ge=1)
 

@@ -12,12 +12,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Thread
 from types import FrameType
 
 import structlog
 
 READY_VARIABLE = "VALETKEY_READY_FD"
 """The environment variable that names the file descriptor on which a worker says it is ready."""
+
+SUPERVISOR_VARIABLE = "VALETKEY_SUPERVISOR_PID"
+"""The environment variable that tells a worker the process id of its supervisor."""
 
 RESTART_DELAYS = (1, 2, 4, 8, 16, 30)  # seconds; the last one repeats
 STABLE_AFTER = 60  # seconds after which the next restart is quick again
@@ -47,7 +51,11 @@ class WorkerProcess:
         try:
             self.process = subprocess.Popen(
                 self.command,
-                env={**self.environ, READY_VARIABLE: str(write_fd)},
+                env={
+                    **self.environ,
+                    READY_VARIABLE: str(write_fd),
+                    SUPERVISOR_VARIABLE: str(os.getpid()),
+                },
                 pass_fds=(write_fd,),
             )
         finally:
@@ -163,6 +171,26 @@ def _is_foreground() -> bool:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (OSError, ValueError):  # no terminal
         return False
+
+
+def stop_with_supervisor() -> None:
+    """Stop this worker, within seconds, if its supervisor ends before it.
+
+    Nobody would restart or stop it any more. A thread looks, because a worker without its broker
+    does not run its timers, and does not end on SIGTERM either.
+    """
+    supervisor = os.environ.get(SUPERVISOR_VARIABLE)
+    if supervisor is not None:
+        Thread(target=_watch_supervisor, args=(int(supervisor),), daemon=True).start()
+
+
+def _watch_supervisor(pid: int) -> None:
+    while os.getppid() == pid:
+        time.sleep(1)
+    log.error("supervisor_ended", supervisor=pid)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_TIMEOUT)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def say_ready() -> None:

@@ -4,15 +4,17 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from threading import Event, Thread
 from typing import Any
 
 import structlog
 from celery import Task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 
 from worker import clock
 from worker.app import app
-from worker.context import Context, process_context
+from worker.broker.queues import UPKEEP_QUEUE
+from worker.context import Context, process_context, settings
 from worker.errors import Transient
 from worker.jobs.single_flight import JobRun, SingleFlight
 from worker.usecases.abort_uploads import abort_expired
@@ -144,9 +146,30 @@ def upkeep() -> None:
     _ABORT_UPLOADS.trigger()
 
 
+@worker_ready.connect
+def _start_sweeps(sender: Any, **_: Any) -> None:
+    """Trigger all jobs again and again, in a worker that consumes the queue of their triggers."""
+    queues = {queue.name for queue in sender.task_consumer.queues}
+    if UPKEEP_QUEUE in queues and not _SWEEPS.is_alive():  # Celery calls this at each connection
+        _SWEEPS.start()
+
+
+def _sweep() -> None:
+    while True:
+        for job in _JOBS:
+            job.trigger()
+        if _SWEEPS_STOPPING.wait(settings().sweep_seconds):
+            return
+
+
+_SWEEPS_STOPPING = Event()
+_SWEEPS = Thread(target=_sweep, name="sweeps", daemon=True)
+
+
 @worker_shutting_down.connect
 def _stop_jobs(**_: Any) -> None:
     """Let the jobs finish what they began. What is cut off has a lease that expires."""
+    _SWEEPS_STOPPING.set()
     end = time.monotonic() + app.conf.worker_soft_shutdown_timeout
     for job in _JOBS:
         job.stop()

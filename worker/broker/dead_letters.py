@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 KEY = "valetkey.deadletters"
 MAX_DEAD_LETTERS = 100
 MAX_DELIVERIES = 2
+MAX_BODY = 1024**2  # characters
 _COUNT_SECONDS = 86_400
 
 
@@ -33,12 +34,20 @@ class DeadLetter(NamedTuple):
         return len(json.dumps(self.frame))
 
 
-def count_redelivery(client: Any, frame: dict[str, Any]) -> int:
-    """Count that a frame is delivered again; return the number of deliveries before this one."""
-    key = f"valetkey.redelivered:{frame_digest(frame)}"
-    with client.pipeline() as pipe:
-        count, _ = pipe.incr(key).expire(key, _COUNT_SECONDS).execute()
-    return int(count)
+def count_redelivery(pipe: Any, frame: dict[str, Any]) -> None:
+    """Count, in a transaction, that a frame returns to its queue because a worker ended."""
+    key = _count_key(frame)
+    pipe.incr(key)
+    pipe.expire(key, _COUNT_SECONDS)
+
+
+def read_redeliveries(client: Any, frame: dict[str, Any]) -> int:
+    """Return how often a frame has returned to its queue because a worker ended."""
+    return int(client.get(_count_key(frame)) or 0)
+
+
+def _count_key(frame: dict[str, Any]) -> str:
+    return f"valetkey.redelivered:{frame_digest(frame)}"
 
 
 def frame_digest(frame: dict[str, Any]) -> str:
@@ -55,16 +64,23 @@ def add_dead_letter(client: Any, frame: dict[str, Any], problem: str) -> str:
         "task_id": frame["headers"]["id"],
         "problem": problem,
         "set_aside_at": time.time(),
-        "frame": frame,
+        # A large one would fill the broker's memory. Without its body it cannot be put back.
+        "frame": frame if len(frame["body"]) <= MAX_BODY else frame | {"body": None},
     }
     with client.pipeline() as pipe:
         pipe.lpush(KEY, json.dumps(values)).ltrim(KEY, 0, MAX_DEAD_LETTERS - 1).execute()
     return dead_letter_id
 
 
+def count_dead_letters(client: Any) -> int:
+    """Return the number of dead letters."""
+    return int(client.llen(KEY))
+
+
 def read_dead_letters(client: Any) -> list[DeadLetter]:
     """Return all dead letters, the newest first."""
-    return [_parse(text) for text in client.lrange(KEY, 0, -1)]
+    found = [_parse(text) for text in client.lrange(KEY, 0, -1)]
+    return [dead_letter for dead_letter in found if dead_letter is not None]
 
 
 def requeue_dead_letters(client: Any, ids: set[str] | None) -> int:
@@ -79,23 +95,32 @@ def purge_dead_letters(client: Any, ids: set[str] | None) -> int:
 
 def _texts(client: Any, ids: set[str] | None) -> Iterator[bytes]:
     for text in reversed(client.lrange(KEY, 0, -1)):
-        if ids is None or _parse(text).id in ids:
+        dead_letter = _parse(text)
+        if ids is None or (dead_letter is not None and dead_letter.id in ids):
             yield text
 
 
 def _move(client: Any, text: bytes, *, to_queue: bool) -> int:
     dead_letter = _parse(text)
+    if to_queue and (dead_letter is None or dead_letter.frame["body"] is None):
+        return 0  # not whole
     with client.pipeline() as pipe:
         pipe.lrem(KEY, 1, cast("str", text))
-        if to_queue:
+        if to_queue and dead_letter is not None:
             # A fresh start: not counted as another delivery.
-            pipe.delete(f"valetkey.redelivered:{frame_digest(dead_letter.frame)}")
+            pipe.delete(_count_key(dead_letter.frame))
             dead_letter.frame["properties"]["delivery_info"]["redelivered"] = False
             pipe.lpush(dead_letter.queue, json.dumps(dead_letter.frame))
         return int(pipe.execute()[0])
 
 
-def _parse(text: bytes) -> DeadLetter:
-    values = json.loads(text)
-    time_set = datetime.fromtimestamp(values.pop("set_aside_at"), UTC)
-    return DeadLetter(**values, set_aside_at=time_set)
+def _parse(text: bytes) -> DeadLetter | None:
+    """Return the dead letter in a value, None if it is not one: others can write there, too."""
+    try:
+        values = json.loads(text)
+        values["set_aside_at"] = datetime.fromtimestamp(values["set_aside_at"], UTC)
+        dead_letter = DeadLetter(**values)
+        _ = dead_letter.frame["body"], frame_digest(dead_letter.frame)
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        return None
+    return dead_letter

@@ -5,6 +5,7 @@ from typing import Any
 import redis
 import structlog
 from celery import Celery
+from celery.exceptions import BackendError
 from kombu.exceptions import KombuError
 
 from valetkey.wire.refusals import Code, Refusal
@@ -12,7 +13,7 @@ from valetkey.wire.replies import Outcome
 from worker.broker.headers import InvalidMessage
 
 COUNTER = "valetkey.discarded"
-_STORE_ERRORS = (redis.RedisError, KombuError, OSError)
+_STORE_ERRORS = (redis.RedisError, BackendError, KombuError, OSError)
 
 log = structlog.get_logger()
 

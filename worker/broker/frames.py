@@ -41,7 +41,8 @@ def _parse(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_FRAME_BYTES:
         raise InvalidMessage("size")
     try:
-        frame = json.loads(data)
+        # Others read the first of two equal members.
+        frame = json.loads(data, object_pairs_hook=_unique_members)
     except (ValueError, RecursionError):
         raise InvalidMessage("json") from None
     if not isinstance(frame, dict) or len(frame) > _MAX_FRAME_MEMBERS:
@@ -62,6 +63,13 @@ def _clean(frame: Mapping[str, Any], queue: str, now: datetime) -> dict[str, Any
         "headers": headers,
         "properties": _clean_properties(properties, headers["id"], queue),
     }
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError
+    return members
 
 
 def _task_id(headers: Any) -> str | None:

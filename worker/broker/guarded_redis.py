@@ -13,9 +13,15 @@ from celery import current_app
 from celery.worker import state
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
+from redis.exceptions import ResponseError
 
 from worker import clock
-from worker.broker.dead_letters import MAX_DELIVERIES, add_dead_letter, count_redelivery
+from worker.broker.dead_letters import (
+    MAX_DELIVERIES,
+    add_dead_letter,
+    count_redelivery,
+    read_redeliveries,
+)
 from worker.broker.discards import report_discard, report_failure
 from worker.broker.frames import read_frame
 from worker.broker.headers import InvalidMessage
@@ -25,6 +31,18 @@ log = structlog.get_logger()
 
 class GuardedQoS(redis.QoS):
     """The messages that a worker has not acknowledged yet."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note that a message was delivered.
+
+        A broker without memory cannot note it, but the message is taken already. It is processed
+        all the same, which frees memory. Its sender sends it again if its result is lost.
+        """
+        try:
+            super().append(message, delivery_tag)
+        except ResponseError as error:
+            log.warning("message_not_noted", problem=type(error).__name__)
+            virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message. If the broker is lost, forget it: it will be delivered again.
@@ -105,7 +123,7 @@ class GuardedChannel(redis.Channel):
 
     def _is_last_delivery(self, frame: dict[str, Any]) -> bool:
         with self.conn_or_acquire() as client:
-            is_last = count_redelivery(client, frame) >= MAX_DELIVERIES
+            is_last = read_redeliveries(client, frame) >= MAX_DELIVERIES
         if is_last:
             self._set_aside(frame, "two worker processes ended while they had it")
         return is_last
@@ -116,8 +134,12 @@ class GuardedChannel(redis.Channel):
 
     def _set_aside(self, frame: dict[str, Any], problem: str) -> None:
         tag, task_id = frame["properties"]["delivery_tag"], frame["headers"]["id"]
-        with self.conn_or_acquire() as client:
-            dead_letter = add_dead_letter(client, frame, problem)
+        dead_letter = None
+        try:
+            with self.conn_or_acquire() as client:
+                dead_letter = add_dead_letter(client, frame, problem)
+        except ResponseError as error:
+            log.warning("dead_letter_lost", task=task_id, problem=type(error).__name__)
         if tag in self.qos._delivered:
             self.qos.ack(tag)
         log.error("message_set_aside", task=task_id, dead_letter=dead_letter, problem=problem)
@@ -127,6 +149,8 @@ class GuardedChannel(redis.Channel):
         self, payload: Any, exchange: str, routing_key: str, pipe: Any, *leftmost: bool
     ) -> None:
         if state.should_stop is None:
+            # Counted here and not by the mark in the frame, which a sender can set as well.
+            count_redelivery(pipe, payload)
             super()._do_restore_message(payload, exchange, routing_key, pipe, *leftmost)
             return
         # The worker stops in order, which is not the message's fault: not marked as redelivered.

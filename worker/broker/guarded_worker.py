@@ -14,14 +14,13 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from kombu.exceptions import KombuError
 
-from worker import clock
 from worker.broker.bodies import check_call, check_size
 from worker.broker.discards import report_discard
-from worker.broker.headers import InvalidMessage, clean_headers
+from worker.broker.headers import InvalidMessage
 from worker.broker.queues import QUEUES_BY_TASK
 
-# Celery keeps a message in memory until its eta, beyond its prefetch limit.
-_MAX_WAITING = 500
+# Celery keeps a message that it retries in memory until its eta, beyond its prefetch limit.
+MAX_WAITING = 50
 log = structlog.get_logger()
 _celery_log = get_logger(__name__)
 
@@ -44,20 +43,14 @@ class GuardedConsumer(Consumer):  # type: ignore[misc] # Celery's Consumer has n
         return check_and_handle
 
     def _check(self, message: Any) -> None:
-        task_id = None
         try:
-            # Of a Redis broker, the headers are clean already. This is for other brokers.
-            message.headers = clean_headers(message.headers, clock.now())
-            task_id = message.headers["id"]
-            message.properties = message.properties | {"reply_to": None}
             self._check_task(message)
-            if isinstance(message.body, bytes):
-                check_size(message.body)
+            check_size(message.body)
             check_call(_decode(message))
         except InvalidMessage as error:
-            raise InvalidMessage(error.part, error.task_id or task_id) from None
-        if len(state.reserved_requests) > _MAX_WAITING:
-            message.headers["eta"] = None
+            raise InvalidMessage(error.part, message.headers["id"]) from None
+        if len(state.scheduled_requests) >= MAX_WAITING:
+            message.headers["eta"] = None  # it is retried at once
 
     def _check_task(self, message: Any) -> None:
         """Refuse tasks that are not the service's, and those that belong into another queue."""
@@ -80,11 +73,13 @@ class GuardedWorker(Worker):  # type: ignore[misc] # Celery's Worker has no type
         try:
             super()._process_task(request)
         except Exception as error:
+            if state.should_stop is not None:  # its children or threads have stopped already
+                request.message.reject_log_error(
+                    _celery_log, self.consumer.connection_errors, requeue=True
+                )
+                return
             log.exception("message_failed", task=request.id)
             if self.semaphore is not None:
                 self.semaphore.release()  # the place in the pool that Celery reserved for it
-            set_aside = getattr(request.message.channel, "set_aside_message", None)
-            if set_aside is None:  # another broker than Redis, with dead letters of its own
-                request.message.reject_log_error(_celery_log, self.consumer.connection_errors)
-            else:
-                set_aside(request.message, f"caused an error: {type(error).__name__}")
+            problem = f"caused an error: {type(error).__name__}"
+            request.message.channel.set_aside_message(request.message, problem)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from valetkey.wire.messages import ISSUE_TASK
+
 MAX_ID_LENGTH = 255
 _MAX_TEXT_LENGTH = 4_096
 _MAX_HEADERS = 64
@@ -42,16 +44,22 @@ def clean_headers(headers: Any, now: datetime) -> dict[str, Any]:
             raise InvalidMessage(name)
     if headers.get("compression"):
         raise InvalidMessage("compression")
+    retries = headers.get("retries") or 0
+    eta = _clean_time("eta", headers.get("eta"), now + MAX_ETA_DELAY)
+    _check_expiry(headers, now)
     return {
         "lang": "py",
         "task": headers["task"],
         "id": headers["id"],
         "root_id": headers.get("root_id") or headers["id"],
         "parent_id": headers.get("parent_id"),
-        "retries": headers.get("retries") or 0,
+        "retries": retries,
         "ignore_result": headers.get("ignore_result") or False,
-        "eta": _clean_time("eta", headers.get("eta"), now + MAX_ETA_DELAY),
-        "expires": _clean_time("expires", headers.get("expires"), None),
+        # The service delays what it retries. A producer that delays messages would let a worker
+        # take them all, beyond its limit, and process them before those of other tenants.
+        "eta": eta if retries else None,
+        # Celery would refuse every later message with the id of an expired one.
+        "expires": None,
         # Celery logs them, and the sender may have written object keys into them.
         "argsrepr": "(message)",
         "kwargsrepr": "{}",
@@ -90,6 +98,14 @@ def _clean_time(name: str, value: Any, latest: datetime | None) -> str | None:
     if latest is not None and time > latest:
         raise InvalidMessage(name)
     return time.isoformat()
+
+
+def _check_expiry(headers: Mapping[str, Any], now: datetime) -> None:
+    expires = _clean_time("expires", headers.get("expires"), None)
+    is_expired = expires is not None and datetime.fromisoformat(expires) <= now
+    # A late trigger of a job does no harm.
+    if is_expired and headers["task"] == ISSUE_TASK:
+        raise InvalidMessage("expires")
 
 
 def _is_optional(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:

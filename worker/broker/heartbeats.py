@@ -14,6 +14,7 @@ import redis
 import structlog
 from celery import Celery
 from celery.worker import state
+from pydantic import TypeAdapter, ValidationError
 
 PREFIX = "valetkey.worker:"
 INTERVAL = 5  # seconds
@@ -38,27 +39,43 @@ class Heartbeat(NamedTuple):
     seen_at: datetime
 
 
-def start_heartbeat(consumer: Any, app: Celery) -> None:
-    """Write a heartbeat now and every few seconds, from the loop that consumes messages."""
-    started_at, supervisor, is_stuck = datetime.now(UTC), os.getppid(), _StuckCheck(consumer)
+class Heart:
+    """Writes the heartbeats of this process, from the loop that consumes messages."""
 
-    def beat() -> None:
-        if os.getppid() != supervisor or is_stuck():
-            # Without a supervisor, nobody would restart this worker, or stop it.
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        heartbeat = Heartbeat(
+    def __init__(self, app: Celery, supervisor: int) -> None:
+        self._app = app
+        self._supervisor = supervisor
+        self._started_at = datetime.now(UTC)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Write a heartbeat now and every few seconds. Celery calls this at each connection."""
+        is_stuck = _StuckCheck(consumer)
+
+        def beat() -> None:
+            if is_stuck():
+                os.kill(os.getpid(), signal.SIGTERM)  # the supervisor starts it again
+            else:
+                _write(self._heartbeat(consumer), self._app)
+
+        if self._timer is not None:
+            self._timer.cancel()
+        beat()
+        self._timer = consumer.timer.call_repeatedly(INTERVAL, beat)
+
+    def _heartbeat(self, consumer: Any) -> Heartbeat:
+        queues = sorted(queue.name for queue in consumer.task_consumer.queues)
+        return Heartbeat(
             consumer.hostname,
-            sorted(queue.name for queue in consumer.task_consumer.queues),
-            supervisor,
+            queues,
+            self._supervisor,
             os.getpid(),
-            started_at,
+            self._started_at,
             datetime.now(UTC),
         )
-        _write(heartbeat, app)
 
-    beat()
-    consumer.timer.call_repeatedly(INTERVAL, beat)
+
+_HEARTBEAT = TypeAdapter(Heartbeat)
 
 
 class _StuckCheck:
@@ -81,7 +98,8 @@ class _StuckCheck:
 
 
 def _write(heartbeat: Heartbeat, app: Celery) -> None:
-    key, text = PREFIX + heartbeat.worker, json.dumps(heartbeat._asdict(), default=str)
+    key = f"{PREFIX}{heartbeat.worker}:{heartbeat.pid}"
+    text = json.dumps(heartbeat._asdict(), default=str)
     try:
         app.backend.client.set(key, text, ex=LIFETIME)
     except (redis.RedisError, OSError):
@@ -91,11 +109,13 @@ def _write(heartbeat: Heartbeat, app: Celery) -> None:
 def read_heartbeats(client: Any) -> list[Heartbeat]:
     """Return the heartbeats of the workers that are alive, ordered by their names."""
     keys = sorted(client.scan_iter(match=f"{PREFIX}*", count=1_000))
-    values = [json.loads(text) for text in (client.mget(keys) if keys else ()) if text]
-    return [
-        Heartbeat(
-            **value
-            | {name: datetime.fromisoformat(value[name]) for name in ("started_at", "seen_at")}
-        )
-        for value in values
-    ]
+    found = [_parse(text) for text in (client.mget(keys) if keys else ()) if text]
+    return [heartbeat for heartbeat in found if heartbeat is not None]
+
+
+def _parse(text: bytes) -> Heartbeat | None:
+    """Return the heartbeat in a value, None if it is not one: others can write there, too."""
+    try:
+        return _HEARTBEAT.validate_json(text)
+    except ValidationError:
+        return None

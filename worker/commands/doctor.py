@@ -11,11 +11,12 @@ import click
 from celery import Celery
 from pydantic import ValidationError
 
+from valetkey.cli.descriptions import escape_unprintable
 from valetkey.delivery.causes import describe_cause
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.broker import status
-from worker.broker.dead_letters import read_dead_letters
+from worker.broker.dead_letters import count_dead_letters
 from worker.broker.discards import read_discard_counts
 from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.commands.broker import open_broker, open_results
@@ -88,7 +89,7 @@ def doctor(context: click.Context, /, *, as_json: bool) -> None:
 
 def _print_check(check: Check) -> None:
     state = click.style(f"{check.state:5}", fg=_COLOURS[check.state], bold=check.state != "ok")
-    click.echo(f"{state} {check.check:9} {check.message}")
+    click.echo(f"{state} {check.check:9} {escape_unprintable(check.message)}")
     if check.hint:
         click.echo(f"{'':15} → {check.hint}")
 
@@ -190,14 +191,14 @@ def _worker_checks(app: Celery) -> Iterator[Check]:
 
 def _read_queue_check() -> Check:
     with open_broker() as client:
-        return check_queues(queue_lengths(client), is_served=bool(client.exists(LEASE)))
+        return check_queues(queue_lengths(client), is_served=client.pttl(LEASE) >= 0)
 
 
 def _read_message_check() -> Check:
     with open_results() as client:
         discarded = read_discard_counts(client)
     with open_broker() as client:
-        return check_messages(discarded, len(read_dead_letters(client)))
+        return check_messages(discarded, count_dead_letters(client))
 
 
 def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:

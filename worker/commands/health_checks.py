@@ -60,7 +60,7 @@ def check_consumers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
 
 
 def check_queues(lengths: Mapping[str, int], *, is_served: bool) -> Check:
-    """Warn if messages wait for their turn and no process serves them.
+    """Fail if messages wait for their turn and no process serves them.
 
     lengths are those of the queues and of the lanes, by key.
     """
@@ -69,7 +69,8 @@ def check_queues(lengths: Mapping[str, int], *, is_served: bool) -> Check:
     if is_served or not waiting:
         return Check("queues", "ok", text)
     text = f"{waiting:,} messages wait for their turn, and no process serves them"
-    return Check("queues", "warn", text, "python -m worker run --only issue")
+    hint = "restart the `run` that hangs, or start another: python -m worker run --only issue"
+    return Check("queues", "fail", text, hint)
 
 
 def check_messages(discarded: Mapping[str, int], dead_letters: int) -> Check:

@@ -20,7 +20,7 @@ from worker.supervisor import Supervisor, WorkerProcess
 _WORKER_OPTIONS = ("worker", "--without-gossip", "--without-heartbeat", "--without-mingle")
 # Upkeep waits for endpoints and storage. Its jobs share one process, which bounds what they do at
 # once; issuing needs the CPU, so it has a process for each request.
-_ROLE_OPTIONS = {"upkeep": ("--pool", "threads", "--concurrency", "8", "--beat")}
+_ROLE_OPTIONS = {"upkeep": ("--pool", "threads", "--concurrency", "8")}
 _FAIR_QUEUE_STOP_TIMEOUT = 1.0  # seconds; what it has not moved stays where it is
 _LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 

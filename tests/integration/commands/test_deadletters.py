@@ -9,10 +9,13 @@ from click.testing import CliRunner, Result
 from tests.support.builders.frames import TASK_ID, build_frame, call_text, celery_headers
 from worker.__main__ import main
 from worker.broker.dead_letters import (
+    KEY,
+    MAX_BODY,
     MAX_DEAD_LETTERS,
     add_dead_letter,
     count_redelivery,
     read_dead_letters,
+    read_redeliveries,
 )
 
 
@@ -77,7 +80,25 @@ def test_one_that_is_put_back_starts_with_no_failed_delivery(broker: redis.Redis
     count_redelivery(broker, frame)
     add_dead_letter(broker, frame, "test")
     run("requeue", "--all")
-    assert count_redelivery(broker, frame) == 1
+    assert read_redeliveries(broker, frame) == 0
+
+
+def test_a_large_one_is_kept_without_its_body_and_not_put_back(broker: redis.Redis) -> None:
+    add_dead_letter(broker, build_frame(call_text("a" * MAX_BODY)), "test")
+    assert run("requeue", "--all").output == "0 put back.\n"
+    assert broker.llen("valetkey") == 0
+    assert len(read_dead_letters(broker)) == 1
+
+
+@pytest.mark.parametrize("value", ["{}", "[1]", "text", '{"set_aside_at": 1e400}'])
+def test_what_is_no_dead_letter_is_skipped_and_can_be_purged(
+    broker: redis.Redis, value: str
+) -> None:
+    broker.lpush(KEY, value)
+    set_aside(broker, 1)
+    assert len(run("list", "--json").output.splitlines()) == 1
+    assert run("purge", "--all").output == "2 deleted.\n"
+    assert broker.llen(KEY) == 0
 
 
 def test_purged_ones_are_gone(broker: redis.Redis) -> None:

@@ -29,11 +29,25 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
             "rediss://:s3cret@queue.example.com",
             "rediss://:s3cret@queue.example.com/1?ssl_cert_reqs=required",
         ),
-        ("amqp://queue.example.com//", "redis://127.0.0.1:6379/1"),
+        ("REDIS://queue.example.com/3", "redis://queue.example.com/1"),
     ],
 )
 def test_results_are_stored_beside_the_broker_by_default(broker: str, results: str) -> None:
     assert Settings(broker_url=SecretStr(broker)).result_url.get_secret_value() == results
+
+
+@pytest.mark.parametrize("url", ["amqp://h//", "redis+socket:///a", "sentinel://h", "garbage"])
+def test_a_broker_whose_messages_are_not_checked_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"broker_url": url})
+    text = setting_errors(caught.value)[0]
+    assert "redis://" in text
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0", "3601"])
+def test_an_interval_that_no_sweep_can_have_is_refused(seconds: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"sweep_seconds": seconds})
 
 
 @pytest.mark.parametrize("name", ["broker_url", "result_url"])

@@ -13,9 +13,10 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.broker.sharing.lanes import lane_tenant
 from worker.broker.sharing.lease import Lease
 from worker.broker.sharing.passes import QueueSharing
-from worker.broker.sharing.queue_lengths import LEASE, is_redis
+from worker.broker.sharing.queue_lengths import LEASE
 
 LEASE_SECONDS = 3.0
 """The time after which another process takes over from one that was killed."""
@@ -23,7 +24,7 @@ LEASE_SECONDS = 3.0
 _GROWING_INTERVAL = 0.01  # seconds between two passes while more messages arrive that must wait
 _BUSY_INTERVAL = 0.025  # while messages wait
 _IDLE_INTERVAL = 0.25
-_MIN_BACKOFF, _MAX_BACKOFF = 1.0, 30.0
+_MIN_BACKOFF, _MAX_BACKOFF = 0.5, 3.0
 _LOG_INTERVAL = 60.0
 _SOCKET_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 3}
 
@@ -44,9 +45,6 @@ class FairQueue:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. If the broker is lost, log that and try again."""
-        if not is_redis(self._broker_url):
-            log.warning("fair_queue_unavailable", problem="the broker is not Redis or Valkey")
-            return
         backoff = _MIN_BACKOFF
         while not stop.is_set():
             started = time.monotonic()
@@ -86,7 +84,8 @@ class FairQueue:
         now = time.monotonic()
         if now - self._logged_at > _LOG_INTERVAL:
             self._logged_at = now
-            log.info("tenants_wait", tenants=sorted(sharing.waiting))
+            tenants = {lane_tenant(lane) for lane in sharing.waiting}
+            log.info("tenants_wait", tenants=sorted(tenants))
         if result.has_more:
             return 0.0
         # If the broker is slow, leave it at least half of its time.

@@ -12,11 +12,6 @@ LEASE = "valetkey.waiting.lease"
 """The lease of the process that moves messages. It expires if no process does."""
 
 
-def is_redis(broker_url: str) -> bool:
-    """Return whether a broker can have lanes: whether it is Redis or Valkey, without Sentinel."""
-    return broker_url.startswith(("redis://", "rediss://", "unix://"))
-
-
 def lane_key(lane: str) -> str:
     """Return the key of a lane's list."""
     return f"{WAITING}:{lane}"
@@ -25,7 +20,7 @@ def lane_key(lane: str) -> str:
 def waiting_lanes(client: redis.Redis) -> list[str]:
     """Return the names of the lanes in which messages wait, sorted."""
     names = client.smembers(WAITING)
-    return sorted(name if isinstance(name, str) else name.decode() for name in names)
+    return sorted(name.decode() for name in names if isinstance(name, bytes) and name.isascii())
 
 
 def queue_lengths(client: redis.Redis) -> dict[str, int]:

@@ -10,14 +10,15 @@ KEEP_LEASE = """
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
-elseif holder then
+elseif holder and redis.call('PTTL', KEYS[1]) >= 0 then
   return 0
 else
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 return 1
 """
-"""KEYS: the lease. ARGV: holder, milliseconds. Takes or renews the lease if nobody else has it."""
+"""KEYS: the lease. ARGV: holder, milliseconds. Takes or renews the lease if nobody else has
+one that expires."""
 
 END_LEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then

@@ -184,9 +184,3 @@ def test_an_invalid_url_is_logged_and_tried_again_until_the_stop() -> None:
         thread.join()
     assert [log["event"] for log in logs] == ["fair_queue_postponed"]
     assert PASSWORD not in str(logs)
-
-
-def test_a_broker_that_is_not_redis_has_no_fair_queue() -> None:
-    with capture_logs() as logs:
-        FairQueue("amqp://broker.example.com").run(threading.Event())
-    assert [log["event"] for log in logs] == ["fair_queue_unavailable"]
