@@ -239,3 +239,30 @@ def test_a_message_that_cannot_be_settled_takes_up_no_place(
     with pytest.raises(redis.ConnectionError):
         getattr(message, settle)()
     assert reader.channel.qos.can_consume()
+
+
+def test_a_sender_cannot_have_a_message_set_aside(
+    store: redis.Redis, start: Start, queue: str
+) -> None:
+    frame = build_frame(
+        properties={"delivery_info": {"exchange": "", "routing_key": queue, "redelivered": True}}
+    )
+    for _ in range(5):
+        put(store, queue, frame)
+    assert len(start().read()) == 5
+    assert store.keys("valetkey.redelivered:*") == []
+
+
+def test_a_broker_without_memory_ends_no_worker_and_the_message_is_processed(
+    store: redis.Redis, start: Start, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, queue, build_frame())
+    reader = start()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise redis.OutOfMemoryError
+
+    monkeypatch.setattr("kombu.transport.redis.QoS.append", refuse)
+    (message,) = reader.read()
+    assert message.headers["id"] == TASK_ID
+    message.ack()

@@ -137,3 +137,12 @@ def test_a_worker_that_does_not_stop_is_killed(runs: list[Run], tmp_path: Path) 
     wait_until(lambda: len(run.pids) == 1, what="the worker starts")
     assert run.stop() == 0
     assert not is_running(run.pids[0])
+
+
+def test_a_worker_ends_after_its_supervisor_was_killed(runs: list[Run], tmp_path: Path) -> None:
+    watch = "from worker.supervisor import stop_with_supervisor; stop_with_supervisor(); "
+    run = start(runs, tmp_path, READY + watch + LOG_PID + WAIT)
+    wait_until(lambda: len(run.pids) == 1, what="the worker starts")
+    run.process.kill()
+    run.process.wait()
+    wait_until(lambda: not is_running(run.pids[0]), what="the worker ends")
