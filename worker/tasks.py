@@ -17,11 +17,11 @@ from worker.broker.queues import UPKEEP_QUEUE
 from worker.context import Context, process_context, settings
 from worker.errors import Transient
 from worker.jobs.single_flight import JobRun, SingleFlight
-from worker.usecases.abort_uploads import abort_expired
-from worker.usecases.cleanup import clean_up
-from worker.usecases.deliver import deliver_due
 from worker.usecases.dispatch import Response, respond
-from worker.usecases.manifest import write_due_manifests
+from worker.usecases.upkeep.abort_uploads import abort_expired
+from worker.usecases.upkeep.cleanup import clean_up
+from worker.usecases.upkeep.deliver import deliver_due
+from worker.usecases.upkeep.manifest import write_due_manifests
 
 log = structlog.get_logger()
 MAX_RETRIES = 5

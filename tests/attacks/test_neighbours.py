@@ -37,7 +37,7 @@ from worker.devstack.processes import ChildProcess, Program, running
 from worker.devstack.s3 import create_buckets
 from worker.devstack.service import service_environment
 from worker.devstack.storage import Storage
-from worker.usecases.deliver import LIMITS
+from worker.usecases.upkeep.deliver import LIMITS
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()

@@ -13,7 +13,7 @@ from tests.support.quota_model.tables import charged, reserved
 from valetkey.wire.refusals import Window
 from worker.core.tenants.config import Quota
 from worker.db import reservations
-from worker.usecases.cleanup import clean_up
+from worker.usecases.upkeep.cleanup import clean_up
 
 LIMIT = 100
 

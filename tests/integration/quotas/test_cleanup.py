@@ -19,8 +19,8 @@ from worker.context import Context
 from worker.core.policy.decisions import ChunkRequest
 from worker.db import reservations
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
-from worker.usecases import cleanup
-from worker.usecases.cleanup import clean_up
+from worker.usecases.upkeep import cleanup
+from worker.usecases.upkeep.cleanup import clean_up
 
 EXPIRES_IN = 300  # seconds, of every grant in this module
 

@@ -12,7 +12,7 @@ from tests.support.builders.services import InProcessService
 from worker.core.tenants.config import Quota, QuotaOverride
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.tenants import add_quota_override
-from worker.usecases.cleanup import clean_up
+from worker.usecases.upkeep.cleanup import clean_up
 
 
 @pytest.fixture(autouse=True)

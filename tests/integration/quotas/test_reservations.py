@@ -29,7 +29,7 @@ from worker.db import reservations
 from worker.db.batches import NewChunk
 from worker.db.engine import read_transaction, write_transaction
 from worker.usecases import issue
-from worker.usecases.cleanup import clean_up
+from worker.usecases.upkeep.cleanup import clean_up
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 WINDOWS: tuple[Window, ...] = ("minute", "hour", "day", "month", "live")

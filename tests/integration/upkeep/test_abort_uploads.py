@@ -18,9 +18,9 @@ from worker.db.engine import read_transaction, write_transaction
 from worker.db.multiparts import UploadRecord
 from worker.errors import Transient
 from worker.jobs.single_flight import SingleFlight
-from worker.usecases import abort_uploads
-from worker.usecases.abort_uploads import GIVE_UP_AFTER, abort_expired
-from worker.usecases.cleanup import clean_up
+from worker.usecases.upkeep import abort_uploads
+from worker.usecases.upkeep.abort_uploads import GIVE_UP_AFTER, abort_expired
+from worker.usecases.upkeep.cleanup import clean_up
 
 
 @pytest.fixture(autouse=True)

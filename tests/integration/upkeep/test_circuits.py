@@ -12,7 +12,7 @@ from worker.core.webhooks.circuit import FIRST_PAUSE, THRESHOLD
 from worker.db.circuits import begin_probe
 from worker.db.engine import read_transaction, write_transaction
 from worker.jobs.turns import TurnKey
-from worker.usecases.deliver import LIMITS
+from worker.usecases.upkeep.deliver import LIMITS
 
 PENDING = 50
 HOOK = TurnKey("acme", "hook")

@@ -24,7 +24,7 @@ from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.core.webhooks.retry import SCHEDULE
 from worker.db.engine import read_transaction
 from worker.net.webhook_client import WebhookClient
-from worker.usecases.deliver import deliver_due
+from worker.usecases.upkeep.deliver import deliver_due
 
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 NO_JITTER = 0.5  # the middle of the range of retry delays

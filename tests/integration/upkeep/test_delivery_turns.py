@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from tests.support.builders.delivery_service import DeliveryService
 from worker.core.webhooks.retry import SCHEDULE
 from worker.db.outbox import settle_delivery
-from worker.usecases import deliver
-from worker.usecases.deliver import LIMITS
+from worker.usecases.upkeep import deliver
+from worker.usecases.upkeep.deliver import LIMITS
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

@@ -21,8 +21,8 @@ from valetkey.wire.replies import ManifestState
 from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.retry import SCHEDULE
 from worker.db.engine import read_transaction
-from worker.usecases import manifest
-from worker.usecases.manifest import MAX_ATTEMPTS
+from worker.usecases.upkeep import manifest
+from worker.usecases.upkeep.manifest import MAX_ATTEMPTS
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ONLY_PUTS = replace(POLICY, kinds=("download", "put"))

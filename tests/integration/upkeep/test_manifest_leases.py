@@ -10,9 +10,9 @@ from worker.context import Context
 from worker.core.policy.decisions import RecordedChunk
 from worker.db.engine import write_transaction
 from worker.db.manifests import LEASE_TIME, ManifestLease, ManifestProblem, settle_manifest
-from worker.usecases import manifest_file
-from worker.usecases.manifest import MAX_ATTEMPTS
 from worker.usecases.reissue import read_recorded
+from worker.usecases.upkeep import manifest_file
+from worker.usecases.upkeep.manifest import MAX_ATTEMPTS
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ReadRecorded = Callable[[int, int, Context], RecordedChunk]

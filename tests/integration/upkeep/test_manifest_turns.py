@@ -14,8 +14,8 @@ from worker.context import Context
 from worker.db.engine import read_transaction
 from worker.db.manifests import ManifestLease, ManifestWritten
 from worker.jobs.single_flight import SingleFlight
-from worker.usecases import manifest
-from worker.usecases.manifest import LIMITS, MAX_ATTEMPTS, write_due_manifests
+from worker.usecases.upkeep import manifest
+from worker.usecases.upkeep.manifest import LIMITS, MAX_ATTEMPTS, write_due_manifests
 
 WRITTEN = ManifestWritten(1, 0, 1, "0" * 64)
 Write = Callable[[ManifestLease, Context], ManifestWritten]

@@ -19,7 +19,7 @@ from worker.db.outbox import (
     DeliveryResult,
     settle_delivery,
 )
-from worker.usecases.cleanup import clean_up
+from worker.usecases.upkeep.cleanup import clean_up
 
 CONFIG = tenant_config(
     endpoints={"hook": WebhookEndpoint("hook", "https://example.com/", "env:HOOK")}

@@ -20,7 +20,7 @@ from worker.core.tenants.config import Bucket, Quota, TenantConfig
 from worker.db.engine import read_transaction
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
-from worker.usecases.abort_uploads import abort_expired
+from worker.usecases.upkeep.abort_uploads import abort_expired
 
 PART_SIZE = 5 * 1024**2
 SIZE = 2 * PART_SIZE + 7

@@ -27,9 +27,9 @@ from worker.core.tenants.config import (
 )
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import Claim, due_endpoints, lease_deliveries
-from worker.usecases.abort_uploads import abort_expired
-from worker.usecases.delivery_attempt import attempt_delivery
 from worker.usecases.reissue import reissue_chunk_by_number
+from worker.usecases.upkeep.abort_uploads import abort_expired
+from worker.usecases.upkeep.delivery_attempt import attempt_delivery
 
 LIMITS = (Quota("grants", "day", 3), Quota("grants", "live", 3))
 HOOK = WebhookEndpoint("hook", "https://example.com/", "env:HOOK")

@@ -14,7 +14,7 @@ from tests.support.fakes.webhook_client import FakeWebhookClient
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.db.engine import read_transaction, write_transaction
-from worker.usecases.deliver import deliver_due
+from worker.usecases.upkeep.deliver import deliver_due
 
 TENANTS = ("acme", "globex", "initech")
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()

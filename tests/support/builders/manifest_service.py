@@ -22,7 +22,7 @@ from worker.db.engine import read_transaction, write_transaction
 from worker.db.manifests import LEASE_TIME, ManifestLease
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
-from worker.usecases.manifest import write_due_manifests
+from worker.usecases.upkeep.manifest import write_due_manifests
 
 BUCKET = "manifests"
 OBJECT_KEYS = ("acme/a", "acme/../b", "acme/ü c", "outside", "acme/e")

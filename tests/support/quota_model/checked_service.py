@@ -27,7 +27,7 @@ from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Quota, QuotaOverride, TenantConfig, TenantKey
 from worker.db import tenants
 from worker.db.engine import read_transaction, write_transaction
-from worker.usecases.cleanup import clean_up
+from worker.usecases.upkeep.cleanup import clean_up
 
 QuotaValues = set[tuple[str, str, int, int]]
 """The metric, window, limit and usage of each quota."""

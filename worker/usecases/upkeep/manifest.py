@@ -21,7 +21,7 @@ from worker.errors import Malformed, Transient
 from worker.jobs.single_flight import JobRun
 from worker.jobs.thread_group import ThreadGroup
 from worker.jobs.turns import Limits, TurnKey, Turns
-from worker.usecases.manifest_file import LeaseLost, write_manifest
+from worker.usecases.upkeep.manifest_file import LeaseLost, write_manifest
 
 LIMITS = Limits(total=4, per_owner=2, per_key=2, suspects=4)
 """The manifests that one process writes at the same time: in all, and of one tenant."""

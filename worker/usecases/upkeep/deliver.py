@@ -22,7 +22,7 @@ from worker.errors import Transient
 from worker.jobs.single_flight import JobRun
 from worker.jobs.thread_group import ThreadGroup
 from worker.jobs.turns import Limits, Turns
-from worker.usecases.delivery_attempt import attempt_delivery
+from worker.usecases.upkeep.delivery_attempt import attempt_delivery
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from worker.db.engine import write_transaction
 from worker.db.outbox import fail_expired_deliveries
 from worker.db.reservations import release_expired
 from worker.jobs.single_flight import JobRun
-from worker.usecases.delivery_attempt import EXPIRED
+from worker.usecases.upkeep.delivery_attempt import EXPIRED
 
 MAX_ROWS = 1_000  # in one transaction, which makes other writers wait for as long as it takes
 
