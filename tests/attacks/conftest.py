@@ -1,4 +1,4 @@
-"""What all attacks share: the seed, the size, and the table that they print.
+"""The seed, the size and the table of all attacks.
 
 `make attacks` runs them long. As a part of all tests they run in a short form.
 """

@@ -10,6 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from valetkey.config import redact_url
+from valetkey.delivery.causes import describe_cause
 from worker.settings import Settings
 
 _TIMEOUT = 3.0  # seconds
@@ -42,5 +43,5 @@ def _open(variable: str, url: str) -> Iterator[Any]:
         with client:
             yield client
     except (redis.RedisError, OSError) as error:
-        text = f"no Redis answers at {redact_url(url)}, the {variable} ({type(error).__name__})"
+        text = f"cannot use the Redis at {redact_url(url)}, the {variable}: {describe_cause(error)}"
         raise click.ClickException(text) from None

@@ -26,7 +26,7 @@ class JobRun:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the run has to end: it starts nothing new, and finishes what it began."""
+        """True once the run has to end: it starts nothing new, and finishes what it began."""
         return self._stopping.is_set()
 
     def stop(self) -> None:

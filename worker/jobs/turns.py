@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class TurnKey(NamedTuple):
-    """What units of work are for: their owner, such as a tenant, and one of its names."""
+    """The subject of units of work: their owner, such as a tenant, and one of its names."""
 
     owner: str
     name: str

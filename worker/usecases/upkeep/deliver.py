@@ -119,9 +119,12 @@ class _Deliveries:
     def _write(self, finished: Sequence[_Finished]) -> None:
         now = self._context.now()
         with write_transaction(self._context.engine) as connection:
-            for delivery, result in finished:
-                settle_delivery(connection, delivery, result, now)
-            opened = record_responses(connection, finished, now)
+            settled = [
+                (delivery, result)
+                for delivery, result in finished
+                if settle_delivery(connection, delivery, result, now)
+            ]
+            opened = record_responses(connection, settled, now)
         for endpoint in opened:
             log.warning("endpoint_paused", tenant=endpoint.owner, endpoint=endpoint.name)
 
