@@ -23,6 +23,7 @@ from worker.private_files import make_private, mode_of_others
 from worker.settings import Settings
 
 _PROTOTYPE_REVISION = "0001"
+_SQLITE_HEADER = b"SQLite format 3\0"
 
 
 def operator_account() -> str:
@@ -50,13 +51,25 @@ def migrate() -> None:
       python -m worker migrate
     """
     database_url = Settings().database_url.get_secret_value()
-    migrate_to_head(database_url)  # fails for a file that is no database, and leaves its mode
     _make_files_private(database_url)
+    migrate_to_head(database_url)
     click.echo("The database is up to date.")
 
 
+def _is_sqlite(path: Path) -> bool:
+    """Return whether a file is a SQLite database (sqlite.org/fileformat.html, section 1.3)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE_HEADER)) in {_SQLITE_HEADER, b""}
+    except OSError:
+        return False
+
+
 def _make_files_private(database_url: str) -> None:
-    for path in sqlite_files(database_url):
+    paths = sqlite_files(database_url)
+    if not paths or not _is_sqlite(paths[0]):
+        return  # a mistyped path must not change the mode of another file
+    for path in paths:
         mode = mode_of_others(path)
         if mode is None:
             continue

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
 
 from worker.commands.database import migrate
 from worker.commands.doctor import doctor
@@ -76,6 +77,15 @@ def test_migrate_takes_the_access_of_other_accounts_away_and_says_so(path: Path)
     assert len(database_lines()) == 1
 
 
+def test_migrate_leaves_the_mode_of_a_file_that_is_no_database(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("a text that is longer than sixteen bytes")
+    path.chmod(0o644)
+    with pytest.raises(DatabaseError):
+        run_migrate()
+    assert mode(path) == 0o644
+
+
 def test_migrate_leaves_a_private_database_as_it_is(path: Path) -> None:
     run_migrate()
     path.chmod(0o600)
@@ -87,5 +97,7 @@ def test_a_database_in_memory_has_no_file(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    create_database_engine(url).connect().close()
+    engine = create_database_engine(url)
+    engine.connect().close()
+    engine.dispose()
     assert list(tmp_path.iterdir()) == []
