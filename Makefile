@@ -35,7 +35,7 @@ SEED ?= 1
 attacks: install ## Attack the service for a few minutes, and print what was tried
 	VALETKEY_TEST_ATTACKS=long VALETKEY_TEST_SEED=$(SEED) $(BIN)/python -m pytest tests/attacks
 
-# Each fault is injected FAULTS times. 3 take about 10 minutes.
+# Each fault is injected FAULTS times. 3 take about 5 minutes.
 FAULTS ?= 3
 faults: install ## Kill, stop or fill up each part under load, and compare rows with results
 	VALETKEY_TEST_FAULTS=$(FAULTS) VALETKEY_TEST_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -p tests.faults.table
