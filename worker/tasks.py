@@ -127,19 +127,19 @@ _JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS)
 
 
 # Acknowledged at once: the database holds the work, and the next sweep triggers it again.
-@app.task(name="valetkey.deliver", expires=60, acks_late=False)
+@app.task(name="valetkey.deliver", acks_late=False)
 def deliver() -> None:
     """Trigger the job that sends the webhooks that are due."""
     _DELIVER.trigger()
 
 
-@app.task(name="valetkey.manifests", expires=60, acks_late=False)
+@app.task(name="valetkey.manifests", acks_late=False)
 def manifests() -> None:
     """Trigger the job that writes the manifests that are due."""
     _WRITE_MANIFESTS.trigger()
 
 
-@app.task(name="valetkey.upkeep", expires=60, acks_late=False)
+@app.task(name="valetkey.upkeep", acks_late=False)
 def upkeep() -> None:
     """Trigger the jobs that release expired grants, and abort their unfinished uploads."""
     _CLEAN_UP.trigger()

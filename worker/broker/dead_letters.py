@@ -1,7 +1,7 @@
-"""Messages that were set aside because a worker process ended while it had them.
+"""Messages that were set aside because they caused an error in a worker, or ended two.
 
-They are stored in the broker's Redis, whole, so that an operator can put them back. The list is
-short: only a defect of the service, or of a library, fills it.
+They are stored in the broker's Redis, so that an operator can put them back. The list is short:
+only a defect of the service, or of a library, fills it.
 """
 
 import json

@@ -67,7 +67,8 @@ class GuardedQoS(redis.QoS):
     def restore_unacked(self, client: Any = None) -> None:
         """Return messages to their queues when the worker ends.
 
-        If an error ended it, that was one of those that no child process had accepted.
+        If an error ended it, the messages that no child process had accepted are set aside: one of
+        them may have caused it.
         """
         error = sys.exc_info()[1]
         if isinstance(error, Exception) and not isinstance(error, self.channel.connection_errors):

@@ -45,7 +45,7 @@ def clean_headers(headers: Any, now: datetime) -> dict[str, Any]:
     if headers.get("compression"):
         raise InvalidMessage("compression")
     retries = headers.get("retries") or 0
-    eta = _clean_time("eta", headers.get("eta"), now + MAX_ETA_DELAY)
+    eta = _parse_eta(headers, now)
     _check_expiry(headers, now)
     return {
         "lang": "py",
@@ -57,7 +57,7 @@ def clean_headers(headers: Any, now: datetime) -> dict[str, Any]:
         "ignore_result": headers.get("ignore_result") or False,
         # The service delays what it retries. A producer that delays messages would let a worker
         # take them all, beyond its limit, and process them before those of other tenants.
-        "eta": eta if retries else None,
+        "eta": eta.isoformat() if eta is not None and retries else None,
         # Celery would refuse every later message with the id of an expired one.
         "expires": None,
         # Celery logs them, and the sender may have written object keys into them.
@@ -85,8 +85,23 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH
 
 
-def _clean_time(name: str, value: Any, latest: datetime | None) -> str | None:
+def _parse_eta(headers: Mapping[str, Any], now: datetime) -> datetime | None:
+    eta = _parse_time(headers, "eta")
+    if eta is not None and eta > now + MAX_ETA_DELAY:
+        raise InvalidMessage("eta")
+    return eta
+
+
+def _check_expiry(headers: Mapping[str, Any], now: datetime) -> None:
+    expires = _parse_time(headers, "expires")
+    # A late trigger of a job does no harm.
+    if expires is not None and expires <= now and headers["task"] == ISSUE_TASK:
+        raise InvalidMessage("expires")
+
+
+def _parse_time(headers: Mapping[str, Any], name: str) -> datetime | None:
     """Return an ISO 8601 time in UTC, which Celery can convert to any time zone."""
+    value = headers.get(name)
     if value is None:
         return None
     try:
@@ -95,17 +110,7 @@ def _clean_time(name: str, value: Any, latest: datetime | None) -> str | None:
         _ = time - _EDGE, time + _EDGE
     except (TypeError, ValueError, OverflowError):
         raise InvalidMessage(name) from None
-    if latest is not None and time > latest:
-        raise InvalidMessage(name)
-    return time.isoformat()
-
-
-def _check_expiry(headers: Mapping[str, Any], now: datetime) -> None:
-    expires = _clean_time("expires", headers.get("expires"), None)
-    is_expired = expires is not None and datetime.fromisoformat(expires) <= now
-    # A late trigger of a job does no harm.
-    if is_expired and headers["task"] == ISSUE_TASK:
-        raise InvalidMessage("expires")
+    return time
 
 
 def _is_optional(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:

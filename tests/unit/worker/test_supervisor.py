@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers.waiting import wait_until
+from tests.support.servers.waiting import is_running, wait_until
 from worker.supervisor import RESTART_DELAYS, WorkerProcess
 
 READY = "import os; os.write(int(os.environ['VALETKEY_READY_FD']), b'1'); "
@@ -94,14 +94,6 @@ def test_a_worker_that_ends_before_it_was_ready_ends_the_supervisor_with_its_cod
     run = start(runs, tmp_path, READY + LOG_PID + WAIT, LOG_PID + "exit(3)")
     assert run.process.wait(20) == 3
     wait_until(lambda: not any(map(is_running, run.pids)), what="the other worker stops")
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_all_workers_stop_with_the_supervisor(runs: list[Run], tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def _fail_deliveries(context: Context, run: JobRun) -> int:
     while failed == MAX_ROWS and not run.is_stopping:
         with write_transaction(context.engine) as connection:
             failed = fail_expired_deliveries(connection, EXPIRED, now, MAX_ROWS)
-            delete_old_circuits(connection, now)
         total += failed
         run.progress()
+    with write_transaction(context.engine) as connection:
+        delete_old_circuits(connection, now)
     return total

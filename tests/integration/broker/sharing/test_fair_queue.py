@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from tests.integration.broker.sharing.conftest import (
     frame_name,
@@ -159,28 +160,23 @@ def test_a_full_broker_loses_nothing(tmp_path: Path) -> None:
         assert sum(queue_lengths(client).values()) == 500
 
 
-def test_a_password_is_not_logged() -> None:
+def logs_of_fair_queue(url: str) -> list[EventDict]:
+    """Return what a fair queue with this URL logs until its first line, and then its stop."""
     stop = threading.Event()
     with capture_logs() as logs:
-        thread = threading.Thread(
-            target=FairQueue(f"redis://:{PASSWORD}@127.0.0.1:1/0").run, args=(stop,)
-        )
+        thread = threading.Thread(target=FairQueue(url).run, args=(stop,))
         thread.start()
         wait_until(lambda: logs)
         stop.set()
         thread.join()
-    assert PASSWORD not in str(logs)
+    return list(logs)
+
+
+def test_a_password_is_not_logged() -> None:
+    assert PASSWORD not in str(logs_of_fair_queue(f"redis://:{PASSWORD}@127.0.0.1:1/0"))
 
 
 def test_an_invalid_url_is_logged_and_tried_again_until_the_stop() -> None:
-    stop = threading.Event()
-    with capture_logs() as logs:
-        thread = threading.Thread(
-            target=FairQueue(f"redis://:{PASSWORD}@localhost:port/0").run, args=(stop,)
-        )
-        thread.start()
-        wait_until(lambda: logs)
-        stop.set()
-        thread.join()
+    logs = logs_of_fair_queue(f"redis://:{PASSWORD}@localhost:port/0")
     assert [log["event"] for log in logs] == ["fair_queue_postponed"]
     assert PASSWORD not in str(logs)
