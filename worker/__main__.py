@@ -11,8 +11,8 @@ from worker.commands.database import migrate
 from worker.commands.deadletters import deadletters
 from worker.commands.deliveries import deliveries
 from worker.commands.dev import dev
-from worker.commands.doctor import doctor
 from worker.commands.explain import explain
+from worker.commands.health.doctor import doctor
 from worker.commands.quota import quota
 from worker.commands.run import run
 from worker.commands.workers import workers

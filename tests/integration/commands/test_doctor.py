@@ -12,7 +12,7 @@ from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.__main__ import main
-from worker.commands.doctor import doctor
+from worker.commands.health.doctor import doctor
 from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.db.engine import write_transaction
 from worker.db.outbox import DeliveryResult, settle_delivery

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from worker.commands.database import migrate
-from worker.commands.doctor import doctor
+from worker.commands.health.doctor import doctor
 from worker.db.engine import create_database_engine, write_transaction
 
 

@@ -4,8 +4,7 @@ from threading import Event
 
 import pytest
 
-from worker.commands.doctor import call_with_timeout
-from worker.commands.health_checks import (
+from worker.commands.health.checks import (
     OVERDUE_AFTER,
     Check,
     check_circuits,
@@ -15,6 +14,7 @@ from worker.commands.health_checks import (
     check_tenants,
     check_webhooks,
 )
+from worker.commands.health.doctor import call_with_timeout
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 from worker.core.webhooks.circuit import Circuit
 from worker.jobs.turns import TurnKey

@@ -21,7 +21,7 @@ from worker.broker.discards import read_discard_counts
 from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
-from worker.commands.health_checks import (
+from worker.commands.health.checks import (
     Check,
     check_circuits,
     check_cleanup,
