@@ -20,6 +20,16 @@ class TlsProxy:
     received: int = 0
 
 
+class _Server(ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    # Ignore errors of clients that disconnect.
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def running_tls_proxy(
     context: ssl.SSLContext, target_port: int, *, closes: bool = True
@@ -49,16 +59,7 @@ def running_tls_proxy(
                     server.shutdown(socket.SHUT_RDWR)
                 answers.join()
 
-    class Server(ThreadingTCPServer):
-        daemon_threads = True
-        block_on_close = False
-        request_queue_size = 64
-
-        # Ignore errors of clients that disconnect.
-        def handle_error(self, *_: object) -> None:
-            pass
-
-    with Server((HOST, 0), Handler) as server:
+    with _Server((HOST, 0), Handler) as server:
         proxy.port = server.server_address[1]
         thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
