@@ -140,8 +140,16 @@ class AsyncClient(
     async def close(self) -> None:
         """Close the connections without waiting for results: fire and forget.
 
-        The consequences are those of Client.close. Coroutines that still wait get NoAnswer.
+        The consequences are those of Client.close. Coroutines that still wait get NoAnswer. If this
+        is cancelled, it closes all connections first, which takes a few seconds at most.
         """
+        closing = asyncio.create_task(self._close(), name="valetkey-close")
+        try:
+            await asyncio.shield(closing)
+        finally:  # nobody else can close what a cancelled call leaves open
+            await asyncio.shield(closing)
+
+    async def _close(self) -> None:
         for feed in list(self._feeds):
             await feed.close()
         await self._dispatcher.close()

@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from valetkey.config import redact_url
+from valetkey.delivery.async_connections import create_client
 from valetkey.delivery.causes import describe_cause
 from valetkey.delivery.publisher import SOCKET_TIMEOUT, Publisher
 from valetkey.delivery.transport import RESULT_PREFIX, UNSUBSCRIBE_BATCH, Results
@@ -146,7 +147,7 @@ class AsyncTransport:
 
 def _connect(url: str, retry: Retry) -> Redis:
     # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
-    return Redis.from_url(
+    return create_client(
         url,
         retry=retry,
         protocol=2,

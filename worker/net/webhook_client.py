@@ -11,10 +11,12 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_address
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
@@ -154,6 +156,7 @@ class WebhookClient:
         self, address: Address, endpoint: WebhookUrl, body: bytes, headers: Mapping[str, str]
     ) -> WebhookResponse:
         async with (
+            AsyncExitStack() as connections,
             httpx.AsyncClient(
                 verify=self._ssl_context,
                 trust_env=False,
@@ -166,7 +169,10 @@ class WebhookClient:
                 content=body,
                 headers={"User-Agent": "valetkey", **headers, "Host": endpoint.authority},
                 # The host name to send in the handshake and to check the certificate against.
-                extensions={"sni_hostname": endpoint.host},
+                extensions={
+                    "sni_hostname": endpoint.host,
+                    "trace": partial(_close_at_exit, connections),
+                },
             ) as response,
         ):
             await _discard_body(response)
@@ -179,6 +185,15 @@ class WebhookClient:
 def _url_with_address(address: Address, endpoint: WebhookUrl) -> str:
     host = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004 - IPv6
     return f"{endpoint.scheme}://{host}:{endpoint.port}{endpoint.target}"
+
+
+async def _close_at_exit(connections: AsyncExitStack, event: str, info: dict[str, Any]) -> None:
+    """Close each connection that httpcore reports at the end of the exchange.
+
+    httpcore closes it itself, unless the timeout cancels the TLS handshake.
+    """
+    if event == "connection.connect_tcp.complete":
+        connections.push_async_callback(info["return_value"].aclose)
 
 
 async def _discard_body(response: httpx.Response) -> None:

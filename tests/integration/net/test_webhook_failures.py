@@ -12,6 +12,7 @@ from tests.support.servers.webhook_receiver import (
     FakeResolver,
     Responder,
     drip_headers,
+    is_closed_by_client,
     running_receiver,
     send_bytes,
     silent_endpoint,
@@ -48,6 +49,16 @@ def test_an_endpoint_that_says_nothing_is_cut_at_the_deadline(scheme: str) -> No
     ):
         url = f"{scheme}://{HOST}:{endpoint.getsockname()[1]}/"
         assert post_error(client, url, b"x" * 10_000_000).reason == "timed_out"
+
+
+def test_the_deadline_closes_a_connection_in_the_middle_of_its_tls_handshake() -> None:
+    # A handshake is given up after a third of the time, so the deadline meets the third one.
+    resolver = FakeResolver([LOOPBACK] * 3)
+    with silent_endpoint() as endpoint, client_with_short_timeout(resolver) as client:
+        url = f"https://{HOST}:{endpoint.getsockname()[1]}/"
+        assert post_error(client, url).reason == "timed_out"
+        for _ in range(3):
+            assert is_closed_by_client(endpoint)
 
 
 def test_a_resolver_that_does_not_return_is_cut_at_the_deadline() -> None:

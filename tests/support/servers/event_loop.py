@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -32,6 +33,14 @@ async def _run(test: Coroutine[Any, Any, None]) -> None:
     remaining = asyncio.all_tasks() - {asyncio.current_task()}
     assert remaining == set()
     assert unhandled == []
+
+
+def collect_leaks() -> list[str]:
+    """Delete objects that nothing refers to; return those that should have been closed before."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        gc.collect()
+    return [str(warning.message) for warning in caught]
 
 
 @asynccontextmanager

@@ -20,9 +20,24 @@ class TlsProxy:
     received: int = 0
 
 
+class _Server(ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    # Ignore errors of clients that disconnect.
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
-def running_tls_proxy(context: ssl.SSLContext, target_port: int) -> Iterator[TlsProxy]:
-    """Run a proxy that forwards what it decrypts to a port of this machine."""
+def running_tls_proxy(
+    context: ssl.SSLContext, target_port: int, *, closes: bool = True
+) -> Iterator[TlsProxy]:
+    """Run a proxy that forwards what it decrypts to a port of this machine.
+
+    If not `closes`, it does not respond to the end of TLS, only to the end of the TCP connection.
+    """
     proxy = TlsProxy()
 
     class Handler(BaseRequestHandler):
@@ -38,20 +53,13 @@ def running_tls_proxy(context: ssl.SSLContext, target_port: int) -> Iterator[Tls
                 for data in _chunks(client):
                     proxy.received += len(data)
                     server.sendall(data)
+                if not closes:
+                    _wait_for_end_of_tcp(client)
                 with suppress(OSError):
                     server.shutdown(socket.SHUT_RDWR)
                 answers.join()
 
-    class Server(ThreadingTCPServer):
-        daemon_threads = True
-        block_on_close = False
-        request_queue_size = 64
-
-        # Ignore errors of clients that disconnect.
-        def handle_error(self, *_: object) -> None:
-            pass
-
-    with Server((HOST, 0), Handler) as server:
+    with _Server((HOST, 0), Handler) as server:
         proxy.port = server.server_address[1]
         thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -68,6 +76,12 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
             sink.sendall(data)
     with suppress(OSError):
         sink.shutdown(socket.SHUT_RDWR)
+
+
+def _wait_for_end_of_tcp(client: ssl.SSLSocket) -> None:
+    with suppress(OSError):
+        while socket.socket.recv(client, 65_536):
+            pass
 
 
 def _chunks(source: socket.socket) -> Iterator[bytes]:

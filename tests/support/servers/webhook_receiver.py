@@ -143,3 +143,18 @@ def has_connection(listener: socket.socket) -> bool:
         listener.accept()[0].close()
         return True
     return False
+
+
+def is_closed_by_client(listener: socket.socket) -> bool:
+    """Accept a connection; return whether the client closed it."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(1)
+        try:
+            while connection.recv(65_536):
+                pass
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False
+    return True
