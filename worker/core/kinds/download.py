@@ -1,6 +1,5 @@
 """The kind `download`: a presigned GET or HEAD."""
 
-import re
 from collections.abc import Collection
 
 from valetkey.wire.messages import Item
@@ -21,10 +20,10 @@ from worker.core.quotas.cost import Cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.disposition import content_disposition, is_valid_filename
 from worker.core.signing.multipart_plan import StartedUpload
+from worker.core.signing.response_headers import GRAMMARS
 from worker.core.tenants.config import Policy
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
-_HEADER = re.compile(r"[!-~]([ -~]*[!-~])?").fullmatch
 
 
 def _check_filename(terms: Download, _: Policy) -> Refusal | None:
@@ -41,6 +40,8 @@ def _check_inline(terms: Download, policy: Policy) -> Refusal | None:
 
 
 def _override_rule(name: str) -> Rule[PolicyContext]:
+    grammar = GRAMMARS[name]
+
     def check(terms: Download, policy: Policy) -> Refusal | None:
         value = getattr(terms, name)
         if value is None:
@@ -48,9 +49,10 @@ def _override_rule(name: str) -> Rule[PolicyContext]:
         if name not in policy.overrides:
             text = "the tenant's policy does not allow this response header to be set"
             return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text, list(policy.overrides))
-        if not _HEADER(value):
-            text = "a header is printable ASCII, without spaces at its ends"
-            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text)
+        if not grammar.is_valid(value):
+            text = f"the value of this response header is {grammar.description}"
+            limit = list(grammar.values) or None
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text, limit)
         return None
 
     return make_field_rule(name, check)
@@ -105,7 +107,7 @@ DOWNLOAD = GrantKind(
         make_field_rule("filename", _check_filename),
         make_field_rule("content_type", check_content_type),
         make_field_rule("inline", _check_inline),
-        *map(_override_rule, ("cache_control", "content_language", "content_encoding", "expires")),
+        *map(_override_rule, GRAMMARS),
     ),
     reserved_cost=lambda _, count: Cost(grants=count, download_grants=count),
     issued_cost=_issued_cost,

@@ -50,7 +50,7 @@ POLICY_DEPENDENT = [
     (download_message(content_language="de"), "override_not_allowed", "content_language"),
     (download_message(content_encoding="gzip"), "override_not_allowed", "content_encoding"),
     (
-        download_message(expires="Thu, 01 Dec 2026 16:00:00 GMT"),
+        download_message(expires="Tue, 01 Dec 2026 16:00:00 GMT"),
         "override_not_allowed",
         "expires",
     ),
@@ -114,6 +114,11 @@ def test_terms_that_need_a_policys_permission_are_allowed_with_it(raw: dict[str,
             "redirect_not_allowed",
             "success_redirect",
         ),
+        (
+            upload_message(success_redirect="https://app.example.com/done/../x"),
+            "redirect_not_allowed",
+            "success_redirect",
+        ),
         (single_put_message(tags={str(n): "x" for n in range(11)}), "tags_invalid", "tags"),
         (single_put_message(tags={"aws:x": "y"}), "tags_invalid", "tags"),
         (single_put_message(tags={"a": "<b>"}), "tags_invalid", "tags"),
@@ -125,6 +130,28 @@ def test_invalid_terms_are_refused_even_by_a_permissive_policy(
     raw: dict[str, Any], code: str, field: str
 ) -> None:
     assert refusal_code_and_field(raw, PERMISSIVE) == (code, f"grant.{field}")
+
+
+def test_metadata_may_fill_what_the_grant_id_leaves_of_storages_limit() -> None:
+    longest = {"a": "x" * 996, "b": "y" * 999}
+    grant_id = "0199a000-0000-7000-8000-000000000000.999999"
+    used = sum(len(name) + len(value) for name, value in longest.items())
+    assert used + len("grant-id") + len(grant_id) == 2_048
+    assert refusal_code_and_field(upload_message(metadata=longest)) is None
+    longer = longest | {"b": "y" * 1_000}
+    assert refusal_code_and_field(upload_message(metadata=longer)) == (
+        "metadata_invalid",
+        "grant.metadata",
+    )
+
+
+def test_only_a_form_replaces_a_variable_in_metadata() -> None:
+    metadata = {"note": "${filename}"}
+    assert refusal_code_and_field(single_put_message(metadata=metadata)) is None
+    assert refusal_code_and_field(upload_message(metadata=metadata)) == (
+        "metadata_invalid",
+        "grant.metadata.note",
+    )
 
 
 def test_a_content_type_family_is_allowed_if_the_policy_names_its_active_type() -> None:
