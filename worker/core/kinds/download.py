@@ -1,6 +1,7 @@
 """The kind `download`: a presigned GET or HEAD."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
@@ -21,9 +22,11 @@ from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext,
 from worker.core.signing.disposition import content_disposition, is_valid_filename
 from worker.core.signing.multipart_plan import StartedUpload
 from worker.core.signing.response_headers import GRAMMARS
+from worker.core.signing.urls import SupportsUrlSigning
 from worker.core.tenants.config import Policy
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
+_PLAIN_SETS_NO_HEADER = "a plain link sets no response header: remove this or plain"
 
 
 def _check_filename(terms: Download, _: Policy) -> Refusal | None:
@@ -37,6 +40,25 @@ def _check_inline(terms: Download, policy: Policy) -> Refusal | None:
         return None
     text = "the policy allows only these content types to be shown instead of saved"
     return refuse(Code.INLINE_NOT_ALLOWED, "grant.inline", text, list(policy.inline))
+
+
+def _check_plain(terms: Download, policy: Policy) -> Refusal | None:
+    if not terms.plain:
+        return None
+    if not policy.plain:
+        text = "the tenant's policy does not allow links without response headers and grant id"
+        return refuse(Code.PLAIN_NOT_ALLOWED, "grant.plain", text)
+    for name in ("filename", "content_type", "inline", *GRAMMARS):
+        if getattr(terms, name) not in {None, False}:
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", _PLAIN_SETS_NO_HEADER)
+    return None
+
+
+def _check_item_filename(item: Item, terms: Download, field: str) -> Refusal | None:
+    if terms.plain:
+        text = _PLAIN_SETS_NO_HEADER
+        return Refusal(code=Code.OVERRIDE_NOT_ALLOWED, field=field, message=text)
+    return check_filename(item, terms, field)
 
 
 def _override_rule(name: str) -> Rule[PolicyContext]:
@@ -59,6 +81,10 @@ def _override_rule(name: str) -> Rule[PolicyContext]:
 
 
 def _make_signer(terms: Download, context: SigningContext) -> ItemSigner:
+    headers = context.owner_headers if terms.check_owner else {}
+    common = context.common_fields(terms.method, headers)
+    if terms.plain:
+        return _plain_signer(context.signer_for(terms.method, headers=headers), common)
     overrides = {
         "response-content-disposition": content_disposition(terms.filename, inline=terms.inline),
         "response-content-type": terms.content_type or DEFAULT_CONTENT_TYPE,
@@ -68,9 +94,7 @@ def _make_signer(terms: Download, context: SigningContext) -> ItemSigner:
         "response-expires": terms.expires,
     }
     query = {name: value for name, value in overrides.items() if value is not None}
-    headers = context.owner_headers if terms.check_owner else {}
     urls = context.signer_for(terms.method, query=query, headers=headers)
-    common = context.common_fields(terms.method, headers)
     sign_url = urls.with_item_parameter("x-grant-id")
 
     def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
@@ -81,6 +105,16 @@ def _make_signer(terms: Download, context: SigningContext) -> ItemSigner:
             url, signature = signed.url, signed.signature
         grant = {"id": grant_id, "key": item.key, "url": url, **common}
         return grant, signature_digest(signature)
+
+    return sign
+
+
+def _plain_signer(urls: SupportsUrlSigning, common: Mapping[str, Any]) -> ItemSigner:
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        query = {} if item.version_id is None else {"versionId": item.version_id}
+        signed = urls.sign(item.key, query)
+        grant = {"id": grant_id, "key": item.key, "url": signed.url, **common}
+        return grant, signature_digest(signed.signature)
 
     return sign
 
@@ -104,6 +138,7 @@ DOWNLOAD = GrantKind(
     rules=(
         make_kind_rule("download"),
         OWNER_RULE,
+        make_field_rule("plain", _check_plain),
         make_field_rule("filename", _check_filename),
         make_field_rule("content_type", check_content_type),
         make_field_rule("inline", _check_inline),
@@ -113,6 +148,6 @@ DOWNLOAD = GrantKind(
     issued_cost=_issued_cost,
     make_signer=_make_signer,
     s3_actions=frozenset({"s3:GetObject", "s3:GetObjectVersion"}),
-    item_checks={"filename": check_filename, "version_id": check_version_id},
+    item_checks={"filename": _check_item_filename, "version_id": check_version_id},
     has_manifest=True,
 )

@@ -17,9 +17,10 @@ class Bucket:
     """A bucket profile. Producers name the profile and never the real bucket behind it.
 
     Signed URLs contain endpoint, the address that clients reach. The worker sends its own requests
-    to internal_endpoint. post is true if the storage accepts POST forms. owner is the AWS account
-    that the bucket must belong to. max_expires_in is the longest validity that the provider allows
-    and role_seconds the duration of a role's session, both in seconds.
+    to internal_endpoint. post is true if the storage accepts POST forms, conditional_writes if it
+    refuses a PUT with If-None-Match where the object exists. owner is the AWS account that the
+    bucket must belong to. max_expires_in is the longest validity that the provider allows and
+    role_seconds the duration of a role's session, both in seconds.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Bucket:
     internal_endpoint: str | None = None
     provider: Provider = "aws"
     post: bool = True
+    conditional_writes: bool = True
     fips: bool = False
     dualstack: bool = False
     accelerate: bool = False

@@ -26,6 +26,7 @@ PERMISSIVE = replace(
     kms_keys=(KMS_KEY,),
     redirects=("https://app.example.com/",),
     overwrite=True,
+    plain=True,
 )
 
 
@@ -56,6 +57,7 @@ POLICY_DEPENDENT = [
     ),
     (download_message(check_owner=True), "owner_unknown", "check_owner"),
     (single_put_message(check_owner=True), "owner_unknown", "check_owner"),
+    (download_message(plain=True), "plain_not_allowed", "plain"),
     (single_put_message(overwrite=True), "overwrite_not_allowed", "overwrite"),
     (single_put_message(storage_class="STANDARD_IA"), "storage_class_not_allowed", "storage_class"),
     (
@@ -89,6 +91,21 @@ def test_terms_that_need_a_policys_permission_are_allowed_with_it(raw: dict[str,
     [
         (download_message(inline=True), "inline_not_allowed", "inline"),
         (download_message(inline=True, content_type="image/gif"), "inline_not_allowed", "inline"),
+        (download_message(plain=True, filename="a.pdf"), "override_not_allowed", "filename"),
+        (
+            download_message(plain=True, content_type="image/png"),
+            "override_not_allowed",
+            "content_type",
+        ),
+        (download_message(plain=True, inline=True), "override_not_allowed", "inline"),
+        (
+            download_message(plain=True, cache_control="no-store"),
+            "override_not_allowed",
+            "cache_control",
+        ),
+        (download_message(expires="garbage"), "override_not_allowed", "expires"),
+        (download_message(content_encoding="rar"), "override_not_allowed", "content_encoding"),
+        (download_message(content_language="!"), "override_not_allowed", "content_language"),
         (download_message(cache_control="naïve"), "override_not_allowed", "cache_control"),
         (download_message(content_type="text/html"), "content_type_not_allowed", "content_type"),
         (upload_message(content_type="image/*"), "content_type_not_allowed", "content_type"),
