@@ -77,7 +77,7 @@ def test_a_download_overrides_headers_that_the_holder_of_a_put_added(store: Stor
 def test_a_put_that_must_not_replace_is_refused_where_storage_cannot_do_that(
     signing_store: Store,
 ) -> None:
-    put_terms = {"kind": "put", "max_size": 20, "bucket": "unconditional"}
+    put_terms: Mapping[str, Any] = {"kind": "put", "max_size": 20, "bucket": "unconditional"}
     assert signing_store.refusal_code(**put_terms) == "kind_not_supported"
     assert signing_store.refusal_code(**put_terms, overwrite=True) is None
 

@@ -1,6 +1,5 @@
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from sqlalchemy import Engine, select
@@ -11,7 +10,6 @@ from tests.support.builders.messages import (
     DEMO,
     POLICY,
     Clock,
-    download_message,
     grant_message,
     split_chunks,
     tenant_config,
@@ -52,30 +50,6 @@ def test_a_grant_has_an_audit_row_and_is_charged(
     assert outcome["items"][0]["url"].startswith("http://127.0.0.1:9/valetkey-demo/acme/a.pdf?")
     assert audit_rows(engine) == [("acme/a.pdf", None)]
     assert used(engine) == 1
-
-
-def test_a_plain_link_is_audited_charged_and_signed_again_like_any_other(
-    engine: Engine, apply_config: ApplyConfig, service: InProcessService
-) -> None:
-    apply_config(tenant_config(policies={"demo": replace(POLICY, plain=True)}))
-    request = download_message(plain=True)
-    (grant,) = service.issue(request)["items"]
-    assert audit_rows(engine) == [("acme/a.pdf", None)]
-    assert used(engine) == 1
-    names = {name for name, _ in parse_qsl(urlsplit(grant["url"]).query)}
-    assert {name.partition("-")[0] for name in names} == {"X"}
-    assert service.issue(request)["items"] == [grant]
-    assert used(engine) == 1
-
-
-def test_a_plain_link_is_not_signed_again_once_the_policy_allows_none(
-    apply_config: ApplyConfig, service: InProcessService
-) -> None:
-    apply_config(tenant_config(policies={"demo": replace(POLICY, plain=True)}))
-    request = download_message(plain=True)
-    service.issue(request)
-    apply_config(tenant_config())
-    assert service.issue(request)["refusal"]["code"] == "plain_not_allowed"
 
 
 def test_an_upload_is_charged_its_maximum_size(

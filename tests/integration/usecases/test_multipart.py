@@ -220,27 +220,6 @@ def test_a_part_does_not_outlive_its_upload_and_says_that_storage_limits_it(
     assert (part["expires_at"], part["limited_by"]) == (grant["expires_at"], "provider")
 
 
-def test_a_part_that_ends_before_its_upload_is_limited_by_its_request(
-    service: InProcessService,
-) -> None:
-    grant = service.issue(start_message())["items"][0]
-    request = parts_message(grant, 1)
-    part = service.issue(request | {"grant": request["grant"] | {"expires_in": 60}})["items"][0]
-    assert part["limited_by"] == "request"
-
-
-@pytest.mark.parametrize(("min_expires_in", "code"), [(59, None), (61, "expiry_too_short")])
-def test_a_part_is_refused_if_its_upload_ends_before_the_shortest_useful_lifetime(
-    service: InProcessService, real_clock: Clock, min_expires_in: int, code: str | None
-) -> None:
-    grant = service.issue(start_message())["items"][0]
-    real_clock.forward(minutes=9)
-    request = parts_message(grant, 1)
-    terms = request["grant"] | {"min_expires_in": min_expires_in}
-    refusal = service.issue(request | {"grant": terms}).get("refusal") or {}
-    assert refusal.get("code") == code
-
-
 def test_an_upload_whose_grant_has_expired_is_aborted(
     service: InProcessService, storage: Storage, real_clock: Clock
 ) -> None:

@@ -136,12 +136,6 @@ def test_a_star_is_the_whole_bucket(tenants_file: TenantsToml) -> None:
         ('"500MiB"', '"6000GiB"', "tenants.acme.allow.reports.max_size"),
         ('"image/*"', '"image"', "tenants.acme.allow.reports.content_types[1]"),
         ('"image/*"', '"Image/*"', "tenants.acme.allow.reports.content_types[1]"),
-        (
-            'acls = ["public-read"]',
-            'redirects = ["https://app.example.com/", "https://app.example.com/a/../b/"]',
-            "tenants.acme.allow.reports.redirects[1]",
-        ),
-        ('acls = ["public-read"]', 'plain = "yes"', "tenants.acme.allow.reports.plain"),
         ('"public-read"', '"everyone"', "tenants.acme.allow.reports.acls[0]"),
         ("hour = 50_000", "hour = 0", "tenants.acme.quotas.grants.hour"),
         ("hour = 50_000", "week = 1", "tenants.acme.quotas.grants.week"),
