@@ -6,7 +6,7 @@ tenant ever had: a name can be removed and used again.
 
 from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, String, false, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -86,6 +86,7 @@ class Bucket(Base):
     internal_endpoint: Mapped[str | None] = mapped_column(String(2048))
     provider: Mapped[str] = mapped_column(String(8))
     post: Mapped[bool]
+    conditional_writes: Mapped[bool] = mapped_column(server_default=true())
     fips: Mapped[bool]
     dualstack: Mapped[bool]
     accelerate: Mapped[bool]
@@ -119,6 +120,7 @@ class Policy(Base):
     redirects: Mapped[list[str]] = mapped_column(JSON)
     free_names: Mapped[bool]
     overwrite: Mapped[bool]
+    plain: Mapped[bool] = mapped_column(server_default=false())
     callbacks: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     max_batch: Mapped[int | None]
     shared: Mapped[bool]

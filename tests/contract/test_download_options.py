@@ -72,6 +72,25 @@ def test_a_link_to_a_version_brings_that_version(store: Store) -> None:
     assert send(get(version_url(store, key, new))).body == SECRET
 
 
+def test_a_plain_link_brings_the_object_as_it_is_stored(store: Store) -> None:
+    key = new_key()
+    store.put_object(key, SECRET, ContentType="image/gif", CacheControl="max-age=5")
+    response = send(get(store.download(key, plain=True).url))
+    assert response.body == SECRET
+    assert response.headers["content-type"] == "image/gif"
+    assert response.headers["cache-control"] == "max-age=5"
+    assert "content-disposition" not in response.headers
+
+
+def test_a_plain_link_to_a_version_brings_that_version(store: Store) -> None:
+    key = new_key()
+    old, _ = store_two_versions(store, key)
+    item = {"key": key, "version_id": old}
+    terms = {**DOWNLOAD, "bucket": versioned_profile(store.name), "plain": True}
+    (grant,) = store.issue_grants(item, **terms)
+    assert send(get(grant.url)).body == b"old"
+
+
 MakeRequest = Callable[[Store, str], Request]
 
 
@@ -122,6 +141,15 @@ MISUSES = (
         "type of an inline file removed",
         BOTH,
         with_query_change(remove_parameters("response-content-type"), **INLINE),
+    ),
+    *(
+        Misuse(f"{name} added to a plain link", BOTH, with_query_change(change, plain=True))
+        for name, change in {
+            "type": append_parameters("response-content-type=text%2Fhtml"),
+            "disposition": append_parameters("response-content-disposition=inline"),
+            "grant id": append_parameters("x-grant-id=other.0"),
+            "version": append_parameters("versionId=null"),
+        }.items()
     ),
     Misuse(
         "version changed",

@@ -7,7 +7,7 @@ import pytest
 
 from tests.contract.test_put import FILE, FORGED, with_headers
 from tests.support.s3.checksums import ALGORITHMS, checksum
-from tests.support.s3.http_requests import Request, put, send
+from tests.support.s3.http_requests import Request, get, put, send
 from tests.support.s3.misuses import BOTH, Misuse, check_misuse, parametrize_misuses
 from tests.support.s3.stores import BUCKET, Store, new_key
 
@@ -42,6 +42,44 @@ def test_a_put_encrypts_as_was_granted(store: Store) -> None:
     assert send(put(store.put(key, len(FILE), **ENCRYPTION), FILE)).is_success
     stored = store.get_object(key)
     assert (stored["Body"], stored["ServerSideEncryption"]) == (FILE, "AES256")
+
+
+def test_metadata_fills_storages_limit_together_with_the_grant_id(store: Store) -> None:
+    key, metadata = new_key(), {"a": "x" * 1_996}
+    grant = store.put(key, len(FILE), metadata=metadata)
+    assert send(put(grant, FILE)).is_success
+    stored = store.get_object(key)["Metadata"]
+    assert stored == metadata | {"grant-id": grant.id}
+    assert sum(len(name) + len(value) for name, value in stored.items()) <= 2_048
+    too_long = {"a": "x" * 1_997}
+    assert store.refusal_code(kind="put", max_size=20, metadata=too_long) == "metadata_invalid"
+
+
+def test_a_download_overrides_headers_that_the_holder_of_a_put_added(store: Store) -> None:
+    key = new_key()
+    grant = store.put(key, len(FILE))
+    added = {
+        "content-encoding": "gzip",
+        "content-disposition": "inline",
+        "cache-control": "public, max-age=31536000",
+    }
+    assert send(Request("PUT", grant.url, grant.headers | added, FILE)).is_success
+    stored = store.get_object(key)
+    assert (stored["ContentEncoding"], stored["ContentDisposition"]) == ("gzip", "inline")
+    link = store.download(key, content_encoding="identity", cache_control="no-store")
+    response = send(get(link.url))
+    assert response.body == FILE
+    assert response.headers["content-encoding"] == "identity"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-disposition"].startswith("attachment")
+
+
+def test_a_put_that_must_not_replace_is_refused_where_storage_cannot_do_that(
+    signing_store: Store,
+) -> None:
+    put_terms: Mapping[str, Any] = {"kind": "put", "max_size": 20, "bucket": "unconditional"}
+    assert signing_store.refusal_code(**put_terms) == "kind_not_supported"
+    assert signing_store.refusal_code(**put_terms, overwrite=True) is None
 
 
 def with_another_file(algorithm: str) -> Callable[[Store, str], Request]:

@@ -96,6 +96,22 @@ def test_a_form_leads_the_browser_where_it_was_granted(store: Store) -> None:
     assert store.get_object(key)["Body"] == FILE
 
 
+@pytest.mark.parametrize("store", MINISTACK, indirect=True)
+@pytest.mark.parametrize(
+    ("terms", "code"),
+    [
+        ({"metadata": {"name": "${filename}"}}, "metadata_invalid"),
+        ({"success_redirect": f"{REDIRECT_URL}/${{filename}}"}, "redirect_not_allowed"),
+    ],
+)
+def test_a_form_with_a_variable_that_storage_would_replace_and_then_refuse_is_not_issued(
+    store: Store, terms: Mapping[str, Any], code: str
+) -> None:
+    key = new_key()
+    assert store.refusal_code(key, **{**UPLOAD, **terms}) == code
+    assert send(post(store.sign({**UPLOAD, **terms}, {"key": key}), FILE)).status == 403
+
+
 def test_a_form_leaves_the_client_a_type_of_the_family_that_was_granted(store: Store) -> None:
     key = new_key()
     grant = store.upload(key, **CONTENT_TYPE_FAMILY)

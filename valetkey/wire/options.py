@@ -33,6 +33,7 @@ class DownloadOptions(RequestOptions, total=False):
     inline: if true, browsers may display the file instead of saving it.
     expires: the Expires header, as an aware datetime or as the text of an HTTP date.
     check_owner: adds a request header that names the account that must own the bucket.
+    plain: if true, the link has neither response headers nor a grant id, if the policy allows it.
     """
 
     method: Literal["GET", "HEAD"]
@@ -44,6 +45,7 @@ class DownloadOptions(RequestOptions, total=False):
     content_encoding: str | None
     expires: str | datetime | None
     check_owner: bool
+    plain: bool
 
 
 class ObjectOptions(RequestOptions, total=False):

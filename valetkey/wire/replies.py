@@ -48,7 +48,8 @@ class Grant:
     key: the object key.
     expires_at: the end of the grant, with a time zone.
     limited_by: the source of expires_at: the request's expires_in, the tenant's policy, the
-    provider's maximum or the lifetime of the credentials that signed the grant.
+    provider's maximum or the lifetime of the credentials that signed the grant. For parts, the end
+    of their upload, after which storage refuses them, counts as the provider's maximum.
     part: for parts, the part number.
     multipart: for a multipart, the upload that was created.
     """

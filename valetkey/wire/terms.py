@@ -96,6 +96,8 @@ class Download(Terms):
     response headers; expires is an HTTP date (RFC 9110, section 5.6.7).
     check_owner: adds a header to the grant that names the account of the bucket profile; storage
     then rejects the request if another account owns the bucket.
+    plain: if true, the URL is the one that boto3 signs for the key alone. It sets no response
+    headers and has no grant id. Browsers may display the object, with the type that is stored.
     """
 
     kind: Literal["download"] = "download"
@@ -108,6 +110,7 @@ class Download(Terms):
     content_encoding: Line | None = None
     expires: Line | None = None
     check_owner: bool = False
+    plain: bool = False
 
 
 class StorageTerms(Terms):
@@ -115,7 +118,8 @@ class StorageTerms(Terms):
 
     content_type: the object's type, as type/subtype in lower case.
     acl: a canned ACL.
-    metadata: names and values of the object's user metadata, at most 2,048 bytes together.
+    metadata: names and values of the object's user metadata, at most 1,997 bytes together: with the
+    grant id, which the service adds, they are the 2,048 bytes that S3 accepts.
     tags: names and values of the object's tags, at most 10.
     storage_class, encryption: as in S3; None for the default of storage.
     """
@@ -134,7 +138,8 @@ class Upload(StorageTerms):
     max_size, min_size: the largest and smallest size in bytes that storage accepts.
     content_type: may end in "/*"; the client that uploads then chooses the subtype.
     success_status: the status code with which storage responds to a successful upload.
-    success_redirect: the URL to which storage redirects the browser after a successful upload.
+    success_redirect: the URL to which storage redirects the browser after a successful upload: an
+    https:// URL without a user, a fragment and dot segments.
     """
 
     kind: Literal["upload"] = "upload"

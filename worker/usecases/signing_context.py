@@ -33,12 +33,16 @@ def first_signing_context(
     upload is the multipart upload that requested parts belong to. Raises Transient if there are no
     credentials.
     """
-    bucket, seconds = admission.bucket, admission.expires_in
-    if upload is not None:  # the URL of a part does not outlive its upload
-        seconds = min(seconds, int((upload.expires_at - now).total_seconds()))
-    validity = Validity(now.replace(microsecond=0), seconds, admission.limited_by)
-    maximum = bucket.max_expires_in
-    min_validity = timedelta(seconds=min(seconds, maximum))
+    bucket, maximum = admission.bucket, admission.bucket.max_expires_in
+    issued_at = now.replace(microsecond=0)
+    validity = Validity(issued_at, admission.expires_in, admission.limited_by)
+    if upload is not None:
+        # The URL of a part does not outlive its upload. Earlier clients request parts for as long
+        # as the upload, later, and without min_expires_in: they must not be refused.
+        validity = validity.limit_to(
+            int((upload.expires_at - issued_at).total_seconds()), "provider"
+        )
+    min_validity = timedelta(seconds=min(validity.expires_in, maximum))
     prefixes = admission.policy.prefixes
     credentials = s3.credentials(bucket, request.tenant.name, prefixes, now, min_validity)
     limited = apply_signing_limits(validity, admission.terms.min_expires_in, maximum, credentials)

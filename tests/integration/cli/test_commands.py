@@ -199,6 +199,15 @@ def test_the_options_of_a_download_are_sent(broker: str) -> None:
     assert result.stdout.startswith("HEAD http://127.0.0.1/reports/0\n")
 
 
+def test_a_plain_link_is_requested_without_other_terms(broker: str) -> None:
+    with running_fake_service(broker) as service:
+        run_cli("download", "reports", "a.pdf", "--plain")
+        run_cli("download", "reports", "a.pdf")
+    plain, other = (message["grant"] for _, message in service.received)
+    assert plain == {**other, "plain": True}
+    assert "plain" not in other
+
+
 def test_a_multipart_upload_with_a_size_is_only_started(broker: str) -> None:
     with running_fake_service(broker) as service:
         result = run_cli("multipart", "inbox", "a", "--size", "1GiB", "--part-size", "64MiB")

@@ -40,6 +40,13 @@ def test_a_version_is_downloaded(service: FakeService, client: Client) -> None:
     assert items == [{"key": "a", "version_id": "v"}]
 
 
+def test_a_link_is_plain_only_if_it_is_requested(service: FakeService, client: Client) -> None:
+    client.download("reports", "a", plain=True).result(10)
+    assert last_request(service)[0]["plain"] is True
+    client.download("reports", "a").result(10)
+    assert "plain" not in last_request(service)[0]
+
+
 def test_a_form_is_for_a_checksum(service: FakeService, client: Client) -> None:
     client.upload("inbox", "a", max_size=5, checksum=CHECKSUM, success_status=201).result(10)
     terms, items = last_request(service)

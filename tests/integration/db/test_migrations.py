@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -8,9 +10,12 @@ from sqlalchemy.exc import DBAPIError
 
 from models import Base
 from tests.integration.conftest import ApplyConfig
-from tests.support.builders.messages import grant_message, tenant_config
+from tests.support.builders.messages import DEMO, POLICY, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from worker.commands.database import alembic_config, migrate_to_head
+from worker.core.tenants.config import TenantConfig
+from worker.db.engine import read_transaction
+from worker.db.tenants import load_config
 
 
 def test_the_migrations_create_the_tables_of_the_models(engine: Engine) -> None:
@@ -27,6 +32,22 @@ def test_the_migrations_can_be_reverted_and_applied_again(engine: Engine) -> Non
     with engine.connect() as connection:
         command.downgrade(alembic_config(connection), "base")
         command.upgrade(alembic_config(connection), "head")
+
+
+def test_rows_of_the_previous_release_get_no_plain_links_and_have_conditional_writes(
+    engine: Engine, apply_config: ApplyConfig
+) -> None:
+    permissive = replace(POLICY, plain=True)
+    config = tenant_config(policies={"demo": permissive})
+    unconditional = replace(DEMO, conditional_writes=False)
+    apply_config(TenantConfig({"demo": unconditional}, config.tenants))
+    with engine.connect() as connection:
+        command.downgrade(alembic_config(connection), "0003_fair_turns")
+        command.upgrade(alembic_config(connection), "head")
+    with read_transaction(engine) as connection:
+        migrated = load_config(connection)
+    assert migrated.tenants["acme"].policies["demo"] == replace(permissive, plain=False)
+    assert migrated.buckets["demo"] == DEMO
 
 
 @pytest.mark.parametrize("table", ["batches", "chunks", "grants"])

@@ -211,11 +211,13 @@ def test_a_part_with_another_object_key_is_refused(service: InProcessService) ->
     assert (item["code"], item["field"]) == ("part_invalid", "items[0].key")
 
 
-def test_a_part_does_not_outlive_its_upload(service: InProcessService, real_clock: Clock) -> None:
+def test_a_part_does_not_outlive_its_upload_and_says_that_storage_limits_it(
+    service: InProcessService, real_clock: Clock
+) -> None:
     grant = service.issue(start_message())["items"][0]
     real_clock.forward(minutes=9)
     part = service.issue(parts_message(grant, 1))["items"][0]
-    assert part["expires_at"] <= grant["expires_at"]
+    assert (part["expires_at"], part["limited_by"]) == (grant["expires_at"], "provider")
 
 
 def test_an_upload_whose_grant_has_expired_is_aborted(

@@ -63,6 +63,7 @@ def tenant_config(storages: Mapping[str, Storage]) -> TenantConfig:
     role = f"arn:aws:iam::{OWNER}:role/{ROLE}"
     buckets["assumed"] = replace(second, name="assumed", role_arn=role)
     buckets["formless"] = replace(first, name="formless", post=False)
+    buckets["unconditional"] = replace(first, name="unconditional", conditional_writes=False)
     buckets["short-lived"] = replace(first, name="short-lived", profile="short-lived")
     tenants = {name: Tenant(name, "queue", policies=_policies(name, buckets)) for name in TENANTS}
     return TenantConfig(buckets, tenants)
@@ -79,6 +80,7 @@ def _policies(tenant: str, buckets: Mapping[str, Bucket]) -> dict[str, Policy]:
         storage_classes=("STANDARD_IA",),
         redirects=("https://app.example/",),
         overwrite=True,
+        plain=True,
     )
     free_name_buckets = {free_name_profile(name) for name in SERVERS}
     return {

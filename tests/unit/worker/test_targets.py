@@ -82,6 +82,12 @@ def test_a_download_is_byte_equal_to_boto3s(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL_BUCKETS)
+def test_a_plain_link_is_byte_equal_to_boto3s(name: str) -> None:
+    boto = FrozenBoto(ALL_BUCKETS[name], SESSION)
+    assert signer_of(boto, "GET").sign(KEY).url == boto.url("get_object", {"Key": KEY})
+
+
+@pytest.mark.parametrize("name", ALL_BUCKETS)
 def test_a_put_is_byte_equal_to_boto3s(name: str) -> None:
     boto = FrozenBoto(ALL_BUCKETS[name])
     expected = boto.url("put_object", {"Key": KEY, "ContentLength": 7, "ContentType": "a/b"})

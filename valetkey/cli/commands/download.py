@@ -31,6 +31,9 @@ from valetkey.wire.options import DownloadOptions
     is_flag=True,
     help="Let storage refuse unless the expected account owns the bucket.",
 )
+@click.option(
+    "--plain", is_flag=True, help="Omit all response headers and the grant id from the link."
+)
 @snippet_options("curl", "js")
 @request_options
 def download(bucket: str, keys: tuple[str, ...], version_id: str | None, **options: Any) -> None:

@@ -1,7 +1,7 @@
 """The kind `download`: a presigned GET or HEAD."""
 
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
@@ -21,10 +21,12 @@ from worker.core.quotas.cost import Cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.disposition import content_disposition, is_valid_filename
 from worker.core.signing.multipart_plan import StartedUpload
+from worker.core.signing.response_headers import GRAMMARS
+from worker.core.signing.urls import SupportsUrlSigning
 from worker.core.tenants.config import Policy
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
-_HEADER = re.compile(r"[!-~]([ -~]*[!-~])?").fullmatch
+_PLAIN_SETS_NO_HEADER = "a plain link sets no response header: remove this or plain"
 
 
 def _check_filename(terms: Download, _: Policy) -> Refusal | None:
@@ -40,7 +42,28 @@ def _check_inline(terms: Download, policy: Policy) -> Refusal | None:
     return refuse(Code.INLINE_NOT_ALLOWED, "grant.inline", text, list(policy.inline))
 
 
+def _check_plain(terms: Download, policy: Policy) -> Refusal | None:
+    if not terms.plain:
+        return None
+    if not policy.plain:
+        text = "the tenant's policy does not allow links without response headers and grant id"
+        return refuse(Code.PLAIN_NOT_ALLOWED, "grant.plain", text)
+    for name in ("filename", "content_type", "inline", *GRAMMARS):
+        if getattr(terms, name) not in {None, False}:
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", _PLAIN_SETS_NO_HEADER)
+    return None
+
+
+def _check_item_filename(item: Item, terms: Download, field: str) -> Refusal | None:
+    if terms.plain:
+        text = _PLAIN_SETS_NO_HEADER
+        return Refusal(code=Code.OVERRIDE_NOT_ALLOWED, field=field, message=text)
+    return check_filename(item, terms, field)
+
+
 def _override_rule(name: str) -> Rule[PolicyContext]:
+    grammar = GRAMMARS[name]
+
     def check(terms: Download, policy: Policy) -> Refusal | None:
         value = getattr(terms, name)
         if value is None:
@@ -48,15 +71,20 @@ def _override_rule(name: str) -> Rule[PolicyContext]:
         if name not in policy.overrides:
             text = "the tenant's policy does not allow this response header to be set"
             return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text, list(policy.overrides))
-        if not _HEADER(value):
-            text = "a header is printable ASCII, without spaces at its ends"
-            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text)
+        if not grammar.is_valid(value):
+            text = f"the value of this response header is {grammar.description}"
+            limit = list(grammar.values) or None
+            return refuse(Code.OVERRIDE_NOT_ALLOWED, f"grant.{name}", text, limit)
         return None
 
     return make_field_rule(name, check)
 
 
 def _make_signer(terms: Download, context: SigningContext) -> ItemSigner:
+    headers = context.owner_headers if terms.check_owner else {}
+    common = context.common_fields(terms.method, headers)
+    if terms.plain:
+        return _plain_signer(context.signer_for(terms.method, headers=headers), common)
     overrides = {
         "response-content-disposition": content_disposition(terms.filename, inline=terms.inline),
         "response-content-type": terms.content_type or DEFAULT_CONTENT_TYPE,
@@ -66,9 +94,7 @@ def _make_signer(terms: Download, context: SigningContext) -> ItemSigner:
         "response-expires": terms.expires,
     }
     query = {name: value for name, value in overrides.items() if value is not None}
-    headers = context.owner_headers if terms.check_owner else {}
     urls = context.signer_for(terms.method, query=query, headers=headers)
-    common = context.common_fields(terms.method, headers)
     sign_url = urls.with_item_parameter("x-grant-id")
 
     def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
@@ -79,6 +105,16 @@ def _make_signer(terms: Download, context: SigningContext) -> ItemSigner:
             url, signature = signed.url, signed.signature
         grant = {"id": grant_id, "key": item.key, "url": url, **common}
         return grant, signature_digest(signature)
+
+    return sign
+
+
+def _plain_signer(urls: SupportsUrlSigning, common: Mapping[str, Any]) -> ItemSigner:
+    def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
+        query = {} if item.version_id is None else {"versionId": item.version_id}
+        signed = urls.sign(item.key, query)
+        grant = {"id": grant_id, "key": item.key, "url": signed.url, **common}
+        return grant, signature_digest(signed.signature)
 
     return sign
 
@@ -102,15 +138,16 @@ DOWNLOAD = GrantKind(
     rules=(
         make_kind_rule("download"),
         OWNER_RULE,
+        make_field_rule("plain", _check_plain),
         make_field_rule("filename", _check_filename),
         make_field_rule("content_type", check_content_type),
         make_field_rule("inline", _check_inline),
-        *map(_override_rule, ("cache_control", "content_language", "content_encoding", "expires")),
+        *map(_override_rule, GRAMMARS),
     ),
     reserved_cost=lambda _, count: Cost(grants=count, download_grants=count),
     issued_cost=_issued_cost,
     make_signer=_make_signer,
     s3_actions=frozenset({"s3:GetObject", "s3:GetObjectVersion"}),
-    item_checks={"filename": check_filename, "version_id": check_version_id},
+    item_checks={"filename": _check_item_filename, "version_id": check_version_id},
     has_manifest=True,
 )

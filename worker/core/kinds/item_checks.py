@@ -41,11 +41,17 @@ def check_version_id(item: Item, _: Any, field: str) -> Refusal | None:
 
 
 def check_size(item: Item, terms: Any, field: str) -> Refusal | None:
-    """Refuse a size over the terms' max_size."""
-    if item.size is None or item.size <= terms.max_size:
+    """Refuse a size over the terms' max_size, or under their min_size if they have one."""
+    if item.size is None:
         return None
-    text = "larger than the max_size of the grant, in bytes"
-    return Refusal(code=Code.SIZE_TOO_LARGE, field=field, message=text, limit=terms.max_size)
+    if item.size > terms.max_size:
+        text = "larger than the max_size of the grant, in bytes"
+        return Refusal(code=Code.SIZE_TOO_LARGE, field=field, message=text, limit=terms.max_size)
+    min_size = getattr(terms, "min_size", 0)
+    if item.size < min_size:
+        text = "smaller than the min_size of the grant, in bytes"
+        return Refusal(code=Code.SIZE_INVALID, field=field, message=text, limit=min_size)
+    return None
 
 
 def check_checksum_format(item: Item, _: Any, field: str) -> Refusal | None:

@@ -16,7 +16,7 @@ from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, exact_
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.multipart_plan import StartedUpload
 from worker.core.signing.storage_headers import GRANT_ID_HEADER, checksum_header, common_put_headers
-from worker.core.tenants.config import Policy
+from worker.core.tenants.config import Bucket, Policy
 
 
 def _check_overwrite(terms: Put, policy: Policy) -> Refusal | None:
@@ -24,6 +24,13 @@ def _check_overwrite(terms: Put, policy: Policy) -> Refusal | None:
         return None
     text = "the tenant's policy does not allow a put to replace an object"
     return refuse(Code.OVERWRITE_NOT_ALLOWED, "grant.overwrite", text)
+
+
+def _adapt_to_provider(terms: Put, bucket: Bucket, _: Policy) -> Put | Refusal:
+    if terms.overwrite or bucket.conditional_writes:
+        return terms
+    text = "this storage replaces existing objects: only a put that may overwrite is possible"
+    return refuse(Code.KIND_NOT_SUPPORTED, "grant.overwrite", text, "true")
 
 
 def _make_signer(terms: Put, context: SigningContext) -> ItemSigner:
@@ -59,6 +66,7 @@ PUT = GrantKind(
     issued_cost=exact_cost,
     make_signer=_make_signer,
     s3_actions=STORE_ACTIONS,
+    adapt_to_provider=_adapt_to_provider,
     item_checks={"size": check_size, "checksum": check_checksum_format},
     required_field=RequiredField("size", Code.SIZE_REQUIRED),
     has_manifest=True,

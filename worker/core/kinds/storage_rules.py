@@ -3,15 +3,18 @@
 import re
 from collections.abc import Collection
 
-from valetkey.wire.messages import Item
+from valetkey.wire.messages import MAX_BATCH_ITEMS, Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Multipart, Put, StorageTerms, Upload
 from worker.core.kinds.rules import PolicyContext, Rule, make_field_rule, refuse
 from worker.core.quotas.cost import Cost
+from worker.core.signing.forms import FILENAME_VARIABLE
 from worker.core.tenants.config import Policy
 
 STORE_ACTIONS = frozenset({"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"})
-MAX_METADATA_BYTES = 2_048  # names and values together; AWS: UsingMetadata.html
+_STORED_METADATA_BYTES = 2_048  # names and values together; AWS: UsingMetadata.html
+_LONGEST_GRANT_ID = len("grant-id") + 36 + 1 + len(str(MAX_BATCH_ITEMS - 1))
+MAX_METADATA_BYTES = _STORED_METADATA_BYTES - _LONGEST_GRANT_ID  # storage counts the grant id, too
 MAX_TAGS = 10  # AWS: object-tagging.html, and the lengths and characters below
 _METADATA_NAME = re.compile(r"[a-z0-9][a-z0-9-]*").fullmatch
 _METADATA_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?").fullmatch
@@ -35,7 +38,7 @@ def _check_acl(terms: StorageTerms, policy: Policy) -> Refusal | None:
 
 def _check_metadata(terms: StorageTerms, _: Policy) -> Refusal | None:
     if sum(len(name) + len(value) for name, value in terms.metadata.items()) > MAX_METADATA_BYTES:
-        text = "the names and values together have too many bytes"
+        text = "the names and values together have too many bytes beside those of the grant id"
         return refuse(Code.METADATA_INVALID, "grant.metadata", text, MAX_METADATA_BYTES)
     for name, value in terms.metadata.items():
         if not _METADATA_NAME(name) or name.startswith("x-amz-") or name == "grant-id":
@@ -46,6 +49,9 @@ def _check_metadata(terms: StorageTerms, _: Policy) -> Refusal | None:
             return refuse(Code.METADATA_INVALID, "grant.metadata", text)
         if not _METADATA_VALUE(value) or "  " in value:
             text = "a value is printable ASCII, without two spaces in a row"
+            return refuse(Code.METADATA_INVALID, f"grant.metadata.{name}", text)
+        if isinstance(terms, Upload) and FILENAME_VARIABLE in value:
+            text = "in a form, a value has no ${filename}, because storage replaces it"
             return refuse(Code.METADATA_INVALID, f"grant.metadata.{name}", text)
     return None
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.terms import Put, Upload
+from valetkey.wire.terms import ObjectSize, Put, Upload
 from worker.core.kinds.item_checks import check_checksum_format, check_size
 from worker.core.kinds.rules import check_form_content_type, make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind
@@ -13,6 +13,7 @@ from worker.core.quotas.cost import Cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
 from worker.core.signing.forms import FormSigner
 from worker.core.signing.multipart_plan import StartedUpload
+from worker.core.signing.redirects import is_allowed_redirect
 from worker.core.signing.storage_headers import (
     GRANT_ID_HEADER,
     checksum_form_fields,
@@ -20,6 +21,12 @@ from worker.core.signing.storage_headers import (
     file_conditions,
 )
 from worker.core.tenants.config import Bucket, Policy
+
+
+class PutForForm(Put):
+    """The put that replaces a form: it keeps the form's min_size, which a requested put has not."""
+
+    min_size: ObjectSize = 0
 
 
 def _adapt_to_provider(terms: Upload, bucket: Bucket, policy: Policy) -> Upload | Put | Refusal:
@@ -39,25 +46,21 @@ def _adapt_to_provider(terms: Upload, bucket: Bucket, policy: Policy) -> Upload 
             " or content type family"
         )
         return refuse(Code.KIND_NOT_SUPPORTED, "grant.kind", text, "put")
-    form_only = {"kind", "min_size", "success_status", "success_redirect"}
-    return Put(**terms.model_dump(exclude=form_only), overwrite=True)
+    form_only = {"kind", "success_status", "success_redirect"}
+    return PutForForm(**terms.model_dump(exclude=form_only), overwrite=True)
 
 
 def _check_redirect(terms: Upload, policy: Policy) -> Refusal | None:
     redirect = terms.success_redirect
-    if redirect is None or any(redirect.startswith(url) for url in policy.redirects):
+    if redirect is None or is_allowed_redirect(redirect, policy.redirects):
         return None
-    text = "a redirect has to begin with one of the policy's redirects"
+    text = (
+        "a redirect is an https:// URL of ASCII characters with the host and port, and the path or"
+        " a path below it, of one of the policy's redirects; it has no user, fragment, empty or dot"
+        " segment, or ${filename}"
+    )
     allowed = list(policy.redirects)
     return refuse(Code.REDIRECT_NOT_ALLOWED, "grant.success_redirect", text, allowed)
-
-
-def _check_size(item: Item, terms: Upload, field: str) -> Refusal | None:
-    refusal = check_size(item, terms, field)
-    if refusal is not None or item.size is None or item.size >= terms.min_size:
-        return refusal
-    text = "smaller than the min_size of the grant, in bytes"
-    return Refusal(code=Code.SIZE_INVALID, field=field, message=text, limit=terms.min_size)
 
 
 def _make_signer(terms: Upload, context: SigningContext) -> ItemSigner:
@@ -99,7 +102,7 @@ UPLOAD = GrantKind(
     make_signer=_make_signer,
     s3_actions=STORE_ACTIONS,
     adapt_to_provider=_adapt_to_provider,
-    item_checks={"size": _check_size, "checksum": check_checksum_format},
+    item_checks={"size": check_size, "checksum": check_checksum_format},
     has_manifest=True,
     allows_manifest_upload=True,
 )

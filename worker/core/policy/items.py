@@ -7,10 +7,9 @@ from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.parts import ContinuedUpload, part_refusal
 from worker.core.kinds.registry import grant_kind
+from worker.core.signing.forms import FILENAME_VARIABLE
 from worker.core.signing.object_keys import is_simple_key, key_refusal, printable_key
 from worker.core.tenants.config import Policy
-
-FILENAME_VARIABLE = "${filename}"
 
 
 def simple_item_check(terms: AnyTerms, policy: Policy) -> Callable[[Item], bool]:

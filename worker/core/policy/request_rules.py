@@ -6,7 +6,7 @@ from valetkey.wire.refusals import Code, Refusal
 from worker.core.kinds.registry import KINDS, grant_kind
 from worker.core.kinds.rules import BatchContext, RequestContext, Rule, refuse
 from worker.core.signing.object_keys import key_refusal, printable_key
-from worker.core.tenants.config import Policy, Tenant
+from worker.core.tenants.config import Bucket, Policy, Tenant
 
 _MANIFEST_KINDS = [name for name, kind in KINDS.items() if kind.has_manifest]
 _MANIFEST_UPLOAD_KINDS = {name for name, kind in KINDS.items() if kind.allows_manifest_upload}
@@ -57,14 +57,20 @@ def _check_manifest(context: RequestContext) -> Refusal | None:
     if not grant_kind(context.terms).has_manifest:
         text = "only batches of these kinds can have a manifest"
         return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, _MANIFEST_KINDS)
-    return manifest_refusal(message.manifest, context.policy)
+    return manifest_refusal(message.manifest, context.policy, context.bucket)
 
 
-def manifest_refusal(manifest: str, policy: Policy) -> Refusal | None:
-    """Refuse a manifest if the policy allows no kind that stores objects, or not its object key."""
+def manifest_refusal(manifest: str, policy: Policy, bucket: Bucket) -> Refusal | None:
+    """Refuse a manifest if the policy allows no kind that stores objects, or not its object key.
+
+    It is also refused if it must not replace an object, and storage would replace it.
+    """
     if not _MANIFEST_UPLOAD_KINDS & set(policy.kinds):
         text = "the tenant's policy does not allow it to store objects in this bucket profile"
         return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text, sorted(_MANIFEST_UPLOAD_KINDS))
+    if not (bucket.conditional_writes or may_overwrite_manifest(policy)):
+        text = "this storage replaces existing objects, and the policy does not allow that"
+        return refuse(Code.MANIFEST_NOT_ALLOWED, "manifest", text)
     refusal = key_refusal(manifest, policy.prefixes, "manifest")
     return refusal and refusal.model_copy(update={"key": None})  # no item has this key
 

@@ -16,7 +16,8 @@ from worker.core.signing.urls import EMPTY
 
 Condition: TypeAlias = Mapping[str, str] | Sequence[str | int]
 
-_FILENAME = "${filename}"
+FILENAME_VARIABLE = "${filename}"
+"""Storage replaces this in the fields of a form by the name of the file (RESTObjectPOST.html)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,6 @@ def _equality_conditions(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _key_condition(key: str) -> str:
-    if key.endswith(_FILENAME):
-        return json.dumps(["starts-with", "$key", key.removesuffix(_FILENAME)])
+    if key.endswith(FILENAME_VARIABLE):
+        return json.dumps(["starts-with", "$key", key.removesuffix(FILENAME_VARIABLE)])
     return json.dumps({"key": key})

@@ -7,7 +7,7 @@ from valetkey.wire.refusals import Code, Refusal
 from worker.core.signing.sigv4 import Credentials
 
 _REASONS = {
-    "provider": "storage does not accept a grant that is valid for so long",
+    "provider": "storage does not accept a grant for so long, or the upload of the part ends",
     "credentials": "the credentials that sign expire before that",
 }
 

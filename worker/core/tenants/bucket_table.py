@@ -33,6 +33,9 @@ class BucketTable(fields.Table):
     post: bool | None = Field(
         None, validate_default=True, description="true if the storage accepts POST forms"
     )
+    conditional_writes: bool = Field(
+        True, description="false if the storage ignores If-None-Match of a PUT"
+    )
     fips: bool = Field(False, description="true selects Amazon's FIPS endpoint")
     dualstack: bool = Field(False, description="true selects Amazon's endpoint with IPv6")
     accelerate: bool = Field(False, description="true selects S3 Transfer Acceleration")

@@ -17,9 +17,10 @@ class Bucket:
     """A bucket profile. Producers name the profile and never the real bucket behind it.
 
     Signed URLs contain endpoint, the address that clients reach. The worker sends its own requests
-    to internal_endpoint. post is true if the storage accepts POST forms. owner is the AWS account
-    that the bucket must belong to. max_expires_in is the longest validity that the provider allows
-    and role_seconds the duration of a role's session, both in seconds.
+    to internal_endpoint. post is true if the storage accepts POST forms, conditional_writes if it
+    refuses a PUT with If-None-Match where the object exists. owner is the AWS account that the
+    bucket must belong to. max_expires_in is the longest validity that the provider allows and
+    role_seconds the duration of a role's session, both in seconds.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Bucket:
     internal_endpoint: str | None = None
     provider: Provider = "aws"
     post: bool = True
+    conditional_writes: bool = True
     fips: bool = False
     dualstack: bool = False
     accelerate: bool = False
@@ -47,11 +49,12 @@ class Policy:
 
     max_expires_in is in seconds and max_size in bytes. overrides lists the response headers that a
     download may set, and inline the content types that it may display in the browser. redirects
-    lists the prefixes that an upload's success_redirect may start with. With free_names a form's
-    object key may end in ${filename}. Without overwrite a put never replaces an object. callbacks
-    lists the endpoints that may receive webhooks (None: any endpoint of the tenant). max_batch, if
-    set, takes precedence over the tenant's. shared permits an overlap with another tenant's
-    prefixes if that tenant's policy is shared too.
+    lists the pages and folders to which an upload's success_redirect may lead. With free_names a
+    form's object key may end in ${filename}. Without overwrite a put never replaces an object. With
+    plain a download may be a link without response headers and grant id. callbacks lists the
+    endpoints that may receive webhooks (None: any endpoint of the tenant). max_batch, if set, takes
+    precedence over the tenant's. shared permits an overlap with another tenant's prefixes if that
+    tenant's policy is shared too.
     """
 
     bucket: str
@@ -68,6 +71,7 @@ class Policy:
     redirects: tuple[str, ...] = ()
     free_names: bool = False
     overwrite: bool = False
+    plain: bool = False
     callbacks: tuple[str, ...] | None = None
     max_batch: int | None = None
     shared: bool = False

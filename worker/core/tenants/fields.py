@@ -12,6 +12,7 @@ from valetkey.units import parse_duration, parse_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_MULTIPART_BYTES, PolicyKind, StorageClass
 from worker.core.signing import object_keys
+from worker.core.signing.redirects import parse_redirect_prefix
 from worker.core.webhooks import urls
 
 WHOLE_BUCKET = "*"
@@ -101,6 +102,16 @@ def _parse_prefix(value: str) -> str:
     return value
 
 
+def _check_redirect_prefix(url: str) -> str:
+    if parse_redirect_prefix(url) is None:
+        raise field_error(
+            "a redirect is https://, a host, an optional port and a path of ASCII characters that"
+            " has no empty or dot segments, percent-encoded or not; it has no user, query or"
+            " fragment, and an IP address is written like 192.0.2.1"
+        )
+    return url
+
+
 def _check_webhook_url(url: str, info: ValidationInfo) -> str:
     if rule := urls.find_url_violation(url, development=_get_context(info).development):
         raise field_error(
@@ -161,12 +172,6 @@ _kms_key_arn = _matches(
     r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+",
     "a KMS key or its alias is given by the full ARN",
 )
-# The slash after the host keeps app.example.com from matching app.example.com.evil.
-_redirect_prefix = _matches(
-    r"https://[a-z0-9.-]+(:[0-9]+)?/[^\s\\#]*",
-    "a redirect starts with https://, a host in lower case and a slash, and has no spaces,"
-    " backslash or #",
-)
 _public_key = _matches(
     r"[A-Za-z0-9_-]{43}",
     "a public key is 43 characters of base64url, without padding",
@@ -216,7 +221,7 @@ ResponseOverrides = Annotated[
 ]
 StorageClasses = Annotated[tuple[StorageClass, ...], _array]
 KmsKeys = Annotated[tuple[Annotated[str, _kms_key_arn], ...], _array]
-Redirects = Annotated[tuple[Annotated[str, _redirect_prefix], ...], _array]
+Redirects = Annotated[tuple[Annotated[str, AfterValidator(_check_redirect_prefix)], ...], _array]
 Callbacks = Annotated[tuple[Name, ...], _array]
 EncodedPublicKey = Annotated[str, _public_key]
 ExpiresIn = Annotated[int, _parsed_by(parse_duration), Field(ge=1, le=MAX_EXPIRES_IN)]

@@ -45,6 +45,9 @@ class PolicyTable(Table):
     redirects: fields.Redirects = Field((), description='like ["https://app.example.com/done/"]')
     free_names: bool = Field(False, description="true lets a form's key end in ${filename}")
     overwrite: bool = Field(False, description="true lets a put replace an object")
+    plain: bool = Field(
+        False, description="true allows links that leave the response to the stored object"
+    )
     callbacks: fields.Callbacks | None = Field(
         None,
         description='endpoints that may receive webhooks, like ["billing"]; unset: all of them',

@@ -59,7 +59,7 @@ def _destination(manifest: ManifestLease, context: Context) -> tuple[Bucket, Ten
     if (
         tenant is None
         or policy is None
-        or manifest_refusal(manifest.object_key, policy) is not None
+        or manifest_refusal(manifest.object_key, policy, config.buckets[policy.bucket]) is not None
     ):
         raise Malformed("the tenant's policy no longer allows it to be stored")
     return config.buckets[policy.bucket], tenant, policy

@@ -69,6 +69,7 @@ def test_terms_have_the_specification_of_their_kind(kind: str, raw: dict[str, An
             [
                 "grant.kind",
                 "grant.check_owner",
+                "grant.plain",
                 "grant.filename",
                 "grant.content_type",
                 "grant.inline",

@@ -26,6 +26,7 @@ PERMISSIVE = replace(
     kms_keys=(KMS_KEY,),
     redirects=("https://app.example.com/",),
     overwrite=True,
+    plain=True,
 )
 
 
@@ -50,12 +51,13 @@ POLICY_DEPENDENT = [
     (download_message(content_language="de"), "override_not_allowed", "content_language"),
     (download_message(content_encoding="gzip"), "override_not_allowed", "content_encoding"),
     (
-        download_message(expires="Thu, 01 Dec 2026 16:00:00 GMT"),
+        download_message(expires="Tue, 01 Dec 2026 16:00:00 GMT"),
         "override_not_allowed",
         "expires",
     ),
     (download_message(check_owner=True), "owner_unknown", "check_owner"),
     (single_put_message(check_owner=True), "owner_unknown", "check_owner"),
+    (download_message(plain=True), "plain_not_allowed", "plain"),
     (single_put_message(overwrite=True), "overwrite_not_allowed", "overwrite"),
     (single_put_message(storage_class="STANDARD_IA"), "storage_class_not_allowed", "storage_class"),
     (
@@ -89,6 +91,21 @@ def test_terms_that_need_a_policys_permission_are_allowed_with_it(raw: dict[str,
     [
         (download_message(inline=True), "inline_not_allowed", "inline"),
         (download_message(inline=True, content_type="image/gif"), "inline_not_allowed", "inline"),
+        (download_message(plain=True, filename="a.pdf"), "override_not_allowed", "filename"),
+        (
+            download_message(plain=True, content_type="image/png"),
+            "override_not_allowed",
+            "content_type",
+        ),
+        (download_message(plain=True, inline=True), "override_not_allowed", "inline"),
+        (
+            download_message(plain=True, cache_control="no-store"),
+            "override_not_allowed",
+            "cache_control",
+        ),
+        (download_message(expires="garbage"), "override_not_allowed", "expires"),
+        (download_message(content_encoding="rar"), "override_not_allowed", "content_encoding"),
+        (download_message(content_language="!"), "override_not_allowed", "content_language"),
         (download_message(cache_control="naïve"), "override_not_allowed", "cache_control"),
         (download_message(content_type="text/html"), "content_type_not_allowed", "content_type"),
         (upload_message(content_type="image/*"), "content_type_not_allowed", "content_type"),
@@ -114,6 +131,11 @@ def test_terms_that_need_a_policys_permission_are_allowed_with_it(raw: dict[str,
             "redirect_not_allowed",
             "success_redirect",
         ),
+        (
+            upload_message(success_redirect="https://app.example.com/done/../x"),
+            "redirect_not_allowed",
+            "success_redirect",
+        ),
         (single_put_message(tags={str(n): "x" for n in range(11)}), "tags_invalid", "tags"),
         (single_put_message(tags={"aws:x": "y"}), "tags_invalid", "tags"),
         (single_put_message(tags={"a": "<b>"}), "tags_invalid", "tags"),
@@ -125,6 +147,28 @@ def test_invalid_terms_are_refused_even_by_a_permissive_policy(
     raw: dict[str, Any], code: str, field: str
 ) -> None:
     assert refusal_code_and_field(raw, PERMISSIVE) == (code, f"grant.{field}")
+
+
+def test_metadata_may_fill_what_the_grant_id_leaves_of_storages_limit() -> None:
+    longest = {"a": "x" * 996, "b": "y" * 999}
+    grant_id = "0199a000-0000-7000-8000-000000000000.999999"
+    used = sum(len(name) + len(value) for name, value in longest.items())
+    assert used + len("grant-id") + len(grant_id) == 2_048
+    assert refusal_code_and_field(upload_message(metadata=longest)) is None
+    longer = longest | {"b": "y" * 1_000}
+    assert refusal_code_and_field(upload_message(metadata=longer)) == (
+        "metadata_invalid",
+        "grant.metadata",
+    )
+
+
+def test_only_a_form_replaces_a_variable_in_metadata() -> None:
+    metadata = {"note": "${filename}"}
+    assert refusal_code_and_field(single_put_message(metadata=metadata)) is None
+    assert refusal_code_and_field(upload_message(metadata=metadata)) == (
+        "metadata_invalid",
+        "grant.metadata.note",
+    )
 
 
 def test_a_content_type_family_is_allowed_if_the_policy_names_its_active_type() -> None:

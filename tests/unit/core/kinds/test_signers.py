@@ -81,6 +81,21 @@ def test_a_head_of_a_version_with_an_owner_check_equals_boto3s() -> None:
 
 
 @given(frozen_botos, object_keys)
+def test_a_plain_download_is_boto3s_get_of_the_key_alone(boto: FrozenBoto, key: str) -> None:
+    grant = sign_grant(boto, Download(**TERMS, plain=True), Item(key=key))
+    assert grant["url"] == boto.url("get_object", {"Key": key})
+    assert grant["id"] == GRANT_ID
+
+
+def test_a_plain_head_of_a_version_with_an_owner_check_equals_boto3s() -> None:
+    terms = Download(**TERMS, method="HEAD", check_owner=True, plain=True)
+    grant = sign_grant(FrozenBoto(), terms, Item(key="a", version_id="v.1"))
+    params = {"Key": "a", "ExpectedBucketOwner": OWNER, "VersionId": "v.1"}
+    assert grant["url"] == FrozenBoto().url("head_object", params)
+    assert grant["headers"] == {"x-amz-expected-bucket-owner": OWNER}
+
+
+@given(frozen_botos, object_keys)
 def test_a_put_equals_boto3s(boto: FrozenBoto, key: str) -> None:
     terms = Put(**TERMS, **STORAGE_TERMS, max_size=100)
     expected = boto.url(

@@ -96,6 +96,15 @@ def test_a_checksum_of_another_length_or_in_another_encoding_is_refused(
     )
 
 
+def test_an_item_of_plain_links_has_no_file_name_of_its_own() -> None:
+    message = download_message(plain=True)
+    assert refusal_code_and_field(message, filename="b.pdf") == (
+        "override_not_allowed",
+        "items[0].filename",
+    )
+    assert refusal_code_and_field(message, version_id="v") is None
+
+
 def test_a_filename_variable_needs_a_policy_with_free_names() -> None:
     policy = Policy("demo", ("acme/",), ("upload",), free_names=True)
     assert refusal_code_and_field(upload_message(), key="acme/${filename}") == (

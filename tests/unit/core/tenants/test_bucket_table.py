@@ -80,6 +80,13 @@ role_seconds = "2h"
     )
 
 
+def test_a_profile_says_that_its_storage_has_no_conditional_writes(
+    tenants_file: BucketFile,
+) -> None:
+    assert tenants_file.profile("").conditional_writes
+    assert not tenants_file.profile("conditional_writes = false").conditional_writes
+
+
 def test_aws_endpoints_are_selected_by_flags(tenants_file: BucketFile) -> None:
     profile = tenants_file.profile("fips = true\ndualstack = true")
     assert (profile.fips, profile.dualstack, profile.accelerate) == (True, True, False)

@@ -1,4 +1,4 @@
-"""Messages for the errors that pydantic itself finds in tenants.toml."""
+"""Messages for errors in tenants.toml: those that pydantic itself finds, and those of redirects."""
 
 from pathlib import Path
 
@@ -44,3 +44,26 @@ def test_an_error_has_a_message_in_the_terms_of_toml(
     problems = read_tenants_file(file, development=False)
     assert isinstance(problems, list)
     assert [problem.message for problem in problems] == [message]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://app.example.com/a/../b/",
+        "https://app.example.com/%2e%2e/",
+        "https://app.example.com/?next=/",
+        "https://user@app.example.com/",
+        "http://app.example.com/",
+        "https://*.example.com/",
+    ],
+)
+def test_a_redirect_that_no_request_could_match_is_an_error_at_its_place(
+    tmp_path: Path, url: str
+) -> None:
+    file = tmp_path / "tenants.toml"
+    redirects = f'redirects = ["https://app.example.com/done/", "{url}"]'
+    file.write_text(f'{POLICY}prefixes = ["acme/"]\n{redirects}\n', encoding="utf-8")
+    problems = read_tenants_file(file, development=False)
+    assert isinstance(problems, list)
+    assert [problem.path for problem in problems] == ["tenants.acme.allow.demo.redirects[1]"]
+    assert problems[0].message.startswith("a redirect is https://, a host, an optional port")
