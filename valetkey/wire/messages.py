@@ -6,7 +6,7 @@ compact JWE if the message was signed. This module needs neither Celery, Redis n
 any process can import it to read or write messages.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
@@ -108,10 +108,6 @@ class ChunkMessage(BatchHeader):
     def first_item(self) -> int:
         """The number of this chunk's first item, counted from 0 across the whole batch."""
         return self.chunk * self.chunk_size
-
-    def header(self) -> dict[str, Any]:
-        """Return the fields that must be identical in every chunk, as JSON values."""
-        return self.model_dump(mode="json", exclude={"ask", "chunk", "items"})
 
 
 class UsageMessage(WireModel):
