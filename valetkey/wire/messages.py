@@ -21,6 +21,7 @@ from valetkey.wire.terms import (
 )
 
 VERSION = 1
+RELEASE = "0.1.0"  # of this package; without metadata, because images contain only its files
 ISSUE_TASK = "valetkey.issue"
 INTERACTIVE_QUEUE = "valetkey"
 BULK_QUEUE = "valetkey.bulk"
@@ -28,6 +29,9 @@ MAX_INTERACTIVE_ITEMS = 20  # items in a batch; larger batches go to BULK_QUEUE
 MAX_CHUNK_ITEMS = 1_000  # items in one message
 DEFAULT_CHUNK_ITEMS = 600  # items in one message
 MAX_BATCH_ITEMS = 1_000_000  # items in all chunks of a batch together
+
+Ask = Literal["grants", "explain", "usage", "cancel", "batch", "service"]
+"""The values of the field `ask`, which tells the messages apart."""
 
 BatchId = Annotated[
     str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
@@ -148,7 +152,15 @@ class BatchMessage(WireModel):
     chunk: Annotated[int, Field(ge=0, le=MAX_BATCH_ITEMS - 1)] | None = None
 
 
-AnyMessage = ChunkMessage | UsageMessage | CancelMessage | BatchMessage
+class ServiceMessage(WireModel):
+    """A request for the versions, kinds and limits of the service. Returns a ServiceInfo."""
+
+    v: Literal[1] = 1
+    ask: Literal["service"]
+    tenant: Name
+
+
+AnyMessage = ChunkMessage | UsageMessage | CancelMessage | BatchMessage | ServiceMessage
 
 
 def task_id(batch_id: str, chunk: int) -> str:

@@ -19,8 +19,10 @@ from valetkey.cli.bulk.rows import detect_format
 from valetkey.cli.commands import base, manifest_output
 from valetkey.cli.descriptions import describe_refusal
 from valetkey.cli.progress_bar import stderr_console
-from valetkey.client import ExplainMethods, new_id
+from valetkey.client import Client, ExplainMethods, new_id
 from valetkey.config import load_config
+from valetkey.errors import Refused
+from valetkey.wire.messages import VERSION
 from valetkey.wire.terms import Kind
 
 _INPUT_OPTIONS = ("row_format", "ignore_columns", "batch_size")
@@ -41,6 +43,8 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
                 journal = _new_journal(scan, request, options["batch_size"])
             _check_journal(journal, scan, request, options["out"])
             plan = journal.batch_plan
+            if not options["dry_run"]:
+                _check_service(client, kind, scan, plan, options["timeout"])
             requester = base.select_request_methods(client, options)
             request_batch = _batch_requester(requester, kind, bucket, options)
             if isinstance(requester, ExplainMethods):
@@ -134,6 +138,20 @@ def _check_journal(
         expiry = f"{first_expiry:%Y-%m-%d %H:%M %Z}"
         text = f"warning: grants that were written earlier began to expire at {expiry}"
         click.echo(text, err=True)
+
+
+def _check_service(
+    client: Client, kind: Kind, scan: InputScan, plan: BulkPlan, timeout: float
+) -> None:
+    """Raise Refused if the service is of a release that cannot read the batches of the plan."""
+    try:
+        service = client.service(timeout)
+    except Refused:
+        return  # not for the form of the batches: the service refuses the first one as well
+    batch_items = max((min(group.items.count, plan.batch_size) for group in scan.groups), default=0)
+    refusal = service.batch_refusal(VERSION, kind, plan.chunk_size, batch_items)
+    if refusal is not None:
+        raise Refused(refusal)
 
 
 def _batch_requester(
