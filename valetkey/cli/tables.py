@@ -57,7 +57,7 @@ def show_service(service: ServiceInfo, output_format: str | None) -> None:
         ("kinds", ", ".join(service.kinds)),
         *((name, f"{value:,}") for name, value in service.limits),
     ]
-    _print_table(("", ""), [tuple(map(escape_unprintable, map(str, row))) for row in rows])
+    _print_table(("service", ""), [tuple(map(escape_unprintable, map(str, row))) for row in rows])
 
 
 def _quota_values(quota: QuotaState) -> dict[str, Any]:
