@@ -43,15 +43,15 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
                 journal = _new_journal(scan, request, options["batch_size"])
             _check_journal(journal, scan, request, options["out"])
             plan = journal.batch_plan
-            if not options["dry_run"]:
-                _check_service(client, kind, scan, plan, options["timeout"])
             requester = base.select_request_methods(client, options)
             request_batch = _batch_requester(requester, kind, bucket, options)
             if isinstance(requester, ExplainMethods):
                 response = request_batch(_first_slice(scan, plan))
                 return output.write_response(response, default_format, options)
-            if options["manifest"]:
-                batch = request_batch(_only_slice(scan, plan))
+            only_slice = _only_slice(scan, plan) if options["manifest"] else None
+            _check_service(client, kind, scan, plan, options["timeout"])
+            if only_slice is not None:
+                batch = request_batch(only_slice)
                 return manifest_output.print_manifest_link(batch, options)
             job = BulkJob(scan, plan, request_batch)
             return output.write_results(job, default_format, options, journal)
