@@ -10,12 +10,15 @@ from valetkey.errors import (
     Refused,
     SealedForAnotherKey,
     StorageError,
+    UnreadableReply,
+    UnusableGrant,
     ValetkeyError,
 )
 from valetkey.manifests import Manifest
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Cancelled, Explanation, Grant, RuleVerdict
+from valetkey.wire.service import ServiceInfo, ServiceLimits
 from valetkey.wire.terms import Checksum, Encryption
 
 if TYPE_CHECKING:
@@ -49,7 +52,11 @@ __all__ = [
     "Refused",
     "RuleVerdict",
     "SealedForAnotherKey",
+    "ServiceInfo",
+    "ServiceLimits",
     "StorageError",
+    "UnreadableReply",
+    "UnusableGrant",
     "ValetkeyError",
 ]
 

@@ -25,6 +25,7 @@ from valetkey.delivery.async_feed import MessageFeed
 from valetkey.delivery.async_transport import AsyncTransport
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
+from valetkey.errors import Refused
 from valetkey.handles import DEFAULT_TIMEOUT
 from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
 from valetkey.request_methods import BaseRequestMethods
@@ -34,6 +35,7 @@ from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import BatchState, Cancelled, Explanation, Usage
 from valetkey.wire.requests import GrantRequest
+from valetkey.wire.service import ServiceInfo, cannot_describe, first_release
 
 Keys = Iterable[str | Item] | AsyncIterable[str | Item]
 Items = Iterable[Item] | AsyncIterable[Item]
@@ -99,6 +101,16 @@ class AsyncClient(
         """
         message = requests.usage_message(self._config, new_id())
         return cast("Usage", await request_reply(self._dispatcher, message, timeout)).quotas
+
+    async def service(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServiceInfo:
+        """Return the versions, kinds and limits of the service, as Client.service does."""
+        message = requests.service_message(self._config, new_id())
+        try:
+            return cast("ServiceInfo", await request_reply(self._dispatcher, message, timeout))
+        except Refused as error:
+            if not cannot_describe(error.refusal):
+                raise
+        return first_release(self._config.tenant)
 
     async def cancel(
         self,

@@ -15,7 +15,7 @@ from valetkey.delivery.dispatcher import Dispatcher
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.delivery.transport import Transport
-from valetkey.errors import NoAnswer
+from valetkey.errors import NoAnswer, Refused
 from valetkey.handles import (
     DEFAULT_TIMEOUT,
     BatchHandle,
@@ -31,6 +31,7 @@ from valetkey.wire.chunking import uuid7
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import BatchState, Cancelled, Explanation, Usage
 from valetkey.wire.requests import GrantRequest
+from valetkey.wire.service import ServiceInfo, cannot_describe, first_release
 
 
 class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
@@ -88,6 +89,20 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         """
         message = requests.usage_message(self._config, new_id())
         return cast("Usage", request_reply(self._dispatcher, message, timeout)).quotas
+
+    def service(self, timeout: float = DEFAULT_TIMEOUT) -> ServiceInfo:
+        """Return the versions, kinds and limits of the service.
+
+        A service of an earlier release cannot tell: its release is None, and the rest is what the
+        first release of wire version 1 has. Raises as usage() does.
+        """
+        message = requests.service_message(self._config, new_id())
+        try:
+            return cast("ServiceInfo", request_reply(self._dispatcher, message, timeout))
+        except Refused as error:
+            if not cannot_describe(error.refusal):
+                raise
+        return first_release(self._config.tenant)
 
     def cancel(
         self,

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from valetkey.wire.messages import RELEASE
 from valetkey.wire.refusals import Refusal
 
 _MAX_KEY_ID_LENGTH = 127  # characters: two names of 63 and a slash
+_MAX_NAME_LENGTH = 64  # characters of a name that only a later service has
 
 
 class ValetkeyError(Exception):
@@ -47,12 +49,43 @@ class SealedForAnotherKey(ValetkeyError):
         )
 
 
+class UnreadableReply(ValetkeyError):
+    """The service replied, but this release of valetkey cannot read the reply; status names it.
+
+    The service is newer. It may have decided and charged the request: a newer client can read the
+    results, by the same batch id.
+    """
+
+    def __init__(self, status: str) -> None:
+        self.status = status
+        printable_status = repr(status[:_MAX_NAME_LENGTH])
+        super().__init__(
+            f"the service replied, but valetkey {RELEASE} cannot read a reply of the status "
+            f"{printable_status}: the service is newer than this client, so update the client"
+        )
+
+
 class Refused(ValetkeyError):
     """The service refused the request; refusal has the reason."""
 
     def __init__(self, refusal: Refusal) -> None:
         self.refusal = refusal
         super().__init__(f"{refusal.code}: {refusal.message}")
+
+
+class UnusableGrant(ValetkeyError):
+    """The grant has an HTTP method that this release of valetkey does not know; method names it.
+
+    The service is newer. A program that sends the method to the grant's url can use the grant.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        printable_method = repr(method[:_MAX_NAME_LENGTH])
+        super().__init__(
+            f"valetkey {RELEASE} cannot use a grant of the method {printable_method}: the service "
+            "is newer than this client, so update the client"
+        )
 
 
 class StorageError(ValetkeyError):

@@ -30,7 +30,8 @@ class Manifest(NamedTuple):
 def written_state(state: BatchState) -> ManifestState | None:
     """Return the state of a batch's manifest once it is written, and None before.
 
-    Raises StorageError if it cannot be written, and ValueError if the batch has no manifest.
+    Raises StorageError if it cannot be written, and ValueError if the batch has no manifest. A
+    state that only a later service has counts as `pending`.
     """
     manifest = state.manifest
     if manifest is None:

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from threading import Event
 
 from valetkey import multipart_storage
-from valetkey.errors import Refused, StorageError
+from valetkey.errors import Refused, StorageError, UnusableGrant
 from valetkey.handles import DEFAULT_TIMEOUT, MultipartHandle
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
@@ -49,13 +49,16 @@ class MultipartUploader:
     def run(self) -> None:
         """Send all parts and complete the upload.
 
-        Raises Refused, NoAnswer, BrokerUnreachable, OSError, and StorageError if storage does not
-        store a part after several tries. The upload then remains open, and should be aborted.
+        Raises Refused, NoAnswer, BrokerUnreachable, UnusableGrant, OSError, and StorageError if
+        storage does not store a part after several tries. The upload then remains open, and should
+        be aborted.
         """
         grant = self._upload.result(self._timeout)
         upload = grant.multipart
         if upload is None:
             raise StorageError("the service did not start a multipart upload")
+        if grant.method != "POST":
+            raise UnusableGrant(grant.method)
         numbers, step = range(1, upload.part_count + 1), self._parallel * _PARTS_PER_THREAD
         try:
             for first in range(0, upload.part_count, step):
@@ -104,6 +107,8 @@ class MultipartUploader:
         return [result for result in results if isinstance(result, Grant)]
 
     def _send(self, grant: Grant, offset: int) -> str:
+        if grant.method != "PUT":
+            raise UnusableGrant(grant.method)
         with self._path.open("rb") as stream:
             length = int(grant.headers["content-length"])
             body = multipart_storage.FileSlice(

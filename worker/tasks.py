@@ -11,6 +11,7 @@ import structlog
 from celery import Task
 from celery.signals import worker_ready, worker_shutting_down
 
+from valetkey.delivery.causes import describe_cause
 from worker import clock
 from worker.app import app
 from worker.broker.queues import UPKEEP_QUEUE
@@ -48,7 +49,13 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
         if expires_at is not None:
             seconds = int((expires_at - clock.now()).total_seconds())
             if seconds < app.conf.result_expires:
-                self.backend.expire(self.backend.get_key_for_task(task_id), max(seconds, 1))
+                self._expire_result(task_id, max(seconds, 1))
+
+    def _expire_result(self, task_id: str, seconds: int) -> None:
+        try:
+            self.backend.expire(self.backend.get_key_for_task(task_id), seconds)
+        except Exception as error:  # noqa: BLE001 - the result is stored and remains an answer
+            log.warning("expiry_not_set", task=task_id, problem=describe_cause(error))
 
 
 @app.task(name="valetkey.issue", bind=True, base=SecretResultTask)
@@ -60,11 +67,23 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
     if expiries:
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
     if response.has_webhook:
-        deliver.delay()
+        _trigger(deliver)
     if response.may_complete_manifest:
-        manifests.delay()
+        _trigger(manifests)
     _log(response)
     return response.sent
+
+
+def _trigger(job_task: Any) -> None:
+    """Trigger a job of the upkeep worker, if the broker takes the trigger.
+
+    The response is committed: a fault of the broker must not turn it into a failure. The rows that
+    the job works on are in the database, so that the next sweep finds them.
+    """
+    try:
+        job_task.delay()
+    except Exception as error:  # noqa: BLE001 - kombu, redis and sockets raise what they like
+        log.warning("trigger_failed", of=job_task.name, problem=describe_cause(error))
 
 
 def _respond(task: Any, message: Any) -> Response:

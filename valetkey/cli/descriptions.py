@@ -53,8 +53,9 @@ def _describe_quota(quota: QuotaState) -> str:
 
 
 def _quota_unit(quota: QuotaState) -> str:
-    unit = _UNITS[quota.metric]
-    return f"live {unit}" if quota.window == "live" else f"{unit} per {quota.window}"
+    unit = _UNITS.get(quota.metric, quota.metric.replace("_", " "))
+    text = f"live {unit}" if quota.window == "live" else f"{unit} per {quota.window}"
+    return escape_unprintable(text)
 
 
 def _reset_hint(quota: QuotaState) -> str:

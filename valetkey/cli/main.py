@@ -5,6 +5,7 @@ from valetkey.cli.commands.download import download
 from valetkey.cli.commands.keygen import keygen
 from valetkey.cli.commands.multipart import multipart
 from valetkey.cli.commands.put import put
+from valetkey.cli.commands.service import service
 from valetkey.cli.commands.upload import upload
 from valetkey.cli.commands.usage import usage
 
@@ -22,6 +23,7 @@ def main() -> None:
     valetkey multipart inbox films/cat.mp4 --file cat.mp4
     valetkey download reports 2026/11/u-1.pdf --dry-run
     valetkey usage
+    valetkey service
 
     The command finds a service that `python -m worker dev` started in this folder or a parent
     folder. For any other service, set VALETKEY_BROKER_URL and VALETKEY_KEY_FILE; `valetkey keygen`
@@ -32,11 +34,11 @@ def main() -> None:
       0    everything was granted
       1    the request or an item was refused
       2    wrong usage, configuration or input file
-      3    no response in time
+      3    no response in time, or none that this release can read
       4    an object was not stored
       130  interrupted
     """
 
 
-for command in (download, upload, put, multipart, usage, cancel, keygen):
+for command in (download, upload, put, multipart, usage, service, cancel, keygen):
     main.add_command(command)

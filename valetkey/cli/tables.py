@@ -15,6 +15,7 @@ from valetkey.cli.descriptions import describe_cause, escape_unprintable
 from valetkey.units import format_size
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import Explanation, RuleVerdict
+from valetkey.wire.service import ServiceInfo
 
 _BAR_COLUMNS = 20
 _DEFAULT_COLUMNS = 200  # the width if stdout is not a terminal
@@ -39,7 +40,24 @@ def show_explanation(explanation: Explanation, output_format: str | None) -> Non
         return
     rows = [_rule_row(verdict) for verdict in explanation.rules]
     _print_table(("rule", "verdict", "detail"), rows)
-    click.echo(f"\nIt would be {_DECISIONS[explanation.decision]}.")
+    decision = _DECISIONS.get(explanation.decision, explanation.decision)
+    click.echo(f"\nIt would be {escape_unprintable(decision)}.")
+
+
+def show_service(service: ServiceInfo, output_format: str | None) -> None:
+    """Print the versions, kinds and limits of the service, or all of them as one JSON object."""
+    if output_format == "json":
+        click.echo(service.model_dump_json())
+        return
+    versions = ", ".join(map(str, service.versions))
+    rows: list[tuple[RenderableType, ...]] = [
+        ("release", "not told" if service.release is None else service.release),
+        ("wire versions", versions),
+        ("asks", ", ".join(service.asks)),
+        ("kinds", ", ".join(service.kinds)),
+        *((name, f"{value:,}") for name, value in service.limits),
+    ]
+    _print_table(("service", ""), [tuple(map(escape_unprintable, map(str, row))) for row in rows])
 
 
 def _quota_values(quota: QuotaState) -> dict[str, Any]:
@@ -47,22 +65,22 @@ def _quota_values(quota: QuotaState) -> dict[str, Any]:
 
 
 def _quota_row(quota: QuotaState) -> tuple[RenderableType, ...]:
-    name = f"{quota.metric}.{quota.window}"
+    name = escape_unprintable(f"{quota.metric}.{quota.window}")
     style = "red" if quota.left == 0 else "yellow" if quota.warns else "green"
     bar = ProgressBar(quota.limit, quota.used, width=_BAR_COLUMNS, complete_style=style)
     bar.finished_style = style
-    format_amount = format_size if quota.metric == "upload_bytes" else "{:,}".format
+    format_amount = format_size if quota.metric.endswith("_bytes") else "{:,}".format
     amounts = (format_amount(amount) for amount in (quota.used, quota.limit, quota.left))
     resets_at = f"{quota.resets_at:%Y-%m-%d %H:%M}" if quota.resets_at else "as grants expire"
     return (name, bar, *amounts, resets_at)
 
 
 def _rule_row(verdict: RuleVerdict) -> tuple[RenderableType, ...]:
-    detail = escape_unprintable(verdict.found)
+    rule, detail = escape_unprintable(verdict.rule), escape_unprintable(verdict.found)
     if verdict.refusal is None:
-        return (verdict.rule, Text("ok", "green"), detail)
+        return (rule, Text("ok", "green"), detail)
     reason = describe_cause(verdict.refusal)
-    return (verdict.rule, Text("refused", "red"), f"{detail}: {reason}" if detail else reason)
+    return (rule, Text("refused", "red"), f"{detail}: {reason}" if detail else reason)
 
 
 def _print_table(headings: Iterable[str], rows: Iterable[tuple[RenderableType, ...]]) -> None:

@@ -10,8 +10,8 @@ from pydantic_core import to_json
 
 from valetkey.crypto.jose import InvalidToken, recipient_key_id, sign, unseal
 from valetkey.crypto.keys import PrivateKey
-from valetkey.errors import SealedForAnotherKey
-from valetkey.wire.refusals import UNAUTHENTICATED
+from valetkey.errors import SealedForAnotherKey, UnreadableReply
+from valetkey.wire.refusals import UNAUTHENTICATED, Code
 from valetkey.wire.replies import Outcome, Reply
 
 DecodedResult = Reply | Literal["failed", "working"]
@@ -47,7 +47,8 @@ class Codec:
 
         raw is the JSON that Celery stores: `{"status": …, "result": …}`. With a key, a plain reply
         counts as failed, unless it refuses an unauthenticated message (UNAUTHENTICATED). Raises
-        SealedForAnotherKey if the reply is encrypted to a key other than this codec's.
+        SealedForAnotherKey if the reply is encrypted to a key other than this codec's, and
+        UnreadableReply if it is a reply of the service that this release does not understand.
         """
         try:
             result = _parse_result(raw)
@@ -60,8 +61,10 @@ class Codec:
     def _decode_reply(self, payload: Any) -> Reply:
         if isinstance(payload, str):
             return _parse_reply(self._unseal(payload))
+        if self._key is None:
+            return _read_reply(payload)
         reply = _REPLY_ADAPTER.validate_python(payload)
-        if self._key is not None and not _may_be_plain(reply):
+        if not _may_be_plain(reply):
             raise InvalidToken  # anyone with write access to the result store could have written it
         return reply
 
@@ -73,11 +76,12 @@ class Codec:
 
 
 def _may_be_plain(reply: Reply) -> bool:
-    # A plain reply can be forged, so it may state nothing but the refusal.
+    # A plain reply can be forged, so it may state nothing but the refusal. An unknown code may be
+    # one for unauthenticated messages; to forge it gains no more than to forge a known one.
     return (
         isinstance(reply, Outcome)
         and reply.refusal is not None
-        and reply.refusal.code in UNAUTHENTICATED
+        and (reply.refusal.code in UNAUTHENTICATED or not isinstance(reply.refusal.code, Code))
         and not (reply.items or reply.quotas)
     )
 
@@ -105,4 +109,21 @@ def _parse_reply(content: bytes) -> Reply:
     try:
         return _REPLY_ADAPTER.validate_json(content)
     except ValidationError:
-        return _REPLY_ADAPTER.validate_python(json.loads(content))
+        pass
+    return _read_reply(json.loads(content))
+
+
+def _read_reply(values: Any) -> Reply:
+    """Read a reply from JSON values.
+
+    Raises UnreadableReply for an object with a status: to send the message again would change
+    nothing. Raises ValueError for anything else, which no service sends.
+    """
+    try:
+        return _REPLY_ADAPTER.validate_python(values)
+    except ValidationError:
+        status = values.get("status") if isinstance(values, dict) else None
+    # Raised here and not above: the ValidationError, which contains the reply, is not its context.
+    if isinstance(status, str):
+        raise UnreadableReply(status)
+    raise ValueError

@@ -77,8 +77,8 @@ class Dispatcher:
         """Work until is_done(), or for `timeout` seconds; return is_done().
 
         unread_limit is the number of messages of one request that may be sent before their replies
-        are read. Raises what fails for any request: SealedForAnotherKey, BrokerUnreachable if the
-        broker was never reached, and errors of the items' iterable.
+        are read. Raises what fails for any request: SealedForAnotherKey, UnreadableReply,
+        BrokerUnreachable if the broker was never reached, and errors of the items' iterable.
         """
         end = float("inf") if timeout is None else self._clock() + timeout
         while True:

@@ -11,7 +11,7 @@ from valetkey.crypto.codec import DecodedResult
 from valetkey.delivery.in_flight import InFlight, Send
 from valetkey.delivery.pending_request import PendingRequest
 from valetkey.delivery.retransmit import RetransmitTimer
-from valetkey.errors import BrokerUnreachable, SealedForAnotherKey
+from valetkey.errors import BrokerUnreachable, SealedForAnotherKey, UnreadableReply
 from valetkey.wire.pending import PendingMessage
 
 POLL_INTERVAL = 0.25  # seconds between lookups in the result store, whatever it announces
@@ -181,7 +181,7 @@ class DeliveryEngine:
             return None  # answered before, or given up
         try:
             result = self._decode(raw)
-        except SealedForAnotherKey as error:  # to send the message again would change nothing
+        except (SealedForAnotherKey, UnreadableReply) as error:  # sending it again changes nothing
             return Fail(request, error, clear_task_id=task_id)
         match self._in_flight.receive(task_id, result, now):
             case "accepted":

@@ -170,7 +170,7 @@ class InFlight:
         head_start = self._head_starts.get(request)
         if head_start is not None and head_start.first_task_id == task_id:
             del self._head_starts[request]
-        request.receive_reply(message, result)
+        request.receive_reply(message, message.with_release_hint(result))
         return "accepted"
 
     @property

@@ -6,7 +6,7 @@ compact JWE if the message was signed. This module needs neither Celery, Redis n
 any process can import it to read or write messages.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
@@ -21,6 +21,7 @@ from valetkey.wire.terms import (
 )
 
 VERSION = 1
+RELEASE = "0.1.0"  # of this package; without metadata, because images contain only its files
 ISSUE_TASK = "valetkey.issue"
 INTERACTIVE_QUEUE = "valetkey"
 BULK_QUEUE = "valetkey.bulk"
@@ -28,6 +29,9 @@ MAX_INTERACTIVE_ITEMS = 20  # items in a batch; larger batches go to BULK_QUEUE
 MAX_CHUNK_ITEMS = 1_000  # items in one message
 DEFAULT_CHUNK_ITEMS = 600  # items in one message
 MAX_BATCH_ITEMS = 1_000_000  # items in all chunks of a batch together
+
+Ask = Literal["grants", "explain", "usage", "cancel", "batch", "service"]
+"""The values of the field `ask`, which tells the messages apart."""
 
 BatchId = Annotated[
     str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
@@ -109,10 +113,6 @@ class ChunkMessage(BatchHeader):
         """The number of this chunk's first item, counted from 0 across the whole batch."""
         return self.chunk * self.chunk_size
 
-    def header(self) -> dict[str, Any]:
-        """Return the fields that must be identical in every chunk, as JSON values."""
-        return self.model_dump(mode="json", exclude={"ask", "chunk", "items"})
-
 
 class UsageMessage(WireModel):
     """A request for the state of the tenant's quotas. Returns a Usage."""
@@ -152,7 +152,15 @@ class BatchMessage(WireModel):
     chunk: Annotated[int, Field(ge=0, le=MAX_BATCH_ITEMS - 1)] | None = None
 
 
-AnyMessage = ChunkMessage | UsageMessage | CancelMessage | BatchMessage
+class ServiceMessage(WireModel):
+    """A request for the versions, kinds and limits of the service. Returns a ServiceInfo."""
+
+    v: Literal[1] = 1
+    ask: Literal["service"]
+    tenant: Name
+
+
+AnyMessage = ChunkMessage | UsageMessage | CancelMessage | BatchMessage | ServiceMessage
 
 
 def task_id(batch_id: str, chunk: int) -> str:

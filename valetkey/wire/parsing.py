@@ -1,6 +1,6 @@
 """Parsing of messages: returns the message, or a refusal that names the wrong field."""
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -8,9 +8,11 @@ from pydantic_core import ErrorDetails
 from valetkey.wire.messages import (
     VERSION,
     AnyMessage,
+    Ask,
     BatchMessage,
     CancelMessage,
     ChunkMessage,
+    ServiceMessage,
     UsageMessage,
 )
 from valetkey.wire.refusals import Code, Refusal
@@ -101,7 +103,7 @@ def parse_message(raw: Any) -> AnyMessage | Refusal:
     try:
         message: AnyMessage = _message_class(raw).model_validate(raw)
     except ValidationError as error:
-        return _refusal(error.errors(include_url=False, include_input=False)[0])
+        return _refusal(_first_error(error.errors(include_url=False, include_input=False)))
     return (isinstance(message, ChunkMessage) and _terms_refusal(message)) or message
 
 
@@ -114,7 +116,16 @@ def _message_class(raw: Any) -> type[AnyMessage]:
             return CancelMessage
         case "batch":
             return BatchMessage
+        case "service":
+            return ServiceMessage
     return ChunkMessage
+
+
+def _first_error(errors: list[ErrorDetails]) -> ErrorDetails:
+    """Return the error to report: the first one, but an unknown ask before its other fields."""
+    if errors[0]["loc"] == ("v",):
+        return errors[0]
+    return next((error for error in errors if error["loc"] == ("ask",)), errors[0])
 
 
 def _refusal(error: ErrorDetails) -> Refusal:
@@ -162,7 +173,10 @@ def _path(location: tuple[int | str, ...]) -> str:
 def _message(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     if error["loc"] == ("ask",):  # pydantic knows the values of one message class only
-        return "must be 'grants', 'explain', 'usage', 'cancel' or 'batch'"
+        *others, last = map(repr, get_args(Ask))
+        return f"must be {', '.join(others)} or {last}"
+    if error["loc"] == ("v",):
+        return f"must be {VERSION}, the version of the messages that is read"
     if context.get("pattern") == NO_CONTROL_CHARACTERS:
         return "must not contain control characters"
     if error["type"].startswith(("datetime", "timezone")):

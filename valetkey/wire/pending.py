@@ -4,10 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, MAX_INTERACTIVE_ITEMS
+from valetkey.wire.messages import (
+    BULK_QUEUE,
+    INTERACTIVE_QUEUE,
+    MAX_INTERACTIVE_ITEMS,
+    RELEASE,
+)
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Cancelled, Explanation, Grant, Outcome, Reply, Usage
+from valetkey.wire.service import ServiceInfo
+
+_FORM_CODES = frozenset({Code.MALFORMED, Code.UNKNOWN_FIELD, Code.VERSION_UNKNOWN})
+_KIND_UNKNOWN = (Code.KIND_NOT_ALLOWED, "grant")  # a policy's refusal has the field grant.kind
+_OLDER_SERVICE = (
+    f" (valetkey {RELEASE} can send this, but the service does not read it: the service is older;"
+    " `valetkey service` shows what it reads)"
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,9 @@ class PendingMessage:
                 return is_complete and reply.batch in {"", self.body.get("batch", "")}
             case Outcome():
                 return self._requests_grants and self._is_decided_by(reply)
-            case Usage():
-                return self._asks_for("usage") and reply.tenant == self.body["tenant"]
+            case Usage() | ServiceInfo():
+                ask = "usage" if isinstance(reply, Usage) else "service"
+                return self._asks_for(ask) and reply.tenant == self.body["tenant"]
             case Cancelled():
                 return self._asks_for("cancel") and reply.batch == self.body["batch"]
             case BatchState():
@@ -73,6 +87,19 @@ class PendingMessage:
             case Outcome(refusal=Refusal(code=Code.BATCH_UNKNOWN)):
                 return self.batch_state is not None and self.is_answered_by(reply)
         return False
+
+    def with_release_hint(self, reply: Reply) -> Reply:
+        """Return the reply; if it refuses the message's form, it says that the service is older.
+
+        This release would not have sent a message that its own parser refuses.
+        """
+        match reply:
+            case Outcome(refusal=Refusal(code=code, field=field) as refusal) if (
+                code in _FORM_CODES or (code, field) == _KIND_UNKNOWN
+            ):
+                changed = {"message": refusal.message + _OLDER_SERVICE}
+                return reply.model_copy(update={"refusal": refusal.model_copy(update=changed)})
+        return reply
 
     def item_results(self, outcome: Outcome) -> list[Grant | Refusal]:
         """Return one result per item, given the outcome that answers this message.

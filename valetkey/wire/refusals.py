@@ -1,18 +1,22 @@
 """The refusal codes and the refusal object. Wire version 1.
 
-The list of codes is part of the wire: a code is never renamed or reused. A new code needs a new
-release of the client first, because an older one takes a reply with an unknown code for no reply.
-Codes that the service no longer sends stay in the list, because older services send them.
+The list of codes is part of the wire: a code is never renamed or reused. A later service may send
+codes, metrics and windows that are not in these lists: clients keep them as text. Codes that the
+service no longer sends stay in the list, because older services send them.
 """
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Window = Literal["minute", "hour", "day", "month", "live"]
 Metric = Literal["grants", "download_grants", "upload_bytes"]
+
+_IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
+# Refusals and quotas are also read outside of replies, from rows and files, and so are not strict.
+_TOLERANT = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class Code(StrEnum):
@@ -111,10 +115,10 @@ class QuotaState(BaseModel):
     resets_at: the end of the current window; None for `live`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _TOLERANT
 
-    metric: Metric
-    window: Window
+    metric: Annotated[Metric | str, _IN_ORDER]
+    window: Annotated[Window | str, _IN_ORDER]
     limit: int
     used: int
     asked: int | None = None
@@ -135,7 +139,7 @@ class QuotaState(BaseModel):
 class Refusal(BaseModel):
     """A decision not to grant a whole batch or one item.
 
-    code: the reason, for programs.
+    code: the reason, for programs. A Code, or the text of a code that a later service has.
     field: the path of the refused field, like `grant.expires_in` or `items[3].key`. Empty if the
     whole message is refused.
     message: the reason, for people. Its wording may change.
@@ -144,9 +148,9 @@ class Refusal(BaseModel):
     quota: the exceeded quota, if code is `quota_exceeded`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _TOLERANT
 
-    code: Code
+    code: Annotated[Code | str, _IN_ORDER]
     field: str
     message: str
     limit: int | str | list[str] | None = None

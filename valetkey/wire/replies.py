@@ -1,6 +1,9 @@
 """The replies of the service, as JSON. Wire version 1.
 
 The result of the task `valetkey.issue` is a `Reply`: a compact JWE if the message was signed.
+
+Replies only grow. They are read tolerantly: unknown fields are ignored, and unknown values of open
+lists are kept as text. Only `status`, which tells which reply it is, has to be known.
 """
 
 from datetime import datetime
@@ -10,10 +13,18 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.terms import Kind, WireModel
+from valetkey.wire.service import ServiceInfo
+from valetkey.wire.terms import Kind, ReplyModel
+
+Method = Literal["GET", "HEAD", "POST", "PUT"]
+LimitedBy = Literal["request", "policy", "provider", "credentials"]
+Decision = Literal["issue", "refuse"]
+ManifestProgress = Literal["pending", "written", "failed"]
+
+_IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
 
 
-class MultipartInfo(WireModel):
+class MultipartInfo(ReplyModel):
     """A multipart upload that the service has created in storage.
 
     upload_id: the id that storage gave the upload.
@@ -31,7 +42,7 @@ class MultipartInfo(WireModel):
 
 
 # Not strict as a whole: pydantic validates a strict dataclass from JSON text only.
-_GRANT_CONFIG = ConfigDict(extra="forbid", hide_input_in_errors=True)
+_GRANT_CONFIG = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
 
 # A dataclass, not a model: Python's garbage collector then tracks one object per grant instead of
@@ -56,12 +67,12 @@ class Grant:
 
     id: str
     key: str
-    method: Literal["GET", "HEAD", "POST", "PUT"]
+    method: Annotated[Method | str, _IN_ORDER]
     url: str = Field(repr=False)
     fields: dict[str, str] = Field(default_factory=dict, repr=False)
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     expires_at: datetime
-    limited_by: Literal["request", "policy", "provider", "credentials"]
+    limited_by: Annotated[LimitedBy | str, _IN_ORDER]
     part: Annotated[int, Field(strict=True)] | None = None
     multipart: MultipartInfo | None = None
 
@@ -72,7 +83,7 @@ ItemAnswer = Annotated[
 ]
 
 
-class Outcome(WireModel):
+class Outcome(ReplyModel):
     """The reply to one chunk: a result for each item, or one refusal of the whole batch.
 
     batch, chunk: the ids of the message. batch is empty if the message has no readable one.
@@ -93,7 +104,7 @@ class Outcome(WireModel):
     quotas: list[Annotated[QuotaState, Field(strict=False)]] = Field(default_factory=list)
 
 
-class Usage(WireModel):
+class Usage(ReplyModel):
     """The reply to a UsageMessage: the current state of the tenant's quotas."""
 
     status: Literal["told"] = "told"
@@ -101,7 +112,7 @@ class Usage(WireModel):
     quotas: list[Annotated[QuotaState, Field(strict=False)]]
 
 
-class Cancelled(WireModel):
+class Cancelled(ReplyModel):
     """The reply to a CancelMessage: the numbers of items granted before it and of items released.
 
     issued: the number of items that were granted before the cancellation.
@@ -114,7 +125,7 @@ class Cancelled(WireModel):
     released: int
 
 
-class RuleVerdict(WireModel):
+class RuleVerdict(ReplyModel):
     """The verdict of one rule on a message.
 
     rule: the rule's name.
@@ -127,7 +138,7 @@ class RuleVerdict(WireModel):
     refusal: Annotated[Refusal, Field(strict=False)] | None = None
 
 
-class Explanation(WireModel):
+class Explanation(ReplyModel):
     """The reply to a message with ask `explain`. Nothing was charged or signed.
 
     decision: `refuse` if any verdict has a refusal, otherwise `issue`.
@@ -135,11 +146,11 @@ class Explanation(WireModel):
     """
 
     status: Literal["explained"] = "explained"
-    decision: Literal["issue", "refuse"]
+    decision: Annotated[Decision | str, _IN_ORDER]
     rules: list[RuleVerdict]
 
 
-class ManifestState(WireModel):
+class ManifestState(ReplyModel):
     """The progress of a batch's manifest.
 
     key: the object key of the manifest.
@@ -150,7 +161,7 @@ class ManifestState(WireModel):
     """
 
     key: str
-    state: Literal["pending", "written", "failed"]
+    state: Annotated[ManifestProgress | str, _IN_ORDER]
     issued: int = 0
     refused: int = 0
     bytes: int | None = None
@@ -158,7 +169,7 @@ class ManifestState(WireModel):
     problem: str | None = None
 
 
-class BatchState(WireModel):
+class BatchState(ReplyModel):
     """The progress of a batch: the reply to a BatchMessage without chunk.
 
     batch, kind, bucket, total, chunk_size: as in the batch's own messages.
@@ -171,7 +182,7 @@ class BatchState(WireModel):
 
     status: Literal["found"] = "found"
     batch: str
-    kind: Kind
+    kind: Annotated[Kind | str, _IN_ORDER]
     bucket: str
     total: int = Field(ge=1)
     chunk_size: int = Field(ge=1)
@@ -183,4 +194,4 @@ class BatchState(WireModel):
     manifest: ManifestState | None = None
 
 
-Reply = Outcome | Usage | Cancelled | BatchState | Explanation
+Reply = Outcome | Usage | Cancelled | BatchState | Explanation | ServiceInfo

@@ -117,6 +117,13 @@ def usage_message(requester: Requester, task_id: str) -> PendingMessage:
     )
 
 
+def service_message(requester: Requester, task_id: str) -> PendingMessage:
+    """Return the message that asks for the versions, kinds and limits of the service."""
+    return build_pending_message(
+        task_id, {"v": VERSION, "ask": "service", "tenant": requester.tenant}
+    )
+
+
 def cancel_message(
     requester: Requester, task_id: str, batch_id: str, reason: str | None
 ) -> PendingMessage:

@@ -49,6 +49,15 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
+class ReplyModel(WireModel):
+    """The base class of replies. Ignores unknown fields, because a newer service may add some.
+
+    A list of known values, such as the codes, is open: an unknown value is kept as text.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class Checksum(WireModel):
     """The checksum that storage compares with the object it receives.
 

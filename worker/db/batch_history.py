@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, and_, bindparam, func, literal, select
 
 from models import Batch, Cancellation, Chunk, Grant, Reservation
@@ -14,6 +14,7 @@ from worker.core.policy.history import BatchHistory, DecidedChunk, RecordedBatch
 from worker.core.signing.validity import Validity
 from worker.db.multiparts import uploads_of_chunk
 from worker.db.reservations import REMAINING
+from worker.errors import Transient
 
 # Statements are built once: building one takes longer than running it. This one always returns
 # exactly one row, whatever exists.
@@ -120,7 +121,7 @@ def next_decided_chunk(connection: Connection, batch_number: int, after: int) ->
 def read_recorded_chunk(
     connection: Connection, batch_number: int, chunk_number: int
 ) -> RecordedChunk:
-    """Read a committed chunk with its audit rows."""
+    """Read a committed chunk with its audit rows. Raises Transient as _read_terms does."""
     header = connection.execute(
         select(
             Batch.batch_id,
@@ -147,7 +148,7 @@ def read_recorded_chunk(
         batch_id=header.batch_id,
         chunk_number=chunk_number,
         tenant_id=header.tenant,
-        terms=_TERMS.validate_python(header.terms),
+        terms=_read_terms(header.terms),
         total=header.total,
         callback=header.callback,
         rows=[GrantRow(*row) for row in rows],
@@ -156,3 +157,15 @@ def read_recorded_chunk(
         refusal=_refusal(header.refusal),
         uploads=uploads_of_chunk(connection, batch_number, items),
     )
+
+
+def _read_terms(values: Any) -> AnyTerms:
+    """Read the terms of a batch. Raises Transient for terms that only a later release has.
+
+    While the service is updated, another worker can sign them again.
+    """
+    try:
+        return _TERMS.validate_python(values)
+    except ValidationError:
+        pass
+    raise Transient("the batch has terms of a later release of the service: update all workers")

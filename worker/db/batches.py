@@ -11,7 +11,12 @@ from valetkey.wire.messages import CancelMessage
 from valetkey.wire.refusals import Refusal
 from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest, RecordedChunk
-from worker.core.policy.history import fingerprint, header_fingerprint, items_fingerprint
+from worker.core.policy.fingerprints import (
+    fingerprint,
+    header_fingerprint,
+    items_fingerprint,
+    recorded_terms,
+)
 from worker.core.quotas.cost import Cost
 from worker.db.engine import acquire_advisory_lock
 from worker.db.inserts import insert_once, insert_rows
@@ -59,7 +64,7 @@ def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | Non
         "kind": message.grant.kind,
         "requested_by": message.requested_by,
         "reason": message.reason,
-        "terms": message.grant.model_dump(mode="json", exclude_none=True),
+        "terms": recorded_terms(message.grant, message.grant.kind),
         "total": message.total,
         "chunk_size": message.chunk_size,
         "callback": message.callback,

@@ -5,13 +5,12 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from models import RejectionCount
-from valetkey.wire.refusals import Code
 from worker.core.quotas.cost import window_start
 from worker.db.inserts import insert_statement
 
 
 def count_rejection(
-    connection: Connection, code: Code, tenant_id: str | None, digest: bytes, now: datetime
+    connection: Connection, code: str, tenant_id: str | None, digest: bytes, now: datetime
 ) -> None:
     """Count one rejected message in its hour.
 
@@ -20,7 +19,7 @@ def count_rejection(
     values = {
         "hour": window_start("hour", now),
         "tenant": tenant_id or "",
-        "code": code.value,
+        "code": str(code),
         "count": 1,
         "last_at": now,
         "last_digest": digest,

@@ -11,6 +11,7 @@ from valetkey.wire.messages import (
     BatchMessage,
     CancelMessage,
     ChunkMessage,
+    ServiceMessage,
     UsageMessage,
 )
 from valetkey.wire.parsing import parse_message
@@ -30,6 +31,7 @@ from worker.usecases.cancel import cancel_batch
 from worker.usecases.explain import explain_request
 from worker.usecases.issue import issue_chunk
 from worker.usecases.reopen import reopen_batch
+from worker.usecases.service_info import describe_service
 
 
 class Response(NamedTuple):
@@ -85,6 +87,8 @@ def _run(
     match message:
         case UsageMessage():
             return _values(Usage(tenant=tenant.name, quotas=_quotas(tenant, context)))
+        case ServiceMessage():
+            return _values(describe_service(tenant.name))
         case CancelMessage():
             return _values(cancel_batch(message, tenant.id, signing_key, context))
         case BatchMessage():

@@ -49,7 +49,7 @@ def explain_raw(raw: Any, context: Context) -> Explanation:
     sender = authenticate(raw, config, context.now()) if isinstance(raw, str) else None
     if isinstance(sender, Rejection):
         # The sender of such a message is not told the precise cause, but an operator is.
-        found = "" if sender.cause is sender.refusal.code else f"counted as {sender.cause}"
+        found = "" if sender.cause == sender.refusal.code else f"counted as {sender.cause}"
         return _refusing_explanation("identity", sender.refusal, found)
     message = parse_message(raw if sender is None else sender.content)
     if isinstance(message, Refusal):

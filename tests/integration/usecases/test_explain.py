@@ -60,7 +60,7 @@ def explain(service: InProcessService, message: dict[str, Any]) -> Explanation:
 
 
 def refusal_codes(explanation: Explanation) -> set[str]:
-    return {verdict.refusal.code.value for verdict in explanation.rules if verdict.refusal}
+    return {str(verdict.refusal.code) for verdict in explanation.rules if verdict.refusal}
 
 
 Prepare = Callable[[InProcessService, dict[str, Any]], Any]

@@ -56,7 +56,7 @@ def refusal_of(service: InProcessService, batch: str, **chunk: int) -> tuple[str
     outcome = Outcome.model_validate(service.issue(batch_message(batch, **chunk)))
     assert outcome.refusal is not None
     assert (outcome.items, len(outcome.quotas)) == ([], 1)
-    return outcome.refusal.code.value, outcome.refusal.field
+    return str(outcome.refusal.code), outcome.refusal.field
 
 
 def charged(engine: Engine) -> tuple[int, int]:

@@ -11,13 +11,8 @@ from valetkey.wire.replies import Explanation, RuleVerdict
 from worker.core.policy.admission import admit
 from worker.core.policy.decisions import GrantRow, RecordedChunk
 from worker.core.policy.explain import ExplainContext, explain
-from worker.core.policy.history import (
-    BatchHistory,
-    DecidedChunk,
-    RecordedBatch,
-    header_fingerprint,
-    items_fingerprint,
-)
+from worker.core.policy.fingerprints import header_fingerprint, items_fingerprint
+from worker.core.policy.history import BatchHistory, DecidedChunk, RecordedBatch
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 
@@ -78,7 +73,7 @@ def verdict_for(explanation: Explanation, rule: str) -> RuleVerdict:
 def refusal_codes(explanation: Explanation) -> dict[str, str]:
     """Return the codes of the rules that refuse, by rule."""
     return {
-        verdict.rule: verdict.refusal.code.value
+        verdict.rule: str(verdict.refusal.code)
         for verdict in explanation.rules
         if verdict.refusal is not None
     }

@@ -35,7 +35,7 @@ def rejection_of(raw: Any) -> tuple[str, str]:
     result = authenticate_token(raw)
     assert isinstance(result, Rejection)
     assert result.refusal.code in UNAUTHENTICATED
-    return result.refusal.code.value, result.refusal.field
+    return str(result.refusal.code), result.refusal.field
 
 
 def payload(**changes: Any) -> bytes:

@@ -19,6 +19,7 @@ from kombu.entity import Queue
 
 from valetkey.config import default_result_url
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, grant_id, task_id
+from worker.usecases.service_info import describe_service
 
 Action = Literal["answer", "twice", "unannounced", "lose", "fail", "garble"]
 Plan = Callable[[dict[str, Any], int], Action]
@@ -32,10 +33,13 @@ class FakeService:
 
     plan returns the action for a message, given the message and how often its task arrived, from 1.
     decide returns the reply to a raw task argument. received has the headers and the body of each
-    message, arrivals the number of arrivals of each task.
+    message, arrivals the number of arrivals of each task. describe returns the reply to an unsigned
+    message that asks for the service; such messages are only counted, in described.
     """
 
-    def __init__(self, url: str, plan: Plan, decide: Decide) -> None:
+    def __init__(self, url: str, plan: Plan, decide: Decide, describe: Decide) -> None:
+        self.described = 0
+        self._describe = describe
         self.raw: list[Any] = []
         self.received: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.arrivals: Counter[str] = Counter()
@@ -64,6 +68,13 @@ class FakeService:
         message = _read_message(raw)
         name = delivery.headers["id"]
         assert "items" not in message or name == task_id(message["batch"], message["chunk"])
+        if message.get("ask") == "service":
+            self.described += 1
+            reply = self._describe(raw) if isinstance(raw, dict) else self._decide(raw)
+            text = json.dumps({"status": "SUCCESS", "result": reply})
+            self._results.set(_RESULT_PREFIX + name, text, ex=60)
+            self._results.publish(_RESULT_PREFIX + name, text)
+            return
         self.raw.append(raw)
         self.received.append((delivery.headers, message))
         self.arrivals[name] += 1
@@ -81,9 +92,10 @@ def running_fake_service(
     url: str,
     plan: Plan = lambda _message, _arrival: "answer",
     decide: Decide | None = None,
+    describe: Decide | None = None,
 ) -> Iterator[FakeService]:
     """Run a fake service on this broker until the block ends."""
-    service = FakeService(url, plan, decide or grant_outcome)
+    service = FakeService(url, plan, decide or grant_outcome, describe or describe_today)
     thread = Thread(target=service.run)
     thread.start()
     try:
@@ -105,6 +117,11 @@ def grant_outcome(message: dict[str, Any]) -> dict[str, Any]:
     first = message["chunk"] * message["chunk_size"]
     items = [_item_result(message, first + i, item) for i, item in enumerate(message["items"])]
     return _outcome(message, status="issued", items=items)
+
+
+def describe_today(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a service of this release."""
+    return describe_service(message["tenant"]).model_dump(mode="json")
 
 
 def refuse_outcome(message: dict[str, Any]) -> dict[str, Any]:

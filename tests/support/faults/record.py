@@ -73,7 +73,7 @@ class Record:
 def told_result(result: Grant | Refusal, key: str) -> ToldResult:
     """Return a result as it is noted; key is that of the item, which a refusal need not name."""
     if isinstance(result, Refusal):
-        return ToldResult(result.key or key, code=result.code.value)
+        return ToldResult(result.key or key, code=str(result.code))
     return told_grant({"id": result.id, "key": result.key, "url": result.url})
 
 

@@ -46,13 +46,14 @@ def test_help_shows_the_commands_by_example() -> None:
 def test_help_lists_the_exit_codes() -> None:
     text = " ".join(run_cli("--help").stdout.split())
     codes = "0 everything was granted 1 the request or an item was refused "
-    codes += "2 wrong usage, configuration or input file 3 no response in time "
+    codes += "2 wrong usage, configuration or input file "
+    codes += "3 no response in time, or none that this release can read "
     codes += "4 an object was not stored 130 interrupted"
     assert codes in text
 
 
 @pytest.mark.parametrize(
-    "command", ["download", "upload", "put", "multipart", "usage", "cancel", "keygen"]
+    "command", ["download", "upload", "put", "multipart", "usage", "service", "cancel", "keygen"]
 )
 def test_each_command_shows_examples(command: str) -> None:
     assert f"\n  valetkey {command} " in run_cli(command, "--help").stdout
@@ -169,7 +170,7 @@ def test_a_key_file_that_others_may_read_is_exit_2(
 
 @pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize(
-    "arguments", [["usage"], ["cancel", "0199a000-0000-7000-8000-000000000000"]]
+    "arguments", [["usage"], ["service"], ["cancel", "0199a000-0000-7000-8000-000000000000"]]
 )
 def test_a_query_needs_a_broker_too(arguments: list[str]) -> None:
     result = run_cli(*arguments)

@@ -7,7 +7,7 @@ from tests.support.crypto.keys import public_key
 from valetkey.crypto.codec import Codec, DecodedResult
 from valetkey.crypto.jose import SignedToken
 from valetkey.crypto.keys import generate_key
-from valetkey.errors import SealedForAnotherKey
+from valetkey.errors import SealedForAnotherKey, UnreadableReply
 from valetkey.wire.refusals import UNAUTHENTICATED, Code, Refusal
 from valetkey.wire.replies import Cancelled, Explanation, Grant, Outcome, Usage
 from worker.core.auth.seal import seal
@@ -102,6 +102,13 @@ def test_any_other_plain_refusal_counts_as_failed(code: Code) -> None:
     assert decode(refused_outcome(code.value)) == "failed"
 
 
+def test_a_plain_refusal_may_have_a_code_that_only_a_later_service_has() -> None:
+    outcome = decode(refused_outcome("token_too_deep"))
+    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome.refusal, Refusal)
+    assert outcome.refusal.code == "token_too_deep"
+
+
 QUOTA = {"metric": "grants", "window": "day", "limit": 1, "used": 9}
 
 
@@ -114,6 +121,8 @@ QUOTA = {"metric": "grants", "window": "day", "limit": 1, "used": 9}
         {"status": "explained", "decision": "issue", "rules": []},
         refused_outcome("key_unknown", quotas=[QUOTA]),
         refused_outcome("key_unknown", items=[GRANT]),
+        refused_outcome("token_too_deep", items=[GRANT]),
+        {"status": "granted", "url": "https://s3cret.example/"},
     ],
 )
 def test_a_codec_with_a_key_accepts_no_other_plain_reply(reply: Any) -> None:
@@ -129,6 +138,30 @@ def test_a_reply_sealed_to_another_key_raises_an_error_that_names_the_key() -> N
             decode(token, codec)
         assert caught.value.key_id == "acme/2026-10"
         assert "s3cret" not in str(caught.value)
+
+
+LATER_REPLIES = [
+    {"status": "granted", "url": "https://s3cret.example/"},
+    ISSUED | {"items": [{"key": "a", "later": "https://s3cret.example/"}]},
+    ISSUED | {"chunk": "https://s3cret.example/"},
+]
+
+
+@pytest.mark.parametrize("reply", LATER_REPLIES)
+def test_a_reply_of_a_later_service_raises_an_error_that_names_its_status(reply: Any) -> None:
+    for payload, codec in ((sealed(reply), KEYED), (reply, PLAIN)):
+        with pytest.raises(UnreadableReply, match="service is newer than this client") as caught:
+            decode(payload, codec)
+        assert caught.value.status == reply["status"]
+        assert caught.value.__context__ is None  # a ValidationError would contain the reply
+        assert "s3cret" not in str(caught.value)
+
+
+def test_an_unknown_status_is_shortened_and_escaped() -> None:
+    with pytest.raises(UnreadableReply) as caught:
+        decode(sealed({"status": "\x1b[2J" + "x" * 200}))
+    assert "\x1b" not in str(caught.value)
+    assert "x" * 70 not in str(caught.value)
 
 
 def test_an_unknown_key_id_is_shortened_and_escaped() -> None:
@@ -152,7 +185,8 @@ JUNK = {
     "dots": celery_result("." * 4),
     "null": celery_result(None),
     "a list": celery_result([ISSUED]),
-    "no such status": celery_result({"status": "granted"}),
+    "no status": celery_result({"batch": "b", "items": []}),
+    "a status that is no text": celery_result({"status": 7}),
     "a failure": json.dumps({"status": "FAILURE", "result": {"exc_type": "x"}}),
     "revoked": json.dumps({"status": "REVOKED"}),
 }
@@ -164,7 +198,7 @@ def test_a_result_that_is_no_reply_counts_as_failed(raw: bytes | str) -> None:
     assert PLAIN.decode(raw) == "failed"
 
 
-@pytest.mark.parametrize("reply", [{"status": "granted"}, [], None, {}])
+@pytest.mark.parametrize("reply", [{"status": 7}, [], None, {}, "granted"])
 def test_a_sealed_value_that_is_no_reply_counts_as_failed(reply: Any) -> None:
     assert decode(sealed(reply)) == "failed"
 

@@ -1,5 +1,7 @@
 """Results that the delivery engine receives: events in, actions out."""
 
+import json
+
 import pytest
 
 from tests.support.fakes.delivery_engine import new_engine, resends, send_all, stored_result
@@ -13,7 +15,7 @@ from valetkey.delivery.engine import (
     LookUp,
 )
 from valetkey.delivery.retransmit import FIRST_INTERVAL
-from valetkey.errors import SealedForAnotherKey
+from valetkey.errors import SealedForAnotherKey, UnreadableReply
 
 NEVER = float("inf")
 
@@ -63,6 +65,17 @@ def test_a_result_sealed_for_another_key_fails_its_request() -> None:
     assert isinstance(fail.error, SealedForAnotherKey)
     engine.drop(request)
     assert engine.requests == {other}
+
+
+def test_a_reply_that_only_a_later_release_reads_fails_its_request_at_once() -> None:
+    request = ManyMessages("a", 1)
+    engine = new_engine(request)
+    send_all(engine)
+    raw = json.dumps({"status": "SUCCESS", "result": {"status": "later"}})
+    fail = engine.result_received("a.0", raw, 1.0)
+    assert isinstance(fail, Fail)
+    assert (fail.request, fail.clear_task_id) == (request, "a.0")
+    assert isinstance(fail.error, UnreadableReply)
 
 
 def test_results_are_looked_up_at_intervals_while_messages_are_unanswered() -> None:

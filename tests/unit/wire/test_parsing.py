@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.support.builders.messages import download_message, grant_message, upload_message
 from valetkey.wire.messages import BatchMessage, ChunkMessage
 from valetkey.wire.parsing import parse_message
-from valetkey.wire.refusals import Refusal
+from valetkey.wire.refusals import Code, Refusal
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -19,7 +19,7 @@ JSON = st.recursive(
 def code_and_field(raw: Any) -> tuple[str, str]:
     refusal = parse_message(raw)
     assert isinstance(refusal, Refusal)
-    return refusal.code.value, refusal.field
+    return str(refusal.code), refusal.field
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,9 @@ def test_a_min_expires_in_over_expires_in_is_refused() -> None:
     ("raw", "code", "field"),
     [
         (grant_message(v=2), "version_unknown", "v"),
+        ({"v": 2, "ask": "later", "tenant": "acme"}, "version_unknown", "v"),
+        ({"v": 1, "ask": "later", "tenant": "acme"}, "malformed", "ask"),
+        ({"v": 1, "ask": "service", "tenant": "acme", "later": 1}, "unknown_field", "later"),
         (grant_message(surprise=1), "unknown_field", "surprise"),
         (download_message(surprise=1), "unknown_field", "grant.surprise"),
         (grant_message(items=[{"key": "acme/a", "acl": "x"}]), "unknown_field", "items[0].acl"),
@@ -114,7 +117,7 @@ def test_a_batch_message_is_parsed(raw: dict[str, Any]) -> None:
         (batch_message(chunk=-1), "chunk_invalid", "chunk"),
         (batch_message(chunk="0"), "chunk_invalid", "chunk"),
         (batch_message(total=1), "unknown_field", "total"),
-        (batch_message(ask="batches"), "malformed", "requested_by"),
+        (batch_message(ask="batches"), "malformed", "ask"),
     ],
 )
 def test_a_wrong_batch_message_is_refused(raw: Any, code: str, field: str) -> None:
@@ -133,7 +136,7 @@ def test_a_wrong_batch_message_is_refused(raw: Any, code: str, field: str) -> No
         (grant_message(deadline="2026-11-24T12:00:00"), "date and time with a time zone"),
         (download_message(method="PUT"), "must be 'GET' or 'HEAD'"),
         (download_message(kind="delete"), "kind must be one of 'download', 'upload', 'put'"),
-        (grant_message(ask="status"), "'explain', 'usage', 'cancel' or 'batch'"),
+        (grant_message(ask="status"), "'explain', 'usage', 'cancel', 'batch' or 'service'"),
         (grant_message(surprise=1), "unknown field"),
         (grant_message(total=2), "chunk, chunk_size, total and items do not agree"),
     ],
@@ -169,3 +172,18 @@ def test_the_path_of_an_unknown_field_is_cut_off() -> None:
     refusal = parse_message(grant_message() | {"x" * 10_000: 1})
     assert isinstance(refusal, Refusal)
     assert len(refusal.field) < 120
+
+
+def test_the_refusal_of_another_version_names_the_version_that_is_read() -> None:
+    refusal = parse_message({"v": 2, "tenant": "acme", "later": {}})
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code, refusal.limit) == (Code.VERSION_UNKNOWN, 1)
+    assert refusal.message == "must be 1, the version of the messages that is read"
+
+
+def test_the_refusal_of_an_unknown_ask_names_the_known_ones() -> None:
+    refusal = parse_message({"v": 1, "tenant": "acme", "ask": "later"})
+    assert isinstance(refusal, Refusal)
+    assert refusal.message == (
+        "must be 'grants', 'explain', 'usage', 'cancel', 'batch' or 'service'"
+    )

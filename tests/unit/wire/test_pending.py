@@ -9,6 +9,7 @@ from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Cancelled, Explanation, Outcome, Reply, Usage
+from valetkey.wire.service import first_release
 
 BATCH, OTHER = batch_id(), batch_id()
 REFUSAL = Refusal(code=Code.KEY_UNKNOWN, field="kid", message="no")
@@ -34,7 +35,7 @@ def outcome(batch: str = BATCH, chunk: int = 0, items: int = 2, **changes: Any) 
 GRANTS = build_pending_message("task", grant_message(["a", "b"], batch=BATCH))
 EXPLAIN = build_pending_message("task", grant_message(["a", "b"], batch=BATCH, ask="explain"))
 USAGE, CANCEL = ask_message("usage"), ask_message("cancel", batch=BATCH, requested_by="me")
-STATE = ask_message("batch", batch=BATCH)
+STATE, SERVICE = ask_message("batch", batch=BATCH), ask_message("service")
 REOPEN = ask_message("batch", batch_state(), batch=BATCH, chunk=1)
 REPLIES: dict[str, tuple[PendingMessage, Reply]] = {
     "an outcome": (GRANTS, outcome()),
@@ -42,9 +43,10 @@ REPLIES: dict[str, tuple[PendingMessage, Reply]] = {
     "a batch's state": (STATE, batch_state()),
     "an explanation": (EXPLAIN, Explanation(decision="issue", rules=[])),
     "a usage": (USAGE, Usage(tenant="acme", quotas=[])),
+    "a description": (SERVICE, first_release("acme")),
     "a cancellation": (CANCEL, Cancelled(batch=BATCH, issued=0, released=0)),
 }
-MESSAGES = [GRANTS, EXPLAIN, USAGE, CANCEL, STATE, REOPEN]
+MESSAGES = [GRANTS, EXPLAIN, USAGE, CANCEL, STATE, REOPEN, SERVICE]
 
 
 @pytest.mark.parametrize("name", REPLIES)
@@ -67,6 +69,7 @@ def test_a_reply_answers_its_own_message_and_no_other(name: str) -> None:
         (REOPEN, outcome(chunk=0, refusal=REFUSAL)),
         (REOPEN, outcome(chunk=1, items=1, refusal=REFUSAL)),
         (USAGE, Usage(tenant="globex", quotas=[])),
+        (SERVICE, first_release("globex")),
     ],
 )
 def test_the_reply_to_another_message_is_no_answer(message: PendingMessage, reply: Reply) -> None:
@@ -117,3 +120,41 @@ def test_small_batches_have_a_queue_of_their_own(total: int, queue: str) -> None
 def test_reopening_a_large_batch_uses_the_bulk_queue_but_other_questions_do_not() -> None:
     assert {USAGE.queue, STATE.queue, REOPEN.queue} == {INTERACTIVE_QUEUE}
     assert ask_message("batch", batch_state(total=21), batch=BATCH, chunk=1).queue == BULK_QUEUE
+
+
+def refused(code: str, field: str) -> Outcome:
+    refusal = {"code": code, "field": field, "message": "no"}
+    return outcome(items=0, status="refused", refusal=refusal)
+
+
+@pytest.mark.parametrize(
+    ("code", "field"),
+    [
+        ("unknown_field", "grant.later"),
+        ("malformed", "items[0].later"),
+        ("version_unknown", "v"),
+        ("kind_not_allowed", "grant"),
+    ],
+)
+def test_a_service_that_refuses_the_form_of_a_sent_message_is_called_older(
+    code: str, field: str
+) -> None:
+    reply = GRANTS.with_release_hint(refused(code, field))
+    assert isinstance(reply, Outcome)
+    assert reply.refusal is not None
+    assert "the service is older" in reply.refusal.message
+    assert (reply.refusal.code, reply.refusal.field) == (code, field)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        refused("kind_not_allowed", "grant.kind"),
+        refused("quota_exceeded", "total"),
+        refused("later", "grant"),
+        outcome(),
+        Usage(tenant="acme", quotas=[]),
+    ],
+)
+def test_any_other_reply_says_nothing_about_the_release(reply: Reply) -> None:
+    assert GRANTS.with_release_hint(reply) is reply

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import distributions
 from pathlib import Path
@@ -25,6 +26,11 @@ def test_the_task_names_are_pinned() -> None:
 def test_the_request_queues_are_pinned() -> None:
     assert app.conf.task_routes["valetkey.issue"] == {"queue": messages.INTERACTIVE_QUEUE}
     assert (messages.INTERACTIVE_QUEUE, messages.BULK_QUEUE) == ("valetkey", "valetkey.bulk")
+
+
+def test_the_release_is_that_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == messages.RELEASE
 
 
 def test_every_refusal_code_equals_its_name() -> None:

@@ -20,10 +20,13 @@ from valetkey.errors import (
     Refused,
     SealedForAnotherKey,
     StorageError,
+    UnreadableReply,
+    UnusableGrant,
 )
 from valetkey.wire.chunking import option_names
 from valetkey.wire.terms import Kind
 
+_NEWER_SERVICE = (UnreadableReply, UnusableGrant)
 _INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
 
 
@@ -70,7 +73,7 @@ def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
         raise  # the reader of stdout closed it; Click handles that
     except OSError as error:
         raise click.UsageError(f"{error}{_resume_hint(out)}") from None
-    except (NoAnswer, BrokerUnreachable, SealedForAnotherKey) as error:
+    except (NoAnswer, BrokerUnreachable, SealedForAnotherKey, *_NEWER_SERVICE) as error:
         raise _NoResponseError(f"{error}{_resume_hint(out)}") from None
     except KeyboardInterrupt:
         click.echo(f"interrupted{_resume_hint(out)}", err=True)

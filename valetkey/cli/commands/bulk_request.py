@@ -19,8 +19,10 @@ from valetkey.cli.bulk.rows import detect_format
 from valetkey.cli.commands import base, manifest_output
 from valetkey.cli.descriptions import describe_refusal
 from valetkey.cli.progress_bar import stderr_console
-from valetkey.client import ExplainMethods, new_id
+from valetkey.client import Client, ExplainMethods, new_id
 from valetkey.config import load_config
+from valetkey.errors import Refused
+from valetkey.wire.messages import VERSION
 from valetkey.wire.terms import Kind
 
 _INPUT_OPTIONS = ("row_format", "ignore_columns", "batch_size")
@@ -46,8 +48,10 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
             if isinstance(requester, ExplainMethods):
                 response = request_batch(_first_slice(scan, plan))
                 return output.write_response(response, default_format, options)
-            if options["manifest"]:
-                batch = request_batch(_only_slice(scan, plan))
+            only_slice = _only_slice(scan, plan) if options["manifest"] else None
+            _check_service(client, kind, scan, plan, options["timeout"])
+            if only_slice is not None:
+                batch = request_batch(only_slice)
                 return manifest_output.print_manifest_link(batch, options)
             job = BulkJob(scan, plan, request_batch)
             return output.write_results(job, default_format, options, journal)
@@ -134,6 +138,20 @@ def _check_journal(
         expiry = f"{first_expiry:%Y-%m-%d %H:%M %Z}"
         text = f"warning: grants that were written earlier began to expire at {expiry}"
         click.echo(text, err=True)
+
+
+def _check_service(
+    client: Client, kind: Kind, scan: InputScan, plan: BulkPlan, timeout: float
+) -> None:
+    """Raise Refused if the service is of a release that cannot read the batches of the plan."""
+    try:
+        service = client.service(timeout)
+    except Refused:
+        return  # not for the form of the batches: the service refuses the first one as well
+    batch_items = max((min(group.items.count, plan.batch_size) for group in scan.groups), default=0)
+    refusal = service.batch_refusal(VERSION, kind, plan.chunk_size, batch_items)
+    if refusal is not None:
+        raise Refused(refusal)
 
 
 def _batch_requester(

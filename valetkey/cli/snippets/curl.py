@@ -17,8 +17,9 @@ def render_curl(grant: Grant, path: str | None = None) -> str:
     path is the file to send or to write: by default the last name of the key, for a part with
     `.part` and its number. The command for a part prints the response headers, because the part's
     ETag is needed to complete the upload. The file parts.xml is the list of parts
-    (AWS: API_CompleteMultipartUpload.html).
+    (AWS: API_CompleteMultipartUpload.html). Raises UnusableGrant.
     """
+    request_parts.check_method(grant)
     path = _prefix_special_name(request_parts.file_name(grant) if path is None else path)
     if grant.multipart is not None:
         return _multipart_commands(grant, grant.multipart)

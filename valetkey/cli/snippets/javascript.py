@@ -56,8 +56,9 @@ def render_javascript(grant: Grant) -> str:
 
     upload(file) takes a File or Blob, download() takes nothing; both return fetch's Response.
     complete(etags) takes the ETags that storage returned for the parts, in order of the parts;
-    abort() takes nothing.
+    abort() takes nothing. Raises UnusableGrant.
     """
+    request_parts.check_method(grant)
     if grant.multipart is not None:
         complete = _function("complete(etags)", _COMPLETE, url=grant.url)
         return f"{complete}\n\n{_function('abort()', _ABORT, url=grant.multipart.abort_url)}"

@@ -55,8 +55,9 @@ def render_page(grant: Grant) -> str:
     """Return a page that uploads one file: a plain form, or a form with a script for a PUT.
 
     If the client chooses the content type, the form suggests the type of the selected file. Raises
-    ValueError for a grant that does not store a whole object.
+    ValueError for a grant that does not store a whole object, and UnusableGrant.
     """
+    request_parts.check_method(grant)
     if grant.fields:
         form = _render_form(grant)
     elif grant.method == "PUT":

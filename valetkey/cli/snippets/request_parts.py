@@ -3,8 +3,18 @@
 import json
 from base64 import b64decode
 from pathlib import PurePosixPath
+from typing import get_args
 
-from valetkey.wire.replies import Grant
+from valetkey.errors import UnusableGrant
+from valetkey.wire.replies import Grant, Method
+
+_KNOWN_METHODS = get_args(Method)
+
+
+def check_method(grant: Grant) -> None:
+    """Raise UnusableGrant for a grant of a method that only a later service has."""
+    if grant.method not in _KNOWN_METHODS:
+        raise UnusableGrant(grant.method)
 
 
 def headers(grant: Grant) -> dict[str, str]:

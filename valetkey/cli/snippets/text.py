@@ -13,7 +13,11 @@ With --curl this is a command, with --js a script."""
 
 
 def render_text(grant: Grant) -> str:
-    """Return a description of the request that uses a grant, and of its expiry."""
+    """Return a description of the request that uses a grant, and of its expiry.
+
+    Raises UnusableGrant.
+    """
+    request_parts.check_method(grant)
     values = dict(grant.fields or grant.headers)
     type_prefix = request_parts.content_type_prefix(grant)
     if type_prefix is not None:

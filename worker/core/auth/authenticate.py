@@ -77,7 +77,7 @@ class Rejection(NamedTuple):
     """
 
     refusal: Refusal
-    cause: Code
+    cause: str
     tenant_id: str | None
 
 
@@ -230,5 +230,5 @@ def _reject(
     return _reject_as(refusal, code, tenant)
 
 
-def _reject_as(refusal: Refusal, cause: Code, tenant: Tenant | None) -> Rejection:
+def _reject_as(refusal: Refusal, cause: str, tenant: Tenant | None) -> Rejection:
     return Rejection(refusal, cause, tenant.id if tenant else None)

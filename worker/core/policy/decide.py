@@ -78,7 +78,7 @@ def decide_chunk(
 
 def _refuse_item(number: int, item: Item, refusal: Refusal) -> _ItemDecision:
     detail = refusal.model_dump(mode="json", exclude_none=True)
-    row = GrantRow(number, printable_key(item.key), refusal.code.value, detail)
+    row = GrantRow(number, printable_key(item.key), str(refusal.code), detail)
     return row, detail, NO_UPLOAD
 
 
@@ -110,7 +110,7 @@ def sign_again(
         refusal = reissue_item_refusal(item, terms, policy, f"items[{index}]")
         if refusal is not None:
             values = refused_item_result(refusal, row.object_key)
-            return row._replace(code=refusal.code.value), values
+            return row._replace(code=str(refusal.code)), values
         upload = continued_upload or recorded.uploads.get(row.item_number, NO_UPLOAD)
         grant, digest = sign(grant_id(recorded.batch_id, row.item_number), item, upload)
         return row._replace(digest=digest), grant

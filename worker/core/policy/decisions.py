@@ -88,7 +88,7 @@ def refuse_chunk(message: ChunkMessage, refusal: Refusal, now: datetime) -> Chun
     """Refuse every item of a chunk for the same reason."""
     numbers = range(message.first_item, message.first_item + len(message.items))
     rows = [
-        GrantRow(number, printable_key(item.key), refusal.code.value)
+        GrantRow(number, printable_key(item.key), str(refusal.code))
         for number, item in zip(numbers, message.items, strict=True)
     ]
     validity = Validity(now.replace(microsecond=0), 0, "request")

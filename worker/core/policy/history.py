@@ -1,14 +1,11 @@
 """The history of a batch: the decisions that were committed under its id before a message."""
 
-import json
 from datetime import datetime
-from hashlib import sha256
 from typing import NamedTuple
-
-from pydantic_core import to_json
 
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
+from worker.core.policy.fingerprints import header_fingerprint, items_fingerprint
 
 BATCH_CONFLICT = Refusal(
     code=Code.BATCH_CONFLICT,
@@ -84,22 +81,3 @@ class BatchHistory(NamedTuple):
     def is_final_for(self, message: ChunkMessage) -> bool:
         """Tell whether the history alone decides the message: no item of it is decided anew."""
         return self.refusal_of(message) is not None or self.chunk is not None
-
-
-def fingerprint(text: str) -> bytes:
-    """Return the SHA-256 of a text."""
-    return sha256(text.encode()).digest()
-
-
-def header_fingerprint(message: ChunkMessage) -> bytes:
-    """Return the SHA-256 of the header that all chunks of a batch share."""
-    return fingerprint(json.dumps(message.header(), sort_keys=True))
-
-
-def items_fingerprint(message: ChunkMessage) -> bytes:
-    """Return the SHA-256 of the items of one chunk."""
-    try:
-        return sha256(to_json(message.items, exclude_none=True)).digest()
-    except ValueError:  # a key with a lone surrogate, which Python's JSON accepts
-        items = [item.model_dump(mode="json", exclude_none=True) for item in message.items]
-        return fingerprint(json.dumps(items, sort_keys=True))

@@ -89,7 +89,7 @@ def test_additional_header_members_are_ignored() -> None:
 def test_a_token_of_another_algorithm_is_refused_with_the_allowed_ones(alg: Any) -> None:
     result = authenticate_token(forge_token(HEADER | {"alg": alg}, payload(), ACME_KEY))
     assert isinstance(result, Rejection)
-    assert (result.refusal.code.value, result.refusal.field) == ("algorithm_not_allowed", "alg")
+    assert (str(result.refusal.code), result.refusal.field) == ("algorithm_not_allowed", "alg")
     assert result.refusal.limit == ["Ed25519", "EdDSA"]
 
 
@@ -131,7 +131,7 @@ def test_a_message_that_is_too_old_or_from_the_future_is_refused_with_the_limit(
 ) -> None:
     result = authenticate_token(sign(payload(iat=iat), ACME_KEY))
     assert isinstance(result, Rejection)
-    assert (result.refusal.code.value, result.refusal.field) == (code, "iat")
+    assert (str(result.refusal.code), result.refusal.field) == (code, "iat")
     assert result.refusal.limit == limit
 
 
@@ -200,7 +200,7 @@ def test_a_lone_surrogate_in_an_object_key_does_not_refuse_the_batch() -> None:
 def test_a_token_larger_than_any_message_is_refused() -> None:
     result = authenticate_token("A" * (MAX_MESSAGE_BYTES * 2))
     assert isinstance(result, Rejection)
-    assert (result.refusal.code.value, result.refusal.limit) == (
+    assert (str(result.refusal.code), result.refusal.limit) == (
         "token_too_large",
         MAX_MESSAGE_BYTES,
     )

@@ -35,7 +35,7 @@ def admit_message(raw: dict[str, Any], config: TenantConfig | None = None) -> Ad
 def refusal_values(raw: dict[str, Any], config: TenantConfig | None = None) -> tuple[str, str, Any]:
     refusal = admit_message(raw, config)
     assert isinstance(refusal, Refusal)
-    return refusal.code.value, refusal.field, refusal.limit
+    return str(refusal.code), refusal.field, refusal.limit
 
 
 def config_with_foreign_bucket() -> TenantConfig:

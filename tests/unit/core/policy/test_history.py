@@ -6,14 +6,13 @@ import pytest
 from tests.support.builders.messages import grant_message
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
+from worker.core.policy.fingerprints import header_fingerprint, items_fingerprint
 from worker.core.policy.history import (
     BATCH_CLOSED,
     BATCH_CONFLICT,
     BatchHistory,
     DecidedChunk,
     RecordedBatch,
-    header_fingerprint,
-    items_fingerprint,
 )
 
 STARTED_AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -122,35 +121,3 @@ def test_a_history_without_a_decision_on_the_message_is_not_final(history: Batch
 @pytest.mark.parametrize(("total", "chunks"), [(1, 1), (600, 1), (601, 2), (100_000, 167)])
 def test_the_chunk_count_includes_a_shorter_last_chunk(total: int, chunks: int) -> None:
     assert recorded_batch(total=total, chunk_size=600).chunk_count == chunks
-
-
-def test_all_chunks_of_a_batch_have_the_same_header_fingerprint() -> None:
-    later = ChunkMessage.model_validate(RAW | {"chunk": 1, "items": [{"key": "acme/b.pdf"}]})
-    assert header_fingerprint(later) == header_fingerprint(MESSAGE)
-    assert items_fingerprint(later) != items_fingerprint(MESSAGE)
-
-
-@pytest.mark.parametrize("changes", [{"reason": "other"}, {"total": 3}, {"callback": "hook"}])
-def test_messages_with_different_headers_have_different_header_fingerprints(
-    changes: dict[str, Any],
-) -> None:
-    message = ChunkMessage.model_validate(RAW | changes)
-    assert header_fingerprint(message) != header_fingerprint(MESSAGE)
-
-
-def test_an_items_fingerprint_accepts_a_key_that_utf8_cannot_encode() -> None:
-    keys = ("acme/\ud800", "acme/\ud801")
-    messages = [ChunkMessage.model_validate(RAW | {"items": [{"key": key}]}) for key in keys]
-    assert len({items_fingerprint(message) for message in messages}) == 2
-
-
-def test_fingerprints_stay_as_they_are_in_the_tables() -> None:
-    # If these change, an upgrade refuses every re-sent message of a batch in flight.
-    raw = RAW | {"items": [{"key": "acme/ü.pdf", "version_id": "v1"}]}
-    message = ChunkMessage.model_validate(raw)
-    assert header_fingerprint(message).hex() == (
-        "88b8b25e7bac7031aa92abb2a2ee5d2a60f21e988f0e5afd650a379897b2e618"
-    )
-    assert items_fingerprint(message).hex() == (
-        "3a1cbb6e774290e7ab9e6cf44ff49c20fc0f5420df7a7dad23d305189abe394d"
-    )

@@ -24,7 +24,7 @@ def refusal_code_and_field(
     raw = raw | {"items": [{**raw["items"][0], **fields}]}
     message = ChunkMessage.model_validate(raw)
     refusal = items.item_refusal(message.items[0], message.grant, policy, "items[0]")
-    return None if refusal is None else (refusal.code.value, refusal.field)
+    return None if refusal is None else (str(refusal.code), refusal.field)
 
 
 PUT = put_message({"acme/a.png": 30}, max_size=100)

@@ -9,7 +9,7 @@ WHOLE_BUCKET = ("",)
 
 def refusal_code(key: str, *prefixes: str) -> str | None:
     refusal = object_keys.key_refusal(key, prefixes or WHOLE_BUCKET, "items[0].key")
-    return None if refusal is None else refusal.code.value
+    return None if refusal is None else str(refusal.code)
 
 
 @pytest.mark.parametrize(

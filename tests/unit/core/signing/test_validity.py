@@ -70,7 +70,7 @@ def test_a_validity_below_the_minimum_is_refused_with_the_seconds_that_are_possi
 ) -> None:
     refusal = apply_signing_limits(REQUESTED, min_seconds, maximum, credentials(credential_seconds))
     assert isinstance(refusal, Refusal)
-    assert (refusal.code.value, refusal.field) == ("expiry_too_short", "grant.min_expires_in")
+    assert (str(refusal.code), refusal.field) == ("expiry_too_short", "grant.min_expires_in")
     assert refusal.limit == limit
     assert reason in refusal.message
 

@@ -1,0 +1,97 @@
+"""A committed response stays a response, whatever the broker does afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+from sqlalchemy import Engine, select
+
+from models import Delivery, Manifest
+from tests.integration.conftest import ApplyConfig
+from tests.support.builders.messages import grant_message, tenant_config
+from tests.support.crypto.tenants import ENDPOINTS
+from worker.db.engine import read_transaction
+
+PASSWORD = "s3cret"
+DENIED_USER = "producer"
+
+
+class Run(NamedTuple):
+    """What one run of the task returned, and what it logged."""
+
+    outcome: dict[str, Any]
+    log: str
+
+
+def run_task(message: dict[str, Any], engine: Engine, broker_url: str) -> Run:
+    environ = {
+        **os.environ,
+        "VALETKEY_BROKER_URL": broker_url,
+        "VALETKEY_DATABASE_URL": engine.url.render_as_string(hide_password=False),
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+    }
+    command = [sys.executable, "-m", "tests.support.servers.task_run"]
+    text = json.dumps(message)
+    done = subprocess.run(command, input=text, env=environ, capture_output=True, text=True)  # noqa: PLW1510 - the output says why it failed
+    assert done.returncode == 0, done.stderr
+    *log, result = done.stdout.splitlines()
+    return Run(json.loads(result), "\n".join([*log, done.stderr]))
+
+
+@pytest.fixture
+def unreachable_broker() -> str:
+    """The URL of a broker that refuses connections; no server may use the port 1."""
+    return f"redis://:{PASSWORD}@127.0.0.1:1/0"
+
+
+@pytest.fixture
+def refusing_broker(valkey_url: str) -> Iterator[str]:
+    """The URL of a real broker whose user may not write to the queues."""
+    with redis.Redis.from_url(valkey_url) as server:
+        rules = ("on", f">{PASSWORD}", "+@all", "%R~*")
+        server.execute_command("ACL", "SETUSER", DENIED_USER, *rules)
+        yield valkey_url.replace("://", f"://{DENIED_USER}:{PASSWORD}@")
+        server.execute_command("ACL", "DELUSER", DENIED_USER)
+
+
+def check_answered(engine: Engine, broker_url: str) -> None:
+    """Check that a chunk with a webhook and a manifest is answered, and leaves its rows."""
+    message = grant_message(callback="hook", manifest="acme/results.jsonl.gz")
+    run = run_task(message, engine, broker_url)
+    assert (run.outcome["status"], run.outcome["issued"]) == ("issued", 1)
+    assert run.log.count("trigger_failed") == 2
+    assert PASSWORD not in run.log
+    with read_transaction(engine) as connection:  # what the next sweep finds
+        for table in (Delivery, Manifest):
+            assert len(connection.execute(select(table)).all()) == 1
+
+
+def test_a_committed_chunk_is_answered_if_the_broker_is_unreachable(
+    unreachable_broker: str, engine: Engine, apply_config: ApplyConfig
+) -> None:
+    apply_config(tenant_config(endpoints=ENDPOINTS))
+    check_answered(engine, unreachable_broker)
+
+
+def test_a_committed_chunk_is_answered_if_the_broker_refuses_the_triggers(
+    refusing_broker: str, engine: Engine, apply_config: ApplyConfig
+) -> None:
+    apply_config(tenant_config(endpoints=ENDPOINTS))
+    check_answered(engine, refusing_broker)
+
+
+def test_the_cause_of_a_trigger_that_failed_is_logged(
+    unreachable_broker: str, engine: Engine, apply_config: ApplyConfig
+) -> None:
+    apply_config(tenant_config(endpoints=ENDPOINTS))
+    run = run_task(grant_message(callback="hook"), engine, unreachable_broker)
+    (line,) = [line for line in run.log.splitlines() if "trigger_failed" in line]
+    assert "valetkey.deliver" in line
+    assert "ConnectionError" in line or "OperationalError" in line
+    assert run.outcome["items"][0]["url"] not in run.log

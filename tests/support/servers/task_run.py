@@ -1,0 +1,13 @@
+"""Runs the task that responds to a message, in this process, and prints its result as JSON.
+
+Usage: python -m tests.support.servers.task_run, with the message on stdin and the service's
+settings in the environment. A worker does the same, except that it stores the result.
+"""
+
+import json
+import sys
+
+from worker.tasks import respond_to_message
+
+if __name__ == "__main__":
+    print(json.dumps(respond_to_message(json.load(sys.stdin))))  # noqa: T201 - the result

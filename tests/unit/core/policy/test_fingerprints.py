@@ -1,0 +1,205 @@
+"""Fingerprints of batches that are open while the service is updated."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field, TypeAdapter, create_model
+
+from tests.support.builders.messages import grant_message
+from valetkey.wire.messages import ChunkMessage, Item
+from valetkey.wire.terms import AnyTerms, Download, Encryption, Put, Terms, WireModel
+from worker.core.policy import fingerprints
+from worker.core.policy.fingerprints import (
+    header_fingerprint,
+    items_fingerprint,
+    recorded_terms,
+)
+
+# Computed by the first release of wire version 1, and in the tables of its databases.
+FIRST_FINGERPRINTS = json.loads(
+    Path(__file__).with_name("first_fingerprints.json").read_text(encoding="utf-8")
+)
+RAW = grant_message(
+    ["acme/ü.pdf"],
+    batch="0199a000-0000-7000-8000-000000000000",
+    requested_by="billing",
+    reason=None,
+    total=2,
+    chunk_size=1,
+)
+MESSAGE = ChunkMessage.model_validate(RAW)
+TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
+
+
+class Zone(WireModel):
+    """A part that a later release adds."""
+
+    name: str
+    strict: bool = False
+
+
+class LaterEncryption(Encryption):
+    context: str | None = None
+    bucket_key: bool = False
+
+
+class LaterDownload(Download):
+    note: str | None = None
+    once: bool = False
+    zones: list[Zone] | None = None
+
+
+class LaterPut(Put):
+    encryption: LaterEncryption | None = None
+    once: bool = False
+
+
+class LaterItem(Item):
+    note: str | None = None
+    once: bool = False
+
+
+class LaterMessage(ChunkMessage):
+    """A message of a release with new fields in the header, the terms and the items."""
+
+    grant: Annotated[LaterDownload | LaterPut, Field(discriminator="kind")]
+    items: Annotated[list[LaterItem], Field(min_length=1)]  # type: ignore[assignment]
+    priority: Literal["normal", "high"] = "normal"
+    notes: str | None = None
+
+
+def later_header(changes: dict[str, Any] | None = None, **terms: Any) -> bytes:
+    """Return the header fingerprint of RAW with changes, as a later release computes it."""
+    raw = RAW | (changes or {}) | {"grant": RAW["grant"] | terms}
+    return header_fingerprint(LaterMessage.model_validate(raw))
+
+
+def put_grant(**terms: Any) -> dict[str, Any]:
+    """Return the terms of a put, for RAW with changes."""
+    return {"kind": "put", "max_size": 10, **terms}
+
+
+@pytest.mark.parametrize("first", FIRST_FINGERPRINTS, ids=lambda first: str(first["name"]))
+def test_fingerprints_are_those_of_the_first_release(first: dict[str, Any]) -> None:
+    message = ChunkMessage.model_validate(first["message"])
+    assert header_fingerprint(message).hex() == first["header"]
+    assert items_fingerprint(message).hex() == first["items"]
+
+
+def test_the_first_fingerprints_cover_every_kind_and_every_field_of_today() -> None:
+    messages = [ChunkMessage.model_validate(first["message"]) for first in FIRST_FINGERPRINTS]
+    said_by_kind: dict[str, set[str]] = {}
+    for message in messages:
+        said_by_kind.setdefault(message.grant.kind, set()).update(message.grant.model_fields_set)
+    assert said_by_kind["download"] == set(Download.model_fields)
+    assert said_by_kind["put"] == set(Put.model_fields)
+    assert set(said_by_kind) == {"download", "upload", "put", "multipart", "parts"}
+    assert {"reason", "callback", "deadline", "manifest"} <= set.union(
+        *(message.model_fields_set for message in messages)
+    )
+
+
+@pytest.mark.parametrize("first", FIRST_FINGERPRINTS, ids=lambda first: str(first["name"]))
+def test_recorded_terms_are_complete_as_in_the_first_release(first: dict[str, Any]) -> None:
+    terms = ChunkMessage.model_validate(first["message"]).grant
+    expected = terms.model_dump(mode="json", exclude_none=True)
+    assert recorded_terms(terms, terms.kind) == expected
+
+
+def test_fields_of_a_later_release_change_no_fingerprint_while_nobody_says_them() -> None:
+    assert later_header() == header_fingerprint(MESSAGE)
+
+
+def test_a_producer_that_begins_to_say_a_default_sends_the_same_request() -> None:
+    changes = {"priority": "normal", "notes": None, "callback": None, "v": 1}
+    header = later_header(changes, note=None, once=False, zones=None, inline=False, method="GET")
+    assert header == header_fingerprint(MESSAGE)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"priority": "high"}, {"notes": "x"}, {"reason": "x"}, {"total": 3}]
+)
+def test_a_said_value_of_the_header_changes_the_fingerprint(changes: dict[str, Any]) -> None:
+    assert later_header(changes) != header_fingerprint(MESSAGE)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [{"note": "x"}, {"once": True}, {"zones": [{"name": "a"}]}, {"inline": True}],
+)
+def test_a_said_value_of_the_terms_changes_the_fingerprint(terms: dict[str, Any]) -> None:
+    assert later_header(None, **terms) != header_fingerprint(MESSAGE)
+
+
+def test_a_default_that_changes_later_changes_no_fingerprint_of_the_first_release() -> None:
+    changed = create_model("Changed", __base__=Download, inline=(bool, True))
+    for said in ({}, {"inline": False}, {"inline": True}):
+        terms = RAW["grant"] | said
+        message = MESSAGE.model_copy(update={"grant": changed.model_validate(terms)})
+        today = ChunkMessage.model_validate(RAW | {"grant": terms})
+        assert header_fingerprint(message) == header_fingerprint(today)
+
+
+def test_a_later_default_that_changes_is_still_the_same_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fingerprints, "_CHANGED_DEFAULTS", {"once": False})
+    changed = create_model("Changed", __base__=LaterDownload, once=(bool, True))
+    for said in ({}, {"once": False}, {"once": True}):
+        message = MESSAGE.model_copy(update={"grant": changed.model_validate(RAW["grant"] | said)})
+        assert header_fingerprint(message) == later_header(None, **said)
+
+
+def test_a_part_of_the_terms_may_get_a_field_as_well() -> None:
+    grant = RAW["grant"] | put_grant(encryption={"algorithm": "AES256"})
+    today = header_fingerprint(ChunkMessage.model_validate(RAW | {"grant": grant}))
+    unsaid = later_header(None, **put_grant(encryption={"algorithm": "AES256"}))
+    default = {"algorithm": "AES256", "bucket_key": False, "context": None, "key": None}
+    assert unsaid == later_header(None, **put_grant(encryption=default)) == today
+    said = {"algorithm": "AES256", "bucket_key": True}
+    assert later_header(None, **put_grant(encryption=said)) != today
+
+
+def test_a_part_in_a_list_is_compared_by_what_was_said() -> None:
+    earlier = create_model("Earlier", __base__=WireModel, name=(str, ...))
+    earlier_terms = create_model("Terms", __base__=Download, zones=(list[earlier], ...))
+    terms = earlier_terms.model_validate(RAW["grant"] | {"zones": [{"name": "a"}]})
+    before = header_fingerprint(MESSAGE.model_copy(update={"grant": terms}))
+    assert later_header(None, zones=[{"name": "a"}]) == before
+    assert later_header(None, zones=[{"name": "a", "strict": False}]) == before
+    assert later_header(None, zones=[{"name": "a", "strict": True}]) != before
+
+
+@pytest.mark.parametrize("key", ["acme/ü.pdf", "acme/\ud800.pdf"])
+def test_items_are_compared_by_what_was_said(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr(fingerprints, "_ITEMS", TypeAdapter(list[LaterItem]))
+    today = items_fingerprint(ChunkMessage.model_validate(RAW | {"items": [{"key": key}]}))
+
+    def later(**item: Any) -> bytes:
+        raw = RAW | {"items": [{"key": key, **item}]}
+        return items_fingerprint(LaterMessage.model_validate(raw))
+
+    assert later() == later(once=False, note=None) == today
+    assert later(note="x") != today
+    assert later(once=True) != today
+
+
+def test_recorded_terms_leave_out_later_terms_that_nobody_said() -> None:
+    terms: Terms = LaterDownload.model_validate(RAW["grant"] | {"once": False})
+    assert TERMS.validate_python(recorded_terms(terms, "download")) == MESSAGE.grant
+    said: Terms = LaterDownload.model_validate(RAW["grant"] | {"once": True})
+    assert recorded_terms(said, "download")["once"] is True
+
+
+def test_all_chunks_of_a_batch_have_the_same_header_fingerprint() -> None:
+    later = ChunkMessage.model_validate(RAW | {"chunk": 1, "items": [{"key": "acme/b.pdf"}]})
+    assert header_fingerprint(later) == header_fingerprint(MESSAGE)
+    assert items_fingerprint(later) != items_fingerprint(MESSAGE)
+
+
+def test_an_items_fingerprint_accepts_a_key_that_utf8_cannot_encode() -> None:
+    keys = ("acme/\ud800", "acme/\ud801")
+    messages = [ChunkMessage.model_validate(RAW | {"items": [{"key": key}]}) for key in keys]
+    assert len({items_fingerprint(message) for message in messages}) == 2

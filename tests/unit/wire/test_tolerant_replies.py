@@ -1,0 +1,116 @@
+"""Replies of a later service: law 12, replies are read tolerantly."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pytest
+from hypothesis import given
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from tests.support.builders.replies import (
+    GRANT,
+    OPEN_FIELDS,
+    QUOTA,
+    REFUSAL,
+    REPLIES,
+    grown_replies,
+    objects,
+    renamed_replies,
+)
+from valetkey.crypto.codec import Codec
+from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.replies import Grant, MultipartInfo, Outcome, Reply
+
+ADAPTER: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="status")])
+
+
+def read(reply: Any) -> Any:
+    """Return what a client without a key makes of a reply."""
+    return Codec(None).decode(json.dumps({"status": "SUCCESS", "result": reply}))
+
+
+def open_values(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the values of open lists in a reply that was read."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from open_values(entry)
+    elif isinstance(value, BaseModel | Grant):
+        for name in type(value).__annotations__:
+            entry = getattr(value, name)
+            if name in OPEN_FIELDS:
+                yield name, entry
+            yield from open_values(entry)
+
+
+@given(grown_replies())
+def test_unknown_fields_at_any_depth_are_ignored(
+    replies: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    reply, grown = replies
+    assert read(grown) == read(reply) == ADAPTER.validate_json(json.dumps(reply))
+
+
+@given(renamed_replies())
+def test_unknown_values_of_open_lists_are_kept_as_text(
+    renamed: tuple[dict[str, Any], dict[str, str]],
+) -> None:
+    reply, values = renamed
+    expected = [
+        (name, values[name]) for entry in objects(reply) for name in entry if name in values
+    ]
+    assert sorted(open_values(read(reply))) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_a_reply_of_today_has_known_values_only(name: str) -> None:
+    for field, value in open_values(read(REPLIES[name])):
+        assert field != "code" or isinstance(value, Code)
+
+
+def test_a_known_code_is_a_member_of_code_and_an_unknown_one_its_text() -> None:
+    known = Refusal.model_validate(REFUSAL)
+    unknown = Refusal.model_validate(REFUSAL | {"code": "storage_busy"})
+    assert known.code is Code.QUOTA_EXCEEDED
+    assert unknown.code == "storage_busy"
+    assert not isinstance(unknown.code, Code)
+    assert json.loads(unknown.model_dump_json())["code"] == "storage_busy"
+
+
+def test_an_unknown_code_can_be_matched() -> None:
+    match Refusal.model_validate(REFUSAL | {"code": "storage_busy"}):
+        case Refusal(code=Code.QUOTA_EXCEEDED):
+            matched = "known"
+        case Refusal(code=code):
+            matched = str(code)
+    assert matched == "storage_busy"
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "secret"),
+    [
+        (Grant, GRANT | {"expires_at": "s3cret"}, "s3cret"),
+        (MultipartInfo, {"upload_id": "s3cret", "part_size": "s3cret"}, "s3cret"),
+        (Refusal, REFUSAL | {"field": ["s3cret"]}, "s3cret"),
+        (QuotaState, QUOTA | {"limit": "s3cret"}, "s3cret"),
+        (Outcome, {"batch": ["s3cret"]}, "s3cret"),
+    ],
+)
+def test_the_error_for_an_invalid_reply_contains_none_of_it(
+    model: Any, values: Any, secret: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(model).validate_python(values)
+    assert secret not in str(caught.value)
+
+
+def test_the_repr_of_a_reply_contains_no_url() -> None:
+    reply = read(REPLIES["grants"])
+    assert isinstance(reply, Outcome)
+    assert "s3cret" not in repr(reply)
+    assert "s3cret" in reply.model_dump_json()
+
+
+def test_a_field_of_the_wrong_type_is_no_reply() -> None:
+    with pytest.raises(ValidationError):
+        ADAPTER.validate_python(REPLIES["a cancellation"] | {"issued": "1"})
