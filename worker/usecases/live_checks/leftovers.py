@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from worker.aws.clients import S3Clients
@@ -37,21 +38,34 @@ class Leftovers:
     uploads: dict[str, str] = field(default_factory=dict)
     unknown_uploads: set[str] = field(default_factory=set)
 
-    def add_request(self, request: StorageRequest, target: Target) -> str | None:
-        """Record the key that a request may write, and return it; None if it writes nothing."""
+    def add_request(self, request: StorageRequest, target: Target) -> "PendingWrite | None":
+        """Record the key that a request may write; None if it writes nothing."""
         if request.method in {"GET", "HEAD"}:
             return None
         fields = {name: value for name, value in request.form if isinstance(value, str)}
         path = request.url.partition(target.host)[2].partition("?")[0]
         key = fields.get("key") or unquote(path.removeprefix(target.prefix))
+        is_new = key not in self.versions
         self.versions.setdefault(key, set())
-        return key
+        return PendingWrite(key, is_new)
 
-    def add_response(self, key: str | None, response: StorageResponse) -> None:
-        """Record the version that a request has written."""
+    def add_response(self, write: "PendingWrite | None", response: StorageResponse) -> None:
+        """Record the version that a request has written, or forget a key that it did not write."""
+        if write is None:
+            return
         version = response.headers.get(_VERSION)
-        if key is not None and version and response.is_success:
-            self.versions[key].add(version)
+        if response.is_success and version:
+            self.versions[write.key].add(version)
+        is_refusal = HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        if is_refusal and write.is_new:
+            self.versions.pop(write.key, None)
+
+
+class PendingWrite(NamedTuple):
+    """A request under way, and whether it is the first that may write its key."""
+
+    key: str
+    is_new: bool
 
 
 class Deleter:
@@ -82,12 +96,12 @@ class Deleter:
     ) -> Iterator[str]:
         """Delete everything. Yield a line for each object or upload that could not be deleted."""
         deadline = clock() + MAX_SECONDS
-        for key, versions in leftovers.versions.items():
+        for key, versions in tuple(leftovers.versions.items()):
             for query in [{"versionId": version} for version in versions] or [{}]:
                 problem = self._attempt(send, key, query, deadline, clock)
                 if problem:
                     yield f"{key}: {problem}"
-        for upload_id, key in leftovers.uploads.items():
+        for upload_id, key in tuple(leftovers.uploads.items()):
             problem = self._attempt(send, key, {"uploadId": upload_id}, deadline, clock)
             if problem:
                 yield f"an upload of {key}: {problem}"

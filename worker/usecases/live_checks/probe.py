@@ -80,14 +80,17 @@ class Probe:
     def send(self, request: StorageRequest) -> StorageResponse:
         """Send a request, and record what it may write. Raises Transient without a response."""
         seconds = self.seconds_left()
-        key = self.leftovers.add_request(request, self.target)
+        write = self.leftovers.add_request(request, self.target)
 
         def call() -> StorageResponse:
             response = self.send_request(request, seconds)
-            self.leftovers.add_response(key, response)
+            self.leftovers.add_response(write, response)
             return response
 
-        return self.call(call, seconds)
+        try:
+            return self.call(call, seconds)
+        except Transient as error:
+            raise Transient(f"{request.method}: {error}") from None
 
     def send_delete(self, request: StorageRequest) -> StorageResponse:
         """Send a request of the deletion, which is not limited by the time of the run."""

@@ -101,7 +101,8 @@ def prepare_run(services: LiveServices, bucket: Bucket, prefix: str) -> LiveRun:
     own_prefix = f"{prefix}{secrets.token_hex(8)}/"
     grants = LiveGrants(s3, bucket, own_prefix, now)
     probe = Probe(grants, s3.target(bucket), services.send)
-    deleter = Deleter(s3, services.deletion_credentials, bucket, own_prefix, now)
+    # The whole prefix: one check tries to write beside its own one.
+    deleter = Deleter(s3, services.deletion_credentials, bucket, prefix, now)
     return LiveRun(probe, deleter)
 
 

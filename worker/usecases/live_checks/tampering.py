@@ -8,7 +8,7 @@ FormFields = Iterable[tuple[str, str | bytes]]
 def without_parameters(url: str, *names: str) -> str:
     """Remove parameters of the query by name; a name that ends in `*` is a prefix."""
     path, _, query = url.partition("?")
-    kept = [pair for pair in query.split("&") if not _is_named(pair, names)]
+    kept = [pair for pair in query.split("&") if pair and not _is_named(pair, names)]
     return f"{path}?{'&'.join(kept)}" if kept else path
 
 
