@@ -1,7 +1,10 @@
 """Checks of multipart uploads: parts, completion, abort."""
 
+from collections.abc import Callable
+
+from valetkey.wire.replies import Grant
 from worker.net.storage_requests import StorageRequest
-from worker.usecases.live_checks.check import LiveCheck
+from worker.usecases.live_checks.check import GrantName, LiveCheck
 from worker.usecases.live_checks.findings import Outcome
 from worker.usecases.live_checks.probe import BODY, Probe, put_request
 from worker.usecases.live_checks.tampering import with_parameter
@@ -29,19 +32,22 @@ def _complete(probe: Probe) -> Outcome:
     return probe.read_back(response, key, _FIRST_PART + BODY)
 
 
+def _abort_request(grant: Grant) -> StorageRequest:
+    url = grant.multipart.abort_url if grant.multipart else ""
+    return StorageRequest("DELETE", url)
+
+
 def _abort(probe: Probe) -> Outcome:
     grant, upload = probe.start_multipart(probe.new_key(), len(BODY))
     response = probe.send(put_request(probe.part(grant, upload, 1)))
     probe.require("part 1", response)
-    assert grant.multipart is not None  # noqa: S101 - a grant of this kind has it
-    return Outcome(probe.send(StorageRequest("DELETE", grant.multipart.abort_url)))
+    return Outcome(probe.send(_abort_request(grant)))
 
 
 def _part_after_abort(probe: Probe) -> Outcome:
     grant, upload = probe.start_multipart(probe.new_key(), len(BODY))
     part = probe.part(grant, upload, 1)
-    assert grant.multipart is not None  # noqa: S101 - as above
-    aborted = probe.send(StorageRequest("DELETE", grant.multipart.abort_url))
+    aborted = probe.send(_abort_request(grant))
     probe.require("the abort", aborted)
     return Outcome(probe.send(put_request(part)))
 
@@ -59,19 +65,15 @@ def _another_part(probe: Probe) -> Outcome:
     return Outcome(probe.send(StorageRequest("PUT", url, headers, BODY)))
 
 
-_COMPLETED = ("multipart", "two parts, completed")
-_ABORTED = ("multipart", "one part, aborted")
+def _misuse(name: str, act: Callable[[Probe], Outcome]) -> LiveCheck:
+    needs: tuple[GrantName, str] = ("multipart", "one part, aborted")
+    return LiveCheck("multipart", name, is_misuse=True, act=act, needs=needs)
+
 
 MULTIPART_CHECKS = (
     LiveCheck("multipart", "two parts, completed", is_misuse=False, act=_complete),
     LiveCheck("multipart", "one part, aborted", is_misuse=False, act=_abort),
-    LiveCheck("multipart", "larger part", True, _larger_part, ("multipart", "one part, aborted")),
-    LiveCheck("multipart", "another part", True, _another_part, ("multipart", "one part, aborted")),
-    LiveCheck(
-        "multipart",
-        "part after the abort",
-        is_misuse=True,
-        act=_part_after_abort,
-        needs=("multipart", "one part, aborted"),
-    ),
+    _misuse("larger part", _larger_part),
+    _misuse("another part", _another_part),
+    _misuse("part after the abort", _part_after_abort),
 )

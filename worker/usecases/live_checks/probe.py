@@ -14,7 +14,7 @@ from valetkey.wire.terms import Checksum, Download, Multipart, Parts, Put, Uploa
 from worker.core.signing.multipart_plan import StartedUpload, plan_parts
 from worker.core.signing.sigv4 import Target
 from worker.core.signing.storage_headers import create_multipart_params
-from worker.errors import Transient
+from worker.errors import Malformed, Transient
 from worker.jobs.timeouts import call_with_timeout
 from worker.net.storage_requests import StorageRequest, StorageResponse
 from worker.usecases.live_checks.findings import Outcome
@@ -175,7 +175,8 @@ class Probe:
 
         def start(grant_id: str, item: Item) -> StartedUpload:
             plan = plan_parts(size, terms.part_size)
-            assert plan is not None  # noqa: S101 - the sizes are constants
+            if plan is None:
+                raise Malformed("S3 allows no upload of this size")
             params = create_multipart_params(terms, grant_id)
             started.append(StartedUpload(self._create_upload(item.key, params), plan))
             return started[0]

@@ -1,6 +1,7 @@
 """`doctor --live` against storage that answers nonsense, too late, or not at all."""
 
 import re
+import time
 
 import pytest
 
@@ -63,7 +64,9 @@ def test_a_storage_that_does_not_finish_its_answer_is_given_up_in_time(
     monkeypatch.setattr("worker.usecases.live_checks.run._SETTLE_SECONDS", 0.1)
     with running_socket_server(answer) as url:
         use_storage(url)
+        started_at = time.monotonic()
         result = run_live("--yes", "--json")
+        assert time.monotonic() - started_at < 7
     findings = json_findings(result)
     assert findings[0]["note"] == "PUT: no response within 0 s"
     assert findings[-1]["verdict"] == "error"

@@ -20,7 +20,7 @@ def interrupting(
     use_storage: UseStorage, memory: MemoryStorage, is_moment: Callable[[StoredRequest], bool]
 ) -> Iterator[subprocess.Popen[str]]:
     """Run the command in a process that gets SIGINT while a request of it is being answered."""
-    started = Event()
+    started, deletion = Event(), Event()
     processes: list[subprocess.Popen[str]] = []
     interrupted: list[StoredRequest] = []
 
@@ -29,6 +29,10 @@ def interrupting(
         if is_moment(request) and not interrupted:
             interrupted.append(request)
             processes[0].send_signal(signal.SIGINT)
+            # A slow storage: a deletion that does not wait for this request comes too early.
+            deletion.wait(1)
+        elif request.method == "DELETE":
+            deletion.set()
         return memory(request)
 
     with running_http_storage(respond) as storage:
