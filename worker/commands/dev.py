@@ -2,24 +2,19 @@
 
 import os
 import shlex
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from worker.commands.signals import signals_as_interrupt
 from worker.devstack.folder import FolderUnusable
 from worker.devstack.processes import ProcessEnded, StartFailed
 from worker.devstack.stack import StackInfo, running_stack
 
 _DEFAULT_DATA = ".valetkey"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PORT = click.IntRange(1, 65535)
 
 
@@ -53,7 +48,7 @@ def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None)
     ports = (port_broker, port_s3)
     try:
         with (
-            _signals_as_interrupt(),
+            signals_as_interrupt(),
             console.status("") as status,
             running_stack(data, tenants, os.environ, ports=ports, on_step=status.update) as stack,
         ):
@@ -67,23 +62,6 @@ def dev(data: Path, tenants: Path, port_s3: int | None, port_broker: int | None)
         console.print("Everything is stopped.")
     except (ProcessEnded, FolderUnusable, StartFailed) as error:
         raise click.ClickException(str(error)) from None
-
-
-@contextmanager
-def _signals_as_interrupt() -> Iterator[None]:
-    handlers = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Stopping takes a bounded time. A second Ctrl-C must not interrupt it half-way.
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _print_summary(console: Console, info: StackInfo, data: Path) -> None:

@@ -14,9 +14,9 @@ from worker.commands.health.checks import (
     check_tenants,
     check_webhooks,
 )
-from worker.commands.health.doctor import call_with_timeout
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 from worker.core.webhooks.circuit import Circuit
+from worker.jobs.timeouts import call_with_timeout
 from worker.jobs.turns import TurnKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)

@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from datetime import datetime
-from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import click
@@ -21,6 +19,7 @@ from worker.broker.discards import read_discard_counts
 from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
+from worker.commands.health import live
 from worker.commands.health.checks import (
     Check,
     check_circuits,
@@ -32,13 +31,14 @@ from worker.commands.health.checks import (
     check_webhooks,
 )
 from worker.commands.output import print_rows
-from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.config import Bucket, TenantConfig
 from worker.core.webhooks.circuit import Circuit
 from worker.db.audit import backlog
 from worker.db.circuits import read_circuits
 from worker.db.engine import read_transaction, sqlite_files
 from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
+from worker.jobs.timeouts import call_with_timeout
 from worker.jobs.turns import TurnKey
 from worker.net import webhook_secrets
 from worker.private_files import mode_of_others
@@ -63,17 +63,43 @@ class _DatabaseFacts(NamedTuple):
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
+@click.option(
+    "--live",
+    "profiles",
+    metavar="PROFILE",
+    multiple=True,
+    help="Try grants of this bucket profile in storage, instead of all other checks. Repeatable.",
+)
+@click.option("--yes", is_flag=True, help="With --live: do not ask for confirmation.")
+@click.option(
+    "--prefix",
+    default=live.DEFAULT_PREFIX,
+    show_default=True,
+    callback=live.parse_prefix,
+    help="With --live: store the objects below this prefix.",
+)
 @click.pass_context
-def doctor(context: click.Context, /, *, as_json: bool) -> None:
+def doctor(
+    context: click.Context, /, *, as_json: bool, profiles: tuple[str, ...], yes: bool, prefix: str
+) -> None:
     """Check everything that the service needs, and say how to repair what is wrong.
 
     Run it where the workers run, with their environment: it uses their settings, credentials and
     secrets. Exits with 1 if a check failed. Warnings alone exit with 0.
 
+    Without --live, storage is not contacted. With --live, grants are used and misused in the bucket
+    of a profile, and a table shows what storage accepts, refuses and does not enforce. The command
+    asks first, deletes what it wrote, and exits with 1 unless every verdict is ok or not tried.
+    docs/storage.md explains the checks.
+
     \b
-    Example:
+    Examples:
       python -m worker doctor
+      python -m worker doctor --live demo
     """
+    if profiles:
+        is_ok = live.check_storage(profiles, prefix=prefix, yes=yes, as_json=as_json)
+        context.exit(0 if is_ok else 1)
     checks = []
     for check in _run_checks():
         checks.append(check)
@@ -152,7 +178,11 @@ def _bucket_checks(config: TenantConfig, s3: S3Clients) -> Iterator[Check]:
             hint = "run doctor with the AWS configuration of the workers"
             yield Check("buckets", "warn", f"{name}: {error}", hint)
         else:
-            yield Check("buckets", "ok", f"{name}: boto3 signs for {bucket.bucket}")
+            yield Check("buckets", "ok", _bucket_text(name, bucket))
+
+
+def _bucket_text(name: str, bucket: Bucket) -> str:
+    return f"{name}: boto3 signs for {bucket.bucket} (`doctor --live {name}` tries its storage)"
 
 
 def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
@@ -212,21 +242,3 @@ def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Chec
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
         # Not the error's text: it may contain a URL, and with it a password.
         return Check(check, "fail", f"out of reach ({describe_cause(error)})", hint)
-
-
-def call_with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
-    """Call a function; raise TimeoutError if it takes longer than `seconds`.
-
-    After a timeout, the call continues in a background thread until the process ends: not every
-    driver has a timeout of its own.
-    """
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except Exception as error:  # noqa: BLE001 - raised in the caller's thread
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future.result(timeout=seconds)

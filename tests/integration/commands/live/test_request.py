@@ -1,0 +1,112 @@
+"""`doctor --live`: what it is asked for, and a profile that cannot be used."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.cli.live_doctor import UseStorage, first_row, json_findings, run_live
+from tests.support.docs.command_lines import ROOT
+from tests.support.fakes.http_storage import running_http_storage
+from tests.support.fakes.memory_storage import MemoryStorage
+from worker.commands.health.doctor import doctor
+from worker.devstack.storage import Storage
+
+
+def test_an_unknown_profile_is_named_with_those_that_exist(use_storage: UseStorage) -> None:
+    use_storage("http://127.0.0.1:9")
+    result = CliRunner().invoke(doctor, ["--live", "demo2", "--yes"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: there is no bucket profile 'demo2'; applied are: demo, other\n"
+    )
+
+
+def test_nothing_is_sent_without_a_terminal_and_without_yes(use_storage: UseStorage) -> None:
+    with running_http_storage() as storage:
+        use_storage(storage.url)
+        result = run_live()
+        assert storage.received == []
+    assert result.exit_code == 1
+    assert "under valetkey-doctor/ in the bucket valetkey-demo of the profile demo" in result.stderr
+    assert result.stderr.endswith("there is no terminal to confirm this on: give --yes\n")
+
+
+def test_nothing_is_sent_if_the_question_is_answered_with_no(use_storage: UseStorage) -> None:
+    with running_http_storage() as storage:
+        use_storage(storage.url)
+        controller, terminal = pty.openpty()
+        os.write(controller, b"n\n")
+        completed = subprocess.run(
+            [sys.executable, "-m", "worker", "doctor", "--live", "demo"],
+            cwd=ROOT,
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        os.close(controller)
+        os.close(terminal)
+        assert storage.received == []
+    assert completed.returncode == 1
+    assert "Go on? [y/N]" in completed.stderr
+
+
+@pytest.mark.parametrize("prefix", ["", "acme", "/", "a//", "../", "acme\\/"])
+def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
+    result = run_live("--yes", "--prefix", prefix)
+    assert result.exit_code == 2
+    assert "expected a prefix of plain characters that ends with a slash" in result.stderr
+
+
+def test_every_object_is_stored_under_the_chosen_prefix(use_storage: UseStorage) -> None:
+    with running_http_storage(MemoryStorage()) as storage:
+        use_storage(storage.url)
+        run_live("--yes", "--prefix", "acme/doctor/")
+        targets = [request.target for request in storage.requests("PUT")]
+    assert targets
+    assert all(target.startswith("/valetkey-demo/acme/doctor/") for target in targets)
+
+
+def test_rows_of_several_profiles_name_their_profile(use_storage: UseStorage) -> None:
+    use_storage("http://127.0.0.1:9")
+    result = run_live("--live", "other", "--yes", "--json")
+    assert {row["profile"] for row in json_findings(result)} == {"demo", "other"}
+
+
+def test_wrong_credentials_are_told_with_the_words_of_storage(
+    seaweed: Storage, use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_storage(seaweed.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
+    row = first_row(run_live("--yes", "--json"))
+    assert (row["verdict"], row["answer"]) == ("error", "403 SignatureDoesNotMatch")
+    assert row["note"].startswith("The request signature we calculated does not match")
+
+
+def test_a_missing_bucket_is_told_with_the_words_of_storage(
+    seaweed: Storage, use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_storage(seaweed.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
+    row = first_row(run_live("--yes", "--json"))
+    assert row["answer"] == "404 NoSuchBucket"
+    assert row["note"] == "The specified bucket does not exist"
+
+
+def test_missing_credentials_are_told(
+    use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_storage("http://127.0.0.1:9")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    row = first_row(run_live("--yes", "--json"))
+    assert row["note"].startswith("no credentials of AWS profile 'default'")
+
+
+def test_a_storage_out_of_reach_is_told(use_storage: UseStorage) -> None:
+    use_storage("http://127.0.0.1:9")
+    assert first_row(run_live("--yes", "--json"))["note"] == "PUT: no response: Connection refused"

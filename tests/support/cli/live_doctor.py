@@ -1,0 +1,74 @@
+"""Helpers for tests of `doctor --live`: bucket profiles in a database, and tables to compare."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from tests.support.docs.command_lines import ROOT
+from worker import clock
+from worker.commands.database import migrate_to_head
+from worker.commands.health.doctor import doctor
+from worker.core.tenants.config import Bucket, TenantConfig
+from worker.db import tenants
+from worker.db.engine import create_database_engine, write_transaction
+from worker.usecases.live_checks.run import LIVE_CHECKS
+
+PAGE = ROOT / "docs" / "storage.md"
+SECRET_KEY = "not-a-secret-but-nobody-may-print-it"
+Verdicts = Mapping[tuple[str, str], str]
+UseStorage = Callable[[str], None]
+
+
+def store_profiles(folder: Path, *buckets: Bucket) -> str:
+    """Create a database with these bucket profiles, and return its URL."""
+    url = f"sqlite:///{folder / 'valetkey.db'}"
+    migrate_to_head(url)
+    engine = create_database_engine(url)
+    config = TenantConfig({bucket.name: bucket for bucket in buckets})
+    with write_transaction(engine) as connection:
+        tenants.store_config(connection, TenantConfig(), config, clock.now())
+    engine.dispose()
+    return url
+
+
+def json_findings(result: Result) -> list[dict[str, Any]]:
+    """Return the rows that the command printed with --json, whatever its exit code."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def verdicts(findings: list[dict[str, Any]]) -> Verdicts:
+    """Return the verdicts by kind of grant and check."""
+    return {(row["grant"], row["check"]): row["verdict"] for row in findings}
+
+
+def documented_verdicts(server: str) -> Verdicts:
+    """Return the verdicts of the table that docs/storage.md shows for a server."""
+    page = PAGE.read_text(encoding="utf-8")
+    (block,) = re.findall(rf"### {server} [^\n]+\n\n```text\n(.*?)```", page, re.DOTALL)
+    lines = block.splitlines()
+    header = lines.index("") + 1
+    starts = [lines[header].index(name) for name in ("grant", "check", "expected", "verdict")]
+    end = lines[header].index("answer")
+    rows = [
+        [line[start:stop].strip() for start, stop in zip(starts, [*starts[1:], end], strict=True)]
+        for line in lines[header + 1 : lines.index("", header)]
+    ]
+    return {(grant, check): verdict for grant, check, _, verdict in rows}
+
+
+def run_live(*options: str) -> Result:
+    return CliRunner().invoke(doctor, ["--live", "demo", *options])
+
+
+def first_row(result: Result) -> dict[str, Any]:
+    """Return the first row, after checking that no other check was tried."""
+    first, *others, deletion = json_findings(result)
+    assert result.exit_code == 1
+    assert len(others) == len(LIVE_CHECKS) - 1 or deletion["grant"] != "all"
+    assert {row["verdict"] for row in others} == {"not tried"}
+    assert {row["note"] for row in others} == {"the first check failed"}
+    return first

@@ -1,0 +1,52 @@
+"""Servers that do not answer as an HTTP server should."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+Answer = Callable[[socket.socket, Event], None]
+"""Answers one connection; the event is set when the server ends."""
+
+
+@contextmanager
+def running_socket_server(answer: Answer) -> Iterator[str]:
+    """Run a server that answers each connection with a function, until the block ends."""
+    stopped = Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    answer(connection, stopped)
+
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            stopped.set()
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def stay_silent(_: socket.socket, stopped: Event) -> None:
+    stopped.wait()
+
+
+def drip(connection: socket.socket, stopped: Event) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    try:
+        while not stopped.wait(0.01):
+            connection.sendall(b"x-more: 1\r\n")
+    except OSError:
+        pass
+
+
+def send_garbage(connection: socket.socket, _: Event) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"\x00\x01 this is not HTTP\r\n\r\n")
