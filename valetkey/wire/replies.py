@@ -46,6 +46,9 @@ class Grant:
 
     id: the batch id, a dot and the item's number in the batch.
     key: the object key.
+    method, url: the request to send.
+    fields: the fields of a form; empty for any other grant.
+    headers: the headers of the request, which are part of its signature.
     expires_at: the end of the grant, with a time zone.
     limited_by: the source of expires_at: the request's expires_in, the tenant's policy, the
     provider's maximum or the lifetime of the credentials that signed the grant.
@@ -78,7 +81,9 @@ class Outcome(WireModel):
     status: `issued` if the items were decided one by one; `refused` if the batch was refused.
     refusal: the reason, if status is `refused`.
     items: a Grant or a Refusal for each item, in the order of the request. Empty for a batch with a
-    manifest: issued and refused then count the items of this chunk.
+    manifest.
+    issued, refused: for a batch with a manifest; the numbers of granted and refused items in this
+    chunk.
     quotas: the tenant's quotas after this chunk.
     """
 
@@ -93,7 +98,10 @@ class Outcome(WireModel):
 
 
 class Usage(WireModel):
-    """The reply to a UsageMessage: the current state of the tenant's quotas."""
+    """The reply to a UsageMessage.
+
+    quotas: the current state of the tenant's quotas.
+    """
 
     status: Literal["told"] = "told"
     tenant: str
