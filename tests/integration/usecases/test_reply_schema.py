@@ -75,8 +75,8 @@ def about_batch(ask: str, message: dict[str, Any], **fields: Any) -> dict[str, A
 
 
 def multipart_message() -> dict[str, Any]:
-    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 600, "max_size": 2 * PART_SIZE}
-    request = grant_message(["acme/film.mp4"], grant=terms)
+    terms = {"kind": "multipart", "bucket": "demo", "expires_in": 600, "part_size": PART_SIZE}
+    request = grant_message(["acme/film.mp4"], grant=terms | {"max_size": 2 * PART_SIZE})
     return request | {"items": [{"key": "acme/film.mp4", "size": 2 * PART_SIZE}]}
 
 
