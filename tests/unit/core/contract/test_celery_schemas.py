@@ -77,7 +77,7 @@ def test_the_longest_task_id_is_that_of_the_service() -> None:
 
 
 def test_the_schema_of_a_result_accepts_what_celery_stores() -> None:
-    result = {"status": "SUCCESS", "result": {}, "traceback": None, "children": []}
+    result: dict[str, Any] = {"status": "SUCCESS", "result": {}, "traceback": None, "children": []}
     validator = Draft202012Validator(result_schema())
     assert validator.is_valid(result | {"task_id": TASK_ID})
     assert not validator.is_valid({"status": "SUCCESS"})

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import TypeAdapter
 
 from tests.unit.core.contract.test_request_schema import undescribed
 from valetkey.wire.refusals import Code
@@ -113,7 +114,7 @@ def test_an_open_list_of_values_is_a_text_with_examples(
     annotation: Any, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(schemas._CLASSES, "Colour", Colour)
-    schema = schemas.TypeAdapter(annotation).json_schema(mode="serialization")
+    schema = TypeAdapter(annotation).json_schema(mode="serialization")
     schemas._walk(schema, schemas._open)
     assert schema | expected == schema
     assert "enum" not in str({name: schema[name] for name in schema if name != "$defs"})
