@@ -140,10 +140,8 @@ def _walk(schema: Schema, change: Callable[[Schema], None]) -> None:
 
 
 def _close(schema: Schema) -> None:
-    """Allow nothing that the service refuses."""
+    """Allow nothing that the service refuses. The classes of requests forbid unknown fields."""
     schema.pop("discriminator", None)  # no keyword of JSON Schema
-    if "properties" in schema:
-        schema["additionalProperties"] = False
     if schema.get("format") == "date-time":
         schema["pattern"] = _DATE_TIME
 
@@ -154,7 +152,6 @@ def _open(schema: Schema) -> None:
     Known values become examples: a validator accepts others, and a generator makes a text of it.
     An absent field is left out of a reply, so null is no value.
     """
-    schema.pop("discriminator", None)
     if isinstance(schema.get("additionalProperties"), bool):
         del schema["additionalProperties"]
     if "enum" in schema:
