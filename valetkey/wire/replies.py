@@ -98,10 +98,7 @@ class Outcome(WireModel):
 
 
 class Usage(WireModel):
-    """The reply to a UsageMessage.
-
-    quotas: the current state of the tenant's quotas.
-    """
+    """The reply to a UsageMessage: the current state of the tenant's quotas."""
 
     status: Literal["told"] = "told"
     tenant: str

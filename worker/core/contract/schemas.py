@@ -33,6 +33,7 @@ _COMMON_FIELDS = {
     "status": "The kind of the reply.",
     "tenant": "The tenant that the producer acts for.",
     "batch": "The batch id, a UUIDv7 in lower case.",
+    "quotas": "The tenant's quotas.",
 }
 _CLASSES = {
     name: value
