@@ -6,11 +6,14 @@ service may send more fields, and more values where this one has a list.
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
-from valetkey.wire import messages, refusals, replies, terms
+from valetkey import wire
+from valetkey.wire import messages, replies
 from worker.core.contract.docstrings import describe_class
 
 Schema = dict[str, Any]
@@ -34,11 +37,12 @@ _COMMON_FIELDS = {
     "tenant": "The tenant that the producer acts for.",
     "batch": "The batch id, a UUIDv7 in lower case.",
     "quotas": "The tenant's quotas.",
+    "limits": "The limits of the service.",
 }
 _CLASSES = {
     name: value
-    for module in (terms, messages, refusals, replies)
-    for name, value in vars(module).items()
+    for module in iter_modules(wire.__path__, f"{wire.__name__}.")
+    for name, value in vars(import_module(module.name)).items()
     if isinstance(value, type)
 }
 
