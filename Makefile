@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo browser test attacks faults check audit format bench lock clean
+.PHONY: help install demo browser test attacks faults check audit format contract bench lock clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ audit: install ## Check the locked packages for known vulnerabilities
 format: install ## Format the code and apply automatic lint fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+contract: install ## Generate docs/contract from the messages
+	$(BIN)/python -m worker contract --out docs/contract
 
 bench: install ## Run the benchmarks; they report ratios within one run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock

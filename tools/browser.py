@@ -1,6 +1,7 @@
-"""Install npm packages for the tests: those of examples/producers, and Chromium.
+"""Install npm packages for the tests: of examples/producers, of docs/contract, and Chromium.
 
-Chromium is installed into .venv/browser if the machine has no Chromium or Chrome.
+The packages that check docs/contract are installed into .venv/contract. Chromium is installed into
+.venv/browser if the machine has no Chromium or Chrome.
 """
 
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BROWSER_FOLDER = Path(sys.prefix) / "browser"
 BROWSER_PACKAGES = ROOT / "tests" / "contract"
+CONTRACT_FOLDER = Path(sys.prefix) / "contract"
+CONTRACT_PACKAGES = ROOT / "tests" / "acceptance" / "contract"
 PRODUCERS_FOLDER = ROOT / "examples" / "producers"
 NPM_OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
 PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
@@ -40,13 +43,25 @@ def npm_command() -> list[str]:
 def main() -> None:
     """Install the packages of the lock files; skip the browser if the machine has one."""
     command = npm_command()
-    subprocess.run([*command, "ci", "--prefix", str(PRODUCERS_FOLDER), *NPM_OPTIONS], check=True)
+    install(command, PRODUCERS_FOLDER)
+    copy_lock(CONTRACT_PACKAGES, CONTRACT_FOLDER)
+    install(command, CONTRACT_FOLDER)
     if shutil.which("chromium") or shutil.which("google-chrome"):
         return
-    BROWSER_FOLDER.mkdir(exist_ok=True)
+    copy_lock(BROWSER_PACKAGES, BROWSER_FOLDER)
+    install(command, BROWSER_FOLDER)
+
+
+def install(command: list[str], folder: Path) -> None:
+    """Install the packages of a folder's lock file."""
+    subprocess.run([*command, "ci", "--prefix", str(folder), *NPM_OPTIONS], check=True)
+
+
+def copy_lock(source: Path, folder: Path) -> None:
+    """Copy a lock file to the folder that its packages are installed in."""
+    folder.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(BROWSER_PACKAGES / name, BROWSER_FOLDER)
-    subprocess.run([*command, "ci", "--prefix", str(BROWSER_FOLDER), *NPM_OPTIONS], check=True)
+        shutil.copy(source / name, folder)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from worker.commands.apply import apply
 from worker.commands.audit import audit
+from worker.commands.contract import contract
 from worker.commands.database import migrate
 from worker.commands.deadletters import deadletters
 from worker.commands.deliveries import deliveries
@@ -44,8 +45,8 @@ def main() -> None:
 
 
 for command in (
-    *(apply, audit, deadletters, deliveries, dev, doctor, explain, migrate, quota, run),
-    workers,
+    *(apply, audit, contract, deadletters, deliveries, dev, doctor, explain, migrate, quota),
+    *(run, workers),
 ):
     main.add_command(command)
 

@@ -126,8 +126,9 @@ class CancelMessage(WireModel):
     """A request to cancel a batch. Returns a Cancelled.
 
     The service issues no further grants of the batch and releases the quota that is reserved for
-    its undecided items. Grants that were issued before stay valid. requested_by and reason are text
-    for the audit log, at most 200 characters each.
+    its undecided items. Grants that were issued before stay valid.
+
+    requested_by, reason: text for the audit log, at most 200 characters each.
     """
 
     v: Literal[1] = 1
@@ -143,6 +144,8 @@ class BatchMessage(WireModel):
 
     Any producer of the tenant may send it, for any batch of the tenant. It charges nothing. Without
     chunk it returns a BatchState; with chunk, the Outcome of that chunk, signed again.
+
+    chunk: the number of the chunk whose Outcome to return.
     """
 
     v: Literal[1] = 1

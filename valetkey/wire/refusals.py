@@ -69,14 +69,14 @@ class Code(StrEnum):
     SIZE_TOO_LARGE = "size_too_large"  # over the tenant's policy, or over max_size
     CHECKSUM_INVALID = "checksum_invalid"  # not base64 of the algorithm's length
     CONTENT_TYPE_INVALID = "content_type_invalid"  # not type/subtype in lower case
-    CONTENT_TYPE_NOT_ALLOWED = "content_type_not_allowed"
-    ACL_NOT_ALLOWED = "acl_not_allowed"
+    CONTENT_TYPE_NOT_ALLOWED = "content_type_not_allowed"  # not in the tenant's policy
+    ACL_NOT_ALLOWED = "acl_not_allowed"  # not in the tenant's policy
     METADATA_INVALID = "metadata_invalid"  # a name or value S3 would alter, or over 1,997 bytes
     TAGS_INVALID = "tags_invalid"  # more than 10 tags, or a tag that S3 does not accept
-    STORAGE_CLASS_NOT_ALLOWED = "storage_class_not_allowed"
-    ENCRYPTION_NOT_ALLOWED = "encryption_not_allowed"
-    OVERWRITE_NOT_ALLOWED = "overwrite_not_allowed"
-    REDIRECT_NOT_ALLOWED = "redirect_not_allowed"
+    STORAGE_CLASS_NOT_ALLOWED = "storage_class_not_allowed"  # not in the tenant's policy
+    ENCRYPTION_NOT_ALLOWED = "encryption_not_allowed"  # not in the policy, or its key does not fit
+    OVERWRITE_NOT_ALLOWED = "overwrite_not_allowed"  # not in the tenant's policy
+    REDIRECT_NOT_ALLOWED = "redirect_not_allowed"  # not in the tenant's policy
     INLINE_NOT_ALLOWED = "inline_not_allowed"  # this content type may only be downloaded
     PLAIN_NOT_ALLOWED = "plain_not_allowed"  # a link without response headers and grant id
     MANIFEST_NOT_ALLOWED = "manifest_not_allowed"  # not for this kind, or the tenant may not upload
@@ -88,12 +88,12 @@ class Code(StrEnum):
     FILENAME_INVALID = "filename_invalid"  # empty, too long, or has slashes or hidden characters
 
     # The object key, of an item or of the manifest.
-    KEY_EMPTY = "key_empty"
+    KEY_EMPTY = "key_empty"  # has no characters
     KEY_TOO_LONG = "key_too_long"  # over 1,024 bytes of UTF-8
     KEY_INVALID = "key_invalid"  # not a string, or not encodable as UTF-8
     KEY_TRAVERSAL = "key_traversal"  # has a segment "." or "..", percent-encoded or not
     KEY_EMPTY_SEGMENT = "key_empty_segment"  # a slash at either end, or two in a row
-    KEY_BACKSLASH = "key_backslash"
+    KEY_BACKSLASH = "key_backslash"  # has a backslash
     KEY_CONTROL = "key_control"  # has control characters
     KEY_INVISIBLE = "key_invisible"  # has invisible or direction-changing characters
     KEY_RESERVED = "key_reserved"  # contains ${filename}

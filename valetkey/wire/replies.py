@@ -57,6 +57,9 @@ class Grant:
 
     id: the batch id, a dot and the item's number in the batch.
     key: the object key.
+    method, url: the request to send.
+    fields: the fields of a form; empty for any other grant.
+    headers: the headers of the request, which are part of its signature.
     expires_at: the end of the grant, with a time zone.
     limited_by: the source of expires_at: the request's expires_in, the tenant's policy, the
     provider's maximum or the lifetime of the credentials that signed the grant. For parts, the end
@@ -90,7 +93,9 @@ class Outcome(ReplyModel):
     status: `issued` if the items were decided one by one; `refused` if the batch was refused.
     refusal: the reason, if status is `refused`.
     items: a Grant or a Refusal for each item, in the order of the request. Empty for a batch with a
-    manifest: issued and refused then count the items of this chunk.
+    manifest.
+    issued, refused: for a batch with a manifest; the numbers of granted and refused items in this
+    chunk.
     quotas: the tenant's quotas after this chunk.
     """
 

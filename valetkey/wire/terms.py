@@ -61,6 +61,7 @@ class ReplyModel(WireModel):
 class Checksum(WireModel):
     """The checksum that storage compares with the object it receives.
 
+    algorithm: the algorithm that computed the digest.
     value: the digest in base64. A sha256 has 32 bytes, a crc32 or crc32c 4, a crc64nvme 8.
     """
 

@@ -6,6 +6,7 @@ ROOT = Path(__file__).parents[3]
 LOCKS = [
     *ROOT.glob("*.lock"),
     ROOT / "examples" / "producers" / "package-lock.json",
+    ROOT / "tests" / "acceptance" / "contract" / "package-lock.json",
     ROOT / "tests" / "contract" / "package-lock.json",
 ]
 

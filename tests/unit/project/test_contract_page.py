@@ -1,0 +1,132 @@
+"""docs/contract.md: its examples and numbers are those of the code."""
+
+import base64
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import celeryconfig
+from tests.support.docs.command_lines import ROOT
+from valetkey.crypto import jose
+from valetkey.crypto.keys import dump_private_key, generate_key
+from valetkey.delivery import retransmit
+from valetkey.wire import messages, terms
+from valetkey.wire.parsing import parse_message
+from valetkey.wire.refusals import Refusal
+from worker.broker import bodies, frames, headers
+from worker.broker.sharing import claimed_tenant
+from worker.core.auth import authenticate
+from worker.core.contract.celery_schemas import envelope_schema, result_schema
+from worker.core.contract.schemas import reply_classes, reply_schema, request_classes
+from worker.core.kinds import multipart
+from worker.core.signing import object_keys
+from worker.core.webhooks import retry
+from worker.net import webhook_client
+
+PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+ENVELOPE, RESULT, REQUEST, REPLY, KEY_FILE = (
+    json.loads(block)
+    for block in re.findall(r"^```json\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+)
+MIB = 1024**2
+
+
+def is_valid(schema: dict[str, Any], value: Any) -> bool:
+    return bool(Draft202012Validator(schema).is_valid(value))
+
+
+def test_the_envelope_is_valid_and_contains_a_request() -> None:
+    assert is_valid(envelope_schema(), ENVELOPE)
+    frame = frames.read_frame(json.dumps(ENVELOPE).encode(), "valetkey", datetime.now(UTC))
+    assert frame["headers"]["id"] == ENVELOPE["headers"]["id"]
+    text = base64.b64decode(ENVELOPE["body"]).decode()
+    assert f"`{text}`" in PAGE
+    ((request,), _, _) = json.loads(text)
+    assert isinstance(parse_message(request), messages.UsageMessage)
+
+
+def test_the_result_and_the_reply_are_valid() -> None:
+    assert is_valid(result_schema(), RESULT)
+    for reply in (RESULT["result"], REPLY):
+        assert is_valid(reply_schema(), reply)
+
+
+def test_the_request_is_valid_and_has_the_reply_that_follows() -> None:
+    request = parse_message(REQUEST)
+    assert isinstance(request, messages.ChunkMessage)
+    assert (REPLY["batch"], REPLY["chunk"]) == (request.batch, request.chunk)
+    (grant,) = REPLY["items"]
+    assert grant["id"] == messages.grant_id(request.batch, request.first_item)
+
+
+def test_the_key_file_has_the_members_that_keygen_writes() -> None:
+    key = json.loads(dump_private_key(generate_key("acme/billing")))
+    assert [half.keys() for half in KEY_FILE["keys"]] == [half.keys() for half in key["keys"]]
+    for half, written in zip(KEY_FILE["keys"], key["keys"], strict=True):
+        assert {name: written[name] for name in ("use", "kty", "crv")} == {
+            name: half[name] for name in ("use", "kty", "crv")
+        }
+
+
+@pytest.mark.parametrize("name", [item.__name__ for item in (*request_classes(), *reply_classes())])
+def test_every_request_and_reply_is_mentioned(name: str) -> None:
+    assert f"`{name}`" in PAGE, f"add a row for {name} to the table in docs/contract.md"
+
+
+@pytest.mark.parametrize("item", request_classes(), ids=lambda item: item.__name__)
+def test_every_ask_is_mentioned(item: Any) -> None:
+    for ask in re.findall(r"'(\w+)'", str(item.model_fields["ask"].annotation)):
+        assert f"`{ask}`" in PAGE, f"add a row for the ask {ask} to the table in docs/contract.md"
+
+
+LIMITS: dict[str, tuple[int | float | timedelta, int | float | timedelta]] = {
+    "items in a batch | 1,000,000,": (messages.MAX_BATCH_ITEMS, 1_000_000),
+    "50 for `multipart`": (multipart.MAX_ITEMS, 50),
+    "items in a message | 1,000; 600 is": (messages.MAX_CHUNK_ITEMS, 1_000),
+    "Without `chunk_size`, it is 600": (messages.DEFAULT_CHUNK_ITEMS, 600),
+    "batches of up to 20 items": (messages.MAX_INTERACTIVE_ITEMS, 20),
+    "1 to 604,800 seconds": (terms.MAX_EXPIRES_IN, 604_800),
+    "1,024 bytes of UTF-8": (object_keys.MAX_KEY_BYTES, 1_024),
+    "5 GiB for `upload` and `put`": (terms.MAX_OBJECT_BYTES, 5 * 1024**3),
+    "5 TiB for `multipart`, in up to 10,000 parts": (terms.MAX_MULTIPART_BYTES, 5 * 1024**4),
+    "envelope | 8 MiB": (frames.MAX_FRAME_BYTES, 8 * MIB),
+    "payload of a signed request | 4,194,304 bytes": (jose.MAX_MESSAGE_BYTES, 4 * MIB),
+    "content of a sealed reply | 16,777,216 bytes": (jose.MAX_RESPONSE_BYTES, 16 * MIB),
+    "age of a signed request | 86,400 seconds": (authenticate.MAX_MESSAGE_AGE, 86_400),
+    "60 seconds ahead": (authenticate.MAX_CLOCK_SKEW, 60),
+    "stored result | 900 seconds": (celeryconfig.result_expires, 900),
+    "more than 20,000 JSON objects and arrays": (bodies.MAX_CONTAINERS, 20_000),
+    "more than 32 levels": (bodies.MAX_DEPTH, 32),
+    "more than 120 seconds ahead": (headers.MAX_ETA_DELAY, timedelta(seconds=120)),
+    "1 to 255 printable characters": (headers.MAX_ID_LENGTH, 255),
+    "more than 32 members": (frames._MAX_FRAME_MEMBERS, 32),
+    "or 64 headers": (headers._MAX_HEADERS, 64),
+    "first 2,048 bytes": (claimed_tenant.PREFIX_BYTES, 2_048),
+    "after 3 seconds, and then": (retransmit.FIRST_INTERVAL, 3),
+    "and every 60 seconds": (retransmit.MAX_INTERVAL, 60),
+    "some 32 messages": (retransmit.DEFAULT_WINDOW, 32),
+    "2xx within 15 seconds": (webhook_client.TIMEOUT, timedelta(seconds=15)),
+    "10 times over some 60 hours": (len(retry.SCHEDULE), 10),
+    "`Retry-After`, up to a day": (retry.MAX_DELAY, timedelta(days=1)),
+}
+
+
+@pytest.mark.parametrize("text", LIMITS)
+def test_a_number_of_the_page_is_that_of_the_code(text: str) -> None:
+    in_code, in_page = LIMITS[text]
+    assert text in " ".join(PAGE.split())
+    assert in_code == in_page
+
+
+def test_the_page_links_to_every_generated_file() -> None:
+    links = set(re.findall(r"\]\(contract/([\w.]+)\)", PAGE))
+    assert links == {path.name for path in (ROOT / "docs" / "contract").iterdir()}
+
+
+def test_a_wrong_example_would_be_noticed() -> None:
+    assert isinstance(parse_message(REQUEST | {"chunk": 0}), Refusal)
+    assert not is_valid(reply_schema(), REPLY | {"status": "done"})

@@ -1,0 +1,198 @@
+"""JSON Schemas of the messages and of the replies, generated from their classes.
+
+Requests are closed: the service refuses fields that it does not know. Replies are open: a later
+service may send more fields, and more values where this one has a list.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, get_args
+
+from pydantic import TypeAdapter
+
+from valetkey import wire
+from valetkey.wire import messages, replies
+from worker.core.contract.docstrings import describe_class
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_REQUESTS_TITLE = "valetkey requests"
+_REPLIES_TITLE = "valetkey replies"
+# JSON Schema does not have to check `format`, and its names allow more than the service accepts.
+_DATE_TIME = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
+_STATUS = "status"
+_MEMBER_ORDER = (
+    *("title", "description", "type", "required", "properties", "additionalProperties"),
+    "examples",
+)
+# Fields that mean the same in every message, where its docstring does not describe them.
+_COMMON_FIELDS = {
+    "v": "The version of the contract.",
+    "ask": "The kind of the request. Without it, the message requests grants.",
+    "kind": "The kind of the grant.",
+    "status": "The kind of the reply.",
+    "tenant": "The tenant that the producer acts for.",
+    "batch": "The batch id, a UUIDv7 in lower case.",
+    "quotas": "The tenant's quotas.",
+    "limits": "The limits of the service.",
+}
+_CLASSES = {
+    name: value
+    for module in iter_modules(wire.__path__, f"{wire.__name__}.")
+    for name, value in vars(import_module(module.name)).items()
+    if isinstance(value, type)
+}
+
+
+def request_classes() -> tuple[type, ...]:
+    """Return the classes of the messages that producers send."""
+    return get_args(messages.AnyMessage)
+
+
+def reply_classes() -> tuple[type, ...]:
+    """Return the classes of the replies."""
+    return get_args(replies.Reply)
+
+
+def request_schema() -> Schema:
+    """Return the schema of all requests."""
+    return _document("requests", _REQUESTS_TITLE, request_classes(), request_definitions())
+
+
+def reply_schema() -> Schema:
+    """Return the schema of all replies, which is also that of webhooks."""
+    return _document("replies", _REPLIES_TITLE, reply_classes(), reply_definitions())
+
+
+def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
+    """Return a definition for each class in a request; references begin with the prefix."""
+    adapter: TypeAdapter[Any] = TypeAdapter(messages.AnyMessage)
+    schema = adapter.json_schema(ref_template=f"{prefix}{{model}}")
+    definitions: dict[str, Schema] = schema["$defs"]
+    for name in _tagged_definitions(definitions):
+        _require(definitions[name], "kind")
+    _for_each_schema(definitions, _close)
+    return _described(definitions)
+
+
+def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
+    """Return a definition for each class in a reply; references begin with the prefix."""
+    adapter: TypeAdapter[Any] = TypeAdapter(replies.Reply)
+    schema = adapter.json_schema(mode="serialization", ref_template=f"{prefix}{{model}}")
+    definitions: dict[str, Schema] = schema["$defs"]
+    for definition in definitions.values():
+        _require(definition, _STATUS)
+    # Tells the replies apart, so it keeps its list of values.
+    status = {
+        name: item.get("properties", {}).pop(_STATUS, None) for name, item in definitions.items()
+    }
+    _for_each_schema(definitions, _open)
+    for name, schema in status.items():
+        if schema is not None:
+            definitions[name]["properties"] = {_STATUS: schema, **definitions[name]["properties"]}
+    return _described(definitions)
+
+
+def _document(
+    name: str, title: str, classes: tuple[type, ...], definitions: dict[str, Schema]
+) -> Schema:
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:valetkey:{messages.VERSION}:{name}",
+        "title": title,
+        "anyOf": [{"$ref": f"#/$defs/{item.__name__}"} for item in classes],
+        "$defs": definitions,
+    }
+
+
+def _tagged_definitions(definitions: Mapping[str, Schema]) -> set[str]:
+    """Return the names of the definitions that a union tells apart by a field."""
+    names: set[str] = set()
+
+    def collect(schema: Schema) -> None:
+        mapping = schema.get("discriminator", {}).get("mapping", {})
+        names.update(reference.rpartition("/")[2] for reference in mapping.values())
+
+    _for_each_schema(definitions, collect)
+    return names
+
+
+def _require(definition: Schema, name: str) -> None:
+    properties = definition.get("properties", {})
+    if name in properties:
+        properties[name].pop("default", None)
+        required = definition.setdefault("required", [])
+        definition["required"] = required if name in required else [*required, name]
+
+
+def _for_each_schema(schemas: Mapping[str, Any], change: Callable[[Schema], None]) -> None:
+    """Call a function with every schema in these definitions, the innermost first."""
+    for schema in schemas.values():
+        _walk(schema, change)
+
+
+def _walk(schema: Schema, change: Callable[[Schema], None]) -> None:
+    children = [schema.get("items"), schema.get("additionalProperties")]
+    children += schema.get("properties", {}).values()
+    children += [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    for child in children:
+        if isinstance(child, dict):
+            _walk(child, change)
+    change(schema)
+
+
+def _close(schema: Schema) -> None:
+    """Allow nothing that the service refuses. The classes of requests forbid unknown fields."""
+    schema.pop("discriminator", None)  # no keyword of JSON Schema
+    if schema.get("format") == "date-time":
+        schema["pattern"] = _DATE_TIME
+
+
+def _open(schema: Schema) -> None:
+    """Allow what a later service may send.
+
+    Known values become examples: a validator accepts others, and a generator makes a text of it.
+    An absent field is left out of a reply, so null is no value.
+    """
+    if isinstance(schema.get("additionalProperties"), bool):
+        del schema["additionalProperties"]
+    if "enum" in schema:
+        schema["examples"] = schema.pop("enum")
+    if "anyOf" in schema:
+        _merge_alternatives(schema)
+
+
+def _merge_alternatives(schema: Schema) -> None:
+    """Remove null, and merge known values with the text that stands for all others."""
+    alternatives = [item for item in schema.pop("anyOf") if item != {"type": "null"}]
+    if any(map(_has_known_values, alternatives)):
+        alternatives = [item for item in alternatives if item != {"type": "string"}]
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    if len(alternatives) == 1:
+        schema |= alternatives[0] | schema
+    else:
+        schema["anyOf"] = alternatives
+
+
+def _has_known_values(schema: Schema) -> bool:
+    referenced = _CLASSES.get(schema.get("$ref", "").rpartition("/")[2], object)
+    return "examples" in schema or issubclass(referenced, Enum)
+
+
+def _described(definitions: dict[str, Schema]) -> dict[str, Schema]:
+    """Add the descriptions of fields, and remove pydantic's titles of fields."""
+    for name, definition in definitions.items():
+        properties = definition.get("properties", {})
+        description = describe_class(_CLASSES[name], properties)
+        members = definition | {"title": name, "description": description.text}
+        definitions[name] = {key: members[key] for key in _MEMBER_ORDER if key in members}
+        for field, schema in properties.items():
+            schema.pop("title", None)
+            text = description.fields.get(field, _COMMON_FIELDS.get(field))
+            if text is not None:
+                schema["description"] = text
+    return definitions
