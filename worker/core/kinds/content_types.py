@@ -32,7 +32,7 @@ _INERT_SUBTYPES = {
         vnd.adobe.photoshop vnd.microsoft.icon webp x-adobe-dng x-canon-cr2 x-icon x-ms-bmp
         x-nikon-nef x-png x-sony-arw""",
     "model": "gltf-binary obj step stl",
-    "text": "calendar csv markdown plain rtf tab-separated-values vcard",
+    "text": "calendar csv markdown plain rtf tab-separated-values vcard vtt",
     "video": """
         3gpp 3gpp2 mp2t mp4 mpeg ogg quicktime webm x-flv x-m4v x-matroska x-ms-asf x-ms-wmv
         x-msvideo""",

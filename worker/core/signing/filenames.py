@@ -2,9 +2,11 @@
 
 import re
 import unicodedata
+from urllib.parse import unquote
 
-MAX_FILENAME_BYTES = 240
-"""The longest name, in UTF-8. File systems hold 255 bytes; Chromium needs 11 while it downloads."""
+MAX_FILENAME_BYTES = 236
+"""The longest name, in UTF-8. File systems hold 255 bytes, but Chromium fails with 246, and wget
+cuts an ASCII name to 236 bytes, which would take its extension away."""
 
 _RESERVED = frozenset('/\\":*?<>|')  # separators, and what Windows forbids
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -63,6 +65,12 @@ def _looks_like_a_path(name: str) -> bool:
     return not {".", ".."}.isdisjoint(_compatible(name).split("/"))
 
 
+def _decodes_to_a_fault(name: str) -> bool:
+    """Return True if wget, which decodes percent escapes in a name, would save under a bad one."""
+    decoded = unquote(name, errors="surrogateescape") if "%" in name else name
+    return decoded != name and find_filename_fault(decoded) is not None
+
+
 def _compatible(name: str) -> str:
     return unicodedata.normalize("NFKC", name).translate(_SLASHES)
 
@@ -87,5 +95,9 @@ _RULES = (
     (
         _looks_like_a_path,
         "a filename is no path, not even one of characters that look like dots and slashes",
+    ),
+    (
+        _decodes_to_a_fault,
+        "a filename has no percent escapes of characters that a filename does not have",
     ),
 )

@@ -70,9 +70,9 @@ REFUSED = [
     (upload_message(metadata={"grant-id": "y"}), "metadata_invalid", "grant.metadata", None),
     (upload_message(metadata={"a": "é"}), "metadata_invalid", "grant.metadata.a", None),
     (upload_message(metadata={"a": "y" * 2_048}), "metadata_invalid", "grant.metadata", 2_048),
-    (download_message(filename="../x"), "filename_invalid", "grant.filename", 240),
-    (download_message(filename='a".pdf'), "filename_invalid", "grant.filename", 240),
-    (download_message(filename="gpj.\u202eexe"), "filename_invalid", "grant.filename", 240),
+    (download_message(filename="../x"), "filename_invalid", "grant.filename", 236),
+    (download_message(filename='a".pdf'), "filename_invalid", "grant.filename", 236),
+    (download_message(filename="gpj.\u202eexe"), "filename_invalid", "grant.filename", 236),
 ]
 
 
