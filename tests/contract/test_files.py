@@ -133,6 +133,16 @@ def test_the_document_has_fifty_types_and_what_a_wildcard_makes_of_them() -> Non
     assert len(set(TYPES)) == 50
 
 
+def test_the_document_has_the_types_that_a_wildcard_includes() -> None:
+    families: dict[str, list[str]] = {}
+    for name in sorted(INERT_TYPES):
+        family, _, subtype = name.partition("/")
+        families.setdefault(f"`{family}/*`", []).append(f"`{subtype}`")
+    table = Table("wildcards")
+    check_column(table, "wildcard", list(families))
+    check_column(table, "includes", [", ".join(names) for names in families.values()])
+
+
 def describe_type(name: str) -> str:
     terms = Download(bucket="demo", expires_in=60, content_type=name)
     refusal = check_content_type(terms, WILDCARDS)

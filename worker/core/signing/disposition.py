@@ -6,9 +6,10 @@ A name travels exactly in `filename*` (RFC 8187), which browsers read, and as a 
 
 import re
 import unicodedata
+from functools import lru_cache
 from urllib.parse import quote
 
-from worker.core.signing.filenames import is_device
+from worker.core.signing.filenames import is_device, is_plain
 
 _MAX_FALLBACK_LENGTH = 255
 _ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187 section 3.2.1, beside a-z, A-Z and 0-9
@@ -29,7 +30,7 @@ def content_disposition(filename: str | None, *, inline: bool = False) -> str:
     kind = "inline" if inline else "attachment"
     if filename is None:
         return kind
-    fallback = make_fallback(filename)
+    fallback = filename if is_plain(filename) else make_fallback(filename)
     if fallback == filename:
         return f'{kind}; filename="{filename}"'
     encoded = quote(filename, safe=_ATTR_CHAR)
@@ -44,8 +45,7 @@ def make_fallback(name: str) -> str:
     stem, dot, extension = name.rpartition(".")
     if not dot:
         stem, extension = name, ""
-    folded = _fold(stem) if stem.isascii() else "".join(map(_fold, stem))
-    stem = _REPLACED_RUN.sub("_", folded).strip(" .").lstrip("-")
+    stem = _REPLACED_RUN.sub("_", "".join(map(_fold, stem))).rstrip(" .").lstrip(" .-")
     extension = _UNSAFE.sub("_", extension)
     if not _HAS_LETTER(stem):
         stem = "download"
@@ -54,12 +54,13 @@ def make_fallback(name: str) -> str:
     return f"{stem[: _MAX_FALLBACK_LENGTH - len(dot) - len(extension)]}{dot}{extension}"
 
 
-def _fold(text: str) -> str:
-    """Fold ASCII text, or another single character, to safe characters and _REPLACED."""
-    if text.isascii():
-        return _UNSAFE.sub(_REPLACED, text)
+@lru_cache(2_048)
+def _fold(character: str) -> str:
+    """Fold a character to safe ones in ASCII and _REPLACED, or to nothing if it is an accent."""
+    if character.isascii():
+        return _UNSAFE.sub(_REPLACED, character)
     return "".join(
         part if part == " " or (part.isascii() and part.isalnum()) else _REPLACED
-        for part in unicodedata.normalize("NFKD", text)
+        for part in unicodedata.normalize("NFKD", character)
         if unicodedata.category(part) not in _DROPPED
     )

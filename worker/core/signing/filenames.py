@@ -21,13 +21,21 @@ _NONCHARACTERS = frozenset(
         *(chr(plane + end) for plane in range(0, 0x110000, 0x10000) for end in (0xFFFE, 0xFFFF)),
     ]
 )
+_PLAIN = re.compile("[A-Za-z0-9]+(?:[ ._-][A-Za-z0-9]+)*").fullmatch
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9]) *(\..*)?", re.ASCII | re.IGNORECASE
 ).fullmatch
 
 
+def is_plain(name: str) -> bool:
+    """Return True for most ASCII names without faults. They need no fallback, and no more time."""
+    return _PLAIN(name) is not None and len(name) <= MAX_FILENAME_BYTES and not is_device(name)
+
+
 def find_filename_fault(name: str) -> str | None:
     """Return the rule that a filename breaks, or None if every file system can hold it."""
+    if is_plain(name):
+        return None
     return next((text for is_broken, text in _RULES if is_broken(name)), None)
 
 
@@ -41,8 +49,8 @@ def _is_too_long(name: str) -> bool:
 
 
 def _has_hidden_characters(name: str) -> bool:
-    if name.isascii() and name.isprintable():
-        return False
+    if _HIDDEN.isdisjoint(map(unicodedata.category, name)) and _NONCHARACTERS.isdisjoint(name):
+        return False  # else a joiner, or a fault
     return any(map(_is_hidden, name, f" {name}", f"{name[1:]} "))
 
 
@@ -72,6 +80,8 @@ def _decodes_to_a_fault(name: str) -> bool:
 
 
 def _compatible(name: str) -> str:
+    if name.isascii():
+        return name
     return unicodedata.normalize("NFKC", name).translate(_SLASHES)
 
 
