@@ -1,31 +1,17 @@
 """The page that `--html` writes and the command that `--curl` writes, used for real uploads."""
 
-import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.s3 import chromium
 from tests.support.s3.chromium import Tab
 from tests.support.s3.stores import Store, new_key
 from tests.support.servers.waiting import wait_until
 from valetkey.cli import snippets
 
 FILE = b"\x89PNG a picture\r\n\0"
-
-
-@pytest.fixture(scope="session")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    folder = tmp_path_factory.mktemp("chromium")
-    browser = chromium.find_chromium(folder)
-    if browser is None:
-        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        missing("no Chromium found: run `make browser` to install one")
-    with chromium.open_tab(browser, folder) as tab:
-        yield tab
 
 
 @pytest.fixture(scope="session")

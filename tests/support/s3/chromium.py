@@ -79,6 +79,8 @@ class Tab:
     def __init__(self, commands: IO[bytes], answers: IO[bytes]) -> None:
         self._commands, self._answers, self._session = commands, answers, None
         self._sent = 0
+        self._download: str | None = None
+        self._call("Browser.setDownloadBehavior", behavior="deny")
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -91,6 +93,37 @@ class Tab:
             lambda: self.evaluate("[document.URL, document.readyState]") == loaded,
             what="page loaded",
         )
+
+    def visit(self, url: str) -> bool:
+        """Open a URL; return whether it is shown. If it is saved instead, nothing is stored."""
+        self._call("Page.navigate", url="about:blank")
+        wait_until(lambda: self.evaluate("document.URL") == "about:blank", what="page emptied")
+        if self._call("Page.navigate", url=url).get("isDownload"):
+            return False
+        loaded = "document.URL !== 'about:blank' && document.readyState === 'complete'"
+        wait_until(lambda: self.evaluate(loaded), what="page loaded")
+        return True
+
+    def save(self, url: str, folder: Path) -> None:
+        """Save what a URL leads to in a folder."""
+        self._download = None
+        self._call(
+            "Browser.setDownloadBehavior",
+            behavior="allow",
+            downloadPath=str(folder),
+            eventsEnabled=True,
+        )
+        assert self._call("Page.navigate", url=url).get("isDownload"), "it is shown"
+        while self._download in {None, "inProgress"}:
+            self._read_message()
+        assert self._download == "completed"
+        self._call("Browser.setDownloadBehavior", behavior="deny")
+
+    def loads_module(self, url: str) -> bool:
+        """Return whether the current page can load a URL as a script."""
+        script = f"import({json.dumps(url)}).then(() => true, () => false)"
+        reply = self._call("Runtime.evaluate", expression=script, awaitPromise=True)
+        return bool(reply["result"]["value"])
 
     def choose_file(self, file: Path) -> None:
         """Choose a file in the page's file input."""
@@ -125,8 +158,10 @@ class Tab:
         while (byte := self._answers.read(1)) != b"\0":
             assert byte, "the browser ended unexpectedly"
             buffer += byte
-        reply: dict[str, Any] = json.loads(buffer)
-        return reply
+        message: dict[str, Any] = json.loads(buffer)
+        if message.get("method") == "Browser.downloadProgress":
+            self._download = message["params"]["state"]
+        return message
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from worker.core.apply.diff import FieldChange, diff_config
-from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
+from worker.core.kinds.content_types import client_chosen_families, unusable_content_types
+from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig, TenantKey
 
 EXPIRY_NOTICE = timedelta(days=30)
 """The time before a key's expiry from which there is a warning about it."""
@@ -47,7 +48,15 @@ class Removal(NamedTuple):
 class ConfigWarning(NamedTuple):
     """A warning about a tenant or one of its keys (key is its name), and what to do about it."""
 
-    code: Literal["trusts_queue", "no_usable_key", "key_expired", "key_expires_soon", "name_reused"]
+    code: Literal[
+        "trusts_queue",
+        "no_usable_key",
+        "key_expired",
+        "key_expires_soon",
+        "name_reused",
+        "content_type_unusable",
+        "content_type_unchecked",
+    ]
     tenant: str
     key: str | None
     message: str
@@ -140,12 +149,14 @@ def _endpoint_removals(before: Tenant, after: Tenant, in_use: InUseCounts) -> It
 
 
 def config_warnings(config: TenantConfig, now: datetime) -> list[ConfigWarning]:
-    """Return warnings about tenants that trust the queue or lack a usable key, and expiring keys.
+    """Return warnings about tenants, keys that expire, and content types.
 
     A key that expires within 30 days, or has expired, has a warning.
     """
     return [
-        warning for tenant in config.tenants.values() for warning in _tenant_warnings(tenant, now)
+        warning
+        for tenant in config.tenants.values()
+        for warning in (*_tenant_warnings(tenant, now), *_type_warnings(tenant, config.buckets))
     ]
 
 
@@ -160,6 +171,33 @@ def _tenant_warnings(tenant: Tenant, now: datetime) -> Iterator[ConfigWarning]:
         yield ConfigWarning("no_usable_key", name, None, message, f"create a key: {keygen}")
     for key in tenant.keys.values():
         yield from _key_warnings(name, key, now)
+
+
+def _type_warnings(tenant: Tenant, buckets: Mapping[str, Bucket]) -> Iterator[ConfigWarning]:
+    for name, policy in tenant.policies.items():
+        path = f"tenants.{tenant.name}.allow.{name}"
+        for content_type in unusable_content_types(policy):
+            message = (
+                f"{path}: {content_type} allows nothing, because wildcards include only types that"
+                f" browsers do not run"
+            )
+            hint = "name each type in content_types; docs/files.md lists what wildcards include"
+            yield ConfigWarning("content_type_unusable", tenant.name, None, message, hint)
+        families = _unchecked_families(policy, buckets.get(policy.bucket))
+        if families:
+            message = (
+                f"{path}: a form for {', '.join(families)} may store any type, such as"
+                f" {families[0][:-1]}x,text/html, if the storage does not check lists as AWS does"
+            )
+            hint = "name the types, or let browsers reach the objects through links only"
+            yield ConfigWarning("content_type_unchecked", tenant.name, None, message, hint)
+
+
+def _unchecked_families(policy: Policy, bucket: Bucket | None) -> list[str]:
+    """Return the families that forms leave to clients on storage that is not AWS."""
+    if bucket is None or bucket.provider != "other" or not bucket.post:
+        return []
+    return client_chosen_families(policy) if "upload" in policy.kinds else []
 
 
 def _key_warnings(tenant: str, key: TenantKey, now: datetime) -> Iterator[ConfigWarning]:

@@ -6,12 +6,12 @@ from typing import Any
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Download
+from worker.core.kinds.content_types import check_content_type
 from worker.core.kinds.item_checks import check_filename, check_version_id, refuse_filename
 from worker.core.kinds.rules import (
     OWNER_RULE,
     PolicyContext,
     Rule,
-    check_content_type,
     make_field_rule,
     make_kind_rule,
     refuse,
@@ -19,7 +19,7 @@ from worker.core.kinds.rules import (
 from worker.core.kinds.spec import GrantKind
 from worker.core.quotas.cost import Cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
-from worker.core.signing.disposition import content_disposition, is_valid_filename
+from worker.core.signing.disposition import content_disposition
 from worker.core.signing.multipart_plan import StartedUpload
 from worker.core.signing.response_headers import GRAMMARS
 from worker.core.signing.urls import SupportsUrlSigning
@@ -30,9 +30,7 @@ _PLAIN_SETS_NO_HEADER = "a plain link sets no response header: remove this or pl
 
 
 def _check_filename(terms: Download, _: Policy) -> Refusal | None:
-    if terms.filename is None or is_valid_filename(terms.filename):
-        return None
-    return refuse_filename("grant.filename")
+    return None if terms.filename is None else refuse_filename(terms.filename, "grant.filename")
 
 
 def _check_inline(terms: Download, policy: Policy) -> Refusal | None:

@@ -9,7 +9,7 @@ from typing import Any
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Checksum
-from worker.core.signing.disposition import MAX_FILENAME_LENGTH, is_valid_filename
+from worker.core.signing.filenames import MAX_FILENAME_BYTES, find_filename_fault
 
 ItemCheck = Callable[[Item, Any, str], Refusal | None]
 """Checks one field of an item against the terms; the third argument is the field's path."""
@@ -19,17 +19,16 @@ _VERSION_ID = re.compile(r"[A-Za-z0-9._-]{1,1024}").fullmatch  # AWS: versioning
 
 
 def check_filename(item: Item, _: Any, field: str) -> Refusal | None:
-    """Refuse a filename that is a path, or contains hidden characters."""
-    return None if is_valid_filename(item.filename or "") else refuse_filename(field)
+    """Refuse a filename that clients would not save under exactly this name."""
+    return refuse_filename(item.filename or "", field)
 
 
-def refuse_filename(field: str) -> Refusal:
-    """Return the refusal of a filename; field is its path in the message."""
-    text = (
-        "a filename has no slash, backslash, quotation mark or hidden character,"
-        " and not too many characters"
-    )
-    return Refusal(code=Code.FILENAME_INVALID, field=field, message=text, limit=MAX_FILENAME_LENGTH)
+def refuse_filename(name: str, field: str) -> Refusal | None:
+    """Return the refusal of a filename, or None; field is its path in the message."""
+    fault = find_filename_fault(name)
+    if fault is None:
+        return None
+    return Refusal(code=Code.FILENAME_INVALID, field=field, message=fault, limit=MAX_FILENAME_BYTES)
 
 
 def check_version_id(item: Item, _: Any, field: str) -> Refusal | None:

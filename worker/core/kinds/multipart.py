@@ -3,8 +3,9 @@
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import MAX_PARTS, Multipart
+from worker.core.kinds.content_types import check_content_type
 from worker.core.kinds.item_checks import check_size
-from worker.core.kinds.rules import check_content_type, make_field_rule, make_kind_rule, refuse
+from worker.core.kinds.rules import make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind, RequiredField
 from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, exact_cost, reserved_cost
 from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest

@@ -3,10 +3,10 @@
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Put
+from worker.core.kinds.content_types import check_content_type
 from worker.core.kinds.item_checks import check_checksum_format, check_size
 from worker.core.kinds.rules import (
     OWNER_RULE,
-    check_content_type,
     make_field_rule,
     make_kind_rule,
     refuse,

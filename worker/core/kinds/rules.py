@@ -1,6 +1,5 @@
 """Policy rules: named checks of one field of a request each, and those that kinds share."""
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,22 +7,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.terms import AnyTerms, Download, Encryption, PolicyKind, StorageTerms, Upload
+from valetkey.wire.terms import AnyTerms, Encryption, PolicyKind
 from worker.core.tenants.config import Bucket, Policy, Tenant
 
 Limit = int | str | list[str] | None
-
-_CONTENT_TYPE = "grant.content_type"
-_TOKEN = r"[a-z0-9][a-z0-9!#$&^_.+-]*"  # noqa: S105 - an RFC 9110 token, not a secret
-_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}").fullmatch
-_FAMILY = re.compile(rf"{_TOKEN}/\*").fullmatch
-# A browser runs these: a wildcard in a policy never includes them, they have to be named.
-_ACTIVE = re.compile(r".*(html|xml|svg|javascript|ecmascript|multipart).*").fullmatch
-_ACTIVE_TYPES = {
-    "application/*": "application/xhtml+xml",
-    "image/*": "image/svg+xml",
-    "text/*": "text/html",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,37 +103,6 @@ OWNER_RULE = Rule[PolicyContext](
     _check_owner,
     lambda context: describe_field_value(context.terms, "check_owner"),
 )
-
-
-def check_content_type(terms: Download | StorageTerms, policy: Policy) -> Refusal | None:
-    """Refuse a content type that is malformed, or that the policy does not allow."""
-    value = terms.content_type
-    if value is None:
-        return None
-    if not _TYPE(value):
-        text = "a content type is type/subtype in lower case, without parameters"
-        return refuse(Code.CONTENT_TYPE_INVALID, _CONTENT_TYPE, text)
-    wildcards = () if _ACTIVE(value) else (f"{value.partition('/')[0]}/*", "*/*")
-    if not {value, *wildcards} & set(policy.content_types):
-        text = "the tenant's policy does not allow this content type"
-        return refuse(
-            Code.CONTENT_TYPE_NOT_ALLOWED, _CONTENT_TYPE, text, list(policy.content_types)
-        )
-    return None
-
-
-def check_form_content_type(terms: Upload, policy: Policy) -> Refusal | None:
-    """Check a form's content type, which may be a family like image/* for the client to choose."""
-    family = terms.content_type
-    if not _FAMILY(family):
-        return check_content_type(terms, policy)
-    # A client that chooses within the family can choose the active type in it, if there is one.
-    active = _ACTIVE_TYPES.get(family)
-    if family in policy.content_types and active in {None, *policy.content_types}:
-        return None
-    required = [name for name in (family, active) if name is not None]
-    text = "the client may choose within this family only if the policy names all of these"
-    return refuse(Code.CONTENT_TYPE_NOT_ALLOWED, _CONTENT_TYPE, text, required)
 
 
 def describe_field_value(terms: AnyTerms, name: str) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import ObjectSize, Put, Upload
+from worker.core.kinds.content_types import check_form_content_type
 from worker.core.kinds.item_checks import check_checksum_format, check_size
-from worker.core.kinds.rules import check_form_content_type, make_field_rule, make_kind_rule, refuse
+from worker.core.kinds.rules import make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind
 from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, reserved_cost
 from worker.core.quotas.cost import Cost

@@ -1,11 +1,14 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from valetkey.wire.terms import PolicyKind
 from worker.core.apply.plan import config_warnings, is_usable_key
-from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
+from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig, TenantKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+OTHER_STORAGE = Bucket("demo", "b", "r", endpoint="https://s3.example.com", provider="other")
 
 
 def key(name: str = "billing", *, days: float | None = None, revoked: bool = False) -> TenantKey:
@@ -64,3 +67,44 @@ def test_a_key_is_usable_until_the_moment_it_expires() -> None:
     assert not is_usable_key(key(days=0), NOW)
     assert not is_usable_key(key(revoked=True), NOW)
     assert not is_usable_key(None, NOW)
+
+
+def type_warnings(
+    *content_types: str,
+    inline: tuple[str, ...] = (),
+    kinds: tuple[PolicyKind, ...] = ("upload",),
+    bucket: Bucket = OTHER_STORAGE,
+) -> list[tuple[str, str]]:
+    """Return code and message of the warnings about one policy."""
+    policy = Policy("demo", ("acme/",), kinds, content_types=content_types, inline=inline)
+    acme = Tenant("acme", policies={"demo": policy}, keys={"billing": key()})
+    config = TenantConfig({"demo": bucket}, {"acme": acme})
+    return [(warning.code, warning.message) for warning in config_warnings(config, NOW)]
+
+
+def test_a_content_type_without_effect_has_a_warning() -> None:
+    (wildcard,) = type_warnings("chemical/*", "image/*")
+    assert wildcard[0] == "content_type_unusable"
+    assert wildcard[1].startswith("tenants.acme.allow.demo: chemical/* allows nothing")
+    (inline,) = type_warnings("text/*", inline=("text/plain", "text/x-log"), kinds=("download",))
+    assert "text/x-log allows nothing" in inline[1]
+
+
+def test_a_choice_of_type_that_storage_may_not_check_has_a_warning() -> None:
+    ((code, message),) = type_warnings("audio/*", "video/*", "image/*")
+    assert code == "content_type_unchecked"
+    assert "a form for audio/*, video/* may store any type, such as audio/x,text/html" in message
+
+
+@pytest.mark.parametrize(
+    "bucket", [Bucket("demo", "b", "r"), replace(OTHER_STORAGE, provider="r2", post=False)]
+)
+def test_a_choice_of_type_that_storage_checks_or_has_no_form_for_has_no_warning(
+    bucket: Bucket,
+) -> None:
+    assert type_warnings("video/*", bucket=bucket) == []
+
+
+def test_a_choice_of_type_that_no_form_leaves_has_no_warning() -> None:
+    assert type_warnings("video/*", kinds=("put", "download")) == []
+    assert type_warnings("image/*", "video/mp4") == []
