@@ -80,6 +80,7 @@ class Code(StrEnum):
     VERSION_INVALID = "version_invalid"  # version_id is not a version id of S3
     PART_INVALID = "part_invalid"  # no such part, or more than 10,000 parts
     UPLOAD_UNKNOWN = "upload_unknown"  # of names no open multipart upload of the tenant
+    STORAGE_REFUSED = "storage_refused"  # storage's own answer, for which there is no other code
     FILENAME_INVALID = "filename_invalid"  # empty, too long, or has slashes or hidden characters
 
     # The object key, of an item or of the manifest.

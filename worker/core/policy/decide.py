@@ -22,8 +22,8 @@ from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
 from worker.core.signing.object_keys import printable_key
 from worker.core.tenants.config import Policy
 
-StartUpload = Callable[[str, Item], StartedUpload]
-"""Starts the multipart upload of an item, given its grant id."""
+StartUpload = Callable[[str, Item], StartedUpload | Refusal]
+"""Returns the started multipart upload of an item, given its grant id, or storage's refusal."""
 
 
 def start_no_upload(_grant_id: str, _item: Item) -> StartedUpload:
@@ -59,6 +59,8 @@ def decide_chunk(
         if refusal is not None:
             return _refuse_item(number, item, refusal)
         upload = start_upload(id_, item) if continued_upload is None else continued_upload.upload
+        if isinstance(upload, Refusal):
+            return _refuse_item(number, item, upload)
         grant, digest = sign(id_, item, upload)
         detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
         return GrantRow(number, item.key, None, detail or None, digest), grant, upload
