@@ -24,6 +24,8 @@ _UNREADABLE_ERRORS = (
 )
 _READ_BYTES = 64 * 1024
 _BAD_REQUEST = 400
+_FIRST_ERROR = 300
+_IS_SUCCESS = "x-valetkey-is-success"  # a header that is added to answers, for read_answer
 
 
 def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | StorageAnswer:
@@ -53,9 +55,12 @@ def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | St
 def read_answer(error: ClientError) -> StorageAnswer:
     """Return the status, code and message of an error, which need not be those of S3."""
     response: Any = error.response
-    details = response.get("Error") or {}
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", _BAD_REQUEST)
-    return StorageAnswer(status, _text(details.get("Code")), _text(details.get("Message")))
+    details, metadata = response.get("Error") or {}, response.get("ResponseMetadata", {})
+    status = metadata.get("HTTPStatusCode", _BAD_REQUEST)
+    answer = StorageAnswer(status, _text(details.get("Code")), _text(details.get("Message")))
+    # botocore reports a success that it cannot read as a failure of the server.
+    is_success = metadata.get("HTTPHeaders", {}).get(_IS_SUCCESS) == "true"
+    return UNREADABLE if is_success and not answer.is_named else answer
 
 
 def _text(value: object) -> str:
@@ -85,7 +90,9 @@ class _BoundedSession:
         request.stream_output = True
         response = self._session.send(request)
         body = _BoundedBody(response.raw)
-        bounded = AWSResponse(response.url, response.status_code, response.headers, body)
+        headers = dict(response.headers)
+        headers[_IS_SUCCESS] = "true" if response.status_code < _FIRST_ERROR else "false"
+        bounded = AWSResponse(response.url, response.status_code, headers, body)
         try:
             _ = bounded.content  # botocore reads it when it pleases, but errors belong here
         except Exception as error:  # noqa: BLE001 - urllib3 raises many

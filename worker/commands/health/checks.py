@@ -130,9 +130,9 @@ def check_cleanup(next_expiry: datetime | None, now: datetime) -> Check:
 
 def check_manifests(failed: FailedManifests) -> Check:
     """Warn of manifests that have failed within FAILED_SINCE, with the newest problem."""
-    if not failed.count:
+    if not failed.number:
         return Check("manifests", "ok", "none has failed in the last day")
-    text = f"{failed.count:,} failed in the last day; the newest: {failed.problem}"
+    text = f"{failed.number:,} failed in the last day; the newest: {failed.problem}"
     return Check("manifests", "warn", text, "python -m worker deliveries manifests --state failed")
 
 

@@ -62,8 +62,7 @@ def decide_chunk(
         if isinstance(upload, Refusal):
             return _refuse_item(number, item, upload)
         grant, digest = sign(id_, item, upload)
-        detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
-        return GrantRow(number, item.key, None, detail or None, digest), grant, upload
+        return _issued_row(number, item, digest), grant, upload
 
     decisions = [decide(index, item) for index, item in enumerate(message.items)]
     rows, results, uploads = zip(*decisions, strict=True)
@@ -76,6 +75,11 @@ def decide_chunk(
         cost=issued_cost(terms, issued),
         uploads=_started_uploads(rows, uploads) if continued_upload is None else {},
     )
+
+
+def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
+    detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+    return GrantRow(number, item.key, None, detail or None, digest)
 
 
 def _refuse_item(number: int, item: Item, refusal: Refusal) -> _ItemDecision:

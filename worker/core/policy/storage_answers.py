@@ -75,8 +75,10 @@ _TERM_CODES = {
 _ACCESS_CODES = frozenset({"AccessDenied", "Forbidden", "UnauthorizedAccess"})
 _ACCESS_STATUS = frozenset({401, 403, 404})
 _PERMANENT_CODES = _BUCKET_CODES | _ACCESS_CODES | {"KeyTooLongError", "NotImplemented"}
+_KNOWN_CODES = _PERMANENT_CODES | _TRANSIENT_CODES
 
-_CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII).fullmatch
+# Not in capitals alone and without digits, as key ids are. The known codes need no such check.
+_NAME = re.compile(r"(?:[A-Z]{1,4}\.)?(?:[A-Z]{1,4}[a-z]{1,24}){1,8}", re.ASCII).fullmatch
 # Words as people write them, also CamelCase, short ones in capitals, and small numbers. All else
 # may be an address, a key id, a signature, a token, a role or an account.
 _WORD = re.compile(
@@ -107,12 +109,16 @@ class StorageAnswer(NamedTuple):
             return True
         if self.code in _PERMANENT_CODES or self.refuses_terms:
             return False
-        is_named = _CODE(self.code) is not None
         return (
             self.status >= _SERVER_ERROR
             or self.status in _TEMPORARY_STATUS
-            or (self.status == _CONFLICT and not is_named)
+            or (self.status == _CONFLICT and not self.is_named)
         )
+
+    @property
+    def is_named(self) -> bool:
+        """True if the code is one, and not a number or nonsense."""
+        return self.code in _KNOWN_CODES or _NAME(self.code) is not None
 
     @property
     def is_answer_to_call(self) -> bool:
@@ -134,7 +140,7 @@ class StorageAnswer(NamedTuple):
         """Storage's code and message in one line, without anything that may be a secret."""
         if self.status == _UNREADABLE_STATUS:
             return "an answer that is not S3's"
-        code = self.code if _CODE(self.code) else f"HTTP {self.status}"
+        code = self.code if self.is_named else f"HTTP {self.status}"
         message = _clean(self.message)
         text = f"{code}: {message}" if message and message != code else code
         return text if len(text) <= MAX_WORDS else f"{text[: MAX_WORDS - 1]}…"
@@ -171,7 +177,7 @@ def refuse_by_answer(answer: StorageAnswer, item_field: str) -> StorageRefusal:
 
 
 def _has_only_status(answer: StorageAnswer) -> bool:
-    return answer.status in _ACCESS_STATUS and not _CODE(answer.code)
+    return answer.status in _ACCESS_STATUS and not answer.is_named
 
 
 def _clean(message: str) -> str:

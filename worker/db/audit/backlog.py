@@ -38,7 +38,7 @@ def earliest_reservation_expiry(connection: Connection) -> datetime | None:
 class FailedManifests(NamedTuple):
     """The number of failed manifests, and the problem of the newest one."""
 
-    count: int
+    number: int
     problem: str | None
 
 
