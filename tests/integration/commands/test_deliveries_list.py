@@ -138,13 +138,12 @@ MANIFEST = {
 }
 
 
+@pytest.mark.usefixtures("run")
 @pytest.mark.parametrize(
     ("words", "count"),
     [("", 1), ("--state failed", 1), ("--state pending", 0), ("--tenant globex", 0)],
 )
-def test_manifests_are_listed_with_their_problem(
-    run: Run, database_url: str, words: str, count: int
-) -> None:
+def test_manifests_are_listed_with_their_problem(database_url: str, words: str, count: int) -> None:
     engine = create_database_engine(database_url)
     with write_transaction(engine) as connection:
         connection.execute(insert(Manifest), [MANIFEST])

@@ -3,7 +3,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from click import ClickException
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from models import Base
@@ -55,11 +55,14 @@ def test_rows_of_the_previous_release_survive_the_table_of_upload_starts(
 ) -> None:
     apply_config(tenant_config())
     service.issue(grant_message())
-    counts = [f"SELECT count(*) FROM {table}" for table in ("batches", "grants", "reservations")]
+    counts = [
+        select(func.count()).select_from(Base.metadata.tables[table])
+        for table in ("batches", "grants", "reservations")
+    ]
     with engine.connect() as connection:
         config = alembic_config(connection)
         for step in ("0003_fair_turns", "head"):
             move = command.downgrade if step != "head" else command.upgrade
             move(config, step)
-            assert [connection.scalar(text(count)) for count in counts] == [1, 1, 1]
+            assert [connection.scalar(count) for count in counts] == [1, 1, 1]
         assert connection.scalar(text("SELECT count(*) FROM upload_starts")) == 0

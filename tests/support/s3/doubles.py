@@ -1,7 +1,7 @@
 """Stand-ins for AWS, and the answers of S3 and STS that each of them gives for the right reason.
 
 moto is a double of AWS's control answers and role sessions. It proves no signature: it accepts
-every one, unless it is told to check those of headers. See tests/contract/test_storage_answers.py.
+every one, unless it is told to check those of headers. See tests/contract/answers/.
 """
 
 import json

@@ -41,10 +41,7 @@ def decide_chunk(
     start_upload: StartUpload,
     continued_upload: ContinuedUpload | None,
 ) -> ChunkDecision:
-    """Decide on each item of an admitted chunk, in order.
-
-    continued_upload is the multipart upload whose parts are requested, if any are.
-    """
+    """Decide on each item of an admitted chunk; continued_upload has the requested parts."""
     terms, policy = admission.terms, admission.policy
     sign = grant_kind(terms).make_signer(terms, context)
     is_simple = simple_item_check(terms, policy)
