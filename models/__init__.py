@@ -5,7 +5,7 @@ from models.changes import ConfigChange, RejectionCount
 from models.deliveries import Delivery, EndpointCircuit
 from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
 from models.manifests import Manifest
-from models.multiparts import MultipartUpload
+from models.multiparts import MultipartUpload, UploadStart
 from models.quotas import Quota, QuotaOverride, Reservation, Usage
 from models.tenants import (
     Bucket,
@@ -39,6 +39,7 @@ __all__ = [
     "Tenant",
     "TenantIdentity",
     "TenantKey",
+    "UploadStart",
     "Usage",
     "WebhookEndpoint",
 ]

@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
+from models.grants import BATCH_ID
 from models.tenants import NAME, TENANT_ID
 
 
@@ -27,3 +28,26 @@ class MultipartUpload(Base):
     part_size: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[datetime]
     state: Mapped[str] = mapped_column(String(16))
+
+
+class UploadStart(Base):
+    """A multipart upload that an attempt to decide a chunk starts, from before the call to storage.
+
+    The transaction that records the upload with its grant deletes the row. If there is none, the
+    upload is aborted from cleanup_at on: state is then abandoned, and no grant can use it any more.
+    upload_id is None as long as it is unknown, as after a crash or a lost answer.
+    """
+
+    __tablename__ = "upload_starts"
+    __table_args__ = (Index(None, "cleanup_at"),)
+
+    attempt: Mapped[str] = mapped_column(String(36), primary_key=True)
+    item_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
+    batch_id: Mapped[str] = mapped_column(BATCH_ID)
+    bucket: Mapped[str] = mapped_column(NAME)
+    object_key: Mapped[str] = mapped_column(Text)
+    upload_id: Mapped[str | None] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[datetime]
+    cleanup_at: Mapped[datetime]

@@ -71,6 +71,12 @@ def ministack(server_data: Path) -> Iterator[Storage]:
 
 
 @pytest.fixture(scope="session")
+def moto(server_data: Path) -> Iterator[Storage]:
+    with external.running_moto(server_data) as storage:
+        yield storage
+
+
+@pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server's default database, for creating other databases."""
     with external.running_postgres() as url:

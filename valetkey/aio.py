@@ -205,14 +205,14 @@ class AsyncClient(
         return progress
 
     async def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
-        for seconds in poll_intervals(timeout, time.monotonic):
+        for seconds, limit in poll_intervals(timeout, time.monotonic):
             message = requests.batch_state_message(self._config, new_id(), batch_id)
-            reply = await request_reply(self._dispatcher, message, DEFAULT_TIMEOUT)
+            reply = await request_reply(self._dispatcher, message, limit)
             state = cast("BatchState", reply)
             manifest = written_state(state)
             if manifest is not None:
                 link = self.download(state.bucket, manifest.key, min_expires_in=1)
-                return build_manifest(manifest, await link)
+                return build_manifest(manifest, await link.result(limit))
             await asyncio.sleep(seconds)
         raise AssertionError  # unreachable: poll_intervals raises NoAnswer
 

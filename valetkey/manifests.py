@@ -10,6 +10,7 @@ DEFAULT_TIMEOUT = 600.0  # seconds: a million lines take a minute, longer if sto
 NOT_REQUESTED = "this batch has no manifest: pass manifest= when you request it"
 _FIRST_INTERVAL = 0.25  # seconds until the second query
 _MAX_INTERVAL = 5.0  # seconds
+_MIN_LIMIT, _MAX_LIMIT = 1.0, 30.0  # seconds in which a query is answered
 
 
 class Manifest(NamedTuple):
@@ -47,13 +48,22 @@ def build_manifest(state: ManifestState, grant: Grant) -> Manifest:
     return Manifest(state.key, size, digest, state.issued, state.refused, grant)
 
 
-def poll_intervals(timeout: float, clock: Callable[[], float]) -> Iterator[float]:
-    """Yield how many seconds to wait after each query; the intervals grow.
+class Poll(NamedTuple):
+    """The pause after a query, and the longest wait for its response, in seconds."""
 
-    Raises NoAnswer once `timeout` seconds have passed.
+    pause: float
+    limit: float
+
+
+def poll_intervals(timeout: float, clock: Callable[[], float]) -> Iterator[Poll]:
+    """Yield the waits of one query after the other; the pauses grow.
+
+    Raises NoAnswer once `timeout` seconds have passed. A query is given _MIN_LIMIT seconds even if
+    fewer are left.
     """
     end, interval = clock() + timeout, _FIRST_INTERVAL
     while (remaining := end - clock()) > 0:
-        yield min(interval, remaining)
+        limit = min(max(remaining, _MIN_LIMIT), _MAX_LIMIT)
+        yield Poll(min(interval, remaining), limit)
         interval = min(2 * interval, _MAX_INTERVAL)
     raise NoAnswer(f"the manifest was not written within {timeout:g} s: ask for it again")

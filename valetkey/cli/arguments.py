@@ -94,7 +94,7 @@ _TIMEOUT = click.option(
     type=DURATION,
     default="30s",
     show_default=True,
-    help="The longest wait for the next response; for a manifest, at least 10m.",
+    help="The longest wait for the next response, and for a manifest (by default 10m).",
 )
 _REQUEST_OPTIONS = (
     click.option(

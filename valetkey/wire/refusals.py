@@ -85,6 +85,7 @@ class Code(StrEnum):
     VERSION_INVALID = "version_invalid"  # version_id is not a version id of S3
     PART_INVALID = "part_invalid"  # no such part, or more than 10,000 parts
     UPLOAD_UNKNOWN = "upload_unknown"  # of names no open multipart upload of the tenant
+    STORAGE_REFUSED = "storage_refused"  # storage's own answer, for which there is no other code
     FILENAME_INVALID = "filename_invalid"  # clients would not save under exactly this name
 
     # The object key, of an item or of the manifest.

@@ -12,14 +12,16 @@ from botocore.exceptions import BotoCoreError
 
 from worker.aws.boto_signer import BotoUrlSigner
 from worker.aws.credentials import CredentialCache, credential_errors
-from worker.core.kinds.role_session import RoleSession, role_session
+from worker.aws.storage_calls import bound_answers
+from worker.core.kinds.role_session import RoleSession, cleanup_session, role_session
+from worker.core.policy.storage_answers import StorageAnswer
 from worker.core.signing.context import SigningContext
 from worker.core.signing.forms import FormSigner
 from worker.core.signing.sigv4 import Credentials, Target
 from worker.core.signing.urls import SupportsUrlSigning, UrlSigner
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Bucket
-from worker.errors import Malformed
+from worker.errors import Malformed, Transient
 
 _PROBE = Credentials("probe", "probe")
 _MIN_CALL_VALIDITY = timedelta(minutes=5)  # of credentials for calls to storage, if possible
@@ -60,7 +62,7 @@ class S3Clients:
 
         If the profile has a role, they are those of a session limited to the tenant's prefixes.
         They are renewed if they expire within min_validity, and may still expire sooner. Raises
-        Transient if there are no credentials.
+        Transient if there are no credentials, and Malformed if the role cannot be assumed.
         """
         session = _session(bucket, tenant, prefixes)
         return self._credentials.get(bucket.profile, session, now, min_validity)
@@ -82,15 +84,50 @@ class S3Clients:
     def client(self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime) -> Any:
         """Return a boto3 client for calls to a bucket, with a tenant's credentials.
 
-        Raises Transient if there are no credentials.
+        Raises as `credentials` does.
         """
-        credentials = self.credentials(bucket, tenant, prefixes, now, _MIN_CALL_VALIDITY)
-        key = bucket, _session(bucket, tenant, prefixes)
+        return self._client(bucket, _session(bucket, tenant, prefixes), now)
+
+    def cleanup_client(
+        self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime
+    ) -> Any:
+        """Return a boto3 client that may list and abort a tenant's multipart uploads.
+
+        A role has a session of its own for that: the sessions that sign grants may list nothing.
+        Raises as `credentials` does.
+        """
+        session = _session(bucket, tenant, prefixes)
+        if session is not None:
+            session = cleanup_session(session, bucket.bucket, prefixes)
+        return self._client(bucket, session, now)
+
+    def check_rejection(
+        self,
+        answer: StorageAnswer,
+        bucket: Bucket,
+        tenant: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+    ) -> None:
+        """Raise Transient if storage rejects the credentials, and others may be accepted.
+
+        Credentials that are rejected are loaded again, at most once in REFRESH_INTERVAL.
+        """
+        if not answer.rejects_credentials:
+            return
+        session = _session(bucket, tenant, prefixes)
+        if self._credentials.renew(bucket.profile, session, now) or answer.is_transient:
+            raise Transient(f"storage rejects the credentials: {answer.code}")
+
+    def _client(self, bucket: Bucket, session: RoleSession | None, now: datetime) -> Any:
+        credentials = self._credentials.get(bucket.profile, session, now, _MIN_CALL_VALIDITY)
+        key = bucket, session
         with self._lock:
             client_credentials, client = self._clients.get(key, (None, None))
             if client_credentials != credentials:
                 endpoint = bucket.internal_endpoint or self._public_endpoint(bucket)
                 client = _make_client(bucket, endpoint, credentials)
+                bound_answers(client)
                 self._clients[key] = credentials, client
             return client
 

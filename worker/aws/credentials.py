@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 
 from worker.core.kinds.role_session import RoleSession
 from worker.core.signing.sigv4 import Credentials
-from worker.errors import Transient
+from worker.errors import Malformed, Transient
 
 # If credentials never last as long as requested, every grant would ask for new ones. Within this
 # time they are not renewed, so a grant may be shorter by that much.
@@ -22,6 +22,22 @@ REFRESH_INTERVAL = timedelta(minutes=1)
 
 # STS responds in a fraction of a second or not at all. A chunk waits for it, and is sent again.
 _STS_CONFIG = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
+# What STS answers if the role, its trust policy or the keys that ask are wrong. A retry changes
+# nothing: an operator has to.
+_PERMANENT_CODES = frozenset(
+    {
+        "AccessDenied",
+        "InvalidClientTokenId",
+        "InvalidParameterValue",
+        "MalformedPolicyDocument",
+        "NoSuchEntity",
+        "PackedPolicyTooLarge",
+        "RegionDisabledException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+        "ValidationError",
+    }
+)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -51,8 +67,19 @@ class CredentialCache:
         """Return the credentials of an AWS profile, or of a role session that they may create.
 
         profile None means boto3's default chain. The credentials are renewed if they expire within
-        min_validity, and may still expire sooner. Raises Transient if there are none.
+        min_validity, and may still expire sooner. Raises Transient if there are none, and Malformed
+        if the role cannot be assumed.
         """
+        return self._entry(profile, session).get(now, min_validity)
+
+    def renew(self, profile: str | None, session: RoleSession | None, now: datetime) -> bool:
+        """Load credentials again that storage rejects; return true if there are others now.
+
+        Credentials that were loaded within REFRESH_INTERVAL stay. Raises as `get` does.
+        """
+        return self._entry(profile, session).renew(now)
+
+    def _entry(self, profile: str | None, session: RoleSession | None) -> "_Entry":
         with self._lock:
             entry = self._entries.get((profile, session))
             if entry is None:
@@ -60,7 +87,7 @@ class CredentialCache:
                     partial(self._assume, profile, session) if session else partial(_load, profile)
                 )
                 entry = self._entries[profile, session] = _Entry(load)
-        return entry.get(now, min_validity)
+            return entry
 
     def _assume(self, profile: str | None, session: RoleSession) -> Credentials:
         external_id = {} if session.external_id is None else {"ExternalId": session.external_id}
@@ -122,11 +149,19 @@ class _Entry:
                 self._renew(now)
             return self._credentials
 
+    def renew(self, now: datetime) -> bool:
+        with self._lock:
+            if now - self._loaded_at < REFRESH_INTERVAL:
+                return False
+            before = self._credentials
+            self._renew(now)
+            return self._credentials != before
+
     def _renew(self, now: datetime) -> None:
         self._loaded_at = now
         try:
             self._credentials = self._load()
-        except Transient:
+        except (Malformed, Transient):
             if not _is_valid_until(self._credentials, now):  # else a shorter validity will do
                 raise
 
@@ -155,9 +190,10 @@ def _expiry(credentials: Any) -> datetime | None:
 
 @contextmanager
 def credential_errors(profile: str | None, role_arn: str | None = None) -> Iterator[None]:
-    """Turn any error into Transient, which names the profile and role and only the kind of error.
+    """Turn any error into Transient, or into Malformed if STS denies the role.
 
-    Providers quote what they read, so their messages are not repeated.
+    The new error names the profile and role and only the kind of error. Providers quote what they
+    read, so their messages are not repeated.
     """
     try:
         yield
@@ -166,4 +202,6 @@ def credential_errors(profile: str | None, role_arn: str | None = None) -> Itera
         if isinstance(error, ClientError):
             reason = error.response["Error"].get("Code", reason)
         owner = f"AWS profile {profile or 'default'!r}" + (f" for {role_arn}" if role_arn else "")
-        raise Transient(f"no credentials of {owner}: {reason}") from None
+        is_denied = isinstance(error, ClientError) and reason in _PERMANENT_CODES
+        kind = Malformed if is_denied else Transient
+        raise kind(f"no credentials of {owner}: {reason}") from None

@@ -2,15 +2,19 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, NamedTuple
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from worker.aws.storage_calls import call_storage
+from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
 from worker.core.tenants.config import Bucket
-from worker.errors import Malformed, Transient
+from worker.errors import Malformed
+
+MAX_LISTINGS = 10
+"""The largest number of pages, of 1,000 uploads each, that are read of one listing."""
 
 _EXISTS = "PreconditionFailed"
-_NO_UPLOAD = "NoSuchUpload"
+_ENDED = frozenset({"NoSuchUpload", "NoSuchBucket"})  # without its bucket, no upload exists
 
 
 class ObjectFile(NamedTuple):
@@ -40,68 +44,113 @@ class CallbackStream:
         return self._stream.read(size)
 
 
+class CreatedUpload(NamedTuple):
+    """A multipart upload that storage has created.
+
+    is_only is false if the call was repeated: an earlier answer may have been lost, and with it the
+    id of another upload.
+    """
+
+    upload_id: str
+    is_only: bool
+
+
+class ListedUpload(NamedTuple):
+    """A multipart upload in a listing; created_at is None if storage does not tell."""
+
+    upload_id: str
+    created_at: datetime | None
+
+
 def put_object(
     client: Any, bucket: Bucket, object_key: str, file: ObjectFile, on_read: Callable[[], None]
-) -> None:
+) -> StorageAnswer | None:
     """Store a file under a key in one PUT, which leaves nothing behind if it is interrupted.
 
-    on_read is called before each read of the file. Raises Transient if storage does not take the
-    file, and Malformed if another object has the key and may not be replaced.
+    on_read is called before each read of the file. Returns storage's answer if it refuses the file.
+    Raises Transient, and Malformed if another object has the key and may not be replaced.
     """
-    owner = {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
-    try:
-        client.put_object(
-            Bucket=bucket.bucket,
-            Key=object_key,
-            Body=CallbackStream(file.stream, on_read),
-            ContentType=file.content_type,
-            ChecksumSHA256=b64encode(file.sha256).decode(),
-            Metadata={"sha256": file.sha256.hex()},
-            **({} if file.may_replace else {"IfNoneMatch": "*"}),
-            **owner,
-        )
-    except (BotoCoreError, ClientError) as error:
-        if error_code(error) != _EXISTS:
-            raise Transient(f"storage did not take it: {error_code(error)}") from None
-        _check_stored(client, bucket, object_key, file)
+    response = call_storage(
+        client.put_object,
+        Bucket=bucket.bucket,
+        Key=object_key,
+        Body=CallbackStream(file.stream, on_read),
+        ContentType=file.content_type,
+        ChecksumSHA256=b64encode(file.sha256).decode(),
+        Metadata={"sha256": file.sha256.hex()},
+        **({} if file.may_replace else {"IfNoneMatch": "*"}),
+        **_owner_params(bucket),
+    )
+    if isinstance(response, StorageAnswer) and response.code == _EXISTS:
+        return _check_stored(client, bucket, object_key, file)
+    return response if isinstance(response, StorageAnswer) else None
 
 
-def _check_stored(client: Any, bucket: Bucket, object_key: str, file: ObjectFile) -> None:
+def _check_stored(
+    client: Any, bucket: Bucket, object_key: str, file: ObjectFile
+) -> StorageAnswer | None:
     """Accept an object left by an earlier attempt whose response was lost."""
-    try:
-        response = client.head_object(Bucket=bucket.bucket, Key=object_key)
-    except (BotoCoreError, ClientError) as error:
-        raise Transient(f"storage does not describe the object: {error_code(error)}") from None
-    if response["Metadata"].get("sha256") != file.sha256.hex():
+    response = call_storage(client.head_object, Bucket=bucket.bucket, Key=object_key)
+    if isinstance(response, StorageAnswer):
+        return response
+    if response.get("Metadata", {}).get("sha256") != file.sha256.hex():
         raise Malformed("another object has this key, and the policy does not allow overwriting it")
+    return None
 
 
-def start_upload(client: Any, bucket: str, object_key: str, params: Mapping[str, Any]) -> str:
-    """Start a multipart upload and return its id. Raises Transient if storage does not start it."""
-    try:
-        response = client.create_multipart_upload(Bucket=bucket, Key=object_key, **params)
-    except (BotoCoreError, ClientError) as error:
-        raise Transient(f"storage started no multipart upload: {error_code(error)}") from None
-    upload_id: str | None = response.get("UploadId")
-    if not upload_id:
-        raise Transient("storage started a multipart upload without an id")
-    return upload_id
+def start_upload(
+    client: Any, bucket: str, object_key: str, params: Mapping[str, Any]
+) -> CreatedUpload | StorageAnswer:
+    """Start a multipart upload; return storage's answer if it refuses. Raises Transient."""
+    response = call_storage(client.create_multipart_upload, Bucket=bucket, Key=object_key, **params)
+    if isinstance(response, StorageAnswer):
+        return response
+    upload_id = response.get("UploadId")
+    if not isinstance(upload_id, str) or not upload_id:
+        return UNREADABLE
+    return CreatedUpload(upload_id, response["ResponseMetadata"].get("RetryAttempts") == 0)
 
 
-def abort_upload(client: Any, bucket: str, object_key: str, upload_id: str) -> None:
+def abort_upload(client: Any, bucket: str, object_key: str, upload_id: str) -> StorageAnswer | None:
     """Abort a multipart upload; one that was completed or aborted before is not an error.
 
-    Raises Transient if storage does not abort it.
+    Returns storage's answer if it refuses. Raises Transient.
     """
-    try:
-        client.abort_multipart_upload(Bucket=bucket, Key=object_key, UploadId=upload_id)
-    except (BotoCoreError, ClientError) as error:
-        if error_code(error) != _NO_UPLOAD:
-            raise Transient(f"storage aborted no upload: {error_code(error)}") from None
+    response = call_storage(
+        client.abort_multipart_upload, Bucket=bucket, Key=object_key, UploadId=upload_id
+    )
+    if isinstance(response, StorageAnswer) and response.code not in _ENDED:
+        return response
+    return None
 
 
-def error_code(error: Exception) -> str:
-    """Return the code of a storage error alone, because its message may quote the request."""
-    if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "unknown"))
-    return type(error).__name__
+def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload] | StorageAnswer:
+    """List the unfinished multipart uploads of one object key. Raises Transient.
+
+    Reads at most MAX_LISTINGS pages: the keys that begin with this one are in the same listing.
+    """
+    uploads: dict[str, ListedUpload] = {}
+    markers: dict[str, str] = {}
+    for _ in range(MAX_LISTINGS):
+        page = call_storage(
+            client.list_multipart_uploads, Bucket=bucket, Prefix=object_key, **markers
+        )
+        if isinstance(page, StorageAnswer):
+            return [] if page.code in _ENDED else page
+        for values in page.get("Uploads", []):
+            if values.get("Key") == object_key and values.get("UploadId"):
+                upload = ListedUpload(values["UploadId"], _utc(values.get("Initiated")))
+                uploads[upload.upload_id] = upload
+        names = (("NextKeyMarker", "KeyMarker"), ("NextUploadIdMarker", "UploadIdMarker"))
+        markers = {name: page[source] for source, name in names if page.get(source)}
+        if not page.get("IsTruncated") or not markers:
+            break
+    return list(uploads.values())
+
+
+def _owner_params(bucket: Bucket) -> dict[str, str]:
+    return {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
+
+
+def _utc(moment: object) -> datetime | None:
+    return moment.astimezone(UTC) if isinstance(moment, datetime) else None

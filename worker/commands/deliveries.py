@@ -1,4 +1,4 @@
-"""Lists webhook deliveries."""
+"""Lists webhook deliveries and manifests."""
 
 from operator import attrgetter
 from typing import Any
@@ -9,12 +9,13 @@ from worker.commands.database import open_database
 from worker.commands.options import after_number_option, format_options, limit_option, tenant_option
 from worker.commands.output import print_page
 from worker.db.audit.deliveries import DeliveryRecord, read_deliveries
+from worker.db.audit.manifests import ManifestRecord, read_manifests
 from worker.db.engine import read_transaction
 
 
 @click.group()
 def deliveries() -> None:
-    """Show which webhooks are pending, delivered or failed."""
+    """Show which webhooks and manifests are pending, delivered or failed."""
 
 
 @deliveries.command("list")
@@ -42,3 +43,28 @@ def list_deliveries(
     with open_database(read_transaction) as connection:
         page = read_deliveries(connection, limit, **filters)
     print_page(context, DeliveryRecord._fields, page, attrgetter("number"), output_format)
+
+
+@deliveries.command("manifests")
+@click.option(
+    "--state",
+    type=click.Choice(["pending", "written", "failed"]),
+    help="Only manifests in this state.",
+)
+@tenant_option
+@limit_option
+@after_number_option
+@format_options
+@click.pass_context
+def list_manifests(
+    context: click.Context, /, *, output_format: Any, limit: int, **filters: Any
+) -> None:
+    """List manifests, newest first, with storage's words if it refused one.
+
+    \b
+    Example:
+      python -m worker deliveries manifests --state failed --tenant acme
+    """
+    with open_database(read_transaction) as connection:
+        page = read_manifests(connection, limit, **filters)
+    print_page(context, ManifestRecord._fields, page, attrgetter("number"), output_format)

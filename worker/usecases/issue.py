@@ -13,7 +13,7 @@ from valetkey.wire.terms import Multipart, Parts
 from worker.context import Context
 from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.admission import Admission, admit
-from worker.core.policy.decide import StartUpload, decide_chunk, start_no_upload
+from worker.core.policy.decide import decide_chunk, start_no_upload
 from worker.core.policy.decisions import (
     ChunkDecision,
     ChunkRequest,
@@ -38,14 +38,12 @@ from worker.db.reservations import (
     insert_remaining_reservation,
     take_from_remaining,
 )
-from worker.usecases.multipart import (
-    abort_uncommitted,
-    find_continued_upload,
-    has_final_result,
-    upload_starter,
-)
+from worker.db.upload_starts import take_starts
+from worker.errors import Transient
+from worker.usecases.multipart import find_continued_upload, has_final_result
 from worker.usecases.reissue import reissue_chunk_by_number
 from worker.usecases.signing_context import first_signing_context
+from worker.usecases.upload_starts import UploadStarter
 
 # While a decision is written, the batch can be closed, and then this very chunk be committed.
 _MAX_CONCURRENT_CHANGES = 2
@@ -83,24 +81,32 @@ def issue_chunk(request: ChunkRequest, config: TenantConfig, context: Context) -
 def _issue_admitted(
     request: ChunkRequest, admission: Admission, context: Context, now: datetime
 ) -> ChunkDecision:
-    decision = _decide(request, admission, context, now)
-    committed = None
+    if not isinstance(admission.terms, Multipart):
+        return _commit_or_reissue(request, _decide(request, admission, None, context, now), context)
+    if has_final_result(request, context):
+        decision = refuse_chunk(request.message, BATCH_CLOSED, now)
+        return _commit_or_reissue(request, decision, context)  # the committed result replaces it
+    starter = UploadStarter(request, admission, admission.terms, context, now)
+    is_used = False
     try:
+        decision = _decide(request, admission, starter, context, now)
         committed = _commit_or_reissue(request, decision, context)
+        is_used = committed.attempt == starter.attempt
     finally:
-        if decision.uploads and (committed is None or committed.uploads != decision.uploads):
-            abort_uncommitted(request, admission, decision, context, now)
+        if not is_used:
+            starter.abort()
     return committed
 
 
 def _decide(
-    request: ChunkRequest, admission: Admission, context: Context, now: datetime
+    request: ChunkRequest,
+    admission: Admission,
+    starter: UploadStarter | None,
+    context: Context,
+    now: datetime,
 ) -> ChunkDecision:
     message = request.message
-    start_upload: StartUpload = start_no_upload
     upload: UploadRecord | Refusal | None = None
-    if isinstance(message.grant, Multipart) and has_final_result(request, context):
-        return refuse_chunk(message, BATCH_CLOSED, now)  # the committed result will replace it
     if isinstance(message.grant, Parts):
         upload = find_continued_upload(request.tenant.id, message.grant, context, now)
     if isinstance(upload, Refusal):
@@ -108,9 +114,13 @@ def _decide(
     signing = first_signing_context(request, admission, upload, context.s3, now)
     if isinstance(signing, Refusal):
         return refuse_chunk(message, signing, now)
-    if isinstance(admission.terms, Multipart):
-        start_upload = upload_starter(request, admission, admission.terms, context, now)
-    return decide_chunk(message, admission, signing, start_upload, upload)
+    if starter is None:
+        return decide_chunk(message, admission, signing, start_no_upload, upload)
+    refusal = starter.start_all()
+    if refusal is not None:
+        return refuse_chunk(message, refusal, now)
+    decision = decide_chunk(message, admission, signing, starter.find, upload)
+    return replace(decision, attempt=starter.attempt)
 
 
 def _commit_or_reissue(
@@ -214,7 +224,9 @@ def _insert_chunk_rows(
     """Write the chunk, its audit rows, and everything that follows from them."""
     request = chunk.request
     insert_chunk(connection, batch_number, chunk, decision)
-    if decision.uploads:
+    if decision.attempt is not None:
+        if not take_starts(connection, decision.attempt, decision.uploads.keys()):
+            raise Transient("the uploads of this message took too long to start")
         insert_uploads(connection, batch_number, request, decision)
     insert_chunk_reservation(connection, batch_number, request, decision, charged_at)
     if request.message.callback in allowed_callback_names(

@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 
+import structlog
+
 from valetkey.wire.refusals import Code, Refusal
 from worker.aws.clients import S3Clients
 from worker.core.policy.admission import Admission
@@ -12,13 +14,19 @@ from worker.core.signing.sigv4 import Credentials
 from worker.core.signing.validity import Validity, apply_signing_limits
 from worker.core.tenants.config import Bucket
 from worker.db.multiparts import UploadRecord
-from worker.errors import Malformed
+from worker.errors import Malformed, Transient
 
 _BUCKET_UNUSABLE = Refusal(
     code=Code.BUCKET_UNUSABLE,
     field="grant.bucket",
     message="boto3 cannot sign for this bucket profile: its operator has to correct it",
 )
+
+_ROLE_DENIED = _BUCKET_UNUSABLE.model_copy(
+    update={"message": "the role of this bucket profile denies the service: see its log"}
+)
+
+log = structlog.get_logger()
 
 
 def first_signing_context(
@@ -44,7 +52,11 @@ def first_signing_context(
         )
     min_validity = timedelta(seconds=min(validity.expires_in, maximum))
     prefixes = admission.policy.prefixes
-    credentials = s3.credentials(bucket, request.tenant.name, prefixes, now, min_validity)
+    try:
+        credentials = s3.credentials(bucket, request.tenant.name, prefixes, now, min_validity)
+    except Malformed as error:
+        log.warning("bucket_unusable", bucket=bucket.name, problem=str(error))
+        return _ROLE_DENIED
     limited = apply_signing_limits(validity, admission.terms.min_expires_in, maximum, credentials)
     return limited if isinstance(limited, Refusal) else _context(bucket, credentials, limited, s3)
 
@@ -58,7 +70,11 @@ def repeated_signing_context(
     """
     validity, bucket, prefixes = recorded.validity, admitted.bucket, admitted.policy.prefixes
     min_validity = validity.expires_at - now
-    credentials = s3.credentials(bucket, admitted.tenant.name, prefixes, now, min_validity)
+    try:
+        credentials = s3.credentials(bucket, admitted.tenant.name, prefixes, now, min_validity)
+    except Malformed as error:
+        # The grants were issued: a webhook or a manifest with a refusal of them would be final.
+        raise Transient(str(error)) from None
     return _context(bucket, credentials, validity.limit_to_credentials(credentials), s3)
 
 

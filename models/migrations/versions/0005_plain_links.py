@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0005_plain_links"
-down_revision = "0003_fair_turns"
+down_revision = "0004_upload_starts"
 branch_labels = None
 depends_on = None
 

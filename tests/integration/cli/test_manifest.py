@@ -1,6 +1,7 @@
 """`--manifest`: the service writes what is granted, and the command prints one link."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,14 @@ def test_options_that_exclude_a_manifest_are_refused(options: list[str], error: 
 def test_a_manifest_needs_a_file() -> None:
     result = CliRunner().invoke(main, ["download", "reports", "a", "--manifest", KEY])
     assert (result.exit_code, "--manifest needs --from" in result.stderr) == (2, True)
+
+
+@pytest.mark.timeout(60)
+def test_the_wait_for_a_manifest_ends_with_the_timeout(broker: str) -> None:
+    with running_fake_service(broker, decide=service_with_manifests(*[PENDING] * 1_000)):
+        begin = time.monotonic()
+        result = run_download("--timeout", "2s")
+        assert time.monotonic() - begin < 10
+    assert result.exit_code == 3
+    assert "the manifest was not written within 2 s" in result.stderr
+    assert "to keep waiting" in result.stderr

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
-from models import Delivery, EndpointCircuit
+from models import Delivery, EndpointCircuit, Manifest
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
 from worker.commands.database import migrate_to_head
@@ -122,3 +122,33 @@ def test_a_table_ends_with_the_command_for_its_next_page(run: Run) -> None:
 
 def test_the_last_page_has_no_next_one(run: Run) -> None:
     assert "Next page" not in run("--limit", "4").output
+
+
+MANIFEST = {
+    "batch_number": 1,
+    "object_key": "acme/links.jsonl.gz",
+    "state": "failed",
+    "attempts": 1,
+    "next_attempt_at": MORNING,
+    "problem": "storage refused it: NoSuchBucket",
+    "issued": 0,
+    "refused": 0,
+    "created_at": MORNING,
+    "tenant": "acme",
+}
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [("", 1), ("--state failed", 1), ("--state pending", 0), ("--tenant globex", 0)],
+)
+def test_manifests_are_listed_with_their_problem(database_url: str, words: str, count: int) -> None:
+    engine = create_database_engine(database_url)
+    with write_transaction(engine) as connection:
+        connection.execute(insert(Manifest), [MANIFEST])
+    engine.dispose()
+    command = ["manifests", *words.split(), "--json"]
+    rows = json_rows(CliRunner().invoke(deliveries, command))
+    assert [row["problem"] for row in rows] == [MANIFEST["problem"]] * count
+    assert all(row["next_attempt_at"] is None for row in rows)

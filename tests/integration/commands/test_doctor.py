@@ -55,6 +55,8 @@ HEALTHY = {
     "endpoints": "ok",
     "webhooks": "ok",
     "upkeep": "ok",
+    "manifests": "ok",
+    "uploads": "ok",
     "results": "ok",
     "broker": "ok",
     "queues": "ok",

@@ -5,7 +5,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from click import ClickException
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from models import Base
@@ -69,3 +69,21 @@ def test_a_database_of_a_checkout_before_the_first_release_is_refused(engine: En
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     with pytest.raises(ClickException, match="cannot be migrated: use an empty database"):
         migrate_to_head(url)
+
+
+def test_rows_of_the_previous_release_survive_the_table_of_upload_starts(
+    engine: Engine, apply_config: ApplyConfig, service: InProcessService
+) -> None:
+    apply_config(tenant_config())
+    service.issue(grant_message())
+    counts = [
+        select(func.count()).select_from(Base.metadata.tables[table])
+        for table in ("batches", "grants", "reservations")
+    ]
+    with engine.connect() as connection:
+        config = alembic_config(connection)
+        for step in ("0003_fair_turns", "head"):
+            move = command.downgrade if step != "head" else command.upgrade
+            move(config, step)
+            assert [connection.scalar(count) for count in counts] == [1, 1, 1]
+        assert connection.scalar(text("SELECT count(*) FROM upload_starts")) == 0

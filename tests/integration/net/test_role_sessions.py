@@ -20,7 +20,7 @@ from worker.core.signing.sigv4 import Credentials
 from worker.core.signing.urls import UrlSigner
 from worker.core.tenants.config import Bucket
 from worker.devstack.storage import Storage
-from worker.errors import Transient
+from worker.errors import Malformed
 
 REGION = "us-east-1"
 EXTERNAL_ID = "agreed-with-acme"
@@ -141,6 +141,21 @@ def test_a_client_for_calls_has_the_tenants_session(aws: AwsRole) -> None:
         client.create_multipart_upload(**parameters, Key="globex/a")
 
 
+def test_only_the_session_for_cleanup_may_list_uploads(aws: AwsRole) -> None:
+    client = aws.s3.client(aws.bucket, "acme", PREFIXES, aws.now)
+    upload = client.create_multipart_upload(Bucket=aws.bucket.bucket, Key="acme/a")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client.list_multipart_uploads(Bucket=aws.bucket.bucket)
+    cleanup = aws.s3.cleanup_client(aws.bucket, "acme", PREFIXES, aws.now)
+    (listed,) = cleanup.list_multipart_uploads(Bucket=aws.bucket.bucket)["Uploads"]
+    assert listed["UploadId"] == upload["UploadId"]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        cleanup.create_multipart_upload(Bucket=aws.bucket.bucket, Key="acme/a")
+    cleanup.abort_multipart_upload(
+        Bucket=aws.bucket.bucket, Key="acme/a", UploadId=upload["UploadId"]
+    )
+
+
 def test_a_session_carries_the_tenants_name(aws: AwsRole) -> None:
     credentials = aws.credentials()
     sts = aws.client(
@@ -180,18 +195,18 @@ def test_a_session_that_cannot_be_renewed_serves_to_its_end(aws: AwsRole) -> Non
     delete_role(aws)
     assert aws.credentials(seconds=later) == first
     assert first.expires_at is not None
-    with pytest.raises(Transient):
+    with pytest.raises(Malformed):
         aws.credentials(seconds=(first.expires_at - aws.now).seconds + 1)
 
 
 def test_a_role_that_cannot_be_assumed_is_named_with_the_reason(aws: AwsRole) -> None:
     delete_role(aws)
-    with pytest.raises(Transient, match=r"'default' for arn:aws:iam::.*: AccessDenied") as raised:
+    with pytest.raises(Malformed, match=r"'default' for arn:aws:iam::.*: AccessDenied") as raised:
         aws.credentials()
     assert EXTERNAL_ID not in str(raised.value)
 
 
 def test_a_wrong_external_id_opens_no_session(aws: AwsRole) -> None:
     aws.bucket = replace(aws.bucket, external_id="guessed")
-    with pytest.raises(Transient, match="AccessDenied"):
+    with pytest.raises(Malformed, match="AccessDenied"):
         aws.credentials()

@@ -19,7 +19,8 @@ from worker.db.multiparts import UploadRecord
 from worker.errors import Transient
 from worker.jobs.single_flight import SingleFlight
 from worker.usecases.upkeep import abort_uploads
-from worker.usecases.upkeep.abort_uploads import GIVE_UP_AFTER, abort_expired
+from worker.usecases.upkeep.abandoned_uploads import GIVE_UP_AFTER
+from worker.usecases.upkeep.abort_uploads import abort_expired
 from worker.usecases.upkeep.cleanup import clean_up
 
 

@@ -17,7 +17,9 @@ from tests.support.builders.manifest_service import (
     manifest_chunks,
 )
 from tests.support.builders.messages import POLICY, grant_message
+from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from valetkey.wire.replies import ManifestState
+from worker.aws.clients import S3Clients
 from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.retry import SCHEDULE
 from worker.db.engine import read_transaction
@@ -132,20 +134,33 @@ def test_a_batch_that_policy_no_longer_allows_has_no_grant_in_its_manifest(
 
 
 @ON_SQLITE
-def test_a_bucket_that_refuses_the_file_is_retried_and_then_reported_as_failed(
+def test_a_manifest_that_storage_refuses_has_failed_at_once_with_storages_words(
     manifests: ManifestService,
 ) -> None:
     manifests.issue(manifest_chunks())
     manifests.apply_policy(POLICY, bucket="missing")
-    problem = "storage did not take it: NoSuchBucket"
-    for attempt in range(1, MAX_ATTEMPTS):
-        assert (manifests.write(), manifests.write()) == ((0, 1), (0, 0))
-        assert (manifests.state.state, manifests.state.problem) == ("pending", problem)
-        manifests.wait(SCHEDULE[attempt])
-    assert manifests.write() == (0, 1)
+    assert (manifests.write(), manifests.write()) == ((0, 1), (0, 0))
+    problem = "storage refused it: NoSuchBucket: The specified bucket does not exist"
     assert (manifests.state.state, manifests.state.problem) == ("failed", problem)
     manifests.wait(SCHEDULE[-1])
     assert manifests.write() == (0, 0)
+
+
+@ON_SQLITE
+def test_a_manifest_is_retried_while_storage_is_busy_and_then_reported_as_failed(
+    manifests: ManifestService,
+) -> None:
+    busy = StorageResponse(503, body=b"<Error><Code>SlowDown</Code></Error>")
+    with running_http_storage(lambda _: busy) as storage:
+        manifests.issue(manifest_chunks())
+        s3 = S3Clients(storage.url)
+        problem = "storage cannot do it now: SlowDown"
+        for attempt in range(1, MAX_ATTEMPTS):
+            assert manifests.write(s3=s3) == (0, 1)
+            assert (manifests.state.state, manifests.state.problem) == ("pending", problem)
+            manifests.wait(SCHEDULE[attempt])
+        assert manifests.write(s3=s3) == (0, 1)
+    assert (manifests.state.state, manifests.state.problem) == ("failed", problem)
 
 
 @ON_SQLITE

@@ -47,6 +47,25 @@ def running_ministack(data: Path) -> Iterator[Storage]:
             yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
 
 
+@contextmanager
+def running_moto(data: Path) -> Iterator[Storage]:
+    """Run moto in a process of its own, because importing it changes botocore.
+
+    It accepts any key and signature, until a test tells it to check them.
+    """
+    with reserved_ports(None) as (port,):
+        program = Program(
+            name="moto",
+            command=(sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)),
+            folder=data / "moto",
+            log=data / "logs" / "moto.log",
+        )
+        endpoint = f"http://{HOST}:{port}"
+        probe = s3_client(endpoint, KEYS, REGION)
+        with running(program, lambda _: accepts_credentials(probe)) as child:
+            yield Storage(endpoint, KEYS.access_key, KEYS.secret_key, child)
+
+
 class PostgresServer:
     """A running PostgreSQL server. url is that of its default database."""
 

@@ -129,6 +129,12 @@ def test_a_batch_without_a_manifest_is_an_error() -> None:
 def test_poll_intervals_grow_and_end_with_the_timeout() -> None:
     times: Iterator[float] = iter([0, 0, 1, 2, 8, 9.9, 10])
     intervals = poll_intervals(10, lambda: next(times))
-    assert [round(next(intervals), 2) for _ in range(5)] == [0.25, 0.5, 1, 2, 0.1]
+    assert [round(next(intervals).pause, 2) for _ in range(5)] == [0.25, 0.5, 1, 2, 0.1]
     with pytest.raises(NoAnswer, match="within 10 s"):
         next(intervals)
+
+
+def test_a_query_for_a_manifest_waits_no_longer_than_the_timeout() -> None:
+    times: Iterator[float] = iter([0, 0, 50, 59.5])
+    intervals = poll_intervals(60, lambda: next(times))
+    assert [next(intervals).limit for _ in range(3)] == [30, 10, 1]

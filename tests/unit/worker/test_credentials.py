@@ -167,3 +167,16 @@ def test_credentials_are_not_used_after_their_expiry(
     vault.remove_output()
     with pytest.raises(Transient):
         cache.get("vault", None, now + timedelta(minutes=30, seconds=1), HOUR)
+
+
+def test_rejected_credentials_are_loaded_again_once_per_interval(
+    vault: CredentialProcess, now: datetime
+) -> None:
+    cache = CredentialCache()
+    vault.write_credentials("ASIA1", now + 2 * HOUR)
+    cache.get("vault", None, now, HOUR)
+    vault.write_credentials("ASIA2", now + 2 * HOUR)
+    assert not cache.renew("vault", None, now)  # just loaded: others are not to be had
+    assert cache.renew("vault", None, now + REFRESH_INTERVAL)
+    assert cache.get("vault", None, now, HOUR).access_key == "ASIA2"
+    assert not cache.renew("vault", None, now + 2 * REFRESH_INTERVAL)

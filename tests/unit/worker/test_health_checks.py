@@ -5,17 +5,21 @@ from threading import Event
 import pytest
 
 from worker.commands.health.checks import (
+    ABANDONED_FOR,
     OVERDUE_AFTER,
     Check,
+    check_abandoned_uploads,
     check_circuits,
     check_cleanup,
     check_consumers,
+    check_manifests,
     check_messages,
     check_tenants,
     check_webhooks,
 )
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 from worker.core.webhooks.circuit import Circuit
+from worker.db.audit.backlog import FailedManifests
 from worker.jobs.timeouts import call_with_timeout
 from worker.jobs.turns import TurnKey
 
@@ -102,3 +106,16 @@ def test_dead_letters_are_a_warning() -> None:
     check = check_messages({}, 3)
     assert check.state == "warn"
     assert check.hint == "python -m worker deadletters list"
+
+
+def test_failed_manifests_are_a_warning_with_the_newest_problem() -> None:
+    assert check_manifests(FailedManifests(0, None)).state == "ok"
+    check = check_manifests(FailedManifests(3, "storage refused it: NoSuchBucket"))
+    text = "3 failed in the last day; the newest: storage refused it: NoSuchBucket"
+    assert (check.state, check.message) == ("warn", text)
+
+
+def test_uploads_that_cannot_be_aborted_are_a_warning() -> None:
+    ages = (None, NOW - ABANDONED_FOR, NOW - ABANDONED_FOR - MICROSECOND)
+    checks = [check_abandoned_uploads(age, NOW) for age in ages]
+    assert states(checks) == ["ok", "ok", "warn"]

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from pydantic_core import to_jsonable_python
 
 from valetkey.cli import output
@@ -18,6 +19,8 @@ from valetkey.manifests import DEFAULT_TIMEOUT, Manifest
 def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
     """Wait for the manifest, print a link to it, and return the exit code.
 
+    Without --timeout, the service has DEFAULT_TIMEOUT to write it.
+
     Its size, digest and counts go to stderr; with --json, everything is one object on stdout.
     Raises as BatchHandle.manifest does.
     """
@@ -26,7 +29,7 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
     with _continue_hint(batch), errors.status(status) if errors.is_terminal else nullcontext():
         for _ in batch.results(options["timeout"]):
             pass
-        manifest = batch.manifest(max(options["timeout"], DEFAULT_TIMEOUT))
+        manifest = batch.manifest(_manifest_timeout(options))
     if options["output_format"] == "json":
         click.echo(json.dumps(_manifest_values(batch.id, manifest)))
     else:
@@ -34,6 +37,13 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
         click.echo(_describe_manifest(manifest), err=True)
     output.print_quota_warnings(batch.quotas)
     return 1 if manifest.refused else 0
+
+
+def _manifest_timeout(options: Mapping[str, Any]) -> float:
+    source = click.get_current_context().get_parameter_source("timeout")
+    is_default = source in {ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP}
+    timeout: float = options["timeout"]
+    return DEFAULT_TIMEOUT if is_default else timeout
 
 
 @contextmanager

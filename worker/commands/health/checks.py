@@ -11,10 +11,17 @@ from worker.broker.sharing.queue_lengths import WAITING
 from worker.core.apply.plan import config_warnings
 from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.circuit import Circuit
+from worker.db.audit.backlog import FailedManifests
 from worker.jobs.turns import TurnKey
 
 OVERDUE_AFTER = timedelta(minutes=5)
 """The age of unfinished work from which a check reports it."""
+
+FAILED_SINCE = timedelta(days=1)
+"""The time for which a failed manifest is reported."""
+
+ABANDONED_FOR = timedelta(minutes=15)
+"""The age from which an upload that no grant uses is reported: by then it is usually aborted."""
 
 State = Literal["ok", "warn", "fail"]
 
@@ -119,3 +126,25 @@ def check_cleanup(next_expiry: datetime | None, now: datetime) -> Check:
     text = f"grants that expired {format_duration(now - next_expiry)} ago still count as live"
     hint = "no upkeep worker releases them: python -m worker run --only upkeep"
     return Check("upkeep", "fail", text, hint)
+
+
+def check_manifests(failed: FailedManifests) -> Check:
+    """Warn of manifests that have failed within FAILED_SINCE, with the newest problem."""
+    if not failed.number:
+        return Check("manifests", "ok", "none has failed in the last day")
+    text = f"{failed.number:,} failed in the last day; the newest: {failed.problem}"
+    return Check("manifests", "warn", text, "python -m worker deliveries manifests --state failed")
+
+
+def check_abandoned_uploads(oldest: datetime | None, now: datetime) -> Check:
+    """Warn if uploads that no grant uses cannot be aborted. oldest is when the first was started.
+
+    oldest is None if there are none.
+    """
+    if oldest is None or now - oldest <= ABANDONED_FOR:
+        return Check("uploads", "ok", "none is left behind in storage")
+    text = (
+        f"uploads that no grant uses are in storage, the oldest for {format_duration(now - oldest)}"
+    )
+    hint = "the log of the upkeep worker says why: aborts_postponed"
+    return Check("uploads", "warn", text, hint)

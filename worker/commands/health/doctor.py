@@ -21,10 +21,13 @@ from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
 from worker.commands.health import live
 from worker.commands.health.checks import (
+    FAILED_SINCE,
     Check,
+    check_abandoned_uploads,
     check_circuits,
     check_cleanup,
     check_consumers,
+    check_manifests,
     check_messages,
     check_queues,
     check_tenants,
@@ -59,6 +62,8 @@ class _DatabaseFacts(NamedTuple):
     oldest_webhook: datetime | None
     next_expiry: datetime | None
     circuits: dict[TurnKey, Circuit]
+    failed_manifests: backlog.FailedManifests
+    oldest_abandoned_upload: datetime | None
 
 
 @click.command()
@@ -148,6 +153,8 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
     yield from check_circuits(facts.circuits, now)
     yield check_webhooks(facts.oldest_webhook, now)
     yield check_cleanup(facts.next_expiry, now)
+    yield check_manifests(facts.failed_manifests)
+    yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
 
 
 def _read_facts() -> _DatabaseFacts:
@@ -157,6 +164,8 @@ def _read_facts() -> _DatabaseFacts:
             backlog.oldest_webhook_time(connection),
             backlog.earliest_reservation_expiry(connection),
             read_circuits(connection),
+            backlog.failed_manifests(connection, clock.now() - FAILED_SINCE),
+            backlog.oldest_abandoned_upload(connection),
         )
 
 

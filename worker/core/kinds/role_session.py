@@ -9,7 +9,7 @@ variables.html).
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker.core.kinds.registry import ALL_S3_ACTIONS
@@ -57,15 +57,42 @@ def role_session(
     )
 
 
+def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:
+    """Return a session of the same role that may only list and abort multipart uploads.
+
+    Listing has no condition on the prefix: the session may see the keys of other tenants' uploads.
+    """
+    partition = session.role_arn.split(":")[1]
+    listing = {
+        "Effect": "Allow",
+        "Action": "s3:ListBucketMultipartUploads",
+        "Resource": f"arn:{partition}:s3:::{bucket}",
+    }
+    aborting = {
+        "Effect": "Allow",
+        "Action": "s3:AbortMultipartUpload",
+        "Resource": _object_arns(partition, bucket, prefixes),
+    }
+    return replace(session, policy=_policy_document(listing, aborting))
+
+
 def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str:
     """Return the policy that allows the objects under these prefixes of a real bucket."""
     partition = role_arn.split(":")[1]
     objects: dict[str, Any] = {
         "Effect": "Allow",
         "Action": ALL_S3_ACTIONS,
-        "Resource": [f"arn:{partition}:s3:::{bucket}/{_escape(prefix)}*" for prefix in prefixes],
+        "Resource": _object_arns(partition, bucket, prefixes),
     }
-    policy = {"Version": "2012-10-17", "Statement": [objects, _KMS_STATEMENT]}
+    return _policy_document(objects, _KMS_STATEMENT)
+
+
+def _object_arns(partition: str, bucket: str, prefixes: tuple[str, ...]) -> list[str]:
+    return [f"arn:{partition}:s3:::{bucket}/{_escape(prefix)}*" for prefix in prefixes]
+
+
+def _policy_document(*statements: dict[str, Any]) -> str:
+    policy = {"Version": "2012-10-17", "Statement": statements}
     return json.dumps(policy, separators=(",", ":"))
 
 

@@ -22,8 +22,8 @@ from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
 from worker.core.signing.object_keys import printable_key
 from worker.core.tenants.config import Policy
 
-StartUpload = Callable[[str, Item], StartedUpload]
-"""Starts the multipart upload of an item, given its grant id."""
+StartUpload = Callable[[str, Item], StartedUpload | Refusal]
+"""Returns the started multipart upload of an item, given its grant id, or storage's refusal."""
 
 
 def start_no_upload(_grant_id: str, _item: Item) -> StartedUpload:
@@ -41,10 +41,7 @@ def decide_chunk(
     start_upload: StartUpload,
     continued_upload: ContinuedUpload | None,
 ) -> ChunkDecision:
-    """Decide on each item of an admitted chunk, in order.
-
-    continued_upload is the multipart upload whose parts are requested, if any are.
-    """
+    """Decide on each item of an admitted chunk; continued_upload has the requested parts."""
     terms, policy = admission.terms, admission.policy
     sign = grant_kind(terms).make_signer(terms, context)
     is_simple = simple_item_check(terms, policy)
@@ -59,9 +56,10 @@ def decide_chunk(
         if refusal is not None:
             return _refuse_item(number, item, refusal)
         upload = start_upload(id_, item) if continued_upload is None else continued_upload.upload
+        if isinstance(upload, Refusal):
+            return _refuse_item(number, item, upload)
         grant, digest = sign(id_, item, upload)
-        detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
-        return GrantRow(number, item.key, None, detail or None, digest), grant, upload
+        return _issued_row(number, item, digest), grant, upload
 
     decisions = [decide(index, item) for index, item in enumerate(message.items)]
     rows, results, uploads = zip(*decisions, strict=True)
@@ -74,6 +72,11 @@ def decide_chunk(
         cost=issued_cost(terms, issued),
         uploads=_started_uploads(rows, uploads) if continued_upload is None else {},
     )
+
+
+def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
+    detail = item.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+    return GrantRow(number, item.key, None, detail or None, digest)
 
 
 def _refuse_item(number: int, item: Item, refusal: Refusal) -> _ItemDecision:

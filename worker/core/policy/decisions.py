@@ -34,13 +34,26 @@ class GrantRow(NamedTuple):
     digest: bytes | None = None
 
 
+class UploadAttempt(NamedTuple):
+    """One attempt to start the uploads of a chunk, recorded under its id before the first call.
+
+    uncertain are the items for which storage may have created another upload, whose id is unknown.
+    It is looked for from cleanup_at on.
+    """
+
+    id: str
+    uncertain: frozenset[int]
+    cleanup_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkDecision:
     """The decision on a chunk: its audit rows, and the results of its items in the same order.
 
     cost is the cost of its issued items, quotas are the tenant's quotas afterwards. uploads are
-    the multipart uploads that were started for it, by item number. If refusal is set, the whole
-    chunk is refused, and validity.issued_at is the time of the refusal.
+    the multipart uploads that were started for it, by item number, and attempt the one that started
+    them. If refusal is set, the whole chunk is refused, and validity.issued_at is the time of the
+    refusal.
     """
 
     rows: Sequence[GrantRow]
@@ -51,6 +64,7 @@ class ChunkDecision:
     cost: Cost = NO_COST
     quotas: Sequence[QuotaState] = ()
     uploads: Mapping[int, StartedUpload] = field(default_factory=dict)
+    attempt: UploadAttempt | None = None
 
     @property
     def issued(self) -> int:

@@ -1,10 +1,11 @@
-"""The oldest unfinished work in the database: pending webhooks and expired reservations."""
+"""Unfinished and failed work in the database: webhooks, manifests, reservations, uploads."""
 
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, func, literal_column, select
 
-from models import Delivery, Reservation
+from models import Delivery, Manifest, Reservation, UploadStart
 
 # Not a parameter: a partial index is used only if the statement itself contains this text.
 _IS_PENDING = Delivery.state == literal_column("'pending'")
@@ -32,3 +33,24 @@ def earliest_reservation_expiry(connection: Connection) -> datetime | None:
     A time in the past means that the reservation has expired and is not released yet.
     """
     return connection.scalar(select(func.min(Reservation.expires_at)))
+
+
+class FailedManifests(NamedTuple):
+    """The number of failed manifests, and the problem of the newest one."""
+
+    number: int
+    problem: str | None
+
+
+def failed_manifests(connection: Connection, since: datetime) -> FailedManifests:
+    """Return the manifests that have failed since a moment."""
+    is_failed = Manifest.state == "failed", Manifest.finished_at >= since
+    count = connection.scalar(select(func.count()).select_from(Manifest).where(*is_failed)) or 0
+    newest = select(Manifest.problem).where(*is_failed).order_by(Manifest.finished_at.desc())
+    return FailedManifests(count, connection.scalar(newest.limit(1)))
+
+
+def oldest_abandoned_upload(connection: Connection) -> datetime | None:
+    """Return the start of the oldest upload that no grant uses; None if there is none."""
+    is_abandoned = UploadStart.state == "abandoned"
+    return connection.scalar(select(func.min(UploadStart.started_at)).where(is_abandoned))

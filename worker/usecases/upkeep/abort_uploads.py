@@ -1,6 +1,9 @@
-"""Aborts the multipart uploads of expired grants, each bucket profile in a thread of its own."""
+"""Aborts the multipart uploads of expired grants and of chunks that were not committed.
 
-from datetime import datetime, timedelta
+Each bucket profile has a thread of its own.
+"""
+
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -15,17 +18,16 @@ from worker.db.multiparts import (
     close_upload,
     expired_uploads,
 )
-from worker.errors import Transient
+from worker.db.upload_starts import buckets_with_due_starts
+from worker.errors import Malformed, Transient
 from worker.jobs.single_flight import JobRun
 from worker.jobs.thread_group import ThreadGroup
+from worker.usecases.upkeep.abandoned_uploads import GIVE_UP_AFTER, abort_abandoned
 
 log = structlog.get_logger()
 
 MAX_BUCKETS = 8
 """The bucket profiles whose uploads are aborted at the same time."""
-
-GIVE_UP_AFTER = timedelta(days=7)
-"""The time after which an upload is left to the bucket's lifecycle rule."""
 
 _MAX_ABORTS = 100  # uploads of one bucket profile in one run
 _MAX_FAILURES = 3  # in a row: storage is likely to be out of reach until the next run
@@ -35,15 +37,16 @@ _Counts = tuple[int, int]  # ended and postponed uploads
 
 
 def abort_expired(context: Context, run: JobRun | None = None) -> dict[str, int]:
-    """Abort uploads whose grants have expired; return the numbers of ended and postponed ones.
+    """Abort uploads whose grants have expired, and those that no grant uses.
 
-    Storage that does not respond delays only the uploads of its own bucket profiles. Raises
-    Transient.
+    Returns the numbers of ended and postponed ones. Storage that does not respond delays only the
+    uploads of its own bucket profiles. Raises Transient.
     """
     run, now = run or JobRun(), context.now()
     ended = postponed = 0
     with read_transaction(context.engine) as connection:
-        buckets = buckets_with_expired_uploads(connection, now)
+        expired = buckets_with_expired_uploads(connection, now)
+        buckets = sorted({*expired, *buckets_with_due_starts(connection, now)})
     # In another order each time, so that no bucket profile always waits for the same slow ones.
     buckets.sort(key=lambda _: context.random())
     threads: ThreadGroup[str, _Counts] = ThreadGroup(
@@ -72,6 +75,8 @@ def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) 
                 ended, failures = ended + 1, 0
             else:
                 postponed, failures = postponed + 1, failures + 1
+        abandoned = abort_abandoned(bucket, context, run, now)
+        ended, postponed = ended + abandoned[0], postponed + abandoned[1]
     except Transient as error:
         log.warning("aborts_postponed", bucket=bucket, problem=str(error))
     return ended, postponed
@@ -82,7 +87,7 @@ def _end(record: UploadRecord, context: Context, now: datetime) -> bool:
     try:
         _abort(record, context, now)
     except Exception as error:
-        if not isinstance(error, Transient):
+        if not isinstance(error, Malformed | Transient):
             log.exception("abort_failed", batch_number=record.batch_number)
         if record.expires_at > now - GIVE_UP_AFTER:
             return False
@@ -98,4 +103,6 @@ def _abort(record: UploadRecord, context: Context, now: datetime) -> None:
     if bucket is None or tenant is None or policy is None:
         return  # no credentials are configured any more: the bucket's lifecycle rule ends it
     client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
-    objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
+    answer = objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
+    if answer is not None:
+        raise Transient(f"storage aborts no upload: {answer.words}")

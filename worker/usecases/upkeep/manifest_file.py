@@ -38,6 +38,8 @@ def write_manifest(
     """
     bucket, tenant, policy = _destination(manifest, context)
     keep_lease = _LeaseKeeper(manifest, context)
+    # Before the file is written, which takes long: without credentials it cannot be stored.
+    context.s3.client(bucket, tenant.name, policy.prefixes, context.now())
     # The file has no name, so nothing of it remains if this process dies.
     with TemporaryFile() as stream:
         file = _HashedFile(stream)
@@ -47,7 +49,11 @@ def write_manifest(
         content = cast("BinaryIO", stream)
         may_replace = may_overwrite_manifest(policy)
         whole = ObjectFile(content, file.digest, "application/gzip", may_replace)
-        put_object(client, bucket, manifest.object_key, whole, keep_lease)
+        answer = put_object(client, bucket, manifest.object_key, whole, keep_lease)
+    if answer is not None:
+        now = context.now()
+        context.s3.check_rejection(answer, bucket, tenant.name, policy.prefixes, now)
+        raise Malformed(f"storage refused it: {answer.words}")
     return ManifestWritten(issued, refused, file.size, file.digest.hex())
 
 

@@ -1,0 +1,74 @@
+"""A proxy in front of a real storage, which loses, delays or replaces its answers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from tests.support.fakes.http_storage import (
+    HttpStorage,
+    StorageResponse,
+    StoredRequest,
+    running_http_storage,
+)
+
+Interfere = Callable[[StoredRequest, Callable[[], StorageResponse]], StorageResponse]
+"""Returns the response to a request; calling its second argument gets that of the storage."""
+
+SLOW_DOWN = StorageResponse(503, body=b"<Error><Code>SlowDown</Code></Error>")
+_HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length"})
+
+
+class UnreliableStorage:
+    """Passes requests on to a real storage, through a function that tests replace."""
+
+    def __init__(self, server: HttpStorage) -> None:
+        self.interfere: Interfere = lambda _, forward: forward()
+        self.server = server
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def count(self, method: str, query: str = "") -> int:
+        """Return the number of requests of a method whose target contains a text."""
+        return sum(query in request.target for request in self.server.requests(method))
+
+
+@contextmanager
+def unreliable_storage(endpoint: str) -> Iterator[UnreliableStorage]:
+    """Run a proxy in front of the storage at an endpoint until the block ends."""
+    with httpx.Client(base_url=endpoint, trust_env=False, timeout=30) as http:
+
+        def forward(request: StoredRequest) -> StorageResponse:
+            # The signature covers the host, so that of the proxy is kept.
+            headers = {k: v for k, v in request.headers.items() if k not in _HOP_HEADERS}
+            url = f"{endpoint}{request.target}"
+            response = http.request(request.method, url, headers=headers, content=request.body)
+            kept = {k: v for k, v in response.headers.items() if k not in _HOP_HEADERS}
+            return StorageResponse(response.status_code, kept, response.content)
+
+        with running_http_storage() as server:
+            proxy = UnreliableStorage(server)
+            server.respond = lambda request: proxy.interfere(request, lambda: forward(request))
+            yield proxy
+
+
+def fail_at(number: int, response: StorageResponse) -> Interfere:
+    """Return an Interfere that answers the start of an upload with this number, from 1, itself."""
+    starts = 0
+
+    def interfere(
+        request: StoredRequest, forward: Callable[[], StorageResponse]
+    ) -> StorageResponse:
+        nonlocal starts
+        starts += is_start(request)
+        is_target = is_start(request) and starts >= number
+        return response if is_target else forward()
+
+    return interfere
+
+
+def is_start(request: StoredRequest) -> bool:
+    """Tell whether a request starts a multipart upload."""
+    return request.method == "POST" and request.target.endswith("?uploads")

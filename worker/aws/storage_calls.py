@@ -1,0 +1,120 @@
+"""Makes one call to storage, and sorts what comes back: a response, an answer, or no answer."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+from botocore.parsers import ResponseParserError
+
+from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
+from worker.errors import Transient
+
+MAX_ANSWER_BYTES = 2 * 1024**2  # a list of 1,000 uploads has half of that
+MAX_ANSWER_SECONDS = 30.0
+# botocore raises these for what is not S3's XML.
+_UNREADABLE_ERRORS = (
+    ResponseParserError,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+_READ_BYTES = 64 * 1024
+_BAD_REQUEST = 400
+_FIRST_ERROR = 300
+_IS_SUCCESS = "x-valetkey-is-success"  # a header that is added to answers, for read_answer
+
+
+def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | StorageAnswer:
+    """Call a method of a boto3 client; return its response, or storage's permanent answer.
+
+    Answers that reject the credentials are returned as well: other ones may be accepted. Raises
+    Transient if storage does not answer, or if the same call may succeed later.
+    """
+    try:
+        response: dict[str, Any] = call(**params)
+    except ClientError as error:
+        answer = read_answer(error)
+    except ParamValidationError:
+        # boto3 itself refuses a parameter, and quotes it.
+        return StorageAnswer(_BAD_REQUEST, "ParamValidationError")
+    except BotoCoreError as error:
+        raise Transient(f"storage does not answer: {type(error).__name__}") from None
+    except _UNREADABLE_ERRORS:
+        return UNREADABLE
+    else:
+        return response
+    if answer.is_transient and not answer.rejects_credentials:
+        raise Transient(f"storage cannot do it now: {answer.words}")
+    return answer
+
+
+def read_answer(error: ClientError) -> StorageAnswer:
+    """Return the status, code and message of an error, which need not be those of S3."""
+    response: Any = error.response
+    details, metadata = response.get("Error") or {}, response.get("ResponseMetadata", {})
+    status = metadata.get("HTTPStatusCode", _BAD_REQUEST)
+    answer = StorageAnswer(status, _text(details.get("Code")), _text(details.get("Message")))
+    # botocore reports a success that it cannot read as a failure of the server.
+    is_success = metadata.get("HTTPHeaders", {}).get(_IS_SUCCESS) == "true"
+    return UNREADABLE if is_success and not answer.is_named else answer
+
+
+def _text(value: object) -> str:
+    """Return a text; elements that contain others, or nothing, are not one."""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def bound_answers(client: Any) -> None:
+    """Let a boto3 client read no more of an answer than S3 would send."""
+    endpoint = client._endpoint  # noqa: SLF001 - botocore has no public name for its HTTP session
+    endpoint.http_session = _BoundedSession(endpoint.http_session)
+
+
+class _BoundedSession:
+    """The HTTP session of a boto3 client, which reads no more of an answer than S3 would send.
+
+    Longer answers are cut off: as XML they are then unreadable, which is what they are anyway.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: Any) -> AWSResponse:
+        """Send a request. Only bodies that the caller does not stream are bounded."""
+        if request.stream_output:
+            return self._session.send(request)
+        request.stream_output = True
+        response = self._session.send(request)
+        body = _BoundedBody(response.raw)
+        headers = dict(response.headers)
+        headers[_IS_SUCCESS] = "true" if response.status_code < _FIRST_ERROR else "false"
+        bounded = AWSResponse(response.url, response.status_code, headers, body)
+        try:
+            _ = bounded.content  # botocore reads it when it pleases, but errors belong here
+        except Exception as error:  # noqa: BLE001 - urllib3 raises many
+            raise HTTPClientError(error=type(error).__name__) from None
+        return bounded
+
+    def close(self) -> None:
+        """Close the session's connections."""
+        self._session.close()
+
+
+class _BoundedBody:
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def stream(self) -> Iterator[bytes]:
+        """Yield the body, up to the limits of bytes and seconds."""
+        left, end = MAX_ANSWER_BYTES, time.monotonic() + MAX_ANSWER_SECONDS
+        while chunk := self._raw.read1(min(_READ_BYTES, left)):
+            yield chunk
+            left -= len(chunk)
+            if left <= 0 or time.monotonic() > end:
+                self._raw.close()  # the connection has more to read: it cannot be used again
+                return
+        self._raw.release_conn()

@@ -1,0 +1,188 @@
+"""Starts the multipart uploads of a chunk, and aborts them if the chunk is not committed.
+
+Each upload is recorded before storage is asked to create it, so that none is left behind: not by a
+process that is killed, nor by a lost answer, nor by a later item that fails.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import structlog
+
+from valetkey.wire.messages import Item, grant_id
+from valetkey.wire.refusals import Refusal
+from valetkey.wire.terms import Multipart
+from worker.aws import objects
+from worker.context import Context
+from worker.core.policy.admission import Admission
+from worker.core.policy.decisions import ChunkRequest, UploadAttempt
+from worker.core.policy.items import item_refusal
+from worker.core.policy.storage_answers import StorageAnswer, refuse_by_answer
+from worker.core.signing.multipart_plan import MultipartPlan, StartedUpload, plan_parts
+from worker.core.signing.storage_headers import create_multipart_params
+from worker.db.engine import write_transaction
+from worker.db.upload_starts import abandon_attempt, delete_aborted, insert_starts
+from worker.errors import Malformed, Transient
+
+MAX_STARTING = timedelta(minutes=2)
+"""The time after which an attempt starts no further upload."""
+
+ABANDONED_AFTER = timedelta(minutes=5)
+"""The time after which the uploads of an attempt that did not end are cleaned up."""
+
+CLEANUP_DELAY = timedelta(minutes=1)
+"""The time in which storage may still create an upload for a call that it did not answer."""
+
+log = structlog.get_logger()
+
+
+class _Start(NamedTuple):
+    """An upload to start: its item, the item's path in the message, and the plan of its parts."""
+
+    item: Item
+    field: str
+    plan: MultipartPlan
+
+
+class UploadStarter:
+    """One attempt to start the uploads of a chunk; either all that it starts are used, or none."""
+
+    def __init__(
+        self,
+        request: ChunkRequest,
+        admission: Admission,
+        terms: Multipart,
+        context: Context,
+        now: datetime,
+    ) -> None:
+        self._request = request
+        self._admission = admission
+        self._terms = terms
+        self._context = context
+        self._now = now
+        self._id = context.new_lease()
+        self._starts: dict[int, _Start] = {}
+        self._uploads: dict[int, StartedUpload] = {}
+        self._refusals: dict[int, Refusal] = {}
+        self._uncertain: set[int] = set()
+
+    @property
+    def attempt(self) -> UploadAttempt | None:
+        """The attempt; None as long as no upload is recorded for it."""
+        if not self._starts:
+            return None
+        return UploadAttempt(self._id, frozenset(self._uncertain), self._now + ABANDONED_AFTER)
+
+    def find(self, id_: str, _item: Item) -> StartedUpload | Refusal:
+        """Return the upload of a grant, or storage's refusal."""
+        number = int(id_.rpartition(".")[2])
+        return self._refusals.get(number) or self._uploads[number]
+
+    def start_all(self) -> Refusal | None:
+        """Start an upload for each item that policy allows.
+
+        If storage refuses an item, the others go on. If it would refuse every item, that refusal is
+        returned. Raises Transient and Malformed. Unless all is well, call `abort`.
+        """
+        starts = self._plan()
+        if not starts:
+            return None
+        tenant, policy = self._request.tenant.name, self._admission.policy
+        bucket, s3 = self._admission.bucket, self._context.s3
+        client = s3.client(bucket, tenant, policy.prefixes, self._now)
+        self._record(starts)
+        for number, start in starts.items():
+            refusal = self._start(number, start, client)
+            if refusal is not None:
+                return refusal
+        return None
+
+    def _plan(self) -> dict[int, _Start]:
+        message, terms, starts = self._request.message, self._terms, {}
+        for index, item in enumerate(message.items):
+            field, plan = f"items[{index}]", plan_parts(item.size or 0, terms.part_size)
+            refusal = item_refusal(item, terms, self._admission.policy, field)
+            if refusal is None and plan is not None:
+                starts[message.first_item + index] = _Start(item, field, plan)
+        return starts
+
+    def _record(self, starts: dict[int, _Start]) -> None:
+        object_keys = {number: start.item.key for number, start in starts.items()}
+        attempt = UploadAttempt(self._id, frozenset(), self._now + ABANDONED_AFTER)
+        self._starts = starts  # a transaction that fails may be committed
+        with write_transaction(self._context.engine) as connection:
+            insert_starts(connection, attempt, self._request, object_keys, self._now)
+
+    def _start(self, number: int, start: _Start, client: Any) -> Refusal | None:
+        """Start one upload; return a refusal that holds for all items."""
+        if self._context.now() > self._now + MAX_STARTING:
+            raise Transient("storage takes too long to start the uploads of this message")
+        item, bucket = start.item, self._admission.bucket
+        id_ = grant_id(self._request.message.batch, number)
+        params = create_multipart_params(self._terms, id_)
+        self._uncertain.add(number)
+        created = objects.start_upload(client, bucket.bucket, item.key, params)
+        if isinstance(created, objects.CreatedUpload):
+            self._uploads[number] = StartedUpload(created.upload_id, start.plan)
+            if created.is_only:
+                self._uncertain.discard(number)
+            return None
+        if created.is_answer_to_call:
+            self._uncertain.discard(number)
+        return self._refuse(number, start.field, created)
+
+    def _refuse(self, number: int, field: str, answer: StorageAnswer) -> Refusal | None:
+        request, admission, context = self._request, self._admission, self._context
+        prefixes, tenant = admission.policy.prefixes, request.tenant.name
+        context.s3.check_rejection(answer, admission.bucket, tenant, prefixes, self._now)
+        refused = refuse_by_answer(answer, field)
+        log.warning(
+            "storage_refused",
+            tenant=request.tenant.id,
+            bucket=admission.bucket.name,
+            batch=request.message.batch,
+            problem=answer.words,
+        )
+        if not refused.is_of_item:
+            return refused.refusal
+        key = {"key": self._starts[number].item.key}
+        self._refusals[number] = refused.refusal.model_copy(update=key)
+        return None
+
+    def abort(self) -> None:
+        """Abort the uploads that were started and are not recorded with their grants.
+
+        What cannot be aborted now is left to the cleanup. Raises nothing: while the database is out
+        of reach, nothing is aborted, because the transaction that failed may be committed.
+        """
+        if not self._starts:
+            return
+        started = {number: upload.upload_id for number, upload in self._uploads.items()}
+        cleanup_at = self._context.now() + CLEANUP_DELAY
+        try:
+            with write_transaction(self._context.engine) as connection:
+                left = dict.fromkeys(self._uncertain) | started
+                abandoned = abandon_attempt(connection, self._id, left, cleanup_at)
+            aborted = self._abort_started(abandoned & started.keys()) - self._uncertain
+            if aborted:
+                with write_transaction(self._context.engine) as connection:
+                    delete_aborted(connection, self._id, aborted)
+        except (Malformed, Transient) as error:
+            log.warning("aborts_postponed", attempt=self._id, problem=str(error))
+
+    def _abort_started(self, numbers: set[int]) -> set[int]:
+        """Abort the uploads of these items until one fails; return the items that are done."""
+        admission, now = self._admission, self._context.now()
+        prefixes, bucket = admission.policy.prefixes, admission.bucket
+        client = self._context.s3.client(bucket, self._request.tenant.name, prefixes, now)
+        done: set[int] = set()
+        for number in numbers:
+            object_key, upload = self._starts[number].item.key, self._uploads[number]
+            try:
+                answer = objects.abort_upload(client, bucket.bucket, object_key, upload.upload_id)
+            except Transient as error:
+                log.warning("aborts_postponed", bucket=bucket.name, problem=str(error))
+                break
+            if answer is None:
+                done.add(number)
+        return done
