@@ -1,0 +1,200 @@
+"""Batches, bulk runs, webhooks and manifests that are in flight while the service is upgraded."""
+
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.compatibility.bulk_runs import KINDS as BULK_KINDS
+from tests.support.compatibility.bulk_runs import ROWS
+from tests.support.compatibility.claims import received_outcome
+from tests.support.compatibility.flights import (
+    CHUNK_SIZE,
+    ITEMS,
+    KINDS,
+    AuditCounts,
+    audit_counts,
+    charged_and_granted,
+)
+from tests.support.compatibility.grants import read_manifest
+from tests.support.compatibility.releases import current_release, previous_release
+from tests.support.compatibility.services import TRUSTS, Servers, new_service, tenant_of
+from tests.support.compatibility.upgrades import Upgrade, answered_by, upgraded
+from tests.support.servers.external import fresh_database
+
+DATABASES = ("sqlite", "postgresql")
+FLIGHTS = [f"{trust} {kind}" for trust in TRUSTS for kind in (*KINDS, "webhook", "complete")]
+RELEASES = ("previous", "current")
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def upgrade(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Upgrade]:
+    folder: Path = servers.folder / request.param
+    folder.mkdir()
+    previous, current = previous_release(folder), current_release(folder)
+    number = DATABASES.index(request.param)
+    if request.param == "sqlite":
+        with upgraded(new_service(servers, number), previous, current) as upgrade:
+            yield upgrade
+    else:
+        server = request.getfixturevalue("postgres_url")
+        with (
+            fresh_database(server) as url,
+            upgraded(new_service(servers, number, url), previous, current) as upgrade,
+        ):
+            yield upgrade
+
+
+@pytest.fixture
+def record_row(
+    upgrade: Upgrade, record_property: Callable[[str, object], None]
+) -> Callable[[str], None]:
+    """Add this test's result to the table, in a row and the column of the database."""
+
+    def record(row: str) -> None:
+        database = upgrade.engine.dialect.name
+        record_property("compatibility", [row, f"in flight, {database}", row])
+
+    return record
+
+
+def expected_codes(name: str) -> list[str | None]:
+    """Return the refusal code of each item of a batch."""
+    last = "key_outside_prefix" if name.endswith(" download") else None
+    return [None] * (ITEMS - 1) + [last]
+
+
+@pytest.mark.parametrize("name", FLIGHTS)
+def test_a_batch_begun_before_the_upgrade_is_granted_completely(
+    upgrade: Upgrade, name: str, record_row: Callable[[str], None]
+) -> None:
+    record_row(f"{name}: the rest is granted")
+    flight = upgrade.flights[name]
+    keys = [item["key"] for item in flight.request["items"]]
+    assert [result.get("key") for result in flight.results] == keys
+    assert [result.get("code") for result in flight.results] == expected_codes(name)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("name", FLIGHTS)
+def test_a_chunk_sent_again_after_the_upgrade_gets_the_same_grants(
+    upgrade: Upgrade, name: str, release: str, record_row: Callable[[str], None]
+) -> None:
+    record_row(f"{name}: sent again by the {release} client")
+    assert upgrade.again[name, release] == upgrade.flights[name].results
+
+
+@pytest.mark.parametrize("name", FLIGHTS)
+def test_a_batch_across_the_upgrade_has_one_audit_row_for_each_item(
+    upgrade: Upgrade, name: str
+) -> None:
+    refused = sum(code is not None for code in expected_codes(name))
+    counts = audit_counts(upgrade.engine, upgrade.flights[name].id)
+    assert counts == AuditCounts(ITEMS // CHUNK_SIZE, ITEMS - refused, refused)
+
+
+@pytest.mark.parametrize("name", FLIGHTS)
+def test_a_batch_begun_before_the_upgrade_can_be_reopened_after_it(
+    upgrade: Upgrade, name: str
+) -> None:
+    flight = upgrade.flights[name]
+    refused = sum(code is not None for code in expected_codes(name))
+    expected = {"state": [ITEMS, ITEMS - refused, refused, 0], "results": flight.results}
+    reopened = [
+        producer.call("reopen", client=flight.client, batch_id=flight.id)
+        for producer in upgrade.producers
+    ]
+    assert reopened == [expected, expected]
+
+
+def test_the_previous_worker_decided_the_first_chunks_and_the_current_one_the_rest(
+    upgrade: Upgrade,
+) -> None:
+    previous, current = (producer.release for producer in upgrade.producers)
+    for name in FLIGHTS:
+        batch_id = upgrade.flights[name].id
+        before = answered_by(upgrade, previous, batch_id)
+        assert before == ({0, 1, 2} if "complete" in name else {0}), name
+        assert answered_by(upgrade, current, batch_id) == {0, 1, 2}, name
+
+
+def test_a_sealed_result_of_the_previous_worker_is_read_while_no_worker_runs(
+    upgrade: Upgrade,
+) -> None:
+    assert upgrade.stored == upgrade.flights["signed complete"].results
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_items_are_charged_once_across_the_upgrade(upgrade: Upgrade, trust: str) -> None:
+    charged, granted = charged_and_granted(upgrade.engine, tenant_of(trust))
+    usage = upgrade.previous.call("usage", client=upgrade.service.client(trust))
+    used = {quota["metric"]: quota["used"] for quota in usage}
+    assert (charged, used["grants"]) == (granted, granted)
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_webhooks_due_at_the_upgrade_are_sent_by_the_new_worker(
+    upgrade: Upgrade, trust: str, record_row: Callable[[str], None]
+) -> None:
+    record_row(f"{trust} webhook: sent after the upgrade")
+    flight = upgrade.flights[f"{trust} webhook"]
+    for first in range(0, ITEMS, CHUNK_SIZE):
+        results = flight.results[first : first + CHUNK_SIZE]
+        for producer in upgrade.producers:
+            outcome = received_outcome(
+                producer, upgrade.service.servers, results[0]["id"], trust
+            )
+            assert [item["url"] for item in outcome["items"]] == [item["url"] for item in results]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_a_manifest_due_at_the_upgrade_is_written_by_the_new_worker(
+    upgrade: Upgrade, trust: str, release: str, record_row: Callable[[str], None]
+) -> None:
+    record_row(f"{trust} manifest: read by the {release} client")
+    flight = upgrade.flights[f"{trust} manifest"]
+    producer = getattr(upgrade, release)
+    manifest = producer.call("manifest", client=flight.client, batch_id=flight.id)
+    lines = read_manifest(manifest, manifest["grant"]["url"])
+    assert [line["key"] for line in lines] == [item["key"] for item in flight.request["items"]]
+    assert (manifest["issued"], manifest["refused"]) == (ITEMS, 0)
+
+
+@pytest.mark.parametrize("kind", BULK_KINDS)
+def test_a_bulk_run_of_the_previous_client_is_resumed_by_the_current_one(
+    upgrade: Upgrade, kind: str, record_row: Callable[[str], None]
+) -> None:
+    record_row(f"bulk run of {kind}: resumed by the current client")
+    (run,) = (run for run in upgrade.runs if run.kind == kind)
+    exit_code, rows = run.resume(upgrade.current.release)
+    assert (exit_code, [row["key"] for row in rows]) == (0, run.keys)
+    (batch_id,) = {str(row["id"]).partition(".")[0] for row in rows}
+    assert len({row["id"] for row in rows}) == ROWS
+    assert audit_counts(upgrade.engine, batch_id) == AuditCounts(6, ROWS, 0)
+
+
+def test_batches_of_both_clients_are_granted_by_workers_of_both_releases_at_once(
+    upgrade: Upgrade, record_row: Callable[[str], None]
+) -> None:
+    record_row("rolling upgrade: both workers on one queue and database")
+    shared = set()
+    for _, flight in upgrade.rolling:
+        assert {result.get("code") for result in flight.results} == {None}
+        assert len({result["id"] for result in flight.results}) == 12
+        assert audit_counts(upgrade.engine, flight.id) == AuditCounts(12, 12, 0)
+        workers = [answered_by(upgrade, each.release, flight.id) for each in upgrade.producers]
+        if all(workers):
+            shared.add(flight.kind)
+    assert shared == {"download", "upload", "put", "multipart"}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_process_of_the_upgrade_runs_the_code_of_its_release(
+    upgrade: Upgrade, release: str
+) -> None:
+    tree = getattr(upgrade, release).release
+    imports = tree.imports()
+    assert all(each.origin.startswith(f"{tree.folder}/") for each in imports)
+    assert {each.package for each in imports} == {"valetkey", "worker", "models", "celeryconfig"}
