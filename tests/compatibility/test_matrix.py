@@ -23,6 +23,9 @@ from tests.support.compatibility.services import (
     tenant_of,
 )
 
+# The first test waits for all operations, on a busy machine for minutes.
+pytestmark = pytest.mark.timeout(400)
+
 PAIRS = ("previous client, current worker", "current client, previous worker")
 STYLES = ("sync", "async", "CLI")
 CELLS = [

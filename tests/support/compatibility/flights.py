@@ -17,7 +17,7 @@ KINDS = ("download", "upload", "put", "multipart", "parts")
 _OPTIONS: Mapping[str, dict[str, Any]] = {
     "download": {"filename": "statement.pdf"},
     "upload": {"max_size": 1_000, "content_type": "text/plain", "metadata": {"a": "b"}},
-    "put": {"max_size": 1_000, "overwrite": True},
+    "put": {"max_size": 1_000},
     "multipart": {"max_size": ITEMS * PART, "part_size": PART},
 }
 _SIZES = {"put": 9, "multipart": ITEMS * PART}

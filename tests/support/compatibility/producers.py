@@ -23,7 +23,7 @@ class Producer:
         """Its process id."""
         return self._process.pid
 
-    def start(self, name: str, **arguments: Any) -> None:
+    def start(self, name: str, /, **arguments: Any) -> None:
         """Start a call without waiting for its result, which read() returns."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([name, arguments]) + "\n")
@@ -37,7 +37,7 @@ class Producer:
             raise AssertionError(f"a call of the {self.release.name} client: {reply['error']}")
         return reply["result"]
 
-    def call(self, name: str, **arguments: Any) -> Any:
+    def call(self, name: str, /, **arguments: Any) -> Any:
         """Make a call and return its result."""
         self.start(name, **arguments)
         return self.read()
@@ -67,13 +67,13 @@ def running_producer(release: Release, folder: Path) -> Iterator[Producer]:
 def start_command(
     release: Release, folder: Path, environ: Mapping[str, str], *arguments: str
 ) -> "subprocess.Popen[str]":
-    """Start a command of valetkey in a process of its own."""
+    """Start a command of valetkey in a process of its own, with pipes for stdout and stderr."""
     program = "from valetkey.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-P", "-c", program, *arguments],
         cwd=folder,
         env=release.environ(environ),
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -33,8 +33,9 @@ MAX_ROLLING_BATCHES = 20
 class Upgrade:
     """A service that is upgraded, the producers of both releases, and what they were told.
 
-    stored has the results that the current client reads while no worker runs; again has those of
-    batches that either client requests again, by batch and release.
+    decided_before has the number of chunks of each batch that the previous worker decided; stored
+    the results that the current client reads while no worker runs; again those of batches that
+    either client requests again, by batch and release.
     """
 
     service: Service
@@ -43,6 +44,7 @@ class Upgrade:
     engine: Engine
     flights: dict[str, Flight] = field(default_factory=dict)
     runs: list[BulkRun] = field(default_factory=list)
+    decided_before: dict[str, int] = field(default_factory=dict)
     stored: Any = None
     again: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     rolling: list[tuple[str, Flight]] = field(default_factory=list)
@@ -104,6 +106,10 @@ def _open_flights(upgrade: Upgrade) -> None:
 
 def _change_without_worker(upgrade: Upgrade, current: Release) -> None:
     """While no worker runs, read stored results, send the rest of batches, and migrate."""
+    upgrade.decided_before = {
+        name: audit_counts(upgrade.engine, flight.id).chunks
+        for name, flight in upgrade.flights.items()
+    }
     complete = upgrade.flights["signed complete"]
     upgrade.stored = request_again(complete, upgrade.current)
     upgrade.previous.call("release")

@@ -7,22 +7,21 @@ from pydantic_core import to_jsonable_python
 
 from valetkey import AsyncClient, Client, Refused, ValetkeyError
 
-TIMEOUT = 20.0  # seconds
-
 
 class BlockingCaller:
     """A Client. Its calls block, so its coroutines never wait."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], timeout: float) -> None:
+        self.timeout = timeout  # seconds
         self.client: Any = Client(**options, requested_by="compatibility")
 
     async def grant(self, handle: Any) -> Any:
         """Return the result of a single request."""
-        return handle.result(TIMEOUT)
+        return handle.result(self.timeout)
 
     async def results(self, handle: Any) -> list[Any]:
         """Return all results of a batch."""
-        return list(handle.results(TIMEOUT))
+        return list(handle.results(self.timeout))
 
     async def reply(self, value: Any) -> Any:
         """Return what a method without a handle returns."""
@@ -36,16 +35,17 @@ class BlockingCaller:
 class AsyncCaller:
     """An AsyncClient."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], timeout: float) -> None:
+        self.timeout = timeout  # seconds
         self.client: Any = AsyncClient(**options, requested_by="compatibility")
 
     async def grant(self, handle: Any) -> Any:
         """Return the result of a single request."""
-        return await handle.result(TIMEOUT)
+        return await handle.result(self.timeout)
 
     async def results(self, handle: Any) -> list[Any]:
         """Return all results of a batch."""
-        return [result async for result in handle.results(TIMEOUT)]
+        return [result async for result in handle.results(self.timeout)]
 
     async def reply(self, value: Awaitable[Any]) -> Any:
         """Return what a method without a handle returns."""

@@ -1,6 +1,7 @@
 """Batches that a producer has in flight while the service changes."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from threading import Thread
@@ -14,7 +15,7 @@ from valetkey.handles import request_reply
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.requests import GrantRequest
 
-from .callers import BlockingCaller, settle
+from .callers import settle
 
 BUCKET = "demo"
 TIMEOUT = 60.0  # seconds
@@ -33,6 +34,7 @@ class Batches:
 
     def __init__(self) -> None:
         self._batches: dict[str, _OpenBatch] = {}
+        self._clients: dict[str, Client] = {}
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, daemon=True).start()
 
@@ -56,11 +58,7 @@ class Batches:
         """Wait for the manifest of a batch that is reopened."""
 
         async def wait() -> Any:
-            caller = BlockingCaller(client)
-            try:
-                return caller.client.batch(batch_id).manifest(TIMEOUT)._asdict()
-            finally:
-                await caller.close()
+            return self._client(client).batch(batch_id).manifest(TIMEOUT)._asdict()
 
         return asyncio.run(settle(wait()))
 
@@ -70,12 +68,8 @@ class Batches:
         """Request a batch, and return its results."""
 
         async def request_all() -> Any:
-            caller = BlockingCaller(client)
-            try:
-                handle = caller.client._request_batch(GrantRequest(**request))
-                return list(handle.results(timeout))
-            finally:
-                await caller.close()
+            handle = self._client(client)._request_batch(GrantRequest(**request))
+            return list(handle.results(timeout))
 
         return asyncio.run(settle(request_all()))
 
@@ -83,33 +77,31 @@ class Batches:
         """Return the state and the results of a batch."""
 
         async def reopen() -> Any:
-            caller = BlockingCaller(client)
-            try:
-                batch = caller.client.batch(batch_id)
-                state = [batch.total, batch.issued, batch.refused, batch.remaining]
-                return {"state": state, "results": list(batch.results(TIMEOUT))}
-            finally:
-                await caller.close()
+            batch = self._client(client).batch(batch_id)
+            state = [batch.total, batch.issued, batch.refused, batch.remaining]
+            return {"state": state, "results": list(batch.results(TIMEOUT))}
 
         return asyncio.run(settle(reopen()))
 
     def usage(self, client: dict[str, Any]) -> Any:
         """Return the state of the tenant's quotas."""
-        with Client(**client) as opened:
-            return to_jsonable_python(opened.usage(TIMEOUT))
+        return to_jsonable_python(self._client(client).usage(TIMEOUT))
 
     def ask(self, client: dict[str, Any], body: dict[str, Any], timeout: float) -> Any:
         """Send a message as it is, without parsing it, and return the reply."""
 
         async def send() -> Any:
-            caller = BlockingCaller(client)
-            try:
-                message = PendingMessage(new_id(), body)
-                return request_reply(caller.client._dispatcher, message, timeout)
-            finally:
-                await caller.close()
+            message = PendingMessage(new_id(), body)
+            return request_reply(self._client(client)._dispatcher, message, timeout)
 
         return asyncio.run(settle(send()))
+
+    def _client(self, options: dict[str, Any]) -> Any:
+        """Return a blocking client with these options, which stays open."""
+        identity = json.dumps(options, sort_keys=True)
+        if identity not in self._clients:
+            self._clients[identity] = Client(**options)
+        return self._clients[identity]
 
     def _run(self, call: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from valetkey import Grant, Refusal, Refused
+from valetkey import Refused
 from valetkey.client import new_id
 
 from .callers import AsyncCaller, BlockingCaller, Caller, settle
@@ -26,19 +26,23 @@ class Callers:
 
 
 def run_operations(
-    style: str, main: dict[str, Any], limited: dict[str, Any], prefixes: list[str]
+    style: str,
+    main: dict[str, Any],
+    limited: dict[str, Any],
+    prefixes: list[str],
+    timeout: float = 60.0,
 ) -> dict[str, Any]:
     """Perform every operation, and return the results by operation."""
-    return asyncio.run(_run_all(style, main, limited, prefixes))
+    return asyncio.run(_run_all(style, [main, limited], prefixes, timeout))
 
 
 async def _run_all(
-    style: str, main: dict[str, Any], limited: dict[str, Any], prefixes: list[str]
+    style: str, clients: list[dict[str, Any]], prefixes: list[str], timeout: float
 ) -> dict[str, Any]:
     make: type[Caller] = AsyncCaller if style == "async" else BlockingCaller
-    callers = Callers(make(main), make(limited), *prefixes)
+    callers = Callers(*(make(client, timeout) for client in clients), *prefixes)
     try:
-        await _use_up_quota(callers)
+        await settle(_use_up_quota(callers))
         calls = [settle(operation(callers)) for operation in OPERATIONS.values()]
         return dict(zip(OPERATIONS, await asyncio.gather(*calls), strict=True))
     finally:
@@ -91,7 +95,7 @@ async def _refused_by_quota(kind: str, callers: Callers) -> Any:
 
 
 async def _usage(callers: Callers) -> Any:
-    return await callers.main.reply(callers.main.client.usage())
+    return await callers.main.reply(callers.main.client.usage(timeout=callers.main.timeout))
 
 
 async def _cancel(callers: Callers) -> Any:
@@ -99,8 +103,8 @@ async def _cancel(callers: Callers) -> Any:
     keys = [f"{callers.prefix}/{number}" for number in range(2)]
     granted = caller.client.download_many(BUCKET, keys)
     await caller.results(granted)
-    after = await caller.reply(caller.client.cancel(granted))
-    before = await caller.reply(caller.client.cancel(batch_id, "never sent"))
+    after = await caller.reply(caller.client.cancel(granted, timeout=caller.timeout))
+    before = await caller.reply(caller.client.cancel(batch_id, "never sent", caller.timeout))
     rest = await caller.results(caller.client.download_many(BUCKET, keys, batch_id=batch_id))
     return {"after": after, "before": before, "rest": rest}
 
@@ -110,14 +114,14 @@ async def _reopen(callers: Callers) -> Any:
     keys = [*(f"{callers.prefix}/{number}" for number in range(4)), "elsewhere"]
     batch = caller.client.download_many(BUCKET, keys, chunk_size=2)
     first = await caller.results(batch)
-    again = await caller.reply(caller.client.batch(batch.id))
+    again = await caller.reply(caller.client.batch(batch.id, caller.timeout))
     counts = [again.total, again.issued, again.refused, again.remaining]
     results = await caller.results(again)
     return {"first": first, "again": results, "counts": counts, "quotas": batch.quotas}
 
 
 async def _explain(callers: Callers) -> Any:
-    explained = callers.main.client.explain()
+    explained = callers.main.client.explain(callers.main.timeout)
     granted = await callers.main.reply(explained.download(BUCKET, f"{callers.prefix}/a"))
     refused = await callers.main.reply(
         explained.put_many(BUCKET, [{"key": "elsewhere/a", "size": 1}], max_size=1)
@@ -130,7 +134,7 @@ async def _manifest(callers: Callers) -> Any:
     batch = callers.main.client.download_many(
         BUCKET, keys, chunk_size=2, manifest=f"{callers.prefix}/manifest.jsonl.gz"
     )
-    manifest = batch.manifest(60)
+    manifest = batch.manifest(callers.main.timeout)
     value = await manifest if isinstance(manifest, Awaitable) else manifest
     return {"batch": batch.id, **value._asdict()}
 
@@ -154,5 +158,3 @@ OPERATIONS: dict[str, Callable[[Callers], Any]] = {
     "manifest": _manifest,
     "webhook": _webhook,
 }
-
-Result = Grant | Refusal
