@@ -1,4 +1,4 @@
-"""The table of the compatibility matrix, printed after the tests."""
+"""The servers of these tests, and the tables that are printed after them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,41 +17,43 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def record_row(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Add this test's result to the table, in a row of what is named `row: column`."""
+def record_claim(
+    record_property: Callable[[str, object], None],
+) -> Callable[[str, str, str], None]:
+    """Count this test in a cell: in the table, row and column of these names."""
 
-    def record(name: str) -> None:
-        row, _, column = name.rpartition(": ")
-        record_property("compatibility", [row, column])
+    def record(table: str, row: str, column: str) -> None:
+        record_property("compatibility", [table, row, column])
 
     return record
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print a table of Markdown: the numbers of passed claims by row and column."""
-    results: dict[tuple[str, str], Counter[str]] = {}
+    """Print tables in Markdown: the numbers of claims that passed, of all in a row and column."""
+    tables: dict[str, dict[tuple[str, str], Counter[str]]] = {}
     for outcome in ("passed", "failed", "xfailed"):
         reports: list[Any] = terminalreporter.stats.get(outcome, [])
         for report in reports:
             for name, value in report.user_properties:
                 if name == "compatibility":
-                    results.setdefault(tuple(value), Counter())[outcome] += 1
-    if results:
-        terminalreporter.section("compatibility")
-        for line in _table(results):
+                    table, row, column = value
+                    cells = tables.setdefault(table, {})
+                    cells.setdefault((row, column), Counter())[outcome] += 1
+    for table, cells in tables.items():
+        terminalreporter.section(table)
+        for line in _table_lines(cells):
             terminalreporter.line(line)
 
 
-def _table(results: dict[tuple[str, str], Counter[str]]) -> Iterator[str]:
-    rows, columns = (list(dict.fromkeys(pair[side] for pair in results)) for side in (0, 1))
+def _table_lines(cells: dict[tuple[str, str], Counter[str]]) -> Iterator[str]:
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     yield f"| | {' | '.join(columns)} |"
     yield f"| --- |{' --- |' * len(columns)}"
     for row in rows:
-        cells = [_cell(results.get((row, column), Counter())) for column in columns]
-        yield f"| {row} | {' | '.join(cells)} |"
+        texts = [_cell(cells.get((row, column), Counter())) for column in columns]
+        yield f"| {row} | {' | '.join(texts)} |"
 
 
 def _cell(counts: Counter[str]) -> str:
-    """Return the number of passed claims of all, or a dash if there are none."""
-    total = counts.total()
-    return f"{counts['passed']}/{total}" if total else "—"
+    """Return the number of claims that passed, of all; a dash if there are none."""
+    return f"{counts['passed']}/{counts.total()}" if counts else "—"

@@ -101,9 +101,9 @@ def test_an_operation_has_the_same_result_across_releases(
     operation: str,
     style: str,
     trust: str,
-    record_property: Callable[[str, object], None],
+    record_claim: Callable[[str, str, str], None],
 ) -> None:
-    record_property("compatibility", [operation, pair, f"{style}, {trust}"])
+    record_claim("across releases", operation, f"{pair}: {style}")
     cell, by_operation = results[pair, style, trust]
     CLAIMS[operation](by_operation[operation], cell)
 

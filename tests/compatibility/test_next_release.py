@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.compatibility.claims import CLAIMS
 from tests.support.compatibility.flights import (
     Flight,
     finish_flight,
@@ -25,6 +24,7 @@ from tests.support.compatibility.services import Servers, Service, new_service, 
 # The first test waits for all operations, on a busy machine for minutes.
 pytestmark = pytest.mark.timeout(400)
 
+Fields = dict[str, Any]
 TIMEOUT = 10.0  # seconds
 grows = pytest.mark.xfail(strict=True, reason="replies are read strictly, as requests are")
 keeps = pytest.mark.xfail(strict=True, reason="fingerprints cover the defaults of new fields")
@@ -33,7 +33,7 @@ FLIGHTS = [
     for trust in ("signed", "unsigned")
     for kind in ("download", "upload", "put", "multipart", "parts")
 ]
-UNKNOWN = {
+UNKNOWN: Mapping[str, tuple[Fields, Fields, Fields, tuple[str, str]]] = {
     "header": ({"urgency": "high"}, {}, {}, ("unknown_field", "urgency")),
     "term": ({}, {"priority": 5}, {}, ("unknown_field", "grant.priority")),
     "item": ({}, {}, {"note": "first"}, ("unknown_field", "items[0].note")),
@@ -192,9 +192,9 @@ GROWN: Mapping[str, Callable[[Any], bool]] = {
 @grows
 @pytest.mark.parametrize("operation", GROWN)
 def test_a_client_reads_the_grown_replies_of_the_next_release(
-    told: NextRelease, operation: str, record_row: Callable[[str], None]
+    told: NextRelease, operation: str, record_claim: Callable[[str, str, str], None]
 ) -> None:
-    record_row(f"{operation}: current client, next worker")
+    record_claim("next release", operation, "current client, next worker")
     assert GROWN[operation](told.operations[operation])
 
 
@@ -213,18 +213,18 @@ def test_a_command_prints_the_grown_replies_of_the_next_release(
 @keeps
 @pytest.mark.parametrize("name", FLIGHTS)
 def test_a_batch_in_flight_continues_after_an_upgrade_to_the_next_release(
-    told: NextRelease, name: str, record_row: Callable[[str], None]
+    told: NextRelease, name: str, record_claim: Callable[[str, str, str], None]
 ) -> None:
-    record_row(f"{name}: in flight, next worker")
+    record_claim("next release", f"in flight: {name.split()[1]}", "current client, next worker")
     check_flight(*told.upgraded[name])
 
 
 @keeps
 @pytest.mark.parametrize("name", FLIGHTS)
 def test_a_batch_begun_by_the_next_release_continues_after_a_return_to_this_one(
-    told: NextRelease, name: str, record_row: Callable[[str], None]
+    told: NextRelease, name: str, record_claim: Callable[[str, str, str], None]
 ) -> None:
-    record_row(f"{name}: begun by the next worker, in flight")
+    record_claim("next release", f"in flight: {name.split()[1]}", "after a return")
     check_flight(*told.rolled_back[name])
 
 
@@ -238,9 +238,9 @@ def check_flight(flight: Flight, again: list[Any]) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_only_a_newer_client_knows_is_refused_by_name_and_at_once(
-    told: NextRelease, name: str, record_row: Callable[[str], None]
+    told: NextRelease, name: str, record_claim: Callable[[str, str, str], None]
 ) -> None:
-    record_row(f"unknown {name}: next client, current worker")
+    record_claim("next release", f"unknown {name}", "next client, current worker")
     reply, seconds = told.unknown[name]
     assert (reply.get("code"), reply.get("field")) == UNKNOWN[name][3]
     assert seconds < TIMEOUT

@@ -1,12 +1,12 @@
-"""Bulk runs of the command line that are interrupted under one release and resumed under another."""
+"""Bulk runs that are interrupted under one release and resumed under another."""
 
 import json
 import signal
 import subprocess
 from pathlib import Path
 
-from tests.support.compatibility.releases import Release
 from tests.support.compatibility.producers import start_command
+from tests.support.compatibility.releases import Release
 from tests.support.compatibility.services import Service, tenant_of
 from tests.support.servers.waiting import wait_until
 

@@ -46,7 +46,7 @@ class Flight:
         return self.first + self.rest
 
 
-def new_flight(  # noqa: PLR0913 - each has its own default
+def new_flight(
     service: Service,
     kind: str,
     trust: str,

@@ -79,9 +79,7 @@ class Release:
     ) -> Iterator[ChildProcess]:
         """Run `python -m worker run` until the block ends; its log is appended to a file."""
         command = (sys.executable, "-m", "worker", "run", *options)
-        program = Program(
-            f"{self.name} worker", command, self.folder, log, self.environ(settings)
-        )
+        program = Program(f"{self.name} worker", command, self.folder, log, self.environ(settings))
         roles = 1 if "--only" in options else 2
 
         def is_ready(child: ChildProcess) -> bool:

@@ -132,7 +132,7 @@ def _tenant_table(name: str, grants: int, port: int, key: PrivateKey | None) -> 
     trust = f"\n[tenants.{name}.keys]\n{public_key_line(key)}" if key else ""
     return f"""
 [tenants.{name}]
-trust = "{'keys' if key else 'queue'}"
+trust = "{"keys" if key else "queue"}"
 [tenants.{name}.allow.demo]
 prefixes = ["{name}/"]
 kinds = ["download", "upload", "put", "multipart"]

@@ -32,4 +32,4 @@ class ReleaseFinder:
         return spec
 
 
-sys.meta_path.insert(0, ReleaseFinder)  # type: ignore[arg-type] # a class with a static method
+sys.meta_path.insert(0, ReleaseFinder)

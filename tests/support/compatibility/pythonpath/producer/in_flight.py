@@ -43,7 +43,8 @@ class Batches:
 
         Its other chunks are sent once release() is called.
         """
-        return self._run(self._open(name, client, request))
+        results: list[Any] = self._run(self._open(name, client, request))
+        return results
 
     def release(self) -> None:
         """Let all batches send the rest of their chunks."""

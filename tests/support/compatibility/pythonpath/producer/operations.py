@@ -40,7 +40,8 @@ async def _run_all(
     style: str, clients: list[dict[str, Any]], prefixes: list[str], timeout: float
 ) -> dict[str, Any]:
     make: type[Caller] = AsyncCaller if style == "async" else BlockingCaller
-    callers = Callers(*(make(client, timeout) for client in clients), *prefixes)
+    main, limited = (make(client, timeout) for client in clients)
+    callers = Callers(main, limited, *prefixes)
     try:
         await settle(_use_up_quota(callers))
         calls = [settle(operation(callers)) for operation in OPERATIONS.values()]
