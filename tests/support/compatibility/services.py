@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,13 @@ def tenant_of(trust: str, suffix: str = "") -> str:
 
 @dataclass(frozen=True)
 class Servers:
-    """The servers that all services of a test module share."""
+    """The servers that all services of a test module share, and a boto3 client of the storage."""
 
     folder: Path
     valkey: Valkey
     storage: Storage
     receiver: WebhookReceiver
-
-    @property
-    def s3(self) -> Any:
-        """A boto3 client of the storage."""
-        return self.storage.client()
+    s3: Any
 
 
 @contextmanager
@@ -55,9 +51,10 @@ def running_servers(folder: Path) -> Iterator[Servers]:
         running_valkey(folder) as valkey,
         seaweedfs(folder, storage_keys(folder)) as storage,
         running_receiver(respond_with(204)) as receiver,
+        closing(storage.client()) as s3,
     ):
-        create_buckets(storage.client(), {BUCKET})
-        yield Servers(folder, valkey, storage, receiver)
+        create_buckets(s3, {BUCKET})
+        yield Servers(folder, valkey, storage, receiver, s3)
 
 
 @dataclass(frozen=True)
