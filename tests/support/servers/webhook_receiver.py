@@ -108,12 +108,15 @@ def running_receiver(
 
 
 def _server(receiver: WebhookReceiver, respond: Responder) -> ThreadingHTTPServer:
+    lock = threading.Lock()
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            receiver.paths.append(self.path)
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.headers.append(dict(self.headers))
-            receiver.bodies.append(body)
+            with lock:  # the same index in each list is the same request
+                receiver.paths.append(self.path)
+                receiver.headers.append(dict(self.headers))
+                receiver.bodies.append(body)
             respond(self)
 
         def log_message(self, *_: object) -> None:

@@ -1,0 +1,146 @@
+"""Batches of every kind that are in flight while the service is upgraded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine, func, select
+
+from models import Batch, Chunk, Grant, Usage
+from tests.support.compatibility.producers import Producer
+from tests.support.compatibility.services import TRUSTS, Service, tenant_of
+from valetkey.client import new_id
+
+PART = 5 * 1024**2  # bytes
+ITEMS, CHUNK_SIZE = 6, 2
+KINDS = ("download", "upload", "put", "multipart", "parts")
+_OPTIONS: Mapping[str, dict[str, Any]] = {
+    "download": {"filename": "statement.pdf"},
+    "upload": {"max_size": 1_000, "content_type": "text/plain", "metadata": {"a": "b"}},
+    "put": {"max_size": 1_000},
+    "multipart": {"max_size": ITEMS * PART, "part_size": PART},
+}
+_SIZES = {"put": 9, "multipart": ITEMS * PART}
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A batch: its request, the results of its first chunk, and then those of the others."""
+
+    name: str
+    kind: str
+    trust: str
+    request: dict[str, Any]
+    client: dict[str, Any]
+    first: list[Any] = field(default_factory=list)
+    rest: list[Any] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The batch id."""
+        return str(self.request["batch_id"])
+
+    @property
+    def results(self) -> list[Any]:
+        """The results of all items."""
+        return self.first + self.rest
+
+
+def new_flight(
+    service: Service,
+    kind: str,
+    trust: str,
+    *,
+    name: str = "",
+    items: int = ITEMS,
+    chunk_size: int = CHUNK_SIZE,
+    options: Mapping[str, Any] | None = None,
+    suffix: str = "",
+) -> Flight:
+    """Return a batch that is not requested yet, of any kind but parts."""
+    batch_id, tenant = new_id(), tenant_of(trust, suffix)
+    keys = [f"{tenant}/{batch_id}/{number}" for number in range(items)]
+    size = {"size": _SIZES[kind]} if kind in _SIZES else {}
+    request = {
+        "kind": kind,
+        "bucket": "demo",
+        "items": [{"key": key} | size for key in keys],
+        "options": _OPTIONS[kind] | dict(options or {}),
+        "chunk_size": chunk_size,
+        "batch_id": batch_id,
+    }
+    return Flight(name or f"{trust} {kind}", kind, trust, request, service.client(trust, suffix))
+
+
+def parts_flight(service: Service, trust: str, producer: Producer, suffix: str = "") -> Flight:
+    """Return a batch of all parts of a multipart upload, which a producer requests first."""
+    upload = new_flight(service, "multipart", trust, items=1, suffix=suffix)
+    (grant,) = producer.call("request", client=upload.client, request=upload.request)
+    request = upload.request | {
+        "kind": "parts",
+        "items": [{"key": grant["key"], "part": number + 1} for number in range(ITEMS)],
+        "options": {"of": grant["id"]},
+        "batch_id": new_id(),
+    }
+    return Flight(f"{trust} parts", "parts", trust, request, upload.client)
+
+
+def flights_of_each_kind(service: Service, producer: Producer, suffix: str = "") -> list[Flight]:
+    """Return a batch of each kind for each tenant, none of which is requested yet."""
+    return [
+        parts_flight(service, trust, producer, suffix)
+        if kind == "parts"
+        else new_flight(service, kind, trust, suffix=suffix)
+        for trust in TRUSTS
+        for kind in KINDS
+    ]
+
+
+def open_flight(flight: Flight, producer: Producer) -> None:
+    """Request a batch, and read the results of its first chunk."""
+    arguments = {"name": flight.name, "client": flight.client, "request": flight.request}
+    flight.first.extend(producer.call("open", **arguments))
+
+
+def finish_flight(flight: Flight, producer: Producer) -> None:
+    """Read the results of the other chunks; a refusal of the whole batch is one result."""
+    rest = producer.call("finish", name=flight.name)
+    flight.rest.extend(rest if isinstance(rest, list) else [rest])
+
+
+def request_again(flight: Flight, producer: Producer) -> list[Any]:
+    """Send all chunks of a batch again, by any client; return the results."""
+    results = producer.call("request", client=flight.client, request=flight.request)
+    return results if isinstance(results, list) else [results]
+
+
+@dataclass(frozen=True)
+class AuditCounts:
+    """The rows of a batch: decided chunks, granted items and refused items."""
+
+    chunks: int
+    issued: int
+    refused: int
+
+
+def audit_counts(engine: Engine, batch_id: str) -> AuditCounts:
+    """Count the rows of a batch."""
+    number = select(Batch.batch_number).where(Batch.batch_id == batch_id).scalar_subquery()
+    with engine.connect() as connection:
+        chunks = connection.scalar(select(func.count()).where(Chunk.batch_number == number)) or 0
+        items = select(func.count()).where(Grant.batch_number == number)
+        issued = connection.scalar(items.where(Grant.digest.is_not(None))) or 0
+        return AuditCounts(chunks, issued, (connection.scalar(items) or 0) - issued)
+
+
+def charged_and_granted(engine: Engine, tenant: str) -> tuple[int, int]:
+    """Return the grants charged to a tenant this month, and those among its audit rows."""
+    charged = select(func.sum(Usage.grants)).where(Usage.tenant == tenant, Usage.window == "month")
+    granted = (
+        select(func.count())
+        .select_from(Grant)
+        .join(Batch, Batch.batch_number == Grant.batch_number)
+        .where(Batch.tenant == tenant, Grant.digest.is_not(None), Batch.kind != "parts")
+    )
+    with engine.connect() as connection:
+        return connection.scalar(charged) or 0, connection.scalar(granted) or 0
