@@ -1,35 +1,27 @@
 """Checks everything that the service depends on, and tells the operator what to repair."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import click
-from celery import Celery
 from pydantic import ValidationError
 
 from valetkey.cli.descriptions import escape_unprintable
-from valetkey.delivery.causes import describe_cause
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.broker import status
-from worker.broker.dead_letters import count_dead_letters
-from worker.broker.discards import read_discard_counts
-from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
-from worker.commands.broker import open_broker, open_results
 from worker.commands.database import open_database
 from worker.commands.health import live
+from worker.commands.health.attempts import attempt
+from worker.commands.health.broker_checks import broker_checks
 from worker.commands.health.checks import (
     FAILED_SINCE,
     Check,
     check_abandoned_uploads,
     check_circuits,
     check_cleanup,
-    check_consumers,
     check_manifests,
-    check_messages,
-    check_queues,
     check_tenants,
     check_webhooks,
 )
@@ -41,16 +33,10 @@ from worker.db.circuits import read_circuits
 from worker.db.engine import read_transaction, sqlite_files
 from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
-from worker.jobs.timeouts import call_with_timeout
 from worker.jobs.turns import TurnKey
 from worker.net import webhook_secrets
 from worker.private_files import mode_of_others
 from worker.settings import Settings, setting_errors
-
-Result = TypeVar("Result")
-
-CHECK_TIMEOUT = 3.0
-"""The time in seconds that a server has to respond."""
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -135,12 +121,12 @@ def _run_checks() -> Iterator[Check]:
         return
     yield Check("settings", "ok", "readable")
     yield from _database_checks(settings)
-    yield from _broker_checks(settings)
+    yield from broker_checks(settings)
 
 
 def _database_checks(settings: Settings) -> Iterator[Check]:
     hint = "is VALETKEY_DATABASE_URL right, and is the database running?"
-    facts = _attempt("database", hint, _read_facts)
+    facts = attempt("database", hint, _read_facts)
     if isinstance(facts, Check):
         yield facts
         return
@@ -205,49 +191,3 @@ def _endpoint_checks(config: TenantConfig) -> Iterator[Check]:
                 yield Check("endpoints", "warn", f"{name}: {error}", hint)
             else:
                 yield Check("endpoints", "ok", f"{name}: its webhook secret is available")
-
-
-def _broker_checks(settings: Settings) -> Iterator[Check]:
-    urls = settings.broker_url.get_secret_value(), settings.result_url.get_secret_value()
-    with status.inspect_app(*urls) as app:
-        hint = "is VALETKEY_RESULT_URL right, and is the server running?"
-        error = _attempt("results", hint, lambda: status.check_results(app))
-        yield error or Check("results", "ok", "reachable")
-        hint = "is VALETKEY_BROKER_URL right, and is the server running?"
-        error = _attempt("broker", hint, lambda: status.check_broker(app, CHECK_TIMEOUT))
-        yield error or Check("broker", "ok", "reachable")
-        if error is None:
-            yield _attempt("queues", hint, _read_queue_check)
-            yield from _worker_checks(app)
-            yield _attempt("messages", hint, _read_message_check)
-
-
-def _worker_checks(app: Celery) -> Iterator[Check]:
-    hint = "are the workers running?"
-    consumers = _attempt("workers", hint, lambda: status.workers_by_queue(app))
-    yield from [consumers] if isinstance(consumers, Check) else check_consumers(consumers)
-
-
-def _read_queue_check() -> Check:
-    with open_broker() as client:
-        return check_queues(queue_lengths(client), is_served=client.pttl(LEASE) >= 0)
-
-
-def _read_message_check() -> Check:
-    with open_results() as client:
-        discarded = read_discard_counts(client)
-    with open_broker() as client:
-        return check_messages(discarded, count_dead_letters(client))
-
-
-def _attempt(check: str, hint: str, call: Callable[[], Result]) -> Result | Check:
-    """Return what a call returns, or a failed check if it raises or takes too long."""
-    try:
-        return call_with_timeout(CHECK_TIMEOUT, call)
-    except TimeoutError:
-        return Check(check, "fail", f"no response within {CHECK_TIMEOUT:g} s", hint)
-    except click.ClickException as error:
-        return Check(check, "fail", error.message, hint)
-    except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        # Not the error's text: it may contain a URL, and with it a password.
-        return Check(check, "fail", f"out of reach ({describe_cause(error)})", hint)
