@@ -169,7 +169,12 @@ def test_an_explanation_equals_the_decision_that_follows(
     message = completed(message | {"batch": batch_id()})
     prepare(service, message)
     explanation = explain(service, message)
-    client = SimpleNamespace(create_multipart_upload=lambda **_: {"UploadId": "u"})
+    client = SimpleNamespace(
+        create_multipart_upload=lambda **_: {
+            "UploadId": "u",
+            "ResponseMetadata": {"RetryAttempts": 0},
+        }
+    )
     monkeypatch.setattr(S3Clients, "client", lambda *_: client)
     outcome = service.issue(message)
     is_granted = any("url" in item for item in outcome["items"])

@@ -166,7 +166,10 @@ def test_a_multipart_upload_of_a_removed_tenant_is_neither_continued_nor_aborted
 ) -> None:
     aborted: list[str] = []
     client = SimpleNamespace(
-        create_multipart_upload=lambda **_: {"UploadId": "upload"},
+        create_multipart_upload=lambda **_: {
+            "UploadId": "upload",
+            "ResponseMetadata": {"RetryAttempts": 0},
+        },
         abort_multipart_upload=lambda **call: aborted.append(call["UploadId"]),
     )
     monkeypatch.setattr(S3Clients, "client", lambda *_: client)

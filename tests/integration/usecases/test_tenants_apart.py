@@ -61,7 +61,12 @@ def shared_matrix(
         patch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
         # To find a target, boto3 takes as long as everything else together.
         patch.setattr(clients, "_find_signing_method", find_signing_method)
-        client = SimpleNamespace(create_multipart_upload=lambda **_: {"UploadId": "upload"})
+        client = SimpleNamespace(
+            create_multipart_upload=lambda **_: {
+                "UploadId": "upload",
+                "ResponseMetadata": {"RetryAttempts": 0},
+            }
+        )
         patch.setattr(S3Clients, "client", lambda *_: client)
         matrix = TenantMatrix(engine)
         yield matrix
