@@ -8,11 +8,12 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
+from worker.aws.bounded_connections import bound_connections, cut_off_late
 from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
 from worker.errors import Transient
 
 MAX_ANSWER_BYTES = 2 * 1024**2  # a list of 1,000 uploads has half of that
-MAX_ANSWER_SECONDS = 30.0
+MAX_BODY_SECONDS = 20.0  # a body that comes slowly; one that stops is cut off later
 # botocore raises these for what is not S3's XML.
 _UNREADABLE_ERRORS = (
     ResponseParserError,
@@ -69,8 +70,9 @@ def _text(value: object) -> str:
 
 
 def bound_answers(client: Any) -> None:
-    """Let a boto3 client read no more of an answer than S3 would send."""
+    """Let a boto3 client read no more of an answer than S3 would send, in bounded time."""
     endpoint = client._endpoint  # noqa: SLF001 - botocore has no public name for its HTTP session
+    bound_connections(endpoint.http_session)
     endpoint.http_session = _BoundedSession(endpoint.http_session)
 
 
@@ -94,8 +96,10 @@ class _BoundedSession:
         headers[_IS_SUCCESS] = "true" if response.status_code < _FIRST_ERROR else "false"
         bounded = AWSResponse(response.url, response.status_code, headers, body)
         try:
-            _ = bounded.content  # botocore reads it when it pleases, but errors belong here
+            with cut_off_late(getattr(response.raw, "answer_socket", None)):
+                _ = bounded.content  # botocore reads it when it pleases, but errors belong here
         except Exception as error:  # noqa: BLE001 - urllib3 raises many
+            response.raw.close()
             raise HTTPClientError(error=type(error).__name__) from None
         return bounded
 
@@ -110,7 +114,7 @@ class _BoundedBody:
 
     def stream(self) -> Iterator[bytes]:
         """Yield the body, up to the limits of bytes and seconds."""
-        left, end = MAX_ANSWER_BYTES, time.monotonic() + MAX_ANSWER_SECONDS
+        left, end = MAX_ANSWER_BYTES, time.monotonic() + MAX_BODY_SECONDS
         while chunk := self._raw.read1(min(_READ_BYTES, left)):
             yield chunk
             left -= len(chunk)
