@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from botocore.awsrequest import AWSResponse
@@ -74,6 +75,17 @@ def bound_answers(client: Any) -> None:
     endpoint = client._endpoint  # noqa: SLF001 - botocore has no public name for its HTTP session
     bound_connections(endpoint.http_session)
     endpoint.http_session = _BoundedSession(endpoint.http_session)
+    client.meta.events.register("before-call.s3.HeadBucket", _answer_head_bucket)
+
+
+def _answer_head_bucket(**_: object) -> tuple[AWSResponse, dict[str, Any]]:
+    """Answer botocore, which asks for the region of a bucket if storage redirects without naming it.
+
+    It would ask again for each redirect of such a question, a hundred times in one call. AWS names
+    the region in the redirect.
+    """
+    unknown = {"Error": {"Code": "404"}, "ResponseMetadata": {"HTTPHeaders": {}}}
+    return AWSResponse("", HTTPStatus.NOT_FOUND, {}, None), unknown
 
 
 class _BoundedSession:

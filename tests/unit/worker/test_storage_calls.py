@@ -3,6 +3,7 @@
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -109,6 +110,15 @@ def test_an_upload_id_that_no_storage_would_make_is_unreadable(
 ) -> None:
     respond(storage, STARTED.replace(b"u-1", upload_id.encode()))
     assert start(client) == UNREADABLE
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_costs_one_request(storage: HttpStorage, client: Any, status: int) -> None:
+    headers = {"location": "https://storage.example/"}
+    storage.respond = lambda _: StorageResponse(status, headers)
+    with suppress(Transient):
+        start(client)
+    assert len(storage.received) == 1
 
 
 def test_elements_within_a_code_are_unreadable(storage: HttpStorage, client: Any) -> None:
