@@ -23,6 +23,7 @@ from worker.core.signing.storage_headers import create_multipart_params
 from worker.db.engine import write_transaction
 from worker.db.upload_starts import abandon_attempt, delete_aborted, insert_starts
 from worker.errors import Malformed, Transient
+from worker.usecases.multipart import quota_refusal
 
 MAX_STARTING = timedelta(minutes=2)
 """The time after which an attempt starts no further upload."""
@@ -87,6 +88,10 @@ class UploadStarter:
         starts = self._plan()
         if not starts:
             return None
+        items = [start.item for start in starts.values()]
+        refusal = quota_refusal(self._request, items, self._context)
+        if refusal is not None:
+            return refusal
         tenant, policy = self._request.tenant.name, self._admission.policy
         bucket, s3 = self._admission.bucket, self._context.s3
         client = s3.client(bucket, tenant, policy.prefixes, self._now)
