@@ -15,7 +15,7 @@ MAX_LISTINGS = 10
 """The largest number of pages, of 1,000 uploads each, that are read of one listing."""
 
 _is_upload_id = re.compile(r"[!-~]{1,1024}").fullmatch
-"""S3 promises no form of an id. Each is in three URLs and two rows of its item, so it is bounded."""
+"""S3 promises no form of an id. It is in two URLs and two rows of its item, so it is bounded."""
 
 _EXISTS = "PreconditionFailed"
 _ENDED = frozenset({"NoSuchUpload", "NoSuchBucket"})  # without its bucket, no upload exists

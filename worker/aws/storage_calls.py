@@ -79,7 +79,7 @@ def bound_answers(client: Any) -> None:
 
 
 def _answer_head_bucket(**_: object) -> tuple[AWSResponse, dict[str, Any]]:
-    """Answer botocore, which asks for the region of a bucket if storage redirects without naming it.
+    """Answer botocore, which asks for a bucket's region if storage redirects without naming it.
 
     It would ask again for each redirect of such a question, a hundred times in one call. AWS names
     the region in the redirect.

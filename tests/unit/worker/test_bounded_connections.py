@@ -48,9 +48,9 @@ def repeat(begin: bytes, piece: bytes) -> Callable[[socket.socket, Event], None]
     return answer
 
 
-@pytest.fixture(params=ENDLESS.values(), ids=ENDLESS)
+@pytest.fixture(params=ENDLESS)
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    with running_socket_server(repeat(*request.param)) as url:
+    with running_socket_server(repeat(*ENDLESS[request.param])) as url:
         client = S3Clients(url).client(BUCKET, "acme", ("acme/",), datetime.now(UTC))
         yield client
         client.close()
