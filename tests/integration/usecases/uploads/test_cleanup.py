@@ -21,7 +21,7 @@ from tests.integration.usecases.uploads.conftest import (
 )
 from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
-from tests.support.fakes.http_storage import StorageResponse
+from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.unreliable_storage import (
     SLOW_DOWN,
     UnreliableStorage,
@@ -72,6 +72,31 @@ def test_the_cleanup_leaves_uploads_of_another_profile_of_the_bucket_alone(
     storage.interfere = lambda _, forward: forward()
     clean_up(service, clock)
     assert unfinished() == len(KEYS)
+
+
+def test_uploads_that_cannot_be_aborted_do_not_keep_others_waiting(
+    service: InProcessService,
+    storage: UnreliableStorage,
+    clock: Clock,
+    unfinished: Callable[[], int],
+) -> None:
+    denied = StorageResponse(403, body=b"<Error><Code>AccessDenied</Code></Error>")
+
+    def deny(request: StoredRequest, forward: Callable[[], StorageResponse]) -> StorageResponse:
+        return denied if any(key in request.target for key in KEYS[:3]) else forward()
+
+    for key in KEYS:
+        message = multipart_message()
+        message |= {"items": [{"key": key, "size": SIZE}], "total": 1}
+        assert service.issue(message)["status"] == "issued"
+        clock.forward(seconds=1)
+    storage.interfere = deny
+    clock.forward(minutes=20)
+    for _ in range(100):
+        abort_expired(service.context)
+        if unfinished() == 3:
+            break
+    assert unfinished() == 3
 
 
 def test_uploads_that_the_cleanup_took_over_are_not_granted(
