@@ -36,7 +36,7 @@ def show_quotas(quotas: Iterable[QuotaState], output_format: str | None) -> None
 def show_explanation(explanation: Explanation, output_format: str | None) -> None:
     """Print each rule's verdict and the decision, or all of it as one JSON object."""
     if output_format == "json":
-        click.echo(explanation.model_dump_json())
+        click.echo(json.dumps(explanation.model_dump(mode="json")))
         return
     rows = [_rule_row(verdict) for verdict in explanation.rules]
     _print_table(("rule", "verdict", "detail"), rows)
@@ -47,7 +47,7 @@ def show_explanation(explanation: Explanation, output_format: str | None) -> Non
 def show_service(service: ServiceInfo, output_format: str | None) -> None:
     """Print the versions, kinds and limits of the service, or all of them as one JSON object."""
     if output_format == "json":
-        click.echo(service.model_dump_json())
+        click.echo(json.dumps(service.model_dump(mode="json")))
         return
     versions = ", ".join(map(str, service.versions))
     rows: list[tuple[RenderableType, ...]] = [

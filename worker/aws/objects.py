@@ -1,5 +1,6 @@
 """Calls to storage that the service makes itself: objects, and the ends of multipart uploads."""
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,9 @@ from worker.errors import Malformed
 
 MAX_LISTINGS = 10
 """The largest number of pages, of 1,000 uploads each, that are read of one listing."""
+
+_is_upload_id = re.compile(r"[!-~]{1,1024}").fullmatch
+"""S3 promises no form of an id. It is in two URLs and two rows of its item, so it is bounded."""
 
 _EXISTS = "PreconditionFailed"
 _ENDED = frozenset({"NoSuchUpload", "NoSuchBucket"})  # without its bucket, no upload exists
@@ -106,7 +110,7 @@ def start_upload(
     if isinstance(response, StorageAnswer):
         return response
     upload_id = response.get("UploadId")
-    if not isinstance(upload_id, str) or not upload_id:
+    if not isinstance(upload_id, str) or not _is_upload_id(upload_id):
         return UNREADABLE
     return CreatedUpload(upload_id, response["ResponseMetadata"].get("RetryAttempts") == 0)
 
@@ -138,7 +142,7 @@ def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload
         if isinstance(page, StorageAnswer):
             return [] if page.code in _ENDED else page
         for values in page.get("Uploads", []):
-            if values.get("Key") == object_key and values.get("UploadId"):
+            if values.get("Key") == object_key and _is_upload_id(values.get("UploadId") or ""):
                 upload = ListedUpload(values["UploadId"], _utc(values.get("Initiated")))
                 uploads[upload.upload_id] = upload
         names = (("NextKeyMarker", "KeyMarker"), ("NextUploadIdMarker", "UploadIdMarker"))

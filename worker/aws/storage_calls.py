@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
+from worker.aws.bounded_connections import bound_connections, cut_off_late
 from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
 from worker.errors import Transient
 
 MAX_ANSWER_BYTES = 2 * 1024**2  # a list of 1,000 uploads has half of that
-MAX_ANSWER_SECONDS = 30.0
+MAX_BODY_SECONDS = 20.0  # a body that comes slowly; one that stops is cut off later
 # botocore raises these for what is not S3's XML.
 _UNREADABLE_ERRORS = (
     ResponseParserError,
@@ -69,9 +71,21 @@ def _text(value: object) -> str:
 
 
 def bound_answers(client: Any) -> None:
-    """Let a boto3 client read no more of an answer than S3 would send."""
+    """Let a boto3 client read no more of an answer than S3 would send, in bounded time."""
     endpoint = client._endpoint  # noqa: SLF001 - botocore has no public name for its HTTP session
+    bound_connections(endpoint.http_session)
     endpoint.http_session = _BoundedSession(endpoint.http_session)
+    client.meta.events.register("before-call.s3.HeadBucket", _answer_head_bucket)
+
+
+def _answer_head_bucket(**_: object) -> tuple[AWSResponse, dict[str, Any]]:
+    """Answer botocore, which asks for a bucket's region if storage redirects without naming it.
+
+    It would ask again for each redirect of such a question, a hundred times in one call. AWS names
+    the region in the redirect.
+    """
+    unknown = {"Error": {"Code": "404"}, "ResponseMetadata": {"HTTPHeaders": {}}}
+    return AWSResponse("", HTTPStatus.NOT_FOUND, {}, None), unknown
 
 
 class _BoundedSession:
@@ -94,8 +108,10 @@ class _BoundedSession:
         headers[_IS_SUCCESS] = "true" if response.status_code < _FIRST_ERROR else "false"
         bounded = AWSResponse(response.url, response.status_code, headers, body)
         try:
-            _ = bounded.content  # botocore reads it when it pleases, but errors belong here
+            with cut_off_late(getattr(response.raw, "answer_socket", None)):
+                _ = bounded.content  # botocore reads it when it pleases, but errors belong here
         except Exception as error:  # noqa: BLE001 - urllib3 raises many
+            response.raw.close()
             raise HTTPClientError(error=type(error).__name__) from None
         return bounded
 
@@ -110,7 +126,7 @@ class _BoundedBody:
 
     def stream(self) -> Iterator[bytes]:
         """Yield the body, up to the limits of bytes and seconds."""
-        left, end = MAX_ANSWER_BYTES, time.monotonic() + MAX_ANSWER_SECONDS
+        left, end = MAX_ANSWER_BYTES, time.monotonic() + MAX_BODY_SECONDS
         while chunk := self._raw.read1(min(_READ_BYTES, left)):
             yield chunk
             left -= len(chunk)

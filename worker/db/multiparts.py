@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from models import Batch, MultipartUpload
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
@@ -74,11 +74,14 @@ def buckets_with_expired_uploads(connection: Connection, now: datetime) -> list[
 def expired_uploads(
     connection: Connection, bucket: str, now: datetime, limit: int
 ) -> list[UploadRecord]:
-    """Return open uploads of a bucket profile whose grants have expired, the oldest first."""
+    """Return open uploads of a bucket profile whose grants have expired, in a random order.
+
+    Some cannot be aborted for days: the others must not wait for these.
+    """
     query = (
         select(MultipartUpload)
         .where(*_is_expired(now), MultipartUpload.bucket == bucket)
-        .order_by(MultipartUpload.expires_at)
+        .order_by(func.random())
         .limit(limit)
     )
     return [_record(row) for row in connection.execute(query)]

@@ -143,13 +143,15 @@ def _is_any_of(starts: Sequence[AbandonedStart]) -> ColumnElement[bool]:
     return tuple_(UploadStart.attempt, UploadStart.item_number).in_(keys)
 
 
-def recorded_upload_ids(connection: Connection, bucket: str, object_key: str) -> set[str] | None:
-    """Return the ids of the open uploads of an object key, which grants use.
+def recorded_upload_ids(
+    connection: Connection, buckets: Collection[str], object_key: str
+) -> set[str] | None:
+    """Return the ids of the open uploads of an object key in bucket profiles, which grants use.
 
     Returns None while an attempt is starting an upload of the key: it may record one.
     """
     is_starting = exists().where(
-        UploadStart.bucket == bucket,
+        UploadStart.bucket.in_(buckets),
         UploadStart.object_key == object_key,
         UploadStart.state == _STARTING,
     )
@@ -158,7 +160,7 @@ def recorded_upload_ids(connection: Connection, bucket: str, object_key: str) ->
         return None
     query = select(MultipartUpload.upload_id).where(
         MultipartUpload.state == "open",
-        MultipartUpload.bucket == bucket,
+        MultipartUpload.bucket.in_(buckets),
         MultipartUpload.object_key == object_key,
     )
     return set(connection.scalars(query))

@@ -20,7 +20,8 @@ _FILE_NAME = "file"
 _ERROR_BYTES = 10_000
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 _MESSAGE = re.compile(rb"<Message>([^<]{1,300})")
-_URL = re.compile(r"\w+://\S+|\?\S+")
+# Addresses, and what may be a signature, a token or a key id: long, and with a digit.
+_SECRETS = re.compile(r"\w+://\S+|\?\S+|(?=\S*[0-9])[A-Za-z0-9+/=_-]{16,}")
 
 # At INFO, httpx logs URLs.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -65,7 +66,7 @@ class StorageResponse(NamedTuple):
         match = _MESSAGE.search(self.body[:_ERROR_BYTES])
         if match is None or self.is_success:
             return ""
-        return scrub(_URL.sub("[hidden]", match[1].decode(errors="replace"))).strip()
+        return scrub(_SECRETS.sub("[hidden]", match[1].decode(errors="replace"))).strip()
 
 
 class StorageConnection:

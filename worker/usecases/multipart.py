@@ -1,15 +1,20 @@
 """The multipart uploads that are recorded already, and their parts."""
 
+from collections.abc import Collection
 from datetime import datetime
 
+from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Parts
 from worker.context import Context
+from worker.core.kinds.registry import issued_cost, reserved_cost
 from worker.core.policy.decisions import ChunkRequest
+from worker.core.quotas.admission import admit_cost
 from worker.core.signing.multipart_plan import NO_UPLOAD, StartedUpload
 from worker.db.batch_history import read_history
 from worker.db.engine import read_transaction
 from worker.db.multiparts import UploadRecord, find_upload_by_grant
+from worker.db.usage import read_usage
 
 
 def has_final_result(request: ChunkRequest, context: Context) -> bool:
@@ -18,6 +23,24 @@ def has_final_result(request: ChunkRequest, context: Context) -> bool:
     with read_transaction(context.engine) as connection:
         history = read_history(connection, request.tenant.id, message.batch, message.chunk, now)
     return history.is_final_for(message)
+
+
+def quota_refusal(
+    request: ChunkRequest, items: Collection[Item], context: Context
+) -> Refusal | None:
+    """Return the refusal of a batch that exceeds a quota, before its uploads are started.
+
+    items are those of its first chunk that policy allows. The commit decides; without this, a
+    tenant beyond its quota could have the workers start and abort a thousand uploads per message.
+    """
+    (message, tenant, _), now = request, context.now()
+    later = message.total - len(message.items)
+    cost = reserved_cost(message.grant, later).plus(issued_cost(message.grant, items))
+    with read_transaction(context.engine) as connection:
+        history = read_history(connection, tenant.id, message.batch, message.chunk, now)
+        if history.batch is not None:
+            return None  # its first chunk has reserved the cost of all
+        return admit_cost(tenant, read_usage(connection, tenant.id, now), cost, now).refusal
 
 
 def find_continued_upload(

@@ -23,9 +23,16 @@ from worker.core.signing.storage_headers import create_multipart_params
 from worker.db.engine import write_transaction
 from worker.db.upload_starts import abandon_attempt, delete_aborted, insert_starts
 from worker.errors import Malformed, Transient
+from worker.usecases.multipart import quota_refusal
 
-MAX_STARTING = timedelta(minutes=2)
-"""The time after which an attempt starts no further upload."""
+MIN_STARTING, STARTING_PER_ITEM = timedelta(seconds=20), timedelta(milliseconds=100)
+"""The time after which an attempt starts no further upload, and what each item adds to it.
+
+Other tenants wait for the worker meanwhile. The largest chunk has two minutes.
+"""
+
+MAX_ABORTING = timedelta(seconds=5)
+"""The time after which an attempt leaves the uploads that it began to the cleanup."""
 
 ABANDONED_AFTER = timedelta(minutes=5)
 """The time after which the uploads of an attempt that did not end are cleaned up."""
@@ -87,6 +94,10 @@ class UploadStarter:
         starts = self._plan()
         if not starts:
             return None
+        items = [start.item for start in starts.values()]
+        refusal = quota_refusal(self._request, items, self._context)
+        if refusal is not None:
+            return refusal
         tenant, policy = self._request.tenant.name, self._admission.policy
         bucket, s3 = self._admission.bucket, self._context.s3
         client = s3.client(bucket, tenant, policy.prefixes, self._now)
@@ -115,7 +126,8 @@ class UploadStarter:
 
     def _start(self, number: int, start: _Start, client: Any) -> Refusal | None:
         """Start one upload; return a refusal that holds for all items."""
-        if self._context.now() > self._now + MAX_STARTING:
+        limit = MIN_STARTING + len(self._starts) * STARTING_PER_ITEM
+        if self._context.now() > self._now + limit:
             raise Transient("storage takes too long to start the uploads of this message")
         item, bucket = start.item, self._admission.bucket
         id_ = grant_id(self._request.message.batch, number)
@@ -171,12 +183,14 @@ class UploadStarter:
             log.warning("aborts_postponed", attempt=self._id, problem=str(error))
 
     def _abort_started(self, numbers: set[int]) -> set[int]:
-        """Abort the uploads of these items until one fails; return the items that are done."""
+        """Abort the uploads of these items until one fails or it takes long; return those done."""
         admission, now = self._admission, self._context.now()
         prefixes, bucket = admission.policy.prefixes, admission.bucket
         client = self._context.s3.client(bucket, self._request.tenant.name, prefixes, now)
         done: set[int] = set()
         for number in numbers:
+            if self._context.now() > now + MAX_ABORTING:
+                break
             object_key, upload = self._starts[number].item.key, self._uploads[number]
             try:
                 answer = objects.abort_upload(client, bucket.bucket, object_key, upload.upload_id)

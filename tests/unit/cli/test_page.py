@@ -1,3 +1,4 @@
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -104,6 +105,11 @@ def test_the_text_of_a_form_lists_its_fields() -> None:
     lines = render_text(grants.form("a/b.png")).splitlines()
     assert lines[:2] == [f"POST {URL}", "  key     a/b.png"]
     assert "before 2026-11-24 12:00:00 UTC (limited by request)." in lines
+
+
+def test_the_text_escapes_a_limit_that_only_a_later_service_has() -> None:
+    text = render_text(replace(grants.grant(), limited_by="tier\x1b[2J"))
+    assert "(limited by tier\\x1b[2J)" in text
 
 
 def test_the_text_of_a_form_states_a_free_content_type() -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from valetkey.cli.descriptions import describe_cause, describe_quota_warning, describe_refusal
-from valetkey.cli.tables import show_explanation, show_quotas
+from valetkey.cli.tables import show_explanation, show_quotas, show_service
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
+from valetkey.wire.service import first_release
 
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -77,6 +78,17 @@ def test_json_has_all_rules_in_one_object(capsys: pytest.CaptureFixture[str]) ->
     explanation = Explanation(decision="refuse", rules=RULES)
     show_explanation(explanation, "json")
     assert Explanation.model_validate_json(capsys.readouterr().out) == explanation
+
+
+@pytest.mark.parametrize("text", ["\u009b2J", "\u202etxt.exe", "\ud800"])
+def test_json_has_no_character_that_controls_a_terminal_or_cannot_be_printed(
+    capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    show_service(first_release("acme").model_copy(update={"release": text}), "json")
+    show_explanation(Explanation(decision=text, rules=[]), "json")
+    service, explanation = printed_lines(capsys)
+    assert (json.loads(service)["release"], json.loads(explanation)["decision"]) == (text, text)
+    assert (service + explanation).isascii()
 
 
 def test_a_warning_states_what_is_used_and_left() -> None:

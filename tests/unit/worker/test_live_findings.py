@@ -110,3 +110,12 @@ def test_a_key_is_forgotten_only_if_its_first_request_was_refused() -> None:
     unclear = leftovers.add_request(StorageRequest("PUT", "https://s3.test/bucket/d"), TARGET)
     leftovers.add_response(unclear, StorageResponse(500))
     assert leftovers.versions == {"a b.txt": {"v1"}, "d": set()}
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["0123456789abcdef" * 4, "FwoGZXIvYXdzEBYaDNhZ2Vyc2VjcmV0dG9rZW4=", "AKIAIOSFODNN7EXAMPLE"],
+)
+def test_words_of_storage_that_may_be_secrets_are_hidden(secret: str) -> None:
+    body = f"<Error><Message>The token ({secret}) is wrong</Message></Error>"
+    assert StorageResponse(403, {}, body.encode()).message == "The token ([hidden]) is wrong"

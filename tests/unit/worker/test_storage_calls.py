@@ -3,6 +3,7 @@
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -103,6 +104,23 @@ def test_a_failure_that_is_not_s3s_is_transient(
         start(client)
 
 
+@pytest.mark.parametrize("upload_id", ["x" * 1_025, "\u009b31m", "caf\u00e9", "a b"])
+def test_an_upload_id_that_no_storage_would_make_is_unreadable(
+    storage: HttpStorage, client: Any, upload_id: str
+) -> None:
+    respond(storage, STARTED.replace(b"u-1", upload_id.encode()))
+    assert start(client) == UNREADABLE
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_costs_one_request(storage: HttpStorage, client: Any, status: int) -> None:
+    headers = {"location": "https://storage.example/"}
+    storage.respond = lambda _: StorageResponse(status, headers)
+    with suppress(Transient):
+        start(client)
+    assert len(storage.received) == 1
+
+
 def test_elements_within_a_code_are_unreadable(storage: HttpStorage, client: Any) -> None:
     respond(storage, b"<Error><Code><A>NoSuchBucket</A></Code><Message/></Error>", 400)
     assert start(client) == UNREADABLE
@@ -135,7 +153,7 @@ def test_a_huge_answer_takes_little_memory(storage: HttpStorage, client: Any) ->
 def test_an_answer_that_never_ends_takes_little_time(
     storage: HttpStorage, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_calls, "MAX_ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(storage_calls, "MAX_BODY_SECONDS", 0.0)
     respond(storage, b" " * 1_000_000, 403)
     begin = time.monotonic()
     answer = start(client)

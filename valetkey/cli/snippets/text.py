@@ -1,5 +1,6 @@
 """Descriptions of grants for people."""
 
+from valetkey.cli.descriptions import escape_unprintable
 from valetkey.cli.snippets import request_parts
 from valetkey.wire.replies import Grant
 
@@ -24,7 +25,8 @@ def render_text(grant: Grant) -> str:
         values["Content-Type"] = f"(the file's own, which begins with {type_prefix})"
     width = max((len(name) for name in values), default=0)
     lines = [f"  {name:<{width}}  {value}" for name, value in values.items()]
-    expiry = f"{grant.expires_at:%Y-%m-%d %H:%M:%S %Z} (limited by {grant.limited_by})"
+    limited_by = escape_unprintable(grant.limited_by)
+    expiry = f"{grant.expires_at:%Y-%m-%d %H:%M:%S %Z} (limited by {limited_by})"
     if grant.fields:
         instructions = _FORM_HELP
     else:

@@ -113,9 +113,12 @@ def _find_unknown(
     listed = objects.list_uploads(client, bucket, object_key)
     if isinstance(listed, StorageAnswer):
         raise Transient(f"storage lists no uploads: {listed.words}")
+    # Other profiles may lead to the same bucket, also by another endpoint.
+    buckets = context.config.current().buckets.values()
+    profiles = {starts[0].bucket, *(b.name for b in buckets if b.bucket == bucket)}
     # After the listing: what was listed was recorded before, as an attempt or with its grant.
     with read_transaction(context.engine) as connection:
-        recorded = recorded_upload_ids(connection, starts[0].bucket, object_key)
+        recorded = recorded_upload_ids(connection, profiles, object_key)
     if recorded is None:
         return None
     return {

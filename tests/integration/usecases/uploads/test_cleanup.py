@@ -1,6 +1,7 @@
 """The cleanup of uploads takes over what no grant uses, and nothing else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,14 +21,14 @@ from tests.integration.usecases.uploads.conftest import (
 )
 from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
-from tests.support.fakes.http_storage import StorageResponse
+from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.unreliable_storage import (
     SLOW_DOWN,
     UnreliableStorage,
     fail_at,
 )
 from worker.core.policy.decide import decide_chunk
-from worker.core.tenants.config import Quota
+from worker.core.tenants.config import Quota, TenantConfig
 from worker.devstack.storage import Storage
 from worker.errors import Transient
 from worker.usecases import issue
@@ -50,6 +51,52 @@ def test_the_cleanup_leaves_uploads_of_others_to_the_same_key_alone(
     storage.interfere = lambda _, forward: forward()
     assert clean_up(service, clock) == {"ended": 1, "postponed": 0}
     assert unfinished() == 1
+
+
+def test_the_cleanup_leaves_uploads_of_another_profile_of_the_bucket_alone(
+    service: InProcessService,
+    storage: UnreliableStorage,
+    clock: Clock,
+    apply_config: ApplyConfig,
+    unfinished: Callable[[], int],
+) -> None:
+    one = config()
+    acme, twin = one.tenants["acme"], replace(one.buckets["demo"], name="twin")
+    policies = {**acme.policies, "twin": replace(acme.policies["demo"], bucket="twin")}
+    tenants = {"acme": replace(acme, policies=policies)}
+    apply_config(TenantConfig({**one.buckets, "twin": twin}, tenants))
+    assert service.issue(multipart_message(bucket="twin"))["status"] == "issued"
+    storage.interfere = fail_at(1, SLOW_DOWN)
+    with pytest.raises(Transient):
+        service.issue(multipart_message())
+    storage.interfere = lambda _, forward: forward()
+    clean_up(service, clock)
+    assert unfinished() == len(KEYS)
+
+
+def test_uploads_that_cannot_be_aborted_do_not_keep_others_waiting(
+    service: InProcessService,
+    storage: UnreliableStorage,
+    clock: Clock,
+    unfinished: Callable[[], int],
+) -> None:
+    denied = StorageResponse(403, body=b"<Error><Code>AccessDenied</Code></Error>")
+
+    def deny(request: StoredRequest, forward: Callable[[], StorageResponse]) -> StorageResponse:
+        return denied if any(key in request.target for key in KEYS[:3]) else forward()
+
+    for key in KEYS:
+        message = multipart_message()
+        message |= {"items": [{"key": key, "size": SIZE}], "total": 1}
+        assert service.issue(message)["status"] == "issued"
+        clock.forward(seconds=1)
+    storage.interfere = deny
+    clock.forward(minutes=20)
+    for _ in range(100):
+        abort_expired(service.context)
+        if unfinished() == 3:
+            break
+    assert unfinished() == 3
 
 
 def test_uploads_that_the_cleanup_took_over_are_not_granted(
@@ -112,14 +159,16 @@ def test_uploads_of_a_transaction_whose_commit_is_not_confirmed_stay_usable(
     assert unfinished() == len(KEYS) == len(rows(engine, MultipartUpload))
 
 
-def test_uploads_refused_by_a_quota_leave_no_record(
+def test_uploads_refused_by_a_quota_are_not_started_and_leave_no_record(
     engine: Engine,
     service: InProcessService,
+    storage: UnreliableStorage,
     apply_config: ApplyConfig,
     unfinished: Callable[[], int],
 ) -> None:
     apply_config(config(Quota("upload_bytes", "day", SIZE)))
     assert service.issue(multipart_message())["refusal"]["code"] == "quota_exceeded"
+    assert storage.count("POST") == 0
     assert unfinished() == 0
     assert rows(engine, UploadStart) == []
 

@@ -1,6 +1,7 @@
 """Uploads are recorded before they are started: whatever happens, none is left in storage."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -94,6 +95,27 @@ def test_a_process_that_is_killed_between_two_items_leaves_uploads_to_the_cleanu
     upload_ids = {row.upload_id for row in rows(engine, MultipartUpload)}
     assert upload_ids == {item["multipart"]["upload_id"] for item in outcome["items"]}
     assert rows(engine, UploadStart) == []
+
+
+def test_slow_storage_holds_a_worker_for_a_short_time(
+    engine: Engine,
+    service: InProcessService,
+    storage: UnreliableStorage,
+    clock: Clock,
+    unfinished: Callable[[], int],
+) -> None:
+    def delay(_: StoredRequest, forward: Callable[[], StorageResponse]) -> StorageResponse:
+        clock.forward(seconds=6)
+        return forward()
+
+    storage.interfere, begin = delay, clock.time
+    with pytest.raises(Transient, match="storage takes too long"):
+        service.issue(multipart_message())
+    assert clock.time - begin <= timedelta(seconds=30)  # four starts and one end
+    assert unfinished() == len(rows(engine, UploadStart)) == 3
+    storage.interfere = lambda _, forward: forward()
+    assert clean_up(service, clock) == {"ended": 3, "postponed": 0}
+    assert unfinished() == 0
 
 
 def test_an_upload_whose_answer_was_lost_is_found_and_aborted(
