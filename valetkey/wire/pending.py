@@ -132,7 +132,8 @@ class PendingMessage:
         """Return true for the stored result of another request with the same batch id."""
         pairs = zip(outcome.items, self.body.get("items", ()), strict=False)  # reopened: no items
         return any(
-            isinstance(result, Grant) and (result.key, result.part) != (item["key"], item.get("part"))
+            isinstance(result, Grant)
+            and (result.key, result.part) != (item["key"], item.get("part"))
             for result, item in pairs
         )
 
