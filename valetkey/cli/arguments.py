@@ -89,13 +89,12 @@ _TENANT = click.option(
     metavar="NAME",
     help="The tenant to act for; by default VALETKEY_TENANT, or the tenant of the key.",
 )
-_TIMEOUT = click.option(
-    "--timeout",
-    type=DURATION,
-    default="30s",
-    show_default=True,
-    help="The longest wait for the next response, and for a manifest (by default 10m).",
-)
+
+
+def _timeout(text: str) -> Callable[[Command], Command]:
+    return click.option("--timeout", type=DURATION, default="30s", show_default=True, help=text)
+
+
 _REQUEST_OPTIONS = (
     click.option(
         "--expires-in",
@@ -115,7 +114,7 @@ _REQUEST_OPTIONS = (
     _REASON,
     _REQUESTED_BY,
     _TENANT,
-    _TIMEOUT,
+    _timeout("The longest wait for the next response; if given, also for a manifest (else 10m)."),
     click.option(
         "--dry-run", is_flag=True, help="Show the decision rule by rule; grant and charge nothing."
     ),
@@ -131,7 +130,7 @@ _REQUEST_OPTIONS = (
     ),
 )
 _JSON = click.option("--json", "output_format", flag_value="json", help="Write JSON.")
-_QUERY_OPTIONS = (_TENANT, _TIMEOUT, _JSON)
+_QUERY_OPTIONS = (_TENANT, _timeout("The longest wait for the response."), _JSON)
 _CHANGE_OPTIONS = (_REASON, _REQUESTED_BY, *_QUERY_OPTIONS)
 _STORAGE_OPTIONS = (
     click.option("--content-type", help="The content type that the object must have."),

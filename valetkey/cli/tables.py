@@ -18,6 +18,7 @@ from valetkey.wire.replies import Explanation, RuleVerdict
 from valetkey.wire.service import ServiceInfo
 
 _BAR_COLUMNS = 20
+_SECONDS = frozenset({"max_message_age", "max_clock_skew", "max_expires_in"})
 _DEFAULT_COLUMNS = 200  # the width if stdout is not a terminal
 
 _DECISIONS = {"issue": "issued", "refuse": "refused"}
@@ -55,9 +56,15 @@ def show_service(service: ServiceInfo, output_format: str | None) -> None:
         ("wire versions", versions),
         ("asks", ", ".join(service.asks)),
         ("kinds", ", ".join(service.kinds)),
-        *((name, f"{value:,}") for name, value in service.limits),
+        *((name, _limit_text(name, value)) for name, value in service.limits),
     ]
     _print_table(("service", ""), [tuple(map(escape_unprintable, map(str, row))) for row in rows])
+
+
+def _limit_text(name: str, value: int) -> str:
+    if name.endswith("_bytes"):
+        return format_size(value)
+    return f"{value:,} s" if name in _SECONDS else f"{value:,}"
 
 
 def _quota_values(quota: QuotaState) -> dict[str, Any]:

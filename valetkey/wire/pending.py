@@ -125,7 +125,17 @@ class PendingMessage:
 
     def _is_decided_by(self, outcome: Outcome) -> bool:
         is_same_chunk = (outcome.batch, outcome.chunk) == (self.body["batch"], self.chunk_number)
-        return is_same_chunk and self._decided_count(outcome) == len(self.object_keys)
+        is_complete = self._decided_count(outcome) == len(self.object_keys)
+        return is_same_chunk and is_complete and not self._grants_other_objects(outcome)
+
+    def _grants_other_objects(self, outcome: Outcome) -> bool:
+        """Return true for the stored result of another request with the same batch id."""
+        pairs = zip(outcome.items, self.body.get("items", ()), strict=False)  # reopened: no items
+        return any(
+            isinstance(result, Grant)
+            and (result.key, result.part) != (item["key"], item.get("part"))
+            for result, item in pairs
+        )
 
     def _decided_count(self, outcome: Outcome) -> int:
         """Count the items that an outcome decides; with a manifest it lists none of them."""

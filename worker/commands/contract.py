@@ -19,10 +19,10 @@ _FILE_BY_FORMAT = {name.partition(".")[0]: name for name in FILES}
 @click.option(
     "--out",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False),
     help="Write all documents to this folder instead, each to its own file.",
 )
-def contract(document: str | None, folder: Path | None) -> None:
+def contract(document: str | None, folder: str | None) -> None:
     """Print one DOCUMENT of the contract between producers and the service.
 
     \b
@@ -44,10 +44,12 @@ def contract(document: str | None, folder: Path | None) -> None:
     """
     if (document is None) == (folder is None):
         raise click.UsageError("name one document, or give --out to write all of them.")
+    if folder == "":  # as from an unset variable; Path would take it for the current folder
+        raise click.BadParameter("the folder has no name", param_hint="--out")
     if document is not None:
         click.echo(FILES[_FILE_BY_FORMAT[document]](), nl=False)
     if folder is not None:
-        _write_files(folder)
+        _write_files(Path(folder))
 
 
 def _write_files(folder: Path) -> None:
@@ -58,4 +60,5 @@ def _write_files(folder: Path) -> None:
             path.write_text(text, encoding="utf-8", newline="\n")
             click.echo(path)
     except OSError as error:
-        raise click.ClickException(f"{folder} cannot be written: {error.strerror}.") from None
+        path = error.filename or folder
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}.") from None

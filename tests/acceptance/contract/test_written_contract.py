@@ -116,6 +116,14 @@ def test_another_request_with_the_same_batch_id_is_refused(start: Start) -> None
     assert stderr.startswith(f"refused {batch_id}.1 batch_conflict ")
 
 
+def test_the_stored_result_of_other_objects_is_not_taken_for_the_answer(start: Start) -> None:
+    batch_id = new_id()
+    assert finish(start("acme/a", BATCH_ID=batch_id))[0] == 0
+    code, lines, stderr = finish(start("acme/b", BATCH_ID=batch_id))
+    assert (code, lines) == (1, [])
+    assert stderr.startswith(f"refused {batch_id}.0 batch_conflict ")
+
+
 def test_a_message_that_is_lost_is_sent_again(start: Start, service: Service) -> None:
     broker_url, batch_id = unused_database_url(service, NO_WORKERS), new_id()
     process = start("acme/a", BATCH_ID=batch_id, BROKER_URL=broker_url)

@@ -47,7 +47,9 @@ def test_the_service_is_a_table(broker: str) -> None:
     lines = {line.split("  ")[0]: line.rstrip() for line in result.stdout.splitlines() if line}
     assert lines["release"].endswith(RELEASE)
     assert lines["wire versions"].endswith("1")
-    assert lines["max_batch_items"].endswith("1,000,000")
+    assert lines["max_batch_items"].endswith(" 1,000,000")
+    assert lines["max_object_bytes"].endswith(" 5GiB")
+    assert lines["max_expires_in"].endswith(" 604,800 s")
 
 
 def test_the_service_is_printed_as_json(broker: str) -> None:

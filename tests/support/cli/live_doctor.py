@@ -20,7 +20,7 @@ from worker.usecases.live_checks.run import LIVE_CHECKS
 PAGE = ROOT / "docs" / "storage.md"
 SECRET_KEY = "not-a-secret-but-nobody-may-print-it"
 Verdicts = Mapping[tuple[str, str], str]
-UseStorage = Callable[[str], None]
+UseStorage = Callable[[str | None], None]
 
 
 def store_profiles(folder: Path, *buckets: Bucket) -> str:

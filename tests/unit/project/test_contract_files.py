@@ -48,3 +48,19 @@ def test_the_command_explains_that_a_folder_cannot_be_written(tmp_path: Path) ->
     completed = CliRunner().invoke(main, ["contract", "--out", str(tmp_path / "file" / "below")])
     assert completed.exit_code == 1
     assert "cannot be written: Not a directory." in completed.output
+
+
+def test_the_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "codes.md").mkdir()
+    completed = CliRunner().invoke(main, ["contract", "--out", str(tmp_path)])
+    assert completed.exit_code == 1
+    assert f"Error: {tmp_path}/codes.md cannot be written: Is a directory." in completed.output
+
+
+def test_an_empty_name_of_a_folder_is_not_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    completed = CliRunner().invoke(main, ["contract", "--out", ""])
+    assert completed.exit_code == 2
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.builders.grants import grant
 from tests.support.builders.messages import batch_id, grant_message
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.pending import PendingMessage, build_pending_message
@@ -27,12 +28,16 @@ def batch_state(total: int = 5, chunk_size: int = 2, **changes: Any) -> BatchSta
     return BatchState(total=total, chunk_size=chunk_size, **fields)
 
 
-def outcome(batch: str = BATCH, chunk: int = 0, items: int = 2, **changes: Any) -> Outcome:
-    fields = {"batch": batch, "chunk": chunk, "status": "issued", "items": [NO_KEY] * items}
+def outcome(
+    batch: str = BATCH, chunk: int = 0, items: int | list[Any] = 2, **changes: Any
+) -> Outcome:
+    results = [NO_KEY] * items if isinstance(items, int) else items
+    fields = {"batch": batch, "chunk": chunk, "status": "issued", "items": results}
     return Outcome.model_validate(fields | changes)
 
 
 GRANTS = build_pending_message("task", grant_message(["a", "b"], batch=BATCH))
+PARTS = PendingMessage("task", {"batch": BATCH, "items": [{"key": "a", "part": 1}]})
 EXPLAIN = build_pending_message("task", grant_message(["a", "b"], batch=BATCH, ask="explain"))
 USAGE, CANCEL = ask_message("usage"), ask_message("cancel", batch=BATCH, requested_by="me")
 STATE, SERVICE = ask_message("batch", batch=BATCH), ask_message("service")
@@ -58,10 +63,28 @@ def test_a_reply_answers_its_own_message_and_no_other(name: str) -> None:
 @pytest.mark.parametrize(
     ("message", "reply"),
     [
+        (GRANTS, outcome(items=[grant("a"), grant("b")])),
+        (GRANTS, outcome(items=[NO_KEY, grant("b")])),
+        (PARTS, outcome(items=[grant("a", part=1)])),
+        (REOPEN, outcome(chunk=1, items=[grant("c"), grant("d")])),
+    ],
+)
+def test_grants_of_the_requested_objects_are_an_answer(
+    message: PendingMessage, reply: Reply
+) -> None:
+    assert message.is_answered_by(reply)
+
+
+@pytest.mark.parametrize(
+    ("message", "reply"),
+    [
         (GRANTS, outcome(batch=OTHER)),
         (GRANTS, outcome(chunk=1)),
         (GRANTS, outcome(items=1)),
         (GRANTS, outcome(items=3)),
+        (GRANTS, outcome(items=[grant("a"), grant("c")])),
+        (GRANTS, outcome(items=[NO_KEY, grant("a")])),
+        (PARTS, outcome(items=[grant("a", part=2)])),
         (GRANTS, outcome(batch=OTHER, refusal=REFUSAL)),
         (CANCEL, Cancelled(batch=OTHER, issued=0, released=0)),
         (STATE, batch_state(batch=OTHER)),

@@ -91,6 +91,8 @@ def doctor(
     if profiles:
         is_ok = live.check_storage(profiles, prefix=prefix, yes=yes, as_json=as_json)
         context.exit(0 if is_ok else 1)
+    if yes or prefix != live.DEFAULT_PREFIX:
+        raise click.UsageError("--yes and --prefix need --live PROFILE")
     checks = []
     for check in _run_checks():
         checks.append(check)

@@ -35,9 +35,11 @@ from worker.usecases.live_checks.run import (
 )
 
 DEFAULT_PREFIX = "valetkey-doctor/"
+_MAX_PREFIX = 900  # leaves room for the run's own prefix and names in a key of 1,024 bytes
 _COLOURS = {"ok": "green", "not tried": "dim", "not supported": "yellow"}
 _COLUMNS = Finding._fields
 _VERDICT = _COLUMNS.index("verdict")
+_ANSWER = _COLUMNS.index("answer")  # followed by the note
 
 
 class _Options(NamedTuple):
@@ -48,8 +50,11 @@ class _Options(NamedTuple):
 
 def parse_prefix(_context: click.Context, _option: click.Parameter, text: str) -> str:
     """Return a prefix of object keys. Callback of a Click option."""
-    if not text.endswith("/") or not is_simple_key(text[:-1]):
-        raise click.BadParameter("expected a prefix of plain characters that ends with a slash")
+    if not text.endswith("/") or not is_simple_key(text[:-1]) or len(text) > _MAX_PREFIX:
+        raise click.BadParameter(
+            "expected a prefix of plain characters that ends with a slash, like acme/doctor/, with"
+            f" at most {_MAX_PREFIX} characters"
+        )
     return text
 
 
@@ -61,9 +66,9 @@ def check_storage(names: Sequence[str], *, prefix: str, yes: bool, as_json: bool
     """
     buckets = _load_buckets(names)
     options = _Options(prefix, yes, as_json)
-    _confirm(buckets, options)
     settings = Settings()
     s3 = S3Clients(settings.s3_endpoint, settings.sts_endpoint)
+    _confirm([(bucket, _address(s3, bucket)) for bucket in buckets], options)
     with closing(StorageConnection()) as connection:
         credentials = CredentialCache(settings.sts_endpoint)
         services = LiveServices(s3, credentials, connection.send, clock.now)
@@ -83,14 +88,23 @@ def _load_buckets(names: Sequence[str]) -> list[Bucket]:
     return [buckets[name] for name in dict.fromkeys(names)]
 
 
-def _confirm(buckets: Sequence[Bucket], options: _Options) -> None:
+def _address(s3: S3Clients, bucket: Bucket) -> str:
+    """Return the address to be named in the question: a profile without endpoint may mean AWS."""
+    try:
+        target = s3.target(bucket)
+    except (Malformed, Transient):
+        return "an unknown address"  # the table has the reason
+    return f"{target.scheme}://{target.host}"
+
+
+def _confirm(buckets: Sequence[tuple[Bucket, str]], options: _Options) -> None:
     if options.yes:
         return
-    for bucket in buckets:
+    for bucket, address in buckets:
         click.echo(
             f"This stores about 60 small objects and one of 5 MiB under {options.prefix} in the "
-            f"bucket {bucket.bucket} of the profile {bucket.name}, uses and misuses grants for "
-            "them, and deletes them. It takes less than a minute.",
+            f"bucket {bucket.bucket} of the profile {bucket.name} at {address}, uses and misuses "
+            "grants for them, and deletes them. It takes less than a minute.",
             err=True,
         )
     click.echo("Nothing is charged to a tenant or recorded in the audit log.", err=True)
@@ -154,9 +168,13 @@ def _print_findings(bucket: Bucket, findings: Sequence[Finding], options: _Optio
 
 
 def _print_rich_table(rows: Sequence[tuple[str, ...]]) -> None:
-    table = Table(*_COLUMNS)
-    for row in rows:
-        cells = [Text(cell) for cell in row]
-        cells[_VERDICT].stylize(_COLOURS.get(row[_VERDICT], "bold red"))
-        table.add_row(*cells)
+    """Print a table that 80 columns hold: whole words of storage, and notes in the same column."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in _COLUMNS[:_ANSWER]:
+        table.add_column(name, no_wrap=name != "check")
+    table.add_column("answer", overflow="fold")
+    for *cells, answer, note in rows:
+        texts = [Text(cell) for cell in (*cells, " ".join(filter(None, (answer, note))))]
+        texts[_VERDICT].stylize(_COLOURS.get(cells[_VERDICT], "bold red"))
+        table.add_row(*texts)
     Console().print(table)

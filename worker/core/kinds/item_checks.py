@@ -9,7 +9,7 @@ from typing import Any
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Checksum
-from worker.core.signing.filenames import MAX_FILENAME_BYTES, find_filename_fault
+from worker.core.signing.filenames import MAX_FILENAME_BYTES, TOO_LONG, find_filename_fault
 
 ItemCheck = Callable[[Item, Any, str], Refusal | None]
 """Checks one field of an item against the terms; the third argument is the field's path."""
@@ -28,7 +28,8 @@ def refuse_filename(name: str, field: str) -> Refusal | None:
     fault = find_filename_fault(name)
     if fault is None:
         return None
-    return Refusal(code=Code.FILENAME_INVALID, field=field, message=fault, limit=MAX_FILENAME_BYTES)
+    limit = MAX_FILENAME_BYTES if fault == TOO_LONG else None  # the other rules have no limit
+    return Refusal(code=Code.FILENAME_INVALID, field=field, message=fault, limit=limit)
 
 
 def check_version_id(item: Item, _: Any, field: str) -> Refusal | None:

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 MAX_FILENAME_BYTES = 236
 """The longest name, in UTF-8. File systems hold 255 bytes, but Chromium fails with 246, and wget
 cuts an ASCII name to 236 bytes, which would take its extension away."""
+TOO_LONG = f"a filename has at most {MAX_FILENAME_BYTES} bytes in UTF-8"
 
 _RESERVED = frozenset('/\\":*?<>|')  # separators, and what Windows forbids
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -88,7 +89,7 @@ def _compatible(name: str) -> str:
 # In this order: each rule may expect that the ones before it hold.
 _RULES = (
     (lambda name: not name, "a filename is not empty"),
-    (_is_too_long, f"a filename has at most {MAX_FILENAME_BYTES} bytes in UTF-8"),
+    (_is_too_long, TOO_LONG),
     (
         lambda name: not _RESERVED.isdisjoint(name),
         'a filename has none of the characters / \\ " : * ? < > |',

@@ -19,7 +19,7 @@ def use_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseStorage:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
 
-    def use(url: str) -> None:
+    def use(url: str | None) -> None:
         demo, other = (
             Bucket(name, "valetkey-demo", "us-east-1", "path", url) for name in ("demo", "other")
         )

@@ -12,6 +12,7 @@ from tests.support.cli.live_doctor import UseStorage, first_row, json_findings, 
 from tests.support.docs.command_lines import ROOT
 from tests.support.fakes.http_storage import running_http_storage
 from tests.support.fakes.memory_storage import MemoryStorage
+from worker.commands.health import live
 from worker.commands.health.doctor import doctor
 from worker.devstack.storage import Storage
 
@@ -35,6 +36,38 @@ def test_nothing_is_sent_without_a_terminal_and_without_yes(use_storage: UseStor
     assert result.stderr.endswith("there is no terminal to confirm this on: give --yes\n")
 
 
+def test_the_question_names_the_address_of_the_storage(
+    use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_storage(None)
+    monkeypatch.delenv("VALETKEY_S3_ENDPOINT", raising=False)
+    assert "of the profile demo at https://s3.amazonaws.com, uses" in run_live().stderr
+    monkeypatch.setenv("VALETKEY_S3_ENDPOINT", "http://127.0.0.1:9")
+    assert "of the profile demo at http://127.0.0.1:9, uses" in run_live().stderr
+
+
+@pytest.mark.parametrize("option", ["--yes", "--prefix=acme/"])
+def test_options_of_live_checks_are_refused_without_a_profile(option: str) -> None:
+    result = CliRunner().invoke(doctor, [option])
+    assert result.exit_code == 2
+    assert "--yes and --prefix need --live PROFILE" in result.stderr
+
+
+def test_a_terminal_of_80_columns_shows_whole_error_codes_and_notes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    answer, note = "412 PreconditionFailed", "the profile has no role_arn"
+    live._print_rich_table(
+        [
+            ("multipart", "without If-None-Match", "refused", "not enforced", answer, ""),
+            ("session", "link without its session token", "refused", "not tried", "", note),
+        ]
+    )
+    words = capsys.readouterr().out.split()
+    assert set(f"{answer} {note} If-None-Match".split()) <= set(words)
+
+
 def test_nothing_is_sent_if_the_question_is_answered_with_no(use_storage: UseStorage) -> None:
     with running_http_storage() as storage:
         use_storage(storage.url)
@@ -55,7 +88,7 @@ def test_nothing_is_sent_if_the_question_is_answered_with_no(use_storage: UseSto
     assert "Go on? [y/N]" in completed.stderr
 
 
-@pytest.mark.parametrize("prefix", ["", "acme", "/", "a//", "../", "acme\\/"])
+@pytest.mark.parametrize("prefix", ["", "acme", "/", "a//", "../", "acme\\/", "x" * 900 + "/"])
 def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
     result = run_live("--yes", "--prefix", prefix)
     assert result.exit_code == 2

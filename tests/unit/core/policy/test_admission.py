@@ -76,9 +76,10 @@ REFUSED = [
         "grant.metadata.a",
         None,
     ),
-    (download_message(filename="../x"), "filename_invalid", "grant.filename", 236),
-    (download_message(filename='a".pdf'), "filename_invalid", "grant.filename", 236),
-    (download_message(filename="gpj.\u202eexe"), "filename_invalid", "grant.filename", 236),
+    (download_message(filename="x" * 237), "filename_invalid", "grant.filename", 236),
+    (download_message(filename="../x"), "filename_invalid", "grant.filename", None),
+    (download_message(filename='a".pdf'), "filename_invalid", "grant.filename", None),
+    (download_message(filename="gpj.\u202eexe"), "filename_invalid", "grant.filename", None),
 ]
 
 
