@@ -11,3 +11,7 @@ class Malformed(WorkerError):
 
 class Transient(WorkerError):
     """A required resource was unavailable; the same call may succeed later."""
+
+
+class StorageSilent(Transient):
+    """Storage does not answer; further calls to it are likely to take long, too."""

@@ -11,7 +11,7 @@ from botocore.parsers import ResponseParserError
 
 from worker.aws.bounded_connections import bound_connections, cut_off_late
 from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
-from worker.errors import Transient
+from worker.errors import StorageSilent, Transient
 
 MAX_ANSWER_BYTES = 2 * 1024**2  # a list of 1,000 uploads has half of that
 MAX_BODY_SECONDS = 20.0  # a body that comes slowly; one that stops is cut off later
@@ -34,7 +34,7 @@ def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | St
     """Call a method of a boto3 client; return its response, or storage's permanent answer.
 
     Answers that reject the credentials are returned as well: other ones may be accepted. Raises
-    Transient if storage does not answer, or if the same call may succeed later.
+    StorageSilent if storage does not answer, and Transient if the same call may succeed later.
     """
     try:
         response: dict[str, Any] = call(**params)
@@ -44,7 +44,7 @@ def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | St
         # boto3 itself refuses a parameter, and quotes it.
         return StorageAnswer(_BAD_REQUEST, "ParamValidationError")
     except BotoCoreError as error:
-        raise Transient(f"storage does not answer: {type(error).__name__}") from None
+        raise StorageSilent(f"storage does not answer: {type(error).__name__}") from None
     except _UNREADABLE_ERRORS:
         return UNREADABLE
     else:

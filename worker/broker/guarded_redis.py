@@ -68,16 +68,22 @@ class GuardedQoS(redis.QoS):
         """Return messages to their queues when the worker ends.
 
         If an error ended it, the messages that no child process had accepted are set aside: one of
-        them may have caused it.
+        them may have caused it. After a lost connection, kombu calls this while it handles an error
+        of its own.
         """
         error = sys.exc_info()[1]
-        if isinstance(error, Exception) and not isinstance(error, self.channel.connection_errors):
+        if isinstance(error, Exception) and not self._is_from_lost_connection(error):
             accepted = {request.message.delivery_tag for request in state.active_requests}
             for tag, message in list(self._delivered.items()):
                 if tag not in accepted and not message.headers.get("eta"):
                     problem = f"ended a worker: {type(error).__name__}"
                     self.channel.set_aside_message(message, problem)
         super().restore_unacked(client)
+
+    def _is_from_lost_connection(self, error: BaseException | None) -> bool:
+        while error is not None and not isinstance(error, self.channel.connection_errors):
+            error = error.__context__
+        return error is not None
 
 
 class GuardedChannel(redis.Channel):

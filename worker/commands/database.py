@@ -43,8 +43,8 @@ def operator_account() -> str:
 def migrate() -> None:
     """Create or update the tables of the database at VALETKEY_DATABASE_URL.
 
-    Changes nothing if the tables are up to date. Removes other accounts' access to the files of a
-    SQLite database.
+    Changes nothing if the tables are up to date, or those of a later release. Removes other
+    accounts' access to the files of a SQLite database.
 
     \b
     Example:
@@ -52,8 +52,10 @@ def migrate() -> None:
     """
     database_url = Settings().database_url.get_secret_value()
     _make_files_private(database_url)
-    migrate_to_head(database_url)
-    click.echo("The database is up to date.")
+    if migrate_to_head(database_url):
+        click.echo("The database is up to date.")
+    else:
+        click.echo("The tables are those of a later release, which this one can use: unchanged.")
 
 
 def _is_sqlite(path: Path) -> bool:
@@ -83,17 +85,21 @@ def _make_files_private(database_url: str) -> None:
         click.echo(f"Other accounts had access to {path} (mode {mode}): only its owner has now.")
 
 
-def migrate_to_head(database_url: str) -> None:
+def migrate_to_head(database_url: str) -> bool:
     """Migrate a database's tables to this release. Changes nothing if they are up to date.
 
-    Raises click.ClickException for a database that cannot be migrated.
+    Returns false, and changes nothing, if they are those of a later release. Raises
+    click.ClickException for a database that cannot be migrated.
     """
     engine = create_database_engine(database_url)
     try:
         with engine.connect() as connection:
             _refuse_prototype(connection)
+            if _is_of_later_release(connection):
+                return False
         with engine.connect() as connection:  # Alembic begins and commits its own transactions
             command.upgrade(alembic_config(connection), "head")
+        return True
     finally:
         engine.dispose()
 
@@ -139,9 +145,15 @@ def _current_revision(connection: Connection) -> str | None:
 def _needs_migration(connection: Connection) -> bool:
     # An unknown revision belongs to a later release, whose migrations keep our tables usable.
     scripts = ScriptDirectory.from_config(alembic_config(connection))
+    is_current = _current_revision(connection) in scripts.get_heads()
+    return not is_current and not _is_of_later_release(connection)
+
+
+def _is_of_later_release(connection: Connection) -> bool:
+    scripts = ScriptDirectory.from_config(alembic_config(connection))
     revision = _current_revision(connection)
-    older = {script.revision for script in scripts.walk_revisions()} - set(scripts.get_heads())
-    return revision is None or revision in older
+    known = {script.revision for script in scripts.walk_revisions()}
+    return revision is not None and revision not in known
 
 
 def alembic_config(connection: Connection) -> Config:

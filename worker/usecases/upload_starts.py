@@ -22,7 +22,7 @@ from worker.core.signing.multipart_plan import MultipartPlan, StartedUpload, pla
 from worker.core.signing.storage_headers import create_multipart_params
 from worker.db.engine import write_transaction
 from worker.db.upload_starts import abandon_attempt, delete_aborted, insert_starts
-from worker.errors import Malformed, Transient
+from worker.errors import Malformed, StorageSilent, Transient
 from worker.usecases.multipart import quota_refusal
 
 MIN_STARTING, STARTING_PER_ITEM = timedelta(seconds=20), timedelta(milliseconds=100)
@@ -72,6 +72,7 @@ class UploadStarter:
         self._uploads: dict[int, StartedUpload] = {}
         self._refusals: dict[int, Refusal] = {}
         self._uncertain: set[int] = set()
+        self._is_silent = False
 
     @property
     def attempt(self) -> UploadAttempt | None:
@@ -133,7 +134,11 @@ class UploadStarter:
         id_ = grant_id(self._request.message.batch, number)
         params = create_multipart_params(self._terms, id_)
         self._uncertain.add(number)
-        created = objects.start_upload(client, bucket.bucket, item.key, params)
+        try:
+            created = objects.start_upload(client, bucket.bucket, item.key, params)
+        except StorageSilent:
+            self._is_silent = True
+            raise
         if isinstance(created, objects.CreatedUpload):
             self._uploads[number] = StartedUpload(created.upload_id, start.plan)
             if created.is_only:
@@ -164,8 +169,10 @@ class UploadStarter:
     def abort(self) -> None:
         """Abort the uploads that were started and are not recorded with their grants.
 
-        What cannot be aborted now is left to the cleanup. Raises nothing: while the database is out
-        of reach, nothing is aborted, because the transaction that failed may be committed.
+        What cannot be aborted now is left to the cleanup, and so is everything if storage does not
+        answer: waiting for it would delay the messages of others. Raises nothing: while the
+        database is out of reach, nothing is aborted, because the transaction that failed may be
+        committed.
         """
         if not self._starts:
             return
@@ -175,6 +182,8 @@ class UploadStarter:
             with write_transaction(self._context.engine) as connection:
                 left = dict.fromkeys(self._uncertain) | started
                 abandoned = abandon_attempt(connection, self._id, left, cleanup_at)
+            if self._is_silent:
+                return
             aborted = self._abort_started(abandoned & started.keys()) - self._uncertain
             if aborted:
                 with write_transaction(self._context.engine) as connection:

@@ -122,6 +122,17 @@ def test_the_task_of_a_frame_that_is_set_aside_fails(
     assert store.hlen("unacked") == 0
 
 
+def test_no_message_is_set_aside_because_the_connection_was_lost(
+    store: redis.Redis, start: Start, queue: str
+) -> None:
+    put(store, queue, build_frame())
+    reader = start()
+    reader.read()
+    reader.lose_connection()
+    assert [message.headers["id"] for message in start().read()] == [TASK_ID]
+    assert read_dead_letters(store) == []
+
+
 def test_a_frame_is_set_aside_after_two_workers_died_of_it(
     store: redis.Redis, start: Start, queue: str
 ) -> None:

@@ -28,6 +28,14 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
     migrate_to_head(engine.url.render_as_string(hide_password=False))
 
 
+def test_tables_of_a_later_release_are_left_as_they_are(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999_later'"))
+    assert not migrate_to_head(engine.url.render_as_string(hide_password=False))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999_later"
+
+
 def test_the_migrations_can_be_reverted_and_applied_again(engine: Engine) -> None:
     with engine.connect() as connection:
         command.downgrade(alembic_config(connection), "base")

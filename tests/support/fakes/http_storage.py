@@ -17,7 +17,7 @@ class StoredRequest(NamedTuple):
 
 
 class StorageResponse(NamedTuple):
-    """The response to one request."""
+    """The response to one request; of status 0, nothing is sent and the connection is closed."""
 
     status: int = 200
     headers: Mapping[str, str] = {}
@@ -67,6 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = StoredRequest(self.command, self.path, headers, body)
         self.server.received.append(request)
         response = self.server.respond(request)
+        if not response.status:
+            return
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)

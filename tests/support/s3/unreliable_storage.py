@@ -16,6 +16,7 @@ Interfere = Callable[[StoredRequest, Callable[[], StorageResponse]], StorageResp
 """Returns the response to a request; calling its second argument gets that of the storage."""
 
 SLOW_DOWN = StorageResponse(503, body=b"<Error><Code>SlowDown</Code></Error>")
+HUNG_UP = StorageResponse(0)
 _HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length"})
 
 

@@ -50,3 +50,10 @@ class Reader:
     def stop(self) -> None:
         """Close the connection, which returns unacknowledged messages."""
         self._connection.close()
+
+    def lose_connection(self) -> None:
+        """Return unacknowledged messages as a Celery worker does that lost its connection."""
+        try:
+            raise ConnectionError  # noqa: TRY301 - stands for a read that fails
+        except ConnectionError:
+            self._connection.collect(socket_timeout=0.1)

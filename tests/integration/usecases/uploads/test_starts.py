@@ -13,13 +13,14 @@ from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.s3.unreliable_storage import (
+    HUNG_UP,
     SLOW_DOWN,
     UnreliableStorage,
     fail_at,
     is_start,
 )
 from worker.aws import objects
-from worker.errors import Transient
+from worker.errors import StorageSilent, Transient
 from worker.usecases import upload_starts
 from worker.usecases.upkeep.abort_uploads import abort_expired
 
@@ -57,6 +58,24 @@ def test_an_item_that_cannot_be_started_now_leaves_no_uploads_of_those_before(
     storage.interfere = lambda _, forward: forward()
     assert service.issue(message)["status"] == "issued"
     assert unfinished() == len(KEYS)
+
+
+def test_storage_that_does_not_answer_is_not_asked_to_abort_before_the_cleanup(
+    engine: Engine,
+    service: InProcessService,
+    storage: UnreliableStorage,
+    clock: Clock,
+    unfinished: Callable[[], int],
+) -> None:
+    storage.interfere = fail_at(3, HUNG_UP)
+    with pytest.raises(StorageSilent):
+        service.issue(multipart_message())
+    assert storage.count("DELETE") == 0
+    assert unfinished() == 2
+    storage.interfere = lambda _, forward: forward()
+    assert clean_up(service, clock) == {"ended": 3, "postponed": 0}
+    assert unfinished() == 0
+    assert rows(engine, UploadStart) == []
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
