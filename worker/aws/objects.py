@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 from worker.aws.storage_calls import call_storage
 from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
 from worker.core.tenants.config import Bucket
-from worker.errors import Malformed
+from worker.errors import Malformed, Transient
 
 MAX_LISTINGS = 10
 """The largest number of pages, of 1,000 uploads each, that are read of one listing."""
@@ -115,17 +115,16 @@ def start_upload(
     return CreatedUpload(upload_id, response["ResponseMetadata"].get("RetryAttempts") == 0)
 
 
-def abort_upload(client: Any, bucket: str, object_key: str, upload_id: str) -> StorageAnswer | None:
+def abort_upload(client: Any, bucket: str, object_key: str, upload_id: str) -> None:
     """Abort a multipart upload; one that was completed or aborted before is not an error.
 
-    Returns storage's answer if it refuses. Raises Transient.
+    Raises Transient, also if storage refuses: the reason may be repaired before the next attempt.
     """
     response = call_storage(
         client.abort_multipart_upload, Bucket=bucket, Key=object_key, UploadId=upload_id
     )
     if isinstance(response, StorageAnswer) and response.code not in _ENDED:
-        return response
-    return None
+        raise Transient(f"storage aborts no upload: {response.words}")
 
 
 def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload] | StorageAnswer:

@@ -202,10 +202,9 @@ class UploadStarter:
                 break
             object_key, upload = self._starts[number].item.key, self._uploads[number]
             try:
-                answer = objects.abort_upload(client, bucket.bucket, object_key, upload.upload_id)
+                objects.abort_upload(client, bucket.bucket, object_key, upload.upload_id)
             except Transient as error:
                 log.warning("aborts_postponed", bucket=bucket.name, problem=str(error))
                 break
-            if answer is None:
-                done.add(number)
+            done.add(number)
         return done

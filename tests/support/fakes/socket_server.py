@@ -39,10 +39,19 @@ def stay_silent(_: socket.socket, stopped: Event) -> None:
 
 
 def drip(connection: socket.socket, stopped: Event) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    _drip(connection, stopped, b"HTTP/1.1 200 OK\r\n", b"x-more: 1\r\n")
+
+
+def drip_body(connection: socket.socket, stopped: Event) -> None:
+    head = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 1000000\r\n\r\n"
+    _drip(connection, stopped, head, b" ")
+
+
+def _drip(connection: socket.socket, stopped: Event, head: bytes, more: bytes) -> None:
+    connection.sendall(head)
     try:
         while not stopped.wait(0.01):
-            connection.sendall(b"x-more: 1\r\n")
+            connection.sendall(more)
     except OSError:
         pass
 

@@ -81,7 +81,8 @@ def test_a_download_is_byte_equal_to_boto3s(name: str) -> None:
     assert signer_of(boto, "GET", query={"x-grant-id": "b.0"}).sign(KEY, query).url == expected
 
 
-@pytest.mark.parametrize("name", ALL_BUCKETS)
+# One bucket for each signer: the links with parameters are compared for all.
+@pytest.mark.parametrize("name", ["AWS", "a colon without a port"])
 def test_a_plain_link_is_byte_equal_to_boto3s(name: str) -> None:
     boto = FrozenBoto(ALL_BUCKETS[name], SESSION)
     assert signer_of(boto, "GET").sign(KEY).url == boto.url("get_object", {"Key": KEY})

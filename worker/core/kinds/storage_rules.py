@@ -12,9 +12,9 @@ from worker.core.signing.forms import FILENAME_VARIABLE
 from worker.core.tenants.config import Policy
 
 STORE_ACTIONS = frozenset({"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"})
-_STORED_METADATA_BYTES = 2_048  # names and values together; AWS: UsingMetadata.html
+STORED_METADATA_BYTES = 2_048  # names and values together; AWS: UsingMetadata.html
 _LONGEST_GRANT_ID = len("grant-id") + 36 + 1 + len(str(MAX_BATCH_ITEMS - 1))
-MAX_METADATA_BYTES = _STORED_METADATA_BYTES - _LONGEST_GRANT_ID  # storage counts the grant id, too
+MAX_METADATA_BYTES = STORED_METADATA_BYTES - _LONGEST_GRANT_ID  # storage counts the grant id, too
 MAX_TAGS = 10  # AWS: object-tagging.html, and the lengths and characters below
 _METADATA_NAME = re.compile(r"[a-z0-9][a-z0-9-]*").fullmatch
 _METADATA_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?").fullmatch

@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import date
+from email.utils import format_datetime, parsedate_to_datetime
 from typing import NamedTuple
 
-_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 CONTENT_ENCODINGS = ("br", "deflate", "gzip", "identity", "zstd")
 """The codings that browsers decode, and that of unchanged content."""
 
@@ -20,25 +18,15 @@ def _list_of(element: str) -> Callable[[str], object]:
     return re.compile(rf"{element}(?: ?, ?{element})*").fullmatch
 
 
-_match_date = re.compile(
-    rf"(?P<weekday>{'|'.join(_WEEKDAYS)}), (?P<day>[0-9]{{2}}) (?P<month>{'|'.join(_MONTHS)})"
-    r" (?P<year>[0-9]{4}) (?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60) GMT"
-).fullmatch
-
-
 def is_http_date(text: str) -> bool:
     """Return true for a date that exists, in the one form that senders use (IMF-fixdate).
 
     Source: RFC 9110, section 5.6.7.
     """
-    match = _match_date(text)
-    if match is None:
-        return False
     try:
-        day = date(int(match["year"]), _MONTHS.index(match["month"]) + 1, int(match["day"]))
-    except ValueError:
+        return format_datetime(parsedate_to_datetime(text), usegmt=True) == text
+    except (ValueError, OverflowError):
         return False
-    return match["weekday"] == _WEEKDAYS[day.weekday()]
 
 
 class HeaderGrammar(NamedTuple):

@@ -22,7 +22,7 @@ from worker.db.upload_starts import buckets_with_due_starts
 from worker.errors import Malformed, Transient
 from worker.jobs.single_flight import JobRun
 from worker.jobs.thread_group import ThreadGroup
-from worker.usecases.upkeep.abandoned_uploads import GIVE_UP_AFTER, abort_abandoned
+from worker.usecases.upkeep.abandoned_uploads import GIVE_UP_AFTER, MAX_FAILURES, abort_abandoned
 
 log = structlog.get_logger()
 
@@ -30,7 +30,6 @@ MAX_BUCKETS = 8
 """The bucket profiles whose uploads are aborted at the same time."""
 
 _MAX_ABORTS = 100  # uploads of one bucket profile in one run
-_MAX_FAILURES = 3  # in a row: storage is likely to be out of reach until the next run
 _WAIT = 1.0  # seconds between two reports of progress
 
 _Counts = tuple[int, int]  # ended and postponed uploads
@@ -69,7 +68,7 @@ def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) 
         with read_transaction(context.engine) as connection:
             records = expired_uploads(connection, bucket, now, _MAX_ABORTS)
         for record in records:
-            if failures == _MAX_FAILURES or run.is_stopping:
+            if failures == MAX_FAILURES or run.is_stopping:
                 break
             if _end(record, context, now):
                 ended, failures = ended + 1, 0
@@ -103,6 +102,4 @@ def _abort(record: UploadRecord, context: Context, now: datetime) -> None:
     if bucket is None or tenant is None or policy is None:
         return  # no credentials are configured any more: the bucket's lifecycle rule ends it
     client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
-    answer = objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
-    if answer is not None:
-        raise Transient(f"storage aborts no upload: {answer.words}")
+    objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)

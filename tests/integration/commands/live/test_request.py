@@ -104,6 +104,23 @@ def test_every_object_is_stored_under_the_chosen_prefix(use_storage: UseStorage)
     assert all(target.startswith("/valetkey-demo/acme/doctor/") for target in targets)
 
 
+def test_the_most_metadata_that_s3_accepts_is_stored(use_storage: UseStorage) -> None:
+    prefix = "x-amz-meta-"
+    with running_http_storage(MemoryStorage()) as storage:
+        use_storage(storage.url)
+        run_live("--yes")
+        sent = [
+            sum(
+                len(name.removeprefix(prefix)) + len(value)
+                for name, value in request.headers.items()
+                if name.startswith(prefix)
+            )
+            for request in storage.requests("PUT")
+        ]
+    assert 2_048 in sent
+    assert max(sent) > 2_048
+
+
 def test_rows_of_several_profiles_name_their_profile(use_storage: UseStorage) -> None:
     use_storage("http://127.0.0.1:9")
     result = run_live("--live", "other", "--yes", "--json")

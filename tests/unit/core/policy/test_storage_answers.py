@@ -1,5 +1,7 @@
 """Errors of storage: which are final, what they refuse, and what of their words is repeated."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,6 +132,21 @@ def test_whatever_storage_answers_its_words_are_one_short_printable_line(
     assert words.isprintable()
 
 
+def test_a_long_message_is_cut_off() -> None:
+    words = StorageAnswer(403, "AccessDenied", "denied " * MAX_WORDS).words
+    assert len(words) == MAX_WORDS
+    assert words.endswith(" denie…")
+
+
+def test_only_an_error_says_for_certain_that_nothing_was_done() -> None:
+    assert StorageAnswer(403).is_answer_to_call
+    assert not UNREADABLE.is_answer_to_call
+    assert not StorageAnswer(301).is_answer_to_call
+
+
 def test_a_huge_message_takes_no_time() -> None:
-    words = StorageAnswer(400, "InvalidArgument", "a-" * 5_000_000).words
+    message = "a- " * 2_000_000
+    began_at = time.process_time()
+    words = StorageAnswer(400, "InvalidArgument", message).words
+    assert time.process_time() - began_at < 0.3
     assert words == "InvalidArgument: [removed]"

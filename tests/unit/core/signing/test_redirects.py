@@ -177,8 +177,8 @@ def test_a_host_with_a_path_is_a_policy(url: str) -> None:
     assert parse_redirect_prefix(url) is not None
 
 
-@settings(deadline=None, max_examples=60)
-@given(batch=st.lists(LOOKALIKES, min_size=50, max_size=200))
+@settings(deadline=None, max_examples=20)
+@given(batch=st.lists(LOOKALIKES, min_size=100, max_size=400))
 def test_a_browser_goes_below_the_page_of_the_policy_with_every_redirect_that_is_allowed(
     node: str, batch: list[str]
 ) -> None:

@@ -17,7 +17,7 @@ VALID = [
     *(("content_encoding", name) for name in ("gzip", "br", "zstd", "deflate", "identity")),
     ("content_encoding", "gzip, br"),
     ("expires", "Tue, 01 Dec 2026 16:00:00 GMT"),
-    ("expires", "Thu, 29 Feb 2024 23:59:60 GMT"),
+    ("expires", "Thu, 29 Feb 2024 23:59:59 GMT"),
 ]
 INVALID = [
     *((name, value) for name in GRAMMARS for value in ("", " ", "a\tb", "é", "x, ", ",x", "x,,y")),
