@@ -42,6 +42,7 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
     resultrepr_maxsize = 0
     typing = False
     max_retries = MAX_RETRIES
+    throws = (Transient, TaskFailed)  # logged by _respond: Celery need not add a traceback
 
     def on_success(self, _retval: Any, task_id: str, _args: Any, _kwargs: Any) -> None:
         """Let the stored result expire together with the first of its grants."""
@@ -90,7 +91,9 @@ def _respond(task: Any, message: Any) -> Response:
     try:
         return respond(message, process_context())
     except Transient as error:
-        log.warning("issue_postponed", task=task.request.id, problem=str(error))
+        is_last = task.request.retries >= task.max_retries
+        event = "issue_given_up" if is_last else "issue_postponed"
+        log.warning(event, task=task.request.id, problem=str(error))
         raise task.retry(exc=error, countdown=2**task.request.retries) from None
     except Exception:
         # The message of an unexpected error may quote secrets: it goes into the log, which is
