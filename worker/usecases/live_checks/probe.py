@@ -47,7 +47,7 @@ class StepFailed(Exception):
 
 @dataclass
 class Probe:
-    """What the checks of one run share: its grants, its requests, and the record of its writes.
+    """The context that the checks of one run share: grants, requests, the record of writes.
 
     Grants are issued by `grants`; `send_request` sends a request within a number of seconds.
     """

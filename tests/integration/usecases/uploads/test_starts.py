@@ -184,20 +184,3 @@ def test_an_upload_whose_first_answer_was_lost_is_aborted_beside_the_one_that_is
     assert unfinished() == len(KEYS)
     assert rows(engine, UploadStart) == []
     assert len(rows(engine, MultipartUpload)) == len(KEYS)
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_an_attempt_that_takes_too_long_starts_no_further_upload(
-    service: InProcessService,
-    storage: UnreliableStorage,
-    clock: Clock,
-    unfinished: Callable[[], int],
-) -> None:
-    def be_slow(_: Any, forward: Callable[[], Any]) -> Any:
-        clock.forward(minutes=1)
-        return forward()
-
-    storage.interfere = be_slow
-    with pytest.raises(Transient, match="takes too long"):
-        service.issue(multipart_message())
-    assert unfinished() == 0
