@@ -12,9 +12,10 @@ from botocore.exceptions import BotoCoreError
 
 from worker.aws.boto_signer import BotoUrlSigner
 from worker.aws.credentials import CredentialCache, credential_errors
-from worker.aws.storage_calls import bound_answers
+from worker.aws.silent_buckets import SilentBuckets
+from worker.aws.storage_calls import bound_responses
 from worker.core.kinds.role_session import RoleSession, cleanup_session, role_session
-from worker.core.policy.storage_answers import StorageAnswer
+from worker.core.policy.error_responses import ErrorResponse
 from worker.core.signing.context import SigningContext
 from worker.core.signing.forms import FormSigner
 from worker.core.signing.sigv4 import Credentials, Target
@@ -46,6 +47,7 @@ class S3Clients:
     def __init__(self, endpoint: str | None = None, sts_endpoint: str | None = None) -> None:
         self._endpoint = endpoint
         self._credentials = CredentialCache(sts_endpoint)
+        self.silent_buckets = SilentBuckets()
         self._lock = Lock()
         self._signing_methods: dict[Bucket, _SigningMethod] = {}
         self._clients: dict[tuple[Bucket, RoleSession | None], tuple[Credentials, Any]] = {}
@@ -103,7 +105,7 @@ class S3Clients:
 
     def check_rejection(
         self,
-        answer: StorageAnswer,
+        answer: ErrorResponse,
         bucket: Bucket,
         tenant: str,
         prefixes: tuple[str, ...],
@@ -127,7 +129,7 @@ class S3Clients:
             if client_credentials != credentials:
                 endpoint = bucket.internal_endpoint or self._public_endpoint(bucket)
                 client = _make_client(bucket, endpoint, credentials)
-                bound_answers(client)
+                bound_responses(client)
                 self._clients[key] = credentials, client
             return client
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, NamedTuple
 
 from worker.aws.storage_calls import call_storage
-from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
+from worker.core.policy.error_responses import UNREADABLE, ErrorResponse
 from worker.core.tenants.config import Bucket
 from worker.errors import Malformed, Transient
 
@@ -68,7 +68,7 @@ class ListedUpload(NamedTuple):
 
 def put_object(
     client: Any, bucket: Bucket, object_key: str, file: ObjectFile, on_read: Callable[[], None]
-) -> StorageAnswer | None:
+) -> ErrorResponse | None:
     """Store a file under a key in one PUT, which leaves nothing behind if it is interrupted.
 
     on_read is called before each read of the file. Returns storage's answer if it refuses the file.
@@ -85,17 +85,17 @@ def put_object(
         **({} if file.may_replace else {"IfNoneMatch": "*"}),
         **_owner_params(bucket),
     )
-    if isinstance(response, StorageAnswer) and response.code == _EXISTS:
+    if isinstance(response, ErrorResponse) and response.code == _EXISTS:
         return _check_stored(client, bucket, object_key, file)
-    return response if isinstance(response, StorageAnswer) else None
+    return response if isinstance(response, ErrorResponse) else None
 
 
 def _check_stored(
     client: Any, bucket: Bucket, object_key: str, file: ObjectFile
-) -> StorageAnswer | None:
+) -> ErrorResponse | None:
     """Accept an object left by an earlier attempt whose response was lost."""
     response = call_storage(client.head_object, Bucket=bucket.bucket, Key=object_key)
-    if isinstance(response, StorageAnswer):
+    if isinstance(response, ErrorResponse):
         return response
     if response.get("Metadata", {}).get("sha256") != file.sha256.hex():
         raise Malformed("another object has this key, and the policy does not allow overwriting it")
@@ -104,10 +104,10 @@ def _check_stored(
 
 def start_upload(
     client: Any, bucket: str, object_key: str, params: Mapping[str, Any]
-) -> CreatedUpload | StorageAnswer:
+) -> CreatedUpload | ErrorResponse:
     """Start a multipart upload; return storage's answer if it refuses. Raises Transient."""
     response = call_storage(client.create_multipart_upload, Bucket=bucket, Key=object_key, **params)
-    if isinstance(response, StorageAnswer):
+    if isinstance(response, ErrorResponse):
         return response
     upload_id = response.get("UploadId")
     if not isinstance(upload_id, str) or not _is_upload_id(upload_id):
@@ -123,11 +123,11 @@ def abort_upload(client: Any, bucket: str, object_key: str, upload_id: str) -> N
     response = call_storage(
         client.abort_multipart_upload, Bucket=bucket, Key=object_key, UploadId=upload_id
     )
-    if isinstance(response, StorageAnswer) and response.code not in _ENDED:
+    if isinstance(response, ErrorResponse) and response.code not in _ENDED:
         raise Transient(f"storage aborts no upload: {response.words}")
 
 
-def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload] | StorageAnswer:
+def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload] | ErrorResponse:
     """List the unfinished multipart uploads of one object key. Raises Transient.
 
     Reads at most MAX_LISTINGS pages: the keys that begin with this one are in the same listing.
@@ -138,7 +138,7 @@ def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload
         page = call_storage(
             client.list_multipart_uploads, Bucket=bucket, Prefix=object_key, **markers
         )
-        if isinstance(page, StorageAnswer):
+        if isinstance(page, ErrorResponse):
             return [] if page.code in _ENDED else page
         for values in page.get("Uploads", []):
             if values.get("Key") == object_key and _is_upload_id(values.get("UploadId") or ""):

@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Par
 from botocore.parsers import ResponseParserError
 
 from worker.aws.bounded_connections import bound_connections, cut_off_late
-from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
+from worker.core.policy.error_responses import UNREADABLE, ErrorResponse
 from worker.errors import StorageSilent, Transient
 
 MAX_ANSWER_BYTES = 2 * 1024**2  # a list of 1,000 uploads has half of that
@@ -27,10 +27,10 @@ _UNREADABLE_ERRORS = (
 _READ_BYTES = 64 * 1024
 _BAD_REQUEST = 400
 _FIRST_ERROR = 300
-_IS_SUCCESS = "x-valetkey-is-success"  # a header that is added to answers, for read_answer
+_IS_SUCCESS = "x-valetkey-is-success"  # a header that is added to answers, for read_error_response
 
 
-def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | StorageAnswer:
+def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | ErrorResponse:
     """Call a method of a boto3 client; return its response, or storage's permanent answer.
 
     Answers that reject the credentials are returned as well: other ones may be accepted. Raises
@@ -39,10 +39,10 @@ def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | St
     try:
         response: dict[str, Any] = call(**params)
     except ClientError as error:
-        answer = read_answer(error)
+        answer = read_error_response(error)
     except ParamValidationError:
         # boto3 itself refuses a parameter, and quotes it.
-        return StorageAnswer(_BAD_REQUEST, "ParamValidationError")
+        return ErrorResponse(_BAD_REQUEST, "ParamValidationError")
     except BotoCoreError as error:
         raise StorageSilent(f"storage does not answer: {type(error).__name__}") from None
     except _UNREADABLE_ERRORS:
@@ -54,12 +54,12 @@ def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | St
     return answer
 
 
-def read_answer(error: ClientError) -> StorageAnswer:
+def read_error_response(error: ClientError) -> ErrorResponse:
     """Return the status, code and message of an error, which need not be those of S3."""
     response: Any = error.response
     details, metadata = response.get("Error") or {}, response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", _BAD_REQUEST)
-    answer = StorageAnswer(status, _text(details.get("Code")), _text(details.get("Message")))
+    answer = ErrorResponse(status, _text(details.get("Code")), _text(details.get("Message")))
     # botocore reports a success that it cannot read as a failure of the server.
     is_success = metadata.get("HTTPHeaders", {}).get(_IS_SUCCESS) == "true"
     return UNREADABLE if is_success and not answer.is_named else answer
@@ -70,7 +70,7 @@ def _text(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def bound_answers(client: Any) -> None:
+def bound_responses(client: Any) -> None:
     """Let a boto3 client read no more of an answer than S3 would send, in bounded time."""
     endpoint = client._endpoint  # noqa: SLF001 - botocore has no public name for its HTTP session
     bound_connections(endpoint.http_session)

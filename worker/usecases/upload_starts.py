@@ -16,8 +16,8 @@ from worker.aws import objects
 from worker.context import Context
 from worker.core.policy.admission import Admission
 from worker.core.policy.decisions import ChunkRequest, UploadAttempt
+from worker.core.policy.error_responses import ErrorResponse, refuse_by_error
 from worker.core.policy.items import item_refusal
-from worker.core.policy.storage_answers import StorageAnswer, refuse_by_answer
 from worker.core.signing.multipart_plan import MultipartPlan, StartedUpload, plan_parts
 from worker.core.signing.storage_headers import create_multipart_params
 from worker.db.engine import write_transaction
@@ -101,6 +101,7 @@ class UploadStarter:
             return refusal
         tenant, policy = self._request.tenant.name, self._admission.policy
         bucket, s3 = self._admission.bucket, self._context.s3
+        s3.silent_buckets.check(bucket, self._now)
         client = s3.client(bucket, tenant, policy.prefixes, self._now)
         self._record(starts)
         for number, start in starts.items():
@@ -129,6 +130,7 @@ class UploadStarter:
         """Start one upload; return a refusal that holds for all items."""
         limit = MIN_STARTING + len(self._starts) * STARTING_PER_ITEM
         if self._context.now() > self._now + limit:
+            self._context.s3.silent_buckets.add(self._admission.bucket, self._context.now())
             raise Transient("storage takes too long to start the uploads of this message")
         item, bucket = start.item, self._admission.bucket
         id_ = grant_id(self._request.message.batch, number)
@@ -138,6 +140,7 @@ class UploadStarter:
             created = objects.start_upload(client, bucket.bucket, item.key, params)
         except StorageSilent:
             self._is_silent = True
+            self._context.s3.silent_buckets.add(bucket, self._context.now())
             raise
         if isinstance(created, objects.CreatedUpload):
             self._uploads[number] = StartedUpload(created.upload_id, start.plan)
@@ -148,11 +151,11 @@ class UploadStarter:
             self._uncertain.discard(number)
         return self._refuse(number, start.field, created)
 
-    def _refuse(self, number: int, field: str, answer: StorageAnswer) -> Refusal | None:
+    def _refuse(self, number: int, field: str, answer: ErrorResponse) -> Refusal | None:
         request, admission, context = self._request, self._admission, self._context
         prefixes, tenant = admission.policy.prefixes, request.tenant.name
         context.s3.check_rejection(answer, admission.bucket, tenant, prefixes, self._now)
-        refused = refuse_by_answer(answer, field)
+        refused = refuse_by_error(answer, field)
         log.warning(
             "storage_refused",
             tenant=request.tenant.id,

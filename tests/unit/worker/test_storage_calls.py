@@ -12,8 +12,8 @@ from botocore.config import Config
 from tests.support.fakes.http_storage import HttpStorage, StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import drip_body, running_socket_server
 from worker.aws import objects, storage_calls
-from worker.aws.storage_calls import MAX_ANSWER_BYTES, bound_answers
-from worker.core.policy.storage_answers import UNREADABLE, StorageAnswer
+from worker.aws.storage_calls import MAX_ANSWER_BYTES, bound_responses
+from worker.core.policy.error_responses import UNREADABLE, ErrorResponse
 from worker.errors import Transient
 
 STARTED = b"<InitiateMultipartUploadResult><UploadId>u-1</UploadId></InitiateMultipartUploadResult>"
@@ -61,12 +61,12 @@ def make_client(url: str, attempts: int = 1) -> Any:
 @pytest.fixture
 def client(storage: HttpStorage) -> Iterator[Any]:
     client = make_client(storage.url)
-    bound_answers(client)
+    bound_responses(client)
     yield client
     client.close()
 
 
-def start(client: Any) -> objects.CreatedUpload | StorageAnswer:
+def start(client: Any) -> objects.CreatedUpload | ErrorResponse:
     return objects.start_upload(client, "reports", "acme/a", {})
 
 
@@ -93,7 +93,7 @@ def test_a_refusal_that_is_not_s3s_is_known_by_its_status(
 ) -> None:
     respond(storage, body, 403)
     answer = start(client)
-    assert isinstance(answer, StorageAnswer)
+    assert isinstance(answer, ErrorResponse)
     assert answer.status == 403
     assert not answer.is_transient
     assert len(answer.words) < 200
@@ -132,13 +132,13 @@ def test_elements_within_a_code_are_unreadable(storage: HttpStorage, client: Any
 
 def test_a_refusal_by_s3_has_its_code_and_message(storage: HttpStorage, client: Any) -> None:
     respond(storage, b"<Error><Code>NoSuchBucket</Code><Message>It is gone</Message></Error>", 404)
-    assert start(client) == StorageAnswer(404, "NoSuchBucket", "It is gone")
+    assert start(client) == ErrorResponse(404, "NoSuchBucket", "It is gone")
 
 
 def test_an_error_within_a_success_is_read_as_an_error(storage: HttpStorage, client: Any) -> None:
     respond(storage, b"<Error><Code>AccessDenied</Code></Error>")
     answer = start(client)
-    assert isinstance(answer, StorageAnswer)
+    assert isinstance(answer, ErrorResponse)
     assert answer.code == "AccessDenied"
 
 
@@ -158,8 +158,8 @@ def test_an_answer_that_never_ends_takes_little_time(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(storage_calls, "MAX_BODY_SECONDS", 0.1)
     with running_socket_server(drip_body) as url:
         client = make_client(url)
-        bound_answers(client)
-        assert start(client) == StorageAnswer(403, "403", "Forbidden")
+        bound_responses(client)
+        assert start(client) == ErrorResponse(403, "403", "Forbidden")
         client.close()
 
 
@@ -173,7 +173,7 @@ def test_no_answer_is_transient_and_names_no_address(storage: HttpStorage, clien
 
 def test_a_parameter_that_boto3_refuses_is_final_and_not_quoted(client: Any) -> None:
     answer = objects.start_upload(client, "a bucket/with?everything", "acme/a", {})
-    assert isinstance(answer, StorageAnswer)
+    assert isinstance(answer, ErrorResponse)
     assert answer.words == "ParamValidationError"
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from worker.aws import objects
 from worker.context import Context
-from worker.core.policy.storage_answers import StorageAnswer
+from worker.core.policy.error_responses import ErrorResponse
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.upload_starts import (
     AbandonedStart,
@@ -111,7 +111,7 @@ def _find_unknown(
     """
     object_key = starts[0].object_key
     listed = objects.list_uploads(client, bucket, object_key)
-    if isinstance(listed, StorageAnswer):
+    if isinstance(listed, ErrorResponse):
         raise Transient(f"storage lists no uploads: {listed.words}")
     # Other profiles may lead to the same bucket, also by another endpoint.
     buckets = context.config.current().buckets.values()

@@ -20,6 +20,7 @@ from tests.support.s3.unreliable_storage import (
     is_start,
 )
 from worker.aws import objects
+from worker.aws.silent_buckets import SILENCE
 from worker.errors import StorageSilent, Transient
 from worker.usecases import upload_starts
 from worker.usecases.upkeep.abort_uploads import abort_expired
@@ -76,6 +77,22 @@ def test_storage_that_does_not_answer_is_not_asked_to_abort_before_the_cleanup(
     assert clean_up(service, clock) == {"ended": 3, "postponed": 0}
     assert unfinished() == 0
     assert rows(engine, UploadStart) == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_storage_that_did_not_answer_holds_no_further_message_for_a_moment(
+    service: InProcessService, storage: UnreliableStorage, clock: Clock
+) -> None:
+    storage.interfere = fail_at(1, HUNG_UP)
+    with pytest.raises(StorageSilent):
+        service.issue(multipart_message())
+    calls = storage.count("POST")
+    with pytest.raises(StorageSilent, match="did not answer a moment ago"):
+        service.issue(multipart_message())
+    assert storage.count("POST") == calls
+    storage.interfere = lambda _, forward: forward()
+    clock.forward(seconds=SILENCE.seconds)
+    assert service.issue(multipart_message())["status"] == "issued"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.policy.storage_answers import (
+from worker.core.policy.error_responses import (
     MAX_WORDS,
     UNREADABLE,
-    StorageAnswer,
-    refuse_by_answer,
+    ErrorResponse,
+    refuse_by_error,
 )
 
 FINAL = [
@@ -61,8 +61,8 @@ def test_a_final_answer_is_refused_with_the_most_precise_code(
     field: str,
     is_of_item: bool,  # noqa: FBT001 - a case
 ) -> None:
-    answer = StorageAnswer(status, code)
-    refused = refuse_by_answer(answer, "items[3]")
+    answer = ErrorResponse(status, code)
+    refused = refuse_by_error(answer, "items[3]")
     assert not answer.is_transient
     assert (refused.refusal.code, refused.refusal.field) == (refused_as, field)
     assert refused.is_of_item == is_of_item
@@ -70,11 +70,11 @@ def test_a_final_answer_is_refused_with_the_most_precise_code(
 
 @pytest.mark.parametrize(("status", "code"), TRANSIENT)
 def test_an_answer_that_a_retry_may_change_is_transient(status: int, code: str) -> None:
-    assert StorageAnswer(status, code).is_transient
+    assert ErrorResponse(status, code).is_transient
 
 
 def test_an_answer_that_is_not_s3s_refuses_the_bucket() -> None:
-    refused = refuse_by_answer(UNREADABLE, "items[0]")
+    refused = refuse_by_error(UNREADABLE, "items[0]")
     assert not UNREADABLE.is_transient
     assert (refused.refusal.code, refused.is_of_item) == ("bucket_unusable", False)
     assert refused.refusal.message == "storage refused it: an answer that is not S3's"
@@ -82,11 +82,11 @@ def test_an_answer_that_is_not_s3s_refuses_the_bucket() -> None:
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
 def test_other_credentials_may_be_accepted(code: str) -> None:
-    assert StorageAnswer(403, code).rejects_credentials
+    assert ErrorResponse(403, code).rejects_credentials
 
 
 def test_the_words_are_the_code_and_the_message() -> None:
-    answer = StorageAnswer(404, "NoSuchBucket", "The specified bucket does not exist.")
+    answer = ErrorResponse(404, "NoSuchBucket", "The specified bucket does not exist.")
     assert answer.words == "NoSuchBucket: The specified bucket does not exist."
 
 
@@ -108,8 +108,8 @@ def test_the_words_are_the_code_and_the_message() -> None:
 )
 def test_the_words_contain_no_address_key_signature_token_or_account(secret: str) -> None:
     for message in (f"Denied to {secret}", f"({secret})", f"key={secret}", f'Denied "{secret}".'):
-        assert secret not in StorageAnswer(403, "AccessDenied", message).words
-    assert secret not in StorageAnswer(403, secret, "").words
+        assert secret not in ErrorResponse(403, "AccessDenied", message).words
+    assert secret not in ErrorResponse(403, secret, "").words
 
 
 def test_a_message_of_aws_stays_readable_without_its_arns() -> None:
@@ -117,7 +117,7 @@ def test_a_message_of_aws_stays_readable_without_its_arns() -> None:
         "User: arn:aws:iam::111122223333:user/x is not authorized to perform: s3:PutObject on "
         'resource: "arn:aws:s3:::b/acme/a" because no session policy allows the s3:PutObject action'
     )
-    assert StorageAnswer(403, "AccessDenied", message).words == (
+    assert ErrorResponse(403, "AccessDenied", message).words == (
         "AccessDenied: User: [removed] is not authorized to perform: [removed] on resource: "
         "[removed] because no session policy allows the [removed] action"
     )
@@ -127,26 +127,26 @@ def test_a_message_of_aws_stays_readable_without_its_arns() -> None:
 def test_whatever_storage_answers_its_words_are_one_short_printable_line(
     status: int, code: str, message: str
 ) -> None:
-    words = StorageAnswer(status, code, message).words
+    words = ErrorResponse(status, code, message).words
     assert 0 < len(words) <= MAX_WORDS
     assert words.isprintable()
 
 
 def test_a_long_message_is_cut_off() -> None:
-    words = StorageAnswer(403, "AccessDenied", "denied " * MAX_WORDS).words
+    words = ErrorResponse(403, "AccessDenied", "denied " * MAX_WORDS).words
     assert len(words) == MAX_WORDS
     assert words.endswith(" denie…")
 
 
 def test_only_an_error_says_for_certain_that_nothing_was_done() -> None:
-    assert StorageAnswer(403).is_answer_to_call
+    assert ErrorResponse(403).is_answer_to_call
     assert not UNREADABLE.is_answer_to_call
-    assert not StorageAnswer(301).is_answer_to_call
+    assert not ErrorResponse(301).is_answer_to_call
 
 
 def test_a_huge_message_takes_no_time() -> None:
     message = "a- " * 2_000_000
     began_at = time.process_time()
-    words = StorageAnswer(400, "InvalidArgument", message).words
+    words = ErrorResponse(400, "InvalidArgument", message).words
     assert time.process_time() - began_at < 0.3
     assert words == "InvalidArgument: [removed]"

@@ -92,7 +92,7 @@ _REMOVED = "[removed]"
 _MAX_MESSAGE = 2_000  # characters that are looked at, however long the message is
 
 
-class StorageAnswer(NamedTuple):
+class ErrorResponse(NamedTuple):
     """An error that storage answered: its HTTP status, code and message. Nothing of it is trusted.
 
     code and message are empty if storage's answer has none that can be read.
@@ -146,7 +146,7 @@ class StorageAnswer(NamedTuple):
         return text if len(text) <= MAX_WORDS else f"{text[: MAX_WORDS - 1]}…"
 
 
-UNREADABLE = StorageAnswer(_UNREADABLE_STATUS)
+UNREADABLE = ErrorResponse(_UNREADABLE_STATUS)
 """Stands for an answer that reports success, and is not what S3 answers to the call."""
 
 
@@ -157,27 +157,27 @@ class StorageRefusal(NamedTuple):
     is_of_item: bool
 
 
-def refuse_by_answer(answer: StorageAnswer, item_field: str) -> StorageRefusal:
+def refuse_by_error(error: ErrorResponse, item_field: str) -> StorageRefusal:
     """Return the refusal for a permanent answer to the call for the item at item_field."""
-    text = f"storage refused it: {answer.words}"
+    text = f"storage refused it: {error.words}"
     code, field, is_of_item = Code.STORAGE_REFUSED, "grant", True
-    if answer.refuses_terms:
+    if error.refuses_terms:
         default = (Code.ENCRYPTION_NOT_ALLOWED, "grant.encryption")
-        code, field = _TERM_CODES.get(answer.code, default)
+        code, field = _TERM_CODES.get(error.code, default)
         is_of_item = False
-    elif answer.code == "KeyTooLongError":
+    elif error.code == "KeyTooLongError":
         code, field = Code.KEY_TOO_LONG, f"{item_field}.key"
-    elif answer.code in _BUCKET_CODES or answer.status < _FIRST_CLIENT_ERROR:
+    elif error.code in _BUCKET_CODES or error.status < _FIRST_CLIENT_ERROR:
         code, field, is_of_item = Code.BUCKET_UNUSABLE, "grant.bucket", False
-    elif answer.code in _ACCESS_CODES or _has_only_status(answer):
+    elif error.code in _ACCESS_CODES or _has_only_status(error):
         code, field = Code.BUCKET_UNUSABLE, "grant.bucket"
-    elif answer.code == "NotImplemented":
+    elif error.code == "NotImplemented":
         is_of_item = False
     return StorageRefusal(Refusal(code=code, field=field, message=text), is_of_item)
 
 
-def _has_only_status(answer: StorageAnswer) -> bool:
-    return answer.status in _ACCESS_STATUS and not answer.is_named
+def _has_only_status(error: ErrorResponse) -> bool:
+    return error.status in _ACCESS_STATUS and not error.is_named
 
 
 def _clean(message: str) -> str:
