@@ -23,6 +23,6 @@ class SilentBuckets:
         self._until[bucket] = now + SILENCE
 
     def check(self, bucket: Bucket, now: datetime) -> None:
-        """Raise StorageSilent if the storage of a bucket profile did not answer in time just now."""
+        """Raise StorageSilent if the storage of a bucket profile was silent or slow just now."""
         if now < self._until.get(bucket, now):
             raise StorageSilent("storage did not answer a moment ago")
