@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from worker.net.storage_requests import StorageRequest
+from worker.net.storage_requests import StorageRequest, StorageResponse
 from worker.usecases.live_checks.check import LiveCheck, needs_forms
 from worker.usecases.live_checks.findings import Outcome
+from worker.usecases.live_checks.grants import CONTENT_TYPE_FAMILY
 from worker.usecases.live_checks.link_checks import wait_for_end
 from worker.usecases.live_checks.probe import BODY, Probe, form_request
 from worker.usecases.live_checks.put_checks import OTHER_BODY, body_checksum
@@ -31,6 +32,23 @@ def _post_after_end(probe: Probe) -> Outcome:
     grant = probe.upload(probe.new_key(), expires_in=1)
     wait_for_end(probe, grant)
     return Outcome(probe.send(form_request(grant)))
+
+
+def _post_chosen_type(probe: Probe) -> Outcome:
+    key = probe.new_key()
+    return probe.read_back(_send_with_type(probe, key, "video/mp4"), key, BODY)
+
+
+def _post_list_of_types(probe: Probe) -> Outcome:
+    """Send a type of the form's family, and after it one that browsers run scripts of."""
+    return Outcome(_send_with_type(probe, probe.new_key(), "video/mp4,text/html"))
+
+
+def _send_with_type(probe: Probe, key: str, content_type: str) -> StorageResponse:
+    """Post a form that leaves the choice within a family of content types to the client."""
+    grant = probe.upload(key, content_type=CONTENT_TYPE_FAMILY)
+    form = with_field(form_request(grant).form, "Content-Type", content_type)
+    return probe.send(StorageRequest("POST", grant.url, form=form))
 
 
 def _with_file(body: bytes) -> Callable[[Probe], Outcome]:
@@ -69,9 +87,11 @@ def _misuse(name: str, act: Callable[[Probe], Outcome], needs: str = "POST") -> 
 FORM_CHECKS = (
     _use("POST", _post),
     _use("POST with a SHA-256", _post_with_checksum),
+    _use("POST with a chosen content type", _post_chosen_type),
     _misuse("of a larger file", _with_file(BODY * 3)),
     _misuse("of a smaller file", _with_file(BODY[:9])),
     _misuse("of another content type", _with_field("Content-Type", "text/html")),
+    _misuse("of a list of content types", _post_list_of_types, "POST with a chosen content type"),
     _misuse("of other bytes than its SHA-256", _post_other_bytes, "POST with a SHA-256"),
     _misuse("with another key", _post_another_key),
     _misuse("with metadata added", _with_field("x-amz-meta-added", "yes")),

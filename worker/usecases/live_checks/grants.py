@@ -27,6 +27,9 @@ from worker.usecases.signing_context import first_signing_context
 
 TENANT = "doctor"
 CONTENT_TYPE = "text/plain"
+CONTENT_TYPE_FAMILY = "video/*"
+"""A family within which forms may leave the type to clients."""
+
 MAX_SIZE = 6 * 1024**2
 
 
@@ -53,7 +56,7 @@ class LiveGrants:
             kinds=("download", "upload", "put", "multipart"),
             max_expires_in=MAX_EXPIRES_IN,
             max_size=MAX_SIZE,
-            content_types=(CONTENT_TYPE,),
+            content_types=(CONTENT_TYPE, CONTENT_TYPE_FAMILY),
             overwrite=True,
         )
         self._tenant = Tenant(TENANT, "queue", policies={bucket.name: policy})
