@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner, Result
 
 from tests.support.builders.replies import LIMITS
@@ -106,8 +107,19 @@ def test_a_file_asks_for_the_service_once_and_a_single_key_never(broker: str) ->
         run_cli(*BULK, "--batch-size", "1")
         assert (service.described, len(service.received)) == (1, 2)
         run_cli("download", "reports", "a")
-        run_cli(*BULK, "--dry-run")
+        run_cli(*BULK, "--dry-run", "--timeout", "1s")
         assert service.described == 1
+
+
+@pytest.mark.usefixtures("keys_txt")
+def test_a_file_is_put_into_the_queue_although_no_worker_answers(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.cli.commands.bulk_request.SERVICE_TIMEOUT", 0.5)
+    assert run_cli(*BULK, "--timeout", "2s").exit_code == 3
+    with redis.Redis.from_url(broker) as server:
+        tasks = [json.loads(raw)["headers"]["id"] for raw in server.lrange("valetkey", 0, -1)]
+    assert any(task.endswith(".0") for task in tasks)
 
 
 def later_outcome(message: dict[str, Any]) -> dict[str, Any]:

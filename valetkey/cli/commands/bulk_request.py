@@ -21,9 +21,12 @@ from valetkey.cli.descriptions import describe_refusal
 from valetkey.cli.progress_bar import stderr_console
 from valetkey.client import Client, ExplainMethods, new_id
 from valetkey.config import load_config
-from valetkey.errors import Refused
+from valetkey.errors import NoAnswer, Refused
 from valetkey.wire.messages import VERSION
 from valetkey.wire.terms import Kind
+
+SERVICE_TIMEOUT = 5.0
+"""The time in seconds to wait for the description of the service, which only saves a refusal."""
 
 _INPUT_OPTIONS = ("row_format", "ignore_columns", "batch_size")
 
@@ -143,11 +146,14 @@ def _check_journal(
 def _check_service(
     client: Client, kind: Kind, scan: InputScan, plan: BulkPlan, timeout: float
 ) -> None:
-    """Raise Refused if the service is of a release that cannot read the batches of the plan."""
+    """Raise Refused if the service is of a release that cannot read the batches of the plan.
+
+    If the service does not answer soon, the batches are sent all the same, and wait in the queue.
+    """
     try:
-        service = client.service(timeout)
-    except Refused:
-        return  # not for the form of the batches: the service refuses the first one as well
+        service = client.service(min(timeout, SERVICE_TIMEOUT))
+    except (NoAnswer, Refused):  # the service refuses the first batch as well
+        return
     batch_items = max((min(group.items.count, plan.batch_size) for group in scan.groups), default=0)
     refusal = service.batch_refusal(VERSION, kind, plan.chunk_size, batch_items)
     if refusal is not None:
