@@ -12,15 +12,21 @@ import boto3
 import httpx
 import pytest
 from botocore.exceptions import ClientError
+from sqlalchemy import Engine
 
+from tests.integration.conftest import ApplyConfig
+from tests.support.builders.messages import POLICY, Clock, grant_message, tenant_config
+from tests.support.builders.services import build_service
+from worker.aws import objects
 from worker.aws.clients import S3Clients
 from worker.aws.credentials import REFRESH_INTERVAL
 from worker.core.signing.forms import FormSigner
 from worker.core.signing.sigv4 import Credentials
 from worker.core.signing.urls import UrlSigner
-from worker.core.tenants.config import Bucket
+from worker.core.tenants.config import Bucket, TenantConfig
 from worker.devstack.storage import Storage
-from worker.errors import Malformed
+from worker.errors import Malformed, StorageSilent
+from worker.usecases.upkeep.abort_uploads import abort_expired
 
 REGION = "us-east-1"
 EXTERNAL_ID = "agreed-with-acme"
@@ -154,6 +160,38 @@ def test_only_the_session_for_cleanup_may_list_uploads(aws: AwsRole) -> None:
     cleanup.abort_multipart_upload(
         Bucket=aws.bucket.bucket, Key="acme/a", UploadId=upload["UploadId"]
     )
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_upload_that_a_session_started_is_found_and_aborted_by_the_cleanup(
+    aws: AwsRole,
+    engine: Engine,
+    apply_config: ApplyConfig,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start_upload = objects.start_upload
+
+    def start_unheard(*arguments: Any) -> None:
+        start_upload(*arguments)
+        raise StorageSilent("storage does not answer")
+
+    policies = {"reports": replace(POLICY, bucket="reports")}
+    tenants = tenant_config(policies=policies).tenants
+    apply_config(TenantConfig({"reports": aws.bucket}, tenants))
+    clock.time = aws.now
+    service = build_service(engine, aws.s3, clock)
+    terms = {"kind": "multipart", "bucket": "reports", "expires_in": 600, "max_size": 1_000}
+    message = grant_message(["acme/a"], grant=terms)
+    monkeypatch.setattr(objects, "start_upload", start_unheard)
+    with pytest.raises(StorageSilent):
+        service.issue(message | {"items": [{"key": "acme/a", "size": 1_000}]})
+    parameters = {"Bucket": aws.bucket.bucket}
+    owner = aws.storage.client()
+    assert len(owner.list_multipart_uploads(**parameters)["Uploads"]) == 1
+    clock.forward(minutes=2)
+    assert abort_expired(service.context) == {"ended": 1, "postponed": 0}
+    assert not owner.list_multipart_uploads(**parameters).get("Uploads")
 
 
 def test_a_session_carries_the_tenants_name(aws: AwsRole) -> None:

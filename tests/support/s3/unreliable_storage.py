@@ -24,8 +24,14 @@ class UnreliableStorage:
     """Passes requests on to a real storage, through a function that tests replace."""
 
     def __init__(self, server: HttpStorage) -> None:
-        self.interfere: Interfere = lambda _, forward: forward()
+        self.interfere: Interfere
         self.server = server
+        self.reset()
+
+    def reset(self) -> None:
+        """Pass all requests on from now, and forget those that were received."""
+        self.interfere = lambda _, forward: forward()
+        self.server.received.clear()
 
     @property
     def url(self) -> str:

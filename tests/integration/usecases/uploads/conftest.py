@@ -26,6 +26,9 @@ BUCKET = "starts"
 KEYS = tuple(f"acme/film-{number}.mp4" for number in range(5))
 SIZE = 1_000
 
+# For claims about storage. Those about the SQL of attempts and cleanups run on each database.
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 @pytest.fixture(scope="module")
 def real_storage(seaweed: Storage) -> Iterator[Storage]:
@@ -36,31 +39,52 @@ def real_storage(seaweed: Storage) -> Iterator[Storage]:
         yield seaweed
 
 
-@pytest.fixture
-def storage(real_storage: Storage) -> Iterator[UnreliableStorage]:
-    with unreliable_storage(real_storage.endpoint) as storage:
-        yield storage
-    for upload in listed(real_storage):
-        real_storage.client().abort_multipart_upload(Bucket=BUCKET, **upload)
+@pytest.fixture(scope="module")
+def owner(real_storage: Storage) -> Iterator[Any]:
+    """A boto3 client of the bucket's owner, which reaches storage without a proxy."""
+    client = real_storage.client()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def proxy(real_storage: Storage) -> Iterator[UnreliableStorage]:
+    with unreliable_storage(real_storage.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def s3(proxy: UnreliableStorage) -> S3Clients:
+    """The clients of all services: making one takes longer than most calls."""
+    return S3Clients(proxy.url)
+
+
+@pytest.fixture(autouse=True)
+def storage(proxy: UnreliableStorage, owner: Any) -> Iterator[UnreliableStorage]:
+    """The proxy in front of a storage without uploads."""
+    yield proxy
+    proxy.reset()
+    for upload in listed(owner):
+        owner.abort_multipart_upload(Bucket=BUCKET, **upload)
 
 
 @pytest.fixture
 def service(
-    engine: Engine, storage: UnreliableStorage, clock: Clock, apply_config: ApplyConfig
+    engine: Engine, s3: S3Clients, clock: Clock, apply_config: ApplyConfig
 ) -> InProcessService:
     clock.time = datetime.now(UTC)
     apply_config(config())
-    return services.build_service(engine, S3Clients(storage.url), clock)
+    return services.build_service(engine, s3, clock)
 
 
 @pytest.fixture
-def unfinished(real_storage: Storage) -> Callable[[], int]:
+def unfinished(owner: Any) -> Callable[[], int]:
     """A function that counts the unfinished uploads in storage."""
-    return lambda: len(listed(real_storage))
+    return lambda: len(listed(owner))
 
 
-def listed(storage: Storage) -> list[dict[str, str]]:
-    uploads = storage.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+def listed(owner: Any) -> list[dict[str, str]]:
+    uploads = owner.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
     return [{name: upload[name] for name in ("Key", "UploadId")} for upload in uploads]
 
 

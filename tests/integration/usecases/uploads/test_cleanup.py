@@ -12,6 +12,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.integration.usecases.uploads.conftest import (
     BUCKET,
     KEYS,
+    ON_SQLITE,
     SIZE,
     charged,
     clean_up,
@@ -29,21 +30,21 @@ from tests.support.s3.unreliable_storage import (
 )
 from worker.core.policy.decide import decide_chunk
 from worker.core.tenants.config import Quota, TenantConfig
-from worker.devstack.storage import Storage
 from worker.errors import Transient
 from worker.usecases import issue
 from worker.usecases.upkeep.abandoned_uploads import GIVE_UP_AFTER
 from worker.usecases.upkeep.abort_uploads import abort_expired
 
 
+@ON_SQLITE
 def test_the_cleanup_leaves_uploads_of_others_to_the_same_key_alone(
     service: InProcessService,
     storage: UnreliableStorage,
-    real_storage: Storage,
+    owner: Any,
     clock: Clock,
     unfinished: Callable[[], int],
 ) -> None:
-    real_storage.client().create_multipart_upload(Bucket=BUCKET, Key=KEYS[0])
+    owner.create_multipart_upload(Bucket=BUCKET, Key=KEYS[0])
     clock.forward(minutes=2)  # of which the attempt knows that it was started before
     storage.interfere = fail_at(1, SLOW_DOWN)
     with pytest.raises(Transient):
@@ -53,6 +54,7 @@ def test_the_cleanup_leaves_uploads_of_others_to_the_same_key_alone(
     assert unfinished() == 1
 
 
+@ON_SQLITE
 def test_the_cleanup_leaves_uploads_of_another_profile_of_the_bucket_alone(
     service: InProcessService,
     storage: UnreliableStorage,
@@ -74,6 +76,34 @@ def test_the_cleanup_leaves_uploads_of_another_profile_of_the_bucket_alone(
     assert unfinished() == len(KEYS)
 
 
+@ON_SQLITE
+def test_the_cleanup_waits_for_an_attempt_that_is_starting_an_upload_of_the_same_key(
+    service: InProcessService,
+    storage: UnreliableStorage,
+    clock: Clock,
+    unfinished: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage.interfere = fail_at(1, SLOW_DOWN)
+    with pytest.raises(Transient):
+        service.issue(multipart_message())
+    storage.interfere = lambda _, forward: forward()
+    clock.forward(minutes=2)  # the failed attempt is due, that of the next message is not
+    decide = decide_chunk
+
+    def decide_late(*arguments: Any) -> Any:
+        assert unfinished() == len(KEYS)
+        assert abort_expired(service.context) == {"ended": 0, "postponed": 1}
+        return decide(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(issue, "decide_chunk", decide_late)
+        assert service.issue(multipart_message())["status"] == "issued"
+    assert clean_up(service, clock) == {"ended": 1, "postponed": 0}
+    assert unfinished() == len(KEYS)
+
+
+@ON_SQLITE
 def test_uploads_that_cannot_be_aborted_do_not_keep_others_waiting(
     service: InProcessService,
     storage: UnreliableStorage,
@@ -137,6 +167,7 @@ def test_uploads_of_a_transaction_that_fails_are_aborted(
     assert rows(engine, UploadStart) == []
 
 
+@ON_SQLITE
 def test_uploads_of_a_transaction_whose_commit_is_not_confirmed_stay_usable(
     engine: Engine,
     service: InProcessService,
@@ -159,6 +190,7 @@ def test_uploads_of_a_transaction_whose_commit_is_not_confirmed_stay_usable(
     assert unfinished() == len(KEYS) == len(rows(engine, MultipartUpload))
 
 
+@ON_SQLITE
 def test_uploads_refused_by_a_quota_are_not_started_and_leave_no_record(
     engine: Engine,
     service: InProcessService,

@@ -8,6 +8,7 @@ from models import UploadStart
 from tests.integration.conftest import ApplyConfig
 from tests.integration.usecases.uploads.conftest import (
     KEYS,
+    ON_SQLITE,
     SIZE,
     charged,
     config,
@@ -20,6 +21,8 @@ from tests.support.s3.unreliable_storage import (
     UnreliableStorage,
     fail_at,
 )
+
+pytestmark = ON_SQLITE
 
 
 def test_a_missing_bucket_refuses_the_batch_with_storages_words_and_charges_nothing(

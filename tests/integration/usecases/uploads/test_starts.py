@@ -8,7 +8,13 @@ import pytest
 from sqlalchemy import Engine
 
 from models import MultipartUpload, UploadStart
-from tests.integration.usecases.uploads.conftest import KEYS, clean_up, multipart_message, rows
+from tests.integration.usecases.uploads.conftest import (
+    KEYS,
+    ON_SQLITE,
+    clean_up,
+    multipart_message,
+    rows,
+)
 from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.http_storage import StorageResponse, StoredRequest
@@ -40,6 +46,7 @@ def test_an_upload_of_a_grant_leaves_no_record_of_its_start(
     assert unfinished() == len(KEYS) == len(rows(engine, MultipartUpload))
 
 
+@ON_SQLITE
 def test_an_item_that_cannot_be_started_now_leaves_no_uploads_of_those_before(
     engine: Engine,
     service: InProcessService,
@@ -49,7 +56,7 @@ def test_an_item_that_cannot_be_started_now_leaves_no_uploads_of_those_before(
 ) -> None:
     storage.interfere = fail_at(3, SLOW_DOWN)
     message = multipart_message()
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(Transient, match="SlowDown"):
             service.issue(message)
         assert unfinished() == 0
@@ -79,7 +86,7 @@ def test_storage_that_does_not_answer_is_not_asked_to_abort_before_the_cleanup(
     assert rows(engine, UploadStart) == []
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@ON_SQLITE
 def test_storage_that_did_not_answer_holds_no_further_message_for_a_moment(
     service: InProcessService, storage: UnreliableStorage, clock: Clock
 ) -> None:
@@ -95,7 +102,7 @@ def test_storage_that_did_not_answer_holds_no_further_message_for_a_moment(
     assert service.issue(multipart_message())["status"] == "issued"
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@ON_SQLITE
 @pytest.mark.parametrize("number", [1, 3, 5])
 def test_a_process_that_is_killed_between_two_items_leaves_uploads_to_the_cleanup(
     engine: Engine,
@@ -133,6 +140,7 @@ def test_a_process_that_is_killed_between_two_items_leaves_uploads_to_the_cleanu
     assert rows(engine, UploadStart) == []
 
 
+@ON_SQLITE
 def test_slow_storage_holds_a_worker_for_a_short_time(
     engine: Engine,
     service: InProcessService,
@@ -154,6 +162,7 @@ def test_slow_storage_holds_a_worker_for_a_short_time(
     assert unfinished() == 0
 
 
+@ON_SQLITE
 def test_an_upload_whose_answer_was_lost_is_found_and_aborted(
     engine: Engine,
     service: InProcessService,
