@@ -16,6 +16,7 @@ from tests.support.s3.unreliable_storage import (
     unreliable_storage,
 )
 from worker.aws.clients import S3Clients
+from worker.aws.silent_buckets import SilentBuckets
 from worker.core.tenants.config import Bucket, Quota, TenantConfig
 from worker.db.engine import read_transaction
 from worker.devstack.s3 import create_buckets
@@ -73,6 +74,7 @@ def service(
     engine: Engine, s3: S3Clients, clock: Clock, apply_config: ApplyConfig
 ) -> InProcessService:
     clock.time = datetime.now(UTC)
+    s3.silent_buckets = SilentBuckets()  # as in a process of its own
     apply_config(config())
     return services.build_service(engine, s3, clock)
 
