@@ -25,9 +25,9 @@ demo: install ## Demonstrate grants and refusals on embedded servers
 browser: install ## Install the npm packages that tests need, and Chromium if missing
 	@$(BIN)/python tools/browser.py
 
-# Three processes run one test file at a time: tests wait much. Each starts the servers that its files need.
+# Two processes run one test file at a time. Each starts the servers that its files need.
 test: install ## Run all tests; they start their own servers
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The same SEED gives the same attacks, and the same moments of faults.
 SEED ?= 1
