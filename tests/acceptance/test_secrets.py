@@ -60,9 +60,9 @@ def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[s
     """Send a signed request of the tenant vault; return the token and the opened result."""
     info = service.stack.info
     token = sign_message(message, VAULT_KEY, datetime.now(UTC))
-    producer = Celery("vault", broker=info.broker_url, backend=info.result_url)
-    task = producer.send_task("valetkey.issue", args=[token], queue="valetkey")
-    return token, unseal_result(task.get(timeout=15), VAULT_KEY)
+    with Celery("vault", broker=info.broker_url, backend=info.result_url) as producer:
+        task = producer.send_task("valetkey.issue", args=[token], queue="valetkey")
+        return token, unseal_result(task.get(timeout=15), VAULT_KEY)
 
 
 def grant_request(kind: str, **terms: Any) -> dict[str, Any]:
