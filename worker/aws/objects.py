@@ -127,10 +127,11 @@ def abort_upload(client: Any, bucket: str, object_key: str, upload_id: str) -> N
         raise Transient(f"storage aborts no upload: {response.words}")
 
 
-def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload] | ErrorResponse:
-    """List the unfinished multipart uploads of one object key. Raises Transient.
+def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload]:
+    """List the unfinished multipart uploads of one object key.
 
     Reads at most MAX_LISTINGS pages: the keys that begin with this one are in the same listing.
+    Raises Transient, also if storage refuses, as abort_upload does.
     """
     uploads: dict[str, ListedUpload] = {}
     markers: dict[str, str] = {}
@@ -139,7 +140,9 @@ def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload
             client.list_multipart_uploads, Bucket=bucket, Prefix=object_key, **markers
         )
         if isinstance(page, ErrorResponse):
-            return [] if page.code in _ENDED else page
+            if page.code in _ENDED:
+                return []
+            raise Transient(f"storage lists no uploads: {page.words}")
         for values in page.get("Uploads", []):
             if values.get("Key") == object_key and _is_upload_id(values.get("UploadId") or ""):
                 upload = ListedUpload(values["UploadId"], _utc(values.get("Initiated")))

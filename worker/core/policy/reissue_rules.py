@@ -44,15 +44,14 @@ def reissue_context(
     recorded: RecordedChunk, config: TenantConfig, now: datetime
 ) -> ReissueContext | Refusal:
     """Find today's bucket profile and policy of a committed chunk, or refuse it without them."""
-    tenant = config.tenant_by_id(recorded.tenant_id)
-    policy = None if tenant is None else tenant.policies.get(recorded.terms.bucket)
-    if tenant is None or policy is None:
+    access = config.find_access(recorded.tenant_id, recorded.terms.bucket)
+    if access is None:
         return _NO_LONGER_ALLOWED
     return ReissueContext(
         terms=recorded.terms,
-        bucket=config.buckets[policy.bucket],
-        policy=policy,
-        tenant=tenant,
+        bucket=access.bucket,
+        policy=access.policy,
+        tenant=access.tenant,
         total=recorded.total,
         callback=recorded.callback,
         remaining=recorded.validity.remaining(now),

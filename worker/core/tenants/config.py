@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from valetkey.wire.refusals import Metric, Window
 from valetkey.wire.terms import MAX_EXPIRES_IN, PolicyKind
@@ -157,6 +157,14 @@ class Tenant:
         return self.id != self.name
 
 
+class TenantAccess(NamedTuple):
+    """A bucket profile, and a tenant with its policy for it."""
+
+    bucket: Bucket
+    tenant: Tenant
+    policy: Policy
+
+
 @dataclass(frozen=True, slots=True)
 class TenantConfig:
     """All bucket profiles and tenants, by name."""
@@ -173,3 +181,12 @@ class TenantConfig:
         if tenant is not None and tenant.id == tenant_id:
             return tenant
         return next((t for t in self.tenants.values() if t.id == tenant_id), None)
+
+    def find_access(self, tenant_id: str, bucket: str) -> TenantAccess | None:
+        """Return the access of a row's tenant to a bucket profile, or None if it has none today."""
+        tenant = self.tenant_by_id(tenant_id)
+        policy = None if tenant is None else tenant.policies.get(bucket)
+        profile = self.buckets.get(bucket)
+        if tenant is None or policy is None or profile is None:
+            return None
+        return TenantAccess(profile, tenant, policy)

@@ -13,7 +13,6 @@ import structlog
 
 from worker.aws import objects
 from worker.context import Context
-from worker.core.policy.error_responses import ErrorResponse
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.upload_starts import (
     AbandonedStart,
@@ -84,11 +83,10 @@ def _end(starts: Sequence[AbandonedStart], context: Context, now: datetime) -> b
 
     Raises Transient and Malformed.
     """
-    config, (tenant_id, name) = context.config.current(), (starts[0].tenant_id, starts[0].bucket)
-    bucket, tenant = config.buckets.get(name), config.tenant_by_id(tenant_id)
-    policy = None if tenant is None else tenant.policies.get(name)
-    if bucket is None or tenant is None or policy is None:
+    access = context.config.current().find_access(starts[0].tenant_id, starts[0].bucket)
+    if access is None:
         return True  # no credentials are configured any more: the bucket's lifecycle rule ends it
+    bucket, tenant, policy = access
     client = context.s3.cleanup_client(bucket, tenant.name, policy.prefixes, now)
     upload_ids = {start.upload_id for start in starts if start.upload_id is not None}
     unknown = [start for start in starts if start.upload_id is None]
@@ -111,8 +109,6 @@ def _find_unknown(
     """
     object_key = starts[0].object_key
     listed = objects.list_uploads(client, bucket, object_key)
-    if isinstance(listed, ErrorResponse):
-        raise Transient(f"storage lists no uploads: {listed.words}")
     # Other profiles may lead to the same bucket, also by another endpoint.
     buckets = context.config.current().buckets.values()
     profiles = {starts[0].bucket, *(b.name for b in buckets if b.bucket == bucket)}

@@ -96,10 +96,9 @@ def _end(record: UploadRecord, context: Context, now: datetime) -> bool:
 
 
 def _abort(record: UploadRecord, context: Context, now: datetime) -> None:
-    config = context.config.current()
-    bucket, tenant = config.buckets.get(record.bucket), config.tenant_by_id(record.tenant_id)
-    policy = None if tenant is None else tenant.policies.get(record.bucket)
-    if bucket is None or tenant is None or policy is None:
+    access = context.config.current().find_access(record.tenant_id, record.bucket)
+    if access is None:
         return  # no credentials are configured any more: the bucket's lifecycle rule ends it
+    bucket, tenant, policy = access
     client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
     objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)

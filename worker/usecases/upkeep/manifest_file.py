@@ -14,7 +14,7 @@ from worker.aws.objects import ObjectFile, put_object
 from worker.context import Context
 from worker.core.policy.decisions import ChunkDecision, refused_item_result
 from worker.core.policy.request_rules import manifest_refusal, may_overwrite_manifest
-from worker.core.tenants.config import Bucket, Policy, Tenant
+from worker.core.tenants.config import TenantAccess
 from worker.db.batch_history import next_decided_chunk
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.manifests import LEASE_TIME, ManifestLease, ManifestWritten, renew_lease
@@ -57,18 +57,12 @@ def write_manifest(
     return ManifestWritten(issued, refused, file.size, file.digest.hex())
 
 
-def _destination(manifest: ManifestLease, context: Context) -> tuple[Bucket, Tenant, Policy]:
+def _destination(manifest: ManifestLease, context: Context) -> TenantAccess:
     """Return the destination and policy of a manifest. Raises Malformed if it is not allowed."""
-    config = context.config.current()
-    tenant = config.tenant_by_id(manifest.tenant_id)
-    policy = None if tenant is None else tenant.policies.get(manifest.bucket)
-    if (
-        tenant is None
-        or policy is None
-        or manifest_refusal(manifest.object_key, policy, config.buckets[policy.bucket]) is not None
-    ):
+    access = context.config.current().find_access(manifest.tenant_id, manifest.bucket)
+    if access is None or manifest_refusal(manifest.object_key, access.policy, access.bucket):
         raise Malformed("the tenant's policy no longer allows it to be stored")
-    return config.buckets[policy.bucket], tenant, policy
+    return access
 
 
 def _write_lines(
