@@ -1,18 +1,15 @@
-"""Sizes, durations, times and checksums as people read and write them."""
+"""Sizes, durations and times as people read and write them."""
 
 import re
 from datetime import UTC, datetime, timedelta
-
-from pydantic import ValidationError
-
-from valetkey.wire.terms import Checksum
 
 _DECIMAL_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BINARY_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _BYTES_BY_UNIT = {"": 1} | _DECIMAL_UNITS | _BINARY_UNITS
 _SECONDS_BY_UNIT = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _FORMATTED_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_FORMATTED_DURATIONS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_FORMATTED_DURATIONS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+_BYTES_PER_KIB = 1_024
 _AMOUNT = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)")
 
 
@@ -40,22 +37,44 @@ def parse_duration(text: str) -> int:
 
 
 def format_size(number: int) -> str:
-    """Format a number of bytes in the largest unit in which it is at least 1, such as 1.5GiB."""
+    """Format a number of bytes for a table, in the largest unit in which it is at least 1.
+
+    The result is like `1.5 GiB`, and may be rounded; `describe_size` is exact.
+    """
     last = len(_FORMATTED_SIZES) - 1
-    exponent = next((n for n in range(last, 0, -1) if number >= 1_024**n), 0)
-    whole, remainder = divmod(number, 1_024**exponent)
-    quantity = f"{number / 1_024**exponent:.1f}" if remainder else str(whole)
-    return f"{quantity}{_FORMATTED_SIZES[exponent]}"
+    exponent = next((n for n in range(last, 0, -1) if number >= _BYTES_PER_KIB**n), 0)
+    whole, remainder = divmod(number, _BYTES_PER_KIB**exponent)
+    quantity = str(whole) if remainder == 0 else f"{number / _BYTES_PER_KIB**exponent:.1f}"
+    return f"{quantity} {_FORMATTED_SIZES[exponent]}"
+
+
+def describe_size(number: int) -> str:
+    """Describe a number of bytes exactly, such as `5 MiB (5,242,880 bytes)` or `1 byte`."""
+    count = _count(number, "byte")
+    return count if number < _BYTES_PER_KIB else f"{format_size(number)} ({count})"
+
+
+def describe_amount(metric: str, number: int) -> str:
+    """Describe an amount of a quota's metric exactly: a size for one in bytes, else a number."""
+    return describe_size(number) if metric.endswith("_bytes") else f"{number:,}"
+
+
+def format_amount(metric: str, number: int) -> str:
+    """Format an amount of a quota's metric for a table: a size for one in bytes, else a number."""
+    return format_size(number) if metric.endswith("_bytes") else f"{number:,}"
 
 
 def format_duration(duration: timedelta) -> str:
-    """Format a duration in its two largest units, such as 11h 30m. A negative one is 0s."""
-    remaining, parts = max(int(duration.total_seconds()), 0), []
-    for unit, seconds in _FORMATTED_DURATIONS:
-        if remaining >= seconds:
-            parts.append(f"{remaining // seconds}{unit}")
-            remaining %= seconds
-    return " ".join(parts[:2]) or "0s"
+    """Format a duration in its two largest units, such as `11 hours 30 minutes`.
+
+    A negative duration is `0 seconds`.
+    """
+    return " ".join(_duration_parts(int(duration.total_seconds()))[:2])
+
+
+def describe_duration(seconds: int) -> str:
+    """Describe a number of seconds exactly, such as `7 days` or `1 minute 30 seconds`."""
+    return " ".join(_duration_parts(seconds))
 
 
 def format_utc(moment: datetime) -> str:
@@ -63,19 +82,21 @@ def format_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def parse_checksum(text: str) -> Checksum:
-    """Parse a checksum: its algorithm, a colon and its value in base64. Raises ValueError."""
-    algorithm, _, value = text.partition(":")
-    try:
-        return Checksum.model_validate({"algorithm": algorithm, "value": value})
-    except ValidationError:
-        raise ValueError(
-            "a checksum is sha256, crc32, crc32c or crc64nvme, then a colon and the value in base64"
-        ) from None
-
-
 def _split_unit(text: str, expected: str) -> tuple[int, str]:
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{expected}, not {text!r}")
     return int(match[1]), match[2]
+
+
+def _duration_parts(seconds: int) -> list[str]:
+    remaining, parts = max(seconds, 0), []
+    for unit, length in _FORMATTED_DURATIONS:
+        count, remaining = divmod(remaining, length)
+        if count > 0:
+            parts.append(_count(count, unit))
+    return parts or [_count(0, "second")]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

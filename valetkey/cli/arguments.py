@@ -1,57 +1,14 @@
-"""Parameter types and options that several commands share."""
+"""Options that several commands share."""
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
-from valetkey.units import parse_checksum, parse_duration, parse_size
-from valetkey.wire.messages import BatchId
-from valetkey.wire.terms import Encryption, Name
+from valetkey.cli.parameter_types import ENCRYPTION, EXPIRY, NAME, TEXT, TIMEOUT
 
 Command = Callable[..., None]
-
-_BATCH_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(BatchId)
-_NAME_ADAPTER: TypeAdapter[str] = TypeAdapter(Name)
-
-
-class _ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A parameter type whose parser raises ValueError for an invalid value."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-def _parse_encryption(text: str) -> Encryption:
-    if text == "AES256":
-        return Encryption(algorithm="AES256")
-    return Encryption(algorithm="aws:kms", key=text)
-
-
-def _parse_batch_id(text: str) -> str:
-    try:
-        return _BATCH_ID_ADAPTER.validate_python(text)
-    except ValidationError:
-        expected = "a batch id is a UUID of version 7: the part of a grant's id before the dot"
-        raise ValueError(expected) from None
-
-
-def _parse_name(text: str) -> str:
-    try:
-        return _NAME_ADAPTER.validate_python(text)
-    except ValidationError:
-        expected = "a name has up to 63 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
-        raise ValueError(expected) from None
 
 
 def _parse_pairs(
@@ -73,43 +30,67 @@ def _require_writable_folder(
     return out
 
 
-BATCH_ID = _ParsedType("batch", _parse_batch_id)
-CHECKSUM = _ParsedType("checksum", parse_checksum)
-DURATION = _ParsedType("duration", parse_duration)
-NAME = _ParsedType("name", _parse_name)
-SIZE = _ParsedType("size", parse_size)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+def format_option(flag: str, text: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option for one output format.
 
-_REASON = click.option("--reason", metavar="TEXT", help="The reason, which the audit log records.")
+    The command's parameter `output_format` is the flag's name, or None. Click itself would let the
+    last of several flags win.
+    """
+    name = flag.removeprefix("--")
+    return click.option(
+        flag,
+        f"{name}_format",
+        flag_value=name,
+        expose_value=False,
+        callback=_select_format,
+        help=text,
+    )
+
+
+def _select_format(context: click.Context, _param: click.Parameter, name: str | None) -> None:
+    selected = context.params.setdefault("output_format", None)
+    if name is None:
+        return
+    if selected not in {None, name}:
+        raise click.UsageError(f"--{selected} and --{name} exclude each other: give one of them")
+    context.params["output_format"] = name
+
+
+_REASON = click.option("--reason", type=TEXT, help="The reason, which the audit log records.")
 _REQUESTED_BY = click.option(
-    "--requested-by", metavar="NAME", help="Who requests this; the audit log records it."
+    "--requested-by", type=TEXT, metavar="NAME", help="Who requests this; the audit log records it."
 )
 _TENANT = click.option(
     "--tenant",
+    type=NAME,
     metavar="NAME",
     help="The tenant to act for; by default VALETKEY_TENANT, or the tenant of the key.",
 )
 
 
 def _timeout(text: str) -> Callable[[Command], Command]:
-    return click.option("--timeout", type=DURATION, default="30s", show_default=True, help=text)
+    return click.option("--timeout", type=TIMEOUT, default="30s", show_default=True, help=text)
 
 
+_EXPIRES_IN = click.option(
+    "--expires-in",
+    type=EXPIRY,
+    default="1h",
+    show_default=True,
+    help="The time until the grant expires: 90s, 15m, 1h or 7d.",
+)
 _REQUEST_OPTIONS = (
-    click.option(
-        "--expires-in",
-        type=DURATION,
-        default="1h",
-        show_default=True,
-        help="The time until the grant expires: 90s, 15m, 1h or 7d.",
-    ),
+    _EXPIRES_IN,
     click.option(
         "--min-expires-in",
-        type=DURATION,
+        type=EXPIRY,
         help="Refuse the grant if it would have to expire sooner than this.",
     ),
     click.option(
-        "--callback", metavar="NAME", help="Also send the results to this webhook endpoint."
+        "--callback",
+        type=NAME,
+        metavar="NAME",
+        help="Also send the results to this webhook endpoint.",
     ),
     _REASON,
     _REQUESTED_BY,
@@ -118,10 +99,8 @@ _REQUEST_OPTIONS = (
     click.option(
         "--dry-run", is_flag=True, help="Show the decision rule by rule; grant and charge nothing."
     ),
-    click.option(
-        "--json", "output_format", flag_value="json", help="Write a JSON object for each item."
-    ),
-    click.option("--csv", "output_format", flag_value="csv", help="Write a CSV row for each item."),
+    format_option("--json", "Write a JSON object for each item."),
+    format_option("--csv", "Write a CSV row for each item."),
     click.option(
         "--out",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -129,12 +108,14 @@ _REQUEST_OPTIONS = (
         help="Write to a file that only you may read; it appears when it is complete.",
     ),
 )
-_JSON = click.option("--json", "output_format", flag_value="json", help="Write JSON.")
+_JSON = format_option("--json", "Write JSON.")
 _QUERY_OPTIONS = (_TENANT, _timeout("The longest wait for the response."), _JSON)
 _CHANGE_OPTIONS = (_REASON, _REQUESTED_BY, *_QUERY_OPTIONS)
 _STORAGE_OPTIONS = (
-    click.option("--content-type", help="The content type that the object must have."),
-    click.option("--acl", help="A canned ACL such as public-read, if the policy allows it."),
+    click.option("--content-type", type=TEXT, help="The content type that the object must have."),
+    click.option(
+        "--acl", type=TEXT, help="A canned ACL such as public-read, if the policy allows it."
+    ),
     click.option(
         "--meta",
         "metadata",
@@ -153,32 +134,32 @@ _STORAGE_OPTIONS = (
     ),
     click.option(
         "--storage-class",
+        type=TEXT,
         metavar="NAME",
         help="The object's storage class, such as STANDARD_IA or GLACIER_IR.",
     ),
     click.option(
         "--encryption",
-        type=_ParsedType("encryption", _parse_encryption),
+        type=ENCRYPTION,
         metavar="AES256|ARN",
         help="Encrypt the object with S3's own key (AES256), or with the KMS key of this ARN.",
     ),
 )
 _SNIPPET_OPTIONS = {
-    "curl": click.option(
-        "--curl", "output_format", flag_value="curl", help="Print a curl command."
-    ),
-    "html": click.option(
-        "--html", "output_format", flag_value="html", help="Print a page for a browser."
-    ),
-    "js": click.option(
-        "--js", "output_format", flag_value="js", help="Print JavaScript that uses fetch."
-    ),
+    "curl": format_option("--curl", "Print a curl command."),
+    "html": format_option("--html", "Print a page for a browser."),
+    "js": format_option("--js", "Print JavaScript that uses fetch."),
 }
 
 
 def request_options(command: Command) -> Command:
     """Add the options that all requests for grants have."""
     return _add_options(command, _REQUEST_OPTIONS)
+
+
+def link_options(command: Command) -> Command:
+    """Add the options of a command that prints one link."""
+    return _add_options(command, (_EXPIRES_IN, _REASON, _REQUESTED_BY, *_QUERY_OPTIONS[:2]))
 
 
 def read_only_options(command: Command) -> Command:
@@ -205,14 +186,3 @@ def _add_options(command: Command, options: Sequence[Callable[[Command], Command
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def require_utf8(
-    _context: click.Context, _param: click.Parameter, keys: str | tuple[str, ...] | None
-) -> str | tuple[str, ...] | None:
-    """Refuse keys that are not valid UTF-8: storage accepts no others."""
-    try:
-        "".join(keys or "").encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter("a key must be valid UTF-8") from None
-    return keys

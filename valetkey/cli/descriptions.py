@@ -1,12 +1,18 @@
 """Sentences of the command line about refusals and quotas, with all foreign text made printable."""
 
 from valetkey.cli.bulk.row_errors import RowRefusal
-from valetkey.wire.refusals import QuotaState, Refusal
+from valetkey.units import describe_amount, describe_duration, describe_size
+from valetkey.wire.refusals import Code, QuotaState, Refusal
+from valetkey.wire.terms import MIN_PART_BYTES
 
+_DURATION_CODES = frozenset({Code.EXPIRY_INVALID, Code.EXPIRY_TOO_LONG, Code.EXPIRY_TOO_SHORT})
+_SIZE_CODES = frozenset(
+    {Code.SIZE_INVALID, Code.SIZE_REQUIRED, Code.SIZE_TOO_LARGE, Code.METADATA_INVALID}
+)
 _UNITS = {
     "grants": "grants",
     "download_grants": "download grants",
-    "upload_bytes": "bytes to upload",
+    "upload_bytes": "uploads",
 }
 
 
@@ -24,14 +30,27 @@ def describe_cause(refusal: Refusal) -> str:
     text = escape_unprintable(f"{refusal.code}{location}: {refusal.message}")
     if refusal.quota is not None:
         return f"{text}; {_describe_quota(refusal.quota)}"
-    return text if refusal.limit is None else f"{text} (limit: {_format_limit(refusal.limit)})"
+    return f"{text}{describe_limit(refusal)}"
+
+
+def describe_limit(refusal: Refusal) -> str:
+    """Describe a refusal's limit in parentheses; empty if it has none, or its message names it."""
+    limit = refusal.limit
+    if limit is None:
+        return ""
+    if isinstance(limit, int):
+        number = _describe_number(refusal, limit)
+        return "" if number in refusal.message else f" (limit: {number})"
+    text = ", ".join(limit) if isinstance(limit, list) else limit
+    return f" (limit: {escape_unprintable(text) if text != '' else 'none'})"
 
 
 def describe_quota_warning(quota: QuotaState) -> str:
     """Warn that a quota's soft limit is reached, and state how much is left."""
     return (
-        f"warning: {quota.used} of {quota.limit} {_quota_unit(quota)} are used, "
-        f"{quota.left} are left; {_reset_hint(quota)}"
+        f"warning: {_describe(quota, quota.used)} of {_describe(quota, quota.limit)} "
+        f"{_quota_unit(quota)} are used, {_describe(quota, quota.left)} are left; "
+        f"{_reset_hint(quota)}"
     )
 
 
@@ -47,15 +66,16 @@ def escape_unprintable(text: str) -> str:
 
 def _describe_quota(quota: QuotaState) -> str:
     return (
-        f"the limit is {quota.limit} {_quota_unit(quota)}, {quota.used} are used and "
-        f"{quota.asked} were requested; {_reset_hint(quota)}"
+        f"the limit is {_describe(quota, quota.limit)} {_quota_unit(quota)}, "
+        f"{_describe(quota, quota.used)} are used and {_describe(quota, quota.asked or 0)} were "
+        f"requested; {_reset_hint(quota)}"
     )
 
 
 def _quota_unit(quota: QuotaState) -> str:
     unit = _UNITS.get(quota.metric, quota.metric.replace("_", " "))
     text = f"live {unit}" if quota.window == "live" else f"{unit} per {quota.window}"
-    return escape_unprintable(text)
+    return escape_unprintable(f"of {text}" if quota.metric.endswith("_bytes") else text)
 
 
 def _reset_hint(quota: QuotaState) -> str:
@@ -64,6 +84,14 @@ def _reset_hint(quota: QuotaState) -> str:
     return f"the quota resets at {quota.resets_at:%Y-%m-%d %H:%M %Z}"
 
 
-def _format_limit(limit: int | str | list[str]) -> str:
-    text = ", ".join(limit) if isinstance(limit, list) else str(limit)
-    return escape_unprintable(text or "none")
+def _describe(quota: QuotaState, amount: int) -> str:
+    return describe_amount(quota.metric, amount)
+
+
+def _describe_number(refusal: Refusal, limit: int) -> str:
+    if refusal.code in _DURATION_CODES:
+        return describe_duration(limit)
+    # The limit of part_size is a size, or the number of parts that a file may have.
+    is_part_size = refusal.code == Code.PART_INVALID and limit >= MIN_PART_BYTES
+    is_size = is_part_size or refusal.code in _SIZE_CODES
+    return describe_size(limit) if is_size else f"{limit:,}"

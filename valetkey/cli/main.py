@@ -4,6 +4,7 @@ from valetkey.cli.commands.cancel import cancel
 from valetkey.cli.commands.download import download
 from valetkey.cli.commands.keygen import keygen
 from valetkey.cli.commands.multipart import multipart
+from valetkey.cli.commands.presign import presign
 from valetkey.cli.commands.put import put
 from valetkey.cli.commands.service import service
 from valetkey.cli.commands.upload import upload
@@ -16,6 +17,7 @@ def main() -> None:
     """Request temporary S3 permissions: download links, upload forms and PUTs.
 
     \b
+    valetkey presign s3://reports/2026/11/u-1.pdf
     valetkey download reports 2026/11/u-1.pdf
     valetkey download reports --from keys.csv --out links.csv
     valetkey upload inbox photos/cat.jpg --max-size 5MB --curl
@@ -24,6 +26,9 @@ def main() -> None:
     valetkey download reports 2026/11/u-1.pdf --dry-run
     valetkey usage
     valetkey service
+
+    An object is named as BUCKET KEY, or as s3://BUCKET/KEY. BUCKET is the name of a bucket profile,
+    which the service's operator chose: the bucket in storage may have another name.
 
     The command finds a service that `python -m worker dev` started in this folder or a parent
     folder. For any other service, set VALETKEY_BROKER_URL and VALETKEY_KEY_FILE; `valetkey keygen`
@@ -40,5 +45,5 @@ def main() -> None:
     """
 
 
-for command in (download, upload, put, multipart, usage, service, cancel, keygen):
+for command in (presign, download, upload, put, multipart, usage, service, cancel, keygen):
     main.add_command(command)

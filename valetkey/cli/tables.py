@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from valetkey.cli.descriptions import describe_cause, escape_unprintable
-from valetkey.units import format_size
+from valetkey.units import describe_duration, describe_size, format_amount
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import Explanation, RuleVerdict
 from valetkey.wire.service import ServiceInfo
@@ -63,8 +63,8 @@ def show_service(service: ServiceInfo, output_format: str | None) -> None:
 
 def _limit_text(name: str, value: int) -> str:
     if name.endswith("_bytes"):
-        return format_size(value)
-    return f"{value:,} s" if name in _SECONDS else f"{value:,}"
+        return describe_size(value)
+    return describe_duration(value) if name in _SECONDS else f"{value:,}"
 
 
 def _quota_values(quota: QuotaState) -> dict[str, Any]:
@@ -76,8 +76,7 @@ def _quota_row(quota: QuotaState) -> tuple[RenderableType, ...]:
     style = "red" if quota.left == 0 else "yellow" if quota.warns else "green"
     bar = ProgressBar(quota.limit, quota.used, width=_BAR_COLUMNS, complete_style=style)
     bar.finished_style = style
-    format_amount = format_size if quota.metric.endswith("_bytes") else "{:,}".format
-    amounts = (format_amount(amount) for amount in (quota.used, quota.limit, quota.left))
+    amounts = (format_amount(quota.metric, n) for n in (quota.used, quota.limit, quota.left))
     resets_at = f"{quota.resets_at:%Y-%m-%d %H:%M}" if quota.resets_at else "as grants expire"
     return (name, bar, *amounts, resets_at)
 

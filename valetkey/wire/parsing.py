@@ -5,6 +5,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from valetkey.units import describe_duration, describe_size
 from valetkey.wire.messages import (
     VERSION,
     AnyMessage,
@@ -60,23 +61,17 @@ _CONTEXT_LIMITS = ("le", "ge", "max_length", "min_length", "expected_tags", "pat
 _MAX_PATH_LENGTH = 120  # characters: the sender chooses the name of an unknown field
 _UPPER_LIMIT_ERRORS = ("less_than_equal", "too_long")
 
-_UNITS = {
-    "expires_in": " (in seconds)",
-    "min_expires_in": " (in seconds)",
-    "max_size": " (in bytes)",
-    "min_size": " (in bytes)",
-    "part_size": " (in bytes)",
-    "size": " (in bytes)",
-}
+_DURATIONS = frozenset({"expires_in", "min_expires_in"})
+_SIZES = frozenset({"max_size", "min_size", "part_size", "size"})
 # By pydantic's error type. None of these messages repeats the refused value.
 _MESSAGES = {
     "bool_type": "must be true or false",
     "dict_type": "must be a JSON object",
     "extra_forbidden": "unknown field: check its spelling, or remove it",
-    "greater_than_equal": "must be at least {ge:,}{unit}",
+    "greater_than_equal": "must be at least {ge}",
     "int_from_float": "must be a whole number",
     "int_type": "must be a whole number",
-    "less_than_equal": "must be at most {le:,}{unit}",
+    "less_than_equal": "must be at most {le}",
     "list_type": "must be a JSON array",
     "literal_error": "must be {expected}",
     "missing": "this field is required",
@@ -184,23 +179,34 @@ def _message(error: ErrorDetails) -> str:
     template = _MESSAGES.get(error["type"])
     if template is None:
         return error["msg"]
-    return template.format(**context, unit=_UNITS.get(str(error["loc"][-1]), ""))
+    bounds = {
+        name: _describe_bound(error, context[name]) for name in ("ge", "le") if name in context
+    }
+    return template.format(**context | bounds)
+
+
+def _describe_bound(error: ErrorDetails, number: int) -> str:
+    name = error["loc"][-1]
+    if name in _DURATIONS:
+        return describe_duration(number)
+    return describe_size(number) if name in _SIZES else f"{number:,}"
 
 
 def _terms_refusal(message: ChunkMessage) -> Refusal | None:
     terms = message.grant
+    expires_in = describe_duration(terms.expires_in)
     if terms.min_expires_in is not None and terms.min_expires_in > terms.expires_in:
         return Refusal(
             code=Code.EXPIRY_INVALID,
             field="grant.min_expires_in",
-            message=f"min_expires_in must be at most expires_in, {terms.expires_in:,} seconds",
+            message=f"min_expires_in must be at most expires_in, {expires_in}",
             limit=terms.expires_in,
         )
     if terms.kind == "upload" and terms.min_size > terms.max_size:
         return Refusal(
             code=Code.SIZE_INVALID,
             field="grant.min_size",
-            message=f"min_size must be at most max_size, {terms.max_size:,} bytes",
+            message=f"min_size must be at most max_size, {describe_size(terms.max_size)}",
             limit=terms.max_size,
         )
     return None

@@ -122,12 +122,15 @@ class Cancelled(ReplyModel):
 
     issued: the number of items that were granted before the cancellation.
     released: the number of items that will not be granted; their reserved quota is free again.
+    arrived: false if no message of the batch has reached the service. It is refused if it does. A
+    service that is too old to tell leaves this out.
     """
 
     status: Literal["cancelled"] = "cancelled"
     batch: str
     issued: int
     released: int
+    arrived: bool | None = None
 
 
 class RuleVerdict(ReplyModel):

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.descriptions import describe_limit, escape_unprintable
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
 from worker.commands.database import open_database
@@ -79,13 +79,4 @@ def _format_detail(verdict: RuleVerdict) -> str:
 
 def _format_reason(refusal: Refusal, rule: str) -> str:
     field = f" in {refusal.field}" if refusal.field not in {"", rule} else ""
-    return f"{refusal.code}{field}: {refusal.message}{_format_limit(refusal.limit)}"
-
-
-def _format_limit(limit: int | str | list[str] | None) -> str:
-    if limit is None:
-        return ""
-    if isinstance(limit, int):
-        return f" (limit: {limit:,})"
-    text = ", ".join(limit) if isinstance(limit, list) else limit
-    return f" (limit: {text or 'none'})"
+    return f"{refusal.code}{field}: {refusal.message}{describe_limit(refusal)}"

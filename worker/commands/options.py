@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
+from valetkey.cli.arguments import format_option
 from valetkey.units import parse_duration
 from worker import clock
 
@@ -47,20 +48,12 @@ def parse_moment(text: str, now: datetime) -> datetime:
 
 def format_options(command: Command) -> Command:
     """Add --json and --csv to a command. Its parameter output_format is "json", "csv" or None."""
-    as_json = click.option(
-        "--json",
-        "output_format",
-        flag_value="json",
-        help="Print one JSON object per line, with values exactly as stored.",
-    )
-    as_csv = click.option(
+    as_json = format_option("--json", "Print one JSON object per line, with values as stored.")
+    as_csv = format_option(
         "--csv",
-        "output_format",
-        flag_value="csv",
-        help="Print CSV. A cell that a spreadsheet would run as a formula starts with an "
-        "apostrophe.",
+        "Print CSV. A cell that a spreadsheet would run as a formula starts with an apostrophe.",
     )
-    return as_json(as_csv(command))
+    return cast("Command", as_json(as_csv(command)))
 
 
 def limit_option(command: Command) -> Command:

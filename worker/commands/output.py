@@ -70,7 +70,8 @@ def print_first_page(
 
 
 def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
-    value = params.get(option.name or "")
+    # All options of output formats have the same parameter; none has one of its own.
+    value = params.get(option.name or "" if option.expose_value else "output_format")
     if value is None:
         return []
     if isinstance(option, click.Option) and option.is_flag:

@@ -8,7 +8,7 @@ import click
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from valetkey.units import parse_duration
+from valetkey.units import describe_amount, parse_duration
 from valetkey.wire.refusals import Metric, Window
 from worker import clock
 from worker.commands import database
@@ -26,7 +26,6 @@ from worker.core.apply.quota_changes import (
 from worker.core.quotas.cost import METRICS, WINDOWS, resets_at
 from worker.core.quotas.status import (
     QuotaStatus,
-    format_amount,
     override_to_dict,
     quota_statuses,
     status_row,
@@ -120,7 +119,7 @@ def set_quota(  # noqa: PLR0913 - the command's arguments
         before = load_config(connection)
         tenant = _find_tenant(before, tenant_name)
         old = find_quota(tenant, metric, window)
-        warn_at = warn or (old.warn_at if old else None)
+        warn_at = warn if warn is not None or old is None else old.warn_at
         new = _parse_quota_arguments(metric, window, limit, warn_at, limit_hint="LIMIT")
         field_changes = _store_quota(connection, before, tenant, new)
     text = "\n".join(map(str, field_changes)) or "Nothing to change."
@@ -198,7 +197,7 @@ def raise_quota(  # noqa: PLR0913 - the command's arguments
     extra = _parse_quota_arguments(metric, window, amount, limit_hint="--by").limit
     override = QuotaOverride(metric, window, extra, end)
     change, conflicts = _store_override(tenant_name, override, now)
-    text = f"{metric}.{window} of {tenant_name}: {format_amount(metric, extra)} more"
+    text = f"{metric}.{window} of {tenant_name}: {describe_amount(metric, extra)} more"
     click.echo(_format_json([change]) if as_json else f"{text} until {end:%F %T} UTC.")
     for conflict in conflicts:
         click.echo(f"Note: {conflict.message}.", err=True)

@@ -15,7 +15,7 @@ def cancel_batch(
     """Cancel a batch of the tenant, and release what its missing chunks had reserved.
 
     Issued grants stay valid and charged. A batch that has not arrived yet will be refused when it
-    does. Cancelling again releases nothing more. Raises Transient.
+    does; the reply says so. Cancelling again releases nothing more. Raises Transient.
     """
     batch_id, now = message.batch, context.now()
     with write_transaction(context.engine) as connection:
@@ -23,7 +23,7 @@ def cancel_batch(
         insert_cancellation(connection, message, tenant_id, signing_key, now)
         batch = read_history(connection, tenant_id, batch_id, 0, now).batch
         if batch is None:
-            return Cancelled(batch=batch_id, issued=0, released=0)
+            return Cancelled(batch=batch_id, issued=0, released=0, arrived=False)
         released = close_batch(connection, batch.batch_number, tenant_id)
         issued = count_decided(connection, batch.batch_number).issued
-    return Cancelled(batch=batch_id, issued=issued, released=released)
+    return Cancelled(batch=batch_id, issued=issued, released=released, arrived=True)

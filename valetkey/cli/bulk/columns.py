@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from valetkey.cli.bulk.row_errors import RowRefusal
 from valetkey.cli.bulk.rows import Columns, Row
-from valetkey.units import parse_checksum, parse_duration, parse_size
+from valetkey.cli.checksums import parse_checksum
+from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
 from valetkey.wire.refusals import Code
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Checksum, Kind
 
@@ -83,7 +84,11 @@ def _text_parser(code: Code) -> Callable[[Any], str]:
 
 
 def _number_parser(
-    parse: Callable[[str], int], code: Code, minimum: int, maximum: int, unit: str
+    parse: Callable[[str], int],
+    code: Code,
+    minimum: int,
+    maximum: int,
+    describe: Callable[[int], str],
 ) -> Callable[[Any], int]:
     def parse_number(value: Any) -> int:
         try:
@@ -93,7 +98,7 @@ def _number_parser(
         if not isinstance(number, int) or isinstance(number, bool):
             raise _InvalidValue("is not a whole number", code)
         if not minimum <= number <= maximum:
-            text = f"must be from {minimum} to {maximum:,} {unit}"
+            text = f"must be from {describe(minimum)} to {describe(maximum)}"
             raise _InvalidValue(text, code, maximum)
         return number
 
@@ -119,7 +124,9 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "key": _text_parser(Code.KEY_TOO_LONG),
     "filename": _text_parser(Code.FILENAME_INVALID),
     "version_id": _text_parser(Code.VERSION_INVALID),
-    "size": _number_parser(parse_size, Code.SIZE_INVALID, 0, MAX_OBJECT_BYTES, "bytes"),
+    "size": _number_parser(parse_size, Code.SIZE_INVALID, 0, MAX_OBJECT_BYTES, describe_size),
     "checksum": _parse_checksum,
-    "expires_in": _number_parser(parse_duration, Code.EXPIRY_INVALID, 1, MAX_EXPIRES_IN, "seconds"),
+    "expires_in": _number_parser(
+        parse_duration, Code.EXPIRY_INVALID, 1, MAX_EXPIRES_IN, describe_duration
+    ),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from valetkey.cli.arguments import require_utf8
+from valetkey.cli.locations import resolve_key_option
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 
 _DEFAULT_BATCH_SIZE = 100_000  # rows: the service's limit unless the tenant config sets another
@@ -56,7 +56,7 @@ _OPTIONS = (
     click.option(
         "--manifest",
         metavar="KEY",
-        callback=require_utf8,
+        callback=resolve_key_option,
         help="Let the service write all results to this object, as gzipped JSON lines, and print "
         "a link to it.",
     ),
@@ -79,18 +79,20 @@ def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
     Raises click.UsageError for options that exclude each other.
     """
     source = options["source"]
-    if bool(keys) == (source is not None):
+    if (keys not in {None, ()}) == (source is not None):
         raise click.UsageError("name the objects: give KEY or --from FILE, and not both")
     if options["resume"] and not (source and options["out"]):
         raise click.UsageError("--resume needs the --from and the --out of the interrupted run")
     if source is not None and options["out"] and _is_same_file(source, options["out"]):
         raise click.UsageError("--out is the file of --from: choose another file name")
-    if options["manifest"] and (options["out"] or options["output_format"] not in {None, "json"}):
+    if options["manifest"] is not None and (
+        options["out"] or options["output_format"] not in {None, "json"}
+    ):
         raise click.UsageError(
             "--manifest prints only a link: use it without --out, and with no format but --json"
         )
     for option, name in _FILE_ONLY_OPTIONS.items():
-        if options[name] and source is None:
+        if _is_set(options[name]) and source is None:
             raise click.UsageError(f"{option} needs --from")
     return source is not None
 
@@ -99,9 +101,13 @@ def _is_same_file(source: str, out: Path) -> bool:
     return source != "-" and out.exists() and out.samefile(source)
 
 
+def _is_set(value: object) -> bool:
+    return value is not None and value is not False and value != []
+
+
 def reject_single_options(options: Mapping[str, Any], *names: str) -> None:
     """Raise click.UsageError if one of these options is used with --from."""
     for name in names:
-        if options[name]:
+        if _is_set(options[name]):
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} applies to a single KEY: leave it out with --from")

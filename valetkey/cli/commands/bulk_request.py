@@ -51,7 +51,7 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
             if isinstance(requester, ExplainMethods):
                 response = request_batch(_first_slice(scan, plan))
                 return output.write_response(response, default_format, options)
-            only_slice = _only_slice(scan, plan) if options["manifest"] else None
+            only_slice = _only_slice(scan, plan) if options["manifest"] is not None else None
             _check_service(client, kind, scan, plan, options["timeout"])
             if only_slice is not None:
                 batch = request_batch(only_slice)
@@ -164,7 +164,7 @@ def _batch_requester(
     requester: Any, kind: Kind, bucket: str, options: Mapping[str, Any]
 ) -> Callable[[BatchRequest], Any]:
     grant_options = base.extract_grant_options(options, kind)
-    if options["manifest"]:
+    if options["manifest"] is not None:
         grant_options["manifest"] = options["manifest"]
     return partial(_request_batch, getattr(requester, f"{kind}_many"), kind, bucket, grant_options)
 

@@ -1,9 +1,11 @@
+import sys
 from typing import Any
 
 import click
 
-from valetkey.cli.arguments import BATCH_ID, cancel_options
+from valetkey.cli.arguments import cancel_options
 from valetkey.cli.commands import base
+from valetkey.cli.parameter_types import BATCH_ID
 
 
 @click.command()
@@ -16,13 +18,20 @@ def cancel(batch_id: str, reason: str | None, **options: Any) -> None:
     valetkey cancel 0199a000-0000-7000-8000-000000000000 --reason "wrong month"
 
     Grants that were issued before stay valid until they expire, and stay charged. A batch that has
-    not reached the service yet is refused when it does.
+    not reached the service yet is refused when it does; the command says so, and exits with 1.
     """
     with base.report_errors(options), base.open_client(options) as client:
         cancelled = client.cancel(batch_id, reason, options["timeout"])
     if options["output_format"] == "json":
-        click.echo(cancelled.model_dump_json())
-    else:
+        click.echo(cancelled.model_dump_json(exclude_none=True))
+    if cancelled.arrived is False:
+        click.echo(
+            f"no message of a batch {batch_id} of this tenant has reached the service: check the "
+            "id. If the batch arrives later, it is refused",
+            err=True,
+        )
+        sys.exit(1)
+    if options["output_format"] is None:
         click.echo(
             f"cancelled: {cancelled.issued:,} granted before, {cancelled.released:,} released"
         )

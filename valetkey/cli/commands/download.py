@@ -5,27 +5,36 @@ from typing import Any, cast
 import click
 
 from valetkey.cli import output
-from valetkey.cli.arguments import request_options, require_utf8, snippet_options
+from valetkey.cli.arguments import request_options, snippet_options
 from valetkey.cli.commands import base
 from valetkey.cli.commands.bulk_options import bulk_options, is_bulk, reject_single_options
 from valetkey.cli.commands.bulk_request import request_rows
+from valetkey.cli.locations import objects_argument
+from valetkey.cli.parameter_types import TEXT
 from valetkey.wire.messages import Item
 from valetkey.wire.options import DownloadOptions
 
 
 @click.command()
-@click.argument("bucket")
-@click.argument("keys", nargs=-1, metavar="[KEY]...", callback=require_utf8)
+@objects_argument
 @bulk_options
 @click.option("--head", "method", flag_value="HEAD", help="Allow a HEAD request instead of a GET.")
-@click.option("--version-id", metavar="ID", help="The version of the object, for a single KEY.")
-@click.option("--filename", help="The name under which a browser saves the object.")
-@click.option("--content-type", help="The Content-Type that storage responds with.")
+@click.option(
+    "--version-id", type=TEXT, metavar="ID", help="The version of the object, for a single KEY."
+)
+@click.option("--filename", type=TEXT, help="The name under which a browser saves the object.")
+@click.option("--content-type", type=TEXT, help="The Content-Type that storage responds with.")
 @click.option("--inline", is_flag=True, help="Let a browser show the object instead of saving it.")
-@click.option("--cache-control", help="The Cache-Control that storage responds with.")
-@click.option("--content-language", help="The Content-Language that storage responds with.")
-@click.option("--content-encoding", help="The Content-Encoding that storage responds with.")
-@click.option("--expires", metavar="DATE", help="The Expires that storage responds with.")
+@click.option("--cache-control", type=TEXT, help="The Cache-Control that storage responds with.")
+@click.option(
+    "--content-language", type=TEXT, help="The Content-Language that storage responds with."
+)
+@click.option(
+    "--content-encoding", type=TEXT, help="The Content-Encoding that storage responds with."
+)
+@click.option(
+    "--expires", type=TEXT, metavar="DATE", help="The Expires that storage responds with."
+)
 @click.option(
     "--check-owner",
     is_flag=True,

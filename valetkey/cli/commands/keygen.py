@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from valetkey.cli.arguments import NAME
+from valetkey.cli.parameter_types import NAME
 from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
 

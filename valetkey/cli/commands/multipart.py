@@ -16,15 +16,10 @@ from rich.progress import (
 
 from valetkey import multipart_storage
 from valetkey.cli import output
-from valetkey.cli.arguments import (
-    FILE,
-    SIZE,
-    object_options,
-    request_options,
-    require_utf8,
-    snippet_options,
-)
+from valetkey.cli.arguments import object_options, request_options, snippet_options
 from valetkey.cli.commands import base
+from valetkey.cli.locations import object_argument
+from valetkey.cli.parameter_types import FILE, SIZE
 from valetkey.errors import StorageError
 from valetkey.handles import MultipartHandle
 from valetkey.multipart_upload import MultipartUploader
@@ -33,8 +28,7 @@ from valetkey.wire.replies import Grant
 
 
 @click.command()
-@click.argument("bucket")
-@click.argument("key", callback=require_utf8)
+@object_argument
 @click.option("--file", type=FILE, help="Upload this file completely.")
 @click.option("--size", type=SIZE, help="Only start an upload of this size, and print its grant.")
 @click.option("--part-size", type=SIZE, help="The size of a part; by default the service decides.")

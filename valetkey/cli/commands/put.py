@@ -7,27 +7,20 @@ from typing import Any, cast
 import click
 
 from valetkey.cli import output
-from valetkey.cli.arguments import (
-    CHECKSUM,
-    FILE,
-    SIZE,
-    object_options,
-    request_options,
-    require_utf8,
-    snippet_options,
-)
+from valetkey.cli.arguments import object_options, request_options, snippet_options
 from valetkey.cli.commands import base
 from valetkey.cli.commands.bulk_options import bulk_options, is_bulk, reject_single_options
 from valetkey.cli.commands.bulk_request import request_rows
+from valetkey.cli.locations import object_argument
+from valetkey.cli.parameter_types import CHECKSUM, FILE, OBJECT_SIZE
 from valetkey.wire.options import PutOptions
 from valetkey.wire.terms import Checksum
 
 
 @click.command()
-@click.argument("bucket")
-@click.argument("key", required=False, callback=require_utf8)
+@object_argument
 @bulk_options
-@click.option("--size", type=SIZE, help="The exact size of the object.")
+@click.option("--size", type=OBJECT_SIZE, help="The exact size of the object.")
 @click.option("--file", type=FILE, help="Use the size of this file; --curl sends the file.")
 @click.option(
     "--checksum",
@@ -78,7 +71,7 @@ def put(
         raise click.UsageError("--sha256 needs --file, and excludes --checksum")
     grant_options = cast("PutOptions", base.extract_grant_options(options, "put"))
     with base.report_errors(options), base.open_client(options) as client:
-        size = file.stat().st_size if file else size or 0
+        size = file.stat().st_size if file is not None else cast("int", size)
         checksum = _sha256_checksum(file) if file and sha256 else checksum
         requester = base.select_request_methods(client, options)
         response = requester.put(bucket, key or "", size=size, checksum=checksum, **grant_options)

@@ -4,29 +4,23 @@ from typing import Any, cast
 import click
 
 from valetkey.cli import output
-from valetkey.cli.arguments import (
-    CHECKSUM,
-    SIZE,
-    object_options,
-    request_options,
-    require_utf8,
-    snippet_options,
-)
+from valetkey.cli.arguments import object_options, request_options, snippet_options
 from valetkey.cli.commands import base
 from valetkey.cli.commands.bulk_options import bulk_options, is_bulk, reject_single_options
 from valetkey.cli.commands.bulk_request import request_rows
+from valetkey.cli.locations import object_argument
+from valetkey.cli.parameter_types import CHECKSUM, MAX_SIZE, OBJECT_SIZE, TEXT
 from valetkey.wire.options import UploadOptions
 from valetkey.wire.terms import Checksum
 
 
 @click.command()
-@click.argument("bucket")
-@click.argument("key", required=False, callback=require_utf8)
+@object_argument
 @bulk_options
 @click.option(
-    "--max-size", type=SIZE, required=True, help="The maximum file size: 500KiB, 5MB, 1GiB."
+    "--max-size", type=MAX_SIZE, required=True, help="The maximum file size: 500KiB, 5MB, 1GiB."
 )
-@click.option("--min-size", type=SIZE, help="The minimum file size.")
+@click.option("--min-size", type=OBJECT_SIZE, help="The minimum file size.")
 @click.option(
     "--checksum",
     type=CHECKSUM,
@@ -41,6 +35,7 @@ from valetkey.wire.terms import Checksum
 )
 @click.option(
     "--success-redirect",
+    type=TEXT,
     metavar="URL",
     help="The URL to which storage redirects the browser after storing the file.",
 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from valetkey.units import describe_amount, describe_size
 from valetkey.wire.refusals import Window
 from worker.core.apply.overlaps import find_overlaps
 from worker.core.kinds.role_session import MAX_POLICY_LENGTH, session_policy
@@ -81,10 +82,9 @@ def _limit_conflicts(tenant: Tenant) -> Iterator[Conflict]:
 
 def _unreachable_limit(tenant: Tenant, quota: Quota, other: Quota) -> Conflict:
     other_name = _quota_name(other)
-    message = (
-        f"a limit of {quota.limit:,} can never be reached: {other_name} allows only {other.limit:,}"
-    )
-    hint = f"lower this limit to {other.limit:,}, or increase {other_name}"
+    limit, other_limit = (describe_amount(q.metric, q.limit) for q in (quota, other))
+    message = f"a limit of {limit} can never be reached: {other_name} allows only {other_limit}"
+    hint = f"lower this limit to {other_limit}, or increase {other_name}"
     return Conflict(_quota_location(tenant, quota), message, hint, _quota_location(tenant, other))
 
 
@@ -113,8 +113,8 @@ def _policy_conflicts(tenant: Tenant, policy: Policy) -> Iterator[Conflict]:
         if quota.metric == "upload_bytes" and quota.limit < policy.max_size:
             name = _quota_name(quota)
             message = (
-                f"one upload of {policy.max_size:,} bytes exceeds the quota {name} of"
-                f" {quota.limit:,} bytes"
+                f"one upload of {describe_size(policy.max_size)} exceeds the quota {name} of"
+                f" {describe_size(quota.limit)}"
             )
             hint = f"lower max_size, or increase {name}"
             yield Conflict((*location, "max_size"), message, hint, _quota_location(tenant, quota))

@@ -18,6 +18,7 @@ from valetkey.crypto.jose import (
     WrongKey,
 )
 from valetkey.crypto.keys import build_public_key
+from valetkey.units import describe_duration, describe_size
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import NAME_PATTERN
@@ -129,8 +130,8 @@ def _parse_token(token: str) -> SignedToken | Rejection:
         return SignedToken(token)
     except TokenTooLarge:
         text = (
-            f"the token is too large: a message has at most {MAX_MESSAGE_BYTES:,} bytes before"
-            " base64; send fewer items in one message"
+            f"the token is too large: a message has at most {describe_size(MAX_MESSAGE_BYTES)}"
+            " before base64; send fewer items in one message"
         )
         return _reject(Code.TOKEN_TOO_LARGE, "", text, limit=MAX_MESSAGE_BYTES)
     except WrongAlgorithm:
@@ -196,15 +197,17 @@ def _check_issue_time(iat: Any, tenant: Tenant, now: datetime) -> Rejection | No
         return _reject(Code.CLAIM_MISSING, "iat", text, tenant)
     age = int(now.timestamp()) - iat
     if age > MAX_MESSAGE_AGE:
-        text = f"the message was signed more than {MAX_MESSAGE_AGE:,} seconds ago: sign it again"
+        text = (
+            f"the message was signed more than {describe_duration(MAX_MESSAGE_AGE)} ago: sign again"
+        )
         return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant, MAX_MESSAGE_AGE)
     if _precedes_tenant(iat, tenant):
         text = "the message was signed for a removed tenant of the same name: sign it again"
         return _reject(Code.MESSAGE_EXPIRED, "iat", text, tenant)
     if age < -MAX_CLOCK_SKEW:
         text = (
-            f"the message was signed more than {MAX_CLOCK_SKEW} seconds in the future: correct the"
-            " clock of the producer or of the service"
+            f"the message was signed more than {describe_duration(MAX_CLOCK_SKEW)} in the future:"
+            " correct the clock of the producer or of the service"
         )
         return _reject(Code.MESSAGE_FROM_FUTURE, "iat", text, tenant, MAX_CLOCK_SKEW)
     return None

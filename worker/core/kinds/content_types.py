@@ -66,6 +66,12 @@ def check_content_type(terms: Download | StorageTerms, policy: Policy) -> Refusa
     value = terms.content_type
     if value is None:
         return None
+    if _FAMILY(value) or value == "*/*":
+        text = (
+            "only the form of an upload leaves the type to the client: name one type, such as"
+            " image/png; a wildcard of the policy includes types that browsers do not run"
+        )
+        return refuse(Code.CONTENT_TYPE_NOT_ALLOWED, _FIELD, text, list(policy.content_types))
     if not _TYPE(value):
         text = "a content type is type/subtype in lower case, without parameters"
         return refuse(Code.CONTENT_TYPE_INVALID, _FIELD, text)
@@ -81,15 +87,21 @@ def check_content_type(terms: Download | StorageTerms, policy: Policy) -> Refusa
 def check_form_content_type(terms: Upload, policy: Policy) -> Refusal | None:
     """Check a form's content type, which may be a family like video/* for the client to choose."""
     family = terms.content_type
-    if not _FAMILY(family):
+    if not _FAMILY(family) and family != "*/*":
         return check_content_type(terms, policy)
     if family in client_chosen_families(policy):
         return None
     if family not in _FORM_FAMILIES:
-        text = "the client may choose only within these families, if the policy names the family"
+        text = "the client may choose only within one of these families, if the policy names it"
         return refuse(Code.CONTENT_TYPE_NOT_ALLOWED, _FIELD, text, sorted(_FORM_FAMILIES))
-    required = [name for name in (family, _FORM_FAMILIES[family]) if name is not None]
-    text = "the client may choose within this family only if the policy names all of these"
+    active = _FORM_FAMILIES[family]
+    required = [name for name in (family, active) if name is not None]
+    text = "the client may choose within this family only if the policy names it"
+    if active is not None:
+        text = (
+            f"storage cannot keep a client that chooses within this family from {active}, which"
+            " browsers run: the policy has to name both, or the request one type"
+        )
     return refuse(Code.CONTENT_TYPE_NOT_ALLOWED, _FIELD, text, required)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from valetkey.units import describe_size
 from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Checksum
@@ -36,7 +37,7 @@ def check_version_id(item: Item, _: Any, field: str) -> Refusal | None:
     """Refuse a version id that S3 would never have issued."""
     if _VERSION_ID(item.version_id or ""):
         return None
-    text = "a version id has a-z, A-Z, digits, '.', '_' and '-', and not too many characters"
+    text = "a version id has 1 to 1,024 characters of a-z, A-Z, 0-9, '.', '_' and '-'"
     return Refusal(code=Code.VERSION_INVALID, field=field, message=text, limit=1024)
 
 
@@ -45,11 +46,11 @@ def check_size(item: Item, terms: Any, field: str) -> Refusal | None:
     if item.size is None:
         return None
     if item.size > terms.max_size:
-        text = "larger than the max_size of the grant, in bytes"
+        text = f"larger than the max_size of the grant, {describe_size(terms.max_size)}"
         return Refusal(code=Code.SIZE_TOO_LARGE, field=field, message=text, limit=terms.max_size)
     min_size = getattr(terms, "min_size", 0)
     if item.size < min_size:
-        text = "smaller than the min_size of the grant, in bytes"
+        text = f"smaller than the min_size of the grant, {describe_size(min_size)}"
         return Refusal(code=Code.SIZE_INVALID, field=field, message=text, limit=min_size)
     return None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from valetkey.units import describe_size
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms, Encryption, PolicyKind
@@ -114,7 +115,7 @@ def describe_field_value(terms: AnyTerms, name: str) -> str:
         case True:
             return "yes"
         case int():
-            return f"{value:,} bytes"
+            return describe_size(value)
         case dict():
             return ", ".join(value)
         case Encryption():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 
+from valetkey.units import describe_size
 from valetkey.wire.messages import MAX_BATCH_ITEMS, Item
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Multipart, Put, StorageTerms, Upload
@@ -25,7 +26,7 @@ _TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}").fullmatch
 def _check_max_size(terms: Upload | Put | Multipart, policy: Policy) -> Refusal | None:
     if terms.max_size <= policy.max_size:
         return None
-    text = "larger than the tenant's policy allows, in bytes"
+    text = f"larger than the tenant's policy allows: at most {describe_size(policy.max_size)}"
     return refuse(Code.SIZE_TOO_LARGE, "grant.max_size", text, policy.max_size)
 
 
@@ -38,7 +39,10 @@ def _check_acl(terms: StorageTerms, policy: Policy) -> Refusal | None:
 
 def _check_metadata(terms: StorageTerms, _: Policy) -> Refusal | None:
     if sum(len(name) + len(value) for name, value in terms.metadata.items()) > MAX_METADATA_BYTES:
-        text = "the names and values together have too many bytes beside those of the grant id"
+        text = (
+            "the names and values together have too many bytes beside those of the grant id:"
+            f" at most {describe_size(MAX_METADATA_BYTES)}"
+        )
         return refuse(Code.METADATA_INVALID, "grant.metadata", text, MAX_METADATA_BYTES)
     for name, value in terms.metadata.items():
         if not _METADATA_NAME(name) or name.startswith("x-amz-") or name == "grant-id":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from valetkey.units import describe_duration
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import AnyTerms
@@ -103,7 +104,7 @@ def _expiry_limit(context: RequestContext) -> ExpiryLimit | Refusal:
     if terms.min_expires_in is not None and terms.min_expires_in <= maximum:
         return ExpiryLimit(maximum, "policy")
     field = "grant.expires_in" if terms.min_expires_in is None else "grant.min_expires_in"
-    text = "longer than the tenant's policy allows, in seconds"
+    text = f"longer than the tenant's policy allows: at most {describe_duration(maximum)}"
     return refuse(Code.EXPIRY_TOO_LONG, field, text, maximum)
 
 
@@ -118,7 +119,8 @@ def _describe_provider(context: PolicyContext) -> str:
 
 
 def _describe_expiry(context: RequestContext) -> str:
-    return f"{context.terms.expires_in:,} s of at most {context.policy.max_expires_in:,} s"
+    maximum = describe_duration(context.policy.max_expires_in)
+    return f"{describe_duration(context.terms.expires_in)} of at most {maximum}"
 
 
 PROVIDER_RULE = Rule[PolicyContext](

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from valetkey.units import describe_amount, describe_duration
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
@@ -138,7 +139,7 @@ def _validity_verdicts(context: ExplainContext) -> Iterator[RuleVerdict]:
     if isinstance(context.continued_upload, Refusal):
         yield RuleVerdict(rule="grant.of", found="", refusal=context.continued_upload)
     elif isinstance(validity, Validity):
-        text = f"{validity.expires_in:,} s, limited by the {validity.limited_by}"
+        text = f"{describe_duration(validity.expires_in)}, limited by the {validity.limited_by}"
         yield RuleVerdict(rule="validity", found=text)
     elif isinstance(validity, Refusal):
         yield RuleVerdict(rule="validity", found="", refusal=validity)
@@ -180,8 +181,9 @@ def _quota_verdicts(
         if quota in CEILINGS and refusal is None:
             continue  # no configured quota, so users need to see it only if it refuses
         state = quota_state(quota, context.usage, context.now)
-        amount = getattr(cost, quota.metric)
-        text = f"{state.used:,} of {state.limit:,} used, {amount:,} requested, {state.left:,} left"
+        numbers = (state.used, state.limit, getattr(cost, quota.metric), state.left)
+        used, limit, amount, left = (describe_amount(quota.metric, number) for number in numbers)
+        text = f"{used} of {limit} used, {amount} requested, {left} left"
         yield RuleVerdict(
             rule=f"quota {quota.metric}.{quota.window}",
             found="reserved when the batch began" if is_charged else text,

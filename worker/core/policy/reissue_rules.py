@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from valetkey.units import describe_duration
 from valetkey.wire.refusals import Code, Refusal
 from worker.core.kinds.registry import adapt_terms_to_provider, grant_kind
 from worker.core.kinds.rules import BatchContext, Rule, first_refusal, refuse
@@ -75,13 +76,16 @@ def _check_remaining(context: ReissueContext) -> Refusal | None:
     maximum = context.policy.max_expires_in
     if context.remaining <= timedelta(seconds=maximum):
         return None
-    text = "it is still valid for longer than the tenant's policy now allows, in seconds"
+    text = (
+        "it is still valid for longer than the tenant's policy now allows: at most "
+        f"{describe_duration(maximum)}"
+    )
     return refuse(Code.EXPIRY_TOO_LONG, "grant.expires_in", text, maximum)
 
 
 def _describe_remaining(context: ReissueContext) -> str:
-    seconds = max(int(context.remaining.total_seconds()), 0)
-    return f"{seconds:,} s left of at most {context.policy.max_expires_in:,} s"
+    remaining = describe_duration(int(context.remaining.total_seconds()))
+    return f"{remaining} left of at most {describe_duration(context.policy.max_expires_in)}"
 
 
 _REMAINING_RULE = Rule[ReissueContext]("grant.expires_in", _check_remaining, _describe_remaining)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from valetkey.units import format_duration, format_size, format_utc
+from valetkey.units import format_amount, format_duration, format_utc
 from valetkey.wire.refusals import Metric, Window
 from worker.core.quotas import cost
 from worker.core.quotas.cost import METRICS, NO_COST, WINDOWS, UsageByWindow
@@ -110,8 +110,3 @@ def _notes(status: QuotaStatus) -> Iterator[str]:
     for override in status.raises:
         amount = format_amount(status.metric, int(override["by"]))
         yield f"raised by {amount} until {override['until']}"
-
-
-def format_amount(metric: Metric, number: int) -> str:
-    """Format a number of grants, or of bytes."""
-    return format_size(number) if metric == "upload_bytes" else f"{number:,}"

@@ -27,7 +27,7 @@ class PolicyTable(Table):
     )
     max_size: fields.UploadSize | None = Field(
         None,
-        description="bytes of one upload, or a size like 500KiB or 5GiB, 5120GiB at most",
+        description="bytes of one upload, or a size like 500KiB or 5GiB, 5TiB at most",
         validate_default=True,
     )
     content_types: fields.ContentTypes = Field(

@@ -63,10 +63,10 @@ def read_deliveries(
         .outerjoin(EndpointCircuit, is_endpoint)
         .order_by(Delivery.delivery_number.desc())
     )
-    if state:
+    if state is not None:
         query = query.where(Delivery.state == state)
-    if tenant:
+    if tenant is not None:
         query = query.where(is_of_tenant(connection, Delivery.tenant, tenant))
-    if after:
+    if after is not None:
         query = query.where(Delivery.delivery_number < after)
     return fetch_page(connection, query, limit, lambda row: DeliveryRecord(*row))

@@ -52,10 +52,10 @@ def read_manifests(
         .join(Batch, Batch.batch_number == Manifest.batch_number)
         .order_by(Manifest.batch_number.desc())
     )
-    if state:
+    if state is not None:
         query = query.where(Manifest.state == state)
-    if tenant:
+    if tenant is not None:
         query = query.where(is_of_tenant(connection, Batch.tenant, tenant))
-    if after:
+    if after is not None:
         query = query.where(Manifest.batch_number < after)
     return fetch_page(connection, query, limit, lambda row: ManifestRecord(*row))

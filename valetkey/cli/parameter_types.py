@@ -1,0 +1,99 @@
+"""Parameter types of the command line: sizes, durations, names and short texts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from valetkey.cli.checksums import parse_checksum
+from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
+from valetkey.wire.messages import BatchId
+from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Encryption, Name
+
+_BATCH_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(BatchId)
+_NAME_ADAPTER: TypeAdapter[str] = TypeAdapter(Name)
+
+
+class _ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A parameter type whose parser raises ValueError for an invalid value."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def parse_name(text: str) -> str:
+    """Parse the name of a tenant, a bucket profile or a key. Raises ValueError."""
+    try:
+        return _NAME_ADAPTER.validate_python(text)
+    except ValidationError:
+        expected = "a name has up to 63 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
+        raise ValueError(expected) from None
+
+
+def _parse_batch_id(text: str) -> str:
+    try:
+        return _BATCH_ID_ADAPTER.validate_python(text)
+    except ValidationError:
+        expected = "a batch id is a UUID of version 7: the part of a grant's id before the dot"
+        raise ValueError(expected) from None
+
+
+def _parse_encryption(text: str) -> Encryption:
+    if text == "AES256":
+        return Encryption(algorithm="AES256")
+    return Encryption(algorithm="aws:kms", key=_parse_text(text))
+
+
+def _parse_text(text: str) -> str:
+    if text == "":
+        raise ValueError("must not be empty: leave the option out instead")
+    return text
+
+
+def _size_range(minimum: int, maximum: int) -> _ParsedType:
+    return _ParsedType("size", _parse_within(parse_size, describe_size, minimum, maximum))
+
+
+def _duration_range(minimum: int, maximum: int | None = None) -> _ParsedType:
+    parse = _parse_within(parse_duration, describe_duration, minimum, maximum)
+    return _ParsedType("duration", parse)
+
+
+def _parse_within(
+    parse: Callable[[str], int],
+    describe: Callable[[int], str],
+    minimum: int,
+    maximum: int | None,
+) -> Callable[[str], int]:
+    def parse_within(text: str) -> int:
+        number = parse(text)
+        if number < minimum or (maximum is not None and number > maximum):
+            limits = f"at least {describe(minimum)}"
+            if maximum is not None:
+                limits = f"from {describe(minimum)} to {describe(maximum)}"
+            raise ValueError(f"must be {limits}, not {describe(number)}")
+        return number
+
+    return parse_within
+
+
+BATCH_ID = _ParsedType("batch", _parse_batch_id)
+CHECKSUM = _ParsedType("checksum", parse_checksum)
+ENCRYPTION = _ParsedType("encryption", _parse_encryption)
+EXPIRY = _duration_range(1, MAX_EXPIRES_IN)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+MAX_SIZE = _size_range(1, MAX_OBJECT_BYTES)
+NAME = _ParsedType("name", parse_name)
+OBJECT_SIZE = _size_range(0, MAX_OBJECT_BYTES)
+SIZE = _ParsedType("size", parse_size)
+TEXT = _ParsedType("text", _parse_text)
+TIMEOUT = _duration_range(1)
