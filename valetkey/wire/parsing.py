@@ -194,8 +194,8 @@ def _describe_bound(error: ErrorDetails, number: int) -> str:
 
 def _terms_refusal(message: ChunkMessage) -> Refusal | None:
     terms = message.grant
-    expires_in = describe_duration(terms.expires_in)
     if terms.min_expires_in is not None and terms.min_expires_in > terms.expires_in:
+        expires_in = describe_duration(terms.expires_in)
         return Refusal(
             code=Code.EXPIRY_INVALID,
             field="grant.min_expires_in",

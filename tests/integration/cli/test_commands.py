@@ -27,6 +27,22 @@ def test_a_single_link_is_printed_alone(broker: str) -> None:
     assert (result.exit_code, result.output) == (0, "http://127.0.0.1/reports/0\n")
 
 
+def test_presign_prints_the_link_of_a_uri_alone(broker: str) -> None:
+    with running_fake_service(broker) as service:
+        result = run_cli("presign", "s3://reports/a b?#%41.pdf", "--expires-in", "90")
+    assert (result.exit_code, result.output) == (0, "http://127.0.0.1/reports/0\n")
+    message = service.received[0][1]
+    assert message["grant"] == {"kind": "download", "bucket": "reports", "expires_in": 90}
+    assert message["items"] == [{"key": "a b?#%41.pdf"}]
+
+
+def test_a_refused_presign_prints_no_link(broker: str) -> None:
+    with running_fake_service(broker):
+        result = run_cli("presign", "s3://reports/no/a.pdf")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "refused 'no/a.pdf': key_outside_prefix in key: outside\n"
+
+
 def test_several_links_are_printed_with_their_keys(broker: str) -> None:
     with running_fake_service(broker):
         result = run_cli("download", "reports", "--from", "-", stdin="a b\nü\n")

@@ -73,6 +73,26 @@ def test_a_batch_is_cancelled(broker: str, options: list[str]) -> None:
         assert result.stdout == "cancelled: 1,500 granted before, 8,500 released\n"
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_cancelling_a_batch_that_the_service_does_not_know_is_exit_1(
+    broker: str, options: list[str]
+) -> None:
+    reply = {
+        "status": "cancelled",
+        "batch": BATCH,
+        "issued": 0,
+        "released": 0,
+        "arrived": False,
+    }
+    with running_fake_service(broker, decide=lambda _: reply):
+        result = run_cli("cancel", BATCH, *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"no message of a batch {BATCH} of this tenant has reached")
+    assert result.stdout == (
+        "" if options == [] else f"{json.dumps(reply, separators=(',', ':'))}\n"
+    )
+
+
 @pytest.mark.usefixtures("broker")
 def test_without_a_response_usage_is_exit_3() -> None:
     result = run_cli("usage", "--timeout", "1s")

@@ -49,8 +49,8 @@ def test_the_service_is_a_table(broker: str) -> None:
     assert lines["release"].endswith(RELEASE)
     assert lines["wire versions"].endswith("1")
     assert lines["max_batch_items"].endswith(" 1,000,000")
-    assert lines["max_object_bytes"].endswith(" 5GiB")
-    assert lines["max_expires_in"].endswith(" 604,800 s")
+    assert lines["max_object_bytes"].endswith(" 5 GiB (5,368,709,120 bytes)")
+    assert lines["max_expires_in"].endswith(" 7 days")
 
 
 def test_the_service_is_printed_as_json(broker: str) -> None:
@@ -174,5 +174,5 @@ def test_usage_and_explanations_of_a_later_service_are_printed(broker: str) -> N
         usage = run_cli("usage")
         explanation = run_cli("download", "reports", "a", "--dry-run")
     assert "archive_bytes.week" in usage.stdout
-    assert "1.0KiB" in usage.stdout or "1KiB" in usage.stdout
+    assert "1 KiB" in usage.stdout or "1.0 KiB" in usage.stdout
     assert (explanation.exit_code, explanation.stdout.splitlines()[-1]) == (1, "It would be defer.")

@@ -69,8 +69,8 @@ def test_a_message_that_would_be_refused_names_the_limit_and_exits_with_1(run: R
     assert result.exit_code == 1
     (line,) = [line for line in result.output.splitlines() if line.startswith("grant.expires_in")]
     assert " ".join(line.split()) == (
-        "grant.expires_in refused 90,000 s of at most 86,400 s; "
-        "expiry_too_long: longer than the tenant's policy allows, in seconds (limit: 86,400)"
+        "grant.expires_in refused 1 day 1 hour of at most 1 day; "
+        "expiry_too_long: longer than the tenant's policy allows: at most 1 day"
     )
     assert result.output.endswith("It would be refused.\n")
 

@@ -32,7 +32,7 @@ def test_a_quota_has_a_bar_the_remaining_amount_and_the_reset_time(
     _, day, live = printed_lines(capsys)
     assert day.split() == ["grants.day", "━" * 5, "25", "100", "75", "2026-11-25", "00:00"]
     assert live.split()[:2] == ["upload_bytes.live", "━" * 20]
-    assert live.endswith("953.7MiB  953.7MiB  0B    as grants expire")
+    assert live.endswith("953.7 MiB  953.7 MiB  0 B   as grants expire")
 
 
 def test_a_quota_used_beyond_its_limit_fills_its_bar_and_no_more(
@@ -69,7 +69,7 @@ def test_each_rule_has_its_verdict_and_detail(capsys: pytest.CaptureFixture[str]
     lines = printed_lines(capsys)
     assert lines[0].split() == ["rule", "verdict", "detail"]
     assert lines[1].split() == ["key", "ok", "a\\x1b[2J"]
-    detail = "2 h: expiry_too_long in grant.expires_in: long (limit: 60)"
+    detail = "2 h: expiry_too_long in grant.expires_in: long (limit: 1 minute)"
     assert lines[2].split(maxsplit=2) == ["validity", "refused", detail]
     assert lines[-1] == "It would be refused."
 
@@ -103,8 +103,9 @@ def test_a_live_quota_has_no_reset_time() -> None:
         code=Code.QUOTA_EXCEEDED, field="total", message="no", quota=with_asked(LIVE, 5)
     )
     assert describe_refusal(refusal) == (
-        "refused the request: quota_exceeded in total: no; the limit is 1000000000 live bytes to "
-        "upload, 1000000000 are used and 5 were requested; capacity becomes free as grants expire"
+        "refused the request: quota_exceeded in total: no; the limit is 953.7 MiB "
+        "(1,000,000,000 bytes) of live uploads, 953.7 MiB (1,000,000,000 bytes) are used and 5 bytes "
+        "were requested; capacity becomes free as grants expire"
     )
 
 

@@ -2,7 +2,15 @@ from datetime import timedelta
 
 import pytest
 
-from valetkey.units import format_duration, parse_duration, parse_size
+from valetkey.units import (
+    describe_amount,
+    describe_duration,
+    describe_size,
+    format_amount,
+    format_duration,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +65,50 @@ def test_an_unknown_unit_of_time_is_refused_by_name(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (-5, "0s"), (59.9, "59s"), (3_600, "1h"), (41_400, "11h 30m"), (200_000, "2d 7h")],
+    [
+        (0, "0 seconds"),
+        (-5, "0 seconds"),
+        (59.9, "59 seconds"),
+        (3_600, "1 hour"),
+        (41_400, "11 hours 30 minutes"),
+        (200_000, "2 days 7 hours"),
+    ],
 )
 def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
     assert format_duration(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 seconds"),
+        (1, "1 second"),
+        (90, "1 minute 30 seconds"),
+        (3_600, "1 hour"),
+        (86_399, "23 hours 59 minutes 59 seconds"),
+        (604_800, "7 days"),
+    ],
+)
+def test_a_duration_is_described_exactly(seconds: int, text: str) -> None:
+    assert describe_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1_023, "1,023 bytes"),
+        (5_242_880, "5 MiB (5,242,880 bytes)"),
+        (5_000_000, "4.8 MiB (5,000,000 bytes)"),
+        (5 * 2**40, "5 TiB (5,497,558,138,880 bytes)"),
+    ],
+)
+def test_a_size_is_described_exactly(number: int, text: str) -> None:
+    assert describe_size(number) == text
+
+
+def test_only_amounts_of_metrics_in_bytes_are_sizes() -> None:
+    assert describe_amount("upload_bytes", 1_024) == "1 KiB (1,024 bytes)"
+    assert format_amount("upload_bytes", 1_024) == "1 KiB"
+    assert describe_amount("grants", 1_024) == format_amount("grants", 1_024) == "1,024"

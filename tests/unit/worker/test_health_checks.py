@@ -54,14 +54,17 @@ def test_pending_webhooks_are_a_warning_after_five_minutes() -> None:
     assert check_webhooks(None, NOW).state == "ok"
     assert check_webhooks(NOW - OVERDUE_AFTER, NOW).state == "ok"
     late = check_webhooks(NOW - OVERDUE_AFTER - MICROSECOND, NOW)
-    assert (late.state, late.message) == ("warn", "the oldest pending one was queued 5m ago")
+    assert (late.state, late.message) == ("warn", "the oldest pending one was queued 5 minutes ago")
 
 
 def test_an_endpoint_that_is_paused_is_a_warning() -> None:
     open_circuit = Circuit(7, NOW + timedelta(minutes=2))
     circuits = {TurnKey("acme", "hook"): open_circuit, TurnKey("acme", "probed"): Circuit(5, NOW)}
     (check,) = check_circuits(circuits, NOW)
-    assert (check.state, check.message) == ("warn", "acme/hook: paused for 2m after 7 failures")
+    assert (check.state, check.message) == (
+        "warn",
+        "acme/hook: paused for 2 minutes after 7 failures",
+    )
 
 
 def test_grants_that_expired_five_minutes_ago_and_are_not_released_are_a_failure() -> None:

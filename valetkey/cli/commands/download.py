@@ -54,6 +54,9 @@ def download(bucket: str, keys: tuple[str, ...], version_id: str | None, **optio
     valetkey download reports --from keys.csv --out links.csv --resume
     valetkey download reports --from keys.csv --manifest reports/2026-11.jsonl.gz
 
+    s3://reports/2026/11/u-1.pdf is the same as reports 2026/11/u-1.pdf: `reports` is the name of a
+    bucket profile. Several URIs have to be in the same one.
+
     The file of --from may have any size. It has one key a line. If its name ends in .csv or .jsonl,
     each row has a `key` and optionally a `filename`, a `version_id` and an `expires_in`. Invalid
     rows are refused by their row number, and the other rows are requested. After an interruption,

@@ -39,8 +39,8 @@ def keygen(tenant: str, name: str, out: Path | None, *, as_json: bool) -> None:
 
     \b
     To replace a key without interruption:
-    1. create a second key under another --name, add its line to the table, and apply
-    2. switch the producers to the second key, one after the other
+    1. create a key under another --name, add its line to the table, and apply
+    2. switch the producers to it, one after the other
     3. remove the line of the first key, and apply
     """
     key = generate_key(f"{tenant}/{name}")

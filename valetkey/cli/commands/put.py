@@ -56,6 +56,9 @@ def put(
 
     The PUT succeeds once: without --overwrite, storage refuses it if the object exists already.
 
+    s3://inbox/photos/cat.jpg is the same as inbox photos/cat.jpg: `inbox` is the name of a bucket
+    profile.
+
     The file of --from ends in .csv or .jsonl. Each row has a `key`, a `size` and optionally a
     `checksum` (in the form of --checksum) and an `expires_in`. `valetkey download --help` describes
     invalid rows and --resume.

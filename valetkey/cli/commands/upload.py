@@ -51,7 +51,11 @@ def upload(bucket: str, key: str | None, checksum: Checksum | None, **options: A
     valetkey upload inbox --from keys.csv --max-size 5MB --out forms.jsonl
 
     The curl command uploads the file with the last name of the key (cat.jpg) from the current
-    folder. With a content type such as image/*, the uploader chooses any type that it matches.
+    folder. With a content type such as audio/*, the uploader chooses any type that it
+    matches, if the policy allows that.
+
+    s3://inbox/photos/cat.jpg is the same as inbox photos/cat.jpg: `inbox` is the name of a bucket
+    profile.
 
     The file of --from has one key a line. If its name ends in .csv or .jsonl, each row has a `key`
     and optionally a `size`, a `checksum` and an `expires_in`. `valetkey download --help` describes

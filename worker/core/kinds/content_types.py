@@ -68,10 +68,10 @@ def check_content_type(terms: Download | StorageTerms, policy: Policy) -> Refusa
         return None
     if _FAMILY(value) or value == "*/*":
         text = (
-            "only the form of an upload leaves the type to the client: name one type, such as"
-            " image/png; a wildcard of the policy includes types that browsers do not run"
+            "a wildcard is not a content type, also if the policy has it: name one type, such as"
+            " image/png; only the form of an upload can leave the choice to its client"
         )
-        return refuse(Code.CONTENT_TYPE_NOT_ALLOWED, _FIELD, text, list(policy.content_types))
+        return refuse(Code.CONTENT_TYPE_INVALID, _FIELD, text)
     if not _TYPE(value):
         text = "a content type is type/subtype in lower case, without parameters"
         return refuse(Code.CONTENT_TYPE_INVALID, _FIELD, text)

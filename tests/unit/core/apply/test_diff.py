@@ -74,14 +74,14 @@ def test_a_change_of_any_field_is_a_difference(path: str, after: TenantConfig) -
     [
         (
             with_acme(quotas=(Quota("grants", "hour", 60_000),)),
-            "~ tenants.acme.quotas.grants.hour 50000 → 60000",
+            "~ tenants.acme.quotas.grants.hour 50,000 → 60,000",
         ),
-        (with_acme(quotas=()), "- tenants.acme.quotas.grants.hour 50000"),
+        (with_acme(quotas=()), "- tenants.acme.quotas.grants.hour 50,000"),
         (
             with_acme(quotas=(*ACME.quotas, Quota("upload_bytes", "day", 1))),
-            "+ tenants.acme.quotas.upload_bytes.day 1",
+            "+ tenants.acme.quotas.upload_bytes.day 1 byte",
         ),
-        (with_acme(max_batch=1), "~ tenants.acme.max_batch 100000 → 1"),
+        (with_acme(max_batch=1), "~ tenants.acme.max_batch 100,000 → 1"),
         (
             with_acme(policies={"demo": Policy("demo", ("",), ("download",))}),
             '~ tenants.acme.allow.demo.prefixes ["acme/"] → ["*"]',
@@ -100,7 +100,7 @@ def test_a_change_of_any_field_is_a_difference(path: str, after: TenantConfig) -
         ),
         (
             with_acme(quotas=(Quota("grants", "hour", 50_000, 40_000),)),
-            "+ tenants.acme.quotas.grants.hour.warn 40000",
+            "+ tenants.acme.quotas.grants.hour.warn 40,000",
         ),
         (
             with_acme(policies={"demo": replace(DEMO_POLICY, callbacks=())}),

@@ -108,7 +108,25 @@ def test_only_a_bare_type_in_lower_case_is_a_content_type(content_type: str) -> 
     assert (refusal.code, refusal.field) == ("content_type_invalid", "grant.content_type")
 
 
-@pytest.mark.parametrize("family", ["multipart/*", "message/*", "model/*", "chemical/*", "x/*"])
+@pytest.mark.parametrize(
+    "raw",
+    [download_message(content_type="image/*"), put_message({"acme/a": 1}, content_type="image/*")],
+)
+def test_a_wildcard_that_the_policy_has_is_refused_with_the_reason(raw: dict[str, Any]) -> None:
+    refusal = refusal_of(raw, "image/*")
+    assert refusal is not None
+    assert "a wildcard is not a content type, also if the policy has it" in refusal.message
+
+
+def test_a_family_with_scripts_is_refused_by_the_name_of_the_type_that_runs_them() -> None:
+    refusal = refusal_of(upload_message(content_type="image/*"), "image/*")
+    assert refusal is not None
+    assert "from image/svg+xml, which browsers run" in refusal.message
+
+
+@pytest.mark.parametrize(
+    "family", ["*/*", "multipart/*", "message/*", "model/*", "chemical/*", "x/*"]
+)
 def test_a_form_leaves_no_client_a_choice_in_a_family_that_is_not_known(family: str) -> None:
     refusal = refusal_of(upload_message(content_type=family), family, "*/*")
     assert refusal is not None

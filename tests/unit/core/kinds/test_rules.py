@@ -207,7 +207,7 @@ def test_the_rule_that_refuses_has_the_name_of_the_field(
             {
                 "grant.kind": "put",
                 "grant.content_type": "image/png",
-                "grant.max_size": "500,000 bytes",
+                "grant.max_size": "488.3 KiB (500,000 bytes)",
                 "grant.tags": "a, c",
                 "grant.encryption": "aws:kms",
             },

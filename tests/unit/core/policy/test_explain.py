@@ -35,8 +35,8 @@ def test_an_issued_request_is_explained_rule_by_rule() -> None:
         ("grant.bucket", "demo"),
         ("total", "2 of at most 100,000"),
         ("grant.kind", "download"),
-        ("grant.expires_in", "300 s of at most 86,400 s"),
-        ("validity", "300 s, limited by the request"),
+        ("grant.expires_in", "5 minutes of at most 1 day"),
+        ("validity", "5 minutes, limited by the request"),
         ("items", "2 in this chunk, 0 of them refused"),
         ("quota grants.day", "0 of 10 used, 2 requested, 10 left"),
     ]
@@ -126,7 +126,8 @@ def test_the_quota_is_checked_for_the_exact_sizes_of_items_that_are_known() -> N
     explanation = explain_message(raw, Quota("upload_bytes", "day", 2_000))
     assert (
         verdict_for(explanation, "quota upload_bytes.day").found
-        == "0 of 2,000 used, 1,700 requested, 2,000 left"
+        == "0 bytes of 2.0 KiB (2,000 bytes) used, 1.7 KiB (1,700 bytes) requested, "
+        "2.0 KiB (2,000 bytes) left"
     )
 
 
@@ -142,7 +143,7 @@ def test_each_quota_has_a_verdict_of_its_own() -> None:
 
 def test_the_limit_of_the_validity_is_named_and_a_validity_that_is_too_short_refuses() -> None:
     shortened = explain_message(grant_message(), validity=Validity(NOW, 60, "credentials"))
-    assert verdict_for(shortened, "validity").found == "60 s, limited by the credentials"
+    assert verdict_for(shortened, "validity").found == "1 minute, limited by the credentials"
     assert refusal_codes(explain_message(grant_message(), validity=TOO_SHORT)) == {
         "validity": "expiry_too_short"
     }

@@ -15,7 +15,7 @@ def test_an_issued_chunk_is_explained_by_the_rules_of_today_for_signing_it_again
         ("grant.bucket", "demo"),
         ("total", "1 of at most 100,000"),
         ("grant.kind", "download"),
-        ("grant.expires_in", "32,400 s left of at most 86,400 s"),
+        ("grant.expires_in", "9 hours left of at most 1 day"),
         ("items", "1 in this chunk, 0 of them refused"),
     ]
 

@@ -2,10 +2,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from valetkey.units import format_amount
 from valetkey.wire.refusals import Metric
 from worker.core.apply.quota_changes import override_conflicts, with_quota
 from worker.core.quotas.cost import Cost, UsageByWindow
-from worker.core.quotas.status import format_amount, quota_statuses, status_row
+from worker.core.quotas.status import quota_statuses, status_row
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfig
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -35,7 +36,7 @@ def test_a_status_is_formatted_as_a_row() -> None:
         "100",
         "41%",
         "█████████░░░░░░░│░░░",
-        "30m",
+        "30 minutes",
         "warns from 80",
     )
 
@@ -95,11 +96,11 @@ def test_usage_without_a_quota_is_included_only_on_request() -> None:
     ("metric", "number", "text"),
     [
         ("grants", 1_234_567, "1,234,567"),
-        ("upload_bytes", 0, "0B"),
-        ("upload_bytes", 1_023, "1023B"),
-        ("upload_bytes", 2**30, "1GiB"),
-        ("upload_bytes", 3 * 2**29, "1.5GiB"),
-        ("upload_bytes", 2**63 - 1, "8.0EiB"),
+        ("upload_bytes", 0, "0 B"),
+        ("upload_bytes", 1_023, "1023 B"),
+        ("upload_bytes", 2**30, "1 GiB"),
+        ("upload_bytes", 3 * 2**29, "1.5 GiB"),
+        ("upload_bytes", 2**63 - 1, "8.0 EiB"),
     ],
 )
 def test_an_amount_has_its_unit(metric: Metric, number: int, text: str) -> None:

@@ -187,7 +187,10 @@ def test_limits_that_can_be_reached_are_accepted(tenants_file: QuotasFile, quota
 def test_an_upload_larger_than_a_quota_of_bytes_is_refused(tenants_file: QuotasFile) -> None:
     problem = tenants_file.problem('upload_bytes = { month = "1023KiB" }')
     assert (problem.path, problem.line) == ("tenants.acme.allow.demo.max_size", 10)
-    assert f"the quota upload_bytes.month of 1,047,552 bytes (line {LINE})" in problem.message
+    assert (
+        f"the quota upload_bytes.month of 1023 KiB (1,047,552 bytes) (line {LINE})"
+        in problem.message
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from valetkey.cli.locations import object_argument, objects_argument, resolve_key_option
+
+
+@click.command()
+@object_argument
+def one(bucket: str, key: str) -> None:
+    click.echo(f"{bucket} {key}", nl=False)
+
+
+@click.command()
+@objects_argument
+@click.option("--from", "source")
+@click.option("--manifest", callback=resolve_key_option)
+def many(bucket: str, keys: tuple[str, ...], **options: Any) -> None:
+    click.echo(" ".join([bucket, *keys, *filter(None, options.values())]), nl=False)
+
+
+def run(command: click.Command, *arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["demo", "acme/a"], "demo acme/a"),
+        (["s3://demo/acme/a"], "demo acme/a"),
+        (["s3://demo", "acme/a"], "demo acme/a"),
+        (["s3://demo/", "acme/a"], "demo acme/a"),
+        (["demo", "s3://demo/acme/a"], "demo acme/a"),
+        (["s3://demo/a?b#c%41 d"], "demo a?b#c%41 d"),
+        (["s3://demo//a/"], "demo /a/"),
+        (["demo", ""], "demo "),
+    ],
+)
+def test_an_object_is_named_by_a_uri_or_by_two_arguments(
+    arguments: list[str], expected: str
+) -> None:
+    result = run(one, *arguments)
+    assert (result.exit_code, result.output) == (0, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["s3://demo/a", "s3://demo/b"], "demo a b"),
+        (["demo", "a", "s3://demo/b"], "demo a b"),
+        (["s3://demo", "--from", "keys.csv"], "demo keys.csv"),
+        (["--manifest", "s3://demo/m.gz", "demo", "--from", "keys.csv"], "demo m.gz keys.csv"),
+    ],
+)
+def test_objects_of_one_bucket_profile_are_named_in_any_mixture(
+    arguments: list[str], expected: str
+) -> None:
+    result = run(many, *arguments)
+    assert (result.exit_code, result.output) == (0, expected)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "error"),
+    [
+        (one, ["s3://demo"], "s3://demo names no object: write s3://demo/KEY"),
+        (one, ["s3://demo/"], "s3://demo/ names no object: write s3://demo/KEY"),
+        (one, ["demo", "s3://demo"], "s3://demo names no object: write s3://demo/KEY"),
+        (one, ["demo"], "Missing argument KEY"),
+        (one, ["s3:///a"], "'s3:///a' has no name of a bucket profile"),
+        (one, ["S3://demo/a"], "'S3://demo/a' has no name of a bucket profile"),
+        (one, ["My.Bucket", "a"], "'My.Bucket' has no name of a bucket profile"),
+        (one, ["s3://demo/a", "b"], "s3://demo/a names its key already: leave out 'b'"),
+        (one, ["s3://demo/a", "s3://demo/b"], "for one object: leave out 'b'"),
+        (one, ["demo", "s3://other/a"], "a request has one bucket profile"),
+        (many, ["s3://demo/a", "s3://other/b"], "a request has one bucket profile"),
+        (many, ["s3://demo"], "s3://demo names no object: write s3://demo/KEY"),
+        (
+            many,
+            ["--manifest", "s3://other/m", "demo", "--from", "keys.csv"],
+            "s3://other/m is in the bucket profile 'other', and this command is for 'demo'",
+        ),
+        (many, ["demo", "--from", "keys.csv", "--manifest", ""], "a key must not be empty"),
+        (one, ["s3://demo/a\udcff"], "a key must be valid UTF-8"),
+    ],
+)
+def test_a_wrong_location_is_refused_with_a_hint(
+    command: click.Command, arguments: list[str], error: str
+) -> None:
+    result = run(command, *arguments)
+    assert result.exit_code == 2
+    assert error in " ".join(result.stderr.split())
