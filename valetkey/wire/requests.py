@@ -62,7 +62,7 @@ class GrantRequest:
             tenant=requester.tenant,
             requested_by=requester.requested_by,
             bucket=self.bucket,
-            batch_id=self.batch_id or new_batch_id,
+            batch_id=new_batch_id if self.batch_id is None else self.batch_id,
             total=total,
             chunk_size=self.chunk_size,
             options=self.options,

@@ -104,8 +104,8 @@ def test_a_live_quota_has_no_reset_time() -> None:
     )
     assert describe_refusal(refusal) == (
         "refused the request: quota_exceeded in total: no; the limit is 953.7 MiB "
-        "(1,000,000,000 bytes) of live uploads, 953.7 MiB (1,000,000,000 bytes) are used and 5 bytes "
-        "were requested; capacity becomes free as grants expire"
+        "(1,000,000,000 bytes) of live uploads, 953.7 MiB (1,000,000,000 bytes) are used and 5 "
+        "bytes were requested; capacity becomes free as grants expire"
     )
 
 

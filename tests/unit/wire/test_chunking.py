@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from valetkey.wire.messages import BatchId, ChunkMessage, Item
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.pending import build_pending_message
 from valetkey.wire.refusals import Code
+from valetkey.wire.requests import GrantRequest
 from valetkey.wire.terms import Checksum, Encryption, Kind
 
 
@@ -151,3 +153,10 @@ def test_an_option_that_a_kind_does_not_have_is_an_error() -> None:
 def test_a_chunk_size_no_message_may_have_is_an_error(size: int) -> None:
     with pytest.raises(ValueError, match="from 1 to 1000"):
         header(1, size)
+
+
+def test_an_empty_batch_id_is_not_replaced_by_a_new_one() -> None:
+    request = GrantRequest("download", "reports", ["a"], {}, batch_id="")
+    requester = SimpleNamespace(tenant="acme", requested_by="test")
+    fields, _ = request.header(requester, uuid7(0, bytes(10)))
+    assert fields["batch"] == ""

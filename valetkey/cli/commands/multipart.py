@@ -50,8 +50,7 @@ def multipart(bucket: str, key: str, **options: Any) -> None:
     valetkey multipart inbox films/cat.mp4 --file cat.mp4 --expires-in 12h
     valetkey multipart inbox films/cat.mp4 --size 20GiB --part-size 64MiB
 
-    s3://inbox/films/cat.mp4 is the same as inbox films/cat.mp4: `inbox` is the name of a bucket
-    profile.
+    The object may be s3://inbox/films/cat.mp4, too. `inbox` names a bucket profile.
 
     An upload that fails or that you interrupt with Ctrl-C is aborted. With --size, nothing is
     uploaded: the output states how to split the file, and how to complete or abort the upload.

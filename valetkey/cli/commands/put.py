@@ -39,11 +39,11 @@ from valetkey.wire.terms import Checksum
 @snippet_options("curl", "html", "js")
 @request_options
 def put(
+    *,
     bucket: str,
     key: str | None,
     size: int | None,
     checksum: Checksum | None,
-    *,
     sha256: bool,
     **options: Any,
 ) -> None:
@@ -56,8 +56,7 @@ def put(
 
     The PUT succeeds once: without --overwrite, storage refuses it if the object exists already.
 
-    s3://inbox/photos/cat.jpg is the same as inbox photos/cat.jpg: `inbox` is the name of a bucket
-    profile.
+    The object may be s3://inbox/photos/cat.jpg, too. `inbox` names a bucket profile.
 
     The file of --from ends in .csv or .jsonl. Each row has a `key`, a `size` and optionally a
     `checksum` (in the form of --checksum) and an `expires_in`. `valetkey download --help` describes
@@ -78,8 +77,7 @@ def put(
         checksum = _sha256_checksum(file) if file and sha256 else checksum
         requester = base.select_request_methods(client, options)
         response = requester.put(bucket, key or "", size=size, checksum=checksum, **grant_options)
-        exit_code = output.write_response(response, "form", options)
-    sys.exit(exit_code)
+        sys.exit(output.write_response(response, "form", options))
 
 
 def _sha256_checksum(file: Path) -> Checksum:

@@ -54,8 +54,7 @@ def upload(bucket: str, key: str | None, checksum: Checksum | None, **options: A
     folder. With a content type such as audio/*, the uploader chooses any type that it
     matches, if the policy allows that.
 
-    s3://inbox/photos/cat.jpg is the same as inbox photos/cat.jpg: `inbox` is the name of a bucket
-    profile.
+    The object may be s3://inbox/photos/cat.jpg, too. `inbox` names a bucket profile.
 
     The file of --from has one key a line. If its name ends in .csv or .jsonl, each row has a `key`
     and optionally a `size`, a `checksum` and an `expires_in`. `valetkey download --help` describes

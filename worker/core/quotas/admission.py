@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
+from valetkey.units import describe_amount
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from worker.core.quotas.cost import (
     CEILINGS,
@@ -42,16 +43,14 @@ def first_quota_refusal(
     for quota in quotas:
         amount = getattr(cost, quota.metric)
         state = quota_state(quota, usage, now)
-        if amount and state.used + amount > quota.limit:
+        if amount > 0 and state.used + amount > quota.limit:
             return _refusal(state.model_copy(update={"asked": amount}))
     return None
 
 
 def _refusal(state: QuotaState) -> Refusal:
-    name = (
-        f"live {state.metric}" if state.window == "live" else f"{state.metric} per {state.window}"
-    )
-    message = f"the quota of {state.limit} {name} has {state.left} left"
+    limit, left = (describe_amount(state.metric, number) for number in (state.limit, state.left))
+    message = f"the quota {state.metric}.{state.window} of {limit} has {left} left"
     return Refusal(
         code=Code.QUOTA_EXCEEDED, field="total", message=message, limit=state.limit, quota=state
     )
