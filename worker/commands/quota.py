@@ -31,6 +31,7 @@ from worker.core.quotas.status import (
     status_row,
 )
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfig
+from worker.core.tenants.error_messages import error_message
 from worker.core.tenants.fields import closest_name
 from worker.core.tenants.quota_table import parse_quota
 from worker.db import usage
@@ -140,7 +141,8 @@ def _parse_quota_arguments(
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)[0]
         param_hint = limit_hint if details["loc"] == ("limit",) else "--warn"
-        raise click.BadParameter(details["msg"], param_hint=param_hint) from None
+        details["loc"] = ("tenants", "", "quotas", metric, *details["loc"])
+        raise click.BadParameter(error_message(details), param_hint=param_hint) from None
 
 
 def _store_quota(

@@ -7,7 +7,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import NamedTuple
 
-from valetkey.units import describe_amount, describe_duration, describe_size, format_utc
+from valetkey.units import format_utc
 from worker.core.tenants.config import (
     Bucket,
     Policy,
@@ -17,6 +17,7 @@ from worker.core.tenants.config import (
     TenantKey,
     WebhookEndpoint,
 )
+from worker.core.tenants.field_units import describe_number
 
 Value = str | int | tuple[str, ...] | dict[str, int | str]
 FieldValues = dict[str, Value]
@@ -24,8 +25,6 @@ _Table = Bucket | Policy | WebhookEndpoint | TenantKey
 
 _TENANT_FIELDS = ("trust", "max_batch")  # the others are tables of their own
 _is_public_key_path = re.compile(r"tenants\.[^.]+\.keys\.[^.]+\.(sign|seal)").fullmatch
-_DURATION_FIELDS = frozenset({"max_expires_in", "role_seconds"})
-_quota_metric = re.compile(r"tenants\.[^.]+\.quotas\.([^.]+)\.").match
 _PUBLIC_KEY_PREVIEW = 8  # characters: enough to distinguish keys
 
 
@@ -114,16 +113,6 @@ def _format_value(path: str, value: Value | None) -> str:
     if isinstance(value, tuple | bool):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int):
-        return _format_number(path, value)
+        return describe_number(tuple(path.split(".")), value)
     text = str(value)
     return f"{text[:_PUBLIC_KEY_PREVIEW]}…" if _is_public_key_path(path) else text
-
-
-def _format_number(path: str, number: int) -> str:
-    name = path.rpartition(".")[2]
-    if name in _DURATION_FIELDS:
-        return describe_duration(number)
-    if name == "max_size":
-        return describe_size(number)
-    metric = _quota_metric(path)
-    return f"{number:,}" if metric is None else describe_amount(metric[1], number)
