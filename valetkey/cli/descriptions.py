@@ -49,7 +49,7 @@ def describe_quota_warning(quota: QuotaState) -> str:
     """Warn that a quota's soft limit is reached, and state how much is left."""
     return (
         f"warning: {_describe(quota, quota.used)} of {_describe(quota, quota.limit)} "
-        f"{_quota_unit(quota)} are used, {_describe(quota, quota.left)} are left; "
+        f"{_quota_unit(quota)} used, {_describe(quota, quota.left)} left; "
         f"{_reset_hint(quota)}"
     )
 
@@ -66,14 +66,14 @@ def escape_unprintable(text: str) -> str:
 
 def _describe_quota(quota: QuotaState) -> str:
     return (
-        f"the limit is {_describe(quota, quota.limit)} {_quota_unit(quota)}, "
-        f"{_describe(quota, quota.used)} are used and {_describe(quota, quota.asked or 0)} were "
-        f"requested; {_reset_hint(quota)}"
+        f"the limit is {_describe(quota, quota.limit)} {_quota_unit(quota)}: "
+        f"{_describe(quota, quota.used)} used, {_describe(quota, quota.asked or 0)} requested; "
+        f"{_reset_hint(quota)}"
     )
 
 
 def _quota_unit(quota: QuotaState) -> str:
-    unit = _UNITS.get(quota.metric, quota.metric.replace("_", " "))
+    unit = _UNITS.get(quota.metric, quota.metric.removesuffix("_bytes").replace("_", " "))
     text = f"live {unit}" if quota.window == "live" else f"{unit} per {quota.window}"
     return escape_unprintable(f"of {text}" if quota.metric.endswith("_bytes") else text)
 

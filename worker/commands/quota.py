@@ -24,12 +24,7 @@ from worker.core.apply.quota_changes import (
     with_quota,
 )
 from worker.core.quotas.cost import METRICS, WINDOWS, resets_at
-from worker.core.quotas.status import (
-    QuotaStatus,
-    override_to_dict,
-    quota_statuses,
-    status_row,
-)
+from worker.core.quotas.status import QuotaStatus, override_to_dict, quota_statuses, status_row
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfig
 from worker.core.tenants.error_messages import error_message
 from worker.core.tenants.fields import closest_name
@@ -141,7 +136,7 @@ def _parse_quota_arguments(
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)[0]
         param_hint = limit_hint if details["loc"] == ("limit",) else "--warn"
-        details["loc"] = ("tenants", "", "quotas", metric, *details["loc"])
+        details["loc"] = ("tenants", "", "quotas", metric)  # tells the unit
         raise click.BadParameter(error_message(details), param_hint=param_hint) from None
 
 

@@ -70,7 +70,7 @@ def test_a_quota_is_explained_once_for_the_whole_batch(broker: str) -> None:
     assert result.exit_code == 1
     assert result.stderr == (
         "refused the request: quota_exceeded in total: over quota; the limit is 100 grants per "
-        "day, 90 are used and 3 were requested; the quota resets at 2026-11-25 00:00 UTC\n"
+        "day: 90 used, 3 requested; the quota resets at 2026-11-25 00:00 UTC\n"
     )
 
 

@@ -13,8 +13,7 @@ MIDNIGHT = "2026-11-25T00:00:00Z"
 QUOTA = {"metric": "grants", "window": "day", "limit": 100, "used": 90, "resets_at": MIDNIGHT}
 OVER = {"code": "expiry_too_long", "field": "grant.expires_in", "message": "long", "limit": 60}
 WARNING = (
-    "warning: 90 of 100 grants per day are used, 10 are left; "
-    "the quota resets at 2026-11-25 00:00 UTC\n"
+    "warning: 90 of 100 grants per day used, 10 left; the quota resets at 2026-11-25 00:00 UTC\n"
 )
 
 

@@ -14,7 +14,7 @@ from valetkey.cli.main import main
 from valetkey.wire.messages import RELEASE
 
 WARNING = (
-    "warning: 4 of 5 archive bytes per week are used, 1 are left; "
+    "warning: 4 bytes of 5 bytes of archive per week used, 1 byte left; "
     "capacity becomes free as grants expire"
 )
 BULK = ("download", "reports", "--from", "keys.txt", "--json")

@@ -56,7 +56,7 @@ def row_counts(operator: Operator, tenant: str) -> dict[str, int]:
 def test_the_file_is_stored_in_the_database(operator: Operator) -> None:
     result = operator.apply(TEXT)
     assert result.exit_code == 0, result.output
-    assert "+ tenants.acme.quotas.grants.hour 50000\n" in result.stdout
+    assert "+ tenants.acme.quotas.grants.hour 50,000\n" in result.stdout
     assert operator.stored_config() == (1, operator.file_config())
 
 
@@ -70,7 +70,7 @@ def test_applying_a_file_again_changes_nothing(operator: Operator) -> None:
 def test_a_changed_limit_is_shown_and_counted_as_a_revision(operator: Operator) -> None:
     operator.apply(TEXT)
     result = operator.apply(TEXT.replace("hour = 50_000", "hour = 60_000"))
-    assert result.stdout == "~ tenants.acme.quotas.grants.hour 50000 → 60000\nApplied.\n"
+    assert result.stdout == "~ tenants.acme.quotas.grants.hour 50,000 → 60,000\nApplied.\n"
     assert operator.stored_config() == (2, operator.file_config())
 
 

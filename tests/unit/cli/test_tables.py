@@ -93,8 +93,7 @@ def test_json_has_no_character_that_controls_a_terminal_or_cannot_be_printed(
 
 def test_a_warning_states_what_is_used_and_left() -> None:
     assert describe_quota_warning(quota(used=90, warn_at=80)) == (
-        "warning: 90 of 100 grants per day are used, 10 are left; "
-        "the quota resets at 2026-11-25 00:00 UTC"
+        "warning: 90 of 100 grants per day used, 10 left; the quota resets at 2026-11-25 00:00 UTC"
     )
 
 
@@ -104,8 +103,8 @@ def test_a_live_quota_has_no_reset_time() -> None:
     )
     assert describe_refusal(refusal) == (
         "refused the request: quota_exceeded in total: no; the limit is 953.7 MiB "
-        "(1,000,000,000 bytes) of live uploads, 953.7 MiB (1,000,000,000 bytes) are used and 5 "
-        "bytes were requested; capacity becomes free as grants expire"
+        "(1,000,000,000 bytes) of live uploads: 953.7 MiB (1,000,000,000 bytes) used, 5 bytes "
+        "requested; capacity becomes free as grants expire"
     )
 
 
