@@ -108,7 +108,7 @@ def test_an_impossible_quota_is_not_set(run: Run, engine: Engine, tmp_path: Any)
         "grants hour 6": "can never be reached: grants.day allows only 5",
         "grants day 1": "can never be reached",
         "download_grants day 6": "can never be reached",
-        "upload_bytes day 999999": "exceeds the quota upload_bytes.day of 976.6 KiB (999,999 bytes)",
+        "upload_bytes day 999999": "the quota upload_bytes.day of 976.6 KiB (999,999 bytes)",
         "grants hour 1 --warn 2": "usage never reaches a warning above the limit",
         "grants hour 1 --warn x": "Invalid value for --warn",
         "grants hour 0": "Invalid value for LIMIT",

@@ -88,4 +88,4 @@ def test_wrong_usage_names_the_cause(arguments: list[str], error: str) -> None:
 def test_help_explains_how_to_replace_a_key() -> None:
     help_text = run_keygen("--help").stdout
     assert "valetkey keygen acme --out acme.key" in help_text
-    assert "1. create a second key under another --name" in help_text
+    assert "1. create a key under another --name" in help_text
