@@ -176,7 +176,8 @@ class AsyncDispatcher:
                     await self._perform(action)
             self._engine.store_reached()
         except BrokerUnreachable as error:
-            self._engine.store_failed(error)
+            for failure in self._engine.store_failed(error):
+                self._fail(failure.request, failure.error)
             await asyncio.sleep(POLL_INTERVAL if seconds is None else min(seconds, POLL_INTERVAL))
 
     async def _perform(self, action: ResultAction) -> None:

@@ -165,7 +165,11 @@ class Dispatcher:
                     self._perform(action)
             self._engine.store_reached()
         except BrokerUnreachable as error:
-            self._engine.store_failed(error)
+            failures = self._engine.store_failed(error)
+            for failure in failures:
+                self._engine.drop(failure.request)
+            if failures:
+                raise
             self._sleep(min(seconds, POLL_INTERVAL))
 
     def _perform(self, action: ResultAction) -> None:

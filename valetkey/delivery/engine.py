@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from valetkey.crypto.codec import DecodedResult
 from valetkey.delivery.in_flight import InFlight, Send
-from valetkey.delivery.pending_request import PendingRequest
+from valetkey.delivery.pending_request import PendingRequest, ServiceOutage
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.errors import BrokerUnreachable, SealedForAnotherKey, UnreadableReply
 from valetkey.wire.pending import PendingMessage
@@ -86,6 +86,7 @@ class DeliveryEngine:
         self._decode = decode
         self._next_lookup = first_lookup
         self._has_reached_broker = False
+        self._has_reached_store = False
         self._outages: dict[_Server, BrokerUnreachable] = {}
 
     @property
@@ -97,6 +98,12 @@ class DeliveryEngine:
     def requests(self) -> set[PendingRequest]:
         """All requests that are neither complete nor given up."""
         return self._in_flight.requests
+
+    @property
+    def service_outage(self) -> ServiceOutage | None:
+        """The longest time for which the service has said that it cannot answer a request."""
+        outages = [request.service_outage for request in self.requests]
+        return min((o for o in outages if o is not None), key=lambda o: o.since, default=None)
 
     @property
     def outage(self) -> BrokerUnreachable | None:
@@ -151,12 +158,13 @@ class DeliveryEngine:
         """Report that a message may not have been sent; error is None if this was interrupted.
 
         The message is tried again before any new one. An unreachable server fails the request only
-        if no message was ever sent: then a wrong URL is more likely than a passing outage.
+        if no message was ever sent: then a wrong URL is more likely than a passing outage, unless
+        the server says that it will soon answer.
         """
         self._in_flight.record_send(send.message.task_id, now, is_stuck=True)
         if error is None:
             return None
-        if not self._has_reached_broker:
+        if not (self._has_reached_broker or error.is_busy):
             return Fail(send.request, error)
         self._outages["broker"] = error
         return None
@@ -172,6 +180,7 @@ class DeliveryEngine:
 
     def lookup_done(self, now: float) -> None:
         """Report that a lookup has returned."""
+        self._has_reached_store = True
         self._next_lookup = now + POLL_INTERVAL
 
     def result_received(self, task_id: str, raw: bytes | str, now: float) -> ResultAction | None:
@@ -195,6 +204,13 @@ class DeliveryEngine:
         """Report that the result store answers."""
         self._outages.pop("store", None)
 
-    def store_failed(self, error: BrokerUnreachable) -> None:
-        """Report that the result store is unreachable: no new message is sent until it answers."""
+    def store_failed(self, error: BrokerUnreachable) -> list[Fail]:
+        """Report that the result store is unreachable: no new message is sent until it answers.
+
+        A permanent cause, like a missing permission, fails all requests if no result was ever
+        looked up: a server that was usable before may become so again.
+        """
         self._outages["store"] = error
+        if self._has_reached_store or not error.is_permanent:
+            return []
+        return [Fail(request, error) for request in self.requests]

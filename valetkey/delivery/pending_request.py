@@ -1,22 +1,35 @@
 """The requests that a dispatcher delivers. Pure."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from valetkey.errors import NoAnswer
+from valetkey.errors import NoAnswer, ServiceUnavailable
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Reply
+from valetkey.wire.unavailable import Unavailable
+
+
+class ServiceOutage(NamedTuple):
+    """The service's last hint that it is unavailable, and since when it has said so.
+
+    since is a time of the dispatcher's clock.
+    """
+
+    hint: Unavailable
+    since: float
 
 
 class PendingRequest(Protocol):
     """A request of one or more messages, and the replies to them.
 
     failures counts the results that were no valid reply, postponements the replies that decided
-    nothing yet. unanswered has the messages without a reply, by task id.
+    nothing yet. unanswered has the messages without a reply, by task id. service_outage is set
+    while the service says that it cannot answer.
     """
 
     failures: int
     postponements: int
+    service_outage: ServiceOutage | None
     unanswered: dict[str, PendingMessage]
 
     @property
@@ -43,9 +56,16 @@ class PendingRequest(Protocol):
 
 def no_answer_error(request: PendingRequest, seconds: float) -> NoAnswer:
     """Return the error for a request without a reply after some seconds, with a likely cause."""
-    cause = "is a worker running, and do its database and storage respond?"
+    if request.service_outage is not None:
+        hint = request.service_outage.hint
+        return ServiceUnavailable(
+            f"no answer within {seconds:g} s{request.unanswered_hint}: {hint.subject}; the request "
+            "may still be decided: retry with the same handle or batch id",
+            retry_in=hint.retry_in,
+        )
+    cause = "nothing was heard from a worker: is one running? `python -m worker doctor` finds out"
     if request.postponements:
         cause = "the service has not decided on them, as they have not reached it"
     if request.failures:
-        cause = "the worker's log says why it failed"
+        cause = "a worker failed on it; its log says why"
     return NoAnswer(f"no answer within {seconds:g} s{request.unanswered_hint}: {cause}")
