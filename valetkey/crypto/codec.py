@@ -57,9 +57,11 @@ class Codec:
                 return self._decode_reply(result.result)
         except (InvalidToken, ValueError, RecursionError):
             return "failed"
-        if (hint := read_unavailable(result.result, self._clock())) is not None:
-            return hint._replace(retry_in=None) if result.status in _FAILED_STATES else hint
-        return "failed" if result.status in _FAILED_STATES else "working"
+        is_failed = result.status in _FAILED_STATES
+        hint = read_unavailable(result.result, self._clock())
+        if hint is not None and is_failed == (hint.retry_in is None):
+            return hint
+        return "failed" if is_failed else "working"
 
     def _decode_reply(self, payload: Any) -> Reply:
         if isinstance(payload, str):

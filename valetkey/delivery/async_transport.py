@@ -16,6 +16,9 @@ from valetkey.delivery.async_connections import create_client
 from valetkey.delivery.publisher import SOCKET_TIMEOUT, Publisher
 from valetkey.delivery.servers import Servers
 from valetkey.delivery.transport import RESULT_PREFIX, UNSUBSCRIBE_BATCH, Results
+from valetkey.errors import BrokerUnreachable
+
+_QUEUE_LENGTH_TIMEOUT = 1.0  # seconds: it only makes an error more precise
 
 
 class AsyncTransport:
@@ -95,6 +98,19 @@ class AsyncTransport:
             with self._store_errors():
                 await self._reconnect()
                 await self._pubsub.unsubscribe(*channels)
+
+    async def queue_length(self, queue: str) -> int | None:
+        """Return the number of messages in a queue; None if that is not known."""
+        loop = asyncio.get_running_loop()
+        length = loop.run_in_executor(self._executor, self._publisher.queue_length, queue)
+        try:
+            return await asyncio.wait_for(length, _QUEUE_LENGTH_TIMEOUT)
+        except TimeoutError:
+            return None
+
+    def silence(self) -> BrokerUnreachable:
+        """Return the error for a broker that neither takes a message nor fails to."""
+        return self._servers.broker_error(TimeoutError())
 
     async def close(self) -> None:
         """Close all connections, once the thread has finished its current work."""

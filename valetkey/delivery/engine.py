@@ -14,6 +14,7 @@ from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.errors import BrokerUnreachable, SealedForAnotherKey, UnreadableReply
 from valetkey.wire.pending import PendingMessage
 
+_OUTAGE_LOG_INTERVAL = 60.0  # seconds between two warnings that the service is unavailable
 POLL_INTERVAL = 0.25  # seconds between lookups in the result store, whatever it announces
 
 
@@ -65,7 +66,13 @@ class Fail(NamedTuple):
     clear_task_id: str | None = None
 
 
-ResultAction = CompleteTask | ClearResult | Fail
+class LogOutage(NamedTuple):
+    """Log that the service says that it cannot answer."""
+
+    outage: ServiceOutage
+
+
+ResultAction = CompleteTask | ClearResult | Fail | LogOutage
 _Server = Literal["broker", "store"]
 
 
@@ -87,12 +94,18 @@ class DeliveryEngine:
         self._next_lookup = first_lookup
         self._has_reached_broker = False
         self._has_reached_store = False
+        self._next_outage_log = float("-inf")
         self._outages: dict[_Server, BrokerUnreachable] = {}
 
     @property
     def is_idle(self) -> bool:
         """True if every request is complete or given up."""
         return self._in_flight.is_idle
+
+    @property
+    def has_reached_broker(self) -> bool:
+        """True once the broker has taken a message."""
+        return self._has_reached_broker
 
     @property
     def requests(self) -> set[PendingRequest]:
@@ -197,8 +210,17 @@ class DeliveryEngine:
                 return CompleteTask(request, task_id)
             case "unusable":
                 return ClearResult(task_id)
+            case "unavailable":
+                return self._log_outage(request, now)
             case "ignored":
                 return None
+
+    def _log_outage(self, request: PendingRequest, now: float) -> LogOutage | None:
+        outage = request.service_outage
+        if outage is None or now < self._next_outage_log:
+            return None
+        self._next_outage_log = now + _OUTAGE_LOG_INTERVAL
+        return LogOutage(outage)
 
     def store_reached(self) -> None:
         """Report that the result store answers."""

@@ -13,7 +13,7 @@ from valetkey.wire.unavailable import Unavailable
 HEAD_START_SECONDS = 0.05  # for the service to answer a request's first messages before the rest
 _HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
 
-ResultKind = Literal["ignored", "unusable", "accepted"]
+ResultKind = Literal["ignored", "unavailable", "unusable", "accepted"]
 
 
 class Send(NamedTuple):
@@ -163,7 +163,7 @@ class InFlight:
         request, message = self._sends[task_id]
         if isinstance(result, Unavailable):
             self._record_hint(request, task_id, result, now)
-            return "ignored" if result.retry_in is not None else "unusable"
+            return "unavailable" if result.retry_in is not None else "unusable"
         if result != "failed" and message.is_postponed_by(result):
             request.postponements += 1
             request.service_outage = None

@@ -54,8 +54,20 @@ class PendingRequest(Protocol):
         """Record the reply to a message."""
 
 
-def no_answer_error(request: PendingRequest, seconds: float) -> NoAnswer:
-    """Return the error for a request without a reply after some seconds, with a likely cause."""
+def queue_to_ask(request: PendingRequest) -> str | None:
+    """Return the queue whose length tells why a request has no reply; None if that is known."""
+    if request.service_outage or request.postponements or request.failures:
+        return None
+    return next((message.queue for message in request.unanswered.values()), None)
+
+
+def no_answer_error(
+    request: PendingRequest, seconds: float, queue_length: int | None = None
+) -> NoAnswer:
+    """Return the error for a request without a reply after some seconds, with a likely cause.
+
+    queue_length is the number of messages in its queue; None if that is unknown.
+    """
     if request.service_outage is not None:
         hint = request.service_outage.hint
         return ServiceUnavailable(
@@ -63,9 +75,23 @@ def no_answer_error(request: PendingRequest, seconds: float) -> NoAnswer:
             "may still be decided: retry with the same handle or batch id",
             retry_in=hint.retry_in,
         )
-    cause = "nothing was heard from a worker: is one running? `python -m worker doctor` finds out"
+    cause = _silence(queue_length)
     if request.postponements:
         cause = "the service has not decided on them, as they have not reached it"
     if request.failures:
-        cause = "a worker failed on it; its log says why"
+        cause = "the worker's log says why it failed"
     return NoAnswer(f"no answer within {seconds:g} s{request.unanswered_hint}: {cause}")
+
+
+def _silence(queue_length: int | None) -> str:
+    if queue_length is None:
+        return "is a worker running? `python -m worker doctor` finds out, where the service runs"
+    if queue_length:
+        return (
+            "no worker takes it from the queue: is one running? `python -m worker doctor` finds "
+            "out, where the service runs"
+        )
+    return (
+        "a worker took it from the queue and has not answered: its log says more, and so does "
+        "`python -m worker doctor`, where the service runs"
+    )

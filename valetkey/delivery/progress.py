@@ -45,12 +45,9 @@ class BatchProgress:
         if not 0 <= first_chunk <= self._chunk_count:
             count = self._chunk_count
             raise ValueError(f"the batch has {count} chunks: first_chunk must be from 0 to {count}")
-        self._issued = 0
-        self._refused = 0
-        self._first_chunk = first_chunk
+        self._issued = self._refused = 0
+        self._first_chunk = self._sent_chunks = self._read_chunks = first_chunk
         self._skipped_items: int = first_chunk * header["chunk_size"]
-        self._sent_chunks = first_chunk
-        self._read_chunks = first_chunk
         self._next_chunk = first_chunk
         self._read_early: set[int] = set()  # chunks read before one that precedes them
         self._results: dict[int, list[Grant | Refusal]] = {}  # by chunk number

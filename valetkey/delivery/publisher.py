@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import redis
 from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
@@ -55,6 +56,19 @@ class Publisher:
             )
         except (BrokerError, KombuError, OSError) as error:
             raise self._servers.broker_error(error) from None
+
+    def queue_length(self, queue: str) -> int | None:
+        """Return the number of messages in a queue; None if that is not known.
+
+        The broker may be no Redis, or its user may not be allowed to ask.
+        """
+        if self._retries:
+            return None
+        try:
+            length: int = self._producer.channel.client.llen(queue)
+        except (redis.RedisError, BrokerError, KombuError, OSError):
+            return None
+        return length
 
     def close(self) -> None:
         """Close the connection."""

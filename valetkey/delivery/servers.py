@@ -28,9 +28,9 @@ class Server(NamedTuple):
         cause = find_cause(error)
         server = same_server if same_server is not None and cause.is_of_server else self
         where = f"{server.role} at {redact_url(server.url)} ({server.source})"
-        text = f"cannot use the {where}: {cause.words}: {cause.next_step}"
+        text = f"cannot use the {where}: {cause.words}; {cause.next_step}"
         if cause.kind == "refused" and urlsplit(server.url).hostname in _LOOPBACK:
-            text += "; `python -m worker dev` starts everything on this machine"
+            text += " (`python -m worker dev` starts one on this machine)"
         return BrokerUnreachable(
             text, is_permanent=cause.is_permanent, is_busy=cause.is_busy, server=server.role
         )

@@ -74,6 +74,10 @@ class Transport:
             with self._store_errors():
                 self._pubsub.unsubscribe(*channels)
 
+    def queue_length(self, queue: str) -> int | None:
+        """Return the number of messages in a queue; None if that is not known."""
+        return self._publisher.queue_length(queue)
+
     def close(self) -> None:
         """Close all connections."""
         self._pubsub.close()
