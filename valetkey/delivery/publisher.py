@@ -24,6 +24,7 @@ class Publisher:
         is_redis = url.startswith("redis")
         # redis-py reopens a closed connection itself, and a silent one has used enough time.
         self._retries = not is_redis
+        self._may_ask_length = is_redis
         # In Redis a queue needs no declaration. Without one, a producer needs no access to its
         # bindings and its length.
         self._declarations: list[Any] | None = [] if is_redis else None
@@ -62,11 +63,13 @@ class Publisher:
 
         The broker may be no Redis, or its user may not be allowed to ask.
         """
-        if self._retries:
+        if not self._may_ask_length:
             return None
         try:
             length: int = self._producer.channel.client.llen(queue)
-        except (redis.RedisError, BrokerError, KombuError, OSError):
+        except (redis.RedisError, BrokerError, KombuError, OSError) as error:
+            # Each refusal adds an entry to the server's ACL LOG, so do not ask again.
+            self._may_ask_length = not isinstance(error, redis.exceptions.NoPermissionError)
             return None
         return length
 
