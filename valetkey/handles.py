@@ -86,11 +86,8 @@ class BaseBatchHandle:
 
     @property
     def service_outage(self) -> ServiceOutage | None:
-        """Set while the service says that it cannot answer: its hint, and since when.
-
-        hint.subject has the cause in words. since is a time of time.monotonic().
-        """
-        return self._progress.service_outage
+        """Why, and since what time.monotonic(), the service says that it cannot answer."""
+        return self._progress.service_outages.current
 
     def stop(self) -> None:
         """Send no more chunks, as Client.cancel does: items of unsent chunks come out refused."""

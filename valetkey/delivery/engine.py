@@ -113,12 +113,6 @@ class DeliveryEngine:
         return self._in_flight.requests
 
     @property
-    def service_outage(self) -> ServiceOutage | None:
-        """The longest time for which the service has said that it cannot answer a request."""
-        outages = [request.service_outage for request in self.requests]
-        return min((o for o in outages if o is not None), key=lambda o: o.since, default=None)
-
-    @property
     def outage(self) -> BrokerUnreachable | None:
         """The error of a server that is unreachable at the moment, the longest outage first."""
         return next(iter(self._outages.values()), None)
@@ -216,7 +210,7 @@ class DeliveryEngine:
                 return None
 
     def _log_outage(self, request: PendingRequest, now: float) -> LogOutage | None:
-        outage = request.service_outage
+        outage = request.service_outages.current
         if outage is None or now < self._next_outage_log:
             return None
         self._next_outage_log = now + _OUTAGE_LOG_INTERVAL

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from valetkey.crypto.codec import DecodedResult
-from valetkey.delivery.pending_request import PendingRequest, ServiceOutage
+from valetkey.delivery.pending_request import PendingRequest
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.unavailable import Unavailable
@@ -40,7 +40,6 @@ class InFlight:
         self._head_starts: dict[PendingRequest, _HeadStart] = {}
         self._resumed: deque[str] = deque()
         self._sends: dict[str, Send] = {}
-        self._hints: dict[str, Unavailable] = {}
         self._stuck_task_id: str | None = None
 
     @property
@@ -162,11 +161,11 @@ class InFlight:
             return "ignored"
         request, message = self._sends[task_id]
         if isinstance(result, Unavailable):
-            self._record_hint(request, task_id, result, now)
+            request.service_outages.record(task_id, result, now)
             return "unavailable" if result.retry_in is not None else "unusable"
         if result != "failed" and message.is_postponed_by(result):
             request.postponements += 1
-            request.service_outage = None
+            request.service_outages.end()
             self._timer.postpone(task_id, now)
             return "unusable"
         if result == "failed" or not message.is_answered_by(result):
@@ -176,22 +175,13 @@ class InFlight:
         head_start = self._head_starts.get(request)
         if head_start is not None and head_start.first_task_id == task_id:
             del self._head_starts[request]
-        request.service_outage = None
+        request.service_outages.end()
         request.receive_reply(message, message.with_release_hint(result))
         return "accepted"
 
     @property
     def _is_stuck(self) -> bool:
         return self._stuck_task_id in self._sends
-
-    def _record_hint(
-        self, request: PendingRequest, task_id: str, hint: Unavailable, now: float
-    ) -> None:
-        if self._hints.get(task_id) == hint:  # read again from the store: an answer may be newer
-            return
-        self._hints[task_id] = hint
-        outage = request.service_outage
-        request.service_outage = ServiceOutage(hint, now if outage is None else outage.since)
 
     def _register(self, request: PendingRequest, message: PendingMessage) -> Send | None:
         refusal = message.refusal or request.closing_refusal
@@ -212,5 +202,4 @@ class InFlight:
 
     def _remove(self, task_id: str) -> None:
         del self._sends[task_id]
-        self._hints.pop(task_id, None)
         self._timer.remove(task_id)

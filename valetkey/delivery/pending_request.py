@@ -19,17 +19,39 @@ class ServiceOutage(NamedTuple):
     since: float
 
 
+class ServiceOutages:
+    """What the service says about being unavailable, in hints to the messages of one request.
+
+    current is set from the first hint until the next answer.
+    """
+
+    def __init__(self) -> None:
+        self.current: ServiceOutage | None = None
+        self._hints: dict[str, Unavailable] = {}  # by task id
+
+    def record(self, task_id: str, hint: Unavailable, now: float) -> None:
+        """Record a hint. One that was read before is no news: an answer may be newer."""
+        if self._hints.get(task_id) == hint:
+            return
+        self._hints[task_id] = hint
+        self.current = ServiceOutage(hint, now if self.current is None else self.current.since)
+
+    def end(self) -> None:
+        """Record an answer."""
+        self.current = None
+
+
 class PendingRequest(Protocol):
     """A request of one or more messages, and the replies to them.
 
     failures counts the results that were no valid reply, postponements the replies that decided
-    nothing yet. unanswered has the messages without a reply, by task id. service_outage is set
-    while the service says that it cannot answer.
+    nothing yet. unanswered has the messages without a reply, by task id. service_outages
+    has what the service says about not answering them.
     """
 
     failures: int
     postponements: int
-    service_outage: ServiceOutage | None
+    service_outages: ServiceOutages
     unanswered: dict[str, PendingMessage]
 
     @property
@@ -56,7 +78,7 @@ class PendingRequest(Protocol):
 
 def queue_to_ask(request: PendingRequest) -> str | None:
     """Return the queue whose length tells why a request has no reply; None if that is known."""
-    if request.service_outage or request.postponements or request.failures:
+    if request.service_outages.current or request.postponements or request.failures:
         return None
     return next((message.queue for message in request.unanswered.values()), None)
 
@@ -68,8 +90,8 @@ def no_answer_error(
 
     queue_length is the number of messages in its queue; None if that is unknown.
     """
-    if request.service_outage is not None:
-        hint = request.service_outage.hint
+    if request.service_outages.current is not None:
+        hint = request.service_outages.current.hint
         return ServiceUnavailable(
             f"no answer within {seconds:g} s{request.unanswered_hint}: {hint.subject}; the request "
             "may still be decided: retry with the same handle or batch id",

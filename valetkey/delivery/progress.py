@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from valetkey.delivery.pending_request import ServiceOutage
+from valetkey.delivery.pending_request import ServiceOutages
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import BatchState, Grant, Outcome, Reply
@@ -33,7 +33,7 @@ class BatchProgress:
         self.deadline = _parse_deadline(header.get("deadline"))
         self.failures = 0
         self.postponements = 0
-        self.service_outage: ServiceOutage | None = None
+        self.service_outages = ServiceOutages()
         self.refusal: Refusal | None = None
         self.quotas: list[QuotaState] = []
         self.unanswered: dict[str, PendingMessage] = {}
@@ -228,7 +228,7 @@ class SingleRequest:
         self.closing_refusal: Refusal | None = None
         self.failures = 0
         self.postponements = 0
-        self.service_outage: ServiceOutage | None = None
+        self.service_outages = ServiceOutages()
         self.unanswered_hint = ""
         self.is_fully_sent = False
         self.unanswered: dict[str, PendingMessage] = {}
