@@ -25,6 +25,7 @@ from valetkey.delivery.async_feed import MessageFeed
 from valetkey.delivery.async_transport import AsyncTransport
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
+from valetkey.delivery.servers import client_servers
 from valetkey.errors import Refused
 from valetkey.handles import DEFAULT_TIMEOUT
 from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
@@ -77,7 +78,7 @@ class AsyncClient(
                 "key": key,
             }
         )
-        transport = AsyncTransport(self._config.broker_url, self._config.result_url)
+        transport = AsyncTransport(client_servers(self._config))
         self._dispatcher = AsyncDispatcher(
             transport, Codec(self._config.key), RetransmitTimer(random.random)
         )

@@ -14,6 +14,7 @@ from valetkey.crypto.codec import Codec
 from valetkey.delivery.dispatcher import Dispatcher
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
+from valetkey.delivery.servers import client_servers
 from valetkey.delivery.transport import Transport
 from valetkey.errors import NoAnswer, Refused
 from valetkey.handles import (
@@ -66,7 +67,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
                 "key": key,
             }
         )
-        transport = Transport(self._config.broker_url, self._config.result_url)
+        transport = Transport(client_servers(self._config))
         self._dispatcher = Dispatcher(
             transport, Codec(self._config.key), RetransmitTimer(random.random)
         )

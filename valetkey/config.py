@@ -22,13 +22,19 @@ _SETTINGS = ("broker_url", "result_url", "tenant", "requested_by")
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a client. The URLs may contain passwords, so repr leaves them out."""
+    """The settings of a client. The URLs may contain passwords, so repr leaves them out.
+
+    broker_source and result_source tell a reader where the URLs come from, like `from
+    VALETKEY_BROKER_URL`; result_source is empty if the URL was derived from the broker's.
+    """
 
     broker_url: str = field(repr=False)
     result_url: str = field(repr=False)
     tenant: str
     requested_by: str
     key: PrivateKey | None = None
+    broker_source: str = field(default="", compare=False)
+    result_source: str = field(default="", compare=False)
 
 
 def load_config(
@@ -51,11 +57,14 @@ def load_config(
         name: options.get(name) or environ.get(_variable(name)) for name in _SETTINGS
     }
     key, tenant = keyfiles.load_configured_key(options.get("key"), environ), settings["tenant"]
+    sources = {name: _source(name, options) for name, value in settings.items() if value}
     if not settings["broker_url"]:
         dev = _load_dev_file(environ, folder or Path.cwd())
         if key is None and tenant in {None, "", dev.get("tenant")}:  # its key is for its own tenant
             key = _load_dev_key(dev)
         settings = dev | {name: value for name, value in settings.items() if value}
+        dev_source = f"from the `python -m worker dev` of {dev['folder']}"
+        sources = dict.fromkeys(dev, dev_source) | sources
     broker_url = _required_url(settings, "broker_url")
     settings["result_url"] = settings.get("result_url") or default_result_url(broker_url)
     return Config(
@@ -64,6 +73,8 @@ def load_config(
         tenant=_required(settings, "tenant") if key is None else _tenant_of_key(key, tenant),
         requested_by=settings.get("requested_by") or _default_requester(),
         key=key,
+        broker_source=sources["broker_url"],
+        result_source=sources.get("result_url", ""),
     )
 
 
@@ -80,6 +91,12 @@ def redact_url(url: str) -> str:
     """Return a URL without its user, password and query, safe to display."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _source(setting: str, options: Mapping[str, str | Path | None]) -> str:
+    if options.get(setting):
+        return f"from the argument {setting}"
+    return f"from {_variable(setting)}"
 
 
 def _variable(setting: str) -> str:
@@ -103,6 +120,7 @@ def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
             f"{path} is not what `python -m worker dev` writes: start that command again, or set "
             f"VALETKEY_BROKER_URL"
         ) from None
+    dev["folder"] = path.parent
     key_file = dev.get("key_file")  # relative to the folder of dev.json
     return dev | {"key_file": path.parent / key_file} if isinstance(key_file, str) else dev
 

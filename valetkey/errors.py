@@ -22,7 +22,19 @@ class NotConfigured(ValetkeyError):
 
 
 class BrokerUnreachable(ValetkeyError):
-    """The broker or the result store did not respond in time."""
+    """The broker or the result store cannot be used; server names the one.
+
+    is_permanent is true if the cause lasts until a setting changes, like a wrong password. is_busy
+    is true if the server is the right one, and will soon answer.
+    """
+
+    def __init__(
+        self, *args: Any, is_permanent: bool = False, is_busy: bool = False, server: str = "broker"
+    ) -> None:
+        self.is_permanent = is_permanent
+        self.is_busy = is_busy
+        self.server = server
+        super().__init__(*args)
 
 
 class NoAnswer(ValetkeyError):
@@ -31,6 +43,18 @@ class NoAnswer(ValetkeyError):
     It may still respond. Retry with the same handle: the service charges a batch once, however
     often it receives the messages.
     """
+
+
+class ServiceUnavailable(NoAnswer):
+    """The service says that it cannot answer at the moment, and the time to wait is over.
+
+    It may still decide the request: retry with the same handle. retry_in is the number of seconds
+    until the service itself tries again, if it has said so.
+    """
+
+    def __init__(self, *args: Any, retry_in: int | None = None) -> None:
+        self.retry_in = retry_in
+        super().__init__(*args)
 
 
 class SealedForAnotherKey(ValetkeyError):

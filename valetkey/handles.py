@@ -6,14 +6,14 @@ from typing import Protocol, TypeVar, Unpack
 
 from valetkey.delivery.dispatcher import Dispatcher
 from valetkey.delivery.in_flight import HEAD_START_SECONDS
-from valetkey.delivery.pending_request import PendingRequest, no_answer_error
+from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.delivery.progress import (
     CANCELLED,
     BatchProgress,
     ReopenedBatchProgress,
     SingleRequest,
 )
-from valetkey.errors import NoAnswer, Refused, ValetkeyError
+from valetkey.errors import NoAnswer, Refused
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import Manifest
 from valetkey.wire.options import RequestOptions
@@ -84,6 +84,11 @@ class BaseBatchHandle:
         """The state of the tenant's quotas in the newest reply."""
         return self._progress.quotas
 
+    @property
+    def service_outage(self) -> ServiceOutage | None:
+        """Why, and since what time.monotonic(), the service says that it cannot answer."""
+        return self._progress.service_outages.current
+
     def stop(self) -> None:
         """Send no more chunks, as Client.cancel does: items of unsent chunks come out refused."""
         self._progress.close(CANCELLED)
@@ -150,7 +155,7 @@ class BatchHandle(BaseBatchHandle):
             if not progress.ready_results:
                 seconds = wait_limit(progress, timeout)
                 if not (is_ready() or self._dispatcher.wait(is_ready, seconds)):
-                    raise _give_up(self._dispatcher, progress, seconds)
+                    raise self._dispatcher.give_up(progress, seconds)
                 read_chunk()
             while progress.ready_results:
                 yield progress.ready_results.popleft()
@@ -184,15 +189,10 @@ def request_reply(dispatcher: Dispatcher, message: PendingMessage, timeout: floa
     dispatcher.add(request)
     dispatcher.wait(lambda: request.reply is not None, timeout)
     if request.reply is None:
-        raise _give_up(dispatcher, request, timeout)
+        raise dispatcher.give_up(request, timeout)
     if isinstance(request.reply, Outcome) and request.reply.refusal is not None:
         raise Refused(request.reply.refusal)
     return request.reply
-
-
-def _give_up(dispatcher: Dispatcher, request: PendingRequest, seconds: float) -> ValetkeyError:
-    dispatcher.drop(request)
-    return dispatcher.outage or no_answer_error(request, seconds)
 
 
 class GrantHandle:

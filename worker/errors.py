@@ -1,3 +1,6 @@
+from valetkey.wire.unavailable import Part
+
+
 class WorkerError(Exception):
     """Base class of the worker's errors."""
 
@@ -10,8 +13,18 @@ class Malformed(WorkerError):
 
 
 class Transient(WorkerError):
-    """A required resource was unavailable; the same call may succeed later."""
+    """A required resource was unavailable; the same call may succeed later.
+
+    part is what producers are told of it: the message is only for the log.
+    """
+
+    def __init__(self, message: str | None = None, part: Part = "service") -> None:
+        self.part = part
+        super().__init__(message)
 
 
 class StorageSilent(Transient):
     """Storage does not answer; further calls to it are likely to take long, too."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, "storage")

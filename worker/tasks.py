@@ -5,13 +5,15 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from celery import Task
+from celery.exceptions import Ignore
 from celery.signals import worker_ready, worker_shutting_down
 
 from valetkey.delivery.causes import describe_cause
+from valetkey.wire.unavailable import Unavailable
 from worker import clock
 from worker.app import app
 from worker.broker.queues import UPKEEP_QUEUE
@@ -42,7 +44,7 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
     resultrepr_maxsize = 0
     typing = False
     max_retries = MAX_RETRIES
-    throws = (Transient, TaskFailed)  # logged by _respond: Celery need not add a traceback
+    throws = (TaskFailed,)  # logged by _respond: Celery need not add a traceback
 
     def on_success(self, _retval: Any, task_id: str, _args: Any, _kwargs: Any) -> None:
         """Let the stored result expire together with the first of its grants."""
@@ -91,15 +93,32 @@ def _respond(task: Any, message: Any) -> Response:
     try:
         return respond(message, process_context())
     except Transient as error:
-        is_last = task.request.retries >= task.max_retries
-        event = "issue_given_up" if is_last else "issue_postponed"
-        log.warning(event, task=task.request.id, problem=str(error))
-        raise task.retry(exc=error, countdown=2**task.request.retries) from None
+        _postpone(task, error)
     except Exception:
         # The message of an unexpected error may quote secrets: it goes into the log, which is
         # scrubbed, and not into the result.
         log.exception("issue_failed", task=task.request.id)
         raise TaskFailed from None
+
+
+def _postpone(task: Any, error: Transient) -> NoReturn:
+    """Schedule the next try of a message, or give it up, and tell its producer so.
+
+    Raises Ignore, or Celery would store the error itself, with a traceback and its text.
+    """
+    is_last = task.request.retries >= task.max_retries
+    event = "issue_given_up" if is_last else "issue_postponed"
+    log.warning(event, task=task.request.id, problem=str(error))
+    seconds = None if is_last else 2**task.request.retries
+    if seconds is not None:
+        task.retry(exc=error, countdown=seconds, throw=False)
+    hint = Unavailable(error.part, seconds, int(clock.now().timestamp()))
+    try:
+        state = "FAILURE" if is_last else "RETRY"
+        task.backend.store_result(task.request.id, hint.celery_error(), state)
+    except Exception as store_error:  # noqa: BLE001 - only a hint: the producer sends again
+        log.warning("hint_not_stored", task=task.request.id, problem=describe_cause(store_error))
+    raise Ignore
 
 
 def _log(response: Response) -> None:

@@ -64,12 +64,15 @@ function taskMessage(id, argument) {
  * service charges a batch once.
  */
 async function waitForResult(store, id, seconds = 30) {
+  let reason = "is a worker running?";
   for (const deadline = Date.now() + seconds * 1000; Date.now() < deadline; await sleep(20)) {
     const { status, result } = JSON.parse((await store.get(`celery-task-meta-${id}`)) ?? "{}");
     if (status === "SUCCESS") return result;
-    if (status === "FAILURE") throw new Error("the worker failed; its log has the reason");
+    const hint = result?.code === "unavailable" ? result.exc_message[0] : undefined;
+    if (status === "FAILURE") throw new Error(hint ?? "the worker failed; its log has the reason");
+    reason = hint ?? reason; // status RETRY: the service tries again by itself
   }
-  throw new Error(`no result within ${seconds} s: is a worker running?`);
+  throw new Error(`no result within ${seconds} s: ${reason}`);
 }
 
 const keys = process.argv.slice(2);

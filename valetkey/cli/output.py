@@ -16,6 +16,7 @@ from valetkey.cli.descriptions import deduplication_key, describe_quota_warning,
 from valetkey.cli.formats import ItemResult
 from valetkey.cli.progress_bar import stderr_console, with_progress_bar
 from valetkey.cli.tables import show_explanation
+from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.handles import BatchHandle, GrantHandle
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Explanation
@@ -41,6 +42,8 @@ class ResultSource(Protocol):
     def refusals(self) -> Sequence[Refusal]: ...  # noqa: D102
     @property
     def quotas(self) -> Sequence[QuotaState]: ...  # noqa: D102
+    @property
+    def service_outage(self) -> ServiceOutage | None: ...  # noqa: D102
     def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[ItemResult]: ...  # noqa: D102
 
 
@@ -114,6 +117,10 @@ class _SingleBatch:
     @property
     def quotas(self) -> Sequence[QuotaState]:
         return self._batch.quotas
+
+    @property
+    def service_outage(self) -> ServiceOutage | None:
+        return self._batch.service_outage
 
     def results(self, timeout: float, _checkpoint: Checkpoint) -> Iterator[ItemResult]:
         return self._batch.results(timeout)

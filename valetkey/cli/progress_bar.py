@@ -1,6 +1,7 @@
 """A progress bar on stderr: results so far, results per second, time remaining, refusals."""
 
 from collections.abc import Iterator
+from time import monotonic
 from typing import Protocol
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.progress import (
 from rich.text import Text
 
 from valetkey.cli.formats import ItemResult
+from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 _UPDATE_INTERVAL = 100  # results between two updates of the bar
@@ -32,6 +34,10 @@ class ProgressCounts(Protocol):
     def refused(self) -> int:
         """The number of refusals so far."""
 
+    @property
+    def service_outage(self) -> ServiceOutage | None:
+        """Set while the service says that it cannot answer."""
+
 
 class _RateColumn(ProgressColumn):
     """Results per second."""
@@ -39,6 +45,21 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s", "progress.data.speed")
+
+
+class _OutageColumn(ProgressColumn):
+    """Why no results arrive, and for how many seconds, while the service says that it cannot."""
+
+    def __init__(self, counts: ProgressCounts) -> None:
+        super().__init__()
+        self._counts = counts
+
+    def render(self, _task: Task) -> Text:
+        outage = self._counts.service_outage
+        if outage is None:
+            return Text()
+        seconds = monotonic() - outage.since
+        return Text(f"waiting: {outage.hint.subject} ({seconds:.0f} s)", "yellow")
 
 
 def stderr_console() -> Console:
@@ -64,6 +85,7 @@ def with_progress_bar(
         _RateColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[refused]:,} refused"),
+        _OutageColumn(counts),
     )
     hidden = counts.total <= DEFAULT_CHUNK_ITEMS or not (visible and errors.is_terminal)
     # By default, Rich redirects everything written to stdout to its own console, here stderr.

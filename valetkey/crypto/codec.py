@@ -13,9 +13,10 @@ from valetkey.crypto.keys import PrivateKey
 from valetkey.errors import SealedForAnotherKey, UnreadableReply
 from valetkey.wire.refusals import UNAUTHENTICATED, Code
 from valetkey.wire.replies import Outcome, Reply
+from valetkey.wire.unavailable import Unavailable, read_unavailable
 
-DecodedResult = Reply | Literal["failed", "working"]
-"""A reply, or the state of a task that has none: failed, or not finished yet."""
+DecodedResult = Reply | Unavailable | Literal["failed", "working"]
+"""A reply, or the state of a task that has none: failed, not finished yet, or why it waits."""
 
 _FAILED_STATES = ("FAILURE", "REVOKED")
 _REPLY_ADAPTER: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="status")])
@@ -56,7 +57,11 @@ class Codec:
                 return self._decode_reply(result.result)
         except (InvalidToken, ValueError, RecursionError):
             return "failed"
-        return "failed" if result.status in _FAILED_STATES else "working"
+        is_failed = result.status in _FAILED_STATES
+        hint = read_unavailable(result.result, self._clock())
+        if hint is not None and is_failed == (hint.retry_in is None):
+            return hint
+        return "failed" if is_failed else "working"
 
     def _decode_reply(self, payload: Any) -> Reply:
         if isinstance(payload, str):

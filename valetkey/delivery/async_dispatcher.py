@@ -1,6 +1,7 @@
 """Delivers requests in an event loop: one task, however many coroutines wait."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from time import monotonic
 
@@ -12,14 +13,17 @@ from valetkey.delivery.engine import (
     CompleteTask,
     DeliveryEngine,
     Fail,
+    LogOutage,
     ResultAction,
 )
 from valetkey.delivery.in_flight import Send
-from valetkey.delivery.pending_request import PendingRequest, no_answer_error
+from valetkey.delivery.pending_request import PendingRequest, no_answer_error, queue_to_ask
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.delivery.waiters import Waiters
-from valetkey.errors import BrokerUnreachable, NoAnswer
+from valetkey.errors import BrokerUnreachable, NoAnswer, ValetkeyError
 from valetkey.wire.pending import PendingMessage
+
+log = logging.getLogger("valetkey")
 
 
 class AsyncDispatcher:
@@ -35,6 +39,7 @@ class AsyncDispatcher:
         self._engine = DeliveryEngine(timer, codec.decode)
         self._waiters = Waiters()
         self._flush_count = 0
+        self._is_sending = False
         self._to_unsubscribe: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -76,7 +81,16 @@ class AsyncDispatcher:
         if not await self._waiters.wait_until(request, is_done, timeout):
             if not self._waiters.has_waiters(request):
                 self._drop(request)
-            raise self._engine.outage or no_answer_error(request, timeout or 0)
+            raise await self._timeout_error(request, timeout or 0)
+
+    async def _timeout_error(self, request: PendingRequest, seconds: float) -> ValetkeyError:
+        if self._engine.outage is not None:
+            return self._engine.outage
+        if self._is_sending and not self._engine.has_reached_broker:
+            return self._transport.silence()
+        queue = queue_to_ask(request)
+        length = None if queue is None else await self._transport.queue_length(queue)
+        return no_answer_error(request, seconds, length)
 
     async def flush(self, timeout: float | None) -> None:
         """Wait until every request is complete or given up, even if no coroutine reads it."""
@@ -143,7 +157,7 @@ class AsyncDispatcher:
         message = send.message
         error: BrokerUnreachable | None = None
         failure: Fail | None = None
-        is_sent = False
+        is_sent, self._is_sending = False, True
         try:
             argument = self._codec.encode(message.body)
             await self._transport.send(message.task_id, argument, message.queue)
@@ -151,6 +165,7 @@ class AsyncDispatcher:
         except BrokerUnreachable as unreachable:
             error = unreachable
         finally:  # reported even if it is cancelled, or the message would never be sent again
+            self._is_sending = False
             if is_sent:
                 self._engine.message_sent(message.task_id, monotonic())
             else:
@@ -176,7 +191,8 @@ class AsyncDispatcher:
                     await self._perform(action)
             self._engine.store_reached()
         except BrokerUnreachable as error:
-            self._engine.store_failed(error)
+            for failure in self._engine.store_failed(error):
+                self._fail(failure.request, failure.error)
             await asyncio.sleep(POLL_INTERVAL if seconds is None else min(seconds, POLL_INTERVAL))
 
     async def _perform(self, action: ResultAction) -> None:
@@ -186,6 +202,8 @@ class AsyncDispatcher:
                 self._waiters.wake(request)
             case ClearResult(task_id):
                 await self._transport.clear(task_id)
+            case LogOutage(outage):
+                log.warning("waiting: %s", outage.hint.subject)
             case Fail(request, error, clear_task_id):
                 self._fail(request, error)
                 if clear_task_id is not None:

@@ -12,12 +12,13 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from valetkey.config import redact_url
 from valetkey.delivery.async_connections import create_client
-from valetkey.delivery.causes import describe_cause
 from valetkey.delivery.publisher import SOCKET_TIMEOUT, Publisher
+from valetkey.delivery.servers import Servers
 from valetkey.delivery.transport import RESULT_PREFIX, UNSUBSCRIBE_BATCH, Results
 from valetkey.errors import BrokerUnreachable
+
+_QUEUE_LENGTH_TIMEOUT = 1.0  # seconds: it only makes an error more precise
 
 
 class AsyncTransport:
@@ -27,17 +28,17 @@ class AsyncTransport:
     method raises BrokerUnreachable, within seconds, if its server does not answer.
     """
 
-    def __init__(self, broker_url: str, result_url: str) -> None:
-        self._store_name = redact_url(result_url)
-        self._publisher = Publisher(broker_url)
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._publisher = Publisher(servers)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="valetkey-publisher")
         # Reopens a closed connection; does not retry a silent one, which has used enough time.
         retry_once = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        self._redis = _connect(result_url, retry_once)
+        self._redis = _connect(servers.store.url, retry_once)
         # wake() interrupts listening all the time, but must not interrupt connecting: so redis-py
         # does not reconnect this connection, _reconnect() does.
         no_retry = Retry(NoBackoff(), 0, supported_errors=())
-        self._listener = _connect(result_url, no_retry)
+        self._listener = _connect(servers.store.url, no_retry)
         self._pubsub: PubSub = self._listener.pubsub()
         self._unused_channels: set[str] = set()
         self._is_connection_lost = False
@@ -98,6 +99,19 @@ class AsyncTransport:
                 await self._reconnect()
                 await self._pubsub.unsubscribe(*channels)
 
+    async def queue_length(self, queue: str) -> int | None:
+        """Return the number of messages in a queue; None if that is not known."""
+        loop = asyncio.get_running_loop()
+        length = loop.run_in_executor(self._executor, self._publisher.queue_length, queue)
+        try:
+            return await asyncio.wait_for(length, _QUEUE_LENGTH_TIMEOUT)
+        except TimeoutError:
+            return None
+
+    def silence(self) -> BrokerUnreachable:
+        """Return the error for a broker that neither takes a message nor fails to."""
+        return self._servers.broker_error(TimeoutError())
+
     async def close(self) -> None:
         """Close all connections, once the thread has finished its current work."""
         try:
@@ -138,11 +152,7 @@ class AsyncTransport:
         try:
             yield
         except (redis.RedisError, OSError) as error:
-            text = (
-                f"no result store answers at {self._store_name} ({describe_cause(error)}): "
-                "is the URL right, and is the server running?"
-            )
-            raise BrokerUnreachable(text) from None
+            raise self._servers.store_error(error) from None
 
 
 def _connect(url: str, retry: Retry) -> Redis:

@@ -1,5 +1,6 @@
 """Delivers requests in the caller's own thread: sends, listens, and sends again."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,15 +11,17 @@ from valetkey.delivery.engine import (
     CompleteTask,
     DeliveryEngine,
     Fail,
+    LogOutage,
     ResultAction,
 )
 from valetkey.delivery.in_flight import Send
-from valetkey.delivery.pending_request import PendingRequest
+from valetkey.delivery.pending_request import PendingRequest, no_answer_error, queue_to_ask
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.delivery.transport import Transport
-from valetkey.errors import BrokerUnreachable
+from valetkey.errors import BrokerUnreachable, ValetkeyError
 from valetkey.wire.pending import PendingMessage
 
+log = logging.getLogger("valetkey")
 _SENDS_PER_LISTEN = 4  # new messages until results are read: more than one, so the window fills
 
 
@@ -63,6 +66,15 @@ class Dispatcher:
         self._engine.add(request)
         while (send := self._engine.next_resumed(self._clock())) is not None:
             self._send(send)
+
+    def give_up(self, request: PendingRequest, seconds: float) -> ValetkeyError:
+        """Give up a request after some seconds; return the error with the likely cause."""
+        self.drop(request)
+        if self.outage is not None:
+            return self.outage
+        queue = queue_to_ask(request)
+        length = None if queue is None else self._transport.queue_length(queue)
+        return no_answer_error(request, seconds, length)
 
     def drop(self, request: PendingRequest) -> None:
         """Give up a request: none of its messages is sent or listened for any more."""
@@ -165,7 +177,11 @@ class Dispatcher:
                     self._perform(action)
             self._engine.store_reached()
         except BrokerUnreachable as error:
-            self._engine.store_failed(error)
+            failures = self._engine.store_failed(error)
+            for failure in failures:
+                self._engine.drop(failure.request)
+            if failures:
+                raise
             self._sleep(min(seconds, POLL_INTERVAL))
 
     def _perform(self, action: ResultAction) -> None:
@@ -174,6 +190,8 @@ class Dispatcher:
                 self._unsubscribe([task_id])
             case ClearResult(task_id):
                 self._transport.clear(task_id)
+            case LogOutage(outage):
+                log.warning("waiting: %s", outage.hint.subject)
             case Fail(request, error, clear_task_id):
                 if clear_task_id is not None:
                     self._transport.clear(clear_task_id)

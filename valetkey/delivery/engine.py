@@ -9,11 +9,12 @@ from typing import Literal, NamedTuple
 
 from valetkey.crypto.codec import DecodedResult
 from valetkey.delivery.in_flight import InFlight, Send
-from valetkey.delivery.pending_request import PendingRequest
+from valetkey.delivery.pending_request import PendingRequest, ServiceOutage
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.errors import BrokerUnreachable, SealedForAnotherKey, UnreadableReply
 from valetkey.wire.pending import PendingMessage
 
+_OUTAGE_LOG_INTERVAL = 60.0  # seconds between two warnings that the service is unavailable
 POLL_INTERVAL = 0.25  # seconds between lookups in the result store, whatever it announces
 
 
@@ -65,7 +66,13 @@ class Fail(NamedTuple):
     clear_task_id: str | None = None
 
 
-ResultAction = CompleteTask | ClearResult | Fail
+class LogOutage(NamedTuple):
+    """Log that the service says that it cannot answer."""
+
+    outage: ServiceOutage
+
+
+ResultAction = CompleteTask | ClearResult | Fail | LogOutage
 _Server = Literal["broker", "store"]
 
 
@@ -86,12 +93,19 @@ class DeliveryEngine:
         self._decode = decode
         self._next_lookup = first_lookup
         self._has_reached_broker = False
+        self._has_reached_store = False
+        self._next_outage_log = float("-inf")
         self._outages: dict[_Server, BrokerUnreachable] = {}
 
     @property
     def is_idle(self) -> bool:
         """True if every request is complete or given up."""
         return self._in_flight.is_idle
+
+    @property
+    def has_reached_broker(self) -> bool:
+        """True once the broker has taken a message."""
+        return self._has_reached_broker
 
     @property
     def requests(self) -> set[PendingRequest]:
@@ -151,12 +165,13 @@ class DeliveryEngine:
         """Report that a message may not have been sent; error is None if this was interrupted.
 
         The message is tried again before any new one. An unreachable server fails the request only
-        if no message was ever sent: then a wrong URL is more likely than a passing outage.
+        if no message was ever sent: then a wrong URL is more likely than a passing outage, unless
+        the server says that it will soon answer.
         """
         self._in_flight.record_send(send.message.task_id, now, is_stuck=True)
         if error is None:
             return None
-        if not self._has_reached_broker:
+        if not (self._has_reached_broker or error.is_busy):
             return Fail(send.request, error)
         self._outages["broker"] = error
         return None
@@ -172,6 +187,7 @@ class DeliveryEngine:
 
     def lookup_done(self, now: float) -> None:
         """Report that a lookup has returned."""
+        self._has_reached_store = True
         self._next_lookup = now + POLL_INTERVAL
 
     def result_received(self, task_id: str, raw: bytes | str, now: float) -> ResultAction | None:
@@ -188,13 +204,29 @@ class DeliveryEngine:
                 return CompleteTask(request, task_id)
             case "unusable":
                 return ClearResult(task_id)
+            case "unavailable":
+                return self._log_outage(request, now)
             case "ignored":
                 return None
+
+    def _log_outage(self, request: PendingRequest, now: float) -> LogOutage | None:
+        outage = request.service_outages.current
+        if outage is None or now < self._next_outage_log:
+            return None
+        self._next_outage_log = now + _OUTAGE_LOG_INTERVAL
+        return LogOutage(outage)
 
     def store_reached(self) -> None:
         """Report that the result store answers."""
         self._outages.pop("store", None)
 
-    def store_failed(self, error: BrokerUnreachable) -> None:
-        """Report that the result store is unreachable: no new message is sent until it answers."""
+    def store_failed(self, error: BrokerUnreachable) -> list[Fail]:
+        """Report that the result store is unreachable: no new message is sent until it answers.
+
+        A permanent cause, like a missing permission, fails all requests if no result was ever
+        looked up: a server that was usable before may become so again.
+        """
         self._outages["store"] = error
+        if self._has_reached_store or not error.is_permanent:
+            return []
+        return [Fail(request, error) for request in self.requests]

@@ -8,11 +8,12 @@ from valetkey.crypto.codec import DecodedResult
 from valetkey.delivery.pending_request import PendingRequest
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.wire.pending import PendingMessage
+from valetkey.wire.unavailable import Unavailable
 
 HEAD_START_SECONDS = 0.05  # for the service to answer a request's first messages before the rest
 _HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
 
-ResultKind = Literal["ignored", "unusable", "accepted"]
+ResultKind = Literal["ignored", "unavailable", "unusable", "accepted"]
 
 
 class Send(NamedTuple):
@@ -159,8 +160,12 @@ class InFlight:
         if result == "working" or task_id not in self._sends:
             return "ignored"
         request, message = self._sends[task_id]
+        if isinstance(result, Unavailable):
+            request.service_outages.record(task_id, result, now)
+            return "unavailable" if result.retry_in is not None else "unusable"
         if result != "failed" and message.is_postponed_by(result):
             request.postponements += 1
+            request.service_outages.end()
             self._timer.postpone(task_id, now)
             return "unusable"
         if result == "failed" or not message.is_answered_by(result):
@@ -170,6 +175,7 @@ class InFlight:
         head_start = self._head_starts.get(request)
         if head_start is not None and head_start.first_task_id == task_id:
             del self._head_starts[request]
+        request.service_outages.end()
         request.receive_reply(message, message.with_release_hint(result))
         return "accepted"
 

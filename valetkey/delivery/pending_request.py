@@ -1,22 +1,57 @@
 """The requests that a dispatcher delivers. Pure."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from valetkey.errors import NoAnswer
+from valetkey.errors import NoAnswer, ServiceUnavailable
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Reply
+from valetkey.wire.unavailable import Unavailable
+
+
+class ServiceOutage(NamedTuple):
+    """The service's last hint that it is unavailable, and since when it has said so.
+
+    since is a time of the dispatcher's clock.
+    """
+
+    hint: Unavailable
+    since: float
+
+
+class ServiceOutages:
+    """What the service says about being unavailable, in hints to the messages of one request.
+
+    current is set from the first hint until the next answer.
+    """
+
+    def __init__(self) -> None:
+        self.current: ServiceOutage | None = None
+        self._hints: dict[str, Unavailable] = {}  # by task id
+
+    def record(self, task_id: str, hint: Unavailable, now: float) -> None:
+        """Record a hint. One that was read before is no news: an answer may be newer."""
+        if self._hints.get(task_id) == hint:
+            return
+        self._hints[task_id] = hint
+        self.current = ServiceOutage(hint, now if self.current is None else self.current.since)
+
+    def end(self) -> None:
+        """Record an answer."""
+        self.current = None
 
 
 class PendingRequest(Protocol):
     """A request of one or more messages, and the replies to them.
 
     failures counts the results that were no valid reply, postponements the replies that decided
-    nothing yet. unanswered has the messages without a reply, by task id.
+    nothing yet. unanswered has the messages without a reply, by task id. service_outages
+    has what the service says about not answering them.
     """
 
     failures: int
     postponements: int
+    service_outages: ServiceOutages
     unanswered: dict[str, PendingMessage]
 
     @property
@@ -41,11 +76,44 @@ class PendingRequest(Protocol):
         """Record the reply to a message."""
 
 
-def no_answer_error(request: PendingRequest, seconds: float) -> NoAnswer:
-    """Return the error for a request without a reply after some seconds, with a likely cause."""
-    cause = "is a worker running, and do its database and storage respond?"
+def queue_to_ask(request: PendingRequest) -> str | None:
+    """Return the queue whose length tells why a request has no reply; None if that is known."""
+    if request.service_outages.current or request.postponements or request.failures:
+        return None
+    return next((message.queue for message in request.unanswered.values()), None)
+
+
+def no_answer_error(
+    request: PendingRequest, seconds: float, queue_length: int | None = None
+) -> NoAnswer:
+    """Return the error for a request without a reply after some seconds, with a likely cause.
+
+    queue_length is the number of messages in its queue; None if that is unknown.
+    """
+    if request.service_outages.current is not None:
+        hint = request.service_outages.current.hint
+        return ServiceUnavailable(
+            f"no answer within {seconds:g} s{request.unanswered_hint}: {hint.subject}; the request "
+            "may still be decided: retry with the same handle or batch id",
+            retry_in=hint.retry_in,
+        )
+    cause = _silence(queue_length)
     if request.postponements:
         cause = "the service has not decided on them, as they have not reached it"
     if request.failures:
         cause = "the worker's log says why it failed"
     return NoAnswer(f"no answer within {seconds:g} s{request.unanswered_hint}: {cause}")
+
+
+def _silence(queue_length: int | None) -> str:
+    if queue_length is None:
+        return "is a worker running? `python -m worker doctor` finds out, where the service runs"
+    if queue_length:
+        return (
+            "no worker takes it from the queue: is one running? `python -m worker doctor` finds "
+            "out, where the service runs"
+        )
+    return (
+        "a worker took it from the queue and has not answered: its log says more, and so does "
+        "`python -m worker doctor`, where the service runs"
+    )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
 
+from valetkey.delivery.pending_request import ServiceOutages
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import BatchState, Grant, Outcome, Reply
@@ -32,6 +33,7 @@ class BatchProgress:
         self.deadline = _parse_deadline(header.get("deadline"))
         self.failures = 0
         self.postponements = 0
+        self.service_outages = ServiceOutages()
         self.refusal: Refusal | None = None
         self.quotas: list[QuotaState] = []
         self.unanswered: dict[str, PendingMessage] = {}
@@ -43,12 +45,9 @@ class BatchProgress:
         if not 0 <= first_chunk <= self._chunk_count:
             count = self._chunk_count
             raise ValueError(f"the batch has {count} chunks: first_chunk must be from 0 to {count}")
-        self._issued = 0
-        self._refused = 0
-        self._first_chunk = first_chunk
+        self._issued = self._refused = 0
+        self._first_chunk = self._sent_chunks = self._read_chunks = first_chunk
         self._skipped_items: int = first_chunk * header["chunk_size"]
-        self._sent_chunks = first_chunk
-        self._read_chunks = first_chunk
         self._next_chunk = first_chunk
         self._read_early: set[int] = set()  # chunks read before one that precedes them
         self._results: dict[int, list[Grant | Refusal]] = {}  # by chunk number
@@ -229,6 +228,7 @@ class SingleRequest:
         self.closing_refusal: Refusal | None = None
         self.failures = 0
         self.postponements = 0
+        self.service_outages = ServiceOutages()
         self.unanswered_hint = ""
         self.is_fully_sent = False
         self.unanswered: dict[str, PendingMessage] = {}

@@ -2,13 +2,12 @@
 
 from typing import Any
 
+import redis
 from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
-from valetkey.config import redact_url
-from valetkey.delivery.causes import describe_cause
-from valetkey.errors import BrokerUnreachable
+from valetkey.delivery.servers import Servers
 from valetkey.wire.messages import ISSUE_TASK
 
 SOCKET_TIMEOUT = 5  # seconds to connect a socket, and to read from it
@@ -19,11 +18,13 @@ _RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "int
 class Publisher:
     """The broker connection of one client; for one thread at a time."""
 
-    def __init__(self, url: str) -> None:
-        self._broker_name = redact_url(url)
-        is_redis = self._broker_name.startswith("redis")
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        url = servers.broker.url
+        is_redis = url.startswith("redis")
         # redis-py reopens a closed connection itself, and a silent one has used enough time.
         self._retries = not is_redis
+        self._may_ask_length = is_redis
         # In Redis a queue needs no declaration. Without one, a producer needs no access to its
         # bindings and its length.
         self._declarations: list[Any] | None = [] if is_redis else None
@@ -55,8 +56,22 @@ class Publisher:
                 add_to_parent=False,  # a parent task of another application would keep every result
             )
         except (BrokerError, KombuError, OSError) as error:
-            cause = describe_cause(error)
-            raise BrokerUnreachable(f"no broker answers at {self._broker_name} ({cause})") from None
+            raise self._servers.broker_error(error) from None
+
+    def queue_length(self, queue: str) -> int | None:
+        """Return the number of messages in a queue; None if that is not known.
+
+        The broker may be no Redis, or its user may not be allowed to ask.
+        """
+        if not self._may_ask_length:
+            return None
+        try:
+            length: int = self._producer.channel.client.llen(queue)
+        except (redis.RedisError, BrokerError, KombuError, OSError) as error:
+            # Each refusal adds an entry to the server's ACL LOG, so do not ask again.
+            self._may_ask_length = not isinstance(error, redis.exceptions.NoPermissionError)
+            return None
+        return length
 
     def close(self) -> None:
         """Close the connection."""

@@ -9,10 +9,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from valetkey.config import redact_url
-from valetkey.delivery.causes import describe_cause
 from valetkey.delivery.publisher import SOCKET_OPTIONS, Publisher
-from valetkey.errors import BrokerUnreachable
+from valetkey.delivery.servers import Servers
 
 RESULT_PREFIX = "celery-task-meta-"  # Celery's prefix of a result's key, and of its channel
 UNSUBSCRIBE_BATCH = 32  # channels: to unsubscribe from many takes as long as from one
@@ -27,14 +25,14 @@ class Transport:
     Every method raises BrokerUnreachable, within seconds, if its server does not answer.
     """
 
-    def __init__(self, broker_url: str, result_url: str) -> None:
-        self._store_name = redact_url(result_url)
-        self._publisher = Publisher(broker_url)
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._publisher = Publisher(servers)
         # Reopens a closed connection; does not retry a silent one, which has used enough time.
         retry_once = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
         # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
         self._redis = redis.Redis.from_url(
-            result_url, retry=retry_once, protocol=2, **SOCKET_OPTIONS
+            servers.store.url, retry=retry_once, protocol=2, **SOCKET_OPTIONS
         )
         self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]  # redis-py's gap
         self._unused_channels: set[str] = set()
@@ -76,6 +74,10 @@ class Transport:
             with self._store_errors():
                 self._pubsub.unsubscribe(*channels)
 
+    def queue_length(self, queue: str) -> int | None:
+        """Return the number of messages in a queue; None if that is not known."""
+        return self._publisher.queue_length(queue)
+
     def close(self) -> None:
         """Close all connections."""
         self._pubsub.close()
@@ -87,8 +89,4 @@ class Transport:
         try:
             yield
         except (redis.RedisError, OSError) as error:
-            text = (
-                f"no result store answers at {self._store_name} ({describe_cause(error)}): "
-                "is the URL right, and is the server running?"
-            )
-            raise BrokerUnreachable(text) from None
+            raise self._servers.store_error(error) from None

@@ -119,7 +119,7 @@ class S3Clients:
             return
         session = _session(bucket, tenant, prefixes)
         if self._credentials.renew(bucket.profile, session, now) or answer.is_transient:
-            raise Transient(f"storage rejects the credentials: {answer.code}")
+            raise Transient(f"storage rejects the credentials: {answer.code}", "credentials")
 
     def _client(self, bucket: Bucket, session: RoleSession | None, now: datetime) -> Any:
         credentials = self._credentials.get(bucket.profile, session, now, _MIN_CALL_VALIDITY)

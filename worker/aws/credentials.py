@@ -203,5 +203,5 @@ def credential_errors(profile: str | None, role_arn: str | None = None) -> Itera
             reason = error.response["Error"].get("Code", reason)
         owner = f"AWS profile {profile or 'default'!r}" + (f" for {role_arn}" if role_arn else "")
         is_denied = isinstance(error, ClientError) and reason in _PERMANENT_CODES
-        kind = Malformed if is_denied else Transient
-        raise kind(f"no credentials of {owner}: {reason}") from None
+        text = f"no credentials of {owner}: {reason}"
+        raise (Malformed(text) if is_denied else Transient(text, "credentials")) from None

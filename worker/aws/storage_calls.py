@@ -50,7 +50,7 @@ def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | Er
     else:
         return response
     if answer.is_transient and not answer.rejects_credentials:
-        raise Transient(f"storage cannot do it now: {answer.words}")
+        raise Transient(f"storage cannot do it now: {answer.words}", "storage")
     return answer
 
 

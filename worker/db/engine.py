@@ -128,10 +128,12 @@ def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
         with engine.connect().execution_options(purpose=purpose) as connection, connection.begin():
             yield connection
     except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
-        raise Transient("the database is unreachable, locked or without its tables") from error
+        raise Transient(
+            "the database is unreachable, locked or without its tables", "database"
+        ) from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise Transient("the connection to the database was lost") from error
+            raise Transient("the connection to the database was lost", "database") from error
         raise
 
 

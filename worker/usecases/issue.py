@@ -226,7 +226,7 @@ def _insert_chunk_rows(
     insert_chunk(connection, batch_number, chunk, decision)
     if decision.attempt is not None:
         if not take_starts(connection, decision.attempt, decision.uploads.keys()):
-            raise Transient("the uploads of this message took too long to start")
+            raise Transient("the uploads of this message took too long to start", "storage")
         insert_uploads(connection, batch_number, request, decision)
     insert_chunk_reservation(connection, batch_number, request, decision, charged_at)
     if request.message.callback in allowed_callback_names(

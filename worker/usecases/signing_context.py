@@ -74,7 +74,7 @@ def repeated_signing_context(
         credentials = s3.credentials(bucket, admitted.tenant.name, prefixes, now, min_validity)
     except Malformed as error:
         # The grants were issued: a webhook or a manifest with a refusal of them would be final.
-        raise Transient(str(error)) from None
+        raise Transient(str(error), "credentials") from None
     return _context(bucket, credentials, validity.limit_to_credentials(credentials), s3)
 
 

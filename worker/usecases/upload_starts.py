@@ -131,7 +131,9 @@ class UploadStarter:
         limit = MIN_STARTING + len(self._starts) * STARTING_PER_ITEM
         if self._context.now() > self._now + limit:
             self._context.s3.silent_buckets.add(self._admission.bucket, self._context.now())
-            raise Transient("storage takes too long to start the uploads of this message")
+            raise Transient(
+                "storage takes too long to start the uploads of this message", "storage"
+            )
         item, bucket = start.item, self._admission.bucket
         id_ = grant_id(self._request.message.batch, number)
         params = create_multipart_params(self._terms, id_)

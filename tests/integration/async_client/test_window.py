@@ -222,9 +222,9 @@ async def test_flush_raises_the_error_of_a_request_that_nobody_awaited(broker: s
 @pytest.mark.parametrize(
     ("urls", "message"),
     [
-        ((NOWHERE,), r"no broker answers at redis://127.0.0.1:1/0"),
-        (("amqp://user:s3cret@127.0.0.1:1//",), r"no broker answers at amqp://127.0.0.1:1//"),
-        ((None, NOWHERE), r"no result store answers at redis://127.0.0.1:1/0"),
+        ((NOWHERE,), r"cannot use the broker at redis://127.0.0.1:1/0"),
+        (("amqp://user:s3cret@127.0.0.1:1//",), r"cannot use the broker at amqp://127.0.0.1:1//"),
+        ((None, NOWHERE), r"cannot use the result store at redis://127.0.0.1:1/0"),
     ],
     ids=["broker", "amqp", "store"],
 )

@@ -97,7 +97,7 @@ def test_without_a_response_the_exit_code_is_3_and_earlier_rows_are_kept(broker:
         options = ("--out", "links", "--timeout", "3s")
         result = run_cli("download", "reports", *keys, *options)
     assert (result.exit_code, Path("links").exists()) == (3, False)
-    assert "to 1 of 601 items: is a worker running, and" in result.stderr
+    assert "to 1 of 601 items: a worker took it from" in result.stderr
     assert "the rows written so far are in links.partial" in result.stderr
     assert len(Path("links.partial").read_text().splitlines()) == DEFAULT_CHUNK_ITEMS
 

@@ -96,7 +96,7 @@ def test_cancelling_a_batch_that_the_service_does_not_know_is_exit_1(
 def test_without_a_response_usage_is_exit_3() -> None:
     result = run_cli("usage", "--timeout", "1s")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert "no answer within 1 s: is a worker running, and" in result.stderr
+    assert "no answer within 1 s: no worker takes it from" in result.stderr
 
 
 DRY_RUNS = {

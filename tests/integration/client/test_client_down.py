@@ -30,7 +30,7 @@ def break_usage(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("url", [NOWHERE, "amqp://user:s3cret@127.0.0.1:1//"])
 def test_a_broker_that_is_down_is_named_without_its_password(broker: str, url: str) -> None:
     with pytest.raises(
-        BrokerUnreachable, match=r"no broker answers at \w+://127.0.0.1:1/"
+        BrokerUnreachable, match=r"cannot use the broker at \w+://127.0.0.1:1/"
     ) as caught:
         Client(url, broker, tenant="acme").download("reports", "a.pdf")
     assert "s3cret" not in str(caught.value)
@@ -38,7 +38,7 @@ def test_a_broker_that_is_down_is_named_without_its_password(broker: str, url: s
 
 def test_a_result_store_that_is_down_is_named_without_its_password(broker: str) -> None:
     with pytest.raises(
-        BrokerUnreachable, match=r"no result store answers at redis://127"
+        BrokerUnreachable, match=r"cannot use the result store at redis://127"
     ) as caught:
         Client(broker, NOWHERE, tenant="acme").download("reports", "a.pdf")
     assert "s3cret" not in str(caught.value)

@@ -5,6 +5,7 @@ real service, which cannot misbehave on demand.
 """
 
 import json
+import time
 from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,9 +20,10 @@ from kombu.entity import Queue
 
 from valetkey.config import default_result_url
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, grant_id, task_id
+from valetkey.wire.unavailable import Unavailable
 from worker.usecases.service_info import describe_service
 
-Action = Literal["answer", "twice", "unannounced", "lose", "fail", "garble"]
+Action = Literal["answer", "twice", "unannounced", "lose", "fail", "garble", "wait", "give up"]
 Plan = Callable[[dict[str, Any], int], Action]
 Decide = Callable[[Any], Any]
 _RESULT_PREFIX = "celery-task-meta-"
@@ -190,4 +192,10 @@ def _celery_result(action: Action, raw: Any, decide: Decide) -> Any:
     if action == "fail":
         failure = {"exc_type": "OperationalError", "exc_message": ["s3cret"], "exc_module": "x"}
         return {"status": "FAILURE", "result": failure, "traceback": "s3cret"}
+    if action in {"wait", "give up"}:
+        hint = Unavailable("database", 4 if action == "wait" else None, int(time.time()))
+        return {
+            "status": "RETRY" if action == "wait" else "FAILURE",
+            "result": hint.celery_error(),
+        }
     return {"status": "SUCCESS", "result": "?" if action == "garble" else decide(raw)}

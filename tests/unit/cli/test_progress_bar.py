@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from valetkey.cli.progress_bar import with_progress_bar
+from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
 
@@ -16,6 +17,7 @@ MANY = DEFAULT_CHUNK_ITEMS + 400
 class Counts:
     total: int
     refused: int = 0
+    service_outage: ServiceOutage | None = None
 
 
 def render_bar(

@@ -155,7 +155,8 @@ def test_without_a_service_the_error_explains_how_to_start_one() -> None:
 def test_a_broker_that_is_down_is_exit_3_without_its_password() -> None:
     result = run_cli("download", "reports", "a")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert "no result store answers at redis://127.0.0.1:1/1" in result.stderr
+    where = "the broker at redis://127.0.0.1:1/0 (from VALETKEY_BROKER_URL)"
+    assert f"cannot use {where}: connection refused" in result.stderr
     assert "s3cret" not in result.stderr
 
 
@@ -211,7 +212,8 @@ def test_a_key_file_that_others_may_read_is_exit_2(
 def test_a_query_needs_a_broker_too(arguments: list[str]) -> None:
     result = run_cli(*arguments)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert "no result store answers at redis://127.0.0.1:1/1" in result.stderr
+    where = "the broker at redis://127.0.0.1:1/0 (from VALETKEY_BROKER_URL)"
+    assert f"cannot use {where}: connection refused" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["expires_in", "max_size"])

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -17,6 +17,7 @@ from valetkey.delivery import retransmit
 from valetkey.wire import messages, terms
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Refusal
+from valetkey.wire.unavailable import Part, read_unavailable
 from worker.broker import bodies, frames, headers
 from worker.broker.sharing import claimed_tenant
 from worker.core.auth import authenticate
@@ -28,7 +29,7 @@ from worker.core.webhooks import retry
 from worker.net import webhook_client
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
-ENVELOPE, RESULT, REQUEST, REPLY, KEY_FILE = (
+ENVELOPE, RESULT, HINT, REQUEST, REPLY, KEY_FILE = (
     json.loads(block)
     for block in re.findall(r"^```json\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
@@ -53,6 +54,16 @@ def test_the_result_and_the_reply_are_valid() -> None:
     assert is_valid(result_schema(), RESULT)
     for reply in (RESULT["result"], REPLY):
         assert is_valid(reply_schema(), reply)
+
+
+def test_the_hint_of_an_unavailable_service_is_the_one_that_workers_store() -> None:
+    assert is_valid(result_schema(), HINT)
+    hint = read_unavailable(HINT["result"], HINT["result"]["at"])
+    assert hint is not None
+    assert hint.celery_error() == HINT["result"]
+    parts = re.search(r"^\| `part` \| (.+?) for anything else", PAGE, re.MULTILINE)
+    assert parts is not None
+    assert re.findall(r"`(\w+)`", parts[1]) == list(get_args(Part))
 
 
 def test_the_request_is_valid_and_has_the_reply_that_follows() -> None:

@@ -8,6 +8,7 @@ from valetkey.cli.bulk.input_scan import INVALID_ROW, InputScan
 from valetkey.cli.bulk.journal import BulkPlan, Checkpoint
 from valetkey.cli.bulk.row_errors import RowRefusal, renumber_refusal
 from valetkey.cli.descriptions import deduplication_key
+from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.handles import BatchHandle
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, Item
 from valetkey.wire.refusals import QuotaState, Refusal
@@ -99,6 +100,12 @@ class BulkJob:
         """The tenant's quotas as of the latest response."""
         self._update_status()
         return self._quotas
+
+    @property
+    def service_outage(self) -> ServiceOutage | None:
+        """Set while the service says that it cannot answer a batch; the longest of them."""
+        outages = [batch.service_outage for batch in list(self._batches.values())]
+        return min((o for o in outages if o is not None), key=lambda o: o.since, default=None)
 
     def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[Grant | Refusal]:
         """Yield a result for each row after the checkpoint, invalid rows included, in input order.

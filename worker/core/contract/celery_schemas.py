@@ -6,6 +6,7 @@ Sources: Celery, "Message Protocol", version 2; kombu's virtual transport.
 from typing import Any
 
 from valetkey.wire.messages import INTERACTIVE_QUEUE, ISSUE_TASK, VERSION
+from valetkey.wire.unavailable import Unavailable
 from worker.core.contract.schemas import DIALECT, Schema
 
 MAX_ID_LENGTH = 255
@@ -98,7 +99,11 @@ def result_schema() -> Schema:
                 "by itself. FAILURE: there is no reply, send the message again.",
             },
             "result": {
-                "description": "A reply as a JSON object, or sealed, as the text of a compact JWE.",
+                "description": "SUCCESS: a reply as a JSON object, or sealed, as the text of a "
+                "compact JWE. RETRY and FAILURE: an exception in Celery's form; with the code "
+                "`unavailable`, it says which part of the service is unavailable. It is not "
+                "sealed, so it may be forged: only show it.",
+                "examples": [Unavailable("database", 4, 1_764_200_000).celery_error()],
             },
             "task_id": _TASK_ID,
         },

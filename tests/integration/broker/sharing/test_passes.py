@@ -5,9 +5,11 @@ import redis
 
 from tests.integration.broker.sharing.conftest import frame_name, numbered, put, take
 from tests.support.builders.messages import grant_message
+from valetkey.config import load_config
 from valetkey.crypto.codec import Codec
 from valetkey.crypto.keys import generate_key
 from valetkey.delivery.publisher import Publisher
+from valetkey.delivery.servers import client_servers
 from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, claimed_tenant
 from worker.broker.sharing.passes import BULK_LIMIT, INTERACTIVE_LIMIT, QueueSharing
 from worker.broker.sharing.queue_lengths import queue_lengths, waiting_lanes
@@ -26,7 +28,7 @@ def serve_all(
 
 
 def test_a_message_of_the_client_claims_its_tenant(broker: str, client: redis.Redis) -> None:
-    publisher = Publisher(broker)
+    publisher = Publisher(client_servers(load_config({"broker_url": broker, "tenant": "acme"})))
     publisher.send("1", Codec(generate_key("globex/k")).encode(grant_message()), "valetkey")
     publisher.send("2", grant_message(), "valetkey")
     publisher.close()

@@ -1,0 +1,93 @@
+"""The service tells waiting producers that its database or its credentials are away."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from tests.support.builders.messages import grant_message
+from tests.support.faults.service import ACME_KEY, FaultyService, faulty_service
+from tests.support.faults.worker_group import WorkerGroup
+from tests.support.servers.waiting import wait_until
+from valetkey import Client, ServiceUnavailable
+from valetkey.crypto.keys import dump_private_key
+from worker.devstack.service import service_environment
+
+SECONDS = 60.0  # a worker waits for a locked database, also for earlier messages
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyService]:
+    with faulty_service(tmp_path_factory.mktemp("unavailable")) as service:
+        with Client(service.broker.url(0), key=dump_private_key(ACME_KEY)) as client:
+            client.usage(60)  # the worker is up
+        yield service
+
+
+@contextmanager
+def locked_database(service: FaultyService) -> Iterator[None]:
+    """Let no other process use the service's database."""
+    with closing(sqlite3.connect(service.disk / "valetkey.db", isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def plain_request() -> dict[str, Any]:
+    message: dict[str, Any] = grant_message() | {"tenant": "queueing"}
+    return message | {"items": [{"key": "queueing/a.pdf"}]}
+
+
+def test_a_client_is_told_that_the_database_is_away_and_is_answered_once_it_is_back(
+    faulty: FaultyService,
+) -> None:
+    with Client(faulty.broker.url(0), key=dump_private_key(ACME_KEY)) as client:
+        with locked_database(faulty):
+            handle = client.download("demo", "acme/a.pdf")
+            with pytest.raises(ServiceUnavailable, match=r"database is unavailable") as caught:
+                handle.result(20)
+        assert caught.value.retry_in is not None
+        assert handle.result(60).key == "acme/a.pdf"
+
+
+def test_a_plain_celery_producer_reads_the_reason_and_keeps_waiting(faulty: FaultyService) -> None:
+    app = Celery(broker=faulty.broker.url(0), backend=faulty.broker.url(1), set_as_current=False)
+    message = plain_request()
+    with locked_database(faulty):
+        result = app.send_task(
+            "valetkey.issue", [message], task_id=f"{message['batch']}.0", queue="valetkey"
+        )
+        wait_until(lambda: result.state == "RETRY", SECONDS)
+        reason, raw = result.result, app.backend.get(f"celery-task-meta-{result.id}")
+    assert str(reason).startswith("the service's database is unavailable; it tries again in ")
+    assert json.loads(raw)["traceback"] is None
+    assert "sqlite" not in raw.decode() + repr(reason)
+    assert result.get(timeout=60)["status"] == "issued"
+    app.close()
+
+
+def test_a_client_is_told_that_there_are_no_credentials(
+    faulty: FaultyService, tmp_path: Path
+) -> None:
+    faulty.worker.close()
+    environ = service_environment(
+        {name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        VALETKEY_BROKER_URL=faulty.broker.url(0),
+        VALETKEY_RESULT_URL=faulty.broker.url(1),
+        VALETKEY_DATABASE_URL=str(faulty.engine.url),
+        AWS_EC2_METADATA_DISABLED="true",
+        AWS_CONFIG_FILE=str(tmp_path / "none"),
+        AWS_SHARED_CREDENTIALS_FILE=str(tmp_path / "none"),
+    )
+    with closing(WorkerGroup("without-credentials", faulty.data, environ)) as worker:
+        worker.start()
+        with (
+            Client(faulty.broker.url(0), key=dump_private_key(ACME_KEY), exit_timeout=0) as client,
+            pytest.raises(ServiceUnavailable, match="no valid credentials for storage"),
+        ):
+            client.download("demo", "acme/b.pdf").result(30)

@@ -1,0 +1,154 @@
+"""A client that cannot use a server says which, where its URL comes from, and why."""
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from tests.support.fakes.socket_server import Answer, running_socket_server
+from tests.support.servers.event_loop import async_client, in_event_loop
+from valetkey import BrokerUnreachable, Client
+from worker.devstack.broker import running_valkey
+
+CASES = {
+    "wrong password": ("redis://bob:s3cret@HOST/0", "broker at redis://HOST/0", "wrong user name"),
+    "unknown user": ("redis://eve:s3cret@HOST/0", "broker at redis://HOST/0", "wrong user name"),
+    "no password": ("redis://HOST/0", "broker at redis://HOST/0", "requires a user name"),
+    "database": ("redis://bob:pw@HOST/99", "broker at redis://HOST/99", "no database of this"),
+    "no permission": ("redis://nobody:pw@HOST/0", "broker at redis://HOST/0", "command LPUSH"),
+    "other keys": ("redis://other:pw@HOST/0", "broker at redis://HOST/0", "permission for a key"),
+    "deaf": ("redis://deaf:pw@HOST/0", "result store at redis://HOST/1", "for a channel"),
+    "blind": ("redis://blind:pw@HOST/0", "result store at redis://HOST/1", "command MGET"),
+    "refused": ("redis://:s3cret@127.0.0.1:1/0", "broker at", "connection refused; check the host"),
+    "unknown host": ("redis://:s3cret@no-such-host.invalid/0", "broker at", "host not found"),
+}
+
+
+@pytest.fixture(scope="module")
+def locked_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The host and port of a broker whose default user is off."""
+    with running_valkey(tmp_path_factory.mktemp("locked")) as server:
+        with redis.Redis.from_url(server.url()) as admin:
+            for user, *rules in (
+                ("bob", "~*", "&*", "+@all"),
+                ("nobody", "~*", "&*", "-@all", "+ping", "+select", "+subscribe"),
+                ("other", "~other", "&*", "+@all"),
+                ("deaf", "~*", "resetchannels", "&other", "+@all"),
+                ("blind", "~*", "&*", "+@all", "-mget"),
+            ):
+                admin.execute_command("ACL", "SETUSER", user, "on", ">pw", *rules)
+            admin.execute_command("ACL", "SETUSER", "default", "resetpass")
+        with redis.Redis.from_url(server.url(), username="bob", password="pw") as admin:
+            admin.execute_command("ACL", "SETUSER", "default", ">d3fault")
+        yield urlsplit(server.url()).netloc
+
+
+def check(error: BrokerUnreachable, seconds: float, where: str, cause: str) -> None:
+    assert str(error).startswith(f"cannot use the {where}")
+    assert cause in str(error)
+    assert "s3cret" not in str(error)
+    assert "pw" not in str(error)
+    assert seconds < 5  # it is not tried again: that would change nothing
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_server_that_cannot_be_used_is_named_with_the_cause(
+    locked_broker: str, case: str
+) -> None:
+    url, where, cause = (text.replace("HOST", locked_broker) for text in CASES[case])
+    start = time.monotonic()
+    with (
+        Client(url, tenant="acme", exit_timeout=0) as client,
+        pytest.raises(BrokerUnreachable) as caught,
+    ):
+        client.download("reports", "a.pdf").result(20)
+    check(caught.value, time.monotonic() - start, where, cause)
+
+
+@pytest.mark.parametrize("case", CASES)
+@in_event_loop
+async def test_a_client_in_an_event_loop_names_it_as_well(locked_broker: str, case: str) -> None:
+    url, where, cause = (text.replace("HOST", locked_broker) for text in CASES[case])
+    start = time.monotonic()
+    async with async_client(url) as client:
+        with pytest.raises(BrokerUnreachable) as caught:
+            await client.download("reports", "a.pdf").result(20)
+    check(caught.value, time.monotonic() - start, where, cause)
+
+
+def answer_http(connection: socket.socket, _: Event) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def reset(connection: socket.socket, _: Event) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [(answer_http, "what answers there is not Redis"), (reset, "the connection was reset")],
+)
+def test_a_port_of_something_else_is_named_with_the_cause(answer: Answer, cause: str) -> None:
+    with (
+        running_socket_server(answer) as url,
+        Client(url.replace("http", "redis"), tenant="acme", exit_timeout=0) as client,
+        pytest.raises(BrokerUnreachable, match=cause),
+    ):
+        client.download("reports", "a.pdf")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "cause"),
+    [
+        ("maxmemory", "1", "the server's memory is full"),
+        ("replicaof", "127.0.0.1 1", "the server is a read-only replica"),
+    ],
+)
+def test_a_server_that_takes_nothing_is_named_with_the_cause(
+    tmp_path: Path, setting: str, value: str, cause: str
+) -> None:
+    with running_valkey(tmp_path) as server:
+        with redis.Redis.from_url(server.url()) as admin:
+            if setting == "replicaof":
+                admin.execute_command("REPLICAOF", *value.split())
+            else:
+                admin.config_set(setting, value)
+        with (
+            Client(server.url(), tenant="acme", exit_timeout=0) as client,
+            pytest.raises(BrokerUnreachable, match=cause),
+        ):
+            client.download("reports", "a.pdf")
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "source"),
+    [
+        ({"broker_url": "redis://127.0.0.1:1"}, {}, "from the argument broker_url"),
+        ({}, {"VALETKEY_BROKER_URL": "redis://127.0.0.1:1"}, "from VALETKEY_BROKER_URL"),
+    ],
+)
+def test_the_error_says_where_the_url_comes_from(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str], environ: dict[str, str], source: str
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with (
+        Client(**options, tenant="acme", exit_timeout=0) as client,
+        pytest.raises(BrokerUnreachable, match=rf"\({source}\): connection refused"),
+    ):
+        client.download("reports", "a.pdf")
+
+
+def test_a_result_store_of_its_own_is_named_with_the_source_of_its_url(broker: str) -> None:
+    with (
+        Client(broker, "redis://127.0.0.1:1/1", "acme", exit_timeout=0) as client,
+        pytest.raises(BrokerUnreachable, match=r"result store at .* argument result_url"),
+    ):
+        client.download("reports", "a.pdf")

@@ -1,0 +1,169 @@
+"""What a client makes of the service's hint that it is unavailable."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from threading import Event
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support.fakes.fake_service import Action, Plan, running_fake_service, stored_results
+from tests.support.servers.event_loop import async_client, in_event_loop
+from valetkey import BatchHandle, Client, NoAnswer, ServiceUnavailable
+from valetkey.config import default_result_url
+from valetkey.wire.messages import task_id
+from valetkey.wire.unavailable import Unavailable
+
+SAID = r"within \S+ s.*: the service's database is unavailable; the request may still be decided"
+
+
+def always(action: Action) -> Plan:
+    return lambda _message, _arrival: action
+
+
+def first(action: Action, times: int = 2) -> Plan:
+    return lambda _message, arrival: action if arrival <= times else "answer"
+
+
+def store(broker: str, batch: str, status: str, result: Any) -> None:
+    """Write a result as anyone with access to the result store can."""
+    name, text = (
+        f"celery-task-meta-{task_id(batch, 0)}",
+        json.dumps({"status": status, "result": result}),
+    )
+    with redis.Redis.from_url(default_result_url(broker) or broker) as server:
+        server.set(name, text, ex=60)
+        server.publish(name, text)
+
+
+def test_a_request_that_waits_for_the_database_says_so_after_the_timeout(
+    broker: str, client: Client
+) -> None:
+    with (
+        running_fake_service(broker, always("wait")),
+        pytest.raises(ServiceUnavailable, match=SAID) as caught,
+    ):
+        client.download("reports", "a.pdf").result(0.5)
+    assert (isinstance(caught.value, NoAnswer), caught.value.retry_in) == (True, 4)
+
+
+@in_event_loop
+async def test_a_request_in_an_event_loop_says_so_as_well(broker: str) -> None:
+    with running_fake_service(broker, always("wait")):
+        async with async_client(broker) as client:
+            with pytest.raises(ServiceUnavailable, match=SAID) as caught:
+                await client.download("reports", "a.pdf").result(0.5)
+    assert caught.value.retry_in == 4
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.usage(0.5),
+        lambda client: client.cancel("0199a000-0000-7000-8000-000000000000", timeout=0.5),
+        lambda client: client.batch("0199a000-0000-7000-8000-000000000000", timeout=0.5),
+        lambda client: client.explain(0.5).download("reports", "a.pdf"),
+    ],
+    ids=["usage", "cancel", "batch", "explain"],
+)
+def test_every_other_request_says_so_as_well(
+    broker: str, client: Client, ask: Callable[[Client], Any]
+) -> None:
+    with (
+        running_fake_service(broker, always("wait")),
+        pytest.raises(ServiceUnavailable, match=SAID),
+    ):
+        ask(client)
+
+
+@pytest.mark.parametrize("action", ["wait", "give up"])
+def test_the_hint_does_not_stop_a_client_from_sending_again(
+    broker: str, client: Client, action: Action
+) -> None:
+    with running_fake_service(broker, first(action)) as service:
+        handle = client.download("reports", "a.pdf")
+        assert handle.result(20).key == "a.pdf"
+        assert sum(service.arrivals.values()) >= 3
+    assert handle.batch.service_outage is None
+
+
+def test_a_request_that_the_service_gave_up_is_not_its_failure(broker: str, client: Client) -> None:
+    with running_fake_service(broker, always("give up")):
+        with pytest.raises(ServiceUnavailable, match=SAID) as caught:
+            client.download("reports", "a.pdf").result(0.5)
+        client.close()
+    assert caught.value.retry_in is None
+
+
+def test_an_answer_to_one_chunk_ends_the_outage_of_its_batch(broker: str, client: Client) -> None:
+    is_up = Event()
+
+    def plan(message: dict[str, Any], _arrival: int) -> Action:
+        if not is_up.is_set():
+            return "wait"
+        return "answer" if message["chunk"] else "lose"
+
+    with running_fake_service(broker, plan):
+        batch = client.download_many("reports", ["a", "b"], chunk_size=1)
+        with pytest.raises(ServiceUnavailable):
+            read(batch, 0.5)
+        is_up.set()
+        next(batch.as_completed(10))
+        with pytest.raises(NoAnswer) as caught:  # the old hint is still in the store
+            read(batch, 0.5)
+    assert not isinstance(caught.value, ServiceUnavailable)
+
+
+def read(batch: BatchHandle, seconds: float) -> list[Any]:
+    return list(batch.results(seconds))
+
+
+def test_an_outage_is_logged_once(
+    broker: str, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.WARNING, "valetkey"),
+        running_fake_service(broker, first("wait", 4)),
+    ):
+        client.download("reports", "a.pdf").result(20)
+    assert caplog.messages == ["waiting: the service's database is unavailable"]
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        ({"part": "\x1b[2Jevil http://evil.test"}, "the service is unavailable"),
+        ({"part": ["database"]}, "the service is unavailable"),
+        ({"retry_in": 10**9}, "the service's database is unavailable"),
+        ({"retry_in": -1}, "no worker takes it from the queue"),
+        ({"retry_in": True}, "no worker takes it from the queue"),
+        ({"at": "now"}, "no worker takes it from the queue"),
+        ({"at": 10**400}, "no worker takes it from the queue"),
+        ({"at": 1_700_000_000}, "no worker takes it from the queue"),
+        ({"code": "evil"}, "no worker takes it from the queue"),
+    ],
+)
+def test_no_text_of_a_forged_hint_is_repeated_and_a_stale_one_is_ignored(
+    broker: str, client: Client, hint: dict[str, Any], words: str
+) -> None:
+    handle = client.download("reports", "a.pdf")
+    error = Unavailable("database", 4, int(time.time())).celery_error()
+    store(broker, handle.id, "RETRY", {**error, "exc_message": ["evil"], **hint})
+    with pytest.raises(NoAnswer, match=words) as caught:
+        handle.result(0.5)
+    assert "evil" not in str(caught.value)
+    with running_fake_service(broker):
+        assert handle.result(20).key == "a.pdf"
+
+
+def test_a_hint_stays_in_the_store_and_a_last_one_is_removed(broker: str, client: Client) -> None:
+    handle = client.download("reports", "a.pdf")
+    for state, retry_in in (("RETRY", 4), ("FAILURE", None)):
+        hint = Unavailable("credentials", retry_in, int(time.time()))
+        store(broker, handle.id, state, hint.celery_error())
+        with pytest.raises(ServiceUnavailable, match="no valid credentials for storage"):
+            handle.result(0.4)
+        assert len(stored_results(broker)) == (1 if retry_in else 0)
