@@ -91,8 +91,22 @@ _TENANT = click.option(
 )
 
 
+def _require_positive(_context: click.Context, _param: click.Parameter, seconds: int) -> int:
+    """Refuse a wait of no time, which would end before any response."""
+    if seconds < 1:
+        raise click.BadParameter("nothing can arrive in 0 s: wait 1s or longer")
+    return seconds
+
+
 def _timeout(text: str) -> Callable[[Command], Command]:
-    return click.option("--timeout", type=DURATION, default="30s", show_default=True, help=text)
+    return click.option(
+        "--timeout",
+        type=DURATION,
+        default="30s",
+        show_default=True,
+        callback=_require_positive,
+        help=text,
+    )
 
 
 _REQUEST_OPTIONS = (
@@ -127,6 +141,9 @@ _REQUEST_OPTIONS = (
         type=click.Path(dir_okay=False, path_type=Path),
         callback=_require_writable_folder,
         help="Write to a file that only you may read; it appears when it is complete.",
+    ),
+    click.option(
+        "--force", is_flag=True, help="Replace an existing --out; request and charge all again."
     ),
 )
 _JSON = click.option("--json", "output_format", flag_value="json", help="Write JSON.")

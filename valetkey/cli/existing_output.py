@@ -1,0 +1,49 @@
+"""Protects the grants in an existing output file, which are charged already."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from valetkey.cli.atomic_output import check_file_type, partial_path
+from valetkey.cli.bulk.finished_output import count_grants
+from valetkey.cli.bulk.journal import Journal
+
+_FORCE = "--force to replace it, which requests and charges everything again"
+
+
+def reject_existing_output(out: Path, journal: Journal | None = None, *, is_bulk: bool) -> None:
+    """Raise click.UsageError if a file would be lost. An empty file is no loss.
+
+    journal is that of the finished output, if it has one. Raises OSError.
+    """
+    check_file_type(out)
+    partial = partial_path(out)
+    if not is_bulk and _has_content(partial):
+        raise click.UsageError(
+            f"{partial} has the rows of a command that did not end, which are charged: "
+            f"move it away, or add {_FORCE}"
+        )
+    if not _has_content(out):
+        return
+    written = datetime.fromtimestamp(out.stat().st_mtime, UTC)
+    text = f"{out} exists, written {written:%Y-%m-%d %H:%M} UTC{_describe_content(out)}"
+    ways = _FORCE
+    if journal is not None:
+        refused = journal.checkpoint.refused
+        ways = f"--resume to request the {refused:,} refused rows alone, or {_FORCE}"
+    elif is_bulk:
+        ways = f"--resume to check that it is complete, or {_FORCE}"
+    raise click.UsageError(f"{text}; nothing was requested: add {ways}")
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _describe_content(out: Path) -> str:
+    counts = count_grants(out)
+    if counts is None:
+        return ""
+    refused = f" and {counts.refused:,} refusals" if counts.refused else ""
+    return f", with {counts.granted:,} grants (charged){refused}"
