@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from valetkey.cli.bulk.finished_output import FinishedRow
-from valetkey.cli.bulk.journal import Checkpoint, Journal, journal_path, save_journal
+from valetkey.cli.bulk.journal import (
+    Checkpoint,
+    Journal,
+    journal_path,
+    load_journal,
+    save_journal,
+)
 from valetkey.cli.row_layout import RowResult
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
@@ -79,7 +85,7 @@ def atomic_output(
     """
     check_file_type(path)
     has_journal = journal_path(path).exists()
-    if journal is None and has_journal:
+    if journal is None and has_journal and not remove_old_journal(path):
         cause = "an interrupted run can be resumed from this file: remove it or name another --out"
         raise FileExistsError(EEXIST, cause, str(journal_path(path)))
     partial = partial_path(path)
@@ -114,6 +120,18 @@ def settle_output(path: Path, journal: Journal, *, is_retriable: bool) -> None:
         partial_path(path).replace(path)
     if not (is_retriable and journal.checkpoint.refused):
         journal_path(path).unlink(missing_ok=True)
+
+
+def remove_old_journal(path: Path) -> bool:
+    """Remove the journal of a finished output that is not there any more; False if it is in use.
+
+    Raises InputError if it cannot be read.
+    """
+    journal = load_journal(path)
+    if journal is not None and journal.is_finished and not path.exists():
+        journal_path(path).unlink()
+        return True
+    return journal is None
 
 
 def check_file_type(path: Path) -> None:

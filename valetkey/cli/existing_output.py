@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from valetkey.cli.atomic_output import check_file_type, partial_path
+from valetkey.cli.atomic_output import check_file_type, partial_path, remove_old_journal
 from valetkey.cli.bulk.finished_output import count_grants
-from valetkey.cli.bulk.journal import Journal
+from valetkey.cli.bulk.journal import Journal, journal_path
 
 _FORCE = "--force to replace it, which requests and charges everything again"
 
@@ -15,11 +15,17 @@ _FORCE = "--force to replace it, which requests and charges everything again"
 def reject_existing_output(out: Path, journal: Journal | None = None, *, is_bulk: bool) -> None:
     """Raise click.UsageError if a file would be lost. An empty file is no loss.
 
-    journal is that of the finished output, if it has one. Raises OSError.
+    journal is that of the finished output, if it has one. Raises OSError, and InputError if there
+    is another journal that cannot be read.
     """
     check_file_type(out)
     partial = partial_path(out)
-    if not is_bulk and _has_content(partial):
+    if journal is None and not _has_content(out) and not remove_old_journal(out):
+        raise click.UsageError(
+            f"{journal_path(out)} belongs to an interrupted run with --from: continue it with "
+            f"--resume, name another --out, or add {_FORCE}"
+        )
+    if journal is None and _has_content(partial):
         raise click.UsageError(
             f"{partial} has the rows of a command that did not end, which are charged: "
             f"move it away, or add {_FORCE}"
@@ -45,5 +51,5 @@ def _describe_content(out: Path) -> str:
     counts = count_grants(out)
     if counts is None:
         return ""
-    refused = f" and {counts.refused:,} refusals" if counts.refused else ""
-    return f", with {counts.granted:,} grants (charged){refused}"
+    refused = f", {counts.refused:,} refused" if counts.refused else ""
+    return f", with {counts.granted:,} granted (charged){refused}"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import click
 
 from valetkey.cli import formats
-from valetkey.cli.atomic_output import RowWriter, atomic_output
+from valetkey.cli.atomic_output import RowWriter, atomic_output, discard_run
 from valetkey.cli.bulk.journal import Checkpoint, Journal
 from valetkey.cli.bulk.row_errors import RowRefusal
 from valetkey.cli.descriptions import (
@@ -91,6 +91,8 @@ def write_results(
     columns = [] if journal is None else journal.copied_columns
     heading, render = get_layout(name, formats.get_format(name, file), columns)
     is_retriable = name in RETRIABLE_FORMATS
+    if out is not None and options["force"]:
+        discard_run(out)
     with (
         atomic_output(out, journal, is_retriable=is_retriable) if out else _open_stdout()
     ) as writer:

@@ -11,15 +11,20 @@ def describe_run(checkpoint: Checkpoint, granted_before: int, out: str, seconds:
 
     granted_before is the number of grants that the file has from an earlier run.
     """
-    charged = " (charged)" if checkpoint.granted else ""
+    charged = "charged"
     if granted_before:
-        charged = f" ({checkpoint.granted - granted_before:,} of them now; each is charged once)"
-    text = f"{out}: {checkpoint.granted:,} granted{charged}"
-    if checkpoint.refused:
-        text += f", {checkpoint.refused:,} refused (not charged{_describe_codes(checkpoint)})"
-    else:
-        text += ", none refused"
-    return f"{text}, in {describe_seconds(seconds)}"
+        charged = f"charged, {checkpoint.granted - granted_before:,} of them now"
+    counts = describe_counts(
+        checkpoint.granted, checkpoint.refused, charged, _describe_codes(checkpoint)
+    )
+    return f"{out}: {counts}, in {describe_seconds(seconds)}"
+
+
+def describe_counts(granted: int, refused: int, charged: str = "charged", codes: str = "") -> str:
+    """Describe what was granted and charged, and what was refused and was not."""
+    grants = f"{granted:,} granted ({charged})" if granted else "none granted"
+    refusals = f"{refused:,} refused (not charged{codes})" if refused else "none refused"
+    return f"{grants}, {refusals}"
 
 
 def describe_seconds(seconds: float) -> str:

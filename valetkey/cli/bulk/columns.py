@@ -53,9 +53,8 @@ def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
             _require_value(row, name)
         for name, value in row.values.items():
             item[name] = _PARSERS[name](value)
-        for name, value in row.copied.items():
-            if not is_encodable(value):
-                raise _InvalidValue("is not valid UTF-8")
+        for name in row.copied:
+            _require_utf8(row.copied[name])
     except _InvalidValue as error:
         text, key = f"its {name} {error}", row.values.get("key")
         return RowRefusal.create(row.number, error.code, text, name, error.limit, key)
@@ -71,6 +70,11 @@ def object_identity(item: dict[str, Any]) -> bytes:
 def _require_value(row: Row, name: str) -> None:
     if row.values.get(name, "") == "":
         raise _InvalidValue("is missing", Code.KEY_EMPTY if name == "key" else Code.SIZE_REQUIRED)
+
+
+def _require_utf8(value: Any) -> None:
+    if not is_encodable(value):
+        raise _InvalidValue("is not valid UTF-8")
 
 
 def _text_parser(code: Code) -> Callable[[Any], str]:

@@ -43,7 +43,7 @@ class Columns(NamedTuple):
         if not name.strip():
             return f"there is a column without a name: name it, or {drop} '*'"
         if name in OUTPUT_NAMES:
-            return f"the output has a column `{shown}` of its own: rename yours, or {drop}"
+            return f"the output has a column `{shown}` of its own: rename yours, or {drop} {shown}"
         if name in self.copied or "*" in self.copied:
             return None
         plain = _simplify(name)

@@ -26,14 +26,13 @@ def load_run(out: Path | None, options: Mapping[str, Any], *, is_retriable: bool
     journal, path = load_journal(out), journal_path(out)
     if journal is not None and journal.is_finished:
         settle_output(out, journal, is_retriable=is_retriable)
-        if not out.exists():
-            raise click.UsageError(
-                f"{path} belongs to {out}, which is missing: put it back, or add --force to "
-                "start over, which requests and charges everything again"
-            )
+        journal = load_journal(out)
     if options["resume"]:
-        if journal is None and not out.exists():
-            raise click.UsageError(f"there is no interrupted run to resume: {path} does not exist")
+        is_lost = journal is None or journal.is_finished
+        if is_lost and not out.exists():
+            missing = path if journal is None else out
+            text = f"there is no interrupted run to resume: {missing} does not exist"
+            raise click.UsageError(text)
         return journal
     if journal is not None and not journal.is_finished:
         raise click.UsageError(

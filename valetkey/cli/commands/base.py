@@ -81,7 +81,7 @@ def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
     except BrokenPipeError:
         raise  # the reader of stdout closed it; Click handles that
     except FileExistsError as error:
-        raise click.UsageError(f"{error}{_resume_hint(out)}") from None
+        raise click.UsageError(f"{describe_os_error(error)}{_resume_hint(out)}") from None
     except OSError as error:
         raise OutputFailure(describe_os_error(error, out) + _resume_hint(out)) from None
     except (NoAnswer, BrokerUnreachable, SealedForAnotherKey, *_NEWER_SERVICE) as error:

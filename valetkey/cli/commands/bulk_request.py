@@ -10,12 +10,11 @@ import click
 from pydantic_core import to_jsonable_python
 
 from valetkey.cli import output
-from valetkey.cli.atomic_output import discard_run
 from valetkey.cli.bulk import resume
 from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, remaining_batches
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.input_scan import InputScan, scan_input
-from valetkey.cli.bulk.journal import BulkPlan, Journal
+from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path
 from valetkey.cli.bulk.row_errors import InputError
 from valetkey.cli.bulk.rows import detect_format
 from valetkey.cli.commands import base, manifest_output
@@ -138,8 +137,6 @@ def _write_results(
 ) -> int:
     """Write all results, and explain how to request refused rows again. Returns the exit code."""
     out: Path | None = options["out"]
-    if out is not None and options["force"]:
-        discard_run(out)
     try:
         exit_code = output.write_results(job, default_format, options, run.journal)
     except BrokenPipeError:
@@ -148,7 +145,8 @@ def _write_results(
         raise
     is_retriable = output.resolve_format(default_format, options) in output.RETRIABLE_FORMATS
     if out is not None and is_retriable and job.refused > run.scan.invalid_rows.count:
-        click.echo("to request the refused rows again: the same command with --resume", err=True)
+        text = "to request the refused rows again: the same command with --resume, which needs "
+        click.echo(text + str(journal_path(out)), err=True)
     return exit_code
 
 

@@ -1,6 +1,7 @@
 """Output of a batch whose results the service writes to an object: a manifest."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from valetkey.cli import output
 from valetkey.cli.progress_bar import stderr_console
+from valetkey.cli.summary import describe_counts, describe_seconds
 from valetkey.errors import BrokerUnreachable, NoAnswer
 from valetkey.handles import BatchHandle
 from valetkey.manifests import DEFAULT_TIMEOUT, Manifest
@@ -21,10 +23,11 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
 
     Without --timeout, the service has DEFAULT_TIMEOUT to write it.
 
-    Its size, digest and counts go to stderr; with --json, everything is one object on stdout.
+    A summary with its counts, size and digest goes to stderr; with --json, everything is also one
+    object on stdout.
     Raises as BatchHandle.manifest does.
     """
-    errors = stderr_console()
+    errors, start = stderr_console(), time.monotonic()
     status = f"waiting for {batch.total:,} rows to be written to {options['manifest']}"
     with _continue_hint(batch), errors.status(status) if errors.is_terminal else nullcontext():
         for _ in batch.results(options["timeout"]):
@@ -34,7 +37,7 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
         click.echo(json.dumps(_manifest_values(batch.id, manifest)))
     else:
         click.echo(manifest.grant.url)
-        click.echo(_describe_manifest(manifest), err=True)
+    click.echo(_describe_manifest(manifest, time.monotonic() - start), err=True)
     output.print_quota_warnings(batch.quotas)
     return 1 if manifest.refused else 0
 
@@ -60,9 +63,10 @@ def _continue_hint(batch: BatchHandle) -> Iterator[None]:
         raise
 
 
-def _describe_manifest(manifest: Manifest) -> str:
-    counts = f"{manifest.issued:,} granted, {manifest.refused:,} refused"
-    return f"{manifest.key!r}: {counts}; {manifest.bytes:,} bytes, sha256 {manifest.sha256}"
+def _describe_manifest(manifest: Manifest, seconds: float) -> str:
+    content = f"{manifest.bytes:,} bytes, sha256 {manifest.sha256}"
+    counts = describe_counts(manifest.issued, manifest.refused)
+    return f"{manifest.key!r}: {counts}, in {describe_seconds(seconds)}; {content}"
 
 
 def _manifest_values(batch_id: str, manifest: Manifest) -> dict[str, Any]:
