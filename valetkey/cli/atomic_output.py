@@ -73,15 +73,13 @@ class RowWriter:
 
 
 @contextmanager
-def atomic_output(
-    path: Path, journal: Journal | None = None, *, is_retriable: bool = False
-) -> Iterator[RowWriter]:
+def atomic_output(path: Path, journal: Journal | None = None) -> Iterator[RowWriter]:
     """Open a file that only its owner may read, under a temporary name until it is complete.
 
     With a journal, the run is resumable: the journal is saved beside the file before the first row.
     If the block ends early, the run continues from the journal's checkpoint. After the last row,
-    the journal is removed, or kept if it is_retriable and rows were refused, so that they can be
-    requested again. Raises OSError.
+    the journal is removed, or kept if it is retriable, so that refused rows can be requested again.
+    Raises OSError.
     """
     check_file_type(path)
     has_journal = journal_path(path).exists()
@@ -111,14 +109,15 @@ def atomic_output(
     values = {"checkpoint": output.checkpoint, "is_finished": True, "kept_bytes": None}
     finished = journal.model_copy(update=values)
     save_journal(path, finished)
-    settle_output(path, finished, is_retriable=is_retriable)
+    settle_output(path, finished)
 
 
-def settle_output(path: Path, journal: Journal, *, is_retriable: bool) -> None:
+def settle_output(path: Path, journal: Journal) -> None:
     """Give a finished output its name, and remove a journal that is of no more use."""
-    if partial_path(path).exists():
-        partial_path(path).replace(path)
-    if not (is_retriable and journal.checkpoint.refused):
+    partial = partial_path(path)
+    if partial.exists() and partial.stat().st_size == journal.checkpoint.bytes:
+        partial.replace(path)
+    if not journal.is_retriable:
         journal_path(path).unlink(missing_ok=True)
 
 

@@ -29,8 +29,6 @@ from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.replies import Explanation
 
 MAX_EXPLAINED_REFUSALS = 10
-RETRIABLE_FORMATS = frozenset({"csv", "json"})
-"""The formats with a row for each refusal, so that refused rows can be requested again."""
 
 _FORMAT_BY_SUFFIX = {".csv": "csv", ".jsonl": "json"}
 
@@ -90,12 +88,9 @@ def write_results(
     name = resolve_format(default_format, options)
     columns = [] if journal is None else journal.copied_columns
     heading, render = get_layout(name, formats.get_format(name, file), columns)
-    is_retriable = name in RETRIABLE_FORMATS
     if out is not None and options["force"]:
         discard_run(out)
-    with (
-        atomic_output(out, journal, is_retriable=is_retriable) if out else _open_stdout()
-    ) as writer:
+    with atomic_output(out, journal) if out else _open_stdout() as writer:
         writer.write_heading(heading)
         first = writer.checkpoint
         results = source.results(options["timeout"], first)

@@ -2,8 +2,8 @@
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import IO, Any
 
 from valetkey.cli.bulk.columns import RowRequest, object_identity, parse_row
@@ -116,8 +116,21 @@ class InputScan:
 
         Raises InputError if these rows are not the results of this input.
         """
-        groups = [ExpiryGroup(group.expires_in) for group in self.groups]
-        items = [group.items.read() for group in self.groups]
+        all_groups, self.groups = self.groups, [ExpiryGroup(g.expires_in) for g in self.groups]
+        with ExitStack() as stack:
+            for group in all_groups:
+                stack.callback(group.items.close)
+            self._keep_rows(rows, [group.items.read() for group in all_groups])
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        self.copied.close()
+        for disk_list in (self.invalid_rows, *(group.items for group in self.groups)):
+            disk_list.close()
+
+    def _keep_rows(
+        self, rows: Iterable[FinishedRow], items: Sequence[Iterator[dict[str, Any]]]
+    ) -> None:
         for index, row in enumerate(_rows_of_input(rows, len(self.row_groups))):
             group_index = self.row_groups[index]
             is_granted = row.expires_at is not None
@@ -127,16 +140,7 @@ class InputScan:
             if is_granted:
                 self.row_groups[index] = KEPT_ROW
             elif item is not None:
-                groups[group_index].append(item)
-        for group in self.groups:
-            group.items.close()
-        self.groups = groups
-
-    def close(self) -> None:
-        """Remove the temporary files."""
-        self.copied.close()
-        for disk_list in (self.invalid_rows, *(group.items for group in self.groups)):
-            disk_list.close()
+                self.groups[group_index].append(item)
 
     def _add_valid(self, row: RowRequest) -> int:
         if row.expires_in not in self._group_indexes:

@@ -75,6 +75,11 @@ class Journal(BaseModel):
     is_finished: bool = False
     kept_bytes: int | None = None
 
+    @property
+    def is_retriable(self) -> bool:
+        """True if the output has a row for each refusal, so that these can be requested again."""
+        return self.checkpoint.refused > 0 and self.request.get("output_format") in {"csv", "json"}
+
     def with_checkpoint(self, checkpoint: Checkpoint) -> Self:
         """Return the journal of the same run at a later checkpoint."""
         return self.model_copy(update={"checkpoint": checkpoint})

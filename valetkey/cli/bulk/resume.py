@@ -16,7 +16,7 @@ from valetkey.cli.bulk.row_errors import InputError
 from valetkey.cli.existing_output import reject_existing_output
 
 
-def load_run(out: Path | None, options: Mapping[str, Any], *, is_retriable: bool) -> Journal | None:
+def load_run(out: Path | None, options: Mapping[str, Any]) -> Journal | None:
     """Return the journal of the run to resume; None for a new run, or one without a journal.
 
     Raises click.UsageError or OSError if the run would destroy the results of an earlier one.
@@ -25,7 +25,7 @@ def load_run(out: Path | None, options: Mapping[str, Any], *, is_retriable: bool
         return None
     journal, path = load_journal(out), journal_path(out)
     if journal is not None and journal.is_finished:
-        settle_output(out, journal, is_retriable=is_retriable)
+        settle_output(out, journal)
         journal = load_journal(out)
     if options["resume"]:
         is_lost = journal is None or journal.is_finished

@@ -40,8 +40,7 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
     """
     with base.report_errors(options):
         request = _request_identity(kind, bucket, default_format, options)
-        is_retriable = request["output_format"] in output.RETRIABLE_FORMATS
-        journal = resume.load_run(options["out"], options, is_retriable=is_retriable)
+        journal = resume.load_run(options["out"], options)
         with _scan_source(kind, options) as scan, base.open_client(options) as client:
             _report_invalid_rows(scan, options)
             run = _plan_run(scan, journal, request, options)
@@ -143,8 +142,8 @@ def _write_results(
         text = "the reader of stdout closed it: the rows requested so far are charged; with --out, "
         click.echo(text + "no result is lost", err=True)
         raise
-    is_retriable = output.resolve_format(default_format, options) in output.RETRIABLE_FORMATS
-    if out is not None and is_retriable and job.refused > run.scan.invalid_rows.count:
+    has_refused = job.refused > run.scan.invalid_rows.count
+    if out is not None and has_refused and journal_path(out).exists():
         text = "to request the refused rows again: the same command with --resume, which needs "
         click.echo(text + str(journal_path(out)), err=True)
     return exit_code
