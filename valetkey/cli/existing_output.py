@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from valetkey.cli.atomic_output import check_file_type, partial_path, remove_old_journal
-from valetkey.cli.bulk.finished_output import count_grants
+from valetkey.cli.bulk.finished_output import GrantCounts, count_grants
 from valetkey.cli.bulk.journal import Journal, journal_path
 
 _FORCE = "--force to replace it, which requests and charges everything again"
@@ -33,12 +33,13 @@ def reject_existing_output(out: Path, journal: Journal | None = None, *, is_bulk
     if not _has_content(out):
         return
     written = datetime.fromtimestamp(out.stat().st_mtime, UTC)
-    text = f"{out} exists, written {written:%Y-%m-%d %H:%M} UTC{_describe_content(out)}"
+    counts = count_grants(out)
+    text = f"{out} exists, written {written:%Y-%m-%d %H:%M} UTC{_describe_counts(counts)}"
     ways = _FORCE
     if journal is not None:
         refused = journal.checkpoint.refused
         ways = f"--resume to request the {refused:,} refused rows alone, or {_FORCE}"
-    elif is_bulk:
+    elif is_bulk and counts is not None and not counts.refused:
         ways = f"--resume to check that it is complete, or {_FORCE}"
     raise click.UsageError(f"{text}; nothing was requested: add {ways}")
 
@@ -47,8 +48,7 @@ def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _describe_content(out: Path) -> str:
-    counts = count_grants(out)
+def _describe_counts(counts: GrantCounts | None) -> str:
     if counts is None:
         return ""
     refused = f", {counts.refused:,} refused" if counts.refused else ""

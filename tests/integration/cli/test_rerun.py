@@ -116,13 +116,14 @@ def test_a_complete_output_of_another_input_is_refused(broker: str, rows: str) -
     assert "links.csv is complete, but not the output of this input" in result.stderr
 
 
-def test_if_all_refused_rows_are_invalid_nothing_is_requested(broker: str) -> None:
+def test_if_all_refused_rows_are_invalid_there_is_nothing_to_resume(broker: str) -> None:
     Path("keys.csv").write_text("key,mail\na,a@x\n,b@x\n")
     with running_fake_service(broker):
         run_cli(*DOWNLOAD)
+    assert not JOURNAL.exists()
     result = assert_nothing_is_requested(broker, *RESUME)
-    assert result.exit_code == 1
-    assert "all 1 refused rows are invalid, nothing was requested" in result.stderr
+    assert result.exit_code == 2
+    assert "request its missing rows from a file of their own" in result.stderr
 
 
 def append_row() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from valetkey.cli.bulk.finished_output import FinishedRow
-from valetkey.cli.bulk.row_errors import InputError
+from valetkey.cli.bulk.row_errors import InputError, RowRefusal
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 
@@ -26,7 +26,8 @@ class Checkpoint(NamedTuple):
     """The complete part of an output.
 
     It has a number of rows and of bytes, of refusals among the rows, the earliest expiry of a
-    grant, and the number of refusals by code. The journal of an earlier release has no codes.
+    grant, the number of refusals by code, and of rows that are invalid. The journal of an earlier
+    release has neither of the last two.
     """
 
     rows: int = 0
@@ -34,6 +35,7 @@ class Checkpoint(NamedTuple):
     refused: int = 0
     first_expiry: AwareDatetime | None = None
     codes: dict[str, int] | None = None
+    invalid: int = 0
 
     @property
     def granted(self) -> int:
@@ -43,13 +45,14 @@ class Checkpoint(NamedTuple):
     def advance(self, result: Grant | Refusal | FinishedRow, size: int) -> "Checkpoint":
         """Return the checkpoint after one more row, which takes `size` bytes."""
         refused, first_expiry, codes = self.refused, self.first_expiry, self.codes
+        invalid = self.invalid + isinstance(result, RowRefusal)
         if isinstance(result, Refusal):
             refused += 1
             codes = dict(codes or {})
             codes[result.code] = codes.get(result.code, 0) + 1
         elif result.expires_at is not None:
             first_expiry = min(first_expiry or result.expires_at, result.expires_at)
-        return Checkpoint(self.rows + 1, self.bytes + size, refused, first_expiry, codes)
+        return Checkpoint(self.rows + 1, self.bytes + size, refused, first_expiry, codes, invalid)
 
 
 class Journal(BaseModel):
@@ -77,8 +80,12 @@ class Journal(BaseModel):
 
     @property
     def is_retriable(self) -> bool:
-        """True if the output has a row for each refusal, so that these can be requested again."""
-        return self.checkpoint.refused > 0 and self.request.get("output_format") in {"csv", "json"}
+        """True if rows were refused that can be requested again.
+
+        The output needs a row for each of them, and invalid rows are refused in any case.
+        """
+        has_rows = self.request.get("output_format") in {"csv", "json"}
+        return has_rows and self.checkpoint.refused > self.checkpoint.invalid
 
     def with_checkpoint(self, checkpoint: Checkpoint) -> Self:
         """Return the journal of the same run at a later checkpoint."""
