@@ -143,7 +143,7 @@ _REQUEST_OPTIONS = (
         help="Write to a file that only you may read; it appears when it is complete.",
     ),
     click.option(
-        "--force", is_flag=True, help="Replace an existing --out; request and charge all again."
+        "--force", is_flag=True, help="Replace what --out or --manifest names; charge all again."
     ),
 )
 _JSON = click.option("--json", "output_format", flag_value="json", help="Write JSON.")

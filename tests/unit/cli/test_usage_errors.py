@@ -79,7 +79,7 @@ def test_the_version_is_the_installed_one() -> None:
             "--resume keeps what --out has, --force replaces it",
         ),
         (["download", "reports", "--from", "x.csv.partial", "--out", "x.csv"], "file of --from"),
-        (["download", "reports", "a", "--force"], "--force needs --out"),
+        (["download", "reports", "a", "--force"], "--force needs --out or --manifest"),
         (["download", "reports", "a", "--timeout", "0"], "nothing can arrive in 0 s"),
         (["usage", "--timeout", "0s"], "nothing can arrive in 0 s"),
         (["download", "reports", "a", "--copy-columns", "b"], "--copy-columns needs --from"),

@@ -121,7 +121,8 @@ def describe_complete_output(scan: InputScan, out: Path) -> str:
     if counts is None or counts.refused:
         raise click.UsageError(
             f"{out} cannot be resumed without {journal_path(out)}, which a run with --csv or "
-            "--json leaves if valid rows were refused: request its missing rows from a file of their own"
+            "--json leaves if valid rows were refused: request its missing rows from a file "
+            "of their own"
         )
     _keep_granted_rows(scan, out, "is complete, but not the output of this input")
     text = f"{out} is complete: {counts.granted:,} granted, none refused; nothing was requested"

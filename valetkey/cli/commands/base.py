@@ -57,8 +57,8 @@ def select_request_methods(client: Client, options: Mapping[str, Any]) -> Client
 
     Raises click.UsageError if --out exists and neither --force nor --resume allows that.
     """
-    if options["force"] and not options["out"]:
-        raise click.UsageError("--force needs --out: it replaces that file")
+    if options["force"] and not (options["out"] or options.get("manifest")):
+        raise click.UsageError("--force needs --out or --manifest: it replaces that")
     if not options["dry_run"]:
         if options["out"] and not options["force"] and options.get("source") is None:
             reject_existing_output(options["out"], is_bulk=False)

@@ -55,6 +55,7 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
             only_slice = _only_slice(scan, plan) if options["manifest"] else None
             _check_service(client, kind, scan, plan, options["timeout"])
             if only_slice is not None:
+                manifest_output.reject_existing_manifest(client, bucket, options)
                 batch = request_batch(only_slice)
                 return manifest_output.print_manifest_link(batch, options)
             job = BulkJob(scan, plan, request_batch, run.finished_rows)

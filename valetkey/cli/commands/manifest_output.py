@@ -13,9 +13,11 @@ from pydantic_core import to_jsonable_python
 from valetkey.cli import output
 from valetkey.cli.progress_bar import stderr_console
 from valetkey.cli.summary import describe_counts, describe_seconds
-from valetkey.errors import BrokerUnreachable, NoAnswer
+from valetkey.client import Client
+from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
 from valetkey.handles import BatchHandle
 from valetkey.manifests import DEFAULT_TIMEOUT, Manifest
+from valetkey.multipart_storage import object_exists
 
 
 def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
@@ -40,6 +42,28 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
     click.echo(_describe_manifest(manifest, time.monotonic() - start), err=True)
     output.print_quota_warnings(batch.quotas)
     return 1 if manifest.refused else 0
+
+
+def reject_existing_manifest(client: Client, bucket: str, options: Mapping[str, Any]) -> None:
+    """Raise click.UsageError if the manifest would replace an object, unless --force is set.
+
+    The check needs one grant, to send a HEAD, which is charged. Without an answer of storage, the
+    manifest is requested all the same. Raises NoAnswer and BrokerUnreachable.
+    """
+    key = options["manifest"]
+    if options["force"]:
+        return
+    try:
+        grant = client.download(bucket, key, method="HEAD", expires_in=60).result(
+            options["timeout"]
+        )
+    except Refused:  # what the policy refuses here, it may also refuse for the manifest
+        return
+    if object_exists(grant.url):
+        raise click.UsageError(
+            f"the object {key!r} exists, and may be a manifest with grants that are charged; no "
+            "row was requested: choose another key, or add --force to replace it"
+        )
 
 
 def _manifest_timeout(options: Mapping[str, Any]) -> float:
