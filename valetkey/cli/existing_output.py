@@ -8,6 +8,7 @@ import click
 from valetkey.cli.atomic_output import check_file_type, partial_path, remove_old_journal
 from valetkey.cli.bulk.finished_output import GrantCounts, count_grants
 from valetkey.cli.bulk.journal import Journal, journal_path
+from valetkey.cli.summary import describe_counts
 
 _FORCE = "--force to replace it, which requests and charges everything again"
 
@@ -51,5 +52,4 @@ def _has_content(path: Path) -> bool:
 def _describe_counts(counts: GrantCounts | None) -> str:
     if counts is None:
         return ""
-    refused = f", {counts.refused:,} refused" if counts.refused else ""
-    return f", with {counts.granted:,} granted (charged){refused}"
+    return f", with {describe_counts(counts.granted, counts.refused)}"

@@ -6,7 +6,7 @@ from valetkey.cli.bulk import rows
 from valetkey.cli.bulk.columns import RowRequest, columns_for, parse_row
 from valetkey.cli.bulk.lines import MAX_LINE_BYTES, LineReader
 from valetkey.cli.bulk.row_errors import InputError, RowRefusal
-from valetkey.cli.bulk.rows import InputFormat, Row
+from valetkey.cli.bulk.rows import InputFormat
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Kind
 
@@ -223,38 +223,6 @@ def test_an_unusable_input_is_not_read(
 ) -> None:
     with pytest.raises(InputError, match=error):
         parse_content(input_format, content, kind)
-
-
-@pytest.mark.parametrize("ignored", [("note", "size"), ("*",)])
-def test_ignored_columns_are_skipped(ignored: tuple[str, ...]) -> None:
-    csv = b"note,key,size\n\xff,a,x\n"
-    assert items_or_codes(parse_content("csv", csv, ignored=ignored)) == [{"key": "a"}]
-    assert items_or_codes(parse_content("jsonl", b'{"key": "a", "size": []}', ignored=ignored)) == [
-        {"key": "a"}
-    ]
-
-
-def test_other_columns_are_copied() -> None:
-    columns, content = columns_for("download", ("note",)), b"note,mail,key\nx,a@b.c,k\n,,\n"
-    read = rows.read_rows(LineReader(io.BytesIO(content)), "csv", columns)
-    assert [row.copied for row in read if isinstance(row, Row)] == [{"mail": "a@b.c"}, {"mail": ""}]
-
-
-def test_a_column_that_resembles_one_of_ours_is_copied_if_it_is_named() -> None:
-    columns = columns_for("download", copied=("expires",))
-    read = rows.read_rows(LineReader(io.BytesIO(b"key,expires\nk,soon\n")), "csv", columns)
-    assert [row.copied for row in read if isinstance(row, Row)] == [{"expires": "soon"}]
-
-
-@pytest.mark.parametrize("content", [b'{"key": "a", "n": NaN}\n', b'{"key": "a", "n": 1e999}\n'])
-def test_a_number_that_json_does_not_have_is_refused(content: bytes) -> None:
-    assert items_or_codes(parse_content("jsonl", content)) == ["malformed"]
-
-
-def test_a_copied_value_that_is_not_valid_utf_8_is_refused() -> None:
-    (invalid,) = parse_content("csv", b"key,name\na,\xfc\n")
-    assert isinstance(invalid, RowRefusal)
-    assert (invalid.field, invalid.message) == ("rows[2].name", "its name is not valid UTF-8")
 
 
 def test_a_row_has_the_number_of_the_line_where_it_begins() -> None:
