@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 from valetkey.errors import StorageError
 
 _TIMEOUT = 60  # seconds to connect a socket, and to read from it or write to it
+_CHECK_TIMEOUT = 5.0  # seconds for a check that only protects an object
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 _MAX_ERROR_BYTES = 10_000
 _COMPLETE_ELEMENT = b"CompleteMultipartUploadResult"
@@ -83,10 +84,19 @@ def abort_upload(url: str) -> None:
     _open(Request(url, method="DELETE"))  # noqa: S310 - as above
 
 
-def _open(request: Request) -> tuple[str, bytes]:
+def object_exists(url: str) -> bool:
+    """Return True if storage answers a HEAD with an object; False also if it does not answer."""
+    try:
+        _open(Request(url, method="HEAD"), _CHECK_TIMEOUT)  # noqa: S310 - as above
+    except StorageError:
+        return False
+    return True
+
+
+def _open(request: Request, timeout: float = _TIMEOUT) -> tuple[str, bytes]:
     """Send a request; return the ETag and the body of the response."""
     try:
-        with urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310 - as above
+        with urlopen(request, timeout=timeout) as response:  # noqa: S310 - as above
             return response.headers.get("ETag", ""), response.read()
     except HTTPError as error:
         with error:

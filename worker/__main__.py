@@ -5,6 +5,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from valetkey.cli.command_group import CommandGroup
 from worker.commands.apply import apply
 from worker.commands.audit import audit
 from worker.commands.contract import contract
@@ -20,7 +21,7 @@ from worker.commands.workers import workers
 from worker.settings import Settings, setting_errors
 
 
-class _Commands(click.Group):
+class _Commands(CommandGroup):
     """Commands that end with a message if a setting is invalid."""
 
     def invoke(self, ctx: click.Context) -> Any:

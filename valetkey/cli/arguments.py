@@ -107,6 +107,9 @@ _REQUEST_OPTIONS = (
         callback=_require_writable_folder,
         help="Write to a file that only you may read; it appears when it is complete.",
     ),
+    click.option(
+        "--force", is_flag=True, help="Replace what --out or --manifest names; charge all again."
+    ),
 )
 _JSON = format_option("--json", "Write JSON.")
 _QUERY_OPTIONS = (_TENANT, _timeout("The longest wait for the response."), _JSON)

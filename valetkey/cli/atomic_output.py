@@ -6,10 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EEXIST
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
-from valetkey.cli.bulk.journal import Checkpoint, Journal, journal_path, save_journal
-from valetkey.cli.formats import ItemResult
+from valetkey.cli.bulk.finished_output import FinishedRow
+from valetkey.cli.bulk.journal import (
+    Checkpoint,
+    Journal,
+    journal_path,
+    load_journal,
+    save_journal,
+)
+from valetkey.cli.row_layout import RowResult
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 try:
@@ -21,7 +28,10 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 class RowWriter:
-    """Writes rows to a partial file, and saves a checkpoint after every chunk of rows."""
+    """Writes rows to a partial file, and saves a checkpoint after every chunk of rows.
+
+    kept counts the rows that were copied from a finished output.
+    """
 
     def __init__(
         self,
@@ -30,6 +40,7 @@ class RowWriter:
         save_checkpoint: Callable[[Checkpoint], None],
     ) -> None:
         self.checkpoint = checkpoint
+        self.kept = 0
         self._stream = stream
         self._save_checkpoint = save_checkpoint
 
@@ -40,11 +51,12 @@ class RowWriter:
             self._stream.write(data)
             self.checkpoint = self.checkpoint._replace(bytes=len(data))
 
-    def write_row(self, text: str, result: ItemResult) -> None:
+    def write_row(self, text: str, result: RowResult) -> None:
         """Write the row of one result, and save the checkpoint after every chunk of rows."""
         data = text.encode()
         self._stream.write(data)
         self.checkpoint = self.checkpoint.advance(result, len(data))
+        self.kept += isinstance(result, FinishedRow)
         if self.checkpoint.rows % DEFAULT_CHUNK_ITEMS == 0:
             self.save()
 
@@ -64,14 +76,14 @@ class RowWriter:
 def atomic_output(path: Path, journal: Journal | None = None) -> Iterator[RowWriter]:
     """Open a file that only its owner may read, under a temporary name until it is complete.
 
-    With a journal, the run is resumable: the journal is saved beside the file before the first row
-    and removed after the last one. If the block ends early, the run continues from the journal's
-    checkpoint. Raises OSError.
+    With a journal, the run is resumable: the journal is saved beside the file before the first row.
+    If the block ends early, the run continues from the journal's checkpoint. After the last row,
+    the journal is removed, or kept if it is retriable, so that refused rows can be requested again.
+    Raises OSError.
     """
-    if path.exists() and not path.is_file():
-        raise FileExistsError(EEXIST, "not a regular file", str(path))
+    check_file_type(path)
     has_journal = journal_path(path).exists()
-    if journal is None and has_journal:
+    if journal is None and has_journal and not remove_old_journal(path):
         cause = "an interrupted run can be resumed from this file: remove it or name another --out"
         raise FileExistsError(EEXIST, cause, str(journal_path(path)))
     partial = partial_path(path)
@@ -84,11 +96,53 @@ def atomic_output(path: Path, journal: Journal | None = None) -> Iterator[RowWri
         output.save()
         try:
             yield output
-        finally:
+        except BaseException:  # KeyboardInterrupt included
             output.finish()
-    partial.replace(path)
-    if journal is not None:
+            if journal is None and not output.checkpoint.granted:
+                partial.unlink()  # nothing in it was charged: leave no file behind
+            raise
+        output.finish()
+    if journal is None:
+        partial.replace(path)
+        return
+    # The journal first: a process that is killed in between leaves a complete partial file.
+    values = {"checkpoint": output.checkpoint, "is_finished": True, "kept_bytes": None}
+    finished = journal.model_copy(update=values)
+    save_journal(path, finished)
+    settle_output(path, finished)
+
+
+def settle_output(path: Path, journal: Journal) -> None:
+    """Give a finished output its name, and remove a journal that is of no more use."""
+    partial = partial_path(path)
+    if partial.exists() and partial.stat().st_size == journal.checkpoint.bytes:
+        partial.replace(path)
+    if not journal.is_retriable:
+        journal_path(path).unlink(missing_ok=True)
+
+
+def remove_old_journal(path: Path) -> bool:
+    """Remove the journal of a finished output that is not there any more; False if it is in use.
+
+    Raises InputError if it cannot be read.
+    """
+    journal = load_journal(path)
+    if journal is not None and journal.is_finished and not path.exists():
         journal_path(path).unlink()
+        return True
+    return journal is None
+
+
+def check_file_type(path: Path) -> None:
+    """Raise FileExistsError if an output cannot replace what is there, such as a device."""
+    if path.exists() and not path.is_file():
+        raise FileExistsError(EEXIST, "not a regular file", str(path))
+
+
+def discard_run(path: Path) -> None:
+    """Remove the partial file and the journal of an interrupted run. Raises OSError."""
+    _unlink_partial(partial_path(path))
+    journal_path(path).unlink(missing_ok=True)
 
 
 def partial_path(path: Path) -> Path:
@@ -98,7 +152,7 @@ def partial_path(path: Path) -> Path:
 
 def _open_partial(path: Path, *, is_resumed: bool) -> int:
     if not is_resumed:
-        path.unlink(missing_ok=True)
+        _unlink_partial(path)
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | _NO_FOLLOW, 0o600)
     status = os.fstat(descriptor)
@@ -111,7 +165,15 @@ def _open_partial(path: Path, *, is_resumed: bool) -> int:
     return descriptor
 
 
-def _lock(stream: BinaryIO, path: Path) -> None:
+def _unlink_partial(path: Path) -> None:
+    """Remove a partial file, unless another run is writing it."""
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as stream:
+            _lock(stream, path)
+    path.unlink(missing_ok=True)
+
+
+def _lock(stream: IO[bytes], path: Path) -> None:
     if fcntl is None:
         return
     try:

@@ -1,6 +1,6 @@
 """Sentences of the command line about refusals and quotas, with all foreign text made printable."""
 
-from valetkey.cli.bulk.row_errors import RowRefusal
+from valetkey.cli.bulk.row_errors import RowRefusal, find_row
 from valetkey.units import describe_amount, describe_duration, describe_size
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.terms import MIN_PART_BYTES
@@ -18,10 +18,29 @@ _UNITS = {
 
 def describe_refusal(refusal: Refusal) -> str:
     """Describe what was refused, the cause, and the limit that would have been accepted."""
-    if isinstance(refusal, RowRefusal):
-        return f"refused row {refusal.row}: {refusal.code}: {escape_unprintable(refusal.message)}"
     subject = "the request" if refusal.key is None else repr(refusal.key)
     return f"refused {subject}: {describe_cause(refusal)}"
+
+
+def describe_row_refusal(refusal: Refusal, source: str) -> str:
+    """Describe the refusal of a row as describe_refusal does, with its file, line and column."""
+    row = find_row(refusal)
+    if row is None:
+        return describe_refusal(refusal)
+    line, column = row
+    location = f"{name_source(source)}, line {line}"
+    if column:
+        location += f", column {escape_unprintable(column)}"
+    if isinstance(refusal, RowRefusal):
+        return f"{location}: {refusal.code}: {escape_unprintable(refusal.message)}"
+    cause = describe_cause(refusal.model_copy(update={"field": ""}))
+    subject = "" if refusal.key is None else f" {refusal.key!r}"
+    return f"{location}: refused{subject}: {cause}"
+
+
+def name_source(source: str) -> str:
+    """Return the name of an input in messages."""
+    return "stdin" if source == "-" else escape_unprintable(source)
 
 
 def describe_cause(refusal: Refusal) -> str:

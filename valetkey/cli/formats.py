@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from pydantic_core import to_json
@@ -45,8 +45,13 @@ def json_line(result: ItemResult) -> str:
 def csv_row(result: ItemResult) -> str:
     """Render a result as a CSV row; a grant leaves the refusal's columns empty, and vice versa."""
     cells = _grant_cells(result) if isinstance(result, Grant) else _refusal_cells(result)
+    return csv_cells(cells) + "\n"
+
+
+def csv_cells(cells: Iterable[object]) -> str:
+    """Render cells as CSV, without a line ending."""
     row: str = _CSV_WRITER.writerow(cells)
-    return row.removesuffix("\r\n") + "\n"
+    return row.removesuffix("\r\n")
 
 
 def build_grants_format(render: Callable[[Grant], str]) -> OutputFormat:

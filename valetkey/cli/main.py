@@ -1,5 +1,6 @@
 import click
 
+from valetkey.cli.command_group import CommandGroup
 from valetkey.cli.commands.cancel import cancel
 from valetkey.cli.commands.download import download
 from valetkey.cli.commands.keygen import keygen
@@ -11,7 +12,7 @@ from valetkey.cli.commands.upload import upload
 from valetkey.cli.commands.usage import usage
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="valetkey", prog_name="valetkey")
 def main() -> None:
     """Request temporary S3 permissions: download links, upload forms and PUTs.
@@ -41,6 +42,7 @@ def main() -> None:
       2    wrong usage, configuration or input file
       3    no response in time, or none that this release can read
       4    an object was not stored
+      5    the output could not be written
       130  interrupted
     """
 

@@ -1,20 +1,28 @@
 """Writes results to stdout or a file, and explains refusals and quota warnings on stderr."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 
 from valetkey.cli import formats
-from valetkey.cli.atomic_output import RowWriter, atomic_output
+from valetkey.cli.atomic_output import RowWriter, atomic_output, discard_run
 from valetkey.cli.bulk.journal import Checkpoint, Journal
 from valetkey.cli.bulk.row_errors import RowRefusal
-from valetkey.cli.descriptions import deduplication_key, describe_quota_warning, describe_refusal
-from valetkey.cli.formats import ItemResult
+from valetkey.cli.descriptions import (
+    deduplication_key,
+    describe_quota_warning,
+    describe_refusal,
+    describe_row_refusal,
+)
 from valetkey.cli.progress_bar import stderr_console, with_progress_bar
+from valetkey.cli.row_layout import RowResult, get_layout
+from valetkey.cli.summary import describe_run
 from valetkey.cli.tables import show_explanation
 from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.handles import BatchHandle, GrantHandle
@@ -31,7 +39,8 @@ class ResultSource(Protocol):
 
     refused counts the refusals among the results so far; refusals are those of whole batches, each
     listed once. results() yields the results after a checkpoint; `timeout` is the longest wait for
-    the next ones, in seconds.
+    the next ones, in seconds. copied_values() yields the values of each of these rows that are
+    copied from the input.
     """
 
     @property
@@ -44,7 +53,8 @@ class ResultSource(Protocol):
     def quotas(self) -> Sequence[QuotaState]: ...  # noqa: D102
     @property
     def service_outage(self) -> ServiceOutage | None: ...  # noqa: D102
-    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[ItemResult]: ...  # noqa: D102
+    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[RowResult]: ...  # noqa: D102
+    def copied_values(self, checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]: ...  # noqa: D102
 
 
 def write_response(
@@ -71,17 +81,31 @@ def write_results(
     options: Mapping[str, Any],
     journal: Journal | None = None,
 ) -> int:
-    """Write all results of a source as write_response does; with a journal, a run is resumable."""
+    """Write all results of a source as write_response does; with a journal, a run is resumable.
+
+    A summary of a run with a journal is printed on stderr.
+    """
+    start = time.monotonic()
     out: Path | None = options["out"]
     file = str(options["file"]) if options.get("file") else None
-    heading, render = formats.get_format(resolve_format(default_format, options), file)
+    name = resolve_format(default_format, options)
+    columns = [] if journal is None else journal.copied_columns
+    heading, render = get_layout(name, formats.get_format(name, file), columns)
+    if out is not None and options["force"]:
+        discard_run(out)
     with atomic_output(out, journal) if out else _open_stdout() as writer:
         writer.write_heading(heading)
-        results = source.results(options["timeout"], writer.checkpoint)
-        done = writer.checkpoint.rows
-        for result in _with_reports(results, source, done, is_printing=out is None):
-            writer.write_row(render(result), result)
+        first = writer.checkpoint
+        results = source.results(options["timeout"], first)
+        reports = _with_reports(results, source, first.rows, options)
+        for result, values in zip(reports, source.copied_values(first), strict=False):
+            writer.write_row(render(result, values), result)
     print_quota_warnings(source.quotas)
+    if journal is not None:
+        seconds = time.monotonic() - start
+        shown_out = str(out or "stdout")
+        text = describe_run(writer.checkpoint, first.granted + writer.kept, shown_out, seconds)
+        click.echo(text, err=True)
     return 1 if source.refused else 0
 
 
@@ -122,20 +146,26 @@ class _SingleBatch:
     def service_outage(self) -> ServiceOutage | None:
         return self._batch.service_outage
 
-    def results(self, timeout: float, _checkpoint: Checkpoint) -> Iterator[ItemResult]:
+    def results(self, timeout: float, _checkpoint: Checkpoint) -> Iterator[RowResult]:
         return self._batch.results(timeout)
+
+    def copied_values(self, _checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]:
+        return repeat({})
 
 
 class _StdoutWriter:
     """A writer to stdout with the methods of RowWriter; its output cannot be resumed."""
 
-    checkpoint = Checkpoint()
+    def __init__(self) -> None:
+        self.checkpoint = Checkpoint()
+        self.kept = 0
 
     def write_heading(self, text: str) -> None:
         sys.stdout.write(text)
 
-    def write_row(self, text: str, _result: ItemResult) -> None:
+    def write_row(self, text: str, result: RowResult) -> None:
         sys.stdout.write(text)
+        self.checkpoint = self.checkpoint.advance(result, 0)
 
 
 def _open_stdout() -> AbstractContextManager["RowWriter | _StdoutWriter"]:
@@ -143,14 +173,17 @@ def _open_stdout() -> AbstractContextManager["RowWriter | _StdoutWriter"]:
 
 
 def _with_reports(
-    results: Iterator[ItemResult], source: ResultSource, results_done: int, *, is_printing: bool
-) -> Iterator[ItemResult]:
+    results: Iterator[RowResult],
+    source: ResultSource,
+    results_done: int,
+    options: Mapping[str, Any],
+) -> Iterator[RowResult]:
     """Yield the results while showing progress and explaining refusals on stderr.
 
     Refusals of invalid rows are not explained here: they were reported when the input was scanned.
     """
     errors, refused = stderr_console(), 0
-    visible = not (is_printing and sys.stdout.isatty())
+    visible = options["out"] is not None or not sys.stdout.isatty()
     for result in with_progress_bar(results, source, errors, results_done, visible=visible):
         yield result
         if isinstance(result, Refusal) and not isinstance(result, RowRefusal):
@@ -159,10 +192,15 @@ def _with_reports(
                 continue
             refused += 1
             if refused <= MAX_EXPLAINED_REFUSALS:
-                errors.print(describe_refusal(result), soft_wrap=True)
+                errors.print(_describe_item(result, options), soft_wrap=True)
     if refused > MAX_EXPLAINED_REFUSALS:
         unexplained = refused - MAX_EXPLAINED_REFUSALS
         text = f"and {unexplained:,} more were refused: --json and --csv list them all"
         errors.print(text, soft_wrap=True)
     for refusal in source.refusals:
         errors.print(describe_refusal(refusal), soft_wrap=True)
+
+
+def _describe_item(refusal: Refusal, options: Mapping[str, Any]) -> str:
+    source = options.get("source")
+    return describe_refusal(refusal) if source is None else describe_row_refusal(refusal, source)

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from valetkey.cli.formats import ItemResult
+from valetkey.cli.row_layout import RowResult
 from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
@@ -68,13 +68,13 @@ def stderr_console() -> Console:
 
 
 def with_progress_bar(
-    results: Iterator[ItemResult],
+    results: Iterator[RowResult],
     counts: ProgressCounts,
     errors: Console,
     results_done: int,
     *,
     visible: bool,
-) -> Iterator[ItemResult]:
+) -> Iterator[RowResult]:
     """Yield the results, and show a progress bar if there are many and stderr is a terminal.
 
     results_done is how many of the total are complete already and not among these results.

@@ -54,7 +54,7 @@ def test_a_refusal_is_explained_on_stderr(broker: str) -> None:
         result = run_cli("download", "reports", "a", "no/\x1b[31m", "--json")
     grant, refusal = map(json.loads, result.stdout.splitlines())
     assert (result.exit_code, grant["key"], refusal["code"]) == (1, "a", "key_outside_prefix")
-    assert result.stderr == "refused 'no/\\x1b[31m': key_outside_prefix in key: outside\n"
+    assert result.stderr == "refused 'no/\\x1b[31m': key_outside_prefix in items[1].key: outside\n"
 
 
 def test_only_the_first_refusals_are_explained(broker: str) -> None:
@@ -78,7 +78,7 @@ def test_an_output_file_is_private_and_its_ending_determines_the_format(broker: 
     Path("keys.csv").write_text("key,filename\na,b.pdf\n")
     with running_fake_service(broker) as service:
         result = run_cli("download", "reports", "--from", "keys.csv", "--out", "links.jsonl")
-    assert (result.exit_code, result.output) == (0, "")
+    assert (result.exit_code, result.stdout) == (0, "")
     assert json.loads(Path("links.jsonl").read_text())["key"] == "a"
     assert stat.S_IMODE(Path("links.jsonl").stat().st_mode) == 0o600
     assert service.received[0][1]["items"] == [{"key": "a", "filename": "b.pdf"}]

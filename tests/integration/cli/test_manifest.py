@@ -16,10 +16,17 @@ from tests.integration.client.test_client_manifest import (
     WRITTEN,
     service_with_manifests,
 )
-from tests.support.fakes.fake_service import Action, refuse_outcome, running_fake_service
+from tests.support.fakes.fake_service import (
+    Action,
+    grant_outcome,
+    refuse_outcome,
+    running_fake_service,
+)
+from tests.support.fakes.http_storage import running_http_storage
 from valetkey.cli.main import main
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
+DOWNLOAD = ["download", "reports", "--from", "keys.txt", "--manifest", KEY]
 FAILED = {"key": KEY, "state": "failed", "problem": "storage did not take it: AccessDenied"}
 
 
@@ -36,7 +43,7 @@ def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run_download(*options: str) -> Result:
-    arguments = ["download", "reports", "--from", "keys.txt", "--manifest", KEY, *options]
+    arguments = [*DOWNLOAD, "--force", *options]
     return CliRunner().invoke(main, arguments)
 
 
@@ -44,7 +51,9 @@ def test_one_link_is_printed_and_the_manifest_is_described(broker: str) -> None:
     with running_fake_service(broker, decide=service_with_manifests(PENDING, WRITTEN)) as service:
         result = run_download()
     assert result.stdout == "http://127.0.0.1/reports/0\n"
-    assert result.stderr == f"{KEY!r}: 24 granted, 1 refused; 7 bytes, sha256 ab\n"
+    summary = f"{KEY!r}: 24 granted (charged), 1 refused (not charged), in "
+    assert result.stderr.startswith(summary)
+    assert result.stderr.endswith(" s; 7 bytes, sha256 ab\n")
     assert result.exit_code == 1
     assert service.received[0][1]["manifest"] == KEY
 
@@ -54,7 +63,8 @@ def test_json_is_one_object_with_the_link_and_the_description(broker: str) -> No
         broker, decide=service_with_manifests(WRITTEN | {"issued": 25, "refused": 0})
     ) as service:
         result = run_download("--json")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    assert f"{KEY!r}: 25 granted (charged), none refused, in " in result.stderr
     assert json.loads(result.stdout) == {
         "batch": service.received[0][1]["batch"],
         "key": KEY,
@@ -134,3 +144,27 @@ def test_the_wait_for_a_manifest_ends_with_the_timeout(broker: str) -> None:
     assert result.exit_code == 3
     assert "the manifest was not written within 2 s" in result.stderr
     assert "to keep waiting" in result.stderr
+
+
+def test_an_object_is_not_replaced_by_a_manifest(broker: str) -> None:
+    with running_http_storage() as storage:
+
+        def decide(message: dict[str, Any]) -> dict[str, Any]:
+            outcome = grant_outcome(message)
+            outcome["items"][0]["url"] = storage.url
+            return outcome
+
+        with running_fake_service(broker, decide=decide) as service:
+            result = CliRunner().invoke(main, DOWNLOAD)
+        (request,) = storage.received
+    assert (result.exit_code, result.stdout, request.method) == (2, "", "HEAD")
+    assert f"the object {KEY!r} exists" in result.stderr.replace("\n", " ")
+    ((_, message),) = service.received
+    assert message["items"] == [{"key": KEY}]
+
+
+def test_a_manifest_is_requested_if_its_object_does_not_exist(broker: str) -> None:
+    decide = service_with_manifests(WRITTEN)
+    with running_fake_service(broker, decide=decide) as service:
+        assert CliRunner().invoke(main, DOWNLOAD).exit_code == 1
+    assert service.received[1][1]["manifest"] == KEY

@@ -190,7 +190,7 @@ def test_a_refused_upload_is_explained(broker: str) -> None:
     with service(broker) as (_, storage):
         result = interrupted_download.run_cli("multipart", "inbox", "no/film", "--file", "film")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "refused 'no/film': key_outside_prefix in key: outside\n"
+    assert result.stderr == "refused 'no/film': key_outside_prefix in items[0].key: outside\n"
     assert storage.received == []
 
 

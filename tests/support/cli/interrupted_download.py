@@ -12,7 +12,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from tests.support.fakes.fake_service import Action
+from tests.support.fakes.fake_service import Action, running_fake_service
 from valetkey.cli.bulk import journal
 from valetkey.cli.main import main
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
@@ -38,6 +38,14 @@ def run_cli(*arguments: str) -> Result:
         return CliRunner().invoke(main, arguments)
     finally:
         gc.enable()
+
+
+def assert_nothing_is_requested(broker: str, *arguments: str) -> Result:
+    """Run a command that sends no request, and return its result."""
+    with running_fake_service(broker) as service:
+        result = run_cli(*arguments)
+    assert service.received == []
+    return result
 
 
 def lose_chunk(number: int) -> Callable[[dict[str, Any], int], Action]:

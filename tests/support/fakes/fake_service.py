@@ -147,7 +147,8 @@ def _outcome(message: dict[str, Any], **fields: Any) -> dict[str, Any]:
 def _item_result(message: dict[str, Any], number: int, item: dict[str, Any]) -> dict[str, Any]:
     key = item["key"]
     if key.startswith("no/"):
-        return {"code": "key_outside_prefix", "field": "key", "message": "outside", "key": key}
+        field = f"items[{number - message['chunk'] * message['chunk_size']}].key"
+        return {"code": "key_outside_prefix", "field": field, "message": "outside", "key": key}
     return {
         "id": grant_id(message["batch"], number),
         "key": key,

@@ -180,7 +180,7 @@ def test_a_device_is_not_replaced_by_a_file() -> None:
 def test_a_checkpoint_counts_refusals_and_keeps_the_first_expiry() -> None:
     later = replace(GRANT, expires_at=datetime(2027, 1, 1, tzinfo=UTC))
     checkpoint = Checkpoint().advance(later, 5).advance(REFUSAL, 3).advance(GRANT, 2)
-    assert checkpoint == Checkpoint(3, 10, 1, EXPIRY)
+    assert checkpoint == Checkpoint(3, 10, 1, EXPIRY, {"key_empty": 1})
 
 
 @pytest.mark.parametrize(

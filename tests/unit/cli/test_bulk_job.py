@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, plan_batches, remaining_batches
 from valetkey.cli.bulk.columns import columns_for
+from valetkey.cli.bulk.finished_output import FinishedRow
 from valetkey.cli.bulk.input_scan import MAX_EXPIRY_GROUPS, InputScan, scan_input
 from valetkey.cli.bulk.journal import BulkPlan, Checkpoint
 from valetkey.cli.bulk.rows import InputFormat
@@ -68,8 +69,11 @@ def run_job(scan: InputScan, plan: BulkPlan, rows_done: int = 0) -> list[Any]:
     job = BulkJob(scan, plan, request_batch)
     results = list(job.results(1.0, Checkpoint(rows=rows_done)))
     assert job.total == rows_done + len(results)
+    assert not any(isinstance(result, FinishedRow) for result in results)
     return [
-        (result.key, result.id, result.url) if isinstance(result, Grant) else result.field
+        (result.key, result.id, result.url)
+        if isinstance(result, Grant)
+        else getattr(result, "field", None)
         for result in results
     ]
 

@@ -40,7 +40,7 @@ def test_items_can_be_read_from_any_index() -> None:
 
 def test_a_repeated_key_is_refused() -> None:
     with scan_content(b"a\nb\na\na\n") as scan:
-        message = "it repeats the object of row 1: name each object once"
+        message = "it repeats the object of line 1: name each object once"
         assert list(scan.row_groups) == [0, 0, INVALID_ROW, INVALID_ROW]
         assert [row.message for row in scan.first_invalid_rows] == [message] * 2
         assert {row.key for row in scan.first_invalid_rows} == {"a"}
@@ -51,7 +51,7 @@ def test_versions_of_a_key_are_different_objects() -> None:
         assert list(scan.row_groups) == [0, 0, 0, INVALID_ROW]
         assert (
             scan.first_invalid_rows[0].message
-            == "it repeats the object of row 3: name each object once"
+            == "it repeats the object of line 3: name each object once"
         )
         assert next(scan.groups[0].items.read(1)) == {"key": "a", "version_id": "2"}
 

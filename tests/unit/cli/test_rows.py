@@ -91,15 +91,9 @@ def test_a_row_of_an_upload_may_have_a_size_and_a_checksum(kind: Kind) -> None:
             b"key,filename\na,\na,b,c\nb,\n",
             3,
             "malformed",
-            "3 cells, but the header in row 1 has 2",
+            "3 cells, but the header in line 1 has 2",
         ),
-        (
-            "csv",
-            b"key,filename\na,\nc\nb,\n",
-            3,
-            "malformed",
-            "1 cells, but the header in row 1 has 2",
-        ),
+        ("csv", b"key,filename\na,\nc\nb,\n", 3, "malformed", "1 cells, but the header in line"),
         ("csv", b"key,filename\na,\n\nb,\n", 3, "key_empty", "it is empty"),
         ("csv", b"key,filename\na,\n,x\nb,\n", 3, "key_empty", "its key is missing"),
         ("csv", b'key\na\n"c\nb\n', 3, "malformed", "its quotes are unbalanced"),
@@ -156,7 +150,7 @@ def test_a_row_of_an_upload_may_have_a_size_and_a_checksum(kind: Kind) -> None:
             b'{"key": "a"}\n{"key": "c", "filname": "x"}\n{"key": "b"}',
             2,
             "unknown_field",
-            "unknown member `filname`; known names are key, filename, version_id, expires_in",
+            "the unknown column `filname` resembles `filename`: correct it, or copy it",
         ),
         ("jsonl", b'{"key": "a"}\n' + b"[" * 99_999 + b'\n{"key": "b"}', 2, "malformed", "not a"),
     ],
@@ -198,18 +192,27 @@ def test_an_invalid_row_of_a_put_is_refused(content: bytes, code: str, cause: st
 @pytest.mark.parametrize(
     ("input_format", "content", "kind", "error"),
     [
-        ("csv", b"", "download", "the header in row 1 has no column `key`"),
-        ("csv", b"name\na\n", "download", "the header in row 1 has no column `key`"),
-        ("csv", b"key;filename\na;b\n", "download", "the header in row 1 has no column `key`"),
-        ("csv", b"key,key\na,b\n", "download", "the header in row 1 has the column `key` twice"),
+        ("csv", b"", "download", "line 1: the header has no column `key`"),
+        ("csv", b"name\na\n", "download", "line 1: the header has no column `key`"),
+        ("csv", b"key;filename\na;b\n", "download", "has one column, .*: separate them by commas"),
+        ("csv", b"key,mail,mail\na,b,c\n", "download", "the header has the column `mail` twice"),
+        ("csv", b"Key\na\n", "download", "the unknown column `Key` resembles `key`: correct it"),
+        ("csv", b"key,\na,\n", "download", "there is a column without a name"),
+        ("csv", b"key,key\na,b\n", "download", "line 1: the header has the column `key` twice"),
         (
             "csv",
-            b"key,si\x1bze\na,b\n",
+            b"key,file\x1bname\na,b\n",
             "download",
-            r"an unknown column `si\\x1bze`; known names are",
+            r"the unknown column `file\\x1bname` resembles `filename`.*; known names are",
         ),
-        ("csv", b"key,size\na,1\n", "download", "the header in row 1 has an unknown column `size`"),
-        ("csv", b"key\na\n", "put", "the header in row 1 has no column `size`"),
+        (
+            "csv",
+            b"key,content_type\na,1\n",
+            "upload",
+            "no column, but an option for all rows",
+        ),
+        ("csv", b"key,url\na,1\n", "download", "the output has a column `url` of its own: rename"),
+        ("csv", b"key\na\n", "put", "line 1: the header has no column `size`"),
         ("lines", b"a\n", "put", "each row needs its `size`, .*: use a .csv or .jsonl file"),
     ],
 )
@@ -220,13 +223,11 @@ def test_an_unusable_input_is_not_read(
         parse_content(input_format, content, kind)
 
 
-@pytest.mark.parametrize("ignored", [("note", "size"), ("*",)])
-def test_ignored_columns_are_skipped(ignored: tuple[str, ...]) -> None:
-    csv = b"note,key,size\n\xff,a,x\n"
-    assert items_or_codes(parse_content("csv", csv, ignored=ignored)) == [{"key": "a"}]
-    assert items_or_codes(parse_content("jsonl", b'{"key": "a", "size": []}', ignored=ignored)) == [
-        {"key": "a"}
-    ]
+def test_a_row_has_the_number_of_the_line_where_it_begins() -> None:
+    content = b'key,filename\n"a\nb",\nc,"\n\n"\nd,\n"e\n'
+    parsed = parse_content("csv", content)
+    numbers = [row.row_number if isinstance(row, RowRequest) else int(row.row) for row in parsed]
+    assert numbers == [2, 4, 7, 8]
 
 
 def test_a_quote_that_is_never_closed_makes_only_its_own_row_invalid() -> None:

@@ -48,7 +48,7 @@ def test_help_lists_the_exit_codes() -> None:
     codes = "0 everything was granted 1 the request or an item was refused "
     codes += "2 wrong usage, configuration or input file "
     codes += "3 no response in time, or none that this release can read "
-    codes += "4 an object was not stored 130 interrupted"
+    codes += "4 an object was not stored 5 the output could not be written 130 interrupted"
     assert codes in text
 
 
@@ -86,6 +86,19 @@ def test_the_version_is_the_installed_one() -> None:
         (["download", "reports", "a", "--resume", "--out", "x"], "--resume needs the --from"),
         (["download", "reports", "--from", "-", "--resume"], "--resume needs the --from"),
         (
+            ["download", "reports", "--from", "-", "--out", "x", "--resume", "--force"],
+            "--resume keeps what --out has, --force replaces it",
+        ),
+        (["download", "reports", "--from", "x.csv.partial", "--out", "x.csv"], "file of --from"),
+        (["download", "reports", "a", "--force"], "--force needs --out or --manifest"),
+        (
+            ["download", "reports", "a", "--timeout", "0"],
+            "must be at least 1 second, not 0 seconds",
+        ),
+        (["usage", "--timeout", "0s"], "must be at least 1 second, not 0 seconds"),
+        (["download", "reports", "a", "--copy-columns", "b"], "--copy-columns needs --from"),
+        (["download", "reports", "a", "--out", "/dev/null"], "/dev/null: not a regular file"),
+        (
             ["download", "reports", "--from", "-", "--version-id", "1"],
             "--version-id applies to a single KEY",
         ),
@@ -94,7 +107,7 @@ def test_the_version_is_the_installed_one() -> None:
         (["put", "inbox", "--from", "-", "--size", "1"], "--size applies to a single KEY"),
         (["put", "inbox", "--from", "-"], "each row needs its `size`"),
         (["download", "reports", "--from", "missing.csv"], "'missing.csv' does not exist"),
-        (["download", "reports", "--from", "-"], "- has no rows"),
+        (["download", "reports", "--from", "-"], "stdin has no rows"),
         (["download", "reports", "a\udcff"], "a key must be valid UTF-8"),
         (["download", "reports", "a", "--expires-in", "1w"], "unknown unit 'w': use s, m, h or d"),
         (["upload", "inbox", "a"], "Missing option '--max-size'"),
@@ -139,6 +152,7 @@ def test_the_version_is_the_installed_one() -> None:
 @pytest.mark.usefixtures("configured")
 def test_wrong_usage_is_exit_2_and_names_the_cause(arguments: list[str], error: str) -> None:
     Path("keys").write_text("acme/a\n")
+    Path("x.csv.partial").write_text("acme/a\n")
     result = run_cli(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert error in result.stderr

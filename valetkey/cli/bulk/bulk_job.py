@@ -1,10 +1,11 @@
 """Divides a scanned input into batches, and merges their results in the order of the input."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from valetkey.cli.bulk.input_scan import INVALID_ROW, InputScan
+from valetkey.cli.bulk.finished_output import FinishedRow
+from valetkey.cli.bulk.input_scan import INVALID_ROW, KEPT_ROW, InputScan
 from valetkey.cli.bulk.journal import BulkPlan, Checkpoint
 from valetkey.cli.bulk.row_errors import RowRefusal, renumber_refusal
 from valetkey.cli.descriptions import deduplication_key
@@ -74,17 +75,23 @@ def remaining_batches(
 class BulkJob:
     """Requests all batches of an input, and merges their results in the order of the rows.
 
-    refused counts all refusals, those of invalid rows included.
+    refused counts all refusals, those of invalid rows included. finished_rows returns the rows of
+    a finished output, of which the scan keeps those that were granted.
     """
 
     def __init__(
-        self, scan: InputScan, batch_plan: BulkPlan, request_batch: BatchRequester
+        self,
+        scan: InputScan,
+        batch_plan: BulkPlan,
+        request_batch: BatchRequester,
+        finished_rows: Callable[[], Iterator[FinishedRow]] = lambda: iter(()),
     ) -> None:
         self.total = len(scan.row_groups)
         self.refused = 0
         self._scan = scan
         self._batch_plan = batch_plan
         self._request_batch = request_batch
+        self._finished_rows = finished_rows
         self._batches: dict[int, BatchHandle] = {}  # by expiry group: finished ones are dropped
         self._refusals: dict[tuple[str, str, str], Refusal] = {}
         self._quotas: list[QuotaState] = []
@@ -107,21 +114,32 @@ class BulkJob:
         outages = [batch.service_outage for batch in list(self._batches.values())]
         return min((o for o in outages if o is not None), key=lambda o: o.since, default=None)
 
-    def results(self, timeout: float, checkpoint: Checkpoint) -> Iterator[Grant | Refusal]:
+    def copied_values(self, checkpoint: Checkpoint) -> Iterator[Mapping[str, Any]]:
+        """Yield the values that are copied to the output for each row after the checkpoint."""
+        return self._scan.copied.read(checkpoint.rows)
+
+    def results(
+        self, timeout: float, checkpoint: Checkpoint
+    ) -> Iterator[Grant | Refusal | FinishedRow]:
         """Yield a result for each row after the checkpoint, invalid rows included, in input order.
 
         timeout is the longest wait for the next chunk, in seconds. Raises as BatchHandle.results
         does.
         """
         self.refused = checkpoint.refused
-        row_groups, first_row = self._scan.row_groups, self._scan.first_row
+        row_groups = self._scan.row_groups
         results = [
             self._group_results(index, row_groups.count(index, 0, checkpoint.rows), timeout)
             for index in range(len(self._scan.groups))
         ]
         invalid = self._scan.invalid_rows.read(row_groups.count(INVALID_ROW, 0, checkpoint.rows))
+        finished = islice(self._finished_rows(), checkpoint.rows, None)
+        kept = (row for row in finished if row.expires_at is not None)
         remaining = islice(row_groups, checkpoint.rows, None)
-        for row_number, group_index in enumerate(remaining, first_row + checkpoint.rows):
+        for row_index, group_index in enumerate(remaining, checkpoint.rows):
+            if group_index == KEPT_ROW:
+                yield next(kept)
+                continue
             result = (
                 RowRefusal.model_validate(next(invalid))
                 if group_index == INVALID_ROW
@@ -129,7 +147,7 @@ class BulkJob:
             )
             if isinstance(result, Refusal):
                 self.refused += 1
-                result = renumber_refusal(result, row_number)
+                result = renumber_refusal(result, self._scan.lines.find(row_index))
             yield result
 
     def _group_results(

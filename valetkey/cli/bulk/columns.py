@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from valetkey.cli.bulk.copied_columns import Columns, is_encodable
 from valetkey.cli.bulk.row_errors import RowRefusal
-from valetkey.cli.bulk.rows import Columns, Row
+from valetkey.cli.bulk.rows import Row
 from valetkey.cli.checksums import parse_checksum
 from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
+from valetkey.wire.chunking import option_names
 from valetkey.wire.refusals import Code
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Checksum, Kind
 
@@ -38,9 +40,10 @@ class _InvalidValue(ValueError):
         self.limit = limit
 
 
-def columns_for(kind: Kind, ignored: Sequence[str] = ()) -> Columns:
+def columns_for(kind: Kind, ignored: Sequence[str] = (), copied: Sequence[str] = ()) -> Columns:
     """Return the columns of a download, an upload or a put."""
-    return Columns(_COLUMNS[kind], _REQUIRED_COLUMNS.get(kind, ("key",)), ignored)
+    required, options = _REQUIRED_COLUMNS.get(kind, ("key",)), frozenset(option_names(kind))
+    return Columns(_COLUMNS[kind], required, ignored, copied, options)
 
 
 def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
@@ -51,6 +54,8 @@ def parse_row(row: Row, required: Sequence[str]) -> RowRequest | RowRefusal:
             _require_value(row, name)
         for name, value in row.values.items():
             item[name] = _PARSERS[name](value)
+        for name in row.copied:
+            _require_utf8(row.copied[name])
     except _InvalidValue as error:
         text, key = f"its {name} {error}", row.values.get("key")
         return RowRefusal.create(row.number, error.code, text, name, error.limit, key)
@@ -66,6 +71,11 @@ def object_identity(item: dict[str, Any]) -> bytes:
 def _require_value(row: Row, name: str) -> None:
     if row.values.get(name, "") == "":
         raise _InvalidValue("is missing", Code.KEY_EMPTY if name == "key" else Code.SIZE_REQUIRED)
+
+
+def _require_utf8(value: Any) -> None:
+    if not is_encodable(value):
+        raise _InvalidValue("is not valid UTF-8")
 
 
 def _text_parser(code: Code) -> Callable[[Any], str]:

@@ -1,20 +1,25 @@
 """The first pass over an input: validates every row and groups the valid ones by expiry."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import IO, Any
 
 from valetkey.cli.bulk.columns import RowRequest, object_identity, parse_row
+from valetkey.cli.bulk.copied_columns import Columns, escape_values
 from valetkey.cli.bulk.disk_list import DiskList, SeenIndex
+from valetkey.cli.bulk.finished_output import FinishedRow
 from valetkey.cli.bulk.lines import LineReader
-from valetkey.cli.bulk.row_errors import RowRefusal
-from valetkey.cli.bulk.rows import FIRST_ROW, Columns, InputFormat, read_rows
+from valetkey.cli.bulk.row_errors import InputError, RowRefusal
+from valetkey.cli.bulk.rows import FIRST_ROW, InputFormat, Row, read_rows
 from valetkey.wire.refusals import Code
 
 MAX_EXPIRY_GROUPS = 16
 """The maximum number of different `expires_in` values: each has a batch in flight of its own."""
 MAX_SHOWN_ERRORS = 10
 INVALID_ROW = 255
+KEPT_ROW = 254
 
 
 class ExpiryGroup:
@@ -31,16 +36,64 @@ class ExpiryGroup:
         self.largest_size = max(self.largest_size, item.get("size", 0))
 
 
+class LineNumbers:
+    """The line where each row begins.
+
+    Rows usually have a line each, so only the rows after a longer one take memory: 16 bytes.
+    """
+
+    def __init__(self, first_line: int) -> None:
+        self._indexes, self._offsets = array("Q", [0]), array("Q", [first_line])
+
+    def append(self, row_index: int, line: int) -> None:
+        """Append the line of the next row."""
+        offset = line - row_index
+        if offset != self._offsets[-1]:
+            self._indexes.append(row_index)
+            self._offsets.append(offset)
+
+    def find(self, row_index: int) -> int:
+        """Return the line of the row with this index, from 0."""
+        return row_index + self._offsets[bisect_right(self._indexes, row_index) - 1]
+
+
+class CopiedValues:
+    """The values of each row that are copied to the output, on disk, and the names of them all."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+        self._rows = DiskList()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns, in the order of the input."""
+        return list(self._names)
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Append the values of the next row."""
+        self._names.update(dict.fromkeys(values))
+        self._rows.append(values)
+
+    def read(self, first: int = 0) -> Iterator[Mapping[str, Any]]:
+        """Yield the values of the rows from the index `first` on."""
+        return self._rows.read(first)
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._rows.close()
+
+
 class InputScan:
     """The validated content of an input, on disk except for one byte a row.
 
-    row_groups has one byte for each row, from the row number first_row on: the index of its expiry
-    group in groups, or INVALID_ROW. first_invalid_rows are the first MAX_SHOWN_ERRORS of
-    invalid_rows. digest is the input's SHA-256 in hexadecimal.
+    row_groups has one byte for each row: the index of its expiry group in groups, or INVALID_ROW,
+    or KEPT_ROW for a row that an earlier run was granted. first_invalid_rows are the first
+    MAX_SHOWN_ERRORS of invalid_rows. digest is the input's SHA-256 in hexadecimal.
     """
 
-    def __init__(self, first_row: int = 1) -> None:
-        self.first_row = first_row
+    def __init__(self, first_line: int = 1) -> None:
+        self.lines = LineNumbers(first_line)
+        self.copied = CopiedValues()
         self.row_groups = bytearray()
         self.groups: list[ExpiryGroup] = []
         self.invalid_rows = DiskList()
@@ -48,17 +101,46 @@ class InputScan:
         self.digest = ""
         self._group_indexes: dict[int | None, int] = {}
 
-    def append(self, row: RowRequest | RowRefusal) -> None:
-        """Append the next row."""
+    def append(self, row: RowRequest | RowRefusal, copied: Mapping[str, Any]) -> None:
+        """Append the next row, and the values to copy to the output."""
+        line = int(row.row) if isinstance(row, RowRefusal) else row.row_number
+        self.lines.append(len(self.row_groups), line)
+        self.copied.append(copied)
         group_index = (
             self._add_invalid(row) if isinstance(row, RowRefusal) else self._add_valid(row)
         )
         self.row_groups.append(group_index)
 
+    def keep_granted_rows(self, rows: Iterable[FinishedRow]) -> None:
+        """Keep the rows that an earlier run was granted: only the others are requested.
+
+        Raises InputError if these rows are not the results of this input.
+        """
+        all_groups, self.groups = self.groups, [ExpiryGroup(g.expires_in) for g in self.groups]
+        with ExitStack() as stack:
+            for group in all_groups:
+                stack.callback(group.items.close)
+            self._keep_rows(rows, [group.items.read() for group in all_groups])
+
     def close(self) -> None:
         """Remove the temporary files."""
+        self.copied.close()
         for disk_list in (self.invalid_rows, *(group.items for group in self.groups)):
             disk_list.close()
+
+    def _keep_rows(
+        self, rows: Iterable[FinishedRow], items: Sequence[Iterator[dict[str, Any]]]
+    ) -> None:
+        for index, row in enumerate(_rows_of_input(rows, len(self.row_groups))):
+            group_index = self.row_groups[index]
+            is_granted = row.expires_at is not None
+            item = None if group_index == INVALID_ROW else next(items[group_index])
+            if is_granted and (item is None or item["key"] != row.key):
+                raise InputError(f"line {self.lines.find(index)}: the output has another key")
+            if is_granted:
+                self.row_groups[index] = KEPT_ROW
+            elif item is not None:
+                self.groups[group_index].append(item)
 
     def _add_valid(self, row: RowRequest) -> int:
         if row.expires_in not in self._group_indexes:
@@ -93,16 +175,32 @@ def scan_input(
                 request = row if isinstance(row, RowRefusal) else parse_row(row, columns.required)
                 if isinstance(request, RowRequest):
                     request = _refuse_duplicate(request, seen_index)
-                scan.append(request)
+                scan.append(request, _copied_values(row, request))
         scan.digest = lines.digest
         yield scan
+
+
+def _rows_of_input(rows: Iterable[FinishedRow], total: int) -> Iterator[FinishedRow]:
+    count = 0
+    for count, row in enumerate(rows, 1):
+        if count > total:
+            break
+        yield row
+    if count != total:
+        raise InputError(f"the input has {total:,} rows, and the output has more or fewer")
+
+
+def _copied_values(row: Row | RowRefusal, request: RowRequest | RowRefusal) -> Mapping[str, Any]:
+    if isinstance(row, RowRefusal):
+        return {}
+    return escape_values(row.copied) if isinstance(request, RowRefusal) else row.copied
 
 
 def _refuse_duplicate(row: RowRequest, seen_index: SeenIndex) -> RowRequest | RowRefusal:
     first_row = seen_index.find_or_add(object_identity(row.item), row.row_number)
     if first_row is None:
         return row
-    text, key = f"it repeats the object of row {first_row}: name each object once", row.item["key"]
+    text, key = f"it repeats the object of line {first_row}: name each object once", row.item["key"]
     return RowRefusal.create(row.row_number, Code.MALFORMED, text, "key", key=key)
 
 

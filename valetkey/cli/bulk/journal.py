@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from valetkey.cli.bulk.row_errors import InputError
+from valetkey.cli.bulk.finished_output import FinishedRow
+from valetkey.cli.bulk.row_errors import InputError, RowRefusal
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 
@@ -22,27 +23,47 @@ class BulkPlan(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """The complete part of an output: rows, bytes, refusals among the rows, earliest expiry."""
+    """The complete part of an output.
+
+    It has a number of rows and of bytes, of refusals among the rows, the earliest expiry of a
+    grant, the number of refusals by code, and of rows that are invalid. The journal of an earlier
+    release has neither of the last two.
+    """
 
     rows: int = 0
     bytes: int = 0
     refused: int = 0
     first_expiry: AwareDatetime | None = None
+    codes: dict[str, int] | None = None
+    invalid: int = 0
 
-    def advance(self, result: Grant | Refusal, size: int) -> "Checkpoint":
+    @property
+    def granted(self) -> int:
+        """The number of grants among the rows."""
+        return self.rows - self.refused
+
+    def advance(self, result: Grant | Refusal | FinishedRow, size: int) -> "Checkpoint":
         """Return the checkpoint after one more row, which takes `size` bytes."""
-        refused, first_expiry = self.refused, self.first_expiry
+        refused, first_expiry, codes = self.refused, self.first_expiry, self.codes
+        invalid = self.invalid + isinstance(result, RowRefusal)
         if isinstance(result, Refusal):
             refused += 1
-        else:
+            codes = dict(codes or {})
+            codes[result.code] = codes.get(result.code, 0) + 1
+        elif result.expires_at is not None:
             first_expiry = min(first_expiry or result.expires_at, result.expires_at)
-        return Checkpoint(self.rows + 1, self.bytes + size, refused, first_expiry)
+        return Checkpoint(self.rows + 1, self.bytes + size, refused, first_expiry, codes, invalid)
 
 
 class Journal(BaseModel):
     """The input and the options of a run, and its progress. It contains no secret.
 
-    input_sha256 is the digest of an input with `total` rows.
+    input_sha256 is the digest of an input with `total` rows. copied_columns are the columns of the
+    input that the output has, too; None in the journal of an earlier release, whose rows do not
+    say what was charged.
+
+    The journal of a finished output is kept while the output has refused rows. A run that requests
+    these rows again keeps the other rows of the output; kept_bytes is the output's size.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +74,18 @@ class Journal(BaseModel):
     request: dict[str, Any]
     batch_plan: BulkPlan
     checkpoint: Checkpoint = Checkpoint()
+    copied_columns: list[str] | None = None
+    is_finished: bool = False
+    kept_bytes: int | None = None
+
+    @property
+    def is_retriable(self) -> bool:
+        """True if rows were refused that can be requested again.
+
+        The output needs a row for each of them, and invalid rows are refused in any case.
+        """
+        has_rows = self.request.get("output_format") in {"csv", "json"}
+        return has_rows and self.checkpoint.refused > self.checkpoint.invalid
 
     def with_checkpoint(self, checkpoint: Checkpoint) -> Self:
         """Return the journal of the same run at a later checkpoint."""
@@ -93,6 +126,6 @@ def load_journal(out: Path) -> Journal | None:
         return None
     except (OSError, ValidationError):
         raise InputError(
-            f"{path} is not the journal of an interrupted run: remove the file to start over, "
+            f"{path} is not the journal of an interrupted run: add --force to start over, "
             "which requests all rows again and charges for them again"
         ) from None

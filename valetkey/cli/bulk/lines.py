@@ -49,8 +49,8 @@ class LineReader:
             line = self._read_line()
 
 
-def csv_records(lines: Iterator[str]) -> Iterator[list[str] | None]:
-    """Yield the cells of each CSV record, or None for a record that cannot be read.
+def csv_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | None]]:
+    """Yield the line where each CSV record begins, and its cells, or None if it cannot be read.
 
     After such a record, reading continues with the line after the one where it began: a quote that
     is never closed makes its own line invalid, not the rest of the file.
@@ -58,14 +58,14 @@ def csv_records(lines: Iterator[str]) -> Iterator[list[str] | None]:
     source = _RewindableLines(lines)
     records = csv.reader(source, strict=True)
     while True:
-        source.start_record()
+        first_line = source.start_record()
         try:
-            yield next(records)
+            yield first_line, next(records)
         except StopIteration:
             return
         except csv.Error:
             source.rewind()
-            yield None
+            yield first_line, None
 
 
 class _RewindableLines:
@@ -73,6 +73,7 @@ class _RewindableLines:
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
+        self._line_number = 0
         self._record_lines: list[str] = []
         self._rewound_lines: deque[str] = deque()
 
@@ -81,11 +82,15 @@ class _RewindableLines:
 
     def __next__(self) -> str:
         line = self._rewound_lines.popleft() if self._rewound_lines else next(self._lines)
+        self._line_number += 1
         self._record_lines.append(line)
         return line
 
-    def start_record(self) -> None:
+    def start_record(self) -> int:
+        """Begin a record, and return the number of its first line, counted from 1."""
         self._record_lines.clear()
+        return self._line_number + 1
 
     def rewind(self) -> None:
+        self._line_number -= len(self._record_lines) - 1
         self._rewound_lines.extendleft(reversed(self._record_lines[1:]))

@@ -1,10 +1,12 @@
 """Errors of an input: one for the whole input, and refusals of single rows."""
 
+import re
 from typing import Self
 
 from valetkey.wire.refusals import Code, Refusal
 
 _MAX_SHOWN_CHARACTERS = 1_024
+_ROW_FIELD = re.compile(r"rows\[([0-9]+)\](?:\.(.+))?")
 
 
 class InputError(ValueError):
@@ -12,9 +14,10 @@ class InputError(ValueError):
 
 
 class RowRefusal(Refusal):
-    """The refusal of a row that is never sent; its field names the row: `rows[7].size`.
+    """The refusal of a row that is never sent; its field names line and column: `rows[7].size`.
 
-    Rows are counted from 1, like lines in an editor and rows in a spreadsheet: a header is row 1.
+    A row has the number of the line where it begins. Lines are counted from 1, as editors do: a
+    header is in line 1.
     """
 
     @classmethod
@@ -34,7 +37,7 @@ class RowRefusal(Refusal):
 
     @property
     def row(self) -> str:
-        """The row's number."""
+        """The number of the line where the row begins."""
         return self.field.partition("[")[2].partition("]")[0]
 
 
@@ -44,6 +47,12 @@ def renumber_refusal(refusal: Refusal, row_number: int) -> Refusal:
     if not prefix.startswith("items["):
         return refusal
     return refusal.model_copy(update={"field": f"rows[{row_number}]{column}"})
+
+
+def find_row(refusal: Refusal) -> tuple[str, str] | None:
+    """Return the line and the column that a refusal's field names; the column may be empty."""
+    match = _ROW_FIELD.fullmatch(refusal.field)
+    return None if match is None else (match[1], match[2] or "")
 
 
 def _shorten(key: str) -> str:

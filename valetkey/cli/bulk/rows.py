@@ -1,10 +1,12 @@
 """Rows of a text, CSV or JSON Lines file for `--from`; an invalid row becomes a refusal."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from valetkey.cli.bulk.copied_columns import MAX_COPIED_COLUMNS, Columns
 from valetkey.cli.bulk.lines import LineReader, csv_records
 from valetkey.cli.bulk.row_errors import InputError, RowRefusal
 from valetkey.cli.descriptions import escape_unprintable
@@ -13,7 +15,7 @@ from valetkey.wire.refusals import Code
 InputFormat = Literal["lines", "csv", "jsonl"]
 
 FIRST_ROW: dict[InputFormat, int] = {"lines": 1, "csv": 2, "jsonl": 1}
-"""The number of the first row with data: a header is row 1."""
+"""The line of the first row with data: a header is in line 1."""
 
 _FORMAT_BY_SUFFIX: dict[str, InputFormat] = {
     ".csv": "csv",
@@ -22,25 +24,15 @@ _FORMAT_BY_SUFFIX: dict[str, InputFormat] = {
 }
 
 
-class Columns(NamedTuple):
-    """The columns that rows may have: known, required, and ignored ones (`*`: any unknown one)."""
-
-    known: Sequence[str]
-    required: Sequence[str] = ("key",)
-    ignored: Sequence[str] = ()
-
-    def find_unknown(self, names: Sequence[str]) -> list[str]:
-        """Return the names, in order, that are neither known nor ignored."""
-        if "*" in self.ignored:
-            return []
-        return [name for name in names if name not in self.known and name not in self.ignored]
-
-
 class Row(NamedTuple):
-    """A row's number and its values by column; an empty CSV cell or JSON null has no entry."""
+    """The line where a row begins, its values by column, and those to copy to the output.
+
+    An empty CSV cell or JSON null has no entry in values.
+    """
 
     number: int
     values: dict[str, Any]
+    copied: Mapping[str, Any] = {}
 
 
 Rows = Iterator[Row | RowRefusal]
@@ -68,62 +60,105 @@ def _read_lines(lines: LineReader, columns: Columns) -> Rows:
 
 def _read_csv(lines: LineReader, columns: Columns) -> Rows:
     records = csv_records(lines)
-    header = next(records, None) or []
-    _check_header(header, columns)
-    for number, cells in enumerate(records, FIRST_ROW["csv"]):
+    _, header = next(records, (1, None))
+    header = header or []
+    copied = _check_header(header, columns)
+    for number, cells in records:
         if cells is None:
             text = "its quotes are unbalanced: write a quote inside a quoted cell twice"
             yield _malformed_row(number, text)
         elif not cells:
             yield _empty_row(number)
         elif len(cells) != len(header):
-            text = f"it has {len(cells)} cells, but the header in row 1 has {len(header)}"
+            text = f"it has {len(cells)} cells, but the header in line 1 has {len(header)}"
             yield _malformed_row(number, text)
         else:
-            pairs = zip(header, cells, strict=True)
-            values = {name: cell for name, cell in pairs if name in columns.known and cell}
-            yield Row(number, values)
+            pairs = list(zip(header, cells, strict=True))
+            values = {name: cell for name, cell in pairs if cell and name in columns.known}
+            yield Row(number, values, {name: cell for name, cell in pairs if name in copied})
 
 
-def _check_header(header: Sequence[str], columns: Columns) -> None:
+def _check_header(header: Sequence[str], columns: Columns) -> frozenset[str]:
+    """Return the columns to copy to the output. Raises InputError."""
+    if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
+        shown = escape_unprintable(header[0])
+        raise InputError(f"line 1: the header has one column, `{shown}`: separate them by commas")
+    unknown = [name for name in header if name not in columns.known]
+    copied = [name for name in unknown if not columns.is_ignored(name)]
+    for name in copied:
+        if problem := columns.reject_copy(name):
+            raise InputError(f"line 1: {problem}; {_known_names_hint(columns)}")
     missing = [name for name in columns.required if name not in header]
     if missing:
-        raise InputError(f"the header in row 1 has no column `{missing[0]}`")
-    repeated = [name for name in header if header.count(name) > 1 and name in columns.known]
+        raise InputError(f"line 1: the header has no column `{missing[0]}`")
+    used = [name for name in header if name in columns.known or name in copied]
+    repeated = [name for name in used if used.count(name) > 1]
     if repeated:
-        raise InputError(f"the header in row 1 has the column `{repeated[0]}` twice")
-    if unknown := columns.find_unknown(header):
-        raise InputError(
-            f"the header in row 1 has an unknown column `{escape_unprintable(unknown[0])}`; "
-            f"{_known_names_hint(columns)}"
-        )
+        shown = escape_unprintable(repeated[0])
+        raise InputError(f"line 1: the header has the column `{shown}` twice")
+    if len(copied) > MAX_COPIED_COLUMNS:
+        raise InputError(f"line 1: the header has {_too_many_columns()}")
+    return frozenset(copied)
 
 
 def _read_json_lines(lines: LineReader, columns: Columns) -> Rows:
+    members = _Members(columns)
     for number, line in enumerate(lines, FIRST_ROW["jsonl"]):
         if not line.strip():
             yield _empty_row(number)
             continue
         try:
-            values = json.loads(line)
+            values = json.loads(line, parse_float=_parse_float, parse_constant=_parse_float)
         except (ValueError, RecursionError):
             values = None
-        yield _row_from_json(number, values, columns)
+        yield _row_from_json(number, values, columns, members)
 
 
-def _row_from_json(number: int, values: Any, columns: Columns) -> Row | RowRefusal:
+class _Members:
+    """The unknown members of JSON objects so far: why each is not copied, or None if it is."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._problems: dict[str, str | None] = {}
+
+    def find_problem(self, name: str) -> str | None:
+        """Return why an unknown member is not copied to the output, or None if it is."""
+        if name not in self._problems:
+            if len(self._problems) == MAX_COPIED_COLUMNS:
+                return f"the rows have {_too_many_columns()}"
+            self._problems[name] = self._columns.reject_copy(name)
+        return self._problems[name]
+
+
+def _row_from_json(
+    number: int, values: Any, columns: Columns, members: _Members
+) -> Row | RowRefusal:
     if not isinstance(values, dict):
         return _malformed_row(number, "it is not a JSON object")
-    if unknown := columns.find_unknown(list(values)):
-        name = escape_unprintable(unknown[0])
-        text = f"it has an unknown member `{name}`; {_known_names_hint(columns)}"
-        return RowRefusal.create(number, Code.UNKNOWN_FIELD, text, key=values.get("key"))
+    unknown = {name: value for name, value in values.items() if name not in columns.known}
+    copied = {name: value for name, value in unknown.items() if not columns.is_ignored(name)}
+    for name in copied:
+        if problem := members.find_problem(name):
+            text = f"{problem}; {_known_names_hint(columns)}"
+            return RowRefusal.create(number, Code.UNKNOWN_FIELD, text, key=values.get("key"))
     known = {name: value for name, value in values.items() if name in columns.known}
-    return Row(number, {name: value for name, value in known.items() if value is not None})
+    given = {name: value for name, value in known.items() if value is not None}
+    return Row(number, given, copied)
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)  # JSON has no such number, and the output must be JSON
+    return number
 
 
 def _known_names_hint(columns: Columns) -> str:
-    return f"known names are {', '.join(columns.known)}; --ignore-columns skips others"
+    return f"known names are {', '.join(columns.known)}"
+
+
+def _too_many_columns() -> str:
+    return f"more than {MAX_COPIED_COLUMNS} unknown columns: leave some out with --ignore-columns"
 
 
 def _malformed_row(number: int, cause: str) -> RowRefusal:

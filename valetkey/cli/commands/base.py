@@ -11,7 +11,9 @@ import click
 from valetkey.cli.atomic_output import partial_path
 from valetkey.cli.bulk import journal
 from valetkey.cli.bulk.row_errors import InputError
+from valetkey.cli.command_group import OutputFailure, describe_os_error
 from valetkey.cli.descriptions import describe_refusal
+from valetkey.cli.existing_output import reject_existing_output
 from valetkey.client import Client, ExplainMethods
 from valetkey.errors import (
     BrokerUnreachable,
@@ -51,8 +53,15 @@ def open_client(options: Mapping[str, Any]) -> Client:
 
 
 def select_request_methods(client: Client, options: Mapping[str, Any]) -> Client | ExplainMethods:
-    """Return the client, or for --dry-run its ExplainMethods."""
+    """Return the client, or for --dry-run its ExplainMethods.
+
+    Raises click.UsageError if --out exists and neither --force nor --resume allows that.
+    """
+    if options["force"] and not (options["out"] or options.get("manifest")):
+        raise click.UsageError("--force needs --out or --manifest: it replaces that")
     if not options["dry_run"]:
+        if options["out"] and not options["force"] and options.get("source") is None:
+            reject_existing_output(options["out"], is_bulk=False)
         return client
     if options["output_format"] not in {None, "json"} or options["out"]:
         raise click.UsageError(
@@ -71,8 +80,10 @@ def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
         raise click.UsageError(str(error)) from None
     except BrokenPipeError:
         raise  # the reader of stdout closed it; Click handles that
+    except FileExistsError as error:
+        raise click.UsageError(f"{describe_os_error(error)}{_resume_hint(out)}") from None
     except OSError as error:
-        raise click.UsageError(f"{error}{_resume_hint(out)}") from None
+        raise OutputFailure(describe_os_error(error, out) + _resume_hint(out)) from None
     except (NoAnswer, BrokerUnreachable, SealedForAnotherKey, *_NEWER_SERVICE) as error:
         raise _NoResponseError(f"{error}{_resume_hint(out)}") from None
     except KeyboardInterrupt:

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from valetkey.cli.atomic_output import partial_path
+from valetkey.cli.bulk.journal import journal_path
 from valetkey.cli.locations import resolve_key_option
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 
@@ -13,6 +15,7 @@ _DEFAULT_BATCH_SIZE = 100_000  # rows: the service's limit unless the tenant con
 _FILE_ONLY_OPTIONS = {
     "--format": "row_format",
     "--ignore-columns": "ignore_columns",
+    "--copy-columns": "copy_columns",
     "--strict": "strict",
     "--manifest": "manifest",
 }
@@ -43,7 +46,15 @@ _OPTIONS = (
         metavar="NAME,...",
         default="",
         callback=_parse_names,
-        help="Columns of the file to ignore; * ignores all unknown ones.",
+        help="Columns of the file to leave out of the output; * leaves out all unknown ones.",
+    ),
+    click.option(
+        "--copy-columns",
+        metavar="NAME,...",
+        default="",
+        callback=_parse_names,
+        help="Columns of the file to copy to the output although their name resembles an option; "
+        "* copies all unknown ones. Other unknown columns are copied without this.",
     ),
     click.option("--strict", is_flag=True, help="Request nothing if any row is invalid."),
     click.option(
@@ -61,7 +72,10 @@ _OPTIONS = (
         "a link to it.",
     ),
     click.option(
-        "--resume", is_flag=True, help="Continue the interrupted run that writes to --out."
+        "--resume",
+        is_flag=True,
+        help="Continue the interrupted run that writes to --out, or request only the rows again "
+        "that a finished one has refused.",
     ),
 )
 
@@ -83,6 +97,8 @@ def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
         raise click.UsageError("name the objects: give KEY or --from FILE, and not both")
     if options["resume"] and not (source and options["out"]):
         raise click.UsageError("--resume needs the --from and the --out of the interrupted run")
+    if options["resume"] and options["force"]:
+        raise click.UsageError("--resume keeps what --out has, --force replaces it: choose one")
     if source is not None and options["out"] and _is_same_file(source, options["out"]):
         raise click.UsageError("--out is the file of --from: choose another file name")
     if options["manifest"] is not None and (
@@ -98,7 +114,8 @@ def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
 
 
 def _is_same_file(source: str, out: Path) -> bool:
-    return source != "-" and out.exists() and out.samefile(source)
+    paths = (out, partial_path(out), journal_path(out))
+    return source != "-" and any(path.exists() and path.samefile(source) for path in paths)
 
 
 def _is_set(value: object) -> bool:

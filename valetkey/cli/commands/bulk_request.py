@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ import click
 from pydantic_core import to_jsonable_python
 
 from valetkey.cli import output
-from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, plan_batches, remaining_batches
+from valetkey.cli.bulk import resume
+from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, remaining_batches
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.input_scan import InputScan, scan_input
-from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path, load_journal
+from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path
+from valetkey.cli.bulk.row_errors import InputError
 from valetkey.cli.bulk.rows import detect_format
 from valetkey.cli.commands import base, manifest_output
-from valetkey.cli.descriptions import describe_refusal
+from valetkey.cli.descriptions import describe_row_refusal, name_source
 from valetkey.cli.progress_bar import stderr_console
 from valetkey.client import Client, ExplainMethods, new_id
 from valetkey.config import load_config
@@ -39,13 +40,13 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
     """
     with base.report_errors(options):
         request = _request_identity(kind, bucket, default_format, options)
-        journal = _load_journal(options["out"], is_resumed=options["resume"])
+        journal = resume.load_run(options["out"], options)
         with _scan_source(kind, options) as scan, base.open_client(options) as client:
-            _report_invalid_rows(scan, is_strict=options["strict"])
-            if journal is None:
-                journal = _new_journal(scan, request, options["batch_size"])
-            _check_journal(journal, scan, request, options["out"])
-            plan = journal.batch_plan
+            _report_invalid_rows(scan, options)
+            run = _plan_run(scan, journal, request, options)
+            if run is None or run.is_complete:
+                return 0 if run is None else 1
+            plan = run.journal.batch_plan
             requester = base.select_request_methods(client, options)
             request_batch = _batch_requester(requester, kind, bucket, options)
             if isinstance(requester, ExplainMethods):
@@ -54,10 +55,11 @@ def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[
             only_slice = _only_slice(scan, plan) if options["manifest"] is not None else None
             _check_service(client, kind, scan, plan, options["timeout"])
             if only_slice is not None:
+                manifest_output.reject_existing_manifest(client, bucket, options)
                 batch = request_batch(only_slice)
                 return manifest_output.print_manifest_link(batch, options)
-            job = BulkJob(scan, plan, request_batch)
-            return output.write_results(job, default_format, options, journal)
+            job = BulkJob(scan, plan, request_batch, run.finished_rows)
+            return _write_results(job, run, default_format, options)
 
 
 def _request_identity(
@@ -71,22 +73,10 @@ def _request_identity(
     identity: dict[str, Any] = {"kind": kind, "bucket": bucket, **grant_options}
     identity |= {"tenant": client_config.tenant, "requested_by": client_config.requested_by}
     identity |= {name: options[name] for name in _INPUT_OPTIONS}
+    if options["copy_columns"]:  # journals of an earlier release have none
+        identity["copy_columns"] = options["copy_columns"]
     identity = to_jsonable_python(identity)
     return identity | {"output_format": output.resolve_format(default_format, options)}
-
-
-def _load_journal(out: Path | None, *, is_resumed: bool) -> Journal | None:
-    """Return the journal of the run to resume; None for a new run."""
-    journal = None if out is None else load_journal(out)
-    if out is not None and (journal is None) == is_resumed:
-        path = journal_path(out)
-        if is_resumed:
-            raise click.UsageError(f"there is no interrupted run to resume: {path} does not exist")
-        raise click.UsageError(
-            f"{path} belongs to an interrupted run: add --resume to continue it, or remove the "
-            "file to start over, which requests all rows again and charges for them again"
-        )
-    return journal
 
 
 @contextmanager
@@ -97,50 +87,67 @@ def _scan_source(kind: Kind, options: Mapping[str, Any]) -> Iterator[InputScan]:
     with ExitStack() as stack:
         with errors.status(f"reading {source}") if shows_status else nullcontext():
             stream = stack.enter_context(click.open_file(source, "rb"))
-            columns = columns_for(kind, options["ignore_columns"])
-            scan = stack.enter_context(scan_input(stream, input_format, columns))
+            columns = columns_for(kind, options["ignore_columns"], options["copy_columns"])
+            try:
+                scan = stack.enter_context(scan_input(stream, input_format, columns))
+            except InputError as error:
+                raise click.UsageError(f"{name_source(source)}, {error}") from None
         if not scan.row_groups:
-            raise click.UsageError(f"{source} has no rows: there is nothing to request")
+            text = f"{name_source(source)} has no rows: there is nothing to request"
+            raise click.UsageError(text)
         yield scan
 
 
-def _report_invalid_rows(scan: InputScan, *, is_strict: bool) -> None:
-    """Report the invalid rows. Raises click.UsageError if there are any and is_strict is set."""
+def _report_invalid_rows(scan: InputScan, options: Mapping[str, Any]) -> None:
+    """Report the invalid rows. Raises click.UsageError if there are any and --strict is set."""
     invalid, shown = scan.invalid_rows.count, len(scan.first_invalid_rows)
     for refusal in scan.first_invalid_rows:
-        click.echo(describe_refusal(refusal), err=True)
+        click.echo(describe_row_refusal(refusal, options["source"]), err=True)
     if invalid > shown:
         click.echo(f"and {invalid - shown:,} more rows are invalid", err=True)
-    if invalid and is_strict:
+    if invalid and options["strict"]:
         total = len(scan.row_groups)
         raise click.UsageError(
             f"nothing was requested: {invalid:,} of {total:,} rows are invalid, and --strict is set"
         )
 
 
-def _new_journal(scan: InputScan, request: dict[str, Any], batch_size: int) -> Journal:
-    return Journal(
-        input_sha256=scan.digest,
-        total=len(scan.row_groups),
-        request=request,
-        batch_plan=plan_batches(scan, batch_size, new_id),
-    )
+def _plan_run(
+    scan: InputScan, journal: Journal | None, request: dict[str, Any], options: Mapping[str, Any]
+) -> resume.RunPlan | None:
+    """Return the rows to request; None if an earlier run was granted them all, which is printed."""
+    out: Path | None = options["out"]
+    if out is None or not options["resume"]:
+        return resume.start_run(scan, out, request, new_id)
+    if journal is None:
+        click.echo(resume.describe_complete_output(scan, out), err=True)
+        return None
+    run = resume.resume_run(scan, out, journal, request, new_id)
+    if warning := resume.describe_expiry(journal.checkpoint.first_expiry):
+        click.echo(warning, err=True)
+    if run.is_complete:
+        invalid = scan.invalid_rows.count
+        text = f"{out}: all {invalid:,} refused rows are invalid, nothing was requested: "
+        click.echo(text + "correct them in a file of their own", err=True)
+    return run
 
 
-def _check_journal(
-    journal: Journal, scan: InputScan, request: Mapping[str, Any], out: Path | None
-) -> None:
-    difference = journal.find_difference(scan.digest, request)
-    if difference is not None:
-        raise click.UsageError(
-            f"{out} was started with a different {difference}: "
-            "--resume needs the same input and the same options"
-        )
-    first_expiry = journal.checkpoint.first_expiry
-    if first_expiry is not None and first_expiry <= datetime.now(UTC):
-        expiry = f"{first_expiry:%Y-%m-%d %H:%M %Z}"
-        text = f"warning: grants that were written earlier began to expire at {expiry}"
-        click.echo(text, err=True)
+def _write_results(
+    job: BulkJob, run: resume.RunPlan, default_format: str, options: Mapping[str, Any]
+) -> int:
+    """Write all results, and explain how to request refused rows again. Returns the exit code."""
+    out: Path | None = options["out"]
+    try:
+        exit_code = output.write_results(job, default_format, options, run.journal)
+    except BrokenPipeError:
+        text = "the reader of stdout closed it: the rows requested so far are charged; with --out, "
+        click.echo(text + "no result is lost", err=True)
+        raise
+    has_refused = job.refused > run.scan.invalid_rows.count
+    if out is not None and has_refused and journal_path(out).exists():
+        text = "to request the refused rows again: the same command with --resume, which needs "
+        click.echo(text + str(journal_path(out)), err=True)
+    return exit_code
 
 
 def _check_service(

@@ -59,8 +59,9 @@ def download(bucket: str, keys: tuple[str, ...], version_id: str | None, **optio
 
     The file of --from may have any size. It has one key a line. If its name ends in .csv or .jsonl,
     each row has a `key` and optionally a `filename`, a `version_id` and an `expires_in`. Invalid
-    rows are refused by their row number, and the other rows are requested. After an interruption,
-    run the same command with --resume: nothing is charged twice.
+    rows are refused by their line, and the other rows are requested. Other columns are copied to
+    the output of --csv and --json. After an interruption, run the same command with --resume:
+    nothing is charged twice. If rows were refused, --resume requests only these again.
 
     With --manifest, for very large files, the service writes all results to an object in the same
     bucket, and the command prints one link to that object.

@@ -1,6 +1,7 @@
 """Output of a batch whose results the service writes to an object: a manifest."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -11,9 +12,12 @@ from pydantic_core import to_jsonable_python
 
 from valetkey.cli import output
 from valetkey.cli.progress_bar import stderr_console
-from valetkey.errors import BrokerUnreachable, NoAnswer
+from valetkey.cli.summary import describe_counts, describe_seconds
+from valetkey.client import Client
+from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
 from valetkey.handles import BatchHandle
 from valetkey.manifests import DEFAULT_TIMEOUT, Manifest
+from valetkey.multipart_storage import object_exists
 
 
 def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
@@ -21,10 +25,11 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
 
     Without --timeout, the service has DEFAULT_TIMEOUT to write it.
 
-    Its size, digest and counts go to stderr; with --json, everything is one object on stdout.
+    A summary with its counts, size and digest goes to stderr; with --json, everything is also one
+    object on stdout.
     Raises as BatchHandle.manifest does.
     """
-    errors = stderr_console()
+    errors, start = stderr_console(), time.monotonic()
     status = f"waiting for {batch.total:,} rows to be written to {options['manifest']}"
     with _continue_hint(batch), errors.status(status) if errors.is_terminal else nullcontext():
         for _ in batch.results(options["timeout"]):
@@ -34,9 +39,31 @@ def print_manifest_link(batch: BatchHandle, options: Mapping[str, Any]) -> int:
         click.echo(json.dumps(_manifest_values(batch.id, manifest)))
     else:
         click.echo(manifest.grant.url)
-        click.echo(_describe_manifest(manifest), err=True)
+    click.echo(_describe_manifest(manifest, time.monotonic() - start), err=True)
     output.print_quota_warnings(batch.quotas)
     return 1 if manifest.refused else 0
+
+
+def reject_existing_manifest(client: Client, bucket: str, options: Mapping[str, Any]) -> None:
+    """Raise click.UsageError if the manifest would replace an object, unless --force is set.
+
+    The check needs one grant, to send a HEAD, which is charged. Without an answer of storage, the
+    manifest is requested all the same. Raises NoAnswer and BrokerUnreachable.
+    """
+    key = options["manifest"]
+    if options["force"]:
+        return
+    try:
+        grant = client.download(bucket, key, method="HEAD", expires_in=60).result(
+            options["timeout"]
+        )
+    except Refused:  # what the policy refuses here, it may also refuse for the manifest
+        return
+    if object_exists(grant.url):
+        raise click.UsageError(
+            f"the object {key!r} exists, and may be a manifest with grants that are charged; no "
+            "row was requested: choose another key, or add --force to replace it"
+        )
 
 
 def _manifest_timeout(options: Mapping[str, Any]) -> float:
@@ -60,9 +87,10 @@ def _continue_hint(batch: BatchHandle) -> Iterator[None]:
         raise
 
 
-def _describe_manifest(manifest: Manifest) -> str:
-    counts = f"{manifest.issued:,} granted, {manifest.refused:,} refused"
-    return f"{manifest.key!r}: {counts}; {manifest.bytes:,} bytes, sha256 {manifest.sha256}"
+def _describe_manifest(manifest: Manifest, seconds: float) -> str:
+    content = f"{manifest.bytes:,} bytes, sha256 {manifest.sha256}"
+    counts = describe_counts(manifest.issued, manifest.refused)
+    return f"{manifest.key!r}: {counts}, in {describe_seconds(seconds)}; {content}"
 
 
 def _manifest_values(batch_id: str, manifest: Manifest) -> dict[str, Any]:

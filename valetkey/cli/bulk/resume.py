@@ -1,0 +1,157 @@
+"""Decides from the files of an earlier run which rows a run requests, and in which batches."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from valetkey.cli.atomic_output import settle_output
+from valetkey.cli.bulk.bulk_job import plan_batches
+from valetkey.cli.bulk.finished_output import FinishedRow, count_grants, read_finished_rows
+from valetkey.cli.bulk.input_scan import InputScan
+from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path, load_journal
+from valetkey.cli.bulk.row_errors import InputError
+from valetkey.cli.existing_output import reject_existing_output
+
+
+def load_run(out: Path | None, options: Mapping[str, Any]) -> Journal | None:
+    """Return the journal of the run to resume; None for a new run, or one without a journal.
+
+    Raises click.UsageError or OSError if the run would destroy the results of an earlier one.
+    """
+    if out is None or options["force"]:
+        return None
+    journal, path = load_journal(out), journal_path(out)
+    if journal is not None and journal.is_finished:
+        settle_output(out, journal)
+        journal = load_journal(out)
+    if options["resume"]:
+        is_lost = journal is None or journal.is_finished
+        if is_lost and not out.exists():
+            missing = path if journal is None else out
+            text = f"there is no interrupted run to resume: {missing} does not exist"
+            raise click.UsageError(text)
+        return journal
+    if journal is not None and not journal.is_finished:
+        raise click.UsageError(
+            f"{path} belongs to an interrupted run: add --resume to continue it, or --force to "
+            "start over, which requests all rows again and charges for them again"
+        )
+    reject_existing_output(out, journal, is_bulk=True)
+    return None
+
+
+class RunPlan:
+    """The rows of a run that are still to be requested: journal has their batches.
+
+    is_complete is True if no row is left that could be requested.
+    """
+
+    def __init__(
+        self, scan: InputScan, out: Path | None, journal: Journal, *, is_complete: bool = False
+    ) -> None:
+        self.scan = scan
+        self.journal = journal
+        self.is_complete = is_complete
+        self._out = out
+
+    def finished_rows(self) -> Iterator[FinishedRow]:
+        """Yield the rows of the finished output, whose grants are kept."""
+        if self._out is None or self.journal.kept_bytes is None:
+            return iter(())
+        return read_finished_rows(self._out)
+
+
+def start_run(
+    scan: InputScan, out: Path | None, request: dict[str, Any], new_id: Callable[[], str]
+) -> RunPlan:
+    """Plan to request all rows of an input."""
+    journal = Journal(
+        input_sha256=scan.digest,
+        total=len(scan.row_groups),
+        request=request,
+        batch_plan=plan_batches(scan, request["batch_size"], new_id),
+        copied_columns=scan.copied.names,
+    )
+    return RunPlan(scan, out, journal)
+
+
+def resume_run(
+    scan: InputScan,
+    out: Path,
+    journal: Journal,
+    request: Mapping[str, Any],
+    new_id: Callable[[], str],
+) -> RunPlan:
+    """Plan to continue an interrupted run, or to request the refused rows of a finished one again.
+
+    Raises click.UsageError if the input, an option or the output is another one.
+    """
+    difference = journal.find_difference(scan.digest, request)
+    if difference is not None:
+        what = "input: it has changed since" if difference == "input" else difference
+        raise click.UsageError(
+            f"{out} was started with a different {what}; "
+            "--resume needs the same input and the same options"
+        )
+    if not journal.is_finished and journal.kept_bytes is None:
+        return RunPlan(scan, out, journal)
+    kept_bytes = journal.checkpoint.bytes if journal.is_finished else journal.kept_bytes
+    if not out.exists() or out.stat().st_size != kept_bytes:
+        raise click.UsageError(
+            f"{out} was changed since it was written: its refused rows cannot be requested again. "
+            "Request them with another --out"
+        )
+    _keep_granted_rows(scan, out, "was changed since it was written")
+    if not journal.is_finished:
+        return RunPlan(scan, out, journal)
+    plan = plan_batches(scan, journal.batch_plan.batch_size, new_id)
+    is_complete = not any(group.items.count for group in scan.groups)
+    return RunPlan(scan, out, _retry(journal, plan, kept_bytes), is_complete=is_complete)
+
+
+def describe_complete_output(scan: InputScan, out: Path) -> str:
+    """Describe an output without a journal, in which nothing is refused.
+
+    Raises click.UsageError if it is no such file, or not that of this input.
+    """
+    counts = count_grants(out)
+    if counts is None or counts.refused:
+        raise click.UsageError(
+            f"{out} cannot be resumed without {journal_path(out)}, which a run with --csv or "
+            "--json leaves if valid rows were refused: request its missing rows from a file "
+            "of their own"
+        )
+    _keep_granted_rows(scan, out, "is complete, but not the output of this input")
+    text = f"{out} is complete: {counts.granted:,} granted, none refused; nothing was requested"
+    return f"{text}\n{describe_expiry(counts.first_expiry)}".strip()
+
+
+def describe_expiry(first_expiry: datetime | None) -> str:
+    """Return a warning if grants of an earlier run have expired, or nothing."""
+    if first_expiry is None or first_expiry > datetime.now(UTC):
+        return ""
+    expiry = f"{first_expiry:%Y-%m-%d %H:%M %Z}"
+    return f"warning: grants that were written earlier began to expire at {expiry}"
+
+
+def _keep_granted_rows(scan: InputScan, out: Path, problem: str) -> None:
+    """Keep the rows that were granted. Raises click.UsageError if the output does not fit."""
+    try:
+        scan.keep_granted_rows(read_finished_rows(out))
+    except InputError as error:
+        raise click.UsageError(f"{out} {problem}: {error}") from None
+
+
+def _retry(journal: Journal, batch_plan: BulkPlan, kept_bytes: int) -> Journal:
+    """Return the journal of a run that requests the refused rows of a finished one again."""
+    return Journal(
+        input_sha256=journal.input_sha256,
+        total=journal.total,
+        request=journal.request,
+        batch_plan=batch_plan,
+        copied_columns=journal.copied_columns,
+        kept_bytes=kept_bytes,
+    )

@@ -1,0 +1,51 @@
+"""The root of a command line: an output that cannot be written ends with a sentence."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class OutputFailure(click.ClickException):
+    """The output cannot be written: a full disk, for example."""
+
+    exit_code = 5
+
+
+class CommandGroup(click.Group):
+    """Commands that end with a message if stdout cannot be written."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and flush stdout as long as an error can still be reported."""
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            raise  # the reader of stdout closed it; Click handles that
+        except OSError as error:
+            if error.filename is not None or error.errno is None:
+                raise
+            _discard_stdout()
+            raise OutputFailure(describe_os_error(error)) from None
+        except OutputFailure:
+            _discard_stdout()
+            raise
+
+
+def describe_os_error(error: OSError, out: Path | None = None) -> str:
+    """Describe an error of a file, which is `out` or stdout if the error names none."""
+    cause = error.strerror or str(error)
+    return f"{error.filename or out or 'stdout'}: {cause}"
+
+
+def _discard_stdout() -> None:
+    """Discard what is not written yet: Python would try again at exit, and print a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "w") as devnull:  # noqa: PTH123 - only its descriptor
+            os.dup2(devnull.fileno(), sys.stdout.fileno())
