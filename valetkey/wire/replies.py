@@ -122,12 +122,15 @@ class Cancelled(ReplyModel):
 
     issued: the number of items that were granted before the cancellation.
     released: the number of items that will not be granted; their reserved quota is free again.
+    aborting: if the message has abort_uploads, the number of unfinished multipart uploads that are
+    now aborted. Their bytes are given back to the quotas once it is certain that storage has none.
     """
 
     status: Literal["cancelled"] = "cancelled"
     batch: str
     issued: int
     released: int
+    aborting: int | None = None
 
 
 class RuleVerdict(ReplyModel):
