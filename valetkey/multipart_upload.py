@@ -61,6 +61,7 @@ class MultipartUploader:
         self._pool = ThreadPoolExecutor(parallel)
         self._parts = dict(stored_parts)
         self._on_stored = on_stored
+        self._futures: dict[Future[StoredPart], int] = {}
 
     def run(self) -> None:
         """Send all parts and complete the upload.
@@ -82,6 +83,7 @@ class MultipartUploader:
         finally:
             self._stop_event.set()
             self._pool.shutdown(cancel_futures=True)
+            self._add_finished_parts()
         etags = {number: part.etag for number, part in self._parts.items()}
         multipart_storage.complete_upload(grant.url, etags)
 
@@ -97,24 +99,32 @@ class MultipartUploader:
 
     def _try_parts(self, numbers: Sequence[int], part_size: int) -> StorageError | None:
         """Send parts by new URLs; return the error of one that was not stored, if any."""
-        part_numbers = {
+        self._futures = {
             self._pool.submit(self._send, grant, (number - 1) * part_size): number
             for grant in self._request_grants(numbers)
             if (number := grant.part or 0) in numbers
         }
         error, done_futures = None, SimpleQueue[Future[StoredPart]]()
-        for future in part_numbers:  # not as_completed: Ctrl-C in it leaves futures locked forever
+        for future in self._futures:  # not as_completed: Ctrl-C in it leaves futures locked forever
             future.add_done_callback(done_futures.put)
-        for _ in part_numbers:
+        for _ in self._futures:
             future = done_futures.get()
-            number = part_numbers[future]
             try:
-                self._parts[number] = future.result()
+                self._add(self._futures[future], future.result())
             except StorageError as not_stored:
                 error = not_stored
-            else:
-                self._on_stored(number, self._parts[number])
         return error
+
+    def _add(self, number: int, part: StoredPart) -> None:
+        if number not in self._parts:
+            self._parts[number] = part
+            self._on_stored(number, part)
+
+    def _add_finished_parts(self) -> None:
+        """Add the parts that were stored after an interruption, and not seen."""
+        for future, number in self._futures.items():
+            if not future.cancelled() and future.exception() is None:
+                self._add(number, future.result())
 
     def _request_grants(self, numbers: Sequence[int]) -> list[Grant]:
         # min_expires_in=1: a policy with a lower limit shortens the expiry instead of refusing.
