@@ -11,8 +11,9 @@ from models.tenants import NAME, TENANT_ID
 class MultipartUpload(Base):
     """A multipart upload started for one grant, until it is known to have ended.
 
-    size and part_size are in bytes. state is open or closed; an upload that is still open when its
-    grant expires is aborted.
+    size and part_size are in bytes. state is open, aborted or closed; an upload that is still open
+    at expires_at is aborted. If storage had it until then, state becomes aborted, and expires_at is
+    the time at which the service checks that nothing is stored, and gives the bytes back.
     """
 
     __tablename__ = "multipart_uploads"

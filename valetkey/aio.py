@@ -118,6 +118,8 @@ class AsyncClient(
         batch: str | AsyncBatchHandle | AsyncGrantHandle,
         reason: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
+        *,
+        abort_uploads: bool = False,
     ) -> Cancelled:
         """Cancel a batch: grant no further items, and release what is reserved for them.
 
@@ -127,7 +129,9 @@ class AsyncClient(
         if isinstance(batch, AsyncBatchHandle):
             batch.stop()
             batch = batch.id
-        message = requests.cancel_message(self._config, new_id(), batch, reason)
+        message = requests.cancel_message(
+            self._config, new_id(), batch, reason, abort_uploads=abort_uploads
+        )
         return cast("Cancelled", await request_reply(self._dispatcher, message, timeout))
 
     async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:

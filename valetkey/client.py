@@ -110,18 +110,26 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         batch: str | BatchHandle | GrantHandle,
         reason: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        *,
+        abort_uploads: bool = False,
     ) -> Cancelled:
         """Cancel a batch: grant no further items, and release what is reserved for them.
 
         batch is a handle or a batch id. A handle sends no more chunks, and the items of unsent
         chunks come out refused. Granted items remain valid and charged, so cancelling a batch that
         was granted completely has no effect. Cancelling twice is no error. Raises as usage() does.
+
+        With abort_uploads, the service also aborts the granted multipart uploads that are still
+        unfinished, and gives their bytes back to the quotas within minutes. A service of an earlier
+        release refuses this as unknown_field.
         """
         batch = batch.batch if isinstance(batch, GrantHandle) else batch
         if isinstance(batch, BatchHandle):
             batch.stop()
             batch = batch.id
-        message = requests.cancel_message(self._config, new_id(), batch, reason)
+        message = requests.cancel_message(
+            self._config, new_id(), batch, reason, abort_uploads=abort_uploads
+        )
         return cast("Cancelled", request_reply(self._dispatcher, message, timeout))
 
     def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:

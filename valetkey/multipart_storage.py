@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from http.client import HTTPException
 from threading import Event
 from typing import IO
@@ -22,8 +23,8 @@ class FileSlice:
     """A range of a file, as a stream from which urllib reads a request's body.
 
     offset and length are in bytes. on_progress is called with the size of each block that is read;
-    sent_bytes is their sum. After stop_event is set, or if the file has become shorter, read()
-    raises StorageError.
+    sent_bytes is their sum, and sha256 their digest in hex. After stop_event is set, or if the file
+    has become shorter, read() raises StorageError.
     """
 
     def __init__(
@@ -39,7 +40,13 @@ class FileSlice:
         self._remaining = length
         self._on_progress = on_progress
         self._stop_event = stop_event
+        self._digest = sha256()
         self.sent_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was read so far, in hex."""
+        return self._digest.hexdigest()
 
     def read(self, size: int = -1) -> bytes:
         """Read at most size bytes, and never past the end of the range."""
@@ -49,6 +56,7 @@ class FileSlice:
             raise StorageError("the upload was stopped, or its file became shorter")
         self._remaining -= len(data)
         self.sent_bytes += len(data)
+        self._digest.update(data)
         self._on_progress(len(data))
         return data
 

@@ -1,11 +1,13 @@
 """Uploads a file by a multipart upload: several parts at once, by URLs requested as needed."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
+from types import MappingProxyType
+from typing import NamedTuple
 
 from valetkey import multipart_storage
 from valetkey.errors import Refused, StorageError, UnusableGrant
@@ -18,8 +20,19 @@ _RETRY_DELAYS = (1, 4, 16)  # seconds before a part that storage did not store i
 _EXPIRES_IN = 3_600  # seconds; the service limits it to the policy and the upload's own expiry
 
 
+class StoredPart(NamedTuple):
+    """A part that storage has: the ETag that completes the upload, and the SHA-256 in hex."""
+
+    etag: str
+    sha256: str
+
+
 class MultipartUploader:
     """Sends a file by a multipart upload that was requested for it.
+
+    stored_parts has the parts that storage has already, by part number; they are not sent again.
+    on_stored is called with each further part, by the thread that calls run(): keep them, and a
+    later MultipartUploader can go on.
 
     `parallel` parts are sent at once, each by its own thread. on_progress is called by these
     threads with the number of bytes sent; a negative number takes back the bytes of a failed part,
@@ -33,6 +46,8 @@ class MultipartUploader:
         *,
         parallel: int = 4,
         timeout: float = DEFAULT_TIMEOUT,
+        stored_parts: Mapping[int, StoredPart] = MappingProxyType({}),
+        on_stored: Callable[[int, StoredPart], None] = lambda _number, _part: None,
         on_progress: Callable[[int], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -44,7 +59,9 @@ class MultipartUploader:
         self._sleep = sleep
         self._stop_event = Event()
         self._pool = ThreadPoolExecutor(parallel)
-        self._etags: dict[int, str] = {}
+        self._parts = dict(stored_parts)
+        self._on_stored = on_stored
+        self._futures: dict[Future[StoredPart], int] = {}
 
     def run(self) -> None:
         """Send all parts and complete the upload.
@@ -66,11 +83,14 @@ class MultipartUploader:
         finally:
             self._stop_event.set()
             self._pool.shutdown(cancel_futures=True)
-        multipart_storage.complete_upload(grant.url, self._etags)
+            self._add_finished_parts()
+        etags = {number: part.etag for number, part in self._parts.items()}
+        multipart_storage.complete_upload(grant.url, etags)
 
     def _store_parts(self, numbers: Sequence[int], part_size: int) -> None:
         for delay in (*_RETRY_DELAYS, None):
-            error = self._try_parts([n for n in numbers if n not in self._etags], part_size)
+            missing = [number for number in numbers if number not in self._parts]
+            error = self._try_parts(missing, part_size) if missing else None
             if error is None:
                 return
             if delay is None:
@@ -79,21 +99,32 @@ class MultipartUploader:
 
     def _try_parts(self, numbers: Sequence[int], part_size: int) -> StorageError | None:
         """Send parts by new URLs; return the error of one that was not stored, if any."""
-        part_numbers = {
+        self._futures = {
             self._pool.submit(self._send, grant, (number - 1) * part_size): number
             for grant in self._request_grants(numbers)
             if (number := grant.part or 0) in numbers
         }
-        error, done_futures = None, SimpleQueue[Future[str]]()
-        for future in part_numbers:  # not as_completed: Ctrl-C in it leaves futures locked forever
+        error, done_futures = None, SimpleQueue[Future[StoredPart]]()
+        for future in self._futures:  # not as_completed: Ctrl-C in it leaves futures locked forever
             future.add_done_callback(done_futures.put)
-        for _ in part_numbers:
+        for _ in self._futures:
             future = done_futures.get()
             try:
-                self._etags[part_numbers[future]] = future.result()
+                self._add(self._futures[future], future.result())
             except StorageError as not_stored:
                 error = not_stored
         return error
+
+    def _add(self, number: int, part: StoredPart) -> None:
+        if number not in self._parts:
+            self._parts[number] = part
+            self._on_stored(number, part)
+
+    def _add_finished_parts(self) -> None:
+        """Add the parts that were stored after an interruption, and not seen."""
+        for future, number in self._futures.items():
+            if not future.cancelled() and future.exception() is None:
+                self._add(number, future.result())
 
     def _request_grants(self, numbers: Sequence[int]) -> list[Grant]:
         # min_expires_in=1: a policy with a lower limit shortens the expiry instead of refusing.
@@ -106,7 +137,7 @@ class MultipartUploader:
                 raise Refused(result)
         return [result for result in results if isinstance(result, Grant)]
 
-    def _send(self, grant: Grant, offset: int) -> str:
+    def _send(self, grant: Grant, offset: int) -> StoredPart:
         if grant.method != "PUT":
             raise UnusableGrant(grant.method)
         with self._path.open("rb") as stream:
@@ -115,7 +146,8 @@ class MultipartUploader:
                 stream, offset, length, self._on_progress, self._stop_event
             )
             try:
-                return multipart_storage.put_part(grant.url, grant.headers, body)
+                etag = multipart_storage.put_part(grant.url, grant.headers, body)
             except StorageError:
                 self._on_progress(-body.sent_bytes)
                 raise
+            return StoredPart(etag, body.sha256)

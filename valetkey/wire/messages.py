@@ -129,6 +129,8 @@ class CancelMessage(WireModel):
     its undecided items. Grants that were issued before stay valid.
 
     requested_by, reason: text for the audit log, at most 200 characters each.
+    abort_uploads: if true, the service also aborts the multipart uploads that were granted and are
+    still unfinished, and gives their bytes back to the quotas.
     """
 
     v: Literal[1] = 1
@@ -137,6 +139,7 @@ class CancelMessage(WireModel):
     batch: BatchId
     requested_by: Text
     reason: Text | None = None
+    abort_uploads: bool = False
 
 
 class BatchMessage(WireModel):

@@ -124,6 +124,8 @@ class Cancelled(ReplyModel):
     released: the number of items that will not be granted; their reserved quota is free again.
     arrived: false if no message of the batch has reached the service. It is refused if it does. A
     service that is too old to tell leaves this out.
+    aborting: if the message has abort_uploads, the number of unfinished multipart uploads that are
+    now aborted. Their bytes are given back to the quotas once it is certain that storage has none.
     """
 
     status: Literal["cancelled"] = "cancelled"
@@ -131,6 +133,7 @@ class Cancelled(ReplyModel):
     issued: int
     released: int
     arrived: bool | None = None
+    aborting: int | None = None
 
 
 class RuleVerdict(ReplyModel):

@@ -125,17 +125,25 @@ def service_message(requester: Requester, task_id: str) -> PendingMessage:
 
 
 def cancel_message(
-    requester: Requester, task_id: str, batch_id: str, reason: str | None
+    requester: Requester,
+    task_id: str,
+    batch_id: str,
+    reason: str | None,
+    *,
+    abort_uploads: bool = False,
 ) -> PendingMessage:
     """Return the message that cancels a batch: no further item is granted."""
-    body = {
+    body: dict[str, Any] = {
         "v": VERSION,
         "ask": "cancel",
         "tenant": requester.tenant,
         "batch": batch_id,
         "requested_by": requester.requested_by,
     }
-    return build_pending_message(task_id, body if reason is None else {**body, "reason": reason})
+    # Not sent unless needed: an older service refuses a field that it does not know.
+    optional = {"reason": reason, "abort_uploads": abort_uploads or None}
+    body |= {name: value for name, value in optional.items() if value is not None}
+    return build_pending_message(task_id, body)
 
 
 def batch_state_message(requester: Requester, task_id: str, batch_id: str) -> PendingMessage:

@@ -4,6 +4,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, BinaryIO, NamedTuple
 
 from worker.aws.storage_calls import call_storage
@@ -125,6 +126,20 @@ def abort_upload(client: Any, bucket: str, object_key: str, upload_id: str) -> N
     )
     if isinstance(response, ErrorResponse) and response.code not in _ENDED:
         raise Transient(f"storage aborts no upload: {response.words}")
+
+
+def find_grant_id(client: Any, bucket: str, object_key: str) -> str | None:
+    """Return the id of the grant that stored an object; None if there is no such object.
+
+    Storage answers 403 for a missing object to credentials that may not list the bucket. Raises
+    Transient.
+    """
+    response = call_storage(client.head_object, Bucket=bucket, Key=object_key)
+    if not isinstance(response, ErrorResponse):
+        return str(response.get("Metadata", {}).get("grant-id", ""))
+    if response.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN}:
+        raise Transient(f"storage does not tell of an object: {response.words}")
+    return None
 
 
 def list_uploads(client: Any, bucket: str, object_key: str) -> list[ListedUpload]:

@@ -24,6 +24,7 @@ class UploadRecord(NamedTuple):
     upload: StartedUpload
     expires_at: datetime
     is_open: bool
+    is_aborted: bool = False
 
 
 def insert_uploads(
@@ -66,7 +67,7 @@ def find_upload_by_grant(
 
 
 def buckets_with_expired_uploads(connection: Connection, now: datetime) -> list[str]:
-    """Return the bucket profiles that have open uploads whose grants have expired."""
+    """Return the bucket profiles that have uploads to abort or to check after their abort."""
     query = select(MultipartUpload.bucket).distinct().where(*_is_expired(now))
     return list(connection.scalars(query))
 
@@ -74,7 +75,7 @@ def buckets_with_expired_uploads(connection: Connection, now: datetime) -> list[
 def expired_uploads(
     connection: Connection, bucket: str, now: datetime, limit: int
 ) -> list[UploadRecord]:
-    """Return open uploads of a bucket profile whose grants have expired, in a random order.
+    """Return uploads of a bucket profile to abort or to check, in a random order.
 
     Some cannot be aborted for days: the others must not wait for these.
     """
@@ -88,16 +89,49 @@ def expired_uploads(
 
 
 def _is_expired(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    return MultipartUpload.state == "open", MultipartUpload.expires_at <= now
+    return MultipartUpload.state.in_(("open", "aborted")), MultipartUpload.expires_at <= now
 
 
-def close_upload(connection: Connection, record: UploadRecord) -> None:
-    """Mark an upload as ended."""
-    is_upload = (
+def end_open_uploads(connection: Connection, batch_number: int, now: datetime) -> int:
+    """Let the open uploads of a batch end now, and return their number.
+
+    No further part is granted, and the cleanup aborts them.
+    """
+    is_open = MultipartUpload.batch_number == batch_number, MultipartUpload.state == "open"
+    query = select(func.count()).select_from(MultipartUpload).where(*is_open)
+    connection.execute(
+        update(MultipartUpload)
+        .where(*is_open, MultipartUpload.expires_at > now)
+        .values(expires_at=now)
+    )
+    return connection.execute(query).scalar_one()
+
+
+def close_upload(connection: Connection, record: UploadRecord) -> bool:
+    """Mark an upload as ended; return false if it was before."""
+    statement = update(MultipartUpload).where(*_is_upload(record)).values(state="closed")
+    was_closed = connection.execute(statement.where(MultipartUpload.state != "closed"))
+    return was_closed.rowcount == 1
+
+
+def mark_aborted(connection: Connection, record: UploadRecord, check_at: datetime) -> None:
+    """Mark an upload as aborted; whether storage has nothing of it is checked later."""
+    is_open = *_is_upload(record), MultipartUpload.state == "open"
+    values = {"state": "aborted", "expires_at": check_at}
+    connection.execute(update(MultipartUpload).where(*is_open).values(values))
+
+
+def _is_upload(record: UploadRecord) -> tuple[ColumnElement[bool], ...]:
+    return (
         MultipartUpload.batch_number == record.batch_number,
         MultipartUpload.item_number == record.item_number,
     )
-    connection.execute(update(MultipartUpload).where(*is_upload).values(state="closed"))
+
+
+def batch_id_of(connection: Connection, batch_number: int) -> str:
+    """Return the id that the tenant chose for a batch."""
+    query = select(Batch.batch_id).where(Batch.batch_number == batch_number)
+    return connection.execute(query).scalar_one()
 
 
 def uploads_of_chunk(
@@ -122,4 +156,5 @@ def _record(row: Any) -> UploadRecord:
         upload=StartedUpload(row.upload_id, MultipartPlan(row.size, row.part_size)),
         expires_at=row.expires_at,
         is_open=row.state == "open",
+        is_aborted=row.state == "aborted",
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
-from models import Reservation
+from models import Batch, Reservation
 from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
 from worker.core.quotas.cost import (
@@ -136,6 +136,38 @@ def close_batch(connection: Connection, batch_number: int, tenant_id: str) -> in
         return 0
     usage.release(connection, tenant_id, usage.cost_from_row(row), row.charged_at)
     return int(row.items)
+
+
+def give_back_upload(
+    connection: Connection, batch_number: int, item_number: int, size: int
+) -> None:
+    """Subtract the bytes of one granted upload from usage: storage has nothing of it.
+
+    They leave every window in which they were charged; the grant itself stays counted.
+    """
+    batch = connection.execute(
+        select(Batch.tenant, Batch.chunk_size, Batch.decided_at).where(
+            Batch.batch_number == batch_number
+        )
+    ).one()
+    is_chunk = (
+        Reservation.batch_number == batch_number,
+        Reservation.chunk_number == item_number // batch.chunk_size,
+    )
+    charged_at = connection.execute(
+        update(Reservation)
+        .where(*is_chunk)
+        .values(upload_bytes=Reservation.upload_bytes - size)
+        .returning(Reservation.charged_at)
+    ).scalar_one_or_none()
+    # The whole batch was charged with its first chunk. Without a row, the window live is released.
+    windows = WINDOWS if charged_at else tuple(w for w in WINDOWS if w not in LIVE_WINDOWS)
+    start = charged_at or batch.decided_at
+    cost = Cost(upload_bytes=size)
+    usage.release_by_window(
+        connection,
+        {(batch.tenant, window, window_start(window, start)): cost for window in windows},
+    )
 
 
 def release_expired(connection: Connection, now: datetime, max_rows: int) -> int:

@@ -6,6 +6,7 @@ from worker.context import Context
 from worker.db.batch_history import count_decided, read_history
 from worker.db.batches import insert_cancellation, lock_batch
 from worker.db.engine import write_transaction
+from worker.db.multiparts import end_open_uploads
 from worker.db.reservations import close_batch
 
 
@@ -15,7 +16,8 @@ def cancel_batch(
     """Cancel a batch of the tenant, and release what its missing chunks had reserved.
 
     Issued grants stay valid and charged. A batch that has not arrived yet will be refused when it
-    does; the reply says so. Cancelling again releases nothing more. Raises Transient.
+    does; the reply says so. Cancelling again releases nothing more. If the message asks for it,
+    unfinished multipart uploads of the batch end now: the cleanup aborts them. Raises Transient.
     """
     batch_id, now = message.batch, context.now()
     with write_transaction(context.engine) as connection:
@@ -23,7 +25,13 @@ def cancel_batch(
         insert_cancellation(connection, message, tenant_id, signing_key, now)
         batch = read_history(connection, tenant_id, batch_id, 0, now).batch
         if batch is None:
-            return Cancelled(batch=batch_id, issued=0, released=0, arrived=False)
+            aborting = 0 if message.abort_uploads else None
+            return Cancelled(batch=batch_id, issued=0, released=0, arrived=False, aborting=aborting)
         released = close_batch(connection, batch.batch_number, tenant_id)
         issued = count_decided(connection, batch.batch_number).issued
-    return Cancelled(batch=batch_id, issued=issued, released=released, arrived=True)
+        aborting = None
+        if message.abort_uploads:
+            aborting = end_open_uploads(connection, batch.batch_number, now)
+    return Cancelled(
+        batch=batch_id, issued=issued, released=released, arrived=True, aborting=aborting
+    )

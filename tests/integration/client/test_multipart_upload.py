@@ -1,32 +1,25 @@
 """A file is uploaded in parts to a fake storage; tests/acceptance has a real one."""
 
-import os
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
-from typing import Any
 
 import pytest
 import redis
-from click.testing import Result
 
 from tests.support.cli import interrupted_download
-from tests.support.fakes.fake_service import FakeService, grant_outcome, running_fake_service
-from tests.support.fakes.http_storage import (
-    HttpStorage,
-    StorageResponse,
-    StoredRequest,
-    running_http_storage,
+from tests.support.fakes.http_storage import HttpStorage, StorageResponse, StoredRequest
+from tests.support.fakes.multipart_service import (
+    CONTENT,
+    STATE,
+    accept_all,
+    part_number,
+    press_ctrl_c_at_part,
+    run_upload,
+    service,
 )
 from valetkey import Client, StorageError
 from valetkey.multipart_upload import MultipartUploader
 
-CONTENT = bytes(range(23))
-PART = 5
-COMPLETED = b"<CompleteMultipartUploadResult/>"
 ERROR = b"<Error><Code>InternalError</Code><Resource>s3cret</Resource></Error>"
 
 
@@ -43,57 +36,17 @@ def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return valkey_url
 
 
-def accept_all(request: StoredRequest) -> StorageResponse:
-    """Respond as a storage that accepts every request."""
-    if request.method == "PUT":
-        return StorageResponse(200, {"ETag": f'"e{part_number(request)}"'})
-    return StorageResponse(200, {}, COMPLETED) if request.method == "POST" else StorageResponse(204)
-
-
-def part_number(request: StoredRequest) -> int:
-    return int(request.target.partition("part=")[2] or 0)
-
-
-@contextmanager
-def service(
-    broker: str, respond: Callable[[StoredRequest], StorageResponse] = accept_all
-) -> Iterator[tuple[FakeService, HttpStorage]]:
-    """Run a service whose grants have the URLs of a storage with these responses."""
-    with running_http_storage(respond) as storage:
-
-        def decide(message: dict[str, Any]) -> dict[str, Any]:
-            outcome = grant_outcome(message)
-            for item in (item for item in outcome["items"] if "url" in item):
-                set_urls(item, message["grant"]["kind"], storage.url)
-            return outcome
-
-        with running_fake_service(broker, decide=decide) as fake_service:
-            yield fake_service, storage
-
-
-def set_urls(item: dict[str, Any], kind: str, url: str) -> None:
-    if kind == "multipart":
-        item["url"] = f"{url}/complete?s3cret"
-        item["multipart"] |= {"abort_url": f"{url}/abort", "part_size": PART, "part_count": 5}
-    elif kind == "parts":
-        last = item["part"] == 5
-        item["url"] = f"{url}/film?s3cret&part={item['part']}"
-        item["headers"] = {"content-length": str(len(CONTENT) % PART if last else PART)}
-
-
-def run(*options: str) -> Result:
-    return interrupted_download.run_cli("multipart", "inbox", "a/film", "--file", "film", *options)
-
-
 def stored_content(storage: HttpStorage) -> bytes:
     return b"".join(request.body for request in sorted(storage.requests("PUT"), key=part_number))
 
 
 def test_a_file_is_cut_sent_and_completed(broker: str) -> None:
     with service(broker) as (_, storage):
-        result = run()
-    assert (result.exit_code, result.stderr) == (0, "")
+        result = run_upload()
+    assert result.exit_code == 0
+    assert result.stderr.startswith("stored 'a/film': 23B in 5 parts, in 1s (")
     assert result.stdout.endswith(".0\n")
+    assert not STATE.exists()
     assert stored_content(storage) == CONTENT
     (complete,) = storage.requests("POST")
     assert complete.body.decode() == (
@@ -108,7 +61,7 @@ def test_a_file_is_cut_sent_and_completed(broker: str) -> None:
 
 def test_parts_are_requested_as_they_are_needed(broker: str) -> None:
     with service(broker) as (fake_service, _):
-        run("--parallel", "1")
+        run_upload("--parallel", "1")
     part_numbers = [
         [i["part"] for i in m["items"] if "part" in i] for _, m in fake_service.received
     ]
@@ -158,7 +111,7 @@ def test_an_error_with_status_200_aborts_the_upload(broker: str) -> None:
         return StorageResponse(200, {}, ERROR) if request.method == "POST" else accept_all(request)
 
     with service(broker, failing) as (_, storage):
-        result = run()
+        result = run_upload()
     assert (result.exit_code, result.stdout) == (4, "")
     assert "storage did not complete the upload: InternalError" in result.stderr
     assert "aborted: nothing of it is stored" in result.stderr
@@ -170,20 +123,20 @@ def test_an_error_with_status_200_aborts_the_upload(broker: str) -> None:
 def test_ctrl_c_aborts_the_upload_unless_it_is_to_be_kept(
     broker: str, options: tuple[str, ...], deletes: int
 ) -> None:
-    pressed = Event()
-
-    def pressing(request: StoredRequest) -> StorageResponse:
-        if request.method == "PUT" and not pressed.is_set():
-            pressed.set()
-            os.kill(os.getpid(), signal.SIGINT)
-        return accept_all(request)
-
-    with service(broker, pressing) as (_, storage):
-        result = run(*options)
+    with service(broker, press_ctrl_c_at_part(1)) as (_, storage):
+        result = run_upload(*options)
     assert (result.exit_code, result.stdout) == (130, "")
     assert ("kept until 2099-01-01" in result.stderr) == (not deletes)
     assert len(storage.requests("DELETE")) == deletes
     assert storage.requests("POST") == []
+
+
+def test_a_service_that_aborts_the_upload_itself_is_left_to_it(broker: str) -> None:
+    with service(broker, press_ctrl_c_at_part(1), aborting=1) as (fake_service, storage):
+        result = run_upload()
+    assert "the quota gets its bytes back within minutes" in result.stderr
+    assert fake_service.received[-1][1]["abort_uploads"] is True
+    assert storage.requests("DELETE") == []
 
 
 def test_a_refused_upload_is_explained(broker: str) -> None:

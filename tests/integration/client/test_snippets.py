@@ -200,7 +200,7 @@ def test_fetch_reports_an_error_with_status_200() -> None:
     with running_http_storage(lambda _: StorageResponse(200, {}, error)) as storage:
         program = render_javascript(redirect_grant(grants.multipart(), storage))
         output = run_node(f"{program}\nawait complete(['a']).catch((e) => console.log(e.message));")
-    assert output == "storage refused: 200\n"
+    assert output == "storage refused: 200 InternalError\n"
 
 
 @needs_node

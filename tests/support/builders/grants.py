@@ -31,7 +31,8 @@ def form(key: str = "a/cat.jpg", type_prefix: str | None = None, **fields: str) 
     if type_prefix is not None:
         conditions.append(["starts-with", "$Content-Type", type_prefix])
     policy = b64encode(json.dumps({"conditions": conditions}).encode()).decode()
-    return grant(key, method="POST", fields={"key": key, **fields, "policy": policy})
+    url = fields.pop("url", URL)
+    return grant(key, method="POST", url=url, fields={"key": key, **fields, "policy": policy})
 
 
 def put(key: str = "a/cat.jpg", size: int = 5, **fields: Any) -> Grant:

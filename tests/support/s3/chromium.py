@@ -131,6 +131,21 @@ class Tab:
         find_chromium = self._call("DOM.querySelector", nodeId=root, selector="input[type=file]")
         self._call("DOM.setFileInputFiles", nodeId=find_chromium["nodeId"], files=[str(file)])
 
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press and release a key; code is its Windows virtual key code."""
+        values = {"key": key, "code": key, "windowsVirtualKeyCode": code, "text": text}
+        self._call("Input.dispatchKeyEvent", type="keyDown", **values)
+        self._call("Input.dispatchKeyEvent", type="keyUp", **values)
+
+    def emulate(self, color_scheme: str) -> None:
+        """Prefer a color scheme: light or dark."""
+        features = [{"name": "prefers-color-scheme", "value": color_scheme}]
+        self._call("Emulation.setEmulatedMedia", features=features)
+
+    def set_scripting(self, *, enabled: bool) -> None:
+        """Let the pages that are opened next run scripts, or not."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not enabled)
+
     def evaluate(self, script: str) -> Any:
         """Return the script's value; None if it has none, or if the page is being replaced."""
         reply = self._send("Runtime.evaluate", expression=script, returnByValue=True)

@@ -1,4 +1,8 @@
+import json
+import re
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
@@ -7,36 +11,45 @@ from hypothesis import strategies as st
 
 from tests.support.builders import grants
 from tests.support.builders.grants import BREAKING_OUT, URL
-from valetkey.cli.snippets import render_javascript, render_page, render_text
+from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.snippets import render_page, render_text
 from valetkey.wire.replies import Grant
 
 printable = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1)
+SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 class ParsedPage(HTMLParser):
-    """A parsed page: its form, its inputs in order, its scripts and its text."""
+    """A parsed page: its form, its inputs in order, its security policy, its data and its text."""
 
     def __init__(self, grant: Grant) -> None:
         super().__init__()
         self.form: dict[str, str | None] = {}
         self.inputs: list[dict[str, str | None]] = []
         self.tags: list[str] = []
+        self.policy: dict[str, list[str]] = {}
         self.text = ""
-        self.script = ""
-        self.feed(render_page(grant))
+        self.data = ""
+        self.html = render_page(grant)
+        self.feed(self.html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
         self.tags.append(tag)
+        self.text += " "
         if tag == "form":
-            self.form = dict(attrs)
+            self.form = values
         if tag == "input":
-            self.inputs.append(dict(attrs))
+            self.inputs.append(values)
+        if values.get("http-equiv") == "Content-Security-Policy":
+            directives = [line.split() for line in (values["content"] or "").split(";")]
+            self.policy = {name: sources for name, *sources in directives}
 
     def handle_data(self, data: str) -> None:
         if self.cdata_elem == "script":
-            self.script += data
-        else:
+            self.data = self.data or data  # the data precedes the script
+        elif self.cdata_elem is None:
             self.text += data
 
 
@@ -58,25 +71,44 @@ def test_a_page_posts_its_form_as_multipart_form_data() -> None:
     }
 
 
-def test_a_form_needs_no_script() -> None:
-    assert "script" not in ParsedPage(grants.form()).tags
-
-
 def test_a_form_with_a_free_content_type_has_a_field_for_it_before_the_file() -> None:
-    parsed = ParsedPage(grants.form(type_prefix="image/"))
-    content_type, file = parsed.inputs[-2:]
-    assert (content_type["name"], content_type["value"], file["name"]) == (
+    content_type, file = ParsedPage(grants.form(type_prefix="image/")).inputs[-2:]
+    assert (content_type["name"], content_type["value"], file["name"], file["accept"]) == (
         "Content-Type",
         "image/",
         "file",
+        "image/*",
     )
-    assert "files[0]?.type" in parsed.script
 
 
-def test_a_put_page_has_a_file_input_and_the_script_that_sends_it() -> None:
-    parsed = ParsedPage(grants.put())
+def test_a_put_page_has_a_file_input_and_the_request_that_its_script_sends() -> None:
+    grant = grants.put()
+    parsed = ParsedPage(grant)
+    data = json.loads(parsed.data)
     assert [field["type"] for field in parsed.inputs] == ["file"]
-    assert render_javascript(grants.put()) in parsed.script
+    assert (data["method"], data["url"]) == ("PUT", grant.url)
+    assert data["headers"] == [["content-type", "image/jpeg"]]
+
+
+def test_a_page_states_the_limits_before_a_file_is_chosen() -> None:
+    words = " ".join(ParsedPage(grants.put(size=3 * 1024**2)).text.split())
+    assert "Size Exactly 3 MiB Type image/jpeg Works until 2026-11-24 12:00:00 UTC" in words
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ((0, 5), "Up to 5 bytes"),
+        ((0, 5_000_000), "Up to 4.768 MiB (5,000,000 bytes)"),
+        ((2 * 1024, 1024**3), "2 KiB to 1 GiB"),
+        ((7, 7), "Exactly 7 bytes"),
+    ],
+)
+def test_a_page_states_sizes_in_words(limits: tuple[int, int], words: str) -> None:
+    conditions = [["content-length-range", *limits]]
+    policy = b64encode(json.dumps({"conditions": conditions}).encode()).decode()
+    grant = replace(grants.form(), fields={"key": "a", "policy": policy})
+    assert words in ParsedPage(grant).text
 
 
 @pytest.mark.parametrize("build", [grants.form, grants.put])
@@ -84,15 +116,43 @@ def test_a_key_adds_no_markup_to_a_page(build: object) -> None:
     assert callable(build)
     hostile = ParsedPage(build(BREAKING_OUT))
     assert hostile.tags == ParsedPage(build("a")).tags
-    assert BREAKING_OUT in hostile.text
+    assert escape_unprintable(BREAKING_OUT) in hostile.text
 
 
-def test_no_header_or_url_ends_the_script_of_a_page() -> None:
+def test_no_header_or_url_ends_the_data_of_a_page() -> None:
     hostile = grants.put(headers={"x-amz-meta-a": BREAKING_OUT}, url=URL + BREAKING_OUT)
     parsed = ParsedPage(hostile)
     assert parsed.tags == ParsedPage(grants.put()).tags
-    assert render_javascript(hostile) in parsed.script
-    assert "<" not in render_javascript(hostile)
+    assert json.loads(parsed.data)["headers"] == [["x-amz-meta-a", BREAKING_OUT]]
+    assert "<" not in parsed.data
+
+
+def test_a_page_runs_its_own_script_and_reaches_storage_alone() -> None:
+    parsed = ParsedPage(grants.form())
+    (script,) = SCRIPT.findall(parsed.html)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    storage = ["https://inbox.example.test"]
+    assert parsed.policy.pop("style-src")[0].startswith("'sha256-")
+    assert parsed.policy == {
+        "default-src": ["'none'"],
+        "script-src": [f"'sha256-{digest}'"],
+        "connect-src": storage,
+        "frame-src": storage,
+        "form-action": storage,
+        "base-uri": ["'none'"],
+    }
+
+
+def test_a_page_may_be_redirected_by_storage_where_its_grant_says() -> None:
+    grant = grants.form(success_action_redirect="https://app.example/done")
+    targets = ParsedPage(grant).policy["form-action"]
+    assert targets == ["https://inbox.example.test", "https://app.example"]
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8333/b", "http://a;script-src *:1/b"])
+def test_a_host_that_a_security_policy_cannot_name_adds_nothing_to_it(url: str) -> None:
+    policy = ParsedPage(grants.form(url=url)).policy
+    assert (policy["connect-src"], len(policy)) == (["http:"], 7)
 
 
 @pytest.mark.parametrize("grant", [grants.grant(), grants.multipart()])

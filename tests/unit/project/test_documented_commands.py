@@ -29,7 +29,7 @@ def test_a_documented_command_is_accepted_by_its_program(
         return
     monkeypatch.chdir(tmp_path)
     for word in ("examples/tenants.toml", *line.words):  # the reader has these files
-        if re.fullmatch(r"[\w./-]+\.(toml|txt|csv|jsonl)", word):
+        if re.fullmatch(r"[\w./-]+\.(toml|txt|csv|jsonl|mp4)", word):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / word).touch()
     parse_command(PROGRAMS[line.program], line.words)

@@ -107,13 +107,17 @@ def journal_path(out: Path) -> Path:
 
 def save_journal(out: Path, journal: Journal) -> None:
     """Write the journal of an output atomically, readable by its owner only. Raises OSError."""
-    path = journal_path(out)
+    write_private(journal_path(out), journal.model_dump_json() + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file atomically, readable by its owner only. Raises OSError."""
     new_path = path.with_name(f"{path.name}.new")
     with suppress(FileNotFoundError):
         new_path.unlink()
     descriptor = os.open(new_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(journal.model_dump_json() + "\n")
+        stream.write(text)
     new_path.replace(path)
 
 

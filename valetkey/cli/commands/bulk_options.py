@@ -107,6 +107,9 @@ def is_bulk(keys: object, options: Mapping[str, Any]) -> bool:
         raise click.UsageError(
             "--manifest prints only a link: use it without --out, and with no format but --json"
         )
+    if source is not None and options["output_format"] in {"html", "js"}:
+        option = f"--{options['output_format']}"
+        raise click.UsageError(f"{option} is for a single KEY: with --from, use --json or --csv")
     for option, name in _FILE_ONLY_OPTIONS.items():
         if _is_set(options[name]) and source is None:
             raise click.UsageError(f"{option} needs --from")

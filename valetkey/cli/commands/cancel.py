@@ -10,8 +10,13 @@ from valetkey.cli.parameter_types import BATCH_ID
 
 @click.command()
 @click.argument("batch_id", type=BATCH_ID)
+@click.option(
+    "--abort-uploads",
+    is_flag=True,
+    help="Also abort unfinished multipart uploads of the batch, and give their bytes back.",
+)
 @cancel_options
-def cancel(batch_id: str, reason: str | None, **options: Any) -> None:
+def cancel(batch_id: str, reason: str | None, *, abort_uploads: bool, **options: Any) -> None:
     """Cancel a batch: grant no further items, and release its reserved quota.
 
     \b
@@ -21,7 +26,7 @@ def cancel(batch_id: str, reason: str | None, **options: Any) -> None:
     not reached the service yet is refused when it does; the command says so, and exits with 1.
     """
     with base.report_errors(options), base.open_client(options) as client:
-        cancelled = client.cancel(batch_id, reason, options["timeout"])
+        cancelled = client.cancel(batch_id, reason, options["timeout"], abort_uploads=abort_uploads)
     if options["output_format"] == "json":
         click.echo(cancelled.model_dump_json(exclude_none=True))
     if cancelled.arrived is False:
@@ -34,4 +39,5 @@ def cancel(batch_id: str, reason: str | None, **options: Any) -> None:
     if options["output_format"] is None:
         click.echo(
             f"cancelled: {cancelled.issued:,} granted before, {cancelled.released:,} released"
+            + (f", {cancelled.aborting:,} uploads are aborted" if abort_uploads else "")
         )

@@ -1,30 +1,24 @@
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from pydantic_core import to_jsonable_python
 
-from valetkey import multipart_storage
 from valetkey.cli import output
 from valetkey.cli.arguments import object_options, request_options, snippet_options
 from valetkey.cli.commands import base
+from valetkey.cli.commands.multipart_file import FileUpload, check_resumable
 from valetkey.cli.locations import object_argument
 from valetkey.cli.parameter_types import FILE, SIZE
-from valetkey.errors import StorageError
+from valetkey.cli.upload_state import StateFile, UploadState
+from valetkey.client import Client
 from valetkey.handles import MultipartHandle
-from valetkey.multipart_upload import MultipartUploader
 from valetkey.wire.options import MultipartOptions
-from valetkey.wire.replies import Grant
+
+_FREE_TO_DIFFER = {"expires_in", "min_expires_in", "reason"}
 
 
 @click.command()
@@ -39,7 +33,12 @@ from valetkey.wire.replies import Grant
     show_default=True,
     help="The number of parts that are sent at the same time.",
 )
-@click.option("--keep", is_flag=True, help="Do not abort the upload if it fails or is interrupted.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Do not abort the upload if it fails or is interrupted: --resume continues it.",
+)
+@click.option("--resume", is_flag=True, help="Continue the kept upload of --file; implies --keep.")
 @object_options
 @snippet_options("curl", "js")
 @request_options
@@ -48,74 +47,80 @@ def multipart(bucket: str, key: str, **options: Any) -> None:
 
     \b
     valetkey multipart inbox films/cat.mp4 --file cat.mp4 --expires-in 12h
+    valetkey multipart inbox films/cat.mp4 --file cat.mp4 --expires-in 12h --keep
+    valetkey multipart inbox films/cat.mp4 --file cat.mp4 --expires-in 12h --resume
     valetkey multipart inbox films/cat.mp4 --size 20GiB --part-size 64MiB
 
     The object may be s3://inbox/films/cat.mp4, too. `inbox` names a bucket profile.
 
-    An upload that fails or that you interrupt with Ctrl-C is aborted. With --size, nothing is
-    uploaded: the output states how to split the file, and how to complete or abort the upload.
+    An upload that fails or that you interrupt with Ctrl-C is aborted. With --keep, it is not: run
+    the same command with --resume, and only the missing parts are sent, until the grant expires.
+    The state is a file beside the source, cat.mp4.resume.json, which contains no link.
+
+    With --size, nothing is uploaded: the output states how to split the file, and how to complete
+    or abort the upload.
     """
     file: Path | None = options["file"]
+    _check_options(file, options)
+    grant_options = cast("MultipartOptions", base.extract_grant_options(options, "multipart"))
+    request = _comparable_request(bucket, key, grant_options)
+    with base.report_errors(options):
+        state = _load_state(file, request, options) if file else None
+        with base.open_client(options) as client:
+            if file and state:
+                FileUpload(client, _reopen(client, bucket, state), file, options).resume(state)
+                return
+            requester = base.select_request_methods(client, options)
+            size = file.stat().st_size if file else options["size"]
+            response = requester.multipart(bucket, key, size=size, **grant_options)
+            if file and isinstance(response, MultipartHandle):
+                FileUpload(client, response, file, options).start(request)
+            else:
+                sys.exit(output.write_response(response, "json", options))
+
+
+def _check_options(file: Path | None, options: Mapping[str, Any]) -> None:
+    """Raise click.UsageError for options that exclude each other."""
     if (file is None) == (options["size"] is None):
         raise click.UsageError("name what to upload: give --file or --size, and not both")
     if file and (options["output_format"] or options["out"]):
         raise click.UsageError(
             "--file prints only the grant's id: leave out --out and all output formats"
         )
-    grant_options = cast("MultipartOptions", base.extract_grant_options(options, "multipart"))
-    size = file.stat().st_size if file else options["size"]
-    with base.report_errors(options), base.open_client(options) as client:
-        requester = base.select_request_methods(client, options)
-        response = requester.multipart(bucket, key, size=size, **grant_options)
-        if file and isinstance(response, MultipartHandle):
-            _upload_file(response, file, size, options)
-        else:
-            sys.exit(output.write_response(response, "json", options))
+    if file is None and (options["keep"] or options["resume"]):
+        raise click.UsageError("--keep and --resume need --file")
+    if options["resume"] and options["dry_run"]:
+        raise click.UsageError("--resume requests nothing that --dry-run could explain")
 
 
-def _upload_file(
-    upload: MultipartHandle, file: Path, size: int, options: Mapping[str, Any]
-) -> None:
-    grant = upload.result(options["timeout"])
-    output.print_quota_warnings(upload.batch.quotas)
-    with _abort_on_failure(grant, keep=options["keep"]), _progress_bar(size) as advance:
-        parallel, timeout = options["parallel"], options["timeout"]
-        MultipartUploader(
-            upload, file, parallel=parallel, timeout=timeout, on_progress=advance
-        ).run()
-    click.echo(grant.id)
+def _comparable_request(bucket: str, key: str, options: MultipartOptions) -> dict[str, Any]:
+    """Return the values, as JSON, that must be the same when the upload is resumed."""
+    values = {name: value for name, value in options.items() if name not in _FREE_TO_DIFFER}
+    result: dict[str, Any] = to_jsonable_python({"bucket": bucket, "key": key, **values})
+    return result
 
 
-@contextmanager
-def _abort_on_failure(grant: Grant, *, keep: bool) -> Iterator[None]:
-    """Abort the upload if the block fails, unless keep is set, and report the outcome."""
-    try:
-        yield
-    except BaseException:  # KeyboardInterrupt included
-        click.echo(_describe_kept_upload(grant) if keep else _abort_upload(grant), err=True)
-        raise
+def _load_state(file: Path, request: dict[str, Any], options: dict[str, Any]) -> UploadState | None:
+    """Return the state of the upload to resume; None for a new upload."""
+    state_file = StateFile(file)
+    if options["dry_run"]:
+        return None
+    state = state_file.load()
+    if (state is None) == options["resume"]:
+        if state is None:
+            raise click.UsageError(
+                f"there is no upload to resume: {state_file.path} does not exist"
+            )
+        raise click.UsageError(
+            f"{state_file.path} belongs to an unfinished upload: add --resume to continue it, or "
+            "remove the file to start anew"
+        )
+    if state is not None:
+        check_resumable(state, state_file, file, request)
+    elif options["keep"]:
+        state_file.check_writable()
+    return state
 
 
-def _describe_kept_upload(grant: Grant) -> str:
-    expiry = f"{grant.expires_at:%Y-%m-%d %H:%M:%S %Z}"
-    return f"kept until {expiry}: the unfinished upload of grant {grant.id}"
-
-
-def _abort_upload(grant: Grant) -> str:
-    if grant.multipart is not None:
-        try:
-            multipart_storage.abort_upload(grant.multipart.abort_url)
-        except StorageError as error:
-            return f"not aborted ({error}): the service aborts the upload after the grant expires"
-    return "aborted: nothing of it is stored"
-
-
-@contextmanager
-def _progress_bar(size: int) -> Iterator[Callable[[int], None]]:
-    errors = Console(stderr=True)
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=errors, disable=not errors.is_terminal, redirect_stdout=False
-    ) as bar:
-        task = bar.add_task("", total=size)
-        yield lambda count: bar.advance(task, count)
+def _reopen(client: Client, bucket: str, state: UploadState) -> MultipartHandle:
+    return MultipartHandle(client.batch(state.batch_id), partial(client.parts, bucket))

@@ -29,8 +29,11 @@ def render_curl(grant: Grant, path: str | None = None) -> str:
         print_headers = ["--dump-header", "-"] if grant.part is not None else []
         words = ["--upload-file", path, *print_headers, *_header_options(grant)]
         return _command(words, grant.url)
-    target = ["--head"] if grant.method == "HEAD" else ["--output", path]
-    return _command([*target, *_header_options(grant)], grant.url)
+    if grant.method == "HEAD":
+        return _command(["--head", *_header_options(grant)], grant.url)
+    line = _command(["--output", path, *_header_options(grant)], grant.url)
+    # With a body, storage's refusal would replace the file.
+    return line.replace("--fail-with-body", "--fail", 1)
 
 
 def _multipart_commands(grant: Grant, multipart: MultipartInfo) -> str:

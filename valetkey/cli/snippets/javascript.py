@@ -12,7 +12,7 @@ from valetkey.wire.replies import Grant
 
 _DOWNLOAD = """
   const response = await fetch(url, { method, headers });
-  if (!response.ok) throw new Error("storage refused: " + response.status);
+  if (!response.ok) throw await refusal(response);
   return response;
 """
 _POST = """
@@ -20,7 +20,7 @@ _POST = """
   for (const [name, value] of fields) form.append(name, value);
   form.append("file", file);
   const response = await fetch(url, { method: "POST", body: form });
-  if (!response.ok) throw new Error("storage refused: " + response.status);
+  if (!response.ok) throw await refusal(response);
   return response;
 """
 _CHECK_TYPE = """
@@ -30,7 +30,7 @@ _CHECK_TYPE = """
 _PUT = """
   if (file.size !== size) throw new Error("this takes a file of exactly " + size + " bytes");
   const response = await fetch(url, { method: "PUT", headers, body: file.slice() });
-  if (!response.ok) throw new Error("storage refused: " + response.status);
+  if (!response.ok) throw await refusal(response);
   return response;
 """
 # Storage may send status 200 before it has completed the upload; only the body confirms it
@@ -40,13 +40,20 @@ _COMPLETE = """
   const parts = etags.map(part).join("");
   const body = `<CompleteMultipartUpload>${parts}</CompleteMultipartUpload>`;
   const response = await fetch(url, { method: "POST", body });
-  const done = response.ok && (await response.text()).includes("CompleteMultipartUploadResult");
-  if (!done) throw new Error("storage refused: " + response.status);
+  const text = await response.clone().text();
+  const done = response.ok && text.includes("CompleteMultipartUploadResult");
+  if (!done) throw await refusal(response);
 """
 _ABORT = """
   const response = await fetch(url, { method: "DELETE" });
-  if (!response.ok) throw new Error("storage refused: " + response.status);
+  if (!response.ok) throw await refusal(response);
 """
+# Only the code: the rest of the body may quote the request and its signature.
+_REFUSAL = """
+async function refusal(response) {
+  const code = /<Code>([A-Za-z0-9.]{1,64})</.exec(await response.text())?.[1] ?? "no reason given";
+  return new Error(`storage refused: ${response.status} ${code}`);
+}"""
 # HTML finds the end of a script and comments inside it. json.dumps escapes non-ASCII already.
 _HTML_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
@@ -59,6 +66,10 @@ def render_javascript(grant: Grant) -> str:
     abort() takes nothing. Raises UnusableGrant.
     """
     request_parts.check_method(grant)
+    return _render_functions(grant) + "\n" + _REFUSAL
+
+
+def _render_functions(grant: Grant) -> str:
     if grant.multipart is not None:
         complete = _function("complete(etags)", _COMPLETE, url=grant.url)
         return f"{complete}\n\n{_function('abort()', _ABORT, url=grant.multipart.abort_url)}"
@@ -79,12 +90,12 @@ def _form_function(grant: Grant, type_prefix: str | None) -> str:
 
 
 def _function(signature: str, body: str, **constants: object) -> str:
-    lines = [f"\n  const {name} = {_literal(value)};" for name, value in constants.items()]
+    lines = [f"\n  const {name} = {literal(value)};" for name, value in constants.items()]
     return f"async function {signature} {{{''.join(lines)}{body}}}"
 
 
-def _literal(value: object) -> str:
-    """Return a JSON value as a JavaScript literal that is safe inside <script>."""
+def literal(value: object) -> str:
+    """Return a JSON value as a JavaScript literal, or JSON, that is safe inside <script>."""
     return json.dumps(value).translate(_HTML_ESCAPES)
 
 

@@ -1,81 +1,166 @@
-"""A web page that uploads one file."""
+"""A web page that uploads one file.
 
+page.html, page.css and page.js are its parts. The page loads nothing from elsewhere, and its
+Content-Security-Policy allows only these parts and requests to storage.
+"""
+
+import re
+from base64 import b64encode
+from hashlib import sha256
 from html import escape
+from importlib.resources import files
+from string import Template
+from urllib.parse import urlsplit
 
+from valetkey.cli.descriptions import escape_unprintable
 from valetkey.cli.snippets import request_parts
-from valetkey.cli.snippets.javascript import render_javascript
+from valetkey.cli.snippets.javascript import literal
+from valetkey.units import format_utc
 from valetkey.wire.replies import Grant
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="referrer" content="no-referrer">
-<title>Upload {key}</title>
-<h1>Upload <code>{key}</code></h1>
-<p>This form works until {expires_at}.</p>
-{form}
-</html>
-"""
-_FORM = """<form action="{url}" method="post" enctype="multipart/form-data" accept-charset="utf-8">
-{fields}
-<p><input type="file" name="file" required> <button>Upload</button></p>
-</form>"""
-_TYPE_FIELD = (
-    '<p><label>Content type: <input name="Content-Type" value="{type_prefix}" required></label></p>'
+_FORM = Template("""<form $attributes>
+$fields
+<div class="drop">
+<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.8" \
+stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">\
+<path d="M12 16V4m0 0L7 9m5-5 5 5M4 15v3a2 2 0 0 0 2 2h12a2 2 0 0 0 2-2v-3"/></svg>
+<label for="file"><bdi class="name">Choose a file</bdi></label>
+<span class="hint" id="hint">Then press Upload</span>
+<input type="file" id="file" name="file" aria-describedby="hint"$accept required>
+</div>
+<div class="progress" hidden><progress max="1" aria-label="Progress"></progress>
+<p class="rate"></p><p class="quiet" role="status"></p></div>
+<div class="buttons"><button class="send"$disabled>Upload</button>
+<button type="button" class="plain cancel" hidden>Cancel</button></div>
+</form>""")
+_TYPE_FIELD = Template(
+    '<div class="type"><label for="type">Type of the file</label>'
+    '<input id="type" name="Content-Type" value="$prefix" pattern="$prefix.+" '
+    'title="$prefix and the rest of the type" autocomplete="off" spellcheck="false" required></div>'
 )
-_TYPE_SCRIPT = """
-<script>
-const [file, type] = ["file", "Content-Type"].map((name) => document.forms[0].elements[name]);
-file.addEventListener("change", () => {
-  type.value = file.files[0]?.type || type.value;
-});
-</script>"""
-_PUT = """<form>
-<p><input type="file" required> <button>Upload</button> <output></output></p>
-</form>
-<script>
-{script}
-document.forms[0].addEventListener("submit", async (event) => {{
-  event.preventDefault();
-  const [file, button, status] = event.target.elements;
-  button.disabled = true;
-  status.value = "Uploading";
-  try {{
-    await upload(file.files[0]);
-    status.value = "Stored";
-  }} catch (error) {{
-    status.value = error.message;
-    button.disabled = false;
-  }}
-}});
-</script>"""
+_WITHOUT_SCRIPT = (
+    "<p>Without JavaScript, this page shows no progress. If storage refuses the file, "
+    "its answer replaces this page.</p>"
+)
+_NEEDS_SCRIPT = "<p>This page needs JavaScript: turn it on, and load the page again.</p>"
+_UNITS = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024))
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?").fullmatch
 
 
 def render_page(grant: Grant) -> str:
-    """Return a page that uploads one file: a plain form, or a form with a script for a PUT.
+    """Return a page that uploads one file, with its limits, progress and storage's answer in words.
 
-    If the client chooses the content type, the form suggests the type of the selected file. Raises
-    ValueError for a grant that does not store a whole object, and UnusableGrant.
+    The page of a form works without JavaScript, too. If the client chooses the content type, the
+    page takes the type of the selected file, and asks for one that the browser does not know.
+    Raises ValueError for a grant that does not store a whole object, and UnusableGrant.
     """
     request_parts.check_method(grant)
-    if grant.fields:
-        form = _render_form(grant)
-    elif grant.method == "PUT":
-        form = _PUT.format(script=render_javascript(grant))
-    else:
+    if grant.multipart is not None or not (grant.fields or grant.method == "PUT"):
         raise ValueError("only an upload or a put has a page")
-    expires_at = f"{grant.expires_at:%Y-%m-%d %H:%M:%S %Z}"
-    return _PAGE.format(key=escape(grant.key), expires_at=expires_at, form=form)
+    style, script = _read("page.css"), _read("page.js")
+    prefix, content_type = request_parts.content_type_prefix(grant), _content_type(grant)
+    return Template(_read("page.html")).substitute(
+        policy=escape(_security_policy(grant, style, script)),
+        style=style,
+        script=script,
+        key=escape(escape_unprintable(grant.key)),
+        size=escape(_describe_sizes(*request_parts.size_limits(grant))),
+        type=escape(_describe_type(prefix, content_type)),
+        expires_iso=format_utc(grant.expires_at),
+        expires_at=f"{grant.expires_at:%Y-%m-%d %H:%M:%S %Z}",
+        form=_render_form(grant, prefix, content_type),
+        without_script=_WITHOUT_SCRIPT if grant.fields else _NEEDS_SCRIPT,
+        data=_render_data(grant, prefix, content_type),
+    )
 
 
-def _render_form(grant: Grant) -> str:
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _security_policy(grant: Grant, style: str, script: str) -> str:
+    storage = _source(grant.url)
+    redirect = grant.fields.get("success_action_redirect") or grant.fields.get("redirect")
+    # A form's redirect is a target of the form, too.
+    targets = f"{storage} {_source(redirect)}" if redirect else storage
+    return (
+        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
+        f"connect-src {storage}; frame-src {storage}; form-action {targets}; base-uri 'none'"
+    )
+
+
+def _source(url: str) -> str:
+    """Return the source that matches a URL's host; its scheme if a policy cannot name the host."""
+    parts = urlsplit(url)
+    scheme = "https" if parts.scheme == "https" else "http"
+    return f"{scheme}://{parts.netloc}" if _HOST(parts.netloc) else f"{scheme}:"
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _content_type(grant: Grant) -> str | None:
+    return grant.fields.get("Content-Type") or grant.headers.get("content-type")
+
+
+def _describe_sizes(smallest: int, largest: int | None) -> str:
+    if largest is None:
+        return "Storage decides"
+    if smallest == largest:
+        return f"Exactly {_describe_size(largest)}"
+    if smallest > 1:
+        return f"{_describe_size(smallest)} to {_describe_size(largest)}"
+    return f"Up to {_describe_size(largest)}"
+
+
+def _describe_size(size: int) -> str:
+    for unit, factor in _UNITS:
+        if size >= factor:
+            exact = "" if size % factor == 0 else f" ({size:,} bytes)"
+            return f"{size / factor:.4g} {unit}{exact}"
+    return "1 byte" if size == 1 else f"{size} bytes"
+
+
+def _describe_type(prefix: str | None, content_type: str | None) -> str:
+    if prefix is not None:
+        return f"Any {prefix.removesuffix('/')} ({prefix}*)"
+    return "Any" if content_type in {None, "application/octet-stream"} else str(content_type)
+
+
+def _render_form(grant: Grant, prefix: str | None, content_type: str | None) -> str:
     fields = [
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
         for name, value in grant.fields.items()
     ]
-    type_prefix = request_parts.content_type_prefix(grant)
-    if type_prefix is not None:
-        fields.append(_TYPE_FIELD.format(type_prefix=escape(type_prefix)))
-    # Storage requires the file to be the last field.
-    form = _FORM.format(url=escape(grant.url), fields="\n".join(fields))
-    return form if type_prefix is None else form + _TYPE_SCRIPT
+    if prefix is not None:
+        fields.append(_TYPE_FIELD.substitute(prefix=escape(prefix)))
+    attributes = (
+        f'action="{escape(grant.url)}" method="post" enctype="multipart/form-data" '
+        'accept-charset="utf-8"'
+    )
+    accepted = f"{prefix}*" if prefix is not None else content_type
+    is_any = accepted in {None, "*", "application/octet-stream"}
+    # Storage requires the file to be the last field; the buttons have no value.
+    return _FORM.substitute(
+        attributes=attributes if grant.fields else "",
+        fields="\n".join(fields),
+        accept="" if is_any else f' accept="{escape(str(accepted))}"',
+        disabled="" if grant.fields else " disabled",
+    )
+
+
+def _render_data(grant: Grant, prefix: str | None, content_type: str | None) -> str:
+    smallest, largest = request_parts.size_limits(grant)
+    data = {
+        "method": grant.method,
+        "url": grant.url,
+        "headers": list(request_parts.headers(grant).items()),
+        "expires_at": format_utc(grant.expires_at),
+        "min_size": smallest,
+        "max_size": largest,
+        "type_prefix": prefix,
+        "content_type": content_type,
+        "redirects": "success_action_redirect" in grant.fields or "redirect" in grant.fields,
+    }
+    return literal(data)

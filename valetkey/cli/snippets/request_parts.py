@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode
 from pathlib import PurePosixPath
-from typing import get_args
+from typing import Any, get_args
 
 from valetkey.errors import UnusableGrant
 from valetkey.wire.replies import Grant, Method
@@ -24,12 +24,29 @@ def headers(grant: Grant) -> dict[str, str]:
 
 def content_type_prefix(grant: Grant) -> str | None:
     """Return the required prefix of a form's content type ("image/"), if the client chooses it."""
-    if "policy" not in grant.fields:
-        return None
-    for condition in json.loads(b64decode(grant.fields["policy"])).get("conditions", []):
-        if isinstance(condition, list) and condition[:2] == ["starts-with", "$Content-Type"]:
+    for condition in _conditions(grant):
+        if condition[:2] == ["starts-with", "$Content-Type"]:
             return str(condition[2])
     return None
+
+
+def size_limits(grant: Grant) -> tuple[int, int | None]:
+    """Return the smallest and the largest size in bytes that storage accepts; None is no limit."""
+    if "content-length" in grant.headers:
+        size = int(grant.headers["content-length"])
+        return size, size
+    for condition in _conditions(grant):
+        if condition[:1] == ["content-length-range"]:
+            return int(condition[1]), int(condition[2])
+    return 0, None
+
+
+def _conditions(grant: Grant) -> list[list[Any]]:
+    """Return the conditions of a form's policy that are lists; the others are exact values."""
+    if "policy" not in grant.fields:
+        return []
+    conditions = json.loads(b64decode(grant.fields["policy"])).get("conditions", [])
+    return [condition for condition in conditions if isinstance(condition, list)]
 
 
 def file_name(grant: Grant) -> str:

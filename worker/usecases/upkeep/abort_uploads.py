@@ -1,5 +1,7 @@
 """Aborts the multipart uploads of expired grants and of chunks that were not committed.
 
+The bytes of an upload that storage had until then are given back after a second look at storage.
+
 Each bucket profile has a thread of its own.
 """
 
@@ -17,12 +19,15 @@ from worker.db.multiparts import (
     buckets_with_expired_uploads,
     close_upload,
     expired_uploads,
+    mark_aborted,
 )
+from worker.db.reservations import give_back_upload
 from worker.db.upload_starts import buckets_with_due_starts
 from worker.errors import Malformed, Transient
 from worker.jobs.single_flight import JobRun
 from worker.jobs.thread_group import ThreadGroup
 from worker.usecases.upkeep.abandoned_uploads import GIVE_UP_AFTER, MAX_FAILURES, abort_abandoned
+from worker.usecases.upkeep.aborted_uploads import CHECK_DELAY, is_nothing_stored, is_unfinished
 
 log = structlog.get_logger()
 
@@ -82,23 +87,34 @@ def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) 
 
 
 def _end(record: UploadRecord, context: Context, now: datetime) -> bool:
-    """Abort an upload and mark it as ended; return false if that has to be tried again."""
+    """Abort an upload or check its abort; return false if that has to be tried again."""
+    is_stored_nowhere = False
     try:
-        _abort(record, context, now)
+        if record.is_aborted:
+            is_stored_nowhere = is_nothing_stored(record, context, now)
+        elif _abort(record, context, now):
+            with write_transaction(context.engine) as connection:
+                mark_aborted(connection, record, now + CHECK_DELAY)
+            return True
     except Exception as error:
         if not isinstance(error, Malformed | Transient):
             log.exception("abort_failed", batch_number=record.batch_number)
         if record.expires_at > now - GIVE_UP_AFTER:
             return False
     with write_transaction(context.engine) as connection:
-        close_upload(connection, record)
+        if close_upload(connection, record) and is_stored_nowhere:
+            size = record.upload.plan.size
+            give_back_upload(connection, record.batch_number, record.item_number, size)
     return True
 
 
-def _abort(record: UploadRecord, context: Context, now: datetime) -> None:
+def _abort(record: UploadRecord, context: Context, now: datetime) -> bool:
+    """Abort an upload; return true if storage had it before. Raises Transient and Malformed."""
     access = context.config.current().find_access(record.tenant_id, record.bucket)
     if access is None:
-        return  # no credentials are configured any more: the bucket's lifecycle rule ends it
+        return False  # no credentials are configured any more: the bucket's lifecycle rule ends it
     bucket, tenant, policy = access
+    had_upload = is_unfinished(record, context, now)
     client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
     objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
+    return had_upload

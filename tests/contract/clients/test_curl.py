@@ -1,4 +1,4 @@
-"""The page that `--html` writes and the command that `--curl` writes, used for real uploads."""
+"""The command that `--curl` writes, used for real uploads."""
 
 import shutil
 import subprocess
@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.s3.chromium import Tab
 from tests.support.s3.stores import Store, new_key
-from tests.support.servers.waiting import wait_until
 from valetkey.cli import snippets
 
 FILE = b"\x89PNG a picture\r\n\0"
@@ -33,36 +31,6 @@ def picture(tmp_path: Path) -> Path:
 
 def odd_key(key: str) -> str:
     return f"{key} \"ü\" & 'Ω' <b>=1%41${{x}}.png"
-
-
-def submit(tab: Tab, page: str, file: Path) -> None:
-    path = file.with_name("page.html")
-    path.write_text(page, encoding="utf-8")
-    tab.open(path)
-    tab.choose_file(file)
-    tab.evaluate("document.querySelector('button').click()")
-
-
-def page_contains(tab: Tab, text: str) -> bool:
-    return text in (tab.evaluate("document.documentElement.textContent") or "")
-
-
-def test_a_browser_uploads_by_the_page(store: Store, tab: Tab, picture: Path) -> None:
-    grant = store.upload(odd_key(new_key()))
-    submit(tab, snippets.render_page(grant), picture)
-    wait_until(lambda: store.has_object(grant.key), what="the object is stored")
-    stored = store.get_object(grant.key)
-    assert stored["Body"] == FILE
-    assert stored["ContentType"] == "image/png"
-    assert stored["Metadata"] == {"origin": "camera 7", "grant-id": grant.id}
-
-
-def test_a_browser_is_told_that_a_file_is_too_large(store: Store, tab: Tab, picture: Path) -> None:
-    picture.write_bytes(bytes(101))
-    grant = store.upload(new_key())
-    submit(tab, snippets.render_page(grant), picture)
-    wait_until(lambda: page_contains(tab, "EntityTooLarge"), what="the browser shows the error")
-    assert not store.has_object(grant.key)
 
 
 def test_curl_uploads_by_the_line(store: Store, curl: str, picture: Path) -> None:

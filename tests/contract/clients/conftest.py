@@ -1,0 +1,31 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.s3.chromium import Tab
+from tests.support.s3.stores import BUCKET, Store
+
+FILE = b"\x89PNG a picture\r\n\0"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / 'ein "Bild"; Nr. 1,5 größer.png'
+    path.write_bytes(FILE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cors(stores: dict[str, Store]) -> None:
+    rule = {"AllowedOrigins": ["*"], "AllowedMethods": ["POST", "PUT"], "AllowedHeaders": ["*"]}
+    for store in stores.values():
+        store.client.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
+
+
+@pytest.fixture
+def fresh_tab(tab: Tab) -> Iterator[None]:
+    yield
+    tab.set_scripting(enabled=True)
+    tab.emulate("light")
+    tab.visit("data:text/html,<p>done")
