@@ -103,7 +103,7 @@ def migrate_to_head(database_url: str) -> bool:
     with _connected(database_url) as engine:
         with engine.connect() as connection:
             _refuse_prototype(connection, database_url)
-            if _is_of_later_release(connection):
+            if is_of_later_release(connection):
                 return False
         with engine.connect() as connection:  # Alembic begins and commits its own transactions
             command.upgrade(alembic_config(connection), "head")
@@ -165,10 +165,11 @@ def _needs_migration(connection: Connection) -> bool:
     # An unknown revision belongs to a later release, whose migrations keep our tables usable.
     scripts = ScriptDirectory.from_config(alembic_config(connection))
     is_current = _current_revision(connection) in scripts.get_heads()
-    return not is_current and not _is_of_later_release(connection)
+    return not is_current and not is_of_later_release(connection)
 
 
-def _is_of_later_release(connection: Connection) -> bool:
+def is_of_later_release(connection: Connection) -> bool:
+    """Return whether the tables are those of a later release, which this one can use."""
     scripts = ScriptDirectory.from_config(alembic_config(connection))
     revision = _current_revision(connection)
     known = {script.revision for script in scripts.walk_revisions()}

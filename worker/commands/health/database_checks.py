@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy.engine import make_url
 
 from worker import clock
-from worker.commands.database import open_database
+from worker.commands.database import is_of_later_release, open_database
 from worker.commands.failures.cause import ServiceUnusable
 from worker.commands.failures.database_failures import (
     FILE_LOCKED,
@@ -45,6 +45,7 @@ from worker.settings import Settings
 class _DatabaseFacts(NamedTuple):
     """The state of the database that the checks examine."""
 
+    is_of_later_release: bool
     config: TenantConfig
     oldest_webhook: datetime | None
     next_expiry: datetime | None
@@ -66,7 +67,9 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     if isinstance(facts, Check):
         yield facts
         return
-    yield Check("database", "ok", f"reachable at {describe_url(url)}, with usable tables")
+    is_later = facts.is_of_later_release
+    release = "a later release, which this one can use" if is_later else "this release"
+    yield Check("database", "ok", f"reachable at {describe_url(url)}, with the tables of {release}")
     yield from _file_checks(url)
     now = clock.now()
     yield from check_tenants(facts.config, now)
@@ -83,6 +86,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
 def _read_facts() -> _DatabaseFacts:
     with open_database(read_transaction) as connection:
         return _DatabaseFacts(
+            is_of_later_release(connection),
             load_config(connection),
             backlog.oldest_webhook_time(connection),
             backlog.earliest_reservation_expiry(connection),
