@@ -3,6 +3,7 @@
 Commands end with a message instead of a traceback if the database cannot be used.
 """
 
+import logging
 import os
 import pwd
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ from worker.db.engine import create_database_engine, sqlite_files
 from worker.errors import Transient
 from worker.private_files import make_private, mode_of_others
 from worker.settings import Settings
+
+# At INFO, Alembic logs two lines each time that the revision of the tables is read.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 _PROTOTYPE_REVISION = "0001"
 _SQLITE_HEADER = b"SQLite format 3\0"
