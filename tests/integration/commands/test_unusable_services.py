@@ -1,12 +1,10 @@
 """Services that cannot be used: every command names the cause in the same words."""
 
 import re
-import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 
 import psycopg
 import pytest
@@ -15,7 +13,12 @@ from click.testing import CliRunner, Result
 from sqlalchemy import make_url
 
 from tests.support.docs.command_lines import ROOT
-from tests.support.fakes.socket_server import running_socket_server
+from tests.support.fakes.socket_server import (
+    agree_to_tls,
+    answer_http,
+    refuse_tls,
+    running_socket_server,
+)
 from tests.support.servers.external import PostgresServer, running_postgres_server
 from worker.__main__ import main
 from worker.commands.database import migrate_to_head
@@ -33,11 +36,7 @@ DATABASE_COMMANDS: dict[str, Sequence[str]] = {
     "quota": ("show",),
     "run": ("--only", "upkeep"),
 }
-BROKER_COMMANDS: dict[str, Sequence[str]] = {
-    "deadletters": ("list",),
-    "doctor": ("--offline",),
-    "run": ("--only", "upkeep"),
-}
+BROKER_COMMANDS = {"deadletters": ("list",), "doctor": ("--offline",), "run": ("--only", "upkeep")}
 REFUSED = "nothing listens at this host and port (connection refused)"
 UNRESOLVABLE = "its host name cannot be resolved"
 
@@ -121,25 +120,14 @@ def database(case: str, server: PostgresServer, folder: Path) -> Iterator[str]:
     if case in changed:
         yield changed[case].render_as_string(hide_password=False)
         return
-    answers = {"not PostgreSQL": answer_http, "no TLS": refuse_tls, "missing certificate": agree}
+    answers = {
+        "not PostgreSQL": answer_http,
+        "no TLS": refuse_tls,
+        "missing certificate": agree_to_tls,
+    }
     with running_socket_server(answers[case]) as http_url:
         port = int(http_url.rpartition(":")[2])
         yield remote.set(port=port, query=queries[case]).render_as_string(hide_password=False)
-
-
-def refuse_tls(connection: socket.socket, _: Event) -> None:
-    connection.recv(65_536)
-    connection.sendall(b"N")
-
-
-def agree(connection: socket.socket, _: Event) -> None:
-    connection.recv(65_536)
-    connection.sendall(b"S")
-
-
-def answer_http(connection: socket.socket, _: Event) -> None:
-    connection.recv(65_536)
-    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 @pytest.mark.parametrize("case", DATABASES)

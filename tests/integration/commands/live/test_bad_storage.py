@@ -123,5 +123,7 @@ def test_the_deletion_reports_what_storage_does_not_delete(use_storage: UseStora
 def test_checks_that_were_not_tried_are_one_line(use_storage: UseStorage) -> None:
     use_storage("http://127.0.0.1:1")
     lines = run_live("--yes").stdout.splitlines()
-    assert "48 more checks were not tried, because the first one failed." in lines
+    assert any(
+        line.endswith("more checks were not tried, because the first one failed.") for line in lines
+    )
     assert not any("the first check failed" in line for line in lines)
