@@ -120,12 +120,13 @@ def database(case: str, server: PostgresServer, folder: Path) -> Iterator[str]:
     if case in changed:
         yield changed[case].render_as_string(hide_password=False)
         return
-    answers = {
+    refused = {"no TLS": refuse_tls, "missing certificate": agree_to_tls}
+    answer = refused.get(case, answer_http)
         "not PostgreSQL": answer_http,
         "no TLS": refuse_tls,
         "missing certificate": agree_to_tls,
     }
-    with running_socket_server(answers[case]) as http_url:
+    with running_socket_server(answer) as http_url:
         port = int(http_url.rpartition(":")[2])
         yield remote.set(port=port, query=queries[case]).render_as_string(hide_password=False)
 
@@ -174,14 +175,6 @@ def test_a_missing_file_is_named_and_not_created(
     result = invoke(command, *DATABASE_COMMANDS[command])
     check(result, "database", "there is no such file", "python -m worker migrate creates it")
     assert not file.parent.exists()
-
-
-def test_migrate_names_the_file_that_is_no_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{tmp_path / 'file' / 'valetkey.db'}")
-    check(invoke("migrate"), "database", f"{tmp_path}/file: ", "correct the path")
 
 
 @pytest.fixture(scope="module")

@@ -101,3 +101,11 @@ def test_a_database_in_memory_has_no_file(
     engine.connect().close()
     engine.dispose()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_migrate_names_a_file_where_a_folder_should_be(path: Path) -> None:
+    path.parents[1].write_text("")
+    result = run_migrate()
+    assert result.exit_code == 1
+    assert f": {path.parents[1]}" in result.stderr
+    assert "Next: correct the path in VALETKEY_DATABASE_URL" in result.stderr
