@@ -122,10 +122,6 @@ def database(case: str, server: PostgresServer, folder: Path) -> Iterator[str]:
         return
     refused = {"no TLS": refuse_tls, "missing certificate": agree_to_tls}
     answer = refused.get(case, answer_http)
-        "not PostgreSQL": answer_http,
-        "no TLS": refuse_tls,
-        "missing certificate": agree_to_tls,
-    }
     with running_socket_server(answer) as http_url:
         port = int(http_url.rpartition(":")[2])
         yield remote.set(port=port, query=queries[case]).render_as_string(hide_password=False)
