@@ -18,7 +18,18 @@ from worker.commands.health.doctor import doctor
 from worker.commands.quota import quota
 from worker.commands.run import run
 from worker.commands.workers import workers
-from worker.settings import Settings, setting_errors
+from worker.settings import Settings, setting_errors, unknown_variables
+
+_NEXT_STEP = (
+    "Next: correct them (docs/operating.md lists all); `python -m worker doctor` checks them."
+)
+_WITHOUT_SETTINGS = ("contract", "dev")
+
+
+class WrongSettings(click.ClickException):
+    """A command that ends because settings are wrong. Nothing was done."""
+
+    exit_code = 2
 
 
 class _Commands(CommandGroup):
@@ -30,11 +41,15 @@ class _Commands(CommandGroup):
         except ValidationError as error:
             if error.title != Settings.__name__:
                 raise
-            raise click.ClickException("\n".join(setting_errors(error))) from None
+            lines = [f"  {line}" for line in setting_errors(error)]
+            raise WrongSettings(
+                "\n".join(("Nothing was done, because settings are wrong:", *lines, _NEXT_STEP))
+            ) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Run and administer valetkey.
 
     Settings are read from environment variables named VALETKEY_….
@@ -43,6 +58,12 @@ def main() -> None:
     Run everything on this machine, in one terminal:
       python -m worker dev
     """
+    # `doctor` has a check for them.
+    if context.invoked_subcommand not in {*_WITHOUT_SETTINGS, "doctor"}:
+        for variable in unknown_variables():
+            if variable.suggestion:
+                text = f"{variable.name} is unknown: did you mean {variable.suggestion}?"
+                click.secho(f"WARNING: {text}", fg="yellow", err=True)
 
 
 for command in (

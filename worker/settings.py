@@ -1,10 +1,13 @@
+import os
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from valetkey.config import default_result_url
-from valetkey.redis_urls import verify_by_default
+from worker import setting_checks
+from worker.setting_checks import UnknownVariable
 
 
 def _default_result_url(settings: dict[str, Any]) -> SecretStr:
@@ -13,52 +16,89 @@ def _default_result_url(settings: dict[str, Any]) -> SecretStr:
     return SecretStr(default_result_url(broker_url) or "redis://127.0.0.1:6379/1")
 
 
-def _verify_by_default(url: SecretStr) -> SecretStr:
-    return SecretStr(verify_by_default(url.get_secret_value()))
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    return SecretStr(setting_checks.check_redis_url(url.get_secret_value()))
 
 
-ServerUrl = Annotated[SecretStr, AfterValidator(_verify_by_default)]
+def _check_database_url(url: SecretStr) -> SecretStr:
+    return SecretStr(setting_checks.check_database_url(url.get_secret_value()))
+
+
+RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 """The URL of a broker or result store; of a rediss:// URL, the server is verified."""
-
-
-def _check_broker(url: SecretStr) -> SecretStr:
-    scheme, separator, rest = url.get_secret_value().partition("://")
-    if not separator or scheme.lower() not in {"redis", "rediss"}:
-        raise ValueError("the broker must be Redis or Valkey: write a redis:// or rediss:// URL")
-    return SecretStr(f"{scheme.lower()}://{rest}")  # libraries compare it as it is written
-
-
-BrokerUrl = Annotated[SecretStr, AfterValidator(_check_broker), AfterValidator(_verify_by_default)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+Endpoint = Annotated[str, AfterValidator(setting_checks.check_endpoint)]
 
 
 class Settings(BaseSettings):
     """The service's settings: one environment variable each, with the prefix VALETKEY_.
 
-    URLs are secret, because they may contain a password.
+    URLs are secret, because they may contain a password. All settings are checked together: the
+    ValidationError has an error for each wrong one.
     """
 
-    model_config = SettingsConfigDict(env_prefix="VALETKEY_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=setting_checks.PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
-    broker_url: BrokerUrl = SecretStr("redis://127.0.0.1:6379/0")
-    result_url: ServerUrl = Field(default_factory=_default_result_url)
-    database_url: SecretStr = SecretStr("sqlite:///.valetkey/valetkey.db")
-    s3_endpoint: str | None = None
+    broker_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
+    result_url: RedisUrl = Field(default_factory=_default_result_url)
+    database_url: DatabaseUrl = SecretStr("sqlite:///.valetkey/valetkey.db")
+    s3_endpoint: Endpoint | None = None
     """The endpoint of bucket profiles that set none; if unset, AWS."""
-    sts_endpoint: str | None = None
+    sts_endpoint: Endpoint | None = None
     """The STS endpoint that assumes bucket profiles' roles; if unset, AWS in the bucket's region.
     """
-    development: bool = False
+    development: bool = Field(default=False, description="true or false")
     """Allow webhooks to http:// URLs and to loopback addresses."""
-    sweep_seconds: float = Field(default=5.0, gt=0, le=3600, allow_inf_nan=False)
+    sweep_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="a number of seconds above 0, at most 3600",
+    )
     """Seconds between two scheduled checks for deliveries and manifests that are due."""
-    concurrency: int = Field(default=2, ge=1)
+    concurrency: int = Field(
+        default=2, ge=1, le=1024, description="a whole number of processes from 1 to 1024"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_not_empty(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("it is set, but empty: write a value, or unset it")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from; a source has precedence over those after it."""
+        return init_settings, env_settings
 
 
 def setting_errors(error: ValidationError) -> list[str]:
     """Return a line for each invalid setting: its variable and what is expected, not its value."""
     return [
-        f"VALETKEY_{details['loc'][0]}".upper() + f": {details['msg']}"
+        f"{setting_checks.PREFIX}{details['loc'][0]}".upper() + f": {_expectation(details)}"
         for details in error.errors(include_url=False, include_input=False)
         # A default that depends on another setting, which has an error itself.
         if details["type"] != "default_factory_not_called"
     ]
+
+
+def _expectation(details: Any) -> str:
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"])
+    return f"expected {Settings.model_fields[details['loc'][0]].description}"
+
+
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[UnknownVariable]:
+    """Return the variables with our prefix that nothing reads: they are probably misspelt."""
+    return list(setting_checks.unknown_variables(environ, Settings.model_fields))

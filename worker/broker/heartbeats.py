@@ -6,6 +6,7 @@ Celery's remote control could tell as much, but anyone at the broker could use i
 import json
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -111,6 +112,15 @@ def read_heartbeats(client: Any) -> list[Heartbeat]:
     keys = sorted(client.scan_iter(match=f"{PREFIX}*", count=1_000))
     found = [_parse(text) for text in (client.mget(keys) if keys else ()) if text]
     return [heartbeat for heartbeat in found if heartbeat is not None]
+
+
+def workers_by_queue(client: Any) -> dict[str, list[str]]:
+    """Return the names of the workers whose heartbeat is fresh, by the queue that they consume."""
+    consumers: defaultdict[str, list[str]] = defaultdict(list)
+    for heartbeat in read_heartbeats(client):
+        for queue in heartbeat.queues:
+            consumers[queue].append(heartbeat.worker)
+    return dict(consumers)
 
 
 def _parse(text: bytes) -> Heartbeat | None:

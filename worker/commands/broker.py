@@ -2,18 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
-import click
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from valetkey.config import redact_url
-from valetkey.delivery.causes import describe_cause
+from worker.commands.failures.redis_failures import redis_unusable
 from worker.settings import Settings
 
 _TIMEOUT = 3.0  # seconds
+
+
+class ServerFacts(NamedTuple):
+    """What a server says of itself: its eviction policy, None if the user may not ask."""
+
+    eviction_policy: str | None
+
+
+def read_server_facts(client: Any) -> ServerFacts:
+    """Connect, log in and select the database. Raises as redis-py does, also for a replica."""
+    client.ping()
+    try:
+        info = client.info("replication"), client.info("memory")
+    except redis.exceptions.NoPermissionError:  # a user of the workers may not ask for it
+        return ServerFacts(None)
+    if info[0].get("role") == "slave" and info[0].get("slave_read_only", 1):
+        raise redis.exceptions.ReadOnlyError
+    return ServerFacts(info[1].get("maxmemory_policy"))
 
 
 @contextmanager
@@ -34,14 +50,9 @@ def open_results() -> Iterator[Any]:
 def _open(variable: str, url: str) -> Iterator[Any]:
     no_retry = Retry(NoBackoff(), 0)
     try:
-        client = redis.Redis.from_url(
+        with redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=no_retry
-        )
-    except ValueError:
-        raise click.ClickException(f"{variable} is not the URL of a Redis server") from None
-    try:
-        with client:
+        ) as client:
             yield client
     except (redis.RedisError, OSError) as error:
-        text = f"cannot use the Redis at {redact_url(url)}, the {variable}: {describe_cause(error)}"
-        raise click.ClickException(text) from None
+        raise redis_unusable(error, variable, url) from None

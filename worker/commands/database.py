@@ -3,6 +3,7 @@
 Commands end with a message instead of a traceback if the database cannot be used.
 """
 
+import logging
 import os
 import pwd
 from collections.abc import Callable, Iterator
@@ -17,10 +18,22 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
 import models
+from worker.commands.failures.database_failures import (
+    DRIVER_ERRORS,
+    NO_TABLES,
+    OLD_TABLES,
+    PROTOTYPE,
+    database_cause,
+    database_unusable,
+    missing_file,
+)
 from worker.db.engine import create_database_engine, sqlite_files
 from worker.errors import Transient
 from worker.private_files import make_private, mode_of_others
 from worker.settings import Settings
+
+# At INFO, Alembic logs two lines each time that the revision of the tables is read.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 _PROTOTYPE_REVISION = "0001"
 _SQLITE_HEADER = b"SQLite format 3\0"
@@ -89,19 +102,37 @@ def migrate_to_head(database_url: str) -> bool:
     """Migrate a database's tables to this release. Changes nothing if they are up to date.
 
     Returns false, and changes nothing, if they are those of a later release. Raises
-    click.ClickException for a database that cannot be migrated.
+    click.ClickException for a database that cannot be used or migrated.
     """
-    engine = create_database_engine(database_url)
-    try:
+    with _connected(database_url) as engine:
         with engine.connect() as connection:
-            _refuse_prototype(connection)
-            if _is_of_later_release(connection):
+            _refuse_prototype(connection, database_url)
+            if is_of_later_release(connection):
                 return False
         with engine.connect() as connection:  # Alembic begins and commits its own transactions
             command.upgrade(alembic_config(connection), "head")
         return True
-    finally:
-        engine.dispose()
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Engine]:
+    """Yield an engine; name the cause of what goes wrong with the database in the block."""
+    try:
+        engine = create_database_engine(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+    except Transient as error:
+        if not isinstance(error.__cause__, DRIVER_ERRORS):
+            raise click.ClickException(f"Nothing was done: {error}.") from None
+        raise database_unusable(database_cause(error.__cause__), url) from None
+    except DRIVER_ERRORS as error:
+        raise database_unusable(database_cause(error), url) from None
+    except OSError as error:  # from the folder of a SQLite database
+        if error.filename is None:
+            raise
+        raise database_unusable(database_cause(error), url) from None
 
 
 @contextmanager
@@ -111,31 +142,23 @@ def open_database(
     """Open VALETKEY_DATABASE_URL with `read_transaction` or `write_transaction`.
 
     Raises click.ClickException, which ends the command, if the database is out of reach, or if its
-    tables are missing or older than this release.
+    tables are missing or older than this release. Creates no file of a SQLite database.
     """
-    engine = create_database_engine(Settings().database_url.get_secret_value())
-    try:
-        with transaction(engine) as connection:
-            _refuse_prototype(connection)
-            if _needs_migration(connection):
-                raise click.ClickException(
-                    "The database has no tables, or those of an older release: "
-                    "run `python -m worker migrate`."
-                )
-            yield connection
-    except Transient as error:
-        raise click.ClickException(f"Nothing was done: {error}.") from None
-    finally:
-        engine.dispose()
+    url = Settings().database_url.get_secret_value()
+    if (cause := missing_file(url)) is not None:
+        raise database_unusable(cause, url)
+    with _connected(url) as engine, transaction(engine) as connection:
+        _refuse_prototype(connection, url)
+        if _needs_migration(connection):
+            revision = _current_revision(connection)
+            raise database_unusable(NO_TABLES if revision is None else OLD_TABLES, url)
+        yield connection
 
 
-def _refuse_prototype(connection: Connection) -> None:
+def _refuse_prototype(connection: Connection, url: str) -> None:
     """Refuse a database of the first checkouts, whose tables have other names."""
     if _current_revision(connection) == _PROTOTYPE_REVISION:
-        raise click.ClickException(
-            "The database was created by a checkout older than 0.1.0 and cannot be migrated: use "
-            "an empty database, or for `worker dev` another folder with --data."
-        )
+        raise database_unusable(PROTOTYPE, url)
 
 
 def _current_revision(connection: Connection) -> str | None:
@@ -146,10 +169,11 @@ def _needs_migration(connection: Connection) -> bool:
     # An unknown revision belongs to a later release, whose migrations keep our tables usable.
     scripts = ScriptDirectory.from_config(alembic_config(connection))
     is_current = _current_revision(connection) in scripts.get_heads()
-    return not is_current and not _is_of_later_release(connection)
+    return not is_current and not is_of_later_release(connection)
 
 
-def _is_of_later_release(connection: Connection) -> bool:
+def is_of_later_release(connection: Connection) -> bool:
+    """Return whether the tables are those of a later release, which this one can use."""
     scripts = ScriptDirectory.from_config(alembic_config(connection))
     revision = _current_revision(connection)
     known = {script.revision for script in scripts.walk_revisions()}

@@ -11,6 +11,7 @@ import click
 
 from worker.broker.queues import QUEUES_BY_ROLE
 from worker.broker.sharing.fair_queue import FairQueue
+from worker.commands.health.services import check_services
 from worker.logs import configure_logging
 from worker.settings import Settings
 from worker.supervisor import Supervisor, WorkerProcess
@@ -49,6 +50,7 @@ def run(only: str | None, loglevel: str) -> None:
     """
     settings = Settings()  # invalid ones end this process before it starts any other
     configure_logging(logging.getLevelNamesMapping()[loglevel])
+    check_services()
     roles = [only] if only else ["issue", "upkeep"]
     with nullcontext() if only == "upkeep" else _fair_queue(settings):
         exit_code = Supervisor(list(_workers(roles, loglevel))).run()

@@ -16,6 +16,9 @@ from worker.errors import Transient
 from worker.private_files import create_private_file, create_private_folder
 
 LOCK_TIMEOUT = 10
+CONNECT_TIMEOUT = 10
+"""The time in seconds that a PostgreSQL server has to accept a connection."""
+
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -42,7 +45,15 @@ def create_database_engine(url: str) -> Engine:
     """
     if make_url(url).get_backend_name() == "sqlite":
         return _sqlite_engine(url)
-    engine = create_engine(url, hide_parameters=True, pool_size=2, max_overflow=2)
+    # By default libpq waits for minutes. The URL may say otherwise.
+    timeout = {"connect_timeout": CONNECT_TIMEOUT, **make_url(url).query}["connect_timeout"]
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=2,
+        max_overflow=2,
+        connect_args={"connect_timeout": timeout},
+    )
     event.listen(engine, "connect", _configure_postgres)
     event.listen(engine, "checkout", _check_connection)
     event.listen(engine, "begin", _begin)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import text
-from sqlalchemy.exc import DatabaseError
 
 from worker.commands.database import migrate
 from worker.commands.health.doctor import doctor
@@ -81,8 +80,9 @@ def test_migrate_leaves_the_mode_of_a_file_that_is_no_database(path: Path) -> No
     path.parent.mkdir(parents=True)
     path.write_text("a text that is longer than sixteen bytes")
     path.chmod(0o644)
-    with pytest.raises(DatabaseError):
-        run_migrate()
+    result = run_migrate()
+    assert result.exit_code == 1
+    assert "the file is not a SQLite database, or is damaged" in result.stderr
     assert mode(path) == 0o644
 
 
@@ -101,3 +101,11 @@ def test_a_database_in_memory_has_no_file(
     engine.connect().close()
     engine.dispose()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_migrate_names_a_file_where_a_folder_should_be(path: Path) -> None:
+    path.parents[1].write_text("")
+    result = run_migrate()
+    assert result.exit_code == 1
+    assert f": {path.parents[1]}" in result.stderr
+    assert "Next: correct the path in VALETKEY_DATABASE_URL" in result.stderr

@@ -75,7 +75,7 @@ def test_a_database_of_a_checkout_before_the_first_release_is_refused(engine: En
     url = engine.url.render_as_string(hide_password=False)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    with pytest.raises(ClickException, match="cannot be migrated: use an empty database"):
+    with pytest.raises(ClickException, match="and cannot be migrated"):
         migrate_to_head(url)
 
 

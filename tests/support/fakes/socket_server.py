@@ -59,3 +59,18 @@ def _drip(connection: socket.socket, stopped: Event, head: bytes, more: bytes) -
 def send_garbage(connection: socket.socket, _: Event) -> None:
     connection.recv(65_536)
     connection.sendall(b"\x00\x01 this is not HTTP\r\n\r\n")
+
+
+def refuse_tls(connection: socket.socket, _: Event) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"N")
+
+
+def agree_to_tls(connection: socket.socket, _: Event) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"S")
+
+
+def answer_http(connection: socket.socket, _: Event) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")

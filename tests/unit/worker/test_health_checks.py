@@ -12,14 +12,16 @@ from worker.commands.health.checks import (
     check_circuits,
     check_cleanup,
     check_consumers,
+    check_eviction,
     check_manifests,
     check_messages,
+    check_refused_uploads,
     check_tenants,
     check_webhooks,
 )
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 from worker.core.webhooks.circuit import Circuit
-from worker.db.audit.backlog import FailedManifests
+from worker.db.audit.backlog import FailedManifests, RefusedUploads
 from worker.jobs.timeouts import call_with_timeout
 from worker.jobs.turns import TurnKey
 
@@ -39,15 +41,36 @@ def test_every_queue_has_a_worker() -> None:
 
 
 @pytest.mark.parametrize(
-    ("queue", "role"),
-    [("valetkey", "issue"), ("valetkey.bulk", "issue"), ("valetkey.upkeep", "upkeep")],
+    ("queue", "state", "role"),
+    [
+        ("valetkey", "fail", "issue"),
+        ("valetkey.bulk", "fail", "issue"),
+        ("valetkey.upkeep", "warn", "upkeep"),
+    ],
 )
-def test_a_queue_without_a_worker_is_a_warning_that_says_which_to_start(
-    queue: str, role: str
+def test_a_queue_without_a_worker_is_reported_with_the_worker_to_start(
+    queue: str, state: str, role: str
 ) -> None:
-    warnings = [check for check in check_consumers(CONSUMERS | {queue: []}) if check.state != "ok"]
-    text = f"no worker consumes the queue {queue}"
-    assert warnings == [Check("workers", "warn", text, f"python -m worker run --only {role}")]
+    (problem,) = (
+        check for check in check_consumers(CONSUMERS | {queue: []}) if check.state != "ok"
+    )
+    assert problem.message.startswith(f"no worker is alive that consumes the queue {queue}: ")
+    assert (problem.state, problem.hint) == (state, f"python -m worker run --only {role}")
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"), [("allkeys-lru", ["warn"]), ("noeviction", []), (None, [])]
+)
+def test_a_server_that_drops_keys_is_a_warning(policy: str | None, expected: list[str]) -> None:
+    assert states(check_eviction("broker", policy)) == expected
+
+
+def test_uploads_that_storage_refused_are_a_warning_with_its_words() -> None:
+    assert not list(check_refused_uploads([]))
+    refused = RefusedUploads("demo", 3, "storage refused it: NotImplemented")
+    (check,) = check_refused_uploads([refused])
+    text = "demo: refused 3 in the last day; newest: storage refused it: NotImplemented"
+    assert (check.state, check.message) == ("warn", text)
 
 
 def test_pending_webhooks_are_a_warning_after_five_minutes() -> None:

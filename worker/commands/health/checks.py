@@ -11,8 +11,9 @@ from worker.broker.sharing.queue_lengths import WAITING
 from worker.core.apply.plan import config_warnings
 from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.circuit import Circuit
-from worker.db.audit.backlog import FailedManifests
+from worker.db.audit.backlog import FailedManifests, RefusedUploads
 from worker.jobs.turns import TurnKey
+from worker.setting_checks import UnknownVariable
 
 OVERDUE_AFTER = timedelta(minutes=5)
 """The age of unfinished work from which a check reports it."""
@@ -24,6 +25,13 @@ ABANDONED_FOR = timedelta(minutes=15)
 """The age from which an upload that no grant uses is reported: by then it is usually aborted."""
 
 State = Literal["ok", "warn", "fail"]
+
+_NOT_ISSUED = "requests wait there, and time out"
+_CONSUMERS: tuple[tuple[str, str, State, str], ...] = (
+    (INTERACTIVE_QUEUE, "issue", "fail", _NOT_ISSUED),
+    (BULK_QUEUE, "issue", "fail", _NOT_ISSUED),
+    (UPKEEP_QUEUE, "upkeep", "warn", "webhooks, manifests and expired grants wait"),
+)
 
 
 class Check(NamedTuple):
@@ -52,18 +60,43 @@ def check_tenants(config: TenantConfig, now: datetime) -> Iterator[Check]:
 
 
 def check_consumers(consumers: Mapping[str, Sequence[str]]) -> Iterator[Check]:
-    """Warn of queues that no worker consumes. consumers are names of workers by queue."""
-    for queue, role in (
-        (INTERACTIVE_QUEUE, "issue"),
-        (BULK_QUEUE, "issue"),
-        (UPKEEP_QUEUE, "upkeep"),
-    ):
+    """Check that each queue has a worker. consumers are names of workers by queue.
+
+    Without an issuing worker every request times out, which is a failure. Without an upkeep worker
+    grants are issued, and what waits is made up for when one starts: that is a warning, until
+    check_cleanup finds work that is overdue.
+    """
+    for queue, role, state, effect in _CONSUMERS:
         workers = consumers.get(queue, ())
         if workers:
             yield Check("workers", "ok", f"{queue} is consumed by {', '.join(sorted(workers))}")
         else:
-            text = f"no worker consumes the queue {queue}"
-            yield Check("workers", "warn", text, f"python -m worker run --only {role}")
+            hint = f"python -m worker run --only {role}"
+            text = f"no worker is alive that consumes the queue {queue}: {effect}"
+            yield Check("workers", state, text, hint)
+
+
+def check_eviction(server: str, policy: str | None) -> Iterator[Check]:
+    """Warn of a server that drops keys when its memory is full. policy is None if unknown."""
+    if policy not in {None, "noeviction"}:
+        lost = "requests" if server == "broker" else "results"
+        text = f"maxmemory-policy is {policy}: a full server drops waiting {lost}"
+        yield Check(server, "warn", text, "set maxmemory-policy noeviction in the server's config")
+
+
+def check_refused_uploads(refused: Sequence[RefusedUploads]) -> Iterator[Check]:
+    """Warn of bucket profiles whose storage has refused to start multipart uploads."""
+    for bucket in refused:
+        text = f"{bucket.name}: refused {bucket.number:,} in the last day; newest: {bucket.problem}"
+        hint = "docs/operating.md, Storage refuses; python -m worker audit list --decision refused"
+        yield Check("uploads", "warn", text, hint)
+
+
+def check_variables(unknown: Sequence[UnknownVariable]) -> Iterator[Check]:
+    """Warn of variables that nothing reads."""
+    for name, suggestion in unknown:
+        hint = f"did you mean {suggestion}?" if suggestion else "docs/operating.md lists all"
+        yield Check("settings", "warn", f"{name} is unknown, and has no effect", hint)
 
 
 def check_queues(lengths: Mapping[str, int], *, is_served: bool) -> Check:

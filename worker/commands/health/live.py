@@ -25,7 +25,7 @@ from worker.db.tenants import load_config
 from worker.errors import Malformed, Transient
 from worker.net.storage_requests import StorageConnection
 from worker.settings import Settings
-from worker.usecases.live_checks.findings import GOOD_VERDICTS, Finding
+from worker.usecases.live_checks.findings import FIRST_FAILED, GOOD_VERDICTS, Finding
 from worker.usecases.live_checks.run import (
     LiveRun,
     LiveServices,
@@ -156,15 +156,24 @@ def _print_findings(bucket: Bucket, findings: Sequence[Finding], options: _Optio
     if options.as_json:
         print_rows(("profile", *_COLUMNS), [(bucket.name, *row) for row in rows], "json")
         return
+    shown, folded = _fold(rows)
     counts = Counter(finding.verdict for finding in findings)
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     click.echo(f"Profile {bucket.name}, bucket {bucket.bucket}")
     click.echo()
     if sys.stdout.isatty():
-        _print_rich_table(rows)
+        _print_rich_table(shown)
     else:
-        print_rows(_COLUMNS, rows, None)
+        print_rows(_COLUMNS, shown, None)
+    if folded:
+        click.echo(f"{folded} more checks were not tried, because the first one failed.")
     click.echo(f"\n{len(findings)} checks: {summary}.")
+
+
+def _fold(rows: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
+    """Return the rows of a table, and the number of those that have nothing to say."""
+    shown = [row for row in rows if row[-1] != FIRST_FAILED]
+    return shown, len(rows) - len(shown)
 
 
 def _print_rich_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -9,6 +9,9 @@ Verdict = Literal["ok", "not enforced", "not supported", "not tried", "error"]
 
 GOOD_VERDICTS: frozenset[Verdict] = frozenset({"ok", "not tried"})
 
+FIRST_FAILED = "the first check failed"
+"""The note of checks that were not tried, as no object can be stored."""
+
 _UNSUPPORTED_CODES = frozenset({"MethodNotAllowed", "NotImplemented", "UnsupportedOperation"})
 _UNSUPPORTED_STATUSES = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 

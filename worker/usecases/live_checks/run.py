@@ -13,6 +13,7 @@ from worker.errors import Malformed, Transient
 from worker.net.storage_requests import StorageRequest, StorageResponse
 from worker.usecases.live_checks.check import LiveCheck
 from worker.usecases.live_checks.findings import (
+    FIRST_FAILED,
     Finding,
     Outcome,
     Verdict,
@@ -76,7 +77,7 @@ class LiveRun:
     def _skip_reason(self, check: LiveCheck) -> str:
         first = self.checks[0]
         if self.verdicts.get((first.grant, first.name), "ok") != "ok":
-            return "the first check failed"
+            return FIRST_FAILED
         if check.needs is not None and self.verdicts.get(check.needs) != "ok":
             return f"proves nothing, because {check.needs[1]!r} failed"
         return check.condition(self.probe.grants.bucket)
@@ -108,11 +109,10 @@ def prepare_run(services: LiveServices, bucket: Bucket, prefix: str) -> LiveRun:
 
 def findings_of_unusable_profile(error: str) -> list[Finding]:
     """Return the findings on a bucket profile that boto3 cannot sign for."""
-    reason = "the first check failed"
     first, *others = (_untried(check) for check in LIVE_CHECKS)
     return [
         first._replace(verdict="error", note=error),
-        *(finding._replace(note=reason) for finding in others),
+        *(finding._replace(note=FIRST_FAILED) for finding in others),
     ]
 
 

@@ -118,3 +118,12 @@ def test_the_deletion_reports_what_storage_does_not_delete(use_storage: UseStora
     reported = re.findall(r"^Not deleted: (\S+): 403 AccessDenied$", result.stderr, re.MULTILINE)
     assert result.exit_code == 1
     assert kept <= set(reported)
+
+
+def test_checks_that_were_not_tried_are_one_line(use_storage: UseStorage) -> None:
+    use_storage("http://127.0.0.1:1")
+    lines = run_live("--yes").stdout.splitlines()
+    assert any(
+        line.endswith("more checks were not tried, because the first one failed.") for line in lines
+    )
+    assert not any("the first check failed" in line for line in lines)

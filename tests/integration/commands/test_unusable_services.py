@@ -1,0 +1,248 @@
+"""Services that cannot be used: every command names the cause in the same words."""
+
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from click.testing import CliRunner, Result
+from sqlalchemy import make_url
+
+from tests.support.docs.command_lines import ROOT
+from tests.support.fakes.socket_server import (
+    agree_to_tls,
+    answer_http,
+    refuse_tls,
+    running_socket_server,
+)
+from tests.support.servers.external import PostgresServer, running_postgres_server
+from worker.__main__ import main
+from worker.commands.database import migrate_to_head
+from worker.devstack.broker import running_valkey
+from worker.supervisor import Supervisor
+
+PASSWORD = "hunter2"
+DATABASE_COMMANDS: dict[str, Sequence[str]] = {
+    "apply": ("examples/tenants.toml", "--dry-run"),
+    "audit": ("list",),
+    "deliveries": ("list",),
+    "doctor": ("--offline",),
+    "explain": ("examples/message.json",),
+    "migrate": (),
+    "quota": ("show",),
+    "run": ("--only", "upkeep"),
+}
+BROKER_COMMANDS = {"deadletters": ("list",), "doctor": ("--offline",), "run": ("--only", "upkeep")}
+REFUSED = "nothing listens at this host and port (connection refused)"
+UNRESOLVABLE = "its host name cannot be resolved"
+
+
+@pytest.fixture(autouse=True)
+def usable(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A usable broker and database, and a `run` that starts no worker."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
+    monkeypatch.setenv("VALETKEY_RESULT_URL", valkey_url)
+    database = f"sqlite:///{tmp_path / 'usable.db'}"
+    migrate_to_head(database)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database)
+    monkeypatch.setattr(Supervisor, "run", lambda _: 0)
+    monkeypatch.setattr("worker.commands.run.configure_logging", lambda _: None)
+
+
+def invoke(command: str, *arguments: str) -> Result:
+    return CliRunner().invoke(main, [command, *arguments])
+
+
+def check(result: Result, service: str, cause: str, hint: str) -> None:
+    """Check the words of a command. Only `run` goes on, if waiting may help."""
+    assert re.search(f"cannot use the {service} at .*: {re.escape(cause)}", result.output)
+    assert hint in result.output
+    assert PASSWORD not in result.output
+    assert "Traceback" not in result.output
+    assert result.exit_code == (0 if "service_away" in result.output else 1)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A server with a user who needs a password."""
+    with running_postgres_server() as server:
+        rules = Path(server._server.pgdata) / "pg_hba.conf"
+        rules.write_text(f"local all locked scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute("CREATE ROLE locked LOGIN PASSWORD 'another'")
+            connection.execute("SELECT pg_reload_conf()")
+        yield server
+
+
+DATABASES = {
+    "wrong password": ("the server refuses the user or the password", "correct the user and"),
+    "no password": ("the server asks for a password, and there is none", "PGPASSWORD"),
+    "missing database": ("the server has no such database", "createdb"),
+    "missing user": ("the server has no such user", "createuser"),
+    "refused port": (REFUSED, "start the server, or correct host and port"),
+    "unknown host": (UNRESOLVABLE, "correct the host"),
+    "not PostgreSQL": ("what answers is not PostgreSQL", "correct host and port"),
+    "no TLS": ("the server has no TLS, and sslmode asks for it", "remove sslmode"),
+    "unknown parameter": ("its URL has a parameter", "correct what follows the ?"),
+    "missing certificate": ("the file of the certificate authority", "docs/operating.md, TLS"),
+    "not SQLite": ("the file is not a SQLite database, or is damaged", "correct the path"),
+    "folder": ("the file cannot be opened", "correct the path"),
+}
+
+
+@contextmanager
+def database(case: str, server: PostgresServer, folder: Path) -> Iterator[str]:
+    url = make_url(server.url)
+    remote = make_url(f"postgresql+psycopg://valetkey:{PASSWORD}@127.0.0.1/valetkey")
+    text = folder / "text"
+    text.write_text("not a database" * 100)
+    changed = {
+        "wrong password": url.set(username="locked", password=PASSWORD),
+        "no password": url.set(username="locked"),
+        "missing database": url.set(database="nothing"),
+        "missing user": url.set(username="nobody_here"),
+        "refused port": remote.set(port=1),
+        "unknown host": remote.set(host="no-such-host.invalid"),
+        "unknown parameter": url.update_query_dict({"colour": PASSWORD}),
+        "not SQLite": make_url(f"sqlite:///{text}"),
+        "folder": make_url(f"sqlite:///{folder}"),
+    }
+    queries = {
+        "no TLS": {"sslmode": "require"},
+        "missing certificate": {"sslmode": "verify-full", "sslrootcert": str(folder / "none.pem")},
+        "not PostgreSQL": {"sslmode": "disable"},
+    }
+    if case in changed:
+        yield changed[case].render_as_string(hide_password=False)
+        return
+    refused = {"no TLS": refuse_tls, "missing certificate": agree_to_tls}
+    answer = refused.get(case, answer_http)
+    with running_socket_server(answer) as http_url:
+        port = int(http_url.rpartition(":")[2])
+        yield remote.set(port=port, query=queries[case]).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("case", DATABASES)
+@pytest.mark.parametrize("command", DATABASE_COMMANDS)
+def test_each_command_says_why_it_cannot_use_the_database(
+    command: str,
+    case: str,
+    postgres: PostgresServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with database(case, postgres, tmp_path) as url:
+        monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
+        result = invoke(command, *DATABASE_COMMANDS[command])
+    check(result, "database", *DATABASES[case])
+    assert "(VALETKEY_DATABASE_URL)" in result.output
+
+
+@pytest.mark.parametrize("is_sqlite", [True, False])
+@pytest.mark.parametrize("command", sorted(DATABASE_COMMANDS.keys() - {"migrate"}))
+def test_a_database_without_tables_is_to_be_migrated(
+    command: str,
+    is_sqlite: bool,  # noqa: FBT001 - a parameter of the test
+    postgres_database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "empty.db"
+    sqlite3.connect(file).close()
+    file.touch()
+    monkeypatch.setenv(
+        "VALETKEY_DATABASE_URL", f"sqlite:///{file}" if is_sqlite else postgres_database
+    )
+    result = invoke(command, *DATABASE_COMMANDS[command])
+    check(result, "database", "it has no tables of valetkey yet", "python -m worker migrate")
+
+
+@pytest.mark.parametrize("command", sorted(DATABASE_COMMANDS.keys() - {"migrate"}))
+def test_a_missing_file_is_named_and_not_created(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "folder" / "mistyped.db"
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{file}")
+    result = invoke(command, *DATABASE_COMMANDS[command])
+    check(result, "database", "there is no such file", "python -m worker migrate creates it")
+    assert not file.parent.exists()
+
+
+@pytest.fixture(scope="module")
+def locked_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The host and port of a server that asks for a password."""
+    with running_valkey(tmp_path_factory.mktemp("locked")) as server:
+        with redis.Redis.from_url(server.url()) as client:
+            client.config_set("requirepass", "another")
+        yield f"127.0.0.1:{server.port}"
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The host and port of a replica."""
+    with running_valkey(tmp_path_factory.mktemp("replica")) as server:
+        with redis.Redis.from_url(server.url()) as client:
+            client.replicaof("127.0.0.1", "1")
+        yield f"127.0.0.1:{server.port}"
+
+
+SERVERS = {
+    "wrong password": ("the server refuses the user or the password", "correct the user and"),
+    "no password": ("the server asks for a password, and the URL has none", "write the user"),
+    "wrong number": ("the server has no database of this number", "write a lower number"),
+    "refused port": (REFUSED, "start the server, or correct host and port"),
+    "unknown host": (UNRESOLVABLE, "correct the host"),
+    "not Redis": ("what answers is not Redis or Valkey", "correct host and port"),
+    "replica": ("it is a replica, which is read-only", "the address of the primary"),
+}
+
+
+@contextmanager
+def server(case: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    login = f"operator:{PASSWORD}"
+    if case == "not Redis":
+        with running_socket_server(answer_http) as http_url:
+            yield http_url.replace("http://", f"redis://{login}@")
+        return
+    host = request.getfixturevalue("replica") if case == "replica" else ""
+    if case in {"wrong password", "no password"}:
+        host = request.getfixturevalue("locked_valkey")
+    yield {
+        "wrong password": f"redis://{login}@{host}/0",
+        "no password": f"redis://{host}/0",
+        "wrong number": request.getfixturevalue("valkey_url").rpartition("/")[0] + "/99",
+        "refused port": f"redis://{login}@127.0.0.1:1/0",
+        "unknown host": f"redis://{login}@no-such-host.invalid/0",
+        "replica": f"redis://{host}/0",
+    }[case]
+
+
+@pytest.mark.parametrize("case", SERVERS.keys())
+@pytest.mark.parametrize("command", BROKER_COMMANDS)
+def test_each_command_says_why_it_cannot_use_the_broker(
+    command: str, case: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (command, case) == ("deadletters", "replica"):
+        pytest.skip("a replica can be read")
+    with server(case, request) as url:
+        monkeypatch.setenv("VALETKEY_BROKER_URL", url)
+        result = invoke(command, *BROKER_COMMANDS[command])
+    check(result, "broker", *SERVERS[case])
+    assert "(VALETKEY_BROKER_URL)" in result.output
+
+
+@pytest.mark.parametrize("case", sorted(SERVERS.keys() - {"replica"}))
+@pytest.mark.parametrize("command", ["workers", "doctor", "run"])
+def test_each_command_says_why_it_cannot_use_the_result_store(
+    command: str, case: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server(case, request) as url:
+        monkeypatch.setenv("VALETKEY_RESULT_URL", url)
+        result = invoke(command, *BROKER_COMMANDS.get(command, ()))
+    check(result, "result store", *SERVERS[case])
+    assert "(VALETKEY_RESULT_URL)" in result.output

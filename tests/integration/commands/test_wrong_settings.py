@@ -1,0 +1,160 @@
+"""Wrong settings end every command that reads settings, before it does anything."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.support.docs.command_lines import ROOT
+from worker.__main__ import main
+
+PASSWORD = "hunter2"
+LOGIN = f"valetkey:{PASSWORD}"
+COMMANDS: dict[str, Sequence[str]] = {
+    "apply": ("examples/tenants.toml", "--dry-run"),
+    "audit": ("list",),
+    "deadletters": ("list",),
+    "deliveries": ("list",),
+    "doctor": (),
+    "explain": ("examples/message.json",),
+    "migrate": (),
+    "quota": ("show",),
+    "run": (),
+    "workers": (),
+}
+REDIS = "redis://"
+DATABASES = "sqlite:///PATH"
+EMPTY = "it is set, but empty: write a value, or unset it"
+# The variable, a wrong value, and what the message says to write.
+WRONG: list[tuple[str, str, str]] = [
+    *((f"{name}_URL", "garbage", REDIS) for name in ("BROKER", "RESULT")),
+    *((f"{name}_URL", f"amqp://{LOGIN}@host//", REDIS) for name in ("BROKER", "RESULT")),
+    ("BROKER_URL", f"redis://:{PASSWORD}@host:99999/0", "the port is a number from 1 to 65,535"),
+    ("BROKER_URL", f"redis://:{PASSWORD}@host:six/0", "the port is a number from 1 to 65,535"),
+    ("BROKER_URL", f"redis://:{PASSWORD}#x@host/0", "percent-encode special characters"),
+    ("BROKER_URL", f"redis://:{PASSWORD}@/0", "it names no host"),
+    ("BROKER_URL", f"redis://:{PASSWORD}@host/queue", "not a database number"),
+    ("BROKER_URL", f"redis://a/0;redis://:{PASSWORD}@b/0", "it names one server"),
+    ("RESULT_URL", f"redis://:{PASSWORD}@host/0?ssl_cert_reqs=none", "rediss://"),
+    ("BROKER_URL", "", EMPTY),
+    ("DATABASE_URL", f"mysql://{LOGIN}@host/valetkey", DATABASES),
+    ("DATABASE_URL", f"postgresql+psycopg2://{LOGIN}@host/valetkey", "postgresql+psycopg://"),
+    ("DATABASE_URL", f"postgresql://{LOGIN}@host:99999/valetkey", DATABASES),
+    ("DATABASE_URL", f"postgresql://valetkey:{PASSWORD}@x@host/valetkey", "percent-encode"),
+    ("DATABASE_URL", "valetkey.db", DATABASES),
+    ("DATABASE_URL", "sqlite://valetkey.db", "three slashes"),
+    ("DATABASE_URL", "sqlite://", "in memory"),
+    ("DATABASE_URL", "", EMPTY),
+    ("S3_ENDPOINT", "s3.example.com", "http:// or https://"),
+    ("S3_ENDPOINT", f"https://{LOGIN}@s3.example.com", "http:// or https://"),
+    ("S3_ENDPOINT", "https://s3.example.com/path?query", "without user, path, query"),
+    ("S3_ENDPOINT", "https://s3.example.com:70000", "http:// or https://"),
+    ("STS_ENDPOINT", "ftp://sts.example.com", "http:// or https://"),
+    ("DEVELOPMENT", "maybe", "expected true or false"),
+    ("SWEEP_SECONDS", "0", "a number of seconds above 0, at most 3600"),
+    ("SWEEP_SECONDS", "soon", "a number of seconds above 0, at most 3600"),
+    ("CONCURRENCY", "two", "a whole number of processes from 1 to 1024"),
+    ("CONCURRENCY", "1.5", "a whole number of processes from 1 to 1024"),
+    ("CONCURRENCY", "1025", "a whole number of processes from 1 to 1024"),
+    ("CONCURRENCY", "", EMPTY),
+]
+
+
+def invoke(command: str, variables: Mapping[str, str]) -> Result:
+    return CliRunner().invoke(main, [command, *COMMANDS[command]], env=variables)
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), WRONG)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_wrong_setting_is_named_with_what_to_write(
+    command: str, name: str, value: str, expected: str
+) -> None:
+    result = invoke(command, {f"VALETKEY_{name}": value})
+    assert result.exit_code == 2
+    assert f"VALETKEY_{name}: " in result.output
+    assert expected in result.output
+    assert "docs/operating.md" in result.output
+    assert PASSWORD not in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_all_wrong_settings_are_named_at_once(command: str) -> None:
+    names = ("BROKER_URL", "DATABASE_URL", "S3_ENDPOINT", "SWEEP_SECONDS", "CONCURRENCY")
+    result = invoke(command, {f"VALETKEY_{name}": "?" for name in names})
+    assert result.exit_code == 2
+    assert all(f"VALETKEY_{name}: " in result.output for name in names)
+    assert "VALETKEY_RESULT_URL" not in result.output  # its default depends on the broker's URL
+
+
+@pytest.mark.parametrize(
+    "command", [("contract", "--out"), ("audit", "list", "--help"), ("--help",)]
+)
+def test_what_needs_no_setting_works_with_wrong_ones(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    command += (str(tmp_path),) if command[-1] == "--out" else ()
+    result = CliRunner().invoke(main, command, env={"VALETKEY_CONCURRENCY": "two"})
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "migrate"])
+def test_a_process_ends_before_it_starts_others(command: str) -> None:
+    completed = subprocess.run(
+        [sys.executable, "-m", "worker", command],
+        cwd=ROOT,
+        env={**os.environ, "VALETKEY_BROKER_URL": f"redis://:{PASSWORD}@host:0/0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (completed.returncode, completed.stdout) == (2, "")
+    first, second, last = completed.stderr.splitlines()
+    assert first == "Error: Nothing was done, because settings are wrong:"
+    assert second.startswith("  VALETKEY_BROKER_URL: ")
+    assert last.startswith("Next: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "suggestion"),
+    [
+        ("VALETKEY_BROKER", "VALETKEY_BROKER_URL"),
+        ("VALETKEY_DATABSE_URL", "VALETKEY_DATABASE_URL"),
+        ("VALETKEY_KEYFILE", "VALETKEY_KEY_FILE"),
+    ],
+)
+def test_a_misspelt_variable_is_a_warning(variable: str, suggestion: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
+    result = invoke("migrate", {variable: PASSWORD, "VALETKEY_DATABASE_URL": url})
+    assert result.exit_code == 0
+    assert result.stderr == f"WARNING: {variable} is unknown: did you mean {suggestion}?\n"
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("VALETKEY_KEY_FILE", "VALETKEY_TENANT", "VALETKEY_DATA_DIR", "VALETKEY_TEST_SEED"),
+        *("VALETKEY_SERVICE_HOST", "VALETKEY_PORT_6379_TCP_ADDR"),
+    ],
+)
+def test_variables_of_others_are_no_warning(variable: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
+    result = invoke("migrate", {variable: "1", "VALETKEY_DATABASE_URL": url})
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_each_spelling_of_postgresql_means_its_driver(scheme: str, postgres_database: str) -> None:
+    url = postgres_database.replace("postgresql+psycopg", scheme)
+    result = invoke("migrate", {"VALETKEY_DATABASE_URL": url})
+    assert (result.exit_code, result.stdout) == (0, "The database is up to date.\n")

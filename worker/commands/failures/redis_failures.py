@@ -1,0 +1,73 @@
+"""Why the broker or the result store cannot be used."""
+
+import redis
+from redis import exceptions
+
+from valetkey.config import redact_url
+from valetkey.delivery.causes import describe_cause
+from worker.commands.failures.cause import (
+    Cause,
+    ServiceUnusable,
+    exception_chain,
+    network_cause,
+    silent,
+)
+
+_NAMES = {"VALETKEY_BROKER_URL": "broker", "VALETKEY_RESULT_URL": "result store"}
+
+
+def redis_unusable(error: BaseException, variable: str, url: str) -> ServiceUnusable:
+    """Return the exception that ends a command, from one of redis-py or of the system."""
+    name = f"the {_NAMES[variable]} at {redact_url(url)} ({variable})"
+    return ServiceUnusable(name, redis_cause(error, variable))
+
+
+def redis_cause(error: BaseException, variable: str) -> Cause:
+    """Return why a call of Redis failed. Repeats nothing of the error's text."""
+    for each in exception_chain(error):
+        if isinstance(each, redis.RedisError):
+            cause = _server_cause(each, variable)
+            if cause is not None:
+                return cause
+    cause = network_cause(error, variable)
+    if cause is not None:
+        return cause
+    if isinstance(error, exceptions.TimeoutError):
+        return silent(variable)
+    if isinstance(error, exceptions.ConnectionError):
+        hint = f"is it Redis or Valkey, at the right port, and does {variable} need rediss://?"
+        return Cause("the server closes the connection", hint, is_away=True)
+    return Cause(f"it fails with {describe_cause(error)}", "the log of the server may say more")
+
+
+def _server_cause(error: redis.RedisError, variable: str) -> Cause | None:  # noqa: PLR0911 - one return a cause
+    text = str(error)
+    match error:
+        case exceptions.AuthenticationError() if _asks_for_password(text):
+            hint = f"write the user and password into {variable}: redis://USER:PASSWORD@HOST:6379/0"
+            return Cause("the server asks for a password, and the URL has none", hint)
+        case exceptions.AuthenticationError():
+            hint = f"correct the user and password in {variable}"
+            return Cause("the server refuses the user or the password", hint)
+        case exceptions.NoPermissionError():
+            hint = "give the user the permissions of `worker` in examples/production/users.acl"
+            return Cause("its user may not run this command, or not on these keys", hint)
+        case exceptions.ReadOnlyError():
+            hint = f"write the address of the primary server into {variable}"
+            return Cause("it is a replica, which is read-only", hint)
+        case exceptions.OutOfMemoryError():
+            hint = "raise maxmemory of the server, or remove what fills it"
+            return Cause("its memory is full (maxmemory), so it takes no messages", hint)
+        case exceptions.BusyLoadingError():
+            return Cause("it still loads its data", "wait a moment, and try again", is_away=True)
+        case exceptions.InvalidResponse():
+            hint = f"correct host and port in {variable}"
+            return Cause("what answers is not Redis or Valkey", hint)
+        case exceptions.ResponseError() if "DB index" in text or "SELECT is not allowed" in text:
+            hint = f"write a lower number at the end of {variable}; a server has 16 by default"
+            return Cause("the server has no database of this number", hint)
+    return None
+
+
+def _asks_for_password(text: str) -> bool:
+    return "NOAUTH" in text or "Authentication required" in text or text.startswith("HELLO must")

@@ -1,0 +1,105 @@
+"""The checks of `doctor` that contact storage: one signed request for each bucket profile."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import NamedTuple
+
+from worker import clock
+from worker.aws.clients import S3Clients
+from worker.commands.failures.storage_failures import storage_cause, unreachable_cause
+from worker.commands.health.checks import Check, State
+from worker.core.tenants.config import Bucket, TenantConfig
+from worker.errors import Malformed, Transient
+from worker.jobs.timeouts import call_with_timeout
+from worker.net.storage_requests import StorageConnection, StorageRequest
+from worker.settings import Settings
+from worker.usecases.signed_probe import ProbeResult, send_probe, sign_probe
+
+_SIGN_SECONDS = 8.0  # with the request that assumes a role
+_SEND_SECONDS, _IDLE_SECONDS = 5.0, 3.0
+_TOTAL_SECONDS = 30.0
+_PARALLEL = 8
+_PROFILE_HINT = "correct the bucket profile in the tenants file, and apply the file"
+_CREDENTIALS_HINT = "run doctor with the AWS configuration of the workers, or give them credentials"
+
+
+class _Probe(NamedTuple):
+    settings: Settings
+    s3: S3Clients
+    connection: StorageConnection
+    end: float  # of all probes, by time.monotonic
+
+
+def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) -> Iterator[Check]:
+    """Check that boto3 signs for each profile and, unless offline, that storage accepts it.
+
+    The requests are sent in parallel, in bounded time.
+    """
+    s3 = S3Clients(settings.s3_endpoint, settings.sts_endpoint)
+    if offline:
+        for bucket in config.buckets.values():
+            yield _check_target(s3, bucket) or _signs(bucket)
+        return
+    with closing(StorageConnection()) as connection, ThreadPoolExecutor(_PARALLEL) as threads:
+        probe = _Probe(settings, s3, connection, time.monotonic() + _TOTAL_SECONDS)
+        yield from threads.map(lambda bucket: _check(probe, bucket), config.buckets.values())
+
+
+def _check_target(s3: S3Clients, bucket: Bucket) -> Check | None:
+    try:
+        s3.target(bucket)
+    except Malformed as error:
+        return Check("buckets", "fail", f"{bucket.name}: {error}", _PROFILE_HINT)
+    except Transient as error:
+        return Check("buckets", "warn", f"{bucket.name}: {error}", _CREDENTIALS_HINT)
+    return None
+
+
+def _check(probe: _Probe, bucket: Bucket) -> Check:
+    problem = _check_target(probe.s3, bucket)
+    if problem is not None:
+        return problem
+    if time.monotonic() >= probe.end:
+        text = f"{bucket.name}: not tried, as other profiles took {_TOTAL_SECONDS:g} s"
+        return Check("buckets", "warn", text, f"python -m worker doctor --live {bucket.name}")
+    try:
+        request = call_with_timeout(
+            _SIGN_SECONDS, lambda: sign_probe(probe.s3, bucket, clock.now())
+        )
+    except Malformed as error:
+        hint = "correct the role, its trust policy, or the credentials that assume it"
+        return Check("buckets", "fail", f"{bucket.name}: {error}", hint)
+    except (Transient, TimeoutError) as error:
+        text = str(error) or "no credentials in time"
+        return Check("buckets", "fail", f"{bucket.name}: {text}", _CREDENTIALS_HINT)
+    return _send(probe, bucket, request)
+
+
+def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
+    try:
+        result = call_with_timeout(
+            _SEND_SECONDS, lambda: send_probe(request, probe.connection, clock.now, _IDLE_SECONDS)
+        )
+    except (Transient, TimeoutError) as error:
+        cause = unreachable_cause(error, bucket, probe.settings.s3_endpoint)
+        text = f"{bucket.name}: storage does not answer, though grants are signed: {cause.text}"
+        return Check("buckets", "warn", text, cause.hint)
+    wrong = storage_cause(bucket, result)
+    if wrong is None:
+        return _accepted(bucket, result)
+    state: State = "warn" if wrong.is_away else "fail"
+    return Check("buckets", state, f"{bucket.name}: {wrong.text}", wrong.hint)
+
+
+def _accepted(bucket: Bucket, result: ProbeResult) -> Check:
+    text = f"{bucket.name}: storage accepts the credentials for {bucket.bucket} (1 request)"
+    if result.error is not None:
+        text += "; it denies a read, which is right if no tenant may download"
+    return Check("buckets", "ok", f"{text}; `doctor --live {bucket.name}` tries its grants")
+
+
+def _signs(bucket: Bucket) -> Check:
+    text = f"{bucket.name}: boto3 signs for {bucket.bucket} (storage was not asked: --offline)"
+    return Check("buckets", "ok", text)

@@ -1,0 +1,126 @@
+"""Checks of single settings. Each error says what to write, and repeats nothing of the value."""
+
+import re
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from valetkey.redis_urls import verify_by_default
+
+PREFIX = "VALETKEY_"
+# Variables of the client, of `dev`, of a worker's supervisor and of docker-compose.yml.
+_OTHER_NAMES = (
+    *("BROKER_URL", "RESULT_URL", "TENANT", "REQUESTED_BY", "KEY", "KEY_FILE", "DATA_DIR"),
+    *("READY_FD", "SUPERVISOR_PID", "POSTGRES_PASSWORD"),
+)
+# Kubernetes sets these in each container if there is a Service of the name `valetkey`.
+_OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)").fullmatch
+_MIN_SIMILARITY = 0.7
+_REDIS_SCHEMES = {"redis", "rediss"}
+_HTTP_ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?").fullmatch
+_MAX_PORT = 65_535
+_DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+_DATABASE_FORMS = (
+    "sqlite:///PATH (sqlite:////PATH if it is absolute) or"
+    " postgresql+psycopg://USER:PASSWORD@HOST:5432/DATABASE"
+)
+_ENCODING = "percent-encode special characters in its user and password"
+
+
+class UnknownVariable(NamedTuple):
+    """A variable with our prefix that nothing reads, and the known one that is most like it."""
+
+    name: str
+    suggestion: str | None
+
+
+def unknown_variables(
+    names: Collection[str], setting_names: Collection[str]
+) -> Iterator[UnknownVariable]:
+    """Yield the variables with our prefix that neither the service nor the client reads."""
+    known = {*(name.upper() for name in setting_names), *_OTHER_NAMES}
+    for variable in sorted(names):
+        name = variable.upper().removeprefix(PREFIX)
+        is_ours = variable.upper().startswith(PREFIX) and name not in known
+        if is_ours and not name.startswith("TEST_") and not _OF_KUBERNETES(name):
+            similar = get_close_matches(name, sorted(known), n=1, cutoff=_MIN_SIMILARITY)
+            yield UnknownVariable(variable, PREFIX + similar[0] if similar else None)
+
+
+def check_redis_url(url: str) -> str:
+    """Return a redis:// or rediss:// URL as all libraries read it. Raises ValueError."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in _REDIS_SCHEMES:
+        raise ValueError("it must be Redis or Valkey: write a redis:// or rediss:// URL")
+    url = f"{scheme.lower()}://{rest}"  # libraries compare it as it is written
+    if ";" in url:  # kombu would read several URLs
+        raise ValueError("it names one server; percent-encode ; as %3B")
+    try:
+        parts = urlsplit(url)
+        _check_port(parts.port)
+    except ValueError:  # do not chain it: its text may contain a part of the password
+        raise ValueError(
+            f"its host or port is not valid: the port is a number from 1 to"
+            f" {_MAX_PORT:,}; {_ENCODING}"
+        ) from None
+    if not parts.hostname:
+        raise ValueError("it names no host: write redis://HOST:6379/0")
+    database = parts.path.strip("/")
+    if database and not (database.isascii() and database.isdecimal()):
+        raise ValueError("its path is not a database number: write redis://HOST:6379/0")
+    if parts.fragment:
+        raise ValueError(f"it contains a #: {_ENCODING}")
+    return verify_by_default(url)
+
+
+def check_database_url(text: str) -> str:
+    """Return the URL of a SQLite or PostgreSQL database, with its driver. Raises ValueError."""
+    try:
+        url = make_url(text)
+        _check_port(url.port)
+    except (ArgumentError, ValueError):  # do not chain it: its text may contain the password
+        raise ValueError(
+            f"this is not the URL of a database: write {_DATABASE_FORMS}; {_ENCODING}"
+        ) from None
+    driver = url.drivername.lower()
+    driver = _DRIVERS.get(driver, driver)
+    if driver == "sqlite":
+        return _check_sqlite(text)
+    if driver != "postgresql+psycopg":
+        raise ValueError(f"this database or driver is not supported: write {_DATABASE_FORMS}")
+    if "@" in (url.host or "") or "/" in (url.host or ""):
+        raise ValueError(f"its host is not valid: {_ENCODING}")
+    return url.set(drivername=driver).render_as_string(hide_password=False)
+
+
+def _check_sqlite(text: str) -> str:
+    url = make_url(text)
+    if url.host or url.username or url.port:
+        raise ValueError(
+            "a SQLite URL has three slashes before a relative path and four before an absolute one:"
+            " write sqlite:///PATH"
+        )
+    if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
+        raise ValueError("a database in memory is lost at once: write sqlite:///PATH")
+    return text
+
+
+def check_endpoint(url: str) -> str:
+    """Return the URL of an S3 or STS endpoint. Raises ValueError."""
+    try:
+        _check_port(urlsplit(url).port if _HTTP_ENDPOINT(url) else 0)
+    except ValueError:
+        raise ValueError(
+            "write http:// or https://, a host and an optional port, without user, path, query or"
+            " a final slash, like https://s3.example.com"
+        ) from None
+    return url
+
+
+def _check_port(port: int | None) -> None:
+    if port is not None and not 1 <= port <= _MAX_PORT:
+        raise ValueError
