@@ -2,6 +2,7 @@ import click
 
 from valetkey.cli.commands.cancel import cancel
 from valetkey.cli.commands.download import download
+from valetkey.cli.commands.init import init
 from valetkey.cli.commands.keygen import keygen
 from valetkey.cli.commands.multipart import multipart
 from valetkey.cli.commands.put import put
@@ -26,8 +27,8 @@ def main() -> None:
     valetkey service
 
     The command finds a service that `python -m worker dev` started in this folder or a parent
-    folder. For any other service, set VALETKEY_BROKER_URL and VALETKEY_KEY_FILE; `valetkey keygen`
-    creates a key. If the tenant accepts unsigned messages, set VALETKEY_TENANT instead of a key.
+    folder. For any other service, set VALETKEY_BROKER_URL, and VALETKEY_KEY_FILE unless the key is
+    where `valetkey init` writes it; `valetkey keygen` creates more keys. If the tenant accepts unsigned messages, set VALETKEY_TENANT instead of a key.
 
     \b
     Exit codes:
@@ -40,5 +41,5 @@ def main() -> None:
     """
 
 
-for command in (download, upload, put, multipart, usage, service, cancel, keygen):
+for command in (download, upload, put, multipart, usage, service, cancel, keygen, init):
     main.add_command(command)
