@@ -27,8 +27,9 @@ def main() -> None:
     valetkey service
 
     The command finds a service that `python -m worker dev` started in this folder or a parent
-    folder. For any other service, set VALETKEY_BROKER_URL, and VALETKEY_KEY_FILE unless the key is
-    where `valetkey init` writes it; `valetkey keygen` creates more keys. If the tenant accepts unsigned messages, set VALETKEY_TENANT instead of a key.
+    folder. For any other service, set VALETKEY_BROKER_URL. `valetkey init` writes a tenants file,
+    and a key that needs no setting; for a key of `valetkey keygen`, set VALETKEY_KEY_FILE. If the
+    tenant accepts unsigned messages, set VALETKEY_TENANT instead of a key.
 
     \b
     Exit codes:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -52,7 +52,7 @@ class Stack:
     info: StackInfo
     config: TenantConfig
     state: StackState
-    notes: tuple[str, ...]
+    notes: Sequence[str]
     children: tuple[ChildProcess, ...]
     environ: Mapping[str, str] = field(repr=False)
 
@@ -88,10 +88,10 @@ def running_stack(  # noqa: PLR0913 - each has its own default
         info_path.unlink(missing_ok=True)  # left by a stack that was killed
         last = load_state(data)
         on_step("Starting Valkey")
-        usable = _usable_port(ports[0], last.broker_port), _usable_port(ports[1], last.s3_port)
-        broker = stack.enter_context(running_valkey(data, usable[0], lock_fds))
+        broker_port, s3_port = _usable_ports(ports, last)
+        broker = stack.enter_context(running_valkey(data, broker_port, lock_fds))
         on_step("Starting SeaweedFS")
-        storage = stack.enter_context(seaweedfs(data, storage_keys(data), usable[1], lock_fds))
+        storage = stack.enter_context(seaweedfs(data, storage_keys(data), s3_port, lock_fds))
         service_environ = _service_environ(environ, data, broker, storage)
         on_step("Preparing the database, the tenants and their buckets")
         config, applied, notes = prepare_tenants(commands, tenants, service_environ)
@@ -103,20 +103,17 @@ def running_stack(  # noqa: PLR0913 - each has its own default
         children = {"valkey": broker.child, "seaweedfs": storage.child} | workers
         info = _stack_info(service_environ, storage, config, children)
         stack.enter_context(_info_file(info_path, info))
-        yield Stack(
-            info,
-            config,
-            state,
-            (*_port_notes(last, state, ports), *notes),
-            tuple(children.values()),
-            service_environ,
-        )
+        notes = [*_port_notes(last, state, ports), *notes]
+        yield Stack(info, config, state, notes, tuple(children.values()), service_environ)
 
 
-def _usable_port(requested: int | None, last: int | None) -> int | None:
-    if requested is not None:
-        return requested
-    return last if last is not None and is_free(last) else None
+def _usable_ports(
+    requested: tuple[int | None, int | None], last: StackState
+) -> Iterator[int | None]:
+    """Yield the requested ports, or those of the last start; None if they are taken or unknown."""
+    for port, before in zip(requested, (last.broker_port, last.s3_port), strict=True):
+        is_usable = port is None and before is not None and is_free(before)
+        yield before if is_usable else port
 
 
 def _port_notes(

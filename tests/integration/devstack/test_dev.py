@@ -28,9 +28,7 @@ def python_command(source: str) -> tuple[str, ...]:
     return (sys.executable, "-c", source)
 
 
-NO_COMMANDS = Commands(
-    migrate=python_command(""),
-    apply=python_command(""),
+NO_WORKERS = Commands(
     worker=python_command("import time; time.sleep(600)"),
     beat=python_command("import time; time.sleep(600)"),
     are_workers_ready=lambda _url, _supervisors: True,
@@ -44,8 +42,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack(data: Path) -> Iterator[Stack]:
-    """A stack whose commands do nothing."""
-    with running_stack(data, TENANTS, SHELL, commands=NO_COMMANDS) as stack:
+    """A stack whose workers do nothing."""
+    with running_stack(data, TENANTS, SHELL, commands=NO_WORKERS) as stack:
         yield stack
 
 
@@ -110,7 +108,7 @@ def test_a_developers_celery_stays_out_of_the_service() -> None:
 
 
 def test_a_process_that_ends_unexpectedly_ends_the_watch(tmp_path: Path) -> None:
-    with running_stack(tmp_path, TENANTS, SHELL, commands=NO_COMMANDS) as stack:
+    with running_stack(tmp_path, TENANTS, SHELL, commands=NO_WORKERS) as stack:
         os.kill(stack.info.pids["worker"], signal.SIGKILL)
         with pytest.raises(ProcessEnded, match=r"worker ended .*: see .*worker\.log"):
             stack.watch()

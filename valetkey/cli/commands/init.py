@@ -115,7 +115,9 @@ def _write_files(out: Path, text: str, path: Path, key: PrivateKey) -> None:
 
 def _print_next_commands(out: Path, tenant: str, bucket: str, key_path: Path | None) -> None:
     has_dev = config.find_dev_file(os.environ, Path.cwd()) is not None
-    click.echo("\nNext, with the settings of the service:\n")
+    if not Path("worker", "__main__.py").exists():  # the command runs in the service's folder
+        out = out.absolute()
+    click.echo("\nNext, in the folder of the service and with its settings:\n")
     click.echo(f"  {program_command('python')} -m worker apply {shlex.quote(str(out))}")
     click.echo("\nThen request a first link:\n")
     if not has_dev and not os.environ.get("VALETKEY_BROKER_URL"):
