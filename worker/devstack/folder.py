@@ -15,7 +15,7 @@ from worker.errors import WorkerError
 from worker.private_files import create_private_folder, make_private, mode_of_others
 
 _POLL_INTERVAL = 0.1  # seconds
-_PROBE_WAIT = 0.5  # seconds for which `is_in_use` may hold the lock, with margin
+_PROBE_WAIT = 0.5  # seconds for which `has_running_stack` may hold the lock, with margin
 _ORPHAN_WAIT = (
     30  # seconds until the servers of a killed stack are stopped, at most 20, with margin
 )
@@ -126,14 +126,14 @@ def _is_alive(pid: int | None) -> bool:
     return True
 
 
-def is_in_use(data: Path) -> bool:
-    """Return whether a stack runs in the data folder. Its servers count, too."""
+def has_running_stack(data: Path) -> bool:
+    """Return whether a stack runs in the data folder, not only servers of one that was killed."""
     try:
         lock_fd = os.open(data / "lock", os.O_RDWR)
     except OSError:
         return False
     try:
-        return not _try_lock(lock_fd)
+        return not _try_lock(lock_fd) and _is_alive(_holder(lock_fd))
     finally:
         os.close(lock_fd)
 

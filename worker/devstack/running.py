@@ -8,7 +8,7 @@ from pathlib import Path
 
 from valetkey.config import find_dev_file
 from worker.core.tenants.config import TenantConfig
-from worker.devstack.folder import FolderUnusable, StorageKeys, is_in_use, write_private
+from worker.devstack.folder import FolderUnusable, StorageKeys, has_running_stack, write_private
 from worker.devstack.s3 import create_buckets, s3_client
 from worker.devstack.service import service_environment
 from worker.devstack.stack import StackInfo
@@ -87,4 +87,4 @@ def read_running_dev(data: Path) -> RunningDev | None:
         info = StackInfo(**content)
     except (OSError, ValueError, TypeError):  # also that of an earlier release
         return None
-    return RunningDev(data.resolve(), info) if is_in_use(data) else None
+    return RunningDev(data.resolve(), info) if has_running_stack(data) else None

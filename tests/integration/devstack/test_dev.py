@@ -137,6 +137,25 @@ def test_dev_serves_a_grant_and_stops_with_everything_on_ctrl_c(tmp_path: Path) 
     assert not (tmp_path / "dev.json").exists()
 
 
+def test_the_commands_that_dev_prints_can_be_pasted(tmp_path: Path) -> None:
+    with run_dev(tmp_path / "my data") as process:
+        read_dev_json(tmp_path / "my data")
+        assert process.stdout is not None
+        lines = list(iter(process.stdout.readline, "`"))
+    commands = "".join(line for line in lines if line.startswith("  "))
+    assert commands.count("\n") == 3
+    environ = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    completed = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=CHECKOUT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr
+
+
 def test_dev_that_loses_its_worker_reports_it_and_stops_the_other_processes(tmp_path: Path) -> None:
     with run_dev(tmp_path) as process:
         info = read_dev_json(tmp_path)

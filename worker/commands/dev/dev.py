@@ -105,8 +105,14 @@ def _print_summary(console: Console, stack: Stack, data: Path) -> None:
         console.print()
     for note in stack.notes:
         console.print(note, markup=False, soft_wrap=True)
+    tenant = next(iter(stack.config.tenants.values()))
     console.print("\nTry in a second terminal, in this folder:\n")
     for command in first_commands(stack.config, data):
         console.print(f"  {command}", style="bold", markup=False, soft_wrap=True)
+    if tenant.trust == "keys":
+        key = "set VALETKEY_KEY_FILE, unless `valetkey init` wrote it"
+        text = f"\n{tenant.name} needs its key: {key}."
+        console.print(text, markup=False, soft_wrap=True)
     apply = f"{program_command('python')} -m worker apply FILE"
-    console.print(f"\n{apply} changes the tenants; they stay so at the next start.", markup=False)
+    text = f"\n`{apply}` changes the tenants. They stay so at the next start."
+    console.print(text, markup=False, soft_wrap=True)
