@@ -146,7 +146,7 @@ def test_the_commands_that_dev_prints_can_be_pasted(tmp_path: Path) -> None:
     assert commands.count("\n") == 3
     environ = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
     completed = subprocess.run(
-        ["sh", "-e", "-c", commands],
+        ["/bin/sh", "-e", "-c", commands],
         cwd=CHECKOUT,
         env=environ,
         capture_output=True,

@@ -47,7 +47,7 @@ def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProces
 @pytest.mark.usefixtures("stack")
 def test_a_command_in_a_subfolder_uses_the_running_dev_and_says_so(folder: Path) -> None:
     (folder / "below").mkdir()
-    result = run(folder / "below", "quota", "show", "acme")
+    result = run(folder / "below", "quota", "show")
     assert result.returncode == 0, result.stderr
     assert result.stderr == f"{SAYS}{folder / '.valetkey'}.\n"
 

@@ -60,7 +60,9 @@ def _read_status(running: RunningDev) -> dict[str, Any]:
     with open_redis("broker of dev", info.broker_url) as client:
         waiting = sum(queue_lengths(client).values())
     with open_redis("result store of dev", info.result_url) as client:
-        workers = [heartbeat.worker for heartbeat in read_heartbeats(client)]
+        heartbeats = read_heartbeats(client)  # those of a killed stack last 20 seconds longer
+    own = set(info.pids.values())
+    workers = [heartbeat.worker for heartbeat in heartbeats if heartbeat.supervisor in own]
     return {
         "broker_url": info.broker_url,
         "result_url": info.result_url,
