@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -141,18 +142,17 @@ def test_the_commands_that_dev_prints_can_be_pasted(tmp_path: Path) -> None:
     with run_dev(tmp_path / "my data") as process:
         read_dev_json(tmp_path / "my data")
         assert process.stdout is not None
-        lines = list(iter(process.stdout.readline, "`"))
-    commands = "".join(line for line in lines if line.startswith("  "))
-    assert commands.count("\n") == 3
-    environ = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
-    completed = subprocess.run(
-        ["/bin/sh", "-e", "-c", commands],
-        cwd=CHECKOUT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        text = "".join(itertools.takewhile(lambda line: line[0] != "`", process.stdout))
+        commands = text.partition("Try in a second terminal, in this folder:\n")[2].strip()
+        completed = subprocess.run(
+            ["/bin/sh", "-e", "-c", commands],
+            cwd=CHECKOUT,
+            env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert len(commands.splitlines()) == 3
     assert completed.returncode == 0, completed.stderr
 
 

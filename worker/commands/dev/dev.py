@@ -96,8 +96,9 @@ def _print_summary(console: Console, stack: Stack, data: Path) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("Broker", f"Valkey at {info.broker_url}")
     table.add_row("Storage", f"SeaweedFS at {info.s3_endpoint}")
-    file = f" (as last applied from {stack.state.tenants_file})" if stack.state.tenants_file else ""
-    table.add_row("Tenants", escape(", ".join(stack.config.tenants) + file))
+    table.add_row("Tenants", escape(", ".join(stack.config.tenants)))
+    if stack.state.tenants_file:
+        table.add_row("as applied from", escape(stack.state.tenants_file))
     table.add_row("Data, logs", escape(f"{data}, {data / 'logs'}"))
     console.print("[bold green]Everything is up.[/] Ctrl-C stops it.\n")
     console.print(table)
