@@ -1,6 +1,8 @@
+import atexit
 import gc
 import os
 import signal
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,10 @@ for _name in tuple(os.environ):
     if _name.startswith(("AWS_", "CELERY_", "VALETKEY_")) and not _name.startswith(_TEST_PREFIX):
         del os.environ[_name]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+# Clients look for a key in the account's configuration folder: not in that of the developer.
+_CONFIG_HOME = tempfile.TemporaryDirectory(prefix="valetkey-tests-")
+atexit.register(_CONFIG_HOME.cleanup)
+os.environ["XDG_CONFIG_HOME"] = _CONFIG_HOME.name
 # Some tests send SIGINT, which processes started in the background ignore by default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,17 @@
-"""Configuration of the client, from arguments, the environment, or a running `worker dev`."""
+"""Configuration of the client, from arguments, the environment, or a running `worker dev`.
+
+The key is the first of:
+
+1. the option "key" of `load_config`: its content (str) or the path of its file (Path)
+2. VALETKEY_KEY, its content
+3. VALETKEY_KEY_FILE, the path of its file
+4. with a running `worker dev`: the file that dev.json names in key_file
+5. the file that `valetkey init` writes, ~/.config/valetkey/key.json (with XDG_CONFIG_HOME in place
+   of ~/.config). It is ignored if another tenant is configured, or with a running `worker dev` that
+   does not accept it.
+
+With a key, the tenant is that of the key.
+"""
 
 import getpass
 import json
@@ -11,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from valetkey.crypto import keyfiles
-from valetkey.crypto.keys import PrivateKey
+from valetkey.crypto.keys import PrivateKey, signing_public_key
 from valetkey.errors import NotConfigured
 from valetkey.redis_urls import verify_by_default
 
@@ -49,15 +62,15 @@ def load_config(
     folder VALETKEY_DATA_DIR, or in the nearest `.valetkey` at or above folder (the working
     directory by default).
 
-    options["key"] is the key's content (str) or the path of its file (Path); otherwise VALETKEY_KEY
-    has the content or VALETKEY_KEY_FILE the path. With a key, the tenant is that of the key.
-    Raises NotConfigured with the setting that is missing or invalid.
+    The module's description has the order of keys. Raises NotConfigured with the setting that is
+    missing or invalid.
     """
     settings: dict[str, Any] = {
         name: options.get(name) or environ.get(_variable(name)) for name in _SETTINGS
     }
     key, tenant = keyfiles.load_configured_key(options.get("key"), environ), settings["tenant"]
     sources = {name: _source(name, options) for name, value in settings.items() if value}
+    dev: dict[str, Any] | None = None
     if not settings["broker_url"]:
         dev = _load_dev_file(environ, folder or Path.cwd())
         if key is None and tenant in {None, "", dev.get("tenant")}:  # its key is for its own tenant
@@ -65,6 +78,7 @@ def load_config(
         settings = dev | {name: value for name, value in settings.items() if value}
         dev_source = f"from the `python -m worker dev` of {dev['folder']}"
         sources = dict.fromkeys(dev, dev_source) | sources
+    key = key or _load_default_key(environ, tenant, dev)
     broker_url = _required_url(settings, "broker_url")
     settings["result_url"] = settings.get("result_url") or default_result_url(broker_url)
     return Config(
@@ -103,15 +117,21 @@ def _variable(setting: str) -> str:
     return f"VALETKEY_{setting.upper()}"
 
 
-def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
+def find_dev_file(environ: Mapping[str, str], folder: Path) -> Path | None:
+    """Return the dev.json of the `worker dev` that belongs to a folder, None if there is none."""
     data_dir = environ.get("VALETKEY_DATA_DIR")
     parents = (folder, *folder.parents)
     folders = [Path(data_dir)] if data_dir else [parent / ".valetkey" for parent in parents]
-    path = next((f / "dev.json" for f in folders if _is_own_file(f / "dev.json")), None)
+    return next((f / "dev.json" for f in folders if _is_own_file(f / "dev.json")), None)
+
+
+def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    path = find_dev_file(environ, folder)
     if path is None:
         raise NotConfigured(
             "no broker is configured: set VALETKEY_BROKER_URL, and VALETKEY_KEY_FILE or "
-            "VALETKEY_TENANT, or start everything on this machine with `python -m worker dev`"
+            "VALETKEY_TENANT (`valetkey init` creates a key that needs no variable), or start "
+            "everything on this machine with `python -m worker dev`"
         )
     try:
         dev = {str(k): v for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
@@ -134,6 +154,19 @@ def _is_own_file(path: Path) -> bool:
 def _load_dev_key(dev: Mapping[str, Any]) -> PrivateKey | None:
     path = dev.get("key_file")
     return keyfiles.read_key_file(path) if isinstance(path, Path) else None
+
+
+def _load_default_key(
+    environ: Mapping[str, str], tenant: str | None, dev: Mapping[str, Any] | None
+) -> PrivateKey | None:
+    path = keyfiles.default_key_path(environ)
+    if path is None or not path.is_file():
+        return None
+    key = keyfiles.read_key_file(path)
+    accepted = {} if dev is None else dev.get("public_keys") or {}
+    # This key may be for production: a request that is signed with it would be refused by dev.
+    is_unknown_to_dev = dev is not None and accepted.get(key.id) != signing_public_key(key)
+    return None if is_unknown_to_dev or tenant not in {None, "", key.tenant} else key
 
 
 def _required(settings: Mapping[str, Any], name: str) -> str:

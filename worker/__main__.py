@@ -12,7 +12,8 @@ from worker.commands.contract import contract
 from worker.commands.database import migrate
 from worker.commands.deadletters import deadletters
 from worker.commands.deliveries import deliveries
-from worker.commands.dev import dev
+from worker.commands.dev.dev import dev
+from worker.commands.dev.discovery import use_running_dev
 from worker.commands.explain import explain
 from worker.commands.health.doctor import doctor
 from worker.commands.quota import quota
@@ -24,6 +25,7 @@ _NEXT_STEP = (
     "Next: correct them (docs/operating.md lists all); `python -m worker doctor` checks them."
 )
 _WITHOUT_SETTINGS = ("contract", "dev")
+_WORDS = "worker.words"
 
 
 class WrongSettings(click.ClickException):
@@ -33,9 +35,14 @@ class WrongSettings(click.ClickException):
 
 
 class _Commands(CommandGroup):
-    """Commands that end with a message if a setting is invalid."""
+    """Commands that find a running `dev`, and end with a message if a setting is invalid."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        use_running_dev(ctx, ctx.meta[_WORDS])
         try:
             return super().invoke(ctx)
         except ValidationError as error:
@@ -52,7 +59,8 @@ class _Commands(CommandGroup):
 def main(context: click.Context) -> None:
     """Run and administer valetkey.
 
-    Settings are read from environment variables named VALETKEY_….
+    Settings are read from environment variables named VALETKEY_…. Without any, commands that
+    inspect or change a service use the `dev` that runs in this folder or a parent folder.
 
     \b
     Run everything on this machine, in one terminal:

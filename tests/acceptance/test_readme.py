@@ -61,10 +61,12 @@ def test_the_tour_works(checkout: Path) -> None:
     # confirmation to remove them.
     steps = "\n".join(STEPS).replace("apply tenants.toml", "apply tenants.toml --yes")
     result = run(["sh", "-c", steps], checkout)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 1, result.stderr  # of the last command, which is refused
     assert "hello\n" in result.stdout
     for code in ("expiry_too_long", "size_too_large", "key_outside_prefix"):
         assert code in result.stderr
+    assert result.stderr.count("signature_required") == 1  # the last request, without the key
+    assert "acme trusts the queue" not in result.stderr
     with (checkout / "links.csv").open(newline="") as links:
         assert sum(1 for row in csv.DictReader(links) if row["url"]) == 10_000
     assert "issued" in result.stdout

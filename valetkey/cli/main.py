@@ -3,6 +3,7 @@ import click
 from valetkey.cli.command_group import CommandGroup
 from valetkey.cli.commands.cancel import cancel
 from valetkey.cli.commands.download import download
+from valetkey.cli.commands.init import init
 from valetkey.cli.commands.keygen import keygen
 from valetkey.cli.commands.multipart import multipart
 from valetkey.cli.commands.presign import presign
@@ -32,8 +33,9 @@ def main() -> None:
     which the service's operator chose: the bucket in storage may have another name.
 
     The command finds a service that `python -m worker dev` started in this folder or a parent
-    folder. For any other service, set VALETKEY_BROKER_URL and VALETKEY_KEY_FILE; `valetkey keygen`
-    creates a key. If the tenant accepts unsigned messages, set VALETKEY_TENANT instead of a key.
+    folder. For any other service, set VALETKEY_BROKER_URL. `valetkey init` writes a tenants file,
+    and a key that needs no setting; for a key of `valetkey keygen`, set VALETKEY_KEY_FILE. If the
+    tenant accepts unsigned messages, set VALETKEY_TENANT instead of a key.
 
     \b
     Exit codes:
@@ -47,5 +49,5 @@ def main() -> None:
     """
 
 
-for command in (presign, download, upload, put, multipart, usage, service, cancel, keygen):
+for command in (presign, download, upload, put, multipart, usage, service, cancel, keygen, init):
     main.add_command(command)

@@ -25,6 +25,18 @@ def load_configured_key(key: str | Path | None, environ: Mapping[str, str]) -> P
     return read_key_file(Path(path)) if path else None
 
 
+def default_key_path(environ: Mapping[str, str]) -> Path | None:
+    """Return the path at which `valetkey init` writes a key, None if the account has no home.
+
+    Source: XDG Base Directory Specification 0.8, which says to ignore a relative path.
+    """
+    folder = Path(environ.get("XDG_CONFIG_HOME") or "")
+    if not folder.is_absolute():
+        home = environ.get("HOME") or environ.get("USERPROFILE") or ""
+        folder = Path(home) / ".config"
+    return folder / "valetkey" / "key.json" if folder.is_absolute() else None
+
+
 def write_key_file(path: Path, key: PrivateKey) -> None:
     """Write a key to a new file with mode 0600.
 

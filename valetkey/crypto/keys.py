@@ -86,9 +86,14 @@ def load_private_key(text: str) -> PrivateKey:
 
 def public_key_line(key: PrivateKey) -> str:
     """Return the public half as a line for the table [tenants.TENANT.keys] of tenants.toml."""
-    sign = key.signing_key.as_dict(private=False)["x"]
+    sign = signing_public_key(key)
     seal = key.decryption_key.as_dict(private=False)["x"]
     return f'{key.id.partition("/")[2]} = {{ sign = "{sign}", seal = "{seal}" }}'
+
+
+def signing_public_key(key: PrivateKey) -> str:
+    """Return the public half that verifies signatures, as tenants.toml has it in `sign`."""
+    return str(key.signing_key.as_dict(private=False)["x"])
 
 
 @lru_cache(maxsize=1_024)

@@ -20,6 +20,8 @@ from worker.db.audit import changes
 from worker.db.audit.backlog import count_pending_webhooks
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.tenants import load_config, read_used_ids, store_config
+from worker.devstack.processes import StartFailed
+from worker.devstack.running import RunningDev
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
 from worker.usecases.tenants_file import FileProblem, read_tenants_file
@@ -71,6 +73,8 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     if plan.changes and not dry_run:
         _confirm(plan.removals, yes=yes)
         _store(before, after)
+    if not dry_run:
+        _tell_running_dev(after, file)
     _print_result(plan, applied=bool(plan.changes) and not dry_run, as_json=as_json)
 
 
@@ -147,6 +151,16 @@ def _store(before: TenantConfig, after: TenantConfig) -> None:
         stored = store_config(connection, before, after, now)
         author = changes.ChangeAuthor(now, database.operator_account(), "apply")
         changes.record_changes(connection, diff_config(before, stored), author)
+
+
+def _tell_running_dev(config: TenantConfig, file: Path) -> None:
+    running = click.get_current_context().find_object(RunningDev)
+    if running is None:
+        return
+    try:
+        running.adopt_config(config, file)
+    except StartFailed as error:
+        click.secho(f"WARNING: {error}", fg="yellow", bold=True, err=True)
 
 
 def _print_result(plan: ApplyPlan, *, applied: bool, as_json: bool) -> None:

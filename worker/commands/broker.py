@@ -35,19 +35,20 @@ def read_server_facts(client: Any) -> ServerFacts:
 @contextmanager
 def open_broker() -> Iterator[Any]:
     """Yield a client of the broker at VALETKEY_BROKER_URL, which must be Redis."""
-    with _open("VALETKEY_BROKER_URL", Settings().broker_url.get_secret_value()) as client:
+    with open_redis("VALETKEY_BROKER_URL", Settings().broker_url.get_secret_value()) as client:
         yield client
 
 
 @contextmanager
 def open_results() -> Iterator[Any]:
     """Yield a client of the result store at VALETKEY_RESULT_URL."""
-    with _open("VALETKEY_RESULT_URL", Settings().result_url.get_secret_value()) as client:
+    with open_redis("VALETKEY_RESULT_URL", Settings().result_url.get_secret_value()) as client:
         yield client
 
 
 @contextmanager
-def _open(variable: str, url: str) -> Iterator[Any]:
+def open_redis(variable: str, url: str) -> Iterator[Any]:
+    """Yield a client of a Redis server. `variable` names the source of the URL in errors."""
     no_retry = Retry(NoBackoff(), 0)
     try:
         with redis.Redis.from_url(

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,12 @@ from pathlib import Path
 
 from worker.errors import WorkerError
 from worker.private_files import create_private_folder, make_private, mode_of_others
+
+_POLL_INTERVAL = 0.1  # seconds
+_PROBE_WAIT = 0.5  # seconds for which `has_running_stack` may hold the lock, with margin
+_ORPHAN_WAIT = (
+    30  # seconds until the servers of a killed stack are stopped, at most 20, with margin
+)
 
 
 class FolderUnusable(WorkerError):
@@ -41,7 +48,8 @@ def locked_folder(data: Path) -> Iterator[int]:
     Removes other accounts' access to an existing folder.
 
     Yields the lock's file descriptor. Servers inherit it, so that the folder stays locked while one
-    of them still writes to it, even if this process was killed.
+    of them still writes to it, even if this process was killed. After a kill, the next stack waits
+    until they are stopped.
     """
     create_private_folder(data)
     _make_folder_private(data)
@@ -78,14 +86,56 @@ def _make_folder_private(data: Path) -> None:
 
 
 def _lock(lock_fd: int, data: Path) -> None:
+    start = time.monotonic()
+    while not _try_lock(lock_fd):
+        wait = _PROBE_WAIT if _is_alive(_holder(lock_fd)) else _ORPHAN_WAIT
+        if time.monotonic() > start + wait:
+            raise FolderInUse(
+                f"{data} is in use by another `python -m worker dev`, or by servers that kept "
+                "running after such a command was killed. Stop those processes, or choose another "
+                "folder with --data. `python -m worker dev status` shows what runs there."
+            )
+        time.sleep(_POLL_INTERVAL)
+    os.ftruncate(lock_fd, 0)
+    os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
+
+
+def _try_lock(lock_fd: int) -> bool:
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise FolderInUse(
-            f"{data} is in use by another `python -m worker dev`, or by servers that kept running "
-            "after such a command was killed. Stop those processes, or choose another folder with "
-            "--data."
-        ) from None
+        return False
+    return True
+
+
+def _holder(lock_fd: int) -> int | None:
+    """Return the id of the process that locked the folder last, None if it wrote none."""
+    text = os.pread(lock_fd, 32, 0)
+    return int(text) if text.isdigit() else None
+
+
+def _is_alive(pid: int | None) -> bool:
+    if pid is None:  # a stack of an earlier release, or one that is about to write it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def has_running_stack(data: Path) -> bool:
+    """Return whether a stack runs in the data folder, not only servers of one that was killed."""
+    try:
+        lock_fd = os.open(data / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(lock_fd) and _is_alive(_holder(lock_fd))
+    finally:
+        os.close(lock_fd)
 
 
 def storage_keys(data: Path) -> StorageKeys:

@@ -26,6 +26,15 @@ def reserved_ports(*requested: int | None) -> Iterator[list[int]]:
         yield ports
 
 
+def is_free(port: int) -> bool:
+    """Return whether a server can use this port of 127.0.0.1."""
+    try:
+        _bind(port).close()
+    except StartFailed:
+        return False
+    return True
+
+
 def _bind(port: int | None) -> socket.socket:
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

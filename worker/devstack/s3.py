@@ -8,6 +8,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from worker.devstack.folder import StorageKeys
+from worker.devstack.processes import StartFailed
 
 REGION = "us-east-1"  # arbitrary: the region only enters the signature
 
@@ -44,7 +45,10 @@ def accepts_credentials(s3: Any) -> bool:
 
 
 def create_buckets(s3: Any, names: Iterable[str]) -> None:
-    """Create the buckets that do not exist."""
+    """Create the buckets that do not exist. Raises StartFailed."""
     existing = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     for name in sorted(set(names) - existing):
-        s3.create_bucket(Bucket=name)
+        try:
+            s3.create_bucket(Bucket=name)
+        except (BotoCoreError, ClientError) as error:
+            raise StartFailed(f"The bucket {name} cannot be created: {error}") from None

@@ -14,7 +14,7 @@ import worker
 from worker.broker.heartbeats import read_heartbeats
 from worker.devstack.processes import PRIVATE_UMASK, ChildProcess, Program, StartFailed, running
 
-_CHECKOUT = Path(worker.__file__).parents[1]
+CHECKOUT = Path(worker.__file__).parents[1]
 _PYTHON = (sys.executable, "-m")
 # A developer's AWS credentials must never sign for the embedded storage, and Celery prefers its
 # CELERY_ variables to explicit settings.
@@ -56,20 +56,24 @@ def service_environment(environ: Mapping[str, str], **settings: str) -> dict[str
     return inherited | no_aws_config | settings
 
 
-def run_command(command: tuple[str, ...], environ: Mapping[str, str]) -> None:
-    """Run one of the service's commands until it exits. Raises StartFailed with its output."""
+def run_command(command: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """Run one of the service's commands until it exits, and return what it printed.
+
+    Raises StartFailed with its output.
+    """
     completed = subprocess.run(
         command,
-        cwd=_CHECKOUT,
+        cwd=CHECKOUT,
         env=environ,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
         umask=PRIVATE_UMASK,
     )
     if completed.returncode:
-        output = (completed.stderr or completed.stdout).strip()
-        raise StartFailed(f"`{' '.join(command)}` failed:\n{output}")
+        raise StartFailed(f"`{' '.join(command)}` failed:\n{completed.stdout.strip()}")
+    return completed.stdout.strip()
 
 
 @contextmanager
@@ -85,7 +89,7 @@ def run_workers(
         return Program(
             name,
             command,
-            folder=_CHECKOUT,
+            folder=CHECKOUT,
             log=data / "logs" / f"{name}.log",
             environ=environ,
             inherited_fds=inherited_fds,

@@ -2,25 +2,33 @@
 
 import json
 import time
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from worker.core.tenants.config import TenantConfig
+from worker.db.engine import sqlite_path
 from worker.devstack.broker import Valkey, running_valkey
 from worker.devstack.folder import locked_folder, storage_keys, write_private
-from worker.devstack.processes import ChildProcess, StartFailed
+from worker.devstack.ports import is_free
+from worker.devstack.processes import ChildProcess
 from worker.devstack.s3 import create_buckets
-from worker.devstack.service import Commands, run_command, run_workers, service_environment
+from worker.devstack.service import Commands, run_workers, service_environment
+from worker.devstack.state import StackState, load_state, save_state
 from worker.devstack.storage import Storage, seaweedfs
+from worker.devstack.tenants import accepted_keys, local_buckets, prepare_tenants
 
 _POLL_INTERVAL = 0.2  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class StackInfo:
-    """The addresses, credentials and process ids of a stack: the content of dev.json."""
+    """The addresses, credentials and process ids of a stack: the content of dev.json.
+
+    tenant is the one for which producers make requests if they name none. public_keys are the
+    signing keys that the service accepts, by key id.
+    """
 
     broker_url: str
     result_url: str
@@ -30,14 +38,21 @@ class StackInfo:
     s3_access_key: str
     s3_secret_key: str = field(repr=False)
     tenant: str
+    public_keys: Mapping[str, str]
     pids: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A running stack. `environ` is the service's environment, for running more of its commands."""
+    """A running stack. `environ` is the service's environment, for running more of its commands.
+
+    `notes` has lines for the operator: ports that changed, and what applying a file changed.
+    """
 
     info: StackInfo
+    config: TenantConfig
+    state: StackState
+    notes: Sequence[str]
     children: tuple[ChildProcess, ...]
     environ: Mapping[str, str] = field(repr=False)
 
@@ -52,7 +67,7 @@ class Stack:
 @contextmanager
 def running_stack(  # noqa: PLR0913 - each has its own default
     data: Path,
-    tenants: Path,
+    tenants: Path | None,
     environ: Mapping[str, str],
     *,
     ports: tuple[int | None, int | None] = (None, None),
@@ -61,31 +76,59 @@ def running_stack(  # noqa: PLR0913 - each has its own default
 ) -> Iterator[Stack]:
     """Run the stack in the data folder, with the tenants of a TOML file, until the block ends.
 
-    `ports` are those of the broker and of S3; None selects a free port. `on_step` is called with a
-    description of each step before it starts. While the block runs, producers find the stack's
-    addresses in data/dev.json. Raises FolderUnusable or StartFailed.
+    Without a file the stored config stays, or is the example at the first start. `ports` are those
+    of the broker and of S3; None selects the port of the last start, or a free one. `on_step` is
+    called with a description of each step before it starts. While the block runs, producers find
+    the stack's addresses in data/dev.json. Raises FolderUnusable or StartFailed.
     """
-    data, tenants = data.resolve(), tenants.resolve()
+    data, tenants = data.resolve(), tenants.resolve() if tenants else None
     with ExitStack() as stack:
         lock_fds = (stack.enter_context(locked_folder(data)),)
         info_path = data / "dev.json"
         info_path.unlink(missing_ok=True)  # left by a stack that was killed
+        last = load_state(data)
         on_step("Starting Valkey")
-        broker = stack.enter_context(running_valkey(data, ports[0], lock_fds))
+        broker_port, s3_port = _usable_ports(ports, last)
+        broker = stack.enter_context(running_valkey(data, broker_port, lock_fds))
         on_step("Starting SeaweedFS")
-        storage = stack.enter_context(seaweedfs(data, storage_keys(data), ports[1], lock_fds))
+        storage = stack.enter_context(seaweedfs(data, storage_keys(data), s3_port, lock_fds))
         service_environ = _service_environ(environ, data, broker, storage)
         on_step("Preparing the database, the tenants and their buckets")
-        run_command(commands.migrate, service_environ)
-        run_command((*commands.apply, str(tenants)), service_environ)
-        tenant, buckets = _read_tenants_file(tenants)
-        create_buckets(storage.client(), buckets)
+        config, applied, notes = prepare_tenants(commands, tenants, service_environ)
+        create_buckets(storage.client(), local_buckets(config))
+        state = StackState(broker.port, storage.port, applied or last.tenants_file)
+        save_state(data, state)
         on_step("Starting the workers")
         workers = stack.enter_context(run_workers(commands, data, service_environ, lock_fds))
         children = {"valkey": broker.child, "seaweedfs": storage.child} | workers
-        info = _stack_info(service_environ, storage, tenant, children)
+        info = _stack_info(service_environ, storage, config, children)
         stack.enter_context(_info_file(info_path, info))
-        yield Stack(info, tuple(children.values()), service_environ)
+        notes = [*_port_notes(last, state, ports), *notes]
+        yield Stack(info, config, state, notes, tuple(children.values()), service_environ)
+
+
+def _usable_ports(
+    requested: tuple[int | None, int | None], last: StackState
+) -> Iterator[int | None]:
+    """Yield the requested ports, or those of the last start; None if they are taken or unknown."""
+    for port, before in zip(requested, (last.broker_port, last.s3_port), strict=True):
+        is_usable = port is None and before is not None and is_free(before)
+        yield before if is_usable else port
+
+
+def _port_notes(
+    last: StackState, state: StackState, requested: tuple[int | None, int | None]
+) -> Iterator[str]:
+    ports = (
+        ("broker", last.broker_port, state.broker_port),
+        ("storage", last.s3_port, state.s3_port),
+    )
+    for (name, before, after), port in zip(ports, requested, strict=True):
+        if port is None and before not in {None, after}:
+            yield (
+                f"Another process has taken port {before}: the {name} now has port {after}. "
+                "Producers with a URL of the old port, and links that were issued, do not reach it."
+            )
 
 
 def _service_environ(
@@ -95,7 +138,7 @@ def _service_environ(
         environ,
         VALETKEY_BROKER_URL=broker.url(0),
         VALETKEY_RESULT_URL=broker.url(1),
-        VALETKEY_DATABASE_URL=environ.get("VALETKEY_DATABASE_URL") or _sqlite_url(data),
+        VALETKEY_DATABASE_URL=_database_url(environ, data),
         VALETKEY_S3_ENDPOINT=storage.endpoint,
         VALETKEY_DEVELOPMENT="1",
         AWS_ACCESS_KEY_ID=storage.access_key,
@@ -104,21 +147,17 @@ def _service_environ(
     )
 
 
-def _sqlite_url(data: Path) -> str:
-    return f"sqlite:///{data / 'valetkey.db'}"
-
-
-def _read_tenants_file(tenants: Path) -> tuple[str, set[str]]:
-    """Return the file's first tenant, and the buckets without an endpoint of their own."""
-    tables = tomllib.loads(tenants.read_text(encoding="utf-8"))
-    buckets = tables.get("buckets", {}).values()
-    for tenant in tables.get("tenants", {}):
-        return tenant, {bucket["bucket"] for bucket in buckets if "endpoint" not in bucket}
-    raise StartFailed(f"{tenants} configures no tenant: add at least one [tenants.NAME] table.")
+def _database_url(environ: Mapping[str, str], data: Path) -> str:
+    url = environ.get("VALETKEY_DATABASE_URL") or f"sqlite:///{data / 'valetkey.db'}"
+    path = sqlite_path(url)  # absolute, because commands run in different folders
+    return url if path is None or path.is_absolute() else f"sqlite:///{path.resolve()}"
 
 
 def _stack_info(
-    environ: Mapping[str, str], storage: Storage, tenant: str, children: Mapping[str, ChildProcess]
+    environ: Mapping[str, str],
+    storage: Storage,
+    config: TenantConfig,
+    children: Mapping[str, ChildProcess],
 ) -> StackInfo:
     return StackInfo(
         broker_url=environ["VALETKEY_BROKER_URL"],
@@ -128,7 +167,8 @@ def _stack_info(
         s3_region=storage.region,
         s3_access_key=storage.access_key,
         s3_secret_key=storage.secret_key,
-        tenant=tenant,
+        tenant=next(iter(config.tenants)),
+        public_keys=accepted_keys(config),
         pids={name: child.pid for name, child in children.items()},
     )
 

@@ -26,6 +26,11 @@ class Storage:
     child: ChildProcess
     region: str = REGION
 
+    @property
+    def port(self) -> int:
+        """The port of its S3 endpoint."""
+        return int(self.endpoint.rpartition(":")[2])
+
     def client(self) -> Any:
         """Return a boto3 client for the server."""
         return s3_client(self.endpoint, StorageKeys(self.access_key, self.secret_key), self.region)

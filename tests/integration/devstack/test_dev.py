@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -28,9 +29,7 @@ def python_command(source: str) -> tuple[str, ...]:
     return (sys.executable, "-c", source)
 
 
-NO_COMMANDS = Commands(
-    migrate=python_command(""),
-    apply=python_command(""),
+NO_WORKERS = Commands(
     worker=python_command("import time; time.sleep(600)"),
     beat=python_command("import time; time.sleep(600)"),
     are_workers_ready=lambda _url, _supervisors: True,
@@ -44,8 +43,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack(data: Path) -> Iterator[Stack]:
-    """A stack whose commands do nothing."""
-    with running_stack(data, TENANTS, SHELL, commands=NO_COMMANDS) as stack:
+    """A stack whose workers do nothing."""
+    with running_stack(data, TENANTS, SHELL, commands=NO_WORKERS) as stack:
         yield stack
 
 
@@ -110,7 +109,7 @@ def test_a_developers_celery_stays_out_of_the_service() -> None:
 
 
 def test_a_process_that_ends_unexpectedly_ends_the_watch(tmp_path: Path) -> None:
-    with running_stack(tmp_path, TENANTS, SHELL, commands=NO_COMMANDS) as stack:
+    with running_stack(tmp_path, TENANTS, SHELL, commands=NO_WORKERS) as stack:
         os.kill(stack.info.pids["worker"], signal.SIGKILL)
         with pytest.raises(ProcessEnded, match=r"worker ended .*: see .*worker\.log"):
             stack.watch()
@@ -137,6 +136,24 @@ def test_dev_serves_a_grant_and_stops_with_everything_on_ctrl_c(tmp_path: Path) 
     assert stdout.endswith("Everything is stopped.\n")
     assert not any(map(is_running, info["pids"].values()))
     assert not (tmp_path / "dev.json").exists()
+
+
+def test_the_commands_that_dev_prints_can_be_pasted(tmp_path: Path) -> None:
+    with run_dev(tmp_path / "my data") as process:
+        read_dev_json(tmp_path / "my data")
+        assert process.stdout is not None
+        text = "".join(itertools.takewhile(lambda line: line[0] != "`", process.stdout))
+        commands = text.partition("Try in a second terminal, in this folder:\n")[2].strip()
+        completed = subprocess.run(
+            ["/bin/sh", "-e", "-c", commands],
+            cwd=CHECKOUT,
+            env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert len(commands.splitlines()) == 3
+    assert completed.returncode == 0, completed.stderr
 
 
 def test_dev_that_loses_its_worker_reports_it_and_stops_the_other_processes(tmp_path: Path) -> None:

@@ -165,6 +165,12 @@ def _tenant_warnings(tenant: Tenant, now: datetime) -> Iterator[ConfigWarning]:
     if tenant.trust == "queue":
         message = f"{name} trusts the queue: anyone who can write to it can act for {name}"
         hint = f'create a key, and remove trust = "queue": {keygen}'
+        if tenant.keys:
+            message = (
+                f'{name} has keys, and trust = "queue": anyone who can write to the queue can act'
+                f" for {name} without a key"
+            )
+            hint = f'remove trust = "queue" from [tenants.{name}], once all its producers sign'
         yield ConfigWarning("trusts_queue", name, None, message, hint)
     elif not any(is_usable_key(key, now) for key in tenant.keys.values()):
         message = f"{name} has no usable key: all its messages are refused"

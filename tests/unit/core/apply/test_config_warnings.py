@@ -62,6 +62,13 @@ def test_a_warning_has_a_hint() -> None:
     assert warning.hint == 'create a key, and remove trust = "queue": valetkey keygen acme'
 
 
+def test_a_key_does_not_hide_that_the_queue_is_trusted_as_well() -> None:
+    acme = Tenant("acme", "queue", keys={"billing": key()})
+    (warning,) = config_warnings(TenantConfig(tenants={"acme": acme}), NOW)
+    assert warning.message.startswith('acme has keys, and trust = "queue"')
+    assert warning.hint.startswith('remove trust = "queue" from [tenants.acme]')
+
+
 def test_a_key_is_usable_until_the_moment_it_expires() -> None:
     assert is_usable_key(key(days=0.001), NOW)
     assert not is_usable_key(key(days=0), NOW)

@@ -1,0 +1,127 @@
+import os
+import re
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from valetkey import config
+from valetkey.cli.arguments import NAME
+from valetkey.cli.programs import program_command
+from valetkey.crypto import keyfiles
+from valetkey.crypto.keys import PrivateKey, generate_key, public_key_line
+
+_TEMPLATE = """\
+# Tenants of valetkey. The service reads this file with
+#
+#     python -m worker apply {file}
+#
+# Everything that is not in the file is removed. Sizes are like 500KiB or 10GiB, durations like 15m
+# or 7d. examples/tenants.toml of the valetkey project explains every option.
+
+# A bucket profile: producers name the profile, never the real bucket.
+[buckets.{bucket}]
+bucket = "{bucket}"
+region = "us-east-1"
+addressing = "path"   # AWS prefers "virtual": the bucket in the host name
+
+# The tenant's public key. Only the holder of the private key can make requests for it.
+[tenants.{tenant}.keys]
+{public_key}
+
+# The requests that it may make in the bucket. All others are refused.
+[tenants.{tenant}.allow.{bucket}]
+prefixes = ["{tenant}/"]
+kinds = ["download", "upload", "put"]
+max_expires_in = "1d"
+max_size = "100MiB"
+content_types = ["application/octet-stream", "application/pdf", "image/*", "text/plain"]
+
+[tenants.{tenant}.quotas]
+grants = {{ hour = 10_000 }}
+"""
+# S3's rules for names, without dots: with them, the names of bucket profiles agree.
+_is_bucket = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]").fullmatch
+
+
+def _check_bucket(_context: click.Context, _param: click.Parameter, bucket: str) -> str:
+    if not _is_bucket(bucket):
+        raise click.BadParameter("a bucket has 3 to 63 characters of a-z, 0-9 and inner -")
+    return bucket
+
+
+@click.command()
+@click.argument("tenant", type=NAME)
+@click.option("--bucket", required=True, callback=_check_bucket, help="The bucket to grant.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="tenants.toml",
+    show_default=True,
+    help="The new tenants file, for the service.",
+)
+@click.option(
+    "--key",
+    "key_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The new file of the private key. Default: ~/.config/valetkey/key.json, where the "
+    "clients of this account find it.",
+)
+def init(tenant: str, bucket: str, out: Path, key_path: Path | None) -> None:
+    """Write a first tenants file, and a private key that this account's clients use.
+
+    \b
+    valetkey init acme --bucket reports
+
+    The file gives TENANT one bucket, one policy, one quota and one key, and is applied with
+    `python -m worker apply`. Neither file is overwritten if it exists.
+    """
+    path = key_path or keyfiles.default_key_path(os.environ)
+    if path is None:
+        raise click.UsageError("this account has no home folder: give --key with the key's path")
+    for new in (out, path):
+        if os.path.lexists(new):
+            hint = _alternative(new, path)
+            raise click.UsageError(f"{new} exists, and is not overwritten: {hint}")
+    key = generate_key(f"{tenant}/{datetime.now(UTC):%Y-%m-%d}")
+    text = _TEMPLATE.format(file=out, tenant=tenant, bucket=bucket, public_key=public_key_line(key))
+    _write_files(out, text, path, key)
+    click.echo(f"Wrote {out}: the tenant {tenant}, its public key and the bucket {bucket}.")
+    click.echo(f"Wrote {path}: the private key {key.id}, which only you can read.")
+    _print_next_commands(out, tenant, bucket, key_path)
+
+
+def _alternative(existing: Path, key: Path) -> str:
+    if existing == key:
+        return "choose another file with --key, or add a tenant with `valetkey keygen`"
+    return "choose another file with --out"
+
+
+def _write_files(out: Path, text: str, path: Path, key: PrivateKey) -> None:
+    try:
+        for folder in reversed((path.parent, *path.parent.parents)):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        keyfiles.write_key_file(path, key)
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}") from None
+    try:
+        with out.open("x", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+    except OSError as error:
+        path.unlink()  # nobody accepts this key
+        raise click.UsageError(f"{out}: {error.strerror}") from None
+
+
+def _print_next_commands(out: Path, tenant: str, bucket: str, key_path: Path | None) -> None:
+    has_dev = config.find_dev_file(os.environ, Path.cwd()) is not None
+    if not Path("worker", "__main__.py").exists():  # the command runs in the service's folder
+        out = out.absolute()
+    click.echo("\nNext, in the folder of the service and with its settings:\n")
+    click.echo(f"  {program_command('python')} -m worker apply {shlex.quote(str(out))}")
+    click.echo("\nThen request a first link:\n")
+    if not has_dev and not os.environ.get("VALETKEY_BROKER_URL"):
+        click.echo("  export VALETKEY_BROKER_URL=redis://127.0.0.1:6379/0   # the service's broker")
+    if key_path is not None:
+        click.echo(f"  export VALETKEY_KEY_FILE={shlex.quote(str(key_path))}")
+    click.echo(f"  {program_command('valetkey')} download {bucket} {tenant}/hello.txt")
