@@ -1,3 +1,4 @@
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -31,6 +32,17 @@ def _check_broker(url: SecretStr) -> SecretStr:
 BrokerUrl = Annotated[SecretStr, AfterValidator(_check_broker), AfterValidator(_verify_by_default)]
 
 
+def _check_endpoint(url: str) -> str:
+    if re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+", url) is None:
+        raise ValueError(
+            "write http:// or https://, a host and an optional port, without a path or final slash"
+        )
+    return url
+
+
+S3Endpoint = Annotated[str, AfterValidator(_check_endpoint)]
+
+
 class Settings(BaseSettings):
     """The service's settings: one environment variable each, with the prefix VALETKEY_.
 
@@ -44,6 +56,8 @@ class Settings(BaseSettings):
     database_url: SecretStr = SecretStr("sqlite:///.valetkey/valetkey.db")
     s3_endpoint: str | None = None
     """The endpoint of bucket profiles that set none; if unset, AWS."""
+    s3_internal_endpoint: S3Endpoint | None = None
+    """The endpoint that the service itself calls for those profiles; if unset, the one in links."""
     sts_endpoint: str | None = None
     """The STS endpoint that assumes bucket profiles' roles; if unset, AWS in the bucket's region.
     """

@@ -69,9 +69,21 @@ class _DatabaseFacts(NamedTuple):
     callback=live.parse_prefix,
     help="With --live: store the objects below this prefix.",
 )
+@click.option(
+    "--internal",
+    is_flag=True,
+    help="With --live: connect to the internal endpoints, with the host of links.",
+)
 @click.pass_context
-def doctor(
-    context: click.Context, /, *, as_json: bool, profiles: tuple[str, ...], yes: bool, prefix: str
+def doctor(  # noqa: PLR0913 - an option each
+    context: click.Context,
+    /,
+    *,
+    as_json: bool,
+    profiles: tuple[str, ...],
+    yes: bool,
+    prefix: str,
+    internal: bool,
 ) -> None:
     """Check everything that the service needs, and say how to repair what is wrong.
 
@@ -89,10 +101,12 @@ def doctor(
       python -m worker doctor --live demo
     """
     if profiles:
-        is_ok = live.check_storage(profiles, prefix=prefix, yes=yes, as_json=as_json)
+        is_ok = live.check_storage(
+            profiles, prefix=prefix, yes=yes, internal=internal, as_json=as_json
+        )
         context.exit(0 if is_ok else 1)
-    if yes or prefix != live.DEFAULT_PREFIX:
-        raise click.UsageError("--yes and --prefix need --live PROFILE")
+    if yes or internal or prefix != live.DEFAULT_PREFIX:
+        raise click.UsageError("--yes, --prefix and --internal need --live PROFILE")
     checks = []
     for check in _run_checks():
         checks.append(check)
@@ -136,7 +150,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
     yield from _file_checks(settings.database_url.get_secret_value())
     now = clock.now()
     yield from check_tenants(facts.config, now)
-    yield from _bucket_checks(facts.config, S3Clients(settings.s3_endpoint))
+    yield from _bucket_checks(facts.config, S3Clients.from_settings(settings))
     yield from _endpoint_checks(facts.config)
     yield from check_circuits(facts.circuits, now)
     yield check_webhooks(facts.oldest_webhook, now)
