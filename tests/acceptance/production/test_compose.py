@@ -56,13 +56,6 @@ def test_the_command_in_the_image_knows_its_release(compose: ComposeStack) -> No
     assert compose.run("valetkey", "--version").stdout.startswith("valetkey, version ")
 
 
-def test_the_command_in_the_image_gets_neither_the_database_nor_the_keys_of_storage(
-    compose: ComposeStack,
-) -> None:
-    names = set(compose.services["valetkey"]["environment"])
-    assert names == {f"VALETKEY_{word}" for word in ("BROKER_URL", "RESULT_URL", "TENANT", "KEY")}
-
-
 def test_a_form_uploads_from_the_machine_of_the_containers(
     compose: ComposeStack, client: Client
 ) -> None:
