@@ -41,7 +41,7 @@ def in_order(services: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         for name, service in services.items()
         if "profiles" not in service
     }
-    return TopologicalSorter(started).static_order()
+    return iter(TopologicalSorter(started).static_order())
 
 
 class Image:
@@ -108,7 +108,8 @@ class Image:
         return Command(words, {name: _replace(value, hosts) for name, value in environ.items()})
 
     def _last(self, instruction: str) -> str:
-        return re.findall(rf"^{instruction} (.+)$", self._text, re.MULTILINE)[-1]
+        arguments: list[str] = re.findall(rf"^{instruction} (.+)$", self._text, re.MULTILINE)
+        return arguments[-1]
 
     def _copy_app(self) -> None:
         for sources, target in re.findall(r"^COPY (?!--from)(.+) (\S+)$", self._text, re.MULTILINE):

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def running_compose(data: Path) -> Iterator[ComposeStack]:
             else:
                 stack.enter_context(running(compose.program(name), lambda _: True, stop_timeout=20))
         for name in ("worker", "beat"):
-            wait_until(lambda name=name: compose.is_healthy(name), 60, f"{name} is healthy")
+            wait_until(partial(compose.is_healthy, name), 60, f"{name} is healthy")
         yield compose
 
 

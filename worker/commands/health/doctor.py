@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from pydantic import ValidationError
@@ -52,6 +52,9 @@ class _DatabaseFacts(NamedTuple):
     oldest_abandoned_upload: datetime | None
 
 
+_LIVE_DEFAULTS = {"yes": False, "prefix": live.DEFAULT_PREFIX, "internal": False}
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
 @click.option(
@@ -75,15 +78,8 @@ class _DatabaseFacts(NamedTuple):
     help="With --live: connect to the internal endpoints, with the host of links.",
 )
 @click.pass_context
-def doctor(  # noqa: PLR0913 - an option each
-    context: click.Context,
-    /,
-    *,
-    as_json: bool,
-    profiles: tuple[str, ...],
-    yes: bool,
-    prefix: str,
-    internal: bool,
+def doctor(
+    context: click.Context, /, *, as_json: bool, profiles: tuple[str, ...], **live_options: Any
 ) -> None:
     """Check everything that the service needs, and say how to repair what is wrong.
 
@@ -101,11 +97,9 @@ def doctor(  # noqa: PLR0913 - an option each
       python -m worker doctor --live demo
     """
     if profiles:
-        is_ok = live.check_storage(
-            profiles, prefix=prefix, yes=yes, internal=internal, as_json=as_json
-        )
+        is_ok = live.check_storage(profiles, as_json=as_json, **live_options)
         context.exit(0 if is_ok else 1)
-    if yes or internal or prefix != live.DEFAULT_PREFIX:
+    if live_options != _LIVE_DEFAULTS:
         raise click.UsageError("--yes, --prefix and --internal need --live PROFILE")
     checks = []
     for check in _run_checks():
