@@ -62,7 +62,7 @@ def create_context(engine: Engine, settings: Settings) -> Context:
     return Context(
         engine,
         ConfigStore(engine),
-        S3Clients(settings.s3_endpoint, settings.sts_endpoint),
+        S3Clients.from_settings(settings),
         webhook_client=_once(lambda: WebhookClient(development=settings.development)),
     )
 

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     database_url: DatabaseUrl = SecretStr("sqlite:///.valetkey/valetkey.db")
     s3_endpoint: Endpoint | None = None
     """The endpoint of bucket profiles that set none; if unset, AWS."""
+    s3_internal_endpoint: Endpoint | None = None
+    """The endpoint that the service itself calls for those profiles; if unset, the one in links."""
     sts_endpoint: Endpoint | None = None
     """The STS endpoint that assumes bucket profiles' roles; if unset, AWS in the bucket's region.
     """

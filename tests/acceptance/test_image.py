@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compose.services import Image
 from tests.support.docs.command_lines import ROOT
 
 # Python as in the image: modules of packages that are not in the lock file cannot be imported.
@@ -28,20 +28,7 @@ runpy.run_module("worker", run_name="__main__", alter_sys=True)
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("image")
-    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    for sources, target in re.findall(r"^COPY (?!--from)(.+) (\S+)$", dockerfile, re.MULTILINE):
-        for source in sources.split():
-            copy(ROOT / source, folder / target)
-    return folder
-
-
-def copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    else:
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)
+    return Image(tmp_path_factory.mktemp("image")).app
 
 
 def missing_modules() -> set[str]:
@@ -73,7 +60,9 @@ def run_worker(image: Path, *arguments: str) -> str:
 
 def test_the_image_contains_all_that_its_commands_need(image: Path) -> None:
     assert "up to date" in run_worker(image, "migrate")
-    assert "Applied." in run_worker(image, "apply", "examples/tenants.toml", "--yes")
+    assert "Applied." in run_worker(
+        image, "apply", str(ROOT / "examples" / "tenants.toml"), "--yes"
+    )
     assert "acme" not in run_worker(image, "audit", "list")
 
 

@@ -11,10 +11,11 @@ from valetkey.cli.commands.put import put
 from valetkey.cli.commands.service import service
 from valetkey.cli.commands.upload import upload
 from valetkey.cli.commands.usage import usage
+from valetkey.wire.messages import RELEASE
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="valetkey", prog_name="valetkey")
+@click.version_option(RELEASE, prog_name="valetkey")  # an image has no metadata of packages
 def main() -> None:
     """Request temporary S3 permissions: download links, upload forms and PUTs.
 

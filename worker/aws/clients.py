@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
@@ -22,7 +22,9 @@ from worker.core.signing.sigv4 import Credentials, Target
 from worker.core.signing.urls import SupportsUrlSigning, UrlSigner
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Bucket
+from worker.core.tenants.endpoints import DefaultEndpoints
 from worker.errors import Malformed, Transient
+from worker.settings import Settings
 
 _PROBE = Credentials("probe", "probe")
 _MIN_CALL_VALIDITY = timedelta(minutes=5)  # of credentials for calls to storage, if possible
@@ -41,16 +43,27 @@ class S3Clients:
     Create it after forking; threads may share it.
 
     endpoint is used for bucket profiles without one; None leaves it to the AWS profile.
-    sts_endpoint is where roles are assumed; None means AWS in the bucket's region.
+    sts_endpoint is where roles are assumed; None means AWS in the bucket's region. Calls for such
+    bucket profiles go to internal_endpoint, if it is set; URLs never contain it.
     """
 
-    def __init__(self, endpoint: str | None = None, sts_endpoint: str | None = None) -> None:
-        self._endpoint = endpoint
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        sts_endpoint: str | None = None,
+        internal_endpoint: str | None = None,
+    ) -> None:
+        self._endpoints = DefaultEndpoints(endpoint, internal_endpoint)
         self._credentials = CredentialCache(sts_endpoint)
         self.silent_buckets = SilentBuckets()
         self._lock = Lock()
         self._signing_methods: dict[Bucket, _SigningMethod] = {}
         self._clients: dict[tuple[Bucket, RoleSession | None], tuple[Credentials, Any]] = {}
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Create it with the endpoints of the settings."""
+        return cls(settings.s3_endpoint, settings.sts_endpoint, settings.s3_internal_endpoint)
 
     def credentials(
         self,
@@ -75,6 +88,11 @@ class S3Clients:
         Raises Malformed if boto3 rejects the profile, or does not sign with SigV4 for it.
         """
         return self._signing_method(bucket).target
+
+    def internal_endpoint(self, bucket: Bucket) -> str | None:
+        """Return the endpoint of calls to a bucket, or None if it is the one in URLs."""
+        endpoint = self._endpoints.internal_of(bucket)
+        return None if endpoint == self._endpoints.public_of(bucket) else endpoint
 
     def signing_context(
         self, bucket: Bucket, credentials: Credentials, validity: Validity
@@ -127,8 +145,7 @@ class S3Clients:
         with self._lock:
             client_credentials, client = self._clients.get(key, (None, None))
             if client_credentials != credentials:
-                endpoint = bucket.internal_endpoint or self._public_endpoint(bucket)
-                client = _make_client(bucket, endpoint, credentials)
+                client = _make_client(bucket, self._endpoints.internal_of(bucket), credentials)
                 bound_responses(client)
                 self._clients[key] = credentials, client
             return client
@@ -137,13 +154,9 @@ class S3Clients:
         with self._lock:
             if bucket not in self._signing_methods:
                 self._signing_methods[bucket] = _find_signing_method(
-                    bucket, self._public_endpoint(bucket)
+                    bucket, self._endpoints.public_of(bucket)
                 )
             return self._signing_methods[bucket]
-
-    def _public_endpoint(self, bucket: Bucket) -> str | None:
-        is_aws = bucket.fips or bucket.dualstack or bucket.accelerate
-        return bucket.endpoint or (None if is_aws else self._endpoint)
 
 
 def _session(bucket: Bucket, tenant: str, prefixes: tuple[str, ...]) -> RoleSession | None:

@@ -14,6 +14,7 @@ from worker.commands.database import open_database
 from worker.core.apply.diff import FieldChange, diff_config
 from worker.core.apply.plan import ApplyPlan, ConfigWarning, InUseCounts, Removal, plan_apply
 from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.endpoints import DefaultEndpoints
 from worker.core.tenants.identities import assign_ids
 from worker.db import reservations
 from worker.db.audit import changes
@@ -80,9 +81,8 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
 
 def _read_config(file: Path) -> TenantConfig:
     settings = Settings()
-    config = read_tenants_file(
-        file, development=settings.development, default_endpoint=settings.s3_endpoint
-    )
+    endpoints = DefaultEndpoints(settings.s3_endpoint, settings.s3_internal_endpoint)
+    config = read_tenants_file(file, development=settings.development, endpoints=endpoints)
     problems = list(_signing_problems(config)) if isinstance(config, TenantConfig) else config
     if isinstance(config, TenantConfig) and not problems:
         return config
@@ -92,7 +92,7 @@ def _read_config(file: Path) -> TenantConfig:
 
 
 def _signing_problems(config: TenantConfig) -> Iterator[FileProblem]:
-    s3 = S3Clients(Settings().s3_endpoint)
+    s3 = S3Clients.from_settings(Settings())
     for name, bucket in config.buckets.items():
         try:
             s3.target(bucket)

@@ -83,27 +83,34 @@ class StorageConnection:
         """Close the connections."""
         self._http.close()
 
-    def send(self, request: StorageRequest, seconds: float) -> StorageResponse:
+    def send(
+        self, request: StorageRequest, seconds: float, endpoint: str | None = None
+    ) -> StorageResponse:
         """Send a request and return the response. Raises Transient if there is none.
+
+        If an endpoint is given, connect to it instead of the URL's host, which remains the Host of
+        the request, because that is signed.
 
         Each wait for the server takes at most `seconds`, so a server that sends its response byte
         by byte can take longer: the caller has to limit the time of the whole.
         """
         try:
-            return self._send(request, seconds)
+            return self._send(request, seconds, endpoint)
         except httpx.TimeoutException:
             raise Transient(f"no response within {seconds:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             # Not the error's text: it may contain the URL.
             raise Transient(f"no response: {_describe(error)}") from None
 
-    def _send(self, request: StorageRequest, seconds: float) -> StorageResponse:
+    def _send(
+        self, request: StorageRequest, seconds: float, endpoint: str | None
+    ) -> StorageResponse:
         parts = urlsplit(request.url)
         target = request.url.partition(parts.netloc)[2]
         with self._http.stream(
             request.method,
-            f"{parts.scheme}://{parts.netloc}",
-            headers=dict(request.headers),
+            endpoint or f"{parts.scheme}://{parts.netloc}",
+            headers={"host": parts.netloc, **request.headers},
             content=request.body,
             files=[(name, _form_part(value)) for name, value in request.form] or None,
             timeout=seconds,

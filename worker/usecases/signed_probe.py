@@ -39,8 +39,9 @@ def sign_probe(s3: S3Clients, bucket: Bucket, now: datetime) -> StorageRequest:
     profile with an internal endpoint is tried there. Raises Malformed if boto3 cannot sign for the
     profile or its role cannot be assumed, and Transient if there are no credentials.
     """
-    if bucket.internal_endpoint:
-        bucket = replace(bucket, endpoint=bucket.internal_endpoint)
+    endpoint = s3.internal_endpoint(bucket)
+    if endpoint:
+        bucket = replace(bucket, endpoint=endpoint)
     now = now.replace(microsecond=0)
     credentials = s3.credentials(bucket, _TENANT, (PREFIX,), now, timedelta(0))
     validity = Validity(now, _VALID_SECONDS, "request")

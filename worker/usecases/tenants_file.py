@@ -13,6 +13,7 @@ from worker.core.apply.conflicts import Conflict, find_conflicts
 from worker.core.quotas.cost import METRICS
 from worker.core.tenants.bucket_table import BucketTable
 from worker.core.tenants.config import Bucket, Tenant, TenantConfig
+from worker.core.tenants.endpoints import NO_ENDPOINTS, DefaultEndpoints
 from worker.core.tenants.error_messages import error_message
 from worker.core.tenants.fields import Table, ValidationContext, closest_name
 from worker.core.tenants.key_table import KeyTable
@@ -56,12 +57,12 @@ class FileProblem(NamedTuple):
 
 
 def read_tenants_file(
-    file: Path, *, development: bool, default_endpoint: str | None = None
+    file: Path, *, development: bool, endpoints: DefaultEndpoints = NO_ENDPOINTS
 ) -> TenantConfig | list[FileProblem]:
     """Read a file and return its config, or all problems with it.
 
-    With development, webhooks may go to http:// URLs and to this machine. default_endpoint is the
-    endpoint of bucket profiles that name none (None: AWS). Raises OSError.
+    With development, webhooks may go to http:// URLs and to this machine. endpoints are those
+    of bucket profiles that name none. Raises OSError.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -78,7 +79,7 @@ def read_tenants_file(
     except ValidationError as error:
         config = _valid_config(tables, context)
         problems += [_field_problem(e, lines) for e in error.errors(include_url=False)]
-    problems += [_conflict_problem(c, lines) for c in find_conflicts(config, default_endpoint)]
+    problems += [_conflict_problem(c, lines) for c in find_conflicts(config, endpoints)]
     return sorted(problems, key=lambda problem: problem.line or 0) or config
 
 

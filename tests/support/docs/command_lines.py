@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[3]
 _CODE_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHELL_LANGUAGES = {"", "sh", "bash", "shell", "console"}
 _SEPARATORS = set("();<>|&")
+_COMPOSE_RUN = ["docker", "compose", "run"]
 _WORKER_MODULE = ["python", "-m", "worker"]
 
 
@@ -49,7 +50,8 @@ def _project_commands(words: list[str]) -> Iterator[CommandLine]:
         if names[index : index + 3] == _WORKER_MODULE:
             yield CommandLine("worker", words[index + 3 :])
             return
-        if name in {"valetkey", "make"} and all("=" in word for word in words[:index]):
+        is_first = all("=" in word for word in words[:index])
+        if name in {"valetkey", "make"} and (is_first or words[:3] == _COMPOSE_RUN):
             yield CommandLine(name, words[index + 1 :])
             return
 

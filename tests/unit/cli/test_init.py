@@ -27,7 +27,7 @@ def test_the_service_accepts_the_file_and_trusts_only_the_key(
     tmp_path: Path, config_home: Path
 ) -> None:
     assert run_init().exit_code == 0
-    config = read_tenants_file(tmp_path / "tenants.toml", development=False, default_endpoint=None)
+    config = read_tenants_file(tmp_path / "tenants.toml", development=False)
     assert isinstance(config, TenantConfig), config
     tenant = config.tenants["acme"]
     (key,) = tenant.keys

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from typing import Any
 import click
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 
 import celeryconfig
 from tests.support.docs.command_lines import ROOT, parse_command
+from valetkey.cli.main import main as valetkey
 from worker.__main__ import main
 from worker.broker.queues import QUEUES_BY_ROLE
 from worker.commands.run import run
@@ -18,14 +21,9 @@ from worker.core.tenants.config import TenantConfig
 from worker.settings import Settings
 from worker.usecases.tenants_file import read_tenants_file
 
-# The keys of the Compose Specification that the file uses. Compose ignores a misspelt key.
-TOP_LEVEL_KEYS = {"name", "services", "volumes"}
-SERVICE_KEYS = {
-    *("build", "command", "depends_on", "environment", "healthcheck", "image", "init", "ports"),
-    *("restart", "stop_grace_period", "volumes"),
-    *("cap_drop", "read_only", "security_opt", "tmpfs", "user"),
-}
-HEALTHCHECK_KEYS = {"interval", "start_period", "test", "timeout"}
+SCHEMA = json.loads(
+    (ROOT / "tests" / "support" / "compose" / "compose-spec.json").read_text(encoding="utf-8")
+)
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -35,13 +33,20 @@ OWN_SERVICES = {name: service for name, service in SERVICES.items() if "build" i
 WORKERS = {
     name: service for name, service in OWN_SERVICES.items() if service["command"][0] == "run"
 }
+SERVICE_PROCESSES = {
+    name: service for name, service in OWN_SERVICES.items() if "entrypoint" not in service
+}
 
 
-def test_only_keys_of_the_specification_are_used() -> None:
-    assert {key for key in COMPOSE if not key.startswith("x-")} <= TOP_LEVEL_KEYS
-    assert {key for service in SERVICES.values() for key in service} <= SERVICE_KEYS
-    checks = [service["healthcheck"] for service in SERVICES.values() if "healthcheck" in service]
-    assert {key for check in checks for key in check} <= HEALTHCHECK_KEYS
+def test_the_file_is_valid_by_the_schema_of_the_compose_specification() -> None:
+    Draft7Validator.check_schema(SCHEMA)
+    Draft7Validator(SCHEMA).validate(COMPOSE)
+
+
+@pytest.mark.parametrize("key", ["read-only", "health_check", "entry_point"])
+def test_a_misspelt_key_is_not_valid(key: str) -> None:
+    services = {**SERVICES, "worker": {**SERVICES["worker"], key: True}}
+    assert not Draft7Validator(SCHEMA).is_valid({**COMPOSE, "services": services})
 
 
 def test_every_variable_has_a_default() -> None:
@@ -86,9 +91,35 @@ def test_nothing_is_reachable_from_another_machine() -> None:
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
-def test_a_service_runs_a_command_that_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    parse_command(main, OWN_SERVICES[name]["command"])
+def test_a_service_runs_a_command_that_exists(name: str, tmp_path: Path) -> None:
+    service = OWN_SERVICES[name]
+    (tmp_path / "tenants.toml").touch()
+    targets = {mount["target"] for mount in service.get("volumes", ())}
+    words = [str(tmp_path / "tenants.toml") if w in targets else w for w in service["command"]]
+    program = main if service.get("entrypoint") is None else valetkey
+    assert service.get("entrypoint") in (None, ["valetkey"])
+    parse_command(program, words)
+
+
+def test_the_tenants_file_is_mounted_read_only_and_never_created() -> None:
+    (mount,) = SERVICES["apply"]["volumes"]
+    assert (ROOT / mount["source"]).is_file()
+    assert mount["target"] in SERVICES["apply"]["command"]
+    assert mount["read_only"] is True
+    assert mount["bind"] == {"create_host_path": False}
+
+
+def test_links_have_the_published_port_of_storage_and_workers_call_its_container() -> None:
+    environment = OWN_SERVICES["worker"]["environment"]
+    (port,) = SERVICES["seaweedfs"]["ports"]
+    public, _, container_port = port.rpartition(":")
+    assert environment["VALETKEY_S3_ENDPOINT"] == f"http://{public}"
+    assert environment["VALETKEY_S3_INTERNAL_ENDPOINT"] == f"http://seaweedfs:{container_port}"
+
+
+def test_a_producer_gets_neither_the_database_nor_the_keys_of_storage() -> None:
+    names = OWN_SERVICES["valetkey"]["environment"].keys()
+    assert names == {f"VALETKEY_{word}" for word in ("BROKER_URL", "RESULT_URL", "TENANT", "KEY")}
 
 
 def test_the_workers_together_consume_every_queue() -> None:
@@ -106,7 +137,7 @@ def test_the_health_check_asks_for_the_container_s_own_worker(name: str) -> None
     assert f'workers "{role}@$$HOSTNAME"' in WORKERS[name]["healthcheck"]["test"][1]
 
 
-@pytest.mark.parametrize("name", OWN_SERVICES)
+@pytest.mark.parametrize("name", SERVICE_PROCESSES)
 def test_a_service_gets_settings_that_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {
         variable.removeprefix("VALETKEY_").lower(): value
@@ -178,7 +209,8 @@ def test_redis_keeps_waiting_messages() -> None:
 def test_every_path_exists_and_every_volume_is_defined() -> None:
     assert {service["build"] for service in OWN_SERVICES.values()} == {"."}
     mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", ())]
-    assert {mount.partition(":")[0] for mount in mounts} == COMPOSE["volumes"].keys()
+    volumes = {mount.partition(":")[0] for mount in mounts if isinstance(mount, str)}
+    assert volumes == COMPOSE["volumes"].keys()
 
 
 def test_storage_has_the_bucket_of_the_example() -> None:

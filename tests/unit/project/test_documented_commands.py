@@ -55,6 +55,7 @@ def test_commands_are_found_after_assignments_prompts_and_pipes() -> None:
         "    acme/1 | sh  # why\n"
         "docker compose exec worker python -m worker migrate && .venv/bin/python -m worker dev\n"
         "make\n"
+        "docker compose run --rm -T valetkey usage < a.txt\n"
         "```\n"
         "```python\nmake = valetkey\n```\n"
     )
@@ -63,4 +64,5 @@ def test_commands_are_found_after_assignments_prompts_and_pipes() -> None:
         CommandLine("worker", ["migrate"]),
         CommandLine("worker", ["dev"]),
         CommandLine("make", []),
+        CommandLine("valetkey", ["usage"]),
     ]

@@ -44,9 +44,45 @@ def test_the_worker_calls_the_internal_endpoint_or_else_the_public_one(
     assert get_client(S3Clients("http://127.0.0.1:8333"), bucket).meta.endpoint_url == endpoint
 
 
-def test_signed_urls_never_have_the_internal_endpoint() -> None:
-    bucket = replace(BUCKET, internal_endpoint="http://minio:9000")
-    assert S3Clients().target(bucket).host == "s3.example.com"
+@pytest.mark.parametrize(
+    ("bucket", "endpoint"),
+    [
+        (replace(BUCKET, endpoint=None), "http://seaweedfs:8333"),
+        (
+            replace(BUCKET, endpoint=None, internal_endpoint="http://minio:9000"),
+            "http://minio:9000",
+        ),
+        (BUCKET, "https://s3.example.com"),
+        (replace(BUCKET, endpoint=None, fips=True), "https://s3-fips.aws-global.amazonaws.com"),
+    ],
+)
+def test_the_internal_endpoint_of_the_settings_belongs_to_the_public_one(
+    bucket: Bucket, endpoint: str
+) -> None:
+    s3 = S3Clients("http://127.0.0.1:8333", None, "http://seaweedfs:8333")
+    assert get_client(s3, bucket).meta.endpoint_url == endpoint
+
+
+def test_links_have_the_address_of_aws_if_only_calls_have_another() -> None:
+    s3 = S3Clients(internal_endpoint="https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com")
+    bucket = replace(BUCKET, endpoint=None)
+    assert get_client(s3, bucket).meta.endpoint_url.startswith("https://bucket.vpce-1.s3.")
+    assert s3.target(bucket).host == "s3.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("s3", "internal_endpoint"),
+    [
+        (S3Clients(), "http://minio:9000"),
+        (S3Clients("https://s3.example.com", None, "http://minio:9000"), None),
+    ],
+)
+def test_signed_urls_never_have_the_internal_endpoint(
+    s3: S3Clients, internal_endpoint: str | None
+) -> None:
+    endpoint = None if internal_endpoint is None else BUCKET.endpoint
+    bucket = replace(BUCKET, endpoint=endpoint, internal_endpoint=internal_endpoint)
+    assert s3.target(bucket).host == "s3.example.com"
 
 
 def test_a_client_is_cached_and_without_a_role_shared_by_all_tenants() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from valetkey import config
-from valetkey.cli.arguments import NAME
+from valetkey.cli.parameter_types import NAME
 from valetkey.cli.programs import program_command
 from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import PrivateKey, generate_key, public_key_line

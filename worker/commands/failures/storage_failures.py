@@ -6,6 +6,7 @@ from http import HTTPStatus
 from valetkey.units import format_duration
 from worker.commands.failures.cause import Cause, network_cause, silent
 from worker.core.tenants.config import Bucket
+from worker.settings import Settings
 from worker.usecases.signed_probe import ProbeResult
 
 MAX_SKEW = timedelta(minutes=1)
@@ -84,9 +85,13 @@ def _bucket_cause(bucket: Bucket, result: ProbeResult) -> Cause:
     return Cause(f"storage refuses the request: {error.words}", hint)
 
 
-def unreachable_cause(error: BaseException, bucket: Bucket, default_endpoint: str | None) -> Cause:
+def unreachable_cause(error: BaseException, bucket: Bucket, settings: Settings) -> Cause:
     """Return why storage did not answer."""
     setting = f"the endpoint of [buckets.{bucket.name}]"
     if bucket.endpoint is None and bucket.internal_endpoint is None:
-        setting = "VALETKEY_S3_ENDPOINT" if default_endpoint else "the region of the bucket profile"
+        if settings.s3_internal_endpoint:
+            setting = "VALETKEY_S3_INTERNAL_ENDPOINT"
+        else:
+            has_endpoint = settings.s3_endpoint is not None
+            setting = "VALETKEY_S3_ENDPOINT" if has_endpoint else "the region of the bucket profile"
     return (network_cause(error, setting) or silent(setting))._replace(is_away=True)

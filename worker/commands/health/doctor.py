@@ -1,6 +1,7 @@
 """Checks everything that the service depends on, and tells the operator what to repair."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -14,6 +15,9 @@ from worker.commands.output import print_rows
 from worker.settings import Settings, setting_errors, unknown_variables
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+_LIVE_DEFAULTS = {"yes": False, "prefix": live.DEFAULT_PREFIX, "internal": False}
 
 
 @click.command()
@@ -34,16 +38,20 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
     callback=live.parse_prefix,
     help="With --live: store the objects below this prefix.",
 )
+@click.option(
+    "--internal",
+    is_flag=True,
+    help="With --live: connect to the internal endpoints, with the host of links.",
+)
 @click.pass_context
-def doctor(  # noqa: PLR0913 - one parameter an option
+def doctor(
     context: click.Context,
     /,
     *,
     as_json: bool,
     profiles: tuple[str, ...],
     offline: bool,
-    yes: bool,
-    prefix: str,
+    **live_options: Any,
 ) -> None:
     """Check everything that the service needs, and say how to repair what is wrong.
 
@@ -66,10 +74,10 @@ def doctor(  # noqa: PLR0913 - one parameter an option
     if profiles and offline:
         raise click.UsageError("--live tries storage, which --offline excludes")
     if profiles:
-        is_ok = live.check_storage(profiles, prefix=prefix, yes=yes, as_json=as_json)
+        is_ok = live.check_storage(profiles, as_json=as_json, **live_options)
         context.exit(0 if is_ok else 1)
-    if yes or prefix != live.DEFAULT_PREFIX:
-        raise click.UsageError("--yes and --prefix need --live PROFILE")
+    if live_options != _LIVE_DEFAULTS:
+        raise click.UsageError("--yes, --prefix and --internal need --live PROFILE")
     context.exit(_check_service(offline=offline, as_json=as_json))
 
 

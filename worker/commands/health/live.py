@@ -4,6 +4,8 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import click
@@ -38,6 +40,10 @@ DEFAULT_PREFIX = "valetkey-doctor/"
 _MAX_PREFIX = 900  # leaves room for the run's own prefix and names in a key of 1,024 bytes
 _COLOURS = {"ok": "green", "not tried": "dim", "not supported": "yellow"}
 _COLUMNS = Finding._fields
+_INTERNAL_HINT = (
+    "If only the users of links reach this address, and not this machine, add --internal: requests"
+    " then go to the endpoint that the service calls."
+)
 _VERDICT = _COLUMNS.index("verdict")
 _ANSWER = _COLUMNS.index("answer")  # followed by the note
 
@@ -45,6 +51,7 @@ _ANSWER = _COLUMNS.index("answer")  # followed by the note
 class _Options(NamedTuple):
     prefix: str
     yes: bool
+    internal: bool
     as_json: bool
 
 
@@ -58,22 +65,45 @@ def parse_prefix(_context: click.Context, _option: click.Parameter, text: str) -
     return text
 
 
-def check_storage(names: Sequence[str], *, prefix: str, yes: bool, as_json: bool) -> bool:
+def check_storage(
+    names: Sequence[str], *, prefix: str, yes: bool, internal: bool, as_json: bool
+) -> bool:
     """Try the grants of bucket profiles in storage, and print a table of each.
 
     Returns true if all that was tried is as it should be, and nothing is left. Raises
-    click.ClickException for an unknown profile, or if nobody can be asked.
+    click.ClickException for an unknown profile, or if nobody can be asked. With internal, connects
+    to the endpoints that the service calls, with the host of links.
     """
     buckets = _load_buckets(names)
-    options = _Options(prefix, yes, as_json)
+    options = _Options(prefix, yes, internal, as_json)
     settings = Settings()
-    s3 = S3Clients(settings.s3_endpoint, settings.sts_endpoint)
-    _confirm([(bucket, _address(s3, bucket)) for bucket in buckets], options)
+    s3 = S3Clients.from_settings(settings)
+    if internal:
+        _check_internal_endpoints(s3, buckets)
+    _confirm([(bucket, _address(s3, bucket, options)) for bucket in buckets], options)
     with closing(StorageConnection()) as connection:
         credentials = CredentialCache(settings.sts_endpoint)
         services = LiveServices(s3, credentials, connection.send, clock.now)
-        results = [_check_bucket(services, bucket, options) for bucket in buckets]
+        results = [
+            _check_bucket(_connected(services, connection, bucket, options), bucket, options)
+            for bucket in buckets
+        ]
         return all(results)
+
+
+def _check_internal_endpoints(s3: S3Clients, buckets: Sequence[Bucket]) -> None:
+    for bucket in buckets:
+        if s3.internal_endpoint(bucket) is None:
+            raise click.ClickException(
+                f"the profile {bucket.name} has no internal endpoint: omit --internal"
+            )
+
+
+def _connected(
+    services: LiveServices, connection: StorageConnection, bucket: Bucket, options: _Options
+) -> LiveServices:
+    endpoint = services.s3.internal_endpoint(bucket) if options.internal else None
+    return replace(services, send=partial(connection.send, endpoint=endpoint))
 
 
 def _load_buckets(names: Sequence[str]) -> list[Bucket]:
@@ -88,13 +118,14 @@ def _load_buckets(names: Sequence[str]) -> list[Bucket]:
     return [buckets[name] for name in dict.fromkeys(names)]
 
 
-def _address(s3: S3Clients, bucket: Bucket) -> str:
+def _address(s3: S3Clients, bucket: Bucket, options: _Options) -> str:
     """Return the address to be named in the question: a profile without endpoint may mean AWS."""
     try:
         target = s3.target(bucket)
     except (Malformed, Transient):
         return "an unknown address"  # the table has the reason
-    return f"{target.scheme}://{target.host}"
+    address = f"{target.scheme}://{target.host}"
+    return f"{address}, through {s3.internal_endpoint(bucket)}" if options.internal else address
 
 
 def _confirm(buckets: Sequence[tuple[Bucket, str]], options: _Options) -> None:
@@ -123,6 +154,9 @@ def _check_bucket(services: LiveServices, bucket: Bucket, options: _Options) -> 
         else:
             was_interrupted = _run(run, findings)
     _print_findings(bucket, findings, options)
+    is_silent = findings[0].verdict == "error" and not findings[0].answer if findings else False
+    if is_silent and not options.internal and services.s3.internal_endpoint(bucket) is not None:
+        click.echo(_INTERNAL_HINT, err=True)
     if was_interrupted:
         raise click.Abort
     return all(finding.verdict in GOOD_VERDICTS for finding in findings)

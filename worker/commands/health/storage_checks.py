@@ -37,7 +37,7 @@ def bucket_checks(config: TenantConfig, settings: Settings, *, offline: bool) ->
 
     The requests are sent in parallel, in bounded time.
     """
-    s3 = S3Clients(settings.s3_endpoint, settings.sts_endpoint)
+    s3 = S3Clients.from_settings(settings)
     if offline:
         for bucket in config.buckets.values():
             yield _check_target(s3, bucket) or _signs(bucket)
@@ -83,7 +83,7 @@ def _send(probe: _Probe, bucket: Bucket, request: StorageRequest) -> Check:
             _SEND_SECONDS, lambda: send_probe(request, probe.connection, clock.now, _IDLE_SECONDS)
         )
     except (Transient, TimeoutError) as error:
-        cause = unreachable_cause(error, bucket, probe.settings.s3_endpoint)
+        cause = unreachable_cause(error, bucket, probe.settings)
         text = f"{bucket.name}: storage does not answer, though grants are signed: {cause.text}"
         return Check("buckets", "warn", text, cause.hint)
     wrong = storage_cause(bucket, result)

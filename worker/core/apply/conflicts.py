@@ -9,6 +9,7 @@ from worker.core.apply.overlaps import find_overlaps
 from worker.core.kinds.role_session import MAX_POLICY_LENGTH, session_policy
 from worker.core.quotas.cost import METRICS
 from worker.core.tenants.config import Bucket, Policy, Quota, Tenant, TenantConfig
+from worker.core.tenants.endpoints import NO_ENDPOINTS, DefaultEndpoints
 from worker.core.tenants.fields import closest_name
 from worker.core.tenants.locations import Location
 
@@ -27,10 +28,12 @@ class Conflict(NamedTuple):
     other_location: Location | None = None
 
 
-def find_conflicts(config: TenantConfig, default_endpoint: str | None = None) -> list[Conflict]:
+def find_conflicts(
+    config: TenantConfig, endpoints: DefaultEndpoints = NO_ENDPOINTS
+) -> list[Conflict]:
     """Return all conflicts: first those within each tenant, then those between tenants.
 
-    default_endpoint is the endpoint of bucket profiles that name none (None: AWS).
+    endpoints are those of bucket profiles that name none.
     """
     return [
         *(
@@ -39,7 +42,7 @@ def find_conflicts(config: TenantConfig, default_endpoint: str | None = None) ->
             for conflict in _tenant_conflicts(tenant, config)
         ),
         *_key_conflicts(config),
-        *_prefix_conflicts(config, default_endpoint),
+        *_prefix_conflicts(config, endpoints),
     ]
 
 
@@ -148,8 +151,8 @@ def _key_conflicts(config: TenantConfig) -> Iterator[Conflict]:
                     break
 
 
-def _prefix_conflicts(config: TenantConfig, default_endpoint: str | None) -> Iterator[Conflict]:
-    for inner, outer in find_overlaps(config, default_endpoint):
+def _prefix_conflicts(config: TenantConfig, endpoints: DefaultEndpoints) -> Iterator[Conflict]:
+    for inner, outer in find_overlaps(config, endpoints):
         message = (
             f'"{inner.toml_prefix}" of {inner.tenant} overlaps "{outer.toml_prefix}" of'
             f" {outer.tenant} in the bucket {inner.bucket}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from worker.core.tenants.config import Bucket, Policy, TenantConfig
+from worker.core.tenants.endpoints import NO_ENDPOINTS, DefaultEndpoints
 from worker.core.tenants.locations import Location
 
 _AWS = "AWS"
@@ -28,40 +29,40 @@ class PrefixClaim(NamedTuple):
 
 
 def find_overlaps(
-    config: TenantConfig, default_endpoint: str | None = None
+    config: TenantConfig, endpoints: DefaultEndpoints = NO_ENDPOINTS
 ) -> list[tuple[PrefixClaim, PrefixClaim]]:
     """Return pairs of overlapping prefixes of different tenants, each with the longer one first.
 
     Two profiles have the same bucket if they have the same bucket name and storage host in common,
     whatever the profiles are called. The bucket behind an access point is not known here. Pairs
-    whose policies are both shared are left out. default_endpoint is the endpoint of bucket profiles
-    that name none (None: AWS).
+    whose policies are both shared are left out. endpoints are those of bucket profiles that name
+    none.
     """
     # A dict keeps the order, and a pair that shares several hosts once.
     overlaps: dict[tuple[PrefixClaim, PrefixClaim], None] = {}
-    for claims in _claims_by_bucket(config, default_endpoint).values():
+    for claims in _claims_by_bucket(config, endpoints).values():
         overlaps.update(dict.fromkeys(_overlapping_pairs(claims)))
     return list(overlaps)
 
 
 def _claims_by_bucket(
-    config: TenantConfig, default_endpoint: str | None
+    config: TenantConfig, endpoints: DefaultEndpoints
 ) -> dict[tuple[str, str], list[PrefixClaim]]:
     claims: defaultdict[tuple[str, str], list[PrefixClaim]] = defaultdict(list)
     for tenant in config.tenants.values():
         for policy in tenant.policies.values():
             bucket = config.buckets.get(policy.bucket)
             if bucket is not None:
-                for host in _storage_hosts(bucket, default_endpoint):
+                for host in _storage_hosts(bucket, endpoints):
                     claims[bucket.bucket, host].extend(_policy_claims(tenant.name, policy, bucket))
     return claims
 
 
-def _storage_hosts(bucket: Bucket, default_endpoint: str | None) -> set[str]:
+def _storage_hosts(bucket: Bucket, endpoints: DefaultEndpoints) -> set[str]:
     """Return the hosts in links and in the worker's requests. One in common is the same storage."""
-    uses_aws_endpoint = bucket.fips or bucket.dualstack or bucket.accelerate
-    public_url = bucket.endpoint or (None if uses_aws_endpoint else default_endpoint)
-    return {_storage_host(url) for url in (public_url, bucket.internal_endpoint or public_url)}
+    return {
+        _storage_host(url) for url in (endpoints.public_of(bucket), endpoints.internal_of(bucket))
+    }
 
 
 def _storage_host(endpoint: str | None) -> str:

@@ -46,11 +46,11 @@ def test_the_question_names_the_address_of_the_storage(
     assert "of the profile demo at http://127.0.0.1:9, uses" in run_live().stderr
 
 
-@pytest.mark.parametrize("option", ["--yes", "--prefix=acme/"])
+@pytest.mark.parametrize("option", ["--yes", "--prefix=acme/", "--internal"])
 def test_options_of_live_checks_are_refused_without_a_profile(option: str) -> None:
     result = CliRunner().invoke(doctor, [option])
     assert result.exit_code == 2
-    assert "--yes and --prefix need --live PROFILE" in result.stderr
+    assert "--yes, --prefix and --internal need --live PROFILE" in result.stderr
 
 
 def test_a_terminal_of_80_columns_shows_whole_error_codes_and_notes(
@@ -159,4 +159,42 @@ def test_missing_credentials_are_told(
 
 def test_a_storage_out_of_reach_is_told(use_storage: UseStorage) -> None:
     use_storage("http://127.0.0.1:9")
-    assert first_row(run_live("--yes", "--json"))["note"] == "PUT: no response: Connection refused"
+    result = run_live("--yes", "--json")
+    assert first_row(result)["note"] == "PUT: no response: Connection refused"
+    assert "--internal" not in result.stderr
+
+
+def test_a_public_address_out_of_reach_is_told_with_the_option_for_the_internal_one(
+    use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_S3_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("VALETKEY_S3_INTERNAL_ENDPOINT", "http://127.0.0.1:8")
+    use_storage(None)
+    result = run_live("--yes", "--json")
+    assert first_row(result)["note"] == "PUT: no response: Connection refused"
+    assert "add --internal" in result.stderr
+
+
+def test_storage_that_only_the_service_reaches_is_tried_with_the_host_of_links(
+    use_storage: UseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_S3_ENDPOINT", "http://storage.example.com:9000")
+    with running_http_storage(MemoryStorage()) as storage:
+        monkeypatch.setenv("VALETKEY_S3_INTERNAL_ENDPOINT", storage.url)
+        use_storage(None)
+        question = run_live("--internal").stderr
+        run_live("--yes", "--internal")
+        # The service itself starts uploads, and signs them for the address that it calls.
+        hosts = {"authorization" in r.headers: r.headers["host"] for r in storage.received}
+    assert hosts == {
+        False: "storage.example.com:9000",
+        True: storage.url.removeprefix("http://"),
+    }
+    assert f"at http://storage.example.com:9000, through {storage.url}, uses" in question
+
+
+def test_an_internal_endpoint_that_is_not_configured_is_told(use_storage: UseStorage) -> None:
+    use_storage("http://127.0.0.1:9")
+    result = run_live("--yes", "--internal")
+    assert result.exit_code == 1
+    assert "the profile demo has no internal endpoint: omit --internal" in result.stderr

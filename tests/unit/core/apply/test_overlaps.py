@@ -7,6 +7,7 @@ import pytest
 
 from worker.core.apply.overlaps import find_overlaps
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
+from worker.core.tenants.endpoints import DefaultEndpoints
 from worker.usecases.tenants_file import FileProblem, read_tenants_file
 
 REPORTS = Bucket("reports", "reports", "us-east-1")
@@ -28,7 +29,7 @@ def config_of(*tenants: Tenant, buckets: tuple[Bucket, ...] = (REPORTS,)) -> Ten
 def overlaps(config: TenantConfig, endpoint: str | None = None) -> list[tuple[str, str]]:
     return [
         (f"{inner.tenant}:{inner.toml_prefix}", f"{outer.tenant}:{outer.toml_prefix}")
-        for inner, outer in find_overlaps(config, endpoint)
+        for inner, outer in find_overlaps(config, DefaultEndpoints(endpoint))
     ]
 
 
@@ -103,6 +104,15 @@ def test_a_bucket_is_the_same_if_its_name_and_storage_host_are(
         tenant("a", "x/"), tenant("b", "x/", bucket="archive"), buckets=(REPORTS, archive)
     )
     assert len(overlaps(config, endpoint)) == same
+
+
+def test_a_profile_that_names_the_internal_address_of_the_default_storage_has_its_buckets() -> None:
+    archive = replace(REPORTS, name="archive", endpoint="http://minio:9000")
+    config = config_of(
+        tenant("a", "x/"), tenant("b", "x/", bucket="archive"), buckets=(REPORTS, archive)
+    )
+    assert not find_overlaps(config, DefaultEndpoints(OTHER_STORAGE))
+    assert find_overlaps(config, DefaultEndpoints(OTHER_STORAGE, "http://minio:9000"))
 
 
 FILE = """\

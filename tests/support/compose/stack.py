@@ -1,0 +1,192 @@
+"""The services of docker-compose.yml on this machine, without Docker.
+
+Each host of the container network is a port of 127.0.0.1. The port that Docker would publish for
+storage is closed unless a test opens it: in a container, 127.0.0.1 is the container itself, so that
+the service must do without.
+"""
+
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+from psycopg import sql
+from sqlalchemy import make_url
+
+from tests.support.compose.services import Command, Image, in_order, read_services
+from tests.support.servers.external import running_postgres
+from tests.support.servers.forwarder import open_port
+from tests.support.servers.waiting import wait_until
+from worker.devstack import storage
+from worker.devstack.broker import find_binary
+from worker.devstack.folder import StorageKeys
+from worker.devstack.ports import HOST, reserved_ports
+from worker.devstack.processes import ChildProcess, Program, running
+from worker.devstack.s3 import REGION, accepts_credentials, s3_client
+
+_STORAGE_PORTS = 10  # S3, and what the other servers of SeaweedFS listen on
+_HOSTS = ("redis:6379", "postgres:5432", "seaweedfs:8333")
+
+
+@dataclass(frozen=True)
+class ComposeStack:
+    """The running services. public_endpoint is the address of storage in links."""
+
+    services: Mapping[str, Mapping[str, Any]]
+    image: Image
+    variables: Mapping[str, str]
+    hosts: Mapping[str, str]
+    ports: Sequence[int]
+    data: Path
+
+    @property
+    def public_endpoint(self) -> str:
+        return f"http://{HOST}:{self.variables['VALETKEY_S3_PORT']}"
+
+    @property
+    def internal_address(self) -> str:
+        return self.hosts["seaweedfs:8333"]
+
+    @property
+    def broker_url(self) -> str:
+        """The broker's URL on the machine of the containers, where its port is published."""
+        return f"redis://{self.hosts['redis:6379']}/0"
+
+    def storage(self) -> Any:
+        """Return a client with the keys of storage, at its internal address."""
+        environ = self.services["seaweedfs"]["environment"]
+        keys = StorageKeys(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"])
+        return s3_client(f"http://{self.internal_address}", keys, REGION)
+
+    def published_storage(self) -> AbstractContextManager[None]:
+        """Open the published port of storage."""
+        public_port = int(self.variables["VALETKEY_S3_PORT"])
+        return open_port(public_port, int(self.internal_address.rpartition(":")[2]))
+
+    def run(
+        self, name: str, *arguments: str, stdin: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a service to its end, as `docker compose run` does; by default with its command."""
+        services = read_services({**self.variables, **variables})
+        command = self.image.command(
+            services[name], {**self.variables, **variables}, self.hosts, arguments or None
+        )
+        return self._complete(command, stdin)
+
+    def is_healthy(self, name: str, host_name: str = socket.gethostname()) -> bool:
+        """Run the health check of a service, in a container of this name."""
+        service = self.services[name]
+        command = self.image.health_command(service, self.variables, self.hosts)
+        return self._complete(command, HOSTNAME=host_name).returncode == 0
+
+    def program(self, name: str) -> Program:
+        """Return a service that runs until it is stopped."""
+        command = self.image.command(self.services[name], self.variables, self.hosts)
+        log = self.data / "logs" / f"{name}.log"
+        return Program(name, command.words, self.image.app, log, command.environ)
+
+    def _complete(
+        self, command: Command, stdin: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command.words,
+            cwd=self.image.app,
+            env={**command.environ, **environ},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@contextmanager
+def running_compose(data: Path) -> Iterator[ComposeStack]:
+    """Start every service that `docker compose up` starts, in the order of their dependencies."""
+    with ExitStack() as stack:
+        free = stack.enter_context(reserved_ports(*[None] * (3 + _STORAGE_PORTS)))
+        public, broker, database, *ports = free
+        variables = {"VALETKEY_S3_PORT": str(public)}
+        numbers = zip(_HOSTS, (broker, database, ports[0]), strict=True)
+        hosts = {name: f"{HOST}:{port}" for name, port in numbers}
+        compose = ComposeStack(read_services(variables), Image(data), variables, hosts, ports, data)
+        for name in in_order(compose.services):
+            if name in _SERVERS:
+                stack.enter_context(_SERVERS[name](compose))
+            elif compose.services[name]["restart"] == "no":
+                completed = compose.run(name)
+                assert completed.returncode == 0, completed.stderr
+            else:
+                stack.enter_context(running(compose.program(name), lambda _: True, stop_timeout=20))
+        for name in ("worker", "beat"):
+            wait_until(partial(compose.is_healthy, name), 60, f"{name} is healthy")
+        yield compose
+
+
+@contextmanager
+def _redis(compose: ComposeStack) -> Iterator[None]:
+    host, _, port = compose.hosts["redis:6379"].partition(":")
+    program, *words = compose.services["redis"]["command"]
+    assert program == "redis-server"
+    command = (find_binary(), *words, "--bind", host, "--port", port)
+    folder, log = compose.data / "redis", compose.data / "logs" / "redis.log"
+
+    def is_ready(_: ChildProcess) -> bool:
+        with redis.Redis(host, int(port)) as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+    with running(Program("redis", command, folder, log), is_ready):
+        yield
+
+
+@contextmanager
+def _postgres(compose: ComposeStack) -> Iterator[None]:
+    environ = compose.services["postgres"]["environment"]
+    user, name = (sql.Identifier(environ[f"POSTGRES_{word}"]) for word in ("USER", "DB"))
+    password = sql.Literal(environ["POSTGRES_PASSWORD"])
+    port = int(compose.hosts["postgres:5432"].rpartition(":")[2])
+    with running_postgres() as url:
+        uri = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(uri, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(user, password)
+            )
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, user))
+        with open_port(port, Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"):
+            yield
+
+
+@contextmanager
+def _seaweedfs(compose: ComposeStack) -> Iterator[None]:
+    service, folder = compose.services["seaweedfs"], compose.data / "seaweedfs"
+    words = [word.replace("=/data", "=.") for word in service["command"]]
+    # The last value of a flag counts.
+    ports = [option for option in storage._options(list(compose.ports)) if ".port" in option]
+    program = Program(
+        "seaweedfs",
+        (storage._find_binary(), *words, *ports, f"-ip.bind={HOST}", "-volume.preStopSeconds=0"),
+        folder,
+        compose.data / "logs" / "seaweedfs.log",
+        {**service["environment"], "HOME": str(folder)},
+    )
+    probe = compose.storage()
+    try:
+        with running(program, lambda _: accepts_credentials(probe)):
+            yield
+    finally:
+        storage._remove_sockets(list(compose.ports))
+
+
+_SERVERS: Mapping[str, Callable[[ComposeStack], AbstractContextManager[None]]] = {
+    "redis": _redis,
+    "postgres": _postgres,
+    "seaweedfs": _seaweedfs,
+}
