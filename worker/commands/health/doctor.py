@@ -9,6 +9,7 @@ import click
 from pydantic import ValidationError
 
 from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.table_layout import print_hanging
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.commands.database import open_database
@@ -108,9 +109,9 @@ def doctor(
 
 def _print_check(check: Check) -> None:
     state = click.style(f"{check.state:5}", fg=_COLOURS[check.state], bold=check.state != "ok")
-    click.echo(f"{state} {check.check:9} {escape_unprintable(check.message)}")
+    print_hanging(f"{state} {check.check:9} ", escape_unprintable(check.message))
     if check.hint:
-        click.echo(f"{'':15} → {check.hint}")
+        print_hanging(f"{'':15} → ", check.hint)
 
 
 def _run_checks() -> Iterator[Check]:
