@@ -1,6 +1,5 @@
 """Lists the audit log: grants, administration, rejected messages and cancellations."""
 
-from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
@@ -132,9 +131,8 @@ def list_changes(
     *,
     output_format: Any,
     limit: int,
-    since: datetime | None,
-    after: int | None,
     with_defaults: bool,
+    **filters: Any,
 ) -> None:
     """List changes of tenants, buckets, policies, keys and quotas, newest first.
 
@@ -148,9 +146,7 @@ def list_changes(
     """
     is_unwanted = None if with_defaults or output_format is not None else _is_default
     with open_database(read_transaction) as connection:
-        page = changes.read_changes(
-            connection, limit, since=since, after=after, is_unwanted=is_unwanted
-        )
+        page = changes.read_changes(connection, limit, is_unwanted=is_unwanted, **filters)
     columns = changes.ChangeRecord._fields
     print_page(context, columns, page, attrgetter("number"), output_format)
     if page.skipped:

@@ -1,0 +1,95 @@
+"""Draws docs/demo.svg, the picture of the demo's terminal: `make picture`.
+
+Times and measurements are replaced by constants. So the same demo gives the same picture, and a
+test compares the picture with what the demo prints.
+"""
+
+import io
+import os
+import re
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from tools.terminal import run_in_terminal
+
+ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "docs" / "demo.svg"
+COLUMNS = 80
+
+_FIRST, _END = "Start a broker", "$ python -m worker audit list"  # the lines between are shown
+# The constants are of a run on two cores.
+_CONSTANTS = (
+    (r"\d\d:\d\d:\d\d UTC", "12:00:00 UTC"),
+    (r"\d\d:\d\d UTC", "13:00 UTC"),
+    (r"ready after [\d.]+ s", "ready after 7.4 s"),
+    (r"links in [\d.]+ s: [\d,]+ per second", "links in 0.29 s: 34,336 per second"),
+    (r"\b\d:\d\d:\d\d\b", "0:00:00"),
+    (r"\d+ results", "24 results"),
+)
+_THEME = TerminalTheme(
+    (22, 27, 34),
+    (225, 228, 232),
+    [(110, 118, 129), (255, 123, 114), (86, 211, 100), (227, 179, 65)]
+    + [(121, 192, 255), (210, 168, 255), (86, 212, 221), (225, 228, 232)],
+)
+# Rich's own format loads a font from the internet, which pages that show the picture may not.
+_FORMAT = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<title>The terminal after make demo</title>
+<style>
+.{unique_id}-matrix {{
+  font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: {char_height}px;
+  line-height: {line_height}px;
+}}
+.{unique_id}-title {{ font-family: system-ui, sans-serif; font-size: 18px; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def run_demo() -> list[str]:
+    """Run the demo in a terminal, and return its lines with their colours."""
+    command = [sys.executable, "-m", "examples.demo"]
+    return run_in_terminal(command, os.environ, columns=COLUMNS, cwd=ROOT)
+
+
+def draw(lines: list[str]) -> str:
+    """Return the picture of a demo that printed these lines, as SVG."""
+    texts = [Text.from_ansi(_normalise(line)) for line in lines]
+    first = next(number for number, text in enumerate(texts) if text.plain.startswith(_FIRST))
+    end = next(number for number, text in enumerate(texts) if _END in text.plain)
+    console = Console(
+        record=True, file=io.StringIO(), width=COLUMNS, force_terminal=True, color_system="truecolor"
+    )
+    console.print(Text("$ make demo", "dim"))
+    for text in texts[first:end]:
+        console.print(text)
+    return console.export_svg(title="make demo", theme=_THEME, code_format=_FORMAT, unique_id="demo")
+
+
+def _normalise(line: str) -> str:
+    for pattern, constant in _CONSTANTS:
+        line = re.sub(pattern, constant, line)
+    return line
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(draw(run_demo()), encoding="utf-8")
