@@ -24,7 +24,7 @@ _FIRST, _END = "Start a broker", "$ python -m worker audit list"  # the lines be
 # The constants are of a run on two cores.
 _CONSTANTS = (
     (r"\d\d:\d\d:\d\d UTC", "12:00:00 UTC"),
-    (r"\d\d:\d\d UTC", "13:00 UTC"),
+    (r"(?<!:)\b\d\d:\d\d UTC", "13:00 UTC"),
     (r"ready after [\d.]+ s", "ready after 7.4 s"),
     (r"links in [\d.]+ s: [\d,]+ per second", "links in 0.29 s: 34,336 per second"),
     (r"\b\d:\d\d:\d\d\b", "0:00:00"),
@@ -37,7 +37,7 @@ _THEME = TerminalTheme(
     + [(121, 192, 255), (210, 168, 255), (86, 212, 221), (225, 228, 232)],
 )
 # Rich's own format loads a font from the internet, which pages that show the picture may not.
-_FORMAT = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+_FORMAT = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <title>The terminal after make demo</title>
 <style>
 .{unique_id}-matrix {{
@@ -77,12 +77,17 @@ def draw(lines: list[str]) -> str:
     first = next(number for number, text in enumerate(texts) if text.plain.startswith(_FIRST))
     end = next(number for number, text in enumerate(texts) if _END in text.plain)
     console = Console(
-        record=True, file=io.StringIO(), width=COLUMNS, force_terminal=True, color_system="truecolor"
+        record=True,
+        file=io.StringIO(),
+        width=COLUMNS,
+        force_terminal=True,
+        color_system="truecolor",
     )
-    console.print(Text("$ make demo", "dim"))
-    for text in texts[first:end]:
+    for text in [Text("$ make demo", "dim"), Text(), *texts[first:end], Text()]:
         console.print(text)
-    return console.export_svg(title="make demo", theme=_THEME, code_format=_FORMAT, unique_id="demo")
+    return console.export_svg(
+        title="make demo", theme=_THEME, code_format=_FORMAT, unique_id="demo"
+    )
 
 
 def _normalise(line: str) -> str:

@@ -17,7 +17,11 @@ class ProgramFailed(Exception):
 
 
 def run_in_terminal(
-    command: Sequence[str], environ: Mapping[str, str], *, columns: int = 80, cwd: Path | None = None
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    columns: int = 80,
+    cwd: Path | None = None,
 ) -> list[str]:
     """Return the lines on the terminal, with the escape sequences of their colours.
 

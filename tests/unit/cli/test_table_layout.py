@@ -1,11 +1,10 @@
 import os
-import pty
-import re
 import subprocess
 import sys
 
 import click
 
+from tools.terminal import run_in_terminal
 from valetkey.cli.table_layout import format_table
 
 UUID = "0199a000-0000-7000-8000-000000000000"
@@ -74,22 +73,6 @@ def test_a_terminal_of_80_columns_gets_a_folded_table_and_a_pipe_does_not() -> N
     command = [sys.executable, "-c", PROGRAM]
     piped = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
     assert len(piped.stdout.splitlines()) == 2
-    in_terminal = _run_in_terminal(command, environ)
+    in_terminal = [click.unstyle(line) for line in run_in_terminal(command, environ, columns=80)]
     assert [line.split() for line in in_terminal[:2]] == [["time"], ["tenant", "requested_by"]]
     assert f"  {UUID}.0" in [line[-len(UUID) - 4 :] for line in in_terminal]
-
-
-def _run_in_terminal(command: list[str], environ: dict[str, str]) -> list[str]:
-    leader, follower = pty.openpty()
-    with subprocess.Popen(command, env=environ, stdout=follower) as process:
-        os.close(follower)
-        output = b""
-        try:
-            while part := os.read(leader, 65_536):
-                output += part
-        except OSError:  # Linux: the terminal has no writer any more
-            pass
-        finally:
-            os.close(leader)
-    assert process.returncode == 0
-    return re.sub(r"\x1b\[\d*m", "", output.decode()).replace("\r", "").splitlines()
