@@ -30,12 +30,15 @@ _CONSTANTS = (
     (r"\b\d:\d\d:\d\d\b", "0:00:00"),
     (r"\d+ results", "24 results"),
 )
-_THEME = TerminalTheme(
-    (22, 27, 34),
-    (225, 228, 232),
-    [(110, 118, 129), (255, 123, 114), (86, 211, 100), (227, 179, 65)]
-    + [(121, 192, 255), (210, 168, 255), (86, 212, 221), (225, 228, 232)],
-)
+_COLOURS = "6e7681 ff7b72 56d364 e3b341 79c0ff d2a8ff 56d4dd e1e4e8"  # black, red, green, yellow, …
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour)
+    return red, green, blue
+
+
+_THEME = TerminalTheme(_rgb("161b22"), _rgb("e1e4e8"), list(map(_rgb, _COLOURS.split())))
 # Rich's own format loads a font from the internet, which pages that show the picture may not.
 _FORMAT = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <title>The terminal after make demo</title>
