@@ -113,6 +113,9 @@ def test_a_table_of_changes_shows_what_was_edited_and_not_the_defaults_of_a_new_
             "tenants.acme.allow.demo.prefixes",
         ]
         assert "Default values left out: 2; --all shows them.\n" in table
+    first_page = run("changes", "--limit", "1").stdout
+    assert re.findall(r"tenants\.\S+", first_page) == ["tenants.acme.trust"]
+    assert "Next page: python -m worker audit changes --limit 1 --after 4\n" in first_page
     for words in (["changes", "--all"], ["changes", "--csv"]):
         table = run(*words).stdout
         assert all(path in table for path, _, _ in NEW_TENANT)
