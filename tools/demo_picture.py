@@ -27,7 +27,7 @@ _CONSTANTS = (
     (r"(?<!:)\b\d\d:\d\d UTC", "13:00 UTC"),
     (r"ready after [\d.]+ s", "ready after 7.4 s"),
     (r"links in [\d.]+ s: [\d,]+ per second", "links in 0.29 s: 34,336 per second"),
-    (r"\b\d:\d\d:\d\d\b", "0:00:00"),
+    (r"(?<!\d)\d:\d\d:\d\d(?!\d)", "0:00:00"),
     (r"\d+ results", "24 results"),
 )
 _COLOURS = "6e7681 ff7b72 56d364 e3b341 79c0ff d2a8ff 56d4dd e1e4e8"  # black, red, green, yellow, …
