@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo browser test attacks faults check audit format contract bench lock clean
+.PHONY: help install demo picture browser test attacks faults check audit format contract bench lock clean
 
 help: ## Show this list of targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ $(READY): requirements-dev.lock pyproject.toml
 
 demo: install ## Demonstrate grants and refusals on embedded servers
 	@$(BIN)/python -m examples.demo
+
+picture: install ## Draw docs/demo.svg, the picture of the demo's terminal
+	@$(BIN)/python -m tools.demo_picture
 
 browser: install ## Install the npm packages that tests need, and Chromium if missing
 	@$(BIN)/python tools/browser.py

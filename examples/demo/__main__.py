@@ -157,8 +157,8 @@ def _show_quota_refusal(stack: Stack) -> None:
     if quota is None or batch.issued:
         fail("the batch was granted although it exceeds the quota")
     show_success(
-        f"the whole batch is refused and nothing is charged: limit {quota.limit}, "
-        f"used {quota.used}, requested {quota.asked}, resets at {quota.resets_at:%H:%M} UTC"
+        f"all are refused: limit {quota.limit}, used {quota.used}, requested {quota.asked}, "
+        f"resets at {quota.resets_at:%H:%M} UTC"
     )
 
 

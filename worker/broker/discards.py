@@ -58,7 +58,7 @@ def _refusal_values(part: str) -> dict[str, Any]:
         code=Code.MESSAGE_INVALID,
         field=part,
         message="this part of the Celery message is missing, too large, or not one that the "
-        "service accepts: see The contract in README.md",
+        "service accepts: see docs/contract.md",
     )
     outcome = Outcome(batch="", chunk=0, status="refused", refusal=refusal)
     return outcome.model_dump(mode="json", exclude_none=True)

@@ -1,6 +1,5 @@
 """Lists the audit log: grants, administration, rejected messages and cancellations."""
 
-from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
@@ -16,6 +15,7 @@ from worker.commands.options import (
     until_option,
 )
 from worker.commands.output import print_first_page, print_page, print_rows
+from worker.core.apply.defaults import is_default
 from worker.db.audit import cancellations, changes, grants, rejections
 from worker.db.audit.grants import (
     AmbiguousCursor,
@@ -119,6 +119,7 @@ def summary(*, output_format: Any, **filters: Any) -> None:
 
 
 @audit.command("changes")
+@click.option("--all", "with_defaults", is_flag=True, help="Include fields with default values.")
 @since_option
 @limit_option
 @after_number_option
@@ -130,21 +131,30 @@ def list_changes(
     *,
     output_format: Any,
     limit: int,
-    since: datetime | None,
-    after: int | None,
+    with_defaults: bool,
+    **filters: Any,
 ) -> None:
     """List changes of tenants, buckets, policies, keys and quotas, newest first.
 
-    Shows the account that made each change, and the command that it used.
+    Shows the account that made each change, and the command that it used. The table leaves out
+    fields that a new or removed tenant, bucket, policy or key has by default; --all, --json and
+    --csv list them as well.
 
     \b
     Example:
       python -m worker audit changes --since 7d
     """
+    is_unwanted = None if with_defaults or output_format is not None else _is_default
     with open_database(read_transaction) as connection:
-        page = changes.read_changes(connection, limit, since=since, after=after)
+        page = changes.read_changes(connection, limit, is_unwanted=is_unwanted, **filters)
     columns = changes.ChangeRecord._fields
     print_page(context, columns, page, attrgetter("number"), output_format)
+    if page.skipped:
+        click.echo(f"Default values left out: {page.skipped:,}; --all shows them.")
+
+
+def _is_default(change: changes.ChangeRecord) -> bool:
+    return is_default(change.path, change.before, change.after)
 
 
 @audit.command("rejections")

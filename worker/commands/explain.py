@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from valetkey.cli.descriptions import describe_limit, escape_unprintable
+from valetkey.cli.table_layout import print_table
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
 from worker.commands.database import open_database
@@ -62,14 +63,15 @@ def _read_message(file: str) -> Any:
 
 
 def _print_explanation(explanation: Explanation) -> None:
-    width = max(len(verdict.rule) for verdict in explanation.rules)
-    click.secho(f"{'rule':{width}}  verdict  detail", bold=True)
-    for verdict in explanation.rules:
-        word, colour = _DECISIONS["refuse"] if verdict.refusal else ("ok", "green")
-        cell = click.style(f"{word:7}", colour)
-        click.echo(f"{verdict.rule:{width}}  {cell}  {_format_detail(verdict)}")
+    rows = [_rule_row(verdict) for verdict in explanation.rules]
+    print_table(("rule", "verdict", "detail"), rows, wrap_last=True)
     word, colour = _DECISIONS[explanation.decision]
     click.secho(f"\nIt would be {word}.", fg=colour, bold=True)
+
+
+def _rule_row(verdict: RuleVerdict) -> tuple[str, str, str]:
+    word, colour = _DECISIONS["refuse"] if verdict.refusal else ("ok", "green")
+    return (verdict.rule, click.style(word, colour), _format_detail(verdict))
 
 
 def _format_detail(verdict: RuleVerdict) -> str:

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 import click
-from rich.cells import cell_len, set_cell_size
 
 from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.table_layout import print_table
 from valetkey.units import format_utc
 from worker.db.audit.pages import Page
 
@@ -27,7 +27,8 @@ def print_rows(
 ) -> None:
     """Print rows. Times are in UTC. None is an empty cell, and null in JSON.
 
-    In tables and CSV, lists, objects and booleans are printed as JSON, too.
+    In tables and CSV, lists, objects and booleans are printed as JSON, too. A terminal that is too
+    narrow for a table gets it folded by column.
     """
     if output_format == "json":
         for row in rows:
@@ -36,7 +37,7 @@ def print_rows(
     elif output_format == "csv":
         click.echo(_format_csv([columns, *rows]), nl=False)
     else:
-        click.echo(_format_table([columns, *rows]))
+        print_table(columns, [list(map(_format_cell, row)) for row in rows])
 
 
 def print_page(
@@ -91,11 +92,8 @@ def _escape_formula(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_PREFIXES) else text
 
 
-def _format_table(rows: Sequence[Sequence[Any]]) -> str:
-    cells = [[escape_unprintable(_format_value(value)) for value in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(map(set_cell_size, row, widths)) for row in cells)
-    return "\n".join(line.rstrip() for line in lines)
+def _format_cell(value: Any) -> str:
+    return escape_unprintable(_format_value(value))
 
 
 def _format_value(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Tests the audit logs of changes, rejections and cancellations."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from datetime import timedelta
@@ -29,6 +30,12 @@ CHANGES: list[tuple[str, Any, Any]] = [
     ("tenants.acme.allow.demo.prefixes", None, ("a/", "b/")),
     ("tenants.acme.allow.demo.shared", False, None),
     ("tenants.acme.quotas.grants.hour.raise", None, {"by": 5}),
+]
+NEW_TENANT: list[tuple[str, Any, Any]] = [
+    ("tenants.acme.allow.demo.inline", None, ()),
+    ("tenants.acme.allow.demo.prefixes", None, ("a/",)),
+    ("tenants.acme.max_batch", None, 100_000),
+    ("tenants.acme.trust", None, "keys"),
 ]
 LATER = MORNING + timedelta(hours=2)
 
@@ -77,7 +84,7 @@ def test_changes_are_listed_newest_first_as_they_were_before_and_after(run: Run)
 
 @pytest.mark.usefixtures("log")
 def test_a_table_of_changes_has_arrays_and_booleans_as_json(run: Run) -> None:
-    table = run("changes").stdout
+    table = run("changes", "--all").stdout
     assert '["a/", "b/"]' in table
     assert "false" in table
 
@@ -92,6 +99,27 @@ def test_pages_of_changes_together_are_the_whole_list_once(run: Run) -> None:
     assert numbers == [[4, 3, 2], [1]]
     since = json_rows(run("changes", "--since", "2026-11-24T10:00", "--json"))
     assert [row["number"] for row in since] == [4]
+
+
+def test_a_table_of_changes_shows_what_was_edited_and_not_the_defaults_of_a_new_tenant(
+    engine: Engine, run: Run
+) -> None:
+    with write_transaction(engine) as connection:
+        changes.record_changes(connection, NEW_TENANT, ChangeAuthor(MORNING, "alice", "apply"))
+    for words in (["changes"], ["changes", "--limit", "2"]):  # a page is full of edits
+        table = run(*words).stdout
+        assert re.findall(r"tenants\.\S+", table) == [
+            "tenants.acme.trust",
+            "tenants.acme.allow.demo.prefixes",
+        ]
+        assert "Default values left out: 2; --all shows them.\n" in table
+    first_page = run("changes", "--limit", "1").stdout
+    assert re.findall(r"tenants\.\S+", first_page) == ["tenants.acme.trust"]
+    assert "Next page: python -m worker audit changes --limit 1 --after 4\n" in first_page
+    for words in (["changes", "--all"], ["changes", "--csv"]):
+        table = run(*words).stdout
+        assert all(path in table for path, _, _ in NEW_TENANT)
+        assert "left out" not in table
 
 
 @pytest.mark.usefixtures("log")

@@ -30,8 +30,16 @@ def test_a_quota_has_a_bar_the_remaining_amount_and_the_reset_time(
 ) -> None:
     show_quotas([quota(), LIVE], None)
     _, day, live = printed_lines(capsys)
-    assert day.split() == ["grants.day", "━" * 5, "25", "100", "75", "2026-11-25", "00:00"]
-    assert live.split()[:2] == ["upload_bytes.live", "━" * 20]
+    assert day.split() == [
+        "grants.day",
+        "━" * 2 + "─" * 8,
+        "25",
+        "100",
+        "75",
+        "2026-11-25",
+        "00:00",
+    ]
+    assert live.split()[:2] == ["upload_bytes.live", "━" * 10]
     assert live.endswith("953.7 MiB  953.7 MiB  0 B   as grants expire")
 
 
@@ -39,7 +47,7 @@ def test_a_quota_used_beyond_its_limit_fills_its_bar_and_no_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show_quotas([quota(used=1_000)], None)
-    assert printed_lines(capsys)[1].split()[1:5] == ["━" * 20, "1,000", "100", "0"]
+    assert printed_lines(capsys)[1].split()[1:5] == ["━" * 10, "1,000", "100", "0"]
 
 
 def test_json_has_one_quota_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import click
 from pydantic import ValidationError
 
 from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.table_layout import print_hanging
 from worker.commands.health import live
 from worker.commands.health.broker_checks import broker_checks
 from worker.commands.health.checks import Check, check_variables
@@ -98,9 +99,9 @@ def _check_service(*, offline: bool, as_json: bool) -> int:
 
 def _print_check(check: Check) -> None:
     state = click.style(f"{check.state:5}", fg=_COLOURS[check.state], bold=check.state != "ok")
-    click.echo(f"{state} {check.check:9} {escape_unprintable(check.message)}")
+    print_hanging(f"{state} {check.check:9} ", escape_unprintable(check.message))
     if check.hint:
-        click.echo(f"{'':15} → {check.hint}")
+        print_hanging(f"{'':15} → ", check.hint)
 
 
 def _exit_code(checks: list[Check]) -> int:

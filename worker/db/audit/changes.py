@@ -1,13 +1,13 @@
 """The audit log of administration: each change of the tenant config and of quotas."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Row, insert, select
 
 from models import ConfigChange
-from worker.db.audit.pages import Page, fetch_page
+from worker.db.audit.pages import Page, fetch_page, fetch_page_without
 
 
 class ChangeRecord(NamedTuple):
@@ -46,11 +46,17 @@ def record_changes(
 
 
 def read_changes(
-    connection: Connection, limit: int, *, since: datetime | None = None, after: int | None = None
+    connection: Connection,
+    limit: int,
+    *,
+    since: datetime | None = None,
+    after: int | None = None,
+    is_unwanted: Callable[[ChangeRecord], bool] | None = None,
 ) -> Page[ChangeRecord]:
     """Read at most limit changes, newest first. A filter that is None matches everything.
 
-    after is the number of the last change of the previous page.
+    after is the number of the last change of the previous page. Changes that are unwanted are left
+    out, and counted.
     """
     query = select(
         ConfigChange.change_number,
@@ -66,4 +72,10 @@ def read_changes(
     if after is not None:
         query = query.where(ConfigChange.change_number < after)
     query = query.order_by(ConfigChange.change_number.desc())
-    return fetch_page(connection, query, limit, lambda row: ChangeRecord(*row))
+    if is_unwanted is None:
+        return fetch_page(connection, query, limit, _to_record)
+    return fetch_page_without(is_unwanted, connection, query, limit, _to_record)
+
+
+def _to_record(row: Row[*tuple[Any, ...]]) -> ChangeRecord:
+    return ChangeRecord(*row)
