@@ -42,11 +42,18 @@ def policy_document(statement: dict[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
+def create_role_once(ministack: Storage) -> None:
+    """Create the role of the bucket profile "assumed", unless another module has done so."""
+    iam = aws_client(ministack, "iam")
+    if ROLE not in {role["RoleName"] for role in iam.list_roles()["Roles"]}:
+        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy_document(TRUST_STATEMENT))
+        policy = policy_document(ALLOW_ALL)
+        iam.put_role_policy(RoleName=ROLE, PolicyName="s3", PolicyDocument=policy)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _role(ministack: Storage) -> None:
-    iam = aws_client(ministack, "iam")
-    iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy_document(TRUST_STATEMENT))
-    iam.put_role_policy(RoleName=ROLE, PolicyName="s3", PolicyDocument=policy_document(ALLOW_ALL))
+    create_role_once(ministack)
 
 
 @pytest.fixture(params=MINISTACK)

@@ -13,12 +13,11 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, func, select
 
 from models import Batch, Chunk, Grant, MultipartUpload, Reservation, Usage
-from tests.contract.test_sessions import ALLOW_ALL, TRUST_STATEMENT, aws_client, policy_document
+from tests.contract.test_sessions import create_role_once
 from tests.support.cli.live_doctor import documented_verdicts, json_findings, verdicts
 from tests.support.docs.command_lines import ROOT
 from tests.support.s3.stores import (
     BUCKET,
-    ROLE,
     SERVERS,
     VERSIONED_BUCKET,
     Store,
@@ -117,11 +116,7 @@ def test_nothing_is_left_in_a_versioned_bucket(store: Store) -> None:
 def test_the_session_of_a_role_is_tried_and_what_it_stored_is_deleted(
     ministack: Storage, stores: dict[str, Store]
 ) -> None:
-    iam = aws_client(ministack, "iam")
-    if ROLE not in {role["RoleName"] for role in iam.list_roles()["Roles"]}:
-        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy_document(TRUST_STATEMENT))
-        policy = policy_document(ALLOW_ALL)
-        iam.put_role_policy(RoleName=ROLE, PolicyName="s3", PolicyDocument=policy)
+    create_role_once(ministack)
     findings = run_live("assumed")
     assert {row["check"]: row["verdict"] for row in findings if row["grant"] == "session"} == {
         "PUT outside of its prefix": "ok",

@@ -1,5 +1,6 @@
 """HTTP requests that are sent byte for byte: no URL or form field is normalized."""
 
+import atexit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import httpx
 from valetkey.wire.replies import Grant
 
 _http = httpx.Client(trust_env=False, timeout=20)
+atexit.register(_http.close)
 
 
 @dataclass(frozen=True)
