@@ -122,8 +122,6 @@ class Cancelled(ReplyModel):
 
     issued: the number of items that were granted before the cancellation.
     released: the number of items that will not be granted; their reserved quota is free again.
-    arrived: false if no message of the batch has reached the service. It is refused if it does. A
-    service that is too old to tell leaves this out.
     aborting: if the message has abort_uploads, the number of unfinished multipart uploads that are
     now aborted. Their bytes are given back to the quotas once it is certain that storage has none.
     """
@@ -132,7 +130,6 @@ class Cancelled(ReplyModel):
     batch: str
     issued: int
     released: int
-    arrived: bool | None = None
     aborting: int | None = None
 
 

@@ -16,7 +16,7 @@ def cancel_batch(
     """Cancel a batch of the tenant, and release what its missing chunks had reserved.
 
     Issued grants stay valid and charged. A batch that has not arrived yet will be refused when it
-    does; the reply says so. Cancelling again releases nothing more. If the message asks for it,
+    does. Cancelling again releases nothing more. If the message asks for it,
     unfinished multipart uploads of the batch end now: the cleanup aborts them. Raises Transient.
     """
     batch_id, now = message.batch, context.now()
@@ -26,12 +26,10 @@ def cancel_batch(
         batch = read_history(connection, tenant_id, batch_id, 0, now).batch
         if batch is None:
             aborting = 0 if message.abort_uploads else None
-            return Cancelled(batch=batch_id, issued=0, released=0, arrived=False, aborting=aborting)
+            return Cancelled(batch=batch_id, issued=0, released=0, aborting=aborting)
         released = close_batch(connection, batch.batch_number, tenant_id)
         issued = count_decided(connection, batch.batch_number).issued
         aborting = None
         if message.abort_uploads:
             aborting = end_open_uploads(connection, batch.batch_number, now)
-    return Cancelled(
-        batch=batch_id, issued=issued, released=released, arrived=True, aborting=aborting
-    )
+    return Cancelled(batch=batch_id, issued=issued, released=released, aborting=aborting)

@@ -76,14 +76,15 @@ def test_a_batch_is_cancelled(broker: str, options: list[str]) -> None:
 def test_cancelling_a_batch_that_the_service_does_not_know_is_exit_1(
     broker: str, options: list[str]
 ) -> None:
-    reply = {
-        "status": "cancelled",
-        "batch": BATCH,
-        "issued": 0,
-        "released": 0,
-        "arrived": False,
-    }
-    with running_fake_service(broker, decide=lambda _: reply):
+    reply = {"status": "cancelled", "batch": BATCH, "issued": 0, "released": 0}
+    unknown = {"code": "batch_unknown", "field": "batch", "message": "unknown"}
+
+    def decide(message: dict[str, Any]) -> dict[str, Any]:
+        if message["ask"] == "cancel":
+            return reply
+        return {"status": "refused", "batch": BATCH, "chunk": 0, "refusal": unknown}
+
+    with running_fake_service(broker, decide=decide):
         result = run_cli("cancel", BATCH, *options)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"no message of a batch {BATCH} of this tenant has reached")

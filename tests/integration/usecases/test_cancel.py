@@ -53,7 +53,7 @@ def test_a_batch_that_is_cancelled_before_it_arrives_is_refused(
 ) -> None:
     first, second = chunks(4, 2)
     cancelled = service.issue(cancel_message(first["batch"]))
-    assert (cancelled["issued"], cancelled["released"], cancelled["arrived"]) == (0, 0, False)
+    assert (cancelled["issued"], cancelled["released"]) == (0, 0)
     assert [refusal_code(service.issue(chunk)) for chunk in (first, second)] == ["batch_closed"] * 2
     assert (charged(engine), reserved(engine)) == (0, [])
 
@@ -71,7 +71,6 @@ def test_missing_chunks_are_released_in_every_window_in_which_they_were_charged(
         "batch": first["batch"],
         "issued": 4,
         "released": 2,
-        "arrived": True,
     }
     assert [charged(engine, window) for window in ("minute", "hour", "month", "live")] == [4] * 4
     assert refusal_code(service.issue(third)) == "batch_closed"

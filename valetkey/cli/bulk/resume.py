@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from valetkey.cli.atomic_output import settle_output
 from valetkey.cli.bulk.bulk_job import plan_batches
 from valetkey.cli.bulk.finished_output import FinishedRow, count_grants, read_finished_rows
 from valetkey.cli.bulk.input_scan import InputScan
 from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path, load_journal
 from valetkey.cli.bulk.row_errors import InputError
-from valetkey.cli.existing_output import reject_existing_output
+from valetkey.cli.results.atomic_output import settle_output
+from valetkey.cli.results.existing_output import reject_existing_output
 
 
 def load_run(out: Path | None, options: Mapping[str, Any]) -> Journal | None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from valetkey.cli.atomic_output import partial_path
 from valetkey.cli.bulk import journal
 from valetkey.cli.bulk.row_errors import InputError
 from valetkey.cli.command_group import OutputFailure, describe_os_error
 from valetkey.cli.descriptions import describe_refusal
-from valetkey.cli.existing_output import reject_existing_output
+from valetkey.cli.results.atomic_output import partial_path
+from valetkey.cli.results.existing_output import reject_existing_output
 from valetkey.client import Client, ExplainMethods
 from valetkey.errors import (
     BrokerUnreachable,

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from valetkey.cli.atomic_output import partial_path
 from valetkey.cli.bulk.journal import journal_path
 from valetkey.cli.locations import resolve_key_option
+from valetkey.cli.results.atomic_output import partial_path
 from valetkey.wire.messages import MAX_BATCH_ITEMS
 
 _DEFAULT_BATCH_SIZE = 100_000  # rows: the service's limit unless the tenant config sets another

@@ -9,7 +9,6 @@ from typing import Any
 import click
 from pydantic_core import to_jsonable_python
 
-from valetkey.cli import output
 from valetkey.cli.bulk import resume
 from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, remaining_batches
 from valetkey.cli.bulk.columns import columns_for
@@ -19,7 +18,8 @@ from valetkey.cli.bulk.row_errors import InputError
 from valetkey.cli.bulk.rows import detect_format
 from valetkey.cli.commands import base, manifest_output
 from valetkey.cli.descriptions import describe_row_refusal, name_source
-from valetkey.cli.progress_bar import stderr_console
+from valetkey.cli.results import output
+from valetkey.cli.results.progress_bar import stderr_console
 from valetkey.client import Client, ExplainMethods, new_id
 from valetkey.config import load_config
 from valetkey.errors import NoAnswer, Refused

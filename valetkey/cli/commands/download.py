@@ -4,13 +4,13 @@ from typing import Any, cast
 
 import click
 
-from valetkey.cli import output
 from valetkey.cli.arguments import request_options, snippet_options
 from valetkey.cli.commands import base
 from valetkey.cli.commands.bulk_options import bulk_options, is_bulk, reject_single_options
 from valetkey.cli.commands.bulk_request import request_rows
 from valetkey.cli.locations import objects_argument
 from valetkey.cli.parameter_types import TEXT
+from valetkey.cli.results import output
 from valetkey.wire.messages import Item
 from valetkey.wire.options import DownloadOptions
 

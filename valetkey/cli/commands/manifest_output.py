@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 from pydantic_core import to_jsonable_python
 
-from valetkey.cli import output
-from valetkey.cli.progress_bar import stderr_console
-from valetkey.cli.summary import describe_counts, describe_seconds
+from valetkey.cli.results import output
+from valetkey.cli.results.progress_bar import stderr_console
+from valetkey.cli.results.summary import describe_counts, describe_seconds
 from valetkey.client import Client
 from valetkey.errors import BrokerUnreachable, NoAnswer, Refused
 from valetkey.handles import BatchHandle

@@ -7,12 +7,12 @@ from typing import Any, cast
 import click
 from pydantic_core import to_jsonable_python
 
-from valetkey.cli import output
 from valetkey.cli.arguments import object_options, request_options, snippet_options
 from valetkey.cli.commands import base
 from valetkey.cli.commands.multipart_file import FileUpload, check_resumable
 from valetkey.cli.locations import object_argument
 from valetkey.cli.parameter_types import FILE, SIZE
+from valetkey.cli.results import output
 from valetkey.cli.upload_state import StateFile, UploadState
 from valetkey.client import Client
 from valetkey.handles import MultipartHandle

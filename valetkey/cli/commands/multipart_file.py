@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from valetkey import multipart_storage
-from valetkey.cli import output
+from valetkey.cli.results import output
 from valetkey.cli.upload_state import StateFile, UploadState
 from valetkey.client import Client
 from valetkey.errors import StorageError, ValetkeyError

@@ -2,10 +2,10 @@ from typing import Any
 
 import click
 
-from valetkey.cli import output
 from valetkey.cli.arguments import link_options
 from valetkey.cli.commands import base
 from valetkey.cli.locations import object_argument
+from valetkey.cli.results import output
 
 
 @click.command()

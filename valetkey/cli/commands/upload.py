@@ -3,13 +3,13 @@ from typing import Any, cast
 
 import click
 
-from valetkey.cli import output
 from valetkey.cli.arguments import object_options, request_options, snippet_options
 from valetkey.cli.commands import base
 from valetkey.cli.commands.bulk_options import bulk_options, is_bulk, reject_single_options
 from valetkey.cli.commands.bulk_request import request_rows
 from valetkey.cli.locations import object_argument
 from valetkey.cli.parameter_types import CHECKSUM, MAX_SIZE, OBJECT_SIZE, TEXT
+from valetkey.cli.results import output
 from valetkey.wire.options import UploadOptions
 from valetkey.wire.terms import Checksum
 

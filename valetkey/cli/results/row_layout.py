@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from valetkey.cli.bulk.finished_output import FinishedRow
-from valetkey.cli.formats import OutputFormat, csv_cells
+from valetkey.cli.results.formats import OutputFormat, csv_cells
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 

@@ -16,7 +16,7 @@ from valetkey.cli.bulk.journal import (
     load_journal,
     save_journal,
 )
-from valetkey.cli.row_layout import RowResult
+from valetkey.cli.results.row_layout import RowResult
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 try:

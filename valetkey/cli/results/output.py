@@ -10,8 +10,6 @@ from typing import Any, Protocol
 
 import click
 
-from valetkey.cli import formats
-from valetkey.cli.atomic_output import RowWriter, atomic_output, discard_run
 from valetkey.cli.bulk.journal import Checkpoint, Journal
 from valetkey.cli.bulk.row_errors import RowRefusal
 from valetkey.cli.descriptions import (
@@ -20,9 +18,11 @@ from valetkey.cli.descriptions import (
     describe_refusal,
     describe_row_refusal,
 )
-from valetkey.cli.progress_bar import stderr_console, with_progress_bar
-from valetkey.cli.row_layout import RowResult, get_layout
-from valetkey.cli.summary import describe_run
+from valetkey.cli.results import formats
+from valetkey.cli.results.atomic_output import RowWriter, atomic_output, discard_run
+from valetkey.cli.results.progress_bar import stderr_console, with_progress_bar
+from valetkey.cli.results.row_layout import RowResult, get_layout
+from valetkey.cli.results.summary import describe_run
 from valetkey.cli.tables import show_explanation
 from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.handles import BatchHandle, GrantHandle

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import ROOT, Service
-from tests.acceptance.wrong_uses.uses import OPERATORS, PRODUCERS, WrongUse
+from tests.acceptance.first_steps.wrong_uses import OPERATORS, PRODUCERS, WrongUse
 
 FILES = {
     "keys.txt": "acme/a\nacme/b\n",

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from valetkey.cli.row_layout import RowResult
+from valetkey.cli.results.row_layout import RowResult
 from valetkey.delivery.pending_request import ServiceOutage
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from valetkey.cli.atomic_output import check_file_type, partial_path, remove_old_journal
 from valetkey.cli.bulk.finished_output import GrantCounts, count_grants
 from valetkey.cli.bulk.journal import Journal, journal_path
-from valetkey.cli.summary import describe_counts
+from valetkey.cli.results.atomic_output import check_file_type, partial_path, remove_old_journal
+from valetkey.cli.results.summary import describe_counts
 
 _FORCE = "--force to replace it, which requests and charges everything again"
 
