@@ -53,7 +53,7 @@ def run(command: str, folder: Path, service: Service) -> subprocess.CompletedPro
         "W": f"{sys.executable} -m worker",
     }
     return subprocess.run(
-        ["sh", "-c", command],
+        ["/bin/sh", "-c", command],
         cwd=folder,
         env=environ,
         stdin=subprocess.DEVNULL,
