@@ -38,14 +38,14 @@ def test_a_kept_upload_is_resumed_with_the_missing_parts_alone(broker: str) -> N
     with service(broker, press_ctrl_c_at_part(3)) as (fake_service, storage):
         kept = run_upload("--keep", "--parallel", "1")
         assert (kept.exit_code, kept.stdout) == (130, "")
-        assert "with 10B of 23B stored: run the same command with --resume" in kept.stderr
+        assert "with 10 B of 23 B stored: run the same command with --resume" in kept.stderr
         assert storage.requests("DELETE") == []
         before = len(storage.received)
         resumed = run_upload("--resume", "--parallel", "1")
         sent = [part_number(r) for r in storage.received[before:] if r.method == "PUT"]
     assert (resumed.exit_code, sent) == (0, [3, 4, 5])
-    assert "resuming: 10B of 23B are stored already" in resumed.stderr
-    assert "10B of them before" in resumed.stderr
+    assert "resuming: 10 B of 23 B are stored already" in resumed.stderr
+    assert "10 B of them before" in resumed.stderr
     (complete,) = storage.requests("POST")
     assert complete.body.count(b"<Part>") == 5
     kinds = [m["grant"]["kind"] for _, m in fake_service.received if "grant" in m]

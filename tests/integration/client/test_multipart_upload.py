@@ -44,7 +44,7 @@ def test_a_file_is_cut_sent_and_completed(broker: str) -> None:
     with service(broker) as (_, storage):
         result = run_upload()
     assert result.exit_code == 0
-    assert result.stderr.startswith("stored 'a/film': 23B in 5 parts, in 1s (")
+    assert result.stderr.startswith("stored 'a/film': 23 B in 5 parts, in 1 second (")
     assert result.stdout.endswith(".0\n")
     assert not STATE.exists()
     assert stored_content(storage) == CONTENT

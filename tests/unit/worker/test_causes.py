@@ -108,7 +108,7 @@ def test_a_denied_read_may_be_due_to_the_clock() -> None:
     denied = ErrorResponse(403, "AccessDenied", "Request is not yet valid")
     cause = storage_cause(DEMO, ProbeResult(denied, timedelta(minutes=2)))
     assert cause is not None
-    assert cause.text == "this machine's clock is 2m ahead of storage's"
+    assert cause.text == "this machine's clock is 2 minutes ahead of storage's"
 
 
 def test_the_right_region_is_named() -> None:
