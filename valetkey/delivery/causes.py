@@ -114,13 +114,23 @@ def find_cause(error: BaseException) -> Cause:
 
     For an unknown error, the words are the name of the exception's class.
     """
-    chain = list(_chain(error))
+    chain = list(exception_chain(error))
     for find in (_tls_cause, _redis_cause, _amqp_cause, _socket_cause):
         for exception in chain:
             cause = find(exception)
             if cause is not None:
                 return cause
     return Cause("other", type(error.__cause__ or error).__name__)
+
+
+def exception_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it was raised from, or raised while handling."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _tls_cause(error: BaseException) -> Cause | None:
@@ -187,13 +197,3 @@ def _socket_cause(error: BaseException) -> Cause | None:
     if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # of asyncio, after several addresses
         return Cause("refused", "connection refused")
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that it was raised from, or raised while handling."""
-    seen: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in seen:
-        seen.append(cause)
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -2,12 +2,11 @@
 
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import click
 
-from valetkey.delivery.causes import describe_cause
+from valetkey.delivery.causes import describe_cause, exception_chain
 
 
 class Cause(NamedTuple):
@@ -28,16 +27,6 @@ class ServiceUnusable(click.ClickException):
     def format_message(self) -> str:
         """Return the message, and the next step in a line of its own."""
         return f"{self.message}\nNext: {self.cause.hint}"
-
-
-def exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that it was raised from, or raised while handling."""
-    seen: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in seen:
-        seen.append(cause)
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def network_cause(error: BaseException, setting: str) -> Cause | None:

@@ -8,11 +8,10 @@ import psycopg
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from valetkey.delivery.causes import describe_cause
+from valetkey.delivery.causes import describe_cause, exception_chain
 from worker.commands.failures.cause import (
     Cause,
     ServiceUnusable,
-    exception_chain,
     network_cause,
     refused,
     silent,

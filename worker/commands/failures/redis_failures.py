@@ -4,11 +4,10 @@ import redis
 from redis import exceptions
 
 from valetkey.config import redact_url
-from valetkey.delivery.causes import describe_cause
+from valetkey.delivery.causes import describe_cause, exception_chain
 from worker.commands.failures.cause import (
     Cause,
     ServiceUnusable,
-    exception_chain,
     network_cause,
     silent,
 )
