@@ -80,7 +80,7 @@ def test_the_command_line_uploads_a_file_of_three_parts(
     arguments = ("acme/film.mp4", "--file", str(film), "--part-size", "5MiB", "--meta", "a=b")
     result = run_valetkey(service, "multipart", "demo", *arguments)
     assert result.returncode == 0
-    assert result.stderr.startswith("stored 'acme/film.mp4': 12MiB in 3 parts, in ")
+    assert result.stderr.startswith("stored 'acme/film.mp4': 12 MiB in 3 parts, in ")
     stored = s3.get_object(Bucket=BUCKET, Key="acme/film.mp4")
     assert stored["Body"].read() == CONTENT
     assert stored["Metadata"] == {"a": "b", "grant-id": result.stdout.strip()}
