@@ -71,6 +71,11 @@ def test_a_failure_of_the_database_is_named_without_its_text(
         (exceptions.OutOfMemoryError(SECRET), "its memory is full (maxmemory)"),
         (exceptions.BusyLoadingError(SECRET), "it still loads its data"),
         (exceptions.TimeoutError(SECRET), "it does not respond in time"),
+        (exceptions.ConnectionError("max number of clients reached"), "it has no free connection"),
+        (
+            exceptions.AuthenticationError("AUTH called without any password configured"),
+            "the server's default user has no password",
+        ),
         (exceptions.ConnectionError(SECRET), "the server closes the connection"),
         (exceptions.ResponseError(SECRET), "it fails with ResponseError"),
     ],

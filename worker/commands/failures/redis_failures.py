@@ -42,12 +42,8 @@ def redis_cause(error: BaseException, variable: str) -> Cause:
 def _server_cause(error: redis.RedisError, variable: str) -> Cause | None:  # noqa: PLR0911 - one return a cause
     text = str(error)
     match error:
-        case exceptions.AuthenticationError() if _asks_for_password(text):
-            hint = f"write the user and password into {variable}: redis://USER:PASSWORD@HOST:6379/0"
-            return Cause("the server asks for a password, and the URL has none", hint)
         case exceptions.AuthenticationError():
-            hint = f"correct the user and password in {variable}"
-            return Cause("the server refuses the user or the password", hint)
+            return _authentication_cause(text, variable)
         case exceptions.NoPermissionError():
             hint = "give the user the permissions of `worker` in examples/production/users.acl"
             return Cause("its user may not run this command, or not on these keys", hint)
@@ -59,6 +55,9 @@ def _server_cause(error: redis.RedisError, variable: str) -> Cause | None:  # no
             return Cause("its memory is full (maxmemory), so it takes no messages", hint)
         case exceptions.BusyLoadingError():
             return Cause("it still loads its data", "wait a moment, and try again", is_away=True)
+        case exceptions.ConnectionError() if "max number of clients" in text:
+            hint = "raise maxclients of the server, or close connections"
+            return Cause("it has no free connection (maxclients)", hint, is_away=True)
         case exceptions.InvalidResponse():
             hint = f"correct host and port in {variable}"
             return Cause("what answers is not Redis or Valkey", hint)
@@ -68,5 +67,12 @@ def _server_cause(error: redis.RedisError, variable: str) -> Cause | None:  # no
     return None
 
 
-def _asks_for_password(text: str) -> bool:
-    return "NOAUTH" in text or "Authentication required" in text or text.startswith("HELLO must")
+def _authentication_cause(text: str, variable: str) -> Cause:
+    if "NOAUTH" in text or "Authentication required" in text or text.startswith("HELLO must"):
+        hint = f"write the user and password into {variable}: redis://USER:PASSWORD@HOST:6379/0"
+        return Cause("the server asks for a password, and the URL has none", hint)
+    if "without any password configured" in text:
+        hint = f"remove the password from {variable}, or name its user"
+        return Cause("the server's default user has no password", hint)
+    hint = f"correct the user and password in {variable}"
+    return Cause("the server refuses the user or the password", hint)
