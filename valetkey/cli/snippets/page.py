@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from valetkey.cli.descriptions import escape_unprintable
 from valetkey.cli.snippets import request_parts
 from valetkey.cli.snippets.javascript import literal
-from valetkey.units import format_utc
+from valetkey.units import describe_size, format_utc
 from valetkey.wire.replies import Grant
 
 _FORM = Template("""<form $attributes>
@@ -43,7 +43,6 @@ _WITHOUT_SCRIPT = (
     "its answer replaces this page.</p>"
 )
 _NEEDS_SCRIPT = "<p>This page needs JavaScript: turn it on, and load the page again.</p>"
-_UNITS = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024))
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?").fullmatch
 
 
@@ -108,18 +107,10 @@ def _describe_sizes(smallest: int, largest: int | None) -> str:
     if largest is None:
         return "Storage decides"
     if smallest == largest:
-        return f"Exactly {_describe_size(largest)}"
+        return f"Exactly {describe_size(largest)}"
     if smallest > 1:
-        return f"{_describe_size(smallest)} to {_describe_size(largest)}"
-    return f"Up to {_describe_size(largest)}"
-
-
-def _describe_size(size: int) -> str:
-    for unit, factor in _UNITS:
-        if size >= factor:
-            exact = "" if size % factor == 0 else f" ({size:,} bytes)"
-            return f"{size / factor:.4g} {unit}{exact}"
-    return "1 byte" if size == 1 else f"{size} bytes"
+        return f"{describe_size(smallest)} to {describe_size(largest)}"
+    return f"Up to {describe_size(largest)}"
 
 
 def _describe_type(prefix: str | None, content_type: str | None) -> str:
