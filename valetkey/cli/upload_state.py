@@ -73,7 +73,7 @@ class StateFile:
     """The file of one upload's state. add() writes it at most once a second."""
 
     def __init__(self, source: Path) -> None:
-        self.path = source.with_name(f"{source.name}.resume.json")
+        self.path = source.with_name(f"{source.name}.upload.json")
         self._saved_at = 0.0
 
     def check_writable(self) -> None:

@@ -117,7 +117,7 @@ def test_an_upload_that_cannot_go_on_says_why_and_how_to_start_anew(
     assert result.exit_code == 2
     message = " ".join(result.stderr.split())
     assert words in message
-    assert "remove film.resume.json and run the command without --resume" in message
+    assert "remove film.upload.json and run the command without --resume" in message
 
 
 def test_a_state_is_neither_overwritten_nor_used_for_another_object(broker: str) -> None:
@@ -154,3 +154,11 @@ def test_an_upload_that_storage_does_not_know_any_more_says_so(
         result = run_upload("--resume")
     assert result.exit_code == 4
     assert "the upload was completed or aborted before" in result.stderr
+
+
+def test_the_journal_of_an_output_is_no_state_of_its_upload(broker: str) -> None:
+    Path("film.resume.json").write_text("{}")  # of `--from … --out film`, and worth money
+    with service(broker):
+        result = run_upload()
+    assert result.exit_code == 0
+    assert Path("film.resume.json").read_text() == "{}"

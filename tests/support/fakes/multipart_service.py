@@ -21,7 +21,7 @@ from tests.support.fakes.http_storage import (
 
 CONTENT = bytes(range(23))
 PART = 5
-STATE = Path("film.resume.json")
+STATE = Path("film.upload.json")
 COMPLETED = b"<CompleteMultipartUploadResult/>"
 
 

@@ -55,7 +55,7 @@ def multipart(bucket: str, key: str, **options: Any) -> None:
 
     An upload that fails or that you interrupt with Ctrl-C is aborted. With --keep, it is not: run
     the same command with --resume, and only the missing parts are sent, until the grant expires.
-    The state is a file beside the source, cat.mp4.resume.json, which contains no link.
+    The state is a file beside the source, cat.mp4.upload.json, which contains no link.
 
     With --size, nothing is uploaded: the output states how to split the file, and how to complete
     or abort the upload.
