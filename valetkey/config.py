@@ -5,8 +5,7 @@ The key is the first of:
 1. the option "key" of `load_config`: its content (str) or the path of its file (Path)
 2. VALETKEY_KEY, its content
 3. VALETKEY_KEY_FILE, the path of its file
-4. with a running `worker dev`: the file that dev.json names in key_file
-5. the file that `valetkey init` writes, ~/.config/valetkey/key.json (with XDG_CONFIG_HOME in place
+4. the file that `valetkey init` writes, ~/.config/valetkey/key.json (with XDG_CONFIG_HOME in place
    of ~/.config). It is ignored if another tenant is configured, or with a running `worker dev` that
    does not accept it.
 
@@ -73,8 +72,6 @@ def load_config(
     dev: dict[str, Any] | None = None
     if not settings["broker_url"]:
         dev = _load_dev_file(environ, folder or Path.cwd())
-        if key is None and tenant in {None, "", dev.get("tenant")}:  # its key is for its own tenant
-            key = _load_dev_key(dev)
         settings = dev | {name: value for name, value in settings.items() if value}
         dev_source = f"from the `python -m worker dev` of {dev['folder']}"
         sources = dict.fromkeys(dev, dev_source) | sources
@@ -140,20 +137,13 @@ def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
             f"{path} is not what `python -m worker dev` writes: start that command again, or set "
             f"VALETKEY_BROKER_URL"
         ) from None
-    dev["folder"] = path.parent
-    key_file = dev.get("key_file")  # relative to the folder of dev.json
-    return dev | {"key_file": path.parent / key_file} if isinstance(key_file, str) else dev
+    return dev | {"folder": path.parent}
 
 
 def _is_own_file(path: Path) -> bool:
     # In a folder that others can write to, another user's dev.json would redirect this client to
     # their broker. Windows has no user ids to compare.
     return path.is_file() and (not hasattr(os, "getuid") or path.stat().st_uid == os.getuid())
-
-
-def _load_dev_key(dev: Mapping[str, Any]) -> PrivateKey | None:
-    path = dev.get("key_file")
-    return keyfiles.read_key_file(path) if isinstance(path, Path) else None
 
 
 def _load_default_key(

@@ -93,20 +93,6 @@ def test_the_repr_of_a_config_and_of_a_client_have_no_secret(tmp_path: Path) -> 
     assert not [key["d"] for key in json.loads(dump_private_key(ACME))["keys"] if key["d"] in text]
 
 
-def test_the_key_file_of_dev_is_relative_to_its_folder(tmp_path: Path) -> None:
-    write_dev_file(tmp_path, key_file="acme.key")
-    write_key(tmp_path / ".valetkey", ACME)
-    loaded = load(tmp_path, broker_url=None)
-    assert (key_id(loaded), loaded.tenant) == (ACME.id, "acme")
-
-
-def test_the_key_of_dev_is_not_used_for_another_tenant(tmp_path: Path) -> None:
-    write_dev_file(tmp_path, key_file="acme.key")
-    write_key(tmp_path / ".valetkey", ACME)
-    loaded = load(tmp_path, broker_url=None, tenant="globex")
-    assert (key_id(loaded), loaded.tenant) == (None, "globex")
-
-
 def test_a_key_takes_precedence_over_the_tenant_of_dev(tmp_path: Path) -> None:
     write_dev_file(tmp_path)
     loaded = load(tmp_path, broker_url=None, key=dump_private_key(GLOBEX))
