@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,16 @@ def test_the_journal_of_an_output_is_no_state_of_its_upload(broker: str) -> None
         result = run_upload()
     assert result.exit_code == 0
     assert Path("film.resume.json").read_text() == "{}"
+
+
+def test_an_upload_whose_state_cannot_be_saved_is_aborted(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(ENOSPC, "No space left on device", str(STATE))
+
+    monkeypatch.setattr("valetkey.cli.upload_state.write_private", fail)
+    with service(broker) as (_, storage):
+        result = run_upload("--keep")
+        assert len(storage.requests("DELETE")) == 1
+    assert (result.exit_code, "No space left" in result.stderr) == (5, True)

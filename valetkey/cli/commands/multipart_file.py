@@ -70,7 +70,8 @@ class FileUpload:
         output.print_quota_warnings(self._upload.batch.quotas)
         state = None
         if self._options["keep"] and grant.multipart is not None:
-            state = self._state_file.start(request, self._file, grant, grant.multipart)
+            with self._clean_up_failure(grant, None):  # the disk may be full
+                state = self._state_file.start(request, self._file, grant, grant.multipart)
         self._run(grant, state)
 
     def resume(self, state: UploadState) -> None:
