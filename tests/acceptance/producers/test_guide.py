@@ -35,7 +35,7 @@ def test_there_are_ten_recipes_and_these_tests_run_all_their_programs_and_comman
     runners = [Path(__file__), Path(__file__).with_name("test_guide_http.py"), DJANGO_SITE]
     source = "".join(path.read_text() for path in runners)
     assert not [name for name in PROGRAMS if Path(name).stem not in re.findall(r"\w+", source)]
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     assert "\t" not in GUIDE
 
 
@@ -138,7 +138,7 @@ STATEMENTS = "key,filename\nacme/u-1.pdf,statement.pdf\nacme/u-2.pdf,\n"
 def test_a_run_that_was_killed_goes_on_and_gives_a_row_for_each_row(
     service: Service, sandbox: GuideSandbox
 ) -> None:
-    run, again, _ = COMMANDS[3:]
+    run, again, _ = COMMANDS[3:6]
     (sandbox.folder / "statements.csv").write_text(STATEMENTS)
     unused_url = unused_database_url(service, 9)
     with sandbox.start(

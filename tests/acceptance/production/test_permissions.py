@@ -165,7 +165,7 @@ def test_a_producer_may_run_no_other_command(admin: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "exceptions"), [("worker", set()), ("operator", {"info", "client|list"})]
+    ("user", "exceptions"), [("worker", {"info"}), ("operator", {"info", "client|list"})]
 )
 def test_workers_and_operators_do_not_administer_the_server(
     admin: Any, user: str, exceptions: set[str]

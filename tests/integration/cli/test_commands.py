@@ -40,7 +40,7 @@ def test_a_refused_presign_prints_no_link(broker: str) -> None:
     with running_fake_service(broker):
         result = run_cli("presign", "s3://reports/no/a.pdf")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "refused 'no/a.pdf': key_outside_prefix in key: outside\n"
+    assert result.stderr == "refused 'no/a.pdf': key_outside_prefix in items[0].key: outside\n"
 
 
 def test_several_links_are_printed_with_their_keys(broker: str) -> None:

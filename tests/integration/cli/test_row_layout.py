@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli.interrupted_download import read_csv, run_cli
+from tests.support.docs.command_lines import ROOT
 from tests.support.fakes.fake_service import running_fake_service
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
@@ -141,6 +142,7 @@ def test_a_full_disk_is_one_sentence(broker: str, module: str, arguments: tuple[
     with running_fake_service(broker), FULL.open("w") as stdout:
         result = subprocess.run(  # noqa: PLW1510
             [sys.executable, "-c", program, *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,

@@ -61,7 +61,8 @@ def test_a_program_that_reads_json_gets_no_other_line(folder: Path) -> None:
 @pytest.mark.usefixtures("stack")
 @pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL", "RESULT_URL", "S3_ENDPOINT"])
 def test_an_explicit_setting_is_never_shadowed(folder: Path, tmp_path: Path, name: str) -> None:
-    url = f"sqlite:///{tmp_path / 'x.db'}" if name == "DATABASE_URL" else "redis://127.0.0.1:1/0"
+    urls = {"DATABASE_URL": f"sqlite:///{tmp_path / 'x.db'}", "S3_ENDPOINT": "http://127.0.0.1:1"}
+    url = urls.get(name, "redis://127.0.0.1:1/0")
     result = run(folder, "workers", **{f"VALETKEY_{name}": url})
     assert result.returncode == 1  # there is no broker at the default address, or none at the URL
     assert SAYS not in result.stderr

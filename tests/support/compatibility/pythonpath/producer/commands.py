@@ -47,6 +47,7 @@ class _Commands:
     def bulk(self, prefix: str) -> Any:
         """Request the rows of a file, and return the rows of the output."""
         rows, out = self._folder / "rows.csv", self._folder / "out.jsonl"
+        out.unlink(missing_ok=True)
         lines = "".join(f"{prefix}/bulk-{number},{number}\n" for number in range(5))
         rows.write_text(f"key,size\n{lines}")
         arguments = ["put", BUCKET, "--from", str(rows), "--out", str(out)]
