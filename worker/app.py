@@ -21,7 +21,7 @@ def _settings() -> Settings:
     try:
         return settings()
     except ValidationError as error:
-        print(f"Error: {describe_errors(error)}", file=sys.stderr)
+        sys.stderr.write(f"Error: {describe_errors(error)}\n")
         sys.exit(2)
 
 
