@@ -19,11 +19,8 @@ from worker.commands.health.doctor import doctor
 from worker.commands.quota import quota
 from worker.commands.run import run
 from worker.commands.workers import workers
-from worker.settings import Settings, setting_errors, unknown_variables
+from worker.settings import Settings, describe_errors, unknown_variables
 
-_NEXT_STEP = (
-    "Next: correct them (docs/operating.md lists all); `python -m worker doctor` checks them."
-)
 _WITHOUT_SETTINGS = ("contract", "dev")
 _WORDS = "worker.words"
 
@@ -48,10 +45,7 @@ class _Commands(CommandGroup):
         except ValidationError as error:
             if error.title != Settings.__name__:
                 raise
-            lines = [f"  {line}" for line in setting_errors(error)]
-            raise WrongSettings(
-                "\n".join(("Nothing was done, because settings are wrong:", *lines, _NEXT_STEP))
-            ) from None
+            raise WrongSettings(describe_errors(error)) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

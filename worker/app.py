@@ -2,24 +2,37 @@
 
 import gc
 import os
+import sys
 from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready
+from pydantic import ValidationError
 
 from worker import logs
 from worker.broker.heartbeats import Heart
 from worker.context import settings
+from worker.settings import Settings, describe_errors
 from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
+
+
+def _settings() -> Settings:
+    """Return the settings, or end the process: Celery would print the traceback of an error."""
+    try:
+        return settings()
+    except ValidationError as error:
+        sys.stderr.write(f"Error: {describe_errors(error)}\n")
+        sys.exit(2)
+
 
 app = Celery("valetkey", include=["worker.tasks"])
 app.config_from_object("celeryconfig")
 app.Worker = app.subclass_with_self("worker.broker.guarded_worker:GuardedWorker")
 app.conf.update(
-    broker_url=settings().broker_url.get_secret_value(),
+    broker_url=_settings().broker_url.get_secret_value(),
     broker_transport="worker.broker.guarded_redis:GuardedTransport",
-    result_backend=settings().result_url.get_secret_value(),
-    worker_concurrency=settings().concurrency,
+    result_backend=_settings().result_url.get_secret_value(),
+    worker_concurrency=_settings().concurrency,
 )
 
 

@@ -9,6 +9,10 @@ from valetkey.config import default_result_url
 from worker import setting_checks
 from worker.setting_checks import UnknownVariable
 
+_NEXT_STEP = (
+    "Next: correct them (docs/operating.md lists all); `python -m worker doctor` checks them."
+)
+
 
 def _default_result_url(settings: dict[str, Any]) -> SecretStr:
     """Return the URL that clients read results from if they know only the broker's."""
@@ -83,6 +87,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return where settings come from; a source has precedence over those after it."""
         return init_settings, env_settings
+
+
+def describe_errors(error: ValidationError) -> str:
+    """Return a message about all invalid settings, with the next step and without values."""
+    lines = [f"  {line}" for line in setting_errors(error)]
+    return "\n".join(("Nothing was done, because settings are wrong:", *lines, _NEXT_STEP))
 
 
 def setting_errors(error: ValidationError) -> list[str]:

@@ -158,3 +158,18 @@ def test_each_spelling_of_postgresql_means_its_driver(scheme: str, postgres_data
     url = postgres_database.replace("postgresql+psycopg", scheme)
     result = invoke("migrate", {"VALETKEY_DATABASE_URL": url})
     assert (result.exit_code, result.stdout) == (0, "The database is up to date.\n")
+
+
+def test_celery_names_wrong_settings_without_a_traceback() -> None:
+    environ = {**os.environ, "VALETKEY_DATABASE_URL": "mysql://u:hunter2@h/x"}
+    environ["VALETKEY_CONCURRENCY"] = "0"
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
+    result = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode == 2
+    assert "VALETKEY_DATABASE_URL: this database or driver is not supported" in output
+    assert "VALETKEY_CONCURRENCY: expected a whole number" in output
+    assert "Traceback" not in output
+    assert "hunter2" not in output
