@@ -100,8 +100,11 @@ def default_result_url(broker_url: str) -> str | None:
 
 def redact_url(url: str) -> str:
     """Return a URL without its user, password and query, safe to display."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, _, rest = url.partition("://")
+    address = rest.replace("#", "?").partition("?")[0]
+    if "@" in rest and "@" not in address:
+        return f"{scheme}://..."  # a password may contain the ? or #, or the query the @
+    return f"{scheme}://{address.rpartition('@')[2]}"
 
 
 def _source(setting: str, options: Mapping[str, str | Path | None]) -> str:
