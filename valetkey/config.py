@@ -100,7 +100,9 @@ def default_result_url(broker_url: str) -> str | None:
 
 def redact_url(url: str) -> str:
     """Return a URL without its user, password and query, safe to display."""
-    scheme, _, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "..."  # without the slashes, a user name looks like a scheme
     address = rest.replace("#", "?").partition("?")[0]
     if "@" in rest and "@" not in address:
         return f"{scheme}://..."  # a password may contain the ? or #, or the query the @
@@ -165,7 +167,8 @@ def _load_default_key(
 def _required(settings: Mapping[str, Any], name: str) -> str:
     value = settings.get(name)
     if not isinstance(value, str) or not value:
-        raise NotConfigured(f"no {name} is configured: set {_variable(name)}")
+        key = "VALETKEY_KEY_FILE, or for a tenant without a key " if name == "tenant" else ""
+        raise NotConfigured(f"no {name} is configured: set {key}{_variable(name)}")
     return value
 
 

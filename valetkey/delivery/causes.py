@@ -139,7 +139,8 @@ def _tls_cause(error: BaseException) -> Cause | None:
             text = f"certificate verify failed: {error.verify_message}".rstrip(".")
             return Cause("tls", text)
         case ssl.SSLError():
-            return Cause("tls", f"TLS failed: {error.reason or type(error).__name__}")
+            reason = getattr(error, "reason", None)  # one that Python itself raises has none
+            return Cause("tls", f"TLS failed: {reason or type(error).__name__}")
     return None
 
 

@@ -79,9 +79,8 @@ PRODUCERS = (
     WrongUse("$V keygen acme --out keys.txt", 2, "keys.txt"),
     WrongUse("$V init acme --bucket demo", 2, "tenants.toml"),
     WrongUse("VALETKEY_BROKER_URL=redis://127.0.0.1:1/0 $V usage", 2, "VALETKEY_TENANT"),
-    WrongUse(
-        "VALETKEY_BROKER_URL=redis://nosuch.invalid $V usage --timeout 2s", 2, "VALETKEY_TENANT"
-    ),
+    WrongUse("VALETKEY_BROKER_URL=redis://127.0.0.1:1/0 $V usage --tenant acme", 3, "refused"),
+    WrongUse("VALETKEY_BROKER_URL=redis://no.invalid $V usage --tenant acme", 3, "no.invalid"),
     WrongUse("VALETKEY_BROKER_URL=nonsense $V usage", 2, "VALETKEY_BROKER_URL"),
     WrongUse("VALETKEY_KEY_FILE=missing.key $V usage", 2, "missing.key"),
     WrongUse("VALETKEY_KEY_FILE=keys.txt $V usage", 2, "keys.txt"),

@@ -71,7 +71,7 @@ def test_a_running_dev_can_be_used_for_another_tenant(tmp_path: Path) -> None:
 
 def test_a_running_dev_is_ignored_if_a_broker_is_configured(tmp_path: Path) -> None:
     write_dev_file(tmp_path / ".valetkey")
-    with pytest.raises(NotConfigured, match="set VALETKEY_TENANT"):
+    with pytest.raises(NotConfigured, match="a tenant without a key VALETKEY_TENANT"):
         load(tmp_path, broker_url=REDIS)
 
 

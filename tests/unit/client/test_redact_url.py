@@ -13,6 +13,7 @@ from valetkey.config import redact_url
         "redis://:SE#CRET@h/0",
         "sentinel://:SECRET@a:1;sentinel://:SECRET@b:2",
         "postgresql://h/db?password=SE@CRET",
+        "u:SECRET@h",
     ],
 )
 def test_no_part_of_a_password_is_shown(url: str) -> None:

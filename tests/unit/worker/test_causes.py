@@ -70,6 +70,7 @@ def test_a_failure_of_the_database_is_named_without_its_text(
         (exceptions.NoPermissionError(SECRET), "its user may not run this command"),
         (exceptions.OutOfMemoryError(SECRET), "its memory is full (maxmemory)"),
         (exceptions.BusyLoadingError(SECRET), "it still loads its data"),
+        (exceptions.MasterDownError(SECRET), "it still loads its data"),
         (exceptions.TimeoutError(SECRET), "it does not respond in time"),
         (exceptions.ConnectionError("max number of clients reached"), "it has no free connection"),
         (

@@ -41,6 +41,8 @@ def network_cause(error: BaseException, setting: str) -> Cause | None:
 def _system_cause(error: BaseException, setting: str) -> Cause | None:
     cause: Cause | None = None
     match error:
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            cause = _closed(setting)  # a proxy whose server is away ends the handshake
         case ssl.SSLError():
             cause = tls_cause(describe_cause(error), setting)
         case socket.gaierror():
@@ -50,13 +52,16 @@ def _system_cause(error: BaseException, setting: str) -> Cause | None:
         case TimeoutError():
             cause = silent(setting)
         case ConnectionError():
-            text = "the server closes the connection"
-            hint = f"is it the right port, and does {setting} need TLS?"
-            cause = Cause(text, hint, is_away=True)
+            cause = _closed(setting)
         case OSError(errno=int(number), strerror=str(words), filename=None) if number > 0:
             hint = f"check the network, and the host in {setting}"
             cause = Cause(f"the network says: {words}", hint, is_away=True)
     return cause
+
+
+def _closed(setting: str) -> Cause:
+    hint = f"is it the right port, and does {setting} need TLS?"
+    return Cause("the server closes the connection", hint, is_away=True)
 
 
 def tls_cause(text: str, setting: str) -> Cause:

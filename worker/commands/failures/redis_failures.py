@@ -53,8 +53,12 @@ def _server_cause(error: redis.RedisError, variable: str) -> Cause | None:  # no
         case exceptions.OutOfMemoryError():
             hint = "raise maxmemory of the server, or remove what fills it"
             return Cause("its memory is full (maxmemory), so it takes no messages", hint)
-        case exceptions.BusyLoadingError():
-            return Cause("it still loads its data", "wait a moment, and try again", is_away=True)
+        case exceptions.BusyLoadingError() | exceptions.MasterDownError():
+            return Cause(
+                "it still loads its data, or has no primary server",
+                "wait a moment, and try again",
+                is_away=True,
+            )
         case exceptions.ConnectionError() if "max number of clients" in text:
             hint = "raise maxclients of the server, or close connections"
             return Cause("it has no free connection (maxclients)", hint, is_away=True)
