@@ -42,7 +42,7 @@ NEXT_STEPS: dict[Kind, str] = {
     "clients": "close unused clients, or ask its operator to raise maxclients",
     "other": "check the URL, and that the server runs",
 }
-"""What to do about each kind of cause, as the end of a sentence."""
+"""The next step for each kind of cause, as the end of a sentence."""
 
 # Nothing but a change of a setting ends these. The others may pass by themselves.
 _PERMANENT: frozenset[Kind] = frozenset({
@@ -79,7 +79,7 @@ class Cause(NamedTuple):
 
     @property
     def next_step(self) -> str:
-        """What to do about it."""
+        """The next step against the cause."""
         return NEXT_STEPS[self.kind]
 
 

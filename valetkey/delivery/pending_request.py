@@ -20,7 +20,7 @@ class ServiceOutage(NamedTuple):
 
 
 class ServiceOutages:
-    """What the service says about being unavailable, in hints to the messages of one request.
+    """The outages that the service reports in hints to the messages of one request.
 
     current is set from the first hint until the next answer.
     """

@@ -15,7 +15,7 @@ _TIMEOUT = 3.0  # seconds
 
 
 class ServerFacts(NamedTuple):
-    """What a server says of itself: its eviction policy, None if the user may not ask."""
+    """The eviction policy of a server, None if the user may not read it."""
 
     eviction_policy: str | None
 

@@ -1,4 +1,4 @@
-"""What `dev` remembers in its data folder between starts: its ports and the last tenants file."""
+"""The state of `dev` in its data folder between starts: its ports and the last tenants file."""
 
 import json
 from dataclasses import asdict, dataclass, replace
