@@ -147,15 +147,22 @@ def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
 
 def _is_own_file(path: Path) -> bool:
     # In a folder that others can write to, another user's dev.json would redirect this client to
-    # their broker. Windows has no user ids to compare.
-    return path.is_file() and (not hasattr(os, "getuid") or path.stat().st_uid == os.getuid())
+    # their broker; one whose folder is closed must not stop it. Windows has no user ids to compare.
+    try:
+        return path.is_file() and (not hasattr(os, "getuid") or path.stat().st_uid == os.getuid())
+    except OSError:
+        return False
 
 
 def _load_default_key(
     environ: Mapping[str, str], tenant: str | None, dev: Mapping[str, Any] | None
 ) -> PrivateKey | None:
     path = keyfiles.default_key_path(environ)
-    if path is None or not path.is_file():
+    try:
+        is_missing = path is None or not path.is_file()
+    except PermissionError:  # the home of another account, as after sudo
+        is_missing = True
+    if path is None or is_missing:
         return None
     key = keyfiles.read_key_file(path)
     accepted = {} if dev is None else dev.get("public_keys") or {}

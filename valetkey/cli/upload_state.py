@@ -4,17 +4,19 @@ import os
 import time
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from valetkey.cli.bulk.journal import write_private
 from valetkey.cli.bulk.row_errors import InputError
 from valetkey.multipart_upload import StoredPart
 from valetkey.wire.replies import Grant, MultipartInfo
+from valetkey.wire.terms import MAX_PARTS
 
 _SAVE_INTERVAL = 1.0  # seconds: the file of an upload of 10,000 parts has a megabyte
 _BLOCK = 1024**2  # bytes read at once
+_MAX_BYTES = 2**48  # more than storage takes; a file position that every part has fits into 63 bits
 
 
 class UploadState(BaseModel):
@@ -30,10 +32,10 @@ class UploadState(BaseModel):
     request: dict[str, Any]
     grant_id: str
     expires_at: AwareDatetime
-    size: int
+    size: Annotated[int, Field(ge=0, le=_MAX_BYTES)]
     modified_ns: int
-    part_size: int
-    parts: dict[int, StoredPart] = {}
+    part_size: Annotated[int, Field(ge=1, le=_MAX_BYTES)]
+    parts: dict[Annotated[int, Field(ge=1, le=MAX_PARTS)], StoredPart] = {}
 
     @property
     def batch_id(self) -> str:

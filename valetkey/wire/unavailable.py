@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 CODE = "unavailable"
 MAX_AGE = 60  # seconds after the announced try: then nobody has confirmed the hint
+MAX_RETRY_IN = 3_600  # seconds; a forged hint must not let a producer that obeys it sleep for years
 _LIMIT = 10**11
 
 Part = Literal["database", "credentials", "storage", "service"]
@@ -67,7 +68,7 @@ def read_unavailable(result: Any, now: float) -> Unavailable | None:
     part: Part = "service"
     for known in get_args(Part):
         part = known if result.get("part") == known else part
-    return Unavailable(part, retry_in, at)
+    return Unavailable(part, retry_in and min(retry_in, MAX_RETRY_IN), at)
 
 
 def _whole(value: Any) -> int | None:

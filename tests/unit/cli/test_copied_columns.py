@@ -42,3 +42,13 @@ def test_a_copied_value_that_is_not_valid_utf_8_is_refused() -> None:
     (invalid,) = parse_content("csv", b"key,name\na,\xfc\n")
     assert isinstance(invalid, RowRefusal)
     assert (invalid.field, invalid.message) == ("rows[2].name", "its name is not valid UTF-8")
+
+
+@pytest.mark.parametrize("name", ["URL", "url ", "Headers", "fields."])
+def test_a_column_that_readers_may_take_for_the_link_is_copied_only_if_it_is_named(
+    name: str,
+) -> None:
+    problem = columns_for("download").reject_copy(name)
+    assert problem is not None
+    assert "resembles the output's own column" in problem
+    assert columns_for("download", copied=(name,)).reject_copy(name) is None

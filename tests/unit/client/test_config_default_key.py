@@ -77,3 +77,15 @@ def test_it_is_refused_if_others_may_read_it(tmp_path: Path, environ: dict[str, 
     (tmp_path / "config" / "valetkey" / "key.json").chmod(0o644)
     with pytest.raises(NotConfigured, match="other users have access to the key"):
         loaded_key(tmp_path, environ, broker_url=REDIS)
+
+
+def test_a_folder_of_another_account_that_is_closed_stops_no_client(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)  # root, who may run the tests, is refused nothing
+    assert config.find_dev_file({}, tmp_path) is None
+    with pytest.raises(NotConfigured, match="no tenant is configured"):
+        config.load_config({}, environ | {"VALETKEY_BROKER_URL": REDIS}, tmp_path)

@@ -14,6 +14,8 @@ MAX_COPIED_COLUMNS = 256
 
 # `charged` and `refused` exist only in the output; the other names are those of the results.
 OUTPUT_NAMES = frozenset({"charged", "refused", *Grant.__dataclass_fields__, *Refusal.model_fields})
+# A column `URL` beside `url` would lead readers that ignore case to another address.
+_LINK_NAMES = ("method", "url", "fields", "headers")
 _SIMILARITY = 0.8  # of `expires` and `expires_in`; `name` and `filename` have 0.67
 
 
@@ -53,7 +55,8 @@ class Columns(NamedTuple):
             return f"{text}: use that, {_hint(shown)}"
         if similar := _find_similar(plain, (*self.known, *self.options)):
             return f"the unknown column `{shown}` resembles `{similar}`: correct it, {_hint(shown)}"
-        return None
+        text = f"`{shown}` resembles the output's own column `{plain}`: rename it, {_hint(shown)}"
+        return text if plain in _LINK_NAMES else None
 
 
 def plain_option(name: str) -> str:

@@ -4,22 +4,26 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from valetkey.cli.bulk.finished_output import FinishedRow
 from valetkey.cli.bulk.row_errors import InputError, RowRefusal
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 
+# Another program may have written the file: no number is one that divides, seeks or counts wrongly.
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Size = Annotated[int, Field(ge=1, lt=2**63)]
+
 
 class BulkPlan(NamedTuple):
     """The batch ids of an input by expiry group, and the sizes of its batches and chunks."""
 
     batch_ids: list[list[str]]
-    batch_size: int
-    chunk_size: int
+    batch_size: _Size
+    chunk_size: _Size
 
 
 class Checkpoint(NamedTuple):
@@ -30,12 +34,12 @@ class Checkpoint(NamedTuple):
     release has neither of the last two.
     """
 
-    rows: int = 0
-    bytes: int = 0
-    refused: int = 0
+    rows: _Count = 0
+    bytes: _Count = 0
+    refused: _Count = 0
     first_expiry: AwareDatetime | None = None
     codes: dict[str, int] | None = None
-    invalid: int = 0
+    invalid: _Count = 0
 
     @property
     def granted(self) -> int:
@@ -70,13 +74,13 @@ class Journal(BaseModel):
 
     v: Literal[1] = 1
     input_sha256: str
-    total: int
+    total: _Count
     request: dict[str, Any]
     batch_plan: BulkPlan
     checkpoint: Checkpoint = Checkpoint()
     copied_columns: list[str] | None = None
     is_finished: bool = False
-    kept_bytes: int | None = None
+    kept_bytes: _Count | None = None
 
     @property
     def is_retriable(self) -> bool:
@@ -84,7 +88,7 @@ class Journal(BaseModel):
 
         The output needs a row for each of them, and invalid rows are refused in any case.
         """
-        has_rows = self.request.get("output_format") in {"csv", "json"}
+        has_rows = self.request.get("output_format") in ("csv", "json")
         return has_rows and self.checkpoint.refused > self.checkpoint.invalid
 
     def with_checkpoint(self, checkpoint: Checkpoint) -> Self:

@@ -12,6 +12,7 @@ from valetkey.cli.bulk.finished_output import FinishedRow, count_grants, read_fi
 from valetkey.cli.bulk.input_scan import InputScan
 from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path, load_journal
 from valetkey.cli.bulk.row_errors import InputError
+from valetkey.cli.descriptions import escape_unprintable
 from valetkey.cli.results.atomic_output import settle_output
 from valetkey.cli.results.existing_output import reject_existing_output
 
@@ -91,12 +92,14 @@ def resume_run(
     """
     difference = journal.find_difference(scan.digest, request)
     if difference is not None:
-        what = "input: it has changed since" if difference == "input" else difference
+        is_input = difference == "input"
+        what = "input: it has changed since" if is_input else escape_unprintable(difference)
         raise click.UsageError(
             f"{out} was started with a different {what}; "
             "--resume needs the same input and the same options"
         )
     if not journal.is_finished and journal.kept_bytes is None:
+        _check_plan(scan, out, journal)
         return RunPlan(scan, out, journal)
     kept_bytes = journal.checkpoint.bytes if journal.is_finished else journal.kept_bytes
     if not out.exists() or out.stat().st_size != kept_bytes:
@@ -106,6 +109,7 @@ def resume_run(
         )
     _keep_granted_rows(scan, out, "was changed since it was written")
     if not journal.is_finished:
+        _check_plan(scan, out, journal)
         return RunPlan(scan, out, journal)
     plan = plan_batches(scan, journal.batch_plan.batch_size, new_id)
     is_complete = not any(group.items.count for group in scan.groups)
@@ -135,6 +139,17 @@ def describe_expiry(first_expiry: datetime | None) -> str:
         return ""
     expiry = f"{first_expiry:%Y-%m-%d %H:%M %Z}"
     return f"warning: grants that were written earlier began to expire at {expiry}"
+
+
+def _check_plan(scan: InputScan, out: Path, journal: Journal) -> None:
+    """Raise click.UsageError if the journal's batches or rows are not those of the input."""
+    batch_ids, batch_size, _ = journal.batch_plan
+    counts = [-(-group.items.count // batch_size) for group in scan.groups]
+    if [len(ids) for ids in batch_ids] != counts or journal.checkpoint.rows > len(scan.row_groups):
+        raise click.UsageError(
+            f"{journal_path(out)} was changed since it was written: add --force to start over, "
+            "which requests all rows again and charges for them again"
+        )
 
 
 def _keep_granted_rows(scan: InputScan, out: Path, problem: str) -> None:

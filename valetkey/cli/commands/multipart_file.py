@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from valetkey import multipart_storage
+from valetkey.cli.descriptions import escape_unprintable
 from valetkey.cli.results import output
 from valetkey.cli.upload_state import StateFile, UploadState
 from valetkey.client import Client
@@ -44,8 +45,8 @@ def check_resumable(
     changed = next((n for n in names if request.get(n) != state.request.get(n)), None)
     if changed is not None:
         raise click.UsageError(
-            f"the unfinished upload has another {changed}: --resume needs the same options; "
-            f"or {anew}"
+            f"the unfinished upload has another {escape_unprintable(changed)}: --resume needs the "
+            f"same options; or {anew}"
         )
     change = state.find_change(file)
     if change is not None:
