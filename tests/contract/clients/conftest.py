@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.s3.chromium import Tab
-from tests.support.s3.stores import BUCKET, Store
+from tests.support.s3.stores import BUCKET, SERVERS, Store
 
 FILE = b"\x89PNG a picture\r\n\0"
 
@@ -29,3 +29,11 @@ def fresh_tab(tab: Tab) -> Iterator[None]:
     tab.set_scripting(enabled=True)
     tab.emulate("light")
     tab.visit("data:text/html,<p>done")
+
+
+@pytest.fixture
+def signing_store(stores: dict[str, Store]) -> Iterator[Store]:
+    """One server, for pages that store something or send nothing."""
+    store = stores[SERVERS[0]]
+    yield store
+    store.delete_objects()

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from tests.unit.cli.test_rows import items_or_codes, parse_content
+from tests.unit.cli.bulk.test_rows import items_or_codes, parse_content
 from valetkey.cli.bulk import rows
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.lines import LineReader
