@@ -14,7 +14,6 @@ from tests.support.fakes.http_storage import StorageResponse, StoredRequest
 from tests.support.fakes.multipart_service import (
     CONTENT,
     STATE,
-    accept_all,
     part_number,
     press_ctrl_c_at_part,
     run_upload,
@@ -55,12 +54,7 @@ def test_a_kept_upload_is_resumed_with_the_missing_parts_alone(broker: str) -> N
 
 
 def test_a_second_ctrl_c_keeps_the_upload_again(broker: str) -> None:
-    presses = {2: press_ctrl_c_at_part(2), 4: press_ctrl_c_at_part(4)}
-
-    def respond(request: StoredRequest) -> StorageResponse:
-        return presses.get(part_number(request), accept_all)(request)
-
-    with service(broker, respond) as (_, storage):
+    with service(broker, press_ctrl_c_at_part(2, 4)) as (_, storage):
         run_upload("--keep", "--parallel", "1")
         assert json.loads(STATE.read_text())["parts"].keys() == {"1"}
         again = run_upload("--resume", "--parallel", "1")

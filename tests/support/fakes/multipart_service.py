@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from click.testing import Result
@@ -87,13 +86,22 @@ def set_urls(item: dict[str, Any], kind: str, url: str) -> None:
         item["headers"] = {"content-length": str(len(CONTENT) % PART if last else PART)}
 
 
-def press_ctrl_c_at_part(number: int) -> Callable[[StoredRequest], StorageResponse]:
-    """Return the responses of a storage that presses Ctrl-C once, before it stores this part."""
-    pressed = Event()
+def press_ctrl_c_at_part(*numbers: int) -> Callable[[StoredRequest], StorageResponse]:
+    """Return the responses of a storage that presses Ctrl-C before it stores each of these parts.
+
+    It then refuses all parts until the same one is sent again, by the next run: the command may
+    send others before it notices the interrupt.
+    """
+    remaining, interrupted_at = list(numbers), set[int]()
 
     def respond(request: StoredRequest) -> StorageResponse:
-        if part_number(request) == number and not pressed.is_set():
-            pressed.set()
+        number = part_number(request)
+        if interrupted_at and number not in interrupted_at and request.method == "PUT":
+            return StorageResponse(503)
+        if interrupted_at and request.method == "PUT":
+            interrupted_at.clear()
+        elif remaining and number == remaining[0]:
+            interrupted_at.add(remaining.pop(0))
             os.kill(os.getpid(), signal.SIGINT)
             return StorageResponse(503)
         return accept_all(request)
