@@ -10,7 +10,9 @@ from threading import Thread
 from worker.devstack.ports import HOST
 
 
-class _Server(ThreadingTCPServer):
+class ForwardingServer(ThreadingTCPServer):
+    """A server with a thread for each connection, which it does not wait for at its end."""
+
     allow_reuse_address = True  # as a server does that listens on a reserved port
     daemon_threads = True
     block_on_close = False
@@ -33,7 +35,7 @@ def open_port(port: int, target: int | Path) -> Iterator[None]:
                 _pump(self.request, server)
                 answers.join()
 
-    with _Server((HOST, port), Handler) as server:
+    with ForwardingServer((HOST, port), Handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

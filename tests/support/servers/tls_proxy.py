@@ -5,9 +5,10 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from socketserver import BaseRequestHandler, ThreadingTCPServer
+from socketserver import BaseRequestHandler
 from threading import Thread
 
+from tests.support.servers.forwarder import ForwardingServer
 from worker.devstack.ports import HOST
 
 
@@ -18,16 +19,6 @@ class TlsProxy:
     port: int = 0
     failures: list[str] = field(default_factory=list)
     received: int = 0
-
-
-class _Server(ThreadingTCPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-
-    # Ignore errors of clients that disconnect.
-    def handle_error(self, *_: object) -> None:
-        pass
 
 
 @contextmanager
@@ -59,7 +50,7 @@ def running_tls_proxy(
                     server.shutdown(socket.SHUT_RDWR)
                 answers.join()
 
-    with _Server((HOST, 0), Handler) as server:
+    with ForwardingServer((HOST, 0), Handler) as server:
         proxy.port = server.server_address[1]
         thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests.support.cli import interrupted_download
 from tests.support.fakes.http_storage import HttpStorage, StorageResponse, StoredRequest
@@ -21,19 +20,6 @@ from valetkey import Client, StorageError
 from valetkey.multipart_upload import MultipartUploader
 
 ERROR = b"<Error><Code>InternalError</Code><Resource>s3cret</Resource></Error>"
-
-
-@pytest.fixture
-def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
-    monkeypatch.setenv("VALETKEY_TENANT", "acme")
-    # The tests count messages, so none must be sent again.
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
-    Path("film").write_bytes(CONTENT)
-    return valkey_url
 
 
 def stored_content(storage: HttpStorage) -> bytes:

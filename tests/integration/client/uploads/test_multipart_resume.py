@@ -7,7 +7,6 @@ from errno import ENOSPC
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests.support.cli import interrupted_download
 from tests.support.fakes.http_storage import StorageResponse, StoredRequest
@@ -19,19 +18,6 @@ from tests.support.fakes.multipart_service import (
     run_upload,
     service,
 )
-
-
-@pytest.fixture
-def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
-    monkeypatch.setenv("VALETKEY_TENANT", "acme")
-    # The tests count messages, so none must be sent again.
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
-    Path("film").write_bytes(CONTENT)
-    return valkey_url
 
 
 def test_a_kept_upload_is_resumed_with_the_missing_parts_alone(broker: str) -> None:
