@@ -114,7 +114,7 @@ def _abort(record: UploadRecord, context: Context, now: datetime) -> bool:
     if access is None:
         return False  # no credentials are configured any more: the bucket's lifecycle rule ends it
     bucket, tenant, policy = access
-    had_upload = is_unfinished(record, context, now)
+    had_upload = is_unfinished(record, access, context, now)
     client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
     objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
     return had_upload

@@ -14,6 +14,7 @@ import structlog
 from valetkey.wire.messages import grant_id
 from worker.aws import objects
 from worker.context import Context
+from worker.core.tenants.config import TenantAccess
 from worker.db.engine import read_transaction
 from worker.db.multiparts import UploadRecord, batch_id_of
 from worker.errors import Malformed, Transient
@@ -24,13 +25,15 @@ CHECK_DELAY = timedelta(minutes=5)
 log = structlog.get_logger()
 
 
-def is_unfinished(record: UploadRecord, context: Context, now: datetime) -> bool:
+def is_unfinished(
+    record: UploadRecord, access: TenantAccess, context: Context, now: datetime
+) -> bool:
     """Return true if storage has an upload that is neither completed nor aborted.
 
     Returns false if storage does not list uploads: the abort does not depend on it.
     """
     try:
-        return _is_listed(record, context, now)
+        return _is_listed(record, access, context, now)
     except (Malformed, Transient) as error:
         log.warning("upload_not_listed", bucket=record.bucket, problem=str(error))
         return False
@@ -47,7 +50,7 @@ def is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> 
         return False
     bucket, tenant, policy = access
     client: Any = context.s3.client(bucket, tenant.name, policy.prefixes, now)
-    if _is_listed(record, context, now):
+    if _is_listed(record, access, context, now):
         objects.abort_upload(client, bucket.bucket, record.object_key, record.upload.upload_id)
         raise Transient("storage still has an upload that was aborted")
     with read_transaction(context.engine) as connection:
@@ -56,10 +59,7 @@ def is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> 
     return stored_by != grant_id(batch_id, record.item_number)
 
 
-def _is_listed(record: UploadRecord, context: Context, now: datetime) -> bool:
-    access = context.config.current().find_access(record.tenant_id, record.bucket)
-    if access is None:
-        return False
+def _is_listed(record: UploadRecord, access: TenantAccess, context: Context, now: datetime) -> bool:
     bucket, tenant, policy = access
     client: Any = context.s3.cleanup_client(bucket, tenant.name, policy.prefixes, now)
     listed = objects.list_uploads(client, bucket.bucket, record.object_key)
