@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from valetkey.cli.command_group import CommandGroup
 from worker.commands.apply import apply
-from worker.commands.audit import audit
+from worker.commands.audit.group import audit
 from worker.commands.contract import contract
 from worker.commands.database import migrate
 from worker.commands.deadletters import deadletters

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
-from worker.commands.audit import audit
+from worker.commands.audit.group import audit
 from worker.commands.database import migrate_to_head
 from worker.db.engine import create_database_engine, write_transaction
 

@@ -17,7 +17,7 @@ from models import Cancellation
 from tests.support.builders.audit_rows import MORNING, batch_id
 from tests.support.cli.operator import json_rows
 from valetkey.wire.refusals import Code
-from worker.commands.audit import audit
+from worker.commands.audit.group import audit
 from worker.db.audit import changes
 from worker.db.audit.changes import ChangeAuthor
 from worker.db.engine import write_transaction

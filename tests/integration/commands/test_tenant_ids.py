@@ -18,7 +18,7 @@ from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import Operator, json_rows
 from valetkey.wire.refusals import Code
 from worker.clock import now
-from worker.commands.audit import audit
+from worker.commands.audit.group import audit
 from worker.commands.deliveries import deliveries
 from worker.commands.quota import quota
 from worker.core.quotas.cost import Cost

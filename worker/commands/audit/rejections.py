@@ -1,0 +1,32 @@
+"""Lists messages that could not be read or authenticated."""
+
+from typing import Any
+
+import click
+
+from worker.commands.database import open_database
+from worker.commands.options import format_options, limit_option, since_option, tenant_option
+from worker.commands.output import print_first_page
+from worker.db.audit import rejections
+from worker.db.engine import read_transaction
+
+
+@click.command("rejections")
+@tenant_option
+@since_option
+@limit_option
+@format_options
+def list_rejections(*, output_format: Any, limit: int, **filters: Any) -> None:
+    """Count, by hour, the messages that could not be read or authenticated.
+
+    The tenant is the one that a message named, which does not prove that it sent the message.
+    last_digest is the SHA-256 of the last message, to find that message by. --since includes the
+    whole hour that contains the moment.
+
+    \b
+    Example:
+      python -m worker audit rejections --tenant acme --since 1d
+    """
+    with open_database(read_transaction) as connection:
+        page = rejections.read_rejection_counts(connection, limit, **filters)
+    print_first_page(rejections.RejectionRecord._fields, page, output_format)

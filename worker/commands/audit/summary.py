@@ -1,0 +1,29 @@
+"""Counts issued and refused items."""
+
+from typing import Any
+
+import click
+
+from worker.commands.database import open_database
+from worker.commands.options import format_options, since_option, tenant_option, until_option
+from worker.commands.output import print_rows
+from worker.db.audit import grants
+from worker.db.audit.grants import AuditCount, GrantFilter
+from worker.db.engine import read_transaction
+
+
+@click.command("summary")
+@tenant_option
+@since_option
+@until_option
+@format_options
+def summary(*, output_format: Any, **filters: Any) -> None:
+    """Count issued and refused items by tenant and kind.
+
+    \b
+    Example:
+      python -m worker audit summary --since 1d
+    """
+    with open_database(read_transaction) as connection:
+        counts = grants.count_items_by_kind(connection, GrantFilter(**filters))
+    print_rows(AuditCount._fields, counts, output_format)
