@@ -16,7 +16,7 @@ from models.tenants import (
     TenantKey,
     WebhookEndpoint,
 )
-from models.trees import Checkpoint, Leaf, TreeHead
+from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
 
 __all__ = [
     "Base",
@@ -24,6 +24,7 @@ __all__ = [
     "Bucket",
     "Cancellation",
     "Checkpoint",
+    "CheckpointPublication",
     "Chunk",
     "ConfigChange",
     "ConfigRevisionCounter",

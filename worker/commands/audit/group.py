@@ -4,6 +4,7 @@ import click
 
 from worker.commands.audit.cancellations import list_cancellations
 from worker.commands.audit.changes import list_changes
+from worker.commands.audit.checkpoint import checkpoint
 from worker.commands.audit.key import key
 from worker.commands.audit.list_grants import list_grants
 from worker.commands.audit.rejections import list_rejections
@@ -16,6 +17,7 @@ def audit() -> None:
 
 
 for command in (
+    checkpoint,
     key,
     list_cancellations,
     list_changes,
