@@ -23,13 +23,14 @@ from worker.usecases.audit.checkpoints import SigningResult, sign_checkpoints
 from worker.usecases.audit.publications import publish_checkpoints
 
 _MODE = 0o644
+State = Literal["signed", "unchanged", "refused"]
 
 
 class CheckpointRow(NamedTuple):
     """A row of the command's output; the table has no column for the note."""
 
     tenant: str
-    state: Literal["signed", "unchanged", "refused"]
+    state: State
     size: int | None
     signed_at: datetime | None
     root: str | None
@@ -108,7 +109,7 @@ def _to_row(result: SigningResult) -> CheckpointRow:
     checkpoint = result.checkpoint
     if checkpoint is None:
         return CheckpointRow(result.tenant_id, "refused", None, None, None, None)
-    state = "signed" if result.is_new else "unchanged"
+    state: State = "signed" if result.is_new else "unchanged"
     root = checkpoint.root.hex()
     return CheckpointRow(
         result.tenant_id, state, checkpoint.size, checkpoint.signed_at, root, checkpoint.note

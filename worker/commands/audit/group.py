@@ -7,6 +7,7 @@ from worker.commands.audit.changes import list_changes
 from worker.commands.audit.checkpoint import checkpoint
 from worker.commands.audit.key import key
 from worker.commands.audit.list_grants import list_grants
+from worker.commands.audit.prove import prove
 from worker.commands.audit.rejections import list_rejections
 from worker.commands.audit.summary import summary
 
@@ -23,6 +24,7 @@ for command in (
     list_changes,
     list_grants,
     list_rejections,
+    prove,
     summary,
 ):
     audit.add_command(command)

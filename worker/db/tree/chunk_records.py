@@ -1,8 +1,9 @@
 """The records of the leaf of a chunk, encoded again from its rows."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from models import Batch, Chunk, Grant, Leaf
 from worker.core.policy.decisions import GrantRow
@@ -19,6 +20,16 @@ class ChunkLeaf(NamedTuple):
     chunk_number: int | None
 
 
+class FoundBatch(NamedTuple):
+    """A batch; is_ambiguous is true if another tenant has one with the same id."""
+
+    number: int
+    tenant_id: str
+    total: int
+    chunk_size: int
+    is_ambiguous: bool
+
+
 class ChunkRecords(NamedTuple):
     """The records of a chunk's items, by item number, of the chunk, and of its batch."""
 
@@ -31,14 +42,21 @@ class ChunkRecords(NamedTuple):
         return [*self.items.values(), self.chunk, *([self.batch] if kind == "batch" else [])]
 
 
-def find_batches(
-    connection: Connection, batch_id: str, tenant_ids: list[str] | None
-) -> list[tuple[str, int]]:
-    """Return the tenant and number of each batch with an id; tenant_ids None means all tenants."""
-    query = select(Batch.tenant, Batch.batch_number).where(Batch.batch_id == batch_id)
+def find_batch(
+    connection: Connection, batch_id: str, tenant_ids: Sequence[str] | None
+) -> FoundBatch | None:
+    """Return the batch with an id, or None; tenant_ids None means any tenant."""
+    query = select(
+        Batch.batch_number,
+        Batch.tenant,
+        Batch.total,
+        Batch.chunk_size,
+        func.count().over() > 1,
+    ).where(Batch.batch_id == batch_id)
     if tenant_ids is not None:
         query = query.where(Batch.tenant.in_(tenant_ids))
-    return [(row.tenant, row.batch_number) for row in connection.execute(query)]
+    row = connection.execute(query).first()
+    return None if row is None else FoundBatch(*row)
 
 
 def read_chunk_leaves(connection: Connection, batch_number: int) -> list[ChunkLeaf]:
@@ -51,17 +69,8 @@ def read_chunk_leaves(connection: Connection, batch_number: int) -> list[ChunkLe
     return [ChunkLeaf(*row) for row in connection.execute(query)]
 
 
-def chunk_of_item(connection: Connection, batch_number: int, item_number: int) -> int | None:
-    """Return the number of the chunk of an item, or None if there is no row of the item."""
-    is_item = Grant.batch_number == batch_number, Grant.item_number == item_number
-    if connection.scalar(select(Grant.item_number).where(*is_item)) is None:
-        return None
-    size = connection.scalar(select(Batch.chunk_size).where(Batch.batch_number == batch_number))
-    return None if size is None else item_number // size
-
-
 def read_chunk_records(
-    connection: Connection, batch_number: int, chunk_number: int
+    connection: Connection, batch_number: int, chunk_number: int | None
 ) -> ChunkRecords | None:
     """Encode the records of a chunk from its rows. Returns None if it has none any more."""
     batch = _values(connection, _BATCH_COLUMNS, Batch.batch_number == batch_number)
@@ -69,7 +78,7 @@ def read_chunk_records(
     chunk = _values(connection, list(Chunk.__table__.columns), *is_chunk)
     if batch is None or chunk is None:
         return None
-    first = chunk_number * batch["chunk_size"]
+    first = chunk["chunk_number"] * batch["chunk_size"]
     rows = connection.execute(
         select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
         .where(Grant.batch_number == batch_number, Grant.item_number >= first)
