@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from models import Checkpoint, Leaf, TreeHead
+from models import Batch, Checkpoint, Chunk, Grant, Leaf, TreeHead
 from tests.integration.commands.audit.conftest import Issue, Run
 from tests.integration.conftest import ReplaceTenants
 from tests.support.cli.operator import json_rows
@@ -16,7 +16,7 @@ from worker.core.tree.signed_note import SignerKey, verify_note
 
 def tamper(engine: Engine, *statements: str) -> None:
     """Change the log as an administrator of the database can."""
-    tables = [table.__tablename__ for table in (Leaf, Checkpoint)]
+    tables = [table.__tablename__ for table in (Leaf, Checkpoint, Batch, Chunk, Grant)]
     with engine.begin() as connection:
         for table in tables:
             if engine.dialect.name == "sqlite":
