@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, insert, text
 
 from models import Batch, Checkpoint, Chunk, Grant, Leaf, TreeHead
 from tests.integration.commands.audit.conftest import Issue, Run
@@ -242,6 +242,6 @@ def test_a_key_that_others_can_read_is_refused(
 def test_a_head_without_leaves_is_no_tree(run: Run, key: SignerKey, engine: Engine) -> None:
     del key
     with engine.begin() as connection:
-        connection.execute(TreeHead.__table__.insert(), {"tenant": "a", "size": 0, "edge": b""})
+        connection.execute(insert(TreeHead).values(tenant="a", size=0, edge=b""))
     result = run("checkpoint", "--json")
     assert (result.exit_code, result.stdout) == (0, "")
