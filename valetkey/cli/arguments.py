@@ -32,6 +32,12 @@ def _require_writable_folder(
 
 
 _REASON = click.option("--reason", type=TEXT, help="The reason, which the audit log records.")
+_RECIPIENT = click.option(
+    "--recipient",
+    type=TEXT,
+    metavar="NAME",
+    help="The person or system that this is for; the audit log records it.",
+)
 _REQUESTED_BY = click.option(
     "--requested-by", type=TEXT, metavar="NAME", help="Who requests this; the audit log records it."
 )
@@ -68,6 +74,7 @@ _REQUEST_OPTIONS = (
         help="Also send the results to this webhook endpoint.",
     ),
     _REASON,
+    _RECIPIENT,
     _REQUESTED_BY,
     _TENANT,
     _timeout("The longest wait for the next response; if given, also for a manifest (else 10m)."),
@@ -137,7 +144,9 @@ def request_options(command: Command) -> Command:
 
 def link_options(command: Command) -> Command:
     """Add the options of a command that prints one link."""
-    return _add_options(command, (_EXPIRES_IN, _REASON, _REQUESTED_BY, *_QUERY_OPTIONS[:2]))
+    return _add_options(
+        command, (_EXPIRES_IN, _REASON, _RECIPIENT, _REQUESTED_BY, *_QUERY_OPTIONS[:2])
+    )
 
 
 def read_only_options(command: Command) -> Command:
