@@ -4,16 +4,17 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
 
 from models import Batch, Chunk, Grant
 from valetkey.wire.messages import grant_id
+from worker.db.audit.batch_range import range_conditions
 from worker.db.audit.filters import (
     AuditCursor,
     GrantFilter,
     batch_conditions,
-    is_in_chunk,
     item_conditions,
+    join_items,
 )
 from worker.db.audit.pages import Page, fetch_page
 
@@ -74,23 +75,23 @@ def read_grants(
     exactly once, even if rows are added meanwhile. Raises UnknownCursor if no batch has the id in
     after, and AmbiguousCursor if batches of several tenants have it.
     """
-    # Reads chunk by chunk in the order of the primary keys. Chunks that do not match are skipped
-    # whole, and a page costs the same at the end of the log as at its beginning.
-    conditions = (
-        *batch_conditions(connection, grant_filter),
-        *item_conditions(connection, grant_filter),
-    )
-    query = (
-        select(*_COLUMNS)
-        .select_from(Chunk)
-        .join(Batch, Batch.batch_number == Chunk.batch_number)
-        .join(Grant, is_in_chunk())
-        .where(*conditions)
-        .order_by(Chunk.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
-    )
+    query = grants_query(connection, grant_filter)
     if after is not None:
         query = query.where(*_cursor_conditions(connection, after))
     return fetch_page(connection, query, limit, _to_record)
+
+
+def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:
+    """Return the query for the rows of a filter, newest first."""
+    # Reads batch by batch in the order of their numbers. Batches and chunks that do not match are
+    # skipped whole, and a page costs the same at the end of the log as at its beginning.
+    return (
+        join_items(connection, *_COLUMNS)
+        .where(*range_conditions(connection, grant_filter))
+        .where(*batch_conditions(connection, grant_filter))
+        .where(*item_conditions(connection, grant_filter))
+        .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
+    )
 
 
 def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> list[AuditCount]:
@@ -127,8 +128,9 @@ def _cursor_conditions(
         raise AmbiguousCursor(cursor)
     batch_number, chunk_size = batches[0]
     chunk_number = cursor.item_number // chunk_size
-    # The first condition alone lets the scan of the index start at the chunk. The second one finds
-    # the item in the chunk.
+    # The first conditions alone let the scans of indexes start at the chunk. The last one finds the
+    # item in the chunk.
+    yield Batch.batch_number <= batch_number
     yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, chunk_number)
     yield tuple_(Grant.batch_number, Grant.item_number) < (batch_number, cursor.item_number)
 
