@@ -18,6 +18,8 @@ from worker.db.audit.filters import (
 )
 from worker.db.audit.pages import Page, fetch_page
 
+_ROWS_PER_READ = 1_000
+
 
 class AuditRecord(NamedTuple):
     """One requested item. decision is "issued" or the code of the refusal. tenant is an id.
@@ -31,6 +33,7 @@ class AuditRecord(NamedTuple):
     requested_by: str
     signed_by: str | None
     reason: str | None
+    recipient: str | None
     bucket: str
     kind: str
     key: str
@@ -56,11 +59,13 @@ class AmbiguousCursor(LookupError):
     """Several tenants have a batch with this id."""
 
 
-_COLUMNS = (
+COLUMNS = (
     *(Chunk.issued_at, Chunk.expires_in, Chunk.signing_key),
-    *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.bucket, Batch.kind, Batch.batch_id),
+    *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.recipient, Batch.bucket, Batch.kind),
+    Batch.batch_id,
     *(Grant.object_key, Grant.code, Grant.item_number),
 )
+"""The columns of a query from which to_record makes a record."""
 
 
 def read_grants(
@@ -78,7 +83,22 @@ def read_grants(
     query = grants_query(connection, grant_filter)
     if after is not None:
         query = query.where(*_cursor_conditions(connection, after))
-    return fetch_page(connection, query, limit, _to_record)
+    return fetch_page(connection, query, limit, to_record)
+
+
+def stream_grants(
+    connection: Connection, grant_filter: GrantFilter, after: AuditCursor | None = None
+) -> Iterator[AuditRecord]:
+    """Yield all grants of a filter, newest first, in constant memory. Raises as read_grants does.
+
+    Needs a transaction, which has to stay open while the caller iterates.
+    """
+    query = grants_query(connection, grant_filter)
+    if after is not None:
+        query = query.where(*_cursor_conditions(connection, after))
+    # On PostgreSQL, this makes a cursor on the server.
+    rows = connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ})
+    return map(to_record, rows)
 
 
 def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:
@@ -86,7 +106,7 @@ def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[An
     # Reads batch by batch in the order of their numbers. Batches and chunks that do not match are
     # skipped whole, and a page costs the same at the end of the log as at its beginning.
     return (
-        join_items(connection, *_COLUMNS)
+        join_items(connection, *COLUMNS)
         .where(*range_conditions(connection, grant_filter))
         .where(*batch_conditions(connection, grant_filter))
         .where(*item_conditions(connection, grant_filter))
@@ -135,7 +155,8 @@ def _cursor_conditions(
     yield tuple_(Grant.batch_number, Grant.item_number) < (batch_number, cursor.item_number)
 
 
-def _to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:
+def to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:
+    """Make a record of a row with COLUMNS."""
     expires_at = row.issued_at + timedelta(seconds=row.expires_in)
     return AuditRecord(
         time=row.issued_at,
@@ -143,6 +164,7 @@ def _to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:
         requested_by=row.requested_by,
         signed_by=row.signing_key,
         reason=row.reason,
+        recipient=row.recipient,
         bucket=row.bucket,
         kind=row.kind,
         key=row.object_key,
