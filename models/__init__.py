@@ -6,6 +6,7 @@ from models.deliveries import Delivery, EndpointCircuit
 from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
 from models.manifests import Manifest
 from models.multiparts import MultipartUpload, UploadStart
+from models.prunes import Prune
 from models.quotas import Quota, QuotaOverride, Reservation, Usage
 from models.tenants import (
     Bucket,
@@ -34,6 +35,7 @@ __all__ = [
     "Manifest",
     "MultipartUpload",
     "Policy",
+    "Prune",
     "Quota",
     "QuotaOverride",
     "Reissue",
