@@ -18,6 +18,10 @@ _COMMANDS: LazyCommands = {
         "list_grants:list_grants",
         "List requested items, newest first: the decision is `issued` or the code of the refusal.",
     ),
+    "prune": (
+        "prune:prune_log",
+        "Remove the grants of all chunks that were issued before a month, for ever.",
+    ),
     "rejections": (
         "other_logs.rejections:list_rejections",
         "Count, by hour, the messages that could not be read or authenticated.",
