@@ -1,4 +1,4 @@
-"""Runs the auditors' verifier, and changes proofs in every place that it has to check."""
+"""Runs the auditors' verifier, and changes proofs and the log itself."""
 
 import base64
 import json
@@ -10,6 +10,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine, text
+
+from models import Batch, Checkpoint, Chunk, Grant, Leaf
 from tests.support.docs.command_lines import ROOT
 
 SCRIPT = ROOT / "docs" / "verify_audit_proof.py"
@@ -69,3 +72,17 @@ def _change(value: Any) -> Any:
         return json.dumps(record | {name: "changed"}, sort_keys=True, separators=(",", ":"))
     position = len(text) // 2
     return text[:position] + ("0" if text[position] != "0" else "1") + text[position + 1 :]
+
+
+def tamper(engine: Engine, *statements: str) -> None:
+    """Change the log as an administrator of the database can."""
+    tables = [table.__tablename__ for table in (Leaf, Checkpoint, Batch, Chunk, Grant)]
+    with engine.begin() as connection:
+        for table in tables:
+            if engine.dialect.name == "sqlite":
+                for verb in ("update", "delete"):
+                    connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_no_{verb}"))
+            else:
+                connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER ALL"))
+        for statement in statements:
+            connection.execute(text(statement))

@@ -34,10 +34,10 @@ _match_grant = re.compile(
     help="Prove that the log continues the checkpoint in this file.",
 )
 def prove(*, grant: str | None, since: str | None) -> None:
-    """Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.
+    """Print a proof that GRANT is in the log, or that the log continues a checkpoint.
 
-    GRANT is BATCH.NUMBER, or TENANT/BATCH.NUMBER. docs/verify_audit_proof.py verifies the proof:
-    it needs the public key that `audit key` prints, and neither this service nor its database.
+    GRANT is BATCH.NUMBER, or TENANT/BATCH.NUMBER. The proof is JSON. docs/verify_audit_proof.py
+    verifies it: it needs the public key that `audit key` prints, and neither this service nor its database.
 
     The exit code is 1 if the log is not the one that its checkpoints sign.
 

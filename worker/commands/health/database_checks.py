@@ -29,6 +29,11 @@ from worker.commands.health.checks import (
     check_tenants,
     check_webhooks,
 )
+from worker.commands.health.partition_checks import (
+    PartitionFacts,
+    check_partitions,
+    read_partition_facts,
+)
 from worker.commands.health.storage_checks import bucket_checks
 from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.circuit import Circuit
@@ -56,6 +61,7 @@ class _DatabaseFacts(NamedTuple):
     oldest_abandoned_upload: datetime | None
     refused_uploads: list[backlog.RefusedUploads]
     publications: list[Publication]
+    partitions: PartitionFacts | None
 
 
 def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
@@ -85,6 +91,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
     yield from check_refused_uploads(facts.refused_uploads)
     yield from checkpoint_checks(settings, facts.config, facts.publications)
+    yield from check_partitions(facts.partitions, now)
 
 
 def _read_facts() -> _DatabaseFacts:
@@ -99,6 +106,7 @@ def _read_facts() -> _DatabaseFacts:
             backlog.oldest_abandoned_upload(connection),
             backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
             read_publications(connection),
+            read_partition_facts(connection, clock.now()),
         )
 
 
