@@ -108,7 +108,7 @@ def item_conditions(
     if grant_filter.object_key is not None:
         yield Grant.object_key == grant_filter.object_key
     if grant_filter.prefix:
-        yield has_prefix(grant_filter.prefix)
+        yield has_prefix(connection, grant_filter.prefix)
     if grant_filter.key_glob is not None:
         yield matches_glob(connection, grant_filter.key_glob)
     if grant_filter.decisions:

@@ -37,11 +37,10 @@ def is_glob(text: str) -> bool:
     return any(character in text for character in _WILDCARDS)
 
 
-def has_prefix(prefix: str) -> ColumnElement[bool]:
+def has_prefix(connection: Connection, prefix: str) -> ColumnElement[bool]:
     """Return the condition that an object key begins with a text, as a range."""
-    # The collation "C" is the order of code points, whatever the database's own is. SQLite compares
-    # in this order anyway. Not LIKE, which ignores case there.
-    column = Grant.object_key.collate("C")
+    # Not LIKE, which ignores case on SQLite.
+    column = _by_code_point(connection)
     end = _after_prefix(prefix)
     is_after: ColumnElement[bool] = column >= prefix
     return is_after if end is None else and_(is_after, column < end)
@@ -65,9 +64,16 @@ def matches_glob(connection: Connection, pattern: str) -> ColumnElement[bool]:
         is_match = func.glob("".join(map(_to_glob, tokens)), Grant.object_key)
     else:
         regex = "^" + "".join(map(_to_regex, tokens)) + "$"
-        is_match = Grant.object_key.collate("C").regexp_match(regex)
+        is_match = _by_code_point(connection).regexp_match(regex)
     is_found = or_(is_match, Grant.object_key == pattern)
-    return and_(has_prefix(literal), is_found) if literal else is_found
+    return and_(has_prefix(connection, literal), is_found) if literal else is_found
+
+
+def _by_code_point(connection: Connection) -> ColumnElement[str]:
+    """Return the object key as an expression that is compared by code points on both databases."""
+    is_sqlite = connection.dialect.name == "sqlite"  # it has no other order
+    column: ColumnElement[str] = Grant.object_key.expression
+    return column if is_sqlite else column.collate("C")
 
 
 def _after_prefix(prefix: str) -> str | None:
