@@ -36,6 +36,7 @@ class AuditedBatch:
     reason: str | None = None
     signed_by: str | None = None
     id_number: int | None = None
+    recipient: str | None = None
     terms: dict[str, Any] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
 
@@ -55,6 +56,7 @@ class AuditedBatch:
             "kind": self.kind,
             "requested_by": self.requested_by,
             "reason": self.reason,
+            "recipient": self.recipient,
             "terms": self.terms,
             "total": len(self.object_keys),
             "chunk_size": self.chunk_size,
