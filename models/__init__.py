@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TenantKey,
         WebhookEndpoint,
     )
-    from models.trees import Checkpoint, Leaf, TreeHead
+    from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
 
 __all__ = [
     "Base",
@@ -29,6 +29,7 @@ __all__ = [
     "Bucket",
     "Cancellation",
     "Checkpoint",
+    "CheckpointPublication",
     "Chunk",
     "ConfigChange",
     "ConfigRevisionCounter",
@@ -60,6 +61,7 @@ _MODULES = {
     "Bucket": "tenants",
     "Cancellation": "grants",
     "Checkpoint": "trees",
+    "CheckpointPublication": "trees",
     "Chunk": "grants",
     "ConfigChange": "changes",
     "ConfigRevisionCounter": "tenants",

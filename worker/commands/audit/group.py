@@ -14,13 +14,25 @@ _COMMANDS: LazyCommands = {
         "other_logs.changes:list_changes",
         "List changes of tenants, buckets, policies, keys and quotas, newest first.",
     ),
+    "checkpoint": (
+        "checkpoint:checkpoint",
+        "Sign the head of each tenant's tree that has grown, and publish what is new.",
+    ),
     "count": (
         "count:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
     ),
+    "key": (
+        "key:key",
+        "Print the public key that verifies checkpoints, or create a key pair.",
+    ),
     "list": (
         "list_grants:list_grants",
         "List requested items, newest first: the decision is `issued` or the code of the refusal.",
+    ),
+    "prove": (
+        "prove:prove",
+        "Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.",
     ),
     "prune": (
         "prune:prune_log",
