@@ -4,6 +4,7 @@ import click
 
 from worker.commands.audit.cancellations import list_cancellations
 from worker.commands.audit.changes import list_changes
+from worker.commands.audit.key import key
 from worker.commands.audit.list_grants import list_grants
 from worker.commands.audit.rejections import list_rejections
 from worker.commands.audit.summary import summary
@@ -15,6 +16,7 @@ def audit() -> None:
 
 
 for command in (
+    key,
     list_cancellations,
     list_changes,
     list_grants,
