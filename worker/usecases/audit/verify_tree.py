@@ -1,13 +1,16 @@
 """Verifies the tree of one tenant: its leaves give its head, and the roots of its checkpoints."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from heapq import merge
 from typing import Any, NamedTuple
 
-from worker.core.tree.merkle import RightEdge
+from worker.core.tree.merkle import HASH_BYTES, RightEdge
+from worker.core.tree.signed_note import VerifierKey
 from worker.db.tree.log_readers import LogReader
 from worker.db.tree.stored_rows import LEAF
-from worker.db.tree.stored_values import WrongValue, read_row
+from worker.db.tree.stored_values import WrongValue, binary, number, read_row
 from worker.usecases.audit.problems import Found, Problem
+from worker.usecases.audit.verify_checkpoints import KnownCheckpoint, stored_checkpoints
 
 # The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
 _SHAPES = {
@@ -31,38 +34,84 @@ class StoredHead(NamedTuple):
 class TreeResult(NamedTuple):
     """What the leaves of a tree give.
 
-    roots are those of the checkpoints' sizes. broken is a problem of leaves or of the head as a
-    whole, problem one of a single leaf; both are None if the leaves give the head.
+    problem is one of a single row. broken are ranges of leaves that differ from the head, or from a
+    checkpoint: which leaf of them it is, or whether it is the head, is unknown.
     """
 
     tenant: str
     leaves: int
-    roots: dict[int, bytes]
-    problem: Problem | None = None
-    broken: Problem | None = None
+    checkpoints: int
+    problems: list[Problem]
+    broken: list[Problem]
 
 
-def check_tree(reader: LogReader, head: StoredHead, sizes: Sequence[int]) -> TreeResult:
-    """Verify the leaves of a tree; sizes are those of its checkpoints."""
-    tenant, roots = head.tenant, dict[int, bytes]()
-    edge = RightEdge(0, ())
-    wanted = set(sizes)
+def check_tree(
+    reader: LogReader,
+    head: StoredHead,
+    keys: Sequence[VerifierKey],
+    files: Sequence[KnownCheckpoint],
+) -> TreeResult:
+    """Verify the leaves of a tree, its head and its checkpoints; files are in order of size."""
+    check = _TreeCheck(reader, head.tenant)
+    stored = stored_checkpoints(reader, head.tenant, keys, check.problems)
+    checkpoints = merge(stored, files)
     try:
-        stored = _read_head(head)
-        for leaf_hash in _leaf_hashes(reader, tenant, stored.size):
-            edge = edge.append(leaf_hash)
-            if edge.size in wanted:
-                roots[edge.size] = edge.root()
-        _check_end(reader, edge, stored, tenant)
+        expected = _read_head(head)
+        check.run(expected, checkpoints)
     except Found as found:
-        return TreeResult(tenant, edge.size, roots, problem=found.problem)
-    return TreeResult(tenant, edge.size, roots, broken=_compare_edges(edge, stored, tenant))
+        check.problems.append(found.problem)
+    return TreeResult(
+        head.tenant, check.edge.size, check.checkpoints, check.problems, check.broken
+    )
+
+
+class _TreeCheck:
+    def __init__(self, reader: LogReader, tenant: str) -> None:
+        self._reader = reader
+        self._tenant = tenant
+        self._sound = 0  # the size of the last checkpoint that agrees
+        self.edge = RightEdge(0, ())
+        self.checkpoints = 0
+        self.problems: list[Problem] = []
+        self.broken: list[Problem] = []
+
+    def run(self, expected: RightEdge, checkpoints: Iterator[KnownCheckpoint]) -> None:
+        """Append all leaves, and compare. Raises Found."""
+        checkpoint = next(checkpoints, None)
+        while checkpoint is not None and checkpoint.size <= 0:
+            self._compare(checkpoint)
+            checkpoint = next(checkpoints, None)
+        for leaf_hash in _leaf_hashes(self._reader, self._tenant, expected.size):
+            self.edge = self.edge.append(leaf_hash)
+            while checkpoint is not None and checkpoint.size == self.edge.size:
+                self._compare(checkpoint)
+                checkpoint = next(checkpoints, None)
+        _check_end(self._reader, self.edge, expected, self._tenant)
+        different = _compare_edges(self.edge, expected, self._tenant)
+        if different is not None:
+            self.broken.append(different)
+        if checkpoint is not None:
+            size = self.edge.size
+            text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
+            place = {"number": size, "last_number": checkpoint.size - 1}
+            raise Found(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+
+    def _compare(self, checkpoint: KnownCheckpoint) -> None:
+        if self.edge.root() == checkpoint.root:
+            self._sound = checkpoint.size
+            self.checkpoints += 1
+            return
+        if self.broken:
+            return
+        text = f"differ from {checkpoint.name}"
+        place = {"number": self._sound, "last_number": checkpoint.size - 1}
+        self.broken.append(Problem("leaves", text, tenant=self._tenant)._replace(**place))
 
 
 def _read_head(head: StoredHead) -> RightEdge:
     try:
-        if not isinstance(head.size, int) or not isinstance(head.edge, bytes):
-            raise ValueError
+        number("size", head.size)
+        binary("edge", head.edge)
         return RightEdge.from_bytes(head.size, head.edge)
     except ValueError:
         text = "the edge is not that of a tree of this size"
@@ -77,15 +126,19 @@ def _leaf_hashes(reader: LogReader, tenant: str, size: int) -> Iterator[bytes]:
     expected = 0
     for block in reader.stream(statement, tenant, size):
         for row in block:
-            batch_number, chunk_number, _, number, kind, reference, leaf_hash = row
-            if number != expected:
+            batch_number, chunk_number, _, position, kind, reference, leaf_hash = row
+            if position != expected:
                 place = {"tenant": tenant, "number": expected}
                 raise Found(Problem("leaves", "is missing")._replace(**place))
             shape = (batch_number is not None, chunk_number is not None, reference is not None)
-            if _SHAPES.get(kind) != shape or len(leaf_hash) != 32 or type(leaf_hash) is not bytes:
+            if _SHAPES.get(kind) != shape or not _is_hash(leaf_hash):
                 raise Found(_wrong_leaf(row))
             expected += 1
             yield leaf_hash
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, bytes) and len(value) == HASH_BYTES
 
 
 def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
@@ -127,23 +180,22 @@ def _compare_edges(edge: RightEdge, stored: RightEdge, tenant: str) -> Problem |
     return None
 
 
-def read_heads(reader: LogReader, tenants: tuple[str, ...]) -> list[StoredHead]:
+def read_heads(reader: LogReader, tenants: Collection[str]) -> list[StoredHead]:
     """Read the heads of trees, of all tenants or of those with the given ids.
 
-    A tenant that has leaves and no head is listed with an empty tree.
+    A tenant that has leaves or checkpoints, and no head, is listed with an empty tree.
     """
     heads = [StoredHead(*row) for row in reader.fetch("SELECT tenant, size, edge FROM tree_heads")]
     known = {head.tenant for head in heads}
-    heads += [StoredHead(t, 0, b"") for t in _tenants_of_leaves(reader) if t not in known]
-    return sorted((head for head in heads if not tenants or head.tenant in tenants), key=str)
+    named = {*_tenants_of(reader, "leaves"), *_tenants_of(reader, "checkpoints")}
+    heads += [StoredHead(tenant, 0, b"") for tenant in named - known]
+    return sorted(head for head in heads if not tenants or head.tenant in tenants)
 
 
-def _tenants_of_leaves(reader: LogReader) -> Iterator[str]:
-    # One search of the primary key a tenant, and not a scan of all leaves.
+def _tenants_of(reader: LogReader, table: str) -> Iterator[str]:
+    # One search of the primary key a tenant, and not a scan of all rows.
+    statement = f"SELECT min(tenant) FROM {table} WHERE tenant > ?"  # noqa: S608 - no value
     tenant = ""
-    while True:
-        rows = reader.fetch("SELECT min(tenant) FROM leaves WHERE tenant > ?", tenant)
-        tenant = rows[0][0]
-        if tenant is None:
-            return
+    while (found := reader.fetch(statement, tenant)[0][0]) is not None:
+        tenant = found
         yield tenant
