@@ -8,6 +8,7 @@ from worker.commands.audit.key import key
 from worker.commands.audit.list_grants import list_grants
 from worker.commands.audit.rejections import list_rejections
 from worker.commands.audit.summary import summary
+from worker.commands.audit.verify import verify
 
 
 @click.group()
@@ -22,5 +23,6 @@ for command in (
     list_grants,
     list_rejections,
     summary,
+    verify,
 ):
     audit.add_command(command)
