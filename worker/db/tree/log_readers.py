@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -66,7 +67,8 @@ class _SqliteReader:
             while block := cursor.fetchmany(_BLOCK):
                 yield block
         finally:
-            cursor.close()
+            with suppress(sqlite3.ProgrammingError):  # the reader was closed before
+                cursor.close()
 
     def close(self) -> None:
         self._connection.close()

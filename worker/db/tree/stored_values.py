@@ -71,7 +71,10 @@ def json_value(column: str, value: Any) -> Any:
     """Return what a JSON text contains. Raises WrongValue.
 
     Another spelling of the same value is wrong, too: nobody but the service writes these texts.
+    SQLite stores a number in such a column as a number.
     """
+    if isinstance(value, int | float):
+        return value
     try:
         content = json.loads(text(column, value))
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,7 @@
 """Verifies checkpoints: their signatures, and the roots that the leaves must give."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ def read_files(paths: Iterable[Path], keys: Sequence[VerifierKey]) -> list[Known
     Raises UnusableFile.
     """
     return sorted(
-        checkpoint for path in paths for file in _files(path) for checkpoint in _read(file, keys)
+        (_read(file, keys) for path in paths for file in _files(path)), key=attrgetter("size")
     )
 
 
@@ -56,7 +57,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
 
 
-def _read(path: Path, keys: Sequence[VerifierKey]) -> Iterator[KnownCheckpoint]:
+def _read(path: Path, keys: Sequence[VerifierKey]) -> KnownCheckpoint:
     try:
         with path.open("rb") as file:
             note = file.read(_MAX_FILE_BYTES + 1).decode()
@@ -69,7 +70,7 @@ def _read(path: Path, keys: Sequence[VerifierKey]) -> Iterator[KnownCheckpoint]:
     tenant = _tenant(content, keys)
     if tenant is None:
         raise UnusableFile(f"{path} is the checkpoint of another log: {content.origin}")
-    yield KnownCheckpoint(content.size, content.root, tenant, str(path), signer)
+    return KnownCheckpoint(content.size, content.root, tenant, str(path), signer)
 
 
 def _open(note: str, keys: Sequence[VerifierKey]) -> tuple[CheckpointText, str | None]:

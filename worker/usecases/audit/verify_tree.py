@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from heapq import merge
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from worker.core.tree.merkle import HASH_BYTES, RightEdge
@@ -54,7 +55,7 @@ def check_tree(
     """Verify the leaves of a tree, its head and its checkpoints; files are in order of size."""
     check = _TreeCheck(reader, head.tenant)
     stored = stored_checkpoints(reader, head.tenant, keys, check.problems)
-    checkpoints = merge(stored, files)
+    checkpoints = merge(stored, files, key=attrgetter("size"))
     try:
         expected = _read_head(head)
         check.run(expected, checkpoints)
