@@ -15,9 +15,16 @@ from tests.support.audit_log.trials import (
     problems_of,
     try_mutation,
 )
+from tests.support.servers.external import fresh_database
 from worker.usecases.audit.verify import verify_log
 
 SEEDS = range(3)
+
+
+def assert_all_are_found(trials: list[Trial]) -> None:
+    print_table(trials)
+    assert [trial for trial in trials if not trial.found] == []
+    assert [trial for trial in trials if not trial.is_placed] == []
 
 
 @pytest.mark.timeout(300)
@@ -27,16 +34,26 @@ def test_six_hundred_changes_are_found_at_the_right_place_on_sqlite(tmp_path: Pa
         folder = tmp_path / str(seed)
         folder.mkdir()
         log = generate_log(f"sqlite:///{folder / 'log.db'}", seed)
-        notes = folder / "notes"
-        notes.mkdir()
-        options = options_of(log, notes)
+        options = options_of(log, folder / "checkpoints")
         assert not list(problems_of(verify_log(log.url, options)))
         for kind, (times, mutation) in MUTATIONS.items():
             for number in range(seed, times, len(SEEDS)):
                 rng = random.Random(f"{kind} {number}")
                 with copied_file(log) as url:
                     trials.append(try_mutation(kind, mutation, url, options, rng))
-    print_table(trials)
-    assert [trial for trial in trials if not trial.found] == []
-    assert [trial for trial in trials if not trial.is_placed] == []
+    assert_all_are_found(trials)
     assert len(trials) >= 600
+
+
+@pytest.mark.timeout(300)
+def test_each_kind_of_change_is_found_at_the_right_place_on_postgresql(
+    tmp_path: Path, postgres_url: str, postgres_database: str
+) -> None:
+    log = generate_log(postgres_database, seed=1)
+    options = options_of(log, tmp_path)
+    assert not list(problems_of(verify_log(log.url, options)))
+    trials: list[Trial] = []
+    for kind, (_, mutation) in MUTATIONS.items():
+        with fresh_database(postgres_url, template=log.url.rpartition("/")[2]) as url:
+            trials.append(try_mutation(kind, mutation, url, options, random.Random(kind)))
+    assert_all_are_found(trials)

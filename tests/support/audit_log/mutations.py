@@ -21,7 +21,8 @@ class NotPossible(Exception):
 class Place(NamedTuple):
     """Where a problem may be named: in one of these tables, and of these tenants and batches.
 
-    A problem that names leaves has to include one of the given ones.
+    A problem that names leaves has to include one of the given ones. tenants of None are those of
+    rows without a batch.
     """
 
     tables: tuple[str, ...]
@@ -30,7 +31,11 @@ class Place(NamedTuple):
     leaves: tuple[int, ...] = ()
 
     def includes(self, problem: Problem) -> bool:
-        if problem.table not in self.tables or problem.tenant not in self.tenants:
+        if problem.table not in self.tables:
+            return False
+        if problem.leaf is not None and problem.leaf in self.leaves:
+            return True
+        if problem.tenant not in self.tenants:
             return False
         if problem.batch is not None and self.batches:
             return problem.batch in self.batches
@@ -181,7 +186,9 @@ def insert_item(db: StoredTables, rng: random.Random) -> Place:
     """Add an item, after those of its chunk or outside of any chunk."""
     row = _pick(db, rng, "grants")
     place = _place(db, "grants", row)
-    last = max(each["item_number"] for each in db.rows("grants", "batch_number = ?", row["batch_number"]))
+    last = max(
+        each["item_number"] for each in db.rows("grants", "batch_number = ?", row["batch_number"])
+    )
     number = last + rng.choice([1, 2, 1000])
     db.insert("grants", row | {"item_number": number})
     return place

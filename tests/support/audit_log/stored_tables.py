@@ -68,9 +68,7 @@ class StoredTables:
         columns = self.columns(table)
         names = ", ".join(self._read(column) for column in columns)
         order = ", ".join(KEYS[table])
-        found = self.execute(
-            f"SELECT {names} FROM {table} WHERE {where} ORDER BY {order}", *params
-        )
+        found = self.execute(f"SELECT {names} FROM {table} WHERE {where} ORDER BY {order}", *params)
         return [dict(zip(columns, row, strict=True)) for row in found]
 
     def _read(self, column: str) -> str:

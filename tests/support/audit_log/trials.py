@@ -34,6 +34,7 @@ class Trial(NamedTuple):
 
 def options_of(log: GeneratedLog, folder: Path) -> VerifyOptions:
     """Return the options of an auditor who has the public key, and the last checkpoints."""
+    folder.mkdir(exist_ok=True)
     for tenant, note in log.notes.items():
         (folder / tenant).write_text(note)
     keys = (log.signer.verifier,)

@@ -14,14 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from valetkey.cli.results.progress_bar import stderr_console
 from worker.commands.audit.key import KeyRefused
 from worker.commands.failures.database_failures import (
-    DRIVER_ERRORS,
-    NO_TABLES,
-    OLD_TABLES,
-    database_cause,
+    STATES,
     database_unusable,
-    missing_file,
+    describe_failure,
 )
+from worker.database_setting import read_database_url
 from worker.core.tree.signed_note import InvalidKey, VerifierKey
+from worker.db.engine import sqlite_path
 from worker.db.tree.log_readers import open_reader
 from worker.settings import Settings
 from worker.usecases.audit.signing_key import KeyUnusable, NoKey, configured_keys
@@ -101,7 +100,7 @@ def verify(
       python -m worker audit verify
       python -m worker audit verify --key "$(cat auditor.vkey)" --checkpoint checkpoints/
     """
-    url = Settings().database_url.get_secret_value()
+    url = read_database_url(os.environ)
     keys = keys or _configured_keys()
     try:
         checkpoints = tuple(read_files(files, keys))
@@ -143,14 +142,18 @@ def _tenants(url: str, tenant: str) -> tuple[str, ...]:
 @contextmanager
 def _database_errors(url: str) -> Iterator[None]:
     """Name the cause of what goes wrong with the database in the block."""
-    if (cause := missing_file(url)) is not None:
-        raise database_unusable(cause, url)
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise database_unusable(STATES["missing"], url)
     try:
         yield
-    except DRIVER_ERRORS as error:
-        cause = database_cause(error)
-        is_old = cause == NO_TABLES and "batches" not in str(error)
-        raise database_unusable(OLD_TABLES if is_old else cause, url) from None
+    except Exception as error:
+        if "tree_heads" in str(error):  # the first table that is read
+            raise database_unusable(STATES["old tables"], url) from None
+        failure = describe_failure(error, url)
+        if failure is None:
+            raise
+        raise failure from None
 
 
 @contextmanager

@@ -73,6 +73,15 @@ CONFIG_CHANGE: dict[str, Reader] = {
     "before": optional(json_value),
     "after": optional(json_value),
 }
+PRUNE: dict[str, Reader] = {
+    "prune_number": number,
+    "tenant": text,
+    "before": text,
+    "pruned_by": text,
+    "pruned_at": instant,
+    "chunks": number,
+    "items": number,
+}
 LEAF: dict[str, Reader] = {
     "batch_number": optional(number),
     "chunk_number": optional(number),
@@ -84,7 +93,17 @@ LEAF: dict[str, Reader] = {
 }
 GRANT = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
 _JSON = {"terms", "refusal", "detail", "before", "after"}
-_INSTANTS = {"decided_at", "issued_at", "reissued_at", "cancelled_at", "changed_at", "signed_at", "window_start", "charged_at"}
+_INSTANTS = {
+    "decided_at",
+    "issued_at",
+    "reissued_at",
+    "cancelled_at",
+    "changed_at",
+    "pruned_at",
+    "signed_at",
+    "window_start",
+    "charged_at",
+}
 
 
 class BatchRange(NamedTuple):
@@ -216,7 +235,9 @@ def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...])
         RowQueue("batches", rows("batches", BATCH, number_, of_leaves, leaf_params), keys=1),
         RowQueue("chunks", rows("chunks", CHUNK, chunk, of_batches, batch_params)),
         GrantQueue(rows("grants", GRANT, "batch_number, item_number", of_batches, batch_params)),
-        RowQueue("reissues", rows("reissues", REISSUE, f"{chunk}, fingerprint", of_batches, batch_params)),
+        RowQueue(
+            "reissues", rows("reissues", REISSUE, f"{chunk}, fingerprint", of_batches, batch_params)
+        ),
         RowQueue("leaves", rows("leaves", LEAF, f"{chunk}, leaf_number", of_leaves, leaf_params)),
     )
 

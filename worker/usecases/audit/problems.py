@@ -9,7 +9,8 @@ class Problem(NamedTuple):
     """A row that is not as it was written, and what is wrong with it.
 
     number is that of a leaf, of a config change or of an unknown batch, or the size of a
-    checkpoint. Of what only a range of rows can be said, last_item or last_number ends the range.
+    checkpoint. Of what only a range of rows can be said, last_item or last_number ends the range. leaf
+    is the number of the leaf from which the row differs.
     """
 
     table: str
@@ -22,6 +23,7 @@ class Problem(NamedTuple):
     column: str | None = None
     number: int | None = None
     last_number: int | None = None
+    leaf: int | None = None
 
     @classmethod
     def of_value(cls, table: str, error: WrongValue, **place: str | int | None) -> Self:
@@ -42,7 +44,12 @@ class Problem(NamedTuple):
         return f"{self.table}: {place}: {self.text}" if place else f"{self.table}: {self.text}"
 
 
-_NUMBERS = {"leaves": "leaf", "checkpoints": "size", "config_changes": "change", "tree_heads": "size"}
+_NUMBERS = {
+    "leaves": "leaf",
+    "checkpoints": "size",
+    "config_changes": "change",
+    "tree_heads": "size",
+}
 
 
 def _place(name: str, first: str | int | None, last: int | None) -> str:
@@ -65,5 +72,5 @@ class Found(Exception):
 
     def __init__(self, problem: Problem, leaf: tuple[str, int] | None = None) -> None:
         super().__init__(str(problem))
-        self.problem = problem
+        self.problem = problem if leaf is None else problem._replace(leaf=leaf[1])
         self.leaf = leaf

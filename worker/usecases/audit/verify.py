@@ -12,6 +12,7 @@ from worker.usecases.audit.verify_charges import Charges, compare_usage, read_us
 from worker.usecases.audit.verify_checkpoints import KnownCheckpoint
 from worker.usecases.audit.verify_others import OthersResult
 from worker.usecases.audit.verify_parts import Part, PartResult, run_parts
+from worker.usecases.audit.verify_prunes import read_prunes
 from worker.usecases.audit.verify_rows import RangeResult, Scope
 from worker.usecases.audit.verify_tree import TreeResult, read_heads
 
@@ -98,11 +99,14 @@ class _Run:
         reader, options = self._reader, self._options
         heads = read_heads(reader, options.tenants)
         usage = read_usage(reader, options.tenants)
+        prunes = read_prunes(reader, options.tenants)
+        self._add_found(prunes.found)
         size = _read_size(reader)
         scope = Scope(
             {head.tenant: head.size for head in heads if isinstance(head.size, int)},
             frozenset(usage.usage),
             options.tenants,
+            prunes.before,
             max_problems=options.max_problems,
         )
         parts = [
@@ -120,7 +124,8 @@ class _Run:
                 results.close()
                 break
         self._put_together()
-        if not self._row_problems and not self._is_enough():
+        is_first_found = options.max_problems == 1 and self._total.uncovered
+        if not self._row_problems and not self._is_enough() and not is_first_found:
             self._total.problems += compare_usage(usage, charges)
             self._total.charges = len(usage.usage)
         del self._total.problems[options.max_problems :]
@@ -144,10 +149,7 @@ class _Run:
             case OthersResult():
                 total.cancellations += result.cancellations
                 total.changes += result.changes
-                for found in result.found:
-                    self._row_problems.append(found.problem)
-                    if found.leaf is not None:
-                        self._wrong_leaves[found.problem] = found.leaf
+                self._add_found(result.found)
             case RangeResult():
                 charges.merge(result.charges)
                 total.items += result.items
@@ -159,6 +161,12 @@ class _Run:
         if not isinstance(result, TreeResult):
             for table, uncovered in result.uncovered.items():
                 total.uncovered[table] = total.uncovered.get(table, Uncovered()).plus(uncovered)
+
+    def _add_found(self, problems: Sequence[Found]) -> None:
+        for found in problems:
+            self._row_problems.append(found.problem)
+            if found.leaf is not None:
+                self._wrong_leaves[found.problem] = found.leaf
 
     def _put_together(self) -> None:
         """Order the problems: single rows first, then what only a range of leaves is known of."""

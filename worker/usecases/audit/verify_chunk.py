@@ -26,6 +26,11 @@ class Leaf(NamedTuple):
     reference: str | None
     hash: bytes
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Its tenant and number."""
+        return self.tenant, self.leaf_number
+
 
 class BatchPlace(NamedTuple):
     """A batch whose row can be read, and where its problems are.
@@ -91,8 +96,10 @@ def check_chunk(batch: BatchPlace, rows: ChunkRows, pruned_before: str | None) -
     """
     leaf = _leaf_of(batch, rows)
     if rows.row is None:
-        text = "has no row" if leaf is None else f"has no row, but leaf {leaf.leaf_number} covers it"
-        raise Found(batch.problem("chunks", text, chunk=rows.number))
+        if leaf is None:
+            raise Found(batch.problem("chunks", "has no row", chunk=rows.number))
+        text = f"has no row, but leaf {leaf.leaf_number} covers it"
+        raise Found(batch.problem("chunks", text, chunk=rows.number), leaf.place)
     try:
         values = read_row(CHUNK, rows.row)
     except WrongValue as error:
@@ -118,7 +125,8 @@ def _leaf_of(batch: BatchPlace, rows: ChunkRows) -> Leaf | None:
         raise Found(batch.problem("leaves", text, **place))
     if leaf.tenant != batch.tenant:
         text = f"is of this tenant, but leaf {leaf.leaf_number} of tenant {leaf.tenant} covers it"
-        raise Found(batch.problem("batches", text, chunk=rows.number, column="tenant"))
+        problem = batch.problem("batches", text, chunk=rows.number, column="tenant")
+        raise Found(problem, leaf.place)
     try:
         read_row(LEAF, leaf)
     except WrongValue as error:
@@ -159,4 +167,4 @@ def _compare_with_leaf(
     text = f"its {what} differ from what leaf {leaf.leaf_number} covers"
     place = {"chunk": rows.number, "item": numbers.start, "last_item": numbers.stop - 1}
     problem = batch.problem("chunks", text, **place)
-    raise Found(problem, (leaf.tenant, leaf.leaf_number))
+    raise Found(problem, leaf.place)

@@ -42,29 +42,35 @@ class Items:
                 _, item, key, code, detail, signature = row
                 if item != expected:
                     raise WrongItem(expected, WrongValue("item_number", "is missing"))
-                details = "null" if detail is None else self._read_detail(detail, code)
-                # Equal to records.item_record, which takes 0.4 µs more for each of them.
+                detail_part = "" if detail is None else self._detail(detail, code)
+                # Equal to records.item_record, which takes longer: see its test.
                 if code is None:
                     if len(signature) != HASH_BYTES:
                         raise _wrong_item(row)
                     self.issued += 1
-                    record = f'{{"code":null,"detail":{details},"digest":"{signature.hex()}","item":{item},"key":{quoted(key)}}}'
+                    record = (
+                        f'\0{{{detail_part}"digest":"{signature.hex()}","item":{item}'
+                        f',"key":{quoted(key)}}}'
+                    )
+                elif signature is None:
+                    record = (
+                        f'\0{{"code":{quoted(code)},{detail_part}"item":{item}'
+                        f',"key":{quoted(key)}}}'
+                    )
                 else:
-                    if signature is not None:
-                        raise _wrong_item(row)
-                    record = f'{{"code":{quoted(code)},"detail":{details},"digest":null,"item":{item},"key":{quoted(key)}}}'
-                append(hashed(b"\x00" + record.encode()).digest())
+                    raise _wrong_item(row)
+                append(hashed(record.encode()).digest())
         except (TypeError, AttributeError, UnicodeEncodeError):
             raise _wrong_item(row) from None
         except WrongValue as error:
             raise WrongItem(item, error) from None
         self.edge = RightEdge.of(hashes)
 
-    def _read_detail(self, detail: Any, code: str | None) -> str:
+    def _detail(self, detail: Any, code: str | None) -> str:
         value = json_value("detail", detail)
         if code is None and isinstance(value, dict) and isinstance(value.get("size"), int):
             self.sizes += value["size"]
-        return _DUMP(value)
+        return f'"detail":{_DUMP(value)},'
 
 
 def _wrong_item(row: Row) -> WrongItem:

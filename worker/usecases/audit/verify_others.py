@@ -97,7 +97,7 @@ def _check_cancellation(
         yield Found(Problem("leaves", text, number=leaves[1][2])._replace(**place))
     elif row is None:
         text = f"has no row, but leaf {leaves[0][2]} covers it"
-        yield Found(Problem("cancellations", text)._replace(**place))
+        yield Found(Problem("cancellations", text)._replace(**place), (tenant, leaves[0][2]))
     elif not leaves:
         _add(result, Problem("cancellations", "no leaf covers it")._replace(**place))
     else:
@@ -174,5 +174,3 @@ def _config_leaves(reader: LogReader) -> Iterator[tuple[int, int, int, bytes]]:
         first, last = (int(match[1]), int(match[2])) if match else (-1, -2)
         leaves.append((first, last, number, leaf_hash))
     return iter(sorted(leaves))
-
-

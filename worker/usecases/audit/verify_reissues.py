@@ -35,7 +35,7 @@ def check_reissues(batch: BatchPlace, rows: ChunkRows) -> CheckedReissues:
                 _compare(batch, values, covering)
         for leaf in leaves.values():
             text = f"has no row for leaf {leaf.leaf_number}"
-            raise Found(batch.problem("reissues", text, chunk=rows.number))
+            raise Found(batch.problem("reissues", text, chunk=rows.number), leaf.place)
     except Found as found:
         return CheckedReissues(0, uncovered, found)
     return CheckedReissues(len(rows.reissues) - len(uncovered), uncovered, None)
@@ -66,4 +66,4 @@ def _compare(batch: BatchPlace, values: dict[str, Any], leaf: Leaf) -> None:
     if entry_hash([reissue_record(batch.tenant, batch.id, values)]) != leaf.hash:
         text = f"differs from what leaf {leaf.leaf_number} covers"
         problem = batch.problem("reissues", text, chunk=leaf.chunk_number)
-        raise Found(problem, (leaf.tenant, leaf.leaf_number))
+        raise Found(problem, leaf.place)

@@ -117,7 +117,7 @@ class _RangeCheck:
     def _read_batch(self, number: int) -> BatchPlace:
         rows = self._rows
         if rows.batches.next is None or rows.batches.next[0] != number:
-            raise Found(self._without_batch(number))
+            raise self._without_batch(number)
         row = rows.batches.pop()
         try:
             return BatchPlace(read_row(BATCH, row), row[-2])
@@ -127,17 +127,17 @@ class _RangeCheck:
                 Problem.of_value("batches", error, tenant=names[1], batch=names[0], number=number)
             ) from None
 
-    def _without_batch(self, number: int) -> Problem:
+    def _without_batch(self, number: int) -> Found:
         rows = self._rows
         if rows.leaves.next is not None and rows.leaves.next[0] == number:
             leaf = Leaf(*rows.leaves.next)
             text = f"has no batch with the number {number}, which leaf {leaf.leaf_number} covers"
-            return Problem("batches", text, tenant=leaf.tenant)
+            return Found(Problem("batches", text, tenant=leaf.tenant), leaf.place)
         if rows.chunks.next is not None and rows.chunks.next[0] == number:
-            chunk = rows.chunks.next[1]
-            return Problem("chunks", f"belongs to batch number {number}, which has no row", chunk=chunk)
+            text = f"belongs to batch number {number}, which has no row"
+            return Found(Problem("chunks", text, chunk=rows.chunks.next[1]))
         table = "grants" if rows.grants.next and rows.grants.next[0] == number else "reissues"
-        return Problem(table, f"has rows of batch number {number}, which has no row")
+        return Found(Problem(table, f"has rows of batch number {number}, which has no row"))
 
     def _skip(self, number: int) -> None:
         rows = self._rows

@@ -61,9 +61,7 @@ def check_tree(
         check.run(expected, checkpoints)
     except Found as found:
         check.problems.append(found.problem)
-    return TreeResult(
-        head.tenant, check.edge.size, check.checkpoints, check.problems, check.broken
-    )
+    return TreeResult(head.tenant, check.edge.size, check.checkpoints, check.problems, check.broken)
 
 
 class _TreeCheck:
