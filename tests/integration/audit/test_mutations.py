@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.support.audit_log.logs import generate_log
 from tests.support.audit_log.mutations import MUTATIONS
@@ -54,6 +55,6 @@ def test_each_kind_of_change_is_found_at_the_right_place_on_postgresql(
     assert not list(problems_of(verify_log(log.url, options)))
     trials: list[Trial] = []
     for kind, (_, mutation) in MUTATIONS.items():
-        with fresh_database(postgres_url, template=log.url.rpartition("/")[2]) as url:
+        with fresh_database(postgres_url, template=str(make_url(log.url).database)) as url:
             trials.append(try_mutation(kind, mutation, url, options, random.Random(kind)))
     assert_all_are_found(trials)
