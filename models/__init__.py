@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
+    from models.prunes import Prune
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
     from models.tenants import (
         Bucket,
@@ -38,6 +39,7 @@ __all__ = [
     "Manifest",
     "MultipartUpload",
     "Policy",
+    "Prune",
     "Quota",
     "QuotaOverride",
     "Reissue",
@@ -68,6 +70,7 @@ _MODULES = {
     "Manifest": "manifests",
     "MultipartUpload": "multiparts",
     "Policy": "tenants",
+    "Prune": "prunes",
     "Quota": "quotas",
     "QuotaOverride": "quotas",
     "Reissue": "grants",

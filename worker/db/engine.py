@@ -25,6 +25,7 @@ _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
+    "recursive_triggers=ON",  # else INSERT OR REPLACE deletes rows without firing DELETE triggers
     f"busy_timeout={LOCK_TIMEOUT}000",
 )
 _Purpose = Literal["write", "read", "autocommit"]

@@ -15,16 +15,31 @@ _COMMANDS: LazyCommands = {
         "other_logs.changes:list_changes",
         "List changes of tenants, buckets, policies, keys and quotas, newest first.",
     ),
+    "count": (
+        "count:count",
+        "Count issued and refused items by tenant, day, reason or other columns.",
+    ),
     "key": ("key:key", "Print the public key that verifies checkpoints, or create a key pair."),
     "list": (
         "list_grants:list_grants",
         "List requested items, newest first: the decision is `issued` or the code of the refusal.",
     ),
+    "prune": (
+        "prune:prune_log",
+        "Remove the grants of all chunks that were issued before a month, for ever.",
+    ),
     "rejections": (
         "other_logs.rejections:list_rejections",
         "Count, by hour, the messages that could not be read or authenticated.",
     ),
-    "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
+    "summary": (
+        "summary:summary",
+        "Count issued and refused items by tenant and kind.",
+    ),
+    "top": (
+        "top:top",
+        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
+    ),
     "verify": (
         "verify:verify",
         "Verify that no row of the audit log was changed, removed, added or moved.",
