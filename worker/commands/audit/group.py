@@ -6,6 +6,7 @@ from valetkey.cli.lazy_group import LazyCommands, LazyGroup
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
+    "adopt": ("adopt:adopt", "Add leaves for rows of the audit log that have none."),
     "cancellations": (
         "other_logs.cancellations:list_cancellations",
         "List cancelled batches, newest first, with who cancelled them.",
@@ -49,6 +50,10 @@ _COMMANDS: LazyCommands = {
     "top": (
         "top:top",
         "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
+    ),
+    "verify": (
+        "verify:verify",
+        "Verify that no row of the audit log was changed, removed, added or moved.",
     ),
 }
 
