@@ -4,6 +4,7 @@ from models.base import Base
 from models.changes import ConfigChange, RejectionCount
 from models.deliveries import Delivery, EndpointCircuit
 from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
+from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
 from models.manifests import Manifest
 from models.multiparts import MultipartUpload, UploadStart
 from models.quotas import Quota, QuotaOverride, Reservation, Usage
@@ -28,6 +29,8 @@ __all__ = [
     "Delivery",
     "EndpointCircuit",
     "Grant",
+    "KeyPage",
+    "KeySegment",
     "Manifest",
     "MultipartUpload",
     "Policy",
@@ -39,6 +42,7 @@ __all__ = [
     "Tenant",
     "TenantIdentity",
     "TenantKey",
+    "UnindexedChunk",
     "UploadStart",
     "Usage",
     "WebhookEndpoint",
