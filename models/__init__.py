@@ -17,12 +17,14 @@ from models.tenants import (
     TenantKey,
     WebhookEndpoint,
 )
+from models.trees import Checkpoint, Leaf, TreeHead
 
 __all__ = [
     "Base",
     "Batch",
     "Bucket",
     "Cancellation",
+    "Checkpoint",
     "Chunk",
     "ConfigChange",
     "ConfigRevisionCounter",
@@ -31,6 +33,7 @@ __all__ = [
     "Grant",
     "KeyPage",
     "KeySegment",
+    "Leaf",
     "Manifest",
     "MultipartUpload",
     "Policy",
@@ -42,6 +45,7 @@ __all__ = [
     "Tenant",
     "TenantIdentity",
     "TenantKey",
+    "TreeHead",
     "UnindexedChunk",
     "UploadStart",
     "Usage",
