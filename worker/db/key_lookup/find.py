@@ -1,6 +1,7 @@
 """Finds the positions of an object key in the audit log."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from heapq import heappop, heappush, merge
 from itertools import groupby
 
@@ -52,7 +53,8 @@ def find_positions(
 
     Misses no row that was committed before the first one is read. Rows of another key with the same
     hash are yielded as well: the caller compares the keys. With before, only older positions are
-    yielded. Needs a transaction, and reads on while the caller iterates.
+    yielded. Needs a transaction, and reads on while the caller iterates: close the iterator before
+    the transaction ends, unless it is exhausted.
     """
     hash_ = hash_key(object_key)
     parameters = {"key": object_key, "hash": int.from_bytes(hash_, "big")}
@@ -62,11 +64,14 @@ def find_positions(
         unindexed = unindexed.where(is_before)
         pages = pages.where(KeySegment.oldest_batch <= before.batch_number)
     # In this order, each a snapshot: a chunk that is indexed meanwhile is found twice, not missed.
-    rows = connection.execute(unindexed, parameters)
-    in_chunks = (Position(*row) for row in rows)
-    in_pages = _positions_in_pages(connection.execute(pages, parameters), hash_, before)
-    for position, _ in groupby(merge(in_chunks, in_pages, reverse=True)):
-        yield position
+    with (
+        closing(connection.execute(unindexed, parameters)) as chunk_rows,
+        closing(connection.execute(pages, parameters)) as page_rows,
+    ):
+        in_chunks = (Position(*row) for row in chunk_rows)
+        in_pages = _positions_in_pages(page_rows, hash_, before)
+        for position, _ in groupby(merge(in_chunks, in_pages, reverse=True)):
+            yield position
 
 
 def _positions_in_pages(
