@@ -1,21 +1,20 @@
 """Generates the rows of an audit log: seeded and skewed, a year of one service."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from random import Random
 from typing import Any, NamedTuple
 
-Row = tuple[Any, ...]
+from worker.core.policy.decisions import GrantRow
 
 END = datetime(2026, 11, 27, tzinfo=UTC)
 """The time of the last rows; the first ones are a year older."""
 YEAR = timedelta(days=365)
 CHUNK_ITEMS = 600
 BUCKETS = ("documents", "media", "exports")
-REFUSED = 0.02  # of the items that are refused one by one; whole batches are refused as well
+_REFUSED_ITEMS, _REFUSED_BATCHES = 0.015, 0.005
 
 _KINDS = (("download", 0.8), ("upload", 0.1), ("put", 0.07), ("multipart", 0.03))
 _REASONS = (None, "statements", "nightly export", "support case 4711", "migration")
@@ -41,33 +40,37 @@ class DataPlan:
 
 
 class GeneratedChunk(NamedTuple):
-    """The row of a chunk, and the rows of its grants."""
+    """The columns of a chunk, and its audit rows."""
 
-    row: Row
-    grants: list[Row]
+    values: dict[str, Any]
+    rows: list[GrantRow]
 
 
 class GeneratedBatch(NamedTuple):
-    """The row of a batch, and its chunks, generated while they are read."""
+    """The columns of a batch, and its chunks, generated while they are read."""
 
-    row: Row
+    values: dict[str, Any]
     chunks: Iterator[GeneratedChunk]
 
 
-BATCH_COLUMNS = (
-    *("batch_number", "batch_id", "tenant", "bucket", "kind", "requested_by", "reason", "terms"),
-    *("total", "chunk_size", "fingerprint", "refusal", "decided_at"),
-)
-CHUNK_COLUMNS = (
-    *("batch_number", "chunk_number", "fingerprint", "issued", "refused", "issued_at"),
-    *("expires_in", "limited_by", "access_key", "refusal", "signing_key"),
-)
-GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
+@dataclass(frozen=True, slots=True)
+class _BatchPlan:
+    number: int
+    tenant: str
+    total: int
+    decided_at: datetime
+    distinct_keys: int
+    code: str | None = None
 
 
 def tenant_name(number: int) -> str:
     """Return the name of a tenant, by its number from 0."""
     return f"tenant-{number:02d}"
+
+
+def batch_id(number: int) -> str:
+    """Return the id of a batch, by its number from 1."""
+    return f"0199a000-0000-7000-8000-{number:012d}"
 
 
 def object_key(tenant: str, number: int) -> str:
@@ -85,7 +88,9 @@ def generate_batches(plan: DataPlan) -> Iterator[GeneratedBatch]:
         chance_of_first = 0.9 if 2 * rows_of_first <= rows else 0.1
         tenant = 0 if rng.random() < chance_of_first else rng.randrange(1, plan.tenants)
         decided_at = END - YEAR + YEAR * (rows / plan.rows)
-        yield _generate_batch(rng, plan, number, tenant, total, decided_at)
+        distinct = max(10, plan.rows // 6 // (1 if tenant == 0 else plan.tenants))
+        batch = _BatchPlan(number, tenant_name(tenant), total, decided_at, distinct)
+        yield _generate_batch(rng, batch)
         rows += total
         rows_of_first += total if tenant == 0 else 0
 
@@ -98,50 +103,60 @@ def _batch_size(rng: Random, plan: DataPlan) -> int:
     return rng.randint(low, high)
 
 
-def _generate_batch(
-    rng: Random, plan: DataPlan, number: int, tenant_number: int, total: int, decided_at: datetime
-) -> GeneratedBatch:
-    tenant = tenant_name(tenant_number)
+def _generate_batch(rng: Random, batch: _BatchPlan) -> GeneratedBatch:
     kind = rng.choices([name for name, _ in _KINDS], [share for _, share in _KINDS])[0]
-    code = rng.choice(_BATCH_CODES) if rng.random() < 0.005 else None  # noqa: PLR2004
-    terms = {"kind": kind, "bucket": rng.choice(BUCKETS), "expires_in": 3_600}
-    row = (
-        *(number, f"0199a000-0000-7000-8000-{number:012d}", tenant, terms["bucket"], kind),
-        *(f"{tenant}/service-{rng.randrange(20)}", rng.choice(_REASONS), json.dumps(terms)),
-        *(total, CHUNK_ITEMS, sha256(b"%d" % number).digest(), _refusal(code), decided_at),
-    )
-    distinct = max(10, plan.rows // 3 // (2 if tenant_number == 0 else 2 * plan.tenants))
-    return GeneratedBatch(row, _generate_chunks(rng, row, code, distinct))
+    bucket = rng.choice(BUCKETS)
+    if rng.random() < _REFUSED_BATCHES:
+        batch = replace(batch, code=rng.choice(_BATCH_CODES))
+    values = {
+        "batch_number": batch.number,
+        "batch_id": batch_id(batch.number),
+        "tenant": batch.tenant,
+        "bucket": bucket,
+        "kind": kind,
+        "requested_by": f"{batch.tenant}/service-{rng.randrange(20)}",
+        "reason": rng.choice(_REASONS),
+        "recipient": None,
+        "terms": {"kind": kind, "bucket": bucket, "expires_in": 3_600},
+        "total": batch.total,
+        "chunk_size": CHUNK_ITEMS,
+        "callback": None,
+        "fingerprint": sha256(b"%d" % batch.number).digest(),
+        "refusal": _refusal(batch.code),
+        "decided_at": batch.decided_at,
+    }
+    return GeneratedBatch(values, _generate_chunks(rng, batch))
 
 
-def _generate_chunks(
-    rng: Random, batch: Row, code: str | None, distinct: int
-) -> Iterator[GeneratedChunk]:
-    number, tenant, total, decided_at = batch[0], batch[2], batch[8], batch[12]
-    for chunk, first in enumerate(range(0, total, CHUNK_ITEMS)):
-        grants = [
-            _generate_grant(rng, number, item, tenant, distinct, code)
-            for item in range(first, min(first + CHUNK_ITEMS, total))
-        ]
-        refused = sum(grant[3] is not None for grant in grants)
-        row = (
-            *(number, chunk, sha256(b"%d.%d" % (number, chunk)).digest(), len(grants) - refused),
-            *(refused, decided_at + timedelta(seconds=chunk * _SECONDS_PER_CHUNK), 3_600),
-            *("request", None if code else "AKIDEXAMPLE", _refusal(code), f"{tenant}/main"),
-        )
-        yield GeneratedChunk(row, grants)
+def _generate_chunks(rng: Random, batch: _BatchPlan) -> Iterator[GeneratedChunk]:
+    for chunk, first in enumerate(range(0, batch.total, CHUNK_ITEMS)):
+        items = range(first, min(first + CHUNK_ITEMS, batch.total))
+        rows = [_generate_row(rng, item, batch) for item in items]
+        refused = sum(row.code is not None for row in rows)
+        values = {
+            "batch_number": batch.number,
+            "chunk_number": chunk,
+            "fingerprint": sha256(b"%d.%d" % (batch.number, chunk)).digest(),
+            "issued": len(rows) - refused,
+            "refused": refused,
+            "issued_at": batch.decided_at + timedelta(seconds=chunk * _SECONDS_PER_CHUNK),
+            "expires_in": 3_600,
+            "limited_by": "request",
+            "access_key": None if batch.code else "AKIDEXAMPLE",
+            "refusal": _refusal(batch.code),
+            "signing_key": f"{batch.tenant}/main",
+        }
+        yield GeneratedChunk(values, rows)
 
 
-def _generate_grant(
-    rng: Random, batch: int, item: int, tenant: str, distinct: int, batch_code: str | None
-) -> Row:
-    key = object_key(tenant, int(distinct * rng.random() ** 3))  # a power law
-    if batch_code is not None:
-        return (batch, item, key, batch_code, None, None)
-    if rng.random() < REFUSED:
-        return (batch, item, key, rng.choice(_CODES), None, None)
-    return (batch, item, key, None, None, rng.randbytes(32))
+def _generate_row(rng: Random, item: int, batch: _BatchPlan) -> GrantRow:
+    key = object_key(batch.tenant, int(batch.distinct_keys * rng.random() ** 3))  # a power law
+    if batch.code is not None:
+        return GrantRow(item, key, batch.code)
+    if rng.random() < _REFUSED_ITEMS:
+        return GrantRow(item, key, rng.choice(_CODES))
+    return GrantRow(item, key, None, None, rng.randbytes(32))
 
 
-def _refusal(code: str | None) -> str | None:
-    return code and json.dumps({"code": code, "message": "generated"})
+def _refusal(code: str | None) -> dict[str, str] | None:
+    return {"code": code, "message": "generated"} if code else None
