@@ -177,7 +177,7 @@ class _LogWriter:
         self._clear()
 
     def _insert(self, connection: Connection) -> None:
-        for table, rows in ((Batch.__table__, self._batches), (Chunk.__table__, self._chunks)):
+        for table, rows in ((Batch, self._batches), (Chunk, self._chunks)):
             if rows:
                 connection.execute(insert(table), rows)
         insert_rows(connection, Grant.__tablename__, _GRANT_COLUMNS, self._grants)

@@ -1,6 +1,6 @@
 """Finds the positions of an object key in the audit log."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from heapq import heappop, heappush, merge
 from itertools import groupby
@@ -48,7 +48,7 @@ _PAGES = (
 
 def find_positions(
     connection: Connection, object_key: str, before: Position | None = None
-) -> Iterator[Position]:
+) -> Generator[Position]:
     """Yield the positions at which an object key may be, newest first, each once.
 
     Misses no row that was committed before the first one is read. Rows of another key with the same
