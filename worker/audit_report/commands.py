@@ -1,0 +1,32 @@
+"""The commands that print the same figures as a section of the report."""
+
+import shlex
+
+from markupsafe import Markup
+
+from worker.audit_report.figures import Scope
+
+_PROGRAM = "python -m worker"
+
+
+def render_command(words: str, scope: Scope | None = None) -> Markup:
+    """Render a command, with the range and the filters of a report if they are given."""
+    command = f"{_PROGRAM} {words}{_scope_options(scope) if scope else ''}"
+    return Markup('<p class="quiet command">The same figures: <code>{}</code></p>').format(command)
+
+
+def tenant_option(scope: Scope) -> str:
+    """Return the option that selects the report's tenant, after a space, if it has one."""
+    return f" {shlex.join(['--tenant', scope.tenant])}" if scope.tenant else ""
+
+
+def _scope_options(scope: Scope) -> str:
+    options = {
+        "--since": scope.since.astimezone(scope.zone).isoformat(),
+        "--until": scope.until.astimezone(scope.zone).isoformat(),
+        "--tz": scope.zone.key,
+        "--tenant": scope.tenant,
+        "--bucket": scope.bucket,
+    }
+    words = [word for name, value in options.items() if value for word in (name, value)]
+    return f" {shlex.join(words)}"
