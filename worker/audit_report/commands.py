@@ -24,7 +24,7 @@ def _scope_options(scope: Scope) -> str:
     options = {
         "--since": scope.since.astimezone(scope.zone).isoformat(),
         "--until": scope.until.astimezone(scope.zone).isoformat(),
-        "--tz": scope.zone.key,
+        "--tz": scope.zone_name,
         "--tenant": scope.tenant,
         "--bucket": scope.bucket,
     }

@@ -1,9 +1,8 @@
 """The figures of a report on the audit log, independent of how they are read and shown."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Literal, NamedTuple
-from zoneinfo import ZoneInfo
 
 from worker.core.quotas.status import QuotaStatus
 
@@ -52,10 +51,15 @@ class Scope:
 
     since: datetime
     until: datetime
-    zone: ZoneInfo
+    zone: tzinfo
     unit: PeriodUnit
     tenant: str | None = None
     bucket: str | None = None
+
+    @property
+    def zone_name(self) -> str:
+        """The name of the time zone, as for --tz."""
+        return str(self.zone)
 
 
 class CheckpointState(NamedTuple):

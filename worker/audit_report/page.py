@@ -87,7 +87,7 @@ def _sections(figures: ReportFigures) -> Iterator[tuple[str, str, Markup]]:
 def _describe_period(figures: ReportFigures) -> str:
     scope = figures.scope
     since, until = format_moment(scope.since, scope), format_moment(scope.until, scope)
-    return f"{since} to {until} ({scope.zone.key})"
+    return f"{since} to {until} ({scope.zone_name})"
 
 
 def _describe_scope(figures: ReportFigures) -> Markup:
