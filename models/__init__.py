@@ -16,18 +16,21 @@ from models.tenants import (
     TenantKey,
     WebhookEndpoint,
 )
+from models.trees import Checkpoint, Leaf, TreeHead
 
 __all__ = [
     "Base",
     "Batch",
     "Bucket",
     "Cancellation",
+    "Checkpoint",
     "Chunk",
     "ConfigChange",
     "ConfigRevisionCounter",
     "Delivery",
     "EndpointCircuit",
     "Grant",
+    "Leaf",
     "Manifest",
     "MultipartUpload",
     "Policy",
@@ -39,6 +42,7 @@ __all__ = [
     "Tenant",
     "TenantIdentity",
     "TenantKey",
+    "TreeHead",
     "UploadStart",
     "Usage",
     "WebhookEndpoint",

@@ -38,6 +38,7 @@ class Batch(Base):
     kind: Mapped[str] = mapped_column(String(16))
     requested_by: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str | None] = mapped_column(REASON)
+    recipient: Mapped[str | None] = mapped_column(REASON)
     terms: Mapped[dict[str, Any]] = mapped_column(JSON)
     total: Mapped[int]
     chunk_size: Mapped[int]

@@ -57,6 +57,12 @@ def _select_format(context: click.Context, _param: click.Parameter, name: str | 
 
 
 _REASON = click.option("--reason", type=TEXT, help="The reason, which the audit log records.")
+_RECIPIENT = click.option(
+    "--recipient",
+    type=TEXT,
+    metavar="NAME",
+    help="The person or system that this is for; the audit log records it.",
+)
 _REQUESTED_BY = click.option(
     "--requested-by", type=TEXT, metavar="NAME", help="Who requests this; the audit log records it."
 )
@@ -93,6 +99,7 @@ _REQUEST_OPTIONS = (
         help="Also send the results to this webhook endpoint.",
     ),
     _REASON,
+    _RECIPIENT,
     _REQUESTED_BY,
     _TENANT,
     _timeout("The longest wait for the next response; if given, also for a manifest (else 10m)."),
@@ -162,7 +169,9 @@ def request_options(command: Command) -> Command:
 
 def link_options(command: Command) -> Command:
     """Add the options of a command that prints one link."""
-    return _add_options(command, (_EXPIRES_IN, _REASON, _REQUESTED_BY, *_QUERY_OPTIONS[:2]))
+    return _add_options(
+        command, (_EXPIRES_IN, _REASON, _RECIPIENT, _REQUESTED_BY, *_QUERY_OPTIONS[:2])
+    )
 
 
 def read_only_options(command: Command) -> Command:

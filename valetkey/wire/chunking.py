@@ -14,7 +14,7 @@ from valetkey.wire.options import http_date
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.terms import TERMS_BY_KIND, Kind
 
-_HEADER_OPTIONS = ("callback", "deadline", "reason")
+_HEADER_OPTIONS = ("callback", "deadline", "reason", "recipient")
 
 ItemInput = str | Item | Mapping[str, Any]
 """An item: an object key, or a model or mapping of its fields; a field that is None is not sent."""

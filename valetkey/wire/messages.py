@@ -65,6 +65,8 @@ class BatchHeader(WireModel):
     tenant: the tenant that the producer acts for.
     batch: the batch id. To send the same batch again, use the same id; the service charges it once.
     requested_by, reason: text for the audit log, at most 200 characters each.
+    recipient: the person or system that the grants are for, for the audit log, at most 200
+    characters.
     grant: the kind of grant and its terms; they apply to every item.
     total: the number of items in the whole batch, at most 1,000,000.
     chunk_size: the number of items in each chunk, at most 1,000; the last chunk may have fewer.
@@ -80,6 +82,7 @@ class BatchHeader(WireModel):
     batch: BatchId
     requested_by: Text
     reason: Text | None = None
+    recipient: Text | None = None
     grant: AnyTerms
     total: Annotated[int, Field(ge=1, le=MAX_BATCH_ITEMS)]
     chunk_size: Annotated[int, Field(ge=1, le=MAX_CHUNK_ITEMS)] = DEFAULT_CHUNK_ITEMS

@@ -15,6 +15,8 @@ class RequestOptions(TypedDict, total=False):
     lifetime over the policy's maximum; without it, the service refuses it.
     callback: the name of one of the tenant's webhook endpoints; it also receives the outcome.
     reason: text for the audit log, at most 200 characters.
+    recipient: the person or system that the grants are for, recorded in the audit log, at most 200
+    characters.
     deadline: an aware datetime. After it, the handle stops waiting and the service refuses.
     """
 
@@ -22,6 +24,7 @@ class RequestOptions(TypedDict, total=False):
     min_expires_in: int | None
     callback: str | None
     reason: str | None
+    recipient: str | None
     deadline: datetime | None
 
 

@@ -18,8 +18,17 @@ from worker.core.policy.fingerprints import (
     recorded_terms,
 )
 from worker.core.quotas.cost import Cost
+from worker.core.tree.merkle import RightEdge
+from worker.core.tree.records import (
+    chunk_record,
+    encode_record,
+    entry_hash,
+    items_edge,
+    reissue_record,
+)
 from worker.db.engine import acquire_advisory_lock
 from worker.db.inserts import insert_once, insert_rows
+from worker.db.tree.append import NewLeaf, append_leaf
 
 # Statements are built once: building one takes longer than running it.
 _INSERT_BATCH = insert(Batch).returning(Batch.batch_number)
@@ -28,19 +37,24 @@ _GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail",
 
 
 class NewChunk(NamedTuple):
-    """A decision to write, with its fingerprints, computed before the transaction starts."""
+    """A decision to write, with its fingerprints and the tree of its items' records.
+
+    They are computed before the transaction starts, because other transactions wait for it.
+    """
 
     request: ChunkRequest
     decision: ChunkDecision
     now: datetime
     header_fingerprint: bytes
     items_fingerprint: bytes
+    items_edge: RightEdge
 
     @classmethod
     def prepare(cls, request: ChunkRequest, decision: ChunkDecision, now: datetime) -> Self:
-        """Compute the fingerprints of a decision to write."""
+        """Compute what depends only on the decision."""
         message = request.message
-        return cls(request, decision, now, header_fingerprint(message), items_fingerprint(message))
+        fingerprints = header_fingerprint(message), items_fingerprint(message)
+        return cls(request, decision, now, *fingerprints, items_edge(decision.rows))
 
     @property
     def unused_cost(self) -> Cost:
@@ -54,8 +68,15 @@ def lock_batch(connection: Connection, tenant_id: str, batch_id: str) -> None:
     acquire_advisory_lock(connection, f"{tenant_id}/{batch_id}")
 
 
-def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | None) -> int:
-    """Insert the batch that a chunk opens, and return its number."""
+class InsertedBatch(NamedTuple):
+    """The number of a batch, and its record if this transaction inserted it."""
+
+    batch_number: int
+    record: bytes | None = None
+
+
+def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | None) -> InsertedBatch:
+    """Insert the batch that a chunk opens."""
     message = chunk.request.message
     values = {
         "batch_id": message.batch,
@@ -64,6 +85,7 @@ def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | Non
         "kind": message.grant.kind,
         "requested_by": message.requested_by,
         "reason": message.reason,
+        "recipient": message.recipient,
         "terms": recorded_terms(message.grant, message.grant.kind),
         "total": message.total,
         "chunk_size": message.chunk_size,
@@ -72,13 +94,14 @@ def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | Non
         "refusal": _json(refusal),
         "decided_at": chunk.now,
     }
-    return connection.execute(_INSERT_BATCH, values).scalar_one()
+    batch_number = connection.execute(_INSERT_BATCH, values).scalar_one()
+    return InsertedBatch(batch_number, encode_record("batch", values))
 
 
 def insert_chunk(
     connection: Connection, batch_number: int, chunk: NewChunk, decision: ChunkDecision
-) -> None:
-    """Insert a chunk and the audit rows of its items."""
+) -> bytes:
+    """Insert a chunk and the audit rows of its items. Returns the chunk's record."""
     issued = decision.issued
     values = {
         "batch_number": batch_number,
@@ -104,21 +127,55 @@ def insert_chunk(
         for row in decision.rows
     ]
     insert_rows(connection, Grant.__tablename__, _GRANT_COLUMNS, rows)
+    return chunk_record(chunk.request.tenant.id, chunk.request.message.batch, values)
+
+
+def append_chunk_leaf(
+    connection: Connection,
+    batch: InsertedBatch,
+    chunk: NewChunk,
+    decision: ChunkDecision,
+    record: bytes,
+) -> None:
+    """Append the leaf of a chunk, which also covers its batch if the chunk opened it.
+
+    Call it last in the transaction, as `append_leaf` says. record is that of the chunk.
+    """
+    is_unchanged = decision.rows is chunk.decision.rows
+    edge = chunk.items_edge if is_unchanged else items_edge(decision.rows)
+    records = [record] if batch.record is None else [record, batch.record]
+    leaf = NewLeaf(
+        "chunk" if batch.record is None else "batch",
+        entry_hash(records, edge),
+        batch.batch_number,
+        chunk.request.message.chunk,
+    )
+    append_leaf(connection, chunk.request.tenant.id, leaf)
 
 
 def insert_reissued_digests(
     connection: Connection, recorded: RecordedChunk, decision: ChunkDecision, now: datetime
 ) -> None:
     """Insert the new digests of a chunk that was signed again with a different result."""
+    reissue_fingerprint = fingerprint(decision.digests.hex())
     values = {
         "batch_number": recorded.batch_number,
         "chunk_number": recorded.chunk_number,
-        "fingerprint": fingerprint(decision.digests.hex()),
+        "fingerprint": reissue_fingerprint,
         "access_key": decision.access_key,
         "reissued_at": now,
         "digests": decision.digests,
     }
-    insert_once(connection, Reissue, values)
+    if not insert_once(connection, Reissue, values):
+        return
+    leaf = NewLeaf(
+        "reissue",
+        entry_hash([reissue_record(recorded.tenant_id, recorded.batch_id, values)]),
+        recorded.batch_number,
+        recorded.chunk_number,
+        reissue_fingerprint.hex(),
+    )
+    append_leaf(connection, recorded.tenant_id, leaf)
 
 
 def insert_cancellation(
@@ -127,8 +184,11 @@ def insert_cancellation(
     tenant_id: str,
     signing_key: str | None,
     now: datetime,
-) -> None:
-    """Insert the cancellation of a batch, unless it is cancelled already."""
+) -> NewLeaf | None:
+    """Insert the cancellation of a batch, unless it is cancelled already.
+
+    Returns the leaf to append at the end of the transaction, if it was inserted.
+    """
     values = {
         "tenant": tenant_id,
         "batch_id": message.batch,
@@ -137,7 +197,10 @@ def insert_cancellation(
         "reason": message.reason,
         "cancelled_at": now,
     }
-    insert_once(connection, Cancellation, values)
+    if not insert_once(connection, Cancellation, values):
+        return None
+    record = encode_record("cancellation", values)
+    return NewLeaf("cancellation", entry_hash([record]), reference=message.batch)
 
 
 def _json(refusal: Refusal | None) -> dict[str, Any] | None:

@@ -1,5 +1,9 @@
 """Cancels a batch: nothing more of it is issued, and the rest of its reservation is released."""
 
+from datetime import datetime
+
+from sqlalchemy import Connection
+
 from valetkey.wire.messages import CancelMessage
 from valetkey.wire.replies import Cancelled
 from worker.context import Context
@@ -8,6 +12,7 @@ from worker.db.batches import insert_cancellation, lock_batch
 from worker.db.engine import write_transaction
 from worker.db.multiparts import end_open_uploads
 from worker.db.reservations import close_batch
+from worker.db.tree.append import append_leaf
 
 
 def cancel_batch(
@@ -22,14 +27,23 @@ def cancel_batch(
     batch_id, now = message.batch, context.now()
     with write_transaction(context.engine) as connection:
         lock_batch(connection, tenant_id, batch_id)  # against a first chunk that arrives meanwhile
-        insert_cancellation(connection, message, tenant_id, signing_key, now)
-        batch = read_history(connection, tenant_id, batch_id, 0, now).batch
-        if batch is None:
-            aborting = 0 if message.abort_uploads else None
-            return Cancelled(batch=batch_id, issued=0, released=0, aborting=aborting)
-        released = close_batch(connection, batch.batch_number, tenant_id)
-        issued = count_decided(connection, batch.batch_number).issued
-        aborting = None
-        if message.abort_uploads:
-            aborting = end_open_uploads(connection, batch.batch_number, now)
+        leaf = insert_cancellation(connection, message, tenant_id, signing_key, now)
+        cancelled = _close(connection, message, tenant_id, now)
+        if leaf is not None:
+            append_leaf(connection, tenant_id, leaf)
+    return cancelled
+
+
+def _close(
+    connection: Connection, message: CancelMessage, tenant_id: str, now: datetime
+) -> Cancelled:
+    """Release what a batch has reserved, and end its uploads if the message asks for it."""
+    batch_id, aborting = message.batch, 0 if message.abort_uploads else None
+    batch = read_history(connection, tenant_id, batch_id, 0, now).batch
+    if batch is None:
+        return Cancelled(batch=batch_id, issued=0, released=0, aborting=aborting)
+    released = close_batch(connection, batch.batch_number, tenant_id)
+    issued = count_decided(connection, batch.batch_number).issued
+    if message.abort_uploads:
+        aborting = end_open_uploads(connection, batch.batch_number, now)
     return Cancelled(batch=batch_id, issued=issued, released=released, aborting=aborting)

@@ -28,7 +28,14 @@ from worker.core.quotas.cost import NO_COST
 from worker.core.tenants.config import TenantConfig
 from worker.db import usage
 from worker.db.batch_history import read_history
-from worker.db.batches import NewChunk, insert_batch, insert_chunk, lock_batch
+from worker.db.batches import (
+    InsertedBatch,
+    NewChunk,
+    append_chunk_leaf,
+    insert_batch,
+    insert_chunk,
+    lock_batch,
+)
 from worker.db.engine import autocommit_read, write_transaction
 from worker.db.manifests import insert_manifest
 from worker.db.multiparts import UploadRecord, insert_uploads
@@ -187,15 +194,16 @@ def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) 
     charged = usage.charge(connection, tenant.id, cost, now)
     quota_admission = admit_cost(tenant, charged, cost, now)
     refusal = refusal or quota_admission.refusal
-    batch_number = insert_batch(connection, chunk, refusal)
+    batch = insert_batch(connection, chunk, refusal)
     if refusal is None:
-        insert_remaining_reservation(connection, batch_number, chunk.request, now)
+        insert_remaining_reservation(connection, batch.batch_number, chunk.request, now)
         if message.manifest is not None:
-            insert_manifest(connection, batch_number, chunk.request, now)
+            insert_manifest(connection, batch.batch_number, chunk.request, now)
     else:
         usage.release(connection, tenant.id, cost, now)
         decision = refuse_chunk(message, refusal, now)
-    _insert_chunk_rows(connection, batch_number, chunk, decision, now)
+    record = _insert_chunk_rows(connection, batch.batch_number, chunk, decision, now)
+    append_chunk_leaf(connection, batch, chunk, decision, record)
     return replace(decision, quotas=quota_admission.quotas)
 
 
@@ -205,12 +213,14 @@ def _continue_batch(connection: Connection, chunk: NewChunk, batch: RecordedBatc
     refusal = batch.later_refusal
     if refusal is not None:
         decision = refuse_chunk(request.message, refusal, now)
-    _insert_chunk_rows(connection, batch.batch_number, chunk, decision, batch.decided_at)
+    number = batch.batch_number
+    record = _insert_chunk_rows(connection, number, chunk, decision, batch.decided_at)
     if refusal is None:
         # Last, because other chunks of the batch wait for this row from then on.
-        if not take_from_remaining(connection, batch.batch_number, request):
+        if not take_from_remaining(connection, number, request):
             raise ConcurrentChange
         usage.release(connection, request.tenant.id, chunk.unused_cost, batch.decided_at)
+    append_chunk_leaf(connection, InsertedBatch(number), chunk, decision, record)
     return replace(decision, quotas=usage.read_quota_states(connection, request.tenant, now))
 
 
@@ -220,10 +230,10 @@ def _insert_chunk_rows(
     chunk: NewChunk,
     decision: ChunkDecision,
     charged_at: datetime,
-) -> None:
-    """Write the chunk, its audit rows, and everything that follows from them."""
+) -> bytes:
+    """Write the chunk, its audit rows, and what follows from them. Returns the chunk's record."""
     request = chunk.request
-    insert_chunk(connection, batch_number, chunk, decision)
+    record = insert_chunk(connection, batch_number, chunk, decision)
     if decision.attempt is not None:
         if not take_starts(connection, decision.attempt, decision.uploads.keys()):
             raise Transient("the uploads of this message took too long to start", "storage")
@@ -233,3 +243,4 @@ def _insert_chunk_rows(
         request.tenant, request.message.grant.bucket
     ):
         insert_delivery(connection, batch_number, request, decision, chunk.now)
+    return record

@@ -18,7 +18,7 @@ from valetkey.client import Client
 from valetkey.handles import MultipartHandle
 from valetkey.wire.options import MultipartOptions
 
-_FREE_TO_DIFFER = {"expires_in", "min_expires_in", "reason"}
+_FREE_TO_DIFFER = {"expires_in", "min_expires_in", "reason", "recipient"}
 
 
 @click.command()

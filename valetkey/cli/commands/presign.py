@@ -11,7 +11,14 @@ from valetkey.cli.results import output
 @click.command()
 @object_argument
 @link_options
-def presign(bucket: str, key: str, expires_in: int, reason: str | None, **options: Any) -> None:
+def presign(
+    bucket: str,
+    key: str,
+    expires_in: int,
+    reason: str | None,
+    recipient: str | None,
+    **options: Any,
+) -> None:
     """Print a link to one object, and nothing else.
 
     \b
@@ -22,7 +29,9 @@ def presign(bucket: str, key: str, expires_in: int, reason: str | None, **option
     `valetkey download` has more options, and prints links to several objects.
     """
     with base.report_errors(options), base.open_client(options) as client:
-        handle = client.download(bucket, key, expires_in=expires_in, reason=reason)
+        handle = client.download(
+            bucket, key, expires_in=expires_in, reason=reason, recipient=recipient
+        )
         grant = handle.result(options["timeout"])
     click.echo(grant.url)
     output.print_quota_warnings(handle.batch.quotas)

@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, insert, select
 
 from models import ConfigChange
+from worker.core.tree.records import CONFIG_LOG, encode_record, entry_hash
 from worker.db.audit.pages import Page, fetch_page, fetch_page_without
+from worker.db.tree.append import NewLeaf, append_leaf
+
+_INSERT_CHANGES = insert(ConfigChange).returning(
+    ConfigChange.change_number, sort_by_parameter_order=True
+)
 
 
 class ChangeRecord(NamedTuple):
@@ -36,13 +42,24 @@ class ChangeAuthor(NamedTuple):
 def record_changes(
     connection: Connection, changes: Iterable[tuple[str, Any, Any]], author: ChangeAuthor
 ) -> None:
-    """Record changes, each as (path, before, after), in the transaction that makes them."""
+    """Record changes, each as (path, before, after), in the transaction that makes them.
+
+    Call it last: it locks the tree of the changes.
+    """
     rows = [
         {**author._asdict(), "path": path, "before": before, "after": after}
         for path, before, after in changes
     ]
-    if rows:
-        connection.execute(insert(ConfigChange), rows)
+    if not rows:
+        return
+    numbers = connection.scalars(_INSERT_CHANGES, rows).all()
+    records = [
+        encode_record("config", {"change_number": number, **row})
+        for number, row in zip(numbers, rows, strict=True)
+    ]
+    reference = f"{numbers[0]}-{numbers[-1]}"
+    leaf = NewLeaf("config", entry_hash(records), reference=reference)
+    append_leaf(connection, CONFIG_LOG, leaf)
 
 
 def read_changes(

@@ -1,0 +1,63 @@
+"""The Merkle trees over the audit log: one a tenant, and one for the changes of the config."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Index, LargeBinary, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import NUMBER, Base
+from models.tenants import TENANT_ID
+
+
+class Leaf(Base):
+    """One leaf of a tenant's tree: the hash over audit rows that one transaction added.
+
+    leaf_number counts from 0 without gaps, in the order of the commits. kind is batch, chunk,
+    reissue, cancellation, config or prune. batch_number, chunk_number and reference identify the
+    rows: reference is the fingerprint of a reissue, the id of a cancelled batch, or the first and
+    last number of changes of the config. There is no foreign key: rows can be removed when they are
+    too old, and leaves stay.
+    """
+
+    __tablename__ = "leaves"
+    __table_args__ = (
+        Index(None, "batch_number", "chunk_number"),
+        {"sqlite_with_rowid": False},
+    )
+
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    leaf_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16))
+    batch_number: Mapped[int | None] = mapped_column(NUMBER)
+    chunk_number: Mapped[int | None]
+    reference: Mapped[str | None] = mapped_column(Text)
+    hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+
+
+class TreeHead(Base):
+    """The size of a tenant's tree, and its right edge, from which the next leaf continues.
+
+    edge concatenates the hashes of the complete subtrees, the largest first: as many as size has
+    bits that are 1.
+    """
+
+    __tablename__ = "tree_heads"
+
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    edge: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Checkpoint(Base):
+    """The signed head of a tenant's tree at one size. Rows are added and never changed.
+
+    note is a signed note (C2SP signed-note) with the text of a checkpoint (C2SP tlog-checkpoint).
+    """
+
+    __tablename__ = "checkpoints"
+
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    size: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=False)
+    root: Mapped[bytes] = mapped_column(LargeBinary(32))
+    signed_at: Mapped[datetime]
+    note: Mapped[str] = mapped_column(Text)

@@ -1,0 +1,66 @@
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.policy.decisions import GrantRow
+from worker.core.tree.merkle import hash_leaf, merkle_root
+from worker.core.tree.records import (
+    chunk_record,
+    encode_record,
+    entry_hash,
+    item_record,
+    items_edge,
+)
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+_ROWS = st.builds(
+    GrantRow,
+    st.integers(0, 10**6),
+    _TEXT,
+    st.none() | _TEXT,
+    st.none() | st.dictionaries(_TEXT, _TEXT | st.integers(-(2**53), 2**53)),
+    st.none() | st.binary(min_size=32, max_size=32),
+)
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@given(_ROWS)
+def test_the_record_of_an_item_is_canonical_json(row: GrantRow) -> None:
+    values = {
+        "code": row.code,
+        "detail": row.detail,
+        "digest": None if row.digest is None else row.digest.hex(),
+        "item": row.item_number,
+        "key": row.object_key,
+    }
+    assert item_record(row) == _canonical(values)
+
+
+def test_a_time_in_any_zone_is_recorded_in_utc() -> None:
+    moment = datetime(2026, 11, 27, 1, 2, 3, tzinfo=timezone(timedelta(hours=1)))
+    record = encode_record("batch", {"decided_at": moment})
+    assert record == b'{"decided_at":"2026-11-27T00:02:03.000000Z","type":"batch"}'
+
+
+def test_the_record_of_a_chunk_names_its_batch_by_tenant_and_id() -> None:
+    values = {"batch_number": 7, "chunk_number": 1, "issued_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    assert json.loads(chunk_record("acme", "id", values)) == {
+        "type": "chunk",
+        "tenant": "acme",
+        "batch_id": "id",
+        "chunk_number": 1,
+        "issued_at": "2026-01-01T00:00:00.000000Z",
+    }
+
+
+@given(st.lists(_ROWS, max_size=9), st.lists(st.binary(), min_size=1, max_size=2))
+def test_a_leaf_covers_the_items_first_and_then_the_other_records(
+    rows: list[GrantRow], records: list[bytes]
+) -> None:
+    hashes = [hash_leaf(record) for record in (*map(item_record, rows), *records)]
+    assert entry_hash(records, items_edge(rows)) == hash_leaf(merkle_root(hashes))
