@@ -24,9 +24,11 @@ from worker.audit_report.tables import (
 from worker.core.contract.codes import read_codes
 
 CHART_ROWS = 8
+_SHORT_ROWS = 15  # sections with so few rows are printed on one page
+_SHORT = Markup(' class="short"')
 _MAX_CHART_NAME = 80  # characters; the picture cuts what has no room
 _PAIR = Markup("""\
-<section id="{id}" aria-labelledby="{id}-title">
+<section id="{id}"{css} aria-labelledby="{id}-title">
 <h2 id="{id}-title">{title}</h2>
 <p class="summary">{summary}</p>
 <div class="pair">
@@ -86,6 +88,7 @@ def _render(figures: ReportFigures, topic: Topic, breakdown: Breakdown) -> Marku
     total = sum(map(size, _all_tallies(breakdown)))
     return _PAIR.format(
         id=topic.id,
+        css=_SHORT if len(breakdown.rows) <= _SHORT_ROWS else "",
         title=topic.title,
         summary=_summarize(topic, breakdown, size, total),
         key=_KEY if topic.issued and topic.refused else "",

@@ -139,8 +139,8 @@ def log_section(figures: ReportFigures) -> Markup:
         "Batches": ("batches", log.batches),
         "Merkle trees": ("trees", log.trees),
         "Leaves": ("leaves", log.leaves),
-        "Leaves without a checkpoint": ("unsigned", log.unsigned_leaves),
-        "Webhooks not sent yet": ("webhooks", log.pending_webhooks),
+        "Unsigned leaves": ("unsigned", log.unsigned_leaves),
+        "Pending webhooks": ("webhooks", log.pending_webhooks),
     }
     facts = Markup("\n").join(
         Markup('<div><dt>{}</dt><dd data-figure="{}" data-value="{}">{:,}</dd></div>').format(
@@ -159,8 +159,8 @@ def _describe_checkpoints(scope: Scope, log: LogState) -> str:
     whose = "of this tenant" if scope.tenant else "of all tenants"
     text = f"The whole log {whose}, not only the period of this report."
     if not log.checkpoints:
-        return f"{text} There is no checkpoint yet: nothing signed shows if the log is changed."
-    return f"{text} A checkpoint signs the state of a tree: later changes to its leaves show."
+        return f"{text} There is no checkpoint yet, so nothing outside the database can prove a change."
+    return f"{text} A checkpoint proves later changes to the leaves that it signed."
 
 
 def _checkpoint_table(scope: Scope, log: LogState) -> Markup:
