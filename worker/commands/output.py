@@ -77,7 +77,8 @@ def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
         return []
     if isinstance(option, click.Option) and option.is_flag:
         return [option.opts[0]] if value == option.flag_value else []
-    return [option.opts[0], _format_value(value)]
+    values = value if option.multiple else (value,)
+    return [word for item in values for word in (option.opts[0], _format_value(item))]
 
 
 def _format_csv(rows: Sequence[Sequence[Any]]) -> str:

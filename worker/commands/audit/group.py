@@ -4,10 +4,12 @@ import click
 
 from worker.commands.audit.cancellations import list_cancellations
 from worker.commands.audit.changes import list_changes
+from worker.commands.audit.count import count
 from worker.commands.audit.list_grants import list_grants
 from worker.commands.audit.rejections import list_rejections
 from worker.commands.audit.report import report
 from worker.commands.audit.summary import summary
+from worker.commands.audit.top import top
 
 
 @click.group()
@@ -16,11 +18,13 @@ def audit() -> None:
 
 
 for command in (
+    count,
     list_cancellations,
     list_changes,
     list_grants,
     list_rejections,
     report,
     summary,
+    top,
 ):
     audit.add_command(command)

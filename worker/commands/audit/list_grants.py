@@ -4,63 +4,20 @@ from typing import Any
 
 import click
 
+from worker.commands.audit.filter_options import filter_options, parse_cursor, read_filter
 from worker.commands.database import open_database
-from worker.commands.options import (
-    format_options,
-    limit_option,
-    since_option,
-    tenant_option,
-    until_option,
-)
+from worker.commands.options import format_options, limit_option
 from worker.commands.output import print_page
 from worker.db.audit import grants
-from worker.db.audit.grants import (
-    AmbiguousCursor,
-    AuditCursor,
-    AuditRecord,
-    GrantFilter,
-    UnknownCursor,
-)
+from worker.db.audit.filters import AuditCursor
+from worker.db.audit.grants import AmbiguousCursor, AuditRecord, UnknownCursor
 from worker.db.engine import read_transaction
-
-_MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
-
-
-def _parse_cursor(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> AuditCursor | None:
-    if text is None:
-        return None
-    tenant, _, grant = text.rpartition("/")
-    batch_id, _, number = grant.partition(".")
-    if not (number.isascii() and number.isdecimal() and len(number) <= _MAX_ITEM_DIGITS):
-        raise click.BadParameter(
-            "a grant's id is BATCH.NUMBER, as in the column `grant`, or TENANT/BATCH.NUMBER"
-        )
-    return AuditCursor(batch_id, int(number), tenant or None)
 
 
 @click.command("list")
-@tenant_option
-@click.option("--bucket", help="Only this bucket profile.")
-@click.option("--key", "object_key", help="Only this object key.")
-@click.option("--prefix", help="Only object keys that begin with this prefix.")
-@click.option("--requester", help="Only requests whose `requested_by` is this.")
-@click.option(
-    "--signed-by",
-    help='Only requests signed with the tenant\'s key of this name; "" selects unsigned ones.',
-)
-@click.option(
-    "--decision",
-    type=click.Choice(["issued", "refused"]),
-    help="Only issued, or only refused items.",
-)
-@since_option
-@until_option
-@click.option("--batch", "batch_id", help="Only the batch with this id.")
-@click.option("--grant", callback=_parse_cursor, help="Only the grant with this id.")
+@filter_options
 @limit_option
-@click.option("--after", callback=_parse_cursor, help="Start after the grant with this id.")
+@click.option("--after", callback=parse_cursor, help="Start after the grant with this id.")
 @format_options
 @click.pass_context
 def list_grants(
@@ -82,7 +39,7 @@ def list_grants(
     """
     try:
         with open_database(read_transaction) as connection:
-            page = grants.read_grants(connection, GrantFilter(**filters), limit, after)
+            page = grants.read_grants(connection, read_filter(connection, filters), limit, after)
     except UnknownCursor:
         text = "the audit log has no batch with this id"
         raise click.BadParameter(text, param_hint="--after") from None
