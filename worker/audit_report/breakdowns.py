@@ -63,11 +63,11 @@ TOPICS = (
     Topic("tenants", "Tenants", "Tenant", "tenant", by="count --by tenant"),
     Topic("buckets", "Buckets", "Bucket profile", "bucket profile", by="count --by bucket"),
     Topic("kinds", "Kinds", "Kind", "kind", by="count --by kind"),
-    Topic("codes", "Reasons for refusals", "Code", "code", issued=False, by="count --by code"),
+    Topic("codes", "Reasons for refusals", "Code", "code", issued=False, by="top codes"),
     Topic("lifetimes", "Lifetimes", "Lifetime", "range", refused=False, is_ordered=True),
     Topic("limits", "What limited lifetimes", "Limit", "limit", refused=False),
-    Topic("requesters", "Requesters", "Requester", "requester", by="top requester"),
-    Topic("keys", "Object keys", "Object key", "key", by="top key"),
+    Topic("requesters", "Requesters", "Requester", "requester", by="top requesters"),
+    Topic("keys", "Object keys", "Object key", "key", by="top keys"),
 )
 
 

@@ -9,10 +9,15 @@ from worker.audit_report.figures import Scope
 _PROGRAM = "python -m worker"
 
 
-def render_command(words: str, scope: Scope | None = None) -> Markup:
-    """Render a command, with the range and the filters of a report if they are given."""
-    command = f"{_PROGRAM} {words}{_scope_options(scope) if scope else ''}"
-    return Markup('<p class="quiet command">The same figures: <code>{}</code></p>').format(command)
+def render_command(words: str, scope: Scope | None = None, *, has_zone: bool = False) -> Markup:
+    """Render a command, with the range and the filters of a report if they are given.
+
+    has_zone adds the time zone, for figures by hour, day or month.
+    """
+    options = _scope_options(scope, has_zone=has_zone) if scope else ""
+    return Markup('<p class="quiet command">The same figures: <code>{}</code></p>').format(
+        f"{_PROGRAM} {words}{options}"
+    )
 
 
 def tenant_option(scope: Scope) -> str:
@@ -20,11 +25,11 @@ def tenant_option(scope: Scope) -> str:
     return f" {shlex.join(['--tenant', scope.tenant])}" if scope.tenant else ""
 
 
-def _scope_options(scope: Scope) -> str:
+def _scope_options(scope: Scope, *, has_zone: bool) -> str:
     options = {
         "--since": scope.since.astimezone(scope.zone).isoformat(),
         "--until": scope.until.astimezone(scope.zone).isoformat(),
-        "--tz": scope.zone_name,
+        "--tz": scope.zone_name if has_zone else None,
         "--tenant": scope.tenant,
         "--bucket": scope.bucket,
     }

@@ -23,6 +23,7 @@ WIDE_CHART, NARROW_CHART = 960, 300
 _FULL = 100  # percent
 _CHART_QUOTAS = 8
 _TABLE_QUOTAS = 200
+_MAX_CHART_TENANT = 20  # characters, so that the quota has room beside it
 
 _TIME = Markup("""\
 <section id="time" aria-labelledby="time-title">
@@ -74,7 +75,7 @@ def time_section(figures: ReportFigures) -> Markup:
         wide=draw_periods(periods, unit, WIDE_CHART),
         narrow=draw_periods(periods, unit, NARROW_CHART),
         table=render_table(f"By {unit}", columns, rows),
-        command=render_command(f"audit count --by {unit}", figures.scope),
+        command=render_command(f"audit count --by {unit}", figures.scope, has_zone=True),
     )
 
 
@@ -108,7 +109,10 @@ def _quota_bar(quota: QuotaStatus) -> Bar:
     mark = None
     if quota.warn_at is not None and quota.limit:
         mark = min(quota.warn_at / quota.limit * _FULL, _FULL)
-    name = f"{quota.tenant}  {quota.metric}.{quota.window}"
+    tenant = quota.tenant
+    if len(tenant) > _MAX_CHART_TENANT:
+        tenant = f"{tenant[: _MAX_CHART_TENANT - 1]}…"
+    name = f"{tenant}  {quota.metric}.{quota.window}"
     is_full = quota.left == 0
     return Bar(name, f"{quota.percent}%", 0 if is_full else share, share if is_full else 0, mark)
 
