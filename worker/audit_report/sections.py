@@ -163,7 +163,7 @@ def _describe_checkpoints(scope: Scope, log: LogState) -> str:
     whose = "of this tenant" if scope.tenant else "of all tenants"
     text = f"The whole log {whose}, not only the period of this report."
     if not log.checkpoints:
-        return f"{text} There is no checkpoint yet, so nothing outside the database can prove a change."
+        return f"{text} There is no checkpoint yet, so nothing can prove that it is unchanged."
     return f"{text} A checkpoint proves later changes to the leaves that it signed."
 
 

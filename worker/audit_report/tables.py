@@ -41,7 +41,7 @@ Row = Sequence[Cell]
 
 def name_cell(name: str, order: int | None = None) -> Cell:
     """Return the cell of a name from the database, sorted by order if that is given."""
-    return Cell(isolate(name), name if order is None else f"{order:03}")
+    return Cell(isolate(name), escape_unprintable(name) if order is None else f"{order:03}")
 
 
 def text_cell(text: str) -> Cell:

@@ -86,7 +86,7 @@ def _build_batch(random: Random, number: int) -> AuditedBatch:
     return AuditedBatch(
         number,
         [random.choice(keys) for _ in range(size)],
-        {item: code for item, code in codes.items() if random.random() < 0.25},  # noqa: PLR2004
+        {item: code for item, code in codes.items() if random.random() < 0.25},
         decided_at=MORNING - timedelta(hours=random.uniform(-24, 24 * 21)),
         **fields,
     )
