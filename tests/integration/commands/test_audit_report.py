@@ -78,7 +78,7 @@ def test_a_report_can_be_printed(run: Run) -> None:
         (("--since", "2026-11-24", "--until", "2026-11-24"), "before it begins"),
         (("--since", "1700-01-01"), "longer than 20 years"),
         (("--tenant", "acmee"), "did you mean 'acme'"),
-        (("--bucket", "report"), "did you mean 'reports'"),
+        (("--bucket", "report"), "no bucket profile or bucket 'report'"),
         (("--tz", "Europe/Berlni"), "Europe/Berlin"),
         (("--title", "x" * 201), "at most 200 characters"),
         (("--out", ""), "no name"),

@@ -91,7 +91,7 @@ def report(  # noqa: PLR0913 - the command's options
         figures = read_report(connection, scope, grant_filter, now)
     page = render_page(figures, _check_title(title) or _default_title(tenant))
     if out == _STDOUT:
-        click.echo(page)
+        click.echo(page, nl=False)
     else:
         _write(Path(out), page, force=force)
 
