@@ -1,6 +1,7 @@
 """Generates filters of the audit log, and applies them to plain rows."""
 
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from worker.db.audit.filters import GrantFilter
 @st.composite
 def filters(draw: st.DrawFn) -> GrantFilter:
     """Generate a filter with few conditions, so that some rows match."""
-    choices = {
+    choices: dict[str, st.SearchStrategy[Any]] = {
         "tenant": st.sampled_from(["acme", "globex", "ümlaut", "nobody"]),
         "buckets": st.sampled_from([("demo",), ("other", "demo")]),
         "object_key": st.sampled_from(KEYS),

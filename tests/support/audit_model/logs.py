@@ -113,6 +113,7 @@ def batches(draw: st.DrawFn, number: int) -> AuditedBatch:
         kind=kind,
         requested_by=draw(st.sampled_from(["billing", "=cmd()", 'n "b"', "line\nbreak"])),
         reason=draw(st.sampled_from([None, "", "why, not", "-1"])),
+        recipient=draw(st.sampled_from([None, "ann@example.org", "@ü"])),
         signed_by=draw(st.sampled_from([None, "key-1"])),
         id_number=number - 1 if is_same_id else None,
         terms={"max_size": draw(st.sampled_from([1, 10, MAX_SIZE]))} if stores else {},

@@ -38,6 +38,7 @@ class AuditedBatch:
     expires_in: int = 3_600
     limited_by: str = "request"
     id_number: int | None = None
+    recipient: str | None = None
     terms: dict[str, Any] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
 
@@ -57,6 +58,7 @@ class AuditedBatch:
             "kind": self.kind,
             "requested_by": self.requested_by,
             "reason": self.reason,
+            "recipient": self.recipient,
             "terms": self.terms,
             "total": len(self.object_keys),
             "chunk_size": self.chunk_size,

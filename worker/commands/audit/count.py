@@ -1,13 +1,13 @@
 """Counts items by columns and periods."""
 
-from datetime import tzinfo
+from datetime import UTC
 from difflib import get_close_matches
 from typing import Any, cast
 
 import click
 
 from valetkey.units import format_size
-from worker.commands.audit.filter_options import filter_options, make_filter, zone_option
+from worker.commands.audit.filter_options import filter_options, note_empty_result, read_filter
 from worker.commands.database import open_database
 from worker.commands.options import format_options
 from worker.commands.output import print_rows
@@ -48,7 +48,6 @@ def _parse_dimensions(
     help=f"Columns to group by, separated by commas: {', '.join(DIMENSIONS)}.",
 )
 @filter_options
-@zone_option
 @click.option(
     "--exact-bytes",
     is_flag=True,
@@ -58,7 +57,6 @@ def _parse_dimensions(
 def count(
     *,
     by: tuple[Dimension, ...],
-    zone: tzinfo,
     exact_bytes: bool,
     output_format: Any,
     **filters: Any,
@@ -79,10 +77,10 @@ def count(
       python -m worker audit count --by requester --decision refused --csv
       python -m worker audit count --by month,tenant --tz Europe/Berlin
     """
-    options = CountOptions(by, zone, exact_bytes)
+    options = CountOptions(by, filters["zone"] or UTC, exact_bytes)
     try:
         with open_database(read_transaction) as connection:
-            counts = count_items(connection, make_filter(filters), options)
+            counts = count_items(connection, read_filter(connection, filters), options)
     except TooManyGroups:
         raise click.UsageError(
             f"There are more than {MAX_GROUPS:,} groups: select fewer items, for example with"
@@ -95,6 +93,8 @@ def print_counts(
     by: tuple[str, ...], counts: list[ItemCount], output_format: Any, *, with_total: bool
 ) -> None:
     """Print counts. A table has sizes in units and, with_total, a last line with the sums."""
+    if not counts:
+        note_empty_result()
     columns = (*by, *NUMBERS)
     rows: list[tuple[Any, ...]] = [_row(item_count) for item_count in counts]
     if output_format is not None:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from worker.commands.audit.count import print_counts
-from worker.commands.audit.filter_options import filter_options, make_filter
+from worker.commands.audit.filter_options import filter_options, read_filter
 from worker.commands.database import open_database
 from worker.commands.options import format_options, limit_option
 from worker.db.audit.count_queries import Dimension
@@ -14,6 +14,7 @@ from worker.db.engine import read_transaction
 
 _DIMENSIONS: dict[str, Dimension] = {
     "requesters": "requester",
+    "recipients": "recipient",
     "keys": "key",
     "tenants": "tenant",
     "buckets": "bucket",
@@ -35,7 +36,7 @@ _DIMENSIONS: dict[str, Dimension] = {
 @limit_option
 @format_options
 def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any) -> None:
-    """List the requesters, keys, tenants, buckets, kinds or codes with the most items.
+    """List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.
 
     Codes are the reasons of refusals. The numbers are those of `audit count`.
 
@@ -46,5 +47,6 @@ def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any)
     """
     dimension = _DIMENSIONS[what]
     with open_database(read_transaction) as connection:
-        counts = top_items(connection, make_filter(filters), dimension, limit, sort)
+        grant_filter = read_filter(connection, filters)
+        counts = top_items(connection, grant_filter, dimension, limit, sort)
     print_counts((dimension,), counts, output_format, with_total=False)

@@ -20,7 +20,6 @@ from sqlalchemy import (
 )
 
 from models import Batch, Chunk, Grant
-from worker.core.periods import Period, seconds_per_unit
 from worker.db.audit.filters import (
     ISSUED,
     REFUSED,
@@ -29,10 +28,21 @@ from worker.db.audit.filters import (
     is_in_chunk,
     item_conditions,
 )
+from worker.db.audit.periods import Period, seconds_per_unit
 from worker.db.audit.seconds import seconds_since_epoch
 
 Dimension = Literal[
-    "tenant", "bucket", "kind", "decision", "code", "requester", "key", "hour", "day", "month"
+    "tenant",
+    "bucket",
+    "kind",
+    "decision",
+    "code",
+    "requester",
+    "recipient",
+    "key",
+    "hour",
+    "day",
+    "month",
 ]
 Query = Select[*tuple[Any, ...]]
 PERIODS: dict[str, Period] = {period: period for period in get_args(Period)}
@@ -44,6 +54,7 @@ _COLUMNS: dict[str, Any] = {
     "bucket": Batch.bucket,
     "kind": Batch.kind,
     "requester": Batch.requested_by,
+    "recipient": Batch.recipient,
     "key": Grant.object_key,
     "code": Grant.code,
 }

@@ -4,15 +4,23 @@ The counters of chunks answer what concerns whole chunks. Grants are read only w
 filter of single items requires it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 from datetime import tzinfo
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
 
-from worker.core.periods import describe_unit
 from worker.db.audit.count_queries import (
     HALF,
     PERIODS,
@@ -24,6 +32,7 @@ from worker.db.audit.count_queries import (
     refusals_of,
 )
 from worker.db.audit.filters import GrantFilter
+from worker.db.audit.periods import describe_unit
 
 SortOrder = Literal["total", "issued", "refused", "bytes"]
 Group = tuple[str | None, ...]
@@ -64,12 +73,13 @@ def count_items(
     """
     sums: dict[Group, list[int]] = {}
     for query in count_queries(connection, grant_filter, options):
-        for group, numbers in _read_groups(connection, query, options):
-            totals = sums.setdefault(group, [0, 0, 0])
-            for index, number in enumerate(numbers):
-                totals[index] += number
-            if len(sums) > MAX_GROUPS:
-                raise TooManyGroups
+        with closing(_read_groups(connection, query, options)) as groups:
+            for group, numbers in groups:
+                totals = sums.setdefault(group, [0, 0, 0])
+                for index, number in enumerate(numbers):
+                    totals[index] += number
+                if len(sums) > MAX_GROUPS:
+                    raise TooManyGroups
     counts = [ItemCount(group, *numbers) for group, numbers in sums.items() if any(numbers[:2])]
     return sorted(counts, key=lambda count: [(value is not None, value) for value in count.group])
 
@@ -91,35 +101,39 @@ def top_items(
         grant_filter = replace(grant_filter, decisions=refusals_of(grant_filter))
         if not grant_filter.decisions:
             return []
-    (query,) = count_queries(connection, grant_filter, options)
-    groups = query.subquery()
-    group, issued, refused, high, low = groups.c
-    orders: dict[str, list[ColumnElement[int]]] = {
-        "total": [issued + refused],
-        "issued": [issued],
-        "refused": [refused],
+    parts = union_all(*count_queries(connection, grant_filter, options)).subquery()
+    group = parts.c[0]
+    issued, refused, high, low = (func.sum(column) for column in parts.c[1:])
+    half = literal_column(str(HALF), BigInteger)
+    orders: dict[SortOrder, tuple[ColumnElement[int], ...]] = {
+        "total": (issued + refused,),
+        "issued": (issued,),
+        "refused": (refused,),
+        "bytes": (high + low // half, low % half),
     }
-    order = orders.get(sort, [high, low])
-    rows = select(groups).order_by(*(column.desc() for column in order), group).limit(limit)
-    counts = (ItemCount(key, *numbers) for key, numbers in _read_groups(connection, rows, options))
+    order = (*(column.desc() for column in orders[sort]), group)
+    sums = select(group, issued, refused, high, low).group_by(group)
+    query = sums.order_by(*order).limit(limit)
+    counts = (ItemCount(key, *numbers) for key, numbers in _read_groups(connection, query, options))
     return [count for count in counts if count.total]
 
 
 def _read_groups(
     connection: Connection, query: Query, options: CountOptions
-) -> Iterator[tuple[Group, tuple[int, int, int]]]:
+) -> Generator[tuple[Group, tuple[int, int, int]], None, None]:
     labels = [_label(name, options.zone) for name in grouped_columns(options)]
     split_at = options.by.index("decision") if "decision" in options.by else None
-    for row in connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ}):
-        issued, refused, high, low = (value or 0 for value in row[-4:])
-        group = tuple([label(value) for label, value in zip(labels, row[:-4], strict=True)])
-        size = int(high) * HALF + int(low)
-        if split_at is None:
-            yield group, (int(issued), int(refused), size)
-            continue
-        before, after = group[:split_at], group[split_at:]
-        yield (*before, "issued", *after), (int(issued), 0, size)
-        yield (*before, "refused", *after), (0, int(refused), 0)
+    with connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ}) as rows:
+        for row in rows:
+            issued, refused, high, low = (int(value or 0) for value in row[-4:])
+            group = tuple([label(value) for label, value in zip(labels, row[:-4], strict=True)])
+            size = high * HALF + low
+            if split_at is None:
+                yield group, (issued, refused, size)
+                continue
+            before, after = group[:split_at], group[split_at:]
+            yield (*before, "issued", *after), (issued, 0, size)
+            yield (*before, "refused", *after), (0, refused, 0)
 
 
 def _label(name: str, zone: tzinfo) -> Callable[[Any], str | None]:

@@ -139,7 +139,7 @@ def test_bytes_beyond_63_bits_are_counted(with_log: WithLog) -> None:
 
 
 def test_grants_are_not_read_for_what_chunks_know(with_log: WithLog) -> None:
-    statements = []
+    statements: list[count_queries.Query] = []
     log = GeneratedLog([AuditedBatch(1, ["a", "b"], {1: "key_traversal"})])
     with with_log(log) as connection:
         for by in [("day", "tenant", "decision"), ("bucket", "kind", "requester"), ("hour",)]:

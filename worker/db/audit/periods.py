@@ -1,7 +1,7 @@
 """Hours, days and months in a time zone, as the groups of counts."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from typing import Literal
 
 Period = Literal["hour", "day", "month"]
@@ -17,7 +17,7 @@ def seconds_per_unit(period: Period, zone: tzinfo) -> int:
     Units are counted from 1970-01-01 in UTC, so that a database without time zones can group by
     them.
     """
-    return _UTC_UNITS[period] if zone is UTC else _OFFSET_UNIT
+    return _UTC_UNITS[period] if str(zone) == "UTC" else _OFFSET_UNIT
 
 
 def describe_unit(period: Period, zone: tzinfo, unit: int) -> str:
