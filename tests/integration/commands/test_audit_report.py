@@ -58,7 +58,7 @@ def test_a_file_written_meanwhile_is_not_replaced(
         path.write_text("precious")
         return "page"
 
-    monkeypatch.setattr("worker.audit_report.page.render_page", render)
+    monkeypatch.setattr("worker.commands.audit.report.render_page", render)
     result = run(*RANGE, "--out", str(path))
     assert (result.exit_code, path.read_text()) == (2, "precious")
     assert [file.name for file in tmp_path.glob("*.html")] == ["report.html"]

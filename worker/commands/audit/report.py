@@ -1,12 +1,15 @@
 """Writes a report on the audit log as a web page."""
 
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 from sqlalchemy import Connection
 
 from worker import clock
+from worker.audit_report.figures import Scope
+from worker.audit_report.page import render_page
 from worker.commands.database import open_database
 from worker.commands.options import (
     chosen_zone,
@@ -16,9 +19,11 @@ from worker.commands.options import (
     zone_option,
 )
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.names import UnknownName, find_profiles, resolve_names
+from worker.db.audit.names import UnknownName, check_tenant, find_profiles
 from worker.db.engine import snapshot_transaction
 from worker.private_files import write_private_file
+from worker.usecases.audit.report import read_report
+from worker.usecases.audit.report_range import UnusableRange, choose_unit
 
 _DEFAULT_RANGE = timedelta(days=30)
 _MAX_TITLE = 200  # characters
@@ -40,18 +45,8 @@ _STDOUT = "-"
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.pass_context
-def report(  # noqa: PLR0913 - the command's options
-    context: click.Context,
-    /,
-    *,
-    tenant: str | None,
-    bucket: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    zone: tzinfo | None,  # noqa: ARG001 - read by chosen_zone
-    title: str | None,
-    out: str,
-    force: bool,
+def report(
+    context: click.Context, /, *, title: str | None, out: str, force: bool, **options: Any
 ) -> None:
     """Write a report on the audit log as one web page that loads nothing from a network.
 
@@ -64,36 +59,30 @@ def report(  # noqa: PLR0913 - the command's options
       python -m worker audit report --since 30d --out report.html
       python -m worker audit report --tenant acme --since 2026-11 --tz Europe/Berlin --out acme.html
     """
-    # Only this command needs the libraries that write pages.
-    from worker.audit_report.figures import Scope  # noqa: PLC0415
-    from worker.audit_report.page import render_page  # noqa: PLC0415
-    from worker.usecases.audit.report import read_report  # noqa: PLC0415
-    from worker.usecases.audit.report_range import UnusableRange, choose_unit  # noqa: PLC0415
-
     _check_out(out, force=force)
+    _check_title(title)
     now = clock.now().replace(microsecond=0)
-    until = until or now
-    since = (since or min(until, now) - _DEFAULT_RANGE).replace(microsecond=0)
-    try:
-        unit = choose_unit(since, until)
-    except UnusableRange as error:
-        raise click.UsageError(f"--since and --until: {error}.") from None
-    scope = Scope(
-        since=since,
-        until=until,
-        zone=chosen_zone(context),
-        unit=unit,
-        tenant=tenant,
-        bucket=bucket,
-    )
+    scope = _build_scope(context, options, now)
     with open_database(snapshot_transaction) as connection:
-        grant_filter = _find_filter(connection, tenant, bucket, (since, until))
-        figures = read_report(connection, scope, grant_filter, now)
-    page = render_page(figures, _check_title(title) or _default_title(tenant))
+        figures = read_report(connection, scope, _find_filter(connection, scope), now)
+    page = render_page(figures, title or _default_title(scope.tenant))
     if out == _STDOUT:
         click.echo(page, nl=False)
     else:
         _write(Path(out), page, force=force)
+
+
+def _build_scope(context: click.Context, options: dict[str, Any], now: datetime) -> Scope:
+    until = options["until"] or now
+    since = options["since"] or min(until, now) - _DEFAULT_RANGE
+    # Whole seconds: the page shows the range exactly.
+    since, until = (moment.replace(microsecond=0) for moment in (since, until))
+    try:
+        unit = choose_unit(since, until)
+    except UnusableRange as error:
+        raise click.UsageError(f"--since and --until: {error}.") from None
+    names = {name: options[name] for name in ("tenant", "bucket")}
+    return Scope(since=since, until=until, zone=chosen_zone(context), unit=unit, **names)
 
 
 def _check_out(out: str, *, force: bool) -> None:
@@ -111,35 +100,25 @@ def _check_out(out: str, *, force: bool) -> None:
         raise click.BadParameter(f"there is no folder {path.parent}", param_hint="--out")
 
 
-def _check_title(title: str | None) -> str | None:
+def _check_title(title: str | None) -> None:
     if title is not None and len(title) > _MAX_TITLE:
         text = f"a title has at most {_MAX_TITLE} characters"
         raise click.BadParameter(text, param_hint="--title")
-    return title
 
 
 def _default_title(tenant: str | None) -> str:
     return f"Audit report: {tenant}" if tenant else "Audit report"
 
 
-def _find_filter(
-    connection: Connection,
-    tenant: str | None,
-    bucket: str | None,
-    time_range: tuple[datetime, datetime],
-) -> GrantFilter:
-    since, until = time_range
+def _find_filter(connection: Connection, scope: Scope) -> GrantFilter:
+    """Return the filter of a report, with its names checked."""
     try:
-        buckets = find_profiles(connection, bucket) if bucket is not None else ()
-        unresolved = GrantFilter(tenant=tenant, since=since, until=until)
-        return GrantFilter(
-            tenant=resolve_names(connection, unresolved).tenant,
-            buckets=buckets,
-            since=since,
-            until=until,
-        )
+        if scope.tenant is not None:
+            check_tenant(connection, scope.tenant)
+        buckets = find_profiles(connection, scope.bucket) if scope.bucket is not None else ()
     except UnknownName as error:
         raise click.BadParameter(str(error), param_hint=f"--{error.field}") from None
+    return GrantFilter(tenant=scope.tenant, buckets=buckets, since=scope.since, until=scope.until)
 
 
 def _write(path: Path, page: str, *, force: bool) -> None:

@@ -22,6 +22,7 @@ from worker.db.audit.count_queries import CountOptions, Dimension
 from worker.db.audit.counts import ItemCount, count_items, top_items
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.report import LifetimeCount
+from worker.db.audit.tenant_filter import first_id
 from worker.db.tenants import load_config
 from worker.usecases.audit.report_range import period_names
 
@@ -141,9 +142,9 @@ def _sum_limits(counts: Iterable[LifetimeCount]) -> Iterable[Tally]:
 def _read_quotas(
     connection: Connection, tenant_name: str | None, now: datetime
 ) -> Iterable[QuotaStatus]:
-    config = load_config(connection)
-    for tenant in config.tenants.values():
-        if tenant_name in {None, tenant.name, tenant.id}:
+    id_ = None if tenant_name is None else first_id(tenant_name)
+    for tenant in load_config(connection).tenants.values():
+        if id_ is None or tenant_name == tenant.name or id_ == tenant.id:
             used = usage.read_usage(connection, tenant.id, now)
             yield from quota_statuses(tenant, used, now, include_unlimited=False)
 

@@ -31,7 +31,8 @@ def breakdown(*names: str) -> Breakdown:
 
 def figures(names: Breakdown, log: LogState = NO_LOG, tenant: str | None = None) -> ReportFigures:
     scope = Scope(since=END - timedelta(days=1), until=END, zone=UTC, unit="day", tenant=tenant)
-    issued, refused = (sum(row[column] for row in names.rows) for column in (1, 2))
+    issued = sum(row.issued for row in names.rows)
+    refused = sum(row.refused for row in names.rows)
     return ReportFigures(
         scope=scope,
         generated_at=END,
