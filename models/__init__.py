@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from models.changes import ConfigChange, RejectionCount
     from models.deliveries import Delivery, EndpointCircuit
     from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
+    from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
     from models.prunes import Prune
@@ -36,6 +37,8 @@ __all__ = [
     "Delivery",
     "EndpointCircuit",
     "Grant",
+    "KeyPage",
+    "KeySegment",
     "Leaf",
     "Manifest",
     "MultipartUpload",
@@ -50,6 +53,7 @@ __all__ = [
     "TenantIdentity",
     "TenantKey",
     "TreeHead",
+    "UnindexedChunk",
     "UploadStart",
     "Usage",
     "WebhookEndpoint",
@@ -68,6 +72,8 @@ _MODULES = {
     "Delivery": "deliveries",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
+    "KeyPage": "key_lookup",
+    "KeySegment": "key_lookup",
     "Leaf": "trees",
     "Manifest": "manifests",
     "MultipartUpload": "multiparts",
@@ -82,6 +88,7 @@ _MODULES = {
     "TenantIdentity": "tenants",
     "TenantKey": "tenants",
     "TreeHead": "trees",
+    "UnindexedChunk": "key_lookup",
     "UploadStart": "multiparts",
     "Usage": "quotas",
     "WebhookEndpoint": "tenants",

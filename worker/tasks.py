@@ -25,6 +25,7 @@ from worker.usecases.upkeep.abort_uploads import abort_expired
 from worker.usecases.upkeep.checkpoints import CheckpointJob
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.deliver import deliver_due
+from worker.usecases.upkeep.index_keys import index_keys
 from worker.usecases.upkeep.manifest import write_due_manifests
 
 log = structlog.get_logger()
@@ -168,7 +169,8 @@ _ABORT_UPLOADS = SingleFlight("aborts", partial(_run_job, "uploads_aborted", abo
 _CHECKPOINTS = SingleFlight(
     "checkpoints", partial(_run_job, "checkpoints_signed", CheckpointJob(settings))
 )
-_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _CHECKPOINTS)
+_INDEX_KEYS = SingleFlight("key_index", partial(_run_job, "keys_indexed", index_keys))
+_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _CHECKPOINTS, _INDEX_KEYS)
 
 
 # Acknowledged at once: the database holds the work, and the next sweep triggers it again.
@@ -186,9 +188,10 @@ def manifests() -> None:
 
 @app.task(name="valetkey.upkeep", acks_late=False)
 def upkeep() -> None:
-    """Trigger the jobs that release expired grants, and abort their unfinished uploads."""
+    """Trigger the jobs that release expired grants, abort their uploads, and index object keys."""
     _CLEAN_UP.trigger()
     _ABORT_UPLOADS.trigger()
+    _INDEX_KEYS.trigger()
 
 
 @worker_ready.connect

@@ -60,8 +60,8 @@ class _DatabaseFacts(NamedTuple):
     failed_manifests: backlog.FailedManifests
     oldest_abandoned_upload: datetime | None
     refused_uploads: list[backlog.RefusedUploads]
-    publications: list[Publication]
     partitions: PartitionFacts | None
+    publications: list[Publication]
 
 
 def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
@@ -90,8 +90,8 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield check_manifests(facts.failed_manifests)
     yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
     yield from check_refused_uploads(facts.refused_uploads)
-    yield from checkpoint_checks(settings, facts.config, facts.publications)
     yield from check_partitions(facts.partitions, now)
+    yield from checkpoint_checks(settings, facts.config, facts.publications)
 
 
 def _read_facts() -> _DatabaseFacts:
@@ -105,8 +105,8 @@ def _read_facts() -> _DatabaseFacts:
             backlog.failed_manifests(connection, clock.now() - FAILED_SINCE),
             backlog.oldest_abandoned_upload(connection),
             backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
-            read_publications(connection),
             read_partition_facts(connection, clock.now()),
+            read_publications(connection),
         )
 
 
