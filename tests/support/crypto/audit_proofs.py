@@ -12,7 +12,6 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from models import Batch, Checkpoint, Chunk, Grant, Leaf
 from tests.support.docs.command_lines import ROOT
 
 SCRIPT = ROOT / "docs" / "verify_audit_proof.py"
@@ -76,13 +75,12 @@ def _change(value: Any) -> Any:
 
 def tamper(engine: Engine, *statements: str) -> None:
     """Change the log as an administrator of the database can."""
-    tables = [table.__tablename__ for table in (Leaf, Checkpoint, Batch, Chunk, Grant)]
     with engine.begin() as connection:
-        for table in tables:
-            if engine.dialect.name == "sqlite":
-                for verb in ("update", "delete"):
-                    connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_no_{verb}"))
-            else:
-                connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER ALL"))
+        if engine.dialect.name == "sqlite":
+            query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            for name in connection.scalars(text(query)).all():
+                connection.execute(text(f"DROP TRIGGER {name}"))
+        else:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
         for statement in statements:
             connection.execute(text(statement))

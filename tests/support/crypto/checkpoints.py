@@ -9,8 +9,8 @@ from worker.context import Context
 from worker.core.tree.signed_note import SignerKey
 from worker.db.tree.checkpoints import Publication
 from worker.settings import Settings
-from worker.usecases.audit.publications import publish_checkpoints
-from worker.usecases.audit.signing_key import CheckpointKeys
+from worker.usecases.checkpoints.publish import publish_checkpoints
+from worker.usecases.checkpoints.signing_key import CheckpointKeys
 
 KEYS = CheckpointKeys(SignerKey("audit.example.com/valetkey", bytes(range(32))))
 

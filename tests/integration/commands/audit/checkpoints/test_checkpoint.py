@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, insert, text
 
 from models import TreeHead
-from tests.integration.commands.audit.conftest import Issue, Run
+from tests.integration.commands.audit.checkpoints.conftest import Issue, Run
 from tests.integration.conftest import ReplaceTenants
 from tests.support.cli.operator import json_rows
 from tests.support.crypto.audit_proofs import tamper

@@ -6,7 +6,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.checkpoints import KEYS
-from worker.usecases.audit.checkpoints import sign_checkpoints
+from worker.usecases.checkpoints.sign import sign_checkpoints
 
 Grow = Callable[[], str]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from sqlalchemy import Connection
 
-from worker.commands.audit.tenant_names import find_trees
+from worker.commands.audit.checkpoints.tenant_names import find_trees
 from worker.commands.database import open_database
 from worker.core.tree.signed_note import MAX_NOTE_BYTES, InvalidNote
 from worker.db.engine import read_transaction
-from worker.usecases.audit.prove import (
+from worker.usecases.checkpoints.prove import (
     GrantId,
     LogDiffers,
     NothingToProve,
@@ -37,7 +37,8 @@ def prove(*, grant: str | None, since: str | None) -> None:
     """Print a proof that GRANT is in the log, or that the log continues a checkpoint.
 
     GRANT is BATCH.NUMBER, or TENANT/BATCH.NUMBER. The proof is JSON. docs/verify_audit_proof.py
-    verifies it: it needs the public key that `audit key` prints, and neither this service nor its database.
+    verifies it: it needs the public key that `audit key` prints, and neither this service nor its
+    database.
 
     The exit code is 1 if the log is not the one that its checkpoints sign.
 

@@ -12,7 +12,7 @@ from typing import Any
 import metamorphic_log
 import pytest
 
-from tests.integration.commands.audit.conftest import Issue, Prove, Run
+from tests.integration.commands.audit.checkpoints.conftest import Issue, Prove, Run
 from tests.support.crypto.audit_proofs import SCRIPT, changed_proofs, run_verifier
 from worker.core.tree.signed_note import SignerKey
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine
 
-from tests.integration.commands.audit.conftest import Issue, Run
+from tests.integration.commands.audit.checkpoints.conftest import Issue, Run
 from tests.support.crypto.audit_proofs import tamper
 from worker.commands.health.checkpoint_checks import checkpoint_checks
 from worker.commands.health.doctor import doctor

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.integration.usecases.audit.conftest import Grow
+from tests.integration.usecases.checkpoints.conftest import Grow
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.checkpoints import problems, publish
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.integration.commands.audit.conftest import Issue, Run
+from tests.integration.commands.audit.checkpoints.conftest import Issue, Run
 from tests.support.crypto.audit_proofs import tamper
 from worker.core.tree.signed_note import SignerKey
 
@@ -72,7 +72,10 @@ def test_without_a_checkpoint_there_is_no_proof(run: Run, key: SignerKey, issue:
         ("UPDATE grants SET object_key = 'acme/other.pdf'", "rows or leaves were changed"),
         ("UPDATE chunks SET expires_in = 1", "rows or leaves were changed"),
         ("UPDATE batches SET reason = NULL", "rows or leaves were changed"),
-        ("UPDATE leaves SET hash = (SELECT max(hash) FROM leaves)", "rows or leaves were changed"),
+        (
+            "UPDATE leaves SET hash = (SELECT hash FROM leaves WHERE tenant = '~config')",
+            "rows or leaves were changed",
+        ),
         ("DELETE FROM leaves WHERE leaf_number = 0", "are missing that its checkpoint signs"),
     ],
 )

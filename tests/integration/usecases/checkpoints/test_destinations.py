@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from standardwebhooks import Webhook
 
 from tests.integration.conftest import ApplyConfig
-from tests.integration.usecases.audit.conftest import Grow
+from tests.integration.usecases.checkpoints.conftest import Grow
 from tests.support.builders.messages import DEMO, batch_id, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.checkpoints import KEYS, problems, publish, settings
@@ -18,7 +18,7 @@ from worker.core.tenants.config import TenantConfig
 from worker.core.tree.signed_note import verify_note
 from worker.devstack.storage import Storage
 from worker.net.webhook_client import WebhookClient
-from worker.usecases.audit.publications import publish_checkpoints
+from worker.usecases.checkpoints.publish import publish_checkpoints
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -13,7 +13,7 @@ from worker.commands.audit.group import audit
 from worker.core.tree.signed_note import SignerKey
 from worker.db.audit.changes import ChangeAuthor, record_changes
 from worker.db.engine import write_transaction
-from worker.usecases.audit.signing_key import create_key_file, read_key_file
+from worker.usecases.checkpoints.signing_key import create_key_file, read_key_file
 
 Run = Callable[..., Result]
 Issue = Callable[..., str]
