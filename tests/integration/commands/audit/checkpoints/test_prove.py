@@ -147,7 +147,7 @@ def test_the_script_refuses_a_proof_in_which_anything_was_changed(
     path = since()
     issue(items=4)
     assert run("checkpoint").exit_code == 0
-    public = verifier.parse_key(str(key.verifier))
+    public = [verifier.parse_key(str(key.verifier))]
     unnoticed = []
     for proof in (prove(f"{batch}.3"), prove("--since", path)):
         assert verifier.verify(proof, public)
@@ -170,7 +170,32 @@ def test_the_script_refuses_the_signature_of_another_key(
     other = str(SignerKey.generate(key.name).verifier)
     result = run_verifier(path, other, tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "WRONG: the key did not sign the checkpoint.\n"
+    assert result.stderr == "WRONG: no given key signed the checkpoint.\n"
+
+
+def test_a_log_continues_over_the_replacement_of_its_key(
+    run: Run,
+    prove: Prove,
+    key: SignerKey,
+    issue: Issue,
+    since: Callable[[], str],
+    verifier: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issue()
+    path = since()
+    new = str(tmp_path / "new.key")
+    created = run("key", "--new", new, "--replaces", str(tmp_path / "audit.key"))
+    monkeypatch.setenv("VALETKEY_AUDIT_KEY_FILE", new)
+    issue()
+    assert run("checkpoint").exit_code == 0
+    proof = prove("--since", path)
+    keys = [verifier.parse_key(text) for text in (str(key.verifier), created.stdout)]
+    assert verifier.verify(proof, keys)
+    for known in keys:  # each signed one of the two checkpoints
+        with pytest.raises(verifier.WrongProof, match="no given key signed"):
+            verifier.verify(proof, [known])
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", "\x00", '{"checkpoint": 1}'])
