@@ -29,7 +29,7 @@ _match_grant = re.compile(
 @click.argument("grant", required=False)
 @click.option(
     "--since",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    type=click.Path(dir_okay=False, allow_dash=True),
     metavar="CHECKPOINT",
     help="Prove that the log continues the checkpoint in this file.",
 )

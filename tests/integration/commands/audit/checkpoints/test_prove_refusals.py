@@ -27,7 +27,7 @@ from worker.core.tree.signed_note import SignerKey
         (["amce/{batch}.0"], "Did you mean 'acme'?"),
         (["~config/{batch}.0"], "no batch with this id"),
         (["{newer}.0"], "newer than the newest checkpoint of acme: run"),
-        (["--since", "missing"], "does not exist"),
+        (["--since", "missing"], "cannot be read: No such file"),
         (["--since", "{empty}"], "is no checkpoint: it has no signature lines"),
         (["--since", "{binary}"], "is no checkpoint: it is not text"),
         (["--since", "{long}"], "is no checkpoint: it is too long"),
