@@ -9,8 +9,8 @@ from worker.context import Context
 from worker.errors import Transient
 from worker.jobs.single_flight import JobRun
 from worker.settings import Settings
-from worker.usecases.checkpoints.sign import sign_checkpoints
 from worker.usecases.checkpoints.publish import publish_checkpoints
+from worker.usecases.checkpoints.sign import sign_checkpoints
 from worker.usecases.checkpoints.signing_key import (
     CheckpointKeys,
     KeyUnusable,
