@@ -6,7 +6,10 @@ from valetkey.cli.lazy_group import LazyCommands, LazyGroup
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
-    "adopt": ("adopt:adopt", "Add leaves for rows of the audit log that have none."),
+    "adopt": (
+        "adopt:adopt",
+        "Add leaves for rows of the audit log that have none.",
+    ),
     "cancellations": (
         "other_logs.cancellations:list_cancellations",
         "List cancelled batches, newest first, with who cancelled them.",
@@ -47,7 +50,10 @@ _COMMANDS: LazyCommands = {
         "report:report",
         "Write a report on the audit log as one web page that loads nothing from a network.",
     ),
-    "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
+    "summary": (
+        "summary:summary",
+        "Count issued and refused items by tenant and kind.",
+    ),
     "top": (
         "top:top",
         "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
