@@ -19,7 +19,7 @@ def batch_id(number: int) -> str:
 class AuditedBatch:
     """A batch: an object key per item, and the codes of refused items by item number.
 
-    The first chunk is decided at decided_at, each further one a second later. With id_number, the
+    The first chunk is decided at decided_at, each further one a second later, or after seconds_between_chunks. With id_number, the
     batch has the id of the batch with that number, which belongs to another tenant.
     """
 
@@ -35,6 +35,8 @@ class AuditedBatch:
     reason: str | None = None
     signed_by: str | None = None
     id_number: int | None = None
+    recipient: str | None = None
+    seconds_between_chunks: int = 1
 
     def write(self, connection: Connection) -> None:
         connection.execute(insert(Batch).values(self._batch_row()))
@@ -52,6 +54,7 @@ class AuditedBatch:
             "kind": self.kind,
             "requested_by": self.requested_by,
             "reason": self.reason,
+            "recipient": self.recipient,
             "terms": {},
             "total": len(self.object_keys),
             "chunk_size": self.chunk_size,
@@ -69,7 +72,7 @@ class AuditedBatch:
             "fingerprint": bytes(32),
             "issued": len(items) - refused,
             "refused": refused,
-            "issued_at": self.decided_at + timedelta(seconds=number),
+            "issued_at": self.decided_at + timedelta(seconds=number * self.seconds_between_chunks),
             "expires_in": 3_600,
             "limited_by": "request",
             "signing_key": self.signed_by,

@@ -6,6 +6,7 @@ from worker.commands.audit.cancellations import list_cancellations
 from worker.commands.audit.changes import list_changes
 from worker.commands.audit.list_grants import list_grants
 from worker.commands.audit.rejections import list_rejections
+from worker.commands.audit.show import show
 from worker.commands.audit.summary import summary
 
 
@@ -19,6 +20,7 @@ for command in (
     list_changes,
     list_grants,
     list_rejections,
+    show,
     summary,
 ):
     audit.add_command(command)

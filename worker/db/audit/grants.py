@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tup
 
 from models import Batch, Chunk, Grant
 from valetkey.wire.messages import grant_id
-from worker.db.audit.batch_range import range_conditions
 from worker.db.audit.filters import (
     AuditCursor,
     GrantFilter,
@@ -17,6 +16,7 @@ from worker.db.audit.filters import (
     join_items,
 )
 from worker.db.audit.pages import Page, fetch_page
+from worker.db.audit.selection.batch_range import range_conditions
 
 _ROWS_PER_READ = 1_000
 
