@@ -5,6 +5,13 @@ import pytest
 from click.testing import Result
 
 from tests.support.builders.audit_rows import AuditedBatch, batch_id
+from tests.support.cli.audit_log import (
+    ALL,
+    Run,
+    audit_runner,
+    grants,
+    write_batches,
+)
 from tests.support.cli.operator import json_rows
 
 

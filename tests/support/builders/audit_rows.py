@@ -19,8 +19,9 @@ def batch_id(number: int) -> str:
 class AuditedBatch:
     """A batch: an object key per item, and the codes of refused items by item number.
 
-    The first chunk is decided at decided_at, each further one a second later, or after seconds_between_chunks. With id_number, the
-    batch has the id of the batch with that number, which belongs to another tenant.
+    The first chunk is decided at decided_at, and each further one seconds_between_chunks later.
+    With id_number, the batch has the id of the batch with that number, which belongs to another
+    tenant.
     """
 
     number: int

@@ -46,17 +46,8 @@ def test_all_rows_start_after_a_position(run: Run) -> None:
 
 
 def test_the_next_page_keeps_several_decisions_and_the_zone(run: Run) -> None:
-    words = [
-        "--decision",
-        "issued",
-        "--decision",
-        "key_traversal",
-        "--tz",
-        "Asia/Tokyo",
-        "--limit",
-        "1",
-        "--json",
-    ]
+    options = "--decision issued --decision key_traversal --tz Asia/Tokyo --limit 1 --json"
+    words = options.split()
     words_of_next = shlex.split(run("list", *words).stderr.partition("audit list ")[2])
     assert words_of_next[:6] == words[:6]
     assert grants(run("list", *words_of_next)) == items(1, 4)

@@ -19,7 +19,6 @@ QUOTA = Quota("grants", "day", 3)
 
 @pytest.fixture
 def run(
-    service: InProcessService,
     apply_config: ApplyConfig,
     database_url: str,
     clock: messages.Clock,
