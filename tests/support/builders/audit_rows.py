@@ -21,7 +21,7 @@ class AuditedBatch:
 
     The first chunk is decided at decided_at, and each further one seconds_between_chunks later.
     With id_number, the batch has the id of the batch with that number, which belongs to another
-    tenant.
+    tenant. sizes are those that items name, by item number.
     """
 
     number: int
@@ -38,6 +38,8 @@ class AuditedBatch:
     id_number: int | None = None
     recipient: str | None = None
     seconds_between_chunks: int = 1
+    terms: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
 
     def write(self, connection: Connection) -> None:
         connection.execute(insert(Batch).values(self._batch_row()))
@@ -56,7 +58,7 @@ class AuditedBatch:
             "requested_by": self.requested_by,
             "reason": self.reason,
             "recipient": self.recipient,
-            "terms": {},
+            "terms": self.terms,
             "total": len(self.object_keys),
             "chunk_size": self.chunk_size,
             "fingerprint": bytes(32),
@@ -86,5 +88,11 @@ class AuditedBatch:
             "item_number": number,
             "object_key": self.object_keys[number],
             "code": code,
+            "detail": self._detail(number, code),
             "digest": None if code else bytes(32),
         }
+
+    def _detail(self, number: int, code: str | None) -> dict[str, Any] | None:
+        if code is not None:
+            return {"code": code, "message": "refused"}
+        return {"size": self.sizes[number]} if number in self.sizes else None

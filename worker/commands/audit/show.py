@@ -11,7 +11,7 @@ from worker.commands.audit.grants.story_text import print_story
 from worker.commands.audit.grants.story_values import story_values
 from worker.commands.database import open_database
 from worker.commands.options import chosen_zone, zone_option
-from worker.db.audit.grant_story import Story, find_batches, read_story
+from worker.db.audit.stories.grant_story import Story, find_batches, read_story
 from worker.db.audit.tenant_filter import find_tenant_ids
 from worker.db.engine import read_transaction
 

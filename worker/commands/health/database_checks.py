@@ -28,6 +28,11 @@ from worker.commands.health.checks import (
     check_tenants,
     check_webhooks,
 )
+from worker.commands.health.partition_checks import (
+    PartitionFacts,
+    check_partitions,
+    read_partition_facts,
+)
 from worker.commands.health.storage_checks import bucket_checks
 from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.circuit import Circuit
@@ -53,6 +58,7 @@ class _DatabaseFacts(NamedTuple):
     failed_manifests: backlog.FailedManifests
     oldest_abandoned_upload: datetime | None
     refused_uploads: list[backlog.RefusedUploads]
+    partitions: PartitionFacts | None
 
 
 def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
@@ -81,6 +87,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield check_manifests(facts.failed_manifests)
     yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
     yield from check_refused_uploads(facts.refused_uploads)
+    yield from check_partitions(facts.partitions, now)
 
 
 def _read_facts() -> _DatabaseFacts:
@@ -94,6 +101,7 @@ def _read_facts() -> _DatabaseFacts:
             backlog.failed_manifests(connection, clock.now() - FAILED_SINCE),
             backlog.oldest_abandoned_upload(connection),
             backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
+            read_partition_facts(connection, clock.now()),
         )
 
 

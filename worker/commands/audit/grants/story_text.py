@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from valetkey.cli.descriptions import describe_cause, escape_unprintable
+from valetkey.cli.descriptions import describe_cause
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_hanging
 from valetkey.units import describe_amount, describe_duration, format_duration, format_size
 from valetkey.wire.refusals import Refusal

@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from valetkey.wire.messages import Item, grant_id
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import Item
 from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.registry import issued_cost, reserved_cost
 from worker.core.quotas.cost import NO_COST, WINDOWS, Cost, window_start
-from worker.db.audit.grant_story import ChunkStory, Story
+from worker.db.audit.stories.grant_story import ChunkStory, Story
 
 Values = dict[str, Any]
 
