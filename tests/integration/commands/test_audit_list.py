@@ -67,6 +67,23 @@ def test_the_pages_together_are_the_whole_list_once(run: Run, limit: int) -> Non
     assert pages == [ALL[start : start + limit] for start in range(0, len(ALL), limit)]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 5])
+@pytest.mark.parametrize("blocks", [0, 1, 9])
+def test_pages_of_refusal_codes_are_the_whole_list_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, blocks: int
+) -> None:
+    """The index has all candidates, or some of them, and the rest is scanned."""
+    monkeypatch.setattr("worker.db.audit.grants._MAX_BLOCKS", blocks)
+    monkeypatch.setattr("worker.db.audit.grants._CANDIDATES_PER_READ", 2)
+    words = ["list", "--decision", "key_traversal,quota_exceeded", "--json", "--limit", str(limit)]
+    listed: list[str] = []
+    while words:
+        result = run(*words)
+        listed += grants(result)
+        words = shlex.split(result.stderr.partition("python -m worker audit ")[2])
+    assert listed == items(2, 1, 0) + items(1, 2)
+
+
 def test_a_table_ends_with_the_command_for_its_next_page(run: Run) -> None:
     words = ["list", "--prefix", "acme/", "--since", "2026-11-24", "--limit", "2"]
     *_, last = run(*words).stdout.splitlines()

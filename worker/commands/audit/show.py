@@ -1,7 +1,6 @@
 """Shows the whole story of one grant or batch."""
 
 import json
-from datetime import datetime
 
 import click
 from sqlalchemy import Connection
@@ -11,6 +10,7 @@ from worker.commands.audit.grants.story_text import print_story
 from worker.commands.audit.grants.story_values import story_values
 from worker.commands.database import open_database
 from worker.commands.options import chosen_zone, zone_option
+from worker.commands.output import format_in_zone
 from worker.db.audit.stories.grant_story import Story, find_batches, read_story
 from worker.db.audit.tenant_filter import find_tenant_ids
 from worker.db.engine import read_transaction
@@ -40,13 +40,9 @@ def show(context: click.Context, /, *, grant: str, zone: object, as_json: bool) 
     now, zone_ = clock.now(), chosen_zone(context)
     values = story_values(story, now)
     if as_json:
-        click.echo(json.dumps(values, default=_format_time))
+        click.echo(json.dumps(values, default=lambda moment: format_in_zone(moment, zone_)))
     else:
         print_story(values, now, zone_)
-
-
-def _format_time(value: datetime) -> str:
-    return value.isoformat().replace("+00:00", "Z")
 
 
 def _parse(text: str) -> tuple[str | None, str, int | None]:
@@ -79,8 +75,8 @@ def _find(
     story = read_story(connection, selected[0][1], item_number)
     if story is None:
         raise _unknown(
-            f"nothing was decided on item {item_number} of this batch: `audit show {batch_id}`"
-            " shows how many items it has"
+            f"item {item_number} of this batch was not decided, or was pruned since:"
+            f" `audit show {batch_id}` shows how many items there are"
         )
     return story
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
@@ -17,8 +18,15 @@ from worker.db.audit.filters import (
 )
 from worker.db.audit.pages import Page, fetch_page
 from worker.db.audit.selection.batch_range import range_conditions
+from worker.db.audit.selection.candidates import (
+    Position,
+    candidate_positions,
+    select_positions,
+)
 
 _ROWS_PER_READ = 1_000
+_CANDIDATES_PER_READ = 200
+_MAX_BLOCKS = 10
 
 
 class AuditRecord(NamedTuple):
@@ -80,10 +88,26 @@ def read_grants(
     exactly once, even if rows are added meanwhile. Raises UnknownCursor if no batch has the id in
     after, and AmbiguousCursor if batches of several tenants have it.
     """
-    query = grants_query(connection, grant_filter)
-    if after is not None:
-        query = query.where(*_cursor_conditions(connection, after))
-    return fetch_page(connection, query, limit, to_record)
+    start = None if after is None else _find_start(connection, after)
+    before = None if start is None else Position(start.batch_number, start.item_number)
+    positions = candidate_positions(connection, grant_filter, before)
+    if positions is None:
+        return _scan_page(connection, grant_filter, limit, start)
+    # Candidates that the other conditions leave few of cost more than a scan: so read a number of
+    # them, and then scan from there.
+    records: list[AuditRecord] = []
+    size = min(limit + 1, _CANDIDATES_PER_READ)
+    for _ in range(_MAX_BLOCKS):
+        block = list(islice(positions, size))
+        if block:
+            records += _read_candidates(connection, grant_filter, block)
+        if len(records) > limit:
+            return Page(records[:limit], has_more=True)
+        if len(block) < size:
+            return Page(records, has_more=False)
+        start = _start_after(connection, block[-1])
+    rest = _scan_page(connection, grant_filter, limit - len(records), start)
+    return Page(records + rest.records, rest.has_more)
 
 
 def stream_grants(
@@ -95,7 +119,7 @@ def stream_grants(
     """
     query = grants_query(connection, grant_filter)
     if after is not None:
-        query = query.where(*_cursor_conditions(connection, after))
+        query = query.where(*_start_conditions(_find_start(connection, after)))
     # On PostgreSQL, this makes a cursor on the server.
     rows = connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ})
     return map(to_record, rows)
@@ -135,9 +159,15 @@ def record_cursor(record: AuditRecord) -> AuditCursor:
     return AuditCursor(batch_id, int(item_number), record.tenant)
 
 
-def _cursor_conditions(
-    connection: Connection, cursor: AuditCursor
-) -> Iterator[ColumnElement[bool]]:
+class _Start(NamedTuple):
+    """The position after which a page starts, and its chunk."""
+
+    batch_number: int
+    chunk_number: int
+    item_number: int
+
+
+def _find_start(connection: Connection, cursor: AuditCursor) -> _Start:
     query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_id == cursor.batch_id)
     if cursor.tenant is not None:
         query = query.where(Batch.tenant == cursor.tenant)
@@ -147,12 +177,43 @@ def _cursor_conditions(
     if len(batches) > 1:
         raise AmbiguousCursor(cursor)
     batch_number, chunk_size = batches[0]
-    chunk_number = cursor.item_number // chunk_size
+    return _Start(batch_number, cursor.item_number // chunk_size, cursor.item_number)
+
+
+def _start_after(connection: Connection, position: Position) -> _Start:
+    is_batch = Batch.batch_number == position.batch_number
+    chunk_size = connection.execute(select(Batch.chunk_size).where(is_batch)).scalar_one()
+    return _Start(position.batch_number, position.item_number // chunk_size, position.item_number)
+
+
+def _start_conditions(start: _Start) -> Iterator[ColumnElement[bool]]:
     # The first conditions alone let the scans of indexes start at the chunk. The last one finds the
     # item in the chunk.
+    batch_number, chunk_number, item_number = start
     yield Batch.batch_number <= batch_number
     yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, chunk_number)
-    yield tuple_(Grant.batch_number, Grant.item_number) < (batch_number, cursor.item_number)
+    yield tuple_(Grant.batch_number, Grant.item_number) < (batch_number, item_number)
+
+
+def _scan_page(
+    connection: Connection, grant_filter: GrantFilter, limit: int, start: _Start | None
+) -> Page[AuditRecord]:
+    query = grants_query(connection, grant_filter)
+    if start is not None:
+        query = query.where(*_start_conditions(start))
+    return fetch_page(connection, query, limit, to_record)
+
+
+def _read_candidates(
+    connection: Connection, grant_filter: GrantFilter, positions: list[Position]
+) -> Iterator[AuditRecord]:
+    query = (
+        select_positions(positions, *COLUMNS)
+        .where(*batch_conditions(connection, grant_filter))
+        .where(*item_conditions(connection, grant_filter))
+        .order_by(Grant.batch_number.desc(), Grant.item_number.desc())
+    )
+    return map(to_record, connection.execute(query))
 
 
 def to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:

@@ -122,7 +122,7 @@ def test_no_url_and_no_digest_is_shown(service: InProcessService, run: Run) -> N
         (f"{batch_id(7)}.0", "find a grant with `audit list --key KEY`"),
         ("nonsense", "the audit log has no batch with this id"),
         (f"{batch_id(1)}.x", "a grant's id is [TENANT/]BATCH.NUMBER"),
-        (f"{batch_id(1)}.9", "nothing was decided on item 9 of this batch"),
+        (f"{batch_id(1)}.9", "item 9 of this batch was not decided"),
         (f"acme/{batch_id(1)}.0", f"did you mean globex/{batch_id(1)}.0?"),
         (batch_id(2), f"several tenants have a batch with this id: acme/{batch_id(2)} or globex/"),
     ],
