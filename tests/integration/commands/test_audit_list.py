@@ -10,6 +10,7 @@ from tests.support.cli.audit_log import (
     Run,
     audit_runner,
     grants,
+    items,
     write_batches,
 )
 from tests.support.cli.operator import json_rows

@@ -105,6 +105,7 @@ def _outcome_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     if cancelled:
         reason = f": {cancelled['reason']}" if cancelled["reason"] else ""
         yield "cancelled", f"{words.time(cancelled['at'])} by {cancelled['requested_by']}{reason}"
+        yield "", "Grants that were issued before stay valid until they expire."
 
 
 def _decision(words: _Words) -> str:
@@ -158,7 +159,7 @@ def _quota(words: _Words) -> str | None:
         live = "still counts" if quota["counts_as_live"] else "no longer counts"
         return f"{text}; {live} as live"
     awaited = quota["awaited_items"]
-    return f"{text}, at most{f'; reserved for {awaited:,} items still' if awaited else ''}"
+    return f"at most {text}{f'; {awaited:,} items are still reserved' if awaited else ''}"
 
 
 def _amount(metric: str, number: int) -> str:
