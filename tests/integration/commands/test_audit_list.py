@@ -14,6 +14,7 @@ from tests.support.cli.audit_log import (
     write_batches,
 )
 from tests.support.cli.operator import json_rows
+from worker.db.audit.selection import code_rows
 
 
 @pytest.fixture
@@ -69,13 +70,14 @@ def test_the_pages_together_are_the_whole_list_once(run: Run, limit: int) -> Non
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
-@pytest.mark.parametrize("blocks", [0, 1, 9])
+@pytest.mark.parametrize("max_read", [1, 3, 9])
 def test_pages_of_refusal_codes_are_the_whole_list_once(
-    run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, blocks: int
+    run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, max_read: int
 ) -> None:
     """The index has all candidates, or some of them, and the rest is scanned."""
-    monkeypatch.setattr("worker.db.audit.grants._MAX_BLOCKS", blocks)
-    monkeypatch.setattr("worker.db.audit.grants._CANDIDATES_PER_READ", 2)
+    monkeypatch.setattr(code_rows, "_MAX_READ", max_read)
+    monkeypatch.setattr(code_rows, "_FIRST_READ", 1)
+    monkeypatch.setattr(code_rows, "_LARGEST_READ", 2)
     words = ["list", "--decision", "key_traversal,quota_exceeded", "--json", "--limit", str(limit)]
     listed: list[str] = []
     while words:

@@ -1,6 +1,7 @@
 """The audit log of grants: every requested item, and the decision on it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -16,17 +17,13 @@ from worker.db.audit.filters import (
     item_conditions,
     join_items,
 )
-from worker.db.audit.pages import Page, fetch_page
+from worker.db.audit.pages import Page
 from worker.db.audit.selection.batch_range import range_conditions
-from worker.db.audit.selection.candidates import (
-    Position,
-    candidate_positions,
-    select_positions,
-)
+from worker.db.audit.selection.code_rows import read_rows_of_codes, refusal_codes
+from worker.db.audit.selection.key_pages import read_rows_of_key
+from worker.db.key_lookup.entries import Position
 
 _ROWS_PER_READ = 1_000
-_CANDIDATES_PER_READ = 200
-_MAX_BLOCKS = 10
 
 
 class AuditRecord(NamedTuple):
@@ -59,6 +56,13 @@ class AuditCount(NamedTuple):
     refused: int
 
 
+class _Start(NamedTuple):
+    """The position of a cursor, and its chunk."""
+
+    position: Position
+    chunk_number: int
+
+
 class UnknownCursor(LookupError):
     """The audit log has no batch with this id."""
 
@@ -89,25 +93,10 @@ def read_grants(
     after, and AmbiguousCursor if batches of several tenants have it.
     """
     start = None if after is None else _find_start(connection, after)
-    before = None if start is None else Position(start.batch_number, start.item_number)
-    positions = candidate_positions(connection, grant_filter, before)
-    if positions is None:
-        return _scan_page(connection, grant_filter, limit, start)
-    # Candidates that the other conditions leave few of cost more than a scan: so read a number of
-    # them, and then scan from there.
-    records: list[AuditRecord] = []
-    size = min(limit + 1, _CANDIDATES_PER_READ)
-    for _ in range(_MAX_BLOCKS):
-        block = list(islice(positions, size))
-        if block:
-            records += _read_candidates(connection, grant_filter, block)
-        if len(records) > limit:
-            return Page(records[:limit], has_more=True)
-        if len(block) < size:
-            return Page(records, has_more=False)
-        start = _start_after(connection, block[-1])
-    rest = _scan_page(connection, grant_filter, limit - len(records), start)
-    return Page(records + rest.records, rest.has_more)
+    # One row beyond the limit shows whether there are more.
+    with closing(_read_rows(connection, grant_filter, start, limit + 1)) as rows:
+        records = [to_record(row) for row in islice(rows, limit + 1)]
+    return Page(records[:limit], has_more=len(records) > limit)
 
 
 def stream_grants(
@@ -117,12 +106,33 @@ def stream_grants(
 
     Needs a transaction, which has to stay open while the caller iterates.
     """
+    start = None if after is None else _find_start(connection, after)
+    return map(to_record, _read_rows(connection, grant_filter, start))
+
+
+def _read_rows(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    start: _Start | None,
+    limit: int | None = None,
+) -> Generator[Row[*tuple[Any, ...]]]:
+    """Read at most limit rows, newest first, without holding all of them if there is no limit."""
     query = grants_query(connection, grant_filter)
-    if after is not None:
-        query = query.where(*_start_conditions(_find_start(connection, after)))
+    if grant_filter.object_key is not None:
+        position = None if start is None else start.position
+        yield from read_rows_of_key(connection, query, grant_filter.object_key, position)
+        return
+    if refusal_codes(grant_filter):
+        before = None if start is None else start.position
+        last = yield from read_rows_of_codes(connection, grant_filter, COLUMNS, before)
+        if last is None:
+            return
+        start = _start_after(connection, last)
+    if start is not None:
+        query = query.where(*_start_conditions(start))
     # On PostgreSQL, this makes a cursor on the server.
-    rows = connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ})
-    return map(to_record, rows)
+    options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
+    yield from connection.execute(query.limit(limit), execution_options=options)
 
 
 def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:
@@ -159,14 +169,6 @@ def record_cursor(record: AuditRecord) -> AuditCursor:
     return AuditCursor(batch_id, int(item_number), record.tenant)
 
 
-class _Start(NamedTuple):
-    """The position after which a page starts, and its chunk."""
-
-    batch_number: int
-    chunk_number: int
-    item_number: int
-
-
 def _find_start(connection: Connection, cursor: AuditCursor) -> _Start:
     query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_id == cursor.batch_id)
     if cursor.tenant is not None:
@@ -177,43 +179,22 @@ def _find_start(connection: Connection, cursor: AuditCursor) -> _Start:
     if len(batches) > 1:
         raise AmbiguousCursor(cursor)
     batch_number, chunk_size = batches[0]
-    return _Start(batch_number, cursor.item_number // chunk_size, cursor.item_number)
+    return _Start(Position(batch_number, cursor.item_number), cursor.item_number // chunk_size)
 
 
 def _start_after(connection: Connection, position: Position) -> _Start:
     is_batch = Batch.batch_number == position.batch_number
     chunk_size = connection.execute(select(Batch.chunk_size).where(is_batch)).scalar_one()
-    return _Start(position.batch_number, position.item_number // chunk_size, position.item_number)
+    return _Start(position, position.item_number // chunk_size)
 
 
 def _start_conditions(start: _Start) -> Iterator[ColumnElement[bool]]:
     # The first conditions alone let the scans of indexes start at the chunk. The last one finds the
     # item in the chunk.
-    batch_number, chunk_number, item_number = start
+    batch_number = start.position.batch_number
     yield Batch.batch_number <= batch_number
-    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, chunk_number)
-    yield tuple_(Grant.batch_number, Grant.item_number) < (batch_number, item_number)
-
-
-def _scan_page(
-    connection: Connection, grant_filter: GrantFilter, limit: int, start: _Start | None
-) -> Page[AuditRecord]:
-    query = grants_query(connection, grant_filter)
-    if start is not None:
-        query = query.where(*_start_conditions(start))
-    return fetch_page(connection, query, limit, to_record)
-
-
-def _read_candidates(
-    connection: Connection, grant_filter: GrantFilter, positions: list[Position]
-) -> Iterator[AuditRecord]:
-    query = (
-        select_positions(positions, *COLUMNS)
-        .where(*batch_conditions(connection, grant_filter))
-        .where(*item_conditions(connection, grant_filter))
-        .order_by(Grant.batch_number.desc(), Grant.item_number.desc())
-    )
-    return map(to_record, connection.execute(query))
+    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, start.chunk_number)
+    yield tuple_(Grant.batch_number, Grant.item_number) < start.position
 
 
 def to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:

@@ -14,7 +14,7 @@ from models import Batch, Bucket, Chunk, ConfigChange, TenantIdentity, TenantKey
 from valetkey.wire.refusals import Code
 from valetkey.wire.terms import TERMS_BY_KIND
 from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
-from worker.db.audit.tenant_filter import first_id, is_of_tenant
+from worker.db.audit.selection.tenant_filter import first_id, is_of_tenant
 
 Field = Literal["tenant", "bucket", "kind", "decision", "signed_by"]
 
