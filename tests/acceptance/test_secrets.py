@@ -20,6 +20,7 @@ from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
 from worker.__main__ import main
+from worker.commands.audit.group import audit
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
 
@@ -142,6 +143,25 @@ def test_no_table_has_a_secret_of_a_signing_tenant(service: Service, secrets: li
         stored = "\n".join(connection.iterdump())
     assert "vault/secret.txt" in stored
     assert [secret for secret in secrets if secret in stored] == []
+
+
+def test_no_output_of_audit_has_a_secret_of_a_signing_tenant(
+    service: Service, secrets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+
+    def audit_output(*words: str) -> str:
+        result = CliRunner().invoke(audit, words)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    listed = audit_output("list", "--tenant", "vault", "--all", "--json")
+    grants = [json.loads(line)["grant"] for line in listed.splitlines()]
+    stories = [audit_output("show", grant, *more) for grant in grants for more in ((), ["--json"])]
+    printed = "\n".join((listed, *stories))
+    assert printed.count("vault/secret.txt") >= 3 * len(grants)
+    assert SIGNATURE.search(printed) is None
+    assert [secret for secret in secrets if secret in printed] == []
 
 
 def test_redis_has_only_sealed_results_of_a_signing_tenant(

@@ -6,15 +6,15 @@ A name is known if the config has it now, if it ever had it, or if rows of reque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, select
 
 from models import Batch, Bucket, Chunk, ConfigChange, TenantIdentity, TenantKey
 from valetkey.wire.refusals import Code
-from valetkey.wire.terms import Kind
+from valetkey.wire.terms import TERMS_BY_KIND
 from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
-from worker.db.audit.tenant_filter import first_id, is_of_tenant
+from worker.db.audit.selection.tenant_filter import first_id, is_of_tenant
 
 Field = Literal["tenant", "bucket", "kind", "decision", "signed_by"]
 
@@ -25,7 +25,7 @@ _NOUNS: dict[Field, str] = {
     "decision": "decision or refusal code",
     "signed_by": "signing key",
 }
-KINDS: tuple[str, ...] = (*get_args(get_args(Kind)[0]), *get_args(Kind)[1:])
+KINDS: tuple[str, ...] = tuple(TERMS_BY_KIND)
 DECISIONS: tuple[str, ...] = (ISSUED, REFUSED, *(code.value for code in Code))
 
 
