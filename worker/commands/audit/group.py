@@ -22,6 +22,10 @@ _COMMANDS: LazyCommands = {
         "other_logs.rejections:list_rejections",
         "Count, by hour, the messages that could not be read or authenticated.",
     ),
+    "whose": (
+        "whose:whose",
+        "Tell whose a link is: its tenant, requester and reason, and how to end it.",
+    ),
     "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
 }
 
