@@ -8,8 +8,10 @@ if TYPE_CHECKING:
     from models.changes import ConfigChange, RejectionCount
     from models.deliveries import Delivery, EndpointCircuit
     from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
+    from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
+    from models.prunes import Prune
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
     from models.tenants import (
         Bucket,
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
         TenantKey,
         WebhookEndpoint,
     )
-    from models.trees import Checkpoint, Leaf, TreeHead
+    from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
 
 __all__ = [
     "Base",
@@ -28,16 +30,20 @@ __all__ = [
     "Bucket",
     "Cancellation",
     "Checkpoint",
+    "CheckpointPublication",
     "Chunk",
     "ConfigChange",
     "ConfigRevisionCounter",
     "Delivery",
     "EndpointCircuit",
     "Grant",
+    "KeyPage",
+    "KeySegment",
     "Leaf",
     "Manifest",
     "MultipartUpload",
     "Policy",
+    "Prune",
     "Quota",
     "QuotaOverride",
     "Reissue",
@@ -47,6 +53,7 @@ __all__ = [
     "TenantIdentity",
     "TenantKey",
     "TreeHead",
+    "UnindexedChunk",
     "UploadStart",
     "Usage",
     "WebhookEndpoint",
@@ -58,16 +65,20 @@ _MODULES = {
     "Bucket": "tenants",
     "Cancellation": "grants",
     "Checkpoint": "trees",
+    "CheckpointPublication": "trees",
     "Chunk": "grants",
     "ConfigChange": "changes",
     "ConfigRevisionCounter": "tenants",
     "Delivery": "deliveries",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
+    "KeyPage": "key_lookup",
+    "KeySegment": "key_lookup",
     "Leaf": "trees",
     "Manifest": "manifests",
     "MultipartUpload": "multiparts",
     "Policy": "tenants",
+    "Prune": "prunes",
     "Quota": "quotas",
     "QuotaOverride": "quotas",
     "Reissue": "grants",
@@ -77,6 +88,7 @@ _MODULES = {
     "TenantIdentity": "tenants",
     "TenantKey": "tenants",
     "TreeHead": "trees",
+    "UnindexedChunk": "key_lookup",
     "UploadStart": "multiparts",
     "Usage": "quotas",
     "WebhookEndpoint": "tenants",

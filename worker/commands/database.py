@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING
 
 import click
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import make_url
 
 import models
+from worker import clock
 from worker.database_setting import read_database_url
-from worker.db.engine import create_database_engine, sqlite_files, sqlite_path
+from worker.db.engine import (
+    create_database_engine,
+    read_transaction,
+    sqlite_files,
+    sqlite_path,
+)
 from worker.private_files import make_private, mode_of_others
 
 if TYPE_CHECKING:  # only migrations need Alembic: commands that read start without it
@@ -44,19 +51,32 @@ def operator_account() -> str:
 
 
 @click.command()
-def migrate() -> None:
+@click.option("--grant-to", metavar="ROLE", help="Let this role of PostgreSQL run workers.")
+@click.option("--grant-read-to", metavar="ROLE", help="Let this role read all tables: auditors.")
+def migrate(*, grant_to: str | None, grant_read_to: str | None) -> None:
     """Create or update the tables of the database at VALETKEY_DATABASE_URL.
 
     Changes nothing if the tables are up to date, or those of a later release. Removes other
-    accounts' access to the files of a SQLite database.
+    accounts' access to the files of a SQLite database. On PostgreSQL, creates the partitions of
+    this month and the next two.
+
+    --grant-to gives a role that does not own the tables what workers and operators' commands need.
+    It can add to the audit log, but cannot change or remove what is there. Both options print what
+    they grant, and take away what the role was granted before. Repeat them after each update.
 
     \b
-    Example:
+    Examples:
       python -m worker migrate
+      python -m worker migrate --grant-to valetkey_worker --grant-read-to valetkey_auditor
     """
+    from worker.commands.database_roles import refuse_roles  # noqa: PLC0415
+
     database_url = read_database_url(os.environ)
+    options = {"--grant-to": grant_to, "--grant-read-to": grant_read_to}
+    roles = {option: role for option, role in options.items() if role is not None}
+    refuse_roles(roles, make_url(database_url).get_backend_name())
     _make_files_private(database_url)
-    if migrate_to_head(database_url):
+    if migrate_to_head(database_url, roles):
         click.echo("The database is up to date.")
     else:
         click.echo("The tables are those of a later release, which this one can use: unchanged.")
@@ -89,13 +109,17 @@ def _make_files_private(database_url: str) -> None:
         click.echo(f"Other accounts had access to {path} (mode {mode}): only its owner has now.")
 
 
-def migrate_to_head(database_url: str) -> bool:
+def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> bool:
     """Migrate a database's tables to this release. Changes nothing if they are up to date.
 
-    Returns false, and changes nothing, if they are those of a later release. Raises
-    click.ClickException for a database that cannot be used or migrated.
+    Creates missing partitions, and grants privileges to roles, by option. Returns false, and
+    changes nothing, if they are those of a later release. Raises click.ClickException for a
+    database that cannot be used or migrated.
     """
     from alembic import command  # noqa: PLC0415
+
+    from worker.commands.database_roles import grant_privileges  # noqa: PLC0415
+    from worker.usecases.upkeep.partitions import create_partitions  # noqa: PLC0415
 
     with _connected(database_url) as engine:
         with engine.connect() as connection:
@@ -105,6 +129,8 @@ def migrate_to_head(database_url: str) -> bool:
                 return False
         with engine.connect() as connection:  # Alembic begins and commits its own transactions
             command.upgrade(alembic_config(connection), "head")
+        create_partitions(engine, clock.now())
+        grant_privileges(engine, roles or {})
         return True
 
 
@@ -135,18 +161,37 @@ def open_database(
     Raises click.ClickException, which ends the command, if the database is out of reach, or if its
     tables are missing or older than this release. Creates no file of a SQLite database.
     """
+    url = _existing_database()
+    with _connected(url) as engine, transaction(engine) as connection:
+        _check_tables(connection, url)
+        yield connection
+
+
+@contextmanager
+def open_engine() -> Iterator[Engine]:
+    """Open VALETKEY_DATABASE_URL for several transactions. Raises as `open_database` does."""
+    url = _existing_database()
+    with _connected(url) as engine:
+        with read_transaction(engine) as connection:
+            _check_tables(connection, url)
+        yield engine
+
+
+def _existing_database() -> str:
     url = read_database_url(os.environ)
     path = sqlite_path(url)
     if path is not None and not path.exists():
         raise _unusable("missing", url)
-    with _connected(url) as engine, transaction(engine) as connection:
-        revision = _current_revision(connection)
-        _refuse_prototype(revision, url)
-        if revision is None:
-            raise _unusable("no tables", url)
-        if revision != known_revisions()[-1] and not _is_of_later_release(revision):
-            raise _unusable("old tables", url)
-        yield connection
+    return url
+
+
+def _check_tables(connection: Connection, url: str) -> None:
+    revision = _current_revision(connection)
+    _refuse_prototype(revision, url)
+    if revision is None:
+        raise _unusable("no tables", url)
+    if revision != known_revisions()[-1] and not _is_of_later_release(revision):
+        raise _unusable("old tables", url)
 
 
 def _refuse_prototype(revision: str | None, url: str) -> None:
