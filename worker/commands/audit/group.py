@@ -30,7 +30,8 @@ _COMMANDS: LazyCommands = {
     ),
     "prove": (
         "prove:prove",
-        "Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.",
+        "Print the proof that GRANT is in the log, or that the log continues a checkpoint,"
+        " as JSON.",
     ),
     "prune": (
         "prune:prune_log",
@@ -47,7 +48,8 @@ _COMMANDS: LazyCommands = {
     "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
     "top": (
         "top:top",
-        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
+        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most"
+        " items.",
     ),
     "verify": (
         "verify:verify",
