@@ -3,6 +3,8 @@
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import grant_message
 from tests.support.crypto.tokens import sign_message, unseal_result
+from tests.support.docs.command_lines import ROOT
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
@@ -130,6 +133,25 @@ def secrets(service: Service) -> list[str]:
     assert (len(signatures), len(forms)) == (3, 1)
     parts = [part for token in tokens for part in token.split(".")[1:]]
     return [*urls, *signatures, *forms, *private, *parts, SECRET]
+
+
+def test_whose_prints_no_secret(service: Service, secrets: list[str]) -> None:
+    path = {"VALETKEY_DATABASE_URL": service.stack.info.database_url}
+    environ = {"PYTHONPATH": str(ROOT), **path}
+    url, token = next(text for text in secrets if text.startswith("http")), secrets[-2]
+    for text in (url, url[:-1], f"{url} {url}", token, f"{url}&{token}"):
+        for options in ((), ("--json",)):
+            printed = subprocess.run(
+                [sys.executable, "-m", "worker", "audit", "whose", "-", *options],
+                env=environ,
+                input=text,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            output = printed.stdout + printed.stderr
+            assert output
+            assert [secret for secret in secrets if secret in output] == []
 
 
 def test_no_log_has_a_secret_of_a_signing_tenant(service: Service, secrets: list[str]) -> None:

@@ -56,11 +56,16 @@ _COMMANDS: LazyCommands = {
     ),
     "top": (
         "top:top",
-        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
+        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most"
+        " items.",
     ),
     "verify": (
         "verify:verify",
         "Verify that no row of the audit log was changed, removed, added or moved.",
+    ),
+    "whose": (
+        "whose:whose",
+        "Tell whose a link is: its tenant, requester and reason, and how to end it.",
     ),
 }
 
