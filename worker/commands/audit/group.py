@@ -50,14 +50,17 @@ _COMMANDS: LazyCommands = {
         "report:report",
         "Write a report on the audit log as one web page that loads nothing from a network.",
     ),
+    "show": (
+        "show:show",
+        "Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.",
+    ),
     "summary": (
         "summary:summary",
         "Count issued and refused items by tenant and kind.",
     ),
     "top": (
         "top:top",
-        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most"
-        " items.",
+        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most",
     ),
     "verify": (
         "verify:verify",

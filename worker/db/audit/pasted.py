@@ -10,7 +10,7 @@ from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, Grant, Mult
 from valetkey.wire.grant_ids import grant_id
 from worker.core.links.pasted_grant import GrantName
 from worker.core.links.verdicts import AuditedGrant, Signing
-from worker.db.audit.tenant_filter import is_of_tenant
+from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 _DIGEST_BYTES = 32
 # A batch is decided when its first chunk is issued, and is open for later chunks for a day or more.

@@ -6,7 +6,7 @@ A name is known if the config has it now, if it ever had it, or if rows of reque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Select, select
 
