@@ -5,6 +5,7 @@ import click
 from worker.commands.audit.cancellations import list_cancellations
 from worker.commands.audit.changes import list_changes
 from worker.commands.audit.count import count
+from worker.commands.audit.export import export
 from worker.commands.audit.list_grants import list_grants
 from worker.commands.audit.rejections import list_rejections
 from worker.commands.audit.summary import summary
@@ -18,6 +19,7 @@ def audit() -> None:
 
 for command in (
     count,
+    export,
     list_cancellations,
     list_changes,
     list_grants,
