@@ -10,8 +10,8 @@ import click
 from valetkey.cli.results.progress_bar import stderr_console
 from valetkey.cli.results.summary import describe_seconds
 from valetkey.units import format_size, format_utc
-from worker.commands.audit.export_progress import row_progress
-from worker.commands.audit.export_target import (
+from worker.commands.audit.exports.progress import row_progress
+from worker.commands.audit.exports.targets import (
     BucketTarget,
     ExportRequest,
     FileTarget,
