@@ -20,7 +20,7 @@ _COMMANDS: LazyCommands = {
         "Sign the head of each tenant's tree that has grown, and publish what is new.",
     ),
     "count": (
-        "count:count",
+        "counts.count:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
     ),
     "export": (
@@ -48,10 +48,10 @@ _COMMANDS: LazyCommands = {
         "report:report",
         "Write a report on the audit log as one web page that loads nothing from a network.",
     ),
-    "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
+    "summary": ("counts.summary:summary", "Count issued and refused items by tenant and kind."),
     "top": (
-        "top:top",
-        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
+        "counts.top:top",
+        "List the requesters, keys, tenants or others with the most items.",
     ),
     "verify": (
         "verify:verify",

@@ -28,7 +28,7 @@ class _PartStream:
 
     def __init__(self, client: Any, bucket: Bucket, key: str, upload_id: str) -> None:
         self._client = client
-        self._params = {"Bucket": bucket.bucket, "Key": key, "UploadId": upload_id}
+        self.upload_params = {"Bucket": bucket.bucket, "Key": key, "UploadId": upload_id}
         self._buffer = bytearray()
         self.parts: list[dict[str, Any]] = []
 
@@ -57,7 +57,9 @@ class _PartStream:
         if number > _MAX_PARTS:
             raise Malformed("the export has too many bytes for one object")
         response = _require(
-            call_storage(self._client.upload_part, PartNumber=number, Body=data, **self._params)
+            call_storage(
+                self._client.upload_part, PartNumber=number, Body=data, **self.upload_params
+            )
         )
         self.parts.append({"PartNumber": number, "ETag": response["ETag"]})
 
@@ -89,17 +91,15 @@ def open_object(
     try:
         yield cast("IO[bytes]", stream)
         stream.send_last()
-        params: dict[str, Any] = {"MultipartUpload": {"Parts": stream.parts}}
-        if not may_replace and bucket.conditional_writes:
-            params["IfNoneMatch"] = "*"
-        response = call_storage(
-            client().complete_multipart_upload,
-            Bucket=bucket.bucket,
-            Key=key,
-            UploadId=started.upload_id,
-            **params,
+        is_conditional = not may_replace and bucket.conditional_writes
+        _require(
+            call_storage(
+                client().complete_multipart_upload,
+                **stream.upload_params,
+                MultipartUpload={"Parts": stream.parts},
+                **({"IfNoneMatch": "*"} if is_conditional else {}),
+            )
         )
-        _require(response)
     except BaseException:  # KeyboardInterrupt included
         with suppress(Transient):
             abort_upload(client(), bucket.bucket, key, started.upload_id)

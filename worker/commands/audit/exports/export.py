@@ -1,7 +1,5 @@
 """Exports the audit log to a file, to stdout or into a bucket."""
 
-import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +90,8 @@ def export(
     was decided before the export began. If an export of csv, jsonl or ocsf to a file is
     interrupted, the same command continues it.
 
-    csv and jsonl have the columns of `audit list`. parquet has typed columns. ocsf has events of
-    the Open Cybersecurity Schema Framework, class API Activity. None contains links or signatures.
+    parquet has typed columns, and ocsf has OCSF events of the class API Activity. No format
+    contains links or signatures.
 
     \b
     Examples:
@@ -102,40 +100,39 @@ def export(
       python -m worker audit export --format parquet --out s3://archive/audit/2026.parquet
     """
     target = out or StdoutTarget()
-    is_stdout = isinstance(target, StdoutTarget)
-    if is_stdout and format_name in _BINARY_FORMATS and (out is None or sys.stdout.isatty()):
+    if target is not out and format_name in _BINARY_FORMATS:
         raise click.UsageError(f"{format_name} is no text: name a file with --out")
     request = ExportRequest(format_name, context.meta[__name__], filters, is_forced=force)
-    with ExitStack() as stack:
-        try:
-            result = _run(target, request, stack)
-        except Malformed as error:
-            raise click.ClickException(f"{target}: {error}.") from None
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            text = f"{error.filename or target}: {error.strerror or error}"
-            raise click.ClickException(f"The export failed: {text}.") from None
-        except KeyboardInterrupt:
-            click.echo(f"Interrupted: {target.describe_rest(request)}", err=True)
-            context.exit(130)
+    try:
+        result = _run(target, request)
+    except Malformed as error:
+        raise click.ClickException(f"{target}: {error}.") from None
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise  # Click ends the command silently
+        text = f"{error.filename or target}: {error.strerror or error}"
+        raise click.ClickException(f"The export failed: {text}.") from None
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted: {target.describe_rest(request)}", err=True)
+        context.exit(130)
     click.echo(_describe(target, result), err=True)
 
 
-def _run(target: Target, request: ExportRequest, stack: ExitStack) -> ExportResult:
-    connection = stack.enter_context(open_database(autocommit_read))
-    grant_filter = read_filter(connection, request.filters)
-    with target.open(connection, request, grant_filter) as output:
-        console = stderr_console()
-        total = 0
-        if console.is_terminal:
-            journal = output.journal
-            total = count_streamed(connection, output.grant_filter, journal.bound, journal.position)
-        with row_progress(console, total, output.journal.rows) as on_rows:
-            run = ExportRun(
-                connection, output.grant_filter, output.journal, on_rows, output.save_journal
-            )
-            return run.write(output.stream, output.writer)
+def _run(target: Target, request: ExportRequest) -> ExportResult:
+    with open_database(autocommit_read) as connection:
+        grant_filter = read_filter(connection, request.filters)
+        with target.open(connection, request, grant_filter) as output:
+            console, journal = stderr_console(), output.journal
+            total = 0
+            if console.is_terminal:
+                position = journal.position
+                selected = output.grant_filter
+                total = count_streamed(connection, selected, journal.bound, position)
+            with row_progress(console, total, journal.rows) as on_rows:
+                run = ExportRun(
+                    connection, output.grant_filter, journal, on_rows, output.save_journal
+                )
+                return run.write(output.stream, output.writer)
 
 
 def _describe(target: Target, result: ExportResult) -> str:
