@@ -5,11 +5,13 @@ import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
+from click.testing import CliRunner
 
 from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import grant_message
@@ -17,6 +19,7 @@ from tests.support.crypto.tokens import sign_message, unseal_result
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
+from worker.commands.audit.group import audit
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
 
@@ -54,6 +57,23 @@ def test_no_table_holds_a_signature_or_a_secret(
     assert "acme/secret.txt" in stored
     assert SIGNATURE.search(stored) is None
     assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in stored]
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf", "parquet"])
+def test_no_export_holds_a_signature_or_a_secret(
+    service: Service,
+    signatures_of_grants: list[str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+    out = tmp_path / "out"
+    result = CliRunner().invoke(audit, ["export", "--format", name, "--out", str(out)])
+    exported = out.read_bytes().decode(errors="replace") + result.output
+    assert "acme/secret.txt" in exported
+    assert SIGNATURE.search(exported) is None
+    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in exported]
 
 
 def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -88,10 +88,8 @@ def export(
 
     The file or object appears under its name when it is complete, or not at all. It contains what
     was decided before the export began. If an export of csv, jsonl or ocsf to a file is
-    interrupted, the same command continues it.
-
-    parquet has typed columns, and ocsf has OCSF events of the class API Activity. No format
-    contains links or signatures.
+    interrupted, the same command continues it. parquet has typed columns, and ocsf has OCSF events
+    of the class API Activity. No format contains links or signatures.
 
     \b
     Examples:
@@ -99,9 +97,9 @@ def export(
       python -m worker audit export --tenant acme --format jsonl > acme.jsonl
       python -m worker audit export --format parquet --out s3://archive/audit/2026.parquet
     """
-    target = out or StdoutTarget()
-    if target is not out and format_name in _BINARY_FORMATS:
+    if out is None and format_name in _BINARY_FORMATS:
         raise click.UsageError(f"{format_name} is no text: name a file with --out")
+    target = out or StdoutTarget()
     request = ExportRequest(format_name, context.meta[__name__], filters, is_forced=force)
     try:
         result = _run(target, request)
