@@ -88,6 +88,23 @@ def test_no_checkpoint_and_no_proof_holds_a_signature_or_a_secret(
     assert SIGNATURE.search("\n".join(printed)) is None
 
 
+@pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf", "parquet"])
+def test_no_export_holds_a_signature_or_a_secret(
+    service: Service,
+    signatures_of_grants: list[str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+    out = tmp_path / "out"
+    result = CliRunner().invoke(audit, ["export", "--format", name, "--out", str(out)])
+    exported = out.read_bytes().decode(errors="replace") + result.output
+    assert "acme/secret.txt" in exported
+    assert SIGNATURE.search(exported) is None
+    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in exported]
+
+
 def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Send a signed request of the tenant vault; return the token and the opened result."""
     info = service.stack.info

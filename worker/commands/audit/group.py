@@ -23,7 +23,7 @@ _COMMANDS: LazyCommands = {
         "Sign the head of each tenant's tree that has grown, and publish what is new.",
     ),
     "count": (
-        "count:count",
+        "counts.count:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
     ),
     "key": (

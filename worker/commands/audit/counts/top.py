@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from worker.commands.audit.count import print_counts
+from worker.commands.audit.counts.count import print_counts
 from worker.commands.audit.filter_options import filter_options, read_filter
 from worker.commands.database import open_database
 from worker.commands.options import format_options, limit_option
@@ -36,7 +36,7 @@ _DIMENSIONS: dict[str, Dimension] = {
 @limit_option
 @format_options
 def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any) -> None:
-    """List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.
+    """List the requesters, keys, tenants or others with the most items.
 
     Codes are the reasons of refusals. The numbers are those of `audit count`.
 
