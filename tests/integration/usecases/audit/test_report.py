@@ -99,13 +99,14 @@ def test_groups_beyond_the_table_are_summed_up(
 ) -> None:
     monkeypatch.setattr(report, "TABLE_ROWS", 2)
     figures = read(connection)
-    for breakdown in (figures.tenants, figures.requesters):
+    for breakdown in (figures.tenants, figures.requesters, figures.keys):
         assert breakdown.others is not None
         assert len(breakdown.rows) == 2
         rows = [*breakdown.rows, breakdown.others]
         assert sum(row.issued for row in rows) == figures.issued
         assert sum(row.refused for row in rows) == figures.refused
     assert (figures.tenants.groups, figures.requesters.groups) == (3, 4)
+    assert figures.keys.groups is None
 
 
 def test_a_report_on_nothing_has_figures_of_zero(engine: Engine) -> None:
