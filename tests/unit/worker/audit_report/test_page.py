@@ -124,6 +124,14 @@ def test_a_log_without_a_checkpoint_is_said_to_have_none() -> None:
     assert "2026-11-24 08:00" in page
 
 
+@pytest.mark.parametrize(("groups", "text"), [(7, ">5 others<"), (None, ">All others<")])
+def test_the_foot_of_a_table_sums_up_what_has_no_row(groups: int | None, text: str) -> None:
+    rows = breakdown("acme", "globex").rows
+    page = render_page(figures(Breakdown(rows, Tally("", 1_234, 5), groups)), "Report")
+    assert text in page
+    assert ">1,234<" in page
+
+
 def test_a_page_with_full_tables_has_less_than_half_a_megabyte() -> None:
     names = breakdown(*(f"tenant-{number:03}-{'x' * 40}" for number in range(TABLE_ROWS)))
     page = render_page(figures(names), "Report")
