@@ -6,15 +6,17 @@ A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, or_
+from sqlalchemy import ColumnElement, Connection, Select, UnaryExpression, and_, or_, select
+from sqlalchemy.sql.operators import custom_op
 
 from models import Batch, Chunk, Grant
-from valetkey.wire.messages import grant_id
+from valetkey.wire.grant_ids import grant_id
 from worker.db.audit.key_globs import has_prefix, matches_glob
 from worker.db.audit.tenant_filter import is_of_tenant
 
+_PLUS = custom_op[Any]("+")
 ISSUED = "issued"
 REFUSED = "refused"
 """The decision of every item that has a refusal code."""
@@ -76,6 +78,7 @@ def batch_conditions(
     grant = grant_filter.grant
     values = {
         Batch.requested_by: grant_filter.requester,
+        Batch.recipient: grant_filter.recipient,
         Batch.kind: grant_filter.kind,
         Batch.batch_id: grant_filter.batch_id,
     }
@@ -115,14 +118,37 @@ def item_conditions(
         yield or_(*_decision_conditions(grant_filter.decisions))
 
 
-def is_in_chunk() -> ColumnElement[bool]:
+def join_items(connection: Connection, *columns: Any) -> Select[Any]:
+    """Return a SELECT of columns from `Batch`, its `Chunk` rows and their `Grant` rows.
+
+    SQLite knows too little of the tables to find out that batches are to be read first. There, the
+    conditions of the joins can only be used in this order.
+    """
+    batch_number, chunk_batch = (
+        _unindexed(connection, column) for column in (Batch.batch_number, Chunk.batch_number)
+    )
+    return (
+        select(*columns)
+        .select_from(Batch)
+        .join(Chunk, Chunk.batch_number == batch_number)
+        .join(Grant, is_in_chunk(chunk_batch))
+    )
+
+
+def is_in_chunk(chunk_batch: Any = Chunk.batch_number) -> ColumnElement[bool]:
     """Return the condition that joins a chunk to its items."""
     first = Chunk.chunk_number * Batch.chunk_size
     return and_(
-        Grant.batch_number == Chunk.batch_number,
+        Grant.batch_number == chunk_batch,
         Grant.item_number >= first,
         Grant.item_number < first + Batch.chunk_size,
     )
+
+
+def _unindexed(connection: Connection, column: Any) -> ColumnElement[int]:
+    """Return a column as an expression that SQLite does not search by."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    return UnaryExpression(column, operator=_PLUS) if is_sqlite else column
 
 
 def _may_have(decision: str) -> ColumnElement[bool]:

@@ -26,7 +26,7 @@ _NOUNS: dict[Field, str] = {
     "signed_by": "signing key",
 }
 KINDS: tuple[str, ...] = (*get_args(get_args(Kind)[0]), *get_args(Kind)[1:])
-DECISIONS: tuple[str, ...] = (ISSUED, REFUSED, *Code)
+DECISIONS: tuple[str, ...] = (ISSUED, REFUSED, *(code.value for code in Code))
 
 
 class UnknownName(LookupError):
