@@ -22,8 +22,8 @@ from worker.db.audit.filters import GrantFilter
 from worker.db.audit.names import UnknownName, check_tenant, find_profiles
 from worker.db.engine import snapshot_transaction
 from worker.private_files import write_private_file
-from worker.usecases.audit.report import read_report
-from worker.usecases.audit.report_range import UnusableRange, choose_unit
+from worker.usecases.audit_report.read_figures import read_report
+from worker.usecases.audit_report.report_range import UnusableRange, choose_unit
 
 _DEFAULT_RANGE = timedelta(days=30)
 _MAX_TITLE = 200  # characters

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.support.builders.report_log import HOSTILE, LONG, RIGHT_TO_LEFT
+from tests.support.audit_model.report_log import HOSTILE, LONG, RIGHT_TO_LEFT
 from worker.audit_report.figures import (
     Breakdown,
     CheckpointState,
@@ -18,7 +18,7 @@ from worker.audit_report.figures import (
 )
 from worker.audit_report.page import render_page
 from worker.audit_report.tables import describe_share
-from worker.usecases.audit.report import TABLE_ROWS
+from worker.usecases.audit_report.read_figures import TABLE_ROWS
 
 END = datetime(2026, 11, 24, 8, tzinfo=UTC)
 NO_LOG = LogState(rows=0, batches=0, trees=0, leaves=0, unsigned_leaves=0, pending_webhooks=0)

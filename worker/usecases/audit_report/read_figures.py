@@ -24,7 +24,7 @@ from worker.db.audit.filters import GrantFilter
 from worker.db.audit.report import LifetimeCount
 from worker.db.audit.tenant_filter import first_id
 from worker.db.tenants import load_config
-from worker.usecases.audit.report_range import period_names
+from worker.usecases.audit_report.report_range import period_names
 
 TABLE_ROWS = 50
 _MAX_CODES = 1_000  # more than there are refusal codes

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
-from tests.support.builders.report_log import HOSTILE, SINCE, UNTIL, build_log
+from tests.support.audit_model.report_log import HOSTILE, SINCE, UNTIL, build_log
 from tests.support.cli.operator import json_rows
 from worker.commands.audit.group import audit
 from worker.core.tenants.config import Tenant, TenantConfig
