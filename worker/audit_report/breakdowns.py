@@ -169,7 +169,8 @@ def _tabulate(
     ]
     foot = []
     if breakdown.others is not None:
-        hidden = (breakdown.groups or 0) - len(breakdown.rows)
-        text = f"{hidden:,} others" if hidden else "All others"
+        text = "All others"
+        if breakdown.groups is not None:
+            text = f"{breakdown.groups - len(breakdown.rows):,} others"
         foot.append(row(text_cell(text), breakdown.others))
     return render_table(topic.title, columns, rows, foot)

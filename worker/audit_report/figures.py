@@ -37,7 +37,7 @@ class Period(NamedTuple):
 class Breakdown:
     """Tallies of the largest groups, and the sum of the other groups if there are any.
 
-    groups is the number of all groups, or of None if only the largest were counted.
+    groups is the number of all groups, None if only the largest were counted.
     """
 
     rows: tuple[Tally, ...]

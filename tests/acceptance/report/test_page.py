@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.support.builders.report_log import LONG, SINCE, UNTIL, LoggedItem, build_log
+from tests.support.audit_model.report_log import LONG, SINCE, UNTIL, LoggedItem, build_log
 from tests.support.s3.chromium import Tab
 from tests.support.servers.waiting import wait_until
 from worker.commands.audit.report import report

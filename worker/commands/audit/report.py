@@ -22,8 +22,8 @@ from worker.db.audit.filters import GrantFilter
 from worker.db.audit.selection.names import UnknownName, check_tenant, find_profiles
 from worker.db.engine import snapshot_transaction
 from worker.private_files import write_private_file
-from worker.usecases.audit.report import read_report
-from worker.usecases.audit.report_range import UnusableRange, choose_unit
+from worker.usecases.audit_report.read_figures import read_report
+from worker.usecases.audit_report.report_range import UnusableRange, choose_unit
 
 _DEFAULT_RANGE = timedelta(days=30)
 _MAX_TITLE = 200  # characters
@@ -60,7 +60,7 @@ def report(
       python -m worker audit report --tenant acme --since 2026-11 --tz Europe/Berlin --out acme.html
     """
     _check_out(out, force=force)
-    _check_title(title)
+    _check_texts({**options, "title": title})
     now = clock.now().replace(microsecond=0)
     scope = _build_scope(context, options, now)
     with open_database(snapshot_transaction) as connection:
@@ -100,8 +100,13 @@ def _check_out(out: str, *, force: bool) -> None:
         raise click.BadParameter(f"there is no folder {path.parent}", param_hint="--out")
 
 
-def _check_title(title: str | None) -> None:
-    if title is not None and len(title) > _MAX_TITLE:
+def _check_texts(options: dict[str, Any]) -> None:
+    """Refuse texts that neither the database nor the page can hold."""
+    for name in ("tenant", "bucket", "title"):
+        text = options[name] or ""
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise click.BadParameter("it has bytes that are not UTF-8", param_hint=f"--{name}")
+    if len(options["title"] or "") > _MAX_TITLE:
         text = f"a title has at most {_MAX_TITLE} characters"
         raise click.BadParameter(text, param_hint="--title")
 

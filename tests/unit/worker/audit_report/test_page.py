@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.support.builders.report_log import HOSTILE, LONG, RIGHT_TO_LEFT
+from tests.support.audit_model.report_log import HOSTILE, LONG, RIGHT_TO_LEFT
 from worker.audit_report.figures import (
     Breakdown,
     CheckpointState,
@@ -18,7 +18,7 @@ from worker.audit_report.figures import (
 )
 from worker.audit_report.page import render_page
 from worker.audit_report.tables import describe_share
-from worker.usecases.audit.report import TABLE_ROWS
+from worker.usecases.audit_report.read_figures import TABLE_ROWS
 
 END = datetime(2026, 11, 24, 8, tzinfo=UTC)
 NO_LOG = LogState(rows=0, batches=0, trees=0, leaves=0, unsigned_leaves=0, pending_webhooks=0)
@@ -122,6 +122,14 @@ def test_a_log_without_a_checkpoint_is_said_to_have_none() -> None:
     page = render_page(figures(NOTHING, log), "Report")
     assert "No checkpoint yet" not in page
     assert "2026-11-24 08:00" in page
+
+
+@pytest.mark.parametrize(("groups", "text"), [(7, ">5 others<"), (None, ">All others<")])
+def test_the_foot_of_a_table_sums_up_what_has_no_row(groups: int | None, text: str) -> None:
+    rows = breakdown("acme", "globex").rows
+    page = render_page(figures(Breakdown(rows, Tally("", 1_234, 5), groups)), "Report")
+    assert text in page
+    assert ">1,234<" in page
 
 
 def test_a_page_with_full_tables_has_less_than_half_a_megabyte() -> None:

@@ -24,7 +24,7 @@ from worker.db.audit.filters import GrantFilter
 from worker.db.audit.report import LifetimeCount
 from worker.db.audit.selection.tenant_filter import first_id
 from worker.db.tenants import load_config
-from worker.usecases.audit.report_range import period_names
+from worker.usecases.audit_report.report_range import period_names
 
 TABLE_ROWS = 50
 _MAX_CODES = 1_000  # more than there are refusal codes
@@ -58,7 +58,7 @@ def read_report(
         lifetimes=_group_lifetimes(lifetimes),
         limits=_break_down(_sum_limits(lifetimes)),
         requesters=_read_requesters(connection, grant_filter, groups),
-        keys=_read_keys(connection, grant_filter),
+        keys=_read_keys(connection, grant_filter, groups),
         quotas=tuple(_read_quotas(connection, scope.tenant, now)),
         log=_read_log_state(connection, scope.tenant),
     )
@@ -99,21 +99,31 @@ def _read_codes(connection: Connection, grant_filter: GrantFilter) -> Breakdown:
 def _read_requesters(
     connection: Connection, grant_filter: GrantFilter, groups: Iterable[ItemCount]
 ) -> Breakdown:
-    counts = top_items(connection, grant_filter, "requester", TABLE_ROWS)
-    rows = tuple(map(_to_tally, counts))
+    rows = _read_largest(connection, grant_filter, "requester")
     number = report.count_requesters(connection, grant_filter)
-    issued, refused = (sum(getattr(count, name) for count in groups) for name in Tally._fields[1:])
-    others = Tally(
-        "",
-        issued - sum(row.issued for row in rows),
-        refused - sum(row.refused for row in rows),
-    )
-    return Breakdown(rows, others if number > len(rows) else None, number)
+    return Breakdown(rows, _rest(groups, rows), number)
 
 
-def _read_keys(connection: Connection, grant_filter: GrantFilter) -> Breakdown:
-    counts = top_items(connection, grant_filter, "key", TABLE_ROWS)
-    return Breakdown(tuple(map(_to_tally, counts)))
+def _read_keys(
+    connection: Connection, grant_filter: GrantFilter, groups: Iterable[ItemCount]
+) -> Breakdown:
+    rows = _read_largest(connection, grant_filter, "key")
+    # Counting the different keys would read all of them once more.
+    others = _rest(groups, rows)
+    return Breakdown(rows, others, None if others else len(rows))
+
+
+def _read_largest(
+    connection: Connection, grant_filter: GrantFilter, dimension: Dimension
+) -> tuple[Tally, ...]:
+    return tuple(map(_to_tally, top_items(connection, grant_filter, dimension, TABLE_ROWS)))
+
+
+def _rest(groups: Iterable[ItemCount], rows: Iterable[Tally]) -> Tally | None:
+    """Return the number of items that are in no row, None if there are none."""
+    issued = sum(count.issued for count in groups) - sum(row.issued for row in rows)
+    refused = sum(count.refused for count in groups) - sum(row.refused for row in rows)
+    return Tally("", issued, refused) if issued or refused else None
 
 
 def _to_tally(count: ItemCount) -> Tally:

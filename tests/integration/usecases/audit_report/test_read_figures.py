@@ -6,15 +6,15 @@ import pytest
 from sqlalchemy import Connection, Engine, insert
 
 from models import Checkpoint, TreeHead
+from tests.support.audit_model.report_log import SINCE, UNTIL, LoggedItem, ReportLog, build_log
 from tests.support.builders.audit_rows import MORNING
-from tests.support.builders.report_log import SINCE, UNTIL, LoggedItem, ReportLog, build_log
 from worker.audit_report.figures import Breakdown, ReportFigures, Scope, Tally
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.db.audit.filters import GrantFilter
 from worker.db.engine import snapshot_transaction, write_transaction
 from worker.db.tenants import store_config
-from worker.usecases.audit import report
-from worker.usecases.audit.report import read_report
+from worker.usecases.audit_report import read_figures
+from worker.usecases.audit_report.read_figures import read_report
 
 BERLIN = ZoneInfo("Europe/Berlin")
 LOG = build_log()
@@ -97,15 +97,16 @@ def test_lifetimes_are_in_ranges_that_include_their_end(connection: Connection) 
 def test_groups_beyond_the_table_are_summed_up(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "TABLE_ROWS", 2)
+    monkeypatch.setattr(read_figures, "TABLE_ROWS", 2)
     figures = read(connection)
-    for breakdown in (figures.tenants, figures.requesters):
+    for breakdown in (figures.tenants, figures.requesters, figures.keys):
         assert breakdown.others is not None
         assert len(breakdown.rows) == 2
         rows = [*breakdown.rows, breakdown.others]
         assert sum(row.issued for row in rows) == figures.issued
         assert sum(row.refused for row in rows) == figures.refused
     assert (figures.tenants.groups, figures.requesters.groups) == (3, 4)
+    assert figures.keys.groups is None
 
 
 def test_a_report_on_nothing_has_figures_of_zero(engine: Engine) -> None:

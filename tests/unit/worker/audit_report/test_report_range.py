@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from worker.audit_report.figures import PeriodUnit, Scope
-from worker.usecases.audit.report_range import UnusableRange, choose_unit, period_names
+from worker.usecases.audit_report.report_range import UnusableRange, choose_unit, period_names
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")

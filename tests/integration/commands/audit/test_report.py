@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
-from tests.support.builders.report_log import HOSTILE, SINCE, UNTIL, build_log
+from tests.support.audit_model.report_log import HOSTILE, SINCE, UNTIL, build_log
 from tests.support.cli.operator import json_rows
 from worker.commands.audit.group import audit
 from worker.core.tenants.config import Tenant, TenantConfig
@@ -81,6 +81,9 @@ def test_a_report_can_be_printed(run: Run) -> None:
         (("--bucket", "report"), "no bucket profile or bucket 'report'"),
         (("--tz", "Europe/Berlni"), "Europe/Berlin"),
         (("--title", "x" * 201), "at most 200 characters"),
+        (("--title", "\udcff"), "not UTF-8"),
+        (("--tenant", "\udcff"), "not UTF-8"),
+        (("--bucket", "\udcff"), "not UTF-8"),
         (("--out", ""), "no name"),
         (("--out", "/dev/null"), "not a regular file"),
         (("--out", "/no/such/folder/report.html"), "no folder"),
