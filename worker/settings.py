@@ -1,13 +1,11 @@
-import os
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from valetkey.config import default_result_url
+from valetkey.redis_urls import default_result_url
 from worker import setting_checks
-from worker.setting_checks import UnknownVariable
+from worker.setting_names import PREFIX
 
 _NEXT_STEP = (
     "Next: correct them (docs/operating.md lists all); `python -m worker doctor` checks them."
@@ -42,12 +40,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=setting_checks.PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     broker_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
     result_url: RedisUrl = Field(default_factory=_default_result_url)
-    database_url: DatabaseUrl = SecretStr("sqlite:///.valetkey/valetkey.db")
+    database_url: DatabaseUrl = SecretStr(setting_checks.DEFAULT_DATABASE_URL)
     s3_endpoint: Endpoint | None = None
     """The endpoint of bucket profiles that set none; if unset, AWS."""
     s3_internal_endpoint: Endpoint | None = None
@@ -98,7 +96,7 @@ def describe_errors(error: ValidationError) -> str:
 def setting_errors(error: ValidationError) -> list[str]:
     """Return a line for each invalid setting: its variable and what is expected, not its value."""
     return [
-        f"{setting_checks.PREFIX}{details['loc'][0]}".upper() + f": {_expectation(details)}"
+        f"{PREFIX}{details['loc'][0]}".upper() + f": {_expectation(details)}"
         for details in error.errors(include_url=False, include_input=False)
         # A default that depends on another setting, which has an error itself.
         if details["type"] != "default_factory_not_called"
@@ -109,8 +107,3 @@ def _expectation(details: Any) -> str:
     if details["type"] == "value_error":
         return str(details["ctx"]["error"])
     return f"expected {Settings.model_fields[details['loc'][0]].description}"
-
-
-def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[UnknownVariable]:
-    """Return the variables with our prefix that nothing reads: they are probably misspelt."""
-    return list(setting_checks.unknown_variables(environ, Settings.model_fields))

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from valetkey.cli.arguments import format_option
+from valetkey.cli.format_options import format_option
 from valetkey.units import parse_duration
 from worker import clock
 

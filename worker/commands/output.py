@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_table
 from valetkey.units import format_utc
 from worker.db.audit.pages import Page

@@ -5,15 +5,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from worker.errors import Transient
 from worker.private_files import create_private_file, create_private_folder
+
+if TYPE_CHECKING:  # SQLAlchemy imports the driver of a database, and no other
+    import psycopg
 
 LOCK_TIMEOUT = 10
 CONNECT_TIMEOUT = 10
@@ -61,12 +63,12 @@ def create_database_engine(url: str) -> Engine:
     return engine
 
 
-def _configure_postgres(connection: psycopg.Connection, _record: Any) -> None:
+def _configure_postgres(connection: "psycopg.Connection", _record: Any) -> None:
     connection.autocommit = True  # _begin starts each transaction in the mode that it needs
     connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
 
 
-def _check_connection(connection: psycopg.Connection, _record: Any, _proxy: Any) -> None:
+def _check_connection(connection: "psycopg.Connection", _record: Any, _proxy: Any) -> None:
     # A server that shuts down sends a notice. An idle connection with input is therefore dead, and
     # finding out costs no round trip. SQLAlchemy then connects again.
     poll = select.poll()
@@ -139,7 +141,7 @@ def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
     try:
         with engine.connect().execution_options(purpose=purpose) as connection, connection.begin():
             yield connection
-    except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
+    except (OperationalError, InterfaceError, _driver_error(engine)) as error:
         raise Transient(
             "the database is unreachable, locked or without its tables", "database"
         ) from error
@@ -147,6 +149,12 @@ def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
         if error.connection_invalidated:
             raise Transient("the connection to the database was lost", "database") from error
         raise
+
+
+def _driver_error(engine: Engine) -> type[Exception]:
+    # What is not executed through SQLAlchemy, as COPY, raises the driver's own errors.
+    error: type[Exception] = engine.dialect.loaded_dbapi.OperationalError
+    return error
 
 
 def acquire_advisory_lock(connection: Connection, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple_
 
 from models import Batch, Chunk, Grant
-from valetkey.wire.messages import grant_id
+from valetkey.wire.grant_ids import grant_id
 from worker.db.audit.pages import Page, fetch_page
 from worker.db.audit.tenant_filter import is_of_tenant
 
