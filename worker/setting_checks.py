@@ -12,6 +12,7 @@ DEFAULT_DATABASE_URL = "sqlite:///.valetkey/valetkey.db"
 _REDIS_SCHEMES = {"redis", "rediss"}
 _HTTP_ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?").fullmatch
 _MAX_PORT = 65_535
+_MAX_ORIGIN = 200
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _DATABASE_FORMS = (
     "sqlite:///PATH (sqlite:////PATH if it is absolute) or"
@@ -88,6 +89,25 @@ def check_endpoint(url: str) -> str:
             " a final slash, like https://s3.example.com"
         ) from None
     return url
+
+
+def check_origin(name: str) -> str:
+    """Return a name that a key of checkpoints may have. Raises ValueError."""
+    is_name = name.isprintable() and not any(map(str.isspace, name)) and "+" not in name
+    if not is_name or name.endswith("/") or len(name) > _MAX_ORIGIN:
+        raise ValueError(
+            f"write a name of at most {_MAX_ORIGIN} characters without spaces, + and a final"
+            " slash, like audit.example.com/valetkey"
+        )
+    return name
+
+
+def check_secret_reference(reference: str) -> str:
+    """Return the reference of a secret. Raises ValueError, also for the secret itself."""
+    scheme, _, target = reference.partition(":")
+    if scheme not in {"env", "file"} or not target.strip():
+        raise ValueError("write where the secret is, as env:NAME or file:PATH")
+    return reference
 
 
 def _check_port(port: int | None) -> None:

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
@@ -5,6 +6,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from valetkey.redis_urls import default_result_url
 from worker import setting_checks
+from worker.checkpoint_destinations import parse_destinations
 from worker.setting_names import PREFIX
 
 _NEXT_STEP = (
@@ -26,10 +28,19 @@ def _check_database_url(url: SecretStr) -> SecretStr:
     return SecretStr(setting_checks.check_database_url(url.get_secret_value()))
 
 
+def _check_destinations(text: SecretStr) -> SecretStr:
+    parse_destinations(text.get_secret_value())
+    return text
+
+
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 """The URL of a broker or result store; of a rediss:// URL, the server is verified."""
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 Endpoint = Annotated[str, AfterValidator(setting_checks.check_endpoint)]
+Destinations = Annotated[SecretStr, AfterValidator(_check_destinations)]
+"""Where checkpoints are published; the URL of a webhook may contain a secret."""
+Origin = Annotated[str, AfterValidator(setting_checks.check_origin)]
+SecretReference = Annotated[str, AfterValidator(setting_checks.check_secret_reference)]
 
 
 class Settings(BaseSettings):
@@ -66,6 +77,22 @@ class Settings(BaseSettings):
     concurrency: int = Field(
         default=2, ge=1, le=1024, description="a whole number of processes from 1 to 1024"
     )
+    audit_key_file: Path | None = Field(default=None, description="the path of a file")
+    """The private key that signs checkpoints; if unset, none are signed."""
+    audit_origin: Origin = "valetkey"
+    """The name of that key, with which the origins of all checkpoints begin."""
+    audit_checkpoints: Destinations | None = None
+    """Where checkpoints are published, besides the database."""
+    audit_webhook_secret: SecretReference | None = None
+    """Where the secret is that signs checkpoints sent to webhooks."""
+    audit_checkpoint_seconds: float = Field(
+        default=3600.0,
+        ge=1,
+        le=2_592_000,
+        allow_inf_nan=False,
+        description="a number of seconds from 1 to 2592000 (30 days)",
+    )
+    """Seconds between two checkpoints of a tree that grows."""
 
     @field_validator("*", mode="before")
     @classmethod

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from sqlalchemy import Connection, Engine, make_url, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import make_url
 
 import models
 from worker import clock
 from worker.database_setting import read_database_url
-from worker.db.engine import create_database_engine, sqlite_files, sqlite_path
+from worker.db.engine import (
+    create_database_engine,
+    read_transaction,
+    sqlite_files,
+    sqlite_path,
+)
 from worker.private_files import make_private, mode_of_others
 
 if TYPE_CHECKING:  # only migrations need Alembic: commands that read start without it
@@ -155,18 +161,37 @@ def open_database(
     Raises click.ClickException, which ends the command, if the database is out of reach, or if its
     tables are missing or older than this release. Creates no file of a SQLite database.
     """
+    url = _existing_database()
+    with _connected(url) as engine, transaction(engine) as connection:
+        _check_tables(connection, url)
+        yield connection
+
+
+@contextmanager
+def open_engine() -> Iterator[Engine]:
+    """Open VALETKEY_DATABASE_URL for several transactions. Raises as `open_database` does."""
+    url = _existing_database()
+    with _connected(url) as engine:
+        with read_transaction(engine) as connection:
+            _check_tables(connection, url)
+        yield engine
+
+
+def _existing_database() -> str:
     url = read_database_url(os.environ)
     path = sqlite_path(url)
     if path is not None and not path.exists():
         raise _unusable("missing", url)
-    with _connected(url) as engine, transaction(engine) as connection:
-        revision = _current_revision(connection)
-        _refuse_prototype(revision, url)
-        if revision is None:
-            raise _unusable("no tables", url)
-        if revision != known_revisions()[-1] and not _is_of_later_release(revision):
-            raise _unusable("old tables", url)
-        yield connection
+    return url
+
+
+def _check_tables(connection: Connection, url: str) -> None:
+    revision = _current_revision(connection)
+    _refuse_prototype(revision, url)
+    if revision is None:
+        raise _unusable("no tables", url)
+    if revision != known_revisions()[-1] and not _is_of_later_release(revision):
+        raise _unusable("old tables", url)
 
 
 def _refuse_prototype(revision: str | None, url: str) -> None:

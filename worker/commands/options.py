@@ -1,49 +1,60 @@
-"""Click options that several commands share, and the format of moments on the command line."""
+"""Click options that several commands share."""
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeVar, cast
 
 import click
 
 from valetkey.cli.format_options import format_option
-from valetkey.units import parse_duration
 from worker import clock
+from worker.commands.moments import parse_moment, parse_zone
 
 MAX_PAGE_ROWS = 1_000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_DURATION_AGO = re.compile(r"([0-9]+ ?[smhd])( ago)?").fullmatch
+_ZONE_KEY = f"{__name__}.zone"
 
 
 def parse_moment_option(
-    _context: click.Context, _option: click.Parameter, text: str | None
+    context: click.Context, _option: click.Parameter, text: str | None
 ) -> datetime | None:
-    """Parse an option's value as a moment. Callback of a Click option."""
+    """Parse an option's value as a moment, in the zone of --tz. Callback of a Click option."""
     try:
-        return None if text is None else parse_moment(text, clock.now())
+        return None if text is None else parse_moment(text, clock.now(), chosen_zone(context))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
-def parse_moment(text: str, now: datetime) -> datetime:
-    """Parse `2h`, `2d ago`, `2026-11-24` or `2026-11-24T08:30:00+01:00`.
+def chosen_zone(context: click.Context) -> tzinfo:
+    """Return the time zone of --tz, or UTC."""
+    zone: tzinfo = context.meta.get(_ZONE_KEY, UTC)
+    return zone
 
-    A duration is counted back from now. A date means its first moment. A date or time without a
-    time zone is in UTC, and so is the result. Raises ValueError.
-    """
-    duration = _DURATION_AGO(text.strip())
+
+def zone_option(command: Command) -> Command:
+    """Add --tz to a command: the time zone in which it reads and prints times."""
+    # Eager: the callbacks of options with times need the zone, also those before it.
+    return click.option(
+        "--tz",
+        "zone",
+        metavar="ZONE",
+        is_eager=True,
+        callback=_parse_zone_option,
+        help="Read and print times in this zone, such as Europe/Berlin, instead of UTC.",
+    )(command)
+
+
+def _parse_zone_option(
+    context: click.Context, _option: click.Parameter, name: str | None
+) -> tzinfo | None:
+    if name is None:
+        return None
     try:
-        if duration:
-            return now - timedelta(seconds=parse_duration(duration[1]))
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ValueError(
-            "expected a duration before now, such as 2h or 2d ago, or a date or time, such as"
-            " 2026-11-24 or 2026-11-24T08:30 (UTC, unless it has a time zone)"
-        ) from None
+        zone = context.meta[_ZONE_KEY] = parse_zone(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return zone
 
 
 def format_options(command: Command) -> Command:
@@ -88,8 +99,8 @@ def since_option(command: Command) -> Command:
     return click.option(
         "--since",
         callback=parse_moment_option,
-        help="Only at or after this moment: 2h, 2d ago, 2026-11-24, or 2026-11-24T08:30. Times "
-        "without a zone are UTC.",
+        help="Only at or after this moment: 2h, 2 days ago, yesterday, monday, last month, 2026-11,"
+        " 2026-11-24, or 2026-11-24T08:30. Times without a zone are UTC.",
     )(command)
 
 

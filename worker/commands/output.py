@@ -5,14 +5,13 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, Literal, TypeVar
 
 import click
 
 from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.table_layout import print_table
-from valetkey.units import format_utc
+from valetkey.cli.table_layout import format_table, print_table, terminal_columns
 from worker.db.audit.pages import Page
 
 OutputFormat = Literal["table", "json", "csv"]
@@ -23,21 +22,36 @@ _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
 
 def print_rows(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], output_format: OutputFormat | None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    output_format: OutputFormat | None,
+    *,
+    with_headings: bool = True,
 ) -> None:
-    """Print rows. Times are in UTC. None is an empty cell, and null in JSON.
+    """Print rows. Times are in their own zone. None is an empty cell, and null in JSON.
 
     In tables and CSV, lists, objects and booleans are printed as JSON, too. A terminal that is too
-    narrow for a table gets it folded by column.
+    narrow for a table gets it folded by column. Without headings, the rows continue a table or CSV.
     """
     if output_format == "json":
         for row in rows:
             values = dict(zip(columns, row, strict=True))
             click.echo(json.dumps(values, default=_format_value))
     elif output_format == "csv":
-        click.echo(_format_csv([columns, *rows]), nl=False)
+        click.echo(_format_csv([columns, *rows] if with_headings else list(rows)), nl=False)
     else:
-        print_table(columns, [list(map(_format_cell, row)) for row in rows])
+        cells = [list(map(format_cell, row)) for row in rows]
+        if with_headings:
+            print_table(columns, cells)
+        elif cells:
+            click.echo("\n".join(format_table(cells, terminal_columns())))
+
+
+def in_zone(row: Record, zone: tzinfo | None) -> Sequence[Any]:
+    """Return a row with its times in a time zone, if there is one, and otherwise in UTC."""
+    if zone is None:
+        return row
+    return [cell.astimezone(zone) if isinstance(cell, datetime) else cell for cell in row]
 
 
 def print_page(
@@ -53,9 +67,15 @@ def print_page(
     stderr if the page is JSON or CSV.
     """
     print_rows(columns, page.records, output_format)
-    if not page.has_more:
-        return
-    params = context.params | {"after": cursor(page.records[-1])}
+    if page.has_more:
+        print_next_page(context, cursor(page.records[-1]), output_format)
+
+
+def print_next_page(
+    context: click.Context, after: object, output_format: OutputFormat | None
+) -> None:
+    """Print the exact command for the page after a position, to stderr for JSON and CSV."""
+    params = context.params | {"after": after}
     words = [word for option in context.command.params for word in _option_words(option, params)]
     command = f"{context.command_path} {shlex.join(words)}"
     click.echo(f"\nNext page: {command}", err=output_format is not None)
@@ -77,7 +97,8 @@ def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
         return []
     if isinstance(option, click.Option) and option.is_flag:
         return [option.opts[0]] if value == option.flag_value else []
-    return [option.opts[0], _format_value(value)]
+    values = value if option.multiple else (value,)
+    return [word for item in values for word in (option.opts[0], _format_value(item))]
 
 
 def _format_csv(rows: Sequence[Sequence[Any]]) -> str:
@@ -92,13 +113,14 @@ def _escape_formula(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_PREFIXES) else text
 
 
-def _format_cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
+    """Format a value for a table."""
     return escape_unprintable(_format_value(value))
 
 
 def _format_value(value: Any) -> str:
     if isinstance(value, datetime):
-        return format_utc(value)
+        return value.isoformat().replace("+00:00", "Z")
     if type(value) in _JSON_TYPES:  # not subclasses such as named tuples, which have a __str__
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)

@@ -89,6 +89,7 @@ def test_an_issued_item_has_its_request_and_expiry(run: Run) -> None:
         "requested_by": "billing",
         "signed_by": None,
         "reason": None,
+        "recipient": None,
         "bucket": "demo",
         "kind": "download",
         "key": "acme/1",

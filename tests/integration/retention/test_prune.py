@@ -13,8 +13,8 @@ from models import (
     Leaf,
     Prune,
 )
+from tests.support.audit_log.pruned_log import ALL, KEPT, RunPrune, count, keys
 from tests.support.builders.messages import grant_message
-from tests.support.builders.pruned_log import ALL, KEPT, RunPrune, count, keys
 from tests.support.builders.services import InProcessService
 from worker.core.tree.records import entry_hash
 from worker.db.engine import read_transaction, write_transaction

@@ -15,8 +15,8 @@ from models import (
     Prune,
     Reservation,
 )
+from tests.support.audit_log.pruned_log import ALL, KEPT, NOW, OLD, RunPrune, count, keys
 from tests.support.builders.messages import Clock, batch_id
-from tests.support.builders.pruned_log import ALL, KEPT, NOW, OLD, RunPrune, count, keys
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.months import add_months, first_moment, format_month, month_of
 from worker.db.retention.partitions import read_partitions

@@ -6,6 +6,7 @@ from valetkey.cli.lazy_group import LazyCommands, LazyGroup
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
+    "adopt": ("adopt:adopt", "Add leaves for rows of the audit log that have none."),
     "cancellations": (
         "other_logs.cancellations:list_cancellations",
         "List cancelled batches, newest first, with who cancelled them.",
@@ -14,9 +15,22 @@ _COMMANDS: LazyCommands = {
         "other_logs.changes:list_changes",
         "List changes of tenants, buckets, policies, keys and quotas, newest first.",
     ),
+    "checkpoint": (
+        "checkpoint:checkpoint",
+        "Sign the head of each tenant's tree that has grown, and publish what is new.",
+    ),
+    "count": (
+        "count:count",
+        "Count issued and refused items by tenant, day, reason or other columns.",
+    ),
+    "key": ("key:key", "Print the public key that verifies checkpoints, or create a key pair."),
     "list": (
         "list_grants:list_grants",
         "List requested items, newest first: the decision is `issued` or the code of the refusal.",
+    ),
+    "prove": (
+        "prove:prove",
+        "Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.",
     ),
     "prune": (
         "prune:prune_log",
@@ -26,7 +40,19 @@ _COMMANDS: LazyCommands = {
         "other_logs.rejections:list_rejections",
         "Count, by hour, the messages that could not be read or authenticated.",
     ),
+    "report": (
+        "report:report",
+        "Write a report on the audit log as one web page that loads nothing from a network.",
+    ),
     "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
+    "top": (
+        "top:top",
+        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
+    ),
+    "verify": (
+        "verify:verify",
+        "Verify that no row of the audit log was changed, removed, added or moved.",
+    ),
 }
 
 

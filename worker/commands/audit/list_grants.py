@@ -1,92 +1,148 @@
 """Lists the audit log of grants."""
 
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from worker.commands.audit.filter_options import (
+    filter_options,
+    note_empty_result,
+    parse_cursor,
+    read_filter,
+)
+from worker.commands.audit.follow import follow_grants
+from worker.commands.audit.grant_columns import (
+    columns_option,
+    default_columns,
+    select_cells,
+    shorten_keys,
+)
 from worker.commands.database import open_database
-from worker.commands.options import (
-    format_options,
-    limit_option,
-    since_option,
-    tenant_option,
-    until_option,
-)
-from worker.commands.output import print_page
+from worker.commands.options import chosen_zone, format_options, limit_option
+from worker.commands.output import OutputFormat, print_next_page, print_rows
 from worker.db.audit import grants
-from worker.db.audit.grants import (
-    AmbiguousCursor,
-    AuditCursor,
-    AuditRecord,
-    GrantFilter,
-    UnknownCursor,
-)
-from worker.db.engine import read_transaction
+from worker.db.audit.grants import AmbiguousCursor, AuditRecord, UnknownCursor
+from worker.db.engine import autocommit_read, read_transaction
 
-_MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
-
-
-def _parse_cursor(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> AuditCursor | None:
-    if text is None:
-        return None
-    tenant, _, grant = text.rpartition("/")
-    batch_id, _, number = grant.partition(".")
-    if not (number.isascii() and number.isdecimal() and len(number) <= _MAX_ITEM_DIGITS):
-        raise click.BadParameter(
-            "a grant's id is BATCH.NUMBER, as in the column `grant`, or TENANT/BATCH.NUMBER"
-        )
-    return AuditCursor(batch_id, int(number), tenant or None)
+_ROWS_PER_PRINT = 500
 
 
 @click.command("list")
-@tenant_option
-@click.option("--bucket", help="Only this bucket profile.")
-@click.option("--key", "object_key", help="Only this object key.")
-@click.option("--prefix", help="Only object keys that begin with this prefix.")
-@click.option("--requester", help="Only requests whose `requested_by` is this.")
-@click.option(
-    "--signed-by",
-    help='Only requests signed with the tenant\'s key of this name; "" selects unsigned ones.',
-)
-@click.option(
-    "--decision",
-    type=click.Choice(["issued", "refused"]),
-    help="Only issued, or only refused items.",
-)
-@since_option
-@until_option
-@click.option("--batch", "batch_id", help="Only the batch with this id.")
-@click.option("--grant", callback=_parse_cursor, help="Only the grant with this id.")
+@filter_options
+@columns_option
 @limit_option
-@click.option("--after", callback=_parse_cursor, help="Start after the grant with this id.")
+@click.option("--after", callback=parse_cursor, help="Start after the grant with this id.")
+@click.option("--all", "all_rows", is_flag=True, help="Print all rows, not a page of them.")
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Print a page, oldest first, and then every new row until Ctrl-C.",
+)
 @format_options
 @click.pass_context
-def list_grants(
-    context: click.Context,
-    /,
-    *,
-    limit: int,
-    after: AuditCursor | None,
-    output_format: Any,
-    **filters: Any,
-) -> None:
+def list_grants(context: click.Context, /, **options: Any) -> None:
     """List requested items, newest first: the decision is `issued` or the code of the refusal.
 
     \b
     Examples:
-      python -m worker audit list --tenant acme --decision refused --since 1d
-      python -m worker audit list --key acme/2026/11/u-1.pdf --json
-      python -m worker audit list --tenant acme --signed-by billing-2026
+      python -m worker audit list --tenant acme --decision refused --since yesterday
+      python -m worker audit list --key 's3://reports/acme/2026/*.pdf' --columns time,decision,grant
+      python -m worker audit list --since 2026-11 --tz Europe/Berlin --all --csv
     """
+    _refuse_contradictions(context, options)
+    printer = _Printer(context, options["columns"], options["output_format"])
     try:
-        with open_database(read_transaction) as connection:
-            page = grants.read_grants(connection, GrantFilter(**filters), limit, after)
+        if options["follow"]:
+            _follow(printer, options)
+        else:
+            _list(context, printer, options)
     except UnknownCursor:
         text = "the audit log has no batch with this id"
         raise click.BadParameter(text, param_hint="--after") from None
     except AmbiguousCursor:
         text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
         raise click.BadParameter(text, param_hint="--after") from None
-    print_page(context, AuditRecord._fields, page, grants.record_cursor, output_format)
+
+
+class _Printer:
+    """Prints blocks of rows as one table, as CSV, or as JSON lines."""
+
+    def __init__(
+        self,
+        context: click.Context,
+        columns: tuple[str, ...] | None,
+        output_format: OutputFormat | None,
+    ) -> None:
+        self._zone = chosen_zone(context)
+        self._columns = columns or default_columns(is_table=output_format is None)
+        self._format = output_format
+        self._has_headings = False
+
+    def print(self, records: Iterable[AuditRecord]) -> None:
+        rows = select_cells(records, self._columns, self._zone)
+        if self._format is None:
+            shorten_keys(self._columns, rows)
+        headings = not self._has_headings
+        print_rows(self._columns, rows, self._format, with_headings=headings)
+        self._has_headings = True
+        sys.stdout.flush()
+
+
+def _refuse_contradictions(context: click.Context, options: dict[str, Any]) -> None:
+    has_limit = context.get_parameter_source("limit") is ParameterSource.COMMANDLINE
+    given = {
+        "--all": options["all_rows"],
+        "--follow": options["follow"],
+        "--limit": has_limit,
+        "--after": options["after"] is not None,
+        "--until": options["until"] is not None,
+    }
+    excluded = {"--all": ("--limit",), "--follow": ("--all", "--after", "--until")}
+    for option, others in excluded.items():
+        for other in others:
+            if given[option] and given[other]:
+                raise click.UsageError(f"{option} and {other} exclude each other")
+
+
+def _list(context: click.Context, printer: _Printer, options: dict[str, Any]) -> None:
+    limit, after = options["limit"], options["after"]
+    with open_database(read_transaction) as connection:
+        grant_filter = read_filter(connection, options)
+        if options["all_rows"]:
+            stream = grants.stream_grants(connection, grant_filter, after)
+            is_empty = _print_blocks(printer, stream)
+            has_more = False
+        else:
+            page = grants.read_grants(connection, grant_filter, limit, after)
+            printer.print(page.records)
+            is_empty, has_more = not page.records, page.has_more
+    if is_empty:
+        note_empty_result()
+    if has_more:
+        after = grants.record_cursor(page.records[-1])
+        print_next_page(context, after, options["output_format"])
+
+
+def _print_blocks(printer: _Printer, records: Iterator[AuditRecord]) -> bool:
+    """Print all records; return true if there are none."""
+    block = list(islice(records, _ROWS_PER_PRINT))
+    is_empty = not block
+    printer.print(block)
+    while block := list(islice(records, _ROWS_PER_PRINT)):
+        printer.print(block)
+    return is_empty
+
+
+def _follow(printer: _Printer, options: dict[str, Any]) -> None:
+    # Each look has a transaction of its own: an open one would keep old versions of rows.
+    with open_database(autocommit_read) as connection:
+        grant_filter = read_filter(connection, options)
+        try:
+            for block in follow_grants(connection.engine, grant_filter, options["limit"]):
+                printer.print(block)
+        except KeyboardInterrupt:
+            click.get_current_context().exit(130)

@@ -8,7 +8,8 @@ from worker.commands.database import open_database
 from worker.commands.options import format_options, since_option, tenant_option, until_option
 from worker.commands.output import print_rows
 from worker.db.audit import grants
-from worker.db.audit.grants import AuditCount, GrantFilter
+from worker.db.audit.filters import GrantFilter
+from worker.db.audit.grants import AuditCount
 from worker.db.engine import read_transaction
 
 

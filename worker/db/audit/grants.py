@@ -1,54 +1,28 @@
 """The audit log of grants: every requested item, and the decision on it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
 
 from models import Batch, Chunk, Grant
 from valetkey.wire.grant_ids import grant_id
-from worker.db.audit.pages import Page, fetch_page
-from worker.db.audit.tenant_filter import is_of_tenant
+from worker.db.audit.batch_range import range_conditions
+from worker.db.audit.filters import (
+    AuditCursor,
+    GrantFilter,
+    batch_conditions,
+    item_conditions,
+    join_items,
+)
+from worker.db.audit.key_pages import read_rows_of_key
+from worker.db.audit.pages import Page
+from worker.db.key_lookup.entries import Position
 
-
-class AuditCursor(NamedTuple):
-    """The position of a grant in the audit log: its batch and its item number in that batch.
-
-    Tenants choose the ids of their batches, so a batch id is unique only together with a tenant's
-    id.
-    """
-
-    batch_id: str
-    item_number: int
-    tenant: str | None = None
-
-    def __str__(self) -> str:
-        id_ = grant_id(self.batch_id, self.item_number)
-        return id_ if self.tenant is None else f"{self.tenant}/{id_}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrantFilter:
-    """Conditions that all have to match; None matches everything.
-
-    tenant is an id, or a name, which selects all tenants that had it. signed_by is the name of a
-    tenant's key; an empty string selects unsigned requests. since is included in the range, until
-    is not.
-    """
-
-    tenant: str | None = None
-    bucket: str | None = None
-    object_key: str | None = None
-    prefix: str | None = None
-    requester: str | None = None
-    signed_by: str | None = None
-    decision: Literal["issued", "refused"] | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    batch_id: str | None = None
-    grant: AuditCursor | None = None
+_ROWS_PER_READ = 1_000
 
 
 class AuditRecord(NamedTuple):
@@ -63,6 +37,7 @@ class AuditRecord(NamedTuple):
     requested_by: str
     signed_by: str | None
     reason: str | None
+    recipient: str | None
     bucket: str
     kind: str
     key: str
@@ -80,6 +55,13 @@ class AuditCount(NamedTuple):
     refused: int
 
 
+class _Start(NamedTuple):
+    """The position of a cursor, and its chunk."""
+
+    position: Position
+    chunk_number: int
+
+
 class UnknownCursor(LookupError):
     """The audit log has no batch with this id."""
 
@@ -88,11 +70,13 @@ class AmbiguousCursor(LookupError):
     """Several tenants have a batch with this id."""
 
 
-_COLUMNS = (
+COLUMNS = (
     *(Chunk.issued_at, Chunk.expires_in, Chunk.signing_key),
-    *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.bucket, Batch.kind, Batch.batch_id),
+    *(Batch.tenant, Batch.requested_by, Batch.reason, Batch.recipient, Batch.bucket, Batch.kind),
+    Batch.batch_id,
     *(Grant.object_key, Grant.code, Grant.item_number),
 )
+"""The columns of a query from which to_record makes a record."""
 
 
 def read_grants(
@@ -107,31 +91,65 @@ def read_grants(
     exactly once, even if rows are added meanwhile. Raises UnknownCursor if no batch has the id in
     after, and AmbiguousCursor if batches of several tenants have it.
     """
-    # Reads chunk by chunk in the order of the primary keys. Chunks that do not match are skipped
-    # whole, and a page costs the same at the end of the log as at its beginning.
-    query = (
-        select(*_COLUMNS)
-        .select_from(Chunk)
-        .join(Batch, Batch.batch_number == Chunk.batch_number)
-        .join(Grant, _is_in_chunk())
-        .where(*_batch_conditions(connection, grant_filter), *_item_conditions(grant_filter))
-        .order_by(Chunk.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
+    start = None if after is None else _find_start(connection, after)
+    # One row beyond the limit shows whether there are more.
+    with closing(_read_rows(connection, grant_filter, start, limit + 1)) as rows:
+        records = [to_record(row) for row in islice(rows, limit + 1)]
+    return Page(records[:limit], has_more=len(records) > limit)
+
+
+def stream_grants(
+    connection: Connection, grant_filter: GrantFilter, after: AuditCursor | None = None
+) -> Iterator[AuditRecord]:
+    """Yield all grants of a filter, newest first, in constant memory. Raises as read_grants does.
+
+    Needs a transaction, which has to stay open while the caller iterates.
+    """
+    start = None if after is None else _find_start(connection, after)
+    return map(to_record, _read_rows(connection, grant_filter, start))
+
+
+def _read_rows(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    start: _Start | None,
+    limit: int | None = None,
+) -> Generator[Row[*tuple[Any, ...]]]:
+    """Read at most limit rows, newest first, without holding all of them if there is no limit."""
+    query = grants_query(connection, grant_filter)
+    if grant_filter.object_key is not None:
+        position = None if start is None else start.position
+        yield from read_rows_of_key(connection, query, grant_filter.object_key, position)
+        return
+    if start is not None:
+        query = query.where(*_start_conditions(start))
+    # On PostgreSQL, this makes a cursor on the server.
+    options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
+    yield from connection.execute(query.limit(limit), execution_options=options)
+
+
+def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:
+    """Return the query for the rows of a filter, newest first."""
+    # Reads batch by batch in the order of their numbers. Batches and chunks that do not match are
+    # skipped whole, and a page costs the same at the end of the log as at its beginning.
+    return (
+        join_items(connection, *COLUMNS)
+        .where(*range_conditions(connection, grant_filter))
+        .where(*batch_conditions(connection, grant_filter))
+        .where(*item_conditions(connection, grant_filter))
+        .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
     )
-    if after is not None:
-        query = query.where(*_cursor_conditions(connection, after))
-    return fetch_page(connection, query, limit, _to_record)
 
 
 def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> list[AuditCount]:
     """Count issued and refused items by tenant and kind.
 
-    Applies only the conditions on batches and chunks, and ignores those on single items: the
-    decision, the object key, the prefix and the item number.
+    Applies only the conditions on batches and chunks, and ignores those on single items.
     """
     query = (
         select(Batch.tenant, Batch.kind, func.sum(Chunk.issued), func.sum(Chunk.refused))
         .join(Chunk, Chunk.batch_number == Batch.batch_number)
-        .where(*_batch_conditions(connection, grant_filter))
+        .where(*batch_conditions(connection, grant_filter))
         .group_by(Batch.tenant, Batch.kind)
         .order_by(Batch.tenant, Batch.kind)
     )
@@ -144,54 +162,7 @@ def record_cursor(record: AuditRecord) -> AuditCursor:
     return AuditCursor(batch_id, int(item_number), record.tenant)
 
 
-def _is_in_chunk() -> ColumnElement[bool]:
-    first = Chunk.chunk_number * Batch.chunk_size
-    return and_(
-        Grant.batch_number == Chunk.batch_number,
-        Grant.item_number >= first,
-        Grant.item_number < first + Batch.chunk_size,
-    )
-
-
-def _batch_conditions(
-    connection: Connection, grant_filter: GrantFilter
-) -> Iterator[ColumnElement[bool]]:
-    grant = grant_filter.grant
-    values = {
-        Batch.bucket: grant_filter.bucket,
-        Batch.requested_by: grant_filter.requester,
-        Batch.batch_id: grant.batch_id if grant else grant_filter.batch_id,
-    }
-    yield from (column == value for column, value in values.items() if value is not None)
-    for tenant in (grant_filter.tenant, grant and grant.tenant):
-        if tenant is not None:
-            yield is_of_tenant(connection, Batch.tenant, tenant)
-    if grant_filter.signed_by is not None:
-        signed_by = grant_filter.signed_by
-        yield Chunk.signing_key == signed_by if signed_by else Chunk.signing_key.is_(None)
-    if grant_filter.since is not None:
-        yield Chunk.issued_at >= grant_filter.since
-    if grant_filter.until is not None:
-        yield Chunk.issued_at < grant_filter.until
-
-
-def _item_conditions(grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
-    if grant_filter.grant is not None:
-        yield Grant.item_number == grant_filter.grant.item_number
-    if grant_filter.object_key is not None:
-        yield Grant.object_key == grant_filter.object_key
-    if grant_filter.prefix is not None:
-        # Not LIKE, which ignores case on SQLite.
-        prefix = grant_filter.prefix
-        yield func.substr(Grant.object_key, 1, len(prefix)) == prefix
-    if grant_filter.decision is not None:
-        is_issued = Grant.code.is_(None)
-        yield is_issued if grant_filter.decision == "issued" else Grant.code.is_not(None)
-
-
-def _cursor_conditions(
-    connection: Connection, cursor: AuditCursor
-) -> Iterator[ColumnElement[bool]]:
+def _find_start(connection: Connection, cursor: AuditCursor) -> _Start:
     query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_id == cursor.batch_id)
     if cursor.tenant is not None:
         query = query.where(Batch.tenant == cursor.tenant)
@@ -201,14 +172,20 @@ def _cursor_conditions(
     if len(batches) > 1:
         raise AmbiguousCursor(cursor)
     batch_number, chunk_size = batches[0]
-    chunk_number = cursor.item_number // chunk_size
-    # The first condition alone lets the scan of the index start at the chunk. The second one finds
-    # the item in the chunk.
-    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, chunk_number)
-    yield tuple_(Grant.batch_number, Grant.item_number) < (batch_number, cursor.item_number)
+    return _Start(Position(batch_number, cursor.item_number), cursor.item_number // chunk_size)
 
 
-def _to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:
+def _start_conditions(start: _Start) -> Iterator[ColumnElement[bool]]:
+    # The first conditions alone let the scans of indexes start at the chunk. The last one finds the
+    # item in the chunk.
+    batch_number = start.position.batch_number
+    yield Batch.batch_number <= batch_number
+    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, start.chunk_number)
+    yield tuple_(Grant.batch_number, Grant.item_number) < start.position
+
+
+def to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:
+    """Make a record of a row with COLUMNS."""
     expires_at = row.issued_at + timedelta(seconds=row.expires_in)
     return AuditRecord(
         time=row.issued_at,
@@ -216,6 +193,7 @@ def _to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:
         requested_by=row.requested_by,
         signed_by=row.signing_key,
         reason=row.reason,
+        recipient=row.recipient,
         bucket=row.bucket,
         kind=row.kind,
         key=row.object_key,

@@ -9,6 +9,11 @@ from models import TenantIdentity
 _FIRST = "~1"
 
 
+def first_id(tenant: str) -> str:
+    """Return the id that NAME~1 stands for, which is the name; any other text stays."""
+    return tenant.removesuffix(_FIRST)
+
+
 def is_of_tenant(connection: Connection, column: Any, tenant: str) -> ColumnElement[bool]:
     """Return the condition that a column of tenant ids has one of a tenant's.
 
@@ -16,7 +21,7 @@ def is_of_tenant(connection: Connection, column: Any, tenant: str) -> ColumnElem
     them, and NAME~1 the first one, whose id is the name.
     """
     if tenant.endswith(_FIRST):
-        is_first: ColumnElement[bool] = column == tenant.removesuffix(_FIRST)
+        is_first: ColumnElement[bool] = column == first_id(tenant)
         return is_first
     query = select(TenantIdentity.id).where(TenantIdentity.name == tenant)
     ids = {tenant, *connection.scalars(query)}

@@ -1,0 +1,181 @@
+"""The options that select audit rows, in every command that reads the audit log of grants."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, NamedTuple, cast
+
+import click
+from sqlalchemy import Connection
+
+from valetkey.units import format_utc
+from worker.commands.options import (
+    Command,
+    since_option,
+    tenant_option,
+    until_option,
+    zone_option,
+)
+from worker.db.audit.filters import AuditCursor, GrantFilter
+from worker.db.audit.key_globs import is_glob
+from worker.db.audit.names import UnknownName, find_profiles, resolve_names
+
+_MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
+_MAX_GLOB = 1_024  # characters
+_SCHEME = "s3://"
+_EXAMPLE_GLOB = "acme/2026/*.pdf"
+
+
+class _Text(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A text that a database can store and compare."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            self.fail("it has bytes that are not UTF-8, or a zero byte", param, ctx)
+        return value
+
+
+_TEXT = _Text()
+
+
+def parse_cursor(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> AuditCursor | None:
+    """Parse `[TENANT/]BATCH.NUMBER`. Callback of a Click option."""
+    if text is None:
+        return None
+    tenant, _, grant = text.strip().rpartition("/")
+    batch_id, _, number = grant.partition(".")
+    if not (number.isascii() and number.isdecimal() and len(number) <= _MAX_ITEM_DIGITS):
+        raise click.BadParameter(
+            "a grant's id is BATCH.NUMBER, as in the column `grant`, or TENANT/BATCH.NUMBER"
+        )
+    return AuditCursor(batch_id.lower(), int(number), tenant or None)
+
+
+def _parse_batch(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    if text is not None and set(text) & set("./"):
+        raise click.BadParameter("a batch's id has no dot and no slash: --grant takes a grant's id")
+    return None if text is None else text.strip().lower()
+
+
+def _split_decisions(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(word.strip() for text in texts for word in text.split(","))
+
+
+_OPTIONS = (
+    tenant_option,
+    click.option(
+        "--bucket", type=_TEXT, help="Only this bucket profile, or the profiles of this bucket."
+    ),
+    click.option(
+        "--key",
+        type=_TEXT,
+        help=f"Only this object key, the keys that match a pattern such as {_EXAMPLE_GLOB!r}, or"
+        " either in a bucket, as in s3://BUCKET/KEY. `*` also matches slashes.",
+    ),
+    click.option("--prefix", type=_TEXT, help="Only object keys that begin with this prefix."),
+    click.option("--requester", type=_TEXT, help="Only requests whose `requested_by` is this."),
+    click.option("--recipient", type=_TEXT, help="Only requests for this recipient."),
+    click.option(
+        "--signed-by",
+        type=_TEXT,
+        help='Only requests signed with the tenant\'s key of this name; "" selects unsigned ones.',
+    ),
+    click.option(
+        "--decision",
+        "decisions",
+        type=_TEXT,
+        multiple=True,
+        callback=_split_decisions,
+        help="Only `issued` or `refused` items, or those refused with this code. Several, as"
+        " in key_invalid,key_traversal, select each of them.",
+    ),
+    click.option("--kind", type=_TEXT, help="Only this kind: download, upload, put, …"),
+    since_option,
+    until_option,
+    zone_option,
+    click.option(
+        "--batch", "batch_id", type=_TEXT, callback=_parse_batch, help="Only the batch of this id."
+    ),
+    click.option("--grant", type=_TEXT, callback=parse_cursor, help="Only the grant of this id."),
+)
+_FILTER_FIELDS = frozenset(field.name for field in fields(GrantFilter)) - {"buckets"}
+_HINTS = {"decision": "--decision", "signed_by": "--signed-by"}
+
+
+def filter_options(command: Command) -> Command:
+    """Add all options that select audit rows, and --tz, to a command.
+
+    The command passes their values to read_filter.
+    """
+    for option in reversed(_OPTIONS):
+        command = cast("Command", option(command))
+    return command
+
+
+def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilter:
+    """Return the filter that the options of filter_options describe, with every name checked.
+
+    Raises click.UsageError for an unknown name, with the most similar known one, and for a range
+    that ends before it begins.
+    """
+    values = {name: value for name, value in options.items() if name in _FILTER_FIELDS}
+    since, until = values["since"], values["until"]
+    if since is not None and until is not None and since > until:
+        raise click.UsageError(
+            f"--since {format_utc(since)} is later than --until {format_utc(until)}"
+        )
+    key = _parse_key(options["key"])
+    try:
+        unresolved = GrantFilter(**values, object_key=key.exact, key_glob=key.glob)
+        grant_filter = resolve_names(connection, unresolved)
+        buckets = _select_buckets(connection, options["bucket"], key.bucket)
+        return replace(grant_filter, buckets=buckets)
+    except UnknownName as error:
+        hint = _HINTS.get(error.field, f"--{error.field}")
+        if error.field == "bucket" and error.name == key.bucket:
+            hint = "--key"
+        raise click.BadParameter(str(error), param_hint=hint) from None
+
+
+def note_empty_result() -> None:
+    """Say on stderr that nothing matches, so that an empty output is not taken for a failure."""
+    click.echo("No item of the audit log matches.", err=True)
+
+
+class _KeyOption(NamedTuple):
+    exact: str | None = None
+    glob: str | None = None
+    bucket: str | None = None
+
+
+def _parse_key(text: str | None) -> _KeyOption:
+    if text is None:
+        return _KeyOption()
+    bucket, key = None, text
+    if text.startswith(_SCHEME):
+        bucket, _, key = text.removeprefix(_SCHEME).partition("/")
+    if not key or bucket == "":
+        example = f"s3://{bucket or 'BUCKET'}/{_EXAMPLE_GLOB}" if bucket is not None else "acme/*"
+        raise click.BadParameter(f"a key must not be empty: try {example!r}", param_hint="--key")
+    if not is_glob(key):
+        return _KeyOption(exact=key, bucket=bucket)
+    if len(key) > _MAX_GLOB:
+        text = f"a pattern has at most {_MAX_GLOB:,} characters, as keys do"
+        raise click.BadParameter(text, param_hint="--key")
+    return _KeyOption(glob=key, bucket=bucket)
+
+
+def _select_buckets(connection: Connection, *names: str | None) -> tuple[str, ...]:
+    """Return the bucket profiles that every given name selects."""
+    selected = [set(find_profiles(connection, name)) for name in names if name is not None]
+    if not selected:
+        return ()
+    common = set.intersection(*selected)
+    if not common:
+        raise click.UsageError("--bucket and --key name different buckets")
+    return tuple(sorted(common))

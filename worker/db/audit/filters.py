@@ -1,0 +1,165 @@
+"""The filters that all queries of the audit log of grants share, and their SQL conditions.
+
+A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, UnaryExpression, and_, or_, select
+from sqlalchemy.sql.operators import custom_op
+
+from models import Batch, Chunk, Grant
+from valetkey.wire.grant_ids import grant_id
+from worker.db.audit.key_globs import has_prefix, matches_glob
+from worker.db.audit.tenant_filter import is_of_tenant
+
+_PLUS = custom_op[Any]("+")
+ISSUED = "issued"
+REFUSED = "refused"
+"""The decision of every item that has a refusal code."""
+
+
+class AuditCursor(NamedTuple):
+    """The position of a grant in the audit log: its batch and its item number in that batch.
+
+    Tenants choose the ids of their batches, so a batch id is unique only together with a tenant's
+    id.
+    """
+
+    batch_id: str
+    item_number: int
+    tenant: str | None = None
+
+    def __str__(self) -> str:
+        id_ = grant_id(self.batch_id, self.item_number)
+        return id_ if self.tenant is None else f"{self.tenant}/{id_}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantFilter:
+    """Conditions that all have to match; None and an empty tuple match everything.
+
+    tenant is an id, or a name, which selects all tenants that had it. buckets are names of bucket
+    profiles, of which one has to match. key_glob is a pattern as in key_globs. signed_by is the
+    name of a tenant's key; an empty string selects unsigned requests. decisions are `issued`,
+    `refused` or refusal codes, of which one has to match. since is included in the range, until is
+    not.
+    """
+
+    tenant: str | None = None
+    buckets: tuple[str, ...] = ()
+    object_key: str | None = None
+    prefix: str | None = None
+    key_glob: str | None = None
+    requester: str | None = None
+    recipient: str | None = None
+    signed_by: str | None = None
+    decisions: tuple[str, ...] = ()
+    kind: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    batch_id: str | None = None
+    grant: AuditCursor | None = None
+
+    @property
+    def selects_items(self) -> bool:
+        """True if there are conditions on single items, besides those on batches and chunks."""
+        values = (self.object_key, self.prefix, self.key_glob, self.grant)
+        return bool(self.decisions) or any(value is not None for value in values)
+
+
+def batch_conditions(
+    connection: Connection, grant_filter: GrantFilter
+) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions on `Batch` and `Chunk`."""
+    grant = grant_filter.grant
+    values = {
+        Batch.requested_by: grant_filter.requester,
+        Batch.recipient: grant_filter.recipient,
+        Batch.kind: grant_filter.kind,
+        Batch.batch_id: grant_filter.batch_id,
+    }
+    yield from (column == value for column, value in values.items() if value is not None)
+    if grant is not None:
+        yield Batch.batch_id == grant.batch_id
+    if grant_filter.buckets:
+        yield Batch.bucket.in_(grant_filter.buckets)
+    for tenant in (grant_filter.tenant, grant and grant.tenant):
+        if tenant is not None:
+            yield is_of_tenant(connection, Batch.tenant, tenant)
+    if grant_filter.signed_by is not None:
+        signed_by = grant_filter.signed_by
+        yield Chunk.signing_key == signed_by if signed_by else Chunk.signing_key.is_(None)
+    if grant_filter.since is not None:
+        yield Chunk.issued_at >= grant_filter.since
+    if grant_filter.until is not None:
+        yield Chunk.issued_at < grant_filter.until
+    if grant_filter.decisions:
+        # Skips whole chunks, without reading their items.
+        yield or_(*(_may_have(decision) for decision in grant_filter.decisions))
+
+
+def item_conditions(
+    connection: Connection, grant_filter: GrantFilter
+) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions on `Grant`."""
+    if grant_filter.grant is not None:
+        yield Grant.item_number == grant_filter.grant.item_number
+    if grant_filter.object_key is not None:
+        yield Grant.object_key == grant_filter.object_key
+    if grant_filter.prefix:
+        yield has_prefix(connection, grant_filter.prefix)
+    if grant_filter.key_glob is not None:
+        yield matches_glob(connection, grant_filter.key_glob)
+    if grant_filter.decisions:
+        yield or_(*_decision_conditions(grant_filter.decisions))
+
+
+def join_items(connection: Connection, *columns: Any) -> Select[Any]:
+    """Return a SELECT of columns from `Batch`, its `Chunk` rows and their `Grant` rows.
+
+    SQLite knows too little of the tables to find out that batches are to be read first. There, the
+    conditions of the joins can only be used in this order.
+    """
+    batch_number, chunk_batch = (
+        _unindexed(connection, column) for column in (Batch.batch_number, Chunk.batch_number)
+    )
+    return (
+        select(*columns)
+        .select_from(Batch)
+        .join(Chunk, Chunk.batch_number == batch_number)
+        .join(Grant, is_in_chunk(chunk_batch))
+    )
+
+
+def is_in_chunk(chunk_batch: Any = Chunk.batch_number) -> ColumnElement[bool]:
+    """Return the condition that joins a chunk to its items."""
+    first = Chunk.chunk_number * Batch.chunk_size
+    return and_(
+        Grant.batch_number == chunk_batch,
+        Grant.item_number >= first,
+        Grant.item_number < first + Batch.chunk_size,
+    )
+
+
+def _unindexed(connection: Connection, column: Any) -> ColumnElement[int]:
+    """Return a column as an expression that SQLite does not search by."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    return UnaryExpression(column, operator=_PLUS) if is_sqlite else column
+
+
+def _may_have(decision: str) -> ColumnElement[bool]:
+    return Chunk.issued > 0 if decision == ISSUED else Chunk.refused > 0
+
+
+def _decision_conditions(decisions: tuple[str, ...]) -> Iterator[ColumnElement[bool]]:
+    if ISSUED in decisions:
+        yield Grant.code.is_(None)
+    if REFUSED in decisions:
+        yield Grant.code.is_not(None)
+    codes = sorted(set(decisions) - {ISSUED, REFUSED})
+    if codes:
+        yield Grant.code.in_(codes)
