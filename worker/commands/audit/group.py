@@ -6,10 +6,7 @@ from valetkey.cli.lazy_group import LazyCommands, LazyGroup
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
-    "adopt": (
-        "adopt:adopt",
-        "Add leaves for rows of the audit log that have none.",
-    ),
+    "adopt": ("adopt:adopt", "Add leaves for rows of the audit log that have none."),
     "cancellations": (
         "other_logs.cancellations:list_cancellations",
         "List cancelled batches, newest first, with who cancelled them.",
@@ -25,6 +22,10 @@ _COMMANDS: LazyCommands = {
     "count": (
         "counts.count:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
+    ),
+    "export": (
+        "exports.export:export",
+        "Export every requested item that matches, oldest batch first.",
     ),
     "key": (
         "checkpoints.key:key",
@@ -54,12 +55,9 @@ _COMMANDS: LazyCommands = {
         "show:show",
         "Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.",
     ),
-    "summary": (
-        "summary:summary",
-        "Count issued and refused items by tenant and kind.",
-    ),
+    "summary": ("counts.summary:summary", "Count issued and refused items by tenant and kind."),
     "top": (
-        "top:top",
+        "counts.top:top",
         "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most",
     ),
     "verify": (
