@@ -4,12 +4,13 @@ import json
 import re
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
+from click.testing import CliRunner
 
 from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import grant_message
@@ -17,6 +18,7 @@ from tests.support.crypto.tokens import sign_message, unseal_result
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
+from worker.commands.audit.report import report
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
 
@@ -54,6 +56,17 @@ def test_no_table_holds_a_signature_or_a_secret(
     assert "acme/secret.txt" in stored
     assert SIGNATURE.search(stored) is None
     assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in stored]
+
+
+def test_no_audit_report_holds_a_signature_or_a_secret(
+    service: Service, signatures_of_grants: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()  # a report ends before its second
+    page = CliRunner().invoke(report, ["--until", soon, "--out", "-"]).stdout
+    assert "acme/secret.txt" in page
+    assert SIGNATURE.search(page) is None
+    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in page]
 
 
 def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
