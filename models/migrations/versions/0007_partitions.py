@@ -24,8 +24,8 @@ KEY = "batch_number, item_number, month"
 MONTH = "CAST(to_char(now() AT TIME ZONE 'UTC', 'YYYYMM') AS integer)"
 
 # INSERT OR REPLACE deletes rows without firing DELETE triggers. These conditions find the rows that
-# a new one would replace. `grants` is not among them: a search for each item would take 3% of an
-# issuing worker's time. There, PRAGMA recursive_triggers fires the DELETE trigger.
+# a new one would replace. `grants` is not among them: a search for each item made issuing
+# slower by up to a tenth. There, PRAGMA recursive_triggers fires the DELETE trigger.
 REPLACED = {
     "batches": "batch_number = NEW.batch_number"
     " OR (tenant = NEW.tenant AND batch_id = NEW.batch_id)",

@@ -12,8 +12,8 @@ from models import (
     TreeHead,
 )
 from tests.integration.conftest import ApplyConfig
+from tests.support.audit_log.pruned_log import KEPT, OLD, RunPrune
 from tests.support.builders.messages import Clock, grant_message, tenant_config
-from tests.support.builders.pruned_log import KEPT, OLD, RunPrune
 from tests.support.builders.services import InProcessService
 from worker import clock as system_clock
 from worker.commands.audit.prune import prune_log

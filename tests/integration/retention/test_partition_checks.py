@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.support.builders.pruned_log import NOW
+from tests.support.audit_log.pruned_log import NOW
 from worker.commands.database import migrate_to_head
 from worker.commands.health.checks import Check
 from worker.commands.health.partition_checks import check_partitions, read_partition_facts

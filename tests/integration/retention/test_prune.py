@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 
@@ -13,9 +14,10 @@ from models import (
     Leaf,
     Prune,
 )
+from tests.support.audit_log.pruned_log import ALL, KEPT, RunPrune, count, forget_checkpoints, keys
 from tests.support.builders.messages import grant_message
-from tests.support.builders.pruned_log import ALL, KEPT, RunPrune, count, keys
 from tests.support.builders.services import InProcessService
+from worker.commands.audit.verify import verify
 from worker.core.tree.records import entry_hash
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention import removal
@@ -52,6 +54,13 @@ def test_a_leaf_covers_the_prune_and_names_it(engine: Engine, run: RunPrune) -> 
     number = values.pop("prune_number")
     assert leaf == ("prune", str(number), entry_hash([prune_record(values)]))
     assert (row.tenant, row.before, row.chunks, row.items) == ("acme", format_month(KEPT), 1, 3)
+
+
+def test_the_log_still_verifies(engine: Engine, run: RunPrune) -> None:
+    forget_checkpoints(engine)  # those of this test are signed by nobody
+    assert run("--yes", "--without-checkpoint").exit_code == 0
+    result = CliRunner().invoke(verify, ["--processes", "1"])
+    assert result.exit_code == 0, result.output
 
 
 def test_readers_learn_what_was_removed(engine: Engine, run: RunPrune) -> None:

@@ -15,8 +15,17 @@ from models import (
     Prune,
     Reservation,
 )
+from tests.support.audit_log.pruned_log import (
+    ALL,
+    KEPT,
+    NOW,
+    OLD,
+    RunPrune,
+    count,
+    forget_checkpoints,
+    keys,
+)
 from tests.support.builders.messages import Clock, batch_id
-from tests.support.builders.pruned_log import ALL, KEPT, NOW, OLD, RunPrune, count, keys
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.months import add_months, first_moment, format_month, month_of
 from worker.db.retention.partitions import read_partitions
@@ -37,21 +46,12 @@ def test_neither_this_month_nor_a_later_one_is_removed(
 
 
 def test_what_no_checkpoint_covers_stays(engine: Engine, run: RunPrune) -> None:
-    _forget_checkpoints(engine)
+    forget_checkpoints(engine)
     result = run("--yes")
     assert (result.exit_code, keys(engine)) == (1, ALL)
     assert "No signed checkpoint covers all of this of acme" in result.output
     assert run("--yes", "--without-checkpoint").exit_code == 0
     assert keys(engine) == ["acme/kept"]
-
-
-def _forget_checkpoints(engine: Engine) -> None:
-    with write_transaction(engine) as connection:
-        if engine.dialect.name == "sqlite":
-            connection.execute(text("DROP TRIGGER checkpoints_no_delete"))
-        else:
-            connection.execute(text("ALTER TABLE checkpoints DISABLE TRIGGER append_only"))
-        connection.execute(text("DELETE FROM checkpoints"))
 
 
 def _delivery(number: int, now: datetime) -> Any:

@@ -84,6 +84,7 @@ TAMPERING = (
     "UPDATE leaves SET hash = ''",
     "DELETE FROM checkpoints",
     "DELETE FROM prunes",
+    "INSERT INTO prunes DEFAULT VALUES",
     "DELETE FROM tree_heads",
     "UPDATE batches SET tenant = 'globex'",
     "DROP TRIGGER append_only ON grants",

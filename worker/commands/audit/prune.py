@@ -82,7 +82,7 @@ def prune_log(*, before: int, dry_run: bool, yes: bool, without_checkpoint: bool
     _confirm(plan, yes=yes)
     with open_database(autocommit_read) as connection:
         removed = _remove(connection.engine, plan, now)
-    click.echo(f"Removed {removed:,} grants of before {format_month(before)}.")
+    click.echo(f"Removed {removed:,} grants that were issued before {format_month(before)}.")
 
 
 def _print_plan(plan: PrunePlan) -> None:

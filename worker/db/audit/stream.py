@@ -15,7 +15,7 @@ from models import Batch, Chunk, Grant
 from worker.db.audit.filters import GrantFilter, batch_conditions, item_conditions
 
 _CHUNKS_PER_READ = 2_000
-_ROWS_PER_BLOCK = 50_000
+_ROWS_PER_BLOCK = 10_000
 _FIRST_POSITION = (0, -1)
 
 

@@ -14,6 +14,7 @@ APPEND_ONLY = (
 """The tables of the audit log. Triggers refuse to change or remove their rows."""
 
 _GROWING = "tree_heads"
+_OWNERS = "prunes"  # only the owner of the tables can remove grants
 _FUNCTION = "valetkey_add_partition(integer)"
 _TAMPERING = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 
@@ -44,10 +45,11 @@ def check_role(connection: Connection, role: str) -> None:
 def worker_privileges(connection: Connection, role: str) -> list[str]:
     """Return the statements that let a role run workers and operators' commands, and no more."""
     name = quoted(connection, role)
+    growing = [table for table in (*APPEND_ONLY, _GROWING) if table != _OWNERS]
     return [
         *_revoked(connection, name),
         *_readable(connection, name),
-        f"GRANT INSERT ON {', '.join((*APPEND_ONLY, _GROWING))} TO {name}",
+        f"GRANT INSERT ON {', '.join(growing)} TO {name}",
         f"GRANT UPDATE ON {_GROWING} TO {name}",
         f"GRANT INSERT, UPDATE, DELETE ON {', '.join(_mutable())} TO {name}",
         f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection))} TO {name}",
@@ -116,4 +118,5 @@ def _sequences(connection: Connection) -> list[str]:
         " WHERE seq.relkind = 'S' AND owner.relnamespace = current_schema()::regnamespace"
         " ORDER BY 1"
     )
-    return list(connection.scalars(query, {"tables": list(Base.metadata.tables)}))
+    tables = [table for table in Base.metadata.tables if table != _OWNERS]
+    return list(connection.scalars(query, {"tables": tables}))

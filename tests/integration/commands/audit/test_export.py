@@ -1,0 +1,201 @@
+"""An export is complete or absent, and an interrupted one is continued by the same command."""
+
+import csv
+import json
+import stat
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine
+
+from tests.support.builders.audit_rows import AuditedBatch
+from worker.audit_log import AuditLog
+from worker.commands.audit.group import audit
+from worker.db.audit import stream
+from worker.db.audit.stream import ChunkItems
+from worker.db.engine import write_transaction
+from worker.usecases.audit_export import formats, run
+
+Run = Callable[..., Result]
+ROWS = 20
+SECRETS = ("http://", "https://", "X-Amz", "x-amz", "digest", "AKID", "00" * 16)
+
+
+@pytest.fixture
+def export(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Run:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stream, "_ROWS_PER_BLOCK", 3)
+    monkeypatch.setattr(run, "_SECONDS_PER_CHECKPOINT", -1)
+    with write_transaction(engine) as connection:
+        for number in range(1, ROWS // 2 + 1):
+            AuditedBatch(number, [f"k/{number}", "=1"], {1: "key_traversal"}).write(connection)
+    name = "python -m worker audit"
+    return lambda *words: CliRunner().invoke(audit, ["export", *words], prog_name=name)
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A function that lets the next export be interrupted after a number of blocks."""
+
+    def arrange(blocks: int) -> None:
+        with_blocks = stream.stream_blocks
+
+        def stopping(*arguments: Any) -> Iterator[list[ChunkItems]]:
+            for number, block in enumerate(with_blocks(*arguments)):
+                if number == blocks:
+                    monkeypatch.setattr(run, "stream_blocks", with_blocks)
+                    raise KeyboardInterrupt
+                yield block
+
+        monkeypatch.setattr(run, "stream_blocks", stopping)
+
+    return arrange
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith("valetkey.db")}
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf"])
+def test_an_interrupted_export_is_continued_by_the_same_command(
+    export: Run, interrupt: Callable[[int], None], tmp_path: Path, name: str
+) -> None:
+    words = ["--format", name, "--since", "36500d ago", "--out"]
+    assert export(*words, "whole").exit_code == 0
+    interrupt(3)
+    stopped = export(*words, "out")
+    assert (stopped.exit_code, "same command" in stopped.stderr) == (130, True)
+    assert names(tmp_path) == {"whole", "out.partial", "out.resume.json"}
+    # What a killed process has written after its last checkpoint.
+    with (tmp_path / "out.partial").open("ab") as file:
+        file.write(b"half a row")
+    finished = export(*words, "out")
+    assert finished.exit_code == 0, finished.output
+    whole = (tmp_path / "whole").read_bytes()
+    assert (tmp_path / "out").read_bytes() == whole
+    assert names(tmp_path) == {"whole", "out"}
+    assert f"out: {ROWS} rows (8 of them now)" in finished.stderr
+    assert f"SHA-256: {sha256(whole).hexdigest()}" in finished.stderr
+
+
+def test_rows_that_arrive_between_two_runs_are_left_out(
+    export: Run, engine: Engine, interrupt: Callable[[int], None], tmp_path: Path
+) -> None:
+    interrupt(2)
+    export("--out", "out.csv")
+    with write_transaction(engine) as connection:
+        AuditedBatch(99, ["later"]).write(connection)
+    assert export("--out", "out.csv").exit_code == 0
+    rows = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))
+    assert len(rows) == ROWS + 1
+    assert not [row for row in rows if "later" in row]
+
+
+def test_an_interrupted_export_is_not_continued_with_other_options(
+    export: Run, interrupt: Callable[[int], None], tmp_path: Path
+) -> None:
+    interrupt(2)
+    export("--out", "out.csv")
+    other = export("--out", "out.csv", "--decision", "refused")
+    assert (other.exit_code, "decisions" in other.stderr) == (2, True)
+    assert "--force" in other.stderr
+    anew = export("--out", "out.csv", "--decision", "refused", "--force")
+    assert anew.exit_code == 0
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS // 2 + 1
+    assert names(tmp_path) == {"out.csv"}
+
+
+def test_a_partial_file_that_was_shortened_is_begun_anew(
+    export: Run, interrupt: Callable[[int], None], tmp_path: Path
+) -> None:
+    interrupt(3)
+    export("--out", "out.csv")
+    (tmp_path / "out.csv.partial").write_bytes(b"")
+    assert export("--out", "out.csv").exit_code == 0
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS + 1
+
+
+def test_a_damaged_journal_is_refused(export: Run, tmp_path: Path) -> None:
+    (tmp_path / "out.csv.resume.json").write_text("{}")
+    result = export("--out", "out.csv")
+    assert (result.exit_code, "damaged" in result.stderr) == (2, True)
+    assert export("--out", "out.csv", "--force").exit_code == 0
+
+
+def test_an_existing_file_is_not_replaced_without_force(export: Run, tmp_path: Path) -> None:
+    (tmp_path / "out.csv").write_text("mine")
+    result = export("--out", "out.csv")
+    assert (result.exit_code, "--force" in result.stderr) == (2, True)
+    assert (tmp_path / "out.csv").read_text() == "mine"
+    assert export("--out", "out.csv", "--force").exit_code == 0
+    assert (tmp_path / "out.csv").read_text() != "mine"
+    assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o600
+
+
+def test_stdout_has_the_rows_alone(export: Run) -> None:
+    result = export("--format", "jsonl", "--out", "-")
+    assert [json.loads(line)["tenant"] for line in result.stdout.splitlines()] == ["acme"] * ROWS
+    assert result.stderr.startswith(f"stdout: {ROWS} rows")
+    assert export().stdout.count("\n") == ROWS + 1
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf", "parquet"])
+def test_an_export_contains_no_url_and_no_signature(export: Run, tmp_path: Path, name: str) -> None:
+    assert export("--format", name, "--out", "out").exit_code == 0
+    data = (tmp_path / "out").read_bytes()
+    assert not [secret for secret in SECRETS if secret.encode() in data]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--format xml",
+        "--format parquet",
+        "--out nowhere/out.csv",
+        "--out s3://",
+        "--out s3://demo",
+        "--tenant acne --out out.csv",
+        "--since 2026-11-02 --until 2026-11-01 --out out.csv",
+    ],
+)
+def test_wrong_usage_leaves_nothing_behind(export: Run, tmp_path: Path, words: str) -> None:
+    result = export(*words.split())
+    assert (result.exit_code, "Traceback" in result.output) == (2, False)
+    assert not names(tmp_path)
+
+
+def test_an_unknown_bucket_profile_is_an_error(export: Run) -> None:
+    result = export("--out", "s3://nowhere/a.csv")
+    assert (result.exit_code, "no bucket profile 'nowhere'" in result.stderr) == (1, True)
+
+
+def test_a_failed_export_leaves_no_file_under_its_name(
+    export: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: list[ChunkItems]) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(formats._TEXT_FORMATS, "csv", formats._TextFormat(fail, "h\n"))
+    result = export("--out", "out.csv")
+    assert (result.exit_code, "No space left" in result.stderr) == (1, True)
+    assert "out.csv" not in names(tmp_path)
+
+
+def test_the_python_api_reads_the_same_rows(export: Run, database_url: str) -> None:
+    rows = [json.loads(line) for line in export("--format", "jsonl").stdout.splitlines()]
+    with AuditLog(database_url) as log:
+        grants = [*log.grants(tenant="acme")]
+        (count,) = log.count(decisions=("refused",))
+        codes = log.top("code")
+    assert [(grant.grant, grant.key) for grant in grants] == [
+        (row["grant"], row["key"]) for row in rows
+    ]
+    assert (count.issued, count.refused) == (0, ROWS // 2)
+    assert [code.group for code in codes] == [("key_traversal",)]
