@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
 from worker.__main__ import main
 from worker.commands.audit.group import audit
+from worker.commands.audit.report import report
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
 
@@ -61,6 +62,17 @@ def test_no_table_holds_a_signature_or_a_secret(
     assert "acme/secret.txt" in stored
     assert SIGNATURE.search(stored) is None
     assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in stored]
+
+
+def test_no_audit_report_holds_a_signature_or_a_secret(
+    service: Service, signatures_of_grants: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()  # a report ends before its second
+    page = CliRunner().invoke(report, ["--until", soon, "--out", "-"]).stdout
+    assert "acme/secret.txt" in page
+    assert SIGNATURE.search(page) is None
+    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in page]
 
 
 def test_no_checkpoint_and_no_proof_holds_a_signature_or_a_secret(
