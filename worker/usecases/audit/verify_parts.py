@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import NamedTuple, Self
 
@@ -10,6 +11,7 @@ from worker.db.tree.log_readers import LogReader, open_reader
 from worker.db.tree.stored_rows import BatchRange
 from worker.usecases.audit.verify_checkpoints import KnownCheckpoint
 from worker.usecases.audit.verify_others import OthersResult, check_others
+from worker.usecases.audit.verify_prunes import read_prunes
 from worker.usecases.audit.verify_rows import RangeResult, Scope, check_range
 from worker.usecases.audit.verify_tree import StoredHead, TreeResult, check_tree
 
@@ -88,7 +90,8 @@ class _Process:
 
 def _open(url: str, snapshot: str | None, scope: Scope) -> None:
     _Process.reader = open_reader(url, snapshot)
-    _Process.scope = scope
+    # On SQLite, items may have been removed since the first reader began.
+    _Process.scope = replace(scope, pruned=read_prunes(_Process.reader, scope.tenants).before)
 
 
 def _run(part: Part) -> PartResult:

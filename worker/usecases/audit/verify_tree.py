@@ -85,15 +85,24 @@ class _TreeCheck:
             while checkpoint is not None and checkpoint.size == self.edge.size:
                 self._compare(checkpoint)
                 checkpoint = next(checkpoints, None)
-        _check_end(self._reader, self.edge, expected, self._tenant)
+        current = self._current_size(expected.size)
+        _check_end(self._reader, self.edge, expected, self._tenant, current)
         different = _compare_edges(self.edge, expected, self._tenant)
         if different is not None:
             self.broken.append(different)
+        while checkpoint is not None and checkpoint.file is None and checkpoint.size <= current:
+            checkpoint = next(checkpoints, None)
         if checkpoint is not None:
             size = self.edge.size
             text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
             place = {"number": size, "last_number": checkpoint.size - 1}
             raise Found(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+
+    def _current_size(self, size: int) -> int:
+        """Return the size of the tree now: leaves were appended since the heads were read."""
+        statement = "SELECT size FROM tree_heads WHERE tenant = ?"
+        rows = self._reader.fetch(statement, self._tenant)
+        return max([size, *(row[0] for row in rows)])
 
     def _compare(self, checkpoint: KnownCheckpoint) -> None:
         if self.edge.root() == checkpoint.root:
@@ -151,18 +160,20 @@ def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
     return Problem("leaves", "names its rows as no leaf of its kind does")._replace(**place)
 
 
-def _check_end(reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str) -> None:
+def _check_end(
+    reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str, current: int
+) -> None:
     if edge.size < stored.size:
         place = {"number": edge.size, "last_number": stored.size - 1, "tenant": tenant}
         raise Found(Problem("leaves", "is missing")._replace(**place))
     later = reader.fetch(
         "SELECT min(leaf_number), max(leaf_number) FROM leaves "
         "WHERE tenant = ? AND (leaf_number >= ? OR leaf_number < 0)",
-        *(tenant, stored.size),
+        *(tenant, current),
     )
     if later[0][0] is not None:
         first, last = later[0]
-        text = f"is not in the tree, which has {stored.size} leaves"
+        text = f"is not in the tree, which has {current} leaves"
         raise Found(Problem("leaves", text, tenant=tenant, number=first, last_number=last))
 
 
