@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from models.changes import ConfigChange, RejectionCount
     from models.deliveries import Delivery, EndpointCircuit
     from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
+    from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
     from models.prunes import Prune
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         TenantKey,
         WebhookEndpoint,
     )
-    from models.trees import Checkpoint, Leaf, TreeHead
+    from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
 
 __all__ = [
     "Base",
@@ -29,12 +30,15 @@ __all__ = [
     "Bucket",
     "Cancellation",
     "Checkpoint",
+    "CheckpointPublication",
     "Chunk",
     "ConfigChange",
     "ConfigRevisionCounter",
     "Delivery",
     "EndpointCircuit",
     "Grant",
+    "KeyPage",
+    "KeySegment",
     "Leaf",
     "Manifest",
     "MultipartUpload",
@@ -49,6 +53,7 @@ __all__ = [
     "TenantIdentity",
     "TenantKey",
     "TreeHead",
+    "UnindexedChunk",
     "UploadStart",
     "Usage",
     "WebhookEndpoint",
@@ -60,12 +65,15 @@ _MODULES = {
     "Bucket": "tenants",
     "Cancellation": "grants",
     "Checkpoint": "trees",
+    "CheckpointPublication": "trees",
     "Chunk": "grants",
     "ConfigChange": "changes",
     "ConfigRevisionCounter": "tenants",
     "Delivery": "deliveries",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
+    "KeyPage": "key_lookup",
+    "KeySegment": "key_lookup",
     "Leaf": "trees",
     "Manifest": "manifests",
     "MultipartUpload": "multiparts",
@@ -80,6 +88,7 @@ _MODULES = {
     "TenantIdentity": "tenants",
     "TenantKey": "tenants",
     "TreeHead": "trees",
+    "UnindexedChunk": "key_lookup",
     "UploadStart": "multiparts",
     "Usage": "quotas",
     "WebhookEndpoint": "tenants",

@@ -28,7 +28,7 @@ _PRAGMAS = (
     "recursive_triggers=ON",  # else INSERT OR REPLACE deletes rows without firing DELETE triggers
     f"busy_timeout={LOCK_TIMEOUT}000",
 )
-_Purpose = Literal["write", "read", "autocommit"]
+_Purpose = Literal["write", "read", "snapshot", "autocommit"]
 # On SQLite a transaction that begins with a plain BEGIN, reads and then writes fails with
 # SQLITE_BUSY whatever the timeout. The cost of IMMEDIATE is that writers wait for each other from
 # the start. On PostgreSQL a statement after a lock has to see what was committed before the lock.
@@ -37,6 +37,8 @@ _BEGIN: dict[tuple[str, _Purpose], str] = {
     ("sqlite", "read"): "BEGIN",
     ("postgresql", "write"): "BEGIN ISOLATION LEVEL READ COMMITTED",
     ("postgresql", "read"): "BEGIN ISOLATION LEVEL READ COMMITTED",
+    ("sqlite", "snapshot"): "BEGIN",
+    ("postgresql", "snapshot"): "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
 }
 
 
@@ -129,6 +131,11 @@ def write_transaction(engine: Engine) -> AbstractContextManager[Connection]:
 def read_transaction(engine: Engine) -> AbstractContextManager[Connection]:
     """Open a transaction that only reads, and therefore waits for no writer."""
     return _transaction(engine, "read")
+
+
+def snapshot_transaction(engine: Engine) -> AbstractContextManager[Connection]:
+    """Open a transaction that only reads, and in which all queries see the same rows."""
+    return _transaction(engine, "snapshot")
 
 
 def autocommit_read(engine: Engine) -> AbstractContextManager[Connection]:

@@ -35,6 +35,8 @@ class AuditedBatch:
     requested_by: str = "billing"
     reason: str | None = None
     signed_by: str | None = None
+    expires_in: int = 3_600
+    limited_by: str = "request"
     id_number: int | None = None
     recipient: str | None = None
     terms: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +77,8 @@ class AuditedBatch:
             "issued": len(items) - refused,
             "refused": refused,
             "issued_at": self.decided_at + timedelta(seconds=number),
-            "expires_in": 3_600,
-            "limited_by": "request",
+            "expires_in": self.expires_in,
+            "limited_by": self.limited_by,
             "signing_key": self.signed_by,
         }
 

@@ -15,6 +15,10 @@ _COMMANDS: LazyCommands = {
         "other_logs.changes:list_changes",
         "List changes of tenants, buckets, policies, keys and quotas, newest first.",
     ),
+    "checkpoint": (
+        "checkpoint:checkpoint",
+        "Sign the head of each tenant's tree that has grown, and publish what is new.",
+    ),
     "count": (
         "count:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
@@ -24,6 +28,10 @@ _COMMANDS: LazyCommands = {
         "list_grants:list_grants",
         "List requested items, newest first: the decision is `issued` or the code of the refusal.",
     ),
+    "prove": (
+        "prove:prove",
+        "Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.",
+    ),
     "prune": (
         "prune:prune_log",
         "Remove the grants of all chunks that were issued before a month, for ever.",
@@ -32,10 +40,11 @@ _COMMANDS: LazyCommands = {
         "other_logs.rejections:list_rejections",
         "Count, by hour, the messages that could not be read or authenticated.",
     ),
-    "summary": (
-        "summary:summary",
-        "Count issued and refused items by tenant and kind.",
+    "report": (
+        "report:report",
+        "Write a report on the audit log as one web page that loads nothing from a network.",
     ),
+    "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
     "top": (
         "top:top",
         "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",

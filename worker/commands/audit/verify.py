@@ -18,8 +18,8 @@ from worker.commands.failures.database_failures import (
     database_unusable,
     describe_failure,
 )
-from worker.database_setting import read_database_url
 from worker.core.tree.signed_note import InvalidKey, VerifierKey
+from worker.database_setting import read_database_url
 from worker.db.engine import sqlite_path
 from worker.db.tree.log_readers import open_reader
 from worker.settings import Settings

@@ -17,6 +17,7 @@ from worker.commands.failures.database_failures import (
     describe_url,
 )
 from worker.commands.health.attempts import attempt
+from worker.commands.health.checkpoint_checks import checkpoint_checks
 from worker.commands.health.checks import (
     FAILED_SINCE,
     Check,
@@ -40,6 +41,7 @@ from worker.db.audit import backlog
 from worker.db.circuits import read_circuits
 from worker.db.engine import read_transaction, sqlite_files
 from worker.db.tenants import load_config
+from worker.db.tree.checkpoints import Publication, read_publications
 from worker.errors import Transient
 from worker.jobs.turns import TurnKey
 from worker.net import webhook_secrets
@@ -59,6 +61,7 @@ class _DatabaseFacts(NamedTuple):
     oldest_abandoned_upload: datetime | None
     refused_uploads: list[backlog.RefusedUploads]
     partitions: PartitionFacts | None
+    publications: list[Publication]
 
 
 def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
@@ -88,6 +91,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
     yield from check_refused_uploads(facts.refused_uploads)
     yield from check_partitions(facts.partitions, now)
+    yield from checkpoint_checks(settings, facts.config, facts.publications)
 
 
 def _read_facts() -> _DatabaseFacts:
@@ -102,6 +106,7 @@ def _read_facts() -> _DatabaseFacts:
             backlog.oldest_abandoned_upload(connection),
             backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
             read_partition_facts(connection, clock.now()),
+            read_publications(connection),
         )
 
 

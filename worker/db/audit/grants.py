@@ -1,7 +1,9 @@
 """The audit log of grants: every requested item, and the decision on it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
@@ -16,7 +18,9 @@ from worker.db.audit.filters import (
     item_conditions,
     join_items,
 )
-from worker.db.audit.pages import Page, fetch_page
+from worker.db.audit.key_pages import read_rows_of_key
+from worker.db.audit.pages import Page
+from worker.db.key_lookup.entries import Position
 
 _ROWS_PER_READ = 1_000
 
@@ -51,6 +55,13 @@ class AuditCount(NamedTuple):
     refused: int
 
 
+class _Start(NamedTuple):
+    """The position of a cursor, and its chunk."""
+
+    position: Position
+    chunk_number: int
+
+
 class UnknownCursor(LookupError):
     """The audit log has no batch with this id."""
 
@@ -80,10 +91,11 @@ def read_grants(
     exactly once, even if rows are added meanwhile. Raises UnknownCursor if no batch has the id in
     after, and AmbiguousCursor if batches of several tenants have it.
     """
-    query = grants_query(connection, grant_filter)
-    if after is not None:
-        query = query.where(*_cursor_conditions(connection, after))
-    return fetch_page(connection, query, limit, to_record)
+    start = None if after is None else _find_start(connection, after)
+    # One row beyond the limit shows whether there are more.
+    with closing(_read_rows(connection, grant_filter, start, limit + 1)) as rows:
+        records = [to_record(row) for row in islice(rows, limit + 1)]
+    return Page(records[:limit], has_more=len(records) > limit)
 
 
 def stream_grants(
@@ -93,12 +105,27 @@ def stream_grants(
 
     Needs a transaction, which has to stay open while the caller iterates.
     """
+    start = None if after is None else _find_start(connection, after)
+    return map(to_record, _read_rows(connection, grant_filter, start))
+
+
+def _read_rows(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    start: _Start | None,
+    limit: int | None = None,
+) -> Generator[Row[*tuple[Any, ...]]]:
+    """Read at most limit rows, newest first, without holding all of them if there is no limit."""
     query = grants_query(connection, grant_filter)
-    if after is not None:
-        query = query.where(*_cursor_conditions(connection, after))
+    if grant_filter.object_key is not None:
+        position = None if start is None else start.position
+        yield from read_rows_of_key(connection, query, grant_filter.object_key, position)
+        return
+    if start is not None:
+        query = query.where(*_start_conditions(start))
     # On PostgreSQL, this makes a cursor on the server.
-    rows = connection.execute(query, execution_options={"yield_per": _ROWS_PER_READ})
-    return map(to_record, rows)
+    options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
+    yield from connection.execute(query.limit(limit), execution_options=options)
 
 
 def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:
@@ -135,9 +162,7 @@ def record_cursor(record: AuditRecord) -> AuditCursor:
     return AuditCursor(batch_id, int(item_number), record.tenant)
 
 
-def _cursor_conditions(
-    connection: Connection, cursor: AuditCursor
-) -> Iterator[ColumnElement[bool]]:
+def _find_start(connection: Connection, cursor: AuditCursor) -> _Start:
     query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_id == cursor.batch_id)
     if cursor.tenant is not None:
         query = query.where(Batch.tenant == cursor.tenant)
@@ -147,12 +172,16 @@ def _cursor_conditions(
     if len(batches) > 1:
         raise AmbiguousCursor(cursor)
     batch_number, chunk_size = batches[0]
-    chunk_number = cursor.item_number // chunk_size
+    return _Start(Position(batch_number, cursor.item_number), cursor.item_number // chunk_size)
+
+
+def _start_conditions(start: _Start) -> Iterator[ColumnElement[bool]]:
     # The first conditions alone let the scans of indexes start at the chunk. The last one finds the
     # item in the chunk.
+    batch_number = start.position.batch_number
     yield Batch.batch_number <= batch_number
-    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, chunk_number)
-    yield tuple_(Grant.batch_number, Grant.item_number) < (batch_number, cursor.item_number)
+    yield tuple_(Chunk.batch_number, Chunk.chunk_number) <= (batch_number, start.chunk_number)
+    yield tuple_(Grant.batch_number, Grant.item_number) < start.position
 
 
 def to_record(row: Row[*tuple[Any, ...]]) -> AuditRecord:

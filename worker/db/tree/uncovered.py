@@ -1,8 +1,7 @@
 """Finds audit rows that no leaf covers, and computes the leaves that cover them."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, literal, select
 
