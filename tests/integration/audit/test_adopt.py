@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
 from models import ConfigChange, Leaf
 from tests.support.audit_log.logs import GeneratedLog, generate_log
@@ -68,9 +68,10 @@ def test_rows_without_a_leaf_are_a_finding_that_names_adopt(run: Run, log: Gener
     assert result.exit_code == 1
     assert "chunks: rows that no leaf covers: " in result.stdout
     assert "audit adopt --before" in result.stdout
-    result = verify_log(log.url, VerifyOptions(max_problems=100))
-    assert result.problems == []
-    assert {"chunks", "reissues", "cancellations", "config_changes"} <= result.uncovered.keys()
+    verification = verify_log(log.url, VerifyOptions(max_problems=100))
+    assert verification.problems == []
+    tables = {"chunks", "reissues", "cancellations", "config_changes"}
+    assert tables <= verification.uncovered.keys()
 
 
 def test_adopted_rows_verify_and_the_leaves_before_them_stay(run: Run, log: GeneratedLog) -> None:
@@ -126,6 +127,7 @@ def test_who_adopted_is_recorded(run: Run, log: GeneratedLog) -> None:
     engine.dispose()
 
 
-def test_a_moment_in_the_future_is_refused(run: Run, log: GeneratedLog) -> None:
+@pytest.mark.usefixtures("log")
+def test_a_moment_in_the_future_is_refused(run: Run) -> None:
     result = run("adopt", "--before", "2999-01-01")
     assert (result.exit_code, "it is in the future" in result.stderr) == (2, True)

@@ -68,7 +68,7 @@ def _place(db: StoredTables, table: str, row: Row) -> Place:
     """Return the place of a row before it is changed."""
     if table in {"batches", "chunks", "grants", "reissues"}:
         batch = _batch_of(db, row)
-        tables = (*ROW_TABLES, "reissues") if table != "reissues" else ("reissues",)
+        tables = ("reissues",) if table == "reissues" else (*ROW_TABLES, "reissues")
         tenants = (batch["tenant"], None)
         return Place(tables, tenants, (batch["batch_id"],), _leaves_of(db, row))
     if table == "cancellations":
@@ -77,8 +77,8 @@ def _place(db: StoredTables, table: str, row: Row) -> Place:
         return Place((table, "leaves"), (None, CONFIG_LOG))
     if table == "leaves":
         return _place_of_leaf(db, row)
-    tables = (table, "leaves") if table == "tree_heads" else (table,)
-    return Place(tables, (row["tenant"],))
+    also = ("leaves",) if table == "tree_heads" else ()
+    return Place((table, *also), (row["tenant"],))
 
 
 def _place_of_leaf(db: StoredTables, leaf: Row) -> Place:
@@ -100,7 +100,7 @@ def flip_bit(table: str) -> Mutation:
         columns = [name for name in row if name not in _UNSIGNED.get(table, ())]
         column = rng.choice(columns)
         place = _place(db, table, row)
-        value = _flipped(db, rng, column, row[column])
+        value = _flipped(rng, column, row[column])
         db.update(table, row, **{column: value})
         return _with_new_key(place, table, row | {column: value})
 
@@ -111,13 +111,17 @@ def flip_bit(table: str) -> Mutation:
 _UNSIGNED: Mapping[str, tuple[str, ...]] = {"checkpoints": ("signed_at",), "grants": ("month",)}
 
 
-def _flipped(db: StoredTables, rng: random.Random, column: str, value: Any) -> Any:
+def _instead_of_null(column: str) -> Any:
+    if column in JSON:
+        return '{"a": 1}'
+    is_number = column in {"batch_number", "chunk_number"}
+    return 1 if is_number else bytes(32) if column == "digest" else "x"
+
+
+def _flipped(rng: random.Random, column: str, value: Any) -> Any:
     match value:
         case None:
-            if column in JSON:
-                return '{"a": 1}'
-            is_number = column in {"batch_number", "chunk_number"}
-            return 1 if is_number else bytes(32) if column == "digest" else "x"
+            return _instead_of_null(column)
         case int():
             return value ^ (1 << rng.randrange(20))
         case bytes():
@@ -213,13 +217,13 @@ def insert_row(table: str) -> Mutation:
 
     def mutate(db: StoredTables, rng: random.Random) -> Place:
         row = _pick(db, rng, table)
-        key = {
+        keys: dict[str, Row] = {
             "cancellations": {"batch_id": "01932000-0000-7000-8000-000000000000"},
             "reissues": {"fingerprint": rng.randbytes(32)},
             "config_changes": {"change_number": 1_000},
-        }[table]
+        }
         place = _place(db, table, row)
-        db.insert(table, row | key)
+        db.insert(table, row | keys[table])
         return place._replace(batches=() if table == "cancellations" else place.batches)
 
     return mutate
@@ -291,7 +295,7 @@ def swap_tenants(table: str) -> Mutation:
             raise NotPossible
         other = rng.choice(others)
         first, second = _place(db, table, row), _place(db, table, other)
-        columns = ("tenant",)
+        columns: tuple[str, ...] = ("tenant",)
         if table == "leaves":
             columns = ("kind", "batch_number", "chunk_number", "reference", "hash")
         _swap(db, table, (row, other), columns)
@@ -343,7 +347,7 @@ def edit_checkpoint(column: str) -> Mutation:
             others = [other["note"] for other in db.rows("checkpoints") if other["note"] != value]
             value = rng.choice(others)
         else:
-            value = _flipped(db, rng, column, value)
+            value = _flipped(rng, column, value)
         db.update("checkpoints", row, **{column: value})
         return Place(("checkpoints",), (row["tenant"],))
 

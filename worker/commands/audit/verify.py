@@ -74,7 +74,7 @@ def _parse_key(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
-def verify(
+def verify(  # noqa: PLR0913 - one for each option
     context: click.Context,
     /,
     *,

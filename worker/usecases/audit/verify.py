@@ -115,8 +115,7 @@ class _Run:
             *map(Part.of_range, _divide(size)),
         ]
         charges = Charges(scope.windows)
-        snapshot = reader.snapshot
-        results = run_parts(self._url, reader, parts, scope, options.processes, snapshot)
+        results = run_parts(self._url, reader, parts, scope, options.processes)
         for result in results:
             self._add(result, charges)
             on_progress(self._total.items, size.items)

@@ -150,7 +150,7 @@ def _read_returned(reader: LogReader, windows: Windows, tenants: tuple[str, ...]
 
 
 def where_tenant(column: str, tenants: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return a condition that selects the rows of tenants, all if there are none, and its values."""
+    """Return a condition that selects the rows of tenants, or all, and the condition's values."""
     if not tenants:
         return "1 = 1", ()
     return f"{column} IN ({', '.join('?' * len(tenants))})", tenants

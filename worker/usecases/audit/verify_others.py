@@ -49,7 +49,7 @@ def _leaves(
     """Yield tenant, reference, number and hash of leaves, in the order of the first two."""
     where, params = where_tenant("tenant", tenants)
     first, second = _ordered(reader, "tenant"), _ordered(reader, "reference")
-    return _rows(  # type: ignore[return-value]
+    return _rows(
         reader,
         "SELECT tenant, reference, leaf_number, hash FROM leaves "  # noqa: S608 - no value
         f"WHERE kind = '{kind}' AND reference IS NOT NULL AND {where} "
@@ -91,7 +91,7 @@ def _check_cancellation(
     key: tuple[Any, ...], row: Row | None, leaves: list[Any], result: OthersResult
 ) -> Iterator[Found]:
     tenant, batch = key
-    place = {"tenant": tenant, "batch": batch}
+    place: dict[str, Any] = {"tenant": tenant, "batch": batch}
     if len(leaves) > 1:
         text = "covers a cancellation that another leaf covers"
         yield Found(Problem("leaves", text, number=leaves[1][2])._replace(**place))

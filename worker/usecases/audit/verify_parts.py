@@ -53,17 +53,12 @@ class Part(NamedTuple):
 
 
 def run_parts(
-    url: str,
-    reader: LogReader,
-    parts: Sequence[Part],
-    scope: Scope,
-    processes: int,
-    snapshot: str | None,
+    url: str, reader: LogReader, parts: Sequence[Part], scope: Scope, processes: int
 ) -> Generator[PartResult, None, None]:
     """Run parts, and yield their results in order.
 
-    Each process reads with a connection of its own: with snapshot, all read the same state. On
-    SQLite they may read later ones, in which rows were only added.
+    Each process reads with a connection of its own: on PostgreSQL all read the same state, and on
+    SQLite perhaps later ones, in which rows were only added.
     """
     count = min(processes, len(parts), sum(part.batches is not None for part in parts))
     if count <= 1:
@@ -71,7 +66,7 @@ def run_parts(
             yield part.run(reader, scope)
         return
     pool = ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=_open, initargs=(url, snapshot, scope)
+        count, get_context("spawn"), initializer=_open, initargs=(url, reader.snapshot, scope)
     )
     try:
         futures: list[Future[PartResult]] = [pool.submit(_run, part) for part in parts]

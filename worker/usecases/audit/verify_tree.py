@@ -95,14 +95,14 @@ class _TreeCheck:
         if checkpoint is not None:
             size = self.edge.size
             text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
-            place = {"number": size, "last_number": checkpoint.size - 1}
+            place: dict[str, Any] = {"number": size, "last_number": checkpoint.size - 1}
             raise Found(Problem("leaves", text, tenant=self._tenant)._replace(**place))
 
     def _current_size(self, size: int) -> int:
         """Return the size of the tree now: leaves were appended since the heads were read."""
         statement = "SELECT size FROM tree_heads WHERE tenant = ?"
         rows = self._reader.fetch(statement, self._tenant)
-        return max([size, *(row[0] for row in rows)])
+        return int(max([size, *(row[0] for row in rows)]))
 
     def _compare(self, checkpoint: KnownCheckpoint) -> None:
         if self.edge.root() == checkpoint.root:
@@ -112,7 +112,7 @@ class _TreeCheck:
         if self.broken:
             return
         text = f"differ from {checkpoint.name}"
-        place = {"number": self._sound, "last_number": checkpoint.size - 1}
+        place: dict[str, Any] = {"number": self._sound, "last_number": checkpoint.size - 1}
         self.broken.append(Problem("leaves", text, tenant=self._tenant)._replace(**place))
 
 
@@ -136,7 +136,7 @@ def _leaf_hashes(reader: LogReader, tenant: str, size: int) -> Iterator[bytes]:
         for row in block:
             batch_number, chunk_number, _, position, kind, reference, leaf_hash = row
             if position != expected:
-                place = {"tenant": tenant, "number": expected}
+                place: dict[str, Any] = {"tenant": tenant, "number": expected}
                 raise Found(Problem("leaves", "is missing")._replace(**place))
             shape = (batch_number is not None, chunk_number is not None, reference is not None)
             if _SHAPES.get(kind) != shape or not _is_hash(leaf_hash):
@@ -150,7 +150,7 @@ def _is_hash(value: Any) -> bool:
 
 
 def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
-    place = {"tenant": row[2], "number": row[3]}
+    place: dict[str, Any] = {"tenant": row[2], "number": row[3]}
     try:
         values = read_row(LEAF, row)
     except WrongValue as error:
@@ -164,7 +164,11 @@ def _check_end(
     reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str, current: int
 ) -> None:
     if edge.size < stored.size:
-        place = {"number": edge.size, "last_number": stored.size - 1, "tenant": tenant}
+        place: dict[str, Any] = {
+            "number": edge.size,
+            "last_number": stored.size - 1,
+            "tenant": tenant,
+        }
         raise Found(Problem("leaves", "is missing")._replace(**place))
     later = reader.fetch(
         "SELECT min(leaf_number), max(leaf_number) FROM leaves "
