@@ -18,7 +18,7 @@ from worker.commands.audit.group import audit
 from worker.db.audit.changes import ChangeAuthor
 from worker.db.engine import create_database_engine, read_transaction
 from worker.usecases.audit import adopt
-from worker.usecases.audit.verify import VerifyOptions, verify_log
+from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
 
 BEFORE = "2026-12-01"
 AFTER_THAT = datetime(2026, 12, 2, tzinfo=UTC)

@@ -16,7 +16,7 @@ from tests.support.audit_log.trials import problems_of
 from tests.support.builders.messages import tenant_config
 from tests.support.servers.waiting import wait_until
 from worker.db.engine import read_transaction
-from worker.usecases.audit.verify import VerifyOptions, verify_log
+from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
 
 ROOT = Path(__file__).parents[3]
 PROCESSES = 8
@@ -48,7 +48,7 @@ def wait_for_leaves(engine: Engine, count: int) -> None:
 def test_the_log_of_eight_processes_verifies_after_some_were_killed(
     engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.usecases.audit.verify._ITEMS_PER_PART", 40)
+    monkeypatch.setattr("worker.usecases.audit.verification.verify._ITEMS_PER_PART", 40)
     apply_config(tenant_config())
     url = engine.url.render_as_string(hide_password=False)
     with ExitStack() as stack:

@@ -6,8 +6,8 @@ from worker.core.policy.fingerprints import fingerprint
 from worker.core.tree.records import entry_hash, reissue_record
 from worker.db.tree.stored_rows import REISSUE
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem
-from worker.usecases.audit.verify_chunk import BatchPlace, ChunkRows, Leaf
+from worker.usecases.audit.verification.chunk import BatchPlace, ChunkRows, Leaf
+from worker.usecases.audit.verification.problems import Found, Problem
 
 
 class CheckedReissues(NamedTuple):

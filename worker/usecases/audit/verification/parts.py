@@ -9,11 +9,11 @@ from typing import NamedTuple, Self
 from worker.core.tree.signed_note import VerifierKey
 from worker.db.tree.log_readers import LogReader, open_reader
 from worker.db.tree.stored_rows import BatchRange
-from worker.usecases.audit.verify_checkpoints import KnownCheckpoint
-from worker.usecases.audit.verify_others import OthersResult, check_others
-from worker.usecases.audit.verify_prunes import read_prunes
-from worker.usecases.audit.verify_rows import RangeResult, Scope, check_range
-from worker.usecases.audit.verify_tree import StoredHead, TreeResult, check_tree
+from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
+from worker.usecases.audit.verification.others import OthersResult, check_others
+from worker.usecases.audit.verification.prunes import read_prunes
+from worker.usecases.audit.verification.rows import RangeResult, Scope, check_range
+from worker.usecases.audit.verification.tree import StoredHead, TreeResult, check_tree
 
 PartResult = TreeResult | OthersResult | RangeResult
 

@@ -10,8 +10,8 @@ from worker.core.tree.signed_note import VerifierKey
 from worker.db.tree.log_readers import LogReader
 from worker.db.tree.stored_rows import LEAF
 from worker.db.tree.stored_values import WrongValue, binary, number, read_row
-from worker.usecases.audit.problems import Found, Problem
-from worker.usecases.audit.verify_checkpoints import KnownCheckpoint, stored_checkpoints
+from worker.usecases.audit.verification.checkpoints import KnownCheckpoint, stored_checkpoints
+from worker.usecases.audit.verification.problems import Found, Problem
 
 # The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
 _SHAPES = {

@@ -8,9 +8,9 @@ from worker.core.tree.records import chunk_record, encode_record, entry_hash
 from worker.db.tree.log_readers import Row
 from worker.db.tree.stored_rows import CHUNK, LEAF
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem
-from worker.usecases.audit.verify_charges import batch_cost
-from worker.usecases.audit.verify_items import Items, WrongItem
+from worker.usecases.audit.verification.charges import batch_cost
+from worker.usecases.audit.verification.items import Items, WrongItem
+from worker.usecases.audit.verification.problems import Found, Problem
 
 CHUNK_KINDS = ("batch", "chunk")
 

@@ -7,8 +7,8 @@ from worker.core.tree.records import encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
 from worker.db.tree.stored_rows import PRUNE, select_columns
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem
-from worker.usecases.audit.verify_charges import where_tenant
+from worker.usecases.audit.verification.charges import where_tenant
+from worker.usecases.audit.verification.problems import Found, Problem
 
 _EXISTS = {
     "sqlite": "SELECT count(*) FROM sqlite_master WHERE name = 'prunes'",

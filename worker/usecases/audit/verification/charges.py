@@ -8,7 +8,7 @@ from worker.core.quotas.cost import METRICS, NO_COST, Cost
 from worker.db.tree.log_readers import LogReader
 from worker.db.tree.stored_rows import select_columns
 from worker.db.tree.stored_values import WrongValue, instant, number
-from worker.usecases.audit.problems import Found, Problem
+from worker.usecases.audit.verification.problems import Found, Problem
 
 WindowKey = tuple[str, str, str]
 """The id of a tenant, a window, and the part of its start that names it, like 2026-11."""

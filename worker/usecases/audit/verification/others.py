@@ -10,8 +10,8 @@ from worker.core.tree.records import CONFIG_LOG, encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
 from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, select_columns
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem, Uncovered
-from worker.usecases.audit.verify_charges import where_tenant
+from worker.usecases.audit.verification.charges import where_tenant
+from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
 
 _match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 
