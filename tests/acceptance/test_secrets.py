@@ -5,11 +5,13 @@ import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
+from click.testing import CliRunner
 
 from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import grant_message
@@ -17,6 +19,7 @@ from tests.support.crypto.tokens import sign_message, unseal_result
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
+from worker.__main__ import main
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
 
@@ -54,6 +57,31 @@ def test_no_table_holds_a_signature_or_a_secret(
     assert "acme/secret.txt" in stored
     assert SIGNATURE.search(stored) is None
     assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in stored]
+
+
+def test_no_checkpoint_and_no_proof_holds_a_signature_or_a_secret(
+    service: Service, signatures_of_grants: list[str], tmp_path: Path
+) -> None:
+    key_file, folder = tmp_path / "audit.key", tmp_path / "checkpoints"
+    environ = {
+        "VALETKEY_DATABASE_URL": service.stack.info.database_url,
+        "VALETKEY_AUDIT_KEY_FILE": str(key_file),
+        "VALETKEY_AUDIT_CHECKPOINTS": str(folder),
+    }
+
+    def audit(*words: str) -> str:
+        result = CliRunner().invoke(main, ["audit", *words], env=environ)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    printed = [audit("key", "--new", str(key_file)), audit("checkpoint", "--json")]
+    grants = audit("list", "--key", "acme/secret.txt", "--json").splitlines()
+    printed += [audit("prove", json.loads(line)["grant"]) for line in grants]
+    printed += [path.read_text() for path in folder.rglob("*.checkpoint")]
+    assert len(printed) > 4
+    words = (*signatures_of_grants, SECRET, key_file.read_text()[-20:].strip())
+    assert [word for word in words if word in "\n".join(printed)] == []
+    assert SIGNATURE.search("\n".join(printed)) is None
 
 
 def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:

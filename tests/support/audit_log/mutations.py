@@ -19,7 +19,7 @@ from tests.support.audit_log.places import Mutation
 from tests.support.audit_log.stored_tables import KEYS
 
 MUTATIONS: Mapping[str, tuple[int, Mutation]] = {
-    **{f"a bit flipped in {table}": (24, flip_bit(table)) for table in KEYS},
+    **{f"a bit flipped in {table}": (25, flip_bit(table)) for table in KEYS},
     "JSON spelled differently": (14, respell_json),
     **{
         f"a row deleted from {table}": (12, delete_row(table))

@@ -16,21 +16,24 @@ _COMMANDS: LazyCommands = {
         "List changes of tenants, buckets, policies, keys and quotas, newest first.",
     ),
     "checkpoint": (
-        "checkpoint:checkpoint",
+        "checkpoints.checkpoint:checkpoint",
         "Sign the head of each tenant's tree that has grown, and publish what is new.",
     ),
     "count": (
         "count:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
     ),
-    "key": ("key:key", "Print the public key that verifies checkpoints, or create a key pair."),
+    "key": (
+        "checkpoints.key:key",
+        "Print the public key that verifies checkpoints, or create a key pair.",
+    ),
     "list": (
         "list_grants:list_grants",
         "List requested items, newest first: the decision is `issued` or the code of the refusal.",
     ),
     "prove": (
-        "prove:prove",
-        "Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.",
+        "checkpoints.prove:prove",
+        "Print a proof that GRANT is in the log, or that the log continues a checkpoint.",
     ),
     "prune": (
         "prune:prune_log",
