@@ -16,12 +16,12 @@ from tests.support.audit_log.trials import problems_of
 from tests.support.builders.messages import tenant_config
 from tests.support.servers.waiting import wait_until
 from worker.db.engine import read_transaction
-from worker.usecases.audit.verify import VerifyOptions, verify_log
+from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
 
 ROOT = Path(__file__).parents[3]
 PROCESSES = 8
-KILLS = 4
-LEAVES_BETWEEN_KILLS = 40
+KILLS = 2
+LEAVES_BETWEEN_KILLS = 20
 
 
 @contextmanager
@@ -40,23 +40,27 @@ def tree_size(engine: Engine) -> int:
         return connection.scalar(select(TreeHead.size).where(TreeHead.tenant == "acme")) or 0
 
 
+def wait_for_leaves(engine: Engine, count: int) -> None:
+    wait_until(lambda: tree_size(engine) >= count, 120)
+
+
 @pytest.mark.timeout(300)
 def test_the_log_of_eight_processes_verifies_after_some_were_killed(
     engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.usecases.audit.verify._ITEMS_PER_PART", 40)
+    monkeypatch.setattr("worker.usecases.audit.verification.verify._ITEMS_PER_PART", 40)
     apply_config(tenant_config())
     url = engine.url.render_as_string(hide_password=False)
     with ExitStack() as stack:
         children = [stack.enter_context(issuing(url, f"{n}")) for n in range(PROCESSES)]
         for kill in range(1, KILLS + 1):
-            wait_until(lambda: tree_size(engine) >= kill * LEAVES_BETWEEN_KILLS, 120)
+            wait_for_leaves(engine, kill * LEAVES_BETWEEN_KILLS)
             children[kill].kill()
             stack.enter_context(issuing(url, f"again {kill}"))
             # What is committed verifies at any time, also while others append.
             assert not list(problems_of(verify_log(url, VerifyOptions(processes=2))))
         size = KILLS * LEAVES_BETWEEN_KILLS + PROCESSES
-        wait_until(lambda: tree_size(engine) >= size, 120)
+        wait_for_leaves(engine, size)
     result = verify_log(url, VerifyOptions())
     assert not list(problems_of(result))
     assert result.leaves == tree_size(engine)

@@ -17,7 +17,7 @@ from tests.support.audit_log.trials import (
     try_mutation,
 )
 from tests.support.servers.external import fresh_database
-from worker.usecases.audit.verify import verify_log
+from worker.usecases.audit.verification.verify import verify_log
 
 SEEDS = range(3)
 

@@ -127,4 +127,4 @@ def _entry_hash(db: StoredTables, leaf: Row, batch: Row, chunk: int) -> bytes:
 def _values(db: StoredTables, table: str, readers: Any, where: str, *params: Any) -> dict[str, Any]:
     dialect = "sqlite" if db.is_sqlite else "postgresql"
     names = select_columns(dialect, readers)
-    return read_row(readers, db.execute(f"SELECT {names} FROM {table} WHERE {where}", *params)[0])
+    return read_row(readers, db.execute(f"SELECT {names} FROM {table} WHERE {where}", *params)[0])  # noqa: S608 - names of our own

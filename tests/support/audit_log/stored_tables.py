@@ -68,7 +68,7 @@ class StoredTables:
         columns = self.columns(table)
         names = ", ".join(self._read(column) for column in columns)
         order = ", ".join(KEYS[table])
-        found = self.execute(f"SELECT {names} FROM {table} WHERE {where} ORDER BY {order}", *params)
+        found = self.execute(f"SELECT {names} FROM {table} WHERE {where} ORDER BY {order}", *params)  # noqa: S608 - names of our own
         return [dict(zip(columns, row, strict=True)) for row in found]
 
     def _read(self, column: str) -> str:
@@ -81,16 +81,16 @@ class StoredTables:
         """Change the row that has the key of the given one."""
         changes = ", ".join(f'"{column}" = {self._mark(column)}' for column in values)
         where, key = self._is_row(table, row)
-        self.execute(f"UPDATE {table} SET {changes} WHERE {where}", *values.values(), *key)
+        self.execute(f"UPDATE {table} SET {changes} WHERE {where}", *values.values(), *key)  # noqa: S608 - names of our own
 
     def delete(self, table: str, row: Row) -> None:
         where, key = self._is_row(table, row)
-        self.execute(f"DELETE FROM {table} WHERE {where}", *key)
+        self.execute(f"DELETE FROM {table} WHERE {where}", *key)  # noqa: S608 - names of our own
 
     def insert(self, table: str, row: Row) -> None:
         names = ", ".join(f'"{column}"' for column in row)
         marks = ", ".join(self._mark(column) for column in row)
-        self.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", *row.values())
+        self.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", *row.values())  # noqa: S608 - names of our own
 
     def _is_row(self, table: str, row: Row) -> tuple[str, list[Any]]:
         names = KEYS[table]

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.audit_log.logs import GeneratedLog
-from tests.support.audit_log.mutations import MUTATIONS, Mutation, NotPossible, Place
+from tests.support.audit_log.mutations import MUTATIONS
+from tests.support.audit_log.places import Mutation, NotPossible, Place
 from tests.support.audit_log.stored_tables import DatabaseRefuses, StoredTables
-from worker.usecases.audit.problems import Problem
-from worker.usecases.audit.verify import Verification, VerifyOptions, verify_log
-from worker.usecases.audit.verify_checkpoints import read_files
+from worker.usecases.audit.verification.checkpoints import read_files
+from worker.usecases.audit.verification.problems import Problem
+from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
 
 CopyLog = Callable[[GeneratedLog], AbstractContextManager[str]]
 """Returns the URL of a copy of a log's database."""

@@ -23,9 +23,14 @@ from worker.database_setting import read_database_url
 from worker.db.engine import sqlite_path
 from worker.db.tree.log_readers import open_reader
 from worker.settings import Settings
-from worker.usecases.audit.verify import OnProgress, Verification, VerifyOptions, verify_log
-from worker.usecases.audit.verify_checkpoints import UnusableFile, read_files
-from worker.usecases.audit.verify_tenants import UnknownTenant, tenant_ids
+from worker.usecases.audit.verification.checkpoints import UnusableFile, read_files
+from worker.usecases.audit.verification.tenants import UnknownTenant, tenant_ids
+from worker.usecases.audit.verification.verify import (
+    OnProgress,
+    Verification,
+    VerifyOptions,
+    verify_log,
+)
 from worker.usecases.checkpoints.signing_key import KeyUnusable, NoKey, configured_keys
 
 _MAX_PROBLEMS = 100
@@ -74,7 +79,7 @@ def _parse_key(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
-def verify(
+def verify(  # noqa: PLR0913 - one for each option
     context: click.Context,
     /,
     *,
@@ -100,8 +105,23 @@ def verify(
       python -m worker audit verify
       python -m worker audit verify --key "$(cat auditor.vkey)" --checkpoint checkpoints/
     """
+    result, seconds = _verify(tenant, keys or _configured_keys(), files, processes, keep_going)
+    print_lines = _print_json if as_json else _print_text
+    print_lines(result, seconds)
+    if result.checkpoints and not (keys or _configured_keys()):
+        click.echo("No signature was verified: give the public key with --key.", err=True)
+    context.exit(not result.is_sound)
+
+
+def _verify(
+    tenant: str | None,
+    keys: tuple[VerifierKey, ...],
+    files: tuple[Path, ...],
+    processes: int,
+    keep_going: bool,  # noqa: FBT001 - the command's option
+) -> tuple[Verification, float]:
+    """Verify the log; return what was found, and the seconds that it took."""
     url = read_database_url(os.environ)
-    keys = keys or _configured_keys()
     try:
         checkpoints = tuple(read_files(files, keys))
     except UnusableFile as error:
@@ -111,13 +131,7 @@ def verify(
         limit = _MAX_PROBLEMS if keep_going else 1
         options = VerifyOptions(tenants, keys, checkpoints, processes, limit)
         started = monotonic()
-        result = verify_log(url, options, on_progress)
-        seconds = monotonic() - started
-    print_lines = _print_json if as_json else _print_text
-    print_lines(result, seconds)
-    if result.checkpoints and not keys:
-        click.echo("No signature was verified: give the public key with --key.", err=True)
-    context.exit(not result.is_sound)
+        return verify_log(url, options, on_progress), monotonic() - started
 
 
 def _configured_keys() -> tuple[VerifierKey, ...]:

@@ -53,7 +53,7 @@ def open_reader(url: str, snapshot: str | None = None, *, is_shared: bool = Fals
 
 class _SqliteReader:
     dialect = "sqlite"
-    snapshot = None
+    snapshot: str | None = None
 
     def __init__(self, path: Path) -> None:
         self._connection = _open_file(path)

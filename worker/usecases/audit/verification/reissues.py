@@ -6,8 +6,8 @@ from worker.core.policy.fingerprints import fingerprint
 from worker.core.tree.records import entry_hash, reissue_record
 from worker.db.tree.stored_rows import REISSUE
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem
-from worker.usecases.audit.verify_chunk import BatchPlace, ChunkRows, Leaf
+from worker.usecases.audit.verification.chunk import BatchPlace, ChunkRows, Leaf
+from worker.usecases.audit.verification.problems import Found, Problem
 
 
 class CheckedReissues(NamedTuple):
@@ -33,12 +33,15 @@ def check_reissues(batch: BatchPlace, rows: ChunkRows) -> CheckedReissues:
                 uncovered.append(batch.problem("reissues", "no leaf covers it", chunk=rows.number))
             else:
                 _compare(batch, values, covering)
-        for leaf in leaves.values():
-            text = f"has no row for leaf {leaf.leaf_number}"
-            raise Found(batch.problem("reissues", text, chunk=rows.number), leaf.place)
     except Found as found:
         return CheckedReissues(0, uncovered, found)
-    return CheckedReissues(len(rows.reissues) - len(uncovered), uncovered, None)
+    missing = next((_missing(batch, leaf) for leaf in leaves.values()), None)
+    return CheckedReissues(len(rows.reissues) - len(uncovered), uncovered, missing)
+
+
+def _missing(batch: BatchPlace, leaf: Leaf) -> Found:
+    text = f"has no row for leaf {leaf.leaf_number}"
+    return Found(batch.problem("reissues", text, chunk=leaf.chunk_number), leaf.place)
 
 
 def _add(batch: BatchPlace, leaves: dict[str | None, Leaf], leaf: Leaf) -> None:
@@ -52,14 +55,17 @@ def _add(batch: BatchPlace, leaves: dict[str | None, Leaf], leaf: Leaf) -> None:
 
 
 def _read(batch: BatchPlace, chunk: int, row: Any) -> dict[str, Any]:
+    wrong: WrongValue | None = None
     try:
         values = read_row(REISSUE, row)
-        if fingerprint(values["digests"].hex()) != values["fingerprint"]:
-            raise WrongValue("fingerprint", "does not identify the digests")
     except WrongValue as error:
-        problem = Problem.of_value("reissues", error, tenant=batch.tenant, batch=batch.id)
-        raise Found(problem._replace(chunk=chunk)) from None
-    return values
+        wrong = error
+    else:
+        if fingerprint(values["digests"].hex()) == values["fingerprint"]:
+            return values
+        wrong = WrongValue("fingerprint", "does not identify the digests")
+    problem = Problem.of_value("reissues", wrong, tenant=batch.tenant, batch=batch.id)
+    raise Found(problem._replace(chunk=chunk))
 
 
 def _compare(batch: BatchPlace, values: dict[str, Any], leaf: Leaf) -> None:

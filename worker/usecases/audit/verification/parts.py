@@ -2,16 +2,18 @@
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import NamedTuple, Self
 
 from worker.core.tree.signed_note import VerifierKey
 from worker.db.tree.log_readers import LogReader, open_reader
 from worker.db.tree.stored_rows import BatchRange
-from worker.usecases.audit.verify_checkpoints import KnownCheckpoint
-from worker.usecases.audit.verify_others import OthersResult, check_others
-from worker.usecases.audit.verify_rows import RangeResult, Scope, check_range
-from worker.usecases.audit.verify_tree import StoredHead, TreeResult, check_tree
+from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
+from worker.usecases.audit.verification.others import OthersResult, check_others
+from worker.usecases.audit.verification.prunes import read_prunes
+from worker.usecases.audit.verification.rows import RangeResult, Scope, check_range
+from worker.usecases.audit.verification.tree import StoredHead, TreeResult, check_tree
 
 PartResult = TreeResult | OthersResult | RangeResult
 
@@ -51,17 +53,12 @@ class Part(NamedTuple):
 
 
 def run_parts(
-    url: str,
-    reader: LogReader,
-    parts: Sequence[Part],
-    scope: Scope,
-    processes: int,
-    snapshot: str | None,
+    url: str, reader: LogReader, parts: Sequence[Part], scope: Scope, processes: int
 ) -> Generator[PartResult, None, None]:
     """Run parts, and yield their results in order.
 
-    Each process reads with a connection of its own: with snapshot, all read the same state. On
-    SQLite they may read later ones, in which rows were only added.
+    Each process reads with a connection of its own: on PostgreSQL all read the same state, and on
+    SQLite perhaps later ones, in which rows were only added.
     """
     count = min(processes, len(parts), sum(part.batches is not None for part in parts))
     if count <= 1:
@@ -69,7 +66,7 @@ def run_parts(
             yield part.run(reader, scope)
         return
     pool = ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=_open, initargs=(url, snapshot, scope)
+        count, get_context("spawn"), initializer=_open, initargs=(url, reader.snapshot, scope)
     )
     try:
         futures: list[Future[PartResult]] = [pool.submit(_run, part) for part in parts]
@@ -88,7 +85,8 @@ class _Process:
 
 def _open(url: str, snapshot: str | None, scope: Scope) -> None:
     _Process.reader = open_reader(url, snapshot)
-    _Process.scope = scope
+    # On SQLite, items may have been removed since the first reader began.
+    _Process.scope = replace(scope, pruned=read_prunes(_Process.reader, scope.tenants).before)
 
 
 def _run(part: Part) -> PartResult:

@@ -10,8 +10,8 @@ from worker.core.tree.signed_note import VerifierKey
 from worker.db.tree.log_readers import LogReader
 from worker.db.tree.stored_rows import LEAF
 from worker.db.tree.stored_values import WrongValue, binary, number, read_row
-from worker.usecases.audit.problems import Found, Problem
-from worker.usecases.audit.verify_checkpoints import KnownCheckpoint, stored_checkpoints
+from worker.usecases.audit.verification.checkpoints import KnownCheckpoint, stored_checkpoints
+from worker.usecases.audit.verification.problems import Found, Problem
 
 # The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
 _SHAPES = {
@@ -85,15 +85,24 @@ class _TreeCheck:
             while checkpoint is not None and checkpoint.size == self.edge.size:
                 self._compare(checkpoint)
                 checkpoint = next(checkpoints, None)
-        _check_end(self._reader, self.edge, expected, self._tenant)
+        current = self._current_size(expected.size)
+        _check_end(self._reader, self.edge, expected, self._tenant, current)
         different = _compare_edges(self.edge, expected, self._tenant)
         if different is not None:
             self.broken.append(different)
+        while checkpoint is not None and checkpoint.file is None and checkpoint.size <= current:
+            checkpoint = next(checkpoints, None)
         if checkpoint is not None:
             size = self.edge.size
             text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
-            place = {"number": size, "last_number": checkpoint.size - 1}
+            place: dict[str, Any] = {"number": size, "last_number": checkpoint.size - 1}
             raise Found(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+
+    def _current_size(self, size: int) -> int:
+        """Return the size of the tree now: leaves were appended since the heads were read."""
+        statement = "SELECT size FROM tree_heads WHERE tenant = ?"
+        rows = self._reader.fetch(statement, self._tenant)
+        return int(max([size, *(row[0] for row in rows)]))
 
     def _compare(self, checkpoint: KnownCheckpoint) -> None:
         if self.edge.root() == checkpoint.root:
@@ -103,7 +112,7 @@ class _TreeCheck:
         if self.broken:
             return
         text = f"differ from {checkpoint.name}"
-        place = {"number": self._sound, "last_number": checkpoint.size - 1}
+        place: dict[str, Any] = {"number": self._sound, "last_number": checkpoint.size - 1}
         self.broken.append(Problem("leaves", text, tenant=self._tenant)._replace(**place))
 
 
@@ -127,7 +136,7 @@ def _leaf_hashes(reader: LogReader, tenant: str, size: int) -> Iterator[bytes]:
         for row in block:
             batch_number, chunk_number, _, position, kind, reference, leaf_hash = row
             if position != expected:
-                place = {"tenant": tenant, "number": expected}
+                place: dict[str, Any] = {"tenant": tenant, "number": expected}
                 raise Found(Problem("leaves", "is missing")._replace(**place))
             shape = (batch_number is not None, chunk_number is not None, reference is not None)
             if _SHAPES.get(kind) != shape or not _is_hash(leaf_hash):
@@ -141,7 +150,7 @@ def _is_hash(value: Any) -> bool:
 
 
 def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
-    place = {"tenant": row[2], "number": row[3]}
+    place: dict[str, Any] = {"tenant": row[2], "number": row[3]}
     try:
         values = read_row(LEAF, row)
     except WrongValue as error:
@@ -151,18 +160,24 @@ def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
     return Problem("leaves", "names its rows as no leaf of its kind does")._replace(**place)
 
 
-def _check_end(reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str) -> None:
+def _check_end(
+    reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str, current: int
+) -> None:
     if edge.size < stored.size:
-        place = {"number": edge.size, "last_number": stored.size - 1, "tenant": tenant}
+        place: dict[str, Any] = {
+            "number": edge.size,
+            "last_number": stored.size - 1,
+            "tenant": tenant,
+        }
         raise Found(Problem("leaves", "is missing")._replace(**place))
     later = reader.fetch(
         "SELECT min(leaf_number), max(leaf_number) FROM leaves "
         "WHERE tenant = ? AND (leaf_number >= ? OR leaf_number < 0)",
-        *(tenant, stored.size),
+        *(tenant, current),
     )
     if later[0][0] is not None:
         first, last = later[0]
-        text = f"is not in the tree, which has {stored.size} leaves"
+        text = f"is not in the tree, which has {current} leaves"
         raise Found(Problem("leaves", text, tenant=tenant, number=first, last_number=last))
 
 

@@ -10,7 +10,7 @@ from worker.core.tree.signed_note import InvalidNote, Note, VerifierKey, verify_
 from worker.db.tree.log_readers import LogReader
 from worker.db.tree.stored_rows import select_columns
 from worker.db.tree.stored_values import WrongValue, digest, instant, number, text
-from worker.usecases.audit.problems import Found, Problem
+from worker.usecases.audit.verification.problems import Found, Problem
 
 _COLUMNS = ("tenant", "size", "root", "signed_at", "note")
 _MAX_FILE_BYTES = 64 * 1024

@@ -5,19 +5,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from worker.db.tree.log_readers import LogReader, Row
-from worker.db.tree.stored_rows import (
-    BATCH,
-    BatchRange,
-    RangeRows,
-    RowQueue,
-    WrongKey,
-    read_range,
-)
+from worker.db.tree.row_queues import RowQueue, WrongKey
+from worker.db.tree.stored_rows import BATCH, BatchRange, RangeRows, read_range
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem, Uncovered
-from worker.usecases.audit.verify_charges import Charges, Windows
-from worker.usecases.audit.verify_chunk import BatchPlace, ChunkRows, Leaf, check_chunk
-from worker.usecases.audit.verify_reissues import check_reissues
+from worker.usecases.audit.verification.charges import Charges, Windows
+from worker.usecases.audit.verification.chunk import BatchPlace, ChunkRows, Leaf, check_chunk
+from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verification.reissues import check_reissues
 
 _LOWEST = -(2**63)
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 from worker.core.tree.signed_note import VerifierKey
 from worker.db.tree.log_readers import LogReader, open_reader
 from worker.db.tree.stored_rows import BatchRange
-from worker.usecases.audit.problems import Found, Problem, Uncovered
-from worker.usecases.audit.verify_charges import Charges, compare_usage, read_usage
-from worker.usecases.audit.verify_checkpoints import KnownCheckpoint
-from worker.usecases.audit.verify_others import OthersResult
-from worker.usecases.audit.verify_parts import Part, PartResult, run_parts
-from worker.usecases.audit.verify_prunes import read_prunes
-from worker.usecases.audit.verify_rows import RangeResult, Scope
-from worker.usecases.audit.verify_tree import TreeResult, read_heads
+from worker.usecases.audit.verification.charges import Charges, compare_usage, read_usage
+from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
+from worker.usecases.audit.verification.others import OthersResult
+from worker.usecases.audit.verification.parts import Part, PartResult, run_parts
+from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verification.prunes import read_prunes
+from worker.usecases.audit.verification.rows import RangeResult, Scope
+from worker.usecases.audit.verification.tree import TreeResult, read_heads
 
 _ITEMS_PER_PART = 100_000
 OnProgress = Callable[[int, int], None]
@@ -115,8 +115,7 @@ class _Run:
             *map(Part.of_range, _divide(size)),
         ]
         charges = Charges(scope.windows)
-        snapshot = reader.snapshot
-        results = run_parts(self._url, reader, parts, scope, options.processes, snapshot)
+        results = run_parts(self._url, reader, parts, scope, options.processes)
         for result in results:
             self._add(result, charges)
             on_progress(self._total.items, size.items)

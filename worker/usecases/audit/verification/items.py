@@ -75,18 +75,24 @@ class Items:
 
 def _wrong_item(row: Row) -> WrongItem:
     """Find out which value of an item is wrong."""
-    _, item, key, code, _, signature = row
+    item = row[1] if isinstance(row[1], int) else None
     try:
-        number("item_number", item)
-        text("object_key", key)
-        if code is not None:
-            text("code", code)
-            if signature is not None:
-                raise WrongValue("digest", "is set, though the item was refused")
-        elif signature is None:
-            raise WrongValue("digest", "is missing, though the item was issued")
-        else:
-            digest("digest", signature)
-        raise WrongValue("object_key", "is no Unicode text")
+        return WrongItem(item, _wrong_value(row))
     except WrongValue as error:
-        return WrongItem(item if isinstance(item, int) else None, error)
+        return WrongItem(item, error)
+
+
+def _wrong_value(row: Row) -> WrongValue:
+    """Return which value contradicts another. Raises WrongValue for one that cannot be read."""
+    _, item, key, code, _, signature = row
+    number("item_number", item)
+    text("object_key", key)
+    if code is not None:
+        text("code", code)
+        if signature is not None:
+            return WrongValue("digest", "is set, though the item was refused")
+    elif signature is None:
+        return WrongValue("digest", "is missing, though the item was issued")
+    else:
+        digest("digest", signature)
+    return WrongValue("object_key", "is no Unicode text")

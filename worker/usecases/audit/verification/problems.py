@@ -9,8 +9,8 @@ class Problem(NamedTuple):
     """A row that is not as it was written, and what is wrong with it.
 
     number is that of a leaf, of a config change or of an unknown batch, or the size of a
-    checkpoint. Of what only a range of rows can be said, last_item or last_number ends the range. leaf
-    is the number of the leaf from which the row differs.
+    checkpoint. Of what only a range of rows can be said, last_item or last_number ends the range.
+    leaf is the number of the leaf from which the row differs.
     """
 
     table: str
@@ -59,12 +59,12 @@ def _place(name: str, first: str | int | None, last: int | None) -> str:
 class Uncovered(NamedTuple):
     """The rows of a table that no leaf covers: how many, and the first one."""
 
-    count: int = 0
+    rows: int = 0
     first: Problem | None = None
 
     def plus(self, other: "Uncovered") -> "Uncovered":
         """Return the sum; the first one stays."""
-        return Uncovered(self.count + other.count, self.first or other.first)
+        return Uncovered(self.rows + other.rows, self.first or other.first)
 
 
 class Found(Exception):

@@ -8,9 +8,9 @@ from worker.core.tree.records import chunk_record, encode_record, entry_hash
 from worker.db.tree.log_readers import Row
 from worker.db.tree.stored_rows import CHUNK, LEAF
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem
-from worker.usecases.audit.verify_charges import batch_cost
-from worker.usecases.audit.verify_items import Items, WrongItem
+from worker.usecases.audit.verification.charges import batch_cost
+from worker.usecases.audit.verification.items import Items, WrongItem
+from worker.usecases.audit.verification.problems import Found, Problem
 
 CHUNK_KINDS = ("batch", "chunk")
 
@@ -103,7 +103,7 @@ def check_chunk(batch: BatchPlace, rows: ChunkRows, pruned_before: str | None) -
     try:
         values = read_row(CHUNK, rows.row)
     except WrongValue as error:
-        place = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
+        place: dict[str, Any] = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
         raise Found(Problem.of_value("chunks", error, **place)) from None
     if not rows.items and pruned_before is not None and rows.row[5] < pruned_before:
         return CheckedChunk(0, None, is_pruned=True)
@@ -119,7 +119,11 @@ def _leaf_of(batch: BatchPlace, rows: ChunkRows) -> Leaf | None:
     if not leaves:
         return None
     leaf = leaves[-1]
-    place = {"tenant": leaf.tenant, "chunk": rows.number, "number": leaf.leaf_number}
+    place: dict[str, Any] = {
+        "tenant": leaf.tenant,
+        "chunk": rows.number,
+        "number": leaf.leaf_number,
+    }
     if len(leaves) > 1:
         text = f"covers a chunk that leaf {leaves[0].leaf_number} covers as well"
         raise Found(batch.problem("leaves", text, **place))
@@ -143,7 +147,11 @@ def _read_items(batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any]) -> It
         raise Found(problem._replace(chunk=rows.number, item=wrong.item)) from None
     if len(rows.items) < len(expected) and counted == len(expected):
         first = expected.start + len(rows.items)
-        place = {"chunk": rows.number, "item": first, "last_item": expected.stop - 1}
+        place: dict[str, Any] = {
+            "chunk": rows.number,
+            "item": first,
+            "last_item": expected.stop - 1,
+        }
         raise Found(batch.problem("grants", "is missing", **place))
     if len(rows.items) != counted:
         text = f"counts {counted} items, and has {len(rows.items)}"
@@ -165,6 +173,10 @@ def _compare_with_leaf(
     numbers = batch.items_of(rows.number)
     what = "batch, chunk or items" if leaf.kind == "batch" else "chunk or items"
     text = f"its {what} differ from what leaf {leaf.leaf_number} covers"
-    place = {"chunk": rows.number, "item": numbers.start, "last_item": numbers.stop - 1}
+    place: dict[str, Any] = {
+        "chunk": rows.number,
+        "item": numbers.start,
+        "last_item": numbers.stop - 1,
+    }
     problem = batch.problem("chunks", text, **place)
     raise Found(problem, leaf.place)

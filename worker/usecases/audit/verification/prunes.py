@@ -1,13 +1,14 @@
 """Verifies the records of removed months: each gives the hash of its leaf."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from worker.core.tree.records import encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
 from worker.db.tree.stored_rows import PRUNE, select_columns
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem
-from worker.usecases.audit.verify_charges import where_tenant
+from worker.usecases.audit.verification.charges import where_tenant
+from worker.usecases.audit.verification.problems import Found, Problem
 
 _EXISTS = {
     "sqlite": "SELECT count(*) FROM sqlite_master WHERE name = 'prunes'",
@@ -60,10 +61,10 @@ def read_prunes(reader: LogReader, tenants: tuple[str, ...]) -> Prunes:
 
 def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> tuple[str, str]:
     prune_number, tenant = row[0], row[1]
-    place: dict[str, str | int | None] = {"tenant": tenant, "number": prune_number}
+    place: dict[str, Any] = {"tenant": tenant, "number": prune_number}
     leaf = leaves.pop((tenant, str(prune_number)), None)
     if leaf is None:
-        raise Found(Problem("prunes", "no leaf covers it")._replace(**place))  # type: ignore[arg-type]
+        raise Found(Problem("prunes", "no leaf covers it")._replace(**place))
     try:
         values = read_row(PRUNE, row)
     except WrongValue as error:
@@ -71,5 +72,5 @@ def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> tuple[str, st
     del values["prune_number"]
     if entry_hash([encode_record("prune", values)]) != leaf[1]:
         problem = Problem("prunes", f"differs from what leaf {leaf[0]} covers")
-        raise Found(problem._replace(**place), (tenant, leaf[0]))  # type: ignore[arg-type]
+        raise Found(problem._replace(**place), (tenant, leaf[0]))
     return tenant, values["before"]

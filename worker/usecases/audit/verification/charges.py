@@ -8,7 +8,7 @@ from worker.core.quotas.cost import METRICS, NO_COST, Cost
 from worker.db.tree.log_readers import LogReader
 from worker.db.tree.stored_rows import select_columns
 from worker.db.tree.stored_values import WrongValue, instant, number
-from worker.usecases.audit.problems import Found, Problem
+from worker.usecases.audit.verification.problems import Found, Problem
 
 WindowKey = tuple[str, str, str]
 """The id of a tenant, a window, and the part of its start that names it, like 2026-11."""
@@ -150,7 +150,7 @@ def _read_returned(reader: LogReader, windows: Windows, tenants: tuple[str, ...]
 
 
 def where_tenant(column: str, tenants: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return a condition that selects the rows of tenants, all if there are none, and its values."""
+    """Return a condition that selects the rows of tenants, or all, and the condition's values."""
     if not tenants:
         return "1 = 1", ()
     return f"{column} IN ({', '.join('?' * len(tenants))})", tenants

@@ -10,8 +10,8 @@ from worker.core.tree.records import CONFIG_LOG, encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
 from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, select_columns
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.problems import Found, Problem, Uncovered
-from worker.usecases.audit.verify_charges import where_tenant
+from worker.usecases.audit.verification.charges import where_tenant
+from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
 
 _match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 
@@ -49,7 +49,7 @@ def _leaves(
     """Yield tenant, reference, number and hash of leaves, in the order of the first two."""
     where, params = where_tenant("tenant", tenants)
     first, second = _ordered(reader, "tenant"), _ordered(reader, "reference")
-    return _rows(  # type: ignore[return-value]
+    return _rows(
         reader,
         "SELECT tenant, reference, leaf_number, hash FROM leaves "  # noqa: S608 - no value
         f"WHERE kind = '{kind}' AND reference IS NOT NULL AND {where} "
@@ -91,7 +91,7 @@ def _check_cancellation(
     key: tuple[Any, ...], row: Row | None, leaves: list[Any], result: OthersResult
 ) -> Iterator[Found]:
     tenant, batch = key
-    place = {"tenant": tenant, "batch": batch}
+    place: dict[str, Any] = {"tenant": tenant, "batch": batch}
     if len(leaves) > 1:
         text = "covers a cancellation that another leaf covers"
         yield Found(Problem("leaves", text, number=leaves[1][2])._replace(**place))
