@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
 from worker import clock
-from worker.db.audit.count_queries import CountOptions, Dimension
-from worker.db.audit.counts import ItemCount, SortOrder, count_items, top_items
+from worker.db.audit.counting.counts import ItemCount, SortOrder, count_items, top_items
+from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.names import resolve_names
+from worker.db.audit.selection.names import resolve_names
 from worker.db.audit.stream import read_bound, stream_blocks
 from worker.db.engine import (
     autocommit_read,

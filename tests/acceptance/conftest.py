@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
-from valetkey import Client
+from valetkey import Client, Grant
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
 from worker.devstack.stack import Stack, running_stack
 
@@ -63,3 +64,19 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET}
         with running_stack(folder / "data", tenants, environ) as stack:
             yield Service(stack, folder / "data", receiver)
+
+
+@pytest.fixture(scope="module")
+def signatures_of_grants(service: Service) -> list[str]:
+    """The signatures of grants of each kind, one of which was also sent by webhook."""
+    before = len(service.receiver.bodies)
+    with service.client() as client:
+        link = client.download("demo", "acme/secret.txt", callback="hook").result()
+        form = client.upload("demo", "acme/secret.txt", max_size=10).result()
+        put = client.put("demo", "acme/secret.bin", size=10).result()
+        upload = client.multipart("demo", "acme/secret.bin", size=10)
+        part = next(iter(upload.parts()))
+    wait_until(lambda: len(service.receiver.bodies) > before, what="the webhook has arrived")
+    assert isinstance(part, Grant)
+    urls = [link.url, put.url, upload.result().url, part.url]
+    return [form.fields["x-amz-signature"], *(url.rpartition("=")[2] for url in urls)]

@@ -6,8 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -22,27 +21,9 @@ from tests.support.docs.command_lines import ROOT
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
-from worker.__main__ import main
 from worker.commands.audit.group import audit
-from worker.commands.audit.report import report
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
-
-
-@pytest.fixture(scope="module")
-def signatures_of_grants(service: Service) -> list[str]:
-    """The signatures of grants of each kind, one of which was also sent by webhook."""
-    before = len(service.receiver.bodies)
-    with service.client() as client:
-        link = client.download("demo", "acme/secret.txt", callback="hook").result()
-        form = client.upload("demo", "acme/secret.txt", max_size=10).result()
-        put = client.put("demo", "acme/secret.bin", size=10).result()
-        upload = client.multipart("demo", "acme/secret.bin", size=10)
-        part = next(iter(upload.parts()))
-    wait_until(lambda: len(service.receiver.bodies) > before, what="the webhook has arrived")
-    assert isinstance(part, Grant)
-    urls = [link.url, put.url, upload.result().url, part.url]
-    return [form.fields["x-amz-signature"], *(url.rpartition("=")[2] for url in urls)]
 
 
 def test_no_log_holds_a_signature_or_a_secret(
@@ -62,59 +43,6 @@ def test_no_table_holds_a_signature_or_a_secret(
     assert "acme/secret.txt" in stored
     assert SIGNATURE.search(stored) is None
     assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in stored]
-
-
-def test_no_audit_report_holds_a_signature_or_a_secret(
-    service: Service, signatures_of_grants: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
-    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()  # a report ends before its second
-    page = CliRunner().invoke(report, ["--until", soon, "--out", "-"]).stdout
-    assert "acme/secret.txt" in page
-    assert SIGNATURE.search(page) is None
-    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in page]
-
-
-def test_no_checkpoint_and_no_proof_holds_a_signature_or_a_secret(
-    service: Service, signatures_of_grants: list[str], tmp_path: Path
-) -> None:
-    key_file, folder = tmp_path / "audit.key", tmp_path / "checkpoints"
-    environ = {
-        "VALETKEY_DATABASE_URL": service.stack.info.database_url,
-        "VALETKEY_AUDIT_KEY_FILE": str(key_file),
-        "VALETKEY_AUDIT_CHECKPOINTS": str(folder),
-    }
-
-    def audit(*words: str) -> str:
-        result = CliRunner().invoke(main, ["audit", *words], env=environ)
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    printed = [audit("key", "--new", str(key_file)), audit("checkpoint", "--json")]
-    grants = audit("list", "--key", "acme/secret.txt", "--json").splitlines()
-    printed += [audit("prove", json.loads(line)["grant"]) for line in grants]
-    printed += [path.read_text() for path in folder.rglob("*.checkpoint")]
-    assert len(printed) > 4
-    words = (*signatures_of_grants, SECRET, key_file.read_text()[-20:].strip())
-    assert [word for word in words if word in "\n".join(printed)] == []
-    assert SIGNATURE.search("\n".join(printed)) is None
-
-
-@pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf", "parquet"])
-def test_no_export_holds_a_signature_or_a_secret(
-    service: Service,
-    signatures_of_grants: list[str],
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
-    out = tmp_path / "out"
-    result = CliRunner().invoke(audit, ["export", "--format", name, "--out", str(out)])
-    exported = out.read_bytes().decode(errors="replace") + result.output
-    assert "acme/secret.txt" in exported
-    assert SIGNATURE.search(exported) is None
-    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in exported]
 
 
 def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, insert, select
 from models import ConfigChange
 from worker.core.tree.records import CONFIG_LOG, encode_record, entry_hash
 from worker.db.audit.pages import Page, fetch_page, fetch_page_without
-from worker.db.tree.append import NewLeaf, append_leaf
+from worker.db.tree.append import NewLeaf, append_leaf, lock_head
 
 _INSERT_CHANGES = insert(ConfigChange).returning(
     ConfigChange.change_number, sort_by_parameter_order=True
@@ -52,6 +52,8 @@ def record_changes(
     ]
     if not rows:
         return
+    # First, because the leaf covers a range of numbers: that of no other transaction.
+    lock_head(connection, CONFIG_LOG)
     numbers = connection.scalars(_INSERT_CHANGES, rows).all()
     records = [
         encode_record("config", {"change_number": number, **row})

@@ -52,7 +52,7 @@ def append_leaf(connection: Connection, tenant_id: str, leaf: NewLeaf) -> None:
 def append_leaves(connection: Connection, tenant_id: str, leaves: Iterable[NewLeaf]) -> None:
     """Append leaves to a tenant's tree, as `append_leaf` does."""
     dialect = connection.dialect.name
-    edge = _lock_head(connection, tenant_id)
+    edge = lock_head(connection, tenant_id)
     rows = []
     for leaf in leaves:
         position = (leaf.batch_number, leaf.chunk_number, leaf.reference)
@@ -66,7 +66,8 @@ def append_leaves(connection: Connection, tenant_id: str, leaves: Iterable[NewLe
         connection.exec_driver_sql(_UPDATE[dialect], head)
 
 
-def _lock_head(connection: Connection, tenant_id: str) -> RightEdge:
+def lock_head(connection: Connection, tenant_id: str) -> RightEdge:
+    """Lock the head of a tenant's tree until the transaction ends, and return its right edge."""
     read = _READ[connection.dialect.name]
     row = connection.exec_driver_sql(read, (tenant_id,)).first()
     if row is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from valetkey.wire.messages import grant_id
+from valetkey.wire.grant_ids import grant_id
 from worker.db.audit.filters import ISSUED
 from worker.db.audit.stream import ChunkItems
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from worker.audit_report.figures import PeriodUnit, Scope
-from worker.db.audit.periods import describe_unit, seconds_per_unit
+from worker.db.audit.counting.periods import describe_unit, seconds_per_unit
 
 MAX_YEARS = 20
 _HOUR = 3_600

@@ -11,14 +11,14 @@ from worker.commands.audit.filter_options import filter_options, note_empty_resu
 from worker.commands.database import open_database
 from worker.commands.options import format_options
 from worker.commands.output import print_rows
-from worker.db.audit.count_queries import CountOptions, Dimension
-from worker.db.audit.counts import (
+from worker.db.audit.counting.counts import (
     DIMENSIONS,
     MAX_GROUPS,
     ItemCount,
     TooManyGroups,
     count_items,
 )
+from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.engine import read_transaction
 
 NUMBERS = ("issued", "refused", "total", "bytes")

@@ -8,8 +8,8 @@ from worker.commands.audit.counts.count import print_counts
 from worker.commands.audit.filter_options import filter_options, read_filter
 from worker.commands.database import open_database
 from worker.commands.options import format_options, limit_option
-from worker.db.audit.count_queries import Dimension
-from worker.db.audit.counts import top_items
+from worker.db.audit.counting.counts import top_items
+from worker.db.audit.counting.queries import Dimension
 from worker.db.engine import read_transaction
 
 _DIMENSIONS: dict[str, Dimension] = {

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from models import Batch, Chunk, Grant
+from worker.db.audit.counting.periods import Period, seconds_per_unit
 from worker.db.audit.filters import (
     ISSUED,
     REFUSED,
@@ -28,7 +29,6 @@ from worker.db.audit.filters import (
     is_in_chunk,
     item_conditions,
 )
-from worker.db.audit.periods import Period, seconds_per_unit
 from worker.db.audit.seconds import seconds_since_epoch
 
 Dimension = Literal[

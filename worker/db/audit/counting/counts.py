@@ -21,7 +21,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from worker.db.audit.count_queries import (
+from worker.db.audit.counting.periods import describe_unit
+from worker.db.audit.counting.queries import (
     HALF,
     PERIODS,
     CountOptions,
@@ -32,7 +33,6 @@ from worker.db.audit.count_queries import (
     refusals_of,
 )
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.periods import describe_unit
 
 SortOrder = Literal["total", "issued", "refused", "bytes"]
 Group = tuple[str | None, ...]

@@ -1,0 +1,65 @@
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.acceptance.conftest import SECRET, Service
+from tests.acceptance.test_secrets import SIGNATURE
+from worker.__main__ import main
+from worker.commands.audit.group import audit
+from worker.commands.audit.report import report
+
+
+def test_no_audit_report_holds_a_signature_or_a_secret(
+    service: Service, signatures_of_grants: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()  # a report ends before its second
+    page = CliRunner().invoke(report, ["--until", soon, "--out", "-"]).stdout
+    assert "acme/secret.txt" in page
+    assert SIGNATURE.search(page) is None
+    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in page]
+
+
+def test_no_checkpoint_and_no_proof_holds_a_signature_or_a_secret(
+    service: Service, signatures_of_grants: list[str], tmp_path: Path
+) -> None:
+    key_file, folder = tmp_path / "audit.key", tmp_path / "checkpoints"
+    environ = {
+        "VALETKEY_DATABASE_URL": service.stack.info.database_url,
+        "VALETKEY_AUDIT_KEY_FILE": str(key_file),
+        "VALETKEY_AUDIT_CHECKPOINTS": str(folder),
+    }
+
+    def audit(*words: str) -> str:
+        result = CliRunner().invoke(main, ["audit", *words], env=environ)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    printed = [audit("key", "--new", str(key_file)), audit("checkpoint", "--json")]
+    grants = audit("list", "--key", "acme/secret.txt", "--json").splitlines()
+    printed += [audit("prove", json.loads(line)["grant"]) for line in grants]
+    printed += [path.read_text() for path in folder.rglob("*.checkpoint")]
+    assert len(printed) > 4
+    words = (*signatures_of_grants, SECRET, key_file.read_text()[-20:].strip())
+    assert [word for word in words if word in "\n".join(printed)] == []
+    assert SIGNATURE.search("\n".join(printed)) is None
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf", "parquet"])
+def test_no_export_holds_a_signature_or_a_secret(
+    service: Service,
+    signatures_of_grants: list[str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+    out = tmp_path / "out"
+    result = CliRunner().invoke(audit, ["export", "--format", name, "--out", str(out)])
+    exported = out.read_bytes().decode(errors="replace") + result.output
+    assert "acme/secret.txt" in exported
+    assert SIGNATURE.search(exported) is None
+    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in exported]
