@@ -9,6 +9,7 @@ from worker.setting_names import PREFIX, SETTING_NAMES
 
 _is_boolean = re.compile(r"true|false|0|1").fullmatch
 _is_sweep = re.compile(r"[1-9][0-9]{0,2}(\.[0-9])?").fullmatch
+_is_folder = re.compile(r"/[\w./-]*").fullmatch
 _is_concurrency = re.compile(r"[1-9][0-9]{0,2}").fullmatch
 
 
@@ -42,6 +43,11 @@ def _check_broker(url: str) -> None:
     setting_checks.check_redis_url(default or "")
 
 
+def _check_origin(name: str) -> None:
+    setting_checks.check_origin(name)
+    _check_text(str.strip)(name)
+
+
 def _check_text(is_valid: Callable[[str], object]) -> Callable[[str], object]:
     def check(value: str) -> None:
         if not is_valid(value):
@@ -61,4 +67,9 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "DEVELOPMENT": _check_text(_is_boolean),
     "SWEEP_SECONDS": _check_text(_is_sweep),
     "CONCURRENCY": _check_text(_is_concurrency),
+    "AUDIT_KEY_FILE": _check_text(str.strip),
+    "AUDIT_ORIGIN": _check_origin,
+    "AUDIT_CHECKPOINTS": _check_text(_is_folder),
+    "AUDIT_WEBHOOK_SECRET": setting_checks.check_secret_reference,
+    "AUDIT_CHECKPOINT_SECONDS": _check_text(_is_sweep),
 }

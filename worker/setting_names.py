@@ -9,6 +9,8 @@ PREFIX = "VALETKEY_"
 SETTING_NAMES = (
     *("BROKER_URL", "RESULT_URL", "DATABASE_URL", "S3_ENDPOINT", "S3_INTERNAL_ENDPOINT"),
     *("STS_ENDPOINT", "DEVELOPMENT", "SWEEP_SECONDS", "CONCURRENCY"),
+    *("AUDIT_KEY_FILE", "AUDIT_ORIGIN", "AUDIT_CHECKPOINTS", "AUDIT_WEBHOOK_SECRET"),
+    "AUDIT_CHECKPOINT_SECONDS",
 )
 """The service's settings, as in worker.settings, which takes longer to import."""
 # Variables of the client, of `dev`, of a worker's supervisor and of docker-compose.yml.

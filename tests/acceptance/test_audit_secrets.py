@@ -36,7 +36,7 @@ def test_no_checkpoint_and_no_proof_holds_a_signature_or_a_secret(
     def audit(*words: str) -> str:
         result = CliRunner().invoke(main, ["audit", *words], env=environ)
         assert result.exit_code == 0, result.output
-        return result.output
+        return result.stdout
 
     printed = [audit("key", "--new", str(key_file)), audit("checkpoint", "--json")]
     grants = audit("list", "--key", "acme/secret.txt", "--json").splitlines()

@@ -23,6 +23,11 @@ VALUES = {
     "STS_ENDPOINT": ["https://sts.example.com", "https://sts.example.com:1:2"],
     "DEVELOPMENT": ["true", "1", "0", "false", "yes", "maybe", "TRUE"],
     "SWEEP_SECONDS": ["1", "2.5", "3600", "3601", "0", "-1", "nan", "inf", "5s", "999.9"],
+    "AUDIT_KEY_FILE": ["audit.key", "/etc/valetkey/audit.key", "", " "],
+    "AUDIT_ORIGIN": ["audit.example.com/valetkey", "a b", "a+b", "a/", "", " "],
+    "AUDIT_CHECKPOINTS": ["/srv/audit", "audit", "/a,/b", "s3://evidence/a", "ftp://a", "", "/"],
+    "AUDIT_WEBHOOK_SECRET": ["env:SECRET", "file:/run/secret", "whsec_abc", ""],
+    "AUDIT_CHECKPOINT_SECONDS": ["1", "60.5", "999", "3600", "2592001", "0", "nan"],
     "CONCURRENCY": ["1", "8", "1024", "1025", "0", "2.0", "two", "٣"],
 }
 CASES = [(name, value) for name, values in VALUES.items() for value in values]

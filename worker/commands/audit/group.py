@@ -58,7 +58,7 @@ _COMMANDS: LazyCommands = {
     "summary": ("counts.summary:summary", "Count issued and refused items by tenant and kind."),
     "top": (
         "counts.top:top",
-        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most",
+        "List the requesters, keys, tenants or others with the most items.",
     ),
     "verify": (
         "verify:verify",
