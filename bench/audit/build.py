@@ -1,12 +1,10 @@
 """Builds the database of a generated log once, with its Merkle trees and its key lookup."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, insert, make_url, text

@@ -29,7 +29,7 @@ def main() -> None:
         old = tenants.load_config(connection)
         if "acme" not in old.tenants:
             added = tenant_config(max_batch=1_000_000)
-            new = TenantConfig(old.buckets | added.buckets, old.tenants | added.tenants)
+            new = TenantConfig({**old.buckets, **added.buckets}, {**old.tenants, **added.tenants})
             tenants.store_config(connection, old, new, clock())
     service = build_service(engine, S3Clients(), clock)
     for line in sys.stdin:

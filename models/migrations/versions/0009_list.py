@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0009_list"
-down_revision = "0006_trees"
+down_revision = "0008_key_lookup"
 branch_labels = None
 depends_on = None
 
