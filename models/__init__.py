@@ -1,23 +1,28 @@
 """The tables, grouped by topic, and the migrations that create them."""
 
-from models.base import Base
-from models.changes import ConfigChange, RejectionCount
-from models.deliveries import Delivery, EndpointCircuit
-from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
-from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
-from models.manifests import Manifest
-from models.multiparts import MultipartUpload, UploadStart
-from models.quotas import Quota, QuotaOverride, Reservation, Usage
-from models.tenants import (
-    Bucket,
-    ConfigRevisionCounter,
-    Policy,
-    Tenant,
-    TenantIdentity,
-    TenantKey,
-    WebhookEndpoint,
-)
-from models.trees import Checkpoint, Leaf, TreeHead
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.base import Base
+    from models.changes import ConfigChange, RejectionCount
+    from models.deliveries import Delivery, EndpointCircuit
+    from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
+    from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
+    from models.manifests import Manifest
+    from models.multiparts import MultipartUpload, UploadStart
+    from models.prunes import Prune
+    from models.quotas import Quota, QuotaOverride, Reservation, Usage
+    from models.tenants import (
+        Bucket,
+        ConfigRevisionCounter,
+        Policy,
+        Tenant,
+        TenantIdentity,
+        TenantKey,
+        WebhookEndpoint,
+    )
+    from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
 
 __all__ = [
     "Base",
@@ -25,6 +30,7 @@ __all__ = [
     "Bucket",
     "Cancellation",
     "Checkpoint",
+    "CheckpointPublication",
     "Chunk",
     "ConfigChange",
     "ConfigRevisionCounter",
@@ -37,6 +43,7 @@ __all__ = [
     "Manifest",
     "MultipartUpload",
     "Policy",
+    "Prune",
     "Quota",
     "QuotaOverride",
     "Reissue",
@@ -51,3 +58,49 @@ __all__ = [
     "Usage",
     "WebhookEndpoint",
 ]
+
+_MODULES = {
+    "Base": "base",
+    "Batch": "grants",
+    "Bucket": "tenants",
+    "Cancellation": "grants",
+    "Checkpoint": "trees",
+    "CheckpointPublication": "trees",
+    "Chunk": "grants",
+    "ConfigChange": "changes",
+    "ConfigRevisionCounter": "tenants",
+    "Delivery": "deliveries",
+    "EndpointCircuit": "deliveries",
+    "Grant": "grants",
+    "KeyPage": "key_lookup",
+    "KeySegment": "key_lookup",
+    "Leaf": "trees",
+    "Manifest": "manifests",
+    "MultipartUpload": "multiparts",
+    "Policy": "tenants",
+    "Prune": "prunes",
+    "Quota": "quotas",
+    "QuotaOverride": "quotas",
+    "Reissue": "grants",
+    "RejectionCount": "changes",
+    "Reservation": "quotas",
+    "Tenant": "tenants",
+    "TenantIdentity": "tenants",
+    "TenantKey": "tenants",
+    "TreeHead": "trees",
+    "UnindexedChunk": "key_lookup",
+    "UploadStart": "multiparts",
+    "Usage": "quotas",
+    "WebhookEndpoint": "tenants",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Import tables on first use: a command that reads one does not wait for the others. Base has
+    # all of them in its metadata.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Base":
+        for module in set(_MODULES.values()):
+            import_module(f"{__name__}.{module}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -52,6 +52,8 @@ class Checkpoint(Base):
     """The signed head of a tenant's tree at one size. Rows are added and never changed.
 
     note is a signed note (C2SP signed-note) with the text of a checkpoint (C2SP tlog-checkpoint).
+    edge is the right edge of the tree at that size, from which the next checkpoint is computed. It
+    needs no trust, because root follows from it.
     """
 
     __tablename__ = "checkpoints"
@@ -61,3 +63,22 @@ class Checkpoint(Base):
     root: Mapped[bytes] = mapped_column(LargeBinary(32))
     signed_at: Mapped[datetime]
     note: Mapped[str] = mapped_column(Text)
+    edge: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class CheckpointPublication(Base):
+    """The last attempt to publish a tenant's checkpoints to one destination.
+
+    destination is a digest, because the URL of a webhook may contain a secret, and label the name
+    for people. size is that of the newest checkpoint that the destination has, 0 if it has none.
+    problem is NULL after a success. An empty destination is the signing itself.
+    """
+
+    __tablename__ = "checkpoint_publications"
+
+    destination: Mapped[str] = mapped_column(String(32), primary_key=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    label: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    problem: Mapped[str | None] = mapped_column(Text)
+    attempted_at: Mapped[datetime]

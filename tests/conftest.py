@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.s3 import chromium
+from tests.support.s3.chromium import Tab
 from tests.support.servers import external
 from worker.devstack.broker import running_valkey
 from worker.devstack.folder import storage_keys
@@ -111,3 +113,15 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     else:
         with external.fresh_database(str(_POSTGRES)) as url:
             yield url
+
+
+@pytest.fixture(scope="session")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A page in a real browser."""
+    folder = tmp_path_factory.mktemp("chromium")
+    browser = chromium.find_chromium(folder)
+    if browser is None:
+        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        missing("no Chromium found: run `make browser` to install one")
+    with chromium.open_tab(browser, folder) as tab:
+        yield tab

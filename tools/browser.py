@@ -1,7 +1,8 @@
-"""Install npm packages for the tests: of examples/producers, of docs/contract, and Chromium.
+"""Install npm packages for the tests: of examples/producers, checks, and Chromium.
 
-The packages that check docs/contract are installed into .venv/contract. Chromium is installed into
-.venv/browser if the machine has no Chromium or Chrome.
+The packages that check docs/contract are installed into .venv/contract, and those that check the
+page of `audit report` into .venv/report. Chromium is installed into .venv/browser if the machine
+has no Chromium or Chrome.
 """
 
 import shutil
@@ -15,6 +16,8 @@ BROWSER_FOLDER = Path(sys.prefix) / "browser"
 BROWSER_PACKAGES = ROOT / "tests" / "contract"
 CONTRACT_FOLDER = Path(sys.prefix) / "contract"
 CONTRACT_PACKAGES = ROOT / "tests" / "acceptance" / "contract"
+REPORT_FOLDER = Path(sys.prefix) / "report"
+REPORT_PACKAGES = ROOT / "tests" / "acceptance" / "report"
 PRODUCERS_FOLDER = ROOT / "examples" / "producers"
 NPM_OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
 PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
@@ -46,6 +49,8 @@ def main() -> None:
     install(command, PRODUCERS_FOLDER)
     copy_lock(CONTRACT_PACKAGES, CONTRACT_FOLDER)
     install(command, CONTRACT_FOLDER)
+    copy_lock(REPORT_PACKAGES, REPORT_FOLDER)
+    install(command, REPORT_FOLDER)
     if shutil.which("chromium") or shutil.which("google-chrome"):
         return
     copy_lock(BROWSER_PACKAGES, BROWSER_FOLDER)

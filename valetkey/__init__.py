@@ -3,30 +3,29 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from valetkey.errors import (
-    BrokerUnreachable,
-    NoAnswer,
-    NotConfigured,
-    Refused,
-    SealedForAnotherKey,
-    ServiceUnavailable,
-    StorageError,
-    UnreadableReply,
-    UnusableGrant,
-    ValetkeyError,
-)
-from valetkey.manifests import Manifest
-from valetkey.wire.messages import Item
-from valetkey.wire.refusals import Code, QuotaState, Refusal
-from valetkey.wire.replies import Cancelled, Explanation, Grant, RuleVerdict
-from valetkey.wire.service import ServiceInfo, ServiceLimits
-from valetkey.wire.terms import Checksum, Encryption
-
 if TYPE_CHECKING:
     from valetkey.aio import AsyncClient
     from valetkey.async_handles import AsyncBatchHandle, AsyncGrantHandle, AsyncMultipartHandle
     from valetkey.client import Client
+    from valetkey.errors import (
+        BrokerUnreachable,
+        NoAnswer,
+        NotConfigured,
+        Refused,
+        SealedForAnotherKey,
+        ServiceUnavailable,
+        StorageError,
+        UnreadableReply,
+        UnusableGrant,
+        ValetkeyError,
+    )
     from valetkey.handles import BatchHandle, GrantHandle, MultipartHandle
+    from valetkey.manifests import Manifest
+    from valetkey.wire.messages import Item
+    from valetkey.wire.refusals import Code, QuotaState, Refusal
+    from valetkey.wire.replies import Cancelled, Explanation, Grant, RuleVerdict
+    from valetkey.wire.service import ServiceInfo, ServiceLimits
+    from valetkey.wire.terms import Checksum, Encryption
 
 __all__ = [
     "AsyncBatchHandle",
@@ -62,20 +61,44 @@ __all__ = [
     "ValetkeyError",
 ]
 
-_CLIENT_MODULES = {
+_MODULES = {
     "AsyncBatchHandle": "async_handles",
     "AsyncClient": "aio",
     "AsyncGrantHandle": "async_handles",
     "AsyncMultipartHandle": "async_handles",
     "BatchHandle": "handles",
+    "BrokerUnreachable": "errors",
+    "Cancelled": "wire.replies",
+    "Checksum": "wire.terms",
     "Client": "client",
+    "Code": "wire.refusals",
+    "Encryption": "wire.terms",
+    "Explanation": "wire.replies",
+    "Grant": "wire.replies",
     "GrantHandle": "handles",
+    "Item": "wire.messages",
+    "Manifest": "manifests",
     "MultipartHandle": "handles",
+    "NoAnswer": "errors",
+    "NotConfigured": "errors",
+    "QuotaState": "wire.refusals",
+    "Refusal": "wire.refusals",
+    "Refused": "errors",
+    "RuleVerdict": "wire.replies",
+    "SealedForAnotherKey": "errors",
+    "ServiceInfo": "wire.service",
+    "ServiceLimits": "wire.service",
+    "ServiceUnavailable": "errors",
+    "StorageError": "errors",
+    "UnreadableReply": "errors",
+    "UnusableGrant": "errors",
+    "ValetkeyError": "errors",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Import the client on first use: it loads Celery and Redis, which the wire does not need.
-    if name not in _CLIENT_MODULES:
+    # Import modules on first use. The client loads Celery and Redis, the wire pydantic, and the
+    # operator's command line needs neither for most of its commands.
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_CLIENT_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 
 from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import PrivateKey, signing_public_key
+from valetkey.dev_files import find_dev_file
 from valetkey.errors import NotConfigured
-from valetkey.redis_urls import verify_by_default
+from valetkey.redis_urls import default_result_url, verify_by_default
 
 _REDIS_SCHEMES = ("redis", "rediss")
 _MAX_REQUESTER_LENGTH = 200  # characters: the limit of terms.Text
@@ -89,15 +90,6 @@ def load_config(
     )
 
 
-def default_result_url(broker_url: str) -> str | None:
-    """Return the service's default result store: database 1 of the broker's Redis server.
-
-    Returns None if the broker is not Redis.
-    """
-    parts = urlsplit(broker_url)
-    return parts._replace(path="/1").geturl() if parts.scheme in _REDIS_SCHEMES else None
-
-
 def redact_url(url: str) -> str:
     """Return a URL without its user, password and query, safe to display."""
     scheme, separator, rest = url.partition("://")
@@ -119,14 +111,6 @@ def _variable(setting: str) -> str:
     return f"VALETKEY_{setting.upper()}"
 
 
-def find_dev_file(environ: Mapping[str, str], folder: Path) -> Path | None:
-    """Return the dev.json of the `worker dev` that belongs to a folder, None if there is none."""
-    data_dir = environ.get("VALETKEY_DATA_DIR")
-    parents = (folder, *folder.parents)
-    folders = [Path(data_dir)] if data_dir else [parent / ".valetkey" for parent in parents]
-    return next((f / "dev.json" for f in folders if _is_own_file(f / "dev.json")), None)
-
-
 def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
     path = find_dev_file(environ, folder)
     if path is None:
@@ -143,15 +127,6 @@ def _load_dev_file(environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
             f"VALETKEY_BROKER_URL"
         ) from None
     return dev | {"folder": path.parent}
-
-
-def _is_own_file(path: Path) -> bool:
-    # In a folder that others can write to, another user's dev.json would redirect this client to
-    # their broker; one whose folder is closed must not stop it. Windows has no user ids to compare.
-    try:
-        return path.is_file() and (not hasattr(os, "getuid") or path.stat().st_uid == os.getuid())
-    except OSError:
-        return False
 
 
 def _load_default_key(

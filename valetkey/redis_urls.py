@@ -1,4 +1,4 @@
-"""The TLS parameters of rediss:// URLs.
+"""The default URL of results, and the TLS parameters of rediss:// URLs.
 
 For a rediss:// URL without parameters, redis-py verifies the server's certificate, Celery's result
 backend refuses the URL, and kombu does not verify. They also spell the parameters differently.
@@ -7,6 +7,7 @@ backend refuses the URL, and kombu does not verify. They also spell the paramete
 from collections import Counter
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
+_REDIS_SCHEMES = ("redis", "rediss")
 TLS_PARAMETERS = (
     *("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"),
 )
@@ -17,6 +18,15 @@ _CERT_REQS = {  # Celery's documentation has the names on the left, redis-py onl
     "CERT_OPTIONAL": "optional",
     "CERT_NONE": "none",
 }
+
+
+def default_result_url(broker_url: str) -> str | None:
+    """Return the service's default result store: database 1 of the broker's Redis server.
+
+    Returns None if the broker is not Redis.
+    """
+    parts = urlsplit(broker_url)
+    return parts._replace(path="/1").geturl() if parts.scheme in _REDIS_SCHEMES else None
 
 
 def verify_by_default(url: str) -> str:

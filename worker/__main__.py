@@ -1,28 +1,59 @@
 """The command line of the service: `python -m worker`."""
 
+import os
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from valetkey.cli.command_group import CommandGroup
-from worker.commands.apply import apply
-from worker.commands.audit.group import audit
-from worker.commands.contract import contract
-from worker.commands.database import migrate
-from worker.commands.deadletters import deadletters
-from worker.commands.deliveries import deliveries
-from worker.commands.dev.dev import dev
+from valetkey.cli.lazy_group import LazyCommands, LazyGroup
 from worker.commands.dev.discovery import use_running_dev
-from worker.commands.explain import explain
-from worker.commands.health.doctor import doctor
-from worker.commands.quota import quota
-from worker.commands.run import run
-from worker.commands.workers import workers
-from worker.settings import Settings, describe_errors, unknown_variables
+from worker.setting_names import unknown_variables
 
 _WITHOUT_SETTINGS = ("contract", "dev")
 _WORDS = "worker.words"
+# Each text is the first sentence of the command's own help, as a test checks.
+_COMMANDS: LazyCommands = {
+    "apply": (
+        "apply:apply",
+        "Apply the tenants, keys, policies, quotas, endpoints and bucket profiles in FILE.",
+    ),
+    "audit": ("audit.group:audit", "Read the audit log of requests, decisions and administration."),
+    "contract": (
+        "contract:contract",
+        "Print one DOCUMENT of the contract between producers and the service.",
+    ),
+    "deadletters": (
+        "deadletters:deadletters",
+        "Show and handle messages that were set aside because a worker failed on them.",
+    ),
+    "deliveries": (
+        "deliveries:deliveries",
+        "Show which webhooks and manifests are pending, delivered or failed.",
+    ),
+    "dev": (
+        "dev.dev:dev",
+        "Run everything on this machine until Ctrl-C: broker, storage, database and worker.",
+    ),
+    "doctor": (
+        "health.doctor:doctor",
+        "Check everything that the service needs, and say how to repair what is wrong.",
+    ),
+    "explain": ("explain:explain", "Explain the decision on the message in FILE, rule by rule."),
+    "migrate": (
+        "database:migrate",
+        "Create or update the tables of the database at VALETKEY_DATABASE_URL.",
+    ),
+    "quota": ("quota:quota", "Show usage and quotas, and change a quota at once."),
+    "run": (
+        "run:run",
+        "Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.",
+    ),
+    "workers": (
+        "workers:workers",
+        "List workers whose heartbeat is fresh, all or those with this NAME (as in issue@web1).",
+    ),
+}
 
 
 class WrongSettings(click.ClickException):
@@ -31,7 +62,7 @@ class WrongSettings(click.ClickException):
     exit_code = 2
 
 
-class _Commands(CommandGroup):
+class _Commands(CommandGroup, LazyGroup):
     """Commands that find a running `dev`, and end with a message if a setting is invalid."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -42,13 +73,31 @@ class _Commands(CommandGroup):
         use_running_dev(ctx, ctx.meta[_WORDS])
         try:
             return super().invoke(ctx)
-        except ValidationError as error:
-            if error.title != Settings.__name__:
+        except ValueError as error:
+            message = _describe_wrong_settings(error)
+            if message is None:
                 raise
-            raise WrongSettings(describe_errors(error)) from None
+            raise WrongSettings(message) from None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def _describe_wrong_settings(error: ValueError) -> str | None:
+    """Return a message about invalid settings, None if they are not the cause of the error."""
+    # Whoever raises this error has imported both; other commands do without them.
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from worker.settings import Settings, describe_errors  # noqa: PLC0415
+
+    if isinstance(error, ValidationError) and error.title == Settings.__name__:
+        return describe_errors(error)
+    return None
+
+
+@click.group(
+    cls=_Commands,
+    package="worker.commands",
+    lazy_commands=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.pass_context
 def main(context: click.Context) -> None:
     """Run and administer valetkey.
@@ -62,17 +111,11 @@ def main(context: click.Context) -> None:
     """
     # `doctor` has a check for them.
     if context.invoked_subcommand not in {*_WITHOUT_SETTINGS, "doctor"}:
-        for variable in unknown_variables():
+        for variable in unknown_variables(os.environ):
             if variable.suggestion:
                 text = f"{variable.name} is unknown: did you mean {variable.suggestion}?"
                 click.secho(f"WARNING: {text}", fg="yellow", err=True)
 
-
-for command in (
-    *(apply, audit, contract, deadletters, deliveries, dev, doctor, explain, migrate, quota),
-    *(run, workers),
-):
-    main.add_command(command)
 
 if __name__ == "__main__":
     main(prog_name="python -m worker")

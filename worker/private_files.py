@@ -1,7 +1,10 @@
 """Files and folders that only their owner can access."""
 
+import os
 import stat
+import tempfile
 from contextlib import suppress
+from errno import EEXIST
 from pathlib import Path
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -24,6 +27,38 @@ def create_private_file(path: Path) -> None:
         path.touch(mode=0o600, exist_ok=False)
 
 
+def write_private_file(path: Path, data: bytes, *, replace: bool) -> None:
+    """Write a file for its owner only, complete or not at all.
+
+    Raises FileExistsError if there is a file that must not be replaced, and other OSErrors.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".valetkey-", dir=path.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            partial.replace(path)
+        else:
+            _rename_new(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rename_new(partial: Path, path: Path) -> None:
+    """Give a file a new name, unless another process has created a file of this name."""
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        raise
+    except OSError:  # some file systems have no links
+        if path.exists():
+            raise FileExistsError(EEXIST, os.strerror(EEXIST), str(path)) from None
+        partial.replace(path)
+
+
 def mode_of_others(path: Path) -> str | None:
     """Return the file's mode, like 0644, if accounts besides its owner have access, else None.
 
@@ -39,3 +74,18 @@ def mode_of_others(path: Path) -> str | None:
 def make_private(path: Path) -> None:
     """Remove the access of all accounts except the owner. Raises OSError."""
     path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
+
+
+def write_private_file(path: Path, text: str) -> None:
+    """Write a text to a new file for its owner only.
+
+    Raises FileExistsError if the path exists, and OSError if it cannot be written.
+    """
+    # O_EXCL: never replace a key that is in use, and never follow a symbolic link.
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+    except OSError:
+        path.unlink()
+        raise

@@ -1,9 +1,6 @@
 """Checks of single settings. Each error says what to write, and repeats nothing of the value."""
 
 import re
-from collections.abc import Collection, Iterator
-from difflib import get_close_matches
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
@@ -11,44 +8,17 @@ from sqlalchemy.exc import ArgumentError
 
 from valetkey.redis_urls import verify_by_default
 
-PREFIX = "VALETKEY_"
-# Variables of the client, of `dev`, of a worker's supervisor and of docker-compose.yml.
-_OTHER_NAMES = (
-    *("BROKER_URL", "RESULT_URL", "TENANT", "REQUESTED_BY", "KEY", "KEY_FILE", "DATA_DIR"),
-    *("READY_FD", "SUPERVISOR_PID", "POSTGRES_PASSWORD"),
-)
-# Kubernetes sets these in each container if there is a Service of the name `valetkey`.
-_OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)").fullmatch
-_MIN_SIMILARITY = 0.7
+DEFAULT_DATABASE_URL = "sqlite:///.valetkey/valetkey.db"
 _REDIS_SCHEMES = {"redis", "rediss"}
 _HTTP_ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?").fullmatch
 _MAX_PORT = 65_535
+_MAX_ORIGIN = 200
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _DATABASE_FORMS = (
     "sqlite:///PATH (sqlite:////PATH if it is absolute) or"
     " postgresql+psycopg://USER:PASSWORD@HOST:5432/DATABASE"
 )
 _ENCODING = "percent-encode special characters in its user and password"
-
-
-class UnknownVariable(NamedTuple):
-    """A variable with our prefix that nothing reads, and the known one that is most like it."""
-
-    name: str
-    suggestion: str | None
-
-
-def unknown_variables(
-    names: Collection[str], setting_names: Collection[str]
-) -> Iterator[UnknownVariable]:
-    """Yield the variables with our prefix that neither the service nor the client reads."""
-    known = {*(name.upper() for name in setting_names), *_OTHER_NAMES}
-    for variable in sorted(names):
-        name = variable.upper().removeprefix(PREFIX)
-        is_ours = variable.upper().startswith(PREFIX) and name not in known
-        if is_ours and not name.startswith("TEST_") and not _OF_KUBERNETES(name):
-            similar = get_close_matches(name, sorted(known), n=1, cutoff=_MIN_SIMILARITY)
-            yield UnknownVariable(variable, PREFIX + similar[0] if similar else None)
 
 
 def check_redis_url(url: str) -> str:
@@ -119,6 +89,25 @@ def check_endpoint(url: str) -> str:
             " a final slash, like https://s3.example.com"
         ) from None
     return url
+
+
+def check_origin(name: str) -> str:
+    """Return a name that a key of checkpoints may have. Raises ValueError."""
+    is_name = name.isprintable() and not any(map(str.isspace, name)) and "+" not in name
+    if not is_name or name.endswith("/") or len(name) > _MAX_ORIGIN:
+        raise ValueError(
+            f"write a name of at most {_MAX_ORIGIN} characters without spaces, + and a final"
+            " slash, like audit.example.com/valetkey"
+        )
+    return name
+
+
+def check_secret_reference(reference: str) -> str:
+    """Return the reference of a secret. Raises ValueError, also for the secret itself."""
+    scheme, _, target = reference.partition(":")
+    if scheme not in {"env", "file"} or not target.strip():
+        raise ValueError("write where the secret is, as env:NAME or file:PATH")
+    return reference
 
 
 def _check_port(port: int | None) -> None:

@@ -1,13 +1,13 @@
-import os
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from valetkey.config import default_result_url
+from valetkey.redis_urls import default_result_url
 from worker import setting_checks
-from worker.setting_checks import UnknownVariable
+from worker.checkpoint_destinations import parse_destinations
+from worker.setting_names import PREFIX
 
 _NEXT_STEP = (
     "Next: correct them (docs/operating.md lists all); `python -m worker doctor` checks them."
@@ -28,10 +28,19 @@ def _check_database_url(url: SecretStr) -> SecretStr:
     return SecretStr(setting_checks.check_database_url(url.get_secret_value()))
 
 
+def _check_destinations(text: SecretStr) -> SecretStr:
+    parse_destinations(text.get_secret_value())
+    return text
+
+
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 """The URL of a broker or result store; of a rediss:// URL, the server is verified."""
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 Endpoint = Annotated[str, AfterValidator(setting_checks.check_endpoint)]
+Destinations = Annotated[SecretStr, AfterValidator(_check_destinations)]
+"""Where checkpoints are published; the URL of a webhook may contain a secret."""
+Origin = Annotated[str, AfterValidator(setting_checks.check_origin)]
+SecretReference = Annotated[str, AfterValidator(setting_checks.check_secret_reference)]
 
 
 class Settings(BaseSettings):
@@ -42,12 +51,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=setting_checks.PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     broker_url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
     result_url: RedisUrl = Field(default_factory=_default_result_url)
-    database_url: DatabaseUrl = SecretStr("sqlite:///.valetkey/valetkey.db")
+    database_url: DatabaseUrl = SecretStr(setting_checks.DEFAULT_DATABASE_URL)
     s3_endpoint: Endpoint | None = None
     """The endpoint of bucket profiles that set none; if unset, AWS."""
     s3_internal_endpoint: Endpoint | None = None
@@ -68,6 +77,22 @@ class Settings(BaseSettings):
     concurrency: int = Field(
         default=2, ge=1, le=1024, description="a whole number of processes from 1 to 1024"
     )
+    audit_key_file: Path | None = Field(default=None, description="the path of a file")
+    """The private key that signs checkpoints; if unset, none are signed."""
+    audit_origin: Origin = "valetkey"
+    """The name of that key, with which the origins of all checkpoints begin."""
+    audit_checkpoints: Destinations | None = None
+    """Where checkpoints are published, besides the database."""
+    audit_webhook_secret: SecretReference | None = None
+    """Where the secret is that signs checkpoints sent to webhooks."""
+    audit_checkpoint_seconds: float = Field(
+        default=3600.0,
+        ge=1,
+        le=2_592_000,
+        allow_inf_nan=False,
+        description="a number of seconds from 1 to 2592000 (30 days)",
+    )
+    """Seconds between two checkpoints of a tree that grows."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -98,7 +123,7 @@ def describe_errors(error: ValidationError) -> str:
 def setting_errors(error: ValidationError) -> list[str]:
     """Return a line for each invalid setting: its variable and what is expected, not its value."""
     return [
-        f"{setting_checks.PREFIX}{details['loc'][0]}".upper() + f": {_expectation(details)}"
+        f"{PREFIX}{details['loc'][0]}".upper() + f": {_expectation(details)}"
         for details in error.errors(include_url=False, include_input=False)
         # A default that depends on another setting, which has an error itself.
         if details["type"] != "default_factory_not_called"
@@ -109,8 +134,3 @@ def _expectation(details: Any) -> str:
     if details["type"] == "value_error":
         return str(details["ctx"]["error"])
     return f"expected {Settings.model_fields[details['loc'][0]].description}"
-
-
-def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[UnknownVariable]:
-    """Return the variables with our prefix that nothing reads: they are probably misspelt."""
-    return list(setting_checks.unknown_variables(environ, Settings.model_fields))

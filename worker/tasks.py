@@ -22,6 +22,7 @@ from worker.errors import Transient
 from worker.jobs.single_flight import JobRun, SingleFlight
 from worker.usecases.dispatch import Response, respond
 from worker.usecases.upkeep.abort_uploads import abort_expired
+from worker.usecases.upkeep.checkpoints import CheckpointJob
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.deliver import deliver_due
 from worker.usecases.upkeep.index_keys import index_keys
@@ -165,8 +166,11 @@ _WRITE_MANIFESTS = SingleFlight(
 )
 _CLEAN_UP = SingleFlight("cleanup", partial(_run_job, "cleaned_up", clean_up))
 _ABORT_UPLOADS = SingleFlight("aborts", partial(_run_job, "uploads_aborted", abort_expired))
+_CHECKPOINTS = SingleFlight(
+    "checkpoints", partial(_run_job, "checkpoints_signed", CheckpointJob(settings))
+)
 _INDEX_KEYS = SingleFlight("key_index", partial(_run_job, "keys_indexed", index_keys))
-_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _INDEX_KEYS)
+_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _CHECKPOINTS, _INDEX_KEYS)
 
 
 # Acknowledged at once: the database holds the work, and the next sweep triggers it again.

@@ -17,7 +17,7 @@ from tests.support.faults.worker_group import WorkerGroup
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, ServiceUnavailable
 from valetkey.crypto.keys import dump_private_key
-from worker.devstack.service import service_environment
+from worker.devstack.stack_info import service_environment
 
 SECONDS = 60.0  # a worker waits for a locked database, also for earlier messages
 

@@ -35,7 +35,7 @@ from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
 from worker.devstack.processes import ChildProcess, Program, running
 from worker.devstack.s3 import create_buckets
-from worker.devstack.service import service_environment
+from worker.devstack.stack_info import service_environment
 from worker.devstack.storage import Storage
 from worker.usecases.upkeep.deliver import LIMITS
 

@@ -1,5 +1,4 @@
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -10,8 +9,6 @@ from botocore.exceptions import ClientError
 from sqlalchemy import Engine
 
 from tests.support.builders import services
-from tests.support.s3 import chromium
-from tests.support.s3.chromium import Tab
 from tests.support.s3.stores import (
     BUCKET,
     OTHER_BUCKET,
@@ -116,14 +113,3 @@ def store(request: pytest.FixtureRequest, stores: dict[str, Store]) -> Iterator[
 def signing_store(stores: dict[str, Store]) -> Store:
     """A store for tests of what the service signs or refuses, without requests to a server."""
     return stores[SERVERS[0]]
-
-
-@pytest.fixture(scope="session")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    folder = tmp_path_factory.mktemp("chromium")
-    browser = chromium.find_chromium(folder)
-    if browser is None:
-        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        missing("no Chromium found: run `make browser` to install one")
-    with chromium.open_tab(browser, folder) as tab:
-        yield tab

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from valetkey.cli.format_options import format_option
 from valetkey.cli.parameter_types import ENCRYPTION, EXPIRY, NAME, TEXT, TIMEOUT
 
 Command = Callable[..., None]
@@ -28,32 +29,6 @@ def _require_writable_folder(
     if out is not None and not os.access(out.parent, os.W_OK | os.X_OK):
         raise click.BadParameter(f"the folder {out.parent} does not exist or is not writable")
     return out
-
-
-def format_option(flag: str, text: str) -> Callable[[Command], Command]:
-    """Return a decorator that adds an option for one output format.
-
-    The command's parameter `output_format` is the flag's name, or None. Click itself would let the
-    last of several flags win.
-    """
-    name = flag.removeprefix("--")
-    return click.option(
-        flag,
-        f"{name}_format",
-        flag_value=name,
-        expose_value=False,
-        callback=_select_format,
-        help=text,
-    )
-
-
-def _select_format(context: click.Context, _param: click.Parameter, name: str | None) -> None:
-    selected = context.params.setdefault("output_format", None)
-    if name is None:
-        return
-    if selected not in {None, name}:
-        raise click.UsageError(f"--{selected} and --{name} exclude each other: give one of them")
-    context.params["output_format"] = name
 
 
 _REASON = click.option("--reason", type=TEXT, help="The reason, which the audit log records.")

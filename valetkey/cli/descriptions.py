@@ -1,6 +1,7 @@
 """Sentences of the command line about refusals and quotas, with all foreign text made printable."""
 
 from valetkey.cli.bulk.row_errors import RowRefusal, find_row
+from valetkey.cli.printable import escape_unprintable
 from valetkey.units import describe_amount, describe_duration, describe_size
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.terms import MIN_PART_BYTES
@@ -76,11 +77,6 @@ def describe_quota_warning(quota: QuotaState) -> str:
 def deduplication_key(refusal: Refusal) -> tuple[str, str, str]:
     """Return a key that is equal for refusals with the same code, field and message."""
     return refusal.code, refusal.field, refusal.message
-
-
-def escape_unprintable(text: str) -> str:
-    """Escape every non-printable character, so that foreign text cannot control the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _describe_quota(quota: QuotaState) -> str:

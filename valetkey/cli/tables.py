@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from valetkey.cli.descriptions import describe_cause, escape_unprintable
+from valetkey.cli.descriptions import describe_cause
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_table
 from valetkey.units import describe_duration, describe_size, format_amount
 from valetkey.wire.refusals import QuotaState

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from valetkey.wire.grant_ids import grant_id as grant_id  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.terms import (
     MAX_MULTIPART_BYTES,
     MAX_PARTS,
@@ -178,8 +179,3 @@ def task_id(batch_id: str, chunk: int) -> str:
     It depends on the arguments only, so any process can find the result again.
     """
     return f"{batch_id}.{chunk}"
-
-
-def grant_id(batch_id: str, item_number: int) -> str:
-    """Return the id of a grant: the batch id, a dot and the item's number, counted from 0."""
-    return f"{batch_id}.{item_number}"

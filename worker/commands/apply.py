@@ -21,6 +21,7 @@ from worker.db.audit import changes
 from worker.db.audit.backlog import count_pending_webhooks
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.tenants import load_config, read_used_ids, store_config
+from worker.devstack.adoption import adopt_config
 from worker.devstack.processes import StartFailed
 from worker.devstack.running import RunningDev
 from worker.errors import Malformed, Transient
@@ -158,7 +159,7 @@ def _tell_running_dev(config: TenantConfig, file: Path) -> None:
     if running is None:
         return
     try:
-        running.adopt_config(config, file)
+        adopt_config(running, config, file)
     except StartFailed as error:
         click.secho(f"WARNING: {error}", fg="yellow", bold=True, err=True)
 

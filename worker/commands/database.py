@@ -9,32 +9,30 @@ import pwd
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import make_url
 
 import models
-from worker.commands.failures.database_failures import (
-    DRIVER_ERRORS,
-    NO_TABLES,
-    OLD_TABLES,
-    PROTOTYPE,
-    database_cause,
-    database_unusable,
-    missing_file,
+from worker import clock
+from worker.database_setting import read_database_url
+from worker.db.engine import (
+    create_database_engine,
+    read_transaction,
+    sqlite_files,
+    sqlite_path,
 )
-from worker.db.engine import create_database_engine, sqlite_files
-from worker.errors import Transient
 from worker.private_files import make_private, mode_of_others
-from worker.settings import Settings
+
+if TYPE_CHECKING:  # only migrations need Alembic: commands that read start without it
+    from alembic.config import Config
 
 # At INFO, Alembic logs two lines each time that the revision of the tables is read.
 logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
+_MIGRATIONS = Path(models.__file__).parent / "migrations"
 _PROTOTYPE_REVISION = "0001"
 _SQLITE_HEADER = b"SQLite format 3\0"
 
@@ -53,19 +51,32 @@ def operator_account() -> str:
 
 
 @click.command()
-def migrate() -> None:
+@click.option("--grant-to", metavar="ROLE", help="Let this role of PostgreSQL run workers.")
+@click.option("--grant-read-to", metavar="ROLE", help="Let this role read all tables: auditors.")
+def migrate(*, grant_to: str | None, grant_read_to: str | None) -> None:
     """Create or update the tables of the database at VALETKEY_DATABASE_URL.
 
     Changes nothing if the tables are up to date, or those of a later release. Removes other
-    accounts' access to the files of a SQLite database.
+    accounts' access to the files of a SQLite database. On PostgreSQL, creates the partitions of
+    this month and the next two.
+
+    --grant-to gives a role that does not own the tables what workers and operators' commands need.
+    It can add to the audit log, but cannot change or remove what is there. Both options print what
+    they grant, and take away what the role was granted before. Repeat them after each update.
 
     \b
-    Example:
+    Examples:
       python -m worker migrate
+      python -m worker migrate --grant-to valetkey_worker --grant-read-to valetkey_auditor
     """
-    database_url = Settings().database_url.get_secret_value()
+    from worker.commands.database_roles import refuse_roles  # noqa: PLC0415
+
+    database_url = read_database_url(os.environ)
+    options = {"--grant-to": grant_to, "--grant-read-to": grant_read_to}
+    roles = {option: role for option, role in options.items() if role is not None}
+    refuse_roles(roles, make_url(database_url).get_backend_name())
     _make_files_private(database_url)
-    if migrate_to_head(database_url):
+    if migrate_to_head(database_url, roles):
         click.echo("The database is up to date.")
     else:
         click.echo("The tables are those of a later release, which this one can use: unchanged.")
@@ -98,19 +109,28 @@ def _make_files_private(database_url: str) -> None:
         click.echo(f"Other accounts had access to {path} (mode {mode}): only its owner has now.")
 
 
-def migrate_to_head(database_url: str) -> bool:
+def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> bool:
     """Migrate a database's tables to this release. Changes nothing if they are up to date.
 
-    Returns false, and changes nothing, if they are those of a later release. Raises
-    click.ClickException for a database that cannot be used or migrated.
+    Creates missing partitions, and grants privileges to roles, by option. Returns false, and
+    changes nothing, if they are those of a later release. Raises click.ClickException for a
+    database that cannot be used or migrated.
     """
+    from alembic import command  # noqa: PLC0415
+
+    from worker.commands.database_roles import grant_privileges  # noqa: PLC0415
+    from worker.usecases.upkeep.partitions import create_partitions  # noqa: PLC0415
+
     with _connected(database_url) as engine:
         with engine.connect() as connection:
-            _refuse_prototype(connection, database_url)
-            if is_of_later_release(connection):
+            revision = _current_revision(connection)
+            _refuse_prototype(revision, database_url)
+            if _is_of_later_release(revision):
                 return False
         with engine.connect() as connection:  # Alembic begins and commits its own transactions
             command.upgrade(alembic_config(connection), "head")
+        create_partitions(engine, clock.now())
+        grant_privileges(engine, roles or {})
         return True
 
 
@@ -123,16 +143,13 @@ def _connected(url: str) -> Iterator[Engine]:
             yield engine
         finally:
             engine.dispose()
-    except Transient as error:
-        if not isinstance(error.__cause__, DRIVER_ERRORS):
-            raise click.ClickException(f"Nothing was done: {error}.") from None
-        raise database_unusable(database_cause(error.__cause__), url) from None
-    except DRIVER_ERRORS as error:
-        raise database_unusable(database_cause(error), url) from None
-    except OSError as error:  # from the folder of a SQLite database
-        if error.filename is None:
+    except Exception as error:
+        from worker.commands.failures.database_failures import describe_failure  # noqa: PLC0415
+
+        failure = describe_failure(error, url)
+        if failure is None:
             raise
-        raise database_unusable(database_cause(error), url) from None
+        raise failure from None
 
 
 @contextmanager
@@ -144,45 +161,82 @@ def open_database(
     Raises click.ClickException, which ends the command, if the database is out of reach, or if its
     tables are missing or older than this release. Creates no file of a SQLite database.
     """
-    url = Settings().database_url.get_secret_value()
-    if (cause := missing_file(url)) is not None:
-        raise database_unusable(cause, url)
+    url = _existing_database()
     with _connected(url) as engine, transaction(engine) as connection:
-        _refuse_prototype(connection, url)
-        if _needs_migration(connection):
-            revision = _current_revision(connection)
-            raise database_unusable(NO_TABLES if revision is None else OLD_TABLES, url)
+        _check_tables(connection, url)
         yield connection
 
 
-def _refuse_prototype(connection: Connection, url: str) -> None:
+@contextmanager
+def open_engine() -> Iterator[Engine]:
+    """Open VALETKEY_DATABASE_URL for several transactions. Raises as `open_database` does."""
+    url = _existing_database()
+    with _connected(url) as engine:
+        with read_transaction(engine) as connection:
+            _check_tables(connection, url)
+        yield engine
+
+
+def _existing_database() -> str:
+    url = read_database_url(os.environ)
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise _unusable("missing", url)
+    return url
+
+
+def _check_tables(connection: Connection, url: str) -> None:
+    revision = _current_revision(connection)
+    _refuse_prototype(revision, url)
+    if revision is None:
+        raise _unusable("no tables", url)
+    if revision != known_revisions()[-1] and not _is_of_later_release(revision):
+        raise _unusable("old tables", url)
+
+
+def _refuse_prototype(revision: str | None, url: str) -> None:
     """Refuse a database of the first checkouts, whose tables have other names."""
-    if _current_revision(connection) == _PROTOTYPE_REVISION:
-        raise database_unusable(PROTOTYPE, url)
+    if revision == _PROTOTYPE_REVISION:
+        raise _unusable("prototype", url)
+
+
+def _unusable(state: str, url: str) -> click.ClickException:
+    from worker.commands.failures.database_failures import (  # noqa: PLC0415
+        STATES,
+        database_unusable,
+    )
+
+    return database_unusable(STATES[state], url)
 
 
 def _current_revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    """Return the revision of the tables, None if there are none."""
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
-def _needs_migration(connection: Connection) -> bool:
+def known_revisions() -> list[str]:
+    """Return the revisions of this release, oldest first: those of its migrations' file names."""
+    return sorted(path.stem for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _is_of_later_release(revision: str | None) -> bool:
     # An unknown revision belongs to a later release, whose migrations keep our tables usable.
-    scripts = ScriptDirectory.from_config(alembic_config(connection))
-    is_current = _current_revision(connection) in scripts.get_heads()
-    return not is_current and not is_of_later_release(connection)
+    return revision is not None and revision not in known_revisions()
 
 
 def is_of_later_release(connection: Connection) -> bool:
     """Return whether the tables are those of a later release, which this one can use."""
-    scripts = ScriptDirectory.from_config(alembic_config(connection))
-    revision = _current_revision(connection)
-    known = {script.revision for script in scripts.walk_revisions()}
-    return revision is not None and revision not in known
+    return _is_of_later_release(_current_revision(connection))
 
 
-def alembic_config(connection: Connection) -> Config:
+def alembic_config(connection: Connection) -> "Config":
     """Return an Alembic configuration that runs our migrations on this connection."""
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
-    config.set_main_option("script_location", str(Path(models.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     return config

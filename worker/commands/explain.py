@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from valetkey.cli.descriptions import describe_limit, escape_unprintable
+from valetkey.cli.descriptions import describe_limit
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_table
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from valetkey.cli.arguments import format_option
+from valetkey.cli.format_options import format_option
 from worker import clock
 from worker.commands.moments import parse_moment, parse_zone
 

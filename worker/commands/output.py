@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import format_table, print_table, terminal_columns
 from worker.db.audit.pages import Page
 

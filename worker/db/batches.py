@@ -28,6 +28,7 @@ from worker.core.tree.records import (
 )
 from worker.db.engine import acquire_advisory_lock
 from worker.db.inserts import insert_once, insert_rows
+from worker.db.retention.partitions import partition_key
 from worker.db.tree.append import NewLeaf, append_leaf
 
 # Statements are built once: building one takes longer than running it.
@@ -115,6 +116,7 @@ def insert_chunk(
         "signing_key": chunk.request.signing_key,
     }
     connection.execute(_INSERT_CHUNK, values)
+    month = partition_key(connection, decision.validity.issued_at)
     rows = [
         (
             batch_number,
@@ -123,10 +125,12 @@ def insert_chunk(
             row.code,
             row.detail and json.dumps(row.detail),
             row.digest,
+            *month,
         )
         for row in decision.rows
     ]
-    insert_rows(connection, Grant.__tablename__, _GRANT_COLUMNS, rows)
+    columns = (*_GRANT_COLUMNS, "month") if month else _GRANT_COLUMNS
+    insert_rows(connection, Grant.__tablename__, columns, rows)
     return chunk_record(chunk.request.tenant.id, chunk.request.message.batch, values)
 
 

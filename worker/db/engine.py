@@ -5,15 +5,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from worker.errors import Transient
 from worker.private_files import create_private_file, create_private_folder
+
+if TYPE_CHECKING:  # SQLAlchemy imports the driver of a database, and no other
+    import psycopg
 
 LOCK_TIMEOUT = 10
 CONNECT_TIMEOUT = 10
@@ -23,9 +25,10 @@ _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
+    "recursive_triggers=ON",  # else INSERT OR REPLACE deletes rows without firing DELETE triggers
     f"busy_timeout={LOCK_TIMEOUT}000",
 )
-_Purpose = Literal["write", "read", "autocommit"]
+_Purpose = Literal["write", "read", "snapshot", "autocommit"]
 # On SQLite a transaction that begins with a plain BEGIN, reads and then writes fails with
 # SQLITE_BUSY whatever the timeout. The cost of IMMEDIATE is that writers wait for each other from
 # the start. On PostgreSQL a statement after a lock has to see what was committed before the lock.
@@ -34,6 +37,8 @@ _BEGIN: dict[tuple[str, _Purpose], str] = {
     ("sqlite", "read"): "BEGIN",
     ("postgresql", "write"): "BEGIN ISOLATION LEVEL READ COMMITTED",
     ("postgresql", "read"): "BEGIN ISOLATION LEVEL READ COMMITTED",
+    ("sqlite", "snapshot"): "BEGIN",
+    ("postgresql", "snapshot"): "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
 }
 
 
@@ -60,12 +65,12 @@ def create_database_engine(url: str) -> Engine:
     return engine
 
 
-def _configure_postgres(connection: psycopg.Connection, _record: Any) -> None:
+def _configure_postgres(connection: "psycopg.Connection", _record: Any) -> None:
     connection.autocommit = True  # _begin starts each transaction in the mode that it needs
     connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
 
 
-def _check_connection(connection: psycopg.Connection, _record: Any, _proxy: Any) -> None:
+def _check_connection(connection: "psycopg.Connection", _record: Any, _proxy: Any) -> None:
     # A server that shuts down sends a notice. An idle connection with input is therefore dead, and
     # finding out costs no round trip. SQLAlchemy then connects again.
     poll = select.poll()
@@ -128,6 +133,11 @@ def read_transaction(engine: Engine) -> AbstractContextManager[Connection]:
     return _transaction(engine, "read")
 
 
+def snapshot_transaction(engine: Engine) -> AbstractContextManager[Connection]:
+    """Open a transaction that only reads, and in which all queries see the same rows."""
+    return _transaction(engine, "snapshot")
+
+
 def autocommit_read(engine: Engine) -> AbstractContextManager[Connection]:
     """Open a connection in autocommit mode for one SELECT; a transaction would double its cost."""
     return _transaction(engine, "autocommit")
@@ -138,7 +148,7 @@ def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
     try:
         with engine.connect().execution_options(purpose=purpose) as connection, connection.begin():
             yield connection
-    except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
+    except (OperationalError, InterfaceError, _driver_error(engine)) as error:
         raise Transient(
             "the database is unreachable, locked or without its tables", "database"
         ) from error
@@ -146,6 +156,12 @@ def _transaction(engine: Engine, purpose: _Purpose) -> Iterator[Connection]:
         if error.connection_invalidated:
             raise Transient("the connection to the database was lost", "database") from error
         raise
+
+
+def _driver_error(engine: Engine) -> type[Exception]:
+    # What is not executed through SQLAlchemy, as COPY, raises the driver's own errors.
+    error: type[Exception] = engine.dialect.loaded_dbapi.OperationalError
+    return error
 
 
 def acquire_advisory_lock(connection: Connection, name: str) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
-from models import Base
+from models.base import Base
 
 
 def insert_rows(

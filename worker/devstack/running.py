@@ -1,19 +1,14 @@
-"""A `dev` that runs in another process: finding it, and telling it what a command changed."""
+"""Finds a `dev` that runs in another process, and configures commands for it."""
 
 import json
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from valetkey.config import find_dev_file
-from worker.core.tenants.config import TenantConfig
-from worker.devstack.folder import FolderUnusable, StorageKeys, has_running_stack, write_private
-from worker.devstack.s3 import create_buckets, s3_client
-from worker.devstack.service import service_environment
-from worker.devstack.stack import StackInfo
-from worker.devstack.state import remember_tenants_file
-from worker.devstack.tenants import accepted_keys, local_buckets
+from valetkey.dev_files import find_dev_file
+from worker.devstack.folder import FolderUnusable, has_running_stack
+from worker.devstack.stack_info import StackInfo, service_environment
 
 _EXPLICIT_SETTINGS = tuple(
     f"VALETKEY_{name}" for name in ("DATABASE_URL", "BROKER_URL", "RESULT_URL", "S3_ENDPOINT")
@@ -50,16 +45,6 @@ class RunningDev:
         finally:
             environ.clear()
             environ.update(before)
-
-    def adopt_config(self, config: TenantConfig, file: Path) -> None:
-        """Create the buckets of a config that was applied, and tell producers its keys."""
-        info = self.info
-        keys = StorageKeys(info.s3_access_key, info.s3_secret_key)
-        create_buckets(s3_client(info.s3_endpoint, keys, info.s3_region), local_buckets(config))
-        tenant = info.tenant if info.tenant in config.tenants else next(iter(config.tenants), "")
-        info = replace(info, tenant=tenant, public_keys=accepted_keys(config))
-        write_private(self.data / "dev.json", json.dumps(asdict(info), indent=2) + "\n")
-        remember_tenants_file(self.data, file)
 
 
 def find_running_dev(environ: Mapping[str, str], folder: Path) -> RunningDev | None:

@@ -1,6 +1,5 @@
 """The service's own processes, configured by environment variables."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,9 +15,6 @@ from worker.devstack.processes import PRIVATE_UMASK, ChildProcess, Program, Star
 
 CHECKOUT = Path(worker.__file__).parents[1]
 _PYTHON = (sys.executable, "-m")
-# A developer's AWS credentials must never sign for the embedded storage, and Celery prefers its
-# CELERY_ variables to explicit settings.
-_EXCLUDED_PREFIXES = ("AWS_", "CELERY_")
 
 
 def workers_are_alive(result_url: str, supervisors: Collection[int]) -> bool:
@@ -37,23 +33,6 @@ class Commands:
     worker: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "issue")
     beat: tuple[str, ...] = (*_PYTHON, "worker", "run", "--only", "upkeep")
     are_workers_ready: Callable[[str, Collection[int]], bool] = workers_are_alive
-
-
-def service_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
-    """Return the service's environment.
-
-    It contains the settings, and the variables of `environ` except those of AWS and Celery, which
-    could misconfigure the service.
-    """
-    inherited = {
-        name: value for name, value in environ.items() if not name.startswith(_EXCLUDED_PREFIXES)
-    }
-    no_aws_config = {
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    return inherited | no_aws_config | settings
 
 
 def run_command(command: tuple[str, ...], environ: Mapping[str, str]) -> str:

@@ -14,32 +14,13 @@ from worker.devstack.folder import locked_folder, storage_keys, write_private
 from worker.devstack.ports import is_free
 from worker.devstack.processes import ChildProcess
 from worker.devstack.s3 import create_buckets
-from worker.devstack.service import Commands, run_workers, service_environment
+from worker.devstack.service import Commands, run_workers
+from worker.devstack.stack_info import StackInfo, service_environment
 from worker.devstack.state import StackState, load_state, save_state
 from worker.devstack.storage import Storage, seaweedfs
 from worker.devstack.tenants import accepted_keys, local_buckets, prepare_tenants
 
 _POLL_INTERVAL = 0.2  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class StackInfo:
-    """The addresses, credentials and process ids of a stack: the content of dev.json.
-
-    tenant is the one for which producers make requests if they name none. public_keys are the
-    signing keys that the service accepts, by key id.
-    """
-
-    broker_url: str
-    result_url: str
-    database_url: str = field(repr=False)
-    s3_endpoint: str
-    s3_region: str
-    s3_access_key: str
-    s3_secret_key: str = field(repr=False)
-    tenant: str
-    public_keys: Mapping[str, str]
-    pids: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Signs committed chunks again: for messages that arrive twice, webhooks, manifests, reopening."""
 
-from valetkey.wire.refusals import Refusal
+from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import Parts
 from worker.context import Context
 from worker.core.policy.decide import sign_again
@@ -11,6 +11,12 @@ from worker.db.batches import insert_reissued_digests
 from worker.db.engine import read_transaction, write_transaction
 from worker.usecases.multipart import find_parts_upload
 from worker.usecases.signing_context import repeated_signing_context
+
+_PRUNED = Refusal(
+    code=Code.BATCH_CLOSED,
+    field="batch",
+    message="its rows were removed after the time for which they are kept: it is not signed again",
+)
 
 
 def reissue_chunk_by_number(
@@ -29,11 +35,14 @@ def read_recorded(batch_number: int, chunk_number: int, context: Context) -> Rec
 def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
     """Sign a committed chunk again.
 
-    The bytes are the same unless the credentials or the bucket profile changed. What today's policy
+    The bytes are the same unless the credentials or the bucket profile changed. A chunk whose rows
+    were removed by `audit prune` is refused. What today's policy
     refuses is refused: the whole chunk, or some of its items. If the signatures differ, their
     digests are committed before the grants are returned. Raises Transient.
     """
     now = context.now()
+    if not recorded.rows:  # every chunk has items
+        return _refuse_chunk(recorded, recorded.refusal or _PRUNED)
     admitted = recorded.refusal or admit_again(recorded, context.config.current(), now)
     if isinstance(admitted, Refusal):
         return _refuse_chunk(recorded, admitted)

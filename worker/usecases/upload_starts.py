@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from valetkey.wire.messages import Item, grant_id
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import Item
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import Multipart
 from worker.aws import objects

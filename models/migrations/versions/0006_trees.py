@@ -45,7 +45,18 @@ def upgrade() -> None:
         sa.Column("root", sa.LargeBinary(length=32), nullable=False),
         sa.Column("signed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("edge", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("tenant", "size", name=op.f("pk_checkpoints")),
+    )
+    op.create_table(
+        "checkpoint_publications",
+        sa.Column("destination", sa.String(length=32), nullable=False),
+        sa.Column("tenant", sa.String(length=63), nullable=False),
+        sa.Column("label", sa.Text(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("attempted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("destination", "tenant", name=op.f("pk_checkpoint_publications")),
     )
     for table in APPEND_ONLY:
         _freeze(table)
@@ -53,7 +64,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in (*APPEND_ONLY, "tree_heads"):
+    for table in (*APPEND_ONLY, "tree_heads", "checkpoint_publications"):
         op.drop_table(table)
     op.drop_column("batches", "recipient")
 

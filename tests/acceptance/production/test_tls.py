@@ -20,7 +20,7 @@ from tests.support.servers.tls_proxy import TlsProxy, running_tls_proxy
 from tests.support.servers.waiting import wait_until
 from valetkey import AsyncClient, BrokerUnreachable, Client, NotConfigured
 from worker.devstack.processes import Program, running
-from worker.devstack.service import service_environment
+from worker.devstack.stack_info import service_environment
 
 UNKNOWN_AUTHORITY = "certificate verify failed: (unable to get local issuer|self-signed)"
 WRONG_NAME = (

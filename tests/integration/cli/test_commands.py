@@ -15,6 +15,7 @@ from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 ODD = """it's "50%"; a=b,<x>@&amp;ü$(id)`id`\\${y}"""
 UPLOAD = ("upload", "inbox", "a/cat.jpg", "--max-size", "5MB")
+HEADER_FIELDS = ("callback", "reason", "requested_by", "recipient", "tenant")
 
 
 def run_cli(*arguments: str, stdin: str = "") -> Result:
@@ -106,6 +107,7 @@ def test_the_options_of_an_upload_are_sent(broker: str) -> None:
     arguments = [*UPLOAD, "--min-size", "1KiB", "--expires-in", "5m", "--min-expires-in", "60"]
     arguments += ["--content-type", "image/jpeg", "--acl", "public-read", "--meta", "a=b=c"]
     arguments += ["--callback", "billing", "--reason", "tests", "--requested-by", "me"]
+    arguments += ["--recipient", "Ada"]
     with running_fake_service(broker) as service:
         run_cli(*arguments, "--tenant", "other")
     message = service.received[0][1]
@@ -120,8 +122,8 @@ def test_the_options_of_an_upload_are_sent(broker: str) -> None:
         "acl": "public-read",
         "metadata": {"a": "b=c"},
     }
-    header = [message[name] for name in ("callback", "reason", "requested_by", "tenant")]
-    assert header == ["billing", "tests", "me", "other"]
+    header = [message[name] for name in HEADER_FIELDS]
+    assert header == ["billing", "tests", "me", "Ada", "other"]
 
 
 def test_a_form_is_printed_with_instructions(broker: str) -> None:

@@ -61,6 +61,15 @@ WRONG: list[tuple[str, str, str]] = [
     ("CONCURRENCY", "1.5", "a whole number of processes from 1 to 1024"),
     ("CONCURRENCY", "1025", "a whole number of processes from 1 to 1024"),
     ("CONCURRENCY", "", EMPTY),
+    ("AUDIT_ORIGIN", "a b", "without spaces, +"),
+    ("AUDIT_ORIGIN", "example.com/", "a final slash"),
+    ("AUDIT_CHECKPOINTS", f"ftp://{LOGIN}@host/x", "folders, s3://PROFILE/PREFIX"),
+    ("AUDIT_CHECKPOINTS", f"https://{LOGIN}@host:six/x", "a webhook's URL is not valid"),
+    ("AUDIT_CHECKPOINTS", "s3://Demo/x", "the name of a bucket profile"),
+    ("AUDIT_CHECKPOINTS", "a,", "separated by commas"),
+    ("AUDIT_CHECKPOINTS", "a, a", "it names a destination twice"),
+    ("AUDIT_WEBHOOK_SECRET", f"whsec_{PASSWORD}", "env:NAME or file:PATH"),
+    ("AUDIT_CHECKPOINT_SECONDS", "0", "from 1 to 2592000"),
 ]
 
 

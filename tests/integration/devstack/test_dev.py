@@ -17,8 +17,9 @@ from valetkey import Client
 from worker.devstack.folder import StorageKeys
 from worker.devstack.processes import ProcessEnded, StartFailed
 from worker.devstack.s3 import s3_client
-from worker.devstack.service import Commands, run_command, service_environment
+from worker.devstack.service import Commands, run_command
 from worker.devstack.stack import Stack, running_stack
+from worker.devstack.stack_info import service_environment
 
 CHECKOUT = Path(__file__).parents[3]
 TENANTS = CHECKOUT / "examples" / "tenants.toml"

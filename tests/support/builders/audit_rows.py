@@ -20,7 +20,8 @@ class AuditedBatch:
     """A batch: an object key per item, and the codes of refused items by item number.
 
     The first chunk is decided at decided_at, each further one a second later. With id_number, the
-    batch has the id of the batch with that number, which belongs to another tenant.
+    batch has the id of the batch with that number, which belongs to another tenant. sizes are those
+    that items name, by item number.
     """
 
     number: int
@@ -34,7 +35,12 @@ class AuditedBatch:
     requested_by: str = "billing"
     reason: str | None = None
     signed_by: str | None = None
+    expires_in: int = 3_600
+    limited_by: str = "request"
     id_number: int | None = None
+    recipient: str | None = None
+    terms: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
 
     def write(self, connection: Connection) -> None:
         connection.execute(insert(Batch).values(self._batch_row()))
@@ -52,7 +58,8 @@ class AuditedBatch:
             "kind": self.kind,
             "requested_by": self.requested_by,
             "reason": self.reason,
-            "terms": {},
+            "recipient": self.recipient,
+            "terms": self.terms,
             "total": len(self.object_keys),
             "chunk_size": self.chunk_size,
             "fingerprint": bytes(32),
@@ -70,8 +77,8 @@ class AuditedBatch:
             "issued": len(items) - refused,
             "refused": refused,
             "issued_at": self.decided_at + timedelta(seconds=number),
-            "expires_in": 3_600,
-            "limited_by": "request",
+            "expires_in": self.expires_in,
+            "limited_by": self.limited_by,
             "signing_key": self.signed_by,
         }
 
@@ -82,5 +89,11 @@ class AuditedBatch:
             "item_number": number,
             "object_key": self.object_keys[number],
             "code": code,
+            "detail": self._detail(number, code),
             "digest": None if code else bytes(32),
         }
+
+    def _detail(self, number: int, code: str | None) -> dict[str, Any] | None:
+        if code is not None:
+            return {"code": code, "message": "refused"}
+        return {"size": self.sizes[number]} if number in self.sizes else None

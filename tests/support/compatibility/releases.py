@@ -16,7 +16,7 @@ import redis
 
 from worker.broker.heartbeats import read_heartbeats
 from worker.devstack.processes import ChildProcess, Program, StartFailed, running
-from worker.devstack.service import service_environment
+from worker.devstack.stack_info import service_environment
 
 CHECKOUT = Path(__file__).parents[3]
 ARCHIVE = CHECKOUT / "tests" / "compatibility" / "previous.tar.xz"

@@ -18,8 +18,9 @@ import redis
 from celery import Celery
 from kombu.entity import Queue
 
-from valetkey.config import default_result_url
-from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, grant_id, task_id
+from valetkey.redis_urls import default_result_url
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, task_id
 from valetkey.wire.unavailable import Unavailable
 from worker.usecases.service_info import describe_service
 

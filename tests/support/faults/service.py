@@ -19,7 +19,7 @@ from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
-from worker.devstack.service import service_environment
+from worker.devstack.stack_info import service_environment
 
 ACME_KEY, GLOBEX_KEY = generate_key("acme/faults"), generate_key("globex/faults")
 GLOBEX_LIMIT = 1_000  # grants a day: requests beyond it are refused, also across faults

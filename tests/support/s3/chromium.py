@@ -80,6 +80,7 @@ class Tab:
         self._commands, self._answers, self._session = commands, answers, None
         self._sent = 0
         self._download: str | None = None
+        self._events: list[dict[str, Any]] = []
         self._call("Browser.setDownloadBehavior", behavior="deny")
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
@@ -137,6 +138,30 @@ class Tab:
         self._call("Input.dispatchKeyEvent", type="keyDown", **values)
         self._call("Input.dispatchKeyEvent", type="keyUp", **values)
 
+    def resize(self, width: int, height: int = 800) -> None:
+        """Show pages at this size, in CSS pixels."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self._call("Emulation.setDeviceMetricsOverride", mobile=False, **size)
+
+    def watch(self) -> None:
+        """Record the requests and the messages of the pages that are opened next."""
+        for domain in ("Network", "Log", "Runtime"):
+            self._call(f"{domain}.enable")
+        self._events.clear()
+
+    def requested_urls(self) -> list[str]:
+        """Return the URLs that pages requested since watch()."""
+        return [
+            event["params"]["request"]["url"]
+            for event in self._events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Return what pages wrote to the console since watch(), and their errors."""
+        kinds = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"}
+        return [event["params"] for event in self._events if event["method"] in kinds]
+
     def emulate(self, color_scheme: str) -> None:
         """Prefer a color scheme: light or dark."""
         features = [{"name": "prefers-color-scheme", "value": color_scheme}]
@@ -174,6 +199,8 @@ class Tab:
             assert byte, "the browser ended unexpectedly"
             buffer += byte
         message: dict[str, Any] = json.loads(buffer)
+        if "method" in message:
+            self._events.append(message)
         if message.get("method") == "Browser.downloadProgress":
             self._download = message["params"]["state"]
         return message

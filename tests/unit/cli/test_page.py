@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.builders import grants
 from tests.support.builders.grants import BREAKING_OUT, URL
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.snippets import render_page, render_text
 from valetkey.wire.replies import Grant
 

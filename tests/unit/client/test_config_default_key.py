@@ -9,6 +9,7 @@ import pytest
 from valetkey import config
 from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import dump_private_key, generate_key, signing_public_key
+from valetkey.dev_files import find_dev_file
 from valetkey.errors import NotConfigured
 
 REDIS = "redis://broker.test:6379/1"
@@ -86,6 +87,6 @@ def test_a_folder_of_another_account_that_is_closed_stops_no_client(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "is_file", refuse)  # root, who may run the tests, is refused nothing
-    assert config.find_dev_file({}, tmp_path) is None
+    assert find_dev_file({}, tmp_path) is None
     with pytest.raises(NotConfigured, match="no tenant is configured"):
         config.load_config({}, environ | {"VALETKEY_BROKER_URL": REDIS}, tmp_path)

@@ -7,6 +7,7 @@ LOCKS = [
     *ROOT.glob("*.lock"),
     ROOT / "examples" / "producers" / "package-lock.json",
     ROOT / "tests" / "acceptance" / "contract" / "package-lock.json",
+    ROOT / "tests" / "acceptance" / "report" / "package-lock.json",
     ROOT / "tests" / "contract" / "package-lock.json",
 ]
 

@@ -12,7 +12,7 @@ from valetkey.cli.bulk.finished_output import FinishedRow, count_grants, read_fi
 from valetkey.cli.bulk.input_scan import InputScan
 from valetkey.cli.bulk.journal import BulkPlan, Journal, journal_path, load_journal
 from valetkey.cli.bulk.row_errors import InputError
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.results.atomic_output import settle_output
 from valetkey.cli.results.existing_output import reject_existing_output
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from valetkey.cli.bulk.copied_columns import MAX_COPIED_COLUMNS, Columns
 from valetkey.cli.bulk.lines import LineReader, csv_records
 from valetkey.cli.bulk.row_errors import InputError, RowRefusal
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.wire.refusals import Code
 
 InputFormat = Literal["lines", "csv", "jsonl"]

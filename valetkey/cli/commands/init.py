@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from valetkey import config
 from valetkey.cli.parameter_types import NAME
 from valetkey.cli.programs import program_command
 from valetkey.crypto import keyfiles
 from valetkey.crypto.keys import PrivateKey, generate_key, public_key_line
+from valetkey.dev_files import find_dev_file
 
 _TEMPLATE = """\
 # Tenants of valetkey. The service reads this file with
@@ -114,7 +114,7 @@ def _write_files(out: Path, text: str, path: Path, key: PrivateKey) -> None:
 
 
 def _print_next_commands(out: Path, tenant: str, bucket: str, key_path: Path | None) -> None:
-    has_dev = config.find_dev_file(os.environ, Path.cwd()) is not None
+    has_dev = find_dev_file(os.environ, Path.cwd()) is not None
     if not Path("worker", "__main__.py").exists():  # the command runs in the service's folder
         out = out.absolute()
     click.echo("\nNext, in the folder of the service and with its settings:\n")

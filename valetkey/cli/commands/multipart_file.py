@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from valetkey import multipart_storage
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.results import output
 from valetkey.cli.upload_state import StateFile, UploadState
 from valetkey.client import Client

@@ -1,7 +1,7 @@
 """The last line of a long command, on stderr: what was granted, charged and refused."""
 
 from valetkey.cli.bulk.journal import Checkpoint
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 
 _SECONDS_PER_MINUTE = 60
 

@@ -12,7 +12,7 @@ from importlib.resources import files
 from string import Template
 from urllib.parse import urlsplit
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.snippets import request_parts
 from valetkey.cli.snippets.javascript import literal
 from valetkey.units import describe_size, format_utc

@@ -1,6 +1,6 @@
 """Descriptions of grants for people."""
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.snippets import request_parts
 from valetkey.wire.replies import Grant
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.cells import cell_len
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import terminal_columns
 from worker.commands.options import Command
 from worker.commands.output import format_cell, in_zone

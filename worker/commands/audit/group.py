@@ -2,23 +2,62 @@
 
 import click
 
-from worker.commands.audit.cancellations import list_cancellations
-from worker.commands.audit.changes import list_changes
-from worker.commands.audit.list_grants import list_grants
-from worker.commands.audit.rejections import list_rejections
-from worker.commands.audit.summary import summary
+from valetkey.cli.lazy_group import LazyCommands, LazyGroup
+
+# Each text is the first sentence of the command's own help, as a test checks.
+_COMMANDS: LazyCommands = {
+    "adopt": ("adopt:adopt", "Add leaves for rows of the audit log that have none."),
+    "cancellations": (
+        "other_logs.cancellations:list_cancellations",
+        "List cancelled batches, newest first, with who cancelled them.",
+    ),
+    "changes": (
+        "other_logs.changes:list_changes",
+        "List changes of tenants, buckets, policies, keys and quotas, newest first.",
+    ),
+    "checkpoint": (
+        "checkpoint:checkpoint",
+        "Sign the head of each tenant's tree that has grown, and publish what is new.",
+    ),
+    "count": (
+        "count:count",
+        "Count issued and refused items by tenant, day, reason or other columns.",
+    ),
+    "key": (
+        "key:key",
+        "Print the public key that verifies checkpoints, or create a key pair.",
+    ),
+    "list": (
+        "list_grants:list_grants",
+        "List requested items, newest first: the decision is `issued` or the code of the refusal.",
+    ),
+    "prove": (
+        "prove:prove",
+        "Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.",
+    ),
+    "prune": (
+        "prune:prune_log",
+        "Remove the grants of all chunks that were issued before a month, for ever.",
+    ),
+    "rejections": (
+        "other_logs.rejections:list_rejections",
+        "Count, by hour, the messages that could not be read or authenticated.",
+    ),
+    "summary": (
+        "summary:summary",
+        "Count issued and refused items by tenant and kind.",
+    ),
+    "top": (
+        "top:top",
+        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
+    ),
+    "verify": (
+        "verify:verify",
+        "Verify that no row of the audit log was changed, removed, added or moved.",
+    ),
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, package="worker.commands.audit", lazy_commands=_COMMANDS)
 def audit() -> None:
     """Read the audit log of requests, decisions and administration."""
-
-
-for command in (
-    list_cancellations,
-    list_changes,
-    list_grants,
-    list_rejections,
-    summary,
-):
-    audit.add_command(command)

@@ -4,6 +4,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 
+import click
 import psycopg
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -18,18 +19,23 @@ from worker.commands.failures.cause import (
     tls_cause,
     unresolvable,
 )
-from worker.db.engine import sqlite_path
+from worker.errors import Transient
 
 VARIABLE = "VALETKEY_DATABASE_URL"
-DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
+_DRIVER_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
 MIGRATE = "python -m worker migrate"
 
-NO_TABLES = Cause("it has no tables of valetkey yet", MIGRATE)
-OLD_TABLES = Cause("its tables are those of an older release", MIGRATE)
-PROTOTYPE = Cause(
-    "it was created by a checkout older than 0.1.0 and cannot be migrated",
-    "use an empty database, or for `worker dev` another folder with --data",
-)
+_NO_TABLES = Cause("it has no tables of valetkey yet", MIGRATE)
+STATES = {
+    "missing": Cause("there is no such file", f"{MIGRATE} creates it; or correct {VARIABLE}"),
+    "no tables": _NO_TABLES,
+    "old tables": Cause("its tables are those of an older release", MIGRATE),
+    "prototype": Cause(
+        "it was created by a checkout older than 0.1.0 and cannot be migrated",
+        "use an empty database, or for `worker dev` another folder with --data",
+    ),
+}
+"""The causes that commands find out before they read or write."""
 FILE_LOCKED = Cause(
     "another process has locked the file",
     "stop what holds it; for several machines, use PostgreSQL",
@@ -140,12 +146,15 @@ def describe_url(url: str) -> str:
     return f"{parsed.drivername}://{host}{port}/{parsed.database or ''}"
 
 
-def missing_file(url: str) -> Cause | None:
-    """Return the cause if a SQLite database has no file. Opening it would create one."""
-    path = sqlite_path(url)
-    if path is None or path.exists():
-        return None
-    return Cause("there is no such file", f"{MIGRATE} creates it; or correct {VARIABLE}")
+def describe_failure(error: BaseException, url: str) -> click.ClickException | None:
+    """Return the exception that ends a command after an error of the database, else None."""
+    cause = error.__cause__ or error if isinstance(error, Transient) else error
+    if isinstance(error, Transient) and not isinstance(cause, _DRIVER_ERRORS):
+        return click.ClickException(f"Nothing was done: {error}.")
+    is_file_error = isinstance(cause, OSError) and cause.filename is not None
+    if isinstance(cause, _DRIVER_ERRORS) or is_file_error:  # a SQLite database has a folder
+        return database_unusable(database_cause(cause), url)
+    return None
 
 
 def database_cause(error: BaseException) -> Cause:
@@ -168,12 +177,12 @@ def _driver_cause(error: BaseException) -> Cause | None:
         case psycopg.errors.ConnectionTimeout():
             cause = silent(VARIABLE)
         case psycopg.errors.UndefinedTable():
-            cause = NO_TABLES
+            cause = _NO_TABLES
         case psycopg.Error():
             cause = _network_words(str(error)) or _match(_SERVER_WORDS, str(error))
             cause = cause or _tls_words(str(error)) or _match(_AWAY_WORDS, str(error), is_away=True)
         case sqlite3.Error():
-            cause = NO_TABLES if "no such table" in str(error) else _match(_FILE_WORDS, str(error))
+            cause = _NO_TABLES if "no such table" in str(error) else _match(_FILE_WORDS, str(error))
         case OSError(filename=str(name), strerror=str(words)):
             hint = f"correct the path in {VARIABLE}, or the permissions of the folder"
             cause = Cause(f"{name}: {words}", hint)

@@ -13,7 +13,7 @@ from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.circuit import Circuit
 from worker.db.audit.backlog import FailedManifests, RefusedUploads
 from worker.jobs.turns import TurnKey
-from worker.setting_checks import UnknownVariable
+from worker.setting_names import UnknownVariable
 
 OVERDUE_AFTER = timedelta(minutes=5)
 """The age of unfinished work from which a check reports it."""

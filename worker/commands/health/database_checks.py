@@ -17,6 +17,7 @@ from worker.commands.failures.database_failures import (
     describe_url,
 )
 from worker.commands.health.attempts import attempt
+from worker.commands.health.checkpoint_checks import checkpoint_checks
 from worker.commands.health.checks import (
     FAILED_SINCE,
     Check,
@@ -28,6 +29,11 @@ from worker.commands.health.checks import (
     check_tenants,
     check_webhooks,
 )
+from worker.commands.health.partition_checks import (
+    PartitionFacts,
+    check_partitions,
+    read_partition_facts,
+)
 from worker.commands.health.storage_checks import bucket_checks
 from worker.core.tenants.config import TenantConfig
 from worker.core.webhooks.circuit import Circuit
@@ -35,6 +41,7 @@ from worker.db.audit import backlog
 from worker.db.circuits import read_circuits
 from worker.db.engine import read_transaction, sqlite_files
 from worker.db.tenants import load_config
+from worker.db.tree.checkpoints import Publication, read_publications
 from worker.errors import Transient
 from worker.jobs.turns import TurnKey
 from worker.net import webhook_secrets
@@ -53,6 +60,8 @@ class _DatabaseFacts(NamedTuple):
     failed_manifests: backlog.FailedManifests
     oldest_abandoned_upload: datetime | None
     refused_uploads: list[backlog.RefusedUploads]
+    partitions: PartitionFacts | None
+    publications: list[Publication]
 
 
 def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
@@ -81,6 +90,8 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield check_manifests(facts.failed_manifests)
     yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
     yield from check_refused_uploads(facts.refused_uploads)
+    yield from check_partitions(facts.partitions, now)
+    yield from checkpoint_checks(settings, facts.config, facts.publications)
 
 
 def _read_facts() -> _DatabaseFacts:
@@ -94,6 +105,8 @@ def _read_facts() -> _DatabaseFacts:
             backlog.failed_manifests(connection, clock.now() - FAILED_SINCE),
             backlog.oldest_abandoned_upload(connection),
             backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
+            read_partition_facts(connection, clock.now()),
+            read_publications(connection),
         )
 
 

@@ -6,14 +6,15 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_hanging
 from worker.commands.health import live
 from worker.commands.health.broker_checks import broker_checks
 from worker.commands.health.checks import Check, check_variables
 from worker.commands.health.database_checks import database_checks
 from worker.commands.output import print_rows
-from worker.settings import Settings, setting_errors, unknown_variables
+from worker.setting_names import unknown_variables
+from worker.settings import Settings, setting_errors
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.aws.credentials import CredentialCache

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from valetkey.wire.messages import ChunkMessage, Item, grant_id
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.parts import ContinuedUpload

@@ -6,8 +6,9 @@ last that of its batch if the chunk opened it. So the record of an item has the 
 in its chunk.
 
 A record is a JSON object with the values of a row, as RFC 8785 writes it: sorted names, no spaces,
-UTF-8. It contains no number that this database chose, except those of changes of the config. Bytes
-are in hexadecimal, times in UTC with six digits of a second.
+UTF-8. Bytes are in hexadecimal, times in UTC with six digits of a second. A value that is NULL is
+left out, so that a column that a later release adds changes no record of an earlier one. A record
+contains no number that this database chose, except those of changes of the config.
 """
 
 import json
@@ -31,7 +32,8 @@ _DUMP = json.JSONEncoder(
 
 def encode_record(kind: str, values: Mapping[str, Any]) -> bytes:
     """Return the record of a row: its values by column, and the kind of record as `type`."""
-    return _DUMP({"type": kind} | {name: _plain(v) for name, v in values.items()}).encode()
+    present = {name: _plain(value) for name, value in values.items() if value is not None}
+    return _DUMP({"type": kind} | present).encode()
 
 
 def chunk_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> bytes:
@@ -45,15 +47,15 @@ def reissue_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> 
 
 
 def item_record(row: GrantRow) -> bytes:
-    """Return the record of an item."""
+    """Return the record of an item: its values without those that are None."""
     number, key, code, detail, digest = row
-    # Six hundred of these are made for each chunk: twice as fast as encode_record.
-    return (
-        f'{{"code":{"null" if code is None else encode_basestring(code)}'
-        f',"detail":{"null" if detail is None else _DUMP(detail)}'
-        f',"digest":{"null" if digest is None else _hex(digest)}'
-        f',"item":{number},"key":{encode_basestring(key)}}}'
-    ).encode()
+    # Six hundred of these are made for each chunk: much faster than encode_record.
+    if code is None and detail is None and digest is not None:
+        text = f'{{"digest":"{digest.hex()}","item":{number},"key":{encode_basestring(key)}}}'
+        return text.encode()
+    values = {"code": code, "detail": detail, "digest": digest and digest.hex()}
+    present = {name: value for name, value in values.items() if value is not None}
+    return _DUMP({"item": number, "key": key} | present).encode()
 
 
 def items_edge(rows: Iterable[GrantRow]) -> RightEdge:
@@ -72,10 +74,6 @@ def entry_hash(records: Iterable[bytes], items: RightEdge = NO_LEAVES) -> bytes:
 def _with_batch_id(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: value for name, value in values.items() if name != "batch_number"}
     return named | {"tenant": tenant_id, "batch_id": batch_id}
-
-
-def _hex(digest: bytes) -> str:
-    return f'"{digest.hex()}"'
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, UnaryExpression, and_,
 from sqlalchemy.sql.operators import custom_op
 
 from models import Batch, Chunk, Grant
-from valetkey.wire.messages import grant_id
+from valetkey.wire.grant_ids import grant_id
 from worker.db.audit.key_globs import has_prefix, matches_glob
 from worker.db.audit.tenant_filter import is_of_tenant
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
 
 from models import Batch, Chunk, Grant
-from valetkey.wire.messages import grant_id
+from valetkey.wire.grant_ids import grant_id
 from worker.db.audit.batch_range import range_conditions
 from worker.db.audit.filters import (
     AuditCursor,

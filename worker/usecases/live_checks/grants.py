@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from valetkey.wire.chunking import uuid7
-from valetkey.wire.messages import ChunkMessage, Item, grant_id
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import ChunkMessage, Item
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
 from valetkey.wire.terms import MAX_EXPIRES_IN, AnyTerms

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from valetkey.wire.messages import grant_id
+from valetkey.wire.grant_ids import grant_id
 from worker.aws import objects
 from worker.context import Context
 from worker.core.tenants.config import TenantAccess

@@ -13,7 +13,7 @@ import redis
 from tests.support.fakes.fake_service import Action, Plan, running_fake_service, stored_results
 from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import BatchHandle, Client, NoAnswer, ServiceUnavailable
-from valetkey.config import default_result_url
+from valetkey.redis_urls import default_result_url
 from valetkey.wire.messages import task_id
 from valetkey.wire.unavailable import Unavailable
 

@@ -38,7 +38,12 @@ def test_the_record_of_an_item_is_canonical_json(row: GrantRow) -> None:
         "item": row.item_number,
         "key": row.object_key,
     }
-    assert item_record(row) == _canonical(values)
+    present = {name: value for name, value in values.items() if value is not None}
+    assert item_record(row) == _canonical(present)
+
+
+def test_a_column_that_is_null_changes_no_record() -> None:
+    assert encode_record("batch", {"a": 1, "added_later": None}) == encode_record("batch", {"a": 1})
 
 
 def test_a_time_in_any_zone_is_recorded_in_utc() -> None:

@@ -1,0 +1,20 @@
+"""The names of the partitions of `grants` on PostgreSQL, which no model describes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+PARTITIONED = "grants"
+FIRST_PARTITION = f"{PARTITIONED}_first"
+DEFAULT_PARTITION = f"{PARTITIONED}_default"
+
+
+def is_in_models(name: str | None, type_: str, parent_names: Mapping[Any, str | None]) -> bool:
+    """Return whether Alembic compares a part of the database with the models.
+
+    Partitions and the column that assigns rows to them exist on PostgreSQL alone. The signature is
+    that of Alembic's include_name.
+    """
+    if type_ == "table":
+        return name is None or not name.startswith(f"{PARTITIONED}_")
+    is_month = type_ == "column" and name == "month"
+    return not (is_month and parent_names.get("table_name") == PARTITIONED)

@@ -1,0 +1,25 @@
+from datetime import datetime
+
+from sqlalchemy import BigInteger, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import NUMBER, Base
+from models.tenants import TENANT_ID
+
+
+class Prune(Base):
+    """The removal of a tenant's grants of all chunks that were issued before a month.
+
+    before is the first month that was kept, such as 2026-01. chunks and items count what this prune
+    removed. A leaf of the tenant's tree whose reference is prune_number covers the row.
+    """
+
+    __tablename__ = "prunes"
+
+    prune_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
+    before: Mapped[str] = mapped_column(String(7))
+    pruned_by: Mapped[str] = mapped_column(String(200))
+    pruned_at: Mapped[datetime]
+    chunks: Mapped[int] = mapped_column(BigInteger)
+    items: Mapped[int] = mapped_column(BigInteger)

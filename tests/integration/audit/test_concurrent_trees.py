@@ -1,0 +1,64 @@
+"""The tree of one tenant, to which many processes append, and in which some of them die."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from models import Chunk, TreeHead
+from tests.integration.conftest import ApplyConfig
+from tests.support.audit_log.trials import problems_of
+from tests.support.builders.messages import tenant_config
+from tests.support.servers.waiting import wait_until
+from worker.db.engine import read_transaction
+from worker.usecases.audit.verify import VerifyOptions, verify_log
+
+ROOT = Path(__file__).parents[3]
+PROCESSES = 8
+KILLS = 4
+LEAVES_BETWEEN_KILLS = 40
+
+
+@contextmanager
+def issuing(url: str, seed: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process that issues grants, and kill it at the end of the block."""
+    command = (sys.executable, "-m", "tests.support.audit_log.issuing_process", url, seed)
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def tree_size(engine: Engine) -> int:
+    with read_transaction(engine) as connection:
+        return connection.scalar(select(TreeHead.size).where(TreeHead.tenant == "acme")) or 0
+
+
+@pytest.mark.timeout(300)
+def test_the_log_of_eight_processes_verifies_after_some_were_killed(
+    engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.usecases.audit.verify._ITEMS_PER_PART", 40)
+    apply_config(tenant_config())
+    url = engine.url.render_as_string(hide_password=False)
+    with ExitStack() as stack:
+        children = [stack.enter_context(issuing(url, f"{n}")) for n in range(PROCESSES)]
+        for kill in range(1, KILLS + 1):
+            wait_until(lambda: tree_size(engine) >= kill * LEAVES_BETWEEN_KILLS, 120)
+            children[kill].kill()
+            stack.enter_context(issuing(url, f"again {kill}"))
+            # What is committed verifies at any time, also while others append.
+            assert not list(problems_of(verify_log(url, VerifyOptions(processes=2))))
+        size = KILLS * LEAVES_BETWEEN_KILLS + PROCESSES
+        wait_until(lambda: tree_size(engine) >= size, 120)
+    result = verify_log(url, VerifyOptions())
+    assert not list(problems_of(result))
+    assert result.leaves == tree_size(engine)
+    with read_transaction(engine) as connection:
+        assert result.chunks == connection.scalar(select(func.count()).select_from(Chunk))

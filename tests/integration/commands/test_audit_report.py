@@ -1,0 +1,143 @@
+import re
+import shlex
+import stat
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine
+
+from tests.support.builders.report_log import HOSTILE, SINCE, UNTIL, build_log
+from tests.support.cli.operator import json_rows
+from worker.commands.audit.group import audit
+from worker.core.tenants.config import Tenant, TenantConfig
+from worker.db.engine import write_transaction
+from worker.db.tenants import store_config
+
+RANGE = ("--since", SINCE.isoformat(), "--until", UNTIL.isoformat())
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    with write_transaction(engine) as connection:
+        config = TenantConfig(tenants={name: Tenant(name) for name in ("acme", "globex")})
+        store_config(connection, TenantConfig(), config, SINCE)
+        build_log(30).write(connection)
+    return lambda *words: CliRunner().invoke(audit, ["report", *words])
+
+
+def test_a_report_is_a_complete_file_that_only_its_owner_may_read(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    result = run(*RANGE, "--out", str(path))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert path.read_text(encoding="utf-8").endswith("</html>\n")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_an_existing_file_is_replaced_only_if_that_is_asked_for(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("precious")
+    result = run(*RANGE, "--out", str(path))
+    assert (result.exit_code, path.read_text()) == (2, "precious")
+    assert "--force" in result.output
+    assert run(*RANGE, "--out", str(path), "--force").exit_code == 0
+    assert path.read_text().startswith("<!doctype html>")
+
+
+def test_a_file_written_meanwhile_is_not_replaced(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+
+    def render(*_: object) -> str:
+        path.write_text("precious")
+        return "page"
+
+    monkeypatch.setattr("worker.commands.audit.report.render_page", render)
+    result = run(*RANGE, "--out", str(path))
+    assert (result.exit_code, path.read_text()) == (2, "precious")
+    assert [file.name for file in tmp_path.glob("*.html")] == ["report.html"]
+
+
+def test_a_report_can_be_printed(run: Run) -> None:
+    result = run(*RANGE, "--out", "-", "--title", "Q4 <draft>")
+    assert result.exit_code == 0
+    assert "<h1>Q4 &lt;draft&gt;</h1>" in result.stdout
+    assert result.stdout.endswith("</html>\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--since", "2026-11-24", "--until", "2026-11-23"), "before it begins"),
+        (("--since", "2026-11-24", "--until", "2026-11-24"), "before it begins"),
+        (("--since", "1700-01-01"), "longer than 20 years"),
+        (("--tenant", "acmee"), "did you mean 'acme'"),
+        (("--bucket", "report"), "no bucket profile or bucket 'report'"),
+        (("--tz", "Europe/Berlni"), "Europe/Berlin"),
+        (("--title", "x" * 201), "at most 200 characters"),
+        (("--out", ""), "no name"),
+        (("--out", "/dev/null"), "not a regular file"),
+        (("--out", "/no/such/folder/report.html"), "no folder"),
+    ],
+)
+def test_bad_input_is_refused_and_named(
+    run: Run, tmp_path: Path, words: tuple[str, ...], text: str
+) -> None:
+    result = run("--out", str(tmp_path / "report.html"), *words)
+    assert result.exit_code == 2
+    assert text in result.output
+    assert list(tmp_path.glob("*.html")) == []
+
+
+def test_a_tenants_report_has_nothing_about_other_tenants(run: Run) -> None:
+    page = run(*RANGE, "--tenant", "acme", "--out", "-").stdout
+    assert "acme" in page
+    assert "globex" not in page
+    assert "initech" not in page
+
+
+def test_a_report_over_a_year_of_nothing_says_so(run: Run) -> None:
+    result = run("--since", "2020-01-01", "--until", "2021-01-01", "--out", "-")
+    assert result.exit_code == 0
+    assert "Nothing was issued or refused in this period." in result.stdout
+
+
+def test_the_commands_on_the_page_print_the_same_figures(run: Run) -> None:
+    page = run(*RANGE, "--tz", "Europe/Berlin", "--out", "-").stdout
+    sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
+    assert len(sections) == 11
+    compared = 0
+    for section in re.findall(r"<section .*?</section>", page, re.DOTALL):
+        command = re.search("<code>python -m worker audit (.*?)</code>", section)
+        if command is not None:
+            assert shown_rows(section) == printed_rows(unescape(command[1]))
+            compared += 1
+    assert compared == 7
+
+
+def shown_rows(section: str) -> dict[str, list[int]]:
+    """Return the issued and refused items of each row with any; 0 for a column that is missing."""
+    heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', section)
+    rows = {}
+    for row in re.findall(r'<tr><th scope="row".*?</tr>', section):
+        name, *values = map(unescape, re.findall('data-value="(.*?)"', row))
+        cells = dict(zip(heads[1:], values, strict=True))
+        rows[name] = [int(cells.get(head, 0)) for head in ("Issued", "Refused")]
+    return {name: numbers for name, numbers in rows.items() if any(numbers)}
+
+
+def printed_rows(command: str) -> dict[str, list[int]]:
+    rows = json_rows(CliRunner().invoke(audit, [*shlex.split(command), "--json"]))
+    return {next(iter(row.values())): [row["issued"], row["refused"]] for row in rows}
+
+
+def test_what_tenants_choose_is_escaped(run: Run) -> None:
+    page = run(*RANGE, "--out", "-").stdout
+    assert HOSTILE not in page
+    assert "&lt;/script&gt;&lt;img src=x onerror=" in page

@@ -1,0 +1,209 @@
+"""Grants are stored in partitions by month, which exist before they are needed."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic import command
+from sqlalchemy import Engine, text
+
+from tests.support.builders.messages import Clock, grant_message, tenant_config
+from tests.support.builders.services import InProcessService, build_service
+from worker import clock as system_clock
+from worker.aws.clients import S3Clients
+from worker.commands.database import alembic_config, migrate_to_head
+from worker.core.tenants.config import TenantConfig
+from worker.db import tenants
+from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.db.retention.months import add_months, first_moment, month_of
+from worker.db.retention.partitions import (
+    add_partition,
+    default_months,
+    missing_months,
+    read_partitions,
+)
+from worker.usecases.upkeep.cleanup import clean_up
+from worker.usecases.upkeep.partitions import create_partitions
+
+# The migration takes the month of the system's clock.
+MONTH = month_of(system_clock.now())
+
+
+@pytest.fixture
+def engine(postgres_database: str) -> Iterator[Engine]:
+    migrate_to_head(postgres_database)
+    engine = create_database_engine(postgres_database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    clock.time = system_clock.now().replace(microsecond=0)
+    return clock
+
+
+@pytest.fixture
+def service(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> InProcessService:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+    with write_transaction(engine) as connection:
+        tenants.store_config(connection, TenantConfig({}, {}), tenant_config(), clock())
+    return build_service(engine, S3Clients(), clock)
+
+
+def rows_by_partition(engine: Engine) -> dict[str, int]:
+    query = text("SELECT tableoid::regclass::text, count(*) FROM grants GROUP BY 1")
+    with read_transaction(engine) as connection:
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def name_of(month: int) -> str:
+    return f"grants_{month // 100}_{month % 100:02}"
+
+
+def issue_in(service: InProcessService, clock: Clock, month: int) -> None:
+    clock.time = first_moment(month)
+    assert service.issue(grant_message(["acme/a", "acme/b"]))["status"] == "issued"
+
+
+def test_migrate_creates_the_partitions_of_this_month_and_the_next_two(engine: Engine) -> None:
+    with read_transaction(engine) as connection:
+        partitions = read_partitions(connection)
+    ends = [(partition.first, partition.end) for partition in partitions]
+    one, two, three = (add_months(MONTH, number) for number in (1, 2, 3))
+    assert ends == [(None, one), (one, two), (two, three)]
+
+
+def test_grants_are_stored_in_the_partition_of_their_chunks_month(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    for number in (0, 1, 2):
+        issue_in(service, clock, add_months(MONTH, number))
+    months = [name_of(add_months(MONTH, number)) for number in (1, 2)]
+    assert rows_by_partition(engine) == dict.fromkeys(("grants_first", *months), 2)
+
+
+def test_a_single_grant_is_stored_in_the_partition_of_its_month(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    clock.time = first_moment(add_months(MONTH, 1))
+    service.issue(grant_message())
+    assert rows_by_partition(engine) == {name_of(add_months(MONTH, 1)): 1}
+
+
+def test_cleanup_creates_partitions_ahead(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    clock.time = first_moment(add_months(MONTH, 2))
+    assert clean_up(service.context)["partitions"] == 2
+    assert clean_up(service.context)["partitions"] == 0
+    with read_transaction(engine) as connection:
+        assert missing_months(connection, clock()) == []
+
+
+def test_rows_without_a_partition_are_kept_and_moved_by_the_cleanup(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    month = add_months(MONTH, 5)
+    issue_in(service, clock, month)
+    assert rows_by_partition(engine) == {"grants_default": 2}
+    with read_transaction(engine) as connection:
+        assert default_months(connection) == [month]
+    clean_up(service.context)
+    assert rows_by_partition(engine) == {name_of(month): 2}
+
+
+def test_many_processes_create_a_partition_once(engine: Engine) -> None:
+    month = add_months(MONTH, 4)
+
+    def create(_: int) -> bool:
+        with write_transaction(engine) as connection:
+            return add_partition(connection, month)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(create, range(4))) == [False, False, False, True]
+
+
+def test_a_partition_that_is_locked_is_created_at_the_next_run(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    clock.time = first_moment(add_months(MONTH, 1))
+    with read_transaction(engine) as reader:
+        reader.execute(text("SELECT 1 FROM grants"))
+        assert create_partitions(engine, clock()) == 0
+        assert service.issue(grant_message())["status"] == "issued"
+    assert create_partitions(engine, clock()) == 1
+
+
+@pytest.mark.parametrize("month", [0, 202600, 202613, 199912, add_months(MONTH, 13)])
+def test_no_partition_is_created_for_what_is_no_month(engine: Engine, month: int) -> None:
+    with pytest.raises(Exception, match="no month between"), write_transaction(engine) as writer:
+        add_partition(writer, month)
+
+
+Downgrade = Callable[[str], None]
+
+
+@pytest.fixture
+def downgrade(engine: Engine) -> Downgrade:
+    def move(revision: str) -> None:
+        with engine.connect() as connection:
+            command.downgrade(alembic_config(connection), revision)
+
+    return move
+
+
+def test_existing_rows_become_the_first_partition_without_being_written_again(
+    engine: Engine, service: InProcessService, downgrade: Downgrade
+) -> None:
+    service.issue(grant_message())
+    downgrade("0006_trees")
+    file = text("SELECT pg_relation_filenode(:name)")
+    with read_transaction(engine) as connection:
+        before = connection.scalar(file, {"name": "grants"})
+    migrate_to_head(engine.url.render_as_string(hide_password=False))
+    with read_transaction(engine) as connection:
+        assert connection.scalar(file, {"name": "grants_first"}) == before
+    assert rows_by_partition(engine) == {"grants_first": 1}
+
+
+def test_the_migration_goes_on_where_it_was_interrupted(
+    engine: Engine, service: InProcessService, downgrade: Downgrade
+) -> None:
+    service.issue(grant_message())
+    downgrade("0006_trees")
+    with write_transaction(engine) as connection:
+        for statement in (
+            "ALTER TABLE grants ADD COLUMN month integer NOT NULL DEFAULT 202001",
+            "CREATE INDEX pk_grants_first ON grants (month)",
+            "ALTER TABLE grants ADD CONSTRAINT ck_grants_first CHECK (month < 202002) NOT VALID",
+        ):
+            connection.exec_driver_sql(statement)
+    migrate_to_head(engine.url.render_as_string(hide_password=False))
+    service.issue(grant_message())
+    assert rows_by_partition(engine) == {"grants_first": 2}
+
+
+def test_rows_of_the_previous_release_go_to_the_month_of_the_database(engine: Engine) -> None:
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO grants (batch_number, item_number, object_key) VALUES (1, 1, 'k')"
+        )
+        assert connection.scalar(text("SELECT month FROM grants")) == MONTH
+
+
+def test_privileges_on_the_grants_survive_the_migration(
+    engine: Engine, downgrade: Downgrade
+) -> None:
+    downgrade("0006_trees")
+    with write_transaction(engine) as connection:
+        connection.exec_driver_sql("GRANT SELECT ON grants TO pg_monitor WITH GRANT OPTION")
+        connection.exec_driver_sql("GRANT INSERT ON grants TO PUBLIC")
+    migrate_to_head(engine.url.render_as_string(hide_password=False))
+    query = text("SELECT relacl::text FROM pg_class WHERE relname = 'grants'")
+    with read_transaction(engine) as connection:
+        privileges = connection.scalar(query)
+    assert "pg_monitor=r*/" in privileges
+    assert ",=a/" in privileges

@@ -1,0 +1,164 @@
+"""`audit prune` removes the grants of old months, and nothing that is still needed."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import DBAPIError
+
+from models import (
+    Batch,
+    Checkpoint,
+    Chunk,
+    Leaf,
+    Prune,
+)
+from tests.support.builders.messages import grant_message
+from tests.support.builders.pruned_log import ALL, KEPT, RunPrune, count, keys
+from tests.support.builders.services import InProcessService
+from worker.core.tree.records import entry_hash
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.retention import removal
+from worker.db.retention.months import add_months, first_moment, format_month
+from worker.db.retention.prunes import prune_record, pruned_before
+from worker.usecases.retention import prune as prune_module
+
+
+def test_grants_before_the_month_are_removed(engine: Engine, run: RunPrune) -> None:
+    result = run("--yes")
+    assert (result.exit_code, keys(engine)) == (0, ["acme/kept"])
+    assert "Removed 3 grants" in result.output
+
+
+def test_batches_chunks_and_leaves_stay(engine: Engine, run: RunPrune) -> None:
+    tables = (Batch, Chunk, Checkpoint)
+    before = [count(engine, table) for table in tables]
+    leaves = count(engine, Leaf)
+    run("--yes")
+    assert [count(engine, table) for table in tables] == before
+    assert count(engine, Leaf) == leaves + 1
+
+
+def test_a_leaf_covers_the_prune_and_names_it(engine: Engine, run: RunPrune) -> None:
+    run("--yes")
+    with read_transaction(engine) as connection:
+        row = connection.execute(select(*Prune.__table__.c)).one()
+        leaf = connection.execute(
+            select(Leaf.kind, Leaf.reference, Leaf.hash)
+            .where(Leaf.tenant == "acme")
+            .order_by(Leaf.leaf_number.desc())
+        ).first()
+    values = row._asdict()
+    number = values.pop("prune_number")
+    assert leaf == ("prune", str(number), entry_hash([prune_record(values)]))
+    assert (row.tenant, row.before, row.chunks, row.items) == ("acme", format_month(KEPT), 1, 3)
+
+
+def test_readers_learn_what_was_removed(engine: Engine, run: RunPrune) -> None:
+    with read_transaction(engine) as connection:
+        assert pruned_before(connection) is None
+    run("--yes")
+    with read_transaction(engine) as connection:
+        assert pruned_before(connection) == first_moment(KEPT)
+
+
+def test_a_dry_run_shows_what_would_be_removed(engine: Engine, run: RunPrune) -> None:
+    result = run("--dry-run")
+    assert (result.exit_code, keys(engine), count(engine, Prune)) == (0, ALL, 0)
+    assert "before " + format_month(KEPT) + ": 3" in result.output
+
+
+def test_nothing_is_removed_twice(engine: Engine, run: RunPrune) -> None:
+    run("--yes")
+    result = run("--yes")
+    assert (result.exit_code, count(engine, Prune)) == (0, 1)
+    assert "nothing to remove" in result.output
+
+
+def test_a_later_prune_counts_only_what_it_removes(engine: Engine, run: RunPrune) -> None:
+    run("--yes")
+    assert run("--yes", before=add_months(KEPT, 1)).exit_code == 0
+    with read_transaction(engine) as connection:
+        assert list(connection.scalars(select(Prune.items).order_by(Prune.prune_number))) == [3, 1]
+    assert keys(engine) == []
+
+
+def test_without_a_terminal_it_needs_yes(engine: Engine, run: RunPrune) -> None:
+    result = run()
+    assert (result.exit_code, keys(engine)) == (1, ALL)
+    assert "give --yes" in result.output
+
+
+def test_a_message_that_arrives_again_is_refused(
+    service: InProcessService, run: RunPrune, old: dict[str, Any]
+) -> None:
+    run("--yes")
+    reply = service.issue(old)
+    assert (reply["status"], reply["refusal"]["code"]) == ("refused", "batch_closed")
+
+
+def test_a_reopened_chunk_is_refused(
+    service: InProcessService, run: RunPrune, old: dict[str, Any]
+) -> None:
+    run("--yes")
+    message = {"v": 1, "ask": "batch", "tenant": "acme", "batch": old["batch"]}
+    assert service.issue(message)["decided"] == 1
+    reply = service.issue(message | {"chunk": 0})
+    assert (reply["status"], reply["refusal"]["code"]) == ("refused", "batch_closed")
+
+
+def test_rows_are_protected_after_a_prune(engine: Engine, run: RunPrune) -> None:
+    run("--yes")
+    with pytest.raises(DBAPIError, match="append only"), write_transaction(engine) as connection:
+        connection.execute(text("DELETE FROM grants"))
+
+
+def test_grants_are_issued_after_a_prune(
+    engine: Engine, service: InProcessService, run: RunPrune
+) -> None:
+    run("--yes")
+    assert service.issue(grant_message(["acme/new"]))["status"] == "issued"
+    assert keys(engine) == ["acme/kept", "acme/new"]
+
+
+class Interrupted(Exception):
+    """The process is killed."""
+
+
+@pytest.fixture
+def sqlite(engine: Engine) -> Engine:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL drops partitions in one transaction")
+    return engine
+
+
+def test_an_interrupted_prune_goes_on(
+    sqlite: Engine, run: RunPrune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> int:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prune_module, "delete_chunks", interrupt)
+        assert isinstance(run("--yes").exception, Interrupted)
+    assert keys(sqlite) == ALL
+    result = run("--yes")
+    assert "An earlier prune was interrupted" in result.output
+    assert (result.exit_code, keys(sqlite), count(sqlite, Prune)) == (0, ["acme/kept"], 1)
+
+
+def test_each_transaction_deletes_few_rows(
+    sqlite: Engine, run: RunPrune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    delete = removal.delete_chunks
+
+    def record(connection: Any, chunks: Any) -> int:
+        sizes.append(sum(chunk.items for chunk in chunks))
+        return delete(connection, chunks)
+
+    monkeypatch.setattr(prune_module, "delete_chunks", record)
+    monkeypatch.setattr(prune_module, "MAX_ITEMS", 3)
+    run("--yes", before=add_months(KEPT, 1))
+    assert sizes == [3, 1]
+    assert keys(sqlite) == []

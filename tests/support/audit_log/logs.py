@@ -1,0 +1,156 @@
+"""Generated audit logs: several tenants, kinds, refusals, reissues, cancellations, checkpoints."""
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest import mock
+
+from sqlalchemy import Engine, insert, select
+
+from models import Checkpoint, TreeHead
+from tests.support.builders import services
+from tests.support.builders.messages import DEMO, POLICY, Clock, grant_message, split_chunks
+from tests.support.builders.services import InProcessService
+from worker.aws.clients import S3Clients
+from worker.commands.database import migrate_to_head
+from worker.core.tenants.config import Quota, Tenant, TenantConfig
+from worker.core.tree.checkpoint_text import CheckpointText, tree_origin
+from worker.core.tree.merkle import RightEdge
+from worker.core.tree.signed_note import SignerKey
+from worker.db import tenants
+from worker.db.audit.changes import ChangeAuthor, record_changes
+from worker.db.engine import create_database_engine, write_transaction
+
+TENANTS = ("acme", "globex", "initech")
+KEY_NAME = "audit.example.com/valetkey"
+
+
+class GeneratedLog(NamedTuple):
+    """A log, the key that signed its checkpoints, and the last checkpoint of each tenant."""
+
+    url: str
+    signer: SignerKey
+    notes: dict[str, str]
+
+
+def generate_log(url: str, seed: int, batches: int = 24) -> GeneratedLog:
+    """Fill an empty database with an audit log; the same seed gives the same requests."""
+    migrate_to_head(url)
+    engine = create_database_engine(url)
+    try:
+        return _Generator(engine, random.Random(seed)).run(url, batches)
+    finally:
+        engine.dispose()
+
+
+class _Generator:
+    def __init__(self, engine: Engine, rng: random.Random) -> None:
+        self._engine = engine
+        self._rng = rng
+        self._clock = Clock()
+        self._signer = SignerKey.generate(KEY_NAME)
+        self._messages: list[dict[str, Any]] = []
+
+    def run(self, url: str, batches: int) -> GeneratedLog:
+        self._apply_config()
+        with _service(self._engine, self._clock, "AKIDEXAMPLE") as service:
+            for number in range(batches):
+                self._issue(service, number)
+                if number % 8 == 5:
+                    self._sign()
+        with _service(self._engine, self._clock, "AKIDROTATED") as service:
+            for message in self._rng.sample(self._messages, 6):
+                service.issue(message)
+        self._change_config()
+        return GeneratedLog(url, self._signer, self._sign())
+
+    def _apply_config(self) -> None:
+        config = TenantConfig(
+            {"demo": DEMO},
+            {
+                name: Tenant(
+                    name,
+                    trust="queue",
+                    policies={"demo": replace(POLICY, prefixes=(f"{name}/",))},
+                    quotas=(Quota("grants", "day", 60 if name == "initech" else 10_000),),
+                )
+                for name in TENANTS
+            },
+        )
+        with write_transaction(self._engine) as connection:
+            before = tenants.load_config(connection)
+            tenants.store_config(connection, before, config, self._clock())
+            author = ChangeAuthor(self._clock(), "alice", "apply")
+            record_changes(connection, [("tenants.acme.trust", None, "queue")], author)
+
+    def _issue(self, service: InProcessService, number: int) -> None:
+        rng = self._rng
+        tenant = rng.choice(TENANTS)
+        message = self._message(tenant, number)
+        if number % 7 == 3:
+            service.issue(_cancel(tenant, message["batch"]))
+        chunks = split_chunks(message, rng.choice([2, 3, 4]))
+        for chunk in chunks[: rng.choice([len(chunks), max(1, len(chunks) - 1)])]:
+            outcome = service.issue(chunk)
+            if any("url" in item for item in outcome["items"]):
+                self._messages.append(chunk)
+        if number % 7 == 5:
+            service.issue(_cancel(tenant, message["batch"]))
+        self._clock.forward(minutes=rng.randrange(50), microseconds=rng.randrange(10**6))
+
+    def _message(self, tenant: str, number: int) -> dict[str, Any]:
+        rng = self._rng
+        owners = [tenant if rng.random() < 0.85 else "elsewhere" for _ in range(rng.randint(1, 9))]
+        keys = [f'{owner}/{number}/ü "{n}".png' for n, owner in enumerate(owners)]
+        message = grant_message(keys, tenant=tenant, recipient=rng.choice([None, "auditor"]))
+        kind = rng.choice(["download", "upload", "put"])
+        if kind != "download":
+            terms = {"kind": kind, "bucket": "demo", "expires_in": 300, "max_size": 500_000}
+            message["grant"] = terms | {"content_type": "image/png"}
+        for item in message["items"] if kind == "put" else ():
+            item["size"] = rng.randrange(1, 500_000)
+        return message
+
+    def _change_config(self) -> None:
+        changes: list[tuple[str, Any, Any]] = [
+            ("tenants.acme.max_batch", 1, 2),
+            ("tenants.acme.allow.demo.prefixes", None, ["a/", "ü/"]),
+            ("tenants.globex.quotas.grants.hour.raise", {"by": 5}, None),
+        ]
+        for number in (1, 2):
+            with write_transaction(self._engine) as connection:
+                author = ChangeAuthor(self._clock(), "bob", "apply")
+                record_changes(connection, changes[:number], author)
+
+    def _sign(self) -> dict[str, str]:
+        """Store a checkpoint of each tree that has grown; return the notes of all trees."""
+        notes = {}
+        with write_transaction(self._engine) as connection:
+            sizes = connection.execute(select(Checkpoint.tenant, Checkpoint.size))
+            known = {tuple(row) for row in sizes}
+            heads = connection.execute(select(TreeHead.tenant, TreeHead.size, TreeHead.edge))
+            for tenant, size, edge in heads.all():
+                root = RightEdge.from_bytes(size, edge).root()
+                text = CheckpointText(tree_origin(KEY_NAME, tenant), size, root)
+                notes[tenant] = self._signer.sign(str(text))
+                if (tenant, size) not in known:
+                    values = {"root": root, "signed_at": self._clock(), "note": notes[tenant]}
+                    connection.execute(
+                        insert(Checkpoint).values(tenant=tenant, size=size, **values)
+                    )
+        return notes
+
+
+def _cancel(tenant: str, batch_id: str) -> dict[str, Any]:
+    header = {"v": 1, "ask": "cancel", "tenant": tenant, "requested_by": "ann"}
+    return header | {"reason": "a mistake", "batch": batch_id}
+
+
+@contextmanager
+def _service(engine: Engine, clock: Clock, access_key: str) -> Iterator[InProcessService]:
+    environ = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+    with mock.patch.dict(os.environ, environ):
+        yield services.build_service(engine, S3Clients(), clock)

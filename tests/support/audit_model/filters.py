@@ -1,0 +1,54 @@
+"""Generates filters of the audit log, and applies them to plain rows."""
+
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.support.audit_model.logs import CODES, KEYS, MOMENTS, LogRow
+from tests.support.builders.audit_rows import batch_id
+from worker.db.audit.filters import GrantFilter
+
+
+@st.composite
+def filters(draw: st.DrawFn) -> GrantFilter:
+    """Generate a filter with few conditions, so that some rows match."""
+    choices: dict[str, st.SearchStrategy[Any]] = {
+        "tenant": st.sampled_from(["acme", "globex", "ümlaut", "nobody"]),
+        "buckets": st.sampled_from([("demo",), ("other", "demo")]),
+        "object_key": st.sampled_from(KEYS),
+        "prefix": st.sampled_from(["a/", "A", "=", "ü"]),
+        "requester": st.sampled_from(["billing", "line\nbreak"]),
+        "signed_by": st.sampled_from(["", "key-1"]),
+        "decisions": st.sampled_from(
+            [("issued",), ("refused",), (CODES[0],), ("issued", CODES[1]), ("issued", "refused")]
+        ),
+        "kind": st.sampled_from(["upload", "download"]),
+        "since": MOMENTS,
+        "until": MOMENTS.map(lambda moment: moment + timedelta(seconds=1)),
+        "batch_id": st.integers(1, 5).map(batch_id),
+    }
+    names = draw(st.lists(st.sampled_from(sorted(choices)), max_size=2, unique=True))
+    return GrantFilter(**{name: draw(choices[name]) for name in names})
+
+
+def matches(row: LogRow, grant_filter: GrantFilter) -> bool:
+    """Tell whether a row matches, condition by condition."""
+    batch = row.batch
+    wanted = grant_filter
+    decisions = {row.code or "issued", "issued" if row.code is None else "refused"}
+    return all(
+        (
+            wanted.tenant in {None, batch.tenant},
+            not wanted.buckets or batch.bucket in wanted.buckets,
+            wanted.object_key in {None, row.key},
+            wanted.prefix is None or row.key.startswith(wanted.prefix),
+            wanted.requester in {None, batch.requested_by},
+            wanted.signed_by is None or (batch.signed_by or "") == wanted.signed_by,
+            not wanted.decisions or bool(decisions & set(wanted.decisions)),
+            wanted.kind in {None, batch.kind},
+            wanted.since is None or row.time >= wanted.since,
+            wanted.until is None or row.time < wanted.until,
+            wanted.batch_id is None or row.grant.startswith(f"{wanted.batch_id}."),
+        )
+    )

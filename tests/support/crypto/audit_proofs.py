@@ -1,0 +1,71 @@
+"""Runs the auditors' verifier, and changes proofs in every place that it has to check."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from tests.support.docs.command_lines import ROOT
+
+SCRIPT = ROOT / "docs" / "verify_audit_proof.py"
+
+
+def run_verifier(proof: Path, key: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Verify a proof as an auditor does: in another folder, without the project."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), "--key", key, str(proof)],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def changed_proofs(proof: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a proof with one value changed, for each value in it, with the path of the value."""
+    for path in _paths(proof, ()):
+        changed = deepcopy(proof)
+        target = changed
+        for part in path[:-1]:
+            target = target[part]
+        target[path[-1]] = _change(target[path[-1]])
+        yield ".".join(map(str, path)), changed
+
+
+def _paths(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield from _paths(child, (*path, name))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _paths(child, (*path, index))
+    else:
+        yield path
+
+
+def _change(value: Any) -> Any:
+    if isinstance(value, int):
+        return value + 1
+    text = str(value)
+    try:
+        data = bytearray(base64.b64decode(text, validate=True))
+    except ValueError:
+        pass
+    else:
+        if len(data) == 32:
+            data[7] ^= 16
+            return base64.b64encode(data).decode()
+    if text.startswith("{"):
+        record = json.loads(text)
+        name = max(record)
+        return json.dumps(record | {name: "changed"}, sort_keys=True, separators=(",", ":"))
+    position = len(text) // 2
+    return text[:position] + ("0" if text[position] != "0" else "1") + text[position + 1 :]

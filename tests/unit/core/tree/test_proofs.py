@@ -1,0 +1,222 @@
+"""Tests inclusion and consistency proofs, with the vectors of RFC 6962's test suite."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.tree import proofs
+from worker.core.tree.merkle import hash_children, hash_leaf, merkle_root
+from worker.core.tree.proofs import WrongProof
+
+# The leaves, roots and paths that the tests of certificate-transparency publish.
+LEAVES = [
+    hash_leaf(bytes.fromhex(text))
+    for text in (
+        *("", "00", "10", "2021", "3031", "40414243", "5051525354555657"),
+        "606162636465666768696a6b6c6d6e6f",
+    )
+]
+ROOTS = [
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
+INCLUSION = {
+    (0, 8): [
+        "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+    ],
+    (5, 8): [
+        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+        "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    ],
+    (2, 3): ["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"],
+    (1, 5): [
+        "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+    ],
+}
+CONSISTENCY = {
+    (1, 8): [
+        "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+    ],
+    (6, 8): [
+        "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+        "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    ],
+    (2, 5): [
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+    ],
+    (1, 1): [],
+}
+SIZES = st.integers(1, 200)
+
+
+def leaves(size: int) -> list[bytes]:
+    return [hash_leaf(number.to_bytes(2)) for number in range(size)]
+
+
+def slow_root(hashes: list[bytes]) -> bytes:
+    """The definition of RFC 9162, section 2.1.1, word for word."""
+    if len(hashes) == 1:
+        return hashes[0]
+    k = 1
+    while k * 2 < len(hashes):
+        k *= 2
+    return hash_children(slow_root(hashes[:k]), slow_root(hashes[k:]))
+
+
+def inclusion_path(hashes: list[bytes], index: int) -> list[bytes]:
+    return proofs.subtree_roots(proofs.inclusion_ranges(index, len(hashes)), hashes)
+
+
+def consistency_path(hashes: list[bytes], old_size: int) -> list[bytes]:
+    return proofs.subtree_roots(proofs.consistency_ranges(old_size, len(hashes)), hashes)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8 % len(data)] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_roots_are_the_published_ones(size: int) -> None:
+    assert merkle_root(LEAVES[:size]).hex() == ROOTS[size - 1]
+
+
+@pytest.mark.parametrize(("index", "size"), INCLUSION)
+def test_inclusion_paths_are_the_published_ones(index: int, size: int) -> None:
+    path = inclusion_path(LEAVES[:size], index)
+    assert [node.hex() for node in path] == INCLUSION[index, size]
+    root = proofs.root_of_inclusion(LEAVES[index], index, size, path)
+    assert root.hex() == ROOTS[size - 1]
+
+
+@pytest.mark.parametrize(("old", "new"), CONSISTENCY)
+def test_consistency_paths_are_the_published_ones(old: int, new: int) -> None:
+    path = consistency_path(LEAVES[:new], old)
+    assert [node.hex() for node in path] == CONSISTENCY[old, new]
+    roots = [bytes.fromhex(ROOTS[size - 1]) for size in (old, new)]
+    proofs.check_consistency(old, roots[0], new, roots[1], path)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 63, 64, 65, 200])
+def test_every_leaf_has_a_path_to_the_root(size: int) -> None:
+    hashes = leaves(size)
+    root = slow_root(hashes)
+    for index, leaf in enumerate(hashes):
+        path = inclusion_path(hashes, index)
+        assert proofs.root_of_inclusion(leaf, index, size, path) == root
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 63, 64, 65, 200])
+def test_every_older_tree_has_a_path_to_the_newer_one(size: int) -> None:
+    hashes = leaves(size)
+    root = slow_root(hashes)
+    for old in range(1, size + 1):
+        path = consistency_path(hashes, old)
+        proofs.check_consistency(old, slow_root(hashes[:old]), size, root, path)
+
+
+@given(st.data(), SIZES)
+def test_a_changed_inclusion_proof_fails(data: st.DataObject, size: int) -> None:
+    hashes = leaves(size)
+    index = data.draw(st.integers(0, size - 1))
+    path = inclusion_path(hashes, index)
+    values = [hashes[index], *path]
+    changed = data.draw(st.integers(0, len(values) - 1))
+    values[changed] = flipped(values[changed], data.draw(st.integers(0, 255)))
+    root = proofs.root_of_inclusion(values[0], index, size, values[1:])
+    assert root != slow_root(hashes)
+
+
+@given(st.data(), st.integers(2, 200))
+def test_a_path_proves_no_other_leaf(data: st.DataObject, size: int) -> None:
+    hashes = leaves(size)
+    index, other = data.draw(
+        st.lists(st.integers(0, size - 1), min_size=2, max_size=2, unique=True)
+    )
+    path = inclusion_path(hashes, index)
+    try:
+        root = proofs.root_of_inclusion(hashes[index], other, size, path)
+    except WrongProof:
+        return
+    assert root != slow_root(hashes)
+
+
+@given(st.data(), st.integers(2, 200))
+def test_a_changed_consistency_proof_fails(data: st.DataObject, size: int) -> None:
+    hashes = leaves(size)
+    old = data.draw(st.integers(1, size - 1))
+    values = [slow_root(hashes[:old]), slow_root(hashes), *consistency_path(hashes, old)]
+    changed = data.draw(st.integers(0, len(values) - 1))
+    values[changed] = flipped(values[changed], data.draw(st.integers(0, 255)))
+    with pytest.raises(WrongProof):
+        proofs.check_consistency(old, values[0], size, values[1], values[2:])
+
+
+@given(st.data(), st.integers(2, 200), st.sampled_from([-1, 1]))
+def test_a_path_of_another_length_fails(data: st.DataObject, size: int, more: int) -> None:
+    hashes = leaves(size)
+    old = data.draw(st.integers(1, size - 1))
+    paths = inclusion_path(hashes, old), consistency_path(hashes, old)
+    inclusion, consistency = ([*path, path[0]] if more > 0 else path[:-1] for path in paths)
+    with pytest.raises(WrongProof):
+        proofs.root_of_inclusion(hashes[old], old, size, inclusion)
+    with pytest.raises(WrongProof):
+        proofs.check_consistency(old, slow_root(hashes[:old]), size, slow_root(hashes), consistency)
+
+
+def test_an_empty_tree_is_continued_by_any_other_without_a_path() -> None:
+    proofs.check_consistency(0, merkle_root(()), 3, slow_root(leaves(3)), [])
+    with pytest.raises(WrongProof):
+        proofs.check_consistency(0, slow_root(leaves(1)), 3, slow_root(leaves(3)), [])
+
+
+def test_trees_of_the_same_size_are_consistent_only_if_they_are_equal() -> None:
+    root = slow_root(leaves(3))
+    proofs.check_consistency(3, root, 3, root, [])
+    for other, path in ((hash_leaf(b""), []), (root, [root])):
+        with pytest.raises(WrongProof):
+            proofs.check_consistency(3, root, 3, other, path)
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 3), (-1, 3)])
+def test_a_shorter_tree_continues_nothing(old: int, new: int) -> None:
+    with pytest.raises(ValueError, match="does not continue"):
+        proofs.consistency_ranges(old, new)
+    with pytest.raises(WrongProof):
+        proofs.check_consistency(old, LEAVES[0], new, LEAVES[0], [])
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_a_leaf_outside_of_the_tree_has_no_path(index: int) -> None:
+    with pytest.raises(ValueError, match="has no leaf"):
+        proofs.inclusion_ranges(index, 3)
+    with pytest.raises(WrongProof):
+        proofs.root_of_inclusion(LEAVES[0], index, 3, [])
+
+
+def test_missing_leaves_are_noticed() -> None:
+    with pytest.raises(ValueError, match="leaves are missing"):
+        proofs.subtree_roots(proofs.inclusion_ranges(0, 8), LEAVES[:7])
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 5000])
+def test_a_stream_of_leaves_gives_the_same_tree_as_their_list(size: int) -> None:
+    hashes = leaves(size)
+    edge = proofs.edge_of(iter(hashes))
+    assert (edge.size, edge.root()) == (size, merkle_root(hashes))

@@ -1,0 +1,147 @@
+import re
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.support.builders.report_log import HOSTILE, LONG, RIGHT_TO_LEFT
+from worker.audit_report.figures import (
+    Breakdown,
+    CheckpointState,
+    LogState,
+    Period,
+    ReportFigures,
+    Scope,
+    Tally,
+)
+from worker.audit_report.page import render_page
+from worker.audit_report.tables import describe_share
+from worker.usecases.audit.report import TABLE_ROWS
+
+END = datetime(2026, 11, 24, 8, tzinfo=UTC)
+NO_LOG = LogState(rows=0, batches=0, trees=0, leaves=0, unsigned_leaves=0, pending_webhooks=0)
+NOTHING = Breakdown((), None, 0)
+
+
+def breakdown(*names: str) -> Breakdown:
+    return Breakdown(tuple(Tally(name, 3, 1) for name in names), None, len(names))
+
+
+def figures(names: Breakdown, log: LogState = NO_LOG, tenant: str | None = None) -> ReportFigures:
+    scope = Scope(since=END - timedelta(days=1), until=END, zone=UTC, unit="day", tenant=tenant)
+    issued = sum(row.issued for row in names.rows)
+    refused = sum(row.refused for row in names.rows)
+    return ReportFigures(
+        scope=scope,
+        generated_at=END,
+        periods=(Period("2026-11-23", issued, refused), Period("2026-11-24", 0, 0)),
+        tenants=names,
+        buckets=names,
+        kinds=names,
+        codes=names,
+        lifetimes=names,
+        limits=names,
+        requesters=names,
+        keys=names,
+        quotas=(),
+        log=log,
+    )
+
+
+class Elements(HTMLParser):
+    """Collects the start tags of a page, with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize("name", [HOSTILE, '"><script>alert(1)</script>', "{policy}", "&lt;b&gt;"])
+def test_names_from_the_database_are_never_elements(name: str) -> None:
+    plain = Elements(render_page(figures(breakdown("acme", "b")), "Report")).tags
+    hostile = Elements(render_page(figures(breakdown(name, "b")), "Report")).tags
+    assert [tag for tag, _ in hostile] == [tag for tag, _ in plain]
+    assert not [names for _, names in hostile if any(text.startswith("on") for text in names)]
+
+
+def test_a_title_and_a_tenant_are_escaped() -> None:
+    page = render_page(figures(breakdown("acme"), tenant="<b>"), "<i>")
+    assert not {"b", "i"} & {tag for tag, _ in Elements(page).tags}
+    assert "<title>&lt;i&gt;</title>" in page
+
+
+def test_control_characters_and_changes_of_direction_are_escaped() -> None:
+    page = render_page(figures(breakdown("a\u202egpj.exe", "\x1b[2J\0")), "Report")
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+    assert "a\\u202egpj.exe" in page
+
+
+def test_the_policy_allows_the_pages_own_style_and_script_alone() -> None:
+    page = render_page(figures(breakdown(RIGHT_TO_LEFT, LONG)), "Report")
+    policy = next(names["content"] for tag, names in Elements(page).tags if "http-equiv" in names)
+    assert policy is not None
+    for tag in ("style", "script"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = b64encode(sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert " style=" not in page
+
+
+def test_a_page_names_no_other_host() -> None:
+    page = render_page(figures(breakdown("acme")), "Report")
+    hosts = set(re.findall(r"https?://[a-z0-9.-]+", page))
+    assert hosts == {"http://www.w3.org"}  # the names of the XML vocabularies
+
+
+def test_a_report_on_nothing_says_so_and_draws_no_empty_chart() -> None:
+    page = render_page(figures(NOTHING), "Report")
+    assert "Nothing was issued or refused in this period." in page
+    assert "<svg" not in page
+
+
+def test_a_log_without_a_checkpoint_is_said_to_have_none() -> None:
+    assert "No checkpoint yet" in render_page(figures(NOTHING), "Report")
+    signed = (CheckpointState("acme", 7, END),)
+    log = LogState(
+        rows=9,
+        batches=1,
+        trees=1,
+        leaves=9,
+        unsigned_leaves=2,
+        pending_webhooks=0,
+        checkpoints=signed,
+    )
+    page = render_page(figures(NOTHING, log), "Report")
+    assert "No checkpoint yet" not in page
+    assert "2026-11-24 08:00" in page
+
+
+def test_a_page_with_full_tables_has_less_than_half_a_megabyte() -> None:
+    names = breakdown(*(f"tenant-{number:03}-{'x' * 40}" for number in range(TABLE_ROWS)))
+    page = render_page(figures(names), "Report")
+    assert len(page.encode()) < 500_000
+
+
+@pytest.mark.parametrize(
+    ("number", "total", "text"),
+    [
+        (0, 0, "0%"),
+        (0, 5, "0%"),
+        (5, 5, "100%"),
+        (1, 3, "33.3%"),
+        (1, 10_000, "<0.1%"),
+        (9_999, 10_000, ">99.9%"),
+    ],
+)
+def test_a_share_is_neither_none_nor_all_if_it_is_only_nearly_so(
+    number: int, total: int, text: str
+) -> None:
+    assert describe_share(number, total) == text

@@ -1,0 +1,45 @@
+"""The commands of the service's command line, of which only the one that runs is imported."""
+
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from valetkey.cli.lazy_group import LazyGroup
+from worker.__main__ import main
+
+WIDE = 500  # columns, so that no help is cut
+
+
+def lazy_groups(group: LazyGroup, path: str = "worker") -> Iterator[tuple[str, LazyGroup]]:
+    yield path, group
+    for name, command in group.commands.items():
+        if isinstance(command, LazyGroup):
+            yield from lazy_groups(command, f"{path} {name}")
+
+
+GROUPS = dict(lazy_groups(main))
+COMMANDS = [
+    pytest.param(group, name, id=f"{path} {name}")
+    for path, group in GROUPS.items()
+    for name in group.commands
+]
+
+
+def test_both_groups_are_lazy() -> None:
+    assert list(GROUPS) == ["worker", "worker audit"]
+
+
+@pytest.mark.parametrize(("group", "name"), COMMANDS)
+def test_a_command_can_be_imported_under_its_name(group: LazyGroup, name: str) -> None:
+    assert group.commands[name].name == name
+
+
+@pytest.mark.parametrize(("group", "name"), COMMANDS)
+def test_the_help_of_a_group_has_the_first_sentence_of_a_command(
+    group: LazyGroup, name: str
+) -> None:
+    formatter = click.HelpFormatter(width=WIDE)
+    group.format_commands(click.Context(group), formatter)
+    listed = dict(line.split(maxsplit=1) for line in formatter.getvalue().splitlines()[1:])
+    assert listed[name] == group.commands[name].get_short_help_str(WIDE)

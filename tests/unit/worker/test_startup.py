@@ -1,0 +1,66 @@
+"""The modules that commands import: each second of them is a second before the first answer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.docs.command_lines import ROOT
+from worker.commands.database import migrate_to_head
+
+HEAVY = {
+    *("alembic", "boto3", "botocore", "celery", "cryptography", "httpx", "joserfc", "kombu"),
+    *("psycopg", "pydantic", "pydantic_settings", "redis", "structlog"),
+}
+SETTINGS = {
+    "VALETKEY_BROKER_URL": "redis://broker.example:6379/0",
+    "VALETKEY_S3_ENDPOINT": "https://s3.example.com",
+    "VALETKEY_DEVELOPMENT": "true",
+    "VALETKEY_SWEEP_SECONDS": "2.5",
+    "VALETKEY_CONCURRENCY": "8",
+}
+PROGRAM = """
+import json, sys
+from worker.__main__ import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
+"""
+
+
+def imported(tmp_path: Path, *words: str) -> set[str]:
+    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
+    migrate_to_head(url)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words],
+        cwd=tmp_path,
+        env={**SETTINGS, "VALETKEY_DATABASE_URL": url, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(json.loads(result.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "list"),
+        ("audit", "list", "--json"),
+        ("audit", "summary"),
+        ("audit", "cancellations"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_reads_imports_nothing_heavy(tmp_path: Path, words: tuple[str, ...]) -> None:
+    modules = imported(tmp_path, *words)
+    assert "sqlalchemy" in modules
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("words", [("--help",), ("audit", "--help")], ids=" ".join)
+def test_help_imports_no_command(tmp_path: Path, words: tuple[str, ...]) -> None:
+    assert imported(tmp_path, *words) & {*HEAVY, "sqlalchemy", "models", "rich"} == set()

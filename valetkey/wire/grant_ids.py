@@ -1,0 +1,6 @@
+"""The ids of grants, which travel in signed URLs and as metadata of objects."""
+
+
+def grant_id(batch_id: str, item_number: int) -> str:
+    """Return the id of a grant: the batch id, a dot and the item's number, counted from 0."""
+    return f"{batch_id}.{item_number}"

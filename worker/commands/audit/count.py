@@ -1,0 +1,116 @@
+"""Counts items by columns and periods."""
+
+from datetime import UTC
+from difflib import get_close_matches
+from typing import Any, cast
+
+import click
+
+from valetkey.units import format_size
+from worker.commands.audit.filter_options import filter_options, note_empty_result, read_filter
+from worker.commands.database import open_database
+from worker.commands.options import format_options
+from worker.commands.output import print_rows
+from worker.db.audit.count_queries import CountOptions, Dimension
+from worker.db.audit.counts import (
+    DIMENSIONS,
+    MAX_GROUPS,
+    ItemCount,
+    TooManyGroups,
+    count_items,
+)
+from worker.db.engine import read_transaction
+
+NUMBERS = ("issued", "refused", "total", "bytes")
+"""The columns of numbers that follow those of a group."""
+
+
+def _parse_dimensions(
+    _context: click.Context, _option: click.Parameter, text: str
+) -> tuple[Dimension, ...]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name in DIMENSIONS:
+            continue
+        close = get_close_matches(name, DIMENSIONS, 1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Choose from {', '.join(DIMENSIONS)}."
+        raise click.BadParameter(f"there is no column {name!r}. {hint}")
+    return cast("tuple[Dimension, ...]", tuple(dict.fromkeys(names)))
+
+
+@click.command("count")
+@click.option(
+    "--by",
+    metavar="COLUMNS",
+    default="tenant,kind",
+    show_default=True,
+    callback=_parse_dimensions,
+    help=f"Columns to group by, separated by commas: {', '.join(DIMENSIONS)}.",
+)
+@filter_options
+@click.option(
+    "--exact-bytes",
+    is_flag=True,
+    help="Count each put and multipart upload with its own size. Reads every one of them.",
+)
+@format_options
+def count(
+    *,
+    by: tuple[Dimension, ...],
+    exact_bytes: bool,
+    output_format: Any,
+    **filters: Any,
+) -> None:
+    """Count issued and refused items by tenant, day, reason or other columns.
+
+    `bytes` is the largest amount that the issued grants let their holders upload: for each issued
+    item of an upload, put or multipart, the max_size of its request. A form takes any size up to
+    that, and is charged for it. A put or multipart takes exactly its own size, and --exact-bytes
+    counts that. Downloads, parts and refusals count none.
+
+    A code is the reason of a refusal; issued items have none. Hours, days and months without items
+    are left out.
+
+    \b
+    Examples:
+      python -m worker audit count --by day,code --tenant acme --since 30d
+      python -m worker audit count --by requester --decision refused --csv
+      python -m worker audit count --by month,tenant --tz Europe/Berlin
+    """
+    options = CountOptions(by, filters["zone"] or UTC, exact_bytes)
+    try:
+        with open_database(read_transaction) as connection:
+            counts = count_items(connection, read_filter(connection, filters), options)
+    except TooManyGroups:
+        raise click.UsageError(
+            f"There are more than {MAX_GROUPS:,} groups: select fewer items, for example with"
+            " --since, or use `audit top`."
+        ) from None
+    print_counts(by, counts, output_format, with_total=True)
+
+
+def print_counts(
+    by: tuple[str, ...], counts: list[ItemCount], output_format: Any, *, with_total: bool
+) -> None:
+    """Print counts. A table has sizes in units and, with_total, a last line with the sums."""
+    if not counts:
+        note_empty_result()
+    columns = (*by, *NUMBERS)
+    rows: list[tuple[Any, ...]] = [_row(item_count) for item_count in counts]
+    if output_format is not None:
+        print_rows(columns, rows, output_format)
+        return
+    if with_total and by and rows:
+        sums = (sum(numbers) for numbers in zip(*(row[-4:] for row in rows), strict=True))
+        rows.append(("total", *[""] * (len(by) - 1), *sums))
+    print_rows(columns, [_format_numbers(row) for row in rows], None)
+
+
+def _row(item_count: ItemCount) -> tuple[Any, ...]:
+    numbers = item_count.issued, item_count.refused, item_count.total, item_count.bytes
+    return (*item_count.group, *numbers)
+
+
+def _format_numbers(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    *group, issued, refused, total, size = row
+    return (*group, f"{issued:,}", f"{refused:,}", f"{total:,}", format_size(size))

@@ -1,0 +1,92 @@
+"""Prints proofs that auditors verify without this service."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import click
+from sqlalchemy import Connection
+
+from worker.commands.audit.tenant_names import find_trees
+from worker.commands.database import open_database
+from worker.core.tree.signed_note import MAX_NOTE_BYTES, InvalidNote
+from worker.db.engine import read_transaction
+from worker.usecases.audit.prove import (
+    GrantId,
+    LogDiffers,
+    NothingToProve,
+    prove_consistency,
+    prove_grant,
+)
+
+_match_grant = re.compile(
+    r"(?:(?P<tenant>[^/]+)/)?(?P<batch>[^/.]+)\.(?P<item>[0-9]{1,9})"
+).fullmatch
+
+
+@click.command("prove")
+@click.argument("grant", required=False)
+@click.option(
+    "--since",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    metavar="CHECKPOINT",
+    help="Prove that the log continues the checkpoint in this file.",
+)
+def prove(*, grant: str | None, since: str | None) -> None:
+    """Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.
+
+    GRANT is BATCH.NUMBER, or TENANT/BATCH.NUMBER. docs/verify_audit_proof.py verifies the proof:
+    it needs the public key that `audit key` prints, and neither this service nor its database.
+
+    The exit code is 1 if the log is not the one that its checkpoints sign.
+
+    \b
+    Examples:
+      python -m worker audit prove 01932000-0000-7000-8000-000000000001.0 > grant.json
+      python -m worker audit prove --since acme.checkpoint > acme.json
+    """
+    if (grant is None) == (since is None):
+        raise click.UsageError("give a GRANT, or a checkpoint with --since")
+    try:
+        note = None if since is None else _read_note(since)
+        with open_database(read_transaction) as connection:
+            if note is not None:
+                proof = prove_consistency(connection, note)
+            else:
+                proof = prove_grant(connection, _parse_grant(connection, str(grant)))
+    except InvalidNote as error:
+        text = f"{since} is no checkpoint: {error}"
+        raise click.BadParameter(text, param_hint="--since") from None
+    except NothingToProve as error:
+        raise click.BadParameter(str(error), param_hint="--since" if since else "GRANT") from None
+    except LogDiffers as error:
+        raise click.ClickException(f"NOT PROVEN: {error}.") from None
+    click.echo(json.dumps(proof, indent=2, ensure_ascii=False))
+
+
+def _parse_grant(connection: Connection, text: str) -> GrantId:
+    match = _match_grant(text)
+    if match is None:
+        raise click.BadParameter(
+            "a grant's id is BATCH.NUMBER, as in the column `grant`, or TENANT/BATCH.NUMBER",
+            param_hint="GRANT",
+        )
+    tenant = match["tenant"]
+    tenant_ids = None if tenant is None else find_trees(connection, tenant, "GRANT")
+    return GrantId(match["batch"], int(match["item"]), tenant_ids)
+
+
+def _read_note(path: str) -> str:
+    """Read a signed note. Raises InvalidNote."""
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read(MAX_NOTE_BYTES + 1)
+        else:
+            with Path(path).open("rb") as stream:
+                data = stream.read(MAX_NOTE_BYTES + 1)
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InvalidNote("it is not text") from None
+    except OSError as error:
+        raise InvalidNote(f"it cannot be read: {error.strerror}") from None

@@ -1,0 +1,203 @@
+"""Verifies the audit log."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from valetkey.cli.results.progress_bar import stderr_console
+from worker.commands.audit.key import KeyRefused
+from worker.commands.failures.database_failures import (
+    STATES,
+    database_unusable,
+    describe_failure,
+)
+from worker.core.tree.signed_note import InvalidKey, VerifierKey
+from worker.database_setting import read_database_url
+from worker.db.engine import sqlite_path
+from worker.db.tree.log_readers import open_reader
+from worker.settings import Settings
+from worker.usecases.audit.signing_key import KeyUnusable, NoKey, configured_keys
+from worker.usecases.audit.verify import OnProgress, Verification, VerifyOptions, verify_log
+from worker.usecases.audit.verify_checkpoints import UnusableFile, read_files
+from worker.usecases.audit.verify_tenants import UnknownTenant, tenant_ids
+
+_MAX_PROBLEMS = 100
+_COUNTS = (
+    *("items", "chunks", "pruned", "reissues", "cancellations", "changes", "leaves", "trees"),
+    *("checkpoints", "charges"),
+)
+
+
+def _parse_key(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[VerifierKey, ...]:
+    try:
+        return tuple(map(VerifierKey.parse, texts))
+    except InvalidKey as error:
+        raise click.BadParameter(f"{error}; `audit key` prints it") from None
+
+
+@click.command("verify")
+@click.option("--tenant", help="Only this tenant; NAME~2 is the second one that had the name.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="VKEY",
+    callback=_parse_key,
+    help="Trust checkpoints of this public key. Default: the keys in VALETKEY_AUDIT_KEY_FILE.",
+)
+@click.option(
+    "--checkpoint",
+    "files",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(exists=True, path_type=Path),
+    help="Also compare with this checkpoint, or with all in this folder.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=os.cpu_count() or 1,
+    show_default="the number of CPUs",
+    help="Number of processes.",
+)
+@click.option(
+    "--keep-going", is_flag=True, help=f"List up to {_MAX_PROBLEMS} problems, not only the first."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.pass_context
+def verify(
+    context: click.Context,
+    /,
+    *,
+    tenant: str | None,
+    keys: tuple[VerifierKey, ...],
+    files: tuple[Path, ...],
+    processes: int,
+    keep_going: bool,
+    as_json: bool,
+) -> None:
+    """Verify that no row of the audit log was changed, removed, added or moved.
+
+    Hashes all rows again, and compares them with the leaves of the tenants' Merkle trees, the trees
+    with their heads and checkpoints, and the usage of tenants with the cost of their grants. Only
+    checkpoints that are kept outside of the database show that the whole log was written anew, or
+    that its end was cut off: give them with --checkpoint.
+
+    Ends with 0 if nothing differs, and with 1 and the first row that does. Only reads, so that a
+    copy of the database, or a user who may only SELECT, is enough.
+
+    \b
+    Examples:
+      python -m worker audit verify
+      python -m worker audit verify --key "$(cat auditor.vkey)" --checkpoint checkpoints/
+    """
+    url = read_database_url(os.environ)
+    keys = keys or _configured_keys()
+    try:
+        checkpoints = tuple(read_files(files, keys))
+    except UnusableFile as error:
+        raise click.BadParameter(str(error), param_hint="--checkpoint") from None
+    with _database_errors(url), _progress() as on_progress:
+        tenants = () if tenant is None else _tenants(url, tenant)
+        limit = _MAX_PROBLEMS if keep_going else 1
+        options = VerifyOptions(tenants, keys, checkpoints, processes, limit)
+        started = monotonic()
+        result = verify_log(url, options, on_progress)
+        seconds = monotonic() - started
+    print_lines = _print_json if as_json else _print_text
+    print_lines(result, seconds)
+    if result.checkpoints and not keys:
+        click.echo("No signature was verified: give the public key with --key.", err=True)
+    context.exit(not result.is_sound)
+
+
+def _configured_keys() -> tuple[VerifierKey, ...]:
+    try:
+        return tuple(configured_keys(Settings()).trusted)
+    except NoKey:
+        return ()
+    except KeyUnusable as error:
+        raise KeyRefused(error) from None
+
+
+def _tenants(url: str, tenant: str) -> tuple[str, ...]:
+    reader = open_reader(url)
+    try:
+        return tenant_ids(reader, tenant)
+    except UnknownTenant as error:
+        raise click.BadParameter(str(error), param_hint="--tenant") from None
+    finally:
+        reader.close()
+
+
+@contextmanager
+def _database_errors(url: str) -> Iterator[None]:
+    """Name the cause of what goes wrong with the database in the block."""
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise database_unusable(STATES["missing"], url)
+    try:
+        yield
+    except Exception as error:
+        if "tree_heads" in str(error):  # the first table that is read
+            raise database_unusable(STATES["old tables"], url) from None
+        failure = describe_failure(error, url)
+        if failure is None:
+            raise
+        raise failure from None
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """Show a progress bar on stderr if that is a terminal."""
+    console = stderr_console()
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, redirect_stdout=False) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_json(result: Verification, seconds: float) -> None:
+    for problem in result.problems:
+        click.echo(json.dumps({"type": "problem", **problem._asdict()}))
+    for table, (count, first) in result.uncovered.items():
+        place = None if first is None else first._asdict()
+        click.echo(json.dumps({"type": "uncovered", "table": table, "rows": count, "first": place}))
+    counts: dict[str, Any] = {name: getattr(result, name) for name in _COUNTS}
+    rate = round(result.items / seconds) if seconds else None
+    summary = {"type": "summary", "sound": result.is_sound, **counts}
+    click.echo(json.dumps({**summary, "seconds": round(seconds, 3), "rows_per_second": rate}))
+
+
+def _print_text(result: Verification, seconds: float) -> None:
+    for problem in result.problems:
+        click.echo(problem)
+    for table, (count, first) in result.uncovered.items():
+        click.echo(f"{table}: rows that no leaf covers: {count:,}. The first: {first}")
+    if result.uncovered:
+        click.echo(
+            "Next: if the previous release wrote these rows, `python -m worker audit adopt --before"
+            " TIME` covers them from now on; else somebody added them."
+        )
+    if result.problems:
+        click.echo("Next: docs/operating.md, The audit log does not verify.")
+    counts = {name: getattr(result, name) for name in _COUNTS}
+    rate = f"{result.items / seconds:,.0f} rows/s" if seconds else ""
+    found = "Nothing differs" if result.is_sound else "It does NOT verify"
+    numbers = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    click.echo(f"{found}. Verified: {numbers or 'an empty log'}; {seconds:.1f} s, {rate}")

@@ -1,0 +1,102 @@
+"""Which grants were removed because of their age, and what a further removal would concern."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, case, func, insert, select
+
+from models import Batch, Checkpoint, Chunk, Leaf, Prune
+from worker.core.tree.records import encode_record, entry_hash
+from worker.db.retention.months import first_moment, format_month, parse_month
+from worker.db.tree.append import NewLeaf, append_leaf
+
+_CHUNK_KINDS = ("batch", "chunk")  # of the leaves that cover a chunk
+
+
+class TenantPart(NamedTuple):
+    """What a prune concerns of a tenant: numbers of chunks and items, and their last leaf.
+
+    without_leaf is the number of chunks that no leaf covers.
+    """
+
+    tenant: str
+    chunks: int
+    items: int
+    without_leaf: int
+    last_leaf: int | None
+
+
+def pruned_before(connection: Connection) -> datetime | None:
+    """Return the moment before which the grants of all chunks were removed; None if none were.
+
+    On SQLite, a removal that is going on has not reached all of them yet.
+    """
+    before = connection.scalar(select(func.max(Prune.before)))
+    return None if before is None else first_moment(parse_month(before))
+
+
+def tenant_parts(connection: Connection, before: datetime) -> list[TenantPart]:
+    """Return what was issued before a moment and is not pruned yet, by tenant id."""
+    is_leaf = and_(
+        Leaf.batch_number == Chunk.batch_number,
+        Leaf.chunk_number == Chunk.chunk_number,
+        Leaf.kind.in_(_CHUNK_KINDS),
+    )
+    query = (
+        select(
+            Batch.tenant,
+            func.count(),
+            func.sum(Chunk.issued + Chunk.refused),
+            func.sum(case((Leaf.leaf_number.is_(None), 1), else_=0)),
+            func.max(Leaf.leaf_number),
+        )
+        .select_from(Chunk)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .outerjoin(Leaf, is_leaf)
+        .where(Chunk.issued_at < before)
+        .group_by(Batch.tenant)
+        .order_by(Batch.tenant)
+    )
+    pruned = pruned_before(connection)
+    if pruned is not None:
+        query = query.where(Chunk.issued_at >= pruned)
+    return [
+        TenantPart(row[0], int(row[1]), int(row[2]), int(row[3]), row[4])
+        for row in connection.execute(query)
+    ]
+
+
+def uncovered_tenants(connection: Connection, parts: list[TenantPart]) -> list[str]:
+    """Return the ids of the tenants with a chunk that no signed checkpoint covers."""
+    query = select(Checkpoint.tenant, func.max(Checkpoint.size)).group_by(Checkpoint.tenant)
+    sizes = {tenant: int(size) for tenant, size in connection.execute(query)}
+    return [
+        part.tenant
+        for part in parts
+        if part.without_leaf
+        or part.last_leaf is None
+        or part.last_leaf >= sizes.get(part.tenant, 0)
+    ]
+
+
+def insert_prune(
+    connection: Connection, part: TenantPart, before: int, pruned_by: str, now: datetime
+) -> None:
+    """Record that a tenant's grants are removed, with a leaf in its tree."""
+    values: dict[str, Any] = {
+        "tenant": part.tenant,
+        "before": format_month(before),
+        "pruned_by": pruned_by,
+        "pruned_at": now,
+        "chunks": part.chunks,
+        "items": part.items,
+    }
+    statement = insert(Prune).values(values).returning(Prune.prune_number)
+    number = connection.scalar(statement)
+    leaf = NewLeaf("prune", entry_hash([prune_record(values)]), reference=str(number))
+    append_leaf(connection, part.tenant, leaf)
+
+
+def prune_record(values: dict[str, Any]) -> bytes:
+    """Return the record of a prune, from its values by column without prune_number."""
+    return encode_record("prune", values)

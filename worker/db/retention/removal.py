@@ -1,0 +1,122 @@
+"""Removes grants: on PostgreSQL whole partitions, on SQLite the rows of chunk after chunk."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, select, text, tuple_
+
+from models import Batch, Chunk, Grant
+from models.partitions import PARTITIONED
+from worker.db.retention.partitions import Partition
+
+_LOCK_TIME = "2s"
+_OVERLAP = timedelta(days=1)
+_IS_OWNER = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(:t)")
+_TRIGGER = "grants_no_delete"
+_READ_TRIGGER = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")
+_DELETE = "DELETE FROM grants WHERE batch_number = ? AND item_number >= ? AND item_number < ?"
+
+
+class ChunkItems(NamedTuple):
+    """A chunk, and the range of its item numbers."""
+
+    batch_number: int
+    chunk_number: int
+    first: int
+    stop: int
+    items: int
+
+
+def owns_grants(connection: Connection) -> bool:
+    """Return whether the connection's role may drop partitions."""
+    return bool(connection.scalar(_IS_OWNER, {"t": PARTITIONED}))
+
+
+def lock_grants(connection: Connection) -> None:
+    """Lock the partitioned table before anything else is locked, as every insertion does.
+
+    Raises DBAPIError if a reader holds it for longer than two seconds: all others wait meanwhile.
+    """
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIME}'")
+    connection.exec_driver_sql(f"LOCK TABLE {PARTITIONED} IN ACCESS EXCLUSIVE MODE")
+
+
+def drop_partition(connection: Connection, partition: Partition) -> None:
+    """Drop a partition with its rows."""
+    name = connection.dialect.identifier_preparer.quote_identifier(partition.name)
+    connection.exec_driver_sql(f"DROP TABLE {name}")
+
+
+def later_chunks(connection: Connection, partition: Partition, before: datetime) -> int:
+    """Count the chunks that were issued at or after a moment and have grants in a partition.
+
+    The clock of the database can assign the grants that the previous release writes to another
+    month than that of their chunk, at the end of a month.
+    """
+    name = connection.dialect.identifier_preparer.quote_identifier(partition.name)
+    query = text(
+        "SELECT count(*) FROM chunks JOIN batches USING (batch_number)"  # noqa: S608 - from pg_class
+        f" JOIN {name} AS grants ON grants.batch_number = chunks.batch_number"
+        " AND grants.item_number = chunks.chunk_number * batches.chunk_size"
+        " WHERE issued_at >= :before AND issued_at < :end"
+    )
+    return int(connection.scalar(query, {"before": before, "end": before + _OVERLAP}) or 0)
+
+
+def chunks_before(
+    connection: Connection, before: datetime, after: tuple[int, int], max_items: int
+) -> list[ChunkItems]:
+    """Return the next chunks issued before a moment, with at most max_items items, or one chunk.
+
+    after is the batch and the number of the last chunk of the previous call.
+    """
+    query = (
+        select(
+            Chunk.batch_number, Chunk.chunk_number, Batch.chunk_size, Chunk.issued + Chunk.refused
+        )
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .where(Chunk.issued_at < before)
+        .where(tuple_(Chunk.batch_number, Chunk.chunk_number) > after)
+        .order_by(Chunk.batch_number, Chunk.chunk_number)
+        .limit(max_items)
+    )
+    return list(_limited(connection, query, max_items))
+
+
+def _limited(connection: Connection, query: object, max_items: int) -> Iterator[ChunkItems]:
+    total = 0
+    for batch_number, chunk_number, size, items in connection.execute(query):  # type: ignore[call-overload]
+        total += items
+        if total > max_items and total > items:
+            return
+        first = chunk_number * size
+        yield ChunkItems(batch_number, chunk_number, first, first + size, items)
+
+
+def delete_chunks(connection: Connection, chunks: list[ChunkItems]) -> int:
+    """Delete the grants of chunks on SQLite; return how many there were.
+
+    The trigger that forbids it is dropped and created again in the same transaction.
+    """
+    trigger = connection.scalar(_READ_TRIGGER, {"name": _TRIGGER})
+    if trigger is not None:
+        connection.exec_driver_sql(f"DROP TRIGGER {_TRIGGER}")
+    ranges = [(chunk.batch_number, chunk.first, chunk.stop) for chunk in chunks]
+    deleted = connection.exec_driver_sql(_DELETE, ranges).rowcount
+    if trigger is not None:
+        connection.exec_driver_sql(trigger)
+    return deleted
+
+
+def has_grants(connection: Connection, before: datetime) -> bool:
+    """Return whether a chunk that was issued before a moment still has grants."""
+    first = Chunk.chunk_number * Batch.chunk_size
+    query = (
+        select(func.count())
+        .select_from(Chunk)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .join(Grant, (Grant.batch_number == Chunk.batch_number) & (Grant.item_number == first))
+        .where(Chunk.issued_at < before)
+    )
+    return bool(connection.scalar(query))

@@ -1,0 +1,119 @@
+"""What roles of PostgreSQL may do: workers add to the audit log, auditors read it."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, text
+
+from models import Base
+from models.partitions import DEFAULT_PARTITION
+
+APPEND_ONLY = (
+    *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes"),
+    *("tenant_identities", "leaves", "checkpoints", "prunes"),
+)
+"""The tables of the audit log. Triggers refuse to change or remove their rows."""
+
+_GROWING = "tree_heads"
+_FUNCTION = "valetkey_add_partition(integer)"
+_TAMPERING = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
+
+
+class RoleUnusable(Exception):
+    """The role does not exist, or its privileges cannot be limited."""
+
+
+def check_role(connection: Connection, role: str) -> None:
+    """Raise RoleUnusable unless the role exists, owns no table, and is no superuser."""
+    query = text("SELECT rolsuper FROM pg_roles WHERE rolname = :role")
+    is_superuser = connection.scalar(query, {"role": role})
+    if is_superuser is None:
+        raise RoleUnusable(f"the server has no role {role!r}: create it with CREATE ROLE")
+    if is_superuser:
+        raise RoleUnusable(f"{role!r} is a superuser, who may change the audit log")
+    query = text(
+        "SELECT bool_or(pg_has_role(:role, relowner, 'MEMBER')) FROM pg_class"
+        " WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:tables)"
+    )
+    if connection.scalar(query, {"role": role, "tables": list(APPEND_ONLY)}):
+        raise RoleUnusable(
+            f"{role!r} owns the tables, or is a member of their owner, and may drop their triggers:"
+            " use a role of its own for the workers"
+        )
+
+
+def worker_privileges(connection: Connection, role: str) -> list[str]:
+    """Return the statements that let a role run workers and operators' commands, and no more."""
+    name = quoted(connection, role)
+    return [
+        *_revoked(connection, name),
+        *_readable(connection, name),
+        f"GRANT INSERT ON {', '.join((*APPEND_ONLY, _GROWING))} TO {name}",
+        f"GRANT UPDATE ON {_GROWING} TO {name}",
+        f"GRANT INSERT, UPDATE, DELETE ON {', '.join(_mutable())} TO {name}",
+        f"GRANT USAGE ON SEQUENCE {', '.join(_sequences(connection))} TO {name}",
+        f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {name}",
+    ]
+
+
+def reader_privileges(connection: Connection, role: str) -> list[str]:
+    """Return the statements that let a role read all tables, and change nothing."""
+    name = quoted(connection, role)
+    return [*_revoked(connection, name), *_readable(connection, name)]
+
+
+def remaining_privileges(connection: Connection, role: str) -> list[str]:
+    """Return the privileges to change the audit log that a role has from elsewhere.
+
+    PUBLIC, another role of which it is a member, and direct grants on partitions can give them.
+    """
+    query = text(
+        "SELECT relname, privilege FROM pg_class, unnest(CAST(:privileges AS text[])) AS privilege"
+        " WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
+        " AND (relname = ANY(:tables) OR relname LIKE 'grants\\_%')"
+        " AND has_table_privilege(:role, oid, privilege) ORDER BY relname, privilege"
+    )
+    params = {"role": role, "tables": list(APPEND_ONLY), "privileges": list(_TAMPERING)}
+    rows = connection.execute(query, params)
+    return [f"{privilege} ON {table}" for table, privilege in rows]
+
+
+def quoted(connection: Connection, role: str) -> str:
+    """Return the name of a role as an identifier in SQL."""
+    return connection.dialect.identifier_preparer.quote_identifier(role)
+
+
+def _revoked(connection: Connection, name: str) -> Iterator[str]:
+    """Take away what the role was granted before, so that this is all that it may do."""
+    tables = (*Base.metadata.tables, *_partitions(connection), "alembic_version")
+    yield f"REVOKE ALL ON {', '.join(sorted(tables))} FROM {name}"
+    yield f"REVOKE ALL ON SEQUENCE {', '.join(_sequences(connection))} FROM {name}"
+    yield f"REVOKE ALL ON FUNCTION {_FUNCTION} FROM {name}"
+
+
+def _readable(connection: Connection, name: str) -> Iterator[str]:
+    schema = connection.scalar(text("SELECT quote_ident(current_schema())"))
+    yield f"GRANT USAGE ON SCHEMA {schema} TO {name}"
+    tables = sorted((*Base.metadata.tables, DEFAULT_PARTITION, "alembic_version"))
+    yield f"GRANT SELECT ON {', '.join(tables)} TO {name}"
+
+
+def _mutable() -> list[str]:
+    return sorted(set(Base.metadata.tables).difference(APPEND_ONLY, [_GROWING]))
+
+
+def _partitions(connection: Connection) -> list[str]:
+    query = text(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('grants')"
+    )
+    return list(connection.scalars(query))
+
+
+def _sequences(connection: Connection) -> list[str]:
+    query = text(
+        "SELECT seq.oid::regclass::text FROM pg_class AS seq"
+        " JOIN pg_depend ON objid = seq.oid AND deptype IN ('a', 'i')"
+        " JOIN pg_class AS owner ON owner.oid = refobjid AND owner.relname = ANY(:tables)"
+        " WHERE seq.relkind = 'S' AND owner.relnamespace = current_schema()::regnamespace"
+        " ORDER BY 1"
+    )
+    return list(connection.scalars(query, {"tables": list(Base.metadata.tables)}))

@@ -1,0 +1,167 @@
+"""Reads all figures of an audit report."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from worker.audit_report.figures import (
+    Breakdown,
+    CheckpointState,
+    LogState,
+    Period,
+    ReportFigures,
+    Scope,
+    Tally,
+)
+from worker.core.quotas.status import QuotaStatus, quota_statuses
+from worker.db import usage
+from worker.db.audit import report
+from worker.db.audit.count_queries import CountOptions, Dimension
+from worker.db.audit.counts import ItemCount, count_items, top_items
+from worker.db.audit.filters import GrantFilter
+from worker.db.audit.report import LifetimeCount
+from worker.db.audit.tenant_filter import first_id
+from worker.db.tenants import load_config
+from worker.usecases.audit.report_range import period_names
+
+TABLE_ROWS = 50
+_MAX_CODES = 1_000  # more than there are refusal codes
+_GROUPED: tuple[Dimension, ...] = ("tenant", "bucket", "kind")
+_LIFETIMES = {
+    "up to 1 minute": 60,
+    "1 to 5 minutes": 300,
+    "5 to 15 minutes": 900,
+    "15 minutes to 1 hour": 3_600,
+    "1 to 6 hours": 21_600,
+    "6 hours to 1 day": 86_400,
+    "1 to 7 days": 604_800,
+}
+_LONGEST_LIFETIME = "over 7 days"
+
+
+def read_report(
+    connection: Connection, scope: Scope, grant_filter: GrantFilter, now: datetime
+) -> ReportFigures:
+    """Read the figures of a report. grant_filter has the range and the filters of its scope."""
+    groups = count_items(connection, grant_filter, CountOptions(_GROUPED))
+    lifetimes = report.count_lifetimes(connection, grant_filter)
+    return ReportFigures(
+        scope=scope,
+        generated_at=now,
+        periods=_read_periods(connection, scope, grant_filter),
+        tenants=_sum_by(groups, "tenant"),
+        buckets=_sum_by(groups, "bucket"),
+        kinds=_sum_by(groups, "kind"),
+        codes=_read_codes(connection, grant_filter),
+        lifetimes=_group_lifetimes(lifetimes),
+        limits=_break_down(_sum_limits(lifetimes)),
+        requesters=_read_requesters(connection, grant_filter, groups),
+        keys=_read_keys(connection, grant_filter),
+        quotas=tuple(_read_quotas(connection, scope.tenant, now)),
+        log=_read_log_state(connection, scope.tenant),
+    )
+
+
+def _read_periods(
+    connection: Connection, scope: Scope, grant_filter: GrantFilter
+) -> tuple[Period, ...]:
+    options = CountOptions((scope.unit,), scope.zone)
+    counts = count_items(connection, grant_filter, options)
+    numbers = {count.group[0]: (count.issued, count.refused) for count in counts}
+    return tuple(Period(name, *numbers.get(name, (0, 0))) for name in period_names(scope))
+
+
+def _sum_by(groups: Iterable[ItemCount], dimension: Dimension) -> Breakdown:
+    index = _GROUPED.index(dimension)
+    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for count in groups:
+        totals = sums[str(count.group[index])]
+        totals[0] += count.issued
+        totals[1] += count.refused
+    return _break_down(Tally(name, *totals) for name, totals in sums.items())
+
+
+def _break_down(tallies: Iterable[Tally]) -> Breakdown:
+    """Return the largest tallies first, and the sum of those for which there is no row."""
+    largest = sorted(tallies, key=lambda tally: (-tally.total, tally.name))
+    rest = largest[TABLE_ROWS:]
+    others = Tally("", sum(t.issued for t in rest), sum(t.refused for t in rest))
+    return Breakdown(tuple(largest[:TABLE_ROWS]), others if rest else None, len(largest))
+
+
+def _read_codes(connection: Connection, grant_filter: GrantFilter) -> Breakdown:
+    counts = top_items(connection, grant_filter, "code", _MAX_CODES)
+    return _break_down(_to_tally(count) for count in counts)
+
+
+def _read_requesters(
+    connection: Connection, grant_filter: GrantFilter, groups: Iterable[ItemCount]
+) -> Breakdown:
+    counts = top_items(connection, grant_filter, "requester", TABLE_ROWS)
+    rows = tuple(map(_to_tally, counts))
+    number = report.count_requesters(connection, grant_filter)
+    issued, refused = (sum(getattr(count, name) for count in groups) for name in Tally._fields[1:])
+    others = Tally(
+        "",
+        issued - sum(row.issued for row in rows),
+        refused - sum(row.refused for row in rows),
+    )
+    return Breakdown(rows, others if number > len(rows) else None, number)
+
+
+def _read_keys(connection: Connection, grant_filter: GrantFilter) -> Breakdown:
+    counts = top_items(connection, grant_filter, "key", TABLE_ROWS)
+    return Breakdown(tuple(map(_to_tally, counts)))
+
+
+def _to_tally(count: ItemCount) -> Tally:
+    return Tally(str(count.group[0]), count.issued, count.refused)
+
+
+def _group_lifetimes(counts: Iterable[LifetimeCount]) -> Breakdown:
+    """Return the lifetimes by range, shortest first, without empty ranges at both ends."""
+    sums = dict.fromkeys((*_LIFETIMES, _LONGEST_LIFETIME), 0)
+    for count in counts:
+        ranges = (name for name, longest in _LIFETIMES.items() if count.seconds <= longest)
+        sums[next(ranges, _LONGEST_LIFETIME)] += count.issued
+    names = list(sums)
+    used = [number for number, name in enumerate(names) if sums[name]]
+    shown = names[used[0] : used[-1] + 1] if used else []
+    return Breakdown(tuple(Tally(name, sums[name], 0) for name in shown), None, len(shown))
+
+
+def _sum_limits(counts: Iterable[LifetimeCount]) -> Iterable[Tally]:
+    sums: dict[str, int] = defaultdict(int)
+    for count in counts:
+        sums[count.limited_by] += count.issued
+    return [Tally(name, number, 0) for name, number in sums.items()]
+
+
+def _read_quotas(
+    connection: Connection, tenant_name: str | None, now: datetime
+) -> Iterable[QuotaStatus]:
+    id_ = None if tenant_name is None else first_id(tenant_name)
+    for tenant in load_config(connection).tenants.values():
+        if id_ is None or tenant_name == tenant.name or id_ == tenant.id:
+            used = usage.read_usage(connection, tenant.id, now)
+            yield from quota_statuses(tenant, used, now, include_unlimited=False)
+
+
+def _read_log_state(connection: Connection, tenant: str | None) -> LogState:
+    rows, batches = report.count_rows(connection, tenant)
+    trees = report.read_tree_sizes(connection, tenant)
+    return LogState(
+        rows=rows,
+        batches=batches,
+        trees=len(trees),
+        leaves=sum(tree.size for tree in trees),
+        unsigned_leaves=sum(tree.size - (tree.signed_size or 0) for tree in trees),
+        pending_webhooks=report.count_unsent_webhooks(connection, tenant),
+        checkpoints=tuple(
+            CheckpointState(tree.tenant, tree.signed_size, tree.signed_at)
+            for tree in trees
+            if tree.signed_size is not None and tree.signed_at is not None
+        ),
+    )

@@ -1,0 +1,210 @@
+"""Verifies the whole audit log: rows, leaves, trees, checkpoints and charges."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from worker.core.tree.signed_note import VerifierKey
+from worker.db.tree.log_readers import LogReader, open_reader
+from worker.db.tree.stored_rows import BatchRange
+from worker.usecases.audit.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verify_charges import Charges, compare_usage, read_usage
+from worker.usecases.audit.verify_checkpoints import KnownCheckpoint
+from worker.usecases.audit.verify_others import OthersResult
+from worker.usecases.audit.verify_parts import Part, PartResult, run_parts
+from worker.usecases.audit.verify_prunes import read_prunes
+from worker.usecases.audit.verify_rows import RangeResult, Scope
+from worker.usecases.audit.verify_tree import TreeResult, read_heads
+
+_ITEMS_PER_PART = 100_000
+OnProgress = Callable[[int, int], None]
+"""Called with the number of items that were verified, and with the number of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """What to verify.
+
+    tenants are ids, none for all. keys are those whose checkpoints are trusted; without them no
+    signature is verified. files are checkpoints from outside of the database. After max_problems
+    problems, the verification stops.
+    """
+
+    tenants: tuple[str, ...] = ()
+    keys: tuple[VerifierKey, ...] = ()
+    files: tuple[KnownCheckpoint, ...] = ()
+    processes: int = 1
+    max_problems: int = 1
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was verified, what is wrong, and the rows that no leaf covers, by table."""
+
+    items: int = 0
+    chunks: int = 0
+    pruned: int = 0
+    reissues: int = 0
+    cancellations: int = 0
+    changes: int = 0
+    leaves: int = 0
+    trees: int = 0
+    checkpoints: int = 0
+    charges: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    uncovered: dict[str, Uncovered] = field(default_factory=dict)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems and not self.uncovered
+
+
+class _Size(NamedTuple):
+    lowest: int
+    highest: int
+    items: int
+
+
+def verify_log(
+    url: str, options: VerifyOptions, on_progress: OnProgress = lambda _done, _total: None
+) -> Verification:
+    """Verify the audit log in the database at a URL. Writes nothing.
+
+    Raises the driver's errors.
+    """
+    reader = open_reader(url, is_shared=options.processes > 1)
+    try:
+        return _Run(url, reader, options).run(on_progress)
+    except Found as found:
+        return Verification(problems=[found.problem])
+    finally:
+        reader.close()
+
+
+class _Run:
+    """One verification, which puts together what its parts give."""
+
+    def __init__(self, url: str, reader: LogReader, options: VerifyOptions) -> None:
+        self._url = url
+        self._reader = reader
+        self._options = options
+        self._total = Verification()
+        self._wrong_leaves: dict[Problem, tuple[str, int]] = {}
+        self._row_problems: list[Problem] = []
+        self._trees: dict[str, TreeResult] = {}
+
+    def run(self, on_progress: OnProgress) -> Verification:
+        """Verify. Raises Found."""
+        reader, options = self._reader, self._options
+        heads = read_heads(reader, options.tenants)
+        usage = read_usage(reader, options.tenants)
+        prunes = read_prunes(reader, options.tenants)
+        self._add_found(prunes.found)
+        size = _read_size(reader)
+        scope = Scope(
+            {head.tenant: head.size for head in heads if isinstance(head.size, int)},
+            frozenset(usage.usage),
+            options.tenants,
+            prunes.before,
+            max_problems=options.max_problems,
+        )
+        parts = [
+            *(Part.of_tree(head, options.keys, self._files(head.tenant)) for head in heads),
+            Part.of_others(),
+            *map(Part.of_range, _divide(size)),
+        ]
+        charges = Charges(scope.windows)
+        snapshot = reader.snapshot
+        results = run_parts(self._url, reader, parts, scope, options.processes, snapshot)
+        for result in results:
+            self._add(result, charges)
+            on_progress(self._total.items, size.items)
+            if self._is_enough():
+                results.close()
+                break
+        self._put_together()
+        is_first_found = options.max_problems == 1 and self._total.uncovered
+        if not self._row_problems and not self._is_enough() and not is_first_found:
+            self._total.problems += compare_usage(usage, charges)
+            self._total.charges = len(usage.usage)
+        del self._total.problems[options.max_problems :]
+        return self._total
+
+    def _files(self, tenant: str) -> Sequence[KnownCheckpoint]:
+        return [file for file in self._options.files if file.tenant == tenant]
+
+    def _is_enough(self) -> bool:
+        found = len(self._row_problems) + sum(len(tree.problems) for tree in self._trees.values())
+        return found >= self._options.max_problems
+
+    def _add(self, result: PartResult, charges: Charges) -> None:
+        total = self._total
+        match result:
+            case TreeResult():
+                self._trees[result.tenant] = result
+                total.trees += 1
+                total.leaves += result.leaves
+                total.checkpoints += result.checkpoints
+            case OthersResult():
+                total.cancellations += result.cancellations
+                total.changes += result.changes
+                self._add_found(result.found)
+            case RangeResult():
+                charges.merge(result.charges)
+                total.items += result.items
+                total.chunks += result.chunks
+                total.pruned += result.pruned
+                total.reissues += result.reissues
+                self._row_problems += result.problems
+                self._wrong_leaves |= result.wrong_leaves
+        if not isinstance(result, TreeResult):
+            for table, uncovered in result.uncovered.items():
+                total.uncovered[table] = total.uncovered.get(table, Uncovered()).plus(uncovered)
+
+    def _add_found(self, problems: Sequence[Found]) -> None:
+        for found in problems:
+            self._row_problems.append(found.problem)
+            if found.leaf is not None:
+                self._wrong_leaves[found.problem] = found.leaf
+
+    def _put_together(self) -> None:
+        """Order the problems: single rows first, then what only a range of leaves is known of."""
+        problems = self._total.problems
+        for tree in self._trees.values():
+            problems += tree.problems
+        explained = set()
+        for problem in self._row_problems:
+            leaf = self._wrong_leaves.get(problem)
+            broken = None if leaf is None else self._broken_range(leaf)
+            if leaf is None or broken is None:
+                problems.append(problem)
+                continue
+            explained.add(broken)
+            text = "its hash is neither that of its rows, nor fits its tree"
+            place = problem._replace(table="leaves", text=text, item=None, last_item=None)
+            problems.append(place._replace(tenant=leaf[0], number=leaf[1], last_number=None))
+        for tree in self._trees.values():
+            problems += (problem for problem in tree.broken if problem not in explained)
+
+    def _broken_range(self, leaf: tuple[str, int]) -> Problem | None:
+        tree = self._trees.get(leaf[0])
+        for problem in () if tree is None else tree.broken:
+            first, last = problem.number or 0, problem.last_number or 0
+            if first <= leaf[1] <= last:
+                return problem
+        return None
+
+
+def _read_size(reader: LogReader) -> _Size:
+    lowest, highest = reader.fetch("SELECT min(batch_number), max(batch_number) FROM batches")[0]
+    items = reader.fetch("SELECT sum(issued + refused) FROM chunks")[0][0]
+    return _Size(lowest or 0, highest or 0, int(items or 0))
+
+
+def _divide(size: _Size) -> list[BatchRange]:
+    """Divide the batches into ranges that have about as many items each."""
+    numbers = size.highest - size.lowest + 1
+    count = min(max(size.items // _ITEMS_PER_PART, 1), numbers)
+    bounds: list[int | None] = [size.lowest + numbers * n // count for n in range(1, count)]
+    return [BatchRange(*pair) for pair in zip([None, *bounds], [*bounds, None], strict=True)]

@@ -1,0 +1,182 @@
+"""Compares the usage of tenants with what their grants and reservations cost."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.core.quotas.cost import METRICS, NO_COST, Cost
+from worker.db.tree.log_readers import LogReader
+from worker.db.tree.stored_rows import select_columns
+from worker.db.tree.stored_values import WrongValue, instant, number
+from worker.usecases.audit.problems import Found, Problem
+
+WindowKey = tuple[str, str, str]
+"""The id of a tenant, a window, and the part of its start that names it, like 2026-11."""
+Windows = frozenset[WindowKey]
+
+_LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7}
+
+
+def batch_cost(kind: str, terms: Any, issued: int, sizes: int) -> Cost | None:
+    """Return the cost of the issued items of a batch; sizes is the sum of those that they name.
+
+    Returns None for a kind of a later release.
+    """
+    match kind:
+        case "download":
+            return Cost(grants=issued, download_grants=issued)
+        case "upload":
+            return Cost(grants=issued, upload_bytes=issued * terms["max_size"])
+        case "put" | "multipart":
+            return Cost(grants=issued, upload_bytes=sizes)
+        case "parts":
+            return NO_COST
+        case _:
+            return None
+
+
+@dataclass(slots=True)
+class Charges:
+    """The cost of grants by window, of windows whose usage is stored.
+
+    unknown are windows that contain grants whose cost is not known any more.
+    """
+
+    windows: Windows
+    costs: dict[WindowKey, Cost] = field(default_factory=dict)
+    unknown: set[WindowKey] = field(default_factory=set)
+
+    def add(self, tenant: str, charged_at: str, cost: Cost | None) -> None:
+        """Add the cost of a batch that was charged at the given moment."""
+        if cost == NO_COST:
+            return
+        for window, length in _LENGTHS.items():
+            key = (tenant, window, charged_at[:length])
+            if key not in self.windows:
+                continue
+            if cost is None:
+                self.unknown.add(key)
+            else:
+                self.costs[key] = self.costs.get(key, NO_COST).plus(cost)
+
+    def merge(self, other: "Charges") -> None:
+        """Add what another process found."""
+        self.unknown |= other.unknown
+        for key, cost in other.costs.items():
+            self.costs[key] = self.costs.get(key, NO_COST).plus(cost)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUsage:
+    """The usage of windows, what is reserved, and the uploads that have ended, at one moment.
+
+    reserved are all reservations of a tenant, remaining those for chunks that have not arrived.
+    returned are the bytes of ended uploads, each of which may have been given back.
+    """
+
+    usage: Mapping[WindowKey, Cost]
+    reserved: Mapping[str, Cost]
+    remaining: Charges
+    returned: Charges
+
+
+def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
+    """Read the usage of tenants, or of all. Raises Found for values that cannot be read."""
+    where, params = where_tenant("tenant", tenants)
+    metrics = ", ".join(METRICS)
+    start = select_columns(reader.dialect, ["window_start"])
+    rows = reader.fetch(
+        f'SELECT tenant, "window", {start}, {metrics} FROM usage WHERE {where}',  # noqa: S608 - no value
+        *params,
+    )
+    usage = dict(_usage_row(row) for row in rows)
+    windows = frozenset(usage)
+    sums = ", ".join(f"sum({metric})" for metric in METRICS)
+    reserved = reader.fetch(
+        f"SELECT tenant, {sums} FROM reservations WHERE {where} GROUP BY tenant",  # noqa: S608
+        *params,
+    )
+    return StoredUsage(
+        usage,
+        {tenant: _cost(amounts) for tenant, *amounts in reserved},
+        _read_remaining(reader, windows, tenants),
+        _read_returned(reader, windows, tenants),
+    )
+
+
+def _usage_row(row: Any) -> tuple[WindowKey, Cost]:
+    tenant, window, start, *amounts = row
+    try:
+        instant("window_start", start)
+        for metric, amount in zip(METRICS, amounts, strict=True):
+            number(metric, amount)
+    except WrongValue as error:
+        raise Found(Problem.of_value("usage", error, tenant=tenant)) from None
+    return (tenant, window, start[: _LENGTHS.get(window)]), _cost(amounts)
+
+
+def _cost(amounts: Any) -> Cost:
+    return Cost(*(int(amount) for amount in amounts))
+
+
+def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
+    where, params = where_tenant("tenant", tenants)
+    charged_at = select_columns(reader.dialect, ["charged_at"])
+    metrics = ", ".join(METRICS)
+    charges = Charges(windows)
+    for block in reader.stream(
+        f"SELECT tenant, {charged_at}, {metrics} FROM reservations "  # noqa: S608 - no value
+        f"WHERE chunk_number = -1 AND {where}",
+        *params,
+    ):
+        for tenant, moment, *amounts in block:
+            charges.add(tenant, moment, _cost(amounts))
+    return charges
+
+
+def _read_returned(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
+    where, params = where_tenant("batches.tenant", tenants)
+    decided_at = select_columns(reader.dialect, ["decided_at"])
+    charges = Charges(windows)
+    for block in reader.stream(
+        f"SELECT batches.tenant, {decided_at}, size FROM multipart_uploads "  # noqa: S608 - no value
+        "JOIN batches ON batches.batch_number = multipart_uploads.batch_number "
+        f"WHERE state = 'closed' AND {where}",
+        *params,
+    ):
+        for tenant, moment, size in block:
+            charges.add(tenant, moment, Cost(upload_bytes=size))
+    return charges
+
+
+def where_tenant(column: str, tenants: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return a condition that selects the rows of tenants, all if there are none, and its values."""
+    if not tenants:
+        return "1 = 1", ()
+    return f"{column} IN ({', '.join('?' * len(tenants))})", tenants
+
+
+def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
+    """Yield each stored usage that differs from what the rows cost.
+
+    Bytes of an upload that ended may have been given back, or not.
+    """
+    for key, charged in sorted(stored.usage.items()):
+        tenant, window, start = key
+        if window == "live":
+            due, returned = stored.reserved.get(tenant, NO_COST), 0
+        elif key in charges.unknown:
+            continue
+        else:
+            due = charges.costs.get(key, NO_COST).plus(stored.remaining.costs.get(key, NO_COST))
+            returned = stored.returned.costs.get(key, NO_COST).upload_bytes
+        lowest = due.minus(Cost(upload_bytes=returned))
+        for metric, low, amount, high in zip(METRICS, lowest, charged, due, strict=True):
+            if not low <= amount <= high:
+                name = window if window == "live" else f"{window} {start}"
+                text = f"window {name}: {amount:,} are charged, and the rows cost {high:,}"
+                yield Problem("usage", text, tenant=tenant, column=metric)
+    charged_tenants = {tenant for tenant, window, _ in stored.usage if window == "live"}
+    for tenant, cost in sorted(stored.reserved.items()):
+        if tenant not in charged_tenants and cost != NO_COST:
+            yield Problem("usage", "window live: has no row, though grants are live", tenant=tenant)

@@ -1,0 +1,176 @@
+"""Verifies cancellations and changes of the config: each gives the hash of its leaf."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from worker.core.tree.records import CONFIG_LOG, encode_record, entry_hash
+from worker.db.tree.log_readers import LogReader, Row
+from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, select_columns
+from worker.db.tree.stored_values import WrongValue, read_row
+from worker.usecases.audit.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verify_charges import where_tenant
+
+_match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
+
+
+@dataclass(slots=True)
+class OthersResult:
+    """How many cancellations and changes leaves cover, and what is wrong with them."""
+
+    cancellations: int = 0
+    changes: int = 0
+    uncovered: dict[str, Uncovered] = field(default_factory=dict)
+    found: list[Found] = field(default_factory=list)
+
+
+def check_others(reader: LogReader, tenants: tuple[str, ...], max_problems: int) -> OthersResult:
+    """Verify the cancellations, and without selected tenants also the changes of the config."""
+    result = OthersResult()
+    checks = [_cancellations(reader, tenants, result)]
+    if not tenants:
+        checks.append(_changes(reader, result))
+    for found in chain.from_iterable(checks):
+        result.found.append(found)
+        if len(result.found) >= max_problems:
+            break
+    return result
+
+
+def _rows(reader: LogReader, statement: str, *params: Any) -> Iterator[Row]:
+    return chain.from_iterable(reader.stream(statement, *params))
+
+
+def _leaves(
+    reader: LogReader, kind: str, tenants: tuple[str, ...]
+) -> Iterator[tuple[str, str, int, bytes]]:
+    """Yield tenant, reference, number and hash of leaves, in the order of the first two."""
+    where, params = where_tenant("tenant", tenants)
+    first, second = _ordered(reader, "tenant"), _ordered(reader, "reference")
+    return _rows(  # type: ignore[return-value]
+        reader,
+        "SELECT tenant, reference, leaf_number, hash FROM leaves "  # noqa: S608 - no value
+        f"WHERE kind = '{kind}' AND reference IS NOT NULL AND {where} "
+        f"ORDER BY {first}, {second}, leaf_number",
+        *params,
+    )
+
+
+def _ordered(reader: LogReader, column: str) -> str:
+    return f'{column} COLLATE "C"' if reader.dialect == "postgresql" else column
+
+
+def _cancellations(
+    reader: LogReader, tenants: tuple[str, ...], result: OthersResult
+) -> Iterator[Found]:
+    where, params = where_tenant("tenant", tenants)
+    names = select_columns(reader.dialect, CANCELLATION)
+    first, second = _ordered(reader, "tenant"), _ordered(reader, "batch_id")
+    rows = _rows(
+        reader,
+        f"SELECT {names} FROM cancellations WHERE {where} ORDER BY {first}, {second}",  # noqa: S608
+        *params,
+    )
+    leaves = _leaves(reader, "cancellation", tenants)
+    row, leaf = next(rows, None), next(leaves, None)
+    while row is not None or leaf is not None:
+        key = min(tuple(each[:2]) for each in (row, leaf) if each is not None)
+        own_row = row if row is not None and row[:2] == key else None
+        own_leaves = []
+        while leaf is not None and leaf[:2] == key:
+            own_leaves.append(leaf)
+            leaf = next(leaves, None)
+        yield from _check_cancellation(key, own_row, own_leaves, result)
+        if own_row is not None:
+            row = next(rows, None)
+
+
+def _check_cancellation(
+    key: tuple[Any, ...], row: Row | None, leaves: list[Any], result: OthersResult
+) -> Iterator[Found]:
+    tenant, batch = key
+    place = {"tenant": tenant, "batch": batch}
+    if len(leaves) > 1:
+        text = "covers a cancellation that another leaf covers"
+        yield Found(Problem("leaves", text, number=leaves[1][2])._replace(**place))
+    elif row is None:
+        text = f"has no row, but leaf {leaves[0][2]} covers it"
+        yield Found(Problem("cancellations", text)._replace(**place), (tenant, leaves[0][2]))
+    elif not leaves:
+        _add(result, Problem("cancellations", "no leaf covers it")._replace(**place))
+    else:
+        try:
+            record = encode_record("cancellation", read_row(CANCELLATION, row))
+        except WrongValue as error:
+            yield Found(Problem.of_value("cancellations", error, **place))
+            return
+        if entry_hash([record]) == leaves[0][3]:
+            result.cancellations += 1
+            return
+        text = f"differs from what leaf {leaves[0][2]} covers"
+        problem = Problem("cancellations", text)._replace(**place)
+        yield Found(problem, (tenant, leaves[0][2]))
+
+
+def _add(result: OthersResult, problem: Problem) -> None:
+    found = result.uncovered.get(problem.table, Uncovered())
+    result.uncovered[problem.table] = found.plus(Uncovered(1, problem))
+
+
+def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:
+    names = select_columns(reader.dialect, CONFIG_CHANGE)
+    statement = f"SELECT {names} FROM config_changes ORDER BY change_number"  # noqa: S608 - no value
+    rows = _rows(reader, statement)
+    row = next(rows, None)
+    expected = 0
+    for first, last, number, leaf_hash in _config_leaves(reader):
+        if last < first or first < expected:
+            text = "covers no changes, or some that another leaf covers"
+            yield Found(Problem("leaves", text, tenant=CONFIG_LOG, number=number))
+            continue
+        expected = last + 1
+        records: list[bytes] = []
+        while row is not None and row[0] <= last:
+            if row[0] < first:
+                _add(result, Problem("config_changes", "no leaf covers it", number=row[0]))
+            else:
+                yield from _append_record(records, row)
+            row = next(rows, None)
+        if len(records) != last - first + 1 or entry_hash(records) != leaf_hash:
+            yield _wrong_changes(first, last, number, len(records))
+        else:
+            result.changes += len(records)
+    while row is not None:
+        _add(result, Problem("config_changes", "no leaf covers it", number=row[0]))
+        row = next(rows, None)
+
+
+def _append_record(records: list[bytes], row: Row) -> Iterator[Found]:
+    try:
+        records.append(encode_record("config", read_row(CONFIG_CHANGE, row)))
+    except WrongValue as error:
+        yield Found(Problem.of_value("config_changes", error, number=row[0]))
+
+
+def _wrong_changes(first: int, last: int, leaf: int, count: int) -> Found:
+    expected = last - first + 1
+    text = f"differ from what leaf {leaf} covers"
+    if count < expected:
+        text = f"{expected - count} of {expected} are missing that leaf {leaf} covers"
+    problem = Problem("config_changes", text, number=first, last_number=last)
+    return Found(problem, (CONFIG_LOG, leaf))
+
+
+def _config_leaves(reader: LogReader) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield first and last change, number and hash of the leaves of changes, in that order.
+
+    There is one for each command that changed the config, so they fit into memory.
+    """
+    leaves = []
+    for _, reference, number, leaf_hash in _leaves(reader, "config", (CONFIG_LOG,)):
+        match = _match_numbers(reference)
+        first, last = (int(match[1]), int(match[2])) if match else (-1, -2)
+        leaves.append((first, last, number, leaf_hash))
+    return iter(sorted(leaves))

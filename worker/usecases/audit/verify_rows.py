@@ -1,0 +1,210 @@
+"""Verifies the rows of a range of batches: each chunk and reissue against its leaf."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from worker.db.tree.log_readers import LogReader, Row
+from worker.db.tree.stored_rows import (
+    BATCH,
+    BatchRange,
+    RangeRows,
+    RowQueue,
+    WrongKey,
+    read_range,
+)
+from worker.db.tree.stored_values import WrongValue, read_row
+from worker.usecases.audit.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verify_charges import Charges, Windows
+from worker.usecases.audit.verify_chunk import BatchPlace, ChunkRows, Leaf, check_chunk
+from worker.usecases.audit.verify_reissues import check_reissues
+
+_LOWEST = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The part of the log that a verification covers: trees by tenant, with their sizes.
+
+    windows are those whose usage is stored. tenants are the ids of the selected tenants, none for
+    all. pruned has, by tenant, the moment before which the detail of chunks was dropped.
+    """
+
+    sizes: Mapping[str, int]
+    windows: Windows
+    tenants: tuple[str, ...] = ()
+    pruned: Mapping[str, str] = field(default_factory=dict)
+    max_problems: int = 1
+
+
+@dataclass(slots=True)
+class RangeResult:
+    """What was verified in a range, and what is wrong in it.
+
+    wrong_leaves has the problems of rows that differ from their leaf, by tenant and leaf number.
+    """
+
+    charges: Charges
+    items: int = 0
+    chunks: int = 0
+    pruned: int = 0
+    reissues: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    wrong_leaves: dict[Problem, tuple[str, int]] = field(default_factory=dict)
+    uncovered: dict[str, Uncovered] = field(default_factory=dict)
+
+
+class _TooMany(Exception):
+    """As many problems as were asked for."""
+
+
+def check_range(reader: LogReader, batches: BatchRange, scope: Scope) -> RangeResult:
+    """Verify the rows of a range of batches."""
+    result = RangeResult(Charges(scope.windows))
+    try:
+        check = _RangeCheck(read_range(reader, batches, scope.tenants), scope, result)
+        with suppress(_TooMany):
+            check.run()
+    except WrongKey as error:
+        result.problems.append(Problem.of_value(error.table, error.error))
+    return result
+
+
+class _RangeCheck:
+    """Merges the tables of a range by batch and chunk number."""
+
+    def __init__(self, rows: RangeRows, scope: Scope, result: RangeResult) -> None:
+        self._rows = rows
+        self._scope = scope
+        self._result = result
+
+    def run(self) -> None:
+        """Verify one batch after the other. Raises _TooMany and WrongKey."""
+        while (number := self._next_batch_number()) is not None:
+            try:
+                self._check_batch(number)
+            except Found as found:
+                self._report(found)
+                self._skip(number)
+
+    def _next_batch_number(self) -> int | None:
+        rows = self._rows
+        queues = (rows.batches, rows.chunks, rows.grants, rows.reissues, rows.leaves)
+        return min((queue.next[0] for queue in queues if queue.next is not None), default=None)
+
+    def _check_batch(self, number: int) -> None:
+        batch = self._read_batch(number)
+        batch_leaves = covered = chunks = 0
+        while (chunk := self._next_chunk_number(number)) is not None:
+            rows = self._chunk_rows(batch, number, chunk)
+            chunks += 1
+            try:
+                kinds = self._check_chunk(batch, rows)
+                covered += bool(kinds)
+                batch_leaves += kinds == ["batch"]
+            except Found as found:
+                self._report(found)
+                batch_leaves += any(leaf.kind == "batch" for leaf in rows.leaves)
+        if self._rows.grants.take_before(number + 1, _LOWEST):
+            raise Found(batch.problem("grants", "has rows that belong to none of its chunks"))
+        if not chunks:
+            raise Found(batch.problem("batches", "has no chunk, and no leaf covers it"))
+        if batch_leaves > 1:
+            raise Found(batch.problem("leaves", "two leaves cover the batch as its first one"))
+        if covered and not batch_leaves:
+            self._add_uncovered(batch.problem("batches", "no leaf covers it"))
+
+    def _read_batch(self, number: int) -> BatchPlace:
+        rows = self._rows
+        if rows.batches.next is None or rows.batches.next[0] != number:
+            raise self._without_batch(number)
+        row = rows.batches.pop()
+        try:
+            return BatchPlace(read_row(BATCH, row), row[-2])
+        except WrongValue as error:
+            names = [value if isinstance(value, str) else None for value in row[1:3]]
+            raise Found(
+                Problem.of_value("batches", error, tenant=names[1], batch=names[0], number=number)
+            ) from None
+
+    def _without_batch(self, number: int) -> Found:
+        rows = self._rows
+        if rows.leaves.next is not None and rows.leaves.next[0] == number:
+            leaf = Leaf(*rows.leaves.next)
+            text = f"has no batch with the number {number}, which leaf {leaf.leaf_number} covers"
+            return Found(Problem("batches", text, tenant=leaf.tenant), leaf.place)
+        if rows.chunks.next is not None and rows.chunks.next[0] == number:
+            text = f"belongs to batch number {number}, which has no row"
+            return Found(Problem("chunks", text, chunk=rows.chunks.next[1]))
+        table = "grants" if rows.grants.next and rows.grants.next[0] == number else "reissues"
+        return Found(Problem(table, f"has rows of batch number {number}, which has no row"))
+
+    def _skip(self, number: int) -> None:
+        rows = self._rows
+        for queue in (rows.batches, rows.chunks, rows.reissues, rows.leaves):
+            while queue.next is not None and queue.next[0] == number:
+                queue.pop()
+        rows.grants.take_before(number + 1, _LOWEST)
+
+    def _next_chunk_number(self, number: int) -> int | None:
+        rows = self._rows
+        heads = (rows.chunks.next, rows.reissues.next, rows.leaves.next)
+        return min((row[1] for row in heads if row is not None and row[0] == number), default=None)
+
+    def _chunk_rows(self, batch: BatchPlace, number: int, chunk: int) -> ChunkRows:
+        rows, key, items = self._rows, (number, chunk), batch.items_of(chunk)
+        stray = rows.grants.take_before(number, items.start)
+        if stray:
+            raise Found(
+                batch.problem("grants", "belongs to none of the batch's chunks", item=stray[0][1])
+            )
+        found = next(_rows_of(rows.chunks, key), None)
+        return ChunkRows(
+            chunk,
+            found,
+            rows.grants.take_before(number, items.stop),
+            [Leaf(*row) for row in _rows_of(rows.leaves, key)],
+            list(_rows_of(rows.reissues, key)),
+        )
+
+    def _check_chunk(self, batch: BatchPlace, rows: ChunkRows) -> list[str]:
+        """Verify a chunk and its reissues; return the kinds of the leaves that cover it."""
+        result = self._result
+        try:
+            checked = check_chunk(batch, rows, self._scope.pruned.get(batch.tenant))
+        finally:
+            reissues = check_reissues(batch, rows)
+            for problem in reissues.uncovered:
+                self._add_uncovered(problem)
+            result.reissues += reissues.covered
+        if reissues.problem is not None:
+            raise reissues.problem
+        kinds = [leaf.kind for leaf in rows.chunk_leaves]
+        if not kinds:
+            self._add_uncovered(batch.problem("chunks", "no leaf covers it", chunk=rows.number))
+        if all(self._is_within(leaf) for leaf in rows.chunk_leaves):
+            result.charges.add(batch.tenant, batch.charged_at, checked.cost)
+            result.chunks += bool(kinds)
+            result.items += checked.items
+            result.pruned += checked.is_pruned
+        return kinds
+
+    def _is_within(self, leaf: Leaf) -> bool:
+        """Return false for what was committed after the sizes of the trees were read."""
+        return leaf.leaf_number < self._scope.sizes.get(leaf.tenant, 0)
+
+    def _report(self, found: Found) -> None:
+        self._result.problems.append(found.problem)
+        if found.leaf is not None:
+            self._result.wrong_leaves[found.problem] = found.leaf
+        if len(self._result.problems) >= self._scope.max_problems:
+            raise _TooMany
+
+    def _add_uncovered(self, problem: Problem) -> None:
+        found = self._result.uncovered
+        found[problem.table] = found.get(problem.table, Uncovered()).plus(Uncovered(1, problem))
+
+
+def _rows_of(queue: RowQueue, key: tuple[int, int]) -> Iterator[Row]:
+    while queue.next is not None and queue.next[:2] == key:
+        yield queue.pop()

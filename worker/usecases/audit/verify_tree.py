@@ -1,0 +1,200 @@
+"""Verifies the tree of one tenant: its leaves give its head, and the roots of its checkpoints."""
+
+from collections.abc import Collection, Iterator, Sequence
+from heapq import merge
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from worker.core.tree.merkle import HASH_BYTES, RightEdge
+from worker.core.tree.signed_note import VerifierKey
+from worker.db.tree.log_readers import LogReader
+from worker.db.tree.stored_rows import LEAF
+from worker.db.tree.stored_values import WrongValue, binary, number, read_row
+from worker.usecases.audit.problems import Found, Problem
+from worker.usecases.audit.verify_checkpoints import KnownCheckpoint, stored_checkpoints
+
+# The columns that identify the rows of each kind of leaf: batch and chunk number, reference.
+_SHAPES = {
+    "batch": (True, True, False),
+    "chunk": (True, True, False),
+    "reissue": (True, True, True),
+    "cancellation": (False, False, True),
+    "config": (False, False, True),
+    "prune": (False, False, True),
+}
+
+
+class StoredHead(NamedTuple):
+    """The head of a tenant's tree as it is stored, unchecked."""
+
+    tenant: str
+    size: Any
+    edge: Any
+
+
+class TreeResult(NamedTuple):
+    """What the leaves of a tree give.
+
+    problem is one of a single row. broken are ranges of leaves that differ from the head, or from a
+    checkpoint: which leaf of them it is, or whether it is the head, is unknown.
+    """
+
+    tenant: str
+    leaves: int
+    checkpoints: int
+    problems: list[Problem]
+    broken: list[Problem]
+
+
+def check_tree(
+    reader: LogReader,
+    head: StoredHead,
+    keys: Sequence[VerifierKey],
+    files: Sequence[KnownCheckpoint],
+) -> TreeResult:
+    """Verify the leaves of a tree, its head and its checkpoints; files are in order of size."""
+    check = _TreeCheck(reader, head.tenant)
+    stored = stored_checkpoints(reader, head.tenant, keys, check.problems)
+    checkpoints = merge(stored, files, key=attrgetter("size"))
+    try:
+        expected = _read_head(head)
+        check.run(expected, checkpoints)
+    except Found as found:
+        check.problems.append(found.problem)
+    return TreeResult(head.tenant, check.edge.size, check.checkpoints, check.problems, check.broken)
+
+
+class _TreeCheck:
+    def __init__(self, reader: LogReader, tenant: str) -> None:
+        self._reader = reader
+        self._tenant = tenant
+        self._sound = 0  # the size of the last checkpoint that agrees
+        self.edge = RightEdge(0, ())
+        self.checkpoints = 0
+        self.problems: list[Problem] = []
+        self.broken: list[Problem] = []
+
+    def run(self, expected: RightEdge, checkpoints: Iterator[KnownCheckpoint]) -> None:
+        """Append all leaves, and compare. Raises Found."""
+        checkpoint = next(checkpoints, None)
+        while checkpoint is not None and checkpoint.size <= 0:
+            self._compare(checkpoint)
+            checkpoint = next(checkpoints, None)
+        for leaf_hash in _leaf_hashes(self._reader, self._tenant, expected.size):
+            self.edge = self.edge.append(leaf_hash)
+            while checkpoint is not None and checkpoint.size == self.edge.size:
+                self._compare(checkpoint)
+                checkpoint = next(checkpoints, None)
+        _check_end(self._reader, self.edge, expected, self._tenant)
+        different = _compare_edges(self.edge, expected, self._tenant)
+        if different is not None:
+            self.broken.append(different)
+        if checkpoint is not None:
+            size = self.edge.size
+            text = f"the tree has {size} leaves, and {checkpoint.name} covers {checkpoint.size}"
+            place = {"number": size, "last_number": checkpoint.size - 1}
+            raise Found(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+
+    def _compare(self, checkpoint: KnownCheckpoint) -> None:
+        if self.edge.root() == checkpoint.root:
+            self._sound = checkpoint.size
+            self.checkpoints += 1
+            return
+        if self.broken:
+            return
+        text = f"differ from {checkpoint.name}"
+        place = {"number": self._sound, "last_number": checkpoint.size - 1}
+        self.broken.append(Problem("leaves", text, tenant=self._tenant)._replace(**place))
+
+
+def _read_head(head: StoredHead) -> RightEdge:
+    try:
+        number("size", head.size)
+        binary("edge", head.edge)
+        return RightEdge.from_bytes(head.size, head.edge)
+    except ValueError:
+        text = "the edge is not that of a tree of this size"
+        raise Found(Problem("tree_heads", text, tenant=head.tenant)) from None
+
+
+def _leaf_hashes(reader: LogReader, tenant: str, size: int) -> Iterator[bytes]:
+    names = ", ".join(LEAF)
+    statement = (
+        f"SELECT {names} FROM leaves WHERE tenant = ? AND leaf_number < ? ORDER BY leaf_number"  # noqa: S608 - no value
+    )
+    expected = 0
+    for block in reader.stream(statement, tenant, size):
+        for row in block:
+            batch_number, chunk_number, _, position, kind, reference, leaf_hash = row
+            if position != expected:
+                place = {"tenant": tenant, "number": expected}
+                raise Found(Problem("leaves", "is missing")._replace(**place))
+            shape = (batch_number is not None, chunk_number is not None, reference is not None)
+            if _SHAPES.get(kind) != shape or not _is_hash(leaf_hash):
+                raise Found(_wrong_leaf(row))
+            expected += 1
+            yield leaf_hash
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, bytes) and len(value) == HASH_BYTES
+
+
+def _wrong_leaf(row: tuple[Any, ...]) -> Problem:
+    place = {"tenant": row[2], "number": row[3]}
+    try:
+        values = read_row(LEAF, row)
+    except WrongValue as error:
+        return Problem.of_value("leaves", error, **place)
+    if values["kind"] not in _SHAPES:
+        return Problem("leaves", "is unknown", column="kind")._replace(**place)
+    return Problem("leaves", "names its rows as no leaf of its kind does")._replace(**place)
+
+
+def _check_end(reader: LogReader, edge: RightEdge, stored: RightEdge, tenant: str) -> None:
+    if edge.size < stored.size:
+        place = {"number": edge.size, "last_number": stored.size - 1, "tenant": tenant}
+        raise Found(Problem("leaves", "is missing")._replace(**place))
+    later = reader.fetch(
+        "SELECT min(leaf_number), max(leaf_number) FROM leaves "
+        "WHERE tenant = ? AND (leaf_number >= ? OR leaf_number < 0)",
+        *(tenant, stored.size),
+    )
+    if later[0][0] is not None:
+        first, last = later[0]
+        text = f"is not in the tree, which has {stored.size} leaves"
+        raise Found(Problem("leaves", text, tenant=tenant, number=first, last_number=last))
+
+
+def _compare_edges(edge: RightEdge, stored: RightEdge, tenant: str) -> Problem | None:
+    """Return the first complete subtree whose leaves differ from the head, as a problem."""
+    first = 0
+    exponents = [n for n in reversed(range(edge.size.bit_length())) if edge.size >> n & 1]
+    for exponent, found, expected in zip(exponents, edge.hashes, stored.hashes, strict=True):
+        if found != expected:
+            text = "differ from the head of the tree"
+            last = first + 2**exponent - 1
+            return Problem("leaves", text, tenant=tenant, number=first, last_number=last)
+        first += 2**exponent
+    return None
+
+
+def read_heads(reader: LogReader, tenants: Collection[str]) -> list[StoredHead]:
+    """Read the heads of trees, of all tenants or of those with the given ids.
+
+    A tenant that has leaves or checkpoints, and no head, is listed with an empty tree.
+    """
+    heads = [StoredHead(*row) for row in reader.fetch("SELECT tenant, size, edge FROM tree_heads")]
+    known = {head.tenant for head in heads}
+    named = {*_tenants_of(reader, "leaves"), *_tenants_of(reader, "checkpoints")}
+    heads += [StoredHead(tenant, 0, b"") for tenant in named - known]
+    return sorted(head for head in heads if not tenants or head.tenant in tenants)
+
+
+def _tenants_of(reader: LogReader, table: str) -> Iterator[str]:
+    # One search of the primary key a tenant, and not a scan of all rows.
+    statement = f"SELECT min(tenant) FROM {table} WHERE tenant > ?"  # noqa: S608 - no value
+    tenant = ""
+    while (found := reader.fetch(statement, tenant)[0][0]) is not None:
+        tenant = found
+        yield tenant

@@ -1,0 +1,162 @@
+"""Removes the grants of old months, and keeps their batches, chunks and leaves."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine
+
+from worker.db.engine import write_transaction
+from worker.db.retention.blockers import Blocker, find_blockers
+from worker.db.retention.months import first_moment, format_month
+from worker.db.retention.partitions import (
+    Partition,
+    default_months,
+    has_partitions,
+    read_partitions,
+)
+from worker.db.retention.prunes import (
+    TenantPart,
+    insert_prune,
+    pruned_before,
+    tenant_parts,
+    uncovered_tenants,
+)
+from worker.db.retention.removal import (
+    chunks_before,
+    delete_chunks,
+    drop_partition,
+    has_grants,
+    later_chunks,
+    lock_grants,
+    owns_grants,
+)
+
+MAX_ITEMS = 5_000
+"""The number of rows that one transaction deletes on SQLite, where other writers wait for it."""
+
+_FIRST_CHUNK = (-1, -1)
+
+
+class PruneRefused(Exception):
+    """The grants cannot be removed yet. Nothing was changed."""
+
+
+class PrunePlan(NamedTuple):
+    """What a prune removes: the grants of chunks that were issued before a month.
+
+    partitions are dropped. pruned_before is what earlier prunes removed. is_begun tells that one of
+    them was interrupted before it had deleted all rows.
+    """
+
+    before: int
+    pruned_before: datetime | None
+    parts: list[TenantPart]
+    partitions: list[Partition]
+    blockers: list[Blocker]
+    uncovered: list[str]
+    is_begun: bool
+
+    @property
+    def items(self) -> int:
+        """The number of grants that it removes."""
+        return sum(part.items for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the partitions that it drops."""
+        return sum(partition.bytes for partition in self.partitions)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to remove."""
+        return not self.parts and not self.partitions and not self.is_begun
+
+
+def plan_prune(connection: Connection, before: int, now: datetime) -> PrunePlan:
+    """Plan to remove the grants of all chunks issued before a month. Raises PruneRefused."""
+    moment = first_moment(before)
+    partitions = _partitions_to_drop(connection, before)
+    parts = tenant_parts(connection, moment)
+    pruned = pruned_before(connection)
+    is_begun = (
+        not has_partitions(connection)
+        and pruned is not None
+        and pruned >= moment
+        and has_grants(connection, moment)
+    )
+    return PrunePlan(
+        before=before,
+        pruned_before=pruned,
+        parts=parts,
+        partitions=partitions,
+        blockers=find_blockers(connection, moment, now),
+        uncovered=uncovered_tenants(connection, parts),
+        is_begun=is_begun,
+    )
+
+
+def _partitions_to_drop(connection: Connection, before: int) -> list[Partition]:
+    if not has_partitions(connection):
+        return []
+    if not owns_grants(connection):
+        raise PruneRefused("only the owner of the tables can drop partitions: connect as the owner")
+    if any(month < before for month in default_months(connection)):
+        raise PruneRefused(
+            "grants of these months are in the default partition: run `python -m worker migrate`,"
+            " which moves them"
+        )
+    partitions = read_partitions(connection)
+    mixed = [part for part in partitions if part.first is None and part.contains(before)]
+    if mixed:
+        raise PruneRefused(
+            "the first partition holds everything that was issued before partitions existed;"
+            f" --before {format_month(mixed[0].end)} is the earliest month that drops it"
+        )
+    dropped = [partition for partition in partitions if partition.end <= before]
+    if dropped and (number := later_chunks(connection, dropped[-1], first_moment(before))):
+        raise PruneRefused(
+            f"{number:,} chunks of {format_month(before)} have grants in {dropped[-1].name},"
+            " because the database's clock was behind: prune up to a later month"
+        )
+    return dropped
+
+
+def prune(
+    engine: Engine,
+    plan: PrunePlan,
+    pruned_by: str,
+    now: datetime,
+    progress: Callable[[int], None],
+) -> int:
+    """Remove grants as planned; return their number. progress gets the number removed so far.
+
+    On SQLite the rows are deleted after the transaction that records the prune, in many further
+    ones: after an interruption, the same call goes on. Raises PruneRefused if something changed
+    since it was planned, Transient and DBAPIError.
+    """
+    with write_transaction(engine) as connection:
+        if has_partitions(connection):
+            lock_grants(connection)
+        is_changed = pruned_before(connection) != plan.pruned_before
+        if is_changed or find_blockers(connection, first_moment(plan.before), now):
+            raise PruneRefused("something changed meanwhile: run the command again")
+        for part in plan.parts:
+            insert_prune(connection, part, plan.before, pruned_by, now)
+        for partition in plan.partitions:
+            drop_partition(connection, partition)
+        if has_partitions(connection):
+            return plan.items
+    return _delete_rows(engine, plan.before, progress)
+
+
+def _delete_rows(engine: Engine, before: int, progress: Callable[[int], None]) -> int:
+    total, last = 0, _FIRST_CHUNK
+    while True:
+        with write_transaction(engine) as connection:
+            chunks = chunks_before(connection, first_moment(before), last, MAX_ITEMS)
+            if not chunks:
+                return total
+            total += delete_chunks(connection, chunks)
+        last = chunks[-1].batch_number, chunks[-1].chunk_number
+        progress(total)

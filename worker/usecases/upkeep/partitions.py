@@ -1,0 +1,43 @@
+"""Creates the partitions of the coming months, before their first grant is issued."""
+
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.retention.partitions import add_partition, months_to_add
+from worker.errors import Transient
+
+log = structlog.get_logger()
+
+
+def create_partitions(engine: Engine, now: datetime) -> int:
+    """Create the missing partitions of this month and the next two; return their number.
+
+    Any number of processes may do this at once. A partition that cannot be created is logged, and
+    tried again at the next run: grants without one go to the default partition.
+    """
+    try:
+        with read_transaction(engine) as connection:
+            months = months_to_add(connection, now)
+    except (DBAPIError, Transient) as error:
+        log.warning("partitions_unknown", problem=_describe(error))
+        return 0
+    return sum(_create_partition(engine, month) for month in months)
+
+
+def _create_partition(engine: Engine, month: int) -> bool:
+    try:
+        with write_transaction(engine) as connection:
+            return add_partition(connection, month)
+    except (DBAPIError, Transient) as error:
+        log.warning("partition_postponed", month=month, problem=_describe(error))
+        return False
+
+
+def _describe(error: DBAPIError | Transient) -> str:
+    """Return the server's words, which name the lock or the missing privilege, and no values."""
+    cause = error.__cause__ if isinstance(error, Transient) else error
+    return str(getattr(cause, "orig", cause)).partition("\n")[0]
