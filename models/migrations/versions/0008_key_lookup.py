@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0008_key_lookup"
-down_revision = "0006_trees"
+down_revision = "0007_partitions"
 branch_labels = None
 depends_on = None
 
