@@ -1,5 +1,6 @@
 """Builds the database of a generated log once, with its Merkle trees and its key lookup."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -151,13 +152,15 @@ class _LogWriter:
             if self._engine.dialect.name == "postgresql":
                 connection.execute(text(_SET_SEQUENCE))
 
+    def _grant_rows(self, number: int, chunk: GeneratedChunk) -> Iterator[tuple[Any, ...]]:
+        for row in chunk.rows:
+            detail = row.detail and json.dumps(row.detail)
+            yield (number, row.item_number, row.object_key, row.code, detail, row.digest)
+
     def _add_chunk(self, batch: GeneratedBatch, chunk: GeneratedChunk) -> None:
         number, tenant = batch.values["batch_number"], batch.values["tenant"]
         self._chunks.append(chunk.values)
-        self._grants += [
-            (number, row.item_number, row.object_key, row.code, None, row.digest)
-            for row in chunk.rows
-        ]
+        self._grants += self._grant_rows(number, chunk)
         records = [chunk_record(tenant, batch.values["batch_id"], chunk.values)]
         chunk_number = chunk.values["chunk_number"]
         if chunk_number == 0:
