@@ -74,18 +74,3 @@ def mode_of_others(path: Path) -> str | None:
 def make_private(path: Path) -> None:
     """Remove the access of all accounts except the owner. Raises OSError."""
     path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
-
-
-def write_private_file(path: Path, text: str) -> None:
-    """Write a text to a new file for its owner only.
-
-    Raises FileExistsError if the path exists, and OSError if it cannot be written.
-    """
-    # O_EXCL: never replace a key that is in use, and never follow a symbolic link.
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-    except OSError:
-        path.unlink()
-        raise

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 from worker.audit_report.charts import Bar, draw_ranking
 from worker.audit_report.commands import render_command
 from worker.audit_report.figures import Breakdown, ReportFigures, Tally

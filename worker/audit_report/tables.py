@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from valetkey.cli.descriptions import escape_unprintable
+from valetkey.cli.printable import escape_unprintable
 
 _TABLE = Markup("""\
 <div class="rows" role="region" aria-label="Table: {caption}" tabindex="0">

@@ -23,10 +23,7 @@ _COMMANDS: LazyCommands = {
         "count:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
     ),
-    "key": (
-        "key:key",
-        "Print the public key that verifies checkpoints, or create a key pair.",
-    ),
+    "key": ("key:key", "Print the public key that verifies checkpoints, or create a key pair."),
     "list": (
         "list_grants:list_grants",
         "List requested items, newest first: the decision is `issued` or the code of the refusal.",
@@ -43,10 +40,11 @@ _COMMANDS: LazyCommands = {
         "other_logs.rejections:list_rejections",
         "Count, by hour, the messages that could not be read or authenticated.",
     ),
-    "summary": (
-        "summary:summary",
-        "Count issued and refused items by tenant and kind.",
+    "report": (
+        "report:report",
+        "Write a report on the audit log as one web page that loads nothing from a network.",
     ),
+    "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
     "top": (
         "top:top",
         "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
