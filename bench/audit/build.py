@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event, insert, make_url, text
+from sqlalchemy import Connection, Engine, event, insert, inspect, make_url, text
 
 from bench.audit.data import (
     BUCKETS,
@@ -83,10 +83,9 @@ def _name(plan: DataPlan) -> str:
 
 
 def has_log(url: str) -> bool:
-    """Return whether a log was built completely in a PostgreSQL database."""
+    """Return whether a log was built completely in a database."""
     engine = create_database_engine(url)
-    with engine.begin() as connection:
-        is_built = connection.scalar(text("SELECT to_regclass('bench_log')")) is not None
+    is_built = inspect(engine).has_table("bench_log")
     engine.dispose()
     return is_built
 

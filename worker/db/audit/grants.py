@@ -18,9 +18,9 @@ from worker.db.audit.filters import (
     item_conditions,
     join_items,
 )
-from worker.db.audit.key_pages import read_rows_of_key
 from worker.db.audit.pages import Page
 from worker.db.key_lookup.entries import Position
+from worker.db.key_lookup.rows import read_rows_of_key
 
 _ROWS_PER_READ = 1_000
 
