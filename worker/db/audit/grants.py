@@ -116,11 +116,14 @@ def _read_rows(
     limit: int | None = None,
 ) -> Generator[Row[*tuple[Any, ...]]]:
     """Read at most limit rows, newest first, without holding all of them if there is no limit."""
-    query = grants_query(connection, grant_filter)
     if grant_filter.object_key is not None:
         position = None if start is None else start.position
-        yield from read_rows_of_key(connection, query, grant_filter.object_key, position)
+        conditions = list(_conditions(connection, grant_filter))
+        yield from read_rows_of_key(
+            connection, COLUMNS, conditions, grant_filter.object_key, position
+        )
         return
+    query = grants_query(connection, grant_filter)
     if start is not None:
         query = query.where(*_start_conditions(start))
     # On PostgreSQL, this makes a cursor on the server.
@@ -134,11 +137,15 @@ def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[An
     # skipped whole, and a page costs the same at the end of the log as at its beginning.
     return (
         join_items(connection, *COLUMNS)
-        .where(*range_conditions(connection, grant_filter))
-        .where(*batch_conditions(connection, grant_filter))
-        .where(*item_conditions(connection, grant_filter))
+        .where(*_conditions(connection, grant_filter))
         .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
     )
+
+
+def _conditions(connection: Connection, grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
+    yield from range_conditions(connection, grant_filter)
+    yield from batch_conditions(connection, grant_filter)
+    yield from item_conditions(connection, grant_filter)
 
 
 def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> list[AuditCount]:

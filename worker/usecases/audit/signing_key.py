@@ -42,7 +42,9 @@ def create_key_file(path: Path, name: str, replaced: CheckpointKeys | None = Non
     """Create a key in a new file. Raises OSError, and InvalidKey for a name that no key has."""
     signer = SignerKey.generate(name)
     trusted = [] if replaced is None else replaced.trusted
-    write_private_file(path, "\n".join((signer.dump(), *map(str, trusted), "")).encode(), replace=False)
+    write_private_file(
+        path, "\n".join((signer.dump(), *map(str, trusted), "")).encode(), replace=False
+    )
     return signer
 
 
