@@ -4,7 +4,8 @@ Needs Python 3.11 and the package cryptography, and nothing of the service:
 
     python verify_audit_proof.py --key NAME+ID+KEY proof.json
 
-The key is the public key that the operators of the log gave to you before. Exits with 0 if the
+The key is the public key that the operators of the log gave to you before. Repeat --key if it was
+replaced: each checkpoint needs the signature of one of the keys. Exits with 0 if the
 proof is right, with 1 if it is wrong, and with 2 if it cannot be read.
 
 A proof of a grant contains the records of the grant's item, chunk and batch. They are printed if
@@ -69,29 +70,35 @@ def decode(text: str) -> bytes:
     return data
 
 
-def verify_checkpoint(note: str, key: Key) -> Checkpoint:
-    """Return what a checkpoint says, if the key signed it. Raises WrongProof."""
+def verify_checkpoint(note: str, keys: list[Key], tenant: str) -> Checkpoint:
+    """Return what a tenant's checkpoint says, if one of the keys signed it. Raises WrongProof."""
     body, separator, lines = note.rpartition("\n\n")
-    text = f"{body}\n"
     if not separator or not lines.endswith("\n"):
         raise WrongProof("the checkpoint is not a signed note")
-    is_signed = False
+    names = set()
     for line in lines.removesuffix("\n").split("\n"):
         dash, name, encoded = (*line.split(" "), "", "")[:3]
         signature = decode(encoded)
-        if (dash, name, signature[:4]) != ("\u2014", key.name, key.id):
-            continue  # the signature of a witness, or of another key
-        try:
-            Ed25519PublicKey.from_public_bytes(key.public).verify(signature[4:], text.encode())
-        except InvalidSignature:
-            raise WrongProof("the signature of the checkpoint is wrong") from None
-        is_signed = True
-    if not is_signed:
-        raise WrongProof("the key did not sign the checkpoint")
+        for key in keys:  # other lines are signatures of witnesses, or of other keys
+            if (dash, name, signature[:4]) == ("\u2014", key.name, key.id):
+                check_signature(key, signature[4:], f"{body}\n")
+                names.add(name)
+    if not names:
+        raise WrongProof("no given key signed the checkpoint")
     origin, size, root = (*body.split("\n"), "", "")[:3]
     if len(body.split("\n")) != 3 or not size.isascii() or not size.isdecimal():  # noqa: PLR2004
         raise WrongProof("the signed text is not a checkpoint")
+    if origin not in {f"{name}/{tenant}" for name in names}:
+        raise WrongProof("the checkpoint is of another log")
     return Checkpoint(origin, int(size), check_hash(decode(root)))
+
+
+def check_signature(key: Key, signature: bytes, text: str) -> None:
+    """Raise WrongProof unless a key signed a text."""
+    try:
+        Ed25519PublicKey.from_public_bytes(key.public).verify(signature, text.encode())
+    except InvalidSignature:
+        raise WrongProof("the signature of the checkpoint is wrong") from None
 
 
 def check_hash(data: bytes) -> bytes:
@@ -219,23 +226,16 @@ def find_record(leaves: list[tuple[int, dict[int, dict[str, Any]]]], kind: str) 
     raise WrongProof(f"the proof has no record of the {kind}")
 
 
-def verify(proof: dict[str, Any], key: Key) -> list[str]:
+def verify(proof: dict[str, Any], keys: list[Key]) -> list[str]:
     """Verify a proof, and return lines that say what it proves. Raises WrongProof."""
-    checkpoint = verify_checkpoint(proof["checkpoint"], key)
-    if checkpoint.origin != f"{key.name}/{proof['tenant']}":
-        raise WrongProof("the checkpoint is of another log")
+    checkpoint = verify_checkpoint(proof["checkpoint"], keys, proof["tenant"])
     head = f"{checkpoint.origin} with {checkpoint.size:,} leaves"
     if proof["proof"] == "inclusion":
-        item, chunk, batch = verify_inclusion(proof, checkpoint)
-        lines = [
-            f"{name}: {json.dumps(record, sort_keys=True)}"
-            for name, record in (("item", item), ("chunk", chunk), ("batch", batch))
-        ]
+        named = zip(("item", "chunk", "batch"), verify_inclusion(proof, checkpoint), strict=True)
+        lines = [f"{name}: {json.dumps(record, sort_keys=True)}" for name, record in named]
         return [f"Right: the grant {proof['grant']} is in the log {head}.", *lines]
     if proof["proof"] == "consistency":
-        old = verify_checkpoint(proof["since"], key)
-        if old.origin != checkpoint.origin:
-            raise WrongProof("the older checkpoint is of another log")
+        old = verify_checkpoint(proof["since"], keys, proof["tenant"])
         verify_consistency(old, checkpoint, [check_hash(decode(each)) for each in proof["path"]])
         return [f"Right: the log {head} continues the one with {old.size:,} leaves."]
     raise WrongProof("the kind of proof is unknown")
@@ -244,12 +244,14 @@ def verify(proof: dict[str, Any], key: Key) -> list[str]:
 def main() -> int:
     """Verify the file that the command line names."""
     parser = argparse.ArgumentParser(description="Verify a proof of the audit log of valetkey.")
-    parser.add_argument("--key", required=True, help="the public key of the log: NAME+ID+KEY")
+    parser.add_argument(
+        "--key", required=True, action="append", help="a public key of the log: NAME+ID+KEY"
+    )
     parser.add_argument("proof", help="the file of the proof, or - for stdin")
     options = parser.parse_args()
     try:
         text = sys.stdin.read() if options.proof == "-" else Path(options.proof).read_text("utf-8")
-        lines = verify(json.loads(text), parse_key(options.key))
+        lines = verify(json.loads(text), [parse_key(key) for key in options.key])
     except WrongProof as error:
         print(f"WRONG: {error}.", file=sys.stderr)
         return 1

@@ -18,8 +18,9 @@ class Delivery(Base):
     """
 
     __tablename__ = "deliveries"
-    # Of finished deliveries, which are most of the table, the indexes contain nothing.
+    # Of finished deliveries, which are most of the table, the partial indexes contain nothing.
     __table_args__ = (
+        Index(None, "batch_number", "chunk_number"),
         Index(
             "ix_deliveries_pending",
             *("tenant", "endpoint", "next_attempt_at"),

@@ -3,20 +3,27 @@
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
+from click.testing import CliRunner
 
 from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import grant_message
 from tests.support.crypto.tokens import sign_message, unseal_result
+from tests.support.docs.command_lines import ROOT
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
+from worker.__main__ import main
+from worker.commands.audit.group import audit
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
 
@@ -54,6 +61,31 @@ def test_no_table_holds_a_signature_or_a_secret(
     assert "acme/secret.txt" in stored
     assert SIGNATURE.search(stored) is None
     assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in stored]
+
+
+def test_no_checkpoint_and_no_proof_holds_a_signature_or_a_secret(
+    service: Service, signatures_of_grants: list[str], tmp_path: Path
+) -> None:
+    key_file, folder = tmp_path / "audit.key", tmp_path / "checkpoints"
+    environ = {
+        "VALETKEY_DATABASE_URL": service.stack.info.database_url,
+        "VALETKEY_AUDIT_KEY_FILE": str(key_file),
+        "VALETKEY_AUDIT_CHECKPOINTS": str(folder),
+    }
+
+    def audit(*words: str) -> str:
+        result = CliRunner().invoke(main, ["audit", *words], env=environ)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    printed = [audit("key", "--new", str(key_file)), audit("checkpoint", "--json")]
+    grants = audit("list", "--key", "acme/secret.txt", "--json").splitlines()
+    printed += [audit("prove", json.loads(line)["grant"]) for line in grants]
+    printed += [path.read_text() for path in folder.rglob("*.checkpoint")]
+    assert len(printed) > 4
+    words = (*signatures_of_grants, SECRET, key_file.read_text()[-20:].strip())
+    assert [word for word in words if word in "\n".join(printed)] == []
+    assert SIGNATURE.search("\n".join(printed)) is None
 
 
 def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -103,6 +135,25 @@ def secrets(service: Service) -> list[str]:
     return [*urls, *signatures, *forms, *private, *parts, SECRET]
 
 
+def test_whose_prints_no_secret(service: Service, secrets: list[str]) -> None:
+    path = {"VALETKEY_DATABASE_URL": service.stack.info.database_url}
+    environ = {"PYTHONPATH": str(ROOT), **path}
+    url, token = next(text for text in secrets if text.startswith("http")), secrets[-2]
+    for text in (url, url[:-1], f"{url} {url}", token, f"{url}&{token}"):
+        for options in ((), ("--json",)):
+            printed = subprocess.run(
+                [sys.executable, "-m", "worker", "audit", "whose", "-", *options],
+                env=environ,
+                input=text,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            output = printed.stdout + printed.stderr
+            assert output
+            assert [secret for secret in secrets if secret in output] == []
+
+
 def test_no_log_has_a_secret_of_a_signing_tenant(service: Service, secrets: list[str]) -> None:
     assert '"answered"' in service.logs
     assert [secret for secret in secrets if secret in service.logs] == []
@@ -114,6 +165,25 @@ def test_no_table_has_a_secret_of_a_signing_tenant(service: Service, secrets: li
         stored = "\n".join(connection.iterdump())
     assert "vault/secret.txt" in stored
     assert [secret for secret in secrets if secret in stored] == []
+
+
+def test_no_output_of_audit_has_a_secret_of_a_signing_tenant(
+    service: Service, secrets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+
+    def audit_output(*words: str) -> str:
+        result = CliRunner().invoke(audit, words)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    listed = audit_output("list", "--tenant", "vault", "--all", "--json")
+    grants = [json.loads(line)["grant"] for line in listed.splitlines()]
+    stories = [audit_output("show", grant, *more) for grant in grants for more in ((), ["--json"])]
+    printed = "\n".join((listed, *stories))
+    assert printed.count("vault/secret.txt") >= 3 * len(grants)
+    assert SIGNATURE.search(printed) is None
+    assert [secret for secret in secrets if secret in printed] == []
 
 
 def test_redis_has_only_sealed_results_of_a_signing_tenant(

@@ -72,6 +72,8 @@ def _similar_zone(name: str) -> str | None:
 
 
 def _parse_duration_ago(words: str, now: datetime) -> datetime | None:
+    if words == "now":
+        return now
     match = _DURATION_AGO(words)
     if match is None:
         return None

@@ -12,6 +12,7 @@ import click
 
 from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import format_table, print_table, terminal_columns
+from valetkey.units import format_utc
 from worker.db.audit.pages import Page
 
 OutputFormat = Literal["table", "json", "csv"]
@@ -28,7 +29,7 @@ def print_rows(
     *,
     with_headings: bool = True,
 ) -> None:
-    """Print rows. Times are in their own zone. None is an empty cell, and null in JSON.
+    """Print rows. Times are in UTC. None is an empty cell, and null in JSON.
 
     In tables and CSV, lists, objects and booleans are printed as JSON, too. A terminal that is too
     narrow for a table gets it folded by column. Without headings, the rows continue a table or CSV.
@@ -47,11 +48,14 @@ def print_rows(
             click.echo("\n".join(format_table(cells, terminal_columns())))
 
 
-def in_zone(row: Record, zone: tzinfo | None) -> Sequence[Any]:
-    """Return a row with its times in a time zone, if there is one, and otherwise in UTC."""
-    if zone is None:
-        return row
-    return [cell.astimezone(zone) if isinstance(cell, datetime) else cell for cell in row]
+def in_zone(row: Sequence[Any], zone: tzinfo) -> list[Any]:
+    """Return a row with its times as texts in a time zone, with its offset."""
+    return [format_in_zone(cell, zone) if isinstance(cell, datetime) else cell for cell in row]
+
+
+def format_in_zone(moment: datetime, zone: tzinfo) -> str:
+    """Format an aware datetime as ISO 8601 in a time zone, with a Z for UTC."""
+    return moment.astimezone(zone).isoformat().replace("+00:00", "Z")
 
 
 def print_page(
@@ -120,7 +124,7 @@ def format_cell(value: Any) -> str:
 
 def _format_value(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
+        return format_utc(value)
     if type(value) in _JSON_TYPES:  # not subclasses such as named tuples, which have a __str__
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)

@@ -1,7 +1,7 @@
-"""Add indexes for lists of the audit log. Only rows that are rare are in them.
+"""Add indexes for lists of the audit log, and for the deliveries of a batch.
 
-That of `grants` has refused items, and that of `chunks` those that were refused after their batch
-was closed: the only ones whose time does not follow from that of their batch.
+The first two have only rows that are rare: in `grants` refused items, and in `chunks` those refused
+after their batch was closed, the only ones whose time does not follow from that of their batch.
 """
 
 import sqlalchemy as sa
@@ -30,8 +30,12 @@ def upgrade() -> None:
         postgresql_where=is_late,
         sqlite_where=is_late,
     )
+    op.create_index(
+        "ix_deliveries_batch_number_chunk_number", "deliveries", ["batch_number", "chunk_number"]
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_deliveries_batch_number_chunk_number", "deliveries")
     op.drop_index("ix_chunks_late", "chunks")
     op.drop_index("ix_grants_refused", "grants")

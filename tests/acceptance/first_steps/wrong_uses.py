@@ -93,7 +93,7 @@ OPERATORS = (
     WrongUse("$W apply unknown-field.toml", 1, "prefix"),
     WrongUse("$W apply tenants.toml < /dev/null", 1, "--yes"),
     WrongUse("$W audit list --limit 0", 2, "--limit"),
-    WrongUse("$W audit list --since yesterday", 2, "--since"),
+    WrongUse("$W audit list --since someday", 2, "--since"),
     WrongUse("$W audit list --decision maybe", 2, "--decision"),
     WrongUse("$W audit list --json --csv", 2, "--json"),
     WrongUse("$W quota set nobody grants hour 5", 1, "nobody"),

@@ -19,9 +19,9 @@ def batch_id(number: int) -> str:
 class AuditedBatch:
     """A batch: an object key per item, and the codes of refused items by item number.
 
-    The first chunk is decided at decided_at, each further one a second later. With id_number, the
-    batch has the id of the batch with that number, which belongs to another tenant. sizes are those
-    that items name, by item number.
+    The first chunk is decided at decided_at, and each further one seconds_between_chunks later.
+    With id_number, the batch has the id of the batch with that number, which belongs to another
+    tenant. sizes are those that items name, by item number.
     """
 
     number: int
@@ -39,6 +39,7 @@ class AuditedBatch:
     limited_by: str = "request"
     id_number: int | None = None
     recipient: str | None = None
+    seconds_between_chunks: int = 1
     terms: dict[str, Any] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
 
@@ -76,7 +77,7 @@ class AuditedBatch:
             "fingerprint": bytes(32),
             "issued": len(items) - refused,
             "refused": refused,
-            "issued_at": self.decided_at + timedelta(seconds=number),
+            "issued_at": self.decided_at + timedelta(seconds=number * self.seconds_between_chunks),
             "expires_in": self.expires_in,
             "limited_by": self.limited_by,
             "signing_key": self.signed_by,

@@ -1,4 +1,4 @@
-"""Runs the auditors' verifier, and changes proofs in every place that it has to check."""
+"""Runs the auditors' verifier, and changes proofs and the log itself."""
 
 import base64
 import json
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import Engine, text
 
 from tests.support.docs.command_lines import ROOT
 
@@ -69,3 +71,16 @@ def _change(value: Any) -> Any:
         return json.dumps(record | {name: "changed"}, sort_keys=True, separators=(",", ":"))
     position = len(text) // 2
     return text[:position] + ("0" if text[position] != "0" else "1") + text[position + 1 :]
+
+
+def tamper(engine: Engine, *statements: str) -> None:
+    """Change the log as an administrator of the database can."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            for name in connection.scalars(text(query)).all():
+                connection.execute(text(f"DROP TRIGGER {name}"))
+        else:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in statements:
+            connection.execute(text(statement))

@@ -16,8 +16,8 @@ from worker.commands.options import (
     zone_option,
 )
 from worker.db.audit.filters import AuditCursor, GrantFilter
-from worker.db.audit.key_globs import is_glob
-from worker.db.audit.names import UnknownName, find_profiles, resolve_names
+from worker.db.audit.selection.key_globs import is_glob
+from worker.db.audit.selection.names import UnknownName, find_profiles, resolve_names
 
 _MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
 _MAX_GLOB = 1_024  # characters

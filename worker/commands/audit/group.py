@@ -6,7 +6,10 @@ from valetkey.cli.lazy_group import LazyCommands, LazyGroup
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
-    "adopt": ("adopt:adopt", "Add leaves for rows of the audit log that have none."),
+    "adopt": (
+        "adopt:adopt",
+        "Add leaves for rows of the audit log that have none.",
+    ),
     "cancellations": (
         "other_logs.cancellations:list_cancellations",
         "List cancelled batches, newest first, with who cancelled them.",
@@ -16,21 +19,24 @@ _COMMANDS: LazyCommands = {
         "List changes of tenants, buckets, policies, keys and quotas, newest first.",
     ),
     "checkpoint": (
-        "checkpoint:checkpoint",
+        "checkpoints.checkpoint:checkpoint",
         "Sign the head of each tenant's tree that has grown, and publish what is new.",
     ),
     "count": (
         "count:count",
         "Count issued and refused items by tenant, day, reason or other columns.",
     ),
-    "key": ("key:key", "Print the public key that verifies checkpoints, or create a key pair."),
+    "key": (
+        "checkpoints.key:key",
+        "Print the public key that verifies checkpoints, or create a key pair.",
+    ),
     "list": (
         "list_grants:list_grants",
         "List requested items, newest first: the decision is `issued` or the code of the refusal.",
     ),
     "prove": (
-        "prove:prove",
-        "Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.",
+        "checkpoints.prove:prove",
+        "Print a proof that GRANT is in the log, or that the log continues a checkpoint.",
     ),
     "prune": (
         "prune:prune_log",
@@ -44,14 +50,25 @@ _COMMANDS: LazyCommands = {
         "report:report",
         "Write a report on the audit log as one web page that loads nothing from a network.",
     ),
-    "summary": ("summary:summary", "Count issued and refused items by tenant and kind."),
+    "show": (
+        "show:show",
+        "Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.",
+    ),
+    "summary": (
+        "summary:summary",
+        "Count issued and refused items by tenant and kind.",
+    ),
     "top": (
         "top:top",
-        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most items.",
+        "List the requesters, recipients, keys, tenants, buckets, kinds or codes with the most",
     ),
     "verify": (
         "verify:verify",
         "Verify that no row of the audit log was changed, removed, added or moved.",
+    ),
+    "whose": (
+        "whose:whose",
+        "Tell whose a link is: its tenant, requester and reason, and how to end it.",
     ),
 }
 

@@ -14,13 +14,13 @@ from worker.commands.audit.filter_options import (
     parse_cursor,
     read_filter,
 )
-from worker.commands.audit.follow import follow_grants
-from worker.commands.audit.grant_columns import (
+from worker.commands.audit.grants.columns import (
     columns_option,
     default_columns,
     select_cells,
     shorten_keys,
 )
+from worker.commands.audit.grants.follow import follow_grants
 from worker.commands.database import open_database
 from worker.commands.options import chosen_zone, format_options, limit_option
 from worker.commands.output import OutputFormat, print_next_page, print_rows

@@ -19,7 +19,7 @@ from worker.commands.options import (
     zone_option,
 )
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.names import UnknownName, check_tenant, find_profiles
+from worker.db.audit.selection.names import UnknownName, check_tenant, find_profiles
 from worker.db.engine import snapshot_transaction
 from worker.private_files import write_private_file
 from worker.usecases.audit.report import read_report

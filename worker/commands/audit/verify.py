@@ -12,7 +12,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from valetkey.cli.results.progress_bar import stderr_console
-from worker.commands.audit.key import KeyRefused
+from worker.commands.audit.checkpoints.key import KeyRefused
 from worker.commands.failures.database_failures import (
     STATES,
     database_unusable,
@@ -23,10 +23,10 @@ from worker.database_setting import read_database_url
 from worker.db.engine import sqlite_path
 from worker.db.tree.log_readers import open_reader
 from worker.settings import Settings
-from worker.usecases.audit.signing_key import KeyUnusable, NoKey, configured_keys
 from worker.usecases.audit.verify import OnProgress, Verification, VerifyOptions, verify_log
 from worker.usecases.audit.verify_checkpoints import UnusableFile, read_files
 from worker.usecases.audit.verify_tenants import UnknownTenant, tenant_ids
+from worker.usecases.checkpoints.signing_key import KeyUnusable, NoKey, configured_keys
 
 _MAX_PROBLEMS = 100
 _COUNTS = (

@@ -11,8 +11,8 @@ from worker.db.tree.checkpoints import SIGNING, Publication
 from worker.errors import Transient
 from worker.net.webhook_secrets import resolve_secrets
 from worker.settings import Settings
-from worker.usecases.audit.publications import configured_destinations
-from worker.usecases.audit.signing_key import KeyUnusable, NoKey, configured_keys
+from worker.usecases.checkpoints.publish import configured_destinations
+from worker.usecases.checkpoints.signing_key import KeyUnusable, NoKey, configured_keys
 
 _SETTINGS_HINT = "docs/operating.md, Settings; run doctor where the upkeep worker runs"
 

@@ -18,7 +18,8 @@ from worker.core.kinds.rules import (
 )
 from worker.core.kinds.spec import GrantKind
 from worker.core.quotas.cost import Cost
-from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
+from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext
+from worker.core.signing.digests import signature_digest
 from worker.core.signing.disposition import content_disposition
 from worker.core.signing.multipart_plan import StartedUpload
 from worker.core.signing.response_headers import GRAMMARS

@@ -8,7 +8,8 @@ from worker.core.kinds.item_checks import check_size
 from worker.core.kinds.rules import make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind, RequiredField
 from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, exact_cost, reserved_cost
-from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
+from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext
+from worker.core.signing.digests import signature_digest
 from worker.core.signing.multipart_plan import StartedUpload, plan_parts
 from worker.core.tenants.config import Policy
 

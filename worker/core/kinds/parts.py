@@ -10,7 +10,8 @@ from worker.core.kinds.item_checks import accept_any
 from worker.core.kinds.rules import make_kind_rule
 from worker.core.kinds.spec import GrantKind, RequiredField
 from worker.core.quotas.cost import NO_COST, Cost
-from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
+from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext
+from worker.core.signing.digests import signature_digest
 from worker.core.signing.multipart_plan import StartedUpload
 
 

@@ -13,7 +13,8 @@ from worker.core.kinds.rules import (
 )
 from worker.core.kinds.spec import GrantKind, RequiredField
 from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, exact_cost, reserved_cost
-from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
+from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext
+from worker.core.signing.digests import signature_digest
 from worker.core.signing.multipart_plan import StartedUpload
 from worker.core.signing.storage_headers import GRANT_ID_HEADER, checksum_header, common_put_headers
 from worker.core.tenants.config import Bucket, Policy

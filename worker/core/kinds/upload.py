@@ -11,7 +11,8 @@ from worker.core.kinds.rules import make_field_rule, make_kind_rule, refuse
 from worker.core.kinds.spec import GrantKind
 from worker.core.kinds.storage_rules import STORAGE_RULES, STORE_ACTIONS, reserved_cost
 from worker.core.quotas.cost import Cost
-from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext, signature_digest
+from worker.core.signing.context import ItemSigner, SignedGrant, SigningContext
+from worker.core.signing.digests import signature_digest
 from worker.core.signing.forms import FormSigner
 from worker.core.signing.multipart_plan import StartedUpload
 from worker.core.signing.redirects import is_allowed_redirect

@@ -6,14 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, assert_never, get_args
 
 from valetkey.wire.refusals import Metric, QuotaState, Window
+from worker.core.quotas.open_time import MAX_OPEN_TIME
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 
 WINDOWS: tuple[Window, ...] = get_args(Window)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 LIVE_WINDOWS: tuple[Window, ...] = ("live",)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MAX_OPEN_TIME = timedelta(days=1)
-"""The longest time for which a batch accepts further chunks: the maximum age of a message."""
 
 CEILINGS = tuple(Quota("upload_bytes", window, 2**62) for window in ("month", "live"))
 """Quotas of every tenant, whatever its config says: beyond them a 63-bit counter would overflow.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from valetkey.wire.messages import Item
@@ -57,8 +56,3 @@ class SigningContext:
             "limited_by": self.validity.limited_by,
         }
         return fields | ({"headers": headers} if headers else {})
-
-
-def signature_digest(signature: str) -> bytes:
-    """Return the SHA-256 of a signature, which identifies it without revealing it."""
-    return sha256(signature.encode()).digest()

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from models import Cancellation
 from worker.db.audit.pages import Page, fetch_page
-from worker.db.audit.tenant_filter import is_of_tenant
+from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 
 class CancellationRecord(NamedTuple):

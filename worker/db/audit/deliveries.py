@@ -7,7 +7,7 @@ from sqlalchemy import Connection, and_, case, select
 
 from models import Batch, Delivery, EndpointCircuit
 from worker.db.audit.pages import Page, fetch_page
-from worker.db.audit.tenant_filter import is_of_tenant
+from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 DeliveryState = Literal["pending", "delivered", "failed"]
 

@@ -13,8 +13,8 @@ from sqlalchemy.sql.operators import custom_op
 
 from models import Batch, Chunk, Grant
 from valetkey.wire.grant_ids import grant_id
-from worker.db.audit.key_globs import has_prefix, matches_glob
-from worker.db.audit.tenant_filter import is_of_tenant
+from worker.db.audit.selection.key_globs import has_prefix, matches_glob
+from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 _PLUS = custom_op[Any]("+")
 ISSUED = "issued"

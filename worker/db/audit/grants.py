@@ -10,7 +10,6 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tup
 
 from models import Batch, Chunk, Grant
 from valetkey.wire.grant_ids import grant_id
-from worker.db.audit.batch_range import range_conditions
 from worker.db.audit.filters import (
     AuditCursor,
     GrantFilter,
@@ -19,6 +18,8 @@ from worker.db.audit.filters import (
     join_items,
 )
 from worker.db.audit.pages import Page
+from worker.db.audit.selection.batch_range import range_conditions
+from worker.db.audit.selection.code_rows import read_rows_of_codes, refusal_codes
 from worker.db.key_lookup.entries import Position
 from worker.db.key_lookup.rows import read_rows_of_key
 
@@ -123,6 +124,12 @@ def _read_rows(
             connection, COLUMNS, conditions, grant_filter.object_key, position
         )
         return
+    if refusal_codes(grant_filter):
+        before = None if start is None else start.position
+        last = yield from read_rows_of_codes(connection, grant_filter, COLUMNS, before)
+        if last is None:
+            return
+        start = _start_after(connection, last)
     query = grants_query(connection, grant_filter)
     if start is not None:
         query = query.where(*_start_conditions(start))
@@ -180,6 +187,12 @@ def _find_start(connection: Connection, cursor: AuditCursor) -> _Start:
         raise AmbiguousCursor(cursor)
     batch_number, chunk_size = batches[0]
     return _Start(Position(batch_number, cursor.item_number), cursor.item_number // chunk_size)
+
+
+def _start_after(connection: Connection, position: Position) -> _Start:
+    is_batch = Batch.batch_number == position.batch_number
+    chunk_size = connection.execute(select(Batch.chunk_size).where(is_batch)).scalar_one()
+    return _Start(position, position.item_number // chunk_size)
 
 
 def _start_conditions(start: _Start) -> Iterator[ColumnElement[bool]]:

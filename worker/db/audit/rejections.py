@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, select
 from models import RejectionCount
 from worker.core.quotas.cost import window_start
 from worker.db.audit.pages import Page, fetch_page
-from worker.db.audit.tenant_filter import is_of_tenant
+from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 
 class RejectionRecord(NamedTuple):

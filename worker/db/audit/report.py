@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 from models import Batch, Checkpoint, Chunk, Delivery, TreeHead
 from worker.db.audit.backlog import count_pending_webhooks
 from worker.db.audit.filters import GrantFilter, batch_conditions
-from worker.db.audit.tenant_filter import is_of_tenant
+from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 
 class LifetimeCount(NamedTuple):

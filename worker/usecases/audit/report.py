@@ -22,7 +22,7 @@ from worker.db.audit.count_queries import CountOptions, Dimension
 from worker.db.audit.counts import ItemCount, count_items, top_items
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.report import LifetimeCount
-from worker.db.audit.tenant_filter import first_id
+from worker.db.audit.selection.tenant_filter import first_id
 from worker.db.tenants import load_config
 from worker.usecases.audit.report_range import period_names
 

@@ -9,9 +9,9 @@ from worker.context import Context
 from worker.errors import Transient
 from worker.jobs.single_flight import JobRun
 from worker.settings import Settings
-from worker.usecases.audit.checkpoints import sign_checkpoints
-from worker.usecases.audit.publications import publish_checkpoints
-from worker.usecases.audit.signing_key import (
+from worker.usecases.checkpoints.publish import publish_checkpoints
+from worker.usecases.checkpoints.sign import sign_checkpoints
+from worker.usecases.checkpoints.signing_key import (
     CheckpointKeys,
     KeyUnusable,
     NoKey,

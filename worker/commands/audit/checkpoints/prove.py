@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from sqlalchemy import Connection
 
-from worker.commands.audit.tenant_names import find_trees
+from worker.commands.audit.checkpoints.tenant_names import find_trees
 from worker.commands.database import open_database
 from worker.core.tree.signed_note import MAX_NOTE_BYTES, InvalidNote
 from worker.db.engine import read_transaction
-from worker.usecases.audit.prove import (
+from worker.usecases.checkpoints.prove import (
     GrantId,
     LogDiffers,
     NothingToProve,
@@ -29,15 +29,16 @@ _match_grant = re.compile(
 @click.argument("grant", required=False)
 @click.option(
     "--since",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    type=click.Path(dir_okay=False, allow_dash=True),
     metavar="CHECKPOINT",
     help="Prove that the log continues the checkpoint in this file.",
 )
 def prove(*, grant: str | None, since: str | None) -> None:
-    """Print the proof that GRANT is in the log, or that the log continues a checkpoint, as JSON.
+    """Print a proof that GRANT is in the log, or that the log continues a checkpoint.
 
-    GRANT is BATCH.NUMBER, or TENANT/BATCH.NUMBER. docs/verify_audit_proof.py verifies the proof:
-    it needs the public key that `audit key` prints, and neither this service nor its database.
+    GRANT is BATCH.NUMBER, or TENANT/BATCH.NUMBER. The proof is JSON. docs/verify_audit_proof.py
+    verifies it: it needs the public key that `audit key` prints, and neither this service nor its
+    database.
 
     The exit code is 1 if the log is not the one that its checkpoints sign.
 

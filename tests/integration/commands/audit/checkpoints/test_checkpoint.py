@@ -6,26 +6,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, insert, text
 
-from models import Batch, Checkpoint, Chunk, Grant, Leaf, TreeHead
-from tests.integration.commands.audit.conftest import Issue, Run
+from models import TreeHead
+from tests.integration.commands.audit.checkpoints.conftest import Issue, Run
 from tests.integration.conftest import ReplaceTenants
 from tests.support.cli.operator import json_rows
+from tests.support.crypto.audit_proofs import tamper
 from worker.core.tree.checkpoint_text import CheckpointText
 from worker.core.tree.signed_note import SignerKey, verify_note
-
-
-def tamper(engine: Engine, *statements: str) -> None:
-    """Change the log as an administrator of the database can."""
-    tables = [table.__tablename__ for table in (Leaf, Checkpoint, Batch, Chunk, Grant)]
-    with engine.begin() as connection:
-        for table in tables:
-            if engine.dialect.name == "sqlite":
-                for verb in ("update", "delete"):
-                    connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_no_{verb}"))
-            else:
-                connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER ALL"))
-        for statement in statements:
-            connection.execute(text(statement))
 
 
 def test_a_checkpoint_signs_the_size_and_root_of_each_tree(

@@ -28,7 +28,7 @@ from worker.db.tree.checkpoints import (
     read_publications,
     store_publication,
 )
-from worker.usecases.audit.signing_key import CheckpointKeys
+from worker.usecases.checkpoints.signing_key import CheckpointKeys
 
 
 class InconsistentLog(Exception):

@@ -20,11 +20,15 @@ def is_of_tenant(connection: Connection, column: Any, tenant: str) -> ColumnElem
     A name selects all tenants that had it, one after the other. An id like NAME~2 selects one of
     them, and NAME~1 the first one, whose id is the name.
     """
-    if tenant.endswith(_FIRST):
-        is_first: ColumnElement[bool] = column == first_id(tenant)
-        return is_first
-    query = select(TenantIdentity.id).where(TenantIdentity.name == tenant)
-    ids = {tenant, *connection.scalars(query)}
+    ids = find_tenant_ids(connection, tenant)
     # An equation lets the database read an index in order.
-    is_in: ColumnElement[bool] = column == tenant if len(ids) == 1 else column.in_(sorted(ids))
+    is_in: ColumnElement[bool] = column == ids[0] if len(ids) == 1 else column.in_(ids)
     return is_in
+
+
+def find_tenant_ids(connection: Connection, tenant: str) -> list[str]:
+    """Return the ids that a tenant's name or id selects, as in is_of_tenant."""
+    if tenant.endswith(_FIRST):
+        return [first_id(tenant)]
+    query = select(TenantIdentity.id).where(TenantIdentity.name == tenant)
+    return sorted({tenant, *connection.scalars(query)})

@@ -58,7 +58,7 @@ def default_columns(*, is_table: bool) -> tuple[str, ...]:
 
 
 def select_cells(
-    records: Iterable[AuditRecord], columns: Sequence[str], zone: tzinfo | None
+    records: Iterable[AuditRecord], columns: Sequence[str], zone: tzinfo
 ) -> list[list[Any]]:
     """Return the given columns of each record, with times in a zone."""
     numbers = [AuditRecord._fields.index(column) for column in columns]

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine
 
-from tests.integration.commands.audit.conftest import Issue, Run
-from tests.integration.commands.audit.test_checkpoint import tamper
+from tests.integration.commands.audit.checkpoints.conftest import Issue, Run
+from tests.support.crypto.audit_proofs import tamper
 from worker.commands.health.checkpoint_checks import checkpoint_checks
 from worker.commands.health.doctor import doctor
 from worker.core.tenants.config import TenantConfig

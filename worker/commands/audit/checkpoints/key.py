@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from worker.settings import Settings
-from worker.usecases.audit.signing_key import (
+from worker.usecases.checkpoints.signing_key import (
     CheckpointKeys,
     KeyUnusable,
     configured_keys,

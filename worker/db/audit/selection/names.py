@@ -11,10 +11,8 @@ from typing import Any, Literal, get_args
 from sqlalchemy import Connection, Select, select
 
 from models import Batch, Bucket, Chunk, ConfigChange, TenantIdentity, TenantKey
-from valetkey.wire.refusals import Code
-from valetkey.wire.terms import Kind
 from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
-from worker.db.audit.tenant_filter import first_id, is_of_tenant
+from worker.db.audit.selection.tenant_filter import first_id, is_of_tenant
 
 Field = Literal["tenant", "bucket", "kind", "decision", "signed_by"]
 
@@ -25,8 +23,6 @@ _NOUNS: dict[Field, str] = {
     "decision": "decision or refusal code",
     "signed_by": "signing key",
 }
-KINDS: tuple[str, ...] = (*get_args(get_args(Kind)[0]), *get_args(Kind)[1:])
-DECISIONS: tuple[str, ...] = (ISSUED, REFUSED, *(code.value for code in Code))
 
 
 class UnknownName(LookupError):
@@ -40,16 +36,35 @@ class UnknownName(LookupError):
         super().__init__(f"there is no {_NOUNS[field]} {name!r}{hint}")
 
 
+def _kinds() -> tuple[str, ...]:
+    from valetkey.wire.terms import Kind  # noqa: PLC0415 - imports pydantic
+
+    policy_kinds, *others = get_args(Kind)
+    return (*get_args(policy_kinds), *others)
+
+
+def _codes() -> list[str]:
+    from valetkey.wire.refusals import Code  # noqa: PLC0415 - imports pydantic
+
+    return [code.value for code in Code]
+
+
+def _check_listed(field: Field, name: str, known_names: Iterable[str]) -> None:
+    known_names = tuple(known_names)
+    if name not in known_names:
+        raise UnknownName(field, name, known_names)
+
+
 def resolve_names(connection: Connection, grant_filter: GrantFilter) -> GrantFilter:
     """Check all names of a filter, and replace real buckets by the profiles that use them.
 
     Raises UnknownName.
     """
-    if grant_filter.kind is not None and grant_filter.kind not in KINDS:
-        raise UnknownName("kind", grant_filter.kind, KINDS)
+    if grant_filter.kind is not None:
+        _check_listed("kind", grant_filter.kind, _kinds())
     for decision in grant_filter.decisions:
-        if decision not in DECISIONS:
-            raise UnknownName("decision", decision, DECISIONS)
+        if decision not in {ISSUED, REFUSED}:
+            _check_listed("decision", decision, (ISSUED, REFUSED, *_codes()))
     if grant_filter.tenant is not None:
         check_tenant(connection, grant_filter.tenant)
     if grant_filter.signed_by:

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import click
 from sqlalchemy import Connection
 
-from worker.commands.audit.key import checkpoint_keys
-from worker.commands.audit.tenant_names import find_trees
+from worker.commands.audit.checkpoints.key import checkpoint_keys
+from worker.commands.audit.checkpoints.tenant_names import find_trees
 from worker.commands.database import open_database
 from worker.commands.options import format_options
 from worker.commands.output import print_rows
@@ -19,8 +19,8 @@ from worker.core.tree.records import CONFIG_LOG
 from worker.db.engine import autocommit_read
 from worker.db.tree.checkpoints import StoredCheckpoint
 from worker.settings import Settings
-from worker.usecases.audit.checkpoints import SigningResult, sign_checkpoints
-from worker.usecases.audit.publications import publish_checkpoints
+from worker.usecases.checkpoints.publish import publish_checkpoints
+from worker.usecases.checkpoints.sign import SigningResult, sign_checkpoints
 
 _MODE = 0o644
 State = Literal["signed", "unchanged", "refused"]

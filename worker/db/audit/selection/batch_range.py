@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 
 from models import Batch, Chunk
-from worker.core.quotas.cost import MAX_OPEN_TIME
+from worker.core.quotas.open_time import MAX_OPEN_TIME
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.tenant_filter import is_of_tenant
+from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 # The numbers of two batches can be in another order than their times: clocks differ, and a
 # transaction waits for others between reading the clock and getting its number. S3 refuses what is

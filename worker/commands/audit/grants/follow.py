@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.grants import AuditRecord, read_grants
-from worker.db.audit.new_grants import read_heads, read_new_grants
+from worker.db.audit.selection.new_grants import read_heads, read_new_grants
 from worker.db.engine import read_transaction
 
 POLL_SECONDS = 1.0

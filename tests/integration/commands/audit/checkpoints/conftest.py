@@ -1,5 +1,7 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,10 +13,11 @@ from worker.commands.audit.group import audit
 from worker.core.tree.signed_note import SignerKey
 from worker.db.audit.changes import ChangeAuthor, record_changes
 from worker.db.engine import write_transaction
-from worker.usecases.audit.signing_key import create_key_file, read_key_file
+from worker.usecases.checkpoints.signing_key import create_key_file, read_key_file
 
 Run = Callable[..., Result]
 Issue = Callable[..., str]
+Prove = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -53,3 +56,28 @@ def issue(service: InProcessService, apply_config: ApplyConfig) -> Issue:
         return str(message["batch"])
 
     return send
+
+
+@pytest.fixture
+def prove(run: Run) -> Prove:
+    """A function that returns the proof that the command prints."""
+
+    def prove(*words: str) -> dict[str, Any]:
+        result = run("prove", *words)
+        assert (result.exit_code, result.stderr) == (0, "")
+        proof: dict[str, Any] = json.loads(result.stdout)
+        return proof
+
+    return prove
+
+
+@pytest.fixture
+def since(run: Run, tmp_path: Path) -> Callable[[], str]:
+    """A function that writes a checkpoint of acme to a file, and returns its path."""
+
+    def write() -> str:
+        path = tmp_path / "acme.checkpoint"
+        assert run("checkpoint", "--tenant", "acme", "--out", str(path)).exit_code == 0
+        return str(path)
+
+    return write

@@ -11,39 +11,10 @@ from typing import Any
 
 import metamorphic_log
 import pytest
-from sqlalchemy import Engine, text
 
-from tests.integration.commands.audit.conftest import Issue, Run
-from tests.integration.commands.audit.test_checkpoint import tamper
+from tests.integration.commands.audit.checkpoints.conftest import Issue, Prove, Run
 from tests.support.crypto.audit_proofs import SCRIPT, changed_proofs, run_verifier
 from worker.core.tree.signed_note import SignerKey
-
-Prove = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def prove(run: Run) -> Prove:
-    """A function that returns the proof that the command prints."""
-
-    def prove(*words: str) -> dict[str, Any]:
-        result = run("prove", *words)
-        assert (result.exit_code, result.stderr) == (0, "")
-        proof: dict[str, Any] = json.loads(result.stdout)
-        return proof
-
-    return prove
-
-
-@pytest.fixture
-def since(run: Run, tmp_path: Path) -> Callable[[], str]:
-    """A function that writes a checkpoint of acme to a file, and returns its path."""
-
-    def write() -> str:
-        path = tmp_path / "acme.checkpoint"
-        assert run("checkpoint", "--tenant", "acme", "--out", str(path)).exit_code == 0
-        return str(path)
-
-    return write
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +147,7 @@ def test_the_script_refuses_a_proof_in_which_anything_was_changed(
     path = since()
     issue(items=4)
     assert run("checkpoint").exit_code == 0
-    public = verifier.parse_key(str(key.verifier))
+    public = [verifier.parse_key(str(key.verifier))]
     unnoticed = []
     for proof in (prove(f"{batch}.3"), prove("--since", path)):
         assert verifier.verify(proof, public)
@@ -199,7 +170,32 @@ def test_the_script_refuses_the_signature_of_another_key(
     other = str(SignerKey.generate(key.name).verifier)
     result = run_verifier(path, other, tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "WRONG: the key did not sign the checkpoint.\n"
+    assert result.stderr == "WRONG: no given key signed the checkpoint.\n"
+
+
+def test_a_log_continues_over_the_replacement_of_its_key(
+    run: Run,
+    prove: Prove,
+    key: SignerKey,
+    issue: Issue,
+    since: Callable[[], str],
+    verifier: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issue()
+    path = since()
+    new = str(tmp_path / "new.key")
+    created = run("key", "--new", new, "--replaces", str(tmp_path / "audit.key"))
+    monkeypatch.setenv("VALETKEY_AUDIT_KEY_FILE", new)
+    issue()
+    assert run("checkpoint").exit_code == 0
+    proof = prove("--since", path)
+    keys = [verifier.parse_key(text) for text in (str(key.verifier), created.stdout)]
+    assert verifier.verify(proof, keys)
+    for known in keys:  # each signed one of the two checkpoints
+        with pytest.raises(verifier.WrongProof, match="no given key signed"):
+            verifier.verify(proof, [known])
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", "\x00", '{"checkpoint": 1}'])
@@ -218,122 +214,3 @@ def test_a_tenant_can_be_named_with_the_grant(
     batch = issue()
     assert run("checkpoint").exit_code == 0
     assert prove(f"acme/{batch}.0") == prove(f"{batch}.0")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "give a GRANT, or a checkpoint with --since"),
-        (["{batch}.0", "--since", "{empty}"], "give a GRANT, or a checkpoint with --since"),
-        (["{batch}"], "BATCH.NUMBER"),
-        (["{batch}.x"], "BATCH.NUMBER"),
-        (["{batch}.-1"], "BATCH.NUMBER"),
-        (["{batch}.9999999999"], "BATCH.NUMBER"),
-        (["{batch}.3"], "the batch has 3 items: the last is 2"),
-        (["{batch}.2"], "its chunk is not decided yet"),
-        (["no-such-batch.0"], "no batch with this id"),
-        (["amce/{batch}.0"], "Did you mean 'acme'?"),
-        (["~config/{batch}.0"], "no batch with this id"),
-        (["{newer}.0"], "newer than the newest checkpoint of acme: run"),
-        (["--since", "missing"], "does not exist"),
-        (["--since", "{empty}"], "is no checkpoint: it has no signature lines"),
-        (["--since", "{binary}"], "is no checkpoint: it is not text"),
-        (["--since", "{long}"], "is no checkpoint: it is too long"),
-        (["--since", "{note}"], "is no checkpoint: its text is not the three lines"),
-        (["--since", "{other}"], "no checkpoint of other.example.com/globex"),
-        (["--since", "{origin}"], "of another log: other.example.com/acme"),
-    ],
-)
-def test_what_cannot_be_proven_is_refused(
-    run: Run, key: SignerKey, issue: Issue, tmp_path: Path, words: list[str], message: str
-) -> None:
-    root = base64.b64encode(bytes(32)).decode()
-    values = {"batch": issue(items=3, chunks=1)}
-    assert run("checkpoint").exit_code == 0
-    values["newer"] = issue()
-    contents = {
-        "empty": b"",
-        "binary": b"\xff" * 10,
-        "long": b"x" * 100_000,
-        "note": key.sign("a text\n").encode(),
-        "other": key.sign(f"other.example.com/globex\n1\n{root}\n").encode(),
-        "origin": key.sign(f"other.example.com/acme\n1\n{root}\n").encode(),
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-        values[name] = str(tmp_path / name)
-    result = run("prove", *(word.format(**values) for word in words))
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert message in " ".join(result.stderr.split())
-
-
-def test_without_a_checkpoint_there_is_no_proof(run: Run, key: SignerKey, issue: Issue) -> None:
-    del key
-    result = run("prove", f"{issue()}.0")
-    assert result.exit_code == 2
-    assert "has no checkpoint: run `python -m worker audit checkpoint`" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("statement", "message"),
-    [
-        ("UPDATE grants SET object_key = 'acme/other.pdf'", "rows or leaves were changed"),
-        ("UPDATE chunks SET expires_in = 1", "rows or leaves were changed"),
-        ("UPDATE batches SET reason = NULL", "rows or leaves were changed"),
-        ("UPDATE leaves SET hash = (SELECT max(hash) FROM leaves)", "rows or leaves were changed"),
-        ("DELETE FROM leaves WHERE leaf_number = 0", "are missing that its checkpoint signs"),
-    ],
-)
-def test_a_changed_log_is_not_proven(
-    run: Run, key: SignerKey, issue: Issue, engine: Engine, statement: str, message: str
-) -> None:
-    del key
-    issue()
-    batch = issue()
-    assert run("checkpoint").exit_code == 0
-    tamper(engine, statement)
-    result = run("prove", f"{batch}.0")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert message in result.stderr
-
-
-def test_a_log_that_does_not_continue_a_checkpoint_is_named(
-    run: Run, key: SignerKey, issue: Issue, engine: Engine, since: Callable[[], str]
-) -> None:
-    del key
-    issue(items=5)
-    path = since()
-    issue()
-    assert run("checkpoint").exit_code == 0
-    tamper(engine, "UPDATE leaves SET hash = root FROM checkpoints WHERE leaf_number = 2")
-    result = run("prove", "--since", path)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "the log was rewritten" in result.stderr
-
-
-def test_a_database_that_is_older_than_a_checkpoint_is_named(
-    run: Run, key: SignerKey, issue: Issue, engine: Engine, since: Callable[[], str]
-) -> None:
-    del key
-    issue()
-    assert run("checkpoint").exit_code == 0
-    issue()
-    path = since()
-    tamper(engine, "DELETE FROM checkpoints WHERE size = 2")
-    result = run("prove", "--since", path)
-    assert result.exit_code == 1
-    assert "leaves were removed, or this is an older copy" in result.stderr
-
-
-def test_pruned_rows_are_no_longer_proven(
-    run: Run, key: SignerKey, issue: Issue, engine: Engine
-) -> None:
-    del key
-    batch = issue(items=2)
-    assert run("checkpoint").exit_code == 0
-    tamper(engine, "DELETE FROM grants")
-    result = run("prove", f"{batch}.0")
-    assert result.exit_code == 2
-    assert "the rows of the grant were pruned" in result.stderr
-    with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM leaves WHERE tenant = 'acme'")) == 1

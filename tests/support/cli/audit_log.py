@@ -1,0 +1,60 @@
+"""A small audit log of three batches, and a function that runs `audit` on it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
+from tests.support.cli.operator import json_rows
+from worker.commands.audit.group import audit
+from worker.commands.database import migrate_to_head
+from worker.db.engine import create_database_engine, write_transaction
+
+LOG = (
+    AuditedBatch(1, ["acme/1", "acme/2", "acme/../3", "acme/4", "acme/5"], {2: "key_traversal"}),
+    AuditedBatch(
+        2,
+        ["globex/1", "globex/2"],
+        {0: "quota_exceeded", 1: "quota_exceeded"},
+        decided_at=MORNING + timedelta(hours=1),
+        tenant="globex",
+        kind="upload",
+        requested_by="nightly",
+        reason="statements",
+        recipient="auditor",
+        signed_by="billing-2026",
+    ),
+    AuditedBatch(3, ["ACME/1"], decided_at=MORNING + timedelta(hours=2), bucket="other"),
+)
+
+Run = Callable[..., Result]
+
+
+def audit_runner(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Write the log to a new database, and return a function that runs `audit` with words."""
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    migrate_to_head(database_url)
+    write_batches(database_url, *LOG)
+    name = "python -m worker audit"
+    return lambda *words: CliRunner().invoke(audit, list(words), prog_name=name)
+
+
+def write_batches(database_url: str, *batches: AuditedBatch) -> None:
+    engine = create_database_engine(database_url)
+    with write_transaction(engine) as connection:
+        for batch in batches:
+            batch.write(connection)
+    engine.dispose()
+
+
+def grants(result: Result) -> list[str]:
+    return [row["grant"] for row in json_rows(result)]
+
+
+def items(batch: int, *numbers: int) -> list[str]:
+    return [f"{batch_id(batch)}.{number}" for number in numbers]
+
+
+ALL = items(3, 0) + items(2, 1, 0) + items(1, 4, 3, 2, 1, 0)

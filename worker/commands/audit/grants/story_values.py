@@ -1,0 +1,164 @@
+"""The story of a batch or grant as JSON values. It has no link, signature or token."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter, ValidationError
+
+from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.messages import Item
+from valetkey.wire.terms import AnyTerms
+from worker.core.kinds.registry import issued_cost, reserved_cost
+from worker.core.quotas.cost import NO_COST, WINDOWS, Cost, window_start
+from worker.db.audit.stories.grant_story import ChunkStory, Story
+
+Values = dict[str, Any]
+
+_SHOWN = 4  # characters at each end of an access key id
+_TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
+
+
+def story_values(story: Story, now: datetime) -> Values:
+    """Return the story as JSON values, with times as datetimes."""
+    batch = story.batch
+    values = {
+        "grant": None,
+        "tenant": batch.tenant,
+        "batch": batch.batch_id,
+        "requested_by": batch.requested_by,
+        "reason": batch.reason,
+        "recipient": batch.recipient,
+        "kind": batch.kind,
+        "bucket": batch.bucket,
+        "real_bucket": story.bucket_then,
+        "terms": _terms(batch.terms),
+        "callback": batch.callback,
+        "decided_at": batch.decided_at,
+        "refusal": batch.refusal,
+        "items": _item_counts(story),
+        "cancellation": _cancellation(story),
+        "manifest": _manifest(story),
+        "deliveries": [dict(row._mapping) for row in story.deliveries],  # noqa: SLF001 - public API
+    }
+    if story.grant is None:
+        return values | {"quota": _batch_quota(story)}
+    return values | _grant_values(story, story.grant, now)
+
+
+def shorten_access_key(access_key: str | None) -> str | None:
+    """Return enough of an access key's id to tell keys apart."""
+    if access_key is None or len(access_key) <= 2 * _SHOWN:
+        return access_key
+    return f"{access_key[:_SHOWN]}…{access_key[-_SHOWN:]}"
+
+
+def _item_counts(story: Story) -> Values:
+    counts = story.counts
+    return {
+        "total": story.batch.total,
+        "issued": int(counts.issued),
+        "refused": int(counts.refused),
+        "awaited": story.remaining,
+        "chunks": counts.chunks,
+        "first_at": counts.first,
+        "last_at": counts.last,
+    }
+
+
+def _grant_values(story: Story, grant: ChunkStory, now: datetime) -> Values:
+    batch, chunk, item = story.batch, grant.chunk, grant.item
+    is_issued = item.code is None
+    expires_at = chunk.issued_at + timedelta(seconds=chunk.expires_in) if is_issued else None
+    refusal = item.detail if not is_issued else None
+    return {
+        "grant": grant_id(batch.batch_id, item.item_number),
+        "key": item.object_key,
+        "detail": item.detail if is_issued else None,
+        "decision": item.code or "issued",
+        "refusal": None if is_issued else batch.refusal or chunk.refusal or refusal,
+        "decided_at": chunk.issued_at,
+        "signed_by": chunk.signing_key,
+        "chunk": chunk.chunk_number,
+        "expires_at": expires_at,
+        "expires_in": chunk.expires_in if is_issued else None,
+        "limited_by": chunk.limited_by if is_issued else None,
+        "is_alive": expires_at is not None and now < expires_at,
+        "access_key": shorten_access_key(chunk.access_key) if is_issued else None,
+        "reissues": [
+            {"at": row.reissued_at, "access_key": shorten_access_key(row.access_key)}
+            for row in grant.reissues
+        ],
+        "upload": None if grant.upload is None else dict(grant.upload._mapping),  # noqa: SLF001
+        "quota": _grant_quota(story, grant),
+        "leaf_number": grant.leaf_number,
+    }
+
+
+def _terms(terms: Mapping[str, Any]) -> Values:
+    """Return the terms; of URLs only the page, because a query may contain a secret."""
+    left_out = {"kind", "bucket"}
+    return {name: _without_query(value) for name, value in terms.items() if name not in left_out}
+
+
+def _without_query(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        url = urlsplit(value)
+        return f"{url.scheme}://{url.hostname or ''}{url.path}"
+    return value
+
+
+def _cancellation(story: Story) -> Values | None:
+    row = story.cancellation
+    if row is None:
+        return None
+    return {
+        "at": row.cancelled_at,
+        "requested_by": row.requested_by,
+        "signed_by": row.signing_key,
+        "reason": row.reason,
+    }
+
+
+def _manifest(story: Story) -> Values | None:
+    row = story.manifest
+    if row is None:
+        return None
+    names = ("object_key", "state", "attempts", "issued", "refused", "bytes", "problem")
+    return {name: getattr(row, name) for name in (*names, "created_at", "finished_at")}
+
+
+def _grant_quota(story: Story, grant: ChunkStory) -> Values | None:
+    """Return what an issued grant was charged, and in which windows; None if nothing was."""
+    terms = _parse_terms(story)
+    if grant.item.code is not None or terms is None:
+        return None
+    item = Item.model_validate({"key": grant.item.object_key, **(grant.item.detail or {})})
+    charge = _charge(story, issued_cost(terms, [item]))
+    return charge and charge | {"counts_as_live": grant.is_reserved}
+
+
+def _batch_quota(story: Story) -> Values | None:
+    """Return what was reserved for all items of a batch when it began; None if it was refused."""
+    terms = _parse_terms(story)
+    if story.batch.refusal is not None or terms is None:
+        return None
+    charge = _charge(story, reserved_cost(terms, story.batch.total))
+    return charge and charge | {"awaited_items": story.remaining}
+
+
+def _parse_terms(story: Story) -> AnyTerms | None:
+    try:
+        return _TERMS.validate_python(story.batch.terms)
+    except ValidationError:  # those of a later release, or of a test
+        return None
+
+
+def _charge(story: Story, cost: Cost) -> Values | None:
+    if cost == NO_COST:
+        return None
+    began_at = story.batch.decided_at
+    starts = {window: window_start(window, began_at) for window in WINDOWS if window != "live"}
+    amounts = {metric: amount for metric, amount in cost._asdict().items() if amount}
+    return {"charged": amounts, "windows": starts}

@@ -1,0 +1,108 @@
+"""Reads the grants that were refused with given codes, by an index of refused items only."""
+
+from collections.abc import Generator, Iterator, Sequence
+from heapq import merge
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    Select,
+    and_,
+    column,
+    literal,
+    select,
+    tuple_,
+    values,
+)
+
+from models import Batch, Chunk, Grant
+from models.base import NUMBER
+from worker.db.audit.filters import (
+    ISSUED,
+    REFUSED,
+    GrantFilter,
+    batch_conditions,
+    item_conditions,
+)
+from worker.db.key_lookup.entries import Position
+
+_FIRST_READ, _LARGEST_READ, _MAX_READ = 64, 256, 2_000
+
+
+def refusal_codes(grant_filter: GrantFilter) -> set[str]:
+    """Return the codes of a filter, if it selects nothing but some refusal codes."""
+    codes = set(grant_filter.decisions)
+    return set() if codes & {ISSUED, REFUSED} else codes
+
+
+def read_rows_of_codes(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    columns: Sequence[Any],
+    before: Position | None,
+) -> Generator[Row[*tuple[Any, ...]], None, Position | None]:
+    """Yield the rows of a filter with refusal codes, newest first, while the index is worth it.
+
+    Returns None if these are all rows, or the position after which the caller has to scan: if the
+    other conditions leave few of the rows of a code, a scan by them is faster.
+    """
+    codes = sorted(refusal_codes(grant_filter))
+    streams = (_positions_of_code(connection, code, before) for code in codes)
+    positions = merge(*streams, reverse=True)
+    size, count = _FIRST_READ, 0
+    while True:
+        block = list(islice(positions, size))
+        if not block:
+            return None
+        query = _select_positions(block, columns)
+        query = query.where(*batch_conditions(connection, grant_filter))
+        query = query.where(*item_conditions(connection, grant_filter))
+        newest_first = (Grant.batch_number.desc(), Grant.item_number.desc())
+        yield from connection.execute(query.order_by(*newest_first)).all()
+        count += len(block)
+        if count >= _MAX_READ:
+            return block[-1]
+        size = min(2 * size, _LARGEST_READ)
+
+
+def _select_positions(positions: Sequence[Position], columns: Sequence[Any]) -> Select[Any]:
+    """Return a SELECT of columns of the rows at these positions, joined to chunk and batch."""
+    number, item = column("batch_number", NUMBER), column("item_number", Integer)
+    rows = [tuple(position) for position in positions]
+    wanted = values(number, item, name="positions").data(rows).cte()
+    is_wanted = and_(
+        Grant.batch_number == wanted.c.batch_number, Grant.item_number == wanted.c.item_number
+    )
+    is_chunk = and_(
+        Chunk.batch_number == Batch.batch_number,
+        Chunk.chunk_number == Grant.item_number // Batch.chunk_size,
+    )
+    return (
+        select(*columns)
+        .select_from(wanted)
+        .join(Grant, is_wanted)
+        .join(Batch, Batch.batch_number == wanted.c.batch_number)
+        .join(Chunk, is_chunk)
+    )
+
+
+def _positions_of_code(
+    connection: Connection, code: str, before: Position | None
+) -> Iterator[Position]:
+    """Yield the positions of a code, in blocks that each take one search of the index."""
+    while True:
+        query = select(Grant.batch_number, Grant.item_number).where(Grant.code == code)
+        # A partial index is used only if the statement itself contains its condition.
+        query = query.where(Grant.code.is_not(None))
+        if before is not None:
+            key = tuple_(Grant.batch_number, Grant.item_number)
+            query = query.where(key < tuple_(*map(literal, before)))
+        query = query.order_by(Grant.batch_number.desc(), Grant.item_number.desc())
+        block = [Position(*row) for row in connection.execute(query.limit(_LARGEST_READ))]
+        yield from block
+        if len(block) < _LARGEST_READ:
+            return
+        before = block[-1]

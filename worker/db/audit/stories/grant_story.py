@@ -1,0 +1,167 @@
+"""Everything that the database has about one batch, and about one of its grants."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, func, select
+
+from models import (
+    Batch,
+    Bucket,
+    Cancellation,
+    Chunk,
+    ConfigChange,
+    Delivery,
+    Grant,
+    Leaf,
+    Manifest,
+    MultipartUpload,
+    Reissue,
+    Reservation,
+)
+from worker.db.reservations import REMAINING
+
+_Row = Row[*tuple[Any, ...]]
+
+
+class ChunkStory(NamedTuple):
+    """A grant's chunk, and what happened to it: rows of the tables, None or empty without one.
+
+    item is the row of `grants`. reissues are the times at which it was signed again, and
+    leaf_number is the position of the chunk in the tenant's tree. is_reserved says that the grant
+    still counts in the window live.
+    """
+
+    chunk: _Row
+    item: _Row
+    reissues: list[_Row]
+    upload: _Row | None
+    is_reserved: bool
+    leaf_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A batch: rows of the tables, None or empty where there is none. grant is one item of it.
+
+    bucket_then is the real bucket behind the profile when the batch was decided, if it is known.
+    remaining is the number of items that the batch still waits for.
+    """
+
+    batch: _Row
+    counts: _Row
+    remaining: int
+    bucket_then: str | None
+    cancellation: _Row | None
+    manifest: _Row | None
+    deliveries: list[_Row]
+    grant: ChunkStory | None
+
+
+def find_batches(connection: Connection, batch_id: str) -> list[tuple[str, int]]:
+    """Return the tenant id and the number of each batch with an id, by tenant."""
+    query = select(Batch.tenant, Batch.batch_number).where(Batch.batch_id == batch_id)
+    return [(row.tenant, row.batch_number) for row in connection.execute(query.order_by("tenant"))]
+
+
+def read_story(connection: Connection, batch_number: int, item_number: int | None) -> Story | None:
+    """Read the story of a batch, and of one item; None if the item was not decided."""
+    batch = connection.execute(select(Batch).where(Batch.batch_number == batch_number)).one()
+    grant = None
+    if item_number is not None:
+        grant = _read_grant(connection, batch, item_number)
+        if grant is None:
+            return None
+    return Story(
+        batch=batch,
+        counts=connection.execute(
+            select(
+                func.count().label("chunks"),
+                func.coalesce(func.sum(Chunk.issued), 0).label("issued"),
+                func.coalesce(func.sum(Chunk.refused), 0).label("refused"),
+                func.min(Chunk.issued_at).label("first"),
+                func.max(Chunk.issued_at).label("last"),
+            ).where(Chunk.batch_number == batch_number)
+        ).one(),
+        remaining=_remaining(connection, batch_number),
+        bucket_then=_bucket_then(connection, batch.bucket, batch.decided_at),
+        cancellation=connection.execute(
+            select(Cancellation).where(
+                Cancellation.tenant == batch.tenant, Cancellation.batch_id == batch.batch_id
+            )
+        ).first(),
+        manifest=connection.execute(
+            select(Manifest).where(Manifest.batch_number == batch_number)
+        ).first(),
+        deliveries=_read_deliveries(connection, batch, grant),
+        grant=grant,
+    )
+
+
+def _read_grant(connection: Connection, batch: _Row, item_number: int) -> ChunkStory | None:
+    item = connection.execute(
+        select(Grant).where(
+            Grant.batch_number == batch.batch_number, Grant.item_number == item_number
+        )
+    ).first()
+    if item is None:
+        return None
+    number, chunk_number = batch.batch_number, item_number // batch.chunk_size
+    chunk = connection.execute(
+        select(Chunk).where(Chunk.batch_number == number, Chunk.chunk_number == chunk_number)
+    ).one()
+    reissues = connection.execute(
+        select(Reissue.access_key, Reissue.reissued_at)
+        .where(Reissue.batch_number == number, Reissue.chunk_number == chunk_number)
+        .order_by(Reissue.reissued_at)
+    ).all()
+    upload = connection.execute(
+        select(
+            *(MultipartUpload.size, MultipartUpload.part_size, MultipartUpload.state),
+            MultipartUpload.expires_at,
+        ).where(MultipartUpload.batch_number == number, MultipartUpload.item_number == item_number)
+    ).first()
+    is_chunk = (Reservation.batch_number == number, Reservation.chunk_number == chunk_number)
+    reserved = connection.scalar(select(func.count()).where(*is_chunk))
+    leaf_number = connection.scalar(
+        select(Leaf.leaf_number).where(
+            Leaf.batch_number == number,
+            Leaf.chunk_number == chunk_number,
+            Leaf.kind.in_(("batch", "chunk")),
+        )
+    )
+    return ChunkStory(chunk, item, list(reissues), upload, bool(reserved), leaf_number)
+
+
+def _remaining(connection: Connection, batch_number: int) -> int:
+    is_remaining = (
+        Reservation.batch_number == batch_number,
+        Reservation.chunk_number == REMAINING,
+    )
+    return connection.scalar(select(Reservation.items).where(*is_remaining)) or 0
+
+
+def _bucket_then(connection: Connection, profile: str, moment: datetime) -> str | None:
+    """Return the real bucket of a profile at a moment: before its first change after that."""
+    change = connection.execute(
+        select(ConfigChange.before)
+        .where(ConfigChange.path == f"buckets.{profile}.bucket")
+        .where(ConfigChange.changed_at > moment)
+        .order_by(ConfigChange.change_number)
+        .limit(1)
+    ).first()
+    if change is not None:
+        return None if change.before is None else str(change.before)
+    return connection.scalar(select(Bucket.bucket).where(Bucket.name == profile))
+
+
+def _read_deliveries(connection: Connection, batch: _Row, grant: ChunkStory | None) -> list[_Row]:
+    query = select(
+        *(Delivery.chunk_number, Delivery.endpoint, Delivery.state, Delivery.attempts),
+        *(Delivery.status, Delivery.problem, Delivery.created_at, Delivery.finished_at),
+        Delivery.next_attempt_at,
+    ).where(Delivery.batch_number == batch.batch_number)
+    if grant is not None:
+        query = query.where(Delivery.chunk_number == grant.chunk.chunk_number)
+    return list(connection.execute(query.order_by(Delivery.delivery_number)))
