@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 
 from bench.audit.data import END, DataPlan, batch_id, object_key, tenant_name
 from worker.commands.audit.group import audit
-from worker.db.audit.count_queries import CountOptions
-from worker.db.audit.counts import count_items
+from worker.db.audit.counting.counts import count_items
+from worker.db.audit.counting.queries import CountOptions
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.grants import read_grants
 from worker.db.engine import create_database_engine, read_transaction
