@@ -87,7 +87,7 @@ def _cancellations(
     leaves = _leaves(reader, "cancellation", tenants)
     row, leaf = next(rows, None), next(leaves, None)
     while row is not None or leaf is not None:
-        key = min(tuple(each[:2]) for each in (row, leaf) if each is not None)
+        key = min((tuple(each[:2]) for each in (row, leaf) if each is not None), key=_place)
         own_row = row if row is not None and row[:2] == key else None
         own_leaves = []
         while leaf is not None and leaf[:2] == key:
@@ -96,6 +96,11 @@ def _cancellations(
         yield from _check_cancellation(key, own_row, own_leaves, result)
         if own_row is not None:
             row = next(rows, None)
+
+
+def _place(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the key as SQLite sorts it, in which a text can be bytes."""
+    return tuple((isinstance(value, bytes), value) for value in key)
 
 
 def _check_cancellation(
