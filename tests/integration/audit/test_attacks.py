@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.audit_log.logs import GeneratedLog, generate_log
 from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import StoredTables
 from tests.support.audit_log.trials import copied_file, options_of, problems_of
+from worker.commands.audit.group import audit
 from worker.core.tree.records import entry_hash
 from worker.db.retention.prunes import prune_record
 from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
@@ -143,3 +145,13 @@ def test_files_of_an_unknown_tenant_are_not_passed_over(
     assert path.exists()
     found = list(problems_of(verify_log(log.url, replace(options, files=files))))
     assert [problem.tenant for problem in found] == ["other"]
+
+
+def test_the_command_says_that_no_checkpoint_was_compared(log: GeneratedLog) -> None:
+    with copied_file(log) as url:
+        with closing(StoredTables(url)) as db:
+            db.execute("DELETE FROM checkpoints")
+        environ = {"VALETKEY_DATABASE_URL": url}
+        result = CliRunner().invoke(audit, ["verify", "--processes", "1"], env=environ)
+    assert result.exit_code == 0
+    assert "No checkpoint was compared" in result.stderr

@@ -109,6 +109,9 @@ def verify(  # noqa: PLR0913 - one for each option
     result, seconds = _verify(tenant, keys or _configured_keys(), files, processes, keep_going)
     print_lines = _print_json if as_json else _print_text
     print_lines(result, seconds)
+    if result.leaves and not result.checkpoints:
+        text = "No checkpoint was compared, so nothing shows that the log was not written anew."
+        click.echo(text, err=True)
     if result.checkpoints and not (keys or _configured_keys()):
         click.echo("No signature was verified: give the public key with --key.", err=True)
     context.exit(not result.is_sound)
