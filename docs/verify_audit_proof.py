@@ -86,7 +86,8 @@ def verify_checkpoint(note: str, keys: list[Key], tenant: str) -> Checkpoint:
     if not names:
         raise WrongProof("no given key signed the checkpoint")
     origin, size, root = (*body.split("\n"), "", "")[:3]
-    if len(body.split("\n")) != 3 or not size.isascii() or not size.isdecimal():  # noqa: PLR2004
+    is_size = size.isascii() and size.isdecimal() and (size == "0" or size[0] != "0")
+    if len(body.split("\n")) != 3 or not is_size:  # noqa: PLR2004
         raise WrongProof("the signed text is not a checkpoint")
     if origin not in {f"{name}/{tenant}" for name in names}:
         raise WrongProof("the checkpoint is of another log")
@@ -187,13 +188,21 @@ def verify_leaf(leaf: dict[str, Any], checkpoint: Checkpoint) -> dict[int, dict[
         if root not in {None, found}:
             raise WrongProof("the records are not of one leaf")
         root = found
-        records[position] = json.loads(data)
+        records[position] = parse_record(proven["record"])
     if root is None:
         raise WrongProof("a leaf proves no record")
     path = [check_hash(decode(each)) for each in leaf["path"]]
     if inclusion_root(hash_leaf(root), leaf["leaf"], checkpoint.size, path) != checkpoint.root:
         raise WrongProof("the records are not in the log")
     return records
+
+
+def parse_record(text: str) -> dict[str, Any]:
+    """Parse a record. Raises WrongProof unless it is spelled as the log spells it: names once."""
+    record: dict[str, Any] = json.loads(text)
+    if json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False) != text:
+        raise WrongProof("a record is not canonical JSON")
+    return record
 
 
 def verify_inclusion(proof: dict[str, Any], checkpoint: Checkpoint) -> list[dict[str, Any]]:
@@ -210,7 +219,7 @@ def verify_inclusion(proof: dict[str, Any], checkpoint: Checkpoint) -> list[dict
     for record in (chunk, batch):
         if (record["tenant"], record["batch_id"]) != (proof["tenant"], batch_id):
             raise WrongProof("the proof is of another batch")
-    if int(number) // batch["chunk_size"] != chunk["chunk_number"]:
+    if batch["chunk_size"] < 1 or int(number) // batch["chunk_size"] != chunk["chunk_number"]:
         raise WrongProof("the proof is of another chunk")
     if size < len(records):
         raise WrongProof("the leaf has fewer records")

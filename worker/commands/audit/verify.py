@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.results.progress_bar import stderr_console
 from worker.commands.audit.checkpoints.key import KeyRefused
 from worker.commands.failures.database_failures import (
@@ -108,6 +109,9 @@ def verify(  # noqa: PLR0913 - one for each option
     result, seconds = _verify(tenant, keys or _configured_keys(), files, processes, keep_going)
     print_lines = _print_json if as_json else _print_text
     print_lines(result, seconds)
+    if result.leaves and not result.checkpoints:
+        text = "No checkpoint was compared, so nothing shows that the log was not written anew."
+        click.echo(text, err=True)
     if result.checkpoints and not (keys or _configured_keys()):
         click.echo("No signature was verified: give the public key with --key.", err=True)
     context.exit(not result.is_sound)
@@ -125,7 +129,8 @@ def _verify(
     try:
         checkpoints = tuple(read_files(files, keys))
     except UnusableFile as error:
-        raise click.BadParameter(str(error), param_hint="--checkpoint") from None
+        text = escape_unprintable(str(error))
+        raise click.BadParameter(text, param_hint="--checkpoint") from None
     with _database_errors(url), _progress() as on_progress:
         tenants = () if tenant is None else _tenants(url, tenant)
         limit = _MAX_PROBLEMS if keep_going else 1
@@ -188,10 +193,11 @@ def _progress() -> Iterator[OnProgress]:
 
 def _print_json(result: Verification, seconds: float) -> None:
     for problem in result.problems:
-        click.echo(json.dumps({"type": "problem", **problem._asdict()}))
+        click.echo(json.dumps({"type": "problem", **problem._asdict()}, default=str))
     for table, (count, first) in result.uncovered.items():
         place = None if first is None else first._asdict()
-        click.echo(json.dumps({"type": "uncovered", "table": table, "rows": count, "first": place}))
+        values = {"type": "uncovered", "table": table, "rows": count, "first": place}
+        click.echo(json.dumps(values, default=str))
     counts: dict[str, Any] = {name: getattr(result, name) for name in _COUNTS}
     rate = round(result.items / seconds) if seconds else None
     summary = {"type": "summary", "sound": result.is_sound, **counts}
@@ -200,9 +206,10 @@ def _print_json(result: Verification, seconds: float) -> None:
 
 def _print_text(result: Verification, seconds: float) -> None:
     for problem in result.problems:
-        click.echo(problem)
+        click.echo(escape_unprintable(str(problem)))
     for table, (count, first) in result.uncovered.items():
-        click.echo(f"{table}: rows that no leaf covers: {count:,}. The first: {first}")
+        place = escape_unprintable(str(first))
+        click.echo(f"{table}: rows that no leaf covers: {count:,}. The first: {place}")
     if result.uncovered:
         click.echo(
             "Next: if the previous release wrote these rows, `python -m worker audit adopt --before"

@@ -11,7 +11,7 @@ from worker.core.signing.digests import signature_digest
 MAX_PASTED_BYTES = 65_536
 _ID = r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.([0-9]{1,9})"
 _GRANT_ID = re.compile(_ID, re.ASCII | re.IGNORECASE)
-_BARE_ID = re.compile(rf"(?<![\w.-])(?:([\w~-]+)/)?{_ID}(?![\w-])", re.ASCII | re.IGNORECASE)
+_BARE_ID = re.compile(rf"(?<![\w.-])(?:(?<!~)([\w~-]++)/)?{_ID}(?![\w-])", re.ASCII | re.IGNORECASE)
 
 
 class Unreadable(ValueError):

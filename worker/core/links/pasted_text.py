@@ -17,15 +17,16 @@ _NAMES = "|".join(
         *("x-amz-credential", "uploadid", "partnumber"),
     )
 )
+# No pattern may go back: a pasted text is anybody's, and its length squared would be minutes.
 _PAIR = re.compile(
-    rf"""(?<![\w-])({_NAMES})(?:["']?[ \t]*[:=][ \t]*["']?)([^\s"'<>&,;()\\]+)""",
+    rf"""(?<![\w-])({_NAMES})(?:["']?[ \t]*+[:=][ \t]*+["']?)([^\s"'<>&,;()\\]++)""",
     re.IGNORECASE,
 )
-_KEY_LINE = re.compile(r"""(?im)^[\s"']*key[ \t]*[:=][ \t]*([^\r\n]+?)[\s"']*$""")
+_KEY_LINE = re.compile(r"""(?im)^[ \t"']*+key[ \t]*+[:=][ \t]*+([^\r\n]++)""")
 # A link may be a parameter of another one.
 _URL = re.compile(r"""https?://(?:(?!https?://)[^\s"'<>`\\])+""", re.IGNORECASE)
-_SIGNATURE = re.compile(r"x-amz-signature[\"']?\s*[:=]\s*[\"']?[0-9a-f]{64}", re.IGNORECASE)
-_QUOTED_LINE = re.compile(r"[ \t]*\r?\n[>| \t]*")
+_SIGNATURE = re.compile(r"x-amz-signature[\"']?\s*+[:=]\s*+[\"']?[0-9a-f]{64}", re.IGNORECASE)
+_QUOTED_LINE = re.compile(r"(?<![ \t])[ \t]*+\r?\n[>| \t]*+")
 _ENTITIES = {
     "&amp;": "&",
     "&#38;": "&",
@@ -131,7 +132,7 @@ def _scan(text: str, pairs: Pairs) -> None:
     for name, value in _PAIR.findall(text):
         pairs[name.lower()].add(unquote(value).rstrip(".,;:!?)>]}*`"))
     for value in _KEY_LINE.findall(text):
-        pairs["key"].add(value)
+        pairs["key"].add(value.rstrip(" \t\"'"))
     for url in _URL.findall(text):
         parts = urlsplit(url)
         pairs["url"].add(parts.netloc.lower())

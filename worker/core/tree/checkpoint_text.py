@@ -10,6 +10,7 @@ from worker.core.tree.signed_note import InvalidNote
 
 _LINES = 3
 _MAX_SIZE = 2**63
+_is_tenant_id = re.compile(r"[a-z0-9~][a-z0-9_~-]{0,62}").fullmatch
 _is_size = re.compile(r"0|[1-9][0-9]{0,18}").fullmatch
 
 
@@ -42,6 +43,15 @@ class CheckpointText(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+
+def names_a_tree(tenant_id: str) -> bool:
+    """Return whether a tenant can have this id.
+
+    One with a line break would put further lines into what is signed, one with a slash leave the
+    folder of checkpoints.
+    """
+    return _is_tenant_id(tenant_id) is not None
 
 
 def tree_origin(key_name: str, tenant_id: str) -> str:

@@ -1,6 +1,7 @@
 """Reads single values of the audit log, and refuses what the service would not have written."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -73,17 +74,28 @@ def json_value(column: str, value: Any) -> Any:
     Another spelling of the same value is wrong, too: nobody but the service writes these texts.
     SQLite stores a number in such a column as a number.
     """
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and math.isfinite(value):
         return value
     try:
-        content = json.loads(text(column, value))
+        content = _decode(text(column, value))
+        is_spelled = json.dumps(content) == value
+        if _SURROGATE in value:  # half of a pair is no Unicode text, and has no record
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         if isinstance(error, WrongValue):
             raise
         raise WrongValue(column, "is no JSON") from None
-    if json.dumps(content) != value:
+    if not is_spelled:
         raise WrongValue(column, "is not spelled as the service writes JSON")
     return content
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode
+_SURROGATE = "\\ud"
 
 
 def optional(reader: Reader) -> Reader:

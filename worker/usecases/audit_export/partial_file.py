@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -113,6 +114,7 @@ def open_partial(path: Path, journal: ExportJournal) -> Iterator[tuple[IO[bytes]
     partial = partial_path(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     with os.fdopen(os.open(partial, flags, 0o600), "r+b", buffering=2**20) as stream:
+        _check_private(stream, partial)
         _lock(stream, partial)
         if os.fstat(stream.fileno()).st_size < journal.bytes:
             journal = replace(journal, position=None, rows=0, bytes=0)
@@ -124,6 +126,14 @@ def open_partial(path: Path, journal: ExportJournal) -> Iterator[tuple[IO[bytes]
         partial.replace(path)
     _sync_folder(path.parent)
     journal_path(path).unlink(missing_ok=True)
+
+
+def _check_private(stream: IO[bytes], path: Path) -> None:
+    """Raise FileExistsError for a file that another account has prepared, in a shared folder."""
+    status = os.fstat(stream.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid != os.geteuid():
+        raise FileExistsError(EEXIST, "another account can read it: remove it", str(path))
+    os.fchmod(stream.fileno(), 0o600)
 
 
 def _lock(stream: IO[bytes], path: Path) -> None:

@@ -24,8 +24,8 @@ from worker.checkpoint_destinations import (
     parse_destinations,
 )
 from worker.context import Context
-from worker.core.tree.checkpoint_text import CheckpointText
-from worker.core.tree.signed_note import Note
+from worker.core.tree.checkpoint_text import CheckpointText, names_a_tree, tree_origin
+from worker.core.tree.signed_note import InvalidNote, Note, VerifierKey, verify_note
 from worker.core.webhooks.signature import signature_headers
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.tree.checkpoints import (
@@ -39,6 +39,7 @@ from worker.db.tree.checkpoints import (
 from worker.errors import Malformed, Transient
 from worker.net.webhook_secrets import resolve_secrets
 from worker.settings import Settings
+from worker.usecases.checkpoints.signing_key import KeyUnusable, configured_keys
 
 MAX_CHECKPOINTS = 100
 """The largest number of checkpoints of a tenant that a run sends to one destination."""
@@ -52,9 +53,11 @@ _MODE = 0o644
 class _Publisher(NamedTuple):
     context: Context
     settings: Settings
+    keys: list[VerifierKey]
 
     def send(self, destination: Destination, checkpoint: StoredCheckpoint) -> None:
         """Publish one checkpoint. Raises Transient, Malformed and OSError."""
+        _check_signed(checkpoint, self.keys)
         match destination:
             case FolderDestination(path):
                 _write_file(Path(path) / checkpoint.tenant_id, checkpoint)
@@ -115,7 +118,7 @@ def publish_checkpoints(
         newest = newest_checkpoint_sizes(connection)
         rows = read_publications(connection)
     published = {(row.destination, row.tenant_id): row for row in rows}
-    publisher = _Publisher(context, settings)
+    publisher = _Publisher(context, settings, _trusted_keys(settings))
     for tenant_id, size in sorted(newest.items()):
         for destination in destinations if tenant_ids is None or tenant_id in tenant_ids else ():
             row = published.get((destination_id(destination), tenant_id))
@@ -145,6 +148,29 @@ def _publish(
     with write_transaction(context.engine) as connection:
         store_publication(connection, row)
     return row
+
+
+def _trusted_keys(settings: Settings) -> list[VerifierKey]:
+    try:
+        return configured_keys(settings).trusted
+    except KeyUnusable:
+        return []
+
+
+def _check_signed(checkpoint: StoredCheckpoint, keys: list[VerifierKey]) -> None:
+    """Raise Malformed unless this service signed it: whoever writes to the table may not."""
+    stored = f"the stored checkpoint of size {checkpoint.size}"
+    if not names_a_tree(checkpoint.tenant_id):
+        raise Malformed(f"{stored} is of no possible tenant")
+    try:
+        note = verify_note(checkpoint.note, keys) if keys else Note.parse(checkpoint.note).text
+        text = CheckpointText.parse(note)
+    except InvalidNote as error:
+        raise Malformed(f"{stored} is not trusted: {error}") from None
+    names = [key.name for key in keys] or [text.origin.rpartition("/")[0]]
+    origins = {tree_origin(name, checkpoint.tenant_id) for name in names}
+    if text.origin not in origins or (text.size, text.root) != (checkpoint.size, checkpoint.root):
+        raise Malformed(f"{stored} was changed: its note says something else")
 
 
 def webhook_values(checkpoint: StoredCheckpoint) -> Mapping[str, object]:

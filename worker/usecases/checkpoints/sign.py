@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from worker.context import Context
-from worker.core.tree.checkpoint_text import CheckpointText, tree_origin
+from worker.core.tree.checkpoint_text import CheckpointText, names_a_tree, tree_origin
 from worker.core.tree.merkle import RightEdge
 from worker.core.tree.proofs import edge_of
 from worker.core.tree.signed_note import InvalidNote, verify_note
@@ -70,6 +70,8 @@ def sign_checkpoints(
 
 
 def _sign(context: Context, keys: CheckpointKeys, tenant_id: str) -> SigningResult:
+    if not names_a_tree(tenant_id):
+        return SigningResult(tenant_id, None, problem="no tenant can have this id")
     try:
         with read_transaction(context.engine) as connection:
             last = read_last_checkpoint(connection, tenant_id)

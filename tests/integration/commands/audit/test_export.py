@@ -122,6 +122,19 @@ def test_a_partial_file_that_was_shortened_is_begun_anew(
     assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS + 1
 
 
+def test_nothing_is_written_into_a_file_that_others_prepared(export: Run, tmp_path: Path) -> None:
+    (tmp_path / "theirs").touch()
+    (tmp_path / "out.csv.partial").hardlink_to(tmp_path / "theirs")
+    result = export("--out", "out.csv")
+    assert result.exit_code == 1
+    assert "another account can read it" in result.stderr
+    assert (tmp_path / "theirs").read_bytes() == b""
+    (tmp_path / "out.csv.partial").unlink()
+    (tmp_path / "out.csv.partial").touch(mode=0o666)
+    assert export("--out", "out.csv").exit_code == 0
+    assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o600
+
+
 def test_a_damaged_journal_is_refused(export: Run, tmp_path: Path) -> None:
     (tmp_path / "out.csv.resume.json").write_text("{}")
     result = export("--out", "out.csv")

@@ -7,7 +7,13 @@ from urllib.parse import quote
 
 import pytest
 
-from worker.core.links.pasted_grant import GrantName, PastedGrant, Unreadable, read_pasted_grant
+from worker.core.links.pasted_grant import (
+    MAX_PASTED_BYTES,
+    GrantName,
+    PastedGrant,
+    Unreadable,
+    read_pasted_grant,
+)
 from worker.core.signing.digests import signature_digest
 
 BATCH = "0199a000-0000-7000-8000-000000000000"
@@ -139,3 +145,23 @@ def test_an_error_repeats_nothing_of_the_text(text: str) -> None:
         read_pasted_grant(text)
     chain = [failure.value, failure.value.__cause__]
     assert not [error for error in chain if SIGNATURE in str(error)]
+
+
+LONG = MAX_PASTED_BYTES - 10
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" + "\n" * LONG + "x",
+        "x" + " " * LONG + "x",
+        "~" * LONG,
+        "key=" + '"' * LONG + "x",
+        "x-amz-signature" + " " * LONG,
+    ],
+    ids=["lines", "spaces", "tildes", "quotes", "spaces after a name"],
+)
+def test_a_hostile_text_is_read_in_time_proportional_to_its_length(text: str) -> None:
+    with pytest.raises(Unreadable):
+        read_pasted_grant(text)

@@ -7,7 +7,7 @@ from typing import Any
 from worker.core.quotas.cost import METRICS, NO_COST, Cost
 from worker.db.tree.log_readers import LogReader
 from worker.db.tree.stored_rows import select_columns
-from worker.db.tree.stored_values import WrongValue, instant, number
+from worker.db.tree.stored_values import WrongValue, instant, number, text
 from worker.usecases.audit.verification.problems import Found, Problem
 
 WindowKey = tuple[str, str, str]
@@ -26,7 +26,10 @@ def batch_cost(kind: str, terms: Any, issued: int, sizes: int) -> Cost | None:
         case "download":
             return Cost(grants=issued, download_grants=issued)
         case "upload":
-            return Cost(grants=issued, upload_bytes=issued * terms["max_size"])
+            max_size = terms.get("max_size") if isinstance(terms, dict) else None
+            if not isinstance(max_size, int):
+                return None
+            return Cost(grants=issued, upload_bytes=issued * max_size)
         case "put" | "multipart":
             return Cost(grants=issued, upload_bytes=sizes)
         case "parts":
@@ -98,7 +101,7 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
     )
     return StoredUsage(
         usage,
-        {tenant: _cost(amounts) for tenant, *amounts in reserved},
+        {_tenant("reservations", tenant): _cost(amounts) for tenant, *amounts in reserved},
         _read_remaining(reader, windows, tenants),
         _read_returned(reader, windows, tenants),
     )
@@ -107,12 +110,21 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
 def _usage_row(row: Any) -> tuple[WindowKey, Cost]:
     tenant, window, start, *amounts = row
     try:
+        text("tenant", tenant)
+        text("window", window)
         instant("window_start", start)
         for metric, amount in zip(METRICS, amounts, strict=True):
             number(metric, amount)
     except WrongValue as error:
         raise Found(Problem.of_value("usage", error, tenant=tenant)) from None
     return (tenant, window, start[: _LENGTHS.get(window)]), _cost(amounts)
+
+
+def _tenant(table: str, tenant: Any) -> str:
+    try:
+        return text("tenant", tenant)
+    except WrongValue as error:
+        raise Found(Problem.of_value(table, error)) from None
 
 
 def _cost(amounts: Any) -> Cost:
@@ -130,7 +142,7 @@ def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...
         *params,
     ):
         for tenant, moment, *amounts in block:
-            charges.add(tenant, moment, _cost(amounts))
+            charges.add(tenant, _moment("reservations", moment), _cost(amounts))
     return charges
 
 
@@ -145,8 +157,17 @@ def _read_returned(reader: LogReader, windows: Windows, tenants: tuple[str, ...]
         *params,
     ):
         for tenant, moment, size in block:
-            charges.add(tenant, moment, Cost(upload_bytes=size))
+            charged_at = _moment("multipart_uploads", moment)
+            charges.add(tenant, charged_at, Cost(upload_bytes=int(size or 0)))
     return charges
+
+
+def _moment(table: str, moment: Any) -> str:
+    try:
+        instant("charged_at", moment)
+    except WrongValue as error:
+        raise Found(Problem.of_value(table, error)) from None
+    return str(moment)
 
 
 def where_tenant(column: str, tenants: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from worker.db.tree.stored_values import WrongValue, read_row
 from worker.usecases.audit.verification.charges import batch_cost
 from worker.usecases.audit.verification.items import Items, WrongItem
 from worker.usecases.audit.verification.problems import Found, Problem
+from worker.usecases.audit.verification.prunes import RemovedMonths
 
 CHUNK_KINDS = ("batch", "chunk")
 
@@ -89,10 +90,12 @@ class CheckedChunk(NamedTuple):
     is_pruned: bool = False
 
 
-def check_chunk(batch: BatchPlace, rows: ChunkRows, pruned_before: str | None) -> CheckedChunk:
+def check_chunk(
+    batch: BatchPlace, rows: ChunkRows, removed: Sequence[RemovedMonths]
+) -> CheckedChunk:
     """Verify a chunk. Raises Found.
 
-    The detail of chunks that were issued before pruned_before may have been dropped.
+    The items of older chunks may have been removed.
     """
     leaf = _leaf_of(batch, rows)
     if rows.row is None:
@@ -105,13 +108,30 @@ def check_chunk(batch: BatchPlace, rows: ChunkRows, pruned_before: str | None) -
     except WrongValue as error:
         place: dict[str, Any] = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
         raise Found(Problem.of_value("chunks", error, **place)) from None
-    if not rows.items and pruned_before is not None and rows.row[5] < pruned_before:
-        return CheckedChunk(0, None, is_pruned=True)
+    if not rows.items and _is_removed(batch, rows, values, leaf, removed):
+        return CheckedChunk(values["issued"] + values["refused"], None, is_pruned=True)
     items = _read_items(batch, rows, values)
     if leaf is not None:
         _compare_with_leaf(batch, rows, values, items, leaf)
     cost = batch_cost(batch.values["kind"], batch.values["terms"], items.issued, items.sizes)
     return CheckedChunk(len(rows.items), cost)
+
+
+def _is_removed(
+    batch: BatchPlace,
+    rows: ChunkRows,
+    chunk: dict[str, Any],
+    leaf: Leaf | None,
+    removed: Sequence[RemovedMonths],
+) -> bool:
+    if not removed or rows.row is None:
+        return False
+    issued_at, number = rows.row[5], None if leaf is None else leaf.leaf_number
+    if any(each.explains(issued_at, number) for each in removed):
+        return True
+    # A chunk without a leaf can get one after its items were removed: see adopt.
+    is_old = any(each.explains(issued_at, None) for each in removed)
+    return is_old and leaf is not None and entry_hash(_records(batch, chunk, leaf)) == leaf.hash
 
 
 def _leaf_of(batch: BatchPlace, rows: ChunkRows) -> Leaf | None:
@@ -165,9 +185,7 @@ def _read_items(batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any]) -> It
 def _compare_with_leaf(
     batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any], items: Items, leaf: Leaf
 ) -> None:
-    records = [chunk_record(batch.tenant, batch.id, chunk)]
-    if leaf.kind == "batch":
-        records.append(encode_record("batch", batch.record_values))
+    records = _records(batch, chunk, leaf)
     if leaf.reference is None and entry_hash(records, items.edge) == leaf.hash:
         return
     numbers = batch.items_of(rows.number)
@@ -180,3 +198,10 @@ def _compare_with_leaf(
     }
     problem = batch.problem("chunks", text, **place)
     raise Found(problem, leaf.place)
+
+
+def _records(batch: BatchPlace, chunk: dict[str, Any], leaf: Leaf) -> list[bytes]:
+    """Return what a leaf covers after the items."""
+    record = chunk_record(batch.tenant, batch.id, chunk)
+    is_first = leaf.kind == "batch"
+    return [record, encode_record("batch", batch.record_values)] if is_first else [record]

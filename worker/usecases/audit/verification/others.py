@@ -1,4 +1,7 @@
-"""Verifies cancellations and changes of the config: each gives the hash of its leaf."""
+"""Verifies cancellations and changes of the config: each gives the hash of its leaf.
+
+The names of tenants follow from their ids, which the leaves cover.
+"""
 
 import re
 from collections.abc import Iterator
@@ -31,12 +34,20 @@ def check_others(reader: LogReader, tenants: tuple[str, ...], max_problems: int)
     result = OthersResult()
     checks = [_cancellations(reader, tenants, result)]
     if not tenants:
-        checks.append(_changes(reader, result))
+        checks += [_changes(reader, result), _identities(reader)]
     for found in chain.from_iterable(checks):
         result.found.append(found)
         if len(result.found) >= max_problems:
             break
     return result
+
+
+def _identities(reader: LogReader) -> Iterator[Found]:
+    for tenant, name in reader.fetch("SELECT id, name FROM tenant_identities ORDER BY id"):
+        if not isinstance(tenant, str) or name != tenant.partition("~")[0]:
+            place = tenant if isinstance(tenant, str) else None
+            text = "is not the name that belongs to the id"
+            yield Found(Problem("tenant_identities", text, tenant=place, column="name"))
 
 
 def _rows(reader: LogReader, statement: str, *params: Any) -> Iterator[Row]:
@@ -76,7 +87,7 @@ def _cancellations(
     leaves = _leaves(reader, "cancellation", tenants)
     row, leaf = next(rows, None), next(leaves, None)
     while row is not None or leaf is not None:
-        key = min(tuple(each[:2]) for each in (row, leaf) if each is not None)
+        key = min((tuple(each[:2]) for each in (row, leaf) if each is not None), key=_place)
         own_row = row if row is not None and row[:2] == key else None
         own_leaves = []
         while leaf is not None and leaf[:2] == key:
@@ -85,6 +96,11 @@ def _cancellations(
         yield from _check_cancellation(key, own_row, own_leaves, result)
         if own_row is not None:
             row = next(rows, None)
+
+
+def _place(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the key as SQLite sorts it, in which a text can be bytes."""
+    return tuple((isinstance(value, bytes), value) for value in key)
 
 
 def _check_cancellation(
@@ -170,7 +186,7 @@ def _config_leaves(reader: LogReader) -> Iterator[tuple[int, int, int, bytes]]:
     """
     leaves = []
     for _, reference, number, leaf_hash in _leaves(reader, "config", (CONFIG_LOG,)):
-        match = _match_numbers(reference)
+        match = _match_numbers(reference) if isinstance(reference, str) else None
         first, last = (int(match[1]), int(match[2])) if match else (-1, -2)
         leaves.append((first, last, number, leaf_hash))
     return iter(sorted(leaves))

@@ -86,7 +86,9 @@ class _Process:
 def _open(url: str, snapshot: str | None, scope: Scope) -> None:
     _Process.reader = open_reader(url, snapshot)
     # On SQLite, items may have been removed since the first reader began.
-    _Process.scope = replace(scope, pruned=read_prunes(_Process.reader, scope.tenants).before)
+    _Process.scope = replace(
+        scope, removed=dict(read_prunes(_Process.reader, scope.tenants).removed)
+    )
 
 
 def _run(part: Part) -> PartResult:

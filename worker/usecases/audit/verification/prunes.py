@@ -1,7 +1,9 @@
 """Verifies the records of removed months: each gives the hash of its leaf."""
 
+import re
+from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.core.tree.records import encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
@@ -16,11 +18,27 @@ _EXISTS = {
 }
 
 
+_is_month = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])").fullmatch
+
+
+class RemovedMonths(NamedTuple):
+    """A removal: the month before which chunks were issued, like 2026-01, and its leaf."""
+
+    before: str
+    leaf_number: int
+    chunks: int
+    items: int
+
+    def explains(self, issued_at: str, leaf_number: int | None) -> bool:
+        """Return whether it concerns a chunk, which must be older, and so must be its leaf."""
+        return issued_at < self.before and (leaf_number is None or leaf_number < self.leaf_number)
+
+
 @dataclass(slots=True)
 class Prunes:
-    """The month before which the items of a tenant were removed, by tenant, like 2026-01."""
+    """What was removed because of its age, by tenant."""
 
-    before: dict[str, str] = field(default_factory=dict)
+    removed: dict[str, list[RemovedMonths]] = field(default_factory=lambda: defaultdict(list))
     found: list[Found] = field(default_factory=list)
 
 
@@ -48,18 +66,18 @@ def read_prunes(reader: LogReader, tenants: tuple[str, ...]) -> Prunes:
         by_key[tenant, reference] = (number, leaf_hash)
     for row in rows:
         try:
-            tenant, before = _check(row, by_key)
+            removed = _check(row, by_key)
         except Found as found:
             prunes.found.append(found)
         else:
-            prunes.before[tenant] = max(before, prunes.before.get(tenant, ""))
+            prunes.removed[row[1]].append(removed)
     for (tenant, _), (number, _hash) in by_key.items():
         text = f"has no row for leaf {number}"
         prunes.found.append(Found(Problem("prunes", text, tenant=tenant)))
     return prunes
 
 
-def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> tuple[str, str]:
+def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> RemovedMonths:
     prune_number, tenant = row[0], row[1]
     place: dict[str, Any] = {"tenant": tenant, "number": prune_number}
     leaf = leaves.pop((tenant, str(prune_number)), None)
@@ -73,4 +91,26 @@ def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> tuple[str, st
     if entry_hash([encode_record("prune", values)]) != leaf[1]:
         problem = Problem("prunes", f"differs from what leaf {leaf[0]} covers")
         raise Found(problem._replace(**place), (tenant, leaf[0]))
-    return tenant, values["before"]
+    before = values["before"]
+    if not _is_month(before) or before > values["pruned_at"].strftime("%Y-%m"):
+        text = "is no month that had begun at the time of the removal"
+        raise Found(Problem("prunes", text, column="before")._replace(**place), (tenant, leaf[0]))
+    return RemovedMonths(before, leaf[0], values["chunks"], values["items"])
+
+
+def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[Problem]:
+    """Return the tenants that lack more chunks or items than their removals say.
+
+    found has these numbers. There can be fewer, while a removal is going on.
+    """
+    problems = []
+    for tenant, numbers in sorted(found.items()):
+        removed = prunes.removed.get(tenant, [])
+        expected = (sum(each.chunks for each in removed), sum(each.items for each in removed))
+        for what, number, limit in zip(("chunks", "items"), numbers, expected, strict=True):
+            if number > limit:
+                text = (
+                    f"{limit:,} {what} were removed because of their age, and {number:,} are gone"
+                )
+                problems.append(Problem("prunes", text, tenant=tenant, column=what))
+    return problems

@@ -194,22 +194,28 @@ def _compare_edges(edge: RightEdge, stored: RightEdge, tenant: str) -> Problem |
     return None
 
 
-def read_heads(reader: LogReader, tenants: Collection[str]) -> list[StoredHead]:
+def read_heads(
+    reader: LogReader, tenants: Collection[str], files: Sequence[KnownCheckpoint] = ()
+) -> list[StoredHead]:
     """Read the heads of trees, of all tenants or of those with the given ids.
 
-    A tenant that has leaves or checkpoints, and no head, is listed with an empty tree.
+    A tenant that has leaves or checkpoints, and no head, is listed with an empty tree. So is one of
+    which only files have checkpoints: everything else may have been removed. Raises Found.
     """
     heads = [StoredHead(*row) for row in reader.fetch("SELECT tenant, size, edge FROM tree_heads")]
     known = {head.tenant for head in heads}
     named = {*_tenants_of(reader, "leaves"), *_tenants_of(reader, "checkpoints")}
+    named.update(file.tenant for file in files)
+    if not all(isinstance(tenant, str) for tenant in known | named):
+        raise Found(Problem("tree_heads", "is no text, here or in another table", column="tenant"))
     heads += [StoredHead(tenant, 0, b"") for tenant in named - known]
     return sorted(head for head in heads if not tenants or head.tenant in tenants)
 
 
 def _tenants_of(reader: LogReader, table: str) -> Iterator[str]:
     # One search of the primary key a tenant, and not a scan of all rows.
-    statement = f"SELECT min(tenant) FROM {table} WHERE tenant > ?"  # noqa: S608 - no value
-    tenant = ""
-    while (found := reader.fetch(statement, tenant)[0][0]) is not None:
-        tenant = found
-        yield tenant
+    first = f"SELECT min(tenant) FROM {table}"  # noqa: S608 - no value
+    found = reader.fetch(first)[0][0]
+    while found is not None:
+        yield found
+        found = reader.fetch(f"{first} WHERE tenant > ?", found)[0][0]

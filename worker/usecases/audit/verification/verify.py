@@ -12,11 +12,12 @@ from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
 from worker.usecases.audit.verification.others import OthersResult
 from worker.usecases.audit.verification.parts import Part, PartResult, run_parts
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
-from worker.usecases.audit.verification.prunes import read_prunes
+from worker.usecases.audit.verification.prunes import compare_removed, read_prunes
 from worker.usecases.audit.verification.rows import RangeResult, Scope
 from worker.usecases.audit.verification.tree import TreeResult, read_heads
 
 _ITEMS_PER_PART = 100_000
+_MAX_PARTS = 100_000  # the counters of chunks are not verified yet
 OnProgress = Callable[[int, int], None]
 """Called with the number of items that were verified, and with the number of all."""
 
@@ -93,11 +94,12 @@ class _Run:
         self._wrong_leaves: dict[Problem, tuple[str, int]] = {}
         self._row_problems: list[Problem] = []
         self._trees: dict[str, TreeResult] = {}
+        self._removed: dict[str, tuple[int, int]] = {}
 
     def run(self, on_progress: OnProgress) -> Verification:
         """Verify. Raises Found."""
         reader, options = self._reader, self._options
-        heads = read_heads(reader, options.tenants)
+        heads = read_heads(reader, options.tenants, options.files)
         usage = read_usage(reader, options.tenants)
         prunes = read_prunes(reader, options.tenants)
         self._add_found(prunes.found)
@@ -106,7 +108,7 @@ class _Run:
             {head.tenant: head.size for head in heads if isinstance(head.size, int)},
             frozenset(usage.usage),
             options.tenants,
-            prunes.before,
+            dict(prunes.removed),
             max_problems=options.max_problems,
         )
         parts = [
@@ -122,6 +124,7 @@ class _Run:
             if self._is_enough():
                 results.close()
                 break
+        self._row_problems += compare_removed(prunes, self._removed)
         self._put_together()
         is_first_found = options.max_problems == 1 and self._total.uncovered
         if not self._row_problems and not self._is_enough() and not is_first_found:
@@ -153,7 +156,10 @@ class _Run:
                 charges.merge(result.charges)
                 total.items += result.items
                 total.chunks += result.chunks
-                total.pruned += result.pruned
+                for tenant, numbers in result.removed.items():
+                    chunks, items = self._removed.get(tenant, (0, 0))
+                    self._removed[tenant] = (chunks + numbers[0], items + numbers[1])
+                    total.pruned += numbers[0]
                 total.reissues += result.reissues
                 self._row_problems += result.problems
                 self._wrong_leaves |= result.wrong_leaves
@@ -197,13 +203,13 @@ class _Run:
 
 def _read_size(reader: LogReader) -> _Size:
     lowest, highest = reader.fetch("SELECT min(batch_number), max(batch_number) FROM batches")[0]
-    items = reader.fetch("SELECT sum(issued + refused) FROM chunks")[0][0]
+    items = reader.fetch("SELECT sum(1.0 * issued + refused) FROM chunks")[0][0]
     return _Size(lowest or 0, highest or 0, int(items or 0))
 
 
 def _divide(size: _Size) -> list[BatchRange]:
     """Divide the batches into ranges that have about as many items each."""
     numbers = size.highest - size.lowest + 1
-    count = min(max(size.items // _ITEMS_PER_PART, 1), numbers)
+    count = min(max(size.items // _ITEMS_PER_PART, 1), numbers, _MAX_PARTS)
     bounds: list[int | None] = [size.lowest + numbers * n // count for n in range(1, count)]
     return [BatchRange(*pair) for pair in zip([None, *bounds], [*bounds, None], strict=True)]

@@ -214,3 +214,17 @@ def test_a_tenant_can_be_named_with_the_grant(
     batch = issue()
     assert run("checkpoint").exit_code == 0
     assert prove(f"acme/{batch}.0") == prove(f"{batch}.0")
+
+
+@pytest.mark.parametrize(
+    "record", ['{"item":1,"item":0,"key":"k"}', '{"item": 0,"key":"k"}', '{"key":"k","item":0}']
+)
+def test_the_script_for_auditors_reads_a_record_in_one_way(
+    verifier: ModuleType, record: str
+) -> None:
+    root = verifier.hash_leaf(record.encode())
+    proven = [{"position": 0, "record": record, "path": []}]
+    leaf = {"leaf": 0, "path": [], "records": 1, "proven": proven}
+    checkpoint = verifier.Checkpoint("origin", 1, verifier.hash_leaf(root))
+    with pytest.raises(verifier.WrongProof, match="canonical"):
+        verifier.verify_leaf(leaf, checkpoint)
