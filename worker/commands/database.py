@@ -20,6 +20,7 @@ from worker import clock
 from worker.database_setting import read_database_url
 from worker.db.engine import (
     create_database_engine,
+    limit_lock_waits,
     read_transaction,
     sqlite_files,
     sqlite_path,
@@ -130,18 +131,11 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
             if _is_of_later_release(revision):
                 return False
         with engine.connect() as connection:  # Alembic begins and commits its own transactions
-            _limit_lock_waits(connection)
+            limit_lock_waits(connection, _MIGRATION_LOCK_SECONDS)
             command.upgrade(alembic_config(connection), "head")
         create_partitions(engine, clock.now())
         grant_privileges(engine, roles or {})
         return True
-
-
-def _limit_lock_waits(connection: Connection) -> None:
-    """Let migrations wait for locks for a moment only: all workers wait behind them."""
-    if connection.dialect.name == "postgresql":
-        with connection.begin():
-            connection.exec_driver_sql(f"SET lock_timeout = '{_MIGRATION_LOCK_SECONDS}s'")
 
 
 @contextmanager

@@ -93,6 +93,16 @@ def _check_connection(connection: "psycopg.Connection", _record: Any, _proxy: An
         raise DisconnectionError
 
 
+def limit_lock_waits(connection: Connection, seconds: int) -> None:
+    """Let a connection to PostgreSQL wait for locks for so long only, from now on.
+
+    All workers wait behind a migration that waits for a table.
+    """
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            connection.exec_driver_sql(f"SET lock_timeout = '{seconds}s'")
+
+
 def sqlite_path(url: str) -> Path | None:
     """Return the path of a SQLite database, or None if it is in memory or on a server."""
     database = make_url(url).database
