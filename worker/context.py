@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.db.config_store import ConfigStore
-from worker.db.engine import create_database_engine
+from worker.db.engine import IDLE_TIMEOUT, create_database_engine
 from worker.net.webhook_client import WebhookClient
 from worker.settings import Settings
 
@@ -84,5 +84,6 @@ def process_context() -> Context:
 
 @cache
 def _create_process_context() -> Context:
-    engine = create_database_engine(settings().database_url.get_secret_value())
+    url = settings().database_url.get_secret_value()
+    engine = create_database_engine(url, idle_timeout=IDLE_TIMEOUT)
     return create_context(engine, settings())

@@ -20,6 +20,7 @@ from worker import clock
 from worker.database_setting import read_database_url
 from worker.db.engine import (
     create_database_engine,
+    limit_lock_waits,
     read_transaction,
     sqlite_files,
     sqlite_path,
@@ -34,6 +35,7 @@ logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 _MIGRATIONS = Path(models.__file__).parent / "migrations"
 _PROTOTYPE_REVISION = "0001"
+_MIGRATION_LOCK_SECONDS = 2
 _SQLITE_HEADER = b"SQLite format 3\0"
 
 
@@ -58,7 +60,8 @@ def migrate(*, grant_to: str | None, grant_read_to: str | None) -> None:
 
     Changes nothing if the tables are up to date, or those of a later release. Removes other
     accounts' access to the files of a SQLite database. On PostgreSQL, creates the partitions of
-    this month and the next two.
+    this month and the next two. If it is interrupted, or a table is in use for more than two
+    seconds, run it again: it continues.
 
     --grant-to gives a role that does not own the tables what workers and operators' commands need.
     It can add to the audit log, but cannot change or remove what is there. Both options print what
@@ -128,6 +131,7 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
             if _is_of_later_release(revision):
                 return False
         with engine.connect() as connection:  # Alembic begins and commits its own transactions
+            limit_lock_waits(connection, _MIGRATION_LOCK_SECONDS)
             command.upgrade(alembic_config(connection), "head")
         create_partitions(engine, clock.now())
         grant_privileges(engine, roles or {})

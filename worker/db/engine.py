@@ -4,6 +4,7 @@ import select
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:  # SQLAlchemy imports the driver of a database, and no other
     import psycopg
 
 LOCK_TIMEOUT = 10
+IDLE_TIMEOUT = 30
+"""The time in seconds after which PostgreSQL ends a writing transaction whose worker hangs.
+
+A worker that is frozen, or whose network is gone, would keep its locks for hours: the head of a
+tenant's tree, for which all other workers wait.
+"""
 CONNECT_TIMEOUT = 10
 """The time in seconds that a PostgreSQL server has to accept a connection."""
 
@@ -28,6 +35,8 @@ _PRAGMAS = (
     "recursive_triggers=ON",  # else INSERT OR REPLACE deletes rows without firing DELETE triggers
     f"busy_timeout={LOCK_TIMEOUT}000",
 )
+# A reader may be slow, as storage is that it writes to; it keeps no other transaction waiting.
+_NO_IDLE_TIMEOUT = "SET LOCAL idle_in_transaction_session_timeout = 0"
 _Purpose = Literal["write", "read", "snapshot", "autocommit"]
 # On SQLite a transaction that begins with a plain BEGIN, reads and then writes fails with
 # SQLITE_BUSY whatever the timeout. The cost of IMMEDIATE is that writers wait for each other from
@@ -36,15 +45,19 @@ _BEGIN: dict[tuple[str, _Purpose], str] = {
     ("sqlite", "write"): "BEGIN IMMEDIATE",
     ("sqlite", "read"): "BEGIN",
     ("postgresql", "write"): "BEGIN ISOLATION LEVEL READ COMMITTED",
-    ("postgresql", "read"): "BEGIN ISOLATION LEVEL READ COMMITTED",
+    ("postgresql", "read"): f"BEGIN ISOLATION LEVEL READ COMMITTED; {_NO_IDLE_TIMEOUT}",
     ("sqlite", "snapshot"): "BEGIN",
-    ("postgresql", "snapshot"): "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    (
+        "postgresql",
+        "snapshot",
+    ): f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_NO_IDLE_TIMEOUT}",
 }
 
 
-def create_database_engine(url: str) -> Engine:
+def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
     """Create an engine for a SQLAlchemy URL.
 
+    PostgreSQL ends a writing transaction that is idle for idle_timeout seconds; 0 is no limit.
     Create it after forking, because processes cannot share connections. Its errors contain no
     statement parameters, which include object keys and requesters.
     """
@@ -59,15 +72,16 @@ def create_database_engine(url: str) -> Engine:
         max_overflow=2,
         connect_args={"connect_timeout": timeout},
     )
-    event.listen(engine, "connect", _configure_postgres)
+    event.listen(engine, "connect", partial(_configure_postgres, idle_timeout))
     event.listen(engine, "checkout", _check_connection)
     event.listen(engine, "begin", _begin)
     return engine
 
 
-def _configure_postgres(connection: "psycopg.Connection", _record: Any) -> None:
+def _configure_postgres(idle_timeout: int, connection: "psycopg.Connection", _record: Any) -> None:
     connection.autocommit = True  # _begin starts each transaction in the mode that it needs
     connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{idle_timeout}s'")
 
 
 def _check_connection(connection: "psycopg.Connection", _record: Any, _proxy: Any) -> None:
@@ -77,6 +91,16 @@ def _check_connection(connection: "psycopg.Connection", _record: Any, _proxy: An
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):
         raise DisconnectionError
+
+
+def limit_lock_waits(connection: Connection, seconds: int) -> None:
+    """Let a connection to PostgreSQL wait for locks for so long only, from now on.
+
+    All workers wait behind a migration that waits for a table.
+    """
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            connection.exec_driver_sql(f"SET lock_timeout = '{seconds}s'")
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -98,6 +98,9 @@ COPY_PRIVILEGES = """DO $$ DECLARE item record; BEGIN
 
 
 def upgrade() -> None:
+    is_postgres = op.get_bind().dialect.name == "postgresql"
+    if is_postgres:
+        end = _prepare()  # it commits, so what cannot be repeated comes after it
     op.create_table(
         "prunes",
         sa.Column("prune_number", NUMBER, autoincrement=True, nullable=False),
@@ -109,10 +112,10 @@ def upgrade() -> None:
         sa.Column("items", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("prune_number", name=op.f("pk_prunes")),
     )
-    if op.get_bind().dialect.name == "postgresql":
+    if is_postgres:
         op.execute(freeze("prunes"))
         _let_tree_heads_only_grow()
-        _partition()
+        _partition(end)
         return
     for statement in _sqlite_triggers():
         op.execute(statement)
@@ -164,18 +167,27 @@ def _let_tree_heads_only_grow() -> None:
     )
 
 
-def _partition() -> None:
+def _prepare() -> int:
+    """Prepare the table for being a partition; return the month after its last.
+
+    An earlier attempt may have stopped half way.
+    """
     now = datetime.now(UTC)
     month = now.year * 100 + now.month
     end = month + 1 if now.month < DECEMBER else month + 89
-    # A constant default rewrites no rows. An earlier attempt may have stopped half way.
+    # A constant default rewrites no rows.
     op.execute(
         f"ALTER TABLE grants ADD COLUMN IF NOT EXISTS month integer NOT NULL DEFAULT {month}"
     )
     if op.get_bind().scalar(sa.text("SELECT EXISTS (SELECT 1 FROM grants)")):
         _build_index(end)
     else:
+        op.execute("DROP INDEX IF EXISTS pk_grants_first")
         op.execute(f"CREATE UNIQUE INDEX pk_grants_first ON grants ({KEY})")
+    return end
+
+
+def _partition(end: int) -> None:
     op.execute("LOCK TABLE grants IN ACCESS EXCLUSIVE MODE")
     op.execute("ALTER TABLE grants RENAME TO grants_first")
     op.execute("ALTER TABLE grants_first DROP CONSTRAINT pk_grants")

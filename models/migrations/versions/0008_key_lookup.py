@@ -15,6 +15,26 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        _create_tables()
+        insert = "INSERT INTO unindexed_chunks VALUES (NEW.batch_number, NEW.chunk_number);"
+        op.execute(f"CREATE TRIGGER chunks_unindexed AFTER INSERT ON chunks BEGIN {insert} END")
+        op.execute("INSERT INTO unindexed_chunks SELECT batch_number, chunk_number FROM chunks")
+        return
+    # Workers wait for the transaction that creates the trigger, so it is not the one that reads all
+    # chunks. If that one is interrupted, the first is done already.
+    if not sa.inspect(op.get_bind()).has_table("unindexed_chunks"):
+        _create_tables()
+        _create_trigger()
+    with op.get_context().autocommit_block():
+        pass
+    op.execute(
+        "INSERT INTO unindexed_chunks SELECT batch_number, chunk_number FROM chunks"
+        " ON CONFLICT DO NOTHING"
+    )
+
+
+def _create_tables() -> None:
     op.create_table(
         "unindexed_chunks",
         sa.Column("batch_number", _NUMBER, autoincrement=False, nullable=False),
@@ -45,18 +65,13 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("segment_number", "page_number", name=op.f("pk_key_pages")),
     )
-    _create_trigger(op.get_bind().dialect.name)
-    op.execute("INSERT INTO unindexed_chunks SELECT batch_number, chunk_number FROM chunks")
 
 
-def _create_trigger(dialect: str) -> None:
-    insert = "INSERT INTO unindexed_chunks VALUES (NEW.batch_number, NEW.chunk_number);"
-    if dialect == "sqlite":
-        op.execute(f"CREATE TRIGGER chunks_unindexed AFTER INSERT ON chunks BEGIN {insert} END")
-        return
+def _create_trigger() -> None:
     op.execute(
-        "CREATE FUNCTION valetkey_unindexed_chunk() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN {insert} RETURN NULL; END $$"
+        "CREATE FUNCTION valetkey_unindexed_chunk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO unindexed_chunks VALUES (NEW.batch_number, NEW.chunk_number);"
+        " RETURN NULL; END $$"
     )
     op.execute(
         "CREATE TRIGGER unindexed AFTER INSERT ON chunks "

@@ -11,6 +11,7 @@ from worker.db.engine import (
     autocommit_read,
     create_database_engine,
     read_transaction,
+    snapshot_transaction,
     write_transaction,
 )
 from worker.db.inserts import insert_rows
@@ -48,6 +49,37 @@ def test_an_idle_connection_that_the_server_ended_is_replaced(
     terminate(server, pid)
     with open_connection(postgres) as connection:
         assert connection.scalar(_PID) != pid
+
+
+def wait_in_transaction(engine: Engine, locks: Engine) -> None:
+    """Hold a lock in a transaction until the other engine has it."""
+    with write_transaction(engine) as connection:
+        acquire_advisory_lock(connection, "acme")
+        with write_transaction(locks) as other:
+            acquire_advisory_lock(other, "acme")
+        connection.scalar(_PID)
+
+
+def test_a_transaction_of_a_worker_that_hangs_releases_its_locks(
+    postgres: Engine, postgres_database: str
+) -> None:
+    hanging = create_database_engine(postgres_database, idle_timeout=1)
+    with pytest.raises(Transient):
+        wait_in_transaction(hanging, postgres)
+    with write_transaction(hanging) as connection:
+        acquire_advisory_lock(connection, "acme")
+    hanging.dispose()
+
+
+@pytest.mark.parametrize("open_connection", [read_transaction, snapshot_transaction])
+def test_a_transaction_that_reads_may_be_idle(
+    postgres_database: str, open_connection: OpenConnection
+) -> None:
+    engine = create_database_engine(postgres_database, idle_timeout=1)
+    with open_connection(engine) as connection:
+        shown = connection.scalar(text("SHOW idle_in_transaction_session_timeout"))
+    engine.dispose()
+    assert shown == "0"
 
 
 def test_a_connection_is_reused_while_the_server_keeps_it(postgres: Engine) -> None:

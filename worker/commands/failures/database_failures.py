@@ -42,6 +42,12 @@ FILE_LOCKED = Cause(
     is_away=True,
 )
 
+_TABLE_LOCKED = Cause(
+    "another transaction has locked what this one needs",
+    "wait for it or end it (pg_stat_activity lists long ones), then run the command again",
+    is_away=True,
+)
+
 _Words = tuple[str, str, str]
 # By the words of libpq and of the server, which are English unless lc_messages says otherwise.
 _SERVER_WORDS = (
@@ -176,6 +182,8 @@ def _driver_cause(error: BaseException) -> Cause | None:
     match error:
         case psycopg.errors.ConnectionTimeout():
             cause = silent(VARIABLE)
+        case psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
+            cause = _TABLE_LOCKED
         case psycopg.errors.UndefinedTable():
             cause = _NO_TABLES
         case psycopg.Error():

@@ -14,6 +14,11 @@ from worker.settings import Settings
 from worker.usecases.checkpoints.publish import configured_destinations
 from worker.usecases.checkpoints.signing_key import KeyUnusable, NoKey, configured_keys
 
+_CHANGED_HINT = "the audit log was changed: python -m worker audit verify"
+_UNTRUSTED_HINT = (
+    "restore the key, or create one with python -m worker audit key --new FILE --replaces OLD; if"
+    " the key was not replaced: python -m worker audit verify"
+)
 _SETTINGS_HINT = "docs/operating.md, Settings; run doctor where the upkeep worker runs"
 
 
@@ -70,7 +75,7 @@ def _failures(publications: Sequence[Publication]) -> Iterator[Check]:
         at = format_utc(row.attempted_at)
         if row.destination == SIGNING:
             text = f"the log of {row.tenant_id} is not signed: {row.problem} ({at})"
-            hint = "the audit log was changed: python -m worker audit verify"
+            hint = _UNTRUSTED_HINT if "is not trusted" in row.problem else _CHANGED_HINT
             yield Check("audit", "fail", text, hint)
         else:
             text = f"checkpoints of {row.tenant_id} do not reach {row.label}: {row.problem} ({at})"

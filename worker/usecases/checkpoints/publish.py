@@ -8,7 +8,9 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -43,6 +45,9 @@ from worker.usecases.checkpoints.signing_key import KeyUnusable, configured_keys
 
 MAX_CHECKPOINTS = 100
 """The largest number of checkpoints of a tenant that a run sends to one destination."""
+
+MAX_LOST_SECONDS = 60.0
+"""The time that a destination's failures may take in a run. Other destinations wait meanwhile."""
 
 EVENT = "audit.checkpoint"
 _SERVICE = "valetkey-audit"  # in the name of a role's session, where tenants have theirs
@@ -104,12 +109,15 @@ def configured_destinations(settings: Settings) -> list[Destination]:
 
 
 def publish_checkpoints(
-    context: Context, settings: Settings, tenant_ids: list[str] | None = None
+    context: Context,
+    settings: Settings,
+    tenant_ids: list[str] | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[Publication]:
     """Send each destination the checkpoints that it lacks; yield what was sent or failed.
 
-    A new destination gets the newest checkpoint of each tenant. tenant_ids None means all. Raises
-    Transient if the database is away.
+    A new destination gets the newest checkpoint of each tenant. One that does not respond is given
+    up for this run. tenant_ids None means all. Raises Transient if the database is away.
     """
     destinations = configured_destinations(settings)
     if not destinations:
@@ -119,13 +127,18 @@ def publish_checkpoints(
         rows = read_publications(connection)
     published = {(row.destination, row.tenant_id): row for row in rows}
     publisher = _Publisher(context, settings, _trusted_keys(settings))
+    lost_seconds: defaultdict[Destination, float] = defaultdict(float)
     for tenant_id, size in sorted(newest.items()):
         for destination in destinations if tenant_ids is None or tenant_id in tenant_ids else ():
             row = published.get((destination_id(destination), tenant_id))
             # Of a destination without a row, only the newest is due.
             sent = size - 1 if row is None else row.size
-            if sent < size:
-                yield _publish(publisher, destination, tenant_id, sent)
+            if sent < size and lost_seconds[destination] < MAX_LOST_SECONDS:
+                started = monotonic()
+                result = _publish(publisher, destination, tenant_id, sent)
+                if result.problem is not None:
+                    lost_seconds[destination] += monotonic() - started
+                yield result
 
 
 def _publish(

@@ -83,4 +83,8 @@ def read_key_file(path: Path) -> CheckpointKeys:
         text = f"{path} is no key of checkpoints: it is not text"
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}"
-    raise KeyUnusable(text, "python -m worker audit key --new FILE creates a key")
+    hint = (
+        "restore the file; only if nothing was signed yet, python -m worker audit key --new FILE"
+        " creates a key"
+    )
+    raise KeyUnusable(text, hint)

@@ -21,13 +21,16 @@ from worker.usecases.checkpoints.signing_key import (
 log = structlog.get_logger()
 
 RETRY_SECONDS = 60.0
-"""The time after which the job runs again if the database was away."""
+"""The time after which the job runs again if the database was away, or the key was unusable."""
+
+REPUBLISH_SECONDS = 300.0
+"""The time after which a destination that failed gets what it lacks."""
 
 
 class CheckpointJob:
     """Signs and publishes checkpoints at most once in the interval of the settings.
 
-    What fails is logged, stored for `doctor`, and tried again at the next interval.
+    What fails is logged, stored for `doctor`, and tried again, at the latest after the interval.
     """
 
     def __init__(
@@ -35,26 +38,32 @@ class CheckpointJob:
     ) -> None:
         self._settings = settings
         self._monotonic = monotonic
-        self._due_at = 0.0
+        self._sign_at = self._publish_at = 0.0
 
     def __call__(self, context: Context, run: JobRun | None = None) -> dict[str, int]:
         """Run if it is due. Returns counts. Raises Transient."""
         settings, now = self._settings(), self._monotonic()
-        if now < self._due_at:
+        if now < min(self._sign_at, self._publish_at):
             return {}
-        self._due_at = now + settings.audit_checkpoint_seconds
+        is_signing, interval = now >= self._sign_at, settings.audit_checkpoint_seconds
+        self._sign_at = now + interval if is_signing else self._sign_at
+        self._publish_at = self._sign_at
+        run = run or JobRun()
         try:
             keys = configured_keys(settings)
+            counts = _sign(context, keys, run) if is_signing else {}
+            counts |= _publish(context, settings, run)
         except NoKey:
             return {}
         except KeyUnusable as error:
+            self._sign_at = min(self._sign_at, now + RETRY_SECONDS)
             raise Transient(str(error)) from None
-        run = run or JobRun()
-        try:
-            return _sign(context, keys, run) | _publish(context, settings, run)
         except Transient:  # the database is away
-            self._due_at = min(self._due_at, now + RETRY_SECONDS)
+            self._sign_at = min(self._sign_at, now + RETRY_SECONDS)
             raise
+        if counts["failed"]:
+            self._publish_at = now + min(interval, REPUBLISH_SECONDS)
+        return counts
 
 
 def _sign(context: Context, keys: CheckpointKeys, run: JobRun) -> dict[str, int]:

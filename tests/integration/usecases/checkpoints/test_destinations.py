@@ -1,7 +1,10 @@
 """Tests what webhooks and buckets get."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +19,11 @@ from tests.support.crypto.checkpoints import KEYS, problems, publish, settings
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from worker.core.tenants.config import TenantConfig
 from worker.core.tree.signed_note import verify_note
+from worker.db.engine import write_transaction
+from worker.db.tree.checkpoints import insert_checkpoint, read_last_checkpoint
 from worker.devstack.storage import Storage
 from worker.net.webhook_client import WebhookClient
-from worker.usecases.checkpoints.publish import publish_checkpoints
+from worker.usecases.checkpoints.publish import MAX_LOST_SECONDS, publish_checkpoints
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -60,6 +65,23 @@ def test_a_webhook_that_fails_gets_each_checkpoint_later_and_is_named_without_it
     assert row.problem is not None
     assert row.problem.startswith("connection_failed")
     assert "s3cret" not in row.problem
+
+
+def test_a_destination_that_does_not_respond_keeps_no_other_one_waiting(
+    service: InProcessService, grow: Grow, tmp_path: Path
+) -> None:
+    grow()
+    with write_transaction(service.context.engine) as connection:
+        checkpoint = read_last_checkpoint(connection, "acme")
+        assert checkpoint is not None
+        for number in range(5):
+            insert_checkpoint(connection, checkpoint._replace(tenant_id=f"tenant-{number}"))
+    (tmp_path / "broken").write_text("a file instead of a folder")
+    destinations = settings(tmp_path / "broken", tmp_path / "good")
+    clock = count(0.0, MAX_LOST_SECONDS / 2)  # each attempt takes so long
+    rows = publish_checkpoints(service.context, destinations, monotonic=lambda: next(clock))
+    assert Counter(row.label for row in rows if row.problem) == {str(tmp_path / "broken"): 2}
+    assert len(list((tmp_path / "good").iterdir())) == 6
 
 
 @pytest.mark.parametrize(
