@@ -39,8 +39,7 @@ class UnknownName(LookupError):
 def _kinds() -> tuple[str, ...]:
     from valetkey.wire.terms import Kind  # noqa: PLC0415 - imports pydantic
 
-    policy_kinds, *others = get_args(Kind)
-    return (*get_args(policy_kinds), *others)
+    return get_args(Kind)
 
 
 def _codes() -> list[str]:
