@@ -14,7 +14,7 @@ from worker import clock
 from worker.db.audit.counting.counts import ItemCount, SortOrder, count_items, top_items
 from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.selection.names import resolve_names
+from worker.db.audit.selection.names import UnknownName, resolve_names
 from worker.db.audit.stream import read_bound, stream_blocks
 from worker.db.engine import (
     autocommit_read,
@@ -24,7 +24,15 @@ from worker.db.engine import (
 )
 from worker.usecases.audit_export.records import GrantRecord, to_records
 
-__all__ = ["AuditLog", "Dimension", "Filters", "GrantRecord", "ItemCount", "SortOrder"]
+__all__ = [
+    "AuditLog",
+    "Dimension",
+    "Filters",
+    "GrantRecord",
+    "ItemCount",
+    "SortOrder",
+    "UnknownName",
+]
 
 
 class Filters(TypedDict, total=False):

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from worker.commands.audit.counts.count import print_counts
+from worker.commands.audit.counts.count import note_pruned_counts, print_counts
 from worker.commands.audit.filter_options import filter_options, read_filter
 from worker.commands.database import open_database
 from worker.commands.options import format_options, limit_option
 from worker.db.audit.counting.counts import top_items
-from worker.db.audit.counting.queries import Dimension
+from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.engine import read_transaction
 
 _DIMENSIONS: dict[str, Dimension] = {
@@ -66,4 +66,5 @@ def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any)
     with open_database(read_transaction) as connection:
         grant_filter = read_filter(connection, filters)
         counts = top_items(connection, grant_filter, dimension, limit, sort)
+        note_pruned_counts(connection, grant_filter, CountOptions((dimension,)))
     print_counts((dimension,), counts, output_format, with_total=False)
