@@ -182,10 +182,7 @@ def test_commands_that_read_items_say_that_some_were_removed(run: RunPrune, word
     run("--yes")
     result = CliRunner().invoke(audit, words.split())
     assert result.exit_code == 0, result.output
-    assert (
-        f"`audit prune` removed the items of chunks that were issued before {format_month(KEPT)}"
-        in (result.stderr)
-    )
+    assert f"chunks that were issued before {format_month(KEPT)} (UTC)" in result.stderr
 
 
 @pytest.mark.parametrize("words", ["count --by tenant", f"list --since {format_month(KEPT)}"])
