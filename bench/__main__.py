@@ -3,11 +3,15 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 from bench import batches, bulk_latency, database_growth, signed_messages, signing, single_link
+from bench.audit.measure import ROWS
+from bench.audit.measure import measure as measure_audit
 from bench.metrics import Measurements
 from bench.report import as_object, as_table, machine_facts
 
@@ -19,6 +23,7 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "beside": bulk_latency.measure,
     "growth": database_growth.measure,
     "stream": batches.measure_stream,
+    "audit": measure_audit,
 }
 DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside")
 
@@ -26,20 +31,41 @@ DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside")
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(tuple(PARTS)))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def main(parts: tuple[str, ...], *, as_json: bool) -> None:
-    """Measure PARTS; without arguments, all except `growth` and `stream`, which take long.
+@click.option(
+    "--rows", type=click.IntRange(1_000), default=ROWS, show_default=True, help="Rows of `audit`."
+)
+@click.option("--database", help="Build and measure the log of `audit` in this database instead.")
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Let `audit` compare the rate of issuing with that of this checkout.",
+)
+def main(
+    parts: tuple[str, ...],
+    *,
+    as_json: bool,
+    rows: int,
+    database: str | None,
+    baseline: Path | None,
+) -> None:
+    """Measure PARTS; without arguments, those that take a few minutes.
+
+    `growth`, `stream` and `audit` take longer. `audit` builds a log of ten million rows once, and
+    keeps it in the folder for temporary files.
 
     \b
     Examples:
       python -m bench
       python -m bench signing --json
+      python -m bench audit --json --rows 1000000
     """
     _remove_settings()
+    functions = PARTS | {"audit": partial(measure_audit, rows, database, baseline)}
     measurements: Measurements = {}
     with Console(stderr=True).status("") as status:
         for part in parts or DEFAULT_PARTS:
             status.update(f"Measuring {part}")
-            measurements |= PARTS[part]()
+            measurements |= functions[part]()
     if as_json:
         print(json.dumps(as_object(measurements, machine_facts()), indent=2))
     else:

@@ -1,5 +1,6 @@
 """Builds the database of a generated log once, with its Merkle trees and its key lookup."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -7,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event, insert, make_url, text
+from sqlalchemy import Connection, Engine, event, insert, inspect, make_url, text
 
 from bench.audit.data import (
     BUCKETS,
@@ -82,10 +83,9 @@ def _name(plan: DataPlan) -> str:
 
 
 def has_log(url: str) -> bool:
-    """Return whether a log was built completely in a PostgreSQL database."""
+    """Return whether a log was built completely in a database."""
     engine = create_database_engine(url)
-    with engine.begin() as connection:
-        is_built = connection.scalar(text("SELECT to_regclass('bench_log')")) is not None
+    is_built = inspect(engine).has_table("bench_log")
     engine.dispose()
     return is_built
 
@@ -151,13 +151,15 @@ class _LogWriter:
             if self._engine.dialect.name == "postgresql":
                 connection.execute(text(_SET_SEQUENCE))
 
+    def _grant_rows(self, number: int, chunk: GeneratedChunk) -> Iterator[tuple[Any, ...]]:
+        for row in chunk.rows:
+            detail = row.detail and json.dumps(row.detail)
+            yield (number, row.item_number, row.object_key, row.code, detail, row.digest)
+
     def _add_chunk(self, batch: GeneratedBatch, chunk: GeneratedChunk) -> None:
         number, tenant = batch.values["batch_number"], batch.values["tenant"]
         self._chunks.append(chunk.values)
-        self._grants += [
-            (number, row.item_number, row.object_key, row.code, None, row.digest)
-            for row in chunk.rows
-        ]
+        self._grants += self._grant_rows(number, chunk)
         records = [chunk_record(tenant, batch.values["batch_id"], chunk.values)]
         chunk_number = chunk.values["chunk_number"]
         if chunk_number == 0:

@@ -19,6 +19,8 @@ _REFUSED_ITEMS, _REFUSED_BATCHES = 0.015, 0.005
 _KINDS = (("download", 0.8), ("upload", 0.1), ("put", 0.07), ("multipart", 0.03))
 _REASONS = (None, "statements", "nightly export", "support case 4711", "migration")
 _CODES = ("prefix_not_allowed", "key_invalid", "size_too_large")
+_SIZED = ("put", "multipart")
+_SIZE_TERMS = {kind: {"max_size": 10_000_000} for kind in ("upload", "put", "multipart")}
 _BATCH_CODES = ("quota_exceeded", "expiry_too_long")
 # Sizes of batches: (smallest, largest, share of all rows). Few rows are in batches of one, but most
 # batches are.
@@ -60,6 +62,7 @@ class _BatchPlan:
     total: int
     decided_at: datetime
     distinct_keys: int
+    kind: str
     code: str | None = None
 
 
@@ -89,7 +92,8 @@ def generate_batches(plan: DataPlan) -> Iterator[GeneratedBatch]:
         tenant = 0 if rng.random() < chance_of_first else rng.randrange(1, plan.tenants)
         decided_at = END - YEAR + YEAR * (rows / plan.rows)
         distinct = max(10, plan.rows // 6 // (1 if tenant == 0 else plan.tenants))
-        batch = _BatchPlan(number, tenant_name(tenant), total, decided_at, distinct)
+        kind = rng.choices([name for name, _ in _KINDS], [share for _, share in _KINDS])[0]
+        batch = _BatchPlan(number, tenant_name(tenant), total, decided_at, distinct, kind)
         yield _generate_batch(rng, batch)
         rows += total
         rows_of_first += total if tenant == 0 else 0
@@ -104,7 +108,7 @@ def _batch_size(rng: Random, plan: DataPlan) -> int:
 
 
 def _generate_batch(rng: Random, batch: _BatchPlan) -> GeneratedBatch:
-    kind = rng.choices([name for name, _ in _KINDS], [share for _, share in _KINDS])[0]
+    kind = batch.kind
     bucket = rng.choice(BUCKETS)
     if rng.random() < _REFUSED_BATCHES:
         batch = replace(batch, code=rng.choice(_BATCH_CODES))
@@ -117,7 +121,7 @@ def _generate_batch(rng: Random, batch: _BatchPlan) -> GeneratedBatch:
         "requested_by": f"{batch.tenant}/service-{rng.randrange(20)}",
         "reason": rng.choice(_REASONS),
         "recipient": None,
-        "terms": {"kind": kind, "bucket": bucket, "expires_in": 3_600},
+        "terms": {"kind": kind, "bucket": bucket, "expires_in": 3_600, **_SIZE_TERMS.get(kind, {})},
         "total": batch.total,
         "chunk_size": CHUNK_ITEMS,
         "callback": None,
@@ -155,7 +159,8 @@ def _generate_row(rng: Random, item: int, batch: _BatchPlan) -> GrantRow:
         return GrantRow(item, key, batch.code)
     if rng.random() < _REFUSED_ITEMS:
         return GrantRow(item, key, rng.choice(_CODES))
-    return GrantRow(item, key, None, None, rng.randbytes(32))
+    detail = {"size": rng.randrange(1, 10_000_000)} if batch.kind in _SIZED else None
+    return GrantRow(item, key, None, detail, rng.randbytes(32))
 
 
 def _refusal(code: str | None) -> dict[str, str] | None:

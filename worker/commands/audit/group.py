@@ -6,7 +6,10 @@ from valetkey.cli.lazy_group import LazyCommands, LazyGroup
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
-    "adopt": ("adopt:adopt", "Add leaves for rows of the audit log that have none."),
+    "adopt": (
+        "adopt:adopt",
+        "Add leaves for rows of the audit log that have none.",
+    ),
     "cancellations": (
         "other_logs.cancellations:list_cancellations",
         "List cancelled batches, newest first, with who cancelled them.",
@@ -55,7 +58,10 @@ _COMMANDS: LazyCommands = {
         "show:show",
         "Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.",
     ),
-    "summary": ("counts.summary:summary", "Count issued and refused items by tenant and kind."),
+    "summary": (
+        "counts.summary:summary",
+        "Count issued and refused items by tenant and kind.",
+    ),
     "top": (
         "counts.top:top",
         "List the requesters, keys, tenants or others with the most items.",

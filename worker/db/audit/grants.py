@@ -20,8 +20,8 @@ from worker.db.audit.filters import (
 from worker.db.audit.pages import Page
 from worker.db.audit.selection.batch_range import range_conditions
 from worker.db.audit.selection.code_rows import read_rows_of_codes, refusal_codes
-from worker.db.audit.selection.key_pages import read_rows_of_key
 from worker.db.key_lookup.entries import Position
+from worker.db.key_lookup.rows import read_rows_of_key
 
 _ROWS_PER_READ = 1_000
 
@@ -117,10 +117,12 @@ def _read_rows(
     limit: int | None = None,
 ) -> Generator[Row[*tuple[Any, ...]]]:
     """Read at most limit rows, newest first, without holding all of them if there is no limit."""
-    query = grants_query(connection, grant_filter)
     if grant_filter.object_key is not None:
         position = None if start is None else start.position
-        yield from read_rows_of_key(connection, query, grant_filter.object_key, position)
+        conditions = list(_conditions(connection, grant_filter))
+        yield from read_rows_of_key(
+            connection, COLUMNS, conditions, grant_filter.object_key, position
+        )
         return
     if refusal_codes(grant_filter):
         before = None if start is None else start.position
@@ -128,6 +130,7 @@ def _read_rows(
         if last is None:
             return
         start = _start_after(connection, last)
+    query = grants_query(connection, grant_filter)
     if start is not None:
         query = query.where(*_start_conditions(start))
     # On PostgreSQL, this makes a cursor on the server.
@@ -141,11 +144,15 @@ def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[An
     # skipped whole, and a page costs the same at the end of the log as at its beginning.
     return (
         join_items(connection, *COLUMNS)
-        .where(*range_conditions(connection, grant_filter))
-        .where(*batch_conditions(connection, grant_filter))
-        .where(*item_conditions(connection, grant_filter))
+        .where(*_conditions(connection, grant_filter))
         .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
     )
+
+
+def _conditions(connection: Connection, grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
+    yield from range_conditions(connection, grant_filter)
+    yield from batch_conditions(connection, grant_filter)
+    yield from item_conditions(connection, grant_filter)
 
 
 def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> list[AuditCount]:

@@ -1,0 +1,174 @@
+"""The figures of the audit log: each is one small function over a built log."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from click import Context
+from sqlalchemy import Engine
+
+from bench.audit.data import END, DataPlan, batch_id, object_key, tenant_name
+from worker.commands.audit.group import audit
+from worker.db.audit.counting.counts import count_items
+from worker.db.audit.counting.queries import CountOptions
+from worker.db.audit.filters import GrantFilter
+from worker.db.audit.grants import read_grants
+from worker.db.engine import create_database_engine, read_transaction
+
+_PAGE_ROWS = 50
+_CALLS, _COMMANDS = 60, 11
+_CHECKOUT = Path(__file__).parents[2]
+_MS = 1e3
+
+
+@dataclass(frozen=True)
+class BuiltLog:
+    """A database with a plan's log."""
+
+    url: str
+    plan: DataPlan
+    engine: Engine
+
+    @classmethod
+    def open(cls, url: str, plan: DataPlan) -> "BuiltLog":
+        """Open the database at a URL."""
+        return cls(url, plan, create_database_engine(url))
+
+
+Figures = dict[str, float]
+_Filters = Iterator[GrantFilter]
+
+
+def measure_lists(log: BuiltLog) -> Figures:
+    """Measure pages of `audit list` in this process."""
+    rng = Random(1)
+    filters: dict[str, Callable[[], GrantFilter]] = {
+        "list_tenant_time": partial(_of_tenant_and_time, rng),
+        "list_key": partial(_of_key, rng, log.plan),
+        "list_absent_key": partial(_of_absent_key, rng),
+        "list_batch": partial(_of_batch, rng, log.plan),
+        "list_decision": partial(_of_decision, rng),
+    }
+    figures: Figures = {}
+    for name, make_filter in filters.items():
+        times = [_page_ms(log, make_filter()) for _ in range(_CALLS)]
+        figures |= _percentiles(name, times[_CALLS // 10 :])  # without the first: caches are cold
+    return figures
+
+
+def _of_tenant_and_time(rng: Random) -> GrantFilter:
+    since = END - timedelta(days=rng.randrange(1, 360))
+    return GrantFilter(
+        tenant=tenant_name(_skewed(rng)), since=since, until=since + timedelta(days=1)
+    )
+
+
+def _of_key(rng: Random, plan: DataPlan) -> GrantFilter:
+    key = object_key(tenant_name(0), int(plan.rows // 6 * rng.random() ** 3))
+    return GrantFilter(object_key=key)
+
+
+def _of_absent_key(rng: Random) -> GrantFilter:
+    return GrantFilter(object_key=f"{tenant_name(0)}/absent-{rng.random()}.pdf")
+
+
+def _of_batch(rng: Random, plan: DataPlan) -> GrantFilter:
+    return GrantFilter(batch_id=batch_id(rng.randrange(1, plan.rows // 40)))
+
+
+def _of_decision(rng: Random) -> GrantFilter:
+    tenant = tenant_name(_skewed(rng))
+    return GrantFilter(decisions=(rng.choice(("refused", "size_too_large")),), tenant=tenant)
+
+
+def _skewed(rng: Random) -> int:
+    return 0 if rng.random() < 0.5 else rng.randrange(1, 50)  # noqa: PLR2004 - half
+
+
+def _page_ms(log: BuiltLog, grant_filter: GrantFilter) -> float:
+    start = perf_counter()
+    with read_transaction(log.engine) as connection:
+        read_grants(connection, grant_filter, _PAGE_ROWS)
+    return (perf_counter() - start) * _MS
+
+
+def measure_counts(log: BuiltLog) -> Figures:
+    """Measure `audit count --by day` over a month, in this process."""
+    month = GrantFilter(since=END - timedelta(days=60), until=END - timedelta(days=30))
+    times = []
+    for _ in range(5):
+        start = perf_counter()
+        with read_transaction(log.engine) as connection:
+            count_items(connection, month, CountOptions(("day",), UTC, exact_bytes=False))
+        times.append((perf_counter() - start) * _MS)
+    return _percentiles("count_day", times)
+
+
+def measure_commands(log: BuiltLog) -> Figures:
+    """Measure pages of `audit list` and other questions as commands, with the start of Python."""
+    since, until = END - timedelta(days=41), END - timedelta(days=40)
+    period = ("--since", f"{since:%Y-%m-%d}", "--until", f"{until:%Y-%m-%d}")
+    key = object_key(tenant_name(0), 1_000)
+    commands = {
+        "list_tenant_time": ("list", "--tenant", tenant_name(0), *period),
+        "list_key": ("list", "--key", key),
+        "list_batch": ("list", "--batch", batch_id(log.plan.rows // 100)),
+        "list_decision": ("list", "--decision", "refused", "--tenant", tenant_name(0)),
+        "whose": ("whose", f"{batch_id(log.plan.rows // 100)}.0"),
+    }
+    figures: Figures = {}
+    for name, arguments in commands.items():
+        if not _has_command(arguments[0]):
+            continue
+        times = [_command_seconds(log, *arguments) * _MS for _ in range(_COMMANDS)]
+        figures |= _percentiles(f"{name}_command", times[1:])
+    return figures
+
+
+def measure_rates(log: BuiltLog) -> Figures:
+    """Measure how many rows a second `audit verify` and `audit export` read."""
+    figures: Figures = {}
+    seconds = _command_seconds(log, "verify", codes=(0, 1))
+    figures["verify_rate"] = log.plan.rows / seconds
+    with TemporaryDirectory() as folder:
+        formats = ("csv", "jsonl", "parquet") if _has_command("export") else ()
+        for format_ in formats:
+            target = str(Path(folder) / f"log.{format_}")
+            seconds = _command_seconds(log, "export", "--format", format_, target)
+            figures[f"export_{format_}_rate"] = log.plan.rows / seconds
+    return figures
+
+
+def _has_command(name: str) -> bool:
+    return name in audit.list_commands(Context(audit))
+
+
+def _command_seconds(log: BuiltLog, *arguments: str, codes: tuple[int, ...] = (0,)) -> float:
+    environ = dict(os.environ) | {
+        "VALETKEY_DATABASE_URL": log.url,
+        "PYTHONPATH": str(_CHECKOUT),
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, "-m", "worker", "audit", *arguments]
+    start = perf_counter()
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    seconds = perf_counter() - start
+    if done.returncode not in codes:
+        raise RuntimeError(f"audit {arguments[0]} ended with {done.returncode}: {done.stderr}")
+    return seconds
+
+
+def _percentiles(name: str, times: list[float]) -> Figures:
+    ordered = sorted(times)
+    return {
+        f"{name}_p50_ms": ordered[len(ordered) // 2],
+        f"{name}_p95_ms": ordered[int(len(ordered) * 0.95)],
+    }

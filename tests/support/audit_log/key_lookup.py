@@ -1,0 +1,90 @@
+"""Rows of the audit log for the key lookup, its job in small steps, and a plain scan."""
+
+import pytest
+from sqlalchemy import Engine, func, insert, select, text, tuple_
+
+from models import Chunk, Grant, KeySegment
+from tests.support.builders.audit_rows import AuditedBatch
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.key_lookup import entries
+from worker.db.key_lookup.entries import Position
+from worker.db.key_lookup.find import find_positions
+from worker.usecases.upkeep import index_keys as job
+
+KEYS = [f"acme/{name}" for name in ("a.pdf", "b.pdf", "c/ü.png", "d", "e", "f")]
+ABSENT = "acme/absent.pdf"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def make_segments_small(patch: pytest.MonkeyPatch) -> None:
+    """Let a few rows fill several pages, and a few segments be merged."""
+    patch.setattr(job, "MIN_CHUNKS", 2)
+    patch.setattr(job, "MAX_CHUNKS", 3)
+    patch.setattr(job, "MERGED_SEGMENTS", 2)
+    patch.setattr(job, "_ENTRIES_PER_STEP", 4)
+    patch.setattr(entries, "_MAX_PAGE_ENTRIES", 2)
+
+
+def scan(engine: Engine, object_key: str, before: Position | None = None) -> list[Position]:
+    """Return the positions of an object key, newest first."""
+    query = select(Grant.batch_number, Grant.item_number).where(Grant.object_key == object_key)
+    if before is not None:
+        query = query.where(tuple_(Grant.batch_number, Grant.item_number) < tuple_(*before))
+    with read_transaction(engine) as connection:
+        return sorted((Position(*row) for row in connection.execute(query)), reverse=True)
+
+
+def look_up(engine: Engine, object_key: str, before: Position | None = None) -> list[Position]:
+    """Return the positions that a search finds and whose key is the one searched for."""
+    with read_transaction(engine) as connection:
+        found = list(find_positions(connection, object_key, before))
+        key_of = {
+            Position(*position): key
+            for *position, key in connection.execute(
+                select(Grant.batch_number, Grant.item_number, Grant.object_key)
+            )
+        }
+    assert found == sorted(set(found), reverse=True)
+    return [position for position in found if key_of[position] == object_key]
+
+
+def write_batch(engine: Engine, number: int, keys: list[str], chunk_size: int = 2) -> None:
+    """Commit a batch with all of its chunks."""
+    with write_transaction(engine) as connection:
+        AuditedBatch(number, keys, chunk_size=chunk_size).write(connection)
+
+
+def segment_states(engine: Engine) -> dict[str, int]:
+    """Return the numbers of segments by state."""
+    query = select(KeySegment.state, func.count()).group_by(KeySegment.state)
+    with read_transaction(engine) as connection:
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def add_chunk(engine: Engine, batch: int, chunk: int, key: str) -> None:
+    """Commit a later chunk of a batch, with one item."""
+    with write_transaction(engine) as connection:
+        template = connection.execute(
+            select(Chunk.__table__).where(Chunk.batch_number == batch, Chunk.chunk_number == 0)
+        ).one()
+        connection.execute(insert(Chunk), template._asdict() | {"chunk_number": chunk})
+        size = connection.scalar(
+            text("SELECT chunk_size FROM batches WHERE batch_number = :batch"), {"batch": batch}
+        )
+        item = {"batch_number": batch, "item_number": chunk * size, "object_key": key}
+        connection.execute(insert(Grant), item)
+
+
+def kill_after(patch: pytest.MonkeyPatch, transactions: int) -> None:
+    """Let the job end at the start of its next transaction that writes, after so many."""
+    left = iter(range(transactions))
+
+    def begin(engine: Engine) -> object:
+        if next(left, None) is None:
+            raise Killed
+        return write_transaction(engine)
+
+    patch.setattr(job, "write_transaction", begin)
