@@ -21,11 +21,11 @@ from worker.core.links.pasted_grant import (
     read_pasted_grant,
 )
 from worker.core.links.revocation import is_alive, ways_to_end
-from worker.core.links.verdicts import AuditedGrant, judge, matching_signing
-from worker.db.audit.pasted import find_named, find_signed
+from worker.core.links.verdicts import AuditedGrant, matching_signing
 from worker.db.audit.stories.grant_story import find_batches
 from worker.db.engine import read_transaction
 from worker.db.retention.prunes import pruned_item_month, pruned_month
+from worker.usecases.audit.find_pasted import find_pasted
 
 _STDIN = "-"
 _SENTENCES = {
@@ -68,12 +68,9 @@ def whose(context: click.Context, /, *, words: tuple[str, ...], as_json: bool) -
     pasted = _read(words)
     now = clock.now()
     with open_database(read_transaction) as connection:
-        grants = _find(connection, pasted)
-        if not grants:
+        judged = find_pasted(connection, pasted)
+        if not judged:
             raise click.ClickException(_describe_unknown(connection, pasted))
-    judged = [(grant, *judge(pasted, grant)) for grant in grants]
-    # Tenants choose the ids of their batches. If several chose the same, the signature decides.
-    judged = [each for each in judged if each[1] in {"genuine", "altered"}] or judged
     for grant, verdict, differences in judged:
         values = _describe(pasted, grant, now) | {"verdict": verdict, "differences": differences}
         if as_json:
@@ -103,15 +100,6 @@ def _read_stdin() -> str:
         click.echo("Paste the link, then press Enter and Ctrl-D.", err=True)
     content = sys.stdin.buffer.read(MAX_PASTED_BYTES + 1)
     return content.decode(errors="replace")
-
-
-def _find(connection: Any, pasted: PastedGrant) -> list[AuditedGrant]:
-    if pasted.name is not None:
-        return find_named(connection, pasted.name)
-    if not pasted.digests or pasted.issued_at is None:
-        return []
-    found = find_signed(connection, pasted.digests, pasted.issued_at)
-    return [] if found is None else [found]
 
 
 def _describe_unknown(connection: Connection, pasted: PastedGrant) -> str:
