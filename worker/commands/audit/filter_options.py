@@ -25,7 +25,7 @@ from worker.db.audit.selection.names import (
     find_profiles,
     resolve_names,
 )
-from worker.db.retention.prunes import pruned_month
+from worker.db.retention.pruned_items import pruned_month
 
 _MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
 _MAX_GLOB = 1_024  # characters

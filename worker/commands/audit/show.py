@@ -12,10 +12,11 @@ from worker.commands.audit.grants.story_values import story_values
 from worker.commands.database import open_database
 from worker.commands.options import TEXT, chosen_zone, zone_option
 from worker.commands.output import format_in_zone
+from worker.db.audit.selection.batch_ids import find_batches
 from worker.db.audit.selection.tenant_filter import find_tenant_ids
-from worker.db.audit.stories.grant_story import Story, find_batches, read_story
+from worker.db.audit.stories.grant_story import Story, read_story
 from worker.db.engine import read_transaction
-from worker.db.retention.prunes import pruned_item_month
+from worker.db.retention.pruned_items import pruned_item_month
 
 _MAX_ITEM_DIGITS = 9
 

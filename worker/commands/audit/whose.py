@@ -22,9 +22,9 @@ from worker.core.links.pasted_grant import (
 )
 from worker.core.links.revocation import is_alive, ways_to_end
 from worker.core.links.verdicts import AuditedGrant, matching_signing
-from worker.db.audit.stories.grant_story import find_batches
+from worker.db.audit.selection.batch_ids import find_batches
 from worker.db.engine import read_transaction
-from worker.db.retention.prunes import pruned_item_month, pruned_month
+from worker.db.retention.pruned_items import pruned_item_month, pruned_month
 from worker.usecases.audit.find_pasted import find_pasted
 
 _STDIN = "-"
