@@ -69,8 +69,9 @@ def whose(context: click.Context, /, *, words: tuple[str, ...], as_json: bool) -
     now = clock.now()
     with open_database(read_transaction) as connection:
         judged = find_pasted(connection, pasted)
-        if not judged:
-            raise click.ClickException(_describe_unknown(connection, pasted))
+        unknown = "" if judged else _describe_unknown(connection, pasted)
+    if not judged:
+        raise click.ClickException(unknown)
     for grant, verdict, differences in judged:
         values = _describe(pasted, grant, now) | {"verdict": verdict, "differences": differences}
         if as_json:
