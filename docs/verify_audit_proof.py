@@ -259,12 +259,20 @@ def main() -> int:
     parser.add_argument("proof", help="the file of the proof, or - for stdin")
     options = parser.parse_args()
     try:
+        keys = [parse_key(key) for key in options.key]
+    except WrongProof as error:
+        print(f"Error: --key: {error}.", file=sys.stderr)
+        return 2
+    try:
         text = sys.stdin.read() if options.proof == "-" else Path(options.proof).read_text("utf-8")
-        lines = verify(json.loads(text), [parse_key(key) for key in options.key])
+        lines = verify(json.loads(text), keys)
     except WrongProof as error:
         print(f"WRONG: {error}.", file=sys.stderr)
         return 1
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        print(f"Error: {options.proof} cannot be read: {error.strerror}.", file=sys.stderr)
+        return 2
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         print(f"Error: this is not a proof: {type(error).__name__}.", file=sys.stderr)
         return 2
     print("\n".join(lines))

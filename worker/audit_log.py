@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
 from worker import clock
+from worker.core.links.pasted_grant import read_pasted_grant
 from worker.db.audit.counting.counts import ItemCount, SortOrder, count_items, top_items
 from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.selection.names import resolve_names
+from worker.db.audit.selection.names import UnknownName, resolve_names
 from worker.db.audit.stream import read_bound, stream_blocks
 from worker.db.engine import (
     autocommit_read,
@@ -22,9 +23,19 @@ from worker.db.engine import (
     read_transaction,
     sqlite_path,
 )
+from worker.usecases.audit.find_pasted import JudgedGrant, find_pasted
 from worker.usecases.audit_export.records import GrantRecord, to_records
 
-__all__ = ["AuditLog", "Dimension", "Filters", "GrantRecord", "ItemCount", "SortOrder"]
+__all__ = [
+    "AuditLog",
+    "Dimension",
+    "Filters",
+    "GrantRecord",
+    "ItemCount",
+    "JudgedGrant",
+    "SortOrder",
+    "UnknownName",
+]
 
 
 class Filters(TypedDict, total=False):
@@ -93,6 +104,15 @@ class AuditLog:
             bound = read_bound(connection, clock.now())
             for block in stream_blocks(connection, grant_filter, bound):
                 yield from to_records(block)
+
+    def whose(self, text: str) -> list[JudgedGrant]:
+        """Return the grants that a link, form, object's metadata or grant id names, with verdicts.
+
+        The list is empty if the log has no such grant. Raises ValueError for any other text.
+        """
+        pasted = read_pasted_grant(text)
+        with read_transaction(self._engine) as connection:
+            return find_pasted(connection, pasted)
 
     def count(
         self,

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from valetkey.cli.format_options import format_option
+from valetkey.units import format_utc
 from worker import clock
 from worker.commands.moments import parse_moment, parse_zone
 
@@ -14,6 +15,20 @@ MAX_PAGE_ROWS = 1_000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _ZONE_KEY = f"{__name__}.zone"
+
+
+class _Text(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A text that a database can store and compare."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            self.fail("it has bytes that are not UTF-8, or a zero byte", param, ctx)
+        return value
+
+
+TEXT = _Text()
 
 
 def parse_moment_option(
@@ -24,6 +39,18 @@ def parse_moment_option(
         return None if text is None else parse_moment(text, clock.now(), chosen_zone(context))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def refuse_empty_range(since: datetime | None, until: datetime | None) -> None:
+    """Raise click.UsageError for a range that ends before it begins; without until it ends now."""
+    if since is None:
+        return
+    if until is None and since > clock.now():
+        raise click.UsageError(f"--since {format_utc(since)} is in the future")
+    if until is not None and since > until:
+        raise click.UsageError(
+            f"--since {format_utc(since)} is later than --until {format_utc(until)}"
+        )
 
 
 def chosen_zone(context: click.Context) -> tzinfo:
@@ -89,6 +116,7 @@ def tenant_option(command: Command) -> Command:
     """Add --tenant, the name or id of a tenant to select, to a command."""
     return click.option(
         "--tenant",
+        type=TEXT,
         help="Only this tenant. A name selects all tenants that had it; NAME~1 only the first of"
         " them, NAME~2 the second.",
     )(command)

@@ -5,7 +5,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, TypeVar
 
 import click
@@ -13,6 +13,7 @@ import click
 from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import format_table, print_table, terminal_columns
 from valetkey.units import format_utc
+from worker.commands.options import chosen_zone
 from worker.db.audit.pages import Page
 
 OutputFormat = Literal["table", "json", "csv"]
@@ -70,7 +71,7 @@ def print_page(
     cursor returns the value of --after that continues after a record. The command is printed to
     stderr if the page is JSON or CSV.
     """
-    print_rows(columns, page.records, output_format)
+    print_rows(columns, _rows_in_zone(page, chosen_zone(context)), output_format)
     if page.has_more:
         print_next_page(context, cursor(page.records[-1]), output_format)
 
@@ -86,12 +87,19 @@ def print_next_page(
 
 
 def print_first_page(
-    columns: Sequence[str], page: Page[Record], output_format: OutputFormat | None
+    columns: Sequence[str],
+    page: Page[Record],
+    output_format: OutputFormat | None,
+    zone: tzinfo = UTC,
 ) -> None:
     """Print the only page that a command can show, and a note if there are more records."""
-    print_rows(columns, page.records, output_format)
+    print_rows(columns, _rows_in_zone(page, zone), output_format)
     if page.has_more:
         click.echo("\nThere are more rows: give a larger --limit, or a later --since.", err=True)
+
+
+def _rows_in_zone(page: Page[Record], zone: tzinfo) -> Iterable[Sequence[Any]]:
+    return page.records if zone is UTC else (in_zone(row, zone) for row in page.records)
 
 
 def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:

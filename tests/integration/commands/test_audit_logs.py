@@ -193,3 +193,18 @@ def test_a_truncated_list_says_that_there_are_more_rows(run: Run) -> None:
         assert (len(json_rows(first)), len(json_rows(all_rows))) == (1, 2)
         assert "There are more rows" in first.stderr
         assert all_rows.stderr == ""
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize("command", ["changes", "cancellations", "rejections"])
+def test_times_are_printed_in_the_chosen_zone(run: Run, command: str) -> None:
+    row = json_rows(run(command, "--tz", "Europe/Berlin", "--json"))[0]
+    assert (row.get("at") or row["hour"]).endswith("+01:00")
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize("command", ["cancellations", "summary"])
+def test_an_unknown_tenant_is_an_error(run: Run, command: str) -> None:
+    result = run(command, "--tenant", "nobody")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "there is no tenant 'nobody'" in result.stderr

@@ -17,6 +17,7 @@ from models import (
 from tests.support.audit_log.pruned_log import ALL, KEPT, RunPrune, count, forget_checkpoints, keys
 from tests.support.builders.messages import grant_message
 from tests.support.builders.services import InProcessService
+from worker.commands.audit.group import audit
 from worker.commands.audit.verify import verify
 from worker.core.tree.records import entry_hash
 from worker.db.engine import read_transaction, write_transaction
@@ -171,3 +172,33 @@ def test_each_transaction_deletes_few_rows(
     run("--yes", before=add_months(KEPT, 1))
     assert sizes == [3, 1]
     assert keys(sqlite) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["list", "count --by code", "count --by key", "top keys", "export"],
+)
+def test_commands_that_read_items_say_that_some_were_removed(run: RunPrune, words: str) -> None:
+    run("--yes")
+    result = CliRunner().invoke(audit, words.split())
+    assert result.exit_code == 0, result.output
+    assert f"chunks that were issued before {format_month(KEPT)} (UTC)" in result.stderr
+
+
+@pytest.mark.parametrize("words", ["count --by tenant", f"list --since {format_month(KEPT)}"])
+def test_complete_answers_say_nothing_of_removed_items(run: RunPrune, words: str) -> None:
+    run("--yes")
+    result = CliRunner().invoke(audit, words.split())
+    assert result.exit_code == 0, result.output
+    assert "audit prune" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "whose"])
+def test_a_removed_grant_is_said_to_be_removed(engine: Engine, run: RunPrune, command: str) -> None:
+    with read_transaction(engine) as connection:
+        query = select(Batch.batch_id).join(Chunk, Chunk.batch_number == Batch.batch_number)
+        batch = connection.scalar(query.where(Batch.tenant == "acme").order_by(Chunk.issued_at))
+    run("--yes")
+    result = CliRunner().invoke(audit, [command, f"{batch}.0"])
+    assert result.exit_code != 0
+    assert f"audit prune --before {format_month(KEPT)}" in result.stderr

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 import click
 from sqlalchemy import Connection
 
-from valetkey.units import format_utc
 from worker.commands.options import (
+    TEXT,
     Command,
+    refuse_empty_range,
     since_option,
     tenant_option,
     until_option,
@@ -17,26 +19,18 @@ from worker.commands.options import (
 )
 from worker.db.audit.filters import AuditCursor, GrantFilter
 from worker.db.audit.selection.key_globs import is_glob
-from worker.db.audit.selection.names import UnknownName, find_profiles, resolve_names
+from worker.db.audit.selection.names import (
+    UnknownName,
+    check_tenant,
+    find_profiles,
+    resolve_names,
+)
+from worker.db.retention.pruned_items import pruned_month
 
 _MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
 _MAX_GLOB = 1_024  # characters
 _SCHEME = "s3://"
 _EXAMPLE_GLOB = "acme/2026/*.pdf"
-
-
-class _Text(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A text that a database can store and compare."""
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            self.fail("it has bytes that are not UTF-8, or a zero byte", param, ctx)
-        return value
-
-
-_TEXT = _Text()
 
 
 def parse_cursor(
@@ -69,39 +63,39 @@ def _split_decisions(
 _OPTIONS = (
     tenant_option,
     click.option(
-        "--bucket", type=_TEXT, help="Only this bucket profile, or the profiles of this bucket."
+        "--bucket", type=TEXT, help="Only this bucket profile, or the profiles of this bucket."
     ),
     click.option(
         "--key",
-        type=_TEXT,
+        type=TEXT,
         help=f"Only this object key, the keys that match a pattern such as {_EXAMPLE_GLOB!r}, or"
         " either in a bucket, as in s3://BUCKET/KEY. `*` also matches slashes.",
     ),
-    click.option("--prefix", type=_TEXT, help="Only object keys that begin with this prefix."),
-    click.option("--requester", type=_TEXT, help="Only requests whose `requested_by` is this."),
-    click.option("--recipient", type=_TEXT, help="Only requests for this recipient."),
+    click.option("--prefix", type=TEXT, help="Only object keys that begin with this prefix."),
+    click.option("--requester", type=TEXT, help="Only requests whose `requested_by` is this."),
+    click.option("--recipient", type=TEXT, help="Only requests for this recipient."),
     click.option(
         "--signed-by",
-        type=_TEXT,
+        type=TEXT,
         help='Only requests signed with the tenant\'s key of this name; "" selects unsigned ones.',
     ),
     click.option(
         "--decision",
         "decisions",
-        type=_TEXT,
+        type=TEXT,
         multiple=True,
         callback=_split_decisions,
         help="Only `issued` or `refused` items, or those refused with this code. Several, as"
         " in key_invalid,key_traversal, select each of them.",
     ),
-    click.option("--kind", type=_TEXT, help="Only this kind: download, upload, put, …"),
+    click.option("--kind", type=TEXT, help="Only this kind: download, upload, put, …"),
     since_option,
     until_option,
     zone_option,
     click.option(
-        "--batch", "batch_id", type=_TEXT, callback=_parse_batch, help="Only the batch of this id."
+        "--batch", "batch_id", type=TEXT, callback=_parse_batch, help="Only the batch of this id."
     ),
-    click.option("--grant", type=_TEXT, callback=parse_cursor, help="Only the grant of this id."),
+    click.option("--grant", type=TEXT, callback=parse_cursor, help="Only the grant of this id."),
 )
 _FILTER_FIELDS = frozenset(field.name for field in fields(GrantFilter)) - {"buckets"}
 _HINTS = {"decision": "--decision", "signed_by": "--signed-by"}
@@ -124,11 +118,7 @@ def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilt
     that ends before it begins.
     """
     values = {name: value for name, value in options.items() if name in _FILTER_FIELDS}
-    since, until = values["since"], values["until"]
-    if since is not None and until is not None and since > until:
-        raise click.UsageError(
-            f"--since {format_utc(since)} is later than --until {format_utc(until)}"
-        )
+    refuse_empty_range(values["since"], values["until"])
     key = _parse_key(options["key"])
     try:
         unresolved = GrantFilter(**values, object_key=key.exact, key_glob=key.glob)
@@ -142,9 +132,27 @@ def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilt
         raise click.BadParameter(str(error), param_hint=hint) from None
 
 
+def check_tenant_option(connection: Connection, tenant: str | None) -> None:
+    """Raise click.BadParameter if --tenant names a tenant that never was, with a similar name."""
+    if tenant is None:
+        return
+    try:
+        check_tenant(connection, tenant)
+    except UnknownName as error:
+        raise click.BadParameter(str(error), param_hint="--tenant") from None
+
+
 def note_empty_result() -> None:
     """Say on stderr that nothing matches, so that an empty output is not taken for a failure."""
     click.echo("No item of the audit log matches.", err=True)
+
+
+def note_pruned(connection: Connection, since: datetime | None) -> None:
+    """Say on stderr that `audit prune` has removed items from a range, if it has."""
+    month = pruned_month(connection, since)
+    if month is not None:
+        text = f"`audit prune` removed the items of chunks that were issued before {month} (UTC)."
+        click.echo(text, err=True)
 
 
 class _KeyOption(NamedTuple):

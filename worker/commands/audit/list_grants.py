@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from worker.commands.audit.filter_options import (
     filter_options,
     note_empty_result,
+    note_pruned,
     parse_cursor,
     read_filter,
 )
@@ -120,6 +121,8 @@ def _list(context: click.Context, printer: _Printer, options: dict[str, Any]) ->
             page = grants.read_grants(connection, grant_filter, limit, after)
             printer.print(page.records)
             is_empty, has_more = not page.records, page.has_more
+        if not has_more:
+            note_pruned(connection, grant_filter.since)
     if is_empty:
         note_empty_result()
     if has_more:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from worker import clock
 from worker.audit_report.figures import Scope
 from worker.audit_report.page import render_page
+from worker.commands.audit.filter_options import note_pruned
 from worker.commands.database import open_database
 from worker.commands.options import (
     chosen_zone,
@@ -64,6 +65,7 @@ def report(
     now = clock.now().replace(microsecond=0)
     scope = _build_scope(context, options, now)
     with open_database(snapshot_transaction) as connection:
+        note_pruned(connection, scope.since)
         figures = read_report(connection, scope, _find_filter(connection, scope), now)
     page = render_page(figures, title or _default_title(scope.tenant))
     if out == _STDOUT:

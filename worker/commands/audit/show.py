@@ -6,20 +6,23 @@ import click
 from sqlalchemy import Connection
 
 from worker import clock
+from worker.commands.audit.filter_options import note_pruned
 from worker.commands.audit.grants.story_text import print_story
 from worker.commands.audit.grants.story_values import story_values
 from worker.commands.database import open_database
-from worker.commands.options import chosen_zone, zone_option
+from worker.commands.options import TEXT, chosen_zone, zone_option
 from worker.commands.output import format_in_zone
+from worker.db.audit.selection.batch_ids import find_batches
 from worker.db.audit.selection.tenant_filter import find_tenant_ids
-from worker.db.audit.stories.grant_story import Story, find_batches, read_story
+from worker.db.audit.stories.grant_story import Story, read_story
 from worker.db.engine import read_transaction
+from worker.db.retention.pruned_items import pruned_item_month
 
 _MAX_ITEM_DIGITS = 9
 
 
 @click.command("show")
-@click.argument("grant")
+@click.argument("grant", type=TEXT)
 @zone_option
 @click.option("--json", "as_json", is_flag=True, help="Print the story as one JSON object.")
 @click.pass_context
@@ -37,6 +40,8 @@ def show(context: click.Context, /, *, grant: str, zone: object, as_json: bool) 
     tenant, batch_id, item_number = _parse(grant)
     with open_database(read_transaction) as connection:
         story = _find(connection, tenant, batch_id, item_number)
+        if story.grant is None and story.counts.first is not None:
+            note_pruned(connection, story.counts.first)
     now, zone_ = clock.now(), chosen_zone(context)
     values = story_values(story, now)
     if as_json:
@@ -74,9 +79,15 @@ def _find(
         raise _unknown(f"several tenants have a batch with this id: {' or '.join(names)}?")
     story = read_story(connection, selected[0][1], item_number)
     if story is None:
+        rest = f"`audit show {names[0].rpartition('.')[0]}` shows"
+        month = pruned_item_month(connection, selected[0][1], item_number or 0)
+        if month is not None:
+            raise _unknown(
+                f"item {item_number} of this batch was removed by `audit prune --before {month}`:"
+                f" {rest} what is kept"
+            )
         raise _unknown(
-            f"item {item_number} of this batch was not decided, or was pruned since:"
-            f" `audit show {batch_id}` shows how many items there are"
+            f"item {item_number} of this batch was not decided: {rest} how many items there are"
         )
     return story
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from sqlalchemy import Connection
 
 from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_table
@@ -14,14 +15,17 @@ from worker import clock
 from worker.commands.database import open_database
 from worker.core.links.pasted_grant import (
     MAX_PASTED_BYTES,
+    GrantName,
     PastedGrant,
     Unreadable,
     read_pasted_grant,
 )
 from worker.core.links.revocation import is_alive, ways_to_end
-from worker.core.links.verdicts import AuditedGrant, judge, matching_signing
-from worker.db.audit.pasted import find_named, find_signed
+from worker.core.links.verdicts import AuditedGrant, matching_signing
+from worker.db.audit.selection.batch_ids import find_batches
 from worker.db.engine import read_transaction
+from worker.db.retention.pruned_items import pruned_item_month, pruned_month
+from worker.usecases.audit.find_pasted import find_pasted
 
 _STDIN = "-"
 _SENTENCES = {
@@ -64,12 +68,10 @@ def whose(context: click.Context, /, *, words: tuple[str, ...], as_json: bool) -
     pasted = _read(words)
     now = clock.now()
     with open_database(read_transaction) as connection:
-        grants = _find(connection, pasted)
-    if not grants:
-        raise click.ClickException(_describe_unknown(pasted))
-    judged = [(grant, *judge(pasted, grant)) for grant in grants]
-    # Tenants choose the ids of their batches. If several chose the same, the signature decides.
-    judged = [each for each in judged if each[1] in {"genuine", "altered"}] or judged
+        judged = find_pasted(connection, pasted)
+        unknown = "" if judged else _describe_unknown(connection, pasted)
+    if not judged:
+        raise click.ClickException(unknown)
     for grant, verdict, differences in judged:
         values = _describe(pasted, grant, now) | {"verdict": verdict, "differences": differences}
         if as_json:
@@ -101,27 +103,36 @@ def _read_stdin() -> str:
     return content.decode(errors="replace")
 
 
-def _find(connection: Any, pasted: PastedGrant) -> list[AuditedGrant]:
+def _describe_unknown(connection: Connection, pasted: PastedGrant) -> str:
     if pasted.name is not None:
-        return find_named(connection, pasted.name)
-    if not pasted.digests or pasted.issued_at is None:
-        return []
-    found = find_signed(connection, pasted.digests, pasted.issued_at)
-    return [] if found is None else [found]
-
-
-def _describe_unknown(pasted: PastedGrant) -> str:
-    if pasted.name is not None:
-        text = "the audit log has no grant with this id"
-        return f"{text}: it is of another service, older than the audit log, or made up"
+        return _describe_unknown_id(connection, pasted.name)
     if not pasted.digests:
         return f"this is no grant: it has neither a grant id nor a signature; {_KEY_HINT}"
     if pasted.issued_at is None:
         return f"{_NOT_OURS} cannot be searched without X-Amz-Date; {_KEY_HINT}"
+    month = pruned_month(connection, pasted.issued_at)
+    if month is not None:
+        return (
+            f"{_NOT_OURS} has no such signature of that time: `audit prune` removed what was issued"
+            f" before {month}"
+        )
     return (
         f"{_NOT_OURS} has no such signature of that time. If it is a plain link, it was altered or"
         f" forged; {_KEY_HINT}"
     )
+
+
+def _describe_unknown_id(connection: Connection, name: GrantName) -> str:
+    batches = find_batches(connection, name.batch_id)
+    if not batches:
+        text = "the audit log has no grant with this id"
+        return f"{text}: it is of another service, older than the audit log, or made up"
+    tenant, number = batches[0]
+    rest = f"`audit show {tenant}/{name.batch_id}` shows"
+    month = pruned_item_month(connection, number, name.item_number)
+    if month is not None:
+        return f"`audit prune --before {month}` removed this grant's row: {rest} what is kept"
+    return f"the audit log has the batch of this id, but not this grant: {rest} the batch"
 
 
 def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, Any]:

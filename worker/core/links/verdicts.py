@@ -1,7 +1,7 @@
 """Compares a pasted grant with the audit log: genuine, altered, forged, or only named."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ _ARN = "arn:"
 class Signing:
     """One signing of a grant: at its issue, or again later with other credentials."""
 
-    digest: bytes | None
+    digest: bytes | None = field(repr=False)
     access_key: str | None
     signed_again_at: datetime | None = None
 

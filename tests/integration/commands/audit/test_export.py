@@ -201,6 +201,31 @@ def test_a_failed_export_leaves_no_file_under_its_name(
     assert "out.csv" not in names(tmp_path)
 
 
+@pytest.mark.parametrize("out", [".", "/dev/null"])
+def test_an_output_that_is_no_file_is_named(export: Run, out: str) -> None:
+    result = export("--out", out)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"--out: {out} is not a regular file" in result.stderr
+
+
+def test_the_python_api_tells_whose_a_grant_is(export: Run, database_url: str) -> None:
+    row = json.loads(export("--format", "jsonl").stdout.splitlines()[0])
+    with AuditLog(database_url) as log:
+        (found,) = log.whose(row["grant"])
+        assert log.whose("0199a000-0000-7000-8000-ffffffffffff.0") == []
+        with pytest.raises(ValueError, match="no link"):
+            log.whose("hello")
+    assert (found.verdict, found.grant.key) == ("named", row["key"])
+    assert "digest" not in repr(found)
+
+
+@pytest.mark.parametrize("column", ["code", "codes"])
+def test_top_takes_a_column_in_singular_and_plural(export: Run, column: str) -> None:
+    assert export("--out", "-").exit_code == 0
+    result = CliRunner().invoke(audit, ["top", column, "--csv"])
+    assert (result.exit_code, "key_traversal" in result.stdout) == (0, True)
+
+
 def test_the_python_api_reads_the_same_rows(export: Run, database_url: str) -> None:
     rows = [json.loads(line) for line in export("--format", "jsonl").stdout.splitlines()]
     with AuditLog(database_url) as log:

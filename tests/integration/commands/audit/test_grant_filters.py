@@ -33,6 +33,7 @@ FILTERS = {
     "--decision issued --decision quota_exceeded --bucket demo": items(2, 1, 0)
     + items(1, 4, 3, 1, 0),
     "--kind upload": items(2, 1, 0),
+    "--kind download": items(3, 0) + items(1, 4, 3, 2, 1, 0),
     "--kind upload --requester billing": [],
     "--recipient auditor": items(2, 1, 0),
     "--key acme/?": items(1, 4, 3, 1, 0),
@@ -87,6 +88,9 @@ def test_an_item_refused_long_after_its_batch_is_found_by_time(database_url: str
         ("--columns tenat", "did you mean 'tenant'?"),
         ("--tz Europe/Berln", "did you mean Europe/Berlin?"),
         ("--since 2026-11-25 --until 2026-11-24", "2026-11-25T00:00:00Z is later than --until"),
+        ("--since 2999-01-01", "--since 2999-01-01T00:00:00Z is in the future"),
+        ("--columns time,time", "--columns': it names a column twice"),
+        ("--tenant a\udcffb", "--tenant': it has bytes that are not UTF-8"),
     ],
 )
 def test_an_unknown_name_is_an_error_with_a_similar_one(

@@ -53,6 +53,8 @@ def key(*, new: Path | None, replaces: Path | None, as_json: bool) -> None:
       VALETKEY_AUDIT_KEY_FILE=audit.key python -m worker audit key
     """
     if new is not None:
+        if not new.name:  # as from an unset variable; Path takes it for the current folder
+            raise click.BadParameter("the file has no name", param_hint="--new")
         keys = _create(new, replaces)
         click.echo(f"The private key is in {new}: set VALETKEY_AUDIT_KEY_FILE to it.", err=True)
     elif replaces is not None:

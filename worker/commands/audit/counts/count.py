@@ -5,9 +5,15 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 import click
+from sqlalchemy import Connection
 
 from valetkey.units import format_size
-from worker.commands.audit.filter_options import filter_options, note_empty_result, read_filter
+from worker.commands.audit.filter_options import (
+    filter_options,
+    note_empty_result,
+    note_pruned,
+    read_filter,
+)
 from worker.commands.database import open_database
 from worker.commands.options import format_options
 from worker.commands.output import print_rows
@@ -19,6 +25,7 @@ from worker.db.audit.counting.counts import (
     count_items,
 )
 from worker.db.audit.counting.queries import CountOptions, Dimension
+from worker.db.audit.filters import GrantFilter
 from worker.db.engine import read_transaction
 
 NUMBERS = ("issued", "refused", "total", "bytes")
@@ -80,13 +87,27 @@ def count(
     options = CountOptions(by, filters["zone"] or UTC, exact_bytes)
     try:
         with open_database(read_transaction) as connection:
-            counts = count_items(connection, read_filter(connection, filters), options)
+            grant_filter = read_filter(connection, filters)
+            counts = count_items(connection, grant_filter, options)
+            note_pruned_counts(connection, grant_filter, options)
     except TooManyGroups:
         raise click.UsageError(
             f"There are more than {MAX_GROUPS:,} groups: select fewer items, for example with"
             " --since, or use `audit top`."
         ) from None
     print_counts(by, counts, output_format, with_total=True)
+
+
+def note_pruned_counts(
+    connection: Connection, grant_filter: GrantFilter, options: CountOptions
+) -> None:
+    """Say on stderr that items are missing in counts, if `audit prune` has removed some.
+
+    Counts that are read from the counters of chunks have them all.
+    """
+    has_item_columns = options.exact_bytes or not {"key", "code"}.isdisjoint(options.by)
+    if has_item_columns or grant_filter.selects_items:
+        note_pruned(connection, grant_filter.since)
 
 
 def print_counts(

@@ -1,15 +1,16 @@
 """Lists the most active requesters, keys, tenants and others."""
 
+from difflib import get_close_matches
 from typing import Any
 
 import click
 
-from worker.commands.audit.counts.count import print_counts
+from worker.commands.audit.counts.count import note_pruned_counts, print_counts
 from worker.commands.audit.filter_options import filter_options, read_filter
 from worker.commands.database import open_database
 from worker.commands.options import format_options, limit_option
 from worker.db.audit.counting.counts import top_items
-from worker.db.audit.counting.queries import Dimension
+from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.engine import read_transaction
 
 _DIMENSIONS: dict[str, Dimension] = {
@@ -23,8 +24,23 @@ _DIMENSIONS: dict[str, Dimension] = {
 }
 
 
+class _Ranking(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A name in _DIMENSIONS, or its singular, which `audit count --by` takes."""
+
+    name = "ranking"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in _DIMENSIONS:
+            return value
+        if f"{value}s" in _DIMENSIONS:
+            return f"{value}s"
+        close = get_close_matches(value, _DIMENSIONS, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(_DIMENSIONS)}"
+        return self.fail(f"there is no list of {value!r}: {hint}", param, ctx)
+
+
 @click.command("top")
-@click.argument("what", type=click.Choice(list(_DIMENSIONS)))
+@click.argument("what", metavar="COLUMN", type=_Ranking())
 @click.option(
     "--sort",
     type=click.Choice(["total", "issued", "refused", "bytes"]),
@@ -38,7 +54,8 @@ _DIMENSIONS: dict[str, Dimension] = {
 def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any) -> None:
     """List the requesters, keys, tenants or others with the most items.
 
-    Codes are the reasons of refusals. The numbers are those of `audit count`.
+    COLUMN is one of requesters, recipients, keys, tenants, buckets, kinds and codes. Codes are the
+    reasons of refusals. The numbers are those of `audit count`.
 
     \b
     Examples:
@@ -49,4 +66,5 @@ def top(*, what: str, sort: Any, limit: int, output_format: Any, **filters: Any)
     with open_database(read_transaction) as connection:
         grant_filter = read_filter(connection, filters)
         counts = top_items(connection, grant_filter, dimension, limit, sort)
+        note_pruned_counts(connection, grant_filter, CountOptions((dimension,)))
     print_counts((dimension,), counts, output_format, with_total=False)

@@ -16,7 +16,7 @@ from worker.commands.audit.exports.targets import (
     StdoutTarget,
     Target,
 )
-from worker.commands.audit.filter_options import filter_options, read_filter
+from worker.commands.audit.filter_options import filter_options, note_pruned, read_filter
 from worker.commands.database import open_database
 from worker.db.audit.stream import count_streamed
 from worker.db.engine import autocommit_read
@@ -119,6 +119,7 @@ def export(
 def _run(target: Target, request: ExportRequest) -> ExportResult:
     with open_database(autocommit_read) as connection:
         grant_filter = read_filter(connection, request.filters)
+        note_pruned(connection, grant_filter.since)
         with target.open(connection, request, grant_filter) as output:
             console, journal = stderr_console(), output.journal
             total = 0

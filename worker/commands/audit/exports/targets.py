@@ -123,7 +123,11 @@ class FileTarget:
         folder = self._path.parent
         if not os.access(folder, os.W_OK | os.X_OK):
             raise click.UsageError(f"the folder {folder} does not exist or is not writable")
-        check_file_type(self._path)
+        try:
+            check_file_type(self._path)
+        except FileExistsError as error:
+            text = f"{self._path} is {error.strerror}: name a file, or - for stdout"
+            raise click.BadParameter(text, param_hint="--out") from None
         if request.is_forced:
             discard(self._path)
             return None

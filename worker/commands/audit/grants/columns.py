@@ -46,6 +46,8 @@ def _parse_columns(
             similar = get_close_matches(name, AuditRecord._fields, n=1)
             hint = f"did you mean {similar[0]!r}?" if similar else "--columns help lists them"
             raise click.BadParameter(f"there is no column {name!r}: {hint}")
+    if len(set(names)) < len(names):
+        raise click.BadParameter("it names a column twice")
     return names
 
 

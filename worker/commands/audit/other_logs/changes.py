@@ -6,7 +6,14 @@ from typing import Any
 import click
 
 from worker.commands.database import open_database
-from worker.commands.options import after_number_option, format_options, limit_option, since_option
+from worker.commands.options import (
+    after_number_option,
+    format_options,
+    limit_option,
+    refuse_empty_range,
+    since_option,
+    zone_option,
+)
 from worker.commands.output import print_page
 from worker.core.apply.defaults import is_default
 from worker.db.audit import changes
@@ -16,6 +23,7 @@ from worker.db.engine import read_transaction
 @click.command("changes")
 @click.option("--all", "with_defaults", is_flag=True, help="Include fields with default values.")
 @since_option
+@zone_option
 @limit_option
 @after_number_option
 @format_options
@@ -27,6 +35,7 @@ def list_changes(
     output_format: Any,
     limit: int,
     with_defaults: bool,
+    zone: object,  # noqa: ARG001 - print_page reads it from the context
     **filters: Any,
 ) -> None:
     """List changes of tenants, buckets, policies, keys and quotas, newest first.
@@ -39,6 +48,7 @@ def list_changes(
     Example:
       python -m worker audit changes --since 7d
     """
+    refuse_empty_range(filters["since"], None)
     is_unwanted = None if with_defaults or output_format is not None else _is_default
     with open_database(read_transaction) as connection:
         page = changes.read_changes(connection, limit, is_unwanted=is_unwanted, **filters)

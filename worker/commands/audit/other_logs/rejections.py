@@ -1,11 +1,19 @@
 """Lists messages that could not be read or authenticated."""
 
+from datetime import UTC
 from typing import Any
 
 import click
 
 from worker.commands.database import open_database
-from worker.commands.options import format_options, limit_option, since_option, tenant_option
+from worker.commands.options import (
+    format_options,
+    limit_option,
+    refuse_empty_range,
+    since_option,
+    tenant_option,
+    zone_option,
+)
 from worker.commands.output import print_first_page
 from worker.db.audit import rejections
 from worker.db.engine import read_transaction
@@ -14,9 +22,10 @@ from worker.db.engine import read_transaction
 @click.command("rejections")
 @tenant_option
 @since_option
+@zone_option
 @limit_option
 @format_options
-def list_rejections(*, output_format: Any, limit: int, **filters: Any) -> None:
+def list_rejections(*, output_format: Any, limit: int, zone: Any, **filters: Any) -> None:
     """Count, by hour, the messages that could not be read or authenticated.
 
     The tenant is the one that a message named, which does not prove that it sent the message.
@@ -27,6 +36,7 @@ def list_rejections(*, output_format: Any, limit: int, **filters: Any) -> None:
     Example:
       python -m worker audit rejections --tenant acme --since 1d
     """
+    refuse_empty_range(filters["since"], None)
     with open_database(read_transaction) as connection:
         page = rejections.read_rejection_counts(connection, limit, **filters)
-    print_first_page(rejections.RejectionRecord._fields, page, output_format)
+    print_first_page(rejections.RejectionRecord._fields, page, output_format, zone or UTC)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Select, select
 
-from models import Batch, Bucket, Chunk, ConfigChange, TenantIdentity, TenantKey
+from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, TenantIdentity, TenantKey
 from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
 from worker.db.audit.selection.tenant_filter import first_id, is_of_tenant
 
@@ -39,8 +39,7 @@ class UnknownName(LookupError):
 def _kinds() -> tuple[str, ...]:
     from valetkey.wire.terms import Kind  # noqa: PLC0415 - imports pydantic
 
-    policy_kinds, *others = get_args(Kind)
-    return (*get_args(policy_kinds), *others)
+    return get_args(Kind)
 
 
 def _codes() -> list[str]:
@@ -79,8 +78,10 @@ def check_tenant(connection: Connection, tenant: str) -> None:
     known_names = {name for row in rows for name in row}
     if first_id(tenant) in known_names:
         return
-    if not _exists(connection, select(1).where(is_of_tenant(connection, Batch.tenant, tenant))):
-        raise UnknownName("tenant", tenant, known_names)
+    for column in (Batch.tenant, Cancellation.tenant):
+        if _exists(connection, select(1).where(is_of_tenant(connection, column, tenant))):
+            return
+    raise UnknownName("tenant", tenant, known_names)
 
 
 def find_profiles(connection: Connection, bucket: str) -> tuple[str, ...]:

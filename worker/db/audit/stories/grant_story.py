@@ -59,12 +59,6 @@ class Story:
     grant: ChunkStory | None
 
 
-def find_batches(connection: Connection, batch_id: str) -> list[tuple[str, int]]:
-    """Return the tenant id and the number of each batch with an id, by tenant."""
-    query = select(Batch.tenant, Batch.batch_number).where(Batch.batch_id == batch_id)
-    return [(row.tenant, row.batch_number) for row in connection.execute(query.order_by("tenant"))]
-
-
 def read_story(connection: Connection, batch_number: int, item_number: int | None) -> Story | None:
     """Read the story of a batch, and of one item; None if the item was not decided."""
     batch = connection.execute(select(Batch).where(Batch.batch_number == batch_number)).one()

@@ -207,6 +207,15 @@ def test_the_script_names_what_is_no_proof(tmp_path: Path, key: SignerKey, conte
     assert result.stderr.startswith("Error: this is not a proof")
 
 
+def test_the_script_names_a_file_or_key_that_it_cannot_read(tmp_path: Path, key: SignerKey) -> None:
+    missing = run_verifier(tmp_path / "nothing.json", str(key.verifier), tmp_path)
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert missing.stderr.endswith("nothing.json cannot be read: No such file or directory.\n")
+    wrong_key = run_verifier(tmp_path / "nothing.json", "x", tmp_path)
+    assert (wrong_key.returncode, wrong_key.stdout) == (2, "")
+    assert wrong_key.stderr.startswith("Error: --key: ")
+
+
 def test_a_tenant_can_be_named_with_the_grant(
     run: Run, prove: Prove, key: SignerKey, issue: Issue
 ) -> None:
