@@ -11,6 +11,7 @@ from worker.db.tree.stored_values import WrongValue, read_row
 from worker.usecases.audit.verification.charges import batch_cost
 from worker.usecases.audit.verification.items import Items, WrongItem
 from worker.usecases.audit.verification.problems import Found, Problem
+from worker.usecases.audit.verification.prunes import PrunedCount, Removal
 
 CHUNK_KINDS = ("batch", "chunk")
 
@@ -86,14 +87,11 @@ class CheckedChunk(NamedTuple):
 
     items: int
     cost: Cost | None
-    is_pruned: bool = False
+    pruned: PrunedCount = PrunedCount()
 
 
-def check_chunk(batch: BatchPlace, rows: ChunkRows, pruned_before: str | None) -> CheckedChunk:
-    """Verify a chunk. Raises Found.
-
-    The detail of chunks that were issued before pruned_before may have been dropped.
-    """
+def check_chunk(batch: BatchPlace, rows: ChunkRows, removal: Removal) -> CheckedChunk:
+    """Verify a chunk, whose items may be missing if the removal includes it. Raises Found."""
     leaf = _leaf_of(batch, rows)
     if rows.row is None:
         if leaf is None:
@@ -105,8 +103,8 @@ def check_chunk(batch: BatchPlace, rows: ChunkRows, pruned_before: str | None) -
     except WrongValue as error:
         place: dict[str, Any] = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
         raise Found(Problem.of_value("chunks", error, **place)) from None
-    if not rows.items and pruned_before is not None and rows.row[5] < pruned_before:
-        return CheckedChunk(0, None, is_pruned=True)
+    if not rows.items and removal.includes(values["issued_at"], leaf and leaf.leaf_number):
+        return CheckedChunk(0, None, PrunedCount(1, values["issued"] + values["refused"]))
     items = _read_items(batch, rows, values)
     if leaf is not None:
         _compare_with_leaf(batch, rows, values, items, leaf)

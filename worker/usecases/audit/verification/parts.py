@@ -86,7 +86,7 @@ class _Process:
 def _open(url: str, snapshot: str | None, scope: Scope) -> None:
     _Process.reader = open_reader(url, snapshot)
     # On SQLite, items may have been removed since the first reader began.
-    _Process.scope = replace(scope, pruned=read_prunes(_Process.reader, scope.tenants).before)
+    _Process.scope = replace(scope, removals=read_prunes(_Process.reader, scope.tenants).removals)
 
 
 def _run(part: Part) -> PartResult:

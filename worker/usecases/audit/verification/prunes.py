@@ -1,7 +1,9 @@
 """Verifies the records of removed months: each gives the hash of its leaf."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from worker.core.tree.records import encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
@@ -16,11 +18,38 @@ _EXISTS = {
 }
 
 
+class PrunedCount(NamedTuple):
+    """Numbers of removed items, and of their chunks."""
+
+    chunks: int = 0
+    items: int = 0
+
+    def plus(self, other: "PrunedCount") -> "PrunedCount":
+        """Return the sum."""
+        return PrunedCount(self.chunks + other.chunks, self.items + other.items)
+
+
+class Removal(NamedTuple):
+    """The removal of a tenant's items of all chunks before a month like 2026-01.
+
+    leaf is the number of the newest leaf that covers a removal: what later leaves cover is not
+    removed.
+    """
+
+    before: str = ""
+    leaf: int = -1
+    pruned: PrunedCount = PrunedCount()
+
+    def includes(self, issued_at: datetime, leaf: int | None) -> bool:
+        """Return whether the items of a chunk may be missing."""
+        return f"{issued_at:%Y-%m}" < self.before and (leaf is None or leaf < self.leaf)
+
+
 @dataclass(slots=True)
 class Prunes:
-    """The month before which the items of a tenant were removed, by tenant, like 2026-01."""
+    """The removals of items, by tenant, and what is wrong with their records."""
 
-    before: dict[str, str] = field(default_factory=dict)
+    removals: dict[str, Removal] = field(default_factory=dict)
     found: list[Found] = field(default_factory=list)
 
 
@@ -48,18 +77,41 @@ def read_prunes(reader: LogReader, tenants: tuple[str, ...]) -> Prunes:
         by_key[tenant, reference] = (number, leaf_hash)
     for row in rows:
         try:
-            tenant, before = _check(row, by_key)
+            tenant, removal = _check(row, by_key)
         except Found as found:
             prunes.found.append(found)
         else:
-            prunes.before[tenant] = max(before, prunes.before.get(tenant, ""))
+            earlier = prunes.removals.get(tenant, Removal())
+            prunes.removals[tenant] = Removal(
+                max(removal.before, earlier.before),
+                max(removal.leaf, earlier.leaf),
+                removal.pruned.plus(earlier.pruned),
+            )
     for (tenant, _), (number, _hash) in by_key.items():
         text = f"has no row for leaf {number}"
         prunes.found.append(Found(Problem("prunes", text, tenant=tenant)))
     return prunes
 
 
-def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> tuple[str, str]:
+def compare_removals(
+    removals: Mapping[str, Removal], pruned: Mapping[str, PrunedCount]
+) -> Iterator[Problem]:
+    """Yield each tenant of which more is missing than its removals have recorded.
+
+    An interrupted removal has removed less.
+    """
+    for tenant, count in sorted(pruned.items()):
+        recorded = removals.get(tenant, Removal()).pruned
+        is_more = count.chunks > recorded.chunks
+        if is_more or (count.chunks == recorded.chunks and count.items != recorded.items):
+            text = (
+                f"record the removal of {recorded.items:,} items of {recorded.chunks:,} chunks,"
+                f" and {count.items:,} of {count.chunks:,} chunks are missing"
+            )
+            yield Problem("prunes", text, tenant=tenant)
+
+
+def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> tuple[str, Removal]:
     prune_number, tenant = row[0], row[1]
     place: dict[str, Any] = {"tenant": tenant, "number": prune_number}
     leaf = leaves.pop((tenant, str(prune_number)), None)
@@ -73,4 +125,5 @@ def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> tuple[str, st
     if entry_hash([encode_record("prune", values)]) != leaf[1]:
         problem = Problem("prunes", f"differs from what leaf {leaf[0]} covers")
         raise Found(problem._replace(**place), (tenant, leaf[0]))
-    return tenant, values["before"]
+    count = PrunedCount(values["chunks"], values["items"])
+    return tenant, Removal(values["before"], leaf[0], count)

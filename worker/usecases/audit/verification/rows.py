@@ -11,6 +11,7 @@ from worker.db.tree.stored_values import WrongValue, read_row
 from worker.usecases.audit.verification.charges import Charges, Windows
 from worker.usecases.audit.verification.chunk import BatchPlace, ChunkRows, Leaf, check_chunk
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verification.prunes import PrunedCount, Removal
 from worker.usecases.audit.verification.reissues import check_reissues
 
 _LOWEST = -(2**63)
@@ -21,13 +22,13 @@ class Scope:
     """The part of the log that a verification covers: trees by tenant, with their sizes.
 
     windows are those whose usage is stored. tenants are the ids of the selected tenants, none for
-    all. pruned has, by tenant, the moment before which the detail of chunks was dropped.
+    all. removals are the removals of items, by tenant.
     """
 
     sizes: Mapping[str, int]
     windows: Windows
     tenants: tuple[str, ...] = ()
-    pruned: Mapping[str, str] = field(default_factory=dict)
+    removals: Mapping[str, Removal] = field(default_factory=dict)
     max_problems: int = 1
 
 
@@ -35,13 +36,14 @@ class Scope:
 class RangeResult:
     """What was verified in a range, and what is wrong in it.
 
-    wrong_leaves has the problems of rows that differ from their leaf, by tenant and leaf number.
+    pruned counts what is missing because it was removed, by tenant. wrong_leaves has the problems
+    of rows that differ from their leaf, by tenant and leaf number.
     """
 
     charges: Charges
     items: int = 0
     chunks: int = 0
-    pruned: int = 0
+    pruned: dict[str, PrunedCount] = field(default_factory=dict)
     reissues: int = 0
     problems: list[Problem] = field(default_factory=list)
     wrong_leaves: dict[Problem, tuple[str, int]] = field(default_factory=dict)
@@ -165,7 +167,7 @@ class _RangeCheck:
         """Verify a chunk and its reissues; return the kinds of the leaves that cover it."""
         result = self._result
         try:
-            checked = check_chunk(batch, rows, self._scope.pruned.get(batch.tenant))
+            checked = check_chunk(batch, rows, self._scope.removals.get(batch.tenant, Removal()))
         finally:
             reissues = check_reissues(batch, rows)
             for problem in reissues.uncovered:
@@ -180,7 +182,9 @@ class _RangeCheck:
             result.charges.add(batch.tenant, batch.charged_at, checked.cost)
             result.chunks += bool(kinds)
             result.items += checked.items
-            result.pruned += checked.is_pruned
+            if checked.pruned.chunks:
+                pruned = result.pruned.get(batch.tenant, PrunedCount())
+                result.pruned[batch.tenant] = pruned.plus(checked.pruned)
         return kinds
 
     def _is_within(self, leaf: Leaf) -> bool:

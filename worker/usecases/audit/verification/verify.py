@@ -12,7 +12,11 @@ from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
 from worker.usecases.audit.verification.others import OthersResult
 from worker.usecases.audit.verification.parts import Part, PartResult, run_parts
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
-from worker.usecases.audit.verification.prunes import read_prunes
+from worker.usecases.audit.verification.prunes import (
+    PrunedCount,
+    compare_removals,
+    read_prunes,
+)
 from worker.usecases.audit.verification.rows import RangeResult, Scope
 from worker.usecases.audit.verification.tree import TreeResult, read_heads
 
@@ -93,6 +97,7 @@ class _Run:
         self._wrong_leaves: dict[Problem, tuple[str, int]] = {}
         self._row_problems: list[Problem] = []
         self._trees: dict[str, TreeResult] = {}
+        self._pruned: dict[str, PrunedCount] = {}
 
     def run(self, on_progress: OnProgress) -> Verification:
         """Verify. Raises Found."""
@@ -106,7 +111,7 @@ class _Run:
             {head.tenant: head.size for head in heads if isinstance(head.size, int)},
             frozenset(usage.usage),
             options.tenants,
-            prunes.before,
+            prunes.removals,
             max_problems=options.max_problems,
         )
         parts = [
@@ -122,6 +127,8 @@ class _Run:
             if self._is_enough():
                 results.close()
                 break
+        if not self._is_enough():
+            self._row_problems += self._compare_removals()
         self._put_together()
         is_first_found = options.max_problems == 1 and self._total.uncovered
         if not self._row_problems and not self._is_enough() and not is_first_found:
@@ -129,6 +136,15 @@ class _Run:
             self._total.charges = len(usage.usage)
         del self._total.problems[options.max_problems :]
         return self._total
+
+    def _compare_removals(self) -> list[Problem]:
+        # On SQLite, items may have been removed since the first reader began.
+        reader = open_reader(self._url)
+        try:
+            removals = read_prunes(reader, self._options.tenants).removals
+        finally:
+            reader.close()
+        return list(compare_removals(removals, self._pruned))
 
     def _files(self, tenant: str) -> Sequence[KnownCheckpoint]:
         return [file for file in self._options.files if file.tenant == tenant]
@@ -153,7 +169,9 @@ class _Run:
                 charges.merge(result.charges)
                 total.items += result.items
                 total.chunks += result.chunks
-                total.pruned += result.pruned
+                for tenant, count in result.pruned.items():
+                    total.pruned += count.items
+                    self._pruned[tenant] = self._pruned.get(tenant, PrunedCount()).plus(count)
                 total.reissues += result.reissues
                 self._row_problems += result.problems
                 self._wrong_leaves |= result.wrong_leaves
