@@ -8,9 +8,11 @@ from sqlalchemy import Engine
 
 from tests.support.audit_log.pruned_log import OLD, RunPrune, forget_checkpoints
 from tests.support.audit_log.stored_tables import Row, StoredTables
-from tests.support.builders.messages import grant_message
+from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
+from worker.db.audit.changes import ChangeAuthor
 from worker.db.retention.months import format_month
+from worker.usecases.audit.adopt import adopt_rows
 from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
 
 
@@ -66,6 +68,19 @@ def test_the_counts_of_a_pruned_chunk_cannot_be_changed(
     pruned.update("chunks", chunk, refused=chunk["refused"] + 1)
     (problem,) = verified(engine).problems
     assert (problem.table, problem.tenant) == ("prunes", "acme")
+
+
+def test_chunks_that_were_adopted_after_a_prune_verify(
+    engine: Engine, run: RunPrune, clock: Clock
+) -> None:
+    with closing(StoredTables(engine.url.render_as_string(hide_password=False))) as tables:
+        for table in ("leaves", "tree_heads", "checkpoints"):
+            tables.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
+    assert run("--yes", "--without-checkpoint").exit_code == 0
+    assert verified(engine).uncovered
+    adopt_rows(engine, clock(), ChangeAuthor(clock(), "alice", "audit adopt"))
+    result = verified(engine)
+    assert (result.problems, result.uncovered, result.pruned) == ([], {}, 3)
 
 
 def test_items_of_a_kept_chunk_must_be_there(engine: Engine, pruned: StoredTables) -> None:

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from worker.core.quotas.cost import Cost
-from worker.core.tree.records import chunk_record, encode_record, entry_hash
+from worker.core.tree.merkle import RightEdge
+from worker.core.tree.records import (
+    CHUNK_KINDS,
+    NO_LEAVES,
+    chunk_record,
+    encode_record,
+    entry_hash,
+)
 from worker.db.tree.log_readers import Row
 from worker.db.tree.stored_rows import CHUNK, LEAF
 from worker.db.tree.stored_values import WrongValue, read_row
@@ -12,8 +19,6 @@ from worker.usecases.audit.verification.charges import batch_cost
 from worker.usecases.audit.verification.items import Items, WrongItem
 from worker.usecases.audit.verification.problems import Found, Problem
 from worker.usecases.audit.verification.prunes import PrunedCount, Removal
-
-CHUNK_KINDS = ("batch", "chunk")
 
 
 class Leaf(NamedTuple):
@@ -103,13 +108,24 @@ def check_chunk(batch: BatchPlace, rows: ChunkRows, removal: Removal) -> Checked
     except WrongValue as error:
         place: dict[str, Any] = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
         raise Found(Problem.of_value("chunks", error, **place)) from None
-    if not rows.items and removal.includes(values["issued_at"], leaf and leaf.leaf_number):
+    if not rows.items and _is_removed(batch, values, leaf, removal):
         return CheckedChunk(0, None, PrunedCount(1, values["issued"] + values["refused"]))
     items = _read_items(batch, rows, values)
     if leaf is not None:
         _compare_with_leaf(batch, rows, values, items, leaf)
     cost = batch_cost(batch.values["kind"], batch.values["terms"], items.issued, items.sizes)
     return CheckedChunk(len(rows.items), cost)
+
+
+def _is_removed(
+    batch: BatchPlace, chunk: dict[str, Any], leaf: Leaf | None, removal: Removal
+) -> bool:
+    if not removal.includes(chunk["issued_at"]):
+        return False
+    # A newer leaf covers items as well, unless `audit adopt` added it after their removal.
+    if leaf is None or leaf.leaf_number < removal.leaf:
+        return True
+    return _hash(batch, chunk, NO_LEAVES, leaf) == leaf.hash
 
 
 def _leaf_of(batch: BatchPlace, rows: ChunkRows) -> Leaf | None:
@@ -163,10 +179,7 @@ def _read_items(batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any]) -> It
 def _compare_with_leaf(
     batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any], items: Items, leaf: Leaf
 ) -> None:
-    records = [chunk_record(batch.tenant, batch.id, chunk)]
-    if leaf.kind == "batch":
-        records.append(encode_record("batch", batch.record_values))
-    if leaf.reference is None and entry_hash(records, items.edge) == leaf.hash:
+    if leaf.reference is None and _hash(batch, chunk, items.edge, leaf) == leaf.hash:
         return
     numbers = batch.items_of(rows.number)
     what = "batch, chunk or items" if leaf.kind == "batch" else "chunk or items"
@@ -178,3 +191,10 @@ def _compare_with_leaf(
     }
     problem = batch.problem("chunks", text, **place)
     raise Found(problem, leaf.place)
+
+
+def _hash(batch: BatchPlace, chunk: dict[str, Any], items: RightEdge, leaf: Leaf) -> bytes:
+    records = [chunk_record(batch.tenant, batch.id, chunk)]
+    if leaf.kind == "batch":
+        records.append(encode_record("batch", batch.record_values))
+    return entry_hash(records, items)

@@ -40,9 +40,9 @@ class Removal(NamedTuple):
     leaf: int = -1
     pruned: PrunedCount = PrunedCount()
 
-    def includes(self, issued_at: datetime, leaf: int | None) -> bool:
-        """Return whether the items of a chunk may be missing."""
-        return f"{issued_at:%Y-%m}" < self.before and (leaf is None or leaf < self.leaf)
+    def includes(self, issued_at: datetime) -> bool:
+        """Return whether it removed the items of chunks that were issued at a moment."""
+        return f"{issued_at:%Y-%m}" < self.before
 
 
 @dataclass(slots=True)
