@@ -194,14 +194,17 @@ def _compare_edges(edge: RightEdge, stored: RightEdge, tenant: str) -> Problem |
     return None
 
 
-def read_heads(reader: LogReader, tenants: Collection[str]) -> list[StoredHead]:
+def read_heads(
+    reader: LogReader, tenants: Collection[str], expected: Collection[str]
+) -> list[StoredHead]:
     """Read the heads of trees, of all tenants or of those with the given ids.
 
-    A tenant that has leaves or checkpoints, and no head, is listed with an empty tree.
+    A tenant that is expected or has leaves or checkpoints, and no head, is listed with an empty
+    tree.
     """
     heads = [StoredHead(*row) for row in reader.fetch("SELECT tenant, size, edge FROM tree_heads")]
     known = {head.tenant for head in heads}
-    named = {*_tenants_of(reader, "leaves"), *_tenants_of(reader, "checkpoints")}
+    named = {*expected, *_tenants_of(reader, "leaves"), *_tenants_of(reader, "checkpoints")}
     heads += [StoredHead(tenant, 0, b"") for tenant in named - known]
     return sorted(head for head in heads if not tenants or head.tenant in tenants)
 

@@ -102,7 +102,7 @@ class _Run:
     def run(self, on_progress: OnProgress) -> Verification:
         """Verify. Raises Found."""
         reader, options = self._reader, self._options
-        heads = read_heads(reader, options.tenants)
+        heads = read_heads(reader, options.tenants, {file.tenant for file in options.files})
         usage = read_usage(reader, options.tenants)
         prunes = read_prunes(reader, options.tenants)
         self._add_found(prunes.found)
