@@ -15,6 +15,7 @@ from worker.usecases.audit.verification.prunes import PrunedCount, Removal
 from worker.usecases.audit.verification.reissues import check_reissues
 
 _LOWEST = -(2**63)
+_DECIDED_AT = tuple(BATCH).index("decided_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class _RangeCheck:
             raise self._without_batch(number)
         row = rows.batches.pop()
         try:
-            return BatchPlace(read_row(BATCH, row), row[-2])
+            return BatchPlace(read_row(BATCH, row), row[_DECIDED_AT])
         except WrongValue as error:
             names = [value if isinstance(value, str) else None for value in row[1:3]]
             raise Found(
