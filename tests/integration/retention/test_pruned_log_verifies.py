@@ -88,3 +88,10 @@ def test_items_of_a_kept_chunk_must_be_there(engine: Engine, pruned: StoredTable
     pruned.execute("DELETE FROM grants WHERE batch_number = ?", chunk["batch_number"])
     (problem,) = verified(engine).problems
     assert (problem.table, problem.item, problem.text) == ("grants", 0, "is missing")
+
+
+def test_the_record_of_a_prune_cannot_be_changed(engine: Engine, pruned: StoredTables) -> None:
+    pruned.execute("UPDATE prunes SET items = items + 1, chunks = chunks + 1")
+    problems = verified(engine).problems
+    assert problems[0].table == "prunes"
+    assert "differs from what leaf" in problems[0].text

@@ -115,7 +115,7 @@ class _PostgresReader:
         parsed = make_url(url).set(drivername="postgresql+psycopg")
         # Not as a URL: libpq decodes other characters of names and passwords than SQLAlchemy.
         _, arguments = parsed.get_dialect()().create_connect_args(parsed)
-        options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT} | arguments
+        options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **arguments}
         self._connection = psycopg.connect(**options)
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         self._connection.read_only = True
