@@ -88,7 +88,7 @@ class ChunkRows(NamedTuple):
 
 
 class CheckedChunk(NamedTuple):
-    """What a chunk contains, and its cost, None if that is not known any more."""
+    """The numbers of a chunk's items, and their cost, None if that is not known any more."""
 
     items: int
     cost: Cost | None

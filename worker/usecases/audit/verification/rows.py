@@ -35,7 +35,7 @@ class Scope:
 
 @dataclass(slots=True)
 class RangeResult:
-    """What was verified in a range, and what is wrong in it.
+    """The numbers of rows that were verified in a range, and the problems in it.
 
     pruned counts what is missing because it was removed, by tenant. wrong_leaves has the problems
     of rows that differ from their leaf, by tenant and leaf number.

@@ -27,7 +27,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """What to verify.
+    """The part of the log to verify, and what to trust.
 
     tenants are ids, none for all. keys are those whose checkpoints are trusted; without them no
     signature is verified. files are checkpoints from outside of the database. After max_problems
@@ -43,7 +43,7 @@ class VerifyOptions:
 
 @dataclass(slots=True)
 class Verification:
-    """What was verified, what is wrong, and the rows that no leaf covers, by table."""
+    """Numbers of verified rows, the problems, and the rows that no leaf covers, by table."""
 
     items: int = 0
     chunks: int = 0
@@ -60,7 +60,7 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if nothing is wrong."""
         return not self.problems and not self.uncovered
 
 
