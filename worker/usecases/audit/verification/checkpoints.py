@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from worker.core.tree.checkpoint_text import CheckpointText, tenant_of
+from worker.core.tree.merkle import RightEdge
 from worker.core.tree.signed_note import InvalidNote, Note, VerifierKey, verify_note
 from worker.db.tree.log_readers import LogReader
 from worker.db.tree.stored_rows import select_columns
-from worker.db.tree.stored_values import WrongValue, digest, instant, number, text
+from worker.db.tree.stored_values import WrongValue, binary, digest, instant, number, text
 from worker.usecases.audit.verification.problems import Found, Problem
 
-_COLUMNS = ("tenant", "size", "root", "signed_at", "note")
+_COLUMNS = ("tenant", "size", "root", "signed_at", "note", "edge")
 _MAX_FILE_BYTES = 64 * 1024
 
 
@@ -108,7 +109,7 @@ def stored_checkpoints(
 
 
 def _check_row(row: tuple[Any, ...], keys: Sequence[VerifierKey]) -> KnownCheckpoint:
-    tenant, size, root, signed_at, note = row
+    tenant, size, root, signed_at, note, edge = row
     try:
         number("size", size)
         digest("root", root)
@@ -124,7 +125,16 @@ def _check_row(row: tuple[Any, ...], keys: Sequence[VerifierKey]) -> KnownCheckp
         raise _wrong(row, "size", f"is not that of its note, {content.size}")
     if content.root != root:
         raise _wrong(row, "root", "is not that of its note")
+    if edge is not None and not _has_root(edge, size, root):
+        raise _wrong(row, "edge", "is not that of a tree with this root")
     return KnownCheckpoint(size, root, tenant, None, signer)
+
+
+def _has_root(edge: Any, size: int, root: bytes) -> bool:
+    try:
+        return RightEdge.from_bytes(size, binary("edge", edge)).root() == root
+    except ValueError:
+        return False
 
 
 def _wrong(row: tuple[Any, ...], column: str, problem: str) -> Found:
