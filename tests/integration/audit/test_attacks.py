@@ -14,8 +14,7 @@ from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import StoredTables
 from tests.support.audit_log.trials import copied_file, options_of, problems_of
 from worker.commands.audit.group import audit
-from worker.core.tree.records import entry_hash
-from worker.db.retention.prunes import prune_record
+from worker.core.tree.records import encode_record, entry_hash
 from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
 
 Attack = Callable[[StoredTables], None]
@@ -44,7 +43,7 @@ def forge_removal(db: StoredTables, before: str, pruned_at: str) -> None:
     """Append a removal that took nothing away, with a leaf of its own."""
     moment = datetime.fromisoformat(pruned_at).replace(tzinfo=UTC)
     values = {"tenant": "acme", "before": before, "pruned_by": "x", "chunks": 0, "items": 0}
-    record = prune_record(values | {"pruned_at": moment})
+    record = encode_record("prune", values | {"pruned_at": moment})
     stored = values | {"prune_number": 1, "pruned_at": f"{pruned_at}.000000"}
     size = db.rows("tree_heads", "tenant = 'acme'")[0]["size"]
     leaf = db.rows("leaves", "tenant = 'acme'")[0]

@@ -19,11 +19,11 @@ from tests.support.builders.messages import grant_message
 from tests.support.builders.services import InProcessService
 from worker.commands.audit.group import audit
 from worker.commands.audit.verify import verify
-from worker.core.tree.records import entry_hash
+from worker.core.tree.records import encode_record, entry_hash
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention import removal
 from worker.db.retention.months import add_months, first_moment, format_month
-from worker.db.retention.prunes import prune_record, pruned_before
+from worker.db.retention.prunes import pruned_before
 from worker.usecases.retention import prune as prune_module
 
 
@@ -53,7 +53,7 @@ def test_a_leaf_covers_the_prune_and_names_it(engine: Engine, run: RunPrune) -> 
         ).first()
     values = row._asdict()
     number = values.pop("prune_number")
-    assert leaf == ("prune", str(number), entry_hash([prune_record(values)]))
+    assert leaf == ("prune", str(number), entry_hash([encode_record("prune", values)]))
     assert (row.tenant, row.before, row.chunks, row.items) == ("acme", format_month(KEPT), 1, 3)
 
 

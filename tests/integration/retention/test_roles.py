@@ -11,6 +11,7 @@ from sqlalchemy.exc import ProgrammingError
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
 from worker.aws.clients import S3Clients
+from worker.commands.audit.verify import verify
 from worker.commands.database import migrate
 from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
@@ -141,6 +142,22 @@ def test_an_auditor_reads_every_table_and_writes_none(
     for statement in ("DELETE FROM usage", "INSERT INTO prunes DEFAULT VALUES"):
         with pytest.raises(ProgrammingError), write_transaction(as_role) as connection:
             connection.exec_driver_sql(statement)
+
+
+def test_an_auditor_who_may_only_read_verifies_the_log(
+    run: Migrate,
+    role: str,
+    owner: Engine,
+    as_role: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = as_worker(owner, Clock(), monkeypatch)
+    assert service.issue(grant_message())["status"] == "issued"
+    assert run("--grant-read-to", role).exit_code == 0
+    url = as_role.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
+    result = CliRunner().invoke(verify, ["--processes", "2"])
+    assert (result.exit_code, "1 items, 1 chunks" in result.output) == (0, True), result.output
 
 
 def test_the_privileges_are_printed(run: Migrate, role: str) -> None:

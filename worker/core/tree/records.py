@@ -24,6 +24,9 @@ from worker.core.tree.merkle import RightEdge, hash_leaf
 CONFIG_LOG = "~config"
 """The name of the tree of changes of the config. No tenant has this id."""
 
+CHUNK_KINDS = ("batch", "chunk")
+"""The kinds of the leaves that cover a chunk: batch if its batch as well."""
+
 NO_LEAVES = RightEdge(0, ())
 _DUMP = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

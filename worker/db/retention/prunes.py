@@ -1,20 +1,19 @@
-"""Which grants were removed because of their age, and what a further removal would concern."""
+"""Records of removed grants, and the chunks that a further removal concerns."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, case, func, insert, select
 
-from models import Batch, Checkpoint, Chunk, Leaf, Prune
-from worker.core.tree.records import encode_record, entry_hash
+from models import Batch, Chunk, Leaf, Prune
+from worker.core.tree.records import CHUNK_KINDS, encode_record, entry_hash
 from worker.db.retention.months import first_moment, format_month, parse_month
 from worker.db.tree.append import NewLeaf, append_leaf
-
-_CHUNK_KINDS = ("batch", "chunk")  # of the leaves that cover a chunk
+from worker.db.tree.checkpoints import newest_checkpoint_sizes
 
 
 class TenantPart(NamedTuple):
-    """What a prune concerns of a tenant: numbers of chunks and items, and their last leaf.
+    """A tenant's part of a prune: numbers of chunks and items, and their last leaf.
 
     without_leaf is the number of chunks that no leaf covers.
     """
@@ -40,7 +39,7 @@ def tenant_parts(connection: Connection, before: datetime) -> list[TenantPart]:
     is_leaf = and_(
         Leaf.batch_number == Chunk.batch_number,
         Leaf.chunk_number == Chunk.chunk_number,
-        Leaf.kind.in_(_CHUNK_KINDS),
+        Leaf.kind.in_(CHUNK_KINDS),
     )
     query = (
         select(
@@ -68,8 +67,7 @@ def tenant_parts(connection: Connection, before: datetime) -> list[TenantPart]:
 
 def uncovered_tenants(connection: Connection, parts: list[TenantPart]) -> list[str]:
     """Return the ids of the tenants with a chunk that no signed checkpoint covers."""
-    query = select(Checkpoint.tenant, func.max(Checkpoint.size)).group_by(Checkpoint.tenant)
-    sizes = {tenant: int(size) for tenant, size in connection.execute(query)}
+    sizes = newest_checkpoint_sizes(connection)
     return [
         part.tenant
         for part in parts
@@ -93,10 +91,5 @@ def insert_prune(
     }
     statement = insert(Prune).values(values).returning(Prune.prune_number)
     number = connection.scalar(statement)
-    leaf = NewLeaf("prune", entry_hash([prune_record(values)]), reference=str(number))
+    leaf = NewLeaf("prune", entry_hash([encode_record("prune", values)]), reference=str(number))
     append_leaf(connection, part.tenant, leaf)
-
-
-def prune_record(values: dict[str, Any]) -> bytes:
-    """Return the record of a prune, from its values by column without prune_number."""
-    return encode_record("prune", values)

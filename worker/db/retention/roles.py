@@ -1,4 +1,4 @@
-"""What roles of PostgreSQL may do: workers add to the audit log, auditors read it."""
+"""The privileges of PostgreSQL roles: workers add to the audit log, auditors read it."""
 
 from collections.abc import Iterator
 

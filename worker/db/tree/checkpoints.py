@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 from models import Checkpoint, CheckpointPublication, Leaf, TenantIdentity, TreeHead
 from worker.core.tree.merkle import RightEdge
 from worker.core.tree.records import CONFIG_LOG
+from worker.db.audit.selection.tenant_filter import find_tenant_ids
 from worker.db.inserts import insert_once, insert_statement
 
 _PAGE_LEAVES = 10_000
@@ -61,10 +62,8 @@ def read_head(connection: Connection, tenant_id: str) -> Head | None:
 
 def tenant_ids_of(connection: Connection, tenant: str) -> list[str]:
     """Return the ids with a tree among those of a name or id, in order."""
-    names = select(TenantIdentity.id).where(TenantIdentity.name == tenant)
-    ids = {tenant.removesuffix("~1")} if tenant.endswith("~1") else {tenant}
-    ids |= set(connection.scalars(names))
-    query = select(TreeHead.tenant).where(TreeHead.tenant.in_(sorted(ids)), TreeHead.size > 0)
+    ids = find_tenant_ids(connection, tenant)
+    query = select(TreeHead.tenant).where(TreeHead.tenant.in_(ids), TreeHead.size > 0)
     return list(connection.scalars(query.order_by(TreeHead.tenant)))
 
 

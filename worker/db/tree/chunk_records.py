@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select
 
 from models import Batch, Chunk, Grant, Leaf
 from worker.core.policy.decisions import GrantRow
-from worker.core.tree.records import chunk_record, encode_record, item_record
+from worker.core.tree.records import CHUNK_KINDS, chunk_record, encode_record, item_record
 
 _BATCH_COLUMNS = [column for column in Batch.__table__.columns if column.name != "batch_number"]
 
@@ -31,8 +31,9 @@ class FoundBatch(NamedTuple):
 
 
 class ChunkRecords(NamedTuple):
-    """The records of a chunk's items, by item number, of the chunk, and of its batch."""
+    """The records of a chunk's items, by item number, of the chunk, and of its tenant's batch."""
 
+    tenant_id: str
     items: dict[int, bytes]
     chunk: bytes
     batch: bytes
@@ -63,7 +64,7 @@ def read_chunk_leaves(connection: Connection, batch_number: int) -> list[ChunkLe
     """Return the leaves of a batch's chunks, in the order of the chunks."""
     query = (
         select(Leaf.leaf_number, Leaf.kind, Leaf.chunk_number)
-        .where(Leaf.batch_number == batch_number, Leaf.kind.in_(["batch", "chunk"]))
+        .where(Leaf.batch_number == batch_number, Leaf.kind.in_(CHUNK_KINDS))
         .order_by(Leaf.chunk_number)
     )
     return [ChunkLeaf(*row) for row in connection.execute(query)]
@@ -87,7 +88,7 @@ def read_chunk_records(
     )
     items = {row.item_number: item_record(GrantRow(*row)) for row in rows}
     record = chunk_record(batch["tenant"], batch["batch_id"], chunk)
-    return ChunkRecords(items, record, encode_record("batch", batch))
+    return ChunkRecords(batch["tenant"], items, record, encode_record("batch", batch))
 
 
 def _values(connection: Connection, columns: list[Any], *conditions: Any) -> dict[str, Any] | None:

@@ -112,11 +112,11 @@ class _PostgresReader:
     dialect = "postgresql"
 
     def __init__(self, url: str, snapshot: str | None, *, is_shared: bool) -> None:
-        parsed = make_url(url).set(drivername="postgresql")
-        timeout: Any = {"connect_timeout": CONNECT_TIMEOUT, **parsed.query}["connect_timeout"]
-        self._connection = psycopg.connect(
-            parsed.render_as_string(hide_password=False), connect_timeout=int(timeout)
-        )
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+        # Not as a URL: libpq decodes other characters of names and passwords than SQLAlchemy.
+        _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+        options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **arguments}
+        self._connection = psycopg.connect(**options)
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         self._connection.read_only = True
         self._streams = 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-HASH_BYTES = 32
+from worker.core.tree.merkle import HASH_BYTES
 
 
 class WrongValue(ValueError):

@@ -5,20 +5,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, literal, select
 
-from models import Batch, Cancellation, Chunk, ConfigChange, Grant, Leaf, Reissue
-from worker.core.policy.decisions import GrantRow
+from models import Batch, Cancellation, Chunk, ConfigChange, Leaf, Reissue
 from worker.core.tree.records import (
+    CHUNK_KINDS,
     CONFIG_LOG,
-    chunk_record,
     encode_record,
     entry_hash,
-    items_edge,
     reissue_record,
 )
 from worker.db.tree.append import NewLeaf
-
-_CHUNK_KINDS = ("batch", "chunk")
-_BATCH_COLUMNS = [column for column in Batch.__table__.columns if column.key != "batch_number"]
+from worker.db.tree.chunk_records import read_chunk_records
 
 
 def uncovered_chunks(
@@ -31,7 +27,7 @@ def uncovered_chunks(
     is_covered = (
         select(literal(1))
         .where(Leaf.batch_number == Chunk.batch_number, Leaf.chunk_number == Chunk.chunk_number)
-        .where(Leaf.kind.in_(_CHUNK_KINDS))
+        .where(Leaf.kind.in_(CHUNK_KINDS))
         .exists()
     )
     number, chunk = after
@@ -49,26 +45,14 @@ def uncovered_chunks(
 
 def chunk_leaf(connection: Connection, batch_number: int, chunk_number: int) -> tuple[str, NewLeaf]:
     """Return the tenant and the leaf of a chunk; it covers the batch if no other leaf does."""
-    batch = connection.execute(
-        select(*_BATCH_COLUMNS).where(Batch.batch_number == batch_number)
-    ).one()
-    is_chunk = Chunk.batch_number == batch_number, Chunk.chunk_number == chunk_number
-    chunk = connection.execute(select(*Chunk.__table__.columns).where(*is_chunk)).one()
-    records = [chunk_record(batch.tenant, batch.batch_id, _values(chunk))]
-    kind = "chunk"
+    records = read_chunk_records(connection, batch_number, chunk_number)
+    if records is None:
+        raise LookupError("the chunk has no row")
     is_batch_leaf = Leaf.batch_number == batch_number, Leaf.kind == "batch"
-    if connection.scalar(select(func.count()).select_from(Leaf).where(*is_batch_leaf)) == 0:
-        kind = "batch"
-        records.append(encode_record("batch", _values(batch)))
-    first = chunk_number * batch.chunk_size
-    items = connection.execute(
-        select(Grant.item_number, Grant.object_key, Grant.code, Grant.detail, Grant.digest)
-        .where(Grant.batch_number == batch_number, Grant.item_number >= first)
-        .where(Grant.item_number < first + batch.chunk_size)
-        .order_by(Grant.item_number)
-    )
-    edge = items_edge(GrantRow(*row) for row in items)
-    return batch.tenant, NewLeaf(kind, entry_hash(records, edge), batch_number, chunk_number)
+    covers_batch = connection.scalar(select(1).where(*is_batch_leaf).limit(1)) is None
+    kind = "batch" if covers_batch else "chunk"
+    leaf = NewLeaf(kind, entry_hash(records.of_leaf(kind)), batch_number, chunk_number)
+    return records.tenant_id, leaf
 
 
 def uncovered_reissues(

@@ -20,13 +20,13 @@ from worker.db.tree.uncovered import (
 )
 
 _MAX_LEAVES = 50  # in one transaction, for whose end the workers of the tenant wait
-_FIRST = (-(2**63), -(2**63))
+_BEFORE_ALL = (-1, -1)
 _PATH = "audit.adopted"
 
 
 @dataclass(slots=True)
 class Adopted:
-    """How many rows of each table have got a leaf."""
+    """The number of rows of each table that have got a leaf."""
 
     chunks: int = 0
     reissues: int = 0
@@ -70,7 +70,7 @@ class _Adoption:
 
     def run(self) -> Adopted:
         """Append all leaves."""
-        after = _FIRST
+        after = _BEFORE_ALL
         while True:
             with write_transaction(self._engine) as connection:
                 chunks = self._adopt_chunks(connection, after)

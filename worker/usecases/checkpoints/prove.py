@@ -1,10 +1,12 @@
 """Proofs for auditors: a grant is in the log, and the log continues an older checkpoint."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
+from valetkey.wire.grant_ids import grant_id
 from worker.core.tree.checkpoint_text import CheckpointText
 from worker.core.tree.merkle import hash_leaf
 from worker.core.tree.proofs import (
@@ -30,22 +32,11 @@ _MAKE_CHECKPOINT = "run `python -m worker audit checkpoint` first"
 
 
 class NothingToProve(Exception):
-    """What was asked for is unknown, or no checkpoint covers it yet."""
+    """The subject is unknown, or no checkpoint covers it yet."""
 
 
 class LogDiffers(Exception):
     """The log is not the one that its checkpoint signs."""
-
-
-class GrantId(NamedTuple):
-    """A grant as the command line names it; tenant_ids None means that no tenant was named."""
-
-    batch_id: str
-    item_number: int
-    tenant_ids: list[str] | None = None
-
-    def __str__(self) -> str:
-        return f"{self.batch_id}.{self.item_number}"
 
 
 class _LeafProof(NamedTuple):
@@ -54,22 +45,24 @@ class _LeafProof(NamedTuple):
     positions: list[int]
 
 
-def prove_grant(connection: Connection, grant: GrantId) -> dict[str, Any]:
+def prove_grant(
+    connection: Connection, batch_id: str, item_number: int, tenant_ids: Sequence[str] | None
+) -> dict[str, Any]:
     """Return the proof that the rows of a grant are in its tenant's log.
 
-    Raises NothingToProve and LogDiffers.
+    tenant_ids None means any tenant. Raises NothingToProve and LogDiffers.
     """
-    batch = find_batch(connection, grant.batch_id, grant.tenant_ids)
+    batch = find_batch(connection, batch_id, tenant_ids)
     if batch is None:
         raise NothingToProve("the audit log has no batch with this id, or its detail was pruned")
     if batch.is_ambiguous:
         text = "several tenants have a batch with this id: name one, as in TENANT/BATCH.NUMBER"
         raise NothingToProve(text)
-    if grant.item_number >= batch.total:
+    if item_number >= batch.total:
         text = f"the batch has {batch.total:,} items: the last is {batch.total - 1}"
         raise NothingToProve(text)
     leaves = {leaf.chunk_number: leaf for leaf in read_chunk_leaves(connection, batch.number)}
-    chunk_number = grant.item_number // batch.chunk_size
+    chunk_number = item_number // batch.chunk_size
     leaf = leaves.get(chunk_number)
     opener = next((leaf for leaf in leaves.values() if leaf.kind == "batch"), None)
     if leaf is None or opener is None:
@@ -79,12 +72,12 @@ def prove_grant(connection: Connection, grant: GrantId) -> dict[str, Any]:
         )
     last_leaf = max(leaf.leaf_number, opener.leaf_number)
     checkpoint = _newest_checkpoint(connection, batch.tenant_id, last_leaf)
-    proofs = _leaf_proofs(connection, batch.number, grant.item_number, leaf, opener)
+    proofs = _leaf_proofs(connection, batch.number, item_number, leaf, opener)
     return {
         "proof": "inclusion",
         "version": VERSION,
         "tenant": batch.tenant_id,
-        "grant": str(grant),
+        "grant": grant_id(batch_id, item_number),
         "checkpoint": checkpoint.note,
         "leaves": [_prove_leaf(connection, checkpoint, proof) for proof in proofs],
     }

@@ -43,7 +43,7 @@ class PruneRefused(Exception):
 
 
 class PrunePlan(NamedTuple):
-    """What a prune removes: the grants of chunks that were issued before a month.
+    """The grants that a prune removes: those of chunks that were issued before a month.
 
     partitions are dropped. pruned_before is what earlier prunes removed. is_begun tells that one of
     them was interrupted before it had deleted all rows.
@@ -69,7 +69,7 @@ class PrunePlan(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to remove."""
+        """True if there is nothing to remove."""
         return not self.parts and not self.partitions and not self.is_begun
 
 

@@ -1,39 +1,36 @@
 """Prints proofs that auditors verify without this service."""
 
 import json
-import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from sqlalchemy import Connection
 
 from worker.commands.audit.checkpoints.tenant_names import find_trees
+from worker.commands.audit.filter_options import parse_cursor
 from worker.commands.database import open_database
 from worker.core.tree.signed_note import MAX_NOTE_BYTES, InvalidNote
+from worker.db.audit.filters import AuditCursor
 from worker.db.engine import read_transaction
 from worker.usecases.checkpoints.prove import (
-    GrantId,
     LogDiffers,
     NothingToProve,
     prove_consistency,
     prove_grant,
 )
 
-_match_grant = re.compile(
-    r"(?:(?P<tenant>[^/]+)/)?(?P<batch>[^/.]+)\.(?P<item>[0-9]{1,9})"
-).fullmatch
-
 
 @click.command("prove")
-@click.argument("grant", required=False)
+@click.argument("grant", required=False, callback=parse_cursor)
 @click.option(
     "--since",
     type=click.Path(dir_okay=False, allow_dash=True),
     metavar="CHECKPOINT",
     help="Prove that the log continues the checkpoint in this file.",
 )
-def prove(*, grant: str | None, since: str | None) -> None:
+def prove(*, grant: AuditCursor | None, since: str | None) -> None:
     """Print a proof that GRANT is in the log, or that the log continues a checkpoint.
 
     GRANT is BATCH.NUMBER, or TENANT/BATCH.NUMBER. The proof is JSON. docs/verify_audit_proof.py
@@ -54,8 +51,8 @@ def prove(*, grant: str | None, since: str | None) -> None:
         with open_database(read_transaction) as connection:
             if note is not None:
                 proof = prove_consistency(connection, note)
-            else:
-                proof = prove_grant(connection, _parse_grant(connection, str(grant)))
+            elif grant is not None:
+                proof = _prove_grant(connection, grant)
     except InvalidNote as error:
         text = f"{since} is no checkpoint: {error}"
         raise click.BadParameter(text, param_hint="--since") from None
@@ -66,16 +63,9 @@ def prove(*, grant: str | None, since: str | None) -> None:
     click.echo(json.dumps(proof, indent=2, ensure_ascii=False))
 
 
-def _parse_grant(connection: Connection, text: str) -> GrantId:
-    match = _match_grant(text)
-    if match is None:
-        raise click.BadParameter(
-            "a grant's id is BATCH.NUMBER, as in the column `grant`, or TENANT/BATCH.NUMBER",
-            param_hint="GRANT",
-        )
-    tenant = match["tenant"]
-    tenant_ids = None if tenant is None else find_trees(connection, tenant, "GRANT")
-    return GrantId(match["batch"], int(match["item"]), tenant_ids)
+def _prove_grant(connection: Connection, grant: AuditCursor) -> dict[str, Any]:
+    tenant_ids = None if grant.tenant is None else find_trees(connection, grant.tenant, "GRANT")
+    return prove_grant(connection, grant.batch_id, grant.item_number, tenant_ids)
 
 
 def _read_note(path: str) -> str:

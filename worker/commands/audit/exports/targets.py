@@ -1,4 +1,4 @@
-"""Where an export goes: a file, stdout, or an object in a bucket."""
+"""The targets of an export: a file, stdout, or an object in a bucket."""
 
 import os
 import sys

@@ -20,6 +20,7 @@ from models import (
     Reissue,
     Reservation,
 )
+from worker.core.tree.records import CHUNK_KINDS
 from worker.db.reservations import REMAINING
 
 _Row = Row[*tuple[Any, ...]]
@@ -122,7 +123,7 @@ def _read_grant(connection: Connection, batch: _Row, item_number: int) -> ChunkS
         select(Leaf.leaf_number).where(
             Leaf.batch_number == number,
             Leaf.chunk_number == chunk_number,
-            Leaf.kind.in_(("batch", "chunk")),
+            Leaf.kind.in_(CHUNK_KINDS),
         )
     )
     return ChunkStory(chunk, item, list(reissues), upload, bool(reserved), leaf_number)

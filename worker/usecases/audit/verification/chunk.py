@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from worker.core.quotas.cost import Cost
-from worker.core.tree.records import chunk_record, encode_record, entry_hash
+from worker.core.tree.records import (
+    CHUNK_KINDS,
+    chunk_record,
+    encode_record,
+    entry_hash,
+)
 from worker.db.tree.log_readers import Row
 from worker.db.tree.stored_rows import CHUNK, LEAF
 from worker.db.tree.stored_values import WrongValue, read_row
@@ -12,8 +17,6 @@ from worker.usecases.audit.verification.charges import batch_cost
 from worker.usecases.audit.verification.items import Items, WrongItem
 from worker.usecases.audit.verification.problems import Found, Problem
 from worker.usecases.audit.verification.prunes import RemovedMonths
-
-CHUNK_KINDS = ("batch", "chunk")
 
 
 class Leaf(NamedTuple):
@@ -83,7 +86,7 @@ class ChunkRows(NamedTuple):
 
 
 class CheckedChunk(NamedTuple):
-    """What a chunk contains, and its cost, None if that is not known any more."""
+    """The numbers of a chunk's items, and their cost, None if that is not known any more."""
 
     items: int
     cost: Cost | None
@@ -108,7 +111,7 @@ def check_chunk(
     except WrongValue as error:
         place: dict[str, Any] = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
         raise Found(Problem.of_value("chunks", error, **place)) from None
-    if not rows.items and _is_removed(batch, rows, values, leaf, removed):
+    if not rows.items and _is_removed(batch, values, leaf, removed):
         return CheckedChunk(values["issued"] + values["refused"], None, is_pruned=True)
     items = _read_items(batch, rows, values)
     if leaf is not None:
@@ -119,14 +122,11 @@ def check_chunk(
 
 def _is_removed(
     batch: BatchPlace,
-    rows: ChunkRows,
     chunk: dict[str, Any],
     leaf: Leaf | None,
     removed: Sequence[RemovedMonths],
 ) -> bool:
-    if not removed or rows.row is None:
-        return False
-    issued_at, number = rows.row[5], None if leaf is None else leaf.leaf_number
+    issued_at, number = chunk["issued_at"], None if leaf is None else leaf.leaf_number
     if any(each.explains(issued_at, number) for each in removed):
         return True
     # A chunk without a leaf can get one after its items were removed: see adopt.

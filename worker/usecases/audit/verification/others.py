@@ -21,7 +21,7 @@ _match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 
 @dataclass(slots=True)
 class OthersResult:
-    """How many cancellations and changes leaves cover, and what is wrong with them."""
+    """The numbers of cancellations and changes that leaves cover, and what is wrong with them."""
 
     cancellations: int = 0
     changes: int = 0

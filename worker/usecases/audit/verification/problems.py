@@ -1,4 +1,4 @@
-"""What a verification of the audit log finds, with the row that it is about."""
+"""Problems that a verification of the audit log finds, with the rows that they are about."""
 
 from typing import NamedTuple, Self
 

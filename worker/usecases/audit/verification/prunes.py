@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from worker.core.tree.records import encode_record, entry_hash
@@ -29,9 +30,10 @@ class RemovedMonths(NamedTuple):
     chunks: int
     items: int
 
-    def explains(self, issued_at: str, leaf_number: int | None) -> bool:
+    def explains(self, issued_at: datetime, leaf_number: int | None) -> bool:
         """Return whether it concerns a chunk, which must be older, and so must be its leaf."""
-        return issued_at < self.before and (leaf_number is None or leaf_number < self.leaf_number)
+        is_older = f"{issued_at:%Y-%m}" < self.before
+        return is_older and (leaf_number is None or leaf_number < self.leaf_number)
 
 
 @dataclass(slots=True)

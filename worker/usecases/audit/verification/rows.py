@@ -15,6 +15,7 @@ from worker.usecases.audit.verification.prunes import RemovedMonths
 from worker.usecases.audit.verification.reissues import check_reissues
 
 _LOWEST = -(2**63)
+_DECIDED_AT = tuple(BATCH).index("decided_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Scope:
 
 @dataclass(slots=True)
 class RangeResult:
-    """What was verified in a range, and what is wrong in it.
+    """The numbers of rows that were verified in a range, and the problems in it.
 
     wrong_leaves has the problems of rows that differ from their leaf, by tenant and leaf number.
     removed counts, by tenant, the chunks without their items, and these items.
@@ -116,7 +117,7 @@ class _RangeCheck:
             raise self._without_batch(number)
         row = rows.batches.pop()
         try:
-            return BatchPlace(read_row(BATCH, row), row[-2])
+            return BatchPlace(read_row(BATCH, row), row[_DECIDED_AT])
         except WrongValue as error:
             names = [value if isinstance(value, str) else None for value in row[1:3]]
             raise Found(

@@ -33,7 +33,7 @@ class StoredHead(NamedTuple):
 
 
 class TreeResult(NamedTuple):
-    """What the leaves of a tree give.
+    """The numbers of leaves and checkpoints that were verified, and the problems.
 
     problem is one of a single row. broken are ranges of leaves that differ from the head, or from a
     checkpoint: which leaf of them it is, or whether it is the head, is unknown.

@@ -24,7 +24,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """What to verify.
+    """The part of the log to verify, and what to trust.
 
     tenants are ids, none for all. keys are those whose checkpoints are trusted; without them no
     signature is verified. files are checkpoints from outside of the database. After max_problems
@@ -40,7 +40,7 @@ class VerifyOptions:
 
 @dataclass(slots=True)
 class Verification:
-    """What was verified, what is wrong, and the rows that no leaf covers, by table."""
+    """Numbers of verified rows, the problems, and the rows that no leaf covers, by table."""
 
     items: int = 0
     chunks: int = 0
@@ -57,7 +57,7 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if nothing is wrong."""
         return not self.problems and not self.uncovered
 
 
@@ -124,7 +124,8 @@ class _Run:
             if self._is_enough():
                 results.close()
                 break
-        self._row_problems += compare_removed(prunes, self._removed)
+        if not self._is_enough():
+            self._row_problems += self._compare_removed()
         self._put_together()
         is_first_found = options.max_problems == 1 and self._total.uncovered
         if not self._row_problems and not self._is_enough() and not is_first_found:
@@ -132,6 +133,14 @@ class _Run:
             self._total.charges = len(usage.usage)
         del self._total.problems[options.max_problems :]
         return self._total
+
+    def _compare_removed(self) -> list[Problem]:
+        # On SQLite, items may have been removed since the first reader began.
+        reader = open_reader(self._url)
+        try:
+            return compare_removed(read_prunes(reader, self._options.tenants), self._removed)
+        finally:
+            reader.close()
 
     def _files(self, tenant: str) -> Sequence[KnownCheckpoint]:
         return [file for file in self._options.files if file.tenant == tenant]
@@ -159,7 +168,7 @@ class _Run:
                 for tenant, numbers in result.removed.items():
                     chunks, items = self._removed.get(tenant, (0, 0))
                     self._removed[tenant] = (chunks + numbers[0], items + numbers[1])
-                    total.pruned += numbers[0]
+                    total.pruned += numbers[1]
                 total.reissues += result.reissues
                 self._row_problems += result.problems
                 self._wrong_leaves |= result.wrong_leaves
