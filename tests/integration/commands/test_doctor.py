@@ -51,10 +51,13 @@ def run() -> Result:
 
 
 def states(result: Result) -> dict[str, str]:
-    """The worst state of each check."""
+    """The worst state of each check, without that of partitions, which SQLite does not have."""
     worst: dict[str, str] = {}
     for line in result.stdout.splitlines():
         check = json.loads(line)
+        if check["check"] == "partitions":
+            assert check["state"] == "ok"
+            continue
         previous = worst.get(check["check"], "ok")
         worst[check["check"]] = max(check["state"], previous, key=("ok", "warn", "fail").index)
     return worst
@@ -70,6 +73,7 @@ HEALTHY = {
     "upkeep": "ok",
     "manifests": "ok",
     "uploads": "ok",
+    "audit": "ok",
     "results": "ok",
     "broker": "ok",
     "queues": "ok",

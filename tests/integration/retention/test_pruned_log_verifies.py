@@ -48,7 +48,7 @@ def test_a_chunk_that_is_older_than_the_prune_cannot_be_hidden_as_pruned(
     hide(pruned, pruned.rows("chunks")[-1])
     (problem,) = verified(engine).problems
     assert (problem.table, problem.tenant) == ("prunes", "acme")
-    assert "3 items of 1 chunks" in problem.text
+    assert "3 items of 1 chunks, and" in problem.text
 
 
 def test_a_chunk_that_is_newer_than_the_prune_cannot_be_hidden_as_pruned(

@@ -101,18 +101,19 @@ def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> RemovedMonths
 
 
 def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[Problem]:
-    """Return the tenants that lack more chunks or items than their removals say.
+    """Return a problem for each tenant that lacks more than its removals have recorded.
 
-    found has these numbers. There can be fewer, while a removal is going on.
+    found has the numbers of chunks and items. A removal that is going on has removed less.
     """
     problems = []
-    for tenant, numbers in sorted(found.items()):
+    for tenant, (chunks, items) in sorted(found.items()):
         removed = prunes.removed.get(tenant, [])
-        expected = (sum(each.chunks for each in removed), sum(each.items for each in removed))
-        for what, number, limit in zip(("chunks", "items"), numbers, expected, strict=True):
-            if number > limit:
-                text = (
-                    f"{limit:,} {what} were removed because of their age, and {number:,} are gone"
-                )
-                problems.append(Problem("prunes", text, tenant=tenant, column=what))
+        recorded = (sum(each.chunks for each in removed), sum(each.items for each in removed))
+        if chunks < recorded[0] or (chunks, items) == recorded:
+            continue
+        text = (
+            f"record the removal of {recorded[1]:,} items of {recorded[0]:,} chunks, and"
+            f" {items:,} items of {chunks:,} chunks are missing"
+        )
+        problems.append(Problem("prunes", text, tenant=tenant))
     return problems
