@@ -20,9 +20,14 @@ from tests.support.servers.webhook_receiver import respond_with, running_receive
 from worker.core.tenants.config import TenantConfig
 from worker.core.tree.signed_note import verify_note
 from worker.db.engine import write_transaction
-from worker.db.tree.checkpoints import insert_checkpoint, read_last_checkpoint
+from worker.db.tree.checkpoints import (
+    edge_of_checkpoint,
+    insert_checkpoint,
+    read_last_checkpoint,
+)
 from worker.devstack.storage import Storage
 from worker.net.webhook_client import WebhookClient
+from worker.usecases.checkpoints import sign
 from worker.usecases.checkpoints.publish import MAX_LOST_SECONDS, publish_checkpoints
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -74,8 +79,11 @@ def test_a_destination_that_does_not_respond_keeps_no_other_one_waiting(
     with write_transaction(service.context.engine) as connection:
         checkpoint = read_last_checkpoint(connection, "acme")
         assert checkpoint is not None
+        edge = edge_of_checkpoint(checkpoint)
+        assert edge is not None
         for number in range(5):
-            insert_checkpoint(connection, checkpoint._replace(tenant_id=f"tenant-{number}"))
+            signed = sign._sign_edge(KEYS, f"tenant-{number}", edge, checkpoint.signed_at)
+            insert_checkpoint(connection, signed)
     (tmp_path / "broken").write_text("a file instead of a folder")
     destinations = settings(tmp_path / "broken", tmp_path / "good")
     clock = count(0.0, MAX_LOST_SECONDS / 2)  # each attempt takes so long
