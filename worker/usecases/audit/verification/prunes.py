@@ -38,7 +38,7 @@ class RemovedMonths(NamedTuple):
 
 @dataclass(slots=True)
 class Prunes:
-    """What was removed because of its age, by tenant."""
+    """The removals of each tenant, and what is wrong with their records."""
 
     removed: dict[str, list[RemovedMonths]] = field(default_factory=lambda: defaultdict(list))
     found: list[Found] = field(default_factory=list)
