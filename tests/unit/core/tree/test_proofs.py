@@ -4,28 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.crypto import merkle_vectors
 from worker.core.tree import proofs
 from worker.core.tree.merkle import hash_children, hash_leaf, merkle_root
 from worker.core.tree.proofs import WrongProof
 
-# The leaves, roots and paths that the tests of certificate-transparency publish.
-LEAVES = [
-    hash_leaf(bytes.fromhex(text))
-    for text in (
-        *("", "00", "10", "2021", "3031", "40414243", "5051525354555657"),
-        "606162636465666768696a6b6c6d6e6f",
-    )
-]
-ROOTS = [
-    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
-    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
-    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
-    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
-    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
-    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
-    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
-]
+LEAVES = [hash_leaf(leaf) for leaf in merkle_vectors.LEAVES]
+# The paths that the same tests publish.
 INCLUSION = {
     (0, 8): [
         "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
@@ -94,7 +79,7 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 @pytest.mark.parametrize("size", range(1, 9))
 def test_roots_are_the_published_ones(size: int) -> None:
-    assert merkle_root(LEAVES[:size]).hex() == ROOTS[size - 1]
+    assert merkle_root(LEAVES[:size]).hex() == merkle_vectors.ROOTS[size]
 
 
 @pytest.mark.parametrize(("index", "size"), INCLUSION)
@@ -102,14 +87,14 @@ def test_inclusion_paths_are_the_published_ones(index: int, size: int) -> None:
     path = inclusion_path(LEAVES[:size], index)
     assert [node.hex() for node in path] == INCLUSION[index, size]
     root = proofs.root_of_inclusion(LEAVES[index], index, size, path)
-    assert root.hex() == ROOTS[size - 1]
+    assert root.hex() == merkle_vectors.ROOTS[size]
 
 
 @pytest.mark.parametrize(("old", "new"), CONSISTENCY)
 def test_consistency_paths_are_the_published_ones(old: int, new: int) -> None:
     path = consistency_path(LEAVES[:new], old)
     assert [node.hex() for node in path] == CONSISTENCY[old, new]
-    roots = [bytes.fromhex(ROOTS[size - 1]) for size in (old, new)]
+    roots = [bytes.fromhex(merkle_vectors.ROOTS[size]) for size in (old, new)]
     proofs.check_consistency(old, roots[0], new, roots[1], path)
 
 
