@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         WebhookEndpoint,
     )
     from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
+    from models.uses import EndedSlot, Settlement, StoredObject, Use
 
 __all__ = [
     "Base",
@@ -35,6 +36,7 @@ __all__ = [
     "ConfigChange",
     "ConfigRevisionCounter",
     "Delivery",
+    "EndedSlot",
     "EndpointCircuit",
     "Grant",
     "KeyPage",
@@ -49,6 +51,8 @@ __all__ = [
     "Reissue",
     "RejectionCount",
     "Reservation",
+    "Settlement",
+    "StoredObject",
     "Tenant",
     "TenantIdentity",
     "TenantKey",
@@ -56,6 +60,7 @@ __all__ = [
     "UnindexedChunk",
     "UploadStart",
     "Usage",
+    "Use",
     "WebhookEndpoint",
 ]
 
@@ -70,6 +75,7 @@ _MODULES = {
     "ConfigChange": "changes",
     "ConfigRevisionCounter": "tenants",
     "Delivery": "deliveries",
+    "EndedSlot": "uses",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
     "KeyPage": "key_lookup",
@@ -84,6 +90,8 @@ _MODULES = {
     "Reissue": "grants",
     "RejectionCount": "changes",
     "Reservation": "quotas",
+    "Settlement": "uses",
+    "StoredObject": "uses",
     "Tenant": "tenants",
     "TenantIdentity": "tenants",
     "TenantKey": "tenants",
@@ -91,6 +99,7 @@ _MODULES = {
     "UnindexedChunk": "key_lookup",
     "UploadStart": "multiparts",
     "Usage": "quotas",
+    "Use": "uses",
     "WebhookEndpoint": "tenants",
 }
 
