@@ -67,9 +67,7 @@ def test_a_use_that_is_told_again_is_recorded_once(
     assert use_leaves(engine) == 1
 
 
-def test_downloads_are_counted_by_request(
-    engine: Engine, service: InProcessService, clock: Clock
-) -> None:
+def test_downloads_are_counted_by_request(service: InProcessService, clock: Clock) -> None:
     grant_id = issued_id(service, download_message())
     first = downloaded(grant_id, "acme/a.pdf", clock())
     assert record(service, first, first._replace(request_id="R2"), first).total == 2
