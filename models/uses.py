@@ -47,7 +47,7 @@ class StoredObject(Base):
     """The newest known object of a key in a real bucket, and the grant that stored it.
 
     Reports arrive in any order: an older one changes nothing. After a deletion the row stays, with
-    is_deleted and a size of 0, for the same reason.
+    is_deleted and a size of 0, for the same reason. version is None if the bucket has no versions.
     """
 
     __tablename__ = "stored_objects"
@@ -62,6 +62,7 @@ class StoredObject(Base):
     is_deleted: Mapped[bool]
     changed_at: Mapped[datetime]
     sequencer: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str | None] = mapped_column(Text)
 
 
 class EndedSlot(Base):

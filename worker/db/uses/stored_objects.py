@@ -1,11 +1,11 @@
 """Keeps the newest known object of each key, whatever the order in which reports arrive."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, bindparam, select, tuple_, update
 
 from models import Batch, StoredObject
 from valetkey.wire.grant_ids import grant_id
@@ -18,77 +18,110 @@ _PER_QUERY = 500
 ObjectName = tuple[str, str]
 """A real bucket and an object key."""
 
+_KEY = tuple_(StoredObject.bucket, StoredObject.object_key)
+
 
 class KnownObject(NamedTuple):
     """The newest known state of a key: the tenant whose grant stored the object, and its size.
 
-    The size after a deletion is 0.
+    The size after a deletion is 0. version is that of the object, None if its bucket has none.
     """
 
     tenant: str
     size: int
     changed_at: datetime
     sequencer: str
+    version: str | None
+
+
+class ObjectOfGrant(NamedTuple):
+    """The grant that stored the newest known object of a key, and that object."""
+
+    grant_id: str
+    is_deleted: bool
+    changed_at: datetime
+    sequencer: str
+    version: str | None
+
+    def is_deleted_by(self, report: UseReport) -> bool:
+        """Return true if the deletion that is reported deletes this object.
+
+        It deletes none that was stored later, and in a versioned bucket no other version. A
+        deletion without a version deletes whatever is there, or hides it.
+        """
+        if self.is_deleted or _time(report) <= (self.changed_at, self.sequencer):
+            return False
+        return report.version is None or self.version in {None, report.version}
 
 
 def grants_of_objects(
     connection: Connection, names: Iterable[ObjectName]
-) -> Mapping[ObjectName, str]:
-    """Return the ids of the grants that stored the newest known objects of these keys."""
-    ordered, found = sorted(set(names)), dict[ObjectName, str]()
-    key = tuple_(StoredObject.bucket, StoredObject.object_key)
+) -> Mapping[ObjectName, ObjectOfGrant]:
+    """Return the newest known objects of these keys, with the grants that stored them."""
+    found: dict[ObjectName, ObjectOfGrant] = {}
     query = select(
         *(StoredObject.bucket, StoredObject.object_key),
-        *(Batch.batch_id, StoredObject.item_number),
+        *(Batch.batch_id, StoredObject.item_number, StoredObject.is_deleted),
+        *(StoredObject.changed_at, StoredObject.sequencer, StoredObject.version),
     ).join(Batch, Batch.batch_number == StoredObject.batch_number)
-    for start in range(0, len(ordered), _PER_QUERY):
-        part = ordered[start : start + _PER_QUERY]
-        for bucket, object_key, batch_id, item in connection.execute(query.where(key.in_(part))):
-            found[bucket, object_key] = grant_id(batch_id, item)
+    for part in _parts(set(names)):
+        for row in connection.execute(query.where(_KEY.in_(part))):
+            bucket, object_key, batch_id, item, *state = row
+            found[bucket, object_key] = ObjectOfGrant(grant_id(batch_id, item), *state)
     return found
+
+
+def _parts(names: Collection[ObjectName]) -> Iterable[list[ObjectName]]:
+    ordered = sorted(names)
+    return (ordered[start : start + _PER_QUERY] for start in range(0, len(ordered), _PER_QUERY))
 
 
 def update_stored_objects(connection: Connection, uses: Iterable[JudgedUse]) -> Counter[str]:
     """Bring the objects of inserted uses up to date, and return the change of bytes by tenant id.
 
-    Keys are updated in order, and their rows locked, so that the changes add up to what is stored.
+    Rows are locked in the order of their keys, so that the changes add up to what is stored.
     """
+    newest: dict[ObjectName, JudgedUse] = {}
+    for use in uses:
+        if use.report.event in {"stored", "completed", "deleted"}:
+            name = use.report.bucket, use.report.object_key
+            if name not in newest or _time(use.report) > _time(newest[name].report):
+                newest[name] = use
+    known = _lock(connection, newest)
+    inserted = _insert(connection, [newest[name] for name in sorted(newest.keys() - known.keys())])
+    # Another transaction inserted the others meanwhile, and this one has waited for its commit.
+    known |= _lock(connection, newest.keys() - known.keys() - inserted)
     changes: Counter[str] = Counter()
-    relevant = [use for use in uses if use.report.event in {"stored", "completed", "deleted"}]
-    for use in sorted(relevant, key=lambda use: _position(use.report)):
-        before = _lock(connection, use)
-        report = use.report
-        if before is not None and _time(report) <= (before.changed_at, before.sequencer):
-            continue
-        _write(connection, _values(use))
-        if before is not None:
+    for name in inserted:
+        changes[newest[name].grant.tenant] += _size_after(newest[name].report)
+    changed = []
+    for name, before in sorted(known.items()):
+        report = newest[name].report
+        if _time(report) > (before.changed_at, before.sequencer):
+            changed.append(newest[name])
             changes[before.tenant] -= before.size
-        changes[use.grant.tenant] += _size_after(report)
+            changes[newest[name].grant.tenant] += _size_after(report)
+    _update(connection, changed)
     return changes
-
-
-def _position(report: UseReport) -> tuple[str, str, datetime, str]:
-    return report.bucket, report.object_key, report.occurred_at, report.sequencer
 
 
 def _time(report: UseReport) -> tuple[datetime, str]:
     return report.occurred_at, report.sequencer[:64]
 
 
-def _lock(connection: Connection, use: JudgedUse) -> KnownObject | None:
+def _lock(connection: Connection, names: Collection[ObjectName]) -> dict[ObjectName, KnownObject]:
     columns = (getattr(StoredObject, name) for name in KnownObject._fields)
-    query = select(*columns).where(
-        StoredObject.bucket == use.report.bucket, StoredObject.object_key == use.report.object_key
-    )
-    row = connection.execute(query.with_for_update()).first()
-    return None if row is None else KnownObject(*row)
+    query = select(StoredObject.bucket, StoredObject.object_key, *columns)
+    query = query.order_by(StoredObject.bucket, StoredObject.object_key).with_for_update()
+    rows = [row for part in _parts(names) for row in connection.execute(query.where(_KEY.in_(part)))]
+    return {(bucket, object_key): KnownObject(*state) for bucket, object_key, *state in rows}
 
 
 def _size_after(report: UseReport) -> int:
     return 0 if report.event == "deleted" else report.size or 0
 
 
-def _values(use: JudgedUse) -> dict[str, object]:
+def _values(use: JudgedUse) -> dict[str, Any]:
     report, grant = use.report, use.grant
     return {
         "bucket": report.bucket,
@@ -100,11 +133,29 @@ def _values(use: JudgedUse) -> dict[str, object]:
         "is_deleted": report.event == "deleted",
         "changed_at": report.occurred_at,
         "sequencer": report.sequencer[:64],
+        "version": report.version,
     }
 
 
-def _write(connection: Connection, values: dict[str, object]) -> None:
-    statement = insert_statement(StoredObject, connection.dialect.name)
-    key = ("bucket", "object_key")
-    set_ = {name: statement.excluded[name] for name in values if name not in key}
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=set_), values)
+def _insert(connection: Connection, uses: Iterable[JudgedUse]) -> set[ObjectName]:
+    """Insert the objects of keys that have no row, and return those that were inserted."""
+    rows = [_values(use) for use in uses]
+    if not rows:
+        return set()
+    statement = insert_statement(StoredObject, connection.dialect.name).on_conflict_do_nothing()
+    statement = statement.returning(StoredObject.bucket, StoredObject.object_key)
+    return {(bucket, object_key) for bucket, object_key in connection.execute(statement, rows)}
+
+
+def _update(connection: Connection, uses: Iterable[JudgedUse]) -> None:
+    values = [_values(use) for use in uses]
+    if not values:
+        return
+    columns = StoredObject.__table__.c
+    statement = update(StoredObject.__table__)
+    for name in ("bucket", "object_key"):
+        statement = statement.where(columns[name] == bindparam(f"new_{name}"))
+    changed = values[0].keys() - {"bucket", "object_key"}
+    statement = statement.values({name: bindparam(f"new_{name}") for name in changed})
+    rows = [{f"new_{name}": value for name, value in row.items()} for row in values]
+    connection.execute(statement, rows)

@@ -20,7 +20,8 @@ class RecordedUses(NamedTuple):
     """The result of a call: the inserted uses, and why each other report is none.
 
     ignored counts by reason: no_grant_id, unknown_grant, ambiguous_grant, the reasons of `judge`,
-    and known for a use that was recorded before.
+    other_object for a deletion of another object than the newest known one of its key, and known
+    for a use that was recorded before.
     """
 
     inserted: Sequence[InsertedUses]
@@ -55,18 +56,22 @@ def _judge(
 ) -> tuple[list[JudgedUse], Counter[str]]:
     nameless = [r for r in reports if r.event == "deleted" and r.grant_id is None]
     stored = grants_of_objects(connection, [(r.bucket, r.object_key) for r in nameless])
-    named = [
-        report._replace(grant_id=report.grant_id or stored.get((report.bucket, report.object_key)))
-        for report in reports
-    ]
+    ignored: Counter[str] = Counter()
+    named: list[UseReport] = []
+    for report in reports:
+        if report.grant_id is not None:
+            named.append(report)
+        elif report.event != "deleted" or (report.bucket, report.object_key) not in stored:
+            ignored["no_grant_id"] += 1
+        elif stored[report.bucket, report.object_key].is_deleted_by(report):
+            grant_id = stored[report.bucket, report.object_key].grant_id
+            named.append(report._replace(grant_id=grant_id))
+        else:
+            ignored["other_object"] += 1
     grants = find_used_grants(connection, [r.grant_id for r in named if r.grant_id], config)
     judged: list[JudgedUse] = []
-    ignored: Counter[str] = Counter()
     for report in named:
-        if report.grant_id is None:
-            ignored["no_grant_id"] += 1
-            continue
-        candidates = grants.get(report.grant_id, [])
+        candidates = grants.get(report.grant_id or "", [])
         verdicts = [(grant, judge(report, grant)) for grant in candidates]
         fitting = [(g, v) for g, v in verdicts if not isinstance(v, str)]
         if len(fitting) == 1:
