@@ -91,9 +91,7 @@ class EventQueue:
                 {"Id": str(number), "ReceiptHandle": message.receipt}
                 for number, message in enumerate(messages[start : start + MAX_MESSAGES])
             ]
-            response = _call(
-                self._client.delete_message_batch, QueueUrl=self._url, Entries=entries
-            )
+            response = _call(self._client.delete_message_batch, QueueUrl=self._url, Entries=entries)
             failed += len(response.get("Failed") or ())
         return failed
 

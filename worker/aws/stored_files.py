@@ -21,10 +21,18 @@ list the bucket. AWS: API_HeadObject.html.
 """
 
 
-class StoredFile(NamedTuple):
-    """The newest object of a key. grant_id is None if no grant stored it; size is in bytes.
+class StorageRefuses(Transient):
+    """Storage answers that it does not tell of an object, and may do so until something changes.
 
-    checksum is written as algorithm:value, and None if storage has none over the whole object.
+    So it does of an object that is encrypted with a key of its own (AWS: API_HeadObject.html).
+    """
+
+
+class StoredFile(NamedTuple):
+    """The newest object of a key, or one version of it.
+
+    grant_id is None if no grant stored it; size is in bytes. checksum is algorithm:value, and None
+    if storage has none over the whole object.
     """
 
     grant_id: str | None
@@ -36,11 +44,15 @@ class StoredFile(NamedTuple):
     modified_at: datetime
 
 
-def find_file(client: Any, bucket: Bucket, object_key: str) -> StoredFile | Missing:
+def find_file(
+    client: Any, bucket: Bucket, object_key: str, version: str | None = None
+) -> StoredFile | Missing:
     """Return the object of a key, or why there is none to see. Raises Transient."""
-    owner = {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
+    params = {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
+    if version is not None:
+        params["VersionId"] = version
     response = call_storage(
-        client.head_object, Bucket=bucket.bucket, Key=object_key, ChecksumMode="ENABLED", **owner
+        client.head_object, Bucket=bucket.bucket, Key=object_key, ChecksumMode="ENABLED", **params
     )
     if not isinstance(response, ErrorResponse):
         return _file(response)
@@ -49,7 +61,7 @@ def find_file(client: Any, bucket: Bucket, object_key: str) -> StoredFile | Miss
             return "absent"
         case HTTPStatus.FORBIDDEN:
             return "hidden"
-    raise Transient(f"storage does not tell of an object: {response.words}", "storage")
+    raise StorageRefuses(f"storage does not tell of an object: {response.words}", "storage")
 
 
 def _file(response: Mapping[str, Any]) -> StoredFile:

@@ -29,6 +29,7 @@ from worker.commands.health.checks import (
     check_tenants,
     check_webhooks,
 )
+from worker.commands.health.event_checks import event_checks
 from worker.commands.health.partition_checks import (
     PartitionFacts,
     check_partitions,
@@ -83,6 +84,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     now = clock.now()
     yield from check_tenants(facts.config, now)
     yield from bucket_checks(facts.config, settings, offline=offline)
+    yield from event_checks(facts.config, offline=offline)
     yield from _endpoint_checks(facts.config)
     yield from check_circuits(facts.circuits, now)
     yield check_webhooks(facts.oldest_webhook, now)

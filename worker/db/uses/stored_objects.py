@@ -66,8 +66,13 @@ def grants_of_objects(
     ).join(Batch, Batch.batch_number == StoredObject.batch_number)
     for part in _parts(set(names)):
         for row in connection.execute(query.where(_KEY.in_(part))):
-            bucket, object_key, batch_id, item, *state = row
-            found[bucket, object_key] = ObjectOfGrant(grant_id(batch_id, item), *state)
+            found[row.bucket, row.object_key] = ObjectOfGrant(
+                grant_id(row.batch_id, row.item_number),
+                row.is_deleted,
+                row.changed_at,
+                row.sequencer,
+                row.version,
+            )
     return found
 
 
@@ -113,7 +118,9 @@ def _lock(connection: Connection, names: Collection[ObjectName]) -> dict[ObjectN
     columns = (getattr(StoredObject, name) for name in KnownObject._fields)
     query = select(StoredObject.bucket, StoredObject.object_key, *columns)
     query = query.order_by(StoredObject.bucket, StoredObject.object_key).with_for_update()
-    rows = [row for part in _parts(names) for row in connection.execute(query.where(_KEY.in_(part)))]
+    rows = [
+        row for part in _parts(names) for row in connection.execute(query.where(_KEY.in_(part)))
+    ]
     return {(bucket, object_key): KnownObject(*state) for bucket, object_key, *state in rows}
 
 
@@ -143,18 +150,18 @@ def _insert(connection: Connection, uses: Iterable[JudgedUse]) -> set[ObjectName
     if not rows:
         return set()
     statement = insert_statement(StoredObject, connection.dialect.name).on_conflict_do_nothing()
-    statement = statement.returning(StoredObject.bucket, StoredObject.object_key)
-    return {(bucket, object_key) for bucket, object_key in connection.execute(statement, rows)}
+    names = statement.returning(StoredObject.bucket, StoredObject.object_key)
+    return {(bucket, object_key) for bucket, object_key in connection.execute(names, rows)}
 
 
 def _update(connection: Connection, uses: Iterable[JudgedUse]) -> None:
     values = [_values(use) for use in uses]
     if not values:
         return
-    columns = StoredObject.__table__.c
-    statement = update(StoredObject.__table__)
-    for name in ("bucket", "object_key"):
-        statement = statement.where(columns[name] == bindparam(f"new_{name}"))
+    statement = update(StoredObject).where(
+        StoredObject.bucket == bindparam("new_bucket"),
+        StoredObject.object_key == bindparam("new_object_key"),
+    )
     changed = values[0].keys() - {"bucket", "object_key"}
     statement = statement.values({name: bindparam(f"new_{name}") for name in changed})
     rows = [{f"new_{name}": value for name, value in row.items()} for row in values]

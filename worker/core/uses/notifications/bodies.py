@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from worker.core.uses.notifications import eventbridge
@@ -53,7 +54,7 @@ def _parse(value: Any) -> ParsedBody:
     return _collect(records, parse_record)
 
 
-def _collect(records: list[Any], parse: Any) -> ParsedBody:
+def _collect(records: list[Any], parse: Callable[[Any], UseReport | Ignored]) -> ParsedBody:
     reports: list[UseReport] = []
     ignored: Counter[Ignored] = Counter()
     for record in records:
@@ -61,8 +62,8 @@ def _collect(records: list[Any], parse: Any) -> ParsedBody:
             result = parse(record)
         except MalformedRecord:
             result = "malformed"
-        if isinstance(result, str):
-            ignored[result] += 1
-        else:
+        if isinstance(result, UseReport):
             reports.append(result)
+        else:
+            ignored[result] += 1
     return ParsedBody(tuple(reports), ignored)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote_plus
 
-from worker.core.uses.reports import UseReport
+from worker.core.uses.reports import Event, UseReport
 
 Ignored = Literal[
     "malformed", "too_large", "test_event", "other_event", "copy", "other_bucket", "other_prefix"
@@ -31,7 +31,7 @@ class MalformedRecord(Exception):
 class Action(NamedTuple):
     """The effect of a record on an object: what happened to it, and when."""
 
-    event: Literal["stored", "completed", "deleted"]
+    event: Event
     bucket: str
     object_key: str
     occurred_at: datetime
@@ -46,7 +46,12 @@ def table(values: object, name: str) -> Mapping[str, Any]:
 def text(values: Mapping[str, Any], name: str, max_length: int = 1_024) -> str | None:
     """Return the text in a field, None if there is none that the database can store."""
     value = values.get(name)
-    if not isinstance(value, str) or not value or len(value) > max_length or not _is_storable(value):
+    if (
+        not isinstance(value, str)
+        or not value
+        or len(value) > max_length
+        or not _is_storable(value)
+    ):
         return None
     return value
 

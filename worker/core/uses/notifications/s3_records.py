@@ -2,9 +2,9 @@
 
 Sources: AWS, "Event message structure" (notification-content-structure.html); MinIO,
 cmd/event-notification.go; Ceph, "Bucket Notifications" (radosgw/notifications) and
-src/rgw/rgw_pubsub.cc. MinIO writes the metadata of an object as a table, and Ceph as a list of pairs
-with its names in lower case. AWS sends none. Ceph does not encode keys, and its sequencer is the
-memory of a time, whose bytes do not sort; its event time has microseconds.
+src/rgw/rgw_pubsub.cc. MinIO writes the metadata of an object as a table, and Ceph as a list of
+pairs. AWS sends none. Ceph does not encode keys, and its sequencer is the memory of a time, whose
+bytes do not sort; its event time has microseconds.
 """
 
 from collections.abc import Mapping

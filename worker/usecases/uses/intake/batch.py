@@ -135,7 +135,7 @@ def _identified(
             case Transient():
                 batch.problem = identity
                 batch.keep(event, "storage_away")
-            case "hidden":
+            case "hidden" | "refused":
                 batch.keep_for_some_time(event, identity)
             case _:
                 batch.ignore(identity)

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Literal, NamedTuple
 
-from worker.aws.stored_files import StoredFile, find_file
+from worker.aws.stored_files import StorageRefuses, StoredFile, find_file
 from worker.context import Context
 from worker.core.tenants.config import TenantAccess
 from worker.core.uses.reports import UseReport
 from worker.errors import Malformed, StorageSilent, Transient
 
-Unidentified = Literal["gone", "hidden", "replaced", "no_grant_id"]
+Unidentified = Literal["gone", "hidden", "refused", "replaced", "no_grant_id"]
 """The reasons for which storage tells of no grant.
 
 gone: the object was deleted meanwhile. hidden: the credentials may not read it, or it was deleted
-and they may not list the bucket. replaced: another object has the key, of which another event
-tells. no_grant_id: no grant stored it.
+and they may not list the bucket. refused: storage answers with another error. replaced: another
+object has the key, of which another event tells. no_grant_id: no grant stored it.
 """
 
 
@@ -50,6 +50,8 @@ def _identify(unknown: UnknownObject, context: Context) -> Identity:
     except StorageSilent as error:
         context.s3.silent_buckets.add(bucket, now)
         return error
+    except StorageRefuses:
+        return "refused"
     except Transient as error:
         return error
     except Malformed as error:  # of the configuration, which an operator can repair

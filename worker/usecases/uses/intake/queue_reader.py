@@ -61,6 +61,8 @@ class QueueReader:
             except Transient as error:
                 problem = error
             except Exception:
+                if stop.is_set():
+                    return  # its threads have ended
                 log.exception("events_failed", queue=self._queue.name)
                 problem = Transient("an unexpected error")
             self._note(problem)
@@ -68,11 +70,14 @@ class QueueReader:
                 stop.wait(DELAYS[min(self._failures, len(DELAYS)) - 1])
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Wait until no batch is being handled; none is begun after that. Call it at the end.
+        """Wait until no batch is being handled. Once told to stop, a reader begins no other.
 
         A poll may still wait for messages. Those that it receives come again.
         """
-        return self._busy.acquire(timeout=seconds)
+        is_idle = self._busy.acquire(timeout=seconds)
+        if is_idle:
+            self._busy.release()
+        return is_idle
 
     def _read_batch(self, stop: Event) -> Transient | None:
         messages = self._receive()
@@ -88,7 +93,9 @@ class QueueReader:
             return messages  # while something fails, few messages are received in vain
         end = time.monotonic() + _FILL_SECONDS
         while len(messages) < BATCH_SIZE and time.monotonic() < end:
-            more = [m for part in self._threads.map(self._poll, range(_PARALLEL_POLLS)) for m in part]
+            more = [
+                m for part in self._threads.map(self._poll, range(_PARALLEL_POLLS)) for m in part
+            ]
             messages += more
             if len(more) < MAX_MESSAGES:
                 break
@@ -124,11 +131,10 @@ class QueueReader:
         except Transient:
             raise
         except Exception:
-            log.exception("event_failed", queue=self._queue.name, message=message.message_id)
-            if message.receive_count < MAX_FAULTS:
-                return
-            log.error("event_discarded", queue=self._queue.name, message=message.message_id)
-            self._delete([message])
+            is_last = message.receive_count >= MAX_FAULTS
+            event = "event_discarded" if is_last else "event_failed"
+            log.exception(event, queue=self._queue.name, message=message.message_id)
+            self._delete([message] if is_last else [])
         else:
             self._delete(batch.handled)
 

@@ -1,8 +1,7 @@
 """Reads all queues that bucket profiles name, as the tenant config changes."""
 
-
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-
 from threading import Event, Thread
 from typing import NamedTuple
 
@@ -46,17 +45,16 @@ class QueueReaders:
         self._running: dict[tuple[str, Bucket], _RunningQueue] = {}
         self._problem = ""
 
-    def run(self, stop: Event) -> None:
-        """Read the queues until told to stop; batches that are being handled may end."""
+    def run(self, stop: Event, beat: Callable[[Sequence[str]], None]) -> None:
+        """Read the queues until told to stop; batches that are being handled may end.
+
+        beat is called every few seconds with the names of the queues.
+        """
         while not stop.is_set():
             self._update()
+            beat(sorted(running.queue.name for running in self._running.values()))
             stop.wait(CONFIG_INTERVAL)
         self._stop(list(self._running))
-
-    @property
-    def queues(self) -> list[str]:
-        """The names of the queues that are being read."""
-        return sorted(running.queue.name for running in self._running.values())
 
     def _update(self) -> None:
         """Start and stop readers as the config has it now; keep them if it cannot be read."""

@@ -27,8 +27,11 @@ class QueueTargets(NamedTuple):
         A prefix ends with a slash, or is that of the whole bucket.
         """
         ends = [end for end, character in enumerate(object_key, 1) if character == "/"]
-        prefixes = (*(object_key[:end] for end in reversed(ends)), "")
-        return next((self.accesses[bucket, p] for p in prefixes if (bucket, p) in self.accesses), None)
+        for end in (*reversed(ends), 0):
+            access = self.accesses.get((bucket, object_key[:end]))
+            if access is not None:
+                return access
+        return None
 
 
 def queue_targets(queue_url: str, config: TenantConfig, context: Context) -> QueueTargets:
