@@ -262,7 +262,11 @@ def test_events_of_a_bucket_to_which_the_profile_led_before_are_believed(
     apply_config: ApplyConfig,
 ) -> None:
     grant_id = put_grant(service)
-    change = {"path": "buckets.demo.bucket", "before": BUCKET, "after": "events-moved"}
+    change: dict[str, Any] = {
+        "path": "buckets.demo.bucket",
+        "before": BUCKET,
+        "after": "events-moved",
+    }
     change |= {"changed_at": clock(), "changed_by": "ann", "command": "apply"}
     with write_transaction(engine) as connection:
         connection.execute(insert(ConfigChange), change)

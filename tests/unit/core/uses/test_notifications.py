@@ -50,7 +50,7 @@ def parse_one(record: Any) -> UseReport:
 def ignored(*records: Any) -> dict[str, int]:
     reports, counts = parse_body(body(*records))
     assert not reports
-    return dict(counts)
+    return {str(reason): count for reason, count in counts.items()}
 
 
 def eventbridge(detail_type: str = "Object Created", **detail: Any) -> str:

@@ -1,5 +1,6 @@
 """Reads the fields of a notification, which anyone who can write to the queue has chosen."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -21,6 +22,7 @@ and the queue. other_prefix: no tenant stores objects under such a key.
 _MAX_SIZE = 2**63 - 1  # of the columns of sizes
 _MAX_KEY_BYTES = 1_024
 _NO_VERSION = ("", "null")  # of an object that was stored without versioning
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _is_hexadecimal = frozenset("0123456789ABCDEF").issuperset
 
 
@@ -58,7 +60,7 @@ def text(values: Mapping[str, Any], name: str, max_length: int = 1_024) -> str |
 
 def _is_storable(value: str) -> bool:
     # PostgreSQL stores no NUL. JSON can contain half of a surrogate pair, which is no UTF-8.
-    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    return "\0" not in value and (value.isascii() or not _SURROGATES.search(value))
 
 
 def required_text(values: Mapping[str, Any], name: str) -> str:
