@@ -9,7 +9,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import batches, bulk_latency, database_growth, signed_messages, signing, single_link
+from bench import (
+    batches,
+    bulk_latency,
+    database_growth,
+    events,
+    signed_messages,
+    signing,
+    single_link,
+)
 from bench.audit.measure import ROWS
 from bench.audit.measure import measure as measure_audit
 from bench.metrics import Measurements
@@ -23,6 +31,7 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "beside": bulk_latency.measure,
     "growth": database_growth.measure,
     "stream": batches.measure_stream,
+    "events": events.measure,
     "audit": measure_audit,
 }
 DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside")

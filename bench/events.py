@@ -56,13 +56,15 @@ def _measure(database_url: str, folder: Path, name: str) -> Measurements:
         named, single = _issue(engine, EVENTS), _issue(engine, _SINGLE_EVENTS)
         unnamed = _issue(engine, EVENTS)
         stored.update((f"/bench/{key}", grant) for key, grant in unnamed.items())
-        with _intake(database_url, folder, name):
-            seconds = [_elapsed(server, [text]) for text in _minio_bodies(single)]
-            named_seconds = _elapsed(server, _minio_bodies(named))
-            unnamed_seconds = _elapsed(server, _aws_bodies(unnamed))
+        with _intake(database_url, folder, name) as pid:
+            seconds = [_measure_run(server, pid, [text])[0] for text in _minio_bodies(single)]
+            named_seconds, named_cpu = _measure_run(server, pid, _minio_bodies(named))
+            unnamed_seconds, unnamed_cpu = _measure_run(server, pid, _aws_bodies(unnamed))
     return {
         f"events_per_minute_{name}": EVENTS / named_seconds * 60,
         f"events_with_head_per_minute_{name}": EVENTS / unnamed_seconds * 60,
+        f"event_cpu_us_{name}": named_cpu / EVENTS * 1e6,
+        f"event_with_head_cpu_us_{name}": unnamed_cpu / EVENTS * 1e6,
         f"event_to_deletion_ms_{name}": median(seconds) * 1e3,
     }
 
@@ -96,8 +98,8 @@ def _issue(engine: Engine, number: int) -> GrantIds:
 
 
 @contextmanager
-def _intake(database_url: str, folder: Path, name: str) -> Iterator[None]:
-    """Run the process that reads the queue."""
+def _intake(database_url: str, folder: Path, name: str) -> Iterator[int]:
+    """Run the process that reads the queue; yield its process id."""
     environ = dict(os.environ) | {
         "VALETKEY_DATABASE_URL": database_url,
         "VALETKEY_BROKER_URL": "redis://127.0.0.1:1/0",
@@ -105,8 +107,8 @@ def _intake(database_url: str, folder: Path, name: str) -> Iterator[None]:
     }
     command = (sys.executable, "-m", "worker.event_intake", "WARNING")
     log = folder / f"{name}.log"
-    with running(Program("the intake", command, _ROOT, log, environ), lambda _: True):
-        yield
+    with running(Program("the intake", command, _ROOT, log, environ), lambda _: True) as child:
+        yield child.pid
 
 
 def _minio_bodies(grants: GrantIds) -> list[str]:
@@ -127,9 +129,19 @@ def _in_bucket(
     return record
 
 
-def _elapsed(server: SqsServer, bodies: Sequence[str]) -> float:
-    """Return the seconds from the first event's receipt until all are committed and deleted."""
+def _measure_run(server: SqsServer, pid: int, bodies: Sequence[str]) -> tuple[float, float]:
+    """Return the seconds until all events are committed and deleted, and those of the CPU.
+
+    They begin with the receipt of the first.
+    """
     server.reset()
+    cpu = _cpu_seconds(pid)
     server.send(bodies)
     wait_until(lambda: server.deleted == len(bodies), 600, "all events are deleted")
-    return server.elapsed
+    return server.elapsed, _cpu_seconds(pid) - cpu
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process in user and system mode. Source: proc_pid_stat(5)."""
+    values = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")

@@ -26,7 +26,7 @@ class Metric:
 
     name: str
     description: str
-    unit: Literal["x", "µs", "ms", "/s", "bytes", "MB"]
+    unit: Literal["x", "µs", "ms", "/s", "/min", "bytes", "MB"]
     goal: Goal | None = None
 
 
@@ -151,6 +151,30 @@ _STREAM = (
 )
 
 
+def _event_metrics() -> Iterator[Metric]:
+    for database in ("sqlite", "postgres"):
+        yield Metric(
+            f"events_per_minute_{database}",
+            "events a minute that name their grant, from the queue to the last deletion",
+            "/min",
+            _least(100_000),
+        )
+        yield Metric(
+            f"events_with_head_per_minute_{database}", "the same, asking storage for each", "/min"
+        )
+        yield Metric(
+            f"event_cpu_us_{database}", "CPU of the intake for an event that names its grant", "µs"
+        )
+        yield Metric(
+            f"event_with_head_cpu_us_{database}", "the same, asking storage for each", "µs"
+        )
+        yield Metric(
+            f"event_to_deletion_ms_{database}",
+            "from a single event's receipt to its deletion, which follows the commit",
+            "ms",
+        )
+
+
 def _audit_metrics() -> Iterator[Metric]:
     pages = {
         "list_tenant_time": "a page of a tenant's day",
@@ -194,6 +218,7 @@ METRICS = {
         *_BULK_LATENCY,
         *_DATABASE_GROWTH,
         *_STREAM,
+        *_event_metrics(),
         *_audit_metrics(),
     )
 }
