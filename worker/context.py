@@ -27,13 +27,18 @@ def _new_lease() -> str:
     return str(uuid.uuid4())
 
 
+def _trigger_nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The dependencies of a use case. Threads may share it.
 
     random returns a number from 0 up to, not including, 1. new_lease returns a unique name.
     webhook_client creates the client on first use, because its TLS context takes time. environ
-    contains the webhook secrets that the tenant config refers to.
+    contains the webhook secrets that the tenant config refers to. trigger_deliveries is called
+    after a commit of deliveries; without a trigger, the next sweep of the upkeep worker finds them.
     """
 
     engine: Engine
@@ -44,6 +49,7 @@ class Context:
     new_lease: Callable[[], str] = _new_lease
     webhook_client: Callable[[], WebhookClient] = WebhookClient
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    trigger_deliveries: Callable[[], None] = _trigger_nothing
 
 
 def _once(create: Callable[[], WebhookClient]) -> Callable[[], WebhookClient]:

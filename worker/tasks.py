@@ -15,7 +15,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from valetkey.delivery.causes import describe_cause
 from valetkey.wire.unavailable import Unavailable
 from worker import clock
-from worker.app import app
+from worker.app import app, job_context, send_trigger
 from worker.broker.queues import UPKEEP_QUEUE
 from worker.context import Context, process_context, settings
 from worker.errors import Transient
@@ -72,23 +72,11 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
     if expiries:
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
     if response.has_webhook:
-        _trigger(deliver)
+        send_trigger(deliver.name)
     if response.may_complete_manifest:
-        _trigger(manifests)
+        send_trigger(manifests.name)
     _log(response)
     return response.sent
-
-
-def _trigger(job_task: Any) -> None:
-    """Trigger a job of the upkeep worker, if the broker takes the trigger.
-
-    The response is committed: a fault of the broker must not turn it into a failure. The rows that
-    the job works on are in the database, so that the next sweep finds them.
-    """
-    try:
-        job_task.delay()
-    except Exception as error:  # noqa: BLE001 - kombu, redis and sockets raise what they like
-        log.warning("trigger_failed", of=job_task.name, problem=describe_cause(error))
 
 
 def _respond(task: Any, message: Any) -> Response:
@@ -151,7 +139,7 @@ def _run_job(
     event: str, use_case: Callable[[Context, JobRun], dict[str, int]], run: JobRun
 ) -> None:
     try:
-        counts = use_case(process_context(), run)
+        counts = use_case(job_context(), run)
     except Transient as error:
         log.warning("sweep_postponed", of=event, problem=str(error))
         return

@@ -20,6 +20,7 @@ from valetkey.wire.terms import (
     Text,
     WireModel,
 )
+from valetkey.wire.upload_events import UploadEventType
 
 VERSION = 1
 RELEASE = "0.1.0"  # of this package; without metadata, because images contain only its files
@@ -72,6 +73,8 @@ class BatchHeader(WireModel):
     total: the number of items in the whole batch, at most 1,000,000.
     chunk_size: the number of items in each chunk, at most 1,000; the last chunk may have fewer.
     callback: the name of one of the tenant's webhook endpoints; it also receives the outcomes.
+    notify: with callback, for an upload, put or multipart; the types of webhooks about its uploads
+    that the endpoint also receives.
     deadline: an RFC 3339 date and time with a time zone; the service refuses the message after it.
     manifest: for a download, upload or put; an object key in the same bucket profile. Once every
     item is decided, the service writes all item results to this object, as gzipped JSON lines. The
@@ -88,6 +91,7 @@ class BatchHeader(WireModel):
     total: Annotated[int, Field(ge=1, le=MAX_BATCH_ITEMS)]
     chunk_size: Annotated[int, Field(ge=1, le=MAX_CHUNK_ITEMS)] = DEFAULT_CHUNK_ITEMS
     callback: Name | None = None
+    notify: Annotated[list[UploadEventType], Field(min_length=1, max_length=3)] | None = None
     deadline: Annotated[AwareDatetime, Field(strict=False)] | None = None
     manifest: str | None = None
 

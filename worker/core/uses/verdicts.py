@@ -1,7 +1,7 @@
 """Compares a report with the grant that it names."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -22,7 +22,9 @@ before_issue: it is older than the grant.
 CLOCK_SKEW = timedelta(seconds=10)
 """The largest difference between the clocks of storage and of a worker that counts as none."""
 
-_STORING = ("stored", "completed")
+STORING = ("stored", "completed")
+"""The events after which storage has an object."""
+
 _MAX_PROBLEM = 200
 
 
@@ -41,13 +43,18 @@ def judge(report: UseReport, grant: UsedGrant) -> Judgement | Ignored:
         return "other_kind"
     if report.occurred_at < grant.issued_at - CLOCK_SKEW:
         return "before_issue"
-    if report.event in _STORING:
+    if report.event in STORING:
         problems = "; ".join(_mismatches(report, grant))
         if problems:
             return Judgement("mismatched", problems[:_MAX_PROBLEM])
-    if report.event != "deleted" and report.occurred_at > grant.expires_at + CLOCK_SKEW:
+    if report.event != "deleted" and is_late(report.occurred_at, grant.expires_at):
         return Judgement("late")
     return Judgement("as_granted")
+
+
+def is_late(occurred_at: datetime, expires_at: datetime) -> bool:
+    """Return true if a use is later than the end of its grant, whatever else its verdict says."""
+    return occurred_at > expires_at + CLOCK_SKEW
 
 
 def _can_cause(kind: str, event: str) -> bool:

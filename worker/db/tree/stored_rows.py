@@ -32,6 +32,7 @@ BATCH: dict[str, Reader] = {
     "refusal": optional(json_value),
     "decided_at": instant,
     "recipient": optional(text),
+    "notify": optional(json_value),
 }
 CHUNK: dict[str, Reader] = {
     "batch_number": number,
