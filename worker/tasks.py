@@ -17,7 +17,7 @@ from valetkey.wire.unavailable import Unavailable
 from worker import clock
 from worker.app import app, job_context, send_trigger
 from worker.broker.queues import UPKEEP_QUEUE
-from worker.context import Context, process_context, settings
+from worker.context import Context, settings
 from worker.errors import Transient
 from worker.jobs.single_flight import JobRun, SingleFlight
 from worker.usecases.dispatch import Response, respond
@@ -82,7 +82,7 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
 
 def _respond(task: Any, message: Any) -> Response:
     try:
-        return respond(message, process_context())
+        return respond(message, job_context())
     except Transient as error:
         _postpone(task, error)
     except Exception:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, insert, select
 from models import Batch, Chunk, Delivery, Grant, Settlement, Use
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.upload_events import ReportedUpload, UploadEventType
-from worker.core.uses.item_ranges import parse_ranges
+from worker.core.uses.item_ranges import parse_items
 from worker.core.uses.verdicts import STORING, is_late
 from worker.db.outbox import EVENT_LIFETIME, DeliveryLease
 from worker.db.uses.insert import InsertedUses, JudgedUse
@@ -174,17 +174,16 @@ def _read_unused(connection: Connection, delivery: DeliveryLease) -> UploadNews 
     ).first()
     if settled is None or not settled.unused:
         return None
-    items = parse_ranges(settled.unused)
+    ranges = list(parse_items(settled.unused))
     keys = (
         select(Grant.item_number, Grant.object_key)
         .where(Grant.batch_number == number)
-        .where(Grant.item_number >= items[0], Grant.item_number <= items[-1])
+        .where(Grant.item_number >= ranges[0].start, Grant.item_number < ranges[-1].stop)
         .order_by(Grant.item_number)
     )
-    unused = frozenset(items)
     uploads = [
         ReportedUpload(id=grant_id(settled.batch_id, item), item=item, key=key)
         for item, key in connection.execute(keys)
-        if item in unused
+        if any(item in numbers for numbers in ranges)
     ]
     return UploadNews(settled.batch_id, settled.bucket, settled.settled_at, uploads)

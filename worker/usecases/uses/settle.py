@@ -19,6 +19,7 @@ from worker.core.uses.settlement import settle_chunk
 from worker.db import usage
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.tree.append import NewLeaf, append_leaves
+from worker.db.uses.deliveries import insert_unused_delivery
 from worker.db.uses.ended_slots import (
     Slot,
     buckets_with_due_slots,
@@ -156,7 +157,9 @@ class _Turn:
             for slot in self._unfinished:
                 postpone_slot(connection, slot, now + UPLOAD_DELAY)
             ended = delete_slots(connection, self._ended)
-            settled = _settle(connection, self._probed, config, now)
+            settled, is_told = _settle(connection, self._probed, config, now)
+        if is_told:
+            self._context.trigger_deliveries()
         if ended:
             log.info("slots_not_settled", bucket=self._bucket, chunks=ended)
         self.counts += Counter(settled=settled, ended=ended, waiting=len(self._unfinished))
@@ -174,11 +177,12 @@ def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> Counter[str
 
 def _settle(
     connection: Connection, probed: Sequence[ProbedSlot], config: TenantConfig, now: datetime
-) -> int:
-    """Settle chunks, unless another process did; return their number.
+) -> tuple[int, bool]:
+    """Settle chunks, unless another process did; return their number, and if a webhook tells it.
 
     Appends leaves, so call it last.
     """
+    is_told = False
     returned: list[tuple[str, datetime, int]] = []
     leaves: defaultdict[str, list[NewLeaf]] = defaultdict(list)
     for slot, grants, unclear in sorted(probed, key=lambda probed: probed.slot.key):
@@ -192,7 +196,9 @@ def _settle(
         size = settled.returned_bytes if tenant is not None and tenant.refund_unused else 0
         returned.append((slot.tenant, slot.charged_at, size))
         leaves[slot.tenant].append(insert_settlement(connection, slot, settled, size, now))
+        if settled.unused:
+            is_told |= insert_unused_delivery(connection, *slot.key, now)
     usage.give_back_bytes(connection, returned)
     for tenant_id, of_tenant in sorted(leaves.items()):
         append_leaves(connection, tenant_id, of_tenant)
-    return len(returned)
+    return len(returned), is_told
