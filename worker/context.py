@@ -19,6 +19,7 @@ from worker import clock
 from worker.aws.clients import S3Clients
 from worker.db.config_store import ConfigStore
 from worker.db.engine import IDLE_TIMEOUT, create_database_engine
+from worker.jobs.rate_limits import RateLimits
 from worker.net.webhook_client import WebhookClient
 from worker.settings import Settings
 
@@ -33,7 +34,8 @@ class Context:
 
     random returns a number from 0 up to, not including, 1. new_lease returns a unique name.
     webhook_client creates the client on first use, because its TLS context takes time. environ
-    contains the webhook secrets that the tenant config refers to.
+    contains the webhook secrets that the tenant config refers to. probe_limits are the rates at
+    which messages let this process ask storage for objects.
     """
 
     engine: Engine
@@ -44,6 +46,7 @@ class Context:
     new_lease: Callable[[], str] = _new_lease
     webhook_client: Callable[[], WebhookClient] = WebhookClient
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    probe_limits: RateLimits = field(default_factory=RateLimits, repr=False)
 
 
 def _once(create: Callable[[], WebhookClient]) -> Callable[[], WebhookClient]:
