@@ -70,3 +70,8 @@ class UseStates(ReplyModel):
     total: int = Field(ge=1)
     items: list[UseState] = Field(default_factory=list)
     counts: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def state(self) -> str | None:
+        """The state of the grant, if the message was about a single one."""
+        return self.items[0].state if len(self.items) == 1 else None
