@@ -2,9 +2,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, select
 
-from models import Batch, Settlement
+from models import Batch
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
     Clock,
@@ -14,9 +14,10 @@ from tests.support.builders.messages import (
     upload_message,
 )
 from tests.support.builders.services import InProcessService
+from tests.support.uses import settlements
 from tests.support.uses.reports import deleted, downloaded, stored
 from worker.core.uses.states import GrantState, grant_state
-from worker.db.engine import read_transaction, write_transaction
+from worker.db.engine import read_transaction
 from worker.db.uses.states import read_state_facts
 from worker.usecases.uses.record import record_uses
 
@@ -44,11 +45,10 @@ def states(engine: Engine, grant_id: str, clock: Clock) -> dict[int, GrantState]
 def settle(
     engine: Engine, grant_id: str, clock: Clock, unused: str = "0-99", chunk: int = 0
 ) -> None:
-    with write_transaction(engine) as connection:
+    with read_transaction(engine) as connection:
         query = select(Batch.batch_number).where(Batch.batch_id == grant_id.partition(".")[0])
-        values = {"batch_number": connection.scalar(query), "chunk_number": chunk}
-        numbers = {"unused": unused, "used_bytes": 0, "returned_bytes": 0, "settled_at": clock()}
-        connection.execute(insert(Settlement).values(tenant="acme", **values, **numbers))
+        number = connection.execute(query).scalar_one()
+    settlements.settle(engine, number, chunk, clock(), unused)
 
 
 def test_the_state_of_each_item_is_its_own(

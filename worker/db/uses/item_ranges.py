@@ -2,7 +2,16 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Integer, cast, func, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    cast,
+    func,
+    literal_column,
+    select,
+)
 
 
 class _Bounds(NamedTuple):
@@ -17,7 +26,7 @@ def contains_item(connection: Connection, ranges: Any, item: Any) -> ColumnEleme
     """Return the condition that a column of ranges contains the item number of another one."""
     bounds = _split(connection, ranges)
     is_within = (bounds.first <= item, bounds.last >= item)
-    query = select(literal_column("1")).select_from(bounds.table).where(*is_within)
+    query: Select[Any] = select(literal_column("1")).select_from(bounds.table).where(*is_within)
     return query.correlate_except(bounds.table).exists()
 
 
