@@ -2,9 +2,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, select
 
-from models import Batch, Settlement
+from models import Batch
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
     Clock,
@@ -14,9 +14,10 @@ from tests.support.builders.messages import (
     upload_message,
 )
 from tests.support.builders.services import InProcessService
+from tests.support.uses import settlements
 from tests.support.uses.reports import deleted, downloaded, stored
 from worker.core.uses.states import GrantState, grant_state
-from worker.db.engine import read_transaction, write_transaction
+from worker.db.engine import read_transaction
 from worker.db.uses.states import read_state_facts
 from worker.usecases.uses.record import record_uses
 
@@ -41,12 +42,13 @@ def states(engine: Engine, grant_id: str, clock: Clock) -> dict[int, GrantState]
     return {item: grant_state(each, clock()) for item, each in facts.items()}
 
 
-def settle(engine: Engine, grant_id: str, clock: Clock, chunk: int = 0) -> None:
-    with write_transaction(engine) as connection:
+def settle(
+    engine: Engine, grant_id: str, clock: Clock, unused: str = "0-99", chunk: int = 0
+) -> None:
+    with read_transaction(engine) as connection:
         query = select(Batch.batch_number).where(Batch.batch_id == grant_id.partition(".")[0])
-        values = {"batch_number": connection.scalar(query), "chunk_number": chunk}
-        numbers = {"unused": "0", "used_bytes": 0, "returned_bytes": 0, "settled_at": clock()}
-        connection.execute(insert(Settlement).values(tenant="acme", **values, **numbers))
+        number = connection.execute(query).scalar_one()
+    settlements.settle(engine, number, chunk, clock(), unused)
 
 
 def test_the_state_of_each_item_is_its_own(
@@ -81,6 +83,21 @@ def test_a_slot_is_unused_only_if_its_own_chunk_is_settled(
     settle(engine, ids[0], clock, chunk=1)
     found = states(engine, ids[0], clock)
     assert found == {0: "unknown", 1: "unknown", 2: "unused", 3: "unused"}
+
+
+@pytest.mark.parametrize(
+    ("unused", "expected"),
+    [("", []), ("0", [0]), ("3", [3]), ("0-1,3", [0, 1, 3]), ("1-2,11-13", [1, 2])],
+)
+def test_a_slot_is_unused_only_if_its_settlement_names_it(
+    engine: Engine, service: InProcessService, clock: Clock, unused: str, expected: list[int]
+) -> None:
+    ids = issue(service, upload_message([f"acme/{number}.png" for number in range(4)]))
+    clock.time += END
+    settle(engine, ids[0], clock, unused)
+    found = states(engine, ids[0], clock)
+    assert [item for item, state in found.items() if state == "unused"] == expected
+    assert set(found.values()) <= {"unused", "unknown"}
 
 
 def test_the_last_object_of_a_grant_decides(

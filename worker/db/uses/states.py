@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, literal, sele
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.core.uses.states import StateFacts
 from worker.core.uses.verdicts import Verdict
+from worker.db.uses.item_ranges import contains_item
 
 STORING = ("stored", "completed")
 """The events of uses that store an object."""
@@ -55,7 +56,9 @@ def _issued_grants(
     is_settled = (
         select(literal(1))
         .where(Settlement.batch_number == Chunk.batch_number)
-        .where(Settlement.chunk_number == Chunk.chunk_number)
+        .where(Settlement.chunk_number == Chunk.chunk_number, Settlement.unused != "")
+        .where(contains_item(connection, Settlement.unused, Grant.item_number))
+        .correlate_except(Settlement)
         .exists()
     )
     query = (
