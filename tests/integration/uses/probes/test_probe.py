@@ -22,11 +22,6 @@ Probe = Callable[..., None]
 
 
 @pytest.fixture
-def uploader(service: InProcessService) -> Uploader:
-    return Uploader(service)
-
-
-@pytest.fixture
 def probe(service: InProcessService) -> Probe:
     def run(*grants: Grant) -> None:
         current = service.context.config.current()
