@@ -69,7 +69,7 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
     """Respond to one message of any kind, passed as the only argument."""
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
     items = response.values.get("items", ())
-    expiries = [item["expires_at"] for item in items if "expires_at" in item]
+    expiries = [item["expires_at"] for item in items if "url" in item]
     if expiries:
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
     if response.has_webhook:

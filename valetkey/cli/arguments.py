@@ -168,6 +168,11 @@ def cancel_options(command: Command) -> Command:
     return _add_options(command, _CHANGE_OPTIONS)
 
 
+def reissue_options(command: Command) -> Command:
+    """Add the options of a command that issues a grant again."""
+    return _add_options(command, (_REASON, _RECIPIENT, *_CHANGE_OPTIONS[1:]))
+
+
 def object_options(command: Command) -> Command:
     """Add the options of a command whose grants store an object."""
     return _add_options(command, _STORAGE_OPTIONS)

@@ -58,6 +58,8 @@ class Code(StrEnum):
     BATCH_CONFLICT = "batch_conflict"  # the batch id was used before with different content
     BATCH_CLOSED = "batch_closed"  # cancelled, or began longer ago than a day or a quota's window
     BATCH_UNKNOWN = "batch_unknown"  # the service has received no such batch or chunk
+    GRANT_UNKNOWN = "grant_unknown"  # the tenant has no such grant, or the batch no such item
+    REISSUE_NOT_ALLOWED = "reissue_not_allowed"  # refused before, or of a kind that cannot be
     CHUNK_INVALID = "chunk_invalid"  # chunk, chunk_size, total and items do not agree
     DEADLINE_PASSED = "deadline_passed"  # the message arrived after its deadline
 

@@ -58,9 +58,9 @@ def update_stored_objects(connection: Connection, uses: Iterable[JudgedUse]) -> 
     for use in sorted(relevant, key=lambda use: _position(use.report)):
         before = _lock(connection, use)
         report = use.report
-        if before is not None and _time(report) <= (before.changed_at, before.sequencer):
+        if before is not None and _is_older(report, before):
             continue
-        _write(connection, _values(use))
+        _write(connection, _values(use, before))
         if before is not None:
             changes[before.tenant] -= before.size
         changes[use.grant.tenant] += _size_after(report)
@@ -71,8 +71,15 @@ def _position(report: UseReport) -> tuple[str, str, datetime, str]:
     return report.bucket, report.object_key, report.occurred_at, report.sequencer
 
 
-def _time(report: UseReport) -> tuple[datetime, str]:
-    return report.occurred_at, report.sequencer[:64]
+def _is_older(report: UseReport, known: KnownObject) -> bool:
+    """Return true if a report is not newer than the known object.
+
+    A probe sees the object that is there now, with a time in whole seconds: of two objects that
+    were stored in the same second, the one that is seen later is the newer one.
+    """
+    if report.source == "probe":
+        return report.occurred_at < known.changed_at.replace(microsecond=0)
+    return (report.occurred_at, report.sequencer[:64]) <= (known.changed_at, known.sequencer)
 
 
 def _lock(connection: Connection, use: JudgedUse) -> KnownObject | None:
@@ -88,8 +95,11 @@ def _size_after(report: UseReport) -> int:
     return 0 if report.event == "deleted" else report.size or 0
 
 
-def _values(use: JudgedUse) -> dict[str, object]:
+def _values(use: JudgedUse, before: KnownObject | None) -> dict[str, object]:
     report, grant = use.report, use.grant
+    changed_at = (
+        report.occurred_at if before is None else max(report.occurred_at, before.changed_at)
+    )
     return {
         "bucket": report.bucket,
         "object_key": report.object_key,
@@ -98,7 +108,7 @@ def _values(use: JudgedUse) -> dict[str, object]:
         "item_number": grant.item_number,
         "size": _size_after(report),
         "is_deleted": report.event == "deleted",
-        "changed_at": report.occurred_at,
+        "changed_at": changed_at,
         "sequencer": report.sequencer[:64],
     }
 
