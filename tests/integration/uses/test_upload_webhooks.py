@@ -1,9 +1,13 @@
 """Webhooks about uploads: inserted with what they tell of, and sent until they are taken."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.messages import Clock, grant_message, split_chunks, tenant_config
 from tests.support.builders.services import InProcessService
+from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
     respond_with,
@@ -44,12 +49,15 @@ class UploadHooks:
 
     def __init__(self, service: InProcessService, clock: Clock) -> None:
         self.status = 204
+        self.is_open = Event()
+        self.is_open.set()
         self.receiver = WebhookReceiver()
         self.service, self.clock = service, clock
         self.context = delivering_context(service)
         self.engine = service.context.engine
 
     def respond(self, handler: BaseHTTPRequestHandler) -> None:
+        self.is_open.wait(30)
         respond_with(self.status)(handler)
 
     def issue(self, message: dict[str, Any]) -> list[str]:
@@ -69,6 +77,9 @@ class UploadHooks:
         query = select(Delivery).where(Delivery.event.is_not(None))
         with read_transaction(self.engine) as connection:
             return list(connection.execute(query.order_by(Delivery.delivery_number)))
+
+    def ids(self) -> list[str]:
+        return [headers["webhook-id"] for headers in self.receiver.headers]
 
     def events(self) -> list[UploadEvent]:
         """Return the webhooks about uploads that the endpoint received, verified."""
@@ -190,7 +201,7 @@ def test_uploads_of_one_chunk_type_and_group_are_told_together_in_the_order_of_i
         ("upload.stored", 0, [0]),
         ("upload.stored", 1, [2, 3]),
     ]
-    assert len({headers["webhook-id"] for headers in hooks.receiver.headers}) == 2 + 3
+    assert len(set(hooks.ids())) == 2 + 3
 
 
 def test_a_use_that_is_recorded_again_is_told_once(hooks: UploadHooks) -> None:
@@ -245,9 +256,9 @@ def test_an_endpoint_that_is_down_gets_the_same_webhook_when_it_is_up_again(
     clean_up(hooks.context)
     hooks.deliver()
     assert [row.state for row in hooks.pending()] == ["delivered"]
-    _, (first, second) = hooks.receiver.bodies[0], hooks.receiver.bodies[1:]
+    _, first, second = hooks.receiver.bodies
     assert first == second
-    _, *ids = (headers["webhook-id"] for headers in hooks.receiver.headers)
+    _, *ids = hooks.ids()
     assert ids[0] == ids[1]
     assert "." not in ids[0]
 
@@ -265,6 +276,26 @@ def test_a_sender_that_dies_is_replaced_after_its_lease_and_the_webhook_keeps_it
     hooks.deliver()
     assert len(hooks.events()) == 1
     assert [(row.state, row.attempts) for row in hooks.pending()] == [("delivered", 2)]
+
+
+def test_a_sender_that_is_killed_during_an_attempt_leaves_the_webhook_to_the_next_one(
+    hooks: UploadHooks,
+) -> None:
+    (grant_id,) = hooks.issue(notified_upload())
+    hooks.record(stored(grant_id, KEY, hooks.clock()))
+    hooks.is_open.clear()  # the endpoint receives the webhook, and does not respond
+    url = hooks.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-m", "tests.support.uses.sender", url]
+    with subprocess.Popen(command, env={**os.environ, "HOOK": SECRET}) as sender:
+        wait_until(lambda: len(hooks.receiver.bodies) > 1, what="the endpoint has the webhook")
+        sender.kill()
+    hooks.is_open.set()
+    assert [row.state for row in hooks.pending()] == ["pending"]
+    hooks.clock.time = datetime.now(UTC) + LEASE_TIME + timedelta(seconds=1)
+    hooks.deliver()
+    assert [row.state for row in hooks.pending()] == ["delivered"]
+    (_, *ids), (_, *bodies) = hooks.ids(), hooks.receiver.bodies
+    assert (len(ids), len(set(ids)), len(set(bodies))) == (2, 1, 1)
 
 
 def test_an_endpoint_that_the_policy_no_longer_allows_is_not_told(

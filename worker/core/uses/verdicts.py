@@ -27,6 +27,9 @@ STORING = ("stored", "completed")
 
 _MAX_PROBLEM = 200
 
+# The default of requests. SeaweedFS stores a type that it guesses from the object key instead.
+_UNKNOWN_TYPE = "application/octet-stream"
+
 
 class Judgement(NamedTuple):
     """The verdict on a use, and for a mismatched one the limits that it exceeds."""
@@ -75,8 +78,8 @@ def _mismatches(report: UseReport, grant: UsedGrant) -> Iterator[str]:
     if size is not None and (size < low or (high is not None and size > high)):
         allowed = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         yield f"size: {size:,} bytes, granted {allowed}"
-    granted = grant.terms.get("content_type")
-    if report.content_type is not None and granted and not _is_type(report.content_type, granted):
+    granted = grant.terms.get("content_type") or _UNKNOWN_TYPE
+    if report.content_type is not None and not _is_type(report.content_type, granted):
         yield f"content_type: {report.content_type}, granted {granted}"
     checksum = grant.detail.get("checksum")
     if report.checksum is not None and isinstance(checksum, dict):
@@ -88,6 +91,8 @@ def _mismatches(report: UseReport, grant: UsedGrant) -> Iterator[str]:
 
 def _is_type(found: str, granted: str) -> bool:
     found, granted = found.lower(), granted.lower()
+    if granted == _UNKNOWN_TYPE:
+        return True
     return found.startswith(granted[:-1]) if granted.endswith("/*") else found == granted
 
 

@@ -127,7 +127,7 @@ _STORED = (
     )
     .join(Chunk, Chunk.batch_number == Use.batch_number)
     .where(Use.event.in_(STORING))
-    .order_by(Use.item_number, Use.use_number)
+    .order_by(Use.item_number, Use.occurred_at, Use.fingerprint)
 )
 
 
