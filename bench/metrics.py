@@ -149,6 +149,12 @@ _STREAM = (
     Metric("stream_1m_redis_peak_mb", "peak memory of Redis, with all results", "MB"),
     Metric("stream_1m_links_per_second", "rate of links in that batch", "/s"),
 )
+_LOOP = (
+    Metric("loop_webhook_ms", "from the use of a grant to its webhook, median", "ms", _most(500)),
+    Metric("loop_webhook_p95_ms", "the same, p95", "ms"),
+    Metric("loop_webhook_least_ms", "the same, the fastest", "ms"),
+    Metric("loop_webhook_most_ms", "the same, the slowest", "ms"),
+)
 
 
 def _event_metrics() -> Iterator[Metric]:
@@ -219,6 +225,7 @@ METRICS = {
         *_DATABASE_GROWTH,
         *_STREAM,
         *_event_metrics(),
+        *_LOOP,
         *_audit_metrics(),
     )
 }

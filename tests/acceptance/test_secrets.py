@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from celery import Celery
@@ -72,7 +73,8 @@ def secrets(service: Service) -> list[str]:
     before = len(webhook_ids(service))
     messages = [
         grant_request("download"),
-        *(grant_request(kind, max_size=10) for kind in ("upload", "put")),
+        grant_request("upload", max_size=10) | {"notify": ["upload.stored"]},
+        grant_request("put", max_size=10),
     ]
     messages.append(grant_request("multipart", max_size=10))
     messages.append({"v": 1, "ask": "usage", "tenant": "vault"})
@@ -89,7 +91,24 @@ def secrets(service: Service) -> list[str]:
     private = [key["d"] for key in json.loads(dump_private_key(VAULT_KEY))["keys"]]
     assert (len(signatures), len(forms)) == (3, 1)
     parts = [part for token in tokens for part in token.split(".")[1:]]
-    return [*urls, *signatures, *forms, *private, *parts, SECRET]
+    secrets = [*urls, *signatures, *forms, *private, *parts, SECRET]
+    check_upload_webhook(service, next(grant for grant in grants if "fields" in grant), secrets)
+    return secrets
+
+
+def check_upload_webhook(service: Service, form: dict[str, Any], secrets: list[str]) -> None:
+    """Use a form, and check that the webhook that tells of it contains no secret."""
+    file = {"file": b"12345"}
+    httpx.post(form["url"], data=form["fields"], files=file, trust_env=False).raise_for_status()
+    with service.signing_client(VAULT_KEY) as client:
+        client.batch(form["id"].rpartition(".")[0]).stored(0)
+    told = wait_until(
+        lambda: [body for body in service.receiver.bodies if b"upload.stored" in body],
+        what="the webhook about the upload has arrived",
+    )
+    body = next(body.decode() for body in told if form["id"].encode() in body)
+    assert [secret for secret in secrets if secret in body] == []
+    assert "://" not in body
 
 
 def test_whose_prints_no_secret(service: Service, secrets: list[str]) -> None:

@@ -53,10 +53,13 @@ class Code(StrEnum):
     KIND_NOT_ALLOWED = "kind_not_allowed"  # unknown kind, or not in the tenant's policy
     KIND_NOT_SUPPORTED = "kind_not_supported"  # the storage provider does not have this kind
     CALLBACK_UNKNOWN = "callback_unknown"  # callback names no webhook endpoint allowed here
+    NOTIFY_NOT_ALLOWED = "notify_not_allowed"  # without callback, or for a kind that stores nothing
     BATCH_TOO_LARGE = "batch_too_large"  # too many items in the batch or in one message
     BATCH_CONFLICT = "batch_conflict"  # the batch id was used before with different content
     BATCH_CLOSED = "batch_closed"  # cancelled, or began longer ago than a day or a quota's window
     BATCH_UNKNOWN = "batch_unknown"  # the service has received no such batch or chunk
+    GRANT_UNKNOWN = "grant_unknown"  # the tenant has no such grant, or the batch no such item
+    REISSUE_NOT_ALLOWED = "reissue_not_allowed"  # refused before, or of a kind that cannot be
     CHUNK_INVALID = "chunk_invalid"  # chunk, chunk_size, total and items do not agree
     DEADLINE_PASSED = "deadline_passed"  # the message arrived after its deadline
 

@@ -17,12 +17,15 @@ from worker.core.quotas.cost import (
     LIVE_WINDOWS,
     METRICS,
     NO_COST,
+    PAST_WINDOWS,
     WINDOWS,
     Cost,
     batch_open_time,
     window_start,
 )
 from worker.db import usage
+from worker.db.uses.ended_slots import insert_ended_slots, take_reserved_bytes
+from worker.db.uses.settlements import is_settled
 
 REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""
@@ -63,7 +66,10 @@ _DELETE_DUE = (
             select(_DUE.c.batch_number, _DUE.c.chunk_number)
         )
     )
-    .returning(Reservation.tenant, Reservation.chunk_number, Reservation.charged_at, *_COSTS)
+    .returning(
+        *(Reservation.tenant, Reservation.batch_number, Reservation.chunk_number),
+        *(Reservation.charged_at, Reservation.expires_at, *_COSTS),
+    )
 )
 
 
@@ -160,8 +166,14 @@ def give_back_upload(
         .values(upload_bytes=Reservation.upload_bytes - size)
         .returning(Reservation.charged_at)
     ).scalar_one_or_none()
-    # The whole batch was charged with its first chunk. Without a row, the window live is released.
-    windows = WINDOWS if charged_at else tuple(w for w in WINDOWS if w not in LIVE_WINDOWS)
+    # Without a row, the window live is released.
+    windows = PAST_WINDOWS if charged_at is None else WINDOWS
+    if charged_at is None:
+        chunk_number = item_number // batch.chunk_size
+        charged_at = take_reserved_bytes(connection, batch_number, chunk_number, size)
+        if charged_at is None and is_settled(connection, batch_number, chunk_number):
+            return  # the settlement gave them back
+    # The whole batch was charged with its first chunk.
     start = charged_at or batch.decided_at
     cost = Cost(upload_bytes=size)
     usage.release_by_window(
@@ -174,9 +186,11 @@ def release_expired(connection: Connection, now: datetime, max_rows: int) -> int
     """Release at most max_rows expired reservations; return how many there were.
 
     The transaction that deletes a row releases it, so each one is released once. Rows that another
-    process is releasing are skipped.
+    process is releasing are skipped. Chunks of upload slots are settled later.
     """
     rows = connection.execute(_DELETE_DUE, {"now": now, "max_rows": max_rows}).all()
+    chunks = [row for row in rows if row.chunk_number != REMAINING]
+    insert_ended_slots(connection, chunks)
     usage.release_by_window(connection, _sum_by_window(rows))
     return len(rows)
 

@@ -1,5 +1,6 @@
 """The usage of tenants. Call these functions in the transaction that writes the charged rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cache
@@ -12,6 +13,7 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     delete,
     literal,
     or_,
@@ -27,6 +29,7 @@ from valetkey.wire.refusals import QuotaState, Window
 from worker.core.quotas.cost import (
     METRICS,
     NO_COST,
+    PAST_WINDOWS,
     WINDOWS,
     Cost,
     UsageByWindow,
@@ -51,6 +54,17 @@ _RELEASE = (
     .where(Usage.tenant == bindparam("tenant_id"))
     .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
     .values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _COSTS})
+)
+_GIVE_BACK = (
+    update(Usage)
+    .where(Usage.tenant == bindparam("tenant_id"))
+    .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
+    .values(
+        upload_bytes=case(
+            (Usage.upload_bytes > bindparam("minus"), Usage.upload_bytes - bindparam("minus")),
+            else_=0,
+        )
+    )
 )
 _SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its rest is released
 
@@ -134,7 +148,26 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
         connection.execute(_RELEASE, rows)
 
 
-def _lock_order(charged: tuple[UsageKey, Cost]) -> tuple[str, int, datetime]:
+def give_back_bytes(connection: Connection, returned: Iterable[tuple[str, datetime, int]]) -> None:
+    """Subtract upload bytes from the windows of their charge, but not from the window live.
+
+    returned are ids of tenants, times of charges and bytes. Usage does not become negative, even
+    if a worker of the previous release gave back the bytes of the same upload.
+    """
+    sums: Counter[UsageKey] = Counter()
+    for tenant_id, charged_at, size in returned:
+        for window in PAST_WINDOWS:
+            sums[tenant_id, window, window_start(window, charged_at)] += size
+    rows = [
+        {"tenant_id": tenant_id, "window_name": window, "since": start, "minus": size}
+        for (tenant_id, window, start), size in sorted(sums.items(), key=_lock_order)
+        if size
+    ]
+    if rows:
+        connection.execute(_GIVE_BACK, rows)
+
+
+def _lock_order(charged: tuple[UsageKey, object]) -> tuple[str, int, datetime]:
     tenant_id, window, start = charged[0]
     return tenant_id, WINDOWS.index(window), start
 

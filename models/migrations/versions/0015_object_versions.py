@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0015_object_versions"
-down_revision = "0010_uses"
+down_revision = "0014_settling"
 branch_labels = None
 depends_on = None
 

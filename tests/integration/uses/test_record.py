@@ -95,7 +95,7 @@ def test_reports_of_no_use_are_counted_by_reason(
         "other_kind": 1,
         "before_issue": 1,
     }
-    assert rows(engine, Use.use_number) == []
+    assert rows(engine, Use.fingerprint) == []
 
 
 def test_a_deletion_is_recorded_for_the_grant_that_stored_the_object(

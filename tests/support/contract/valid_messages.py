@@ -87,6 +87,7 @@ def _chunk_message(kind: str) -> dict[str, Any]:
         "chunk": 1,
         "items": [{"key": "acme/a"} | ITEMS[kind]],
         "callback": "hook",
+        "notify": ["upload.stored", "upload.unused"],
         "deadline": "2026-11-24T12:00:00+01:00",
         "manifest": "acme/manifest.gz",
     }

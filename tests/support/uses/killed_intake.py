@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from worker import event_intake
 from worker.aws import event_queues
+from worker.event_intake.__main__ import main
 from worker.usecases.uses import record
 from worker.usecases.uses.intake import batch, queue_reader
 
@@ -42,4 +42,4 @@ STEPS: dict[str, Callable[[], None]] = {
 if __name__ == "__main__":
     event_queues.VISIBILITY_SECONDS = 2
     STEPS[sys.argv[1]]()
-    event_intake.main("INFO")
+    main("INFO")

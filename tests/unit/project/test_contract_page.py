@@ -29,7 +29,7 @@ from worker.core.webhooks import retry
 from worker.net import webhook_client
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
-ENVELOPE, RESULT, HINT, REQUEST, REPLY, KEY_FILE = (
+ENVELOPE, RESULT, HINT, REQUEST, REPLY, UPLOAD_EVENT, KEY_FILE = (
     json.loads(block)
     for block in re.findall(r"^```json\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )

@@ -12,6 +12,7 @@ from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 WINDOWS: tuple[Window, ...] = get_args(Window)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 LIVE_WINDOWS: tuple[Window, ...] = ("live",)
+PAST_WINDOWS = tuple(window for window in WINDOWS if window not in LIVE_WINDOWS)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 CEILINGS = tuple(Quota("upload_bytes", window, 2**62) for window in ("month", "live"))

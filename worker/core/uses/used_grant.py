@@ -49,6 +49,11 @@ class UsedGrant(NamedTuple):
         return object_key == self.object_key
 
     @property
+    def reserved_bytes(self) -> int:
+        """The bytes that were charged for the grant: those of the largest object it may store."""
+        return self.size_range[1] or 0
+
+    @property
     def size_range(self) -> tuple[int, int | None]:
         """The smallest and the largest size in bytes that the grant allows to store."""
         size = self.detail.get("size")

@@ -1,7 +1,7 @@
 """Compares a report with the grant that it names."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -22,8 +22,13 @@ before_issue: it is older than the grant.
 CLOCK_SKEW = timedelta(seconds=10)
 """The largest difference between the clocks of storage and of a worker that counts as none."""
 
-_STORING = ("stored", "completed")
+STORING = ("stored", "completed")
+"""The events after which storage has an object."""
+
 _MAX_PROBLEM = 200
+
+# The default of requests. SeaweedFS stores a type that it guesses from the object key instead.
+_UNKNOWN_TYPE = "application/octet-stream"
 
 
 class Judgement(NamedTuple):
@@ -41,13 +46,18 @@ def judge(report: UseReport, grant: UsedGrant) -> Judgement | Ignored:
         return "other_kind"
     if report.occurred_at < grant.issued_at - CLOCK_SKEW:
         return "before_issue"
-    if report.event in _STORING:
+    if report.event in STORING:
         problems = "; ".join(_mismatches(report, grant))
         if problems:
             return Judgement("mismatched", problems[:_MAX_PROBLEM])
-    if report.event != "deleted" and report.occurred_at > grant.expires_at + CLOCK_SKEW:
+    if report.event != "deleted" and is_late(report.occurred_at, grant.expires_at):
         return Judgement("late")
     return Judgement("as_granted")
+
+
+def is_late(occurred_at: datetime, expires_at: datetime) -> bool:
+    """Return true if a use is later than the end of its grant, whatever else its verdict says."""
+    return occurred_at > expires_at + CLOCK_SKEW
 
 
 def _can_cause(kind: str, event: str) -> bool:
@@ -68,8 +78,8 @@ def _mismatches(report: UseReport, grant: UsedGrant) -> Iterator[str]:
     if size is not None and (size < low or (high is not None and size > high)):
         allowed = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         yield f"size: {size:,} bytes, granted {allowed}"
-    granted = grant.terms.get("content_type")
-    if report.content_type is not None and granted and not _is_type(report.content_type, granted):
+    granted = grant.terms.get("content_type") or _UNKNOWN_TYPE
+    if report.content_type is not None and not _is_type(report.content_type, granted):
         yield f"content_type: {report.content_type}, granted {granted}"
     checksum = grant.detail.get("checksum")
     if report.checksum is not None and isinstance(checksum, dict):
@@ -81,6 +91,8 @@ def _mismatches(report: UseReport, grant: UsedGrant) -> Iterator[str]:
 
 def _is_type(found: str, granted: str) -> bool:
     found, granted = found.lower(), granted.lower()
+    if granted == _UNKNOWN_TYPE:
+        return True
     return found.startswith(granted[:-1]) if granted.endswith("/*") else found == granted
 
 

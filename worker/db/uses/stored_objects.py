@@ -1,7 +1,7 @@
 """Keeps the newest known object of each key, whatever the order in which reports arrive."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -49,7 +49,8 @@ class ObjectOfGrant(NamedTuple):
         It deletes none that was stored later, and in a versioned bucket no other version. A
         deletion without a version deletes whatever is there, or hides it.
         """
-        if self.is_deleted or _time(report) <= (self.changed_at, self.sequencer):
+        time = report.occurred_at, report.sequencer[:64]
+        if self.is_deleted or time <= (self.changed_at, self.sequencer):
             return False
         return report.version is None or self.version in {None, report.version}
 
@@ -86,32 +87,49 @@ def update_stored_objects(connection: Connection, uses: Iterable[JudgedUse]) -> 
 
     Rows are locked in the order of their keys, so that the changes add up to what is stored.
     """
-    newest: dict[ObjectName, JudgedUse] = {}
-    for use in uses:
+    by_name: defaultdict[ObjectName, list[JudgedUse]] = defaultdict(list)
+    for use in sorted(uses, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
         if use.report.event in {"stored", "completed", "deleted"}:
-            name = use.report.bucket, use.report.object_key
-            if name not in newest or _time(use.report) > _time(newest[name].report):
-                newest[name] = use
-    known = _lock(connection, newest)
-    inserted = _insert(connection, [newest[name] for name in sorted(newest.keys() - known.keys())])
+            by_name[use.report.bucket, use.report.object_key].append(use)
+    known = _lock(connection, by_name)
+    new = {name: _newest(by_name[name], None) for name in sorted(by_name.keys() - known.keys())}
+    inserted = _insert(connection, [values for values in new.values() if values is not None])
     # Another transaction inserted the others meanwhile, and this one has waited for its commit.
-    known |= _lock(connection, newest.keys() - known.keys() - inserted)
+    known |= _lock(connection, new.keys() - inserted)
     changes: Counter[str] = Counter()
-    for name in inserted:
-        changes[newest[name].grant.tenant] += _size_after(newest[name].report)
-    changed = []
-    for name, before in sorted(known.items()):
-        report = newest[name].report
-        if _time(report) > (before.changed_at, before.sequencer):
-            changed.append(newest[name])
+    changed: list[dict[str, Any]] = []
+    for name in sorted(by_name):
+        before = known.get(name)
+        values = new[name] if before is None else _newest(by_name[name], before)
+        if values is None:
+            continue
+        if before is not None:
+            changed.append(values)
             changes[before.tenant] -= before.size
-            changes[newest[name].grant.tenant] += _size_after(report)
+        changes[values["tenant"]] += values["size"]
     _update(connection, changed)
     return changes
 
 
-def _time(report: UseReport) -> tuple[datetime, str]:
-    return report.occurred_at, report.sequencer[:64]
+def _newest(uses: Iterable[JudgedUse], known: KnownObject | None) -> dict[str, Any] | None:
+    """Return the values of the newest object of a key, None if it is the known one."""
+    values = None
+    for use in uses:
+        if known is None or not _is_older(use.report, known):
+            values = _values(use, known)
+            known = KnownObject(*(values[name] for name in KnownObject._fields))
+    return values
+
+
+def _is_older(report: UseReport, known: KnownObject) -> bool:
+    """Return true if a report is not newer than the known object.
+
+    A probe sees the object that is there now, with a time in whole seconds: of two objects that
+    were stored in the same second, the one that is seen later is the newer one.
+    """
+    if report.source == "probe":
+        return report.occurred_at < known.changed_at.replace(microsecond=0)
+    return (report.occurred_at, report.sequencer[:64]) <= (known.changed_at, known.sequencer)
 
 
 def _lock(connection: Connection, names: Collection[ObjectName]) -> dict[ObjectName, KnownObject]:
@@ -128,8 +146,11 @@ def _size_after(report: UseReport) -> int:
     return 0 if report.event == "deleted" else report.size or 0
 
 
-def _values(use: JudgedUse) -> dict[str, Any]:
+def _values(use: JudgedUse, before: KnownObject | None) -> dict[str, Any]:
     report, grant = use.report, use.grant
+    changed_at = (
+        report.occurred_at if before is None else max(report.occurred_at, before.changed_at)
+    )
     return {
         "bucket": report.bucket,
         "object_key": report.object_key,
@@ -138,15 +159,14 @@ def _values(use: JudgedUse) -> dict[str, Any]:
         "item_number": grant.item_number,
         "size": _size_after(report),
         "is_deleted": report.event == "deleted",
-        "changed_at": report.occurred_at,
+        "changed_at": changed_at,
         "sequencer": report.sequencer[:64],
         "version": report.version,
     }
 
 
-def _insert(connection: Connection, uses: Iterable[JudgedUse]) -> set[ObjectName]:
+def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[ObjectName]:
     """Insert the objects of keys that have no row, and return those that were inserted."""
-    rows = [_values(use) for use in uses]
     if not rows:
         return set()
     statement = insert_statement(StoredObject, connection.dialect.name).on_conflict_do_nothing()
@@ -154,8 +174,7 @@ def _insert(connection: Connection, uses: Iterable[JudgedUse]) -> set[ObjectName
     return {(bucket, object_key) for bucket, object_key in connection.execute(names, rows)}
 
 
-def _update(connection: Connection, uses: Iterable[JudgedUse]) -> None:
-    values = [_values(use) for use in uses]
+def _update(connection: Connection, values: Sequence[dict[str, Any]]) -> None:
     if not values:
         return
     statement = update(StoredObject).where(

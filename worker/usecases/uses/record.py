@@ -11,6 +11,7 @@ from worker.core.tenants.config import TenantConfig
 from worker.core.uses.reports import UseReport
 from worker.core.uses.verdicts import judge
 from worker.db.engine import write_transaction
+from worker.db.uses.deliveries import insert_use_deliveries
 from worker.db.uses.insert import InsertedUses, JudgedUse, append_use_leaves, insert_uses
 from worker.db.uses.stored_objects import grants_of_objects, update_stored_objects
 from worker.db.uses.used_grants import find_used_grants
@@ -37,7 +38,8 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
     """Record the uses of which these reports tell, in one transaction.
 
     A report that is told again, by the same source or another one, changes nothing, so a caller
-    that is killed repeats all of them. Raises Transient.
+    that is killed repeats all of them. The deliveries for which the requests asked are
+    inserted in the same transaction. Raises Transient.
     """
     told, now = list(reports), context.now()
     config = context.config.current()
@@ -47,7 +49,10 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         uses = [use for group in inserted for use in group.uses]
         ignored["known"] += len(judged) - len(uses)
         update_stored_objects(connection, uses)
+        deliveries = insert_use_deliveries(connection, inserted, now)
         append_use_leaves(connection, inserted)
+    if deliveries:
+        context.trigger_deliveries()
     return RecordedUses(inserted, +ignored)
 
 

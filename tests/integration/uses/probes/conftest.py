@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,10 +11,15 @@ from tests.support.builders import services
 from tests.support.builders.messages import POLICY, Clock, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.s3.unreliable_storage import UnreliableStorage, unreliable_storage
+from tests.support.uses.uploading import Uploader
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket, TenantConfig
+from worker.core.uses.settlement import GRACE
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
+from worker.usecases.upkeep.abort_uploads import abort_expired
+from worker.usecases.upkeep.cleanup import clean_up
+from worker.usecases.uses.settle import settle_ended
 
 BUCKET = "probes"
 
@@ -74,3 +79,24 @@ def config(**changes: Any) -> TenantConfig:
     tenants = tenant_config(**{"max_batch": 1_000, "policies": policies} | changes).tenants
     bucket = Bucket("demo", BUCKET, "us-east-1", "path", probe_rate=10_000)
     return TenantConfig({"demo": bucket}, tenants)
+
+
+@pytest.fixture
+def uploader(service: InProcessService) -> Uploader:
+    """Requests grants from the service, and uses them."""
+    return Uploader(service)
+
+
+@pytest.fixture
+def settle(service: InProcessService, clock: Clock) -> Callable[[], dict[str, int]]:
+    """A function that lets all grants end, and settles them."""
+
+    def run() -> dict[str, int]:
+        clock.forward(minutes=5)
+        clean_up(service.context)
+        abort_expired(service.context)
+        clock.time += GRACE
+        abort_expired(service.context)  # the second look at aborted uploads
+        return settle_ended(service.context)
+
+    return run

@@ -63,6 +63,12 @@ def test_an_object_of_another_type_is_mismatched() -> None:
     )
 
 
+def test_storage_may_choose_the_type_of_an_object_that_was_granted_without_one() -> None:
+    untyped = grant(terms=FORM_TERMS | {"content_type": "application/octet-stream"})
+    judgement = judge(stored(ID, KEY, ISSUED, content_type="text/plain; charset=utf-8"), untyped)
+    assert judgement == Judgement("as_granted")
+
+
 def test_another_checksum_is_mismatched_and_one_of_another_algorithm_tells_nothing() -> None:
     checked = grant(detail={"checksum": {"algorithm": "crc32", "value": "AAAAAA=="}})
     other = judge(stored(ID, KEY, ISSUED, checksum="crc32:BBBBBB=="), checked)

@@ -95,7 +95,7 @@ def _terms_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
 
 def _outcome_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     values = words.values
-    if values["callback"] and not values["deliveries"]:
+    if values["callback"] and all(row["event"] for row in values["deliveries"]):
         yield "delivery", f"none, though the request names the endpoint {values['callback']}"
     for row in values["deliveries"]:
         yield "delivery", _delivery(words, row)
@@ -178,7 +178,8 @@ def _delivery(words: _Words, row: Mapping[str, Any]) -> str:
     attempts = f"{row['attempts']} attempt{'s' * (row['attempts'] != 1)}"
     status = f", HTTP {row['status']}" if row["status"] is not None else ""
     problem = f": {row['problem']}" if row["problem"] else ""
-    chunk = f"chunk {row['chunk_number']} to endpoint {row['endpoint']}"
+    event = f"{row['event']} of " if row["event"] else ""
+    chunk = f"{event}chunk {row['chunk_number']} to endpoint {row['endpoint']}"
     return f"{chunk}, {row['state']}{at} after {attempts}{status}{problem}"
 
 

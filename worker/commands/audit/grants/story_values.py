@@ -35,6 +35,7 @@ def story_values(story: Story, now: datetime) -> Values:
         "real_bucket": story.bucket_then,
         "terms": _terms(batch.terms),
         "callback": batch.callback,
+        "notify": batch.notify,
         "decided_at": batch.decided_at,
         "refusal": batch.refusal,
         "items": _item_counts(story),

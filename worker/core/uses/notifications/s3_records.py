@@ -47,7 +47,12 @@ def parse_record(record: object) -> UseReport | Ignored:
     event = _EVENTS.get(name)
     if event is None:
         return "other_event"
-    is_ceph = source == _CEPH
+    return _report(record, event, is_marker=name.endswith(_MARKER), is_ceph=source == _CEPH)
+
+
+def _report(
+    record: Mapping[str, Any], event: Event, *, is_marker: bool, is_ceph: bool
+) -> UseReport:
     stored = fields.table(fields.table(record, "s3"), "object")
     action = Action(
         event,
@@ -57,7 +62,7 @@ def parse_record(record: object) -> UseReport | Ignored:
     )
     common = {
         "sequencer": "" if is_ceph else fields.sequencer(stored),
-        "version": None if name.endswith(_MARKER) else fields.version(stored, "versionId"),
+        "version": None if is_marker else fields.version(stored, "versionId"),
         "request_id": fields.text(fields.table(record, "responseElements"), "x-amz-request-id"),
         "remote_address": _remote_address(record),
         "user_agent": fields.text(fields.table(record, "source"), "userAgent"),

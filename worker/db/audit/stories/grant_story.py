@@ -155,7 +155,7 @@ def _read_deliveries(connection: Connection, batch: _Row, grant: ChunkStory | No
     query = select(
         *(Delivery.chunk_number, Delivery.endpoint, Delivery.state, Delivery.attempts),
         *(Delivery.status, Delivery.problem, Delivery.created_at, Delivery.finished_at),
-        Delivery.next_attempt_at,
+        *(Delivery.next_attempt_at, Delivery.event),
     ).where(Delivery.batch_number == batch.batch_number)
     if grant is not None:
         query = query.where(Delivery.chunk_number == grant.chunk.chunk_number)

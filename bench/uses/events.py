@@ -34,7 +34,7 @@ EVENTS = 20_000  # of each kind
 _SINGLE_EVENTS = 100
 _CHUNK = 1_000
 _KEYS = {"AWS_ACCESS_KEY_ID": "BENCH", "AWS_SECRET_ACCESS_KEY": "bench"}
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 
 GrantIds = Mapping[str, str]
 """The ids of grants, by object key."""

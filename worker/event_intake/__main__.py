@@ -12,9 +12,10 @@ from typing import Any
 
 import redis
 
+from worker.app import job_context
 from worker.broker.heartbeats import Heartbeat, write_heartbeat
 from worker.broker.queues import EVENTS_PREFIX, EVENTS_ROLE
-from worker.context import process_context, settings
+from worker.context import settings
 from worker.logs import configure_logging
 from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
 from worker.usecases.uses.intake.queue_readers import QueueReaders
@@ -34,7 +35,7 @@ def main(level: str) -> None:
         url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT
     )
     say_ready()
-    QueueReaders(process_context()).run(stop, _heart(client))
+    QueueReaders(job_context()).run(stop, _heart(client))
     client.close()
 
 
