@@ -30,6 +30,7 @@ GOALS = {
     "producer_rss_mb": ("most", 200),
     "stream_1m_producer_rss_mb": ("most", 200),
     "stream_1m_worker_rss_mb": ("most", 150),
+    "loop_webhook_ms": ("most", 500),
     "events_per_minute_sqlite": ("least", 100_000),
     "events_per_minute_postgres": ("least", 100_000),
 }

@@ -1,9 +1,11 @@
 """Reads one queue: receives messages, records the uses of which they tell, and deletes them."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from threading import Event, Lock
+from typing import Literal
 
 import structlog
 
@@ -28,6 +30,9 @@ MAX_FAULTS = 5
 _PARALLEL_POLLS = 8
 _FILL_SECONDS = 1.0  # in which a batch has to be complete
 
+_Part = Literal["queue", "events"]
+"""The part that has a problem: the calls of SQS, or what they brought."""
+
 log = structlog.get_logger()
 
 
@@ -50,22 +55,20 @@ class QueueReader:
         self._context = context
         self._threads = threads
         self._failures = 0
-        self._problem = ""
+        self._problems: dict[_Part, str] = {}
         self._busy = Lock()
 
     def run(self, stop: Event) -> None:
         """Read the queue until told to stop. Never raises."""
         while not stop.is_set():
             try:
-                problem = self._read_batch(stop)
-            except Transient as error:
-                problem = error
+                has_progress = self._read_batch(stop)
             except Exception:
                 if stop.is_set():
                     return  # its threads have ended
                 log.exception("events_failed", queue=self._queue.name)
-                problem = Transient("an unexpected error")
-            self._note(problem)
+                has_progress = False
+            self._failures = 0 if has_progress else self._failures + 1
             if self._failures:
                 stop.wait(DELAYS[min(self._failures, len(DELAYS)) - 1])
 
@@ -79,12 +82,25 @@ class QueueReader:
             self._busy.release()
         return is_idle
 
-    def _read_batch(self, stop: Event) -> Transient | None:
-        messages = self._receive()
+    def _read_batch(self, stop: Event) -> bool:
+        """Handle what the queue has; return false if the next poll should wait."""
+        try:
+            messages = self._receive()
+        except Transient as error:
+            self._note("queue", error)
+            return False
+        self._note("queue", None)
         with self._busy:
             if not messages or stop.is_set():
-                return None
-            return self._handle(messages)
+                return True
+            try:
+                batch = self._handle(messages)
+            except Transient as error:
+                self._note("events", error)
+                return False
+            self._note("events", batch.problem)
+            # What waits for one storage holds up no events of others.
+            return batch.problem is None or bool(batch.handled)
 
     def _receive(self) -> list[QueueMessage]:
         """Wait for messages; if there are many, receive more of them, in parallel."""
@@ -107,7 +123,7 @@ class QueueReader:
         except QueueUnusable:
             return []  # what was received is handled first; the next poll reports the problem
 
-    def _handle(self, messages: Sequence[QueueMessage]) -> Transient | None:
+    def _handle(self, messages: Sequence[QueueMessage]) -> HandledBatch:
         try:
             batch = self._record(messages)
         except Transient:
@@ -117,17 +133,17 @@ class QueueReader:
             log.exception("events_failed", queue=self._queue.name, messages=len(messages))
             for message in messages:
                 self._handle_alone(message)
-            return None
+            return HandledBatch(messages, 0, Counter(), Counter())
         self._delete(batch.handled)
         self._log(batch, len(messages))
-        return batch.problem
+        return batch
 
     def _record(self, messages: Sequence[QueueMessage]) -> HandledBatch:
         return handle_messages(messages, self._targets(), self._context, self._threads)
 
     def _handle_alone(self, message: QueueMessage) -> None:
         try:
-            batch = self._record([message])
+            self._delete(self._record([message]).handled)
         except Transient:
             raise
         except Exception:
@@ -135,8 +151,6 @@ class QueueReader:
             event = "event_discarded" if is_last else "event_failed"
             log.exception(event, queue=self._queue.name, message=message.message_id)
             self._delete([message] if is_last else [])
-        else:
-            self._delete(batch.handled)
 
     def _delete(self, messages: Sequence[QueueMessage]) -> None:
         starts = range(0, len(messages), MAX_MESSAGES)
@@ -155,12 +169,11 @@ class QueueReader:
             waiting=dict(batch.waiting),
         )
 
-    def _note(self, problem: Transient | None) -> None:
-        """Count failures in a row, and log each problem once until it changes or ends."""
-        text = "" if problem is None else str(problem)
-        self._failures = self._failures + 1 if text else 0
-        if text and text != self._problem:
+    def _note(self, part: _Part, problem: Transient | None) -> None:
+        """Log each problem once, until it changes or ends."""
+        before, text = self._problems.get(part, ""), "" if problem is None else str(problem)
+        self._problems[part] = text
+        if text and text != before:
             log.warning("events_wait", queue=self._queue.name, problem=text)
-        elif self._problem and not text:
+        elif before and not text:
             log.info("events_resumed", queue=self._queue.name)
-        self._problem = text

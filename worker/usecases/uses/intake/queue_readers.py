@@ -10,7 +10,7 @@ import structlog
 from worker.aws.event_queues import EventQueue, event_queues
 from worker.context import Context
 from worker.core.tenants.config import Bucket, TenantConfig
-from worker.errors import Transient
+from worker.errors import Malformed, Transient
 from worker.usecases.uses.intake.queue_reader import QueueReader
 from worker.usecases.uses.intake.targets import QueueTargets, queue_targets
 
@@ -43,7 +43,7 @@ class QueueReaders:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._running: dict[tuple[str, Bucket], _RunningQueue] = {}
-        self._problem = ""
+        self._problems: dict[str, str] = {}
 
     def run(self, stop: Event, beat: Callable[[Sequence[str]], None]) -> None:
         """Read the queues until told to stop; batches that are being handled may end.
@@ -60,17 +60,26 @@ class QueueReaders:
         """Start and stop readers as the config has it now; keep them if it cannot be read."""
         try:
             config = self._context.config.current()
-            wanted = dict(event_queues(list(config.buckets.values()))).items()
-            self._stop([key for key in self._running if key not in wanted])
-            for url, bucket in wanted:
-                if (url, bucket) not in self._running:
-                    self._start(url, bucket)
         except Transient as error:
-            if str(error) != self._problem:
-                log.warning("queues_wait", problem=str(error))
-            self._problem = str(error)
-        else:
-            self._problem = ""
+            self._note("the tenant config", str(error))
+            return
+        self._note("the tenant config", "")
+        wanted = dict(event_queues(list(config.buckets.values()))).items()
+        self._stop([key for key in self._running if key not in wanted])
+        for url, bucket in wanted:
+            if (url, bucket) not in self._running:
+                try:
+                    self._start(url, bucket)
+                except (Malformed, Transient) as error:  # as a profile without credentials
+                    self._note(bucket.name, str(error))
+                else:
+                    self._note(bucket.name, "")
+
+    def _note(self, part: str, problem: str) -> None:
+        """Log each problem once, until it changes or ends."""
+        if problem and problem != self._problems.get(part):
+            log.warning("queues_wait", part=part, problem=problem)
+        self._problems[part] = problem
 
     def _start(self, url: str, bucket: Bucket) -> None:
         queue = EventQueue(url, bucket)
@@ -92,6 +101,7 @@ class QueueReaders:
             for reader in running.readers:
                 reader.wait_until_idle(STOP_SECONDS)
             running.threads.shutdown(wait=False, cancel_futures=True)
+            running.queue.close()
 
 
 class _CachedTargets:

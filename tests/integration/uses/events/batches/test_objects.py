@@ -1,5 +1,6 @@
 """Objects that storage is asked for, and deletions of which events tell."""
 
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -91,18 +92,19 @@ def test_in_a_versioned_bucket_the_version_of_the_event_is_asked_for(
     owner: Any,
     apply_config: ApplyConfig,
 ) -> None:
-    apply_config(config(QUEUE, bucket="events-versioned"))
-    owner.create_bucket(Bucket="events-versioned")
+    bucket = f"events-{uuid.uuid4().hex}"
+    apply_config(config(QUEUE, bucket=bucket))
+    owner.create_bucket(Bucket=bucket)
     versioning = {"Status": "Enabled"}
-    owner.put_bucket_versioning(Bucket="events-versioned", VersioningConfiguration=versioning)
+    owner.put_bucket_versioning(Bucket=bucket, VersioningConfiguration=versioning)
     for text in (b"0123456789", b"9876543210"):
         uploader.store(uploader.put("acme/put", 10), text)
-    listed = owner.list_object_versions(Bucket="events-versioned")["Versions"]
+    listed = owner.list_object_versions(Bucket=bucket)["Versions"]
     records = [
         aws_record("acme/put", clock(), eTag=v["ETag"].strip('"'), versionId=v["VersionId"])
         for v in listed
     ]
-    batch = handle(*(body(in_bucket(record, "events-versioned")) for record in records))
+    batch = handle(*(body(in_bucket(record, bucket)) for record in records))
     assert (batch.recorded, batch.ignored) == (2, {})
     versions = sorted((v["VersionId"],) for v in listed)
     assert rows(engine, Use.version) == versions
