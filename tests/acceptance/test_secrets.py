@@ -102,11 +102,12 @@ def check_upload_webhook(service: Service, form: dict[str, Any], secrets: list[s
     httpx.post(form["url"], data=form["fields"], files=file, trust_env=False).raise_for_status()
     with service.signing_client(VAULT_KEY) as client:
         client.batch(form["id"].rpartition(".")[0]).stored(0)
+    is_told = (form["id"].encode(), b"upload.stored")
     told = wait_until(
-        lambda: [body for body in service.receiver.bodies if b"upload.stored" in body],
+        lambda: [b for b in tuple(service.receiver.bodies) if all(text in b for text in is_told)],
         what="the webhook about the upload has arrived",
     )
-    body = next(body.decode() for body in told if form["id"].encode() in body)
+    body = told[0].decode()
     assert [secret for secret in secrets if secret in body] == []
     assert "://" not in body
 

@@ -82,8 +82,7 @@ class BatchHeader(WireModel):
     total: the number of items in the whole batch, at most 1,000,000.
     chunk_size: the number of items in each chunk, at most 1,000; the last chunk may have fewer.
     callback: the name of one of the tenant's webhook endpoints; it also receives the outcomes.
-    notify: with callback, for an upload, put or multipart; the types of webhooks about its uploads
-    that the endpoint also receives.
+    notify: with callback; types of webhooks about the uploads that the endpoint also receives.
     deadline: an RFC 3339 date and time with a time zone; the service refuses the message after it.
     manifest: for a download, upload or put; an object key in the same bucket profile. Once every
     item is decided, the service writes all item results to this object, as gzipped JSON lines. The

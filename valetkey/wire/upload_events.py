@@ -20,7 +20,7 @@ class ReportedUpload(ReplyModel):
 
     id: the grant id.
     item: the number of the item in its batch, counted from 0.
-    key: the object key.
+    key: the object key of the grant. It ends in ${filename} if the client chooses the name.
     size: the size of the stored object in bytes.
     etag, version: the ETag and the version id that storage gave the object.
     stored_at: the time at which storage stored the object.

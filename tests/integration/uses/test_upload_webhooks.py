@@ -1,106 +1,25 @@
 """Webhooks about uploads: inserted with what they tell of, and sent until they are taken."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
-from threading import Event
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
 
-from models import Batch, Delivery, Settlement
-from tests.integration.conftest import ApplyConfig
-from tests.support.builders.deliveries import lease_delivery
-from tests.support.builders.messages import Clock, grant_message, split_chunks, tenant_config
-from tests.support.builders.services import InProcessService
-from tests.support.servers.waiting import wait_until
-from tests.support.servers.webhook_receiver import (
-    WebhookReceiver,
-    respond_with,
-    running_receiver,
-)
+from models import Batch, Settlement
+from tests.support.builders.messages import grant_message, split_chunks
 from tests.support.uses.notified import (
     ALL_EVENTS,
-    SECRET,
-    config_with_hook,
-    delivering_context,
     notified_upload,
 )
 from tests.support.uses.reports import deleted, stored
-from valetkey.webhooks import UploadEvent, parse_upload_event, verify
+from tests.support.uses.upload_hooks import UploadHooks
 from worker.core.uses.reports import UseReport
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.outbox import EVENT_LIFETIME, LEASE_TIME
 from worker.db.uses.deliveries import insert_unused_delivery
-from worker.usecases.upkeep.cleanup import clean_up
-from worker.usecases.upkeep.deliver import deliver_due
-from worker.usecases.uses.record import RecordedUses, record_uses
 
 KEY = "acme/a.png"
-
-
-class UploadHooks:
-    """The service with an endpoint for webhooks, whose status the test changes."""
-
-    def __init__(self, service: InProcessService, clock: Clock) -> None:
-        self.status = 204
-        self.is_open = Event()
-        self.is_open.set()
-        self.receiver = WebhookReceiver()
-        self.service, self.clock = service, clock
-        self.context = delivering_context(service)
-        self.engine = service.context.engine
-
-    def respond(self, handler: BaseHTTPRequestHandler) -> None:
-        self.is_open.wait(30)
-        respond_with(self.status)(handler)
-
-    def issue(self, message: dict[str, Any]) -> list[str]:
-        """Issue a request, deliver its outcome, and return the ids of its grants."""
-        ids = [item["id"] for item in self.service.issue(message)["items"]]
-        self.deliver()
-        return ids
-
-    def record(self, *reports: UseReport) -> RecordedUses:
-        return record_uses(reports, self.context)
-
-    def deliver(self) -> None:
-        deliver_due(self.context)
-
-    def pending(self) -> list[Any]:
-        """Return the rows of all deliveries about uploads."""
-        query = select(Delivery).where(Delivery.event.is_not(None))
-        with read_transaction(self.engine) as connection:
-            return list(connection.execute(query.order_by(Delivery.delivery_number)))
-
-    def ids(self) -> list[str]:
-        return [headers["webhook-id"] for headers in self.receiver.headers]
-
-    def events(self) -> list[UploadEvent]:
-        """Return the webhooks about uploads that the endpoint received, verified."""
-        received = zip(self.receiver.bodies, self.receiver.headers, strict=True)
-        tolerance = timedelta(days=1)
-        payloads = [
-            verify(body, headers, SECRET, now=self.clock(), tolerance=tolerance)
-            for body, headers in received
-        ]
-        return [event for payload in payloads if (event := parse_upload_event(payload))]
-
-
-@pytest.fixture
-def hooks(
-    service: InProcessService, clock: Clock, apply_config: ApplyConfig
-) -> Iterator[UploadHooks]:
-    hooks = UploadHooks(service, clock)
-    with running_receiver(hooks.respond) as receiver:
-        apply_config(config_with_hook(receiver.port))
-        hooks.receiver = receiver
-        yield hooks
 
 
 def settle(hooks: UploadHooks, unused: str) -> bool:
@@ -241,101 +160,6 @@ def test_unused_slots_are_not_told_unless_the_request_asked(hooks: UploadHooks) 
     hooks.issue(notified_upload(notify=["upload.stored"]))
     assert not settle(hooks, "0")
     assert hooks.pending() == []
-
-
-def test_an_endpoint_that_is_down_gets_the_same_webhook_when_it_is_up_again(
-    hooks: UploadHooks,
-) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.status = 503
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
-    hooks.deliver()
-    assert [row.state for row in hooks.pending()] == ["pending"]
-    hooks.clock.forward(hours=6)  # the grants have expired long since
-    hooks.status = 204
-    clean_up(hooks.context)
-    hooks.deliver()
-    assert [row.state for row in hooks.pending()] == ["delivered"]
-    _, first, second = hooks.receiver.bodies
-    assert first == second
-    _, *ids = hooks.ids()
-    assert ids[0] == ids[1]
-    assert "." not in ids[0]
-
-
-def test_a_sender_that_dies_is_replaced_after_its_lease_and_the_webhook_keeps_its_id(
-    hooks: UploadHooks,
-) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
-    with write_transaction(hooks.engine) as connection:  # a sender that is killed before it reports
-        assert lease_delivery(connection, "killed", hooks.clock()) is not None
-    hooks.deliver()
-    assert hooks.events() == []
-    hooks.clock.forward(seconds=LEASE_TIME.total_seconds() + 1)
-    hooks.deliver()
-    assert len(hooks.events()) == 1
-    assert [(row.state, row.attempts) for row in hooks.pending()] == [("delivered", 2)]
-
-
-def test_a_sender_that_is_killed_during_an_attempt_leaves_the_webhook_to_the_next_one(
-    hooks: UploadHooks,
-) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
-    hooks.is_open.clear()  # the endpoint receives the webhook, and does not respond
-    url = hooks.engine.url.render_as_string(hide_password=False)
-    command = [sys.executable, "-m", "tests.support.uses.sender", url]
-    with subprocess.Popen(command, env={**os.environ, "HOOK": SECRET}) as sender:
-        wait_until(lambda: len(hooks.receiver.bodies) > 1, what="the endpoint has the webhook")
-        sender.kill()
-    hooks.is_open.set()
-    assert [row.state for row in hooks.pending()] == ["pending"]
-    hooks.clock.time = datetime.now(UTC) + LEASE_TIME + timedelta(seconds=1)
-    hooks.deliver()
-    assert [row.state for row in hooks.pending()] == ["delivered"]
-    (_, *ids), (_, *bodies) = hooks.ids(), hooks.receiver.bodies
-    assert (len(ids), len(set(ids)), len(set(bodies))) == (2, 1, 1)
-
-
-def test_an_endpoint_that_the_policy_no_longer_allows_is_not_told(
-    hooks: UploadHooks, apply_config: ApplyConfig
-) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    config = config_with_hook(hooks.receiver.port)
-    policies = {"demo": replace(config.tenants["acme"].policies["demo"], callbacks=())}
-    acme = replace(config.tenants["acme"], policies=policies)
-    apply_config(replace(config, tenants={"acme": acme}))
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
-    hooks.deliver()
-    assert hooks.events() == []
-    (row,) = hooks.pending()
-    assert (row.state, row.problem) == (
-        "failed",
-        "the tenant's policy no longer allows this endpoint",
-    )
-
-
-def test_an_endpoint_that_is_no_longer_configured_is_not_told(
-    hooks: UploadHooks, apply_config: ApplyConfig
-) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
-    apply_config(tenant_config())
-    hooks.deliver()
-    assert [row.problem for row in hooks.pending()] == ["the endpoint is no longer configured"]
-
-
-def test_a_delivery_that_no_attempt_finished_for_a_week_fails(hooks: UploadHooks) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
-    hooks.clock.forward(seconds=EVENT_LIFETIME.total_seconds() - 1)
-    clean_up(hooks.context)
-    assert [row.state for row in hooks.pending()] == ["pending"]
-    hooks.clock.forward(seconds=2)
-    clean_up(hooks.context)
-    (row,) = hooks.pending()
-    assert (row.state, row.problem) == ("failed", "the endpoint did not take it within 7 days")
 
 
 def test_the_types_are_recorded_with_the_batch_and_part_of_its_identity(hooks: UploadHooks) -> None:
