@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -68,7 +68,9 @@ class EndedSlot(Base):
     """A chunk of upload slots that ended, until it is settled: what was stored is looked for.
 
     The transaction that settles the chunk deletes the row. charged_at is the time of the windows
-    that were charged, and bucket the bucket profile.
+    that were charged, and bucket the bucket profile. reserved_bytes are still charged there: the
+    bytes of aborted multipart uploads leave them when they are given back. check_at is when storage
+    is asked next, and attempts how often that began.
     """
 
     __tablename__ = "ended_slots"
@@ -82,6 +84,7 @@ class EndedSlot(Base):
     ended_at: Mapped[datetime]
     check_at: Mapped[datetime]
     attempts: Mapped[int]
+    reserved_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class Settlement(Base):

@@ -27,6 +27,7 @@ from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.deliver import deliver_due
 from worker.usecases.upkeep.index_keys import index_keys
 from worker.usecases.upkeep.manifest import write_due_manifests
+from worker.usecases.uses.settle import settle_ended
 
 log = structlog.get_logger()
 MAX_RETRIES = 5
@@ -170,7 +171,8 @@ _CHECKPOINTS = SingleFlight(
     "checkpoints", partial(_run_job, "checkpoints_signed", CheckpointJob(settings))
 )
 _INDEX_KEYS = SingleFlight("key_index", partial(_run_job, "keys_indexed", index_keys))
-_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _CHECKPOINTS, _INDEX_KEYS)
+_SETTLE = SingleFlight("settling", partial(_run_job, "slots_settled", settle_ended))
+_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _CHECKPOINTS, _INDEX_KEYS, _SETTLE)
 
 
 # Acknowledged at once: the database holds the work, and the next sweep triggers it again.
@@ -188,9 +190,10 @@ def manifests() -> None:
 
 @app.task(name="valetkey.upkeep", acks_late=False)
 def upkeep() -> None:
-    """Trigger the jobs that release expired grants, abort their uploads, and index object keys."""
+    """Trigger the jobs that release expired grants, end their uploads, and index object keys."""
     _CLEAN_UP.trigger()
     _ABORT_UPLOADS.trigger()
+    _SETTLE.trigger()
     _INDEX_KEYS.trigger()
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from worker.core.signing.forms import FILENAME_VARIABLE
+
 SLOT_KINDS = ("upload", "put", "multipart")
 """The kinds that store an object."""
 
@@ -34,6 +36,22 @@ class UsedGrant(NamedTuple):
     def expires_at(self) -> datetime:
         """The end of the grant."""
         return self.issued_at + timedelta(seconds=self.expires_in)
+
+    @property
+    def has_known_key(self) -> bool:
+        """True if the grant stores an object, and the client does not choose the end of its key."""
+        return self.kind in SLOT_KINDS and not self.object_key.endswith(FILENAME_VARIABLE)
+
+    def is_key(self, object_key: str) -> bool:
+        """Return true if the grant is for this object key."""
+        if self.kind == "upload" and self.object_key.endswith(FILENAME_VARIABLE):
+            return object_key.startswith(self.object_key.removesuffix(FILENAME_VARIABLE))
+        return object_key == self.object_key
+
+    @property
+    def reserved_bytes(self) -> int:
+        """The bytes that were charged for the grant: those of the largest object it may store."""
+        return self.size_range[1] or 0
 
     @property
     def size_range(self) -> tuple[int, int | None]:

@@ -78,6 +78,16 @@ def _read(connection: Connection, names: Collection[tuple[str, int]]) -> Iterabl
     return connection.execute(_QUERY.where(key.in_(pairs))).all()
 
 
+def read_chunk_grants(
+    connection: Connection, batch_number: int, chunk_number: int, config: TenantConfig
+) -> list[UsedGrant]:
+    """Return the issued grants of a chunk, by item number; none if they were pruned."""
+    query = _QUERY.where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
+    rows = connection.execute(query.order_by(Grant.item_number)).all()
+    buckets = real_buckets(connection, rows[0].bucket, config) if rows else frozenset()
+    return [_used_grant(row, buckets) for row in rows]
+
+
 def real_buckets(connection: Connection, profile: str, config: TenantConfig) -> frozenset[str]:
     """Return the real buckets to which a profile leads or has led, as far as that is recorded."""
     changes = select(ConfigChange.before, ConfigChange.after).where(
