@@ -53,7 +53,7 @@ def old_uses(
 def has_old_uses(connection: Connection, before: datetime) -> bool:
     """Return whether uses or settlements remain that a prune up to a month removes."""
     uses = select(Use.fingerprint).where(Use.recorded_at < before)
-    queries: tuple[Select[Any], ...] = (uses, _old_settlements(before))
+    queries: tuple[Select[*tuple[Any, ...]], ...] = (uses, _old_settlements(before))
     return any(connection.execute(query.limit(1)).first() is not None for query in queries)
 
 
