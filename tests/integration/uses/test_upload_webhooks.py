@@ -5,16 +5,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import insert, select
 
 from models import Batch, Settlement
 from tests.support.builders.messages import grant_message, split_chunks
+from tests.support.cli.operator import json_rows
 from tests.support.uses.notified import (
     ALL_EVENTS,
     notified_upload,
 )
 from tests.support.uses.reports import deleted, stored
 from tests.support.uses.upload_hooks import UploadHooks
+from worker.commands.audit.group import audit
+from worker.commands.deliveries import deliveries
 from worker.core.uses.reports import UseReport
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.uses.deliveries import insert_unused_delivery
@@ -182,3 +186,17 @@ def test_reports_of_several_batches_reach_the_endpoint_of_each(hooks: UploadHook
     hooks.deliver()
     keys = [event.data.uploads[0].key for event in hooks.events()]
     assert sorted(keys) == [report.object_key for report in reports]
+
+
+def test_operators_see_the_type_of_each_webhook(
+    hooks: UploadHooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = hooks.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
+    (grant_id,) = hooks.issue(notified_upload())
+    hooks.record(stored(grant_id, KEY, hooks.clock()))
+    hooks.deliver()
+    listed = json_rows(CliRunner().invoke(deliveries, ["list", "--json"]))
+    assert [row["event"] for row in listed] == ["upload.stored", None]
+    shown = CliRunner().invoke(audit, ["show", grant_id]).output
+    assert "upload.stored of chunk 0 to endpoint hook, delivered" in shown
