@@ -172,8 +172,8 @@ def test_counts_are_those_of_the_single_items(
     keys = [f"acme/{batch_id()}", *(f"acme/{number}" for number in range(5)), "globex/x"]
     keys[3] = keys[0]  # two slots of one key overwrite each other
     message = upload_message(keys, max_size=10)
-    for chunk in split_chunks(message, 3):
-        service.issue(chunk)
+    for part in split_chunks(message, 3):
+        service.issue(part)
     batch = message["batch"]
     reports = [
         stored(f"{batch}.{item}", keys[item], clock() + timedelta(seconds=at), size=size)
