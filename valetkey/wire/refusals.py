@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Window = Literal["minute", "hour", "day", "month", "live"]
-Metric = Literal["grants", "download_grants", "upload_bytes"]
+Metric = Literal["grants", "download_grants", "upload_bytes", "stored_bytes"]
 
 _IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
 # Refusals and quotas are also read outside of replies, from rows and files, and so are not strict.
@@ -108,9 +108,11 @@ class Code(StrEnum):
 class QuotaState(BaseModel):
     """The state of one of the tenant's quotas.
 
-    metric: the unit of limit, used, asked and warn_at. `upload_bytes` counts bytes,
-    `download_grants` grants of kind download, and `grants` grants of every kind except parts.
-    window: the period that is counted, in UTC. `live` counts the grants that have not expired.
+    metric: the unit of limit, used, asked and warn_at. `upload_bytes` counts bytes that may be
+    uploaded, `stored_bytes` those of stored objects, `download_grants` grants of kind download, and
+    `grants` grants of every kind except parts.
+    window: the period that is counted, in UTC. `live` counts the grants that have not expired, or
+    what is stored now.
     limit: the maximum in one window.
     used: the amount that is charged or reserved now.
     asked: in a refusal for this quota only; the amount that the batch would have added.

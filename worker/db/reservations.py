@@ -14,8 +14,8 @@ from models import Batch, Reservation
 from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
 from worker.core.quotas.cost import (
+    CHARGED_METRICS,
     LIVE_WINDOWS,
-    METRICS,
     NO_COST,
     PAST_WINDOWS,
     WINDOWS,
@@ -31,7 +31,7 @@ REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""
 
 _INSERT = insert(Reservation)
-_COSTS = tuple(getattr(Reservation, metric) for metric in METRICS)
+_COSTS = tuple(getattr(Reservation, metric) for metric in CHARGED_METRICS)
 _IS_REMAINING = (
     Reservation.batch_number == bindparam("batch"),
     Reservation.chunk_number == REMAINING,
@@ -98,7 +98,7 @@ def insert_remaining_reservation(
 def take_from_remaining(connection: Connection, batch_number: int, request: ChunkRequest) -> bool:
     """Subtract a chunk's items from the remaining ones; return false if the batch is closed."""
     items = len(request.message.items)
-    amounts = {"items": items, **reserved_cost(request.message.grant, items)._asdict()}
+    amounts = {"items": items} | _amounts(reserved_cost(request.message.grant, items))
     params = {f"minus_{name}": amount for name, amount in amounts.items()}
     result = connection.execute(_TAKE, {"batch": batch_number} | params)
     remaining = result.scalar_one_or_none()
@@ -131,8 +131,16 @@ def _row(
         "tenant": request.tenant.id,
         "signing_key": request.signing_key,
         "items": reserved.items,
-        **reserved.cost._asdict(),
+        **_amounts(reserved.cost),
     }
+
+
+def _amounts(cost: Cost) -> dict[str, int]:
+    return {metric: getattr(cost, metric) for metric in CHARGED_METRICS}
+
+
+def _cost(row: Any) -> Cost:
+    return Cost(**{metric: getattr(row, metric) for metric in CHARGED_METRICS})
 
 
 def close_batch(connection: Connection, batch_number: int, tenant_id: str) -> int:
@@ -140,7 +148,7 @@ def close_batch(connection: Connection, batch_number: int, tenant_id: str) -> in
     row = connection.execute(_CLOSE, {"batch": batch_number}).one_or_none()
     if row is None:
         return 0
-    usage.release(connection, tenant_id, usage.cost_from_row(row), row.charged_at)
+    usage.release(connection, tenant_id, _cost(row), row.charged_at)
     return int(row.items)
 
 
@@ -201,7 +209,7 @@ def _sum_by_window(rows: Iterable[Any]) -> dict[usage.UsageKey, Cost]:
     for row in rows:
         for window in WINDOWS if row.chunk_number == REMAINING else LIVE_WINDOWS:
             key = (row.tenant, window, window_start(window, row.charged_at))
-            sums[key] = sums.get(key, NO_COST).plus(usage.cost_from_row(row))
+            sums[key] = sums.get(key, NO_COST).plus(_cost(row))
     return sums
 
 

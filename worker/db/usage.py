@@ -27,6 +27,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from models import Usage
 from valetkey.wire.refusals import QuotaState, Window
 from worker.core.quotas.cost import (
+    CHARGED_METRICS,
     METRICS,
     NO_COST,
     PAST_WINDOWS,
@@ -45,6 +46,7 @@ UsageKey = tuple[str, Window, datetime]
 
 # Statements are built once: building one takes longer than running it.
 _COSTS = tuple(getattr(Usage, metric) for metric in METRICS)
+_CHARGED = tuple(getattr(Usage, metric) for metric in CHARGED_METRICS)
 _SELECT = select(Usage.window, *_COSTS).where(
     Usage.tenant == bindparam("tenant_id"),
     or_(*(and_(Usage.window == name, Usage.window_start == bindparam(name)) for name in WINDOWS)),
@@ -53,7 +55,7 @@ _RELEASE = (
     update(Usage)
     .where(Usage.tenant == bindparam("tenant_id"))
     .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
-    .values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _COSTS})
+    .values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _CHARGED})
 )
 _GIVE_BACK = (
     update(Usage)
@@ -89,7 +91,7 @@ def charge(connection: Connection, tenant_id: str, cost: Cost, now: datetime) ->
     """
     if cost == NO_COST:
         return read_usage(connection, tenant_id, now)
-    amounts = {f"plus_{metric}": amount for metric, amount in cost._asdict().items()}
+    amounts = {f"plus_{metric}": getattr(cost, metric) for metric in CHARGED_METRICS}
     statement = _charge_statement(connection.dialect.name)
     rows = connection.execute(statement, _window_starts(tenant_id, now) | amounts)
     return {window: usage.minus(cost) for window, usage in _by_window(rows).items()}
@@ -111,17 +113,17 @@ def cost_from_row(row: Any) -> Cost:
 @cache
 def _charge_statement(dialect: str) -> ReturningInsert[Any]:
     rows = union_all(*(_charge_row(window) for window in WINDOWS))
-    columns = ("tenant", "window", "window_start", *METRICS)
+    columns = ("tenant", "window", "window_start", *CHARGED_METRICS)
     statement = insert_statement(Usage, dialect).from_select(columns, rows)
     return statement.on_conflict_do_update(
         index_elements=("tenant", "window", "window_start"),
-        set_={cost.key: cost + statement.excluded[cost.key] for cost in _COSTS},
+        set_={cost.key: cost + statement.excluded[cost.key] for cost in _CHARGED},
     ).returning(Usage.window, *_COSTS)
 
 
 def _charge_row(window: Window) -> Select[Any]:
     start = bindparam(window, type_=Usage.window_start.type)
-    amounts = (bindparam(f"plus_{metric}", type_=BigInteger) for metric in METRICS)
+    amounts = (bindparam(f"plus_{metric}", type_=BigInteger) for metric in CHARGED_METRICS)
     # Without a WHERE clause, SQLite would read the ON of ON CONFLICT as that of a join.
     id_ = bindparam("tenant_id", type_=String)
     return select(id_, literal(window), start, *amounts).where(true())
@@ -140,7 +142,7 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
     """
     rows = [
         {"tenant_id": tenant_id, "window_name": window, "since": start}
-        | {f"minus_{metric}": amount for metric, amount in cost._asdict().items()}
+        | {f"minus_{metric}": getattr(cost, metric) for metric in CHARGED_METRICS}
         for (tenant_id, window, start), cost in sorted(costs.items(), key=_lock_order)
         if cost != NO_COST
     ]

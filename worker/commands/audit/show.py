@@ -1,6 +1,7 @@
 """Shows the whole story of one grant or batch."""
 
 import json
+from datetime import datetime
 
 import click
 from sqlalchemy import Connection
@@ -30,7 +31,8 @@ def show(context: click.Context, /, *, grant: str, zone: object, as_json: bool) 
     """Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.
 
     Who requested it and for whom, what decided, until when it is valid and why, how often it was
-    signed and delivered, and what it was charged. Never shows a link, a signature or a token.
+    signed and delivered, what it was charged, and what became of it. Never shows a link, a
+    signature or a token.
 
     \b
     Examples:
@@ -38,11 +40,11 @@ def show(context: click.Context, /, *, grant: str, zone: object, as_json: bool) 
       python -m worker audit show acme/0199a000-0000-7000-8000-000000000000 --json
     """
     tenant, batch_id, item_number = _parse(grant)
+    now, zone_ = clock.now(), chosen_zone(context)
     with open_database(read_transaction) as connection:
-        story = _find(connection, tenant, batch_id, item_number)
+        story = _find(connection, tenant, batch_id, item_number, now)
         if story.grant is None and story.counts.first is not None:
             note_pruned(connection, story.counts.first)
-    now, zone_ = clock.now(), chosen_zone(context)
     values = story_values(story, now)
     if as_json:
         click.echo(json.dumps(values, default=lambda moment: format_in_zone(moment, zone_)))
@@ -61,7 +63,11 @@ def _parse(text: str) -> tuple[str | None, str, int | None]:
 
 
 def _find(
-    connection: Connection, tenant: str | None, batch_id: str, item_number: int | None
+    connection: Connection,
+    tenant: str | None,
+    batch_id: str,
+    item_number: int | None,
+    now: datetime,
 ) -> Story:
     batches = find_batches(connection, batch_id)
     if not batches:
@@ -77,7 +83,7 @@ def _find(
         raise _unknown(f"{tenant} has no batch with this id: did you mean {' or '.join(names)}?")
     if len(selected) > 1:
         raise _unknown(f"several tenants have a batch with this id: {' or '.join(names)}?")
-    story = read_story(connection, selected[0][1], item_number)
+    story = read_story(connection, selected[0][1], item_number, now)
     if story is None:
         rest = f"`audit show {names[0].rpartition('.')[0]}` shows"
         month = pruned_item_month(connection, selected[0][1], item_number or 0)

@@ -14,6 +14,7 @@ from sqlalchemy.sql.operators import custom_op
 from models import Batch, Chunk, Grant
 from valetkey.wire.grant_ids import grant_id
 from worker.db.audit.selection.key_globs import has_prefix, matches_glob
+from worker.db.audit.selection.states import may_have_state, state_column
 from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 _PLUS = custom_op[Any]("+")
@@ -45,8 +46,8 @@ class GrantFilter:
     tenant is an id, or a name, which selects all tenants that had it. buckets are names of bucket
     profiles, of which one has to match. key_glob is a pattern as in key_globs. signed_by is the
     name of a tenant's key; an empty string selects unsigned requests. decisions are `issued`,
-    `refused` or refusal codes, of which one has to match. since is included in the range, until is
-    not.
+    `refused` or refusal codes, of which one has to match. states are those of issued grants at the
+    moment states_at, of which one has to match. since is included in the range, until is not.
     """
 
     tenant: str | None = None
@@ -58,6 +59,8 @@ class GrantFilter:
     recipient: str | None = None
     signed_by: str | None = None
     decisions: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    states_at: datetime | None = None
     kind: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -68,7 +71,7 @@ class GrantFilter:
     def selects_items(self) -> bool:
         """True if there are conditions on single items, besides those on batches and chunks."""
         values = (self.object_key, self.prefix, self.key_glob, self.grant)
-        return bool(self.decisions) or any(value is not None for value in values)
+        return bool(self.decisions or self.states) or any(value is not None for value in values)
 
 
 def batch_conditions(
@@ -97,9 +100,17 @@ def batch_conditions(
         yield Chunk.issued_at >= grant_filter.since
     if grant_filter.until is not None:
         yield Chunk.issued_at < grant_filter.until
+    yield from _chunk_conditions(grant_filter)
+
+
+def _chunk_conditions(grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions that skip whole chunks, without reading their items."""
     if grant_filter.decisions:
-        # Skips whole chunks, without reading their items.
         yield or_(*(_may_have(decision) for decision in grant_filter.decisions))
+    if grant_filter.states:
+        is_candidate = may_have_state(grant_filter.states, moment_of_states(grant_filter))
+        if is_candidate is not None:
+            yield is_candidate
 
 
 def item_conditions(
@@ -116,6 +127,16 @@ def item_conditions(
         yield matches_glob(connection, grant_filter.key_glob)
     if grant_filter.decisions:
         yield or_(*_decision_conditions(grant_filter.decisions))
+    if grant_filter.states:
+        state = state_column(connection, moment_of_states(grant_filter))
+        yield state.in_(grant_filter.states)
+
+
+def moment_of_states(grant_filter: GrantFilter) -> datetime:
+    """Return the moment of the states of a filter, which it must have."""
+    if grant_filter.states_at is None:
+        raise ValueError("a filter by state needs the moment of the states")
+    return grant_filter.states_at
 
 
 def join_items(connection: Connection, *columns: Any) -> Select[Any]:

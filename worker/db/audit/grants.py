@@ -1,6 +1,6 @@
 """The audit log of grants: every requested item, and the decision on it."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import islice
@@ -20,10 +20,13 @@ from worker.db.audit.filters import (
 from worker.db.audit.pages import Page
 from worker.db.audit.selection.batch_range import range_conditions
 from worker.db.audit.selection.code_rows import read_rows_of_codes, refusal_codes
+from worker.db.audit.selection.state_rows import has_positions, read_rows_of_states
 from worker.db.key_lookup.entries import Position
 from worker.db.key_lookup.rows import read_rows_of_key
 
 _ROWS_PER_READ = 1_000
+_Rows = Generator[Row[*tuple[Any, ...]], None, Position | None]
+_RowReader = Callable[[Connection, GrantFilter, Sequence[Any], Position | None], _Rows]
 
 
 class AuditRecord(NamedTuple):
@@ -124,9 +127,10 @@ def _read_rows(
             connection, COLUMNS, conditions, grant_filter.object_key, position
         )
         return
-    if refusal_codes(grant_filter):
+    read_rows = _reader_by_position(grant_filter)
+    if read_rows is not None:
         before = None if start is None else start.position
-        last = yield from read_rows_of_codes(connection, grant_filter, COLUMNS, before)
+        last = yield from read_rows(connection, grant_filter, COLUMNS, before)
         if last is None:
             return
         start = _start_after(connection, last)
@@ -136,6 +140,13 @@ def _read_rows(
     # On PostgreSQL, this makes a cursor on the server.
     options = {} if limit is not None else {"yield_per": _ROWS_PER_READ}
     yield from connection.execute(query.limit(limit), execution_options=options)
+
+
+def _reader_by_position(grant_filter: GrantFilter) -> _RowReader | None:
+    """Return the function that reads the rows of a filter by their positions, if there is one."""
+    if refusal_codes(grant_filter):
+        return read_rows_of_codes
+    return read_rows_of_states if has_positions(grant_filter) else None
 
 
 def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:

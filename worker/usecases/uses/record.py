@@ -12,6 +12,7 @@ from worker.core.uses.reports import UseReport
 from worker.core.uses.verdicts import judge
 from worker.db.engine import write_transaction
 from worker.db.uses.insert import InsertedUses, JudgedUse, append_use_leaves, insert_uses
+from worker.db.uses.stored_bytes import add_stored_bytes
 from worker.db.uses.stored_objects import grants_of_objects, update_stored_objects
 from worker.db.uses.used_grants import find_used_grants
 
@@ -45,7 +46,7 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         inserted = insert_uses(connection, judged, now, context.new_lease)
         uses = [use for group in inserted for use in group.uses]
         ignored["known"] += len(judged) - len(uses)
-        update_stored_objects(connection, uses)
+        add_stored_bytes(connection, update_stored_objects(connection, uses))
         append_use_leaves(connection, inserted)
     return RecordedUses(inserted, +ignored)
 

@@ -16,6 +16,7 @@ from tests.support.audit_model.logs import (
     generated_logs,
     no_shrinking,
 )
+from tests.support.audit_model.uses import NOW, NOWS
 from tests.support.builders.audit_rows import MORNING, AuditedBatch
 from worker.core.kinds.registry import KINDS
 from worker.db.audit.counting import counts, queries
@@ -36,6 +37,7 @@ OPTIONS = st.builds(
     st.lists(st.sampled_from(DIMENSIONS), unique=True, max_size=3).map(tuple),
     st.sampled_from(ZONES),
     st.booleans(),
+    NOWS,
 )
 
 
@@ -48,9 +50,11 @@ def period(row: LogRow, name: str, zone: tzinfo) -> str:
     return f"{local:%Y-%m-%d}" if name == "day" else f"{local:%Y-%m}"
 
 
-def group_value(row: LogRow, name: str, zone: tzinfo) -> str | None:
+def group_value(row: LogRow, name: str, options: CountOptions) -> str | None:
     if name in {"hour", "day", "month"}:
-        return period(row, name, zone)
+        return period(row, name, options.zone)
+    if name == "state":
+        return row.state(options.now or NOW)
     value: str | None = row.value(name)
     return value
 
@@ -61,12 +65,7 @@ def slow_counts(
     groups: dict[tuple[str | None, ...], list[LogRow]] = defaultdict(list)
     for row in log.rows():
         if matches(row, grant_filter):
-            group = [
-                period(row, name, options.zone)
-                if name in {"hour", "day", "month"}
-                else row.value(name)
-                for name in options.by
-            ]
+            group = [group_value(row, name, options) for name in options.by]
             groups[tuple(group)].append(row)
     return {
         group: (

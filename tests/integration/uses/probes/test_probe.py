@@ -62,7 +62,7 @@ def test_an_object_that_is_not_there_is_no_use(
     engine: Engine, uploader: Uploader, probe: Probe
 ) -> None:
     probe(uploader.form("acme/nothing"))
-    assert uses(engine, Use.use_number) == []
+    assert uses(engine, Use.fingerprint) == []
 
 
 def test_an_object_of_another_grant_is_recorded_for_that_one(
@@ -81,7 +81,7 @@ def test_an_object_that_no_grant_stored_is_recorded_for_none(
     grant = uploader.form("acme/foreign")
     owner.put_object(Bucket=BUCKET, Key="acme/foreign", Body=b"x")
     probe(grant)
-    assert uses(engine, Use.use_number) == []
+    assert uses(engine, Use.fingerprint) == []
 
 
 def test_a_form_whose_client_chooses_the_name_is_not_probed(

@@ -11,6 +11,7 @@ from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_hanging
 from valetkey.units import describe_amount, describe_duration, format_duration, format_size
 from valetkey.wire.refusals import Refusal
+from worker.commands.audit.grants.use_story import use_topics
 
 _WIDTH = 13  # of the labels
 _LIMITS = {
@@ -53,6 +54,7 @@ def _grant_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     yield "credentials", values["access_key"] and f"access key {values['access_key']}"
     yield "signed again", _reissues(words)
     yield "upload", _upload(words)
+    yield from use_topics(values, words.time)
     yield "quota", _quota(words)
     items = values["items"]
     yield "batch", f"item of {items['total']:,}, in chunk {values['chunk']}: {_counts(items)}"
@@ -72,6 +74,8 @@ def _batch_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     if items["chunks"] > 1:
         first, last = words.time(items["first_at"]), words.time(items["last_at"])
         yield "chunks", f"{items['chunks']:,}, decided from {first} to {last}"
+    states = (f"{number:,} {state}" for state, number in values["states"].items())
+    yield "states", ", ".join(states)
     yield "quota", _quota(words)
     yield from _outcome_topics(words)
 

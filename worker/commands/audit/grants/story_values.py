@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import Item
 from valetkey.wire.terms import AnyTerms
+from worker.commands.audit.grants.use_story import use_values
 from worker.core.kinds.registry import issued_cost, reserved_cost
 from worker.core.quotas.cost import NO_COST, WINDOWS, Cost, window_start
 from worker.db.audit.stories.grant_story import ChunkStory, Story
@@ -44,7 +45,7 @@ def story_values(story: Story, now: datetime) -> Values:
         "deliveries": [dict(row._mapping) for row in story.deliveries],  # noqa: SLF001 - public API
     }
     if story.grant is None:
-        return values | {"quota": _batch_quota(story)}
+        return values | {"quota": _batch_quota(story), "states": dict(story.states)}
     return values | _grant_values(story, story.grant, now)
 
 
@@ -94,6 +95,7 @@ def _grant_values(story: Story, grant: ChunkStory, now: datetime) -> Values:
         "upload": None if grant.upload is None else dict(grant.upload._mapping),  # noqa: SLF001
         "quota": _grant_quota(story, grant),
         "leaf_number": grant.leaf_number,
+        **use_values(grant.uses, now),
     }
 
 

@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 
 from models import Batch, Chunk
 from worker.core.quotas.open_time import MAX_OPEN_TIME
-from worker.db.audit.filters import GrantFilter
+from worker.db.audit.filters import GrantFilter, moment_of_states
+from worker.db.audit.selection.states import LONGEST_VALIDITY
 from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 # The numbers of two batches can be in another order than their times: clocks differ, and a
@@ -36,14 +37,23 @@ def range_conditions(
     if batch_ids:
         yield _is_batch(connection, grant_filter, batch_ids)
         return
-    if grant_filter.since is not None:
-        before = _last_before(connection, grant_filter.since)
+    since = _earliest(grant_filter)
+    if since is not None:
+        before = _last_before(connection, since)
         if before is not None:
             yield from (Batch.batch_number > before, Chunk.batch_number > before)
     if grant_filter.until is not None:
         after = _first_after(connection, grant_filter.until)
         if after is not None:
             yield from (Batch.batch_number < after, Chunk.batch_number < after)
+
+
+def _earliest(grant_filter: GrantFilter) -> datetime | None:
+    """Return the moment since which the rows of a filter were decided: open grants are not old."""
+    if set(grant_filter.states) != {"open"}:
+        return grant_filter.since
+    began = moment_of_states(grant_filter) - LONGEST_VALIDITY
+    return began if grant_filter.since is None else max(began, grant_filter.since)
 
 
 def _is_batch(

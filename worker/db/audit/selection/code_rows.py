@@ -46,12 +46,25 @@ def read_rows_of_codes(
 ) -> Generator[Row[*tuple[Any, ...]], None, Position | None]:
     """Yield the rows of a filter with refusal codes, newest first, while the index is worth it.
 
-    Returns None if these are all rows, or the position after which the caller has to scan: if the
-    other conditions leave few of the rows of a code, a scan by them is faster.
+    Returns None if these are all rows, or the position after which the caller has to scan.
     """
     codes = sorted(refusal_codes(grant_filter))
     streams = (_positions_of_code(connection, code, before) for code in codes)
     positions = merge(*streams, reverse=True)
+    return (yield from read_rows_at(connection, grant_filter, columns, positions))
+
+
+def read_rows_at(
+    connection: Connection,
+    grant_filter: GrantFilter,
+    columns: Sequence[Any],
+    positions: Iterator[Position],
+) -> Generator[Row[*tuple[Any, ...]], None, Position | None]:
+    """Yield the rows of a filter among those at some positions, newest first.
+
+    Returns None if these are all rows, or the position after which the caller has to scan: if the
+    other conditions leave few of the rows at the positions, a scan by them is faster.
+    """
     size, count = _FIRST_READ, 0
     while True:
         block = list(islice(positions, size))
