@@ -1,6 +1,7 @@
 """What producers are told of the grants of a batch: states of items, and counts."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, insert, select
 from models import Batch, Settlement
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
+    POLICY,
     Clock,
     batch_id,
     grant_message,
@@ -91,6 +93,19 @@ def test_a_mismatched_object_is_told_with_the_limit_that_it_exceeds(
     record_uses([stored(f"{message['batch']}.0", "acme/a.png", clock())], service.context)
     (state,) = states(service, message["batch"], 0).items
     assert (state.state, state.problem) == ("mismatched", "size: 10 bytes, granted 0 to 5")
+
+
+def test_the_name_that_a_client_chose_for_its_form_is_told(
+    service: InProcessService, clock: Clock, apply_config: ApplyConfig
+) -> None:
+    apply_config(tenant_config(policies={"demo": replace(POLICY, free_names=True)}))
+    message = upload_message(["acme/${filename}"])
+    service.issue(message)
+    batch = message["batch"]
+    assert states(service, batch, 0).items[0].key == "acme/${filename}"
+    record_uses([stored(f"{batch}.0", "acme/cat.png", clock())], service.context)
+    (state,) = states(service, batch, 0).items
+    assert (state.state, state.key) == ("used", "acme/cat.png")
 
 
 def test_the_newest_of_several_objects_is_told(service: InProcessService, clock: Clock) -> None:
