@@ -12,7 +12,7 @@ _FIRST_INTERVAL = 0.25  # seconds until the second query
 _MAX_INTERVAL = 5.0  # seconds
 _MIN_LIMIT = 1.0  # seconds in which a query is answered
 _FINAL = frozenset({"unused", "late", "mismatched", "overwritten", "refused"})
-_STORING_KINDS = ("upload", "put", "multipart")
+_OTHER_KINDS = ("download", "parts")  # which store no object of their own
 _REASONS = {
     "open": "is not stored yet: call again to go on waiting",
     "unused": "was never stored: the grant has ended",
@@ -61,7 +61,7 @@ class StoredWait:
         Raises NotStored if it will not be stored as granted or the time is over, and ValueError for
         a grant that stores no object.
         """
-        if states.kind not in _STORING_KINDS:
+        if states.kind in _OTHER_KINDS:
             raise ValueError(f"a grant of the kind {states.kind} stores no object to wait for")
         (state,) = states.items
         if state.state == "used" and state.stored_at is not None:

@@ -1,6 +1,7 @@
 """What producers are told of the grants of a batch: states of items, and counts."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, insert, select
 from models import Batch, Settlement
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
+    POLICY,
     Clock,
     batch_id,
     grant_message,
@@ -24,6 +26,7 @@ from tests.support.uses.reports import downloaded, stored
 from valetkey.wire.replies import Outcome
 from valetkey.wire.uses import UseStates
 from worker.core.tenants.config import Tenant, TenantConfig
+from worker.core.uses.item_ranges import format_items
 from worker.db.engine import read_transaction, write_transaction
 from worker.usecases.uses.record import record_uses
 
@@ -56,9 +59,9 @@ def batch_number(engine: Engine, batch: str) -> int:
         return connection.execute(query).scalar_one()
 
 
-def settle(engine: Engine, batch_number: int, chunk: int, clock: Clock) -> None:
-    values = {"batch_number": batch_number, "chunk_number": chunk, "tenant": "acme"}
-    values |= {"unused": "", "used_bytes": 0, "returned_bytes": 0, "settled_at": clock()}
+def settle(engine: Engine, number: int, chunk: int, unused: str, clock: Clock) -> None:
+    values = {"batch_number": number, "chunk_number": chunk, "tenant": "acme"}
+    values |= {"unused": unused, "used_bytes": 0, "returned_bytes": 0, "settled_at": clock()}
     with write_transaction(engine) as connection:
         connection.execute(insert(Settlement), values)
 
@@ -90,6 +93,19 @@ def test_a_mismatched_object_is_told_with_the_limit_that_it_exceeds(
     record_uses([stored(f"{message['batch']}.0", "acme/a.png", clock())], service.context)
     (state,) = states(service, message["batch"], 0).items
     assert (state.state, state.problem) == ("mismatched", "size: 10 bytes, granted 0 to 5")
+
+
+def test_the_name_that_a_client_chose_for_its_form_is_told(
+    service: InProcessService, clock: Clock, apply_config: ApplyConfig
+) -> None:
+    apply_config(tenant_config(policies={"demo": replace(POLICY, free_names=True)}))
+    message = upload_message(["acme/${filename}"])
+    service.issue(message)
+    batch = message["batch"]
+    assert states(service, batch, 0).items[0].key == "acme/${filename}"
+    record_uses([stored(f"{batch}.0", "acme/cat.png", clock())], service.context)
+    (state,) = states(service, batch, 0).items
+    assert (state.state, state.key) == ("used", "acme/cat.png")
 
 
 def test_the_newest_of_several_objects_is_told(service: InProcessService, clock: Clock) -> None:
@@ -158,7 +174,7 @@ def test_a_wrong_field_is_named(
 UPLOADS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 400), st.sampled_from([5, 50])))
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(uploads=UPLOADS, settled=st.sets(st.integers(0, 2)), seconds=st.integers(0, 600))
 def test_counts_are_those_of_the_single_items(
     service: InProcessService,
@@ -171,19 +187,20 @@ def test_counts_are_those_of_the_single_items(
     keys = [f"acme/{batch_id()}", *(f"acme/{number}" for number in range(5)), "globex/x"]
     keys[3] = keys[0]  # two slots of one key overwrite each other
     message = upload_message(keys, max_size=10)
-    for chunk in split_chunks(message, 3):
-        service.issue(chunk)
+    for part in split_chunks(message, 3):
+        service.issue(part)
     batch = message["batch"]
-    record_uses(
-        [
-            stored(f"{batch}.{item}", keys[item], clock() + timedelta(seconds=at), size=size)
-            for item, at, size in uploads
-        ],
-        service.context,
-    )
-    number = batch_number(engine, batch)
-    for chunk_number in settled:
-        settle(engine, number, chunk_number, clock)
+    reports = [
+        stored(f"{batch}.{item}", keys[item], clock() + timedelta(seconds=at), size=size)
+        for item, at, size in uploads
+    ]
+    early, late = reports[: len(reports) // 2], reports[len(reports) // 2 :]
+    record_uses(early, service.context)
+    known, number = {item for item, *_ in uploads[: len(early)]}, batch_number(engine, batch)
+    for chunk in settled:
+        unused = {*range(3 * chunk, min(3 * chunk + 3, 7))} - known - {6}  # 6 is refused
+        settle(engine, number, chunk, format_items(unused), clock)
+    record_uses(late, service.context)
     clock.forward(seconds=seconds)
     single = states(service, batch, *range(len(keys))).items
     assert states(service, batch).counts == Counter(str(state.state) for state in single)

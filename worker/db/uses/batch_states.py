@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Integer, and_, func, literal_column, select
 
 from models import Batch, Chunk, Settlement, StoredObject, Use
+from worker.core.uses.item_ranges import parse_items
 from worker.core.uses.states import StateFacts
 from worker.db.uses.states import DOWNLOADED, STORING
 
@@ -21,7 +22,8 @@ class BatchFacts(NamedTuple):
 def count_state_facts(connection: Connection, batch_number: int, chunk_size: int) -> BatchFacts:
     """Count the facts of the issued grants of a batch, in its decided chunks.
 
-    The facts are those that `read_state_facts` returns, except that downloads is at most 1.
+    The facts are those that `read_state_facts` returns, except that downloads is at most 1, and
+    is_settled false for grants with uses: neither changes a state.
     """
     chunks = connection.execute(_chunks(batch_number)).all()
     used: defaultdict[int, Counter[StateFacts]] = defaultdict(Counter)
@@ -32,16 +34,36 @@ def count_state_facts(connection: Connection, batch_number: int, chunk_size: int
     for chunk, count in connection.execute(_downloaded(batch_number, chunk_size)):
         used[chunk][facts_of[chunk]._replace(downloads=1)] += count
     issued: Counter[StateFacts] = Counter()
+    late = _late_items(connection, batch_number, chunk_size)
     for row in chunks:
-        chunk_counts = used[row.chunk_number]
+        chunk_counts, facts = used[row.chunk_number], facts_of[row.chunk_number]
         issued += chunk_counts
-        issued[facts_of[row.chunk_number]] += row.issued - chunk_counts.total()
+        unused = sum(map(len, parse_items(row.unused or "")))
+        unused -= sum(item in part for part in parse_items(row.unused or "") for item in late)
+        issued[facts._replace(is_settled=True)] += unused
+        issued[facts] += row.issued - chunk_counts.total() - unused
     return BatchFacts(+issued, sum(row.refused for row in chunks))
 
 
 def _facts(row: Any) -> StateFacts:
     expires_at = row.issued_at + timedelta(seconds=row.expires_in)
-    return StateFacts(row.kind, expires_at, is_settled=row.settled_at is not None)
+    return StateFacts(row.kind, expires_at)
+
+
+def _late_items(connection: Connection, batch_number: int, chunk_size: int) -> set[int]:
+    """Return the items whose uses were recorded after their chunk was settled, as few are."""
+    is_own = and_(
+        Settlement.batch_number == Use.batch_number,
+        Settlement.chunk_number == _chunk_of(Use.item_number, chunk_size),
+        Settlement.settled_at <= Use.recorded_at,
+    )
+    query = (
+        select(Use.item_number)
+        .join(Settlement, is_own)
+        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
+        .distinct()
+    )
+    return set(connection.scalars(query))
 
 
 def _chunks(batch_number: int) -> Any:
@@ -51,7 +73,7 @@ def _chunks(batch_number: int) -> Any:
     )
     return (
         select(Chunk.chunk_number, Chunk.issued, Chunk.refused, Chunk.issued_at, Chunk.expires_in)
-        .add_columns(Batch.kind, Settlement.settled_at)
+        .add_columns(Batch.kind, Settlement.unused)
         .join(Batch, Batch.batch_number == Chunk.batch_number)
         .outerjoin(Settlement, is_settlement)
         .where(Chunk.batch_number == batch_number)

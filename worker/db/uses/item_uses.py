@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from models import Chunk, Grant, Use
+from models import Chunk, Grant, StoredObject, Use
+from worker.core.signing.forms import FILENAME_VARIABLE
 from worker.db.uses.states import STORING
 
 _PER_QUERY = 500
@@ -34,11 +35,15 @@ class NewestObject(NamedTuple):
 
 
 class ItemUses(NamedTuple):
-    """The audit rows, numbers of uses and newest stored objects of some items, by item number."""
+    """The audit rows, numbers of uses and newest stored objects of some items, by item number.
+
+    keys has the object keys of forms that leave the name to the client, once they are known.
+    """
 
     rows: Mapping[int, AuditItem]
     counts: Mapping[int, int]
     objects: Mapping[int, NewestObject]
+    keys: Mapping[int, str]
 
 
 def read_item_uses(connection: Connection, batch_number: int, items: Sequence[int]) -> ItemUses:
@@ -65,7 +70,24 @@ def read_item_uses(connection: Connection, batch_number: int, items: Sequence[in
         newest = stored.subquery()
         for item, *values, _ in connection.execute(select(newest).where(newest.c.rank == 1)):
             objects[item] = NewestObject(*values)
-    return ItemUses(rows, counts, objects)
+    free = [item for item, row in rows.items() if row.object_key.endswith(FILENAME_VARIABLE)]
+    return ItemUses(rows, counts, objects, _stored_keys(connection, batch_number, free))
+
+
+def _stored_keys(
+    connection: Connection, batch_number: int, items: Sequence[int]
+) -> Mapping[int, str]:
+    """Return the object key of the newest object of each item, if it is its key's newest one."""
+    keys: dict[int, str] = {}
+    for start in range(0, len(items), _PER_QUERY):
+        query = (
+            select(StoredObject.item_number, StoredObject.object_key)
+            .where(StoredObject.batch_number == batch_number)
+            .where(StoredObject.item_number.in_(items[start : start + _PER_QUERY]))
+            .order_by(StoredObject.changed_at)
+        )
+        keys |= {row.item_number: row.object_key for row in connection.execute(query)}
+    return keys
 
 
 def read_decided_chunks(connection: Connection, batch_number: int) -> set[int]:

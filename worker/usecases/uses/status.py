@@ -103,7 +103,7 @@ def _issued_state(item: int, facts: StateFacts, uses: ItemUses, now: datetime) -
     state = UseState(
         item=item,
         state=grant_state(facts, now),
-        key=uses.rows[item].object_key,
+        key=uses.keys.get(item, uses.rows[item].object_key),
         expires_at=facts.expires_at,
         uses=uses.counts.get(item, 0),
     )

@@ -87,6 +87,7 @@ def _request_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     yield "requested", f"{words.time(values['decided_at'])} by {values['requested_by']}{signed}"
     yield "recipient", values["recipient"]
     yield "reason", values["reason"]
+    yield "reissue of", values["reissue_of"]
 
 
 def _terms_topics(words: _Words) -> Iterator[tuple[str, str | None]]:

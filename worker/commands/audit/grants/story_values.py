@@ -31,6 +31,7 @@ def story_values(story: Story, now: datetime) -> Values:
         "requested_by": batch.requested_by,
         "reason": batch.reason,
         "recipient": batch.recipient,
+        "reissue_of": batch.reissue_of,
         "kind": batch.kind,
         "bucket": batch.bucket,
         "real_bucket": story.bucket_then,
