@@ -26,6 +26,7 @@ from worker.commands.health.checks import (
     check_cleanup,
     check_manifests,
     check_refused_uploads,
+    check_settlements,
     check_tenants,
     check_webhooks,
 )
@@ -60,6 +61,7 @@ class _DatabaseFacts(NamedTuple):
     failed_manifests: backlog.FailedManifests
     oldest_abandoned_upload: datetime | None
     refused_uploads: list[backlog.RefusedUploads]
+    oldest_ended_slot: datetime | None
     partitions: PartitionFacts | None
     publications: list[Publication]
 
@@ -90,6 +92,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield check_manifests(facts.failed_manifests)
     yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
     yield from check_refused_uploads(facts.refused_uploads)
+    yield check_settlements(facts.oldest_ended_slot, now)
     yield from check_partitions(facts.partitions, now)
     yield from checkpoint_checks(settings, facts.config, facts.publications)
 
@@ -105,6 +108,7 @@ def _read_facts() -> _DatabaseFacts:
             backlog.failed_manifests(connection, clock.now() - FAILED_SINCE),
             backlog.oldest_abandoned_upload(connection),
             backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
+            backlog.oldest_ended_slot(connection),
             read_partition_facts(connection, clock.now()),
             read_publications(connection),
         )

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import Connection
@@ -62,7 +63,7 @@ def settle_ended(context: Context, run: JobRun | None = None) -> dict[str, int]:
     counts: Counter[str] = Counter()
     running: set[str] = set()
     resting: set[str] = set()  # their storage failed in this run
-    threads: ThreadGroup[str, Counter[str]] = ThreadGroup(
+    threads: ThreadGroup[str, _Result] = ThreadGroup(
         partial(_settle_in_bucket, context=context, run=run), "settle"
     )
     while not run.is_stopping:
@@ -74,10 +75,10 @@ def settle_ended(context: Context, run: JobRun | None = None) -> dict[str, int]:
                 threads.start(bucket)
         if not running:
             break
-        for bucket, turn in threads.wait(_WAIT):
+        for bucket, result in threads.wait(_WAIT):
             running.remove(bucket)
-            counts += turn
-            if turn["postponed"] or not turn:
+            counts += result.counts
+            if result.has_failed or not result.counts:
                 resting.add(bucket)
             run.progress()
     return dict(counts)
@@ -85,6 +86,13 @@ def settle_ended(context: Context, run: JobRun | None = None) -> dict[str, int]:
 
 class _Stopping(Transient):
     """The worker ends: what it claimed is due again later."""
+
+
+class _Result(NamedTuple):
+    """The result of a turn: numbers of chunks, and true if storage or the database failed."""
+
+    counts: Counter[str]
+    has_failed: bool
 
 
 class _Turn:
@@ -101,7 +109,7 @@ class _Turn:
         self._probed: list[ProbedSlot] = []
         self._unfinished: list[Slot] = []
         self._ended: list[Slot] = []
-        self._failures = 0  # in a row
+        self.failures = 0  # in a row
         self.counts: Counter[str] = Counter()
 
     def _wait(self) -> None:
@@ -116,7 +124,7 @@ class _Turn:
         with write_transaction(self._context.engine) as connection:
             slots = claim_slots(connection, self._bucket, now, self._rate)
         for slot in slots:
-            if self._failures == MAX_FAILURES or self._run.is_stopping:
+            if self.failures == MAX_FAILURES or self._run.is_stopping:
                 self.counts["postponed"] += 1
             else:
                 self._probe_slot(slot, now)
@@ -129,7 +137,7 @@ class _Turn:
                 log.exception("probe_failed", batch_number=slot.batch_number)
             self._fail(slot, now, error)
             return
-        self._failures = 0
+        self.failures = 0
         if isinstance(result, ProbedSlot):
             self._probed.append(result)
         elif result == "unfinished":
@@ -140,7 +148,7 @@ class _Turn:
     def _fail(self, slot: Slot, now: datetime, error: Exception) -> None:
         named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
         if not isinstance(error, UnreadableStorage | _Stopping):
-            self._failures += 1
+            self.failures += 1
         if slot.ended_at <= now - GIVE_UP_AFTER and not isinstance(error, _Stopping):
             log.warning("slots_given_up", **named, chunk_number=slot.chunk_number)
             self._ended.append(slot)
@@ -162,14 +170,15 @@ class _Turn:
         self.counts += Counter(settled=settled, ended=ended, waiting=len(self._unfinished))
 
 
-def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> Counter[str]:
+def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Result:
     turn = _Turn(bucket, context, run)
     try:
         turn.probe_slots()
         turn.settle()
     except Transient as error:
         log.warning("settlement_postponed", bucket=bucket, problem=str(error))
-    return turn.counts
+        return _Result(turn.counts, has_failed=True)
+    return _Result(turn.counts, has_failed=turn.failures == MAX_FAILURES)
 
 
 def _settle(

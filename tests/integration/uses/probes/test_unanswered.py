@@ -1,7 +1,9 @@
 """Ended upload slots whose storage gives no answer, or none that proves anything."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,11 +16,15 @@ from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import SLOW_DOWN, UnreliableStorage
+from tests.support.servers.waiting import wait_until
 from tests.support.uses.charges import charged, rows
 from tests.support.uses.uploading import Uploader
 from worker.core.tenants.config import TenantConfig
+from worker.core.uses.settlement import GRACE
 from worker.db.engine import write_transaction
 from worker.devstack.s3 import create_buckets
+from worker.devstack.storage import Storage
+from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.uses.settle import GIVE_UP_AFTER, settle_ended
 
 Settle = Callable[[], dict[str, int]]
@@ -126,3 +132,38 @@ def test_a_probe_costs_one_request_and_none_for_what_is_known(
     uploader.request("upload", *(f"acme/{number}" for number in range(5)))
     settle()
     assert storage.count("HEAD") == 5
+
+
+def test_storage_that_does_not_answer_delays_no_other_profile(
+    engine: Engine,
+    uploader: Uploader,
+    service: InProcessService,
+    storage: UnreliableStorage,
+    clock: Clock,
+    real_storage: Storage,
+    apply_config: ApplyConfig,
+) -> None:
+    silent = config().buckets["demo"]
+    other = replace(silent, name="other", endpoint=real_storage.endpoint)
+    policies = config().tenants["acme"].policies
+    policies = {**policies, "other": replace(policies["demo"], bucket="other")}
+    apply_config(TenantConfig({"demo": silent, "other": other}, config(policies=policies).tenants))
+    uploader.form("acme/a")
+    uploader.form("acme/b", bucket="other")
+    clock.forward(minutes=5)
+    clean_up(service.context)
+    clock.time += GRACE
+    answers = Event()
+
+    def wait(_: Any, forward: Callable[[], StorageResponse]) -> StorageResponse:
+        answers.wait(60)
+        return forward()
+
+    storage.interfere = wait
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(settle_ended, service.context)
+        try:
+            wait_until(lambda: len(rows(engine, Settlement.unused)) == 1)
+        finally:
+            answers.set()
+        assert run.result() == {"settled": 2}
