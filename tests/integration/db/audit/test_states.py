@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from tests.integration.db.audit.conftest import WithLog
 from tests.support.audit_model.filters import filters, matches
 from tests.support.audit_model.logs import GeneratedLog, generated_logs, no_shrinking
-from tests.support.audit_model.uses import NOW, NOWS
-from tests.support.builders.audit_rows import AuditedBatch
+from tests.support.audit_model.uses import NOWS
 from valetkey.wire.terms import MAX_EXPIRES_IN
 from worker.core.uses.states import grant_state
 from worker.db.audit.filters import GrantFilter, item_conditions
@@ -81,13 +80,8 @@ def test_the_facts_of_each_grant_give_the_state_of_a_loop(with_log: WithLog, exa
     compare()
 
 
-def test_open_grants_are_sought_among_those_that_can_be_open(with_log: WithLog) -> None:
+def test_the_longest_validity_is_that_of_requests() -> None:
     assert LONGEST_VALIDITY.total_seconds() == MAX_EXPIRES_IN
-    log = GeneratedLog(
-        [AuditedBatch(1, ["a"], decided_at=NOW - LONGEST_VALIDITY, expires_in=604_801)]
-    )
-    with with_log(log) as connection:
-        assert not read_grants(connection, GrantFilter(states=("open",), states_at=NOW), 1).records
 
 
 def test_a_filter_by_state_needs_their_moment(with_log: WithLog) -> None:
