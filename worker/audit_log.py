@@ -12,8 +12,8 @@ from typing import Self, TypedDict, Unpack
 
 from worker import clock
 from worker.core.links.pasted_grant import read_pasted_grant
+from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import ItemCount, SortOrder, count_items, top_items
-from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.selection.names import UnknownName, resolve_names
 from worker.db.audit.stream import read_bound, stream_blocks

@@ -15,8 +15,8 @@ from time import perf_counter
 from sqlalchemy import Engine
 
 from bench.audit.data import END, DataPlan, batch_id, object_key, tenant_name
+from worker.db.audit.counting.columns import CountOptions
 from worker.db.audit.counting.counts import count_items
-from worker.db.audit.counting.queries import CountOptions
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.grants import read_grants
 from worker.db.engine import create_database_engine, read_transaction

@@ -75,6 +75,14 @@ def _create_uses() -> None:
         op.f("ix_uses_batch_number_item_number"), "uses", ["batch_number", "item_number"]
     )
     op.create_index(op.f("ix_uses_group_id"), "uses", ["group_id"])
+    is_exception = sa.text("verdict <> 'as_granted'")
+    op.create_index(
+        "ix_uses_exceptions",
+        "uses",
+        ["batch_number", "item_number"],
+        postgresql_where=is_exception,
+        sqlite_where=is_exception,
+    )
 
 
 def _create_stored_objects() -> None:

@@ -85,3 +85,15 @@ def test_a_group_of_uses_without_a_leaf_and_a_leaf_without_uses_are_found(
     texts = [found.text for found in problems(engine) if found.table == "uses"]
     assert "no leaf covers the group another" in texts
     assert "have no rows, but leaf 1 covers them" in texts
+
+
+def test_stored_bytes_that_are_not_those_of_the_known_objects_are_found(
+    engine: Engine, tables: StoredTables
+) -> None:
+    give_back(tables, RETURNED)
+    tables.execute("UPDATE stored_objects SET size = size + 1")
+    (problem,) = problems(engine)
+    assert (problem.column, problem.text) == (
+        "stored_bytes",
+        "window live: 10 are counted, and the known objects have 11",
+    )

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert
 
 from models import Settlement, StoredObject, Use
 from tests.support.builders.audit_rows import AuditedBatch
+from worker.core.uses.item_ranges import format_items
 from worker.core.uses.states import GrantState, StateFacts, grant_state
 
 Place = tuple[int, int]
@@ -38,23 +39,13 @@ class LoggedUses(NamedTuple):
     unused: Mapping[Place, frozenset[int]] = {}
 
     def write(self, connection: Connection) -> None:
-        for use in self.uses:
-            batch, item = use.item
-            values = {"tenant": "acme", "batch_number": batch, "item_number": item, "group_id": "g"}
-            told = {"event": use.event, "verdict": use.verdict, "source": "event"}
-            times = dict.fromkeys(("occurred_at", "recorded_at"), use.occurred_at)
-            statement = insert(Use).values(fingerprint=use.fingerprint, **values, **told, **times)
-            connection.execute(statement)
-        for batch, item in self.current:
-            key = {"bucket": "b", "object_key": f"{batch}.{item}", "tenant": "acme"}
-            grant = {"batch_number": batch, "item_number": item, "sequencer": ""}
-            state = {"size": 1, "is_deleted": False, "changed_at": NOW}
-            connection.execute(insert(StoredObject).values(**key, **grant, **state))
-        for (batch, chunk), items in self.unused.items():
-            place = {"batch_number": batch, "chunk_number": chunk, "tenant": "acme"}
-            numbers = {"unused": ",".join(map(str, sorted(items))), "settled_at": NOW}
-            sizes = {"used_bytes": 0, "returned_bytes": 0}
-            connection.execute(insert(Settlement).values(**place, **numbers, **sizes))
+        if self.uses:
+            connection.execute(insert(Use), [_use_row(use) for use in self.uses])
+        if self.current:
+            connection.execute(insert(StoredObject), [_object_row(*item) for item in self.current])
+        if self.unused:
+            rows = [_settlement_row(*chunk, items) for chunk, items in self.unused.items()]
+            connection.execute(insert(Settlement), rows)
 
     def state(self, batch: AuditedBatch, item: int, now: datetime) -> GrantState:
         """Return the state of an issued grant, from a loop over all uses."""
@@ -74,6 +65,26 @@ class LoggedUses(NamedTuple):
             item in self.unused.get((batch.number, chunk), ()),
         )
         return grant_state(facts, now)
+
+
+def _use_row(use: LoggedUse) -> dict[str, Any]:
+    batch, item = use.item
+    values = {"tenant": "acme", "batch_number": batch, "item_number": item, "group_id": "g"}
+    told = {"event": use.event, "verdict": use.verdict, "source": "event"}
+    times = dict.fromkeys(("occurred_at", "recorded_at"), use.occurred_at)
+    return values | told | times | {"fingerprint": use.fingerprint}
+
+
+def _object_row(batch: int, item: int) -> dict[str, Any]:
+    key = {"bucket": "b", "object_key": f"{batch}.{item}", "tenant": "acme"}
+    grant = {"batch_number": batch, "item_number": item, "sequencer": ""}
+    return key | grant | {"size": 1, "is_deleted": False, "changed_at": NOW}
+
+
+def _settlement_row(batch: int, chunk: int, items: frozenset[int]) -> dict[str, Any]:
+    place = {"batch_number": batch, "chunk_number": chunk, "tenant": "acme"}
+    numbers = {"unused": format_items(items), "settled_at": NOW}
+    return place | numbers | {"used_bytes": 0, "returned_bytes": 0}
 
 
 @st.composite

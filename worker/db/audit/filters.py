@@ -14,7 +14,7 @@ from sqlalchemy.sql.operators import custom_op
 from models import Batch, Chunk, Grant
 from valetkey.wire.grant_ids import grant_id
 from worker.db.audit.selection.key_globs import has_prefix, matches_glob
-from worker.db.audit.selection.states import may_have_state, state_column
+from worker.db.audit.selection.states import has_state, may_have_state
 from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 _PLUS = custom_op[Any]("+")
@@ -100,17 +100,17 @@ def batch_conditions(
         yield Chunk.issued_at >= grant_filter.since
     if grant_filter.until is not None:
         yield Chunk.issued_at < grant_filter.until
-    yield from _chunk_conditions(grant_filter)
-
-
-def _chunk_conditions(grant_filter: GrantFilter) -> Iterator[ColumnElement[bool]]:
-    """Yield conditions that skip whole chunks, without reading their items."""
     if grant_filter.decisions:
+        # Skips whole chunks, without reading their items.
         yield or_(*(_may_have(decision) for decision in grant_filter.decisions))
+
+
+def scan_conditions(
+    connection: Connection, grant_filter: GrantFilter
+) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions on `Batch` and `Chunk` that only save time, for queries that read many."""
     if grant_filter.states:
-        is_candidate = may_have_state(grant_filter.states, moment_of_states(grant_filter))
-        if is_candidate is not None:
-            yield is_candidate
+        yield may_have_state(connection, grant_filter.states, moment_of_states(grant_filter))
 
 
 def item_conditions(
@@ -128,8 +128,8 @@ def item_conditions(
     if grant_filter.decisions:
         yield or_(*_decision_conditions(grant_filter.decisions))
     if grant_filter.states:
-        state = state_column(connection, moment_of_states(grant_filter))
-        yield state.in_(grant_filter.states)
+        moment = moment_of_states(grant_filter)
+        yield has_state(connection, grant_filter.states, moment)
 
 
 def moment_of_states(grant_filter: GrantFilter) -> datetime:

@@ -16,6 +16,7 @@ from worker.db.audit.filters import (
     batch_conditions,
     item_conditions,
     join_items,
+    scan_conditions,
 )
 from worker.db.audit.pages import Page
 from worker.db.audit.selection.batch_range import range_conditions
@@ -155,7 +156,7 @@ def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[An
     # skipped whole, and a page costs the same at the end of the log as at its beginning.
     return (
         join_items(connection, *COLUMNS)
-        .where(*_conditions(connection, grant_filter))
+        .where(*_conditions(connection, grant_filter), *scan_conditions(connection, grant_filter))
         .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
     )
 

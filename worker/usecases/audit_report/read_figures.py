@@ -20,8 +20,8 @@ from worker.audit_report.figures import (
 from worker.core.quotas.status import QuotaStatus, quota_statuses
 from worker.db import usage
 from worker.db.audit import report
+from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import ItemCount, count_items, top_items
-from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import ISSUED, GrantFilter
 from worker.db.audit.report import LifetimeCount
 from worker.db.audit.selection.tenant_filter import first_id

@@ -101,8 +101,8 @@ def test_the_story_of_a_used_slot_has_its_uses_and_its_settlement(run: Run) -> N
     assert "state        used: it was used as granted\n" in shown
     use = "2026-11-24 12:30:00Z stored, 10 B, as granted, seen by a probe, etag 0123456789abcdef"
     assert f"use          {use}, image/png\n" in shown
-    settled = f"2026-11-24 13:00:00Z, with its chunk: 0 B used, {format_size(500_000)} given back, unused items 2"
-    assert f"settled      {settled}\n" in shown
+    returned = f"{format_size(500_000)} given back, unused items 2"
+    assert f"13:00:00Z, with its chunk: 0 B used, {returned}\n" in shown
     values = json.loads(run("show", grant, "--json").stdout)
     assert (values["state"], values["number_of_uses"]) == ("used", 1)
     assert values["uses"][0]["occurred_at"] == "2026-11-24T12:30:00Z"
@@ -125,8 +125,8 @@ def test_the_story_of_a_batch_counts_its_states(run: Run) -> None:
     assert "states       1 late, 1 unknown, 1 unused, 1 used\n" in run("show", batch).stdout
 
 
-def test_the_api_selects_and_counts_by_state(engine: Engine, run: Run) -> None:
-    assert run
+@pytest.mark.usefixtures("run")
+def test_the_api_selects_and_counts_by_state(engine: Engine) -> None:
     with AuditLog(engine.url.render_as_string(hide_password=False)) as log:
         assert [grant.key for grant in log.grants(states=("late", "used"))] == [
             *KEYS[:2],

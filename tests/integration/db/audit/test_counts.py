@@ -19,7 +19,8 @@ from tests.support.audit_model.logs import (
 from tests.support.audit_model.uses import NOW, NOWS
 from tests.support.builders.audit_rows import MORNING, AuditedBatch
 from worker.core.kinds.registry import KINDS
-from worker.db.audit.counting import counts, queries
+from worker.db.audit.counting import columns, counts, queries
+from worker.db.audit.counting.columns import CountOptions
 from worker.db.audit.counting.counts import (
     DIMENSIONS,
     ItemCount,
@@ -28,7 +29,6 @@ from worker.db.audit.counting.counts import (
     count_items,
     top_items,
 )
-from worker.db.audit.counting.queries import CountOptions
 from worker.db.audit.filters import GrantFilter
 
 ZONES: list[tzinfo] = [UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kathmandu")]
@@ -138,7 +138,7 @@ def test_bytes_beyond_63_bits_are_counted(with_log: WithLog) -> None:
 
 
 def test_grants_are_not_read_for_what_chunks_know(with_log: WithLog) -> None:
-    statements: list[queries.Query] = []
+    statements: list[columns.Query] = []
     log = GeneratedLog([AuditedBatch(1, ["a", "b"], {1: "key_traversal"})])
     with with_log(log) as connection:
         for by in [("day", "tenant", "decision"), ("bucket", "kind", "requester"), ("hour",)]:
@@ -161,7 +161,7 @@ def test_a_count_with_too_many_groups_is_refused(
 
 def test_the_kinds_with_bytes_are_those_whose_terms_have_a_size() -> None:
     kinds = {name for name, kind in KINDS.items() if "max_size" in kind.terms_class.model_fields}
-    assert set(queries.KINDS_WITH_MAX_SIZE) == kinds
+    assert set(columns.KINDS_WITH_MAX_SIZE) == kinds
 
 
 def test_an_hour_that_comes_twice_is_two_groups(with_log: WithLog) -> None:

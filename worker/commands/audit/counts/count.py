@@ -18,6 +18,7 @@ from worker.commands.audit.filter_options import (
 from worker.commands.database import open_database
 from worker.commands.options import format_options
 from worker.commands.output import print_rows
+from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import (
     DIMENSIONS,
     MAX_GROUPS,
@@ -25,7 +26,6 @@ from worker.db.audit.counting.counts import (
     TooManyGroups,
     count_items,
 )
-from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import GrantFilter
 from worker.db.engine import read_transaction
 

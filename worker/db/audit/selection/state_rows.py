@@ -11,7 +11,7 @@ from models import Settlement, Use
 from worker.core.uses.item_ranges import parse_items
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.selection.code_rows import read_rows_at
-from worker.db.audit.selection.states import USED_STATES, USING_EVENTS
+from worker.db.audit.selection.states import USED_STATES, may_cause_state
 from worker.db.key_lookup.entries import Position
 
 _LARGEST_READ = 256
@@ -35,7 +35,7 @@ def read_rows_of_states(
     """
     streams = list[Iterator[Position]]()
     if USED_STATES.intersection(grant_filter.states):
-        streams.append(_used_positions(connection, before))
+        streams.append(_used_positions(connection, grant_filter, before))
     if "unused" in grant_filter.states:
         streams.append(_unused_positions(connection, before))
     # A slot that was used after its settlement is in both.
@@ -43,11 +43,13 @@ def read_rows_of_states(
     return (yield from read_rows_at(connection, grant_filter, columns, positions))
 
 
-def _used_positions(connection: Connection, before: Position | None) -> Iterator[Position]:
+def _used_positions(
+    connection: Connection, grant_filter: GrantFilter, before: Position | None
+) -> Iterator[Position]:
     key = tuple_(Use.batch_number, Use.item_number)
     query = (
         select(Use.batch_number, Use.item_number)
-        .where(Use.event.in_(USING_EVENTS))
+        .where(*may_cause_state(grant_filter.states))
         .distinct()
         .order_by(Use.batch_number.desc(), Use.item_number.desc())
         .limit(_LARGEST_READ)

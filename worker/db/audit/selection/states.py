@@ -3,6 +3,7 @@
 Expressions refer to one grant by its columns of batch and item number.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, get_args
 
@@ -27,7 +28,7 @@ from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.core.uses.states import GrantState
 from worker.core.uses.used_grant import SLOT_KINDS
 from worker.db.audit.seconds import seconds_since_epoch
-from worker.db.uses.item_ranges import contains_item
+from worker.db.uses.item_ranges import contains_item, split_ranges
 from worker.db.uses.states import DOWNLOADED, STORING
 
 STATES: tuple[GrantState, ...] = get_args(GrantState)
@@ -120,6 +121,24 @@ def idle_state(
     )
 
 
+def count_unused(connection: Connection) -> ColumnElement[int]:
+    """Return how many of the unused items of a settlement no use tells of.
+
+    A slot can be used after its settlement.
+    """
+    ranges = split_ranges(connection, Settlement.unused)
+    used = (
+        select(func.count(Use.item_number.distinct()))
+        .where(Use.batch_number == Settlement.batch_number, Use.event.in_(USING_EVENTS))
+        .where(Use.item_number >= ranges.first, Use.item_number <= ranges.last)
+        .correlate_except(Use)
+        .scalar_subquery()
+    )
+    number = func.sum(ranges.last - ranges.first + _ONE - used)
+    query = select(func.coalesce(number, literal_column("0"))).select_from(ranges.table)
+    return query.correlate_except(ranges.table).scalar_subquery()
+
+
 def is_open(connection: Connection, now: datetime, chunk: Any = Chunk) -> ColumnElement[bool]:
     """Return the condition that the grants of a chunk have not ended."""
     if connection.dialect.name != "sqlite":
@@ -135,20 +154,55 @@ def is_open(connection: Connection, now: datetime, chunk: Any = Chunk) -> Column
     return seconds + fraction > f"{whole}.{now.microsecond:06}"
 
 
-def may_have_state(states: tuple[str, ...], now: datetime) -> ColumnElement[bool] | None:
-    """Return a condition on `Batch` and `Chunk` that holds if an item has one of these states.
+def has_state(
+    connection: Connection, states: tuple[str, ...], now: datetime
+) -> ColumnElement[bool]:
+    """Return the condition that a row of `grants` has one of these states at a moment."""
+    if USED_STATES.issuperset(states):  # no other state has to be told apart
+        return func.coalesce(*used_states(GRANT_KEY)).in_(states)
+    return state_column(connection, now).in_(states)
 
-    Uses and settlements are few compared with grants. Returns None if every chunk may have one.
+
+def may_have_state(
+    connection: Connection, states: tuple[str, ...], now: datetime
+) -> ColumnElement[bool]:
+    """Return a condition on `Batch` and `Chunk` that holds if an item may have one of the states.
+
+    It skips chunks without reading their items: uses and settlements are few compared with grants.
     """
-    if "unknown" in states:
-        return None
-    conditions = list[ColumnElement[bool]]()
+    conditions = [Chunk.issued > 0] if "unknown" in states else list[ColumnElement[bool]]()
     if USED_STATES.intersection(states):
-        used = select(Use.batch_number).where(Use.event.in_(USING_EVENTS))
-        conditions.append(Batch.batch_number.in_(used))
+        first = Chunk.chunk_number * Batch.chunk_size
+        used: Select[Any] = select(_ONE).where(Use.batch_number == Chunk.batch_number)
+        used = used.where(Use.item_number >= first, Use.item_number < first + Batch.chunk_size)
+        used = used.where(*may_cause_state(states))
+        conditions.append(used.correlate(Batch, Chunk).exists())
     if "unused" in states:
-        unused = select(Settlement.batch_number).where(Settlement.unused != "")
-        conditions.append(Batch.batch_number.in_(unused))
+        unused: Select[Any] = select(_ONE).where(Settlement.batch_number == Chunk.batch_number)
+        unused = unused.where(Settlement.chunk_number == Chunk.chunk_number)
+        conditions.append(unused.where(Settlement.unused != "").correlate(Chunk).exists())
     if "open" in states:
-        conditions.append(Chunk.issued_at > now - LONGEST_VALIDITY)
+        conditions.append(is_open(connection, now))
     return and_(Chunk.issued > 0, or_(*conditions))
+
+
+def may_cause_state(states: tuple[str, ...]) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions on `Use` that a use fulfils which gives its grant one of these states."""
+    conditions = list[ColumnElement[bool]]()
+    is_stored = Use.event.in_(STORING)
+    is_exception = Use.verdict != literal_column("'as_granted'")
+    if "used" in states:
+        conditions.append(or_(Use.event == DOWNLOADED, and_(is_stored, ~is_exception)))
+    if "overwritten" in states:
+        is_item = (
+            StoredObject.batch_number == Use.batch_number,
+            StoredObject.item_number == Use.item_number,
+        )
+        current: Select[Any] = select(_ONE).where(*is_item)
+        conditions.append(and_(is_stored, ~current.correlate_except(StoredObject).exists()))
+    verdicts = [state for state in ("late", "mismatched") if state in states]
+    if verdicts:
+        conditions.append(and_(is_stored, Use.verdict.in_(verdicts)))
+        if len(conditions) == 1:
+            yield is_exception  # a partial index is used only if the statement has its condition
+    yield or_(*conditions)

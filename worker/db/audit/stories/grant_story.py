@@ -22,8 +22,8 @@ from models import (
     Reservation,
 )
 from worker.core.tree.records import CHUNK_KINDS
+from worker.db.audit.counting.columns import CountOptions
 from worker.db.audit.counting.counts import count_items
-from worker.db.audit.counting.queries import CountOptions
 from worker.db.audit.filters import ISSUED, GrantFilter
 from worker.db.audit.stories.uses import UseStory, read_uses
 from worker.db.reservations import REMAINING

@@ -75,7 +75,8 @@ class StoredUsage:
 
     reserved are all reservations of a tenant, remaining those for chunks that have not arrived.
     returned are the bytes of ended uploads, each of which may have been given back. settled are
-    those that settlements gave back.
+    those that settlements gave back. stored are the bytes that each tenant is counted to have
+    stored, objects those of its newest known objects.
     """
 
     usage: Mapping[WindowKey, Cost]
@@ -83,6 +84,8 @@ class StoredUsage:
     remaining: Charges
     returned: Charges
     settled: Charges
+    stored: Mapping[str, int]
+    objects: Mapping[str, int]
 
 
 def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
@@ -107,7 +110,20 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
         _read_remaining(reader, windows, tenants),
         _read_returned(reader, windows, tenants),
         _read_settled(reader, windows, tenants),
+        _sum_by_tenant(reader, "usage", "stored_bytes", tenants),
+        _sum_by_tenant(reader, "stored_objects", "size", tenants),
     )
+
+
+def _sum_by_tenant(
+    reader: LogReader, table: str, column: str, tenants: tuple[str, ...]
+) -> Mapping[str, int]:
+    where, params = where_tenant("tenant", tenants)
+    rows = reader.fetch(
+        f"SELECT tenant, sum({column}) FROM {table} WHERE {where} GROUP BY tenant",  # noqa: S608
+        *params,
+    )
+    return {_tenant(table, tenant): int(total or 0) for tenant, total in rows}
 
 
 def _usage_row(row: Any) -> tuple[WindowKey, Cost]:
@@ -217,6 +233,11 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
                 name = window if window == "live" else f"{window} {start}"
                 text = f"window {name}: {amount:,} are charged, and the rows cost {high:,}"
                 yield Problem("usage", text, tenant=tenant, column=metric)
+    for tenant in sorted(stored.stored.keys() | stored.objects.keys()):
+        counted, found = stored.stored.get(tenant, 0), stored.objects.get(tenant, 0)
+        if counted != found:
+            text = f"window live: {counted:,} are counted, and the known objects have {found:,}"
+            yield Problem("usage", text, tenant=tenant, column="stored_bytes")
     charged_tenants = {tenant for tenant, window, _ in stored.usage if window == "live"}
     for tenant, cost in sorted(stored.reserved.items()):
         if tenant not in charged_tenants and cost != NO_COST:
