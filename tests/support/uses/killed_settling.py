@@ -1,9 +1,9 @@
 """Settles slots in processes that are killed, each at another statement. Run as a module.
 
-The arguments are the endpoint of storage, the time, and URLs of databases that are copies of each
-other, all with the same due slots. A process that settles the first one is not killed; the number
-of its statements is written to stdout. In each other database with the number N, one is killed
-before its statement N.
+The arguments are the endpoint of storage, the time, the stride, and URLs of databases that are
+copies of each other, all with the same due slots. A process that settles the first one is not
+killed; the number of its statements is written to stdout. In each other database one is killed:
+in the first of them before its first statement, in the next ones each stride statements later.
 """
 
 import os
@@ -41,7 +41,7 @@ def settle(url: str, s3: S3Clients, now: datetime, killed_at: int) -> int:
     return counts["statements"]
 
 
-def main(endpoint: str, moment: str, counted: str, *urls: str) -> None:
+def main(endpoint: str, moment: str, stride: str, counted: str, *urls: str) -> None:
     """Settle the first database, and kill a process in each other one."""
     now, s3 = datetime.fromisoformat(moment), S3Clients(endpoint)
     with read_transaction(create_database_engine(counted)) as connection:
@@ -49,10 +49,10 @@ def main(endpoint: str, moment: str, counted: str, *urls: str) -> None:
     assert access is not None
     # Made once: that takes longer than the rest.
     s3.client(access.bucket, access.tenant.name, access.policy.prefixes, now)
-    for number, url in enumerate(urls, start=1):
+    for index, url in enumerate(urls):
         child = os.fork()
         if child == 0:
-            settle(url, s3, now, number)
+            settle(url, s3, now, 1 + index * int(stride))
             os._exit(0)
         if os.WTERMSIG(os.waitpid(child, 0)[1]) != signal.SIGKILL:
             raise SystemExit("a process ended before it was killed")

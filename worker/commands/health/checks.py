@@ -191,7 +191,7 @@ def check_settlements(oldest: datetime | None, now: datetime) -> Check:
     oldest is None if none wait.
     """
     if oldest is None or now - oldest <= _SETTLED_AFTER:
-        return Check("usage", "ok", "upload slots that ended are settled")
+        return Check("settlements", "ok", "upload slots that ended are settled")
     text = f"upload slots that ended {format_duration(now - oldest)} ago are not settled"
     hint = "the log of the upkeep worker has the reason, as settlement_postponed"
-    return Check("usage", "warn", text, hint)
+    return Check("settlements", "warn", text, hint)

@@ -11,7 +11,7 @@ GRACE = timedelta(minutes=15)
 
 A request that began in time may still be under way, storage may take minutes to complete a
 multipart upload, notifications arrive late, and clocks differ. What is stored after that is
-recorded as late, and charged no more.
+recorded, and charged no more.
 """
 
 
