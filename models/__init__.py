@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from models.multiparts import MultipartUpload, UploadStart
     from models.prunes import Prune
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
+    from models.revocations import Denial, Revocation
     from models.tenants import (
         Bucket,
         ConfigRevisionCounter,
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigChange",
     "ConfigRevisionCounter",
     "Delivery",
+    "Denial",
     "EndedSlot",
     "EndpointCircuit",
     "Grant",
@@ -51,6 +53,7 @@ __all__ = [
     "Reissue",
     "RejectionCount",
     "Reservation",
+    "Revocation",
     "Settlement",
     "StoredObject",
     "Tenant",
@@ -75,6 +78,7 @@ _MODULES = {
     "ConfigChange": "changes",
     "ConfigRevisionCounter": "tenants",
     "Delivery": "deliveries",
+    "Denial": "revocations",
     "EndedSlot": "uses",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
@@ -90,6 +94,7 @@ _MODULES = {
     "Reissue": "grants",
     "RejectionCount": "changes",
     "Reservation": "quotas",
+    "Revocation": "revocations",
     "Settlement": "uses",
     "StoredObject": "uses",
     "Tenant": "tenants",
