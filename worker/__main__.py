@@ -45,7 +45,7 @@ _COMMANDS: LazyCommands = {
         "Create or update the tables of the database at VALETKEY_DATABASE_URL.",
     ),
     "quota": ("quota:quota", "Show usage and quotas, and change a quota at once."),
-    "revoke": ("revoke:revoke", "Take grants back before their end."),
+    "revoke": ("revocation.revoke:revoke", "Take grants back before their end."),
     "run": (
         "run:run",
         "Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.",

@@ -3,115 +3,26 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import redis
-from click.testing import CliRunner, Result
 from sqlalchemy import Engine, select
 
 from models import Denial, Leaf, Revocation
 from tests.integration.conftest import ApplyConfig
+from tests.integration.revocation.conftest import KEY, OTHER_KEY, Revoke, as_json, issue, status
 from tests.support.builders.messages import (
-    POLICY,
     Clock,
     grant_message,
     put_message,
     split_chunks,
-    tenant_config,
 )
 from tests.support.builders.services import InProcessService
-from worker.commands.revoke import revoke
-from worker.core.tenants.config import Tenant, TenantConfig
+from worker.core.tenants.config import TenantConfig
 from worker.db.engine import read_transaction
-from worker.devstack.s3 import create_buckets
-from worker.devstack.storage import Storage
 from worker.usecases.upkeep.cleanup import clean_up
-
-Revoke = Callable[..., Result]
-KEY, OTHER_KEY = "acme/a.pdf", "acme/b.pdf"
-
-
-@pytest.fixture
-def client(seaweed: Storage) -> Any:
-    return seaweed.client()
-
-
-@pytest.fixture
-def bucket(client: Any) -> str:
-    """A bucket with two objects."""
-    name = f"revoke-{uuid4().hex[:12]}"
-    create_buckets(client, {name})
-    for key in (KEY, OTHER_KEY):
-        client.put_object(Bucket=name, Key=key, Body=b"content")
-    return name
-
-
-@pytest.fixture(autouse=True)
-def config(
-    bucket: str, seaweed: Storage, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
-) -> TenantConfig:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
-    base = tenant_config()
-    demo = replace(base.buckets["demo"], bucket=bucket, endpoint=seaweed.endpoint, provider="other")
-    shared = Tenant("globex", trust="queue", policies={"demo": POLICY})
-    config = TenantConfig({"demo": demo}, {**base.tenants, "globex": shared})
-    apply_config(config)
-    return config
-
-
-@pytest.fixture(autouse=True)
-def now(clock: Clock) -> Clock:
-    """The clock, at the current time: storage checks it."""
-    clock.time = datetime.now(UTC)
-    return clock
-
-
-@pytest.fixture
-def service(
-    config: TenantConfig,
-    service: InProcessService,
-    seaweed: Storage,
-    monkeypatch: pytest.MonkeyPatch,
-) -> InProcessService:
-    assert config.tenants
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
-    return service
-
-
-@pytest.fixture
-def run(
-    database_url: str, valkey_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> Revoke:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    monkeypatch.setenv("VALETKEY_RESULT_URL", valkey_url)
-    monkeypatch.setattr("worker.clock.now", clock)
-    return lambda *words: CliRunner().invoke(revoke, list(words))
-
-
-def issue(service: InProcessService, *keys: str, **changes: Any) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = service.issue(grant_message(keys, **changes))["items"]
-    return items
-
-
-def status(grant: dict[str, Any]) -> int:
-    try:
-        with urllib.request.urlopen(grant["url"], timeout=10) as response:  # noqa: S310 - our own link
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    values: dict[str, Any] = json.loads(result.stdout)
-    return values
 
 
 def test_a_revoked_link_is_refused_and_the_others_are_not(
@@ -253,34 +164,3 @@ def test_storage_that_cannot_deny_is_named_and_the_grant_is_still_not_signed_aga
     assert (result.exit_code, status(grant)) == (1, 200)
     assert "not done by this command: R2 has no bucket policies" in result.output
     assert service.issue(message)["items"][0]["code"] == "revoked"
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((), "Give one of --grant, --batch, --key, --prefix, --tenant, --credentials."),
-        (("--batch", "x", "--tenant", "acme"), "Give one of --grant"),
-        (("--batch", "x"), "this is not the id of a batch"),
-        (("--grant", "x.1"), "an id of a grant is a batch id, a dot and a number"),
-        (("--key", "acme/a.pdf"), "write s3://PROFILE/KEY"),
-        (("--prefix", "s3://demo/"), "write s3://PROFILE/PREFIX"),
-        (("--key", "s3://dem/a"), "there is no bucket profile 'dem': did you mean demo?"),
-        (("--tenant", ""), "it is empty"),
-        (("--tenant", "acme", "--reason", "x" * 201), "it has more than 200 characters"),
-    ],
-)
-def test_a_wrong_use_says_what_to_write(run: Revoke, words: tuple[str, ...], message: str) -> None:
-    result = run(*words)
-    assert (result.exit_code, message in result.output) == (2, True)
-
-
-def test_nothing_to_revoke_is_said(run: Revoke) -> None:
-    result = run("--tenant", "acme", "--yes")
-    assert (result.exit_code, "there is nothing to revoke" in result.output) == (1, True)
-
-
-def test_no_link_is_printed(run: Revoke, service: InProcessService) -> None:
-    [grant] = issue(service, KEY)
-    output = run("--grant", grant["id"], "--yes").output
-    assert "X-Amz" not in output
-    assert grant["url"] not in output
