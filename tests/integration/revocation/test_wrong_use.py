@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.revocation.conftest import Revoke, issue
+from tests.integration.revocation.conftest import KEY, Revoke, issue
 from tests.support.builders.services import InProcessService
 
 
