@@ -37,10 +37,10 @@ _LINE = re.compile(
 )
 _AUTH_FIELD = 4  # of the fields after the user agent: version id, host id, signature, cipher
 _TIME_LENGTH = len("06/Feb/2026:00:00:38 +0000")
-_MONTHS = {
-    **{"Jan": "01", "Feb": "02", "Mar": "03", "Apr": "04", "May": "05", "Jun": "06"},
-    **{"Jul": "07", "Aug": "08", "Sep": "09", "Oct": "10", "Nov": "11", "Dec": "12"},
-}
+_MONTHS = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
 _JSON_FIELDS = {
     "bucket": "bucket",
     "object": "object_key",
@@ -83,12 +83,11 @@ def _read_text(text: str) -> UseReport | Skipped:
 
 def _parse_time(text: str) -> datetime:
     """Parse a time such as 06/Feb/2026:00:00:38 +0000, in a fifth of strptime's time."""
-    month = _MONTHS.get(text[3:6])
-    if month is None or len(text) != _TIME_LENGTH:
+    if len(text) != _TIME_LENGTH:
         raise ValueError("not a time")
-    return datetime.fromisoformat(
-        f"{text[7:11]}-{month}-{text[:2]}T{text[12:20]}{text[21:]}"
-    ).astimezone(UTC)
+    month = _MONTHS.index(text[3:6]) + 1
+    iso = f"{text[7:11]}-{month:02}-{text[:2]}T{text[12:20]}{text[21:]}"
+    return datetime.fromisoformat(iso).astimezone(UTC)
 
 
 def _read_json(text: str) -> UseReport | Skipped:
