@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from models.deliveries import Delivery, EndpointCircuit
     from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
     from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
+    from models.log_imports import LogImport
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
     from models.prunes import Prune
@@ -44,6 +45,7 @@ __all__ = [
     "KeyPage",
     "KeySegment",
     "Leaf",
+    "LogImport",
     "Manifest",
     "MultipartUpload",
     "Policy",
@@ -85,6 +87,7 @@ _MODULES = {
     "KeyPage": "key_lookup",
     "KeySegment": "key_lookup",
     "Leaf": "trees",
+    "LogImport": "log_imports",
     "Manifest": "manifests",
     "MultipartUpload": "multiparts",
     "Policy": "tenants",

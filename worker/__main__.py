@@ -50,6 +50,7 @@ _COMMANDS: LazyCommands = {
         "run:run",
         "Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.",
     ),
+    "usage": ("usage.group:usage", "Learn from storage what became of grants."),
     "workers": (
         "workers:workers",
         "List workers whose heartbeat is fresh, all or those with this NAME (as in issue@web1).",
