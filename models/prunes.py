@@ -11,7 +11,8 @@ class Prune(Base):
     """The removal of a tenant's grants of all chunks that were issued before a month.
 
     before is the first month that was kept, such as 2026-01. chunks and items count what this prune
-    removed. A leaf of the tenant's tree whose reference is prune_number covers the row.
+    removed, use_groups the groups of uses that were recorded before that month; NULL is none. A
+    leaf of the tenant's tree whose reference is prune_number covers the row.
     """
 
     __tablename__ = "prunes"
@@ -23,3 +24,4 @@ class Prune(Base):
     pruned_at: Mapped[datetime]
     chunks: Mapped[int] = mapped_column(BigInteger)
     items: Mapped[int] = mapped_column(BigInteger)
+    use_groups: Mapped[int | None] = mapped_column(BigInteger)

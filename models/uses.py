@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import NUMBER, Base
+from models.base import Base
 from models.tenants import NAME, TENANT_ID
 
 
@@ -15,14 +15,15 @@ class Use(Base):
     event is stored, completed, aborted, downloaded or deleted; source is probe, event or log.
     verdict compares the use with its grant: as_granted, late or mismatched; problem names the limit
     that a mismatched one exceeds. fingerprint identifies the use, so that it is recorded once,
-    however many sources tell of it. group_id is common to the uses that one transaction recorded
-    for one tenant, and the reference of their leaf.
+    however many sources tell of it. A number would identify nothing more, and no leaf could cover
+    it. group_id is common to the uses that one transaction recorded for one tenant, and the
+    reference of their leaf.
     """
 
     __tablename__ = "uses"
     __table_args__ = (Index(None, "batch_number", "item_number"), Index(None, "group_id"))
 
-    use_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     tenant: Mapped[str] = mapped_column(TENANT_ID)
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"))
     item_number: Mapped[int]
@@ -39,7 +40,6 @@ class Use(Base):
     content_type: Mapped[str | None] = mapped_column(String(255))
     remote_address: Mapped[str | None] = mapped_column(String(64))
     user_agent: Mapped[str | None] = mapped_column(String(256))
-    fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
     group_id: Mapped[str] = mapped_column(String(36))
 
 

@@ -15,7 +15,15 @@ depends_on = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime(timezone=True)
-APPEND_ONLY = ("uses", "settlements")
+# The conditions that find the row that a new one would replace: INSERT OR REPLACE deletes that row
+# without firing the trigger of DELETE. ON CONFLICT DO NOTHING inserts uses, so those are ignored.
+APPEND_ONLY = {
+    "uses": ("fingerprint = NEW.fingerprint", "IGNORE"),
+    "settlements": (
+        "batch_number = NEW.batch_number AND chunk_number = NEW.chunk_number",
+        "ABORT, 'the audit log is append only'",
+    ),
+}
 ADDED: tuple[tuple[str, sa.Column[Any]], ...] = (
     ("batches", sa.Column("notify", sa.JSON(none_as_null=True), nullable=True)),
     ("batches", sa.Column("reissue_of", sa.String(length=48), nullable=True)),
@@ -24,6 +32,7 @@ ADDED: tuple[tuple[str, sa.Column[Any]], ...] = (
     ("buckets", sa.Column("events_queue", sa.String(length=2048), nullable=True)),
     ("buckets", sa.Column("probe_rate", sa.Integer(), server_default="20", nullable=False)),
     ("tenants", sa.Column("refund_unused", sa.Boolean(), server_default=sa.true(), nullable=False)),
+    ("prunes", sa.Column("use_groups", sa.BigInteger(), nullable=True)),
     ("usage", sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False)),
 )
 
@@ -41,7 +50,7 @@ def upgrade() -> None:
 def _create_uses() -> None:
     op.create_table(
         "uses",
-        sa.Column("use_number", NUMBER, autoincrement=True, nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("batch_number", NUMBER, nullable=False),
         sa.Column("item_number", sa.Integer(), nullable=False),
@@ -58,11 +67,9 @@ def _create_uses() -> None:
         sa.Column("content_type", sa.String(length=255), nullable=True),
         sa.Column("remote_address", sa.String(length=64), nullable=True),
         sa.Column("user_agent", sa.String(length=256), nullable=True),
-        sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
         sa.Column("group_id", sa.String(length=36), nullable=False),
         _batch("uses"),
-        sa.PrimaryKeyConstraint("use_number", name=op.f("pk_uses")),
-        sa.UniqueConstraint("fingerprint", name=op.f("uq_uses_fingerprint")),
+        sa.PrimaryKeyConstraint("fingerprint", name=op.f("pk_uses")),
     )
     op.create_index(
         op.f("ix_uses_batch_number_item_number"), "uses", ["batch_number", "item_number"]
@@ -146,3 +153,7 @@ def _freeze(table: str) -> None:
             f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
             "BEGIN SELECT RAISE(ABORT, 'the audit log is append only'); END"
         )
+    condition, action = APPEND_ONLY[table]
+    exists = f"EXISTS (SELECT 1 FROM {table} WHERE {condition})"  # noqa: S608 - constants
+    trigger = f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}"
+    op.execute(f"{trigger} WHEN {exists} BEGIN SELECT RAISE({action}); END")

@@ -7,7 +7,16 @@ import pytest
 from sqlalchemy import Engine, insert, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from models import Base, Cancellation, Checkpoint, ConfigChange, Prune, Reissue
+from models import (
+    Base,
+    Cancellation,
+    Checkpoint,
+    ConfigChange,
+    Prune,
+    Reissue,
+    Settlement,
+    Use,
+)
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
@@ -30,6 +39,27 @@ _ROWS = (
     insert(Checkpoint).values(tenant="acme", size=1, root=b"r", signed_at=_NOW, note="note"),
     insert(Prune).values(
         tenant="acme", before="2020-01", pruned_by="ops", pruned_at=_NOW, chunks=0, items=0
+    ),
+    insert(Use).values(
+        fingerprint=bytes(32),
+        tenant="acme",
+        batch_number=1,
+        item_number=0,
+        event="stored",
+        source="event",
+        verdict="as_granted",
+        occurred_at=_NOW,
+        recorded_at=_NOW,
+        group_id="g",
+    ),
+    insert(Settlement).values(
+        batch_number=1,
+        chunk_number=0,
+        tenant="acme",
+        unused="0",
+        used_bytes=0,
+        returned_bytes=0,
+        settled_at=_NOW,
     ),
 )
 

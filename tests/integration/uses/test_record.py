@@ -95,7 +95,7 @@ def test_reports_of_no_use_are_counted_by_reason(
         "other_kind": 1,
         "before_issue": 1,
     }
-    assert rows(engine, Use.use_number) == []
+    assert rows(engine, Use.fingerprint) == []
 
 
 def test_a_deletion_is_recorded_for_the_grant_that_stored_the_object(
@@ -122,14 +122,12 @@ def test_a_grant_of_a_profile_that_led_elsewhere_is_found_by_its_former_bucket(
 ) -> None:
     grant_id = issued_id(service, upload_message())
     config = tenant_config()
-    change = {
-        "changed_at": clock(),
-        "changed_by": "ann",
-        "command": "apply",
+    change: dict[str, Any] = {
         "path": "buckets.demo.bucket",
         "before": "valetkey-demo",
         "after": "moved",
     }
+    change |= {"changed_at": clock(), "changed_by": "ann", "command": "apply"}
     with write_transaction(engine) as connection:
         connection.execute(insert(ConfigChange), change)
     moved = {"demo": replace(config.buckets["demo"], bucket="moved")}

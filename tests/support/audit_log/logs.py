@@ -1,4 +1,4 @@
-"""Generated audit logs: several tenants, kinds, refusals, reissues, cancellations, checkpoints."""
+"""Generated audit logs: several tenants, kinds, refusals, reissues, uses, checkpoints and more."""
 
 import os
 import random
@@ -10,20 +10,33 @@ from unittest import mock
 
 from sqlalchemy import Engine, insert, select
 
-from models import Checkpoint, TreeHead
+from models import Batch, Checkpoint, Chunk, Grant, TreeHead
 from tests.support.builders import services
 from tests.support.builders.messages import DEMO, POLICY, Clock, grant_message, split_chunks
 from tests.support.builders.services import InProcessService
+from tests.support.uses.reports import downloaded, stored
+from tests.support.uses.settlements import settle
+from valetkey.wire.grant_ids import grant_id
 from worker.aws.clients import S3Clients
 from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.core.tree.checkpoint_text import CheckpointText, tree_origin
 from worker.core.tree.merkle import RightEdge
 from worker.core.tree.signed_note import SignerKey
+from worker.core.uses.reports import UseReport
 from worker.db import tenants
 from worker.db.audit.changes import ChangeAuthor, record_changes
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.audit.filters import is_in_chunk
+from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.usecases.uses.record import record_uses
 
+_ISSUED = (
+    select(Batch, Chunk.issued_at, Grant.item_number, Grant.object_key)
+    .join(Chunk, Chunk.batch_number == Batch.batch_number)
+    .join(Grant, is_in_chunk())
+    .where(Grant.code.is_(None))
+    .order_by(Grant.batch_number, Grant.item_number)
+)
 TENANTS = ("acme", "globex", "initech")
 KEY_NAME = "audit.example.com/valetkey"
 
@@ -64,6 +77,7 @@ class _Generator:
         with _service(self._engine, self._clock, "AKIDROTATED") as service:
             for message in self._rng.sample(self._messages, 6):
                 service.issue(message)
+            self._use(service)
         self._change_config()
         return GeneratedLog(url, self._signer, self._sign())
 
@@ -113,6 +127,23 @@ class _Generator:
         for item in message["items"] if kind == "put" else ():
             item["size"] = rng.randrange(1, 500_000)
         return message
+
+    def _use(self, service: InProcessService) -> None:
+        """Record uses of some grants, and settle the chunks of some upload slots."""
+        reports, slots = list[UseReport](), dict[int, int]()
+        with read_transaction(self._engine) as connection:
+            for row in connection.execute(_ISSUED).all():
+                id_ = grant_id(row.batch_id, row.item_number)
+                if row.kind == "download":
+                    report = downloaded(id_, row.object_key, row.issued_at)
+                else:
+                    report = stored(id_, row.object_key, row.issued_at)
+                    slots[row.batch_number] = row.item_number // row.chunk_size
+                reports += [report] if self._rng.random() < 0.6 else []
+        for start in range(0, len(reports), 5):
+            record_uses(reports[start : start + 5], service.context)
+        for batch_number, chunk_number in slots.items():
+            settle(self._engine, batch_number, chunk_number, self._clock())
 
     def _change_config(self) -> None:
         changes: list[tuple[str, Any, Any]] = [

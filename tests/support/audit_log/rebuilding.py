@@ -58,6 +58,10 @@ def _delete_rows(db: StoredTables, leaf: Row) -> None:
             )
         case "cancellation":
             db.delete("cancellations", {"tenant": leaf["tenant"], "batch_id": reference})
+        case "use":
+            db.execute("DELETE FROM uses WHERE group_id = ?", reference)
+        case "settlement":
+            db.delete("settlements", {"batch_number": number, "chunk_number": chunk})
         case "reissue":
             key = {"batch_number": number, "chunk_number": chunk}
             db.delete("reissues", key | {"fingerprint": bytes.fromhex(reference)})

@@ -17,11 +17,13 @@ KEYS = {
     "reissues": ("batch_number", "chunk_number", "fingerprint"),
     "cancellations": ("tenant", "batch_id"),
     "config_changes": ("change_number",),
+    "uses": ("fingerprint",),
+    "settlements": ("batch_number", "chunk_number"),
     "leaves": ("tenant", "leaf_number"),
     "tree_heads": ("tenant",),
     "checkpoints": ("tenant", "size"),
 }
-JSON = {"terms", "refusal", "detail", "before", "after"}
+JSON = {"terms", "refusal", "detail", "before", "after", "notify"}
 DatabaseRefuses = (sqlite3.Error, psycopg.Error, OverflowError)
 
 

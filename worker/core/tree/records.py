@@ -50,11 +50,11 @@ def reissue_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> 
 
 
 def use_record(batch_id: str, values: Mapping[str, Any]) -> bytes:
-    """Return the record of a use, with the id of its batch instead of the numbers.
+    """Return the record of a use, with the id of its batch instead of the number.
 
     The group is left out, because the leaf names it.
     """
-    named = {name: v for name, v in values.items() if name not in ("use_number", "group_id")}
+    named = {name: value for name, value in values.items() if name != "group_id"}
     return encode_record("use", _with_batch_id(named["tenant"], batch_id, named))
 
 

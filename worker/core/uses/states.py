@@ -24,7 +24,7 @@ class StateFacts(NamedTuple):
 
     stored_verdict is that of the newest object that the grant stored, None if it stored none.
     is_replaced is true if the newest object of its key is of another grant. is_settled is true if
-    its slot has ended and storage was asked.
+    the settlement of its slot found no object. It can also have found nothing certain.
     """
 
     kind: str

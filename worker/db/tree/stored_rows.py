@@ -32,6 +32,8 @@ BATCH: dict[str, Reader] = {
     "refusal": optional(json_value),
     "decided_at": instant,
     "recipient": optional(text),
+    "notify": optional(json_value),
+    "reissue_of": optional(text),
 }
 CHUNK: dict[str, Reader] = {
     "batch_number": number,
@@ -79,6 +81,36 @@ PRUNE: dict[str, Reader] = {
     "pruned_at": instant,
     "chunks": number,
     "items": number,
+    "use_groups": optional(number),
+}
+USE: dict[str, Reader] = {
+    "tenant": text,
+    "group_id": text,
+    "fingerprint": digest,
+    "batch_number": number,
+    "item_number": number,
+    "event": text,
+    "source": text,
+    "verdict": text,
+    "problem": optional(text),
+    "occurred_at": instant,
+    "recorded_at": instant,
+    "size": optional(number),
+    "etag": optional(text),
+    "version": optional(text),
+    "checksum": optional(text),
+    "content_type": optional(text),
+    "remote_address": optional(text),
+    "user_agent": optional(text),
+}
+SETTLEMENT: dict[str, Reader] = {
+    "batch_number": number,
+    "chunk_number": number,
+    "tenant": text,
+    "unused": text,
+    "used_bytes": number,
+    "returned_bytes": number,
+    "settled_at": instant,
 }
 LEAF: dict[str, Reader] = {
     "batch_number": optional(number),
@@ -90,7 +122,7 @@ LEAF: dict[str, Reader] = {
     "hash": digest,
 }
 GRANT = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
-_JSON = {"terms", "refusal", "detail", "before", "after"}
+_JSON = {"terms", "refusal", "detail", "before", "after", "notify"}
 _INSTANTS = {
     "decided_at",
     "issued_at",
@@ -101,6 +133,9 @@ _INSTANTS = {
     "signed_at",
     "window_start",
     "charged_at",
+    "occurred_at",
+    "recorded_at",
+    "settled_at",
 }
 
 
@@ -131,7 +166,13 @@ class RangeRows(NamedTuple):
     chunks: RowQueue
     grants: GrantQueue
     reissues: RowQueue
+    settlements: RowQueue
     leaves: RowQueue
+
+    @property
+    def of_chunks(self) -> tuple[RowQueue, ...]:
+        """The tables whose rows belong to one chunk each."""
+        return self.chunks, self.reissues, self.settlements, self.leaves
 
 
 def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...]) -> RangeRows:
@@ -166,6 +207,7 @@ def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...])
         RowQueue(
             "reissues", rows("reissues", REISSUE, f"{chunk}, fingerprint", of_batches, batch_params)
         ),
+        RowQueue("settlements", rows("settlements", SETTLEMENT, chunk, of_batches, batch_params)),
         RowQueue("leaves", rows("leaves", LEAF, f"{chunk}, leaf_number", of_leaves, leaf_params)),
     )
 

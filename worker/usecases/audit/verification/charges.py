@@ -74,13 +74,15 @@ class StoredUsage:
     """The usage of windows, what is reserved, and the uploads that have ended, at one moment.
 
     reserved are all reservations of a tenant, remaining those for chunks that have not arrived.
-    returned are the bytes of ended uploads, each of which may have been given back.
+    returned are the bytes of ended uploads, each of which may have been given back. settled are
+    those that settlements gave back.
     """
 
     usage: Mapping[WindowKey, Cost]
     reserved: Mapping[str, Cost]
     remaining: Charges
     returned: Charges
+    settled: Charges
 
 
 def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
@@ -104,6 +106,7 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
         {_tenant("reservations", tenant): _cost(amounts) for tenant, *amounts in reserved},
         _read_remaining(reader, windows, tenants),
         _read_returned(reader, windows, tenants),
+        _read_settled(reader, windows, tenants),
     )
 
 
@@ -162,6 +165,22 @@ def _read_returned(reader: LogReader, windows: Windows, tenants: tuple[str, ...]
     return charges
 
 
+def _read_settled(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
+    where, params = where_tenant("batches.tenant", tenants)
+    decided_at = select_columns(reader.dialect, ["decided_at"])
+    charges = Charges(windows)
+    for block in reader.stream(
+        f"SELECT batches.tenant, {decided_at}, returned_bytes FROM settlements "  # noqa: S608
+        "JOIN batches ON batches.batch_number = settlements.batch_number "
+        f"WHERE {where}",
+        *params,
+    ):
+        for tenant, moment, returned in block:
+            charged_at = _moment("settlements", moment)
+            charges.add(tenant, charged_at, Cost(upload_bytes=int(returned)))
+    return charges
+
+
 def _moment(table: str, moment: Any) -> str:
     try:
         instant("charged_at", moment)
@@ -190,6 +209,7 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
             continue
         else:
             due = charges.costs.get(key, NO_COST).plus(stored.remaining.costs.get(key, NO_COST))
+            due = due.minus(stored.settled.costs.get(key, NO_COST))
             returned = stored.returned.costs.get(key, NO_COST).upload_bytes
         lowest = due.minus(Cost(upload_bytes=returned))
         for metric, low, amount, high in zip(METRICS, lowest, charged, due, strict=True):

@@ -20,7 +20,7 @@ from worker.usecases.audit.verification.prunes import RemovedMonths
 
 
 class Leaf(NamedTuple):
-    """A stored leaf of a chunk or a reissue, unchecked."""
+    """A stored leaf of a chunk, a reissue or a settlement, unchecked."""
 
     batch_number: int
     chunk_number: int
@@ -71,13 +71,17 @@ class BatchPlace(NamedTuple):
 
 
 class ChunkRows(NamedTuple):
-    """Everything that is stored of one chunk; row is None if there is no such chunk."""
+    """Everything that is stored of one chunk; row is None if there is no such chunk.
+
+    settlement is None if its upload slots are not settled.
+    """
 
     number: int
     row: Row | None
     items: Sequence[Row]
     leaves: Sequence[Leaf]
     reissues: Sequence[Row]
+    settlement: Row | None = None
 
     @property
     def chunk_leaves(self) -> list[Leaf]:

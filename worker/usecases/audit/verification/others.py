@@ -1,4 +1,6 @@
-"""Verifies cancellations and changes of the config: each gives the hash of its leaf.
+"""Verifies rows of no range of batches: cancellations, uses, and changes of the config.
+
+Each cancellation, group of uses and command that changed the config gives the hash of its leaf.
 
 The names of tenants follow from their ids, which the leaves cover.
 """
@@ -14,30 +16,43 @@ from worker.db.tree.log_readers import LogReader, Row
 from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, select_columns
 from worker.db.tree.stored_values import WrongValue, read_row
 from worker.usecases.audit.verification.charges import where_tenant
+from worker.usecases.audit.verification.merging import (
+    merge_by_key,
+    ordered,
+    stream_leaves,
+    stream_rows,
+)
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verification.rows import Scope
+from worker.usecases.audit.verification.uses import check_group, read_groups
 
 _match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 
 
 @dataclass(slots=True)
 class OthersResult:
-    """The numbers of cancellations and changes that leaves cover, and what is wrong with them."""
+    """The numbers of rows that leaves cover, and what is wrong with them.
+
+    removed counts, by tenant, the groups of uses that were removed because of their age.
+    """
 
     cancellations: int = 0
+    uses: int = 0
     changes: int = 0
+    removed: dict[str, int] = field(default_factory=dict)
     uncovered: dict[str, Uncovered] = field(default_factory=dict)
     found: list[Found] = field(default_factory=list)
 
 
-def check_others(reader: LogReader, tenants: tuple[str, ...], max_problems: int) -> OthersResult:
-    """Verify the cancellations, and without selected tenants also the changes of the config."""
-    result = OthersResult()
-    checks = [_cancellations(reader, tenants, result)]
+def check_others(reader: LogReader, scope: Scope) -> OthersResult:
+    """Verify cancellations and uses, and without selected tenants also changes of the config."""
+    result, tenants = OthersResult(), scope.tenants
+    checks = [_cancellations(reader, tenants, result), _uses(reader, scope, result)]
     if not tenants:
         checks += [_changes(reader, result), _identities(reader)]
     for found in chain.from_iterable(checks):
         result.found.append(found)
-        if len(result.found) >= max_problems:
+        if len(result.found) >= scope.max_problems:
             break
     return result
 
@@ -50,27 +65,16 @@ def _identities(reader: LogReader) -> Iterator[Found]:
             yield Found(Problem("tenant_identities", text, tenant=place, column="name"))
 
 
-def _rows(reader: LogReader, statement: str, *params: Any) -> Iterator[Row]:
-    return chain.from_iterable(reader.stream(statement, *params))
-
-
-def _leaves(
-    reader: LogReader, kind: str, tenants: tuple[str, ...]
-) -> Iterator[tuple[str, str, int, bytes]]:
-    """Yield tenant, reference, number and hash of leaves, in the order of the first two."""
-    where, params = where_tenant("tenant", tenants)
-    first, second = _ordered(reader, "tenant"), _ordered(reader, "reference")
-    return _rows(
-        reader,
-        "SELECT tenant, reference, leaf_number, hash FROM leaves "  # noqa: S608 - no value
-        f"WHERE kind = '{kind}' AND reference IS NOT NULL AND {where} "
-        f"ORDER BY {first}, {second}, leaf_number",
-        *params,
-    )
-
-
-def _ordered(reader: LogReader, column: str) -> str:
-    return f'{column} COLLATE "C"' if reader.dialect == "postgresql" else column
+def _uses(reader: LogReader, scope: Scope, result: OthersResult) -> Iterator[Found]:
+    for group in read_groups(reader, scope.tenants):
+        try:
+            is_removed = check_group(group, scope.removed.get(group.tenant, ()))
+        except Found as found:
+            yield found
+        else:
+            result.uses += len(group.rows)
+            if is_removed:
+                result.removed[group.tenant] = result.removed.get(group.tenant, 0) + 1
 
 
 def _cancellations(
@@ -78,29 +82,17 @@ def _cancellations(
 ) -> Iterator[Found]:
     where, params = where_tenant("tenant", tenants)
     names = select_columns(reader.dialect, CANCELLATION)
-    first, second = _ordered(reader, "tenant"), _ordered(reader, "batch_id")
-    rows = _rows(
+    first, second = ordered(reader, "tenant"), ordered(reader, "batch_id")
+    rows = stream_rows(
         reader,
         f"SELECT {names} FROM cancellations WHERE {where} ORDER BY {first}, {second}",  # noqa: S608
         *params,
     )
-    leaves = _leaves(reader, "cancellation", tenants)
-    row, leaf = next(rows, None), next(leaves, None)
-    while row is not None or leaf is not None:
-        key = min((tuple(each[:2]) for each in (row, leaf) if each is not None), key=_place)
-        own_row = row if row is not None and row[:2] == key else None
-        own_leaves = []
-        while leaf is not None and leaf[:2] == key:
-            own_leaves.append(leaf)
-            leaf = next(leaves, None)
-        yield from _check_cancellation(key, own_row, own_leaves, result)
-        if own_row is not None:
-            row = next(rows, None)
-
-
-def _place(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the key as SQLite sorts it, in which a text can be bytes."""
-    return tuple((isinstance(value, bytes), value) for value in key)
+    for tenant, batch, own_rows, leaves in merge_by_key(
+        rows, stream_leaves(reader, "cancellation", tenants)
+    ):
+        row = own_rows[0] if own_rows else None
+        yield from _check_cancellation((tenant, batch), row, leaves, result)
 
 
 def _check_cancellation(
@@ -138,7 +130,7 @@ def _add(result: OthersResult, problem: Problem) -> None:
 def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:
     names = select_columns(reader.dialect, CONFIG_CHANGE)
     statement = f"SELECT {names} FROM config_changes ORDER BY change_number"  # noqa: S608 - no value
-    rows = _rows(reader, statement)
+    rows = stream_rows(reader, statement)
     row = next(rows, None)
     expected = 0
     for first, last, number, leaf_hash in _config_leaves(reader):
@@ -185,7 +177,7 @@ def _config_leaves(reader: LogReader) -> Iterator[tuple[int, int, int, bytes]]:
     There is one for each command that changed the config, so they fit into memory.
     """
     leaves = []
-    for _, reference, number, leaf_hash in _leaves(reader, "config", (CONFIG_LOG,)):
+    for _, reference, number, leaf_hash in stream_leaves(reader, "config", (CONFIG_LOG,)):
         match = _match_numbers(reference) if isinstance(reference, str) else None
         first, last = (int(match[1]), int(match[2])) if match else (-1, -2)
         leaves.append((first, last, number, leaf_hash))

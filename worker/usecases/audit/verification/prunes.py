@@ -29,6 +29,7 @@ class RemovedMonths(NamedTuple):
     leaf_number: int
     chunks: int
     items: int
+    use_groups: int = 0
 
     def explains(self, issued_at: datetime, leaf_number: int | None) -> bool:
         """Return whether it concerns a chunk, which must be older, and so must be its leaf."""
@@ -97,7 +98,8 @@ def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> RemovedMonths
     if not _is_month(before) or before > values["pruned_at"].strftime("%Y-%m"):
         text = "is no month that had begun at the time of the removal"
         raise Found(Problem("prunes", text, column="before")._replace(**place), (tenant, leaf[0]))
-    return RemovedMonths(before, leaf[0], values["chunks"], values["items"])
+    counts = values["chunks"], values["items"], values["use_groups"] or 0
+    return RemovedMonths(before, leaf[0], *counts)
 
 
 def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[Problem]:
@@ -116,4 +118,15 @@ def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[P
             f" {items:,} items of {chunks:,} chunks are missing"
         )
         problems.append(Problem("prunes", text, tenant=tenant))
+    return problems
+
+
+def compare_removed_uses(prunes: Prunes, found: dict[str, int]) -> list[Problem]:
+    """Return a problem for each tenant that lacks more groups of uses than are recorded."""
+    problems = []
+    for tenant, groups in sorted(found.items()):
+        recorded = sum(each.use_groups for each in prunes.removed.get(tenant, []))
+        if groups > recorded:
+            text = f"record the removal of {recorded:,} groups of uses, and {groups:,} are missing"
+            problems.append(Problem("prunes", text, tenant=tenant))
     return problems

@@ -1,18 +1,18 @@
-"""Verifies the rows of a range of batches: each chunk and reissue against its leaf."""
+"""Verifies the rows of a range of batches: each chunk and what belongs to it against its leaf."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from worker.db.tree.log_readers import LogReader, Row
-from worker.db.tree.row_queues import RowQueue, WrongKey
+from worker.db.tree.row_queues import GrantQueue, RowQueue, WrongKey
 from worker.db.tree.stored_rows import BATCH, BatchRange, RangeRows, read_range
 from worker.db.tree.stored_values import WrongValue, read_row
 from worker.usecases.audit.verification.charges import Charges, Windows
 from worker.usecases.audit.verification.chunk import BatchPlace, ChunkRows, Leaf, check_chunk
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
 from worker.usecases.audit.verification.prunes import RemovedMonths
-from worker.usecases.audit.verification.reissues import check_reissues
+from worker.usecases.audit.verification.reissues import check_reissues, check_settlement
 
 _LOWEST = -(2**63)
 _DECIDED_AT = tuple(BATCH).index("decided_at")
@@ -46,6 +46,7 @@ class RangeResult:
     chunks: int = 0
     removed: dict[str, tuple[int, int]] = field(default_factory=dict)
     reissues: int = 0
+    settlements: int = 0
     problems: list[Problem] = field(default_factory=list)
     wrong_leaves: dict[Problem, tuple[str, int]] = field(default_factory=dict)
     uncovered: dict[str, Uncovered] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class _RangeCheck:
 
     def _next_batch_number(self) -> int | None:
         rows = self._rows
-        queues = (rows.batches, rows.chunks, rows.grants, rows.reissues, rows.leaves)
+        queues: tuple[RowQueue | GrantQueue, ...] = (rows.batches, rows.grants, *rows.of_chunks)
         return min((queue.next[0] for queue in queues if queue.next is not None), default=None)
 
     def _check_batch(self, number: int) -> None:
@@ -133,19 +134,21 @@ class _RangeCheck:
         if rows.chunks.next is not None and rows.chunks.next[0] == number:
             text = f"belongs to batch number {number}, which has no row"
             return Found(Problem("chunks", text, chunk=rows.chunks.next[1]))
-        table = "grants" if rows.grants.next and rows.grants.next[0] == number else "reissues"
+        others = (("grants", rows.grants), ("reissues", rows.reissues))
+        found = (table for table, queue in others if queue.next and queue.next[0] == number)
+        table = next(found, "settlements")
         return Found(Problem(table, f"has rows of batch number {number}, which has no row"))
 
     def _skip(self, number: int) -> None:
         rows = self._rows
-        for queue in (rows.batches, rows.chunks, rows.reissues, rows.leaves):
+        for queue in (rows.batches, *rows.of_chunks):
             while queue.next is not None and queue.next[0] == number:
                 queue.pop()
         rows.grants.take_before(number + 1, _LOWEST)
 
     def _next_chunk_number(self, number: int) -> int | None:
         rows = self._rows
-        heads = (rows.chunks.next, rows.reissues.next, rows.leaves.next)
+        heads = (queue.next for queue in rows.of_chunks)
         return min((row[1] for row in heads if row is not None and row[0] == number), default=None)
 
     def _chunk_rows(self, batch: BatchPlace, number: int, chunk: int) -> ChunkRows:
@@ -162,10 +165,11 @@ class _RangeCheck:
             rows.grants.take_before(number, items.stop),
             [Leaf(*row) for row in _rows_of(rows.leaves, key)],
             list(_rows_of(rows.reissues, key)),
+            next(_rows_of(rows.settlements, key), None),
         )
 
     def _check_chunk(self, batch: BatchPlace, rows: ChunkRows) -> list[str]:
-        """Verify a chunk and its reissues; return the kinds of the leaves that cover it."""
+        """Verify all of a chunk; return the kinds of the leaves that cover it."""
         result = self._result
         try:
             checked = check_chunk(batch, rows, self._scope.removed.get(batch.tenant, ()))
@@ -176,6 +180,7 @@ class _RangeCheck:
             result.reissues += reissues.covered
         if reissues.problem is not None:
             raise reissues.problem
+        result.settlements += check_settlement(batch, rows, is_pruned=checked.is_pruned)
         kinds = [leaf.kind for leaf in rows.chunk_leaves]
         if not kinds:
             self._add_uncovered(batch.problem("chunks", "no leaf covers it", chunk=rows.number))

@@ -21,6 +21,8 @@ _SHAPES = {
     "cancellation": (False, False, True),
     "config": (False, False, True),
     "prune": (False, False, True),
+    "use": (False, False, True),
+    "settlement": (True, True, False),
 }
 
 
