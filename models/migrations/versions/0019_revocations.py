@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0019_revocations"
-down_revision = "0010_uses"
+down_revision = "0018_log_imports"
 branch_labels = None
 depends_on = None
 

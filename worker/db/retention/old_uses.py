@@ -105,7 +105,7 @@ def delete_old_objects(connection: Connection, before: datetime) -> None:
     connection.execute(delete(StoredObject).where(*is_old))
 
 
-def _old_settlements(before: datetime) -> Select[Any]:
+def _old_settlements(before: datetime) -> Select[int, int]:
     return (
         select(Settlement.batch_number, Settlement.chunk_number)
         .join(
