@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from models.deliveries import Delivery, EndpointCircuit
     from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
     from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
+    from models.log_imports import LogImport
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
     from models.prunes import Prune
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
+    from models.revocations import Denial, Revocation
     from models.tenants import (
         Bucket,
         ConfigRevisionCounter,
@@ -36,12 +38,14 @@ __all__ = [
     "ConfigChange",
     "ConfigRevisionCounter",
     "Delivery",
+    "Denial",
     "EndedSlot",
     "EndpointCircuit",
     "Grant",
     "KeyPage",
     "KeySegment",
     "Leaf",
+    "LogImport",
     "Manifest",
     "MultipartUpload",
     "Policy",
@@ -51,6 +55,7 @@ __all__ = [
     "Reissue",
     "RejectionCount",
     "Reservation",
+    "Revocation",
     "Settlement",
     "StoredObject",
     "Tenant",
@@ -75,12 +80,14 @@ _MODULES = {
     "ConfigChange": "changes",
     "ConfigRevisionCounter": "tenants",
     "Delivery": "deliveries",
+    "Denial": "revocations",
     "EndedSlot": "uses",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
     "KeyPage": "key_lookup",
     "KeySegment": "key_lookup",
     "Leaf": "trees",
+    "LogImport": "log_imports",
     "Manifest": "manifests",
     "MultipartUpload": "multiparts",
     "Policy": "tenants",
@@ -90,6 +97,7 @@ _MODULES = {
     "Reissue": "grants",
     "RejectionCount": "changes",
     "Reservation": "quotas",
+    "Revocation": "revocations",
     "Settlement": "uses",
     "StoredObject": "uses",
     "Tenant": "tenants",

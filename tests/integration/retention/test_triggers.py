@@ -14,6 +14,7 @@ from models import (
     ConfigChange,
     Prune,
     Reissue,
+    Revocation,
     Settlement,
     Use,
 )
@@ -60,6 +61,16 @@ _ROWS = (
         used_bytes=0,
         returned_bytes=0,
         settled_at=_NOW,
+    ),
+    insert(Revocation).values(
+        tenant="acme",
+        revocation_id="r",
+        target_kind="tenant",
+        target="acme",
+        grants=1,
+        revoked_by="ops",
+        revoked_at=_NOW,
+        lapses_at=_NOW,
     ),
 )
 

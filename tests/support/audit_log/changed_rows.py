@@ -73,6 +73,7 @@ def insert_row(table: str) -> Mutation:
             "cancellations": {"batch_id": "01932000-0000-7000-8000-000000000000"},
             "reissues": {"fingerprint": rng.randbytes(32)},
             "config_changes": {"change_number": 1_000},
+            "revocations": {"revocation_id": "01932000-0000-7000-8000-000000000000"},
             "uses": {"fingerprint": rng.randbytes(32)},
             "settlements": {"chunk_number": row.get("chunk_number", 0) + 1},
         }

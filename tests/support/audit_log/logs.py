@@ -19,6 +19,7 @@ from tests.support.uses.settlements import settle
 from valetkey.wire.grant_ids import grant_id
 from worker.aws.clients import S3Clients
 from worker.commands.database import migrate_to_head
+from worker.core.revocation.targets import Target
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.core.tree.checkpoint_text import CheckpointText, tree_origin
 from worker.core.tree.merkle import RightEdge
@@ -28,6 +29,7 @@ from worker.db import tenants
 from worker.db.audit.changes import ChangeAuthor, record_changes
 from worker.db.audit.filters import is_in_chunk
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.db.revocation.rows import NewRevocation, insert_revocation
 from worker.usecases.uses.record import record_uses
 
 _ISSUED = (
@@ -78,6 +80,7 @@ class _Generator:
             for message in self._rng.sample(self._messages, 6):
                 service.issue(message)
             self._use(service)
+        self._revoke()
         self._change_config()
         return GeneratedLog(url, self._signer, self._sign())
 
@@ -144,6 +147,18 @@ class _Generator:
             record_uses(reports[start : start + 5], service.context)
         for batch_number, chunk_number in slots.items():
             settle(self._engine, batch_number, chunk_number, self._clock())
+
+    def _revoke(self) -> None:
+        """Record revocations: single grants, and one that concerns two tenants."""
+        now = self._clock()
+        for number in range(6):
+            owners = {TENANTS[number % 3]: 1 + number, TENANTS[1]: 2}
+            target = Target("key", f"{TENANTS[number % 3]}/{number}.png", "demo")
+            id_ = f"01932000-0000-4000-8000-{self._rng.randrange(10**12):012}"
+            reason = self._rng.choice([None, "case 4711"])
+            revocation = NewRevocation(id_, target, owners, "alice", reason, now)
+            with write_transaction(self._engine) as connection:
+                insert_revocation(connection, revocation, [], now)
 
     def _change_config(self) -> None:
         changes: list[tuple[str, Any, Any]] = [

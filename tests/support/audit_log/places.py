@@ -72,7 +72,7 @@ def place_of(db: StoredTables, table: str, row: Row) -> Place:
         return Place(tables, tenants, (batch["batch_id"],), leaves_of(db, row))
     if table == "cancellations":
         return Place((table,), (row["tenant"],), (row["batch_id"],))
-    if table == "uses":
+    if table in {"uses", "revocations"}:
         return Place((table,), (row["tenant"],))
     if table == "config_changes":
         return Place((table, "leaves"), (None, CONFIG_LOG))
@@ -88,6 +88,6 @@ def place_of_leaf(db: StoredTables, leaf: Row) -> Place:
         batches = (batch_of(db, leaf)["batch_id"],)
     elif leaf["kind"] == "cancellation":
         batches = (leaf["reference"],)
-    others = ("reissues", "settlements", "cancellations", "uses", "config_changes")
+    others = ("reissues", "settlements", "cancellations", "revocations", "uses", "config_changes")
     tables = ("leaves", *ROW_TABLES, *others)
     return Place(tables, (leaf["tenant"], None), batches, (leaf["leaf_number"],))

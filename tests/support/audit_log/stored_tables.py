@@ -17,6 +17,7 @@ KEYS = {
     "reissues": ("batch_number", "chunk_number", "fingerprint"),
     "cancellations": ("tenant", "batch_id"),
     "config_changes": ("change_number",),
+    "revocations": ("tenant", "revocation_id"),
     "uses": ("fingerprint",),
     "settlements": ("batch_number", "chunk_number"),
     "leaves": ("tenant", "leaf_number"),

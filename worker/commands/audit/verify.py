@@ -36,7 +36,8 @@ from worker.usecases.checkpoints.signing_key import KeyUnusable, NoKey, configur
 
 _MAX_PROBLEMS = 100
 _COUNTS = (
-    *("items", "chunks", "pruned", "reissues", "cancellations", "uses", "settlements", "changes"),
+    *("items", "chunks", "pruned", "reissues", "cancellations", "revocations", "uses"),
+    *("settlements", "changes"),
     *("leaves", "trees", "checkpoints", "charges"),
 )
 

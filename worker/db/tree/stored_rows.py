@@ -64,6 +64,18 @@ CANCELLATION: dict[str, Reader] = {
     "reason": optional(text),
     "cancelled_at": instant,
 }
+REVOCATION: dict[str, Reader] = {
+    "tenant": text,
+    "revocation_id": text,
+    "target_kind": text,
+    "target": text,
+    "bucket": optional(text),
+    "grants": number,
+    "revoked_by": text,
+    "reason": optional(text),
+    "revoked_at": instant,
+    "lapses_at": instant,
+}
 CONFIG_CHANGE: dict[str, Reader] = {
     "change_number": number,
     "changed_at": instant,
@@ -136,6 +148,8 @@ _INSTANTS = {
     "occurred_at",
     "recorded_at",
     "settled_at",
+    "revoked_at",
+    "lapses_at",
 }
 
 

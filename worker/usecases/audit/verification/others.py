@@ -1,22 +1,24 @@
-"""Verifies rows of no range of batches: cancellations, uses, and changes of the config.
+"""Verifies rows of no range of batches: cancellations, revocations, uses, changes of the config.
 
-Each cancellation, group of uses and command that changed the config gives the hash of its leaf.
+Each cancellation, revocation, group of uses and command that changed the config gives the hash of
+its leaf.
 
 The names of tenants follow from their ids, which the leaves cover.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.core.tree.records import CONFIG_LOG, encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
-from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, select_columns
-from worker.db.tree.stored_values import WrongValue, read_row
+from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, REVOCATION, select_columns
+from worker.db.tree.stored_values import Reader, WrongValue, read_row
 from worker.usecases.audit.verification.charges import where_tenant
 from worker.usecases.audit.verification.merging import (
+    NamedRows,
     merge_by_key,
     ordered,
     stream_leaves,
@@ -29,6 +31,21 @@ from worker.usecases.audit.verification.uses import check_group, read_groups
 _match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 
 
+class _SingleRows(NamedTuple):
+    """A table of which each row has a leaf of its own, which names its key."""
+
+    table: str
+    kind: str
+    columns: Mapping[str, Reader]
+    key: str
+
+
+_SINGLE = (
+    _SingleRows("cancellations", "cancellation", CANCELLATION, "batch_id"),
+    _SingleRows("revocations", "revocation", REVOCATION, "revocation_id"),
+)
+
+
 @dataclass(slots=True)
 class OthersResult:
     """The numbers of rows that leaves cover, and what is wrong with them.
@@ -37,17 +54,23 @@ class OthersResult:
     """
 
     cancellations: int = 0
+    revocations: int = 0
     uses: int = 0
     changes: int = 0
     removed: dict[str, int] = field(default_factory=dict)
     uncovered: dict[str, Uncovered] = field(default_factory=dict)
     found: list[Found] = field(default_factory=list)
 
+    def count(self, table: str) -> None:
+        """Count a row that its leaf covers."""
+        setattr(self, table, getattr(self, table) + 1)
+
 
 def check_others(reader: LogReader, scope: Scope) -> OthersResult:
-    """Verify cancellations and uses, and without selected tenants also changes of the config."""
+    """Verify cancellations, revocations and uses; without selected tenants, config changes too."""
     result, tenants = OthersResult(), scope.tenants
-    checks = [_cancellations(reader, tenants, result), _uses(reader, scope, result)]
+    checks = [_single_rows(reader, single, tenants, result) for single in _SINGLE]
+    checks.append(_uses(reader, scope, result))
     if not tenants:
         checks += [_changes(reader, result), _identities(reader)]
     for found in chain.from_iterable(checks):
@@ -77,49 +100,45 @@ def _uses(reader: LogReader, scope: Scope, result: OthersResult) -> Iterator[Fou
                 result.removed[group.tenant] = result.removed.get(group.tenant, 0) + 1
 
 
-def _cancellations(
-    reader: LogReader, tenants: tuple[str, ...], result: OthersResult
+def _single_rows(
+    reader: LogReader, single: _SingleRows, tenants: tuple[str, ...], result: OthersResult
 ) -> Iterator[Found]:
     where, params = where_tenant("tenant", tenants)
-    names = select_columns(reader.dialect, CANCELLATION)
-    first, second = ordered(reader, "tenant"), ordered(reader, "batch_id")
+    names = select_columns(reader.dialect, single.columns)
+    first, second = ordered(reader, "tenant"), ordered(reader, single.key)
     rows = stream_rows(
         reader,
-        f"SELECT {names} FROM cancellations WHERE {where} ORDER BY {first}, {second}",  # noqa: S608
+        f"SELECT {names} FROM {single.table} WHERE {where} ORDER BY {first}, {second}",  # noqa: S608
         *params,
     )
-    for tenant, batch, own_rows, leaves in merge_by_key(
-        rows, stream_leaves(reader, "cancellation", tenants)
-    ):
-        row = own_rows[0] if own_rows else None
-        yield from _check_cancellation((tenant, batch), row, leaves, result)
+    for found in merge_by_key(rows, stream_leaves(reader, single.kind, tenants)):
+        yield from _check_single(single, found, result)
 
 
-def _check_cancellation(
-    key: tuple[Any, ...], row: Row | None, leaves: list[Any], result: OthersResult
-) -> Iterator[Found]:
-    tenant, batch = key
-    place: dict[str, Any] = {"tenant": tenant, "batch": batch}
+def _check_single(single: _SingleRows, own: NamedRows, result: OthersResult) -> Iterator[Found]:
+    table, tenant, leaves = single.table, own.tenant, own.leaves
+    place: dict[str, Any] = {"tenant": tenant}
+    if single.key == "batch_id":
+        place["batch"] = own.reference
     if len(leaves) > 1:
-        text = "covers a cancellation that another leaf covers"
+        text = f"covers a {single.kind} that another leaf covers"
         yield Found(Problem("leaves", text, number=leaves[1][2])._replace(**place))
-    elif row is None:
+    elif not own.rows:
         text = f"has no row, but leaf {leaves[0][2]} covers it"
-        yield Found(Problem("cancellations", text)._replace(**place), (tenant, leaves[0][2]))
+        yield Found(Problem(table, text)._replace(**place), (tenant, leaves[0][2]))
     elif not leaves:
-        _add(result, Problem("cancellations", "no leaf covers it")._replace(**place))
+        _add(result, Problem(table, "no leaf covers it")._replace(**place))
     else:
         try:
-            record = encode_record("cancellation", read_row(CANCELLATION, row))
+            record = encode_record(single.kind, read_row(single.columns, own.rows[0]))
         except WrongValue as error:
-            yield Found(Problem.of_value("cancellations", error, **place))
+            yield Found(Problem.of_value(table, error, **place))
             return
         if entry_hash([record]) == leaves[0][3]:
-            result.cancellations += 1
+            result.count(table)
             return
         text = f"differs from what leaf {leaves[0][2]} covers"
-        problem = Problem("cancellations", text)._replace(**place)
-        yield Found(problem, (tenant, leaves[0][2]))
+        yield Found(Problem(table, text)._replace(**place), (tenant, leaves[0][2]))
 
 
 def _add(result: OthersResult, problem: Problem) -> None:

@@ -23,6 +23,7 @@ _SHAPES = {
     "prune": (False, False, True),
     "use": (False, False, True),
     "settlement": (True, True, False),
+    "revocation": (False, False, True),
 }
 
 

@@ -52,6 +52,7 @@ class Verification:
     reissues: int = 0
     settlements: int = 0
     cancellations: int = 0
+    revocations: int = 0
     uses: int = 0
     changes: int = 0
     leaves: int = 0
@@ -170,6 +171,7 @@ class _Run:
                 total.checkpoints += result.checkpoints
             case OthersResult():
                 total.cancellations += result.cancellations
+                total.revocations += result.revocations
                 total.uses += result.uses
                 self._removed_uses = result.removed
                 total.changes += result.changes
