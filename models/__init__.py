@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
-    from models.prunes import Prune
+    from models.prunes import ItemEdge, Prune
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
     from models.tenants import (
         Bucket,
@@ -37,6 +37,7 @@ __all__ = [
     "Delivery",
     "EndpointCircuit",
     "Grant",
+    "ItemEdge",
     "KeyPage",
     "KeySegment",
     "Leaf",
@@ -72,6 +73,7 @@ _MODULES = {
     "Delivery": "deliveries",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
+    "ItemEdge": "prunes",
     "KeyPage": "key_lookup",
     "KeySegment": "key_lookup",
     "Leaf": "trees",

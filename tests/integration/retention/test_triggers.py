@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, insert, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from models import Base, Cancellation, Checkpoint, ConfigChange, Prune, Reissue
+from models import Base, Cancellation, Checkpoint, ConfigChange, ItemEdge, Prune, Reissue
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
@@ -29,8 +29,9 @@ _ROWS = (
     insert(ConfigChange).values(changed_at=_NOW, changed_by="ops", command="apply", path="p"),
     insert(Checkpoint).values(tenant="acme", size=1, root=b"r", signed_at=_NOW, note="note"),
     insert(Prune).values(
-        tenant="acme", before="2020-01", pruned_by="ops", pruned_at=_NOW, chunks=0, items=0
+        tenant="acme", before="2020-01", pruned_by="ops", pruned_at=_NOW, chunks=0, items=0, edges=0
     ),
+    insert(ItemEdge).values(batch_number=1, chunk_number=0, edge=b"e"),
 )
 
 

@@ -54,9 +54,9 @@ def _parse_month(_context: click.Context, _option: click.Parameter, text: str) -
 def prune_log(*, before: int, dry_run: bool, yes: bool, without_checkpoint: bool) -> None:
     """Remove the grants of all chunks that were issued before a month, for ever.
 
-    Batches, chunks, refusals of whole chunks, leaves and checkpoints stay: `audit verify` still
-    recomputes the tree, and accepts that these grants are missing. On PostgreSQL whole partitions
-    are dropped. On SQLite rows are deleted, and the file keeps its size.
+    Batches, chunks, refusals of whole chunks, leaves and checkpoints stay, and the hashes that
+    `audit verify` needs to verify them. It accepts that these grants are missing. On PostgreSQL
+    whole partitions are dropped. On SQLite rows are deleted, and the file keeps its size.
 
     Refuses if a signed checkpoint does not cover what is removed, or if unfinished work needs it.
 
@@ -131,7 +131,7 @@ def _confirm(plan: PrunePlan, *, yes: bool) -> None:
 def _remove(engine: Engine, plan: PrunePlan, now: datetime) -> int:
     account = database.operator_account()
     with click.progressbar(
-        length=plan.items, label="Removing", file=sys.stderr, hidden=not sys.stderr.isatty()
+        length=2 * plan.items, label="Removing", file=sys.stderr, hidden=not sys.stderr.isatty()
     ) as bar:
         try:
             return prune(engine, plan, account, now, lambda total: bar.update(total - bar.pos))

@@ -35,6 +35,7 @@ from worker.usecases.audit.verification.verify import (
 from worker.usecases.checkpoints.signing_key import KeyUnusable, NoKey, configured_keys
 
 _MAX_PROBLEMS = 100
+_NEW_TABLES = ("tree_heads", "prunes", "item_edges")  # the error about a missing one names it
 _COUNTS = (
     *("items", "chunks", "pruned", "reissues", "cancellations", "changes", "leaves", "trees"),
     *("checkpoints", "charges"),
@@ -167,7 +168,7 @@ def _database_errors(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if "tree_heads" in str(error):  # the first table that is read
+        if any(table in str(error) for table in _NEW_TABLES):
             raise database_unusable(STATES["old tables"], url) from None
         failure = describe_failure(error, url)
         if failure is None:

@@ -88,6 +88,7 @@ def insert_prune(
         "pruned_at": now,
         "chunks": part.chunks,
         "items": part.items,
+        "edges": part.chunks,
     }
     statement = insert(Prune).values(values).returning(Prune.prune_number)
     number = connection.scalar(statement)

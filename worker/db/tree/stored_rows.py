@@ -79,7 +79,9 @@ PRUNE: dict[str, Reader] = {
     "pruned_at": instant,
     "chunks": number,
     "items": number,
+    "edges": optional(number),
 }
+ITEM_EDGE: dict[str, Reader] = {"batch_number": number, "chunk_number": number, "edge": binary}
 LEAF: dict[str, Reader] = {
     "batch_number": optional(number),
     "chunk_number": optional(number),
@@ -132,6 +134,7 @@ class RangeRows(NamedTuple):
     grants: GrantQueue
     reissues: RowQueue
     leaves: RowQueue
+    item_edges: RowQueue
 
 
 def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...]) -> RangeRows:
@@ -167,6 +170,7 @@ def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...])
             "reissues", rows("reissues", REISSUE, f"{chunk}, fingerprint", of_batches, batch_params)
         ),
         RowQueue("leaves", rows("leaves", LEAF, f"{chunk}, leaf_number", of_leaves, leaf_params)),
+        RowQueue("item_edges", rows("item_edges", ITEM_EDGE, chunk, of_batches, batch_params)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Removes the grants of old months, and keeps their batches, chunks and leaves."""
+"""Removes the grants of old months, and keeps their batches, chunks, leaves and trees of items."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from worker.db.engine import write_transaction
+from worker.db.engine import acquire_advisory_lock, write_transaction
 from worker.db.retention.blockers import Blocker, find_blockers
+from worker.db.retention.item_edges import UnreadableChunk, insert_item_edges
 from worker.db.retention.months import first_moment, format_month
 from worker.db.retention.partitions import (
     Partition,
@@ -24,6 +25,7 @@ from worker.db.retention.prunes import (
 )
 from worker.db.retention.removal import (
     chunks_before,
+    chunks_without_edge,
     delete_chunks,
     drop_partition,
     has_grants,
@@ -33,7 +35,7 @@ from worker.db.retention.removal import (
 )
 
 MAX_ITEMS = 5_000
-"""The number of rows that one transaction deletes on SQLite, where other writers wait for it."""
+"""The number of rows that one transaction reads or deletes. On SQLite, other writers wait."""
 
 _FIRST_CHUNK = (-1, -1)
 
@@ -129,12 +131,15 @@ def prune(
     now: datetime,
     progress: Callable[[int], None],
 ) -> int:
-    """Remove grants as planned; return their number. progress gets the number removed so far.
+    """Remove grants as planned; return their number.
 
-    On SQLite the rows are deleted after the transaction that records the prune, in many further
-    ones: after an interruption, the same call goes on. Raises PruneRefused if something changed
-    since it was planned, Transient and DBAPIError.
+    Before, it stores the tree of each chunk's items, in transactions of their own. On SQLite the
+    rows are deleted after the transaction that records the prune, in many further ones. After an
+    interruption, the same call goes on. progress gets the number of items whose tree is stored, and
+    then also the number removed. Raises PruneRefused if something changed since it was planned or
+    if items are missing, Transient and DBAPIError.
     """
+    hashed = _store_item_edges(engine, plan, progress)
     with write_transaction(engine) as connection:
         if has_partitions(connection):
             lock_grants(connection)
@@ -147,7 +152,25 @@ def prune(
             drop_partition(connection, partition)
         if has_partitions(connection):
             return plan.items
-    return _delete_rows(engine, plan.before, progress)
+    return _delete_rows(engine, plan.before, lambda total: progress(hashed + total))
+
+
+def _store_item_edges(engine: Engine, plan: PrunePlan, progress: Callable[[int], None]) -> int:
+    before = first_moment(plan.before)
+    total, last = 0, _FIRST_CHUNK
+    while True:
+        with write_transaction(engine) as connection:
+            acquire_advisory_lock(connection, "item_edges")
+            chunks = chunks_without_edge(connection, plan.pruned_before, before, last, MAX_ITEMS)
+            if not chunks:
+                return total
+            try:
+                insert_item_edges(connection, chunks)
+            except UnreadableChunk as error:
+                raise PruneRefused(f"{error}: `python -m worker audit verify` says more") from None
+        total += sum(chunk.items for chunk in chunks)
+        last = chunks[-1].batch_number, chunks[-1].chunk_number
+        progress(total)
 
 
 def _delete_rows(engine: Engine, before: int, progress: Callable[[int], None]) -> int:

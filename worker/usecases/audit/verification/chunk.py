@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from worker.core.quotas.cost import Cost
+from worker.core.tree.merkle import RightEdge
 from worker.core.tree.records import (
     CHUNK_KINDS,
+    NO_LEAVES,
     chunk_record,
     encode_record,
     entry_hash,
 )
 from worker.db.tree.log_readers import Row
-from worker.db.tree.stored_rows import CHUNK, LEAF
+from worker.db.tree.stored_rows import CHUNK, ITEM_EDGE, LEAF
 from worker.db.tree.stored_values import WrongValue, read_row
 from worker.usecases.audit.verification.charges import batch_cost
 from worker.usecases.audit.verification.items import Items, WrongItem
@@ -71,13 +73,17 @@ class BatchPlace(NamedTuple):
 
 
 class ChunkRows(NamedTuple):
-    """Everything that is stored of one chunk; row is None if there is no such chunk."""
+    """Everything that is stored of one chunk; row is None if there is no such chunk.
+
+    item_edge is the row with the tree of its items, which `audit prune` stores.
+    """
 
     number: int
     row: Row | None
     items: Sequence[Row]
     leaves: Sequence[Leaf]
     reissues: Sequence[Row]
+    item_edge: Row | None = None
 
     @property
     def chunk_leaves(self) -> list[Leaf]:
@@ -98,7 +104,8 @@ def check_chunk(
 ) -> CheckedChunk:
     """Verify a chunk. Raises Found.
 
-    The items of older chunks may have been removed.
+    The items of older chunks may have been removed. Then it is verified with the stored edge of
+    their tree, unless they were removed by a release that stored none.
     """
     leaf = _leaf_of(batch, rows)
     if rows.row is None:
@@ -111,27 +118,54 @@ def check_chunk(
     except WrongValue as error:
         place: dict[str, Any] = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
         raise Found(Problem.of_value("chunks", error, **place)) from None
-    if not rows.items and _is_removed(batch, values, leaf, removed):
+    if not rows.items and _is_removed(batch, rows, values, leaf, removed):
         return CheckedChunk(values["issued"] + values["refused"], None, is_pruned=True)
     items = _read_items(batch, rows, values)
+    if rows.item_edge is not None and rows.item_edge[-1] != items.edge.to_bytes():
+        raise Found(batch.problem("item_edges", "is not that of its items", chunk=rows.number))
     if leaf is not None:
-        _compare_with_leaf(batch, rows, values, items, leaf)
+        _compare_with_leaf(batch, rows, values, items.edge, leaf)
     cost = batch_cost(batch.values["kind"], batch.values["terms"], items.issued, items.sizes)
     return CheckedChunk(len(rows.items), cost)
 
 
 def _is_removed(
     batch: BatchPlace,
+    rows: ChunkRows,
     chunk: dict[str, Any],
     leaf: Leaf | None,
     removed: Sequence[RemovedMonths],
 ) -> bool:
+    """Return whether the items were removed because of their age. Raises Found.
+
+    Compares what was kept with the leaf.
+    """
     issued_at, number = chunk["issued_at"], None if leaf is None else leaf.leaf_number
-    if any(each.explains(issued_at, number) for each in removed):
-        return True
+    old = [each for each in removed if each.explains(issued_at, None)]
+    before = [each for each in old if each.explains(issued_at, number)]
+    edge = _read_item_edge(batch, rows, chunk) if old else None
+    if before and edge is not None and leaf is not None:
+        _compare_with_leaf(batch, rows, chunk, edge, leaf)
+    if before and edge is None and all(each.keeps_edges for each in before):
+        problem = batch.problem("item_edges", "is missing", chunk=rows.number)
+        raise Found(problem, None if leaf is None else leaf.place)
     # A chunk without a leaf can get one after its items were removed: see adopt.
-    is_old = any(each.explains(issued_at, None) for each in removed)
-    return is_old and leaf is not None and entry_hash(_records(batch, chunk, leaf)) == leaf.hash
+    return bool(before) or (
+        bool(old)
+        and leaf is not None
+        and entry_hash(_records(batch, chunk, leaf), edge or NO_LEAVES) == leaf.hash
+    )
+
+
+def _read_item_edge(batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any]) -> RightEdge | None:
+    if rows.item_edge is None:
+        return None
+    try:
+        edge = read_row(ITEM_EDGE, rows.item_edge)["edge"]
+        return RightEdge.from_bytes(chunk["issued"] + chunk["refused"], edge)
+    except ValueError:
+        text = "is not that of as many items as the chunk counts"
+        raise Found(batch.problem("item_edges", text, chunk=rows.number)) from None
 
 
 def _leaf_of(batch: BatchPlace, rows: ChunkRows) -> Leaf | None:
@@ -183,10 +217,10 @@ def _read_items(batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any]) -> It
 
 
 def _compare_with_leaf(
-    batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any], items: Items, leaf: Leaf
+    batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any], items: RightEdge, leaf: Leaf
 ) -> None:
     records = _records(batch, chunk, leaf)
-    if leaf.reference is None and entry_hash(records, items.edge) == leaf.hash:
+    if leaf.reference is None and entry_hash(records, items) == leaf.hash:
         return
     numbers = batch.items_of(rows.number)
     what = "batch, chunk or items" if leaf.kind == "batch" else "chunk or items"

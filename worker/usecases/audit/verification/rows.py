@@ -86,8 +86,7 @@ class _RangeCheck:
 
     def _next_batch_number(self) -> int | None:
         rows = self._rows
-        queues = (rows.batches, rows.chunks, rows.grants, rows.reissues, rows.leaves)
-        return min((queue.next[0] for queue in queues if queue.next is not None), default=None)
+        return min((queue.next[0] for queue in rows if queue.next is not None), default=None)
 
     def _check_batch(self, number: int) -> None:
         batch = self._read_batch(number)
@@ -133,19 +132,21 @@ class _RangeCheck:
         if rows.chunks.next is not None and rows.chunks.next[0] == number:
             text = f"belongs to batch number {number}, which has no row"
             return Found(Problem("chunks", text, chunk=rows.chunks.next[1]))
-        table = "grants" if rows.grants.next and rows.grants.next[0] == number else "reissues"
+        named = (("grants", rows.grants), ("reissues", rows.reissues))
+        is_first = (name for name, queue in named if queue.next and queue.next[0] == number)
+        table = next(is_first, "item_edges")
         return Found(Problem(table, f"has rows of batch number {number}, which has no row"))
 
     def _skip(self, number: int) -> None:
         rows = self._rows
-        for queue in (rows.batches, rows.chunks, rows.reissues, rows.leaves):
+        for queue in (rows.batches, rows.chunks, rows.reissues, rows.leaves, rows.item_edges):
             while queue.next is not None and queue.next[0] == number:
                 queue.pop()
         rows.grants.take_before(number + 1, _LOWEST)
 
     def _next_chunk_number(self, number: int) -> int | None:
         rows = self._rows
-        heads = (rows.chunks.next, rows.reissues.next, rows.leaves.next)
+        heads = (rows.chunks.next, rows.reissues.next, rows.leaves.next, rows.item_edges.next)
         return min((row[1] for row in heads if row is not None and row[0] == number), default=None)
 
     def _chunk_rows(self, batch: BatchPlace, number: int, chunk: int) -> ChunkRows:
@@ -162,6 +163,7 @@ class _RangeCheck:
             rows.grants.take_before(number, items.stop),
             [Leaf(*row) for row in _rows_of(rows.leaves, key)],
             list(_rows_of(rows.reissues, key)),
+            next(_rows_of(rows.item_edges, key), None),
         )
 
     def _check_chunk(self, batch: BatchPlace, rows: ChunkRows) -> list[str]:
