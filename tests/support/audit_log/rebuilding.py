@@ -58,6 +58,8 @@ def _delete_rows(db: StoredTables, leaf: Row) -> None:
             )
         case "cancellation":
             db.delete("cancellations", {"tenant": leaf["tenant"], "batch_id": reference})
+        case "prune":
+            db.delete("prunes", {"prune_number": int(reference)})
         case "reissue":
             key = {"batch_number": number, "chunk_number": chunk}
             db.delete("reissues", key | {"fingerprint": bytes.fromhex(reference)})
