@@ -89,7 +89,11 @@ class LogState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFigures:
-    """All figures of one report, read in one transaction."""
+    """All figures of one report, read in one transaction.
+
+    Items for no recipient are among the others of recipients. pruned_month is the month before
+    which items were removed, None if none of the range were.
+    """
 
     scope: Scope
     generated_at: datetime
@@ -101,9 +105,11 @@ class ReportFigures:
     lifetimes: Breakdown
     limits: Breakdown
     requesters: Breakdown
+    recipients: Breakdown
     keys: Breakdown
     quotas: tuple[QuotaStatus, ...]
     log: LogState
+    pruned_month: str | None = None
 
     @property
     def issued(self) -> int:
