@@ -65,6 +65,14 @@ def test_a_chunk_without_all_of_its_items_stays(engine: Engine, run: RunPrune) -
     assert keys(engine) == ["acme/a", "acme/c", "acme/kept"]
 
 
+def test_tables_of_a_later_release_are_not_pruned(engine: Engine, run: RunPrune) -> None:
+    with write_transaction(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999_later'"))
+    result = run("--yes")
+    assert (result.exit_code, keys(engine)) == (1, ALL)
+    assert "those of a later release" in result.output
+
+
 def _delivery(number: int, now: datetime) -> Any:
     return insert(Delivery).values(
         batch_number=number,
