@@ -147,7 +147,7 @@ def test_only_the_tenant_is_verified(run: Run, stored: StoredTables) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--tenant", "acne"), "Did you mean 'acme'?"),
+        (("--tenant", "acne"), "did you mean 'acme'?"),
         (("--key", "no key"), "`audit key` prints it"),
         (("--checkpoint", "absent"), "does not exist"),
         (("--processes", "0"), "1<=x<=64"),

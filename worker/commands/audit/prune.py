@@ -101,7 +101,7 @@ def _print_plan(plan: PrunePlan) -> None:
 
 def _to_row(part: TenantPart, uncovered: list[str]) -> tuple[Any, ...]:
     covered = "missing" if part.tenant in uncovered else "signed"
-    return part.tenant, part.chunks, part.items, covered
+    return part.tenant, f"{part.chunks:,}", f"{part.items:,}", covered
 
 
 def _refuse(plan: PrunePlan, *, without_checkpoint: bool) -> None:

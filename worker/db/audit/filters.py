@@ -6,13 +6,13 @@ A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, UnaryExpression, and_, or_, select
 from sqlalchemy.sql.operators import custom_op
 
 from models import Batch, Chunk, Grant
-from valetkey.wire.grant_ids import grant_id
+from worker.core.links.grant_name import GrantName
 from worker.db.audit.selection.key_globs import has_prefix, matches_glob
 from worker.db.audit.selection.tenant_filter import is_of_tenant
 
@@ -20,22 +20,6 @@ _PLUS = custom_op[Any]("+")
 ISSUED = "issued"
 REFUSED = "refused"
 """The decision of every item that has a refusal code."""
-
-
-class AuditCursor(NamedTuple):
-    """The position of a grant in the audit log: its batch and its item number in that batch.
-
-    Tenants choose the ids of their batches, so a batch id is unique only together with a tenant's
-    id.
-    """
-
-    batch_id: str
-    item_number: int
-    tenant: str | None = None
-
-    def __str__(self) -> str:
-        id_ = grant_id(self.batch_id, self.item_number)
-        return id_ if self.tenant is None else f"{self.tenant}/{id_}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +46,7 @@ class GrantFilter:
     since: datetime | None = None
     until: datetime | None = None
     batch_id: str | None = None
-    grant: AuditCursor | None = None
+    grant: GrantName | None = None
 
     @property
     def selects_items(self) -> bool:

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tup
 
 from models import Batch, Chunk, Grant
 from valetkey.wire.grant_ids import grant_id
+from worker.core.links.grant_name import GrantName
 from worker.db.audit.filters import (
-    AuditCursor,
     GrantFilter,
     batch_conditions,
     item_conditions,
@@ -84,7 +84,7 @@ def read_grants(
     connection: Connection,
     grant_filter: GrantFilter,
     limit: int,
-    after: AuditCursor | None = None,
+    after: GrantName | None = None,
 ) -> Page[AuditRecord]:
     """Read at most limit grants, newest first, starting after the given position.
 
@@ -100,7 +100,7 @@ def read_grants(
 
 
 def stream_grants(
-    connection: Connection, grant_filter: GrantFilter, after: AuditCursor | None = None
+    connection: Connection, grant_filter: GrantFilter, after: GrantName | None = None
 ) -> Iterator[AuditRecord]:
     """Yield all grants of a filter, newest first, in constant memory. Raises as read_grants does.
 
@@ -170,13 +170,13 @@ def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> li
     return [AuditCount(*row) for row in connection.execute(query)]
 
 
-def record_cursor(record: AuditRecord) -> AuditCursor:
+def record_cursor(record: AuditRecord) -> GrantName:
     """Return the position of a record, to read the page after it."""
     batch_id, _, item_number = record.grant.rpartition(".")
-    return AuditCursor(batch_id, int(item_number), record.tenant)
+    return GrantName(batch_id, int(item_number), record.tenant)
 
 
-def _find_start(connection: Connection, cursor: AuditCursor) -> _Start:
+def _find_start(connection: Connection, cursor: GrantName) -> _Start:
     query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_id == cursor.batch_id)
     if cursor.tenant is not None:
         query = query.where(Batch.tenant == cursor.tenant)

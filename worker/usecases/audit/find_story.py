@@ -2,12 +2,11 @@
 
 from sqlalchemy import Connection
 
+from worker.core.links.grant_name import GrantName
 from worker.db.audit.selection.batch_ids import find_batches
 from worker.db.audit.selection.tenant_filter import find_tenant_ids
 from worker.db.audit.stories.grant_story import Story, read_story
 from worker.db.retention.pruned_items import pruned_item_month
-
-_MAX_ITEM_DIGITS = 9
 
 
 class UnknownGrant(LookupError):
@@ -41,12 +40,13 @@ def find_story(connection: Connection, grant: str) -> Story:
 
 def _parse(text: str) -> tuple[str | None, str, int | None]:
     tenant, _, id_ = text.strip().rpartition("/")
-    batch_id, dot, number = id_.partition(".")
-    if not dot:
-        return tenant or None, batch_id.lower(), None
-    if not (number.isascii() and number.isdecimal() and len(number) <= _MAX_ITEM_DIGITS):
-        raise UnknownGrant("a grant's id is [TENANT/]BATCH.NUMBER, a batch's id has no number")
-    return tenant or None, batch_id.lower(), int(number)
+    if "." not in id_:
+        return tenant or None, id_.lower(), None
+    try:
+        name = GrantName.parse(text)
+    except ValueError as error:
+        raise UnknownGrant(f"{error}, a batch's id has no number") from None
+    return name.tenant, name.batch_id, name.item_number
 
 
 def _undecided(

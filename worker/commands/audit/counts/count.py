@@ -1,7 +1,6 @@
 """Counts items by columns and periods."""
 
 from datetime import UTC
-from difflib import get_close_matches
 from typing import Any, cast
 
 import click
@@ -26,6 +25,7 @@ from worker.db.audit.counting.counts import (
 )
 from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import GrantFilter
+from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.engine import read_transaction
 
 NUMBERS = ("issued", "refused", "total", "bytes")
@@ -39,9 +39,8 @@ def _parse_dimensions(
     for name in names:
         if name in DIMENSIONS:
             continue
-        close = get_close_matches(name, DIMENSIONS, 1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Choose from {', '.join(DIMENSIONS)}."
-        raise click.BadParameter(f"there is no column {name!r}. {hint}")
+        hint = did_you_mean(name, DIMENSIONS, f"choose from {', '.join(DIMENSIONS)}")
+        raise click.BadParameter(f"there is no column {name!r}{hint}")
     return cast("tuple[Dimension, ...]", tuple(dict.fromkeys(names)))
 
 
