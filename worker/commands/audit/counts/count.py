@@ -1,5 +1,6 @@
 """Counts items by columns and periods."""
 
+from collections.abc import Iterator
 from datetime import UTC
 from typing import Any, cast
 
@@ -116,14 +117,23 @@ def print_counts(
     if not counts:
         note_empty_result()
     columns = (*by, *NUMBERS)
-    rows: list[tuple[Any, ...]] = [_row(item_count) for item_count in counts]
     if output_format is not None:
-        print_rows(columns, rows, output_format)
+        print_rows(columns, map(_row, counts), output_format)
         return
-    if with_total and by and rows:
-        sums = (sum(numbers) for numbers in zip(*(row[-4:] for row in rows), strict=True))
-        rows.append(("total", *[""] * (len(by) - 1), *sums))
-    print_rows(columns, [_format_numbers(row) for row in rows], None)
+    has_total = bool(with_total and by and counts)
+    print_rows(columns, _table_rows(counts, len(by), has_total=has_total), None)
+
+
+def _table_rows(
+    counts: list[ItemCount], width: int, *, has_total: bool
+) -> Iterator[tuple[Any, ...]]:
+    sums = [0] * len(NUMBERS)
+    for item_count in counts:
+        row = _row(item_count)
+        sums = [total + number for total, number in zip(sums, row[width:], strict=True)]
+        yield _format_numbers(row)
+    if has_total:
+        yield _format_numbers(("total", *[""] * (width - 1), *sums))
 
 
 def _row(item_count: ItemCount) -> tuple[Any, ...]:

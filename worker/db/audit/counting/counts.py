@@ -4,7 +4,7 @@ The counters of chunks answer what concerns whole chunks. Grants are read only w
 filter of single items requires it.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import tzinfo
@@ -80,8 +80,17 @@ def count_items(
                     totals[index] += number
                 if len(sums) > MAX_GROUPS:
                     raise TooManyGroups
-    counts = [ItemCount(group, *numbers) for group, numbers in sums.items() if any(numbers[:2])]
-    return sorted(counts, key=lambda count: [(value is not None, value) for value in count.group])
+    counts = list(_take_counts(sums))
+    counts.sort(key=lambda count: tuple([(value is not None, value) for value in count.group]))
+    return counts
+
+
+def _take_counts(sums: dict[Group, list[int]]) -> Iterator[ItemCount]:
+    """Yield the counts of the groups, and remove those: a million of both take 150 MB more."""
+    while sums:
+        group, numbers = sums.popitem()
+        if any(numbers[:2]):
+            yield ItemCount(group, *numbers)
 
 
 def top_items(
