@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from models.base import Base
     from models.changes import ConfigChange, RejectionCount
     from models.deliveries import Delivery, EndpointCircuit
-    from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
+    from models.grants import Batch, Cancellation, Chunk, Grant, RefusedChunk, Reissue
     from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
@@ -47,6 +47,7 @@ __all__ = [
     "Prune",
     "Quota",
     "QuotaOverride",
+    "RefusedChunk",
     "Reissue",
     "RejectionCount",
     "Reservation",
@@ -83,6 +84,7 @@ _MODULES = {
     "Prune": "prunes",
     "Quota": "quotas",
     "QuotaOverride": "quotas",
+    "RefusedChunk": "grants",
     "Reissue": "grants",
     "RejectionCount": "changes",
     "Reservation": "quotas",
@@ -103,6 +105,6 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Base":
-        for module in set(_MODULES.values()):
+        for module in {*_MODULES.values(), "partial_indexes"}:
             import_module(f"{__name__}.{module}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

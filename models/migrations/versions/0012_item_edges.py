@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012_item_edges"
-down_revision = "0009_list"
+down_revision = "0011_refused_chunks"
 branch_labels = None
 depends_on = None
 

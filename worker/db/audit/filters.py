@@ -106,11 +106,12 @@ def join_items(connection: Connection, *columns: Any) -> Select[Any]:
     """Return a SELECT of columns from `Batch`, its `Chunk` rows and their `Grant` rows.
 
     SQLite knows too little of the tables to find out that batches are to be read first. There, the
-    conditions of the joins can only be used in this order.
+    conditions of the joins can only be used in this order. PostgreSQL would infer that items have
+    the batch of their `Batch`, too, and read all of that batch, to intersect them with the chunk's.
     """
-    batch_number, chunk_batch = (
-        _unindexed(connection, column) for column in (Batch.batch_number, Chunk.batch_number)
-    )
+    is_sqlite = connection.dialect.name == "sqlite"
+    batch_number = _unindexed(Batch.batch_number) if is_sqlite else Batch.batch_number
+    chunk_batch = _unindexed(Chunk.batch_number) if is_sqlite else Chunk.batch_number + 0
     return (
         select(*columns)
         .select_from(Batch)
@@ -129,10 +130,9 @@ def is_in_chunk(chunk_batch: Any = Chunk.batch_number) -> ColumnElement[bool]:
     )
 
 
-def _unindexed(connection: Connection, column: Any) -> ColumnElement[int]:
+def _unindexed(column: Any) -> ColumnElement[int]:
     """Return a column as an expression that SQLite does not search by."""
-    is_sqlite = connection.dialect.name == "sqlite"
-    return UnaryExpression(column, operator=_PLUS) if is_sqlite else column
+    return UnaryExpression(column, operator=_PLUS)
 
 
 def _may_have(decision: str) -> ColumnElement[bool]:

@@ -19,7 +19,7 @@ from worker.db.audit.filters import (
 )
 from worker.db.audit.pages import Page
 from worker.db.audit.selection.batch_range import range_conditions
-from worker.db.audit.selection.code_rows import read_rows_of_codes, refusal_codes
+from worker.db.audit.selection.refused_rows import read_refused_rows, selects_refusals
 from worker.db.key_lookup.entries import Position
 from worker.db.key_lookup.rows import read_rows_of_key
 
@@ -124,9 +124,9 @@ def _read_rows(
             connection, COLUMNS, conditions, grant_filter.object_key, position
         )
         return
-    if refusal_codes(grant_filter):
+    if selects_refusals(grant_filter):
         before = None if start is None else start.position
-        last = yield from read_rows_of_codes(connection, grant_filter, COLUMNS, before)
+        last = yield from read_refused_rows(connection, grant_filter, COLUMNS, before)
         if last is None:
             return
         start = _start_after(connection, last)
