@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-from worker.core.policy.fingerprints import fingerprint
 from worker.core.tree.records import entry_hash, reissue_record
 from worker.db.tree.stored_rows import REISSUE
 from worker.db.tree.stored_values import WrongValue, read_row
@@ -55,6 +54,9 @@ def _add(batch: StoredBatch, leaves: dict[str | None, Leaf], leaf: Leaf) -> None
 
 
 def _read(batch: StoredBatch, chunk: int, row: Any) -> dict[str, Any]:
+    # Few logs have reissues, and it imports all messages.
+    from worker.core.policy.fingerprints import fingerprint  # noqa: PLC0415
+
     wrong: WrongValue | None = None
     try:
         values = read_row(REISSUE, row)
