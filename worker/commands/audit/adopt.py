@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from valetkey.cli.results.progress_bar import stderr_console
+from valetkey.cli.results.consoles import stderr_console
 from worker import clock
 from worker.commands.database import open_engine, operator_account
 from worker.commands.options import parse_moment_option

@@ -12,18 +12,11 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.results.progress_bar import stderr_console
-from worker.commands.audit.checkpoints.key import KeyRefused
-from worker.commands.failures.database_failures import (
-    STATES,
-    database_unusable,
-    describe_failure,
-)
+from valetkey.cli.results.consoles import stderr_console
 from worker.core.tree.signed_note import InvalidKey, VerifierKey
 from worker.database_setting import read_database_url
 from worker.db.engine import sqlite_path
 from worker.db.tree.log_readers import open_reader
-from worker.settings import Settings
 from worker.usecases.audit.verification.checkpoints import UnusableFile, read_files
 from worker.usecases.audit.verification.tenants import UnknownTenant, tenant_ids
 from worker.usecases.audit.verification.verify import (
@@ -32,10 +25,10 @@ from worker.usecases.audit.verification.verify import (
     VerifyOptions,
     verify_log,
 )
-from worker.usecases.checkpoints.signing_key import KeyUnusable, NoKey, configured_keys
 
 _MAX_PROBLEMS = 100
 _NEW_TABLES = ("tree_heads", "prunes", "item_edges")  # the error about a missing one names it
+_KEY_FILE = "VALETKEY_AUDIT_KEY_FILE"
 _COUNTS = (
     *("items", "chunks", "pruned", "reissues", "cancellations", "changes", "leaves", "trees"),
     *("checkpoints", "charges"),
@@ -141,6 +134,17 @@ def _verify(
 
 
 def _configured_keys() -> tuple[VerifierKey, ...]:
+    if not any(name.upper() == _KEY_FILE for name in os.environ):
+        return ()
+    # Imported if they are needed: the settings take longer to import than 100,000 rows to verify.
+    from worker.commands.audit.checkpoints.key import KeyRefused  # noqa: PLC0415
+    from worker.settings import Settings  # noqa: PLC0415
+    from worker.usecases.checkpoints.signing_key import (  # noqa: PLC0415
+        KeyUnusable,
+        NoKey,
+        configured_keys,
+    )
+
     try:
         return tuple(configured_keys(Settings()).trusted)
     except NoKey:
@@ -164,16 +168,28 @@ def _database_errors(url: str) -> Iterator[None]:
     """Name the cause of what goes wrong with the database in the block."""
     path = sqlite_path(url)
     if path is not None and not path.exists():
-        raise database_unusable(STATES["missing"], url)
+        raise _unusable("missing", url)
     try:
         yield
     except Exception as error:
         if any(table in str(error) for table in _NEW_TABLES):
-            raise database_unusable(STATES["old tables"], url) from None
+            raise _unusable("old tables", url) from None
+        from worker.commands.failures.database_failures import describe_failure  # noqa: PLC0415
+
         failure = describe_failure(error, url)
         if failure is None:
             raise
         raise failure from None
+
+
+def _unusable(state: str, url: str) -> click.ClickException:
+    # Imported if it is needed: it imports all drivers.
+    from worker.commands.failures.database_failures import (  # noqa: PLC0415
+        STATES,
+        database_unusable,
+    )
+
+    return database_unusable(STATES[state], url)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class Charges:
 
     def add(self, tenant: str, charged_at: str, cost: Cost | None) -> None:
         """Add the cost of a batch that was charged at the given moment."""
-        if cost == NO_COST:
+        if not self.windows or cost == NO_COST:
             return
         for window, length in _LENGTHS.items():
             key = (tenant, window, charged_at[:length])
