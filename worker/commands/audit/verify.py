@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.results.progress_bar import stderr_console
 from worker.commands.audit.checkpoints.key import KeyRefused
+from worker.commands.database import known_revisions
 from worker.commands.failures.database_failures import (
     STATES,
     database_unusable,
@@ -133,6 +134,7 @@ def _verify(
         text = escape_unprintable(str(error))
         raise click.BadParameter(text, param_hint="--checkpoint") from None
     with _database_errors(url), _progress() as on_progress:
+        _refuse_later_tables(url)
         tenants = () if tenant is None else _tenants(url, tenant)
         limit = _MAX_PROBLEMS if keep_going else 1
         options = VerifyOptions(tenants, keys, checkpoints, processes, limit)
@@ -147,6 +149,17 @@ def _configured_keys() -> tuple[VerifierKey, ...]:
         return ()
     except KeyUnusable as error:
         raise KeyRefused(error) from None
+
+
+def _refuse_later_tables(url: str) -> None:
+    """Raise click.ClickException for columns that this release does not know: rows would differ."""
+    reader = open_reader(url)
+    try:
+        revisions = {row[0] for row in reader.fetch("SELECT version_num FROM alembic_version")}
+    finally:
+        reader.close()
+    if not revisions <= set(known_revisions()):
+        raise database_unusable(STATES["later tables"], url)
 
 
 def _tenants(url: str, tenant: str) -> tuple[str, ...]:
@@ -167,6 +180,8 @@ def _database_errors(url: str) -> Iterator[None]:
         raise database_unusable(STATES["missing"], url)
     try:
         yield
+    except click.ClickException:
+        raise
     except Exception as error:
         if any(table in str(error) for table in _NEW_TABLES):
             raise database_unusable(STATES["old tables"], url) from None
