@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.results.consoles import stderr_console
+from worker.commands.database import known_revisions
 from worker.core.tree.signed_note import InvalidKey, VerifierKey
 from worker.database_setting import read_database_url
 from worker.db.engine import sqlite_path
@@ -126,6 +127,7 @@ def _verify(
         text = escape_unprintable(str(error))
         raise click.BadParameter(text, param_hint="--checkpoint") from None
     with _database_errors(url), _progress() as on_progress:
+        _refuse_later_tables(url)
         tenants = () if tenant is None else _tenants(url, tenant)
         limit = _MAX_PROBLEMS if keep_going else 1
         options = VerifyOptions(tenants, keys, checkpoints, processes, limit)
@@ -153,6 +155,17 @@ def _configured_keys() -> tuple[VerifierKey, ...]:
         raise KeyRefused(error) from None
 
 
+def _refuse_later_tables(url: str) -> None:
+    """Raise click.ClickException for columns that this release does not know: rows would differ."""
+    reader = open_reader(url)
+    try:
+        revisions = {row[0] for row in reader.fetch("SELECT version_num FROM alembic_version")}
+    finally:
+        reader.close()
+    if not revisions <= set(known_revisions()):
+        raise _unusable("later tables", url)
+
+
 def _tenants(url: str, tenant: str) -> tuple[str, ...]:
     reader = open_reader(url)
     try:
@@ -171,6 +184,8 @@ def _database_errors(url: str) -> Iterator[None]:
         raise _unusable("missing", url)
     try:
         yield
+    except click.ClickException:
+        raise
     except Exception as error:
         if any(table in str(error) for table in _NEW_TABLES):
             raise _unusable("old tables", url) from None

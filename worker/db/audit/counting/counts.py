@@ -121,10 +121,9 @@ def top_items(
         "bytes": (high + low // half, low % half),
     }
     order = (*(column.desc() for column in orders[sort]), group)
-    sums = select(group, issued, refused, high, low).group_by(group)
+    sums = select(group, issued, refused, high, low).group_by(group).having(issued + refused > 0)
     query = sums.order_by(*order).limit(limit)
-    counts = (ItemCount(key, *numbers) for key, numbers in _read_groups(connection, query, options))
-    return [count for count in counts if count.total]
+    return [ItemCount(key, *numbers) for key, numbers in _read_groups(connection, query, options)]
 
 
 def _read_groups(
