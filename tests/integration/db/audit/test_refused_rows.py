@@ -53,7 +53,12 @@ def test_pages_of_refused_items_are_those_of_a_plain_loop(
 ) -> None:
     @settings(no_shrinking, max_examples=examples)
     @given(
-        generated_logs().map(in_order), filters(), REFUSALS, st.integers(1, 9), st.integers(1, 3)
+        generated_logs().map(in_order),
+        filters(),
+        REFUSALS,
+        st.integers(1, 9),
+        st.integers(1, 3),
+        st.integers(1, 4),
     )
     def check(
         log: GeneratedLog,
@@ -61,10 +66,12 @@ def test_pages_of_refused_items_are_those_of_a_plain_loop(
         decisions: tuple[str, ...],
         limit: int,
         size: int,
+        rows_per_entry: int,
     ) -> None:
         monkeypatch.setattr(refused_rows, "_FIRST_READ", size)
         monkeypatch.setattr(refused_rows, "_LARGEST_READ", size)
         monkeypatch.setattr(refused_rows, "_MAX_READ", 3)
+        monkeypatch.setattr(refused_rows, "_ROWS_PER_ENTRY", rows_per_entry)
         grant_filter = replace(conditions, decisions=decisions)
         with with_log(log) as connection:
             records = list(read_pages(connection, grant_filter, limit))

@@ -6,7 +6,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import Connection, Integer, Row, Select, literal, select, text, tuple_
+from sqlalchemy import Connection, Integer, Row, Select, bindparam, literal, select, text, tuple_
 
 from models import Batch, Chunk, Grant, RefusedChunk
 from models.base import NUMBER
@@ -22,6 +22,7 @@ from worker.db.audit.selection.tenant_filter import find_tenant_ids
 from worker.db.key_lookup.entries import Position
 
 _FIRST_READ, _LARGEST_READ, _MAX_READ = 32, 512, 2_000
+_ROWS_PER_ENTRY = 4  # on average at most, because all items of many chunks can be refused
 # The codes of all refused items, at one search of the index for each.
 _CODES = text(
     "WITH RECURSIVE codes (code) AS ("
@@ -132,10 +133,11 @@ class _Search:
         # With the codes, PostgreSQL finds the refused items of a range by their index, and SQLite
         # does so if there is one code. If there are several, it reads all items of the range.
         self._query = (
-            _select_in_ranges(connection.dialect.name, columns)
+            _select_in_ranges(connection.dialect.name, (*columns, Grant.batch_number))
             .where(*batch_conditions(connection, grant_filter))
             .where(*item_conditions(connection, grant_filter))
             .where(Grant.code.in_(self.codes), _IS_REFUSED)
+            .limit(bindparam("limit", type_=Integer))
         )
 
     def read_keys(
@@ -149,9 +151,9 @@ class _Search:
         query = query.add_columns(chunk_size).order_by(*newest_first).limit(size)
         return [tuple(row) for row in self.connection.execute(query)]
 
-    def read_rows(self, ranges: Sequence[_Range]) -> _Rows:
-        """Read the rows in ranges of items, newest first."""
-        parameters = {"ranges": json.dumps(ranges)}
+    def read_rows(self, ranges: Sequence[_Range], limit: int) -> _Rows:
+        """Read the newest rows in ranges of items, newest first."""
+        parameters = {"ranges": json.dumps(ranges), "limit": limit}
         return self.connection.execute(self._query, parameters).all()
 
 
@@ -193,7 +195,7 @@ class _ItemsOfCodes:
             return _Block((), None)
         self._reached = Position(*keys[-1][:2])
         ranges = [_Range(batch, item // size, item, item + 1) for batch, item, size in keys]
-        return _Block(self._search.read_rows(ranges), self._reached)
+        return _Block(self._search.read_rows(ranges, len(ranges)), self._reached)
 
     def _keys_of_code(self, code: str, before: Position | None, size: int) -> Iterator[_Key]:
         key = (Grant.batch_number, Grant.item_number)
@@ -227,7 +229,10 @@ class _ChunksOfTenant:
         reached = Position(ranges[-1].batch_number, ranges[-1].first)
         if before is not None and before.batch_number == ranges[0].batch_number:
             ranges[0] = ranges[0]._replace(end=min(ranges[0].end, before.item_number))
-        rows = self._search.read_rows(ranges)
+        limit = _ROWS_PER_ENTRY * len(ranges)
+        rows = self._search.read_rows(ranges, limit)
+        if len(rows) == limit:
+            return _Block(rows, Position(rows[-1].batch_number, rows[-1].item_number))
         return _Block(rows, reached if len(chunks) == size else None)
 
     def _chunks(self, tenant: str, last: tuple[int, int] | None, size: int) -> list[_Key]:
