@@ -80,6 +80,21 @@ def test_a_moment_is_written_in_utc() -> None:
     assert record == encode_record("a", {"at": moment})
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-11-27 07:00:00.000000+00:00",
+        "2026-11-27T07:00:00.000000",
+        "2026-11-27 07:00:00",
+        "2026-02-30 07:00:00.000000",
+        None,
+    ],
+)
+def test_another_spelling_of_a_moment_has_no_record(value: Any) -> None:
+    with pytest.raises(UNUSUAL):
+        RecordEncoder("a", {"at": instant}).encode((value,))
+
+
 def test_a_column_after_the_type_is_refused() -> None:
     with pytest.raises(ValueError, match="follows the type"):
         RecordEncoder("a", {"zone": text})
