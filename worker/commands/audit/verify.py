@@ -13,10 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.results.consoles import stderr_console
-from worker.commands.database import known_revisions
+from worker.commands.audit.verified_database import database_errors, refuse_later_tables
 from worker.core.tree.signed_note import InvalidKey, VerifierKey
 from worker.database_setting import read_database_url
-from worker.db.engine import sqlite_path
 from worker.db.tree.log_readers import open_reader
 from worker.usecases.audit.verification.checkpoints import UnusableFile, read_files
 from worker.usecases.audit.verification.tenants import UnknownTenant, tenant_ids
@@ -28,7 +27,6 @@ from worker.usecases.audit.verification.verify import (
 )
 
 _MAX_PROBLEMS = 100
-_NEW_TABLES = ("tree_heads", "prunes", "item_edges")  # the error about a missing one names it
 _KEY_FILE = "VALETKEY_AUDIT_KEY_FILE"
 _COUNTS = (
     *("items", "chunks", "pruned", "reissues", "cancellations", "changes", "leaves", "trees"),
@@ -126,8 +124,8 @@ def _verify(
     except UnusableFile as error:
         text = escape_unprintable(str(error))
         raise click.BadParameter(text, param_hint="--checkpoint") from None
-    with _database_errors(url), _progress() as on_progress:
-        _refuse_later_tables(url)
+    with database_errors(url), _progress() as on_progress:
+        refuse_later_tables(url)
         tenants = () if tenant is None else _tenants(url, tenant)
         limit = _MAX_PROBLEMS if keep_going else 1
         options = VerifyOptions(tenants, keys, checkpoints, processes, limit)
@@ -155,17 +153,6 @@ def _configured_keys() -> tuple[VerifierKey, ...]:
         raise KeyRefused(error) from None
 
 
-def _refuse_later_tables(url: str) -> None:
-    """Raise click.ClickException for columns that this release does not know: rows would differ."""
-    reader = open_reader(url)
-    try:
-        revisions = {row[0] for row in reader.fetch("SELECT version_num FROM alembic_version")}
-    finally:
-        reader.close()
-    if not revisions <= set(known_revisions()):
-        raise _unusable("later tables", url)
-
-
 def _tenants(url: str, tenant: str) -> tuple[str, ...]:
     reader = open_reader(url)
     try:
@@ -174,37 +161,6 @@ def _tenants(url: str, tenant: str) -> tuple[str, ...]:
         raise click.BadParameter(str(error), param_hint="--tenant") from None
     finally:
         reader.close()
-
-
-@contextmanager
-def _database_errors(url: str) -> Iterator[None]:
-    """Name the cause of what goes wrong with the database in the block."""
-    path = sqlite_path(url)
-    if path is not None and not path.exists():
-        raise _unusable("missing", url)
-    try:
-        yield
-    except click.ClickException:
-        raise
-    except Exception as error:
-        if any(table in str(error) for table in _NEW_TABLES):
-            raise _unusable("old tables", url) from None
-        from worker.commands.failures.database_failures import describe_failure  # noqa: PLC0415
-
-        failure = describe_failure(error, url)
-        if failure is None:
-            raise
-        raise failure from None
-
-
-def _unusable(state: str, url: str) -> click.ClickException:
-    # Imported if it is needed: it imports all drivers.
-    from worker.commands.failures.database_failures import (  # noqa: PLC0415
-        STATES,
-        database_unusable,
-    )
-
-    return database_unusable(STATES[state], url)
 
 
 @contextmanager
