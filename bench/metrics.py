@@ -193,6 +193,8 @@ def _audit_metrics() -> Iterator[Metric]:
         for name, text in pages.items():
             yield Metric(f"audit_{name}_p50_ms_{database}", text, "ms")
             yield Metric(f"audit_{name}_p95_ms_{database}", f"{text}, p95", "ms", _most(20))
+        yield Metric(f"audit_whose_p50_ms_{database}", "whose a link is", "ms")
+        yield Metric(f"audit_whose_p95_ms_{database}", "whose a link is, p95", "ms", _most(5))
         for name in (*(name for name in pages if name != "list_absent_key"), "whose"):
             text = f"{pages.get(name, 'the grant of an id')}, as a command"
             yield Metric(f"audit_{name}_command_p50_ms_{database}", text, "ms")

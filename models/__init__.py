@@ -7,12 +7,11 @@ if TYPE_CHECKING:
     from models.base import Base
     from models.changes import ConfigChange, RejectionCount
     from models.deliveries import Delivery, EndpointCircuit
-    from models.grants import Batch, Cancellation, Chunk, Grant, Reissue
+    from models.grants import Batch, Cancellation, Chunk, Grant, RefusedChunk, Reissue
     from models.key_lookup import KeyPage, KeySegment, UnindexedChunk
-    from models.log_imports import LogImport
     from models.manifests import Manifest
     from models.multiparts import MultipartUpload, UploadStart
-    from models.prunes import Prune
+    from models.prunes import ItemEdge, Prune
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
     from models.revocations import Denial, Revocation
     from models.tenants import (
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
         WebhookEndpoint,
     )
     from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
-    from models.uses import EndedSlot, Settlement, StoredObject, Use
+    from models.uses import EndedSlot, LogImport, Settlement, StoredObject, Use
 
 __all__ = [
     "Base",
@@ -42,6 +41,7 @@ __all__ = [
     "EndedSlot",
     "EndpointCircuit",
     "Grant",
+    "ItemEdge",
     "KeyPage",
     "KeySegment",
     "Leaf",
@@ -52,6 +52,7 @@ __all__ = [
     "Prune",
     "Quota",
     "QuotaOverride",
+    "RefusedChunk",
     "Reissue",
     "RejectionCount",
     "Reservation",
@@ -84,16 +85,18 @@ _MODULES = {
     "EndedSlot": "uses",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
+    "ItemEdge": "prunes",
     "KeyPage": "key_lookup",
     "KeySegment": "key_lookup",
     "Leaf": "trees",
-    "LogImport": "log_imports",
+    "LogImport": "uses",
     "Manifest": "manifests",
     "MultipartUpload": "multiparts",
     "Policy": "tenants",
     "Prune": "prunes",
     "Quota": "quotas",
     "QuotaOverride": "quotas",
+    "RefusedChunk": "grants",
     "Reissue": "grants",
     "RejectionCount": "changes",
     "Reservation": "quotas",
@@ -118,6 +121,6 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Base":
-        for module in set(_MODULES.values()):
+        for module in {*_MODULES.values(), "partial_indexes"}:
             import_module(f"{__name__}.{module}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

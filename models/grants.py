@@ -6,7 +6,7 @@ Values common to a batch are stored once, in `batches`; values common to a chunk
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
@@ -14,8 +14,6 @@ from models.tenants import NAME, TENANT_ID
 
 BATCH_ID = String(36)
 REASON = String(200)
-_IS_LATE = text("chunk_number > 0 AND issued = 0")
-_IS_REFUSED = text("code IS NOT NULL")
 
 
 class Batch(Base):
@@ -61,15 +59,6 @@ class Chunk(Base):
     """
 
     __tablename__ = "chunks"
-    # Chunks that were refused after their batch was closed: their times do not follow from its.
-    __table_args__ = (
-        Index(
-            "ix_chunks_late",
-            *("issued_at", "batch_number"),
-            postgresql_where=_IS_LATE,
-            sqlite_where=_IS_LATE,
-        ),
-    )
 
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
     chunk_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -84,6 +73,20 @@ class Chunk(Base):
     signing_key: Mapped[str | None] = mapped_column(NAME)
 
 
+class RefusedChunk(Base):
+    """A chunk that has refused items, by its tenant: it leads to them, whatever their codes are.
+
+    A trigger on `chunks` inserts the row, so that the chunks of the previous release have one.
+    """
+
+    __tablename__ = "refused_chunks"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    batch_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=False)
+    chunk_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
 class Grant(Base):
     """One audit row: the requested object key, and either a refusal code or a signature's digest.
 
@@ -93,15 +96,7 @@ class Grant(Base):
     """
 
     __tablename__ = "grants"
-    __table_args__ = (
-        Index(
-            "ix_grants_refused",
-            *("code", "batch_number", "item_number"),
-            postgresql_where=_IS_REFUSED,
-            sqlite_where=_IS_REFUSED,
-        ),
-        {"sqlite_with_rowid": False},
-    )
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     batch_number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=False)
     item_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

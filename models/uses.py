@@ -1,4 +1,4 @@
-"""The uses of grants: what storage tells, the object that each key has, and slots that ended."""
+"""The uses of grants: what storage tells, the object of each key, ended slots, imported logs."""
 
 from datetime import datetime
 
@@ -116,3 +116,19 @@ class Settlement(Base):
     used_bytes: Mapped[int] = mapped_column(BigInteger)
     returned_bytes: Mapped[int] = mapped_column(BigInteger)
     settled_at: Mapped[datetime]
+
+
+class LogImport(Base):
+    """How much of one access log was imported.
+
+    source is a path or s3://PROFILE/KEY. mark tells whether it is still the same log: the ETag of
+    an object, or the SHA-256 of a file's first bytes. position is in bytes, uncompressed.
+    """
+
+    __tablename__ = "log_imports"
+
+    source: Mapped[str] = mapped_column(Text, primary_key=True)
+    mark: Mapped[str] = mapped_column(String(128))
+    position: Mapped[int] = mapped_column(BigInteger)
+    is_complete: Mapped[bool]
+    imported_at: Mapped[datetime]

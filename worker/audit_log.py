@@ -24,16 +24,22 @@ from worker.db.engine import (
     sqlite_path,
 )
 from worker.usecases.audit.find_pasted import JudgedGrant, find_pasted
+from worker.usecases.audit.find_story import UnknownGrant, find_story
+from worker.usecases.audit.story_types import BatchStory, GrantStory
+from worker.usecases.audit.story_values import story_values
 from worker.usecases.audit_export.records import GrantRecord, to_records
 
 __all__ = [
     "AuditLog",
+    "BatchStory",
     "Dimension",
     "Filters",
     "GrantRecord",
+    "GrantStory",
     "ItemCount",
     "JudgedGrant",
     "SortOrder",
+    "UnknownGrant",
     "UnknownName",
 ]
 
@@ -116,6 +122,17 @@ class AuditLog:
         pasted = read_pasted_grant(text)
         with read_transaction(self._engine) as connection:
             return find_pasted(connection, pasted)
+
+    def show(self, grant: str) -> GrantStory | BatchStory:
+        """Return everything that is known about a grant, or about a batch.
+
+        grant is the id of a grant, BATCH.NUMBER, or of a batch; TENANT/ before it chooses between
+        tenants that used the same id. The story of a batch has None as its grant. Raises
+        UnknownGrant.
+        """
+        now = clock.now()
+        with read_transaction(self._engine) as connection:
+            return story_values(find_story(connection, grant, now), now)
 
     def count(
         self,

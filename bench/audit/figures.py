@@ -12,14 +12,17 @@ from random import Random
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from bench.audit.data import END, DataPlan, batch_id, object_key, tenant_name
+from models import Batch
+from worker.core.links.pasted_grant import read_pasted_grant
 from worker.db.audit.counting.columns import CountOptions
 from worker.db.audit.counting.counts import count_items
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.grants import read_grants
 from worker.db.engine import create_database_engine, read_transaction
+from worker.usecases.audit.find_pasted import find_pasted
 
 _PAGE_ROWS = 50
 _CALLS, _COMMANDS = 60, 11
@@ -95,6 +98,36 @@ def _page_ms(log: BuiltLog, grant_filter: GrantFilter) -> float:
     start = perf_counter()
     with read_transaction(log.engine) as connection:
         read_grants(connection, grant_filter, _PAGE_ROWS)
+    return (perf_counter() - start) * _MS
+
+
+def measure_whose(log: BuiltLog) -> Figures:
+    """Measure `audit whose` in this process, for links whose signatures are not the issued ones."""
+    rng = Random(2)
+    links = [_link(log, rng) for _ in range(_CALLS)]
+    times = [_whose_ms(log, link) for link in links]
+    return _percentiles("whose", times[_CALLS // 10 :])
+
+
+def _link(log: BuiltLog, rng: Random) -> str:
+    number = rng.randrange(1, log.plan.rows // 40)
+    query = select(Batch.total).where(Batch.batch_number == number)
+    with read_transaction(log.engine) as connection:
+        item = rng.randrange(connection.execute(query).scalar_one())
+    grant, signature = f"{batch_id(number)}.{item}", rng.randbytes(32).hex()
+    return (
+        f"https://bench-media.s3.us-east-1.amazonaws.com/{tenant_name(0)}/statement.pdf"
+        f"?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261127T000000Z&X-Amz-Expires=3600"
+        f"&x-grant-id={grant}&X-Amz-Signature={signature}"
+    )
+
+
+def _whose_ms(log: BuiltLog, link: str) -> float:
+    start = perf_counter()
+    with read_transaction(log.engine) as connection:
+        judged = find_pasted(connection, read_pasted_grant(link))
+    if not judged:
+        raise RuntimeError("the grant of a link was not found, so the measurement is not valid")
     return (perf_counter() - start) * _MS
 
 

@@ -19,6 +19,7 @@ ROWS = 10_000_000
 CACHE = Path(tempfile.gettempdir()) / "valetkey-bench-audit"
 _PARTS = (
     figures.measure_lists,
+    figures.measure_whose,
     figures.measure_counts,
     figures.measure_commands,
     figures.measure_rates,

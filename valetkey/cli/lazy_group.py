@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+_INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
+
 LazyCommands = Mapping[str, tuple[str, str]]
 """By name: "module:attribute", relative to the group's package, and the one-line help."""
 
@@ -39,7 +41,11 @@ class _ImportedCommands(MutableMapping[str, click.Command]):
         command = self._commands[name]
         if isinstance(command, str):
             module, _, attribute = command.partition(":")
-            command = self._commands[name] = getattr(import_module(module), attribute)
+            try:
+                command = getattr(import_module(module), attribute)
+            except KeyboardInterrupt:
+                raise SystemExit(_INTERRUPTED) from None
+            self._commands[name] = command
         return command
 
     def __setitem__(self, name: str, command: click.Command) -> None:

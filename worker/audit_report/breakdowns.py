@@ -46,7 +46,8 @@ _KEY = Markup(
 class Topic(NamedTuple):
     """A breakdown: its texts, the decisions that it counts, and how `audit count` names it.
 
-    is_ordered keeps the given order of the groups, such as that of lifetimes.
+    is_ordered keeps the given order of the groups, such as that of lifetimes. others names the
+    items that are in none of the rows, if their groups are not counted.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Topic(NamedTuple):
     refused: bool = True
     is_ordered: bool = False
     by: str = ""
+    others: str = "All others"
 
 
 TOPICS = (
@@ -67,6 +69,11 @@ TOPICS = (
     Topic("lifetimes", "Lifetimes", "Lifetime", "range", refused=False, is_ordered=True),
     Topic("limits", "What limited lifetimes", "Limit", "limit", refused=False),
     Topic("requesters", "Requesters", "Requester", "requester", by="top requesters"),
+    Topic(
+        *("recipients", "Recipients", "Recipient", "recipient"),
+        by="top recipients",
+        others="All others, and items for no recipient",
+    ),
     Topic("keys", "Object keys", "Object key", "key", by="top keys"),
 )
 
@@ -169,7 +176,7 @@ def _tabulate(
     ]
     foot = []
     if breakdown.others is not None:
-        text = "All others"
+        text = topic.others
         if breakdown.groups is not None:
             text = f"{breakdown.groups - len(breakdown.rows):,} others"
         foot.append(row(text_cell(text), breakdown.others))

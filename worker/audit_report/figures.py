@@ -97,7 +97,11 @@ class LogState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFigures:
-    """All figures of one report, read in one transaction."""
+    """All figures of one report, read in one transaction.
+
+    Items for no recipient are among the others of recipients. pruned_month is the month before
+    which items were removed, None if none of the range were.
+    """
 
     scope: Scope
     generated_at: datetime
@@ -109,10 +113,12 @@ class ReportFigures:
     lifetimes: Breakdown
     limits: Breakdown
     requesters: Breakdown
+    recipients: Breakdown
     keys: Breakdown
     states: tuple[KindStates, ...] = ()
     quotas: tuple[QuotaStatus, ...]
     log: LogState
+    pruned_month: str | None = None
 
     @property
     def issued(self) -> int:

@@ -25,6 +25,11 @@ from worker.audit_report.tables import describe_share, isolate
 _NOTHING = Markup(
     '<p class="nothing" data-figure="nothing">Nothing was issued or refused in this period.</p>'
 )
+_PRUNED = Markup(
+    '<p class="nothing" data-figure="pruned" data-value="{0}">Single items of chunks that were'
+    " issued before {0} (UTC) were removed from the log. Object keys and reasons for refusals lack"
+    " them; all other figures are complete.</p>"
+)
 _FIGURE = Markup('<dd class="{css}" data-figure="{id}" data-value="{value}">{value:,}</dd>')
 _HEADLINE = Markup("""\
 <dl class="headline">
@@ -117,4 +122,5 @@ def _headline(figures: ReportFigures) -> Markup:
         ),
         checkpoint=headline_checkpoint(figures.log, figures.scope),
     )
-    return content if total else content + Markup("\n") + _NOTHING
+    notes = [_PRUNED.format(figures.pruned_month)] if figures.pruned_month else []
+    return Markup("\n").join([content, *notes, *([] if total else [_NOTHING])])

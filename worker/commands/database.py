@@ -37,6 +37,7 @@ _MIGRATIONS = Path(models.__file__).parent / "migrations"
 _PROTOTYPE_REVISION = "0001"
 _MIGRATION_LOCK_SECONDS = 2
 _SQLITE_HEADER = b"SQLite format 3\0"
+_Transaction = Callable[[Engine], AbstractContextManager[Connection]]
 
 
 def operator_account() -> str:
@@ -158,26 +159,26 @@ def _connected(url: str) -> Iterator[Engine]:
 
 @contextmanager
 def open_database(
-    transaction: Callable[[Engine], AbstractContextManager[Connection]],
+    transaction: _Transaction, *, refuses_later: bool = False
 ) -> Iterator[Connection]:
     """Open VALETKEY_DATABASE_URL with `read_transaction` or `write_transaction`.
 
-    Raises click.ClickException, which ends the command, if the database is out of reach, or if its
-    tables are missing or older than this release. Creates no file of a SQLite database.
+    Raises click.ClickException if the database is out of reach, or if its tables are missing, older
+    than this release, or with refuses_later of a later one. Creates no file of a SQLite database.
     """
     url = _existing_database()
     with _connected(url) as engine, transaction(engine) as connection:
-        _check_tables(connection, url)
+        _check_tables(connection, url, refuses_later=refuses_later)
         yield connection
 
 
 @contextmanager
-def open_engine() -> Iterator[Engine]:
+def open_engine(*, refuses_later: bool = False) -> Iterator[Engine]:
     """Open VALETKEY_DATABASE_URL for several transactions. Raises as `open_database` does."""
     url = _existing_database()
     with _connected(url) as engine:
         with read_transaction(engine) as connection:
-            _check_tables(connection, url)
+            _check_tables(connection, url, refuses_later=refuses_later)
         yield engine
 
 
@@ -189,12 +190,15 @@ def _existing_database() -> str:
     return url
 
 
-def _check_tables(connection: Connection, url: str) -> None:
+def _check_tables(connection: Connection, url: str, *, refuses_later: bool) -> None:
     revision = _current_revision(connection)
     _refuse_prototype(revision, url)
     if revision is None:
         raise _unusable("no tables", url)
-    if revision != known_revisions()[-1] and not _is_of_later_release(revision):
+    if _is_of_later_release(revision):
+        if refuses_later:
+            raise _unusable("later tables", url)
+    elif revision != known_revisions()[-1]:
         raise _unusable("old tables", url)
 
 

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import click
@@ -40,7 +41,7 @@ def print_rows(
             values = dict(zip(columns, row, strict=True))
             click.echo(json.dumps(values, default=_format_value))
     elif output_format == "csv":
-        click.echo(_format_csv([columns, *rows] if with_headings else list(rows)), nl=False)
+        click.echo(_format_csv(chain([columns], rows) if with_headings else rows), nl=False)
     else:
         cells = [list(map(format_cell, row)) for row in rows]
         if with_headings:
@@ -113,7 +114,7 @@ def _option_words(option: click.Parameter, params: dict[str, Any]) -> list[str]:
     return [word for item in values for word in (option.opts[0], _format_value(item))]
 
 
-def _format_csv(rows: Sequence[Sequence[Any]]) -> str:
+def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerows(
         [_escape_formula(_format_value(value)) for value in row] for row in rows

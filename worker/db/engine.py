@@ -35,8 +35,12 @@ _PRAGMAS = (
     "recursive_triggers=ON",  # else INSERT OR REPLACE deletes rows without firing DELETE triggers
     f"busy_timeout={LOCK_TIMEOUT}000",
 )
-# A reader may be slow, as storage is that it writes to; it keeps no other transaction waiting.
-_NO_IDLE_TIMEOUT = "SET LOCAL idle_in_transaction_session_timeout = 0"
+# A reader may be slow, as storage is that it writes to; it keeps no other transaction waiting. A
+# plan for any range of times or batches reads far too much for most of them.
+_FOR_READERS = (
+    "SET LOCAL idle_in_transaction_session_timeout = 0;"
+    " SET LOCAL plan_cache_mode = force_custom_plan"
+)
 _Purpose = Literal["write", "read", "snapshot", "autocommit"]
 # On SQLite a transaction that begins with a plain BEGIN, reads and then writes fails with
 # SQLITE_BUSY whatever the timeout. The cost of IMMEDIATE is that writers wait for each other from
@@ -45,12 +49,12 @@ _BEGIN: dict[tuple[str, _Purpose], str] = {
     ("sqlite", "write"): "BEGIN IMMEDIATE",
     ("sqlite", "read"): "BEGIN",
     ("postgresql", "write"): "BEGIN ISOLATION LEVEL READ COMMITTED",
-    ("postgresql", "read"): f"BEGIN ISOLATION LEVEL READ COMMITTED; {_NO_IDLE_TIMEOUT}",
+    ("postgresql", "read"): f"BEGIN ISOLATION LEVEL READ COMMITTED; {_FOR_READERS}",
     ("sqlite", "snapshot"): "BEGIN",
     (
         "postgresql",
         "snapshot",
-    ): f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_NO_IDLE_TIMEOUT}",
+    ): f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {_FOR_READERS}",
 }
 
 

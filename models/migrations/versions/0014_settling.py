@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0014_settling"
-down_revision = "0010_uses"
+down_revision = "0013_uses"
 branch_labels = None
 depends_on = None
 

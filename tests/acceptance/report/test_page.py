@@ -83,6 +83,8 @@ def test_the_page_shows_the_figures_of_the_log(shown: Tab) -> None:
         rows = {name: [int(issued), int(refused)] for name, issued, refused, *_ in tables[section]}
         rows = {name: numbers for name, numbers in rows.items() if any(numbers)}
         assert rows == LOG.count(group), section
+    recipients = {name: [int(n) for n in numbers[:2]] for name, *numbers in tables["recipients"]}
+    assert recipients == LOG.count(lambda item: item.recipient)
     assert single_column(tables["codes"], 1) == LOG.count(lambda item: item.code)
     assert single_column(tables["limits"], 0) == LOG.count(limit_of_issued)
     assert tables["quotas"][0][:2] == ["acme", "grants.day"]
@@ -110,7 +112,7 @@ def test_the_figures_at_the_top_are_those_of_the_log(shown: Tab) -> None:
 def test_each_chart_has_a_table_of_its_figures(shown: Tab) -> None:
     script = """[...document.querySelectorAll("section")].every(section =>
       !section.querySelector("svg") || section.querySelector("table caption"))"""
-    assert shown.evaluate("document.querySelectorAll('svg').length") == 11
+    assert shown.evaluate("document.querySelectorAll('svg').length") == 12
     assert shown.evaluate(script)
 
 

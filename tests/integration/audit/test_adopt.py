@@ -127,6 +127,15 @@ def test_who_adopted_is_recorded(run: Run, log: GeneratedLog) -> None:
     engine.dispose()
 
 
+def test_rows_of_a_later_release_are_not_adopted(run: Run, log: GeneratedLog) -> None:
+    with closing(StoredTables(log.url)) as tables:
+        tables.execute("UPDATE alembic_version SET version_num = '9999_later'")
+    before = leaves(log.url)
+    result = run("adopt", "--before", BEFORE)
+    assert (result.exit_code, leaves(log.url)) == (1, before)
+    assert "those of a later release" in result.stderr
+
+
 @pytest.mark.usefixtures("log")
 def test_a_moment_in_the_future_is_refused(run: Run) -> None:
     result = run("adopt", "--before", "2999-01-01")

@@ -48,7 +48,7 @@ def wait_for_leaves(engine: Engine, count: int) -> None:
 def test_the_log_of_eight_processes_verifies_after_some_were_killed(
     engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.usecases.audit.verification.verify._ITEMS_PER_PART", 40)
+    monkeypatch.setattr("worker.db.tree.row_ranges._ITEMS_PER_RANGE", 40)
     apply_config(tenant_config())
     url = engine.url.render_as_string(hide_password=False)
     with ExitStack() as stack:

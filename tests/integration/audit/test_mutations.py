@@ -34,7 +34,7 @@ def test_six_hundred_changes_are_found_at_the_right_place_on_sqlite(tmp_path: Pa
     for seed in SEEDS:
         folder = tmp_path / str(seed)
         folder.mkdir()
-        log = generate_log(f"sqlite:///{folder / 'log.db'}", seed)
+        log = generate_log(f"sqlite:///{folder / 'log.db'}", seed, is_pruned=True)
         options = options_of(log, folder / "checkpoints")
         assert not list(problems_of(verify_log(log.url, options)))
         for kind, (times, mutation) in MUTATIONS.items():
@@ -50,7 +50,7 @@ def test_six_hundred_changes_are_found_at_the_right_place_on_sqlite(tmp_path: Pa
 def test_each_kind_of_change_is_found_at_the_right_place_on_postgresql(
     tmp_path: Path, postgres_url: str, postgres_database: str
 ) -> None:
-    log = generate_log(postgres_database, seed=1)
+    log = generate_log(postgres_database, seed=1, is_pruned=True)
     options = options_of(log, tmp_path)
     assert not list(problems_of(verify_log(log.url, options)))
     trials: list[Trial] = []

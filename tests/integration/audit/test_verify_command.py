@@ -147,9 +147,25 @@ def test_only_the_tenant_is_verified(run: Run, stored: StoredTables) -> None:
 
 
 @pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE alembic_version SET version_num = '9999_later'", "those of a later release"),
+        ("DROP TABLE item_edges", "those of an older release"),
+    ],
+)
+def test_tables_of_another_release_are_not_called_changed(
+    run: Run, stored: StoredTables, statement: str, message: str
+) -> None:
+    stored.execute(statement)
+    result = run()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--tenant", "acne"), "Did you mean 'acme'?"),
+        (("--tenant", "acne"), "did you mean 'acme'?"),
         (("--key", "no key"), "`audit key` prints it"),
         (("--checkpoint", "absent"), "does not exist"),
         (("--processes", "0"), "1<=x<=64"),

@@ -14,7 +14,7 @@ from tests.support.cli.audit_log import (
     write_batches,
 )
 from tests.support.cli.operator import json_rows
-from worker.db.audit.selection import code_rows
+from worker.db.audit.selection import refused_rows
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_pages_of_refusal_codes_are_the_whole_list_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, max_read: int
 ) -> None:
     """The index has all candidates, or some of them, and the rest is scanned."""
-    monkeypatch.setattr(code_rows, "_MAX_READ", max_read)
-    monkeypatch.setattr(code_rows, "_FIRST_READ", 1)
-    monkeypatch.setattr(code_rows, "_LARGEST_READ", 2)
+    monkeypatch.setattr(refused_rows, "_MAX_READ", max_read)
+    monkeypatch.setattr(refused_rows, "_FIRST_READ", 1)
+    monkeypatch.setattr(refused_rows, "_LARGEST_READ", 2)
     words = ["list", "--decision", "key_traversal,quota_exceeded", "--json", "--limit", str(limit)]
     listed: list[str] = []
     while words:

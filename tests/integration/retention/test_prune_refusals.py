@@ -1,5 +1,6 @@
 """`audit prune` removes nothing that is still needed, and says what needs it."""
 
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.support.audit_log.pruned_log import (
     forget_checkpoints,
     keys,
 )
+from tests.support.audit_log.stored_tables import StoredTables
 from tests.support.builders.messages import Clock, batch_id
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.months import add_months, first_moment, format_month, month_of
@@ -52,6 +54,23 @@ def test_what_no_checkpoint_covers_stays(engine: Engine, run: RunPrune) -> None:
     assert "No signed checkpoint covers all of this of acme" in result.output
     assert run("--yes", "--without-checkpoint").exit_code == 0
     assert keys(engine) == ["acme/kept"]
+
+
+def test_a_chunk_without_all_of_its_items_stays(engine: Engine, run: RunPrune) -> None:
+    with closing(StoredTables(engine.url.render_as_string(hide_password=False))) as tables:
+        tables.execute("DELETE FROM grants WHERE object_key = 'elsewhere'")
+    result = run("--yes")
+    assert (result.exit_code, count(engine, Prune)) == (1, 0)
+    assert "are not 3, as it counts" in result.output
+    assert keys(engine) == ["acme/a", "acme/c", "acme/kept"]
+
+
+def test_tables_of_a_later_release_are_not_pruned(engine: Engine, run: RunPrune) -> None:
+    with write_transaction(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999_later'"))
+    result = run("--yes")
+    assert (result.exit_code, keys(engine)) == (1, ALL)
+    assert "those of a later release" in result.output
 
 
 def _delivery(number: int, now: datetime) -> Any:

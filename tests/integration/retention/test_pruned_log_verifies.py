@@ -4,16 +4,21 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
+from models import Prune
 from tests.support.audit_log.pruned_log import OLD, RunPrune, forget_checkpoints
+from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import Row, StoredTables
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
+from worker.core.tree.records import encode_record, entry_hash
 from worker.db.audit.changes import ChangeAuthor
+from worker.db.engine import read_transaction
 from worker.db.retention.months import format_month
 from worker.usecases.audit.adopt import adopt_rows
 from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
+from worker.usecases.retention import prune as prune_module
 
 
 @pytest.fixture
@@ -45,10 +50,11 @@ def test_removed_chunks_are_counted_as_pruned(engine: Engine, pruned: StoredTabl
 def test_a_chunk_that_is_older_than_the_prune_cannot_be_hidden_as_pruned(
     engine: Engine, pruned: StoredTables
 ) -> None:
-    hide(pruned, pruned.rows("chunks")[-1])
+    hide(pruned, chunk := pruned.rows("chunks")[-1])
     (problem,) = verified(engine).problems
-    assert (problem.table, problem.tenant) == ("prunes", "acme")
-    assert "3 items of 1 chunks, and" in problem.text
+    assert (problem.table, problem.text, problem.chunk) == ("item_edges", "is missing", 0)
+    batch = pruned.rows("batches", "batch_number = ?", chunk["batch_number"])[0]
+    assert problem.batch == batch["batch_id"]
 
 
 def test_a_chunk_that_is_newer_than_the_prune_cannot_be_hidden_as_pruned(
@@ -65,9 +71,80 @@ def test_the_counts_of_a_pruned_chunk_cannot_be_changed(
     engine: Engine, pruned: StoredTables
 ) -> None:
     chunk = pruned.rows("chunks")[0]
-    pruned.update("chunks", chunk, refused=chunk["refused"] + 1)
+    pruned.update("chunks", chunk, issued=chunk["issued"] + 1, refused=chunk["refused"] - 1)
     (problem,) = verified(engine).problems
-    assert (problem.table, problem.tenant) == ("prunes", "acme")
+    assert (problem.table, problem.tenant, problem.chunk) == ("chunks", "acme", 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("batches", "requested_by", "mallory"),
+        ("batches", "reason", None),
+        ("chunks", "access_key", "AKIDOTHER"),
+        ("chunks", "fingerprint", bytes(32)),
+    ],
+)
+def test_rows_of_a_pruned_month_cannot_be_changed(
+    engine: Engine, pruned: StoredTables, table: str, column: str, value: object
+) -> None:
+    batch = pruned.rows("batches")[0]
+    pruned.update(table, pruned.rows(table)[0], **{column: value})
+    (problem,) = verified(engine).problems
+    assert (problem.table, problem.batch, problem.chunk) == ("chunks", batch["batch_id"], 0)
+    assert "differ from what leaf" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("edge", "text"), [(bytes(64), "differ from what leaf"), (b"", "not that of as many items")]
+)
+def test_the_tree_of_removed_items_cannot_be_changed(
+    engine: Engine, pruned: StoredTables, edge: bytes, text: str
+) -> None:
+    pruned.execute("UPDATE item_edges SET edge = ?", edge)
+    (problem,) = verified(engine).problems
+    assert text in problem.text
+
+
+def test_the_tree_of_removed_items_cannot_be_removed(engine: Engine, pruned: StoredTables) -> None:
+    pruned.execute("DELETE FROM item_edges")
+    (problem,) = verified(engine).problems
+    assert (problem.table, problem.text) == ("item_edges", "is missing")
+
+
+def test_a_prune_that_was_interrupted_before_it_removed_anything_verifies(
+    engine: Engine, run: RunPrune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    forget_checkpoints(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(prune_module, "insert_prune", interrupt)
+        assert run("--yes", "--without-checkpoint").exit_code != 0
+    result = verified(engine)
+    assert (result.problems, result.pruned, result.items) == ([], 0, 4)
+    with closing(StoredTables(engine.url.render_as_string(hide_password=False))) as tables:
+        assert len(tables.rows("item_edges")) == 1
+        tables.execute("UPDATE item_edges SET edge = ?", bytes(64))
+    (problem,) = verified(engine).problems
+    assert (problem.table, problem.text) == ("item_edges", "is not that of its items")
+
+
+def test_a_log_that_an_earlier_release_pruned_verifies(
+    engine: Engine, pruned: StoredTables
+) -> None:
+    names = ("tenant", "before", "pruned_by", "chunks", "items", "pruned_at")
+    with read_transaction(engine) as connection:
+        row = connection.execute(select(*(Prune.__table__.c[name] for name in names))).one()
+    pruned.execute("DELETE FROM item_edges")
+    pruned.execute("UPDATE prunes SET edges = NULL")
+    leaf = pruned.rows("leaves", "kind = 'prune'")[0]
+    record = encode_record("prune", dict(zip(names, row, strict=True)))
+    pruned.update("leaves", leaf, hash=entry_hash([record]))
+    store_head(pruned, "acme", leaf["leaf_number"] + 1)
+    result = verified(engine)
+    assert (result.problems, result.pruned) == ([], 3)
 
 
 def test_chunks_that_were_adopted_after_a_prune_verify(
@@ -81,6 +158,9 @@ def test_chunks_that_were_adopted_after_a_prune_verify(
     adopt_rows(engine, clock(), ChangeAuthor(clock(), "alice", "audit adopt"))
     result = verified(engine)
     assert (result.problems, result.uncovered, result.pruned) == ([], {}, 3)
+    with closing(StoredTables(engine.url.render_as_string(hide_password=False))) as tables:
+        tables.execute("UPDATE item_edges SET edge = ?", bytes(64))
+    assert verified(engine).problems != []
 
 
 def test_items_of_a_kept_chunk_must_be_there(engine: Engine, pruned: StoredTables) -> None:

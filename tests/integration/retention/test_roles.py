@@ -86,6 +86,7 @@ TAMPERING = (
     "DELETE FROM checkpoints",
     "DELETE FROM prunes",
     "INSERT INTO prunes DEFAULT VALUES",
+    "INSERT INTO item_edges DEFAULT VALUES",
     "DELETE FROM tree_heads",
     "UPDATE batches SET tenant = 'globex'",
     "DROP TRIGGER append_only ON grants",

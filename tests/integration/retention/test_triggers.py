@@ -12,7 +12,9 @@ from models import (
     Cancellation,
     Checkpoint,
     ConfigChange,
+    ItemEdge,
     Prune,
+    RefusedChunk,
     Reissue,
     Revocation,
     Settlement,
@@ -38,9 +40,11 @@ _ROWS = (
     ),
     insert(ConfigChange).values(changed_at=_NOW, changed_by="ops", command="apply", path="p"),
     insert(Checkpoint).values(tenant="acme", size=1, root=b"r", signed_at=_NOW, note="note"),
+    insert(RefusedChunk).values(tenant="acme", batch_number=1, chunk_number=0),
     insert(Prune).values(
-        tenant="acme", before="2020-01", pruned_by="ops", pruned_at=_NOW, chunks=0, items=0
+        tenant="acme", before="2020-01", pruned_by="ops", pruned_at=_NOW, chunks=0, items=0, edges=0
     ),
+    insert(ItemEdge).values(batch_number=1, chunk_number=0, edge=b"e"),
     insert(Use).values(
         fingerprint=bytes(32),
         tenant="acme",
@@ -113,7 +117,7 @@ def test_no_row_of_the_audit_log_is_replaced(engine: Engine) -> None:
 def _try_to_replace(engine: Engine, table: str) -> None:
     key = {column.name for column in Base.metadata.tables[table].primary_key}
     columns = [column["name"] for column in inspect(engine).get_columns(table)]
-    changed = next(name for name in reversed(columns) if name not in key)
+    changed = next((name for name in reversed(columns) if name not in key), None)
     values = ", ".join("'x'" if name == changed else name for name in columns)
     statement = f"INSERT OR REPLACE INTO {table} SELECT {values} FROM {table}"  # noqa: S608
     # A row of some tables is ignored, so that ON CONFLICT DO NOTHING still works.

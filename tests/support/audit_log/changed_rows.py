@@ -55,7 +55,10 @@ def insert_batch(db: StoredTables, rng: random.Random) -> Place:
     batch = pick(db, rng, "batches")
     number = max(row["batch_number"] for row in db.rows("batches")) + 1
     chunk = db.rows("chunks", "batch_number = ?", batch["batch_number"])[0]
-    item = db.rows("grants", "batch_number = ?", batch["batch_number"])[0]
+    items = db.rows("grants", "batch_number = ?", batch["batch_number"])
+    if not items:  # they are pruned
+        raise NotPossible
+    item = items[0]
     id_ = f"{batch['batch_id'][:-1]}x"
     counts = {"issued": int(item["code"] is None), "refused": int(item["code"] is not None)}
     db.insert("batches", batch | {"batch_number": number, "batch_id": id_, "total": 1})
@@ -134,9 +137,10 @@ def swap_leaves(db: StoredTables, rng: random.Random) -> Place:
     _swap(
         db, "leaves", (leaf, other), ("kind", "batch_number", "chunk_number", "reference", "hash")
     )
-    return first._replace(
-        batches=first.batches + second.batches, leaves=first.leaves + second.leaves
-    )
+    batches = first.batches + second.batches
+    if "prune" in {leaf["kind"], other["kind"]}:
+        batches = ()  # items of any batch are missing then, and no later leaf says why
+    return first._replace(batches=batches, leaves=first.leaves + second.leaves)
 
 
 def swap_tenants(table: str) -> Mutation:

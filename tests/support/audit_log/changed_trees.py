@@ -17,7 +17,9 @@ def cut(*, with_checkpoints: bool) -> Mutation:
         leaves = db.rows("leaves", "tenant = ?", tenant)
         kept = rng.randrange(max(0, len(leaves) - 4), len(leaves))
         cut_tail(db, tenant, kept, with_checkpoints=with_checkpoints)
-        return Place(("leaves",), (tenant,), (), tuple(range(kept, len(leaves))))
+        is_prune_cut = any(leaf["kind"] == "prune" for leaf in leaves[kept:])
+        tables = ("leaves", "grants") if is_prune_cut else ("leaves",)
+        return Place(tables, (tenant,), (), tuple(range(kept, len(leaves))))
 
     return mutate
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.support.audit_log.places import Mutation, NotPossible, Place, pick, place_of
+from tests.support.audit_log.places import ROW_TABLES, Mutation, NotPossible, Place, pick, place_of
 from tests.support.audit_log.stored_tables import JSON, KEYS, Row, StoredTables
 
 
@@ -18,6 +18,10 @@ def flip_bit(table: str) -> Mutation:
         place = place_of(db, table, row)
         value = flipped(rng, column, row[column])
         db.update(table, row, **{column: value})
+        if column == "batch_number":  # the row is at another batch now, perhaps of another tenant
+            others = db.rows("batches", "batch_number = ?", value)
+            tenants = tuple(batch["tenant"] for batch in others)
+            place = place._replace(tenants=(*place.tenants, *tenants), batches=())
         return with_new_key(place, table, row | {column: value})
 
     return mutate
@@ -61,7 +65,7 @@ def with_new_key(place: Place, table: str, row: Row) -> Place:
     tenants = (*place.tenants, row["tenant"]) if "tenant" in row else place.tenants
     batches = (*place.batches, row["batch_id"]) if "batch_id" in row else place.batches
     tables, leaves = place.tables, place.leaves
-    if table in {"batches", "chunks", "grants", "reissues", "settlements"}:
+    if table in {*ROW_TABLES, "reissues", "settlements"}:
         tables, batches = (*tables, "leaves"), () if "batch_number" in KEYS[table] else batches
     return Place(tables, tenants, batches, leaves)
 

@@ -11,6 +11,7 @@ from unittest import mock
 from sqlalchemy import Engine, insert, select
 
 from models import Batch, Checkpoint, Chunk, Grant, TreeHead
+from tests.support.audit_log.pruned_log import KEPT, OLD
 from tests.support.builders import services
 from tests.support.builders.messages import DEMO, POLICY, Clock, grant_message, split_chunks
 from tests.support.builders.services import InProcessService
@@ -29,7 +30,9 @@ from worker.db import tenants
 from worker.db.audit.changes import ChangeAuthor, record_changes
 from worker.db.audit.filters import is_in_chunk
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.db.retention.months import add_months, first_moment
 from worker.db.revocation.rows import NewRevocation, insert_revocation
+from worker.usecases.retention.prune import plan_prune, prune
 from worker.usecases.uses.record import record_uses
 
 _ISSUED = (
@@ -51,21 +54,29 @@ class GeneratedLog(NamedTuple):
     notes: dict[str, str]
 
 
-def generate_log(url: str, seed: int, batches: int = 24) -> GeneratedLog:
-    """Fill an empty database with an audit log; the same seed gives the same requests."""
+def generate_log(
+    url: str, seed: int, batches: int = 24, *, is_pruned: bool = False
+) -> GeneratedLog:
+    """Fill an empty database with an audit log; the same seed gives the same requests.
+
+    is_pruned issues a third of the batches in an earlier month, and removes its items.
+    """
     migrate_to_head(url)
     engine = create_database_engine(url)
     try:
-        return _Generator(engine, random.Random(seed)).run(url, batches)
+        return _Generator(engine, random.Random(seed), is_pruned=is_pruned).run(url, batches)
     finally:
         engine.dispose()
 
 
 class _Generator:
-    def __init__(self, engine: Engine, rng: random.Random) -> None:
+    def __init__(self, engine: Engine, rng: random.Random, *, is_pruned: bool) -> None:
         self._engine = engine
         self._rng = rng
         self._clock = Clock()
+        self._is_pruned = is_pruned
+        if is_pruned:
+            self._clock.time = first_moment(OLD)
         self._signer = SignerKey.generate(KEY_NAME)
         self._messages: list[dict[str, Any]] = []
 
@@ -73,9 +84,13 @@ class _Generator:
         self._apply_config()
         with _service(self._engine, self._clock, "AKIDEXAMPLE") as service:
             for number in range(batches):
+                if self._is_pruned and number == batches // 3:
+                    self._clock.time = first_moment(KEPT)
                 self._issue(service, number)
                 if number % 8 == 5:
                     self._sign()
+        if self._is_pruned:
+            self._prune()
         with _service(self._engine, self._clock, "AKIDROTATED") as service:
             for message in self._rng.sample(self._messages, 6):
                 service.issue(message)
@@ -159,6 +174,13 @@ class _Generator:
             revocation = NewRevocation(id_, target, owners, "alice", reason, now)
             with write_transaction(self._engine) as connection:
                 insert_revocation(connection, revocation, [], now)
+
+    def _prune(self) -> None:
+        now = first_moment(add_months(KEPT, 2))
+        with read_transaction(self._engine) as connection:
+            plan = plan_prune(connection, KEPT, now)
+        assert plan.items > 0
+        prune(self._engine, plan, "ops", now, lambda _total: None)
 
     def _change_config(self) -> None:
         changes: list[tuple[str, Any, Any]] = [

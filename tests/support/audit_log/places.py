@@ -8,7 +8,7 @@ from tests.support.audit_log.stored_tables import Row, StoredTables
 from worker.core.tree.records import CONFIG_LOG
 from worker.usecases.audit.verification.problems import Problem
 
-ROW_TABLES = ("batches", "chunks", "grants")
+ROW_TABLES = ("batches", "chunks", "grants", "item_edges")
 
 
 class NotPossible(Exception):
@@ -63,7 +63,7 @@ def leaves_of(db: StoredTables, row: Row) -> tuple[int, ...]:
 
 def place_of(db: StoredTables, table: str, row: Row) -> Place:
     """Return the place of a row before it is changed."""
-    if table in {"batches", "chunks", "grants", "reissues", "settlements"}:
+    if table in {*ROW_TABLES, "reissues", "settlements"}:
         batch = batch_of(db, row)
         tables: tuple[str, ...] = (table,)
         if table in ROW_TABLES:
@@ -78,7 +78,7 @@ def place_of(db: StoredTables, table: str, row: Row) -> Place:
         return Place((table, "leaves"), (None, CONFIG_LOG))
     if table == "leaves":
         return place_of_leaf(db, row)
-    also = ("leaves",) if table == "tree_heads" else ()
+    also = ("leaves",) if table in {"tree_heads", "prunes"} else ()
     return Place((table, *also), (row["tenant"],))
 
 
@@ -89,5 +89,5 @@ def place_of_leaf(db: StoredTables, leaf: Row) -> Place:
     elif leaf["kind"] == "cancellation":
         batches = (leaf["reference"],)
     others = ("reissues", "settlements", "cancellations", "revocations", "uses", "config_changes")
-    tables = ("leaves", *ROW_TABLES, *others)
+    tables = ("leaves", *ROW_TABLES, *others, "prunes")
     return Place(tables, (leaf["tenant"], None), batches, (leaf["leaf_number"],))

@@ -64,6 +64,8 @@ def _delete_rows(db: StoredTables, leaf: Row) -> None:
             db.execute("DELETE FROM uses WHERE group_id = ?", reference)
         case "settlement":
             db.delete("settlements", {"batch_number": number, "chunk_number": chunk})
+        case "prune":
+            db.delete("prunes", {"prune_number": int(reference)})
         case "reissue":
             key = {"batch_number": number, "chunk_number": chunk}
             db.delete("reissues", key | {"fingerprint": bytes.fromhex(reference)})

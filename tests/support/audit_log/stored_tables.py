@@ -23,6 +23,8 @@ KEYS = {
     "leaves": ("tenant", "leaf_number"),
     "tree_heads": ("tenant",),
     "checkpoints": ("tenant", "size"),
+    "prunes": ("prune_number",),
+    "item_edges": ("batch_number", "chunk_number"),
 }
 JSON = {"terms", "refusal", "detail", "before", "after", "notify"}
 DatabaseRefuses = (sqlite3.Error, psycopg.Error, OverflowError)

@@ -25,6 +25,7 @@ class LoggedItem(NamedTuple):
     bucket: str
     kind: str
     requester: str
+    recipient: str | None
     key: str
     code: str | None
     expires_in: int
@@ -47,7 +48,13 @@ class ReportLog:
             for number, key in enumerate(batch.object_keys):
                 time = batch.decided_at + timedelta(seconds=number // batch.chunk_size)
                 if SINCE <= time < UNTIL and tenant in {None, batch.tenant}:
-                    names = batch.tenant, batch.bucket, batch.kind, batch.requested_by
+                    names = (
+                        batch.tenant,
+                        batch.bucket,
+                        batch.kind,
+                        batch.requested_by,
+                        batch.recipient,
+                    )
                     code = batch.codes.get(number)
                     yield LoggedItem(time, *names, key, code, batch.expires_in, batch.limited_by)
 
@@ -80,6 +87,7 @@ def _build_batch(random: Random, number: int) -> AuditedBatch:
         "bucket": random.choice(["reports", "uploads"]),
         "kind": random.choice(["download", "upload", "put"]),
         "requested_by": random.choice(["billing", "nightly", HOSTILE, RIGHT_TO_LEFT]),
+        "recipient": random.choice([None, "auditor", RIGHT_TO_LEFT]),
         "expires_in": random.choice([30, 60, 61, 900, 86_400, 700_000]),
         "limited_by": random.choice(["request", "policy"]),
     }

@@ -1,6 +1,7 @@
 """The modules that commands import: each second of them is a second before the first answer."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,16 @@ from worker.__main__ import main
 try:
     main(sys.argv[1:])
 finally:
-    print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
 
 
 def imported(tmp_path: Path, *words: str) -> set[str]:
+    """Return the names of the modules and packages, at the top level, that a command imports."""
+    return {name.partition(".")[0] for name in all_imported(tmp_path, *words)}
+
+
+def all_imported(tmp_path: Path, *words: str) -> set[str]:
     url = f"sqlite:///{tmp_path / 'valetkey.db'}"
     migrate_to_head(url)
     result = subprocess.run(
@@ -63,6 +69,35 @@ def test_a_command_that_reads_imports_nothing_heavy(tmp_path: Path, words: tuple
     assert modules & HEAVY == set()
 
 
+def test_a_list_on_sqlite_does_not_load_the_dialect_of_postgresql(tmp_path: Path) -> None:
+    modules = all_imported(tmp_path, "audit", "list")
+    assert "sqlalchemy.dialects.sqlite" in modules
+    assert "sqlalchemy.dialects.postgresql" not in modules
+
+
 @pytest.mark.parametrize("words", [("--help",), ("audit", "--help")], ids=" ".join)
 def test_help_imports_no_command(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert imported(tmp_path, *words) & {*HEAVY, "sqlalchemy", "models", "rich"} == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [("click", ("--help",)), ("sqlalchemy", ("audit", "list"))]
+)
+def test_ctrl_c_while_modules_are_imported_prints_no_traceback(
+    tmp_path: Path, module: str, words: tuple[str, ...]
+) -> None:
+    (tmp_path / f"{module}.py").write_text("import signal\nprint(1, flush=True)\nsignal.pause()\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker", *words],
+        cwd=tmp_path,
+        env={**SETTINGS, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"  # the import has begun
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == ""
+    assert process.returncode == 130

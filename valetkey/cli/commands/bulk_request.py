@@ -19,7 +19,7 @@ from valetkey.cli.bulk.rows import detect_format
 from valetkey.cli.commands import base, manifest_output
 from valetkey.cli.descriptions import describe_row_refusal, name_source
 from valetkey.cli.results import output
-from valetkey.cli.results.progress_bar import stderr_console
+from valetkey.cli.results.consoles import stderr_console
 from valetkey.client import Client, ExplainMethods, new_id
 from valetkey.config import load_config
 from valetkey.errors import NoAnswer, Refused

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from pydantic_core import to_jsonable_python
 
 from valetkey.cli.results import output
-from valetkey.cli.results.progress_bar import stderr_console
+from valetkey.cli.results.consoles import stderr_console
 from valetkey.cli.results.summary import describe_counts, describe_seconds
 from valetkey.client import Client
 from valetkey.errors import BrokerUnreachable, NoAnswer, Refused

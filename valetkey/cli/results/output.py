@@ -20,7 +20,8 @@ from valetkey.cli.descriptions import (
 )
 from valetkey.cli.results import formats
 from valetkey.cli.results.atomic_output import RowWriter, atomic_output, discard_run
-from valetkey.cli.results.progress_bar import stderr_console, with_progress_bar
+from valetkey.cli.results.consoles import stderr_console
+from valetkey.cli.results.progress_bar import with_progress_bar
 from valetkey.cli.results.row_layout import RowResult, get_layout
 from valetkey.cli.results.summary import describe_run
 from valetkey.cli.tables import show_explanation

@@ -62,11 +62,6 @@ class _OutageColumn(ProgressColumn):
         return Text(f"waiting: {outage.hint.subject} ({seconds:.0f} s)", "yellow")
 
 
-def stderr_console() -> Console:
-    """Return a console for stderr that prints foreign text without interpreting it as markup."""
-    return Console(stderr=True, markup=False, emoji=False, highlight=False)
-
-
 def with_progress_bar(
     results: Iterator[RowResult],
     counts: ProgressCounts,

@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from valetkey.cli.results.progress_bar import stderr_console
+from valetkey.cli.results.consoles import stderr_console
 from worker import clock
 from worker.commands.database import open_engine, operator_account
 from worker.commands.options import parse_moment_option
@@ -44,7 +44,8 @@ def adopt(*, before: datetime, as_json: bool) -> None:
     columns = (SpinnerColumn(), TextColumn("{task.completed:,} leaves added"))
     hidden = not console.is_terminal
     with (
-        open_engine() as engine,
+        # Leaves would lack the columns of a later release.
+        open_engine(refuses_later=True) as engine,
         Progress(*columns, console=console, disable=hidden, redirect_stdout=False) as bar,
     ):
         task = bar.add_task("", total=None)

@@ -18,7 +18,8 @@ from worker.commands.options import (
     until_option,
     zone_option,
 )
-from worker.db.audit.filters import AuditCursor, GrantFilter
+from worker.core.links.grant_name import GrantName
+from worker.db.audit.filters import GrantFilter
 from worker.db.audit.selection.key_globs import is_glob
 from worker.db.audit.selection.names import (
     UnknownName,
@@ -29,7 +30,6 @@ from worker.db.audit.selection.names import (
 from worker.db.audit.selection.states import STATES
 from worker.db.retention.pruned_items import pruned_month
 
-_MAX_ITEM_DIGITS = 9  # more than the item numbers of any batch have
 _MAX_GLOB = 1_024  # characters
 _SCHEME = "s3://"
 _EXAMPLE_GLOB = "acme/2026/*.pdf"
@@ -37,17 +37,14 @@ _EXAMPLE_GLOB = "acme/2026/*.pdf"
 
 def parse_cursor(
     _context: click.Context, _option: click.Parameter, text: str | None
-) -> AuditCursor | None:
+) -> GrantName | None:
     """Parse `[TENANT/]BATCH.NUMBER`. Callback of a Click option."""
     if text is None:
         return None
-    tenant, _, grant = text.strip().rpartition("/")
-    batch_id, _, number = grant.partition(".")
-    if not (number.isascii() and number.isdecimal() and len(number) <= _MAX_ITEM_DIGITS):
-        raise click.BadParameter(
-            "a grant's id is BATCH.NUMBER, as in the column `grant`, or TENANT/BATCH.NUMBER"
-        )
-    return AuditCursor(batch_id.lower(), int(number), tenant or None)
+    try:
+        return GrantName.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, as in the column `grant`") from None
 
 
 def _parse_batch(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:

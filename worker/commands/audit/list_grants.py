@@ -21,7 +21,6 @@ from worker.commands.audit.grants.columns import (
     select_cells,
     shorten_keys,
 )
-from worker.commands.audit.grants.follow import follow_grants
 from worker.commands.database import open_database
 from worker.commands.options import chosen_zone, format_options, limit_option
 from worker.commands.output import OutputFormat, print_next_page, print_rows
@@ -141,6 +140,8 @@ def _print_blocks(printer: _Printer, records: Iterator[AuditRecord]) -> bool:
 
 
 def _follow(printer: _Printer, options: dict[str, Any]) -> None:
+    from worker.commands.audit.grants.follow import follow_grants  # noqa: PLC0415 - rarely needed
+
     # Each look has a transaction of its own: an open one would keep old versions of rows.
     with open_database(autocommit_read) as connection:
         grant_filter = read_filter(connection, options)

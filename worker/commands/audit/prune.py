@@ -55,9 +55,9 @@ def prune_log(*, before: int, dry_run: bool, yes: bool, without_checkpoint: bool
     """Remove the grants of all chunks that were issued before a month, for ever.
 
     So are the settlements of these chunks, and the uses of grants that were recorded before that
-    month. Batches, chunks, refusals of whole chunks, leaves and checkpoints stay: `audit verify`
-    still recomputes the tree, and accepts that these rows are missing. On PostgreSQL whole
-    partitions of grants are dropped. On SQLite rows are deleted, and the file keeps its size.
+    month. Batches, chunks, refusals of whole chunks, leaves and checkpoints stay, and the hashes
+    that `audit verify` needs to verify them. It accepts that these rows are missing. On PostgreSQL
+    whole partitions of grants are dropped. On SQLite rows are deleted, and the file keeps its size.
 
     Refuses if a signed checkpoint does not cover what is removed, or if unfinished work needs it.
 
@@ -67,7 +67,8 @@ def prune_log(*, before: int, dry_run: bool, yes: bool, without_checkpoint: bool
       python -m worker audit prune --before 2026-01
     """
     now = clock.now()
-    with open_database(read_transaction) as connection:
+    # A later release may keep more of what is removed.
+    with open_database(read_transaction, refuses_later=True) as connection:
         try:
             plan = plan_prune(connection, before, now)
         except PruneRefused as error:
@@ -103,7 +104,7 @@ def _print_plan(plan: PrunePlan) -> None:
 
 def _to_row(part: TenantPart, uncovered: list[str]) -> tuple[Any, ...]:
     covered = "missing" if part.tenant in uncovered else "signed"
-    return part.tenant, part.chunks, part.items, part.uses, covered
+    return part.tenant, f"{part.chunks:,}", f"{part.items:,}", f"{part.uses:,}", covered
 
 
 def _refuse(plan: PrunePlan, *, without_checkpoint: bool) -> None:
@@ -134,7 +135,7 @@ def _confirm(plan: PrunePlan, *, yes: bool) -> None:
 def _remove(engine: Engine, plan: PrunePlan, now: datetime) -> int:
     account = database.operator_account()
     with click.progressbar(
-        length=plan.items, label="Removing", file=sys.stderr, hidden=not sys.stderr.isatty()
+        length=2 * plan.items, label="Removing", file=sys.stderr, hidden=not sys.stderr.isatty()
     ) as bar:
         try:
             return prune(engine, plan, account, now, lambda total: bar.update(total - bar.pos))

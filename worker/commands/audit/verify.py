@@ -12,18 +12,11 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from valetkey.cli.printable import escape_unprintable
-from valetkey.cli.results.progress_bar import stderr_console
-from worker.commands.audit.checkpoints.key import KeyRefused
-from worker.commands.failures.database_failures import (
-    STATES,
-    database_unusable,
-    describe_failure,
-)
+from valetkey.cli.results.consoles import stderr_console
+from worker.commands.audit.verified_database import database_errors, refuse_later_tables
 from worker.core.tree.signed_note import InvalidKey, VerifierKey
 from worker.database_setting import read_database_url
-from worker.db.engine import sqlite_path
 from worker.db.tree.log_readers import open_reader
-from worker.settings import Settings
 from worker.usecases.audit.verification.checkpoints import UnusableFile, read_files
 from worker.usecases.audit.verification.tenants import UnknownTenant, tenant_ids
 from worker.usecases.audit.verification.verify import (
@@ -32,9 +25,9 @@ from worker.usecases.audit.verification.verify import (
     VerifyOptions,
     verify_log,
 )
-from worker.usecases.checkpoints.signing_key import KeyUnusable, NoKey, configured_keys
 
 _MAX_PROBLEMS = 100
+_KEY_FILE = "VALETKEY_AUDIT_KEY_FILE"
 _COUNTS = (
     *("items", "chunks", "pruned", "reissues", "cancellations", "revocations", "uses"),
     *("settlements", "changes"),
@@ -132,7 +125,8 @@ def _verify(
     except UnusableFile as error:
         text = escape_unprintable(str(error))
         raise click.BadParameter(text, param_hint="--checkpoint") from None
-    with _database_errors(url), _progress() as on_progress:
+    with database_errors(url), _progress() as on_progress:
+        refuse_later_tables(url)
         tenants = () if tenant is None else _tenants(url, tenant)
         limit = _MAX_PROBLEMS if keep_going else 1
         options = VerifyOptions(tenants, keys, checkpoints, processes, limit)
@@ -141,6 +135,17 @@ def _verify(
 
 
 def _configured_keys() -> tuple[VerifierKey, ...]:
+    if not any(name.upper() == _KEY_FILE for name in os.environ):
+        return ()
+    # Imported if they are needed: the settings take longer to import than 100,000 rows to verify.
+    from worker.commands.audit.checkpoints.key import KeyRefused  # noqa: PLC0415
+    from worker.settings import Settings  # noqa: PLC0415
+    from worker.usecases.checkpoints.signing_key import (  # noqa: PLC0415
+        KeyUnusable,
+        NoKey,
+        configured_keys,
+    )
+
     try:
         return tuple(configured_keys(Settings()).trusted)
     except NoKey:
@@ -157,23 +162,6 @@ def _tenants(url: str, tenant: str) -> tuple[str, ...]:
         raise click.BadParameter(str(error), param_hint="--tenant") from None
     finally:
         reader.close()
-
-
-@contextmanager
-def _database_errors(url: str) -> Iterator[None]:
-    """Name the cause of what goes wrong with the database in the block."""
-    path = sqlite_path(url)
-    if path is not None and not path.exists():
-        raise database_unusable(STATES["missing"], url)
-    try:
-        yield
-    except Exception as error:
-        if "tree_heads" in str(error):  # the first table that is read
-            raise database_unusable(STATES["old tables"], url) from None
-        failure = describe_failure(error, url)
-        if failure is None:
-            raise
-        raise failure from None
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from valetkey.cli.table_layout import print_table
 from valetkey.units import format_utc
 from worker import clock
 from worker.commands.database import open_database
+from worker.core.links.grant_name import GrantName
 from worker.core.links.pasted_grant import (
     MAX_PASTED_BYTES,
-    GrantName,
     PastedGrant,
     Unreadable,
     read_pasted_grant,

@@ -30,6 +30,10 @@ STATES = {
     "missing": Cause("there is no such file", f"{MIGRATE} creates it; or correct {VARIABLE}"),
     "no tables": _NO_TABLES,
     "old tables": Cause("its tables are those of an older release", MIGRATE),
+    "later tables": Cause(
+        "its tables are those of a later release, whose columns this command does not know",
+        "run the command of that release",
+    ),
     "prototype": Cause(
         "it was created by a checkout older than 0.1.0 and cannot be migrated",
         "use an empty database, or for `worker dev` another folder with --data",

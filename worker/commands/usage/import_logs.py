@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
 
 from valetkey.cli.format_options import format_option
-from valetkey.cli.results.progress_bar import stderr_console
+from valetkey.cli.results.consoles import stderr_console
 from worker.commands.database import open_engine
 from worker.context import Context, create_context
 from worker.errors import Malformed, Transient

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
 
+from worker.core.links.grant_name import GrantName
 from worker.core.links.pasted_text import HOST, PATH, Pairs, read_pairs
 from worker.core.signing.digests import signature_digest
 
@@ -16,14 +16,6 @@ _BARE_ID = re.compile(rf"(?<![\w.-])(?:(?<!~)([\w~-]++)/)?{_ID}(?![\w-])", re.AS
 
 class Unreadable(ValueError):
     """The text names no grant, or several."""
-
-
-class GrantName(NamedTuple):
-    """The id of a grant, and the tenant if that is named, too."""
-
-    batch_id: str
-    item_number: int
-    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

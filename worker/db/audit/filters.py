@@ -6,13 +6,13 @@ A query joins `Chunk`, `Batch` and, for conditions on single items, `Grant`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, UnaryExpression, and_, or_, select
 from sqlalchemy.sql.operators import custom_op
 
 from models import Batch, Chunk, Grant
-from valetkey.wire.grant_ids import grant_id
+from worker.core.links.grant_name import GrantName
 from worker.db.audit.selection.key_globs import has_prefix, matches_glob
 from worker.db.audit.selection.states import has_state, may_have_state
 from worker.db.audit.selection.tenant_filter import is_of_tenant
@@ -21,22 +21,6 @@ _PLUS = custom_op[Any]("+")
 ISSUED = "issued"
 REFUSED = "refused"
 """The decision of every item that has a refusal code."""
-
-
-class AuditCursor(NamedTuple):
-    """The position of a grant in the audit log: its batch and its item number in that batch.
-
-    Tenants choose the ids of their batches, so a batch id is unique only together with a tenant's
-    id.
-    """
-
-    batch_id: str
-    item_number: int
-    tenant: str | None = None
-
-    def __str__(self) -> str:
-        id_ = grant_id(self.batch_id, self.item_number)
-        return id_ if self.tenant is None else f"{self.tenant}/{id_}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +49,7 @@ class GrantFilter:
     since: datetime | None = None
     until: datetime | None = None
     batch_id: str | None = None
-    grant: AuditCursor | None = None
+    grant: GrantName | None = None
 
     @property
     def selects_items(self) -> bool:
@@ -143,11 +127,12 @@ def join_items(connection: Connection, *columns: Any) -> Select[Any]:
     """Return a SELECT of columns from `Batch`, its `Chunk` rows and their `Grant` rows.
 
     SQLite knows too little of the tables to find out that batches are to be read first. There, the
-    conditions of the joins can only be used in this order.
+    conditions of the joins can only be used in this order. PostgreSQL would infer that items have
+    the batch of their `Batch`, too, and read all of that batch, to intersect them with the chunk's.
     """
-    batch_number, chunk_batch = (
-        _unindexed(connection, column) for column in (Batch.batch_number, Chunk.batch_number)
-    )
+    is_sqlite = connection.dialect.name == "sqlite"
+    batch_number = _unindexed(Batch.batch_number) if is_sqlite else Batch.batch_number
+    chunk_batch = _unindexed(Chunk.batch_number) if is_sqlite else Chunk.batch_number + 0
     return (
         select(*columns)
         .select_from(Batch)
@@ -166,10 +151,9 @@ def is_in_chunk(chunk_batch: Any = Chunk.batch_number) -> ColumnElement[bool]:
     )
 
 
-def _unindexed(connection: Connection, column: Any) -> ColumnElement[int]:
+def _unindexed(column: Any) -> ColumnElement[int]:
     """Return a column as an expression that SQLite does not search by."""
-    is_sqlite = connection.dialect.name == "sqlite"
-    return UnaryExpression(column, operator=_PLUS) if is_sqlite else column
+    return UnaryExpression(column, operator=_PLUS)
 
 
 def _may_have(decision: str) -> ColumnElement[bool]:

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tup
 
 from models import Batch, Chunk, Grant
 from valetkey.wire.grant_ids import grant_id
+from worker.core.links.grant_name import GrantName
 from worker.db.audit.filters import (
-    AuditCursor,
     GrantFilter,
     batch_conditions,
     item_conditions,
@@ -20,7 +20,7 @@ from worker.db.audit.filters import (
 )
 from worker.db.audit.pages import Page
 from worker.db.audit.selection.batch_range import range_conditions
-from worker.db.audit.selection.code_rows import read_rows_of_codes, refusal_codes
+from worker.db.audit.selection.refused_rows import read_refused_rows, selects_refusals
 from worker.db.audit.selection.state_rows import has_positions, read_rows_of_states
 from worker.db.key_lookup.entries import Position
 from worker.db.key_lookup.rows import read_rows_of_key
@@ -88,7 +88,7 @@ def read_grants(
     connection: Connection,
     grant_filter: GrantFilter,
     limit: int,
-    after: AuditCursor | None = None,
+    after: GrantName | None = None,
 ) -> Page[AuditRecord]:
     """Read at most limit grants, newest first, starting after the given position.
 
@@ -104,7 +104,7 @@ def read_grants(
 
 
 def stream_grants(
-    connection: Connection, grant_filter: GrantFilter, after: AuditCursor | None = None
+    connection: Connection, grant_filter: GrantFilter, after: GrantName | None = None
 ) -> Iterator[AuditRecord]:
     """Yield all grants of a filter, newest first, in constant memory. Raises as read_grants does.
 
@@ -145,8 +145,8 @@ def _read_rows(
 
 def _reader_by_position(grant_filter: GrantFilter) -> _RowReader | None:
     """Return the function that reads the rows of a filter by their positions, if there is one."""
-    if refusal_codes(grant_filter):
-        return read_rows_of_codes
+    if selects_refusals(grant_filter):
+        return read_refused_rows
     return read_rows_of_states if has_positions(grant_filter) else None
 
 
@@ -182,13 +182,13 @@ def count_items_by_kind(connection: Connection, grant_filter: GrantFilter) -> li
     return [AuditCount(*row) for row in connection.execute(query)]
 
 
-def record_cursor(record: AuditRecord) -> AuditCursor:
+def record_cursor(record: AuditRecord) -> GrantName:
     """Return the position of a record, to read the page after it."""
     batch_id, _, item_number = record.grant.rpartition(".")
-    return AuditCursor(batch_id, int(item_number), record.tenant)
+    return GrantName(batch_id, int(item_number), record.tenant)
 
 
-def _find_start(connection: Connection, cursor: AuditCursor) -> _Start:
+def _find_start(connection: Connection, cursor: GrantName) -> _Start:
     query = select(Batch.batch_number, Batch.chunk_size).where(Batch.batch_id == cursor.batch_id)
     if cursor.tenant is not None:
         query = query.where(Batch.tenant == cursor.tenant)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, bindparam, func, select
 
 from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, Grant, MultipartUpload, Reissue
 from valetkey.wire.grant_ids import grant_id
-from worker.core.links.pasted_grant import GrantName
+from worker.core.links.grant_name import GrantName
 from worker.core.links.verdicts import AuditedGrant, Signing
 from worker.db.audit.selection.tenant_filter import is_of_tenant
 

@@ -103,6 +103,7 @@ def insert_prune(
         "pruned_at": now,
         "chunks": part.chunks,
         "items": part.items,
+        "edges": part.chunks,
         "use_groups": part.use_groups or None,  # records of the previous release have no such value
     }
     statement = insert(Prune).values(values).returning(Prune.prune_number)

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select, text, tuple_
+from sqlalchemy import Connection, Select, func, select, text, tuple_
 
-from models import Batch, Chunk, Grant
+from models import Batch, Chunk, Grant, ItemEdge
 from models.partitions import PARTITIONED
 from worker.db.retention.partitions import Partition
 
@@ -21,6 +21,7 @@ _DELETE = "DELETE FROM grants WHERE batch_number = ? AND item_number >= ? AND it
 class ChunkItems(NamedTuple):
     """A chunk, and the range of its item numbers."""
 
+    batch_id: str
     batch_number: int
     chunk_number: int
     first: int
@@ -71,27 +72,53 @@ def chunks_before(
 
     after is the batch and the number of the last chunk of the previous call.
     """
-    query = (
-        select(
-            Chunk.batch_number, Chunk.chunk_number, Batch.chunk_size, Chunk.issued + Chunk.refused
-        )
+    return list(_limited(connection, _chunks(before, after, max_items), max_items))
+
+
+def chunks_without_edge(
+    connection: Connection,
+    since: datetime | None,
+    before: datetime,
+    after: tuple[int, int],
+    max_items: int,
+) -> list[ChunkItems]:
+    """Return the next chunks as `chunks_before` does: those without a row in `item_edges`.
+
+    since excludes older chunks, whose items were removed before.
+    """
+    is_edge = (ItemEdge.batch_number == Chunk.batch_number) & (
+        ItemEdge.chunk_number == Chunk.chunk_number
+    )
+    query = _chunks(before, after, max_items).where(~select(ItemEdge).where(is_edge).exists())
+    if since is not None:
+        query = query.where(Chunk.issued_at >= since)
+    return list(_limited(connection, query, max_items))
+
+
+def _chunks(
+    before: datetime, after: tuple[int, int], limit: int
+) -> Select[str, int, int, int, int]:
+    items = Chunk.issued + Chunk.refused
+    return (
+        select(Batch.batch_id, Chunk.batch_number, Chunk.chunk_number, Batch.chunk_size, items)
         .join(Batch, Batch.batch_number == Chunk.batch_number)
         .where(Chunk.issued_at < before)
         .where(tuple_(Chunk.batch_number, Chunk.chunk_number) > after)
         .order_by(Chunk.batch_number, Chunk.chunk_number)
-        .limit(max_items)
+        .limit(limit)
     )
-    return list(_limited(connection, query, max_items))
 
 
-def _limited(connection: Connection, query: object, max_items: int) -> Iterator[ChunkItems]:
+def _limited(
+    connection: Connection, query: Select[str, int, int, int, int], max_items: int
+) -> Iterator[ChunkItems]:
     total = 0
-    for batch_number, chunk_number, size, items in connection.execute(query):  # type: ignore[call-overload]
+    for batch_id, batch_number, chunk_number, size, items in connection.execute(query):
         total += items
         if total > max_items and total > items:
             return
         first = chunk_number * size
-        yield ChunkItems(batch_number, chunk_number, first, first + size, items)
+        yield ChunkItems(batch_id, batch_number, chunk_number, first, first + size, items)
 
 
 def delete_chunks(connection: Connection, chunks: list[ChunkItems]) -> int:

@@ -9,13 +9,13 @@ from models.partitions import DEFAULT_PARTITION
 
 APPEND_ONLY = (
     *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes"),
-    *("tenant_identities", "leaves", "checkpoints", "prunes", "uses", "settlements"),
-    "revocations",
+    *("tenant_identities", "leaves", "checkpoints", "prunes", "item_edges", "refused_chunks"),
+    *("uses", "settlements", "revocations"),
 )
 """The tables of the audit log. Triggers refuse to change or remove their rows."""
 
 _GROWING = "tree_heads"
-_OWNERS = "prunes"  # only the owner of the tables can remove grants
+_OWNERS = ("prunes", "item_edges")  # only the owner of the tables can remove grants
 _FUNCTION = "valetkey_add_partition(integer)"
 _TAMPERING = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 
@@ -46,7 +46,7 @@ def check_role(connection: Connection, role: str) -> None:
 def worker_privileges(connection: Connection, role: str) -> list[str]:
     """Return the statements that let a role run workers and operators' commands, and no more."""
     name = quoted(connection, role)
-    growing = [table for table in (*APPEND_ONLY, _GROWING) if table != _OWNERS]
+    growing = [table for table in (*APPEND_ONLY, _GROWING) if table not in _OWNERS]
     return [
         *_revoked(connection, name),
         *_readable(connection, name),
@@ -119,5 +119,5 @@ def _sequences(connection: Connection) -> list[str]:
         " WHERE seq.relkind = 'S' AND owner.relnamespace = current_schema()::regnamespace"
         " ORDER BY 1"
     )
-    tables = [table for table in Base.metadata.tables if table != _OWNERS]
+    tables = [table for table in Base.metadata.tables if table not in _OWNERS]
     return list(connection.scalars(query, {"tables": tables}))

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 from worker.db.tree.log_readers import Row
@@ -27,23 +26,49 @@ class RowQueue:
     def __init__(self, table: str, blocks: Iterator[list[Row]], keys: int = 2) -> None:
         self._table = table
         self._keys = keys
-        self._rows = chain.from_iterable(blocks)
+        self._blocks = blocks
+        self._block: list[Row] = []
+        self._taken = 0
+        self._wrong: WrongKey | None = None
         self.next: Row | None = None
-        self._advance()
-
-    def _advance(self) -> None:
-        self.next = row = next(self._rows, None)
-        for index in range(self._keys if row else 0):
-            if not isinstance(row[index], int):  # type: ignore[index]
-                raise WrongKey(self._table, ("batch_number", "chunk_number")[index])
+        self._read_block()
 
     def pop(self) -> Row:
         """Remove the next row, which must exist, and return it."""
         row = self.next
         if row is None:
             raise LookupError("the queue is empty")
-        self._advance()
+        self._taken += 1
+        try:
+            self.next = self._block[self._taken]
+        except IndexError:
+            self._read_block()
         return row
+
+    def take(self, key: tuple[int, int]) -> list[Row]:
+        """Remove and return the rows with a key of two columns, if they are the next ones."""
+        rows = []
+        while self.next is not None and self.next[:2] == key:
+            rows.append(self.pop())
+        return rows
+
+    def _read_block(self) -> None:
+        if self._wrong is not None:
+            raise self._wrong
+        self._block, self._taken = next(self._blocks, []), 0
+        for index in range(self._keys):
+            self._check_column(index)
+        if not self._block and self._wrong is not None:
+            raise self._wrong
+        self.next = self._block[0] if self._block else None
+
+    def _check_column(self, index: int) -> None:
+        """End the block before the first row whose key is wrong: that is an error when reached."""
+        if {type(row[index]) for row in self._block} <= {int}:
+            return
+        end = next(n for n, row in enumerate(self._block) if not isinstance(row[index], int))
+        del self._block[end:]
+        self._wrong = WrongKey(self._table, ("batch_number", "chunk_number")[index])
 
 
 class GrantQueue:
@@ -68,6 +93,8 @@ class GrantQueue:
         taken: list[Row] = []
         while self._block:
             try:
+                if self._block[self._taken] >= end:
+                    break
                 stop = bisect_left(self._block, end, self._taken)
             except TypeError:
                 raise WrongKey("grants", "item_number") from None

@@ -93,6 +93,7 @@ PRUNE: dict[str, Reader] = {
     "pruned_at": instant,
     "chunks": number,
     "items": number,
+    "edges": optional(number),
     "use_groups": optional(number),
 }
 USE: dict[str, Reader] = {
@@ -124,6 +125,7 @@ SETTLEMENT: dict[str, Reader] = {
     "returned_bytes": number,
     "settled_at": instant,
 }
+ITEM_EDGE: dict[str, Reader] = {"batch_number": number, "chunk_number": number, "edge": binary}
 LEAF: dict[str, Reader] = {
     "batch_number": optional(number),
     "chunk_number": optional(number),
@@ -182,11 +184,12 @@ class RangeRows(NamedTuple):
     reissues: RowQueue
     settlements: RowQueue
     leaves: RowQueue
+    item_edges: RowQueue
 
     @property
     def of_chunks(self) -> tuple[RowQueue, ...]:
         """The tables whose rows belong to one chunk each."""
-        return self.chunks, self.reissues, self.settlements, self.leaves
+        return self.chunks, self.reissues, self.settlements, self.leaves, self.item_edges
 
 
 def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...]) -> RangeRows:
@@ -223,6 +226,7 @@ def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...])
         ),
         RowQueue("settlements", rows("settlements", SETTLEMENT, chunk, of_batches, batch_params)),
         RowQueue("leaves", rows("leaves", LEAF, f"{chunk}, leaf_number", of_leaves, leaf_params)),
+        RowQueue("item_edges", rows("item_edges", ITEM_EDGE, chunk, of_batches, batch_params)),
     )
 
 

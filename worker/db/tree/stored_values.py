@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from worker.core.tree.merkle import HASH_BYTES
@@ -98,6 +99,7 @@ _decode = json.JSONDecoder(parse_constant=_refuse).decode
 _SURROGATE = "\\ud"
 
 
+@cache
 def optional(reader: Reader) -> Reader:
-    """Return a reader that also accepts NULL."""
+    """Return the reader that also accepts NULL."""
     return lambda column, value: None if value is None else reader(column, value)

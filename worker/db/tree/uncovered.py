@@ -6,13 +6,16 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, literal, select
 
 from models import Batch, Cancellation, Chunk, ConfigChange, Leaf, Reissue
+from worker.core.tree.merkle import RightEdge
 from worker.core.tree.records import (
     CHUNK_KINDS,
     CONFIG_LOG,
+    NO_LEAVES,
     encode_record,
     entry_hash,
     reissue_record,
 )
+from worker.db.retention.item_edges import read_item_edge
 from worker.db.tree.append import NewLeaf
 from worker.db.tree.chunk_records import read_chunk_records
 
@@ -51,7 +54,11 @@ def chunk_leaf(connection: Connection, batch_number: int, chunk_number: int) -> 
     is_batch_leaf = Leaf.batch_number == batch_number, Leaf.kind == "batch"
     covers_batch = connection.scalar(select(1).where(*is_batch_leaf).limit(1)) is None
     kind = "batch" if covers_batch else "chunk"
-    leaf = NewLeaf(kind, entry_hash(records.of_leaf(kind)), batch_number, chunk_number)
+    # Without items, the leaf covers the tree of them that `audit prune` stored.
+    edge = None if records.items else read_item_edge(connection, batch_number, chunk_number)
+    items = RightEdge.from_bytes(records.total, edge) if edge else NO_LEAVES
+    hash_ = entry_hash(records.of_leaf(kind), items)
+    leaf = NewLeaf(kind, hash_, batch_number, chunk_number)
     return records.tenant_id, leaf
 
 

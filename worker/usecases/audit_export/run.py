@@ -1,6 +1,8 @@
 """Writes the rows of an export, and keeps its journal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from time import monotonic
@@ -116,16 +118,14 @@ class ExportRun:
         """Write all rows after the journal's position."""
         start = saved_at = monotonic()
         rows_before = self.journal.rows
-        blocks = stream_blocks(
-            self._connection, self._filter, self.journal.bound, self.journal.position
-        )
-        for block in blocks:
-            writer.write(block)
-            self._advance(block[-1].head.position, block, stream.size)
-            if monotonic() - saved_at > _SECONDS_PER_CHECKPOINT:
-                stream.flush()
-                self._save(self.journal)
-                saved_at = monotonic()
+        with closing(self._read_blocks()) as blocks:
+            for block in blocks:
+                writer.write(block)
+                self._advance(block[-1].head.position, block, stream.size)
+                if monotonic() - saved_at > _SECONDS_PER_CHECKPOINT:
+                    stream.flush()
+                    self._save(self.journal)
+                    saved_at = monotonic()
         writer.finish()
         return ExportResult(
             self.journal.rows,
@@ -135,6 +135,19 @@ class ExportRun:
             stream.digest,
             self.journal.bound,
         )
+
+    def _read_blocks(self) -> Generator[list[ChunkItems], None, None]:
+        """Yield blocks. A server reads the next one while the last one is written."""
+        journal = self.journal
+        blocks = stream_blocks(self._connection, self._filter, journal.bound, journal.position)
+        if self._connection.dialect.name == "sqlite":  # a thread would only wait for this one
+            yield from blocks
+            return
+        with ThreadPoolExecutor(1) as thread:  # its end waits for the server
+            following = thread.submit(next, blocks, None)
+            while (block := following.result()) is not None:
+                following = thread.submit(next, blocks, None)
+                yield block
 
     def _advance(self, position: Position, block: list[ChunkItems], size: int) -> None:
         rows = sum(len(items) for _, items in block)

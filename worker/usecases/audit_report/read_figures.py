@@ -25,6 +25,7 @@ from worker.db.audit.counting.counts import ItemCount, count_items, top_items
 from worker.db.audit.filters import ISSUED, GrantFilter
 from worker.db.audit.report import LifetimeCount
 from worker.db.audit.selection.tenant_filter import first_id
+from worker.db.retention.pruned_items import pruned_month
 from worker.db.tenants import load_config
 from worker.usecases.audit_report.report_range import period_names
 
@@ -60,10 +61,12 @@ def read_report(
         lifetimes=_group_lifetimes(lifetimes),
         limits=_break_down(_sum_limits(lifetimes)),
         requesters=_read_requesters(connection, grant_filter, groups),
+        recipients=_read_recipients(connection, grant_filter, groups),
         keys=_read_keys(connection, grant_filter, groups),
         states=_read_states(connection, grant_filter, now),
         quotas=tuple(_read_quotas(connection, scope.tenant, now)),
         log=_read_log_state(connection, scope.tenant),
+        pruned_month=pruned_month(connection, scope.since),
     )
 
 
@@ -105,6 +108,16 @@ def _read_requesters(
     rows = _read_largest(connection, grant_filter, "requester")
     number = report.count_requesters(connection, grant_filter)
     return Breakdown(rows, _rest(groups, rows), number)
+
+
+def _read_recipients(
+    connection: Connection, grant_filter: GrantFilter, groups: Iterable[ItemCount]
+) -> Breakdown:
+    # One more than there are rows, because items for no recipient are a group as well.
+    counts = top_items(connection, grant_filter, "recipient", TABLE_ROWS + 1)
+    rows = tuple(_to_tally(count) for count in counts if count.group[0] is not None)[:TABLE_ROWS]
+    others = _rest(groups, rows)
+    return Breakdown(rows, others, None if others else len(rows))
 
 
 def _read_keys(

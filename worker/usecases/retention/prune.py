@@ -1,4 +1,4 @@
-"""Removes the grants and uses of old months, and keeps their batches, chunks and leaves."""
+"""Removes grants and uses of old months; keeps their batches, chunks, leaves, trees of items."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from worker.db.engine import read_transaction, write_transaction
+from worker.db.engine import acquire_advisory_lock, read_transaction, write_transaction
 from worker.db.retention.blockers import Blocker, find_blockers
+from worker.db.retention.item_edges import UnreadableChunk, insert_item_edges
 from worker.db.retention.months import first_moment, format_month
 from worker.db.retention.old_uses import (
     delete_groups,
@@ -31,6 +32,7 @@ from worker.db.retention.prunes import (
 )
 from worker.db.retention.removal import (
     chunks_before,
+    chunks_without_edge,
     delete_chunks,
     drop_partition,
     has_grants,
@@ -40,7 +42,7 @@ from worker.db.retention.removal import (
 )
 
 MAX_ITEMS = 5_000
-"""The number of rows that one transaction deletes while other writers wait for it."""
+"""The number of rows that one transaction reads or deletes. On SQLite, other writers wait."""
 
 _FIRST_CHUNK = (-1, -1)
 
@@ -142,12 +144,15 @@ def prune(
     now: datetime,
     progress: Callable[[int], None],
 ) -> int:
-    """Remove grants as planned; return their number. progress gets the number removed so far.
+    """Remove grants as planned; return their number.
 
-    Uses and settlements, on SQLite also grants, are deleted after the transaction that records the
-    prune, in many further ones: after an interruption, the same call goes on. Raises PruneRefused
-    if something changed since it was planned, Transient and DBAPIError.
+    Before, it stores the tree of each chunk's items, in transactions of their own. Uses and
+    settlements, on SQLite also grants, are deleted after the transaction that records the prune, in
+    many further ones. After an interruption, the same call goes on. progress gets the number of
+    items whose tree is stored, and then also the number removed. Raises PruneRefused if something
+    changed since it was planned or if items are missing, Transient and DBAPIError.
     """
+    hashed = _store_item_edges(engine, plan, progress)
     with write_transaction(engine) as connection:
         if has_partitions(connection):
             lock_grants(connection)
@@ -159,7 +164,11 @@ def prune(
         for partition in plan.partitions:
             drop_partition(connection, partition)
         is_dropped = has_partitions(connection)
-    removed = plan.items if is_dropped else _delete_rows(engine, plan.before, progress)
+    removed = (
+        plan.items
+        if is_dropped
+        else _delete_rows(engine, plan.before, lambda total: progress(hashed + total))
+    )
     _delete_uses(engine, first_moment(plan.before))
     return removed
 
@@ -176,6 +185,24 @@ def _delete_uses(engine: Engine, before: datetime) -> None:
             deleted = delete_settlements(connection, before)
     with write_transaction(engine) as connection:
         delete_old_objects(connection, before)
+
+
+def _store_item_edges(engine: Engine, plan: PrunePlan, progress: Callable[[int], None]) -> int:
+    before = first_moment(plan.before)
+    total, last = 0, _FIRST_CHUNK
+    while True:
+        with write_transaction(engine) as connection:
+            acquire_advisory_lock(connection, "item_edges")
+            chunks = chunks_without_edge(connection, plan.pruned_before, before, last, MAX_ITEMS)
+            if not chunks:
+                return total
+            try:
+                insert_item_edges(connection, chunks)
+            except UnreadableChunk as error:
+                raise PruneRefused(f"{error}: `python -m worker audit verify` says more") from None
+        total += sum(chunk.items for chunk in chunks)
+        last = chunks[-1].batch_number, chunks[-1].chunk_number
+        progress(total)
 
 
 def _delete_rows(engine: Engine, before: int, progress: Callable[[int], None]) -> int:

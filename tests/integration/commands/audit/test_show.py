@@ -1,4 +1,6 @@
 import json
+from contextlib import closing
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -6,12 +8,15 @@ from click.testing import CliRunner
 from sqlalchemy import Engine
 
 from tests.integration.conftest import ApplyConfig
+from tests.support.audit_log.stored_tables import StoredTables
 from tests.support.builders import messages
 from tests.support.builders.audit_rows import AuditedBatch, batch_id
 from tests.support.builders.services import InProcessService
 from tests.support.cli.audit_log import Run, write_batches
 from worker import clock as worker_clock
+from worker.audit_log import AuditLog, UnknownGrant
 from worker.commands.audit.group import audit
+from worker.commands.output import format_in_zone
 from worker.core.tenants.config import Quota
 
 QUOTA = Quota("grants", "day", 3)
@@ -126,6 +131,40 @@ def test_no_url_and_no_digest_is_shown(service: InProcessService, run: Run) -> N
         assert "://" not in output
         assert "digest" not in output
         assert "AKIDEXAMPLE" not in output
+
+
+def test_the_python_api_tells_the_same_story(
+    service: InProcessService, run: Run, database_url: str
+) -> None:
+    batch = issue(service, "acme/a.pdf", "globex/b.pdf", recipient="auditor")
+    with AuditLog(database_url) as log:
+        for grant in (f"{batch}.0", f"acme/{batch}.1", batch):
+            story = log.show(grant)
+            shown = json.loads(run(grant, "--json").stdout)
+            assert (
+                json.loads(json.dumps(story, default=lambda moment: format_in_zone(moment, UTC)))
+                == shown
+            )
+        granted, whole = log.show(f"{batch}.0"), log.show(batch)
+        with pytest.raises(UnknownGrant, match="was not decided"):
+            log.show(f"{batch}.7")
+    assert "decision" in granted
+    assert (granted["decision"], granted["recipient"]) == ("issued", "auditor")
+    assert (whole["grant"], whole["items"]["refused"]) == (None, 1)
+
+
+def test_fields_that_a_later_release_wrote_are_shown(
+    service: InProcessService, run: Run, database_url: str
+) -> None:
+    batch = issue(service, "acme/a.pdf", "acme/b.pdf")
+    details = ('{"mood": "new"}', '{"size": "x"}')
+    with closing(StoredTables(database_url)) as tables:
+        for row, detail in zip(tables.rows("grants"), details, strict=True):
+            tables.update("grants", row, detail=detail)
+    first, second = (json.loads(run(f"{batch}.{n}", "--json").stdout) for n in (0, 1))
+    assert (first["detail"], first["quota"]["charged"]["grants"]) == ({"mood": "new"}, 1)
+    assert (second["detail"], second["quota"]) == ({"size": "x"}, None)
+    assert lines(run(f"{batch}.0").stdout)["own terms"] == "mood new"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine
 
 from tests.integration.db.audit.conftest import WithLog
 from tests.support.audit_model.filters import filters, matches
@@ -30,6 +31,7 @@ from worker.db.audit.counting.counts import (
     top_items,
 )
 from worker.db.audit.filters import GrantFilter
+from worker.db.engine import write_transaction
 
 ZONES: list[tzinfo] = [UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kathmandu")]
 OPTIONS = st.builds(
@@ -182,3 +184,12 @@ def test_an_empty_log_has_no_groups(with_log: WithLog) -> None:
     with with_log(GeneratedLog([])) as connection:
         assert count_items(connection, GrantFilter(since=MORNING), CountOptions(("day",))) == []
         assert count_items(connection, GrantFilter(), CountOptions()) == []
+
+
+def test_a_group_of_which_nothing_matches_takes_no_place_of_another(engine: Engine) -> None:
+    decisions = GrantFilter(decisions=("issued", "quota_exceeded"))
+    with write_transaction(engine) as connection:
+        AuditedBatch(1, ["a"], {0: "key_traversal"}, tenant="acme").write(connection)
+        AuditedBatch(2, ["b"], {0: "quota_exceeded"}, tenant="globex").write(connection)
+        (largest,) = top_items(connection, decisions, "tenant", 1, "issued")
+    assert (largest.group, largest.refused) == (("globex",), 1)

@@ -12,7 +12,7 @@ from valetkey.wire.terms import MAX_EXPIRES_IN
 from worker.core.uses.states import grant_state
 from worker.db.audit.filters import GrantFilter, item_conditions
 from worker.db.audit.grants import read_grants, record_cursor, stream_grants
-from worker.db.audit.selection import code_rows, state_rows
+from worker.db.audit.selection import position_rows, state_rows
 from worker.db.audit.selection.states import LONGEST_VALIDITY, STATES
 from worker.db.uses.states import read_state_facts
 
@@ -30,8 +30,8 @@ def test_lists_by_state_equal_those_of_a_loop(
     with_log: WithLog, examples: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_rows, "_LARGEST_READ", block)
-    monkeypatch.setattr(code_rows, "_FIRST_READ", block)
-    monkeypatch.setattr(code_rows, "_MAX_READ", 3 if block == 1 else 2_000)  # then it scans
+    monkeypatch.setattr(position_rows, "_FIRST_READ", block)
+    monkeypatch.setattr(position_rows, "_MAX_READ", 3 if block == 1 else 2_000)  # then it scans
 
     @settings(no_shrinking, max_examples=examples)
     @given(generated_logs(), filters(), STATE_SETS, NOWS)

@@ -5,13 +5,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, Engine, insert
 
-from models import Checkpoint, TreeHead
+from models import Checkpoint, Prune, TreeHead
 from tests.support.audit_model.report_log import SINCE, UNTIL, LoggedItem, ReportLog, build_log
 from tests.support.builders.audit_rows import MORNING
 from worker.audit_report.figures import Breakdown, ReportFigures, Scope, Tally
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.db.audit.filters import GrantFilter
 from worker.db.engine import snapshot_transaction, write_transaction
+from worker.db.retention.months import add_months, format_month, month_of
 from worker.db.tenants import store_config
 from worker.usecases.audit_report import read_figures
 from worker.usecases.audit_report.read_figures import read_report
@@ -59,6 +60,28 @@ def test_each_breakdown_counts_every_item_once(
 ) -> None:
     figures = read(connection, tenant)
     assert by_name(getattr(figures, name)) == LOG.count(GROUPS[name], tenant)
+
+
+@pytest.mark.parametrize("tenant", [None, "globex"])
+def test_recipients_are_counted_and_items_for_nobody_are_the_others(
+    connection: Connection, tenant: str | None
+) -> None:
+    recipients = read(connection, tenant).recipients
+    expected = LOG.count(lambda item: item.recipient or "", tenant)
+    assert recipients.others is not None
+    assert [recipients.others.issued, recipients.others.refused] == expected.pop("")
+    assert {row.name: [row.issued, row.refused] for row in recipients.rows} == expected
+
+
+def test_a_report_tells_before_which_month_items_were_removed(engine: Engine) -> None:
+    before = format_month(add_months(month_of(SINCE), 1))
+    values = {"tenant": "acme", "before": before, "pruned_by": "ops", "pruned_at": UNTIL}
+    with snapshot_transaction(engine) as connection:
+        assert read(connection).pruned_month is None
+    with write_transaction(engine) as connection:
+        connection.execute(insert(Prune).values(chunks=1, items=1, edges=1, **values))
+    with snapshot_transaction(engine) as connection:
+        assert read(connection).pruned_month == before
 
 
 def test_days_are_those_of_the_time_zone(connection: Connection) -> None:

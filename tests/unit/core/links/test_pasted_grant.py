@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
+from worker.core.links.grant_name import GrantName
 from worker.core.links.pasted_grant import (
     MAX_PASTED_BYTES,
-    GrantName,
     PastedGrant,
     Unreadable,
     read_pasted_grant,

@@ -1,5 +1,6 @@
 import re
 from base64 import b64encode
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -44,6 +45,7 @@ def figures(names: Breakdown, log: LogState = NO_LOG, tenant: str | None = None)
         lifetimes=names,
         limits=names,
         requesters=names,
+        recipients=names,
         keys=names,
         quotas=(),
         log=log,
@@ -122,6 +124,19 @@ def test_a_log_without_a_checkpoint_is_said_to_have_none() -> None:
     page = render_page(figures(NOTHING, log), "Report")
     assert "No checkpoint yet" not in page
     assert "2026-11-24 08:00" in page
+
+
+def test_a_page_says_that_items_of_its_period_were_removed() -> None:
+    of_all = figures(breakdown("acme"))
+    assert "were removed from the log" not in render_page(of_all, "Report")
+    page = render_page(replace(of_all, pruned_month="2026-10"), "Report")
+    assert "issued before 2026-10 (UTC) were removed from the log" in page
+
+
+def test_items_for_no_recipient_are_named_in_the_foot() -> None:
+    rows = breakdown("auditor").rows
+    of_some = replace(figures(breakdown("acme")), recipients=Breakdown(rows, Tally("", 7, 0)))
+    assert ">All others, and items for no recipient<" in render_page(of_some, "Report")
 
 
 @pytest.mark.parametrize(("groups", "text"), [(7, ">5 others<"), (None, ">All others<")])

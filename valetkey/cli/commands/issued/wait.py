@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from valetkey.cli.results.progress_bar import stderr_console
+from valetkey.cli.results.consoles import stderr_console
 from valetkey.cli.use_tables import describe_stored, stored_json
 from valetkey.handles import GrantHandle
 from valetkey.uses.stored import DEFAULT_TIMEOUT

@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 from worker.commands.audit.checkpoints.tenant_names import find_trees
 from worker.commands.audit.filter_options import parse_cursor
 from worker.commands.database import open_database
+from worker.core.links.grant_name import GrantName
 from worker.core.tree.signed_note import MAX_NOTE_BYTES, InvalidNote
-from worker.db.audit.filters import AuditCursor
 from worker.db.engine import read_transaction
 from worker.usecases.checkpoints.prove import (
     LogDiffers,
@@ -30,7 +30,7 @@ from worker.usecases.checkpoints.prove import (
     metavar="CHECKPOINT",
     help="Prove that the log continues the checkpoint in this file.",
 )
-def prove(*, grant: AuditCursor | None, since: str | None) -> None:
+def prove(*, grant: GrantName | None, since: str | None) -> None:
     """Print a proof that GRANT is in the log, or that the log continues a checkpoint.
 
     GRANT is BATCH.NUMBER, or TENANT/BATCH.NUMBER. The proof is JSON. docs/verify_audit_proof.py
@@ -63,7 +63,7 @@ def prove(*, grant: AuditCursor | None, since: str | None) -> None:
     click.echo(json.dumps(proof, indent=2, ensure_ascii=False))
 
 
-def _prove_grant(connection: Connection, grant: AuditCursor) -> dict[str, Any]:
+def _prove_grant(connection: Connection, grant: GrantName) -> dict[str, Any]:
     tenant_ids = None if grant.tenant is None else find_trees(connection, grant.tenant, "GRANT")
     return prove_grant(connection, grant.batch_id, grant.item_number, tenant_ids)
 

@@ -1,10 +1,9 @@
 """Finds the trees that --tenant names."""
 
-from difflib import get_close_matches
-
 import click
 from sqlalchemy import Connection
 
+from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.tree.checkpoints import known_names, tenant_ids_of
 
 
@@ -19,8 +18,6 @@ def find_trees(connection: Connection, tenant: str, option: str = "--tenant") ->
         if tenant in names:
             text = f"nothing was recorded for {tenant!r} yet"
         else:
-            similar = get_close_matches(tenant, names, n=1)
-            text = f"the audit log has no tenant {tenant!r}"
-            text += f". Did you mean {similar[0]!r}?" if similar else ""
+            text = f"there is no tenant {tenant!r}{did_you_mean(tenant, names)}"
         raise click.BadParameter(text, param_hint=option)
     return tenant_ids

@@ -1,7 +1,7 @@
 """Counts items by columns and periods."""
 
+from collections.abc import Iterator
 from datetime import UTC
-from difflib import get_close_matches
 from typing import Any, cast
 
 import click
@@ -27,6 +27,7 @@ from worker.db.audit.counting.counts import (
     count_items,
 )
 from worker.db.audit.filters import GrantFilter
+from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.engine import read_transaction
 
 NUMBERS = ("issued", "refused", "total", "bytes")
@@ -40,9 +41,8 @@ def _parse_dimensions(
     for name in names:
         if name in DIMENSIONS:
             continue
-        close = get_close_matches(name, DIMENSIONS, 1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Choose from {', '.join(DIMENSIONS)}."
-        raise click.BadParameter(f"there is no column {name!r}. {hint}")
+        hint = did_you_mean(name, DIMENSIONS, f"choose from {', '.join(DIMENSIONS)}")
+        raise click.BadParameter(f"there is no column {name!r}{hint}")
     return cast("tuple[Dimension, ...]", tuple(dict.fromkeys(names)))
 
 
@@ -119,14 +119,23 @@ def print_counts(
     if not counts:
         note_empty_result()
     columns = (*by, *NUMBERS)
-    rows: list[tuple[Any, ...]] = [_row(item_count) for item_count in counts]
     if output_format is not None:
-        print_rows(columns, rows, output_format)
+        print_rows(columns, map(_row, counts), output_format)
         return
-    if with_total and by and rows:
-        sums = (sum(numbers) for numbers in zip(*(row[-4:] for row in rows), strict=True))
-        rows.append(("total", *[""] * (len(by) - 1), *sums))
-    print_rows(columns, [_format_numbers(row) for row in rows], None)
+    has_total = bool(with_total and by and counts)
+    print_rows(columns, _table_rows(counts, len(by), has_total=has_total), None)
+
+
+def _table_rows(
+    counts: list[ItemCount], width: int, *, has_total: bool
+) -> Iterator[tuple[Any, ...]]:
+    sums = [0] * len(NUMBERS)
+    for item_count in counts:
+        row = _row(item_count)
+        sums = [total + number for total, number in zip(sums, row[width:], strict=True)]
+        yield _format_numbers(row)
+    if has_total:
+        yield _format_numbers(("total", *[""] * (width - 1), *sums))
 
 
 def _row(item_count: ItemCount) -> tuple[Any, ...]:

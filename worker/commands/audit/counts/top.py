@@ -1,6 +1,5 @@
 """Lists the most active requesters, keys, tenants and others."""
 
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ from worker.commands.database import open_database
 from worker.commands.options import format_options, limit_option
 from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import top_items
+from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.engine import read_transaction
 
 _DIMENSIONS: dict[str, Dimension] = {
@@ -34,9 +34,8 @@ class _Ranking(click.ParamType):  # type: ignore[type-arg]  # generic from click
             return value
         if f"{value}s" in _DIMENSIONS:
             return f"{value}s"
-        close = get_close_matches(value, _DIMENSIONS, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(_DIMENSIONS)}"
-        return self.fail(f"there is no list of {value!r}: {hint}", param, ctx)
+        hint = did_you_mean(value, _DIMENSIONS, f"choose from {', '.join(_DIMENSIONS)}")
+        return self.fail(f"there is no list of {value!r}{hint}", param, ctx)
 
 
 @click.command("top")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from valetkey.cli.results.progress_bar import stderr_console
+from valetkey.cli.results.consoles import stderr_console
 from valetkey.cli.results.summary import describe_seconds
 from valetkey.units import format_size, format_utc
 from worker.commands.audit.exports.progress import row_progress

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import tzinfo
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from valetkey.cli.table_layout import terminal_columns
 from worker.commands.options import Command
 from worker.commands.output import format_cell, in_zone
 from worker.db.audit.grants import AuditRecord
+from worker.db.audit.selection.similar_names import did_you_mean
 
 _NARROW = ("time", "tenant", "kind", "decision", "key")
 _WIDE = ("time", "tenant", "requested_by", "kind", "decision", "key", "grant")
@@ -43,9 +43,8 @@ def _parse_columns(
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
         if name not in AuditRecord._fields:
-            similar = get_close_matches(name, AuditRecord._fields, n=1)
-            hint = f"did you mean {similar[0]!r}?" if similar else "--columns help lists them"
-            raise click.BadParameter(f"there is no column {name!r}: {hint}")
+            hint = did_you_mean(name, AuditRecord._fields, "--columns help lists them")
+            raise click.BadParameter(f"there is no column {name!r}{hint}")
     if len(set(names)) < len(names):
         raise click.BadParameter("it names a column twice")
     return names

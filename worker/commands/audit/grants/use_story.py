@@ -1,12 +1,10 @@
-"""What became of a grant: its state, uses and settlement, as JSON values and in words."""
+"""What became of a grant: its state, uses and settlement, in words."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from valetkey.units import format_size
-from worker.core.uses.states import grant_state
-from worker.db.audit.stories.uses import UseStory
 
 Values = Mapping[str, Any]
 _STATES = {
@@ -20,17 +18,6 @@ _STATES = {
 }
 _VERDICTS = {"as_granted": "as granted"}
 _SOURCES = {"probe": "seen by a probe", "event": "told by an event", "log": "from an access log"}
-
-
-def use_values(story: UseStory, now: datetime) -> dict[str, Any]:
-    """Return the state, the uses and the settlement as JSON values, with times as datetimes."""
-    settlement = story.settlement
-    return {
-        "state": None if story.facts is None else grant_state(story.facts, now),
-        "uses": [dict(row._mapping) for row in story.uses],  # noqa: SLF001 - public API
-        "number_of_uses": story.number,
-        "settlement": None if settlement is None else dict(settlement._mapping),  # noqa: SLF001
-    }
 
 
 def use_topics(

@@ -37,15 +37,21 @@ def range_conditions(
     if batch_ids:
         yield _is_batch(connection, grant_filter, batch_ids)
         return
-    since = _earliest(grant_filter)
-    if since is not None:
-        before = _last_before(connection, since)
-        if before is not None:
-            yield from (Batch.batch_number > before, Chunk.batch_number > before)
-    if grant_filter.until is not None:
-        after = _first_after(connection, grant_filter.until)
-        if after is not None:
-            yield from (Batch.batch_number < after, Chunk.batch_number < after)
+    before, after = batch_bounds(connection, grant_filter)
+    if before is not None:
+        yield from (Batch.batch_number > before, Chunk.batch_number > before)
+    if after is not None:
+        yield from (Batch.batch_number < after, Chunk.batch_number < after)
+
+
+def batch_bounds(
+    connection: Connection, grant_filter: GrantFilter
+) -> tuple[int | None, int | None]:
+    """Return the numbers between which all batches of a filter's times are, both exclusive."""
+    since, until = _earliest(grant_filter), grant_filter.until
+    before = None if since is None else _last_before(connection, since)
+    after = None if until is None else _first_after(connection, until)
+    return before, after
 
 
 def _earliest(grant_filter: GrantFilter) -> datetime | None:

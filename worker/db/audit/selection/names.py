@@ -5,13 +5,13 @@ A name is known if the config has it now, if it ever had it, or if rows of reque
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Select, select
 
 from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, TenantIdentity, TenantKey
 from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
+from worker.db.audit.selection.similar_names import did_you_mean, similar_name
 from worker.db.audit.selection.states import STATES
 from worker.db.audit.selection.tenant_filter import first_id, is_of_tenant
 
@@ -33,9 +33,9 @@ class UnknownName(LookupError):
     def __init__(self, field: Field, name: str, known_names: Iterable[str]) -> None:
         self.field = field
         self.name = name
-        self.suggestion = next(iter(get_close_matches(name, sorted(set(known_names)), n=1)), None)
-        hint = f": did you mean {self.suggestion!r}?" if self.suggestion else ""
-        super().__init__(f"there is no {_NOUNS[field]} {name!r}{hint}")
+        known_names = tuple(known_names)
+        self.suggestion = similar_name(name, known_names)
+        super().__init__(f"there is no {_NOUNS[field]} {name!r}{did_you_mean(name, known_names)}")
 
 
 def _kinds() -> tuple[str, ...]:

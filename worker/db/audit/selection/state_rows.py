@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, literal, select, tuple_
 from models import Settlement, Use
 from worker.core.uses.item_ranges import parse_items
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.selection.code_rows import read_rows_at
+from worker.db.audit.selection.position_rows import read_rows_at
 from worker.db.audit.selection.states import USED_STATES, may_cause_state
 from worker.db.key_lookup.entries import Position
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from worker.core.quotas.cost import CHARGED_METRICS, NO_COST, Cost
 from worker.db.tree.log_readers import LogReader
+from worker.db.tree.named_rows import where_tenant
 from worker.db.tree.stored_rows import select_columns
 from worker.db.tree.stored_values import WrongValue, instant, number, text
 from worker.usecases.audit.verification.problems import Found, Problem
@@ -51,7 +52,7 @@ class Charges:
 
     def add(self, tenant: str, charged_at: str, cost: Cost | None) -> None:
         """Add the cost of a batch that was charged at the given moment."""
-        if cost == NO_COST:
+        if not self.windows or cost == NO_COST:
             return
         for window, length in _LENGTHS.items():
             key = (tenant, window, charged_at[:length])
@@ -203,13 +204,6 @@ def _moment(table: str, moment: Any) -> str:
     except WrongValue as error:
         raise Found(Problem.of_value(table, error)) from None
     return str(moment)
-
-
-def where_tenant(column: str, tenants: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return a condition that selects the rows of tenants, or all, and the condition's values."""
-    if not tenants:
-        return "1 = 1", ()
-    return f"{column} IN ({', '.join('?' * len(tenants))})", tenants
 
 
 def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:

@@ -4,89 +4,21 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from worker.core.quotas.cost import Cost
-from worker.core.tree.records import (
-    CHUNK_KINDS,
-    chunk_record,
-    encode_record,
-    entry_hash,
-)
-from worker.db.tree.log_readers import Row
-from worker.db.tree.stored_rows import CHUNK, LEAF
-from worker.db.tree.stored_values import WrongValue, read_row
+from worker.core.tree.merkle import RightEdge, hash_leaf, merkle_root
+from worker.core.tree.records import NO_LEAVES, entry_hash
+from worker.db.tree.stored_rows import ITEM_EDGE, LEAF
+from worker.db.tree.stored_values import WrongValue, instant, read_row
 from worker.usecases.audit.verification.charges import batch_cost
 from worker.usecases.audit.verification.items import Items, WrongItem
 from worker.usecases.audit.verification.problems import Found, Problem
 from worker.usecases.audit.verification.prunes import RemovedMonths
-
-
-class Leaf(NamedTuple):
-    """A stored leaf of a chunk, a reissue or a settlement, unchecked."""
-
-    batch_number: int
-    chunk_number: int
-    tenant: str
-    leaf_number: int
-    kind: str
-    reference: str | None
-    hash: bytes
-
-    @property
-    def place(self) -> tuple[str, int]:
-        """Its tenant and number."""
-        return self.tenant, self.leaf_number
-
-
-class BatchPlace(NamedTuple):
-    """A batch whose row can be read, and where its problems are.
-
-    charged_at is the time of its charge as it is stored.
-    """
-
-    values: dict[str, Any]
-    charged_at: str
-
-    @property
-    def tenant(self) -> str:
-        """The id of its tenant."""
-        return str(self.values["tenant"])
-
-    @property
-    def id(self) -> str:
-        """The id that the tenant chose."""
-        return str(self.values["batch_id"])
-
-    @property
-    def record_values(self) -> dict[str, Any]:
-        """The values that the batch's record contains."""
-        return {name: value for name, value in self.values.items() if name != "batch_number"}
-
-    def items_of(self, chunk: int) -> range:
-        """Return the numbers of a chunk's items."""
-        size = self.values["chunk_size"]
-        return range(chunk * size, min((chunk + 1) * size, self.values["total"]))
-
-    def problem(self, table: str, text: str, **place: Any) -> Problem:
-        """Return a problem of the batch, or of a part of it."""
-        return Problem(table, text, tenant=self.tenant, batch=self.id)._replace(**place)
-
-
-class ChunkRows(NamedTuple):
-    """Everything that is stored of one chunk; row is None if there is no such chunk.
-
-    settlement is None if its upload slots are not settled.
-    """
-
-    number: int
-    row: Row | None
-    items: Sequence[Row]
-    leaves: Sequence[Leaf]
-    reissues: Sequence[Row]
-    settlement: Row | None = None
-
-    @property
-    def chunk_leaves(self) -> list[Leaf]:
-        """The leaves that cover the chunk itself."""
-        return [leaf for leaf in self.leaves if leaf.kind in CHUNK_KINDS]
+from worker.usecases.audit.verification.stored import (
+    ChunkRows,
+    Leaf,
+    StoredBatch,
+    StoredChunk,
+    read_chunk,
+)
 
 
 class CheckedChunk(NamedTuple):
@@ -98,11 +30,12 @@ class CheckedChunk(NamedTuple):
 
 
 def check_chunk(
-    batch: BatchPlace, rows: ChunkRows, removed: Sequence[RemovedMonths]
+    batch: StoredBatch, rows: ChunkRows, removed: Sequence[RemovedMonths]
 ) -> CheckedChunk:
     """Verify a chunk. Raises Found.
 
-    The items of older chunks may have been removed.
+    The items of older chunks may have been removed. Then it is verified with the stored edge of
+    their tree, unless they were removed by a release that stored none.
     """
     leaf = _leaf_of(batch, rows)
     if rows.row is None:
@@ -110,39 +43,67 @@ def check_chunk(
             raise Found(batch.problem("chunks", "has no row", chunk=rows.number))
         text = f"has no row, but leaf {leaf.leaf_number} covers it"
         raise Found(batch.problem("chunks", text, chunk=rows.number), leaf.place)
-    try:
-        values = read_row(CHUNK, rows.row)
-    except WrongValue as error:
-        place: dict[str, Any] = {"tenant": batch.tenant, "batch": batch.id, "chunk": rows.number}
-        raise Found(Problem.of_value("chunks", error, **place)) from None
-    if not rows.items and _is_removed(batch, values, leaf, removed):
-        return CheckedChunk(values["issued"] + values["refused"], None, is_pruned=True)
-    items = _read_items(batch, rows, values)
+    chunk = read_chunk(batch, rows.number, rows.row)
+    if not rows.items and _is_removed(batch, rows, chunk, leaf, removed):
+        return CheckedChunk(chunk.issued + chunk.refused, None, is_pruned=True)
+    items = _read_items(batch, rows, chunk)
+    if rows.item_edge is not None and rows.item_edge[-1] != RightEdge.of(items.hashes).to_bytes():
+        raise Found(batch.problem("item_edges", "is not that of its items", chunk=rows.number))
     if leaf is not None:
-        _compare_with_leaf(batch, rows, values, items, leaf)
-    cost = batch_cost(batch.values["kind"], batch.values["terms"], items.issued, items.sizes)
+        is_covered = leaf.reference is None and _covers(leaf, batch, chunk, items.hashes)
+        _require_covered(batch, rows, leaf, is_covered=is_covered)
+    cost = batch_cost(batch.kind, batch.terms, items.issued, items.sizes)
     return CheckedChunk(len(rows.items), cost)
 
 
 def _is_removed(
-    batch: BatchPlace,
-    chunk: dict[str, Any],
+    batch: StoredBatch,
+    rows: ChunkRows,
+    chunk: StoredChunk,
     leaf: Leaf | None,
     removed: Sequence[RemovedMonths],
 ) -> bool:
-    issued_at, number = chunk["issued_at"], None if leaf is None else leaf.leaf_number
-    if any(each.explains(issued_at, number) for each in removed):
-        return True
+    """Return whether the items were removed because of their age. Raises Found.
+
+    Compares what was kept with the leaf.
+    """
+    if not removed:
+        return False
+    issued_at = instant("issued_at", chunk.issued_at)
+    number = None if leaf is None else leaf.leaf_number
+    old = [each for each in removed if each.explains(issued_at, None)]
+    before = [each for each in old if each.explains(issued_at, number)]
+    edge = _read_item_edge(batch, rows, chunk) if old else None
+    if before and edge is not None and leaf is not None:
+        is_covered = leaf.reference is None and _covers_edge(leaf, batch, chunk, edge)
+        _require_covered(batch, rows, leaf, is_covered=is_covered)
+    if before and edge is None and all(each.keeps_edges for each in before):
+        problem = batch.problem("item_edges", "is missing", chunk=rows.number)
+        raise Found(problem, None if leaf is None else leaf.place)
     # A chunk without a leaf can get one after its items were removed: see adopt.
-    is_old = any(each.explains(issued_at, None) for each in removed)
-    return is_old and leaf is not None and entry_hash(_records(batch, chunk, leaf)) == leaf.hash
+    return bool(before) or (
+        bool(old) and leaf is not None and _covers_edge(leaf, batch, chunk, edge or NO_LEAVES)
+    )
 
 
-def _leaf_of(batch: BatchPlace, rows: ChunkRows) -> Leaf | None:
+def _read_item_edge(batch: StoredBatch, rows: ChunkRows, chunk: StoredChunk) -> RightEdge | None:
+    if rows.item_edge is None:
+        return None
+    try:
+        edge = read_row(ITEM_EDGE, rows.item_edge)["edge"]
+        return RightEdge.from_bytes(chunk.issued + chunk.refused, edge)
+    except ValueError:
+        text = "is not that of as many items as the chunk counts"
+        raise Found(batch.problem("item_edges", text, chunk=rows.number)) from None
+
+
+def _leaf_of(batch: StoredBatch, rows: ChunkRows) -> Leaf | None:
     leaves = rows.chunk_leaves
     if not leaves:
         return None
     leaf = leaves[-1]
+    if len(leaves) == 1 and leaf.tenant == batch.tenant and leaf.is_typed:
+        return leaf
     place: dict[str, Any] = {
         "tenant": leaf.tenant,
         "chunk": rows.number,
@@ -162,8 +123,8 @@ def _leaf_of(batch: BatchPlace, rows: ChunkRows) -> Leaf | None:
     return leaf
 
 
-def _read_items(batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any]) -> Items:
-    expected, counted = batch.items_of(rows.number), chunk["issued"] + chunk["refused"]
+def _read_items(batch: StoredBatch, rows: ChunkRows, chunk: StoredChunk) -> Items:
+    expected, counted = batch.items_of(rows.number), chunk.issued + chunk.refused
     try:
         items = Items(rows.items, expected.start)
     except WrongItem as wrong:
@@ -180,17 +141,14 @@ def _read_items(batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any]) -> It
     if len(rows.items) != counted:
         text = f"counts {counted} items, and has {len(rows.items)}"
         raise Found(batch.problem("chunks", text, chunk=rows.number, column="issued"))
-    if items.issued != chunk["issued"]:
-        text = f"counts {chunk['issued']} issued items, and has {items.issued}"
+    if items.issued != chunk.issued:
+        text = f"counts {chunk.issued} issued items, and has {items.issued}"
         raise Found(batch.problem("chunks", text, chunk=rows.number, column="issued"))
     return items
 
 
-def _compare_with_leaf(
-    batch: BatchPlace, rows: ChunkRows, chunk: dict[str, Any], items: Items, leaf: Leaf
-) -> None:
-    records = _records(batch, chunk, leaf)
-    if leaf.reference is None and entry_hash(records, items.edge) == leaf.hash:
+def _require_covered(batch: StoredBatch, rows: ChunkRows, leaf: Leaf, *, is_covered: bool) -> None:
+    if is_covered:
         return
     numbers = batch.items_of(rows.number)
     what = "batch, chunk or items" if leaf.kind == "batch" else "chunk or items"
@@ -204,8 +162,16 @@ def _compare_with_leaf(
     raise Found(problem, leaf.place)
 
 
-def _records(batch: BatchPlace, chunk: dict[str, Any], leaf: Leaf) -> list[bytes]:
-    """Return what a leaf covers after the items."""
-    record = chunk_record(batch.tenant, batch.id, chunk)
-    is_first = leaf.kind == "batch"
-    return [record, encode_record("batch", batch.record_values)] if is_first else [record]
+def _covers(leaf: Leaf, batch: StoredBatch, chunk: StoredChunk, items: list[bytes]) -> bool:
+    """Return whether a leaf has the hash of the rows that it is about."""
+    hashes = [*items, hash_leaf(chunk.record)]
+    if leaf.kind == "batch":
+        hashes.append(hash_leaf(batch.record))
+    # Equal to records.entry_hash, which takes longer for a chunk of a few items.
+    return hash_leaf(merkle_root(hashes)) == leaf.hash
+
+
+def _covers_edge(leaf: Leaf, batch: StoredBatch, chunk: StoredChunk, items: RightEdge) -> bool:
+    """Return whether a leaf has the hash of these rows and of a tree of items."""
+    records = [chunk.record, batch.record] if leaf.kind == "batch" else [chunk.record]
+    return entry_hash(records, items) == leaf.hash

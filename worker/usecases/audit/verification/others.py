@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 from worker.core.tree.records import CONFIG_LOG, encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
-from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, REVOCATION, select_columns
-from worker.db.tree.stored_values import Reader, WrongValue, read_row
-from worker.usecases.audit.verification.charges import where_tenant
-from worker.usecases.audit.verification.merging import (
+from worker.db.tree.named_rows import (
     NamedRows,
     merge_by_key,
     ordered,
     stream_leaves,
     stream_rows,
+    where_tenant,
 )
+from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, REVOCATION, select_columns
+from worker.db.tree.stored_values import Reader, WrongValue, read_row
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
 from worker.usecases.audit.verification.rows import Scope
 from worker.usecases.audit.verification.uses import check_group, read_groups

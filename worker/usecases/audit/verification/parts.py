@@ -1,7 +1,7 @@
 """The parts of a verification, which run one after the other or in several processes."""
 
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from typing import NamedTuple, Self
@@ -19,12 +19,16 @@ PartResult = TreeResult | OthersResult | RangeResult
 
 
 class Part(NamedTuple):
-    """A tree with its checkpoints, a range of batches, or else all rows that are of no batch."""
+    """A tree with its checkpoints, a range of batches, or else all rows that are of no batch.
+
+    is_large is true for a range with many more rows than others.
+    """
 
     head: StoredHead | None = None
     keys: Sequence[VerifierKey] = ()
     files: Sequence[KnownCheckpoint] = ()
     batches: BatchRange | None = None
+    is_large: bool = False
 
     @classmethod
     def of_tree(
@@ -34,9 +38,9 @@ class Part(NamedTuple):
         return cls(head, keys, files)
 
     @classmethod
-    def of_range(cls, batches: BatchRange) -> Self:
+    def of_range(cls, batches: BatchRange, *, is_large: bool) -> Self:
         """Return the part that verifies the rows of a range of batches."""
-        return cls(batches=batches)
+        return cls(batches=batches, is_large=is_large)
 
     @classmethod
     def of_others(cls) -> Self:
@@ -66,14 +70,33 @@ def run_parts(
             yield part.run(reader, scope)
         return
     pool = ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=_open, initargs=(url, reader.snapshot, scope)
+        count - 1, get_context("spawn"), initializer=_open, initargs=(url, reader.snapshot, scope)
     )
     try:
-        futures: list[Future[PartResult]] = [pool.submit(_run, part) for part in parts]
-        for future in futures:
-            yield future.result()
+        yield from _run_together(pool, reader, parts, scope)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _run_together(
+    pool: ProcessPoolExecutor, reader: LogReader, parts: Sequence[Part], scope: Scope
+) -> Iterator[PartResult]:
+    """Run parts in the pool, and from the last one on in this process.
+
+    So it works while the others start. The largest parts come first, else one of them could be all
+    that is left to do.
+    """
+    order = sorted(range(len(parts)), key=lambda index: not parts[index].is_large)
+    futures = {index: pool.submit(_run, parts[index]) for index in order}
+    results: dict[int, PartResult] = {}
+    for index, future in sorted(futures.items()):
+        while order and index not in results and not future.done():
+            own = order.pop()
+            if futures[own].cancel():
+                results[own] = parts[own].run(reader, scope)
+            else:
+                order.clear()  # all parts have begun
+        yield results.pop(index) if index in results else future.result()
 
 
 class _Process:

@@ -8,27 +8,25 @@ from typing import Any, NamedTuple
 
 from worker.core.tree.records import encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
+from worker.db.tree.named_rows import where_tenant
 from worker.db.tree.stored_rows import PRUNE, select_columns
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.verification.charges import where_tenant
 from worker.usecases.audit.verification.problems import Found, Problem
-
-_EXISTS = {
-    "sqlite": "SELECT count(*) FROM sqlite_master WHERE name = 'prunes'",
-    "postgresql": "SELECT count(to_regclass('prunes'))",
-}
-
 
 _is_month = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])").fullmatch
 
 
 class RemovedMonths(NamedTuple):
-    """A removal: the month before which chunks were issued, like 2026-01, and its leaf."""
+    """A removal: the month before which chunks were issued, like 2026-01, and its leaf.
+
+    keeps_edges tells that it left the tree of each chunk's items.
+    """
 
     before: str
     leaf_number: int
     chunks: int
     items: int
+    keeps_edges: bool
     use_groups: int = 0
 
     def explains(self, issued_at: datetime, leaf_number: int | None) -> bool:
@@ -48,8 +46,6 @@ class Prunes:
 def read_prunes(reader: LogReader, tenants: tuple[str, ...]) -> Prunes:
     """Read and verify what was removed because of its age. There are few rows."""
     prunes = Prunes()
-    if not reader.fetch(_EXISTS[reader.dialect])[0][0]:
-        return prunes  # the tables are those of an older release
     where, params = where_tenant("tenant", tenants)
     names = select_columns(reader.dialect, PRUNE)
     rows = reader.fetch(
@@ -98,7 +94,8 @@ def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> RemovedMonths
     if not _is_month(before) or before > values["pruned_at"].strftime("%Y-%m"):
         text = "is no month that had begun at the time of the removal"
         raise Found(Problem("prunes", text, column="before")._replace(**place), (tenant, leaf[0]))
-    counts = values["chunks"], values["items"], values["use_groups"] or 0
+    keeps = values["edges"] is not None
+    counts = values["chunks"], values["items"], keeps, values["use_groups"] or 0
     return RemovedMonths(before, leaf[0], *counts)
 
 

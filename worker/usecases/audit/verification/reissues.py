@@ -2,12 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from worker.core.policy.fingerprints import fingerprint
 from worker.core.tree.records import entry_hash, reissue_record, settlement_record
 from worker.db.tree.stored_rows import REISSUE, SETTLEMENT
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.verification.chunk import BatchPlace, ChunkRows, Leaf
 from worker.usecases.audit.verification.problems import Found, Problem
+from worker.usecases.audit.verification.stored import ChunkRows, Leaf, StoredBatch
 
 
 class CheckedReissues(NamedTuple):
@@ -18,7 +17,7 @@ class CheckedReissues(NamedTuple):
     problem: Found | None
 
 
-def check_reissues(batch: BatchPlace, rows: ChunkRows) -> CheckedReissues:
+def check_reissues(batch: StoredBatch, rows: ChunkRows) -> CheckedReissues:
     """Verify the reissues of a chunk."""
     leaves: dict[str | None, Leaf] = {}
     uncovered: list[Problem] = []
@@ -39,12 +38,12 @@ def check_reissues(batch: BatchPlace, rows: ChunkRows) -> CheckedReissues:
     return CheckedReissues(len(rows.reissues) - len(uncovered), uncovered, missing)
 
 
-def _missing(batch: BatchPlace, leaf: Leaf) -> Found:
+def _missing(batch: StoredBatch, leaf: Leaf) -> Found:
     text = f"has no row for leaf {leaf.leaf_number}"
     return Found(batch.problem("reissues", text, chunk=leaf.chunk_number), leaf.place)
 
 
-def _add(batch: BatchPlace, leaves: dict[str | None, Leaf], leaf: Leaf) -> None:
+def _add(batch: StoredBatch, leaves: dict[str | None, Leaf], leaf: Leaf) -> None:
     place: dict[str, Any] = {"chunk": leaf.chunk_number, "number": leaf.leaf_number}
     if leaf.tenant != batch.tenant:
         text = f"covers a reissue of tenant {batch.tenant}"
@@ -54,7 +53,10 @@ def _add(batch: BatchPlace, leaves: dict[str | None, Leaf], leaf: Leaf) -> None:
     leaves[leaf.reference] = leaf
 
 
-def _read(batch: BatchPlace, chunk: int, row: Any) -> dict[str, Any]:
+def _read(batch: StoredBatch, chunk: int, row: Any) -> dict[str, Any]:
+    # Few logs have reissues, and it imports all messages.
+    from worker.core.policy.fingerprints import fingerprint  # noqa: PLC0415
+
     wrong: WrongValue | None = None
     try:
         values = read_row(REISSUE, row)
@@ -68,14 +70,14 @@ def _read(batch: BatchPlace, chunk: int, row: Any) -> dict[str, Any]:
     raise Found(problem._replace(chunk=chunk))
 
 
-def _compare(batch: BatchPlace, values: dict[str, Any], leaf: Leaf) -> None:
+def _compare(batch: StoredBatch, values: dict[str, Any], leaf: Leaf) -> None:
     if entry_hash([reissue_record(batch.tenant, batch.id, values)]) != leaf.hash:
         text = f"differs from what leaf {leaf.leaf_number} covers"
         problem = batch.problem("reissues", text, chunk=leaf.chunk_number)
         raise Found(problem, leaf.place)
 
 
-def check_settlement(batch: BatchPlace, rows: ChunkRows, *, is_pruned: bool) -> bool:
+def check_settlement(batch: StoredBatch, rows: ChunkRows, *, is_pruned: bool) -> bool:
     """Verify a chunk's settlement; return true if there is one. Raises Found.
 
     That of a pruned chunk may have been removed.

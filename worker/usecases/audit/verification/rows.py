@@ -1,21 +1,21 @@
 """Verifies the rows of a range of batches: each chunk and what belongs to it against its leaf."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from worker.db.tree.log_readers import LogReader, Row
+from worker.db.tree.log_readers import LogReader
 from worker.db.tree.row_queues import GrantQueue, RowQueue, WrongKey
-from worker.db.tree.stored_rows import BATCH, BatchRange, RangeRows, read_range
-from worker.db.tree.stored_values import WrongValue, read_row
+from worker.db.tree.stored_rows import BatchRange, RangeRows, read_range
+from worker.db.tree.stored_values import WrongValue
 from worker.usecases.audit.verification.charges import Charges, Windows
-from worker.usecases.audit.verification.chunk import BatchPlace, ChunkRows, Leaf, check_chunk
+from worker.usecases.audit.verification.chunk import CheckedChunk, check_chunk
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
 from worker.usecases.audit.verification.prunes import RemovedMonths
 from worker.usecases.audit.verification.reissues import check_reissues, check_settlement
+from worker.usecases.audit.verification.stored import ChunkRows, Leaf, StoredBatch
 
 _LOWEST = -(2**63)
-_DECIDED_AT = tuple(BATCH).index("decided_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ class _RangeCheck:
 
     def _next_batch_number(self) -> int | None:
         rows = self._rows
-        queues: tuple[RowQueue | GrantQueue, ...] = (rows.batches, rows.grants, *rows.of_chunks)
-        return min((queue.next[0] for queue in queues if queue.next is not None), default=None)
+        heads = [queue.next for queue in rows]
+        return min([row[0] for row in heads if row is not None], default=None)
 
     def _check_batch(self, number: int) -> None:
         batch = self._read_batch(number)
@@ -112,13 +112,13 @@ class _RangeCheck:
         if covered and not batch_leaves:
             self._add_uncovered(batch.problem("batches", "no leaf covers it"))
 
-    def _read_batch(self, number: int) -> BatchPlace:
+    def _read_batch(self, number: int) -> StoredBatch:
         rows = self._rows
         if rows.batches.next is None or rows.batches.next[0] != number:
             raise self._without_batch(number)
         row = rows.batches.pop()
         try:
-            return BatchPlace(read_row(BATCH, row), row[_DECIDED_AT])
+            return StoredBatch(row)
         except WrongValue as error:
             names = [value if isinstance(value, str) else None for value in row[1:3]]
             raise Found(
@@ -134,9 +134,12 @@ class _RangeCheck:
         if rows.chunks.next is not None and rows.chunks.next[0] == number:
             text = f"belongs to batch number {number}, which has no row"
             return Found(Problem("chunks", text, chunk=rows.chunks.next[1]))
-        others = (("grants", rows.grants), ("reissues", rows.reissues))
-        found = (table for table, queue in others if queue.next and queue.next[0] == number)
-        table = next(found, "settlements")
+        named: tuple[tuple[str, GrantQueue | RowQueue], ...] = (
+            *(("grants", rows.grants), ("reissues", rows.reissues)),
+            ("settlements", rows.settlements),
+        )
+        is_first = (name for name, queue in named if queue.next and queue.next[0] == number)
+        table = next(is_first, "item_edges")
         return Found(Problem(table, f"has rows of batch number {number}, which has no row"))
 
     def _skip(self, number: int) -> None:
@@ -148,51 +151,61 @@ class _RangeCheck:
 
     def _next_chunk_number(self, number: int) -> int | None:
         rows = self._rows
-        heads = (queue.next for queue in rows.of_chunks)
-        return min((row[1] for row in heads if row is not None and row[0] == number), default=None)
+        heads = [queue.next for queue in rows.of_chunks]
+        return min([row[1] for row in heads if row is not None and row[0] == number], default=None)
 
-    def _chunk_rows(self, batch: BatchPlace, number: int, chunk: int) -> ChunkRows:
+    def _chunk_rows(self, batch: StoredBatch, number: int, chunk: int) -> ChunkRows:
         rows, key, items = self._rows, (number, chunk), batch.items_of(chunk)
         stray = rows.grants.take_before(number, items.start)
         if stray:
             raise Found(
                 batch.problem("grants", "belongs to none of the batch's chunks", item=stray[0][1])
             )
-        found = next(_rows_of(rows.chunks, key), None)
+        is_stored = rows.chunks.next is not None and rows.chunks.next[:2] == key
         return ChunkRows(
             chunk,
-            found,
+            rows.chunks.pop() if is_stored else None,
             rows.grants.take_before(number, items.stop),
-            [Leaf(*row) for row in _rows_of(rows.leaves, key)],
-            list(_rows_of(rows.reissues, key)),
-            next(_rows_of(rows.settlements, key), None),
+            list(map(Leaf._make, rows.leaves.take(key))),
+            rows.reissues.take(key),
+            next(iter(rows.item_edges.take(key)), None),
+            next(iter(rows.settlements.take(key)), None),
         )
 
-    def _check_chunk(self, batch: BatchPlace, rows: ChunkRows) -> list[str]:
+    def _check_chunk(self, batch: StoredBatch, rows: ChunkRows) -> list[str]:
         """Verify all of a chunk; return the kinds of the leaves that cover it."""
-        result = self._result
         try:
             checked = check_chunk(batch, rows, self._scope.removed.get(batch.tenant, ()))
         finally:
-            reissues = check_reissues(batch, rows)
-            for problem in reissues.uncovered:
-                self._add_uncovered(problem)
-            result.reissues += reissues.covered
-        if reissues.problem is not None:
-            raise reissues.problem
-        result.settlements += check_settlement(batch, rows, is_pruned=checked.is_pruned)
+            problem = self._check_reissues(batch, rows)
+        if problem is not None:
+            raise problem
+        self._result.settlements += check_settlement(batch, rows, is_pruned=checked.is_pruned)
         kinds = [leaf.kind for leaf in rows.chunk_leaves]
         if not kinds:
             self._add_uncovered(batch.problem("chunks", "no leaf covers it", chunk=rows.number))
         if all(self._is_within(leaf) for leaf in rows.chunk_leaves):
-            result.charges.add(batch.tenant, batch.charged_at, checked.cost)
-            result.chunks += bool(kinds)
-            if checked.is_pruned:
-                chunks, items = result.removed.get(batch.tenant, (0, 0))
-                result.removed[batch.tenant] = (chunks + 1, items + checked.items)
-            else:
-                result.items += checked.items
+            self._count(batch, checked, has_leaf=bool(kinds))
         return kinds
+
+    def _check_reissues(self, batch: StoredBatch, rows: ChunkRows) -> Found | None:
+        if not rows.reissues and len(rows.leaves) == len(rows.chunk_leaves):
+            return None
+        reissues = check_reissues(batch, rows)
+        for problem in reissues.uncovered:
+            self._add_uncovered(problem)
+        self._result.reissues += reissues.covered
+        return reissues.problem
+
+    def _count(self, batch: StoredBatch, checked: CheckedChunk, *, has_leaf: bool) -> None:
+        result = self._result
+        result.charges.add(batch.tenant, batch.charged_at, checked.cost)
+        result.chunks += has_leaf
+        if checked.is_pruned:
+            chunks, items = result.removed.get(batch.tenant, (0, 0))
+            result.removed[batch.tenant] = (chunks + 1, items + checked.items)
+        else:
+            result.items += checked.items
 
     def _is_within(self, leaf: Leaf) -> bool:
         """Return false for what was committed after the sizes of the trees were read."""
@@ -208,8 +221,3 @@ class _RangeCheck:
     def _add_uncovered(self, problem: Problem) -> None:
         found = self._result.uncovered
         found[problem.table] = found.get(problem.table, Uncovered()).plus(Uncovered(1, problem))
-
-
-def _rows_of(queue: RowQueue, key: tuple[int, int]) -> Iterator[Row]:
-    while queue.next is not None and queue.next[:2] == key:
-        yield queue.pop()

@@ -1,7 +1,6 @@
 """Finds the ids of a tenant in a log that is only read."""
 
-from difflib import get_close_matches
-
+from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.tree.log_readers import LogReader
 
 _FIRST = "~1"
@@ -23,6 +22,5 @@ def tenant_ids(reader: LogReader, name: str) -> tuple[str, ...]:
     found = {id_ for id_, tenant in rows if name in {id_, tenant}}
     if found:
         return tuple(sorted(found))
-    close = get_close_matches(name, {*ids, *(tenant for _, tenant in rows)}, 1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise UnknownTenant(f"there is no tenant {name!r}.{hint}")
+    known_names = {*ids, *(tenant for _, tenant in rows)}
+    raise UnknownTenant(f"there is no tenant {name!r}{did_you_mean(name, known_names)}")

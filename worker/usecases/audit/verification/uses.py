@@ -5,16 +5,16 @@ from typing import Any
 
 from worker.core.tree.records import entry_hash, use_record
 from worker.db.tree.log_readers import LogReader, Row
-from worker.db.tree.stored_rows import USE, select_columns
-from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.verification.charges import where_tenant
-from worker.usecases.audit.verification.merging import (
+from worker.db.tree.named_rows import (
     NamedRows,
     merge_by_key,
     ordered,
     stream_leaves,
     stream_rows,
+    where_tenant,
 )
+from worker.db.tree.stored_rows import USE, select_columns
+from worker.db.tree.stored_values import WrongValue, read_row
 from worker.usecases.audit.verification.problems import Found, Problem
 from worker.usecases.audit.verification.prunes import RemovedMonths
 

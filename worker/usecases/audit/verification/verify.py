@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from worker.core.tree.signed_note import VerifierKey
 from worker.db.tree.log_readers import LogReader, open_reader
-from worker.db.tree.stored_rows import BatchRange
+from worker.db.tree.row_ranges import read_ranges
 from worker.usecases.audit.verification.charges import Charges, compare_usage, read_usage
 from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
 from worker.usecases.audit.verification.others import OthersResult
@@ -20,8 +19,6 @@ from worker.usecases.audit.verification.prunes import (
 from worker.usecases.audit.verification.rows import RangeResult, Scope
 from worker.usecases.audit.verification.tree import TreeResult, read_heads
 
-_ITEMS_PER_PART = 100_000
-_MAX_PARTS = 100_000  # the counters of chunks are not verified yet
 OnProgress = Callable[[int, int], None]
 """Called with the number of items that were verified, and with the number of all."""
 
@@ -68,12 +65,6 @@ class Verification:
         return not self.problems and not self.uncovered
 
 
-class _Size(NamedTuple):
-    lowest: int
-    highest: int
-    items: int
-
-
 def verify_log(
     url: str, options: VerifyOptions, on_progress: OnProgress = lambda _done, _total: None
 ) -> Verification:
@@ -111,7 +102,7 @@ class _Run:
         usage = read_usage(reader, options.tenants)
         prunes = read_prunes(reader, options.tenants)
         self._add_found(prunes.found)
-        size = _read_size(reader)
+        ranges = read_ranges(reader)
         scope = Scope(
             {head.tenant: head.size for head in heads if isinstance(head.size, int)},
             frozenset(usage.usage),
@@ -122,13 +113,14 @@ class _Run:
         parts = [
             *(Part.of_tree(head, options.keys, self._files(head.tenant)) for head in heads),
             Part.of_others(),
-            *map(Part.of_range, _divide(size)),
+            *(Part.of_range(each.batches, is_large=each.is_large) for each in ranges),
         ]
         charges = Charges(scope.windows)
+        items = sum(each.items for each in ranges)
         results = run_parts(self._url, reader, parts, scope, options.processes)
         for result in results:
             self._add(result, charges)
-            on_progress(self._total.items, size.items)
+            on_progress(self._total.items, items)
             if self._is_enough():
                 results.close()
                 break
@@ -224,17 +216,3 @@ class _Run:
             if first <= leaf[1] <= last:
                 return problem
         return None
-
-
-def _read_size(reader: LogReader) -> _Size:
-    lowest, highest = reader.fetch("SELECT min(batch_number), max(batch_number) FROM batches")[0]
-    items = reader.fetch("SELECT sum(1.0 * issued + refused) FROM chunks")[0][0]
-    return _Size(lowest or 0, highest or 0, int(items or 0))
-
-
-def _divide(size: _Size) -> list[BatchRange]:
-    """Divide the batches into ranges that have about as many items each."""
-    numbers = size.highest - size.lowest + 1
-    count = min(max(size.items // _ITEMS_PER_PART, 1), numbers, _MAX_PARTS)
-    bounds: list[int | None] = [size.lowest + numbers * n // count for n in range(1, count)]
-    return [BatchRange(*pair) for pair in zip([None, *bounds], [*bounds, None], strict=True)]

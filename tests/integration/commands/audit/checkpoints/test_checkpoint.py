@@ -184,9 +184,9 @@ def test_a_removed_tenant_and_its_successor_have_trees_of_their_own(
     [
         (["--out", "x"], "it needs --tenant"),
         (["--tenant", "acme", "--out", "-", "--json"], "and no format"),
-        (["--tenant", "amce"], "Did you mean 'acme'?"),
+        (["--tenant", "amce"], "did you mean 'acme'?"),
         (["--tenant", "acme"], "nothing was recorded for 'acme' yet"),
-        (["--tenant", ""], "has no tenant ''"),
+        (["--tenant", ""], "there is no tenant ''"),
     ],
 )
 @pytest.mark.usefixtures("key", "issue")

@@ -24,7 +24,7 @@ from worker.core.tree.signed_note import SignerKey
         (["{batch}.3"], "the batch has 3 items: the last is 2"),
         (["{batch}.2"], "its chunk is not decided yet"),
         (["no-such-batch.0"], "no batch with this id"),
-        (["amce/{batch}.0"], "Did you mean 'acme'?"),
+        (["amce/{batch}.0"], "did you mean 'acme'?"),
         (["~config/{batch}.0"], "no batch with this id"),
         (["{newer}.0"], "newer than the newest checkpoint of acme: run"),
         (["--since", "missing"], "cannot be read: No such file"),

@@ -1,57 +1,17 @@
-"""Reads the grants that were refused with given codes, by an index of refused items only."""
+"""Reads the rows of a filter at given positions."""
 
 from collections.abc import Generator, Iterator, Sequence
-from heapq import merge
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Integer,
-    Row,
-    Select,
-    and_,
-    column,
-    literal,
-    select,
-    tuple_,
-    values,
-)
+from sqlalchemy import Connection, Integer, Row, Select, and_, column, select, values
 
 from models import Batch, Chunk, Grant
 from models.base import NUMBER
-from worker.db.audit.filters import (
-    ISSUED,
-    REFUSED,
-    GrantFilter,
-    batch_conditions,
-    item_conditions,
-)
+from worker.db.audit.filters import GrantFilter, batch_conditions, item_conditions
 from worker.db.key_lookup.entries import Position
 
 _FIRST_READ, _LARGEST_READ, _MAX_READ = 64, 256, 2_000
-
-
-def refusal_codes(grant_filter: GrantFilter) -> set[str]:
-    """Return the codes of a filter, if it selects nothing but some refusal codes."""
-    codes = set(grant_filter.decisions)
-    return set() if codes & {ISSUED, REFUSED} else codes
-
-
-def read_rows_of_codes(
-    connection: Connection,
-    grant_filter: GrantFilter,
-    columns: Sequence[Any],
-    before: Position | None,
-) -> Generator[Row[*tuple[Any, ...]], None, Position | None]:
-    """Yield the rows of a filter with refusal codes, newest first, while the index is worth it.
-
-    Returns None if these are all rows, or the position after which the caller has to scan.
-    """
-    codes = sorted(refusal_codes(grant_filter))
-    streams = (_positions_of_code(connection, code, before) for code in codes)
-    positions = merge(*streams, reverse=True)
-    return (yield from read_rows_at(connection, grant_filter, columns, positions))
 
 
 def read_rows_at(
@@ -100,22 +60,3 @@ def _select_positions(positions: Sequence[Position], columns: Sequence[Any]) -> 
         .join(Batch, Batch.batch_number == wanted.c.batch_number)
         .join(Chunk, is_chunk)
     )
-
-
-def _positions_of_code(
-    connection: Connection, code: str, before: Position | None
-) -> Iterator[Position]:
-    """Yield the positions of a code, in blocks that each take one search of the index."""
-    while True:
-        query = select(Grant.batch_number, Grant.item_number).where(Grant.code == code)
-        # A partial index is used only if the statement itself contains its condition.
-        query = query.where(Grant.code.is_not(None))
-        if before is not None:
-            key = tuple_(Grant.batch_number, Grant.item_number)
-            query = query.where(key < tuple_(*map(literal, before)))
-        query = query.order_by(Grant.batch_number.desc(), Grant.item_number.desc())
-        block = [Position(*row) for row in connection.execute(query.limit(_LARGEST_READ))]
-        yield from block
-        if len(block) < _LARGEST_READ:
-            return
-        before = block[-1]

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0018_log_imports"
-down_revision = "0010_uses"
+revision = "0016_log_imports"
+down_revision = "0015_object_versions"
 branch_labels = None
 depends_on = None
 

@@ -5,7 +5,6 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from worker.db.tree.log_readers import LogReader, Row
-from worker.usecases.audit.verification.charges import where_tenant
 
 
 class NamedRows(NamedTuple):
@@ -61,3 +60,10 @@ def merge_by_key(rows: Iterator[Row], leaves: Iterator[Row]) -> Iterator[NamedRo
 def _place(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the key as SQLite sorts it, in which a text can be bytes."""
     return tuple((isinstance(value, bytes), value) for value in key)
+
+
+def where_tenant(column: str, tenants: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return a condition that selects the rows of tenants, or all, and the condition's values."""
+    if not tenants:
+        return "1 = 1", ()
+    return f"{column} IN ({', '.join('?' * len(tenants))})", tenants

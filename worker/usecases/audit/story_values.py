@@ -1,4 +1,4 @@
-"""The story of a batch or grant as JSON values. It has no link, signature or token."""
+"""The story of a batch or grant as values. It has no link, signature or token."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -10,22 +10,36 @@ from pydantic import TypeAdapter, ValidationError
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import Item
 from valetkey.wire.terms import AnyTerms
-from worker.commands.audit.grants.use_story import use_values
 from worker.core.kinds.registry import issued_cost, reserved_cost
 from worker.core.quotas.cost import NO_COST, WINDOWS, Cost, window_start
 from worker.db.audit.stories.grant_story import ChunkStory, Story
-
-Values = dict[str, Any]
+from worker.usecases.audit.story_types import (
+    BatchStory,
+    CancellationStory,
+    DeliveryStory,
+    GrantStory,
+    ItemCounts,
+    ManifestStory,
+    QuotaStory,
+    RequestStory,
+    UploadStory,
+)
+from worker.usecases.audit.use_values import use_values
 
 _SHOWN = 4  # characters at each end of an access key id
 _TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 
 
-def story_values(story: Story, now: datetime) -> Values:
-    """Return the story as JSON values, with times as datetimes."""
+def story_values(story: Story, now: datetime) -> GrantStory | BatchStory:
+    """Return the story of a grant, or of its batch if there is none."""
+    if story.grant is None:
+        return {"grant": None, **_request_story(story), "states": dict(story.states)}
+    return _grant_story(story, story.grant, now)
+
+
+def _request_story(story: Story) -> RequestStory:
     batch = story.batch
-    values = {
-        "grant": None,
+    return {
         "tenant": batch.tenant,
         "batch": batch.batch_id,
         "requested_by": batch.requested_by,
@@ -43,11 +57,9 @@ def story_values(story: Story, now: datetime) -> Values:
         "items": _item_counts(story),
         "cancellation": _cancellation(story),
         "manifest": _manifest(story),
-        "deliveries": [dict(row._mapping) for row in story.deliveries],  # noqa: SLF001 - public API
+        "deliveries": [_delivery(row) for row in story.deliveries],
+        "quota": _batch_quota(story) if story.grant is None else None,
     }
-    if story.grant is None:
-        return values | {"quota": _batch_quota(story), "states": dict(story.states)}
-    return values | _grant_values(story, story.grant, now)
 
 
 def shorten_access_key(access_key: str | None) -> str | None:
@@ -57,7 +69,7 @@ def shorten_access_key(access_key: str | None) -> str | None:
     return f"{access_key[:_SHOWN]}…{access_key[-_SHOWN:]}"
 
 
-def _item_counts(story: Story) -> Values:
+def _item_counts(story: Story) -> ItemCounts:
     counts = story.counts
     return {
         "total": story.batch.total,
@@ -70,12 +82,13 @@ def _item_counts(story: Story) -> Values:
     }
 
 
-def _grant_values(story: Story, grant: ChunkStory, now: datetime) -> Values:
+def _grant_story(story: Story, grant: ChunkStory, now: datetime) -> GrantStory:
     batch, chunk, item = story.batch, grant.chunk, grant.item
     is_issued = item.code is None
     expires_at = chunk.issued_at + timedelta(seconds=chunk.expires_in) if is_issued else None
     refusal = item.detail if not is_issued else None
     return {
+        **_request_story(story),
         "grant": grant_id(batch.batch_id, item.item_number),
         "key": item.object_key,
         "detail": item.detail if is_issued else None,
@@ -93,14 +106,14 @@ def _grant_values(story: Story, grant: ChunkStory, now: datetime) -> Values:
             {"at": row.reissued_at, "access_key": shorten_access_key(row.access_key)}
             for row in grant.reissues
         ],
-        "upload": None if grant.upload is None else dict(grant.upload._mapping),  # noqa: SLF001
+        "upload": _upload(grant.upload),
         "quota": _grant_quota(story, grant),
         "leaf_number": grant.leaf_number,
         **use_values(grant.uses, now),
     }
 
 
-def _terms(terms: Mapping[str, Any]) -> Values:
+def _terms(terms: Mapping[str, Any]) -> dict[str, Any]:
     """Return the terms; of URLs only the page, because a query may contain a secret."""
     left_out = {"kind", "bucket"}
     return {name: _without_query(value) for name, value in terms.items() if name not in left_out}
@@ -113,7 +126,7 @@ def _without_query(value: Any) -> Any:
     return value
 
 
-def _cancellation(story: Story) -> Values | None:
+def _cancellation(story: Story) -> CancellationStory | None:
     row = story.cancellation
     if row is None:
         return None
@@ -125,31 +138,76 @@ def _cancellation(story: Story) -> Values | None:
     }
 
 
-def _manifest(story: Story) -> Values | None:
+def _manifest(story: Story) -> ManifestStory | None:
     row = story.manifest
     if row is None:
         return None
-    names = ("object_key", "state", "attempts", "issued", "refused", "bytes", "problem")
-    return {name: getattr(row, name) for name in (*names, "created_at", "finished_at")}
+    return {
+        "object_key": row.object_key,
+        "state": row.state,
+        "attempts": row.attempts,
+        "issued": row.issued,
+        "refused": row.refused,
+        "bytes": row.bytes,
+        "problem": row.problem,
+        "created_at": row.created_at,
+        "finished_at": row.finished_at,
+    }
 
 
-def _grant_quota(story: Story, grant: ChunkStory) -> Values | None:
+def _delivery(row: Any) -> DeliveryStory:
+    return {
+        "chunk_number": row.chunk_number,
+        "endpoint": row.endpoint,
+        "state": row.state,
+        "attempts": row.attempts,
+        "status": row.status,
+        "problem": row.problem,
+        "created_at": row.created_at,
+        "finished_at": row.finished_at,
+        "next_attempt_at": row.next_attempt_at,
+        "event": row.event,
+    }
+
+
+def _upload(row: Any) -> UploadStory | None:
+    if row is None:
+        return None
+    return {
+        "size": row.size,
+        "part_size": row.part_size,
+        "state": row.state,
+        "expires_at": row.expires_at,
+    }
+
+
+def _grant_quota(story: Story, grant: ChunkStory) -> QuotaStory | None:
     """Return what an issued grant was charged, and in which windows; None if nothing was."""
     terms = _parse_terms(story)
     if grant.item.code is not None or terms is None:
         return None
-    item = Item.model_validate({"key": grant.item.object_key, **(grant.item.detail or {})})
+    detail = grant.item.detail or {}
+    # A later release may have written fields that this one does not know.
+    known = {name: value for name, value in detail.items() if name in Item.model_fields}
+    try:
+        item = Item.model_validate({"key": grant.item.object_key, **known})
+    except ValidationError:
+        return None
     charge = _charge(story, issued_cost(terms, [item]))
-    return charge and charge | {"counts_as_live": grant.is_reserved}
+    if charge is not None:
+        charge["counts_as_live"] = grant.is_reserved
+    return charge
 
 
-def _batch_quota(story: Story) -> Values | None:
+def _batch_quota(story: Story) -> QuotaStory | None:
     """Return what was reserved for all items of a batch when it began; None if it was refused."""
     terms = _parse_terms(story)
     if story.batch.refusal is not None or terms is None:
         return None
     charge = _charge(story, reserved_cost(terms, story.batch.total))
-    return charge and charge | {"awaited_items": story.remaining}
+    if charge is not None:
+        charge["awaited_items"] = story.remaining
+    return charge
 
 
 def _parse_terms(story: Story) -> AnyTerms | None:
@@ -159,10 +217,12 @@ def _parse_terms(story: Story) -> AnyTerms | None:
         return None
 
 
-def _charge(story: Story, cost: Cost) -> Values | None:
+def _charge(story: Story, cost: Cost) -> QuotaStory | None:
     if cost == NO_COST:
         return None
     began_at = story.batch.decided_at
-    starts = {window: window_start(window, began_at) for window in WINDOWS if window != "live"}
+    starts: dict[str, datetime] = {
+        window: window_start(window, began_at) for window in WINDOWS if window != "live"
+    }
     amounts = {metric: amount for metric, amount in cost._asdict().items() if amount}
     return {"charged": amounts, "windows": starts}

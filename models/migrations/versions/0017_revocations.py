@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0019_revocations"
-down_revision = "0018_log_imports"
+revision = "0017_revocations"
+down_revision = "0016_log_imports"
 branch_labels = None
 depends_on = None
 

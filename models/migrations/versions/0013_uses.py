@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010_uses"
-down_revision = "0009_list"
+revision = "0013_uses"
+down_revision = "0012_item_edges"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,45 @@
+"""Writes the segments of the key lookup that merging would end with, from keys in memory.
+
+The upkeep worker's job would read all rows again, and merge them.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, delete, tuple_
+
+from bench.audit.data import GeneratedBatch, GeneratedChunk
+from models import UnindexedChunk
+from worker.db.key_lookup import segments
+from worker.db.key_lookup.entries import divide_into_pages, make_entry, page_bits_for
+from worker.usecases.upkeep.index_keys import MAX_MERGED_ENTRIES
+
+
+class KeyCollector:
+    """Collects the keys of one segment, in the order of their chunks."""
+
+    def __init__(self) -> None:
+        self._chunks: list[tuple[int, int]] = []
+        self._entries: list[bytes] = []
+
+    @property
+    def is_full(self) -> bool:
+        """True if the segment is so large that it would not be merged with others."""
+        return len(self._entries) > MAX_MERGED_ENTRIES
+
+    def add(self, batch: GeneratedBatch, chunk: GeneratedChunk) -> None:
+        """Add the keys of a chunk."""
+        number = batch.values["batch_number"]
+        self._chunks.append((number, chunk.values["chunk_number"]))
+        self._entries += [make_entry(row.object_key, number, row.item_number) for row in chunk.rows]
+
+    def write(self, connection: Connection) -> None:
+        """Write the segment, if there are keys, and delete the marks of its chunks."""
+        if not self._entries:
+            return
+        entries, chunks = sorted(self._entries), self._chunks
+        bits = page_bits_for(len(entries))
+        segment = segments.Segment(0, len(entries), bits, chunks[0][0], chunks[-1][0])
+        number = segments.insert_segment(connection, "complete", segment, datetime.now(UTC))
+        segments.insert_pages(connection, number, divide_into_pages(entries, bits))
+        key = tuple_(UnindexedChunk.batch_number, UnindexedChunk.chunk_number)
+        connection.execute(delete(UnindexedChunk).where(key <= tuple_(*chunks[-1])))
