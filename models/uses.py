@@ -8,8 +8,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.base import Base
 from models.tenants import NAME, TENANT_ID
 
-_IS_EXCEPTION = text("verdict <> 'as_granted'")
-
 
 class Use(Base):
     """One use of a grant, as a source told it. Rows are added and never changed.
@@ -23,17 +21,7 @@ class Use(Base):
     """
 
     __tablename__ = "uses"
-    # The few uses that are not as granted, which are looked for most often.
-    __table_args__ = (
-        Index(None, "batch_number", "item_number"),
-        Index(None, "group_id"),
-        Index(
-            "ix_uses_exceptions",
-            *("batch_number", "item_number"),
-            postgresql_where=_IS_EXCEPTION,
-            sqlite_where=_IS_EXCEPTION,
-        ),
-    )
+    __table_args__ = (Index(None, "batch_number", "item_number"), Index(None, "group_id"))
 
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     tenant: Mapped[str] = mapped_column(TENANT_ID)
