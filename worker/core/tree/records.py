@@ -30,15 +30,16 @@ CHUNK_KINDS = ("batch", "chunk")
 """The kinds of the leaves that cover a chunk: batch if its batch as well."""
 
 NO_LEAVES = RightEdge(0, ())
-_DUMP = json.JSONEncoder(
+dump_canonical = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 ).encode
+"""Return JSON values as their text in a record."""
 
 
 def encode_record(kind: str, values: Mapping[str, Any]) -> bytes:
     """Return the record of a row: its values by column, and the kind of record as `type`."""
     present = {name: _plain(value) for name, value in values.items() if value is not None}
-    return _DUMP({"type": kind} | present).encode()
+    return dump_canonical({"type": kind} | present).encode()
 
 
 def chunk_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> bytes:
@@ -60,7 +61,7 @@ def item_record(row: "GrantRow") -> bytes:
         return text.encode()
     values = {"code": code, "detail": detail, "digest": digest and digest.hex()}
     present = {name: value for name, value in values.items() if value is not None}
-    return _DUMP({"item": number, "key": key} | present).encode()
+    return dump_canonical({"item": number, "key": key} | present).encode()
 
 
 def items_edge(rows: "Iterable[GrantRow]") -> RightEdge:
