@@ -9,11 +9,20 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import batches, bulk_latency, database_growth, signed_messages, signing, single_link
+from bench import (
+    batches,
+    bulk_latency,
+    database_growth,
+    signed_messages,
+    signing,
+    single_link,
+)
 from bench.audit.measure import ROWS
 from bench.audit.measure import measure as measure_audit
+from bench.loop.measure import measure as measure_loop
 from bench.metrics import Measurements
 from bench.report import as_object, as_table, machine_facts
+from bench.uses import events
 
 PARTS: dict[str, Callable[[], Measurements]] = {
     "signing": signing.measure,
@@ -21,11 +30,13 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "single": single_link.measure,
     "identity": signed_messages.measure,
     "beside": bulk_latency.measure,
+    "loop": measure_loop,
     "growth": database_growth.measure,
     "stream": batches.measure_stream,
+    "events": events.measure,
     "audit": measure_audit,
 }
-DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside")
+DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside", "loop")
 
 
 @click.command()

@@ -26,7 +26,7 @@ class Metric:
 
     name: str
     description: str
-    unit: Literal["x", "µs", "ms", "/s", "bytes", "MB"]
+    unit: Literal["x", "µs", "ms", "/s", "/min", "bytes", "MB"]
     goal: Goal | None = None
 
 
@@ -149,6 +149,36 @@ _STREAM = (
     Metric("stream_1m_redis_peak_mb", "peak memory of Redis, with all results", "MB"),
     Metric("stream_1m_links_per_second", "rate of links in that batch", "/s"),
 )
+_LOOP = (
+    Metric("loop_webhook_ms", "from the use of a grant to its webhook, median", "ms", _most(500)),
+    Metric("loop_webhook_p95_ms", "the same, p95", "ms"),
+    Metric("loop_webhook_least_ms", "the same, the fastest", "ms"),
+    Metric("loop_webhook_most_ms", "the same, the slowest", "ms"),
+)
+
+
+def _event_metrics() -> Iterator[Metric]:
+    for database in ("sqlite", "postgres"):
+        yield Metric(
+            f"events_per_minute_{database}",
+            "events a minute that name their grant, from the queue to the last deletion",
+            "/min",
+            _least(100_000),
+        )
+        yield Metric(
+            f"events_with_head_per_minute_{database}", "the same, asking storage for each", "/min"
+        )
+        yield Metric(
+            f"event_cpu_us_{database}", "CPU of the intake for an event that names its grant", "µs"
+        )
+        yield Metric(
+            f"event_with_head_cpu_us_{database}", "the same, asking storage for each", "µs"
+        )
+        yield Metric(
+            f"event_to_deletion_ms_{database}",
+            "from a single event's receipt to its deletion, which follows the commit",
+            "ms",
+        )
 
 
 def _audit_metrics() -> Iterator[Metric]:
@@ -196,6 +226,8 @@ METRICS = {
         *_BULK_LATENCY,
         *_DATABASE_GROWTH,
         *_STREAM,
+        *_event_metrics(),
+        *_LOOP,
         *_audit_metrics(),
     )
 }

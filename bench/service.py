@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import create_engine, text
 
@@ -14,16 +15,26 @@ from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
 from worker.devstack.stack import Stack, running_stack
 
 BUCKET = "bench"
+HOOK = "hook"
 WORKERS = 2  # processes
 _TENANTS = Path(__file__).parent / "tenants.toml"
 _KEY = generate_key("bench/bench")
 
 
+class Hook(NamedTuple):
+    """A webhook endpoint on this machine, and its secret."""
+
+    url: str
+    secret: str
+
+
 @contextmanager
-def running_service(database_url: str | None = None) -> Iterator[Stack]:
+def running_service(
+    database_url: str | None = None, *, hook: Hook | None = None
+) -> Iterator[Stack]:
     """Run the service in a new folder, with SQLite in that folder unless a database is given.
 
-    The tenant "bench" has a key; the tenant "unsigned" has none.
+    The tenant "bench" has a key, and the endpoint if there is one; the tenant "unsigned" has none.
     """
     environ = dict(os.environ) | {"VALETKEY_CONCURRENCY": str(WORKERS)}
     if database_url is not None:
@@ -31,7 +42,12 @@ def running_service(database_url: str | None = None) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="valetkey-bench-") as folder:
         tenants = Path(folder) / "tenants.toml"
         config = f"{_TENANTS.read_text(encoding='utf-8')}\n[tenants.bench.keys]\n"
-        tenants.write_text(config + public_key_line(_KEY) + "\n", encoding="utf-8")
+        config += public_key_line(_KEY) + "\n"
+        if hook is not None:
+            environ["BENCH_SECRET"] = hook.secret
+            config += f'[tenants.bench.endpoints.{HOOK}]\nurl = "{hook.url}"\n'
+            config += 'secret = "env:BENCH_SECRET"\n'
+        tenants.write_text(config, encoding="utf-8")
         with running_stack(Path(folder) / "data", tenants, environ) as stack:
             yield stack
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from models.multiparts import MultipartUpload, UploadStart
     from models.prunes import ItemEdge, Prune
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
+    from models.revocations import Denial, Revocation
     from models.tenants import (
         Bucket,
         ConfigRevisionCounter,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         WebhookEndpoint,
     )
     from models.trees import Checkpoint, CheckpointPublication, Leaf, TreeHead
+    from models.uses import EndedSlot, LogImport, Settlement, StoredObject, Use
 
 __all__ = [
     "Base",
@@ -35,12 +37,15 @@ __all__ = [
     "ConfigChange",
     "ConfigRevisionCounter",
     "Delivery",
+    "Denial",
+    "EndedSlot",
     "EndpointCircuit",
     "Grant",
     "ItemEdge",
     "KeyPage",
     "KeySegment",
     "Leaf",
+    "LogImport",
     "Manifest",
     "MultipartUpload",
     "Policy",
@@ -51,6 +56,9 @@ __all__ = [
     "Reissue",
     "RejectionCount",
     "Reservation",
+    "Revocation",
+    "Settlement",
+    "StoredObject",
     "Tenant",
     "TenantIdentity",
     "TenantKey",
@@ -58,6 +66,7 @@ __all__ = [
     "UnindexedChunk",
     "UploadStart",
     "Usage",
+    "Use",
     "WebhookEndpoint",
 ]
 
@@ -72,12 +81,15 @@ _MODULES = {
     "ConfigChange": "changes",
     "ConfigRevisionCounter": "tenants",
     "Delivery": "deliveries",
+    "Denial": "revocations",
+    "EndedSlot": "uses",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",
     "ItemEdge": "prunes",
     "KeyPage": "key_lookup",
     "KeySegment": "key_lookup",
     "Leaf": "trees",
+    "LogImport": "uses",
     "Manifest": "manifests",
     "MultipartUpload": "multiparts",
     "Policy": "tenants",
@@ -88,6 +100,9 @@ _MODULES = {
     "Reissue": "grants",
     "RejectionCount": "changes",
     "Reservation": "quotas",
+    "Revocation": "revocations",
+    "Settlement": "uses",
+    "StoredObject": "uses",
     "Tenant": "tenants",
     "TenantIdentity": "tenants",
     "TenantKey": "tenants",
@@ -95,6 +110,7 @@ _MODULES = {
     "UnindexedChunk": "key_lookup",
     "UploadStart": "multiparts",
     "Usage": "quotas",
+    "Use": "uses",
     "WebhookEndpoint": "tenants",
 }
 

@@ -14,7 +14,8 @@ class Delivery(Base):
 
     A sender takes the row by storing a lease, and only the holder of that lease may report a
     result. state is pending, delivered or failed. status is the HTTP status of the last attempt.
-    A delivery is not attempted after expires_at; NULL sets no such limit.
+    A delivery is not attempted after expires_at; NULL sets no such limit. event is NULL for the
+    outcome. Else it is the type of the webhook, about the uses in group_id or a settlement.
     """
 
     __tablename__ = "deliveries"
@@ -49,6 +50,8 @@ class Delivery(Base):
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    event: Mapped[str | None] = mapped_column(String(32))
+    group_id: Mapped[str | None] = mapped_column(String(36))
 
 
 class EndpointCircuit(Base):

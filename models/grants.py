@@ -43,6 +43,8 @@ class Batch(Base):
     total: Mapped[int]
     chunk_size: Mapped[int]
     callback: Mapped[str | None] = mapped_column(NAME)
+    notify: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    reissue_of: Mapped[str | None] = mapped_column(String(48))
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32))
     refusal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     decided_at: Mapped[datetime] = mapped_column(index=True)

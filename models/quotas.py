@@ -1,6 +1,6 @@
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import NUMBER, Base
@@ -11,9 +11,10 @@ WINDOW = String(8)
 
 
 class Quota(Base):
-    """The limit of one metric (grants, download_grants, upload_bytes) in one window.
+    """The limit of one metric (grants, download_grants, upload_bytes, stored_bytes) in one window.
 
-    Windows are in UTC, except `live`: issued and not expired. Reaching warn_at causes warnings.
+    Windows are in UTC, except `live`: issued and not expired, or stored. Reaching warn_at causes
+    warnings.
     """
 
     __tablename__ = "quotas"
@@ -41,8 +42,9 @@ class QuotaOverride(Base):
 class Usage(Base):
     """The amount charged to a tenant in the window that began at window_start, by metric.
 
-    The window `live` counts what is issued and not expired. No foreign key: usage survives a
-    changed limit, and the grants of a removed tenant are still released.
+    The window `live` counts what is issued and not expired, and the bytes that are stored. No
+    foreign key: usage survives a changed limit, and the grants of a removed tenant are still
+    released.
     """
 
     __tablename__ = "usage"
@@ -58,6 +60,7 @@ class Usage(Base):
     grants: Mapped[int] = mapped_column(BigInteger)
     download_grants: Mapped[int] = mapped_column(BigInteger)
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class Reservation(Base):

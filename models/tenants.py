@@ -6,7 +6,7 @@ tenant ever had: a name can be removed and used again.
 
 from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String, false, true
+from sqlalchemy import JSON, BigInteger, ForeignKey, String, false, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -36,6 +36,7 @@ class Tenant(Base):
     trust: Mapped[str] = mapped_column(String(16))
     max_batch: Mapped[int]
     id: Mapped[str | None] = mapped_column(TENANT_ID, index=True, unique=True)
+    refund_unused: Mapped[bool] = mapped_column(server_default=true())
 
 
 class TenantIdentity(Base):
@@ -72,7 +73,8 @@ class TenantKey(Base):
 class Bucket(Base):
     """A bucket profile: a real bucket, its endpoint and addressing, and the credentials that sign.
 
-    max_expires_in and role_seconds are in seconds.
+    max_expires_in and role_seconds are in seconds, probe_rate in requests a second. events_queue is
+    the URL of the queue in SQS that gets the bucket's event notifications.
     """
 
     __tablename__ = "buckets"
@@ -95,6 +97,8 @@ class Bucket(Base):
     role_arn: Mapped[str | None] = mapped_column(String(2048))
     external_id: Mapped[str | None] = mapped_column(String(1224))
     role_seconds: Mapped[int]
+    events_queue: Mapped[str | None] = mapped_column(String(2048))
+    probe_rate: Mapped[int] = mapped_column(server_default=text("20"))
 
 
 class Policy(Base):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         BrokerUnreachable,
         NoAnswer,
         NotConfigured,
+        NotStored,
         Refused,
         SealedForAnotherKey,
         ServiceUnavailable,
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     )
     from valetkey.handles import BatchHandle, GrantHandle, MultipartHandle
     from valetkey.manifests import Manifest
+    from valetkey.uses.stored import StoredObject
     from valetkey.wire.messages import Item
     from valetkey.wire.refusals import Code, QuotaState, Refusal
     from valetkey.wire.replies import Cancelled, Explanation, Grant, RuleVerdict
     from valetkey.wire.service import ServiceInfo, ServiceLimits
     from valetkey.wire.terms import Checksum, Encryption
+    from valetkey.wire.uses import UseState, UseStates
 
 __all__ = [
     "AsyncBatchHandle",
@@ -47,6 +50,7 @@ __all__ = [
     "MultipartHandle",
     "NoAnswer",
     "NotConfigured",
+    "NotStored",
     "QuotaState",
     "Refusal",
     "Refused",
@@ -56,8 +60,11 @@ __all__ = [
     "ServiceLimits",
     "ServiceUnavailable",
     "StorageError",
+    "StoredObject",
     "UnreadableReply",
     "UnusableGrant",
+    "UseState",
+    "UseStates",
     "ValetkeyError",
 ]
 
@@ -81,6 +88,7 @@ _MODULES = {
     "MultipartHandle": "handles",
     "NoAnswer": "errors",
     "NotConfigured": "errors",
+    "NotStored": "errors",
     "QuotaState": "wire.refusals",
     "Refusal": "wire.refusals",
     "Refused": "errors",
@@ -90,8 +98,11 @@ _MODULES = {
     "ServiceLimits": "wire.service",
     "ServiceUnavailable": "errors",
     "StorageError": "errors",
+    "StoredObject": "uses.stored",
     "UnreadableReply": "errors",
     "UnusableGrant": "errors",
+    "UseState": "wire.uses",
+    "UseStates": "wire.uses",
     "ValetkeyError": "errors",
 }
 

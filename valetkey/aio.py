@@ -15,9 +15,10 @@ from valetkey.async_handles import (
     AsyncBatchHandle,
     AsyncGrantHandle,
     AsyncMultipartHandle,
+    AsyncWaiters,
     request_reply,
 )
-from valetkey.client import new_id
+from valetkey.base_handles import DEFAULT_TIMEOUT
 from valetkey.crypto.codec import Codec
 from valetkey.delivery import async_feed
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
@@ -27,14 +28,15 @@ from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.delivery.servers import client_servers
 from valetkey.errors import Refused
-from valetkey.handles import DEFAULT_TIMEOUT
 from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
 from valetkey.request_methods import BaseRequestMethods
+from valetkey.uses.async_methods import AsyncUseMethods
+from valetkey.uses.ids import new_id
 from valetkey.wire import requests
 from valetkey.wire.messages import Item
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
-from valetkey.wire.replies import BatchState, Cancelled, Explanation, Usage
+from valetkey.wire.replies import BatchState, Explanation, Usage
 from valetkey.wire.requests import GrantRequest
 from valetkey.wire.service import ServiceInfo, cannot_describe, first_release
 
@@ -44,7 +46,8 @@ AwaitableExplanation = Awaitable[Explanation]
 
 
 class AsyncClient(
-    BaseRequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items]
+    BaseRequestMethods[AsyncGrantHandle, AsyncMultipartHandle, AsyncBatchHandle, Keys, Items],
+    AsyncUseMethods,
 ):
     """The client for asyncio: one for a whole application, shared by all its coroutines.
 
@@ -113,27 +116,6 @@ class AsyncClient(
                 raise
         return first_release(self._config.tenant)
 
-    async def cancel(
-        self,
-        batch: str | AsyncBatchHandle | AsyncGrantHandle,
-        reason: str | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        *,
-        abort_uploads: bool = False,
-    ) -> Cancelled:
-        """Cancel a batch: grant no further items, and release what is reserved for them.
-
-        The arguments and errors are those of Client.cancel.
-        """
-        batch = batch.batch if isinstance(batch, AsyncGrantHandle) else batch
-        if isinstance(batch, AsyncBatchHandle):
-            batch.stop()
-            batch = batch.id
-        message = requests.cancel_message(
-            self._config, new_id(), batch, reason, abort_uploads=abort_uploads
-        )
-        return cast("Cancelled", await request_reply(self._dispatcher, message, timeout))
-
     async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
         """Reopen a batch by its id. Any process of the tenant can do this.
 
@@ -143,7 +125,7 @@ class AsyncClient(
         state = cast("BatchState", await request_reply(self._dispatcher, message, timeout))
         messages = requests.reopen_messages(self._config, new_id(), state)
         progress = ReopenedBatchProgress(state, messages)
-        return AsyncBatchHandle(self._dispatcher, progress, self._wait_for_manifest)
+        return AsyncBatchHandle(self._dispatcher, progress, self._waiters)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until every request is answered; None has no time limit.
@@ -187,14 +169,16 @@ class AsyncClient(
             await self.close()
 
     def _request_grant(self, request: GrantRequest) -> AsyncGrantHandle:
-        return AsyncGrantHandle(self._dispatcher, self._start(request))
+        return AsyncGrantHandle(self._dispatcher, self._start(request), self._waiters)
 
     def _request_multipart(self, request: GrantRequest) -> AsyncMultipartHandle:
         request_parts = partial(self.parts, request.bucket)
-        return AsyncMultipartHandle(self._dispatcher, self._start(request), request_parts)
+        return AsyncMultipartHandle(
+            self._dispatcher, self._start(request), self._waiters, request_parts
+        )
 
     def _request_batch(self, request: GrantRequest) -> AsyncBatchHandle:
-        return AsyncBatchHandle(self._dispatcher, self._start(request), self._wait_for_manifest)
+        return AsyncBatchHandle(self._dispatcher, self._start(request), self._waiters)
 
     def _start(self, request: GrantRequest) -> BatchProgress:
         messages: Iterator[PendingMessage | None]
@@ -208,6 +192,10 @@ class AsyncClient(
         progress = BatchProgress(header, messages, request.first_chunk)
         self._dispatcher.add(progress)
         return progress
+
+    @property
+    def _waiters(self) -> AsyncWaiters:
+        return AsyncWaiters(self._wait_for_manifest, self._wait_until_stored)
 
     async def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
         for seconds, limit in poll_intervals(timeout, time.monotonic):

@@ -1,15 +1,18 @@
 """The handles that an AsyncClient returns: they read results as they arrive."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import Any, Protocol, Unpack, cast
+from typing import Any, NamedTuple, Protocol, Unpack, cast
 
+from valetkey.base_handles import ALREADY_READ, DEFAULT_TIMEOUT, BaseBatchHandle, wait_limit
 from valetkey.delivery.async_dispatcher import AsyncDispatcher
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress, SingleRequest
 from valetkey.errors import Refused
-from valetkey.handles import ALREADY_READ, DEFAULT_TIMEOUT, BaseBatchHandle, wait_limit
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
-from valetkey.manifests import NOT_REQUESTED, Manifest
+from valetkey.manifests import Manifest
+from valetkey.uses.stored import DEFAULT_TIMEOUT as STORED_TIMEOUT
+from valetkey.uses.stored import StoredObject
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
@@ -17,6 +20,16 @@ from valetkey.wire.replies import Grant, Outcome, Reply
 
 AsyncManifestWaiter = Callable[[str, float], Awaitable[Manifest]]
 """Waits for the manifest of the batch with this id, at most this many seconds."""
+
+AsyncStoredWaiter = Callable[[str, int, float], Awaitable[StoredObject]]
+"""Waits for the object of an item of the batch with this id, at most this many seconds."""
+
+
+class AsyncWaiters(NamedTuple):
+    """The waits of a handle that send requests of their own."""
+
+    manifest: AsyncManifestWaiter
+    stored: AsyncStoredWaiter
 
 
 class AsyncBatchHandle(BaseBatchHandle):
@@ -30,11 +43,11 @@ class AsyncBatchHandle(BaseBatchHandle):
         self,
         dispatcher: AsyncDispatcher,
         progress: BatchProgress,
-        wait_for_manifest: AsyncManifestWaiter | None = None,
+        waiters: AsyncWaiters,
     ) -> None:
         super().__init__(progress)
         self._dispatcher = dispatcher
-        self._wait_for_manifest = wait_for_manifest
+        self._waiters = waiters
 
     def __aiter__(self) -> AsyncIterator[Grant | Refusal]:
         return self.results()
@@ -72,9 +85,15 @@ class AsyncBatchHandle(BaseBatchHandle):
                 pass
             if self.refusal is not None and not self.issued:
                 raise Refused(self.refusal)
-        if self._wait_for_manifest is None:
-            raise ValueError(NOT_REQUESTED)
-        return await self._wait_for_manifest(self.id, timeout)
+        return await self._waiters.manifest(self.id, timeout)
+
+    async def stored(self, item: int, timeout: float = STORED_TIMEOUT) -> StoredObject:
+        """Wait until storage has the object of an item, at most `timeout` seconds.
+
+        The arguments and errors are those of BatchHandle.stored.
+        """
+        self.check_item(item)
+        return await self._waiters.stored(self.id, item, timeout)
 
     async def _read_results(
         self, is_ready: Callable[[], bool], read_chunk: Callable[[], None], timeout: float | None
@@ -99,8 +118,10 @@ class AsyncBatchHandle(BaseBatchHandle):
 class AsyncGrantHandle:
     """A requested grant: await it. batch is the handle of its request, a batch of one item."""
 
-    def __init__(self, dispatcher: AsyncDispatcher, progress: BatchProgress) -> None:
-        self.batch = AsyncBatchHandle(dispatcher, progress)
+    def __init__(
+        self, dispatcher: AsyncDispatcher, progress: BatchProgress, waiters: AsyncWaiters
+    ) -> None:
+        self.batch = AsyncBatchHandle(dispatcher, progress, waiters)
         self._dispatcher = dispatcher
         self._progress = progress
         self._result: Grant | Refusal | None = None
@@ -135,6 +156,15 @@ class AsyncGrantHandle:
             raise Refused(self._result)
         return self._result
 
+    async def stored(self, timeout: float = STORED_TIMEOUT) -> StoredObject:
+        """Wait for the grant, and then until storage has its object: at most `timeout` seconds.
+
+        Somebody has to use the grant meanwhile. Raises as result() and BatchHandle.stored() do.
+        """
+        end = time.monotonic() + timeout
+        await self.result(timeout)
+        return await self.batch.stored(0, max(end - time.monotonic(), 0))
+
 
 async def request_reply(
     dispatcher: AsyncDispatcher, message: PendingMessage, timeout: float | None
@@ -167,9 +197,10 @@ class AsyncMultipartHandle(AsyncGrantHandle):
         self,
         dispatcher: AsyncDispatcher,
         progress: BatchProgress,
+        waiters: AsyncWaiters,
         request_parts: AsyncPartsRequester,
     ) -> None:
-        super().__init__(dispatcher, progress)
+        super().__init__(dispatcher, progress, waiters)
         self._request_parts = request_parts
 
     async def parts(

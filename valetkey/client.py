@@ -1,7 +1,6 @@
 """The blocking client of the service."""
 
 import random
-import secrets
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Self, cast
 
 from valetkey import config
 from valetkey.crypto.codec import Codec
-from valetkey.delivery.dispatcher import Dispatcher
+from valetkey.delivery.dispatcher import Dispatcher, request_reply
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.delivery.servers import client_servers
@@ -22,20 +21,21 @@ from valetkey.handles import (
     BatchHandle,
     GrantHandle,
     MultipartHandle,
-    request_reply,
+    Waiters,
     start_batch,
 )
 from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
 from valetkey.request_methods import RequestMethods
+from valetkey.uses.ids import new_id as new_id  # noqa: PLC0414 - where programs import it
+from valetkey.uses.methods import UseMethods
 from valetkey.wire import requests
-from valetkey.wire.chunking import uuid7
 from valetkey.wire.refusals import QuotaState
-from valetkey.wire.replies import BatchState, Cancelled, Explanation, Usage
+from valetkey.wire.replies import BatchState, Explanation, Usage
 from valetkey.wire.requests import GrantRequest
 from valetkey.wire.service import ServiceInfo, cannot_describe, first_release
 
 
-class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
+class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle], UseMethods):
     """Requests grants from the service, and sends each request again until it is answered.
 
     Arguments that are None come from VALETKEY_BROKER_URL, VALETKEY_RESULT_URL, VALETKEY_TENANT,
@@ -105,33 +105,6 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
                 raise
         return first_release(self._config.tenant)
 
-    def cancel(
-        self,
-        batch: str | BatchHandle | GrantHandle,
-        reason: str | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        *,
-        abort_uploads: bool = False,
-    ) -> Cancelled:
-        """Cancel a batch: grant no further items, and release what is reserved for them.
-
-        batch is a handle or a batch id. A handle sends no more chunks, and the items of unsent
-        chunks come out refused. Granted items remain valid and charged, so cancelling a batch that
-        was granted completely has no effect. Cancelling twice is no error. Raises as usage() does.
-
-        With abort_uploads, the service also aborts the granted multipart uploads that are still
-        unfinished, and gives their bytes back to the quotas within minutes. A service of an earlier
-        release refuses this as unknown_field.
-        """
-        batch = batch.batch if isinstance(batch, GrantHandle) else batch
-        if isinstance(batch, BatchHandle):
-            batch.stop()
-            batch = batch.id
-        message = requests.cancel_message(
-            self._config, new_id(), batch, reason, abort_uploads=abort_uploads
-        )
-        return cast("Cancelled", request_reply(self._dispatcher, message, timeout))
-
     def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:
         """Reopen a batch by its id. Any process of the tenant can do this.
 
@@ -143,7 +116,7 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
         state = cast("BatchState", request_reply(self._dispatcher, message, timeout))
         messages = requests.reopen_messages(self._config, new_id(), state)
         progress = ReopenedBatchProgress(state, messages)
-        return BatchHandle(self._dispatcher, progress, self._wait_for_manifest)
+        return BatchHandle(self._dispatcher, progress, self._waiters)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until every request is answered; None has no time limit.
@@ -191,7 +164,11 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle]):
     def _request_batch(self, request: GrantRequest) -> BatchHandle:
         header, messages = requests.header_and_messages(request, self._config, new_id())
         progress = BatchProgress(header, messages, request.first_chunk)
-        return start_batch(self._dispatcher, progress, self._wait_for_manifest)
+        return start_batch(self._dispatcher, progress, self._waiters)
+
+    @property
+    def _waiters(self) -> Waiters:
+        return Waiters(self._wait_for_manifest, self._wait_until_stored)
 
     def _wait_for_manifest(self, batch_id: str, timeout: float) -> Manifest:
         for seconds, limit in poll_intervals(timeout, time.monotonic):
@@ -224,8 +201,3 @@ class ExplainMethods(RequestMethods[Explanation, Explanation, Explanation]):
 
     def _request_batch(self, request: GrantRequest) -> Explanation:
         return self._explain(request)
-
-
-def new_id() -> str:
-    """Return a new UUIDv7: a batch id, or the task id of a request that is not a batch."""
-    return uuid7(time.time_ns() // 10**6, secrets.token_bytes(10))

@@ -4,6 +4,7 @@ from typing import Any
 
 from valetkey.wire.messages import RELEASE
 from valetkey.wire.refusals import Refusal
+from valetkey.wire.uses import UseState
 
 _MAX_KEY_ID_LENGTH = 127  # characters: two names of 63 and a slash
 _MAX_NAME_LENGTH = 64  # characters of a name that only a later service has
@@ -114,3 +115,16 @@ class UnusableGrant(ValetkeyError):
 
 class StorageError(ValetkeyError):
     """Storage did not accept an upload or a manifest."""
+
+
+class NotStored(StorageError):
+    """Storage does not have the object of a grant, or not as it was granted.
+
+    use is what the service knows: its state is `open` if the time to wait is over, so that you can
+    wait again; `unused`, `late`, `mismatched` or `overwritten` do not change any more. size, etag,
+    version and problem of use describe the object that storage has.
+    """
+
+    def __init__(self, message: str, use: UseState) -> None:
+        self.use = use
+        super().__init__(message)

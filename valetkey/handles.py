@@ -1,97 +1,36 @@
 """The handles that a Client returns: they read results as they arrive."""
 
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from typing import Protocol, TypeVar, Unpack
+from typing import NamedTuple, Protocol, Unpack
 
+from valetkey.base_handles import ALREADY_READ, BaseBatchHandle, wait_limit
+from valetkey.base_handles import DEFAULT_TIMEOUT as DEFAULT_TIMEOUT  # noqa: PLC0414 - as before
 from valetkey.delivery.dispatcher import Dispatcher
+from valetkey.delivery.dispatcher import request_reply as request_reply  # noqa: PLC0414 - as before
 from valetkey.delivery.in_flight import HEAD_START_SECONDS
-from valetkey.delivery.pending_request import ServiceOutage
-from valetkey.delivery.progress import (
-    CANCELLED,
-    BatchProgress,
-    ReopenedBatchProgress,
-    SingleRequest,
-)
+from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.errors import NoAnswer, Refused
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import Manifest
+from valetkey.uses.stored import DEFAULT_TIMEOUT as STORED_TIMEOUT
+from valetkey.uses.stored import StoredObject
 from valetkey.wire.options import RequestOptions
-from valetkey.wire.pending import PendingMessage
-from valetkey.wire.refusals import QuotaState, Refusal
-from valetkey.wire.replies import Grant, Outcome, Reply
-
-DEFAULT_TIMEOUT = 30.0  # seconds
-ALREADY_READ = "the grant was already read from its batch"
+from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Grant
 
 ManifestWaiter = Callable[[str, float], Manifest]
 """Waits for the manifest of the batch with this id, at most this many seconds."""
 
-_MIN_WAIT = 1.0  # seconds in which the service can still reply that the deadline has passed
-
-Seconds = TypeVar("Seconds", float, float | None)
-
-
-def wait_limit(progress: BatchProgress, timeout: Seconds) -> Seconds:
-    """Return how many seconds to wait for a batch: `timeout`, but not beyond its deadline."""
-    if progress.deadline is None:
-        return timeout
-    seconds = max((progress.deadline - datetime.now(UTC)).total_seconds(), _MIN_WAIT)
-    return seconds if timeout is None else min(timeout, seconds)
+StoredWaiter = Callable[[str, int, float], StoredObject]
+"""Waits for the object of an item of the batch with this id, at most this many seconds."""
 
 
-class BaseBatchHandle:
-    """The part of BatchHandle and AsyncBatchHandle that does not wait."""
+class Waiters(NamedTuple):
+    """The waits of a handle that send requests of their own."""
 
-    def __init__(self, progress: BatchProgress) -> None:
-        self._progress = progress
-
-    @property
-    def id(self) -> str:
-        """The batch id; any process of the tenant can reopen the batch by it."""
-        return self._progress.id
-
-    @property
-    def total(self) -> int:
-        """The number of its items."""
-        return self._progress.total
-
-    @property
-    def issued(self) -> int:
-        """The number of items granted so far."""
-        return self._progress.issued
-
-    @property
-    def refused(self) -> int:
-        """The number of items refused so far."""
-        return self._progress.refused
-
-    @property
-    def remaining(self) -> int:
-        """The number of items that are not decided yet."""
-        return self._progress.remaining
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """The refusal of the whole batch, or of the rest of a cancelled one.
-
-        Each item without a grant gets it.
-        """
-        return self._progress.refusal
-
-    @property
-    def quotas(self) -> list[QuotaState]:
-        """The state of the tenant's quotas in the newest reply."""
-        return self._progress.quotas
-
-    @property
-    def service_outage(self) -> ServiceOutage | None:
-        """Why, and since what time.monotonic(), the service says that it cannot answer."""
-        return self._progress.service_outages.current
-
-    def stop(self) -> None:
-        """Send no more chunks, as Client.cancel does: items of unsent chunks come out refused."""
-        self._progress.close(CANCELLED)
+    manifest: ManifestWaiter
+    stored: StoredWaiter
 
 
 class BatchHandle(BaseBatchHandle):
@@ -101,12 +40,10 @@ class BatchHandle(BaseBatchHandle):
     little memory.
     """
 
-    def __init__(
-        self, dispatcher: Dispatcher, progress: BatchProgress, wait_for_manifest: ManifestWaiter
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, progress: BatchProgress, waiters: Waiters) -> None:
         super().__init__(progress)
         self._dispatcher = dispatcher
-        self._wait_for_manifest = wait_for_manifest
+        self._waiters = waiters
 
     def __iter__(self) -> Iterator[Grant | Refusal]:
         return self.results()
@@ -144,7 +81,18 @@ class BatchHandle(BaseBatchHandle):
                 pass
             if self.refusal is not None and not self.issued:
                 raise Refused(self.refusal)
-        return self._wait_for_manifest(self.id, timeout)
+        return self._waiters.manifest(self.id, timeout)
+
+    def stored(self, item: int, timeout: float = STORED_TIMEOUT) -> StoredObject:
+        """Wait until storage has the object of an item, at most `timeout` seconds.
+
+        item is its number in the batch, from 0. Any process of the tenant can wait: see
+        Client.batch. Raises NotStored if the object is not there in time, or not as granted;
+        Refused if the service does not know the batch yet, and ValueError if the batch has no such
+        item, or its grants store no object. After NoAnswer or BrokerUnreachable, call it again.
+        """
+        self.check_item(item)
+        return self._waiters.stored(self.id, item, timeout)
 
     def _read_results(
         self, is_ready: Callable[[], bool], read_chunk: Callable[[], None], timeout: float
@@ -163,9 +111,7 @@ class BatchHandle(BaseBatchHandle):
                 self._dispatcher.wait(is_ready, 0)  # reading a chunk made room to send another
 
 
-def start_batch(
-    dispatcher: Dispatcher, progress: BatchProgress, wait_for_manifest: ManifestWaiter
-) -> BatchHandle:
+def start_batch(dispatcher: Dispatcher, progress: BatchProgress, waiters: Waiters) -> BatchHandle:
     """Send chunks until the window is full or the first result arrives; return the batch's handle.
 
     Raises NoAnswer, or BrokerUnreachable if that is the cause, if no chunk can be sent.
@@ -177,22 +123,7 @@ def start_batch(
             f"no chunk could be sent within {DEFAULT_TIMEOUT:g} s: too many messages are unanswered"
         )
     dispatcher.wait(lambda: progress.has_next_chunk or progress.is_fully_sent, HEAD_START_SECONDS)
-    return BatchHandle(dispatcher, progress, wait_for_manifest)
-
-
-def request_reply(dispatcher: Dispatcher, message: PendingMessage, timeout: float) -> Reply:
-    """Send a message that has one reply, and wait for it, at most `timeout` seconds.
-
-    Raises Refused, NoAnswer, BrokerUnreachable.
-    """
-    request = SingleRequest(message)
-    dispatcher.add(request)
-    dispatcher.wait(lambda: request.reply is not None, timeout)
-    if request.reply is None:
-        raise dispatcher.give_up(request, timeout)
-    if isinstance(request.reply, Outcome) and request.reply.refusal is not None:
-        raise Refused(request.reply.refusal)
-    return request.reply
+    return BatchHandle(dispatcher, progress, waiters)
 
 
 class GrantHandle:
@@ -220,6 +151,15 @@ class GrantHandle:
         if isinstance(self._result, Refusal):
             raise Refused(self._result)
         return self._result
+
+    def stored(self, timeout: float = STORED_TIMEOUT) -> StoredObject:
+        """Wait for the grant, and then until storage has its object: at most `timeout` seconds.
+
+        Somebody has to use the grant meanwhile. Raises as result() and BatchHandle.stored() do.
+        """
+        end = time.monotonic() + timeout
+        self.result(timeout)
+        return self.batch.stored(0, max(end - time.monotonic(), 0))
 
 
 class PartsRequester(Protocol):

@@ -52,10 +52,12 @@ _COMMANDS: LazyCommands = {
         "Create or update the tables of the database at VALETKEY_DATABASE_URL.",
     ),
     "quota": ("quota:quota", "Show usage and quotas, and change a quota at once."),
+    "revoke": ("revocation.revoke:revoke", "Take grants back before their end."),
     "run": (
         "run:run",
         "Run workers until SIGTERM or Ctrl-C, and restart one that ends by itself.",
     ),
+    "usage": ("usage.group:usage", "Learn from storage what became of grants."),
     "workers": (
         "workers:workers",
         "List workers whose heartbeat is fresh, all or those with this NAME (as in issue@web1).",

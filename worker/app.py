@@ -3,17 +3,23 @@
 import gc
 import os
 import sys
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
+import structlog
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready
 from pydantic import ValidationError
 
+from valetkey.delivery.causes import describe_cause
 from worker import logs
 from worker.broker.heartbeats import Heart
-from worker.context import settings
+from worker.context import Context, process_context, settings
 from worker.settings import Settings, describe_errors
 from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
+
+log = structlog.get_logger()
 
 
 def _settings() -> Settings:
@@ -34,6 +40,24 @@ app.conf.update(
     result_backend=_settings().result_url.get_secret_value(),
     worker_concurrency=_settings().concurrency,
 )
+
+
+@cache
+def job_context() -> Context:
+    """Return the process's context, with a trigger that tells the upkeep worker of deliveries."""
+    return replace(process_context(), trigger_deliveries=lambda: send_trigger("valetkey.deliver"))
+
+
+def send_trigger(task_name: str) -> None:
+    """Trigger a job of the upkeep worker, if the broker takes the trigger.
+
+    What led to it is committed: a fault of the broker must not turn it into a failure. The rows
+    that the job works on are in the database, so that the next sweep finds them.
+    """
+    try:
+        app.send_task(task_name, ignore_result=True)
+    except Exception as error:  # noqa: BLE001 - kombu, redis and sockets raise what they like
+        log.warning("trigger_failed", of=task_name, problem=describe_cause(error))
 
 
 @setup_logging.connect

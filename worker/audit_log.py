@@ -12,8 +12,8 @@ from typing import Self, TypedDict, Unpack
 
 from worker import clock
 from worker.core.links.pasted_grant import read_pasted_grant
+from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import ItemCount, SortOrder, count_items, top_items
-from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.selection.names import UnknownName, resolve_names
 from worker.db.audit.stream import read_bound, stream_blocks
@@ -53,6 +53,7 @@ class Filters(TypedDict, total=False):
     requester, recipient, kind, batch_id: exact values.
     signed_by: the name of a tenant's key; an empty string selects unsigned requests.
     decisions: `issued`, `refused` or refusal codes, of which one has to match.
+    states: states of issued grants at the time of the call, of which one has to match.
     since, until: moments with a time zone; since is included in the range, until is not.
     """
 
@@ -67,6 +68,7 @@ class Filters(TypedDict, total=False):
     batch_id: str
     signed_by: str
     decisions: tuple[str, ...]
+    states: tuple[str, ...]
     since: datetime
     until: datetime
 
@@ -75,8 +77,9 @@ class AuditLog:
     """The audit log of grants in a database, opened for reading.
 
     database_url is a SQLAlchemy URL, as in VALETKEY_DATABASE_URL. Raises FileNotFoundError if it is
-    a SQLite file that does not exist. Methods raise UnknownName for a tenant, bucket, kind, key or
-    code that does not exist, and Transient if the database is out of reach or has no tables.
+    a SQLite file that does not exist. Methods raise UnknownName for a tenant, bucket, kind, key,
+    state or code that does not exist, and Transient if the database is out of reach or has no
+    tables.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -127,8 +130,9 @@ class AuditLog:
         tenants that used the same id. The story of a batch has None as its grant. Raises
         UnknownGrant.
         """
+        now = clock.now()
         with read_transaction(self._engine) as connection:
-            return story_values(find_story(connection, grant), clock.now())
+            return story_values(find_story(connection, grant, now), now)
 
     def count(
         self,
@@ -140,9 +144,10 @@ class AuditLog:
     ) -> list[ItemCount]:
         """Count issued and refused items by columns and periods of a time zone, in their order.
 
+        The column `state` is that of an issued grant now, and None for a refused item.
         Raises TooManyGroups beyond a million groups.
         """
-        options = CountOptions(by, zone, exact_bytes)
+        options = CountOptions(by, zone, exact_bytes, clock.now())
         with read_transaction(self._engine) as connection:
             grant_filter = resolve_names(connection, _make_filter(filters))
             return count_items(connection, grant_filter, options)
@@ -164,4 +169,4 @@ def _make_filter(filters: Filters) -> GrantFilter:
     for moment in (filters.get("since"), filters.get("until")):
         if moment is not None and moment.tzinfo is None:
             raise ValueError("since and until need a time zone")
-    return GrantFilter(**filters)
+    return GrantFilter(**filters, states_at=clock.now())

@@ -19,6 +19,7 @@ from worker import clock
 from worker.aws.clients import S3Clients
 from worker.db.config_store import ConfigStore
 from worker.db.engine import IDLE_TIMEOUT, create_database_engine
+from worker.jobs.rate_limits import RateLimits
 from worker.net.webhook_client import WebhookClient
 from worker.settings import Settings
 
@@ -27,13 +28,19 @@ def _new_lease() -> str:
     return str(uuid.uuid4())
 
 
+def _trigger_nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The dependencies of a use case. Threads may share it.
 
     random returns a number from 0 up to, not including, 1. new_lease returns a unique name.
     webhook_client creates the client on first use, because its TLS context takes time. environ
-    contains the webhook secrets that the tenant config refers to.
+    contains the webhook secrets that the tenant config refers to. trigger_deliveries is called
+    after a commit of deliveries; without a trigger, the next sweep of the upkeep worker finds them.
+    probe_limits are the rates at which messages let this process ask storage for objects.
     """
 
     engine: Engine
@@ -44,6 +51,8 @@ class Context:
     new_lease: Callable[[], str] = _new_lease
     webhook_client: Callable[[], WebhookClient] = WebhookClient
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    trigger_deliveries: Callable[[], None] = _trigger_nothing
+    probe_limits: RateLimits = field(default_factory=RateLimits, repr=False)
 
 
 def _once(create: Callable[[], WebhookClient]) -> Callable[[], WebhookClient]:

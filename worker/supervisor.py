@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Thread
 from types import FrameType
@@ -87,9 +87,15 @@ class WorkerProcess:
 class Supervisor:
     """Runs workers until a signal stops them."""
 
-    def __init__(self, workers: Sequence[WorkerProcess]) -> None:
-        self._workers = workers
+    def __init__(self, workers: Iterable[WorkerProcess]) -> None:
+        self._workers = list(workers)
         self._kill_at: float | None = None  # set once the workers are stopping
+
+    def add(self, worker: WorkerProcess) -> None:
+        """Start another worker soon, unless the workers are stopping. Any thread may call it."""
+        worker.restart_at = time.monotonic()
+        if self._kill_at is None:
+            self._workers.append(worker)
 
     def run(self) -> int:
         """Run all workers until SIGTERM or SIGINT; return the exit code for this process.
@@ -102,7 +108,7 @@ class Supervisor:
         for worker in self._workers:
             worker.start()
         while any(worker.process or worker.restart_at for worker in self._workers):
-            for worker in self._workers:
+            for worker in tuple(self._workers):
                 code = self._check(worker)
                 if code is not None:
                     return code

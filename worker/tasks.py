@@ -15,9 +15,9 @@ from celery.signals import worker_ready, worker_shutting_down
 from valetkey.delivery.causes import describe_cause
 from valetkey.wire.unavailable import Unavailable
 from worker import clock
-from worker.app import app
+from worker.app import app, job_context, send_trigger
 from worker.broker.queues import UPKEEP_QUEUE
-from worker.context import Context, process_context, settings
+from worker.context import Context, settings
 from worker.errors import Transient
 from worker.jobs.single_flight import JobRun, SingleFlight
 from worker.usecases.dispatch import Response, respond
@@ -27,6 +27,7 @@ from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.deliver import deliver_due
 from worker.usecases.upkeep.index_keys import index_keys
 from worker.usecases.upkeep.manifest import write_due_manifests
+from worker.usecases.uses.settle import settle_ended
 
 log = structlog.get_logger()
 MAX_RETRIES = 5
@@ -68,32 +69,20 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
     """Respond to one message of any kind, passed as the only argument."""
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
     items = response.values.get("items", ())
-    expiries = [item["expires_at"] for item in items if "expires_at" in item]
+    expiries = [item["expires_at"] for item in items if "url" in item]
     if expiries:
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
     if response.has_webhook:
-        _trigger(deliver)
+        send_trigger(deliver.name)
     if response.may_complete_manifest:
-        _trigger(manifests)
+        send_trigger(manifests.name)
     _log(response)
     return response.sent
 
 
-def _trigger(job_task: Any) -> None:
-    """Trigger a job of the upkeep worker, if the broker takes the trigger.
-
-    The response is committed: a fault of the broker must not turn it into a failure. The rows that
-    the job works on are in the database, so that the next sweep finds them.
-    """
-    try:
-        job_task.delay()
-    except Exception as error:  # noqa: BLE001 - kombu, redis and sockets raise what they like
-        log.warning("trigger_failed", of=job_task.name, problem=describe_cause(error))
-
-
 def _respond(task: Any, message: Any) -> Response:
     try:
-        return respond(message, process_context())
+        return respond(message, job_context())
     except Transient as error:
         _postpone(task, error)
     except Exception:
@@ -151,7 +140,7 @@ def _run_job(
     event: str, use_case: Callable[[Context, JobRun], dict[str, int]], run: JobRun
 ) -> None:
     try:
-        counts = use_case(process_context(), run)
+        counts = use_case(job_context(), run)
     except Transient as error:
         log.warning("sweep_postponed", of=event, problem=str(error))
         return
@@ -170,7 +159,8 @@ _CHECKPOINTS = SingleFlight(
     "checkpoints", partial(_run_job, "checkpoints_signed", CheckpointJob(settings))
 )
 _INDEX_KEYS = SingleFlight("key_index", partial(_run_job, "keys_indexed", index_keys))
-_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _CHECKPOINTS, _INDEX_KEYS)
+_SETTLE = SingleFlight("settling", partial(_run_job, "slots_settled", settle_ended))
+_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _CHECKPOINTS, _INDEX_KEYS, _SETTLE)
 
 
 # Acknowledged at once: the database holds the work, and the next sweep triggers it again.
@@ -188,9 +178,10 @@ def manifests() -> None:
 
 @app.task(name="valetkey.upkeep", acks_late=False)
 def upkeep() -> None:
-    """Trigger the jobs that release expired grants, abort their uploads, and index object keys."""
+    """Trigger the jobs that release expired grants, end their uploads, and index object keys."""
     _CLEAN_UP.trigger()
     _ABORT_UPLOADS.trigger()
+    _SETTLE.trigger()
     _INDEX_KEYS.trigger()
 
 

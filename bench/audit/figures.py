@@ -17,8 +17,8 @@ from sqlalchemy import Engine, select
 from bench.audit.data import END, DataPlan, batch_id, object_key, tenant_name
 from models import Batch
 from worker.core.links.pasted_grant import read_pasted_grant
+from worker.db.audit.counting.columns import CountOptions
 from worker.db.audit.counting.counts import count_items
-from worker.db.audit.counting.queries import CountOptions
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.grants import read_grants
 from worker.db.engine import create_database_engine, read_transaction

@@ -25,6 +25,7 @@ from examples.demo.output import (
     show_progress,
     show_success,
 )
+from examples.demo.uploads import show_stored_upload, show_unused_slot
 from examples.demo.webhook_receiver import WebhookReceiver, running_receiver
 from valetkey import Client, Grant, Refused
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
@@ -57,6 +58,9 @@ def main() -> None:
             _show_quota_refusal(stack)
             _show_forgery(stack)
             _show_webhook(stack, receiver, secret)
+            with _client(stack) as client:
+                show_stored_upload(client, _post, receiver, secret)
+                show_unused_slot(client, stack)
             _show_audit(stack)
             console.print("\nStopping.")
     console.print(f"Done in {time.monotonic() - start:.0f} s. Nothing is left running.")

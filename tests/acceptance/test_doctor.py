@@ -33,7 +33,17 @@ def test_a_running_service_has_no_problems_except_tenants_that_trust_the_queue(
     checks = wait_until(lambda: run_doctor(service), what="all workers respond")
     assert {check["check"] for check in checks} == {
         *("settings", "database", "tenants", "buckets", "endpoints", "webhooks", "upkeep"),
-        *("manifests", "uploads", "audit", "results", "broker", "workers", "messages", "queues"),
+        *(
+            "manifests",
+            "uploads",
+            "settlements",
+            "audit",
+            "results",
+            "broker",
+            "workers",
+            "messages",
+            "queues",
+        ),
     }
     workers = [check["message"].split()[0] for check in checks if check["check"] == "workers"]
     assert workers == ["valetkey", "valetkey.bulk", "valetkey.upkeep"]

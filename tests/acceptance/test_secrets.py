@@ -9,13 +9,14 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from celery import Celery
 from click.testing import CliRunner
 
 from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
-from tests.support.builders.messages import grant_message
+from tests.support.builders.messages import batch_id, grant_message
 from tests.support.crypto.tokens import sign_message, unseal_result
 from tests.support.docs.command_lines import ROOT
 from tests.support.servers.waiting import wait_until
@@ -72,24 +73,48 @@ def secrets(service: Service) -> list[str]:
     before = len(webhook_ids(service))
     messages = [
         grant_request("download"),
-        *(grant_request(kind, max_size=10) for kind in ("upload", "put")),
+        grant_request("upload", max_size=10) | {"notify": ["upload.stored"]},
+        grant_request("put", max_size=10),
     ]
     messages.append(grant_request("multipart", max_size=10))
     messages.append({"v": 1, "ask": "usage", "tenant": "vault"})
     messages.append(messages[0] | {"ask": "explain"})
+    about = {"v": 1, "tenant": "vault"}
+    of = {"of": f"{messages[0]['batch']}.0", "batch": batch_id(), "requested_by": "tests"}
+    messages.append(about | {"ask": "reissue"} | of)
+    messages.append(about | {"ask": "status", "batch": messages[1]["batch"], "items": [0]})
+    messages[-1]["probe"] = True
     cancel = {"v": 1, "ask": "cancel", "tenant": "vault", "requested_by": "tests"}
     messages.append(cancel | {"batch": messages[0]["batch"]})
     tokens, outcomes = zip(*(send_request(service, message) for message in messages), strict=True)
-    grants = [item for outcome in outcomes for item in outcome.get("items", ())]
+    grants = [item for o in outcomes for item in o.get("items", ()) if "url" in item]
     urls = [grant["url"] for grant in grants if "fields" not in grant]
     signatures = [url.rpartition("=")[2] for url in urls]
     forms = [grant["fields"]["x-amz-signature"] for grant in grants if "fields" in grant]
-    expected = before + len(grants)
+    expected = before + len(grants) - 1  # a fresh grant calls no endpoint
     wait_until(lambda: len(webhook_ids(service)) == expected, what="the webhooks have arrived")
     private = [key["d"] for key in json.loads(dump_private_key(VAULT_KEY))["keys"]]
-    assert (len(signatures), len(forms)) == (3, 1)
+    assert (len(signatures), len(forms)) == (4, 1)
     parts = [part for token in tokens for part in token.split(".")[1:]]
-    return [*urls, *signatures, *forms, *private, *parts, SECRET]
+    secrets = [*urls, *signatures, *forms, *private, *parts, SECRET]
+    check_upload_webhook(service, next(grant for grant in grants if "fields" in grant), secrets)
+    return secrets
+
+
+def check_upload_webhook(service: Service, form: dict[str, Any], secrets: list[str]) -> None:
+    """Use a form, and check that the webhook that tells of it contains no secret."""
+    file = {"file": b"12345"}
+    httpx.post(form["url"], data=form["fields"], files=file, trust_env=False).raise_for_status()
+    with service.signing_client(VAULT_KEY) as client:
+        client.batch(form["id"].rpartition(".")[0]).stored(0)
+    is_told = (form["id"].encode(), b"upload.stored")
+    told = wait_until(
+        lambda: [b for b in tuple(service.receiver.bodies) if all(text in b for text in is_told)],
+        what="the webhook about the upload has arrived",
+    )
+    body = told[0].decode()
+    assert [secret for secret in secrets if secret in body] == []
+    assert "://" not in body
 
 
 def test_whose_prints_no_secret(service: Service, secrets: list[str]) -> None:

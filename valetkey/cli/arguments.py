@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from valetkey.cli.format_options import format_option
 from valetkey.cli.parameter_types import ENCRYPTION, EXPIRY, NAME, TEXT, TIMEOUT
+from valetkey.wire.upload_events import UploadEventType
 
 Command = Callable[..., None]
 
@@ -97,6 +99,13 @@ _JSON = format_option("--json", "Write JSON.")
 _QUERY_OPTIONS = (_TENANT, _timeout("The longest wait for the response."), _JSON)
 _CHANGE_OPTIONS = (_REASON, _REQUESTED_BY, *_QUERY_OPTIONS)
 _STORAGE_OPTIONS = (
+    click.option(
+        "--notify",
+        type=click.Choice(get_args(UploadEventType)),
+        multiple=True,
+        callback=lambda _context, _param, types: list(types) or None,
+        help="Also send such webhooks to the endpoint of --callback; may be repeated.",
+    ),
     click.option("--content-type", type=TEXT, help="The content type that the object must have."),
     click.option(
         "--acl", type=TEXT, help="A canned ACL such as public-read, if the policy allows it."
@@ -157,6 +166,11 @@ def read_only_options(command: Command) -> Command:
 def cancel_options(command: Command) -> Command:
     """Add the options of a command that changes an existing batch."""
     return _add_options(command, _CHANGE_OPTIONS)
+
+
+def reissue_options(command: Command) -> Command:
+    """Add the options of a command that issues a grant again."""
+    return _add_options(command, (_REASON, _RECIPIENT, *_CHANGE_OPTIONS[1:]))
 
 
 def object_options(command: Command) -> Command:

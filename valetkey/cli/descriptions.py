@@ -14,6 +14,7 @@ _UNITS = {
     "grants": "grants",
     "download_grants": "download grants",
     "upload_bytes": "uploads",
+    "stored_bytes": "stored objects",
 }
 
 

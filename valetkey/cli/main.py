@@ -4,6 +4,8 @@ from valetkey.cli.command_group import CommandGroup
 from valetkey.cli.commands.cancel import cancel
 from valetkey.cli.commands.download import download
 from valetkey.cli.commands.init import init
+from valetkey.cli.commands.issued.reissue import reissue
+from valetkey.cli.commands.issued.status import status
 from valetkey.cli.commands.keygen import keygen
 from valetkey.cli.commands.multipart import multipart
 from valetkey.cli.commands.presign import presign
@@ -27,6 +29,7 @@ def main() -> None:
     valetkey put inbox photos/cat.jpg --file cat.jpg --curl
     valetkey multipart inbox films/cat.mp4 --file cat.mp4
     valetkey download reports 2026/11/u-1.pdf --dry-run
+    valetkey status 0199a000-0000-7000-8000-000000000000.0
     valetkey usage
     valetkey service
 
@@ -50,5 +53,6 @@ def main() -> None:
     """
 
 
-for command in (presign, download, upload, put, multipart, usage, service, cancel, keygen, init):
+_REQUESTS = (presign, download, upload, put, multipart)
+for command in (*_REQUESTS, status, reissue, cancel, usage, service, keygen, init):
     main.add_command(command)

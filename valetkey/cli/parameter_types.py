@@ -9,10 +9,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from valetkey.cli.checksums import parse_checksum
 from valetkey.units import describe_duration, describe_size, parse_duration, parse_size
-from valetkey.wire.messages import BatchId
+from valetkey.wire.messages import BatchId, GrantId
 from valetkey.wire.terms import MAX_EXPIRES_IN, MAX_OBJECT_BYTES, Encryption, Name
 
 _BATCH_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(BatchId)
+_GRANT_ID_ADAPTER: TypeAdapter[str] = TypeAdapter(GrantId)
 _NAME_ADAPTER: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -45,6 +46,18 @@ def _parse_batch_id(text: str) -> str:
     except ValidationError:
         expected = "a batch id is a UUID of version 7: the part of a grant's id before the dot"
         raise ValueError(expected) from None
+
+
+def _parse_grant_id(text: str) -> str:
+    try:
+        return _GRANT_ID_ADAPTER.validate_python(text)
+    except ValidationError:
+        expected = "a grant's id is a UUID of version 7, a dot and the number of an item"
+        raise ValueError(expected) from None
+
+
+def _parse_grant_or_batch_id(text: str) -> str:
+    return _parse_grant_id(text) if "." in text else _parse_batch_id(text)
 
 
 def _parse_encryption(text: str) -> Encryption:
@@ -91,6 +104,8 @@ CHECKSUM = _ParsedType("checksum", parse_checksum)
 ENCRYPTION = _ParsedType("encryption", _parse_encryption)
 EXPIRY = _duration_range(1, MAX_EXPIRES_IN)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+GRANT_ID = _ParsedType("grant", _parse_grant_id)
+GRANT_OR_BATCH_ID = _ParsedType("grant or batch", _parse_grant_or_batch_id)
 MAX_SIZE = _size_range(1, MAX_OBJECT_BYTES)
 NAME = _ParsedType("name", parse_name)
 OBJECT_SIZE = _size_range(0, MAX_OBJECT_BYTES)

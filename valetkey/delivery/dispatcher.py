@@ -16,10 +16,12 @@ from valetkey.delivery.engine import (
 )
 from valetkey.delivery.in_flight import Send
 from valetkey.delivery.pending_request import PendingRequest, no_answer_error, queue_to_ask
+from valetkey.delivery.progress import SingleRequest
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.delivery.transport import Transport
-from valetkey.errors import BrokerUnreachable, ValetkeyError
+from valetkey.errors import BrokerUnreachable, Refused, ValetkeyError
 from valetkey.wire.pending import PendingMessage
+from valetkey.wire.replies import Outcome, Reply
 
 log = logging.getLogger("valetkey")
 _SENDS_PER_LISTEN = 4  # new messages until results are read: more than one, so the window fills
@@ -203,3 +205,18 @@ class Dispatcher:
             self._transport.unsubscribe(task_ids)
         except BrokerUnreachable as error:
             self._engine.store_failed(error)
+
+
+def request_reply(dispatcher: Dispatcher, message: PendingMessage, timeout: float) -> Reply:
+    """Send a message that has one reply, and wait for it, at most `timeout` seconds.
+
+    Raises Refused, NoAnswer, BrokerUnreachable.
+    """
+    request = SingleRequest(message)
+    dispatcher.add(request)
+    dispatcher.wait(lambda: request.reply is not None, timeout)
+    if request.reply is None:
+        raise dispatcher.give_up(request, timeout)
+    if isinstance(request.reply, Outcome) and request.reply.refusal is not None:
+        raise Refused(request.reply.refusal)
+    return request.reply

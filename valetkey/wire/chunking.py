@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from valetkey.wire.messages import MAX_CHUNK_ITEMS, VERSION, Item, task_id
 from valetkey.wire.options import http_date
 from valetkey.wire.pending import PendingMessage, build_pending_message
-from valetkey.wire.terms import TERMS_BY_KIND, Kind
+from valetkey.wire.terms import TERMS_BY_KIND, Kind, StorageTerms
 
-_HEADER_OPTIONS = ("callback", "deadline", "reason", "recipient")
+_HEADER_OPTIONS = ("callback", "notify", "deadline", "reason", "recipient")
 
 ItemInput = str | Item | Mapping[str, Any]
 """An item: an object key, or a model or mapping of its fields; a field that is None is not sent."""
@@ -73,7 +73,9 @@ def batch_header(  # noqa: PLR0913 - the fields of a header, all by name
 
 def option_names(kind: Kind) -> set[str]:
     """Return the names of the options that a request of this kind can have."""
-    return {*TERMS_BY_KIND[kind].model_fields, *_HEADER_OPTIONS} - {"kind", "bucket"}
+    terms = TERMS_BY_KIND[kind]
+    others = {"kind", "bucket"} if issubclass(terms, StorageTerms) else {"kind", "bucket", "notify"}
+    return {*terms.model_fields, *_HEADER_OPTIONS} - others
 
 
 def chunk_messages(
@@ -144,4 +146,6 @@ def _json_value(value: Any) -> Any:
 
 
 def _header_value(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple | set | frozenset) else value

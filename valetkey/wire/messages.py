@@ -17,9 +17,11 @@ from valetkey.wire.terms import (
     AnyTerms,
     Checksum,
     Name,
+    Seconds,
     Text,
     WireModel,
 )
+from valetkey.wire.upload_events import UploadEventType
 
 VERSION = 1
 RELEASE = "0.1.0"  # of this package; without metadata, because images contain only its files
@@ -30,14 +32,22 @@ MAX_INTERACTIVE_ITEMS = 20  # items in a batch; larger batches go to BULK_QUEUE
 MAX_CHUNK_ITEMS = 1_000  # items in one message
 DEFAULT_CHUNK_ITEMS = 600  # items in one message
 MAX_BATCH_ITEMS = 1_000_000  # items in all chunks of a batch together
+MAX_STATUS_ITEMS = 1_000  # items of which one message asks for the states
+MAX_PROBED_ITEMS = 50  # items of which one message lets the service ask storage
 
-Ask = Literal["grants", "explain", "usage", "cancel", "batch", "service"]
+Ask = Literal["grants", "explain", "usage", "cancel", "batch", "service", "status", "reissue"]
 """The values of the field `ask`, which tells the messages apart."""
 
-BatchId = Annotated[
-    str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
-]
+_UUID7 = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+BatchId = Annotated[str, Field(pattern=f"^{_UUID7}$")]
 """A UUIDv7 in lower case (RFC 9562, section 5.7), chosen by the producer: the idempotency key."""
+
+GrantId = Annotated[str, Field(pattern=rf"^{_UUID7}\.(0|[1-9][0-9]{{0,5}})$")]
+"""The id of a grant: its batch id, a dot and the item's number in the batch."""
+
+ItemNumber = Annotated[int, Field(ge=0, le=MAX_BATCH_ITEMS - 1)]
+"""The number of an item in its batch, counted from 0."""
 
 
 class Item(WireModel):
@@ -72,6 +82,7 @@ class BatchHeader(WireModel):
     total: the number of items in the whole batch, at most 1,000,000.
     chunk_size: the number of items in each chunk, at most 1,000; the last chunk may have fewer.
     callback: the name of one of the tenant's webhook endpoints; it also receives the outcomes.
+    notify: with callback; types of webhooks about the uploads that the endpoint also receives.
     deadline: an RFC 3339 date and time with a time zone; the service refuses the message after it.
     manifest: for a download, upload or put; an object key in the same bucket profile. Once every
     item is decided, the service writes all item results to this object, as gzipped JSON lines. The
@@ -88,6 +99,7 @@ class BatchHeader(WireModel):
     total: Annotated[int, Field(ge=1, le=MAX_BATCH_ITEMS)]
     chunk_size: Annotated[int, Field(ge=1, le=MAX_CHUNK_ITEMS)] = DEFAULT_CHUNK_ITEMS
     callback: Name | None = None
+    notify: Annotated[list[UploadEventType], Field(min_length=1, max_length=3)] | None = None
     deadline: Annotated[AwareDatetime, Field(strict=False)] | None = None
     manifest: str | None = None
 
@@ -170,7 +182,64 @@ class ServiceMessage(WireModel):
     tenant: Name
 
 
-AnyMessage = ChunkMessage | UsageMessage | CancelMessage | BatchMessage | ServiceMessage
+class StatusMessage(WireModel):
+    """A request for what became of the grants of a batch. Returns a UseStates.
+
+    Any producer of the tenant may send it, for any batch of the tenant. It charges nothing.
+
+    items: the numbers of the items whose states to return, at most 1,000. Without it, the states of
+    the whole batch are counted.
+    probe: if true, the service first asks storage for the objects of upload slots of which it knows
+    no use: of at most 50 of these items, or of a whole batch of at most 50. It does so once a
+    second for each item at most, and not if storage is slow or asked too often already: the states
+    are then those that the service knows.
+    """
+
+    v: Literal[1] = 1
+    ask: Literal["status"]
+    tenant: Name
+    batch: BatchId
+    items: Annotated[list[ItemNumber], Field(min_length=1, max_length=MAX_STATUS_ITEMS)] | None = (
+        None
+    )
+    probe: bool = False
+
+
+class ReissueMessage(WireModel):
+    """A request for a fresh grant of the same object under the terms of an earlier one.
+
+    The new grant is decided as any request: by the policy and the quotas of today, and charged as
+    such. It is a batch of one item. The audit log records which grant it was issued again for.
+    Returns an Outcome.
+
+    batch: the batch id of the new grant. To send the same request again, use the same id; the
+    service charges it once.
+    of: the id of the earlier grant, of any kind but multipart and parts.
+    requested_by, reason, recipient: as in a request for grants.
+    expires_in: the lifetime of the new grant in seconds; without it, that which was requested for
+    the earlier one.
+    """
+
+    v: Literal[1] = 1
+    ask: Literal["reissue"]
+    tenant: Name
+    batch: BatchId
+    of: GrantId
+    requested_by: Text
+    reason: Text | None = None
+    recipient: Text | None = None
+    expires_in: Seconds | None = None
+
+
+AnyMessage = (
+    ChunkMessage
+    | UsageMessage
+    | CancelMessage
+    | BatchMessage
+    | ServiceMessage
+    | StatusMessage
+    | ReissueMessage
+)
 
 
 def task_id(batch_id: str, chunk: int) -> str:

@@ -1,10 +1,12 @@
 """The options of each kind of request: the keyword arguments of the client's methods."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Literal, Required, TypedDict
 
 from valetkey.wire.terms import Encryption, StorageClass
+from valetkey.wire.upload_events import UploadEventType
 
 
 class RequestOptions(TypedDict, total=False):
@@ -52,8 +54,13 @@ class DownloadOptions(RequestOptions, total=False):
 
 
 class ObjectOptions(RequestOptions, total=False):
-    """Options of every request that stores an object."""
+    """Options of every request that stores an object.
 
+    notify: with callback; the types of webhooks about its uploads that the endpoint also receives:
+    "upload.stored", "upload.unused" and "upload.mismatched".
+    """
+
+    notify: Sequence[UploadEventType] | None
     content_type: str | None
     acl: str | None
     metadata: dict[str, str] | None

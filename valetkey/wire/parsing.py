@@ -1,5 +1,6 @@
 """Parsing of messages: returns the message, or a refusal that names the wrong field."""
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -13,7 +14,9 @@ from valetkey.wire.messages import (
     BatchMessage,
     CancelMessage,
     ChunkMessage,
+    ReissueMessage,
     ServiceMessage,
+    StatusMessage,
     UsageMessage,
 )
 from valetkey.wire.refusals import Code, Refusal
@@ -49,6 +52,14 @@ _CODE_BY_OBJECT = {
     "tags": Code.TAGS_INVALID,
     "checksum": Code.CHECKSUM_INVALID,
     "encryption": Code.ENCRYPTION_NOT_ALLOWED,
+}
+_CLASS_BY_ASK: Mapping[str, type[AnyMessage]] = {
+    "usage": UsageMessage,
+    "cancel": CancelMessage,
+    "batch": BatchMessage,
+    "service": ServiceMessage,
+    "status": StatusMessage,
+    "reissue": ReissueMessage,
 }
 _LIMIT_BY_CODE = {
     Code.EXPIRY_INVALID: MAX_EXPIRES_IN,
@@ -104,16 +115,7 @@ def parse_message(raw: Any) -> AnyMessage | Refusal:
 
 def _message_class(raw: Any) -> type[AnyMessage]:
     ask = raw.get("ask") if isinstance(raw, dict) else None
-    match ask:
-        case "usage":
-            return UsageMessage
-        case "cancel":
-            return CancelMessage
-        case "batch":
-            return BatchMessage
-        case "service":
-            return ServiceMessage
-    return ChunkMessage
+    return _CLASS_BY_ASK.get(ask, ChunkMessage) if isinstance(ask, str) else ChunkMessage
 
 
 def _first_error(errors: list[ErrorDetails]) -> ErrorDetails:
@@ -147,6 +149,8 @@ def _code(error: ErrorDetails) -> Code:
     name = str(error["loc"][-1])
     if error["type"] == "extra_forbidden":
         return Code.UNKNOWN_FIELD
+    if error["loc"] == ("of",):
+        return Code.GRANT_UNKNOWN
     if error["type"] == "missing":
         return Code.SIZE_REQUIRED if name == "max_size" else Code.MALFORMED
     for object_name, code in _CODE_BY_OBJECT.items():

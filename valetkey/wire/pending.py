@@ -14,6 +14,7 @@ from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Cancelled, Explanation, Grant, Outcome, Reply, Usage
 from valetkey.wire.service import ServiceInfo
+from valetkey.wire.uses import UseStates
 
 _FORM_CODES = frozenset({Code.MALFORMED, Code.UNKNOWN_FIELD, Code.VERSION_UNKNOWN})
 _KIND_UNKNOWN = (Code.KIND_NOT_ALLOWED, "grant")  # a policy's refusal has the field grant.kind
@@ -50,10 +51,10 @@ class PendingMessage:
 
     @property
     def object_keys(self) -> Sequence[str | None]:
-        """The object keys of its items, in order; None for each item of a reopened batch."""
+        """The object keys of its items, in order; None for each whose key is not known."""
         state = self.batch_state
         if state is None:
-            return [item["key"] for item in self.body["items"]]
+            return [item["key"] for item in self.body.get("items", ({"key": None},))]
         return [None] * min(state.chunk_size, state.total - self.chunk_number * state.chunk_size)
 
     def is_answered_by(self, reply: Reply) -> bool:
@@ -73,11 +74,8 @@ class PendingMessage:
             case Usage() | ServiceInfo():
                 ask = "usage" if isinstance(reply, Usage) else "service"
                 return self._asks_for(ask) and reply.tenant == self.body["tenant"]
-            case Cancelled():
-                return self._asks_for("cancel") and reply.batch == self.body["batch"]
-            case BatchState():
-                asks_for_state = self._asks_for("batch") and "chunk" not in self.body
-                return asks_for_state and reply.batch == self.body["batch"]
+            case BatchState() | Cancelled() | UseStates():
+                return self._asks_about_batch(reply) and reply.batch == self.body["batch"]
             case Explanation():
                 return self._asks_for("explain")
 
@@ -119,9 +117,20 @@ class PendingMessage:
     def _asks_for(self, ask: str) -> bool:
         return bool(self.body.get("ask", "grants") == ask)
 
+    def _asks_about_batch(self, reply: BatchState | Cancelled | UseStates) -> bool:
+        match reply:
+            case BatchState():
+                return self._asks_for("batch") and "chunk" not in self.body
+            case Cancelled():
+                return self._asks_for("cancel")
+            case UseStates():
+                items = [state.item for state in reply.items]
+                return self._asks_for("status") and items == self.body.get("items", [])
+
     @property
     def _requests_grants(self) -> bool:
-        return self._asks_for("grants") or self.batch_state is not None
+        asks_for_grants = self._asks_for("grants") or self._asks_for("reissue")
+        return asks_for_grants or self.batch_state is not None
 
     def _is_decided_by(self, outcome: Outcome) -> bool:
         is_same_chunk = (outcome.batch, outcome.chunk) == (self.body["batch"], self.chunk_number)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Window = Literal["minute", "hour", "day", "month", "live"]
-Metric = Literal["grants", "download_grants", "upload_bytes"]
+Metric = Literal["grants", "download_grants", "upload_bytes", "stored_bytes"]
 
 _IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the known values
 # Refusals and quotas are also read outside of replies, from rows and files, and so are not strict.
@@ -53,10 +53,14 @@ class Code(StrEnum):
     KIND_NOT_ALLOWED = "kind_not_allowed"  # unknown kind, or not in the tenant's policy
     KIND_NOT_SUPPORTED = "kind_not_supported"  # the storage provider does not have this kind
     CALLBACK_UNKNOWN = "callback_unknown"  # callback names no webhook endpoint allowed here
+    NOTIFY_NOT_ALLOWED = "notify_not_allowed"  # without callback, or for a kind that stores nothing
     BATCH_TOO_LARGE = "batch_too_large"  # too many items in the batch or in one message
     BATCH_CONFLICT = "batch_conflict"  # the batch id was used before with different content
     BATCH_CLOSED = "batch_closed"  # cancelled, or began longer ago than a day or a quota's window
+    REVOKED = "revoked"  # an operator has taken the grant back: it is not signed again
     BATCH_UNKNOWN = "batch_unknown"  # the service has received no such batch or chunk
+    GRANT_UNKNOWN = "grant_unknown"  # the tenant has no such grant, or the batch no such item
+    REISSUE_NOT_ALLOWED = "reissue_not_allowed"  # refused before, or of a kind that cannot be
     CHUNK_INVALID = "chunk_invalid"  # chunk, chunk_size, total and items do not agree
     DEADLINE_PASSED = "deadline_passed"  # the message arrived after its deadline
 
@@ -106,9 +110,11 @@ class Code(StrEnum):
 class QuotaState(BaseModel):
     """The state of one of the tenant's quotas.
 
-    metric: the unit of limit, used, asked and warn_at. `upload_bytes` counts bytes,
-    `download_grants` grants of kind download, and `grants` grants of every kind except parts.
-    window: the period that is counted, in UTC. `live` counts the grants that have not expired.
+    metric: the unit of limit, used, asked and warn_at. `upload_bytes` counts bytes that may be
+    uploaded, `stored_bytes` those of stored objects, `download_grants` grants of kind download, and
+    `grants` grants of every kind except parts.
+    window: the period that is counted, in UTC. `live` counts the grants that have not expired, or
+    what is stored now.
     limit: the maximum in one window.
     used: the amount that is charged or reserved now.
     asked: in a refusal for this quota only; the amount that the batch would have added.

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from valetkey.wire.refusals import QuotaState, Refusal
 from valetkey.wire.service import ServiceInfo
 from valetkey.wire.terms import Kind, ReplyModel
+from valetkey.wire.uses import UseStates
 
 Method = Literal["GET", "HEAD", "POST", "PUT"]
 LimitedBy = Literal["request", "policy", "provider", "credentials"]
@@ -202,4 +203,4 @@ class BatchState(ReplyModel):
     manifest: ManifestState | None = None
 
 
-Reply = Outcome | Usage | Cancelled | BatchState | Explanation | ServiceInfo
+Reply = Outcome | Usage | Cancelled | BatchState | Explanation | ServiceInfo | UseStates

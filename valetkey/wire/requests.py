@@ -1,6 +1,6 @@
 """Builds messages from the arguments of a client's methods. Pure."""
 
-from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -162,3 +162,43 @@ def reopen_messages(
         yield build_pending_message(
             chunk_task_id(task_id, number), {**body, "chunk": number}, batch_state
         )
+
+
+def status_message(
+    requester: Requester,
+    task_id: str,
+    batch_id: str,
+    items: Sequence[int] | None = None,
+    *,
+    probe: bool = False,
+) -> PendingMessage:
+    """Return the message that asks for the states of items of a batch, or the counts of all."""
+    body: dict[str, Any] = {
+        "v": VERSION,
+        "ask": "status",
+        "tenant": requester.tenant,
+        "batch": batch_id,
+        "probe": probe,
+    }
+    return build_pending_message(task_id, body if items is None else body | {"items": list(items)})
+
+
+def single_header(batch_id: str) -> dict[str, Any]:
+    """Return the header fields of a batch of one item, as far as its progress needs them."""
+    return {"batch": batch_id, "total": 1, "chunk_size": 1}
+
+
+def reissue_message(
+    requester: Requester, batch_id: str, grant_id: str, options: Mapping[str, Any]
+) -> PendingMessage:
+    """Return the message that asks for a fresh grant of the object of an earlier one."""
+    body: dict[str, Any] = {
+        "v": VERSION,
+        "ask": "reissue",
+        "tenant": requester.tenant,
+        "batch": batch_id,
+        "of": grant_id,
+        "requested_by": requester.requested_by,
+    }
+    body |= {name: value for name, value in options.items() if value is not None}
+    return build_pending_message(chunk_task_id(batch_id, 0), body)

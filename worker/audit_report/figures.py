@@ -1,5 +1,6 @@
 """The figures of a report on the audit log, independent of how they are read and shown."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Literal, NamedTuple
@@ -62,6 +63,13 @@ class Scope:
         return str(self.zone)
 
 
+class KindStates(NamedTuple):
+    """The numbers of issued grants of one kind, by state."""
+
+    kind: str
+    states: Mapping[str, int]
+
+
 class CheckpointState(NamedTuple):
     """The newest signed checkpoint of a tenant's tree."""
 
@@ -107,6 +115,7 @@ class ReportFigures:
     requesters: Breakdown
     recipients: Breakdown
     keys: Breakdown
+    states: tuple[KindStates, ...] = ()
     quotas: tuple[QuotaStatus, ...]
     log: LogState
     pruned_month: str | None = None

@@ -19,6 +19,7 @@ from worker.audit_report.sections import (
     quota_section,
     time_section,
 )
+from worker.audit_report.states import states_section
 from worker.audit_report.tables import describe_share, isolate
 
 _NOTHING = Markup(
@@ -85,6 +86,8 @@ def _sections(figures: ReportFigures) -> Iterator[tuple[str, str, Markup]]:
         yield "time", f"By {figures.scope.unit}", time_section(figures)
         for topic, section in breakdown_sections(figures):
             yield topic.id, topic.title, section
+    if figures.states:
+        yield "states", "What became of grants", states_section(figures)
     yield "quotas", "Quota headroom", quota_section(figures)
     yield "log", "State of the log", log_section(figures)
 

@@ -57,7 +57,7 @@ class Heart:
             if is_stuck():
                 os.kill(os.getpid(), signal.SIGTERM)  # the supervisor starts it again
             else:
-                _write(self._heartbeat(consumer), self._app)
+                write_heartbeat(self._app.backend.client, self._heartbeat(consumer))
 
         if self._timer is not None:
             self._timer.cancel()
@@ -98,13 +98,14 @@ class _StuckCheck:
         return self._beats >= MAX_IDLE_BEATS
 
 
-def _write(heartbeat: Heartbeat, app: Celery) -> None:
+def write_heartbeat(client: Any, heartbeat: Heartbeat) -> None:
+    """Write a heartbeat, unless the result store is away: the next one is due in a few seconds."""
     key = f"{PREFIX}{heartbeat.worker}:{heartbeat.pid}"
     text = json.dumps(heartbeat._asdict(), default=str)
     try:
-        app.backend.client.set(key, text, ex=LIFETIME)
+        client.set(key, text, ex=LIFETIME)
     except (redis.RedisError, OSError):
-        return  # the next one is due in a few seconds
+        return
 
 
 def read_heartbeats(client: Any) -> list[Heartbeat]:

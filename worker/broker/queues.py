@@ -15,3 +15,9 @@ QUEUES_BY_ROLE = {
     "bulk": (BULK_QUEUE,),
     "upkeep": (UPKEEP_QUEUE,),
 }
+
+EVENTS_ROLE = "events"
+"""The role of workers that read queues of SQS, which bucket profiles name."""
+
+EVENTS_PREFIX = "events:"
+"""The beginning of the names of SQS queues among those that workers consume."""

@@ -35,6 +35,7 @@ def list_deliveries(
     """List deliveries, newest first. next_attempt_at is set while a delivery is pending.
 
     paused_until is set after repeated failures of its endpoint: until then, none is attempted.
+    event is the type of a webhook about uploads; the delivery of an outcome has none.
 
     \b
     Example:

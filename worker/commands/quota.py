@@ -28,7 +28,7 @@ from worker.core.quotas.status import QuotaStatus, override_to_dict, quota_statu
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfig
 from worker.core.tenants.error_messages import error_message
 from worker.core.tenants.fields import closest_name
-from worker.core.tenants.quota_table import parse_quota
+from worker.core.tenants.quota_table import ONLY_LIVE, parse_quota
 from worker.db import usage
 from worker.db.audit import changes
 from worker.db.engine import read_transaction, write_transaction
@@ -60,7 +60,7 @@ def quota() -> None:
 def show_quotas(*, tenant: str | None, include_unlimited: bool, output_format: Any) -> None:
     """Show the usage of each quota, with a bar and a mark at which warnings begin.
 
-    The window `live` counts grants that have not expired.
+    The window `live` counts grants that have not expired, and bytes that are stored.
 
     \b
     Example:
@@ -104,7 +104,7 @@ def set_quota(  # noqa: PLR0913 - the command's arguments
 ) -> None:
     """Add a quota to TENANT, or change its limit, at once.
 
-    LIMIT is a number, or for upload_bytes a size like 10GiB. Without --warn, the usage that causes
+    LIMIT is a number, or for bytes a size like 10GiB. Without --warn, the usage that causes
     warnings stays the same. The next `apply` of a tenants file with another limit sets it back.
 
     \b
@@ -131,6 +131,8 @@ def _parse_quota_arguments(
 
     limit_hint is the command's name for the limit, for error messages.
     """
+    if metric == "stored_bytes" and window != "live":
+        raise click.BadParameter(ONLY_LIVE, param_hint="WINDOW")
     try:
         return parse_quota(metric, window, limit, warn)
     except ValidationError as error:

@@ -3,15 +3,19 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from threading import Event, Thread
 
 import click
 
-from worker.broker.queues import QUEUES_BY_ROLE
+from worker.broker.queues import EVENTS_ROLE, QUEUES_BY_ROLE
 from worker.broker.sharing.fair_queue import FairQueue
 from worker.commands.health.services import check_services
+from worker.db.config_store import ConfigStore
+from worker.db.engine import create_database_engine
+from worker.errors import Transient
 from worker.logs import configure_logging
 from worker.settings import Settings
 from worker.supervisor import Supervisor, WorkerProcess
@@ -23,16 +27,18 @@ _WORKER_OPTIONS = ("worker", "--without-gossip", "--without-heartbeat", "--witho
 # once; issuing needs the CPU, so it has a process for each request.
 _ROLE_OPTIONS = {"upkeep": ("--pool", "threads", "--concurrency", "8")}
 _FAIR_QUEUE_STOP_TIMEOUT = 1.0  # seconds; what it has not moved stays where it is
+_CONFIG_INTERVAL = 5.0  # seconds after which a changed tenant config is noticed
 _LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice(list(QUEUES_BY_ROLE)),
-    help="Only process requests (issue: all, interactive: small batches, bulk: large batches), or "
-    "only send webhooks, write manifests and release expired grants (upkeep). Without it, run one "
-    "worker for requests and one for the rest.",
+    type=click.Choice([*QUEUES_BY_ROLE, EVENTS_ROLE]),
+    help="Only process requests (issue: all, interactive: small batches, bulk: large batches), "
+    "only send webhooks, write manifests and release expired grants (upkeep), or only read event "
+    "notifications of storage (events). Without it, run one worker for requests, one for webhooks "
+    "and the like, and one for events once a bucket profile names a queue.",
 )
 @click.option(
     "--loglevel",
@@ -52,8 +58,12 @@ def run(only: str | None, loglevel: str) -> None:
     configure_logging(logging.getLevelNamesMapping()[loglevel])
     check_services()
     roles = [only] if only else ["issue", "upkeep"]
-    with nullcontext() if only == "upkeep" else _fair_queue(settings):
-        exit_code = Supervisor(list(_workers(roles, loglevel))).run()
+    supervisor = Supervisor(list(_workers(roles, loglevel)))
+    if only is None:
+        arguments = settings, supervisor, _worker(EVENTS_ROLE, loglevel)
+        Thread(target=_add_events_worker, args=arguments, name="event-queues", daemon=True).start()
+    with nullcontext() if only in {"upkeep", EVENTS_ROLE} else _fair_queue(settings):
+        exit_code = supervisor.run()
     sys.exit(exit_code)
 
 
@@ -71,11 +81,35 @@ def _fair_queue(settings: Settings) -> Iterator[None]:
         thread.join(_FAIR_QUEUE_STOP_TIMEOUT)
 
 
+def _add_events_worker(settings: Settings, supervisor: Supervisor, worker: WorkerProcess) -> None:
+    """Start the worker that reads event notifications, once a bucket profile names a queue."""
+    engine = create_database_engine(settings.database_url.get_secret_value())
+    config = ConfigStore(engine)
+    while not _names_queue(config):
+        time.sleep(_CONFIG_INTERVAL)
+    supervisor.add(worker)
+    engine.dispose()
+
+
+def _names_queue(config: ConfigStore) -> bool:
+    try:
+        return any(bucket.events_queue for bucket in config.current().buckets.values())
+    except Transient:  # the other workers log that the database is away
+        return False
+
+
 def _workers(roles: list[str], loglevel: str) -> Iterator[WorkerProcess]:
+    for role in roles:
+        yield _worker(role, loglevel)
+
+
+def _worker(role: str, loglevel: str) -> WorkerProcess:
+    if role == EVENTS_ROLE:
+        command = [sys.executable, "-m", "worker.event_intake", loglevel]
+        return WorkerProcess(role, command, os.environ)
     # SIGTERM then stops softly: running tasks may end, and prefetched messages return to the queue.
     environ = dict(os.environ) | {"REMAP_SIGTERM": "SIGQUIT"}
-    for role in roles:
-        command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER_OPTIONS]
-        command += ["--loglevel", loglevel, "--queues", ",".join(QUEUES_BY_ROLE[role])]
-        command += ["--hostname", f"{role}@%h", *_ROLE_OPTIONS.get(role, ("--pool", "prefork"))]
-        yield WorkerProcess(role, command, environ)
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER_OPTIONS]
+    command += ["--loglevel", loglevel, "--queues", ",".join(QUEUES_BY_ROLE[role])]
+    command += ["--hostname", f"{role}@%h", *_ROLE_OPTIONS.get(role, ("--pool", "prefork"))]
+    return WorkerProcess(role, command, environ)

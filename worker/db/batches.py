@@ -91,6 +91,8 @@ def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | Non
         "total": message.total,
         "chunk_size": message.chunk_size,
         "callback": message.callback,
+        "notify": message.notify,
+        "reissue_of": chunk.request.reissue_of,
         "fingerprint": chunk.header_fingerprint,
         "refusal": _json(refusal),
         "decided_at": chunk.now,

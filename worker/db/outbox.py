@@ -8,6 +8,7 @@ from sqlalchemy import (
     Connection,
     ScalarSelect,
     bindparam,
+    case,
     func,
     insert,
     literal_column,
@@ -28,6 +29,10 @@ LEASE_TIME = timedelta(seconds=60)
 # A refusal has no grants that expire. It is sent for as long as the longest-lived grant would be.
 REFUSAL_LIFETIME = timedelta(days=7)
 
+# All attempts of a delivery about uploads take less time, unless the endpoint is paused meanwhile.
+EVENT_LIFETIME = timedelta(days=7)
+_EVENT_EXPIRED = f"the endpoint did not take it within {EVENT_LIFETIME.days} days"
+
 _INSERT = insert(Delivery)
 # Not a parameter: the partial indexes are used only if the statement itself contains this text.
 _PENDING: ColumnElement[str] = literal_column("'pending'")
@@ -44,12 +49,15 @@ class Claim(NamedTuple):
 class DeliveryLease(NamedTuple):
     """A delivery, leased for LEASE_TIME. attempts includes the current one.
 
-    is_probe says that it is the only attempt while the endpoint's circuit is open.
+    is_probe says that it is the only attempt while the endpoint's circuit is open. event and
+    group_id are those of Delivery.
     """
 
     delivery_number: int
     batch_number: int
     chunk_number: int
+    event: str | None
+    group_id: str | None
     endpoint: TurnKey
     attempts: int
     lease: str
@@ -157,7 +165,8 @@ _LEASE = (
         attempts=Delivery.attempts + 1,
     )
     .returning(
-        Delivery.delivery_number, Delivery.batch_number, Delivery.chunk_number, Delivery.attempts
+        *(Delivery.delivery_number, Delivery.batch_number, Delivery.chunk_number),
+        *(Delivery.event, Delivery.group_id, Delivery.attempts),
     )
 )
 
@@ -170,7 +179,7 @@ def lease_deliveries(
     params = {"of_tenant": endpoint.owner, "of_endpoint": endpoint.name, "max_rows": max_rows}
     times = {"now": now, "until": now + LEASE_TIME}
     rows = connection.execute(_LEASE, params | times | {"new_lease": lease})
-    return [DeliveryLease(*row[:3], endpoint, row.attempts, lease, is_probe) for row in rows]
+    return [DeliveryLease(*row[:5], endpoint, row.attempts, lease, is_probe) for row in rows]
 
 
 def settle_delivery(
@@ -204,7 +213,12 @@ _EXPIRED = (
 _FAIL_EXPIRED = (
     update(Delivery)
     .where(Delivery.delivery_number.in_(select(_EXPIRED.c.delivery_number)))
-    .values(state="failed", problem=bindparam("why"), lease=None, finished_at=bindparam("now"))
+    .values(
+        state="failed",
+        problem=case((Delivery.event.is_(None), bindparam("why")), else_=_EVENT_EXPIRED),
+        lease=None,
+        finished_at=bindparam("now"),
+    )
     .returning(Delivery.delivery_number)
 )
 
@@ -214,6 +228,7 @@ def fail_expired_deliveries(
 ) -> int:
     """Fail at most max_rows deliveries that expired before they were sent; return how many.
 
+    problem is that of an outcome: webhooks about uploads do not expire with the grants.
     An endpoint whose circuit is open therefore does not keep them pending.
     """
     params = {"why": problem, "now": now, "max_rows": max_rows}

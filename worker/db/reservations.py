@@ -14,21 +14,24 @@ from models import Batch, Reservation
 from worker.core.kinds.registry import reserved_cost
 from worker.core.policy.decisions import ChunkDecision, ChunkRequest
 from worker.core.quotas.cost import (
+    CHARGED_METRICS,
     LIVE_WINDOWS,
-    METRICS,
     NO_COST,
+    PAST_WINDOWS,
     WINDOWS,
     Cost,
     batch_open_time,
     window_start,
 )
 from worker.db import usage
+from worker.db.uses.ended_slots import insert_ended_slots, take_reserved_bytes
+from worker.db.uses.settlements import is_settled
 
 REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""
 
 _INSERT = insert(Reservation)
-_COSTS = tuple(getattr(Reservation, metric) for metric in METRICS)
+_COSTS = tuple(getattr(Reservation, metric) for metric in CHARGED_METRICS)
 _IS_REMAINING = (
     Reservation.batch_number == bindparam("batch"),
     Reservation.chunk_number == REMAINING,
@@ -63,7 +66,10 @@ _DELETE_DUE = (
             select(_DUE.c.batch_number, _DUE.c.chunk_number)
         )
     )
-    .returning(Reservation.tenant, Reservation.chunk_number, Reservation.charged_at, *_COSTS)
+    .returning(
+        *(Reservation.tenant, Reservation.batch_number, Reservation.chunk_number),
+        *(Reservation.charged_at, Reservation.expires_at, *_COSTS),
+    )
 )
 
 
@@ -92,7 +98,7 @@ def insert_remaining_reservation(
 def take_from_remaining(connection: Connection, batch_number: int, request: ChunkRequest) -> bool:
     """Subtract a chunk's items from the remaining ones; return false if the batch is closed."""
     items = len(request.message.items)
-    amounts = {"items": items, **reserved_cost(request.message.grant, items)._asdict()}
+    amounts = {"items": items} | _amounts(reserved_cost(request.message.grant, items))
     params = {f"minus_{name}": amount for name, amount in amounts.items()}
     result = connection.execute(_TAKE, {"batch": batch_number} | params)
     remaining = result.scalar_one_or_none()
@@ -125,8 +131,16 @@ def _row(
         "tenant": request.tenant.id,
         "signing_key": request.signing_key,
         "items": reserved.items,
-        **reserved.cost._asdict(),
+        **_amounts(reserved.cost),
     }
+
+
+def _amounts(cost: Cost) -> dict[str, int]:
+    return {metric: getattr(cost, metric) for metric in CHARGED_METRICS}
+
+
+def _cost(row: Any) -> Cost:
+    return Cost(**{metric: getattr(row, metric) for metric in CHARGED_METRICS})
 
 
 def close_batch(connection: Connection, batch_number: int, tenant_id: str) -> int:
@@ -134,7 +148,7 @@ def close_batch(connection: Connection, batch_number: int, tenant_id: str) -> in
     row = connection.execute(_CLOSE, {"batch": batch_number}).one_or_none()
     if row is None:
         return 0
-    usage.release(connection, tenant_id, usage.cost_from_row(row), row.charged_at)
+    usage.release(connection, tenant_id, _cost(row), row.charged_at)
     return int(row.items)
 
 
@@ -160,8 +174,14 @@ def give_back_upload(
         .values(upload_bytes=Reservation.upload_bytes - size)
         .returning(Reservation.charged_at)
     ).scalar_one_or_none()
-    # The whole batch was charged with its first chunk. Without a row, the window live is released.
-    windows = WINDOWS if charged_at else tuple(w for w in WINDOWS if w not in LIVE_WINDOWS)
+    # Without a row, the window live is released.
+    windows = PAST_WINDOWS if charged_at is None else WINDOWS
+    if charged_at is None:
+        chunk_number = item_number // batch.chunk_size
+        charged_at = take_reserved_bytes(connection, batch_number, chunk_number, size)
+        if charged_at is None and is_settled(connection, batch_number, chunk_number):
+            return  # the settlement gave them back
+    # The whole batch was charged with its first chunk.
     start = charged_at or batch.decided_at
     cost = Cost(upload_bytes=size)
     usage.release_by_window(
@@ -174,9 +194,11 @@ def release_expired(connection: Connection, now: datetime, max_rows: int) -> int
     """Release at most max_rows expired reservations; return how many there were.
 
     The transaction that deletes a row releases it, so each one is released once. Rows that another
-    process is releasing are skipped.
+    process is releasing are skipped. Chunks of upload slots are settled later.
     """
     rows = connection.execute(_DELETE_DUE, {"now": now, "max_rows": max_rows}).all()
+    chunks = [row for row in rows if row.chunk_number != REMAINING]
+    insert_ended_slots(connection, chunks)
     usage.release_by_window(connection, _sum_by_window(rows))
     return len(rows)
 
@@ -187,7 +209,7 @@ def _sum_by_window(rows: Iterable[Any]) -> dict[usage.UsageKey, Cost]:
     for row in rows:
         for window in WINDOWS if row.chunk_number == REMAINING else LIVE_WINDOWS:
             key = (row.tenant, window, window_start(window, row.charged_at))
-            sums[key] = sums.get(key, NO_COST).plus(usage.cost_from_row(row))
+            sums[key] = sums.get(key, NO_COST).plus(_cost(row))
     return sums
 
 

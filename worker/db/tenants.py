@@ -51,7 +51,7 @@ _TABLES_OF_TENANTS = (_POLICIES, _QUOTAS, _ENDPOINTS, _KEYS)
 _CREATED_AT = select(TenantIdentity.id, TenantIdentity.created_at).join(
     Tenant, Tenant.id == TenantIdentity.id
 )
-_TENANT_FIELDS = ("name", "trust", "max_batch", "id")
+_TENANT_FIELDS = ("name", "trust", "max_batch", "id", "refund_unused")
 
 
 def load_config(connection: Connection) -> TenantConfig:

@@ -1,5 +1,6 @@
 """The usage of tenants. Call these functions in the transaction that writes the charged rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cache
@@ -12,6 +13,7 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     delete,
     literal,
     or_,
@@ -25,8 +27,10 @@ from sqlalchemy.sql.dml import ReturningInsert
 from models import Usage
 from valetkey.wire.refusals import QuotaState, Window
 from worker.core.quotas.cost import (
+    CHARGED_METRICS,
     METRICS,
     NO_COST,
+    PAST_WINDOWS,
     WINDOWS,
     Cost,
     UsageByWindow,
@@ -42,6 +46,7 @@ UsageKey = tuple[str, Window, datetime]
 
 # Statements are built once: building one takes longer than running it.
 _COSTS = tuple(getattr(Usage, metric) for metric in METRICS)
+_CHARGED = tuple(getattr(Usage, metric) for metric in CHARGED_METRICS)
 _SELECT = select(Usage.window, *_COSTS).where(
     Usage.tenant == bindparam("tenant_id"),
     or_(*(and_(Usage.window == name, Usage.window_start == bindparam(name)) for name in WINDOWS)),
@@ -50,7 +55,18 @@ _RELEASE = (
     update(Usage)
     .where(Usage.tenant == bindparam("tenant_id"))
     .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
-    .values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _COSTS})
+    .values({cost: cost - bindparam(f"minus_{cost.key}") for cost in _CHARGED})
+)
+_GIVE_BACK = (
+    update(Usage)
+    .where(Usage.tenant == bindparam("tenant_id"))
+    .where(Usage.window == bindparam("window_name"), Usage.window_start == bindparam("since"))
+    .values(
+        upload_bytes=case(
+            (Usage.upload_bytes > bindparam("minus"), Usage.upload_bytes - bindparam("minus")),
+            else_=0,
+        )
+    )
 )
 _SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its rest is released
 
@@ -75,7 +91,7 @@ def charge(connection: Connection, tenant_id: str, cost: Cost, now: datetime) ->
     """
     if cost == NO_COST:
         return read_usage(connection, tenant_id, now)
-    amounts = {f"plus_{metric}": amount for metric, amount in cost._asdict().items()}
+    amounts = {f"plus_{metric}": getattr(cost, metric) for metric in CHARGED_METRICS}
     statement = _charge_statement(connection.dialect.name)
     rows = connection.execute(statement, _window_starts(tenant_id, now) | amounts)
     return {window: usage.minus(cost) for window, usage in _by_window(rows).items()}
@@ -97,17 +113,17 @@ def cost_from_row(row: Any) -> Cost:
 @cache
 def _charge_statement(dialect: str) -> ReturningInsert[Any]:
     rows = union_all(*(_charge_row(window) for window in WINDOWS))
-    columns = ("tenant", "window", "window_start", *METRICS)
+    columns = ("tenant", "window", "window_start", *CHARGED_METRICS)
     statement = insert_statement(Usage, dialect).from_select(columns, rows)
     return statement.on_conflict_do_update(
         index_elements=("tenant", "window", "window_start"),
-        set_={cost.key: cost + statement.excluded[cost.key] for cost in _COSTS},
+        set_={cost.key: cost + statement.excluded[cost.key] for cost in _CHARGED},
     ).returning(Usage.window, *_COSTS)
 
 
 def _charge_row(window: Window) -> Select[Any]:
     start = bindparam(window, type_=Usage.window_start.type)
-    amounts = (bindparam(f"plus_{metric}", type_=BigInteger) for metric in METRICS)
+    amounts = (bindparam(f"plus_{metric}", type_=BigInteger) for metric in CHARGED_METRICS)
     # Without a WHERE clause, SQLite would read the ON of ON CONFLICT as that of a join.
     id_ = bindparam("tenant_id", type_=String)
     return select(id_, literal(window), start, *amounts).where(true())
@@ -126,7 +142,7 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
     """
     rows = [
         {"tenant_id": tenant_id, "window_name": window, "since": start}
-        | {f"minus_{metric}": amount for metric, amount in cost._asdict().items()}
+        | {f"minus_{metric}": getattr(cost, metric) for metric in CHARGED_METRICS}
         for (tenant_id, window, start), cost in sorted(costs.items(), key=_lock_order)
         if cost != NO_COST
     ]
@@ -134,7 +150,26 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
         connection.execute(_RELEASE, rows)
 
 
-def _lock_order(charged: tuple[UsageKey, Cost]) -> tuple[str, int, datetime]:
+def give_back_bytes(connection: Connection, returned: Iterable[tuple[str, datetime, int]]) -> None:
+    """Subtract upload bytes from the windows of their charge, but not from the window live.
+
+    returned are ids of tenants, times of charges and bytes. Usage does not become negative, even
+    if a worker of the previous release gave back the bytes of the same upload.
+    """
+    sums: Counter[UsageKey] = Counter()
+    for tenant_id, charged_at, size in returned:
+        for window in PAST_WINDOWS:
+            sums[tenant_id, window, window_start(window, charged_at)] += size
+    rows = [
+        {"tenant_id": tenant_id, "window_name": window, "since": start, "minus": size}
+        for (tenant_id, window, start), size in sorted(sums.items(), key=_lock_order)
+        if size
+    ]
+    if rows:
+        connection.execute(_GIVE_BACK, rows)
+
+
+def _lock_order(charged: tuple[UsageKey, object]) -> tuple[str, int, datetime]:
     tenant_id, window, start = charged[0]
     return tenant_id, WINDOWS.index(window), start
 

@@ -11,7 +11,9 @@ from valetkey.wire.messages import (
     BatchMessage,
     CancelMessage,
     ChunkMessage,
+    ReissueMessage,
     ServiceMessage,
+    StatusMessage,
     UsageMessage,
 )
 from valetkey.wire.parsing import parse_message
@@ -29,9 +31,11 @@ from worker.db.rejections import count_rejection
 from worker.db.usage import read_quota_states
 from worker.usecases.cancel import cancel_batch
 from worker.usecases.explain import explain_request
+from worker.usecases.fresh_grant import reissue_grant
 from worker.usecases.issue import issue_chunk
 from worker.usecases.reopen import reopen_batch
 from worker.usecases.service_info import describe_service
+from worker.usecases.uses.status import describe_uses
 
 
 class Response(NamedTuple):
@@ -68,6 +72,8 @@ def respond(raw: Any, context: Context) -> Response:
         return _seal(_with_quotas(values, tenant, context), sender)
     signing_key = None if sender.key is None else sender.key.name
     response = _seal(_run(message, tenant, signing_key, config, context), sender)
+    if isinstance(message, ReissueMessage):
+        return response._replace(is_decision=True)
     if not isinstance(message, ChunkMessage) or message.ask != "grants":
         return response
     return response._replace(
@@ -86,17 +92,23 @@ def _run(
 ) -> dict[str, Any]:
     match message:
         case UsageMessage():
-            return _values(Usage(tenant=tenant.name, quotas=_quotas(tenant, context)))
+            values = _values(Usage(tenant=tenant.name, quotas=_quotas(tenant, context)))
         case ServiceMessage():
-            return _values(describe_service(tenant.name))
+            values = _values(describe_service(tenant.name))
         case CancelMessage():
-            return _values(cancel_batch(message, tenant.id, signing_key, context))
+            values = _values(cancel_batch(message, tenant.id, signing_key, context))
         case BatchMessage():
-            return _with_quotas(reopen_batch(message, tenant.id, context), tenant, context)
-    request = ChunkRequest(message, tenant, signing_key)
-    if message.ask == "explain":
-        return _values(explain_request(request, config, context))
-    return issue_chunk(request, config, context)
+            values = _with_quotas(reopen_batch(message, tenant.id, context), tenant, context)
+        case StatusMessage():
+            values = _values(describe_uses(message, tenant.id, context))
+        case ReissueMessage():
+            values = reissue_grant(message, tenant, signing_key, config, context)
+        case ChunkMessage(ask="explain"):
+            request = ChunkRequest(message, tenant, signing_key)
+            values = _values(explain_request(request, config, context))
+        case ChunkMessage():
+            values = issue_chunk(ChunkRequest(message, tenant, signing_key), config, context)
+    return values
 
 
 def _quotas(tenant: Tenant, context: Context) -> list[QuotaState]:

@@ -185,7 +185,7 @@ def _locked_history(connection: Connection, request: ChunkRequest, now: datetime
 
 def _open_batch(connection: Connection, chunk: NewChunk, *, is_cancelled: bool) -> ChunkDecision:
     """Open a batch with its first chunk: charge for all of it, or refuse all of it."""
-    (message, tenant, _), decision, now = chunk.request, chunk.decision, chunk.now
+    (message, tenant, *_), decision, now = chunk.request, chunk.decision, chunk.now
     refusal = BATCH_CLOSED if is_cancelled else decision.refusal
     cost = NO_COST
     if refusal is None:

@@ -33,7 +33,7 @@ def quota_refusal(
     items are those of its first chunk that policy allows. The commit decides; without this, a
     tenant beyond its quota could have the workers start and abort a thousand uploads per message.
     """
-    (message, tenant, _), now = request, context.now()
+    (message, tenant, *_), now = request, context.now()
     later = message.total - len(message.items)
     cost = reserved_cost(message.grant, later).plus(issued_cost(message.grant, items))
     with read_transaction(context.engine) as connection:

@@ -6,9 +6,11 @@ from worker.context import Context
 from worker.core.policy.decide import sign_again
 from worker.core.policy.decisions import ChunkDecision, RecordedChunk
 from worker.core.policy.reissue_rules import admit_again
+from worker.core.revocation.refusals import refuse_revoked
 from worker.db.batch_history import read_recorded_chunk
 from worker.db.batches import insert_reissued_digests
 from worker.db.engine import read_transaction, write_transaction
+from worker.db.revocation.rows import revocations_since
 from worker.usecases.multipart import find_parts_upload
 from worker.usecases.signing_context import repeated_signing_context
 
@@ -36,11 +38,12 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
     """Sign a committed chunk again.
 
     The bytes are the same unless the credentials or the bucket profile changed. A chunk whose rows
-    were removed by `audit prune` is refused. What today's policy
-    refuses is refused: the whole chunk, or some of its items. If the signatures differ, their
-    digests are committed before the grants are returned. Raises Transient.
+    were removed by `audit prune` is refused, and so are items that were revoked. What today's
+    policy refuses is refused: the whole chunk, or some of its items. If the signatures differ,
+    their digests are committed before the grants are returned. Raises Transient.
     """
     now = context.now()
+    recorded = _refuse_revoked(recorded, context)
     if not recorded.rows:  # every chunk has items
         return _refuse_chunk(recorded, recorded.refusal or _PRUNED)
     admitted = recorded.refusal or admit_again(recorded, context.config.current(), now)
@@ -58,6 +61,12 @@ def reissue_chunk(recorded: RecordedChunk, context: Context) -> ChunkDecision:
         with write_transaction(context.engine) as connection:
             insert_reissued_digests(connection, recorded, decision, context.now())
     return decision
+
+
+def _refuse_revoked(recorded: RecordedChunk, context: Context) -> RecordedChunk:
+    with read_transaction(context.engine) as connection:
+        targets = revocations_since(connection, recorded.tenant_id, recorded.validity.issued_at)
+    return refuse_revoked(recorded, targets, context.config.current()) if targets else recorded
 
 
 def _refuse_chunk(recorded: RecordedChunk, refusal: Refusal) -> ChunkDecision:

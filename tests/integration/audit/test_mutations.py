@@ -28,7 +28,7 @@ def assert_all_are_found(trials: list[Trial]) -> None:
     assert [trial for trial in trials if not trial.is_placed] == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_six_hundred_changes_are_found_at_the_right_place_on_sqlite(tmp_path: Path) -> None:
     trials: list[Trial] = []
     for seed in SEEDS:
@@ -46,7 +46,7 @@ def test_six_hundred_changes_are_found_at_the_right_place_on_sqlite(tmp_path: Pa
     assert len(trials) >= 600
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_each_kind_of_change_is_found_at_the_right_place_on_postgresql(
     tmp_path: Path, postgres_url: str, postgres_database: str
 ) -> None:

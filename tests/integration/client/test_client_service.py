@@ -29,7 +29,8 @@ def test_the_service_tells_its_release_and_limits(broker: str, client: Client) -
     with running_fake_service(broker):
         service = client.service()
     assert (service.release, service.versions) == (RELEASE, [1])
-    assert service.asks == ["grants", "explain", "usage", "cancel", "batch", "service"]
+    first = ["grants", "explain", "usage", "cancel", "batch", "service"]
+    assert service.asks == [*first, "status", "reissue"]
     assert service.kinds == ["download", "upload", "put", "multipart", "parts"]
     assert service.limits == first_release("acme").limits
 

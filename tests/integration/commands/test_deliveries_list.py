@@ -93,6 +93,7 @@ def test_a_pending_delivery_has_its_last_problem_and_next_attempt(run: Run) -> N
             "problem": "answered 503",
             "created_at": "2026-11-24T08:00:00Z",
             "paused_until": None,
+            "event": None,
         }
     ]
 

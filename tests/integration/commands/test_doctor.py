@@ -70,6 +70,7 @@ HEALTHY = {
     "upkeep": "ok",
     "manifests": "ok",
     "uploads": "ok",
+    "settlements": "ok",
     "audit": "ok",
     "results": "ok",
     "broker": "ok",

@@ -203,3 +203,11 @@ def test_an_unknown_tenant_and_missing_quotas_are_reported(
     assert "No tenant 'globex' is configured." in result.stderr
     apply_config(tenant_config())
     assert run("show").stderr == "There are no quotas.\n"
+
+
+def test_stored_bytes_have_a_quota_of_what_is_stored_now_alone(run: Run) -> None:
+    result = run("set", "acme", "stored_bytes", "day", "10GiB")
+    assert result.exit_code == 2
+    assert "its only window is live" in result.stderr
+    assert run("set", "acme", "stored_bytes", "live", "10GiB").exit_code == 0
+    assert "as objects are deleted" in run("show").stdout

@@ -16,6 +16,9 @@ from models import (
     Prune,
     RefusedChunk,
     Reissue,
+    Revocation,
+    Settlement,
+    Use,
 )
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, tenant_config
@@ -42,6 +45,37 @@ _ROWS = (
         tenant="acme", before="2020-01", pruned_by="ops", pruned_at=_NOW, chunks=0, items=0, edges=0
     ),
     insert(ItemEdge).values(batch_number=1, chunk_number=0, edge=b"e"),
+    insert(Use).values(
+        fingerprint=bytes(32),
+        tenant="acme",
+        batch_number=1,
+        item_number=0,
+        event="stored",
+        source="event",
+        verdict="as_granted",
+        occurred_at=_NOW,
+        recorded_at=_NOW,
+        group_id="g",
+    ),
+    insert(Settlement).values(
+        batch_number=1,
+        chunk_number=0,
+        tenant="acme",
+        unused="0",
+        used_bytes=0,
+        returned_bytes=0,
+        settled_at=_NOW,
+    ),
+    insert(Revocation).values(
+        tenant="acme",
+        revocation_id="r",
+        target_kind="tenant",
+        target="acme",
+        grants=1,
+        revoked_by="ops",
+        revoked_at=_NOW,
+        lapses_at=_NOW,
+    ),
 )
 
 

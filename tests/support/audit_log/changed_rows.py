@@ -68,7 +68,7 @@ def insert_batch(db: StoredTables, rng: random.Random) -> Place:
 
 
 def insert_row(table: str) -> Mutation:
-    """Add a cancellation, a reissue or a change without a leaf."""
+    """Add a row without a leaf: a use to a group that has one."""
 
     def mutate(db: StoredTables, rng: random.Random) -> Place:
         row = pick(db, rng, table)
@@ -76,9 +76,14 @@ def insert_row(table: str) -> Mutation:
             "cancellations": {"batch_id": "01932000-0000-7000-8000-000000000000"},
             "reissues": {"fingerprint": rng.randbytes(32)},
             "config_changes": {"change_number": 1_000},
+            "revocations": {"revocation_id": "01932000-0000-7000-8000-000000000000"},
+            "uses": {"fingerprint": rng.randbytes(32)},
+            "settlements": {"chunk_number": row.get("chunk_number", 0) + 1},
         }
         place = place_of(db, table, row)
         db.insert(table, row | keys[table])
+        if table == "settlements":  # its chunk may not be there
+            place = place._replace(tables=(table, "chunks"))
         return place._replace(batches=() if table == "cancellations" else place.batches)
 
     return mutate

@@ -34,7 +34,7 @@ _UNSIGNED: Mapping[str, tuple[str, ...]] = {"checkpoints": ("signed_at",), "gran
 def instead_of_null(column: str) -> Any:
     if column in JSON:
         return '{"a": 1}'
-    is_number = column in {"batch_number", "chunk_number"}
+    is_number = column in {"batch_number", "chunk_number", "size", "use_groups"}
     return 1 if is_number else bytes(32) if column == "digest" else "x"
 
 
@@ -65,7 +65,7 @@ def with_new_key(place: Place, table: str, row: Row) -> Place:
     tenants = (*place.tenants, row["tenant"]) if "tenant" in row else place.tenants
     batches = (*place.batches, row["batch_id"]) if "batch_id" in row else place.batches
     tables, leaves = place.tables, place.leaves
-    if table in {*ROW_TABLES, "reissues"}:
+    if table in {*ROW_TABLES, "reissues", "settlements"}:
         tables, batches = (*tables, "leaves"), () if "batch_number" in KEYS[table] else batches
     return Place(tables, tenants, batches, leaves)
 

@@ -1,4 +1,4 @@
-"""Generated audit logs: several tenants, kinds, refusals, reissues, cancellations, checkpoints."""
+"""Generated audit logs: several tenants, kinds, refusals, reissues, uses, checkpoints and more."""
 
 import os
 import random
@@ -10,23 +10,38 @@ from unittest import mock
 
 from sqlalchemy import Engine, insert, select
 
-from models import Checkpoint, TreeHead
+from models import Batch, Checkpoint, Chunk, Grant, TreeHead
 from tests.support.audit_log.pruned_log import KEPT, OLD
 from tests.support.builders import services
 from tests.support.builders.messages import DEMO, POLICY, Clock, grant_message, split_chunks
 from tests.support.builders.services import InProcessService
+from tests.support.uses.reports import downloaded, stored
+from tests.support.uses.settlements import settle
+from valetkey.wire.grant_ids import grant_id
 from worker.aws.clients import S3Clients
 from worker.commands.database import migrate_to_head
+from worker.core.revocation.targets import Target
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.core.tree.checkpoint_text import CheckpointText, tree_origin
 from worker.core.tree.merkle import RightEdge
 from worker.core.tree.signed_note import SignerKey
+from worker.core.uses.reports import UseReport
 from worker.db import tenants
 from worker.db.audit.changes import ChangeAuthor, record_changes
+from worker.db.audit.filters import is_in_chunk
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
 from worker.db.retention.months import add_months, first_moment
+from worker.db.revocation.rows import NewRevocation, insert_revocation
 from worker.usecases.retention.prune import plan_prune, prune
+from worker.usecases.uses.record import record_uses
 
+_ISSUED = (
+    select(Batch, Chunk.issued_at, Grant.item_number, Grant.object_key)
+    .join(Chunk, Chunk.batch_number == Batch.batch_number)
+    .join(Grant, is_in_chunk())
+    .where(Grant.code.is_(None))
+    .order_by(Grant.batch_number, Grant.item_number)
+)
 TENANTS = ("acme", "globex", "initech")
 KEY_NAME = "audit.example.com/valetkey"
 
@@ -79,6 +94,8 @@ class _Generator:
         with _service(self._engine, self._clock, "AKIDROTATED") as service:
             for message in self._rng.sample(self._messages, 6):
                 service.issue(message)
+            self._use(service)
+        self._revoke()
         self._change_config()
         return GeneratedLog(url, self._signer, self._sign())
 
@@ -128,6 +145,35 @@ class _Generator:
         for item in message["items"] if kind == "put" else ():
             item["size"] = rng.randrange(1, 500_000)
         return message
+
+    def _use(self, service: InProcessService) -> None:
+        """Record uses of some grants, and settle the chunks of some upload slots."""
+        reports, slots = list[UseReport](), dict[int, int]()
+        with read_transaction(self._engine) as connection:
+            for row in connection.execute(_ISSUED).all():
+                id_ = grant_id(row.batch_id, row.item_number)
+                if row.kind == "download":
+                    report = downloaded(id_, row.object_key, row.issued_at)
+                else:
+                    report = stored(id_, row.object_key, row.issued_at)
+                    slots[row.batch_number] = row.item_number // row.chunk_size
+                reports += [report] if self._rng.random() < 0.6 else []
+        for start in range(0, len(reports), 5):
+            record_uses(reports[start : start + 5], service.context)
+        for batch_number, chunk_number in slots.items():
+            settle(self._engine, batch_number, chunk_number, self._clock())
+
+    def _revoke(self) -> None:
+        """Record revocations: single grants, and one that concerns two tenants."""
+        now = self._clock()
+        for number in range(6):
+            owners = {TENANTS[number % 3]: 1 + number, TENANTS[1]: 2}
+            target = Target("key", f"{TENANTS[number % 3]}/{number}.png", "demo")
+            id_ = f"01932000-0000-4000-8000-{self._rng.randrange(10**12):012}"
+            reason = self._rng.choice([None, "case 4711"])
+            revocation = NewRevocation(id_, target, owners, "alice", reason, now)
+            with write_transaction(self._engine) as connection:
+                insert_revocation(connection, revocation, [], now)
 
     def _prune(self) -> None:
         now = first_moment(add_months(KEPT, 2))

@@ -31,7 +31,14 @@ MUTATIONS: Mapping[str, tuple[int, Mutation]] = {
     "a batch inserted": (12, insert_batch),
     **{
         f"a row inserted into {table}": (8, insert_row(table))
-        for table in ("cancellations", "reissues", "config_changes")
+        for table in (
+            "cancellations",
+            "reissues",
+            "config_changes",
+            "uses",
+            "settlements",
+            "revocations",
+        )
     },
     "a leaf inserted after the tree": (10, insert_leaf(with_head=False)),
     "a second leaf appended to the tree": (12, insert_leaf(with_head=True)),

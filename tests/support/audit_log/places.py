@@ -63,13 +63,17 @@ def leaves_of(db: StoredTables, row: Row) -> tuple[int, ...]:
 
 def place_of(db: StoredTables, table: str, row: Row) -> Place:
     """Return the place of a row before it is changed."""
-    if table in {*ROW_TABLES, "reissues"}:
+    if table in {*ROW_TABLES, "reissues", "settlements"}:
         batch = batch_of(db, row)
-        tables = ("reissues",) if table == "reissues" else (*ROW_TABLES, "reissues")
+        tables: tuple[str, ...] = (table,)
+        if table in ROW_TABLES:
+            tables = (*ROW_TABLES, "reissues", "settlements", "uses")
         tenants = (batch["tenant"], None)
         return Place(tables, tenants, (batch["batch_id"],), leaves_of(db, row))
     if table == "cancellations":
         return Place((table,), (row["tenant"],), (row["batch_id"],))
+    if table in {"uses", "revocations"}:
+        return Place((table,), (row["tenant"],))
     if table == "config_changes":
         return Place((table, "leaves"), (None, CONFIG_LOG))
     if table == "leaves":
@@ -84,5 +88,6 @@ def place_of_leaf(db: StoredTables, leaf: Row) -> Place:
         batches = (batch_of(db, leaf)["batch_id"],)
     elif leaf["kind"] == "cancellation":
         batches = (leaf["reference"],)
-    tables = ("leaves", *ROW_TABLES, "reissues", "cancellations", "config_changes", "prunes")
+    others = ("reissues", "settlements", "cancellations", "revocations", "uses", "config_changes")
+    tables = ("leaves", *ROW_TABLES, *others, "prunes")
     return Place(tables, (leaf["tenant"], None), batches, (leaf["leaf_number"],))

@@ -58,6 +58,12 @@ def _delete_rows(db: StoredTables, leaf: Row) -> None:
             )
         case "cancellation":
             db.delete("cancellations", {"tenant": leaf["tenant"], "batch_id": reference})
+        case "revocation":
+            db.delete("revocations", {"tenant": leaf["tenant"], "revocation_id": reference})
+        case "use":
+            db.execute("DELETE FROM uses WHERE group_id = ?", reference)
+        case "settlement":
+            db.delete("settlements", {"batch_number": number, "chunk_number": chunk})
         case "prune":
             db.delete("prunes", {"prune_number": int(reference)})
         case "reissue":

@@ -17,13 +17,16 @@ KEYS = {
     "reissues": ("batch_number", "chunk_number", "fingerprint"),
     "cancellations": ("tenant", "batch_id"),
     "config_changes": ("change_number",),
+    "revocations": ("tenant", "revocation_id"),
+    "uses": ("fingerprint",),
+    "settlements": ("batch_number", "chunk_number"),
     "leaves": ("tenant", "leaf_number"),
     "tree_heads": ("tenant",),
     "checkpoints": ("tenant", "size"),
     "prunes": ("prune_number",),
     "item_edges": ("batch_number", "chunk_number"),
 }
-JSON = {"terms", "refusal", "detail", "before", "after"}
+JSON = {"terms", "refusal", "detail", "before", "after", "notify"}
 DatabaseRefuses = (sqlite3.Error, psycopg.Error, OverflowError)
 
 

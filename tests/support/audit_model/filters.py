@@ -6,8 +6,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.support.audit_model.logs import CODES, KEYS, MOMENTS, LogRow
+from tests.support.audit_model.uses import NOWS
 from tests.support.builders.audit_rows import batch_id
-from worker.db.audit.filters import GrantFilter
+from worker.db.audit.filters import GrantFilter, moment_of_states
+from worker.db.audit.selection.states import STATES
 
 
 @st.composite
@@ -23,13 +25,14 @@ def filters(draw: st.DrawFn) -> GrantFilter:
         "decisions": st.sampled_from(
             [("issued",), ("refused",), (CODES[0],), ("issued", CODES[1]), ("issued", "refused")]
         ),
+        "states": st.lists(st.sampled_from(STATES), min_size=1, max_size=3).map(tuple),
         "kind": st.sampled_from(["upload", "download"]),
         "since": MOMENTS,
         "until": MOMENTS.map(lambda moment: moment + timedelta(seconds=1)),
         "batch_id": st.integers(1, 5).map(batch_id),
     }
     names = draw(st.lists(st.sampled_from(sorted(choices)), max_size=2, unique=True))
-    return GrantFilter(**{name: draw(choices[name]) for name in names})
+    return GrantFilter(**{name: draw(choices[name]) for name in names}, states_at=draw(NOWS))
 
 
 def matches(row: LogRow, grant_filter: GrantFilter) -> bool:
@@ -46,9 +49,14 @@ def matches(row: LogRow, grant_filter: GrantFilter) -> bool:
             wanted.requester in {None, batch.requested_by},
             wanted.signed_by is None or (batch.signed_by or "") == wanted.signed_by,
             not wanted.decisions or bool(decisions & set(wanted.decisions)),
+            not wanted.states or state_of(row, wanted) in wanted.states,
             wanted.kind in {None, batch.kind},
             wanted.since is None or row.time >= wanted.since,
             wanted.until is None or row.time < wanted.until,
             wanted.batch_id is None or row.grant.startswith(f"{wanted.batch_id}."),
         )
     )
+
+
+def state_of(row: LogRow, grant_filter: GrantFilter) -> str | None:
+    return row.state(moment_of_states(grant_filter))

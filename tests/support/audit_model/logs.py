@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
+from tests.support.audit_model.uses import LoggedUses, logged_uses
 from tests.support.builders.audit_rows import AuditedBatch, batch_id
 
 no_shrinking = settings(
@@ -42,6 +43,11 @@ class LogRow(NamedTuple):
     time: datetime
     key: str
     code: str | None
+    used: LoggedUses
+
+    def state(self, now: datetime) -> str | None:
+        """Return its state, None if it is refused."""
+        return None if self.code else self.used.state(self.batch, self.item_number, now)
 
     @property
     def grant(self) -> str:
@@ -68,10 +74,12 @@ class GeneratedLog(NamedTuple):
     """A log of several tenants, of which two may have batches of the same id."""
 
     batches: list[AuditedBatch]
+    used: LoggedUses = LoggedUses()
 
     def write(self, connection: Connection) -> None:
         for batch in self.batches:
             batch.write(connection)
+        self.used.write(connection)
 
     def rows(self) -> list[LogRow]:
         """Return all items, oldest batch first."""
@@ -83,6 +91,7 @@ class GeneratedLog(NamedTuple):
                 batch.decided_at + timedelta(seconds=number // batch.chunk_size),
                 key,
                 batch.codes.get(number),
+                self.used,
             )
             for batch in self.batches
             for number, key in enumerate(batch.object_keys)
@@ -124,4 +133,5 @@ def batches(draw: st.DrawFn, number: int) -> AuditedBatch:
 @st.composite
 def generated_logs(draw: st.DrawFn) -> GeneratedLog:
     """Generate a log, which may be empty."""
-    return GeneratedLog([draw(batches(number)) for number in range(1, draw(st.integers(0, 7)) + 1)])
+    own = [draw(batches(number)) for number in range(1, draw(st.integers(0, 7)) + 1)]
+    return GeneratedLog(own, draw(logged_uses(own)))

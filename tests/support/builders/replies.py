@@ -80,6 +80,37 @@ REPLIES: dict[str, dict[str, Any]] = {
         "refusal": REFUSAL,
         "manifest": MANIFEST,
     },
+    "states of items": {
+        "status": "states",
+        "batch": BATCH,
+        "kind": "upload",
+        "bucket": "demo",
+        "total": 5,
+        "items": [
+            {
+                "item": 3,
+                "state": "mismatched",
+                "key": "acme/a",
+                "expires_at": "2026-11-24T12:00:00Z",
+                "uses": 1,
+                "size": 5,
+                "etag": "e",
+                "version": "v",
+                "checksum": "crc32:AAAAAA==",
+                "content_type": "text/html",
+                "stored_at": "2026-11-24T11:00:00Z",
+                "problem": "size: 5 bytes, granted 6",
+            }
+        ],
+    },
+    "counted states": {
+        "status": "states",
+        "batch": BATCH,
+        "kind": "upload",
+        "bucket": "demo",
+        "total": 5,
+        "counts": {"used": 2, "open": 3},
+    },
     "a description": {
         "status": "described",
         "tenant": "acme",
@@ -93,7 +124,9 @@ REPLIES: dict[str, dict[str, Any]] = {
 OPEN_FIELDS = frozenset(
     {"code", "metric", "window", "method", "limited_by", "decision", "state", "kind"}
 )
-_FREE_OBJECTS = frozenset({"fields", "headers"})  # names chosen by the service: no new field
+_FREE_OBJECTS = frozenset(
+    {"counts", "fields", "headers"}
+)  # names chosen by the service: no new field
 _NEW_VALUES: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.integers(),

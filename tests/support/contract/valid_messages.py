@@ -68,6 +68,10 @@ def valid_messages() -> dict[str, dict[str, Any]]:
     messages["usage"] = {"v": 1, "ask": "usage", "tenant": "acme"}
     about_batch = {"v": 1, "tenant": "acme", "batch": batch_id()}
     messages["batch"] = about_batch | {"ask": "batch", "chunk": 3}
+    messages["status"] = about_batch | {"ask": "status", "items": [0, 9], "probe": True}
+    messages["reissue"] = about_batch | {"ask": "reissue", "of": f"{batch_id()}.7"}
+    messages["reissue"] |= {"requested_by": "ann", "reason": "a", "recipient": "b"}
+    messages["reissue"]["expires_in"] = 60
     messages["cancel"] = about_batch | {"ask": "cancel", "requested_by": "ann", "reason": "a b"}
     return messages
 
@@ -87,6 +91,7 @@ def _chunk_message(kind: str) -> dict[str, Any]:
         "chunk": 1,
         "items": [{"key": "acme/a"} | ITEMS[kind]],
         "callback": "hook",
+        "notify": ["upload.stored", "upload.unused"],
         "deadline": "2026-11-24T12:00:00+01:00",
         "manifest": "acme/manifest.gz",
     }

@@ -72,7 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
-        self.send_header("content-length", str(len(response.body)))
+        if "content-length" not in response.headers:  # else it is that of an object, for a HEAD
+            self.send_header("content-length", str(len(response.body)))
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else response.body)
 

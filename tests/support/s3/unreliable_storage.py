@@ -52,7 +52,8 @@ def unreliable_storage(endpoint: str) -> Iterator[UnreliableStorage]:
             headers = {k: v for k, v in request.headers.items() if k not in _HOP_HEADERS}
             url = f"{endpoint}{request.target}"
             response = http.request(request.method, url, headers=headers, content=request.body)
-            kept = {k: v for k, v in response.headers.items() if k not in _HOP_HEADERS}
+            dropped = _HOP_HEADERS - ({"content-length"} if request.method == "HEAD" else set())
+            kept = {k: v for k, v in response.headers.items() if k not in dropped}
             return StorageResponse(response.status_code, kept, response.content)
 
         with running_http_storage() as server:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from valetkey.webhooks import InvalidWebhook, verify
+from valetkey.webhooks import InvalidWebhook, parse_upload_event, verify
 from worker.core.webhooks.signature import WebhookSecret, signature_headers
 
 NOW = datetime(2026, 11, 24, 23, 0, tzinfo=UTC)
@@ -206,3 +206,43 @@ def test_every_invalid_request_raises_the_same_exception(
 def test_every_signed_payload_is_returned(payload: dict[str, str]) -> None:
     body = json.dumps(payload).encode()
     assert verify_with_key(body, headers(body)) == payload
+
+
+UPLOAD = {"id": "b.0", "item": 0, "key": "acme/a", "size": 5, "stored_at": "2026-11-24T12:00:00Z"}
+DATA = {"tenant": "acme", "batch": "b", "chunk": 0, "uploads": [UPLOAD]}
+EVENT = {"type": "upload.stored", "timestamp": "2026-11-24T12:00:01Z", "data": DATA}
+
+
+def test_a_webhook_about_uploads_becomes_typed_values() -> None:
+    event = parse_upload_event(EVENT | {"later": 1})
+    assert event is not None
+    (upload,) = event.data.uploads
+    assert (event.type, upload.size, upload.late) == ("upload.stored", 5, False)
+    assert upload.stored_at == datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def test_a_later_type_about_uploads_is_kept_as_text() -> None:
+    event = parse_upload_event(EVENT | {"type": "upload.scanned"})
+    assert event is not None
+    assert event.type == "upload.scanned"
+
+
+@pytest.mark.parametrize("payload", [{"batch": "b", "items": []}, {"type": "audit.checkpoint"}])
+def test_a_webhook_about_something_else_is_no_upload_event(payload: dict[str, object]) -> None:
+    assert parse_upload_event(payload) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"data": DATA | {"uploads": [{"id": "secret"}]}}, "data.uploads.0.item"),
+        ({"data": DATA | {"chunk": "secret"}}, "data.chunk"),
+        ({"timestamp": "secret"}, "timestamp"),
+    ],
+)
+def test_a_malformed_webhook_about_uploads_is_refused_with_the_field(
+    changes: dict[str, object], field: str
+) -> None:
+    with pytest.raises(InvalidWebhook, match=field) as refused:
+        parse_upload_event(EVENT | changes)
+    assert "secret" not in str(refused.value)

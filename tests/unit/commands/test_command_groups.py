@@ -26,8 +26,8 @@ COMMANDS = [
 ]
 
 
-def test_both_groups_are_lazy() -> None:
-    assert list(GROUPS) == ["worker", "worker audit"]
+def test_the_groups_of_many_commands_are_lazy() -> None:
+    assert list(GROUPS) == ["worker", "worker audit", "worker usage"]
 
 
 @pytest.mark.parametrize(("group", "name"), COMMANDS)

@@ -14,6 +14,7 @@ from tests.support.docs.command_lines import ROOT
 from valetkey.crypto import jose
 from valetkey.crypto.keys import dump_private_key, generate_key
 from valetkey.delivery import retransmit
+from valetkey.webhooks import parse_upload_event
 from valetkey.wire import messages, terms
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Refusal
@@ -22,14 +23,19 @@ from worker.broker import bodies, frames, headers
 from worker.broker.sharing import claimed_tenant
 from worker.core.auth import authenticate
 from worker.core.contract.celery_schemas import envelope_schema, result_schema
-from worker.core.contract.schemas import reply_classes, reply_schema, request_classes
+from worker.core.contract.schemas import (
+    reply_classes,
+    reply_schema,
+    request_classes,
+    webhook_schema,
+)
 from worker.core.kinds import multipart
 from worker.core.signing import object_keys
 from worker.core.webhooks import retry
 from worker.net import webhook_client
 
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
-ENVELOPE, RESULT, HINT, REQUEST, REPLY, KEY_FILE = (
+ENVELOPE, RESULT, HINT, REQUEST, REPLY, KEY_FILE, UPLOAD_EVENT = (
     json.loads(block)
     for block in re.findall(r"^```json\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
@@ -38,6 +44,11 @@ MIB = 1024**2
 
 def is_valid(schema: dict[str, Any], value: Any) -> bool:
     return bool(Draft202012Validator(schema).is_valid(value))
+
+
+def test_the_webhook_about_uploads_is_valid_and_becomes_an_event() -> None:
+    assert is_valid(webhook_schema(), UPLOAD_EVENT)
+    assert parse_upload_event(UPLOAD_EVENT) is not None
 
 
 def test_the_envelope_is_valid_and_contains_a_request() -> None:

@@ -136,7 +136,10 @@ def test_a_wrong_batch_message_is_refused(raw: Any, code: str, field: str) -> No
         (grant_message(deadline="2026-11-24T12:00:00"), "date and time with a time zone"),
         (download_message(method="PUT"), "must be 'GET' or 'HEAD'"),
         (download_message(kind="delete"), "kind must be one of 'download', 'upload', 'put'"),
-        (grant_message(ask="status"), "'explain', 'usage', 'cancel', 'batch' or 'service'"),
+        (
+            grant_message(ask="later"),
+            "'explain', 'usage', 'cancel', 'batch', 'service', 'status' or 'reissue'",
+        ),
         (grant_message(surprise=1), "unknown field"),
         (grant_message(total=2), "chunk, chunk_size, total and items do not agree"),
     ],
@@ -185,5 +188,5 @@ def test_the_refusal_of_an_unknown_ask_names_the_known_ones() -> None:
     refusal = parse_message({"v": 1, "tenant": "acme", "ask": "later"})
     assert isinstance(refusal, Refusal)
     assert refusal.message == (
-        "must be 'grants', 'explain', 'usage', 'cancel', 'batch' or 'service'"
+        "must be 'grants', 'explain', 'usage', 'cancel', 'batch', 'service', 'status' or 'reissue'"
     )

@@ -11,6 +11,7 @@ from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Cancelled, Explanation, Outcome, Reply, Usage
 from valetkey.wire.service import first_release
+from valetkey.wire.uses import UseState, UseStates
 
 BATCH, OTHER = batch_id(), batch_id()
 REFUSAL = Refusal(code=Code.KEY_UNKNOWN, field="kid", message="no")
@@ -36,22 +37,33 @@ def outcome(
     return Outcome.model_validate(fields | changes)
 
 
+def use_states(*items: int) -> UseStates:
+    states = [UseState(item=item, state="open") for item in items]
+    return UseStates(batch=BATCH, kind="upload", bucket="b", total=5, items=states)
+
+
 GRANTS = build_pending_message("task", grant_message(["a", "b"], batch=BATCH))
 PARTS = PendingMessage("task", {"batch": BATCH, "items": [{"key": "a", "part": 1}]})
 EXPLAIN = build_pending_message("task", grant_message(["a", "b"], batch=BATCH, ask="explain"))
 USAGE, CANCEL = ask_message("usage"), ask_message("cancel", batch=BATCH, requested_by="me")
 STATE, SERVICE = ask_message("batch", batch=BATCH), ask_message("service")
+STATES = ask_message("status", batch=BATCH, items=[3, 1])
+COUNTS = ask_message("status", batch=BATCH)
+REISSUE = ask_message("reissue", batch=OTHER, of=f"{BATCH}.0", requested_by="me")
 REOPEN = ask_message("batch", batch_state(), batch=BATCH, chunk=1)
 REPLIES: dict[str, tuple[PendingMessage, Reply]] = {
     "an outcome": (GRANTS, outcome()),
     "a chunk's outcome": (REOPEN, outcome(chunk=1)),
     "a batch's state": (STATE, batch_state()),
     "an explanation": (EXPLAIN, Explanation(decision="issue", rules=[])),
+    "the states of items": (STATES, use_states(3, 1)),
+    "the states of a batch": (COUNTS, use_states()),
+    "a fresh grant": (REISSUE, outcome(OTHER, items=1)),
     "a usage": (USAGE, Usage(tenant="acme", quotas=[])),
     "a description": (SERVICE, first_release("acme")),
     "a cancellation": (CANCEL, Cancelled(batch=BATCH, issued=0, released=0)),
 }
-MESSAGES = [GRANTS, EXPLAIN, USAGE, CANCEL, STATE, REOPEN, SERVICE]
+MESSAGES = [GRANTS, EXPLAIN, USAGE, CANCEL, STATE, REOPEN, SERVICE, STATES, COUNTS, REISSUE]
 
 
 @pytest.mark.parametrize("name", REPLIES)

@@ -24,7 +24,7 @@ def test_the_last_try_of_a_request_says_that_it_is_given_up(
 ) -> None:
     stored: list[Any] = []
     monkeypatch.setattr(tasks, "respond", respond_transiently)
-    monkeypatch.setattr(tasks, "process_context", lambda: None)
+    monkeypatch.setattr(tasks, "job_context", lambda: None)
     task = SimpleNamespace(
         request=SimpleNamespace(id="a.0", retries=retries),
         max_retries=tasks.MAX_RETRIES,
@@ -47,7 +47,7 @@ def test_a_result_store_that_is_away_does_not_end_the_tries(
         raise ConnectionError
 
     monkeypatch.setattr(tasks, "respond", respond_transiently)
-    monkeypatch.setattr(tasks, "process_context", lambda: None)
+    monkeypatch.setattr(tasks, "job_context", lambda: None)
     retries: list[Any] = []
     task = SimpleNamespace(
         request=SimpleNamespace(id="a.0", retries=0),

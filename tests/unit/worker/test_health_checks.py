@@ -16,6 +16,7 @@ from worker.commands.health.checks import (
     check_manifests,
     check_messages,
     check_refused_uploads,
+    check_settlements,
     check_tenants,
     check_webhooks,
 )
@@ -145,3 +146,8 @@ def test_uploads_that_cannot_be_aborted_are_a_warning() -> None:
     ages = (None, NOW - ABANDONED_FOR, NOW - ABANDONED_FOR - MICROSECOND)
     checks = [check_abandoned_uploads(age, NOW) for age in ages]
     assert states(checks) == ["ok", "ok", "warn"]
+
+
+def test_upload_slots_that_are_not_settled_for_a_day_are_a_warning() -> None:
+    ages = (None, NOW - timedelta(hours=23), NOW - timedelta(hours=25))
+    assert states([check_settlements(age, NOW) for age in ages]) == ["ok", "ok", "warn"]

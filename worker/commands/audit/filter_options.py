@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import click
 from sqlalchemy import Connection
 
+from worker import clock
 from worker.commands.options import (
     TEXT,
     Command,
@@ -26,6 +27,7 @@ from worker.db.audit.selection.names import (
     find_profiles,
     resolve_names,
 )
+from worker.db.audit.selection.states import STATES
 from worker.db.retention.pruned_items import pruned_month
 
 _MAX_GLOB = 1_024  # characters
@@ -51,7 +53,7 @@ def _parse_batch(_context: click.Context, _option: click.Parameter, text: str | 
     return None if text is None else text.strip().lower()
 
 
-def _split_decisions(
+def _split_names(
     _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[str, ...]:
     return tuple(word.strip() for text in texts for word in text.split(","))
@@ -81,9 +83,18 @@ _OPTIONS = (
         "decisions",
         type=TEXT,
         multiple=True,
-        callback=_split_decisions,
+        callback=_split_names,
         help="Only `issued` or `refused` items, or those refused with this code. Several, as"
         " in key_invalid,key_traversal, select each of them.",
+    ),
+    click.option(
+        "--state",
+        "states",
+        type=TEXT,
+        multiple=True,
+        callback=_split_names,
+        help=f"Only issued grants that are in this state now: {', '.join(STATES)}. Several, as in"
+        " late,unused, select each of them.",
     ),
     click.option("--kind", type=TEXT, help="Only this kind: download, upload, put, …"),
     since_option,
@@ -94,7 +105,7 @@ _OPTIONS = (
     ),
     click.option("--grant", type=TEXT, callback=parse_cursor, help="Only the grant of this id."),
 )
-_FILTER_FIELDS = frozenset(field.name for field in fields(GrantFilter)) - {"buckets"}
+_FILTER_FIELDS = frozenset(field.name for field in fields(GrantFilter)) - {"buckets", "states_at"}
 _HINTS = {"decision": "--decision", "signed_by": "--signed-by"}
 
 
@@ -118,7 +129,9 @@ def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilt
     refuse_empty_range(values["since"], values["until"])
     key = _parse_key(options["key"])
     try:
-        unresolved = GrantFilter(**values, object_key=key.exact, key_glob=key.glob)
+        unresolved = GrantFilter(
+            **values, object_key=key.exact, key_glob=key.glob, states_at=clock.now()
+        )
         grant_filter = resolve_names(connection, unresolved)
         buckets = _select_buckets(connection, options["bucket"], key.bucket)
         return replace(grant_filter, buckets=buckets)

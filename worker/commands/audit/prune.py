@@ -19,7 +19,7 @@ from worker.db.retention.prunes import TenantPart
 from worker.errors import Transient
 from worker.usecases.retention.prune import PrunePlan, PruneRefused, plan_prune, prune
 
-_COLUMNS = ("tenant", "chunks", "items", "checkpoint")
+_COLUMNS = ("tenant", "chunks", "items", "uses", "checkpoint")
 
 
 def _parse_month(_context: click.Context, _option: click.Parameter, text: str) -> int:
@@ -54,9 +54,10 @@ def _parse_month(_context: click.Context, _option: click.Parameter, text: str) -
 def prune_log(*, before: int, dry_run: bool, yes: bool, without_checkpoint: bool) -> None:
     """Remove the grants of all chunks that were issued before a month, for ever.
 
-    Batches, chunks, refusals of whole chunks, leaves and checkpoints stay, and the hashes that
-    `audit verify` needs to verify them. It accepts that these grants are missing. On PostgreSQL
-    whole partitions are dropped. On SQLite rows are deleted, and the file keeps its size.
+    So are the settlements of these chunks, and the uses of grants that were recorded before that
+    month. Batches, chunks, refusals of whole chunks, leaves and checkpoints stay, and the hashes
+    that `audit verify` needs to verify them. It accepts that these rows are missing. On PostgreSQL
+    whole partitions of grants are dropped. On SQLite rows are deleted, and the file keeps its size.
 
     Refuses if a signed checkpoint does not cover what is removed, or if unfinished work needs it.
 
@@ -97,11 +98,13 @@ def _print_plan(plan: PrunePlan) -> None:
         size = format_size(plan.bytes)
         click.echo(f"Partitions to drop: {names} ({size})")
     click.echo(f"Grants to remove, before {format_month(plan.before)}: {plan.items:,}")
+    if plan.uses:
+        click.echo(f"Uses to remove, before {format_month(plan.before)}: {plan.uses:,}")
 
 
 def _to_row(part: TenantPart, uncovered: list[str]) -> tuple[Any, ...]:
     covered = "missing" if part.tenant in uncovered else "signed"
-    return part.tenant, f"{part.chunks:,}", f"{part.items:,}", covered
+    return part.tenant, f"{part.chunks:,}", f"{part.items:,}", f"{part.uses:,}", covered
 
 
 def _refuse(plan: PrunePlan, *, without_checkpoint: bool) -> None:

@@ -24,21 +24,22 @@ def show(context: click.Context, /, *, grant: str, zone: object, as_json: bool) 
     """Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.
 
     Who requested it and for whom, what decided, until when it is valid and why, how often it was
-    signed and delivered, and what it was charged. Never shows a link, a signature or a token.
+    signed and delivered, what it was charged, and what became of it. Never shows a link, a
+    signature or a token.
 
     \b
     Examples:
       python -m worker audit show 0199a000-0000-7000-8000-000000000000.7
       python -m worker audit show acme/0199a000-0000-7000-8000-000000000000 --json
     """
+    now, zone_ = clock.now(), chosen_zone(context)
     with open_database(read_transaction) as connection:
         try:
-            story = find_story(connection, grant)
+            story = find_story(connection, grant, now)
         except UnknownGrant as error:
             raise click.BadParameter(str(error), param_hint="GRANT") from None
         if story.grant is None and story.counts.first is not None:
             note_pruned(connection, story.counts.first)
-    now, zone_ = clock.now(), chosen_zone(context)
     values = story_values(story, now)
     if as_json:
         click.echo(json.dumps(values, default=lambda moment: format_in_zone(moment, zone_)))

@@ -29,8 +29,9 @@ from worker.usecases.audit.verification.verify import (
 _MAX_PROBLEMS = 100
 _KEY_FILE = "VALETKEY_AUDIT_KEY_FILE"
 _COUNTS = (
-    *("items", "chunks", "pruned", "reissues", "cancellations", "changes", "leaves", "trees"),
-    *("checkpoints", "charges"),
+    *("items", "chunks", "pruned", "reissues", "cancellations", "revocations", "uses"),
+    *("settlements", "changes"),
+    *("leaves", "trees", "checkpoints", "charges"),
 )
 
 

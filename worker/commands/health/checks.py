@@ -18,6 +18,8 @@ from worker.setting_names import UnknownVariable
 OVERDUE_AFTER = timedelta(minutes=5)
 """The age of unfinished work from which a check reports it."""
 
+_SETTLED_AFTER = timedelta(days=1)  # storage may be unreachable for hours
+
 FAILED_SINCE = timedelta(days=1)
 """The time for which a failed manifest is reported."""
 
@@ -181,3 +183,15 @@ def check_abandoned_uploads(oldest: datetime | None, now: datetime) -> Check:
     )
     hint = "the log of the upkeep worker says why: aborts_postponed"
     return Check("uploads", "warn", text, hint)
+
+
+def check_settlements(oldest: datetime | None, now: datetime) -> Check:
+    """Warn if upload slots that ended are not settled. oldest is the end of the first of them.
+
+    oldest is None if none wait.
+    """
+    if oldest is None or now - oldest <= _SETTLED_AFTER:
+        return Check("settlements", "ok", "upload slots that ended are settled")
+    text = f"upload slots that ended {format_duration(now - oldest)} ago are not settled"
+    hint = "the log of the upkeep worker has the reason, as settlement_postponed"
+    return Check("settlements", "warn", text, hint)

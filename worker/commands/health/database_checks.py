@@ -26,9 +26,11 @@ from worker.commands.health.checks import (
     check_cleanup,
     check_manifests,
     check_refused_uploads,
+    check_settlements,
     check_tenants,
     check_webhooks,
 )
+from worker.commands.health.event_checks import event_checks
 from worker.commands.health.partition_checks import (
     PartitionFacts,
     check_partitions,
@@ -60,6 +62,7 @@ class _DatabaseFacts(NamedTuple):
     failed_manifests: backlog.FailedManifests
     oldest_abandoned_upload: datetime | None
     refused_uploads: list[backlog.RefusedUploads]
+    oldest_ended_slot: datetime | None
     partitions: PartitionFacts | None
     publications: list[Publication]
 
@@ -83,6 +86,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     now = clock.now()
     yield from check_tenants(facts.config, now)
     yield from bucket_checks(facts.config, settings, offline=offline)
+    yield from event_checks(facts.config, offline=offline)
     yield from _endpoint_checks(facts.config)
     yield from check_circuits(facts.circuits, now)
     yield check_webhooks(facts.oldest_webhook, now)
@@ -90,6 +94,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield check_manifests(facts.failed_manifests)
     yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
     yield from check_refused_uploads(facts.refused_uploads)
+    yield check_settlements(facts.oldest_ended_slot, now)
     yield from check_partitions(facts.partitions, now)
     yield from checkpoint_checks(settings, facts.config, facts.publications)
 
@@ -105,6 +110,7 @@ def _read_facts() -> _DatabaseFacts:
             backlog.failed_manifests(connection, clock.now() - FAILED_SINCE),
             backlog.oldest_abandoned_upload(connection),
             backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
+            backlog.oldest_ended_slot(connection),
             read_partition_facts(connection, clock.now()),
             read_publications(connection),
         )

@@ -113,7 +113,7 @@ def _policy_conflicts(tenant: Tenant, policy: Policy) -> Iterator[Conflict]:
             message = "the tenant has no endpoint of this name"
             yield Conflict((*location, "callbacks", number), message, hint)
     for quota in tenant.quotas:
-        if quota.metric == "upload_bytes" and quota.limit < policy.max_size:
+        if quota.metric.endswith("_bytes") and quota.limit < policy.max_size:
             name = _quota_name(quota)
             message = (
                 f"one upload of {describe_size(policy.max_size)} exceeds the quota {name} of"

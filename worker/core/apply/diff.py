@@ -23,7 +23,7 @@ Value = str | int | tuple[str, ...] | dict[str, int | str]
 FieldValues = dict[str, Value]
 _Table = Bucket | Policy | WebhookEndpoint | TenantKey
 
-_TENANT_FIELDS = ("trust", "max_batch")  # the others are tables of their own
+_TENANT_FIELDS = ("trust", "max_batch", "refund_unused")  # the others are tables of their own
 _is_public_key_path = re.compile(r"tenants\.[^.]+\.keys\.[^.]+\.(sign|seal)").fullmatch
 _PUBLIC_KEY_PREVIEW = 8  # characters: enough to distinguish keys
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE, MAX_INTERACTIVE_ITEMS, VERSION
 from valetkey.wire.replies import Outcome
+from valetkey.wire.upload_events import UploadEvent
 from worker.core.contract.celery_schemas import JWE_PATTERN, JWS_PATTERN, headers_schema
 from worker.core.contract.schemas import (
     Schema,
@@ -16,6 +17,7 @@ from worker.core.contract.schemas import (
     reply_definitions,
     request_classes,
     request_definitions,
+    upload_event_definitions,
 )
 
 _SCHEMAS = "#/components/schemas/"
@@ -60,7 +62,9 @@ def asyncapi_document() -> dict[str, Any]:
         "operations": _operations(),
         "components": {
             "messages": _messages(),
-            "schemas": request_definitions(_SCHEMAS) | reply_definitions(_SCHEMAS),
+            "schemas": request_definitions(_SCHEMAS)
+            | reply_definitions(_SCHEMAS)
+            | upload_event_definitions(_SCHEMAS),
         },
     }
 
@@ -115,7 +119,7 @@ def _webhooks() -> dict[str, Any]:
         "address": None,
         "title": "A webhook endpoint of the tenant",
         "description": "The URL that the operator configured under the name in callback.",
-        "messages": _references(["Webhook"]),
+        "messages": _references(["Webhook", UploadEvent.__name__]),
     }
 
 
@@ -129,14 +133,21 @@ def _operations() -> dict[str, Any]:
         suffix = "FromBulk" if queue == BULK_QUEUE else ""
         for item in request_classes():
             operations[f"receive{item.__name__}{suffix}"] = _receive(queue, item)
+    outcome_title = "Send the outcome of a chunk to the endpoint in callback"
+    event_title = "Send what became of uploads to the endpoint in callback, if notify asks for it"
     return operations | {
-        "sendWebhook": {
-            "action": "send",
-            "title": "Send the outcome of a chunk to the endpoint in callback",
-            "channel": {"$ref": "#/channels/webhooks"},
-            "messages": [{"$ref": "#/channels/webhooks/messages/Webhook"}],
-            "bindings": {"http": {"method": "POST", "bindingVersion": "0.3.0"}},
-        }
+        "sendWebhook": _send("Webhook", outcome_title),
+        "sendUploadEvent": _send(UploadEvent.__name__, event_title),
+    }
+
+
+def _send(message: str, title: str) -> dict[str, Any]:
+    return {
+        "action": "send",
+        "title": title,
+        "channel": {"$ref": "#/channels/webhooks"},
+        "messages": [{"$ref": f"#/channels/webhooks/messages/{message}"}],
+        "bindings": {"http": {"method": "POST", "bindingVersion": "0.3.0"}},
     }
 
 
@@ -176,8 +187,10 @@ def _messages() -> dict[str, Any]:
     for item in reply_classes():
         messages[item.__name__] = _message(item.__name__, {"$ref": f"{_SCHEMAS}{item.__name__}"})
     messages["SealedReply"] = _token("SealedReply", _SEALED_TEXT, JWE_PATTERN)
-    outcome = {"$ref": f"{_SCHEMAS}{Outcome.__name__}"}
-    return messages | {"Webhook": _message("Webhook", outcome) | {"headers": _webhook_headers()}}
+    for name, item in {"Webhook": Outcome, UploadEvent.__name__: UploadEvent}.items():
+        message = _message(name, {"$ref": f"{_SCHEMAS}{item.__name__}"})
+        messages[name] = message | {"headers": _webhook_headers()}
+    return messages
 
 
 def _message(name: str, payload: Schema) -> dict[str, Any]:
@@ -196,7 +209,7 @@ def _token(name: str, text: str, pattern: str) -> dict[str, Any]:
 
 def _webhook_headers() -> Schema:
     texts = {
-        "webhook-id": "BATCH-CHUNK: the same for every attempt. Ignore an id that you know.",
+        "webhook-id": "The same for every attempt. Ignore an id that you know.",
         "webhook-timestamp": "The time of this attempt, as Unix time in seconds.",
         "webhook-signature": "Signatures by Standard Webhooks 1.0.0, separated by spaces.",
         "content-type": "application/json",

@@ -7,7 +7,7 @@ from typing import Any
 from worker.core.contract.asyncapi import asyncapi_document
 from worker.core.contract.celery_schemas import envelope_schema, result_schema
 from worker.core.contract.codes import codes_page
-from worker.core.contract.schemas import reply_schema, request_schema
+from worker.core.contract.schemas import reply_schema, request_schema, webhook_schema
 
 
 def _json(generate: Callable[[], dict[str, Any]]) -> Callable[[], str]:
@@ -17,6 +17,7 @@ def _json(generate: Callable[[], dict[str, Any]]) -> Callable[[], str]:
 FILES: Mapping[str, Callable[[], str]] = {
     "requests.schema.json": _json(request_schema),
     "replies.schema.json": _json(reply_schema),
+    "webhooks.schema.json": _json(webhook_schema),
     "envelope.schema.json": _json(envelope_schema),
     "result.schema.json": _json(result_schema),
     "asyncapi.json": _json(asyncapi_document),

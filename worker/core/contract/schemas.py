@@ -1,4 +1,4 @@
-"""JSON Schemas of the messages and of the replies, generated from their classes.
+"""JSON Schemas of the messages, replies and webhooks, generated from their classes.
 
 Requests are closed: the service refuses fields that it does not know. Replies are open: a later
 service may send more fields, and more values where this one has a list.
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from valetkey import wire
 from valetkey.wire import messages, replies
+from valetkey.wire.upload_events import UploadEvent
 from worker.core.contract.docstrings import describe_class
 
 Schema = dict[str, Any]
@@ -21,6 +22,7 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REQUESTS_TITLE = "valetkey requests"
 _REPLIES_TITLE = "valetkey replies"
+_WEBHOOKS_TITLE = "valetkey webhooks about uploads"
 # JSON Schema does not have to check `format`, and its names allow more than the service accepts.
 _DATE_TIME = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
 _STATUS = "status"
@@ -63,8 +65,13 @@ def request_schema() -> Schema:
 
 
 def reply_schema() -> Schema:
-    """Return the schema of all replies, which is also that of webhooks."""
+    """Return the schema of all replies, which is also that of webhooks with outcomes."""
     return _document("replies", _REPLIES_TITLE, reply_classes(), reply_definitions())
+
+
+def webhook_schema() -> Schema:
+    """Return the schema of webhooks about uploads."""
+    return _document("webhooks", _WEBHOOKS_TITLE, (UploadEvent,), upload_event_definitions())
 
 
 def request_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
@@ -93,6 +100,17 @@ def reply_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
     for name, schema in status.items():
         if schema is not None:
             definitions[name]["properties"] = {_STATUS: schema, **definitions[name]["properties"]}
+    return _described(definitions)
+
+
+def upload_event_definitions(prefix: str = "#/$defs/") -> dict[str, Schema]:
+    """Return a definition for each class in a webhook about uploads."""
+    adapter = TypeAdapter(UploadEvent)
+    template = f"{prefix}{{model}}"
+    schema = adapter.json_schema(mode="validation", ref_template=template)
+    definitions: dict[str, Schema] = schema.pop("$defs")
+    definitions[UploadEvent.__name__] = schema
+    _for_each_schema(definitions, _open)
     return _described(definitions)
 
 

@@ -17,11 +17,15 @@ from worker.core.tenants.config import Tenant
 
 
 class ChunkRequest(NamedTuple):
-    """An authenticated message, its tenant, and the name of the key that signed it, if any."""
+    """An authenticated message, its tenant, and the name of the key that signed it, if any.
+
+    reissue_of is the id of the earlier grant whose object and terms the message has, if any.
+    """
 
     message: ChunkMessage
     tenant: Tenant
     signing_key: str | None
+    reissue_of: str | None = None
 
 
 class GrantRow(NamedTuple):

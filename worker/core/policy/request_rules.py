@@ -1,12 +1,14 @@
-"""Rules for the header of a request: batch size, callback, deadline and manifest."""
+"""Rules for the header of a request: batch size, webhooks, deadline and manifest."""
 
 from collections.abc import Collection
 
 from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.terms import StorageTerms
 from worker.core.kinds.registry import KINDS, grant_kind
 from worker.core.kinds.rules import BatchContext, RequestContext, Rule, refuse
 from worker.core.signing.object_keys import key_refusal, printable_key
 from worker.core.tenants.config import Bucket, Policy, Tenant
+from worker.core.uses.used_grant import SLOT_KINDS
 
 _MANIFEST_KINDS = [name for name, kind in KINDS.items() if kind.has_manifest]
 _MANIFEST_UPLOAD_KINDS = {name for name, kind in KINDS.items() if kind.allows_manifest_upload}
@@ -40,6 +42,19 @@ def _check_callback(context: BatchContext) -> Refusal | None:
         return None
     text = "the tenant has no such endpoint, or its policy does not allow it here"
     return refuse(Code.CALLBACK_UNKNOWN, "callback", text, sorted(allowed))
+
+
+def _check_notify(context: RequestContext) -> Refusal | None:
+    if context.message.notify is None:
+        return None
+    if not isinstance(context.terms, StorageTerms):
+        text = "grants of this kind store no objects"
+        return refuse(Code.NOTIFY_NOT_ALLOWED, "notify", text, list(SLOT_KINDS))
+    if context.callback is None:
+        text = "there is no endpoint to notify: name one in callback"
+        allowed = allowed_callback_names(context.tenant, context.policy.bucket)
+        return refuse(Code.NOTIFY_NOT_ALLOWED, "notify", text, sorted(allowed))
+    return None
 
 
 def _check_deadline(context: RequestContext) -> Refusal | None:
@@ -96,6 +111,7 @@ BATCH_RULES: tuple[Rule[BatchContext], ...] = (
 
 REQUEST_RULES: tuple[Rule[RequestContext], ...] = (
     *BATCH_RULES,
+    Rule("notify", _check_notify, lambda context: ", ".join(context.message.notify or ())),
     Rule("deadline", _check_deadline, _describe_deadline),
     Rule(
         "manifest", _check_manifest, lambda context: printable_key(context.message.manifest or "")

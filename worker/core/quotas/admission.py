@@ -41,7 +41,7 @@ def first_quota_refusal(
 ) -> Refusal | None:
     """Refuse a cost for the first quota whose limit it would exceed."""
     for quota in quotas:
-        amount = getattr(cost, quota.metric)
+        amount = cost.requested(quota.metric)
         state = quota_state(quota, usage, now)
         if amount > 0 and state.used + amount > quota.limit:
             return _refusal(state.model_copy(update={"asked": amount}))

@@ -11,8 +11,13 @@ from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 
 WINDOWS: tuple[Window, ...] = get_args(Window)
 METRICS: tuple[Metric, ...] = get_args(Metric)
+CHARGED_METRICS = tuple(metric for metric in METRICS if metric != "stored_bytes")
+"""The metrics that issued grants cost. The bytes that are stored follow from what storage tells."""
+
 LIVE_WINDOWS: tuple[Window, ...] = ("live",)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PAST_WINDOWS = tuple(window for window in WINDOWS if window not in LIVE_WINDOWS)
+LIVE_START = datetime(1970, 1, 1, tzinfo=UTC)
+"""The start of the window live, which has no end."""
 
 CEILINGS = tuple(Quota("upload_bytes", window, 2**62) for window in ("month", "live"))
 """Quotas of every tenant, whatever its config says: beyond them a 63-bit counter would overflow.
@@ -22,11 +27,16 @@ The largest batch adds less than half of that, and each shorter window is part o
 
 
 class Cost(NamedTuple):
-    """The cost of grants, by metric: numbers of grants, and bytes that may be uploaded."""
+    """The cost of grants, by metric: numbers of grants, and bytes that may be uploaded.
+
+    As a usage, also the bytes that are stored, which are in the window live alone. No grant costs
+    them; a quota of them compares the bytes that a request may upload.
+    """
 
     grants: int = 0
     download_grants: int = 0
     upload_bytes: int = 0
+    stored_bytes: int = 0
 
     def plus(self, other: "Cost") -> "Cost":
         """Return the sum of two costs."""
@@ -35,6 +45,10 @@ class Cost(NamedTuple):
     def minus(self, other: "Cost") -> "Cost":
         """Return the difference of two costs."""
         return Cost(*(left - right for left, right in zip(self, other, strict=True)))
+
+    def requested(self, metric: Metric) -> int:
+        """Return what a request of this cost would add to the usage of a metric."""
+        return self.upload_bytes if metric == "stored_bytes" else int(getattr(self, metric))
 
 
 NO_COST = Cost()
@@ -53,7 +67,7 @@ def window_start(window: Window, now: datetime) -> datetime:
     minute = now.astimezone(UTC).replace(second=0, microsecond=0)
     match window:
         case "live":
-            return _EPOCH
+            return LIVE_START
         case "minute":
             return minute
         case "hour":

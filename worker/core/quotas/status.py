@@ -82,9 +82,15 @@ def status_row(status: QuotaStatus, now: datetime) -> tuple[str, ...]:
         "none" if status.limit is None else format_amount(status.metric, status.limit),
         "" if status.percent is None else f"{status.percent}%",
         _format_bar(status),
-        "as grants expire" if status.resets_at is None else format_duration(status.resets_at - now),
+        _format_reset(status, now),
         "; ".join(_notes(status)),
     )
+
+
+def _format_reset(status: QuotaStatus, now: datetime) -> str:
+    if status.resets_at is not None:
+        return format_duration(status.resets_at - now)
+    return "as objects are deleted" if status.metric == "stored_bytes" else "as grants expire"
 
 
 def _format_bar(status: QuotaStatus) -> str:

@@ -56,6 +56,12 @@ class BucketTable(fields.Table):
         3_600,
         description="seconds of a session, or like 1h: 15m to the role's maximum, 12h at most",
     )
+    events_queue: fields.QueueUrl | None = Field(
+        None, description="the URL of the SQS queue that gets the bucket's event notifications"
+    )
+    probe_rate: fields.ProbeRate = Field(
+        20, description="requests a second, 0 to 1,000, that ask storage what upload slots stored"
+    )
 
     def to_config(self, name: str) -> Bucket:
         """Convert to the worker's form, with the provider's defaults."""

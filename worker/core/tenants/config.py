@@ -20,7 +20,9 @@ class Bucket:
     to internal_endpoint. post is true if the storage accepts POST forms, conditional_writes if it
     refuses a PUT with If-None-Match where the object exists. owner is the AWS account that the
     bucket must belong to. max_expires_in is the longest validity that the provider allows and
-    role_seconds the duration of a role's session, both in seconds.
+    role_seconds the duration of a role's session, both in seconds. events_queue is the URL of the
+    SQS queue that gets the bucket's event notifications. probe_rate is the largest number of
+    requests a second that ask storage for the objects of ended upload slots; 0 asks for none.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Bucket:
     role_arn: str | None = None
     external_id: str | None = field(default=None, repr=False)
     role_seconds: int = 3_600
+    events_queue: str | None = None
+    probe_rate: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ class Tenant:
 
     With trust = "keys" the service accepts only messages that one of its keys signed. With
     trust = "queue" it also accepts unsigned messages, from anyone who can write to the queue.
-    quota_overrides are added by operators. tenants.toml has none, and `apply` keeps them.
+    With refund_unused, the bytes that an upload slot reserved and did not use are given back when
+    it ends. quota_overrides are added by operators. tenants.toml has none, and `apply` keeps them.
 
     Rows of requests have the tenant's id, which no other tenant ever had. The first tenant of a
     name has the name as its id. created_at is None if it is unknown.
@@ -139,6 +144,7 @@ class Tenant:
     name: str
     trust: Literal["keys", "queue"] = "keys"
     max_batch: int = 100_000
+    refund_unused: bool = True
     policies: Mapping[str, Policy] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
     endpoints: Mapping[str, WebhookEndpoint] = field(default_factory=dict)

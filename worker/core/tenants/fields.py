@@ -204,6 +204,15 @@ AwsAccount = Annotated[str, _matches("[0-9]{12}", "an AWS account is 12 digits, 
 RoleArn = Annotated[str, _role_arn, Field(max_length=2_048)]
 ExternalId = Annotated[str, _external_id]
 RoleSeconds = Annotated[int, _parsed_by(parse_duration), Field(ge=900, le=43_200)]
+QueueUrl = Annotated[
+    str,
+    _matches(
+        r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._-]+)+",
+        "a queue is a URL like https://sqs.eu-central-1.amazonaws.com/111122223333/uploads",
+    ),
+    Field(max_length=2_048),
+]
+ProbeRate = Annotated[int, Field(ge=0, le=1_000)]
 Prefixes = Annotated[
     tuple[Annotated[str, AfterValidator(_parse_prefix)], ...],
     _array,

@@ -57,7 +57,7 @@ class ByteLimitTable(QuotaLimitTable):
 
 def limit_table_class(metric: Metric) -> type[QuotaLimitTable]:
     """Return the class of a metric's limits: numbers of grants, or bytes."""
-    return ByteLimitTable if metric == "upload_bytes" else QuotaLimitTable
+    return ByteLimitTable if metric.endswith("_bytes") else QuotaLimitTable
 
 
 PLAIN_TAG = "[limit]"
@@ -83,18 +83,30 @@ _ByteLimitForms = Annotated[
 ]
 
 
+ONLY_LIVE = "stored_bytes counts what is stored now: its only window is live"
+
+
 class QuotaTable(fields.Table):
     """[tenants.NAME.quotas]: limits by metric and window. All windows but live are in UTC."""
 
     grants: dict[Window, _CountLimitForms] = Field(default_factory=dict)
     download_grants: dict[Window, _CountLimitForms] = Field(default_factory=dict)
+    stored_bytes: dict[Window, _ByteLimitForms] = Field(default_factory=dict)
     upload_bytes: dict[Window, _ByteLimitForms] = Field(default_factory=dict)
+
+    @field_validator("stored_bytes", mode="before")
+    @classmethod
+    def _check_window(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.keys() <= {"live"}:
+            raise field_error(ONLY_LIVE)
+        return value
 
     def to_config(self) -> tuple[Quota, ...]:
         """Convert to the worker's form, in the order of the database's primary key."""
         return (
             *_to_quotas("download_grants", self.download_grants),
             *_to_quotas("grants", self.grants),
+            *_to_quotas("stored_bytes", self.stored_bytes),
             *_to_quotas("upload_bytes", self.upload_bytes),
         )
 

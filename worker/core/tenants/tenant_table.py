@@ -94,6 +94,9 @@ class TenantTable(Table):
     max_batch: fields.BatchSize = Field(
         100_000, description="items in one request, a whole number from 1 to 1,000,000"
     )
+    refund_unused: bool = Field(
+        True, description="false keeps the bytes of unused upload slots charged"
+    )
     allow: dict[fields.BucketProfileName, PolicyTable] = Field(default_factory=dict)
     quotas: QuotaTable = QuotaTable()
     endpoints: dict[fields.Name, WebhookEndpointTable] = Field(default_factory=dict)
@@ -104,6 +107,7 @@ class TenantTable(Table):
             name=name,
             trust=self.trust,
             max_batch=self.max_batch,
+            refund_unused=self.refund_unused,
             policies={bucket: policy.to_config(bucket) for bucket, policy in self.allow.items()},
             quotas=self.quotas.to_config(),
             endpoints={

@@ -52,6 +52,20 @@ def reissue_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> 
     return encode_record("reissue", _with_batch_id(tenant_id, batch_id, values))
 
 
+def use_record(batch_id: str, values: Mapping[str, Any]) -> bytes:
+    """Return the record of a use, with the id of its batch instead of the number.
+
+    The group is left out, because the leaf names it.
+    """
+    named = {name: value for name, value in values.items() if name != "group_id"}
+    return encode_record("use", _with_batch_id(named["tenant"], batch_id, named))
+
+
+def settlement_record(batch_id: str, values: Mapping[str, Any]) -> bytes:
+    """Return the record of a settlement, with the id of its batch instead of the number."""
+    return encode_record("settlement", _with_batch_id(values["tenant"], batch_id, values))
+
+
 def item_record(row: "GrantRow") -> bytes:
     """Return the record of an item: its values without those that are None."""
     number, key, code, detail, digest = row

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, literal_column, select
 
-from models import Batch, Chunk, Delivery, Grant, Manifest, Reservation, UploadStart
+from models import Batch, Chunk, Delivery, EndedSlot, Grant, Manifest, Reservation, UploadStart
 from valetkey.wire.refusals import Code
 
 _MAX_BATCHES = 1_000  # of multipart uploads, from the newest on, to look for refusals in
@@ -99,3 +99,8 @@ def _problem_of(connection: Connection, batch_number: int) -> str:
     refusals = connection.scalar(of_chunk.limit(1)), connection.scalar(of_item.limit(1))
     texts = [str(refusal["message"]) for refusal in refusals if refusal and "message" in refusal]
     return texts[0] if texts else "without words"
+
+
+def oldest_ended_slot(connection: Connection) -> datetime | None:
+    """Return the end of the upload slots that wait the longest to be settled; None if none do."""
+    return connection.scalar(select(func.min(EndedSlot.ended_at)))

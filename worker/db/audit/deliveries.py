@@ -13,10 +13,11 @@ DeliveryState = Literal["pending", "delivered", "failed"]
 
 
 class DeliveryRecord(NamedTuple):
-    """The delivery of one chunk's outcome to one endpoint.
+    """The delivery of one chunk's outcome, or of news about its uploads, to one endpoint.
 
     status and problem are those of the last attempt. next_attempt_at is None unless the delivery is
     pending. paused_until is the time until which its endpoint is not called after many failures.
+    event is the type of a webhook about uploads, and None for an outcome.
     """
 
     number: int
@@ -31,6 +32,7 @@ class DeliveryRecord(NamedTuple):
     problem: str | None
     created_at: datetime
     paused_until: datetime | None
+    event: str | None
 
 
 def read_deliveries(
@@ -57,7 +59,7 @@ def read_deliveries(
             *(Delivery.delivery_number, Delivery.tenant, Delivery.endpoint),
             *(Batch.batch_id, Delivery.chunk_number, Delivery.state, Delivery.attempts),
             *(next_attempt_at, Delivery.status, Delivery.problem, Delivery.created_at),
-            paused_until,
+            *(paused_until, Delivery.event),
         )
         .join(Batch, Batch.batch_number == Delivery.batch_number)
         .outerjoin(EndpointCircuit, is_endpoint)

@@ -14,6 +14,7 @@ from sqlalchemy.sql.operators import custom_op
 from models import Batch, Chunk, Grant
 from worker.core.links.grant_name import GrantName
 from worker.db.audit.selection.key_globs import has_prefix, matches_glob
+from worker.db.audit.selection.states import has_state, may_have_state
 from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 _PLUS = custom_op[Any]("+")
@@ -29,8 +30,8 @@ class GrantFilter:
     tenant is an id, or a name, which selects all tenants that had it. buckets are names of bucket
     profiles, of which one has to match. key_glob is a pattern as in key_globs. signed_by is the
     name of a tenant's key; an empty string selects unsigned requests. decisions are `issued`,
-    `refused` or refusal codes, of which one has to match. since is included in the range, until is
-    not.
+    `refused` or refusal codes, of which one has to match. states are those of issued grants at the
+    moment states_at, of which one has to match. since is included in the range, until is not.
     """
 
     tenant: str | None = None
@@ -42,6 +43,8 @@ class GrantFilter:
     recipient: str | None = None
     signed_by: str | None = None
     decisions: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    states_at: datetime | None = None
     kind: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -52,7 +55,7 @@ class GrantFilter:
     def selects_items(self) -> bool:
         """True if there are conditions on single items, besides those on batches and chunks."""
         values = (self.object_key, self.prefix, self.key_glob, self.grant)
-        return bool(self.decisions) or any(value is not None for value in values)
+        return bool(self.decisions or self.states) or any(value is not None for value in values)
 
 
 def batch_conditions(
@@ -86,6 +89,14 @@ def batch_conditions(
         yield or_(*(_may_have(decision) for decision in grant_filter.decisions))
 
 
+def scan_conditions(
+    connection: Connection, grant_filter: GrantFilter
+) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions on `Batch` and `Chunk` that only save time, for queries that read many."""
+    if grant_filter.states:
+        yield may_have_state(connection, grant_filter.states, moment_of_states(grant_filter))
+
+
 def item_conditions(
     connection: Connection, grant_filter: GrantFilter
 ) -> Iterator[ColumnElement[bool]]:
@@ -100,6 +111,16 @@ def item_conditions(
         yield matches_glob(connection, grant_filter.key_glob)
     if grant_filter.decisions:
         yield or_(*_decision_conditions(grant_filter.decisions))
+    if grant_filter.states:
+        moment = moment_of_states(grant_filter)
+        yield has_state(connection, grant_filter.states, moment)
+
+
+def moment_of_states(grant_filter: GrantFilter) -> datetime:
+    """Return the moment of the states of a filter, which it must have."""
+    if grant_filter.states_at is None:
+        raise ValueError("a filter by state needs the moment of the states")
+    return grant_filter.states_at
 
 
 def join_items(connection: Connection, *columns: Any) -> Select[Any]:

@@ -1,6 +1,6 @@
 """The audit log of grants: every requested item, and the decision on it."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import islice
@@ -16,14 +16,18 @@ from worker.db.audit.filters import (
     batch_conditions,
     item_conditions,
     join_items,
+    scan_conditions,
 )
 from worker.db.audit.pages import Page
 from worker.db.audit.selection.batch_range import range_conditions
 from worker.db.audit.selection.refused_rows import read_refused_rows, selects_refusals
+from worker.db.audit.selection.state_rows import has_positions, read_rows_of_states
 from worker.db.key_lookup.entries import Position
 from worker.db.key_lookup.rows import read_rows_of_key
 
 _ROWS_PER_READ = 1_000
+_Rows = Generator[Row[*tuple[Any, ...]], None, Position | None]
+_RowReader = Callable[[Connection, GrantFilter, Sequence[Any], Position | None], _Rows]
 
 
 class AuditRecord(NamedTuple):
@@ -124,9 +128,10 @@ def _read_rows(
             connection, COLUMNS, conditions, grant_filter.object_key, position
         )
         return
-    if selects_refusals(grant_filter):
+    read_rows = _reader_by_position(grant_filter)
+    if read_rows is not None:
         before = None if start is None else start.position
-        last = yield from read_refused_rows(connection, grant_filter, COLUMNS, before)
+        last = yield from read_rows(connection, grant_filter, COLUMNS, before)
         if last is None:
             return
         start = _start_after(connection, last)
@@ -138,13 +143,20 @@ def _read_rows(
     yield from connection.execute(query.limit(limit), execution_options=options)
 
 
+def _reader_by_position(grant_filter: GrantFilter) -> _RowReader | None:
+    """Return the function that reads the rows of a filter by their positions, if there is one."""
+    if selects_refusals(grant_filter):
+        return read_refused_rows
+    return read_rows_of_states if has_positions(grant_filter) else None
+
+
 def grants_query(connection: Connection, grant_filter: GrantFilter) -> Select[Any]:
     """Return the query for the rows of a filter, newest first."""
     # Reads batch by batch in the order of their numbers. Batches and chunks that do not match are
     # skipped whole, and a page costs the same at the end of the log as at its beginning.
     return (
         join_items(connection, *COLUMNS)
-        .where(*_conditions(connection, grant_filter))
+        .where(*_conditions(connection, grant_filter), *scan_conditions(connection, grant_filter))
         .order_by(Batch.batch_number.desc(), Chunk.chunk_number.desc(), Grant.item_number.desc())
     )
 

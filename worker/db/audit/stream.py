@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, func, select, tuple_
 
 from models import Batch, Chunk, Grant
-from worker.db.audit.filters import GrantFilter, batch_conditions, item_conditions
+from worker.db.audit.filters import (
+    GrantFilter,
+    batch_conditions,
+    item_conditions,
+    scan_conditions,
+)
 
 _CHUNKS_PER_READ = 2_000
 _ROWS_PER_BLOCK = 10_000
@@ -129,6 +134,7 @@ def _chunk_conditions(
     connection: Connection, grant_filter: GrantFilter, bound: Bound, after: tuple[int, int]
 ) -> Iterator[ColumnElement[bool]]:
     yield from batch_conditions(connection, grant_filter)
+    yield from scan_conditions(connection, grant_filter)
     yield Chunk.batch_number <= bound.batch_number
     yield Chunk.issued_at < bound.decided_before
     yield tuple_(Chunk.batch_number, Chunk.chunk_number) > after

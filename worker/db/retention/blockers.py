@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, func, literal_column, select
 
-from models import Batch, Chunk, Delivery, Manifest, MultipartUpload, Reservation
+from models import Batch, Chunk, Delivery, EndedSlot, Manifest, MultipartUpload, Reservation
 from worker.db.reservations import REMAINING
 
 
@@ -49,6 +49,11 @@ def find_blockers(connection: Connection, before: datetime, now: datetime) -> li
             _count(MultipartUpload, is_old_batch).where(MultipartUpload.state == "open"),
             "open multipart uploads",
             "the upkeep worker aborts them when they have expired",
+        ),
+        (
+            _count(EndedSlot, _is_old_chunk(EndedSlot, before)),
+            "chunks of upload slots that are not settled",
+            "the upkeep worker settles them when storage has told what they stored",
         ),
     )
     rows = [(connection.execute(query).one(), what, hint) for query, what, hint in queries]

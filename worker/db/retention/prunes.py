@@ -8,14 +8,16 @@ from sqlalchemy import Connection, and_, case, func, insert, select
 from models import Batch, Chunk, Leaf, Prune
 from worker.core.tree.records import CHUNK_KINDS, encode_record, entry_hash
 from worker.db.retention.months import first_moment, format_month, parse_month
+from worker.db.retention.old_uses import old_uses
 from worker.db.tree.append import NewLeaf, append_leaf
 from worker.db.tree.checkpoints import newest_checkpoint_sizes
 
 
 class TenantPart(NamedTuple):
-    """A tenant's part of a prune: numbers of chunks and items, and their last leaf.
+    """A tenant's part of a prune: numbers of chunks, items and uses, and their last leaf.
 
-    without_leaf is the number of chunks that no leaf covers.
+    without_leaf is the number of chunks that no leaf covers. use_groups is the number of leaves
+    that cover the uses.
     """
 
     tenant: str
@@ -23,6 +25,8 @@ class TenantPart(NamedTuple):
     items: int
     without_leaf: int
     last_leaf: int | None
+    use_groups: int = 0
+    uses: int = 0
 
 
 def pruned_before(connection: Connection) -> datetime | None:
@@ -35,7 +39,20 @@ def pruned_before(connection: Connection) -> datetime | None:
 
 
 def tenant_parts(connection: Connection, before: datetime) -> list[TenantPart]:
-    """Return what was issued before a moment and is not pruned yet, by tenant id."""
+    """Return what was issued or recorded before a moment and is not pruned yet, by tenant id."""
+    pruned = pruned_before(connection)
+    parts = {part.tenant: part for part in _chunk_parts(connection, pruned, before)}
+    for tenant, uses in old_uses(connection, pruned, before).items():
+        part = parts.get(tenant, TenantPart(tenant, 0, 0, 0, None))
+        leaves = [leaf for leaf in (part.last_leaf, uses.last_leaf) if leaf is not None]
+        last_leaf = max(leaves, default=None)
+        parts[tenant] = part._replace(last_leaf=last_leaf, use_groups=uses.groups, uses=uses.uses)
+    return sorted(parts.values())
+
+
+def _chunk_parts(
+    connection: Connection, pruned: datetime | None, before: datetime
+) -> list[TenantPart]:
     is_leaf = and_(
         Leaf.batch_number == Chunk.batch_number,
         Leaf.chunk_number == Chunk.chunk_number,
@@ -54,9 +71,7 @@ def tenant_parts(connection: Connection, before: datetime) -> list[TenantPart]:
         .outerjoin(Leaf, is_leaf)
         .where(Chunk.issued_at < before)
         .group_by(Batch.tenant)
-        .order_by(Batch.tenant)
     )
-    pruned = pruned_before(connection)
     if pruned is not None:
         query = query.where(Chunk.issued_at >= pruned)
     return [
@@ -89,6 +104,7 @@ def insert_prune(
         "chunks": part.chunks,
         "items": part.items,
         "edges": part.chunks,
+        "use_groups": part.use_groups or None,  # records of the previous release have no such value
     }
     statement = insert(Prune).values(values).returning(Prune.prune_number)
     number = connection.scalar(statement)

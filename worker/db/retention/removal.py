@@ -1,6 +1,7 @@
 """Removes grants: on PostgreSQL whole partitions, on SQLite the rows of chunk after chunk."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from worker.db.retention.partitions import Partition
 _LOCK_TIME = "2s"
 _OVERLAP = timedelta(days=1)
 _IS_OWNER = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(:t)")
-_TRIGGER = "grants_no_delete"
 _READ_TRIGGER = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")
 _DELETE = "DELETE FROM grants WHERE batch_number = ? AND item_number >= ? AND item_number < ?"
 
@@ -122,18 +122,31 @@ def _limited(
 
 
 def delete_chunks(connection: Connection, chunks: list[ChunkItems]) -> int:
-    """Delete the grants of chunks on SQLite; return how many there were.
-
-    The trigger that forbids it is dropped and created again in the same transaction.
-    """
-    trigger = connection.scalar(_READ_TRIGGER, {"name": _TRIGGER})
-    if trigger is not None:
-        connection.exec_driver_sql(f"DROP TRIGGER {_TRIGGER}")
+    """Delete the grants of chunks on SQLite; return how many there were."""
     ranges = [(chunk.batch_number, chunk.first, chunk.stop) for chunk in chunks]
-    deleted = connection.exec_driver_sql(_DELETE, ranges).rowcount
+    with deletable(connection, PARTITIONED):
+        return connection.exec_driver_sql(_DELETE, ranges).rowcount
+
+
+@contextmanager
+def deletable(connection: Connection, table: str) -> Iterator[None]:
+    """Let rows of an append-only table be deleted in the block, which one transaction contains.
+
+    On PostgreSQL only the owner of the table can do it, and nobody else writes to it meanwhile.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIME}'")
+        connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER append_only")
+        yield
+        connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER append_only")
+        return
+    name = f"{table}_no_delete"
+    trigger = connection.scalar(_READ_TRIGGER, {"name": name})
+    if trigger is not None:
+        connection.exec_driver_sql(f"DROP TRIGGER {name}")
+    yield
     if trigger is not None:
         connection.exec_driver_sql(trigger)
-    return deleted
 
 
 def has_grants(connection: Connection, before: datetime) -> bool:

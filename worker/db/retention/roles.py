@@ -10,6 +10,7 @@ from models.partitions import DEFAULT_PARTITION
 APPEND_ONLY = (
     *("batches", "chunks", "grants", "reissues", "cancellations", "config_changes"),
     *("tenant_identities", "leaves", "checkpoints", "prunes", "item_edges", "refused_chunks"),
+    *("uses", "settlements", "revocations"),
 )
 """The tables of the audit log. Triggers refuse to change or remove their rows."""
 

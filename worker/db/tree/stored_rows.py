@@ -32,6 +32,8 @@ BATCH: dict[str, Reader] = {
     "refusal": optional(json_value),
     "decided_at": instant,
     "recipient": optional(text),
+    "notify": optional(json_value),
+    "reissue_of": optional(text),
 }
 CHUNK: dict[str, Reader] = {
     "batch_number": number,
@@ -62,6 +64,18 @@ CANCELLATION: dict[str, Reader] = {
     "reason": optional(text),
     "cancelled_at": instant,
 }
+REVOCATION: dict[str, Reader] = {
+    "tenant": text,
+    "revocation_id": text,
+    "target_kind": text,
+    "target": text,
+    "bucket": optional(text),
+    "grants": number,
+    "revoked_by": text,
+    "reason": optional(text),
+    "revoked_at": instant,
+    "lapses_at": instant,
+}
 CONFIG_CHANGE: dict[str, Reader] = {
     "change_number": number,
     "changed_at": instant,
@@ -80,6 +94,36 @@ PRUNE: dict[str, Reader] = {
     "chunks": number,
     "items": number,
     "edges": optional(number),
+    "use_groups": optional(number),
+}
+USE: dict[str, Reader] = {
+    "tenant": text,
+    "group_id": text,
+    "fingerprint": digest,
+    "batch_number": number,
+    "item_number": number,
+    "event": text,
+    "source": text,
+    "verdict": text,
+    "problem": optional(text),
+    "occurred_at": instant,
+    "recorded_at": instant,
+    "size": optional(number),
+    "etag": optional(text),
+    "version": optional(text),
+    "checksum": optional(text),
+    "content_type": optional(text),
+    "remote_address": optional(text),
+    "user_agent": optional(text),
+}
+SETTLEMENT: dict[str, Reader] = {
+    "batch_number": number,
+    "chunk_number": number,
+    "tenant": text,
+    "unused": text,
+    "used_bytes": number,
+    "returned_bytes": number,
+    "settled_at": instant,
 }
 ITEM_EDGE: dict[str, Reader] = {"batch_number": number, "chunk_number": number, "edge": binary}
 LEAF: dict[str, Reader] = {
@@ -92,7 +136,7 @@ LEAF: dict[str, Reader] = {
     "hash": digest,
 }
 GRANT = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
-_JSON = {"terms", "refusal", "detail", "before", "after"}
+_JSON = {"terms", "refusal", "detail", "before", "after", "notify"}
 _INSTANTS = {
     "decided_at",
     "issued_at",
@@ -103,6 +147,11 @@ _INSTANTS = {
     "signed_at",
     "window_start",
     "charged_at",
+    "occurred_at",
+    "recorded_at",
+    "settled_at",
+    "revoked_at",
+    "lapses_at",
 }
 
 
@@ -133,8 +182,14 @@ class RangeRows(NamedTuple):
     chunks: RowQueue
     grants: GrantQueue
     reissues: RowQueue
+    settlements: RowQueue
     leaves: RowQueue
     item_edges: RowQueue
+
+    @property
+    def of_chunks(self) -> tuple[RowQueue, ...]:
+        """The tables whose rows belong to one chunk each."""
+        return self.chunks, self.reissues, self.settlements, self.leaves, self.item_edges
 
 
 def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...]) -> RangeRows:
@@ -169,6 +224,7 @@ def read_range(reader: LogReader, batches: BatchRange, tenants: tuple[str, ...])
         RowQueue(
             "reissues", rows("reissues", REISSUE, f"{chunk}, fingerprint", of_batches, batch_params)
         ),
+        RowQueue("settlements", rows("settlements", SETTLEMENT, chunk, of_batches, batch_params)),
         RowQueue("leaves", rows("leaves", LEAF, f"{chunk}, leaf_number", of_leaves, leaf_params)),
         RowQueue("item_edges", rows("item_edges", ITEM_EDGE, chunk, of_batches, batch_params)),
     )

@@ -1,5 +1,7 @@
 """Finds the grant or batch that an id names, and reads its story."""
 
+from datetime import datetime
+
 from sqlalchemy import Connection
 
 from worker.core.links.grant_name import GrantName
@@ -13,8 +15,11 @@ class UnknownGrant(LookupError):
     """The audit log has no such grant or batch, or several tenants have a batch with this id."""
 
 
-def find_story(connection: Connection, grant: str) -> Story:
-    """Read the story of a grant, [TENANT/]BATCH.NUMBER, or a batch. Raises UnknownGrant."""
+def find_story(connection: Connection, grant: str, now: datetime) -> Story:
+    """Read the story of a grant, [TENANT/]BATCH.NUMBER, or a batch. Raises UnknownGrant.
+
+    now decides which grants are open.
+    """
     tenant, batch_id, item_number = _parse(grant)
     batches = find_batches(connection, batch_id)
     if not batches:
@@ -32,7 +37,7 @@ def find_story(connection: Connection, grant: str) -> Story:
         )
     if len(selected) > 1:
         raise UnknownGrant(f"several tenants have a batch with this id: {' or '.join(names)}?")
-    story = read_story(connection, selected[0][1], item_number)
+    story = read_story(connection, selected[0][1], item_number, now)
     if story is None:
         raise _undecided(connection, names[0], selected[0][1], item_number or 0)
     return story

@@ -41,7 +41,10 @@ class ManifestStory(TypedDict):
 
 
 class DeliveryStory(TypedDict):
-    """A webhook of a chunk. status is that of the last HTTP response."""
+    """A webhook of a chunk. status is that of the last HTTP response.
+
+    event is None for the outcome, else the type of a webhook about uploads.
+    """
 
     chunk_number: int
     endpoint: str
@@ -52,6 +55,7 @@ class DeliveryStory(TypedDict):
     created_at: datetime
     finished_at: datetime | None
     next_attempt_at: datetime | None
+    event: str | None
 
 
 class ReissueStory(TypedDict):
@@ -82,6 +86,15 @@ class QuotaStory(TypedDict, total=False):
     awaited_items: int
 
 
+class UseValues(TypedDict):
+    """What became of a grant: the newest of number_of_uses uses. Refused items have no state."""
+
+    state: str | None
+    uses: list[dict[str, Any]]
+    number_of_uses: int
+    settlement: dict[str, Any] | None
+
+
 class RequestStory(TypedDict):
     """The part that the stories of a batch and of a grant have in common.
 
@@ -94,11 +107,13 @@ class RequestStory(TypedDict):
     requested_by: str
     reason: str | None
     recipient: str | None
+    reissue_of: str | None
     kind: str
     bucket: str
     real_bucket: str | None
     terms: Mapping[str, Any]
     callback: str | None
+    notify: list[str] | None
     decided_at: datetime
     refusal: Mapping[str, Any] | None
     items: ItemCounts
@@ -110,13 +125,14 @@ class RequestStory(TypedDict):
 
 @final
 class BatchStory(RequestStory):
-    """Everything that is known about a batch."""
+    """Everything that is known about a batch. states counts its grants by state."""
 
     grant: None
+    states: Mapping[str, int]
 
 
 @final
-class GrantStory(RequestStory):
+class GrantStory(RequestStory, UseValues):
     """Everything that is known about one item of a batch, granted or refused.
 
     decision is `issued` or the code of the refusal. detail has the fields of this item alone. The

@@ -24,6 +24,7 @@ from worker.usecases.audit.story_types import (
     RequestStory,
     UploadStory,
 )
+from worker.usecases.audit.use_values import use_values
 
 _SHOWN = 4  # characters at each end of an access key id
 _TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
@@ -32,7 +33,7 @@ _TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
 def story_values(story: Story, now: datetime) -> GrantStory | BatchStory:
     """Return the story of a grant, or of its batch if there is none."""
     if story.grant is None:
-        return {"grant": None, **_request_story(story)}
+        return {"grant": None, **_request_story(story), "states": dict(story.states)}
     return _grant_story(story, story.grant, now)
 
 
@@ -44,11 +45,13 @@ def _request_story(story: Story) -> RequestStory:
         "requested_by": batch.requested_by,
         "reason": batch.reason,
         "recipient": batch.recipient,
+        "reissue_of": batch.reissue_of,
         "kind": batch.kind,
         "bucket": batch.bucket,
         "real_bucket": story.bucket_then,
         "terms": _terms(batch.terms),
         "callback": batch.callback,
+        "notify": batch.notify,
         "decided_at": batch.decided_at,
         "refusal": batch.refusal,
         "items": _item_counts(story),
@@ -106,6 +109,7 @@ def _grant_story(story: Story, grant: ChunkStory, now: datetime) -> GrantStory:
         "upload": _upload(grant.upload),
         "quota": _grant_quota(story, grant),
         "leaf_number": grant.leaf_number,
+        **use_values(grant.uses, now),
     }
 
 
@@ -162,6 +166,7 @@ def _delivery(row: Any) -> DeliveryStory:
         "created_at": row.created_at,
         "finished_at": row.finished_at,
         "next_attempt_at": row.next_attempt_at,
+        "event": row.event,
     }
 
 

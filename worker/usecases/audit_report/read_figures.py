@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 from worker.audit_report.figures import (
     Breakdown,
     CheckpointState,
+    KindStates,
     LogState,
     Period,
     ReportFigures,
@@ -18,9 +20,9 @@ from worker.audit_report.figures import (
 from worker.core.quotas.status import QuotaStatus, quota_statuses
 from worker.db import usage
 from worker.db.audit import report
+from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import ItemCount, count_items, top_items
-from worker.db.audit.counting.queries import CountOptions, Dimension
-from worker.db.audit.filters import GrantFilter
+from worker.db.audit.filters import ISSUED, GrantFilter
 from worker.db.audit.report import LifetimeCount
 from worker.db.audit.selection.tenant_filter import first_id
 from worker.db.retention.pruned_items import pruned_month
@@ -61,6 +63,7 @@ def read_report(
         requesters=_read_requesters(connection, grant_filter, groups),
         recipients=_read_recipients(connection, grant_filter, groups),
         keys=_read_keys(connection, grant_filter, groups),
+        states=_read_states(connection, grant_filter, now),
         quotas=tuple(_read_quotas(connection, scope.tenant, now)),
         log=_read_log_state(connection, scope.tenant),
         pruned_month=pruned_month(connection, scope.since),
@@ -160,6 +163,17 @@ def _sum_limits(counts: Iterable[LifetimeCount]) -> Iterable[Tally]:
     for count in counts:
         sums[count.limited_by] += count.issued
     return [Tally(name, number, 0) for name, number in sums.items()]
+
+
+def _read_states(
+    connection: Connection, grant_filter: GrantFilter, now: datetime
+) -> tuple[KindStates, ...]:
+    of_grants = replace(grant_filter, decisions=(ISSUED,))
+    counts = count_items(connection, of_grants, CountOptions(("kind", "state"), now=now))
+    kinds: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for count in counts:
+        kinds[str(count.group[0])][str(count.group[1])] = count.issued
+    return tuple(KindStates(kind, states) for kind, states in kinds.items())
 
 
 def _read_quotas(

@@ -1,4 +1,4 @@
-"""Removes the grants of old months, and keeps their batches, chunks, leaves and trees of items."""
+"""Removes grants and uses of old months; keeps their batches, chunks, leaves, trees of items."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,10 +6,17 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from worker.db.engine import acquire_advisory_lock, write_transaction
+from worker.db.engine import acquire_advisory_lock, read_transaction, write_transaction
 from worker.db.retention.blockers import Blocker, find_blockers
 from worker.db.retention.item_edges import UnreadableChunk, insert_item_edges
 from worker.db.retention.months import first_moment, format_month
+from worker.db.retention.old_uses import (
+    delete_groups,
+    delete_old_objects,
+    delete_settlements,
+    has_old_uses,
+    old_groups,
+)
 from worker.db.retention.partitions import (
     Partition,
     default_months,
@@ -45,7 +52,7 @@ class PruneRefused(Exception):
 
 
 class PrunePlan(NamedTuple):
-    """The grants that a prune removes: those of chunks that were issued before a month.
+    """What a prune removes: grants of chunks that were issued, and uses recorded, before a month.
 
     partitions are dropped. pruned_before is what earlier prunes removed. is_begun tells that one of
     them was interrupted before it had deleted all rows.
@@ -65,6 +72,11 @@ class PrunePlan(NamedTuple):
         return sum(part.items for part in self.parts)
 
     @property
+    def uses(self) -> int:
+        """The number of uses that it removes."""
+        return sum(part.uses for part in self.parts)
+
+    @property
     def bytes(self) -> int:
         """The size of the partitions that it drops."""
         return sum(partition.bytes for partition in self.partitions)
@@ -81,12 +93,6 @@ def plan_prune(connection: Connection, before: int, now: datetime) -> PrunePlan:
     partitions = _partitions_to_drop(connection, before)
     parts = tenant_parts(connection, moment)
     pruned = pruned_before(connection)
-    is_begun = (
-        not has_partitions(connection)
-        and pruned is not None
-        and pruned >= moment
-        and has_grants(connection, moment)
-    )
     return PrunePlan(
         before=before,
         pruned_before=pruned,
@@ -94,8 +100,15 @@ def plan_prune(connection: Connection, before: int, now: datetime) -> PrunePlan:
         partitions=partitions,
         blockers=find_blockers(connection, moment, now),
         uncovered=uncovered_tenants(connection, parts),
-        is_begun=is_begun,
+        is_begun=pruned is not None and _is_begun(connection, moment, pruned),
     )
+
+
+def _is_begun(connection: Connection, before: datetime, pruned: datetime) -> bool:
+    if has_old_uses(connection, min(before, pruned)):
+        return True
+    keeps_rows = not has_partitions(connection) and pruned >= before
+    return keeps_rows and has_grants(connection, before)
 
 
 def _partitions_to_drop(connection: Connection, before: int) -> list[Partition]:
@@ -133,11 +146,11 @@ def prune(
 ) -> int:
     """Remove grants as planned; return their number.
 
-    Before, it stores the tree of each chunk's items, in transactions of their own. On SQLite the
-    rows are deleted after the transaction that records the prune, in many further ones. After an
-    interruption, the same call goes on. progress gets the number of items whose tree is stored, and
-    then also the number removed. Raises PruneRefused if something changed since it was planned or
-    if items are missing, Transient and DBAPIError.
+    Before, it stores the tree of each chunk's items, in transactions of their own. Uses and
+    settlements, on SQLite also grants, are deleted after the transaction that records the prune, in
+    many further ones. After an interruption, the same call goes on. progress gets the number of
+    items whose tree is stored, and then also the number removed. Raises PruneRefused if something
+    changed since it was planned or if items are missing, Transient and DBAPIError.
     """
     hashed = _store_item_edges(engine, plan, progress)
     with write_transaction(engine) as connection:
@@ -150,9 +163,28 @@ def prune(
             insert_prune(connection, part, plan.before, pruned_by, now)
         for partition in plan.partitions:
             drop_partition(connection, partition)
-        if has_partitions(connection):
-            return plan.items
-    return _delete_rows(engine, plan.before, lambda total: progress(hashed + total))
+        is_dropped = has_partitions(connection)
+    removed = (
+        plan.items
+        if is_dropped
+        else _delete_rows(engine, plan.before, lambda total: progress(hashed + total))
+    )
+    _delete_uses(engine, first_moment(plan.before))
+    return removed
+
+
+def _delete_uses(engine: Engine, before: datetime) -> None:
+    with read_transaction(engine) as connection:
+        parts = list(old_groups(connection, before, MAX_ITEMS))
+    for groups in parts:
+        with write_transaction(engine) as connection:
+            delete_groups(connection, groups)
+    deleted = 1
+    while deleted:
+        with write_transaction(engine) as connection:
+            deleted = delete_settlements(connection, before)
+    with write_transaction(engine) as connection:
+        delete_old_objects(connection, before)
 
 
 def _store_item_edges(engine: Engine, plan: PrunePlan, progress: Callable[[int], None]) -> int:

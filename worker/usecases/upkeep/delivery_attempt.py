@@ -1,4 +1,4 @@
-"""One attempt to deliver a webhook: its outcome is signed again, under today's policy, and sent."""
+"""One attempt to deliver a webhook, under today's policy: grants in it are signed again."""
 
 import json
 from datetime import timedelta
@@ -6,7 +6,7 @@ from datetime import timedelta
 import structlog
 
 from worker.context import Context
-from worker.core.policy.decisions import RecordedChunk, chunk_outcome
+from worker.core.policy.decisions import chunk_outcome
 from worker.core.policy.request_rules import allowed_callback_names
 from worker.core.tenants.config import WebhookEndpoint
 from worker.core.webhooks.retry import SCHEDULE, next_retry_delay
@@ -16,6 +16,7 @@ from worker.errors import Malformed, Transient
 from worker.net.webhook_client import WebhookFailure, WebhookResponse
 from worker.net.webhook_secrets import resolve_secrets
 from worker.usecases.reissue import read_recorded, reissue_chunk
+from worker.usecases.uses.upload_message import upload_message
 
 log = structlog.get_logger()
 
@@ -51,32 +52,44 @@ def attempt_delivery(delivery: DeliveryLease, context: Context) -> DeliveryResul
 
 
 def _attempt(delivery: DeliveryLease, context: Context) -> DeliveryResult:
+    if delivery.event is None:
+        return _attempt_outcome(delivery, context)
+    message = upload_message(delivery, context)
+    endpoint = _allowed_endpoint(delivery, message.bucket, context)
+    response = _send(endpoint, message.message_id, message.body, context)
+    return _response_result(delivery, response, context)
+
+
+def _attempt_outcome(delivery: DeliveryLease, context: Context) -> DeliveryResult:
     recorded = read_recorded(delivery.batch_number, delivery.chunk_number, context)
     if recorded.refusal is None and recorded.validity.expires_at <= context.now():
         return DeliveryResult(None, EXPIRED, None)
-    endpoint = _allowed_endpoint(delivery, recorded, context)
-    return _response_result(delivery, _send(endpoint, recorded, context), context)
+    endpoint = _allowed_endpoint(delivery, recorded.terms.bucket, context)
+    decision = reissue_chunk(recorded, context)
+    outcome = chunk_outcome(recorded.batch_id, recorded.chunk_number, decision)
+    message_id = f"{recorded.batch_id}-{recorded.chunk_number}"
+    response = _send(endpoint, message_id, json.dumps(outcome).encode(), context)
+    return _response_result(delivery, response, context)
 
 
-def _allowed_endpoint(
-    delivery: DeliveryLease, recorded: RecordedChunk, context: Context
-) -> WebhookEndpoint:
-    """Return the endpoint by today's config. Raises Malformed if it may no longer be called."""
+def _allowed_endpoint(delivery: DeliveryLease, bucket: str, context: Context) -> WebhookEndpoint:
+    """Return the endpoint by today's config. Raises Malformed if it may no longer be called.
+
+    bucket is the bucket profile that the request names.
+    """
     name = delivery.endpoint.name
     tenant = context.config.current().tenant_by_id(delivery.endpoint.owner)
     if tenant is None or name not in tenant.endpoints:
         raise Malformed("the endpoint is no longer configured")
-    if name not in allowed_callback_names(tenant, recorded.terms.bucket):
+    if name not in allowed_callback_names(tenant, bucket):
         raise Malformed("the tenant's policy no longer allows this endpoint")
     return tenant.endpoints[name]
 
 
-def _send(endpoint: WebhookEndpoint, recorded: RecordedChunk, context: Context) -> WebhookResponse:
-    decision = reissue_chunk(recorded, context)
-    outcome = chunk_outcome(recorded.batch_id, recorded.chunk_number, decision)
-    body = json.dumps(outcome).encode()
+def _send(
+    endpoint: WebhookEndpoint, message_id: str, body: bytes, context: Context
+) -> WebhookResponse:
     secrets = resolve_secrets(endpoint.secret, context.environ)
-    message_id = f"{recorded.batch_id}-{recorded.chunk_number}"
     headers = signature_headers(secrets, message_id, context.now(), body)
     headers |= {"content-type": "application/json"}
     return context.webhook_client().post(endpoint.url, body, headers)

@@ -68,6 +68,18 @@ def test_an_issued_grant_is_told_in_words(service: InProcessService, run: Run) -
     assert told["log"] == "leaf 0 of the tenant's tree"
 
 
+def test_a_grant_that_was_issued_again_names_the_earlier_one(
+    service: InProcessService, run: Run
+) -> None:
+    first, fresh = issue(service, "acme/a.pdf"), messages.batch_id()
+    again = {"v": 1, "ask": "reissue", "tenant": "acme", "requested_by": "support"}
+    service.issue(again | {"batch": fresh, "of": f"{first}.0"})
+    for subject in (fresh, f"{fresh}.0"):
+        assert lines(run(subject).stdout)["reissue of"] == f"{first}.0"
+    assert json.loads(run(fresh, "--json").stdout)["reissue_of"] == f"{first}.0"
+    assert "reissue of" not in lines(run(first).stdout)
+
+
 def test_an_expired_grant_is_said_to_be_no_longer_valid(
     service: InProcessService, run: Run, clock: messages.Clock
 ) -> None:

@@ -17,9 +17,11 @@ from tests.support.audit_model.logs import (
     generated_logs,
     no_shrinking,
 )
+from tests.support.audit_model.uses import NOW, NOWS
 from tests.support.builders.audit_rows import MORNING, AuditedBatch
 from worker.core.kinds.registry import KINDS
-from worker.db.audit.counting import counts, queries
+from worker.db.audit.counting import columns, counts, queries
+from worker.db.audit.counting.columns import CountOptions
 from worker.db.audit.counting.counts import (
     DIMENSIONS,
     ItemCount,
@@ -28,7 +30,6 @@ from worker.db.audit.counting.counts import (
     count_items,
     top_items,
 )
-from worker.db.audit.counting.queries import CountOptions
 from worker.db.audit.filters import GrantFilter
 from worker.db.engine import write_transaction
 
@@ -38,6 +39,7 @@ OPTIONS = st.builds(
     st.lists(st.sampled_from(DIMENSIONS), unique=True, max_size=3).map(tuple),
     st.sampled_from(ZONES),
     st.booleans(),
+    NOWS,
 )
 
 
@@ -50,9 +52,11 @@ def period(row: LogRow, name: str, zone: tzinfo) -> str:
     return f"{local:%Y-%m-%d}" if name == "day" else f"{local:%Y-%m}"
 
 
-def group_value(row: LogRow, name: str, zone: tzinfo) -> str | None:
+def group_value(row: LogRow, name: str, options: CountOptions) -> str | None:
     if name in {"hour", "day", "month"}:
-        return period(row, name, zone)
+        return period(row, name, options.zone)
+    if name == "state":
+        return row.state(options.now or NOW)
     value: str | None = row.value(name)
     return value
 
@@ -63,12 +67,7 @@ def slow_counts(
     groups: dict[tuple[str | None, ...], list[LogRow]] = defaultdict(list)
     for row in log.rows():
         if matches(row, grant_filter):
-            group = [
-                period(row, name, options.zone)
-                if name in {"hour", "day", "month"}
-                else row.value(name)
-                for name in options.by
-            ]
+            group = [group_value(row, name, options) for name in options.by]
             groups[tuple(group)].append(row)
     return {
         group: (
@@ -141,7 +140,7 @@ def test_bytes_beyond_63_bits_are_counted(with_log: WithLog) -> None:
 
 
 def test_grants_are_not_read_for_what_chunks_know(with_log: WithLog) -> None:
-    statements: list[queries.Query] = []
+    statements: list[columns.Query] = []
     log = GeneratedLog([AuditedBatch(1, ["a", "b"], {1: "key_traversal"})])
     with with_log(log) as connection:
         for by in [("day", "tenant", "decision"), ("bucket", "kind", "requester"), ("hour",)]:
@@ -164,7 +163,7 @@ def test_a_count_with_too_many_groups_is_refused(
 
 def test_the_kinds_with_bytes_are_those_whose_terms_have_a_size() -> None:
     kinds = {name for name, kind in KINDS.items() if "max_size" in kind.terms_class.model_fields}
-    assert set(queries.KINDS_WITH_MAX_SIZE) == kinds
+    assert set(columns.KINDS_WITH_MAX_SIZE) == kinds
 
 
 def test_an_hour_that_comes_twice_is_two_groups(with_log: WithLog) -> None:

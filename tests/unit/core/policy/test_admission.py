@@ -62,6 +62,11 @@ REFUSED = [
     (download_message(bucket="secret"), "bucket_not_allowed", "grant.bucket", ["demo"]),
     (grant_message(total=100_001, items=[{"key": "a"}] * 600), "batch_too_large", "total", 100_000),
     (grant_message(callback="nowhere"), "callback_unknown", "callback", []),
+    (upload_message() | {"notify": ["upload.stored"]}, "notify_not_allowed", "notify", []),
+    (
+        grant_message(notify=["upload.stored"]),
+        *("notify_not_allowed", "notify", ["upload", "put", "multipart"]),
+    ),
     (download_message(expires_in=86_401), "expiry_too_long", "grant.expires_in", 86_400),
     (upload_message(max_size=1_000_001), "size_too_large", "grant.max_size", 1_000_000),
     (upload_message(acl="public-read-write"), "acl_not_allowed", "grant.acl", ["public-read"]),

@@ -236,3 +236,11 @@ def test_the_defaults_of_a_policy_are_those_of_its_tenant(tenants_file: QuotasFi
     assert isinstance(config, TenantConfig), config
     policy = config.tenants["acme"].policies["demo"]
     assert (policy.callbacks, policy.max_batch, policy.shared) == (None, None, False)
+
+
+def test_stored_bytes_have_a_limit_for_what_is_stored_now_alone(tenants_file: QuotasFile) -> None:
+    quotas = tenants_file.quotas('stored_bytes = { live = "1GiB" }')
+    assert quotas == (Quota("stored_bytes", "live", 2**30),)
+    assert "its only window is live" in str(tenants_file.problem("stored_bytes = { day = 2 }"))
+    small = tenants_file.problem('stored_bytes = { live = "1KiB" }')
+    assert "exceeds the quota stored_bytes.live" in str(small)

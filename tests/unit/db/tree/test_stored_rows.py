@@ -5,7 +5,18 @@ from typing import Any
 
 import pytest
 
-from models import Batch, Cancellation, Chunk, ConfigChange, Grant, Leaf, Prune, Reissue
+from models import (
+    Batch,
+    Cancellation,
+    Chunk,
+    ConfigChange,
+    Grant,
+    Leaf,
+    Prune,
+    Reissue,
+    Settlement,
+    Use,
+)
 from worker.db.tree.stored_rows import (
     BATCH,
     CANCELLATION,
@@ -15,6 +26,8 @@ from worker.db.tree.stored_rows import (
     LEAF,
     PRUNE,
     REISSUE,
+    SETTLEMENT,
+    USE,
 )
 
 
@@ -28,6 +41,8 @@ from worker.db.tree.stored_rows import (
         (Cancellation, CANCELLATION),
         (ConfigChange, CONFIG_CHANGE),
         (Prune, PRUNE),
+        (Use, USE),
+        (Settlement, SETTLEMENT),
         (Leaf, LEAF),
     ],
 )

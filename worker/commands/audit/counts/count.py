@@ -8,6 +8,7 @@ import click
 from sqlalchemy import Connection
 
 from valetkey.units import format_size
+from worker import clock
 from worker.commands.audit.filter_options import (
     filter_options,
     note_empty_result,
@@ -17,6 +18,7 @@ from worker.commands.audit.filter_options import (
 from worker.commands.database import open_database
 from worker.commands.options import format_options
 from worker.commands.output import print_rows
+from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import (
     DIMENSIONS,
     MAX_GROUPS,
@@ -24,7 +26,6 @@ from worker.db.audit.counting.counts import (
     TooManyGroups,
     count_items,
 )
-from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.filters import GrantFilter
 from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.engine import read_transaction
@@ -75,16 +76,17 @@ def count(
     that, and is charged for it. A put or multipart takes exactly its own size, and --exact-bytes
     counts that. Downloads, parts and refusals count none.
 
-    A code is the reason of a refusal; issued items have none. Hours, days and months without items
-    are left out.
+    A code is the reason of a refusal; issued items have none. A state is that of an issued item
+    now; refused ones have none. Hours, days and months without items are left out.
 
     \b
     Examples:
       python -m worker audit count --by day,code --tenant acme --since 30d
       python -m worker audit count --by requester --decision refused --csv
+      python -m worker audit count --by kind,state --since 2026-11
       python -m worker audit count --by month,tenant --tz Europe/Berlin
     """
-    options = CountOptions(by, filters["zone"] or UTC, exact_bytes)
+    options = CountOptions(by, filters["zone"] or UTC, exact_bytes, clock.now())
     try:
         with open_database(read_transaction) as connection:
             grant_filter = read_filter(connection, filters)
@@ -105,7 +107,7 @@ def note_pruned_counts(
 
     Counts that are read from the counters of chunks have them all.
     """
-    has_item_columns = options.exact_bytes or not {"key", "code"}.isdisjoint(options.by)
+    has_item_columns = options.exact_bytes or not {"key", "code", "state"}.isdisjoint(options.by)
     if has_item_columns or grant_filter.selects_items:
         note_pruned(connection, grant_filter.since)
 

@@ -8,8 +8,8 @@ from worker.commands.audit.counts.count import note_pruned_counts, print_counts
 from worker.commands.audit.filter_options import filter_options, read_filter
 from worker.commands.database import open_database
 from worker.commands.options import format_options, limit_option
+from worker.db.audit.counting.columns import CountOptions, Dimension
 from worker.db.audit.counting.counts import top_items
-from worker.db.audit.counting.queries import CountOptions, Dimension
 from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.engine import read_transaction
 

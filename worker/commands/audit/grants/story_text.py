@@ -11,6 +11,7 @@ from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.table_layout import print_hanging
 from valetkey.units import describe_amount, describe_duration, format_duration, format_size
 from valetkey.wire.refusals import Refusal
+from worker.commands.audit.grants.use_story import use_topics
 
 _WIDTH = 13  # of the labels
 _LIMITS = {
@@ -53,6 +54,7 @@ def _grant_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     yield "credentials", values["access_key"] and f"access key {values['access_key']}"
     yield "signed again", _reissues(words)
     yield "upload", _upload(words)
+    yield from use_topics(values, words.time)
     yield "quota", _quota(words)
     items = values["items"]
     yield "batch", f"item of {items['total']:,}, in chunk {values['chunk']}: {_counts(items)}"
@@ -72,6 +74,8 @@ def _batch_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     if items["chunks"] > 1:
         first, last = words.time(items["first_at"]), words.time(items["last_at"])
         yield "chunks", f"{items['chunks']:,}, decided from {first} to {last}"
+    states = (f"{number:,} {state}" for state, number in values["states"].items())
+    yield "states", ", ".join(states)
     yield "quota", _quota(words)
     yield from _outcome_topics(words)
 
@@ -83,6 +87,7 @@ def _request_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     yield "requested", f"{words.time(values['decided_at'])} by {values['requested_by']}{signed}"
     yield "recipient", values["recipient"]
     yield "reason", values["reason"]
+    yield "reissue of", values["reissue_of"]
 
 
 def _terms_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
@@ -95,7 +100,7 @@ def _terms_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
 
 def _outcome_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     values = words.values
-    if values["callback"] and not values["deliveries"]:
+    if values["callback"] and all(row["event"] for row in values["deliveries"]):
         yield "delivery", f"none, though the request names the endpoint {values['callback']}"
     for row in values["deliveries"]:
         yield "delivery", _delivery(words, row)
@@ -178,7 +183,8 @@ def _delivery(words: _Words, row: Mapping[str, Any]) -> str:
     attempts = f"{row['attempts']} attempt{'s' * (row['attempts'] != 1)}"
     status = f", HTTP {row['status']}" if row["status"] is not None else ""
     problem = f": {row['problem']}" if row["problem"] else ""
-    chunk = f"chunk {row['chunk_number']} to endpoint {row['endpoint']}"
+    event = f"{row['event']} of " if row["event"] else ""
+    chunk = f"{event}chunk {row['chunk_number']} to endpoint {row['endpoint']}"
     return f"{chunk}, {row['state']}{at} after {attempts}{status}{problem}"
 
 

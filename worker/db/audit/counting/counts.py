@@ -21,17 +21,16 @@ from sqlalchemy import (
     union_all,
 )
 
-from worker.db.audit.counting.periods import describe_unit
-from worker.db.audit.counting.queries import (
+from worker.db.audit.counting.columns import (
     HALF,
     PERIODS,
     CountOptions,
     Dimension,
     Query,
-    count_queries,
     grouped_columns,
-    refusals_of,
 )
+from worker.db.audit.counting.periods import describe_unit
+from worker.db.audit.counting.queries import count_queries, refusals_of
 from worker.db.audit.filters import GrantFilter
 
 SortOrder = Literal["total", "issued", "refused", "bytes"]

@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 
 from models import Batch, Chunk
 from worker.core.quotas.open_time import MAX_OPEN_TIME
-from worker.db.audit.filters import GrantFilter
+from worker.db.audit.filters import GrantFilter, moment_of_states
+from worker.db.audit.selection.states import LONGEST_VALIDITY
 from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 # The numbers of two batches can be in another order than their times: clocks differ, and a
@@ -47,10 +48,18 @@ def batch_bounds(
     connection: Connection, grant_filter: GrantFilter
 ) -> tuple[int | None, int | None]:
     """Return the numbers between which all batches of a filter's times are, both exclusive."""
-    since, until = grant_filter.since, grant_filter.until
+    since, until = _earliest(grant_filter), grant_filter.until
     before = None if since is None else _last_before(connection, since)
     after = None if until is None else _first_after(connection, until)
     return before, after
+
+
+def _earliest(grant_filter: GrantFilter) -> datetime | None:
+    """Return the moment since which the rows of a filter were decided: open grants are not old."""
+    if set(grant_filter.states) != {"open"}:
+        return grant_filter.since
+    began = moment_of_states(grant_filter) - LONGEST_VALIDITY
+    return began if grant_filter.since is None else max(began, grant_filter.since)
 
 
 def _is_batch(

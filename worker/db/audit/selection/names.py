@@ -12,15 +12,17 @@ from sqlalchemy import Connection, Select, select
 from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, TenantIdentity, TenantKey
 from worker.db.audit.filters import ISSUED, REFUSED, GrantFilter
 from worker.db.audit.selection.similar_names import did_you_mean, similar_name
+from worker.db.audit.selection.states import STATES
 from worker.db.audit.selection.tenant_filter import first_id, is_of_tenant
 
-Field = Literal["tenant", "bucket", "kind", "decision", "signed_by"]
+Field = Literal["tenant", "bucket", "kind", "decision", "state", "signed_by"]
 
 _NOUNS: dict[Field, str] = {
     "tenant": "tenant",
     "bucket": "bucket profile or bucket",
     "kind": "kind",
     "decision": "decision or refusal code",
+    "state": "state",
     "signed_by": "signing key",
 }
 
@@ -64,6 +66,8 @@ def resolve_names(connection: Connection, grant_filter: GrantFilter) -> GrantFil
     for decision in grant_filter.decisions:
         if decision not in {ISSUED, REFUSED}:
             _check_listed("decision", decision, (ISSUED, REFUSED, *_codes()))
+    for state in grant_filter.states:
+        _check_listed("state", state, STATES)
     if grant_filter.tenant is not None:
         check_tenant(connection, grant_filter.tenant)
     if grant_filter.signed_by:

@@ -1,5 +1,6 @@
 """Everything that the database has about one batch, and about one of its grants."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ from models import (
     Reservation,
 )
 from worker.core.tree.records import CHUNK_KINDS
+from worker.db.audit.counting.columns import CountOptions
+from worker.db.audit.counting.counts import count_items
+from worker.db.audit.filters import ISSUED, GrantFilter
+from worker.db.audit.stories.uses import UseStory, read_uses
 from worker.db.reservations import REMAINING
 
 _Row = Row[*tuple[Any, ...]]
@@ -29,9 +34,9 @@ _Row = Row[*tuple[Any, ...]]
 class ChunkStory(NamedTuple):
     """A grant's chunk, and what happened to it: rows of the tables, None or empty without one.
 
-    item is the row of `grants`. reissues are the times at which it was signed again, and
-    leaf_number is the position of the chunk in the tenant's tree. is_reserved says that the grant
-    still counts in the window live.
+    item is the row of `grants`, and uses what became of it. reissues are the times at which it was
+    signed again, and leaf_number is the position of the chunk in the tenant's tree. is_reserved
+    says that the grant still counts in the window live.
     """
 
     chunk: _Row
@@ -40,6 +45,7 @@ class ChunkStory(NamedTuple):
     upload: _Row | None
     is_reserved: bool
     leaf_number: int | None
+    uses: UseStory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,8 @@ class Story:
     """A batch: rows of the tables, None or empty where there is none. grant is one item of it.
 
     bucket_then is the real bucket behind the profile when the batch was decided, if it is known.
-    remaining is the number of items that the batch still waits for.
+    remaining is the number of items that the batch still waits for. states counts its issued grants
+    by state, of a batch without a grant.
     """
 
     batch: _Row
@@ -58,9 +65,12 @@ class Story:
     manifest: _Row | None
     deliveries: list[_Row]
     grant: ChunkStory | None
+    states: Mapping[str, int]
 
 
-def read_story(connection: Connection, batch_number: int, item_number: int | None) -> Story | None:
+def read_story(
+    connection: Connection, batch_number: int, item_number: int | None, now: datetime
+) -> Story | None:
     """Read the story of a batch, and of one item; None if the item was not decided."""
     batch = connection.execute(select(Batch).where(Batch.batch_number == batch_number)).one()
     grant = None
@@ -91,7 +101,14 @@ def read_story(connection: Connection, batch_number: int, item_number: int | Non
         ).first(),
         deliveries=_read_deliveries(connection, batch, grant),
         grant=grant,
+        states={} if grant is not None else _count_states(connection, batch, now),
     )
+
+
+def _count_states(connection: Connection, batch: _Row, now: datetime) -> Mapping[str, int]:
+    of_batch = GrantFilter(tenant=batch.tenant, batch_id=batch.batch_id, decisions=(ISSUED,))
+    counts = count_items(connection, of_batch, CountOptions(("state",), now=now))
+    return {str(count.group[0]): count.issued for count in counts}
 
 
 def _read_grant(connection: Connection, batch: _Row, item_number: int) -> ChunkStory | None:
@@ -126,7 +143,8 @@ def _read_grant(connection: Connection, batch: _Row, item_number: int) -> ChunkS
             Leaf.kind.in_(CHUNK_KINDS),
         )
     )
-    return ChunkStory(chunk, item, list(reissues), upload, bool(reserved), leaf_number)
+    uses = read_uses(connection, number, item_number, chunk_number)
+    return ChunkStory(chunk, item, list(reissues), upload, bool(reserved), leaf_number, uses)
 
 
 def _remaining(connection: Connection, batch_number: int) -> int:
@@ -155,7 +173,7 @@ def _read_deliveries(connection: Connection, batch: _Row, grant: ChunkStory | No
     query = select(
         *(Delivery.chunk_number, Delivery.endpoint, Delivery.state, Delivery.attempts),
         *(Delivery.status, Delivery.problem, Delivery.created_at, Delivery.finished_at),
-        Delivery.next_attempt_at,
+        *(Delivery.next_attempt_at, Delivery.event),
     ).where(Delivery.batch_number == batch.batch_number)
     if grant is not None:
         query = query.where(Delivery.chunk_number == grant.chunk.chunk_number)

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.core.quotas.cost import METRICS, NO_COST, Cost
+from worker.core.quotas.cost import CHARGED_METRICS, NO_COST, Cost
 from worker.db.tree.log_readers import LogReader
+from worker.db.tree.named_rows import where_tenant
 from worker.db.tree.stored_rows import select_columns
 from worker.db.tree.stored_values import WrongValue, instant, number, text
 from worker.usecases.audit.verification.problems import Found, Problem
@@ -74,19 +75,24 @@ class StoredUsage:
     """The usage of windows, what is reserved, and the uploads that have ended, at one moment.
 
     reserved are all reservations of a tenant, remaining those for chunks that have not arrived.
-    returned are the bytes of ended uploads, each of which may have been given back.
+    returned are the bytes of ended uploads, each of which may have been given back. settled are
+    those that settlements gave back. stored are the bytes that each tenant is counted to have
+    stored, objects those of its newest known objects.
     """
 
     usage: Mapping[WindowKey, Cost]
     reserved: Mapping[str, Cost]
     remaining: Charges
     returned: Charges
+    settled: Charges
+    stored: Mapping[str, int]
+    objects: Mapping[str, int]
 
 
 def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
     """Read the usage of tenants, or of all. Raises Found for values that cannot be read."""
     where, params = where_tenant("tenant", tenants)
-    metrics = ", ".join(METRICS)
+    metrics = ", ".join(CHARGED_METRICS)
     start = select_columns(reader.dialect, ["window_start"])
     rows = reader.fetch(
         f'SELECT tenant, "window", {start}, {metrics} FROM usage WHERE {where}',  # noqa: S608 - no value
@@ -94,7 +100,7 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
     )
     usage = dict(_usage_row(row) for row in rows)
     windows = frozenset(usage)
-    sums = ", ".join(f"sum({metric})" for metric in METRICS)
+    sums = ", ".join(f"sum({metric})" for metric in CHARGED_METRICS)
     reserved = reader.fetch(
         f"SELECT tenant, {sums} FROM reservations WHERE {where} GROUP BY tenant",  # noqa: S608
         *params,
@@ -104,7 +110,21 @@ def read_usage(reader: LogReader, tenants: tuple[str, ...]) -> StoredUsage:
         {_tenant("reservations", tenant): _cost(amounts) for tenant, *amounts in reserved},
         _read_remaining(reader, windows, tenants),
         _read_returned(reader, windows, tenants),
+        _read_settled(reader, windows, tenants),
+        _sum_by_tenant(reader, "usage", "stored_bytes", tenants),
+        _sum_by_tenant(reader, "stored_objects", "size", tenants),
     )
+
+
+def _sum_by_tenant(
+    reader: LogReader, table: str, column: str, tenants: tuple[str, ...]
+) -> Mapping[str, int]:
+    where, params = where_tenant("tenant", tenants)
+    rows = reader.fetch(
+        f"SELECT tenant, sum({column}) FROM {table} WHERE {where} GROUP BY tenant",  # noqa: S608
+        *params,
+    )
+    return {_tenant(table, tenant): int(total or 0) for tenant, total in rows}
 
 
 def _usage_row(row: Any) -> tuple[WindowKey, Cost]:
@@ -113,7 +133,7 @@ def _usage_row(row: Any) -> tuple[WindowKey, Cost]:
         text("tenant", tenant)
         text("window", window)
         instant("window_start", start)
-        for metric, amount in zip(METRICS, amounts, strict=True):
+        for metric, amount in zip(CHARGED_METRICS, amounts, strict=True):
             number(metric, amount)
     except WrongValue as error:
         raise Found(Problem.of_value("usage", error, tenant=tenant)) from None
@@ -134,7 +154,7 @@ def _cost(amounts: Any) -> Cost:
 def _read_remaining(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
     where, params = where_tenant("tenant", tenants)
     charged_at = select_columns(reader.dialect, ["charged_at"])
-    metrics = ", ".join(METRICS)
+    metrics = ", ".join(CHARGED_METRICS)
     charges = Charges(windows)
     for block in reader.stream(
         f"SELECT tenant, {charged_at}, {metrics} FROM reservations "  # noqa: S608 - no value
@@ -162,19 +182,28 @@ def _read_returned(reader: LogReader, windows: Windows, tenants: tuple[str, ...]
     return charges
 
 
+def _read_settled(reader: LogReader, windows: Windows, tenants: tuple[str, ...]) -> Charges:
+    where, params = where_tenant("batches.tenant", tenants)
+    decided_at = select_columns(reader.dialect, ["decided_at"])
+    charges = Charges(windows)
+    for block in reader.stream(
+        f"SELECT batches.tenant, {decided_at}, returned_bytes FROM settlements "  # noqa: S608
+        "JOIN batches ON batches.batch_number = settlements.batch_number "
+        f"WHERE {where}",
+        *params,
+    ):
+        for tenant, moment, returned in block:
+            charged_at = _moment("settlements", moment)
+            charges.add(tenant, charged_at, Cost(upload_bytes=int(returned)))
+    return charges
+
+
 def _moment(table: str, moment: Any) -> str:
     try:
         instant("charged_at", moment)
     except WrongValue as error:
         raise Found(Problem.of_value(table, error)) from None
     return str(moment)
-
-
-def where_tenant(column: str, tenants: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return a condition that selects the rows of tenants, or all, and the condition's values."""
-    if not tenants:
-        return "1 = 1", ()
-    return f"{column} IN ({', '.join('?' * len(tenants))})", tenants
 
 
 def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
@@ -190,13 +219,19 @@ def compare_usage(stored: StoredUsage, charges: Charges) -> Iterator[Problem]:
             continue
         else:
             due = charges.costs.get(key, NO_COST).plus(stored.remaining.costs.get(key, NO_COST))
+            due = due.minus(stored.settled.costs.get(key, NO_COST))
             returned = stored.returned.costs.get(key, NO_COST).upload_bytes
         lowest = due.minus(Cost(upload_bytes=returned))
-        for metric, low, amount, high in zip(METRICS, lowest, charged, due, strict=True):
+        for metric, low, amount, high in zip(CHARGED_METRICS, lowest, charged, due, strict=False):
             if not low <= amount <= high:
                 name = window if window == "live" else f"{window} {start}"
                 text = f"window {name}: {amount:,} are charged, and the rows cost {high:,}"
                 yield Problem("usage", text, tenant=tenant, column=metric)
+    for tenant in sorted(stored.stored.keys() | stored.objects.keys()):
+        counted, found = stored.stored.get(tenant, 0), stored.objects.get(tenant, 0)
+        if counted != found:
+            text = f"window live: {counted:,} are counted, and the known objects have {found:,}"
+            yield Problem("usage", text, tenant=tenant, column="stored_bytes")
     charged_tenants = {tenant for tenant, window, _ in stored.usage if window == "live"}
     for tenant, cost in sorted(stored.reserved.items()):
         if tenant not in charged_tenants and cost != NO_COST:

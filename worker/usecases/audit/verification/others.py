@@ -1,43 +1,81 @@
-"""Verifies cancellations and changes of the config: each gives the hash of its leaf.
+"""Verifies rows of no range of batches: cancellations, revocations, uses, changes of the config.
+
+Each cancellation, revocation, group of uses and command that changed the config gives the hash of
+its leaf.
 
 The names of tenants follow from their ids, which the leaves cover.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.core.tree.records import CONFIG_LOG, encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
-from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, select_columns
-from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.verification.charges import where_tenant
+from worker.db.tree.named_rows import (
+    NamedRows,
+    merge_by_key,
+    ordered,
+    stream_leaves,
+    stream_rows,
+    where_tenant,
+)
+from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, REVOCATION, select_columns
+from worker.db.tree.stored_values import Reader, WrongValue, read_row
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verification.rows import Scope
+from worker.usecases.audit.verification.uses import check_group, read_groups
 
 _match_numbers = re.compile(r"([0-9]{1,18})-([0-9]{1,18})").fullmatch
 
 
+class _SingleRows(NamedTuple):
+    """A table of which each row has a leaf of its own, which names its key."""
+
+    table: str
+    kind: str
+    columns: Mapping[str, Reader]
+    key: str
+
+
+_SINGLE = (
+    _SingleRows("cancellations", "cancellation", CANCELLATION, "batch_id"),
+    _SingleRows("revocations", "revocation", REVOCATION, "revocation_id"),
+)
+
+
 @dataclass(slots=True)
 class OthersResult:
-    """The numbers of cancellations and changes that leaves cover, and what is wrong with them."""
+    """The numbers of rows that leaves cover, and what is wrong with them.
+
+    removed counts, by tenant, the groups of uses that were removed because of their age.
+    """
 
     cancellations: int = 0
+    revocations: int = 0
+    uses: int = 0
     changes: int = 0
+    removed: dict[str, int] = field(default_factory=dict)
     uncovered: dict[str, Uncovered] = field(default_factory=dict)
     found: list[Found] = field(default_factory=list)
 
+    def count(self, table: str) -> None:
+        """Count a row that its leaf covers."""
+        setattr(self, table, getattr(self, table) + 1)
 
-def check_others(reader: LogReader, tenants: tuple[str, ...], max_problems: int) -> OthersResult:
-    """Verify the cancellations, and without selected tenants also the changes of the config."""
-    result = OthersResult()
-    checks = [_cancellations(reader, tenants, result)]
+
+def check_others(reader: LogReader, scope: Scope) -> OthersResult:
+    """Verify cancellations, revocations and uses; without selected tenants, config changes too."""
+    result, tenants = OthersResult(), scope.tenants
+    checks = [_single_rows(reader, single, tenants, result) for single in _SINGLE]
+    checks.append(_uses(reader, scope, result))
     if not tenants:
         checks += [_changes(reader, result), _identities(reader)]
     for found in chain.from_iterable(checks):
         result.found.append(found)
-        if len(result.found) >= max_problems:
+        if len(result.found) >= scope.max_problems:
             break
     return result
 
@@ -50,84 +88,57 @@ def _identities(reader: LogReader) -> Iterator[Found]:
             yield Found(Problem("tenant_identities", text, tenant=place, column="name"))
 
 
-def _rows(reader: LogReader, statement: str, *params: Any) -> Iterator[Row]:
-    return chain.from_iterable(reader.stream(statement, *params))
+def _uses(reader: LogReader, scope: Scope, result: OthersResult) -> Iterator[Found]:
+    for group in read_groups(reader, scope.tenants):
+        try:
+            is_removed = check_group(group, scope.removed.get(group.tenant, ()))
+        except Found as found:
+            yield found
+        else:
+            result.uses += len(group.rows)
+            if is_removed:
+                result.removed[group.tenant] = result.removed.get(group.tenant, 0) + 1
 
 
-def _leaves(
-    reader: LogReader, kind: str, tenants: tuple[str, ...]
-) -> Iterator[tuple[str, str, int, bytes]]:
-    """Yield tenant, reference, number and hash of leaves, in the order of the first two."""
-    where, params = where_tenant("tenant", tenants)
-    first, second = _ordered(reader, "tenant"), _ordered(reader, "reference")
-    return _rows(
-        reader,
-        "SELECT tenant, reference, leaf_number, hash FROM leaves "  # noqa: S608 - no value
-        f"WHERE kind = '{kind}' AND reference IS NOT NULL AND {where} "
-        f"ORDER BY {first}, {second}, leaf_number",
-        *params,
-    )
-
-
-def _ordered(reader: LogReader, column: str) -> str:
-    return f'{column} COLLATE "C"' if reader.dialect == "postgresql" else column
-
-
-def _cancellations(
-    reader: LogReader, tenants: tuple[str, ...], result: OthersResult
+def _single_rows(
+    reader: LogReader, single: _SingleRows, tenants: tuple[str, ...], result: OthersResult
 ) -> Iterator[Found]:
     where, params = where_tenant("tenant", tenants)
-    names = select_columns(reader.dialect, CANCELLATION)
-    first, second = _ordered(reader, "tenant"), _ordered(reader, "batch_id")
-    rows = _rows(
+    names = select_columns(reader.dialect, single.columns)
+    first, second = ordered(reader, "tenant"), ordered(reader, single.key)
+    rows = stream_rows(
         reader,
-        f"SELECT {names} FROM cancellations WHERE {where} ORDER BY {first}, {second}",  # noqa: S608
+        f"SELECT {names} FROM {single.table} WHERE {where} ORDER BY {first}, {second}",  # noqa: S608
         *params,
     )
-    leaves = _leaves(reader, "cancellation", tenants)
-    row, leaf = next(rows, None), next(leaves, None)
-    while row is not None or leaf is not None:
-        key = min((tuple(each[:2]) for each in (row, leaf) if each is not None), key=_place)
-        own_row = row if row is not None and row[:2] == key else None
-        own_leaves = []
-        while leaf is not None and leaf[:2] == key:
-            own_leaves.append(leaf)
-            leaf = next(leaves, None)
-        yield from _check_cancellation(key, own_row, own_leaves, result)
-        if own_row is not None:
-            row = next(rows, None)
+    for found in merge_by_key(rows, stream_leaves(reader, single.kind, tenants)):
+        yield from _check_single(single, found, result)
 
 
-def _place(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the key as SQLite sorts it, in which a text can be bytes."""
-    return tuple((isinstance(value, bytes), value) for value in key)
-
-
-def _check_cancellation(
-    key: tuple[Any, ...], row: Row | None, leaves: list[Any], result: OthersResult
-) -> Iterator[Found]:
-    tenant, batch = key
-    place: dict[str, Any] = {"tenant": tenant, "batch": batch}
+def _check_single(single: _SingleRows, own: NamedRows, result: OthersResult) -> Iterator[Found]:
+    table, tenant, leaves = single.table, own.tenant, own.leaves
+    place: dict[str, Any] = {"tenant": tenant}
+    if single.key == "batch_id":
+        place["batch"] = own.reference
     if len(leaves) > 1:
-        text = "covers a cancellation that another leaf covers"
+        text = f"covers a {single.kind} that another leaf covers"
         yield Found(Problem("leaves", text, number=leaves[1][2])._replace(**place))
-    elif row is None:
+    elif not own.rows:
         text = f"has no row, but leaf {leaves[0][2]} covers it"
-        yield Found(Problem("cancellations", text)._replace(**place), (tenant, leaves[0][2]))
+        yield Found(Problem(table, text)._replace(**place), (tenant, leaves[0][2]))
     elif not leaves:
-        _add(result, Problem("cancellations", "no leaf covers it")._replace(**place))
+        _add(result, Problem(table, "no leaf covers it")._replace(**place))
     else:
         try:
-            record = encode_record("cancellation", read_row(CANCELLATION, row))
+            record = encode_record(single.kind, read_row(single.columns, own.rows[0]))
         except WrongValue as error:
-            yield Found(Problem.of_value("cancellations", error, **place))
+            yield Found(Problem.of_value(table, error, **place))
             return
         if entry_hash([record]) == leaves[0][3]:
-            result.cancellations += 1
+            result.count(table)
             return
         text = f"differs from what leaf {leaves[0][2]} covers"
-        problem = Problem("cancellations", text)._replace(**place)
-        yield Found(problem, (tenant, leaves[0][2]))
+        yield Found(Problem(table, text)._replace(**place), (tenant, leaves[0][2]))
 
 
 def _add(result: OthersResult, problem: Problem) -> None:
@@ -138,7 +149,7 @@ def _add(result: OthersResult, problem: Problem) -> None:
 def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:
     names = select_columns(reader.dialect, CONFIG_CHANGE)
     statement = f"SELECT {names} FROM config_changes ORDER BY change_number"  # noqa: S608 - no value
-    rows = _rows(reader, statement)
+    rows = stream_rows(reader, statement)
     row = next(rows, None)
     expected = 0
     for first, last, number, leaf_hash in _config_leaves(reader):
@@ -185,7 +196,7 @@ def _config_leaves(reader: LogReader) -> Iterator[tuple[int, int, int, bytes]]:
     There is one for each command that changed the config, so they fit into memory.
     """
     leaves = []
-    for _, reference, number, leaf_hash in _leaves(reader, "config", (CONFIG_LOG,)):
+    for _, reference, number, leaf_hash in stream_leaves(reader, "config", (CONFIG_LOG,)):
         match = _match_numbers(reference) if isinstance(reference, str) else None
         first, last = (int(match[1]), int(match[2])) if match else (-1, -2)
         leaves.append((first, last, number, leaf_hash))

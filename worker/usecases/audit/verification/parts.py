@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
     @classmethod
     def of_others(cls) -> Self:
-        """Return the part that verifies cancellations and changes of the config."""
+        """Return the part that verifies cancellations, uses, and changes of the config."""
         return cls()
 
     def run(self, reader: LogReader, scope: Scope) -> PartResult:
@@ -53,7 +53,7 @@ class Part(NamedTuple):
             return check_tree(reader, self.head, self.keys, self.files)
         if self.batches is not None:
             return check_range(reader, self.batches, scope)
-        return check_others(reader, scope.tenants, scope.max_problems)
+        return check_others(reader, scope)
 
 
 def run_parts(

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from worker.core.tree.records import encode_record, entry_hash
 from worker.db.tree.log_readers import LogReader, Row
+from worker.db.tree.named_rows import where_tenant
 from worker.db.tree.stored_rows import PRUNE, select_columns
 from worker.db.tree.stored_values import WrongValue, read_row
-from worker.usecases.audit.verification.charges import where_tenant
 from worker.usecases.audit.verification.problems import Found, Problem
 
 _is_month = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])").fullmatch
@@ -27,6 +27,7 @@ class RemovedMonths(NamedTuple):
     chunks: int
     items: int
     keeps_edges: bool
+    use_groups: int = 0
 
     def explains(self, issued_at: datetime, leaf_number: int | None) -> bool:
         """Return whether it concerns a chunk, which must be older, and so must be its leaf."""
@@ -94,7 +95,8 @@ def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> RemovedMonths
         text = "is no month that had begun at the time of the removal"
         raise Found(Problem("prunes", text, column="before")._replace(**place), (tenant, leaf[0]))
     keeps = values["edges"] is not None
-    return RemovedMonths(before, leaf[0], values["chunks"], values["items"], keeps)
+    counts = values["chunks"], values["items"], keeps, values["use_groups"] or 0
+    return RemovedMonths(before, leaf[0], *counts)
 
 
 def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[Problem]:
@@ -113,4 +115,15 @@ def compare_removed(prunes: Prunes, found: dict[str, tuple[int, int]]) -> list[P
             f" {items:,} items of {chunks:,} chunks are missing"
         )
         problems.append(Problem("prunes", text, tenant=tenant))
+    return problems
+
+
+def compare_removed_uses(prunes: Prunes, found: dict[str, int]) -> list[Problem]:
+    """Return a problem for each tenant that lacks more groups of uses than are recorded."""
+    problems = []
+    for tenant, groups in sorted(found.items()):
+        recorded = sum(each.use_groups for each in prunes.removed.get(tenant, []))
+        if groups > recorded:
+            text = f"record the removal of {recorded:,} groups of uses, and {groups:,} are missing"
+            problems.append(Problem("prunes", text, tenant=tenant))
     return problems

@@ -1,18 +1,18 @@
-"""Verifies the rows of a range of batches: each chunk and reissue against its leaf."""
+"""Verifies the rows of a range of batches: each chunk and what belongs to it against its leaf."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from worker.db.tree.log_readers import LogReader
-from worker.db.tree.row_queues import WrongKey
+from worker.db.tree.row_queues import GrantQueue, RowQueue, WrongKey
 from worker.db.tree.stored_rows import BatchRange, RangeRows, read_range
 from worker.db.tree.stored_values import WrongValue
 from worker.usecases.audit.verification.charges import Charges, Windows
 from worker.usecases.audit.verification.chunk import CheckedChunk, check_chunk
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
 from worker.usecases.audit.verification.prunes import RemovedMonths
-from worker.usecases.audit.verification.reissues import check_reissues
+from worker.usecases.audit.verification.reissues import check_reissues, check_settlement
 from worker.usecases.audit.verification.stored import ChunkRows, Leaf, StoredBatch
 
 _LOWEST = -(2**63)
@@ -46,6 +46,7 @@ class RangeResult:
     chunks: int = 0
     removed: dict[str, tuple[int, int]] = field(default_factory=dict)
     reissues: int = 0
+    settlements: int = 0
     problems: list[Problem] = field(default_factory=list)
     wrong_leaves: dict[Problem, tuple[str, int]] = field(default_factory=dict)
     uncovered: dict[str, Uncovered] = field(default_factory=dict)
@@ -133,21 +134,24 @@ class _RangeCheck:
         if rows.chunks.next is not None and rows.chunks.next[0] == number:
             text = f"belongs to batch number {number}, which has no row"
             return Found(Problem("chunks", text, chunk=rows.chunks.next[1]))
-        named = (("grants", rows.grants), ("reissues", rows.reissues))
+        named: tuple[tuple[str, GrantQueue | RowQueue], ...] = (
+            *(("grants", rows.grants), ("reissues", rows.reissues)),
+            ("settlements", rows.settlements),
+        )
         is_first = (name for name, queue in named if queue.next and queue.next[0] == number)
         table = next(is_first, "item_edges")
         return Found(Problem(table, f"has rows of batch number {number}, which has no row"))
 
     def _skip(self, number: int) -> None:
         rows = self._rows
-        for queue in (rows.batches, rows.chunks, rows.reissues, rows.leaves, rows.item_edges):
+        for queue in (rows.batches, *rows.of_chunks):
             while queue.next is not None and queue.next[0] == number:
                 queue.pop()
         rows.grants.take_before(number + 1, _LOWEST)
 
     def _next_chunk_number(self, number: int) -> int | None:
         rows = self._rows
-        heads = (rows.chunks.next, rows.reissues.next, rows.leaves.next, rows.item_edges.next)
+        heads = [queue.next for queue in rows.of_chunks]
         return min([row[1] for row in heads if row is not None and row[0] == number], default=None)
 
     def _chunk_rows(self, batch: StoredBatch, number: int, chunk: int) -> ChunkRows:
@@ -165,16 +169,18 @@ class _RangeCheck:
             list(map(Leaf._make, rows.leaves.take(key))),
             rows.reissues.take(key),
             next(iter(rows.item_edges.take(key)), None),
+            next(iter(rows.settlements.take(key)), None),
         )
 
     def _check_chunk(self, batch: StoredBatch, rows: ChunkRows) -> list[str]:
-        """Verify a chunk and its reissues; return the kinds of the leaves that cover it."""
+        """Verify all of a chunk; return the kinds of the leaves that cover it."""
         try:
             checked = check_chunk(batch, rows, self._scope.removed.get(batch.tenant, ()))
         finally:
             problem = self._check_reissues(batch, rows)
         if problem is not None:
             raise problem
+        self._result.settlements += check_settlement(batch, rows, is_pruned=checked.is_pruned)
         kinds = [leaf.kind for leaf in rows.chunk_leaves]
         if not kinds:
             self._add_uncovered(batch.problem("chunks", "no leaf covers it", chunk=rows.number))

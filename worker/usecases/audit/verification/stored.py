@@ -26,7 +26,7 @@ _ISSUED, _REFUSED, _ISSUED_AT = (
 
 
 class Leaf(NamedTuple):
-    """A stored leaf of a chunk or a reissue, unchecked."""
+    """A stored leaf of a chunk, a reissue or a settlement, unchecked."""
 
     batch_number: int
     chunk_number: int
@@ -102,8 +102,9 @@ class StoredChunk:
 class ChunkRows:
     """Everything that is stored of one chunk; row is None if there is no such chunk.
 
-    item_edge is the row with the tree of its items, which `audit prune` stores. chunk_leaves are
-    those of the leaves that cover the chunk itself.
+    item_edge is the row with the tree of its items, which `audit prune` stores. settlement is None
+    if its upload slots are not settled. chunk_leaves are those of the leaves that cover the chunk
+    itself.
     """
 
     number: int
@@ -112,6 +113,7 @@ class ChunkRows:
     leaves: Sequence[Leaf]
     reissues: Sequence[Row]
     item_edge: Row | None = None
+    settlement: Row | None = None
     chunk_leaves: list[Leaf] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -21,6 +21,9 @@ _SHAPES = {
     "cancellation": (False, False, True),
     "config": (False, False, True),
     "prune": (False, False, True),
+    "use": (False, False, True),
+    "settlement": (True, True, False),
+    "revocation": (False, False, True),
 }
 
 

@@ -11,7 +11,11 @@ from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
 from worker.usecases.audit.verification.others import OthersResult
 from worker.usecases.audit.verification.parts import Part, PartResult, run_parts
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
-from worker.usecases.audit.verification.prunes import compare_removed, read_prunes
+from worker.usecases.audit.verification.prunes import (
+    compare_removed,
+    compare_removed_uses,
+    read_prunes,
+)
 from worker.usecases.audit.verification.rows import RangeResult, Scope
 from worker.usecases.audit.verification.tree import TreeResult, read_heads
 
@@ -43,7 +47,10 @@ class Verification:
     chunks: int = 0
     pruned: int = 0
     reissues: int = 0
+    settlements: int = 0
     cancellations: int = 0
+    revocations: int = 0
+    uses: int = 0
     changes: int = 0
     leaves: int = 0
     trees: int = 0
@@ -86,6 +93,7 @@ class _Run:
         self._row_problems: list[Problem] = []
         self._trees: dict[str, TreeResult] = {}
         self._removed: dict[str, tuple[int, int]] = {}
+        self._removed_uses: dict[str, int] = {}
 
     def run(self, on_progress: OnProgress) -> Verification:
         """Verify. Raises Found."""
@@ -130,7 +138,11 @@ class _Run:
         # On SQLite, items may have been removed since the first reader began.
         reader = open_reader(self._url)
         try:
-            return compare_removed(read_prunes(reader, self._options.tenants), self._removed)
+            prunes = read_prunes(reader, self._options.tenants)
+            return [
+                *compare_removed(prunes, self._removed),
+                *compare_removed_uses(prunes, self._removed_uses),
+            ]
         finally:
             reader.close()
 
@@ -151,6 +163,9 @@ class _Run:
                 total.checkpoints += result.checkpoints
             case OthersResult():
                 total.cancellations += result.cancellations
+                total.revocations += result.revocations
+                total.uses += result.uses
+                self._removed_uses = result.removed
                 total.changes += result.changes
                 self._add_found(result.found)
             case RangeResult():
@@ -162,6 +177,7 @@ class _Run:
                     self._removed[tenant] = (chunks + numbers[0], items + numbers[1])
                     total.pruned += numbers[1]
                 total.reissues += result.reissues
+                total.settlements += result.settlements
                 self._row_problems += result.problems
                 self._wrong_leaves |= result.wrong_leaves
         if not isinstance(result, TreeResult):

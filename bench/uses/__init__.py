@@ -1,0 +1,1 @@
+"""What the uses of grants cost."""

@@ -1,0 +1,46 @@
+"""Revocations: grants that were taken back before their end, and the denials that do it."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base
+from models.tenants import NAME, TENANT_ID
+
+
+class Revocation(Base):
+    """A revocation, once for each tenant whose grants it ended. Rows are added and never changed.
+
+    target_kind is grant, batch, key, prefix or tenant, and target the id, key, prefix or name;
+    bucket is the bucket profile of a key or prefix. Grants that were issued before revoked_at and
+    are within the target are not signed again. lapses_at is the end of the last of these grants.
+    """
+
+    __tablename__ = "revocations"
+
+    tenant: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
+    revocation_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    target_kind: Mapped[str] = mapped_column(String(16))
+    target: Mapped[str] = mapped_column(Text)
+    bucket: Mapped[str | None] = mapped_column(NAME)
+    grants: Mapped[int] = mapped_column(BigInteger)
+    revoked_by: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str | None] = mapped_column(String(200))
+    revoked_at: Mapped[datetime]
+    lapses_at: Mapped[datetime]
+
+
+class Denial(Base):
+    """A statement of our own in a bucket's policy, until it is removed after lapses_at.
+
+    sid names the statement, bucket the bucket profile whose credentials changed the policy.
+    """
+
+    __tablename__ = "denials"
+    __table_args__ = (Index(None, "lapses_at"),)
+
+    sid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    revocation_id: Mapped[str] = mapped_column(String(36))
+    bucket: Mapped[str] = mapped_column(NAME)
+    lapses_at: Mapped[datetime]

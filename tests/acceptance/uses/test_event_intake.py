@@ -1,0 +1,126 @@
+"""`worker run` reads the queue of a bucket profile as soon as one names it, and logs no secret."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import redis
+from sqlalchemy import Engine, func, select
+
+from models import Use
+from tests.support.builders import services
+from tests.support.builders.messages import POLICY, tenant_config
+from tests.support.servers.waiting import wait_until
+from tests.support.uses.notifications import TestQueue
+from tests.support.uses.uploading import Uploader
+from worker import clock
+from worker.aws.clients import S3Clients
+from worker.broker.heartbeats import workers_by_queue
+from worker.commands.database import migrate_to_head
+from worker.core.tenants.config import Bucket, TenantConfig
+from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.db.tenants import load_config, store_config
+from worker.devstack.s3 import create_buckets
+from worker.devstack.storage import Storage
+
+BUCKET, KEY = "intake-events", "acme/only-the-owner-may-see-this.png"
+
+
+@pytest.fixture
+def storage(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ministack.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ministack.secret_key)
+    create_buckets(ministack.client(), {BUCKET})
+    return ministack
+
+
+@pytest.fixture
+def queue(storage: Storage) -> Iterator[TestQueue]:
+    sqs = boto3.client("sqs", "us-east-1", endpoint_url=storage.endpoint)
+    queue = TestQueue(sqs)
+    queue.listen_to(storage, BUCKET)
+    yield queue
+    sqs.delete_queue(QueueUrl=queue.url)
+    sqs.close()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
+    migrate_to_head(url)
+    engine = create_database_engine(url)
+    yield engine
+    engine.dispose()
+
+
+def apply_config(engine: Engine, storage: Storage, queue_url: str | None) -> None:
+    bucket = Bucket("demo", BUCKET, "us-east-1", "path", storage.endpoint, events_queue=queue_url)
+    policies = {"demo": replace(POLICY, overwrite=True)}
+    config = TenantConfig({"demo": bucket}, tenant_config(policies=policies).tenants)
+    with write_transaction(engine) as connection:
+        store_config(connection, load_config(connection), config, datetime.now(UTC))
+
+
+def count(engine: Engine) -> int:
+    with read_transaction(engine) as connection:
+        return connection.execute(select(func.count()).select_from(Use)).scalar_one()
+
+
+@pytest.mark.timeout(180)
+def test_a_running_service_reads_a_queue_once_a_profile_names_it_and_logs_no_secret(
+    engine: Engine, storage: Storage, queue: TestQueue, valkey_url: str, tmp_path: Path
+) -> None:
+    apply_config(engine, storage, None)
+    environ = dict(os.environ) | {
+        "VALETKEY_DATABASE_URL": str(engine.url),
+        "VALETKEY_BROKER_URL": valkey_url,
+        "VALETKEY_RESULT_URL": valkey_url,
+        "VALETKEY_CONCURRENCY": "1",
+    }
+    command = [sys.executable, "-m", "worker", "run", "--loglevel", "DEBUG"]
+    log = tmp_path / "run.log"
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(command, env=environ, stderr=stderr) as process,
+        redis.Redis.from_url(valkey_url) as client,
+    ):
+        try:
+            wait_until(lambda: "valetkey" in workers_by_queue(client), 60, "the workers start")
+            apply_config(engine, storage, queue.url)
+            name = f"events:{queue.url.rpartition('/')[2]}"
+            wait_until(lambda: name in workers_by_queue(client), 60, "the queue is read")
+            grant = upload(engine)
+            wait_until(lambda: count(engine) == 1, 60, "the upload is recorded")
+            wait_until(lambda: queue.counts() == (0, 0), 30, "the message is deleted")
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+    text = log.read_text()
+    (line,) = [
+        line for line in _lines(text) if line["event"] == "events_handled" and line["recorded"]
+    ]
+    assert (line["messages"], line["ignored"], line["waiting"]) == (1, {}, {})
+    signature = grant.url.rpartition("=")[2]
+    for secret in (storage.secret_key, signature, queue.url, "only-the-owner"):
+        assert secret not in text
+
+
+def upload(engine: Engine) -> Any:
+    uploader = Uploader(services.build_service(engine, S3Clients(), clock.now))
+    grant = uploader.put(KEY, 3)
+    uploader.store(grant, b"123")
+    return grant
+
+
+def _lines(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)

@@ -1,0 +1,86 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import services
+from tests.support.builders.keyed_service import KEY, wire_result
+from tests.support.builders.messages import POLICY, tenant_config
+from tests.support.builders.services import InProcessService
+from tests.support.crypto.keys import tenant_key
+from tests.support.fakes.fake_service import FakeService, running_fake_service
+from valetkey import Client
+from valetkey.crypto.keys import dump_private_key
+from worker import clock
+from worker.aws.clients import S3Clients
+from worker.commands.database import migrate_to_head
+from worker.core.tenants.config import Bucket, Quota, TenantConfig
+from worker.db import tenants
+from worker.db.engine import create_database_engine, write_transaction
+from worker.devstack.s3 import create_buckets
+from worker.devstack.storage import Storage
+
+BUCKET = "stored"
+
+
+@pytest.fixture(scope="module")
+def owner(seaweed: Storage) -> Iterator[Any]:
+    """A boto3 client of the bucket's owner."""
+    client = seaweed.client()
+    create_buckets(client, {BUCKET})
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def real_service(
+    seaweed: Storage,
+    owner: Any,  # noqa: ARG001 - creates the bucket
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[InProcessService]:
+    """The service with real storage, for the tenant acme, which has a key, and its time."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('stored') / 'valetkey.db'}"
+    migrate_to_head(url)
+    engine = create_database_engine(url)
+    with write_transaction(engine) as connection:
+        tenants.store_config(connection, tenants.load_config(connection), config(), clock.now())
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
+        environ.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
+        yield services.build_service(engine, S3Clients(seaweed.endpoint), clock.now)
+    engine.dispose()
+
+
+def config() -> TenantConfig:
+    """Return a config with one bucket profile, and the tenant acme with a key."""
+    key = tenant_key(KEY)
+    policies = {"demo": replace(POLICY, overwrite=True)}
+    quota = Quota("grants", "day", 1_000)
+    acme = tenant_config(quota, trust="keys", keys={key.name: key}, policies=policies)
+    return TenantConfig({"demo": Bucket("demo", BUCKET, "us-east-1", "path")}, acme.tenants)
+
+
+@pytest.fixture
+def worker(broker: str, real_service: InProcessService) -> Iterator[FakeService]:
+    """A worker of the real service, which tests can watch."""
+    with running_fake_service(broker, decide=wire_result(real_service.respond)) as worker:
+        yield worker
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """The file of the tenant's key."""
+    path = tmp_path / "acme.key"
+    path.write_text(dump_private_key(KEY))
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def keyed(broker: str, worker: FakeService) -> Iterator[Client]:  # noqa: ARG001 - it answers
+    """A client with the tenant's key, of the running service."""
+    client = Client(broker, key=dump_private_key(KEY), requested_by="test")
+    yield client
+    client.close()

@@ -1,0 +1,141 @@
+"""A program waits until storage has the object of a grant, of the real service."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.integration.client.uses.conftest import BUCKET
+from tests.support.builders.keyed_service import KEY
+from tests.support.builders.messages import batch_id
+from tests.support.fakes.fake_service import FakeService
+from tests.support.s3.http_requests import Request, post, put, send
+from tests.support.servers.event_loop import async_client, in_event_loop
+from tests.support.servers.waiting import wait_until
+from valetkey import Client, Grant, Item, NotStored, Refused, StorageError
+from valetkey.crypto.keys import dump_private_key
+
+
+def new_key() -> str:
+    return f"acme/{batch_id()}.bin"
+
+
+def asks(worker: FakeService) -> int:
+    return sum(message.get("ask") == "status" for _, message in worker.received)
+
+
+def store(grant: Grant, body: bytes) -> None:
+    if grant.method == "PUT":
+        assert send(put(grant, body)).is_success
+    else:
+        form = post(grant, body)
+        assert send(Request("POST", form.url, form=form.form)).is_success
+
+
+@contextmanager
+def stored_meanwhile(worker: FakeService, grant: Grant, body: bytes) -> Iterator[None]:
+    """Store the object once somebody has asked for it in vain."""
+
+    def run() -> None:
+        wait_until(lambda: asks(worker) >= 2)
+        store(grant, body)
+
+    thread = Thread(target=run)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_program_waits_until_a_form_has_stored_its_object(
+    keyed: Client, worker: FakeService, owner: Any
+) -> None:
+    handle = keyed.upload("demo", new_key(), max_size=100)
+    grant = handle.result()
+    with stored_meanwhile(worker, grant, b"hello"):
+        stored = handle.stored(timeout=30)
+    head = owner.head_object(Bucket=BUCKET, Key=grant.key)
+    assert (stored.key, stored.size, stored.grant) == (grant.key, 5, grant.id)
+    assert stored.etag == head["ETag"].strip('"')
+    assert stored.version is None
+    assert stored.stored_at == head["LastModified"]
+    assert "acme" in repr(stored)
+
+
+def test_another_process_waits_for_an_item_of_a_batch(keyed: Client) -> None:
+    batch = keyed.put_many("demo", [Item(key=new_key(), size=3) for _ in range(3)])
+    grants = [result for result in batch if isinstance(result, Grant)]
+    store(grants[2], b"abc")
+    other = keyed.batch(batch.id)
+    assert other.stored(2, timeout=30).key == grants[2].key
+    with pytest.raises(ValueError, match="the batch has 3 items"):
+        other.stored(3)
+    assert keyed.status(batch).counts == {"open": 2, "used": 1}
+    assert keyed.status(grants[2]).state == "used"
+    assert keyed.status(f"{batch.id}.1").state == "open"
+
+
+def test_a_wait_that_is_over_can_be_continued(keyed: Client) -> None:
+    handle = keyed.put("demo", new_key(), size=3)
+    with pytest.raises(NotStored, match="is not stored yet: call again") as over:
+        handle.stored(timeout=0.3)
+    assert isinstance(over.value, StorageError)
+    assert over.value.use.state == "open"
+    store(handle.result(), b"abc")
+    assert handle.stored(timeout=30).size == 3
+
+
+def test_an_object_of_another_type_than_granted_is_reported_at_once(
+    keyed: Client, owner: Any
+) -> None:
+    handle = keyed.put("demo", new_key(), size=3, content_type="image/png")
+    grant = handle.result()
+    metadata = {"grant-id": grant.id}
+    owner.put_object(
+        Bucket=BUCKET, Key=grant.key, Body=b"abc", Metadata=metadata, ContentType="text/html"
+    )
+    with pytest.raises(NotStored, match="content_type: text/html, granted image/png") as error:
+        handle.stored(timeout=60)
+    assert (error.value.use.state, error.value.use.size) == ("mismatched", 3)
+
+
+def test_an_object_that_another_grant_replaced_is_reported(keyed: Client) -> None:
+    key = new_key()
+    first, second = (keyed.put("demo", key, size=3, overwrite=True) for _ in range(2))
+    store(first.result(), b"abc")
+    assert first.stored(timeout=30).size == 3
+    store(second.result(), b"def")
+    assert second.stored(timeout=30).grant == second.result().id
+    with pytest.raises(NotStored, match="replaced by that of another grant"):
+        first.stored(timeout=30)
+
+
+def test_a_refused_request_and_a_download_store_nothing(keyed: Client) -> None:
+    with pytest.raises(Refused, match="key_outside_prefix"):
+        keyed.upload("demo", "globex/a", max_size=5).stored(timeout=30)
+    with pytest.raises(ValueError, match="kind download stores no object"):
+        keyed.download("demo", new_key()).stored(timeout=30)
+
+
+def test_a_batch_that_the_service_does_not_know_is_refused(keyed: Client) -> None:
+    with pytest.raises(Refused, match="batch_unknown"):
+        keyed.status(batch_id())
+    with pytest.raises(ValueError, match="neither a grant id nor a batch id"):
+        keyed.status("0199.x")
+
+
+@in_event_loop
+async def test_a_coroutine_waits_too(broker: str, worker: FakeService) -> None:
+    async with async_client(broker, key=dump_private_key(KEY)) as client:
+        handle = client.upload("demo", new_key(), max_size=100)
+        grant = await handle
+        with stored_meanwhile(worker, grant, b"hello"):
+            stored = await handle.stored(timeout=30)
+        assert (stored.key, stored.size) == (grant.key, 5)
+        assert (await client.status(handle)).state == "used"
+        assert (await client.status(handle.batch)).counts == {"used": 1}
+        with pytest.raises(NotStored, match="not stored yet"):
+            await client.put("demo", new_key(), size=3).stored(timeout=0.3)
+        with pytest.raises(ValueError, match="the batch has 1 items"):
+            await handle.batch.stored(1)

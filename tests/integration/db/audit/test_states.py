@@ -1,0 +1,89 @@
+"""Lists by state equal those of a plain loop over all rows and uses."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.integration.db.audit.conftest import WithLog
+from tests.support.audit_model.filters import filters, matches
+from tests.support.audit_model.logs import GeneratedLog, generated_logs, no_shrinking
+from tests.support.audit_model.uses import NOWS
+from valetkey.wire.terms import MAX_EXPIRES_IN
+from worker.core.uses.states import grant_state
+from worker.db.audit.filters import GrantFilter, item_conditions
+from worker.db.audit.grants import read_grants, record_cursor, stream_grants
+from worker.db.audit.selection import position_rows, state_rows
+from worker.db.audit.selection.states import LONGEST_VALIDITY, STATES
+from worker.db.uses.states import read_state_facts
+
+STATE_SETS = st.lists(st.sampled_from(STATES), min_size=1, max_size=3, unique=True).map(tuple)
+
+
+def listed(log: GeneratedLog, grant_filter: GrantFilter) -> list[tuple[str, str]]:
+    rows = [row for row in log.rows() if matches(row, grant_filter)]
+    ordered = sorted(rows, key=lambda row: (-row.batch_number, -row.item_number))
+    return [(row.batch.tenant, row.grant) for row in ordered]
+
+
+@pytest.mark.parametrize("block", [1, 256])
+def test_lists_by_state_equal_those_of_a_loop(
+    with_log: WithLog, examples: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_rows, "_LARGEST_READ", block)
+    monkeypatch.setattr(position_rows, "_FIRST_READ", block)
+    monkeypatch.setattr(position_rows, "_MAX_READ", 3 if block == 1 else 2_000)  # then it scans
+
+    @settings(no_shrinking, max_examples=examples)
+    @given(generated_logs(), filters(), STATE_SETS, NOWS)
+    def compare(
+        log: GeneratedLog, other: GrantFilter, states: tuple[str, ...], now: object
+    ) -> None:
+        grant_filter = GrantFilter(
+            tenant=other.tenant,
+            decisions=other.decisions,
+            object_key=other.object_key,
+            since=other.since,
+            kind=other.kind,
+            states=states,
+            states_at=now,  # type: ignore[arg-type]
+        )
+        with with_log(log) as connection:
+            streamed = [(r.tenant, r.grant) for r in stream_grants(connection, grant_filter)]
+            page = read_grants(connection, grant_filter, 2)
+            pages = [(r.tenant, r.grant) for r in page.records]
+            while page.has_more:
+                after = record_cursor(page.records[-1])
+                page = read_grants(connection, grant_filter, 2, after)
+                pages += [(r.tenant, r.grant) for r in page.records]
+        assert streamed == pages == listed(log, grant_filter)
+
+    compare()
+
+
+def test_the_facts_of_each_grant_give_the_state_of_a_loop(with_log: WithLog, examples: int) -> None:
+    @settings(no_shrinking, max_examples=examples)
+    @given(generated_logs(), NOWS)
+    def compare(log: GeneratedLog, now: object) -> None:
+        with with_log(log) as connection:
+            found = {
+                (batch.number, item): grant_state(facts, now)  # type: ignore[arg-type]
+                for batch in log.batches
+                for item, facts in read_state_facts(connection, batch.number, range(9)).items()
+            }
+        expected = {
+            (row.batch_number, row.item_number): row.state(now)  # type: ignore[arg-type]
+            for row in log.rows()
+            if row.code is None
+        }
+        assert found == expected
+
+    compare()
+
+
+def test_the_longest_validity_is_that_of_requests() -> None:
+    assert LONGEST_VALIDITY.total_seconds() == MAX_EXPIRES_IN
+
+
+def test_a_filter_by_state_needs_their_moment(with_log: WithLog) -> None:
+    with with_log(GeneratedLog([])) as connection, pytest.raises(ValueError, match="moment"):
+        list(item_conditions(connection, GrantFilter(states=("used",))))

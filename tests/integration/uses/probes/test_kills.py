@@ -1,0 +1,84 @@
+"""kill -9 at each step of settling: nothing is given back twice, and nothing is lost."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from models import EndedSlot, Settlement, Use
+from tests.support.builders.messages import Clock
+from tests.support.builders.services import InProcessService, build_context
+from tests.support.s3.unreliable_storage import UnreliableStorage
+from tests.support.servers import external
+from tests.support.uses.charges import charged, rows
+from tests.support.uses.uploading import Uploader
+from worker.core.uses.settlement import GRACE
+from worker.db.engine import create_database_engine
+from worker.usecases.upkeep.cleanup import clean_up
+from worker.usecases.uses.settle import settle_ended
+
+# Dozens of processes, one after the other.
+pytestmark = pytest.mark.timeout(400)
+
+Copies = Callable[[int], list[str]]
+
+
+@pytest.fixture
+def copies(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Copies]:
+    """A function that returns the URLs of a number of copies of the database."""
+    with ExitStack() as stack:
+
+        def copy(count: int) -> list[str]:
+            engine.dispose()  # PostgreSQL copies only what nobody uses
+            if engine.dialect.name == "sqlite":
+                database = str(engine.url.database)
+                files = (shutil.copy(database, tmp_path / f"{n}.db") for n in range(count))
+                return [f"sqlite:///{file}" for file in files]
+            server, template = request.getfixturevalue("postgres_url"), engine.url.database
+            return [
+                stack.enter_context(external.fresh_database(server, str(template)))
+                for _ in range(count)
+            ]
+
+        yield copy
+
+
+def test_a_process_that_is_killed_at_any_step_leaves_the_rest_to_the_next(
+    service: InProcessService,
+    uploader: Uploader,
+    storage: UnreliableStorage,
+    copies: Copies,
+    clock: Clock,
+) -> None:
+    uploader.store(uploader.form("acme/used"), b"1234567")
+    uploader.request("upload", "acme/b", "acme/c")
+    clock.forward(minutes=5)
+    clean_up(service.context)
+    clock.time += GRACE
+    # A database of PostgreSQL takes longer to copy: every fifth step there.
+    stride = 1 if service.context.engine.dialect.name == "sqlite" else 5
+    module = ("-m", "tests.support.uses.killed_settling")
+    arguments = (*module, storage.url, clock().isoformat(), str(stride))
+
+    def run(*urls: str) -> int:
+        command = [sys.executable, *arguments, *urls]
+        return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+    steps = run(*copies(1))
+    assert steps > 10
+    _, *urls = every = copies(1 + steps // stride)
+    run(*every)
+    clock.forward(hours=7)
+    for url in urls:
+        engine = create_database_engine(url)
+        settle_ended(build_context(engine, service.context.s3, clock))
+        assert charged(engine) == 7
+        assert sorted(rows(engine, Settlement.unused)) == [("",), ("0-1",)]
+        assert rows(engine, Use.size) == [(7,)]
+        assert rows(engine, EndedSlot.chunk_number) == []
+        engine.dispose()

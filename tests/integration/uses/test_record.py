@@ -1,0 +1,135 @@
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, insert, select
+
+from models import ConfigChange, Leaf, StoredObject, Use
+from tests.integration.conftest import ApplyConfig
+from tests.support.builders.messages import (
+    Clock,
+    download_message,
+    tenant_config,
+    upload_message,
+)
+from tests.support.builders.services import InProcessService
+from tests.support.uses.reports import deleted, downloaded, stored
+from worker.core.uses.reports import UseReport
+from worker.db.engine import read_transaction, write_transaction
+from worker.usecases.uses.record import RecordedUses, record_uses
+
+KEY = "acme/a.png"
+
+
+@pytest.fixture(autouse=True)
+def tenant(apply_config: ApplyConfig) -> None:
+    apply_config(tenant_config())
+
+
+def issued_id(service: InProcessService, message: dict[str, Any]) -> str:
+    grant_id: str = service.issue(message)["items"][0]["id"]
+    return grant_id
+
+
+def record(service: InProcessService, *reports: UseReport) -> RecordedUses:
+    return record_uses(reports, service.context)
+
+
+def rows(engine: Engine, *columns: Any) -> list[Any]:
+    with read_transaction(engine) as connection:
+        return list(connection.execute(select(*columns)))
+
+
+def use_leaves(engine: Engine) -> int:
+    with read_transaction(engine) as connection:
+        query = select(func.count()).select_from(Leaf).where(Leaf.kind == "use")
+        return connection.execute(query).scalar_one()
+
+
+def test_a_stored_object_is_recorded_with_its_leaf(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    grant_id = issued_id(service, upload_message())
+    assert record(service, stored(grant_id, KEY, clock())).total == 1
+    assert rows(engine, Use.event, Use.verdict, Use.size) == [("stored", "as_granted", 10)]
+    assert use_leaves(engine) == 1
+
+
+def test_a_use_that_is_told_again_is_recorded_once(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    grant_id = issued_id(service, upload_message())
+    report = stored(grant_id, KEY, clock())
+    assert record(service, report, report._replace(source="event")).total == 1
+    again = record(service, report)
+    assert (again.total, again.ignored) == (0, {"known": 1})
+    assert use_leaves(engine) == 1
+
+
+def test_downloads_are_counted_by_request(service: InProcessService, clock: Clock) -> None:
+    grant_id = issued_id(service, download_message())
+    first = downloaded(grant_id, "acme/a.pdf", clock())
+    assert record(service, first, first._replace(request_id="R2"), first).total == 2
+
+
+def test_reports_of_no_use_are_counted_by_reason(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    grant_id = issued_id(service, upload_message())
+    report = stored(grant_id, KEY, clock())
+    recorded = record(
+        service,
+        report._replace(grant_id=None),
+        report._replace(grant_id="nonsense"),
+        report._replace(grant_id=grant_id.replace(".0", ".1")),
+        report._replace(object_key="acme/copy.png"),
+        report._replace(event="completed"),
+        report._replace(occurred_at=clock() - timedelta(days=1)),
+        deleted("acme/unknown.png", clock()),
+    )
+    assert recorded.ignored == {
+        "no_grant_id": 2,
+        "unknown_grant": 2,
+        "other_key": 1,
+        "other_kind": 1,
+        "before_issue": 1,
+    }
+    assert rows(engine, Use.fingerprint) == []
+
+
+def test_a_deletion_is_recorded_for_the_grant_that_stored_the_object(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    grant_id = issued_id(service, upload_message())
+    record(service, stored(grant_id, KEY, clock()))
+    assert record(service, deleted(KEY, clock() + timedelta(seconds=5))).total == 1
+    assert rows(engine, StoredObject.is_deleted, StoredObject.size) == [(True, 0)]
+
+
+def test_the_newest_object_of_a_key_is_kept_whatever_the_order_of_reports(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    first, second = (issued_id(service, upload_message()) for _ in range(2))
+    later = clock() + timedelta(seconds=5)
+    record(service, stored(second, KEY, later, etag="new", size=20))
+    record(service, stored(first, KEY, clock(), etag="old"))
+    assert rows(engine, StoredObject.size, StoredObject.changed_at) == [(20, later)]
+
+
+def test_a_grant_of_a_profile_that_led_elsewhere_is_found_by_its_former_bucket(
+    engine: Engine, service: InProcessService, clock: Clock, apply_config: ApplyConfig
+) -> None:
+    grant_id = issued_id(service, upload_message())
+    config = tenant_config()
+    change: dict[str, Any] = {
+        "path": "buckets.demo.bucket",
+        "before": "valetkey-demo",
+        "after": "moved",
+    }
+    change |= {"changed_at": clock(), "changed_by": "ann", "command": "apply"}
+    with write_transaction(engine) as connection:
+        connection.execute(insert(ConfigChange), change)
+    moved = {"demo": replace(config.buckets["demo"], bucket="moved")}
+    apply_config(type(config)(moved, config.tenants))
+    assert record(service, stored(grant_id, KEY, clock())).total == 1

@@ -1,0 +1,19 @@
+"""Reads what is charged and recorded for upload slots."""
+
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from tests.support.quota_model import tables
+from worker.db.engine import read_transaction
+
+
+def rows(engine: Engine, *columns: Any) -> list[tuple[Any, ...]]:
+    """Return the values of columns of all rows."""
+    with read_transaction(engine) as connection:
+        return [tuple(row) for row in connection.execute(select(*columns))]
+
+
+def charged(engine: Engine) -> int:
+    """Return the upload bytes that are charged in all days together."""
+    return tables.charged(engine, "day", "upload_bytes")

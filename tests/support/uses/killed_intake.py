@@ -1,0 +1,45 @@
+"""Reads a queue in a process of its own, which kills itself at one step."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from worker.aws import event_queues
+from worker.event_intake.__main__ import main
+from worker.usecases.uses import record
+from worker.usecases.uses.intake import batch, queue_reader
+
+
+def die(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(module: Any, name: str) -> None:
+    setattr(module, name, die)
+
+
+def after(module: Any, name: str) -> None:
+    function: Callable[..., Any] = getattr(module, name)
+
+    def run(*args: Any, **kwargs: Any) -> None:
+        function(*args, **kwargs)
+        die()
+
+    setattr(module, name, run)
+
+
+STEPS: dict[str, Callable[[], None]] = {
+    "received": lambda: before(queue_reader, "handle_messages"),
+    "identified": lambda: before(batch, "record_uses"),
+    "recording": lambda: before(record, "append_use_leaves"),
+    "recorded": lambda: before(queue_reader.QueueReader, "_delete"),
+    "deleted": lambda: after(event_queues.EventQueue, "delete"),
+    "never": lambda: None,
+}
+
+if __name__ == "__main__":
+    event_queues.VISIBILITY_SECONDS = 2
+    STEPS[sys.argv[1]]()
+    main("INFO")

@@ -1,0 +1,29 @@
+"""Settlements that no upkeep worker made."""
+
+from datetime import datetime
+
+from sqlalchemy import Engine, insert, select
+
+from models import Batch, Settlement
+from worker.core.tree.records import entry_hash, settlement_record
+from worker.db.engine import write_transaction
+from worker.db.tree.append import NewLeaf, append_leaf
+
+
+def settle(
+    engine: Engine,
+    batch_number: int,
+    chunk_number: int,
+    now: datetime,
+    unused: str = "0",
+    returned: int = 0,
+) -> None:
+    """Record that some items of a chunk were not used, with a leaf. No usage is changed."""
+    with write_transaction(engine) as connection:
+        query = select(Batch.tenant, Batch.batch_id).where(Batch.batch_number == batch_number)
+        tenant, batch_id = connection.execute(query).one()
+        values = {"batch_number": batch_number, "chunk_number": chunk_number, "tenant": tenant}
+        values |= {"unused": unused, "used_bytes": 0, "returned_bytes": returned, "settled_at": now}
+        connection.execute(insert(Settlement), values)
+        entry = entry_hash([settlement_record(batch_id, values)])
+        append_leaf(connection, tenant, NewLeaf("settlement", entry, batch_number, chunk_number))

@@ -1,0 +1,97 @@
+"""Waiting for a stored object: when to ask again, and what each state means."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from valetkey import Grant, NotStored, StoredObject, UseState, UseStates
+from valetkey.uses.stored import StoredWait
+from valetkey.uses.subjects import Subject, read_grant_id, read_subject
+
+BATCH = "0199a000-0000-7000-8000-000000000000"
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+OBJECT: dict[str, Any] = {"key": "acme/a", "size": 5, "etag": "e", "version": "v"}
+FINAL = ["unused", "late", "mismatched", "overwritten", "refused"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def states(state: str, kind: str = "upload", **fields: Any) -> UseStates:
+    item = UseState(item=0, state=state, **fields)
+    return UseStates(batch=BATCH, kind=kind, bucket="demo", total=1, items=[item])
+
+
+def test_a_used_grant_has_its_object() -> None:
+    wait = StoredWait(f"{BATCH}.0", 10, Clock())
+    stored = wait.receive(states("used", stored_at=NOW, uses=1, **OBJECT))
+    assert stored == StoredObject("acme/a", 5, "e", "v", NOW, f"{BATCH}.0")
+
+
+def pauses_until_over(timeout: float) -> list[float]:
+    """Return the pauses of a wait for an object that is never stored."""
+    clock, pauses = Clock(), list[float]()
+    wait = StoredWait(f"{BATCH}.0", timeout, clock)
+    for _ in range(10_000):
+        assert wait.limit >= 1
+        try:
+            pause = wait.receive(states("open", key="acme/a"))
+        except NotStored:
+            return pauses
+        assert isinstance(pause, float)
+        pauses.append(pause)
+        clock.seconds += pause
+    raise AssertionError("the wait did not end")
+
+
+@given(timeout=st.floats(0.01, 10_000))
+def test_the_pauses_grow_and_end_with_the_time(timeout: float) -> None:
+    *growing, last = pauses_until_over(timeout)
+    assert sum(growing) + last == pytest.approx(timeout)
+    assert growing == sorted(growing)
+    assert all(0 < pause <= 5 for pause in (*growing, last))
+
+
+@pytest.mark.parametrize("state", FINAL)
+def test_a_state_that_does_not_change_any_more_ends_the_wait(state: str) -> None:
+    with pytest.raises(NotStored) as error:
+        StoredWait(f"{BATCH}.0", 10, Clock()).receive(states(state, problem="size: too large"))
+    assert error.value.use.state == state
+    assert str(error.value).endswith(": size: too large")
+
+
+@pytest.mark.parametrize("state", ["open", "undecided", "unknown", "revoked"])
+def test_any_other_state_is_waited_for(state: str) -> None:
+    assert StoredWait(f"{BATCH}.0", 10, Clock()).receive(states(state)) == 0.25
+
+
+def test_a_state_that_only_a_later_service_has_is_named() -> None:
+    with pytest.raises(NotStored, match="is 'revoked'"):
+        StoredWait(f"{BATCH}.0", 0, Clock()).receive(states("revoked"))
+
+
+@pytest.mark.parametrize("kind", ["download", "parts"])
+def test_a_kind_that_stores_nothing_is_an_error(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"kind {kind} stores no object"):
+        StoredWait(f"{BATCH}.0", 10, Clock()).receive(states("open", kind))
+
+
+def test_a_subject_is_named_by_its_id_or_its_grant() -> None:
+    grant = Grant(
+        id=f"{BATCH}.7", key="a", method="GET", url="u", expires_at=NOW, limited_by="request"
+    )
+    assert read_subject(grant) == read_subject(f"{BATCH}.7") == Subject(BATCH, 7)
+    assert read_subject(BATCH) == Subject(BATCH)
+    assert read_grant_id(grant) == f"{BATCH}.7"
+    with pytest.raises(ValueError, match="is the id of a batch"):
+        read_grant_id(BATCH)
+    with pytest.raises(ValueError, match="neither a grant id nor a batch id"):
+        read_subject(f"{BATCH}.x")

@@ -1,0 +1,86 @@
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.revocation.bucket_policy import (
+    MAX_POLICY_BYTES,
+    add_statement,
+    denial_sid,
+    denial_statement,
+    key_arn,
+    prefix_arn,
+    remove_statements,
+)
+from worker.errors import Malformed
+
+END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+SID = denial_sid("0199a000-0000-7000-8000-000000000000")
+OTHER = {"Sid": "Other", "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
+
+
+def statement(*resources: str, **options: Any) -> dict[str, Any]:
+    arns = resources or (key_arn("aws", "b", "a"),)
+    return denial_statement(SID, arns, {"s3:GetObject"}, END, **{"has_conditions": True, **options})
+
+
+def policy(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Id": "theirs", "Statement": list(statements)})
+
+
+def test_a_sid_has_only_letters_and_digits() -> None:
+    assert SID.isalnum()
+
+
+def test_only_presigned_requests_are_denied_and_only_until_the_end() -> None:
+    assert statement()["Condition"] == {
+        "StringEquals": {"s3:authType": ["REST-QUERY-STRING", "POST"]},
+        "DateLessThan": {"aws:CurrentTime": "2026-11-24T12:30:00Z"},
+    }
+    assert "Condition" not in statement(has_conditions=False)
+
+
+@pytest.mark.parametrize("character", "*?$")
+def test_a_character_with_a_meaning_in_policies_stands_for_itself(character: str) -> None:
+    assert key_arn("aws", "b", f"a{character}c") == f"arn:aws:s3:::b/a${{{character}}}c"
+    assert prefix_arn("aws", "b", f"a{character}") == f"arn:aws:s3:::b/a${{{character}}}*"
+
+
+def test_the_statements_of_others_are_kept() -> None:
+    changed = json.loads(add_statement(policy(OTHER), statement()))
+    assert (changed["Id"], changed["Statement"]) == ("theirs", [OTHER, statement()])
+    assert json.loads(remove_statements(json.dumps(changed), {SID}) or "") == json.loads(
+        policy(OTHER)
+    )
+
+
+def test_a_single_statement_without_a_list_is_kept() -> None:
+    changed = json.loads(add_statement(json.dumps({"Statement": OTHER}), statement()))
+    assert changed["Statement"] == [OTHER, statement()]
+
+
+def test_a_policy_of_our_statements_alone_is_removed() -> None:
+    assert remove_statements(policy(statement()), {SID}) is None
+
+
+def test_a_policy_that_would_be_too_large_is_refused() -> None:
+    large = statement(*(key_arn("aws", "b", f"{n:0200}") for n in range(100)))
+    with pytest.raises(Malformed, match=f"S3 takes {MAX_POLICY_BYTES:,}"):
+        add_statement(None, large)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Statement": [1]}', '{"Statement": "x"}'])
+def test_a_policy_that_is_none_is_left_alone(text: str) -> None:
+    with pytest.raises(Malformed, match="repair it first"):
+        add_statement(text, statement())
+
+
+@given(st.lists(st.sampled_from([SID, "A", "B"]), unique=True))
+def test_adding_and_removing_changes_nothing_else(sids: list[str]) -> None:
+    others = [{"Sid": sid, "Effect": "Deny"} for sid in sids if sid != SID]
+    text = add_statement(policy(*others) if others else None, statement())
+    left = remove_statements(text, {SID})
+    assert ([] if left is None else json.loads(left)["Statement"]) == others

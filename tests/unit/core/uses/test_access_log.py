@@ -1,0 +1,99 @@
+"""Lines of access logs, in the formats that AWS and Ceph document."""
+
+import json
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.uses.access_logs import GRANT_ID, aws_line, rgw_line
+from worker.core.uses.access_log import MAX_LINE_BYTES, read_line
+from worker.core.uses.reports import UseReport
+
+
+def report_of(line: bytes) -> UseReport:
+    report = read_line(line)
+    assert isinstance(report, UseReport), report
+    return report
+
+
+def test_a_signed_get_with_a_grant_id_is_a_download() -> None:
+    assert read_line(aws_line()) == UseReport(
+        event="downloaded",
+        source="log",
+        bucket="valetkey-demo",
+        object_key="acme/a.pdf",
+        grant_id=GRANT_ID,
+        occurred_at=datetime(2026, 11, 24, 12, 31, 7, tzinfo=UTC),
+        size=1234,
+        request_id="3E57427F3EXAMPLE",
+        remote_address="192.0.2.3",
+        user_agent="curl/8.5",
+    )
+
+
+def test_the_operations_log_of_rgw_tells_the_same() -> None:
+    assert report_of(rgw_line()) == report_of(aws_line())._replace(request_id="tx00000example")
+
+
+@pytest.mark.parametrize("key", ["acme/a b.pdf", "acme/ü+ö.pdf", "acme/100%.pdf", "acme/%20.pdf"])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("host_has_bucket", [True, False])
+def test_a_key_is_read_as_it_was_requested(key: str, times: int, host_has_bucket: bool) -> None:  # noqa: FBT001
+    logged = quote(key) if times == 1 else quote(quote(key))
+    path = quote(key) if host_has_bucket else f"valetkey-demo/{quote(key)}"
+    assert report_of(aws_line(key=logged, path=path)).object_key == key
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"operation": "REST.PUT.OBJECT"}, "other"),
+        ({"query": "x-id=GetObject"}, "other"),
+        ({"status": "403"}, "failed"),
+        ({"status": "304"}, "failed"),
+        ({"auth": "-", "query": f"x-grant-id={GRANT_ID}"}, "unsigned"),
+        ({"auth": "AuthHeader", "query": f"x-grant-id={GRANT_ID}"}, "unsigned"),
+        ({"time": "32/Nov/2026:12:31:07 +0000"}, "malformed"),
+    ],
+)
+def test_a_line_that_is_no_download_has_a_reason(changes: dict[str, str], reason: str) -> None:
+    assert read_line(aws_line(**changes)) == reason
+
+
+def test_part_of_an_object_is_a_download_too() -> None:
+    assert report_of(aws_line(status="206")).size == 1234
+
+
+def test_a_download_of_nothing_has_no_bytes() -> None:
+    assert report_of(aws_line(sent="-")).size == 0
+
+
+def test_a_quote_in_the_user_agent_does_not_hide_a_download() -> None:
+    assert report_of(aws_line(agent='a" 200 "b')).remote_address == "192.0.2.3"
+
+
+def test_a_line_that_is_too_long_is_malformed() -> None:
+    assert read_line(aws_line(agent="x" * MAX_LINE_BYTES)) == "malformed"
+
+
+@given(st.integers(min_value=0, max_value=len(aws_line())))
+def test_a_line_that_is_cut_off_tells_of_this_download_or_of_none(length: int) -> None:
+    report = read_line(aws_line()[:length])
+    if isinstance(report, UseReport):
+        whole = report_of(aws_line())
+        assert report._replace(user_agent=None) == whole._replace(user_agent=None)
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_any_bytes_are_read_without_an_error(before: bytes, after: bytes) -> None:
+    read_line(before + b"x-grant-id=" + after)
+    read_line(b'{"uri":"' + before + b"x-grant-id=" + after)
+
+
+@pytest.mark.parametrize("value", [None, [], {}, 1.5])
+def test_json_of_another_shape_is_malformed(value: object) -> None:
+    entry = json.loads(rgw_line()) | {"remote_addr": value}
+    assert read_line(json.dumps(entry).encode()) == "malformed"

@@ -1,0 +1,1 @@
+"""The commands about grants that were issued: what became of them, and issuing them again."""

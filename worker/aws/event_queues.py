@@ -1,0 +1,149 @@
+"""SQS queues: receives and deletes messages, and asks whether a queue can be used."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from worker.aws.credentials import credential_errors
+from worker.core.tenants.config import Bucket
+from worker.errors import Transient
+
+MAX_MESSAGES = 10
+"""The largest number of messages in one call (AWS: quotas-messages.html)."""
+
+VISIBILITY_SECONDS = 60
+"""The time after which a message comes again that was received and not deleted.
+
+Long enough to ask storage that answers slowly for every object of a batch.
+"""
+
+_CONFIG = Config(
+    connect_timeout=3,
+    read_timeout=30,  # longer than the longest poll
+    retries={"total_max_attempts": 2},
+    max_pool_connections=32,  # of all threads that read one queue
+)
+# sqs.REGION.…, sqs-fips.REGION.…, ….sqs.REGION.vpce.…, and REGION.queue.… of older URLs.
+_REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queue\.")
+
+
+class QueueUnusable(Transient):
+    """A call to SQS that failed. code is that of SQS, or the name of the error."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(f"SQS: {code}")
+
+
+class QueueMessage(NamedTuple):
+    """A message, and how often it was received. receipt is what deletes it."""
+
+    message_id: str
+    receipt: str
+    body: str
+    receive_count: int = 1
+
+
+def queue_region(url: str) -> str | None:
+    """Return the region that the URL of a queue names, or None."""
+    found = _REGION.search(urlsplit(url).netloc)
+    return None if found is None else found[1] or found[2]
+
+
+def queue_name(url: str) -> str:
+    """Return the name of a queue, for the log."""
+    return url.rpartition("/")[2]
+
+
+class EventQueue:
+    """The queue of a bucket profile, read with its credentials. Threads may share it.
+
+    Its endpoint is that of the URL, and its region the one that the URL names, else the profile's.
+    """
+
+    def __init__(self, url: str, profile: Bucket) -> None:
+        self.name = queue_name(url)
+        self._url = url
+        self._client = _client(url, profile)
+
+    def receive(self, wait_seconds: int) -> list[QueueMessage]:
+        """Return up to ten messages; wait for the first. Raises QueueUnusable."""
+        response = _call(
+            self._client.receive_message,
+            QueueUrl=self._url,
+            MaxNumberOfMessages=MAX_MESSAGES,
+            WaitTimeSeconds=wait_seconds,
+            VisibilityTimeout=VISIBILITY_SECONDS,
+            AttributeNames=["ApproximateReceiveCount"],
+        )
+        return [_message(values) for values in response.get("Messages") or ()]
+
+    def delete(self, messages: Sequence[QueueMessage]) -> int:
+        """Delete messages, and return how many were not. Raises QueueUnusable."""
+        failed = 0
+        for start in range(0, len(messages), MAX_MESSAGES):
+            entries = [
+                {"Id": str(number), "ReceiptHandle": message.receipt}
+                for number, message in enumerate(messages[start : start + MAX_MESSAGES])
+            ]
+            response = _call(self._client.delete_message_batch, QueueUrl=self._url, Entries=entries)
+            failed += len(response.get("Failed") or ())
+        return failed
+
+    def count_messages(self) -> int:
+        """Return about how many messages wait. Raises QueueUnusable."""
+        response = _call(
+            self._client.get_queue_attributes,
+            QueueUrl=self._url,
+            AttributeNames=["ApproximateNumberOfMessages"],
+        )
+        return int(response.get("Attributes", {}).get("ApproximateNumberOfMessages", 0))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def _client(url: str, profile: Bucket) -> Any:
+    parts = urlsplit(url)
+    with credential_errors(profile.profile):
+        return boto3.Session(profile_name=profile.profile).client(
+            "sqs",
+            region_name=queue_region(url) or profile.region,
+            endpoint_url=f"{parts.scheme}://{parts.netloc}",
+            config=_CONFIG,
+        )
+
+
+def _call(method: Any, **params: Any) -> dict[str, Any]:
+    try:
+        response: dict[str, Any] = method(**params)
+    except ClientError as error:
+        raise QueueUnusable(str(error.response.get("Error", {}).get("Code", "unknown"))) from None
+    except (BotoCoreError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise QueueUnusable(type(error).__name__) from None  # its text may have the URL
+    return response
+
+
+def _message(values: dict[str, Any]) -> QueueMessage:
+    count = str(values.get("Attributes", {}).get("ApproximateReceiveCount", ""))
+    return QueueMessage(
+        str(values.get("MessageId", "")),
+        str(values.get("ReceiptHandle", "")),
+        str(values.get("Body", "")),
+        int(count) if count.isdecimal() else 1,
+    )
+
+
+def event_queues(buckets: Sequence[Bucket]) -> Iterator[tuple[str, Bucket]]:
+    """Yield the URL of each queue, and the first of the profiles that name it."""
+    seen: set[str] = set()
+    for bucket in sorted(buckets, key=lambda bucket: bucket.name):
+        if bucket.events_queue is not None and bucket.events_queue not in seen:
+            seen.add(bucket.events_queue)
+            yield bucket.events_queue, bucket

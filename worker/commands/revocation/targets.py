@@ -1,0 +1,65 @@
+"""The options that name what is to be revoked."""
+
+import re
+from collections.abc import Mapping
+
+import click
+
+from worker.commands.options import Command
+from worker.core.revocation.targets import Target, TargetKind
+from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.fields import closest_name
+
+_TARGETS: Mapping[TargetKind, tuple[str, str]] = {
+    "grant": ("BATCH.NUMBER", "One grant, by its id."),
+    "batch": ("BATCH", "All grants of a batch. What it has not issued yet is cancelled."),
+    "key": ("s3://PROFILE/KEY", "All grants of one object."),
+    "prefix": ("s3://PROFILE/PREFIX", "All grants of objects whose keys begin so."),
+    "tenant": ("TENANT", "All grants of a tenant. What it has not been issued yet is cancelled."),
+    "credentials": ("ACCESS_KEY", "All grants that this access key signed, by its public id."),
+}
+_is_batch = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+_is_item = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch
+_S3 = "s3://"
+
+
+def target_options(command: Command) -> Command:
+    """Add an option for each kind of target to a command."""
+    for kind, (metavar, text) in reversed(list(_TARGETS.items())):
+        command = click.option(f"--{kind}", metavar=metavar, help=text)(command)
+    return command
+
+
+def read_target(targets: Mapping[str, str | None], config: TenantConfig) -> Target:
+    """Return the target that the options name. Raises click.UsageError."""
+    given = [(kind, targets[kind]) for kind in _TARGETS if targets[kind] is not None]
+    if len(given) != 1:
+        names = ", ".join(f"--{kind}" for kind in _TARGETS)
+        raise click.UsageError(f"Give one of {names}.")
+    kind, value = given[0]
+    text = value or ""
+    if kind in {"key", "prefix"}:
+        return _read_location(kind, text, config)
+    batch_id, _, item = text.rpartition(".")
+    if kind == "grant" and not (_is_batch(batch_id) and _is_item(item)):
+        raise click.BadParameter(
+            "an id of a grant is a batch id, a dot and a number", param_hint="--grant"
+        )
+    if kind == "batch" and not _is_batch(text):
+        raise click.BadParameter("this is not the id of a batch", param_hint="--batch")
+    if not text:
+        raise click.BadParameter("it is empty", param_hint=f"--{kind}")
+    return Target(kind, text)
+
+
+def _read_location(kind: TargetKind, text: str, config: TenantConfig) -> Target:
+    profile, slash, key = text.removeprefix(_S3).partition("/")
+    option = f"--{kind}"
+    if not text.startswith(_S3) or not slash or not key:
+        raise click.BadParameter(f"write {_TARGETS[kind][0]}", param_hint=option)
+    if profile not in config.buckets:
+        hint = closest_name(profile, config.buckets)
+        suggestion = f": did you mean {hint}?" if hint else ""
+        text = f"there is no bucket profile {profile!r}{suggestion}"
+        raise click.BadParameter(text, param_hint=option)
+    return Target(kind, key, profile)

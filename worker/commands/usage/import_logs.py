@@ -1,0 +1,120 @@
+"""Imports access logs of storage."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from sqlalchemy import Engine
+
+from valetkey.cli.format_options import format_option
+from valetkey.cli.results.consoles import stderr_console
+from worker.commands.database import open_engine
+from worker.context import Context, create_context
+from worker.errors import Malformed, Transient
+from worker.settings import Settings
+from worker.usecases.uses.import_logs import ImportResult, LogImporter
+from worker.usecases.uses.log_sources import LogSource, find_files, find_objects
+
+_S3 = "s3://"
+_SKIPPED = {
+    "other": "name no grant, or are of another operation",
+    "failed": "are of requests that storage refused",
+    "unsigned": "are of requests without a signature",
+    "malformed": "are cut off, too long or of another format",
+}
+_IGNORED = {
+    "unknown_grant": "name a grant that was never issued here",
+    "other_key": "name a grant of another object",
+    "other_kind": "name a grant that allows no download",
+    "before_issue": "are older than the grant that they name",
+    "ambiguous_grant": "name a grant id that two tenants have for this object",
+}
+
+
+@click.command("import")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@format_option("--json", "Print one JSON object, with the numbers by reason.")
+@click.pass_context
+def import_logs(
+    context: click.Context, /, *, sources: tuple[str, ...], output_format: str | None
+) -> None:
+    """Record the downloads in access logs: SOURCE is a file, a folder or s3://PROFILE/PREFIX.
+
+    It reads AWS's server access logs, which Ceph RGW writes as well, and RGW's operations log; .gz
+    files too. A download is a line of a signed GET or HEAD with the id of a grant. It is recorded
+    with its time, bytes, address and user agent, once, however often it is imported.
+
+    The same command continues an interrupted import, reads what was added to a file, and skips
+    logs that it has read. Storage writes its logs hours later, and not every request gets a line:
+    a grant without a download may have been used.
+
+    \b
+    Examples:
+      python -m worker usage import /var/log/s3/2026-11-26.log
+      python -m worker usage import s3://logs/acme-reports/2026-11-
+    """
+    with open_engine() as engine:
+        result = _import(sources, engine, context)
+    if output_format == "json":
+        click.echo(
+            json.dumps({field.name: getattr(result, field.name) for field in fields(result)})
+        )
+    else:
+        click.echo("\n".join(_describe(result)))
+
+
+def _import(sources: tuple[str, ...], engine: Engine, click_context: click.Context) -> ImportResult:
+    context = create_context(engine, Settings())
+    console = stderr_console()
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} lines"), TimeElapsedColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, redirect_stdout=False) as bar:
+        task = bar.add_task("", total=None)
+        importer = LogImporter(context, lambda lines: bar.advance(task, lines))
+        try:
+            importer.run(_find(sources, context))
+        except KeyboardInterrupt:
+            click.echo("Interrupted: the same command continues the import.", err=True)
+            click_context.exit(130)
+        except (Malformed, Transient) as error:
+            raise click.ClickException(f"{error}. The same command continues the import.") from None
+        except (OSError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise click.ClickException(_describe_error(error)) from None
+    return importer.result
+
+
+def _find(sources: Iterable[str], context: Context) -> Iterator[LogSource]:
+    for source in sources:
+        if source.startswith(_S3):
+            profile, _, prefix = source.removeprefix(_S3).partition("/")
+            yield from find_objects(profile, prefix, context)
+        else:
+            yield from find_files(Path(source))
+
+
+def _describe_error(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return f"a log is not compressed as its name says, or was cut off: {error}"
+
+
+def _describe(result: ImportResult) -> Iterator[str]:
+    known = f", {result.known:,} known before" if result.known else ""
+    before = f", {result.imported_before:,} imported before" if result.imported_before else ""
+    yield (
+        f"{result.downloads:,} downloads recorded{known};"
+        f" read {result.lines:,} lines of {result.logs:,} logs{before}"
+    )
+    for reason, text in _SKIPPED.items():
+        if result.skipped[reason]:
+            yield f"  {result.skipped[reason]:,} lines {text}"
+    for reason, text in _IGNORED.items():
+        if result.ignored[reason]:
+            yield f"  {result.ignored[reason]:,} downloads {text}"
+    if result.unfinished:
+        yield f"  {result.unfinished:,} lines are not finished yet: import them later"

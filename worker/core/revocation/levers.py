@@ -1,0 +1,179 @@
+"""The ways to end live grants, and what each would end: the blast radius of a revocation."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from worker.core.kinds.registry import KINDS
+from worker.core.kinds.role_session import role_session
+from worker.core.revocation.targets import LiveGrant, Target
+from worker.core.tenants.config import Bucket, TenantConfig
+
+LeverName = Literal["deny", "end_sessions", "disable_access_key"]
+
+MAX_KEYS = 150
+"""The number of single keys that a statement may name: more do not fit into a bucket's policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lever:
+    """One way to end grants, in one place: a real bucket, a role's session or an access key.
+
+    ends are the targeted grants that it would end, by tenant id, and others those that it would end
+    as well, although nobody asked for that. problem says why this command cannot do it, and manual
+    what an operator does instead. keys or prefixes are what a denial names, in the bucket of
+    profile.
+    """
+
+    name: LeverName
+    where: str
+    ends: Mapping[str, int]
+    others: Mapping[str, int]
+    lapses_at: datetime
+    problem: str | None = None
+    manual: str | None = None
+    profile: Bucket | None = None
+    keys: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    actions: frozenset[str] = frozenset()
+
+
+def plan_levers(
+    target: Target, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
+) -> list[Lever]:
+    """Return the levers that end targeted grants, the one that ends the fewest others first.
+
+    live are all live grants of the buckets, roles and access keys of the targeted ones.
+    """
+    levers = [
+        *_denials(target, targeted, live, config),
+        *_sessions(targeted, live, config),
+        *_access_keys(targeted, live),
+    ]
+    return sorted(levers, key=lambda lever: sum(lever.others.values()))
+
+
+def _denials(
+    target: Target, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
+) -> Iterable[Lever]:
+    by_bucket: dict[str, list[LiveGrant]] = {}
+    for grant in targeted:
+        if grant.bucket in config.buckets:
+            by_bucket.setdefault(config.buckets[grant.bucket].bucket, []).append(grant)
+    for real_bucket, grants in sorted(by_bucket.items()):
+        yield _denial(target, grants, _in_bucket(live, real_bucket, config), config)
+
+
+def _in_bucket(
+    live: Iterable[LiveGrant], real_bucket: str, config: TenantConfig
+) -> list[LiveGrant]:
+    profiles = {name for name, each in config.buckets.items() if each.bucket == real_bucket}
+    return [grant for grant in live if grant.bucket in profiles]
+
+
+def _denial(
+    target: Target, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
+) -> Lever:
+    bucket = config.buckets[targeted[0].bucket]
+    actions = frozenset().union(*(KINDS[grant.kind].s3_actions for grant in targeted))
+    keys: tuple[str, ...] = ()
+    prefixes = _target_prefixes(target, targeted, config)
+    if not prefixes:
+        keys = tuple(sorted({grant.object_key for grant in targeted}))
+    ended = [
+        grant
+        for grant in live
+        if (grant.object_key in keys or grant.object_key.startswith(prefixes or ("\0",)))
+        and KINDS[grant.kind].s3_actions & actions
+    ]
+    return Lever(
+        name="deny",
+        where=bucket.bucket,
+        ends=_count(targeted),
+        others=_count(_without(ended, targeted)),
+        lapses_at=max(grant.expires_at for grant in [*ended, *targeted]),
+        problem=_denial_problem(bucket, keys),
+        profile=bucket,
+        keys=keys,
+        prefixes=prefixes,
+        actions=actions,
+    )
+
+
+def _target_prefixes(
+    target: Target, targeted: Sequence[LiveGrant], config: TenantConfig
+) -> tuple[str, ...]:
+    if target.kind == "prefix":
+        return (target.value,)
+    if target.kind != "tenant":
+        return ()
+    accesses = (config.find_access(grant.tenant, grant.bucket) for grant in targeted)
+    found = {prefix for access in accesses if access for prefix in access.policy.prefixes}
+    return tuple(sorted("" if prefix == "*" else prefix for prefix in found))
+
+
+def _denial_problem(bucket: Bucket, keys: Sequence[str]) -> str | None:
+    if bucket.provider == "r2":
+        return "R2 has no bucket policies"
+    if bucket.bucket.startswith("arn:"):
+        return "an access point has a policy of its own kind, which this command does not change"
+    if len(keys) > MAX_KEYS:
+        return f"{len(keys):,} keys do not fit into a bucket's policy: revoke a prefix or tenant"
+    return None
+
+
+def _sessions(
+    targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
+) -> Iterable[Lever]:
+    sessions: dict[tuple[str, str], list[LiveGrant]] = {}
+    for grant in targeted:
+        if (session := _session_of(grant, config)) is not None:
+            sessions.setdefault(session, []).append(grant)
+    for session, grants in sorted(sessions.items()):
+        ended = [grant for grant in live if _session_of(grant, config) == session]
+        yield Lever(
+            name="end_sessions",
+            where=f"{session[1]} of {session[0]}",
+            ends=_count(grants),
+            others=_count(_without(ended, grants)),
+            lapses_at=max(grant.expires_at for grant in [*ended, *grants]),
+            problem="the workers would go on to sign with the same sessions until these end",
+            manual="in IAM, revoke the role's active sessions, and restart the workers",
+        )
+
+
+def _session_of(grant: LiveGrant, config: TenantConfig) -> tuple[str, str] | None:
+    access = config.find_access(grant.tenant, grant.bucket)
+    if access is None or access.bucket.role_arn is None:
+        return None
+    bucket, tenant, policy = access
+    role = access.bucket.role_arn
+    return role, role_session(role, bucket, tenant.name, policy.prefixes).name
+
+
+def _access_keys(targeted: Sequence[LiveGrant], live: Sequence[LiveGrant]) -> Iterable[Lever]:
+    for access_key in sorted({grant.access_key for grant in targeted if grant.access_key}):
+        grants = [grant for grant in targeted if grant.access_key == access_key]
+        ended = [grant for grant in live if grant.access_key == access_key]
+        is_temporary = access_key.startswith("ASIA")  # AWS: reference_identifiers.html
+        manual = f"aws iam update-access-key --access-key-id {access_key} --status Inactive"
+        yield Lever(
+            name="disable_access_key",
+            where=access_key,
+            ends=_count(grants),
+            others=_count(_without(ended, grants)),
+            lapses_at=max(grant.expires_at for grant in [*ended, *grants]),
+            problem="workers sign with it: give them other credentials first",
+            manual=None if is_temporary else manual,
+        )
+
+
+def _without(grants: Iterable[LiveGrant], excluded: Iterable[LiveGrant]) -> list[LiveGrant]:
+    ids = {(grant.tenant, grant.id) for grant in excluded}
+    return [grant for grant in grants if (grant.tenant, grant.id) not in ids]
+
+
+def _count(grants: Iterable[LiveGrant]) -> Mapping[str, int]:
+    return dict(Counter(grant.tenant for grant in grants))

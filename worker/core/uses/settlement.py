@@ -1,0 +1,52 @@
+"""Settles a chunk of upload slots that ended: what was used, and what is given back."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from worker.core.uses.used_grant import UsedGrant
+
+GRACE = timedelta(minutes=15)
+"""The time from the end of upload slots until storage is asked what they stored.
+
+A request that began in time may still be under way, storage may take minutes to complete a
+multipart upload, notifications arrive late, and clocks differ. What is stored after that is
+recorded, and charged no more.
+"""
+
+
+class SettledChunk(NamedTuple):
+    """The numbers of the items that stored nothing, the bytes used, and those to be given back."""
+
+    unused: Sequence[int]
+    used_bytes: int
+    returned_bytes: int
+
+
+def settle_chunk(
+    grants: Iterable[UsedGrant],
+    stored: Mapping[int, int | None],
+    unclear: Collection[int],
+    reserved_bytes: int,
+) -> SettledChunk:
+    """Settle a chunk: each item keeps what it stored, and the rest of its reservation is returned.
+
+    stored has the size of the largest object that each item stored, None if no source told it.
+    unclear are items that may have stored something of which no source told. They keep their whole
+    reservation, and so do items of unknown size, and forms whose client chooses the names of any
+    number of objects. reserved_bytes are what the chunk still has reserved: at most these are
+    returned.
+    """
+    unused: list[int] = []
+    used = kept = 0
+    for grant in grants:
+        number, reserved = grant.item_number, grant.reserved_bytes
+        size = stored.get(number)
+        used += size or 0
+        if grant.has_known_key and size is not None:
+            kept += min(size, reserved)
+        elif grant.has_known_key and number not in stored and number not in unclear:
+            unused.append(number)
+        else:
+            kept += reserved
+    return SettledChunk(unused, used, max(reserved_bytes - kept, 0))

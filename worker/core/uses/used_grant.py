@@ -1,0 +1,62 @@
+"""The grant that a report is compared with, as its audit rows have it."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from worker.core.signing.forms import FILENAME_VARIABLE
+
+SLOT_KINDS = ("upload", "put", "multipart")
+"""The kinds that store an object."""
+
+
+class UsedGrant(NamedTuple):
+    """An issued grant: whose it is, and the limits that its use must keep.
+
+    real_buckets are those to which its bucket profile leads or has led. terms are those of its
+    batch, detail the fields of its item. expires_in is in seconds.
+    """
+
+    tenant: str
+    batch_number: int
+    batch_id: str
+    chunk_number: int
+    item_number: int
+    kind: str
+    bucket: str
+    real_buckets: frozenset[str]
+    object_key: str
+    issued_at: datetime
+    expires_in: int
+    terms: Mapping[str, Any]
+    detail: Mapping[str, Any]
+    notify: tuple[str, ...] = ()
+
+    @property
+    def expires_at(self) -> datetime:
+        """The end of the grant."""
+        return self.issued_at + timedelta(seconds=self.expires_in)
+
+    @property
+    def has_known_key(self) -> bool:
+        """True if the grant stores an object, and the client does not choose the end of its key."""
+        return self.kind in SLOT_KINDS and not self.object_key.endswith(FILENAME_VARIABLE)
+
+    def is_key(self, object_key: str) -> bool:
+        """Return true if the grant is for this object key."""
+        if self.kind == "upload" and self.object_key.endswith(FILENAME_VARIABLE):
+            return object_key.startswith(self.object_key.removesuffix(FILENAME_VARIABLE))
+        return object_key == self.object_key
+
+    @property
+    def reserved_bytes(self) -> int:
+        """The bytes that were charged for the grant: those of the largest object it may store."""
+        return self.size_range[1] or 0
+
+    @property
+    def size_range(self) -> tuple[int, int | None]:
+        """The smallest and the largest size in bytes that the grant allows to store."""
+        size = self.detail.get("size")
+        if self.kind != "upload" and isinstance(size, int):
+            return size, size
+        return self.terms.get("min_size") or 0, self.terms.get("max_size")

@@ -1,0 +1,114 @@
+"""Compares a report with the grant that it names."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Literal, NamedTuple
+
+from worker.core.uses.reports import UseReport
+from worker.core.uses.used_grant import SLOT_KINDS, UsedGrant
+
+Verdict = Literal["as_granted", "late", "mismatched"]
+"""The result of a comparison. A use that is late and mismatched is mismatched."""
+
+Ignored = Literal["other_key", "other_kind", "before_issue"]
+"""The reasons for which a report is no use of the grant that it names.
+
+other_key: the object has another key or bucket, as one that was copied together with its metadata.
+other_kind: a grant of this kind cannot cause such an event.
+before_issue: it is older than the grant.
+"""
+
+CLOCK_SKEW = timedelta(seconds=10)
+"""The largest difference between the clocks of storage and of a worker that counts as none."""
+
+STORING = ("stored", "completed")
+"""The events after which storage has an object."""
+
+_MAX_PROBLEM = 200
+
+# The default of requests. SeaweedFS stores a type that it guesses from the object key instead.
+_UNKNOWN_TYPE = "application/octet-stream"
+
+
+class Judgement(NamedTuple):
+    """The verdict on a use, and for a mismatched one the limits that it exceeds."""
+
+    verdict: Verdict
+    problem: str | None = None
+
+
+def judge(report: UseReport, grant: UsedGrant) -> Judgement | Ignored:
+    """Compare a report with its grant. The same report always gets the same verdict."""
+    if not grant.is_key(report.object_key) or report.bucket not in grant.real_buckets:
+        return "other_key"
+    if not _can_cause(grant.kind, report.event):
+        return "other_kind"
+    if report.occurred_at < grant.issued_at - CLOCK_SKEW:
+        return "before_issue"
+    if report.event in STORING:
+        problems = "; ".join(_mismatches(report, grant))
+        if problems:
+            return Judgement("mismatched", problems[:_MAX_PROBLEM])
+    if report.event != "deleted" and is_late(report.occurred_at, grant.expires_at):
+        return Judgement("late")
+    return Judgement("as_granted")
+
+
+def is_late(occurred_at: datetime, expires_at: datetime) -> bool:
+    """Return true if a use is later than the end of its grant, whatever else its verdict says."""
+    return occurred_at > expires_at + CLOCK_SKEW
+
+
+def _can_cause(kind: str, event: str) -> bool:
+    match event:
+        case "stored":
+            return kind in SLOT_KINDS and kind != "multipart"
+        case "completed" | "aborted":
+            return kind == "multipart"
+        case "downloaded":
+            return kind == "download"
+        case _:
+            return kind in SLOT_KINDS
+
+
+def _mismatches(report: UseReport, grant: UsedGrant) -> Iterator[str]:
+    low, high = grant.size_range
+    size = report.size
+    if size is not None and (size < low or (high is not None and size > high)):
+        allowed = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        yield f"size: {size:,} bytes, granted {allowed}"
+    granted = grant.terms.get("content_type") or _UNKNOWN_TYPE
+    if report.content_type is not None and not _is_type(report.content_type, granted):
+        yield f"content_type: {report.content_type}, granted {granted}"
+    checksum = grant.detail.get("checksum")
+    if report.checksum is not None and isinstance(checksum, dict):
+        expected = f"{checksum.get('algorithm')}:{checksum.get('value')}"
+        is_same_algorithm = report.checksum.partition(":")[0] == checksum.get("algorithm")
+        if is_same_algorithm and report.checksum != expected:
+            yield "checksum: another one than granted"
+
+
+def _is_type(found: str, granted: str) -> bool:
+    found, granted = found.lower(), granted.lower()
+    if granted == _UNKNOWN_TYPE:
+        return True
+    return found.startswith(granted[:-1]) if granted.endswith("/*") else found == granted
+
+
+def use_fingerprint(report: UseReport, grant: UsedGrant) -> bytes:
+    """Return what identifies a use, however many sources tell of it, and however often.
+
+    A stored object is identified by its ETag and version, a download by the id of its request, an
+    abort by its grant, and a deletion by what it deletes.
+    """
+    if report.event == "downloaded":
+        marks = [report.request_id or f"{report.occurred_at.isoformat()} {report.remote_address}"]
+    elif report.event == "deleted":
+        marks = [report.version or "", report.sequencer or report.occurred_at.isoformat()]
+    else:
+        marks = [report.etag or "", report.version or ""]
+        if report.object_key != grant.object_key:  # of a form that leaves the name to the client
+            marks.append(report.object_key)
+    identity = (grant.tenant, grant.batch_id, str(grant.item_number), report.event, *marks)
+    return sha256("\0".join(identity).encode()).digest()

@@ -1,0 +1,1 @@
+"""Rows of revocations, and the live grants that they end."""

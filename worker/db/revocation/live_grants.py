@@ -1,0 +1,103 @@
+"""Reads the grants that have not expired. Their chunks still have a reservation."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
+
+from models import Batch, Chunk, Grant, Reservation
+from worker.core.revocation.targets import LiveGrant, Target
+from worker.core.tenants.config import TenantConfig
+from worker.db.audit.selection.tenant_filter import is_of_tenant
+
+_FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
+
+
+def read_targeted(
+    connection: Connection, target: Target, config: TenantConfig, now: datetime
+) -> list[LiveGrant]:
+    """Return the live grants that a target names."""
+    return _read(connection, _is_targeted(connection, target, config), now)
+
+
+def read_beside(
+    connection: Connection, targeted: Sequence[LiveGrant], config: TenantConfig, now: datetime
+) -> list[LiveGrant]:
+    """Return the live grants in the same buckets, and those that the same access keys signed."""
+    buckets = {grant.bucket for grant in targeted}
+    real = {config.buckets[name].bucket for name in buckets if name in config.buckets}
+    profiles = buckets | {name for name, each in config.buckets.items() if each.bucket in real}
+    keys = {grant.access_key for grant in targeted if grant.access_key}
+    beside = or_(Batch.bucket.in_(profiles), Chunk.access_key.in_(keys))
+    return _read(connection, beside, now)
+
+
+def _is_targeted(
+    connection: Connection, target: Target, config: TenantConfig
+) -> ColumnElement[bool]:
+    match target.kind:
+        case "grant":
+            batch_id, _, item = target.value.rpartition(".")
+            return and_(Batch.batch_id == batch_id, Grant.item_number == int(item))
+        case "batch":
+            return Batch.batch_id == target.value
+        case "key":
+            return and_(_in_bucket(target, config), Grant.object_key == target.value)
+        case "prefix":
+            begins = Grant.object_key.startswith(target.value, autoescape=True)
+            return and_(_in_bucket(target, config), begins)
+        case "tenant":
+            return is_of_tenant(connection, Batch.tenant, target.value)
+        case "credentials":
+            return Chunk.access_key == target.value
+
+
+def _in_bucket(target: Target, config: TenantConfig) -> ColumnElement[bool]:
+    """Select the profiles that lead to the same real bucket as the target's."""
+    real = config.buckets[target.bucket or ""].bucket
+    profiles = [name for name, bucket in config.buckets.items() if bucket.bucket == real]
+    return Batch.bucket.in_(profiles)
+
+
+def _read(connection: Connection, condition: ColumnElement[bool], now: datetime) -> list[LiveGrant]:
+    return [LiveGrant(*row) for row in connection.execute(_query(now).where(condition))]
+
+
+def _query(now: datetime) -> Any:
+    return (
+        select(
+            *(Batch.tenant, Batch.batch_id, Batch.batch_number, Chunk.chunk_number),
+            *(Grant.item_number, Batch.kind, Batch.bucket, Grant.object_key),
+            *(Chunk.access_key, Reservation.expires_at),
+        )
+        .select_from(Reservation)
+        .join(Batch, Batch.batch_number == Reservation.batch_number)
+        .join(
+            Chunk,
+            and_(
+                Chunk.batch_number == Reservation.batch_number,
+                Chunk.chunk_number == Reservation.chunk_number,
+            ),
+        )
+        .join(
+            Grant,
+            and_(
+                Grant.batch_number == Chunk.batch_number,
+                Grant.item_number >= _FIRST_ITEM,
+                Grant.item_number < _FIRST_ITEM + Batch.chunk_size,
+            ),
+        )
+        .where(Reservation.expires_at > now, Grant.digest.is_not(None))
+        .order_by(Batch.batch_number, Grant.item_number)
+    )
+
+
+def open_batches(connection: Connection, batches: Iterable[int]) -> list[tuple[str, str]]:
+    """Return tenant and id of those batches that still accept chunks."""
+    query = (
+        select(Batch.tenant, Batch.batch_id)
+        .join(Reservation, Reservation.batch_number == Batch.batch_number)
+        .where(Reservation.chunk_number < 0, Batch.batch_number.in_(set(batches)))
+    )
+    return [(tenant, batch_id) for tenant, batch_id in connection.execute(query)]

@@ -1,0 +1,119 @@
+"""Counts the facts of all grants of a batch, without reading each grant."""
+
+from collections import Counter, defaultdict
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Integer, and_, func, literal_column, select
+
+from models import Batch, Chunk, Settlement, StoredObject, Use
+from worker.core.uses.item_ranges import parse_items
+from worker.core.uses.states import StateFacts
+from worker.db.uses.states import DOWNLOADED, STORING
+
+
+class BatchFacts(NamedTuple):
+    """The facts of a batch's issued grants, counted, and the number of its refused items."""
+
+    issued: Counter[StateFacts]
+    refused: int
+
+
+def count_state_facts(connection: Connection, batch_number: int, chunk_size: int) -> BatchFacts:
+    """Count the facts of the issued grants of a batch, in its decided chunks.
+
+    The facts are those that `read_state_facts` returns, except that downloads is at most 1, and
+    is_settled false for grants with uses: neither changes a state.
+    """
+    chunks = connection.execute(_chunks(batch_number)).all()
+    used: defaultdict[int, Counter[StateFacts]] = defaultdict(Counter)
+    facts_of = {row.chunk_number: _facts(row) for row in chunks}
+    for chunk, verdict, is_replaced, count in connection.execute(_stored(batch_number, chunk_size)):
+        facts = facts_of[chunk]._replace(stored_verdict=verdict, is_replaced=is_replaced)
+        used[chunk][facts] += count
+    for chunk, count in connection.execute(_downloaded(batch_number, chunk_size)):
+        used[chunk][facts_of[chunk]._replace(downloads=1)] += count
+    issued: Counter[StateFacts] = Counter()
+    late = _late_items(connection, batch_number, chunk_size)
+    for row in chunks:
+        chunk_counts, facts = used[row.chunk_number], facts_of[row.chunk_number]
+        issued += chunk_counts
+        unused = sum(map(len, parse_items(row.unused or "")))
+        unused -= sum(item in part for part in parse_items(row.unused or "") for item in late)
+        issued[facts._replace(is_settled=True)] += unused
+        issued[facts] += row.issued - chunk_counts.total() - unused
+    return BatchFacts(+issued, sum(row.refused for row in chunks))
+
+
+def _facts(row: Any) -> StateFacts:
+    expires_at = row.issued_at + timedelta(seconds=row.expires_in)
+    return StateFacts(row.kind, expires_at)
+
+
+def _late_items(connection: Connection, batch_number: int, chunk_size: int) -> set[int]:
+    """Return the items whose uses were recorded after their chunk was settled, as few are."""
+    is_own = and_(
+        Settlement.batch_number == Use.batch_number,
+        Settlement.chunk_number == _chunk_of(Use.item_number, chunk_size),
+        Settlement.settled_at <= Use.recorded_at,
+    )
+    query = (
+        select(Use.item_number)
+        .join(Settlement, is_own)
+        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
+        .distinct()
+    )
+    return set(connection.scalars(query))
+
+
+def _chunks(batch_number: int) -> Any:
+    is_settlement = and_(
+        Settlement.batch_number == Chunk.batch_number,
+        Settlement.chunk_number == Chunk.chunk_number,
+    )
+    return (
+        select(Chunk.chunk_number, Chunk.issued, Chunk.refused, Chunk.issued_at, Chunk.expires_in)
+        .add_columns(Batch.kind, Settlement.unused)
+        .join(Batch, Batch.batch_number == Chunk.batch_number)
+        .outerjoin(Settlement, is_settlement)
+        .where(Chunk.batch_number == batch_number)
+    )
+
+
+def _stored(batch_number: int, chunk_size: int) -> Any:
+    """Count the grants that stored an object by chunk, newest verdict, and replacement."""
+    newest_first = (Use.occurred_at.desc(), Use.fingerprint.desc())
+    rank = func.row_number().over(partition_by=Use.item_number, order_by=newest_first)
+    ranked = (
+        select(Use.item_number, Use.verdict, rank.label("rank"))
+        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
+        .subquery()
+    )
+    own = (
+        select(StoredObject.item_number)
+        .where(StoredObject.batch_number == batch_number)
+        .distinct()
+        .subquery()
+    )
+    chunk = _chunk_of(ranked.c.item_number, chunk_size)
+    is_replaced = own.c.item_number.is_(None)
+    return (
+        select(chunk, ranked.c.verdict, is_replaced, func.count())
+        .select_from(ranked.outerjoin(own, own.c.item_number == ranked.c.item_number))
+        .where(ranked.c.rank == 1)
+        .group_by(chunk, ranked.c.verdict, is_replaced)
+    )
+
+
+def _downloaded(batch_number: int, chunk_size: int) -> Any:
+    chunk = _chunk_of(Use.item_number, chunk_size)
+    return (
+        select(chunk, func.count(Use.item_number.distinct()))
+        .where(Use.batch_number == batch_number, Use.event == DOWNLOADED)
+        .group_by(chunk)
+    )
+
+
+def _chunk_of(item_number: Any, chunk_size: int) -> Any:
+    # A literal: PostgreSQL groups by no expression that has a parameter.
+    return item_number // literal_column(str(chunk_size), Integer)

@@ -1,0 +1,143 @@
+"""Chunks of upload slots that ended: rows from the release of their reservation to their end."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, delete, insert, select, update
+
+from models import Batch, Chunk, EndedSlot
+from worker.core.uses.settlement import GRACE
+from worker.core.uses.used_grant import SLOT_KINDS
+
+MAX_ITEMS = 1_000
+"""The items of the chunks that are claimed together, unless a single chunk has more."""
+
+_MAX_SLOTS = 100  # chunks that are claimed together
+_PER_QUERY = 500
+_FIRST_DELAY, _MAX_DELAY = timedelta(minutes=10), timedelta(hours=6)
+_MAX_DOUBLINGS = 6  # of the first delay: beyond, it exceeds the longest one
+
+_COLUMNS = (
+    *(EndedSlot.batch_number, EndedSlot.chunk_number, EndedSlot.tenant, EndedSlot.bucket),
+    *(EndedSlot.charged_at, EndedSlot.ended_at, EndedSlot.attempts),
+)
+_IS_CHUNK = and_(
+    Chunk.batch_number == EndedSlot.batch_number, Chunk.chunk_number == EndedSlot.chunk_number
+)
+
+
+class Slot(NamedTuple):
+    """A claimed chunk of upload slots. issued is its number of grants."""
+
+    batch_number: int
+    chunk_number: int
+    tenant: str
+    bucket: str
+    charged_at: datetime
+    ended_at: datetime
+    attempts: int
+    issued: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The primary key of the row."""
+        return self.batch_number, self.chunk_number
+
+
+def insert_ended_slots(connection: Connection, released: Iterable[Any]) -> None:
+    """Insert a row for each chunk of upload slots among released reservations."""
+    rows = list(released)
+    numbers = sorted({row.batch_number for row in rows})
+    batches: dict[int, str] = {}
+    for start in range(0, len(numbers), _PER_QUERY):
+        query = select(Batch.batch_number, Batch.bucket).where(
+            Batch.batch_number.in_(numbers[start : start + _PER_QUERY]), Batch.kind.in_(SLOT_KINDS)
+        )
+        batches.update((row.batch_number, row.bucket) for row in connection.execute(query))
+    values = [
+        {
+            "batch_number": row.batch_number,
+            "chunk_number": row.chunk_number,
+            "tenant": row.tenant,
+            "bucket": batches[row.batch_number],
+            "charged_at": row.charged_at,
+            "ended_at": row.expires_at,
+            "check_at": row.expires_at + GRACE,
+            "attempts": 0,
+            "reserved_bytes": row.upload_bytes,
+        }
+        for row in rows
+        if row.batch_number in batches
+    ]
+    if values:
+        connection.execute(insert(EndedSlot), values)
+
+
+def buckets_with_due_slots(connection: Connection, now: datetime) -> list[str]:
+    """Return the bucket profiles that have chunks to settle."""
+    query = select(EndedSlot.bucket).distinct().where(EndedSlot.check_at <= now)
+    return list(connection.scalars(query))
+
+
+def claim_slots(connection: Connection, bucket: str, now: datetime, rate: int) -> list[Slot]:
+    """Claim the chunks of a bucket profile that wait the longest, and return them.
+
+    No other process claims them before they could have been settled at this rate of requests a
+    second; after each attempt that fails they wait longer.
+    """
+    query = (
+        select(*_COLUMNS, Chunk.issued)
+        .join(Chunk, _IS_CHUNK)
+        .where(EndedSlot.bucket == bucket, EndedSlot.check_at <= now)
+        .order_by(EndedSlot.check_at, EndedSlot.batch_number, EndedSlot.chunk_number)
+        .limit(_MAX_SLOTS)
+        .with_for_update(skip_locked=True, of=EndedSlot)
+    )
+    slots: list[Slot] = []
+    items = 0
+    for row in connection.execute(query):
+        items += row.issued
+        if slots and items > MAX_ITEMS:
+            break
+        slots.append(Slot(*row))
+    lease = timedelta(seconds=2 * items / max(rate, 1))
+    for slot in slots:
+        delay = max(lease, min(_FIRST_DELAY * 2 ** min(slot.attempts, _MAX_DOUBLINGS), _MAX_DELAY))
+        _update(connection, slot, check_at=now + delay, attempts=slot.attempts + 1)
+    return slots
+
+
+def postpone_slot(connection: Connection, slot: Slot, check_at: datetime) -> None:
+    """Let a claimed chunk wait for something else; this attempt does not count."""
+    _update(connection, slot, check_at=check_at, attempts=slot.attempts)
+
+
+def _update(connection: Connection, slot: Slot, **values: Any) -> None:
+    connection.execute(update(EndedSlot).where(*_is(slot.key)).values(values))
+
+
+def delete_slots(connection: Connection, slots: Collection[Slot]) -> int:
+    """Delete chunks without settling them; return how many there were."""
+    return sum(take_slot(connection, slot.key) is not None for slot in slots)
+
+
+def take_slot(connection: Connection, key: tuple[int, int]) -> int | None:
+    """Delete a chunk; return the bytes it has reserved, None if another transaction was first."""
+    statement = delete(EndedSlot).where(*_is(key)).returning(EndedSlot.reserved_bytes)
+    return connection.execute(statement).scalar_one_or_none()
+
+
+def take_reserved_bytes(
+    connection: Connection, batch_number: int, chunk_number: int, size: int
+) -> datetime | None:
+    """Reduce what a chunk has reserved; return the time of its charge, None without such a row."""
+    statement = update(EndedSlot).where(*_is((batch_number, chunk_number)))
+    values = {"reserved_bytes": EndedSlot.reserved_bytes - size}
+    return connection.execute(
+        statement.values(values).returning(EndedSlot.charged_at)
+    ).scalar_one_or_none()
+
+
+def _is(key: tuple[int, int]) -> Sequence[Any]:
+    return EndedSlot.batch_number == key[0], EndedSlot.chunk_number == key[1]

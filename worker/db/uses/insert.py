@@ -1,0 +1,110 @@
+"""Inserts uses, each once, with the leaves that cover them."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+
+from models import Use
+from worker.core.tree.records import entry_hash, use_record
+from worker.core.uses.reports import UseReport
+from worker.core.uses.used_grant import UsedGrant
+from worker.core.uses.verdicts import Judgement, use_fingerprint
+from worker.db.inserts import insert_statement
+from worker.db.tree.append import NewLeaf, append_leaf
+
+_FROM_REPORT = (
+    *("event", "source", "occurred_at", "size", "etag", "version", "checksum", "content_type"),
+    *("remote_address", "user_agent"),
+)
+_LENGTHS = {"etag": 128, "checksum": 128, "content_type": 255}
+_LENGTHS |= {"version": 1_024, "remote_address": 64, "user_agent": 256}
+
+
+class JudgedUse(NamedTuple):
+    """A report, the grant that it is about, and the verdict."""
+
+    report: UseReport
+    grant: UsedGrant
+    judgement: Judgement
+
+
+class InsertedUses(NamedTuple):
+    """The uses of one tenant that a transaction inserted, their group, and their leaf."""
+
+    tenant: str
+    group_id: str
+    uses: Sequence[JudgedUse]
+    leaf: NewLeaf
+
+
+def insert_uses(
+    connection: Connection,
+    uses: Sequence[JudgedUse],
+    now: datetime,
+    new_group_id: Callable[[], str],
+) -> list[InsertedUses]:
+    """Insert the uses that are not recorded yet, and return them by tenant.
+
+    The caller appends the leaves at the end of the transaction, with `append_use_leaves`. Rows are
+    inserted in the order of their fingerprints, so that processes that are told of the same uses
+    wait for each other instead of ending in a deadlock.
+    """
+    groups: dict[str, str] = {}
+    values: dict[bytes, dict[str, Any]] = {}
+    judged: dict[bytes, JudgedUse] = {}
+    for use in uses:
+        group = groups.setdefault(use.grant.tenant, new_group_id())
+        row = _values(use, now, group)
+        values.setdefault(row["fingerprint"], row)
+        judged.setdefault(row["fingerprint"], use)
+    if not values:
+        return []
+    statement = insert_statement(Use, connection.dialect.name)
+    statement = statement.on_conflict_do_nothing(index_elements=["fingerprint"])
+    rows = [values[fingerprint] for fingerprint in sorted(values)]
+    inserted = set(connection.scalars(statement.returning(Use.fingerprint), rows))
+    return _by_tenant(inserted, values, judged)
+
+
+def _values(use: JudgedUse, now: datetime, group_id: str) -> dict[str, Any]:
+    report, grant, judgement = use
+    told = {name: getattr(report, name) for name in _FROM_REPORT}
+    for name, length in _LENGTHS.items():
+        told[name] = told[name] and told[name][:length]
+    return told | {
+        "tenant": grant.tenant,
+        "batch_number": grant.batch_number,
+        "item_number": grant.item_number,
+        "verdict": judgement.verdict,
+        "problem": judgement.problem,
+        "recorded_at": now,
+        "fingerprint": use_fingerprint(report, grant),
+        "group_id": group_id,
+    }
+
+
+def _by_tenant(
+    inserted: set[bytes],
+    values: Mapping[bytes, dict[str, Any]],
+    judged: Mapping[bytes, JudgedUse],
+) -> list[InsertedUses]:
+    by_tenant: defaultdict[str, list[bytes]] = defaultdict(list)
+    for fingerprint in sorted(inserted):
+        by_tenant[values[fingerprint]["tenant"]].append(fingerprint)
+    result = []
+    for tenant, fingerprints in sorted(by_tenant.items()):
+        # The records are in the order of the fingerprints, which the rows keep.
+        records = [use_record(judged[f].grant.batch_id, values[f]) for f in fingerprints]
+        group_id = values[fingerprints[0]]["group_id"]
+        leaf = NewLeaf("use", entry_hash(records), reference=group_id)
+        result.append(InsertedUses(tenant, group_id, [judged[f] for f in fingerprints], leaf))
+    return result
+
+
+def append_use_leaves(connection: Connection, inserted: Sequence[InsertedUses]) -> None:
+    """Append the leaves of inserted uses: the last statements of the transaction."""
+    for uses in inserted:  # in the order of the tenants, to avoid deadlocks
+        append_leaf(connection, uses.tenant, uses.leaf)

@@ -1,0 +1,95 @@
+"""Settlements: what the tables tell about ended upload slots, and the rows that end them."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, func, insert, select
+
+from models import Batch, ConfigChange, MultipartUpload, Settlement, StoredObject, Use
+from worker.core.tree.records import entry_hash, settlement_record
+from worker.core.uses.item_ranges import format_items
+from worker.core.uses.settlement import SettledChunk
+from worker.db.tree.append import NewLeaf
+from worker.db.uses.ended_slots import Slot
+
+_STORING = ("stored", "completed")
+
+
+def read_stored_sizes(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> Mapping[int, int | None]:
+    """Return the largest size that each item stored, by item number; None if no source told it."""
+    if not items:
+        return {}
+    query = (
+        select(
+            *(Use.item_number, func.max(Use.size).label("size")),
+            (func.count(Use.size) == func.count()).label("is_known"),
+        )
+        .where(Use.batch_number == batch_number, Use.event.in_(_STORING))
+        .where(Use.item_number >= min(items), Use.item_number <= max(items))
+        .group_by(Use.item_number)
+    )
+    return {
+        row.item_number: int(row.size) if row.is_known else None
+        for row in connection.execute(query)
+    }
+
+
+def has_unfinished_uploads(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> bool:
+    """Return true if the abort of a multipart upload of these items is still to come."""
+    query = select(MultipartUpload.item_number).where(
+        MultipartUpload.batch_number == batch_number,
+        MultipartUpload.item_number >= min(items),
+        MultipartUpload.item_number <= max(items),
+        MultipartUpload.state != "closed",
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def find_stored_key(connection: Connection, tenant: str, bucket: str) -> str | None:
+    """Return the key of an object that one of a tenant's grants stored in a real bucket."""
+    query = select(StoredObject.object_key).where(
+        StoredObject.bucket == bucket,
+        StoredObject.tenant == tenant,
+        StoredObject.is_deleted.is_(False),
+    )
+    return connection.scalar(query.limit(1))
+
+
+def has_moved(connection: Connection, profile: str, since: datetime) -> bool:
+    """Return true if a bucket profile has led to other storage at some moment since a time."""
+    paths = [f"buckets.{profile}.{name}" for name in ("bucket", "endpoint")]
+    query = select(ConfigChange.change_number).where(
+        ConfigChange.changed_at >= since, ConfigChange.path.in_(paths)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def insert_settlement(
+    connection: Connection, slot: Slot, settled: SettledChunk, returned: int, now: datetime
+) -> NewLeaf:
+    """Insert the settlement of a chunk, and return its leaf, to be appended last."""
+    values = {
+        "batch_number": slot.batch_number,
+        "chunk_number": slot.chunk_number,
+        "tenant": slot.tenant,
+        "unused": format_items(settled.unused),
+        "used_bytes": settled.used_bytes,
+        "returned_bytes": returned,
+        "settled_at": now,
+    }
+    connection.execute(insert(Settlement), values)
+    batch = select(Batch.batch_id).where(Batch.batch_number == slot.batch_number)
+    record = settlement_record(connection.execute(batch).scalar_one(), values)
+    return NewLeaf("settlement", entry_hash([record]), slot.batch_number, slot.chunk_number)
+
+
+def is_settled(connection: Connection, batch_number: int, chunk_number: int) -> bool:
+    """Return true if a chunk is settled."""
+    query = select(Settlement.batch_number).where(
+        Settlement.batch_number == batch_number, Settlement.chunk_number == chunk_number
+    )
+    return connection.execute(query).first() is not None

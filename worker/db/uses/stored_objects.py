@@ -1,0 +1,187 @@
+"""Keeps the newest known object of each key, whatever the order in which reports arrive."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, bindparam, select, tuple_, update
+
+from models import Batch, StoredObject
+from valetkey.wire.grant_ids import grant_id
+from worker.core.uses.reports import UseReport
+from worker.db.inserts import insert_statement
+from worker.db.uses.insert import JudgedUse
+
+_PER_QUERY = 500
+
+ObjectName = tuple[str, str]
+"""A real bucket and an object key."""
+
+_KEY = tuple_(StoredObject.bucket, StoredObject.object_key)
+
+
+class KnownObject(NamedTuple):
+    """The newest known state of a key: the tenant whose grant stored the object, and its size.
+
+    The size after a deletion is 0. version is that of the object, None if its bucket has none.
+    """
+
+    tenant: str
+    size: int
+    changed_at: datetime
+    sequencer: str
+    version: str | None
+
+
+class ObjectOfGrant(NamedTuple):
+    """The grant that stored the newest known object of a key, and that object."""
+
+    grant_id: str
+    is_deleted: bool
+    changed_at: datetime
+    sequencer: str
+    version: str | None
+
+    def is_deleted_by(self, report: UseReport) -> bool:
+        """Return true if the deletion that is reported deletes this object.
+
+        It deletes none that was stored later, and in a versioned bucket no other version. A
+        deletion without a version deletes whatever is there, or hides it.
+        """
+        time = report.occurred_at, report.sequencer[:64]
+        if self.is_deleted or time <= (self.changed_at, self.sequencer):
+            return False
+        return report.version is None or self.version in {None, report.version}
+
+
+def grants_of_objects(
+    connection: Connection, names: Iterable[ObjectName]
+) -> Mapping[ObjectName, ObjectOfGrant]:
+    """Return the newest known objects of these keys, with the grants that stored them."""
+    found: dict[ObjectName, ObjectOfGrant] = {}
+    query = select(
+        *(StoredObject.bucket, StoredObject.object_key),
+        *(Batch.batch_id, StoredObject.item_number, StoredObject.is_deleted),
+        *(StoredObject.changed_at, StoredObject.sequencer, StoredObject.version),
+    ).join(Batch, Batch.batch_number == StoredObject.batch_number)
+    for part in _parts(set(names)):
+        for row in connection.execute(query.where(_KEY.in_(part))):
+            found[row.bucket, row.object_key] = ObjectOfGrant(
+                grant_id(row.batch_id, row.item_number),
+                row.is_deleted,
+                row.changed_at,
+                row.sequencer,
+                row.version,
+            )
+    return found
+
+
+def _parts(names: Collection[ObjectName]) -> Iterable[list[ObjectName]]:
+    ordered = sorted(names)
+    return (ordered[start : start + _PER_QUERY] for start in range(0, len(ordered), _PER_QUERY))
+
+
+def update_stored_objects(connection: Connection, uses: Iterable[JudgedUse]) -> Counter[str]:
+    """Bring the objects of inserted uses up to date, and return the change of bytes by tenant id.
+
+    Rows are locked in the order of their keys, so that the changes add up to what is stored.
+    """
+    by_name: defaultdict[ObjectName, list[JudgedUse]] = defaultdict(list)
+    for use in sorted(uses, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
+        if use.report.event in {"stored", "completed", "deleted"}:
+            by_name[use.report.bucket, use.report.object_key].append(use)
+    known = _lock(connection, by_name)
+    new = {name: _newest(by_name[name], None) for name in sorted(by_name.keys() - known.keys())}
+    inserted = _insert(connection, [values for values in new.values() if values is not None])
+    # Another transaction inserted the others meanwhile, and this one has waited for its commit.
+    known |= _lock(connection, new.keys() - inserted)
+    changes: Counter[str] = Counter()
+    changed: list[dict[str, Any]] = []
+    for name in sorted(by_name):
+        before = known.get(name)
+        values = new[name] if before is None else _newest(by_name[name], before)
+        if values is None:
+            continue
+        if before is not None:
+            changed.append(values)
+            changes[before.tenant] -= before.size
+        changes[values["tenant"]] += values["size"]
+    _update(connection, changed)
+    return changes
+
+
+def _newest(uses: Iterable[JudgedUse], known: KnownObject | None) -> dict[str, Any] | None:
+    """Return the values of the newest object of a key, None if it is the known one."""
+    values = None
+    for use in uses:
+        if known is None or not _is_older(use.report, known):
+            values = _values(use, known)
+            known = KnownObject(*(values[name] for name in KnownObject._fields))
+    return values
+
+
+def _is_older(report: UseReport, known: KnownObject) -> bool:
+    """Return true if a report is not newer than the known object.
+
+    A probe sees the object that is there now, with a time in whole seconds: of two objects that
+    were stored in the same second, the one that is seen later is the newer one.
+    """
+    if report.source == "probe":
+        return report.occurred_at < known.changed_at.replace(microsecond=0)
+    return (report.occurred_at, report.sequencer[:64]) <= (known.changed_at, known.sequencer)
+
+
+def _lock(connection: Connection, names: Collection[ObjectName]) -> dict[ObjectName, KnownObject]:
+    columns = (getattr(StoredObject, name) for name in KnownObject._fields)
+    query = select(StoredObject.bucket, StoredObject.object_key, *columns)
+    query = query.order_by(StoredObject.bucket, StoredObject.object_key).with_for_update()
+    rows = [
+        row for part in _parts(names) for row in connection.execute(query.where(_KEY.in_(part)))
+    ]
+    return {(bucket, object_key): KnownObject(*state) for bucket, object_key, *state in rows}
+
+
+def _size_after(report: UseReport) -> int:
+    return 0 if report.event == "deleted" else report.size or 0
+
+
+def _values(use: JudgedUse, before: KnownObject | None) -> dict[str, Any]:
+    report, grant = use.report, use.grant
+    changed_at = (
+        report.occurred_at if before is None else max(report.occurred_at, before.changed_at)
+    )
+    return {
+        "bucket": report.bucket,
+        "object_key": report.object_key,
+        "tenant": grant.tenant,
+        "batch_number": grant.batch_number,
+        "item_number": grant.item_number,
+        "size": _size_after(report),
+        "is_deleted": report.event == "deleted",
+        "changed_at": changed_at,
+        "sequencer": report.sequencer[:64],
+        "version": report.version,
+    }
+
+
+def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[ObjectName]:
+    """Insert the objects of keys that have no row, and return those that were inserted."""
+    if not rows:
+        return set()
+    statement = insert_statement(StoredObject, connection.dialect.name).on_conflict_do_nothing()
+    names = statement.returning(StoredObject.bucket, StoredObject.object_key)
+    return {(bucket, object_key) for bucket, object_key in connection.execute(names, rows)}
+
+
+def _update(connection: Connection, values: Sequence[dict[str, Any]]) -> None:
+    if not values:
+        return
+    statement = update(StoredObject).where(
+        StoredObject.bucket == bindparam("new_bucket"),
+        StoredObject.object_key == bindparam("new_object_key"),
+    )
+    changed = values[0].keys() - {"bucket", "object_key"}
+    statement = statement.values({name: bindparam(f"new_{name}") for name in changed})
+    rows = [{f"new_{name}": value for name, value in row.items()} for row in values]
+    connection.execute(statement, rows)

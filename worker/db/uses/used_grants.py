@@ -1,0 +1,117 @@
+"""Finds the grants that reports of uses name."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, and_, select, tuple_
+
+from models import Batch, Chunk, ConfigChange, Grant
+from valetkey.wire.grant_ids import grant_id
+from worker.core.tenants.config import TenantConfig
+from worker.core.uses.used_grant import UsedGrant
+
+_is_batch_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+_is_item_number = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch
+_PER_QUERY = 500  # ids in one query: SQLite builds a tree of tuples, at most 1,000 deep
+
+_COLUMNS = (
+    *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
+    *(Batch.notify, Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in),
+    *(Grant.item_number, Grant.object_key, Grant.detail),
+)
+_FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
+_QUERY = (
+    select(*_COLUMNS)
+    .select_from(Batch)
+    .join(Grant, Grant.batch_number == Batch.batch_number)
+    .join(
+        Chunk,
+        and_(
+            Chunk.batch_number == Batch.batch_number,
+            Grant.item_number >= _FIRST_ITEM,
+            Grant.item_number < _FIRST_ITEM + Batch.chunk_size,
+        ),
+    )
+    .where(Grant.digest.is_not(None))
+)
+
+
+def split_grant_id(text: str) -> tuple[str, int] | None:
+    """Return the batch id and item number of a grant id, or None if the text is not one."""
+    batch_id, _, item = text.rpartition(".")
+    if not _is_batch_id(batch_id) or not _is_item_number(item):
+        return None
+    return batch_id, int(item)
+
+
+def find_used_grants(
+    connection: Connection, ids: Iterable[str], config: TenantConfig
+) -> Mapping[str, list[UsedGrant]]:
+    """Return the issued grants with these ids: several if tenants chose the same id for a batch.
+
+    Ids that are none, or of no issued grant, are missing from the result.
+    """
+    names = sorted({name for text in ids if (name := split_grant_id(text)) is not None})
+    found: defaultdict[str, list[UsedGrant]] = defaultdict(list)
+    buckets: dict[str, frozenset[str]] = {}
+    for start in range(0, len(names), _PER_QUERY):
+        for row in _read(connection, names[start : start + _PER_QUERY]):
+            if row.bucket not in buckets:
+                buckets[row.bucket] = real_buckets(connection, row.bucket, config)
+            grant = _used_grant(row, buckets[row.bucket])
+            found[grant_id(grant.batch_id, grant.item_number)].append(grant)
+    return found
+
+
+def _read(connection: Connection, names: Collection[tuple[str, int]]) -> Iterable[Any]:
+    ids = {batch_id for batch_id, _ in names}
+    numbers = select(Batch.batch_number, Batch.batch_id).where(Batch.batch_id.in_(ids))
+    by_id: defaultdict[str, list[int]] = defaultdict(list)
+    for number, batch_id in connection.execute(numbers):
+        by_id[batch_id].append(number)
+    pairs = [(number, item) for batch_id, item in names for number in by_id[batch_id]]
+    if not pairs:
+        return ()
+    key = tuple_(Grant.batch_number, Grant.item_number)
+    return connection.execute(_QUERY.where(key.in_(pairs))).all()
+
+
+def read_chunk_grants(
+    connection: Connection, batch_number: int, chunk_number: int, config: TenantConfig
+) -> list[UsedGrant]:
+    """Return the issued grants of a chunk, by item number; none if they were pruned."""
+    query = _QUERY.where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
+    rows = connection.execute(query.order_by(Grant.item_number)).all()
+    buckets = real_buckets(connection, rows[0].bucket, config) if rows else frozenset()
+    return [_used_grant(row, buckets) for row in rows]
+
+
+def real_buckets(connection: Connection, profile: str, config: TenantConfig) -> frozenset[str]:
+    """Return the real buckets to which a profile leads or has led, as far as that is recorded."""
+    changes = select(ConfigChange.before, ConfigChange.after).where(
+        ConfigChange.path == f"buckets.{profile}.bucket"
+    )
+    names = {name for row in connection.execute(changes) for name in row if isinstance(name, str)}
+    current = config.buckets.get(profile)
+    return frozenset(names if current is None else names | {current.bucket})
+
+
+def _used_grant(row: Any, buckets: frozenset[str]) -> UsedGrant:
+    return UsedGrant(
+        tenant=row.tenant,
+        batch_number=row.batch_number,
+        batch_id=row.batch_id,
+        chunk_number=row.chunk_number,
+        item_number=row.item_number,
+        kind=row.kind,
+        bucket=row.bucket,
+        real_buckets=buckets,
+        object_key=row.object_key,
+        issued_at=row.issued_at,
+        expires_in=row.expires_in,
+        terms=row.terms if isinstance(row.terms, dict) else {},
+        detail=row.detail or {},
+        notify=tuple(row.notify or ()),
+    )

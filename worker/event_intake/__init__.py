@@ -1,0 +1,1 @@
+"""The process of `worker run --only events`: `python -m worker.event_intake`."""

@@ -1,0 +1,57 @@
+"""The process that reads event notifications, which `worker run` starts and supervises."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from threading import Event
+from typing import Any
+
+import redis
+
+from worker.app import job_context
+from worker.broker.heartbeats import Heartbeat, write_heartbeat
+from worker.broker.queues import EVENTS_PREFIX, EVENTS_ROLE
+from worker.context import settings
+from worker.logs import configure_logging
+from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
+from worker.usecases.uses.intake.queue_readers import QueueReaders
+
+_REDIS_TIMEOUT = 3.0  # seconds
+
+
+def main(level: str) -> None:
+    """Read the queues until SIGTERM or SIGINT."""
+    configure_logging(logging.getLevelNamesMapping()[level])
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, lambda *_: stop.set())
+    stop_with_supervisor()
+    url = settings().result_url.get_secret_value()
+    client = redis.Redis.from_url(
+        url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT
+    )
+    say_ready()
+    QueueReaders(job_context()).run(stop, _heart(client))
+    client.close()
+
+
+def _heart(client: Any) -> Callable[[Sequence[str]], None]:
+    """Return a function that writes a heartbeat, as Celery's workers do."""
+    started_at = datetime.now(UTC)
+    supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
+    name = f"{EVENTS_ROLE}@{socket.gethostname()}"
+
+    def beat(queues: Sequence[str]) -> None:
+        names = [f"{EVENTS_PREFIX}{queue}" for queue in queues]
+        now = datetime.now(UTC)
+        write_heartbeat(client, Heartbeat(name, names, supervisor, os.getpid(), started_at, now))
+
+    return beat
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,1 @@
+"""Records what storage tells about grants, and settles upload slots."""

@@ -1,0 +1,179 @@
+"""Reads one queue: receives messages, records the uses of which they tell, and deletes them."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from threading import Event, Lock
+from typing import Literal
+
+import structlog
+
+from worker.aws.event_queues import MAX_MESSAGES, EventQueue, QueueMessage, QueueUnusable
+from worker.context import Context
+from worker.errors import Transient
+from worker.usecases.uses.intake.batch import HandledBatch, handle_messages
+from worker.usecases.uses.intake.targets import QueueTargets
+
+WAIT_SECONDS = 10
+"""The time in seconds that a poll waits for messages: 260,000 polls of an idle queue a month."""
+
+BATCH_SIZE = 250
+"""The messages of one transaction, at most. A commit costs more than most of them do."""
+
+DELAYS = (1, 2, 4, 8, 16, 30, 60)
+"""The seconds before the next poll after 1, 2, … failures in a row; the last one repeats."""
+
+MAX_FAULTS = 5
+"""How often a message is received that raises an unexpected error, before it is deleted."""
+
+_PARALLEL_POLLS = 8
+_FILL_SECONDS = 1.0  # in which a batch has to be complete
+
+_Part = Literal["queue", "events"]
+"""The part that has a problem: the calls of SQS, or what they brought."""
+
+log = structlog.get_logger()
+
+
+class QueueReader:
+    """Reads one queue in one thread. Several may read the same queue.
+
+    targets returns what the queue may tell of. threads makes several calls at once. A message is
+    deleted after the commit of what it tells; whatever fails before, it comes again.
+    """
+
+    def __init__(
+        self,
+        queue: EventQueue,
+        targets: Callable[[], QueueTargets],
+        context: Context,
+        threads: Executor,
+    ) -> None:
+        self._queue = queue
+        self._targets = targets
+        self._context = context
+        self._threads = threads
+        self._failures = 0
+        self._problems: dict[_Part, str] = {}
+        self._busy = Lock()
+
+    def run(self, stop: Event) -> None:
+        """Read the queue until told to stop. Never raises."""
+        while not stop.is_set():
+            try:
+                has_progress = self._read_batch(stop)
+            except Exception:
+                if stop.is_set():
+                    return  # its threads have ended
+                log.exception("events_failed", queue=self._queue.name)
+                has_progress = False
+            self._failures = 0 if has_progress else self._failures + 1
+            if self._failures:
+                stop.wait(DELAYS[min(self._failures, len(DELAYS)) - 1])
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until no batch is being handled. Once told to stop, a reader begins no other.
+
+        A poll may still wait for messages. Those that it receives come again.
+        """
+        is_idle = self._busy.acquire(timeout=seconds)
+        if is_idle:
+            self._busy.release()
+        return is_idle
+
+    def _read_batch(self, stop: Event) -> bool:
+        """Handle what the queue has; return false if the next poll should wait."""
+        try:
+            messages = self._receive()
+        except Transient as error:
+            self._note("queue", error)
+            return False
+        self._note("queue", None)
+        with self._busy:
+            if not messages or stop.is_set():
+                return True
+            try:
+                batch = self._handle(messages)
+            except Transient as error:
+                self._note("events", error)
+                return False
+            self._note("events", batch.problem)
+            # What waits for one storage holds up no events of others.
+            return batch.problem is None or bool(batch.handled)
+
+    def _receive(self) -> list[QueueMessage]:
+        """Wait for messages; if there are many, receive more of them, in parallel."""
+        messages = self._queue.receive(WAIT_SECONDS)
+        if self._failures or len(messages) < MAX_MESSAGES:
+            return messages  # while something fails, few messages are received in vain
+        end = time.monotonic() + _FILL_SECONDS
+        while len(messages) < BATCH_SIZE and time.monotonic() < end:
+            more = [
+                m for part in self._threads.map(self._poll, range(_PARALLEL_POLLS)) for m in part
+            ]
+            messages += more
+            if len(more) < MAX_MESSAGES:
+                break
+        return messages
+
+    def _poll(self, _number: int) -> list[QueueMessage]:
+        try:
+            return self._queue.receive(0)
+        except QueueUnusable:
+            return []  # what was received is handled first; the next poll reports the problem
+
+    def _handle(self, messages: Sequence[QueueMessage]) -> HandledBatch:
+        try:
+            batch = self._record(messages)
+        except Transient:
+            raise
+        except Exception:
+            # One message must not keep the others from being handled.
+            log.exception("events_failed", queue=self._queue.name, messages=len(messages))
+            for message in messages:
+                self._handle_alone(message)
+            return HandledBatch(messages, 0, Counter(), Counter())
+        self._delete(batch.handled)
+        self._log(batch, len(messages))
+        return batch
+
+    def _record(self, messages: Sequence[QueueMessage]) -> HandledBatch:
+        return handle_messages(messages, self._targets(), self._context, self._threads)
+
+    def _handle_alone(self, message: QueueMessage) -> None:
+        try:
+            self._delete(self._record([message]).handled)
+        except Transient:
+            raise
+        except Exception:
+            is_last = message.receive_count >= MAX_FAULTS
+            event = "event_discarded" if is_last else "event_failed"
+            log.exception(event, queue=self._queue.name, message=message.message_id)
+            self._delete([message] if is_last else [])
+
+    def _delete(self, messages: Sequence[QueueMessage]) -> None:
+        starts = range(0, len(messages), MAX_MESSAGES)
+        parts = [messages[start : start + MAX_MESSAGES] for start in starts]
+        failed = sum(self._threads.map(self._queue.delete, parts))
+        if failed:
+            log.warning("events_not_deleted", queue=self._queue.name, messages=failed)
+
+    def _log(self, batch: HandledBatch, messages: int) -> None:
+        log.info(
+            "events_handled",
+            queue=self._queue.name,
+            messages=messages,
+            recorded=batch.recorded,
+            ignored=dict(batch.ignored),
+            waiting=dict(batch.waiting),
+        )
+
+    def _note(self, part: _Part, problem: Transient | None) -> None:
+        """Log each problem once, until it changes or ends."""
+        before, text = self._problems.get(part, ""), "" if problem is None else str(problem)
+        self._problems[part] = text
+        if text and text != before:
+            log.warning("events_wait", queue=self._queue.name, problem=text)
+        elif before and not text:
+            log.info("events_resumed", queue=self._queue.name)

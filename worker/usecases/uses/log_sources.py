@@ -1,0 +1,175 @@
+"""The access logs to import: files, and objects below a prefix of a bucket."""
+
+import gzip
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any, cast
+
+from worker.aws.storage_calls import call_storage
+from worker.context import Context
+from worker.core.policy.error_responses import ErrorResponse
+from worker.core.tenants.config import Bucket
+from worker.errors import Malformed
+
+_SESSION = "usage-import"  # the name of a role's session in storage's logs
+_MARKED_BYTES = 1_024
+_RANGE_BYTES = 2**20
+_COMPRESSED = ".gz"
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """A file, which may still grow unless it is compressed."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The name under which its progress is stored."""
+        return str(self.path.resolve())
+
+    @property
+    def may_grow(self) -> bool:
+        """True if lines may be added later, so that the last one may be unfinished."""
+        return self.path.suffix != _COMPRESSED
+
+    def mark(self, previous: str) -> str:
+        """Return the mark of its first bytes: the previous one if the file still begins with them.
+
+        A rotated file begins with others.
+        """
+        with self.path.open("rb") as stream:
+            start = stream.read(_MARKED_BYTES)
+        length = previous.partition(":")[0]
+        if length.isdecimal() and previous == _mark(start[: int(length)]):
+            return previous
+        return _mark(start)
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open it for reading, uncompressed."""
+        if self.may_grow:
+            with self.path.open("rb") as stream:
+                yield stream
+        else:
+            with gzip.open(self.path) as unzipped:
+                yield cast("IO[bytes]", unzipped)
+
+
+def _mark(start: bytes) -> str:
+    return f"{len(start)}:{sha256(start).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogObject:
+    """An object, which never changes as long as it has the same ETag."""
+
+    client: Any
+    bucket: Bucket
+    key: str
+    etag: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The name under which its progress is stored."""
+        return f"s3://{self.bucket.name}/{self.key}"
+
+    @property
+    def may_grow(self) -> bool:
+        """False: its last line is complete, or cut off for ever."""
+        return False
+
+    def mark(self, _previous: str) -> str:
+        """Return the ETag."""
+        return self.etag[:128]
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open it for reading, uncompressed. Raises Transient and Malformed, also while reading."""
+        stream = io.BufferedReader(_Ranges(self), _RANGE_BYTES)
+        if self.key.endswith(_COMPRESSED):
+            with gzip.GzipFile(fileobj=stream) as unzipped:
+                yield cast("IO[bytes]", unzipped)
+        else:
+            yield cast("IO[bytes]", stream)
+
+
+class _Ranges(io.RawIOBase):
+    """Reads an object in ranges: none of storage's answers is large."""
+
+    def __init__(self, source: LogObject) -> None:
+        self._source = source
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}
+        self._position = max(base[whence] + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + min(len(buffer), _RANGE_BYTES), self._source.size)
+        if end <= self._position:
+            return 0
+        data = self._read_range(self._position, end)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _read_range(self, start: int, end: int) -> bytes:
+        response = call_storage(
+            self._source.client.get_object,
+            Bucket=self._source.bucket.bucket,
+            Key=self._source.key,
+            Range=f"bytes={start}-{end - 1}",
+            IfMatch=self._source.etag,
+        )
+        if isinstance(response, ErrorResponse):
+            raise Malformed(f"storage refuses to read it: {response.words}")
+        data: bytes = response["Body"].read()
+        return data
+
+
+LogSource = LogFile | LogObject
+
+
+def find_files(path: Path) -> list[LogFile]:
+    """Return a file, or the files in a folder and its folders, in the order of their names."""
+    if path.is_dir():
+        return [LogFile(p) for p in sorted(path.rglob("*")) if p.is_file()]
+    return [LogFile(path)]
+
+
+def find_objects(profile: str, prefix: str, context: Context) -> Iterator[LogObject]:
+    """Yield the objects below a prefix of a bucket profile, in the order of their keys.
+
+    Raises Malformed if there is no such profile or storage refuses, and Transient.
+    """
+    bucket = context.config.current().buckets.get(profile)
+    if bucket is None:
+        raise Malformed(f"there is no bucket profile {profile!r}")
+    client: Any = context.s3.client(bucket, _SESSION, (prefix,), context.now())
+    params: dict[str, str] = {}
+    while True:
+        page = call_storage(client.list_objects_v2, Bucket=bucket.bucket, Prefix=prefix, **params)
+        if isinstance(page, ErrorResponse):
+            raise Malformed(f"storage lists no logs: {page.words}")
+        for entry in page.get("Contents", []):
+            etag = str(entry.get("ETag", ""))
+            yield LogObject(client, bucket, entry["Key"], etag, int(entry.get("Size", 0)))
+        if not page.get("IsTruncated"):
+            return
+        params = {"ContinuationToken": page["NextContinuationToken"]}

@@ -1,0 +1,213 @@
+"""Settles chunks of upload slots that ended, and gives back what they did not use.
+
+Each bucket profile has a thread of its own, which asks its storage. A process may be killed at any
+time: what it claimed is due again, objects that were found are recorded once, and one transaction
+deletes the row of a chunk, gives back its bytes and inserts its settlement.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import Connection
+
+from worker.context import Context
+from worker.core.tenants.config import TenantConfig
+from worker.core.uses.settlement import settle_chunk
+from worker.db import usage
+from worker.db.engine import read_transaction, write_transaction
+from worker.db.tree.append import NewLeaf, append_leaves
+from worker.db.uses.deliveries import insert_unused_delivery
+from worker.db.uses.ended_slots import (
+    Slot,
+    buckets_with_due_slots,
+    claim_slots,
+    delete_slots,
+    postpone_slot,
+    take_slot,
+)
+from worker.db.uses.settlements import insert_settlement, read_stored_sizes
+from worker.errors import Transient
+from worker.jobs.pace import Pace
+from worker.jobs.single_flight import JobRun
+from worker.jobs.thread_group import ThreadGroup
+from worker.usecases.uses.slot_probe import ProbedSlot, SlotProbe, UnreadableStorage
+
+MAX_BUCKETS = 8
+"""The bucket profiles whose storage is asked at the same time."""
+
+GIVE_UP_AFTER = timedelta(days=7)
+"""The time after which a chunk ends without an answer of storage, and nothing is given back."""
+
+MAX_FAILURES = 3
+"""The failures in a row after which storage is left alone until the next run."""
+
+UPLOAD_DELAY = timedelta(minutes=5)
+"""The time in which the chunk waits for the end of its multipart uploads."""
+
+_WAIT = 1.0  # seconds between two looks at which bucket profiles are due
+
+log = structlog.get_logger()
+
+
+def settle_ended(context: Context, run: JobRun | None = None) -> dict[str, int]:
+    """Settle the chunks of upload slots that are due.
+
+    Returns the numbers of chunks: settled, postponed after a failure, waiting for the abort of a
+    multipart upload, and ended without a settlement. Storage that does not answer delays only its
+    own bucket profile. Raises Transient.
+    """
+    run = run or JobRun()
+    counts: Counter[str] = Counter()
+    running: set[str] = set()
+    resting: set[str] = set()  # their storage failed in this run
+    threads: ThreadGroup[str, _Result] = ThreadGroup(
+        partial(_settle_in_bucket, context=context, run=run), "settle"
+    )
+    while not run.is_stopping:
+        with read_transaction(context.engine) as connection:
+            due = buckets_with_due_slots(connection, context.now())
+        for bucket in due:
+            if bucket not in running | resting and threads.running < MAX_BUCKETS:
+                running.add(bucket)
+                threads.start(bucket)
+        if not running:
+            break
+        for bucket, result in threads.wait(_WAIT):
+            running.remove(bucket)
+            counts += result.counts
+            if result.has_failed or not result.counts:
+                resting.add(bucket)
+            run.progress()
+    return dict(counts)
+
+
+class _Stopping(Transient):
+    """The worker ends: what it claimed is due again later."""
+
+
+class _Result(NamedTuple):
+    """The result of a turn: numbers of chunks, and true if storage or the database failed."""
+
+    counts: Counter[str]
+    has_failed: bool
+
+
+class _Turn:
+    """Probes what one bucket profile has due, and settles it in one transaction."""
+
+    def __init__(self, bucket: str, context: Context, run: JobRun) -> None:
+        self._context = context
+        self._run = run
+        self._bucket = bucket
+        profile = context.config.current().buckets.get(bucket)
+        self._rate = 0 if profile is None else profile.probe_rate
+        self._pace = Pace(self._rate or 1, run.sleep)
+        self._probe = SlotProbe(context, self._wait)
+        self._probed: list[ProbedSlot] = []
+        self._unfinished: list[Slot] = []
+        self._ended: list[Slot] = []
+        self.failures = 0  # in a row
+        self.counts: Counter[str] = Counter()
+
+    def _wait(self) -> None:
+        self._pace.wait()
+        self._run.progress()
+        if self._run.is_stopping:
+            raise _Stopping
+
+    def probe_slots(self) -> None:
+        """Claim the chunks that are due, and ask storage for their objects. Raises Transient."""
+        now = self._context.now()
+        with write_transaction(self._context.engine) as connection:
+            slots = claim_slots(connection, self._bucket, now, self._rate)
+        for slot in slots:
+            if self.failures == MAX_FAILURES or self._run.is_stopping:
+                self.counts["postponed"] += 1
+            else:
+                self._probe_slot(slot, now)
+
+    def _probe_slot(self, slot: Slot, now: datetime) -> None:
+        try:
+            result = self._probe.probe(slot)
+        except Exception as error:
+            if not isinstance(error, Transient):
+                log.exception("probe_failed", batch_number=slot.batch_number)
+            self._fail(slot, now, error)
+            return
+        self.failures = 0
+        if isinstance(result, ProbedSlot):
+            self._probed.append(result)
+        elif result == "unfinished":
+            self._unfinished.append(slot)
+        else:
+            self._ended.append(slot)
+
+    def _fail(self, slot: Slot, now: datetime, error: Exception) -> None:
+        named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
+        if not isinstance(error, UnreadableStorage | _Stopping):
+            self.failures += 1
+        if slot.ended_at <= now - GIVE_UP_AFTER and not isinstance(error, _Stopping):
+            log.warning("slots_given_up", **named, chunk_number=slot.chunk_number)
+            self._ended.append(slot)
+        else:
+            problem = str(error) if isinstance(error, Transient) else type(error).__name__
+            log.warning("settlement_postponed", **named, problem=problem)
+            self.counts["postponed"] += 1
+
+    def settle(self) -> None:
+        """Settle what was probed, and end what nobody can tell of. Raises Transient."""
+        now, config = self._context.now(), self._context.config.current()
+        with write_transaction(self._context.engine) as connection:
+            for slot in self._unfinished:
+                postpone_slot(connection, slot, now + UPLOAD_DELAY)
+            ended = delete_slots(connection, self._ended)
+            settled, is_told = _settle(connection, self._probed, config, now)
+        if is_told:
+            self._context.trigger_deliveries()
+        if ended:
+            log.info("slots_not_settled", bucket=self._bucket, chunks=ended)
+        self.counts += Counter(settled=settled, ended=ended, waiting=len(self._unfinished))
+
+
+def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Result:
+    turn = _Turn(bucket, context, run)
+    try:
+        turn.probe_slots()
+        turn.settle()
+    except Transient as error:
+        log.warning("settlement_postponed", bucket=bucket, problem=str(error))
+        return _Result(turn.counts, has_failed=True)
+    return _Result(turn.counts, has_failed=turn.failures == MAX_FAILURES)
+
+
+def _settle(
+    connection: Connection, probed: Sequence[ProbedSlot], config: TenantConfig, now: datetime
+) -> tuple[int, bool]:
+    """Settle chunks, unless another process did; return their number, and if a webhook tells it.
+
+    Appends leaves, so call it last.
+    """
+    is_told = False
+    returned: list[tuple[str, datetime, int]] = []
+    leaves: defaultdict[str, list[NewLeaf]] = defaultdict(list)
+    for slot, grants, unclear in sorted(probed, key=lambda probed: probed.slot.key):
+        reserved = take_slot(connection, slot.key)
+        if reserved is None:
+            continue
+        numbers = [grant.item_number for grant in grants]
+        stored = read_stored_sizes(connection, slot.batch_number, numbers)
+        settled = settle_chunk(grants, stored, unclear, reserved)
+        tenant = config.tenant_by_id(slot.tenant)
+        size = settled.returned_bytes if tenant is not None and tenant.refund_unused else 0
+        returned.append((slot.tenant, slot.charged_at, size))
+        leaves[slot.tenant].append(insert_settlement(connection, slot, settled, size, now))
+        if settled.unused:
+            is_told |= insert_unused_delivery(connection, *slot.key, now)
+    usage.give_back_bytes(connection, returned)
+    for tenant_id, of_tenant in sorted(leaves.items()):
+        append_leaves(connection, tenant_id, of_tenant)
+    return len(returned), is_told

@@ -1,0 +1,132 @@
+"""Tells a producer what became of the grants of one of its batches."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from valetkey.wire.messages import MAX_PROBED_ITEMS, StatusMessage
+from valetkey.wire.refusals import Code, Refusal
+from valetkey.wire.replies import Outcome
+from valetkey.wire.uses import UseState, UseStates
+from worker.context import Context
+from worker.core.policy.history import RecordedBatch
+from worker.core.uses.states import StateFacts, grant_state
+from worker.db.batch_history import read_history
+from worker.db.engine import read_transaction
+from worker.db.uses.batch_states import count_state_facts
+from worker.db.uses.item_uses import ItemUses, read_decided_chunks, read_item_uses
+from worker.db.uses.states import read_state_facts
+from worker.usecases.reopen import BATCH_UNKNOWN
+from worker.usecases.uses.asked_probes import probe_items
+
+_NO_CHUNK = -1  # a chunk number that no chunk has
+
+
+def describe_uses(message: StatusMessage, tenant_id: str, context: Context) -> UseStates | Outcome:
+    """Return the states of items of a batch of the tenant, or the counts of all of them.
+
+    If the message asks for it, storage is asked first, within bounds: see `probe_items`. Storage
+    that does not answer changes no reply. Charges nothing. Raises Transient.
+    """
+    with read_transaction(context.engine) as connection:
+        history = read_history(connection, tenant_id, message.batch, _NO_CHUNK, context.now())
+    batch = history.batch
+    if batch is None:
+        return _refuse(message, BATCH_UNKNOWN)
+    refusal = _item_refusal(message, batch)
+    if refusal is not None:
+        return _refuse(message, refusal)
+    if message.probe:
+        probe_items(message.batch, batch, tenant_id, _items_to_probe(message, batch), context)
+    states = UseStates(batch=message.batch, kind=batch.kind, bucket=batch.bucket, total=batch.total)
+    now = context.now()
+    with read_transaction(context.engine) as connection:
+        if message.items is None:
+            counts = _count_states(connection, batch, now)
+            return states.model_copy(update={"counts": counts})
+        items = list(_read_states(connection, batch, message.items, now))
+    return states.model_copy(update={"items": items})
+
+
+def _item_refusal(message: StatusMessage, batch: RecordedBatch) -> Refusal | None:
+    for index, item in enumerate(message.items or ()):
+        if item >= batch.total:
+            text, limit = "the batch has no item of this number", batch.total - 1
+            field = f"items[{index}]"
+            return Refusal(code=Code.GRANT_UNKNOWN, field=field, message=text, limit=limit)
+    return None
+
+
+def _items_to_probe(message: StatusMessage, batch: RecordedBatch) -> Sequence[int]:
+    if message.items is not None:
+        return message.items
+    return range(batch.total if batch.total <= MAX_PROBED_ITEMS else 0)
+
+
+def _count_states(connection: Connection, batch: RecordedBatch, now: datetime) -> dict[str, int]:
+    facts = count_state_facts(connection, batch.batch_number, batch.chunk_size)
+    counts: Counter[str] = Counter()
+    for fact, number in facts.issued.items():
+        counts[grant_state(fact, now)] += number
+    counts["refused"] += facts.refused
+    counts[_missing_state(batch)] += batch.total - counts.total()
+    return dict(sorted((+counts).items()))
+
+
+def _missing_state(batch: RecordedBatch) -> str:
+    """Return the state of the items whose chunk is not decided."""
+    return "undecided" if batch.later_refusal is None else "refused"
+
+
+def _read_states(
+    connection: Connection, batch: RecordedBatch, items: Sequence[int], now: datetime
+) -> Iterator[UseState]:
+    uses = read_item_uses(connection, batch.batch_number, items)
+    facts: dict[int, StateFacts] = {}
+    for run in _runs(items):
+        facts |= read_state_facts(connection, batch.batch_number, run)
+    decided = read_decided_chunks(connection, batch.batch_number)
+    for item in items:
+        row = uses.rows.get(item)
+        if row is None:
+            is_pruned = item // batch.chunk_size in decided
+            yield UseState(item=item, state="unknown" if is_pruned else _missing_state(batch))
+        elif row.code is not None:
+            yield UseState(item=item, state="refused", key=row.object_key)
+        else:
+            yield _issued_state(item, facts[item], uses, now)
+
+
+def _issued_state(item: int, facts: StateFacts, uses: ItemUses, now: datetime) -> UseState:
+    state = UseState(
+        item=item,
+        state=grant_state(facts, now),
+        key=uses.keys.get(item, uses.rows[item].object_key),
+        expires_at=facts.expires_at,
+        uses=uses.counts.get(item, 0),
+    )
+    newest = uses.objects.get(item)
+    if newest is None:
+        return state
+    values = newest._asdict()
+    return state.model_copy(update={"stored_at": values.pop("occurred_at"), **values})
+
+
+def _runs(items: Sequence[int]) -> Iterator[range]:
+    """Yield the ranges of consecutive item numbers, in order."""
+    first = last = None
+    for item in sorted(set(items)):
+        if first is None or last is None:
+            first = item
+        elif item != last + 1:
+            yield range(first, last + 1)
+            first = item
+        last = item
+    if first is not None and last is not None:
+        yield range(first, last + 1)
+
+
+def _refuse(message: StatusMessage, refusal: Refusal) -> Outcome:
+    return Outcome(batch=message.batch, chunk=0, status="refused", refusal=refusal)
