@@ -14,6 +14,7 @@ from worker.aws.boto_signer import BotoUrlSigner
 from worker.aws.credentials import CredentialCache, credential_errors
 from worker.aws.silent_buckets import SilentBuckets
 from worker.aws.storage_calls import bound_responses
+from worker.aws.stored_files import FileReader
 from worker.core.kinds.role_session import RoleSession, cleanup_session, role_session
 from worker.core.policy.error_responses import ErrorResponse
 from worker.core.signing.context import SigningContext
@@ -37,6 +38,12 @@ class _SigningMethod(NamedTuple):
     signer: Callable[..., SupportsUrlSigning]
 
 
+class _Client(NamedTuple):
+    credentials: Credentials
+    boto: Any
+    files: FileReader
+
+
 class S3Clients:
     """Credentials, signing targets and boto3 clients of all bucket profiles.
 
@@ -58,7 +65,7 @@ class S3Clients:
         self.silent_buckets = SilentBuckets()
         self._lock = Lock()
         self._signing_methods: dict[Bucket, _SigningMethod] = {}
-        self._clients: dict[tuple[Bucket, RoleSession | None], tuple[Credentials, Any]] = {}
+        self._clients: dict[tuple[Bucket, RoleSession | None], _Client] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -106,7 +113,16 @@ class S3Clients:
 
         Raises as `credentials` does.
         """
-        return self._client(bucket, _session(bucket, tenant, prefixes), now)
+        return self._client(bucket, _session(bucket, tenant, prefixes), now).boto
+
+    def file_reader(
+        self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime
+    ) -> FileReader:
+        """Return what looks for objects in a bucket, with a tenant's credentials.
+
+        Raises as `credentials` does.
+        """
+        return self._client(bucket, _session(bucket, tenant, prefixes), now).files
 
     def cleanup_client(
         self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime
@@ -119,7 +135,7 @@ class S3Clients:
         session = _session(bucket, tenant, prefixes)
         if session is not None:
             session = cleanup_session(session, bucket.bucket, prefixes)
-        return self._client(bucket, session, now)
+        return self._client(bucket, session, now).boto
 
     def check_rejection(
         self,
@@ -139,15 +155,16 @@ class S3Clients:
         if self._credentials.renew(bucket.profile, session, now) or answer.is_transient:
             raise Transient(f"storage rejects the credentials: {answer.code}", "credentials")
 
-    def _client(self, bucket: Bucket, session: RoleSession | None, now: datetime) -> Any:
+    def _client(self, bucket: Bucket, session: RoleSession | None, now: datetime) -> _Client:
         credentials = self._credentials.get(bucket.profile, session, now, _MIN_CALL_VALIDITY)
         key = bucket, session
         with self._lock:
-            client_credentials, client = self._clients.get(key, (None, None))
-            if client_credentials != credentials:
-                client = _make_client(bucket, self._endpoints.internal_of(bucket), credentials)
-                bound_responses(client)
-                self._clients[key] = credentials, client
+            client = self._clients.get(key)
+            if client is None or client.credentials != credentials:
+                boto = _make_client(bucket, self._endpoints.internal_of(bucket), credentials)
+                bound_responses(boto)
+                client = _Client(credentials, boto, FileReader(boto, bucket, credentials))
+                self._clients[key] = client
             return client
 
     def _signing_method(self, bucket: Bucket) -> _SigningMethod:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
-from botocore.awsrequest import AWSResponse
+from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
@@ -52,6 +52,24 @@ def call_storage(call: Callable[..., Any], **params: Any) -> dict[str, Any] | Er
     if answer.is_transient and not answer.rejects_credentials:
         raise Transient(f"storage cannot do it now: {answer.words}", "storage")
     return answer
+
+
+def send_request(client: Any, request: AWSRequest) -> AWSResponse:
+    """Send a signed request over the HTTP session of a boto3 client, without its other work.
+
+    Sends it again once if there is no answer, as the client does: the connection may have been
+    closed while it was not used. Raises StorageSilent.
+    """
+    session = client._endpoint.http_session  # noqa: SLF001 - botocore has no public name for it
+    for is_last in (False, True):
+        try:
+            response: AWSResponse = session.send(request.prepare())
+        except BotoCoreError as error:
+            if is_last:
+                raise StorageSilent(f"storage does not answer: {type(error).__name__}") from None
+        else:
+            return response
+    raise AssertionError
 
 
 def read_error_response(error: ClientError) -> ErrorResponse:

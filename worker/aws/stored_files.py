@@ -2,11 +2,19 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qsl, quote, urlsplit
 
-from worker.aws.storage_calls import call_storage
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
+from botocore.utils import parse_timestamp
+
+from worker.aws.storage_calls import send_request
 from worker.core.policy.error_responses import ErrorResponse
+from worker.core.signing.sigv4 import Credentials
 from worker.core.tenants.config import Bucket
 from worker.errors import Transient
 
@@ -44,46 +52,81 @@ class StoredFile(NamedTuple):
     modified_at: datetime
 
 
-def find_file(
-    client: Any, bucket: Bucket, object_key: str, version: str | None = None
-) -> StoredFile | Missing:
-    """Return the object of a key, or why there is none to see. Raises Transient."""
-    params = {"ExpectedBucketOwner": bucket.owner} if bucket.owner else {}
-    if version is not None:
-        params["VersionId"] = version
-    response = call_storage(
-        client.head_object, Bucket=bucket.bucket, Key=object_key, ChecksumMode="ENABLED", **params
-    )
-    if not isinstance(response, ErrorResponse):
-        return _file(response)
-    match response.status:
-        case HTTPStatus.NOT_FOUND:
-            return "absent"
-        case HTTPStatus.FORBIDDEN:
-            return "hidden"
-    raise StorageRefuses(f"storage does not tell of an object: {response.words}", "storage")
+class FileReader:
+    """Looks for objects in one bucket, with the HTTP session and the credentials of a boto3 client.
+
+    The requests are those of boto3's `head_object`, signed by botocore. What boto3 does around
+    them takes three times as long as sending and signing. Threads may share it.
+    """
+
+    def __init__(self, client: Any, bucket: Bucket, credentials: Credentials) -> None:
+        self._client, self._bucket = client, bucket
+        self._keys = ReadOnlyCredentials(
+            credentials.access_key, credentials.secret_key, credentials.token
+        )
+        self._headers = {"x-amz-checksum-mode": "ENABLED"}
+        if bucket.owner:
+            self._headers["x-amz-expected-bucket-owner"] = bucket.owner
+
+    def find(self, object_key: str, version: str | None = None) -> StoredFile | Missing:
+        """Return the object of a key, or why there is none to see. Raises Transient."""
+        query = "" if version is None else f"?versionId={quote(version, safe='')}"
+        request = AWSRequest("HEAD", f"{self._address}{quote(object_key)}{query}", self._headers)
+        self._auth.add_auth(request)
+        response = send_request(self._client, request)
+        match response.status_code:
+            case HTTPStatus.OK:
+                return _file(response.headers)
+            case HTTPStatus.NOT_FOUND:
+                return "absent"
+            case HTTPStatus.FORBIDDEN:
+                return "hidden"
+        answer = ErrorResponse(response.status_code)
+        if answer.is_transient:
+            raise Transient(f"storage cannot do it now: {answer.words}", "storage")
+        raise StorageRefuses(f"storage does not tell of an object: {answer.words}", "storage")
+
+    @cached_property
+    def _address(self) -> str:
+        """The URL of the object key "", which boto3 makes of endpoint and addressing."""
+        return self._probe.partition("probe?")[0]
+
+    @cached_property
+    def _auth(self) -> S3SigV4Auth:
+        query = dict(parse_qsl(urlsplit(self._probe).query))
+        *_, region, service, _ = query["X-Amz-Credential"].split("/")
+        return S3SigV4Auth(self._keys, service, region)
+
+    @cached_property
+    def _probe(self) -> str:
+        params = {"Bucket": self._bucket.bucket, "Key": "probe"}
+        url: str = self._client.generate_presigned_url("head_object", Params=params)
+        return url
 
 
-def _file(response: Mapping[str, Any]) -> StoredFile:
-    modified_at, size = response.get("LastModified"), response.get("ContentLength")
-    if not isinstance(modified_at, datetime) or not isinstance(size, int):
-        raise Transient("storage does not tell the size or the time of an object", "storage")
-    version = response.get("VersionId")
+def _file(headers: Mapping[str, str]) -> StoredFile:
+    try:
+        modified_at = parse_timestamp(headers["Last-Modified"])
+        size = int(headers["Content-Length"])
+    except (KeyError, ValueError):
+        fault = "storage does not tell the size or the time of an object"
+        raise Transient(fault, "storage") from None
+    version = headers.get("x-amz-version-id")
     return StoredFile(
-        grant_id=response.get("Metadata", {}).get("grant-id") or None,
+        grant_id=headers.get("x-amz-meta-grant-id") or None,
         size=size,
-        etag=str(response.get("ETag", "")).strip('"'),
+        etag=headers.get("ETag", "").strip('"'),
         version=None if version == _NO_VERSION else version,
-        checksum=_checksum(response),
-        content_type=response.get("ContentType"),
+        checksum=_checksum(headers),
+        content_type=headers.get("Content-Type"),
         modified_at=modified_at.astimezone(UTC),
     )
 
 
-def _checksum(response: Mapping[str, Any]) -> str | None:
+def _checksum(headers: Mapping[str, str]) -> str | None:
     for algorithm in _ALGORITHMS:
-        value = response.get(f"Checksum{algorithm.upper()}")
+        value = headers.get(f"x-amz-checksum-{algorithm}")
         # A composite one, VALUE-COUNT, is over the checksums of the parts.
-        if isinstance(value, str) and "-" not in value:
+        if value is not None and "-" not in value:
             return f"{algorithm}:{value}"
     return None

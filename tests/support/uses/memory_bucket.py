@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError, EndpointConnectionError
-
 from worker.aws.clients import S3Clients
+from worker.aws.stored_files import Missing, StoredFile
+from worker.errors import StorageSilent
 
 
 class MemoryObject(NamedTuple):
@@ -25,20 +25,15 @@ class MemoryBucket:
     objects: dict[str, MemoryObject] = field(default_factory=dict)
     is_silent: bool = False
 
-    def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:  # noqa: N803 - boto3's names
-        """Answer as boto3 does."""
+    def find(self, object_key: str, _version: str | None = None) -> StoredFile | Missing:
+        """Answer as FileReader does."""
         if self.is_silent:
-            raise EndpointConnectionError(endpoint_url="memory")
-        stored = self.objects.get(Key)
-        if stored is None:
-            response: Any = {"Error": {"Code": "404"}, "ResponseMetadata": {"HTTPStatusCode": 404}}
-            raise ClientError(response, "HeadObject")
-        return {
-            "ContentLength": stored.size,
-            "ETag": f'"{stored.etag}"',
-            "LastModified": stored.modified_at,
-            "Metadata": {"grant-id": stored.grant_id},
-        }
+            raise StorageSilent("storage does not answer")
+        found = self.objects.get(object_key)
+        if found is None:
+            return "absent"
+        grant, size, etag, modified_at = found
+        return StoredFile(grant, size, etag, None, None, None, modified_at)
 
 
 class MemoryClients(S3Clients):
@@ -48,6 +43,6 @@ class MemoryClients(S3Clients):
         super().__init__()
         self._bucket = bucket
 
-    def client(self, *_: Any) -> Any:
-        """Return the bucket, which answers as a boto3 client."""
+    def file_reader(self, *_: Any) -> Any:
+        """Return the bucket, which answers as a FileReader."""
         return self._bucket

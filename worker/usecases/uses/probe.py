@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from valetkey.wire.grant_ids import grant_id
-from worker.aws.stored_files import Missing, StoredFile, find_file
+from worker.aws.stored_files import FileReader, StoredFile
 from worker.context import Context
 from worker.core.tenants.config import Bucket
 from worker.core.uses.reports import UseReport
@@ -17,14 +17,10 @@ from worker.usecases.uses.record import record_uses
 
 
 class ProbedStorage(NamedTuple):
-    """A bucket profile, and a client with the credentials that sign for the tenant in it."""
+    """A bucket profile, and its objects as the credentials that sign for the tenant see them."""
 
     bucket: Bucket
-    client: Any
-
-    def find(self, object_key: str) -> StoredFile | Missing:
-        """Return the object of a key, or why there is none to see. Raises Transient."""
-        return find_file(self.client, self.bucket, object_key)
+    files: FileReader
 
 
 class Sighting(NamedTuple):
@@ -52,7 +48,7 @@ def probe_grants(grants: Sequence[UsedGrant], context: Context) -> None:
             if name not in storages:
                 storages[name] = find_storage(*name, context, context.now())
             storage = storages[name]
-            file = None if storage is None else storage.find(grant.object_key)
+            file = None if storage is None else storage.files.find(grant.object_key)
             if storage is not None and isinstance(file, StoredFile):
                 sightings.append(Sighting(grant, storage.bucket.bucket, file))
     except Transient:
@@ -73,10 +69,10 @@ def find_storage(
         return None
     profile, tenant, policy = access
     try:
-        client = context.s3.client(profile, tenant.name, policy.prefixes, now)
+        files = context.s3.file_reader(profile, tenant.name, policy.prefixes, now)
     except Malformed as error:  # of the configuration, which an operator can repair
         raise Transient(str(error), "credentials") from error
-    return ProbedStorage(profile, client)
+    return ProbedStorage(profile, files)
 
 
 def record_sightings(sightings: Sequence[Sighting], context: Context) -> None:

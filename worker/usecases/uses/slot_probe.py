@@ -83,7 +83,7 @@ class SlotProbe:
         try:
             for grant in grants:
                 self._wait()
-                file = storage.find(grant.object_key)
+                file = storage.files.find(grant.object_key)
                 if isinstance(file, StoredFile):
                     self._is_readable[grant.tenant] = True
                     sightings.append(Sighting(grant, storage.bucket.bucket, file))
@@ -129,6 +129,6 @@ class SlotProbe:
                 key = find_stored_key(connection, tenant, storage.bucket.bucket)
             if key is not None:
                 self._wait()
-            is_readable = key is not None and isinstance(storage.find(key), StoredFile)
+            is_readable = key is not None and isinstance(storage.files.find(key), StoredFile)
             self._is_readable[tenant] = is_readable
         return self._is_readable[tenant]

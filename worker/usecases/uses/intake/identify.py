@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Literal, NamedTuple
 
-from worker.aws.stored_files import StorageRefuses, StoredFile, find_file
+from worker.aws.stored_files import StorageRefuses, StoredFile
 from worker.context import Context
 from worker.core.tenants.config import TenantAccess
 from worker.core.uses.reports import UseReport
@@ -45,8 +45,8 @@ def _identify(unknown: UnknownObject, context: Context) -> Identity:
     now = context.now()
     try:
         context.s3.silent_buckets.check(bucket, now)
-        client = context.s3.client(bucket, tenant.name, policy.prefixes, now)
-        file = find_file(client, bucket, report.object_key, report.version)
+        files = context.s3.file_reader(bucket, tenant.name, policy.prefixes, now)
+        file = files.find(report.object_key, report.version)
     except StorageSilent as error:
         context.s3.silent_buckets.add(bucket, now)
         return error
