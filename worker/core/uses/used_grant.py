@@ -42,6 +42,11 @@ class UsedGrant(NamedTuple):
         """True if the grant stores an object, and the client does not choose the end of its key."""
         return self.kind in SLOT_KINDS and not self.object_key.endswith(FILENAME_VARIABLE)
 
+    @property
+    def has_encryption_key(self) -> bool:
+        """True if storage encrypts the object with a key whose use it may deny to readers."""
+        return (self.terms.get("encryption") or {}).get("algorithm") == "aws:kms"
+
     def is_key(self, object_key: str) -> bool:
         """Return true if the grant is for this object key."""
         if self.kind == "upload" and self.object_key.endswith(FILENAME_VARIABLE):

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select
 
-from models import Batch, ConfigChange, MultipartUpload, Settlement, StoredObject, Use
+from models import Batch, ConfigChange, Denial, MultipartUpload, Settlement, StoredObject, Use
 from worker.core.tree.records import entry_hash, settlement_record
 from worker.core.uses.item_ranges import format_items
 from worker.core.uses.settlement import SettledChunk
@@ -57,6 +57,12 @@ def find_stored_key(connection: Connection, tenant: str, bucket: str) -> str | N
         StoredObject.is_deleted.is_(False),
     )
     return connection.scalar(query.limit(1))
+
+
+def has_denials(connection: Connection, profiles: Collection[str]) -> bool:
+    """Return true if a revocation denies objects in the policy of one of these profiles' bucket."""
+    query = select(Denial.sid).where(Denial.bucket.in_(profiles))
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def has_moved(connection: Connection, profile: str, since: datetime) -> bool:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Connection
 
+from worker.aws.stored_files import StorageRefuses
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig
 from worker.core.uses.settlement import settle_chunk
@@ -148,7 +149,8 @@ class _Turn:
 
     def _fail(self, slot: Slot, now: datetime, error: Exception) -> None:
         named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
-        if not isinstance(error, UnreadableStorage | _Stopping):
+        # Storage that refuses to tell of something answers, and may tell of the next chunk.
+        if not isinstance(error, UnreadableStorage | StorageRefuses | _Stopping):
             self.failures += 1
         if slot.ended_at <= now - GIVE_UP_AFTER and not isinstance(error, _Stopping):
             log.warning("slots_given_up", **named, chunk_number=slot.chunk_number)
@@ -159,7 +161,7 @@ class _Turn:
             self.counts["postponed"] += 1
 
     def settle(self) -> None:
-        """Settle what was probed, and end what nobody can tell of. Raises Transient."""
+        """Settle the probed chunks, and end those that no storage tells of. Raises Transient."""
         now, config = self._context.now(), self._context.config.current()
         with write_transaction(self._context.engine) as connection:
             for slot in self._unfinished:
