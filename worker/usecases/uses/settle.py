@@ -183,6 +183,10 @@ def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Result:
     except Transient as error:
         log.warning("settlement_postponed", bucket=bucket, problem=str(error))
         return _Result(turn.counts, has_failed=True)
+    except Exception:
+        # A chunk that no table takes must not end the run of the other profiles.
+        log.exception("settlement_failed", bucket=bucket)
+        return _Result(turn.counts, has_failed=True)
     return _Result(turn.counts, has_failed=turn.failures == MAX_FAILURES)
 
 

@@ -22,13 +22,26 @@ from tests.support.uses.uploading import Uploader
 from worker.core.tenants.config import TenantConfig
 from worker.core.uses.settlement import GRACE
 from worker.db.engine import write_transaction
+from worker.db.tree.append import NewLeaf
+from worker.db.uses import settlements
+from worker.db.uses.ended_slots import Slot
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 from worker.usecases.upkeep.cleanup import clean_up
+from worker.usecases.uses import settle as settle_module
 from worker.usecases.uses.settle import GIVE_UP_AFTER, settle_ended
 
 Settle = Callable[[], dict[str, int]]
 FORBIDDEN = StorageResponse(403)
+
+
+def two_profiles(real_storage: Storage) -> TenantConfig:
+    """Return the config with a second profile, which reaches storage without the proxy."""
+    demo = config().buckets["demo"]
+    other = replace(demo, name="other", endpoint=real_storage.endpoint)
+    policies = config().tenants["acme"].policies
+    policies = {**policies, "other": replace(policies["demo"], bucket="other")}
+    return TenantConfig({"demo": demo, "other": other}, config(policies=policies).tenants)
 
 
 @pytest.mark.parametrize("change", ["probe_rate", "access"])
@@ -143,11 +156,7 @@ def test_storage_that_does_not_answer_delays_no_other_profile(
     real_storage: Storage,
     apply_config: ApplyConfig,
 ) -> None:
-    silent = config().buckets["demo"]
-    other = replace(silent, name="other", endpoint=real_storage.endpoint)
-    policies = config().tenants["acme"].policies
-    policies = {**policies, "other": replace(policies["demo"], bucket="other")}
-    apply_config(TenantConfig({"demo": silent, "other": other}, config(policies=policies).tenants))
+    apply_config(two_profiles(real_storage))
     uploader.form("acme/a")
     uploader.form("acme/b", bucket="other")
     clock.forward(minutes=5)
@@ -167,3 +176,25 @@ def test_storage_that_does_not_answer_delays_no_other_profile(
         finally:
             answers.set()
         assert run.result() == {"settled": 2}
+
+
+def test_a_chunk_that_the_database_does_not_take_delays_no_other_profile(
+    engine: Engine,
+    uploader: Uploader,
+    settle: Settle,
+    real_storage: Storage,
+    apply_config: ApplyConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    apply_config(two_profiles(real_storage))
+    uploader.form("acme/a")
+    uploader.form("acme/b", bucket="other")
+
+    def insert_settlement(connection: Any, slot: Slot, *values: Any) -> NewLeaf:
+        if slot.bucket == "demo":
+            raise OverflowError
+        return settlements.insert_settlement(connection, slot, *values)
+
+    monkeypatch.setattr(settle_module, "insert_settlement", insert_settlement)
+    assert settle() == {"settled": 1}
+    assert charged(engine) == 1_000
