@@ -36,7 +36,7 @@ FORBIDDEN = StorageResponse(403)
 
 
 def two_profiles(real_storage: Storage) -> TenantConfig:
-    """Return the config with a second profile, which reaches storage without the proxy."""
+    """Return the config with a second profile, of the same bucket, at this storage."""
     demo = config().buckets["demo"]
     other = replace(demo, name="other", endpoint=real_storage.endpoint)
     policies = config().tenants["acme"].policies
