@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Integer, and_, func, literal_column, select
 from models import Batch, Chunk, Settlement, StoredObject, Use
 from worker.core.uses.item_ranges import parse_items
 from worker.core.uses.states import StateFacts
-from worker.db.uses.states import DOWNLOADED, STORING
+from worker.db.uses.states import DOWNLOADED, STORING, newest_stored
 
 
 class BatchFacts(NamedTuple):
@@ -82,26 +82,19 @@ def _chunks(batch_number: int) -> Any:
 
 def _stored(batch_number: int, chunk_size: int) -> Any:
     """Count the grants that stored an object by chunk, newest verdict, and replacement."""
-    newest_first = (Use.occurred_at.desc(), Use.fingerprint.desc())
-    rank = func.row_number().over(partition_by=Use.item_number, order_by=newest_first)
-    ranked = (
-        select(Use.item_number, Use.verdict, rank.label("rank"))
-        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
-        .subquery()
-    )
+    newest = newest_stored([Use.verdict], Use.batch_number == batch_number).subquery()
     own = (
         select(StoredObject.item_number)
         .where(StoredObject.batch_number == batch_number)
         .distinct()
         .subquery()
     )
-    chunk = _chunk_of(ranked.c.item_number, chunk_size)
+    chunk = _chunk_of(newest.c.item_number, chunk_size)
     is_replaced = own.c.item_number.is_(None)
     return (
-        select(chunk, ranked.c.verdict, is_replaced, func.count())
-        .select_from(ranked.outerjoin(own, own.c.item_number == ranked.c.item_number))
-        .where(ranked.c.rank == 1)
-        .group_by(chunk, ranked.c.verdict, is_replaced)
+        select(chunk, newest.c.verdict, is_replaced, func.count())
+        .select_from(newest.outerjoin(own, own.c.item_number == newest.c.item_number))
+        .group_by(chunk, newest.c.verdict, is_replaced)
     )
 
 

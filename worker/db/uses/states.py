@@ -1,11 +1,11 @@
 """Reads what the tables tell about the states of grants."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.core.uses.item_ranges import parse_items
@@ -91,16 +91,20 @@ def _unused_items(
     return unused
 
 
+def newest_stored(columns: Iterable[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
+    """Select the newest object that each grant of a batch stored: its item number and columns."""
+    newest_first = (Use.occurred_at.desc(), Use.fingerprint.desc())
+    rank = func.row_number().over(partition_by=Use.item_number, order_by=newest_first)
+    ranked = select(Use.item_number, *columns, rank.label("rank"))
+    uses = ranked.where(Use.event.in_(STORING), *conditions).subquery()
+    return select(*(column for column in uses.c if column.name != "rank")).where(uses.c.rank == 1)
+
+
 def _stored_verdicts(
     connection: Connection, batch_number: int, items: Sequence[int]
 ) -> Mapping[int, Verdict]:
     """Return the verdicts on the newest objects that grants stored."""
-    query = (
-        select(Use.item_number, Use.verdict)
-        .where(*_is_item(Use, batch_number, items), Use.event.in_(STORING))
-        .order_by(Use.occurred_at, Use.fingerprint)
-    )
-    # The newest is the last one.
+    query = newest_stored([Use.verdict], *_is_item(Use, batch_number, items))
     return {row.item_number: row.verdict for row in connection.execute(query)}
 
 

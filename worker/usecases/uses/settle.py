@@ -227,9 +227,9 @@ def _settle(
         tenant = config.tenant_by_id(slot.tenant)
         size = settled.returned_bytes if tenant is not None and tenant.refund_unused else 0
         returned.append((slot.tenant, slot.charged_at, size))
-        leaves[slot.tenant].append(insert_settlement(connection, slot, settled, size, now))
+        leaves[slot.tenant].append(insert_settlement(connection, grants[0], settled, size, now))
         if settled.unused:
-            is_told |= insert_unused_delivery(connection, *slot.key, now)
+            is_told |= insert_unused_delivery(connection, grants[0], now)
     usage.give_back_bytes(connection, returned)
     for tenant_id, of_tenant in sorted(leaves.items()):
         append_leaves(connection, tenant_id, of_tenant)

@@ -18,17 +18,19 @@ from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import SLOW_DOWN, UnreliableStorage
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.charges import charged, rows
+from tests.support.uses.reports import stored
 from tests.support.uses.uploading import Uploader
 from worker.core.tenants.config import TenantConfig
 from worker.core.uses.settlement import GRACE
+from worker.core.uses.used_grant import UsedGrant
 from worker.db.engine import write_transaction
 from worker.db.tree.append import NewLeaf
 from worker.db.uses import settlements
-from worker.db.uses.ended_slots import Slot
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.uses import settle as settle_module
+from worker.usecases.uses.record import record_uses
 from worker.usecases.uses.settle import GIVE_UP_AFTER, settle_ended
 
 Settle = Callable[[], dict[str, int]]
@@ -76,8 +78,9 @@ def test_a_slot_whose_profile_has_led_elsewhere_gives_nothing_back(
     change |= {"changed_by": "ann", "command": "apply"}
     with write_transaction(engine) as connection:
         connection.execute(insert(ConfigChange), change | {"changed_at": clock()})
-    settle()
+    assert settle() == {"settled": 1}
     assert charged(engine) == 1_000
+    assert rows(engine, Settlement.unused) == [("",)]
 
 
 def test_storage_that_hides_everything_settles_nothing_and_is_given_up_after_a_week(
@@ -140,11 +143,17 @@ def test_an_attempt_that_storage_fails_is_repeated_later_and_gives_back_once(
 
 
 def test_a_probe_costs_one_request_and_none_for_what_is_known(
-    uploader: Uploader, settle: Settle, storage: UnreliableStorage
+    uploader: Uploader,
+    service: InProcessService,
+    settle: Settle,
+    storage: UnreliableStorage,
+    clock: Clock,
 ) -> None:
-    uploader.request("upload", *(f"acme/{number}" for number in range(5)))
-    settle()
-    assert storage.count("HEAD") == 5
+    known, *_ = uploader.request("upload", *(f"acme/{number}" for number in range(5)))
+    record_uses([stored(known.id, known.key, clock(), bucket=BUCKET)], service.context)
+    assert settle() == {"settled": 1}
+    asked = [request.target for request in storage.server.requests("HEAD")]
+    assert asked == [f"/{BUCKET}/acme/{number}" for number in range(1, 5)]
 
 
 def test_storage_that_does_not_answer_delays_no_other_profile(
@@ -190,10 +199,10 @@ def test_a_chunk_that_the_database_does_not_take_delays_no_other_profile(
     uploader.form("acme/a")
     uploader.form("acme/b", bucket="other")
 
-    def insert_settlement(connection: Any, slot: Slot, *values: Any) -> NewLeaf:
-        if slot.bucket == "demo":
+    def insert_settlement(connection: Any, grant: UsedGrant, *values: Any) -> NewLeaf:
+        if grant.bucket == "demo":
             raise OverflowError
-        return settlements.insert_settlement(connection, slot, *values)
+        return settlements.insert_settlement(connection, grant, *values)
 
     monkeypatch.setattr(settle_module, "insert_settlement", insert_settlement)
     assert settle() == {"settled": 1}
