@@ -1,5 +1,6 @@
 """Ended upload slots whose storage refuses to tell of an object: only a proof gives bytes back."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -54,6 +55,23 @@ def test_an_object_that_storage_hides_alone_is_not_taken_for_missing(
     assert settle() == {"settled": 1}
     assert charged(engine) == 20
     assert rows(engine, Settlement.unused, Settlement.returned_bytes) == [("", 0)]
+
+
+def test_an_object_that_the_policy_of_its_bucket_denies_is_not_taken_for_missing(
+    engine: Engine, uploader: Uploader, settle: Settle, owner: Any
+) -> None:
+    for grant in uploader.request("put", "acme/shown", "acme/denied", size=10):
+        uploader.store(grant, b"1234567890")
+    denial = {"Effect": "Deny", "Principal": "*", "Action": ["s3:GetObject"]}
+    denial["Resource"] = [f"arn:aws:s3:::{BUCKET}/acme/denied"]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [denial]})
+    owner.put_bucket_policy(Bucket=BUCKET, Policy=policy)
+    try:
+        assert settle() == {"settled": 1}
+    finally:
+        owner.delete_bucket_policy(Bucket=BUCKET)
+    assert rows(engine, Use.item_number) == [(0,)]
+    assert charged(engine) == 20
 
 
 def test_storage_that_hides_what_is_missing_is_asked_for_one_key_that_nothing_has(
