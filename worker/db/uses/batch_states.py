@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Integer, and_, func, literal_column, select
 from models import Batch, Chunk, Settlement, StoredObject, Use
 from worker.core.uses.item_ranges import parse_items
 from worker.core.uses.states import StateFacts
-from worker.db.uses.states import DOWNLOADED, STORING
+from worker.core.uses.verdicts import STORING
+from worker.db.uses.states import DOWNLOADED
 
 _COMMIT_TIME = timedelta(minutes=5)
 """The longest time from the time of a row until its transaction ends, and others see it."""
