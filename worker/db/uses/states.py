@@ -10,10 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, selec
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.core.uses.item_ranges import parse_items
 from worker.core.uses.states import StateFacts
-from worker.core.uses.verdicts import Verdict
-
-STORING = ("stored", "completed")
-"""The events of uses that store an object."""
+from worker.core.uses.verdicts import STORING, Verdict
 
 DOWNLOADED = "downloaded"
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from valetkey.wire.grant_ids import grant_id
 from worker.aws.stored_files import Missing, StorageRefuses, StoredFile
 from worker.context import Context
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import CLOCK_SKEW
 from worker.db.engine import read_transaction
@@ -122,7 +123,7 @@ class SlotProbe:
 
     def _record(self, answers: Sequence[tuple[UsedGrant, _Answer]], storage: ProbedStorage) -> None:
         sightings = [
-            Sighting(grant, storage.bucket.bucket, answer)
+            Sighting(grant, storage_name(storage.bucket), answer)
             for grant, answer in answers
             if isinstance(answer, StoredFile)
         ]
@@ -161,7 +162,7 @@ class SlotProbe:
         profiles = [
             profile.name
             for profile in self._context.config.current().buckets.values()
-            if profile.bucket == storage.bucket.bucket and profile.provider != "aws"
+            if storage_name(profile) == storage_name(storage.bucket) and profile.provider != "aws"
         ]
         with read_transaction(self._context.engine) as connection:
             return has_denials(connection, profiles)
@@ -184,7 +185,7 @@ class SlotProbe:
         """Return a key that the credentials read; of an object that is known, if none was shown."""
         if tenant not in self._shown:
             with read_transaction(self._context.engine) as connection:
-                key = find_stored_key(connection, tenant, storage.bucket.bucket)
+                key = find_stored_key(connection, tenant, storage_name(storage.bucket))
             self._shown[tenant] = None
             if key is not None:
                 self._find(key, tenant, storage)
