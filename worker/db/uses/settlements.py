@@ -58,9 +58,9 @@ def find_stored_key(connection: Connection, tenant: str, bucket: str) -> str | N
     return connection.scalar(query.limit(1))
 
 
-def has_denials(connection: Connection, profiles: Collection[str]) -> bool:
-    """Return true if a revocation denies objects in the policy of one of these profiles' bucket."""
-    query = select(Denial.sid).where(Denial.bucket.in_(profiles))
+def has_denials(connection: Connection, storage: str) -> bool:
+    """Return true if a revocation denies objects in the policy of the bucket of this name."""
+    query = select(Denial.sid).where(Denial.storage == storage)
     return connection.execute(query.limit(1)).first() is not None
 
 

@@ -159,13 +159,10 @@ class SlotProbe:
 
         On AWS a denial concerns only presigned requests and forms.
         """
-        profiles = [
-            profile.name
-            for profile in self._context.config.current().buckets.values()
-            if storage_name(profile) == storage_name(storage.bucket) and profile.provider != "aws"
-        ]
+        if storage.bucket.provider == "aws":
+            return False
         with read_transaction(self._context.engine) as connection:
-            return has_denials(connection, profiles)
+            return has_denials(connection, storage_name(storage.bucket))
 
     def _check_hiding(self, tenant: str, storage: ProbedStorage) -> None:
         """Find out, once, if storage answers 403 for what is missing. Raises UnreadableStorage.

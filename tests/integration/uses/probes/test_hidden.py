@@ -101,6 +101,7 @@ def test_while_a_denial_hides_objects_an_answer_of_403_proves_nothing(
     shown, _ = uploader.request("put", "acme/shown", "acme/hidden", size=10)
     uploader.store(shown, b"1234567890")
     denial = {"sid": "Valetkey1", "revocation_id": "1", "bucket": "demo"}
+    denial |= {"storage": BUCKET, "statement": '{"Sid": "Valetkey1"}'}
     with write_transaction(engine) as connection:
         lapses_at = clock() + timedelta(days=1)
         connection.execute(insert(Denial), denial | {"lapses_at": lapses_at})
