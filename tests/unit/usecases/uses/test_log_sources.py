@@ -53,9 +53,7 @@ def test_a_range_is_read() -> None:
 
 @pytest.mark.parametrize("body", [Endless(), BytesIO(b"short"), BytesIO()])
 def test_another_range_than_the_one_that_was_asked_for_is_refused(body: BytesIO) -> None:
-    with pytest.raises(
-        Malformed, match="s3://logs/key: storage sends another range"
-    ):
+    with pytest.raises(Malformed, match="s3://logs/key: storage sends another range"):
         read(body)
 
 
