@@ -86,16 +86,64 @@ def test_reports_of_no_use_are_counted_by_reason(
         report._replace(object_key="acme/copy.png"),
         report._replace(event="completed"),
         report._replace(occurred_at=clock() - timedelta(days=1)),
-        deleted("acme/unknown.png", clock()),
     )
     assert recorded.ignored == {
-        "no_grant_id": 2,
+        "no_grant_id": 1,
         "unknown_grant": 2,
         "other_key": 1,
         "other_kind": 1,
         "before_issue": 1,
     }
     assert rows(engine, Use.fingerprint) == []
+
+
+def test_a_deletion_of_an_unknown_object_is_handed_back(
+    service: InProcessService, clock: Clock
+) -> None:
+    report = deleted("acme/unknown.png", clock())
+    recorded = record(service, report)
+    assert (recorded.unknown, recorded.total) == (frozenset([report]), 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"size": size} for size in (-1, 2**53 + 1, 2**63, 10**30)),
+        *({name: "a\0b"} for name in ("etag", "version", "checksum", "content_type")),
+        {"etag": "\ud800"},
+    ],
+)
+def test_a_report_that_no_table_can_keep_is_ignored(
+    engine: Engine, service: InProcessService, clock: Clock, changes: dict[str, Any]
+) -> None:
+    report = stored(issued_id(service, upload_message()), KEY, clock())
+    assert record(service, report._replace(**changes)).ignored == {"malformed": 1}
+    assert rows(engine, Use.fingerprint) == []
+    assert record(service, report).total == 1
+
+
+def test_a_report_from_the_future_does_not_freeze_its_key(
+    service: InProcessService, clock: Clock
+) -> None:
+    report = stored(issued_id(service, upload_message()), KEY, clock())
+    ahead = report._replace(etag="future", occurred_at=clock() + timedelta(hours=2))
+    assert record(service, ahead).ignored == {"malformed": 1}
+    record(service, report)
+    assert record(service, deleted(KEY, clock() + timedelta(seconds=5))).total == 1
+
+
+def test_a_neighbour_that_copies_a_batch_id_later_takes_no_use_away(
+    engine: Engine, service: InProcessService, clock: Clock, apply_config: ApplyConfig
+) -> None:
+    config = tenant_config()
+    neighbour = replace(config.tenants["acme"], name="neighbour", id="")
+    apply_config(replace(config, tenants={**config.tenants, "neighbour": neighbour}))
+    message = upload_message()
+    grant_id = issued_id(service, message)
+    clock.forward(seconds=30)
+    assert issued_id(service, message | {"tenant": "neighbour"}) == grant_id
+    assert record(service, stored(grant_id, KEY, clock())).total == 1
+    assert rows(engine, Use.tenant) == [("acme",)]
 
 
 def test_a_deletion_is_recorded_for_the_grant_that_stored_the_object(
