@@ -181,6 +181,20 @@ def _event_metrics() -> Iterator[Metric]:
         )
 
 
+def _log_metrics() -> Iterator[Metric]:
+    for database in ("sqlite", "postgres"):
+        yield Metric(
+            f"log_lines_per_second_{database}",
+            "lines of access logs that are imported, one in ten a download",
+            "/s",
+            _least(16_667),
+        )
+        yield Metric(
+            f"log_downloads_per_second_{database}", "the same, where each line is a download", "/s"
+        )
+    yield Metric("log_import_rss_mb", "peak memory of such an import", "MB", _most(150))
+
+
 def _audit_metrics() -> Iterator[Metric]:
     pages = {
         "list_tenant_time": "a page of a tenant's day",
@@ -227,6 +241,7 @@ METRICS = {
         *_DATABASE_GROWTH,
         *_STREAM,
         *_event_metrics(),
+        *_log_metrics(),
         *_LOOP,
         *_audit_metrics(),
     )

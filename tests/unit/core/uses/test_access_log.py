@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.access_logs import GRANT_ID, QUERY, aws_line, rgw_line
-from worker.core.uses.access_log import MAX_LINE_BYTES, MAX_SENT, read_line
-from worker.core.uses.reports import UseReport
+from worker.core.uses.access_log import MAX_LINE_BYTES, read_line
+from worker.core.uses.reports import MAX_SIZE, UseReport
 
 SIGNED_QUERY = QUERY.format(GRANT_ID)
 
@@ -62,7 +62,7 @@ def test_a_key_is_read_as_it_was_requested(key: str, times: int, host_has_bucket
         ({"auth": "-", "agent": 'x" - h s c QueryString ', "query": SIGNED_QUERY}, "unsigned"),
         ({"time": "32/Nov/2026:12:31:07 +0000"}, "malformed"),
         ({"sent": "9" * 30}, "malformed"),
-        ({"sent": str(MAX_SENT + 1)}, "malformed"),
+        ({"sent": str(MAX_SIZE + 1)}, "malformed"),
         ({"sent": "-1"}, "malformed"),
     ],
 )
@@ -127,7 +127,7 @@ def test_characters_that_no_database_stores_are_replaced() -> None:
     assert report_of(aws_line(agent="a\0b")).user_agent == "a\N{REPLACEMENT CHARACTER}b"
 
 
-@pytest.mark.parametrize("name", ["x%2Dgrant-id", "x%2dgrant%2Did", "%78-grant-id"])
+@pytest.mark.parametrize("name", ["x%2Dgrant-id", "x%2dgrant%2Did", "%78-grant-id", "x-gran%74-id"])
 def test_a_percent_encoded_name_hides_no_download(name: str) -> None:
     query = SIGNED_QUERY.replace("x-grant-id", name)
     assert report_of(aws_line(query=query)) == report_of(aws_line())
@@ -169,3 +169,8 @@ def test_a_request_of_nobody_is_unsigned_whatever_its_query_says() -> None:
 def test_a_request_without_an_id_is_not_identified_by_it() -> None:
     assert report_of(aws_line(request_id="-")).request_id is None
     assert report_of(rgw_entry(trans_id="")).request_id is None
+
+
+def test_a_percent_encoded_value_hides_no_download() -> None:
+    query = QUERY.format(GRANT_ID.replace("a", "%61"))
+    assert report_of(aws_line(query=query)) == report_of(aws_line())
