@@ -8,13 +8,16 @@ from sqlalchemy import Engine, func, insert, select
 from models import ConfigChange, Leaf, StoredObject, Use
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
+    DEMO,
+    POLICY,
     Clock,
     download_message,
     tenant_config,
     upload_message,
 )
 from tests.support.builders.services import InProcessService
-from tests.support.uses.reports import deleted, downloaded, stored
+from tests.support.uses.reports import BUCKET, deleted, downloaded, stored
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.reports import UseReport
 from worker.db.engine import read_transaction, write_transaction
 from worker.usecases.uses.record import RecordedUses, record_uses
@@ -38,7 +41,7 @@ def record(service: InProcessService, *reports: UseReport) -> RecordedUses:
 
 def rows(engine: Engine, *columns: Any) -> list[Any]:
     with read_transaction(engine) as connection:
-        return list(connection.execute(select(*columns)))
+        return list(connection.execute(select(*columns).order_by(*columns)))
 
 
 def use_leaves(engine: Engine) -> int:
@@ -86,23 +89,17 @@ def test_reports_of_no_use_are_counted_by_reason(
         report._replace(object_key="acme/copy.png"),
         report._replace(event="completed"),
         report._replace(occurred_at=clock() - timedelta(days=1)),
+        deleted("acme/unknown.png", clock()),
     )
     assert recorded.ignored == {
         "no_grant_id": 1,
+        "unknown_object": 1,
         "unknown_grant": 2,
         "other_key": 1,
         "other_kind": 1,
         "before_issue": 1,
     }
     assert rows(engine, Use.fingerprint) == []
-
-
-def test_a_deletion_of_an_unknown_object_is_handed_back(
-    service: InProcessService, clock: Clock
-) -> None:
-    report = deleted("acme/unknown.png", clock())
-    recorded = record(service, report)
-    assert (recorded.unknown, recorded.total) == (frozenset([report]), 0)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +143,34 @@ def test_a_neighbour_that_copies_a_batch_id_later_takes_no_use_away(
     assert rows(engine, Use.tenant) == [("acme",)]
 
 
+def test_buckets_of_one_name_on_two_servers_share_no_object(
+    engine: Engine, service: InProcessService, clock: Clock, apply_config: ApplyConfig
+) -> None:
+    config = tenant_config(policies={"demo": POLICY, "other": replace(POLICY, bucket="other")})
+    other = replace(config.buckets["demo"], name="other", endpoint="https://other.test")
+    apply_config(replace(config, buckets={**config.buckets, "other": other}))
+    here = stored(issued_id(service, upload_message()), KEY, clock())
+    there = issued_id(service, upload_message(bucket="other"))
+    record(service, here)
+    assert record(service, here._replace(grant_id=there)).ignored == {"other_key": 1}
+    assert record(service, here._replace(grant_id=there, bucket=storage_name(other))).total == 1
+    record(service, deleted(KEY, clock() + timedelta(seconds=5)))
+    assert rows(engine, StoredObject.bucket, StoredObject.is_deleted) == [
+        (BUCKET, True),
+        ("other.test/valetkey-demo", False),
+    ]
+
+
+def test_an_access_log_names_a_bucket_without_its_server(
+    service: InProcessService, clock: Clock, apply_config: ApplyConfig
+) -> None:
+    config = tenant_config()
+    elsewhere = replace(config.buckets["demo"], endpoint="https://other.test")
+    apply_config(replace(config, buckets={"demo": elsewhere}))
+    grant_id = issued_id(service, download_message())
+    assert record(service, downloaded(grant_id, "acme/a.pdf", clock())).total == 1
+
+
 def test_a_deletion_is_recorded_for_the_grant_that_stored_the_object(
     engine: Engine, service: InProcessService, clock: Clock
 ) -> None:
@@ -165,19 +190,25 @@ def test_the_newest_object_of_a_key_is_kept_whatever_the_order_of_reports(
     assert rows(engine, StoredObject.size, StoredObject.changed_at) == [(20, later)]
 
 
+@pytest.mark.parametrize(
+    ("field", "before", "bucket"),
+    [
+        ("bucket", DEMO.bucket, BUCKET),
+        ("endpoint", "https://old.test", "old.test/moved"),
+    ],
+)
 def test_a_grant_of_a_profile_that_led_elsewhere_is_found_by_its_former_bucket(
-    engine: Engine, service: InProcessService, clock: Clock, apply_config: ApplyConfig
-) -> None:
+    service: InProcessService, clock: Clock, apply_config: ApplyConfig, field: str, before: str,
+    bucket: str,
+) -> None:  # fmt: skip
     grant_id = issued_id(service, upload_message())
     config = tenant_config()
-    change: dict[str, Any] = {
-        "path": "buckets.demo.bucket",
-        "before": "valetkey-demo",
-        "after": "moved",
-    }
+    moved = replace(config.buckets["demo"], bucket="moved")
+    apply_config(replace(config, buckets={"demo": moved}))
+    report = stored(grant_id, KEY, clock(), bucket=bucket)
+    assert record(service, report).ignored == {"other_key": 1}
+    change: dict[str, Any] = {"path": f"buckets.demo.{field}", "before": before, "after": None}
     change |= {"changed_at": clock(), "changed_by": "ann", "command": "apply"}
-    with write_transaction(engine) as connection:
+    with write_transaction(service.context.engine) as connection:
         connection.execute(insert(ConfigChange), change)
-    moved = {"demo": replace(config.buckets["demo"], bucket="moved")}
-    apply_config(type(config)(moved, config.tenants))
-    assert record(service, stored(grant_id, KEY, clock())).total == 1
+    assert record(service, report).total == 1

@@ -22,6 +22,12 @@ def qualified_name(name: str, endpoint: str | None) -> str:
     return name if host is None else f"{host}/{name}"
 
 
+def plain_name(storage_name: str) -> str:
+    """Return the name that storage itself gives a bucket, which has no host."""
+    is_arn = storage_name.startswith("arn:")
+    return storage_name if is_arn else storage_name.rpartition("/")[2]
+
+
 def storage_host(endpoint: str | None) -> str | None:
     """Return the host and port of an endpoint in one spelling, or None for AWS."""
     if endpoint is None:

@@ -21,9 +21,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 class UseReport(NamedTuple):
     """What a source tells about one object.
 
-    bucket is the real bucket. grant_id is None for a deletion, which names no grant. sequencer
-    orders reports of one key that have the same time; "" sorts first. request_id is the id that
-    storage gave the request, and identifies a download. size is in bytes.
+    bucket is the storage name of the real bucket, or its plain name in what storage itself wrote:
+    a log, and a notification until its queue is known. grant_id is None for a deletion, which names
+    no grant. sequencer orders reports of one key that have the same time; "" sorts first.
+    request_id is the id that storage gave the request, and identifies a download. size is in bytes.
     """
 
     event: Event

@@ -13,8 +13,8 @@ SLOT_KINDS = ("upload", "put", "multipart")
 class UsedGrant(NamedTuple):
     """An issued grant: whose it is, and the limits that its use must keep.
 
-    real_buckets are those to which its bucket profile leads or has led. terms are those of its
-    batch, detail the fields of its item. expires_in is in seconds.
+    real_buckets are the storage names of those to which its bucket profile leads or has led. terms
+    are those of its batch, detail the fields of its item. expires_in is in seconds.
     """
 
     tenant: str

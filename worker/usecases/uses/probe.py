@@ -8,6 +8,7 @@ from valetkey.wire.grant_ids import grant_id
 from worker.aws.stored_files import FileReader, StoredFile
 from worker.context import Context
 from worker.core.tenants.config import Bucket
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.reports import UseReport
 from worker.core.uses.used_grant import UsedGrant
 from worker.db.engine import read_transaction
@@ -24,7 +25,7 @@ class ProbedStorage(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """An object that has the key of a grant, and the real bucket that has it."""
+    """An object that has the key of a grant, and the storage name of its bucket."""
 
     grant: UsedGrant
     bucket: str
@@ -50,7 +51,7 @@ def probe_grants(grants: Sequence[UsedGrant], context: Context) -> None:
             storage = storages[name]
             file = None if storage is None else storage.files.find(grant.object_key)
             if storage is not None and isinstance(file, StoredFile):
-                sightings.append(Sighting(grant, storage.bucket.bucket, file))
+                sightings.append(Sighting(grant, storage_name(storage.bucket), file))
     except Transient:
         record_sightings(sightings, context)
         raise

@@ -23,14 +23,13 @@ class RecordedUses(NamedTuple):
     """The result of a call: the inserted uses, and why each other report is none.
 
     ignored counts by reason: malformed for a report that cannot be true, no_grant_id,
-    unknown_grant, the reasons of `judge`, other_object for a deletion of another object than the
-    newest known one of its key, and known for a use that was recorded before. unknown are the
-    deletions of keys of which nothing is known.
+    unknown_grant, the reasons of `judge`, unknown_object for a deletion under a key of which
+    nothing is known, other_object for one of another object than the newest known one of its key,
+    and known for a use that was recorded before.
     """
 
     inserted: Sequence[InsertedUses]
     ignored: Counter[str]
-    unknown: frozenset[UseReport] = frozenset()
 
     @property
     def total(self) -> int:
@@ -51,7 +50,7 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         told = list(reports)
         credible = [report for report in told if is_credible(report, now)]
         ignored = Counter(malformed=len(told) - len(credible))
-        named, unknown = _name_deletions(connection, credible, ignored)
+        named = _name_deletions(connection, credible, ignored)
         judged = _judge(connection, named, config, ignored)
         inserted = insert_uses(connection, judged, now, context.new_lease)
         new = [use.report for group in inserted for use in group.uses]
@@ -62,20 +61,16 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         append_use_leaves(connection, inserted)
     if deliveries:
         context.trigger_deliveries()
-    return RecordedUses(inserted, +ignored, unknown)
+    return RecordedUses(inserted, +ignored)
 
 
 def _name_deletions(
     connection: Connection, reports: Sequence[UseReport], ignored: Counter[str]
-) -> tuple[list[UseReport], frozenset[UseReport]]:
-    """Return reports that name their grant, and the deletions of unknown objects.
-
-    A deletion gets the grant that stored the object.
-    """
+) -> list[UseReport]:
+    """Return the reports that name a grant. A deletion gets the one that stored the object."""
     nameless = [r for r in reports if r.event == "deleted" and r.grant_id is None]
     stored = grants_of_objects(connection, [(r.bucket, r.object_key) for r in nameless])
     named: list[UseReport] = []
-    unknown: set[UseReport] = set()
     for report in reports:
         known = stored.get((report.bucket, report.object_key))
         if report.grant_id is not None:
@@ -83,12 +78,12 @@ def _name_deletions(
         elif report.event != "deleted":
             ignored["no_grant_id"] += 1
         elif known is None:
-            unknown.add(report)
+            ignored["unknown_object"] += 1
         elif known.is_deleted_by(report):
             named.append(report._replace(grant_id=known.grant_id))
         else:
             ignored["other_object"] += 1
-    return named, frozenset(unknown)
+    return named
 
 
 def _judge(

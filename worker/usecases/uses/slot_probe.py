@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from valetkey.wire.grant_ids import grant_id
 from worker.aws.stored_files import Missing, StoredFile
 from worker.context import Context
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import CLOCK_SKEW
 from worker.db.engine import read_transaction
@@ -86,7 +87,7 @@ class SlotProbe:
                 file = storage.files.find(grant.object_key)
                 if isinstance(file, StoredFile):
                     self._is_readable[grant.tenant] = True
-                    sightings.append(Sighting(grant, storage.bucket.bucket, file))
+                    sightings.append(Sighting(grant, storage_name(storage.bucket), file))
                 if not self._proves_unused(file, grant, storage):
                     unproven.add(grant.item_number)
         except Transient:
@@ -126,7 +127,7 @@ class SlotProbe:
         """
         if tenant not in self._is_readable:
             with read_transaction(self._context.engine) as connection:
-                key = find_stored_key(connection, tenant, storage.bucket.bucket)
+                key = find_stored_key(connection, tenant, storage_name(storage.bucket))
             if key is not None:
                 self._wait()
             is_readable = key is not None and isinstance(storage.files.find(key), StoredFile)

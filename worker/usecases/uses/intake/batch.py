@@ -1,8 +1,10 @@
 """Handles the messages of one batch: reads them, and records the uses of which they tell."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from worker.aws.event_queues import QueueMessage
@@ -10,7 +12,7 @@ from worker.context import Context
 from worker.core.uses.notifications.bodies import parse_body
 from worker.core.uses.reports import UseReport
 from worker.db.engine import read_transaction
-from worker.db.uses.stored_objects import ObjectName, ObjectOfGrant, grants_of_objects
+from worker.db.uses.stored_objects import ObjectName, grants_of_objects
 from worker.errors import Transient
 from worker.usecases.uses.intake.identify import UnknownObject, identify
 from worker.usecases.uses.intake.targets import QueueTargets
@@ -97,7 +99,7 @@ def _parse(batch: _Batch, targets: QueueTargets) -> Iterator[_Event]:
         parsed = parse_body(message.body)
         batch.ignored.update(parsed.ignored)
         for report in parsed.reports:
-            if report.bucket not in targets.buckets:
+            if not targets.known_buckets(report.bucket):
                 batch.ignore("other_bucket")
             elif report.grant_id == "":
                 batch.ignore("no_grant_id")
@@ -115,10 +117,7 @@ def _identified(
     """Yield the reports of objects that name their grant, or whose grant storage names."""
     unknown: list[_Event] = []
     objects: list[UnknownObject] = []
-    for event in events:
-        report = event.report
-        if report.event == "deleted":
-            continue
+    for event, report in _stored(events, targets):
         if report.grant_id is not None:
             yield report
             continue
@@ -141,28 +140,45 @@ def _identified(
                 batch.ignore(identity)
 
 
-def _deletions(
-    batch: _Batch, events: Sequence[_Event], targets: QueueTargets, context: Context
-) -> Iterator[UseReport]:
-    """Yield the deletions of keys that a grant is known to have stored."""
-    deletions: list[_Event] = []
+def _stored(events: Iterable[_Event], targets: QueueTargets) -> Iterator[tuple[_Event, UseReport]]:
     for event in events:
         if event.report.event != "deleted":
-            continue
-        if targets.find_access(event.report.bucket, event.report.object_key) is None:
-            batch.ignore("other_prefix")
-        else:
-            deletions.append(event)
-    names = [(event.report.bucket, event.report.object_key) for event in deletions]
-    known: Mapping[ObjectName, ObjectOfGrant] = {}
-    if names:
-        with read_transaction(context.engine) as connection:
-            known = grants_of_objects(connection, names)
-    for event, name in zip(deletions, names, strict=True):
-        if name in known:
-            yield event.report
-        else:
+            for name in sorted(targets.storing_buckets(event.report.bucket)):
+                yield event, event.report._replace(bucket=name)
+
+
+def _deletions(
+    batch: _Batch, events: Iterable[_Event], targets: QueueTargets, context: Context
+) -> Iterator[UseReport]:
+    """Yield the deletions of objects that a grant is known to have stored.
+
+    The others wait if a tenant stores objects under such a key.
+    """
+    named = [
+        (event, event.report._replace(bucket=name))
+        for event in events
+        if event.report.event == "deleted"
+        for name in sorted(targets.known_buckets(event.report.bucket))
+    ]
+    known = _known_objects([report for _, report in named], context)
+    for event, group in groupby(named, key=itemgetter(0)):
+        reports = [report for _, report in group]
+        found = [each for each in reports if (each.bucket, each.object_key) in known]
+        if len(found) > 1 and len(targets.today.get(event.report.bucket, ())) > 1:
+            batch.ignore("ambiguous_bucket")
+        elif found:
+            yield from found
+        elif any(targets.find_access(each.bucket, each.object_key) for each in reports):
             batch.keep_for_some_time(event, "unknown_object")
+        else:
+            batch.ignore("other_prefix")
+
+
+def _known_objects(reports: Sequence[UseReport], context: Context) -> Container[ObjectName]:
+    if not reports:
+        return ()
+    with read_transaction(context.engine) as connection:
+        return grants_of_objects(connection, [(r.bucket, r.object_key) for r in reports])
 
 
 def _record(batch: _Batch, reports: Sequence[UseReport], context: Context) -> int:

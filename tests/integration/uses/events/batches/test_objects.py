@@ -4,9 +4,9 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
-from models import StoredObject, Use
+from models import ConfigChange, StoredObject, Use
 from tests.integration.conftest import ApplyConfig
 from tests.integration.uses.events.batches.conftest import QUEUE, Handle, in_bucket, put_grant, rows
 from tests.integration.uses.events.conftest import BUCKET, config
@@ -16,6 +16,7 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses.notifications import aws_record, body, minio_record
 from tests.support.uses.uploading import Uploader
 from worker.aws.clients import S3Clients
+from worker.db.engine import write_transaction
 from worker.usecases.uses.intake.batch import MAX_RECEIVES
 
 
@@ -47,7 +48,7 @@ def test_a_deletion_of_an_earlier_object_or_of_another_version_leaves_the_newest
 ) -> None:
     stored = minio_record("acme/a.png", clock(), put_grant(service), versionId="V2")
     handle(body(in_bucket(stored)))
-    event, later = "ObjectRemoved:Delete", clock() + timedelta(days=1)
+    event, later = "ObjectRemoved:Delete", clock() + timedelta(minutes=1)
     earlier = aws_record("acme/a.png", clock() - timedelta(seconds=1), event)
     version = aws_record("acme/a.png", later, event, versionId="V1")
     batch = handle(body(in_bucket(earlier), in_bucket(version)))
@@ -66,6 +67,20 @@ def test_the_object_of_an_event_that_names_no_grant_is_asked_for(
     etag = owner.head_object(Bucket=BUCKET, Key="acme/put")["ETag"].strip('"')
     assert handle(body(in_bucket(aws_record("acme/put", clock(), eTag=etag)))).recorded == 1
     assert rows(engine, Use.event, Use.content_type, Use.etag) == [("stored", "image/png", etag)]
+
+
+def test_an_object_in_a_former_bucket_of_the_profile_is_asked_for(
+    engine: Engine, uploader: Uploader, handle: Handle, clock: Clock, apply_config: ApplyConfig
+) -> None:
+    uploader.store(uploader.put("acme/put", 10), b"0123456789")
+    change: dict[str, Any] = {"path": "buckets.demo.bucket", "before": BUCKET, "after": "moved"}
+    change |= {"changed_at": clock(), "changed_by": "ann", "command": "apply"}
+    with write_transaction(engine) as connection:
+        connection.execute(insert(ConfigChange), change)
+    apply_config(config(QUEUE, bucket="moved"))
+    told = aws_record("acme/put", clock())
+    told["s3"]["object"].pop("eTag")
+    assert handle(body(in_bucket(told))).recorded == 1
 
 
 def test_an_object_that_is_gone_replaced_or_of_no_grant_is_explained_and_not_asked_for_again(
