@@ -56,8 +56,9 @@ def insert_uses(
     values: dict[bytes, dict[str, Any]] = {}
     judged: dict[bytes, JudgedUse] = {}
     for use in uses:
-        group = groups.setdefault(use.grant.tenant, new_group_id())
-        row = _values(use, now, group)
+        if use.grant.tenant not in groups:
+            groups[use.grant.tenant] = new_group_id()
+        row = _values(use, now, groups[use.grant.tenant])
         values.setdefault(row["fingerprint"], row)
         judged.setdefault(row["fingerprint"], use)
     if not values:
