@@ -16,6 +16,7 @@ from worker.db.uses.deliveries import insert_use_deliveries
 from worker.db.uses.insert import InsertedUses, JudgedUse, append_use_leaves, insert_uses
 from worker.db.uses.stored_bytes import add_stored_bytes
 from worker.db.uses.stored_objects import grants_of_objects, update_stored_objects
+from worker.db.uses.use_counts import leave_out_excess
 from worker.db.uses.used_grants import find_used_grants
 
 
@@ -25,7 +26,7 @@ class RecordedUses(NamedTuple):
     ignored counts by reason: malformed for a report that cannot be true, no_grant_id,
     unknown_grant, the reasons of `judge`, unknown_object for a deletion under a key of which
     nothing is known, other_object for one of another object than the newest known one of its key,
-    and known for a use that was recorded before.
+    too_many_uses beyond MAX_USES of a grant, and known for a use that was recorded before.
     """
 
     inserted: Sequence[InsertedUses]
@@ -52,9 +53,10 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
         ignored = Counter(malformed=len(told) - len(credible))
         named = _name_deletions(connection, credible, ignored)
         judged = _judge(connection, named, config, ignored)
-        inserted = insert_uses(connection, judged, now, context.new_lease)
+        kept = leave_out_excess(connection, judged)
+        inserted = insert_uses(connection, kept, now, context.new_lease)
         new = [use.report for group in inserted for use in group.uses]
-        ignored["known"] += len(judged) - len(new)
+        ignored.update(too_many_uses=len(judged) - len(kept), known=len(kept) - len(new))
         changes = update_stored_objects(connection, judged, frozenset(new))
         add_stored_bytes(connection, changes)
         deliveries = insert_use_deliveries(connection, inserted, now)

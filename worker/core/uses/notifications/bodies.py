@@ -13,6 +13,9 @@ from worker.core.uses.reports import UseReport
 MAX_BODY_LENGTH = 1_048_576
 """The characters of the longest message that SQS carries (AWS: quotas-messages.html)."""
 
+MAX_RECORDS = 100
+"""The largest number of records in a message. S3, EventBridge, MinIO and Ceph send one."""
+
 _TEST_EVENT = "s3:TestEvent"
 
 
@@ -49,7 +52,7 @@ def _parse(value: Any) -> ParsedBody:
     if eventbridge.is_event(value):
         return _collect([value], eventbridge.parse_event)
     records = value.get("Records")
-    if not isinstance(records, list):
+    if not isinstance(records, list) or len(records) > MAX_RECORDS:
         raise MalformedRecord("Records")
     return _collect(records, parse_record)
 

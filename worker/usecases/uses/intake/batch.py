@@ -26,6 +26,10 @@ for a missing object and while credentials are replaced.
 """
 
 
+REPORTS_PER_TRANSACTION = 1_000
+"""The reports that are recorded at once. Others wait for a transaction, and issuing may."""
+
+
 class HandledBatch(NamedTuple):
     """The result of a batch.
 
@@ -134,6 +138,8 @@ def _identified(
             case Transient():
                 batch.problem = identity
                 batch.keep(event, "storage_away")
+            case "postponed":
+                batch.keep(event, identity)
             case "hidden" | "refused":
                 batch.keep_for_some_time(event, identity)
             case _:
@@ -182,8 +188,10 @@ def _known_objects(reports: Sequence[UseReport], context: Context) -> Container[
 
 
 def _record(batch: _Batch, reports: Sequence[UseReport], context: Context) -> int:
-    if not reports:
-        return 0
-    recorded = record_uses(reports, context)
-    batch.ignored.update(recorded.ignored)
-    return recorded.total
+    total = 0
+    for start in range(0, len(reports), REPORTS_PER_TRANSACTION):
+        part = reports[start : start + REPORTS_PER_TRANSACTION]
+        recorded = record_uses(part, context)
+        batch.ignored.update(recorded.ignored)
+        total += recorded.total
+    return total
