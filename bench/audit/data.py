@@ -121,6 +121,8 @@ def _generate_batch(rng: Random, batch: _BatchPlan) -> GeneratedBatch:
         "requested_by": f"{batch.tenant}/service-{rng.randrange(20)}",
         "reason": rng.choice(_REASONS),
         "recipient": None,
+        "notify": None,
+        "reissue_of": None,
         "terms": {"kind": kind, "bucket": bucket, "expires_in": 3_600, **_SIZE_TERMS.get(kind, {})},
         "total": batch.total,
         "chunk_size": CHUNK_ITEMS,

@@ -63,7 +63,7 @@ def test_the_check_finds_errors_in_a_document(
 
 
 def test_a_strict_validator_compiles_the_schemas(check: Check, tmp_path: Path) -> None:
-    assert len(SCHEMAS) == 4
+    assert len(SCHEMAS) == 5
     assert check("schemas", *SCHEMAS) == []
     (tmp_path / "unknown.json").write_text('{"type": "string", "x-values": ["a"]}')
     ((_, problem),) = check("schemas", str(tmp_path / "unknown.json"))

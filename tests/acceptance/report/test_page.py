@@ -112,7 +112,7 @@ def test_the_figures_at_the_top_are_those_of_the_log(shown: Tab) -> None:
 def test_each_chart_has_a_table_of_its_figures(shown: Tab) -> None:
     script = """[...document.querySelectorAll("section")].every(section =>
       !section.querySelector("svg") || section.querySelector("table caption"))"""
-    assert shown.evaluate("document.querySelectorAll('svg').length") == 12
+    assert shown.evaluate("document.querySelectorAll('svg').length") == 13
     assert shown.evaluate(script)
 
 

@@ -131,11 +131,12 @@ def test_checkpoints_in_files_show_that_a_log_was_cut_with_its_checkpoints(
     assert run(*words).exit_code == 0
     for table in ("grants", "chunks", "batches", "reissues", "cancellations", "usage"):
         stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-    for table in ("uses", "settlements", "revocations"):
+    for table in ("uses", "stored_objects", "settlements", "revocations"):
         stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
     for table in ("reservations", "leaves", "tree_heads", "checkpoints"):
         stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-    assert run("--tenant", "acme").exit_code == 0
+    cut = run("--tenant", "acme")
+    assert cut.exit_code == 0, cut.output
     result = run(*words)
     assert (result.exit_code, "the tree has 0 leaves" in result.stdout) == (1, True), result.output
 

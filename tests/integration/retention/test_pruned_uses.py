@@ -96,7 +96,8 @@ def test_a_kept_use_cannot_be_hidden_as_pruned(
     engine: Engine, prune: RunPrune, tables: StoredTables
 ) -> None:
     prune()
-    tables.delete("uses", tables.rows("uses", "recorded_at > ?", first_moment(KEPT))[0])
+    kept = tables.rows("uses", "recorded_at > ?", first_moment(KEPT).isoformat(" "))
+    tables.delete("uses", kept[0])
     (problem,) = verified(engine).problems
     assert problem.table == "prunes"
     assert "record the removal of 2 groups of uses, and 3 are missing" in problem.text

@@ -72,7 +72,7 @@ def place_of(db: StoredTables, table: str, row: Row) -> Place:
         return Place(tables, tenants, (batch["batch_id"],), leaves_of(db, row))
     if table == "cancellations":
         return Place((table,), (row["tenant"],), (row["batch_id"],))
-    if table in {"uses", "revocations"}:
+    if table in {"uses", "revocations", "refused_chunks"}:
         return Place((table,), (row["tenant"],))
     if table == "config_changes":
         return Place((table, "leaves"), (None, CONFIG_LOG))

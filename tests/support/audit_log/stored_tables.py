@@ -25,6 +25,7 @@ KEYS = {
     "checkpoints": ("tenant", "size"),
     "prunes": ("prune_number",),
     "item_edges": ("batch_number", "chunk_number"),
+    "refused_chunks": ("tenant", "batch_number", "chunk_number"),
 }
 JSON = {"terms", "refusal", "detail", "before", "after", "notify"}
 DatabaseRefuses = (sqlite3.Error, psycopg.Error, OverflowError)

@@ -1,7 +1,7 @@
 import re
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
 
@@ -114,29 +114,46 @@ def test_a_report_over_a_year_of_nothing_says_so(run: Run) -> None:
 def test_the_commands_on_the_page_print_the_same_figures(run: Run) -> None:
     page = run(*RANGE, "--tz", "Europe/Berlin", "--out", "-").stdout
     sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
-    assert len(sections) == 12
+    assert len(sections) == 13
     compared = 0
     for section in re.findall(r"<section .*?</section>", page, re.DOTALL):
         command = re.search("<code>python -m worker audit (.*?)</code>", section)
-        if command is not None:
-            assert shown_rows(section) == printed_rows(unescape(command[1]))
-            compared += 1
-    assert compared == 8
+        if command is None:
+            continue
+        shown = shown_states if 'id="states"' in section else shown_rows
+        assert shown(section) == printed_rows(unescape(command[1]))
+        compared += 1
+    assert compared == 9
 
 
 def shown_rows(section: str) -> dict[str, list[int]]:
     """Return the issued and refused items of each row with any; 0 for a column that is missing."""
+    rows = {
+        name: [int(row.get(head, 0)) for head in ("Issued", "Refused")]
+        for name, row in shown_cells(section)
+    }
+    return {name: numbers for name, numbers in rows.items() if any(numbers)}
+
+
+def shown_cells(section: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the name of each row of a table, and its other cells by the head of their column."""
     heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', section)
-    rows = {}
     for row in re.findall(r'<tr><th scope="row".*?</tr>', section):
         name, *values = map(unescape, re.findall('data-value="(.*?)"', row))
-        cells = dict(zip(heads[1:], values, strict=True))
-        rows[name] = [int(cells.get(head, 0)) for head in ("Issued", "Refused")]
-    return {name: numbers for name, numbers in rows.items() if any(numbers)}
+        yield name, dict(zip(heads[1:], values, strict=True))
+
+
+def shown_states(section: str) -> dict[str, list[int]]:
+    """Return the items of each kind and state with any, which are all issued."""
+    rows = shown_cells(section.partition("<tfoot>")[0])
+    cells = {f"{kind} {state}": number for kind, row in rows for state, number in row.items()}
+    return {name: [int(number), 0] for name, number in cells.items() if int(number)}
 
 
 def printed_rows(command: str) -> dict[str, list[int]]:
     rows = json_rows(CliRunner().invoke(audit, [*shlex.split(command), "--json"]))
+    if "state" in command:
+        return {f"{row['kind']} {row['state'].capitalize()}": [row["issued"], 0] for row in rows}
     names = (next(iter(row.values())) or "All others, and items for no recipient" for row in rows)
     return {name: [row["issued"], row["refused"]] for name, row in zip(names, rows, strict=True)}
 

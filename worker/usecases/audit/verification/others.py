@@ -80,6 +80,37 @@ def check_others(reader: LogReader, scope: Scope) -> OthersResult:
     return result
 
 
+def check_refused_chunks(reader: LogReader, tenants: tuple[str, ...]) -> Iterator[Problem]:
+    """Yield where the list of chunks with refused items differs from the chunks.
+
+    Questions for refusals read this list. No leaf covers it: it follows from the chunks, which
+    have to be verified before.
+    """
+    where, params = where_tenant("batches.tenant", tenants)
+    listed = "tenant = batches.tenant AND batch_number = chunks.batch_number"
+    missing = reader.fetch(
+        "SELECT batches.tenant, batches.batch_id, chunks.chunk_number"  # noqa: S608 - no value
+        " FROM chunks JOIN batches ON batches.batch_number = chunks.batch_number"
+        f" WHERE chunks.refused > 0 AND {where} AND NOT EXISTS (SELECT 1 FROM refused_chunks"
+        f" WHERE {listed} AND chunk_number = chunks.chunk_number)",
+        *params,
+    )
+    where, params = where_tenant("refused_chunks.tenant", tenants)
+    joined = "batch_number = refused_chunks.batch_number"
+    unfounded = reader.fetch(
+        "SELECT refused_chunks.tenant, batches.batch_id, refused_chunks.chunk_number"  # noqa: S608
+        f" FROM refused_chunks LEFT JOIN batches ON batches.{joined}"
+        f" AND batches.tenant = refused_chunks.tenant LEFT JOIN chunks ON chunks.{joined}"
+        " AND chunks.chunk_number = refused_chunks.chunk_number"
+        f" WHERE {where} AND (batches.tenant IS NULL OR coalesce(chunks.refused, 0) = 0)",
+        *params,
+    )
+    texts = (("the chunk has refused items, and is missing", missing), ("has none", unfounded))
+    for text, rows in texts:
+        for tenant, batch, chunk in rows:
+            yield Problem("refused_chunks", text, tenant=tenant, batch=batch, chunk=chunk)
+
+
 def _identities(reader: LogReader) -> Iterator[Found]:
     for tenant, name in reader.fetch("SELECT id, name FROM tenant_identities ORDER BY id"):
         if not isinstance(tenant, str) or name != tenant.partition("~")[0]:

@@ -8,7 +8,7 @@ from worker.db.tree.log_readers import LogReader, open_reader
 from worker.db.tree.row_ranges import read_ranges
 from worker.usecases.audit.verification.charges import Charges, compare_usage, read_usage
 from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
-from worker.usecases.audit.verification.others import OthersResult
+from worker.usecases.audit.verification.others import OthersResult, check_refused_chunks
 from worker.usecases.audit.verification.parts import Part, PartResult, run_parts
 from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
 from worker.usecases.audit.verification.prunes import (
@@ -130,6 +130,7 @@ class _Run:
         is_first_found = options.max_problems == 1 and self._total.uncovered
         if not self._row_problems and not self._is_enough() and not is_first_found:
             self._total.problems += compare_usage(usage, charges)
+            self._total.problems += check_refused_chunks(reader, options.tenants)
             self._total.charges = len(usage.usage)
         del self._total.problems[options.max_problems :]
         return self._total
