@@ -20,6 +20,7 @@ from tests.support.uses.reports import BUCKET, deleted, downloaded, stored
 from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.reports import UseReport
 from worker.db.engine import read_transaction, write_transaction
+from worker.db.uses import use_counts
 from worker.usecases.uses.record import RecordedUses, record_uses
 
 KEY = "acme/a.png"
@@ -169,6 +170,21 @@ def test_an_access_log_names_a_bucket_without_its_server(
     apply_config(replace(config, buckets={"demo": elsewhere}))
     grant_id = issued_id(service, download_message())
     assert record(service, downloaded(grant_id, "acme/a.pdf", clock())).total == 1
+
+
+def test_a_grant_has_a_bounded_number_of_uses_and_its_newest_object_all_the_same(
+    engine: Engine, service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use_counts, "MAX_USES", 3)
+    grant_id = issued_id(service, upload_message())
+    first, *others = (
+        stored(grant_id, KEY, clock() + timedelta(seconds=n), etag=str(n), size=n)
+        for n in range(1, 6)
+    )
+    assert record(service, first).total == 1
+    recorded = record(service, *others)
+    assert (recorded.total, recorded.ignored) == (2, {"too_many_uses": 2})
+    assert rows(engine, StoredObject.size) == [(5,)]
 
 
 def test_a_deletion_is_recorded_for_the_grant_that_stored_the_object(

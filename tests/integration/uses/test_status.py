@@ -119,6 +119,18 @@ def test_the_newest_of_several_objects_is_told(service: InProcessService, clock:
     assert (state.etag, state.size, state.uses) == ("new", 7, 2)
 
 
+def test_a_use_whose_commit_the_settlement_did_not_see_is_counted_once(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    message = upload_message(KEYS[:2])
+    service.issue(message)
+    record_uses([stored(f"{message['batch']}.0", KEYS[0], clock())], service.context)
+    clock.forward(seconds=3)
+    settle(engine, batch_number(engine, message["batch"]), 0, "0-1", clock)
+    clock.forward(days=1)
+    assert states(service, message["batch"]).counts == {"used": 1, "unused": 1}
+
+
 def test_refused_and_undecided_items_have_states_of_their_own(
     service: InProcessService, clock: Clock
 ) -> None:

@@ -1,12 +1,15 @@
 """Tells real buckets of the same name apart: those of two S3 servers are two buckets."""
 
-from worker.core.tenants.config import Bucket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the tenant config imports pydantic, which takes long
+    from worker.core.tenants.config import Bucket
 
 _AWS_SUFFIXES = (".amazonaws.com", ".amazonaws.com.cn")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-def storage_name(bucket: Bucket) -> str:
+def storage_name(bucket: "Bucket") -> str:
     """Return the name of the real bucket of a profile, unique among all storage.
 
     A name in AWS is global and stands alone. In front of any other stands the host in links.

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from models import Chunk, Grant, StoredObject, Use
 from worker.core.signing.forms import FILENAME_VARIABLE
-from worker.db.uses.states import STORING
+from worker.core.uses.verdicts import STORING
 
 _PER_QUERY = 500
 _NO_USES = ("aborted", "deleted")  # the ends of an upload and of an object

@@ -9,10 +9,9 @@ from models import Batch, ConfigChange, MultipartUpload, Settlement, StoredObjec
 from worker.core.tree.records import entry_hash, settlement_record
 from worker.core.uses.item_ranges import format_items
 from worker.core.uses.settlement import SettledChunk
+from worker.core.uses.verdicts import STORING
 from worker.db.tree.append import NewLeaf
 from worker.db.uses.ended_slots import Slot
-
-_STORING = ("stored", "completed")
 
 
 def read_stored_sizes(
@@ -26,7 +25,7 @@ def read_stored_sizes(
             *(Use.item_number, func.max(Use.size).label("size")),
             (func.count(Use.size) == func.count()).label("is_known"),
         )
-        .where(Use.batch_number == batch_number, Use.event.in_(_STORING))
+        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
         .where(Use.item_number >= min(items), Use.item_number <= max(items))
         .group_by(Use.item_number)
     )

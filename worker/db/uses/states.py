@@ -9,11 +9,8 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, literal, sele
 
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.core.uses.states import StateFacts
-from worker.core.uses.verdicts import Verdict
+from worker.core.uses.verdicts import STORING, Verdict
 from worker.db.uses.item_ranges import contains_item
-
-STORING = ("stored", "completed")
-"""The events of uses that store an object."""
 
 DOWNLOADED = "downloaded"
 

@@ -1,21 +1,19 @@
 """Finds the grants that reports of uses name."""
 
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, select, tuple_
 
 from models import Batch, Chunk, ConfigChange, Grant
-from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.grant_ids import grant_id, split_grant_id
 from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.storage_names import qualified_name
 from worker.core.uses.used_grant import UsedGrant
 
-_is_batch_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
-_is_item_number = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch
 _PER_QUERY = 500  # ids in one query: SQLite builds a tree of tuples, at most 1,000 deep
 
 # Read apart from the grants, so that the terms of a batch are decoded once.
@@ -44,14 +42,6 @@ _QUERY = (
 )
 
 
-def split_grant_id(text: str) -> tuple[str, int] | None:
-    """Return the batch id and item number of a grant id, or None if the text is not one."""
-    batch_id, _, item = text.rpartition(".")
-    if not _is_batch_id(batch_id) or not _is_item_number(item):
-        return None
-    return batch_id, int(item)
-
-
 def find_used_grants(
     connection: Connection, ids: Iterable[str], config: TenantConfig
 ) -> Mapping[str, list[UsedGrant]]:
@@ -59,7 +49,7 @@ def find_used_grants(
 
     Ids that are none, or of no issued grant, are missing from the result.
     """
-    names = sorted({name for text in ids if (name := split_grant_id(text)) is not None})
+    names = sorted({name for text in ids for name in _split(text)})
     found: defaultdict[str, list[UsedGrant]] = defaultdict(list)
     buckets: dict[str, frozenset[str]] = {}
     for start in range(0, len(names), _PER_QUERY):
@@ -69,6 +59,11 @@ def find_used_grants(
             grant = _used_grant(batch, row, buckets[batch.bucket])
             found[grant_id(grant.batch_id, grant.item_number)].append(grant)
     return found
+
+
+def _split(text: str) -> Iterator[tuple[str, int]]:
+    with suppress(ValueError):
+        yield split_grant_id(text)
 
 
 def _read(connection: Connection, names: Collection[tuple[str, int]]) -> Iterable[tuple[Any, Any]]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
-from worker.core.uses.notifications.bodies import MAX_BODY_LENGTH, parse_body
+from worker.core.uses.notifications.bodies import MAX_BODY_LENGTH, MAX_RECORDS, parse_body
 from worker.core.uses.notifications.fields import sequencer
 from worker.core.uses.reports import UseReport
 
@@ -242,3 +242,9 @@ def test_sequencers_compare_as_aws_documents_it(first: str, one: str, other: str
         padded[0] < padded[1],
         padded[0] == padded[1],
     )
+
+
+def test_a_message_of_more_records_than_storage_sends_is_malformed() -> None:
+    records = [aws_record(KEY, NOW)] * (MAX_RECORDS + 1)
+    assert parse_body(body(*records)) == ((), {"malformed": 1})
+    assert len(parse_body(body(*records[1:])).reports) == MAX_RECORDS

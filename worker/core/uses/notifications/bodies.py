@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from worker.core.uses.notifications import eventbridge
-from worker.core.uses.notifications.fields import Ignored, MalformedRecord
+from worker.core.uses.notifications.fields import IgnoredRecord, MalformedRecord
 from worker.core.uses.notifications.s3_records import parse_record
 from worker.core.uses.reports import UseReport
 
@@ -23,7 +23,7 @@ class ParsedBody(NamedTuple):
     """What a message tells: reports of uses, and how many of its records tell of none, and why."""
 
     reports: tuple[UseReport, ...]
-    ignored: Counter[Ignored]
+    ignored: Counter[IgnoredRecord]
 
 
 def parse_body(body: str) -> ParsedBody:
@@ -57,9 +57,9 @@ def _parse(value: Any) -> ParsedBody:
     return _collect(records, parse_record)
 
 
-def _collect(records: list[Any], parse: Callable[[Any], UseReport | Ignored]) -> ParsedBody:
+def _collect(records: list[Any], parse: Callable[[Any], UseReport | IgnoredRecord]) -> ParsedBody:
     reports: list[UseReport] = []
-    ignored: Counter[Ignored] = Counter()
+    ignored: Counter[IgnoredRecord] = Counter()
     for record in records:
         try:
             result = parse(record)

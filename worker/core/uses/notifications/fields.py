@@ -2,20 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from urllib.parse import unquote_plus
 
-from worker.core.uses.reports import MAX_SIZE, Event, UseReport, is_storable
+from worker.core.uses.reports import MAX_SIZE, is_storable
 
-Ignored = Literal[
-    "malformed", "too_large", "test_event", "other_event", "copy", "other_bucket", "other_prefix"
-]
+IgnoredRecord = Literal["malformed", "too_large", "test_event", "other_event", "copy"]
 """The reasons for which a message, or a record in it, tells of no use.
 
 malformed: it is not a notification, or a field of it is not one. too_large: SQS carries no message
 of this size. test_event: S3 sends one when notifications are configured. other_event: it stores and
-deletes nothing. copy: a grant cannot copy. other_bucket: no bucket profile names both the bucket
-and the queue. other_prefix: no tenant stores objects under such a key.
+deletes nothing. copy: a grant cannot copy.
 """
 
 _MAX_KEY_BYTES = 1_024
@@ -27,16 +24,7 @@ class MalformedRecord(Exception):
     """A field that is missing, or not what it should be. The text names it."""
 
 
-class Action(NamedTuple):
-    """The effect of a record on an object: what happened to it, and when."""
-
-    event: Event
-    bucket: str
-    object_key: str
-    occurred_at: datetime
-
-
-def table(values: object, name: str) -> Mapping[str, Any]:
+def nested(values: object, name: str) -> Mapping[str, Any]:
     """Return the object in a field, an empty one if there is none."""
     found = values.get(name) if isinstance(values, dict) else None
     return found if isinstance(found, dict) else {}
@@ -114,16 +102,3 @@ def sequencer(values: Mapping[str, Any]) -> str:
     """
     value = (text(values, "sequencer", 64) or "").upper()
     return value.strip("0") if _is_hexadecimal(value) else ""
-
-
-def report(action: Action, **details: Any) -> UseReport:
-    """Return the report of an action."""
-    return UseReport(
-        event=action.event,
-        source="event",
-        bucket=action.bucket,
-        object_key=action.object_key,
-        grant_id=details.pop("grant_id", None),
-        occurred_at=action.occurred_at,
-        **details,
-    )

@@ -1,13 +1,14 @@
-"""Handles the messages of one batch: reads them, and records the uses of which they tell."""
+"""Handles messages that were received together: records the uses of which they tell."""
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from worker.aws.event_queues import QueueMessage
+from worker.aws.event_queues import VISIBILITY_SECONDS, QueueMessage
 from worker.context import Context
 from worker.core.uses.notifications.bodies import parse_body
 from worker.core.uses.reports import UseReport
@@ -18,20 +19,22 @@ from worker.usecases.uses.intake.identify import UnknownObject, identify
 from worker.usecases.uses.intake.targets import QueueTargets
 from worker.usecases.uses.record import record_uses
 
-MAX_RECEIVES = 3
-"""How often a message is received whose event may make sense later.
+RETRY_FOR = timedelta(minutes=5)
+"""How long a message comes again whose event may make sense later.
 
 A deletion may arrive before the event of the object that it deletes, and storage answers 403 both
-for a missing object and while credentials are replaced.
+for a missing object and while credentials are replaced. The time in which the database or storage
+was away does not count, up to _RETRY_FOR_LONG.
 """
 
+_RETRY_FOR_LONG = timedelta(days=1)
 
 REPORTS_PER_TRANSACTION = 1_000
 """The reports that are recorded at once. Others wait for a transaction, and issuing may."""
 
 
-class HandledBatch(NamedTuple):
-    """The result of a batch.
+class HandledMessages(NamedTuple):
+    """The result of a group.
 
     handled are the messages to delete. waiting counts events by reason whose messages come again,
     ignored counts those that tell of no use, and recorded those that do.
@@ -45,17 +48,20 @@ class HandledBatch(NamedTuple):
 
 
 class _Event(NamedTuple):
-    """A report, and the number of its message in the batch."""
+    """A report, and the number of its message in the group."""
 
     message: int
     report: UseReport
 
 
-class _Batch:
-    """The messages of a batch, and what became of their events so far."""
+class _MessageGroup:
+    """The messages of a group, and what became of their events so far."""
 
-    def __init__(self, messages: Sequence[QueueMessage]) -> None:
+    def __init__(
+        self, messages: Sequence[QueueMessage], now: datetime, reachable_since: datetime
+    ) -> None:
         self.messages = messages
+        self._now, self._reachable_since = now, reachable_since
         self.ignored: Counter[str] = Counter()
         self.waiting: Counter[str] = Counter()
         self.problem: Transient | None = None
@@ -70,49 +76,61 @@ class _Batch:
         self.waiting[reason] += 1
 
     def keep_for_some_time(self, event: _Event, reason: str) -> None:
-        """Let the message of an event come again, until it has been received MAX_RECEIVES times."""
-        if self.messages[event.message].receive_count < MAX_RECEIVES:
+        """Let the message of an event come again until RETRY_FOR is over."""
+        sent_at = self._sent_at(self.messages[event.message])
+        is_new = sent_at > self._now - _RETRY_FOR_LONG
+        if is_new and max(sent_at, self._reachable_since) > self._now - RETRY_FOR:
             self.keep(event, reason)
         else:
             self.ignore(reason)
 
-    def result(self, recorded: int) -> HandledBatch:
+    def _sent_at(self, message: QueueMessage) -> datetime:
+        repetitions = message.receive_count - 1
+        return message.sent_at or self._now - repetitions * timedelta(seconds=VISIBILITY_SECONDS)
+
+    def result(self, recorded: int) -> HandledMessages:
         handled = [m for number, m in enumerate(self.messages) if number not in self._kept]
-        return HandledBatch(handled, recorded, self.ignored, self.waiting, self.problem)
+        return HandledMessages(handled, recorded, self.ignored, self.waiting, self.problem)
 
 
 def handle_messages(
-    messages: Sequence[QueueMessage], targets: QueueTargets, context: Context, threads: Executor
-) -> HandledBatch:
+    messages: Sequence[QueueMessage],
+    targets: QueueTargets,
+    context: Context,
+    threads: Executor,
+    reachable_since: datetime,
+) -> HandledMessages:
     """Record the uses of which these messages tell.
+
+    reachable_since is the time since which the database and storage answer.
 
     Objects are recorded before deletions, which name no grant. Messages that are not handled, and
     those that an interrupted call committed, come again: recording is idempotent. Raises Transient
     if nothing could be recorded.
     """
-    batch = _Batch(messages)
-    events = list(_parse(batch, targets))
-    stored = list(_identified(batch, events, targets, context, threads))
-    recorded = _record(batch, stored, context)
-    recorded += _record(batch, list(_deletions(batch, events, targets, context)), context)
-    return batch.result(recorded)
+    group = _MessageGroup(messages, context.now(), reachable_since)
+    events = list(_parse(group, targets))
+    stored = list(_identified(group, events, targets, context, threads))
+    recorded = _record(group, stored, context)
+    recorded += _record(group, list(_deletions(group, events, targets, context)), context)
+    return group.result(recorded)
 
 
-def _parse(batch: _Batch, targets: QueueTargets) -> Iterator[_Event]:
-    for number, message in enumerate(batch.messages):
+def _parse(group: _MessageGroup, targets: QueueTargets) -> Iterator[_Event]:
+    for number, message in enumerate(group.messages):
         parsed = parse_body(message.body)
-        batch.ignored.update(parsed.ignored)
+        group.ignored.update(parsed.ignored)
         for report in parsed.reports:
             if not targets.known_buckets(report.bucket):
-                batch.ignore("other_bucket")
+                group.ignore("other_bucket")
             elif report.grant_id == "":
-                batch.ignore("no_grant_id")
+                group.ignore("no_grant_id")
             else:
                 yield _Event(number, report)
 
 
 def _identified(
-    batch: _Batch,
+    group: _MessageGroup,
     events: Sequence[_Event],
     targets: QueueTargets,
     context: Context,
@@ -127,7 +145,7 @@ def _identified(
             continue
         access = targets.find_access(report.bucket, report.object_key)
         if access is None:
-            batch.ignore("other_prefix")
+            group.ignore("other_prefix")
         else:
             unknown.append(event)
             objects.append(UnknownObject(report, access))
@@ -136,14 +154,14 @@ def _identified(
             case UseReport():
                 yield identity
             case Transient():
-                batch.problem = identity
-                batch.keep(event, "storage_away")
+                group.problem = identity
+                group.keep(event, "storage_away")
             case "postponed":
-                batch.keep(event, identity)
+                group.keep(event, identity)
             case "hidden" | "refused":
-                batch.keep_for_some_time(event, identity)
+                group.keep_for_some_time(event, identity)
             case _:
-                batch.ignore(identity)
+                group.ignore(identity)
 
 
 def _stored(events: Iterable[_Event], targets: QueueTargets) -> Iterator[tuple[_Event, UseReport]]:
@@ -154,7 +172,7 @@ def _stored(events: Iterable[_Event], targets: QueueTargets) -> Iterator[tuple[_
 
 
 def _deletions(
-    batch: _Batch, events: Iterable[_Event], targets: QueueTargets, context: Context
+    group: _MessageGroup, events: Iterable[_Event], targets: QueueTargets, context: Context
 ) -> Iterator[UseReport]:
     """Yield the deletions of objects that a grant is known to have stored.
 
@@ -167,17 +185,17 @@ def _deletions(
         for name in sorted(targets.known_buckets(event.report.bucket))
     ]
     known = _known_objects([report for _, report in named], context)
-    for event, group in groupby(named, key=itemgetter(0)):
-        reports = [report for _, report in group]
+    for event, pairs in groupby(named, key=itemgetter(0)):
+        reports = [report for _, report in pairs]
         found = [each for each in reports if (each.bucket, each.object_key) in known]
         if len(found) > 1 and len(targets.today.get(event.report.bucket, ())) > 1:
-            batch.ignore("ambiguous_bucket")
+            group.ignore("ambiguous_bucket")
         elif found:
             yield from found
         elif any(targets.find_access(each.bucket, each.object_key) for each in reports):
-            batch.keep_for_some_time(event, "unknown_object")
+            group.keep_for_some_time(event, "unknown_object")
         else:
-            batch.ignore("other_prefix")
+            group.ignore("other_prefix")
 
 
 def _known_objects(reports: Sequence[UseReport], context: Context) -> Container[ObjectName]:
@@ -187,11 +205,11 @@ def _known_objects(reports: Sequence[UseReport], context: Context) -> Container[
         return grants_of_objects(connection, [(r.bucket, r.object_key) for r in reports])
 
 
-def _record(batch: _Batch, reports: Sequence[UseReport], context: Context) -> int:
+def _record(group: _MessageGroup, reports: Sequence[UseReport], context: Context) -> int:
     total = 0
     for start in range(0, len(reports), REPORTS_PER_TRANSACTION):
         part = reports[start : start + REPORTS_PER_TRANSACTION]
         recorded = record_uses(part, context)
-        batch.ignored.update(recorded.ignored)
+        group.ignored.update(recorded.ignored)
         total += recorded.total
     return total
