@@ -12,7 +12,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.integration.uses.events.batches.conftest import QUEUE, Handle, in_bucket, put_grant, rows
 from tests.integration.uses.events.conftest import BUCKET, config
 from tests.support.builders import services
-from tests.support.builders.messages import Clock, tenant_config
+from tests.support.builders.messages import POLICY, Clock, put_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
 from worker.aws.clients import S3Clients
@@ -146,6 +146,32 @@ def test_a_queue_of_another_server_cannot_tell_of_a_bucket_of_the_same_name(
     apply_config(TenantConfig({"demo": mine, "other": other}, tenant_config().tenants))
     assert handle(deleted).recorded == 0
     assert rows(engine, StoredObject.is_deleted) == [(False,)]
+
+
+def test_a_deletion_that_may_be_of_either_server_of_a_queue_deletes_nothing(
+    engine: Engine,
+    service: InProcessService,
+    handle: Handle,
+    clock: Clock,
+    apply_config: ApplyConfig,
+) -> None:
+    mine = config(QUEUE).buckets["demo"]
+    other = replace(mine, name="other", endpoint="https://other.test")
+    policies = {name: replace(POLICY, bucket=name, overwrite=True) for name in ("demo", "other")}
+    tenants = tenant_config(policies=policies).tenants
+    apply_config(TenantConfig({"demo": mine, "other": other}, tenants))
+    told = minio_record("acme/a.png", clock(), put_grant(service))
+    assert handle(body(in_bucket(told))).recorded == 1
+    there = service.issue(put_message({"acme/a.png": 10}, bucket="other", overwrite=True))
+    told = minio_record("acme/a.png", clock(), there["items"][0]["id"])
+    assert handle(body(in_bucket(told))).recorded == 1
+    later = clock() + timedelta(seconds=5)
+    deleted = body(in_bucket(aws_record("acme/a.png", later, "ObjectRemoved:Delete")))
+    assert handle(deleted).ignored == {"ambiguous_bucket": 1}
+    assert rows(engine, StoredObject.bucket, StoredObject.is_deleted) == [
+        ("events", False),
+        ("other.test/events", False),
+    ]
 
 
 def test_a_deletion_counts_after_the_prefix_was_taken_from_the_tenant(
