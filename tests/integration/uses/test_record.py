@@ -228,3 +228,13 @@ def test_a_grant_of_a_profile_that_led_elsewhere_is_found_by_its_former_bucket(
     with write_transaction(service.context.engine) as connection:
         connection.execute(insert(ConfigChange), change)
     assert record(service, report).total == 1
+
+
+@pytest.mark.parametrize("agent", ['a"b', "a\\b", "{a,b}", "NULL", "", " ", "ü\n", None])
+def test_a_user_agent_is_recorded_as_it_was_told(
+    engine: Engine, service: InProcessService, clock: Clock, agent: str | None
+) -> None:
+    report = downloaded(issued_id(service, download_message()), "acme/a.pdf", clock())
+    others = report._replace(request_id="R2", user_agent="other")
+    record(service, report._replace(user_agent=agent), others)
+    assert set(rows(engine, Use.user_agent, Use.size)) == {(agent, 10), ("other", 10)}

@@ -53,7 +53,7 @@ def is_credible(report: UseReport, now: datetime) -> bool:
     return (
         report.occurred_at <= now + _MAX_AHEAD
         and (report.size is None or 0 <= report.size <= MAX_SIZE)
-        and all(is_storable(value) for value in report if isinstance(value, str))
+        and is_storable("".join([value for value in report if isinstance(value, str)]))
     )
 
 

@@ -57,9 +57,10 @@ def judge(report: UseReport, grant: UsedGrant) -> Judgement | Ignored:
 
 
 def _is_bucket(report: UseReport, grant: UsedGrant) -> bool:
-    if report.source == "log":  # a line does not tell which server wrote it
-        return report.bucket in map(plain_name, grant.real_buckets)
-    return report.bucket in grant.real_buckets
+    if report.bucket in grant.real_buckets:
+        return True
+    # A line of a log does not tell which server wrote it.
+    return report.source == "log" and report.bucket in map(plain_name, grant.real_buckets)
 
 
 def is_late(occurred_at: datetime, expires_at: datetime) -> bool:

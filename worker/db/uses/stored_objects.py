@@ -93,10 +93,10 @@ def update_stored_objects(
     Rows are locked in the order of their keys, so that the changes add up to what is stored.
     """
     by_name: defaultdict[ObjectName, list[_Change]] = defaultdict(list)
-    for use in sorted(uses, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
-        if use.report.event in {*STORING, "deleted"}:
-            change = _Change(use, is_new=use.report in new_reports)
-            by_name[use.report.bucket, use.report.object_key].append(change)
+    changing = [use for use in uses if use.report.event in {*STORING, "deleted"}]
+    for use in sorted(changing, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
+        change = _Change(use, is_new=use.report in new_reports)
+        by_name[use.report.bucket, use.report.object_key].append(change)
     known = _lock(connection, by_name)
     new = {name: _newest(by_name[name], None) for name in sorted(by_name.keys() - known.keys())}
     inserted = _insert(connection, [values for values in new.values() if values is not None])

@@ -16,10 +16,14 @@ from worker.core.uses.used_grant import UsedGrant
 
 _PER_QUERY = 500  # ids in one query: SQLite builds a tree of tuples, at most 1,000 deep
 
-_COLUMNS = (
+# Read apart from the grants, so that the terms of a batch are decoded once.
+_BATCHES = select(
     *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
-    *(Batch.notify, Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in),
-    *(Grant.item_number, Grant.object_key, Grant.detail),
+    Batch.notify,
+)
+_COLUMNS = (
+    *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in),
+    *(Grant.batch_number, Grant.item_number, Grant.object_key, Grant.detail),
 )
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
 _QUERY = (
@@ -49,10 +53,10 @@ def find_used_grants(
     found: defaultdict[str, list[UsedGrant]] = defaultdict(list)
     buckets: dict[str, frozenset[str]] = {}
     for start in range(0, len(names), _PER_QUERY):
-        for row in _read(connection, names[start : start + _PER_QUERY]):
-            if row.bucket not in buckets:
-                buckets[row.bucket] = real_buckets(connection, row.bucket, config)
-            grant = _used_grant(row, buckets[row.bucket])
+        for batch, row in _read(connection, names[start : start + _PER_QUERY]):
+            if batch.bucket not in buckets:
+                buckets[batch.bucket] = real_buckets(connection, batch.bucket, config)
+            grant = _used_grant(batch, row, buckets[batch.bucket])
             found[grant_id(grant.batch_id, grant.item_number)].append(grant)
     return found
 
@@ -62,17 +66,20 @@ def _split(text: str) -> Iterator[tuple[str, int]]:
         yield split_grant_id(text)
 
 
-def _read(connection: Connection, names: Collection[tuple[str, int]]) -> Iterable[Any]:
+def _read(connection: Connection, names: Collection[tuple[str, int]]) -> Iterable[tuple[Any, Any]]:
+    """Return the rows of batch and grant."""
     ids = {batch_id for batch_id, _ in names}
-    numbers = select(Batch.batch_number, Batch.batch_id).where(Batch.batch_id.in_(ids))
+    batches: dict[int, Any] = {}
     by_id: defaultdict[str, list[int]] = defaultdict(list)
-    for number, batch_id in connection.execute(numbers):
-        by_id[batch_id].append(number)
+    for batch in connection.execute(_BATCHES.where(Batch.batch_id.in_(ids))):
+        batches[batch.batch_number] = batch
+        by_id[batch.batch_id].append(batch.batch_number)
     pairs = [(number, item) for batch_id, item in names for number in by_id[batch_id]]
     if not pairs:
         return ()
     key = tuple_(Grant.batch_number, Grant.item_number)
-    return connection.execute(_QUERY.where(key.in_(pairs))).all()
+    rows = connection.execute(_QUERY.where(key.in_(pairs))).all()
+    return [(batches[row.batch_number], row) for row in rows]
 
 
 def read_chunk_grants(
@@ -81,8 +88,11 @@ def read_chunk_grants(
     """Return the issued grants of a chunk, by item number; none if they were pruned."""
     query = _QUERY.where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
     rows = connection.execute(query.order_by(Grant.item_number)).all()
-    buckets = real_buckets(connection, rows[0].bucket, config) if rows else frozenset()
-    return [_used_grant(row, buckets) for row in rows]
+    if not rows:
+        return []
+    batch = connection.execute(_BATCHES.where(Batch.batch_number == batch_number)).one()
+    buckets = real_buckets(connection, batch.bucket, config)
+    return [_used_grant(batch, row, buckets) for row in rows]
 
 
 def real_buckets(connection: Connection, profile: str, config: TenantConfig) -> frozenset[str]:
@@ -122,20 +132,20 @@ def bucket_history(
     )
 
 
-def _used_grant(row: Any, buckets: frozenset[str]) -> UsedGrant:
+def _used_grant(batch: Any, row: Any, buckets: frozenset[str]) -> UsedGrant:
     return UsedGrant(
-        tenant=row.tenant,
-        batch_number=row.batch_number,
-        batch_id=row.batch_id,
+        tenant=batch.tenant,
+        batch_number=batch.batch_number,
+        batch_id=batch.batch_id,
         chunk_number=row.chunk_number,
         item_number=row.item_number,
-        kind=row.kind,
-        bucket=row.bucket,
+        kind=batch.kind,
+        bucket=batch.bucket,
         real_buckets=buckets,
         object_key=row.object_key,
         issued_at=row.issued_at,
         expires_in=row.expires_in,
-        terms=row.terms if isinstance(row.terms, dict) else {},
+        terms=batch.terms if isinstance(batch.terms, dict) else {},
         detail=row.detail or {},
-        notify=tuple(row.notify or ()),
+        notify=tuple(batch.notify or ()),
     )
