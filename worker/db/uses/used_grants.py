@@ -1,19 +1,19 @@
 """Finds the grants that reports of uses name."""
 
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, select, tuple_
 
 from models import Batch, Chunk, ConfigChange, Grant
-from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.grant_ids import grant_id, split_grant_id
 from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.storage_names import qualified_name
 from worker.core.uses.used_grant import UsedGrant
 
-_is_batch_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
-_is_item_number = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch
 _PER_QUERY = 500  # ids in one query: SQLite builds a tree of tuples, at most 1,000 deep
 
 _COLUMNS = (
@@ -38,14 +38,6 @@ _QUERY = (
 )
 
 
-def split_grant_id(text: str) -> tuple[str, int] | None:
-    """Return the batch id and item number of a grant id, or None if the text is not one."""
-    batch_id, _, item = text.rpartition(".")
-    if not _is_batch_id(batch_id) or not _is_item_number(item):
-        return None
-    return batch_id, int(item)
-
-
 def find_used_grants(
     connection: Connection, ids: Iterable[str], config: TenantConfig
 ) -> Mapping[str, list[UsedGrant]]:
@@ -53,7 +45,7 @@ def find_used_grants(
 
     Ids that are none, or of no issued grant, are missing from the result.
     """
-    names = sorted({name for text in ids if (name := split_grant_id(text)) is not None})
+    names = sorted({name for text in ids for name in _split(text)})
     found: defaultdict[str, list[UsedGrant]] = defaultdict(list)
     buckets: dict[str, frozenset[str]] = {}
     for start in range(0, len(names), _PER_QUERY):
@@ -63,6 +55,11 @@ def find_used_grants(
             grant = _used_grant(row, buckets[row.bucket])
             found[grant_id(grant.batch_id, grant.item_number)].append(grant)
     return found
+
+
+def _split(text: str) -> Iterator[tuple[str, int]]:
+    with suppress(ValueError):
+        yield split_grant_id(text)
 
 
 def _read(connection: Connection, names: Collection[tuple[str, int]]) -> Iterable[Any]:
@@ -89,13 +86,40 @@ def read_chunk_grants(
 
 
 def real_buckets(connection: Connection, profile: str, config: TenantConfig) -> frozenset[str]:
-    """Return the real buckets to which a profile leads or has led, as far as that is recorded."""
-    changes = select(ConfigChange.before, ConfigChange.after).where(
-        ConfigChange.path == f"buckets.{profile}.bucket"
-    )
-    names = {name for row in connection.execute(changes) for name in row if isinstance(name, str)}
+    """Return the storage names of the buckets to which a profile leads or has led."""
+    places = bucket_history(connection, profile, config)
+    return frozenset(qualified_name(place.bucket, place.endpoint) for place in places)
+
+
+class BucketPlace(NamedTuple):
+    """A bucket to which a profile leads or has led, and its endpoint; None means the default."""
+
+    bucket: str
+    endpoint: str | None
+
+
+def bucket_history(
+    connection: Connection, profile: str, config: TenantConfig
+) -> frozenset[BucketPlace]:
+    """Return where a profile leads or has led, as far as that is recorded."""
     current = config.buckets.get(profile)
-    return frozenset(names if current is None else names | {current.bucket})
+    values = {name: getattr(current, name, None) for name in BucketPlace._fields}
+    paths = {f"buckets.{profile}.{name}": name for name in values}
+    query = select(ConfigChange.changed_at, ConfigChange.path)
+    query = query.add_columns(ConfigChange.before, ConfigChange.after)
+    query = query.where(ConfigChange.path.in_(paths)).order_by(ConfigChange.change_number.desc())
+    history = [dict(values)]
+    # Fields that were changed by one command have one time.
+    for _, group in groupby(connection.execute(query), key=lambda row: row.changed_at):
+        changes = [(paths[row.path], row.before, row.after) for row in group]
+        history.append(values | {name: after for name, _, after in changes})
+        values |= {name: before for name, before, _ in changes}
+        history.append(dict(values))
+    return frozenset(
+        BucketPlace(bucket, endpoint if isinstance(endpoint, str) else None)
+        for bucket, endpoint in map(dict.values, history)
+        if isinstance(bucket, str)
+    )
 
 
 def _used_grant(row: Any, buckets: frozenset[str]) -> UsedGrant:
