@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 
 from worker.aws.storage_calls import call_storage
 from worker.context import Context
+from worker.core.kinds.role_session import listing_session
 from worker.core.policy.error_responses import ErrorResponse
 from worker.core.tenants.config import Bucket
 from worker.errors import Malformed
@@ -161,7 +162,9 @@ def find_objects(profile: str, prefix: str, context: Context) -> Iterator[LogObj
     bucket = context.config.current().buckets.get(profile)
     if bucket is None:
         raise Malformed(f"there is no bucket profile {profile!r}")
-    client: Any = context.s3.client(bucket, _SESSION, (prefix,), context.now())
+    client: Any = context.s3.limited_client(
+        bucket, _SESSION, (prefix,), context.now(), listing_session
+    )
     params: dict[str, str] = {}
     while True:
         page = call_storage(client.list_objects_v2, Bucket=bucket.bucket, Prefix=prefix, **params)
