@@ -18,7 +18,7 @@ from worker.core.revocation.refusals import refuse_revoked
 from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db.batch_history import read_history, read_recorded_chunk
 from worker.db.engine import autocommit_read, read_transaction
-from worker.db.revocation.rows import revocations_since
+from worker.db.revocation.recorded import revocations_since
 from worker.usecases.issue import issue_chunk
 from worker.usecases.reissue import reissue_chunk_by_number
 

@@ -187,8 +187,7 @@ def test_an_upload_that_a_session_started_is_found_and_aborted_by_the_cleanup(
     monkeypatch.setattr(objects, "start_upload", start_unheard)
     with pytest.raises(StorageSilent):
         service.issue(message | {"items": [{"key": "acme/a", "size": 1_000}]})
-    parameters = {"Bucket": aws.bucket.bucket}
-    owner = aws.storage.client()
+    parameters, owner = {"Bucket": aws.bucket.bucket}, aws.storage.client()
     assert len(owner.list_multipart_uploads(**parameters)["Uploads"]) == 1
     clock.forward(minutes=2)
     assert abort_expired(service.context) == {"ended": 1, "postponed": 0}

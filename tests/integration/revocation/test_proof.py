@@ -52,9 +52,12 @@ def test_the_link_of_a_proof_is_nobodys_download(
 ) -> None:
     sent: list[Any] = []
     send = StorageConnection.send
-    monkeypatch.setattr(
-        StorageConnection, "send", lambda *args: sent.append(args[1]) or send(*args)
-    )
+
+    def record(connection: StorageConnection, request: Any, *arguments: Any) -> Any:
+        sent.append(request)
+        return send(connection, request, *arguments)
+
+    monkeypatch.setattr(StorageConnection, "send", record)
     [grant] = issue(service, KEY)
     run("--grant", grant["id"], "--yes")
     for request in sent:

@@ -22,6 +22,7 @@ from worker.usecases.revocation.revoke import Author, RevocationResult
 from worker.usecases.revocation.revoke import revoke as revoke_grants
 
 _RESULTS_PER_CALL = 1_000
+_TEXT: TypeAdapter[str] = TypeAdapter(Text)
 
 
 @click.command("revoke")
@@ -52,20 +53,13 @@ def revoke(
       python -m worker revoke --grant 0199a000-0000-7000-8000-000000000000.7
       python -m worker revoke --prefix s3://reports/acme/2026/ --reason "case 4711" --yes
 
-    \b
-    Exit codes:
-      0  shown, or done: what can be proven is proven, and the rest are uploads
-      1  nothing to revoke, a step failed, or storage may still accept a link
-      2  wrong use
+    Exits with 1 if there is nothing to revoke, or storage may still accept a link.
     """
-    if reason is not None:
-        problem = "write 1 to 200 characters on one line"
-        reason = parse_option("--reason", TypeAdapter(Text), reason, problem)
+    author = Author(operator_account(), _parse_reason(reason))
     with open_engine() as engine:
         service = create_context(engine, Settings())
         try:
             plan = plan_revocation(read_target(targets, service.config.current()), service)
-            author = Author(operator_account(), reason)
             is_done = yes and not plan.is_empty
             result = revoke_grants(plan, author, service, _forget) if is_done else None
         except (Malformed, Transient) as error:
@@ -75,6 +69,11 @@ def revoke(
     else:
         click.echo("\n".join(describe(plan, result, is_done=yes)))
     context.exit(_exit_code(plan, result))
+
+
+def _parse_reason(text: str | None) -> str | None:
+    problem = "write 1 to 200 characters on one line"
+    return None if text is None else parse_option("--reason", _TEXT, text, problem)
 
 
 def _forget(chunks: Iterable[tuple[str, int]]) -> int:

@@ -1,12 +1,15 @@
 """Tells real buckets of the same name apart: those of two S3 servers are two buckets."""
 
-from worker.core.tenants.config import Bucket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the tenant config imports pydantic, which takes long
+    from worker.core.tenants.config import Bucket
 
 _AWS_SUFFIXES = (".amazonaws.com", ".amazonaws.com.cn")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-def storage_name(bucket: Bucket) -> str:
+def storage_name(bucket: "Bucket") -> str:
     """Return the name of the real bucket of a profile, unique among all storage.
 
     A name in AWS is global and stands alone. In front of any other stands the host in links.
@@ -20,6 +23,12 @@ def qualified_name(name: str, endpoint: str | None) -> str:
     """Return the unique name of the bucket that has this name at an endpoint; None means AWS."""
     host = storage_host(endpoint)
     return name if host is None else f"{host}/{name}"
+
+
+def plain_name(storage_name: str) -> str:
+    """Return the name that storage itself gives a bucket, which has no host."""
+    is_arn = storage_name.startswith("arn:")
+    return storage_name if is_arn else storage_name.rpartition("/")[2]
 
 
 def storage_host(endpoint: str | None) -> str | None:

@@ -1,21 +1,15 @@
-"""Inserts revocations with their leaves, and finds those that cover an item."""
+"""Inserts revocations with their leaves, and the rows of statements in bucket policies."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select
 
 from models import Denial, Revocation
-from worker.core.revocation.targets import RecordedRevocation, Target, TargetKind
+from worker.core.revocation.targets import Target
 from worker.core.tree.records import encode_record, entry_hash
-from worker.core.uses.verdicts import CLOCK_SKEW
 from worker.db.tree.append import NewLeaf, append_leaf
-
-_SINCE = select(
-    *(Revocation.target_kind, Revocation.target, Revocation.bucket, Revocation.storage),
-    *(Revocation.revoked_by, Revocation.reason, Revocation.revoked_at),
-).order_by(Revocation.revoked_at, Revocation.revocation_id)
 
 
 class NewRevocation(NamedTuple):
@@ -79,20 +73,6 @@ def insert_revocation(
 
 def _of_revocation(revocation: NewRevocation) -> dict[str, object]:
     return {"revocation_id": revocation.revocation_id, "lapses_at": revocation.lapses_at}
-
-
-def revocations_since(
-    connection: Connection, tenant_id: str, issued_at: datetime
-) -> list[RecordedRevocation]:
-    """Return a tenant's revocations that are not older than a chunk, the oldest first.
-
-    The clock of the worker that issued it may be ahead of the one of the operator.
-    """
-    since = Revocation.tenant == tenant_id, Revocation.revoked_at >= issued_at - CLOCK_SKEW
-    return [
-        RecordedRevocation(Target(cast("TargetKind", kind), target, bucket), storage, by, why, at)
-        for kind, target, bucket, storage, by, why, at in connection.execute(_SINCE.where(*since))
-    ]
 
 
 def read_denials(connection: Connection, now: datetime) -> tuple[list[DenialRow], list[DenialRow]]:
