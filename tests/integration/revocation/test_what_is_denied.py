@@ -29,6 +29,7 @@ from tests.support.builders.services import InProcessService
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import read_transaction
 from worker.devstack.s3 import create_buckets
+from worker.errors import Transient
 from worker.usecases.cancel import cancel_batch
 
 
@@ -136,3 +137,38 @@ def test_a_revoked_grant_is_not_issued_again_as_a_fresh_one(
     message = {"v": 1, "ask": "reissue", "tenant": "acme", "batch": fresh, "of": grant["id"]}
     refusal = service.issue(message | {"requested_by": "support"})["refusal"]
     assert (refusal["code"], refusal["field"]) == ("revoked", "of")
+
+
+@pytest.mark.parametrize("key", ["acme/a*b", "acme/a?b", "acme/a$b", "acme/a${x}b", "acme/ä b+c"])
+def test_an_object_is_denied_whatever_characters_its_key_has(
+    key: str, run: Revoke, service: InProcessService, client: Any, bucket: str
+) -> None:
+    client.put_object(Bucket=bucket, Key=key, Body=b"content")
+    grant, other = issue(service, key, OTHER_KEY)
+    assert run("--grant", grant["id"], "--yes").exit_code == 0
+    assert (status(grant), status(other)) == (403, 200)
+
+
+def test_a_grant_of_a_worker_whose_clock_is_ahead_is_revoked(
+    run: Revoke, service: InProcessService, clock: Clock
+) -> None:
+    message = grant_message([KEY])
+    clock.forward(seconds=5)
+    service.issue(message)
+    clock.forward(seconds=-5)
+    run("--key", f"s3://demo/{KEY}", "--yes")
+    assert service.issue(message)["items"][0]["code"] == "revoked"
+
+
+def test_links_are_denied_though_their_batch_cannot_be_cancelled(
+    run: Revoke, service: InProcessService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise Transient("the database is away")
+
+    monkeypatch.setattr("worker.usecases.revocation.revoke.cancel_batch", fail)
+    first, _ = split_chunks(grant_message([KEY, OTHER_KEY]), 1)
+    [grant] = service.issue(first)["items"]
+    result = run("--batch", first["batch"], "--yes")
+    assert (result.exit_code, status(grant)) == (1, 403)
+    assert "not all open batches are cancelled: the database is away" in result.output

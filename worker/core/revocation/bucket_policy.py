@@ -57,19 +57,23 @@ def denial_statement(
     return statement
 
 
-def key_arn(partition: str, bucket: str, object_key: str) -> str:
-    """Return the ARN of one object."""
-    return f"arn:{partition}:s3:::{bucket}/{_escape(object_key)}"
+def key_arn(partition: str, bucket: str, object_key: str, *, has_variables: bool) -> str:
+    """Return the ARN of one object.
+
+    Without variables, which not every storage knows, it may name a few other objects as well.
+    """
+    return f"arn:{partition}:s3:::{bucket}/{_escape(object_key, has_variables)}"
 
 
-def prefix_arn(partition: str, bucket: str, prefix: str) -> str:
-    """Return the ARN of all objects whose keys begin with a prefix."""
-    return f"arn:{partition}:s3:::{bucket}/{_escape(prefix)}*"
+def prefix_arn(partition: str, bucket: str, prefix: str, *, has_variables: bool) -> str:
+    """Return the ARN of all objects whose keys begin with a prefix, as `key_arn` does."""
+    return f"arn:{partition}:s3:::{bucket}/{_escape(prefix, has_variables)}*"
 
 
-def _escape(text: str) -> str:
-    # In a resource these characters are wildcards, or begin a variable.
-    return _SPECIAL.sub(lambda match: f"${{{match[0]}}}", text)
+def _escape(text: str, has_variables: bool) -> str:  # noqa: FBT001 - of the two functions above
+    # In a resource these characters are wildcards, or begin a variable. ? is any one character:
+    # SeaweedFS would take ${*} literally, and deny nothing.
+    return _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if has_variables else "?", text)
 
 
 def change_policy(

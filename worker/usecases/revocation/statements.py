@@ -61,10 +61,12 @@ def _statement(lever: Lever, denial: Denial, revocation_id: str) -> dict[str, An
     bucket, objects = denial.profile, denial.objects
     partition = "aws-cn" if bucket.region.startswith("cn-") else "aws"
     partition = "aws-us-gov" if bucket.region.startswith("us-gov-") else partition
+    # Others ignore a statement with a condition, and take variables literally.
+    is_aws = bucket.provider == "aws"
+    place = partition, bucket.bucket
     arns = [
-        *(key_arn(partition, bucket.bucket, key) for key in objects.keys),
-        *(prefix_arn(partition, bucket.bucket, prefix) for prefix in objects.prefixes),
+        *(key_arn(*place, key, has_variables=is_aws) for key in objects.keys),
+        *(prefix_arn(*place, prefix, has_variables=is_aws) for prefix in objects.prefixes),
     ]
-    is_aws = bucket.provider == "aws"  # others ignore the condition, and then the statement
     sid = denial_sid(revocation_id, denial.storage)
     return denial_statement(sid, arns, denial.actions, lever.lapses_at, has_conditions=is_aws)

@@ -21,8 +21,12 @@ SID = denial_sid("0199a000-0000-7000-8000-000000000000", "b")
 OTHER = {"Sid": "Other", "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
 
 
+def arn(object_key: str) -> str:
+    return key_arn("aws", "b", object_key, has_variables=True)
+
+
 def statement(*resources: str, **options: Any) -> dict[str, Any]:
-    arns = resources or (key_arn("aws", "b", "a"),)
+    arns = resources or (arn("a"),)
     return denial_statement(SID, arns, {"s3:GetObject"}, END, **{"has_conditions": True, **options})
 
 
@@ -53,8 +57,16 @@ def test_only_presigned_requests_are_denied_and_only_until_the_end() -> None:
 
 @pytest.mark.parametrize("character", "*?$")
 def test_a_character_with_a_meaning_in_policies_stands_for_itself(character: str) -> None:
-    assert key_arn("aws", "b", f"a{character}c") == f"arn:aws:s3:::b/a${{{character}}}c"
-    assert prefix_arn("aws", "b", f"a{character}") == f"arn:aws:s3:::b/a${{{character}}}*"
+    text = f"a{character}"
+    assert arn(text) == f"arn:aws:s3:::b/a${{{character}}}"
+    assert prefix_arn("aws", "b", text, has_variables=True) == f"arn:aws:s3:::b/a${{{character}}}*"
+
+
+@pytest.mark.parametrize("character", "*?$")
+def test_storage_without_variables_gets_a_wildcard_for_such_a_character(character: str) -> None:
+    text = f"a{character}"
+    assert key_arn("aws", "b", text, has_variables=False) == "arn:aws:s3:::b/a?"
+    assert prefix_arn("aws", "b", text, has_variables=False) == "arn:aws:s3:::b/a?*"
 
 
 def test_the_statements_of_others_are_kept() -> None:
@@ -74,7 +86,7 @@ def test_a_policy_of_our_statements_alone_is_removed() -> None:
 
 
 def test_a_policy_that_would_be_too_large_is_refused() -> None:
-    large = statement(*(key_arn("aws", "b", f"{n:0200}") for n in range(100)))
+    large = statement(*(arn(f"{n:0200}") for n in range(100)))
     with pytest.raises(Malformed, match=f"S3 takes {MAX_POLICY_BYTES:,}"):
         change_policy(None, [large])
 
