@@ -73,10 +73,11 @@ def role(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Role]:
 
 @pytest.fixture
 def profile(role: Role, ministack: Storage) -> Bucket:
-    """A bucket profile with the role, whose bucket has an object."""
+    """A bucket profile with the role, whose bucket has an object of each tenant."""
     client = ministack.client()
     create_buckets(client, {role.name})
-    client.put_object(Bucket=role.name, Key="acme/a.pdf", Body=b"content")
+    for key in ("acme/a.pdf", "globex/a.pdf"):
+        client.put_object(Bucket=role.name, Key=key, Body=b"content")
     bucket = Bucket("demo", role.name, REGION, "path", ministack.endpoint, provider="other")
     return replace(bucket, role_arn=role.arn, role_seconds=900)
 

@@ -76,6 +76,16 @@ def test_a_process_that_has_a_session_renews_it_before_its_next_grant(
     assert token(service) != before
 
 
+def test_a_link_that_ended_is_signed_again_by_a_new_session(
+    service: InProcessService, profile: Bucket, clock: Clock, store: Store
+) -> None:
+    message = grant_message(["acme/a.pdf"])
+    before = service.issue(message)["items"][0]["url"]
+    make_older(service)
+    store(issue_time(service, profile, clock()) + SECOND)
+    assert service.issue(message)["items"][0]["url"] != before
+
+
 def test_a_session_from_the_moment_itself_is_kept(
     service: InProcessService, profile: Bucket, clock: Clock, store: Store
 ) -> None:
