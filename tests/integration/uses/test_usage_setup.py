@@ -51,7 +51,7 @@ def test_every_storage_has_steps_without_open_placeholders(run: Setup, storage: 
     ("words", "message"),
     [
         (("onsite",), "onsite is not on AWS: add --storage minio, rgw or seaweedfs"),
-        (("dem",), "there is no bucket profile 'dem': did you mean demo?"),
+        (("dem",), "there is no bucket profile 'dem': did you mean 'demo'?"),
     ],
 )
 def test_a_wrong_use_says_what_to_write(run: Setup, words: tuple[str, ...], message: str) -> None:

@@ -8,8 +8,8 @@ import click
 from valetkey.cli.format_options import format_option
 from worker.commands.database import open_database
 from worker.core.tenants.config import Bucket
-from worker.core.tenants.fields import closest_name
 from worker.core.uses.storage_setup import SetupNames, Storage, setup_documents, setup_steps
+from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.engine import read_transaction
 from worker.db.tenants import load_config
 
@@ -75,7 +75,6 @@ def _find(profile: str) -> Bucket:
         buckets = load_config(connection).buckets
     bucket = buckets.get(profile)
     if bucket is None:
-        hint = closest_name(profile, buckets)
-        suggestion = f": did you mean {hint}?" if hint else ""
-        raise click.BadParameter(f"there is no bucket profile {profile!r}{suggestion}")
+        hint = did_you_mean(profile, buckets)
+        raise click.BadParameter(f"there is no bucket profile {profile!r}{hint}")
     return bucket
