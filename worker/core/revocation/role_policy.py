@@ -33,7 +33,11 @@ def read_sessions_from(policy: Any) -> datetime:
         document = json.loads(policy) if isinstance(policy, str) else policy
         (statement,) = document["Statement"]
         text = statement["Condition"]["DateLessThan"]["aws:TokenIssueTime"]
-        return datetime.fromisoformat(text).astimezone(UTC)
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+        is_ours = document == json.loads(older_sessions_policy(moment))
     except (ValueError, TypeError, KeyError, RecursionError):
+        is_ours = False
+    if not is_ours:
         text = f"the role's policy {POLICY_NAME} is not the one that this service writes: remove it"
-        raise Malformed(text) from None
+        raise Malformed(text)
+    return moment
