@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from models.multiparts import MultipartUpload, UploadStart
     from models.prunes import ItemEdge, Prune
     from models.quotas import Quota, QuotaOverride, Reservation, Usage
-    from models.revocations import Denial, Revocation
+    from models.revocations import Denial, EndedSessions, Revocation
     from models.tenants import (
         Bucket,
         ConfigRevisionCounter,
@@ -38,6 +38,7 @@ __all__ = [
     "ConfigRevisionCounter",
     "Delivery",
     "Denial",
+    "EndedSessions",
     "EndedSlot",
     "EndpointCircuit",
     "Grant",
@@ -82,6 +83,7 @@ _MODULES = {
     "ConfigRevisionCounter": "tenants",
     "Delivery": "deliveries",
     "Denial": "revocations",
+    "EndedSessions": "revocations",
     "EndedSlot": "uses",
     "EndpointCircuit": "deliveries",
     "Grant": "grants",

@@ -49,3 +49,19 @@ class Denial(Base):
     storage: Mapped[str] = mapped_column(Text)
     statement: Mapped[str] = mapped_column(Text)
     lapses_at: Mapped[datetime]
+
+
+class EndedSessions(Base):
+    """A role whose sessions from before sessions_from were ended, until all would have ended.
+
+    No worker signs with such a session. A policy of our own on the role denies them everything,
+    until it was seen removed after lapses_at. bucket is the bucket profile whose credentials
+    changed the role.
+    """
+
+    __tablename__ = "ended_sessions"
+
+    role_arn: Mapped[str] = mapped_column(String(2048), primary_key=True)
+    sessions_from: Mapped[datetime]
+    bucket: Mapped[str] = mapped_column(NAME)
+    lapses_at: Mapped[datetime]

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from worker import clock
 from worker.aws.clients import S3Clients
+from worker.aws.role_policies import RolePolicies
 from worker.db.config_store import ConfigStore
 from worker.db.engine import IDLE_TIMEOUT, create_database_engine
 from worker.jobs.rate_limits import RateLimits
@@ -53,6 +54,7 @@ class Context:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     trigger_deliveries: Callable[[], None] = _trigger_nothing
     probe_limits: RateLimits = field(default_factory=RateLimits, repr=False)
+    roles: RolePolicies = field(default_factory=RolePolicies, repr=False)
 
 
 def _once(create: Callable[[], WebhookClient]) -> Callable[[], WebhookClient]:
@@ -72,6 +74,7 @@ def create_context(engine: Engine, settings: Settings) -> Context:
         engine,
         ConfigStore(engine),
         S3Clients.from_settings(settings),
+        roles=RolePolicies(settings.iam_endpoint),
         webhook_client=_once(lambda: WebhookClient(development=settings.development)),
     )
 

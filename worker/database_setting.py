@@ -64,6 +64,7 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
     "S3_ENDPOINT": setting_checks.check_endpoint,
     "S3_INTERNAL_ENDPOINT": setting_checks.check_endpoint,
     "STS_ENDPOINT": setting_checks.check_endpoint,
+    "IAM_ENDPOINT": setting_checks.check_endpoint,
     "DEVELOPMENT": _check_text(_is_boolean),
     "SWEEP_SECONDS": _check_text(_is_sweep),
     "CONCURRENCY": _check_text(_is_concurrency),

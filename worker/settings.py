@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     sts_endpoint: Endpoint | None = None
     """The STS endpoint that assumes bucket profiles' roles; if unset, AWS in the bucket's region.
     """
+    iam_endpoint: Endpoint | None = None
+    """The IAM endpoint that ends the sessions of those roles; if unset, AWS."""
     development: bool = Field(default=False, description="true or false")
     """Allow webhooks to http:// URLs and to loopback addresses."""
     sweep_seconds: float = Field(

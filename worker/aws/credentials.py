@@ -67,10 +67,11 @@ class CredentialCache:
         """Return the credentials of an AWS profile, or of a role session that they may create.
 
         profile None means boto3's default chain. The credentials are renewed if they expire within
-        min_validity, and may still expire sooner. Raises Transient if there are none, and Malformed
-        if the role cannot be assumed.
+        min_validity, and may still expire sooner. A session that was ended is renewed at once.
+        Raises Transient if there are none, and Malformed if the role cannot be assumed.
         """
-        return self._entry(profile, session).get(now, min_validity)
+        earliest_end = session.earliest_end if session else _LONG_AGO
+        return self._entry(profile, session).get(now, min_validity, earliest_end)
 
     def renew(self, profile: str | None, session: RoleSession | None, now: datetime) -> bool:
         """Load credentials again that storage rejects; return true if there are others now.
@@ -141,12 +142,22 @@ class _Entry:
         self._loaded_at = _LONG_AGO
         self._credentials = Credentials("", "", expires_at=_LONG_AGO)
 
-    def get(self, now: datetime, min_validity: timedelta) -> Credentials:
+    def get(
+        self, now: datetime, min_validity: timedelta, earliest_end: datetime = _LONG_AGO
+    ) -> Credentials:
         with self._lock:
+            usable_until, wanted_until = (
+                max(now, earliest_end),
+                max(now + min_validity, earliest_end),
+            )
             is_recent = now - self._loaded_at < REFRESH_INTERVAL
-            is_usable = is_recent and _is_valid_until(self._credentials, now)
-            if not is_usable and not _is_valid_until(self._credentials, now + min_validity):
-                self._renew(now)
+            is_usable = is_recent and _is_valid_until(self._credentials, usable_until)
+            if not is_usable and not _is_valid_until(self._credentials, wanted_until):
+                self._renew(now, usable_until)
+            # A new session, too, is from before the moment if STS has not reached it yet: what it
+            # signs would stop working as soon as the role's policy says so.
+            if not _is_valid_until(self._credentials, earliest_end):
+                raise Transient("the sessions of the role are being ended", "credentials")
             return self._credentials
 
     def renew(self, now: datetime) -> bool:
@@ -154,15 +165,16 @@ class _Entry:
             if now - self._loaded_at < REFRESH_INTERVAL:
                 return False
             before = self._credentials
-            self._renew(now)
+            self._renew(now, now)
             return self._credentials != before
 
-    def _renew(self, now: datetime) -> None:
+    def _renew(self, now: datetime, usable_until: datetime) -> None:
         self._loaded_at = now
         try:
             self._credentials = self._load()
         except (Malformed, Transient):
-            if not _is_valid_until(self._credentials, now):  # else a shorter validity will do
+            # Else a shorter validity will do.
+            if not _is_valid_until(self._credentials, usable_until):
                 raise
 
 

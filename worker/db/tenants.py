@@ -32,6 +32,7 @@ from worker.core.tenants import config
 from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.identities import assign_ids
 from worker.db.inserts import insert_statement
+from worker.db.revocation.ended_sessions import read_moments
 from worker.errors import Transient
 
 Row = dict[str, Any]
@@ -66,7 +67,11 @@ def load_config(connection: Connection) -> TenantConfig:
         )
         for row in _read_tenants(connection)
     }
-    buckets = {row["name"]: config.Bucket(**row) for row in _read(connection, _BUCKETS)}
+    ended = read_moments(connection)
+    buckets = {
+        row["name"]: config.Bucket(**row, sessions_from=ended.get(row["role_arn"]))
+        for row in _read(connection, _BUCKETS)
+    }
     return TenantConfig(buckets=buckets, tenants=tenants)
 
 
@@ -183,7 +188,7 @@ def add_quota_override(
 def _rows(tenant_config: TenantConfig) -> Rows:
     tenants = tenant_config.tenants.values()
     rows: dict[Table, list[Row]] = {
-        _BUCKETS: [asdict(bucket) for bucket in tenant_config.buckets.values()],
+        _BUCKETS: [_bucket_row(bucket) for bucket in tenant_config.buckets.values()],
         _TENANTS: [{field: getattr(t, field) for field in _TENANT_FIELDS} for t in tenants],
         _POLICIES: [{"tenant": t.name} | asdict(p) for t in tenants for p in t.policies.values()],
         _QUOTAS: [{"tenant": t.name} | asdict(quota) for t in tenants for quota in t.quotas],
@@ -194,6 +199,12 @@ def _rows(tenant_config: TenantConfig) -> Rows:
         table: {tuple(row[column.name] for column in table.primary_key): row for row in table_rows}
         for table, table_rows in rows.items()
     }
+
+
+def _bucket_row(bucket: config.Bucket) -> Row:
+    row = asdict(bucket)
+    del row["sessions_from"]  # follows from the role, whatever its profiles
+    return row
 
 
 def _has_key(table: Table, key: tuple[Any, ...]) -> Any:

@@ -54,6 +54,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("S3_ENDPOINT", "https://s3.example.com/path?query", "without user, path, query"),
     ("S3_ENDPOINT", "https://s3.example.com:70000", "http:// or https://"),
     ("STS_ENDPOINT", "ftp://sts.example.com", "http:// or https://"),
+    ("IAM_ENDPOINT", "iam.example.com", "http:// or https://"),
     ("DEVELOPMENT", "maybe", "expected true or false"),
     ("SWEEP_SECONDS", "0", "a number of seconds above 0, at most 3600"),
     ("SWEEP_SECONDS", "soon", "a number of seconds above 0, at most 3600"),

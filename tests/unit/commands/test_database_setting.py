@@ -21,6 +21,7 @@ VALUES = {
     "S3_ENDPOINT": ["https://s3.example.com", "https://s3.example.com/", "s3.example.com"],
     "S3_INTERNAL_ENDPOINT": ["http://10.0.0.1:9000", "http://10.0.0.1:0"],
     "STS_ENDPOINT": ["https://sts.example.com", "https://sts.example.com:1:2"],
+    "IAM_ENDPOINT": ["https://iam.example.com", "iam.example.com"],
     "DEVELOPMENT": ["true", "1", "0", "false", "yes", "maybe", "TRUE"],
     "SWEEP_SECONDS": ["1", "2.5", "3600", "3601", "0", "-1", "nan", "inf", "5s", "999.9"],
     "AUDIT_KEY_FILE": ["audit.key", "/etc/valetkey/audit.key", "", " "],

@@ -11,13 +11,18 @@ from worker.usecases.revocation.revoke import RevocationResult
 
 _LEVERS = {
     "deny": "deny it in the policy of bucket",
-    "end_sessions": "end the sessions",
+    "end_sessions": "end all sessions until now of role",
     "disable_access_key": "disable access key",
 }
 _PROOFS: Mapping[Proof, str] = {
     "proven": "Proven: storage served a link to one of the objects before, and refuses it now.",
     "accepted": "Error: storage still accepts a link to one of the objects: pull another lever.",
     "untried": "Error: not proven: storage served no link that could be tried before the denial.",
+}
+_SESSION_PROOFS: Mapping[Proof, str] = {
+    "proven": "Proven: storage answered a session from before, and refuses it now.",
+    "accepted": "Error: storage still answers a session from before: IAM may take a few minutes.",
+    "untried": "Error: not proven: storage answered no session that could be tried before.",
 }
 _SHOWN_TENANTS = 5
 
@@ -36,7 +41,7 @@ def describe(
         yield f"Several tenants chose this batch id: {', '.join(plan.tenants)}"
         yield f"  To revoke one tenant's alone: {plan.tenants[0]}/{plan.target.value}"
     for lever in plan.levers:
-        yield from _describe_lever(lever)
+        yield from _describe_lever(lever, plan)
     if plan.unsent:
         yield f"  - cancel {len(plan.unsent):,} batches that are not issued completely"
     if result is not None:
@@ -45,13 +50,15 @@ def describe(
         yield "Nothing was changed. To do it, add --yes."
 
 
-def _describe_lever(lever: Lever) -> Iterator[str]:
+def _describe_lever(lever: Lever, plan: RevocationPlan) -> Iterator[str]:
     yield f"  - {_LEVERS[lever.name]} {lever.where}"
     yield f"      ends {_format_counts(lever.ends)}"
     others = _format_counts(lever.others) if lever.others else "no others"
     yield f"      and with them {others}"
     if lever.name == "deny" and not lever.problem:
         yield f"      until {format_utc(lever.lapses_at)}, new grants of these objects fail as well"
+    if lever.profile and not plan.ends_sessions:
+        yield "      only with --end-sessions"
     if lever.problem:
         yield f"      not done by this command: {lever.problem}"
     if lever.manual:
@@ -83,7 +90,11 @@ def _describe_result(plan: RevocationPlan, result: RevocationResult) -> Iterator
         )
     for where, proof in result.proofs.items():
         yield f"{_PROOFS[proof]} ({where})"
-    if result.denied and not result.proofs:
+    for role_arn, moment in result.ended_roles.items():
+        yield f"Sessions from before {format_utc(moment)} are ended. ({role_arn})"
+    for role_arn, proof in result.session_proofs.items():
+        yield f"{_SESSION_PROOFS[proof]} ({role_arn})"
+    if (result.denied or result.ended_roles) and not result.proofs and not result.session_proofs:
         yield "Not proven: there was no link of a download to try."
 
 
@@ -100,6 +111,9 @@ def as_json(plan: RevocationPlan, result: RevocationResult | None) -> dict[str, 
             "revocation": result.revocation_id,
             "left": result.left,
             "denied": [lever.where for lever in result.denied],
+            "ended_sessions": {
+                role_arn: format_utc(moment) for role_arn, moment in result.ended_roles.items()
+            },
             "problems": list(result.problems),
             "cancelled": result.cancelled,
             "unread_results_deleted": result.unread,

@@ -1,7 +1,7 @@
 """Takes grants back before their end."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import click
 from pydantic import TypeAdapter
@@ -14,7 +14,7 @@ from worker.commands.database import open_engine, operator_account
 from worker.commands.failures.cause import ServiceUnusable
 from worker.commands.revocation.descriptions import as_json, describe
 from worker.commands.revocation.targets import parse_option, read_target, target_options
-from worker.context import create_context
+from worker.context import Context, create_context
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
 from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
@@ -28,6 +28,9 @@ _TEXT: TypeAdapter[str] = TypeAdapter(Text)
 @click.command("revoke")
 @target_options
 @click.option("--reason", metavar="TEXT", help="Why, for the audit log; 200 characters at most.")
+@click.option(
+    "--end-sessions", is_flag=True, help="Also end all sessions of the roles that signed."
+)
 @click.option("--yes", is_flag=True, help="Do it. Without this, nothing is changed.")
 @format_option("--json", "Print one JSON object: the levers, and with --yes the result.")
 @click.pass_context
@@ -36,6 +39,7 @@ def revoke(
     /,
     *,
     reason: str | None,
+    end_sessions: bool,
     yes: bool,
     output_format: str | None,
     **targets: str | None,
@@ -48,6 +52,8 @@ def revoke(
     than AWS it denies them to every request. The grants are not signed again. The command uses a
     link of its own to one of the objects, before and after, to prove that storage refuses it.
 
+    --end-sessions has IAM end the sessions of the roles, and all links that they have signed.
+
     \b
     Examples:
       python -m worker revoke --grant 0199a000-0000-7000-8000-000000000000.7
@@ -59,16 +65,27 @@ def revoke(
     with open_engine() as engine:
         service = create_context(engine, Settings())
         try:
-            plan = plan_revocation(read_target(targets, service.config.current()), service)
+            plan = _plan(targets, service, ends_sessions=end_sessions)
             is_done = yes and not plan.is_empty
             result = revoke_grants(plan, author, service, _forget) if is_done else None
         except (Malformed, Transient) as error:
             raise click.ClickException(f"{error}.") from None
-    if output_format == "json":
-        click.echo(json.dumps(as_json(plan, result)))
-    else:
-        click.echo("\n".join(describe(plan, result, is_done=yes)))
+    is_json = output_format == "json"
+    lines = [json.dumps(as_json(plan, result))] if is_json else describe(plan, result, is_done=yes)
+    click.echo("\n".join(lines))
     context.exit(_exit_code(plan, result))
+
+
+def _plan(
+    targets: Mapping[str, str | None], service: Context, *, ends_sessions: bool
+) -> RevocationPlan:
+    target = read_target(targets, service.config.current())
+    plan = plan_revocation(target, service, ends_sessions=ends_sessions)
+    if ends_sessions and plan.targeted and not plan.session_ends:
+        raise click.ClickException(
+            "No role's session signed these grants: omit --end-sessions. Nothing was done."
+        )
+    return plan
 
 
 def _parse_reason(text: str | None) -> str | None:

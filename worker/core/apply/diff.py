@@ -88,9 +88,9 @@ def _quota_values(path: str, quota: Quota) -> FieldValues:
 
 
 def _field_names(table: _Table) -> list[str]:
-    """Return the names of all fields but the one that is part of the table's path."""
-    path_field = "bucket" if isinstance(table, Policy) else "name"
-    return [field.name for field in fields(table) if field.name != path_field]
+    """Return the names of all fields that the file has, but for the one in the table's path."""
+    left_out = {"bucket"} if isinstance(table, Policy) else {"name", "sessions_from"}
+    return [field.name for field in fields(table) if field.name not in left_out]
 
 
 def _table_values(path: str, table: _Table | Tenant, names: Iterable[str]) -> FieldValues:

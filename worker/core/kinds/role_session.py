@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from worker.core.kinds.registry import ALL_S3_ACTIONS
@@ -26,6 +27,7 @@ _KMS_STATEMENT = {
     "Resource": "*",
     "Condition": {"StringLike": {"kms:ViaService": "s3.*"}},
 }
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _SPECIAL = re.compile(r"[*?$]")
 
 
@@ -33,7 +35,8 @@ _SPECIAL = re.compile(r"[*?$]")
 class RoleSession:
     """The AssumeRole parameters of a session: role, name, policy, region, duration and external id.
 
-    name is the only part that storage's access logs show.
+    name is the only part that storage's access logs show. A session from before sessions_from was
+    ended: it has to be renewed.
     """
 
     role_arn: str
@@ -42,6 +45,18 @@ class RoleSession:
     region: str
     seconds: int = 3_600
     external_id: str | None = field(default=None, repr=False)
+    sessions_from: datetime | None = field(default=None, compare=False)
+
+    @property
+    def earliest_end(self) -> datetime:
+        """The end of the oldest session that may still sign.
+
+        It tells the time of issue by the clock of STS, as AWS compares it, whatever the clock of
+        this machine. AWS grants the duration that was requested, or refuses (API_AssumeRole.html).
+        """
+        if self.sessions_from is None:
+            return _LONG_AGO
+        return self.sessions_from + timedelta(seconds=self.seconds)
 
 
 SessionLimit = Callable[[RoleSession, str, tuple[str, ...]], RoleSession]
@@ -59,6 +74,7 @@ def role_session(
         region=bucket.region,
         seconds=bucket.role_seconds,
         external_id=bucket.external_id,
+        sessions_from=bucket.sessions_from,
     )
 
 

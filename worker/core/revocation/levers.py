@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from worker.core.kinds.registry import KINDS
-from worker.core.kinds.role_session import role_session
 from worker.core.revocation.denied_objects import MAX_KEYS, DeniedObjects, denied_objects
 from worker.core.revocation.targets import LiveGrant, Target
 from worker.core.tenants.config import Bucket, TenantConfig
@@ -31,11 +30,12 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class Lever:
-    """One way to end grants, in one place: a real bucket, a role's session or an access key.
+    """One way to end grants, in one place: a real bucket, a role or an access key.
 
     ends are the targeted grants that it would end, by tenant id, and others those that it would end
     as well, although nobody asked for that. problem says why this command cannot do it, and manual
-    what an operator does instead.
+    what an operator does instead. targets are the tenant ids and grant ids of the targeted ones,
+    and profile is a bucket profile with the role.
     """
 
     name: LeverName
@@ -46,6 +46,8 @@ class Lever:
     problem: str | None = None
     manual: str | None = None
     denial: Denial | None = None
+    profile: Bucket | None = None
+    targets: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
 
 
 def plan_levers(
@@ -86,14 +88,16 @@ def _denial(denial: Denial, targeted: Sequence[LiveGrant], live: Sequence[LiveGr
         if denial.objects.include(grant.object_key)
         and KINDS[grant.kind].s3_actions & denial.actions
     ]
+    denied = [grant for grant in targeted if denial.objects.include(grant.object_key)]
     return Lever(
         name="deny",
         where=denial.storage,
-        ends=_count(grant for grant in targeted if denial.objects.include(grant.object_key)),
+        ends=_count(denied),
         others=_count(_without(ended, targeted)),
         lapses_at=max(grant.expires_at for grant in [*ended, *targeted]),
         problem=_denial_problem(denial.profile, denial.objects.keys),
         denial=denial,
+        targets=_ids(denied),
     )
 
 
@@ -110,52 +114,62 @@ def _denial_problem(bucket: Bucket, keys: Collection[str]) -> str | None:
 def _sessions(
     targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
 ) -> Iterable[Lever]:
-    sessions: dict[tuple[str, str], list[LiveGrant]] = {}
+    """Yield a lever for each role: IAM cannot end the sessions of one tenant alone."""
+    by_role: dict[str, list[LiveGrant]] = {}
     for grant in targeted:
-        if (session := _session_of(grant, config)) is not None:
-            sessions.setdefault(session, []).append(grant)
-    for session, grants in sorted(sessions.items()):
-        ended = [grant for grant in live if _session_of(grant, config) == session]
+        if (role_arn := _role_of(grant, config)) is not None:
+            by_role.setdefault(role_arn, []).append(grant)
+    for role_arn, grants in sorted(by_role.items()):
+        ended = [grant for grant in live if _role_of(grant, config) == role_arn]
         yield Lever(
             name="end_sessions",
-            where=f"{session[1]} of {session[0]}",
+            where=role_arn,
             ends=_count(grants),
             others=_count(_without(ended, grants)),
             lapses_at=max(grant.expires_at for grant in [*ended, *grants]),
-            problem="the workers would go on to sign with the same sessions until these end",
-            manual="in IAM, revoke the role's active sessions, and restart the workers",
+            profile=config.buckets[grants[0].bucket],
+            targets=_ids(grants),
         )
 
 
-def _session_of(grant: LiveGrant, config: TenantConfig) -> tuple[str, str] | None:
-    access = config.find_access(grant.tenant, grant.bucket)
-    if access is None or access.bucket.role_arn is None:
+def _role_of(grant: LiveGrant, config: TenantConfig) -> str | None:
+    """Return the role whose session signed a grant, as far as the profile still has it."""
+    profile = config.buckets.get(grant.bucket)
+    if profile is None or (grant.access_key is not None and not _is_temporary(grant.access_key)):
         return None
-    bucket, tenant, policy = access
-    role = access.bucket.role_arn
-    return role, role_session(role, bucket, tenant.name, policy.prefixes).name
+    return profile.role_arn
+
+
+def _is_temporary(access_key: str) -> bool:
+    return access_key.startswith("ASIA")  # AWS: reference_identifiers.html
 
 
 def _access_keys(targeted: Sequence[LiveGrant], live: Sequence[LiveGrant]) -> Iterable[Lever]:
     for access_key in sorted({grant.access_key for grant in targeted if grant.access_key}):
         grants = [grant for grant in targeted if grant.access_key == access_key]
         ended = [grant for grant in live if grant.access_key == access_key]
-        is_temporary = access_key.startswith("ASIA")  # AWS: reference_identifiers.html
         manual = f"aws iam update-access-key --access-key-id {access_key} --status Inactive"
+        problem = "workers sign with it: give them other credentials first"
+        if is_temporary := _is_temporary(access_key):
+            problem = "the key of a session cannot be disabled: end the sessions instead"
         yield Lever(
             name="disable_access_key",
             where=access_key,
             ends=_count(grants),
             others=_count(_without(ended, grants)),
             lapses_at=max(grant.expires_at for grant in [*ended, *grants]),
-            problem="workers sign with it: give them other credentials first",
+            problem=problem,
             manual=None if is_temporary else manual,
         )
 
 
 def _without(grants: Iterable[LiveGrant], excluded: Iterable[LiveGrant]) -> list[LiveGrant]:
-    ids = {(grant.tenant, grant.id) for grant in excluded}
+    ids = _ids(excluded)
     return [grant for grant in grants if (grant.tenant, grant.id) not in ids]
+
+
+def _ids(grants: Iterable[LiveGrant]) -> frozenset[tuple[str, str]]:
+    return frozenset((grant.tenant, grant.id) for grant in grants)
 
 
 def _count(grants: Iterable[LiveGrant]) -> Mapping[str, int]:

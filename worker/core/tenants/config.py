@@ -23,6 +23,8 @@ class Bucket:
     role_seconds the duration of a role's session, both in seconds. events_queue is the URL of the
     SQS queue that gets the bucket's event notifications. probe_rate is the largest number of
     requests a second that ask storage for the objects of ended upload slots; 0 asks for none.
+    The role's sessions from before sessions_from were ended: they sign nothing any more. It is no
+    field of tenants.toml: `revoke` sets it for all profiles of a role, and `apply` keeps it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Bucket:
     role_seconds: int = 3_600
     events_queue: str | None = None
     probe_rate: int = 20
+    sessions_from: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

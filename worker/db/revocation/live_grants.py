@@ -27,10 +27,13 @@ def read_targeted(
 def read_beside(
     connection: Connection, targeted: Sequence[LiveGrant], config: TenantConfig, now: datetime
 ) -> list[LiveGrant]:
-    """Return the live grants in the same buckets, and those that the same access keys signed."""
+    """Return the live grants in the same buckets, and those of the same roles and access keys."""
     buckets = {grant.bucket for grant in targeted}
-    storages = {storage_name(config.buckets[name]) for name in buckets if name in config.buckets}
-    profiles = buckets | set(_profiles_of(storages, config))
+    known = [config.buckets[name] for name in buckets if name in config.buckets]
+    storages = {storage_name(profile) for profile in known}
+    roles = {profile.role_arn for profile in known if profile.role_arn}
+    same_role = {name for name, each in config.buckets.items() if each.role_arn in roles}
+    profiles = buckets | same_role | set(_profiles_of(storages, config))
     keys = {grant.access_key for grant in targeted if grant.access_key}
     beside = or_(Batch.bucket.in_(profiles), Chunk.access_key.in_(keys))
     return _read(connection, beside, now)

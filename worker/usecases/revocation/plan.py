@@ -16,6 +16,8 @@ class RevocationPlan:
     """A target, the live grants within it, and the levers that end them.
 
     unsent are the tenants and ids of batches that still accept chunks: they will be cancelled.
+    With ends_sessions, the sessions of roles will be ended, which ends the grants of all tenants
+    that share them.
     """
 
     target: Target
@@ -23,6 +25,7 @@ class RevocationPlan:
     targeted: Sequence[LiveGrant]
     levers: Sequence[Lever]
     unsent: Sequence[tuple[str, str]]
+    ends_sessions: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -31,8 +34,13 @@ class RevocationPlan:
 
     @property
     def denials(self) -> list[Lever]:
-        """The levers that this command can do."""
-        return [lever for lever in self.levers if lever.problem is None]
+        """The levers that deny objects in the policy of a bucket."""
+        return [lever for lever in self.levers if lever.denial and lever.problem is None]
+
+    @property
+    def session_ends(self) -> list[Lever]:
+        """The levers that end the sessions of a role, if that was asked for."""
+        return [lever for lever in self.levers if lever.profile and self.ends_sessions]
 
     @property
     def tenants(self) -> list[str]:
@@ -41,7 +49,11 @@ class RevocationPlan:
 
 
 def plan_revocation(
-    target: Target, context: Context, done: Iterable[LiveGrant] = ()
+    target: Target,
+    context: Context,
+    done: Iterable[LiveGrant] = (),
+    *,
+    ends_sessions: bool = False,
 ) -> RevocationPlan:
     """Read what a target covers now, and plan its levers. Raises Transient.
 
@@ -58,4 +70,4 @@ def plan_revocation(
         beside = read_beside(connection, targeted, config, now) if targeted else []
         unsent = open_batches(connection, target, config)
     levers = plan_levers(target, targeted, beside, config)
-    return RevocationPlan(target, config, targeted, levers, unsent)
+    return RevocationPlan(target, config, targeted, levers, unsent, ends_sessions)

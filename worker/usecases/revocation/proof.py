@@ -1,7 +1,7 @@
 """Proves a denial: uses a link to one of the denied objects before it and after it."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -62,8 +62,13 @@ def prove(link: ProofLink) -> Proof:
 
     Raises Transient.
     """
-    end = time.monotonic() + _PROOF_SECONDS
-    while _use(link) != _FORBIDDEN:
+    return await_refusal(lambda: _use(link) == _FORBIDDEN, _PROOF_SECONDS)
+
+
+def await_refusal(is_refused: Callable[[], bool], seconds: float) -> Proof:
+    """Repeat a request until storage refuses it, or a time is over."""
+    end = time.monotonic() + seconds
+    while not is_refused():
         if time.monotonic() >= end:
             return "accepted"
         time.sleep(_POLL_SECONDS)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import uuid4
 
 from valetkey.wire.messages import CancelMessage
 from worker.context import Context
 from worker.core.revocation.levers import Lever
-from worker.core.revocation.targets import LiveGrant
 from worker.core.tenants.storage_names import storage_name
 from worker.db.engine import write_transaction
 from worker.db.revocation.rows import NewRevocation, insert_revocation
@@ -15,6 +15,13 @@ from worker.errors import Malformed, Transient
 from worker.usecases.cancel import cancel_batch
 from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
 from worker.usecases.revocation.proof import Proof, ProofLink, find_proof_link, prove
+from worker.usecases.revocation.session_proof import (
+    SessionRequest,
+    find_session_request,
+    provable_grants,
+    prove_end,
+)
+from worker.usecases.revocation.sessions import end_sessions
 from worker.usecases.revocation.statements import NewStatement, change_bucket, new_statements
 
 ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
@@ -24,32 +31,41 @@ ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
 class RevocationResult:
     """What a revocation did: its id, and a problem for each step that failed.
 
-    left is the number of grants that no statement denies. cancelled counts batches, and unread
-    results that were deleted from the broker. proofs has the result of each denied bucket in which
-    a download can be tried; uploads cannot.
+    ended are the tenant ids and ids of grants that a lever ended, and ended_roles the moment of
+    each role whose sessions were ended. cancelled counts batches, and unread results that were
+    deleted from the broker. proofs has the result of each denied bucket in which a download can be
+    tried, and session_proofs that of each role; uploads cannot be tried.
     """
 
     revocation_id: str
     grants: int = 0
-    left: int = 0
+    ended: set[tuple[str, str]] = field(default_factory=set)
     denied: list[Lever] = field(default_factory=list)
+    ended_roles: dict[str, datetime] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     cancelled: int = 0
     unread: int = 0
     proofs: dict[str, Proof] = field(default_factory=dict)
+    session_proofs: dict[str, Proof] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """The number of grants that no lever ended."""
+        return self.grants - len(self.ended)
 
     @property
     def is_proven(self) -> bool | None:
-        """True if all buckets are proven, False if one still accepts a link, and None otherwise."""
-        if "accepted" in self.proofs.values():
+        """True if all is proven, False if storage still accepts a link, and None otherwise."""
+        proofs = {*self.proofs.values(), *self.session_proofs.values()}
+        if "accepted" in proofs:
             return False
-        return True if self.proofs and set(self.proofs.values()) == {"proven"} else None
+        return True if proofs == {"proven"} else None
 
     @property
     def is_complete(self) -> bool:
         """True if nothing failed, and everything that can be proven is."""
-        is_proven = set(self.proofs.values()) <= {"proven"}
-        return not self.problems and not self.left and is_proven
+        proofs = {*self.proofs.values(), *self.session_proofs.values()}
+        return not self.problems and not self.left and proofs <= {"proven"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +88,16 @@ def revoke(
     result = RevocationResult(str(uuid4()))
     statements = _record(plan, result.revocation_id, author, context)
     links = _find_proof_links(plan, result, context)
+    requests = _find_session_requests(plan, result, context)
     _deny(plan, statements, result, context)
-    targeted = [*plan.targeted, *_cancel(plan, author, result, context)]
-    chunks = {(grant.batch_id, grant.chunk_number) for grant in targeted}
+    plans = [plan, *_cancel(plan, author, result, context)]
+    _end_sessions(plans, author, result, context)
+    chunks = {(grant.batch_id, grant.chunk_number) for each in plans for grant in each.targeted}
     try:
         result.unread = forget_results(sorted(chunks))
     except Transient as error:
         result.problems.append(f"unread results are not deleted: {error}")
-    _prove(links, result)
+    _prove(links, requests, result)
     return result
 
 
@@ -112,8 +130,7 @@ def _find_proof_links(
         downloads = [
             grant
             for grant in plan.targeted
-            if grant.kind == "download"
-            and storage_name(plan.config.buckets[grant.bucket]) == lever.where
+            if grant.kind == "download" and (grant.tenant, grant.id) in lever.targets
         ]
         if denial is None or not downloads:
             continue
@@ -130,7 +147,6 @@ def _deny(
     result: RevocationResult,
     context: Context,
 ) -> None:
-    ended = 0
     for statement in statements:
         try:
             change_bucket(statement.denial.profile, [statement.statement], (), context)
@@ -138,30 +154,64 @@ def _deny(
             result.problems.append(f"{statement.lever.where}: {error}")
         else:
             result.denied.append(statement.lever)
-            ended += sum(statement.lever.ends.values())
+            result.ended |= statement.lever.targets
     result.grants += len(plan.targeted)
-    result.left += len(plan.targeted) - ended
 
 
 def _cancel(
     plan: RevocationPlan, author: Author, result: RevocationResult, context: Context
-) -> Sequence[LiveGrant]:
+) -> Sequence[RevocationPlan]:
     """Cancel the open batches, and revoke what was issued of them meanwhile.
 
-    Returns the grants that were issued between the plan and the cancellation.
+    Returns the plan for the grants that were issued between the plan and the cancellation, if any.
     """
     try:
         for tenant, batch_id in plan.unsent:
             cancel_batch(_cancellation(tenant, batch_id, author), tenant, None, context)
             result.cancelled += 1
-        late = plan_revocation(plan.target, context, plan.targeted) if plan.unsent else None
-        if late is None or not late.targeted:
+        if not plan.unsent:
+            return ()
+        late = plan_revocation(
+            plan.target, context, plan.targeted, ends_sessions=plan.ends_sessions
+        )
+        if not late.targeted:
             return ()
         _deny(late, _record(late, str(uuid4()), author, context), result, context)
     except Transient as error:
         result.problems.append(f"not all open batches are cancelled: {error}")
         return ()
-    return late.targeted
+    return (late,)
+
+
+def _find_session_requests(
+    plan: RevocationPlan, result: RevocationResult, context: Context
+) -> Mapping[str, SessionRequest | None]:
+    requests: dict[str, SessionRequest | None] = {}
+    for lever in plan.session_ends:
+        try:
+            if grants := provable_grants(lever, plan):
+                requests[lever.where] = find_session_request(grants, plan, context)
+        except (Malformed, Transient) as error:
+            result.problems.append(f"{lever.where}: {error}")
+    return requests
+
+
+def _end_sessions(
+    plans: Iterable[RevocationPlan], author: Author, result: RevocationResult, context: Context
+) -> None:
+    """End the sessions of each role once. Those that signed the late grants are not newer."""
+    levers = [lever for plan in plans for lever in plan.session_ends]
+    profiles = {lever.where: lever.profile for lever in levers if lever.profile}
+    for role_arn, profile in profiles.items():
+        try:
+            row = end_sessions(profile, role_arn, author.name, context)
+        except (Malformed, Transient) as error:
+            result.problems.append(f"{role_arn}: {error}")
+        else:
+            result.ended_roles[role_arn] = row.sessions_from
+    for lever in levers:
+        if lever.where in result.ended_roles:
+            result.ended |= lever.targets
 
 
 def _cancellation(tenant: str, batch_id: str, author: Author) -> CancelMessage:
@@ -175,11 +225,21 @@ def _cancellation(tenant: str, batch_id: str, author: Author) -> CancelMessage:
     )
 
 
-def _prove(links: Mapping[str, ProofLink | None], result: RevocationResult) -> None:
+def _prove(
+    links: Mapping[str, ProofLink | None],
+    requests: Mapping[str, SessionRequest | None],
+    result: RevocationResult,
+) -> None:
     denied = {lever.where for lever in result.denied}
     for where, link in links.items():
         try:
             if where in denied:
                 result.proofs[where] = "untried" if link is None else prove(link)
+        except Transient as error:
+            result.problems.append(f"{where}: {error}")
+    for where, request in requests.items():
+        try:
+            if where in result.ended_roles:
+                result.session_proofs[where] = "untried" if request is None else prove_end(request)
         except Transient as error:
             result.problems.append(f"{where}: {error}")

@@ -1,0 +1,113 @@
+"""Puts a policy of our own on a role, which ends its older sessions, and removes it again."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from threading import Lock
+from typing import Any, NamedTuple
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from worker.aws.credentials import credential_errors
+from worker.aws.storage_calls import read_error_response
+from worker.core.revocation.role_policy import (
+    POLICY_NAME,
+    older_sessions_policy,
+    read_sessions_from,
+)
+from worker.core.tenants.config import Bucket
+from worker.errors import Malformed, Transient
+
+_CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 2})
+_MISSING = "NoSuchEntity"
+_CONCURRENT = "ConcurrentModification"
+
+
+class RoleState(NamedTuple):
+    """The moment in our policy on a role, or None without one, and the time of AWS's clock."""
+
+    sessions_from: datetime | None
+    now: datetime
+
+
+class RolePolicies:
+    """Reads and changes our policy on the roles of bucket profiles.
+
+    Create it after forking; threads may share it. It uses the credentials of the AWS profile, not
+    those of the role. iam_endpoint is None for AWS. All methods raise Transient and Malformed.
+    """
+
+    def __init__(self, iam_endpoint: str | None = None) -> None:
+        self._endpoint = iam_endpoint
+        self._lock = Lock()
+        self._clients: dict[tuple[str | None, str], Any] = {}
+
+    def read(self, bucket: Bucket, role_arn: str) -> RoleState:
+        """Return the state of a role that a bucket profile has."""
+        client, name = self._client(bucket), role_arn.rpartition("/")[2]
+        role = _call(client.get_role, RoleName=name)
+        # IAM looks for the name in the account of the credentials, whatever account the ARN names.
+        if role is None or role["Role"]["Arn"] != role_arn:
+            raise Malformed(f"{role_arn} is not in the account of the bucket profile's credentials")
+        response = _call(client.get_role_policy, RoleName=name, PolicyName=POLICY_NAME)
+        moment = None if response is None else read_sessions_from(response["PolicyDocument"])
+        return RoleState(moment, _read_clock(role))
+
+    def end_sessions(self, bucket: Bucket, role_arn: str, sessions_from: datetime) -> None:
+        """End the sessions of a role from before a moment; a later moment stays as it is."""
+        found = self.read(bucket, role_arn).sessions_from
+        if found is None or found < sessions_from:
+            _call(
+                self._client(bucket).put_role_policy,
+                RoleName=role_arn.rpartition("/")[2],
+                PolicyName=POLICY_NAME,
+                PolicyDocument=older_sessions_policy(sessions_from),
+            )
+
+    def remove(self, bucket: Bucket, role_arn: str, sessions_from: datetime) -> None:
+        """Remove our policy from a role, unless it has a later moment, which another needs."""
+        found = self.read(bucket, role_arn).sessions_from
+        if found is not None and found <= sessions_from:
+            name = role_arn.rpartition("/")[2]
+            client = self._client(bucket)
+            _call(client.delete_role_policy, RoleName=name, PolicyName=POLICY_NAME)
+
+    def _client(self, bucket: Bucket) -> Any:
+        key = bucket.profile, bucket.region
+        with self._lock:
+            if key not in self._clients:
+                with credential_errors(bucket.profile):
+                    self._clients[key] = boto3.Session(profile_name=bucket.profile).client(
+                        "iam",
+                        region_name=bucket.region,
+                        endpoint_url=self._endpoint,
+                        config=_CONFIG,
+                    )
+            return self._clients[key]
+
+
+def _call(method: Callable[..., Any], **params: str) -> dict[str, Any] | None:
+    """Call a method of IAM, and return its response, or None if it knows no such role or policy."""
+    try:
+        response: dict[str, Any] = method(**params)
+    except ClientError as error:
+        answer = read_error_response(error)
+        if answer.code == _MISSING:
+            return None
+        if answer.is_transient or answer.code == _CONCURRENT:
+            raise Transient(f"IAM cannot do it now: {answer.words}") from None
+        raise Malformed(f"IAM refuses the change of the role's policy: {answer.words}") from None
+    except (BotoCoreError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Transient(f"IAM does not answer: {type(error).__name__}") from None
+    return response
+
+
+def _read_clock(response: dict[str, Any]) -> datetime:
+    """Return the time at which AWS sent a response, in whole seconds."""
+    try:
+        text = response["ResponseMetadata"]["HTTPHeaders"]["date"]
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (KeyError, ValueError, TypeError):
+        raise Transient("IAM does not tell its time") from None
