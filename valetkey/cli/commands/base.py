@@ -29,14 +29,18 @@ from valetkey.wire.chunking import option_names
 from valetkey.wire.terms import Kind
 
 _NEWER_SERVICE = (UnreadableReply, UnusableGrant)
-_INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
+INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
 
 
-class _NoResponseError(click.ClickException):
+class NoResponseError(click.ClickException):
+    """No response came in time, or none that this release can read."""
+
     exit_code = 3
 
 
-class _StorageFailure(click.ClickException):
+class StorageFailure(click.ClickException):
+    """An object was not stored."""
+
     exit_code = 4
 
 
@@ -85,15 +89,15 @@ def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
     except OSError as error:
         raise OutputFailure(describe_os_error(error, out) + _resume_hint(out)) from None
     except (NoAnswer, BrokerUnreachable, SealedForAnotherKey, *_NEWER_SERVICE) as error:
-        raise _NoResponseError(f"{error}{_resume_hint(out)}") from None
+        raise NoResponseError(f"{error}{_resume_hint(out)}") from None
     except KeyboardInterrupt:
         click.echo(f"interrupted{_resume_hint(out)}", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except Refused as error:
         click.echo(describe_refusal(error.refusal), err=True)
         sys.exit(1)
     except StorageError as error:
-        raise _StorageFailure(str(error)) from None
+        raise StorageFailure(str(error)) from None
 
 
 def _resume_hint(out: Path | None) -> str:

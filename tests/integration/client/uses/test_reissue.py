@@ -59,9 +59,9 @@ def test_another_request_under_a_used_batch_id_is_a_conflict(
     first, other = (keyed.download("demo", f"acme/{batch_id()}").result() for _ in range(2))
     name = batch_id()
     keyed.reissue(first, batch_id=name).result()
-    for grant, options in ((other, {}), (first, {"expires_in": 60})):
+    for grant, seconds in ((other, None), (first, 60)):
         with pytest.raises(Refused, match="batch_conflict"):
-            keyed.reissue(grant, batch_id=name, **options).result()
+            keyed.reissue(grant, batch_id=name, expires_in=seconds).result()
     assert len(task_ids(worker, name)) == 3
 
 
