@@ -21,7 +21,7 @@ from bench.audit.measure import ROWS
 from bench.audit.measure import measure as measure_audit
 from bench.loop.measure import measure as measure_loop
 from bench.metrics import Measurements
-from bench.report import as_object, as_table, machine_facts
+from bench.report import as_object, as_text, machine_facts, read_object
 from bench.uses import events
 
 PARTS: dict[str, Callable[[], Measurements]] = {
@@ -51,10 +51,17 @@ DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside", "loop")
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Let `audit` compare the rate of issuing with that of this checkout.",
 )
-def main(
+@click.option(
+    "--compare",
+    "earlier",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Show the values of an earlier run beside this one's: the output of --json.",
+)
+def main(  # noqa: PLR0913 - one for each option
     parts: tuple[str, ...],
     *,
     as_json: bool,
+    earlier: Path | None,
     rows: int,
     database: str | None,
     baseline: Path | None,
@@ -68,19 +75,23 @@ def main(
     Examples:
       python -m bench
       python -m bench signing --json
+      python -m bench single --compare before.json
       python -m bench audit --json --rows 1000000
     """
     _remove_settings()
+    before = None if earlier is None else read_object(earlier)
+    load = os.getloadavg()[0]
     functions = PARTS | {"audit": partial(measure_audit, rows, database, baseline)}
     measurements: Measurements = {}
     with Console(stderr=True).status("") as status:
         for part in parts or DEFAULT_PARTS:
             status.update(f"Measuring {part}")
             measurements |= functions[part]()
+    facts = machine_facts(load)
     if as_json:
-        print(json.dumps(as_object(measurements, machine_facts()), indent=2))
+        print(json.dumps(as_object(measurements, facts), indent=2))
     else:
-        Console().print(as_table(measurements, machine_facts()))
+        Console().print(as_text(measurements, facts, before))
 
 
 def _remove_settings() -> None:

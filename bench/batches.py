@@ -4,19 +4,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from bench import memory, service
-from bench.comparison import alternate, compare, elapsed_seconds
+from bench.comparison import Spread, alternate, compare, elapsed_seconds, milliseconds
 from bench.metrics import Measurements
 from bench.signing import KEYS, boto3_client, boto3_get
 from valetkey import Client, Grant
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from worker.devstack.stack import Stack
 
-ROUNDS = 7
+ROUNDS = 9
 _STREAM_LINKS, _LONG_STREAM_LINKS = 100_000, 1_000_000
 
 
@@ -63,7 +62,7 @@ def measure_stream() -> Measurements:
     }
 
 
-def _measure_batches(stack: Stack) -> Mapping[str, float]:
+def _measure_batches(stack: Stack) -> Mapping[str, Spread]:
     sign = boto3_get(boto3_client())
     with service.signing_client(stack) as client:
         request_batch(client)  # warm up connections, credentials and imports on both sides
@@ -76,8 +75,8 @@ def _measure_batches(stack: Stack) -> Mapping[str, float]:
     comparison = compare((times.last, loop) for times, loop in rounds)
     return {
         "ratio": comparison.ratio,
-        "rate": len(KEYS) / comparison.ours,
-        "first_ms": median(times.first for times, _ in rounds) * 1e3,
+        "rate": comparison.ours.map(lambda seconds: len(KEYS) / seconds),
+        "first_ms": Spread(milliseconds(times.first) for times, _ in rounds),
     }
 
 

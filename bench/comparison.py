@@ -3,18 +3,36 @@
 from collections.abc import Callable, Iterable
 from statistics import median
 from time import perf_counter
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 Ours = TypeVar("Ours")
 Theirs = TypeVar("Theirs")
 
 
-class Comparison(NamedTuple):
-    """Medians over all rounds: ours, theirs, and theirs as a multiple of ours."""
+class Spread(float):
+    """The median of what the rounds measured, with the smallest and the largest of it."""
 
-    ours: float
-    theirs: float
-    ratio: float
+    least: float
+    most: float
+
+    def __new__(cls, values: Iterable[float]) -> Self:
+        """Take the values of all rounds, of which there is at least one."""
+        ordered = sorted(values)
+        spread = super().__new__(cls, median(ordered))
+        spread.least, spread.most = ordered[0], ordered[-1]
+        return spread
+
+    def map(self, convert: Callable[[float], float]) -> Self:
+        """Return the spread in another unit, or of the inverse."""
+        return type(self)(convert(value) for value in (self.least, float(self), self.most))
+
+
+class Comparison(NamedTuple):
+    """Ours, theirs, and theirs as a multiple of ours, over all rounds."""
+
+    ours: Spread
+    theirs: Spread
+    ratio: Spread
 
 
 def compare(rounds: Iterable[tuple[float, float]]) -> Comparison:
@@ -23,7 +41,17 @@ def compare(rounds: Iterable[tuple[float, float]]) -> Comparison:
     The ratio is the median of the rounds' own ratios, because what slows a round slows both sides.
     """
     ratios = [(ours, theirs, theirs / ours) for ours, theirs in rounds]
-    return Comparison(*map(median, zip(*ratios, strict=True)))
+    return Comparison(*map(Spread, zip(*ratios, strict=True)))
+
+
+def inverse(value: float) -> float:
+    """Return how many times a value is contained in 1: the ratio the other way round."""
+    return 1 / value
+
+
+def milliseconds(seconds: float) -> float:
+    """Return a number of seconds in milliseconds."""
+    return seconds * 1e3
 
 
 def alternate(

@@ -83,24 +83,36 @@ _BATCHES = (
     ),
     Metric("redis_bytes_per_link", "memory in Redis of one link's result", "bytes"),
 )
-_SINGLE_LINK = (
-    Metric(
-        "single_latency_vs_noop",
-        "latency: one link / a Celery task that does nothing",
-        "x",
-        _most(1.7),
-    ),
-    Metric(
-        "single_rate_vs_noop",
-        "rate with 32 in flight: links / tasks that do nothing",
-        "x",
-        _least(0.7),
-    ),
-    Metric("single_latency_ms", "latency of one link, from the request to the result", "ms"),
-    Metric("noop_latency_ms", "latency of a task that does nothing", "ms"),
-    Metric("singles_per_second", "rate of links with 32 in flight", "/s"),
-    Metric("noops_per_second", "rate of tasks that do nothing with 32 in flight", "/s"),
-)
+
+
+def _single_metrics() -> Iterator[Metric]:
+    for end, database in (("", ""), ("_postgres", ", with PostgreSQL")):
+        yield Metric(
+            f"single_latency_vs_noop{end}",
+            f"latency: one link / a Celery task that does nothing{database}",
+            "x",
+            _most(1.7),
+        )
+        yield Metric(
+            f"single_rate_vs_noop{end}",
+            f"rate with 32 in flight: links / tasks that do nothing{database}",
+            "x",
+            _least(0.7),
+        )
+        yield Metric(
+            f"single_latency_ms{end}",
+            f"latency of one link, from the request to the result{database}",
+            "ms",
+        )
+        yield Metric(
+            f"noop_latency_ms{end}", "latency of a task that does nothing, beside it", "ms"
+        )
+        yield Metric(f"singles_per_second{end}", f"rate of links with 32 in flight{database}", "/s")
+        yield Metric(
+            f"noops_per_second{end}", "rate of tasks that do nothing with 32 in flight", "/s"
+        )
+
+
 _SIGNED_MESSAGES = (
     Metric(
         "identity_overhead_batch",
@@ -221,7 +233,7 @@ METRICS = {
     for metric in (
         *_SIGNING,
         *_BATCHES,
-        *_SINGLE_LINK,
+        *_single_metrics(),
         *_SIGNED_MESSAGES,
         *_BULK_LATENCY,
         *_DATABASE_GROWTH,

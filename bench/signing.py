@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from bench.comparison import Comparison, alternate, compare, elapsed_seconds
+from bench.comparison import Comparison, alternate, compare, elapsed_seconds, inverse
 from bench.metrics import Measurements
 from bench.other_signers import OTHER_SIGNERS, SignAll, SigningParameters
 from worker.core.signing.forms import Condition, FormSigner
@@ -38,6 +38,10 @@ def measure(keys: Sequence[str] = KEYS, rounds: int = ROUNDS) -> Measurements:
     """Measure all ratios, and the microseconds per key; None for libraries not installed."""
     sample = keys[:_SAMPLE_KEYS]
     measurements: Measurements = {}
+
+    def per_key(seconds: float) -> float:
+        return seconds / len(sample) * 1e6
+
     for name, (ours, theirs) in {
         "sign_get": _get_signers(),
         "sign_get_with_id": _get_with_id_signers(),
@@ -46,9 +50,10 @@ def measure(keys: Sequence[str] = KEYS, rounds: int = ROUNDS) -> Measurements:
     }.items():
         comparison = _compare(_sign_each(ours, sample), _sign_each(theirs, sample), rounds)
         measurements[f"{name}_vs_boto3"] = comparison.ratio
-        measurements[f"{name}_us"] = comparison.ours / len(sample) * 1e6
-        measurements[f"{name}_boto3_us"] = comparison.theirs / len(sample) * 1e6
-    measurements["sign_get_vs_floor"] = 1 / _compare(*_hash_signers(sample), rounds).ratio
+        measurements[f"{name}_us"] = comparison.ours.map(per_key)
+        measurements[f"{name}_boto3_us"] = comparison.theirs.map(per_key)
+    floor = _compare(*_hash_signers(sample), rounds)
+    measurements["sign_get_vs_floor"] = floor.ratio.map(inverse)
     return measurements | _compare_other_signers(keys, rounds)
 
 

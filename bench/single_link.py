@@ -11,13 +11,13 @@ from typing import Any
 from celery import exceptions
 
 from bench import noop_task, service
-from bench.comparison import alternate, compare, elapsed_seconds
+from bench.comparison import alternate, compare, elapsed_seconds, inverse, milliseconds
 from bench.metrics import Measurements
 from valetkey import Client
 from worker.devstack.processes import Program, running
 from worker.devstack.stack import Stack
 
-ROUNDS = 7
+ROUNDS = 9
 _SEQUENTIAL_REQUESTS = 200  # in each round of latency
 _CONCURRENT_REQUESTS = 1_000  # in each round of rate
 _MAX_IN_FLIGHT = 32
@@ -29,9 +29,17 @@ SendRequest = Callable[[], WaitForResult]
 
 
 def measure() -> Measurements:
+    """Measure both databases."""
+    sqlite = _measure()
+    with service.durable_postgres() as url:
+        postgres = _measure(url)
+    return sqlite | {f"{name}_postgres": value for name, value in postgres.items()}
+
+
+def _measure(database_url: str | None = None) -> Measurements:
     """Measure latency, then rate, alternating with the no-op task."""
     with (
-        service.running_service() as stack,
+        service.running_service(database_url) as stack,
         _noop_worker(stack) as send_noop,
         service.signing_client(stack) as client,
     ):
@@ -43,10 +51,10 @@ def measure() -> Measurements:
         )
         rates = compare(alternate(lambda: _rate(send_link), lambda: _rate(send_noop), ROUNDS))
     return {
-        "single_latency_vs_noop": 1 / latencies.ratio,
-        "single_rate_vs_noop": 1 / rates.ratio,
-        "single_latency_ms": latencies.ours * 1e3,
-        "noop_latency_ms": latencies.theirs * 1e3,
+        "single_latency_vs_noop": latencies.ratio.map(inverse),
+        "single_rate_vs_noop": rates.ratio.map(inverse),
+        "single_latency_ms": latencies.ours.map(milliseconds),
+        "noop_latency_ms": latencies.theirs.map(milliseconds),
         "singles_per_second": rates.ours,
         "noops_per_second": rates.theirs,
     }

@@ -1,13 +1,14 @@
 import json
 from itertools import count
+from pathlib import Path
 
+import click
 import pytest
-from rich.console import Console
 
 from bench import signing
-from bench.comparison import alternate, compare
-from bench.metrics import METRICS, Goal, Metric
-from bench.report import as_object, as_table, machine_facts, table_row
+from bench.comparison import Spread, alternate, compare
+from bench.metrics import METRICS, Goal, Measurements, Metric
+from bench.report import as_object, as_text, machine_facts, metric_row, read_object
 
 # Names that README, issues and scripts refer to. They must not change.
 GOALS = {
@@ -22,6 +23,8 @@ GOALS = {
     "first_result_ms_postgres": ("most", 40),
     "single_latency_vs_noop": ("most", 1.7),
     "single_rate_vs_noop": ("least", 0.7),
+    "single_latency_vs_noop_postgres": ("most", 1.7),
+    "single_rate_vs_noop_postgres": ("least", 0.7),
     "identity_overhead_batch": ("most", 1.15),
     "identity_overhead_single": ("most", 1.15),
     "single_latency_during_bulk": ("most", 3),
@@ -104,28 +107,51 @@ def test_signing_measures_every_figure_of_its_own_and_no_other() -> None:
 def test_the_object_has_every_figure_by_name_and_the_machine_facts() -> None:
     measured = {"sign_get_vs_boto3": 45.123456, "sign_get_vs_minio": None}
 
-    restored = json.loads(json.dumps(as_object(measured, machine_facts())))
+    restored = json.loads(json.dumps(as_object(measured, machine_facts(0.5))))
 
-    assert restored.pop("machine").keys() == {"cores", "load", "platform", "python", "boto3"}
-    assert restored == {"sign_get_vs_boto3": 45.12, "sign_get_vs_minio": None}
+    facts = {"cores", "load_before", "load", "platform", "python", "boto3"}
+    assert restored.pop("machine").keys() == facts
+    assert restored == {"sign_get_vs_boto3": 45.12, "sign_get_vs_minio": None, "spread": {}}
+
+
+def test_the_object_has_the_smallest_and_the_largest_value_of_the_rounds() -> None:
+    measured = as_object({"single_latency_ms": Spread([3.0, 1.0, 2.0])}, {})
+
+    assert measured["single_latency_ms"] == 2.0
+    assert measured["spread"] == {"single_latency_ms": [1.0, 3.0]}
+
+
+def test_the_inverse_of_a_spread_has_its_ends_exchanged() -> None:
+    spread = Spread([1.0, 2.0, 4.0]).map(lambda value: 1 / value)
+
+    assert (spread.least, spread, spread.most) == (0.25, 0.5, 1.0)
+
+
+def test_all_figures_fit_into_80_columns() -> None:
+    measured: Measurements = {name: Spread([1_234_567, 9.999, 123.456]) for name in METRICS}
+    text = as_text(measured, {}, dict.fromkeys(METRICS, 123.456)).plain
+
+    assert max(len(line) for line in text.splitlines()[1::2]) <= 80
+    assert text.count("was 123") == len(METRICS)
+
+
+def test_a_file_that_is_no_earlier_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "before.json"
+    path.write_text("[]")
+
+    with pytest.raises(click.UsageError, match="is not what --json prints"):
+        read_object(path)
 
 
 def test_who_is_not_installed_is_neither_met_nor_missed() -> None:
     metric = Metric("sign_get_vs_obstore", "obstore", "x", Goal("least", 2))
 
-    assert table_row(metric, None) == (metric.name, metric.description, "not installed", "≥ 2x", "")
+    assert metric_row(metric, None) == ("not installed", "", "≥ 2x", "")
 
 
-def test_the_table_tells_what_is_met_from_what_is_missed() -> None:
-    console = Console(width=120)
-    with console.capture() as captured:
-        console.print(as_table({"first_result_ms": 31.2, "single_rate_vs_noop": 0.42}, {}))
+def test_the_text_tells_what_is_met_from_what_is_missed() -> None:
+    text = as_text({"first_result_ms": 31.2, "single_rate_vs_noop": 0.42}, {}).plain
 
-    met, missed = (
-        next(line for line in captured.get().splitlines() if name in line)
-        for name in ("first_result_ms", "single_rate_vs_noop")
-    )
-    assert "31.2 ms" in met
-    assert "met" in met
-    assert "0.42x" in missed
-    assert "missed" in missed
+    _, met, _, missed, *_ = text.splitlines()
+    assert met.split() == ["31.2", "ms", "≤", "40", "ms", "met"]
+    assert missed.split() == ["0.42x", "≥", "0.7x", "missed"]
