@@ -105,6 +105,7 @@ def test_a_refusal_is_exit_1(broker: str) -> None:
         results = [run_cli("status", BATCH), run_cli("reissue", GRANT)]
     assert [result.exit_code for result in results] == [1, 1]
     assert all("batch_unknown" in result.stderr for result in results)
+    assert all("\nNext: check the id and the tenant." in result.stderr for result in results)
 
 
 def fresh(kind: str, **terms: Any) -> Any:

@@ -26,8 +26,14 @@ from valetkey.errors import (
     UnusableGrant,
 )
 from valetkey.wire.chunking import option_names
+from valetkey.wire.refusals import Code
 from valetkey.wire.terms import Kind
 
+_UNKNOWN_IDS = frozenset({Code.BATCH_UNKNOWN, Code.GRANT_UNKNOWN})
+_NEXT_FOR_UNKNOWN_ID = (
+    "Next: check the id and the tenant. --json and --csv print the ids of grants, and the operator "
+    "finds them with `python -m worker audit list`."
+)
 _NEWER_SERVICE = (UnreadableReply, UnusableGrant)
 INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
 
@@ -95,6 +101,8 @@ def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
         sys.exit(INTERRUPTED)
     except Refused as error:
         click.echo(describe_refusal(error.refusal), err=True)
+        if error.refusal.code in _UNKNOWN_IDS:
+            click.echo(_NEXT_FOR_UNKNOWN_ID, err=True)
         sys.exit(1)
     except StorageError as error:
         raise StorageFailure(str(error)) from None
