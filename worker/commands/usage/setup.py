@@ -73,8 +73,8 @@ def setup(
 
     \b
     Examples:
-      python -m worker usage setup reports
-      python -m worker usage setup onsite --storage rgw
+      python -m worker usage setup demo
+      python -m worker usage setup demo --storage seaweedfs
     """
     bucket = _find(profile)
     if storage is None:
