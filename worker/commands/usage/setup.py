@@ -77,14 +77,7 @@ def setup(
       python -m worker usage setup demo --storage seaweedfs
     """
     bucket = _find(profile)
-    if storage is None:
-        if not _is_on_aws(bucket):
-            text = f"{profile} is not on AWS: add --storage minio, rgw or seaweedfs"
-            raise click.UsageError(text)
-        storage = "aws"
-    if bucket.bucket.startswith("arn:"):
-        text = f"{profile} is an access point: events and logs name the bucket behind it"
-        raise click.UsageError(f"{text}, which needs a bucket profile of its own")
+    storage = storage or _require_aws(bucket)
     names = SetupNames(
         bucket,
         account or bucket.owner or _EXAMPLE_ACCOUNT,
@@ -100,6 +93,14 @@ def setup(
     for name, document in documents.items():
         click.echo(f"cat > {name} <<'END'\n{json.dumps(document, indent=2)}\nEND\n")
     click.echo(setup_steps(storage, names), nl=False)
+
+
+def _require_aws(bucket: Bucket) -> Storage:
+    """Return "aws". Raises click.UsageError for a profile that is not on AWS."""
+    if not _is_on_aws(bucket):
+        text = f"{bucket.name} is not on AWS: add --storage minio, rgw or seaweedfs"
+        raise click.UsageError(text)
+    return "aws"
 
 
 def _is_on_aws(bucket: Bucket) -> bool:
@@ -118,4 +119,7 @@ def _find(profile: str) -> Bucket:
         hint = closest_name(profile, buckets)
         suggestion = f": did you mean {hint}?" if hint else ""
         raise click.BadParameter(f"there is no bucket profile {profile!r}{suggestion}")
+    if bucket.bucket.startswith("arn:"):
+        text = f"{profile} is an access point: events and logs name the bucket behind it"
+        raise click.UsageError(f"{text}, which needs a bucket profile of its own")
     return bucket
