@@ -22,7 +22,7 @@ from bench.audit.measure import measure as measure_audit
 from bench.loop.measure import measure as measure_loop
 from bench.metrics import Measurements
 from bench.report import as_object, as_text, machine_facts, read_object
-from bench.uses import events
+from bench.uses import events, logs
 
 PARTS: dict[str, Callable[[], Measurements]] = {
     "signing": signing.measure,
@@ -34,6 +34,7 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "growth": database_growth.measure,
     "stream": batches.measure_stream,
     "events": events.measure,
+    "logs": logs.measure,
     "audit": measure_audit,
 }
 DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside", "loop")

@@ -1,6 +1,7 @@
 """The memory of processes, and of results in Redis."""
 
 import subprocess
+from pathlib import Path
 
 import redis
 
@@ -12,6 +13,16 @@ _KIB = 1024
 def resident_mb(pid: int) -> float:
     """Return a process's resident memory in MB, including memory shared with other processes."""
     return next(size for process, _, size in _processes() if process == pid)
+
+
+def peak_resident_mb(pid: int) -> float:
+    """Return the largest resident memory that a process has had, in MB, or 0 if it has ended.
+
+    A child's ru_maxrss is no less than its parent's memory at the fork (proc_pid_status(5)).
+    """
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    values = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+    return int(next(values, "0")) * _KIB / 1e6
 
 
 def largest_child_mb(pid: int) -> float:

@@ -169,7 +169,7 @@ _LOOP = (
 )
 
 
-def _event_metrics() -> Iterator[Metric]:
+def _use_metrics() -> Iterator[Metric]:
     for database in ("sqlite", "postgres"):
         yield Metric(
             f"events_per_minute_{database}",
@@ -191,6 +191,10 @@ def _event_metrics() -> Iterator[Metric]:
             "from a single event's receipt to its deletion, which follows the commit",
             "ms",
         )
+        lines = f"log_lines_per_second_{database}"
+        yield Metric(lines, "lines of logs imported, one in ten a download", "/s", _least(16_667))
+        yield Metric(f"log_downloads_per_second_{database}", "the same, all downloads", "/s")
+    yield Metric("log_import_rss_mb", "peak memory of an import of downloads", "MB", _most(150))
 
 
 def _audit_metrics() -> Iterator[Metric]:
@@ -238,7 +242,7 @@ METRICS = {
         *_BULK_LATENCY,
         *_DATABASE_GROWTH,
         *_STREAM,
-        *_event_metrics(),
+        *_use_metrics(),
         *_LOOP,
         *_audit_metrics(),
     )

@@ -13,8 +13,9 @@ class Revocation(Base):
     """A revocation, once for each tenant whose grants it ended. Rows are added and never changed.
 
     target_kind is grant, batch, key, prefix or tenant, and target the id, key, prefix or name;
-    bucket is the bucket profile of a key or prefix. Grants that were issued before revoked_at and
-    are within the target are not signed again. lapses_at is the end of the last of these grants.
+    bucket is the bucket profile of a key or prefix, and storage the name of the real bucket to
+    which it led, as `storage_name` writes it. Grants that were issued before revoked_at and are
+    within the target are not signed again. lapses_at is the end of the last of these grants.
     """
 
     __tablename__ = "revocations"
@@ -24,6 +25,7 @@ class Revocation(Base):
     target_kind: Mapped[str] = mapped_column(String(16))
     target: Mapped[str] = mapped_column(Text)
     bucket: Mapped[str | None] = mapped_column(NAME)
+    storage: Mapped[str | None] = mapped_column(Text)
     grants: Mapped[int] = mapped_column(BigInteger)
     revoked_by: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str | None] = mapped_column(String(200))
@@ -32,9 +34,10 @@ class Revocation(Base):
 
 
 class Denial(Base):
-    """A statement of our own in a bucket's policy, until it is removed after lapses_at.
+    """A statement of our own in a bucket's policy, until it was seen removed after lapses_at.
 
-    sid names the statement, bucket the bucket profile whose credentials changed the policy.
+    sid names the statement, which is JSON. storage is the name of the real bucket, as
+    `storage_name` writes it, and bucket the bucket profile whose credentials changed the policy.
     """
 
     __tablename__ = "denials"
@@ -43,4 +46,6 @@ class Denial(Base):
     sid: Mapped[str] = mapped_column(String(64), primary_key=True)
     revocation_id: Mapped[str] = mapped_column(String(36))
     bucket: Mapped[str] = mapped_column(NAME)
+    storage: Mapped[str] = mapped_column(Text)
+    statement: Mapped[str] = mapped_column(Text)
     lapses_at: Mapped[datetime]

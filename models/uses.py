@@ -46,6 +46,7 @@ class Use(Base):
 class StoredObject(Base):
     """The newest known object of a key in a real bucket, and the grant that stored it.
 
+    bucket is the storage name: the host and the name, as two servers may have buckets of one name.
     Reports arrive in any order: an older one changes nothing. After a deletion the row stays, with
     is_deleted and a size of 0, for the same reason. version is None if the bucket has no versions.
     """
@@ -53,7 +54,7 @@ class StoredObject(Base):
     __tablename__ = "stored_objects"
     __table_args__ = (Index(None, "batch_number", "item_number"),)
 
-    bucket: Mapped[str] = mapped_column(String(255), primary_key=True)
+    bucket: Mapped[str] = mapped_column(Text, primary_key=True)
     object_key: Mapped[str] = mapped_column(Text, primary_key=True)
     tenant: Mapped[str] = mapped_column(TENANT_ID)
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"))

@@ -1,11 +1,11 @@
 """Adds statements of our own to a bucket's policy, and removes them again."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from worker.aws.storage_calls import call_storage
 from worker.core.policy.error_responses import ErrorResponse
-from worker.core.revocation.bucket_policy import add_statement, remove_statements
+from worker.core.revocation.bucket_policy import change_policy, find_sids
 from worker.errors import Malformed, Transient
 
 _NO_POLICY = "NoSuchBucketPolicy"
@@ -13,43 +13,32 @@ _GONE = "NoSuchBucket"
 _ATTEMPTS = 3
 
 
-def deny(client: Any, bucket: str, statement: dict[str, Any]) -> None:
-    """Add a statement to a bucket's policy. Raises Transient and Malformed.
-
-    S3 replaces a policy as a whole, and cannot tell whether another process has changed it
-    meanwhile. So the policy is read again afterwards: if the statement was lost, it is added again.
-    """
-    _change(
-        client,
-        bucket,
-        lambda policy: add_statement(policy, statement),
-        lambda policy: policy is not None and f'"{statement["Sid"]}"' in policy,
-    )
-
-
-def undeny(client: Any, bucket: str, sids: Collection[str]) -> None:
-    """Remove statements of our own from a bucket's policy. Raises Transient and Malformed."""
-    _change(
-        client,
-        bucket,
-        lambda policy: None if policy is None else remove_statements(policy, sids),
-        lambda policy: policy is None or not any(f'"{sid}"' in policy for sid in sids),
-    )
-
-
-def _change(
+def change_statements(
     client: Any,
     bucket: str,
-    change: Callable[[str | None], str | None],
-    is_done: Callable[[str | None], bool],
+    statements: Collection[dict[str, Any]],
+    removed: Collection[str] = (),
 ) -> None:
+    """Have a bucket's policy contain statements, and none of the removed Sids.
+
+    S3 replaces a policy as a whole, and cannot tell whether another process has changed it
+    meanwhile. So the policy is read again afterwards: if the change was lost, it is made again.
+    Raises Transient and Malformed.
+    """
+    present = {each["Sid"] for each in statements}
     for _ in range(_ATTEMPTS):
         policy = _read(client, bucket)
-        if is_done(policy):
+        if _is_done(policy, present, removed):
             return
-        _write(client, bucket, change(policy))
-    if not is_done(_read(client, bucket)):
+        missing = [each for each in statements if each["Sid"] not in find_sids(policy)]
+        _write(client, bucket, change_policy(policy, missing, removed))
+    if not _is_done(_read(client, bucket), present, removed):
         raise Transient("another process changes the bucket's policy at the same time")
+
+
+def _is_done(policy: str | None, present: set[str], removed: Collection[str]) -> bool:
+    sids = find_sids(policy)
+    return present <= sids and sids.isdisjoint(removed)
 
 
 def _read(client: Any, bucket: str) -> str | None:

@@ -15,7 +15,7 @@ from worker.aws.credentials import CredentialCache, credential_errors
 from worker.aws.silent_buckets import SilentBuckets
 from worker.aws.storage_calls import bound_responses
 from worker.aws.stored_files import FileReader
-from worker.core.kinds.role_session import RoleSession, cleanup_session, role_session
+from worker.core.kinds.role_session import RoleSession, SessionLimit, role_session
 from worker.core.policy.error_responses import ErrorResponse
 from worker.core.signing.context import SigningContext
 from worker.core.signing.forms import FormSigner
@@ -124,18 +124,22 @@ class S3Clients:
         """
         return self._client(bucket, _session(bucket, tenant, prefixes), now).files
 
-    def cleanup_client(
-        self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime
+    def limited_client(
+        self,
+        bucket: Bucket,
+        name: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+        limit: SessionLimit,
     ) -> Any:
-        """Return a boto3 client that may list and abort a tenant's multipart uploads.
+        """Return a boto3 client for calls that the sessions that sign grants may not make.
 
-        A role has a session of its own for that: the sessions that sign grants may list nothing.
-        Raises as `credentials` does.
+        A role has a session of its own for them, whose policy limit writes. name is that of the
+        tenant or the service. Raises as `credentials` does.
         """
-        session = _session(bucket, tenant, prefixes)
-        if session is not None:
-            session = cleanup_session(session, bucket.bucket, prefixes)
-        return self._client(bucket, session, now).boto
+        session = _session(bucket, name, prefixes)
+        limited = session and limit(session, bucket.bucket, prefixes)
+        return self._client(bucket, limited, now).boto
 
     def check_rejection(
         self,

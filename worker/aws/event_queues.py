@@ -1,7 +1,8 @@
 """SQS queues: receives and deletes messages, and asks whether a queue can be used."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,24 +30,33 @@ _CONFIG = Config(
     max_pool_connections=32,  # of all threads that read one queue
 )
 # sqs.REGION.…, sqs-fips.REGION.…, ….sqs.REGION.vpce.…, and REGION.queue.… of older URLs.
+_is_number = re.compile("[0-9]{1,14}").fullmatch
 _REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queue\.")
+
+
+_NO_CODE = re.compile(r"[^A-Za-z0-9._:-]")  # the server writes it, and the log has it
+_MAX_CODE = 100
 
 
 class QueueUnusable(Transient):
     """A call to SQS that failed. code is that of SQS, or the name of the error."""
 
     def __init__(self, code: str) -> None:
-        self.code = code
-        super().__init__(f"SQS: {code}")
+        self.code = _NO_CODE.sub("", code[:_MAX_CODE])
+        super().__init__(f"SQS: {self.code}")
 
 
 class QueueMessage(NamedTuple):
-    """A message, and how often it was received. receipt is what deletes it."""
+    """A message, and how often it was received. receipt is what deletes it.
+
+    sent_at is None if the server does not tell when the message was sent.
+    """
 
     message_id: str
     receipt: str
     body: str
     receive_count: int = 1
+    sent_at: datetime | None = None
 
 
 def queue_region(url: str) -> str | None:
@@ -79,7 +89,7 @@ class EventQueue:
             MaxNumberOfMessages=MAX_MESSAGES,
             WaitTimeSeconds=wait_seconds,
             VisibilityTimeout=VISIBILITY_SECONDS,
-            AttributeNames=["ApproximateReceiveCount"],
+            AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
         )
         return [_message(values) for values in response.get("Messages") or ()]
 
@@ -131,13 +141,20 @@ def _call(method: Any, **params: Any) -> dict[str, Any]:
 
 
 def _message(values: dict[str, Any]) -> QueueMessage:
-    count = str(values.get("Attributes", {}).get("ApproximateReceiveCount", ""))
+    attributes = values.get("Attributes") or {}
+    sent = _number(attributes, "SentTimestamp")  # in milliseconds
     return QueueMessage(
         str(values.get("MessageId", "")),
         str(values.get("ReceiptHandle", "")),
         str(values.get("Body", "")),
-        int(count) if count.isdecimal() else 1,
+        _number(attributes, "ApproximateReceiveCount") or 1,
+        None if sent is None else datetime.fromtimestamp(sent / 1_000, UTC),
     )
+
+
+def _number(attributes: Mapping[str, Any], name: str) -> int | None:
+    text = str(attributes.get(name, ""))
+    return int(text) if _is_number(text) else None
 
 
 def event_queues(buckets: Sequence[Bucket]) -> Iterator[tuple[str, Bucket]]:

@@ -1,7 +1,7 @@
 """Looks for an object in storage: one HEAD, which tells the grant that stored it."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
@@ -20,6 +20,9 @@ from worker.errors import Transient
 
 _ALGORITHMS = ("sha256", "crc32", "crc32c", "crc64nvme")
 _NO_VERSION = "null"  # of an object that was stored without versioning
+_MAX_SIZE = 2**53  # bytes: JSON carries no larger number exactly
+_MAX_TEXT = 1_024  # characters of a header
+_MAX_AHEAD = timedelta(hours=1)
 
 Missing = Literal["absent", "hidden"]
 """The reasons for which storage shows no object.
@@ -30,9 +33,10 @@ list the bucket. AWS: API_HeadObject.html.
 
 
 class StorageRefuses(Transient):
-    """Storage answers that it does not tell of an object, and may do so until something changes.
+    """Storage does not tell of an object, and may not until something changes.
 
-    So it does of an object that is encrypted with a key of its own (AWS: API_HeadObject.html).
+    It answers with an error, as for an object that is encrypted with a key of its own (AWS:
+    API_HeadObject.html), or with what cannot be true.
     """
 
 
@@ -105,21 +109,31 @@ class FileReader:
 
 
 def _file(headers: Mapping[str, str]) -> StoredFile:
-    try:
-        modified_at = parse_timestamp(headers["Last-Modified"])
-        size = int(headers["Content-Length"])
-    except (KeyError, ValueError):
-        fault = "storage does not tell the size or the time of an object"
-        raise Transient(fault, "storage") from None
     version = headers.get("x-amz-version-id")
-    return StoredFile(
-        grant_id=headers.get("x-amz-meta-grant-id") or None,
-        size=size,
-        etag=headers.get("ETag", "").strip('"'),
-        version=None if version == _NO_VERSION else version,
-        checksum=_checksum(headers),
-        content_type=headers.get("Content-Type"),
-        modified_at=modified_at.astimezone(UTC),
+    try:
+        file = StoredFile(
+            grant_id=headers.get("x-amz-meta-grant-id") or None,
+            size=int(headers["Content-Length"]),
+            etag=headers.get("ETag", "").strip('"'),
+            version=None if version == _NO_VERSION else version,
+            checksum=_checksum(headers),
+            content_type=headers.get("Content-Type"),
+            modified_at=parse_timestamp(headers["Last-Modified"]).astimezone(UTC),
+        )
+    except (KeyError, ValueError, ArithmeticError, RuntimeError):
+        file = None
+    if file is None or not _is_credible(file):
+        raise StorageRefuses("storage tells nonsense of an object", "storage")
+    return file
+
+
+def _is_credible(file: StoredFile) -> bool:
+    """Return true if what storage tells can be true, and the database can store it."""
+    texts = (value for value in file if isinstance(value, str))
+    return (
+        0 <= file.size <= _MAX_SIZE
+        and file.modified_at <= datetime.now(UTC) + _MAX_AHEAD
+        and all(len(text) <= _MAX_TEXT and "\0" not in text for text in texts)
     )
 
 

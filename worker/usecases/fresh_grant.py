@@ -14,9 +14,11 @@ from valetkey.wire.terms import AnyTerms
 from worker.context import Context
 from worker.core.policy.decisions import ChunkRequest, RecordedChunk, chunk_outcome, recorded_item
 from worker.core.policy.history import BATCH_CONFLICT
+from worker.core.revocation.refusals import refuse_revoked
 from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db.batch_history import read_history, read_recorded_chunk
 from worker.db.engine import autocommit_read, read_transaction
+from worker.db.revocation.recorded import revocations_since
 from worker.usecases.issue import issue_chunk
 from worker.usecases.reissue import reissue_chunk_by_number
 
@@ -30,6 +32,9 @@ _CANCELLED = Refusal(
     code=Code.BATCH_CLOSED,
     field="of",
     message="the batch of the grant was cancelled: request a new one instead",
+)
+_REVOKED = Refusal(
+    code=Code.REVOKED, field="of", message="the grant was revoked: request a new one instead"
 )
 
 
@@ -55,7 +60,7 @@ def reissue_grant(
     """
     now = context.now()
     with read_transaction(context.engine) as connection:
-        request = _find_request(connection, message, tenant.id, now)
+        request = _find_request(connection, message, tenant.id, config, now)
     if isinstance(request, ChunkMessage):
         chunk = ChunkRequest(request, tenant, signing_key, reissue_of=message.of)
         return issue_chunk(chunk, config, context)
@@ -69,7 +74,11 @@ def reissue_grant(
 
 
 def _find_request(
-    connection: Connection, message: ReissueMessage, tenant_id: str, now: datetime
+    connection: Connection,
+    message: ReissueMessage,
+    tenant_id: str,
+    config: TenantConfig,
+    now: datetime,
 ) -> ChunkMessage | Refusal:
     """Return the request that the message stands for, or its refusal."""
     batch_id, item = split_grant_id(message.of)
@@ -85,7 +94,9 @@ def _find_request(
     chunk = item // batch.chunk_size
     if read_history(connection, tenant_id, batch_id, chunk, now).chunk is None:
         return _UNKNOWN
-    return _request(message, read_recorded_chunk(connection, batch.batch_number, chunk), item)
+    recorded = read_recorded_chunk(connection, batch.batch_number, chunk)
+    revocations = revocations_since(connection, tenant_id, recorded.validity.issued_at)
+    return _request(message, refuse_revoked(recorded, revocations, config), item)
 
 
 def _request(
@@ -94,6 +105,8 @@ def _request(
     row = next((row for row in recorded.rows if row.item_number == item_number), None)
     if row is None:
         return _UNKNOWN
+    if row.code == Code.REVOKED:
+        return _REVOKED
     if row.code is not None:
         return _not_allowed(f"it was refused as {row.code}: request it again instead")
     return ChunkMessage(

@@ -10,7 +10,7 @@ from worker.core.revocation.refusals import refuse_revoked
 from worker.db.batch_history import read_recorded_chunk
 from worker.db.batches import insert_reissued_digests
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.revocation.rows import revocations_since
+from worker.db.revocation.recorded import revocations_since
 from worker.usecases.multipart import find_parts_upload
 from worker.usecases.signing_context import repeated_signing_context
 

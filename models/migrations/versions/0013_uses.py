@@ -88,7 +88,7 @@ def _create_uses() -> None:
 def _create_stored_objects() -> None:
     op.create_table(
         "stored_objects",
-        sa.Column("bucket", sa.String(length=255), nullable=False),
+        sa.Column("bucket", sa.Text(), nullable=False),
         sa.Column("object_key", sa.Text(), nullable=False),
         sa.Column("tenant", sa.String(length=63), nullable=False),
         sa.Column("batch_number", NUMBER, nullable=False),

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("target_kind", sa.String(length=16), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("bucket", sa.String(length=63), nullable=True),
+        sa.Column("storage", sa.Text(), nullable=True),
         sa.Column("grants", sa.BigInteger(), nullable=False),
         sa.Column("revoked_by", sa.String(length=200), nullable=False),
         sa.Column("reason", sa.String(length=200), nullable=True),
@@ -31,6 +32,8 @@ def upgrade() -> None:
         sa.Column("sid", sa.String(length=64), nullable=False),
         sa.Column("revocation_id", sa.String(length=36), nullable=False),
         sa.Column("bucket", sa.String(length=63), nullable=False),
+        sa.Column("storage", sa.Text(), nullable=False),
+        sa.Column("statement", sa.Text(), nullable=False),
         sa.Column("lapses_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("sid", name=op.f("pk_denials")),
     )

@@ -20,6 +20,7 @@ from tests.support.builders.services import build_service
 from worker.aws import objects
 from worker.aws.clients import S3Clients
 from worker.aws.credentials import REFRESH_INTERVAL
+from worker.core.kinds.role_session import cleanup_session
 from worker.core.signing.forms import FormSigner
 from worker.core.signing.sigv4 import Credentials
 from worker.core.signing.urls import UrlSigner
@@ -152,7 +153,7 @@ def test_only_the_session_for_cleanup_may_list_uploads(aws: AwsRole) -> None:
     upload = client.create_multipart_upload(Bucket=aws.bucket.bucket, Key="acme/a")
     with pytest.raises(ClientError, match="AccessDenied"):
         client.list_multipart_uploads(Bucket=aws.bucket.bucket)
-    cleanup = aws.s3.cleanup_client(aws.bucket, "acme", PREFIXES, aws.now)
+    cleanup = aws.s3.limited_client(aws.bucket, "acme", PREFIXES, aws.now, cleanup_session)
     (listed,) = cleanup.list_multipart_uploads(Bucket=aws.bucket.bucket)["Uploads"]
     assert listed["UploadId"] == upload["UploadId"]
     with pytest.raises(ClientError, match="AccessDenied"):
@@ -186,8 +187,7 @@ def test_an_upload_that_a_session_started_is_found_and_aborted_by_the_cleanup(
     monkeypatch.setattr(objects, "start_upload", start_unheard)
     with pytest.raises(StorageSilent):
         service.issue(message | {"items": [{"key": "acme/a", "size": 1_000}]})
-    parameters = {"Bucket": aws.bucket.bucket}
-    owner = aws.storage.client()
+    parameters, owner = {"Bucket": aws.bucket.bucket}, aws.storage.client()
     assert len(owner.list_multipart_uploads(**parameters)["Uploads"]) == 1
     clock.forward(minutes=2)
     assert abort_expired(service.context) == {"ended": 1, "postponed": 0}

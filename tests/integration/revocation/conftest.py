@@ -103,3 +103,13 @@ def as_json(result: Result) -> dict[str, Any]:
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     values: dict[str, Any] = json.loads(result.stdout)
     return values
+
+
+def statements(client: Any, bucket: str) -> list[dict[str, Any]]:
+    """Return the statements of a bucket's policy."""
+    try:
+        document: dict[str, Any] = json.loads(client.get_bucket_policy(Bucket=bucket)["Policy"])
+    except client.exceptions.ClientError:
+        return []
+    found: list[dict[str, Any]] = document["Statement"]
+    return found

@@ -17,7 +17,8 @@ from tests.support.builders.services import InProcessService
         (("--prefix", "s3://demo/"), "write s3://PROFILE/PREFIX"),
         (("--key", "s3://dem/a"), "there is no bucket profile 'dem': did you mean demo?"),
         (("--tenant", ""), "it is empty"),
-        (("--tenant", "acme", "--reason", "x" * 201), "it has more than 200 characters"),
+        (("--tenant", "acme", "--reason", "a\nb"), "write 1 to 200 characters on one line"),
+        (("--tenant", "acme", "--reason", "x" * 201), "write 1 to 200 characters on one line"),
     ],
 )
 def test_a_wrong_use_says_what_to_write(run: Revoke, words: tuple[str, ...], message: str) -> None:

@@ -122,6 +122,19 @@ def test_a_slot_is_overwritten_by_a_newer_object_of_another_grant_only(
     assert states(engine, second, clock) == {0: "used"}
 
 
+def test_a_grant_whose_content_is_stored_again_is_overwritten_no_more(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    (first,), (second,) = (issue(service, upload_message()) for _ in range(2))
+    told = stored(first, KEY, clock(), etag="a")
+    later = stored(second, KEY, clock() + timedelta(seconds=1), etag="b")
+    record_uses([told, later], service.context)
+    assert states(engine, first, clock) == {0: "overwritten"}
+    record_uses([told._replace(occurred_at=clock() + timedelta(seconds=2))], service.context)
+    assert states(engine, first, clock) == {0: "used"}
+    assert states(engine, second, clock) == {0: "overwritten"}
+
+
 def test_downloads_are_counted_and_refused_items_have_no_state(
     engine: Engine, service: InProcessService, clock: Clock
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, event, insert, select
 
 from models import Batch, Settlement
 from tests.integration.conftest import ApplyConfig
@@ -119,6 +119,18 @@ def test_the_newest_of_several_objects_is_told(service: InProcessService, clock:
     assert (state.etag, state.size, state.uses) == ("new", 7, 2)
 
 
+def test_a_use_whose_commit_the_settlement_did_not_see_is_counted_once(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    message = upload_message(KEYS[:2])
+    service.issue(message)
+    record_uses([stored(f"{message['batch']}.0", KEYS[0], clock())], service.context)
+    clock.forward(seconds=3)
+    settle(engine, batch_number(engine, message["batch"]), 0, "0-1", clock)
+    clock.forward(days=1)
+    assert states(service, message["batch"]).counts == {"used": 1, "unused": 1}
+
+
 def test_refused_and_undecided_items_have_states_of_their_own(
     service: InProcessService, clock: Clock
 ) -> None:
@@ -215,3 +227,17 @@ def test_downloads_are_counted(service: InProcessService, clock: Clock) -> None:
     (state,) = states(service, message["batch"], 1).items
     assert (state.state, state.uses, state.stored_at) == ("used", 3, None)
     assert states(service, message["batch"]).counts == {"open": 1, "used": 1}
+
+
+@pytest.mark.parametrize("is_probe", [False, True])
+def test_items_of_odd_numbers_cost_as_few_queries_as_one(
+    engine: Engine, service: InProcessService, *, is_probe: bool
+) -> None:
+    message = upload_message([f"acme/{number}.png" for number in range(200)])
+    service.issue(message)
+    queries: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: queries.append(args[2]))
+    service.issue(status_message(message["batch"], 1, probe=is_probe))
+    of_one = len(queries)
+    service.issue(status_message(message["batch"], *range(1, 200, 2), probe=is_probe))
+    assert len(queries) <= 2 * of_one

@@ -22,6 +22,7 @@ from worker.commands.deliveries import deliveries
 from worker.core.uses.reports import UseReport
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.uses.deliveries import insert_unused_delivery
+from worker.db.uses.used_grants import read_chunk_grants
 
 KEY = "acme/a.png"
 
@@ -33,7 +34,9 @@ def settle(hooks: UploadHooks, unused: str) -> bool:
         values = {"batch_number": number, "chunk_number": 0, "tenant": tenant, "unused": unused}
         values |= {"used_bytes": 0, "returned_bytes": 0, "settled_at": hooks.clock()}
         connection.execute(insert(Settlement), values)
-        return insert_unused_delivery(connection, number, 0, hooks.clock())
+        config = hooks.context.config.current()
+        grant = read_chunk_grants(connection, number, 0, config)[0]
+        return insert_unused_delivery(connection, grant, hooks.clock())
 
 
 def test_an_upload_is_told_to_the_endpoint_with_what_storage_has(hooks: UploadHooks) -> None:

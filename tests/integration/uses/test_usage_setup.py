@@ -59,7 +59,7 @@ def test_every_storage_has_steps_without_open_placeholders(run: Setup, storage: 
     ("words", "message"),
     [
         (("onsite",), "onsite is not on AWS: add --storage minio, rgw or seaweedfs"),
-        (("dem",), "there is no bucket profile 'dem': did you mean demo?"),
+        (("dem",), "there is no bucket profile 'dem': did you mean 'demo'?"),
         (("demo", "--account", "abc"), "an AWS account is 12 digits"),
         (("demo", "--account", "9999-8888-7777"), "an AWS account is 12 digits"),
         (("demo", "--queue", "x.fifo"), "storage sends to no FIFO queue"),

@@ -171,7 +171,8 @@ class _Generator:
             target = Target("key", f"{TENANTS[number % 3]}/{number}.png", "demo")
             id_ = f"01932000-0000-4000-8000-{self._rng.randrange(10**12):012}"
             reason = self._rng.choice([None, "case 4711"])
-            revocation = NewRevocation(id_, target, owners, "alice", reason, now)
+            owner = owners, "alice", reason
+            revocation = NewRevocation(id_, target, *owner, now, storage="valetkey-demo")
             with write_transaction(self._engine) as connection:
                 insert_revocation(connection, revocation, [], now)
 

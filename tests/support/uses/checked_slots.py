@@ -10,10 +10,18 @@ from sqlalchemy import Engine, event, func, select
 
 from models import Batch, Reservation, Settlement, StoredObject, Usage, Use
 from tests.support.builders import services
-from tests.support.builders.messages import POLICY, Clock, batch_id, grant_message, tenant_config
+from tests.support.builders.messages import (
+    DEMO,
+    POLICY,
+    Clock,
+    batch_id,
+    grant_message,
+    tenant_config,
+)
 from tests.support.uses.memory_bucket import MemoryBucket, MemoryClients, MemoryObject
 from tests.support.uses.slots_model import EXPIRES_IN, MAX_SIZE, ChunkKey, ModelGrant, SlotsModel
 from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.item_ranges import parse_items
 from worker.core.uses.reports import UseReport
 from worker.core.uses.states import grant_state
@@ -29,7 +37,7 @@ from worker.usecases.uses.settle import settle_ended
 
 CHUNK_SIZE = 2
 KEYS = ("acme/a", "acme/b", "acme/c")
-REAL_BUCKET = "valetkey-demo"
+REAL_BUCKET = storage_name(DEMO)
 
 
 class Killed(BaseException):

@@ -9,7 +9,7 @@ from typing import Any
 from worker.aws import event_queues
 from worker.event_intake.__main__ import main
 from worker.usecases.uses import record
-from worker.usecases.uses.intake import batch, queue_reader
+from worker.usecases.uses.intake import message_group, queue_reader
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -32,7 +32,7 @@ def after(module: Any, name: str) -> None:
 
 STEPS: dict[str, Callable[[], None]] = {
     "received": lambda: before(queue_reader, "handle_messages"),
-    "identified": lambda: before(batch, "record_uses"),
+    "identified": lambda: before(message_group, "record_uses"),
     "recording": lambda: before(record, "append_use_leaves"),
     "recorded": lambda: before(queue_reader.QueueReader, "_delete"),
     "deleted": lambda: after(event_queues.EventQueue, "delete"),

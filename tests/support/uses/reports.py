@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Any
 
+from tests.support.builders.messages import DEMO
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.reports import UseReport
 
-BUCKET = "valetkey-demo"
+BUCKET = storage_name(DEMO)
 
 
 def stored(grant_id: str, key: str, at: datetime, **changes: Any) -> UseReport:
@@ -16,7 +18,7 @@ def stored(grant_id: str, key: str, at: datetime, **changes: Any) -> UseReport:
 
 def downloaded(grant_id: str, key: str, at: datetime, **changes: Any) -> UseReport:
     """Return a report of a download, as an access log has it."""
-    report = UseReport("downloaded", "log", BUCKET, key, grant_id, at, 10, request_id="R1")
+    report = UseReport("downloaded", "log", DEMO.bucket, key, grant_id, at, 10, request_id="R1")
     return report._replace(**changes)
 
 

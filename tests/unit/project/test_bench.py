@@ -36,6 +36,9 @@ GOALS = {
     "stream_1m_worker_rss_mb": ("most", 150),
     "events_per_minute_sqlite": ("least", 100_000),
     "events_per_minute_postgres": ("least", 100_000),
+    "log_lines_per_second_sqlite": ("least", 16_667),
+    "log_lines_per_second_postgres": ("least", 16_667),
+    "log_import_rss_mb": ("most", 150),
 }
 # Each is measured on both databases, whose name follows.
 AUDIT_GOALS = {

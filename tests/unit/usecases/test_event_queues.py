@@ -55,13 +55,13 @@ def test_a_key_belongs_to_the_tenant_with_the_longest_prefix_of_it(
     key: str, access: TenantAccess | None
 ) -> None:
     accesses = {("b", "acme/"): ACME, ("b", "acme/umbrella/"): UMBRELLA}
-    targets = QueueTargets(frozenset({"b"}), accesses)
+    targets = QueueTargets(accesses, {}, {})
     assert targets.find_access("b", key) is access
     assert targets.find_access("another", key) is None
 
 
 def test_a_tenant_with_the_whole_bucket_has_every_key() -> None:
-    targets = QueueTargets(frozenset({"b"}), {("b", ""): ACME})
+    targets = QueueTargets({("b", ""): ACME}, {}, {})
     assert targets.find_access("b", "x/y") is ACME
 
 

@@ -157,6 +157,15 @@ def _describe(pasted: PastedGrant, grant: AuditedGrant, now: Any) -> dict[str, A
         "limited_by": None if grant.code else grant.limited_by,
         "upload": grant.upload,
         "batch_cancelled_at": grant.cancelled_at,
+        "revocations": [
+            {
+                "revoked_at": each.revoked_at,
+                "revoked_by": each.revoked_by,
+                "reason": each.reason,
+                "target": {"kind": each.target.kind, "value": each.target.value},
+            }
+            for each in grant.revocations
+        ],
         "ends_sooner": ways_to_end(grant, signing, now) if signing else [],
     }
 
@@ -184,15 +193,34 @@ def _rows(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if values["access_key"]:
         yield "access_key", escape_unprintable(values["access_key"])
     if values["expires_at"]:
-        state = "yes, until" if values["alive"] else "no, not since"
-        until = f"{state} {format_utc(values['expires_at'])} (limited by {values['limited_by']})"
-        yield "alive", "no: the upload has ended" if _has_ended(values) else until
+        yield "alive", _describe_life(values)
     if values["upload"]:
         yield "upload", values["upload"]
     if values["batch_cancelled_at"]:
         yield "batch_cancelled_at", format_utc(values["batch_cancelled_at"])
-    for number, way in enumerate(values["ends_sooner"]):
+    for each in values["revocations"]:
+        yield "revoked_at", _describe_revocation(each)
+    yield from _ways(values["ends_sooner"])
+
+
+def _ways(ways: list[str]) -> Iterator[tuple[str, str]]:
+    for number, way in enumerate(ways):
         yield "" if number else "ends_sooner", escape_unprintable(way)
+
+
+def _describe_life(values: dict[str, Any]) -> str:
+    if _has_ended(values):
+        return "no: the upload has ended"
+    state = "yes, until" if values["alive"] else "no, not since"
+    if values["alive"] and values["revocations"]:
+        state = "revoked; if storage still accepts it, until"
+    return f"{state} {format_utc(values['expires_at'])} (limited by {values['limited_by']})"
+
+
+def _describe_revocation(values: dict[str, Any]) -> str:
+    reason = f": {values['reason']}" if values["reason"] else ""
+    text = f"{format_utc(values['revoked_at'])} by {values['revoked_by']}{reason}"
+    return escape_unprintable(text)
 
 
 def _has_ended(values: dict[str, Any]) -> bool:

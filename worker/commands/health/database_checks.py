@@ -30,6 +30,11 @@ from worker.commands.health.checks import (
     check_tenants,
     check_webhooks,
 )
+from worker.commands.health.denial_checks import (
+    DenialFacts,
+    check_denials,
+    read_denial_facts,
+)
 from worker.commands.health.event_checks import event_checks
 from worker.commands.health.partition_checks import (
     PartitionFacts,
@@ -63,6 +68,7 @@ class _DatabaseFacts(NamedTuple):
     oldest_abandoned_upload: datetime | None
     refused_uploads: list[backlog.RefusedUploads]
     oldest_ended_slot: datetime | None
+    denials: DenialFacts
     partitions: PartitionFacts | None
     publications: list[Publication]
 
@@ -95,6 +101,7 @@ def database_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
     yield check_abandoned_uploads(facts.oldest_abandoned_upload, now)
     yield from check_refused_uploads(facts.refused_uploads)
     yield check_settlements(facts.oldest_ended_slot, now)
+    yield from check_denials(facts.denials, facts.config)
     yield from check_partitions(facts.partitions, now)
     yield from checkpoint_checks(settings, facts.config, facts.publications)
 
@@ -111,6 +118,7 @@ def _read_facts() -> _DatabaseFacts:
             backlog.oldest_abandoned_upload(connection),
             backlog.refused_uploads(connection, clock.now() - FAILED_SINCE),
             backlog.oldest_ended_slot(connection),
+            read_denial_facts(connection, clock.now()),
             read_partition_facts(connection, clock.now()),
             read_publications(connection),
         )

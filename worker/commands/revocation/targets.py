@@ -1,25 +1,28 @@
 """The options that name what is to be revoked."""
 
-import re
 from collections.abc import Mapping
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
+from valetkey.wire.messages import BatchId, GrantId
 from worker.commands.options import Command
 from worker.core.revocation.targets import Target, TargetKind
 from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.fields import closest_name
 
 _TARGETS: Mapping[TargetKind, tuple[str, str]] = {
-    "grant": ("BATCH.NUMBER", "One grant, by its id."),
-    "batch": ("BATCH", "All grants of a batch. What it has not issued yet is cancelled."),
+    "grant": ("[TENANT/]BATCH.NUMBER", "One grant, by its id."),
+    "batch": ("[TENANT/]BATCH", "All grants of a batch. What it has not issued yet is cancelled."),
     "key": ("s3://PROFILE/KEY", "All grants of one object."),
     "prefix": ("s3://PROFILE/PREFIX", "All grants of objects whose keys begin so."),
     "tenant": ("TENANT", "All grants of a tenant. What it has not been issued yet is cancelled."),
     "credentials": ("ACCESS_KEY", "All grants that this access key signed, by its public id."),
 }
-_is_batch = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
-_is_item = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch
+_IDS: Mapping[str, tuple[TypeAdapter[str], str]] = {
+    "grant": (TypeAdapter(GrantId), "an id of a grant is a batch id, a dot and a number"),
+    "batch": (TypeAdapter(BatchId), "this is not the id of a batch"),
+}
 _S3 = "s3://"
 
 
@@ -40,16 +43,25 @@ def read_target(targets: Mapping[str, str | None], config: TenantConfig) -> Targ
     text = value or ""
     if kind in {"key", "prefix"}:
         return _read_location(kind, text, config)
-    batch_id, _, item = text.rpartition(".")
-    if kind == "grant" and not (_is_batch(batch_id) and _is_item(item)):
-        raise click.BadParameter(
-            "an id of a grant is a batch id, a dot and a number", param_hint="--grant"
-        )
-    if kind == "batch" and not _is_batch(text):
-        raise click.BadParameter("this is not the id of a batch", param_hint="--batch")
+    if kind in _IDS:
+        return _read_id(kind, text)
     if not text:
         raise click.BadParameter("it is empty", param_hint=f"--{kind}")
     return Target(kind, text)
+
+
+def _read_id(kind: TargetKind, text: str) -> Target:
+    tenant, _, id_ = text.rpartition("/")  # tenants choose the ids of their batches
+    adapter, problem = _IDS[kind]
+    return Target(kind, parse_option(f"--{kind}", adapter, id_, problem), tenant=tenant or None)
+
+
+def parse_option(option: str, adapter: TypeAdapter[str], value: str, problem: str) -> str:
+    """Return the value of an option as the wire has it. Raises click.BadParameter."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        raise click.BadParameter(problem, param_hint=option) from None
 
 
 def _read_location(kind: TargetKind, text: str, config: TenantConfig) -> Target:

@@ -11,8 +11,8 @@ from valetkey.cli.format_options import format_option
 from worker.commands.database import open_database
 from worker.core.tenants.config import Bucket
 from worker.core.tenants.endpoints import DefaultEndpoints
-from worker.core.tenants.fields import closest_name
 from worker.core.uses.storage_setup import SetupNames, Storage, setup_documents, setup_steps
+from worker.db.audit.selection.similar_names import did_you_mean
 from worker.db.engine import read_transaction
 from worker.db.tenants import load_config
 from worker.settings import Settings
@@ -116,9 +116,8 @@ def _find(profile: str) -> Bucket:
         buckets = load_config(connection).buckets
     bucket = buckets.get(profile)
     if bucket is None:
-        hint = closest_name(profile, buckets)
-        suggestion = f": did you mean {hint}?" if hint else ""
-        raise click.BadParameter(f"there is no bucket profile {profile!r}{suggestion}")
+        hint = did_you_mean(profile, buckets)
+        raise click.BadParameter(f"there is no bucket profile {profile!r}{hint}")
     if bucket.bucket.startswith("arn:"):
         text = f"{profile} is an access point: events and logs name the bucket behind it"
         raise click.UsageError(f"{text}, which needs a bucket profile of its own")

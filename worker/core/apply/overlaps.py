@@ -7,10 +7,7 @@ from typing import NamedTuple
 from worker.core.tenants.config import Bucket, Policy, TenantConfig
 from worker.core.tenants.endpoints import NO_ENDPOINTS, DefaultEndpoints
 from worker.core.tenants.locations import Location
-
-_AWS = "AWS"
-_AWS_SUFFIXES = (".amazonaws.com", ".amazonaws.com.cn")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+from worker.core.tenants.storage_names import storage_host
 
 
 class PrefixClaim(NamedTuple):
@@ -47,8 +44,8 @@ def find_overlaps(
 
 def _claims_by_bucket(
     config: TenantConfig, endpoints: DefaultEndpoints
-) -> dict[tuple[str, str], list[PrefixClaim]]:
-    claims: defaultdict[tuple[str, str], list[PrefixClaim]] = defaultdict(list)
+) -> dict[tuple[str, str | None], list[PrefixClaim]]:
+    claims: defaultdict[tuple[str, str | None], list[PrefixClaim]] = defaultdict(list)
     for tenant in config.tenants.values():
         for policy in tenant.policies.values():
             bucket = config.buckets.get(policy.bucket)
@@ -58,20 +55,11 @@ def _claims_by_bucket(
     return claims
 
 
-def _storage_hosts(bucket: Bucket, endpoints: DefaultEndpoints) -> set[str]:
+def _storage_hosts(bucket: Bucket, endpoints: DefaultEndpoints) -> set[str | None]:
     """Return the hosts in links and in the worker's requests. One in common is the same storage."""
     return {
-        _storage_host(url) for url in (endpoints.public_of(bucket), endpoints.internal_of(bucket))
+        storage_host(url) for url in (endpoints.public_of(bucket), endpoints.internal_of(bucket))
     }
-
-
-def _storage_host(endpoint: str | None) -> str:
-    if endpoint is None:
-        return _AWS
-    scheme, _, remainder = endpoint.lower().partition("://")
-    # With and without its default port, an endpoint is the same server.
-    host = remainder.partition("/")[0].removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
-    return _AWS if host.endswith(_AWS_SUFFIXES) else host
 
 
 def _policy_claims(tenant: str, policy: Policy, bucket: Bucket) -> Iterator[PrefixClaim]:

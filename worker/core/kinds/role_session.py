@@ -9,6 +9,7 @@ variables.html).
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +44,10 @@ class RoleSession:
     external_id: str | None = field(default=None, repr=False)
 
 
+SessionLimit = Callable[[RoleSession, str, tuple[str, ...]], RoleSession]
+"""Gives a session another policy: for a real bucket, and prefixes in it."""
+
+
 def role_session(
     role_arn: str, bucket: Bucket, tenant: str, prefixes: tuple[str, ...]
 ) -> RoleSession:
@@ -74,6 +79,33 @@ def cleanup_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]
         "Resource": _object_arns(partition, bucket, prefixes),
     }
     return replace(session, policy=_policy_document(listing, aborting))
+
+
+def policy_session(session: RoleSession, bucket: str, _prefixes: tuple[str, ...]) -> RoleSession:
+    """Return a session of the same role that may only read and change the bucket's policy."""
+    changing = {
+        "Effect": "Allow",
+        "Action": ["s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy"],
+        "Resource": f"arn:{session.role_arn.split(':')[1]}:s3:::{bucket}",
+    }
+    return replace(session, policy=_policy_document(changing))
+
+
+def listing_session(session: RoleSession, bucket: str, prefixes: tuple[str, ...]) -> RoleSession:
+    """Return a session of the same role that may only list and read objects under prefixes."""
+    partition = session.role_arn.split(":")[1]
+    listing = {
+        "Effect": "Allow",
+        "Action": "s3:ListBucket",
+        "Resource": f"arn:{partition}:s3:::{bucket}",
+        "Condition": {"StringLike": {"s3:prefix": [f"{_escape(each)}*" for each in prefixes]}},
+    }
+    reading = {
+        "Effect": "Allow",
+        "Action": "s3:GetObject",
+        "Resource": _object_arns(partition, bucket, prefixes),
+    }
+    return replace(session, policy=_policy_document(listing, reading, _KMS_STATEMENT))
 
 
 def session_policy(role_arn: str, bucket: str, prefixes: tuple[str, ...]) -> str:

@@ -11,7 +11,10 @@ _SESSION_PREFIX = "ASIA"  # AWS: reference_identifiers.html, "Understanding uniq
 
 
 def is_alive(grant: AuditedGrant, now: datetime) -> bool:
-    """Return whether storage still accepts the grant, as far as the audit log knows."""
+    """Return whether storage still accepts the grant, as far as the audit log knows.
+
+    The log does not know whether the revocation of a grant was successful.
+    """
     has_upload = grant.kind != "multipart" or grant.upload not in _ENDED
     return grant.code is None and grant.expires_at > now and has_upload
 
@@ -29,11 +32,18 @@ def _ways(grant: AuditedGrant, signing: Signing) -> Iterator[str]:
         )
     elif grant.kind == "download":
         yield "delete or move the object: ends every link to it"
-    if grant.provider == "aws":
-        yield "deny this key in the bucket policy: ends every link to it"
+    if grant.provider in {"aws", "other"} and not _is_access_point(grant):
+        yield (
+            f"`python -m worker revoke --grant {grant.tenant}/{grant.grant}`: denies this key in"
+            " the bucket policy, which ends every link to it, and signs this grant no more"
+        )
     yield from _ways_of_credentials(grant, signing)
     if grant.kind not in _MULTIPART:
         yield "`valetkey cancel` does not end it: only what is not issued yet is refused then"
+
+
+def _is_access_point(grant: AuditedGrant) -> bool:
+    return any(name.startswith("arn:") for name in grant.real_buckets)
 
 
 def _ways_of_credentials(grant: AuditedGrant, signing: Signing) -> Iterator[str]:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from worker.core.links.pasted_grant import PastedGrant
+from worker.core.revocation.targets import RecordedRevocation
 
 Verdict = Literal["genuine", "altered", "forged", "unproven", "named"]
 
@@ -33,7 +34,7 @@ class AuditedGrant:
     """A grant of the audit log, with its bucket profile of today and the state of its upload.
 
     real_buckets are those that the profile has had; provider is None if it was removed. signings
-    has the first one first.
+    has the first one first. revocations are those that cover it, the oldest first.
     """
 
     tenant: str
@@ -56,6 +57,7 @@ class AuditedGrant:
     has_role: bool
     upload: str | None
     cancelled_at: datetime | None
+    revocations: tuple[RecordedRevocation, ...] = ()
 
     @property
     def expires_at(self) -> datetime:

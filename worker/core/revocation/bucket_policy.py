@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from valetkey.units import format_utc
@@ -20,9 +21,12 @@ _PRESIGNED = ["REST-QUERY-STRING", "POST"]
 _SPECIAL = re.compile(r"[*?$]")
 
 
-def denial_sid(revocation_id: str) -> str:
-    """Return the Sid of a revocation's statement: letters and digits only, as IAM requires."""
-    return SID_PREFIX + revocation_id.replace("-", "")
+def denial_sid(revocation_id: str, storage: str) -> str:
+    """Return the Sid of a revocation's statement in the bucket of this storage name.
+
+    It has letters and digits only, as IAM requires.
+    """
+    return SID_PREFIX + revocation_id.replace("-", "") + sha256(storage.encode()).hexdigest()[:8]
 
 
 def denial_statement(
@@ -53,31 +57,40 @@ def denial_statement(
     return statement
 
 
-def key_arn(partition: str, bucket: str, object_key: str) -> str:
-    """Return the ARN of one object."""
-    return f"arn:{partition}:s3:::{bucket}/{_escape(object_key)}"
+def key_arn(partition: str, bucket: str, object_key: str, *, has_variables: bool) -> str:
+    """Return the ARN of one object.
+
+    Without variables, which not every storage knows, it may name a few other objects as well.
+    """
+    return f"arn:{partition}:s3:::{bucket}/{_escape(object_key, has_variables)}"
 
 
-def prefix_arn(partition: str, bucket: str, prefix: str) -> str:
-    """Return the ARN of all objects whose keys begin with a prefix."""
-    return f"arn:{partition}:s3:::{bucket}/{_escape(prefix)}*"
+def prefix_arn(partition: str, bucket: str, prefix: str, *, has_variables: bool) -> str:
+    """Return the ARN of all objects whose keys begin with a prefix, as `key_arn` does."""
+    return f"arn:{partition}:s3:::{bucket}/{_escape(prefix, has_variables)}*"
 
 
-def _escape(text: str) -> str:
-    # In a resource these characters are wildcards, or begin a variable.
-    return _SPECIAL.sub(lambda match: f"${{{match[0]}}}", text)
+def _escape(text: str, has_variables: bool) -> str:  # noqa: FBT001 - of the two functions above
+    # In a resource these characters are wildcards, or begin a variable. ? is any one character:
+    # SeaweedFS would take ${*} literally, and deny nothing.
+    return _SPECIAL.sub(lambda match: f"${{{match[0]}}}" if has_variables else "?", text)
 
 
-def add_statement(policy: str | None, statement: dict[str, Any]) -> str:
-    """Return a bucket's policy with a statement, which replaces one of the same Sid.
+def change_policy(
+    policy: str | None, statements: Collection[dict[str, Any]], removed: Collection[str] = ()
+) -> str | None:
+    """Return a bucket's policy with statements, and without those of the removed Sids.
 
-    Everything else stays as it is. Raises Malformed if the result is too large for S3, or the
-    policy is not one.
+    A statement replaces one of the same Sid, and everything else stays as it is. Returns None if no
+    statement is left. Raises Malformed if the result is too large for S3, or the policy is not one.
     """
     document = _read(policy)
-    others = [each for each in document["Statement"] if each.get("Sid") != statement["Sid"]]
-    text = json.dumps(document | {"Statement": [*others, statement]}, separators=(",", ":"))
-    if len(text.encode()) > MAX_POLICY_BYTES:
+    sids = {*removed, *(each["Sid"] for each in statements)}
+    others = [each for each in document["Statement"] if each.get("Sid") not in sids]
+    if not others and not statements:
+        return None
+    text = json.dumps(document | {"Statement": [*others, *statements]}, separators=(",", ":"))
+    if statements and len(text.encode()) > MAX_POLICY_BYTES:
         raise Malformed(
             f"the bucket's policy would have {len(text.encode()):,} bytes, and S3 takes"
             f" {MAX_POLICY_BYTES:,}: revoke a prefix instead of single keys"
@@ -85,13 +98,9 @@ def add_statement(policy: str | None, statement: dict[str, Any]) -> str:
     return text
 
 
-def remove_statements(policy: str, sids: Collection[str]) -> str | None:
-    """Return a policy without the statements of these Sids, or None if no statement is left."""
-    document = _read(policy)
-    others = [each for each in document["Statement"] if each.get("Sid") not in sids]
-    if not others:
-        return None
-    return json.dumps(document | {"Statement": others}, separators=(",", ":"))
+def find_sids(policy: str | None) -> frozenset[str]:
+    """Return the Sids of a policy's statements. Raises Malformed if it is not one."""
+    return frozenset(str(each.get("Sid")) for each in _read(policy)["Statement"])
 
 
 def _read(policy: str | None) -> dict[str, Any]:
@@ -104,6 +113,6 @@ def _read(policy: str | None) -> dict[str, Any]:
             statements = [statements]
         if all(isinstance(each, dict) for each in statements):
             return {**document, "Statement": list(statements)}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         pass
     raise Malformed("the bucket has a policy that is not one: repair it first")

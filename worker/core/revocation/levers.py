@@ -1,20 +1,32 @@
 """The ways to end live grants, and what each would end: the blast radius of a revocation."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from worker.core.kinds.registry import KINDS
 from worker.core.kinds.role_session import role_session
+from worker.core.revocation.denied_objects import MAX_KEYS, DeniedObjects, denied_objects
 from worker.core.revocation.targets import LiveGrant, Target
 from worker.core.tenants.config import Bucket, TenantConfig
+from worker.core.tenants.storage_names import storage_name
 
 LeverName = Literal["deny", "end_sessions", "disable_access_key"]
 
-MAX_KEYS = 150
-"""The number of single keys that a statement may name: more do not fit into a bucket's policy."""
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """The objects and actions that a statement denies in the bucket of a profile.
+
+    storage is the unique name of the real bucket.
+    """
+
+    profile: Bucket
+    storage: str
+    objects: DeniedObjects
+    actions: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +35,7 @@ class Lever:
 
     ends are the targeted grants that it would end, by tenant id, and others those that it would end
     as well, although nobody asked for that. problem says why this command cannot do it, and manual
-    what an operator does instead. keys or prefixes are what a denial names, in the bucket of
-    profile.
+    what an operator does instead.
     """
 
     name: LeverName
@@ -34,10 +45,7 @@ class Lever:
     lapses_at: datetime
     problem: str | None = None
     manual: str | None = None
-    profile: Bucket | None = None
-    keys: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ()
-    actions: frozenset[str] = frozenset()
+    denial: Denial | None = None
 
 
 def plan_levers(
@@ -58,63 +66,38 @@ def plan_levers(
 def _denials(
     target: Target, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
 ) -> Iterable[Lever]:
-    by_bucket: dict[str, list[LiveGrant]] = {}
+    names = {profile: storage_name(bucket) for profile, bucket in config.buckets.items()}
+    by_storage: dict[str, list[LiveGrant]] = {}
     for grant in targeted:
-        if grant.bucket in config.buckets:
-            by_bucket.setdefault(config.buckets[grant.bucket].bucket, []).append(grant)
-    for real_bucket, grants in sorted(by_bucket.items()):
-        yield _denial(target, grants, _in_bucket(live, real_bucket, config), config)
+        if grant.bucket in names:
+            by_storage.setdefault(names[grant.bucket], []).append(grant)
+    for storage, grants in sorted(by_storage.items()):
+        beside = [grant for grant in live if names.get(grant.bucket) == storage]
+        objects = denied_objects(target, grants, config)
+        actions = frozenset().union(*(KINDS[grant.kind].s3_actions for grant in grants))
+        profile = config.buckets[grants[0].bucket]
+        yield _denial(Denial(profile, storage, objects, actions), grants, beside)
 
 
-def _in_bucket(
-    live: Iterable[LiveGrant], real_bucket: str, config: TenantConfig
-) -> list[LiveGrant]:
-    profiles = {name for name, each in config.buckets.items() if each.bucket == real_bucket}
-    return [grant for grant in live if grant.bucket in profiles]
-
-
-def _denial(
-    target: Target, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant], config: TenantConfig
-) -> Lever:
-    bucket = config.buckets[targeted[0].bucket]
-    actions = frozenset().union(*(KINDS[grant.kind].s3_actions for grant in targeted))
-    keys: tuple[str, ...] = ()
-    prefixes = _target_prefixes(target, targeted, config)
-    if not prefixes:
-        keys = tuple(sorted({grant.object_key for grant in targeted}))
+def _denial(denial: Denial, targeted: Sequence[LiveGrant], live: Sequence[LiveGrant]) -> Lever:
     ended = [
         grant
         for grant in live
-        if (grant.object_key in keys or grant.object_key.startswith(prefixes or ("\0",)))
-        and KINDS[grant.kind].s3_actions & actions
+        if denial.objects.include(grant.object_key)
+        and KINDS[grant.kind].s3_actions & denial.actions
     ]
     return Lever(
         name="deny",
-        where=bucket.bucket,
-        ends=_count(targeted),
+        where=denial.storage,
+        ends=_count(grant for grant in targeted if denial.objects.include(grant.object_key)),
         others=_count(_without(ended, targeted)),
         lapses_at=max(grant.expires_at for grant in [*ended, *targeted]),
-        problem=_denial_problem(bucket, keys),
-        profile=bucket,
-        keys=keys,
-        prefixes=prefixes,
-        actions=actions,
+        problem=_denial_problem(denial.profile, denial.objects.keys),
+        denial=denial,
     )
 
 
-def _target_prefixes(
-    target: Target, targeted: Sequence[LiveGrant], config: TenantConfig
-) -> tuple[str, ...]:
-    if target.kind == "prefix":
-        return (target.value,)
-    if target.kind != "tenant":
-        return ()
-    accesses = (config.find_access(grant.tenant, grant.bucket) for grant in targeted)
-    found = {prefix for access in accesses if access for prefix in access.policy.prefixes}
-    return tuple(sorted("" if prefix == "*" else prefix for prefix in found))
-
-
-def _denial_problem(bucket: Bucket, keys: Sequence[str]) -> str | None:
+def _denial_problem(bucket: Bucket, keys: Collection[str]) -> str | None:
     if bucket.provider == "r2":
         return "R2 has no bucket policies"
     if bucket.bucket.startswith("arn:"):

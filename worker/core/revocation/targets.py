@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from valetkey.wire.grant_ids import grant_id
+
 TargetKind = Literal["grant", "batch", "key", "prefix", "tenant", "credentials"]
 
 
@@ -10,12 +12,14 @@ class Target(NamedTuple):
     """What is to be revoked.
 
     value is a grant id, a batch id, an object key, a prefix of object keys, a tenant's id, or the
-    public id of an access key. bucket is the bucket profile of a key or prefix.
+    public id of an access key. bucket is the bucket profile of a key or prefix. tenant is the
+    tenant of a grant or batch; None means each tenant that chose this batch id.
     """
 
     kind: TargetKind
     value: str
     bucket: str | None = None
+    tenant: str | None = None
 
 
 class LiveGrant(NamedTuple):
@@ -35,36 +39,53 @@ class LiveGrant(NamedTuple):
     @property
     def id(self) -> str:
         """The id of the grant."""
-        return f"{self.batch_id}.{self.item_number}"
+        return grant_id(self.batch_id, self.item_number)
 
 
 class RevokedItem(NamedTuple):
     """The parts of a recorded item that decide whether a revocation covers it.
 
-    real_bucket is the bucket to which its profile leads.
+    bucket is its bucket profile, and storage the name of the real bucket to which that leads today;
+    None if it was removed.
     """
 
     batch_id: str
     item_number: int
-    real_bucket: str
+    bucket: str
+    storage: str | None
     object_key: str
 
 
-def covers(target: Target, real_bucket: str | None, item: RevokedItem) -> bool:
-    """Return whether a target covers an item of the tenant that it was recorded for.
+class RecordedRevocation(NamedTuple):
+    """A revocation of one tenant. storage is the name of the real bucket of a key or prefix."""
 
-    real_bucket is that of the target's bucket profile. Credentials cover nothing here: an item
-    that they signed may be signed again with others.
+    target: Target
+    storage: str | None
+    revoked_by: str
+    reason: str | None
+    revoked_at: datetime
+
+
+def covers(revocation: RecordedRevocation, item: RevokedItem) -> bool:
+    """Return whether a revocation covers an item of its tenant.
+
+    A key or prefix is meant in the profile that was named, wherever that leads today, and in every
+    other profile that leads to the same real bucket. Credentials cover nothing here: an item that
+    they signed may be signed again with others.
     """
+    target = revocation.target
+    is_in_bucket = item.bucket == target.bucket or (
+        item.storage is not None and item.storage == revocation.storage
+    )
     match target.kind:
         case "grant":
-            return target.value == f"{item.batch_id}.{item.item_number}"
+            return target.value == grant_id(item.batch_id, item.item_number)
         case "batch":
             return target.value == item.batch_id
         case "key":
-            return item.real_bucket == real_bucket and item.object_key == target.value
+            return is_in_bucket and item.object_key == target.value
         case "prefix":
-            return item.real_bucket == real_bucket and item.object_key.startswith(target.value)
+            return is_in_bucket and item.object_key.startswith(target.value)
         case "tenant":
             return True
         case _:

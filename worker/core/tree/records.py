@@ -29,6 +29,8 @@ CONFIG_LOG = "~config"
 CHUNK_KINDS = ("batch", "chunk")
 """The kinds of the leaves that cover a chunk: batch if its batch as well."""
 
+_NOT_IN_USES = frozenset({"batch_number", "group_id"})
+
 NO_LEAVES = RightEdge(0, ())
 dump_canonical = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -39,7 +41,8 @@ dump_canonical = json.JSONEncoder(
 def encode_record(kind: str, values: Mapping[str, Any]) -> bytes:
     """Return the record of a row: its values by column, and the kind of record as `type`."""
     present = {name: _plain(value) for name, value in values.items() if value is not None}
-    return dump_canonical({"type": kind} | present).encode()
+    present.setdefault("type", kind)
+    return dump_canonical(present).encode()
 
 
 def chunk_record(tenant_id: str, batch_id: str, values: Mapping[str, Any]) -> bytes:
@@ -57,8 +60,9 @@ def use_record(batch_id: str, values: Mapping[str, Any]) -> bytes:
 
     The group is left out, because the leaf names it.
     """
-    named = {name: value for name, value in values.items() if name != "group_id"}
-    return encode_record("use", _with_batch_id(named["tenant"], batch_id, named))
+    named = {name: value for name, value in values.items() if name not in _NOT_IN_USES}
+    named["batch_id"] = batch_id
+    return encode_record("use", named)
 
 
 def settlement_record(batch_id: str, values: Mapping[str, Any]) -> bytes:

@@ -1,6 +1,7 @@
 """What a source tells about a use, before it is compared with the grant."""
 
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 Event = Literal["stored", "completed", "aborted", "downloaded", "deleted"]
@@ -10,12 +11,20 @@ Source = Literal["probe", "event", "log"]
 """Who tells: the service looked for the object, storage sent an event, or an access log has it."""
 
 
+MAX_SIZE = 2**53
+"""The largest size in bytes that a report may have: JSON carries no larger number exactly."""
+
+_MAX_AHEAD = timedelta(hours=1)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
 class UseReport(NamedTuple):
     """What a source tells about one object.
 
-    bucket is the real bucket. grant_id is None for a deletion, which names no grant. sequencer
-    orders reports of one key that have the same time; "" sorts first. request_id is the id that
-    storage gave the request, and identifies a download. size is in bytes.
+    bucket is the storage name of the real bucket, or its plain name in what storage itself wrote:
+    a log, and a notification until its queue is known. grant_id is None for a deletion, which names
+    no grant. sequencer orders reports of one key that have the same time; "" sorts first.
+    request_id is the id that storage gave the request, and identifies a download. size is in bytes.
     """
 
     event: Event
@@ -33,3 +42,24 @@ class UseReport(NamedTuple):
     request_id: str | None = None
     remote_address: str | None = None
     user_agent: str | None = None
+
+
+def is_credible(report: UseReport, now: datetime) -> bool:
+    """Return true if every field of a report can be true, and the database can store it.
+
+    Storage, clients and whoever writes to a queue choose the values. A time in the future would
+    keep all later reports of its key from changing anything.
+    """
+    return (
+        report.occurred_at <= now + _MAX_AHEAD
+        and (report.size is None or 0 <= report.size <= MAX_SIZE)
+        and is_storable("".join([value for value in report if isinstance(value, str)]))
+    )
+
+
+def is_storable(text: str) -> bool:
+    """Return true if the database can store a text.
+
+    PostgreSQL stores no NUL. JSON can contain half of a surrogate pair, which is no UTF-8.
+    """
+    return "\0" not in text and (text.isascii() or not _SURROGATES.search(text))

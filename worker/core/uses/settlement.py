@@ -15,6 +15,9 @@ recorded, and charged no more.
 """
 
 
+_MAX_BYTES = 2**63 - 1  # what the column holds
+
+
 class SettledChunk(NamedTuple):
     """The numbers of the items that stored nothing, the bytes used, and those to be given back."""
 
@@ -42,11 +45,11 @@ def settle_chunk(
     for grant in grants:
         number, reserved = grant.item_number, grant.reserved_bytes
         size = stored.get(number)
-        used += size or 0
+        used += max(size or 0, 0)
         if grant.has_known_key and size is not None:
-            kept += min(size, reserved)
+            kept += min(max(size, 0), reserved)
         elif grant.has_known_key and number not in stored and number not in unclear:
             unused.append(number)
         else:
             kept += reserved
-    return SettledChunk(unused, used, max(reserved_bytes - kept, 0))
+    return SettledChunk(unused, min(used, _MAX_BYTES), max(reserved_bytes - kept, 0))

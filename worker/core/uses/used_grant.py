@@ -13,8 +13,8 @@ SLOT_KINDS = ("upload", "put", "multipart")
 class UsedGrant(NamedTuple):
     """An issued grant: whose it is, and the limits that its use must keep.
 
-    real_buckets are those to which its bucket profile leads or has led. terms are those of its
-    batch, detail the fields of its item. expires_in is in seconds.
+    real_buckets are the storage names of those to which its bucket profile leads or has led. terms
+    are those of its batch, detail the fields of its item. expires_in is in seconds.
     """
 
     tenant: str
@@ -41,6 +41,11 @@ class UsedGrant(NamedTuple):
     def has_known_key(self) -> bool:
         """True if the grant stores an object, and the client does not choose the end of its key."""
         return self.kind in SLOT_KINDS and not self.object_key.endswith(FILENAME_VARIABLE)
+
+    @property
+    def has_encryption_key(self) -> bool:
+        """True if storage encrypts the object with a key whose use it may deny to readers."""
+        return (self.terms.get("encryption") or {}).get("algorithm") == "aws:kms"
 
     def is_key(self, object_key: str) -> bool:
         """Return true if the grant is for this object key."""

@@ -10,6 +10,8 @@ from models import Batch, Bucket, Cancellation, Chunk, ConfigChange, Grant, Mult
 from valetkey.wire.grant_ids import grant_id
 from worker.core.links.grant_name import GrantName
 from worker.core.links.verdicts import AuditedGrant, Signing
+from worker.core.revocation.targets import RecordedRevocation, RevokedItem
+from worker.db.audit.revocations import read_item_revocations, read_storage
 from worker.db.audit.selection.tenant_filter import is_of_tenant
 
 _DIGEST_BYTES = 32
@@ -168,7 +170,14 @@ def _audited(connection: Connection, row: Any) -> AuditedGrant:
         has_role=row.role_arn is not None,
         upload=row.state,
         cancelled_at=row.cancelled_at,
+        revocations=_revocations(connection, row),
     )
+
+
+def _revocations(connection: Connection, row: Any) -> tuple[RecordedRevocation, ...]:
+    storage = read_storage(connection, row.bucket)
+    item = RevokedItem(row.batch_id, row.item_number, row.bucket, storage, row.object_key)
+    return read_item_revocations(connection, row.tenant, item, row.issued_at)
 
 
 def _real_buckets(connection: Connection, row: Any) -> Iterator[str]:

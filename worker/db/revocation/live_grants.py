@@ -1,15 +1,18 @@
 """Reads the grants that have not expired. Their chunks still have a reservation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from models import Batch, Chunk, Grant, Reservation
+from valetkey.wire.grant_ids import split_grant_id
 from worker.core.revocation.targets import LiveGrant, Target
 from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.storage_names import storage_name
 from worker.db.audit.selection.tenant_filter import is_of_tenant
+from worker.db.reservations import REMAINING
 
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
 
@@ -26,8 +29,8 @@ def read_beside(
 ) -> list[LiveGrant]:
     """Return the live grants in the same buckets, and those that the same access keys signed."""
     buckets = {grant.bucket for grant in targeted}
-    real = {config.buckets[name].bucket for name in buckets if name in config.buckets}
-    profiles = buckets | {name for name, each in config.buckets.items() if each.bucket in real}
+    storages = {storage_name(config.buckets[name]) for name in buckets if name in config.buckets}
+    profiles = buckets | set(_profiles_of(storages, config))
     keys = {grant.access_key for grant in targeted if grant.access_key}
     beside = or_(Batch.bucket.in_(profiles), Chunk.access_key.in_(keys))
     return _read(connection, beside, now)
@@ -38,10 +41,11 @@ def _is_targeted(
 ) -> ColumnElement[bool]:
     match target.kind:
         case "grant":
-            batch_id, _, item = target.value.rpartition(".")
-            return and_(Batch.batch_id == batch_id, Grant.item_number == int(item))
+            batch_id, item = split_grant_id(target.value)
+            is_batch = _is_batch(connection, batch_id, target.tenant)
+            return and_(is_batch, Grant.item_number == item)
         case "batch":
-            return Batch.batch_id == target.value
+            return _is_batch(connection, target.value, target.tenant)
         case "key":
             return and_(_in_bucket(target, config), Grant.object_key == target.value)
         case "prefix":
@@ -53,11 +57,20 @@ def _is_targeted(
             return Chunk.access_key == target.value
 
 
+def _is_batch(connection: Connection, batch_id: str, tenant: str | None) -> ColumnElement[bool]:
+    if tenant is None:
+        return Batch.batch_id == batch_id
+    return and_(Batch.batch_id == batch_id, is_of_tenant(connection, Batch.tenant, tenant))
+
+
 def _in_bucket(target: Target, config: TenantConfig) -> ColumnElement[bool]:
     """Select the profiles that lead to the same real bucket as the target's."""
-    real = config.buckets[target.bucket or ""].bucket
-    profiles = [name for name, bucket in config.buckets.items() if bucket.bucket == real]
-    return Batch.bucket.in_(profiles)
+    storage = storage_name(config.buckets[target.bucket or ""])
+    return Batch.bucket.in_(_profiles_of({storage}, config))
+
+
+def _profiles_of(storages: Collection[str], config: TenantConfig) -> list[str]:
+    return [name for name, each in config.buckets.items() if storage_name(each) in storages]
 
 
 def _read(connection: Connection, condition: ColumnElement[bool], now: datetime) -> list[LiveGrant]:
@@ -93,11 +106,18 @@ def _query(now: datetime) -> Any:
     )
 
 
-def open_batches(connection: Connection, batches: Iterable[int]) -> list[tuple[str, str]]:
-    """Return tenant and id of those batches that still accept chunks."""
+def open_batches(
+    connection: Connection, target: Target, config: TenantConfig
+) -> list[tuple[str, str]]:
+    """Return tenant and id of the batches of a batch or tenant that still accept chunks.
+
+    They need not have a live grant.
+    """
+    if target.kind not in {"batch", "tenant"}:
+        return []
     query = (
         select(Batch.tenant, Batch.batch_id)
         .join(Reservation, Reservation.batch_number == Batch.batch_number)
-        .where(Reservation.chunk_number < 0, Batch.batch_number.in_(set(batches)))
+        .where(Reservation.chunk_number == REMAINING, _is_targeted(connection, target, config))
     )
     return [(tenant, batch_id) for tenant, batch_id in connection.execute(query)]

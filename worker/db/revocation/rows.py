@@ -1,21 +1,22 @@
-"""Inserts revocations with their leaves, and finds those that cover an item."""
+"""Inserts revocations with their leaves, and the rows of statements in bucket policies."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select
 
 from models import Denial, Revocation
-from worker.core.revocation.targets import Target, TargetKind
+from worker.core.revocation.targets import Target
 from worker.core.tree.records import encode_record, entry_hash
 from worker.db.tree.append import NewLeaf, append_leaf
 
-_SINCE = select(Revocation.target_kind, Revocation.target, Revocation.bucket)
-
 
 class NewRevocation(NamedTuple):
-    """A revocation to record: its grants by tenant id, who revoked them, and why."""
+    """A revocation to record: its grants by tenant id, who revoked them, and why.
+
+    storage is the name of the real bucket of a key or prefix.
+    """
 
     revocation_id: str
     target: Target
@@ -23,13 +24,19 @@ class NewRevocation(NamedTuple):
     revoked_by: str
     reason: str | None
     lapses_at: datetime
+    storage: str | None = None
 
 
 class DenialRow(NamedTuple):
-    """A statement of our own: its Sid, and the bucket profile whose bucket has it."""
+    """A statement of our own: its Sid, the bucket profile whose bucket has it, and its JSON.
+
+    storage is the name of that bucket.
+    """
 
     sid: str
     bucket: str
+    storage: str
+    statement: str
 
 
 def insert_revocation(
@@ -44,6 +51,7 @@ def insert_revocation(
         "target_kind": revocation.target.kind,
         "target": revocation.target.value,
         "bucket": revocation.target.bucket,
+        "storage": revocation.storage,
         "revoked_by": revocation.revoked_by,
         "reason": revocation.reason,
         "revoked_at": now,
@@ -67,19 +75,16 @@ def _of_revocation(revocation: NewRevocation) -> dict[str, object]:
     return {"revocation_id": revocation.revocation_id, "lapses_at": revocation.lapses_at}
 
 
-def revocations_since(connection: Connection, tenant_id: str, issued_at: datetime) -> list[Target]:
-    """Return the targets of a tenant's revocations that are not older than a chunk."""
-    since = Revocation.tenant == tenant_id, Revocation.revoked_at >= issued_at
-    rows = connection.execute(_SINCE.where(*since))
-    return [Target(cast("TargetKind", kind), target, bucket) for kind, target, bucket in rows]
-
-
-def lapsed_denials(connection: Connection, now: datetime) -> list[DenialRow]:
-    """Return the statements whose last grant has expired."""
-    query = select(Denial.sid, Denial.bucket).where(Denial.lapses_at <= now)
-    return [DenialRow(*row) for row in connection.execute(query)]
+def read_denials(connection: Connection, now: datetime) -> tuple[list[DenialRow], list[DenialRow]]:
+    """Return the statements that still deny a grant, and those whose last grant has expired."""
+    columns = Denial.sid, Denial.bucket, Denial.storage, Denial.statement, Denial.lapses_at
+    live: list[DenialRow] = []
+    lapsed: list[DenialRow] = []
+    for *values, lapses_at in connection.execute(select(*columns).order_by(Denial.sid)):
+        (lapsed if lapses_at <= now else live).append(DenialRow(*values))
+    return live, lapsed
 
 
 def delete_denials(connection: Connection, sids: Iterable[str]) -> None:
-    """Delete the rows of statements that were removed from their policies."""
+    """Delete the rows of statements that were seen removed from their policies."""
     connection.execute(delete(Denial).where(Denial.sid.in_(list(sids))))

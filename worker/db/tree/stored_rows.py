@@ -70,6 +70,7 @@ REVOCATION: dict[str, Reader] = {
     "target_kind": text,
     "target": text,
     "bucket": optional(text),
+    "storage": optional(text),
     "grants": number,
     "revoked_by": text,
     "reason": optional(text),

@@ -1,7 +1,8 @@
 """Counts the facts of all grants of a batch, without reading each grant."""
 
 from collections import Counter, defaultdict
-from datetime import timedelta
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Integer, and_, func, literal_column, select
@@ -9,7 +10,11 @@ from sqlalchemy import Connection, Integer, and_, func, literal_column, select
 from models import Batch, Chunk, Settlement, StoredObject, Use
 from worker.core.uses.item_ranges import parse_items
 from worker.core.uses.states import StateFacts
-from worker.db.uses.states import DOWNLOADED, STORING
+from worker.core.uses.verdicts import STORING
+from worker.db.uses.states import DOWNLOADED, newest_stored
+
+_COMMIT_TIME = timedelta(minutes=5)
+"""The longest time from the time of a row until its transaction ends, and others see it."""
 
 
 class BatchFacts(NamedTuple):
@@ -34,12 +39,14 @@ def count_state_facts(connection: Connection, batch_number: int, chunk_size: int
     for chunk, count in connection.execute(_downloaded(batch_number, chunk_size)):
         used[chunk][facts_of[chunk]._replace(downloads=1)] += count
     issued: Counter[StateFacts] = Counter()
-    late = _late_items(connection, batch_number, chunk_size)
+    settled = [row.settled_at for row in chunks if row.settled_at is not None]
+    late = _late_items(connection, batch_number, chunk_size, settled)
     for row in chunks:
         chunk_counts, facts = used[row.chunk_number], facts_of[row.chunk_number]
         issued += chunk_counts
         unused = sum(map(len, parse_items(row.unused or "")))
-        unused -= sum(item in part for part in parse_items(row.unused or "") for item in late)
+        used_late = late.get(row.chunk_number, ())
+        unused -= sum(item in part for part in parse_items(row.unused or "") for item in used_late)
         issued[facts._replace(is_settled=True)] += unused
         issued[facts] += row.issued - chunk_counts.total() - unused
     return BatchFacts(+issued, sum(row.refused for row in chunks))
@@ -50,20 +57,21 @@ def _facts(row: Any) -> StateFacts:
     return StateFacts(row.kind, expires_at)
 
 
-def _late_items(connection: Connection, batch_number: int, chunk_size: int) -> set[int]:
-    """Return the items whose uses were recorded after their chunk was settled, as few are."""
-    is_own = and_(
-        Settlement.batch_number == Use.batch_number,
-        Settlement.chunk_number == _chunk_of(Use.item_number, chunk_size),
-        Settlement.settled_at <= Use.recorded_at,
-    )
-    query = (
-        select(Use.item_number)
-        .join(Settlement, is_own)
-        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
-        .distinct()
-    )
-    return set(connection.scalars(query))
+def _late_items(
+    connection: Connection, batch_number: int, chunk_size: int, settled: Collection[datetime]
+) -> Mapping[int, list[int]]:
+    """Return the items whose uses their settlement may not have seen, by chunk, as few are."""
+    late: defaultdict[int, list[int]] = defaultdict(list)
+    if settled:
+        query = (
+            select(Use.item_number)
+            .where(Use.batch_number == batch_number, Use.event.in_(STORING))
+            .where(Use.recorded_at >= min(settled) - _COMMIT_TIME)
+            .distinct()
+        )
+        for item in connection.scalars(query):
+            late[item // chunk_size].append(item)
+    return late
 
 
 def _chunks(batch_number: int) -> Any:
@@ -73,7 +81,7 @@ def _chunks(batch_number: int) -> Any:
     )
     return (
         select(Chunk.chunk_number, Chunk.issued, Chunk.refused, Chunk.issued_at, Chunk.expires_in)
-        .add_columns(Batch.kind, Settlement.unused)
+        .add_columns(Batch.kind, Settlement.unused, Settlement.settled_at)
         .join(Batch, Batch.batch_number == Chunk.batch_number)
         .outerjoin(Settlement, is_settlement)
         .where(Chunk.batch_number == batch_number)
@@ -82,26 +90,19 @@ def _chunks(batch_number: int) -> Any:
 
 def _stored(batch_number: int, chunk_size: int) -> Any:
     """Count the grants that stored an object by chunk, newest verdict, and replacement."""
-    newest_first = (Use.occurred_at.desc(), Use.fingerprint.desc())
-    rank = func.row_number().over(partition_by=Use.item_number, order_by=newest_first)
-    ranked = (
-        select(Use.item_number, Use.verdict, rank.label("rank"))
-        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
-        .subquery()
-    )
+    newest = newest_stored([Use.verdict], Use.batch_number == batch_number).subquery()
     own = (
         select(StoredObject.item_number)
         .where(StoredObject.batch_number == batch_number)
         .distinct()
         .subquery()
     )
-    chunk = _chunk_of(ranked.c.item_number, chunk_size)
+    chunk = _chunk_of(newest.c.item_number, chunk_size)
     is_replaced = own.c.item_number.is_(None)
     return (
-        select(chunk, ranked.c.verdict, is_replaced, func.count())
-        .select_from(ranked.outerjoin(own, own.c.item_number == ranked.c.item_number))
-        .where(ranked.c.rank == 1)
-        .group_by(chunk, ranked.c.verdict, is_replaced)
+        select(chunk, newest.c.verdict, is_replaced, func.count())
+        .select_from(newest.outerjoin(own, own.c.item_number == newest.c.item_number))
+        .group_by(chunk, newest.c.verdict, is_replaced)
     )
 
 

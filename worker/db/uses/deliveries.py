@@ -10,6 +10,7 @@ from models import Batch, Chunk, Delivery, Grant, Settlement, Use
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.upload_events import ReportedUpload, UploadEventType
 from worker.core.uses.item_ranges import parse_items
+from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import STORING, is_late
 from worker.db.outbox import EVENT_LIFETIME, DeliveryLease
 from worker.db.uses.insert import InsertedUses, JudgedUse
@@ -53,18 +54,14 @@ def insert_use_deliveries(
     return _insert(connection, subjects, now)
 
 
-def insert_unused_delivery(
-    connection: Connection, batch_number: int, chunk_number: int, now: datetime
-) -> bool:
-    """Insert the delivery about the unused items of a settled chunk, if its request asked for it.
+def insert_unused_delivery(connection: Connection, grant: UsedGrant, now: datetime) -> bool:
+    """Insert the delivery about unused items of the chunk of a grant, if its request asked for it.
 
     Call it in the transaction that inserts the settlement, if `Settlement.unused` is not empty.
     """
     event: UploadEventType = "upload.unused"
-    subject = _Subject(batch_number, chunk_number, event, None)
-    notify = select(Batch.notify).where(Batch.batch_number == batch_number)
-    is_asked_for = event in (connection.scalar(notify) or ())
-    return is_asked_for and _insert(connection, {subject}, now) > 0
+    subject = _Subject(grant.batch_number, grant.chunk_number, event, None)
+    return event in grant.notify and _insert(connection, {subject}, now) > 0
 
 
 def _event_type(use: JudgedUse) -> UploadEventType | None:

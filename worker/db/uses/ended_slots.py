@@ -101,15 +101,21 @@ def claim_slots(connection: Connection, bucket: str, now: datetime, rate: int) -
         if slots and items > MAX_ITEMS:
             break
         slots.append(Slot(*row))
-    lease = timedelta(seconds=2 * items / max(rate, 1))
     for slot in slots:
-        delay = max(lease, min(_FIRST_DELAY * 2 ** min(slot.attempts, _MAX_DOUBLINGS), _MAX_DELAY))
+        backoff = min(_FIRST_DELAY * 2 ** min(slot.attempts, _MAX_DOUBLINGS), _MAX_DELAY)
+        delay = max(lease(slots, rate), backoff)
         _update(connection, slot, check_at=now + delay, attempts=slot.attempts + 1)
     return slots
 
 
+def lease(slots: Iterable[Slot], rate: int) -> timedelta:
+    """Return the time for which chunks that are claimed together are claimed at least."""
+    items = sum(slot.issued for slot in slots)
+    return max(timedelta(seconds=2 * items / max(rate, 1)), _FIRST_DELAY)
+
+
 def postpone_slot(connection: Connection, slot: Slot, check_at: datetime) -> None:
-    """Let a claimed chunk wait for something else; this attempt does not count."""
+    """Let a claimed chunk wait until a time; this attempt does not count."""
     _update(connection, slot, check_at=check_at, attempts=slot.attempts)
 
 

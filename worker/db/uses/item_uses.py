@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from models import Chunk, Grant, StoredObject, Use
 from worker.core.signing.forms import FILENAME_VARIABLE
-from worker.db.uses.states import STORING
+from worker.db.uses.states import newest_stored
 
 _PER_QUERY = 500
 _NO_USES = ("aborted", "deleted")  # the ends of an upload and of an object
@@ -61,14 +61,8 @@ def read_item_uses(connection: Connection, batch_number: int, items: Sequence[in
         uses = select(Use.item_number, func.count()).where(*is_item, Use.event.not_in(_NO_USES))
         for item, count in connection.execute(uses.group_by(Use.item_number)):
             counts[item] = count
-        newest_first = (Use.occurred_at.desc(), Use.fingerprint.desc())
-        rank = func.row_number().over(partition_by=Use.item_number, order_by=newest_first)
-        columns = (getattr(Use, name) for name in NewestObject._fields)
-        stored = select(Use.item_number, *columns, rank.label("rank")).where(
-            *is_item, Use.event.in_(STORING)
-        )
-        newest = stored.subquery()
-        for item, *values, _ in connection.execute(select(newest).where(newest.c.rank == 1)):
+        newest = newest_stored((getattr(Use, name) for name in NewestObject._fields), *is_item)
+        for item, *values in connection.execute(newest):
             objects[item] = NewestObject(*values)
     free = [item for item, row in rows.items() if row.object_key.endswith(FILENAME_VARIABLE)]
     return ItemUses(rows, counts, objects, _stored_keys(connection, batch_number, free))

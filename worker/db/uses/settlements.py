@@ -5,14 +5,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select
 
-from models import Batch, ConfigChange, MultipartUpload, Settlement, StoredObject, Use
+from models import ConfigChange, Denial, MultipartUpload, Settlement, StoredObject, Use
 from worker.core.tree.records import entry_hash, settlement_record
 from worker.core.uses.item_ranges import format_items
 from worker.core.uses.settlement import SettledChunk
+from worker.core.uses.used_grant import UsedGrant
+from worker.core.uses.verdicts import STORING
 from worker.db.tree.append import NewLeaf
-from worker.db.uses.ended_slots import Slot
-
-_STORING = ("stored", "completed")
 
 
 def read_stored_sizes(
@@ -26,7 +25,7 @@ def read_stored_sizes(
             *(Use.item_number, func.max(Use.size).label("size")),
             (func.count(Use.size) == func.count()).label("is_known"),
         )
-        .where(Use.batch_number == batch_number, Use.event.in_(_STORING))
+        .where(Use.batch_number == batch_number, Use.event.in_(STORING))
         .where(Use.item_number >= min(items), Use.item_number <= max(items))
         .group_by(Use.item_number)
     )
@@ -59,6 +58,12 @@ def find_stored_key(connection: Connection, tenant: str, bucket: str) -> str | N
     return connection.scalar(query.limit(1))
 
 
+def has_denials(connection: Connection, storage: str) -> bool:
+    """Return true if a revocation denies objects in the policy of the bucket of this name."""
+    query = select(Denial.sid).where(Denial.storage == storage)
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def has_moved(connection: Connection, profile: str, since: datetime) -> bool:
     """Return true if a bucket profile has led to other storage at some moment since a time."""
     paths = [f"buckets.{profile}.{name}" for name in ("bucket", "endpoint")]
@@ -69,22 +74,21 @@ def has_moved(connection: Connection, profile: str, since: datetime) -> bool:
 
 
 def insert_settlement(
-    connection: Connection, slot: Slot, settled: SettledChunk, returned: int, now: datetime
+    connection: Connection, grant: UsedGrant, settled: SettledChunk, returned: int, now: datetime
 ) -> NewLeaf:
-    """Insert the settlement of a chunk, and return its leaf, to be appended last."""
+    """Insert the settlement of the chunk of a grant; return its leaf, to be appended last."""
     values = {
-        "batch_number": slot.batch_number,
-        "chunk_number": slot.chunk_number,
-        "tenant": slot.tenant,
+        "batch_number": grant.batch_number,
+        "chunk_number": grant.chunk_number,
+        "tenant": grant.tenant,
         "unused": format_items(settled.unused),
         "used_bytes": settled.used_bytes,
         "returned_bytes": returned,
         "settled_at": now,
     }
     connection.execute(insert(Settlement), values)
-    batch = select(Batch.batch_id).where(Batch.batch_number == slot.batch_number)
-    record = settlement_record(connection.execute(batch).scalar_one(), values)
-    return NewLeaf("settlement", entry_hash([record]), slot.batch_number, slot.chunk_number)
+    record = settlement_record(grant.batch_id, values)
+    return NewLeaf("settlement", entry_hash([record]), grant.batch_number, grant.chunk_number)
 
 
 def is_settled(connection: Connection, batch_number: int, chunk_number: int) -> bool:

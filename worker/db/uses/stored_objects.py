@@ -1,7 +1,7 @@
 """Keeps the newest known object of each key, whatever the order in which reports arrive."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, select, tuple_, update
 from models import Batch, StoredObject
 from valetkey.wire.grant_ids import grant_id
 from worker.core.uses.reports import UseReport
+from worker.core.uses.verdicts import STORING
 from worker.db.inserts import insert_statement
 from worker.db.uses.insert import JudgedUse
 
@@ -82,15 +83,20 @@ def _parts(names: Collection[ObjectName]) -> Iterable[list[ObjectName]]:
     return (ordered[start : start + _PER_QUERY] for start in range(0, len(ordered), _PER_QUERY))
 
 
-def update_stored_objects(connection: Connection, uses: Iterable[JudgedUse]) -> Counter[str]:
-    """Bring the objects of inserted uses up to date, and return the change of bytes by tenant id.
+def update_stored_objects(
+    connection: Connection, uses: Iterable[JudgedUse], new_reports: Container[UseReport]
+) -> Counter[str]:
+    """Bring the objects of uses up to date, and return the change of bytes by tenant id.
 
+    new_reports are those of uses that were not recorded before. The others may still tell of a
+    newer object: a client may store the same content again after another one, or after a deletion.
     Rows are locked in the order of their keys, so that the changes add up to what is stored.
     """
-    by_name: defaultdict[ObjectName, list[JudgedUse]] = defaultdict(list)
-    for use in sorted(uses, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
-        if use.report.event in {"stored", "completed", "deleted"}:
-            by_name[use.report.bucket, use.report.object_key].append(use)
+    by_name: defaultdict[ObjectName, list[_Change]] = defaultdict(list)
+    changing = [use for use in uses if use.report.event in {*STORING, "deleted"}]
+    for use in sorted(changing, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
+        change = _Change(use, is_new=use.report in new_reports)
+        by_name[use.report.bucket, use.report.object_key].append(change)
     known = _lock(connection, by_name)
     new = {name: _newest(by_name[name], None) for name in sorted(by_name.keys() - known.keys())}
     inserted = _insert(connection, [values for values in new.values() if values is not None])
@@ -111,23 +117,32 @@ def update_stored_objects(connection: Connection, uses: Iterable[JudgedUse]) -> 
     return changes
 
 
-def _newest(uses: Iterable[JudgedUse], known: KnownObject | None) -> dict[str, Any] | None:
+class _Change(NamedTuple):
+    """A use that may change the object of its key; is_new if it was not recorded before."""
+
+    use: JudgedUse
+    is_new: bool
+
+
+def _newest(changes: Iterable[_Change], known: KnownObject | None) -> dict[str, Any] | None:
     """Return the values of the newest object of a key, None if it is the known one."""
     values = None
-    for use in uses:
-        if known is None or not _is_older(use.report, known):
-            values = _values(use, known)
+    for change in changes:
+        if known is None or not _is_older(change, known):
+            values = _values(change.use, known)
             known = KnownObject(*(values[name] for name in KnownObject._fields))
     return values
 
 
-def _is_older(report: UseReport, known: KnownObject) -> bool:
+def _is_older(change: _Change, known: KnownObject) -> bool:
     """Return true if a report is not newer than the known object.
 
     A probe sees the object that is there now, with a time in whole seconds: of two objects that
-    were stored in the same second, the one that is seen later is the newer one.
+    were stored in the same second, the one that is seen later is the newer one. An object that was
+    recorded before may have been replaced within its second.
     """
-    if report.source == "probe":
+    report = change.use.report
+    if report.source == "probe" and change.is_new:
         return report.occurred_at < known.changed_at.replace(microsecond=0)
     return (report.occurred_at, report.sequencer[:64]) <= (known.changed_at, known.sequencer)
 

@@ -1,25 +1,29 @@
 """Finds the grants that reports of uses name."""
 
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, select, tuple_
 
 from models import Batch, Chunk, ConfigChange, Grant
-from valetkey.wire.grant_ids import grant_id
+from valetkey.wire.grant_ids import grant_id, split_grant_id
 from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.storage_names import qualified_name
 from worker.core.uses.used_grant import UsedGrant
 
-_is_batch_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
-_is_item_number = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII).fullmatch
 _PER_QUERY = 500  # ids in one query: SQLite builds a tree of tuples, at most 1,000 deep
 
-_COLUMNS = (
+# Read apart from the grants, so that the terms of a batch are decoded once.
+_BATCHES = select(
     *(Batch.batch_number, Batch.batch_id, Batch.tenant, Batch.bucket, Batch.kind, Batch.terms),
-    *(Batch.notify, Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in),
-    *(Grant.item_number, Grant.object_key, Grant.detail),
+    Batch.notify,
+)
+_COLUMNS = (
+    *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in),
+    *(Grant.batch_number, Grant.item_number, Grant.object_key, Grant.detail),
 )
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
 _QUERY = (
@@ -38,14 +42,6 @@ _QUERY = (
 )
 
 
-def split_grant_id(text: str) -> tuple[str, int] | None:
-    """Return the batch id and item number of a grant id, or None if the text is not one."""
-    batch_id, _, item = text.rpartition(".")
-    if not _is_batch_id(batch_id) or not _is_item_number(item):
-        return None
-    return batch_id, int(item)
-
-
 def find_used_grants(
     connection: Connection, ids: Iterable[str], config: TenantConfig
 ) -> Mapping[str, list[UsedGrant]]:
@@ -53,29 +49,37 @@ def find_used_grants(
 
     Ids that are none, or of no issued grant, are missing from the result.
     """
-    names = sorted({name for text in ids if (name := split_grant_id(text)) is not None})
+    names = sorted({name for text in ids for name in _split(text)})
     found: defaultdict[str, list[UsedGrant]] = defaultdict(list)
     buckets: dict[str, frozenset[str]] = {}
     for start in range(0, len(names), _PER_QUERY):
-        for row in _read(connection, names[start : start + _PER_QUERY]):
-            if row.bucket not in buckets:
-                buckets[row.bucket] = real_buckets(connection, row.bucket, config)
-            grant = _used_grant(row, buckets[row.bucket])
+        for batch, row in _read(connection, names[start : start + _PER_QUERY]):
+            if batch.bucket not in buckets:
+                buckets[batch.bucket] = real_buckets(connection, batch.bucket, config)
+            grant = _used_grant(batch, row, buckets[batch.bucket])
             found[grant_id(grant.batch_id, grant.item_number)].append(grant)
     return found
 
 
-def _read(connection: Connection, names: Collection[tuple[str, int]]) -> Iterable[Any]:
+def _split(text: str) -> Iterator[tuple[str, int]]:
+    with suppress(ValueError):
+        yield split_grant_id(text)
+
+
+def _read(connection: Connection, names: Collection[tuple[str, int]]) -> Iterable[tuple[Any, Any]]:
+    """Return the rows of batch and grant."""
     ids = {batch_id for batch_id, _ in names}
-    numbers = select(Batch.batch_number, Batch.batch_id).where(Batch.batch_id.in_(ids))
+    batches: dict[int, Any] = {}
     by_id: defaultdict[str, list[int]] = defaultdict(list)
-    for number, batch_id in connection.execute(numbers):
-        by_id[batch_id].append(number)
+    for batch in connection.execute(_BATCHES.where(Batch.batch_id.in_(ids))):
+        batches[batch.batch_number] = batch
+        by_id[batch.batch_id].append(batch.batch_number)
     pairs = [(number, item) for batch_id, item in names for number in by_id[batch_id]]
     if not pairs:
         return ()
     key = tuple_(Grant.batch_number, Grant.item_number)
-    return connection.execute(_QUERY.where(key.in_(pairs))).all()
+    rows = connection.execute(_QUERY.where(key.in_(pairs))).all()
+    return [(batches[row.batch_number], row) for row in rows]
 
 
 def read_chunk_grants(
@@ -84,34 +88,64 @@ def read_chunk_grants(
     """Return the issued grants of a chunk, by item number; none if they were pruned."""
     query = _QUERY.where(Batch.batch_number == batch_number, Chunk.chunk_number == chunk_number)
     rows = connection.execute(query.order_by(Grant.item_number)).all()
-    buckets = real_buckets(connection, rows[0].bucket, config) if rows else frozenset()
-    return [_used_grant(row, buckets) for row in rows]
+    if not rows:
+        return []
+    batch = connection.execute(_BATCHES.where(Batch.batch_number == batch_number)).one()
+    buckets = real_buckets(connection, batch.bucket, config)
+    return [_used_grant(batch, row, buckets) for row in rows]
 
 
 def real_buckets(connection: Connection, profile: str, config: TenantConfig) -> frozenset[str]:
-    """Return the real buckets to which a profile leads or has led, as far as that is recorded."""
-    changes = select(ConfigChange.before, ConfigChange.after).where(
-        ConfigChange.path == f"buckets.{profile}.bucket"
-    )
-    names = {name for row in connection.execute(changes) for name in row if isinstance(name, str)}
+    """Return the storage names of the buckets to which a profile leads or has led."""
+    places = bucket_history(connection, profile, config)
+    return frozenset(qualified_name(place.bucket, place.endpoint) for place in places)
+
+
+class BucketPlace(NamedTuple):
+    """A bucket to which a profile leads or has led, and its endpoint; None means the default."""
+
+    bucket: str
+    endpoint: str | None
+
+
+def bucket_history(
+    connection: Connection, profile: str, config: TenantConfig
+) -> frozenset[BucketPlace]:
+    """Return where a profile leads or has led, as far as that is recorded."""
     current = config.buckets.get(profile)
-    return frozenset(names if current is None else names | {current.bucket})
+    values = {name: getattr(current, name, None) for name in BucketPlace._fields}
+    paths = {f"buckets.{profile}.{name}": name for name in values}
+    query = select(ConfigChange.changed_at, ConfigChange.path)
+    query = query.add_columns(ConfigChange.before, ConfigChange.after)
+    query = query.where(ConfigChange.path.in_(paths)).order_by(ConfigChange.change_number.desc())
+    history = [dict(values)]
+    # Fields that were changed by one command have one time.
+    for _, group in groupby(connection.execute(query), key=lambda row: row.changed_at):
+        changes = [(paths[row.path], row.before, row.after) for row in group]
+        history.append(values | {name: after for name, _, after in changes})
+        values |= {name: before for name, before, _ in changes}
+        history.append(dict(values))
+    return frozenset(
+        BucketPlace(bucket, endpoint if isinstance(endpoint, str) else None)
+        for bucket, endpoint in map(dict.values, history)
+        if isinstance(bucket, str)
+    )
 
 
-def _used_grant(row: Any, buckets: frozenset[str]) -> UsedGrant:
+def _used_grant(batch: Any, row: Any, buckets: frozenset[str]) -> UsedGrant:
     return UsedGrant(
-        tenant=row.tenant,
-        batch_number=row.batch_number,
-        batch_id=row.batch_id,
+        tenant=batch.tenant,
+        batch_number=batch.batch_number,
+        batch_id=batch.batch_id,
         chunk_number=row.chunk_number,
         item_number=row.item_number,
-        kind=row.kind,
-        bucket=row.bucket,
+        kind=batch.kind,
+        bucket=batch.bucket,
         real_buckets=buckets,
         object_key=row.object_key,
         issued_at=row.issued_at,
         expires_in=row.expires_in,
-        terms=row.terms if isinstance(row.terms, dict) else {},
+        terms=batch.terms if isinstance(batch.terms, dict) else {},
         detail=row.detail or {},
-        notify=tuple(row.notify or ()),
+        notify=tuple(batch.notify or ()),
     )

@@ -26,6 +26,16 @@ class CancellationStory(TypedDict):
     reason: str | None
 
 
+class RevocationStory(TypedDict):
+    """Who took grants back, and why. target is the kind of what was revoked, and value names it."""
+
+    at: datetime
+    revoked_by: str
+    reason: str | None
+    target: str
+    value: str
+
+
 class ManifestStory(TypedDict):
     """The file of a batch's results."""
 
@@ -118,6 +128,7 @@ class RequestStory(TypedDict):
     refusal: Mapping[str, Any] | None
     items: ItemCounts
     cancellation: CancellationStory | None
+    revocations: list[RevocationStory]
     manifest: ManifestStory | None
     deliveries: list[DeliveryStory]
     quota: QuotaStory | None

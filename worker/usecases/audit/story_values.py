@@ -12,6 +12,7 @@ from valetkey.wire.messages import Item
 from valetkey.wire.terms import AnyTerms
 from worker.core.kinds.registry import issued_cost, reserved_cost
 from worker.core.quotas.cost import NO_COST, WINDOWS, Cost, window_start
+from worker.core.revocation.targets import RecordedRevocation
 from worker.db.audit.stories.grant_story import ChunkStory, Story
 from worker.usecases.audit.story_types import (
     BatchStory,
@@ -22,6 +23,7 @@ from worker.usecases.audit.story_types import (
     ManifestStory,
     QuotaStory,
     RequestStory,
+    RevocationStory,
     UploadStory,
 )
 from worker.usecases.audit.use_values import use_values
@@ -56,6 +58,7 @@ def _request_story(story: Story) -> RequestStory:
         "refusal": batch.refusal,
         "items": _item_counts(story),
         "cancellation": _cancellation(story),
+        "revocations": [_revocation(each) for each in story.revocations],
         "manifest": _manifest(story),
         "deliveries": [_delivery(row) for row in story.deliveries],
         "quota": _batch_quota(story) if story.grant is None else None,
@@ -135,6 +138,16 @@ def _cancellation(story: Story) -> CancellationStory | None:
         "requested_by": row.requested_by,
         "signed_by": row.signing_key,
         "reason": row.reason,
+    }
+
+
+def _revocation(revocation: RecordedRevocation) -> RevocationStory:
+    return {
+        "at": revocation.revoked_at,
+        "revoked_by": revocation.revoked_by,
+        "reason": revocation.reason,
+        "target": revocation.target.kind,
+        "value": revocation.target.value,
     }
 
 

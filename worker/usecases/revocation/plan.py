@@ -1,6 +1,6 @@
 """Plans a revocation: which live grants it ends, by which levers, and which others with them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from worker.context import Context
@@ -25,20 +25,37 @@ class RevocationPlan:
     unsent: Sequence[tuple[str, str]]
 
     @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to revoke."""
+        return not self.targeted and not self.unsent
+
+    @property
     def denials(self) -> list[Lever]:
         """The levers that this command can do."""
         return [lever for lever in self.levers if lever.problem is None]
 
+    @property
+    def tenants(self) -> list[str]:
+        """The ids of the tenants that it touches."""
+        return sorted({grant.tenant for grant in self.targeted} | {id_ for id_, _ in self.unsent})
 
-def plan_revocation(target: Target, context: Context) -> RevocationPlan:
-    """Read what a target covers now, and plan its levers. Raises Transient."""
+
+def plan_revocation(
+    target: Target, context: Context, done: Iterable[LiveGrant] = ()
+) -> RevocationPlan:
+    """Read what a target covers now, and plan its levers. Raises Transient.
+
+    The grants that are done are left out.
+    """
     config, now = context.config.current(), context.now()
+    is_done = {(grant.tenant, grant.id) for grant in done}
     with snapshot_transaction(context.engine) as connection:
-        targeted = read_targeted(connection, target, config, now)
+        targeted = [
+            grant
+            for grant in read_targeted(connection, target, config, now)
+            if (grant.tenant, grant.id) not in is_done
+        ]
         beside = read_beside(connection, targeted, config, now) if targeted else []
-        unsent: list[tuple[str, str]] = []
-        if target.kind in {"batch", "tenant"}:
-            unsent = open_batches(connection, [grant.batch_number for grant in targeted])
-    return RevocationPlan(
-        target, config, targeted, plan_levers(target, targeted, beside, config), unsent
-    )
+        unsent = open_batches(connection, target, config)
+    levers = plan_levers(target, targeted, beside, config)
+    return RevocationPlan(target, config, targeted, levers, unsent)

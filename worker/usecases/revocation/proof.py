@@ -1,74 +1,89 @@
-"""Proves a revocation: uses one of the links before and after, as its holder would."""
+"""Proves a denial: uses a link to one of the denied objects before it and after it."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Literal
 
 from worker.context import Context
 from worker.core.revocation.targets import LiveGrant
+from worker.core.signing.validity import Validity
+from worker.core.tenants.config import Bucket
 from worker.errors import Transient
 from worker.net.storage_requests import StorageConnection, StorageRequest
-from worker.usecases.reissue import reissue_chunk_by_number
+from worker.usecases.revocation.statements import SESSION
 
+Proof = Literal["proven", "accepted", "untried"]
+"""The result for one bucket.
+
+proven: storage served a link before the denial, and refuses it now. accepted: it still serves it.
+untried: it served none before, so that a refusal now proves nothing.
+"""
+
+USER_AGENT = "valetkey-revocation-proof"
+_VALID_SECONDS = 300
 _SECONDS = 5.0
+_SERVED = {200, 206}
 _FORBIDDEN = 403
 _PROOF_SECONDS = 20.0  # S3 applies a policy within seconds
 _POLL_SECONDS = 0.5
+_MAX_CANDIDATES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ProofLink:
-    """A link of a grant that is about to be revoked, and storage's status before it was."""
+    """A link that storage serves. endpoint is where the request goes, if not to the link's host."""
 
-    grant: LiveGrant
     request: StorageRequest
     endpoint: str | None
-    status_before: int
 
 
-def take_proof_link(grants: Iterable[LiveGrant], context: Context) -> ProofLink | None:
-    """Sign and use the link of a download among the grants, or return None if there is none.
+def find_proof_link(
+    bucket: Bucket, grants: Iterable[LiveGrant], context: Context
+) -> ProofLink | None:
+    """Return a link to the object of one of these downloads that storage serves now, or None.
 
-    An upload proves nothing without storing an object. Only the first byte is requested. Raises
-    Transient.
+    It is signed with the credentials that sign grants, and has no grant id and a user agent of its
+    own: the import of access logs takes it for nobody's download. Only the first byte is requested.
+    An upload would prove nothing without storing an object. Raises Transient and Malformed.
     """
-    grant = next((grant for grant in grants if grant.kind == "download"), None)
-    if grant is None:
-        return None
-    decision = reissue_chunk_by_number(grant.batch_number, grant.chunk_number, context)
-    results = (result for result in decision.results if result.get("id") == grant.id)
-    signed = next(results, None)
-    if signed is None or "url" not in signed:
-        return None  # today's policy refuses it already
-    request = _request(signed)
-    endpoint = context.s3.internal_endpoint(context.config.current().buckets[grant.bucket])
-    return ProofLink(grant, request, endpoint, _use(request, endpoint))
+    keys = dict.fromkeys(grant.object_key for grant in grants)  # in order, and each once
+    endpoint = context.s3.internal_endpoint(bucket)
+    for object_key in list(keys)[:_MAX_CANDIDATES]:
+        link = ProofLink(_sign(bucket, object_key, context), endpoint)
+        if _use(link) in _SERVED:
+            return link
+    return None
 
 
-def is_refused(link: ProofLink) -> bool:
-    """Return whether storage refuses a link now, or within the time that policies take.
+def prove(link: ProofLink) -> Proof:
+    """Use a link until storage refuses it, or the time that policies take is over.
 
     Raises Transient.
     """
     end = time.monotonic() + _PROOF_SECONDS
-    while _use(link.request, link.endpoint) != _FORBIDDEN:
+    while _use(link) != _FORBIDDEN:
         if time.monotonic() >= end:
-            return False
+            return "accepted"
         time.sleep(_POLL_SECONDS)
-    return True
+    return "proven"
 
 
-def _request(signed: dict[str, Any]) -> StorageRequest:
-    headers = {**signed.get("headers", {}), "range": "bytes=0-0"}
-    return StorageRequest(signed.get("method", "GET"), signed["url"], headers)
+def _sign(bucket: Bucket, object_key: str, context: Context) -> StorageRequest:
+    now = context.now().replace(microsecond=0)
+    credentials = context.s3.credentials(bucket, SESSION, (object_key,), now, timedelta(0))
+    validity = Validity(now, _VALID_SECONDS, "request")
+    signer = context.s3.signing_context(bucket, credentials, validity).signer_for("GET")
+    headers = {"range": "bytes=0-0", "user-agent": USER_AGENT}
+    return StorageRequest("GET", signer.sign(object_key).url, headers)
 
 
-def _use(request: StorageRequest, endpoint: str | None) -> int:
+def _use(link: ProofLink) -> int:
     connection = StorageConnection()
     try:
-        return connection.send(request, _SECONDS, endpoint).status
+        return connection.send(link.request, _SECONDS, link.endpoint).status
     except Transient as error:
-        raise Transient(f"the link could not be tried: {error}") from None
+        raise Transient(f"a link could not be tried: {error}") from None
     finally:
         connection.close()

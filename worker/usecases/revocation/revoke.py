@@ -1,48 +1,55 @@
-"""Revokes grants: records it, cancels what was not sent, denies the links, and proves it."""
+"""Revokes grants: records it, denies the links, cancels what was not sent, and proves it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from valetkey.wire.messages import CancelMessage
-from worker.aws.bucket_policies import deny
 from worker.context import Context
-from worker.core.revocation.bucket_policy import (
-    denial_sid,
-    denial_statement,
-    key_arn,
-    prefix_arn,
-)
 from worker.core.revocation.levers import Lever
 from worker.core.revocation.targets import LiveGrant
-from worker.core.tenants.config import Bucket
+from worker.core.tenants.storage_names import storage_name
 from worker.db.engine import write_transaction
-from worker.db.revocation.rows import DenialRow, NewRevocation, insert_revocation
+from worker.db.revocation.rows import NewRevocation, insert_revocation
 from worker.errors import Malformed, Transient
 from worker.usecases.cancel import cancel_batch
-from worker.usecases.revocation.plan import RevocationPlan
-from worker.usecases.revocation.proof import ProofLink, is_refused, take_proof_link
+from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
+from worker.usecases.revocation.proof import Proof, ProofLink, find_proof_link, prove
+from worker.usecases.revocation.statements import NewStatement, change_bucket, new_statements
 
-SESSION = "revocation"  # the name of a role's session in storage's logs
 ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RevocationResult:
-    """What a revocation did: its id, and a problem for each lever that failed.
+    """What a revocation did: its id, and a problem for each step that failed.
 
-    cancelled counts batches, and unread results that were deleted from the broker. is_proven is
-    None if no link could be tried.
+    left is the number of grants that no statement denies. cancelled counts batches, and unread
+    results that were deleted from the broker. proofs has the result of each denied bucket in which
+    a download can be tried; uploads cannot.
     """
 
     revocation_id: str
-    denied: Sequence[Lever]
-    problems: Sequence[str]
-    cancelled: int
-    unread: int
-    is_proven: bool | None
+    grants: int = 0
+    left: int = 0
+    denied: list[Lever] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    cancelled: int = 0
+    unread: int = 0
+    proofs: dict[str, Proof] = field(default_factory=dict)
+
+    @property
+    def is_proven(self) -> bool | None:
+        """True if all buckets are proven, False if one still accepts a link, and None otherwise."""
+        if "accepted" in self.proofs.values():
+            return False
+        return True if self.proofs and set(self.proofs.values()) == {"proven"} else None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if nothing failed, and everything that can be proven is."""
+        is_proven = set(self.proofs.values()) <= {"proven"}
+        return not self.problems and not self.left and is_proven
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,50 +66,102 @@ def revoke(
     """Do a plan. forget_results deletes the results of chunks that no producer has read yet.
 
     It is recorded first: from then on the grants are not signed again, whatever happens next. What
-    fails afterwards is repeated by revoking once more. Raises Transient if nothing was done.
+    fails afterwards is a problem in the result, and is repeated by revoking once more. Raises
+    Transient if nothing was done.
     """
-    revocation_id = str(uuid4())
-    link = take_proof_link(plan.targeted, context) if plan.denials else None
-    _record(plan, author, revocation_id, context)
-    for tenant, batch_id in plan.unsent:
-        cancel_batch(_cancellation(tenant, batch_id, author), tenant, None, context)
-    problems = [
-        f"{lever.where}: {problem}"
-        for lever in plan.denials
-        if (problem := _deny(lever, revocation_id, context)) is not None
-    ]
-    chunks = {(grant.batch_id, grant.chunk_number) for grant in plan.targeted}
-    unread = forget_results(sorted(chunks))
-    is_proven = _prove(link, problems)
-    return RevocationResult(
-        revocation_id, plan.denials, problems, len(plan.unsent), unread, is_proven
-    )
+    result = RevocationResult(str(uuid4()))
+    statements = _record(plan, result.revocation_id, author, context)
+    links = _find_proof_links(plan, result, context)
+    _deny(plan, statements, result, context)
+    targeted = [*plan.targeted, *_cancel(plan, author, result, context)]
+    chunks = {(grant.batch_id, grant.chunk_number) for grant in targeted}
+    try:
+        result.unread = forget_results(sorted(chunks))
+    except Transient as error:
+        result.problems.append(f"unread results are not deleted: {error}")
+    _prove(links, result)
+    return result
 
 
-def _record(plan: RevocationPlan, author: Author, revocation_id: str, context: Context) -> None:
-    grants: dict[str, int] = {}
+def _record(
+    plan: RevocationPlan, revocation_id: str, author: Author, context: Context
+) -> Sequence[NewStatement]:
+    now = context.now()
+    grants = dict.fromkeys(plan.tenants, 0)
     for grant in plan.targeted:
-        grants[grant.tenant] = grants.get(grant.tenant, 0) + 1
-    lapses_at = _lapse(plan.targeted, plan.denials)
-    row = NewRevocation(revocation_id, plan.target, grants, author.name, author.reason, lapses_at)
-    denials = [
-        DenialRow(_sid(lever, revocation_id), lever.profile.name)
-        for lever in plan.denials
-        if lever.profile is not None
-    ]
+        grants[grant.tenant] += 1
+    ends = [now, *(grant.expires_at for grant in plan.targeted)]
+    lapses_at = max([*ends, *(lever.lapses_at for lever in plan.denials)])
+    bucket = plan.config.buckets.get(plan.target.bucket or "")
+    storage = None if bucket is None else storage_name(bucket)
+    row = NewRevocation(
+        *(revocation_id, plan.target, grants, author.name, author.reason, lapses_at, storage)
+    )
+    statements = new_statements(plan.denials, revocation_id)
     with write_transaction(context.engine) as connection:
-        insert_revocation(connection, row, denials, context.now())
+        insert_revocation(connection, row, [each.to_row() for each in statements], now)
+    return statements
 
 
-def _lapse(grants: Iterable[LiveGrant], levers: Iterable[Lever]) -> datetime:
-    ends = [*(grant.expires_at for grant in grants), *(lever.lapses_at for lever in levers)]
-    return max(ends)
+def _find_proof_links(
+    plan: RevocationPlan, result: RevocationResult, context: Context
+) -> Mapping[str, ProofLink | None]:
+    links: dict[str, ProofLink | None] = {}
+    for lever in plan.denials:
+        denial = lever.denial
+        downloads = [
+            grant
+            for grant in plan.targeted
+            if grant.kind == "download"
+            and storage_name(plan.config.buckets[grant.bucket]) == lever.where
+        ]
+        if denial is None or not downloads:
+            continue
+        try:
+            links[lever.where] = find_proof_link(denial.profile, downloads, context)
+        except (Malformed, Transient) as error:
+            result.problems.append(f"{lever.where}: {error}")
+    return links
 
 
-def _sid(lever: Lever, revocation_id: str) -> str:
-    # One statement a bucket: the name of its profile keeps them apart.
-    profile = "" if lever.profile is None else lever.profile.name
-    return denial_sid(revocation_id + "".join(c for c in profile if c.isalnum()))[:64]
+def _deny(
+    plan: RevocationPlan,
+    statements: Iterable[NewStatement],
+    result: RevocationResult,
+    context: Context,
+) -> None:
+    ended = 0
+    for statement in statements:
+        try:
+            change_bucket(statement.denial.profile, [statement.statement], (), context)
+        except (Malformed, Transient) as error:
+            result.problems.append(f"{statement.lever.where}: {error}")
+        else:
+            result.denied.append(statement.lever)
+            ended += sum(statement.lever.ends.values())
+    result.grants += len(plan.targeted)
+    result.left += len(plan.targeted) - ended
+
+
+def _cancel(
+    plan: RevocationPlan, author: Author, result: RevocationResult, context: Context
+) -> Sequence[LiveGrant]:
+    """Cancel the open batches, and revoke what was issued of them meanwhile.
+
+    Returns the grants that were issued between the plan and the cancellation.
+    """
+    try:
+        for tenant, batch_id in plan.unsent:
+            cancel_batch(_cancellation(tenant, batch_id, author), tenant, None, context)
+            result.cancelled += 1
+        late = plan_revocation(plan.target, context, plan.targeted) if plan.unsent else None
+        if late is None or not late.targeted:
+            return ()
+        _deny(late, _record(late, str(uuid4()), author, context), result, context)
+    except Transient as error:
+        result.problems.append(f"not all open batches are cancelled: {error}")
+        return ()
+    return late.targeted
 
 
 def _cancellation(tenant: str, batch_id: str, author: Author) -> CancelMessage:
@@ -116,36 +175,11 @@ def _cancellation(tenant: str, batch_id: str, author: Author) -> CancelMessage:
     )
 
 
-def _deny(lever: Lever, revocation_id: str, context: Context) -> str | None:
-    """Deny what a lever names, and return why that failed, or None."""
-    bucket = lever.profile
-    if bucket is None:
-        return None
-    try:
-        client: Any = context.s3.client(bucket, SESSION, ("*",), context.now())
-        deny(client, bucket.bucket, _statement(lever, bucket, revocation_id))
-    except (Malformed, Transient) as error:
-        return str(error)
-    return None
-
-
-def _statement(lever: Lever, bucket: Bucket, revocation_id: str) -> dict[str, Any]:
-    partition = "aws-cn" if bucket.region.startswith("cn-") else "aws"
-    partition = "aws-us-gov" if bucket.region.startswith("us-gov-") else partition
-    arns = [
-        *(key_arn(partition, bucket.bucket, key) for key in lever.keys),
-        *(prefix_arn(partition, bucket.bucket, prefix) for prefix in lever.prefixes),
-    ]
-    is_aws = bucket.provider == "aws"  # others ignore the condition, and then the statement
-    sid = _sid(lever, revocation_id)
-    return denial_statement(sid, arns, lever.actions, lever.lapses_at, has_conditions=is_aws)
-
-
-def _prove(link: ProofLink | None, problems: list[str]) -> bool | None:
-    if link is None:
-        return None
-    try:
-        return is_refused(link)
-    except Transient as error:
-        problems.append(str(error))
-        return None
+def _prove(links: Mapping[str, ProofLink | None], result: RevocationResult) -> None:
+    denied = {lever.where for lever in result.denied}
+    for where, link in links.items():
+        try:
+            if where in denied:
+                result.proofs[where] = "untried" if link is None else prove(link)
+        except Transient as error:
+            result.problems.append(f"{where}: {error}")

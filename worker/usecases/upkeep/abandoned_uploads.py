@@ -13,6 +13,7 @@ import structlog
 
 from worker.aws import objects
 from worker.context import Context
+from worker.core.kinds.role_session import cleanup_session
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.upload_starts import (
     AbandonedStart,
@@ -87,7 +88,7 @@ def _end(starts: Sequence[AbandonedStart], context: Context, now: datetime) -> b
     if access is None:
         return True  # no credentials are configured any more: the bucket's lifecycle rule ends it
     bucket, tenant, policy = access
-    client = context.s3.cleanup_client(bucket, tenant.name, policy.prefixes, now)
+    client = context.s3.limited_client(bucket, tenant.name, policy.prefixes, now, cleanup_session)
     upload_ids = {start.upload_id for start in starts if start.upload_id is not None}
     unknown = [start for start in starts if start.upload_id is None]
     if unknown:

@@ -14,6 +14,7 @@ import structlog
 from valetkey.wire.grant_ids import grant_id
 from worker.aws import objects
 from worker.context import Context
+from worker.core.kinds.role_session import cleanup_session
 from worker.core.tenants.config import TenantAccess
 from worker.db.engine import read_transaction
 from worker.db.multiparts import UploadRecord, batch_id_of
@@ -61,6 +62,8 @@ def is_nothing_stored(record: UploadRecord, context: Context, now: datetime) -> 
 
 def _is_listed(record: UploadRecord, access: TenantAccess, context: Context, now: datetime) -> bool:
     bucket, tenant, policy = access
-    client: Any = context.s3.cleanup_client(bucket, tenant.name, policy.prefixes, now)
+    client: Any = context.s3.limited_client(
+        bucket, tenant.name, policy.prefixes, now, cleanup_session
+    )
     listed = objects.list_uploads(client, bucket.bucket, record.object_key)
     return any(upload.upload_id == record.upload.upload_id for upload in listed)

@@ -8,7 +8,7 @@ from worker.db.outbox import fail_expired_deliveries
 from worker.db.reservations import release_expired
 from worker.jobs.single_flight import JobRun
 from worker.usecases.upkeep.delivery_attempt import EXPIRED
-from worker.usecases.upkeep.denials import remove_lapsed_denials
+from worker.usecases.upkeep.denials import keep_denials
 from worker.usecases.upkeep.partitions import create_partitions
 
 MAX_ROWS = 1_000  # in one transaction, which makes other writers wait for as long as it takes
@@ -17,14 +17,14 @@ MAX_ROWS = 1_000  # in one transaction, which makes other writers wait for as lo
 def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
     """Release expired reservations, delete old usage, and fail deliveries that have expired.
 
-    Creates the partitions of the coming months, and removes denials that have lapsed. Any number
+    Creates the partitions of the coming months, and keeps and removes denials. Any number
     of processes may do this at once. Returns counts. Raises Transient.
     """
     run = run or JobRun()
     released = _release_expired(context, run)
     undelivered = _fail_deliveries(context, run)
     partitions = create_partitions(context.engine, context.now())
-    denials = remove_lapsed_denials(context)
+    denials = keep_denials(context)
     counts = {"released": released, "undelivered": undelivered, "partitions": partitions}
     return counts | {"denials": denials}
 

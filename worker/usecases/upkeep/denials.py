@@ -1,44 +1,69 @@
-"""Removes our statements from bucket policies, once the last grant that they denied has expired."""
+"""Keeps our statements in bucket policies until the last grant that they deny has expired."""
 
-from itertools import groupby
-from typing import Any
+import json
+from collections.abc import Sequence
 
 import structlog
 
-from worker.aws.bucket_policies import undeny
 from worker.context import Context
+from worker.core.tenants.config import Bucket, TenantConfig
+from worker.core.tenants.storage_names import storage_name
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.revocation.rows import delete_denials, lapsed_denials
+from worker.db.revocation.rows import DenialRow, delete_denials, read_denials
 from worker.errors import Malformed, Transient
-
-_SESSION = "revocation"  # the name of a role's session in storage's logs
+from worker.usecases.revocation.statements import change_bucket
 
 log = structlog.get_logger()
 
 
-def remove_lapsed_denials(context: Context) -> int:
+def keep_denials(context: Context) -> int:
     """Remove the statements that deny nothing any more, and return their number.
 
-    What storage refuses is logged and tried again. Raises Transient if the database is out of
-    reach.
+    A statement that still denies a grant is added again if another process has overwritten the
+    policy. A row is deleted only after its statement was seen gone; what fails is logged and tried
+    again. Raises Transient if the database is out of reach.
     """
-    now, config = context.now(), context.config.current()
+    config = context.config.current()
     with read_transaction(context.engine) as connection:
-        lapsed = sorted(lapsed_denials(connection, now), key=lambda denial: denial.bucket)
+        live, lapsed = read_denials(connection, context.now())
     removed = 0
-    for profile, group in groupby(lapsed, key=lambda denial: denial.bucket):
-        sids = [denial.sid for denial in group]
-        bucket = config.buckets.get(profile)
-        if bucket is not None:
-            try:
-                client: Any = context.s3.client(bucket, _SESSION, ("*",), now)
-                undeny(client, bucket.bucket, sids)
-            except (Malformed, Transient) as error:
-                log.warning("denials_left", bucket=profile, problem=str(error))
-                continue
-        else:
-            log.warning("denials_left", bucket=profile, problem="there is no such bucket profile")
-        with write_transaction(context.engine) as connection:
-            delete_denials(connection, sids)
-        removed += len(sids)
+    for storage in sorted({denial.storage for denial in [*live, *lapsed]}):
+        here = [denial for denial in live if denial.storage == storage]
+        ended = [denial for denial in lapsed if denial.storage == storage]
+        problem = _change(storage, here, ended, config, context)
+        if problem is not None:
+            sids = [denial.sid for denial in [*here, *ended]]
+            log.warning("denials_left", storage=storage, statements=sids, problem=problem)
+        elif ended:
+            with write_transaction(context.engine) as connection:
+                delete_denials(connection, [denial.sid for denial in ended])
+            removed += len(ended)
     return removed
+
+
+def _change(
+    storage: str,
+    live: Sequence[DenialRow],
+    lapsed: Sequence[DenialRow],
+    config: TenantConfig,
+    context: Context,
+) -> str | None:
+    """Add and remove the statements of one bucket, and return why that failed, or None."""
+    bucket = _find_profile(storage, [*live, *lapsed], config)
+    if bucket is None:
+        return "no bucket profile leads to this bucket any more: add one again"
+    statements = [json.loads(denial.statement) for denial in live]
+    try:
+        change_bucket(bucket, statements, [denial.sid for denial in lapsed], context)
+    except (Malformed, Transient) as error:
+        return str(error)
+    return None
+
+
+def _find_profile(
+    storage: str, denials: Sequence[DenialRow], config: TenantConfig
+) -> Bucket | None:
+    """Return a profile that leads to a bucket: one that added a statement, if it still does."""
+    profiles = {b.name: b for b in config.buckets.values() if storage_name(b) == storage}
+    names = (name for name in [*(denial.bucket for denial in denials), *profiles])
+    return next((profiles[name] for name in names if name in profiles), None)

@@ -5,8 +5,7 @@ than a moment, and a tenant that asks all the time takes at most half of what a 
 """
 
 import time
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 
 import structlog
 
@@ -25,12 +24,11 @@ from worker.usecases.uses.probe import probe_grants
 log = structlog.get_logger()
 
 _MAX_SECONDS = 2.0  # after which no further object is asked for
-_AT_ONCE = 10  # objects that are asked for between two looks at the clock, after a first one
 _PER_GRANT = 1.0  # probes a second
 
 
 def probe_items(
-    batch_id: str, batch: RecordedBatch, tenant_id: str, items: Iterable[int], context: Context
+    batch_id: str, batch: RecordedBatch, tenant_id: str, items: Sequence[int], context: Context
 ) -> None:
     """Ask storage for the objects of a batch's items of which no stored object is known.
 
@@ -41,31 +39,40 @@ def probe_items(
     if batch.kind not in SLOT_KINDS or bucket is None or not bucket.probe_rate:
         return
     grants = _find_unknown(batch_id, batch, tenant_id, items, context)
+    begin = time.monotonic()
     try:
         context.s3.silent_buckets.check(bucket, context.now())
-        _probe(_due(grants, bucket, tenant_id, context), context)
+        probe_grants(_in_time(_due(grants, bucket, tenant_id, context), bucket, context), context)
     except Transient as error:
         if error.part == "database":
             raise
-        if isinstance(error, StorageSilent):
+        if isinstance(error, StorageSilent) or time.monotonic() > begin + _MAX_SECONDS:
             context.s3.silent_buckets.add(bucket, context.now())
         log.info("probe_unanswered", bucket=bucket.name, problem=str(error))
 
 
+def _in_time(grants: Sequence[UsedGrant], bucket: Bucket, context: Context) -> Iterator[UsedGrant]:
+    """Yield grants until the time is up. Storage that takes as long for one is left alone."""
+    end = time.monotonic() + _MAX_SECONDS
+    for grant in grants:
+        asked_at = time.monotonic()
+        yield grant
+        answered_at = time.monotonic()
+        if answered_at > asked_at + _MAX_SECONDS:
+            context.s3.silent_buckets.add(bucket, context.now())
+        if answered_at > end:
+            return
+
+
 def _find_unknown(
-    batch_id: str, batch: RecordedBatch, tenant_id: str, items: Iterable[int], context: Context
+    batch_id: str, batch: RecordedBatch, tenant_id: str, items: Sequence[int], context: Context
 ) -> list[UsedGrant]:
     """Return the first issued grants of which no stored object is known."""
     with read_transaction(context.engine) as connection:
-        unknown = (
-            item
-            for item in items
-            for facts in read_state_facts(
-                connection, batch.batch_number, range(item, item + 1)
-            ).values()
-            if facts.stored_verdict is None
-        )
-        ids = [grant_id(batch_id, item) for item in islice(unknown, MAX_PROBED_ITEMS)]
+        facts = read_state_facts(connection, batch.batch_number, items)
+        unknown = {item for item, each in facts.items() if each.stored_verdict is None}
+        asked = [item for item in dict.fromkeys(items) if item in unknown][:MAX_PROBED_ITEMS]
+        ids = [grant_id(batch_id, item) for item in asked]
         found = find_used_grants(connection, ids, context.config.current())
     return [grant for name in ids for grant in found[name] if grant.tenant == tenant_id]
 
@@ -82,11 +89,3 @@ def _due(
     ]
     allowed = take((bucket.name, tenant_id), bucket.probe_rate / 2, len(due), now)
     return due[: take(bucket.name, bucket.probe_rate, allowed, now)]
-
-
-def _probe(grants: Sequence[UsedGrant], context: Context) -> None:
-    end, start = time.monotonic() + _MAX_SECONDS, 0
-    while start < len(grants) and time.monotonic() < end:
-        count = _AT_ONCE if start else 1  # the first one shows how fast storage is
-        probe_grants(grants[start : start + count], context)
-        start += count

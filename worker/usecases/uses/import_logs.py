@@ -1,9 +1,11 @@
 """Imports access logs: records the downloads of which their lines tell."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
+
+from sqlalchemy.exc import DataError
 
 from worker.context import Context
 from worker.core.uses.access_log import MAX_LINE_BYTES, read_line
@@ -22,8 +24,8 @@ _LINES_PER_STEP = 100_000
 class ImportResult:
     """The numbers of an import.
 
-    skipped counts lines that are no download, and ignored those whose grant does not fit, both by
-    reason. known are the downloads that were recorded before.
+    skipped counts lines that are no download, and ignored those whose grant does not fit or that
+    the database does not accept, both by reason. known are the downloads that were recorded before.
     """
 
     logs: int = 0
@@ -56,8 +58,8 @@ class LogImporter:
     def _import(self, source: LogSource) -> None:
         with read_transaction(self._context.engine) as connection:
             imported = read_imported(connection, source.name)
-        mark = source.mark(imported.mark)
-        if mark != imported.mark:
+        mark = source.mark()
+        if not source.continues(imported.mark):
             imported = NOTHING
         if imported.is_complete:
             self.result.imported_before += 1
@@ -72,11 +74,11 @@ class LogImporter:
         """Record the downloads of all lines that follow, and return the position after them."""
         reports: list[UseReport] = []
         position, lines = stream.tell(), 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            if source.may_grow and not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES:
+        for line, length, is_finished in _read_lines(stream):
+            if source.may_grow and not is_finished:
                 self.result.unfinished += 1
                 break
-            position, lines = position + len(line), lines + 1
+            position, lines = position + length, lines + 1
             report = read_line(line)
             if isinstance(report, UseReport):
                 reports.append(report)
@@ -91,13 +93,40 @@ class LogImporter:
 
     def _record(self, reports: list[UseReport], lines: int) -> None:
         if reports:
-            recorded = record_uses(reports, self._context)
-            self.result.downloads += recorded.total
-            self.result.known += recorded.ignored.pop("known", 0)
-            self.result.ignored += recorded.ignored
+            self._record_reports(reports)
         self.result.lines += lines
         self._on_lines(lines)
+
+    def _record_reports(self, reports: list[UseReport]) -> None:
+        """Record reports; without those whose values the database does not accept."""
+        try:
+            recorded = record_uses(reports, self._context)
+        except (DataError, OverflowError, ValueError):
+            if len(reports) == 1:
+                self.result.ignored["unstorable"] += 1
+                return
+            middle = len(reports) // 2
+            self._record_reports(reports[:middle])
+            self._record_reports(reports[middle:])
+            return
+        self.result.downloads += recorded.total
+        self.result.known += recorded.ignored.pop("known", 0)
+        self.result.ignored += recorded.ignored
 
     def _store(self, source: LogSource, part: ImportedPart) -> None:
         with write_transaction(self._context.engine) as connection:
             write_imported(connection, source.name, part, self._context.now())
+
+
+def _read_lines(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:
+    """Yield each line with its length, and true if it is finished.
+
+    Of a line that is too long only the start is yielded: what follows would be read as a line of
+    its own, which its client could have written.
+    """
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        length, part = len(line), line
+        while len(part) > MAX_LINE_BYTES and not part.endswith(b"\n"):
+            part = stream.readline(MAX_LINE_BYTES + 1)
+            length += len(part)
+        yield line, length, part.endswith(b"\n")

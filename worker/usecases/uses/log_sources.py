@@ -3,7 +3,7 @@
 import gzip
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import IO, Any, cast
 
 from worker.aws.storage_calls import call_storage
 from worker.context import Context
+from worker.core.kinds.role_session import listing_session
 from worker.core.policy.error_responses import ErrorResponse
 from worker.core.tenants.config import Bucket
+from worker.db.audit.selection.similar_names import did_you_mean
 from worker.errors import Malformed
 
 _SESSION = "usage-import"  # the name of a role's session in storage's logs
@@ -29,25 +31,27 @@ class LogFile:
 
     @property
     def name(self) -> str:
-        """The name under which its progress is stored."""
-        return str(self.path.resolve())
+        """The name under which its progress is stored, also if it is not UTF-8."""
+        return str(self.path.resolve()).encode(errors="backslashreplace").decode()
 
     @property
     def may_grow(self) -> bool:
         """True if lines may be added later, so that the last one may be unfinished."""
         return self.path.suffix != _COMPRESSED
 
-    def mark(self, previous: str) -> str:
-        """Return the mark of its first bytes: the previous one if the file still begins with them.
+    def mark(self) -> str:
+        """Return the mark of its first bytes, with which a rotated file does not begin."""
+        return _mark(self._start)
 
-        A rotated file begins with others.
-        """
+    def continues(self, mark: str) -> bool:
+        """Return true if the file still begins with the bytes of this mark, and it has some."""
+        length = mark.partition(":")[0]
+        return length.isdecimal() and length != "0" and mark == _mark(self._start[: int(length)])
+
+    @property
+    def _start(self) -> bytes:
         with self.path.open("rb") as stream:
-            start = stream.read(_MARKED_BYTES)
-        length = previous.partition(":")[0]
-        if length.isdecimal() and previous == _mark(start[: int(length)]):
-            return previous
-        return _mark(start)
+            return stream.read(_MARKED_BYTES)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -84,9 +88,13 @@ class LogObject:
         """False: its last line is complete, or cut off for ever."""
         return False
 
-    def mark(self, _previous: str) -> str:
+    def mark(self) -> str:
         """Return the ETag."""
         return self.etag[:128]
+
+    def continues(self, mark: str) -> bool:
+        """Return true if the object still has this ETag."""
+        return mark == self.mark()
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -131,7 +139,7 @@ class _Ranges(io.RawIOBase):
 
     def _read_range(self, start: int, end: int) -> bytes:
         response = call_storage(
-            self._source.client.get_object,
+            self._get,
             Bucket=self._source.bucket.bucket,
             Key=self._source.key,
             Range=f"bytes={start}-{end - 1}",
@@ -139,8 +147,16 @@ class _Ranges(io.RawIOBase):
         )
         if isinstance(response, ErrorResponse):
             raise Malformed(f"storage refuses to read it: {response.words}")
-        data: bytes = response["Body"].read()
+        data: bytes = response["Data"]
+        if len(data) != end - start:
+            raise Malformed(f"{self._source.name}: storage sends another range than asked for")
         return data
+
+    def _get(self, **params: Any) -> dict[str, bytes]:
+        """Get a range, and read no more: storage may send the whole object, or without end."""
+        body = self._source.client.get_object(**params)["Body"]
+        with closing(body):
+            return {"Data": body.read(_RANGE_BYTES + 1)}
 
 
 LogSource = LogFile | LogObject
@@ -160,16 +176,26 @@ def find_objects(profile: str, prefix: str, context: Context) -> Iterator[LogObj
     """
     bucket = context.config.current().buckets.get(profile)
     if bucket is None:
-        raise Malformed(f"there is no bucket profile {profile!r}")
-    client: Any = context.s3.client(bucket, _SESSION, (prefix,), context.now())
+        hint = did_you_mean(profile, context.config.current().buckets)
+        raise Malformed(f"there is no bucket profile {profile!r}{hint}")
+    client: Any = context.s3.limited_client(
+        bucket, _SESSION, (prefix,), context.now(), listing_session
+    )
     params: dict[str, str] = {}
+    tokens = {""}
     while True:
         page = call_storage(client.list_objects_v2, Bucket=bucket.bucket, Prefix=prefix, **params)
         if isinstance(page, ErrorResponse):
             raise Malformed(f"storage lists no logs: {page.words}")
         for entry in page.get("Contents", []):
             etag = str(entry.get("ETag", ""))
-            yield LogObject(client, bucket, entry["Key"], etag, int(entry.get("Size", 0)))
+            yield LogObject(
+                client, bucket, str(entry.get("Key", "")), etag, int(entry.get("Size", 0))
+            )
         if not page.get("IsTruncated"):
             return
-        params = {"ContinuationToken": page["NextContinuationToken"]}
+        token = page.get("NextContinuationToken", "")
+        if token in tokens:
+            raise Malformed("storage lists the same logs again and again")
+        tokens.add(token)
+        params = {"ContinuationToken": token}

@@ -1,13 +1,15 @@
 """Probes storage: asks for the objects of upload slots, and records those that are there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
 from valetkey.wire.grant_ids import grant_id
-from worker.aws.stored_files import FileReader, StoredFile
+from worker.aws.stored_files import FileReader, StorageRefuses, StoredFile
 from worker.context import Context
 from worker.core.tenants.config import Bucket
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.reports import UseReport
 from worker.core.uses.used_grant import UsedGrant
 from worker.db.engine import read_transaction
@@ -24,19 +26,20 @@ class ProbedStorage(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """An object that has the key of a grant, and the real bucket that has it."""
+    """An object that has the key of a grant, and the storage name of its bucket."""
 
     grant: UsedGrant
     bucket: str
     file: StoredFile
 
 
-def probe_grants(grants: Sequence[UsedGrant], context: Context) -> None:
+def probe_grants(grants: Iterable[UsedGrant], context: Context) -> None:
     """Ask storage for the objects of upload slots, and record those that are there.
 
-    An object that another grant stored is recorded for that one. Costs a HEAD a slot, none for
-    grants of other kinds, for forms that leave the name to the client, and for profiles with
-    probe_rate = 0 or without access. Raises Transient, and records before what it found.
+    Takes a grant only when storage has answered for the one before. An object that another grant
+    stored is recorded for that one. Costs a HEAD a slot, none for grants of other kinds, for forms
+    that leave the name to the client, and for profiles with probe_rate = 0 or without access.
+    Raises Transient, and records before what it found.
     """
     sightings: list[Sighting] = []
     storages: dict[tuple[str, str], ProbedStorage | None] = {}
@@ -48,9 +51,12 @@ def probe_grants(grants: Sequence[UsedGrant], context: Context) -> None:
             if name not in storages:
                 storages[name] = find_storage(*name, context, context.now())
             storage = storages[name]
-            file = None if storage is None else storage.files.find(grant.object_key)
-            if storage is not None and isinstance(file, StoredFile):
-                sightings.append(Sighting(grant, storage.bucket.bucket, file))
+            if storage is None:
+                continue
+            with suppress(StorageRefuses):
+                file = storage.files.find(grant.object_key)
+                if isinstance(file, StoredFile):
+                    sightings.append(Sighting(grant, storage_name(storage.bucket), file))
     except Transient:
         record_sightings(sightings, context)
         raise

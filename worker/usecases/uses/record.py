@@ -8,22 +8,25 @@ from sqlalchemy import Connection
 
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig
-from worker.core.uses.reports import UseReport
+from worker.core.uses.reports import UseReport, is_credible
+from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import judge
 from worker.db.engine import write_transaction
 from worker.db.uses.deliveries import insert_use_deliveries
 from worker.db.uses.insert import InsertedUses, JudgedUse, append_use_leaves, insert_uses
 from worker.db.uses.stored_bytes import add_stored_bytes
 from worker.db.uses.stored_objects import grants_of_objects, update_stored_objects
+from worker.db.uses.use_counts import leave_out_excess
 from worker.db.uses.used_grants import find_used_grants
 
 
 class RecordedUses(NamedTuple):
     """The result of a call: the inserted uses, and why each other report is none.
 
-    ignored counts by reason: no_grant_id, unknown_grant, ambiguous_grant, the reasons of `judge`,
-    other_object for a deletion of another object than the newest known one of its key, and known
-    for a use that was recorded before.
+    ignored counts by reason: malformed for a report that cannot be true, no_grant_id,
+    unknown_grant, the reasons of `judge`, unknown_object for a deletion under a key of which
+    nothing is known, other_object for one of another object than the newest known one of its key,
+    too_many_uses beyond MAX_USES of a grant, and known for a use that was recorded before.
     """
 
     inserted: Sequence[InsertedUses]
@@ -42,14 +45,20 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
     that is killed repeats all of them. The deliveries for which the requests asked are
     inserted in the same transaction. Raises Transient.
     """
-    told, now = list(reports), context.now()
     config = context.config.current()
     with write_transaction(context.engine) as connection:
-        judged, ignored = _judge(connection, told, config)
-        inserted = insert_uses(connection, judged, now, context.new_lease)
-        uses = [use for group in inserted for use in group.uses]
-        ignored["known"] += len(judged) - len(uses)
-        add_stored_bytes(connection, update_stored_objects(connection, uses))
+        now = context.now()  # after the wait for the lock: others compare it with their own times
+        told = list(reports)
+        credible = [report for report in told if is_credible(report, now)]
+        ignored = Counter(malformed=len(told) - len(credible))
+        named = _name_deletions(connection, credible, ignored)
+        judged = _judge(connection, named, config, ignored)
+        kept = leave_out_excess(connection, judged)
+        inserted = insert_uses(connection, kept, now, context.new_lease)
+        new = [use.report for group in inserted for use in group.uses]
+        ignored.update(too_many_uses=len(judged) - len(kept), known=len(kept) - len(new))
+        changes = update_stored_objects(connection, judged, frozenset(new))
+        add_stored_bytes(connection, changes)
         deliveries = insert_use_deliveries(connection, inserted, now)
         append_use_leaves(connection, inserted)
     if deliveries:
@@ -57,34 +66,54 @@ def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
     return RecordedUses(inserted, +ignored)
 
 
-def _judge(
-    connection: Connection, reports: Sequence[UseReport], config: TenantConfig
-) -> tuple[list[JudgedUse], Counter[str]]:
+def _name_deletions(
+    connection: Connection, reports: Sequence[UseReport], ignored: Counter[str]
+) -> list[UseReport]:
+    """Return the reports that name a grant. A deletion gets the one that stored the object."""
     nameless = [r for r in reports if r.event == "deleted" and r.grant_id is None]
     stored = grants_of_objects(connection, [(r.bucket, r.object_key) for r in nameless])
-    ignored: Counter[str] = Counter()
     named: list[UseReport] = []
     for report in reports:
+        known = stored.get((report.bucket, report.object_key))
         if report.grant_id is not None:
             named.append(report)
-        elif report.event != "deleted" or (report.bucket, report.object_key) not in stored:
+        elif report.event != "deleted":
             ignored["no_grant_id"] += 1
-        elif stored[report.bucket, report.object_key].is_deleted_by(report):
-            grant_id = stored[report.bucket, report.object_key].grant_id
-            named.append(report._replace(grant_id=grant_id))
+        elif known is None:
+            ignored["unknown_object"] += 1
+        elif known.is_deleted_by(report):
+            named.append(report._replace(grant_id=known.grant_id))
         else:
             ignored["other_object"] += 1
-    grants = find_used_grants(connection, [r.grant_id for r in named if r.grant_id], config)
+    return named
+
+
+def _judge(
+    connection: Connection,
+    reports: Sequence[UseReport],
+    config: TenantConfig,
+    ignored: Counter[str],
+) -> list[JudgedUse]:
+    grants = find_used_grants(connection, [r.grant_id for r in reports if r.grant_id], config)
     judged: list[JudgedUse] = []
-    for report in named:
-        candidates = grants.get(report.grant_id or "", [])
-        verdicts = [(grant, judge(report, grant)) for grant in candidates]
-        fitting = [(g, v) for g, v in verdicts if not isinstance(v, str)]
-        if len(fitting) == 1:
-            judged.append(JudgedUse(report, *fitting[0]))
-        elif fitting:
-            ignored["ambiguous_grant"] += 1
+    for report in reports:
+        use = _judge_report(report, grants.get(report.grant_id or "", ()))
+        if isinstance(use, JudgedUse):
+            judged.append(use)
         else:
-            reasons = [verdict for _, verdict in verdicts if isinstance(verdict, str)]
-            ignored[reasons[0] if reasons else "unknown_grant"] += 1
-    return judged, ignored
+            ignored[use] += 1
+    return judged
+
+
+def _judge_report(report: UseReport, candidates: Iterable[UsedGrant]) -> JudgedUse | str:
+    """Return the use of the first grant that fits, or why none does.
+
+    Tenants choose the ids of their batches. Of two with one id, the later has copied it.
+    """
+    reason = "unknown_grant"
+    for grant in sorted(candidates, key=lambda grant: (grant.issued_at, grant.batch_number)):
+        verdict = judge(report, grant)
+        if not isinstance(verdict, str):
+            return JudgedUse(report, grant, verdict)
+        reason = verdict
+    return reason

@@ -5,6 +5,7 @@ time: what it claimed is due again, objects that were found are recorded once, a
 deletes the row of a chunk, gives back its bytes and inserts its settlement.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Connection
 
+from worker.aws.stored_files import StorageRefuses
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig
 from worker.core.uses.settlement import settle_chunk
@@ -26,6 +28,7 @@ from worker.db.uses.ended_slots import (
     buckets_with_due_slots,
     claim_slots,
     delete_slots,
+    lease,
     postpone_slot,
     take_slot,
 )
@@ -38,6 +41,9 @@ from worker.usecases.uses.slot_probe import ProbedSlot, SlotProbe, UnreadableSto
 
 MAX_BUCKETS = 8
 """The bucket profiles whose storage is asked at the same time."""
+
+MAX_TURN_SECONDS = 60.0
+"""The time after which a bucket profile begins no further chunk while others may wait."""
 
 GIVE_UP_AFTER = timedelta(days=7)
 """The time after which a chunk ends without an answer of storage, and nothing is given back."""
@@ -64,14 +70,16 @@ def settle_ended(context: Context, run: JobRun | None = None) -> dict[str, int]:
     counts: Counter[str] = Counter()
     running: set[str] = set()
     resting: set[str] = set()  # their storage failed in this run
+    turns: Counter[str] = Counter()
     threads: ThreadGroup[str, _Result] = ThreadGroup(
         partial(_settle_in_bucket, context=context, run=run), "settle"
     )
     while not run.is_stopping:
         with read_transaction(context.engine) as connection:
             due = buckets_with_due_slots(connection, context.now())
-        for bucket in due:
+        for bucket in sorted(due, key=turns.__getitem__):
             if bucket not in running | resting and threads.running < MAX_BUCKETS:
+                turns[bucket] += 1
                 running.add(bucket)
                 threads.start(bucket)
         if not running:
@@ -109,7 +117,10 @@ class _Turn:
         self._probe = SlotProbe(context, self._wait)
         self._probed: list[ProbedSlot] = []
         self._unfinished: list[Slot] = []
+        self._left: list[Slot] = []  # for the next turn
         self._ended: list[Slot] = []
+        self._begin = time.monotonic()
+        self._end = 0.0  # that of the claim
         self.failures = 0  # in a row
         self.counts: Counter[str] = Counter()
 
@@ -118,17 +129,22 @@ class _Turn:
         self._run.progress()
         if self._run.is_stopping:
             raise _Stopping
+        if time.monotonic() > self._end:
+            raise Transient("storage is too slow for so many items", "storage")
 
     def probe_slots(self) -> None:
         """Claim the chunks that are due, and ask storage for their objects. Raises Transient."""
         now = self._context.now()
         with write_transaction(self._context.engine) as connection:
             slots = claim_slots(connection, self._bucket, now, self._rate)
+        self._end = self._begin + lease(slots, self._rate).total_seconds()
         for slot in slots:
             if self.failures == MAX_FAILURES or self._run.is_stopping:
                 self.counts["postponed"] += 1
-            else:
+            elif slot is slots[0] or time.monotonic() < self._begin + MAX_TURN_SECONDS:
                 self._probe_slot(slot, now)
+            else:
+                self._left.append(slot)
 
     def _probe_slot(self, slot: Slot, now: datetime) -> None:
         try:
@@ -148,7 +164,8 @@ class _Turn:
 
     def _fail(self, slot: Slot, now: datetime, error: Exception) -> None:
         named = {"bucket": slot.bucket, "batch_number": slot.batch_number}
-        if not isinstance(error, UnreadableStorage | _Stopping):
+        # Storage that refuses to tell of something answers, and may tell of the next chunk.
+        if not isinstance(error, UnreadableStorage | StorageRefuses | _Stopping):
             self.failures += 1
         if slot.ended_at <= now - GIVE_UP_AFTER and not isinstance(error, _Stopping):
             log.warning("slots_given_up", **named, chunk_number=slot.chunk_number)
@@ -159,11 +176,13 @@ class _Turn:
             self.counts["postponed"] += 1
 
     def settle(self) -> None:
-        """Settle what was probed, and end what nobody can tell of. Raises Transient."""
+        """Settle the probed chunks, and end those that no storage tells of. Raises Transient."""
         now, config = self._context.now(), self._context.config.current()
         with write_transaction(self._context.engine) as connection:
             for slot in self._unfinished:
                 postpone_slot(connection, slot, now + UPLOAD_DELAY)
+            for slot in self._left:
+                postpone_slot(connection, slot, now)
             ended = delete_slots(connection, self._ended)
             settled, is_told = _settle(connection, self._probed, config, now)
         if is_told:
@@ -180,6 +199,10 @@ def _settle_in_bucket(bucket: str, context: Context, run: JobRun) -> _Result:
         turn.settle()
     except Transient as error:
         log.warning("settlement_postponed", bucket=bucket, problem=str(error))
+        return _Result(turn.counts, has_failed=True)
+    except Exception:
+        # A chunk that no table takes must not end the run of the other profiles.
+        log.exception("settlement_failed", bucket=bucket)
         return _Result(turn.counts, has_failed=True)
     return _Result(turn.counts, has_failed=turn.failures == MAX_FAILURES)
 
@@ -204,9 +227,9 @@ def _settle(
         tenant = config.tenant_by_id(slot.tenant)
         size = settled.returned_bytes if tenant is not None and tenant.refund_unused else 0
         returned.append((slot.tenant, slot.charged_at, size))
-        leaves[slot.tenant].append(insert_settlement(connection, slot, settled, size, now))
+        leaves[slot.tenant].append(insert_settlement(connection, grants[0], settled, size, now))
         if settled.unused:
-            is_told |= insert_unused_delivery(connection, *slot.key, now)
+            is_told |= insert_unused_delivery(connection, grants[0], now)
     usage.give_back_bytes(connection, returned)
     for tenant_id, of_tenant in sorted(leaves.items()):
         append_leaves(connection, tenant_id, of_tenant)

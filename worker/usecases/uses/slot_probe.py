@@ -1,17 +1,20 @@
 """Asks storage what a chunk of ended upload slots stored, before the chunk is settled."""
 
 from collections.abc import Callable, Sequence
+from secrets import token_hex
 from typing import Literal, NamedTuple
 
 from valetkey.wire.grant_ids import grant_id
-from worker.aws.stored_files import Missing, StoredFile
+from worker.aws.stored_files import Missing, StorageRefuses, StoredFile
 from worker.context import Context
+from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.used_grant import UsedGrant
 from worker.core.uses.verdicts import CLOCK_SKEW
 from worker.db.engine import read_transaction
 from worker.db.uses.ended_slots import Slot
 from worker.db.uses.settlements import (
     find_stored_key,
+    has_denials,
     has_moved,
     has_unfinished_uploads,
     read_stored_sizes,
@@ -22,10 +25,10 @@ from worker.usecases.uses.probe import ProbedStorage, Sighting, find_storage, re
 
 
 class UnreadableStorage(Transient):
-    """The credentials do not let storage tell what is missing: allow s3:GetObject or s3:ListBucket.
+    """Storage answers 403, and shows no object that the credentials may read."""
 
-    Storage answers as if an object was there that they may not read.
-    """
+    def __init__(self) -> None:
+        super().__init__("storage hides objects: allow s3:GetObject or s3:ListBucket", "storage")
 
 
 class ProbedSlot(NamedTuple):
@@ -43,6 +46,8 @@ unfinished: the abort of one of its multipart uploads is still to come. nobody_t
 no access to the bucket profile any more, the profile allows no requests, or its grants are pruned.
 """
 
+_Answer = StoredFile | Missing | StorageRefuses
+
 
 class SlotProbe:
     """Asks the storage of one bucket profile, in turns that `wait` gives. One thread uses it."""
@@ -51,7 +56,8 @@ class SlotProbe:
         self._context = context
         self._wait = wait
         self._storages: dict[str, ProbedStorage | None] = {}
-        self._is_readable: dict[str, bool] = {}
+        self._shown: dict[str, str | None] = {}  # a key that the credentials read, by tenant
+        self._hides_missing: dict[str, bool] = {}  # by tenant
 
     def probe(self, slot: Slot) -> ProbedSlot | Unprobed:
         """Ask for the objects of a chunk that no source has told of, and record those found.
@@ -68,32 +74,60 @@ class SlotProbe:
                 return "unfinished"
             stored = read_stored_sizes(connection, slot.batch_number, numbers)
             moved = has_moved(connection, slot.bucket, grants[0].issued_at)
+        asked = [g for g in grants if g.has_known_key and g.item_number not in stored]
+        if not asked:
+            return ProbedSlot(slot, grants, frozenset())
         storage = self._storage(slot)
         if storage is None:
             return "nobody_tells"
-        asked = [g for g in grants if g.has_known_key and g.item_number not in stored]
-        unproven = self._ask(asked, storage)
+        unproven = self._ask(slot.tenant, asked, storage)
         unclear = {grant.item_number for grant in asked} if moved else unproven
         return ProbedSlot(slot, grants, frozenset(unclear))
 
-    def _ask(self, grants: Sequence[UsedGrant], storage: ProbedStorage) -> set[int]:
-        """Ask for objects, and return the numbers of the items that may have stored something."""
-        sightings: list[Sighting] = []
-        unproven: set[int] = set()
+    def _ask(self, tenant: str, grants: Sequence[UsedGrant], storage: ProbedStorage) -> set[int]:
+        """Ask for objects, and return the numbers of the items that may have stored something.
+
+        Items that storage refuses to tell of are among them, unless it refuses all.
+        """
+        answers: list[tuple[UsedGrant, _Answer]] = []
+        is_denied = self._is_denied(storage)
         try:
             for grant in grants:
-                self._wait()
-                file = storage.files.find(grant.object_key)
-                if isinstance(file, StoredFile):
-                    self._is_readable[grant.tenant] = True
-                    sightings.append(Sighting(grant, storage.bucket.bucket, file))
-                if not self._proves_unused(file, grant, storage):
-                    unproven.add(grant.item_number)
+                answer = self._find(grant.object_key, tenant, storage)
+                answers.append((grant, answer))
+                if answer == "hidden":
+                    self._check_hiding(tenant, storage)
         except Transient:
-            record_sightings(sightings, self._context)
+            self._record(answers, storage)
             raise
+        self._record(answers, storage)
+        refusals = [answer for _, answer in answers if isinstance(answer, StorageRefuses)]
+        if len(refusals) == len(answers):
+            raise refusals[0]
+        is_denied |= self._is_denied(storage)  # as of either moment: it may have begun or ended
+        return {
+            grant.item_number
+            for grant, answer in answers
+            if not self._proves_unused(answer, grant, is_denied=is_denied)
+        }
+
+    def _find(self, object_key: str, tenant: str, storage: ProbedStorage) -> _Answer:
+        self._wait()
+        try:
+            answer = storage.files.find(object_key)
+        except StorageRefuses as error:
+            return error
+        if isinstance(answer, StoredFile):
+            self._shown[tenant] = object_key
+        return answer
+
+    def _record(self, answers: Sequence[tuple[UsedGrant, _Answer]], storage: ProbedStorage) -> None:
+        sightings = [
+            Sighting(grant, storage_name(storage.bucket), answer)
+            for grant, answer in answers
+            if isinstance(answer, StoredFile)
+        ]
         record_sightings(sightings, self._context)
-        return unproven
 
     def _storage(self, slot: Slot) -> ProbedStorage | None:
         if slot.tenant not in self._storages:
@@ -101,34 +135,55 @@ class SlotProbe:
             self._storages[slot.tenant] = find_storage(slot.tenant, slot.bucket, self._context, now)
         return self._storages[slot.tenant]
 
-    def _proves_unused(
-        self, file: StoredFile | Missing, grant: UsedGrant, storage: ProbedStorage
-    ) -> bool:
+    def _proves_unused(self, answer: _Answer, grant: UsedGrant, *, is_denied: bool) -> bool:
         """Return true if the answer proves that the grant stored nothing.
 
         An object of another grant proves it if it is older than this grant: otherwise it may have
         replaced one. The time of an object of parts is that of the start of its upload.
         """
-        if file == "absent":
-            return True
-        if file == "hidden":
-            if not self._can_read(grant.tenant, storage):
-                raise UnreadableStorage
-            return True
-        if file.grant_id == grant_id(grant.batch_id, grant.item_number) or "-" in file.etag:
+        match answer:
+            case "absent":
+                return True
+            case "hidden":
+                # A policy, or a key that reading it requires, can hide this object alone.
+                is_special = is_denied or grant.has_encryption_key
+                return self._hides_missing[grant.tenant] and not is_special
+            case StorageRefuses():
+                return False
+        if answer.grant_id == grant_id(grant.batch_id, grant.item_number) or "-" in answer.etag:
             return False
-        return file.modified_at < grant.issued_at - CLOCK_SKEW
+        return answer.modified_at < grant.issued_at - CLOCK_SKEW
 
-    def _can_read(self, tenant: str, storage: ProbedStorage) -> bool:
-        """Return true if the credentials read objects of the tenant: hidden ones are then absent.
+    def _is_denied(self, storage: ProbedStorage) -> bool:
+        """Return true if a denial of our own may hide objects of the bucket from this process.
 
-        Asks for an object that is known to be there, if nothing else has shown it yet.
+        On AWS a denial concerns only presigned requests and forms.
         """
-        if tenant not in self._is_readable:
+        if storage.bucket.provider == "aws":
+            return False
+        with read_transaction(self._context.engine) as connection:
+            return has_denials(connection, storage_name(storage.bucket))
+
+    def _check_hiding(self, tenant: str, storage: ProbedStorage) -> None:
+        """Find out, once, if storage answers 403 for what is missing. Raises UnreadableStorage.
+
+        Asks for a key that nothing has, next to an object that the credentials read: if storage
+        answers 404 for it, it hides only what is there.
+        """
+        if tenant in self._hides_missing:
+            return
+        key = self._find_shown(tenant, storage)
+        if key is None:
+            raise UnreadableStorage
+        answer = self._find(f"{key}.{token_hex(8)}", tenant, storage)
+        self._hides_missing[tenant] = answer == "hidden"
+
+    def _find_shown(self, tenant: str, storage: ProbedStorage) -> str | None:
+        """Return a key that the credentials read; of an object that is known, if none was shown."""
+        if tenant not in self._shown:
             with read_transaction(self._context.engine) as connection:
-                key = find_stored_key(connection, tenant, storage.bucket.bucket)
+                key = find_stored_key(connection, tenant, storage_name(storage.bucket))
+            self._shown[tenant] = None
             if key is not None:
-                self._wait()
-            is_readable = key is not None and isinstance(storage.files.find(key), StoredFile)
-            self._is_readable[tenant] = is_readable
-        return self._is_readable[tenant]
+                self._find(key, tenant, storage)
+        return self._shown[tenant]

@@ -85,9 +85,7 @@ def _read_states(
     connection: Connection, batch: RecordedBatch, items: Sequence[int], now: datetime
 ) -> Iterator[UseState]:
     uses = read_item_uses(connection, batch.batch_number, items)
-    facts: dict[int, StateFacts] = {}
-    for run in _runs(items):
-        facts |= read_state_facts(connection, batch.batch_number, run)
+    facts = read_state_facts(connection, batch.batch_number, items)
     decided = read_decided_chunks(connection, batch.batch_number)
     for item in items:
         row = uses.rows.get(item)
@@ -113,20 +111,6 @@ def _issued_state(item: int, facts: StateFacts, uses: ItemUses, now: datetime) -
         return state
     values = newest._asdict()
     return state.model_copy(update={"stored_at": values.pop("occurred_at"), **values})
-
-
-def _runs(items: Sequence[int]) -> Iterator[range]:
-    """Yield the ranges of consecutive item numbers, in order."""
-    first = last = None
-    for item in sorted(set(items)):
-        if first is None or last is None:
-            first = item
-        elif item != last + 1:
-            yield range(first, last + 1)
-            first = item
-        last = item
-    if first is not None and last is not None:
-        yield range(first, last + 1)
 
 
 def _refuse(message: StatusMessage, refusal: Refusal) -> Outcome:

@@ -39,6 +39,11 @@ def uses(engine: Engine, *columns: Any) -> list[tuple[Any, ...]]:
         ]
 
 
+def asked_for(storage: UnreliableStorage) -> list[str]:
+    """Return the names of the objects that storage was asked for."""
+    return [request.target.rpartition("/")[2] for request in storage.server.requests("HEAD")]
+
+
 def test_a_form_a_put_and_a_multipart_upload_are_recorded_as_storage_has_them(
     engine: Engine, uploader: Uploader, probe: Probe
 ) -> None:
@@ -59,9 +64,10 @@ def test_a_form_a_put_and_a_multipart_upload_are_recorded_as_storage_has_them(
 
 
 def test_an_object_that_is_not_there_is_no_use(
-    engine: Engine, uploader: Uploader, probe: Probe
+    engine: Engine, uploader: Uploader, probe: Probe, storage: UnreliableStorage
 ) -> None:
     probe(uploader.form("acme/nothing"))
+    assert asked_for(storage) == ["nothing"]
     assert uses(engine, Use.fingerprint) == []
 
 
@@ -76,29 +82,31 @@ def test_an_object_of_another_grant_is_recorded_for_that_one(
 
 
 def test_an_object_that_no_grant_stored_is_recorded_for_none(
-    engine: Engine, uploader: Uploader, probe: Probe, owner: Any
+    engine: Engine, uploader: Uploader, probe: Probe, owner: Any, storage: UnreliableStorage
 ) -> None:
     grant = uploader.form("acme/foreign")
     owner.put_object(Bucket=BUCKET, Key="acme/foreign", Body=b"x")
     probe(grant)
+    assert asked_for(storage) == ["foreign"]
     assert uses(engine, Use.fingerprint) == []
 
 
 def test_a_form_whose_client_chooses_the_name_is_not_probed(
     uploader: Uploader, probe: Probe, storage: UnreliableStorage
 ) -> None:
-    probe(uploader.form("acme/${filename}"))
-    assert storage.count("HEAD") == 0
+    probe(*uploader.request("upload", "acme/${filename}", "acme/named"))
+    assert asked_for(storage) == ["named"]
 
 
 def test_no_request_is_sent_where_the_profile_allows_none(
     uploader: Uploader, probe: Probe, storage: UnreliableStorage, apply_config: ApplyConfig
 ) -> None:
     grant = uploader.form("acme/form")
+    probe(grant)
     silent = {name: replace(b, probe_rate=0) for name, b in config().buckets.items()}
     apply_config(TenantConfig(silent, config().tenants))
     probe(grant)
-    assert storage.count("HEAD") == 0
+    assert asked_for(storage) == ["form"]  # before the profile allowed none
 
 
 def test_what_was_found_before_storage_failed_is_recorded(

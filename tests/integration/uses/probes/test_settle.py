@@ -70,12 +70,13 @@ def test_slots_are_settled_once(
     assert len(rows(engine, Settlement.chunk_number)) == 2
 
 
-def test_a_chunk_of_downloads_is_not_settled(
-    engine: Engine, service: InProcessService, settle: Settle
+def test_a_chunk_of_downloads_is_not_settled_among_others(
+    engine: Engine, service: InProcessService, uploader: Uploader, settle: Settle
 ) -> None:
     service.issue(download_message())
-    assert settle() == {}
-    assert rows(engine, Settlement.chunk_number) == []
+    uploader.form("acme/a")
+    assert settle() == {"settled": 1}
+    assert rows(engine, Settlement.batch_number) == [(2,)]
 
 
 def test_nothing_is_settled_before_late_requests_and_notifications_had_time(

@@ -18,17 +18,32 @@ from tests.support.fakes.http_storage import StorageResponse
 from tests.support.s3.unreliable_storage import SLOW_DOWN, UnreliableStorage
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.charges import charged, rows
+from tests.support.uses.reports import stored
 from tests.support.uses.uploading import Uploader
 from worker.core.tenants.config import TenantConfig
 from worker.core.uses.settlement import GRACE
+from worker.core.uses.used_grant import UsedGrant
 from worker.db.engine import write_transaction
+from worker.db.tree.append import NewLeaf
+from worker.db.uses import settlements
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 from worker.usecases.upkeep.cleanup import clean_up
+from worker.usecases.uses import settle as settle_module
+from worker.usecases.uses.record import record_uses
 from worker.usecases.uses.settle import GIVE_UP_AFTER, settle_ended
 
 Settle = Callable[[], dict[str, int]]
 FORBIDDEN = StorageResponse(403)
+
+
+def two_profiles(real_storage: Storage) -> TenantConfig:
+    """Return the config with a second profile, of the same bucket, at this storage."""
+    demo = config().buckets["demo"]
+    other = replace(demo, name="other", endpoint=real_storage.endpoint)
+    policies = config().tenants["acme"].policies
+    policies = {**policies, "other": replace(policies["demo"], bucket="other")}
+    return TenantConfig({"demo": demo, "other": other}, config(policies=policies).tenants)
 
 
 @pytest.mark.parametrize("change", ["probe_rate", "access"])
@@ -63,8 +78,9 @@ def test_a_slot_whose_profile_has_led_elsewhere_gives_nothing_back(
     change |= {"changed_by": "ann", "command": "apply"}
     with write_transaction(engine) as connection:
         connection.execute(insert(ConfigChange), change | {"changed_at": clock()})
-    settle()
+    assert settle() == {"settled": 1}
     assert charged(engine) == 1_000
+    assert rows(engine, Settlement.unused) == [("",)]
 
 
 def test_storage_that_hides_everything_settles_nothing_and_is_given_up_after_a_week(
@@ -127,11 +143,17 @@ def test_an_attempt_that_storage_fails_is_repeated_later_and_gives_back_once(
 
 
 def test_a_probe_costs_one_request_and_none_for_what_is_known(
-    uploader: Uploader, settle: Settle, storage: UnreliableStorage
+    uploader: Uploader,
+    service: InProcessService,
+    settle: Settle,
+    storage: UnreliableStorage,
+    clock: Clock,
 ) -> None:
-    uploader.request("upload", *(f"acme/{number}" for number in range(5)))
-    settle()
-    assert storage.count("HEAD") == 5
+    known, *_ = uploader.request("upload", *(f"acme/{number}" for number in range(5)))
+    record_uses([stored(known.id, known.key, clock(), bucket=BUCKET)], service.context)
+    assert settle() == {"settled": 1}
+    asked = [request.target for request in storage.server.requests("HEAD")]
+    assert asked == [f"/{BUCKET}/acme/{number}" for number in range(1, 5)]
 
 
 def test_storage_that_does_not_answer_delays_no_other_profile(
@@ -143,11 +165,7 @@ def test_storage_that_does_not_answer_delays_no_other_profile(
     real_storage: Storage,
     apply_config: ApplyConfig,
 ) -> None:
-    silent = config().buckets["demo"]
-    other = replace(silent, name="other", endpoint=real_storage.endpoint)
-    policies = config().tenants["acme"].policies
-    policies = {**policies, "other": replace(policies["demo"], bucket="other")}
-    apply_config(TenantConfig({"demo": silent, "other": other}, config(policies=policies).tenants))
+    apply_config(two_profiles(real_storage))
     uploader.form("acme/a")
     uploader.form("acme/b", bucket="other")
     clock.forward(minutes=5)
@@ -167,3 +185,25 @@ def test_storage_that_does_not_answer_delays_no_other_profile(
         finally:
             answers.set()
         assert run.result() == {"settled": 2}
+
+
+def test_a_chunk_that_the_database_does_not_take_delays_no_other_profile(
+    engine: Engine,
+    uploader: Uploader,
+    settle: Settle,
+    real_storage: Storage,
+    apply_config: ApplyConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    apply_config(two_profiles(real_storage))
+    uploader.form("acme/a")
+    uploader.form("acme/b", bucket="other")
+
+    def insert_settlement(connection: Any, grant: UsedGrant, *values: Any) -> NewLeaf:
+        if grant.bucket == "demo":
+            raise OverflowError
+        return settlements.insert_settlement(connection, grant, *values)
+
+    monkeypatch.setattr(settle_module, "insert_settlement", insert_settlement)
+    assert settle() == {"settled": 1}
+    assert charged(engine) == 1_000

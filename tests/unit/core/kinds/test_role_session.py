@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from worker.core.kinds.role_session import role_session, session_policy
+from worker.core.kinds.role_session import (
+    SessionLimit,
+    listing_session,
+    policy_session,
+    role_session,
+    session_policy,
+)
 from worker.core.tenants.config import Bucket
 
 ROLE = "arn:aws:iam::111122223333:role/valetkey"
@@ -80,3 +86,30 @@ def test_the_repr_of_a_session_has_neither_external_id_nor_policy() -> None:
     )
     assert "secret-external-id" not in repr(session)
     assert "acme-reports" not in repr(session)
+
+
+def statements(limit: SessionLimit, prefixes: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    session = limit(role_session(ROLE, BUCKET, "x", prefixes), "acme-reports", prefixes)
+    found: list[dict[str, Any]] = json.loads(session.policy)["Statement"]
+    return found
+
+
+def test_a_session_for_revocations_may_change_the_buckets_policy_and_nothing_else() -> None:
+    [statement] = statements(policy_session)
+    assert statement["Resource"] == "arn:aws:s3:::acme-reports"
+    assert statement["Action"] == [
+        "s3:DeleteBucketPolicy",
+        "s3:GetBucketPolicy",
+        "s3:PutBucketPolicy",
+    ]
+
+
+def test_a_session_for_access_logs_may_list_and_read_below_their_prefix() -> None:
+    listing, reading, _ = statements(listing_session, ("logs/",))
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": ["logs/*"]}}
+    assert (listing["Action"], listing["Resource"]) == (
+        "s3:ListBucket",
+        "arn:aws:s3:::acme-reports",
+    )
+    assert reading["Action"] == "s3:GetObject"
+    assert reading["Resource"] == ["arn:aws:s3:::acme-reports/logs/*"]

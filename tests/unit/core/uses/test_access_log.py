@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.uses.access_logs import GRANT_ID, aws_line, rgw_line
+from tests.support.uses.access_logs import GRANT_ID, QUERY, aws_line, rgw_line
 from worker.core.uses.access_log import MAX_LINE_BYTES, read_line
-from worker.core.uses.reports import UseReport
+from worker.core.uses.reports import MAX_SIZE, UseReport
+
+SIGNED_QUERY = QUERY.format(GRANT_ID)
 
 
 def report_of(line: bytes) -> UseReport:
@@ -56,7 +58,12 @@ def test_a_key_is_read_as_it_was_requested(key: str, times: int, host_has_bucket
         ({"status": "304"}, "failed"),
         ({"auth": "-", "query": f"x-grant-id={GRANT_ID}"}, "unsigned"),
         ({"auth": "AuthHeader", "query": f"x-grant-id={GRANT_ID}"}, "unsigned"),
+        ({"auth": "-", "query": SIGNED_QUERY}, "unsigned"),
+        ({"auth": "-", "agent": 'x" - h s c QueryString ', "query": SIGNED_QUERY}, "unsigned"),
         ({"time": "32/Nov/2026:12:31:07 +0000"}, "malformed"),
+        ({"sent": "9" * 30}, "malformed"),
+        ({"sent": str(MAX_SIZE + 1)}, "malformed"),
+        ({"sent": "-1"}, "malformed"),
     ],
 )
 def test_a_line_that_is_no_download_has_a_reason(changes: dict[str, str], reason: str) -> None:
@@ -97,3 +104,73 @@ def test_any_bytes_are_read_without_an_error(before: bytes, after: bytes) -> Non
 def test_json_of_another_shape_is_malformed(value: object) -> None:
     entry = json.loads(rgw_line()) | {"remote_addr": value}
     assert read_line(json.dumps(entry).encode()) == "malformed"
+
+
+def rgw_entry(**changes: object) -> bytes:
+    return json.dumps(json.loads(rgw_line()) | changes).encode()
+
+
+def test_json_that_is_nested_too_deeply_is_malformed() -> None:
+    assert read_line(b'{"x-grant-id=":' + b"[" * 60_000) == "malformed"
+
+
+@pytest.mark.parametrize("sent", [-1, 10**30, True, "1_000", " 1", "\u0661"])
+def test_what_is_no_number_of_bytes_in_json_is_malformed(sent: object) -> None:
+    assert read_line(rgw_entry(bytes_sent=sent)) == "malformed"
+
+
+def test_characters_that_no_database_stores_are_replaced() -> None:
+    entry = rgw_entry(user_agent="a\0b\ud800", trans_id="\udfff", remote_addr="\0")
+    report = report_of(entry)
+    assert (report.user_agent, report.request_id) == ("a\N{REPLACEMENT CHARACTER}b?", "?")
+    assert report.remote_address == "\N{REPLACEMENT CHARACTER}"
+    assert report_of(aws_line(agent="a\0b")).user_agent == "a\N{REPLACEMENT CHARACTER}b"
+
+
+@pytest.mark.parametrize("name", ["x%2Dgrant-id", "x%2dgrant%2Did", "%78-grant-id", "x-gran%74-id"])
+def test_a_percent_encoded_name_hides_no_download(name: str) -> None:
+    query = SIGNED_QUERY.replace("x-grant-id", name)
+    assert report_of(aws_line(query=query)) == report_of(aws_line())
+
+
+@pytest.mark.parametrize("ending", ["#", "\u00a0", '"', "\u2028"])
+def test_no_character_in_the_url_hides_a_download(ending: str) -> None:
+    # Storage leaves all signatures out of what it verifies, also a second one.
+    query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=01&X-Amz-Signature={ending}&"
+    report = report_of(aws_line(query=f"{query}x-grant-id={GRANT_ID}"))
+    assert report == report_of(aws_line())
+
+
+def test_a_key_that_begins_with_a_slash_is_read() -> None:
+    assert report_of(aws_line(key="/[acme]/a.pdf")).object_key == "/[acme]/a.pdf"
+
+
+def test_a_url_with_a_host_hides_no_download() -> None:
+    line = aws_line(key=quote(quote("acme/a b.pdf")), path="acme/a%20b.pdf")
+    whole = line.replace(b"GET /", b"GET https://valetkey-demo.s3.amazonaws.com/")
+    assert report_of(whole).object_key == "acme/a b.pdf"
+
+
+def test_a_quote_in_the_referrer_hides_no_download() -> None:
+    line = aws_line().replace(b' "-" ', b' "a"b" ')
+    assert report_of(line) == report_of(aws_line())
+
+
+def test_a_format_without_the_field_of_the_authentication_asks_the_query() -> None:
+    short = aws_line().partition(b" - s9lz")[0]
+    assert report_of(short).user_agent == "curl/8.5"
+    assert read_line(short.replace(b"X-Amz-Algorithm", b"X-Other")) == "unsigned"
+
+
+def test_a_request_of_nobody_is_unsigned_whatever_its_query_says() -> None:
+    assert read_line(rgw_entry(user="anonymous")) == "unsigned"
+
+
+def test_a_request_without_an_id_is_not_identified_by_it() -> None:
+    assert report_of(aws_line(request_id="-")).request_id is None
+    assert report_of(rgw_entry(trans_id="")).request_id is None
+
+
+def test_a_percent_encoded_value_hides_no_download() -> None:
+    query = QUERY.format(GRANT_ID.replace("a", "%61"))
+    assert report_of(aws_line(query=query)) == report_of(aws_line())

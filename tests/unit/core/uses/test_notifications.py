@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
-from worker.core.uses.notifications.bodies import MAX_BODY_LENGTH, parse_body
+from worker.core.uses.notifications.bodies import MAX_BODY_LENGTH, MAX_RECORDS, parse_body
 from worker.core.uses.notifications.fields import sequencer
 from worker.core.uses.reports import UseReport
 
@@ -179,7 +179,7 @@ def test_a_malformed_record_does_not_hide_the_others_of_its_message() -> None:
         *(body(aws_record(KEY, NOW, key=key)) for key in ("", "%00", "a%FF", "a" * 1_025, 1)),
         body(aws_record(KEY, NOW, key="a\0b")),
         '{"Records": [{"eventSource": "aws:s3", "eventName": "\\ud800"}]}',
-        *(body(aws_record(KEY, NOW, size=size)) for size in (-1, 2**63, 1.5, True, "x")),
+        *(body(aws_record(KEY, NOW, size=size)) for size in (-1, 2**53 + 1, 2**63, 1.5, True, "x")),
     ],
 )
 def test_what_is_no_notification_is_counted_as_malformed(text: str) -> None:
@@ -218,7 +218,7 @@ def test_no_body_raises_and_every_field_that_is_told_can_be_stored(
         for report in parse_body(text).reports:
             for field in report:
                 assert not isinstance(field, str) or "\0" not in field.encode().decode()
-                assert not isinstance(field, int) or 0 <= field < 2**63
+                assert not isinstance(field, int) or 0 <= field <= 2**53
 
 
 @given(st.text(min_size=1, max_size=50).filter(lambda key: "\0" not in key))
@@ -242,3 +242,9 @@ def test_sequencers_compare_as_aws_documents_it(first: str, one: str, other: str
         padded[0] < padded[1],
         padded[0] == padded[1],
     )
+
+
+def test_a_message_of_more_records_than_storage_sends_is_malformed() -> None:
+    records = [aws_record(KEY, NOW)] * (MAX_RECORDS + 1)
+    assert parse_body(body(*records)) == ((), {"malformed": 1})
+    assert len(parse_body(body(*records[1:])).reports) == MAX_RECORDS

@@ -110,7 +110,12 @@ def _outcome_topics(words: _Words) -> Iterator[tuple[str, str | None]]:
     if cancelled:
         reason = f": {cancelled['reason']}" if cancelled["reason"] else ""
         yield "cancelled", f"{words.time(cancelled['at'])} by {cancelled['requested_by']}{reason}"
-        yield "", "Grants that were issued before stay valid until they expire."
+        if not values["revocations"]:
+            yield "", "Grants that were issued before stay valid until they expire."
+    for each in values["revocations"]:
+        reason = f": {each['reason']}" if each["reason"] else ""
+        what = f"{each['target']} {each['value']}"
+        yield "revoked", f"{words.time(each['at'])} by {each['revoked_by']}, with {what}{reason}"
 
 
 def _decision(words: _Words) -> str:
@@ -133,6 +138,8 @@ def _expiry(words: _Words) -> str | None:
         return None
     left = values["expires_at"] - words.now
     state = f"in {format_duration(left)}" if values["is_alive"] else "no longer valid"
+    if values["is_alive"] and values["revocations"]:
+        state = f"{state}, but it was revoked"
     limit = _LIMITS.get(values["limited_by"], f"limited by the {values['limited_by']}")
     after = describe_duration(values["expires_in"])
     return f"{words.time(values['expires_at'])} ({state}), {after} after issue, {limit}"

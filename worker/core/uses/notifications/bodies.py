@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from worker.core.uses.notifications import eventbridge
-from worker.core.uses.notifications.fields import Ignored, MalformedRecord
+from worker.core.uses.notifications.fields import IgnoredRecord, MalformedRecord
 from worker.core.uses.notifications.s3_records import parse_record
 from worker.core.uses.reports import UseReport
 
 MAX_BODY_LENGTH = 1_048_576
 """The characters of the longest message that SQS carries (AWS: quotas-messages.html)."""
+
+MAX_RECORDS = 100
+"""The largest number of records in a message. S3, EventBridge, MinIO and Ceph send one."""
 
 _TEST_EVENT = "s3:TestEvent"
 
@@ -20,7 +23,7 @@ class ParsedBody(NamedTuple):
     """What a message tells: reports of uses, and how many of its records tell of none, and why."""
 
     reports: tuple[UseReport, ...]
-    ignored: Counter[Ignored]
+    ignored: Counter[IgnoredRecord]
 
 
 def parse_body(body: str) -> ParsedBody:
@@ -49,14 +52,14 @@ def _parse(value: Any) -> ParsedBody:
     if eventbridge.is_event(value):
         return _collect([value], eventbridge.parse_event)
     records = value.get("Records")
-    if not isinstance(records, list):
+    if not isinstance(records, list) or len(records) > MAX_RECORDS:
         raise MalformedRecord("Records")
     return _collect(records, parse_record)
 
 
-def _collect(records: list[Any], parse: Callable[[Any], UseReport | Ignored]) -> ParsedBody:
+def _collect(records: list[Any], parse: Callable[[Any], UseReport | IgnoredRecord]) -> ParsedBody:
     reports: list[UseReport] = []
-    ignored: Counter[Ignored] = Counter()
+    ignored: Counter[IgnoredRecord] = Counter()
     for record in records:
         try:
             result = parse(record)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.core.uses.notifications import fields
-from worker.core.uses.notifications.fields import Action, Ignored, MalformedRecord
+from worker.core.uses.notifications.fields import IgnoredRecord, MalformedRecord
 from worker.core.uses.reports import Event, UseReport
 
 _EVENTS: Mapping[str, Event] = {
@@ -23,11 +23,11 @@ def is_event(body: Mapping[str, Any]) -> bool:
     return isinstance(body.get("detail-type"), str) and isinstance(body.get("detail"), dict)
 
 
-def parse_event(body: Mapping[str, Any]) -> UseReport | Ignored:
+def parse_event(body: Mapping[str, Any]) -> UseReport | IgnoredRecord:
     """Return the use that an event tells of, or why it tells of none. Raises MalformedRecord."""
     if body.get("source") != "aws.s3":
         raise MalformedRecord("source")
-    detail = fields.table(body, "detail")
+    detail = fields.nested(body, "detail")
     event: Event | None = None
     match body["detail-type"]:
         case "Object Created":
@@ -39,16 +39,15 @@ def parse_event(body: Mapping[str, Any]) -> UseReport | Ignored:
             event = "deleted"
     if event is None:
         return "other_event"
-    stored = fields.table(detail, "object")
-    action = Action(
-        event,
-        fields.required_text(fields.table(detail, "bucket"), "name"),
-        fields.object_key(stored, is_encoded=False),
-        fields.moment(body, "time"),
-    )
+    stored = fields.nested(detail, "object")
     is_marker = detail.get("deletion-type") == _MARKER
-    return fields.report(
-        action,
+    return UseReport(
+        event=event,
+        source="event",
+        bucket=fields.required_text(fields.nested(detail, "bucket"), "name"),
+        object_key=fields.object_key(stored, is_encoded=False),
+        grant_id=None,
+        occurred_at=fields.moment(body, "time"),
         size=None if event == "deleted" else fields.size(stored),
         etag=None if event == "deleted" else fields.etag(stored, "etag"),
         sequencer=fields.sequencer(stored),

@@ -1,28 +1,22 @@
 """Reads the fields of a notification, which anyone who can write to the queue has chosen."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from urllib.parse import unquote_plus
 
-from worker.core.uses.reports import Event, UseReport
+from worker.core.uses.reports import MAX_SIZE, is_storable
 
-Ignored = Literal[
-    "malformed", "too_large", "test_event", "other_event", "copy", "other_bucket", "other_prefix"
-]
+IgnoredRecord = Literal["malformed", "too_large", "test_event", "other_event", "copy"]
 """The reasons for which a message, or a record in it, tells of no use.
 
 malformed: it is not a notification, or a field of it is not one. too_large: SQS carries no message
 of this size. test_event: S3 sends one when notifications are configured. other_event: it stores and
-deletes nothing. copy: a grant cannot copy. other_bucket: no bucket profile names both the bucket
-and the queue. other_prefix: no tenant stores objects under such a key.
+deletes nothing. copy: a grant cannot copy.
 """
 
-_MAX_SIZE = 2**63 - 1  # of the columns of sizes
 _MAX_KEY_BYTES = 1_024
 _NO_VERSION = ("", "null")  # of an object that was stored without versioning
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _is_hexadecimal = frozenset("0123456789ABCDEF").issuperset
 
 
@@ -30,16 +24,7 @@ class MalformedRecord(Exception):
     """A field that is missing, or not what it should be. The text names it."""
 
 
-class Action(NamedTuple):
-    """The effect of a record on an object: what happened to it, and when."""
-
-    event: Event
-    bucket: str
-    object_key: str
-    occurred_at: datetime
-
-
-def table(values: object, name: str) -> Mapping[str, Any]:
+def nested(values: object, name: str) -> Mapping[str, Any]:
     """Return the object in a field, an empty one if there is none."""
     found = values.get(name) if isinstance(values, dict) else None
     return found if isinstance(found, dict) else {}
@@ -48,19 +33,9 @@ def table(values: object, name: str) -> Mapping[str, Any]:
 def text(values: Mapping[str, Any], name: str, max_length: int = 1_024) -> str | None:
     """Return the text in a field, None if there is none that the database can store."""
     value = values.get(name)
-    if (
-        not isinstance(value, str)
-        or not value
-        or len(value) > max_length
-        or not _is_storable(value)
-    ):
+    if not isinstance(value, str) or not value or len(value) > max_length or not is_storable(value):
         return None
     return value
-
-
-def _is_storable(value: str) -> bool:
-    # PostgreSQL stores no NUL. JSON can contain half of a surrogate pair, which is no UTF-8.
-    return "\0" not in value and (value.isascii() or not _SURROGATES.search(value))
 
 
 def required_text(values: Mapping[str, Any], name: str) -> str:
@@ -78,7 +53,7 @@ def size(values: Mapping[str, Any]) -> int | None:
         value = int(value)  # in the documentation of Ceph it is a text
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_SIZE:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SIZE:
         raise MalformedRecord("size")
     return value
 
@@ -95,7 +70,7 @@ def moment(values: Mapping[str, Any], name: str) -> datetime:
 def object_key(values: Mapping[str, Any], *, is_encoded: bool) -> str:
     """Return the key of an object, decoded if it is URL-encoded. Raises MalformedRecord."""
     value = values.get("key")
-    if not isinstance(value, str) or not _is_storable(value):
+    if not isinstance(value, str) or not is_storable(value):
         raise MalformedRecord("key")
     try:
         key = unquote_plus(value, errors="strict") if is_encoded else value
@@ -127,16 +102,3 @@ def sequencer(values: Mapping[str, Any]) -> str:
     """
     value = (text(values, "sequencer", 64) or "").upper()
     return value.strip("0") if _is_hexadecimal(value) else ""
-
-
-def report(action: Action, **details: Any) -> UseReport:
-    """Return the report of an action."""
-    return UseReport(
-        event=action.event,
-        source="event",
-        bucket=action.bucket,
-        object_key=action.object_key,
-        grant_id=details.pop("grant_id", None),
-        occurred_at=action.occurred_at,
-        **details,
-    )

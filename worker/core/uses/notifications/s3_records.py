@@ -12,7 +12,7 @@ from typing import Any
 
 from worker.core.signing.storage_headers import GRANT_ID_HEADER
 from worker.core.uses.notifications import fields
-from worker.core.uses.notifications.fields import Action, Ignored, MalformedRecord
+from worker.core.uses.notifications.fields import IgnoredRecord, MalformedRecord
 from worker.core.uses.reports import Event, UseReport
 
 _CEPH = "ceph:s3"
@@ -30,7 +30,7 @@ _EVENTS: Mapping[str, Event] = {
 _MARKER = "DeleteMarkerCreated"
 
 
-def parse_record(record: object) -> UseReport | Ignored:
+def parse_record(record: object) -> UseReport | IgnoredRecord:
     """Return the use that a record tells of, or why it tells of none.
 
     A new marker hides the newest object of its key, whatever its version, so that the deletion has
@@ -53,34 +53,29 @@ def parse_record(record: object) -> UseReport | Ignored:
 def _report(
     record: Mapping[str, Any], event: Event, *, is_marker: bool, is_ceph: bool
 ) -> UseReport:
-    stored = fields.table(fields.table(record, "s3"), "object")
-    action = Action(
-        event,
-        fields.required_text(fields.table(fields.table(record, "s3"), "bucket"), "name"),
-        fields.object_key(stored, is_encoded=not is_ceph),
-        fields.moment(record, "eventTime"),
-    )
-    common = {
-        "sequencer": "" if is_ceph else fields.sequencer(stored),
-        "version": None if is_marker else fields.version(stored, "versionId"),
-        "request_id": fields.text(fields.table(record, "responseElements"), "x-amz-request-id"),
-        "remote_address": _remote_address(record),
-        "user_agent": fields.text(fields.table(record, "source"), "userAgent"),
-    }
-    if event == "deleted":
-        return fields.report(action, **common)
-    return fields.report(
-        action,
-        grant_id=_grant_id(stored),
-        size=fields.size(stored),
-        etag=fields.etag(stored, "eTag"),
-        content_type=fields.text(stored, "contentType", 255),
-        **common,
+    s3 = fields.nested(record, "s3")
+    stored = fields.nested(s3, "object")
+    is_stored = event != "deleted"
+    return UseReport(
+        event=event,
+        source="event",
+        bucket=fields.required_text(fields.nested(s3, "bucket"), "name"),
+        object_key=fields.object_key(stored, is_encoded=not is_ceph),
+        grant_id=_grant_id(stored) if is_stored else None,
+        occurred_at=fields.moment(record, "eventTime"),
+        size=fields.size(stored) if is_stored else None,
+        etag=fields.etag(stored, "eTag") if is_stored else None,
+        content_type=fields.text(stored, "contentType", 255) if is_stored else None,
+        sequencer="" if is_ceph else fields.sequencer(stored),
+        version=None if is_marker else fields.version(stored, "versionId"),
+        request_id=fields.text(fields.nested(record, "responseElements"), "x-amz-request-id"),
+        remote_address=_remote_address(record),
+        user_agent=fields.text(fields.nested(record, "source"), "userAgent"),
     )
 
 
 def _remote_address(record: Mapping[str, Any]) -> str | None:
-    parameters, source = fields.table(record, "requestParameters"), fields.table(record, "source")
+    parameters, source = fields.nested(record, "requestParameters"), fields.nested(record, "source")
     return fields.text(parameters, "sourceIPAddress", 64) or fields.text(source, "host", 64)
 
 

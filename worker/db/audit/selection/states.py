@@ -27,9 +27,10 @@ from sqlalchemy.orm import aliased
 from models import Batch, Chunk, Grant, Settlement, StoredObject, Use
 from worker.core.uses.states import GrantState
 from worker.core.uses.used_grant import SLOT_KINDS
+from worker.core.uses.verdicts import STORING
 from worker.db.audit.seconds import seconds_since_epoch
 from worker.db.uses.item_ranges import contains_item, split_ranges
-from worker.db.uses.states import DOWNLOADED, STORING
+from worker.db.uses.states import DOWNLOADED
 
 STATES: tuple[GrantState, ...] = get_args(GrantState)
 USED_STATES = frozenset[GrantState](("used", "late", "mismatched", "overwritten"))

@@ -1,6 +1,6 @@
 """Everything that the database has about one batch, and about one of its grants."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -21,10 +21,16 @@ from models import (
     Reissue,
     Reservation,
 )
+from worker.core.revocation.targets import RecordedRevocation, RevokedItem
 from worker.core.tree.records import CHUNK_KINDS
 from worker.db.audit.counting.columns import CountOptions
 from worker.db.audit.counting.counts import count_items
 from worker.db.audit.filters import ISSUED, GrantFilter
+from worker.db.audit.revocations import (
+    read_batch_revocations,
+    read_item_revocations,
+    read_storage,
+)
 from worker.db.audit.stories.uses import UseStory, read_uses
 from worker.db.reservations import REMAINING
 
@@ -54,7 +60,7 @@ class Story:
 
     bucket_then is the real bucket behind the profile when the batch was decided, if it is known.
     remaining is the number of items that the batch still waits for. states counts its issued grants
-    by state, of a batch without a grant.
+    by state, of a batch without a grant. revocations cover the grant, or something of the batch.
     """
 
     batch: _Row
@@ -66,6 +72,7 @@ class Story:
     deliveries: list[_Row]
     grant: ChunkStory | None
     states: Mapping[str, int]
+    revocations: Sequence[RecordedRevocation]
 
 
 def read_story(
@@ -102,6 +109,20 @@ def read_story(
         deliveries=_read_deliveries(connection, batch, grant),
         grant=grant,
         states={} if grant is not None else _count_states(connection, batch, now),
+        revocations=_read_revocations(connection, batch, grant),
+    )
+
+
+def _read_revocations(
+    connection: Connection, batch: _Row, grant: ChunkStory | None
+) -> Sequence[RecordedRevocation]:
+    storage = read_storage(connection, batch.bucket)
+    number, key = (0, "") if grant is None else (grant.item.item_number, grant.item.object_key)
+    item = RevokedItem(batch.batch_id, number, batch.bucket, storage, key)
+    if grant is not None:
+        return read_item_revocations(connection, batch.tenant, item, grant.chunk.issued_at)
+    return read_batch_revocations(
+        connection, batch.tenant, batch.batch_number, item, batch.decided_at
     )
 
 

@@ -30,7 +30,7 @@ def read_uses(
     connection: Connection, batch_number: int, item_number: int, chunk_number: int
 ) -> UseStory:
     """Read the uses of a grant."""
-    facts = read_state_facts(connection, batch_number, range(item_number, item_number + 1))
+    facts = read_state_facts(connection, batch_number, [item_number])
     is_of_grant = Use.batch_number == batch_number, Use.item_number == item_number
     columns = [column for column in Use.__table__.columns if column.name not in _LEFT_OUT]
     newest = select(*columns).where(*is_of_grant)

@@ -3,6 +3,7 @@
 One HEAD an object, several at once, and only for keys under a tenant's prefixes.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Literal, NamedTuple
@@ -13,13 +14,17 @@ from worker.core.tenants.config import TenantAccess
 from worker.core.uses.reports import UseReport
 from worker.errors import Malformed, StorageSilent, Transient
 
-Unidentified = Literal["gone", "hidden", "refused", "replaced", "no_grant_id"]
+Unidentified = Literal["gone", "hidden", "refused", "replaced", "no_grant_id", "postponed"]
 """The reasons for which storage tells of no grant.
 
 gone: the object was deleted meanwhile. hidden: the credentials may not read it, or it was deleted
 and they may not list the bucket. refused: storage answers with another error. replaced: another
-object has the key, of which another event tells. no_grant_id: no grant stored it.
+object has the key, of which another event tells. no_grant_id: no grant stored it. postponed:
+storage answers too slowly to be asked for all objects now.
 """
+
+ASK_SECONDS = 30.0
+"""The time in seconds in which storage is asked. Then messages would soon come again anyway."""
 
 
 class UnknownObject(NamedTuple):
@@ -37,7 +42,12 @@ def identify(
     objects: Sequence[UnknownObject], context: Context, threads: Executor
 ) -> Iterable[Identity]:
     """Ask storage for the grants that stored these objects, and yield the answers in order."""
-    return threads.map(lambda each: _identify(each, context), objects)
+    end = time.monotonic() + ASK_SECONDS
+
+    def ask(unknown: UnknownObject) -> Identity:
+        return _identify(unknown, context) if time.monotonic() < end else "postponed"
+
+    return threads.map(ask, objects)
 
 
 def _identify(unknown: UnknownObject, context: Context) -> Identity:

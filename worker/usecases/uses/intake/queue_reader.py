@@ -1,7 +1,7 @@
 """Reads one queue: receives messages, records the uses of which they tell, and deletes them."""
 
+import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from threading import Event, Lock
@@ -9,26 +9,35 @@ from typing import Literal
 
 import structlog
 
-from worker.aws.event_queues import MAX_MESSAGES, EventQueue, QueueMessage, QueueUnusable
+from worker.aws.event_queues import (
+    MAX_MESSAGES,
+    VISIBILITY_SECONDS,
+    EventQueue,
+    QueueMessage,
+    QueueUnusable,
+)
 from worker.context import Context
 from worker.errors import Transient
-from worker.usecases.uses.intake.batch import HandledBatch, handle_messages
+from worker.usecases.uses.intake.message_group import HandledMessages, handle_messages
 from worker.usecases.uses.intake.targets import QueueTargets
 
 WAIT_SECONDS = 10
 """The time in seconds that a poll waits for messages: 260,000 polls of an idle queue a month."""
 
-BATCH_SIZE = 250
-"""The messages of one transaction, at most. A commit costs more than most of them do."""
+GROUP_SIZE = 250
+"""The messages that are handled together, at most. A commit costs more than most of them do."""
 
 DELAYS = (1, 2, 4, 8, 16, 30, 60)
 """The seconds before the next poll after 1, 2, … failures in a row; the last one repeats."""
 
 MAX_FAULTS = 5
-"""How often a message is received that raises an unexpected error, before it is deleted."""
+"""How often a message is received that raises an unexpected error, before it is deleted.
+
+It is deleted only if other messages raise none: otherwise the error is that of the service.
+"""
 
 _PARALLEL_POLLS = 8
-_FILL_SECONDS = 1.0  # in which a batch has to be complete
+_FILL_SECONDS = 1.0  # in which a group has to be complete
 
 _Part = Literal["queue", "events"]
 """The part that has a problem: the calls of SQS, or what they brought."""
@@ -55,6 +64,9 @@ class QueueReader:
         self._context = context
         self._threads = threads
         self._failures = 0
+        self._succeeded_at = -math.inf  # of the monotonic clock
+        self._is_troubled = False
+        self._reachable_since = context.now()
         self._problems: dict[_Part, str] = {}
         self._busy = Lock()
 
@@ -62,7 +74,7 @@ class QueueReader:
         """Read the queue until told to stop. Never raises."""
         while not stop.is_set():
             try:
-                has_progress = self._read_batch(stop)
+                has_progress = self._read_messages(stop)
             except Exception:
                 if stop.is_set():
                     return  # its threads have ended
@@ -73,7 +85,7 @@ class QueueReader:
                 stop.wait(DELAYS[min(self._failures, len(DELAYS)) - 1])
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Wait until no batch is being handled. Once told to stop, a reader begins no other.
+        """Wait until no messages are being handled. Once told to stop, a reader begins no others.
 
         A poll may still wait for messages. Those that it receives come again.
         """
@@ -82,7 +94,7 @@ class QueueReader:
             self._busy.release()
         return is_idle
 
-    def _read_batch(self, stop: Event) -> bool:
+    def _read_messages(self, stop: Event) -> bool:
         """Handle what the queue has; return false if the next poll should wait."""
         try:
             messages = self._receive()
@@ -94,13 +106,10 @@ class QueueReader:
             if not messages or stop.is_set():
                 return True
             try:
-                batch = self._handle(messages)
+                return self._handle(messages)
             except Transient as error:
                 self._note("events", error)
                 return False
-            self._note("events", batch.problem)
-            # What waits for one storage holds up no events of others.
-            return batch.problem is None or bool(batch.handled)
 
     def _receive(self) -> list[QueueMessage]:
         """Wait for messages; if there are many, receive more of them, in parallel."""
@@ -108,7 +117,7 @@ class QueueReader:
         if self._failures or len(messages) < MAX_MESSAGES:
             return messages  # while something fails, few messages are received in vain
         end = time.monotonic() + _FILL_SECONDS
-        while len(messages) < BATCH_SIZE and time.monotonic() < end:
+        while len(messages) < GROUP_SIZE and time.monotonic() < end:
             more = [
                 m for part in self._threads.map(self._poll, range(_PARALLEL_POLLS)) for m in part
             ]
@@ -123,34 +132,52 @@ class QueueReader:
         except QueueUnusable:
             return []  # what was received is handled first; the next poll reports the problem
 
-    def _handle(self, messages: Sequence[QueueMessage]) -> HandledBatch:
+    def _handle(self, messages: Sequence[QueueMessage]) -> bool:
+        """Handle messages; return false if the next poll should wait."""
         try:
-            batch = self._record(messages)
+            group = self._record(messages)
         except Transient:
             raise
         except Exception:
-            # One message must not keep the others from being handled.
             log.exception("events_failed", queue=self._queue.name, messages=len(messages))
-            for message in messages:
-                self._handle_alone(message)
-            return HandledBatch(messages, 0, Counter(), Counter())
-        self._delete(batch.handled)
-        self._log(batch, len(messages))
-        return batch
+            return self._handle_each(messages)
+        self._note("events", group.problem)
+        self._delete(group.handled)
+        self._log(group, len(messages))
+        # What waits for one storage holds up no events of others.
+        return group.problem is None or bool(group.handled)
 
-    def _record(self, messages: Sequence[QueueMessage]) -> HandledBatch:
-        return handle_messages(messages, self._targets(), self._context, self._threads)
+    def _record(self, messages: Sequence[QueueMessage]) -> HandledMessages:
+        if self._is_troubled:
+            self._reachable_since = self._context.now()
+        self._is_troubled = True  # unless nothing fails
+        group = handle_messages(
+            messages, self._targets(), self._context, self._threads, self._reachable_since
+        )
+        self._is_troubled = group.problem is not None
+        if group.handled:
+            self._succeeded_at = time.monotonic()
+        return group
 
-    def _handle_alone(self, message: QueueMessage) -> None:
+    def _handle_each(self, messages: Sequence[QueueMessage]) -> bool:
+        """Handle messages one by one: one of them must not keep the others from being handled."""
+        failed = [message for message in messages if not self._handle_alone(message)]
+        succeeded_recently = time.monotonic() - self._succeeded_at < 2 * VISIBILITY_SECONDS
+        for message in failed:
+            if succeeded_recently and message.receive_count >= MAX_FAULTS:
+                self._delete([message])
+                log.error("event_discarded", queue=self._queue.name, message=message.message_id)
+        return len(failed) < len(messages)
+
+    def _handle_alone(self, message: QueueMessage) -> bool:
         try:
             self._delete(self._record([message]).handled)
         except Transient:
             raise
         except Exception:
-            is_last = message.receive_count >= MAX_FAULTS
-            event = "event_discarded" if is_last else "event_failed"
-            log.exception(event, queue=self._queue.name, message=message.message_id)
-            self._delete([message] if is_last else [])
+            log.exception("event_failed", queue=self._queue.name, message=message.message_id)
+            return False
+        return True
 
     def _delete(self, messages: Sequence[QueueMessage]) -> None:
         starts = range(0, len(messages), MAX_MESSAGES)
@@ -159,14 +186,14 @@ class QueueReader:
         if failed:
             log.warning("events_not_deleted", queue=self._queue.name, messages=failed)
 
-    def _log(self, batch: HandledBatch, messages: int) -> None:
+    def _log(self, group: HandledMessages, messages: int) -> None:
         log.info(
             "events_handled",
             queue=self._queue.name,
             messages=messages,
-            recorded=batch.recorded,
-            ignored=dict(batch.ignored),
-            waiting=dict(batch.waiting),
+            recorded=group.recorded,
+            ignored=dict(group.ignored),
+            waiting=dict(group.waiting),
         )
 
     def _note(self, part: _Part, problem: Transient | None) -> None:

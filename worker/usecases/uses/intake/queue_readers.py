@@ -18,7 +18,7 @@ CONFIG_INTERVAL = 5.0
 """The time in seconds after which a changed tenant config is noticed."""
 
 STOP_SECONDS = 10.0
-"""The time in seconds in which batches that are being handled may end."""
+"""The time in seconds in which messages that are being handled may be finished."""
 
 READERS = 2
 """The threads that read one queue: while one commits, the other receives."""
@@ -47,7 +47,7 @@ class QueueReaders:
         self._problems: dict[str, str] = {}
 
     def run(self, stop: Event, beat: Callable[[Sequence[str]], None]) -> None:
-        """Read the queues until told to stop; batches that are being handled may end.
+        """Read the queues until told to stop; messages that are being handled are finished.
 
         beat is called every few seconds with the names of the queues.
         """

@@ -1,7 +1,8 @@
-"""Messages that are handed over as SQS would, in one batch."""
+"""Messages that are handed over as SQS would, together."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,10 +15,10 @@ from tests.support.uses.notifications import TestQueue
 from worker.aws.event_queues import QueueMessage
 from worker.db.engine import read_transaction
 from worker.devstack.storage import Storage
-from worker.usecases.uses.intake.batch import HandledBatch, handle_messages
+from worker.usecases.uses.intake.message_group import HandledMessages, handle_messages
 from worker.usecases.uses.intake.targets import queue_targets
 
-Handle = Callable[..., HandledBatch]
+Handle = Callable[..., HandledMessages]
 QUEUE = "http://127.0.0.1:9/000000000000/events"
 
 
@@ -33,10 +34,18 @@ def queue() -> TestQueue:
 def handle(service: InProcessService) -> Iterator[Handle]:
     with ThreadPoolExecutor(4) as threads:
 
-        def run(*bodies: str, receives: int = 1, context: Any = service.context) -> HandledBatch:
-            messages = [QueueMessage(str(n), "", text, receives) for n, text in enumerate(bodies)]
+        def run(
+            *bodies: str,
+            waiting: timedelta = timedelta(0),
+            away: timedelta = timedelta(0),
+            context: Any = service.context,
+        ) -> HandledMessages:
+            sent_at = context.now() - waiting
+            messages = [
+                QueueMessage(str(n), "", text, sent_at=sent_at) for n, text in enumerate(bodies)
+            ]
             targets = queue_targets(QUEUE, context.config.current(), context)
-            return handle_messages(messages, targets, context, threads)
+            return handle_messages(messages, targets, context, threads, sent_at + away)
 
         yield run
 

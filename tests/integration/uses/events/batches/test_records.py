@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert
 
-from models import ConfigChange, Use
+from models import ConfigChange, StoredObject, Use
 from tests.integration.conftest import ApplyConfig
 from tests.integration.uses.events.batches.conftest import QUEUE, Handle, in_bucket, put_grant, rows
 from tests.integration.uses.events.conftest import BUCKET, config
 from tests.support.builders import services
-from tests.support.builders.messages import Clock, tenant_config
+from tests.support.builders.messages import POLICY, Clock, put_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
 from worker.aws.clients import S3Clients
@@ -120,9 +120,75 @@ def test_events_of_a_bucket_to_which_the_profile_led_before_are_believed(
 def test_a_queue_that_another_profile_names_cannot_tell_of_this_bucket(
     service: InProcessService, handle: Handle, clock: Clock, apply_config: ApplyConfig
 ) -> None:
-    grant_id = put_grant(service)
+    told = body(in_bucket(minio_record("acme/a.png", clock(), put_grant(service))))
     other = replace(config(QUEUE).buckets["demo"], name="other", bucket="another-bucket")
     mine = replace(config(QUEUE).buckets["demo"], events_queue=f"{QUEUE}-2")
     apply_config(TenantConfig({"demo": mine, "other": other}, tenant_config().tenants))
-    batch = handle(body(in_bucket(minio_record("acme/a.png", clock(), grant_id))))
+    batch = handle(told)
     assert (batch.recorded, batch.ignored) == (0, {"other_bucket": 1})
+    apply_config(config(QUEUE))
+    assert handle(told).recorded == 1
+
+
+def test_a_queue_of_another_server_cannot_tell_of_a_bucket_of_the_same_name(
+    engine: Engine,
+    service: InProcessService,
+    handle: Handle,
+    clock: Clock,
+    apply_config: ApplyConfig,
+) -> None:
+    told = minio_record("acme/a.png", clock(), put_grant(service))
+    handle(body(in_bucket(told)))
+    later = clock() + timedelta(seconds=5)
+    deleted = body(in_bucket(aws_record("acme/a.png", later, "ObjectRemoved:Delete")))
+    other = replace(config(QUEUE).buckets["demo"], name="other", endpoint="https://other.test")
+    mine = replace(config(QUEUE).buckets["demo"], events_queue=f"{QUEUE}-2")
+    apply_config(TenantConfig({"demo": mine, "other": other}, tenant_config().tenants))
+    assert handle(deleted).recorded == 0
+    assert rows(engine, StoredObject.is_deleted) == [(False,)]
+
+
+def test_a_deletion_that_may_be_of_either_server_of_a_queue_deletes_nothing(
+    engine: Engine,
+    service: InProcessService,
+    handle: Handle,
+    clock: Clock,
+    apply_config: ApplyConfig,
+) -> None:
+    mine = config(QUEUE).buckets["demo"]
+    other = replace(mine, name="other", endpoint="https://other.test")
+    policies = {name: replace(POLICY, bucket=name, overwrite=True) for name in ("demo", "other")}
+    tenants = tenant_config(policies=policies).tenants
+    apply_config(TenantConfig({"demo": mine, "other": other}, tenants))
+    told = minio_record("acme/a.png", clock(), put_grant(service))
+    assert handle(body(in_bucket(told))).recorded == 1
+    there = service.issue(put_message({"acme/a.png": 10}, bucket="other", overwrite=True))
+    told = minio_record("acme/a.png", clock(), there["items"][0]["id"])
+    assert handle(body(in_bucket(told))).recorded == 1
+    later = clock() + timedelta(seconds=5)
+    deleted = body(in_bucket(aws_record("acme/a.png", later, "ObjectRemoved:Delete")))
+    assert handle(deleted).ignored == {"ambiguous_bucket": 1}
+    assert rows(engine, StoredObject.bucket, StoredObject.is_deleted) == [
+        ("events", False),
+        ("other.test/events", False),
+    ]
+
+
+def test_a_deletion_counts_after_the_prefix_was_taken_from_the_tenant(
+    engine: Engine,
+    service: InProcessService,
+    handle: Handle,
+    clock: Clock,
+    apply_config: ApplyConfig,
+) -> None:
+    told = minio_record("acme/a.png", clock(), put_grant(service))
+    handle(body(in_bucket(told)))
+    apply_config(TenantConfig(config(QUEUE).buckets, {}))
+    later = clock() + timedelta(seconds=5)
+    deleted, unknown = (
+        body(in_bucket(aws_record(key, later, "ObjectRemoved:Delete")))
+        for key in ("acme/a.png", "acme/b.png")
+    )
+    batch = handle(deleted, unknown)
+    assert (batch.recorded, batch.ignored) == (1, {"other_prefix": 1})
+    assert rows(engine, StoredObject.is_deleted) == [(True,)]

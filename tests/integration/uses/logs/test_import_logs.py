@@ -1,62 +1,21 @@
 import gzip
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
-from models import Use
 from tests.integration.conftest import ApplyConfig
-from tests.support.builders.messages import Clock, grant_message, tenant_config
-from tests.support.builders.services import InProcessService
+from tests.support.builders.messages import tenant_config
 from tests.support.uses.access_logs import aws_line
-from worker.commands.usage.group import usage
+from tests.support.uses.log_imports import Import, lines, numbers, recorded
 from worker.core.tenants.config import TenantConfig
-from worker.db.engine import read_transaction
 from worker.db.uses.log_imports import write_imported
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 from worker.usecases.uses import import_logs
-
-Import = Callable[..., Result]
-KEY = "acme/a.pdf"
-
-
-@pytest.fixture
-def run(database_url: str, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch) -> Import:
-    """A function that imports logs by the command, and prints JSON."""
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    apply_config(tenant_config())
-    return lambda *words: CliRunner().invoke(usage, ["import", *map(str, words)])
-
-
-@pytest.fixture
-def grant_id(service: InProcessService, clock: Clock, apply_config: ApplyConfig) -> str:
-    """The id of a download grant that was issued a minute before the lines of the logs."""
-    apply_config(tenant_config())
-    clock.time = clock.time - timedelta(seconds=1)
-    issued: str = service.issue(grant_message([KEY]))["items"][0]["id"]
-    return issued
-
-
-def numbers(result: Result) -> dict[str, Any]:
-    assert result.exit_code == 0, result.output
-    values: dict[str, Any] = json.loads(result.stdout)
-    return values
-
-
-def lines(grant_id: str, *requests: str) -> bytes:
-    return b"".join(aws_line(grant_id, request_id=request) for request in requests)
-
-
-def recorded(engine: Engine) -> list[Any]:
-    with read_transaction(engine) as connection:
-        return list(connection.execute(select(Use.event, Use.remote_address, Use.user_agent)))
 
 
 def test_each_download_is_recorded_with_who_and_when(
@@ -99,6 +58,17 @@ def test_a_file_that_was_rotated_is_read_from_its_start(
     run(log)
     log.write_bytes(lines(grant_id, "R3"))
     assert numbers(run(log, "--json"))["downloads"] == 1
+
+
+@pytest.mark.parametrize("start", [b"", b"79a59df900b949e5 valetkey-demo ["])
+def test_a_file_that_had_no_line_at_first_is_recognised_as_rotated(
+    run: Import, grant_id: str, tmp_path: Path, start: bytes
+) -> None:
+    log = tmp_path / "access.log"
+    for content in (start, lines(grant_id, "R1", "R2"), lines(grant_id, "R3", "R4", "R5")):
+        log.write_bytes(content)
+        result = numbers(run(log, "--json"))
+    assert (result["lines"], result["downloads"]) == (3, 3)
 
 
 def test_a_compressed_log_is_imported_once(run: Import, grant_id: str, tmp_path: Path) -> None:
@@ -187,6 +157,7 @@ def test_lines_that_fit_no_grant_are_counted_by_reason(
     [
         ("absent.log", "absent.log: No such file or directory"),
         ("s3://nowhere/x", "there is no bucket profile 'nowhere'"),
+        ("s3://dem/x", "there is no bucket profile 'dem': did you mean 'demo'?"),
         ("cut.gz", "a log is not compressed as its name says, or was cut off"),
         ("text.gz", "a log is not compressed as its name says, or was cut off"),
     ],

@@ -8,22 +8,25 @@ from hypothesis import strategies as st
 
 from worker.core.revocation.bucket_policy import (
     MAX_POLICY_BYTES,
-    add_statement,
+    change_policy,
     denial_sid,
     denial_statement,
     key_arn,
     prefix_arn,
-    remove_statements,
 )
 from worker.errors import Malformed
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
-SID = denial_sid("0199a000-0000-7000-8000-000000000000")
+SID = denial_sid("0199a000-0000-7000-8000-000000000000", "b")
 OTHER = {"Sid": "Other", "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
 
 
+def arn(object_key: str) -> str:
+    return key_arn("aws", "b", object_key, has_variables=True)
+
+
 def statement(*resources: str, **options: Any) -> dict[str, Any]:
-    arns = resources or (key_arn("aws", "b", "a"),)
+    arns = resources or (arn("a"),)
     return denial_statement(SID, arns, {"s3:GetObject"}, END, **{"has_conditions": True, **options})
 
 
@@ -31,8 +34,17 @@ def policy(*statements: dict[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Id": "theirs", "Statement": list(statements)})
 
 
+NO_POLICIES = ["", "[]", "{}", '{"Statement": [1]}', '{"Statement": "x"}', "[" * 100_000]
+
+
 def test_a_sid_has_only_letters_and_digits() -> None:
     assert SID.isalnum()
+    assert len(SID) <= 64
+
+
+def test_two_buckets_of_a_revocation_have_two_sids() -> None:
+    sids = {denial_sid("0199a000-0000-7000-8000-000000000000", name) for name in ("a/b", "ab", "b")}
+    assert len(sids) == 3
 
 
 def test_only_presigned_requests_are_denied_and_only_until_the_end() -> None:
@@ -45,42 +57,49 @@ def test_only_presigned_requests_are_denied_and_only_until_the_end() -> None:
 
 @pytest.mark.parametrize("character", "*?$")
 def test_a_character_with_a_meaning_in_policies_stands_for_itself(character: str) -> None:
-    assert key_arn("aws", "b", f"a{character}c") == f"arn:aws:s3:::b/a${{{character}}}c"
-    assert prefix_arn("aws", "b", f"a{character}") == f"arn:aws:s3:::b/a${{{character}}}*"
+    text = f"a{character}"
+    assert arn(text) == f"arn:aws:s3:::b/a${{{character}}}"
+    assert prefix_arn("aws", "b", text, has_variables=True) == f"arn:aws:s3:::b/a${{{character}}}*"
+
+
+@pytest.mark.parametrize("character", "*?$")
+def test_storage_without_variables_gets_a_wildcard_for_such_a_character(character: str) -> None:
+    text = f"a{character}"
+    assert key_arn("aws", "b", text, has_variables=False) == "arn:aws:s3:::b/a?"
+    assert prefix_arn("aws", "b", text, has_variables=False) == "arn:aws:s3:::b/a?*"
 
 
 def test_the_statements_of_others_are_kept() -> None:
-    changed = json.loads(add_statement(policy(OTHER), statement()))
+    changed = json.loads(change_policy(policy(OTHER), [statement()]) or "")
     assert (changed["Id"], changed["Statement"]) == ("theirs", [OTHER, statement()])
-    assert json.loads(remove_statements(json.dumps(changed), {SID}) or "") == json.loads(
-        policy(OTHER)
-    )
+    restored = change_policy(json.dumps(changed), [], {SID})
+    assert json.loads(restored or "") == json.loads(policy(OTHER))
 
 
 def test_a_single_statement_without_a_list_is_kept() -> None:
-    changed = json.loads(add_statement(json.dumps({"Statement": OTHER}), statement()))
+    changed = json.loads(change_policy(json.dumps({"Statement": OTHER}), [statement()]) or "")
     assert changed["Statement"] == [OTHER, statement()]
 
 
 def test_a_policy_of_our_statements_alone_is_removed() -> None:
-    assert remove_statements(policy(statement()), {SID}) is None
+    assert change_policy(policy(statement()), [], {SID}) is None
 
 
 def test_a_policy_that_would_be_too_large_is_refused() -> None:
-    large = statement(*(key_arn("aws", "b", f"{n:0200}") for n in range(100)))
+    large = statement(*(arn(f"{n:0200}") for n in range(100)))
     with pytest.raises(Malformed, match=f"S3 takes {MAX_POLICY_BYTES:,}"):
-        add_statement(None, large)
+        change_policy(None, [large])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Statement": [1]}', '{"Statement": "x"}'])
+@pytest.mark.parametrize("text", NO_POLICIES)
 def test_a_policy_that_is_none_is_left_alone(text: str) -> None:
     with pytest.raises(Malformed, match="repair it first"):
-        add_statement(text, statement())
+        change_policy(text, [statement()])
 
 
 @given(st.lists(st.sampled_from([SID, "A", "B"]), unique=True))
 def test_adding_and_removing_changes_nothing_else(sids: list[str]) -> None:
     others = [{"Sid": sid, "Effect": "Deny"} for sid in sids if sid != SID]
-    text = add_statement(policy(*others) if others else None, statement())
-    left = remove_statements(text, {SID})
+    text = change_policy(policy(*others) if others else None, [statement()]) or ""
+    left = change_policy(text, [], {SID})
     assert ([] if left is None else json.loads(left)["Statement"]) == others

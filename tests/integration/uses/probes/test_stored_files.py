@@ -1,0 +1,179 @@
+"""One HEAD for an object: the request that is sent, and what is made of any answer."""
+
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from threading import Event
+from typing import Any
+
+import pytest
+from botocore.utils import parse_timestamp
+
+from tests.integration.uses.probes.conftest import BUCKET
+from tests.support.fakes.http_storage import HttpStorage, StorageResponse, running_http_storage
+from tests.support.fakes.socket_server import drip, running_socket_server, send_garbage
+from worker.aws import bounded_connections
+from worker.aws.clients import S3Clients
+from worker.aws.stored_files import FileReader, StorageRefuses, StoredFile
+from worker.core.tenants.config import Bucket
+from worker.devstack.storage import Storage
+from worker.errors import StorageSilent, Transient
+
+KEYS = ("a b", "ä/ö ☃", "x//y", "a/../b", "./a", "1+1=2", "100%", "a%20b", "?a=b&c#d", "~!*'()")
+HEADERS = {
+    "content-length": "10",
+    "last-modified": "Tue, 24 Nov 2026 12:31:07 GMT",
+    "etag": '"0123"',
+}
+NONSENSE = {
+    "no time": {"last-modified": ""},
+    "a time that is none": {"last-modified": "yesterday"},
+    "a huge time": {"last-modified": "9" * 400},
+    "the last year": {"last-modified": "Fri, 31 Dec 9999 23:59:59 -1200"},
+    "a time in the future": {
+        "last-modified": format_datetime(datetime.now(UTC) + timedelta(days=2))
+    },
+    "a negative size": {"content-length": "-4000000"},
+    "a huge size": {"content-length": str(10**30)},
+    "a size of many digits": {"content-length": "9" * 5_000},
+    "a NUL": {"etag": '"01\x0023"'},
+    "a long type": {"content-type": "x" * 2_000},
+    "a long version": {"x-amz-version-id": "x" * 2_000},
+}
+
+
+def reader(url: str, **fields: Any) -> FileReader:
+    bucket = Bucket("demo", BUCKET, "us-east-1", "path", url, **fields)
+    return S3Clients().file_reader(bucket, "acme", ("*",), datetime.now(UTC))
+
+
+@pytest.fixture
+def server() -> Iterator[HttpStorage]:
+    """A storage that answers whatever the test says, and keeps the requests."""
+    with running_http_storage() as server:
+        yield server
+
+
+# SeaweedFS stores no key with such segments.
+@pytest.mark.parametrize("key", [key for key in KEYS if "./" not in key])
+def test_an_object_of_any_key_is_told_as_boto3_tells_it(
+    real_storage: Storage, owner: Any, key: str
+) -> None:
+    meta = {"grant-id": "0199a000-0000-7000-8000-000000000001.7"}
+    owner.put_object(Bucket=BUCKET, Key="k" + key, Body=b"content", Metadata=meta)
+    told = owner.head_object(Bucket=BUCKET, Key="k" + key, ChecksumMode="ENABLED")
+    assert reader(real_storage.endpoint).find("k" + key) == StoredFile(
+        grant_id=told["Metadata"]["grant-id"],
+        size=told["ContentLength"],
+        etag=told["ETag"].strip('"'),
+        version=None,
+        checksum=f"crc32:{told['ChecksumCRC32']}",
+        content_type=told["ContentType"],
+        modified_at=told["LastModified"],
+    )
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_request_has_the_address_of_that_of_boto3(
+    server: HttpStorage, owner: Any, key: str, real_storage: Storage
+) -> None:
+    server.respond = lambda _: StorageResponse(404)
+    reader(server.url).find(key, "v 1/2")
+    url = owner.generate_presigned_url(
+        "head_object", Params={"Bucket": BUCKET, "Key": key, "VersionId": "v 1/2"}
+    )
+    path, _, query = url.removeprefix(real_storage.endpoint).partition("?")
+    version = next(part for part in query.split("&") if part.startswith("versionId="))
+    assert server.received[0].target == f"{path}?{version}"
+
+
+def test_a_missing_object_is_absent(real_storage: Storage) -> None:
+    assert reader(real_storage.endpoint).find("nothing") == "absent"
+
+
+def test_a_forbidden_object_is_hidden(server: HttpStorage) -> None:
+    server.respond = lambda _: StorageResponse(403)
+    assert reader(server.url).find("a") == "hidden"
+
+
+def test_the_owner_of_the_bucket_and_its_checksums_are_asked_for(server: HttpStorage) -> None:
+    server.respond = lambda _: StorageResponse(404)
+    reader(server.url, owner="111122223333").find("a")
+    headers = server.received[0].headers
+    assert headers["x-amz-expected-bucket-owner"] == "111122223333"
+    assert headers["x-amz-checksum-mode"] == "ENABLED"
+    assert "x-amz-expected-bucket-owner" in headers["authorization"]  # it is signed
+
+
+def test_a_version_and_a_checksum_of_the_whole_object_are_told(server: HttpStorage) -> None:
+    told = {"x-amz-version-id": "v1", "x-amz-checksum-crc32": "AAAAAA==", "content-type": "a/b"}
+    server.respond = lambda _: StorageResponse(200, HEADERS | told)
+    assert reader(server.url).find("a") == StoredFile(
+        grant_id=None,
+        size=10,
+        etag="0123",
+        version="v1",
+        checksum="crc32:AAAAAA==",
+        content_type="a/b",
+        modified_at=parse_timestamp(HEADERS["last-modified"]),
+    )
+
+
+def test_a_checksum_of_parts_is_none_of_the_object(server: HttpStorage) -> None:
+    told = {"x-amz-version-id": "null", "x-amz-checksum-crc32": "AAAAAA==-2"}
+    server.respond = lambda _: StorageResponse(200, HEADERS | told)
+    file = reader(server.url).find("a")
+    assert isinstance(file, StoredFile)
+    assert (file.version, file.checksum) == (None, None)
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_nonsense_about_an_object_is_refused(server: HttpStorage, name: str) -> None:
+    headers = HEADERS | NONSENSE[name]
+    server.respond = lambda _: StorageResponse(200, headers)
+    with pytest.raises(StorageRefuses, match="nonsense"):
+        reader(server.url).find("a")
+
+
+def test_an_answer_without_a_size_is_refused() -> None:
+    head = f"HTTP/1.1 200 OK\r\nlast-modified: {HEADERS['last-modified']}\r\n\r\n"
+    answer = once_of(head.encode())
+    with running_socket_server(answer) as url, pytest.raises(StorageRefuses, match="nonsense"):
+        reader(url).find("a")
+
+
+@pytest.mark.parametrize(("status", "refuses"), [(301, True), (400, True), (503, False)])
+def test_errors_that_pass_are_told_from_those_of_an_object(
+    server: HttpStorage, status: int, *, refuses: bool
+) -> None:
+    server.respond = lambda _: StorageResponse(status)
+    with pytest.raises(Transient) as error:
+        reader(server.url).find("a")
+    assert isinstance(error.value, StorageRefuses) == refuses
+
+
+def test_a_connection_that_was_closed_is_opened_again() -> None:
+    missing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+    with running_socket_server(once_of(b"", missing)) as url:
+        assert reader(url).find("a") == "absent"
+
+
+@pytest.mark.parametrize("answer", [send_garbage, drip])
+def test_storage_that_does_not_answer_as_storage_is_silent(
+    answer: Callable[[socket.socket, Event], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_connections, "MAX_ANSWER_SECONDS", 0.1)
+    with running_socket_server(answer) as url, pytest.raises(StorageSilent):
+        reader(url).find("a")
+
+
+def once_of(*answers: bytes) -> Callable[[socket.socket, Event], None]:
+    """Return what gives each connection one of these answers; the last one to all further ones."""
+    remaining = list(answers)
+
+    def answer(connection: socket.socket, _: Event) -> None:
+        connection.recv(65_536)
+        connection.sendall(remaining.pop(0) if len(remaining) > 1 else remaining[0])
+
+    return answer

@@ -1,0 +1,83 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.builders.messages import DEMO, POLICY
+from worker.core.revocation.denied_objects import MAX_KEYS, DeniedObjects, denied_objects
+from worker.core.revocation.levers import Lever, plan_levers
+from worker.core.revocation.targets import LiveGrant, Target
+from worker.core.tenants.config import Bucket, Tenant, TenantConfig
+
+END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+TENANT = Target("tenant", "acme")
+
+
+def grant(object_key: str, number: int = 0, **changes: Any) -> LiveGrant:
+    values = LiveGrant("acme", "b", 1, 0, number, "download", "demo", object_key, None, END)
+    return values._replace(**changes)
+
+
+def config(*prefixes: str, **buckets: Bucket) -> TenantConfig:
+    policies = {"demo": replace(POLICY, prefixes=prefixes)}
+    return TenantConfig({"demo": DEMO, **buckets}, {"acme": Tenant("acme", policies=policies)})
+
+
+def denials(target: Target, grants: list[LiveGrant], config: TenantConfig) -> list[Lever]:
+    return [each for each in plan_levers(target, grants, grants, config) if each.name == "deny"]
+
+
+def test_a_tenants_prefix_is_denied_only_if_a_grant_is_below_it() -> None:
+    found = denied_objects(TENANT, [grant("acme/a"), grant("old/b")], config("acme/", "acme/new/"))
+    assert found == DeniedObjects(frozenset({"old/b"}), ("acme/",))
+
+
+def test_too_many_keys_of_a_tenant_are_denied_by_their_folders() -> None:
+    grants = [grant(f"old/{n % 3}/{n}", n) for n in range(MAX_KEYS + 1)]
+    found = denied_objects(TENANT, grants, config("acme/"))
+    assert found == DeniedObjects(frozenset(), ("old/0/", "old/1/", "old/2/"))
+
+
+def test_too_many_folders_of_a_tenant_are_denied_by_those_that_contain_them() -> None:
+    grants = [grant(f"old/{n}/a", n) for n in range(MAX_KEYS + 1)]
+    assert denied_objects(TENANT, grants, config("acme/")).prefixes == ("old/",)
+
+
+def test_the_whole_bucket_is_not_denied_for_keys_without_a_folder() -> None:
+    grants = [grant(f"{n}", n) for n in range(MAX_KEYS + 1)]
+    [lever] = denials(TENANT, grants, config("acme/"))
+    assert lever.problem == "151 keys do not fit into a bucket's policy: revoke a prefix or tenant"
+
+
+def test_a_form_with_a_free_name_is_denied_with_all_names() -> None:
+    form = grant("acme/in/${filename}", kind="upload")
+    found = denied_objects(Target("grant", "b.0"), [form], config())
+    assert (found, found.include(form.object_key)) == (DeniedObjects(prefixes=("acme/in/",)), True)
+
+
+def test_an_object_whose_key_only_looks_like_a_free_name_is_denied_alone() -> None:
+    found = denied_objects(Target("grant", "b.0"), [grant("acme/in/${filename}")], config())
+    assert found == DeniedObjects(frozenset({"acme/in/${filename}"}))
+
+
+@given(
+    st.lists(st.text("ab/", min_size=1, max_size=6), min_size=1, max_size=400),
+    st.sampled_from(["tenant", "batch"]),
+    st.sets(st.sampled_from(["a/", "a/b/", "b/"])),
+)
+def test_every_targeted_grant_is_denied(keys: list[str], kind: Any, prefixes: set[str]) -> None:
+    grants = [grant(key, number) for number, key in enumerate(keys)]
+    found = denied_objects(Target(kind, "x"), grants, config(*prefixes))
+    assert all(found.include(key) for key in keys)
+
+
+def test_equally_named_buckets_of_two_servers_are_two_buckets() -> None:
+    other = replace(DEMO, name="other", endpoint="https://s3.example.com")
+    grants = [grant("acme/a"), grant("acme/a", 1, bucket="other")]
+    levers = denials(Target("batch", "b"), grants, config("acme/", other=other))
+    assert [(lever.where, lever.ends, lever.others) for lever in levers] == [
+        ("127.0.0.1:9/valetkey-demo", {"acme": 1}, {}),
+        ("s3.example.com/valetkey-demo", {"acme": 1}, {}),
+    ]

@@ -1,0 +1,85 @@
+"""A reader of a queue that hands over what a test says."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker.aws.event_queues import QueueMessage, QueueUnusable
+from worker.usecases.uses.intake import queue_reader
+from worker.usecases.uses.intake.message_group import HandledMessages
+from worker.usecases.uses.intake.queue_reader import MAX_FAULTS, QueueReader
+
+
+class FakeQueue(Event):
+    """Hands over the messages of each poll, and is the event that stops the reader after them."""
+
+    name = "fake"
+
+    def __init__(self, polls: Sequence[list[str]]) -> None:
+        super().__init__()
+        self.polls = list(polls)
+        self.deleted: list[str] = []
+        self.waits = 0
+
+    def receive(self, _seconds: int) -> list[QueueMessage]:
+        if not self.polls:
+            self.set()
+            return []
+        return [QueueMessage(body, "", body, MAX_FAULTS) for body in self.polls.pop(0)]
+
+    def delete(self, messages: list[QueueMessage]) -> int:
+        self.deleted += [message.body for message in messages]
+        return 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += timeout is not None
+        return False
+
+
+def read(monkeypatch: pytest.MonkeyPatch, *polls: list[str]) -> FakeQueue:
+    """Read a queue in which messages are poison, or tell of uses."""
+
+    def handle(messages: list[QueueMessage], *_: Any) -> HandledMessages:
+        if any(message.body == "poison" for message in messages):
+            raise ZeroDivisionError
+        return HandledMessages(messages, 0, Counter(), Counter())
+
+    monkeypatch.setattr(queue_reader, "handle_messages", handle)
+    queue: Any = FakeQueue(polls)
+    context: Any = SimpleNamespace(now=lambda: None)
+    targets: Any = SimpleNamespace
+    with ThreadPoolExecutor(1) as threads:
+        QueueReader(queue, targets, context, threads).run(queue)
+    assert isinstance(queue, FakeQueue)
+    return queue
+
+
+def test_if_every_message_fails_none_is_deleted_and_the_next_poll_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = read(monkeypatch, ["poison"], ["poison", "poison"])
+    assert (queue.deleted, queue.waits) == ([], 2)
+
+
+def test_a_message_that_fails_among_others_is_given_up_at_its_last_receive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = read(monkeypatch, ["a", "poison"])
+    assert (queue.deleted, queue.waits) == (["a", "poison"], 0)
+
+
+def test_a_message_that_fails_alone_is_given_up_if_others_were_handled_just_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read(monkeypatch, ["a"], ["poison"]).deleted == ["a", "poison"]
+
+
+def test_the_code_of_a_server_enters_the_log_clean_and_short() -> None:
+    text = str(QueueUnusable("AWS.NonExistent\nqueue_read url=http://x/" + "y" * 10_000))
+    assert text.startswith("SQS: AWS.NonExistentqueue_readurl")
+    assert len(text) < 120
