@@ -1,4 +1,4 @@
-"""What became of grants, as tables and as JSON."""
+"""States and uses of grants, as tables and as JSON."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What became of a grant: its state, uses and settlement, in words."""
+"""Describes state, uses and settlement of a grant in words."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime

@@ -106,7 +106,7 @@ class QueueReaders:
 
 
 class _CachedTargets:
-    """What a queue may tell of, read again when the tenant config has changed."""
+    """The targets of a queue, read again when the tenant config has changed."""
 
     def __init__(self, url: str, context: Context) -> None:
         self._url = url
