@@ -13,6 +13,7 @@ from tests.integration.conftest import ApplyConfig
 from tests.integration.sessions.conftest import Role
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
+from worker.aws.role_policies import RolePolicies
 from worker.core.apply.diff import diff_config
 from worker.core.kinds.role_session import RoleSession
 from worker.core.tenants.config import Bucket, TenantConfig
@@ -211,6 +212,28 @@ def test_a_moment_is_kept_while_no_profile_has_the_role(
     apply_config(TenantConfig())
     clock.forward(minutes=1)
     assert clean_up(service.context)["role_policies"] == 0
+    with read_transaction(engine) as connection:
+        assert len(connection.scalars(select(EndedSessions.role_arn)).all()) == 1
+
+
+def test_a_policy_that_cannot_be_removed_is_forgotten_when_it_denies_nothing(
+    service: InProcessService, store: Store, apply_config: ApplyConfig, clock: Clock, engine: Engine
+) -> None:
+    store(clock().replace(microsecond=0))
+    apply_config(TenantConfig())
+    clock.forward(hours=12)
+    assert clean_up(service.context)["role_policies"] == 1
+    with read_transaction(engine) as connection:
+        assert connection.scalars(select(EndedSessions.role_arn)).all() == []
+
+
+def test_a_moment_is_kept_while_iam_is_out_of_reach(
+    service: InProcessService, store: Store, clock: Clock, engine: Engine
+) -> None:
+    store(clock().replace(microsecond=0))
+    away = replace(service.context, roles=RolePolicies("http://127.0.0.1:9"))
+    clock.forward(hours=12)
+    assert clean_up(away)["role_policies"] == 0
     with read_transaction(engine) as connection:
         assert len(connection.scalars(select(EndedSessions.role_arn)).all()) == 1
 

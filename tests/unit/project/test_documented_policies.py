@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 POLICIES: list[dict[str, Any]] = [
     json.loads(block) for block in re.findall(r"```json\n(.+?)```", PAGE, re.DOTALL)
 ]
-SESSION, SIGNER, TRUST, BUCKET = POLICIES
+SESSION, SIGNER, TRUST, BUCKET, ENDING = POLICIES
 
 
 def test_the_session_policy_is_the_one_of_the_code() -> None:
@@ -28,3 +28,10 @@ def test_the_bucket_accepts_the_signature_version_of_the_code() -> None:
     conditions = {statement["Sid"]: statement["Condition"] for statement in BUCKET["Statement"]}
     version = conditions["SignatureVersion4Only"]["StringNotEquals"]["s3:signatureversion"]
     assert version == ALGORITHM
+
+
+def test_the_policy_that_ends_sessions_has_the_actions_that_the_code_calls() -> None:
+    source = (ROOT / "worker" / "aws" / "role_policies.py").read_text(encoding="utf-8")
+    methods = set(re.findall(r"\.((?:get|put|delete)_role(?:_policy)?)\b", source))
+    actions = {"iam:" + method.title().replace("_", "") for method in methods}
+    assert set(ENDING["Statement"][0]["Action"]) == actions

@@ -23,47 +23,57 @@ log = structlog.get_logger()
 def keep_sessions_ended(context: Context) -> int:
     """Remove the policies that deny no session any more, and return their number.
 
-    A policy that still does is put again if it is missing, or has an earlier moment. A row is
-    deleted only after its policy was seen gone: a worker that still has a session from before the
-    moment finds that it has expired. What fails is logged and tried again. Raises Transient if the
-    database is out of reach.
+    A policy that still does is put again if it is missing, or has an earlier moment. What fails is
+    logged and tried again. Raises Transient if the database is out of reach.
     """
     with read_transaction(context.engine) as connection:
         rows = read_ended_sessions(connection)
     if not rows:
         return 0
     config, now = context.config.current(), context.now()
-    removed = 0
+    forgotten = 0
     for row in rows:
-        if now < row.sessions_from + _GRACE:
-            continue
-        has_lapsed = row.lapses_at <= now
-        problem = _change(row, config, context, has_lapsed=has_lapsed)
-        if problem is not None:
-            log.warning("ended_sessions_left", role=row.role_arn, problem=problem)
-        elif has_lapsed:
-            with write_transaction(context.engine) as connection:
-                delete_ended_sessions(connection, row)
-            removed += 1
-    return removed
+        if now >= row.lapses_at:
+            forgotten += _remove(row, config, context)
+        elif now >= row.sessions_from + _GRACE:
+            _keep(row, config, context)
+    return forgotten
 
 
-def _change(
-    row: EndedSessionsRow, config: TenantConfig, context: Context, *, has_lapsed: bool
-) -> str | None:
-    """Put or remove the policy of a role, and return why that failed, or None."""
+def _keep(row: EndedSessionsRow, config: TenantConfig, context: Context) -> None:
+    problem = "no bucket profile has this role any more: add one again"
     bucket = _find_profile(row, config)
-    if bucket is None and has_lapsed:
-        log.warning("role_policy_left", role=row.role_arn, policy=POLICY_NAME)  # it denies nothing
-        return None
-    if bucket is None:
-        return "no bucket profile has this role any more: add one again"
-    change = context.roles.remove if has_lapsed else context.roles.end_sessions
+    if bucket is not None:
+        try:
+            context.roles.end_sessions(bucket, row.role_arn, row.sessions_from)
+        except (Malformed, Transient) as error:
+            problem = str(error)
+        else:
+            return
+    log.warning("ended_sessions_left", role=row.role_arn, problem=problem)
+
+
+def _remove(row: EndedSessionsRow, config: TenantConfig, context: Context) -> bool:
+    """Remove the policy of a role, and then its row; return true if the row is gone.
+
+    A worker that still has a session from before the moment finds that it has expired. For the same
+    reason, a policy that cannot be removed denies nothing, and is forgotten.
+    """
+    bucket = _find_profile(row, config)
+    problem = "no bucket profile has this role any more" if bucket is None else None
     try:
-        change(bucket, row.role_arn, row.sessions_from)
-    except (Malformed, Transient) as error:
-        return str(error)
-    return None
+        if bucket is not None:
+            context.roles.remove(bucket, row.role_arn, row.sessions_from)
+    except Transient as error:
+        log.warning("ended_sessions_left", role=row.role_arn, problem=str(error))
+        return False
+    except Malformed as error:
+        problem = str(error)
+    if problem is not None:
+        log.warning("role_policy_left", role=row.role_arn, policy=POLICY_NAME, problem=problem)
+    with write_transaction(context.engine) as connection:
+        delete_ended_sessions(connection, row)
+    return True
 
 
 def _find_profile(row: EndedSessionsRow, config: TenantConfig) -> Bucket | None:
