@@ -108,7 +108,7 @@ class Settlement(Base):
 
 
 class LogImport(Base):
-    """How much of one access log was imported.
+    """The part of one access log that was imported.
 
     source is a path or s3://PROFILE/KEY. mark tells whether it is still the same log: the ETag of
     an object, or the SHA-256 of a file's first bytes. position is in bytes, uncompressed.

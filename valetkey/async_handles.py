@@ -12,7 +12,7 @@ from valetkey.errors import Refused
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import Manifest
 from valetkey.uses.stored import DEFAULT_TIMEOUT as STORED_TIMEOUT
-from valetkey.uses.stored import StoredObject
+from valetkey.uses.stored import StoredObject, require_seconds
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
@@ -161,7 +161,7 @@ class AsyncGrantHandle:
 
         Somebody has to use the grant meanwhile. Raises as result() and BatchHandle.stored() do.
         """
-        end = time.monotonic() + timeout
+        end = time.monotonic() + require_seconds(timeout)
         await self.result(timeout)
         return await self.batch.stored(0, max(end - time.monotonic(), 0))
 

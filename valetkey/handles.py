@@ -14,7 +14,7 @@ from valetkey.errors import NoAnswer, Refused
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT
 from valetkey.manifests import Manifest
 from valetkey.uses.stored import DEFAULT_TIMEOUT as STORED_TIMEOUT
-from valetkey.uses.stored import StoredObject
+from valetkey.uses.stored import StoredObject, require_seconds
 from valetkey.wire.options import RequestOptions
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Grant
@@ -157,7 +157,7 @@ class GrantHandle:
 
         Somebody has to use the grant meanwhile. Raises as result() and BatchHandle.stored() do.
         """
-        end = time.monotonic() + timeout
+        end = time.monotonic() + require_seconds(timeout)
         self.result(timeout)
         return self.batch.stored(0, max(end - time.monotonic(), 0))
 

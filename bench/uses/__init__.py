@@ -1,1 +1,1 @@
-"""What the uses of grants cost."""
+"""The cost of recording uses of grants."""

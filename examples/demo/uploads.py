@@ -1,4 +1,4 @@
-"""What became of upload slots: one is used, and one is not."""
+"""The fate of two upload slots: one is used, and one is not."""
 
 import subprocess
 import sys

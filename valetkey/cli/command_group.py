@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -19,6 +19,8 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and flush stdout as long as an error can still be reported."""
+        if sys.stdout is None:
+            sys.stdout = _unwritable_stdout()
         try:
             try:
                 return super().invoke(ctx)
@@ -40,6 +42,11 @@ def describe_os_error(error: OSError, out: Path | None = None) -> str:
     """Describe an error of a file, which is `out` or stdout if the error names none."""
     cause = error.strerror or str(error)
     return f"{error.filename or out or 'stdout'}: {cause}"
+
+
+def _unwritable_stdout() -> TextIO:
+    """Return a file whose writes fail: Python has no stdout if the caller closed it (`>&-`)."""
+    return open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: PTH123 - a descriptor, until exit
 
 
 def _discard_stdout() -> None:

@@ -1,4 +1,4 @@
-"""What became of grants, as tables and as JSON."""
+"""States and uses of grants, as tables and as JSON."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,8 @@ def show_states(states: UseStates, output_format: str | None) -> None:
             print_table(("state", click.style(escape_unprintable(state.state), style)), rows)
         return
     rows = [(escape_unprintable(state), f"{n:,}") for state, n in states.counts.items()]
-    print_table((f"state of {states.total:,}", "items"), rows)
+    items = "item" if states.total == 1 else "items"
+    print_table(("state", f"of {states.total:,} {items}"), rows)
 
 
 def is_settled(states: UseStates) -> bool:

@@ -37,7 +37,8 @@ class UseMethods:
         With probe, the service first asks storage for the objects of upload slots of which it
         knows no use: of a grant, or of a batch of at most 50 items. Without it, the service tells
         only what it knows. Raises Refused, and after `timeout` seconds NoAnswer, or
-        BrokerUnreachable if that is the cause; ValueError for a text that is no id.
+        BrokerUnreachable if that is the cause; ValueError for a text that is no id, and TypeError
+        for a subject of another type.
         """
         batch_id, item = read_subject(subject)
         items = None if item is None else [item]

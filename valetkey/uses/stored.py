@@ -41,13 +41,20 @@ class StoredObject(NamedTuple):
     checksum: str | None = None
 
 
+def require_seconds(timeout: float) -> float:
+    """Return a timeout. Raises TypeError if it is no number."""
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    return timeout
+
+
 class StoredWait:
     """One wait for the object of a grant, whatever sends the queries."""
 
     def __init__(self, grant_id: str, timeout: float, clock: Callable[[], float]) -> None:
         self._grant_id = grant_id
         self._clock = clock
-        self._end = clock() + timeout
+        self._end = clock() + require_seconds(timeout)
         self._interval = _FIRST_INTERVAL
 
     @property

@@ -38,21 +38,31 @@ class Subject(NamedTuple):
     item: int | None = None
 
 
-def read_subject(subject: str | Grant | SingleHandle | WholeHandle) -> Subject:
+def read_subject(
+    subject: str | Grant | SingleHandle | WholeHandle, argument: str = "subject"
+) -> Subject:
     """Return the batch and item that are named by a grant, a handle, a grant id or a batch id.
 
-    Raises ValueError for a text that is no id.
+    Raises ValueError for a text that is no id, and TypeError that names the argument for any other
+    value.
     """
     if isinstance(subject, str):
         return read_id(subject)
     if isinstance(subject, Grant):
         return read_id(subject.id)
-    return Subject(subject.id, 0 if hasattr(subject, "batch") else None)
+    is_single = hasattr(subject, "batch")
+    if not hasattr(subject, "id") or not (is_single or hasattr(subject, "total")):
+        name = type(subject).__name__
+        raise TypeError(f"{argument} must be a grant, a handle or an id, and is a {name}")
+    return Subject(subject.id, 0 if is_single else None)
 
 
 def read_grant_id(subject: str | Grant | SingleHandle) -> str:
-    """Return the id of a grant, or of the grant of a handle. Raises ValueError for a batch id."""
-    batch_id, item = read_subject(subject)
+    """Return the id of a grant, or of the grant of a handle.
+
+    Raises as read_subject does, and ValueError for a batch id.
+    """
+    batch_id, item = read_subject(subject, "grant")
     if item is None:
         raise ValueError(f"{batch_id!r} is the id of a batch: add a dot and the item's number")
     return grant_id(batch_id, item)

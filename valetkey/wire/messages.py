@@ -32,8 +32,8 @@ MAX_INTERACTIVE_ITEMS = 20  # items in a batch; larger batches go to BULK_QUEUE
 MAX_CHUNK_ITEMS = 1_000  # items in one message
 DEFAULT_CHUNK_ITEMS = 600  # items in one message
 MAX_BATCH_ITEMS = 1_000_000  # items in all chunks of a batch together
-MAX_STATUS_ITEMS = 1_000  # items of which one message asks for the states
-MAX_PROBED_ITEMS = 50  # items of which one message lets the service ask storage
+MAX_STATUS_ITEMS = 1_000  # whose states one message asks for
+MAX_PROBED_ITEMS = 50  # whose objects one message lets the service ask for
 
 Ask = Literal["grants", "explain", "usage", "cancel", "batch", "service", "status", "reissue"]
 """The values of the field `ask`, which tells the messages apart."""

@@ -111,7 +111,8 @@ class PendingMessage:
 
     def refused_outcome(self, refusal: Refusal) -> Outcome:
         """Return the outcome of a message that is refused without being sent."""
-        batch_id = self.body.get("batch", "")
+        batch_id = self.body.get("batch")
+        batch_id = batch_id if isinstance(batch_id, str) else ""  # a caller may pass anything
         return Outcome(batch=batch_id, chunk=self.chunk_number, status="refused", refusal=refusal)
 
     def _asks_for(self, ask: str) -> bool:

@@ -1,7 +1,9 @@
 """Builds messages from the arguments of a client's methods. Pure."""
 
+import json
 from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
 from valetkey.wire.chunking import ItemInput, batch_header, chunk_messages
@@ -191,7 +193,11 @@ def single_header(batch_id: str) -> dict[str, Any]:
 def reissue_message(
     requester: Requester, batch_id: str, grant_id: str, options: Mapping[str, Any]
 ) -> PendingMessage:
-    """Return the message that asks for a fresh grant of the object of an earlier one."""
+    """Return the message that asks for a fresh grant of the object of an earlier one.
+
+    Its task id depends on all that it asks. Otherwise a stored reply to another request under the
+    same batch id would be taken for its own: it tells the new grant, but not the earlier one.
+    """
     body: dict[str, Any] = {
         "v": VERSION,
         "ask": "reissue",
@@ -201,4 +207,5 @@ def reissue_message(
         "requested_by": requester.requested_by,
     }
     body |= {name: value for name, value in options.items() if value is not None}
-    return build_pending_message(chunk_task_id(batch_id, 0), body)
+    text = json.dumps(body, sort_keys=True, default=repr)  # a wrong value is refused, not sent
+    return build_pending_message(f"{batch_id}.{sha256(text.encode()).hexdigest()}", body)

@@ -1,4 +1,4 @@
-"""What became of grants: the reply to a StatusMessage. Wire version 1."""
+"""States and uses of grants: the reply to a StatusMessage. Wire version 1."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ _IN_ORDER = Field(union_mode="left_to_right")  # text only if it is none of the 
 
 
 class UseState(ReplyModel):
-    """What became of one item.
+    """The state of one item, and its newest use.
 
     item: the number of the item in its batch.
     state: `open` while the grant can be used and no use of it is known; `used` as granted, once or

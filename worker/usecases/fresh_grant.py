@@ -39,7 +39,7 @@ _REVOKED = Refusal(
 
 
 class _NewBatch(NamedTuple):
-    """What is committed under the batch id of the message: of is the grant it was issued for."""
+    """The batch that is committed under the id of the message, and of, the grant it replaces."""
 
     batch_number: int
     of: str | None

@@ -45,6 +45,7 @@ PRODUCERS = (
     WrongUse("$V download demo acme/a --out missing/a.txt", 2, "missing"),
     WrongUse("$V download demo acme/a --resume", 2, "--resume"),
     WrongUse("$V download demo acme/a > /dev/full", 5, "No space left"),
+    WrongUse("$V download demo acme/a >&-", 5, "stdout"),
     WrongUse("$V download demo --from missing.txt", 2, "missing.txt"),
     WrongUse("$V download demo --from empty.txt", 2, "empty.txt"),
     WrongUse("$V download demo --from no-key.csv", 2, "key"),

@@ -133,7 +133,7 @@ def test_checkpoints_in_files_show_that_a_log_was_cut_with_its_checkpoints(
         stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
     for table in ("uses", "stored_objects", "settlements", "revocations"):
         stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-    for table in ("reservations", "leaves", "tree_heads", "checkpoints"):
+    for table in ("reservations", "refused_chunks", "leaves", "tree_heads", "checkpoints"):
         stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
     cut = run("--tenant", "acme")
     assert cut.exit_code == 0, cut.output

@@ -105,6 +105,7 @@ def test_a_refusal_is_exit_1(broker: str) -> None:
         results = [run_cli("status", BATCH), run_cli("reissue", GRANT)]
     assert [result.exit_code for result in results] == [1, 1]
     assert all("batch_unknown" in result.stderr for result in results)
+    assert all("\nNext: check the id and the tenant." in result.stderr for result in results)
 
 
 def fresh(kind: str, **terms: Any) -> Any:
@@ -136,6 +137,81 @@ def test_a_fresh_form_is_printed_as_upload_prints_it(broker: str) -> None:
     assert "POST" in form.stdout
     assert curl.stdout.startswith("curl ")
     assert json.loads(as_json.stdout)["key"] == "acme/a"
+
+
+def states_or(decide: Any, kind: str) -> Any:
+    """Return a service that also tells the kind of the earlier grant."""
+
+    def reply(message: dict[str, Any]) -> Any:
+        if message["ask"] != "status":
+            return decide(message)
+        state = {"item": message["items"][0], "state": "open"}
+        fields = {"status": "states", "batch": message["batch"], "kind": kind}
+        return {**fields, "bucket": "inbox", "total": 5, "items": [state]}
+
+    return reply
+
+
+def test_a_page_of_a_kind_that_has_none_is_wrong_usage_and_requests_nothing(broker: str) -> None:
+    with running_fake_service(broker, decide=states_or(fresh("download"), "download")) as service:
+        result = run_cli("reissue", GRANT, "--html")
+    assert result.exit_code == 2
+    assert "a grant of the kind download has no page: leave out --html" in result.stderr
+    assert [message["ask"] for _, message in service.received] == ["status"]
+
+
+def test_a_fresh_form_is_printed_as_a_page_too(broker: str) -> None:
+    with running_fake_service(broker, decide=states_or(fresh("upload"), "upload")):
+        result = run_cli("reissue", GRANT, "--html")
+    assert (result.exit_code, "<form" in result.stdout) == (0, True)
+
+
+def test_a_fresh_link_is_printed_as_a_script_too(broker: str) -> None:
+    with running_fake_service(broker, decide=fresh("download")):
+        result = run_cli("reissue", GRANT, "--js")
+    assert (result.exit_code, "fetch(" in result.stdout) == (0, True)
+
+
+def wait_with(broker: str, state: dict[str, Any], *options: str) -> tuple[Result, str]:
+    """Run a command that waits for an object in this state; return the id of its grant, too."""
+
+    def decide(message: dict[str, Any]) -> Any:
+        if message.get("ask") != "status":
+            return grant_outcome(message)
+        return reply_states({"items": [{"item": 0, "key": "acme/a", **state}]})(message)
+
+    with running_fake_service(broker, decide=decide) as service:
+        result = run_cli("upload", "inbox", "acme/a", "--max-size", "5", "--wait", *options)
+    return result, f"{sent(service)['batch']}.0"
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_wait_that_takes_too_long_names_the_command_that_goes_on(
+    options: tuple[str, ...], broker: str
+) -> None:
+    result, name = wait_with(broker, {"state": "open"}, "--timeout", "1s", *options)
+    assert result.exit_code == 4
+    assert result.stderr.endswith(f"valetkey status {name} --watch\n")
+    assert "Error: 'acme/a' is not stored yet\nNext: " in result.stderr
+    assert "call again" not in result.stderr
+
+
+def test_an_interrupted_wait_names_the_command_that_goes_on(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("valetkey.handles.BatchHandle.stored", interrupt)
+    result, name = wait_with(broker, {"state": "open"})
+    assert result.exit_code == 130
+    assert result.stderr.startswith("interrupted\nNext: ")
+    assert result.stderr.endswith(f"valetkey status {name} --watch\n")
+
+
+def test_a_wait_for_an_object_that_never_comes_names_no_command(broker: str) -> None:
+    result, _ = wait_with(broker, {"state": "unused"})
+    assert (result.exit_code, "Next" in result.stderr) == (4, False)
 
 
 def test_waiting_excludes_rows_and_dry_runs(broker: str) -> None:  # noqa: ARG001 - configures

@@ -1,4 +1,4 @@
-"""What producers are told of the grants of a batch: states of items, and counts."""
+"""The answer to a producer about the grants of a batch: states of items, and counts."""
 
 from collections import Counter
 from dataclasses import replace

@@ -9,7 +9,8 @@ from click.testing import CliRunner, Result
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import tenant_config
 from worker.commands.usage.group import usage
-from worker.core.tenants.config import TenantConfig
+from worker.core.tenants.config import Bucket, TenantConfig
+from worker.core.uses.storage_setup import SetupNames, setup_documents, setup_steps
 
 Setup = Callable[..., Result]
 
@@ -19,7 +20,12 @@ def run(database_url: str, apply_config: ApplyConfig, monkeypatch: pytest.Monkey
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
     config = tenant_config()
     onsite = replace(config.buckets["demo"], name="onsite", provider="other")
-    apply_config(TenantConfig({**config.buckets, "onsite": onsite}, config.tenants))
+    arn = "arn:aws:s3:us-east-1:111122223333:accesspoint/reports"
+    point = replace(config.buckets["demo"], name="point", bucket=arn)
+    default = replace(config.buckets["demo"], name="default", endpoint=None)
+    added = {bucket.name: bucket for bucket in (onsite, point, default)}
+    buckets = {**config.buckets, **added}
+    apply_config(TenantConfig(buckets, config.tenants))
     return lambda *words: CliRunner().invoke(usage, ["setup", *words])
 
 
@@ -31,6 +37,8 @@ def test_the_setup_of_aws_names_bucket_queue_and_account(run: Setup) -> None:
     assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": "999988887777"}
     [notification] = documents["notification.json"]["QueueConfigurations"]
     assert notification["QueueArn"] == queue
+    deletions = {"s3:ObjectRemoved:*", "s3:LifecycleExpiration:*"}
+    assert deletions < set(notification["Events"])
 
 
 def test_every_file_that_a_command_reads_is_printed_before_it(run: Setup) -> None:
@@ -52,8 +60,52 @@ def test_every_storage_has_steps_without_open_placeholders(run: Setup, storage: 
     [
         (("onsite",), "onsite is not on AWS: add --storage minio, rgw or seaweedfs"),
         (("dem",), "there is no bucket profile 'dem': did you mean 'demo'?"),
+        (("demo", "--account", "abc"), "an AWS account is 12 digits"),
+        (("demo", "--account", "9999-8888-7777"), "an AWS account is 12 digits"),
+        (("demo", "--queue", "x.fifo"), "storage sends to no FIFO queue"),
+        (("demo", "--queue", 'a"; rm -rf x'), "a queue's name is 1 to 80 characters"),
+        (("onsite", "--storage", "minio", "--json"), "minio needs no documents"),
+        (("onsite", "--storage", "seaweedfs", "--json"), "seaweedfs needs no documents"),
+        (("point",), "point is an access point"),
     ],
 )
 def test_a_wrong_use_says_what_to_write(run: Setup, words: tuple[str, ...], message: str) -> None:
     result = run(*words)
     assert (result.exit_code, message in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "exit_code"),
+    [("http://127.0.0.1:8333", 2), ("https://s3.us-east-1.amazonaws.com", 0)],
+)
+def test_a_default_endpoint_that_is_not_of_aws_needs_its_storage(
+    endpoint: str, exit_code: int, run: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_S3_ENDPOINT", endpoint)
+    result = run("default")
+    refused = "default is not on AWS" in result.output
+    assert (result.exit_code, refused) == (exit_code, exit_code == 2)
+    assert run("default", "--storage", "seaweedfs").exit_code == 0
+
+
+def test_names_are_words_of_the_shell() -> None:
+    bucket = Bucket("demo", "a; b", "us-east-1")
+    steps = setup_steps("aws", SetupNames(bucket, "111122223333", "$(c)", "d e"))
+    assert "--bucket 'a; b'" in steps
+    assert "--queue-name '$(c)'" in steps
+    assert "--bucket 'd e'" in steps
+
+
+@pytest.mark.parametrize(
+    ("region", "partition", "domain"),
+    [
+        ("us-east-1", "aws", "amazonaws.com"),
+        ("cn-north-1", "aws-cn", "amazonaws.com.cn"),
+        ("us-gov-west-1", "aws-us-gov", "amazonaws.com"),
+    ],
+)
+def test_arns_and_urls_are_those_of_the_partition(region: str, partition: str, domain: str) -> None:
+    names = SetupNames(Bucket("demo", "b", region), "111122223333", "q", "l")
+    assert names.queue_arn == f"arn:{partition}:sqs:{region}:111122223333:q"
+    assert names.queue_url == f"https://sqs.{region}.{domain}/111122223333/q"
+    assert "arn:aws:s3" not in json.dumps(setup_documents("aws", names)) or partition == "aws"

@@ -16,7 +16,7 @@ class NotPossible(Exception):
 
 
 class Place(NamedTuple):
-    """Where a problem may be named: in one of these tables, and of these tenants and batches.
+    """The places that may be named: one of these tables, tenants and batches.
 
     A problem that names leaves has to include one of the given ones. tenants of None are those of
     rows without a batch.

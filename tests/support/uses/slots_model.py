@@ -38,7 +38,7 @@ class ModelGrant(NamedTuple):
 
 
 class ModelSettlement(NamedTuple):
-    """What a chunk of slots did not use."""
+    """The unused part of a chunk of slots."""
 
     unused: frozenset[int]
     used_bytes: int

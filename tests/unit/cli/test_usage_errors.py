@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -234,3 +236,12 @@ def test_a_query_needs_a_broker_too(arguments: list[str]) -> None:
 def test_zero_is_an_option_that_was_given(name: str) -> None:
     options = {"expires_in": None, "max_size": None, "success_status": None, name: 0}
     assert extract_grant_options(options, "upload") == {name: 0}
+
+
+@pytest.mark.parametrize("program", ["valetkey.cli.main", "worker.__main__"])
+def test_a_closed_stdout_is_an_output_that_cannot_be_written(program: str) -> None:
+    arguments = {"valetkey.cli.main": ("keygen", "acme")}.get(program, ("contract", "envelope"))
+    code = f"from {program} import main; main()"
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, *arguments]
+    result = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (5, "Error: stdout: Bad file descriptor\n")

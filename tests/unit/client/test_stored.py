@@ -1,13 +1,14 @@
 """Waiting for a stored object: when to ask again, and what each state means."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from valetkey import Grant, NotStored, StoredObject, UseState, UseStates
+from valetkey.handles import GrantHandle
 from valetkey.uses.stored import StoredWait
 from valetkey.uses.subjects import Subject, read_grant_id, read_subject
 
@@ -82,6 +83,23 @@ def test_a_state_that_only_a_later_service_has_is_named() -> None:
 def test_a_kind_that_stores_nothing_is_an_error(kind: str) -> None:
     with pytest.raises(ValueError, match=f"kind {kind} stores no object"):
         StoredWait(f"{BATCH}.0", 10, Clock()).receive(states("open", kind))
+
+
+@pytest.mark.parametrize("value", [None, 0, b"x", states("open")])
+def test_a_subject_of_another_type_is_named(value: Any) -> None:
+    name = type(value).__name__
+    with pytest.raises(TypeError, match=f"subject must be .* is a {name}"):
+        read_subject(value)
+    with pytest.raises(TypeError, match=f"grant must be .* is a {name}"):
+        read_grant_id(value)
+
+
+@pytest.mark.parametrize("timeout", ["5", None])
+def test_a_timeout_that_is_no_number_is_named(timeout: Any) -> None:
+    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+        StoredWait(f"{BATCH}.0", timeout, Clock())
+    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+        GrantHandle(cast("Any", None)).stored(timeout)
 
 
 def test_a_subject_is_named_by_its_id_or_its_grant() -> None:

@@ -1,8 +1,15 @@
+from collections.abc import Sequence
+from threading import Event
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.builders.messages import DEMO, POLICY
 from worker.aws.event_queues import event_queues, queue_name, queue_region
-from worker.core.tenants.config import Bucket, Tenant, TenantAccess
+from worker.core.tenants.config import Bucket, Tenant, TenantAccess, TenantConfig
+from worker.usecases.uses.intake.queue_readers import QueueReaders
 from worker.usecases.uses.intake.targets import QueueTargets
 
 ACME, UMBRELLA = (TenantAccess(DEMO, Tenant(name), POLICY) for name in ("acme", "umbrella"))
@@ -56,3 +63,21 @@ def test_a_key_belongs_to_the_tenant_with_the_longest_prefix_of_it(
 def test_a_tenant_with_the_whole_bucket_has_every_key() -> None:
     targets = QueueTargets({("b", ""): ACME}, {}, {})
     assert targets.find_access("b", "x/y") is ACME
+
+
+def test_a_process_without_a_queue_says_once_how_to_name_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.usecases.uses.intake.queue_readers.CONFIG_INTERVAL", 0)
+    config = SimpleNamespace(current=lambda: TenantConfig({"demo": DEMO}, {}))
+    stop, beats = Event(), list[Sequence[str]]()
+
+    def beat(queues: Sequence[str]) -> None:
+        beats.append(queues)
+        if len(beats) == 2:
+            stop.set()
+
+    with capture_logs() as logs:
+        QueueReaders(cast("Any", SimpleNamespace(config=config))).run(stop, beat)
+    assert (beats, [entry["event"] for entry in logs]) == ([[], []], ["queues_wait"])
+    assert "set events_queue" in logs[0]["problem"]

@@ -42,6 +42,13 @@ def use_states(*items: int) -> UseStates:
     return UseStates(batch=BATCH, kind="upload", bucket="b", total=5, items=states)
 
 
+def test_a_batch_id_that_is_no_text_is_refused_as_malformed() -> None:
+    message = ask_message("cancel", batch=None, requested_by="me")
+    assert message.refusal is not None
+    assert (message.refusal.code, message.refusal.field) == (Code.MALFORMED, "batch")
+    assert message.refused_outcome(message.refusal).refusal == message.refusal
+
+
 GRANTS = build_pending_message("task", grant_message(["a", "b"], batch=BATCH))
 PARTS = PendingMessage("task", {"batch": BATCH, "items": [{"key": "a", "part": 1}]})
 EXPLAIN = build_pending_message("task", grant_message(["a", "b"], batch=BATCH, ask="explain"))

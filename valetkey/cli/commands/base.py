@@ -26,17 +26,27 @@ from valetkey.errors import (
     UnusableGrant,
 )
 from valetkey.wire.chunking import option_names
+from valetkey.wire.refusals import Code
 from valetkey.wire.terms import Kind
 
+_UNKNOWN_IDS = frozenset({Code.BATCH_UNKNOWN, Code.GRANT_UNKNOWN})
+_NEXT_FOR_UNKNOWN_ID = (
+    "Next: check the id and the tenant. --json and --csv print the ids of grants, and the operator "
+    "finds them with `python -m worker audit list`."
+)
 _NEWER_SERVICE = (UnreadableReply, UnusableGrant)
-_INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
+INTERRUPTED = 130  # 128 plus SIGINT, as shells report it
 
 
-class _NoResponseError(click.ClickException):
+class NoResponseError(click.ClickException):
+    """No response came in time, or none that this release can read."""
+
     exit_code = 3
 
 
-class _StorageFailure(click.ClickException):
+class StorageFailure(click.ClickException):
+    """An object was not stored."""
+
     exit_code = 4
 
 
@@ -85,15 +95,17 @@ def report_errors(options: Mapping[str, Any]) -> Iterator[None]:
     except OSError as error:
         raise OutputFailure(describe_os_error(error, out) + _resume_hint(out)) from None
     except (NoAnswer, BrokerUnreachable, SealedForAnotherKey, *_NEWER_SERVICE) as error:
-        raise _NoResponseError(f"{error}{_resume_hint(out)}") from None
+        raise NoResponseError(f"{error}{_resume_hint(out)}") from None
     except KeyboardInterrupt:
         click.echo(f"interrupted{_resume_hint(out)}", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except Refused as error:
         click.echo(describe_refusal(error.refusal), err=True)
+        if error.refusal.code in _UNKNOWN_IDS:
+            click.echo(_NEXT_FOR_UNKNOWN_ID, err=True)
         sys.exit(1)
     except StorageError as error:
-        raise _StorageFailure(str(error)) from None
+        raise StorageFailure(str(error)) from None
 
 
 def _resume_hint(out: Path | None) -> str:

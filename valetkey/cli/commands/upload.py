@@ -66,7 +66,7 @@ def upload(
 
     With --wait, the command goes on until storage has the object, and says on stderr what is there;
     with --json, also as a second object. It exits with 4 if the object is not stored in time, or
-    not as granted.
+    not as granted, and names the command that goes on waiting: to repeat this one is charged again.
 
     The object may be s3://inbox/photos/cat.jpg, too. `inbox` names a bucket profile.
 

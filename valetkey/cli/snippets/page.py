@@ -43,6 +43,7 @@ _WITHOUT_SCRIPT = (
     "its answer replaces this page.</p>"
 )
 _NEEDS_SCRIPT = "<p>This page needs JavaScript: turn it on, and load the page again.</p>"
+PAGE_KINDS = frozenset({"upload", "put"})
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?").fullmatch
 
 

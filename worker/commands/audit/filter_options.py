@@ -1,6 +1,6 @@
 """The options that select audit rows, in every command that reads the audit log of grants."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -19,7 +19,7 @@ from worker.commands.options import (
     zone_option,
 )
 from worker.core.links.grant_name import GrantName
-from worker.db.audit.filters import GrantFilter
+from worker.db.audit.filters import ISSUED, GrantFilter
 from worker.db.audit.selection.key_globs import is_glob
 from worker.db.audit.selection.names import (
     UnknownName,
@@ -127,6 +127,7 @@ def read_filter(connection: Connection, options: Mapping[str, Any]) -> GrantFilt
     """
     values = {name: value for name, value in options.items() if name in _FILTER_FIELDS}
     refuse_empty_range(values["since"], values["until"])
+    _refuse_states_of_refused(values["states"], values["decisions"])
     key = _parse_key(options["key"])
     try:
         unresolved = GrantFilter(
@@ -163,6 +164,12 @@ def note_pruned(connection: Connection, since: datetime | None) -> None:
     if month is not None:
         text = f"`audit prune` removed the items of chunks that were issued before {month} (UTC)."
         click.echo(text, err=True)
+
+
+def _refuse_states_of_refused(states: Sequence[str], decisions: Sequence[str]) -> None:
+    if states and decisions and ISSUED not in decisions:
+        text = "--state selects issued grants, and --decision refused items: no item is both"
+        raise click.UsageError(text)
 
 
 class _KeyOption(NamedTuple):

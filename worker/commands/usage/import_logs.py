@@ -108,8 +108,8 @@ def _describe(result: ImportResult) -> Iterator[str]:
     known = f", {result.known:,} known before" if result.known else ""
     before = f", {result.imported_before:,} imported before" if result.imported_before else ""
     yield (
-        f"{result.downloads:,} downloads recorded{known};"
-        f" read {result.lines:,} lines of {result.logs:,} logs{before}"
+        f"{_count(result.downloads, 'download')} recorded{known};"
+        f" read {_count(result.lines, 'line')} of {_count(result.logs, 'log')}{before}"
     )
     for reason, text in _SKIPPED.items():
         if result.skipped[reason]:
@@ -119,3 +119,7 @@ def _describe(result: ImportResult) -> Iterator[str]:
             yield f"  {result.ignored[reason]:,} downloads {text}"
     if result.unfinished:
         yield f"  {result.unfinished:,} lines are not finished yet: import them later"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -26,7 +26,8 @@ def headers_schema() -> Schema:
             "id": _TASK_ID
             | {
                 "description": "The task id: printable text that the producer chooses. The result "
-                "is stored under it. For a chunk, BATCH.CHUNK; otherwise a new UUID."
+                "is stored under it. For a chunk, BATCH.CHUNK; for a grant again, BATCH.DIGEST; "
+                "otherwise a new UUID."
             },
             "root_id": _TASK_ID | {"description": "The same as id. Celery logs it."},
             "lang": {"type": "string", "description": "The language of the producer; ignored."},

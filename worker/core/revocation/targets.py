@@ -1,4 +1,4 @@
-"""What a revocation ends: its target, and the live grants within it."""
+"""The target of a revocation, and the live grants within it."""
 
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -9,7 +9,7 @@ TargetKind = Literal["grant", "batch", "key", "prefix", "tenant", "credentials"]
 
 
 class Target(NamedTuple):
-    """What is to be revoked.
+    """The grants to revoke.
 
     value is a grant id, a batch id, an object key, a prefix of object keys, a tenant's id, or the
     public id of an access key. bucket is the bucket profile of a key or prefix. tenant is the

@@ -207,8 +207,9 @@ RoleSeconds = Annotated[int, _parsed_by(parse_duration), Field(ge=900, le=43_200
 QueueUrl = Annotated[
     str,
     _matches(
-        r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._-]+)+",
-        "a queue is a URL like https://sqs.eu-central-1.amazonaws.com/111122223333/uploads",
+        r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._-]+)+(?<!\.fifo)",
+        "a queue is a URL like https://sqs.eu-central-1.amazonaws.com/111122223333/uploads, and no"
+        " FIFO queue, because S3 does not send to one",
     ),
     Field(max_length=2_048),
 ]

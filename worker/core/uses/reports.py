@@ -1,4 +1,4 @@
-"""What a source tells about a use, before it is compared with the grant."""
+"""Reports of uses by a source, before they are compared with the grants."""
 
 import re
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ Event = Literal["stored", "completed", "aborted", "downloaded", "deleted"]
 """The events of uses. An object that a multipart upload stored is completed, not stored."""
 
 Source = Literal["probe", "event", "log"]
-"""Who tells: the service looked for the object, storage sent an event, or an access log has it."""
+"""The source of a report: a HEAD by the service, an event of storage, or an access log."""
 
 
 MAX_SIZE = 2**53
@@ -19,7 +19,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class UseReport(NamedTuple):
-    """What a source tells about one object.
+    """A report about one object.
 
     bucket is the storage name of the real bucket, or its plain name in what storage itself wrote:
     a log, and a notification until its queue is known. grant_id is None for a deletion, which names

@@ -20,7 +20,7 @@ unknown: it ended, and no source tells of a use. For a download, access logs wou
 
 
 class StateFacts(NamedTuple):
-    """What the tables tell about one issued grant.
+    """The facts about one issued grant that decide its state.
 
     stored_verdict is that of the newest object that the grant stored, None if it stored none.
     is_replaced is true if the newest object of its key is of another grant. is_settled is true if

@@ -6,6 +6,7 @@ radosgw/bucket_logging.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ from worker.core.tenants.config import Bucket
 Storage = Literal["aws", "minio", "rgw", "seaweedfs"]
 
 EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+AWS_EVENTS = (*EVENTS, "s3:LifecycleExpiration:*")
 _VERSION = "2012-10-17"  # of IAM's policy language
 _RETENTION = timedelta(days=14)  # the longest (AWS: SQS quotas): the time to repair the intake
 
@@ -30,14 +32,22 @@ class SetupNames:
     log_bucket: str
 
     @property
+    def partition(self) -> str:
+        """The partition of AWS that has the bucket's region."""
+        prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+        region = self.bucket.region
+        return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
+
+    @property
     def queue_arn(self) -> str:
         """The ARN of the queue."""
-        return f"arn:aws:sqs:{self.bucket.region}:{self.account}:{self.queue}"
+        return f"arn:{self.partition}:sqs:{self.bucket.region}:{self.account}:{self.queue}"
 
     @property
     def queue_url(self) -> str:
         """The URL of the queue."""
-        return f"https://sqs.{self.bucket.region}.amazonaws.com/{self.account}/{self.queue}"
+        domain = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+        return f"https://sqs.{self.bucket.region}.{domain}/{self.account}/{self.queue}"
 
     @property
     def log_prefix(self) -> str:
@@ -65,10 +75,10 @@ def _logging(names: SetupNames) -> dict[str, Any]:
 
 def _aws_documents(names: SetupNames) -> dict[str, dict[str, Any]]:
     source = {
-        "ArnLike": {"aws:SourceArn": f"arn:aws:s3:::{names.bucket.bucket}"},
+        "ArnLike": {"aws:SourceArn": f"arn:{names.partition}:s3:::{names.bucket.bucket}"},
         "StringEquals": {"aws:SourceAccount": names.account},
     }
-    logs = f"arn:aws:s3:::{names.log_bucket}"
+    logs = f"arn:{names.partition}:s3:::{names.log_bucket}"
     return {
         "queue.json": {
             "Policy": json.dumps(
@@ -78,7 +88,7 @@ def _aws_documents(names: SetupNames) -> dict[str, dict[str, Any]]:
         },
         "notification.json": {
             "QueueConfigurations": [
-                {"Id": "valetkey", "QueueArn": names.queue_arn, "Events": list(EVENTS)}
+                {"Id": "valetkey", "QueueArn": names.queue_arn, "Events": list(AWS_EVENTS)}
             ]
         },
         "log-policy.json": _policy(
@@ -114,16 +124,17 @@ def _statement(
 
 
 def setup_steps(storage: Storage, names: SetupNames) -> str:
-    """Return the commands of a setup, with a comment for each step."""
-    return _STEPS[storage].format(
-        bucket=names.bucket.bucket,
-        profile=names.bucket.name,
-        region=names.bucket.region,
-        queue=names.queue,
-        queue_url=names.queue_url,
-        log_bucket=names.log_bucket,
-        log_prefix=names.log_prefix,
-    )
+    """Return the commands of a setup for a shell, with a comment for each step."""
+    values = {
+        "bucket": names.bucket.bucket,
+        "profile": names.bucket.name,
+        "region": names.bucket.region,
+        "queue": names.queue,
+        "queue_url": names.queue_url,
+        "log_bucket": names.log_bucket,
+        "log_prefix": names.log_prefix,
+    }
+    return _STEPS[storage].format_map({name: shlex.quote(text) for name, text in values.items()})
 
 
 _STEPS: Mapping[Storage, str] = {

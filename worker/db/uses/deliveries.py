@@ -20,7 +20,7 @@ _PER_QUERY = 500
 
 
 class _Subject(NamedTuple):
-    """What a delivery tells of."""
+    """The topics of a delivery."""
 
     batch_number: int
     chunk_number: int
@@ -29,7 +29,7 @@ class _Subject(NamedTuple):
 
 
 class UploadNews(NamedTuple):
-    """What a delivery about uploads tells. bucket is the bucket profile."""
+    """The content of a delivery about uploads. bucket is the bucket profile."""
 
     batch_id: str
     bucket: str

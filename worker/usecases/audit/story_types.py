@@ -18,7 +18,7 @@ class ItemCounts(TypedDict):
 
 
 class CancellationStory(TypedDict):
-    """Who cancelled a batch, and why."""
+    """A cancellation: by whom, and why."""
 
     at: datetime
     requested_by: str
@@ -27,7 +27,7 @@ class CancellationStory(TypedDict):
 
 
 class RevocationStory(TypedDict):
-    """Who took grants back, and why. target is the kind of what was revoked, and value names it."""
+    """A revocation: by whom, and why. target is the option of `revoke`, and value its value."""
 
     at: datetime
     revoked_by: str
@@ -97,7 +97,7 @@ class QuotaStory(TypedDict, total=False):
 
 
 class UseValues(TypedDict):
-    """What became of a grant: the newest of number_of_uses uses. Refused items have no state."""
+    """The state of a grant, and the newest of number_of_uses uses. Refused items have no state."""
 
     state: str | None
     uses: list[dict[str, Any]]

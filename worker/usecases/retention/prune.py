@@ -52,7 +52,7 @@ class PruneRefused(Exception):
 
 
 class PrunePlan(NamedTuple):
-    """What a prune removes: grants of chunks that were issued, and uses recorded, before a month.
+    """The rows that a prune removes: grants of chunks issued, and uses recorded, before a month.
 
     partitions are dropped. pruned_before is what earlier prunes removed. is_begun tells that one of
     them was interrupted before it had deleted all rows.

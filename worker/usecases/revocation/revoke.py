@@ -29,7 +29,7 @@ ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
 
 @dataclass(slots=True)
 class RevocationResult:
-    """What a revocation did: its id, and a problem for each step that failed.
+    """The outcome of a revocation: its id, and a problem for each step that failed.
 
     ended are the tenant ids and ids of grants that a lever ended, and ended_roles the moment of
     each role whose sessions were ended. cancelled counts batches, and unread results that were
@@ -70,7 +70,7 @@ class RevocationResult:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who revokes, and why."""
+    """The author of a revocation, and the reason."""
 
     name: str
     reason: str | None

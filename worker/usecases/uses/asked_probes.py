@@ -30,7 +30,7 @@ _PER_GRANT = 1.0  # probes a second
 def probe_items(
     batch_id: str, batch: RecordedBatch, tenant_id: str, items: Sequence[int], context: Context
 ) -> None:
-    """Ask storage for the objects of a batch's items of which no stored object is known.
+    """Ask storage for the objects of a batch's items, unless one is known.
 
     At most MAX_PROBED_ITEMS are asked for, each once a second, by this process. Storage that does
     not answer is left alone for a while. Raises Transient only if the database is unreachable.
@@ -67,7 +67,7 @@ def _in_time(grants: Sequence[UsedGrant], bucket: Bucket, context: Context) -> I
 def _find_unknown(
     batch_id: str, batch: RecordedBatch, tenant_id: str, items: Sequence[int], context: Context
 ) -> list[UsedGrant]:
-    """Return the first issued grants of which no stored object is known."""
+    """Return the first issued grants without a known object."""
     with read_transaction(context.engine) as connection:
         facts = read_state_facts(connection, batch.batch_number, items)
         unknown = {item for item, each in facts.items() if each.stored_verdict is None}

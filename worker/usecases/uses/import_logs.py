@@ -1,4 +1,4 @@
-"""Imports access logs: records the downloads of which their lines tell."""
+"""Imports access logs: records the downloads in their lines."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

@@ -39,7 +39,7 @@ class RecordedUses(NamedTuple):
 
 
 def record_uses(reports: Iterable[UseReport], context: Context) -> RecordedUses:
-    """Record the uses of which these reports tell, in one transaction.
+    """Record the uses in these reports, in one transaction.
 
     A report that is told again, by the same source or another one, changes nothing, so a caller
     that is killed repeats all of them. The deliveries for which the requests asked are

@@ -53,7 +53,8 @@ def describe_uses(message: StatusMessage, tenant_id: str, context: Context) -> U
 def _item_refusal(message: StatusMessage, batch: RecordedBatch) -> Refusal | None:
     for index, item in enumerate(message.items or ()):
         if item >= batch.total:
-            text, limit = "the batch has no item of this number", batch.total - 1
+            limit = batch.total - 1
+            text = f"the batch has no item of this number: its items are 0 to {limit:,}"
             field = f"items[{index}]"
             return Refusal(code=Code.GRANT_UNKNOWN, field=field, message=text, limit=limit)
     return None

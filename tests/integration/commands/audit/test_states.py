@@ -17,6 +17,7 @@ from valetkey.units import format_size
 from worker import clock as worker_clock
 from worker.audit_log import AuditLog, UnknownName
 from worker.commands.audit.group import audit
+from worker.db.audit.selection.states import STATES
 from worker.usecases.uses.record import record_uses
 
 KEYS = [f"acme/{number}.png" for number in range(4)]
@@ -68,7 +69,7 @@ def test_grants_are_listed_by_state(run: Run) -> None:
         "--state late,unused": [KEYS[2], KEYS[1]],
         "--state unused --state unknown": [KEYS[3], KEYS[2]],
         "--state open": [],
-        "--state used --decision refused": [],
+        "--state used --decision issued,refused": ["acme/a.pdf", KEYS[0]],
         f"--state unused --key {KEYS[2]}": [KEYS[2]],
         f"--state used --key {KEYS[2]}": [],
     }.items():
@@ -81,6 +82,20 @@ def test_an_unknown_state_is_refused_with_a_similar_one(run: Run) -> None:
     result = run("list", "--state", "usd")
     assert result.exit_code == 2
     assert "--state: there is no state 'usd': did you mean 'used'?" in result.output
+
+
+@pytest.mark.parametrize("name", ["USED", "''", "x"])
+def test_an_error_about_a_state_lists_all_of_them(name: str, run: Run) -> None:
+    result = run("list", "--state", name.strip("'"))
+    assert result.exit_code == 2
+    assert f"choose {', '.join(STATES)}" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("decision", ["refused", "key_invalid"])
+def test_a_state_of_refused_items_is_a_contradiction(decision: str, run: Run) -> None:
+    result = run("list", "--state", "used", "--decision", decision)
+    assert result.exit_code == 2
+    assert "--state selects issued grants" in result.output
 
 
 def test_states_are_counted_by_kind(run: Run) -> None:
@@ -101,7 +116,7 @@ def test_the_story_of_a_used_slot_has_its_uses_and_its_settlement(run: Run) -> N
     assert "state        used: it was used as granted\n" in shown
     use = "2026-11-24 12:30:00Z stored, 10 B, as granted, seen by a probe, etag 0123456789abcdef"
     assert f"use          {use}, image/png\n" in shown
-    returned = f"{format_size(500_000)} given back, unused items 2"
+    returned = f"{format_size(500_000)} given back, unused: item number 2"
     assert f"13:00:00Z, with its chunk: 0 B used, {returned}\n" in shown
     values = json.loads(run("show", grant, "--json").stdout)
     assert (values["state"], values["number_of_uses"]) == ("used", 1)
@@ -117,7 +132,8 @@ def test_the_story_of_a_download_tells_who_opened_it(run: Run) -> None:
 def test_only_the_newest_uses_are_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.db.audit.stories.uses.MAX_USES", 1)
     grant = json_rows(run("list", "--key", "acme/a.pdf", "--json"))[0]["grant"]
-    assert "use          1 older ones, which are not shown\n" in run("show", grant).stdout
+    expected = "uses         2: the newest 1 follow, and 1 are older\n"
+    assert expected in run("show", grant).stdout
 
 
 def test_the_story_of_a_batch_counts_its_states(run: Run) -> None:

@@ -181,3 +181,13 @@ def test_prefixes_that_do_not_fit_a_session_policy_are_refused(tenants_file: Buc
 
 def test_without_a_role_the_number_of_prefixes_is_not_limited(tenants_file: BucketFile) -> None:
     assert isinstance(tenants_file.read("", tenant_with_prefixes(40)), TenantConfig)
+
+
+def test_a_fifo_queue_is_refused_because_storage_does_not_send_to_one(
+    tenants_file: BucketFile,
+) -> None:
+    url = "https://sqs.eu-west-1.amazonaws.com/111122223333/uploads"
+    assert tenants_file.profile(f'events_queue = "{url}"').events_queue == url
+    problem = tenants_file.problem(f'events_queue = "{url}.fifo"')
+    assert problem.path == "buckets.reports.events_queue"
+    assert "no FIFO queue" in problem.message

@@ -6,8 +6,11 @@ import click
 from valetkey.cli.arguments import reissue_options, snippet_options
 from valetkey.cli.commands import base
 from valetkey.cli.parameter_types import EXPIRY, GRANT_ID
+from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.results import output
 from valetkey.cli.results.formats import get_format
+from valetkey.cli.snippets.page import PAGE_KINDS
+from valetkey.client import Client
 from valetkey.wire.replies import Grant
 
 
@@ -33,11 +36,21 @@ def reissue(grant_id: str, **options: Any) -> None:
     """
     request = {name: options[name] for name in ("expires_in", "reason", "recipient")}
     with base.report_errors(options), base.open_client(options) as client:
+        if options["output_format"] == "html":
+            _require_page(client, grant_id, options["timeout"])
         handle = client.reissue(grant_id, **request)
         grant = handle.result(options["timeout"])
     name = options["output_format"] or _default_format(grant)
     sys.stdout.write(get_format(name).render(grant))
     output.print_quota_warnings(handle.batch.quotas)
+
+
+def _require_page(client: Client, grant_id: str, timeout: float) -> None:
+    """Raise click.UsageError for a kind without a page, before the new grant is charged."""
+    kind = client.status(grant_id, probe=False, timeout=timeout).kind
+    if kind not in PAGE_KINDS:
+        text = f"a grant of the kind {escape_unprintable(kind)} has no page: leave out --html"
+        raise click.UsageError(text)
 
 
 def _default_format(grant: Grant) -> str:

@@ -17,7 +17,7 @@ _WATCH_SECONDS = 2.0  # between two queries of --watch
 @click.option(
     "--watch",
     is_flag=True,
-    help="Go on until no grant is open any more, and show each change.",
+    help="Go on until each grant was used or has ended, and show each change.",
 )
 @read_only_options
 def status(subject: str, *, watch: bool, **options: Any) -> None:

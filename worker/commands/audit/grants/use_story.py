@@ -1,4 +1,4 @@
-"""What became of a grant: its state, uses and settlement, in words."""
+"""Describes state, uses and settlement of a grant in words."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -27,9 +27,9 @@ def use_topics(
     state = values["state"]
     if state is not None:
         yield "state", f"{state}: {_STATES[state]}"
-    older = values["number_of_uses"] - len(values["uses"])
-    if older:
-        yield "use", f"{older:,} older ones, which are not shown"
+    number, shown = values["number_of_uses"], len(values["uses"])
+    if number > shown:
+        yield "uses", f"{number:,}: the newest {shown:,} follow, and {number - shown:,} are older"
     for use in values["uses"]:
         yield "use", _describe_use(use, format_time)
     if values["settlement"]:
@@ -55,6 +55,12 @@ def _describe_use(use: Values, format_time: Callable[[datetime], str]) -> str:
 
 def _describe_settlement(settlement: Values, format_time: Callable[[datetime], str]) -> str:
     used, returned = (format_size(settlement[name]) for name in ("used_bytes", "returned_bytes"))
-    unused = f"unused items {settlement['unused']}" if settlement["unused"] else "no unused items"
+    unused = _describe_unused(settlement["unused"])
     at = format_time(settlement["settled_at"])
     return f"{at}, with its chunk: {used} used, {returned} given back, {unused}"
+
+
+def _describe_unused(ranges: str) -> str:
+    if not ranges:
+        return "no unused items"
+    return f"unused: item number{'' if ranges.isdecimal() else 's'} {ranges}"

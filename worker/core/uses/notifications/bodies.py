@@ -20,7 +20,7 @@ _TEST_EVENT = "s3:TestEvent"
 
 
 class ParsedBody(NamedTuple):
-    """What a message tells: reports of uses, and how many of its records tell of none, and why."""
+    """The reports of uses in a message, and counts of its other records by reason."""
 
     reports: tuple[UseReport, ...]
     ignored: Counter[IgnoredRecord]

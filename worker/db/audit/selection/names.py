@@ -27,6 +27,9 @@ _NOUNS: dict[Field, str] = {
 }
 
 
+_LISTED = frozenset({"kind", "state"})  # fields with so few names that an error lists them
+
+
 class UnknownName(LookupError):
     """Nothing has this name. suggestion is the most similar known name, or None."""
 
@@ -35,7 +38,9 @@ class UnknownName(LookupError):
         self.name = name
         known_names = tuple(known_names)
         self.suggestion = similar_name(name, known_names)
-        super().__init__(f"there is no {_NOUNS[field]} {name!r}{did_you_mean(name, known_names)}")
+        listed = f"choose {', '.join(known_names)}" if field in _LISTED else ""
+        hint = did_you_mean(name, known_names, listed)
+        super().__init__(f"there is no {_NOUNS[field]} {name!r}{hint}")
 
 
 def _kinds() -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""Reads event notifications from SQS queues, and records the uses of which they tell."""
+"""Reads event notifications from SQS queues, and records the uses in them."""

@@ -1,4 +1,4 @@
-"""Handles messages that were received together: records the uses of which they tell."""
+"""Handles messages that were received together: records the uses in them."""
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from worker.usecases.uses.intake.targets import QueueTargets
 from worker.usecases.uses.record import record_uses
 
 RETRY_FOR = timedelta(minutes=5)
-"""How long a message comes again whose event may make sense later.
+"""The time in which a message comes again whose event may make sense later.
 
 A deletion may arrive before the event of the object that it deletes, and storage answers 403 both
 for a missing object and while credentials are replaced. The time in which the database or storage
@@ -100,7 +100,7 @@ def handle_messages(
     threads: Executor,
     reachable_since: datetime,
 ) -> HandledMessages:
-    """Record the uses of which these messages tell.
+    """Record the uses in these messages.
 
     reachable_since is the time since which the database and storage answer.
 

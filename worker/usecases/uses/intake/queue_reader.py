@@ -1,4 +1,4 @@
-"""Reads one queue: receives messages, records the uses of which they tell, and deletes them."""
+"""Reads one queue: receives messages, records the uses in them, and deletes them."""
 
 import math
 import time
@@ -31,7 +31,7 @@ DELAYS = (1, 2, 4, 8, 16, 30, 60)
 """The seconds before the next poll after 1, 2, … failures in a row; the last one repeats."""
 
 MAX_FAULTS = 5
-"""How often a message is received that raises an unexpected error, before it is deleted.
+"""The receipts of a message that raises an unexpected error, before it is deleted.
 
 It is deleted only if other messages raise none: otherwise the error is that of the service.
 """

@@ -23,6 +23,7 @@ STOP_SECONDS = 10.0
 READERS = 2
 """The threads that read one queue: while one commits, the other receives."""
 
+_NO_QUEUE = "no bucket profile names a queue: set events_queue in tenants.toml, and apply the file"
 _PARALLEL_CALLS = 16  # to storage and SQS, of one queue
 
 log = structlog.get_logger()
@@ -63,8 +64,8 @@ class QueueReaders:
         except Transient as error:
             self._note("the tenant config", str(error))
             return
-        self._note("the tenant config", "")
         wanted = dict(event_queues(list(config.buckets.values()))).items()
+        self._note("the tenant config", "" if wanted else _NO_QUEUE)
         self._stop([key for key in self._running if key not in wanted])
         for url, bucket in wanted:
             if (url, bucket) not in self._running:
@@ -105,7 +106,7 @@ class QueueReaders:
 
 
 class _CachedTargets:
-    """What a queue may tell of, read again when the tenant config has changed."""
+    """The targets of a queue, read again when the tenant config has changed."""
 
     def __init__(self, url: str, context: Context) -> None:
         self._url = url

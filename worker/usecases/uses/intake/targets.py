@@ -16,7 +16,7 @@ _Names = Mapping[str, frozenset[str]]  # storage names by the name that notifica
 
 
 class QueueTargets(NamedTuple):
-    """What one queue may tell of.
+    """The objects and tenants about which one queue is believed.
 
     accesses are those of tenants that store objects, by storage name and prefix. today are the
     storage names of the buckets to which the profiles that name the queue lead, and former those to
