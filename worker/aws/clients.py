@@ -1,41 +1,26 @@
 """boto3 in one process: the credentials and targets that sign, and clients for calls to S3."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any, NamedTuple, Self
-from urllib.parse import parse_qsl, urlsplit
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
-
-from worker.aws.boto_signer import BotoUrlSigner
-from worker.aws.credentials import CredentialCache, credential_errors
+from worker.aws.boto_clients import SigningMethod, find_signing_method, make_client
+from worker.aws.credentials import CredentialCache
 from worker.aws.silent_buckets import SilentBuckets
 from worker.aws.storage_calls import bound_responses
 from worker.aws.stored_files import FileReader
 from worker.core.kinds.role_session import RoleSession, SessionLimit, role_session
 from worker.core.policy.error_responses import ErrorResponse
 from worker.core.signing.context import SigningContext
-from worker.core.signing.forms import FormSigner
 from worker.core.signing.sigv4 import Credentials, Target
-from worker.core.signing.urls import SupportsUrlSigning, UrlSigner
 from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Bucket
 from worker.core.tenants.endpoints import DefaultEndpoints
+from worker.core.tenants.storage_names import storage_host
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
 
-_PROBE = Credentials("probe", "probe")
 _MIN_CALL_VALIDITY = timedelta(minutes=5)  # of credentials for calls to storage, if possible
-# The first signer that writes the same bytes as boto3 is used.
-_SIGNERS: tuple[Callable[..., SupportsUrlSigning], ...] = (UrlSigner, BotoUrlSigner)
-
-
-class _SigningMethod(NamedTuple):
-    target: Target
-    signer: Callable[..., SupportsUrlSigning]
 
 
 class _Client(NamedTuple):
@@ -64,7 +49,7 @@ class S3Clients:
         self._credentials = CredentialCache(sts_endpoint)
         self.silent_buckets = SilentBuckets()
         self._lock = Lock()
-        self._signing_methods: dict[Bucket, _SigningMethod] = {}
+        self._signing_methods: dict[Bucket, SigningMethod] = {}
         self._clients: dict[tuple[Bucket, RoleSession | None], _Client] = {}
 
     @classmethod
@@ -95,6 +80,27 @@ class S3Clients:
         Raises Malformed if boto3 rejects the profile, or does not sign with SigV4 for it.
         """
         return self._signing_method(bucket).target
+
+    def host(self, bucket: Bucket) -> str | None:
+        """Return the host in links to a bucket, or None if boto3 rejects the profile."""
+        address = self._address(bucket)
+        return address and address.partition("://")[2]
+
+    def is_aws(self, bucket: Bucket) -> bool:
+        """Return whether a bucket is on AWS. A profile without an endpoint need not be.
+
+        The default endpoint may be another server, and so may the one in boto3's configuration.
+        """
+        if bucket.endpoint is not None:
+            return bucket.provider == "aws"
+        return bucket.provider == "aws" and storage_host(self._address(bucket)) is None
+
+    def _address(self, bucket: Bucket) -> str | None:
+        try:
+            target = self.target(bucket)
+        except Malformed:
+            return self._endpoints.public_of(bucket)
+        return f"{target.scheme}://{target.host}"
 
     def internal_endpoint(self, bucket: Bucket) -> str | None:
         """Return the endpoint of calls to a bucket, or None if it is the one in URLs."""
@@ -165,16 +171,16 @@ class S3Clients:
         with self._lock:
             client = self._clients.get(key)
             if client is None or client.credentials != credentials:
-                boto = _make_client(bucket, self._endpoints.internal_of(bucket), credentials)
+                boto = make_client(bucket, self._endpoints.internal_of(bucket), credentials)
                 bound_responses(boto)
                 client = _Client(credentials, boto, FileReader(boto, bucket, credentials))
                 self._clients[key] = client
             return client
 
-    def _signing_method(self, bucket: Bucket) -> _SigningMethod:
+    def _signing_method(self, bucket: Bucket) -> SigningMethod:
         with self._lock:
             if bucket not in self._signing_methods:
-                self._signing_methods[bucket] = _find_signing_method(
+                self._signing_methods[bucket] = find_signing_method(
                     bucket, self._endpoints.public_of(bucket)
                 )
             return self._signing_methods[bucket]
@@ -184,67 +190,3 @@ def _session(bucket: Bucket, tenant: str, prefixes: tuple[str, ...]) -> RoleSess
     if bucket.role_arn is None:
         return None
     return role_session(bucket.role_arn, bucket, tenant, prefixes)
-
-
-def _find_signing_method(bucket: Bucket, endpoint: str | None) -> _SigningMethod:
-    url, form_url = _probe(bucket, endpoint)
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    region, service = query["X-Amz-Credential"].split("/")[2:4]
-    prefix = parts.path.removesuffix("probe")
-    target = Target(parts.scheme, parts.netloc, prefix, region, service)
-    issued_at = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%S%z")
-    form = FormSigner(_PROBE, target, bucket=bucket.bucket, issued_at=issued_at, expires_in=60)
-    if form_url not in {None, form.sign("probe").url}:
-        raise Malformed(
-            f"boto3 makes no form for the bucket {bucket.bucket!r} itself: set post = false"
-        )
-    for signer in _SIGNERS:
-        urls = signer(_PROBE, target, method="GET", issued_at=issued_at, expires_in=60)
-        if urls.sign("probe").url == url:
-            return _SigningMethod(target, signer)
-    raise Malformed(f"boto3 signs for the bucket {bucket.bucket!r} in an unknown way")
-
-
-def _probe(bucket: Bucket, endpoint: str | None) -> tuple[str, str | None]:
-    """Return boto3's signed URL and form URL for the key "probe"."""
-    params = {"Bucket": bucket.bucket, "Key": "probe"}
-    try:
-        client = _make_client(bucket, endpoint, _PROBE)
-        url = client.generate_presigned_url("get_object", Params=params, ExpiresIn=60)
-        form = client.generate_presigned_post(**params) if bucket.post else {}
-    except (BotoCoreError, ValueError) as error:
-        raise Malformed(f"boto3 cannot sign for bucket {bucket.bucket!r}: {error}") from error
-    return url, form.get("url")
-
-
-def _make_client(bucket: Bucket, endpoint: str | None, credentials: Credentials) -> Any:
-    with credential_errors(bucket.profile):
-        session = boto3.Session(profile_name=bucket.profile)
-    return session.client(
-        "s3",
-        region_name=bucket.region,
-        endpoint_url=endpoint,
-        aws_access_key_id=credentials.access_key,
-        aws_secret_access_key=credentials.secret_key,
-        aws_session_token=credentials.token,
-        config=_config(bucket, is_aws=endpoint is None),
-    )
-
-
-def _config(bucket: Bucket, *, is_aws: bool) -> Config:
-    # Options that are not set here are left to the AWS profile.
-    accelerate = {"use_accelerate_endpoint": True} if is_aws and bucket.accelerate else {}
-    return Config(
-        signature_version="s3v4",
-        connect_timeout=3,
-        read_timeout=10,
-        retries={"total_max_attempts": 2},
-        use_fips_endpoint=(is_aws and bucket.fips) or None,
-        use_dualstack_endpoint=(is_aws and bucket.dualstack) or None,
-        s3={
-            "addressing_style": bucket.addressing,
-            "disable_s3_express_session_auth": True,  # creating a session is a request
-            **accelerate,
-        },
-    )

@@ -15,6 +15,7 @@ from tests.support.quota_model.tenant_matrix import TERMS, TenantMatrix, in_buck
 from valetkey.crypto.jose import InvalidToken, recipient_key_id, unseal
 from valetkey.crypto.keys import PrivateKey
 from worker.aws import clients
+from worker.aws.boto_clients import SigningMethod
 from worker.aws.clients import S3Clients
 from worker.commands.database import migrate_to_head
 from worker.core.signing.sigv4 import Target
@@ -41,9 +42,9 @@ OTHER_PREFIX = [  # spellings of an object key of another tenant
 CANCEL = {"v": 1, "ask": "cancel", "requested_by": "tests"}
 
 
-def find_signing_method(bucket: Bucket, _endpoint: str | None) -> clients._SigningMethod:
+def find_signing_method(bucket: Bucket, _endpoint: str | None) -> SigningMethod:
     target = Target("http", "s3.test", f"/{bucket.bucket}/", "us-east-1", "s3")
-    return clients._SigningMethod(target, UrlSigner)
+    return SigningMethod(target, UrlSigner)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def shared_matrix(
         patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
         # To find a target, boto3 takes as long as everything else together.
-        patch.setattr(clients, "_find_signing_method", find_signing_method)
+        patch.setattr(clients, "find_signing_method", find_signing_method)
         client = SimpleNamespace(
             create_multipart_upload=lambda **_: {
                 "UploadId": "upload",

@@ -159,7 +159,7 @@ class SlotProbe:
 
         On AWS a denial concerns only presigned requests and forms.
         """
-        if storage.bucket.provider == "aws":
+        if self._context.s3.is_aws(storage.bucket):
             return False
         with read_transaction(self._context.engine) as connection:
             return has_denials(connection, storage_name(storage.bucket))
