@@ -146,7 +146,7 @@ def test_an_upload_is_denied_and_not_tried(
 ) -> None:
     [put] = service.issue(put_message({"acme/new.png": 3}))["items"]
     result = run("--grant", put["id"], "--yes")
-    assert (result.exit_code, "Not proven" in result.output) == (0, True)
+    assert (result.exit_code, "Error: not proven for 1 of kind put" in result.output) == (1, True)
     request = urllib.request.Request(  # noqa: S310 - our own link
         put["url"], b"abc", put["headers"], method="PUT"
     )

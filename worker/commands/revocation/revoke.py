@@ -1,7 +1,8 @@
 """Takes grants back before their end."""
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 from pydantic import TypeAdapter
@@ -12,13 +13,26 @@ from valetkey.wire.terms import Text
 from worker.commands.broker import open_results
 from worker.commands.database import open_engine, operator_account
 from worker.commands.failures.cause import ServiceUnusable
-from worker.commands.revocation.descriptions import as_json, describe
-from worker.commands.revocation.targets import parse_option, read_target, target_options
+from worker.commands.revocation.descriptions import (
+    as_json,
+    describe_plan,
+    describe_record,
+    describe_result,
+    wrap_lines,
+)
+from worker.commands.revocation.targets import (
+    parse_option,
+    read_target,
+    refuse_unknown,
+    target_options,
+)
 from worker.context import Context, create_context
+from worker.db.engine import read_transaction
+from worker.devstack.running import EXPLICIT_SETTINGS
 from worker.errors import Malformed, Transient
 from worker.settings import Settings
 from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
-from worker.usecases.revocation.revoke import Author, RevocationResult
+from worker.usecases.revocation.results import Author, RevocationResult
 from worker.usecases.revocation.revoke import revoke as revoke_grants
 
 _RESULTS_PER_CALL = 1_000
@@ -42,15 +56,16 @@ def revoke(
     end_sessions: bool,
     yes: bool,
     output_format: str | None,
-    **targets: str | None,
+    **targets: Sequence[str],
 ) -> None:
     """Take grants back before their end. First show which ones, and which others would end too.
 
     A link cannot be called back: its holder has it. What can be done is to have storage refuse it.
     --yes adds a statement to the policy of the bucket, which denies these objects or prefixes to
-    presigned requests, and removes it when the last of the grants has expired. On storage other
-    than AWS it denies them to every request. The grants are not signed again. The command uses a
-    link of its own to one of the objects, before and after, to prove that storage refuses it.
+    presigned requests. The upkeep worker removes it when the last of the grants that it denies has
+    expired. On storage other than AWS it denies them to every request, but need not deny forms. The
+    grants are neither signed nor reissued again. The command uses a link of its own to one of the
+    objects, before and after, to prove that storage refuses it. It does not try uploads.
 
     --end-sessions has IAM end the sessions of the roles, and all links that they have signed.
 
@@ -59,28 +74,83 @@ def revoke(
       python -m worker revoke --grant 0199a000-0000-7000-8000-000000000000.7
       python -m worker revoke --prefix s3://reports/acme/2026/ --reason "case 4711" --yes
 
-    Exits with 1 if there is nothing to revoke, or storage may still accept a link.
+    Exits with 1 if there is nothing to revoke, or storage may still accept a link or an upload.
     """
     author = Author(operator_account(), _parse_reason(reason))
+    _refuse_defaults()
     with open_engine() as engine:
         service = create_context(engine, Settings())
         try:
             plan = _plan(targets, service, ends_sessions=end_sessions)
-            is_done = yes and not plan.is_empty
-            result = revoke_grants(plan, author, service, _forget) if is_done else None
+            _print_plan(plan, output_format, is_done=yes)
+            result = None if plan.is_empty or not yes else _revoke(plan, author, service, context)
         except (Malformed, Transient) as error:
             raise click.ClickException(f"{error}.") from None
-    is_json = output_format == "json"
-    lines = [json.dumps(as_json(plan, result))] if is_json else describe(plan, result, is_done=yes)
-    click.echo("\n".join(lines))
+    _print_result(plan, result, output_format)
     context.exit(_exit_code(plan, result))
 
 
+def _print_plan(plan: RevocationPlan, output_format: str | None, *, is_done: bool) -> None:
+    if output_format != "json":
+        _print(describe_plan(plan, is_done=is_done))
+
+
+def _print_result(
+    plan: RevocationPlan, result: RevocationResult | None, output_format: str | None
+) -> None:
+    if output_format == "json":
+        click.echo(json.dumps(as_json(plan, result)))
+    elif result is not None:
+        _print(describe_result(result))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in wrap_lines(lines):
+        click.echo(line)
+
+
+def _refuse_defaults() -> None:
+    """Refuse the folder of a `dev` that does not run: its endpoint would be AWS instead."""
+    if not any(os.environ.get(name) for name in EXPLICIT_SETTINGS):
+        raise click.ClickException(
+            "No setting names a service, and no `dev` runs here or in a parent folder: start"
+            " `python -m worker dev`, or set VALETKEY_DATABASE_URL."
+        )
+
+
+def _revoke(
+    plan: RevocationPlan, author: Author, service: Context, context: click.Context
+) -> RevocationResult:
+    """Do a plan. Says on stderr at once that it is recorded: what follows can take a minute."""
+    recorded: list[str] = []
+
+    def tell(revocation_id: str) -> None:
+        recorded.append(revocation_id)
+        for line in wrap_lines([describe_record(plan, revocation_id)]):
+            click.echo(line, err=True)
+
+    try:
+        return revoke_grants(plan, author, service, _forget, tell)
+    except KeyboardInterrupt:
+        text = "Interrupted before anything was recorded."
+        if recorded:
+            text = (
+                "Interrupted: it is recorded, but storage may still accept the links. The same"
+                " command goes on."
+            )
+        click.echo(text, err=True)
+        context.exit(130)
+
+
 def _plan(
-    targets: Mapping[str, str | None], service: Context, *, ends_sessions: bool
+    targets: Mapping[str, Sequence[str]], service: Context, *, ends_sessions: bool
 ) -> RevocationPlan:
-    target = read_target(targets, service.config.current())
+    config = service.config.current()
+    target = read_target(targets, config)
     plan = plan_revocation(target, service, ends_sessions=ends_sessions)
+    if plan.is_empty:
+        with read_transaction(service.engine) as connection:
+            refuse_unknown(connection, target, config)
     if ends_sessions and plan.targeted and not plan.session_ends:
         raise click.ClickException(
             "No role's session signed these grants: omit --end-sessions. Nothing was done."
@@ -90,7 +160,7 @@ def _plan(
 
 def _parse_reason(text: str | None) -> str | None:
     problem = "write 1 to 200 characters on one line"
-    return None if text is None else parse_option("--reason", _TEXT, text, problem)
+    return None if not text else parse_option("--reason", _TEXT, text, problem)
 
 
 def _forget(chunks: Iterable[tuple[str, int]]) -> int:

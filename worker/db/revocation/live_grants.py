@@ -39,6 +39,18 @@ def read_beside(
     return _read(connection, beside, now)
 
 
+def was_issued(connection: Connection, target: Target, config: TenantConfig) -> bool:
+    """Return whether the log has any item of a target, live or not."""
+    query = (
+        select(Batch.batch_number)
+        .outerjoin(Chunk, Chunk.batch_number == Batch.batch_number)
+        .outerjoin(Grant, Grant.batch_number == Batch.batch_number)
+        .where(_is_targeted(connection, target, config))
+        .limit(1)
+    )
+    return connection.scalar(query) is not None
+
+
 def _is_targeted(
     connection: Connection, target: Target, config: TenantConfig
 ) -> ColumnElement[bool]:

@@ -85,6 +85,32 @@ def read_denials(connection: Connection, now: datetime) -> tuple[list[DenialRow]
     return live, lapsed
 
 
+class LiveDenial(NamedTuple):
+    """A statement that denies until lapses_at, and the first one who revoked with it."""
+
+    row: DenialRow
+    lapses_at: datetime
+    revoked_by: str
+    revoked_at: datetime
+
+
+def read_live_denials(connection: Connection, now: datetime) -> list[LiveDenial]:
+    """Return the statements that still deny a grant, the oldest first."""
+    query = (
+        select(
+            *(Denial.sid, Denial.bucket, Denial.storage, Denial.statement, Denial.lapses_at),
+            *(Revocation.revoked_by, Revocation.revoked_at),
+        )
+        .join(Revocation, Revocation.revocation_id == Denial.revocation_id)
+        .where(Denial.lapses_at > now)
+        .order_by(Revocation.revoked_at, Denial.sid)
+    )
+    return [
+        LiveDenial(DenialRow(*values), lapses_at, by, at)
+        for *values, lapses_at, by, at in connection.execute(query)
+    ]
+
+
 def delete_denials(connection: Connection, sids: Iterable[str]) -> None:
     """Delete the rows of statements that were seen removed from their policies."""
     connection.execute(delete(Denial).where(Denial.sid.in_(list(sids))))

@@ -1,7 +1,7 @@
 """Plans a revocation: which live grants it ends, by which levers, and which others with them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from worker.context import Context
 from worker.core.revocation.levers import Lever, plan_levers
@@ -9,6 +9,8 @@ from worker.core.revocation.targets import LiveGrant, Target
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import snapshot_transaction
 from worker.db.revocation.live_grants import open_batches, read_beside, read_targeted
+from worker.db.revocation.rows import LiveDenial, read_live_denials
+from worker.usecases.revocation.statements import find_earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,9 @@ class RevocationPlan:
 
     unsent are the tenants and ids of batches that still accept chunks: they will be cancelled.
     With ends_sessions, the sessions of roles will be ended, which ends the grants of all tenants
-    that share them.
+    that share them. hosts has the host in links of each bucket profile of a targeted grant, and
+    on_aws those of them that are on AWS. earlier are statements that already deny all that a lever
+    would, by the lever's place.
     """
 
     target: Target
@@ -26,6 +30,9 @@ class RevocationPlan:
     levers: Sequence[Lever]
     unsent: Sequence[tuple[str, str]]
     ends_sessions: bool = False
+    hosts: Mapping[str, str | None] = field(default_factory=dict)
+    on_aws: frozenset[str] = frozenset()
+    earlier: Mapping[str, LiveDenial] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -69,5 +76,14 @@ def plan_revocation(
         ]
         beside = read_beside(connection, targeted, config, now) if targeted else []
         unsent = open_batches(connection, target, config)
+        denials = read_live_denials(connection, now)
     levers = plan_levers(target, targeted, beside, config)
-    return RevocationPlan(target, config, targeted, levers, unsent, ends_sessions)
+    names = {grant.bucket for grant in targeted}
+    buckets = [bucket for name, bucket in config.buckets.items() if name in names]
+    on_aws = frozenset(bucket.name for bucket in buckets if context.s3.is_aws(bucket))
+    return RevocationPlan(
+        *(target, config, targeted, levers, unsent, ends_sessions),
+        hosts={bucket.name: context.s3.host(bucket) for bucket in buckets},
+        on_aws=on_aws,
+        earlier=find_earlier(levers, denials, on_aws),
+    )

@@ -1,20 +1,18 @@
 """Revokes grants: records it, denies the links, cancels what was not sent, and proves it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from uuid import uuid4
 
 from valetkey.wire.messages import CancelMessage
 from worker.context import Context
-from worker.core.revocation.levers import Lever
 from worker.core.tenants.storage_names import storage_name
 from worker.db.engine import write_transaction
 from worker.db.revocation.rows import NewRevocation, insert_revocation
 from worker.errors import Malformed, Transient
 from worker.usecases.cancel import cancel_batch
 from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
-from worker.usecases.revocation.proof import Proof, ProofLink, find_proof_link, prove
+from worker.usecases.revocation.proof import ProofLink, find_proof_link, prove
+from worker.usecases.revocation.results import Author, RevocationResult, count_unproven
 from worker.usecases.revocation.session_proof import (
     SessionRequest,
     find_session_request,
@@ -27,66 +25,23 @@ from worker.usecases.revocation.statements import NewStatement, change_bucket, n
 ForgetResults = Callable[[Iterable[tuple[str, int]]], int]
 
 
-@dataclass(slots=True)
-class RevocationResult:
-    """The outcome of a revocation: its id, and a problem for each step that failed.
-
-    ended are the tenant ids and ids of grants that a lever ended, and ended_roles the moment of
-    each role whose sessions were ended. cancelled counts batches, and unread results that were
-    deleted from the broker. proofs has the result of each denied bucket in which a download can be
-    tried, and session_proofs that of each role; uploads cannot be tried.
-    """
-
-    revocation_id: str
-    grants: int = 0
-    ended: set[tuple[str, str]] = field(default_factory=set)
-    denied: list[Lever] = field(default_factory=list)
-    ended_roles: dict[str, datetime] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    cancelled: int = 0
-    unread: int = 0
-    proofs: dict[str, Proof] = field(default_factory=dict)
-    session_proofs: dict[str, Proof] = field(default_factory=dict)
-
-    @property
-    def left(self) -> int:
-        """The number of grants that no lever ended."""
-        return self.grants - len(self.ended)
-
-    @property
-    def is_proven(self) -> bool | None:
-        """True if all is proven, False if storage still accepts a link, and None otherwise."""
-        proofs = {*self.proofs.values(), *self.session_proofs.values()}
-        if "accepted" in proofs:
-            return False
-        return True if proofs == {"proven"} else None
-
-    @property
-    def is_complete(self) -> bool:
-        """True if nothing failed, and everything that can be proven is."""
-        proofs = {*self.proofs.values(), *self.session_proofs.values()}
-        return not self.problems and not self.left and proofs <= {"proven"}
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """The author of a revocation, and the reason."""
-
-    name: str
-    reason: str | None
-
-
 def revoke(
-    plan: RevocationPlan, author: Author, context: Context, forget_results: ForgetResults
+    plan: RevocationPlan,
+    author: Author,
+    context: Context,
+    forget_results: ForgetResults,
+    on_recorded: Callable[[str], None] = lambda _: None,
 ) -> RevocationResult:
     """Do a plan. forget_results deletes the results of chunks that no producer has read yet.
 
+    on_recorded is called with the id of the revocation as soon as it is recorded.
     It is recorded first: from then on the grants are not signed again, whatever happens next. What
     fails afterwards is a problem in the result, and is repeated by revoking once more. Raises
     Transient if nothing was done.
     """
     result = RevocationResult(str(uuid4()))
     statements = _record(plan, result.revocation_id, author, context)
+    on_recorded(result.revocation_id)
     links = _find_proof_links(plan, result, context)
     requests = _find_session_requests(plan, result, context)
     _deny(plan, statements, result, context)
@@ -98,6 +53,7 @@ def revoke(
     except Transient as error:
         result.problems.append(f"unread results are not deleted: {error}")
     _prove(links, requests, result)
+    result.unproven = count_unproven(plans, result)
     return result
 
 
@@ -115,9 +71,10 @@ def _record(
     row = NewRevocation(
         *(revocation_id, plan.target, grants, author.name, author.reason, lapses_at, storage)
     )
-    statements = new_statements(plan.denials, revocation_id)
+    statements = new_statements(plan.denials, revocation_id, plan.on_aws, plan.earlier)
     with write_transaction(context.engine) as connection:
-        insert_revocation(connection, row, [each.to_row() for each in statements], now)
+        denials = [each.to_row() for each in statements if each.lever.where not in plan.earlier]
+        insert_revocation(connection, row, denials, now)
     return statements
 
 

@@ -38,10 +38,7 @@ def provable_grants(lever: Lever, plan: RevocationPlan) -> list[LiveGrant]:
         for grant in plan.targeted
         if grant.kind == "download"
         and (grant.tenant, grant.id) in lever.targets
-        and (
-            plan.config.buckets[grant.bucket].provider == "aws"
-            or (grant.tenant, grant.id) not in denied
-        )
+        and (grant.bucket in plan.on_aws or (grant.tenant, grant.id) not in denied)
     ]
 
 

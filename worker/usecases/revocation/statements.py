@@ -1,7 +1,7 @@
 """Statements of our own in bucket policies, as a revocation adds them."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from worker.aws.bucket_policies import change_statements
@@ -15,7 +15,7 @@ from worker.core.revocation.bucket_policy import (
 )
 from worker.core.revocation.levers import Denial, Lever
 from worker.core.tenants.config import Bucket
-from worker.db.revocation.rows import DenialRow
+from worker.db.revocation.rows import DenialRow, LiveDenial
 
 SESSION = "revocation"
 """The name of a role's session in storage's logs."""
@@ -34,13 +34,54 @@ class NewStatement(NamedTuple):
         return DenialRow(self.statement["Sid"], profile, storage, json.dumps(self.statement))
 
 
-def new_statements(levers: Iterable[Lever], revocation_id: str) -> list[NewStatement]:
-    """Return the statements of the levers that deny."""
-    return [
-        NewStatement(lever, lever.denial, _statement(lever, lever.denial, revocation_id))
-        for lever in levers
-        if lever.denial is not None
-    ]
+def new_statements(
+    levers: Iterable[Lever],
+    revocation_id: str,
+    on_aws: Collection[str],
+    earlier: Mapping[str, LiveDenial],
+) -> list[NewStatement]:
+    """Return the statements of the levers that deny. on_aws are the bucket profiles on AWS.
+
+    earlier are the statements that are used again, by the place of the lever.
+    """
+    statements: list[NewStatement] = []
+    for lever in levers:
+        if lever.denial is None:
+            continue
+        if lever.where in earlier:
+            statement = json.loads(earlier[lever.where].row.statement)
+        else:
+            statement = _statement(lever, lever.denial, revocation_id, on_aws)
+        statements.append(NewStatement(lever, lever.denial, statement))
+    return statements
+
+
+def find_earlier(
+    levers: Iterable[Lever], denials: Iterable[LiveDenial], on_aws: Collection[str]
+) -> dict[str, LiveDenial]:
+    """Return a statement that already denies all that a lever would, by the lever's place.
+
+    It denies at least as long.
+    """
+    earlier: dict[str, LiveDenial] = {}
+    by_age = list(denials)
+    for lever in levers:
+        if lever.denial is None:
+            continue
+        wanted = _statement(lever, lever.denial, "", on_aws)
+        for denial in by_age:
+            lasts = denial.lapses_at >= lever.lapses_at
+            is_here = denial.row.storage == lever.denial.storage
+            if is_here and lasts and _includes(json.loads(denial.row.statement), wanted):
+                earlier.setdefault(lever.where, denial)
+    return earlier
+
+
+def _includes(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    has_same_conditions = ("Condition" in statement) == ("Condition" in wanted)
+    return has_same_conditions and all(
+        set(wanted[name]) <= set(statement[name]) for name in ("Action", "Resource")
+    )
 
 
 def change_bucket(
@@ -57,12 +98,14 @@ def change_bucket(
     change_statements(client, bucket.bucket, statements, removed)
 
 
-def _statement(lever: Lever, denial: Denial, revocation_id: str) -> dict[str, Any]:
+def _statement(
+    lever: Lever, denial: Denial, revocation_id: str, on_aws: Collection[str]
+) -> dict[str, Any]:
     bucket, objects = denial.profile, denial.objects
     partition = "aws-cn" if bucket.region.startswith("cn-") else "aws"
     partition = "aws-us-gov" if bucket.region.startswith("us-gov-") else partition
     # Others ignore a statement with a condition, and take variables literally.
-    is_aws = bucket.provider == "aws"
+    is_aws = bucket.name in on_aws
     place = partition, bucket.bucket
     arns = [
         *(key_arn(*place, key, has_variables=is_aws) for key in objects.keys),
