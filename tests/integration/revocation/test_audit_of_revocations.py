@@ -8,8 +8,10 @@ from click.testing import CliRunner
 
 from tests.integration.revocation.conftest import KEY, OTHER_KEY, Revoke, issue
 from tests.support.builders.services import InProcessService
+from worker.commands.audit.other_logs.revocations import list_revocations
 from worker.commands.audit.show import show
 from worker.commands.audit.whose import whose
+from worker.commands.database import operator_account
 
 TARGETS = {
     "grant": "{id}",
@@ -63,3 +65,24 @@ def test_the_command_that_revokes_is_named(grants: list[dict[str, Any]]) -> None
     assert f"`python -m worker revoke --grant acme/{grants[0]['id']}`" in told(
         whose, grants[0]["id"]
     )
+
+
+def test_revocations_are_listed_with_who_and_why_and_what_still_denies(
+    grants: list[dict[str, Any]], run: Revoke, bucket: str
+) -> None:
+    id_ = grants[0]["id"]
+    run("--grant", id_, "--reason", "case 4711", "--yes")
+    [line] = CliRunner().invoke(list_revocations, ["--json"]).stdout.splitlines()
+    row = json.loads(line)
+    assert row["revoked_by"] == operator_account()
+    assert row["until"] == grants[0]["expires_at"]
+    assert [name.rpartition("/")[2] for name in row["statements"]] == [bucket]
+    assert (row["tenant"], row["reason"], row["kind"], row["target"], row["grants"]) == (
+        *("acme", "case 4711", "grant", id_, 1),
+    )
+
+
+@pytest.mark.usefixtures("run")
+def test_revocations_of_an_unknown_tenant_are_refused() -> None:
+    result = CliRunner().invoke(list_revocations, ["--tenant", "acmee"])
+    assert (result.exit_code, "did you mean 'acme'?" in result.output) == (2, True)

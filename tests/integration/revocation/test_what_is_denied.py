@@ -93,7 +93,7 @@ def test_an_open_batch_without_a_live_grant_is_cancelled(
     service.issue(first)
     clock.forward(minutes=10)
     result = run(f"--{kind}", first["batch"] if kind == "batch" else "acme", "--yes")
-    assert (result.exit_code, "1 batches were cancelled" in result.output) == (0, True)
+    assert (result.exit_code, "Cancelled: 1 batch." in result.output) == (0, True)
     assert service.issue(second)["refusal"]["code"] == "batch_closed"
 
 

@@ -54,6 +54,10 @@ _COMMANDS: LazyCommands = {
         "report:report",
         "Write a report on the audit log as one web page that loads nothing from a network.",
     ),
+    "revocations": (
+        "other_logs.revocations:list_revocations",
+        "List revocations, newest first, with who revoked what and why.",
+    ),
     "show": (
         "show:show",
         "Show everything that is known about GRANT: [TENANT/]BATCH.NUMBER, or a batch's id.",

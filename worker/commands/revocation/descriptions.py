@@ -128,8 +128,8 @@ def describe_result(result: RevocationResult) -> Iterator[str]:
         yield f"Error: {problem}. Revoke once more."
     if result.left:
         yield (
-            f"Error: storage still accepts {result.left:,} of"
-            f" {_count(result.grants, 'grant')}: no lever of this command ended them."
+            f"Error: storage still accepts {result.left:,} of {result.grants:,} grants: no lever of"
+            " this command ended them."
         )
     for where, proof in result.proofs.items():
         yield f"{_PROOFS[proof]} ({where})"

@@ -27,8 +27,11 @@ from worker.usecases.uses.probe import ProbedStorage, Sighting, find_storage, re
 class UnreadableStorage(Transient):
     """Storage answers 403, and shows no object that the credentials may read."""
 
-    def __init__(self) -> None:
-        super().__init__("storage hides objects: allow s3:GetObject or s3:ListBucket", "storage")
+    def __init__(self, *, is_denied: bool) -> None:
+        text = "storage hides objects: allow s3:GetObject or s3:ListBucket"
+        if is_denied:
+            text = "a revocation denies objects of the bucket to every request, this one too"
+        super().__init__(text, "storage")
 
 
 class ProbedSlot(NamedTuple):
@@ -174,7 +177,7 @@ class SlotProbe:
             return
         key = self._find_shown(tenant, storage)
         if key is None:
-            raise UnreadableStorage
+            raise UnreadableStorage(is_denied=self._is_denied(storage))
         answer = self._find(f"{key}.{token_hex(8)}", tenant, storage)
         self._hides_missing[tenant] = answer == "hidden"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert
+from structlog.testing import capture_logs
 
 from models import Denial, EndedSlot, Settlement, Use
 from tests.integration.conftest import ApplyConfig
@@ -19,6 +20,7 @@ from tests.support.s3.unreliable_storage import UnreliableStorage
 from tests.support.uses.charges import charged, rows
 from tests.support.uses.reports import stored
 from tests.support.uses.uploading import Uploader
+from worker.aws.clients import S3Clients
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import write_transaction
 from worker.usecases.uses.record import record_uses
@@ -85,29 +87,45 @@ def test_storage_that_hides_what_is_missing_is_asked_for_one_key_that_nothing_ha
     assert storage.count("HEAD") == 5 + 1
 
 
-@pytest.mark.parametrize(("provider", "left"), [("other", 20), ("aws", 10)])
+@pytest.fixture
+def denial(engine: Engine, service: InProcessService) -> None:
+    """A revocation's statement in the policy of the bucket."""
+    denial = {"sid": "Valetkey1", "revocation_id": "1", "bucket": "demo"}
+    denial |= {"storage": BUCKET, "statement": '{"Sid": "Valetkey1"}'}
+    with write_transaction(engine) as connection:
+        lapses_at = service.context.now() + timedelta(days=1)
+        connection.execute(insert(Denial), denial | {"lapses_at": lapses_at})
+
+
+@pytest.mark.usefixtures("denial")
+@pytest.mark.parametrize(("is_aws", "left"), [(False, 20), (True, 10)])
 def test_while_a_denial_hides_objects_an_answer_of_403_proves_nothing(
     engine: Engine,
     uploader: Uploader,
     settle: Settle,
     storage: UnreliableStorage,
-    apply_config: ApplyConfig,
-    clock: Clock,
-    provider: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    is_aws: bool,  # noqa: FBT001 - a parameter of the test
     left: int,
 ) -> None:
-    profile = replace(config().buckets["demo"], provider=provider)
-    apply_config(TenantConfig({"demo": profile}, config().tenants))
+    monkeypatch.setattr(S3Clients, "is_aws", lambda *_: is_aws)
     shown, _ = uploader.request("put", "acme/shown", "acme/hidden", size=10)
     uploader.store(shown, b"1234567890")
-    denial = {"sid": "Valetkey1", "revocation_id": "1", "bucket": "demo"}
-    denial |= {"storage": BUCKET, "statement": '{"Sid": "Valetkey1"}'}
-    with write_transaction(engine) as connection:
-        lapses_at = clock() + timedelta(days=1)
-        connection.execute(insert(Denial), denial | {"lapses_at": lapses_at})
     hide_missing(storage)
     assert settle() == {"settled": 1}
     assert charged(engine) == left
+
+
+@pytest.mark.usefixtures("denial")
+def test_a_settlement_that_a_denial_postpones_names_the_denial(
+    uploader: Uploader, settle: Settle, storage: UnreliableStorage
+) -> None:
+    uploader.put("acme/hidden", 10)
+    answer(storage)
+    with capture_logs() as logs:
+        settle()
+    [problem] = [each["problem"] for each in logs if each["event"] == "settlement_postponed"]
+    assert "a revocation denies objects of the bucket to every request" in problem
 
 
 def test_an_object_whose_key_the_credentials_may_not_use_is_not_taken_for_missing(
