@@ -10,6 +10,7 @@ from valetkey.cli.commands.base import extract_grant_options
 from valetkey.cli.main import main
 from valetkey.crypto.keys import dump_private_key, generate_key
 
+ROOT = Path(__file__).parents[3]
 UNREACHABLE = "redis://:s3cret@127.0.0.1:1/0"  # nothing listens on port 1
 UPLOAD = ["upload", "inbox", "a.png", "--max-size"]
 
@@ -243,5 +244,5 @@ def test_a_closed_stdout_is_an_output_that_cannot_be_written(program: str) -> No
     arguments = {"valetkey.cli.main": ("keygen", "acme")}.get(program, ("contract", "envelope"))
     code = f"from {program} import main; main()"
     shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, *arguments]
-    result = subprocess.run(shell, capture_output=True, text=True, check=False)
+    result = subprocess.run(shell, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (result.returncode, result.stderr) == (5, "Error: stdout: Bad file descriptor\n")
