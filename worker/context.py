@@ -20,6 +20,7 @@ from worker.aws.clients import S3Clients
 from worker.aws.role_policies import RolePolicies
 from worker.db.config_store import ConfigStore
 from worker.db.engine import IDLE_TIMEOUT, create_database_engine
+from worker.jobs.problem_log import ProblemLog
 from worker.jobs.rate_limits import RateLimits
 from worker.net.webhook_client import WebhookClient
 from worker.settings import Settings
@@ -41,7 +42,8 @@ class Context:
     webhook_client creates the client on first use, because its TLS context takes time. environ
     contains the webhook secrets that the tenant config refers to. trigger_deliveries is called
     after a commit of deliveries; without a trigger, the next sweep of the upkeep worker finds them.
-    probe_limits are the rates at which messages let this process ask storage for objects.
+    probe_limits are the rates at which messages let this process ask storage for objects. problems
+    logs once what fails again and again.
     """
 
     engine: Engine
@@ -55,6 +57,7 @@ class Context:
     trigger_deliveries: Callable[[], None] = _trigger_nothing
     probe_limits: RateLimits = field(default_factory=RateLimits, repr=False)
     roles: RolePolicies = field(default_factory=RolePolicies, repr=False)
+    problems: ProblemLog = field(default_factory=ProblemLog, repr=False)
 
 
 def _once(create: Callable[[], WebhookClient]) -> Callable[[], WebhookClient]:
