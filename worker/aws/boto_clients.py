@@ -22,6 +22,21 @@ _PROBE = Credentials("probe", "probe")
 _SIGNERS: tuple[Callable[..., SupportsUrlSigning], ...] = (UrlSigner, BotoUrlSigner)
 
 
+class CallLimits(NamedTuple):
+    """The seconds that a call waits to connect and for each read, and how often it is sent."""
+
+    connect: float
+    read: float
+    attempts: int
+
+
+PATIENT = CallLimits(connect=3, read=10, attempts=2)
+"""The limits of calls that a message or a job cannot do without."""
+
+QUICK = CallLimits(connect=1, read=2, attempts=1)
+"""The limits of calls that a message can do without, while its worker decides no others."""
+
+
 class SigningMethod(NamedTuple):
     """The address of a bucket, and the signer that writes the same URLs as boto3."""
 
@@ -65,7 +80,9 @@ def _probe(bucket: Bucket, endpoint: str | None) -> tuple[str, str | None]:
     return url, form.get("url")
 
 
-def make_client(bucket: Bucket, endpoint: str | None, credentials: Credentials) -> Any:
+def make_client(
+    bucket: Bucket, endpoint: str | None, credentials: Credentials, limits: CallLimits = PATIENT
+) -> Any:
     """Create a boto3 client for a bucket profile. endpoint None leaves it to the AWS profile."""
     with credential_errors(bucket.profile):
         session = boto3.Session(profile_name=bucket.profile)
@@ -76,18 +93,18 @@ def make_client(bucket: Bucket, endpoint: str | None, credentials: Credentials) 
         aws_access_key_id=credentials.access_key,
         aws_secret_access_key=credentials.secret_key,
         aws_session_token=credentials.token,
-        config=_config(bucket, is_aws=endpoint is None),
+        config=_config(bucket, limits, is_aws=endpoint is None),
     )
 
 
-def _config(bucket: Bucket, *, is_aws: bool) -> Config:
+def _config(bucket: Bucket, limits: CallLimits, *, is_aws: bool) -> Config:
     # Options that are not set here are left to the AWS profile.
     accelerate = {"use_accelerate_endpoint": True} if is_aws and bucket.accelerate else {}
     return Config(
         signature_version="s3v4",
-        connect_timeout=3,
-        read_timeout=10,
-        retries={"total_max_attempts": 2},
+        connect_timeout=limits.connect,
+        read_timeout=limits.read,
+        retries={"total_max_attempts": limits.attempts},
         use_fips_endpoint=(is_aws and bucket.fips) or None,
         use_dualstack_endpoint=(is_aws and bucket.dualstack) or None,
         s3={

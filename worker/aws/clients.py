@@ -4,7 +4,13 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any, NamedTuple, Self
 
-from worker.aws.boto_clients import SigningMethod, find_signing_method, make_client
+from worker.aws.boto_clients import (
+    PATIENT,
+    CallLimits,
+    SigningMethod,
+    find_signing_method,
+    make_client,
+)
 from worker.aws.credentials import CredentialCache
 from worker.aws.silent_buckets import SilentBuckets
 from worker.aws.storage_calls import bound_responses
@@ -50,7 +56,7 @@ class S3Clients:
         self.silent_buckets = SilentBuckets()
         self._lock = Lock()
         self._signing_methods: dict[Bucket, SigningMethod] = {}
-        self._clients: dict[tuple[Bucket, RoleSession | None], _Client] = {}
+        self._clients: dict[tuple[Bucket, RoleSession | None, CallLimits], _Client] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -122,13 +128,18 @@ class S3Clients:
         return self._client(bucket, _session(bucket, tenant, prefixes), now).boto
 
     def file_reader(
-        self, bucket: Bucket, tenant: str, prefixes: tuple[str, ...], now: datetime
+        self,
+        bucket: Bucket,
+        tenant: str,
+        prefixes: tuple[str, ...],
+        now: datetime,
+        limits: CallLimits = PATIENT,
     ) -> FileReader:
         """Return what looks for objects in a bucket, with a tenant's credentials.
 
         Raises as `credentials` does.
         """
-        return self._client(bucket, _session(bucket, tenant, prefixes), now).files
+        return self._client(bucket, _session(bucket, tenant, prefixes), now, limits).files
 
     def limited_client(
         self,
@@ -165,13 +176,20 @@ class S3Clients:
         if self._credentials.renew(bucket.profile, session, now) or answer.is_transient:
             raise Transient(f"storage rejects the credentials: {answer.code}", "credentials")
 
-    def _client(self, bucket: Bucket, session: RoleSession | None, now: datetime) -> _Client:
+    def _client(
+        self,
+        bucket: Bucket,
+        session: RoleSession | None,
+        now: datetime,
+        limits: CallLimits = PATIENT,
+    ) -> _Client:
         credentials = self._credentials.get(bucket.profile, session, now, _MIN_CALL_VALIDITY)
-        key = bucket, session
+        key = bucket, session, limits
         with self._lock:
             client = self._clients.get(key)
             if client is None or client.credentials != credentials:
-                boto = make_client(bucket, self._endpoints.internal_of(bucket), credentials)
+                endpoint = self._endpoints.internal_of(bucket)
+                boto = make_client(bucket, endpoint, credentials, limits)
                 bound_responses(boto)
                 client = _Client(credentials, boto, FileReader(boto, bucket, credentials))
                 self._clients[key] = client

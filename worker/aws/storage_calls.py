@@ -6,7 +6,14 @@ from http import HTTPStatus
 from typing import Any
 
 from botocore.awsrequest import AWSRequest, AWSResponse
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    HTTPClientError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
 from botocore.parsers import ResponseParserError
 
 from worker.aws.bounded_connections import bound_connections, cut_off_late
@@ -24,6 +31,7 @@ _UNREADABLE_ERRORS = (
     TypeError,
     ValueError,
 )
+_TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError)
 _READ_BYTES = 64 * 1024
 _BAD_REQUEST = 400
 _FIRST_ERROR = 300
@@ -58,14 +66,16 @@ def send_request(client: Any, request: AWSRequest) -> AWSResponse:
     """Send a signed request over the HTTP session of a boto3 client, without its other work.
 
     Sends it again once if there is no answer, as the client does: the connection may have been
-    closed while it was not used. Raises StorageSilent.
+    closed while it was not used. A client of one attempt does not wait twice: its request is not
+    sent again after a timeout. Raises StorageSilent.
     """
+    waits_once = client.meta.config.retries["total_max_attempts"] == 1
     session = client._endpoint.http_session  # noqa: SLF001 - botocore has no public name for it
     for is_last in (False, True):
         try:
             response: AWSResponse = session.send(request.prepare())
         except BotoCoreError as error:
-            if is_last:
+            if is_last or (waits_once and isinstance(error, _TIMEOUTS)):
                 raise StorageSilent(f"storage does not answer: {type(error).__name__}") from None
         else:
             return response

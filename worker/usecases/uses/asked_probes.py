@@ -7,8 +7,6 @@ than a moment, and a tenant that asks all the time takes at most half of what a 
 import time
 from collections.abc import Iterator, Sequence
 
-import structlog
-
 from valetkey.wire.grant_ids import grant_id
 from valetkey.wire.messages import MAX_PROBED_ITEMS
 from worker.context import Context
@@ -20,8 +18,6 @@ from worker.db.uses.states import read_state_facts
 from worker.db.uses.used_grants import find_used_grants
 from worker.errors import StorageSilent, Transient
 from worker.usecases.uses.probe import probe_grants
-
-log = structlog.get_logger()
 
 _MAX_SECONDS = 2.0  # after which no further object is asked for
 _PER_GRANT = 1.0  # probes a second
@@ -38,17 +34,29 @@ def probe_items(
     bucket = context.config.current().buckets.get(batch.bucket)
     if batch.kind not in SLOT_KINDS or bucket is None or not bucket.probe_rate:
         return
-    grants = _find_unknown(batch_id, batch, tenant_id, items, context)
-    begin = time.monotonic()
     try:
         context.s3.silent_buckets.check(bucket, context.now())
-        probe_grants(_in_time(_due(grants, bucket, tenant_id, context), bucket, context), context)
+    except StorageSilent:
+        return
+    grants = _find_unknown(batch_id, batch, tenant_id, items, context)
+    due = _due(grants, bucket, tenant_id, context)
+    if due:
+        problem = _probe(due, bucket, context)
+        context.problems.note("probe_unanswered", bucket.name, problem, bucket=bucket.name)
+
+
+def _probe(grants: Sequence[UsedGrant], bucket: Bucket, context: Context) -> str | None:
+    """Ask for objects, and return why storage did not answer, or None."""
+    begin = time.monotonic()
+    try:
+        probe_grants(_in_time(grants, bucket, context), context)
     except Transient as error:
         if error.part == "database":
             raise
         if isinstance(error, StorageSilent) or time.monotonic() > begin + _MAX_SECONDS:
             context.s3.silent_buckets.add(bucket, context.now())
-        log.info("probe_unanswered", bucket=bucket.name, problem=str(error))
+        return str(error)
+    return None
 
 
 def _in_time(grants: Sequence[UsedGrant], bucket: Bucket, context: Context) -> Iterator[UsedGrant]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from valetkey.wire.grant_ids import grant_id
+from worker.aws.boto_clients import PATIENT, QUICK, CallLimits
 from worker.aws.stored_files import FileReader, StorageRefuses, StoredFile
 from worker.context import Context
 from worker.core.tenants.config import Bucket
@@ -39,7 +40,7 @@ def probe_grants(grants: Iterable[UsedGrant], context: Context) -> None:
     Takes a grant only when storage has answered for the one before. An object that another grant
     stored is recorded for that one. Costs a HEAD a slot, none for grants of other kinds, for forms
     that leave the name to the client, and for profiles with probe_rate = 0 or without access.
-    Raises Transient, and records before what it found.
+    Waits for storage no longer than QUICK. Raises Transient, and records before what it found.
     """
     sightings: list[Sighting] = []
     storages: dict[tuple[str, str], ProbedStorage | None] = {}
@@ -49,7 +50,7 @@ def probe_grants(grants: Iterable[UsedGrant], context: Context) -> None:
                 continue
             name = grant.tenant, grant.bucket
             if name not in storages:
-                storages[name] = find_storage(*name, context, context.now())
+                storages[name] = find_storage(*name, context, context.now(), QUICK)
             storage = storages[name]
             if storage is None:
                 continue
@@ -64,7 +65,11 @@ def probe_grants(grants: Iterable[UsedGrant], context: Context) -> None:
 
 
 def find_storage(
-    tenant_id: str, bucket: str, context: Context, now: datetime
+    tenant_id: str,
+    bucket: str,
+    context: Context,
+    now: datetime,
+    limits: CallLimits = PATIENT,
 ) -> ProbedStorage | None:
     """Return the storage that may be asked for a tenant's objects in a bucket profile.
 
@@ -75,7 +80,7 @@ def find_storage(
         return None
     profile, tenant, policy = access
     try:
-        files = context.s3.file_reader(profile, tenant.name, policy.prefixes, now)
+        files = context.s3.file_reader(profile, tenant.name, policy.prefixes, now, limits)
     except Malformed as error:  # of the configuration, which an operator can repair
         raise Transient(str(error), "credentials") from error
     return ProbedStorage(profile, files)
