@@ -25,6 +25,8 @@ from worker.usecases.upkeep.abort_uploads import abort_expired
 from worker.usecases.upkeep.checkpoints import CheckpointJob
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.deliver import deliver_due
+from worker.usecases.upkeep.denials import keep_denials
+from worker.usecases.upkeep.ended_sessions import keep_sessions_ended
 from worker.usecases.upkeep.index_keys import index_keys
 from worker.usecases.upkeep.manifest import write_due_manifests
 from worker.usecases.uses.settle import settle_ended
@@ -160,7 +162,19 @@ _CHECKPOINTS = SingleFlight(
 )
 _INDEX_KEYS = SingleFlight("key_index", partial(_run_job, "keys_indexed", index_keys))
 _SETTLE = SingleFlight("settling", partial(_run_job, "slots_settled", settle_ended))
-_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CLEAN_UP, _ABORT_UPLOADS, _CHECKPOINTS, _INDEX_KEYS, _SETTLE)
+_KEEP_DENIALS = SingleFlight("denials", partial(_run_job, "denials_removed", keep_denials))
+_KEEP_SESSIONS_ENDED = SingleFlight(
+    "ended_sessions", partial(_run_job, "role_policies_removed", keep_sessions_ended)
+)
+_UPKEEP_JOBS = (
+    _CLEAN_UP,
+    _ABORT_UPLOADS,
+    _SETTLE,
+    _INDEX_KEYS,
+    _KEEP_DENIALS,
+    _KEEP_SESSIONS_ENDED,
+)
+_JOBS = (_DELIVER, _WRITE_MANIFESTS, _CHECKPOINTS, *_UPKEEP_JOBS)
 
 
 # Acknowledged at once: the database holds the work, and the next sweep triggers it again.
@@ -178,11 +192,9 @@ def manifests() -> None:
 
 @app.task(name="valetkey.upkeep", acks_late=False)
 def upkeep() -> None:
-    """Trigger the jobs that release expired grants, end their uploads, and index object keys."""
-    _CLEAN_UP.trigger()
-    _ABORT_UPLOADS.trigger()
-    _SETTLE.trigger()
-    _INDEX_KEYS.trigger()
+    """Trigger the jobs that release expired grants, end their uploads, and keep what is revoked."""
+    for job in _UPKEEP_JOBS:
+        job.trigger()
 
 
 @worker_ready.connect

@@ -30,7 +30,7 @@ from tests.support.builders.messages import (
 from tests.support.builders.services import InProcessService
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import read_transaction
-from worker.usecases.upkeep.cleanup import clean_up
+from worker.usecases.upkeep.denials import keep_denials
 
 
 def test_a_revoked_link_is_refused_and_the_others_are_not(
@@ -132,10 +132,10 @@ def test_the_statement_is_removed_when_the_last_grant_has_lapsed(
     run("--grant", grant["id"], "--yes")
     assert len(statements(client, bucket)) == 2
     clock.forward(seconds=299)
-    clean_up(service.context)
+    keep_denials(service.context)
     assert len(statements(client, bucket)) == 2
     clock.forward(seconds=2)
-    assert clean_up(service.context)["denials"] == 1
+    assert keep_denials(service.context)["denials"] == 1
     assert [each["Sid"] for each in statements(client, bucket)] == ["Ours"]
     with read_transaction(engine) as connection:
         assert not connection.execute(select(Denial)).all()

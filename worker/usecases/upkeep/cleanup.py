@@ -8,8 +8,6 @@ from worker.db.outbox import fail_expired_deliveries
 from worker.db.reservations import release_expired
 from worker.jobs.single_flight import JobRun
 from worker.usecases.upkeep.delivery_attempt import EXPIRED
-from worker.usecases.upkeep.denials import keep_denials
-from worker.usecases.upkeep.ended_sessions import keep_sessions_ended
 from worker.usecases.upkeep.partitions import create_partitions
 
 MAX_ROWS = 1_000  # in one transaction, which makes other writers wait for as long as it takes
@@ -18,18 +16,14 @@ MAX_ROWS = 1_000  # in one transaction, which makes other writers wait for as lo
 def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
     """Release expired reservations, delete old usage, and fail deliveries that have expired.
 
-    Creates the partitions of the coming months, and keeps and removes denials in the policies of
-    buckets and roles. Any number of processes may do this at once. Returns counts.
-    Raises Transient.
+    Creates the partitions of the coming months. Waits for the database only. Any number of
+    processes may do this at once. Returns counts. Raises Transient.
     """
     run = run or JobRun()
     released = _release_expired(context, run)
     undelivered = _fail_deliveries(context, run)
     partitions = create_partitions(context.engine, context.now())
-    denials = keep_denials(context)
-    role_policies = keep_sessions_ended(context)
-    counts = {"released": released, "undelivered": undelivered, "partitions": partitions}
-    return counts | {"denials": denials, "role_policies": role_policies}
+    return {"released": released, "undelivered": undelivered, "partitions": partitions}
 
 
 def _release_expired(context: Context, run: JobRun) -> int:
