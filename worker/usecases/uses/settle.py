@@ -48,6 +48,9 @@ MAX_TURN_SECONDS = 60.0
 GIVE_UP_AFTER = timedelta(days=7)
 """The time after which a chunk ends without an answer of storage, and nothing is given back."""
 
+MIN_EARLIER_ATTEMPTS = 8
+"""The attempts before the one at which a chunk ends so: the upkeep may not have run for a week."""
+
 MAX_FAILURES = 3
 """The failures in a row after which storage is left alone until the next run."""
 
@@ -167,7 +170,8 @@ class _Turn:
         # Storage that refuses to tell of something answers, and may tell of the next chunk.
         if not isinstance(error, UnreadableStorage | StorageRefuses | _Stopping):
             self.failures += 1
-        if slot.ended_at <= now - GIVE_UP_AFTER and not isinstance(error, _Stopping):
+        is_old = slot.ended_at <= now - GIVE_UP_AFTER and slot.attempts >= MIN_EARLIER_ATTEMPTS
+        if is_old and not isinstance(error, _Stopping):
             log.warning("slots_given_up", **named, chunk_number=slot.chunk_number)
             self._ended.append(slot)
         else:

@@ -7,7 +7,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, update
 
 from models import ConfigChange, EndedSlot, Settlement
 from tests.integration.conftest import ApplyConfig
@@ -31,7 +31,7 @@ from worker.devstack.storage import Storage
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.uses import settle as settle_module
 from worker.usecases.uses.record import record_uses
-from worker.usecases.uses.settle import GIVE_UP_AFTER, settle_ended
+from worker.usecases.uses.settle import GIVE_UP_AFTER, MIN_EARLIER_ATTEMPTS, settle_ended
 
 Settle = Callable[[], dict[str, int]]
 FORBIDDEN = StorageResponse(403)
@@ -98,9 +98,25 @@ def test_storage_that_hides_everything_settles_nothing_and_is_given_up_after_a_w
     assert settle() == {"postponed": 1}
     assert len(rows(engine, EndedSlot.chunk_number)) == 1
     clock.time += GIVE_UP_AFTER
+    with write_transaction(engine) as connection:
+        connection.execute(update(EndedSlot).values(attempts=MIN_EARLIER_ATTEMPTS))
     assert settle_ended(service.context) == {"ended": 1}
     assert charged(engine) == 1_000
     assert rows(engine, Settlement.unused) == []
+
+
+def test_a_slot_that_was_not_looked_at_for_a_week_is_not_given_up_at_the_first_failure(
+    uploader: Uploader,
+    service: InProcessService,
+    storage: UnreliableStorage,
+    clock: Clock,
+) -> None:
+    uploader.form("acme/a")
+    clock.time += GIVE_UP_AFTER
+    clean_up(service.context)
+    clock.time += GIVE_UP_AFTER
+    storage.interfere = lambda *_: SLOW_DOWN
+    assert settle_ended(service.context) == {"postponed": 1}
 
 
 def test_storage_that_hides_what_is_missing_settles_once_it_shows_an_object(
