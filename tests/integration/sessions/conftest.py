@@ -1,9 +1,9 @@
 """A role on a server that has IAM and STS, a bucket profile with it, and the service that signs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +18,9 @@ from worker.aws.clients import S3Clients
 from worker.aws.role_policies import RolePolicies
 from worker.core.revocation.role_policy import POLICY_NAME, read_sessions_from
 from worker.core.tenants.config import Bucket, Tenant, TenantConfig
+from worker.db.engine import write_transaction
+from worker.db.revocation.ended_sessions import EndedSessionsRow, store_ended_sessions
+from worker.db.tenants import increment_revision
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 
@@ -109,3 +112,16 @@ def service(
     s3 = S3Clients(sts_endpoint=ministack.endpoint)
     roles = RolePolicies(ministack.endpoint)
     return InProcessService(build_context(engine, s3, clock, roles=roles))
+
+
+@pytest.fixture
+def store(engine: Engine, role: Role) -> Callable[[datetime], EndedSessionsRow]:
+    """A function that stores a moment of the role."""
+
+    def store_moment(moment: datetime) -> EndedSessionsRow:
+        row = EndedSessionsRow(role.arn, moment, "demo", moment + timedelta(hours=12))
+        with write_transaction(engine) as connection:
+            increment_revision(connection)
+            return store_ended_sessions(connection, row)
+
+    return store_moment
