@@ -45,8 +45,8 @@ def apply(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
 
     Shows the difference first and, on a terminal, asks for confirmation. Without a terminal, --yes
     is required to remove a tenant, to remove, replace or revoke a key that has live grants, or to
-    remove an endpoint that has pending webhooks. Each run warns of tenants that trust the queue,
-    and of keys that have expired or will expire within 30 days.
+    remove an endpoint that has pending webhooks. Each run warns of tenants that trust the queue, of
+    keys that have expired or will expire within 30 days, and of uploads that nothing tells of.
 
     Everything that FILE does not contain is removed, except for the audit log, the usage of
     tenants, and quotas raised with `quota raise`. `audit changes` lists what was changed, when, and

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from worker.core.apply.diff import FieldChange, diff_config
 from worker.core.kinds.content_types import client_chosen_families, unusable_content_types
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig, TenantKey
+from worker.core.uses.used_grant import SLOT_KINDS
 
 EXPIRY_NOTICE = timedelta(days=30)
 """The time before a key's expiry from which there is a warning about it."""
@@ -56,6 +57,7 @@ class ConfigWarning(NamedTuple):
         "name_reused",
         "content_type_unusable",
         "content_type_unchecked",
+        "uploads_untold",
     ]
     tenant: str
     key: str | None
@@ -149,14 +151,18 @@ def _endpoint_removals(before: Tenant, after: Tenant, in_use: InUseCounts) -> It
 
 
 def config_warnings(config: TenantConfig, now: datetime) -> list[ConfigWarning]:
-    """Return warnings about tenants, keys that expire, and content types.
+    """Return warnings about tenants, keys that expire, content types, and uploads.
 
     A key that expires within 30 days, or has expired, has a warning.
     """
     return [
         warning
         for tenant in config.tenants.values()
-        for warning in (*_tenant_warnings(tenant, now), *_type_warnings(tenant, config.buckets))
+        for warning in (
+            *_tenant_warnings(tenant, now),
+            *_type_warnings(tenant, config.buckets),
+            *_upload_warnings(tenant, config.buckets),
+        )
     ]
 
 
@@ -197,6 +203,20 @@ def _type_warnings(tenant: Tenant, buckets: Mapping[str, Bucket]) -> Iterator[Co
             )
             hint = "name the types, or let browsers reach the objects through links only"
             yield ConfigWarning("content_type_unchecked", tenant.name, None, message, hint)
+
+
+def _upload_warnings(tenant: Tenant, buckets: Mapping[str, Bucket]) -> Iterator[ConfigWarning]:
+    for name, policy in tenant.policies.items():
+        bucket = buckets.get(policy.bucket)
+        is_told = bucket is None or bucket.probe_rate or bucket.events_queue
+        if not is_told and not set(SLOT_KINDS).isdisjoint(policy.kinds):
+            message = (
+                f"tenants.{tenant.name}.allow.{name}: nothing tells of uploads, because the profile"
+                f" {policy.bucket} has probe_rate = 0 and no events_queue: stored() waits in vain,"
+                f" and unused bytes are not given back"
+            )
+            hint = f"set probe_rate or events_queue in [buckets.{policy.bucket}]"
+            yield ConfigWarning("uploads_untold", tenant.name, None, message, hint)
 
 
 def _unchecked_families(policy: Policy, bucket: Bucket | None) -> list[str]:

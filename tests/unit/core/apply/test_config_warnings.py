@@ -115,3 +115,25 @@ def test_a_choice_of_type_that_storage_checks_or_has_no_form_for_has_no_warning(
 def test_a_choice_of_type_that_no_form_leaves_has_no_warning() -> None:
     assert type_warnings("video/*", kinds=("put", "download")) == []
     assert type_warnings("image/*", "video/mp4") == []
+
+
+def test_uploads_that_nothing_tells_of_have_a_warning() -> None:
+    ((code, message),) = type_warnings(bucket=Bucket("demo", "b", "r", probe_rate=0))
+    assert code == "uploads_untold"
+    assert message.startswith("tenants.acme.allow.demo: nothing tells of uploads")
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    [
+        Bucket("demo", "b", "r", probe_rate=1),
+        Bucket("demo", "b", "r", probe_rate=0, events_queue="https://sqs.example.com/1/q"),
+    ],
+)
+def test_uploads_that_probes_or_events_tell_of_have_no_warning(bucket: Bucket) -> None:
+    assert type_warnings(bucket=bucket) == []
+
+
+def test_a_profile_that_tells_of_nothing_has_no_warning_without_uploads() -> None:
+    bucket = Bucket("demo", "b", "r", probe_rate=0)
+    assert type_warnings(kinds=("download",), bucket=bucket) == []
