@@ -14,7 +14,7 @@ _MIN_LIMIT = 1.0  # seconds in which a query is answered
 _FINAL = frozenset({"unused", "late", "mismatched", "overwritten", "refused"})
 _OTHER_KINDS = ("download", "parts")  # which store no object of their own
 _REASONS = {
-    "open": "is not stored yet: call again to go on waiting",
+    "open": "is not known to be stored yet: call again to go on waiting",
     "unused": "was never stored: the grant has ended",
     "late": "was stored after the end of the grant",
     "mismatched": "is not the one that was granted",

@@ -192,7 +192,7 @@ def test_a_wait_that_takes_too_long_names_the_command_that_goes_on(
     result, name = wait_with(broker, {"state": "open"}, "--timeout", "1s", *options)
     assert result.exit_code == 4
     assert result.stderr.endswith(f"valetkey status {name} --watch\n")
-    assert "Error: 'acme/a' is not stored yet\nNext: " in result.stderr
+    assert "Error: 'acme/a' is not known to be stored yet\nNext: " in result.stderr
     assert "call again" not in result.stderr
 
 

@@ -55,7 +55,7 @@ def test_a_slot_that_nobody_uses_in_time_is_exit_4() -> None:
     result = run_cli("upload", "demo", key, "--max-size", "9", "--wait", "--timeout", "1s")
     assert result.exit_code == 4
     assert "POST" in result.stdout
-    assert f"'{key}' is not stored yet" in result.stderr
+    assert f"'{key}' is not known to be stored yet" in result.stderr
 
 
 def test_the_status_and_a_fresh_link_of_a_stored_object(keyed: Client) -> None:

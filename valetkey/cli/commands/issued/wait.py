@@ -33,7 +33,7 @@ def wait_until_stored(handle: GrantHandle, options: Mapping[str, Any]) -> None:
     except NotStored as error:
         if error.use.state != "open":
             raise
-        text = f"{error.use.key!r} is not stored yet\n{_next_step(handle)}"
+        text = f"{error.use.key!r} is not known to be stored yet\n{_next_step(handle)}"
         raise StorageFailure(text) from None
     except (NoAnswer, BrokerUnreachable) as error:
         raise NoResponseError(f"{error}\n{_next_step(handle)}") from None
