@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic import command
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
@@ -135,6 +136,19 @@ def test_a_partition_that_is_locked_is_created_at_the_next_run(
         assert create_partitions(engine, clock()) == 0
         assert service.issue(grant_message())["status"] == "issued"
     assert create_partitions(engine, clock()) == 1
+
+
+def test_a_partition_that_stays_locked_is_logged_once(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    clock.time = first_moment(add_months(MONTH, 1))
+    with read_transaction(engine) as reader, capture_logs() as logs:
+        reader.execute(text("SELECT 1 FROM grants"))
+        for _ in range(2):
+            clean_up(service.context)
+    assert [each["log_level"] for each in logs if each["event"] == "partition_postponed"] == [
+        "warning"
+    ]
 
 
 @pytest.mark.parametrize("month", [0, 202600, 202613, 199912, add_months(MONTH, 13)])

@@ -22,7 +22,7 @@ def clean_up(context: Context, run: JobRun | None = None) -> dict[str, int]:
     run = run or JobRun()
     released = _release_expired(context, run)
     undelivered = _fail_deliveries(context, run)
-    partitions = create_partitions(context.engine, context.now())
+    partitions = create_partitions(context.engine, context.now(), context.problems)
     return {"released": released, "undelivered": undelivered, "partitions": partitions}
 
 

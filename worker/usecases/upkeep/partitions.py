@@ -2,39 +2,41 @@
 
 from datetime import datetime
 
-import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.partitions import add_partition, months_to_add
 from worker.errors import Transient
+from worker.jobs.problem_log import ProblemLog
 
-log = structlog.get_logger()
 
-
-def create_partitions(engine: Engine, now: datetime) -> int:
+def create_partitions(engine: Engine, now: datetime, problems: ProblemLog | None = None) -> int:
     """Create the missing partitions of this month and the next two; return their number.
 
     Any number of processes may do this at once. A partition that cannot be created is logged, and
     tried again at the next run: grants without one go to the default partition.
     """
+    problems = problems or ProblemLog()
     try:
         with read_transaction(engine) as connection:
             months = months_to_add(connection, now)
     except (DBAPIError, Transient) as error:
-        log.warning("partitions_unknown", problem=_describe(error))
+        problems.note("partitions_unknown", "", _describe(error))
         return 0
-    return sum(_create_partition(engine, month) for month in months)
+    problems.note("partitions_unknown", "", None)
+    return sum(_create_partition(engine, month, problems) for month in months)
 
 
-def _create_partition(engine: Engine, month: int) -> bool:
+def _create_partition(engine: Engine, month: int, problems: ProblemLog) -> bool:
     try:
         with write_transaction(engine) as connection:
-            return add_partition(connection, month)
+            is_new = add_partition(connection, month)
     except (DBAPIError, Transient) as error:
-        log.warning("partition_postponed", month=month, problem=_describe(error))
+        problems.note("partition_postponed", str(month), _describe(error), month=month)
         return False
+    problems.note("partition_postponed", str(month), None)
+    return is_new
 
 
 def _describe(error: DBAPIError | Transient) -> str:
