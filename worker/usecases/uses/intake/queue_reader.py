@@ -50,6 +50,9 @@ class QueueReader:
 
     targets returns what the queue may tell of. threads makes several calls at once. A message is
     deleted after the commit of what it tells; whatever fails before, it comes again.
+
+    progress_at is the time of the monotonic clock at which it last began to wait for messages, or
+    to handle some.
     """
 
     def __init__(
@@ -69,10 +72,12 @@ class QueueReader:
         self._reachable_since = context.now()
         self._problems: dict[_Part, str] = {}
         self._busy = Lock()
+        self.progress_at = time.monotonic()
 
     def run(self, stop: Event) -> None:
         """Read the queue until told to stop. Never raises."""
         while not stop.is_set():
+            self.progress_at = time.monotonic()
             try:
                 has_progress = self._read_messages(stop)
             except Exception:
@@ -148,6 +153,7 @@ class QueueReader:
         return group.problem is None or bool(group.handled)
 
     def _record(self, messages: Sequence[QueueMessage]) -> HandledMessages:
+        self.progress_at = time.monotonic()
         if self._is_troubled:
             self._reachable_since = self._context.now()
         self._is_troubled = True  # unless nothing fails
