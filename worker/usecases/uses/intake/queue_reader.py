@@ -38,6 +38,7 @@ It is deleted only if other messages raise none: otherwise the error is that of 
 
 _PARALLEL_POLLS = 8
 _FILL_SECONDS = 1.0  # in which a group has to be complete
+_SHORTEST_POLL = 1.0  # seconds; an empty poll that ends earlier did not wait as it was told to
 
 _Part = Literal["queue", "events"]
 """The part that has a problem: the calls of SQS, or what they brought."""
@@ -101,12 +102,15 @@ class QueueReader:
 
     def _read_messages(self, stop: Event) -> bool:
         """Handle what the queue has; return false if the next poll should wait."""
+        begin = time.monotonic()
         try:
             messages = self._receive()
         except Transient as error:
             self._note("queue", error)
             return False
         self._note("queue", None)
+        if not messages and time.monotonic() - begin < _SHORTEST_POLL:
+            stop.wait(_SHORTEST_POLL)
         with self._busy:
             if not messages or stop.is_set():
                 return True

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import structlog
 
-from worker.aws.event_queues import EventQueue, event_queues
+from worker.aws.event_queues import EventQueue, event_queues, queue_id
 from worker.context import Context
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.errors import Malformed, Transient
@@ -51,12 +51,12 @@ class QueueReaders:
     def run(self, stop: Event, beat: Callable[[Sequence[str]], None]) -> None:
         """Read the queues until told to stop; messages that are being handled are finished.
 
-        beat is called every few seconds with the names of the queues.
+        beat is called every few seconds with the ids of the queues (`queue_id`).
         """
         while not stop.is_set():
             self._progress_at = time.monotonic()
             self._update()
-            beat(sorted(running.queue.name for running in self._running.values()))
+            beat(sorted(queue_id(url) for url, _ in self._running))
             stop.wait(CONFIG_INTERVAL)
         self._stop(list(self._running))
 
