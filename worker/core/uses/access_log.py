@@ -65,8 +65,18 @@ _JSON_FIELDS = {
     "bytes_sent": "sent",
     "user_agent": "agent",
 }
+_NAMES_IN_JSON = [f'"{name}"'.encode() for name in _JSON_FIELDS]
+# The fields before those that the client chooses.
+_begins_as_log = re.compile(rb"\S+ \S+ \[[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[^\]]+\] \S+ ").match
 _is_number = re.compile(r"[0-9]{1,16}").fullmatch
 _remove_origin = partial(re.compile(r"[A-Za-z]+://[^/]*").sub, "", count=1)
+
+
+def is_log_line(line: bytes) -> bool:
+    """Return true if a line is of an access log that can be read here, whatever it tells."""
+    if line.startswith(b"{"):
+        return all(name in line for name in _NAMES_IN_JSON)
+    return _begins_as_log(line) is not None
 
 
 def read_line(line: bytes) -> UseReport | Skipped:
