@@ -29,6 +29,7 @@ _IGNORED = {
     "unknown_grant": "name a grant that was never issued here",
     "other_key": "name a grant of another object",
     "other_kind": "name a grant that allows no download",
+    "other_signer": "name a grant, but another access key signed their URL",
     "before_issue": "are older than the grant that they name",
     "malformed": "have a time or a size that cannot be true",
     "unstorable": "have values that the database does not accept",
