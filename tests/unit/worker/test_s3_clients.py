@@ -105,3 +105,22 @@ def test_only_a_bucket_profile_with_a_role_has_a_role_session() -> None:
     session = clients._session(replace(BUCKET, role_arn=role_arn), "acme", ("acme/",))
     assert session is not None
     assert session.role_arn == role_arn
+
+
+@pytest.mark.parametrize(
+    ("changes", "endpoint", "is_aws"),
+    [
+        ({"endpoint": None}, None, True),
+        ({"endpoint": None}, "https://s3.eu-central-1.amazonaws.com", True),
+        ({"endpoint": None}, "https://s3.example.com", False),
+        ({"endpoint": None, "fips": True}, "https://s3.example.com", True),
+        ({"endpoint": "https://s3.example.com", "provider": "other"}, None, False),
+        ({"endpoint": "https://s3.example.com", "provider": "aws"}, None, True),
+    ],
+)
+def test_a_profile_is_on_aws_if_its_endpoint_is_or_it_says_so_beside_one(
+    changes: dict[str, Any],
+    endpoint: str | None,
+    is_aws: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    assert S3Clients(endpoint).is_aws(replace(BUCKET, **changes)) is is_aws
