@@ -16,6 +16,7 @@ from valetkey.delivery.causes import describe_cause
 from worker import logs
 from worker.broker.heartbeats import Heart
 from worker.context import Context, process_context, settings
+from worker.jobs.single_flight import SingleFlight
 from worker.settings import Settings, describe_errors
 from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
 
@@ -42,12 +43,6 @@ app.conf.update(
 )
 
 
-@cache
-def job_context() -> Context:
-    """Return the process's context, with a trigger that tells the upkeep worker of deliveries."""
-    return replace(process_context(), trigger_deliveries=lambda: send_trigger("valetkey.deliver"))
-
-
 def send_trigger(task_name: str) -> None:
     """Trigger a job of the upkeep worker, if the broker takes the trigger.
 
@@ -58,6 +53,18 @@ def send_trigger(task_name: str) -> None:
         app.send_task(task_name, ignore_result=True)
     except Exception as error:  # noqa: BLE001 - kombu, redis and sockets raise what they like
         log.warning("trigger_failed", of=task_name, problem=describe_cause(error))
+
+
+# In a thread of its own: a broker that is frozen holds nobody who reads events or settles slots.
+_TRIGGER_DELIVERIES = SingleFlight(
+    "trigger_deliveries", lambda _run: send_trigger("valetkey.deliver")
+)
+
+
+@cache
+def job_context() -> Context:
+    """Return the process's context, with a trigger that tells the upkeep worker of deliveries."""
+    return replace(process_context(), trigger_deliveries=_TRIGGER_DELIVERIES.trigger)
 
 
 @setup_logging.connect

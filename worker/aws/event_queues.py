@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -37,6 +38,9 @@ _REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queu
 _NO_CODE = re.compile(r"[^A-Za-z0-9._:-]")  # the server writes it, and the log has it
 _MAX_CODE = 100
 
+NOT_SQS = "NotSQS"
+"""The code of a response that is none of SQS, as the page of a proxy or of a web server."""
+
 
 class QueueUnusable(Transient):
     """A call to SQS that failed. code is that of SQS, or the name of the error."""
@@ -68,6 +72,11 @@ def queue_region(url: str) -> str | None:
 def queue_name(url: str) -> str:
     """Return the name of a queue, for the log."""
     return url.rpartition("/")[2]
+
+
+def queue_id(url: str) -> str:
+    """Return the name of a queue with a digest that tells it from others of that name."""
+    return f"{queue_name(url)}:{sha256(url.encode()).hexdigest()[:8]}"
 
 
 class EventQueue:
@@ -112,7 +121,10 @@ class EventQueue:
             QueueUrl=self._url,
             AttributeNames=["ApproximateNumberOfMessages"],
         )
-        return int(response.get("Attributes", {}).get("ApproximateNumberOfMessages", 0))
+        count = _number(response.get("Attributes") or {}, "ApproximateNumberOfMessages")
+        if count is None:
+            raise QueueUnusable(NOT_SQS)
+        return count
 
     def close(self) -> None:
         """Close the connections."""
@@ -137,6 +149,9 @@ def _call(method: Any, **params: Any) -> dict[str, Any]:
         raise QueueUnusable(str(error.response.get("Error", {}).get("Code", "unknown"))) from None
     except (BotoCoreError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise QueueUnusable(type(error).__name__) from None  # its text may have the URL
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if "html" in headers.get("content-type", ""):  # which boto takes for an empty response
+        raise QueueUnusable(NOT_SQS)
     return response
 
 

@@ -28,6 +28,19 @@ tenant's tree, for which all other workers wait.
 CONNECT_TIMEOUT = 10
 """The time in seconds that a PostgreSQL server has to accept a connection."""
 
+POSTGRES_OPTIONS = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+"""Options of libpq, unless the URL has others.
+
+By default it waits for minutes to connect, and for hours for a server whose network is gone. A slow
+query is not cut off: the kernel of the server acknowledges the packets meanwhile.
+"""
+
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -67,14 +80,13 @@ def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
     """
     if make_url(url).get_backend_name() == "sqlite":
         return _sqlite_engine(url)
-    # By default libpq waits for minutes. The URL may say otherwise.
-    timeout = {"connect_timeout": CONNECT_TIMEOUT, **make_url(url).query}["connect_timeout"]
+    in_url = make_url(url).query
     engine = create_engine(
         url,
         hide_parameters=True,
         pool_size=2,
         max_overflow=2,
-        connect_args={"connect_timeout": timeout},
+        connect_args={name: v for name, v in POSTGRES_OPTIONS.items() if name not in in_url},
     )
     event.listen(engine, "connect", partial(_configure_postgres, idle_timeout))
     event.listen(engine, "checkout", _check_connection)

@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import redis
@@ -16,6 +16,7 @@ from worker.app import job_context
 from worker.broker.heartbeats import Heartbeat, write_heartbeat
 from worker.broker.queues import EVENTS_PREFIX, EVENTS_ROLE
 from worker.context import settings
+from worker.event_intake.watchdog import end_hung_process
 from worker.logs import configure_logging
 from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
 from worker.usecases.uses.intake.queue_readers import QueueReaders
@@ -34,8 +35,11 @@ def main(level: str) -> None:
     client = redis.Redis.from_url(
         url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT
     )
+    readers = QueueReaders(job_context())
+    watch = (readers.idle_seconds, stop)
+    Thread(target=end_hung_process, args=watch, name="watchdog", daemon=True).start()
     say_ready()
-    QueueReaders(job_context()).run(stop, _heart(client))
+    readers.run(stop, _heart(client))
     client.close()
 
 

@@ -23,6 +23,7 @@ from tests.support.uses.notifications import TestQueue
 from tests.support.uses.uploading import Uploader
 from worker import clock
 from worker.aws.clients import S3Clients
+from worker.aws.event_queues import queue_id
 from worker.broker.heartbeats import workers_by_queue
 from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Bucket, TenantConfig
@@ -95,7 +96,7 @@ def test_a_running_service_reads_a_queue_once_a_profile_names_it_and_logs_no_sec
         try:
             wait_until(lambda: "valetkey" in workers_by_queue(client), 60, "the workers start")
             apply_config(engine, storage, queue.url)
-            name = f"events:{queue.url.rpartition('/')[2]}"
+            name = f"events:{queue_id(queue.url)}"
             wait_until(lambda: name in workers_by_queue(client), 60, "the queue is read")
             grant = upload(engine)
             wait_until(lambda: count(engine) == 1, 60, "the upload is recorded")

@@ -10,11 +10,16 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.cli.live_doctor import store_profiles
+from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.uses.notifications import TestQueue
+from worker.aws.event_queues import queue_id
+from worker.commands.health import event_checks as checks_of_events
 from worker.commands.health.doctor import doctor
 from worker.commands.health.event_checks import check_readers
 from worker.core.tenants.config import Bucket
 from worker.devstack.storage import Storage
+
+UPLOADS, VIDEOS = (f"http://sqs/111122223333/{name}" for name in ("uploads", "videos"))
 
 
 @pytest.fixture
@@ -28,13 +33,16 @@ def queue(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestQ
     sqs.close()
 
 
+def bucket(queue_url: str) -> Bucket:
+    endpoint = "http://127.0.0.1:9"
+    return Bucket("demo", "events", "us-east-1", "path", endpoint, events_queue=queue_url)
+
+
 def event_checks(
     folder: Path, monkeypatch: pytest.MonkeyPatch, queue_url: str, *options: str
 ) -> list[dict[str, Any]]:
-    bucket = Bucket(
-        "demo", "events", "us-east-1", "path", "http://127.0.0.1:9", events_queue=queue_url
-    )
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", store_profiles(folder, bucket))
+    profiles = store_profiles(folder, bucket(queue_url))
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", profiles)
     monkeypatch.setenv("VALETKEY_BROKER_URL", "redis://127.0.0.1:1/0")
     result = CliRunner().invoke(doctor, ["--json", *options])
     checks = [json.loads(line) for line in result.stdout.splitlines()]
@@ -69,18 +77,48 @@ def test_a_queue_that_does_not_answer_is_named(
     assert check["message"].startswith("demo: the queue uploads cannot be used: EndpointConnection")
 
 
+def test_a_queue_that_does_not_answer_in_time_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*_: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(checks_of_events, "call_with_timeout", wait)
+    (check,) = event_checks(tmp_path, monkeypatch, UPLOADS)
+    assert check["message"] == "demo: the queue uploads does not answer: in time"
+
+
+@pytest.mark.parametrize("type_", ["text/html", "application/json"])
+def test_a_server_that_is_not_sqs_is_no_empty_queue(
+    type_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+    response = StorageResponse(200, {"content-type": type_}, b"{}")
+    with running_http_storage(lambda _: response) as server:
+        (check,) = event_checks(tmp_path, monkeypatch, f"{server.url}/1/uploads")
+    assert check["message"] == "demo: the queue uploads cannot be used: NotSQS"
+
+
 def test_offline_asks_no_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "http://127.0.0.1:9/1/uploads"
     assert event_checks(tmp_path, monkeypatch, url, "--offline") == []
 
 
 def test_a_queue_that_no_worker_reads_is_a_warning() -> None:
-    checks = list(check_readers(["uploads", "videos"], {"valetkey", "events:videos"}))
+    queues = [(url, bucket(url)) for url in (UPLOADS, VIDEOS)]
+    checks = list(check_readers(queues, {"valetkey", f"events:{queue_id(VIDEOS)}"}))
     assert [(check.state, check.hint) for check in checks] == [
         ("warn", "python -m worker run --only events")
     ]
-    assert "uploads" in checks[0].message
+    assert "demo: no worker reads the queue uploads" in checks[0].message
+
+
+def test_a_queue_that_no_worker_reads_is_not_taken_for_another_of_the_same_name() -> None:
+    namesake = UPLOADS.replace("sqs", "another")
+    (check,) = check_readers([(UPLOADS, bucket(UPLOADS))], {f"events:{queue_id(namesake)}"})
+    assert check.state == "warn"
 
 
 def test_without_the_result_store_nothing_is_said_of_workers() -> None:
-    assert list(check_readers(["uploads"], None)) == []
+    assert list(check_readers([(UPLOADS, bucket(UPLOADS))], None)) == []

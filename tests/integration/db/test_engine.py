@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import psycopg
 import pytest
@@ -49,6 +50,20 @@ def test_an_idle_connection_that_the_server_ended_is_replaced(
     terminate(server, pid)
     with open_connection(postgres) as connection:
         assert connection.scalar(_PID) != pid
+
+
+@pytest.mark.parametrize(("in_url", "milliseconds"), [("", "60000"), ("tcp_user_timeout=7", "7")])
+def test_a_server_whose_network_is_gone_is_given_up_in_a_minute_unless_the_url_says_otherwise(
+    postgres_database: str, in_url: str, milliseconds: str
+) -> None:
+    url = make_url(postgres_database).update_query_string(in_url)
+    engine = create_database_engine(url.render_as_string(hide_password=False))
+    with engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        options = driver.info.get_parameters()
+    engine.dispose()
+    assert options["tcp_user_timeout"] == milliseconds
+    assert (options["connect_timeout"], options["keepalives_idle"]) == ("10", "30")
 
 
 def wait_in_transaction(engine: Engine, locks: Engine) -> None:

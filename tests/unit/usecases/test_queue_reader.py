@@ -37,7 +37,7 @@ class FakeQueue(Event):
         return 0
 
     def wait(self, timeout: float | None = None) -> bool:
-        self.waits += timeout is not None
+        self.waits += timeout is not None and not self.is_set()
         return False
 
 
@@ -83,3 +83,9 @@ def test_the_code_of_a_server_enters_the_log_clean_and_short() -> None:
     text = str(QueueUnusable("AWS.NonExistent\nqueue_read url=http://x/" + "y" * 10_000))
     assert text.startswith("SQS: AWS.NonExistentqueue_readurl")
     assert len(text) < 120
+
+
+def test_the_next_poll_waits_after_one_that_found_nothing_and_did_not_wait_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read(monkeypatch, [], [], ["a"]).waits == 2

@@ -1,10 +1,17 @@
 """The checks of `doctor` on the queues of event notifications and their workers."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import redis
 
-from worker.aws.event_queues import EventQueue, QueueUnusable, event_queues, queue_name
+from worker.aws.event_queues import (
+    NOT_SQS,
+    EventQueue,
+    QueueUnusable,
+    event_queues,
+    queue_id,
+    queue_name,
+)
 from worker.broker.heartbeats import workers_by_queue
 from worker.broker.queues import EVENTS_PREFIX, EVENTS_ROLE
 from worker.commands.broker import open_results
@@ -21,6 +28,7 @@ _HINTS = {
     " docs/usage.md, Events",
     "AWS.SimpleQueueService.NonExistentQueue": "create the queue, or correct events_queue",
     "QueueDoesNotExist": "create the queue, or correct events_queue",
+    NOT_SQS: "another server answers there: correct events_queue, or the proxy of the workers",
 }
 _HINT = "correct events_queue in the tenants file, or the credentials and network of the workers"
 
@@ -33,7 +41,7 @@ def event_checks(config: TenantConfig, *, offline: bool) -> Iterator[Check]:
     if not offline:
         for url, bucket in queues:
             yield _check_queue(url, bucket)
-    yield from check_readers([queue_name(url) for url, _ in queues], _read_names())
+    yield from check_readers(queues, _read_names())
 
 
 def _check_queue(url: str, bucket: Bucket) -> Check:
@@ -44,7 +52,7 @@ def _check_queue(url: str, bucket: Bucket) -> Check:
         text = f"{name} cannot be used: {error.code}"
         return Check("events", "fail", text, _HINTS.get(error.code, _HINT))
     except (Transient, TimeoutError) as error:
-        return Check("events", "fail", f"{name} does not answer: {error or 'in time'}", _HINT)
+        return Check("events", "fail", f"{name} does not answer: {str(error) or 'in time'}", _HINT)
     return Check("events", "ok", f"{name} can be used; {waiting:,} messages wait")
 
 
@@ -64,9 +72,12 @@ def _read_names() -> Collection[str] | None:
         return None  # another check reports it
 
 
-def check_readers(queues: Collection[str], read: Collection[str] | None) -> Iterator[Check]:
-    """Warn of queues that no worker reads. read is None if that is unknown."""
-    missing = [] if read is None else [q for q in queues if f"{EVENTS_PREFIX}{q}" not in read]
-    for queue in missing:
-        text = f"no worker reads the queue {queue}: its events wait"
+def check_readers(
+    queues: Iterable[tuple[str, Bucket]], read: Collection[str] | None
+) -> Iterator[Check]:
+    """Warn of queues, with their URLs, that no worker reads. read is None if that is unknown."""
+    for url, bucket in queues:
+        if read is None or f"{EVENTS_PREFIX}{queue_id(url)}" in read:
+            continue
+        text = f"{bucket.name}: no worker reads the queue {queue_name(url)}: its events wait"
         yield Check("events", "warn", text, f"python -m worker run --only {EVENTS_ROLE}")

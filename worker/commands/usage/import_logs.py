@@ -1,8 +1,6 @@
 """Imports access logs of storage."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -31,6 +29,7 @@ _IGNORED = {
     "unknown_grant": "name a grant that was never issued here",
     "other_key": "name a grant of another object",
     "other_kind": "name a grant that allows no download",
+    "other_signer": "name a grant, but another access key signed their URL",
     "before_issue": "are older than the grant that they name",
     "malformed": "have a time or a size that cannot be true",
     "unstorable": "have values that the database does not accept",
@@ -51,7 +50,8 @@ def import_logs(
     with its time, bytes, address and user agent, once, however often it is imported.
 
     The same command continues an interrupted import, reads what was added to a file, and skips
-    logs that it has read. Storage writes its logs hours later, and not every request gets a line:
+    logs that it has read. A log that cannot be read stops no other: the exit code is 1 then, and if
+    a source has no logs. Storage writes its logs hours later, and not every request gets a line:
     a grant without a download may have been used.
 
     \b
@@ -59,6 +59,8 @@ def import_logs(
       python -m worker usage import /var/log/s3/2026-11-26.log
       python -m worker usage import s3://logs/acme-reports/2026-11-
     """
+    if "" in sources:
+        raise click.UsageError("a SOURCE is empty")
     with open_engine() as engine:
         result = _import(sources, engine, context)
     if output_format == "json":
@@ -67,6 +69,8 @@ def import_logs(
         )
     else:
         click.echo("\n".join(_describe(result)))
+    if result.failed:
+        context.exit(1)
 
 
 def _import(sources: tuple[str, ...], engine: Engine, click_context: click.Context) -> ImportResult:
@@ -76,32 +80,41 @@ def _import(sources: tuple[str, ...], engine: Engine, click_context: click.Conte
     hidden = not console.is_terminal
     with Progress(*columns, console=console, disable=hidden, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
-        importer = LogImporter(context, lambda lines: bar.advance(task, lines))
+        importer = LogImporter(context, lambda lines: bar.advance(task, lines), _report_problem)
         try:
-            importer.run(_find(sources, context))
+            for source in sources:
+                _import_source(source, importer, context)
         except KeyboardInterrupt:
             click.echo("Interrupted: the same command continues the import.", err=True)
             click_context.exit(130)
-        except (Malformed, Transient) as error:
+        except Transient as error:
             raise click.ClickException(f"{error}. The same command continues the import.") from None
-        except (OSError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise click.ClickException(_describe_error(error)) from None
     return importer.result
 
 
-def _find(sources: Iterable[str], context: Context) -> Iterator[LogSource]:
-    for source in sources:
-        if source.startswith(_S3):
-            profile, _, prefix = source.removeprefix(_S3).partition("/")
-            yield from find_objects(profile, prefix, context)
-        else:
-            yield from find_files(Path(source))
+def _report_problem(name: str, problem: str) -> None:
+    click.echo(f"{name}: {problem}", err=True)
 
 
-def _describe_error(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return f"a log is not compressed as its name says, or was cut off: {error}"
+def _import_source(source: str, importer: LogImporter, context: Context) -> None:
+    """Import the logs of a source. Another source may be right if it is wrong."""
+    has_logs = False
+    try:
+        for found in _find(source, context):
+            has_logs = True
+            importer.run(found)
+    except (Malformed, OSError) as error:
+        importer.fail(source, error)
+    else:
+        if not has_logs:
+            importer.fail(source, Malformed("no logs"))
+
+
+def _find(source: str, context: Context) -> Iterable[LogSource]:
+    if source.startswith(_S3):
+        profile, _, prefix = source.removeprefix(_S3).partition("/")
+        return find_objects(profile, prefix, context)
+    return find_files(Path(source))
 
 
 def _describe(result: ImportResult) -> Iterator[str]:

@@ -7,7 +7,7 @@ a line. SeaweedFS's audit log does not contain the query of a request, and so no
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -30,6 +30,8 @@ _GRANT_ID = "x-grant-id"
 _IN_LINE = _GRANT_ID.encode()
 # Storage accepts the name also with some of its characters percent-encoded.
 _has_encoded_character = re.compile(rb"%(?:2[Dd]|6[1479Ee]|7[248])").search
+_CREDENTIAL = "x-amz-credential"
+_SIGNERS = frozenset({_CREDENTIAL, "awsaccesskeyid"})  # of SigV4 and SigV2
 _OPERATIONS = frozenset({"REST.GET.OBJECT", "REST.HEAD.OBJECT", "get_obj", "stat_obj"})
 _SUCCESS = frozenset({"200", "206"})
 _SIGNED_QUERY = "QueryString"
@@ -65,8 +67,18 @@ _JSON_FIELDS = {
     "bytes_sent": "sent",
     "user_agent": "agent",
 }
+_NAMES_IN_JSON = [f'"{name}"'.encode() for name in _JSON_FIELDS]
+# The fields before those that the client chooses.
+_begins_as_log = re.compile(rb"\S+ \S+ \[[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[^\]]+\] \S+ ").match
 _is_number = re.compile(r"[0-9]{1,16}").fullmatch
 _remove_origin = partial(re.compile(r"[A-Za-z]+://[^/]*").sub, "", count=1)
+
+
+def is_log_line(line: bytes) -> bool:
+    """Return true if a line is of an access log that can be read here, whatever it tells."""
+    if line.startswith(b"{"):
+        return all(name in line for name in _NAMES_IN_JSON)
+    return _begins_as_log(line) is not None
 
 
 def read_line(line: bytes) -> UseReport | Skipped:
@@ -154,7 +166,24 @@ def _report(values: dict[str, Any], parse_time: Callable[[str], datetime]) -> Us
         request_id=_present(values["request_id"]),
         remote_address=_present(values["address"]),
         user_agent=_present(values["agent"]),
+        access_keys=frozenset(_signers(query_string)),
     )
+
+
+def _signers(query_string: str) -> Iterator[str]:
+    """Yield the access key of each parameter that names a signer.
+
+    A client that signs a URL itself can repeat the parameter; one with a grant can add none.
+    """
+    for part in query_string.split("&"):
+        name, _, value = part.partition("=")
+        name = (unquote(name) if "%" in name else name).lower()
+        if name not in _SIGNERS:
+            continue
+        access_key, _, scope = unquote(value).partition("/")
+        # A value of another form was masked by storage, and tells nothing.
+        if name != _CREDENTIAL or scope.endswith("aws4_request"):
+            yield access_key
 
 
 def _parse_query(text: str) -> dict[str, str]:

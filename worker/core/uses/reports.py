@@ -25,6 +25,7 @@ class UseReport(NamedTuple):
     a log, and a notification until its queue is known. grant_id is None for a deletion, which names
     no grant. sequencer orders reports of one key that have the same time; "" sorts first.
     request_id is the id that storage gave the request, and identifies a download. size is in bytes.
+    access_keys are those that its URL names as signers: one, or more if its client added some.
     """
 
     event: Event
@@ -42,6 +43,7 @@ class UseReport(NamedTuple):
     request_id: str | None = None
     remote_address: str | None = None
     user_agent: str | None = None
+    access_keys: frozenset[str] = frozenset()
 
 
 def is_credible(report: UseReport, now: datetime) -> bool:

@@ -14,7 +14,8 @@ class UsedGrant(NamedTuple):
     """An issued grant: whose it is, and the limits that its use must keep.
 
     real_buckets are the storage names of those to which its bucket profile leads or has led. terms
-    are those of its batch, detail the fields of its item. expires_in is in seconds.
+    are those of its batch, detail the fields of its item. expires_in is in seconds. access_keys are
+    all those that signed it, or none if they were not read.
     """
 
     tenant: str
@@ -31,6 +32,7 @@ class UsedGrant(NamedTuple):
     terms: Mapping[str, Any]
     detail: Mapping[str, Any]
     notify: tuple[str, ...] = ()
+    access_keys: frozenset[str] = frozenset()
 
     @property
     def expires_at(self) -> datetime:

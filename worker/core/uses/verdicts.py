@@ -12,11 +12,12 @@ from worker.core.uses.used_grant import SLOT_KINDS, UsedGrant
 Verdict = Literal["as_granted", "late", "mismatched"]
 """The result of a comparison. A use that is late and mismatched is mismatched."""
 
-Ignored = Literal["other_key", "other_kind", "before_issue"]
+Ignored = Literal["other_key", "other_kind", "other_signer", "before_issue"]
 """The reasons for which a report is no use of the grant that it names.
 
 other_key: the object has another key or bucket, as one that was copied together with its metadata.
 other_kind: a grant of this kind cannot cause such an event.
+other_signer: another access key signed the URL: whoever may sign one can add any grant's id.
 before_issue: it is older than the grant.
 """
 
@@ -41,12 +42,9 @@ class Judgement(NamedTuple):
 
 def judge(report: UseReport, grant: UsedGrant) -> Judgement | Ignored:
     """Compare a report with its grant. The same report always gets the same verdict."""
-    if not grant.is_key(report.object_key) or not _is_bucket(report, grant):
-        return "other_key"
-    if not _can_cause(grant.kind, report.event):
-        return "other_kind"
-    if report.occurred_at < grant.issued_at - CLOCK_SKEW:
-        return "before_issue"
+    ignored = _ignored(report, grant)
+    if ignored is not None:
+        return ignored
     if report.event in STORING:
         problems = "; ".join(_mismatches(report, grant))
         if problems:
@@ -54,6 +52,18 @@ def judge(report: UseReport, grant: UsedGrant) -> Judgement | Ignored:
     if report.event != "deleted" and is_late(report.occurred_at, grant.expires_at):
         return Judgement("late")
     return Judgement("as_granted")
+
+
+def _ignored(report: UseReport, grant: UsedGrant) -> Ignored | None:
+    if not grant.is_key(report.object_key) or not _is_bucket(report, grant):
+        return "other_key"
+    if not _can_cause(grant.kind, report.event):
+        return "other_kind"
+    if grant.access_keys and not report.access_keys <= grant.access_keys:
+        return "other_signer"
+    if report.occurred_at < grant.issued_at - CLOCK_SKEW:
+        return "before_issue"
+    return None
 
 
 def _is_bucket(report: UseReport, grant: UsedGrant) -> bool:

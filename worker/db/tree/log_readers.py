@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
 
-from worker.db.engine import CONNECT_TIMEOUT, LOCK_TIMEOUT, sqlite_path
+from worker.db.engine import LOCK_TIMEOUT, POSTGRES_OPTIONS, sqlite_path
 
 Row = tuple[Any, ...]
 
@@ -135,7 +135,7 @@ class _PostgresReader:
         parsed = make_url(url).set(drivername="postgresql+psycopg")
         # Not as a URL: libpq decodes other characters of names and passwords than SQLAlchemy.
         _, arguments = parsed.get_dialect()().create_connect_args(parsed)
-        options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **arguments}
+        options: dict[str, Any] = {**POSTGRES_OPTIONS, **arguments}
         self._connection = psycopg.connect(**options)
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         self._connection.read_only = True

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, select, tuple_
 
-from models import Batch, Chunk, ConfigChange, Grant
+from models import Batch, Chunk, ConfigChange, Grant, Reissue
 from valetkey.wire.grant_ids import grant_id, split_grant_id
 from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.storage_names import qualified_name
@@ -22,7 +22,7 @@ _BATCHES = select(
     Batch.notify,
 )
 _COLUMNS = (
-    *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in),
+    *(Chunk.chunk_number, Chunk.issued_at, Chunk.expires_in, Chunk.access_key),
     *(Grant.batch_number, Grant.item_number, Grant.object_key, Grant.detail),
 )
 _FIRST_ITEM = Chunk.chunk_number * Batch.chunk_size
@@ -53,11 +53,29 @@ def find_used_grants(
     found: defaultdict[str, list[UsedGrant]] = defaultdict(list)
     buckets: dict[str, frozenset[str]] = {}
     for start in range(0, len(names), _PER_QUERY):
-        for batch, row in _read(connection, names[start : start + _PER_QUERY]):
+        rows = list(_read(connection, names[start : start + _PER_QUERY]))
+        later_keys = _later_keys(connection, {row.batch_number for _, row in rows})
+        for batch, row in rows:
             if batch.bucket not in buckets:
                 buckets[batch.bucket] = real_buckets(connection, batch.bucket, config)
             grant = _used_grant(batch, row, buckets[batch.bucket])
+            chunk = row.batch_number, row.chunk_number
+            if row.access_key:
+                keys = frozenset({row.access_key}) | later_keys[chunk]
+                grant = grant._replace(access_keys=keys)
             found[grant_id(grant.batch_id, grant.item_number)].append(grant)
+    return found
+
+
+def _later_keys(
+    connection: Connection, batches: Collection[int]
+) -> Mapping[tuple[int, int], frozenset[str]]:
+    """Return the access keys that signed chunks of these batches again, by batch and chunk."""
+    query = select(Reissue.batch_number, Reissue.chunk_number, Reissue.access_key).distinct()
+    found: defaultdict[tuple[int, int], frozenset[str]] = defaultdict(frozenset)
+    if batches:
+        for batch, chunk, key in connection.execute(query.where(Reissue.batch_number.in_(batches))):
+            found[batch, chunk] |= {key}
     return found
 
 

@@ -1,17 +1,19 @@
 """Imports access logs: records the downloads in their lines."""
 
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
 from sqlalchemy.exc import DataError
 
 from worker.context import Context
-from worker.core.uses.access_log import MAX_LINE_BYTES, read_line
+from worker.core.uses.access_log import MAX_LINE_BYTES, is_log_line, read_line
 from worker.core.uses.reports import UseReport
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.uses.log_imports import NOTHING, ImportedPart, read_imported, write_imported
+from worker.errors import Malformed
 from worker.usecases.uses.log_sources import LogSource
 from worker.usecases.uses.record import record_uses
 
@@ -26,6 +28,7 @@ class ImportResult:
 
     skipped counts lines that are no download, and ignored those whose grant does not fit or that
     the database does not accept, both by reason. known are the downloads that were recorded before.
+    failed counts logs and sources that could not be read or are none.
     """
 
     logs: int = 0
@@ -34,6 +37,7 @@ class ImportResult:
     downloads: int = 0
     known: int = 0
     unfinished: int = 0
+    failed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
 
@@ -41,19 +45,40 @@ class ImportResult:
 class LogImporter:
     """Imports logs one after another, and counts what they contain.
 
+    on_lines is called with the number of lines that were read, and on_problem with the name of a
+    log and why it cannot be read, or is no log.
+
     It may be killed at any time: what it stored of its progress is skipped the next time, and what
     it recorded beyond that is recognised.
     """
 
-    def __init__(self, context: Context, on_lines: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        on_lines: Callable[[int], None],
+        on_problem: Callable[[str, str], None],
+    ) -> None:
         self._context = context
         self._on_lines = on_lines
+        self._on_problem = on_problem
         self.result = ImportResult()
 
-    def run(self, sources: Iterable[LogSource]) -> None:
-        """Import what is new of each log. Raises Transient, Malformed and OSError."""
-        for source in sources:
+    def run(self, source: LogSource) -> None:
+        """Import what is new of a log. Raises Transient; any other problem concerns only this log.
+
+        Files are rotated and removed meanwhile: that is no failure.
+        """
+        try:
             self._import(source)
+        except FileNotFoundError:
+            self._on_problem(source.name, "skipped, because it was removed meanwhile")
+        except (Malformed, OSError, EOFError, zlib.error) as error:
+            self.fail(source.name, error)
+
+    def fail(self, name: str, error: Exception) -> None:
+        """Count a log or a source that cannot be read, and report why."""
+        self.result.failed += 1
+        self._on_problem(name, _describe(error))
 
     def _import(self, source: LogSource) -> None:
         with read_transaction(self._context.engine) as connection:
@@ -73,12 +98,14 @@ class LogImporter:
     def _read(self, stream: IO[bytes], source: LogSource, mark: str) -> int:
         """Record the downloads of all lines that follow, and return the position after them."""
         reports: list[UseReport] = []
-        position, lines = stream.tell(), 0
+        start = position = stream.tell()
+        lines, is_log = 0, start > 0
         for line, length, is_finished in _read_lines(stream):
             if source.may_grow and not is_finished:
                 self.result.unfinished += 1
                 break
             position, lines = position + length, lines + 1
+            is_log = is_log or is_log_line(line)
             report = read_line(line)
             if isinstance(report, UseReport):
                 reports.append(report)
@@ -89,6 +116,8 @@ class LogImporter:
                 self._store(source, ImportedPart(mark, position))
                 reports, lines = [], 0
         self._record(reports, lines)
+        if position > start and not is_log:
+            self.fail(source.name, Malformed("no line looks like one of an access log"))
         return position
 
     def _record(self, reports: list[UseReport], lines: int) -> None:
@@ -116,6 +145,14 @@ class LogImporter:
     def _store(self, source: LogSource, part: ImportedPart) -> None:
         with write_transaction(self._context.engine) as connection:
             write_imported(connection, source.name, part, self._context.now())
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, Malformed):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"not compressed as its name says, or cut off: {error}"
 
 
 def _read_lines(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bool]]:

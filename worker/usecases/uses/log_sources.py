@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -163,9 +164,14 @@ LogSource = LogFile | LogObject
 
 
 def find_files(path: Path) -> list[LogFile]:
-    """Return a file, or the files in a folder and its folders, in the order of their names."""
+    """Return a file, or the files in a folder and its folders, in the order of their names.
+
+    Raises OSError, and Malformed for a pipe: what was imported of it could not be skipped later.
+    """
     if path.is_dir():
         return [LogFile(p) for p in sorted(path.rglob("*")) if p.is_file()]
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Malformed("no regular file: write what it contains to one, and import that")
     return [LogFile(path)]
 
 

@@ -152,26 +152,5 @@ def test_lines_that_fit_no_grant_are_counted_by_reason(
     assert "0 downloads recorded; read 0 lines of 2 logs" in text
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("absent.log", "absent.log: No such file or directory"),
-        ("s3://nowhere/x", "there is no bucket profile 'nowhere'"),
-        ("s3://dem/x", "there is no bucket profile 'dem': did you mean 'demo'?"),
-        ("cut.gz", "a log is not compressed as its name says, or was cut off"),
-        ("text.gz", "a log is not compressed as its name says, or was cut off"),
-    ],
-)
-def test_a_source_that_cannot_be_read_is_named(
-    run: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("cut.gz").write_bytes(gzip.compress(aws_line() * 99)[:60])
-    Path("text.gz").write_bytes(aws_line())
-    result = run(source)
-    assert (result.exit_code, "Traceback" in result.output) == (1, False)
-    assert message in result.output
-
-
 def test_a_source_is_required(run: Import) -> None:
     assert run().exit_code == 2

@@ -38,6 +38,7 @@ It is deleted only if other messages raise none: otherwise the error is that of 
 
 _PARALLEL_POLLS = 8
 _FILL_SECONDS = 1.0  # in which a group has to be complete
+_SHORTEST_POLL = 1.0  # seconds; an empty poll that ends earlier did not wait as it was told to
 
 _Part = Literal["queue", "events"]
 """The part that has a problem: the calls of SQS, or what they brought."""
@@ -50,6 +51,9 @@ class QueueReader:
 
     targets returns what the queue may tell of. threads makes several calls at once. A message is
     deleted after the commit of what it tells; whatever fails before, it comes again.
+
+    progress_at is the time of the monotonic clock at which it last began to wait for messages, or
+    to handle some.
     """
 
     def __init__(
@@ -69,10 +73,12 @@ class QueueReader:
         self._reachable_since = context.now()
         self._problems: dict[_Part, str] = {}
         self._busy = Lock()
+        self.progress_at = time.monotonic()
 
     def run(self, stop: Event) -> None:
         """Read the queue until told to stop. Never raises."""
         while not stop.is_set():
+            self.progress_at = time.monotonic()
             try:
                 has_progress = self._read_messages(stop)
             except Exception:
@@ -96,12 +102,15 @@ class QueueReader:
 
     def _read_messages(self, stop: Event) -> bool:
         """Handle what the queue has; return false if the next poll should wait."""
+        begin = time.monotonic()
         try:
             messages = self._receive()
         except Transient as error:
             self._note("queue", error)
             return False
         self._note("queue", None)
+        if not messages and time.monotonic() - begin < _SHORTEST_POLL:
+            stop.wait(_SHORTEST_POLL)
         with self._busy:
             if not messages or stop.is_set():
                 return True
@@ -148,6 +157,7 @@ class QueueReader:
         return group.problem is None or bool(group.handled)
 
     def _record(self, messages: Sequence[QueueMessage]) -> HandledMessages:
+        self.progress_at = time.monotonic()
         if self._is_troubled:
             self._reachable_since = self._context.now()
         self._is_troubled = True  # unless nothing fails

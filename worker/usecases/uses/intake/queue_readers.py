@@ -1,5 +1,6 @@
 """Reads all queues that bucket profiles name, as the tenant config changes."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 import structlog
 
-from worker.aws.event_queues import EventQueue, event_queues
+from worker.aws.event_queues import EventQueue, event_queues, queue_id
 from worker.context import Context
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.errors import Malformed, Transient
@@ -45,17 +46,27 @@ class QueueReaders:
         self._context = context
         self._running: dict[tuple[str, Bucket], _RunningQueue] = {}
         self._problems: dict[str, str] = {}
+        self._progress_at = time.monotonic()
 
     def run(self, stop: Event, beat: Callable[[Sequence[str]], None]) -> None:
         """Read the queues until told to stop; messages that are being handled are finished.
 
-        beat is called every few seconds with the names of the queues.
+        beat is called every few seconds with the ids of the queues (`queue_id`).
         """
         while not stop.is_set():
+            self._progress_at = time.monotonic()
             self._update()
-            beat(sorted(running.queue.name for running in self._running.values()))
+            beat(sorted(queue_id(url) for url, _ in self._running))
             stop.wait(CONFIG_INTERVAL)
         self._stop(list(self._running))
+
+    def idle_seconds(self) -> float:
+        """Return the time since the last progress of the part that waits longest.
+
+        Any thread may call it. Parts are the loop of `run`, and each reader.
+        """
+        readers = [r for running in tuple(self._running.values()) for r in running.readers]
+        return time.monotonic() - min([self._progress_at, *(r.progress_at for r in readers)])
 
     def _update(self) -> None:
         """Start and stop readers as the config has it now; keep them if it cannot be read."""
