@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
@@ -118,13 +119,22 @@ def _file(headers: Mapping[str, str]) -> StoredFile:
             version=None if version == _NO_VERSION else version,
             checksum=_checksum(headers),
             content_type=headers.get("Content-Type"),
-            modified_at=parse_timestamp(headers["Last-Modified"]).astimezone(UTC),
+            modified_at=_time(headers["Last-Modified"]),
         )
     except (KeyError, ValueError, ArithmeticError, RuntimeError):
         file = None
     if file is None or not _is_credible(file):
         raise StorageRefuses("storage tells nonsense of an object", "storage")
     return file
+
+
+def _time(text: str) -> datetime:
+    """Return the time of a header. boto3's parser understands more, and takes ten times as long."""
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)  # RFC 9110, section 5.6.7
+    except ValueError:
+        other: datetime = parse_timestamp(text)
+        return other.astimezone(UTC)
 
 
 def _is_credible(file: StoredFile) -> bool:
