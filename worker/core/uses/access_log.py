@@ -2,7 +2,8 @@
 
 AWS's server access log (AWS: LogFormat.html) is read, also as Ceph RGW's bucket logging writes it,
 and RGW's operations log (Ceph: radosgw/config-ref, "rgw enable ops log"), which has one JSON object
-a line. SeaweedFS's audit log does not contain the query of a request, and so no grant.
+a line: up to Ceph Reef without the object's key, and on some backends without the id of the
+request. SeaweedFS's audit log does not contain the query of a request, and so no grant.
 """
 
 import json
@@ -57,16 +58,15 @@ _MONTHS = (
 )
 _JSON_FIELDS = {
     "bucket": "bucket",
-    "object": "object_key",
     "time": "time",
     "remote_addr": "address",
-    "trans_id": "request_id",
     "operation": "operation",
     "uri": "request",
     "http_status": "status",
     "bytes_sent": "sent",
     "user_agent": "agent",
 }
+_OPTIONAL_JSON_FIELDS = {"object": "object_key", "trans_id": "request_id"}
 _NAMES_IN_JSON = [f'"{name}"'.encode() for name in _JSON_FIELDS]
 # The fields before those that the client chooses.
 _begins_as_log = re.compile(rb"\S+ \S+ \[[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[^\]]+\] \S+ ").match
@@ -112,7 +112,7 @@ def _read_text(text: str) -> UseReport | Skipped:
         fields[_AUTH_FIELD] == _SIGNED_QUERY if len(fields) > _AUTH_FIELD else None
     )
     values["agent"] = (values["agents"] or "").partition('" "')[2]
-    return _report(values, _parse_time)
+    return _report(values, _parse_time, _decode_key)
 
 
 def _parse_time(text: str) -> datetime:
@@ -130,11 +130,14 @@ def _read_json(text: str) -> UseReport | Skipped:
         not isinstance(entry.get(name), str | int) for name in _JSON_FIELDS
     ):
         return "malformed"
+    fields = _JSON_FIELDS | _OPTIONAL_JSON_FIELDS
     values: dict[str, Any] = {
-        field: _storable(str(entry[name])) for name, field in _JSON_FIELDS.items()
+        field: _storable(str(entry.get(name, ""))) for name, field in fields.items()
     }
+    # RGW writes TENANT/BUCKET for the bucket of a tenant of its own.
+    values["bucket"] = values["bucket"].rpartition("/")[2]
     values["is_signed"] = False if entry.get("user") == _ANONYMOUS else None
-    return _report(values, _parse_iso_time)
+    return _report(values, _parse_iso_time, _requested_key)
 
 
 def _parse_iso_time(text: str) -> datetime:
@@ -142,7 +145,11 @@ def _parse_iso_time(text: str) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def _report(values: dict[str, Any], parse_time: Callable[[str], datetime]) -> UseReport | Skipped:
+def _report(
+    values: dict[str, Any],
+    parse_time: Callable[[str], datetime],
+    read_key: Callable[[str, str, str], str],
+) -> UseReport | Skipped:
     """Return the download of a line. is_signed is None in a format that does not tell it."""
     if values["operation"] not in _OPERATIONS:
         return "other"
@@ -159,7 +166,7 @@ def _report(values: dict[str, Any], parse_time: Callable[[str], datetime]) -> Us
         event="downloaded",
         source="log",
         bucket=values["bucket"],
-        object_key=_object_key(values["object_key"], values["bucket"], path),
+        object_key=read_key(values["object_key"], values["bucket"], path),
         grant_id=unquote(query[_GRANT_ID]),
         occurred_at=parse_time(values["time"]),
         size=_sent(values["sent"]),
@@ -210,7 +217,7 @@ def _target(request: str) -> str:
     return words[1] if len(words) > 1 else request
 
 
-def _object_key(logged: str, bucket: str, target_path: str) -> str:
+def _decode_key(logged: str, bucket: str, target_path: str) -> str:
     """Return the object key of a logged one, which is URL-encoded once or twice.
 
     The path of the request, which is encoded once, decides.
@@ -219,6 +226,20 @@ def _object_key(logged: str, bucket: str, target_path: str) -> str:
     twice = unquote(once)
     if once == twice:
         return once
+    keys = _possible_keys(bucket, target_path)
+    return twice if once not in keys and twice in keys else once
+
+
+def _requested_key(logged: str, bucket: str, target_path: str) -> str:
+    """Return the object key of a request. It is logged as it is, or not at all.
+
+    Without it, a path that begins with the bucket's name is taken for one of path style.
+    """
+    path, without_bucket = _possible_keys(bucket, target_path)
+    return path if logged == path else without_bucket
+
+
+def _possible_keys(bucket: str, target_path: str) -> tuple[str, str]:
+    """Return the object key that the path of a request has in virtual-host and in path style."""
     path = unquote(_remove_origin(target_path)).removeprefix("/")
-    paths = {path, path.removeprefix(f"{bucket}/")}
-    return twice if once not in paths and twice in paths else once
+    return path, path.removeprefix(f"{bucket}/")

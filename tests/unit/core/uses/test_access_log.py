@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.access_logs import GRANT_ID, QUERY, aws_line, rgw_line
-from worker.core.uses.access_log import MAX_LINE_BYTES, read_line
+from worker.core.uses.access_log import MAX_LINE_BYTES, is_log_line, read_line
 from worker.core.uses.reports import MAX_SIZE, UseReport
 
 SIGNED_QUERY = QUERY.format(GRANT_ID)
@@ -38,6 +38,47 @@ def test_a_signed_get_with_a_grant_id_is_a_download() -> None:
 
 def test_the_operations_log_of_rgw_tells_the_same() -> None:
     assert report_of(rgw_line()) == report_of(aws_line())._replace(request_id="tx00000example")
+
+
+def test_a_line_of_rgw_reef_has_neither_the_key_nor_on_its_sqlite_backend_an_id() -> None:
+    # As Ceph RGW 18.2.7 wrote it, but for the parameters that set the response's headers.
+    line = (
+        b'{"bucket":"valetkey-demo","time":"2026-11-27T12:42:47.028114Z",'
+        b'"time_local":"2026-11-27T12:42:47.028114+0000","remote_addr":"127.0.0.1",'
+        b'"object_owner":"probe","user":"probe","operation":"get_obj",'
+        b'"uri":"GET /valetkey-demo/acme/a%20b%2Bc%2520%C3%BC%26%3D%3F.pdf'
+        b"?x-grant-id=0199a000-0000-7000-8000-000000000001.0&X-Amz-Algorithm=AWS4-HMAC-SHA256"
+        b"&X-Amz-Credential=AKIARGWTEST000000001%2F20261127%2Fus-east-1%2Fs3%2Faws4_request"
+        b"&X-Amz-Date=20261127T124246Z&X-Amz-Expires=300&X-Amz-SignedHeaders=host"
+        b'&X-Amz-Signature=7beb3a33 HTTP/1.1","http_status":"200","error_code":"",'
+        b'"bytes_sent":1234,"bytes_received":0,"object_size":1234,"total_time":0,'
+        b'"user_agent":"curl/8.5","referrer":"\xff\xfe\\"}","trans_id":"",'
+        b'"authentication_type":"Local","access_key_id":"AKIARGWTEST000000001",'
+        b'"temp_url":false}\n'
+    )
+    assert is_log_line(line)
+    assert read_line(line) == UseReport(
+        event="downloaded",
+        source="log",
+        bucket="valetkey-demo",
+        object_key="acme/a b+c%20ü&=?.pdf",
+        grant_id=GRANT_ID,
+        occurred_at=datetime(2026, 11, 27, 12, 42, 47, 28_114, tzinfo=UTC),
+        size=1234,
+        remote_address="127.0.0.1",
+        user_agent="curl/8.5",
+        access_keys=frozenset({"AKIARGWTEST000000001"}),
+    )
+
+
+def test_the_key_that_rgw_logs_tells_whether_the_path_begins_with_the_bucket() -> None:
+    for key in ("a.pdf", "valetkey-demo/a.pdf"):
+        uri = f"GET /valetkey-demo/a.pdf?{SIGNED_QUERY} HTTP/1.1"
+        assert report_of(rgw_entry(object=key, uri=uri)).object_key == key
+
+
+def test_the_bucket_of_a_tenant_of_rgw_is_known_by_its_name() -> None:
+    assert report_of(rgw_entry(bucket="acme/valetkey-demo")).bucket == "valetkey-demo"
 
 
 @pytest.mark.parametrize("key", ["acme/a b.pdf", "acme/ü+ö.pdf", "acme/100%.pdf", "acme/%20.pdf"])
