@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from models import Batch
+from models import Batch, Grant
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import (
     Clock,
@@ -17,6 +17,7 @@ from tests.support.builders.services import InProcessService
 from tests.support.uses import settlements
 from tests.support.uses.reports import deleted, downloaded, stored
 from worker.core.uses.states import GrantState, grant_state
+from worker.db.audit.selection.states import state_column
 from worker.db.engine import read_transaction
 from worker.db.uses.states import read_state_facts
 from worker.usecases.uses.record import record_uses
@@ -98,6 +99,9 @@ def test_a_slot_is_unused_only_if_its_settlement_names_it(
     found = states(engine, ids[0], clock)
     assert [item for item, state in found.items() if state == "unused"] == expected
     assert set(found.values()) <= {"unused", "unknown"}
+    with read_transaction(engine) as connection:
+        query = select(Grant.item_number, state_column(connection, clock()))
+        assert {row[0]: row[1] for row in connection.execute(query)} == found
 
 
 def test_the_last_object_of_a_grant_decides(

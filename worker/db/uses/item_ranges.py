@@ -33,7 +33,8 @@ def contains_item(connection: Connection, ranges: Any, item: Any) -> ColumnEleme
 def split_ranges(connection: Connection, ranges: Any) -> RangeBounds:
     """Return the ranges of a column."""
     if connection.dialect.name == "sqlite":
-        texts = '["' + func.replace(ranges, ",", '","') + '"]'
+        some = func.nullif(ranges, literal_column("''"))  # json_each(NULL) has no rows
+        texts = '["' + func.replace(some, ",", '","') + '"]'
         table = func.json_each(texts).table_valued("value", name="item_ranges")
         value = table.c.value
         # SQLite casts the digits at the beginning of a text, and an empty one to 0.
