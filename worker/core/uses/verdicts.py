@@ -111,7 +111,19 @@ def _is_type(found: str, granted: str) -> bool:
     found, granted = found.lower(), granted.lower()
     if granted == _UNKNOWN_TYPE:
         return True
-    return found.startswith(granted[:-1]) if granted.endswith("/*") else found == granted
+    return _is_of_family(found, granted[:-1]) if granted.endswith("/*") else found == granted
+
+
+def _is_of_family(found: str, family: str) -> bool:
+    """Return true if a type that the client chose begins as granted, and each of a list does.
+
+    Browsers take the last of a list, as video/mp4,text/html, and leave out what is no type, as the
+    second codec of video/webm;codecs=vp8,opus. RGW and SeaweedFS store lists.
+    """
+    first, *others = (each.partition(";")[0].strip() for each in found.split(","))
+    return first.startswith(family) and all(
+        each.startswith(family) for each in others if "/" in each
+    )
 
 
 def use_fingerprint(report: UseReport, grant: UsedGrant) -> bytes:

@@ -63,6 +63,24 @@ def test_an_object_of_another_type_is_mismatched() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ("video/mp4,text/html", "mismatched"),  # stored by RGW 18.2.7, from a form for video/*
+        ("video/mp4;codecs=avc1, TEXT/HTML;charset=utf-8", "mismatched"),
+        (",text/html", "mismatched"),
+        ("video/mp4, video/webm", "as_granted"),
+        ("video/webm;codecs=vp8,opus", "as_granted"),
+        ('video/mp4; codecs="avc1.42E01E, mp4a.40.2"', "as_granted"),
+    ],
+)
+def test_each_type_of_a_list_has_to_be_of_the_granted_family(found: str, verdict: str) -> None:
+    videos = grant(terms=FORM_TERMS | {"content_type": "video/*"})
+    judgement = judge(stored(ID, KEY, ISSUED, content_type=found), videos)
+    assert isinstance(judgement, Judgement)
+    assert judgement.verdict == verdict
+
+
 def test_storage_may_choose_the_type_of_an_object_that_was_granted_without_one() -> None:
     untyped = grant(terms=FORM_TERMS | {"content_type": "application/octet-stream"})
     judgement = judge(stored(ID, KEY, ISSUED, content_type="text/plain; charset=utf-8"), untyped)
