@@ -137,6 +137,8 @@ def _read_json(text: str) -> UseReport | Skipped:
     # RGW writes TENANT/BUCKET for the bucket of a tenant of its own.
     values["bucket"] = values["bucket"].rpartition("/")[2]
     values["is_signed"] = False if entry.get("user") == _ANONYMOUS else None
+    # A signature in the headers takes precedence over one in the query, which may be made up.
+    values["signer"] = _present(str(entry.get("access_key_id") or ""))
     return _report(values, _parse_iso_time, _requested_key)
 
 
@@ -173,15 +175,17 @@ def _report(
         request_id=_present(values["request_id"]),
         remote_address=_present(values["address"]),
         user_agent=_present(values["agent"]),
-        access_keys=frozenset(_signers(query_string)),
+        access_keys=frozenset(_signers(query_string, values.get("signer"))),
     )
 
 
-def _signers(query_string: str) -> Iterator[str]:
-    """Yield the access key of each parameter that names a signer.
+def _signers(query_string: str, logged: str | None) -> Iterator[str]:
+    """Yield the access key that storage logged, and that of each parameter that names a signer.
 
     A client that signs a URL itself can repeat the parameter; one with a grant can add none.
     """
+    if logged is not None:
+        yield logged
     for part in query_string.split("&"):
         name, _, value = part.partition("=")
         name = (unquote(name) if "%" in name else name).lower()

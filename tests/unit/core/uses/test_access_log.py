@@ -77,6 +77,17 @@ def test_the_key_that_rgw_logs_tells_whether_the_path_begins_with_the_bucket() -
         assert report_of(rgw_entry(object=key, uri=uri)).object_key == key
 
 
+def test_a_signature_in_the_headers_is_not_hidden_by_another_in_the_query() -> None:
+    # RGW 18.2.7 serves the request, and logs the key of the headers.
+    query = (
+        f"{SIGNED_QUERY}&X-Amz-Credential=AKIDEXAMPLE%2F20261124%2Fus-east-1%2Fs3%2Faws4_request"
+    )
+    uri = f"GET /valetkey-demo/acme/a.pdf?{query} HTTP/1.1"
+    report = report_of(rgw_entry(uri=uri, access_key_id="AKIDOTHER"))
+    assert report.access_keys == {"AKIDEXAMPLE", "AKIDOTHER"}
+    assert report_of(rgw_entry(uri=uri)).access_keys == {"AKIDEXAMPLE"}
+
+
 def test_the_bucket_of_a_tenant_of_rgw_is_known_by_its_name() -> None:
     assert report_of(rgw_entry(bucket="acme/valetkey-demo")).bucket == "valetkey-demo"
 
