@@ -6,21 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
+
+from bench.comparison import Spread
 
 ROUNDS = 9
 CHUNKS = 20  # in each round
 _PROGRAM = Path(__file__).with_name("issuing_process.py")
 _CHECKOUT = Path(__file__).parents[2]
-
-
-class Ratio(NamedTuple):
-    """The median of the rounds' ratios, the smallest and the largest."""
-
-    median: float
-    least: float
-    most: float
 
 
 class Issuer:
@@ -53,7 +45,7 @@ def running_issuer(url: str, checkout: Path = _CHECKOUT) -> Iterator[Issuer]:
             process.terminate()
 
 
-def compare_issuers(ours: Issuer, theirs: Issuer, rounds: int = ROUNDS) -> Ratio:
+def compare_issuers(ours: Issuer, theirs: Issuer, rounds: int = ROUNDS) -> Spread:
     """Return the rate of ours relative to theirs, alternated."""
     for issuer in (ours, theirs):
         issuer.seconds(2)
@@ -62,4 +54,4 @@ def compare_issuers(ours: Issuer, theirs: Issuer, rounds: int = ROUNDS) -> Ratio
         pair = (ours, theirs) if number % 2 else (theirs, ours)
         times = {id(issuer): issuer.seconds(CHUNKS) for issuer in pair}
         ratios.append(times[id(theirs)] / times[id(ours)])
-    return Ratio(median(ratios), min(ratios), max(ratios))
+    return Spread(ratios)

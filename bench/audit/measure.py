@@ -12,7 +12,8 @@ from bench.audit import figures
 from bench.audit.build import build_log, cached_postgres, cached_sqlite, has_log
 from bench.audit.data import DataPlan
 from bench.audit.figures import BuiltLog, Figures
-from bench.audit.issuing import Ratio, compare_issuers, running_issuer
+from bench.audit.issuing import compare_issuers, running_issuer
+from bench.comparison import Spread
 from bench.metrics import Measurements
 
 ROWS = 10_000_000
@@ -69,8 +70,8 @@ def _measure_issuing(url: str, baseline: Path | None) -> Figures:
     return measured
 
 
-def _named(name: str, ratio: Ratio) -> Figures:
-    return {name: ratio.median, f"{name}_least": ratio.least, f"{name}_most": ratio.most}
+def _named(name: str, ratio: Spread) -> Figures:
+    return {name: float(ratio), f"{name}_least": ratio.least, f"{name}_most": ratio.most}
 
 
 @contextmanager
