@@ -17,6 +17,7 @@ from worker.aws.event_queues import (
     queue_region,
 )
 from worker.core.tenants.config import Bucket, Tenant, TenantAccess, TenantConfig
+from worker.jobs.problem_log import ProblemLog
 from worker.usecases.uses.intake.queue_readers import QueueReaders
 from worker.usecases.uses.intake.targets import QueueTargets
 
@@ -98,6 +99,7 @@ def test_a_process_without_a_queue_says_once_how_to_name_one(
 ) -> None:
     monkeypatch.setattr("worker.usecases.uses.intake.queue_readers.CONFIG_INTERVAL", 0)
     config = SimpleNamespace(current=lambda: TenantConfig({"demo": DEMO}, {}))
+    context = SimpleNamespace(config=config, problems=ProblemLog())
     stop, beats = Event(), list[Sequence[str]]()
 
     def beat(queues: Sequence[str]) -> None:
@@ -106,6 +108,6 @@ def test_a_process_without_a_queue_says_once_how_to_name_one(
             stop.set()
 
     with capture_logs() as logs:
-        QueueReaders(cast("Any", SimpleNamespace(config=config))).run(stop, beat)
+        QueueReaders(cast("Any", context)).run(stop, beat)
     assert (beats, [entry["event"] for entry in logs]) == ([[], []], ["queues_wait"])
     assert "set events_queue" in logs[0]["problem"]

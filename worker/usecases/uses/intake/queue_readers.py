@@ -45,7 +45,6 @@ class QueueReaders:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._running: dict[tuple[str, Bucket], _RunningQueue] = {}
-        self._problems: dict[str, str] = {}
         self._progress_at = time.monotonic()
 
     def run(self, stop: Event, beat: Callable[[Sequence[str]], None]) -> None:
@@ -76,7 +75,7 @@ class QueueReaders:
             self._note("the tenant config", str(error))
             return
         wanted = dict(event_queues(list(config.buckets.values()))).items()
-        self._note("the tenant config", "" if wanted else _NO_QUEUE)
+        self._note("the tenant config", None if wanted else _NO_QUEUE)
         self._stop([key for key in self._running if key not in wanted])
         for url, bucket in wanted:
             if (url, bucket) not in self._running:
@@ -85,13 +84,10 @@ class QueueReaders:
                 except (Malformed, Transient) as error:  # as a profile without credentials
                     self._note(bucket.name, str(error))
                 else:
-                    self._note(bucket.name, "")
+                    self._note(bucket.name, None)
 
-    def _note(self, part: str, problem: str) -> None:
-        """Log each problem once, until it changes or ends."""
-        if problem and problem != self._problems.get(part):
-            log.warning("queues_wait", part=part, problem=problem)
-        self._problems[part] = problem
+    def _note(self, part: str, problem: str | None) -> None:
+        self._context.problems.note("queues_wait", part, problem, part=part)
 
     def _start(self, url: str, bucket: Bucket) -> None:
         queue = EventQueue(url, bucket)
