@@ -17,6 +17,9 @@ from worker.core.signing.urls import SupportsUrlSigning, UrlSigner
 from worker.core.tenants.config import Bucket
 from worker.errors import Malformed
 
+PROBE_KEY = "probe"
+"""The object key of the URL that shows how boto3 writes the address of a bucket."""
+
 _PROBE = Credentials("probe", "probe")
 # The first signer that writes the same bytes as boto3 is used.
 _SIGNERS: tuple[Callable[..., SupportsUrlSigning], ...] = (UrlSigner, BotoUrlSigner)
@@ -50,27 +53,32 @@ def find_signing_method(bucket: Bucket, endpoint: str | None) -> SigningMethod:
     Raises Malformed if boto3 rejects the profile, or signs in a way that no signer here does.
     """
     url, form_url = _probe(bucket, endpoint)
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    region, service = query["X-Amz-Credential"].split("/")[2:4]
-    prefix = parts.path.removesuffix("probe")
-    target = Target(parts.scheme, parts.netloc, prefix, region, service)
+    query = dict(parse_qsl(urlsplit(url).query))
+    target = read_target(url)
     issued_at = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%S%z")
     form = FormSigner(_PROBE, target, bucket=bucket.bucket, issued_at=issued_at, expires_in=60)
-    if form_url not in {None, form.sign("probe").url}:
+    if form_url not in {None, form.sign(PROBE_KEY).url}:
         raise Malformed(
             f"boto3 makes no form for the bucket {bucket.bucket!r} itself: set post = false"
         )
     for signer in _SIGNERS:
         urls = signer(_PROBE, target, method="GET", issued_at=issued_at, expires_in=60)
-        if urls.sign("probe").url == url:
+        if urls.sign(PROBE_KEY).url == url:
             return SigningMethod(target, signer)
     raise Malformed(f"boto3 signs for the bucket {bucket.bucket!r} in an unknown way")
 
 
+def read_target(url: str) -> Target:
+    """Return the address for which boto3 presigned the URL of the object key PROBE_KEY."""
+    parts = urlsplit(url)
+    region, service = dict(parse_qsl(parts.query))["X-Amz-Credential"].split("/")[2:4]
+    prefix = parts.path.removesuffix(PROBE_KEY)
+    return Target(parts.scheme, parts.netloc, prefix, region, service)
+
+
 def _probe(bucket: Bucket, endpoint: str | None) -> tuple[str, str | None]:
-    """Return boto3's signed URL and form URL for the key "probe"."""
-    params = {"Bucket": bucket.bucket, "Key": "probe"}
+    """Return boto3's signed URL and form URL for PROBE_KEY."""
+    params = {"Bucket": bucket.bucket, "Key": PROBE_KEY}
     try:
         client = make_client(bucket, endpoint, _PROBE)
         url = client.generate_presigned_url("get_object", Params=params, ExpiresIn=60)

@@ -1,29 +1,29 @@
 """Looks for an object in storage: one HEAD, which tells the grant that stored it."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from botocore.utils import parse_timestamp
 
+from worker.aws.boto_clients import PROBE_KEY, read_target
 from worker.aws.storage_calls import send_request
 from worker.core.policy.error_responses import ErrorResponse
-from worker.core.signing.sigv4 import Credentials
+from worker.core.signing.sigv4 import Credentials, Target
 from worker.core.tenants.config import Bucket
+from worker.core.uses.reports import MAX_AHEAD, MAX_SIZE, is_storable
 from worker.errors import Transient
 
 _ALGORITHMS = ("sha256", "crc32", "crc32c", "crc64nvme")
 _NO_VERSION = "null"  # of an object that was stored without versioning
-_MAX_SIZE = 2**53  # bytes: JSON carries no larger number exactly
 _MAX_TEXT = 1_024  # characters of a header
-_MAX_AHEAD = timedelta(hours=1)
 
 Missing = Literal["absent", "hidden"]
 """The reasons for which storage shows no object.
@@ -94,19 +94,16 @@ class FileReader:
     @cached_property
     def _address(self) -> str:
         """The URL of the object key "", which boto3 makes of endpoint and addressing."""
-        return self._probe.partition("probe?")[0]
+        return f"{self._target.scheme}://{self._target.host}{self._target.prefix}"
 
     @cached_property
     def _auth(self) -> S3SigV4Auth:
-        query = dict(parse_qsl(urlsplit(self._probe).query))
-        *_, region, service, _ = query["X-Amz-Credential"].split("/")
-        return S3SigV4Auth(self._keys, service, region)
+        return S3SigV4Auth(self._keys, self._target.service, self._target.region)
 
     @cached_property
-    def _probe(self) -> str:
-        params = {"Bucket": self._bucket.bucket, "Key": "probe"}
-        url: str = self._client.generate_presigned_url("head_object", Params=params)
-        return url
+    def _target(self) -> Target:
+        params = {"Bucket": self._bucket.bucket, "Key": PROBE_KEY}
+        return read_target(self._client.generate_presigned_url("head_object", Params=params))
 
 
 def _file(headers: Mapping[str, str]) -> StoredFile:
@@ -141,9 +138,9 @@ def _is_credible(file: StoredFile) -> bool:
     """Return true if what storage tells can be true, and the database can store it."""
     texts = (value for value in file if isinstance(value, str))
     return (
-        0 <= file.size <= _MAX_SIZE
-        and file.modified_at <= datetime.now(UTC) + _MAX_AHEAD
-        and all(len(text) <= _MAX_TEXT and "\0" not in text for text in texts)
+        0 <= file.size <= MAX_SIZE
+        and file.modified_at <= datetime.now(UTC) + MAX_AHEAD
+        and all(len(text) <= _MAX_TEXT and is_storable(text) for text in texts)
     )
 
 

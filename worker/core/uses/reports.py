@@ -14,7 +14,9 @@ Source = Literal["probe", "event", "log"]
 MAX_SIZE = 2**53
 """The largest size in bytes that a report may have: JSON carries no larger number exactly."""
 
-_MAX_AHEAD = timedelta(hours=1)
+MAX_AHEAD = timedelta(hours=1)
+"""The longest time by which a report may be ahead of the service's clock."""
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -53,7 +55,7 @@ def is_credible(report: UseReport, now: datetime) -> bool:
     keep all later reports of its key from changing anything.
     """
     return (
-        report.occurred_at <= now + _MAX_AHEAD
+        report.occurred_at <= now + MAX_AHEAD
         and (report.size is None or 0 <= report.size <= MAX_SIZE)
         and is_storable("".join([value for value in report if isinstance(value, str)]))
     )
