@@ -75,8 +75,7 @@ def _describe_lever(lever: Lever, plan: RevocationPlan) -> Iterator[str]:
 
 def _describe_denial(lever: Lever, denial: Denial, plan: RevocationPlan) -> Iterator[str]:
     has_forms = any(
-        grant.kind == "upload" and (grant.tenant, grant.id) in lever.targets
-        for grant in plan.targeted
+        grant.kind == "upload" and grant.full_id in lever.targets for grant in plan.targeted
     )
     if has_forms and denial.profile.name not in plan.on_aws:
         yield "      storage other than AWS may still accept forms: SeaweedFS does"

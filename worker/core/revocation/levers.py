@@ -165,11 +165,11 @@ def _access_keys(targeted: Sequence[LiveGrant], live: Sequence[LiveGrant]) -> It
 
 def _without(grants: Iterable[LiveGrant], excluded: Iterable[LiveGrant]) -> list[LiveGrant]:
     ids = _ids(excluded)
-    return [grant for grant in grants if (grant.tenant, grant.id) not in ids]
+    return [grant for grant in grants if grant.full_id not in ids]
 
 
 def _ids(grants: Iterable[LiveGrant]) -> frozenset[tuple[str, str]]:
-    return frozenset((grant.tenant, grant.id) for grant in grants)
+    return frozenset(grant.full_id for grant in grants)
 
 
 def _count(grants: Iterable[LiveGrant]) -> Mapping[str, int]:

@@ -41,6 +41,11 @@ class LiveGrant(NamedTuple):
         """The id of the grant."""
         return grant_id(self.batch_id, self.item_number)
 
+    @property
+    def full_id(self) -> tuple[str, str]:
+        """The ids of tenant and grant: tenants choose the ids of batches, and may choose one."""
+        return self.tenant, self.id
+
 
 class RevokedItem(NamedTuple):
     """The parts of a recorded item that decide whether a revocation covers it.

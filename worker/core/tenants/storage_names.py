@@ -25,6 +25,12 @@ def qualified_name(name: str, endpoint: str | None) -> str:
     return name if host is None else f"{host}/{name}"
 
 
+def aws_partition(region: str) -> str:
+    """Return the partition of AWS that has a region."""
+    prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
+
+
 def plain_name(storage_name: str) -> str:
     """Return the name that storage itself gives a bucket, which has no host."""
     is_arn = storage_name.startswith("arn:")

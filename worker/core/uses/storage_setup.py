@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from worker.core.tenants.config import Bucket
+from worker.core.tenants.storage_names import aws_partition
 
 Storage = Literal["aws", "minio", "rgw", "seaweedfs"]
 
@@ -34,9 +35,7 @@ class SetupNames:
     @property
     def partition(self) -> str:
         """The partition of AWS that has the bucket's region."""
-        prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
-        region = self.bucket.region
-        return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
+        return aws_partition(self.bucket.region)
 
     @property
     def queue_arn(self) -> str:

@@ -44,9 +44,9 @@ def count_state_facts(connection: Connection, batch_number: int, chunk_size: int
     for row in chunks:
         chunk_counts, facts = used[row.chunk_number], facts_of[row.chunk_number]
         issued += chunk_counts
-        unused = sum(map(len, parse_items(row.unused or "")))
+        parts = list(parse_items(row.unused or ""))
         used_late = late.get(row.chunk_number, ())
-        unused -= sum(item in part for part in parse_items(row.unused or "") for item in used_late)
+        unused = sum(map(len, parts)) - sum(item in part for part in parts for item in used_late)
         issued[facts._replace(is_settled=True)] += unused
         issued[facts] += row.issued - chunk_counts.total() - unused
     return BatchFacts(+issued, sum(row.refused for row in chunks))

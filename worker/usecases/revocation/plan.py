@@ -67,12 +67,12 @@ def plan_revocation(
     The grants that are done are left out.
     """
     config, now = context.config.current(), context.now()
-    is_done = {(grant.tenant, grant.id) for grant in done}
+    is_done = {grant.full_id for grant in done}
     with snapshot_transaction(context.engine) as connection:
         targeted = [
             grant
             for grant in read_targeted(connection, target, config, now)
-            if (grant.tenant, grant.id) not in is_done
+            if grant.full_id not in is_done
         ]
         beside = read_beside(connection, targeted, config, now) if targeted else []
         unsent = open_batches(connection, target, config)

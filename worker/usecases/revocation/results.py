@@ -41,17 +41,19 @@ class RevocationResult:
     @property
     def is_proven(self) -> bool | None:
         """True if all is proven, False if storage still accepts a link, and None otherwise."""
-        proofs = {*self.proofs.values(), *self.session_proofs.values()}
-        if "accepted" in proofs:
+        if "accepted" in self._proofs:
             return False
-        return True if proofs == {"proven"} and not self.unproven else None
+        return True if self._proofs == {"proven"} and not self.unproven else None
 
     @property
     def is_complete(self) -> bool:
         """True if nothing failed, and all is proven."""
-        proofs = {*self.proofs.values(), *self.session_proofs.values()}
-        is_proven = proofs <= {"proven"} and not self.unproven
+        is_proven = self._proofs <= {"proven"} and not self.unproven
         return not self.problems and not self.left and is_proven
+
+    @property
+    def _proofs(self) -> set[Proof]:
+        return {*self.proofs.values(), *self.session_proofs.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,6 @@ def count_unproven(plans: Iterable[RevocationPlan], result: RevocationResult) ->
         unproven.update(
             grant.kind
             for grant in plan.targeted
-            if grant.kind != "download" and (grant.tenant, grant.id) in ended
+            if grant.kind != "download" and grant.full_id in ended
         )
     return unproven

@@ -87,7 +87,7 @@ def _find_proof_links(
         downloads = [
             grant
             for grant in plan.targeted
-            if grant.kind == "download" and (grant.tenant, grant.id) in lever.targets
+            if grant.kind == "download" and grant.full_id in lever.targets
         ]
         if denial is None or not downloads:
             continue

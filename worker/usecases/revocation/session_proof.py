@@ -37,8 +37,8 @@ def provable_grants(lever: Lever, plan: RevocationPlan) -> list[LiveGrant]:
         grant
         for grant in plan.targeted
         if grant.kind == "download"
-        and (grant.tenant, grant.id) in lever.targets
-        and (grant.bucket in plan.on_aws or (grant.tenant, grant.id) not in denied)
+        and grant.full_id in lever.targets
+        and (grant.bucket in plan.on_aws or grant.full_id not in denied)
     ]
 
 

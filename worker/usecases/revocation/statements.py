@@ -15,6 +15,7 @@ from worker.core.revocation.bucket_policy import (
 )
 from worker.core.revocation.levers import Denial, Lever
 from worker.core.tenants.config import Bucket
+from worker.core.tenants.storage_names import aws_partition
 from worker.db.revocation.rows import DenialRow, LiveDenial
 
 SESSION = "revocation"
@@ -102,11 +103,9 @@ def _statement(
     lever: Lever, denial: Denial, revocation_id: str, on_aws: Collection[str]
 ) -> dict[str, Any]:
     bucket, objects = denial.profile, denial.objects
-    partition = "aws-cn" if bucket.region.startswith("cn-") else "aws"
-    partition = "aws-us-gov" if bucket.region.startswith("us-gov-") else partition
     # Others ignore a statement with a condition, and take variables literally.
     is_aws = bucket.name in on_aws
-    place = partition, bucket.bucket
+    place = aws_partition(bucket.region), bucket.bucket
     arns = [
         *(key_arn(*place, key, has_variables=is_aws) for key in objects.keys),
         *(prefix_arn(*place, prefix, has_variables=is_aws) for prefix in objects.prefixes),
