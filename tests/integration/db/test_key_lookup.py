@@ -5,7 +5,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from tests.support.audit_log.key_lookup import (
     ABSENT,
@@ -128,3 +128,26 @@ def test_a_search_needs_only_the_newest_segments_of_a_frequent_key(context: Cont
     with read_transaction(context.engine) as connection:
         newest = list(islice(find_positions(connection, KEYS[0]), 5))
     assert newest == scan(context.engine, KEYS[0])[:5]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("before", [None, Position(60, 0)])
+def test_old_statistics_do_not_let_postgresql_scan_the_grants(
+    engine: Engine, before: Position | None
+) -> None:
+    for number in range(1, 60):
+        write_batch(engine, number, [KEYS[0], f"acme/{number}"])
+    counts = {"unindexed_chunks": 60_000, "grants_first": 1_000_000, "batches": 300_000}
+    with engine.connect().execution_options(purpose="autocommit") as connection:
+        connection.execute(text("ANALYZE"))
+        for table, rows in counts.items():
+            connection.execute(
+                text("UPDATE pg_class SET reltuples = :rows WHERE relname = :table"),
+                {"rows": rows, "table": table},
+            )
+    query = find._unindexed_query("postgresql", before)
+    with read_transaction(engine) as connection:
+        sql = query.compile(connection, compile_kwargs={"render_postcompile": True})
+        values = sql.construct_params({"key": KEYS[0]})
+        plan = connection.exec_driver_sql(f"EXPLAIN {sql}", values).scalars().all()
+    assert "Seq Scan on grants_first" not in "\n".join(plan)

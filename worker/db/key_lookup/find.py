@@ -5,30 +5,35 @@ from contextlib import closing
 from heapq import heappop, heappush, merge
 from itertools import groupby
 
-from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, cast, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    cast,
+    select,
+    true,
+    tuple_,
+)
 
 from models import Batch, Grant, KeyPage, KeySegment, UnindexedChunk
 from worker.db.key_lookup.entries import HASH_BITS, Position, hash_key, newest_positions
 
 _Head = tuple[int, int, int, Iterator[Position]]
 _ROWS_PER_READ = 50  # a frequent key is in all segments, and most searches need the newest ones
-_IS_IN_CHUNK = and_(
-    Grant.batch_number == UnindexedChunk.batch_number,
-    Grant.item_number >= UnindexedChunk.chunk_number * Batch.chunk_size,
-    Grant.item_number < (UnindexedChunk.chunk_number + 1) * Batch.chunk_size,
-)
-_UNINDEXED = (
+_IN_CHUNK = (
     select(Grant.batch_number, Grant.item_number)
-    .select_from(UnindexedChunk)
-    .join(Batch, Batch.batch_number == UnindexedChunk.batch_number)
-    .join(Grant, _IS_IN_CHUNK)
-    .where(Grant.object_key == bindparam("key"))
-    .order_by(
-        UnindexedChunk.batch_number.desc(),
-        UnindexedChunk.chunk_number.desc(),
-        Grant.item_number.desc(),
+    .join(Batch, Batch.batch_number == Grant.batch_number)
+    .where(
+        Grant.object_key == bindparam("key"),
+        Grant.batch_number == UnindexedChunk.batch_number,
+        Grant.item_number >= UnindexedChunk.chunk_number * Batch.chunk_size,
+        Grant.item_number < (UnindexedChunk.chunk_number + 1) * Batch.chunk_size,
     )
-    .execution_options(yield_per=_ROWS_PER_READ)
 )
 _PAGE_NUMBER = cast(bindparam("hash"), BigInteger).bitwise_rshift(HASH_BITS - KeySegment.page_bits)
 _PAGES = (
@@ -58,10 +63,8 @@ def find_positions(
     """
     hash_ = hash_key(object_key)
     parameters = {"key": object_key, "hash": int.from_bytes(hash_, "big")}
-    unindexed, pages = _UNINDEXED, _PAGES
+    unindexed, pages = _unindexed_query(connection.dialect.name, before), _PAGES
     if before is not None:
-        is_before = tuple_(Grant.batch_number, Grant.item_number) < tuple_(*before)
-        unindexed = unindexed.where(is_before)
         pages = pages.where(KeySegment.oldest_batch <= before.batch_number)
     # In this order, each a snapshot: a chunk that is indexed meanwhile is found twice, not missed.
     with (
@@ -72,6 +75,27 @@ def find_positions(
         in_pages = _positions_in_pages(page_rows, hash_, before)
         for position, _ in groupby(merge(in_chunks, in_pages, reverse=True)):
             yield position
+
+
+def _unindexed_query(dialect: str, before: Position | None) -> Select[int, int]:
+    rows = _IN_CHUNK
+    if before is not None:
+        rows = rows.where(
+            tuple_(Grant.batch_number, Grant.item_number)
+            < tuple_(*before, types=(BigInteger, Integer))
+        )
+    item_number: ColumnElement[int]
+    if dialect == "sqlite":
+        query, item_number = rows, Grant.item_number.expression
+    else:
+        # OFFSET makes PostgreSQL go from chunk to chunk. Right after many chunks were indexed, its
+        # statistics still count them, and it would scan all grants instead.
+        in_chunk = rows.correlate(UnindexedChunk).offset(0).lateral()
+        query = select(in_chunk).select_from(UnindexedChunk).join(in_chunk, true())
+        item_number = in_chunk.c.item_number
+    return query.order_by(
+        UnindexedChunk.batch_number.desc(), UnindexedChunk.chunk_number.desc(), item_number.desc()
+    ).execution_options(yield_per=_ROWS_PER_READ)
 
 
 def _positions_in_pages(
