@@ -44,12 +44,20 @@ def _make_signer(terms: Put, context: SigningContext) -> ItemSigner:
     common = context.common_fields("PUT")
 
     def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
-        item_headers = {"content-length": str(item.size), **checksum_header(item.checksum)}
-        item_headers[GRANT_ID_HEADER] = grant_id
+        item_headers = {
+            "content-length": str(item.size),
+            **checksum_header(item.checksum),
+            GRANT_ID_HEADER: grant_id,
+        }
         signed = urls.sign(item.key, {"x-grant-id": grant_id}, item_headers)
-        grant = {"id": grant_id, "key": item.key, "url": signed.url}
-        grant_headers = {"headers": headers | item_headers}
-        return grant | grant_headers | common, signature_digest(signed.signature)
+        grant = {
+            "id": grant_id,
+            "key": item.key,
+            "url": signed.url,
+            "headers": headers | item_headers,
+            **common,
+        }
+        return grant, signature_digest(signed.signature)
 
     return sign
 

@@ -80,8 +80,8 @@ def _make_signer(terms: Upload, context: SigningContext) -> ItemSigner:
     def sign(grant_id: str, item: Item, _: StartedUpload) -> SignedGrant:
         item_fields = {**checksum_form_fields(item.checksum), GRANT_ID_HEADER: grant_id}
         form = forms.sign(item.key, item_fields)
-        grant = {"id": grant_id, "key": item.key, "url": form.url, "fields": form.fields}
-        return grant | common, signature_digest(form.signature)
+        grant = {"id": grant_id, "key": item.key, "url": form.url, "fields": form.fields, **common}
+        return grant, signature_digest(form.signature)
 
     return sign
 

@@ -1,6 +1,6 @@
 """Decides on the items of a chunk: each one is refused, or signed and given its audit row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from valetkey.wire.grant_ids import grant_id
@@ -32,7 +32,7 @@ def start_no_upload(_grant_id: str, _item: Item) -> StartedUpload:
     return NO_UPLOAD
 
 
-_ItemDecision = tuple[GrantRow, dict[str, Any], StartedUpload]
+_ItemDecision = tuple[GrantRow, dict[str, Any]]
 
 
 def decide_chunk(
@@ -46,33 +46,31 @@ def decide_chunk(
     terms, policy = admission.terms, admission.policy
     sign = grant_kind(terms).make_signer(terms, context)
     is_simple = simple_item_check(terms, policy)
+    first_item = message.first_item
+    uploads: dict[int, StartedUpload] = {}
 
-    def decide(index: int, item: Item) -> _ItemDecision:
-        number = message.first_item + index
+    def decide(number: int, item: Item) -> _ItemDecision:
         id_ = grant_id(message.batch, number)
         if is_simple(item):
             grant, digest = sign(id_, item, NO_UPLOAD)
-            return GrantRow(number, item.key, None, None, digest), grant, NO_UPLOAD
-        refusal = item_refusal(item, terms, policy, f"items[{index}]", continued_upload)
+            return GrantRow(number, item.key, None, None, digest), grant
+        field = f"items[{number - first_item}]"
+        refusal = item_refusal(item, terms, policy, field, continued_upload)
         if refusal is not None:
             return _refuse_item(number, item, refusal)
         upload = start_upload(id_, item) if continued_upload is None else continued_upload.upload
         if isinstance(upload, Refusal):
             return _refuse_item(number, item, upload)
+        if continued_upload is None and upload is not NO_UPLOAD:
+            uploads[number] = upload
         grant, digest = sign(id_, item, upload)
-        return _issued_row(number, item, digest), grant, upload
+        return _issued_row(number, item, digest), grant
 
-    decisions = [decide(index, item) for index, item in enumerate(message.items)]
-    rows, results, uploads = zip(*decisions, strict=True)
+    decisions = [decide(number, item) for number, item in enumerate(message.items, first_item)]
+    rows, results = zip(*decisions, strict=True)
     issued = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
-    return ChunkDecision(
-        rows=rows,
-        results=results,
-        validity=context.validity,
-        access_key=context.credentials.access_key,
-        cost=issued_cost(terms, issued),
-        uploads=_started_uploads(rows, uploads) if continued_upload is None else {},
-    )
+    access_key, cost = context.credentials.access_key, issued_cost(terms, issued)
+    return ChunkDecision(rows, results, context.validity, access_key, cost=cost, uploads=uploads)
 
 
 def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
@@ -83,14 +81,7 @@ def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:
 def _refuse_item(number: int, item: Item, refusal: Refusal) -> _ItemDecision:
     detail = refusal.model_dump(mode="json", exclude_none=True)
     row = GrantRow(number, printable_key(item.key), str(refusal.code), detail)
-    return row, detail, NO_UPLOAD
-
-
-def _started_uploads(
-    rows: Sequence[GrantRow], uploads: Sequence[StartedUpload]
-) -> dict[int, StartedUpload]:
-    pairs = zip(rows, uploads, strict=True)
-    return {row.item_number: upload for row, upload in pairs if upload is not NO_UPLOAD}
+    return row, detail
 
 
 def sign_again(
@@ -107,7 +98,7 @@ def sign_again(
     """
     sign = grant_kind(terms).make_signer(terms, context)
 
-    def decide(index: int, row: GrantRow) -> tuple[GrantRow, dict[str, Any]]:
+    def decide(index: int, row: GrantRow) -> _ItemDecision:
         if row.code is not None:
             return row, row.detail or {}
         item = recorded_item(row)

@@ -39,7 +39,7 @@ def key_refusal(object_key: str, prefixes: Iterable[str], field: str) -> Refusal
     field is the key's location in the message.
     """
     code = _find_violation(object_key)
-    if code is None and not any(object_key.startswith(prefix) for prefix in prefixes):
+    if code is None and not object_key.startswith(tuple(prefixes)):
         code = Code.KEY_OUTSIDE_PREFIX
     if code is None:
         return None

@@ -8,7 +8,7 @@ Source: AWS, "Authenticating Requests: Using Query Parameters" (sigv4-query-stri
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -20,12 +20,20 @@ from worker.core.signing.sigv4 import ALGORITHM, Credentials, SigningScope, Targ
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
-_SLOT = "\0"  # occurs in no encoded text, and in no header that can be sent
+SLOT = "\0"  # occurs in no encoded text, in no JSON, and in no header that can be sent
 _is_plain = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 _is_plain_path = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 
 
-@dataclass(frozen=True, slots=True)
+def split_template(text: str, slots: int) -> list[str]:
+    """Split a text at its slots, which get the odd indexes. Raises ValueError if it has others."""
+    pieces = re.split(f"({SLOT})", text)
+    if len(pieces) != 2 * slots + 1:
+        raise ValueError("a header has a NUL, or the name of another header")
+    return pieces
+
+
+@dataclass(slots=True)  # not frozen: creating it would take twice as long
 class SignedUrl:
     """A presigned URL, which is a bearer secret, and its signature in hexadecimal."""
 
@@ -50,12 +58,16 @@ SignItem = Callable[[str, str], tuple[str, str]]
 
 
 class _Layout(NamedTuple):
-    """The templates for items with the same names, and the order in which slots are filled."""
+    """The templates for items with the same names, and the slots of the values.
+
+    The key has the first slot of both templates, the signature the last of the URL. A parameter has
+    the same slot in both, a header has one in the request only.
+    """
 
     request: list[str]
     url: list[str]
-    query: list[str]
-    headers: list[str]
+    query: list[tuple[int, str]]
+    headers: list[tuple[int, str]]
 
 
 class UrlSigner:
@@ -92,7 +104,7 @@ class UrlSigner:
         }
         if credentials.token is not None:
             self._auth["X-Amz-Security-Token"] = _encode(credentials.token)
-        self._layouts: dict[tuple[tuple[str, ...], ...], _Layout] = {}
+        self._layouts: dict[tuple[str | None, ...], _Layout] = {}
 
     def sign(
         self, key: str, query: Mapping[str, str] = EMPTY, headers: Mapping[str, str] = EMPTY
@@ -103,23 +115,26 @@ class UrlSigner:
         same bytes if its caller passes Params sorted by name and appends x-grant-id in a
         before-sign handler.
         """
-        names = (tuple(query), tuple(headers))
-        layout = self._layouts.get(names) or self._layouts.setdefault(
-            names, self._make_layout(*names)
-        )
-        place = [key if _is_plain_path(key) else quote(key)]
-        place += [_encode(query[name]) for name in layout.query]
-        request = _fill(layout.request, place + [_trim(headers[name]) for name in layout.headers])
-        signature = self._sign(sha256(request.encode()).hexdigest())
-        return SignedUrl(_fill(layout.url, [*place, signature]), signature)
+        names = (*query, None, *headers)
+        layout = self._layouts.get(names)
+        if layout is None:
+            layout = self._layouts[names] = self._make_layout(query, headers)
+        request, url = layout.request.copy(), layout.url.copy()
+        request[1] = url[1] = key if _is_plain_path(key) else quote(key)
+        for slot, name in layout.query:
+            request[slot] = url[slot] = _encode(query[name])
+        for slot, name in layout.headers:
+            request[slot] = _trim(headers[name])
+        url[-2] = signature = self._sign(sha256("".join(request).encode()).hexdigest())
+        return SignedUrl("".join(url), signature)
 
     def with_item_parameter(self, name: str) -> SignItem:
         """Prepare to sign items that differ in the key and in one parameter only.
 
-        Returns a function that gives the same bytes as `sign` in two thirds of its time, because
-        it looks nothing up for each item.
+        Returns a function that gives the same bytes as `sign` in three quarters of its time,
+        because it looks nothing up for each item.
         """
-        layout, mac = self._make_layout((name,), ()), self._sign
+        layout, mac = self._make_layout([name], []), self._sign
         before, _, between, _, after = layout.request
         url, _, middle, _, end, _, tail = layout.url
 
@@ -132,12 +147,12 @@ class UrlSigner:
 
         return sign
 
-    def _make_layout(self, query: tuple[str, ...], headers: tuple[str, ...]) -> _Layout:
-        params = self._query | {_encode(name): _SLOT for name in query}
-        sent = self._headers | {name.lower(): _SLOT for name in headers}
+    def _make_layout(self, query: Collection[str], headers: Collection[str]) -> _Layout:
+        params = self._query | {_encode(name): SLOT for name in query}
+        sent = self._headers | {name.lower(): SLOT for name in headers}
         signed_headers = ";".join(sorted(sent))
         auth = self._auth | {"X-Amz-SignedHeaders": _encode(signed_headers)}
-        path = f"{self._target.prefix}{_SLOT}"
+        path = f"{self._target.prefix}{SLOT}"
         request = (
             f"{self._method}\n{path}\n{_join(sorted((params | auth).items()))}\n"
             + "".join(f"{name}:{value}\n" for name, value in sorted(sent.items()))
@@ -145,24 +160,16 @@ class UrlSigner:
         )
         url = (
             f"{self._target.scheme}://{self._target.host}{path}"
-            f"?{_join([*sorted(params.items()), *auth.items()])}&X-Amz-Signature={_SLOT}"
+            f"?{_join([*sorted(params.items()), *auth.items()])}&X-Amz-Signature={SLOT}"
         )
+        names = [*sorted(query, key=_encode), *sorted(headers, key=str.lower)]
+        slots = [(3 + 2 * index, name) for index, name in enumerate(names)]
         return _Layout(
-            _template(request),
-            _template(url),
-            sorted(query, key=_encode),
-            sorted(headers, key=str.lower),
+            split_template(request, slots=1 + len(names)),
+            split_template(url, slots=2 + len(query)),
+            slots[: len(query)],
+            slots[len(query) :],
         )
-
-
-def _template(text: str) -> list[str]:
-    return re.split(f"({_SLOT})", text)
-
-
-def _fill(template: list[str], values: list[str]) -> str:
-    pieces = template.copy()
-    pieces[1::2] = values
-    return "".join(pieces)
 
 
 def _encode(text: str) -> str:

@@ -130,6 +130,19 @@ def test_a_field_of_an_item_replaces_the_batchs_and_its_condition() -> None:
     assert [c for c in decode_policy(form)["conditions"] if "acl" in c] == [{"acl": "private"}]
 
 
+def test_fields_that_only_some_items_of_a_batch_have_do_not_mix() -> None:
+    forms = form_signer(FrozenBoto(), fields={"acl": "private"})
+    for item_fields in ({}, {"tagging": "a"}, {"acl": "b"}, {"acl": "c", "tagging": "d"}, {}):
+        alone = form_signer(FrozenBoto(), fields={"acl": "private"})
+        assert forms.sign("k", item_fields) == alone.sign("k", item_fields)
+
+
+def test_changing_the_fields_of_a_form_changes_no_other() -> None:
+    forms = form_signer(FrozenBoto(), fields={"acl": "private"})
+    forms.sign("k").fields["acl"] = "public-read"
+    assert forms.sign("k").fields["acl"] == "private"
+
+
 def test_the_policy_expires_with_the_grant() -> None:
     boto = FrozenBoto(issued_at=datetime(2024, 12, 31, 23, 59, 59, tzinfo=UTC), expires_in=1)
     assert decode_policy(form_signer(boto).sign("k"))["expiration"] == "2025-01-01T00:00:00Z"
