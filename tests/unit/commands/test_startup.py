@@ -80,6 +80,20 @@ def test_help_imports_no_command(tmp_path: Path, words: tuple[str, ...]) -> None
     assert imported(tmp_path, *words) & {*HEAVY, "sqlalchemy", "models", "rich"} == set()
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_the_help_of_the_producers_command_line_imports_no_command(option: str) -> None:
+    program = "import sys; from valetkey.cli.main import main; main(standalone_mode=False)"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{program}; print(*sys.modules, file=sys.stderr)", option],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert {*HEAVY, "rich"} & set(result.stderr.split()) == set()
+    assert "valetkey.cli.main" in result.stderr.split()
+
+
 @pytest.mark.parametrize(
     ("module", "words"), [("click", ("--help",)), ("sqlalchemy", ("audit", "list"))]
 )
