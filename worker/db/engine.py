@@ -94,6 +94,11 @@ def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
     return engine
 
 
+def load_driver(url: str) -> None:
+    """Import the driver of a database, so that processes share it that are forked later."""
+    make_url(url).get_dialect().import_dbapi()
+
+
 def _configure_postgres(idle_timeout: int, connection: "psycopg.Connection", _record: Any) -> None:
     connection.autocommit = True  # _begin starts each transaction in the mode that it needs
     connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
