@@ -94,6 +94,22 @@ def test_a_list_on_sqlite_does_not_load_the_dialect_of_postgresql(tmp_path: Path
     assert "sqlalchemy.dialects.postgresql" not in modules
 
 
+def test_a_page_is_printed_without_a_search_for_garbage(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
+    migrate_to_head(url)
+    program = """
+        import atexit, gc, runpy
+        default, searches = gc.get_threshold(), []
+        gc.callbacks.append(lambda *_: searches.append(gc.get_threshold()))
+        atexit.register(lambda: print(gc.get_freeze_count() > 0, set(searches) - {default}))
+        runpy.run_module("worker", run_name="__main__", alter_sys=True)
+    """
+    command = [sys.executable, "-c", dedent(program), "audit", "list", "--json"]
+    environ = {**SETTINGS, "VALETKEY_DATABASE_URL": url}
+    result = subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
+    assert result.stdout == b"True set()\n"
+
+
 @pytest.mark.parametrize("words", [("--help",), ("audit", "--help")], ids=" ".join)
 def test_help_imports_no_command(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert imported(tmp_path, *words) & {*HEAVY, "sqlalchemy", "models", "rich"} == set()
