@@ -94,6 +94,10 @@ def test_a_list_on_sqlite_does_not_load_the_dialect_of_postgresql(tmp_path: Path
     assert "sqlalchemy.dialects.postgresql" not in modules
 
 
+def test_a_command_for_a_named_service_does_not_look_for_a_dev(tmp_path: Path) -> None:
+    assert "worker.devstack.folder" not in all_imported(tmp_path, "audit", "list")
+
+
 def test_a_page_is_printed_without_a_search_for_garbage(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'valetkey.db'}"
     migrate_to_head(url)
