@@ -22,6 +22,7 @@ from bench.audit.measure import measure as measure_audit
 from bench.loop.measure import measure as measure_loop
 from bench.metrics import Measurements
 from bench.report import as_object, as_text, machine_facts, read_object
+from bench.startup.measure import measure as measure_startup
 from bench.uses import events, logs
 
 PARTS: dict[str, Callable[[], Measurements]] = {
@@ -31,13 +32,14 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "identity": signed_messages.measure,
     "beside": bulk_latency.measure,
     "loop": measure_loop,
+    "startup": measure_startup,
     "growth": database_growth.measure,
     "stream": batches.measure_stream,
     "events": events.measure,
     "logs": logs.measure,
     "audit": measure_audit,
 }
-DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside", "loop")
+DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside", "loop", "startup")
 
 
 @click.command()

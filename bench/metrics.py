@@ -120,12 +120,7 @@ _SIGNED_MESSAGES = (
         "x",
         _most(1.15),
     ),
-    Metric(
-        "identity_overhead_single",
-        "one link: signed and sealed / unsigned",
-        "x",
-        _most(1.15),
-    ),
+    Metric("identity_overhead_single", "one link: signed and sealed / unsigned", "x", _most(1.15)),
 )
 _BULK_LATENCY = (
     Metric(
@@ -166,6 +161,10 @@ _LOOP = (
     Metric("loop_webhook_p95_ms", "the same, p95", "ms"),
     Metric("loop_webhook_least_ms", "the same, the fastest", "ms"),
     Metric("loop_webhook_most_ms", "the same, the slowest", "ms"),
+)
+_STARTUP = (
+    Metric("valetkey_help_vs_python", "CPU: valetkey --help / python -c pass", "x", _most(6)),
+    Metric("audit_list_vs_python", "CPU: audit list / python -c pass", "x", _most(12)),
 )
 
 
@@ -244,6 +243,7 @@ METRICS = {
         *_STREAM,
         *_use_metrics(),
         *_LOOP,
+        *_STARTUP,
         *_audit_metrics(),
     )
 }

@@ -9,13 +9,20 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready
+from celery.signals import (
+    setup_logging,
+    worker_before_create_process,
+    worker_init,
+    worker_ready,
+)
 from pydantic import ValidationError
 
 from valetkey.delivery.causes import describe_cause
 from worker import logs
+from worker.aws.boto_sessions import load_service_files
 from worker.broker.heartbeats import Heart
 from worker.context import Context, process_context, settings
+from worker.db.engine import load_driver
 from worker.jobs.single_flight import SingleFlight
 from worker.settings import Settings, describe_errors
 from worker.supervisor import SUPERVISOR_VARIABLE, say_ready, stop_with_supervisor
@@ -86,9 +93,11 @@ def _announce_worker(sender: Any, **_: Any) -> None:
     say_ready()
 
 
-@worker_process_init.connect
-def _freeze_loaded_objects(**_: Any) -> None:
-    # Modules loaded by now are never freed. Exclude them from garbage collection, which would
-    # otherwise take a tenth of a batch's time.
+@worker_before_create_process.connect
+def _prepare_for_fork(**_: Any) -> None:
+    # What is loaded by now is never freed. Exclude it from garbage collection, which would
+    # otherwise take a tenth of a batch's time, and write to the memory that processes share.
+    load_driver(_settings().database_url.get_secret_value())
+    load_service_files()
     gc.collect()
     gc.freeze()

@@ -13,6 +13,11 @@ SETTING_NAMES = (
     "AUDIT_CHECKPOINT_SECONDS",
 )
 """The service's settings, as in worker.settings, which takes longer to import."""
+EXPLICIT_SETTINGS = tuple(
+    PREFIX + name for name in ("DATABASE_URL", "BROKER_URL", "RESULT_URL", "S3_ENDPOINT")
+)
+"""Settings that name a service. If one is set, no `dev` is looked for."""
+
 # Variables of the client, of `dev`, of a worker's supervisor and of docker-compose.yml.
 _OTHER_NAMES = (
     *("BROKER_URL", "RESULT_URL", "TENANT", "REQUESTED_BY", "KEY", "KEY_FILE", "DATA_DIR"),
@@ -29,6 +34,11 @@ class UnknownVariable(NamedTuple):
 
     name: str
     suggestion: str | None
+
+
+def names_service(environ: Mapping[str, str]) -> bool:
+    """Return whether a setting names a service, so that no `dev` is looked for."""
+    return any(environ.get(name) for name in EXPLICIT_SETTINGS)
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[UnknownVariable]:

@@ -1,23 +1,60 @@
+"""The command line of a producer: `valetkey`."""
+
 import click
 
 from valetkey.cli.command_group import CommandGroup
-from valetkey.cli.commands.cancel import cancel
-from valetkey.cli.commands.download import download
-from valetkey.cli.commands.init import init
-from valetkey.cli.commands.issued.reissue import reissue
-from valetkey.cli.commands.issued.status import status
-from valetkey.cli.commands.keygen import keygen
-from valetkey.cli.commands.multipart import multipart
-from valetkey.cli.commands.presign import presign
-from valetkey.cli.commands.put import put
-from valetkey.cli.commands.service import service
-from valetkey.cli.commands.upload import upload
-from valetkey.cli.commands.usage import usage
-from valetkey.wire.messages import RELEASE
+from valetkey.cli.lazy_group import LazyCommands, LazyGroup
+from valetkey.wire.release import RELEASE
+
+# Each text is the first sentence of the command's own help, as a test checks.
+_COMMANDS: LazyCommands = {
+    "cancel": (
+        "cancel:cancel",
+        "Cancel a batch: grant no further items, and release its reserved quota.",
+    ),
+    "download": (
+        "download:download",
+        "Print a link to one object, or to each of several objects.",
+    ),
+    "init": (
+        "init:init",
+        "Write a first tenants file, and a private key that this account's clients use.",
+    ),
+    "keygen": ("keygen:keygen", "Create a key pair that authenticates a tenant."),
+    "multipart": (
+        "multipart:multipart",
+        "Upload one large file in parts, and print the id of its grant.",
+    ),
+    "presign": ("presign:presign", "Print a link to one object, and nothing else."),
+    "put": ("put:put", "Print a PUT request that stores one object of an exact size."),
+    "reissue": (
+        "issued.reissue:reissue",
+        "Print a fresh link or form for the object of an earlier grant.",
+    ),
+    "service": (
+        "service:service",
+        "Show the release of the service, and the versions, kinds and limits that it has.",
+    ),
+    "status": (
+        "issued.status:status",
+        "Show what became of a grant, or how many grants of a batch are in each state.",
+    ),
+    "upload": ("upload:upload", "Print a form that stores one object of limited size."),
+    "usage": ("usage:usage", "Show the tenant's quotas and how much of each is used."),
+}
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(RELEASE, prog_name="valetkey")  # an image has no metadata of packages
+class _Commands(CommandGroup, LazyGroup):
+    """Commands that are imported when they run, under a root that reports a broken output."""
+
+
+@click.group(
+    cls=_Commands,
+    package="valetkey.cli.commands",
+    lazy_commands=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(RELEASE, prog_name="valetkey")
 def main() -> None:
     """Request temporary S3 permissions: download links, upload forms and PUTs.
 
@@ -51,8 +88,3 @@ def main() -> None:
       5    the output could not be written
       130  interrupted
     """
-
-
-_REQUESTS = (presign, download, upload, put, multipart)
-for command in (*_REQUESTS, status, reissue, cancel, usage, service, keygen, init):
-    main.add_command(command)

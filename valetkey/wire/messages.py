@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from valetkey.wire.grant_ids import grant_id as grant_id  # noqa: PLC0414 - a part of the wire
+from valetkey.wire.release import RELEASE as RELEASE  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.terms import (
     MAX_MULTIPART_BYTES,
     MAX_PARTS,
@@ -24,7 +25,6 @@ from valetkey.wire.terms import (
 from valetkey.wire.upload_events import UploadEventType
 
 VERSION = 1
-RELEASE = "0.1.0"  # of this package; without metadata, because images contain only its files
 ISSUE_TASK = "valetkey.issue"
 INTERACTIVE_QUEUE = "valetkey"
 BULK_QUEUE = "valetkey.bulk"

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from worker.aws.boto_sessions import create_session
 from worker.aws.boto_signer import BotoUrlSigner
 from worker.aws.credentials import credential_errors
 from worker.core.signing.forms import FormSigner
@@ -93,7 +93,7 @@ def make_client(
 ) -> Any:
     """Create a boto3 client for a bucket profile. endpoint None leaves it to the AWS profile."""
     with credential_errors(bucket.profile):
-        session = boto3.Session(profile_name=bucket.profile)
+        session = create_session(bucket.profile)
     return session.client(
         "s3",
         region_name=bucket.region,

@@ -7,11 +7,11 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
-import boto3
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import ClientError, NoCredentialsError
 
+from worker.aws.boto_sessions import create_session
 from worker.core.kinds.role_session import RoleSession
 from worker.core.signing.sigv4 import Credentials
 from worker.errors import Malformed, Transient
@@ -127,7 +127,7 @@ class _StsClient:
     def get(self, profile: str | None, region: str, endpoint: str | None) -> Any:
         with self._lock:
             if self._client is None:
-                self._client = boto3.Session(profile_name=profile).client(
+                self._client = create_session(profile).client(
                     "sts", region_name=region, endpoint_url=endpoint, config=_STS_CONFIG
                 )
             return self._client
@@ -184,7 +184,7 @@ def _is_valid_until(credentials: Credentials, moment: datetime) -> bool:
 
 def _load(profile: str | None) -> Credentials:
     with credential_errors(profile):
-        credentials = boto3.Session(profile_name=profile).get_credentials()
+        credentials = create_session(profile).get_credentials()
         if credentials is None:
             raise NoCredentialsError
         frozen = credentials.get_frozen_credentials()

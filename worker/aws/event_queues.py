@@ -7,10 +7,10 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from worker.aws.boto_sessions import create_session
 from worker.aws.credentials import credential_errors
 from worker.core.tenants.config import Bucket
 from worker.errors import Transient
@@ -134,7 +134,7 @@ class EventQueue:
 def _client(url: str, profile: Bucket) -> Any:
     parts = urlsplit(url)
     with credential_errors(profile.profile):
-        return boto3.Session(profile_name=profile.profile).client(
+        return create_session(profile.profile).client(
             "sqs",
             region_name=queue_region(url) or profile.region,
             endpoint_url=f"{parts.scheme}://{parts.netloc}",

@@ -6,10 +6,10 @@ from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import Any, NamedTuple
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from worker.aws.boto_sessions import create_session
 from worker.aws.credentials import credential_errors
 from worker.aws.storage_calls import read_error_response
 from worker.core.revocation.role_policy import (
@@ -79,7 +79,7 @@ class RolePolicies:
         with self._lock:
             if key not in self._clients:
                 with credential_errors(bucket.profile):
-                    self._clients[key] = boto3.Session(profile_name=bucket.profile).client(
+                    self._clients[key] = create_session(bucket.profile).client(
                         "iam",
                         region_name=bucket.region,
                         endpoint_url=self._endpoint,

@@ -20,12 +20,6 @@ from worker.logs import configure_logging
 from worker.settings import Settings
 from worker.supervisor import Supervisor, WorkerProcess
 
-# These are off, as workers need nothing from each other: each long-lived pub/sub
-# connection is one more that can become half-open.
-_WORKER_OPTIONS = ("worker", "--without-gossip", "--without-heartbeat", "--without-mingle")
-# Upkeep waits for endpoints and storage. Its jobs share one process, which bounds what they do at
-# once; issuing needs the CPU, so it has a process for each request.
-_ROLE_OPTIONS = {"upkeep": ("--pool", "threads", "--concurrency", "8")}
 _FAIR_QUEUE_STOP_TIMEOUT = 1.0  # seconds; what it has not moved stays where it is
 _CONFIG_INTERVAL = 5.0  # seconds after which a changed tenant config is noticed
 _LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -109,7 +103,5 @@ def _worker(role: str, loglevel: str) -> WorkerProcess:
         return WorkerProcess(role, command, os.environ)
     # SIGTERM then stops softly: running tasks may end, and prefetched messages return to the queue.
     environ = dict(os.environ) | {"REMAP_SIGTERM": "SIGQUIT"}
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", *_WORKER_OPTIONS]
-    command += ["--loglevel", loglevel, "--queues", ",".join(QUEUES_BY_ROLE[role])]
-    command += ["--hostname", f"{role}@%h", *_ROLE_OPTIONS.get(role, ("--pool", "prefork"))]
+    command = [sys.executable, "-m", "worker.celery_worker", role, loglevel]
     return WorkerProcess(role, command, environ)

@@ -86,6 +86,7 @@ def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
         hide_parameters=True,
         pool_size=2,
         max_overflow=2,
+        use_native_hstore=False,  # no table has one, and looking for it takes three round trips
         connect_args={name: v for name, v in POSTGRES_OPTIONS.items() if name not in in_url},
     )
     event.listen(engine, "connect", partial(_configure_postgres, idle_timeout))
@@ -94,10 +95,17 @@ def create_database_engine(url: str, *, idle_timeout: int = 0) -> Engine:
     return engine
 
 
+def load_driver(url: str) -> None:
+    """Import the driver of a database, so that processes share it that are forked later."""
+    make_url(url).get_dialect().import_dbapi()
+
+
 def _configure_postgres(idle_timeout: int, connection: "psycopg.Connection", _record: Any) -> None:
     connection.autocommit = True  # _begin starts each transaction in the mode that it needs
-    connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'")
-    connection.execute(f"SET idle_in_transaction_session_timeout = '{idle_timeout}s'")
+    connection.execute(
+        f"SET lock_timeout = '{LOCK_TIMEOUT}s';"
+        f" SET idle_in_transaction_session_timeout = '{idle_timeout}s'"
+    )
 
 
 def _check_connection(connection: "psycopg.Connection", _record: Any, _proxy: Any) -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from sqlalchemy import Connection, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from models.base import Base
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 def insert_rows(
@@ -31,7 +33,9 @@ def insert_rows(
             copy.write_row(row)
 
 
-def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
+def _cursor(connection: Connection) -> "psycopg.Cursor[Any]":
+    import psycopg  # noqa: PLC0415 - takes 5 MB, and SQLite does without
+
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise TypeError("PostgreSQL needs the driver psycopg 3: postgresql+psycopg://")

@@ -9,11 +9,7 @@ from pathlib import Path
 from valetkey.dev_files import find_dev_file
 from worker.devstack.folder import FolderUnusable, has_running_stack
 from worker.devstack.stack_info import StackInfo, service_environment
-
-EXPLICIT_SETTINGS = tuple(
-    f"VALETKEY_{name}" for name in ("DATABASE_URL", "BROKER_URL", "RESULT_URL", "S3_ENDPOINT")
-)
-"""Settings that name a service. If one is set, no `dev` is looked for."""
+from worker.setting_names import names_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ def find_running_dev(environ: Mapping[str, str], folder: Path) -> RunningDev | N
     Returns None if there is none, or if a setting names a service: production is never shadowed.
     Raises FolderUnusable if VALETKEY_DATA_DIR names a folder in which none runs.
     """
-    if any(environ.get(name) for name in EXPLICIT_SETTINGS):
+    if names_service(environ):
         return None
     path = find_dev_file(environ, folder)
     running = read_running_dev(path.parent) if path else None

@@ -8,8 +8,8 @@ from tests.integration.revocation.conftest import KEY, Revoke, issue
 from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
 from worker.db.engine import read_transaction
-from worker.devstack.running import EXPLICIT_SETTINGS
 from worker.devstack.storage import Storage
+from worker.setting_names import EXPLICIT_SETTINGS
 
 UNKNOWN = "01a21b56-be30-7f7e-b432-9ffae038cc56"
 

@@ -1,4 +1,4 @@
-"""The commands of the service's command line, of which only the one that runs is imported."""
+"""The commands of both command lines, of which only the one that runs is imported."""
 
 from collections.abc import Iterator
 
@@ -6,19 +6,20 @@ import click
 import pytest
 
 from valetkey.cli.lazy_group import LazyGroup
-from worker.__main__ import main
+from valetkey.cli.main import main as valetkey
+from worker.__main__ import main as worker
 
 WIDE = 500  # columns, so that no help is cut
 
 
-def lazy_groups(group: LazyGroup, path: str = "worker") -> Iterator[tuple[str, LazyGroup]]:
+def lazy_groups(group: LazyGroup, path: str) -> Iterator[tuple[str, LazyGroup]]:
     yield path, group
     for name, command in group.commands.items():
         if isinstance(command, LazyGroup):
             yield from lazy_groups(command, f"{path} {name}")
 
 
-GROUPS = dict(lazy_groups(main))
+GROUPS = dict([*lazy_groups(worker, "worker"), *lazy_groups(valetkey, "valetkey")])
 COMMANDS = [
     pytest.param(group, name, id=f"{path} {name}")
     for path, group in GROUPS.items()
@@ -27,7 +28,7 @@ COMMANDS = [
 
 
 def test_the_groups_of_many_commands_are_lazy() -> None:
-    assert list(GROUPS) == ["worker", "worker audit", "worker usage"]
+    assert list(GROUPS) == ["worker", "worker audit", "worker usage", "valetkey"]
 
 
 @pytest.mark.parametrize(("group", "name"), COMMANDS)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -52,6 +53,24 @@ def all_imported(tmp_path: Path, *words: str) -> set[str]:
     return set(json.loads(result.stderr.splitlines()[-1]))
 
 
+def modules_after(program: str, *words: str) -> set[str]:
+    """Return the names of all modules that are imported after a program without an error."""
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{program}\nimport sys; print(*sys.modules, file=sys.stderr)",
+            *words,
+        ],
+        cwd=ROOT,
+        env=SETTINGS,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -75,9 +94,37 @@ def test_a_list_on_sqlite_does_not_load_the_dialect_of_postgresql(tmp_path: Path
     assert "sqlalchemy.dialects.postgresql" not in modules
 
 
+def test_a_command_for_a_named_service_does_not_look_for_a_dev(tmp_path: Path) -> None:
+    assert "worker.devstack.folder" not in all_imported(tmp_path, "audit", "list")
+
+
+def test_a_page_is_printed_without_a_search_for_garbage(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
+    migrate_to_head(url)
+    program = """
+        import atexit, gc, runpy
+        default, searches = gc.get_threshold(), []
+        gc.callbacks.append(lambda *_: searches.append(gc.get_threshold()))
+        atexit.register(lambda: print(gc.get_freeze_count() > 0, set(searches) - {default}))
+        runpy.run_module("worker", run_name="__main__", alter_sys=True)
+    """
+    command = [sys.executable, "-c", dedent(program), "audit", "list", "--json"]
+    environ = {**SETTINGS, "VALETKEY_DATABASE_URL": url}
+    result = subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
+    assert result.stdout == b"True set()\n"
+
+
 @pytest.mark.parametrize("words", [("--help",), ("audit", "--help")], ids=" ".join)
 def test_help_imports_no_command(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert imported(tmp_path, *words) & {*HEAVY, "sqlalchemy", "models", "rich"} == set()
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_the_help_of_the_producers_command_line_imports_no_command(option: str) -> None:
+    program = "from valetkey.cli.main import main; main(standalone_mode=False)"
+    modules = modules_after(program, option)
+    assert "valetkey.cli.main" in modules
+    assert modules & {*HEAVY, "rich"} == set()
 
 
 @pytest.mark.parametrize(
@@ -101,3 +148,27 @@ def test_ctrl_c_while_modules_are_imported_prints_no_traceback(
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 130
+
+
+def test_a_worker_on_sqlite_loads_neither_celerys_command_line_nor_another_driver() -> None:
+    modules = modules_after("import worker.celery_worker.__main__, worker.tasks")
+    assert {"celery", "botocore", "sqlalchemy.dialects.sqlite"} <= modules
+    assert (
+        modules & {"alembic", "celery.bin.celery", "prompt_toolkit", "psycopg", "pyarrow"} == set()
+    )
+
+
+def test_processes_share_what_their_worker_loaded_before_it_forked_them() -> None:
+    program = """
+        import gc, os
+        from botocore.loaders import JSONFileLoader
+        from celery.signals import worker_before_create_process
+        os.environ["VALETKEY_DATABASE_URL"] = "postgresql://db.example/valetkey"
+        import worker.app
+        from worker.aws.boto_sessions import create_session
+        worker_before_create_process.send(sender=None)
+        assert gc.get_freeze_count() > 100_000
+        JSONFileLoader.load_file = None  # whatever is read again fails
+        create_session(None).client("s3", region_name="us-east-1")
+    """
+    assert "psycopg" in modules_after(dedent(program))

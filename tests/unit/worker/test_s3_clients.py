@@ -10,6 +10,7 @@ import pytest
 from tests.support.builders.boto import bucket_profile
 from tests.support.fakes.credential_process import CredentialProcess
 from worker.aws import clients
+from worker.aws.boto_sessions import create_session
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket
 
@@ -124,3 +125,10 @@ def test_a_profile_is_on_aws_if_its_endpoint_is_or_it_says_so_beside_one(
     is_aws: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     assert S3Clients(endpoint).is_aws(replace(BUCKET, **changes)) is is_aws
+
+
+def test_sessions_share_the_files_of_botocore_and_grow_no_list() -> None:
+    first, second = create_session("vault"), create_session("vault")
+    loaders = [session._session.get_component("data_loader") for session in (first, second)]
+    assert loaders[0] is loaders[1]
+    assert len(set(loaders[0].search_paths)) == len(loaders[0].search_paths) == 2

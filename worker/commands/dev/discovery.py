@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from worker.setting_names import names_service
+
 # `dev` starts its own service. `run` must not add workers to one by accident, and `migrate` must
 # not change another database than the one that it is told: `dev` migrates its own.
 _INDEPENDENT = {"dev", "run", "migrate", "contract"}
@@ -21,7 +23,9 @@ def use_running_dev(context: click.Context, words: Sequence[str]) -> None:
     command = next((word for word in words if not word.startswith("-")), None)
     if command is None or command in _INDEPENDENT or _HELP & set(words):
         return
-    from worker.devstack.folder import FolderUnusable  # noqa: PLC0415 - help does without them
+    if names_service(os.environ):
+        return
+    from worker.devstack.folder import FolderUnusable  # noqa: PLC0415 - others do without them
     from worker.devstack.running import find_running_dev  # noqa: PLC0415
 
     try:

@@ -28,8 +28,8 @@ from worker.commands.revocation.targets import (
 )
 from worker.context import Context, create_context
 from worker.db.engine import read_transaction
-from worker.devstack.running import EXPLICIT_SETTINGS
 from worker.errors import Malformed, Transient
+from worker.setting_names import names_service
 from worker.settings import Settings
 from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
 from worker.usecases.revocation.results import Author, RevocationResult
@@ -111,7 +111,7 @@ def _print(lines: Iterable[str]) -> None:
 
 def _refuse_defaults() -> None:
     """Refuse the folder of a `dev` that does not run: its endpoint would be AWS instead."""
-    if not any(os.environ.get(name) for name in EXPLICIT_SETTINGS):
+    if not names_service(os.environ):
         raise click.ClickException(
             "No setting names a service, and no `dev` runs here or in a parent folder: start"
             " `python -m worker dev`, or set VALETKEY_DATABASE_URL."

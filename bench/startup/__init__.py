@@ -1,0 +1,1 @@
+"""The time that commands take to start."""

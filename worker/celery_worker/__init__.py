@@ -1,0 +1,1 @@
+"""One Celery worker: `python -m worker.celery_worker`."""
