@@ -9,19 +9,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import (
-    batches,
-    bulk_latency,
-    database_growth,
-    signed_messages,
-    signing,
-    single_link,
-)
+from bench import batches, database_growth, signing
 from bench.audit.measure import ROWS
 from bench.audit.measure import measure as measure_audit
 from bench.loop.measure import measure as measure_loop
 from bench.metrics import Measurements
 from bench.report import as_object, as_text, machine_facts, read_object
+from bench.singles import bulk_latency, signed_messages, single_link
 from bench.uses import events, logs
 
 PARTS: dict[str, Callable[[], Measurements]] = {

@@ -11,8 +11,9 @@ import boto3
 import click
 from rich.text import Text
 
+from bench.catalog import METRICS
 from bench.comparison import Spread
-from bench.metrics import METRICS, Measurements, Metric
+from bench.metrics import Measurements, Metric
 
 Facts = Mapping[str, Any]
 

@@ -2,13 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import create_engine, text
 
+from bench.metrics import Measurements
 from tests.support.servers import external
 from valetkey import Client
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
@@ -79,6 +80,14 @@ def analyze_tables(stack: Stack) -> None:
         with engine.connect() as connection:
             connection.execute(text("ANALYZE"))
         engine.dispose()
+
+
+def measure_on_both(measure: Callable[[str | None], Measurements]) -> Measurements:
+    """Measure with SQLite, which has no URL, then with PostgreSQL, whose names end so."""
+    sqlite = measure(None)
+    with durable_postgres() as url:
+        postgres = measure(url)
+    return sqlite | {f"{name}_postgres": value for name, value in postgres.items()}
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import click
 import pytest
 
 from bench import signing
+from bench.catalog import METRICS
 from bench.comparison import Spread, alternate, compare
-from bench.metrics import METRICS, Goal, Measurements, Metric
+from bench.metrics import Goal, Measurements, Metric
 from bench.report import as_object, as_text, machine_facts, metric_row, read_object
 
 # Names that README, issues and scripts refer to. They must not change.

@@ -1,8 +1,9 @@
 """The cost of signed requests and sealed results, compared with unsigned messages."""
 
-from bench import batches, service, single_link
+from bench import batches, service
 from bench.comparison import alternate, compare, inverse
 from bench.metrics import Measurements
+from bench.singles import single_link
 
 ROUNDS = 9
 
