@@ -15,13 +15,14 @@ from bench.audit.measure import measure as measure_audit
 from bench.loop.measure import measure as measure_loop
 from bench.metrics import Measurements
 from bench.report import as_object, as_text, machine_facts, read_object
-from bench.singles import bulk_latency, signed_messages, single_link
+from bench.singles import async_links, bulk_latency, signed_messages, single_link
 from bench.uses import events, logs
 
 PARTS: dict[str, Callable[[], Measurements]] = {
     "signing": signing.measure,
     "batches": batches.measure,
     "single": single_link.measure,
+    "async": async_links.measure,
     "identity": signed_messages.measure,
     "beside": bulk_latency.measure,
     "loop": measure_loop,
@@ -31,7 +32,7 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "logs": logs.measure,
     "audit": measure_audit,
 }
-DEFAULT_PARTS = ("signing", "batches", "single", "identity", "beside", "loop")
+DEFAULT_PARTS = ("signing", "batches", "single", "async", "identity", "beside", "loop")
 
 
 @click.command()

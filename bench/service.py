@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from bench.metrics import Measurements
 from tests.support.servers import external
-from valetkey import Client
+from valetkey import AsyncClient, Client
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
 from worker.devstack.stack import Stack, running_stack
 
@@ -57,6 +57,14 @@ def signing_client(stack: Stack) -> Client:
     """Return a client that signs requests and receives sealed results."""
     info = stack.info
     return Client(
+        info.broker_url, info.result_url, key=dump_private_key(_KEY), requested_by="bench"
+    )
+
+
+def async_client(stack: Stack) -> AsyncClient:
+    """Return a client for asyncio that signs as signing_client does."""
+    info = stack.info
+    return AsyncClient(
         info.broker_url, info.result_url, key=dump_private_key(_KEY), requested_by="bench"
     )
 
