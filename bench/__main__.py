@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import batches, database_growth, signing
+from bench import batches, csv_links, database_growth, signing
 from bench.audit.measure import ROWS
 from bench.audit.measure import measure as measure_audit
 from bench.loop.measure import measure as measure_loop
@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "loop": measure_loop,
     "growth": database_growth.measure,
     "stream": batches.measure_stream,
+    "csv": csv_links.measure,
     "events": events.measure,
     "logs": logs.measure,
     "audit": measure_audit,
@@ -40,6 +41,13 @@ DEFAULT_PARTS = ("signing", "batches", "single", "async", "identity", "beside", 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option(
     "--rows", type=click.IntRange(1_000), default=ROWS, show_default=True, help="Rows of `audit`."
+)
+@click.option(
+    "--links",
+    type=click.IntRange(1),
+    default=csv_links.LINKS,
+    show_default=True,
+    help="Links of `csv` in each round.",
 )
 @click.option("--database", help="Build and measure the log of `audit` in this database instead.")
 @click.option(
@@ -59,13 +67,14 @@ def main(  # noqa: PLR0913 - one for each option
     as_json: bool,
     earlier: Path | None,
     rows: int,
+    links: int,
     database: str | None,
     baseline: Path | None,
 ) -> None:
     """Measure PARTS; without arguments, those that take a few minutes.
 
-    `growth`, `stream` and `audit` take longer. `audit` builds a log of ten million rows once, and
-    keeps it in the folder for temporary files.
+    `growth`, `stream`, `csv` and `audit` take longer. `audit` builds a log of ten million
+    rows once, and keeps it in the folder for temporary files.
 
     \b
     Examples:
@@ -77,7 +86,10 @@ def main(  # noqa: PLR0913 - one for each option
     _remove_settings()
     before = None if earlier is None else read_object(earlier)
     load = os.getloadavg()[0]
-    functions = PARTS | {"audit": partial(measure_audit, rows, database, baseline)}
+    functions = PARTS | {
+        "audit": partial(measure_audit, rows, database, baseline),
+        "csv": partial(csv_links.measure, links),
+    }
     measurements: Measurements = {}
     with Console(stderr=True).status("") as status:
         for part in parts or DEFAULT_PARTS:

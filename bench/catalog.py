@@ -88,6 +88,20 @@ _STREAM = (
     Metric("stream_1m_redis_peak_mb", "peak memory of Redis, with all results", "MB"),
     Metric("stream_1m_links_per_second", "rate of links in that batch", "/s"),
 )
+_CSV = tuple(
+    metric
+    for end, database in (("", ""), ("_postgres", ", with PostgreSQL"))
+    for metric in (
+        Metric(
+            f"csv_links_vs_boto3{end}",
+            f"links into a CSV file: `valetkey download --from` / boto3 loop{database}",
+            "x",
+            at_least(6),
+        ),
+        Metric(f"csv_links_per_second{end}", f"rate of that command{database}", "/s"),
+        Metric(f"csv_boto3_links_per_second{end}", "rate of that loop, beside it", "/s"),
+    )
+)
 _LOOP = (
     Metric("loop_webhook_ms", "from the use of a grant to its webhook, median", "ms", at_most(500)),
     Metric("loop_webhook_p95_ms", "the same, p95", "ms"),
@@ -104,6 +118,7 @@ METRICS = {
         *singles.METRICS,
         *_DATABASE_GROWTH,
         *_STREAM,
+        *_CSV,
         *uses.METRICS,
         *_LOOP,
         *audit.METRICS,

@@ -43,6 +43,8 @@ GOALS = {
     "producer_rss_mb": ("most", 200),
     "stream_1m_producer_rss_mb": ("most", 200),
     "stream_1m_worker_rss_mb": ("most", 150),
+    "csv_links_vs_boto3": ("least", 6),
+    "csv_links_vs_boto3_postgres": ("least", 6),
     "events_per_minute_sqlite": ("least", 100_000),
     "events_per_minute_postgres": ("least", 100_000),
     "log_lines_per_second_sqlite": ("least", 16_667),
