@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from rich.console import Console
 from bench import batches, csv_links, database_growth, signing
 from bench.audit.measure import ROWS
 from bench.audit.measure import measure as measure_audit
+from bench.capacity import scale_out
+from bench.capacity.measure import measure as measure_capacity
+from bench.capacity.table import capacity_text
 from bench.loop.measure import measure as measure_loop
 from bench.metrics import Measurements
 from bench.report import as_object, as_text, machine_facts, read_object
@@ -29,6 +32,8 @@ PARTS: dict[str, Callable[[], Measurements]] = {
     "growth": database_growth.measure,
     "stream": batches.measure_stream,
     "csv": csv_links.measure,
+    "scale": scale_out.measure,
+    "capacity": measure_capacity,
     "events": events.measure,
     "logs": logs.measure,
     "audit": measure_audit,
@@ -74,13 +79,14 @@ def main(  # noqa: PLR0913 - one for each option
     """Measure PARTS; without arguments, those that take a few minutes.
 
     `growth`, `stream`, `csv` and `audit` take longer. `audit` builds a log of ten million
-    rows once, and keeps it in the folder for temporary files.
+    rows once, and keeps it in the folder for temporary files. `scale` and `capacity` need Linux.
 
     \b
     Examples:
       python -m bench
       python -m bench signing --json
       python -m bench single --compare before.json
+      python -m bench capacity
       python -m bench audit --json --rows 1000000
     """
     _remove_settings()
@@ -90,16 +96,23 @@ def main(  # noqa: PLR0913 - one for each option
         "audit": partial(measure_audit, rows, database, baseline),
         "csv": partial(csv_links.measure, links),
     }
-    measurements: Measurements = {}
-    with Console(stderr=True).status("") as status:
-        for part in parts or DEFAULT_PARTS:
-            status.update(f"Measuring {part}")
-            measurements |= functions[part]()
+    measurements = _measure({part: functions[part] for part in parts or DEFAULT_PARTS})
     facts = machine_facts(load)
     if as_json:
         print(json.dumps(as_object(measurements, facts), indent=2))
     else:
         Console().print(as_text(measurements, facts, before))
+        if "capacity" in parts:
+            print(f"\n{capacity_text(measurements)}")
+
+
+def _measure(functions: Mapping[str, Callable[[], Measurements]]) -> Measurements:
+    measurements: Measurements = {}
+    with Console(stderr=True).status("") as status:
+        for part, measure in functions.items():
+            status.update(f"Measuring {part}")
+            measurements |= measure()
+    return measurements
 
 
 def _remove_settings() -> None:

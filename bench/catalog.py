@@ -1,6 +1,7 @@
 """All metrics that the benchmark measures, by name."""
 
 from bench.audit import metrics as audit
+from bench.capacity import metrics as capacity
 from bench.metrics import Metric, at_least, at_most
 from bench.singles import metrics as singles
 from bench.uses import metrics as uses
@@ -122,5 +123,6 @@ METRICS = {
         *uses.METRICS,
         *_LOOP,
         *audit.METRICS,
+        *capacity.METRICS,
     )
 }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Unit = Literal["", "x", "µs", "ms", "/s", "/min", "bytes", "MB"]
 Measurements = dict[str, float | None]
 """Values by metric name; None if the compared library is not installed."""
 
@@ -25,7 +26,7 @@ class Metric:
 
     name: str
     description: str
-    unit: Literal["x", "µs", "ms", "/s", "/min", "bytes", "MB"]
+    unit: Unit
     goal: Goal | None = None
 
 

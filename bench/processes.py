@@ -45,11 +45,19 @@ def pool_children(processes: Iterable[Process], root: int) -> list[Process]:
     return [process for process in members if process.pid not in parents]
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU that a process and its ended children have used. Linux only."""
+class CpuTime(NamedTuple):
+    """The CPU seconds that a process has used, and those of its children that have ended."""
+
+    own: float
+    ended_children: float
+
+
+def cpu_time(pid: int) -> CpuTime:
+    """Return the CPU that a process has used. Linux only."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    times = stat.rpartition(")")[2].split()[_TIMES]
-    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    user, system, children_user, children_system = map(int, stat.rpartition(")")[2].split()[_TIMES])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return CpuTime((user + system) / ticks, (children_user + children_system) / ticks)
 
 
 def proportional_mb(pid: int) -> float | None:

@@ -106,4 +106,4 @@ def _round(value: float) -> float:
 
 def _format(value: float, unit: str) -> str:
     number = f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"  # noqa: PLR2004 - digits
-    return f"{number}{unit}" if unit in ("x", "/s", "/min") else f"{number} {unit}"
+    return f"{number}{unit}" if unit in ("x", "/s", "/min") else f"{number} {unit}".rstrip()

@@ -31,13 +31,15 @@ class Hook(NamedTuple):
 
 @contextmanager
 def running_service(
-    database_url: str | None = None, *, hook: Hook | None = None
+    database_url: str | None = None, *, hook: Hook | None = None, workers: int = WORKERS
 ) -> Iterator[Stack]:
     """Run the service in a new folder, with SQLite in that folder unless a database is given.
 
+    `workers` is the number of issuing processes.
+
     The tenant "bench" has a key, and the endpoint if there is one; the tenant "unsigned" has none.
     """
-    environ = dict(os.environ) | {"VALETKEY_CONCURRENCY": str(WORKERS)}
+    environ = dict(os.environ) | {"VALETKEY_CONCURRENCY": str(workers)}
     if database_url is not None:
         environ["VALETKEY_DATABASE_URL"] = database_url
     with tempfile.TemporaryDirectory(prefix="valetkey-bench-") as folder:

@@ -51,7 +51,7 @@ def _compare(  # noqa: PLR0913, PLR0917 - one for each part of the comparison
 ) -> Comparison:
     def measure_links() -> float:
         return requests / elapsed_seconds(
-            lambda: runner.run(_request_links(client, requests, in_flight))
+            lambda: runner.run(request_links(client, requests, in_flight))
         )
 
     def measure_noops() -> float:
@@ -62,7 +62,8 @@ def _compare(  # noqa: PLR0913, PLR0917 - one for each part of the comparison
     return compare(alternate(measure_links, measure_noops, rounds))
 
 
-async def _request_links(client: AsyncClient, requests: int, coroutines: int) -> None:
+async def request_links(client: AsyncClient, requests: int, coroutines: int) -> None:
+    """Request links, with as many under way as there are coroutines."""
     remaining = iter(range(requests))
 
     async def request_in_turn() -> None:

@@ -2,7 +2,9 @@ import os
 import subprocess
 import sys
 
-from bench.processes import Process, cpu_seconds, family, list_processes, pool_children
+import pytest
+
+from bench.processes import Process, cpu_time, family, list_processes, pool_children
 
 RUN, CELERY, FIRST, SECOND, OTHER = (
     Process(10, 1, 98.0),
@@ -22,14 +24,15 @@ def test_the_processes_that_start_others_are_no_pool_children() -> None:
     assert sorted(pool_children(TABLE, RUN.pid)) == [FIRST, SECOND]
 
 
-def test_cpu_time_counts_the_process_and_the_children_that_it_has_waited_for() -> None:
-    before, own = cpu_seconds(os.getpid()), os.times()
+def test_the_cpu_time_of_ended_children_is_told_from_that_of_the_process() -> None:
+    before, times = cpu_time(os.getpid()), os.times()
     subprocess.run([sys.executable, "-c", "sum(range(5_000_000))"], check=True)
+    after, used = cpu_time(os.getpid()), os.times()
 
-    used = os.times()
-    waited = used.children_user + used.children_system - own.children_user - own.children_system
+    waited = used.children_user + used.children_system - times.children_user - times.children_system
     assert waited > 0
-    assert cpu_seconds(os.getpid()) - before >= waited - 0.02
+    assert after.ended_children - before.ended_children == pytest.approx(waited, abs=0.02)
+    assert after.own - before.own < waited
 
 
 def test_this_process_is_in_the_table() -> None:

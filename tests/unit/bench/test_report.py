@@ -45,6 +45,12 @@ GOALS = {
     "stream_1m_worker_rss_mb": ("most", 150),
     "csv_links_vs_boto3": ("least", 6),
     "csv_links_vs_boto3_postgres": ("least", 6),
+    **{
+        f"scale_{n}_{name}_{database}": ("least", 0.85)
+        for n in (2, 4)
+        for name in ("efficiency", "rate_efficiency")
+        for database in ("sqlite", "postgres")
+    },
     "events_per_minute_sqlite": ("least", 100_000),
     "events_per_minute_postgres": ("least", 100_000),
     "log_lines_per_second_sqlite": ("least", 16_667),
