@@ -41,6 +41,14 @@ class Cost:
         return service + self.redis_cpu_us + self.database_cpu_us + self.producer_cpu_us
 
 
+def cost_names(database: str) -> tuple[str, ...]:
+    """Return the names of the costs that a database has."""
+    names = tuple(cost.name for cost in fields(Cost))
+    # SQLite's own work is done in the issuing process, and nobody counts its log.
+    absent = {"database_cpu_us", "wal_bytes", "fsyncs"} if database == "sqlite" else set()
+    return tuple(name for name in names if name not in absent)
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
     """The costs of the kinds of requests on one database."""
@@ -55,7 +63,7 @@ class Costs:
         """Read the costs from the measurements that `named` returned."""
 
         def value(name: str) -> float:
-            return measurements[f"capacity_{database}_{name}"] or 0.0
+            return measurements.get(f"capacity_{database}_{name}") or 0.0
 
         kinds = {
             kind: Cost(**{cost.name: value(f"{kind}_{cost.name}") for cost in fields(Cost)})
@@ -69,5 +77,8 @@ class Costs:
             f"{kind}_{cost.name}": float(getattr(self.kinds[kind], cost.name))
             for kind in KINDS
             for cost in fields(Cost)
-        } | {"connections": self.connections}
+            if cost.name in cost_names(self.database)
+        }
+        if self.database == "postgres":
+            values["connections"] = self.connections
         return {f"capacity_{self.database}_{name}": value for name, value in values.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bench.capacity.costs import DATABASES, KINDS
+from bench.capacity.costs import DATABASES, KINDS, cost_names
 from bench.metrics import Metric, Unit, at_least
 
 _KINDS = {
@@ -15,7 +15,7 @@ _COSTS: dict[str, tuple[str, Unit]] = {
     "worker_cpu_us": ("CPU of the issuing process", "µs"),
     "reader_cpu_us": ("CPU of the processes that read the queue", "µs"),
     "redis_cpu_us": ("CPU of Redis", "µs"),
-    "database_cpu_us": ("CPU of PostgreSQL; SQLite's is the issuing process's", "µs"),
+    "database_cpu_us": ("CPU of PostgreSQL", "µs"),
     "producer_cpu_us": ("CPU of the producer", "µs"),
     "write_us": ("time in the transaction, or with SQLite's write lock", "µs"),
     "database_bytes": ("growth of the database", "bytes"),
@@ -23,6 +23,8 @@ _COSTS: dict[str, tuple[str, Unit]] = {
     "fsyncs": ("flushes of that WAL", ""),
     "message_bytes": ("memory in Redis while it waits", "bytes"),
     "result_bytes": ("memory in Redis of its result", "bytes"),
+}
+_CHECKS: dict[str, tuple[str, Unit]] = {
     "two_per_second": ("rate of two issuing processes", "/s"),
     "predicted_per_second": ("the same, as the model predicts", "/s"),
     "predicted_vs_measured": ("that rate: predicted / measured", "x"),
@@ -32,10 +34,10 @@ _COSTS: dict[str, tuple[str, Unit]] = {
 def _capacity_metrics() -> Iterator[Metric]:
     for database in DATABASES:
         for kind in KINDS:
-            for name, (text, unit) in _COSTS.items():
+            costs = {name: _COSTS[name] for name in cost_names(database)}
+            for name, (text, unit) in (costs | _CHECKS).items():
                 full = f"capacity_{database}_{kind}_{name}"
                 yield Metric(full, f"{_KINDS[kind]}: {text}", unit)
-        yield Metric(f"capacity_{database}_connections", "connections of one issuing process", "")
 
 
 def _scale_metrics() -> Iterator[Metric]:
@@ -62,4 +64,7 @@ def _scale_metrics() -> Iterator[Metric]:
                     )
 
 
-METRICS = (*_capacity_metrics(), *_scale_metrics())
+_CONNECTIONS = Metric(
+    "capacity_postgres_connections", "connections of one issuing process to PostgreSQL", ""
+)
+METRICS = (*_capacity_metrics(), _CONNECTIONS, *_scale_metrics())
