@@ -6,9 +6,9 @@ from bench.capacity.costs import DATABASES, KINDS, cost_names
 from bench.metrics import Metric, Unit, at_least
 
 _KINDS = {
-    "single": "one link in a message of its own",
-    "company": "one of 256 links under way from an AsyncClient",
-    "chunk": "a chunk of a batch",
+    "single": "one link, alone in its message",
+    "company": "one of 256 links of an AsyncClient",
+    "chunk": "a chunk",
 }
 _COSTS: dict[str, tuple[str, Unit]] = {
     "per_second": ("rate of one issuing process", "/s"),
