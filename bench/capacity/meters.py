@@ -1,5 +1,6 @@
 """Meters of a running service: the CPU of its parts, and the work of its database."""
 
+from contextlib import suppress
 from typing import NamedTuple, Self
 
 from sqlalchemy import Engine, text
@@ -41,6 +42,12 @@ class CpuMeter:
 
     def read(self) -> Cpu:
         """Return the CPU used since the parts started."""
+        while True:
+            # A process may end between the list and its turn: then its parent has its CPU.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                return self._read()
+
+    def _read(self) -> Cpu:
         table = list_processes()
         pool = {process.pid for process in pool_children(table, self._worker)}
         readers = [p.pid for p in family(table, self._worker) if p.pid not in pool]
