@@ -43,7 +43,7 @@ def _capacity_metrics() -> Iterator[Metric]:
 def _scale_metrics() -> Iterator[Metric]:
     for database in DATABASES:
         for n in (1, 2, 4):
-            text = f"{n} issuing processes"
+            text = f"{n} issuing {'process' if n == 1 else 'processes'}"
             yield Metric(f"scale_{n}_cpu_us_{database}", f"{text}: CPU of a link", "µs")
             yield Metric(
                 f"scale_{n}_links_per_second_{database}", f"{text}, on these cores: links", "/s"
@@ -51,7 +51,7 @@ def _scale_metrics() -> Iterator[Metric]:
             if database == "postgres":
                 yield Metric(
                     f"scale_{n}_database_us_{database}",
-                    f"{text}: a link's part of its transaction",
+                    f"{text}: time of a link in its transaction",
                     "µs",
                 )
             if n > 1:
