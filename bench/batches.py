@@ -31,7 +31,7 @@ def measure() -> Measurements:
     with service.running_service() as stack:
         sqlite = _measure_batches(stack)
         redis_bytes = memory.redis_bytes_per_link(stack.info.result_url, DEFAULT_CHUNK_ITEMS)
-        worker_mb = memory.largest_child_mb(stack.info.pids["worker"])
+        child = memory.largest_child(stack.info.pids["worker"])
         producer = _run_producer(stack, _STREAM_LINKS)
     with service.durable_postgres() as url, service.running_service(url) as stack:
         postgres = _measure_batches(stack)
@@ -42,7 +42,8 @@ def measure() -> Measurements:
         "first_result_ms_postgres": postgres["first_ms"],
         "links_per_second": sqlite["rate"],
         "links_per_second_postgres": postgres["rate"],
-        "worker_rss_mb": worker_mb,
+        "worker_rss_mb": child.resident,
+        "worker_pss_mb": child.proportional,
         "producer_rss_mb": producer["rss_mb"],
         "redis_bytes_per_link": redis_bytes,
     }
@@ -52,11 +53,11 @@ def measure_stream() -> Measurements:
     """Measure one batch of a million links on SQLite."""
     with service.running_service() as stack:
         producer = _run_producer(stack, _LONG_STREAM_LINKS)
-        worker_mb = memory.largest_child_mb(stack.info.pids["worker"])
+        child = memory.largest_child(stack.info.pids["worker"])
         redis_mb = memory.redis_peak_mb(stack.info.result_url)
     return {
         "stream_1m_producer_rss_mb": producer["rss_mb"],
-        "stream_1m_worker_rss_mb": worker_mb,
+        "stream_1m_worker_rss_mb": child.resident,
         "stream_1m_redis_peak_mb": redis_mb,
         "stream_1m_links_per_second": _LONG_STREAM_LINKS / producer["seconds"],
     }

@@ -1,18 +1,26 @@
 """The memory of processes, and of results in Redis."""
 
-import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
 
+from bench.processes import list_processes, pool_children, proportional_mb
 from valetkey.delivery.transport import RESULT_PREFIX
 
 _KIB = 1024
 
 
+class ChildMemory(NamedTuple):
+    """The memory of a process in MB: all that is resident, and its share of that."""
+
+    resident: float
+    proportional: float | None
+
+
 def resident_mb(pid: int) -> float:
     """Return a process's resident memory in MB, including memory shared with other processes."""
-    return next(size for process, _, size in _processes() if process == pid)
+    return next(process.resident_mb for process in list_processes() if process.pid == pid)
 
 
 def peak_resident_mb(pid: int) -> float:
@@ -25,9 +33,10 @@ def peak_resident_mb(pid: int) -> float:
     return int(next(values, "0")) * _KIB / 1e6
 
 
-def largest_child_mb(pid: int) -> float:
-    """Return the resident memory in MB of the process's largest child."""
-    return max(size for _, parent, size in _processes() if parent == pid)
+def largest_child(pid: int) -> ChildMemory:
+    """Return the memory of the largest child of the pool below `worker run`."""
+    child = max(pool_children(list_processes(), pid), key=lambda process: process.resident_mb)
+    return ChildMemory(child.resident_mb, proportional_mb(child.pid))
 
 
 def redis_bytes_per_link(url: str, chunk_items: int) -> float:
@@ -42,10 +51,3 @@ def redis_peak_mb(url: str) -> float:
     """Return the most memory that the server has had in use since it started, in MB."""
     with redis.Redis.from_url(url) as server:
         return float(server.info("memory")["used_memory_peak"]) / 1e6
-
-
-def _processes() -> list[tuple[int, int, float]]:
-    command = ["ps", "-axo", "pid=,ppid=,rss="]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rows = (map(int, line.split()) for line in output.splitlines())
-    return [(pid, parent, kib * _KIB / 1e6) for pid, parent, kib in rows]

@@ -11,8 +11,9 @@ import boto3
 import click
 from rich.text import Text
 
+from bench.catalog import METRICS
 from bench.comparison import Spread
-from bench.metrics import METRICS, Measurements, Metric
+from bench.metrics import Measurements, Metric
 
 Facts = Mapping[str, Any]
 
@@ -105,4 +106,4 @@ def _round(value: float) -> float:
 
 def _format(value: float, unit: str) -> str:
     number = f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"  # noqa: PLR2004 - digits
-    return f"{number}{unit}" if unit in ("x", "/s", "/min") else f"{number} {unit}"
+    return f"{number}{unit}" if unit in ("x", "/s", "/min") else f"{number} {unit}".rstrip()

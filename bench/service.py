@@ -2,15 +2,16 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import create_engine, text
 
+from bench.metrics import Measurements
 from tests.support.servers import external
-from valetkey import Client
+from valetkey import AsyncClient, Client
 from valetkey.crypto.keys import dump_private_key, generate_key, public_key_line
 from worker.devstack.stack import Stack, running_stack
 
@@ -30,13 +31,15 @@ class Hook(NamedTuple):
 
 @contextmanager
 def running_service(
-    database_url: str | None = None, *, hook: Hook | None = None
+    database_url: str | None = None, *, hook: Hook | None = None, workers: int = WORKERS
 ) -> Iterator[Stack]:
     """Run the service in a new folder, with SQLite in that folder unless a database is given.
 
+    `workers` is the number of issuing processes.
+
     The tenant "bench" has a key, and the endpoint if there is one; the tenant "unsigned" has none.
     """
-    environ = dict(os.environ) | {"VALETKEY_CONCURRENCY": str(WORKERS)}
+    environ = dict(os.environ) | {"VALETKEY_CONCURRENCY": str(workers)}
     if database_url is not None:
         environ["VALETKEY_DATABASE_URL"] = database_url
     with tempfile.TemporaryDirectory(prefix="valetkey-bench-") as folder:
@@ -60,6 +63,14 @@ def signing_client(stack: Stack) -> Client:
     )
 
 
+def async_client(stack: Stack) -> AsyncClient:
+    """Return a client for asyncio that signs as signing_client does."""
+    info = stack.info
+    return AsyncClient(
+        info.broker_url, info.result_url, key=dump_private_key(_KEY), requested_by="bench"
+    )
+
+
 def unsigned_client(stack: Stack) -> Client:
     """Return a client of the tenant that accepts unsigned messages."""
     info = stack.info
@@ -79,6 +90,14 @@ def analyze_tables(stack: Stack) -> None:
         with engine.connect() as connection:
             connection.execute(text("ANALYZE"))
         engine.dispose()
+
+
+def measure_on_both(measure: Callable[[str | None], Measurements]) -> Measurements:
+    """Measure with SQLite, which has no URL, then with PostgreSQL, whose names end so."""
+    sqlite = measure(None)
+    with durable_postgres() as url:
+        postgres = measure(url)
+    return sqlite | {f"{name}_postgres": value for name, value in postgres.items()}
 
 
 @contextmanager

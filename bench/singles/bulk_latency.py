@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from bench import service, single_link
+from bench import service
 from bench.comparison import elapsed_seconds
 from bench.metrics import Measurements
+from bench.singles import single_link
+from bench.singles.noop_worker import SendRequest
 from worker.devstack.stack import Stack
 
 _BULK_LINKS = 100_000
@@ -29,9 +31,7 @@ def measure() -> Measurements:
     }
 
 
-def _latency_while_running(
-    producer: "subprocess.Popen[bytes]", send: single_link.SendRequest
-) -> float:
+def _latency_while_running(producer: "subprocess.Popen[bytes]", send: SendRequest) -> float:
     samples: list[float] = []
     while producer.poll() is None and len(samples) < _MAX_SAMPLES:
         samples.append(elapsed_seconds(lambda: single_link.send_and_wait(send)))
