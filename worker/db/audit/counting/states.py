@@ -49,7 +49,9 @@ def state_queries(
         Settlement.batch_number == Chunk.batch_number,
         Settlement.chunk_number == Chunk.chunk_number,
     )
-    has_unused = ~is_alive, Batch.kind.in_(SLOT_KINDS), Settlement.unused != ""
+    has_unused = [~is_alive, Batch.kind.in_(SLOT_KINDS), Settlement.unused != ""]
+    if options.after_batch is not None:
+        has_unused.append(Settlement.batch_number > options.after_batch)
     for state, weight in (("unused", unused), ("unknown", -unused)):
         query = _weighted_query(options, weight, literal_column(f"'{state}'"))
         yield query.join(Settlement, is_chunk).where(*has_unused)
@@ -80,8 +82,9 @@ def _used_items(options: CountOptions, batch_id: str | None) -> tuple[Subquery, 
     )
     if batch_id is not None:
         used = used.where(Batch.batch_id == batch_id)
-    if options.after_batch is not None:
+    if options.after_batch is not None:  # on both: PostgreSQL infers no range of the other
         used = used.where(Use.batch_number > options.after_batch)
+        used = used.where(Batch.batch_number > options.after_batch)
     item = used.subquery()
     numbers = item.c.batch_number, item.c.chunk_number
     by_chunk = select(*numbers, func.count().label("used_items")).group_by(*numbers)
