@@ -53,6 +53,10 @@ _COMMANDS: LazyCommands = {
         "Check everything that the service needs, and say how to repair what is wrong.",
     ),
     "explain": ("explain:explain", "Explain the decision on the message in FILE, rule by rule."),
+    "metrics": (
+        "metrics.metrics:metrics",
+        "Print metrics of the service for Prometheus, or serve them.",
+    ),
     "migrate": (
         "database:migrate",
         "Create or update the tables of the database at VALETKEY_DATABASE_URL.",

@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import structlog
@@ -51,27 +51,33 @@ app.conf.update(
 
 
 def send_trigger(task_name: str) -> None:
-    """Trigger a job of the upkeep worker, if the broker takes the trigger.
+    """Trigger a job of the upkeep worker, if the broker takes the trigger. Never waits.
 
     What led to it is committed: a fault of the broker must not turn it into a failure. The rows
     that the job works on are in the database, so that the next sweep finds them.
     """
+    _trigger(task_name).trigger()
+
+
+@cache
+def _trigger(task_name: str) -> SingleFlight:
+    # In a thread of its own: a broker that is frozen holds neither an answer to a producer, nor
+    # anybody who reads events or settles slots.
+    return SingleFlight(f"trigger_{task_name}", lambda _run: _send(task_name))
+
+
+def _send(task_name: str) -> None:
     try:
         app.send_task(task_name, ignore_result=True)
     except Exception as error:  # noqa: BLE001 - kombu, redis and sockets raise what they like
         log.warning("trigger_failed", of=task_name, problem=describe_cause(error))
 
 
-# In a thread of its own: a broker that is frozen holds nobody who reads events or settles slots.
-_TRIGGER_DELIVERIES = SingleFlight(
-    "trigger_deliveries", lambda _run: send_trigger("valetkey.deliver")
-)
-
-
 @cache
 def job_context() -> Context:
     """Return the process's context, with a trigger that tells the upkeep worker of deliveries."""
-    return replace(process_context(), trigger_deliveries=_TRIGGER_DELIVERIES.trigger)
+    trigger_deliveries = partial(send_trigger, "valetkey.deliver")
+    return replace(process_context(), trigger_deliveries=trigger_deliveries)
 
 
 @setup_logging.connect

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +48,22 @@ def test_no_checkpoint_and_no_proof_holds_a_signature_or_a_secret(
     words = (*signatures_of_grants, SECRET, key_file.read_text()[-20:].strip())
     assert [word for word in words if word in "\n".join(printed)] == []
     assert SIGNATURE.search("\n".join(printed)) is None
+
+
+def test_no_metric_holds_a_signature_a_secret_or_an_object_key(
+    service: Service, signatures_of_grants: list[str]
+) -> None:
+    info = service.stack.info
+    environ = {
+        "VALETKEY_DATABASE_URL": info.database_url,
+        "VALETKEY_BROKER_URL": info.broker_url,
+        "VALETKEY_RESULT_URL": info.result_url,
+    }
+    result = CliRunner().invoke(main, ["metrics"], env=environ)
+    assert re.search(r'valetkey_grants{kind="multipart",.*tenant="acme".*} [1-9]', result.output)
+    assert SIGNATURE.search(result.output) is None
+    for text in (*signatures_of_grants, SECRET, "secret.txt", "secret.bin", "://"):
+        assert text not in result.output
 
 
 @pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf", "parquet"])

@@ -32,6 +32,7 @@ DATABASE_COMMANDS: dict[str, Sequence[str]] = {
     "deliveries": ("list",),
     "doctor": ("--offline",),
     "explain": ("examples/message.json",),
+    "metrics": (),
     "migrate": (),
     "quota": ("show",),
     "run": ("--only", "upkeep"),

@@ -15,6 +15,7 @@ from tests.support.s3.http_requests import Request, send
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import read_transaction
 from worker.devstack.storage import Storage
+from worker.usecases.revocation import proof
 
 
 @pytest.mark.parametrize("setting", ["VALETKEY_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3"])
@@ -65,9 +66,31 @@ def test_a_second_revocation_says_who_did_it_and_adds_no_statement(
     run("--grant", grant["id"], "--yes")
     again = run("--grant", grant["id"], "--yes")
     assert "denied already by " in again.output
+    assert "Done already: storage refuses a link" in again.output
+    assert again.exit_code == 0, again.output
     assert len(statements(client, bucket)) == 1
     with read_transaction(engine) as connection:
         assert connection.scalar(select(func.count()).select_from(Denial)) == 1
+
+
+def test_a_second_revocation_of_an_object_that_is_gone_proves_nothing(
+    run: Revoke, service: InProcessService, client: Any, bucket: str
+) -> None:
+    [grant] = issue(service, KEY)
+    run("--grant", grant["id"], "--yes")
+    client.delete_bucket_policy(Bucket=bucket)
+    client.delete_object(Bucket=bucket, Key=KEY)
+    again = run("--grant", grant["id"], "--yes")
+    assert (again.exit_code, "Error: not proven" in again.output) == (1, True)
+
+
+def test_links_that_nothing_denied_and_storage_refuses_prove_nothing(
+    run: Revoke, service: InProcessService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [grant] = issue(service, KEY)
+    monkeypatch.setattr(proof, "_use", lambda _: 403)
+    result = run("--grant", grant["id"], "--yes")
+    assert (result.exit_code, "Error: not proven" in result.output) == (1, True)
 
 
 def test_a_statement_that_ends_too_early_is_not_used_again(

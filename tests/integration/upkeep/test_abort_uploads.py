@@ -113,5 +113,20 @@ def test_an_upload_that_cannot_be_aborted_for_a_week_is_given_up(
         abort_expired(service.context)
         assert open_buckets(engine) == {"dead": 10}
         clock.forward(seconds=1)
+        for _run in range(4):
+            abort_expired(service.context)
+    assert open_buckets(engine) == {}
+
+
+def test_storage_that_is_away_after_a_week_costs_few_uploads_their_abort(
+    engine: Engine, service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(raise_transient))
+    clock.time += GIVE_UP_AFTER
+    with capture_logs() as logs:
         abort_expired(service.context)
+    assert open_buckets(engine) == {"dead": 7}
+    assert [entry["event"] for entry in logs].count("upload_left") == 3
+    monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(lambda: None))
+    abort_expired(service.context)
     assert open_buckets(engine) == {}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from worker import app as worker_app
-from worker.app import job_context
+from worker.app import job_context, send_trigger
 from worker.context import Context
 
 
@@ -30,3 +30,20 @@ def test_a_frozen_broker_holds_nobody_who_committed_deliveries(
         job_context.cache_clear()
     is_thawed.set()
     assert is_sent.wait(10)
+
+
+@pytest.mark.parametrize("task", ["valetkey.deliver", "valetkey.manifests"])
+def test_a_frozen_broker_holds_no_answer_to_a_producer(
+    monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    is_thawed, sent = Event(), Event()
+
+    def send_task(name: str, **_: Any) -> None:
+        assert is_thawed.wait(10), "the caller waits for the broker"
+        if name == task:
+            sent.set()
+
+    monkeypatch.setattr(worker_app.app, "send_task", send_task)
+    send_trigger(task)
+    is_thawed.set()
+    assert sent.wait(10)

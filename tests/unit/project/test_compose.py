@@ -190,7 +190,7 @@ def test_the_order_is_migrate_apply_run() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_one_time_command_is_not_restarted_and_a_server_is(name: str) -> None:
-    is_one_time_command = name in OWN_SERVICES and name not in WORKERS
+    is_one_time_command = name in OWN_SERVICES.keys() - WORKERS.keys() - {"metrics"}
     assert SERVICES[name]["restart"] == ("no" if is_one_time_command else "unless-stopped")
 
 

@@ -17,6 +17,7 @@ _LEVERS = {
 }
 _PROOFS: Mapping[Proof, str] = {
     "proven": "Proven: storage served a link to one of the objects before, and refuses it now.",
+    "repeated": "Done already: storage refuses a link to one of the objects, as it did before.",
     "accepted": "Error: storage still accepts a link to one of the objects: pull another lever.",
     "untried": "Error: not proven: storage served no link that could be tried before the denial.",
 }

@@ -1,6 +1,6 @@
 """The in-memory form of tenants.toml: tenants, their policies, quotas and keys, and buckets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -190,6 +190,13 @@ class TenantConfig:
         if tenant is not None and tenant.id == tenant_id:
             return tenant
         return next((t for t in self.tenants.values() if t.id == tenant_id), None)
+
+    def find_bucket(
+        self, is_wanted: Callable[[Bucket], bool], preferred: Iterable[str]
+    ) -> Bucket | None:
+        """Return a wanted bucket profile: the first of the preferred names, else any, else None."""
+        wanted = {name: bucket for name, bucket in self.buckets.items() if is_wanted(bucket)}
+        return next((wanted[name] for name in (*preferred, *wanted) if name in wanted), None)
 
     def find_access(self, tenant_id: str, bucket: str) -> TenantAccess | None:
         """Return the access of a row's tenant to a bucket profile, or None if it has none today."""

@@ -30,6 +30,14 @@ def oldest_webhook_time(connection: Connection) -> datetime | None:
     return connection.scalar(select(func.min(Delivery.created_at)).where(_IS_PENDING))
 
 
+def earliest_due_webhook(connection: Connection) -> datetime | None:
+    """Return the earliest time of the next attempts of pending webhooks; None if none is pending.
+
+    A time in the past means that an attempt is due.
+    """
+    return connection.scalar(select(func.min(Delivery.next_attempt_at)).where(_IS_PENDING))
+
+
 def earliest_reservation_expiry(connection: Connection) -> datetime | None:
     """Return the earliest expiry of a reservation; None if there are no reservations.
 
@@ -104,3 +112,9 @@ def _problem_of(connection: Connection, batch_number: int) -> str:
 def oldest_ended_slot(connection: Connection) -> datetime | None:
     """Return the end of the upload slots that wait the longest to be settled; None if none do."""
     return connection.scalar(select(func.min(EndedSlot.ended_at)))
+
+
+def count_ended_slots(connection: Connection) -> dict[str, int]:
+    """Count the chunks of upload slots that ended and are not settled, by bucket profile."""
+    query = select(EndedSlot.bucket, func.count()).group_by(EndedSlot.bucket)
+    return {row[0]: row[1] for row in connection.execute(query)}

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from models import RejectionCount
 from worker.core.quotas.cost import window_start
@@ -40,6 +40,17 @@ def read_rejection_counts(
         query = query.where(RejectionCount.hour >= window_start("hour", since))
     query = query.order_by(RejectionCount.hour.desc(), RejectionCount.tenant, RejectionCount.code)
     return fetch_page(connection, query, limit, _to_record)
+
+
+def count_rejections(connection: Connection, since: datetime) -> dict[tuple[str, str], int]:
+    """Count the rejected messages since the hour of a moment, by named tenant and code.
+
+    The tenant is an empty text for messages that named none that exists.
+    """
+    columns = RejectionCount.tenant, RejectionCount.code
+    query = select(*columns, func.sum(RejectionCount.count)).group_by(*columns)
+    rows = connection.execute(query.where(RejectionCount.hour >= window_start("hour", since)))
+    return {(tenant, code): int(count) for tenant, code, count in rows}
 
 
 def _to_record(row: Row[*tuple[Any, ...]]) -> RejectionRecord:

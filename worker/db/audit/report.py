@@ -59,20 +59,15 @@ def count_rows(connection: Connection, tenant: str | None) -> tuple[int, int]:
 
 def read_tree_sizes(connection: Connection, tenant: str | None) -> list[TreeSize]:
     """Read the sizes of all trees, or of those of a tenant, with their newest checkpoints."""
-    newest = (
-        select(Checkpoint.tenant, func.max(Checkpoint.size).label("size"))
-        .group_by(Checkpoint.tenant)
-        .subquery()
-    )
-    is_newest = and_(Checkpoint.tenant == newest.c.tenant, Checkpoint.size == newest.c.size)
-    signed = (
-        select(Checkpoint.tenant, Checkpoint.size, Checkpoint.signed_at)
-        .join(newest, is_newest)
-        .subquery()
+    # Each is one search of an index. Grouping would read all checkpoints, one of each hour.
+    newest = select(func.max(Checkpoint.size)).where(Checkpoint.tenant == TreeHead.tenant)
+    is_newest = and_(
+        Checkpoint.tenant == TreeHead.tenant,
+        Checkpoint.size == newest.correlate(TreeHead).scalar_subquery(),
     )
     query = (
-        select(TreeHead.tenant, TreeHead.size, signed.c.size, signed.c.signed_at)
-        .outerjoin(signed, signed.c.tenant == TreeHead.tenant)
+        select(TreeHead.tenant, TreeHead.size, Checkpoint.size, Checkpoint.signed_at)
+        .outerjoin(Checkpoint, is_newest)
         .where(*_of_tenant(connection, TreeHead.tenant, tenant))
         .order_by(TreeHead.tenant)
     )

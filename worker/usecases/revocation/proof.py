@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -14,11 +14,12 @@ from worker.errors import Transient
 from worker.net.storage_requests import StorageConnection, StorageRequest
 from worker.usecases.revocation.statements import SESSION
 
-Proof = Literal["proven", "accepted", "untried"]
+Proof = Literal["proven", "repeated", "accepted", "untried"]
 """The result for one bucket.
 
-proven: storage served a link before the denial, and refuses it now. accepted: it still serves it.
-untried: it served none before, so that a refusal now proves nothing.
+proven: storage served a link before the denial, and refuses it now. repeated: an earlier revocation
+denied the same, and storage refused a link before and now. accepted: it still serves it. untried:
+it served none before, so that a refusal now proves nothing.
 """
 
 USER_AGENT = "valetkey-revocation-proof"
@@ -33,10 +34,14 @@ _MAX_CANDIDATES = 3
 
 @dataclass(frozen=True, slots=True)
 class ProofLink:
-    """A link that storage serves. endpoint is where the request goes, if not to the link's host."""
+    """A link that storage served or, if is_refused, did not allow before the denial.
+
+    endpoint is where the request goes, if not to the link's host.
+    """
 
     request: StorageRequest
     endpoint: str | None
+    is_refused: bool = False
 
 
 def find_proof_link(
@@ -44,17 +49,33 @@ def find_proof_link(
 ) -> ProofLink | None:
     """Return a link to the object of one of these downloads that storage serves now, or None.
 
-    It is signed with the credentials that sign grants, and has no grant id and a user agent of its
-    own: the import of access logs takes it for nobody's download. Only the first byte is requested.
-    An upload would prove nothing without storing an object. Raises Transient and Malformed.
+    If it serves none of them, return one that it refuses. It is signed with the credentials that
+    sign grants, and has no grant id and a user agent of its own: the import of access logs takes it
+    for nobody's download. Only the first byte is requested. An upload would prove nothing without
+    storing an object. Raises Transient and Malformed.
     """
     keys = dict.fromkeys(grant.object_key for grant in grants)  # in order, and each once
     endpoint = context.s3.internal_endpoint(bucket)
+    refused = None
     for object_key in list(keys)[:_MAX_CANDIDATES]:
         link = ProofLink(_sign(bucket, object_key, context), endpoint)
-        if _use(link) in _SERVED:
+        status = _use(link)
+        if status in _SERVED:
             return link
-    return None
+        if status == _FORBIDDEN:
+            refused = replace(link, is_refused=True)
+    return refused
+
+
+def prove_denial(link: ProofLink | None, *, is_repeated: bool) -> Proof:
+    """Return the proof of a denial; is_repeated, if an earlier one denied the same.
+
+    Raises Transient.
+    """
+    if link is None or (link.is_refused and not is_repeated):
+        return "untried"
+    proof = prove(link)
+    return "repeated" if link.is_refused and proof == "proven" else proof
 
 
 def prove(link: ProofLink) -> Proof:

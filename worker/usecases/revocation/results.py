@@ -47,8 +47,8 @@ class RevocationResult:
 
     @property
     def is_complete(self) -> bool:
-        """True if nothing failed, and all is proven."""
-        is_proven = self._proofs <= {"proven"} and not self.unproven
+        """True if nothing failed, and all is proven or was done by an earlier revocation."""
+        is_proven = self._proofs <= {"proven", "repeated"} and not self.unproven
         return not self.problems and not self.left and is_proven
 
     @property

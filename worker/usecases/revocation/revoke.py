@@ -11,7 +11,7 @@ from worker.db.revocation.rows import NewRevocation, insert_revocation
 from worker.errors import Malformed, Transient
 from worker.usecases.cancel import cancel_batch
 from worker.usecases.revocation.plan import RevocationPlan, plan_revocation
-from worker.usecases.revocation.proof import ProofLink, find_proof_link, prove
+from worker.usecases.revocation.proof import ProofLink, find_proof_link, prove_denial
 from worker.usecases.revocation.results import Author, RevocationResult, count_unproven
 from worker.usecases.revocation.session_proof import (
     SessionRequest,
@@ -52,7 +52,7 @@ def revoke(
         result.unread = forget_results(sorted(chunks))
     except Transient as error:
         result.problems.append(f"unread results are not deleted: {error}")
-    _prove(links, requests, result)
+    _prove(plan, links, requests, result)
     result.unproven = count_unproven(plans, result)
     return result
 
@@ -183,6 +183,7 @@ def _cancellation(tenant: str, batch_id: str, author: Author) -> CancelMessage:
 
 
 def _prove(
+    plan: RevocationPlan,
     links: Mapping[str, ProofLink | None],
     requests: Mapping[str, SessionRequest | None],
     result: RevocationResult,
@@ -191,7 +192,7 @@ def _prove(
     for where, link in links.items():
         try:
             if where in denied:
-                result.proofs[where] = "untried" if link is None else prove(link)
+                result.proofs[where] = prove_denial(link, is_repeated=where in plan.earlier)
         except Transient as error:
             result.problems.append(f"{where}: {error}")
     for where, request in requests.items():

@@ -7,7 +7,7 @@ Each bucket profile has a thread of its own.
 
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -38,6 +38,7 @@ _MAX_ABORTS = 100  # uploads of one bucket profile in one run
 _WAIT = 1.0  # seconds between two reports of progress
 
 _Counts = tuple[int, int]  # ended and postponed uploads
+_Outcome = Literal["ended", "left", "postponed"]
 
 
 def abort_expired(context: Context, run: JobRun | None = None) -> dict[str, int]:
@@ -75,10 +76,10 @@ def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) 
         for record in records:
             if failures == MAX_FAILURES or run.is_stopping:
                 break
-            if _end(record, context, now):
-                ended, failures = ended + 1, 0
-            else:
-                postponed, failures = postponed + 1, failures + 1
+            outcome = _end(record, context, now)
+            is_postponed = outcome == "postponed"
+            ended, postponed = ended + (not is_postponed), postponed + is_postponed
+            failures = 0 if outcome == "ended" else failures + 1
         abandoned = abort_abandoned(bucket, context, run, now)
         ended, postponed = ended + abandoned[0], postponed + abandoned[1]
     except Transient as error:
@@ -86,26 +87,34 @@ def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) 
     return ended, postponed
 
 
-def _end(record: UploadRecord, context: Context, now: datetime) -> bool:
-    """Abort an upload or check its abort; return false if that has to be tried again."""
+def _end(record: UploadRecord, context: Context, now: datetime) -> _Outcome:
+    """Abort an upload or check its abort. One that fails after a week is left to the bucket.
+
+    That is a failure as any other: storage that fails three times in a row may be away, and then
+    the next uploads are not left, too, without having been tried again.
+    """
     is_stored_nowhere = False
+    outcome: _Outcome = "ended"
     try:
         if record.is_aborted:
             is_stored_nowhere = is_nothing_stored(record, context, now)
         elif _abort(record, context, now):
             with write_transaction(context.engine) as connection:
                 mark_aborted(connection, record, now + CHECK_DELAY)
-            return True
+            return "ended"
     except Exception as error:
+        item = {"batch_number": record.batch_number, "item": record.item_number}
         if not isinstance(error, Malformed | Transient):
-            log.exception("abort_failed", batch_number=record.batch_number)
+            log.exception("abort_failed", **item)
         if record.expires_at > now - GIVE_UP_AFTER:
-            return False
+            return "postponed"
+        outcome = "left"
+        log.warning("upload_left", bucket=record.bucket, **item)
     with write_transaction(context.engine) as connection:
         if close_upload(connection, record) and is_stored_nowhere:
             size = record.upload.plan.size
             give_back_upload(connection, record.batch_number, record.item_number, size)
-    return True
+    return outcome
 
 
 def _abort(record: UploadRecord, context: Context, now: datetime) -> bool:

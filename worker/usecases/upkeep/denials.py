@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from worker.context import Context
-from worker.core.tenants.config import Bucket, TenantConfig
+from worker.core.tenants.config import TenantConfig
 from worker.core.tenants.storage_names import storage_name
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.revocation.rows import DenialRow, delete_denials, read_denials
@@ -49,7 +49,9 @@ def _change(
     context: Context,
 ) -> str | None:
     """Add and remove the statements of one bucket, and return why that failed, or None."""
-    bucket = _find_profile(storage, [*live, *lapsed], config)
+    # A profile that added a statement, if it still leads to the bucket.
+    names = (denial.bucket for denial in [*live, *lapsed])
+    bucket = config.find_bucket(lambda each: storage_name(each) == storage, names)
     if bucket is None:
         return "no bucket profile leads to this bucket any more: add one again"
     statements = [json.loads(denial.statement) for denial in live]
@@ -58,12 +60,3 @@ def _change(
     except (Malformed, Transient) as error:
         return str(error)
     return None
-
-
-def _find_profile(
-    storage: str, denials: Sequence[DenialRow], config: TenantConfig
-) -> Bucket | None:
-    """Return a profile that leads to a bucket: one that added a statement, if it still does."""
-    profiles = {b.name: b for b in config.buckets.values() if storage_name(b) == storage}
-    names = (name for name in [*(denial.bucket for denial in denials), *profiles])
-    return next((profiles[name] for name in names if name in profiles), None)

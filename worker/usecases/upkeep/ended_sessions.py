@@ -85,5 +85,4 @@ def _note(row: EndedSessionsRow, problem: str | None, context: Context) -> None:
 
 def _find_profile(row: EndedSessionsRow, config: TenantConfig) -> Bucket | None:
     """Return a profile with the role: the one that ended its sessions, if it still has it."""
-    profiles = {b.name: b for b in config.buckets.values() if b.role_arn == row.role_arn}
-    return profiles.get(row.bucket) or next(iter(profiles.values()), None)
+    return config.find_bucket(lambda each: each.role_arn == row.role_arn, [row.bucket])

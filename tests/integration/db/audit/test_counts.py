@@ -40,6 +40,7 @@ OPTIONS = st.builds(
     st.sampled_from(ZONES),
     st.booleans(),
     NOWS,
+    st.none() | st.integers(0, 7),
 )
 
 
@@ -66,7 +67,7 @@ def slow_counts(
 ) -> dict[tuple[str | None, ...], tuple[int, int, int]]:
     groups: dict[tuple[str | None, ...], list[LogRow]] = defaultdict(list)
     for row in log.rows():
-        if matches(row, grant_filter):
+        if row.batch_number > (options.after_batch or 0) and matches(row, grant_filter):
             group = [group_value(row, name, options) for name in options.by]
             groups[tuple(group)].append(row)
     return {

@@ -48,13 +48,15 @@ class CountOptions(NamedTuple):
     """The columns to group by, the time zone of periods, the meaning of bytes, the time of states.
 
     With exact_bytes, a put or multipart counts with its own size instead of its batch's max_size.
-    now is needed to group by state. Refused items have none.
+    now is needed to group by state. Refused items have none. Only batches with a greater number
+    than after_batch are read.
     """
 
     by: tuple[Dimension, ...] = ()
     zone: tzinfo = UTC
     exact_bytes: bool = False
     now: datetime | None = None
+    after_batch: int | None = None
 
 
 def group_by_columns(query: Query, columns: list[Any]) -> Query:

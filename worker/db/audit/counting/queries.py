@@ -60,6 +60,9 @@ def count_queries(
         *batch_conditions(connection, grant_filter),
         *scan_conditions(connection, grant_filter),
     ]
+    if options.after_batch is not None:
+        numbers = Batch.batch_number, Chunk.batch_number  # each has an index
+        conditions += [number > options.after_batch for number in numbers]
     on_items = [*item_conditions(connection, grant_filter)]
     if replace(grant_filter, decisions=()).selects_items or "key" in options.by:
         yield _item_query(connection, options).where(*conditions, *on_items)

@@ -49,11 +49,13 @@ def state_queries(
         Settlement.batch_number == Chunk.batch_number,
         Settlement.chunk_number == Chunk.chunk_number,
     )
-    has_unused = ~is_alive, Batch.kind.in_(SLOT_KINDS), Settlement.unused != ""
+    has_unused = [~is_alive, Batch.kind.in_(SLOT_KINDS), Settlement.unused != ""]
+    if options.after_batch is not None:
+        has_unused.append(Settlement.batch_number > options.after_batch)
     for state, weight in (("unused", unused), ("unknown", -unused)):
         query = _weighted_query(options, weight, literal_column(f"'{state}'"))
         yield query.join(Settlement, is_chunk).where(*has_unused)
-    by_item, by_chunk = _used_items(batch_id)
+    by_item, by_chunk = _used_items(options, batch_id)
     key = GrantKey(by_item.c.batch_number, by_item.c.item_number)
     before = case((is_alive, literal_column("'open'")), else_=literal_column("'unknown'"))
     for part, state_, weight_ in (
@@ -66,7 +68,7 @@ def state_queries(
         yield _weighted_query(options, weight_, state_).join(part, is_part)
 
 
-def _used_items(batch_id: str | None) -> tuple[Subquery, Subquery]:
+def _used_items(options: CountOptions, batch_id: str | None) -> tuple[Subquery, Subquery]:
     """Return all used items with their chunks, and their number by chunk.
 
     The number of the chunk is a column, so that chunks are searched by it.
@@ -80,6 +82,9 @@ def _used_items(batch_id: str | None) -> tuple[Subquery, Subquery]:
     )
     if batch_id is not None:
         used = used.where(Batch.batch_id == batch_id)
+    if options.after_batch is not None:  # on both: PostgreSQL infers no range of the other
+        used = used.where(Use.batch_number > options.after_batch)
+        used = used.where(Batch.batch_number > options.after_batch)
     item = used.subquery()
     numbers = item.c.batch_number, item.c.chunk_number
     by_chunk = select(*numbers, func.count().label("used_items")).group_by(*numbers)

@@ -1,0 +1,92 @@
+"""The command as a server, in a process of its own."""
+
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Engine
+
+from tests.support.cli.scraping import Scraped, parse_metrics, serving
+from worker.__main__ import main
+from worker.commands.database import migrate_to_head
+
+PASSWORD = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def servers(broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VALETKEY_BROKER_URL", broker)
+    monkeypatch.setenv("VALETKEY_RESULT_URL", broker)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{tmp_path / 'valetkey.db'}")
+
+
+def get(url: str) -> Scraped:
+    response = httpx.get(url, timeout=30)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return parse_metrics(response.text)
+
+
+def test_metrics_are_served_over_http(engine: Engine) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    with serving(VALETKEY_DATABASE_URL=url) as (_, address):
+        for _scrape in range(2):
+            scraped = get(address)
+            assert scraped["valetkey_database_up"] == {(): 1}
+            assert set(scraped["valetkey_scrape_complete"].values()) == {1}
+
+
+def test_a_server_outlives_its_database_and_says_so_once(tmp_path: Path) -> None:
+    file = tmp_path / "valetkey.db"
+    with serving() as (process, address):
+        assert get(address)["valetkey_database_up"] == {(): 0}
+        assert get(address)["valetkey_broker_up"] == {(): 1}
+        migrate_to_head(f"sqlite:///{file}")
+        assert get(address)["valetkey_database_up"] == {(): 1}
+        process.terminate()
+        assert process.stderr is not None
+        lines = process.stderr.read().splitlines()
+    assert [line for line in lines if line.startswith("cannot use the database")] == lines[:1]
+    assert lines[2:] == ["The database can be used again.", "Stopped."]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server(number: signal.Signals) -> None:
+    with serving() as (process, _):
+        process.send_signal(number)
+        assert process.wait(30) == 0
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(main, ["metrics", "--listen", f"127.0.0.1:{port}"])
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.output
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_a_host_of_another_machine_is_refused(host: str) -> None:
+    result = CliRunner().invoke(main, ["metrics", "--listen", f"{host}:0"])
+    assert result.exit_code == 1
+    assert f"cannot listen on {host}:0: " in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "text", ["9109", ":9109", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:9109", "a b:1"]
+)
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    result = CliRunner().invoke(main, ["metrics", "--listen", text])
+    assert result.exit_code == 2
+    assert "write HOST:PORT" in result.output
+
+
+@pytest.mark.parametrize("text", ["", "day", "0", "8d", "-1h"])
+def test_a_window_that_is_none_is_refused(text: str) -> None:
+    result = CliRunner().invoke(main, ["metrics", "--window", text])
+    assert result.exit_code == 2
+    assert "'--window'" in result.output
