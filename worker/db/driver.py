@@ -38,7 +38,7 @@ class DriverStatement:
     Parameters and results are converted as the types of their columns say.
     """
 
-    def __init__(self, statement: Select[Any] | UpdateBase) -> None:
+    def __init__(self, statement: Select[*tuple[Any, ...]] | UpdateBase) -> None:
         self._statement = statement
         self._compiled: dict[str, _Compiled] = {}
 
@@ -80,7 +80,7 @@ class _Compiled(NamedTuple):
 
 
 def _compile(
-    statement: Select[Any] | UpdateBase, dialect: Dialect, values: Mapping[str, Any]
+    statement: Select[*tuple[Any, ...]] | UpdateBase, dialect: Dialect, values: Mapping[str, Any]
 ) -> _Compiled:
     # An INSERT names its columns by its parameters.
     names = list(values) if isinstance(statement, Insert) and statement.select is None else None
