@@ -12,9 +12,9 @@ from valetkey.wire.terms import AnyTerms
 from worker.core.policy.decisions import GrantRow, RecordedChunk
 from worker.core.policy.history import BatchHistory, DecidedChunk, RecordedBatch
 from worker.core.signing.validity import Validity
-from worker.db.driver import DriverStatement
 from worker.db.multiparts import uploads_of_chunk
 from worker.db.reservations import REMAINING
+from worker.db.statements.driver import DriverStatement
 from worker.errors import Transient
 
 # Statements are built once: building one takes longer than running it. This one always returns

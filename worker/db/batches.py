@@ -26,10 +26,10 @@ from worker.core.tree.records import (
     items_edge,
     reissue_record,
 )
-from worker.db.driver import DriverStatement
 from worker.db.engine import acquire_advisory_lock
 from worker.db.inserts import insert_once, insert_rows
 from worker.db.retention.partitions import partition_key
+from worker.db.statements.driver import DriverStatement
 from worker.db.tree.append import NewLeaf, append_leaf
 
 # Statements are built once: building one takes longer than running it.

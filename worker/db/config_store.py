@@ -6,8 +6,8 @@ from sqlalchemy import Connection, Engine, select
 
 from models import ConfigRevisionCounter
 from worker.core.tenants.config import TenantConfig
-from worker.db.driver import execute_in_driver
 from worker.db.engine import read_in_driver, read_transaction
+from worker.db.statements.driver import execute_in_driver
 from worker.db.tenants import load_config
 
 # As text, because it is read for every message.

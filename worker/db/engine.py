@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
-from worker.db import driver
-from worker.db.driver import execute_in_driver
+from worker.db.statements import driver
+from worker.db.statements.driver import execute_in_driver
 from worker.errors import Transient
 from worker.private_files import create_private_file, create_private_folder
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from models.base import Base
-from worker.db.driver import execute_in_driver
+from worker.db.statements.driver import execute_in_driver
 
 
 def insert_rows(

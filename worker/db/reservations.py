@@ -24,7 +24,7 @@ from worker.core.quotas.cost import (
     window_start,
 )
 from worker.db import usage
-from worker.db.driver import DriverStatement
+from worker.db.statements.driver import DriverStatement
 from worker.db.uses.ended_slots import insert_ended_slots, take_reserved_bytes
 from worker.db.uses.settlements import is_settled
 

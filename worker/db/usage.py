@@ -38,8 +38,8 @@ from worker.core.quotas.cost import (
     window_start,
 )
 from worker.core.tenants.config import Tenant
-from worker.db.driver import DriverStatement
 from worker.db.inserts import insert_statement
+from worker.db.statements.driver import DriverStatement
 
 UsageKey = tuple[str, Window, datetime]
 """The id of a tenant, a window, and the start of that window."""

@@ -24,19 +24,12 @@ def request_until(**duration: float) -> Any:
     return SimpleNamespace(**vars(REQUEST), expires_at=clock.now() + timedelta(**duration))
 
 
-@pytest.mark.parametrize(
-    ("request_", "seconds"),
-    [
-        (REQUEST, 900),
-        (request_until(minutes=2), 120),
-        (request_until(hours=2), 900),
-        (request_until(seconds=-5), 1),
-    ],
-)
+@pytest.mark.parametrize(("minutes", "seconds"), [(None, 900), (2, 120), (120, 900), (-1, 1)])
 def test_a_result_is_kept_until_its_first_grant_expires(
-    broker: str, store: ResultStore, request_: Any, seconds: int
+    broker: str, store: ResultStore, minutes: float | None, seconds: int
 ) -> None:
-    store.store_result("1", "sealed", "SUCCESS", request=request_)
+    request = REQUEST if minutes is None else request_until(minutes=minutes)
+    store.store_result("1", "sealed", "SUCCESS", request=request)
     with redis.Redis.from_url(broker) as server:
         assert seconds - 10 < server.ttl("celery-task-meta-1") <= seconds
 

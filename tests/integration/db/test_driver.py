@@ -7,8 +7,8 @@ from sqlalchemy import Engine, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from models import Cancellation, TreeHead
-from worker.db.driver import DriverStatement, execute_in_driver
 from worker.db.engine import create_database_engine, read_in_driver, write_transaction
+from worker.db.statements.driver import DriverStatement, execute_in_driver
 from worker.errors import Transient
 
 INSERT = DriverStatement(insert(Cancellation))

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from sqlalchemy import Engine, event
 
-from worker.db import driver
+from worker.db.statements import driver
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 from models import Leaf, TreeHead
 from worker.core.tree.merkle import RightEdge
 from worker.core.tree.records import NO_LEAVES
-from worker.db.driver import execute_in_driver
 from worker.db.inserts import insert_once, insert_rows
+from worker.db.statements.driver import execute_in_driver
 
 _LEAF_COLUMNS = (
     *("tenant", "leaf_number", "kind", "batch_number", "chunk_number", "reference"),
