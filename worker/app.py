@@ -39,13 +39,14 @@ def _settings() -> Settings:
         sys.exit(2)
 
 
+_RESULT_STORE = "worker.broker.result_store:ResultStore"
 app = Celery("valetkey", include=["worker.tasks"])
 app.config_from_object("celeryconfig")
 app.Worker = app.subclass_with_self("worker.broker.guarded_worker:GuardedWorker")
 app.conf.update(
     broker_url=_settings().broker_url.get_secret_value(),
     broker_transport="worker.broker.guarded_redis:GuardedTransport",
-    result_backend=_settings().result_url.get_secret_value(),
+    result_backend=f"{_RESULT_STORE}+{_settings().result_url.get_secret_value()}",
     worker_concurrency=_settings().concurrency,
 )
 

@@ -43,7 +43,7 @@ class TaskFailed(Exception):
 
 
 class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
-    """A task whose result is grants: never printed, and deleted from Redis when they expire."""
+    """A task whose result is grants: never printed, and stored for their life by ResultStore."""
 
     ignore_result = False
     resultrepr_maxsize = 0
@@ -51,19 +51,9 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
     max_retries = MAX_RETRIES
     throws = (TaskFailed,)  # logged by _respond: Celery need not add a traceback
 
-    def on_success(self, _retval: Any, task_id: str, _args: Any, _kwargs: Any) -> None:
-        """Let the stored result expire together with the first of its grants."""
-        expires_at: datetime | None = self.request.get("expires_at")
-        if expires_at is not None:
-            seconds = int((expires_at - clock.now()).total_seconds())
-            if seconds < app.conf.result_expires:
-                self._expire_result(task_id, max(seconds, 1))
-
-    def _expire_result(self, task_id: str, seconds: int) -> None:
-        try:
-            self.backend.expire(self.backend.get_key_for_task(task_id), seconds)
-        except Exception as error:  # noqa: BLE001 - the result is stored and remains an answer
-            log.warning("expiry_not_set", task=task_id, problem=describe_cause(error))
+    def on_success(self, *_: Any) -> None:
+        """Do what can wait until the producer has its result."""
+        self.request.follow_up()
 
 
 @app.task(name="valetkey.issue", bind=True, base=SecretResultTask)
@@ -74,12 +64,17 @@ def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] |
     expiries = [item["expires_at"] for item in items if "url" in item]
     if expiries:
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
+    # A closure, because Celery's representation of a request must not contain the grants.
+    self.request.update(follow_up=lambda: _follow_up(response))
+    return response.sent
+
+
+def _follow_up(response: Response) -> None:
     if response.has_webhook:
         send_trigger(deliver.name)
     if response.may_complete_manifest:
         send_trigger(manifests.name)
     _log(response)
-    return response.sent
 
 
 def _respond(task: Any, message: Any) -> Response:

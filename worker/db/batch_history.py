@@ -14,6 +14,7 @@ from worker.core.policy.history import BatchHistory, DecidedChunk, RecordedBatch
 from worker.core.signing.validity import Validity
 from worker.db.multiparts import uploads_of_chunk
 from worker.db.reservations import REMAINING
+from worker.db.statements.driver import DriverStatement
 from worker.errors import Transient
 
 # Statements are built once: building one takes longer than running it. This one always returns
@@ -29,25 +30,27 @@ _IS_REMAINING = and_(
 _IS_CANCELLATION = and_(
     Cancellation.tenant == bindparam("of_tenant"), Cancellation.batch_id == bindparam("id")
 )
-_FIND = select(
-    Batch.batch_number,
-    Batch.kind,
-    Batch.bucket,
-    Batch.total,
-    Batch.chunk_size,
-    Batch.fingerprint,
-    Batch.refusal,
-    Batch.decided_at,
-    Reservation.items.label("remaining"),
-    Chunk.fingerprint.label("chunk_fingerprint"),
-    Chunk.issued_at.label("chunk_issued_at"),
-    Chunk.refusal.label("chunk_refusal"),
-    Cancellation.cancelled_at,
-).select_from(
-    _ONE_ROW.outerjoin(Batch, _IS_BATCH)
-    .outerjoin(Chunk, _IS_CHUNK)
-    .outerjoin(Reservation, _IS_REMAINING)
-    .outerjoin(Cancellation, _IS_CANCELLATION)
+_FIND = DriverStatement(
+    select(
+        Batch.batch_number,
+        Batch.kind,
+        Batch.bucket,
+        Batch.total,
+        Batch.chunk_size,
+        Batch.fingerprint,
+        Batch.refusal,
+        Batch.decided_at,
+        Reservation.items.label("remaining"),
+        Chunk.fingerprint.label("chunk_fingerprint"),
+        Chunk.issued_at.label("chunk_issued_at"),
+        Chunk.refusal.label("chunk_refusal"),
+        Cancellation.cancelled_at,
+    ).select_from(
+        _ONE_ROW.outerjoin(Batch, _IS_BATCH)
+        .outerjoin(Chunk, _IS_CHUNK)
+        .outerjoin(Reservation, _IS_REMAINING)
+        .outerjoin(Cancellation, _IS_CANCELLATION)
+    )
 )
 _COUNT = select(
     func.count(),
@@ -74,7 +77,7 @@ def read_history(
     released it yet.
     """
     params = {"of_tenant": tenant_id, "id": batch_id, "chunk": chunk_number, "now": now}
-    row = connection.execute(_FIND, params).one()
+    (row,) = _FIND.run(connection, params)
     return BatchHistory(
         batch=None if row.batch_number is None else _batch(row),
         chunk=None if row.chunk_fingerprint is None else _chunk(row),

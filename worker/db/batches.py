@@ -29,11 +29,12 @@ from worker.core.tree.records import (
 from worker.db.engine import acquire_advisory_lock
 from worker.db.inserts import insert_once, insert_rows
 from worker.db.retention.partitions import partition_key
+from worker.db.statements.driver import DriverStatement
 from worker.db.tree.append import NewLeaf, append_leaf
 
 # Statements are built once: building one takes longer than running it.
-_INSERT_BATCH = insert(Batch).returning(Batch.batch_number)
-_INSERT_CHUNK = insert(Chunk)
+_INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
+_INSERT_CHUNK = DriverStatement(insert(Chunk))
 _GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
 
 
@@ -97,7 +98,7 @@ def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | Non
         "refusal": _json(refusal),
         "decided_at": chunk.now,
     }
-    batch_number = connection.execute(_INSERT_BATCH, values).scalar_one()
+    ((batch_number,),) = _INSERT_BATCH.run(connection, values)
     return InsertedBatch(batch_number, encode_record("batch", values))
 
 
@@ -117,7 +118,7 @@ def insert_chunk(
         "refusal": _json(decision.refusal),
         "signing_key": chunk.request.signing_key,
     }
-    connection.execute(_INSERT_CHUNK, values)
+    _INSERT_CHUNK.run(connection, values)
     month = partition_key(connection, decision.validity.issued_at)
     rows = [
         (

@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from models.base import Base
+from worker.db.statements.driver import execute_in_driver
 
 if TYPE_CHECKING:
     import psycopg
@@ -26,7 +27,10 @@ def insert_rows(
     if is_sqlite or len(rows) == 1:  # a COPY takes three round trips
         placeholders = ", ".join(["?" if is_sqlite else "%s"] * len(columns))
         statement = f"INSERT INTO {table} ({names}) VALUES ({placeholders})"  # noqa: S608 - names from our own models
-        connection.exec_driver_sql(statement, rows[0] if len(rows) == 1 else list(rows))
+        if len(rows) == 1:
+            execute_in_driver(connection, statement, rows[0])
+        else:
+            connection.exec_driver_sql(statement, list(rows))
         return
     with _cursor(connection) as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
         for row in rows:

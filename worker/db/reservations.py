@@ -24,19 +24,20 @@ from worker.core.quotas.cost import (
     window_start,
 )
 from worker.db import usage
+from worker.db.statements.driver import DriverStatement
 from worker.db.uses.ended_slots import insert_ended_slots, take_reserved_bytes
 from worker.db.uses.settlements import is_settled
 
 REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""
 
-_INSERT = insert(Reservation)
+_INSERT = DriverStatement(insert(Reservation))
 _COSTS = tuple(getattr(Reservation, metric) for metric in CHARGED_METRICS)
 _IS_REMAINING = (
     Reservation.batch_number == bindparam("batch"),
     Reservation.chunk_number == REMAINING,
 )
-_TAKE = (
+_TAKE = DriverStatement(
     update(Reservation)
     .where(*_IS_REMAINING)
     .values(
@@ -92,7 +93,7 @@ def insert_remaining_reservation(
         reserved = ReservedItems(items, reserved_cost(request.message.grant, items))
         row = _row(batch_number, REMAINING, request, reserved)
         expires_at = now + batch_open_time(request.tenant)
-        connection.execute(_INSERT, row | {"charged_at": now, "expires_at": expires_at})
+        _INSERT.run(connection, row | {"charged_at": now, "expires_at": expires_at})
 
 
 def take_from_remaining(connection: Connection, batch_number: int, request: ChunkRequest) -> bool:
@@ -100,11 +101,10 @@ def take_from_remaining(connection: Connection, batch_number: int, request: Chun
     items = len(request.message.items)
     amounts = {"items": items} | _amounts(reserved_cost(request.message.grant, items))
     params = {f"minus_{name}": amount for name, amount in amounts.items()}
-    result = connection.execute(_TAKE, {"batch": batch_number} | params)
-    remaining = result.scalar_one_or_none()
-    if remaining == 0:
+    rows = _TAKE.run(connection, {"batch": batch_number} | params)
+    if rows and rows[0].items == 0:
         connection.execute(_CLOSE, {"batch": batch_number})
-    return remaining is not None
+    return bool(rows)
 
 
 def insert_chunk_reservation(
@@ -119,7 +119,7 @@ def insert_chunk_reservation(
         reserved = ReservedItems(decision.issued, decision.cost)
         row = _row(batch_number, request.message.chunk, request, reserved)
         expires_at = decision.validity.expires_at
-        connection.execute(_INSERT, row | {"charged_at": charged_at, "expires_at": expires_at})
+        _INSERT.run(connection, row | {"charged_at": charged_at, "expires_at": expires_at})
 
 
 def _row(

@@ -22,7 +22,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.sql.dml import ReturningInsert
 
 from models import Usage
 from valetkey.wire.refusals import QuotaState, Window
@@ -40,6 +39,7 @@ from worker.core.quotas.cost import (
 )
 from worker.core.tenants.config import Tenant
 from worker.db.inserts import insert_statement
+from worker.db.statements.driver import DriverStatement
 
 UsageKey = tuple[str, Window, datetime]
 """The id of a tenant, a window, and the start of that window."""
@@ -47,9 +47,13 @@ UsageKey = tuple[str, Window, datetime]
 # Statements are built once: building one takes longer than running it.
 _COSTS = tuple(getattr(Usage, metric) for metric in METRICS)
 _CHARGED = tuple(getattr(Usage, metric) for metric in CHARGED_METRICS)
-_SELECT = select(Usage.window, *_COSTS).where(
-    Usage.tenant == bindparam("tenant_id"),
-    or_(*(and_(Usage.window == name, Usage.window_start == bindparam(name)) for name in WINDOWS)),
+_SELECT = DriverStatement(
+    select(Usage.window, *_COSTS).where(
+        Usage.tenant == bindparam("tenant_id"),
+        or_(
+            *(and_(Usage.window == name, Usage.window_start == bindparam(name)) for name in WINDOWS)
+        ),
+    )
 )
 _RELEASE = (
     update(Usage)
@@ -73,7 +77,7 @@ _SHORT_WINDOWS_KEPT = timedelta(days=2)  # longer than a batch is open: then its
 
 def read_usage(connection: Connection, tenant_id: str, now: datetime) -> UsageByWindow:
     """Return a tenant's usage in the windows that contain the given time."""
-    return _by_window(connection.execute(_SELECT, _window_starts(tenant_id, now)))
+    return _by_window(_SELECT.run(connection, _window_starts(tenant_id, now)))
 
 
 def read_quota_states(connection: Connection, tenant: Tenant, now: datetime) -> list[QuotaState]:
@@ -93,7 +97,7 @@ def charge(connection: Connection, tenant_id: str, cost: Cost, now: datetime) ->
         return read_usage(connection, tenant_id, now)
     amounts = {f"plus_{metric}": getattr(cost, metric) for metric in CHARGED_METRICS}
     statement = _charge_statement(connection.dialect.name)
-    rows = connection.execute(statement, _window_starts(tenant_id, now) | amounts)
+    rows = statement.run(connection, _window_starts(tenant_id, now) | amounts)
     return {window: usage.minus(cost) for window, usage in _by_window(rows).items()}
 
 
@@ -111,14 +115,16 @@ def cost_from_row(row: Any) -> Cost:
 
 
 @cache
-def _charge_statement(dialect: str) -> ReturningInsert[Any]:
+def _charge_statement(dialect: str) -> DriverStatement:
     rows = union_all(*(_charge_row(window) for window in WINDOWS))
     columns = ("tenant", "window", "window_start", *CHARGED_METRICS)
     statement = insert_statement(Usage, dialect).from_select(columns, rows)
-    return statement.on_conflict_do_update(
-        index_elements=("tenant", "window", "window_start"),
-        set_={cost.key: cost + statement.excluded[cost.key] for cost in _CHARGED},
-    ).returning(Usage.window, *_COSTS)
+    return DriverStatement(
+        statement.on_conflict_do_update(
+            index_elements=("tenant", "window", "window_start"),
+            set_={cost.key: cost + statement.excluded[cost.key] for cost in _CHARGED},
+        ).returning(Usage.window, *_COSTS)
+    )
 
 
 def _charge_row(window: Window) -> Select[Any]:

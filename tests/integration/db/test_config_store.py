@@ -20,12 +20,12 @@ def test_threads_that_need_a_new_config_load_it_once(
     engine: Engine, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads, reads = list[bool](), list[bool]()
-    read_revision = config_store.read_revision
+    read_revision = config_store._revision
     store = ConfigStore(engine)
 
-    def count_and_read(connection: Connection) -> int:
+    def count_and_read(row: tuple[int] | None) -> int:
         reads.append(True)
-        return read_revision(connection)
+        return read_revision(row)
 
     def count_and_load(connection: Connection) -> TenantConfig:
         loads.append(True)
@@ -35,7 +35,7 @@ def test_threads_that_need_a_new_config_load_it_once(
 
     config = tenant_config()
     apply_config(config)
-    monkeypatch.setattr(config_store, "read_revision", count_and_read)
+    monkeypatch.setattr(config_store, "_revision", count_and_read)
     monkeypatch.setattr(config_store, "load_config", count_and_load)
     with ThreadPoolExecutor(THREADS) as pool:
         configs = list(pool.map(lambda _: store.current(), range(THREADS)))

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, split_chunks, tenant_config
 from tests.support.builders.services import InProcessService
+from tests.support.fakes.statements import before_statements
 from worker.core.tenants.config import Quota
 
 
@@ -18,13 +18,12 @@ def recorded_statements(engine: Engine) -> Iterator[list[str]]:
     """Record the statements that are run, except those that begin and end transactions."""
     statements: list[str] = []
 
-    def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def record(statement: str) -> None:
         if not statement.startswith("BEGIN"):
             statements.append(statement.partition("(")[0])
 
-    event.listen(engine, "before_cursor_execute", record)
-    yield statements
-    event.remove(engine, "before_cursor_execute", record)
+    with before_statements(engine, record):
+        yield statements
 
 
 @pytest.fixture(autouse=True)

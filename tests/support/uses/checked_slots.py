@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine, event, func, select
+from sqlalchemy import Engine, func, select
 
 from models import Batch, Reservation, Settlement, StoredObject, Usage, Use
 from tests.support.builders import services
@@ -18,6 +19,7 @@ from tests.support.builders.messages import (
     grant_message,
     tenant_config,
 )
+from tests.support.fakes.statements import before_statements
 from tests.support.uses.memory_bucket import MemoryBucket, MemoryClients, MemoryObject
 from tests.support.uses.slots_model import EXPIRES_IN, MAX_SIZE, ChunkKey, ModelGrant, SlotsModel
 from worker.core.tenants.config import TenantConfig
@@ -138,18 +140,13 @@ class CheckedSlots:
         """Settle what is due; with killed_at, end at the statement with this number."""
         statements = Counter[str]()
 
-        def kill(*_: Any) -> None:
+        def kill(_: str) -> None:
             statements["all"] += 1
             if statements["all"] == killed_at:
                 raise Killed
 
-        event.listen(self._engine, "before_cursor_execute", kill)
-        try:
+        with suppress(Killed), before_statements(self._engine, kill):
             settle_ended(self._service.context)
-        except Killed:
-            pass
-        finally:
-            event.remove(self._engine, "before_cursor_execute", kill)
         self._learn()
         settled = self._settlements()
         for chunk in settled.keys() - self.model.settled.keys():

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import event
 
 from tests.support.builders.services import build_context
+from tests.support.fakes.statements import before_statements
 from worker.aws.clients import S3Clients
 from worker.db.engine import create_database_engine, read_transaction
 from worker.db.tenants import load_config
@@ -35,9 +36,9 @@ def settle(url: str, s3: S3Clients, now: datetime, killed_at: int) -> int:
         if counts["statements"] == killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for name in ("before_cursor_execute", "commit"):
-        event.listen(engine, name, kill)
-    settle_ended(build_context(engine, s3, lambda: now))
+    event.listen(engine, "commit", kill)
+    with before_statements(engine, kill):
+        settle_ended(build_context(engine, s3, lambda: now))
     return counts["statements"]
 
 

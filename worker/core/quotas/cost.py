@@ -112,12 +112,12 @@ def batch_open_time(tenant: Tenant) -> timedelta:
 
 def effective_quotas(tenant: Tenant, now: datetime) -> tuple[Quota, ...]:
     """Return the tenant's quotas, increased by the overrides that are in effect."""
-    return tuple(
-        replace(
-            quota, limit=quota.limit + sum(o.extra for o in current_overrides(tenant, quota, now))
-        )
-        for quota in tenant.quotas
-    )
+    return tuple(_effective_quota(tenant, quota, now) for quota in tenant.quotas)
+
+
+def _effective_quota(tenant: Tenant, quota: Quota, now: datetime) -> Quota:
+    extra = sum(override.extra for override in current_overrides(tenant, quota, now))
+    return replace(quota, limit=quota.limit + extra) if extra else quota
 
 
 def current_overrides(tenant: Tenant, quota: Quota, now: datetime) -> Iterator[QuotaOverride]:

@@ -9,12 +9,12 @@ from models import Leaf, TreeHead
 from worker.core.tree.merkle import RightEdge
 from worker.core.tree.records import NO_LEAVES
 from worker.db.inserts import insert_once, insert_rows
+from worker.db.statements.driver import execute_in_driver
 
 _LEAF_COLUMNS = (
     *("tenant", "leaf_number", "kind", "batch_number", "chunk_number", "reference"),
     "hash",
 )
-# The text goes to the driver unchanged: SQLAlchemy would spend more time than the database.
 _READ = {
     "sqlite": "SELECT size, edge FROM tree_heads WHERE tenant = ?",
     "postgresql": "SELECT size, edge FROM tree_heads WHERE tenant = %s FOR UPDATE",
@@ -60,18 +60,18 @@ def append_leaves(connection: Connection, tenant_id: str, leaves: Iterable[NewLe
         edge = edge.append(leaf.hash)
     head = edge.size, edge.to_bytes(), tenant_id
     if dialect == "postgresql" and len(rows) == 1:
-        connection.exec_driver_sql(_UPDATE_AND_INSERT, (*head, *rows[0]))
+        execute_in_driver(connection, _UPDATE_AND_INSERT, (*head, *rows[0]))
     elif rows:
         insert_rows(connection, Leaf.__tablename__, _LEAF_COLUMNS, rows)
-        connection.exec_driver_sql(_UPDATE[dialect], head)
+        execute_in_driver(connection, _UPDATE[dialect], head)
 
 
 def lock_head(connection: Connection, tenant_id: str) -> RightEdge:
     """Lock the head of a tenant's tree until the transaction ends, and return its right edge."""
     read = _READ[connection.dialect.name]
-    row = connection.exec_driver_sql(read, (tenant_id,)).first()
+    row = execute_in_driver(connection, read, (tenant_id,)).fetchone()
     if row is None:
         values = {"tenant": tenant_id, "size": 0, "edge": NO_LEAVES.to_bytes()}
         insert_once(connection, TreeHead, values)
-        row = connection.exec_driver_sql(read, (tenant_id,)).one()
-    return RightEdge.from_bytes(row.size, row.edge)
+        row = execute_in_driver(connection, read, (tenant_id,)).fetchone()
+    return RightEdge.from_bytes(*row)

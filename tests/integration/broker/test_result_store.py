@@ -1,0 +1,60 @@
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from worker import clock
+from worker.broker.result_store import ResultStore
+
+REQUEST = SimpleNamespace(children=[], group=None, parent_id=None)
+
+
+@pytest.fixture
+def store(broker: str) -> ResultStore:
+    app = Celery(backend=f"worker.broker.result_store:ResultStore+{broker}", set_as_current=False)
+    app.conf.update(result_expires=900, result_serializer="json")
+    assert isinstance(app.backend, ResultStore)
+    return app.backend
+
+
+def request_until(**duration: float) -> Any:
+    return SimpleNamespace(**vars(REQUEST), expires_at=clock.now() + timedelta(**duration))
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(None, 900), (2, 120), (120, 900), (-1, 1)])
+def test_a_result_is_kept_until_its_first_grant_expires(
+    broker: str, store: ResultStore, minutes: float | None, seconds: int
+) -> None:
+    request = REQUEST if minutes is None else request_until(minutes=minutes)
+    store.store_result("1", "sealed", "SUCCESS", request=request)
+    with redis.Redis.from_url(broker) as server:
+        assert seconds - 10 < server.ttl("celery-task-meta-1") <= seconds
+
+
+def test_the_result_of_a_task_replaces_every_other(store: ResultStore) -> None:
+    store.store_result("1", "forged", "SUCCESS")
+    store.store_result("1", "sealed", "SUCCESS", request=REQUEST)
+    assert store.get_task_meta("1", cache=False)["result"] == "sealed"
+
+
+@pytest.mark.parametrize(("state", "request_"), [("RETRY", REQUEST), ("SUCCESS", None)])
+def test_nothing_else_replaces_the_result_of_a_task(
+    store: ResultStore, state: str, request_: Any
+) -> None:
+    store.store_result("1", "sealed", "SUCCESS", request=REQUEST)
+    store.store_result(
+        "1", {"exc_type": "A", "exc_message": [], "exc_module": "b"}, state, request=request_
+    )
+    assert store.get_task_meta("1", cache=False)["result"] == "sealed"
+
+
+def test_the_result_of_a_task_is_announced(broker: str, store: ResultStore) -> None:
+    with redis.Redis.from_url(broker) as server, server.pubsub() as listener:
+        listener.subscribe("celery-task-meta-1")
+        store.store_result("1", "sealed", "SUCCESS", request=REQUEST)
+        events = [listener.get_message(timeout=5) for _ in range(2)]
+        assert events[1] is not None
+        assert events[1]["data"] == server.get("celery-task-meta-1")
