@@ -60,7 +60,7 @@ class SecretResultTask(Task):  # type: ignore[misc] # Celery's Task has no types
 def respond_to_message(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any] | str:
     """Respond to one message of any kind, passed as the only argument."""
     response = _respond(self, args[0] if len(args) == 1 and not kwargs else None)
-    items = response.values.get("items", ())
+    items = (item for outcome in response.outcomes for item in outcome.get("items", ()))
     expiries = [item["expires_at"] for item in items if "url" in item]
     if expiries:
         self.request.update(expires_at=datetime.fromisoformat(min(expiries)))
@@ -110,21 +110,34 @@ def _postpone(task: Any, error: Transient) -> NoReturn:
 
 
 def _log(response: Response) -> None:
-    values = response.values
-    refusal, items = values.get("refusal"), values.get("items", ())
-    refused = values.get("refused", sum("code" in item for item in items))
+    values, outcomes = response.values, response.outcomes
+    subject = {"batch": values.get("batch"), "chunk": values.get("chunk")}
+    if "replies" in values:  # one line: one for each message would take as long as deciding it
+        subject = {"batches": [outcome["batch"] for outcome in outcomes]}
+    refusals = (outcome.get("refusal") for outcome in outcomes)
+    codes = sorted({refusal["code"] for refusal in refusals if refusal})
+    refused = sum(map(_refused_items, outcomes))
     log.info(
         "answered",
         tenant=response.tenant,
-        batch=values.get("batch"),
-        chunk=values.get("chunk"),
+        **subject,
         status=values["status"],
-        code=refusal and refusal["code"],
+        code=", ".join(codes) or None,
         refused=refused,
-        items=values.get("issued", len(items) - refused) + refused,
+        items=refused + sum(map(_issued_items, outcomes)),
     )
-    if response.is_decision:
-        _log_quota_warnings(response.tenant, values)
+    if response.is_decision and outcomes:
+        _log_quota_warnings(response.tenant, outcomes[-1])
+
+
+def _refused_items(outcome: dict[str, Any]) -> int:
+    counted = sum("code" in item for item in outcome.get("items", ()))
+    return int(outcome.get("refused", counted))
+
+
+def _issued_items(outcome: dict[str, Any]) -> int:
+    counted = sum("code" not in item for item in outcome.get("items", ()))
+    return int(outcome.get("issued", counted))
 
 
 def _log_quota_warnings(tenant: str | None, values: dict[str, Any]) -> None:

@@ -2,14 +2,14 @@
 
 A producer sends an `AnyMessage` as the only argument of the task `valetkey.issue`: signed as a
 compact JWS, or plain if the tenant trusts the queue. The result of the task is a `Reply`, as a
-compact JWE if the message was signed. This module needs neither Celery, Redis nor a database, so
-any process can import it to read or write messages.
+compact JWE if the message was signed. This module needs neither Celery, Redis nor a database.
 """
 
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from valetkey.wire.bundles import BundleMessage
 from valetkey.wire.grant_ids import grant_id as grant_id  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.release import RELEASE as RELEASE  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.terms import (
@@ -35,7 +35,9 @@ MAX_BATCH_ITEMS = 1_000_000  # items in all chunks of a batch together
 MAX_STATUS_ITEMS = 1_000  # whose states one message asks for
 MAX_PROBED_ITEMS = 50  # whose objects one message lets the service ask for
 
-Ask = Literal["grants", "explain", "usage", "cancel", "batch", "service", "status", "reissue"]
+Ask = Literal[
+    "grants", "explain", "usage", "cancel", "batch", "service", "status", "reissue", "bundle"
+]
 """The values of the field `ask`, which tells the messages apart."""
 
 _UUID7 = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -239,12 +241,10 @@ AnyMessage = (
     | ServiceMessage
     | StatusMessage
     | ReissueMessage
+    | BundleMessage
 )
 
 
 def task_id(batch_id: str, chunk: int) -> str:
-    """Return the Celery task id of a chunk.
-
-    It depends on the arguments only, so any process can find the result again.
-    """
+    """Return the Celery task id of a chunk, by which any process can find the result again."""
     return f"{batch_id}.{chunk}"

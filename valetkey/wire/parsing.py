@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from valetkey.units import describe_duration, describe_size
+from valetkey.wire.bundles import BundleMessage, unbundled_field
 from valetkey.wire.messages import (
     VERSION,
     AnyMessage,
@@ -44,6 +45,7 @@ _CODE_BY_FIELD = {
     "manifest": Code.KEY_INVALID,
     "total": Code.BATCH_TOO_LARGE,
     "items": Code.BATCH_TOO_LARGE,
+    "messages": Code.BATCH_TOO_LARGE,
     "chunk": Code.CHUNK_INVALID,
     "chunk_size": Code.CHUNK_INVALID,
 }
@@ -60,6 +62,7 @@ _CLASS_BY_ASK: Mapping[str, type[AnyMessage]] = {
     "service": ServiceMessage,
     "status": StatusMessage,
     "reissue": ReissueMessage,
+    "bundle": BundleMessage,
 }
 _LIMIT_BY_CODE = {
     Code.EXPIRY_INVALID: MAX_EXPIRES_IN,
@@ -111,6 +114,21 @@ def parse_message(raw: Any) -> AnyMessage | Refusal:
     except ValidationError as error:
         return _refusal(_first_error(error.errors(include_url=False, include_input=False)))
     return (isinstance(message, ChunkMessage) and _terms_refusal(message)) or message
+
+
+def parse_bundled(raw: Any, tenant: str) -> ChunkMessage | Refusal:
+    """Return one of the messages in a tenant's bundle, or the refusal of its first wrong field."""
+    message = parse_message(raw)
+    if isinstance(message, Refusal):
+        return message
+    if message.tenant != tenant:
+        text = "the message names another tenant than its bundle"
+        return Refusal(code=Code.TENANT_MISMATCH, field="tenant", message=text, limit=tenant)
+    field = unbundled_field(raw)
+    if isinstance(message, ChunkMessage) and field is None:
+        return message
+    text = "a bundle contains no such message: send it alone"
+    return Refusal(code=Code.MALFORMED, field=field or "ask", message=text)
 
 
 def _message_class(raw: Any) -> type[AnyMessage]:

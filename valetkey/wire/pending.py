@@ -2,22 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
+from pydantic_core import to_json
+
+from valetkey.wire.bundles import unbundled_field
 from valetkey.wire.messages import (
     BULK_QUEUE,
     INTERACTIVE_QUEUE,
     MAX_INTERACTIVE_ITEMS,
     RELEASE,
+    VERSION,
 )
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.replies import BatchState, Cancelled, Explanation, Grant, Outcome, Reply, Usage
+from valetkey.wire.replies import (
+    BatchState,
+    BundleReply,
+    Cancelled,
+    Explanation,
+    Grant,
+    Outcome,
+    Reply,
+    Usage,
+)
 from valetkey.wire.service import ServiceInfo
 from valetkey.wire.uses import UseStates
 
 _FORM_CODES = frozenset({Code.MALFORMED, Code.UNKNOWN_FIELD, Code.VERSION_UNKNOWN})
 _KIND_UNKNOWN = (Code.KIND_NOT_ALLOWED, "grant")  # a policy's refusal has the field grant.kind
+_MAX_BUNDLED_BYTES = 4_096  # of JSON; so that a bundle is no larger than a chunk
 _OLDER_SERVICE = (
     f" (valetkey {RELEASE} can send this, but the service does not read it: the service is older;"
     " `valetkey service` shows what it reads)"
@@ -50,6 +65,16 @@ class PendingMessage:
         return INTERACTIVE_QUEUE if total <= MAX_INTERACTIVE_ITEMS else BULK_QUEUE
 
     @property
+    def may_be_bundled(self) -> bool:
+        """True for a small request that may be sent in one message with others."""
+        if self.refusal is not None or unbundled_field(self.body) is not None:
+            return False
+        try:
+            return len(to_json(self.body)) <= _MAX_BUNDLED_BYTES
+        except ValueError:  # a key that UTF-8 cannot encode
+            return False
+
+    @property
     def object_keys(self) -> Sequence[str | None]:
         """The object keys of its items, in order; None for each whose key is not known."""
         state = self.batch_state
@@ -78,6 +103,8 @@ class PendingMessage:
                 return self._asks_about_batch(reply) and reply.batch == self.body["batch"]
             case Explanation():
                 return self._asks_for("explain")
+            case BundleReply():
+                return False
 
     def is_postponed_by(self, reply: Reply) -> bool:
         """Return true if the reply says that a reopened batch's chunk is not decided yet."""
@@ -161,3 +188,11 @@ def build_pending_message(
     parsed = parse_message(body)
     refusal = parsed if isinstance(parsed, Refusal) else None
     return PendingMessage(task_id, body, refusal, batch_state)
+
+
+def build_bundle(messages: Sequence[PendingMessage]) -> PendingMessage:
+    """Return the message that carries these requests of one tenant, under a task id of its own."""
+    digest = sha256(" ".join(message.task_id for message in messages).encode()).hexdigest()
+    bodies = [message.body for message in messages]
+    body = {"v": VERSION, "ask": "bundle", "tenant": bodies[0]["tenant"], "messages": bodies}
+    return PendingMessage(f"bundle.{digest}", body)

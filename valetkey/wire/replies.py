@@ -110,6 +110,17 @@ class Outcome(ReplyModel):
     quotas: list[Annotated[QuotaState, Field(strict=False)]] = Field(default_factory=list)
 
 
+class BundleReply(ReplyModel):
+    """The reply to a BundleMessage: the Outcomes of its messages, in their order.
+
+    replies: an Outcome for each message. It lacks those of messages that the service could not
+    decide at the moment: send each of them again, alone.
+    """
+
+    status: Literal["bundled"] = "bundled"
+    replies: list[Outcome]
+
+
 class Usage(ReplyModel):
     """The reply to a UsageMessage: the current state of the tenant's quotas."""
 
@@ -203,4 +214,6 @@ class BatchState(ReplyModel):
     manifest: ManifestState | None = None
 
 
-Reply = Outcome | Usage | Cancelled | BatchState | Explanation | ServiceInfo | UseStates
+Reply = (
+    Outcome | BundleReply | Usage | Cancelled | BatchState | Explanation | ServiceInfo | UseStates
+)

@@ -1,6 +1,7 @@
 """Writes the rows of batches, chunks and grants, within the caller's transaction."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
@@ -35,6 +36,7 @@ from worker.db.tree.append import NewLeaf, append_leaf
 # Statements are built once: building one takes longer than running it.
 _INSERT_BATCH = DriverStatement(insert(Batch).returning(Batch.batch_number))
 _INSERT_CHUNK = DriverStatement(insert(Chunk))
+_INSERT_CHUNKS = insert(Chunk)
 _GRANT_COLUMNS = ("batch_number", "item_number", "object_key", "code", "detail", "digest")
 
 
@@ -79,8 +81,15 @@ class InsertedBatch(NamedTuple):
 
 def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | None) -> InsertedBatch:
     """Insert the batch that a chunk opens."""
+    values = batch_values(chunk, refusal)
+    ((batch_number,),) = _INSERT_BATCH.run(connection, values)
+    return InsertedBatch(batch_number, encode_record("batch", values))
+
+
+def batch_values(chunk: NewChunk, refusal: Refusal | None) -> dict[str, Any]:
+    """Return the row of the batch that a chunk opens."""
     message = chunk.request.message
-    values = {
+    return {
         "batch_id": message.batch,
         "tenant": chunk.request.tenant.id,
         "bucket": message.grant.bucket,
@@ -98,28 +107,33 @@ def insert_batch(connection: Connection, chunk: NewChunk, refusal: Refusal | Non
         "refusal": _json(refusal),
         "decided_at": chunk.now,
     }
-    ((batch_number,),) = _INSERT_BATCH.run(connection, values)
-    return InsertedBatch(batch_number, encode_record("batch", values))
 
 
 def insert_chunk(
     connection: Connection, batch_number: int, chunk: NewChunk, decision: ChunkDecision
 ) -> bytes:
     """Insert a chunk and the audit rows of its items. Returns the chunk's record."""
-    issued = decision.issued
-    values = {
-        "batch_number": batch_number,
-        "chunk_number": chunk.request.message.chunk,
-        "fingerprint": chunk.items_fingerprint,
-        "issued": issued,
-        "refused": len(decision.rows) - issued,
-        **decision.validity._asdict(),
-        "access_key": decision.access_key,
-        "refusal": _json(decision.refusal),
-        "signing_key": chunk.request.signing_key,
-    }
-    _INSERT_CHUNK.run(connection, values)
-    month = partition_key(connection, decision.validity.issued_at)
+    return insert_chunks(connection, [batch_number], [chunk], [decision])[0]
+
+
+def insert_chunks(
+    connection: Connection,
+    batch_numbers: Sequence[int],
+    chunks: Sequence[NewChunk],
+    decisions: Sequence[ChunkDecision],
+) -> list[bytes]:
+    """Insert chunks of the same month and the audit rows of their items.
+
+    Returns the chunks' records.
+    """
+    written = list(zip(batch_numbers, chunks, decisions, strict=True))
+    values = [_chunk_values(*each) for each in written]
+    if len(values) > 1:
+        connection.execute(_INSERT_CHUNKS, values)
+    else:
+        _INSERT_CHUNK.run(connection, values[0])
+    month = partition_key(connection, decisions[0].validity.issued_at)
+    columns = (*_GRANT_COLUMNS, "month") if month else _GRANT_COLUMNS
     rows = [
         (
             batch_number,
@@ -130,11 +144,29 @@ def insert_chunk(
             row.digest,
             *month,
         )
+        for batch_number, _, decision in written
         for row in decision.rows
     ]
-    columns = (*_GRANT_COLUMNS, "month") if month else _GRANT_COLUMNS
     insert_rows(connection, Grant.__tablename__, columns, rows)
-    return chunk_record(chunk.request.tenant.id, chunk.request.message.batch, values)
+    return [
+        chunk_record(chunk.request.tenant.id, chunk.request.message.batch, each)
+        for chunk, each in zip(chunks, values, strict=True)
+    ]
+
+
+def _chunk_values(batch_number: int, chunk: NewChunk, decision: ChunkDecision) -> dict[str, Any]:
+    issued = decision.issued
+    return {
+        "batch_number": batch_number,
+        "chunk_number": chunk.request.message.chunk,
+        "fingerprint": chunk.items_fingerprint,
+        "issued": issued,
+        "refused": len(decision.rows) - issued,
+        **decision.validity._asdict(),
+        "access_key": decision.access_key,
+        "refusal": _json(decision.refusal),
+        "signing_key": chunk.request.signing_key,
+    }
 
 
 def append_chunk_leaf(
@@ -148,16 +180,23 @@ def append_chunk_leaf(
 
     Call it last in the transaction, as `append_leaf` says. record is that of the chunk.
     """
+    leaf = chunk_leaf(batch, chunk, decision, record)
+    append_leaf(connection, chunk.request.tenant.id, leaf)
+
+
+def chunk_leaf(
+    batch: InsertedBatch, chunk: NewChunk, decision: ChunkDecision, record: bytes
+) -> NewLeaf:
+    """Return the leaf that append_chunk_leaf appends."""
     is_unchanged = decision.rows is chunk.decision.rows
     edge = chunk.items_edge if is_unchanged else items_edge(decision.rows)
     records = [record] if batch.record is None else [record, batch.record]
-    leaf = NewLeaf(
+    return NewLeaf(
         "chunk" if batch.record is None else "batch",
         entry_hash(records, edge),
         batch.batch_number,
         chunk.request.message.chunk,
     )
-    append_leaf(connection, chunk.request.tenant.id, leaf)
 
 
 def insert_reissued_digests(

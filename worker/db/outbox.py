@@ -1,7 +1,8 @@
 """The outbox: deliveries that are due. Only the holder of a delivery's lease may settle it."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -84,8 +85,21 @@ def insert_delivery(
     now: datetime,
 ) -> None:
     """Insert the delivery of a chunk's outcome, together with its grants."""
+    connection.execute(_INSERT, delivery_values(batch_number, request, decision, now))
+
+
+def insert_deliveries(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows that delivery_values returned, if there are any."""
+    if rows:
+        connection.execute(_INSERT, rows)
+
+
+def delivery_values(
+    batch_number: int, request: ChunkRequest, decision: ChunkDecision, now: datetime
+) -> dict[str, Any]:
+    """Return the row of the delivery of a chunk's outcome."""
     is_refused = decision.refusal is not None
-    values = {
+    return {
         "batch_number": batch_number,
         "chunk_number": request.message.chunk,
         "tenant": request.tenant.id,
@@ -96,7 +110,6 @@ def insert_delivery(
         "created_at": now,
         "expires_at": now + REFUSAL_LIFETIME if is_refused else decision.validity.expires_at,
     }
-    connection.execute(_INSERT, values)
 
 
 _row, _next = aliased(Delivery), aliased(Delivery)

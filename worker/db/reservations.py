@@ -32,6 +32,7 @@ REMAINING = -1
 """The chunk number, which no chunk has, of the row for chunks that have not arrived."""
 
 _INSERT = DriverStatement(insert(Reservation))
+_INSERT_ALL = insert(Reservation)
 _COSTS = tuple(getattr(Reservation, metric) for metric in CHARGED_METRICS)
 _IS_REMAINING = (
     Reservation.batch_number == bindparam("batch"),
@@ -120,6 +121,24 @@ def insert_chunk_reservation(
         row = _row(batch_number, request.message.chunk, request, reserved)
         expires_at = decision.validity.expires_at
         _INSERT.run(connection, row | {"charged_at": charged_at, "expires_at": expires_at})
+
+
+def insert_chunk_reservations(
+    connection: Connection,
+    batch_numbers: Iterable[int],
+    requests: Iterable[ChunkRequest],
+    decisions: Iterable[ChunkDecision],
+    charged_at: datetime,
+) -> None:
+    """Insert the reservations of chunks of several batches, as insert_chunk_reservation does."""
+    rows = [
+        _row(number, request.message.chunk, request, ReservedItems(decision.issued, decision.cost))
+        | {"charged_at": charged_at, "expires_at": decision.validity.expires_at}
+        for number, request, decision in zip(batch_numbers, requests, decisions, strict=True)
+        if decision.cost != NO_COST
+    ]
+    if rows:
+        connection.execute(_INSERT_ALL, rows)
 
 
 def _row(

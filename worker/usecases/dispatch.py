@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from valetkey.crypto.keys import build_public_key
+from valetkey.wire.bundles import BundleMessage
 from valetkey.wire.messages import (
     AnyMessage,
     BatchMessage,
@@ -33,6 +34,7 @@ from worker.usecases.cancel import cancel_batch
 from worker.usecases.explain import explain_request
 from worker.usecases.fresh_grant import reissue_grant
 from worker.usecases.issue import issue_chunk
+from worker.usecases.issue_bundle import issue_bundle
 from worker.usecases.reopen import reopen_batch
 from worker.usecases.service_info import describe_service
 from worker.usecases.uses.status import describe_uses
@@ -52,6 +54,12 @@ class Response(NamedTuple):
     is_decision: bool = False
     has_webhook: bool = False
     may_complete_manifest: bool = False
+
+    @property
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The replies in the response to a bundle, or else the only one."""
+        replies: list[dict[str, Any]] = self.values.get("replies", [self.values])
+        return replies
 
 
 def respond(raw: Any, context: Context) -> Response:
@@ -74,6 +82,8 @@ def respond(raw: Any, context: Context) -> Response:
     response = _seal(_run(message, tenant, signing_key, config, context), sender)
     if isinstance(message, ReissueMessage):
         return response._replace(is_decision=True)
+    if isinstance(message, BundleMessage):
+        return response._replace(is_decision=True, has_webhook=_calls_back(message))
     if not isinstance(message, ChunkMessage) or message.ask != "grants":
         return response
     return response._replace(
@@ -103,6 +113,9 @@ def _run(
             values = _values(describe_uses(message, tenant.id, context))
         case ReissueMessage():
             values = reissue_grant(message, tenant, signing_key, config, context)
+        case BundleMessage():
+            replies = issue_bundle(message, tenant, signing_key, config, context)
+            values = {"status": "bundled", "replies": replies}
         case ChunkMessage(ask="explain"):
             request = ChunkRequest(message, tenant, signing_key)
             values = _values(explain_request(request, config, context))
@@ -138,6 +151,11 @@ def _seal(values: dict[str, Any], sender: AuthenticatedMessage) -> Response:
     public_key = build_public_key(sender.key.sign, sender.key.seal)
     token = seal(to_json(values), f"{sender.tenant.name}/{sender.key.name}", public_key)
     return Response(values, token, sender.tenant.name)
+
+
+def _calls_back(bundle: BundleMessage) -> bool:
+    """Tell whether a message of a bundle has a callback. To trigger deliveries in vain is cheap."""
+    return any(isinstance(raw, dict) and raw.get("callback") for raw in bundle.messages)
 
 
 def _may_complete_manifest(message: ChunkMessage) -> bool:

@@ -138,7 +138,7 @@ def test_a_wrong_batch_message_is_refused(raw: Any, code: str, field: str) -> No
         (download_message(kind="delete"), "kind must be one of 'download', 'upload', 'put'"),
         (
             grant_message(ask="later"),
-            "'explain', 'usage', 'cancel', 'batch', 'service', 'status' or 'reissue'",
+            "'explain', 'usage', 'cancel', 'batch', 'service', 'status', 'reissue' or 'bundle'",
         ),
         (grant_message(surprise=1), "unknown field"),
         (grant_message(total=2), "chunk, chunk_size, total and items do not agree"),
@@ -188,5 +188,6 @@ def test_the_refusal_of_an_unknown_ask_names_the_known_ones() -> None:
     refusal = parse_message({"v": 1, "tenant": "acme", "ask": "later"})
     assert isinstance(refusal, Refusal)
     assert refusal.message == (
-        "must be 'grants', 'explain', 'usage', 'cancel', 'batch', 'service', 'status' or 'reissue'"
+        "must be 'grants', 'explain', 'usage', 'cancel', 'batch', 'service', 'status', 'reissue' "
+        "or 'bundle'"
     )

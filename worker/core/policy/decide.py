@@ -35,6 +35,52 @@ def start_no_upload(_grant_id: str, _item: Item) -> StartedUpload:
 _ItemDecision = tuple[GrantRow, dict[str, Any]]
 
 
+class ChunkDecider:
+    """Decides on the items of admitted chunks that have equal admissions and one context."""
+
+    def __init__(self, admission: Admission, context: SigningContext) -> None:
+        self.admission = admission
+        self._context = context
+        self._sign = grant_kind(admission.terms).make_signer(admission.terms, context)
+        self._is_simple = simple_item_check(admission.terms, admission.policy)
+
+    def decide(
+        self,
+        message: ChunkMessage,
+        start_upload: StartUpload,
+        continued_upload: ContinuedUpload | None = None,
+    ) -> ChunkDecision:
+        """Decide on each item of a chunk; continued_upload has the requested parts."""
+        terms, policy = self.admission.terms, self.admission.policy
+        sign, is_simple, first_item = self._sign, self._is_simple, message.first_item
+        uploads: dict[int, StartedUpload] = {}
+
+        def decide(number: int, item: Item) -> _ItemDecision:
+            id_ = grant_id(message.batch, number)
+            if is_simple(item):
+                grant, digest = sign(id_, item, NO_UPLOAD)
+                return GrantRow(number, item.key, None, None, digest), grant
+            field = f"items[{number - first_item}]"
+            refusal = item_refusal(item, terms, policy, field, continued_upload)
+            if refusal is not None:
+                return _refuse_item(number, item, refusal)
+            parts = continued_upload
+            upload = start_upload(id_, item) if parts is None else parts.upload
+            if isinstance(upload, Refusal):
+                return _refuse_item(number, item, upload)
+            if parts is None and upload is not NO_UPLOAD:
+                uploads[number] = upload
+            grant, digest = sign(id_, item, upload)
+            return _issued_row(number, item, digest), grant
+
+        decisions = [decide(number, item) for number, item in enumerate(message.items, first_item)]
+        rows, results = zip(*decisions, strict=True)
+        issued = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
+        validity, access_key = self._context.validity, self._context.credentials.access_key
+        cost = issued_cost(terms, issued)
+        return ChunkDecision(rows, results, validity, access_key, cost=cost, uploads=uploads)
+
+
 def decide_chunk(
     message: ChunkMessage,
     admission: Admission,
@@ -43,34 +89,7 @@ def decide_chunk(
     continued_upload: ContinuedUpload | None,
 ) -> ChunkDecision:
     """Decide on each item of an admitted chunk; continued_upload has the requested parts."""
-    terms, policy = admission.terms, admission.policy
-    sign = grant_kind(terms).make_signer(terms, context)
-    is_simple = simple_item_check(terms, policy)
-    first_item = message.first_item
-    uploads: dict[int, StartedUpload] = {}
-
-    def decide(number: int, item: Item) -> _ItemDecision:
-        id_ = grant_id(message.batch, number)
-        if is_simple(item):
-            grant, digest = sign(id_, item, NO_UPLOAD)
-            return GrantRow(number, item.key, None, None, digest), grant
-        field = f"items[{number - first_item}]"
-        refusal = item_refusal(item, terms, policy, field, continued_upload)
-        if refusal is not None:
-            return _refuse_item(number, item, refusal)
-        upload = start_upload(id_, item) if continued_upload is None else continued_upload.upload
-        if isinstance(upload, Refusal):
-            return _refuse_item(number, item, upload)
-        if continued_upload is None and upload is not NO_UPLOAD:
-            uploads[number] = upload
-        grant, digest = sign(id_, item, upload)
-        return _issued_row(number, item, digest), grant
-
-    decisions = [decide(number, item) for number, item in enumerate(message.items, first_item)]
-    rows, results = zip(*decisions, strict=True)
-    issued = [item for item, row in zip(message.items, rows, strict=True) if row.code is None]
-    access_key, cost = context.credentials.access_key, issued_cost(terms, issued)
-    return ChunkDecision(rows, results, context.validity, access_key, cost=cost, uploads=uploads)
+    return ChunkDecider(admission, context).decide(message, start_upload, continued_upload)
 
 
 def _issued_row(number: int, item: Item, digest: bytes) -> GrantRow:

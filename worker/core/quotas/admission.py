@@ -8,6 +8,7 @@ from valetkey.units import describe_amount
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from worker.core.quotas.cost import (
     CEILINGS,
+    NO_COST,
     Cost,
     UsageByWindow,
     add_to_usage,
@@ -42,8 +43,9 @@ def first_quota_refusal(
     """Refuse a cost for the first quota whose limit it would exceed."""
     for quota in quotas:
         amount = cost.requested(quota.metric)
-        state = quota_state(quota, usage, now)
-        if amount > 0 and state.used + amount > quota.limit:
+        used = getattr(usage.get(quota.window, NO_COST), quota.metric)
+        if amount > 0 and used + amount > quota.limit:
+            state = quota_state(quota, usage, now)
             return _refusal(state.model_copy(update={"asked": amount}))
     return None
 
