@@ -8,7 +8,7 @@ from valetkey.base_handles import ALREADY_READ, BaseBatchHandle, wait_limit
 from valetkey.base_handles import DEFAULT_TIMEOUT as DEFAULT_TIMEOUT  # noqa: PLC0414 - as before
 from valetkey.delivery.dispatcher import Dispatcher
 from valetkey.delivery.dispatcher import request_reply as request_reply  # noqa: PLC0414 - as before
-from valetkey.delivery.in_flight import HEAD_START_SECONDS
+from valetkey.delivery.pending_request import HEAD_START_SECONDS
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.errors import NoAnswer, Refused
 from valetkey.manifests import DEFAULT_TIMEOUT as MANIFEST_TIMEOUT

@@ -128,17 +128,16 @@ class AsyncDispatcher:
         self._waiters.wake(None)
 
     async def _send_new(self) -> bool:
-        """Send resumed messages and one new message; return false if there is no new one."""
+        """Send resumed messages and what waits to be sent; return false if there is nothing new."""
         while (send := self._engine.next_resumed(monotonic())) is not None:
             await self._send(send)
-        for request in self._engine.turns():
-            while (message := self._read(request)) is not None:
-                action = self._engine.message_read(request, message, monotonic())
-                if isinstance(action, Send):
-                    await self._send(action)
-                    return True
-                self._waiters.wake(action.request)
-        return False
+        for request in self._engine.read_new(self._read, monotonic()):
+            self._waiters.wake(request)
+        is_sent = False
+        while (send := self._engine.next_new()) is not None:
+            await self._send(send)
+            is_sent = True
+        return is_sent
 
     def _read(self, request: PendingRequest) -> PendingMessage | None:
         limit = float("inf") if self._flush_count else DEFAULT_WINDOW
@@ -156,7 +155,7 @@ class AsyncDispatcher:
     async def _send(self, send: Send) -> bool:
         message = send.message
         error: BrokerUnreachable | None = None
-        failure: Fail | None = None
+        failures: list[Fail] = []
         is_sent, self._is_sending = False, True
         try:
             argument = self._codec.encode(message.body)
@@ -169,9 +168,9 @@ class AsyncDispatcher:
             if is_sent:
                 self._engine.message_sent(message.task_id, monotonic())
             else:
-                failure = self._engine.send_failed(send, error, monotonic())
-        if failure is not None:
-            await self._perform(failure)
+                failures = self._engine.send_failed(send, error, monotonic())
+        for failure in failures:
+            self._fail(failure.request, failure.error)
         return is_sent
 
     def _listen_seconds(self) -> float | None:
@@ -197,9 +196,10 @@ class AsyncDispatcher:
 
     async def _perform(self, action: ResultAction) -> None:
         match action:
-            case CompleteTask(request, task_id):
-                self._to_unsubscribe.append(task_id)
-                self._waiters.wake(request)
+            case CompleteTask(requests, task_ids):
+                self._to_unsubscribe += task_ids
+                for request in requests:
+                    self._waiters.wake(request)
             case ClearResult(task_id):
                 await self._transport.clear(task_id)
             case LogOutage(outage):

@@ -7,18 +7,44 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.client import PubSub
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from valetkey.delivery.async_connections import create_client
 from valetkey.delivery.publisher import SOCKET_TIMEOUT, Publisher
 from valetkey.delivery.servers import Servers
 from valetkey.delivery.transport import RESULT_PREFIX, UNSUBSCRIBE_BATCH, Results
 from valetkey.errors import BrokerUnreachable
 
 _QUEUE_LENGTH_TIMEOUT = 1.0  # seconds: it only makes an error more precise
+
+
+class _ClosingAtOnce(AbstractConnection):
+    """A connection whose socket is closed when disconnect() returns to the event loop.
+
+    redis-py itself closes most connections without waiting. With TLS, such a socket then stays open
+    until the server answers, for up to 30 seconds, and is leaked if the loop ends before.
+    """
+
+    async def disconnect(self, *_: object, **details: Any) -> None:
+        """Close the connection without waiting for the server."""
+        writer = self._writer
+        details.pop("nowait", None)
+        try:
+            await super().disconnect(True, **details)
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+
+
+class _PlainConnection(_ClosingAtOnce, Connection):
+    """A connection without TLS."""
+
+
+class _TlsConnection(_ClosingAtOnce, SSLConnection):
+    """A connection with TLS."""
 
 
 class AsyncTransport:
@@ -156,11 +182,16 @@ class AsyncTransport:
 
 
 def _connect(url: str, retry: Retry) -> Redis:
+    """Return a client like Redis.from_url() whose connections close at once."""
     # With RESP3, redis-py writes each pushed message, grants included, to its debug log.
-    return create_client(
+    client = Redis.from_url(
         url,
         retry=retry,
         protocol=2,
         socket_timeout=SOCKET_TIMEOUT,
         socket_connect_timeout=SOCKET_TIMEOUT,
     )
+    pool = client.connection_pool  # from_url() itself takes no class: the URL's scheme decides
+    is_tls = issubclass(pool.connection_class, SSLConnection)
+    pool.connection_class = _TlsConnection if is_tls else _PlainConnection
+    return client

@@ -126,13 +126,13 @@ class Dispatcher:
                     return
 
     def _send_next(self, unread_limit: float) -> bool:
-        for request in self._engine.turns():
-            while (message := self._read(request, unread_limit)) is not None:
-                action = self._engine.message_read(request, message, self._clock())
-                if isinstance(action, Send):
-                    self._send(action)
-                    return True
-        return False
+        # A message that is left unsent by an error of an iterable is sent by the next call.
+        self._engine.read_new(lambda request: self._read(request, unread_limit), self._clock())
+        is_sent = False
+        while (send := self._engine.next_new()) is not None:
+            self._send(send)
+            is_sent = True
+        return is_sent
 
     def _read(self, request: PendingRequest, unread_limit: float) -> PendingMessage | None:
         limit = self._engine.unread_limit(request, unread_limit, self._clock())
@@ -150,7 +150,7 @@ class Dispatcher:
     def _send(self, send: Send) -> bool:
         message = send.message
         error: BrokerUnreachable | None = None
-        failure: Fail | None = None
+        failures: list[Fail] = []
         is_sent = False
         try:
             argument = self._codec.encode(message.body)
@@ -162,9 +162,11 @@ class Dispatcher:
             if is_sent:
                 self._engine.message_sent(message.task_id, self._clock())
             else:
-                failure = self._engine.send_failed(send, error, self._clock())
-        if failure is not None:
-            self._perform(failure)
+                failures = self._engine.send_failed(send, error, self._clock())
+        for failure in failures:
+            self.drop(failure.request)
+        if failures:
+            raise failures[0].error
         return is_sent
 
     def _listen(self, seconds: float) -> None:
@@ -188,8 +190,8 @@ class Dispatcher:
 
     def _perform(self, action: ResultAction) -> None:
         match action:
-            case CompleteTask(_, task_id):
-                self._unsubscribe([task_id])
+            case CompleteTask(_, task_ids):
+                self._unsubscribe(task_ids)
             case ClearResult(task_id):
                 self._transport.clear(task_id)
             case LogOutage(outage):

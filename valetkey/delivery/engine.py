@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from valetkey.crypto.codec import DecodedResult
-from valetkey.delivery.in_flight import InFlight, Send
+from valetkey.delivery.in_flight import InFlight, ReadMessage, Send
 from valetkey.delivery.pending_request import PendingRequest, ServiceOutage
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.errors import BrokerUnreachable, SealedForAnotherKey, UnreadableReply
-from valetkey.wire.pending import PendingMessage
 
 _OUTAGE_LOG_INTERVAL = 60.0  # seconds between two warnings that the service is unavailable
 POLL_INTERVAL = 0.25  # seconds between lookups in the result store, whatever it announces
@@ -31,16 +30,10 @@ class LookUp(NamedTuple):
 
 
 class CompleteTask(NamedTuple):
-    """Unsubscribe from the result of a task, and wake those who wait for its request."""
+    """Unsubscribe from the results of these tasks, and wake those who wait for these requests."""
 
-    request: PendingRequest
-    task_id: str
-
-
-class Wake(NamedTuple):
-    """Wake the waiters of a request after one of its messages was refused without being sent."""
-
-    request: PendingRequest
+    requests: Sequence[PendingRequest]
+    task_ids: Sequence[str]
 
 
 class ClearResult(NamedTuple):
@@ -124,29 +117,28 @@ class DeliveryEngine:
 
     def drop(self, request: PendingRequest) -> Unsubscribe:
         """Give up a request: none of its messages is sent any more."""
-        return Unsubscribe(self._in_flight.drop(request))
+        self._in_flight.drop(request)
+        return Unsubscribe(self._in_flight.take_ended())
 
     def next_resumed(self, now: float) -> Send | None:
         """Return the next message of a resumed request; call it until it returns None."""
         return self._in_flight.next_resumed(now)
 
-    def turns(self) -> Iterator[PendingRequest]:
-        """Yields, in turn, the requests to read new messages from.
+    def read_new(self, read: ReadMessage, now: float) -> list[PendingRequest]:
+        """Read new messages of the requests in turn, as InFlight.read_new does.
 
-        Read from each one until it has no message; stop at the first message to send. No request is
-        yielded while the window is full, a message is stuck, or the result store is unreachable.
+        Then send those of next_new, and wake the waiters of the returned requests. Nothing is read
+        while the result store is unreachable.
         """
-        return iter(()) if "store" in self._outages else self._in_flight.turns()
+        return [] if "store" in self._outages else self._in_flight.read_new(read, now)
+
+    def next_new(self) -> Send | None:
+        """Return the new message to send, or a bundle; call it until it returns None."""
+        return self._in_flight.next_new()
 
     def unread_limit(self, request: PendingRequest, limit: float, now: float) -> float:
         """Return the limit for PendingRequest.next_message: at most `limit`."""
         return self._in_flight.unread_limit(request, limit, now)
-
-    def message_read(
-        self, request: PendingRequest, message: PendingMessage, now: float
-    ) -> Send | Wake:
-        """Report a new message of a request; return Wake if it must not be sent."""
-        return self._in_flight.enter(request, message, now) or Wake(request)
 
     def resends(self, now: float) -> Iterator[Send]:
         """Yield the messages without a reply that are due again.
@@ -161,20 +153,20 @@ class DeliveryEngine:
         self._outages.pop("broker", None)
         self._in_flight.record_send(task_id, now)
 
-    def send_failed(self, send: Send, error: BrokerUnreachable | None, now: float) -> Fail | None:
+    def send_failed(self, send: Send, error: BrokerUnreachable | None, now: float) -> list[Fail]:
         """Report that a message may not have been sent; error is None if this was interrupted.
 
-        The message is tried again before any new one. An unreachable server fails the request only
+        The message is tried again before any new one. An unreachable server fails its requests only
         if no message was ever sent: then a wrong URL is more likely than a passing outage, unless
         the server says that it will soon answer.
         """
         self._in_flight.record_send(send.message.task_id, now, is_stuck=True)
         if error is None:
-            return None
+            return []
         if not (self._has_reached_broker or error.is_busy):
-            return Fail(send.request, error)
+            return [Fail(each, error) for each in self._in_flight.requests_of(send.message.task_id)]
         self._outages["broker"] = error
-        return None
+        return []
 
     def next_listen(self, now: float) -> ListenUntil:
         """Return until when to listen for results: until the next send or lookup."""
@@ -192,20 +184,23 @@ class DeliveryEngine:
 
     def result_received(self, task_id: str, raw: bytes | str, now: float) -> ResultAction | None:
         """Report a result from the store; return the action to perform, if any."""
-        request = self._in_flight.request_of(task_id)
-        if request is None:
+        requests = self._in_flight.requests_of(task_id)
+        if not requests:
             return None  # answered before, or given up
+        result: DecodedResult
         try:
             result = self._decode(raw)
-        except (SealedForAnotherKey, UnreadableReply) as error:  # sending it again changes nothing
-            return Fail(request, error, clear_task_id=task_id)
+        except (SealedForAnotherKey, UnreadableReply) as error:
+            if not self._in_flight.is_bundle(task_id):  # sending it again changes nothing
+                return Fail(requests[0], error, clear_task_id=task_id)
+            result = "failed"  # its messages are sent alone
         match self._in_flight.receive(task_id, result, now):
             case "accepted":
-                return CompleteTask(request, task_id)
+                return CompleteTask(requests, self._in_flight.take_ended())
             case "unusable":
                 return ClearResult(task_id)
             case "unavailable":
-                return self._log_outage(request, now)
+                return self._log_outage(requests[0], now)
             case "ignored":
                 return None
 

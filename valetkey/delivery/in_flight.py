@@ -1,33 +1,31 @@
 """Tracks the messages in flight, and decides which request may send its next message. Pure."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from valetkey.crypto.codec import DecodedResult
-from valetkey.delivery.pending_request import PendingRequest
+from valetkey.delivery.bundles import Bundles, Outbox
+from valetkey.delivery.pending_request import HeadStarts, PendingRequest
 from valetkey.delivery.retransmit import RetransmitTimer
+from valetkey.wire.messages import task_id as chunk_task_id
 from valetkey.wire.pending import PendingMessage
+from valetkey.wire.refusals import UNAUTHENTICATED
+from valetkey.wire.replies import BundleReply, Outcome, Reply
 from valetkey.wire.unavailable import Unavailable
 
-HEAD_START_SECONDS = 0.05  # for the service to answer a request's first messages before the rest
-_HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
+ReadMessage = Callable[[PendingRequest], PendingMessage | None]
+"""Returns the next message of a request, or None if there is none yet."""
 
+_Result = Reply | Literal["failed"]
 ResultKind = Literal["ignored", "unavailable", "unusable", "accepted"]
 
 
 class Send(NamedTuple):
-    """Send a message of a request."""
+    """Send a message of a request. That of a bundle is any request in it."""
 
     request: PendingRequest
     message: PendingMessage
-
-
-class _HeadStart(NamedTuple):
-    """Limits a request to its first messages, until a time or until the first one is answered."""
-
-    ends_at: float
-    first_task_id: str
 
 
 class InFlight:
@@ -36,10 +34,12 @@ class InFlight:
     def __init__(self, timer: RetransmitTimer) -> None:
         self._timer = timer
         self._unsent: dict[PendingRequest, None] = {}  # in the order of their turns
-        self._new: set[PendingRequest] = set()
-        self._head_starts: dict[PendingRequest, _HeadStart] = {}
+        self._head_starts = HeadStarts()
         self._resumed: deque[str] = deque()
         self._sends: dict[str, Send] = {}
+        self._outbox = Outbox()
+        self._bundles = Bundles()
+        self._ended: list[str] = []
         self._stuck_task_id: str | None = None
 
     @property
@@ -62,29 +62,37 @@ class InFlight:
         """True if a message was sent and waits for a reply."""
         return self._timer.has_unanswered
 
-    def request_of(self, task_id: str) -> PendingRequest | None:
-        """Return the request of a message; None if it was answered before or given up."""
-        return self._sends[task_id].request if task_id in self._sends else None
+    def requests_of(self, task_id: str) -> list[PendingRequest]:
+        """Return the requests of a message that are neither answered nor given up."""
+        members = self._bundles.unanswered(task_id) or [task_id]
+        return [self._sends[member].request for member in members if member in self._sends]
+
+    def is_bundle(self, task_id: str) -> bool:
+        """Return true for a bundle with messages that are neither answered nor given up."""
+        return task_id in self._bundles
+
+    def take_ended(self) -> list[str]:
+        """Return the task ids whose results are of no use any more, once each."""
+        ended, self._ended = self._ended, []
+        return ended
 
     def add(self, request: PendingRequest) -> None:
         """Add a request, or resume one that was given up."""
         self._stuck_task_id = None  # the caller tries again, so nothing holds back its messages
         if not request.is_fully_sent and request not in self._unsent:
             self._unsent[request] = None
-            self._new.add(request)
+            self._head_starts.add(request)
         for message in list(request.unanswered.values()):
             if message.task_id not in self._sends and self._register(request, message):
                 self._resumed.append(message.task_id)
 
-    def drop(self, request: PendingRequest) -> list[str]:
-        """Give up a request; return the task ids of its messages without a reply."""
+    def drop(self, request: PendingRequest) -> None:
+        """Give up a request."""
         self._unsent.pop(request, None)
-        self._new.discard(request)
-        self._head_starts.pop(request, None)
+        self._head_starts.drop(request)
         task_ids = [task_id for task_id, send in self._sends.items() if send.request is request]
         for task_id in task_ids:
             self._remove(task_id)
-        return task_ids
 
     def next_resumed(self, now: float) -> Send | None:
         """Return the next message of a resumed request that is to be sent again at once.
@@ -100,35 +108,31 @@ class InFlight:
             self._timer.record_send(task_id, now)
         return None
 
-    def turns(self) -> Iterator[PendingRequest]:
-        """Yield the requests that may send a new message, in turn, while the window has room.
+    def read_new(self, read: ReadMessage, now: float) -> list[PendingRequest]:
+        """Read new messages of the requests in turn, until there is enough for `next_new`.
 
-        A message that could not be sent holds back all new ones: it is tried again first, once due.
+        Returns the requests of which a message was refused without being sent. Nothing is read
+        while the window is full, or a message could not be sent: it is tried again first, once due.
         """
+        refused = []
+        self._outbox.start(len(self._unsent) + len(self._sends))
         for request in tuple(self._unsent):
-            if not self._timer.has_room or self._is_stuck:
-                return
-            yield request
+            while self._has_room(now) and (message := read(request)) is not None:
+                if not self._enter(request, message, now):
+                    refused.append(request)
+        return refused
+
+    def next_new(self) -> Send | None:
+        """Return the new message that goes out next; call it until it returns None."""
+        messages = [] if self._is_stuck else self._outbox.take(self._sends)
+        if not messages:
+            return None
+        send = self._sends[messages[0].task_id]
+        return send if len(messages) == 1 else Send(send.request, self._bundles.form(messages))
 
     def unread_limit(self, request: PendingRequest, limit: float, now: float) -> float:
-        """Return how many messages of a request may be sent before their replies are read.
-
-        This is `limit`, or less during the head start: to build and send a whole window takes
-        longer than to answer one message, and the workers may share the client's machine.
-        """
-        head_start = self._head_starts.get(request)
-        if head_start is None or now >= head_start.ends_at:
-            return limit
-        return min(_HEAD_START_MESSAGES, limit)
-
-    def enter(self, request: PendingRequest, message: PendingMessage, now: float) -> Send | None:
-        """Add a new message of a request; return None if it is refused without being sent."""
-        # To the end of the line, or a batch that is read as it comes would take the whole window.
-        self._unsent.pop(request, None)
-        if not request.is_fully_sent:
-            self._unsent[request] = None
-        self._update_head_start(request, message, now)
-        return self._register(request, message)
+        """Return how many messages of a request may be sent before their replies are read."""
+        return self._head_starts.limit(request, limit, now)
 
     def record_send(self, task_id: str, now: float, *, is_stuck: bool = False) -> None:
         """Record that a message was sent, for the first time or again; or that it is stuck.
@@ -136,33 +140,36 @@ class InFlight:
         A stuck message could not be sent. The next message that is sent ends this state.
         """
         self._stuck_task_id = task_id if is_stuck else None
-        if task_id in self._sends:  # else its request was given up in the meantime
+        if self._is_waiting(task_id):  # else its request was given up in the meantime
             self._timer.record_send(task_id, now)
 
     def due(self, now: float) -> Iterator[Send]:
-        """Yield the messages to send again, except those that are removed in the meantime."""
+        """Yield the messages to send again, except those that are removed in the meantime.
+
+        Those of a bundle are sent alone.
+        """
+        for task_id in self._timer.due(now):
+            self._separate(task_id, now)
         for task_id in self._timer.due(now):
             if task_id in self._sends:
                 yield self._sends[task_id]
 
     def next_due(self, now: float) -> float:
         """Return the time of the next send if no reply arrives until then; infinity is never."""
-        self._head_starts = {
-            request: head_start
-            for request, head_start in self._head_starts.items()
-            if head_start.ends_at > now
-        }
-        ends = (head_start.ends_at for head_start in self._head_starts.values())
-        return min((self._timer.next_due(), *ends))
+        return min((self._timer.next_due(), *self._head_starts.ends(now)))
 
     def receive(self, task_id: str, result: DecodedResult, now: float) -> ResultKind:
         """Record the result of a task; an unusable one must be removed from the store."""
-        if result == "working" or task_id not in self._sends:
+        if result == "working" or not self._is_waiting(task_id):
             return "ignored"
-        request, message = self._sends[task_id]
         if isinstance(result, Unavailable):
-            request.service_outages.record(task_id, result, now)
+            for request in self.requests_of(task_id):
+                request.service_outages.record(task_id, result, now)
             return "unavailable" if result.retry_in is not None else "unusable"
+        if task_id in self._bundles:
+            self._receive_bundle(task_id, result, now)
+            return "accepted"
+        request, message = self._sends[task_id]
         if result != "failed" and message.is_postponed_by(result):
             request.postponements += 1
             request.service_outages.end()
@@ -171,35 +178,72 @@ class InFlight:
         if result == "failed" or not message.is_answered_by(result):
             request.failures += 1  # counts as no reply: the message is sent again when due
             return "unusable"
-        self._remove(task_id)
-        head_start = self._head_starts.get(request)
-        if head_start is not None and head_start.first_task_id == task_id:
-            del self._head_starts[request]
-        request.service_outages.end()
-        request.receive_reply(message, message.with_release_hint(result))
+        self._accept(task_id, result)
         return "accepted"
+
+    def _receive_bundle(self, bundle_id: str, result: _Result, now: float) -> None:
+        """Record the replies to a bundle's messages; those without one are sent alone, at once."""
+        refusal = result.refusal if isinstance(result, Outcome) else None
+        # A service that does not know the sender refuses each of its messages.
+        if refusal is not None and refusal.code not in UNAUTHENTICATED:
+            self._outbox.pause(now)
+        members = set(self._bundles.unanswered(bundle_id))
+        for reply in result.replies if isinstance(result, BundleReply) else ():
+            task_id = chunk_task_id(reply.batch, reply.chunk)
+            if task_id in members and self._sends[task_id].message.is_answered_by(reply):
+                self._accept(task_id, reply)
+                members.remove(task_id)
+        self._separate(bundle_id, now)
+
+    def _accept(self, task_id: str, reply: Reply) -> None:
+        request, message = self._sends[task_id]
+        self._remove(task_id)
+        self._head_starts.end(request, task_id)
+        request.service_outages.end()
+        request.receive_reply(message, message.with_release_hint(reply))
+
+    def _separate(self, bundle_id: str, now: float) -> None:
+        """Send the messages of a bundle alone, and go on waiting for its own reply."""
+        for task_id in self._bundles.separate(bundle_id):
+            self._timer.stop(bundle_id)
+            self._timer.hurry(task_id, now)
 
     @property
     def _is_stuck(self) -> bool:
-        return self._stuck_task_id in self._sends
+        return self._stuck_task_id is not None and self._is_waiting(self._stuck_task_id)
 
-    def _register(self, request: PendingRequest, message: PendingMessage) -> Send | None:
+    def _has_room(self, now: float) -> bool:
+        return not self._is_stuck and self._timer.has_room and self._outbox.has_room(now)
+
+    def _is_waiting(self, task_id: str) -> bool:
+        return task_id in self._sends or task_id in self._bundles
+
+    def _enter(self, request: PendingRequest, message: PendingMessage, now: float) -> bool:
+        """Add a new message of a request; return false if it is refused without being sent."""
+        # To the end of the line, or a batch that is read as it comes would take the whole window.
+        self._unsent.pop(request, None)
+        if not request.is_fully_sent:
+            self._unsent[request] = None
+        self._head_starts.begin(request, message, now)
+        is_known = message.task_id in self._sends  # another request has the same batch id
+        if not self._register(request, message):
+            return False
+        self._outbox.add(message, is_alone=is_known)
+        return True
+
+    def _register(self, request: PendingRequest, message: PendingMessage) -> bool:
         refusal = message.refusal or request.closing_refusal
         if refusal is not None:
             request.receive_reply(message, message.refused_outcome(refusal))
-            return None
-        send = self._sends[message.task_id] = Send(request, message)
-        return send
-
-    def _update_head_start(
-        self, request: PendingRequest, message: PendingMessage, now: float
-    ) -> None:
-        if request.is_fully_sent:
-            self._head_starts.pop(request, None)
-        elif request in self._new:
-            self._head_starts[request] = _HeadStart(now + HEAD_START_SECONDS, message.task_id)
-        self._new.discard(request)
+            return False
+        self._sends[message.task_id] = Send(request, message)
+        return True
 
     def _remove(self, task_id: str) -> None:
         del self._sends[task_id]
-        self._timer.remove(task_id)
+        if self._timer.remove(task_id) or not self._bundles.has_message(task_id):
+            self._ended.append(task_id)
+        bundle_id = self._bundles.remove(task_id)
+        if bundle_id is not None:
+            self._timer.remove(bundle_id)
+            self._ended.append(bundle_id)

@@ -1,5 +1,6 @@
 """The requests that a dispatcher delivers. Pure."""
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from valetkey.errors import NoAnswer, ServiceUnavailable
@@ -7,6 +8,9 @@ from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Refusal
 from valetkey.wire.replies import Reply
 from valetkey.wire.unavailable import Unavailable
+
+HEAD_START_SECONDS = 0.05  # for the service to answer a request's first messages before the rest
+_HEAD_START_MESSAGES = 4  # enough for the workers of a small machine that also runs the client
 
 
 class ServiceOutage(NamedTuple):
@@ -74,6 +78,63 @@ class PendingRequest(Protocol):
 
     def receive_reply(self, message: PendingMessage, reply: Reply) -> None:
         """Record the reply to a message."""
+
+
+class _HeadStart(NamedTuple):
+    """Limits a request to its first messages, until a time or until the first one is answered."""
+
+    ends_at: float
+    first_task_id: str
+
+
+class HeadStarts:
+    """Limits how many messages new requests may send at first.
+
+    To build and send a whole window takes longer than to answer one message, and the workers may
+    share the client's machine.
+    """
+
+    def __init__(self) -> None:
+        self._new: set[PendingRequest] = set()
+        self._running: dict[PendingRequest, _HeadStart] = {}
+
+    def add(self, request: PendingRequest) -> None:
+        """Add a request that has messages to send."""
+        self._new.add(request)
+
+    def begin(self, request: PendingRequest, message: PendingMessage, now: float) -> None:
+        """Record that a request sends a message: its first one begins the head start."""
+        if request.is_fully_sent:
+            self._running.pop(request, None)
+        elif request in self._new:
+            self._running[request] = _HeadStart(now + HEAD_START_SECONDS, message.task_id)
+        self._new.discard(request)
+
+    def end(self, request: PendingRequest, task_id: str) -> None:
+        """Record a reply to a message of a request: that to the first one ends the head start."""
+        if request in self._running and self._running[request].first_task_id == task_id:
+            del self._running[request]
+
+    def drop(self, request: PendingRequest) -> None:
+        """Remove a request."""
+        self._new.discard(request)
+        self._running.pop(request, None)
+
+    def limit(self, request: PendingRequest, limit: float, now: float) -> float:
+        """Return how many messages a request may send before their replies are read."""
+        head_start = self._running.get(request)
+        if head_start is None or now >= head_start.ends_at:
+            return limit
+        return min(_HEAD_START_MESSAGES, limit)
+
+    def ends(self, now: float) -> Iterator[float]:
+        """Yield the times at which head starts end, and forget those that have ended."""
+        self._running = {
+            request: head_start
+            for request, head_start in self._running.items()
+            if head_start.ends_at > now
+        }
+        return (head_start.ends_at for head_start in self._running.values())
 
 
 def queue_to_ask(request: PendingRequest) -> str | None:

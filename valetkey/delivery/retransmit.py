@@ -58,6 +58,14 @@ class RetransmitTimer:
         if task_id in self._timers:
             self._timers[task_id] = _Timer(now + PROBE_INTERVAL, 0)
 
+    def hurry(self, task_id: str, now: float) -> None:
+        """Let a message be due now that was not sent by itself yet."""
+        self._timers[task_id] = _Timer(now, 0)
+
+    def stop(self, task_id: str) -> None:
+        """Wait for the reply to a message that is not sent again."""
+        self._timers[task_id] = _Timer(float("inf"), 0)
+
     def due(self, now: float) -> list[str]:
         """Return the task ids of the messages to send again now."""
         return [task_id for task_id, timer in self._timers.items() if timer.due <= now]
@@ -66,9 +74,9 @@ class RetransmitTimer:
         """Return the time when the next message is due; infinity if none waits for a reply."""
         return min((timer.due for timer in self._timers.values()), default=float("inf"))
 
-    def remove(self, task_id: str) -> None:
-        """Remove a message that was answered or given up. Removing it twice is no error."""
-        self._timers.pop(task_id, None)
+    def remove(self, task_id: str) -> bool:
+        """Remove a message that was answered or given up; return false if it was not here."""
+        return self._timers.pop(task_id, None) is not None
 
     def _interval(self, send_count: int) -> float:
         # Jitter only lengthens an interval, by less than doubling it, so that intervals grow.

@@ -146,7 +146,7 @@ async def test_a_disconnected_listener_connects_again(
     monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
     async with async_client(broker) as client:
         waits = [asyncio.ensure_future(client.download("r", key).result(9)) for key in KEYS[:5]]
-        await wait_until_async(lambda: len(client._dispatcher._engine._in_flight.unanswered) == 5)
+        await wait_until_async(lambda: client._dispatcher._engine._has_reached_broker)
         disconnect_listener(broker, client)
         with running_fake_service(broker):
             assert [grant.key for grant in await asyncio.gather(*waits)] == KEYS[:5]

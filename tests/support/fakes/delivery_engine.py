@@ -2,10 +2,10 @@
 
 import json
 
-from tests.support.fakes.pending_requests import ManyMessages
 from valetkey.crypto.codec import Codec, DecodedResult
-from valetkey.delivery.engine import DeliveryEngine, Wake
+from valetkey.delivery.engine import DeliveryEngine
 from valetkey.delivery.in_flight import Send
+from valetkey.delivery.pending_request import PendingRequest
 from valetkey.delivery.retransmit import DEFAULT_WINDOW, RetransmitTimer
 from valetkey.errors import SealedForAnotherKey
 
@@ -22,7 +22,7 @@ def decode(raw: bytes | str) -> DecodedResult:
     return Codec(None).decode(raw)
 
 
-def new_engine(*requests: ManyMessages, window: int = DEFAULT_WINDOW) -> DeliveryEngine:
+def new_engine(*requests: PendingRequest, window: int = DEFAULT_WINDOW) -> DeliveryEngine:
     engine = DeliveryEngine(RetransmitTimer(lambda: 0.0, window), decode)
     for request in requests:
         engine.add(request)
@@ -33,15 +33,10 @@ def next_send(
     engine: DeliveryEngine, now: float = 0.0, limit: float = DEFAULT_WINDOW
 ) -> Send | None:
     """Read requests in turn, as a dispatcher does, until one message is to be sent."""
-    for request in engine.turns():
-        while (
-            message := request.next_message(engine.unread_limit(request, limit, now))
-        ) is not None:
-            action = engine.message_read(request, message, now)
-            if isinstance(action, Send):
-                return action
-            assert action == Wake(request)
-    return None
+    engine.read_new(
+        lambda request: request.next_message(engine.unread_limit(request, limit, now)), now
+    )
+    return engine.next_new()
 
 
 def send_all(engine: DeliveryEngine, now: float = 0.0, limit: float = DEFAULT_WINDOW) -> list[str]:

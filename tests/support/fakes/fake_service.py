@@ -36,13 +36,15 @@ class FakeService:
 
     plan returns the action for a message, given the message and how often its task arrived, from 1.
     decide returns the reply to a raw task argument. received has the headers and the body of each
-    message, arrivals the number of arrivals of each task. describe returns the reply to an unsigned
+    message, arrivals the number of arrivals of each task, with those in bundles; bundles has the
+    number of messages of each bundle. describe returns the reply to an unsigned
     message that asks for the service; such messages are only counted, in described.
     """
 
     def __init__(self, url: str, plan: Plan, decide: Decide, describe: Decide) -> None:
         self.described = 0
         self._describe = describe
+        self.bundles: list[int] = []
         self.raw: list[Any] = []
         self.received: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.arrivals: Counter[str] = Counter()
@@ -80,12 +82,39 @@ class FakeService:
             self._results.publish(_RESULT_PREFIX + name, text)
             return
         self.raw.append(raw)
-        self.received.append((delivery.headers, message))
-        self.arrivals[name] += 1
-        action = self._plan(message, self.arrivals[name])
-        if action == "lose":
+        if message.get("ask") == "bundle" and isinstance(raw, dict):
+            self._handle_bundle(name, delivery.headers, message)
             return
-        text = json.dumps(_celery_result(action, raw, self._decide))
+        action = self._receive(name, delivery.headers, message)
+        if action != "lose":
+            self._store(name, _celery_result(action, raw, self._decide), action)
+
+    def _handle_bundle(self, name: str, headers: dict[str, Any], bundle: dict[str, Any]) -> None:
+        """Reply to each message of a bundle whose action is to answer."""
+        self.bundles.append(len(bundle["messages"]))
+        actions = {
+            task_id(message["batch"], message["chunk"]): self._receive(
+                task_id(message["batch"], message["chunk"]), headers, message
+            )
+            for message in bundle["messages"]
+        }
+        replies = [
+            self._decide(message)
+            for message, action in zip(bundle["messages"], actions.values(), strict=True)
+            if action in {"answer", "twice", "unannounced"}
+        ]
+        action: Action = "unannounced" if "unannounced" in actions.values() else "answer"
+        if set(actions.values()) != {"lose"}:
+            result = {"status": "bundled", "replies": replies}
+            self._store(name, {"status": "SUCCESS", "result": result}, action)
+
+    def _receive(self, name: str, headers: dict[str, Any], message: dict[str, Any]) -> Action:
+        self.received.append((headers, message))
+        self.arrivals[name] += 1
+        return self._plan(message, self.arrivals[name])
+
+    def _store(self, name: str, result: Any, action: Action) -> None:
+        text = json.dumps(result)
         self._results.set(_RESULT_PREFIX + name, text, ex=60)
         for _ in range({"unannounced": 0, "twice": 2}.get(action, 1)):
             self._results.publish(_RESULT_PREFIX + name, text)

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from valetkey.delivery.progress import SingleRequest
+from tests.support.builders.messages import batch_id
+from valetkey.delivery.progress import BatchProgress, SingleRequest
+from valetkey.wire.chunking import batch_header, chunk_messages
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.replies import Usage
 
@@ -36,3 +38,19 @@ class ManyMessages(SingleRequest):
 def usage_message(task_id: str) -> PendingMessage:
     """Return a message that asks for the quotas of the tenant acme."""
     return build_pending_message(task_id, {"v": 1, "ask": "usage", "tenant": "acme"})
+
+
+def small_request(*keys: str, chunk_size: int = 600, **options: Any) -> BatchProgress:
+    """Return a request for downloads of the tenant acme."""
+    keys = keys or ("a.pdf",)
+    header = batch_header(
+        kind="download",
+        tenant="acme",
+        requested_by="tests",
+        bucket="reports",
+        batch_id=batch_id(),
+        total=len(keys),
+        chunk_size=chunk_size,
+        options=options,
+    )
+    return BatchProgress(header, chunk_messages(header, keys))

@@ -95,11 +95,12 @@ def _tell_all(handle: BatchHandle, record: Record, keys: Sequence[str]) -> None:
 
 @dataclass
 class AsyncProducer:
-    """A producer whose AsyncClient requests singles and batches at the same time."""
+    """A producer whose AsyncClient requests batches of these sizes at the same time."""
 
     name: str
     urls: tuple[str, str]
     key: PrivateKey
+    sizes: tuple[int, ...]
 
     def run(self, record: Record, is_stopping: Callable[[], bool]) -> None:
         """Make calls until is_stopping() returns true."""
@@ -114,10 +115,9 @@ class AsyncProducer:
                 if is_stopping():
                     return
                 began = time.monotonic()
-                sizes = (1, 1, 1, _SMALL, _LARGE)
                 calls = [
                     self._request(client, record, f"{number}-{index}", size)
-                    for index, size in enumerate(sizes)
+                    for index, size in enumerate(self.sizes)
                 ]
                 await asyncio.gather(*calls)
                 record.complete_call(self.name, began)
@@ -143,5 +143,7 @@ def resending_producers(service: FaultyService) -> list[Producer]:
         ClientProducer("small", urls, ACME_KEY, request_small_batch),
         ClientProducer("large", urls, ACME_KEY, request_large_batch),
         ClientProducer("limited", urls, GLOBEX_KEY, request_small_batch),
-        AsyncProducer("async", urls, ACME_KEY),
+        AsyncProducer("async", urls, ACME_KEY, (1, 1, 1, _SMALL, _LARGE)),
+        AsyncProducer("bundles", urls, ACME_KEY, (1,) * 40),
+        AsyncProducer("limited bundles", urls, GLOBEX_KEY, (1, 2, 3) * 8),
     ]

@@ -11,7 +11,8 @@ from tests.support.fakes.delivery_engine import (
 )
 from tests.support.fakes.pending_requests import ManyMessages
 from valetkey.delivery.engine import Fail, ListenUntil, Unsubscribe
-from valetkey.delivery.in_flight import HEAD_START_SECONDS, Send
+from valetkey.delivery.in_flight import Send
+from valetkey.delivery.pending_request import HEAD_START_SECONDS
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.errors import BrokerUnreachable
 from valetkey.wire.refusals import Code, Refusal
@@ -26,7 +27,7 @@ def test_an_unreachable_broker_fails_the_first_request_at_once() -> None:
     engine = new_engine(request)
     send = next_send(engine)
     assert send is not None
-    assert engine.send_failed(send, OUTAGE, 0.0) == Fail(request, OUTAGE)
+    assert engine.send_failed(send, OUTAGE, 0.0) == [Fail(request, OUTAGE)]
     assert engine.outage is None
     assert engine.drop(request) == Unsubscribe(["a.0"])
     assert engine.is_idle
@@ -38,7 +39,7 @@ def test_a_later_failure_is_an_outage_until_the_message_is_sent() -> None:
     assert first is not None
     assert second is not None
     engine.message_sent("a.0", 0.0)
-    assert engine.send_failed(second, OUTAGE, 1.0) is None
+    assert engine.send_failed(second, OUTAGE, 1.0) == []
     assert engine.outage is OUTAGE
     assert next_send(engine) is None  # the stuck message is tried first
     assert resends(engine, FIRST_INTERVAL) == ["a.0"]
@@ -53,7 +54,7 @@ def test_an_interrupted_message_is_sent_again_and_is_no_outage() -> None:
     engine = new_engine(request)
     send = next_send(engine)
     assert send is not None
-    assert engine.send_failed(send, None, 0.0) is None
+    assert engine.send_failed(send, None, 0.0) == []
     assert engine.outage is None
     assert next_send(engine) is None
     assert list(engine.resends(FIRST_INTERVAL)) == [Send(request, send.message)]
@@ -151,7 +152,10 @@ def test_a_message_of_a_closed_request_wakes_its_waiters_and_is_not_sent() -> No
     request, other = ManyMessages("a", 2), ManyMessages("b", 1)
     request.closing_refusal = REFUSAL
     engine = new_engine(request, other)
-    assert send_all(engine) == ["b.0"]
+    assert engine.read_new(lambda each: each.next_message(9), 0.0) == [request, request]
+    send = engine.next_new()
+    assert send is not None
+    assert send.message.task_id == "b.0"
     assert request.answered == ["a.0", "a.1"]
 
 

@@ -24,7 +24,7 @@ def test_a_result_completes_its_message_once() -> None:
     request = ManyMessages("a", 1)
     engine = new_engine(request)
     send_all(engine)
-    assert engine.result_received("a.0", stored_result(), 1.0) == CompleteTask(request, "a.0")
+    assert engine.result_received("a.0", stored_result(), 1.0) == CompleteTask([request], ["a.0"])
     assert request.reply == REPLY
     assert engine.is_idle
     assert engine.result_received("a.0", stored_result(), 2.0) is None

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.support.fakes.pending_requests import REPLY, ManyMessages
-from valetkey.delivery.in_flight import HEAD_START_SECONDS, InFlight
-from valetkey.delivery.pending_request import no_answer_error
+from valetkey.delivery.in_flight import InFlight
+from valetkey.delivery.pending_request import HEAD_START_SECONDS, no_answer_error
 from valetkey.delivery.progress import ReopenedBatchProgress
 from valetkey.delivery.retransmit import FIRST_INTERVAL, PROBE_INTERVAL, RetransmitTimer
 from valetkey.wire.pending import PendingMessage
@@ -25,12 +25,12 @@ def send_messages(in_flight: InFlight, count: int) -> list[str]:
     """Send at most `count` new messages; return their task ids."""
     task_ids: list[str] = []
     for _ in range(count):
-        for request in in_flight.turns():
-            message = request.next_message(in_flight.unread_limit(request, 9, 0.0))
-            if message is not None and in_flight.enter(request, message, 0.0):
-                in_flight.record_send(message.task_id, 0.0)
-                task_ids.append(message.task_id)
-                break
+        in_flight.read_new(
+            lambda request: request.next_message(in_flight.unread_limit(request, 9, 0.0)), 0.0
+        )
+        if (send := in_flight.next_new()) is not None:
+            in_flight.record_send(send.message.task_id, 0.0)
+            task_ids.append(send.message.task_id)
     return task_ids
 
 
@@ -62,7 +62,8 @@ def test_a_resumed_request_is_sent_once_more() -> None:
     request = ManyMessages("a", 2)
     in_flight = create_in_flight(9, request)
     send_messages(in_flight, 2)
-    assert in_flight.drop(request) == ["a.0", "a.1"]
+    in_flight.drop(request)
+    assert in_flight.take_ended() == ["a.0", "a.1"]
     assert in_flight.is_idle
     assert in_flight.receive("a.0", REPLY, 0.0) == "ignored"
     in_flight.add(request)
@@ -186,9 +187,10 @@ def test_a_postponed_message_is_sent_again_soon() -> None:
     request = ReopenedBatchProgress(state, iter([PendingMessage("a.0", body, batch_state=state)]))
     in_flight = InFlight(RetransmitTimer(lambda: 0.0))
     in_flight.add(request)
-    message = request.next_message(1)
-    assert message is not None
-    assert in_flight.enter(request, message, 0.0)
+    in_flight.read_new(lambda request: request.next_message(1), 0.0)
+    send = in_flight.next_new()
+    assert send is not None
+    message = send.message
     in_flight.record_send("a.0", 0.0)
     unknown = Refusal(code=Code.BATCH_UNKNOWN, field="chunk", message="not yet")
     assert in_flight.receive("a.0", message.refused_outcome(unknown), 1.0) == "unusable"

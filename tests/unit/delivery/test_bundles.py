@@ -1,0 +1,111 @@
+"""Small requests that wait together are sent together, and answered as if each were alone."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.fakes.delivery_engine import new_engine, next_send, resends, send_all
+from tests.support.fakes.pending_requests import ManyMessages, small_request
+from tests.support.fakes.sent_bundles import answer, granted, send_bundle, task_id
+from valetkey.delivery.engine import CompleteTask
+from valetkey.delivery.progress import BatchProgress
+from valetkey.delivery.retransmit import FIRST_INTERVAL
+from valetkey.errors import BrokerUnreachable
+
+OUTAGE = BrokerUnreachable("no broker answers")
+
+
+def test_requests_that_wait_together_go_out_in_one_message_and_are_all_answered() -> None:
+    requests = [small_request(f"{number}.pdf") for number in range(3)]
+    engine = new_engine(*requests)
+    send = send_bundle(engine, *requests)
+    action = engine.result_received(send.message.task_id, answer(send), 1.0)
+    assert action == CompleteTask(requests, [send.message.task_id])
+    assert all(map(granted, requests))
+    assert engine.is_idle
+
+
+def test_a_request_that_waits_alone_goes_out_as_it_is() -> None:
+    request = small_request()
+    assert send_all(new_engine(request)) == [task_id(request)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ManyMessages("usage", 1),
+        small_request("a", "b", chunk_size=1),
+        small_request(*(str(number) for number in range(17))),
+        small_request("k" * 4_096),
+        small_request("\ud800"),
+    ],
+    ids=["usage", "two chunks", "many items", "long", "no UTF-8"],
+)
+def test_a_message_of_another_kind_or_size_is_sent_alone_after_those_before_it(other: Any) -> None:
+    requests = small_request(), small_request()
+    engine = new_engine(*requests, other, small_request())
+    send_bundle(engine, *requests)
+    alone = engine.next_new()
+    assert alone is not None
+    assert alone.request is other
+    assert "messages" not in alone.message.body
+
+
+@pytest.mark.parametrize(
+    ("requests", "sizes"),
+    [(32, [32]), (40, [32, 8]), (100, [50, 50]), (200, [64, 64])],
+)
+def test_a_bundle_has_half_of_what_waits_but_32_to_64_messages_and_takes_one_place_in_the_window(
+    requests: int, sizes: list[int]
+) -> None:
+    engine = new_engine(*(small_request() for _ in range(requests)), window=2)
+    sent = []
+    while (send := next_send(engine)) is not None:
+        engine.message_sent(send.message.task_id, 0.0)
+        sent.append(len(send.message.body["messages"]))
+    assert sent == sizes
+
+
+def test_as_many_go_out_together_as_were_answered_together() -> None:
+    engine = new_engine(*(small_request() for _ in range(80)))
+    sends = [next_send(engine), next_send(engine)]
+    for send in sends:
+        assert send is not None
+        engine.message_sent(send.message.task_id, 0.0)
+    assert sends[0] is not None
+    engine.result_received(sends[0].message.task_id, answer(sends[0]), 1.0)
+    more = [small_request() for _ in range(40)]
+    for request in more:
+        engine.add(request)
+    send_bundle(engine, *more)
+
+
+def test_a_bulk_batch_and_small_requests_take_turns() -> None:
+    bulk, small = ManyMessages("bulk", 9), [small_request() for _ in range(40)]
+    engine = new_engine(bulk, *small)
+    names = ["bundle" if name.startswith("bundle") else name for name in send_all(engine)]
+    assert names == ["bulk.0", "bundle", "bundle", "bulk.1", "bulk.2", "bulk.3"]
+
+
+def test_a_request_that_is_given_up_is_not_sent_with_those_that_waited_with_it() -> None:
+    requests = [small_request() for _ in range(3)]
+    engine = new_engine(*requests)
+    engine.read_new(lambda request: request.next_message(9), 0.0)
+    engine.drop(requests[1])
+    send = engine.next_new()
+    assert send is not None
+    engine.message_sent(send.message.task_id, 0.0)
+    assert len(send.message.body["messages"]) == 2
+    engine.drop(requests[0])
+    assert resends(engine, FIRST_INTERVAL) == [task_id(requests[2])]
+    engine.drop(requests[2])
+    assert engine.is_idle
+    assert engine.result_received(send.message.task_id, answer(send), 4.0) is None
+
+
+def test_two_requests_with_the_same_batch_id_are_not_in_one_bundle() -> None:
+    request, other = small_request(), small_request()
+    header = {"batch": request.id, "total": 1, "chunk_size": 600}
+    message = request.next_message(1)
+    engine = new_engine(other, *(BatchProgress(header, iter([message])) for _ in range(2)))
+    assert [name.startswith("bundle") for name in send_all(engine)] == [True, False]
