@@ -4,7 +4,7 @@ import click
 
 from valetkey.cli.command_group import CommandGroup
 from valetkey.cli.lazy_group import LazyCommands, LazyGroup
-from valetkey.wire.release import RELEASE
+from valetkey.wire import RELEASE
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {

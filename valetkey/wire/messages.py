@@ -9,9 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from valetkey.wire import RELEASE as RELEASE  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.bundles import BundleMessage
 from valetkey.wire.grant_ids import grant_id as grant_id  # noqa: PLC0414 - a part of the wire
-from valetkey.wire.release import RELEASE as RELEASE  # noqa: PLC0414 - a part of the wire
 from valetkey.wire.terms import (
     MAX_MULTIPART_BYTES,
     MAX_PARTS,
