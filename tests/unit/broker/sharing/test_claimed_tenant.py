@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tests.support.builders.frames import TASK_ID, message_frame
 from tests.support.builders.messages import grant_message
 from tests.support.crypto.tokens import sign_message
+from tests.support.fakes.pending_requests import small_request
 from valetkey.crypto.keys import generate_key
+from valetkey.wire.pending import build_bundle
 from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, UNKNOWN, claimed_tenant
 
 KEY = generate_key("acme/billing")
@@ -39,6 +41,16 @@ def test_an_unsigned_message_claims_the_tenant_that_it_names() -> None:
 
 def test_a_message_longer_than_the_prefix_is_classified_too() -> None:
     assert claim(grant_message(["k" * 1_000] * 1_000)) == "acme"
+
+
+def test_a_bundle_claims_its_tenant_and_is_as_long_as_its_messages() -> None:
+    requests = [small_request() for _ in range(64)]
+    messages = [request.next_message(1) for request in requests]
+    bundle = build_bundle([message for message in messages if message])
+    assert claim(bundle.body) == "acme"
+    # The fair queue charges the length of a frame to its tenant.
+    alone = message_frame(bundle.body["messages"][0], TASK_ID)
+    assert len(message_frame(bundle.body, TASK_ID)) > 16 * len(alone)
 
 
 def test_a_body_that_is_not_base64_is_read_as_json() -> None:
