@@ -122,10 +122,7 @@ def insert_chunks(
     chunks: Sequence[NewChunk],
     decisions: Sequence[ChunkDecision],
 ) -> list[bytes]:
-    """Insert chunks of the same month and the audit rows of their items.
-
-    Returns the chunks' records.
-    """
+    """Insert chunks of one month and the audit rows of their items. Returns their records."""
     written = list(zip(batch_numbers, chunks, decisions, strict=True))
     values = [_chunk_values(*each) for each in written]
     if len(values) > 1:

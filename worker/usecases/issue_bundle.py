@@ -23,9 +23,9 @@ from worker.core.quotas.cost import NO_COST, Cost, add_to_usage
 from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db import usage
 from worker.db.batches import NewChunk
-from worker.db.bundles import insert_new_batches, known_batches, lock_batches
 from worker.db.engine import autocommit_read, write_transaction
 from worker.db.rejections import count_rejection
+from worker.db.statements.bundles import insert_new_batches, known_batches, lock_batches
 from worker.errors import Transient
 from worker.usecases.issue import issue_chunk
 from worker.usecases.signing_context import first_signing_context
