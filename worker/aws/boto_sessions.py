@@ -27,7 +27,9 @@ def create_session(profile: str | None) -> boto3.Session:
     """Create a session of an AWS profile, or of boto3's default. Raises as boto3 does."""
     session = botocore.session.get_session()
     session.register_component("data_loader", _LOADER)
-    return boto3.Session(profile_name=profile, botocore_session=session)
+    created = boto3.Session(profile_name=profile, botocore_session=session)
+    session.get_scoped_config()  # else a profile that does not exist is noticed later than by boto3
+    return created
 
 
 def load_service_files() -> None:
