@@ -45,8 +45,8 @@ DEFAULT_PARTS = (
 )
 
 
-@click.command()
-@click.argument("parts", nargs=-1, type=click.Choice(tuple(PARTS)))
+@click.command(epilog=f"The PARTS are {', '.join(PARTS)}.")
+@click.argument("parts", nargs=-1, type=click.Choice(tuple(PARTS)), metavar="[PARTS]...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option(
     "--rows", type=click.IntRange(1_000), default=ROWS, show_default=True, help="Rows of `audit`."

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,25 +19,43 @@ class OutputFailure(click.ClickException):
 class CommandGroup(click.Group):
     """Commands that end with a message if stdout cannot be written."""
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the command line, which prints help and the release."""
+        with _reported_failures():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and flush stdout as long as an error can still be reported."""
-        if sys.stdout is None:
-            sys.stdout = _unwritable_stdout()
+        """Run the command."""
+        with _reported_failures():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _reported_failures() -> Iterator[None]:
+    """Flush stdout after the block, as long as an error can still be reported, and report it."""
+    if sys.stdout is None:
+        sys.stdout = _unwritable_stdout()
+    try:
         try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
-        except BrokenPipeError:
-            raise  # the reader of stdout closed it; Click handles that
-        except OSError as error:
-            if error.filename is not None or error.errno is None:
-                raise
-            _discard_stdout()
-            raise OutputFailure(describe_os_error(error)) from None
-        except OutputFailure:
-            _discard_stdout()
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader of stdout closed it; Click handles that
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
             raise
+        _discard_stdout()
+        raise OutputFailure(describe_os_error(error)) from None
+    except OutputFailure:
+        _discard_stdout()
+        raise
 
 
 def describe_os_error(error: OSError, out: Path | None = None) -> str:

@@ -1,5 +1,6 @@
 """Reports messages that the guard discards: in the log, in a counter, and to their senders."""
 
+import re
 from typing import Any
 
 import redis
@@ -13,6 +14,8 @@ from valetkey.wire.replies import Outcome
 from worker.broker.headers import InvalidMessage
 
 COUNTER = "valetkey.discarded"
+_PART = re.compile(rb"[A-Za-z0-9_-]{1,40}")
+_COUNT = re.compile(rb"[0-9]{1,19}")
 _STORE_ERRORS = (redis.RedisError, BackendError, KombuError, OSError)
 
 log = structlog.get_logger()
@@ -48,9 +51,16 @@ def report_failure(task_id: str, app: Celery) -> None:
 
 
 def read_discard_counts(client: Any) -> dict[str, int]:
-    """Return the number of discarded messages, by their invalid part."""
+    """Return the number of discarded messages, by their invalid part.
+
+    Skips a counter that no worker can have written: others can write there, too.
+    """
     counts = client.hgetall(COUNTER)
-    return {part.decode(): int(count) for part, count in counts.items()}
+    return {
+        part.decode(): int(count)
+        for part, count in counts.items()
+        if _PART.fullmatch(part) and _COUNT.fullmatch(count)
+    }
 
 
 def _refusal_values(part: str) -> dict[str, Any]:

@@ -134,6 +134,8 @@ def test_a_reader_that_closes_stdout_gets_no_traceback(broker: str) -> None:
         ("valetkey.cli.main", ("download", "reports", "a")),
         ("valetkey.cli.main", ("download", "reports", "--from", "keys.txt")),
         ("worker.__main__", ("contract", "requests")),
+        ("valetkey.cli.main", ("--version",)),
+        ("worker.__main__", ("--help",)),
     ],
 )
 def test_a_full_disk_is_one_sentence(broker: str, module: str, arguments: tuple[str, ...]) -> None:

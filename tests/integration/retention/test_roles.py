@@ -10,9 +10,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
+from tests.support.cli.scraping import parse_metrics
 from worker.aws.clients import S3Clients
 from worker.commands.audit.verify import verify
 from worker.commands.database import migrate
+from worker.commands.metrics.database_metrics import PARTS
+from worker.commands.metrics.metrics import metrics
 from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
 from worker.db.retention.months import add_months, month_of
@@ -159,6 +162,22 @@ def test_an_auditor_who_may_only_read_verifies_the_log(
     monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
     result = CliRunner().invoke(verify, ["--processes", "2"])
     assert (result.exit_code, "1 items, 1 chunks" in result.output) == (0, True), result.output
+
+
+def test_an_auditor_who_may_only_read_prints_all_metrics(
+    run: Migrate, role: str, as_role: Engine, broker: str
+) -> None:
+    url = as_role.url.render_as_string(hide_password=False)
+    settings = {"DATABASE_URL": url, "BROKER_URL": broker, "RESULT_URL": broker}
+    environ = {f"VALETKEY_{name}": value for name, value in settings.items()}
+    refused = CliRunner().invoke(metrics, env=environ)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "Next: " in refused.stderr
+    assert run("--grant-read-to", role).exit_code == 0
+    result = CliRunner().invoke(metrics, env=environ)
+    assert (result.exit_code, result.stderr) == (0, "")
+    complete = parse_metrics(result.stdout)["valetkey_scrape_complete"]
+    assert complete == {(part,): 1 for part in PARTS}
 
 
 def test_the_privileges_are_printed(run: Migrate, role: str) -> None:

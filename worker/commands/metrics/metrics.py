@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from ipaddress import IPv6Address
 from typing import NamedTuple
 
 import click
@@ -29,11 +30,23 @@ def _parse_address(
     if text is None:
         return None
     match = _ADDRESS.fullmatch(text)
-    if match is None or int(match["port"]) > _MAX_PORT:
+    if match is None or int(match["port"]) > _MAX_PORT or not _is_host(match["host"]):
         raise click.BadParameter(
             f"write HOST:PORT, like 127.0.0.1:9109 or [::1]:9109, not {text!r}"
         )
     return _Address(match["host"].strip("[]"), int(match["port"]))
+
+
+def _is_host(text: str) -> bool:
+    """Return whether sockets accept a name: they raise more than OSError for one that is none."""
+    try:
+        if text.startswith("["):
+            IPv6Address(text.strip("[]"))
+        else:
+            text.encode("idna")
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_window(_context: click.Context, _option: click.Parameter, text: str) -> Window:
@@ -43,7 +56,8 @@ def _parse_window(_context: click.Context, _option: click.Parameter, text: str) 
         raise click.BadParameter(str(error)) from None
     if not timedelta(0) < length <= _LONGEST_WINDOW:
         raise click.BadParameter("it is longer than 0 and at most 7d")
-    return Window(text, length)
+    label = "".join(text.split())
+    return Window(f"{label}s" if label.isdecimal() else label, length)
 
 
 @click.command()
@@ -115,7 +129,8 @@ def _serve(address: _Address, registry: CollectorRegistry) -> None:
                 server, thread = start_http_server(address.port, address.host, registry)
             except OSError as error:
                 text = f"cannot listen on {host}:{address.port}: {error.strerror}"
-                raise click.ClickException(text) from None
+                hint = "Next: give --listen another host or port"
+                raise click.ClickException(f"{text}\n{hint}") from None
             with server:
                 url = f"http://{host}:{server.server_port}/metrics"
                 click.echo(f"Serving {url} until Ctrl-C.", err=True)

@@ -33,6 +33,11 @@ def test_a_rule_uses_metrics_that_exist(scrape: Scrape, rule: dict[str, str]) ->
     assert set(rule) == {"alert", "expr", "for", "annotations"}
 
 
+def test_a_rule_fires_if_nothing_is_scraped() -> None:
+    (job,) = SCRAPE_CONFIG["scrape_configs"]
+    assert any(f'up{{job="{job["job_name"]}"}} == 0' in rule["expr"] for rule in RULES)
+
+
 def test_prometheus_scrapes_the_port_that_compose_publishes() -> None:
     (job,) = SCRAPE_CONFIG["scrape_configs"]
     (target,) = job["static_configs"][0]["targets"]

@@ -97,6 +97,13 @@ def test_what_was_decided_before_the_window_is_not_counted(scrape: Scrape, clock
     assert scrape("--window", "1h")["valetkey_uses"] == {}
 
 
+@pytest.mark.usefixtures("used_grants")
+@pytest.mark.parametrize(("text", "label"), [("90m", "90m"), (" 2 h", "2h"), ("7200", "7200s")])
+def test_the_label_of_a_window_has_its_unit(scrape: Scrape, text: str, label: str) -> None:
+    grants = scrape("--window", text)["valetkey_grants"]
+    assert {window for *_, window in grants} == {label}
+
+
 def test_a_batch_of_today_is_counted_beside_one_of_last_week(
     service: InProcessService, scrape: Scrape, clock: Clock
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_port_in_use_is_named() -> None:
         result = CliRunner().invoke(main, ["metrics", "--listen", f"127.0.0.1:{port}"])
     assert result.exit_code == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.output
+    assert "Next: give --listen another host or port" in result.output
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
@@ -77,7 +78,19 @@ def test_a_host_of_another_machine_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["9109", ":9109", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:9109", "a b:1"]
+    "text",
+    [
+        "9109",
+        "[1.2]:1",
+        f"{'a' * 64}:1",
+        "a..b:1",
+        ":9109",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:65536",
+        "::1:9109",
+        "a b:1",
+    ],
 )
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     result = CliRunner().invoke(main, ["metrics", "--listen", text])

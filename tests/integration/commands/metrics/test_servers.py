@@ -47,6 +47,19 @@ def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, br
     assert scraped["valetkey_broker_up"] == scraped["valetkey_result_store_up"] == {(): 1}
 
 
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [("body", "many"), (b"\xff", "1"), ("body", "9" * 5_000), ("body", "-1"), ("b d\n", "1")],
+)
+def test_a_counter_that_no_worker_wrote_stops_no_scrape(
+    scrape: Scrape, broker: str, part: str | bytes, count: str
+) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.hincrby(COUNTER, "json", 2)
+        client.hset(COUNTER, mapping={part: count})
+    assert scrape()["valetkey_messages_discarded"] == {("json",): 2}
+
+
 @pytest.mark.parametrize("service", ["broker", "result_store"])
 def test_a_server_that_is_down_is_named_and_the_rest_is_there(
     scrape: Scrape, service: str, monkeypatch: pytest.MonkeyPatch
