@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import ceil
 from typing import Any
 
 from sqlalchemy import Connection
@@ -31,7 +32,7 @@ def limit_time(connection: Connection, end: float) -> Iterator[None]:
     factories = driver.cursor_factory, driver.server_cursor_factory
 
     def limit(create_cursor: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        milliseconds = int((end - time.monotonic()) * 1_000)
+        milliseconds = ceil((end - time.monotonic()) * 1_000)
         if milliseconds <= 0:  # 0 would be no limit
             raise connection.dialect.loaded_dbapi.OperationalError("the time is over")
         factories[0](driver).execute(f"SET LOCAL statement_timeout = {milliseconds}")
