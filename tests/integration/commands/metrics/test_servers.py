@@ -1,4 +1,4 @@
-"""What a scrape says of services that cannot be used."""
+"""A scrape while services cannot be used."""
 
 import sqlite3
 from pathlib import Path
