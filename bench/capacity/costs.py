@@ -1,4 +1,4 @@
-"""What one message costs, by the kind of its request: the input of the model."""
+"""The cost of one message, by the kind of its request: the input of the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,7 +14,7 @@ DATABASES = ("sqlite", "postgres")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one request costs; times are in microseconds.
+    """The cost of one request; times are in microseconds.
 
     `per_second` is the rate of one issuing process. `write_us` is the time that the database's
     writer is taken: on SQLite no other process can write meanwhile, on PostgreSQL no other request

@@ -47,7 +47,7 @@ FACTORS = (1, 10, 100, 1_000)
 
 
 class Need(NamedTuple):
-    """What a load needs of one part, what there is at first, and what to add once that ends."""
+    """The amount of one part that a load needs, the available amount, and a remedy."""
 
     part: str
     amount: float
@@ -96,7 +96,7 @@ def needs(load: Load, costs: Costs) -> list[Need]:
 
 
 def broken(found: list[Need]) -> list[Need]:
-    """Return the parts of which a load needs more than there is, the one that breaks first first.
+    """Return the parts that are too small for a load, in the order in which they break.
 
     All needs grow with the load, so the largest share is the first to reach 1.
     """

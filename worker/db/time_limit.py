@@ -1,11 +1,13 @@
 """Bounds the time that reading the database takes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from math import ceil
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 
 _STEPS = 10_000  # of SQLite's virtual machine, between two looks at the clock: about a millisecond
 
@@ -17,8 +19,8 @@ def limit_time(connection: Connection, end: float) -> Iterator[None]:
     They fail as in a database that is out of reach. The connection must be in a transaction that
     only reads.
     """
+    driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
-        driver: Any = connection.connection.driver_connection
         driver.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
         try:
             yield
@@ -26,13 +28,18 @@ def limit_time(connection: Connection, end: float) -> Iterator[None]:
             driver.set_progress_handler(None, 0)
         return
 
-    def set_timeout(statement_connection: Connection, *_: Any) -> None:
-        milliseconds = max(int((end - time.monotonic()) * 1_000), 1)  # 0 would be no limit
-        postgres: Any = statement_connection.connection.driver_connection
-        postgres.execute(f"SET LOCAL statement_timeout = {milliseconds}")
+    # Each statement has a cursor of its own, whether SQLAlchemy runs it or DriverStatement.
+    factories = driver.cursor_factory, driver.server_cursor_factory
 
-    event.listen(connection, "before_cursor_execute", set_timeout)
+    def limit(create_cursor: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        milliseconds = ceil((end - time.monotonic()) * 1_000)
+        if milliseconds <= 0:  # 0 would be no limit
+            raise connection.dialect.loaded_dbapi.OperationalError("the time is over")
+        factories[0](driver).execute(f"SET LOCAL statement_timeout = {milliseconds}")
+        return create_cursor(*args, **options)
+
+    driver.cursor_factory, driver.server_cursor_factory = (partial(limit, f) for f in factories)
     try:
         yield
     finally:
-        event.remove(connection, "before_cursor_execute", set_timeout)
+        driver.cursor_factory, driver.server_cursor_factory = factories

@@ -83,6 +83,15 @@ def test_reading_replaces_an_idle_connection_that_the_server_ended(
     assert read_in_driver(postgres, PID) != (pid,)
 
 
+def test_a_connection_that_ends_while_it_reads_is_dropped_without_a_traceback(
+    postgres: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Transient):
+        read_in_driver(postgres, "SELECT pg_terminate_backend(pg_backend_pid())")
+    assert caplog.text == ""
+    assert read_in_driver(postgres, PID)
+
+
 def test_reading_a_database_without_its_tables_raises_a_transient_error() -> None:
     engine = create_database_engine("sqlite://")
     with pytest.raises(Transient):

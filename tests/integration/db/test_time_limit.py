@@ -1,9 +1,12 @@
 import time
+from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine, TextClause, text
+from sqlalchemy import Connection, Engine, TextClause, text
+from sqlalchemy.exc import OperationalError
 
 from worker.db.engine import read_transaction
+from worker.db.statements.driver import execute_in_driver
 from worker.db.time_limit import limit_time
 from worker.errors import Transient
 
@@ -37,6 +40,37 @@ def test_all_statements_share_the_time(engine: Engine) -> None:
     with pytest.raises(Transient):
         run(engine, 1, *[PART] * 1_000)
     assert 1 <= time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize(
+    "run_slow",
+    [
+        lambda connection: execute_in_driver(connection, str(SLOW)).fetchone(),
+        lambda connection: connection.execute(SLOW, execution_options={"yield_per": 1}).all(),
+    ],
+    ids=["driver", "server cursor"],
+)
+def test_what_runs_in_the_driver_or_reads_row_by_row_is_cut_off_as_well(
+    engine: Engine, run_slow: Callable[[Connection], object]
+) -> None:
+    end = time.monotonic() + 0.3
+    with (
+        pytest.raises(Transient),
+        read_transaction(engine) as connection,
+        limit_time(connection, end),
+    ):
+        run_slow(connection)
+    assert 0 <= time.monotonic() - end < 10
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_no_statement_begins_after_the_end(engine: Engine) -> None:
+    with (
+        read_transaction(engine) as connection,
+        limit_time(connection, time.monotonic()),
+        pytest.raises(OperationalError),
+    ):
+        connection.execute(FAST)
 
 
 def test_a_connection_has_no_limit_afterwards(engine: Engine) -> None:

@@ -103,15 +103,16 @@ def test_a_page_is_printed_without_a_search_for_garbage(tmp_path: Path) -> None:
     migrate_to_head(url)
     program = """
         import atexit, gc, runpy
-        default, searches = gc.get_threshold(), []
-        gc.callbacks.append(lambda *_: searches.append(gc.get_threshold()))
-        atexit.register(lambda: print(gc.get_freeze_count() > 0, set(searches) - {default}))
+        searches = []
+        gc.callbacks.append(lambda phase, _: searches.append(phase))
+        # The first modules may cause one or two; without a threshold there are 140.
+        atexit.register(lambda: print(gc.get_freeze_count() > 0, searches.count("start") < 5))
         runpy.run_module("worker", run_name="__main__", alter_sys=True)
     """
     command = [sys.executable, "-c", dedent(program), "audit", "list", "--json"]
     environ = {**SETTINGS, "VALETKEY_DATABASE_URL": url}
     result = subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
-    assert result.stdout == b"True set()\n"
+    assert result.stdout == b"True True\n"
 
 
 @pytest.mark.parametrize("words", [("--help",), ("audit", "--help")], ids=" ".join)

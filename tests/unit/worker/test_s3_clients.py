@@ -10,7 +10,7 @@ import pytest
 from tests.support.builders.boto import bucket_profile
 from tests.support.fakes.credential_process import CredentialProcess
 from worker.aws import clients
-from worker.aws.boto_sessions import create_session
+from worker.aws.boto_sessions import create_session, load_service_files
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket
 
@@ -132,3 +132,11 @@ def test_sessions_share_the_files_of_botocore_and_grow_no_list() -> None:
     loaders = [session._session.get_component("data_loader") for session in (first, second)]
     assert loaders[0] is loaders[1]
     assert len(set(loaders[0].search_paths)) == len(loaders[0].search_paths) == 2
+
+
+@pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_MAX_ATTEMPTS"])
+def test_reading_the_files_of_botocore_ignores_wrong_settings_of_aws(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "wrong")
+    load_service_files()

@@ -1,4 +1,4 @@
-"""The metrics that are read from the database, in parts of which each has a transaction."""
+"""The metrics that are read from the database, in parts with a transaction each."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta

@@ -90,8 +90,8 @@ def _abort_in_bucket(bucket: str, context: Context, run: JobRun, now: datetime) 
 def _end(record: UploadRecord, context: Context, now: datetime) -> _Outcome:
     """Abort an upload or check its abort. One that fails after a week is left to the bucket.
 
-    That is a failure as any other: storage that fails three times in a row may be away, and then
-    the next uploads are not left, too, without having been tried again.
+    That counts as a failure: storage that fails three times in a row may be away, and the uploads
+    that follow must not be left as well.
     """
     is_stored_nowhere = False
     outcome: _Outcome = "ended"

@@ -1,7 +1,8 @@
-"""What a scrape says of services that cannot be used."""
+"""A scrape while services cannot be used."""
 
 import sqlite3
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import redis
@@ -14,6 +15,8 @@ from worker.broker.dead_letters import KEY
 from worker.broker.discards import COUNTER
 from worker.broker.sharing.queue_lengths import WAITING
 from worker.commands.database import known_revisions
+from worker.commands.metrics import collector
+from worker.errors import Transient
 
 PASSWORD = "hunter2"
 
@@ -82,6 +85,19 @@ def test_the_reason_for_which_a_server_is_down_has_no_secret(
     result = CliRunner().invoke(main, ["metrics"])
     assert "cannot use the broker at redis://127.0.0.1:1/0" in result.stderr
     assert PASSWORD not in result.output
+
+
+@pytest.mark.usefixtures("scrape")
+def test_a_database_that_fails_before_the_time_is_over_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise Transient("the connection to the database was lost", "database")
+
+    monkeypatch.setattr(collector, "PARTS", {"trees": fail})
+    result = CliRunner().invoke(main, ["metrics"])
+    assert result.exit_code == 1
+    assert "the connection to the database was lost" in result.stderr
 
 
 def test_nothing_is_printed_of_a_database_of_an_older_release(
