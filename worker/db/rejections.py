@@ -10,22 +10,28 @@ from worker.db.inserts import insert_statement
 
 
 def count_rejection(
-    connection: Connection, code: str, tenant_id: str | None, digest: bytes, now: datetime
+    connection: Connection,
+    code: str,
+    tenant_id: str | None,
+    digest: bytes,
+    now: datetime,
+    count: int = 1,
 ) -> None:
-    """Count one rejected message in its hour.
+    """Count a rejected message in its hour, or several with the same code.
 
-    tenant_id is that of the existing tenant that the message named, digest its message_digest.
+    tenant_id is that of the existing tenant that the message named, digest the message_digest of
+    the last one.
     """
     values = {
         "hour": window_start("hour", now),
         "tenant": tenant_id or "",
         "code": str(code),
-        "count": 1,
+        "count": count,
         "last_at": now,
         "last_digest": digest,
     }
     update = {
-        "count": RejectionCount.count + 1,
+        "count": RejectionCount.count + count,
         "last_at": now,
         "last_digest": digest,
     }

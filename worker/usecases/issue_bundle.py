@@ -1,5 +1,6 @@
 """Issues the grants of a bundle: small requests, decided in one transaction if possible."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -68,10 +69,12 @@ def _refuse(
 ) -> _Numbered:
     """Refuse and count the malformed messages, as they would be alone."""
     contents, now = bundle.messages, context.now()
-    digests = {n: message_digest(contents[n]) for n in refusals}
+    counts = Counter(str(refusal.code) for refusal in refusals.values())
+    last = {str(refusal.code): contents[n] for n, refusal in refusals.items()}
+    digests = {code: message_digest(content) for code, content in last.items()}
     with write_transaction(context.engine) as connection:
-        for n, refusal in refusals.items():
-            count_rejection(connection, refusal.code, tenant.id, digests[n], now)
+        for code, count in sorted(counts.items()):  # as other bundles lock these rows
+            count_rejection(connection, code, tenant.id, digests[code], now, count)
     with autocommit_read(context.engine) as connection:
         quotas = usage.read_quota_states(connection, tenant, now)
     return {n: _refused_outcome(contents[n], refusal, quotas) for n, refusal in refusals.items()}

@@ -1,5 +1,6 @@
 """Messages of a bundle that are refused or fail spoil no other message of it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -91,6 +92,18 @@ def test_a_message_that_may_not_be_in_a_bundle_is_refused_alone(
         assert connection.scalar(select(func.count()).select_from(Batch)) == 1
         counted = connection.execute(select(RejectionCount.code, RejectionCount.count)).all()
     assert counted == [(code, 1)]
+
+
+def test_bundles_that_are_refused_in_another_order_do_not_block_each_other(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    malformed, unknown = "text", grant_message(colour="red")
+    orders = [[malformed, unknown] * 8, [unknown, malformed] * 8] * 8
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda order: issue_all(service, clock, *order), orders))
+    with read_transaction(engine) as connection:
+        query = select(RejectionCount.code, RejectionCount.count).order_by(RejectionCount.code)
+        assert connection.execute(query).all() == [("malformed", 128), ("unknown_field", 128)]
 
 
 @pytest.mark.parametrize("count", [0, 65])
