@@ -1,6 +1,7 @@
 """Messages of a bundle that are refused or fail spoil no other message of it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,14 @@ from sqlalchemy import Engine, func, select
 from models import Batch, RejectionCount
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.bundles import bundle, issue_all, refusal_codes
-from tests.support.builders.messages import Clock, grant_message, put_message, upload_message
+from tests.support.builders.messages import (
+    DEMO,
+    POLICY,
+    Clock,
+    grant_message,
+    put_message,
+    upload_message,
+)
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
 from tests.support.crypto.tokens import sign_message, unseal_result
@@ -62,6 +70,30 @@ def test_a_bundle_of_which_nothing_can_be_decided_now_is_postponed(
     failing_keys["acme/bad"] = Transient("no credentials", "credentials")
     with pytest.raises(Transient, match="no credentials"):
         issue_all(service, clock, grant_message(["acme/bad"]), grant_message(["acme/bad"]))
+
+
+def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
+    apply_config: ApplyConfig,
+    service: InProcessService,
+    clock: Clock,
+    failing_keys: dict[str, Exception],
+) -> None:
+    names = ["demo", "two", "three"]
+    config = config_with_keys(ACME_KEY)
+    acme = config.tenants["acme"]
+    policies = {name: replace(POLICY, bucket=name) for name in names}
+    buckets = {name: replace(DEMO, name=name) for name in names}
+    tenants = config.tenants | {"acme": replace(acme, policies=policies)}
+    apply_config(replace(config, buckets=buckets, tenants=tenants))
+    silent = Transient("no credentials", "credentials")
+    failing_keys |= {"acme/demo": silent, "acme/two": silent}
+    messages = [
+        grant_message([f"acme/{name}"], grant=grant_message()["grant"] | {"bucket": name})
+        for name in names
+    ]
+    with pytest.raises(Transient):
+        issue_all(service, clock, *messages)
+    assert len(issue_all(service, clock, messages[0], messages[2], messages[2])) == 2
 
 
 @pytest.mark.parametrize(
