@@ -1,5 +1,6 @@
 """Reports messages that the guard discards: in the log, in a counter, and to their senders."""
 
+import re
 from typing import Any
 
 import redis
@@ -48,9 +49,16 @@ def report_failure(task_id: str, app: Celery) -> None:
 
 
 def read_discard_counts(client: Any) -> dict[str, int]:
-    """Return the number of discarded messages, by their invalid part."""
+    """Return the number of discarded messages, by their invalid part.
+
+    Others can write there, too: what is no count is left out.
+    """
     counts = client.hgetall(COUNTER)
-    return {part.decode(): int(count) for part, count in counts.items()}
+    return {
+        part.decode(): int(count)
+        for part, count in counts.items()
+        if part.isascii() and re.fullmatch(rb"[0-9]{1,18}", count)
+    }
 
 
 def _refusal_values(part: str) -> dict[str, Any]:
