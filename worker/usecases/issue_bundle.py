@@ -1,6 +1,6 @@
 """Issues the grants of a bundle: small requests, decided in one transaction if possible."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -25,7 +25,7 @@ from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db import usage
 from worker.db.batches import NewChunk
 from worker.db.engine import autocommit_read, write_transaction
-from worker.db.rejections import count_rejection
+from worker.db.rejections import count_rejections
 from worker.db.statements.bundles import insert_new_batches, known_batches, lock_batches
 from worker.errors import Transient
 from worker.usecases.issue import issue_chunk
@@ -72,12 +72,11 @@ def _refuse(
 ) -> _Numbered:
     """Refuse and count the malformed messages, as they would be alone."""
     contents, now = bundle.messages, context.now()
-    counts = Counter(str(refusal.code) for refusal in refusals.values())
-    last = {str(refusal.code): contents[n] for n, refusal in refusals.items()}
-    digests = {code: message_digest(content) for code, content in last.items()}
+    digests: defaultdict[str, list[bytes]] = defaultdict(list)
+    for n, refusal in refusals.items():
+        digests[refusal.code].append(message_digest(contents[n]))
     with write_transaction(context.engine) as connection:
-        for code, count in sorted(counts.items()):  # as other bundles lock these rows
-            count_rejection(connection, code, tenant.id, digests[code], now, count)
+        count_rejections(connection, tenant.id, digests, now)
     with autocommit_read(context.engine) as connection:
         quotas = usage.read_quota_states(connection, tenant, now)
     return {n: _refused_outcome(contents[n], refusal, quotas) for n, refusal in refusals.items()}

@@ -83,7 +83,7 @@ def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
     acme = config.tenants["acme"]
     policies = {name: replace(POLICY, bucket=name) for name in names}
     buckets = {name: replace(DEMO, name=name) for name in names}
-    tenants = config.tenants | {"acme": replace(acme, policies=policies)}
+    tenants = {**config.tenants, "acme": replace(acme, policies=policies)}
     apply_config(replace(config, buckets=buckets, tenants=tenants))
     silent = Transient("no credentials", "credentials")
     failing_keys |= {"acme/demo": silent, "acme/two": silent}
