@@ -18,6 +18,7 @@ from tests.support.builders.frames import message_frame
 from tests.support.builders.messages import grant_message
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, Grant
+from valetkey.wire.bundles import MAX_BUNDLE_MESSAGES
 from worker.broker.heartbeats import read_heartbeats
 from worker.broker.sharing.fair_queue import FairQueue
 from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
@@ -25,6 +26,7 @@ from worker.devstack.service import Commands
 from worker.devstack.stack import Stack, running_stack
 
 FLOOD = 500  # messages, with 20 items each
+BUNDLES = 60
 # Celery itself: `worker run` would start a fair queue.
 WORKER = (sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--without-mingle")
 TENANT = """
@@ -63,6 +65,13 @@ class Queues:
             keys = [f"flood/{number}-{item}" for item in range(20)]
             message = grant_message(keys, tenant="flood")
             self._broker.lpush("valetkey", message_frame(message, str(uuid4())))
+
+    def flood_with_bundles(self) -> None:
+        """Put bundles into the queue, each with one request 64 times."""
+        messages = [grant_message(["flood/a"], tenant="flood")] * MAX_BUNDLE_MESSAGES
+        bundle = {"v": 1, "ask": "bundle", "tenant": "flood", "messages": messages}
+        for _ in range(BUNDLES):
+            self._broker.lpush("valetkey", message_frame(bundle, str(uuid4())))
 
     def waiting(self) -> int:
         """Return how many messages workers have not taken."""
@@ -141,6 +150,20 @@ def test_a_neighbours_links_are_issued_while_most_of_the_flood_waits(
         is_delayed = queues.waiting() <= FLOOD / 2
         attack_table.add("a neighbour's links beside a flood", 10, 10 * is_delayed)
         attack_table.note(f"a neighbour's link: {idle:.3f} s alone, {beside:.3f} s beside a flood")
+        assert not is_delayed
+        wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
+
+
+def test_a_neighbours_links_are_issued_while_most_bundles_of_known_requests_wait(
+    queues: Queues, attack_table: AttackTable
+) -> None:
+    idle = queues.request_links(20)
+    with queues.fair_queue():
+        queues.flood_with_bundles()
+        beside = queues.request_links(10)
+        is_delayed = queues.waiting() <= BUNDLES / 2
+        attack_table.add("a neighbour's links beside bundles of one request", 10, 10 * is_delayed)
+        attack_table.note(f"a neighbour's link: {idle:.3f} s alone, {beside:.3f} s beside bundles")
         assert not is_delayed
         wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
 

@@ -9,6 +9,7 @@ from valetkey.wire.terms import Name, WireModel
 
 MAX_BUNDLE_MESSAGES = 64  # messages in one bundle
 MAX_BUNDLED_ITEMS = 16  # items in each of them
+BUNDLE_TASK_PREFIX = "bundle."  # of the task ids of bundles, which name no batch
 BUNDLED_KINDS = ("download", "upload", "put")  # the others wait for storage, and others with them
 
 

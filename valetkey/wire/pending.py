@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from valetkey.wire.bundles import unbundled_field
+from valetkey.wire.bundles import BUNDLE_TASK_PREFIX, unbundled_field
 from valetkey.wire.messages import (
     BULK_QUEUE,
     INTERACTIVE_QUEUE,
@@ -195,4 +195,4 @@ def build_bundle(messages: Sequence[PendingMessage]) -> PendingMessage:
     digest = sha256(" ".join(message.task_id for message in messages).encode()).hexdigest()
     bodies = [message.body for message in messages]
     body = {"v": VERSION, "ask": "bundle", "tenant": bodies[0]["tenant"], "messages": bodies}
-    return PendingMessage(f"bundle.{digest}", body)
+    return PendingMessage(BUNDLE_TASK_PREFIX + digest, body)

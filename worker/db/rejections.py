@@ -1,5 +1,6 @@
 """Counts messages that could not be authenticated or parsed, without keeping their claims."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -12,24 +13,29 @@ from worker.db.inserts import insert_statement
 def count_rejection(
     connection: Connection, code: str, tenant_id: str | None, digest: bytes, now: datetime
 ) -> None:
-    """Count one rejected message in its hour.
+    """Count one rejected message, as count_rejections does."""
+    count_rejections(connection, tenant_id, {code: [digest]}, now)
 
-    tenant_id is that of the existing tenant that the message named, digest its message_digest.
+
+def count_rejections(
+    connection: Connection,
+    tenant_id: str | None,
+    digests: Mapping[str, Sequence[bytes]],
+    now: datetime,
+) -> None:
+    """Count rejected messages in their hour.
+
+    tenant_id is that of the existing tenant that the messages named, digests are their
+    message_digests by the code of the rejection. Rows are locked in the order of the codes, to
+    avoid deadlocks.
     """
-    values = {
-        "hour": window_start("hour", now),
-        "tenant": tenant_id or "",
-        "code": str(code),
-        "count": 1,
-        "last_at": now,
-        "last_digest": digest,
-    }
-    update = {
-        "count": RejectionCount.count + 1,
-        "last_at": now,
-        "last_digest": digest,
-    }
-    statement = insert_statement(RejectionCount, connection.dialect.name).on_conflict_do_update(
-        index_elements=("hour", "tenant", "code"), set_=update
+    insert = insert_statement(RejectionCount, connection.dialect.name)
+    update = {"last_at": now, "last_digest": insert.excluded.last_digest}
+    statement = insert.on_conflict_do_update(
+        index_elements=("hour", "tenant", "code"),
+        set_=update | {"count": RejectionCount.count + insert.excluded.count},
     )
-    connection.execute(statement.values(values))
+    values = {"hour": window_start("hour", now), "tenant": tenant_id or "", "last_at": now}
+    for code in sorted(digests):
+        counted = {"count": len(digests[code]), "last_digest": digests[code][-1]}
+        connection.execute(statement.values(values | counted | {"code": str(code)}))

@@ -1,5 +1,6 @@
 """Issues the grants of a bundle: small requests, decided in one transaction if possible."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -24,7 +25,7 @@ from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db import usage
 from worker.db.batches import NewChunk
 from worker.db.engine import autocommit_read, write_transaction
-from worker.db.rejections import count_rejection
+from worker.db.rejections import count_rejections
 from worker.db.statements.bundles import insert_new_batches, known_batches, lock_batches
 from worker.errors import Transient
 from worker.usecases.issue import issue_chunk
@@ -35,6 +36,8 @@ _Numbered = dict[int, dict[str, Any]]
 
 _Decided = TypeVar("_Decided")
 _MIN_TOGETHER = 2  # batches for which a common transaction is of use
+_MAX_ALONE = 8  # they take as long as a chunk: a bundle has the turn of one message
+_MAX_UNUSABLE_BUCKETS = 2  # each try may take ten seconds, and a task less than a minute
 log = structlog.get_logger()
 
 
@@ -47,8 +50,9 @@ def issue_bundle(
 ) -> list[dict[str, Any]]:
     """Decide on each message of a bundle, and return their outcomes in order.
 
-    Each outcome is that of the message alone. A message that cannot be decided at the moment has
-    none. Raises Transient if that holds for all, or if the database is unreachable.
+    Each outcome is that of the message alone. A message has none if it cannot be decided at the
+    moment, or would take too long: its sender sends it alone. Raises Transient if none can be
+    decided, or if the database is unreachable.
     """
     parsed = dict(enumerate(parse_bundled(raw, tenant.name) for raw in bundle.messages))
     refusals = {n: message for n, message in parsed.items() if isinstance(message, Refusal)}
@@ -68,10 +72,11 @@ def _refuse(
 ) -> _Numbered:
     """Refuse and count the malformed messages, as they would be alone."""
     contents, now = bundle.messages, context.now()
-    digests = {n: message_digest(contents[n]) for n in refusals}
+    digests: defaultdict[str, list[bytes]] = defaultdict(list)
+    for n, refusal in refusals.items():
+        digests[refusal.code].append(message_digest(contents[n]))
     with write_transaction(context.engine) as connection:
-        for n, refusal in refusals.items():
-            count_rejection(connection, refusal.code, tenant.id, digests[n], now)
+        count_rejections(connection, tenant.id, digests, now)
     with autocommit_read(context.engine) as connection:
         quotas = usage.read_quota_states(connection, tenant, now)
     return {n: _refused_outcome(contents[n], refusal, quotas) for n, refusal in refusals.items()}
@@ -114,7 +119,8 @@ class _Attempt:
         self._config = config
         self._context = context
         self._now = context.now()
-        self._unusable_buckets: set[str] = set()  # not tried again: each try may take seconds
+        self._unusable_buckets: set[str] = set()  # not tried again
+        self._decided_alone = 0
         self._decider: ChunkDecider | None = None
         self.problem: Transient | None = None
 
@@ -124,6 +130,9 @@ class _Attempt:
 
     def issue_alone(self, request: ChunkRequest) -> dict[str, Any] | None:
         """Return the outcome of a request that cannot be committed with others, if there is one."""
+        if self._decided_alone == _MAX_ALONE:
+            return None
+        self._decided_alone += 1
         return self._try(request, lambda each: issue_chunk(each, self._config, self._context))
 
     def _prepare(self, request: ChunkRequest) -> NewChunk:
@@ -146,8 +155,8 @@ class _Attempt:
     def _try(
         self, request: ChunkRequest, decide_on: Callable[[ChunkRequest], _Decided]
     ) -> _Decided | None:
-        message = request.message
-        if message.grant.bucket in self._unusable_buckets:
+        message, unusable = request.message, self._unusable_buckets
+        if message.grant.bucket in unusable or len(unusable) == _MAX_UNUSABLE_BUCKETS:
             return None
         try:
             return decide_on(request)
@@ -155,7 +164,7 @@ class _Attempt:
             if error.part == "database":
                 raise
             log.warning("bundled_message_left", batch=message.batch, problem=str(error))
-            self._unusable_buckets.add(message.grant.bucket)
+            unusable.add(message.grant.bucket)
             self.problem = error
         except Exception:
             log.exception("issue_failed", batch=message.batch)

@@ -28,6 +28,7 @@ from tests.support.builders.messages import (
     split_chunks,
 )
 from tests.support.builders.services import InProcessService
+from valetkey.wire.pending import build_bundle, build_pending_message
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import read_transaction
 from worker.usecases.upkeep.denials import keep_denials
@@ -109,6 +110,18 @@ def test_results_that_nobody_has_read_are_deleted(
         results.set(key, "sealed")
         values = as_json(run("--grant", grant["id"], "--yes", "--json"))
         assert (values["result"]["unread_results_deleted"], results.exists(key)) == (1, 0)
+
+
+def test_the_results_of_bundles_are_deleted_as_any_may_have_a_revoked_grant(
+    run: Revoke, service: InProcessService, valkey_url: str
+) -> None:
+    [grant] = issue(service, KEY)
+    messages = [build_pending_message(name, grant_message([name])) for name in "ab"]
+    key = f"celery-task-meta-{build_bundle(messages).task_id}"
+    with redis.Redis.from_url(valkey_url) as results:
+        results.mset({key: "sealed", "celery-task-meta-other": "sealed"})
+        run("--grant", grant["id"], "--yes")
+        assert [results.exists(name) for name in (key, "celery-task-meta-other")] == [0, 1]
 
 
 def test_a_prefix_is_denied_as_a_whole(run: Revoke, service: InProcessService) -> None:

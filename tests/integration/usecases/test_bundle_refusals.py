@@ -1,5 +1,7 @@
 """Messages of a bundle that are refused or fail spoil no other message of it."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +10,14 @@ from sqlalchemy import Engine, func, select
 from models import Batch, RejectionCount
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.bundles import bundle, issue_all, refusal_codes
-from tests.support.builders.messages import Clock, grant_message, put_message, upload_message
+from tests.support.builders.messages import (
+    DEMO,
+    POLICY,
+    Clock,
+    grant_message,
+    put_message,
+    upload_message,
+)
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
 from tests.support.crypto.tokens import sign_message, unseal_result
@@ -63,6 +72,30 @@ def test_a_bundle_of_which_nothing_can_be_decided_now_is_postponed(
         issue_all(service, clock, grant_message(["acme/bad"]), grant_message(["acme/bad"]))
 
 
+def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
+    apply_config: ApplyConfig,
+    service: InProcessService,
+    clock: Clock,
+    failing_keys: dict[str, Exception],
+) -> None:
+    names = ["demo", "two", "three"]
+    config = config_with_keys(ACME_KEY)
+    acme = config.tenants["acme"]
+    policies = {name: replace(POLICY, bucket=name) for name in names}
+    buckets = {name: replace(DEMO, name=name) for name in names}
+    tenants = {**config.tenants, "acme": replace(acme, policies=policies)}
+    apply_config(replace(config, buckets=buckets, tenants=tenants))
+    silent = Transient("no credentials", "credentials")
+    failing_keys |= {"acme/demo": silent, "acme/two": silent}
+    messages = [
+        grant_message([f"acme/{name}"], grant=grant_message()["grant"] | {"bucket": name})
+        for name in names
+    ]
+    with pytest.raises(Transient):
+        issue_all(service, clock, *messages)
+    assert len(issue_all(service, clock, messages[0], messages[2], messages[2])) == 2
+
+
 @pytest.mark.parametrize(
     ("message", "code", "field"),
     [
@@ -91,6 +124,18 @@ def test_a_message_that_may_not_be_in_a_bundle_is_refused_alone(
         assert connection.scalar(select(func.count()).select_from(Batch)) == 1
         counted = connection.execute(select(RejectionCount.code, RejectionCount.count)).all()
     assert counted == [(code, 1)]
+
+
+def test_bundles_that_are_refused_in_another_order_do_not_block_each_other(
+    engine: Engine, service: InProcessService, clock: Clock
+) -> None:
+    malformed, unknown = "text", grant_message(colour="red")
+    orders = [[malformed, unknown] * 8, [unknown, malformed] * 8] * 8
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda order: issue_all(service, clock, *order), orders))
+    with read_transaction(engine) as connection:
+        query = select(RejectionCount.code, RejectionCount.count).order_by(RejectionCount.code)
+        assert connection.execute(query).all() == [("malformed", 128), ("unknown_field", 128)]
 
 
 @pytest.mark.parametrize("count", [0, 65])

@@ -171,3 +171,12 @@ def test_if_the_common_transaction_fails_each_message_has_its_own(
     outcomes = issue_all(service, clock, grant_message(), grant_message())
     assert [outcome["quotas"][0]["used"] for outcome in outcomes] == [1, 2]
     assert len(rows(engine, Batch)[0]) == 2
+
+
+def test_of_known_batches_only_some_are_answered_and_all_new_ones(
+    service: InProcessService, clock: Clock
+) -> None:
+    known, *new = (grant_message() for _ in range(4))
+    outcomes = issue_all(service, clock, *[known] * 20, *new)
+    answered = [outcome["batch"] for outcome in outcomes]
+    assert answered == [*[known["batch"]] * 9, *(message["batch"] for message in new)]

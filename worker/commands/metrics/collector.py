@@ -36,7 +36,7 @@ class _Service(NamedTuple):
 
 
 class ServiceCollector(Collector):
-    """Reads the metrics, in one scrape after the other.
+    """Reads the metrics once at a time. Scrapes that wait meanwhile share the next reading.
 
     on_problem is called with the name of each service that the metrics are read from, and why it
     cannot be used, or None. Unless it raises that, the scrape says so, and has no metrics of it.
@@ -46,17 +46,26 @@ class ServiceCollector(Collector):
         self._window = window
         self._on_problem = on_problem
         self._lock = Lock()
+        self._metrics: list[Metric] = []
+        self._read_at = float("-inf")
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics that can be read."""
+        arrived_at = time.monotonic()
+        with self._lock:
+            if self._read_at < arrived_at:
+                read_at = time.monotonic()
+                self._metrics, self._read_at = self._read_all(), read_at
+            metrics = self._metrics
+        yield from metrics
+
+    def _read_all(self) -> list[Metric]:
         services = (
             _Service(DATABASE, open_engine, self._read_database),
             _Service("broker", open_broker, read_broker),
             _Service("result_store", open_results, read_results),
         )
-        with self._lock:
-            metrics = [metric for service in services for metric in self._read(service)]
-        yield from metrics
+        return [metric for service in services for metric in self._read(service)]
 
     def _read(self, service: _Service) -> Iterator[Metric]:
         metrics: list[Metric] = []

@@ -1,9 +1,11 @@
 """Prints or serves metrics for Prometheus."""
 
 import re
+from contextlib import suppress
 from datetime import timedelta
 from ipaddress import IPv6Address
 from typing import NamedTuple
+from wsgiref.simple_server import WSGIRequestHandler
 
 import click
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -17,6 +19,8 @@ from worker.settings import Settings
 _ADDRESS = re.compile(r"(?P<host>[^:\[\]\s/]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 65_535
 _LONGEST_WINDOW = timedelta(days=7)
+_SOCKET_TIMEOUT = 5.0
+"""The time in seconds that a client may send or take nothing."""
 
 
 class _Address(NamedTuple):
@@ -115,6 +119,20 @@ class _Problems:
         self._last[service] = text
 
 
+class _Handler(WSGIRequestHandler):
+    """Serves a connection: it ends one that is silent, and writes nothing of any to stderr."""
+
+    timeout = _SOCKET_TIMEOUT
+
+    def handle(self) -> None:
+        """Respond to the request of a connection, unless that is lost or silent."""
+        with suppress(OSError):
+            super().handle()
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
 def _registry(window: Window, problems: _Problems) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(ServiceCollector(window, problems))
@@ -132,6 +150,7 @@ def _serve(address: _Address, registry: CollectorRegistry) -> None:
                 hint = "Next: give --listen another host or port"
                 raise click.ClickException(f"{text}\n{hint}") from None
             with server:
+                server.RequestHandlerClass = _Handler  # the library's waits without end
                 url = f"http://{host}:{server.server_port}/metrics"
                 click.echo(f"Serving {url} until Ctrl-C.", err=True)
                 try:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from valetkey.cli.format_options import format_option
 from valetkey.delivery.transport import RESULT_PREFIX
+from valetkey.wire.bundles import BUNDLE_TASK_PREFIX
 from valetkey.wire.terms import Text
 from worker.commands.broker import open_results
 from worker.commands.database import open_engine, operator_account
@@ -164,11 +165,17 @@ def _parse_reason(text: str | None) -> str | None:
 
 
 def _forget(chunks: Iterable[tuple[str, int]]) -> int:
-    """Delete results that no producer has read, and return their number. Raises Transient."""
+    """Delete results that no producer has read, and return their number. Raises Transient.
+
+    Those of bundles are all deleted: the result does not say which batches it is of. A producer
+    that waits for another batch of a bundle sends its messages again, alone.
+    """
     keys = [f"{RESULT_PREFIX}{batch_id}.{chunk}" for batch_id, chunk in chunks]
-    parts = range(0, len(keys), _RESULTS_PER_CALL)
     try:
         with open_results() as results:
+            bundles = f"{RESULT_PREFIX}{BUNDLE_TASK_PREFIX}*"
+            keys += results.scan_iter(bundles, _RESULTS_PER_CALL) if keys else ()
+            parts = range(0, len(keys), _RESULTS_PER_CALL)
             return sum(int(results.delete(*keys[i : i + _RESULTS_PER_CALL])) for i in parts)
     except ServiceUnusable as error:
         raise Transient(str(error)) from None

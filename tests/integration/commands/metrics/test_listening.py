@@ -53,6 +53,17 @@ def test_a_server_outlives_its_database_and_says_so_once(tmp_path: Path) -> None
     assert lines[2:] == ["The database can be used again.", "Stopped."]
 
 
+def test_a_silent_connection_is_ended_without_a_word() -> None:
+    with serving() as (process, address):
+        port = httpx.URL(address).port
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as silent:
+            silent.send(b"GET /metr")
+            assert silent.recv(1) == b""
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.read() == "Stopped.\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_server(number: signal.Signals) -> None:
     with serving() as (process, _):

@@ -63,6 +63,16 @@ def test_a_counter_that_no_worker_wrote_stops_no_scrape(
     assert scrape()["valetkey_messages_discarded"] == {("json",): 2}
 
 
+def test_what_others_write_into_the_servers_ends_no_scrape(scrape: Scrape, broker: str) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.hset(COUNTER, mapping={b"\xff": 1, "body": "many", "json": 2, "size": "9" * 99})
+        client.sadd(WAITING, b"\xff")
+        client.set("valetkey.worker:issue:1", b"\xff")
+    scraped = scrape()
+    assert scraped["valetkey_messages_discarded"] == {("json",): 2}
+    assert scraped["valetkey_queue_messages"][("valetkey.waiting",)] == 0
+
+
 @pytest.mark.parametrize("service", ["broker", "result_store"])
 def test_a_server_that_is_down_is_named_and_the_rest_is_there(
     scrape: Scrape, service: str, monkeypatch: pytest.MonkeyPatch
