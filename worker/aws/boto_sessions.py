@@ -33,5 +33,6 @@ def create_session(profile: str | None) -> boto3.Session:
 def load_service_files() -> None:
     """Read what clients of S3 need, so that processes share it that are forked later."""
     no_keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "-")
-    with suppress(BotoCoreError):  # a wrong AWS profile is reported with each use of it
+    # A wrong AWS setting is reported with each use of it. Some of them are plain ValueErrors.
+    with suppress(BotoCoreError, ValueError):
         create_session(None).client("s3", region_name="us-east-1", **no_keys)

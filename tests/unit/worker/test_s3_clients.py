@@ -10,7 +10,7 @@ import pytest
 from tests.support.builders.boto import bucket_profile
 from tests.support.fakes.credential_process import CredentialProcess
 from worker.aws import clients
-from worker.aws.boto_sessions import create_session
+from worker.aws.boto_sessions import create_session, load_service_files
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket
 
@@ -132,3 +132,14 @@ def test_sessions_share_the_files_of_botocore_and_grow_no_list() -> None:
     loaders = [session._session.get_component("data_loader") for session in (first, second)]
     assert loaders[0] is loaders[1]
     assert len(set(loaders[0].search_paths)) == len(loaders[0].search_paths) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("AWS_PROFILE", "none"), ("AWS_ENDPOINT_URL_S3", "example.com"), ("AWS_MAX_ATTEMPTS", "many")],
+)
+def test_wrong_settings_of_aws_keep_no_worker_from_starting(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    load_service_files()
