@@ -6,6 +6,7 @@ from functools import reduce
 from typing import Any, TypeVar
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -157,6 +158,8 @@ class _Attempt:
             log.warning("bundled_message_left", batch=message.batch, problem=str(error))
             self._unusable_buckets.add(message.grant.bucket)
             self.problem = error
+        except SoftTimeLimitExceeded:  # the time of the whole bundle
+            raise
         except Exception:
             log.exception("issue_failed", batch=message.batch)
         return None

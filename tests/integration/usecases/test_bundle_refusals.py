@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Engine, func, select
 
 from models import Batch, RejectionCount
@@ -61,6 +62,14 @@ def test_a_bundle_of_which_nothing_can_be_decided_now_is_postponed(
     failing_keys["acme/bad"] = Transient("no credentials", "credentials")
     with pytest.raises(Transient, match="no credentials"):
         issue_all(service, clock, grant_message(["acme/bad"]), grant_message(["acme/bad"]))
+
+
+def test_a_bundle_that_takes_too_long_ends_at_the_soft_time_limit(
+    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
+) -> None:
+    failing_keys["acme/slow"] = SoftTimeLimitExceeded()
+    with pytest.raises(SoftTimeLimitExceeded):
+        issue_all(service, clock, grant_message(["acme/slow"]), grant_message())
 
 
 @pytest.mark.parametrize(
