@@ -27,7 +27,10 @@ def create_session(profile: str | None) -> boto3.Session:
     """Create a session of an AWS profile, or of boto3's default. Raises as boto3 does."""
     session = botocore.session.get_session()
     session.register_component("data_loader", _LOADER)
-    return boto3.Session(profile_name=profile, botocore_session=session)
+    boto_session = boto3.Session(profile_name=profile, botocore_session=session)
+    # Raises for a profile that does not exist. boto3 does so here to find a loader's folders.
+    session.get_scoped_config()
+    return boto_session
 
 
 def load_service_files() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ProfileNotFound
 
 from tests.support.builders.boto import bucket_profile
 from tests.support.fakes.credential_process import CredentialProcess
@@ -132,6 +133,11 @@ def test_sessions_share_the_files_of_botocore_and_grow_no_list() -> None:
     loaders = [session._session.get_component("data_loader") for session in (first, second)]
     assert loaders[0] is loaders[1]
     assert len(set(loaders[0].search_paths)) == len(loaders[0].search_paths) == 2
+
+
+def test_a_profile_that_does_not_exist_is_found_when_its_session_is_created() -> None:
+    with pytest.raises(ProfileNotFound):
+        create_session("none")
 
 
 @pytest.mark.parametrize(
