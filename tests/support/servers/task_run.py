@@ -11,7 +11,9 @@ import threading
 from worker.tasks import respond_to_message
 
 if __name__ == "__main__":
-    result = respond_to_message(json.load(sys.stdin))
+    respond_to_message.push_request()
+    result = respond_to_message.run(json.load(sys.stdin))
+    respond_to_message.on_success(result)
     for thread in threading.enumerate():
         if thread.name.startswith("trigger_"):
             thread.join(30)
