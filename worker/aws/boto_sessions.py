@@ -27,13 +27,15 @@ def create_session(profile: str | None) -> boto3.Session:
     """Create a session of an AWS profile, or of boto3's default. Raises as boto3 does."""
     session = botocore.session.get_session()
     session.register_component("data_loader", _LOADER)
-    created = boto3.Session(profile_name=profile, botocore_session=session)
-    session.get_scoped_config()  # else a profile that does not exist is noticed later than by boto3
-    return created
+    boto_session = boto3.Session(profile_name=profile, botocore_session=session)
+    # Raises for a profile that does not exist. boto3 does so here to find a loader's folders.
+    session.get_scoped_config()
+    return boto_session
 
 
 def load_service_files() -> None:
     """Read what clients of S3 need, so that processes share it that are forked later."""
     no_keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "-")
-    with suppress(BotoCoreError, ValueError):  # wrong settings are reported where they are used
+    # A wrong AWS setting is reported with each use of it. Some of them are plain ValueErrors.
+    with suppress(BotoCoreError, ValueError):
         create_session(None).client("s3", region_name="us-east-1", **no_keys)

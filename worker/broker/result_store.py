@@ -3,10 +3,16 @@
 from datetime import datetime
 from typing import Any
 
+import redis
+import structlog
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.exceptions import BackendStoreError
 
+from valetkey.delivery.causes import describe_cause
 from worker import clock
+
+log = structlog.get_logger()
 
 
 class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend has no types
@@ -14,6 +20,18 @@ class ResultStore(RedisBackend):  # type: ignore[misc] # Celery's RedisBackend h
 
     `expires_at` of the task's request is the time at which that grant expires, if there is any.
     """
+
+    def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> None:
+        """Store and announce the result of a task, or log that it is lost.
+
+        What was decided is committed, and a producer without a result sends its message again. With
+        an error, Celery would skip what follows an answer, and let the worker's main process, which
+        all messages wait for, try to store the error.
+        """
+        try:
+            super().mark_as_done(task_id, *args, **options)
+        except (redis.RedisError, BackendStoreError) as error:
+            log.warning("result_not_stored", task=task_id, problem=describe_cause(error))
 
     def _store_result(
         self,

@@ -15,9 +15,13 @@ _TIMEOUT = 3.0  # seconds
 
 
 class ServerFacts(NamedTuple):
-    """The eviction policy of a server, None if the user may not read it."""
+    """The eviction policy of a server, None if the user may not read it.
+
+    is_full is true for one that takes nothing more, because its memory has reached its limit.
+    """
 
     eviction_policy: str | None
+    is_full: bool = False
 
 
 def read_server_facts(client: Any) -> ServerFacts:
@@ -29,7 +33,9 @@ def read_server_facts(client: Any) -> ServerFacts:
         return ServerFacts(None)
     if info[0].get("role") == "slave" and info[0].get("slave_read_only", 1):
         raise redis.exceptions.ReadOnlyError
-    return ServerFacts(info[1].get("maxmemory_policy"))
+    policy, limit = info[1].get("maxmemory_policy"), info[1].get("maxmemory", 0)
+    used = info[1].get("used_memory", 0) - info[1].get("mem_not_counted_for_evict", 0)
+    return ServerFacts(policy, is_full=policy == "noeviction" and 0 < limit <= used)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any, TypeVar
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -166,6 +167,8 @@ class _Attempt:
             log.warning("bundled_message_left", batch=message.batch, problem=str(error))
             unusable.add(message.grant.bucket)
             self.problem = error
+        except SoftTimeLimitExceeded:  # the time of the whole bundle
+            raise
         except Exception:
             log.exception("issue_failed", batch=message.batch)
         return None

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from structlog.testing import capture_logs
 
 from worker import clock
 from worker.broker.result_store import ResultStore
 
-REQUEST = SimpleNamespace(children=[], group=None, parent_id=None)
+REQUEST = SimpleNamespace(children=[], group=None, parent_id=None, chord=None, ignore_result=False)
 
 
 @pytest.fixture
@@ -58,3 +59,13 @@ def test_the_result_of_a_task_is_announced(broker: str, store: ResultStore) -> N
         events = [listener.get_message(timeout=5) for _ in range(2)]
         assert events[1] is not None
         assert events[1]["data"] == server.get("celery-task-meta-1")
+
+
+def test_a_result_that_cannot_be_stored_is_no_failure_of_its_task() -> None:
+    store = ResultStore(app=Celery(set_as_current=False), url="redis://:s3cret@127.0.0.1:1/1")
+    store.retry_policy = {"max_retries": 1, "interval_start": 0}
+    with capture_logs() as log:
+        store.mark_as_done("1", "sealed", REQUEST, True)
+    assert [(line["event"], line["task"]) for line in log] == [("result_not_stored", "1")]
+    assert "connection refused" in log[0]["problem"]
+    assert "s3cret" not in repr(log)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Engine, func, select
 
 from models import Batch, RejectionCount
@@ -94,6 +95,14 @@ def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
     with pytest.raises(Transient):
         issue_all(service, clock, *messages)
     assert len(issue_all(service, clock, messages[0], messages[2], messages[2])) == 2
+
+
+def test_a_bundle_that_takes_too_long_ends_at_the_soft_time_limit(
+    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
+) -> None:
+    failing_keys["acme/slow"] = SoftTimeLimitExceeded()
+    with pytest.raises(SoftTimeLimitExceeded):
+        issue_all(service, clock, grant_message(["acme/slow"]), grant_message())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ProfileNotFound
 
 from tests.support.builders.boto import bucket_profile
 from tests.support.fakes.credential_process import CredentialProcess
@@ -134,9 +135,17 @@ def test_sessions_share_the_files_of_botocore_and_grow_no_list() -> None:
     assert len(set(loaders[0].search_paths)) == len(loaders[0].search_paths) == 2
 
 
-@pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_MAX_ATTEMPTS"])
-def test_reading_the_files_of_botocore_ignores_wrong_settings_of_aws(
-    monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_profile_that_does_not_exist_is_found_when_its_session_is_created() -> None:
+    with pytest.raises(ProfileNotFound):
+        create_session("none")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("AWS_PROFILE", "none"), ("AWS_ENDPOINT_URL_S3", "example.com"), ("AWS_MAX_ATTEMPTS", "many")],
+)
+def test_wrong_settings_of_aws_keep_no_worker_from_starting(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    monkeypatch.setenv(name, "wrong")
+    monkeypatch.setenv(variable, value)
     load_service_files()

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
+from redis.exceptions import OutOfMemoryError
+
 from valetkey.config import redact_url
 from worker.broker.dead_letters import count_dead_letters
 from worker.broker.discards import read_discard_counts
@@ -13,7 +15,7 @@ from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.commands.broker import ServerFacts, open_broker, open_results, read_server_facts
 from worker.commands.failures.cause import ServiceUnusable
 from worker.commands.failures.redis_failures import redis_unusable
-from worker.commands.health.attempts import attempt
+from worker.commands.health.attempts import attempt, failed
 from worker.commands.health.checks import (
     Check,
     check_consumers,
@@ -34,10 +36,10 @@ def broker_checks(settings: Settings) -> Iterator[Check]:
     broker_unusable = _unusable("VALETKEY_BROKER_URL", broker_url)
     has_results = has_broker = False
     for check in _server_checks("results", open_results, result_url, results_unusable):
-        has_results = check.state != "fail"
+        has_results |= check.state == "ok"
         yield check
     for check in _server_checks("broker", open_broker, broker_url, broker_unusable):
-        has_broker = check.state != "fail"
+        has_broker |= check.state == "ok"
         yield check
     if has_broker:
         yield attempt("queues", broker_unusable, _read_queue_check)
@@ -63,6 +65,8 @@ def _server_checks(
         yield facts
         return
     yield Check(name, "ok", f"reachable at {redact_url(url)}")
+    if facts.is_full:
+        yield failed(name, unusable(OutOfMemoryError()))
     yield from check_eviction(name, facts.eviction_policy)
 
 
