@@ -30,7 +30,7 @@ def test_a_slow_chunk_does_not_delay_the_others(broker: str, client: Client) -> 
 def test_the_first_result_is_returned_before_the_window_is_full(
     broker: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("valetkey.delivery.in_flight.HEAD_START_SECONDS", 10.0)
+    monkeypatch.setattr("valetkey.delivery.pending_request.HEAD_START_SECONDS", 10.0)
     monkeypatch.setattr("valetkey.handles.HEAD_START_SECONDS", 10.0)
     keys_read: list[str] = []
 

@@ -30,7 +30,7 @@ def test_the_service_tells_its_release_and_limits(broker: str, client: Client) -
         service = client.service()
     assert (service.release, service.versions) == (RELEASE, [1])
     first = ["grants", "explain", "usage", "cancel", "batch", "service"]
-    assert service.asks == [*first, "status", "reissue"]
+    assert service.asks == [*first, "status", "reissue", "bundle"]
     assert service.kinds == ["download", "upload", "put", "multipart", "parts"]
     assert service.limits == first_release("acme").limits
 
