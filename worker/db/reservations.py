@@ -116,11 +116,7 @@ def insert_chunk_reservation(
     charged_at: datetime,
 ) -> None:
     """Insert the reservation of a chunk: its grants count in the window live until they expire."""
-    if decision.cost != NO_COST:
-        reserved = ReservedItems(decision.issued, decision.cost)
-        row = _row(batch_number, request.message.chunk, request, reserved)
-        expires_at = decision.validity.expires_at
-        _INSERT.run(connection, row | {"charged_at": charged_at, "expires_at": expires_at})
+    insert_chunk_reservations(connection, [batch_number], [request], [decision], charged_at)
 
 
 def insert_chunk_reservations(
@@ -137,7 +133,9 @@ def insert_chunk_reservations(
         for number, request, decision in zip(batch_numbers, requests, decisions, strict=True)
         if decision.cost != NO_COST
     ]
-    if rows:
+    if len(rows) == 1:
+        _INSERT.run(connection, rows[0])
+    elif rows:
         connection.execute(_INSERT_ALL, rows)
 
 

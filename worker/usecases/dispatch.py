@@ -25,7 +25,7 @@ from worker.core.auth.authenticate import AuthenticatedMessage, Rejection, authe
 from worker.core.auth.claimed_chunk import message_digest, parse_claimed_chunk
 from worker.core.auth.seal import seal
 from worker.core.policy.decisions import ChunkRequest
-from worker.core.policy.request_rules import allowed_callback_names
+from worker.core.policy.request_rules import calls_back
 from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db.engine import autocommit_read, write_transaction
 from worker.db.rejections import count_rejection
@@ -83,12 +83,12 @@ def respond(raw: Any, context: Context) -> Response:
     if isinstance(message, ReissueMessage):
         return response._replace(is_decision=True)
     if isinstance(message, BundleMessage):
-        return response._replace(is_decision=True, has_webhook=_calls_back(message))
+        return response._replace(is_decision=True, has_webhook=_has_callback(message))
     if not isinstance(message, ChunkMessage) or message.ask != "grants":
         return response
     return response._replace(
         is_decision=True,
-        has_webhook=message.callback in allowed_callback_names(tenant, message.grant.bucket),
+        has_webhook=calls_back(tenant, message),
         may_complete_manifest=_may_complete_manifest(message),
     )
 
@@ -153,7 +153,7 @@ def _seal(values: dict[str, Any], sender: AuthenticatedMessage) -> Response:
     return Response(values, token, sender.tenant.name)
 
 
-def _calls_back(bundle: BundleMessage) -> bool:
+def _has_callback(bundle: BundleMessage) -> bool:
     """Tell whether a message of a bundle has a callback. To trigger deliveries in vain is cheap."""
     return any(isinstance(raw, dict) and raw.get("callback") for raw in bundle.messages)
 

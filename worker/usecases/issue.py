@@ -22,7 +22,7 @@ from worker.core.policy.decisions import (
     refuse_chunk,
 )
 from worker.core.policy.history import BATCH_CLOSED, BATCH_CONFLICT, BatchHistory, RecordedBatch
-from worker.core.policy.request_rules import allowed_callback_names
+from worker.core.policy.request_rules import calls_back
 from worker.core.quotas.admission import admit_cost
 from worker.core.quotas.cost import NO_COST
 from worker.core.tenants.config import TenantConfig
@@ -239,8 +239,6 @@ def _insert_chunk_rows(
             raise Transient("the uploads of this message took too long to start", "storage")
         insert_uploads(connection, batch_number, request, decision)
     insert_chunk_reservation(connection, batch_number, request, decision, charged_at)
-    if request.message.callback in allowed_callback_names(
-        request.tenant, request.message.grant.bucket
-    ):
+    if calls_back(request.tenant, request.message):
         insert_delivery(connection, batch_number, request, decision, chunk.now)
     return record

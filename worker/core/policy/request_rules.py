@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.terms import StorageTerms
 from worker.core.kinds.registry import KINDS, grant_kind
@@ -20,6 +21,11 @@ def allowed_callback_names(tenant: Tenant, bucket: str) -> Collection[str]:
     if policy is None or policy.callbacks is None:
         return tenant.endpoints.keys()
     return tenant.endpoints.keys() & policy.callbacks
+
+
+def calls_back(tenant: Tenant, message: ChunkMessage) -> bool:
+    """Return whether the outcome of a message is sent to an endpoint."""
+    return message.callback in allowed_callback_names(tenant, message.grant.bucket)
 
 
 def _max_items(context: BatchContext) -> int:

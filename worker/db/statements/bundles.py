@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, insert, select, union_all
 
 from models import Batch, Cancellation
 from worker.core.policy.decisions import ChunkDecision
-from worker.core.policy.request_rules import allowed_callback_names
+from worker.core.policy.request_rules import calls_back
 from worker.core.tree.records import encode_record
 from worker.db.batches import InsertedBatch, NewChunk, batch_values, chunk_leaf, insert_chunks
 from worker.db.outbox import delivery_values, insert_deliveries
@@ -58,8 +58,7 @@ def insert_new_batches(
     deliveries = [
         delivery_values(number, request, decision, now)
         for number, request, decision in zip(numbers, requests, decisions, strict=True)
-        if request.message.callback
-        in allowed_callback_names(request.tenant, request.message.grant.bucket)
+        if calls_back(request.tenant, request.message)
     ]
     insert_deliveries(connection, deliveries)
     leaves = map(chunk_leaf, batches, chunks, decisions, records)
