@@ -2,7 +2,7 @@
 
 from bench.audit import metrics as audit
 from bench.capacity import metrics as capacity
-from bench.metrics import Metric, at_least, at_most
+from bench.metrics import DATABASE_SUFFIXES, Metric, at_least, at_most
 from bench.singles import metrics as singles
 from bench.uses import metrics as uses
 
@@ -91,7 +91,7 @@ _STREAM = (
 )
 _CSV = tuple(
     metric
-    for end, database in (("", ""), ("_postgres", ", with PostgreSQL"))
+    for end, database in DATABASE_SUFFIXES
     for metric in (
         Metric(
             f"csv_links_vs_boto3{end}",

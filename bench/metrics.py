@@ -7,6 +7,9 @@ Unit = Literal["", "x", "µs", "ms", "/s", "/min", "bytes", "MB"]
 Measurements = dict[str, float | None]
 """Values by metric name; None if the compared library is not installed."""
 
+DATABASE_SUFFIXES = (("", ""), ("_postgres", ", with PostgreSQL"))
+"""The endings of names and descriptions of a metric on SQLite, and of the same on PostgreSQL."""
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from bench.metrics import Metric, at_least, at_most
+from bench.metrics import DATABASE_SUFFIXES, Metric, at_least, at_most
 
 
 def _link_metrics() -> Iterator[Metric]:
-    for end, database in (("", ""), ("_postgres", ", with PostgreSQL")):
+    for end, database in DATABASE_SUFFIXES:
         yield Metric(
             f"single_latency_vs_noop{end}",
             f"latency: one link / a Celery task that does nothing{database}",
@@ -45,7 +45,7 @@ _BULK_LATENCY = (
 
 
 def _async_metrics() -> Iterator[Metric]:
-    for end, database in (("", ""), ("_postgres", ", with PostgreSQL")):
+    for end, database in DATABASE_SUFFIXES:
         for count in (32, 256):
             yield Metric(
                 f"singles_async_{count}_vs_noop{end}",
@@ -66,7 +66,7 @@ def _async_metrics() -> Iterator[Metric]:
 
 
 def _signed_metrics() -> Iterator[Metric]:
-    for end, database in (("", ""), ("_postgres", ", with PostgreSQL")):
+    for end, database in DATABASE_SUFFIXES:
         yield Metric(
             f"identity_overhead_batch{end}",
             f"batch of 10,000 links: signed and sealed / unsigned{database}",
