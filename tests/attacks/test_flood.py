@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -70,8 +70,8 @@ class Queues:
         """Put bundles into the queue, each with one request 64 times."""
         messages = [grant_message(["flood/a"], tenant="flood")] * MAX_BUNDLE_MESSAGES
         bundle = {"v": 1, "ask": "bundle", "tenant": "flood", "messages": messages}
-        for _ in range(BUNDLES):
-            self._broker.lpush("valetkey", message_frame(bundle, str(uuid4())))
+        frames = [message_frame(bundle, str(uuid4())) for _ in range(BUNDLES)]
+        self._broker.lpush("valetkey", *frames)  # at once: workers take them as fast as one by one
 
     def waiting(self) -> int:
         """Return how many messages workers have not taken."""
@@ -140,30 +140,28 @@ def test_without_a_fair_queue_a_neighbour_waits_for_the_whole_flood(queues: Queu
     assert queues.waiting() <= 10  # what the neighbour has sent again meanwhile
 
 
+@pytest.mark.parametrize(
+    ("flood", "messages", "name"),
+    [
+        (Queues.flood, FLOOD, "a flood"),
+        (Queues.flood_with_bundles, BUNDLES, "bundles of one request"),
+    ],
+    ids=["flood", "bundles of known requests"],
+)
 def test_a_neighbours_links_are_issued_while_most_of_the_flood_waits(
-    queues: Queues, attack_table: AttackTable
+    queues: Queues,
+    attack_table: AttackTable,
+    flood: Callable[[Queues], None],
+    messages: int,
+    name: str,
 ) -> None:
     idle = queues.request_links(20)
     with queues.fair_queue():
-        queues.flood()
+        flood(queues)
         beside = queues.request_links(10)
-        is_delayed = queues.waiting() <= FLOOD / 2
-        attack_table.add("a neighbour's links beside a flood", 10, 10 * is_delayed)
-        attack_table.note(f"a neighbour's link: {idle:.3f} s alone, {beside:.3f} s beside a flood")
-        assert not is_delayed
-        wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
-
-
-def test_a_neighbours_links_are_issued_while_most_bundles_of_known_requests_wait(
-    queues: Queues, attack_table: AttackTable
-) -> None:
-    idle = queues.request_links(20)
-    with queues.fair_queue():
-        queues.flood_with_bundles()
-        beside = queues.request_links(10)
-        is_delayed = queues.waiting() <= BUNDLES / 2
-        attack_table.add("a neighbour's links beside bundles of one request", 10, 10 * is_delayed)
-        attack_table.note(f"a neighbour's link: {idle:.3f} s alone, {beside:.3f} s beside bundles")
+        is_delayed = queues.waiting() <= messages / 2
+        attack_table.add(f"a neighbour's links beside {name}", 10, 10 * is_delayed)
+        attack_table.note(f"a neighbour's link: {idle:.3f} s alone, {beside:.3f} s beside {name}")
         assert not is_delayed
         wait_until(lambda: queues.waiting() == 0, 100, "the flood is processed")
 
