@@ -4,7 +4,7 @@ import os
 import signal
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,13 @@ from hypothesis import HealthCheck, settings
 from tests.support.s3 import chromium
 from tests.support.s3.chromium import Tab
 from tests.support.servers import external
+from tests.support.servers.databases import (
+    NewDatabase,
+    fresh_database,
+    migrated_databases,
+    migrated_file,
+)
+from worker.db import engine
 from worker.devstack.broker import running_valkey
 from worker.devstack.folder import storage_keys
 from worker.devstack.storage import Storage, seaweedfs
@@ -29,6 +36,11 @@ atexit.register(_CONFIG_HOME.cleanup)
 os.environ["XDG_CONFIG_HOME"] = _CONFIG_HOME.name
 # Some tests send SIGINT, which processes started in the background ignore by default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests of this process lose no power; the processes that tests start flush each commit.
+engine._PRAGMAS = tuple(
+    pragma.replace("synchronous=FULL", "synchronous=OFF") for pragma in engine._PRAGMAS
+)
 
 # No deadline: on a busy machine an example may exceed the default of 0.2 seconds.
 settings.register_profile("valetkey", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -99,19 +111,46 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def postgres_database(postgres_url: str) -> Iterator[str]:
     """The URL of a new, empty database."""
-    with external.fresh_database(postgres_url) as url:
+    with fresh_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(
+    postgres_url: str,  # noqa: ARG001 - stops after the templates are dropped
+) -> Iterator[Callable[[str], NewDatabase]]:
+    """A function that takes a server and returns a function for new databases on it."""
+    with migrated_databases() as databases:
+        yield databases
+
+
+@pytest.fixture(scope="session")
+def new_postgres(
+    postgres_databases: Callable[[str], NewDatabase], postgres_url: str
+) -> NewDatabase:
+    """Creates PostgreSQL databases with all tables."""
+    return postgres_databases(postgres_url)
+
+
+@pytest.fixture
+def migrated_postgres(new_postgres: NewDatabase) -> Iterator[str]:
+    """The URL of a new PostgreSQL database with all tables."""
+    with new_postgres() as url:
         yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql", *(["external"] if _POSTGRES else [])])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a new, empty database of each kind; VALETKEY_TEST_POSTGRES_URL adds a server."""
+    """The URL of a new database of each kind with all tables, without rows.
+
+    VALETKEY_TEST_POSTGRES_URL adds a server.
+    """
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'valetkey.db'}"
+        yield migrated_file(tmp_path / "valetkey.db")
     elif request.param == "postgresql":
-        yield request.getfixturevalue("postgres_database")
+        yield request.getfixturevalue("migrated_postgres")
     else:
-        with external.fresh_database(str(_POSTGRES)) as url:
+        with request.getfixturevalue("postgres_databases")(str(_POSTGRES))() as url:
             yield url
 
 

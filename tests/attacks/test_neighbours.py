@@ -29,7 +29,6 @@ from tests.support.servers.webhook_receiver import (
 )
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Bucket, Quota, Tenant, TenantConfig, WebhookEndpoint
 from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
@@ -110,7 +109,6 @@ def neighbourhood(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
     create_buckets(seaweed.client(), {"neighbours"})
-    migrate_to_head(database_url)
     engine = create_database_engine(database_url)
     service = build_service(engine, S3Clients(seaweed.endpoint), clock.now)
     with silent_endpoint() as silent, running_receiver(respond_with(204)) as receiver:

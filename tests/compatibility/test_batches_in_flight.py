@@ -22,7 +22,7 @@ from tests.support.compatibility.grants import read_manifest
 from tests.support.compatibility.releases import current_release, previous_release
 from tests.support.compatibility.services import TRUSTS, Servers, new_service, tenant_of
 from tests.support.compatibility.upgrades import Upgrade, answered_by, upgraded
-from tests.support.servers.external import fresh_database
+from tests.support.servers.databases import fresh_database
 
 # The first test waits for the whole upgrade, on a busy machine for minutes.
 pytestmark = pytest.mark.timeout(400)

@@ -17,9 +17,9 @@ from tests.support.s3.stores import (
     Store,
     tenant_config,
 )
+from tests.support.servers.databases import migrated_file
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
@@ -51,8 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engine]:
     """A database that contains the tenant config of the servers' buckets."""
-    url = f"sqlite:///{folder / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(folder / "valetkey.db")
     engine = create_database_engine(url)
     with write_transaction(engine) as connection:
         config = tenant_config(storages)

@@ -13,7 +13,6 @@ from tests.support.builders.messages import Clock, grant_message, put_message, t
 from tests.support.faults.comparison import Findings, compare
 from tests.support.faults.record import Record, ToldResult, told_grant
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Quota
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
@@ -26,7 +25,6 @@ CLEAN = Findings(lost=[], doubled=[], unaudited=[], mischarged=[])
 def engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-    migrate_to_head(database_url)
     engine = create_database_engine(database_url)
     yield engine
     engine.dispose()

@@ -11,7 +11,8 @@ from tests.support.faults.injections import STOPPED_POSTGRES
 from tests.support.faults.producers import resending_producers
 from tests.support.faults.run import injection_count, run_fault
 from tests.support.faults.service import FaultyService, faulty_service
-from tests.support.servers.external import fresh_database, running_postgres_server
+from tests.support.servers.databases import migrated_databases
+from tests.support.servers.external import running_postgres_server
 
 pytestmark = pytest.mark.timeout(120 + 120 * injection_count())
 
@@ -21,7 +22,8 @@ def faulty_on_postgres(tmp_path: Path) -> Iterator[FaultyService]:
     """The service on a PostgreSQL server of its own, which the test may stop."""
     with (
         running_postgres_server() as server,
-        fresh_database(server.url) as url,
+        migrated_databases() as new_database,
+        new_database(server.url)() as url,
         faulty_service(tmp_path, postgres=(server, url)) as service,
     ):
         yield service

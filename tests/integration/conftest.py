@@ -7,7 +7,6 @@ from sqlalchemy import Engine
 from tests.support.builders import messages, services
 from tests.support.builders.services import InProcessService
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
@@ -28,7 +27,6 @@ def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """A migrated database, on SQLite and on PostgreSQL."""
-    migrate_to_head(database_url)
     engine = create_database_engine(database_url)
     yield engine
     engine.dispose()

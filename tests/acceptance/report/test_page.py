@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from tests.support.audit_model.report_log import LONG, SINCE, UNTIL, LoggedItem, build_log
 from tests.support.s3.chromium import Tab
+from tests.support.servers.databases import migrated_file
 from tests.support.servers.waiting import wait_until
 from worker.commands.audit.report import report
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.db.engine import create_database_engine, write_transaction
 from worker.db.tenants import store_config
@@ -34,8 +34,7 @@ HEADLINE = """Object.fromEntries([...document.querySelectorAll("[data-figure]")]
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    url = f"sqlite:///{folder / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(folder / "valetkey.db")
     engine = create_database_engine(url)
     quotas = (Quota("grants", "day", 100, 80), Quota("upload_bytes", "month", 10**12))
     tenants = {name: Tenant(name, quotas=quotas) for name in ("acme", "globex")}

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, func, select
 from models import Use
 from tests.support.builders import services
 from tests.support.builders.messages import POLICY, tenant_config
+from tests.support.servers.databases import migrated_file
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.notifications import TestQueue
 from tests.support.uses.uploading import Uploader
@@ -25,7 +26,6 @@ from worker import clock
 from worker.aws.clients import S3Clients
 from worker.aws.event_queues import queue_id
 from worker.broker.heartbeats import workers_by_queue
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
 from worker.db.tenants import load_config, store_config
@@ -55,8 +55,7 @@ def queue(storage: Storage) -> Iterator[TestQueue]:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(tmp_path / "valetkey.db")
     engine = create_database_engine(url)
     yield engine
     engine.dispose()

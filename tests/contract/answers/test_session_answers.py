@@ -13,9 +13,9 @@ from tests.support.builders import services
 from tests.support.builders.messages import POLICY, grant_message, tenant_config
 from tests.support.s3 import doubles
 from tests.support.s3.doubles import ALLOW_ALL, MOTO, ROLE_ANSWERS, TRUST
+from tests.support.servers.databases import migrated_file
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
@@ -63,8 +63,7 @@ def owner(request: pytest.FixtureRequest) -> Iterator[RoleOwner]:
 
 @pytest.fixture
 def engine(tmp_path: Any) -> Iterator[Engine]:
-    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(tmp_path / "valetkey.db")
     engine = create_database_engine(url)
     yield engine
     engine.dispose()

@@ -16,9 +16,9 @@ from tests.support.builders.messages import POLICY, grant_message, tenant_config
 from tests.support.s3 import doubles
 from tests.support.s3.doubles import ALLOW_ALL, ANSWERS, DENY_ALL, DOUBLES, MOTO
 from tests.support.s3.stores import SERVERS
+from tests.support.servers.databases import migrated_file
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
@@ -83,8 +83,7 @@ def double(request: pytest.FixtureRequest) -> Iterator[Double]:
 
 @pytest.fixture(scope="module")
 def answers_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('answers') / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(tmp_path_factory.mktemp("answers") / "valetkey.db")
     engine = create_database_engine(url)
     yield engine
     engine.dispose()

@@ -16,7 +16,7 @@ from tests.support.audit_log.trials import (
     problems_of,
     try_mutation,
 )
-from tests.support.servers.external import fresh_database
+from tests.support.servers.databases import fresh_database, migrated_file
 from worker.usecases.audit.verification.verify import verify_log
 
 SEEDS = range(3)
@@ -34,7 +34,7 @@ def test_six_hundred_changes_are_found_at_the_right_place_on_sqlite(tmp_path: Pa
     for seed in SEEDS:
         folder = tmp_path / str(seed)
         folder.mkdir()
-        log = generate_log(f"sqlite:///{folder / 'log.db'}", seed, is_pruned=True)
+        log = generate_log(migrated_file(folder / "log.db"), seed, is_pruned=True)
         options = options_of(log, folder / "checkpoints")
         assert not list(problems_of(verify_log(log.url, options)))
         for kind, (times, mutation) in MUTATIONS.items():
@@ -48,9 +48,9 @@ def test_six_hundred_changes_are_found_at_the_right_place_on_sqlite(tmp_path: Pa
 
 @pytest.mark.timeout(600)
 def test_each_kind_of_change_is_found_at_the_right_place_on_postgresql(
-    tmp_path: Path, postgres_url: str, postgres_database: str
+    tmp_path: Path, postgres_url: str, migrated_postgres: str
 ) -> None:
-    log = generate_log(postgres_database, seed=1, is_pruned=True)
+    log = generate_log(migrated_postgres, seed=1, is_pruned=True)
     options = options_of(log, tmp_path)
     assert not list(problems_of(verify_log(log.url, options)))
     trials: list[Trial] = []

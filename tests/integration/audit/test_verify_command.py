@@ -15,6 +15,7 @@ from tests.support.audit_log.logs import KEY_NAME, GeneratedLog, generate_log
 from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import StoredTables
 from tests.support.audit_log.trials import copied_file
+from tests.support.servers.databases import migrated_file
 from worker.commands.audit.group import audit
 from worker.core.tree.signed_note import SignerKey
 
@@ -24,7 +25,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> GeneratedLog:
-    return generate_log(f"sqlite:///{tmp_path_factory.mktemp('log') / 'log.db'}", seed=1)
+    return generate_log(migrated_file(tmp_path_factory.mktemp("log") / "log.db"), seed=1)
 
 
 @pytest.fixture

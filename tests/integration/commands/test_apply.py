@@ -16,7 +16,6 @@ from models import Base, Usage
 from tests.support.cli.operator import Operator
 from worker.clock import now
 from worker.commands.apply import apply
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
 from worker.db.tenants import load_config, store_config
@@ -37,7 +36,6 @@ def operator(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Operator]:
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    migrate_to_head(database_url)
     engine = create_database_engine(database_url)
     yield Operator(engine, tmp_path / "tenants.toml")
     engine.dispose()
@@ -206,9 +204,10 @@ def test_of_two_concurrent_applies_one_is_refused(operator: Operator) -> None:
 
 
 def test_a_database_without_tables_ends_with_a_hint_to_migrate(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    (tmp_path / "empty.db").touch()
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
     file = tmp_path / "tenants.toml"
     file.write_text(TEXT, encoding="utf-8")
     result = CliRunner().invoke(apply, [str(file)])

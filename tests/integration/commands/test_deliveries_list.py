@@ -9,7 +9,6 @@ from sqlalchemy import insert
 from models import Delivery, EndpointCircuit, Manifest
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
-from worker.commands.database import migrate_to_head
 from worker.commands.deliveries import deliveries
 from worker.db.engine import create_database_engine, write_transaction
 
@@ -60,7 +59,6 @@ FILTERS: dict[str, list[int]] = {
 @pytest.fixture
 def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    migrate_to_head(database_url)
     engine = create_database_engine(database_url)
     with write_transaction(engine) as connection:
         AuditedBatch(1, ["acme/1"]).write(connection)

@@ -19,9 +19,9 @@ from tests.support.fakes.socket_server import (
     refuse_tls,
     running_socket_server,
 )
+from tests.support.servers.databases import migrated_file
 from tests.support.servers.external import PostgresServer, running_postgres_server
 from worker.__main__ import main
-from worker.commands.database import migrate_to_head
 from worker.devstack.broker import running_valkey
 from worker.supervisor import Supervisor
 
@@ -48,8 +48,7 @@ def usable(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("VALETKEY_BROKER_URL", valkey_url)
     monkeypatch.setenv("VALETKEY_RESULT_URL", valkey_url)
-    database = f"sqlite:///{tmp_path / 'usable.db'}"
-    migrate_to_head(database)
+    database = migrated_file(tmp_path / "usable.db")
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database)
     monkeypatch.setattr(Supervisor, "run", lambda _: 0)
     monkeypatch.setattr("worker.commands.run.configure_logging", lambda _: None)

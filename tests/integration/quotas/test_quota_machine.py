@@ -1,13 +1,9 @@
 """Runs random steps, in any order and concurrently: usage equals what was granted."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -22,7 +18,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import make_url
 
 from tests.support.builders.messages import batch_id
 from tests.support.crypto import tokens
@@ -38,15 +33,13 @@ from tests.support.quota_model.strategies import (
     waits,
     windows,
 )
-from tests.support.servers import external
+from tests.support.servers.databases import NewDatabase, migrated_temporary_file
 from valetkey.crypto.keys import PrivateKey, generate_key
 from valetkey.wire.refusals import Metric, Window
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import QuotaOverride
 from worker.db.engine import create_database_engine
 
-NewDatabase = Callable[[], AbstractContextManager[str]]
 EXAMPLES = int(os.environ.get("VALETKEY_TEST_EXAMPLES", "40"))
 KEYS = [generate_key(f"acme/key-{number}") for number in range(6)]
 MAX_REMOVALS = 2
@@ -197,12 +190,6 @@ class QuotaMachine(RuleBasedStateMachine):
         return IssueStep(batch, chunk % len(self.service.model.batches[batch].chunks))
 
 
-@contextmanager
-def copied_database(template: Path) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(dir=template.parent) as folder:
-        yield f"sqlite:///{shutil.copy(template, folder)}"
-
-
 def run_machine(new_database: NewDatabase, examples: int, *, concurrent_cleanup: bool) -> None:
     class Machine(QuotaMachine):
         s3 = S3Clients()
@@ -232,19 +219,9 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
 
 
-def test_usage_equals_what_was_granted_on_sqlite(tmp_path: Path) -> None:
-    template = tmp_path / "template.db"
-    migrate_to_head(f"sqlite:///{template}")
-    run_machine(lambda: copied_database(template), EXAMPLES, concurrent_cleanup=True)
+def test_usage_equals_what_was_granted_on_sqlite() -> None:
+    run_machine(migrated_temporary_file, EXAMPLES, concurrent_cleanup=True)
 
 
-def test_usage_equals_what_was_granted_on_postgresql(
-    postgres_url: str, postgres_database: str
-) -> None:
-    migrate_to_head(postgres_database)
-    template = str(make_url(postgres_database).database)
-    run_machine(
-        lambda: external.fresh_database(postgres_url, template),
-        EXAMPLES // 4,
-        concurrent_cleanup=False,
-    )
+def test_usage_equals_what_was_granted_on_postgresql(new_postgres: NewDatabase) -> None:
+    run_machine(new_postgres, EXAMPLES // 4, concurrent_cleanup=False)

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.support.audit_log.pruned_log import NOW
-from worker.commands.database import migrate_to_head
 from worker.commands.health.checks import Check
 from worker.commands.health.partition_checks import check_partitions, read_partition_facts
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
@@ -15,9 +14,8 @@ from worker.db.retention.months import add_months, first_moment, format_month
 
 
 @pytest.fixture
-def migrated(postgres_database: str) -> Iterator[Engine]:
-    migrate_to_head(postgres_database)
-    engine = create_database_engine(postgres_database)
+def migrated(migrated_postgres: str) -> Iterator[Engine]:
+    engine = create_database_engine(migrated_postgres)
     yield engine
     engine.dispose()
 

@@ -31,9 +31,8 @@ MONTH = month_of(system_clock.now())
 
 
 @pytest.fixture
-def engine(postgres_database: str) -> Iterator[Engine]:
-    migrate_to_head(postgres_database)
-    engine = create_database_engine(postgres_database)
+def engine(migrated_postgres: str) -> Iterator[Engine]:
+    engine = create_database_engine(migrated_postgres)
     yield engine
     engine.dispose()
 

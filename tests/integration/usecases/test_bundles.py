@@ -17,8 +17,8 @@ from tests.support.builders.messages import Clock, grant_message, put_message, u
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
 from tests.support.crypto.tokens import sign_message
+from tests.support.servers.databases import migrated_file
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Quota, TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
@@ -52,8 +52,7 @@ def service(apply_config: ApplyConfig, service: InProcessService) -> InProcessSe
 @pytest.fixture
 def alone(tmp_path: Path, clock: Clock, service: InProcessService) -> Iterator[InProcessService]:
     """The service over another database with the same tenants: same ids and numbers."""
-    url = f"sqlite:///{tmp_path / 'alone.db'}"
-    migrate_to_head(url)
+    url = migrated_file(tmp_path / "alone.db")
     engine = create_database_engine(url)
     with write_transaction(engine) as connection:
         tenants.store_config(connection, TenantConfig({}), stored_config(service), clock())

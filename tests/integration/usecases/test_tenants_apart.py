@@ -12,12 +12,12 @@ from sqlalchemy import event
 from tests.support.builders.messages import batch_id, grant_message
 from tests.support.crypto.tokens import sign_message, unseal_result
 from tests.support.quota_model.tenant_matrix import TERMS, TenantMatrix, in_bucket, matrix_message
+from tests.support.servers.databases import migrated_file
 from valetkey.crypto.jose import InvalidToken, recipient_key_id, unseal
 from valetkey.crypto.keys import PrivateKey
 from worker.aws import clients
 from worker.aws.boto_clients import SigningMethod
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.signing.sigv4 import Target
 from worker.core.signing.urls import UrlSigner
 from worker.core.tenants.config import Bucket
@@ -52,8 +52,7 @@ def shared_matrix(
     tmp_path_factory: pytest.TempPathFactory,
     record_testsuite_property: Callable[[str, object], None],
 ) -> Iterator[TenantMatrix]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('apart') / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(tmp_path_factory.mktemp("apart") / "valetkey.db")
     engine = create_database_engine(url)
     # These tests check decisions: their thousands of commits do not have to be durable.
     event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))

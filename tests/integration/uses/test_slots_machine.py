@@ -1,12 +1,8 @@
 """Runs random steps on upload slots: states and refunds are those of a simple model."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,16 +16,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import make_url
 
-from tests.support.servers import external
+from tests.support.servers.databases import NewDatabase, migrated_temporary_file
 from tests.support.uses.checked_slots import KEYS, CheckedSlots
 from tests.support.uses.slots_model import MAX_SIZE
-from worker.commands.database import migrate_to_head
 from worker.core.uses.settlement import GRACE
 from worker.db.engine import create_database_engine
 
-NewDatabase = Callable[[], AbstractContextManager[str]]
 EXAMPLES = int(os.environ.get("VALETKEY_TEST_EXAMPLES", "40"))
 MAX_STATEMENTS = 40  # more than settling takes in most examples
 
@@ -120,12 +113,6 @@ class SlotsMachine(RuleBasedStateMachine):
         self.slots.check()
 
 
-@contextmanager
-def copied_database(template: Path) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(dir=template.parent) as folder:
-        yield f"sqlite:///{shutil.copy(template, folder)}"
-
-
 def run_machine(new_database: NewDatabase, examples: int) -> None:
     class Machine(SlotsMachine):
         def database(self) -> AbstractContextManager[str]:
@@ -152,15 +139,9 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
 
 
-def test_states_and_refunds_are_those_of_the_model_on_sqlite(tmp_path: Path) -> None:
-    template = tmp_path / "template.db"
-    migrate_to_head(f"sqlite:///{template}")
-    run_machine(lambda: copied_database(template), EXAMPLES)
+def test_states_and_refunds_are_those_of_the_model_on_sqlite() -> None:
+    run_machine(migrated_temporary_file, EXAMPLES)
 
 
-def test_states_and_refunds_are_those_of_the_model_on_postgresql(
-    postgres_url: str, postgres_database: str
-) -> None:
-    migrate_to_head(postgres_database)
-    template = str(make_url(postgres_database).database)
-    run_machine(lambda: external.fresh_database(postgres_url, template), EXAMPLES // 4)
+def test_states_and_refunds_are_those_of_the_model_on_postgresql(new_postgres: NewDatabase) -> None:
+    run_machine(new_postgres, EXAMPLES // 4)

@@ -19,7 +19,6 @@ from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from valetkey.wire.grant_ids import grant_id
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.revocation.targets import Target
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.core.tree.checkpoint_text import CheckpointText, tree_origin
@@ -57,11 +56,10 @@ class GeneratedLog(NamedTuple):
 def generate_log(
     url: str, seed: int, batches: int = 24, *, is_pruned: bool = False
 ) -> GeneratedLog:
-    """Fill an empty database with an audit log; the same seed gives the same requests.
+    """Fill a new database with an audit log; the same seed gives the same requests.
 
     is_pruned issues a third of the batches in an earlier month, and removes its items.
     """
-    migrate_to_head(url)
     engine = create_database_engine(url)
     try:
         return _Generator(engine, random.Random(seed), is_pruned=is_pruned).run(url, batches)

@@ -10,11 +10,11 @@ import pytest
 from tests.support.builders import services
 from tests.support.builders.messages import tenant_config
 from tests.support.crypto.keys import tenant_key
+from tests.support.servers.databases import migrated_file
 from valetkey import Client
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Quota
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
@@ -31,8 +31,7 @@ def running_keyed_service(folder: Path) -> Iterator[Respond]:
 
     Its database is in the folder.
     """
-    url = f"sqlite:///{folder / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(folder / "valetkey.db")
     engine = create_database_engine(url)
     keys = {key.name: key for key in map(tenant_key, (KEY, OLD))}
     config = tenant_config(Quota("grants", "day", 10_000, warn_at=1), trust="keys", keys=keys)

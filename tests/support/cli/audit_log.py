@@ -9,7 +9,6 @@ from click.testing import CliRunner, Result
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
 from worker.commands.audit.group import audit
-from worker.commands.database import migrate_to_head
 from worker.db.engine import create_database_engine, write_transaction
 
 LOG = (
@@ -35,7 +34,6 @@ Run = Callable[..., Result]
 def audit_runner(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Write the log to a new database, and return a function that runs `audit` with words."""
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    migrate_to_head(database_url)
     write_batches(database_url, *LOG)
     name = "python -m worker audit"
     return lambda *words: CliRunner().invoke(audit, list(words), prog_name=name)

@@ -9,8 +9,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from tests.support.docs.command_lines import ROOT
+from tests.support.servers.databases import migrated_file
 from worker import clock
-from worker.commands.database import migrate_to_head
 from worker.commands.health.doctor import doctor
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.db import tenants
@@ -25,8 +25,7 @@ UseStorage = Callable[[str | None], None]
 
 def store_profiles(folder: Path, *buckets: Bucket) -> str:
     """Create a database with these bucket profiles, and return its URL."""
-    url = f"sqlite:///{folder / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(folder / "valetkey.db")
     engine = create_database_engine(url)
     config = TenantConfig({bucket.name: bucket for bucket in buckets})
     with write_transaction(engine) as connection:

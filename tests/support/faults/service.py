@@ -12,10 +12,10 @@ from tests.support.builders.messages import DEMO, POLICY
 from tests.support.crypto.tokens import tenant_keys
 from tests.support.faults.broker import Broker
 from tests.support.faults.worker_group import WorkerGroup
+from tests.support.servers.databases import migrated_file
 from tests.support.servers.external import PostgresServer
 from valetkey.crypto.keys import generate_key
 from worker import clock
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
@@ -46,12 +46,13 @@ class FaultyService:
 def faulty_service(
     data: Path, disk: Path | None = None, postgres: tuple[PostgresServer, str] | None = None
 ) -> Iterator[FaultyService]:
-    """Run the service until the block ends; postgres is a server and the URL of a database."""
+    """Run the service until the block ends.
+
+    postgres is a server, and the URL of a new database with all tables.
+    """
     folder = data / "database" if disk is None else disk
     folder.mkdir(exist_ok=True)
-    url = f"sqlite:///{folder / 'valetkey.db'}" if postgres is None else postgres[1]
-    server = postgres and postgres[0]
-    migrate_to_head(url)
+    server, url = postgres or (None, migrated_file(folder / "valetkey.db"))
     engine = create_database_engine(url)
     with write_transaction(engine) as connection:
         before = tenants.load_config(connection)

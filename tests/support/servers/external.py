@@ -3,7 +3,6 @@
 import fcntl
 import sys
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import URL, create_engine, make_url, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import make_url
 
+from tests.support.servers.databases import execute_statements, url_text
 from worker.devstack.folder import StorageKeys
 from worker.devstack.ports import HOST, reserved_ports
 from worker.devstack.processes import Program, running
@@ -72,8 +71,8 @@ class PostgresServer:
     def __init__(self, server: Any) -> None:
         self._server = server
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-        self.url = _url_text(url)
+        execute_statements(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        self.url = url_text(url)
 
     def stop(self, mode: Literal["fast", "immediate"]) -> None:
         """Stop it: fast aborts transactions, immediate also skips the checkpoint, as a crash."""
@@ -121,26 +120,3 @@ def _creation_lock() -> Iterator[None]:
     with (Path(tempfile.gettempdir()) / "valetkey-postgres.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
-    """Create a database on a PostgreSQL server from a template; drop it when the block ends."""
-    url, name = make_url(server), f"valetkey_{uuid.uuid4().hex}"
-    _execute(url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    try:
-        yield _url_text(url.set(database=name))
-    finally:
-        _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _execute(url: URL, *statements: str) -> None:
-    # These statements are not allowed in a transaction.
-    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-
-
-def _url_text(url: URL) -> str:
-    return url.render_as_string(hide_password=False)

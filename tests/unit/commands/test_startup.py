@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 
 from tests.support.docs.command_lines import ROOT
-from worker.commands.database import migrate_to_head
+from tests.support.servers.databases import migrated_file
 
 HEAVY = {
     *("alembic", "boto3", "botocore", "celery", "cryptography", "httpx", "joserfc", "kombu"),
@@ -39,8 +39,7 @@ def imported(tmp_path: Path, *words: str) -> set[str]:
 
 
 def all_imported(tmp_path: Path, *words: str) -> set[str]:
-    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(tmp_path / "valetkey.db")
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words],
         cwd=tmp_path,
@@ -99,8 +98,7 @@ def test_a_command_for_a_named_service_does_not_look_for_a_dev(tmp_path: Path) -
 
 
 def test_a_page_is_printed_without_a_search_for_garbage(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(tmp_path / "valetkey.db")
     program = """
         import atexit, gc, runpy
         searches = []

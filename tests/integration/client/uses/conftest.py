@@ -11,11 +11,11 @@ from tests.support.builders.messages import POLICY, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.crypto.keys import tenant_key
 from tests.support.fakes.fake_service import FakeService, running_fake_service
+from tests.support.servers.databases import migrated_file
 from valetkey import Client
 from valetkey.crypto.keys import dump_private_key
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import Bucket, Quota, TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
@@ -41,8 +41,7 @@ def real_service(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[InProcessService]:
     """The service with real storage, for the tenant acme, which has a key, and its time."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('stored') / 'valetkey.db'}"
-    migrate_to_head(url)
+    url = migrated_file(tmp_path_factory.mktemp("stored") / "valetkey.db")
     engine = create_database_engine(url)
     with write_transaction(engine) as connection:
         tenants.store_config(connection, tenants.load_config(connection), config(), clock.now())

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from sqlalchemy import Engine
 
 from tests.support.cli.scraping import Scraped, parse_metrics, serving
+from tests.support.servers.databases import migrated_file
 from worker.__main__ import main
-from worker.commands.database import migrate_to_head
 
 PASSWORD = "hunter2"
 
@@ -44,7 +44,7 @@ def test_a_server_outlives_its_database_and_says_so_once(tmp_path: Path) -> None
     with serving() as (process, address):
         assert get(address)["valetkey_database_up"] == {(): 0}
         assert get(address)["valetkey_broker_up"] == {(): 1}
-        migrate_to_head(f"sqlite:///{file}")
+        migrated_file(file)
         assert get(address)["valetkey_database_up"] == {(): 1}
         process.terminate()
         assert process.stderr is not None

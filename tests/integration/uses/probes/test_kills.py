@@ -14,7 +14,7 @@ from models import EndedSlot, Settlement, Use
 from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService, build_context
 from tests.support.s3.unreliable_storage import UnreliableStorage
-from tests.support.servers import external
+from tests.support.servers.databases import fresh_database
 from tests.support.uses.charges import charged, rows
 from tests.support.uses.uploading import Uploader
 from worker.core.uses.settlement import GRACE
@@ -41,8 +41,7 @@ def copies(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> It
                 return [f"sqlite:///{file}" for file in files]
             server, template = request.getfixturevalue("postgres_url"), engine.url.database
             return [
-                stack.enter_context(external.fresh_database(server, str(template)))
-                for _ in range(count)
+                stack.enter_context(fresh_database(server, str(template))) for _ in range(count)
             ]
 
         yield copy
