@@ -1,6 +1,7 @@
 import base64
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,13 @@ class Service:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("service")
+    with running_service(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@contextmanager
+def running_service(folder: Path, **settings: str) -> Iterator[Service]:
+    """Run the service with its data in a folder; settings are added to the environment."""
     with running_receiver(respond_with(204)) as receiver:
         tenants = folder / "tenants.toml"
         tenants.write_text(
@@ -61,7 +68,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             + f'[tenants.vault.endpoints.hook]\nurl = "http://127.0.0.1:{receiver.port}/vault"\n'
             + 'secret = "env:TEST_HOOK_SECRET"\n'
         )
-        environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET}
+        environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET} | settings
         with running_stack(folder / "data", tenants, environ) as stack:
             yield Service(stack, folder / "data", receiver)
 

@@ -1,0 +1,152 @@
+"""The main job with real processes, on SQLite and on PostgreSQL."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import ROOT, SECRET, Service, running_service
+from tests.support.servers.databases import fresh_database
+from tests.support.servers.waiting import wait_until
+from valetkey import Grant
+from valetkey.cli.bulk.journal import journal_path
+from valetkey.webhooks import verify
+from worker.devstack.service import Commands, run_workers
+
+ITEMS = 6_000
+CONTENT = b"0123456789"
+
+
+@dataclass
+class Walk:
+    """A running service whose workers a test may kill and replace."""
+
+    service: Service
+    replacements: ExitStack
+    worker: int
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run an operator's command."""
+        command = [sys.executable, "-m", "worker", *words]
+        environ = dict(self.service.stack.environ)
+        return subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def replace_worker(self) -> None:
+        """Kill the workers that issue, and start others."""
+        os.killpg(self.worker, signal.SIGKILL)
+        service = self.service
+        workers = run_workers(Commands(), service.data, service.stack.environ, ())
+        self.worker = self.replacements.enter_context(workers)["worker"].pid
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def walk(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Walk]:
+    with ExitStack() as stack:
+        environ = {}
+        if request.param == "postgresql":
+            server = request.getfixturevalue("postgres_url")
+            environ["VALETKEY_DATABASE_URL"] = stack.enter_context(fresh_database(server))
+        folder = tmp_path_factory.mktemp("main-job")
+        service = stack.enter_context(running_service(folder, **environ))
+        with ExitStack() as replacements:
+            yield Walk(service, replacements, service.stack.info.pids["worker"])
+
+
+def upload(form: Grant, content: bytes) -> httpx.Response:
+    file = {"file": content}
+    return httpx.post(form.url, data=form.fields, files=file, trust_env=False)
+
+
+def download(link: Grant) -> httpx.Response:
+    return httpx.get(link.url, trust_env=False)
+
+
+def test_a_form_stores_a_file_and_a_link_returns_it(walk: Walk) -> None:
+    with walk.service.signing_client() as client:
+        form = client.upload("demo", "acme/form.bin", max_size=len(CONTENT)).result()
+        assert upload(form, CONTENT).is_success
+        link = client.download("demo", "acme/form.bin").result()
+    assert download(link).content == CONTENT
+
+
+def test_storage_refuses_more_than_the_form_allows(walk: Walk) -> None:
+    with walk.service.signing_client() as client:
+        form = client.upload("demo", "acme/large.bin", max_size=len(CONTENT) - 1).result()
+    assert upload(form, CONTENT).status_code == 400
+
+
+def test_a_webhook_brings_the_same_grant(walk: Walk) -> None:
+    receiver = walk.service.receiver
+    with walk.service.signing_client() as client:
+        grant = client.download("demo", "acme/hook.bin", callback="hook").result()
+
+    def outcomes() -> list[dict[str, Any]]:
+        return [
+            verify(body, receiver.headers[number], SECRET)
+            for number, body in enumerate(tuple(receiver.bodies))
+            if grant.id.encode() in body
+        ]
+
+    (outcome,) = wait_until(outcomes, what="the webhook has arrived")
+    assert outcome["items"][0]["url"] == grant.url
+
+
+def test_the_service_knows_what_was_stored(walk: Walk) -> None:
+    with walk.service.signing_client() as client:
+        handle = client.upload("demo", "acme/loop.bin", max_size=100)
+        upload(handle.result(), CONTENT).raise_for_status()
+        assert handle.stored().size == len(CONTENT)
+
+
+def test_a_revoked_link_is_refused_by_storage(walk: Walk) -> None:
+    with walk.service.signing_client() as client:
+        form = client.upload("demo", "acme/revoked.bin", max_size=100).result()
+        upload(form, CONTENT).raise_for_status()
+        link = client.download("demo", "acme/revoked.bin").result()
+    revoked = walk.command("revoke", "--grant", link.id, "--yes")
+    assert (revoked.returncode, download(link).status_code) == (0, 403), revoked.stdout
+
+
+def test_a_bulk_file_is_complete_although_its_workers_were_killed(
+    walk: Walk, tmp_path: Path
+) -> None:
+    keys = [f"acme/bulk/{number}" for number in range(ITEMS)]
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    info = walk.service.stack.info
+    environ = dict(os.environ) | {
+        "VALETKEY_BROKER_URL": info.broker_url,
+        "VALETKEY_RESULT_URL": info.result_url,
+        "VALETKEY_TENANT": "acme",
+    }
+    out = tmp_path / "links.csv"
+    command = [
+        str(Path(sys.executable).with_name("valetkey")),
+        "download",
+        "demo",
+        "--from",
+        "keys.txt",
+    ]
+    with subprocess.Popen([*command, "--out", str(out)], cwd=tmp_path, env=environ) as bulk:
+        wait_until(journal_path(out).exists, what="the bulk run has begun")
+        walk.replace_worker()
+        assert bulk.wait(60) == 0
+    with out.open(newline="") as file:
+        assert [row["key"] for row in csv.DictReader(file)] == keys
+
+
+def test_the_audit_log_verifies(walk: Walk) -> None:
+    verified = walk.command("audit", "verify")
+    assert verified.returncode == 0, verified.stdout
