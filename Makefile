@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo picture browser test attacks faults check audit format contract bench lock clean
+.PHONY: help install demo picture browser test test-all attacks faults check audit format contract bench lock clean
 
 help: ## Show this list of targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## Create .venv with pinned dependencies, verified by hash
 
@@ -28,9 +28,17 @@ picture: install ## Draw docs/demo.svg, the picture of the demo's terminal
 browser: install ## Install the npm packages that tests need, and Chromium if missing
 	@$(BIN)/python tools/browser.py
 
-# Two processes run one test file at a time. Each starts the servers that its files need.
-test: install ## Run all tests; they start their own servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes run one test file at a time, those with processes of their own first. Each starts
+# the servers that its files need.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: install ## Prove every law and promise, on servers of its own (5 minutes)
+	@echo "Running the quick tests in two processes, with servers of their own: about 5 minutes."
+	@$(PYTEST) -m quick
+
+test-all: test ## Run `make test`, then all other tests (15 minutes more)
+	@echo "Running all other tests in two processes: about 15 minutes."
+	@$(PYTEST) -m slow
 
 # The same SEED gives the same attacks, and the same moments of faults.
 SEED ?= 1

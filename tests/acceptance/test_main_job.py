@@ -24,6 +24,7 @@ from worker.devstack.service import Commands, run_workers
 
 ITEMS = 6_000
 CONTENT = b"0123456789"
+pytestmark = pytest.mark.quick
 
 
 @dataclass
@@ -132,14 +133,9 @@ def test_a_bulk_file_is_complete_although_its_workers_were_killed(
         "VALETKEY_TENANT": "acme",
     }
     out = tmp_path / "links.csv"
-    command = [
-        str(Path(sys.executable).with_name("valetkey")),
-        "download",
-        "demo",
-        "--from",
-        "keys.txt",
-    ]
-    with subprocess.Popen([*command, "--out", str(out)], cwd=tmp_path, env=environ) as bulk:
+    program = str(Path(sys.executable).with_name("valetkey"))
+    words = ("download", "demo", "--from", "keys.txt", "--out", str(out))
+    with subprocess.Popen([program, *words], cwd=tmp_path, env=environ) as bulk:
         wait_until(journal_path(out).exists, what="the bulk run has begun")
         walk.replace_worker()
         assert bulk.wait(60) == 0

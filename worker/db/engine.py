@@ -43,7 +43,7 @@ By default it waits for minutes to connect, and for hours for a server whose net
 query is not cut off: the kernel of the server acknowledges the packets meanwhile.
 """
 
-_PRAGMAS = (
+_PRAGMAS: tuple[str, ...] = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",

@@ -1,0 +1,61 @@
+"""Which tests `make test` runs, and what a run reports as not proven."""
+
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+import pytest
+
+_QUICK_FOLDERS = ("tests/unit/", "tests/integration/")
+_NOT_PROVEN = "not proven: "
+_MEANINGS = {
+    "quick": "Proven: the rules, the use cases on SQLite, and the main job with real processes on"
+    " SQLite and on\nPostgreSQL. `make test-all` also runs the use cases on PostgreSQL, all"
+    " storage contracts, faults and attacks.",
+    "slow": "Proven: the use cases on PostgreSQL, all storage contracts, faults and attacks."
+    " `make test` proves the rest.",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark each test as quick, which `make test` runs, or slow, which only `make test-all` runs.
+
+    Tests in unit/ and integration/ are quick unless they need PostgreSQL, others are slow. A mark
+    in the source has precedence.
+    """
+    for item in items:
+        if not any(map(item.get_closest_marker, ("quick", "slow"))):
+            item.add_marker("quick" if _is_quick(item) else "slow")
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    if not item.nodeid.startswith(_QUICK_FOLDERS):
+        return False
+    parameters = (
+        item.callspec.params
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else {}
+    )
+    needs_server = "postgres_url" in getattr(item, "fixturenames", ())
+    return not needs_server and parameters.get("database_url", "sqlite") == "sqlite"
+
+
+def skip_without(part: str, command: str) -> NoReturn:
+    """Skip the running test because the machine lacks a part that a command installs; fail in CI."""
+    message = f"{_NOT_PROVEN}{part}: run `{command}`"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the run proved, what to run for the rest, and what the machine could not prove."""
+    reasons = {str(report.longrepr[2]) for report in terminalreporter.getreports("skipped")}
+    missing = sorted(r.partition(_NOT_PROVEN)[2] for r in reasons if _NOT_PROVEN in r)
+    terminalreporter.line("")
+    if missing:
+        terminalreporter.line(f"Not proven on this machine: {'; '.join(missing)}")
+    meaning = _MEANINGS.get(terminalreporter.config.getoption("markexpr"))
+    if meaning is not None:
+        terminalreporter.line(meaning)
