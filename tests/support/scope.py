@@ -32,17 +32,13 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 def _is_quick(item: pytest.Item) -> bool:
     if not item.nodeid.startswith(_QUICK_FOLDERS):
         return False
-    parameters = (
-        item.callspec.params
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else {}
-    )
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
     needs_server = "postgres_url" in getattr(item, "fixturenames", ())
     return not needs_server and parameters.get("database_url", "sqlite") == "sqlite"
 
 
 def skip_without(part: str, command: str) -> NoReturn:
-    """Skip the running test because the machine lacks a part that a command installs; fail in CI."""
+    """Skip the running test for want of a part that a command installs; fail in CI."""
     message = f"{_NOT_PROVEN}{part}: run `{command}`"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
@@ -53,9 +49,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what the run proved, what to run for the rest, and what the machine could not prove."""
     reasons = {str(report.longrepr[2]) for report in terminalreporter.getreports("skipped")}
     missing = sorted(r.partition(_NOT_PROVEN)[2] for r in reasons if _NOT_PROVEN in r)
-    terminalreporter.line("")
     if missing:
-        terminalreporter.line(f"Not proven on this machine: {'; '.join(missing)}")
+        terminalreporter.line(f"\nNot proven on this machine: {'; '.join(missing)}")
     meaning = _MEANINGS.get(terminalreporter.config.getoption("markexpr"))
     if meaning is not None:
-        terminalreporter.line(meaning)
+        terminalreporter.line(f"\n{meaning}")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.acceptance.conftest import ACME_KEY, ROOT, Service
 from tests.support.s3 import chromium
+from tests.support.scope import skip_without
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 from worker.core.auth import seal
 
@@ -25,8 +26,7 @@ RunProgram = Callable[..., Completed]
 def node() -> str:
     node_path = chromium.node()
     if node_path is None or not (PRODUCERS / "node_modules").exists():
-        skip = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        skip("Node.js or its packages are missing: run `make browser` to install them")
+        skip_without("the producer in Node.js", "make browser")
     return node_path
 
 

@@ -1,7 +1,6 @@
 """The page of `audit report`, in a real browser."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from click.testing import CliRunner
 
 from tests.support.audit_model.report_log import LONG, SINCE, UNTIL, LoggedItem, build_log
 from tests.support.s3.chromium import Tab
+from tests.support.scope import skip_without
 from tests.support.servers.databases import migrated_file
 from tests.support.servers.waiting import wait_until
 from worker.commands.audit.report import report
@@ -171,8 +171,7 @@ def test_printed_tables_are_not_cut(shown: Tab) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_barrier(shown: Tab, scheme: str, width: int) -> None:
     if not AXE.exists():
-        skip = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        skip("axe-core is missing: run `make browser` to install it")
+        skip_without("that the report has no barriers", "make browser")
     shown.resize(width)
     shown.emulate(scheme)
     shown.evaluate(AXE.read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """Which redirects a policy allows, compared with where browsers go."""
 
-import os
 from urllib.parse import unquote
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.s3 import chromium
 from tests.support.s3.whatwg_urls import parse_as_browsers
+from tests.support.scope import skip_without
 from worker.core.signing.redirects import is_allowed_redirect, parse_redirect_prefix
 
 DONE = "https://app.example.com/done"
@@ -150,8 +150,7 @@ LOOKALIKES = st.one_of(
 def node() -> str:
     node_path = chromium.node()
     if node_path is None:
-        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        missing("Node.js is missing: run `make browser` to install it")
+        skip_without("redirects, compared with Node.js", "make browser")
     return node_path
 
 
