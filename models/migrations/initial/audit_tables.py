@@ -65,6 +65,7 @@ def create_grants() -> None:
     """Create the table of grants, which PostgreSQL keeps in partitions by month."""
     month: list[sa.Column[int]] = []
     if is_postgres():
+        # For rows that are inserted through the model, which has no such column.
         default = sa.text("CAST(to_char(now() AT TIME ZONE 'UTC', 'YYYYMM') AS integer)")
         month = [sa.Column("month", sa.Integer(), server_default=default, nullable=False)]
     key = ("batch_number", "item_number", *(column.name for column in month))
@@ -210,8 +211,8 @@ def create_prunes() -> None:
         sa.Column("pruned_at", TIME, nullable=False),
         sa.Column("chunks", sa.BigInteger(), nullable=False),
         sa.Column("items", sa.BigInteger(), nullable=False),
-        sa.Column("use_groups", sa.BigInteger()),
-        sa.Column("edges", sa.BigInteger()),
+        sa.Column("use_groups", sa.BigInteger(), nullable=False),
+        sa.Column("edges", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("prune_number", name="pk_prunes"),
     )
 

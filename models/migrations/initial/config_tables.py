@@ -21,8 +21,8 @@ def create_tenants() -> None:
         sa.Column("name", sa.String(63), nullable=False),
         sa.Column("trust", sa.String(16), nullable=False),
         sa.Column("max_batch", sa.Integer(), nullable=False),
-        sa.Column("id", sa.String(63)),
-        sa.Column("refund_unused", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("id", sa.String(63), nullable=False),
+        sa.Column("refund_unused", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_tenants"),
     )
     op.create_index("ix_tenants_id", "tenants", ["id"], unique=True)
@@ -33,7 +33,7 @@ def create_tenant_identities() -> None:
         "tenant_identities",
         sa.Column("id", sa.String(63), nullable=False),
         sa.Column("name", sa.String(63), nullable=False),
-        sa.Column("created_at", TIME),
+        sa.Column("created_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_tenant_identities"),
     )
     op.create_index("ix_tenant_identities_name", "tenant_identities", ["name"])
@@ -64,7 +64,7 @@ def create_buckets() -> None:
         sa.Column("internal_endpoint", sa.String(2048)),
         sa.Column("provider", sa.String(8), nullable=False),
         sa.Column("post", sa.Boolean(), nullable=False),
-        sa.Column("conditional_writes", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("conditional_writes", sa.Boolean(), nullable=False),
         sa.Column("fips", sa.Boolean(), nullable=False),
         sa.Column("dualstack", sa.Boolean(), nullable=False),
         sa.Column("accelerate", sa.Boolean(), nullable=False),
@@ -74,7 +74,7 @@ def create_buckets() -> None:
         sa.Column("external_id", sa.String(1224)),
         sa.Column("role_seconds", sa.Integer(), nullable=False),
         sa.Column("events_queue", sa.String(2048)),
-        sa.Column("probe_rate", sa.Integer(), server_default="20", nullable=False),
+        sa.Column("probe_rate", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_buckets"),
     )
 
@@ -102,7 +102,7 @@ def create_policies() -> None:
         sa.Column("redirects", sa.JSON(), nullable=False),
         sa.Column("free_names", sa.Boolean(), nullable=False),
         sa.Column("overwrite", sa.Boolean(), nullable=False),
-        sa.Column("plain", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("plain", sa.Boolean(), nullable=False),
         sa.Column("callbacks", sa.JSON()),
         sa.Column("max_batch", sa.Integer()),
         sa.Column("shared", sa.Boolean(), nullable=False),

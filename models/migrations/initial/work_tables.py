@@ -132,6 +132,7 @@ def create_manifests() -> None:
     op.create_table(
         "manifests",
         batch_number("manifests"),
+        sa.Column("tenant", sa.String(63), nullable=False),
         sa.Column("object_key", sa.Text(), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -144,7 +145,6 @@ def create_manifests() -> None:
         sa.Column("sha256", sa.String(64)),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("finished_at", TIME),
-        sa.Column("tenant", sa.String(63), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("batch_number", name="pk_manifests"),
     )
     create_partial_index(
@@ -185,7 +185,7 @@ def create_ended_slots() -> None:
         sa.Column("ended_at", TIME, nullable=False),
         sa.Column("check_at", TIME, nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("reserved_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("reserved_bytes", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("batch_number", "chunk_number", name="pk_ended_slots"),
     )
     op.create_index("ix_ended_slots_bucket_check_at", "ended_slots", ["bucket", "check_at"])

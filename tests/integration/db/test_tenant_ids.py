@@ -6,6 +6,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import TenantIdentity
 from tests.integration.conftest import ApplyConfig
+from tests.support.builders.audit_rows import MORNING
 from tests.support.builders.messages import tenant_config
 from worker.core.tenants.config import TenantConfig
 from worker.db.engine import read_transaction, write_transaction
@@ -31,6 +32,7 @@ def test_ids_differ_however_often_a_name_is_used(engine: Engine, apply_config: A
 )
 def test_the_database_refuses_to_change_ids(engine: Engine, statement: str) -> None:
     with write_transaction(engine) as connection:
-        connection.execute(insert(TenantIdentity).values(id="acme", name="acme"))
+        values = {"id": "acme", "name": "acme", "created_at": MORNING}
+        connection.execute(insert(TenantIdentity).values(values))
     with pytest.raises(DBAPIError, match="append only"), engine.begin() as connection:
         connection.execute(text(statement))
