@@ -76,7 +76,7 @@ class Chunk(Base):
 class RefusedChunk(Base):
     """A chunk that has refused items, by its tenant: it leads to them, whatever their codes are.
 
-    A trigger on `chunks` inserts the row, so that the chunks of the previous release have one.
+    A trigger on `chunks` inserts the row, which saves the issuing transaction a statement.
     """
 
     __tablename__ = "refused_chunks"

@@ -11,7 +11,7 @@ from models.base import NUMBER, Base
 class UnindexedChunk(Base):
     """A chunk whose object keys are in no segment yet.
 
-    A trigger on `chunks` inserts the row, so that the chunks of the previous release have one.
+    A trigger on `chunks` inserts the row, which saves the issuing transaction a statement.
     """
 
     __tablename__ = "unindexed_chunks"

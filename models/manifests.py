@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
-from models.tenants import NAME
+from models.tenants import TENANT_ID
 
 _IS_PENDING = text("state = 'pending'")
 
@@ -14,7 +14,7 @@ class Manifest(Base):
 
     A writer takes the row by storing a lease, and only the holder of that lease may report a
     result. state is pending, written or failed. issued and refused count the lines; bytes and
-    sha256 describe the file as stored. tenant is the batch's; the previous release leaves it empty.
+    sha256 describe the file as stored. tenant is the batch's.
     """
 
     __tablename__ = "manifests"
@@ -28,6 +28,7 @@ class Manifest(Base):
     )
 
     batch_number: Mapped[int] = mapped_column(ForeignKey("batches.batch_number"), primary_key=True)
+    tenant: Mapped[str] = mapped_column(TENANT_ID)
     object_key: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int]
@@ -40,4 +41,3 @@ class Manifest(Base):
     sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
-    tenant: Mapped[str] = mapped_column(NAME, server_default="")

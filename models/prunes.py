@@ -13,9 +13,9 @@ class Prune(Base):
     """The removal of a tenant's grants of all chunks that were issued before a month.
 
     before is the first month that was kept, such as 2026-01. chunks and items count what this prune
-    removed. edges counts the rows that it left in `item_edges`, one a chunk; it is NULL for prunes
-    before there were any. use_groups counts the groups of uses that were recorded before that
-    month; NULL is none. A leaf of the tenant's tree whose reference is prune_number covers the row.
+    removed. edges counts the rows that it left in `item_edges`, one a chunk. use_groups counts the
+    groups of uses that were recorded before that month. A leaf of the tenant's tree whose reference
+    is prune_number covers the row.
     """
 
     __tablename__ = "prunes"
@@ -27,8 +27,8 @@ class Prune(Base):
     pruned_at: Mapped[datetime]
     chunks: Mapped[int] = mapped_column(BigInteger)
     items: Mapped[int] = mapped_column(BigInteger)
-    use_groups: Mapped[int | None] = mapped_column(BigInteger)
-    edges: Mapped[int | None] = mapped_column(BigInteger)
+    use_groups: Mapped[int] = mapped_column(BigInteger)
+    edges: Mapped[int] = mapped_column(BigInteger)
 
 
 class ItemEdge(Base):

@@ -6,7 +6,7 @@ tenant ever had: a name can be removed and used again.
 
 from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String, false, text, true
+from sqlalchemy import JSON, BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -25,32 +25,28 @@ class ConfigRevisionCounter(Base):
 
 
 class Tenant(Base):
-    """A party that producers act for; it owns policies, quotas, keys and endpoints.
-
-    NULL in id, from an `apply` of a release without ids, means that the id is the name.
-    """
+    """A party that producers act for; it owns policies, quotas, keys and endpoints."""
 
     __tablename__ = "tenants"
 
     name: Mapped[str] = mapped_column(NAME, primary_key=True)
     trust: Mapped[str] = mapped_column(String(16))
     max_batch: Mapped[int]
-    id: Mapped[str | None] = mapped_column(TENANT_ID, index=True, unique=True)
-    refund_unused: Mapped[bool] = mapped_column(server_default=true())
+    id: Mapped[str] = mapped_column(TENANT_ID, index=True, unique=True)
+    refund_unused: Mapped[bool]
 
 
 class TenantIdentity(Base):
     """The id and the name of a tenant that exists or was removed. Rows are added, never changed.
 
-    The first tenant of a name has the name as its id, the second one NAME~2. created_at is NULL for
-    tenants of releases without ids.
+    The first tenant of a name has the name as its id, the second one NAME~2.
     """
 
     __tablename__ = "tenant_identities"
 
     id: Mapped[str] = mapped_column(TENANT_ID, primary_key=True)
     name: Mapped[str] = mapped_column(NAME, index=True)
-    created_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
 
 
 class TenantKey(Base):
@@ -88,7 +84,7 @@ class Bucket(Base):
     internal_endpoint: Mapped[str | None] = mapped_column(String(2048))
     provider: Mapped[str] = mapped_column(String(8))
     post: Mapped[bool]
-    conditional_writes: Mapped[bool] = mapped_column(server_default=true())
+    conditional_writes: Mapped[bool]
     fips: Mapped[bool]
     dualstack: Mapped[bool]
     accelerate: Mapped[bool]
@@ -98,7 +94,7 @@ class Bucket(Base):
     external_id: Mapped[str | None] = mapped_column(String(1224))
     role_seconds: Mapped[int]
     events_queue: Mapped[str | None] = mapped_column(String(2048))
-    probe_rate: Mapped[int] = mapped_column(server_default=text("20"))
+    probe_rate: Mapped[int]
 
 
 class Policy(Base):
@@ -124,7 +120,7 @@ class Policy(Base):
     redirects: Mapped[list[str]] = mapped_column(JSON)
     free_names: Mapped[bool]
     overwrite: Mapped[bool]
-    plain: Mapped[bool] = mapped_column(server_default=false())
+    plain: Mapped[bool]
     callbacks: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     max_batch: Mapped[int | None]
     shared: Mapped[bool]

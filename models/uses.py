@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, text
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -86,7 +86,7 @@ class EndedSlot(Base):
     ended_at: Mapped[datetime]
     check_at: Mapped[datetime]
     attempts: Mapped[int]
-    reserved_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    reserved_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class Settlement(Base):

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import make_url
 
 import models
+from models.migrations.pre_release import PRE_RELEASE_REVISIONS
 from worker import clock
 from worker.database_setting import read_database_url
 from worker.db.engine import (
@@ -34,7 +35,6 @@ if TYPE_CHECKING:  # only migrations need Alembic: commands that read start with
 logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 _MIGRATIONS = Path(models.__file__).parent / "migrations"
-_PROTOTYPE_REVISION = "0001"
 _MIGRATION_LOCK_SECONDS = 2
 _SQLITE_HEADER = b"SQLite format 3\0"
 _Transaction = Callable[[Engine], AbstractContextManager[Connection]]
@@ -127,10 +127,11 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
 
     with _connected(database_url) as engine:
         with engine.connect() as connection:
-            revision = _current_revision(connection)
-            _refuse_prototype(revision, database_url)
-            if _is_of_later_release(revision):
-                return False
+            state = tables_state(_current_revision(connection))
+        if state == "pre-release tables":
+            raise _unusable(state, database_url)
+        if state == "later tables":
+            return False
         with engine.connect() as connection:  # Alembic begins and commits its own transactions
             limit_lock_waits(connection, _MIGRATION_LOCK_SECONDS)
             command.upgrade(alembic_config(connection), "head")
@@ -163,8 +164,9 @@ def open_database(
 ) -> Iterator[Connection]:
     """Open VALETKEY_DATABASE_URL with `read_transaction` or `write_transaction`.
 
-    Raises click.ClickException if the database is out of reach, or if its tables are missing, older
-    than this release, or with refuses_later of a later one. Creates no file of a SQLite database.
+    Raises click.ClickException if the database is out of reach, or if its tables are missing, of a
+    checkout before 0.1.0, older than this release, or with refuses_later of a later one. Creates no
+    file of a SQLite database.
     """
     url = _existing_database()
     with _connected(url) as engine, transaction(engine) as connection:
@@ -191,21 +193,9 @@ def _existing_database() -> str:
 
 
 def _check_tables(connection: Connection, url: str, *, refuses_later: bool) -> None:
-    revision = _current_revision(connection)
-    _refuse_prototype(revision, url)
-    if revision is None:
-        raise _unusable("no tables", url)
-    if _is_of_later_release(revision):
-        if refuses_later:
-            raise _unusable("later tables", url)
-    elif revision != known_revisions()[-1]:
-        raise _unusable("old tables", url)
-
-
-def _refuse_prototype(revision: str | None, url: str) -> None:
-    """Refuse a database of the first checkouts, whose tables have other names."""
-    if revision == _PROTOTYPE_REVISION:
-        raise _unusable("prototype", url)
+    state = tables_state(_current_revision(connection))
+    if state is not None and (refuses_later or state != "later tables"):
+        raise _unusable(state, url)
 
 
 def _unusable(state: str, url: str) -> click.ClickException:
@@ -230,14 +220,23 @@ def known_revisions() -> list[str]:
     return sorted(path.stem for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
-def _is_of_later_release(revision: str | None) -> bool:
+def tables_state(revision: str | None) -> str | None:
+    """Return the key in `STATES` of tables with a revision; None for those of this release."""
+    known = known_revisions()
+    if revision is None:
+        return "no tables"
+    if revision in known:
+        return None if revision == known[-1] else "old tables"
+    is_other_first = revision.partition("_")[0] == known[0].partition("_")[0]
+    if is_other_first or revision in PRE_RELEASE_REVISIONS:
+        return "pre-release tables"
     # An unknown revision belongs to a later release, whose migrations keep our tables usable.
-    return revision is not None and revision not in known_revisions()
+    return "later tables"
 
 
 def is_of_later_release(connection: Connection) -> bool:
     """Return whether the tables are those of a later release, which this one can use."""
-    return _is_of_later_release(_current_revision(connection))
+    return tables_state(_current_revision(connection)) == "later tables"
 
 
 def alembic_config(connection: Connection) -> "Config":

@@ -82,11 +82,7 @@ def _read(connection: Connection, table: Table) -> Iterable[Row]:
 
 def _read_tenants(connection: Connection) -> list[Row]:
     created_at = {row.id: row.created_at for row in connection.execute(_CREATED_AT)}
-    tenants = []
-    for row in _read(connection, _TENANTS):
-        id_ = row["id"] or row["name"]  # NULL was written by a release without ids
-        tenants.append({**row, "id": id_, "created_at": created_at.get(id_)})
-    return tenants
+    return [{**row, "created_at": created_at[row["id"]]} for row in _read(connection, _TENANTS)]
 
 
 def read_used_ids(connection: Connection) -> set[str]:
@@ -148,12 +144,10 @@ def _assign_ids(
     """Assign ids to the tenants of `after`, and insert the ids that are new."""
     recorded_ids = read_used_ids(connection)
     stored = assign_ids(before, after, recorded_ids, now)
-    # Old tenants too: a release without ids recorded none of theirs.
-    tenants = {t.id: t for t in (*before.tenants.values(), *stored.tenants.values())}
     rows = [
-        {"id": id_, "name": tenant.name, "created_at": tenant.created_at}
-        for id_, tenant in tenants.items()
-        if id_ not in recorded_ids
+        {"id": tenant.id, "name": tenant.name, "created_at": tenant.created_at}
+        for tenant in stored.tenants.values()
+        if tenant.id not in recorded_ids
     ]
     if rows:
         connection.execute(insert(TenantIdentity), rows)

@@ -159,8 +159,8 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
 def give_back_bytes(connection: Connection, returned: Iterable[tuple[str, datetime, int]]) -> None:
     """Subtract upload bytes from the windows of their charge, but not from the window live.
 
-    returned are ids of tenants, times of charges and bytes. Usage does not become negative, even
-    if a worker of the previous release gave back the bytes of the same upload.
+    returned are ids of tenants, times of charges and bytes. Usage does not become negative, which
+    would fail the transaction.
     """
     sums: Counter[UsageKey] = Counter()
     for tenant_id, charged_at, size in returned:

@@ -66,7 +66,7 @@ def log(engine: Engine) -> None:
     """Rows of each id in each list; acme and acme~2 have the same batch id."""
     with write_transaction(engine) as connection:
         identities = [{"id": id_, "name": id_.removesuffix("~2")} for id_ in IDS]
-        connection.execute(insert(TenantIdentity), identities)
+        connection.execute(insert(TenantIdentity).values(created_at=MORNING), identities)
         for number, id_ in enumerate(IDS, start=1):
             at = MORNING + timedelta(minutes=number)
             same_id = 1 if id_ == "acme~2" else None

@@ -1,22 +1,29 @@
-from dataclasses import replace
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from click import ClickException
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+import models
 from models import Base
 from models.partitions import is_in_models
 from tests.integration.conftest import ApplyConfig
-from tests.support.builders.messages import DEMO, POLICY, grant_message, tenant_config
+from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
-from worker.commands.database import alembic_config, migrate_to_head
-from worker.core.tenants.config import TenantConfig
-from worker.db.engine import read_transaction
-from worker.db.tenants import load_config
+from worker.commands import database
+from worker.commands.database import (
+    alembic_config,
+    known_revisions,
+    migrate_to_head,
+    open_database,
+)
+from worker.db.engine import create_database_engine, read_transaction
 
 
 def test_the_migrations_create_the_tables_of_the_models(engine: Engine) -> None:
@@ -44,22 +51,6 @@ def test_the_migrations_can_be_reverted_and_applied_again(engine: Engine) -> Non
         command.upgrade(alembic_config(connection), "head")
 
 
-def test_rows_of_the_previous_release_get_no_plain_links_and_have_conditional_writes(
-    engine: Engine, apply_config: ApplyConfig
-) -> None:
-    permissive = replace(POLICY, plain=True)
-    config = tenant_config(policies={"demo": permissive})
-    unconditional = replace(DEMO, conditional_writes=False)
-    apply_config(TenantConfig({"demo": unconditional}, config.tenants))
-    with engine.connect() as connection:
-        command.downgrade(alembic_config(connection), "0003_fair_turns")
-        command.upgrade(alembic_config(connection), "head")
-    with read_transaction(engine) as connection:
-        migrated = load_config(connection)
-    assert migrated.tenants["acme"].policies["demo"] == replace(permissive, plain=False)
-    assert migrated.buckets["demo"] == DEMO
-
-
 @pytest.mark.parametrize("table", ["batches", "chunks", "grants"])
 @pytest.mark.parametrize(
     "statement", ["DELETE FROM {}", "UPDATE {} SET batch_number = batch_number + 1"]
@@ -73,28 +64,72 @@ def test_the_database_refuses_to_change_the_audit_log(
         connection.execute(text(statement.format(table)))
 
 
-def test_a_database_of_a_checkout_before_the_first_release_is_refused(engine: Engine) -> None:
-    url = engine.url.render_as_string(hide_password=False)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    with pytest.raises(ClickException, match="and cannot be migrated"):
-        migrate_to_head(url)
-
-
-def test_rows_of_the_previous_release_survive_the_table_of_upload_starts(
-    engine: Engine, apply_config: ApplyConfig, service: InProcessService
+@pytest.mark.parametrize(
+    "revision",
+    ["0001", "0001_first_tables", "0001_tables_0", "0006_trees", "0018_sessions_from"],
+)
+def test_a_database_of_a_checkout_before_the_first_release_is_refused(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, revision: str
 ) -> None:
-    apply_config(tenant_config())
-    service.issue(grant_message())
-    counts = [
-        select(func.count()).select_from(Base.metadata.tables[table])
-        for table in ("batches", "grants", "reservations")
-    ]
-    with engine.connect() as connection:
-        config = alembic_config(connection)
-        for step in ("0003_fair_turns", "head"):
-            move = command.downgrade if step != "head" else command.upgrade
-            move(config, step)
-            assert [connection.scalar(count) for count in counts] == [1, 1, 1]
-            connection.commit()  # an index is built outside of a transaction
-        assert connection.scalar(text("SELECT count(*) FROM upload_starts")) == 0
+    url = engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :new"), {"new": revision})
+    with pytest.raises(ClickException, match="which cannot be migrated"):
+        migrate_to_head(url)
+    with (
+        pytest.raises(ClickException, match="which cannot be migrated"),
+        open_database(read_transaction),
+    ):
+        pass
+
+
+NEXT_MIGRATION = """
+from alembic import op
+revision, down_revision = "0002_next", "{first}"
+def upgrade(): op.execute("ALTER TABLE grants ADD COLUMN next integer")
+"""
+
+
+@pytest.fixture
+def add_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that adds a migration after those of the checkout."""
+
+    def add() -> None:
+        folder = tmp_path / "migrations"
+        shutil.copytree(Path(models.__file__).parent / "migrations", folder)
+        text = NEXT_MIGRATION.format(first=known_revisions()[-1])
+        (folder / "versions" / "0002_next.py").write_text(text)
+        monkeypatch.setattr(database, "_MIGRATIONS", folder)
+
+    return add
+
+
+def test_a_long_read_ends_the_migration_before_workers_give_up(
+    postgres_database: str, add_migration: Callable[[], None]
+) -> None:
+    migrate_to_head(postgres_database)
+    add_migration()
+    engine = create_database_engine(postgres_database)
+    with engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM grants"))
+        with pytest.raises(ClickException, match="another transaction has locked"):
+            migrate_to_head(postgres_database)
+    assert migrate_to_head(postgres_database)
+    engine.dispose()
+
+
+def test_tables_of_an_older_release_are_refused_until_they_are_migrated(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, add_migration: Callable[[], None]
+) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
+    add_migration()
+    with (
+        pytest.raises(ClickException, match="those of an older release"),
+        open_database(read_transaction),
+    ):
+        pass
+    assert migrate_to_head(url)
+    with open_database(read_transaction) as connection:
+        connection.execute(text("SELECT next FROM grants"))

@@ -1,10 +1,9 @@
 """Grants are stored in partitions by month, which exist before they are needed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from alembic import command
 from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
@@ -12,7 +11,7 @@ from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
 from worker import clock as system_clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import alembic_config, migrate_to_head
+from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
@@ -154,69 +153,3 @@ def test_a_partition_that_stays_locked_is_logged_once(
 def test_no_partition_is_created_for_what_is_no_month(engine: Engine, month: int) -> None:
     with pytest.raises(Exception, match="no month between"), write_transaction(engine) as writer:
         add_partition(writer, month)
-
-
-Downgrade = Callable[[str], None]
-
-
-@pytest.fixture
-def downgrade(engine: Engine) -> Downgrade:
-    def move(revision: str) -> None:
-        with engine.connect() as connection:
-            command.downgrade(alembic_config(connection), revision)
-
-    return move
-
-
-def test_existing_rows_become_the_first_partition_without_being_written_again(
-    engine: Engine, service: InProcessService, downgrade: Downgrade
-) -> None:
-    service.issue(grant_message())
-    downgrade("0006_trees")
-    file = text("SELECT pg_relation_filenode(:name)")
-    with read_transaction(engine) as connection:
-        before = connection.scalar(file, {"name": "grants"})
-    migrate_to_head(engine.url.render_as_string(hide_password=False))
-    with read_transaction(engine) as connection:
-        assert connection.scalar(file, {"name": "grants_first"}) == before
-    assert rows_by_partition(engine) == {"grants_first": 1}
-
-
-def test_the_migration_goes_on_where_it_was_interrupted(
-    engine: Engine, service: InProcessService, downgrade: Downgrade
-) -> None:
-    service.issue(grant_message())
-    downgrade("0006_trees")
-    with write_transaction(engine) as connection:
-        for statement in (
-            "ALTER TABLE grants ADD COLUMN month integer NOT NULL DEFAULT 202001",
-            "CREATE INDEX pk_grants_first ON grants (month)",
-            "ALTER TABLE grants ADD CONSTRAINT ck_grants_first CHECK (month < 202002) NOT VALID",
-        ):
-            connection.exec_driver_sql(statement)
-    migrate_to_head(engine.url.render_as_string(hide_password=False))
-    service.issue(grant_message())
-    assert rows_by_partition(engine) == {"grants_first": 2}
-
-
-def test_rows_of_the_previous_release_go_to_the_month_of_the_database(engine: Engine) -> None:
-    with write_transaction(engine) as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO grants (batch_number, item_number, object_key) VALUES (1, 1, 'k')"
-        )
-        assert connection.scalar(text("SELECT month FROM grants")) == MONTH
-
-
-def test_privileges_on_the_grants_survive_the_migration(
-    engine: Engine, downgrade: Downgrade
-) -> None:
-    downgrade("0006_trees")
-    with write_transaction(engine) as connection:
-        connection.exec_driver_sql("GRANT SELECT ON grants TO pg_monitor WITH GRANT OPTION")
-        connection.exec_driver_sql("GRANT INSERT ON grants TO PUBLIC")
-    migrate_to_head(engine.url.render_as_string(hide_password=False))
-    query = text("SELECT relacl::text FROM pg_class WHERE relname = 'grants'")
-    with read_transaction(engine) as connection:
-        privileges = connection.scalar(query)
-    assert "pg_monitor=r*/" in privileges
-    assert ",=a/" in privileges

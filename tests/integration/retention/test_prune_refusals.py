@@ -9,7 +9,6 @@ from sqlalchemy import Engine, insert, select, text, update
 
 from models import (
     Batch,
-    Chunk,
     Delivery,
     Manifest,
     MultipartUpload,
@@ -27,9 +26,9 @@ from tests.support.audit_log.pruned_log import (
     keys,
 )
 from tests.support.audit_log.stored_tables import StoredTables
-from tests.support.builders.messages import Clock, batch_id
+from tests.support.builders.messages import Clock
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.retention.months import add_months, first_moment, format_month, month_of
+from worker.db.retention.months import add_months, format_month, month_of
 from worker.db.retention.partitions import read_partitions
 
 
@@ -89,6 +88,7 @@ def _delivery(number: int, now: datetime) -> Any:
 def _manifest(number: int, now: datetime) -> Any:
     return insert(Manifest).values(
         batch_number=number,
+        tenant="acme",
         object_key="m",
         state="pending",
         attempts=0,
@@ -177,41 +177,3 @@ def test_grants_in_the_default_partition_are_moved_first(postgres: Engine, run: 
         )
     result = run("--yes")
     assert (result.exit_code, "default partition" in result.output) == (1, True)
-
-
-def test_a_chunk_of_a_kept_month_is_not_dropped_with_another_partition(
-    postgres: Engine, run: RunPrune
-) -> None:
-    values = {"batch_id": batch_id(), "tenant": "acme", "bucket": "demo", "kind": "download"}
-    moment = first_moment(KEPT) + timedelta(milliseconds=1)
-    with write_transaction(postgres) as connection:
-        number = connection.scalar(
-            insert(Batch)
-            .values(
-                **values,
-                requested_by="r",
-                terms={},
-                total=1,
-                chunk_size=1,
-                fingerprint=bytes(32),
-                decided_at=moment,
-            )
-            .returning(Batch.batch_number)
-        )
-        chunk = {"issued": 1, "refused": 0, "expires_in": 1, "limited_by": "request"}
-        connection.execute(
-            insert(Chunk).values(
-                batch_number=number,
-                chunk_number=0,
-                fingerprint=bytes(32),
-                issued_at=moment,
-                **chunk,
-            )
-        )
-        connection.exec_driver_sql(
-            "INSERT INTO grants (batch_number, item_number, object_key, month)"
-            " VALUES (%s, 0, 'k', %s)",
-            (number, OLD),
-        )
-    result = run("--yes", "--without-checkpoint")
-    assert (result.exit_code, "clock was behind" in result.output) == (1, True)

@@ -118,7 +118,9 @@ def test_slots_that_are_not_settled_are_not_pruned(engine: Engine, prune: RunPru
         number = connection.scalar(select(Batch.batch_number).order_by(Batch.batch_number))
         values = {"batch_number": number, "chunk_number": 0, "tenant": "acme", "bucket": "demo"}
         times = dict.fromkeys(("charged_at", "ended_at", "check_at"), moment)
-        connection.execute(insert(EndedSlot).values(attempts=0, **values, **times))
+        connection.execute(
+            insert(EndedSlot).values(attempts=0, reserved_bytes=0, **values, **times)
+        )
     result = prune()
     assert result.exit_code == 1
     assert "1 chunks of upload slots that are not settled" in result.output

@@ -42,7 +42,14 @@ _ROWS = (
     insert(Checkpoint).values(tenant="acme", size=1, root=b"r", signed_at=_NOW, note="note"),
     insert(RefusedChunk).values(tenant="acme", batch_number=1, chunk_number=0),
     insert(Prune).values(
-        tenant="acme", before="2020-01", pruned_by="ops", pruned_at=_NOW, chunks=0, items=0, edges=0
+        tenant="acme",
+        before="2020-01",
+        pruned_by="ops",
+        pruned_at=_NOW,
+        chunks=0,
+        items=0,
+        edges=0,
+        use_groups=0,
     ),
     insert(ItemEdge).values(batch_number=1, chunk_number=0, edge=b"e"),
     insert(Use).values(

@@ -3,7 +3,6 @@ from datetime import UTC, datetime
 from threading import Event, Thread
 
 import pytest
-from alembic import command
 from sqlalchemy import Engine, func, select
 
 from models import KeyPage, UnindexedChunk
@@ -20,7 +19,6 @@ from tests.support.audit_log.key_lookup import (
 from tests.support.builders import services
 from tests.support.builders.messages import Clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import alembic_config
 from worker.context import Context
 from worker.db.engine import create_database_engine, read_transaction
 from worker.db.key_lookup import entries, segments
@@ -65,18 +63,6 @@ def entry_count(engine: Engine) -> int:
     with read_transaction(engine) as connection:
         contents = connection.scalars(select(KeyPage.entries)).all()
     return sum(len(content) for content in contents) // entries.ENTRY_BYTES
-
-
-def test_rows_are_found_that_existed_before_the_lookup_did(context: Context) -> None:
-    engine = context.engine
-    with engine.connect() as connection:
-        command.downgrade(alembic_config(connection), "0006_trees")
-    write_batch(engine, 1, KEYS)
-    with engine.connect() as connection:
-        command.upgrade(alembic_config(connection), "head")
-    assert look_up(engine, KEYS[0]) == [Position(1, 0)]
-    assert index_keys(context)["indexed_chunks"] == 3
-    assert look_up(engine, KEYS[0]) == [Position(1, 0)]
 
 
 def test_few_chunks_are_left_to_the_scan(context: Context) -> None:

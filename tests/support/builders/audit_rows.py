@@ -51,9 +51,7 @@ class AuditedBatch:
         connection.execute(insert(Grant), rows)
 
     def _batch_row(self) -> dict[str, Any]:
-        # Left out unless it is set, so that rows can also be written before its migration.
-        recipient = {} if self.recipient is None else {"recipient": self.recipient}
-        return recipient | {
+        return {
             "batch_number": self.number,
             "batch_id": batch_id(self.number if self.id_number is None else self.id_number),
             "tenant": self.tenant,
@@ -61,6 +59,7 @@ class AuditedBatch:
             "kind": self.kind,
             "requested_by": self.requested_by,
             "reason": self.reason,
+            "recipient": self.recipient,
             "terms": self.terms,
             "total": len(self.object_keys),
             "chunk_size": self.chunk_size,

@@ -5,11 +5,9 @@ from contextlib import contextmanager
 
 import click
 
-from worker.commands.database import known_revisions
+from worker.commands.database import tables_state
 from worker.db.engine import sqlite_path
 from worker.db.tree.log_readers import open_reader
-
-_NEW_TABLES = ("tree_heads", "prunes", "item_edges")  # the error about a missing one names it
 
 
 @contextmanager
@@ -23,8 +21,6 @@ def database_errors(url: str) -> Iterator[None]:
     except click.ClickException:
         raise
     except Exception as error:
-        if any(table in str(error) for table in _NEW_TABLES):
-            raise _unusable("old tables", url) from None
         from worker.commands.failures.database_failures import describe_failure  # noqa: PLC0415
 
         failure = describe_failure(error, url)
@@ -43,12 +39,13 @@ def _unusable(state: str, url: str) -> click.ClickException:
     return database_unusable(STATES[state], url)
 
 
-def refuse_later_tables(url: str) -> None:
-    """Raise click.ClickException for columns that this release does not know: rows would differ."""
+def refuse_other_tables(url: str) -> None:
+    """Raise click.ClickException for the tables of another release: their rows would differ."""
     reader = open_reader(url)
     try:
-        revisions = {row[0] for row in reader.fetch("SELECT version_num FROM alembic_version")}
+        rows = list(reader.fetch("SELECT version_num FROM alembic_version"))
     finally:
         reader.close()
-    if not revisions <= set(known_revisions()):
-        raise _unusable("later tables", url)
+    state = tables_state(rows[0][0] if rows else None)
+    if state is not None:
+        raise _unusable(state, url)

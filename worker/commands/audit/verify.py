@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from valetkey.cli.printable import escape_unprintable
 from valetkey.cli.results.consoles import stderr_console
-from worker.commands.audit.verified_database import database_errors, refuse_later_tables
+from worker.commands.audit.verified_database import database_errors, refuse_other_tables
 from worker.core.tree.signed_note import InvalidKey, VerifierKey
 from worker.database_setting import read_database_url
 from worker.db.tree.log_readers import open_reader
@@ -126,7 +126,7 @@ def _verify(
         text = escape_unprintable(str(error))
         raise click.BadParameter(text, param_hint="--checkpoint") from None
     with database_errors(url), _progress() as on_progress:
-        refuse_later_tables(url)
+        refuse_other_tables(url)
         tenants = () if tenant is None else _tenants(url, tenant)
         limit = _MAX_PROBLEMS if keep_going else 1
         options = VerifyOptions(tenants, keys, checkpoints, processes, limit)

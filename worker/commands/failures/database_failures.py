@@ -34,9 +34,10 @@ STATES = {
         "its tables are those of a later release, whose columns this command does not know",
         "run the command of that release",
     ),
-    "prototype": Cause(
-        "it was created by a checkout older than 0.1.0 and cannot be migrated",
-        "use an empty database, or for `worker dev` another folder with --data",
+    "pre-release tables": Cause(
+        "a checkout older than 0.1.0 created its tables, which cannot be migrated",
+        f"create a new database, or delete this one, and run `{MIGRATE}`; for `worker dev`, use"
+        " another folder with --data",
     ),
 }
 """The causes that commands find out before they read or write."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Select, func, select, text, tuple_
@@ -12,7 +12,6 @@ from models.partitions import PARTITIONED
 from worker.db.retention.partitions import Partition
 
 _LOCK_TIME = "2s"
-_OVERLAP = timedelta(days=1)
 _IS_OWNER = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(:t)")
 _READ_TRIGGER = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")
 _DELETE = "DELETE FROM grants WHERE batch_number = ? AND item_number >= ? AND item_number < ?"
@@ -47,22 +46,6 @@ def drop_partition(connection: Connection, partition: Partition) -> None:
     """Drop a partition with its rows."""
     name = connection.dialect.identifier_preparer.quote_identifier(partition.name)
     connection.exec_driver_sql(f"DROP TABLE {name}")
-
-
-def later_chunks(connection: Connection, partition: Partition, before: datetime) -> int:
-    """Count the chunks that were issued at or after a moment and have grants in a partition.
-
-    The clock of the database can assign the grants that the previous release writes to another
-    month than that of their chunk, at the end of a month.
-    """
-    name = connection.dialect.identifier_preparer.quote_identifier(partition.name)
-    query = text(
-        "SELECT count(*) FROM chunks JOIN batches USING (batch_number)"  # noqa: S608 - from pg_class
-        f" JOIN {name} AS grants ON grants.batch_number = chunks.batch_number"
-        " AND grants.item_number = chunks.chunk_number * batches.chunk_size"
-        " WHERE issued_at >= :before AND issued_at < :end"
-    )
-    return int(connection.scalar(query, {"before": before, "end": before + _OVERLAP}) or 0)
 
 
 def chunks_before(

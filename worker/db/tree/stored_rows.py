@@ -94,8 +94,8 @@ PRUNE: dict[str, Reader] = {
     "pruned_at": instant,
     "chunks": number,
     "items": number,
-    "edges": optional(number),
-    "use_groups": optional(number),
+    "edges": number,
+    "use_groups": number,
 }
 USE: dict[str, Reader] = {
     "tenant": text,

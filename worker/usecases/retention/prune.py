@@ -36,7 +36,6 @@ from worker.db.retention.removal import (
     delete_chunks,
     drop_partition,
     has_grants,
-    later_chunks,
     lock_grants,
     owns_grants,
 )
@@ -125,16 +124,10 @@ def _partitions_to_drop(connection: Connection, before: int) -> list[Partition]:
     mixed = [part for part in partitions if part.first is None and part.contains(before)]
     if mixed:
         raise PruneRefused(
-            "the first partition holds everything that was issued before partitions existed;"
+            "the first partition holds all months until the one in which the tables were created;"
             f" --before {format_month(mixed[0].end)} is the earliest month that drops it"
         )
-    dropped = [partition for partition in partitions if partition.end <= before]
-    if dropped and (number := later_chunks(connection, dropped[-1], first_moment(before))):
-        raise PruneRefused(
-            f"{number:,} chunks of {format_month(before)} have grants in {dropped[-1].name},"
-            " because the database's clock was behind: prune up to a later month"
-        )
-    return dropped
+    return [partition for partition in partitions if partition.end <= before]
 
 
 def prune(

@@ -14,7 +14,7 @@ from worker.__main__ import main
 from worker.broker.dead_letters import KEY
 from worker.broker.discards import COUNTER
 from worker.broker.sharing.queue_lengths import WAITING
-from worker.commands.database import known_revisions
+from worker.commands import database
 from worker.commands.metrics import collector
 from worker.errors import Transient
 
@@ -116,8 +116,9 @@ def test_nothing_is_printed_of_a_database_of_an_older_release(
     file = tmp_path / "old.db"
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        connection.execute("INSERT INTO alembic_version VALUES (?)", [known_revisions()[-2]])
+        connection.execute("INSERT INTO alembic_version VALUES ('0001_old')")
     connection.close()
+    monkeypatch.setattr(database, "known_revisions", lambda: ["0001_old", "0002_new"])
     monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{file}")
     result = CliRunner().invoke(main, ["metrics"])
     assert result.exit_code == 1

@@ -77,7 +77,7 @@ def _is_removed(
     if before and edge is not None and leaf is not None:
         is_covered = leaf.reference is None and _covers_edge(leaf, batch, chunk, edge)
         _require_covered(batch, rows, leaf, is_covered=is_covered)
-    if before and edge is None and all(each.keeps_edges for each in before):
+    if before and edge is None:
         problem = batch.problem("item_edges", "is missing", chunk=rows.number)
         raise Found(problem, None if leaf is None else leaf.place)
     # A chunk without a leaf can get one after its items were removed: see adopt.
