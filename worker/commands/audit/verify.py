@@ -200,11 +200,8 @@ def _print_text(result: Verification, seconds: float) -> None:
         place = escape_unprintable(str(first))
         click.echo(f"{table}: rows that no leaf covers: {count:,}. The first: {place}")
     if result.uncovered:
-        click.echo(
-            "Next: if the previous release wrote these rows, `python -m worker audit adopt --before"
-            " TIME` covers them from now on; else somebody added them."
-        )
-    if result.problems:
+        click.echo("The service writes a leaf with every row: something else added these rows.")
+    if not result.is_sound:
         click.echo("Next: docs/operating.md, The audit log does not verify.")
     counts = {name: getattr(result, name) for name in _COUNTS}
     rate = f"{result.items / seconds:,.0f} rows/s" if seconds else ""

@@ -104,7 +104,7 @@ def insert_prune(
         "chunks": part.chunks,
         "items": part.items,
         "edges": part.chunks,
-        "use_groups": part.use_groups or None,  # records of the previous release have no such value
+        "use_groups": part.use_groups or None,
     }
     statement = insert(Prune).values(values).returning(Prune.prune_number)
     number = connection.scalar(statement)

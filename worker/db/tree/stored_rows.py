@@ -94,7 +94,7 @@ PRUNE: dict[str, Reader] = {
     "pruned_at": instant,
     "chunks": number,
     "items": number,
-    "edges": optional(number),
+    "edges": number,
     "use_groups": optional(number),
 }
 USE: dict[str, Reader] = {

@@ -17,16 +17,12 @@ _is_month = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])").fullmatch
 
 
 class RemovedMonths(NamedTuple):
-    """A removal: the month before which chunks were issued, like 2026-01, and its leaf.
-
-    keeps_edges tells that it left the tree of each chunk's items.
-    """
+    """A removal: the month before which chunks were issued, like 2026-01, and its leaf."""
 
     before: str
     leaf_number: int
     chunks: int
     items: int
-    keeps_edges: bool
     use_groups: int = 0
 
     def explains(self, issued_at: datetime, leaf_number: int | None) -> bool:
@@ -94,8 +90,7 @@ def _check(row: Row, leaves: dict[tuple[str, str | None], Row]) -> RemovedMonths
     if not _is_month(before) or before > values["pruned_at"].strftime("%Y-%m"):
         text = "is no month that had begun at the time of the removal"
         raise Found(Problem("prunes", text, column="before")._replace(**place), (tenant, leaf[0]))
-    keeps = values["edges"] is not None
-    counts = values["chunks"], values["items"], keeps, values["use_groups"] or 0
+    counts = values["chunks"], values["items"], values["use_groups"] or 0
     return RemovedMonths(before, leaf[0], *counts)
 
 
