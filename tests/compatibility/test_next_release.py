@@ -1,36 +1,49 @@
 """A simulated next release, whose wire has grown, against today's client and worker."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from tests.support.compatibility.flights import (
+    CHUNK_SIZE,
+    ITEMS,
+    AuditCounts,
     Flight,
+    audit_counts,
+    charged_and_granted,
     finish_flight,
-    flights_of_each_kind,
     new_flight,
-    open_flight,
+    open_flights,
     request_again,
 )
 from tests.support.compatibility.next_release import next_release
 from tests.support.compatibility.producers import Producer, running_producer, start_command
 from tests.support.compatibility.releases import Release, current_release, kill_worker
-from tests.support.compatibility.services import Servers, Service, new_service, tenant_of
+from tests.support.compatibility.services import (
+    TRUSTS,
+    Servers,
+    Service,
+    new_service,
+    tenant_of,
+)
+from worker.db.engine import create_database_engine
 
 # The first test waits for all operations, on a busy machine for minutes.
 pytestmark = pytest.mark.timeout(400)
 
 Fields = dict[str, Any]
+Flights = dict[str, tuple[Flight, list[Any]]]
 TIMEOUT = 30.0  # seconds
-FLIGHTS = [
-    f"{trust} {kind}"
-    for trust in ("signed", "unsigned")
-    for kind in ("download", "upload", "put", "multipart", "parts")
-]
+KINDS = ("download", "upload", "put", "multipart")
+FLIGHTS = [f"{trust} {kind}" for trust in TRUSTS for kind in (*KINDS, "parts")]
+MAX_SHARED_BATCHES = 20
 UNKNOWN: Mapping[str, tuple[Fields, Fields, Fields, tuple[str, str]]] = {
     "header": ({"urgency": "high"}, {}, {}, ("unknown_field", "urgency")),
     "term": ({}, {"priority": 5}, {}, ("unknown_field", "grant.priority")),
@@ -43,53 +56,64 @@ UNKNOWN: Mapping[str, tuple[Fields, Fields, Fields, tuple[str, str]]] = {
 
 @dataclass
 class NextRelease:
-    """What producers were told by the workers and clients of the next and the current release."""
+    """What producers were told by the workers and clients of the next and the current release.
 
+    upgraded and rolled_back are batches across a change of the worker, with the results of sending
+    them again; shared are batches by kind that workers of both releases answered.
+    """
+
+    releases: tuple[Release, Release]
+    engine: Engine
     operations: dict[str, Any]
     commands: dict[str, tuple[int, str]]
-    upgraded: dict[str, tuple[Flight, list[Any]]]
-    rolled_back: dict[str, tuple[Flight, list[Any]]]
+    upgraded: Flights
+    rolled_back: Flights
     unknown: dict[str, tuple[Any, float]]
+    shared: dict[str, Flight]
+    usage: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def told(servers: Servers) -> Iterator[NextRelease]:
-    """Run the current worker, then the next one, then the current one again."""
+    """Run the current worker, then the next one, the current one again, and then both."""
     current, later = current_release(servers.folder), next_release(servers.folder)
-    service = new_service(servers, 0)
+    service = new_service(servers)
     service.prepare(current)
+    engine = create_database_engine(service.database_url)
     with ExitStack() as stack:
+        stack.callback(engine.dispose)
         producer = stack.enter_context(running_producer(current, service.folder))
         with running_worker(service, current):
-            before = opened_flights(service, producer)
+            before = open_flights(service, producer)
         with running_worker(service, later):
             upgraded = finished(before, producer)
-            before = opened_flights(service, producer)
+            before = open_flights(service, producer)
             commands = run_commands(service, current)
             operations = run_operations(service, producer)
         with running_worker(service, current):
             rolled_back = finished(before, producer)
             newer = stack.enter_context(running_producer(later, service.folder))
             unknown = {name: send_unknown(service, newer, name) for name in UNKNOWN}
-            yield NextRelease(operations, commands, upgraded, rolled_back, unknown)
+            with running_worker(service, later, "--only", "issue"):
+                logs = service.log_of(current), service.log_of(later)
+                shared = {kind: share_batch(service, newer, kind, logs) for kind in KINDS}
+            usage = {trust: newer.call("usage", client=service.client(trust)) for trust in TRUSTS}
+        yield NextRelease(
+            *((current, later), engine, operations, commands),
+            *(upgraded, rolled_back, unknown, shared, usage),
+        )
 
 
 @contextmanager
-def running_worker(service: Service, release: Release) -> Iterator[None]:
+def running_worker(service: Service, release: Release, *options: str) -> Iterator[None]:
     """Run a worker until the block ends, and kill it then."""
-    with release.running_worker(service.settings, service.log_of(release)) as worker:
+    log = service.log_of(release)
+    with release.running_worker(service.settings, log, *options) as worker:
         yield
         kill_worker(worker)
 
 
-def opened_flights(service: Service, producer: Producer) -> list[Flight]:
-    flights = flights_of_each_kind(service, producer)
-    for flight in flights:
-        open_flight(flight, producer)
-    return flights
-
-
-def finished(flights: list[Flight], producer: Producer) -> dict[str, tuple[Flight, list[Any]]]:
+def finished(flights: list[Flight], producer: Producer) -> Flights:
     """Complete batches, and request them again; return both results by batch."""
     producer.call("release")
     for flight in flights:
@@ -97,16 +121,29 @@ def finished(flights: list[Flight], producer: Producer) -> dict[str, tuple[Fligh
     return {flight.name: (flight, request_again(flight, producer)) for flight in flights}
 
 
+def share_batch(service: Service, producer: Producer, kind: str, logs: tuple[Path, Path]) -> Flight:
+    """Request batches until one has chunks from each of two workers, by their logs."""
+    for _ in range(MAX_SHARED_BATCHES):
+        flight = new_flight(service, kind, "signed", items=12, chunk_size=1)
+        flight.rest.extend(request_again(flight, producer))
+        if all(answered_chunks(log, flight.id) for log in logs):
+            return flight
+    raise AssertionError(f"one worker answered each of {MAX_SHARED_BATCHES} batches alone")
+
+
+def answered_chunks(log: Path, batch_id: str) -> int:
+    """Return the number of chunks of a batch that a worker answered."""
+    lines = log.read_text(errors="replace").splitlines()
+    records = [json.loads(line) for line in lines if f'"{batch_id}"' in line]
+    return sum(record.get("event") == "answered" for record in records)
+
+
 def run_operations(service: Service, producer: Producer) -> dict[str, Any]:
-    """Perform the operations of the matrix for a tenant that gets grown replies."""
-    tenant, clients = tenant_of("signed", "-next"), service.client("signed", "-next")
-    prefixes = [f"{tenant}/operations", f"{tenant}/limited"]
+    """Perform all operations for a tenant that gets grown replies."""
     results: dict[str, Any] = producer.call(
         "operations",
-        style="async",
-        main=clients,
-        limited=clients,
-        prefixes=prefixes,
+        client=service.client("signed", "-next"),
+        prefix=f"{tenant_of('signed', '-next')}/operations",
         timeout=TIMEOUT,
     )
     return results
@@ -172,14 +209,14 @@ def is_explained(result: Any) -> bool:
     return bool(result["granted"]["decision"] == "issue" and refusals == ["weather_bad"])
 
 
-KINDS = ("download", "upload", "put", "multipart")
 GROWN: Mapping[str, Callable[[Any], bool]] = {
     **{f"{kind}: granted": is_granted for kind in KINDS},
     "parts: granted": lambda result: all(map(is_granted, result["parts"])),
-    **{f"{kind}: refused by policy": has_code("weather_bad") for kind in KINDS},
-    "parts: refused by policy": lambda result: result[0]["code"] == "upload_unknown",
+    **{f"{kind}: refused": has_code("weather_bad") for kind in KINDS},
+    "parts: refused": lambda result: result[0]["code"] == "upload_unknown",
     "usage": has_new_metric,
-    "cancel": lambda result: result["after"]["issued"] == 2,
+    "service": lambda result: "parts" in result["kinds"],
+    "cancel": lambda result: result["issued"] == 2,
     "reopened batch": is_reopened,
     "explain": is_explained,
     "manifest": lambda result: (result["issued"], result["refused"]) == (4, 1),
@@ -189,9 +226,8 @@ GROWN: Mapping[str, Callable[[Any], bool]] = {
 
 @pytest.mark.parametrize("operation", GROWN)
 def test_a_client_reads_the_grown_replies_of_the_next_release(
-    told: NextRelease, operation: str, record_claim: Callable[[str, str, str], None]
+    told: NextRelease, operation: str
 ) -> None:
-    record_claim("next release", operation, "current client, next worker")
     assert GROWN[operation](told.operations[operation])
 
 
@@ -208,33 +244,54 @@ def test_a_command_prints_the_grown_replies_of_the_next_release(
 
 @pytest.mark.parametrize("name", FLIGHTS)
 def test_a_batch_in_flight_continues_after_an_upgrade_to_the_next_release(
-    told: NextRelease, name: str, record_claim: Callable[[str, str, str], None]
+    told: NextRelease, name: str
 ) -> None:
-    record_claim("next release", f"in flight: {name.split()[1]}", "current client, next worker")
-    check_flight(*told.upgraded[name])
+    check_flight(told.engine, *told.upgraded[name])
 
 
 @pytest.mark.parametrize("name", FLIGHTS)
 def test_a_batch_begun_by_the_next_release_continues_after_a_return_to_this_one(
-    told: NextRelease, name: str, record_claim: Callable[[str, str, str], None]
+    told: NextRelease, name: str
 ) -> None:
-    record_claim("next release", f"in flight: {name.split()[1]}", "after a return")
-    check_flight(*told.rolled_back[name])
+    check_flight(told.engine, *told.rolled_back[name])
 
 
-def check_flight(flight: Flight, again: list[Any]) -> None:
-    """Check that all items of a batch are granted, and the same grants when it is sent again."""
+def check_flight(engine: Engine, flight: Flight, again: list[Any]) -> None:
+    """Check that each item of a batch is granted and audited once, also if it is sent again."""
     keys = [item["key"] for item in flight.request["items"]]
     results = [(result.get("key"), result.get("code")) for result in flight.results]
     assert results == [(key, None) for key in keys]
     assert again == flight.results
+    assert audit_counts(engine, flight.id) == AuditCounts(ITEMS // CHUNK_SIZE, ITEMS, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_of_both_releases_share_a_batch(told: NextRelease, kind: str) -> None:
+    flight = told.shared[kind]
+    assert [result.get("code") for result in flight.results] == [None] * 12
+    assert audit_counts(told.engine, flight.id) == AuditCounts(12, 12, 0)
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_items_are_charged_once_by_workers_of_both_releases(told: NextRelease, trust: str) -> None:
+    charged, granted = charged_and_granted(told.engine, tenant_of(trust))
+    used = {quota["metric"]: quota["used"] for quota in told.usage[trust]}
+    assert (charged, used["grants"]) == (granted, granted)
+    assert granted > 0
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_only_a_newer_client_knows_is_refused_by_name_and_at_once(
-    told: NextRelease, name: str, record_claim: Callable[[str, str, str], None]
+    told: NextRelease, name: str
 ) -> None:
-    record_claim("next release", f"unknown {name}", "next client, current worker")
     reply, seconds = told.unknown[name]
     assert (reply.get("code"), reply.get("field")) == UNKNOWN[name][3]
     assert seconds < TIMEOUT
+
+
+def test_every_process_ran_the_code_of_its_release(told: NextRelease) -> None:
+    for release in told.releases:
+        imports = release.imports()
+        assert all(each.origin.startswith(f"{release.folder}/") for each in imports)
+        packages = {each.package for each in imports}
+        assert packages == {"valetkey", "worker", "models", "celeryconfig"}
