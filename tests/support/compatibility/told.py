@@ -89,8 +89,15 @@ def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
                 shared = {kind: share_batch(service, newer, kind, logs) for kind in KINDS}
             usage = {trust: newer.call("usage", client=service.client(trust)) for trust in TRUSTS}
         yield NextRelease(
-            *((current, later), engine, operations, commands),
-            *(upgraded, rolled_back, unknown, shared, usage),
+            releases=(current, later),
+            engine=engine,
+            operations=operations,
+            commands=commands,
+            upgraded=upgraded,
+            rolled_back=rolled_back,
+            unknown=unknown,
+            shared=shared,
+            usage=usage,
         )
 
 

@@ -1,7 +1,7 @@
 """The operations of a client, each once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -113,7 +113,7 @@ async def _webhook(caller: Caller) -> Any:
 
 KINDS = ("download", "upload", "put", "multipart")
 
-OPERATIONS: dict[str, Callable[[Caller], Awaitable[Any]]] = {
+OPERATIONS: dict[str, Callable[[Caller], Coroutine[Any, Any, Any]]] = {
     **{f"{kind}: granted": partial(_granted, kind) for kind in KINDS},
     "parts: granted": _parts_granted,
     **{f"{kind}: refused": partial(_refused, kind) for kind in KINDS},
