@@ -27,7 +27,6 @@ from valetkey.delivery.async_transport import AsyncTransport
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.delivery.servers import client_servers
-from valetkey.errors import Refused
 from valetkey.manifests import Manifest, build_manifest, poll_intervals, written_state
 from valetkey.request_methods import BaseRequestMethods
 from valetkey.uses.async_methods import AsyncUseMethods
@@ -38,7 +37,7 @@ from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import BatchState, Explanation, Usage
 from valetkey.wire.requests import GrantRequest
-from valetkey.wire.service import ServiceInfo, cannot_describe, first_release
+from valetkey.wire.service import ServiceInfo
 
 Keys = Iterable[str | Item] | AsyncIterable[str | Item]
 Items = Iterable[Item] | AsyncIterable[Item]
@@ -107,14 +106,9 @@ class AsyncClient(
         return cast("Usage", await request_reply(self._dispatcher, message, timeout)).quotas
 
     async def service(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServiceInfo:
-        """Return the versions, kinds and limits of the service, as Client.service does."""
+        """Return the release, versions, kinds and limits of the service, as Client.service does."""
         message = requests.service_message(self._config, new_id())
-        try:
-            return cast("ServiceInfo", await request_reply(self._dispatcher, message, timeout))
-        except Refused as error:
-            if not cannot_describe(error.refusal):
-                raise
-        return first_release(self._config.tenant)
+        return cast("ServiceInfo", await request_reply(self._dispatcher, message, timeout))
 
     async def batch(self, batch: str, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncBatchHandle:
         """Reopen a batch by its id. Any process of the tenant can do this.

@@ -15,7 +15,7 @@ from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.delivery.servers import client_servers
 from valetkey.delivery.transport import Transport
-from valetkey.errors import NoAnswer, Refused
+from valetkey.errors import NoAnswer
 from valetkey.handles import (
     DEFAULT_TIMEOUT,
     BatchHandle,
@@ -32,7 +32,7 @@ from valetkey.wire import requests
 from valetkey.wire.refusals import QuotaState
 from valetkey.wire.replies import BatchState, Explanation, Usage
 from valetkey.wire.requests import GrantRequest
-from valetkey.wire.service import ServiceInfo, cannot_describe, first_release
+from valetkey.wire.service import ServiceInfo
 
 
 class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle], UseMethods):
@@ -92,18 +92,9 @@ class Client(RequestMethods[GrantHandle, MultipartHandle, BatchHandle], UseMetho
         return cast("Usage", request_reply(self._dispatcher, message, timeout)).quotas
 
     def service(self, timeout: float = DEFAULT_TIMEOUT) -> ServiceInfo:
-        """Return the versions, kinds and limits of the service.
-
-        A service of an earlier release cannot tell: its release is None, and the rest is what the
-        first release of wire version 1 has. Raises as usage() does.
-        """
+        """Return the release, versions, kinds and limits of the service. Raises as usage() does."""
         message = requests.service_message(self._config, new_id())
-        try:
-            return cast("ServiceInfo", request_reply(self._dispatcher, message, timeout))
-        except Refused as error:
-            if not cannot_describe(error.refusal):
-                raise
-        return first_release(self._config.tenant)
+        return cast("ServiceInfo", request_reply(self._dispatcher, message, timeout))
 
     def batch(self, batch: str, timeout: float = DEFAULT_TIMEOUT) -> BatchHandle:
         """Reopen a batch by its id. Any process of the tenant can do this.

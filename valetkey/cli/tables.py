@@ -46,10 +46,9 @@ def show_service(service: ServiceInfo, output_format: str | None) -> None:
     if output_format == "json":
         click.echo(json.dumps(service.model_dump(mode="json")))
         return
-    versions = ", ".join(map(str, service.versions))
     rows = [
-        ("release", "not told" if service.release is None else service.release),
-        ("wire versions", versions),
+        ("release", service.release),
+        ("wire versions", ", ".join(map(str, service.versions))),
         ("asks", ", ".join(service.asks)),
         ("kinds", ", ".join(service.kinds)),
         *((name, _limit_text(name, value)) for name, value in service.limits),

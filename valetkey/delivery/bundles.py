@@ -9,7 +9,6 @@ from collections.abc import Container, Sequence
 from valetkey.wire.bundles import MAX_BUNDLE_MESSAGES
 from valetkey.wire.pending import PendingMessage, build_bundle
 
-PAUSE_SECONDS = 600.0  # after which a service that refused a bundle may have been updated
 _MIN_LIMIT = 32  # messages; halves of so few cost more than several workers gain
 
 
@@ -19,7 +18,6 @@ class Outbox:
     def __init__(self) -> None:
         self._small: list[PendingMessage] = []
         self._last: PendingMessage | None = None
-        self._paused_until = float("-inf")
         self._limit = _MIN_LIMIT
 
     def start(self, unanswered: int) -> None:
@@ -29,11 +27,10 @@ class Outbox:
         """
         self._limit = min(max(unanswered // 2, _MIN_LIMIT), MAX_BUNDLE_MESSAGES)
 
-    def has_room(self, now: float) -> bool:
-        """Return true if another message may go out with those that are here."""
-        if self._last is not None:
-            return False
-        return not self._small or (len(self._small) < self._limit and now >= self._paused_until)
+    @property
+    def has_room(self) -> bool:
+        """True if another message may go out with those that are here."""
+        return self._last is None and len(self._small) < self._limit
 
     def add(self, message: PendingMessage, *, is_alone: bool) -> None:
         """Add a message that was read."""
@@ -50,10 +47,6 @@ class Outbox:
             last, self._last = self._last, None
             return [last] if last.task_id in unanswered else []
         return messages
-
-    def pause(self, now: float) -> None:
-        """Send messages alone for a while: the service does not read bundles."""
-        self._paused_until = now + PAUSE_SECONDS
 
 
 class Bundles:

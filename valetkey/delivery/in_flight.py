@@ -10,8 +10,7 @@ from valetkey.delivery.pending_request import HeadStarts, PendingRequest
 from valetkey.delivery.retransmit import RetransmitTimer
 from valetkey.wire.messages import task_id as chunk_task_id
 from valetkey.wire.pending import PendingMessage
-from valetkey.wire.refusals import UNAUTHENTICATED
-from valetkey.wire.replies import BundleReply, Outcome, Reply
+from valetkey.wire.replies import BundleReply, Reply
 from valetkey.wire.unavailable import Unavailable
 
 ReadMessage = Callable[[PendingRequest], PendingMessage | None]
@@ -117,7 +116,7 @@ class InFlight:
         refused = []
         self._outbox.start(len(self._unsent) + len(self._sends))
         for request in tuple(self._unsent):
-            while self._has_room(now) and (message := read(request)) is not None:
+            while self._has_room and (message := read(request)) is not None:
                 if not self._enter(request, message, now):
                     refused.append(request)
         return refused
@@ -183,10 +182,6 @@ class InFlight:
 
     def _receive_bundle(self, bundle_id: str, result: _Result, now: float) -> None:
         """Record the replies to a bundle's messages; those without one are sent alone, at once."""
-        refusal = result.refusal if isinstance(result, Outcome) else None
-        # A service that does not know the sender refuses each of its messages.
-        if refusal is not None and refusal.code not in UNAUTHENTICATED:
-            self._outbox.pause(now)
         members = set(self._bundles.unanswered(bundle_id))
         for reply in result.replies if isinstance(result, BundleReply) else ():
             task_id = chunk_task_id(reply.batch, reply.chunk)
@@ -212,8 +207,9 @@ class InFlight:
     def _is_stuck(self) -> bool:
         return self._stuck_task_id is not None and self._is_waiting(self._stuck_task_id)
 
-    def _has_room(self, now: float) -> bool:
-        return not self._is_stuck and self._timer.has_room and self._outbox.has_room(now)
+    @property
+    def _has_room(self) -> bool:
+        return not self._is_stuck and self._timer.has_room and self._outbox.has_room
 
     def _is_waiting(self, task_id: str) -> bool:
         return task_id in self._sends or task_id in self._bundles

@@ -1,8 +1,7 @@
 """The refusal codes and the refusal object. Wire version 1.
 
-The list of codes is part of the wire: a code is never renamed or reused. A later service may send
-codes, metrics and windows that are not in these lists: clients keep them as text. Codes that the
-service no longer sends stay in the list, because older services send them.
+The list of codes is part of the wire: a code is never removed, renamed or reused. A later service
+may send codes, metrics and windows that are not in these lists: clients keep them as text.
 """
 
 from datetime import datetime
@@ -37,17 +36,16 @@ class Code(StrEnum):
     ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"  # alg is not Ed25519 or EdDSA
     SIGNATURE_REQUIRED = "signature_required"  # no tenant of this name accepts unsigned messages
     SIGNATURE_INVALID = "signature_invalid"  # not signed by a key of the id in kid
-    KEY_UNKNOWN = "key_unknown"  # no longer sent, only counted: signature_invalid is sent
+    KEY_UNKNOWN = "key_unknown"  # counted only: signature_invalid is sent
     KEY_EXPIRED = "key_expired"  # the key, which did sign the message, has expired
     KEY_REVOKED = "key_revoked"  # the key, which did sign the message, is revoked
     CLAIM_MISSING = "claim_missing"  # iat is missing or not in whole seconds
     MESSAGE_EXPIRED = "message_expired"  # iat is over 24 hours ago, or before the tenant existed
     MESSAGE_FROM_FUTURE = "message_from_future"  # iat is more than 60 seconds ahead
     TENANT_MISMATCH = "tenant_mismatch"  # the message names another tenant than its signing key
-    TENANT_UNKNOWN = "tenant_unknown"  # no longer sent, only counted: signature_required is sent
+    TENANT_UNKNOWN = "tenant_unknown"  # counted only: signature_required is sent
 
     # The batch: its bucket profile, kind, size, callback and state.
-    BUCKET_UNKNOWN = "bucket_unknown"  # no longer sent: bucket_not_allowed is sent
     BUCKET_NOT_ALLOWED = "bucket_not_allowed"  # the tenant has no policy for this bucket profile
     BUCKET_UNUSABLE = "bucket_unusable"  # the service cannot sign for it; an operator must fix it
     KIND_NOT_ALLOWED = "kind_not_allowed"  # unknown kind, or not in the tenant's policy

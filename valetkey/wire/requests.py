@@ -142,7 +142,6 @@ def cancel_message(
         "batch": batch_id,
         "requested_by": requester.requested_by,
     }
-    # Not sent unless needed: an older service refuses a field that it does not know.
     optional = {"reason": reason, "abort_uploads": abort_uploads or None}
     body |= {name: value for name, value in optional.items() if value is not None}
     return build_pending_message(task_id, body)

@@ -40,8 +40,7 @@ class ServiceInfo(ReplyModel):
     """The reply to a ServiceMessage: what the service reads and supports.
 
     tenant: the tenant that asked.
-    release: the service's release. None for a release that cannot describe itself yet: it has what
-    the first release of wire version 1 had.
+    release: the service's release.
     versions: the wire versions that it reads, as in the field `v` of a message.
     asks: the values of the field `ask`; a message without it has `grants`.
     kinds: the kinds of grant. The tenant's policy may allow fewer.
@@ -49,7 +48,7 @@ class ServiceInfo(ReplyModel):
 
     status: Literal["described"] = "described"
     tenant: str
-    release: str | None = None
+    release: str
     versions: list[int]
     asks: list[str]
     kinds: list[str]
@@ -76,43 +75,6 @@ class ServiceInfo(ReplyModel):
         return None
 
     def _refuse(self, code: Code, field: str, message: str, limit: int | Sequence[str]) -> Refusal:
-        release = "an earlier release" if self.release is None else f"release {self.release}"
         limit = limit if isinstance(limit, int) else list(limit)
-        return Refusal(code=code, field=field, message=f"{message}: it is {release}", limit=limit)
-
-
-def first_release(tenant: str) -> ServiceInfo:
-    """Return the description of a service that cannot describe itself.
-
-    These are the first release of wire version 1 and its limits: data, and not the constants of
-    this release, which may change.
-    """
-    return ServiceInfo(
-        tenant=tenant,
-        versions=[1],
-        asks=["grants", "explain", "usage", "cancel", "batch"],
-        kinds=["download", "upload", "put", "multipart", "parts"],
-        limits=ServiceLimits(
-            max_batch_items=1_000_000,
-            max_chunk_items=1_000,
-            default_chunk_items=600,
-            max_interactive_items=20,
-            max_frame_bytes=8 * 1024**2,
-            max_message_bytes=4 * 1024**2,
-            max_message_age=86_400,
-            max_clock_skew=60,
-            max_expires_in=604_800,
-            max_object_bytes=5 * 1024**3,
-            max_multipart_bytes=5 * 1024**4,
-            min_part_bytes=5 * 1024**2,
-            max_parts=10_000,
-        ),
-    )
-
-
-def cannot_describe(refusal: Refusal) -> bool:
-    """Tell whether a service refused a ServiceMessage because it does not know the message.
-
-    Such a service takes it for a request for grants, which lacks its first field.
-    """
-    return refusal.code == Code.MALFORMED and refusal.field in {"batch", "ask"}
+        text = f"{message}: it is release {self.release}"
+        return Refusal(code=code, field=field, message=text, limit=limit)

@@ -175,12 +175,12 @@ def open_database(
 
 
 @contextmanager
-def open_engine(*, refuses_later: bool = False) -> Iterator[Engine]:
+def open_engine() -> Iterator[Engine]:
     """Open VALETKEY_DATABASE_URL for several transactions. Raises as `open_database` does."""
     url = _existing_database()
     with _connected(url) as engine:
         with read_transaction(engine) as connection:
-            _check_tables(connection, url, refuses_later=refuses_later)
+            _check_tables(connection, url, refuses_later=False)
         yield engine
 
 

@@ -115,7 +115,7 @@ def _holder(lock_fd: int) -> int | None:
 
 
 def _is_alive(pid: int | None) -> bool:
-    if pid is None:  # a stack of an earlier release, or one that is about to write it
+    if pid is None:  # a stack that is about to write it
         return True
     try:
         os.kill(pid, 0)

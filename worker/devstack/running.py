@@ -67,6 +67,6 @@ def read_running_dev(data: Path) -> RunningDev | None:
     try:
         content = json.loads((data / "dev.json").read_text(encoding="utf-8"))
         info = StackInfo(**content)
-    except (OSError, ValueError, TypeError):  # also that of an earlier release
+    except (OSError, ValueError, TypeError):  # also that of a release with other fields
         return None
     return RunningDev(data.resolve(), info) if has_running_stack(data) else None

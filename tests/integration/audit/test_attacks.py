@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.support.audit_log.logs import GeneratedLog, generate_log
 from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import StoredTables
-from tests.support.audit_log.trials import copied_file, options_of, problems_of
+from tests.support.audit_log.trials import copied_file, options_of
 from tests.support.servers.databases import migrated_file
 from worker.commands.audit.group import audit
 from worker.core.tree.records import encode_record, entry_hash
@@ -36,7 +36,7 @@ def tables_found(log: GeneratedLog, options: VerifyOptions, attack: Attack) -> s
     with copied_file(log) as url:
         with closing(StoredTables(url)) as db:
             attack(db)
-        found = problems_of(verify_log(url, replace(options, max_problems=100)))
+        found = verify_log(url, replace(options, max_problems=100)).problems
         return {problem.table for problem in found}
 
 
@@ -143,7 +143,7 @@ def test_files_of_an_unknown_tenant_are_not_passed_over(
     (path := tmp_path / "other").write_text(note)
     files = options_of(log, tmp_path).files
     assert path.exists()
-    found = list(problems_of(verify_log(log.url, replace(options, files=files))))
+    found = verify_log(log.url, replace(options, files=files)).problems
     assert [problem.tenant for problem in found] == ["other"]
 
 

@@ -124,6 +124,23 @@ def test_a_leaf_that_is_not_in_the_tree_is_found_without_any_checkpoint(
     assert f"leaf {len(leaves) - 1}: is not in the tree" in run().stdout
 
 
+def test_a_chunk_that_no_leaf_covers_is_named(run: Run, stored: StoredTables) -> None:
+    leaves = stored.rows("leaves", "tenant = 'acme'")
+    added = next(leaf for leaf in reversed(leaves) if leaf["kind"] == "chunk")
+    forget_checkpoints(stored)
+    for leaf in leaves:
+        stored.delete("leaves", leaf)
+    kept = [leaf for leaf in leaves if leaf != added]
+    for number, leaf in enumerate(kept):
+        stored.insert("leaves", leaf | {"leaf_number": number})
+    store_head(stored, "acme", len(kept))
+    result = run()
+    assert result.exit_code == 1
+    assert result.stdout.startswith("chunks: tenant acme, batch ")
+    assert ": no leaf covers it\n" in result.stdout
+    assert "Next: docs/operating.md, The audit log does not verify." in result.stdout
+
+
 def test_checkpoints_in_files_show_that_a_log_was_cut_with_its_checkpoints(
     run: Run, stored: StoredTables, log: GeneratedLog, tmp_path: Path
 ) -> None:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli.interrupted_download import assert_nothing_is_requested, read_csv, run_cli
+from tests.support.cli.interrupted_download import assert_nothing_is_requested, run_cli
 from tests.support.fakes.fake_service import running_fake_service
-from valetkey.cli.bulk import journal
 
 DOWNLOAD = ("download", "reports", "--from", "keys.csv", "--out", "links.csv")
 RESUME = (*DOWNLOAD, "--resume")
@@ -70,17 +69,3 @@ def test_a_request_without_a_grant_leaves_no_file(broker: str) -> None:
         words = ("download", "reports", "a", "--out", "links.csv", "--timeout", "1s")
         assert run_cli(*words).exit_code == 3
     assert list(Path().iterdir()) == []
-
-
-def test_the_journal_of_an_earlier_release_keeps_its_columns(broker: str) -> None:
-    Path("keys.csv").write_text("key\na\nb\n")
-    with running_fake_service(broker, lambda _message, _arrival: "lose"):
-        run_cli(*DOWNLOAD, "--timeout", "1s")
-    saved = journal.load_journal(Path("links.csv"))
-    assert saved is not None
-    text = saved.model_dump_json(exclude={"copied_columns", "is_finished", "kept_bytes"})
-    JOURNAL.write_text(text.replace(",null]", "]"))  # a checkpoint without codes
-    Path("links.csv.partial").write_text("")
-    with running_fake_service(broker):
-        assert run_cli(*RESUME).exit_code == 0
-    assert "charged" not in read_csv("links.csv")[0]

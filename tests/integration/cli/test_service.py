@@ -24,9 +24,9 @@ def run_cli(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def refuse_description(code: str, field: str) -> Any:
-    refusal = {"code": code, "field": field, "message": "no"}
-    return lambda _: {"batch": "", "chunk": 0, "status": "refused", "refusal": refusal}
+def refuse_description(_message: Any) -> dict[str, Any]:
+    refusal = {"code": "signature_required", "field": "", "message": "no"}
+    return {"batch": "", "chunk": 0, "status": "refused", "refusal": refusal}
 
 
 def describe(**changes: Any) -> Any:
@@ -59,14 +59,6 @@ def test_the_service_is_printed_as_json(broker: str) -> None:
     assert json.loads(result.stdout)["limits"]["max_chunk_items"] == 1_000
 
 
-def test_an_older_service_is_described_by_the_first_release(broker: str) -> None:
-    with running_fake_service(broker, describe=refuse_description("malformed", "batch")):
-        result = run_cli("service")
-    assert result.exit_code == 0
-    assert "the service is older than this client" in result.stderr
-    assert "not told" in result.stdout
-
-
 @pytest.mark.usefixtures("keys_txt")
 @pytest.mark.parametrize(
     ("changes", "refusal"),
@@ -91,11 +83,8 @@ def test_a_file_that_the_service_cannot_read_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.usefixtures("keys_txt")
-@pytest.mark.parametrize(("code", "field"), [("malformed", "batch"), ("signature_required", "")])
-def test_a_file_is_requested_from_a_service_that_does_not_describe_itself(
-    broker: str, code: str, field: str
-) -> None:
-    with running_fake_service(broker, describe=refuse_description(code, field)):
+def test_a_file_is_requested_although_the_service_refuses_to_describe_itself(broker: str) -> None:
+    with running_fake_service(broker, describe=refuse_description):
         result = run_cli(*BULK)
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 2

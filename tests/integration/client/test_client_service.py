@@ -10,10 +10,23 @@ from tests.support.fakes.fake_service import describe_today, grant_outcome, runn
 from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import Client, Code, Grant, Refusal, Refused, UnreadableReply
 from valetkey.wire.messages import RELEASE
-from valetkey.wire.service import first_release
 
-# How a service of the release before `ask: service` refuses the message.
-NOT_KNOWN = {"code": "malformed", "field": "batch", "message": "this field is required"}
+# Limits of release 0.1.0: a later one may raise them.
+LIMITS_OF_0_1 = {
+    "max_batch_items": 1_000_000,
+    "max_chunk_items": 1_000,
+    "default_chunk_items": 600,
+    "max_interactive_items": 20,
+    "max_frame_bytes": 8 * 1024**2,
+    "max_message_bytes": 4 * 1024**2,
+    "max_message_age": 86_400,
+    "max_clock_skew": 60,
+    "max_expires_in": 604_800,
+    "max_object_bytes": 5 * 1024**3,
+    "max_multipart_bytes": 5 * 1024**4,
+    "min_part_bytes": 5 * 1024**2,
+    "max_parts": 10_000,
+}
 
 
 def refuse(refusal: dict[str, Any]) -> Any:
@@ -32,7 +45,7 @@ def test_the_service_tells_its_release_and_limits(broker: str, client: Client) -
     first = ["grants", "explain", "usage", "cancel", "batch", "service"]
     assert service.asks == [*first, "status", "reissue", "bundle"]
     assert service.kinds == ["download", "upload", "put", "multipart", "parts"]
-    assert service.limits == first_release("acme").limits
+    assert service.limits.model_dump() == LIMITS_OF_0_1
 
 
 def test_the_real_service_describes_itself_to_a_signed_request(
@@ -45,24 +58,14 @@ def test_the_real_service_describes_itself_to_a_signed_request(
         assert client.service().release == RELEASE
 
 
-def test_an_older_service_has_the_limits_of_the_first_release(broker: str, client: Client) -> None:
-    with running_fake_service(broker, describe=refuse(NOT_KNOWN)):
-        service = client.service()
-    assert service == first_release("acme")
-    assert service.release is None
-
-
 @in_event_loop
 async def test_the_async_client_asks_for_the_service_too(broker: str) -> None:
     with running_fake_service(broker):
         async with async_client(broker) as client:
             assert (await client.service()).release == RELEASE
-    with running_fake_service(broker, describe=refuse(NOT_KNOWN)):
-        async with async_client(broker) as client:
-            assert (await client.service()).release is None
 
 
-def test_another_refusal_of_the_description_is_raised(broker: str, client: Client) -> None:
+def test_a_refusal_of_the_description_is_raised(broker: str, client: Client) -> None:
     refusal = {"code": "signature_required", "field": "", "message": "no"}
     with (
         running_fake_service(broker, describe=refuse(refusal)),

@@ -13,7 +13,7 @@ from tests.support.audit_log.places import Mutation, NotPossible, Place
 from tests.support.audit_log.stored_tables import DatabaseRefuses, StoredTables
 from worker.usecases.audit.verification.checkpoints import read_files
 from worker.usecases.audit.verification.problems import Problem
-from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
+from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
 
 CopyLog = Callable[[GeneratedLog], AbstractContextManager[str]]
 """Returns the URL of a copy of a log's database."""
@@ -47,15 +47,7 @@ def try_mutation(
 ) -> Trial:
     """Make a change, and verify the log."""
     place = _mutate(mutation, url, rng)
-    return Trial(kind, tuple(problems_of(verify_log(url, options))), place)
-
-
-def problems_of(result: Verification) -> Iterator[Problem]:
-    """Yield everything that a verification found."""
-    yield from result.problems
-    for uncovered in result.uncovered.values():
-        if uncovered.first is not None:
-            yield uncovered.first
+    return Trial(kind, tuple(verify_log(url, options).problems), place)
 
 
 def _mutate(mutation: Mutation, url: str, rng: random.Random) -> Place:

@@ -44,6 +44,21 @@ LIMITS = dict.fromkeys(
     ),
     7,
 )
+
+
+def service_description(tenant: str) -> dict[str, Any]:
+    """Return the description of a service for a tenant."""
+    return {
+        "status": "described",
+        "tenant": tenant,
+        "release": "0.1.0",
+        "versions": [1],
+        "asks": ["grants"],
+        "kinds": ["download"],
+        "limits": LIMITS,
+    }
+
+
 REPLIES: dict[str, dict[str, Any]] = {
     "grants": {
         "batch": BATCH,
@@ -111,15 +126,7 @@ REPLIES: dict[str, dict[str, Any]] = {
         "total": 5,
         "counts": {"used": 2, "open": 3},
     },
-    "a description": {
-        "status": "described",
-        "tenant": "acme",
-        "release": "0.1.0",
-        "versions": [1],
-        "asks": ["grants"],
-        "kinds": ["download"],
-        "limits": LIMITS,
-    },
+    "a description": service_description("acme"),
 }
 OPEN_FIELDS = frozenset(
     {"code", "metric", "window", "method", "limited_by", "decision", "state", "kind"}

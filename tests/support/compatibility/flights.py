@@ -1,4 +1,4 @@
-"""Batches of every kind that are in flight while the service is upgraded."""
+"""Batches of every kind that are in flight while the service changes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,8 +28,6 @@ class Flight:
     """A batch: its request, the results of its first chunk, and then those of the others."""
 
     name: str
-    kind: str
-    trust: str
     request: dict[str, Any]
     client: dict[str, Any]
     first: list[Any] = field(default_factory=list)
@@ -47,59 +45,49 @@ class Flight:
 
 
 def new_flight(
-    service: Service,
-    kind: str,
-    trust: str,
-    *,
-    name: str = "",
-    items: int = ITEMS,
-    chunk_size: int = CHUNK_SIZE,
-    options: Mapping[str, Any] | None = None,
-    suffix: str = "",
+    service: Service, kind: str, trust: str, items: int = ITEMS, chunk_size: int = CHUNK_SIZE
 ) -> Flight:
     """Return a batch that is not requested yet, of any kind but parts."""
-    batch_id, tenant = new_id(), tenant_of(trust, suffix)
-    keys = [f"{tenant}/{batch_id}/{number}" for number in range(items)]
+    batch_id = new_id()
+    keys = [f"{tenant_of(trust)}/{batch_id}/{number}" for number in range(items)]
     size = {"size": _SIZES[kind]} if kind in _SIZES else {}
     request = {
         "kind": kind,
         "bucket": "demo",
         "items": [{"key": key} | size for key in keys],
-        "options": _OPTIONS[kind] | dict(options or {}),
+        "options": _OPTIONS[kind],
         "chunk_size": chunk_size,
         "batch_id": batch_id,
     }
-    return Flight(name or f"{trust} {kind}", kind, trust, request, service.client(trust, suffix))
+    return Flight(f"{trust} {kind}", request, service.client(trust))
 
 
-def parts_flight(service: Service, trust: str, producer: Producer, suffix: str = "") -> Flight:
+def _parts_flight(service: Service, trust: str, producer: Producer) -> Flight:
     """Return a batch of all parts of a multipart upload, which a producer requests first."""
-    upload = new_flight(service, "multipart", trust, items=1, suffix=suffix)
-    (grant,) = producer.call("request", client=upload.client, request=upload.request)
+    upload = new_flight(service, "multipart", trust, items=1)
+    (grant,) = request_again(upload, producer)
     request = upload.request | {
         "kind": "parts",
         "items": [{"key": grant["key"], "part": number + 1} for number in range(ITEMS)],
         "options": {"of": grant["id"]},
         "batch_id": new_id(),
     }
-    return Flight(f"{trust} parts", "parts", trust, request, upload.client)
+    return Flight(f"{trust} parts", request, upload.client)
 
 
-def flights_of_each_kind(service: Service, producer: Producer, suffix: str = "") -> list[Flight]:
-    """Return a batch of each kind for each tenant, none of which is requested yet."""
-    return [
-        parts_flight(service, trust, producer, suffix)
+def open_flights(service: Service, producer: Producer) -> list[Flight]:
+    """Request a batch of each kind for each tenant, and read the results of the first chunks."""
+    flights = [
+        _parts_flight(service, trust, producer)
         if kind == "parts"
-        else new_flight(service, kind, trust, suffix=suffix)
+        else new_flight(service, kind, trust)
         for trust in TRUSTS
         for kind in KINDS
     ]
-
-
-def open_flight(flight: Flight, producer: Producer) -> None:
-    """Request a batch, and read the results of its first chunk."""
-    arguments = {"name": flight.name, "client": flight.client, "request": flight.request}
-    flight.first.extend(producer.call("open", **arguments))
+    for flight in flights:
+        arguments = {"name": flight.name, "client": flight.client, "request": flight.request}
+        flight.first.extend(producer.call("open", **arguments))
+    return flights
 
 
 def finish_flight(flight: Flight, producer: Producer) -> None:
@@ -109,7 +97,7 @@ def finish_flight(flight: Flight, producer: Producer) -> None:
 
 
 def request_again(flight: Flight, producer: Producer) -> list[Any]:
-    """Send all chunks of a batch again, by any client; return the results."""
+    """Send all chunks of a batch, again if it is open, by any client; return the results."""
     results = producer.call("request", client=flight.client, request=flight.request)
     return results if isinstance(results, list) else [results]
 

@@ -6,7 +6,7 @@ _QUOTA = {"metric": "copies", "window": "week", "limit": 9, "used": 1, "unit": "
 
 
 def extend_reply(values: dict[str, Any]) -> dict[str, Any]:
-    """Add what an older client does not know: fields everywhere, a code, a metric and a source."""
+    """Add what this client does not know: fields everywhere, a code, a metric and a source."""
     extended: dict[str, Any] = _extend(values)
     if "quotas" in extended:
         extended["quotas"] = [*extended["quotas"], _QUOTA]

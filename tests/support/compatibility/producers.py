@@ -18,11 +18,6 @@ class Producer:
         self.release = release
         self._process = process
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
     def start(self, name: str, /, **arguments: Any) -> None:
         """Start a call without waiting for its result, which read() returns."""
         assert self._process.stdin is not None

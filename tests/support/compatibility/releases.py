@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from worker.devstack.processes import ChildProcess, Program, StartFailed, runnin
 from worker.devstack.stack_info import service_environment
 
 CHECKOUT = Path(__file__).parents[3]
-ARCHIVE = CHECKOUT / "tests" / "compatibility" / "previous.tar.xz"
 _PYTHONPATH = Path(__file__).parent / "pythonpath"
 _RUN_COMMANDS = """
 import json, sys
@@ -95,13 +93,6 @@ def kill_worker(worker: ChildProcess) -> None:
     """Kill a worker that nobody needs any more: an orderly stop takes seconds."""
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
-
-
-def previous_release(folder: Path) -> Release:
-    """Extract the frozen release into a folder."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder / "previous", filter="data")
-    return Release("previous", folder / "previous", folder / "previous.imports")
 
 
 def current_release(folder: Path) -> Release:

@@ -1,4 +1,4 @@
-"""Services whose releases of worker and client differ: their tenants, servers and settings."""
+"""A service whose releases of worker and client differ: its tenants, servers and settings."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ BUCKET = "valetkey-demo"
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 TRUSTS = ("signed", "unsigned")
 _TENANTS = {"signed": "acme", "unsigned": "queueing"}
-_KEYS = {name: generate_key(f"{name}/tests") for name in ("acme", "acme-small", "acme-next")}
+_KEYS = {name: generate_key(f"{name}/tests") for name in ("acme", "acme-next")}
 _HEAD = f"""
 [buckets.demo]
 bucket = "{BUCKET}"
@@ -35,13 +35,12 @@ def tenant_of(trust: str, suffix: str = "") -> str:
 
 @dataclass(frozen=True)
 class Servers:
-    """The servers that all services of a test module share, and a boto3 client of the storage."""
+    """The servers that all services of a test module share."""
 
     folder: Path
     valkey: Valkey
     storage: Storage
     receiver: WebhookReceiver
-    s3: Any
 
 
 @contextmanager
@@ -54,7 +53,7 @@ def running_servers(folder: Path) -> Iterator[Servers]:
         closing(storage.client()) as s3,
     ):
         create_buckets(s3, {BUCKET})
-        yield Servers(folder, valkey, storage, receiver, s3)
+        yield Servers(folder, valkey, storage, receiver)
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,15 @@ class Service:
         return self.folder / f"{release.name}-worker.log"
 
 
-def new_service(servers: Servers, number: int, database_url: str | None = None) -> Service:
-    """Return a service with an empty database; its number selects its Redis databases."""
-    folder = servers.folder / f"service-{number}"
+def new_service(servers: Servers) -> Service:
+    """Return a service with an empty database."""
+    folder = servers.folder / "service"
     folder.mkdir()
     storage = servers.storage
     settings = {
-        "VALETKEY_BROKER_URL": servers.valkey.url(2 * number),
-        "VALETKEY_RESULT_URL": servers.valkey.url(2 * number + 1),
-        "VALETKEY_DATABASE_URL": database_url or f"sqlite:///{folder / 'valetkey.db'}",
+        "VALETKEY_BROKER_URL": servers.valkey.url(0),
+        "VALETKEY_RESULT_URL": servers.valkey.url(1),
+        "VALETKEY_DATABASE_URL": f"sqlite:///{folder / 'valetkey.db'}",
         "VALETKEY_S3_ENDPOINT": storage.endpoint,
         "VALETKEY_DEVELOPMENT": "1",
         "VALETKEY_SWEEP_SECONDS": "0.5",
@@ -118,14 +117,14 @@ def new_service(servers: Servers, number: int, database_url: str | None = None) 
 
 def _tenants_file(port: int) -> str:
     tables = [_HEAD]
-    for suffix, grants in (("", 1_000_000), ("-small", 1), ("-next", 1_000_000)):
+    for suffix in ("", "-next"):
         signed, unsigned = tenant_of("signed", suffix), tenant_of("unsigned", suffix)
-        tables.append(_tenant_table(signed, grants, port, _KEYS[signed]))
-        tables.append(_tenant_table(unsigned, grants, port, None))
+        tables.append(_tenant_table(signed, port, _KEYS[signed]))
+        tables.append(_tenant_table(unsigned, port, None))
     return "".join(tables)
 
 
-def _tenant_table(name: str, grants: int, port: int, key: PrivateKey | None) -> str:
+def _tenant_table(name: str, port: int, key: PrivateKey | None) -> str:
     trust = f"\n[tenants.{name}.keys]\n{public_key_line(key)}" if key else ""
     return f"""
 [tenants.{name}]
@@ -136,7 +135,7 @@ kinds = ["download", "upload", "put", "multipart"]
 max_size = "1GiB"
 content_types = ["text/plain", "application/octet-stream"]
 [tenants.{name}.quotas]
-grants = {{ month = {grants} }}
+grants = {{ month = 1_000_000 }}
 upload_bytes = {{ month = "1TiB" }}
 [tenants.{name}.endpoints.hook]
 url = "http://127.0.0.1:{port}/{name}"

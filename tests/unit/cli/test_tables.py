@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.builders.replies import service_description
 from valetkey.cli.descriptions import describe_cause, describe_quota_warning, describe_refusal
 from valetkey.cli.tables import show_explanation, show_quotas, show_service
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Explanation, RuleVerdict
-from valetkey.wire.service import first_release
+from valetkey.wire.service import ServiceInfo
 
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -92,7 +93,7 @@ def test_json_has_all_rules_in_one_object(capsys: pytest.CaptureFixture[str]) ->
 def test_json_has_no_character_that_controls_a_terminal_or_cannot_be_printed(
     capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    show_service(first_release("acme").model_copy(update={"release": text}), "json")
+    show_service(ServiceInfo(**service_description("acme") | {"release": text}), "json")
     show_explanation(Explanation(decision=text, rules=[]), "json")
     service, explanation = printed_lines(capsys)
     assert (json.loads(service)["release"], json.loads(explanation)["decision"]) == (text, text)

@@ -6,7 +6,6 @@ from tests.support.fakes.delivery_engine import new_engine, next_send, resends, 
 from tests.support.fakes.fake_service import grant_outcome
 from tests.support.fakes.pending_requests import ManyMessages, small_request
 from tests.support.fakes.sent_bundles import answer, granted, send_bundle, stored, task_id
-from valetkey.delivery.bundles import PAUSE_SECONDS
 from valetkey.delivery.engine import CompleteTask, Fail
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.errors import BrokerUnreachable
@@ -72,24 +71,15 @@ def test_a_bundle_that_is_not_answered_in_time_is_sent_as_separate_messages() ->
     assert engine.is_idle
 
 
-def test_a_service_that_does_not_know_bundles_gets_separate_messages_for_a_while() -> None:
+@pytest.mark.parametrize(("code", "field"), [("malformed", "ask"), ("signature_invalid", "")])
+def test_after_a_refusal_of_a_bundle_its_messages_are_sent_alone_and_later_ones_wait_together(
+    code: str, field: str
+) -> None:
     requests = [small_request(), small_request()]
     engine = new_engine(*requests)
     send = send_bundle(engine, *requests)
-    engine.result_received(send.message.task_id, refusal("malformed", "ask"), 1.0)
+    engine.result_received(send.message.task_id, refusal(code, field), 1.0)
     assert resends(engine, 1.0) == [task_id(request) for request in requests]
-    for later in (2.0, 1.0 + PAUSE_SECONDS):
-        for _ in range(2):
-            engine.add(small_request())
-        bundles = [name.startswith("bundle") for name in send_all(engine, later)]
-        assert bundles == ([False, False] if later == 2.0 else [True])
-
-
-def test_after_a_refusal_of_the_sender_later_requests_still_wait_together() -> None:
-    requests = [small_request(), small_request()]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
-    engine.result_received(send.message.task_id, refusal("signature_invalid", ""), 1.0)
     more = [small_request(), small_request()]
     for request in more:
         engine.add(request)

@@ -6,11 +6,12 @@ import pytest
 
 from tests.support.builders.grants import grant
 from tests.support.builders.messages import batch_id, grant_message
+from tests.support.builders.replies import service_description
 from valetkey.wire.messages import BULK_QUEUE, INTERACTIVE_QUEUE
 from valetkey.wire.pending import PendingMessage, build_pending_message
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Cancelled, Explanation, Outcome, Reply, Usage
-from valetkey.wire.service import first_release
+from valetkey.wire.service import ServiceInfo
 from valetkey.wire.uses import UseState, UseStates
 
 BATCH, OTHER = batch_id(), batch_id()
@@ -67,7 +68,7 @@ REPLIES: dict[str, tuple[PendingMessage, Reply]] = {
     "the states of a batch": (COUNTS, use_states()),
     "a fresh grant": (REISSUE, outcome(OTHER, items=1)),
     "a usage": (USAGE, Usage(tenant="acme", quotas=[])),
-    "a description": (SERVICE, first_release("acme")),
+    "a description": (SERVICE, ServiceInfo(**service_description("acme"))),
     "a cancellation": (CANCEL, Cancelled(batch=BATCH, issued=0, released=0)),
 }
 MESSAGES = [GRANTS, EXPLAIN, USAGE, CANCEL, STATE, REOPEN, SERVICE, STATES, COUNTS, REISSUE]
@@ -111,7 +112,7 @@ def test_grants_of_the_requested_objects_are_an_answer(
         (REOPEN, outcome(chunk=0, refusal=REFUSAL)),
         (REOPEN, outcome(chunk=1, items=1, refusal=REFUSAL)),
         (USAGE, Usage(tenant="globex", quotas=[])),
-        (SERVICE, first_release("globex")),
+        (SERVICE, ServiceInfo(**service_description("globex"))),
     ],
 )
 def test_the_reply_to_another_message_is_no_answer(message: PendingMessage, reply: Reply) -> None:

@@ -30,8 +30,7 @@ class Checkpoint(NamedTuple):
     """The complete part of an output.
 
     It has a number of rows and of bytes, of refusals among the rows, the earliest expiry of a
-    grant, the number of refusals by code, and of rows that are invalid. The journal of an earlier
-    release has neither of the last two.
+    grant, the number of refusals by code, and of rows that are invalid.
     """
 
     rows: _Count = 0
@@ -63,8 +62,7 @@ class Journal(BaseModel):
     """The input and the options of a run, and its progress. It contains no secret.
 
     input_sha256 is the digest of an input with `total` rows. copied_columns are the columns of the
-    input that the output has, too; None in the journal of an earlier release, whose rows do not
-    say what was charged.
+    input that the output has, too.
 
     The journal of a finished output is kept while the output has refused rows. A run that requests
     these rows again keeps the other rows of the output; kept_bytes is the output's size.
@@ -78,7 +76,7 @@ class Journal(BaseModel):
     request: dict[str, Any]
     batch_plan: BulkPlan
     checkpoint: Checkpoint = Checkpoint()
-    copied_columns: list[str] | None = None
+    copied_columns: list[str] = []
     is_finished: bool = False
     kept_bytes: _Count | None = None
 

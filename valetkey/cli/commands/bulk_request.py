@@ -29,7 +29,7 @@ from valetkey.wire.terms import Kind
 SERVICE_TIMEOUT = 5.0
 """The time in seconds to wait for the description of the service, which only saves a refusal."""
 
-_INPUT_OPTIONS = ("row_format", "ignore_columns", "batch_size")
+_INPUT_OPTIONS = ("row_format", "ignore_columns", "copy_columns", "batch_size")
 
 
 def request_rows(kind: Kind, bucket: str, default_format: str, options: Mapping[str, Any]) -> int:
@@ -73,8 +73,6 @@ def _request_identity(
     identity: dict[str, Any] = {"kind": kind, "bucket": bucket, **grant_options}
     identity |= {"tenant": client_config.tenant, "requested_by": client_config.requested_by}
     identity |= {name: options[name] for name in _INPUT_OPTIONS}
-    if options["copy_columns"]:  # journals of an earlier release have none
-        identity["copy_columns"] = options["copy_columns"]
     identity = to_jsonable_python(identity)
     return identity | {"output_format": output.resolve_format(default_format, options)}
 

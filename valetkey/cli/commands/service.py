@@ -16,12 +16,8 @@ def service(**options: Any) -> None:
     valetkey service
     valetkey service --json
 
-    A tenant's policy may allow less. A service that is too old to tell has the limits of the first
-    release.
+    A tenant's policy may allow less.
     """
     with base.report_errors(options), base.open_client(options) as client:
         info = client.service(options["timeout"])
-    if info.release is None:
-        text = "the service is older than this client and does not tell: as in the first release"
-        click.echo(text, err=True)
     show_service(info, options["output_format"])

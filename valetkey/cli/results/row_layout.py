@@ -19,15 +19,13 @@ class RowLayout(NamedTuple):
     render: Callable[[RowResult, Mapping[str, Any]], str]
 
 
-def get_layout(
-    name: str, output_format: OutputFormat, copied_columns: Sequence[str] | None
-) -> RowLayout:
+def get_layout(name: str, output_format: OutputFormat, copied_columns: Sequence[str]) -> RowLayout:
     """Return the layout of a format.
 
-    JSON and CSV say what was charged and have the copied columns; None leaves both out. The other
-    formats are for grants alone.
+    JSON and CSV say what was charged and have the copied columns. The other formats are for grants
+    alone.
     """
-    if copied_columns is None or name not in {"csv", "json"}:
+    if name not in {"csv", "json"}:
         return RowLayout(output_format.heading, _row_renderer(output_format, _render_nothing))
     if name == "json":
         return RowLayout("", _row_renderer(output_format, _render_members))

@@ -36,8 +36,7 @@ def describe_seconds(seconds: float) -> str:
 
 
 def _describe_codes(checkpoint: Checkpoint) -> str:
-    codes = checkpoint.codes or {}
-    if sum(codes.values()) != checkpoint.refused:  # an earlier release did not count them
+    if not checkpoint.codes:
         return ""
-    counts = sorted(codes.items(), key=lambda item: (-item[1], item[0]))
+    counts = sorted(checkpoint.codes.items(), key=lambda item: (-item[1], item[0]))
     return ": " + ", ".join(f"{count:,} {escape_unprintable(code)}" for code, count in counts)

@@ -6,10 +6,6 @@ from valetkey.cli.lazy_group import LazyCommands, LazyGroup
 
 # Each text is the first sentence of the command's own help, as a test checks.
 _COMMANDS: LazyCommands = {
-    "adopt": (
-        "adopt:adopt",
-        "Add leaves for rows of the audit log that have none.",
-    ),
     "cancellations": (
         "other_logs.cancellations:list_cancellations",
         "List cancelled batches, newest first, with who cancelled them.",

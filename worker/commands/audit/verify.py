@@ -183,10 +183,6 @@ def _progress() -> Iterator[OnProgress]:
 def _print_json(result: Verification, seconds: float) -> None:
     for problem in result.problems:
         click.echo(json.dumps({"type": "problem", **problem._asdict()}, default=str))
-    for table, (count, first) in result.uncovered.items():
-        place = None if first is None else first._asdict()
-        values = {"type": "uncovered", "table": table, "rows": count, "first": place}
-        click.echo(json.dumps(values, default=str))
     counts: dict[str, Any] = {name: getattr(result, name) for name in _COUNTS}
     rate = round(result.items / seconds) if seconds else None
     summary = {"type": "summary", "sound": result.is_sound, **counts}
@@ -196,14 +192,6 @@ def _print_json(result: Verification, seconds: float) -> None:
 def _print_text(result: Verification, seconds: float) -> None:
     for problem in result.problems:
         click.echo(escape_unprintable(str(problem)))
-    for table, (count, first) in result.uncovered.items():
-        place = escape_unprintable(str(first))
-        click.echo(f"{table}: rows that no leaf covers: {count:,}. The first: {place}")
-    if result.uncovered:
-        click.echo(
-            "Next: if the previous release wrote these rows, `python -m worker audit adopt --before"
-            " TIME` covers them from now on; else somebody added them."
-        )
     if result.problems:
         click.echo("Next: docs/operating.md, The audit log does not verify.")
     counts = {name: getattr(result, name) for name in _COUNTS}

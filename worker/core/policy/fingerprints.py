@@ -18,9 +18,10 @@ from valetkey.wire.terms import Terms
 
 _Values = Mapping[str, Any]
 
-# The defaults that the first release of wire version 1 put into its fingerprints. They are data and
-# not read from the models: a default that changes later must not change these fingerprints. Never
-# change an entry and never add one: each entry is part of fingerprints in databases.
+# The defaults that release 0.1.0 puts into fingerprints. They are data and not read from the
+# models: a default that changes later must not change these fingerprints. Never change an entry and
+# never add one: each entry is part of fingerprints in databases. Fields without an entry are left
+# out unless they were said, as all fields of later releases are.
 _HEADER: _Values = MappingProxyType(
     {
         "v": 1,
@@ -87,7 +88,7 @@ def items_fingerprint(message: ChunkMessage) -> bytes:
     """Return the SHA-256 of the items of one chunk.
 
     A field is left out unless it was said with another value than its default, which is None for
-    all fields of the first release.
+    all fields of release 0.1.0.
     """
     try:
         text = _ITEMS.dump_json(message.items, exclude_none=True, exclude_defaults=True)
@@ -103,8 +104,8 @@ def items_fingerprint(message: ChunkMessage) -> bytes:
 def recorded_terms(terms: Terms, kind: str) -> dict[str, Any]:
     """Return the terms as JSON values for the batch's row.
 
-    The terms of the first release are complete. Later ones are left out unless they were said: a
-    worker of an earlier release cannot read them, and must be able to sign the batch again.
+    The terms with an entry above are complete. Others are left out unless they were said: a worker
+    of the release before a new term cannot read it, and must be able to sign the batch again.
     """
     return _without_none(_said_terms(terms, kind))
 
@@ -116,10 +117,10 @@ def _said_terms(terms: Terms, kind: str) -> dict[str, Any]:
 def _said_values(
     model: BaseModel, first_defaults: _Values, left_out: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
-    """Return the first release's fields, and the fields that were said, as JSON values.
+    """Return the fields with an entry, and the fields that were said, as JSON values.
 
-    Fields of the first release are always included, so only what was said replaces their default.
-    A later field is included if it was said, and with another value than its first default: then a
+    Fields with an entry are always included, so only what was said replaces their default.
+    Another field is included if it was said, and with another value than its first default: then a
     client that begins to say the default sends the same request as before.
     """
     said = {

@@ -62,9 +62,3 @@ def _read_items(
             row = GrantRow(*values)
             items.setdefault((number, row.item_number // sizes[number]), []).append(row)
     return items
-
-
-def read_item_edge(connection: Connection, batch_number: int, chunk_number: int) -> bytes | None:
-    """Return the stored edge of a chunk's items, or None."""
-    is_chunk = ItemEdge.batch_number == batch_number, ItemEdge.chunk_number == chunk_number
-    return connection.scalar(select(ItemEdge.edge).where(*is_chunk))

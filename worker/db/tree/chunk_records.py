@@ -31,13 +31,8 @@ class FoundBatch(NamedTuple):
 
 
 class ChunkRecords(NamedTuple):
-    """The records of a chunk's items, by item number, of the chunk, and of its tenant's batch.
+    """The records of a chunk's items, by item number, of the chunk, and of its batch."""
 
-    total is the number of items that were decided: without records, they were removed.
-    """
-
-    tenant_id: str
-    total: int
     items: dict[int, bytes]
     chunk: bytes
     batch: bytes
@@ -92,8 +87,7 @@ def read_chunk_records(
     )
     items = {row.item_number: item_record(GrantRow(*row)) for row in rows}
     record = chunk_record(batch["tenant"], batch["batch_id"], chunk)
-    total = chunk["issued"] + chunk["refused"]
-    return ChunkRecords(batch["tenant"], total, items, record, encode_record("batch", batch))
+    return ChunkRecords(items, record, encode_record("batch", batch))
 
 
 def _values(connection: Connection, columns: list[Any], *conditions: Any) -> dict[str, Any] | None:

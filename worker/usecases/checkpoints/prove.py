@@ -67,8 +67,8 @@ def prove_grant(
     opener = next((leaf for leaf in leaves.values() if leaf.kind == "batch"), None)
     if leaf is None or opener is None:
         raise NothingToProve(
-            "no leaf covers this item: its chunk is not decided yet, or an older release of the"
-            " service decided it (`python -m worker audit adopt`)"
+            "no leaf covers this item: its chunk is not decided yet, or the service did not write"
+            " its row (`python -m worker audit verify`)"
         )
     last_leaf = max(leaf.leaf_number, opener.leaf_number)
     checkpoint = _newest_checkpoint(connection, batch.tenant_id, last_leaf)

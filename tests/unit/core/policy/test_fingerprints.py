@@ -17,7 +17,7 @@ from worker.core.policy.fingerprints import (
     recorded_terms,
 )
 
-# Computed by the first release of wire version 1, and in the tables of its databases.
+# Computed by release 0.1.0, and in the tables of its databases.
 FIRST_FINGERPRINTS = json.loads(
     Path(__file__).with_name("first_fingerprints.json").read_text(encoding="utf-8")
 )
@@ -31,7 +31,7 @@ RAW = grant_message(
 )
 MESSAGE = ChunkMessage.model_validate(RAW)
 TERMS: TypeAdapter[AnyTerms] = TypeAdapter(AnyTerms)
-LATER_TERMS = {"plain"}  # added since the first release
+LATER_TERMS = {"plain"}  # left out of fingerprints unless it was said
 
 
 class Zone(WireModel):
@@ -83,7 +83,7 @@ def put_grant(**terms: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("first", FIRST_FINGERPRINTS, ids=lambda first: str(first["name"]))
-def test_fingerprints_are_those_of_the_first_release(first: dict[str, Any]) -> None:
+def test_fingerprints_are_those_of_release_0_1_0(first: dict[str, Any]) -> None:
     message = ChunkMessage.model_validate(first["message"])
     assert header_fingerprint(message).hex() == first["header"]
     assert items_fingerprint(message).hex() == first["items"]
@@ -103,7 +103,7 @@ def test_the_first_fingerprints_cover_every_kind_and_every_field_of_today() -> N
 
 
 @pytest.mark.parametrize("first", FIRST_FINGERPRINTS, ids=lambda first: str(first["name"]))
-def test_recorded_terms_are_complete_as_in_the_first_release(first: dict[str, Any]) -> None:
+def test_recorded_terms_are_complete_as_in_release_0_1_0(first: dict[str, Any]) -> None:
     terms = ChunkMessage.model_validate(first["message"]).grant
     expected = terms.model_dump(mode="json", exclude_none=True, exclude=LATER_TERMS)
     assert recorded_terms(terms, terms.kind) == expected
@@ -134,7 +134,7 @@ def test_a_said_value_of_the_terms_changes_the_fingerprint(terms: dict[str, Any]
     assert later_header(None, **terms) != header_fingerprint(MESSAGE)
 
 
-def test_a_default_that_changes_later_changes_no_fingerprint_of_the_first_release() -> None:
+def test_a_default_that_changes_later_changes_no_fingerprint_of_release_0_1_0() -> None:
     changed = create_model("Changed", __base__=Download, inline=(bool, True))
     for said in ({}, {"inline": False}, {"inline": True}):
         terms = RAW["grant"] | said

@@ -98,7 +98,7 @@ REFUSED = [
     ("https://127.0.0.1/", "https://0x7f.1/"),
     ("https://127.0.0.1/", "https://2130706433/"),
     ("https://[::1]/", "https://[::1]/"),
-    # Policies that an earlier release accepted, which no redirect can match now.
+    # Policies that no redirect can match.
     (f"{DONE}/../", "https://app.example.com/"),
     (f"{DONE}?x=", f"{DONE}?x=1"),
 ]

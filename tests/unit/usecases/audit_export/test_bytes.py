@@ -1,4 +1,4 @@
-"""The bytes of an export are those of the first release: an auditor compares digests."""
+"""The bytes of an export are pinned: an auditor compares digests."""
 
 import io
 from datetime import UTC, datetime, timedelta

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from worker.core.quotas.cost import Cost
 from worker.core.tree.merkle import RightEdge, hash_leaf, merkle_root
-from worker.core.tree.records import NO_LEAVES, entry_hash
+from worker.core.tree.records import entry_hash
 from worker.db.tree.stored_rows import ITEM_EDGE, LEAF
 from worker.db.tree.stored_values import WrongValue, instant, read_row
 from worker.usecases.audit.verification.charges import batch_cost
@@ -35,7 +35,7 @@ def check_chunk(
     """Verify a chunk. Raises Found.
 
     The items of older chunks may have been removed. Then it is verified with the stored edge of
-    their tree, unless they were removed by a release that stored none.
+    their tree.
     """
     leaf = _leaf_of(batch, rows)
     if rows.row is None:
@@ -71,19 +71,16 @@ def _is_removed(
         return False
     issued_at = instant("issued_at", chunk.issued_at)
     number = None if leaf is None else leaf.leaf_number
-    old = [each for each in removed if each.explains(issued_at, None)]
-    before = [each for each in old if each.explains(issued_at, number)]
-    edge = _read_item_edge(batch, rows, chunk) if old else None
-    if before and edge is not None and leaf is not None:
-        is_covered = leaf.reference is None and _covers_edge(leaf, batch, chunk, edge)
-        _require_covered(batch, rows, leaf, is_covered=is_covered)
-    if before and edge is None:
+    if not any(each.explains(issued_at, number) for each in removed):
+        return False
+    edge = _read_item_edge(batch, rows, chunk)
+    if edge is None:
         problem = batch.problem("item_edges", "is missing", chunk=rows.number)
         raise Found(problem, None if leaf is None else leaf.place)
-    # A chunk without a leaf can get one after its items were removed: see adopt.
-    return bool(before) or (
-        bool(old) and leaf is not None and _covers_edge(leaf, batch, chunk, edge or NO_LEAVES)
-    )
+    if leaf is not None:
+        is_covered = leaf.reference is None and _covers_edge(leaf, batch, chunk, edge)
+        _require_covered(batch, rows, leaf, is_covered=is_covered)
+    return True
 
 
 def _read_item_edge(batch: StoredBatch, rows: ChunkRows, chunk: StoredChunk) -> RightEdge | None:

@@ -24,7 +24,7 @@ from worker.db.tree.named_rows import (
 )
 from worker.db.tree.stored_rows import CANCELLATION, CONFIG_CHANGE, REVOCATION, select_columns
 from worker.db.tree.stored_values import Reader, WrongValue, read_row
-from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verification.problems import Found, Problem
 from worker.usecases.audit.verification.rows import Scope
 from worker.usecases.audit.verification.uses import check_group, read_groups
 
@@ -58,7 +58,6 @@ class OthersResult:
     uses: int = 0
     changes: int = 0
     removed: dict[str, int] = field(default_factory=dict)
-    uncovered: dict[str, Uncovered] = field(default_factory=dict)
     found: list[Found] = field(default_factory=list)
 
     def count(self, table: str) -> None:
@@ -158,7 +157,7 @@ def _check_single(single: _SingleRows, own: NamedRows, result: OthersResult) -> 
         text = f"has no row, but leaf {leaves[0][2]} covers it"
         yield Found(Problem(table, text)._replace(**place), (tenant, leaves[0][2]))
     elif not leaves:
-        _add(result, Problem(table, "no leaf covers it")._replace(**place))
+        yield Found(Problem(table, "no leaf covers it")._replace(**place))
     else:
         try:
             record = encode_record(single.kind, read_row(single.columns, own.rows[0]))
@@ -170,11 +169,6 @@ def _check_single(single: _SingleRows, own: NamedRows, result: OthersResult) -> 
             return
         text = f"differs from what leaf {leaves[0][2]} covers"
         yield Found(Problem(table, text)._replace(**place), (tenant, leaves[0][2]))
-
-
-def _add(result: OthersResult, problem: Problem) -> None:
-    found = result.uncovered.get(problem.table, Uncovered())
-    result.uncovered[problem.table] = found.plus(Uncovered(1, problem))
 
 
 def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:
@@ -192,7 +186,7 @@ def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:
         records: list[bytes] = []
         while row is not None and row[0] <= last:
             if row[0] < first:
-                _add(result, Problem("config_changes", "no leaf covers it", number=row[0]))
+                yield _uncovered_change(row)
             else:
                 yield from _append_record(records, row)
             row = next(rows, None)
@@ -201,8 +195,12 @@ def _changes(reader: LogReader, result: OthersResult) -> Iterator[Found]:
         else:
             result.changes += len(records)
     while row is not None:
-        _add(result, Problem("config_changes", "no leaf covers it", number=row[0]))
+        yield _uncovered_change(row)
         row = next(rows, None)
+
+
+def _uncovered_change(row: Row) -> Found:
+    return Found(Problem("config_changes", "no leaf covers it", number=row[0]))
 
 
 def _append_record(records: list[bytes], row: Row) -> Iterator[Found]:

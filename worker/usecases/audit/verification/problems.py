@@ -56,17 +56,6 @@ def _place(name: str, first: str | int | None, last: int | None) -> str:
     return f"{name} {first}" if last is None or last == first else f"{name}s {first} to {last}"
 
 
-class Uncovered(NamedTuple):
-    """The rows of a table that no leaf covers: how many, and the first one."""
-
-    rows: int = 0
-    first: Problem | None = None
-
-    def plus(self, other: "Uncovered") -> "Uncovered":
-        """Return the sum; the first one stays."""
-        return Uncovered(self.rows + other.rows, self.first or other.first)
-
-
 class Found(Exception):
     """A problem; leaf is the tenant and the number of the leaf that the rows differ from."""
 

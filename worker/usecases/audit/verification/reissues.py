@@ -1,6 +1,6 @@
 """Verifies the reissues and the settlement of a chunk: each gives the hash of its leaf."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from worker.core.tree.records import entry_hash, reissue_record, settlement_record
 from worker.db.tree.stored_rows import REISSUE, SETTLEMENT
@@ -9,38 +9,22 @@ from worker.usecases.audit.verification.problems import Found, Problem
 from worker.usecases.audit.verification.stored import ChunkRows, Leaf, StoredBatch
 
 
-class CheckedReissues(NamedTuple):
-    """The number of reissues that leaves cover, those that none covers, and the first problem."""
-
-    covered: int
-    uncovered: list[Problem]
-    problem: Found | None
-
-
-def check_reissues(batch: StoredBatch, rows: ChunkRows) -> CheckedReissues:
-    """Verify the reissues of a chunk."""
+def check_reissues(batch: StoredBatch, rows: ChunkRows) -> int:
+    """Verify the reissues of a chunk; return their number. Raises Found."""
     leaves: dict[str | None, Leaf] = {}
-    uncovered: list[Problem] = []
-    try:
-        for leaf in rows.leaves:
-            if leaf.kind == "reissue":
-                _add(batch, leaves, leaf)
-        for row in rows.reissues:
-            values = _read(batch, rows.number, row)
-            covering = leaves.pop(values["fingerprint"].hex(), None)
-            if covering is None:
-                uncovered.append(batch.problem("reissues", "no leaf covers it", chunk=rows.number))
-            else:
-                _compare(batch, values, covering)
-    except Found as found:
-        return CheckedReissues(0, uncovered, found)
-    missing = next((_missing(batch, leaf) for leaf in leaves.values()), None)
-    return CheckedReissues(len(rows.reissues) - len(uncovered), uncovered, missing)
-
-
-def _missing(batch: StoredBatch, leaf: Leaf) -> Found:
-    text = f"has no row for leaf {leaf.leaf_number}"
-    return Found(batch.problem("reissues", text, chunk=leaf.chunk_number), leaf.place)
+    for leaf in rows.leaves:
+        if leaf.kind == "reissue":
+            _add(batch, leaves, leaf)
+    for row in rows.reissues:
+        values = _read(batch, rows.number, row)
+        covering = leaves.pop(values["fingerprint"].hex(), None)
+        if covering is None:
+            raise Found(batch.problem("reissues", "no leaf covers it", chunk=rows.number))
+        _compare(batch, values, covering)
+    for leaf in leaves.values():
+        text = f"has no row for leaf {leaf.leaf_number}"
+        raise Found(batch.problem("reissues", text, chunk=leaf.chunk_number), leaf.place)
+    return len(rows.reissues)
 
 
 def _add(batch: StoredBatch, leaves: dict[str | None, Leaf], leaf: Leaf) -> None:

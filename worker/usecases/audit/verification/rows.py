@@ -10,7 +10,7 @@ from worker.db.tree.stored_rows import BatchRange, RangeRows, read_range
 from worker.db.tree.stored_values import WrongValue
 from worker.usecases.audit.verification.charges import Charges, Windows
 from worker.usecases.audit.verification.chunk import CheckedChunk, check_chunk
-from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verification.problems import Found, Problem
 from worker.usecases.audit.verification.prunes import RemovedMonths
 from worker.usecases.audit.verification.reissues import check_reissues, check_settlement
 from worker.usecases.audit.verification.stored import ChunkRows, Leaf, StoredBatch
@@ -49,7 +49,6 @@ class RangeResult:
     settlements: int = 0
     problems: list[Problem] = field(default_factory=list)
     wrong_leaves: dict[Problem, tuple[str, int]] = field(default_factory=dict)
-    uncovered: dict[str, Uncovered] = field(default_factory=dict)
 
 
 class _TooMany(Exception):
@@ -110,7 +109,7 @@ class _RangeCheck:
         if batch_leaves > 1:
             raise Found(batch.problem("leaves", "two leaves cover the batch as its first one"))
         if covered and not batch_leaves:
-            self._add_uncovered(batch.problem("batches", "no leaf covers it"))
+            raise Found(batch.problem("batches", "no leaf covers it"))
 
     def _read_batch(self, number: int) -> StoredBatch:
         rows = self._rows
@@ -173,34 +172,22 @@ class _RangeCheck:
         )
 
     def _check_chunk(self, batch: StoredBatch, rows: ChunkRows) -> list[str]:
-        """Verify all of a chunk; return the kinds of the leaves that cover it."""
-        try:
-            checked = check_chunk(batch, rows, self._scope.removed.get(batch.tenant, ()))
-        finally:
-            problem = self._check_reissues(batch, rows)
-        if problem is not None:
-            raise problem
+        """Verify all of a chunk; return the kinds of the leaves that cover it. Raises Found."""
+        checked = check_chunk(batch, rows, self._scope.removed.get(batch.tenant, ()))
+        if rows.reissues or len(rows.leaves) != len(rows.chunk_leaves):
+            self._result.reissues += check_reissues(batch, rows)
         self._result.settlements += check_settlement(batch, rows, is_pruned=checked.is_pruned)
         kinds = [leaf.kind for leaf in rows.chunk_leaves]
         if not kinds:
-            self._add_uncovered(batch.problem("chunks", "no leaf covers it", chunk=rows.number))
+            raise Found(batch.problem("chunks", "no leaf covers it", chunk=rows.number))
         if all(self._is_within(leaf) for leaf in rows.chunk_leaves):
-            self._count(batch, checked, has_leaf=bool(kinds))
+            self._count(batch, checked)
         return kinds
 
-    def _check_reissues(self, batch: StoredBatch, rows: ChunkRows) -> Found | None:
-        if not rows.reissues and len(rows.leaves) == len(rows.chunk_leaves):
-            return None
-        reissues = check_reissues(batch, rows)
-        for problem in reissues.uncovered:
-            self._add_uncovered(problem)
-        self._result.reissues += reissues.covered
-        return reissues.problem
-
-    def _count(self, batch: StoredBatch, checked: CheckedChunk, *, has_leaf: bool) -> None:
+    def _count(self, batch: StoredBatch, checked: CheckedChunk) -> None:
         result = self._result
         result.charges.add(batch.tenant, batch.charged_at, checked.cost)
-        result.chunks += has_leaf
+        result.chunks += 1
         if checked.is_pruned:
             chunks, items = result.removed.get(batch.tenant, (0, 0))
             result.removed[batch.tenant] = (chunks + 1, items + checked.items)
@@ -217,7 +204,3 @@ class _RangeCheck:
             self._result.wrong_leaves[found.problem] = found.leaf
         if len(self._result.problems) >= self._scope.max_problems:
             raise _TooMany
-
-    def _add_uncovered(self, problem: Problem) -> None:
-        found = self._result.uncovered
-        found[problem.table] = found.get(problem.table, Uncovered()).plus(Uncovered(1, problem))

@@ -10,7 +10,7 @@ from worker.usecases.audit.verification.charges import Charges, compare_usage, r
 from worker.usecases.audit.verification.checkpoints import KnownCheckpoint
 from worker.usecases.audit.verification.others import OthersResult, check_refused_chunks
 from worker.usecases.audit.verification.parts import Part, PartResult, run_parts
-from worker.usecases.audit.verification.problems import Found, Problem, Uncovered
+from worker.usecases.audit.verification.problems import Found, Problem
 from worker.usecases.audit.verification.prunes import (
     compare_removed,
     compare_removed_uses,
@@ -41,7 +41,7 @@ class VerifyOptions:
 
 @dataclass(slots=True)
 class Verification:
-    """Numbers of verified rows, the problems, and the rows that no leaf covers, by table."""
+    """Numbers of verified rows, and the problems."""
 
     items: int = 0
     chunks: int = 0
@@ -57,12 +57,11 @@ class Verification:
     checkpoints: int = 0
     charges: int = 0
     problems: list[Problem] = field(default_factory=list)
-    uncovered: dict[str, Uncovered] = field(default_factory=dict)
 
     @property
     def is_sound(self) -> bool:
         """True if nothing is wrong."""
-        return not self.problems and not self.uncovered
+        return not self.problems
 
 
 def verify_log(
@@ -127,8 +126,7 @@ class _Run:
         if not self._is_enough():
             self._row_problems += self._compare_removed()
         self._put_together()
-        is_first_found = options.max_problems == 1 and self._total.uncovered
-        if not self._row_problems and not self._is_enough() and not is_first_found:
+        if not self._row_problems and not self._is_enough():
             self._total.problems += compare_usage(usage, charges)
             self._total.problems += check_refused_chunks(reader, options.tenants)
             self._total.charges = len(usage.usage)
@@ -181,9 +179,6 @@ class _Run:
                 total.settlements += result.settlements
                 self._row_problems += result.problems
                 self._wrong_leaves |= result.wrong_leaves
-        if not isinstance(result, TreeResult):
-            for table, uncovered in result.uncovered.items():
-                total.uncovered[table] = total.uncovered.get(table, Uncovered()).plus(uncovered)
 
     def _add_found(self, problems: Sequence[Found]) -> None:
         for found in problems:

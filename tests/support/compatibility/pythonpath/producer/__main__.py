@@ -9,15 +9,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from valetkey import webhooks
-
-from .commands import run_command, run_commands
 from .in_flight import Batches
 from .operations import run_operations
-
-
-def _verify(body: str, headers: dict[str, str], secret: str) -> Any:
-    return webhooks.verify(body.encode(), headers, secret)
 
 
 def main() -> None:
@@ -27,15 +20,10 @@ def main() -> None:
         batches = Batches()
         calls: Mapping[str, Callable[..., Any]] = {
             "operations": run_operations,
-            "commands": run_commands,
-            "command": run_command,
-            "verify": _verify,
             "open": batches.open,
             "release": batches.release,
             "finish": batches.finish,
             "request": batches.request,
-            "reopen": batches.reopen,
-            "manifest": batches.manifest,
             "usage": batches.usage,
             "ask": batches.ask,
         }

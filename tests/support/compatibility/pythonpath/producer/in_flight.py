@@ -15,9 +15,8 @@ from valetkey.handles import request_reply
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.requests import GrantRequest
 
-from .callers import settle
+from .outcomes import settle
 
-BUCKET = "demo"
 TIMEOUT = 60.0  # seconds
 
 
@@ -55,34 +54,14 @@ class Batches:
         """Return the results of the other chunks of a batch."""
         return self._run(settle(self._finish(self._batches[name])))
 
-    def manifest(self, client: dict[str, Any], batch_id: str) -> Any:
-        """Wait for the manifest of a batch that is reopened."""
-
-        async def wait() -> Any:
-            return self._client(client).batch(batch_id).manifest(TIMEOUT)._asdict()
-
-        return asyncio.run(settle(wait()))
-
-    def request(
-        self, client: dict[str, Any], request: dict[str, Any], timeout: float = TIMEOUT
-    ) -> Any:
+    def request(self, client: dict[str, Any], request: dict[str, Any]) -> Any:
         """Request a batch, and return its results."""
 
         async def request_all() -> Any:
             handle = self._client(client)._request_batch(GrantRequest(**request))
-            return list(handle.results(timeout))
+            return list(handle.results(TIMEOUT))
 
         return asyncio.run(settle(request_all()))
-
-    def reopen(self, client: dict[str, Any], batch_id: str) -> Any:
-        """Return the state and the results of a batch."""
-
-        async def reopen() -> Any:
-            batch = self._client(client).batch(batch_id)
-            state = [batch.total, batch.issued, batch.refused, batch.remaining]
-            return {"state": state, "results": list(batch.results(TIMEOUT))}
-
-        return asyncio.run(settle(reopen()))
 
     def usage(self, client: dict[str, Any]) -> Any:
         """Return the state of the tenant's quotas."""
@@ -123,8 +102,6 @@ class Batches:
         )
         results = handle.results(TIMEOUT)
         self._batches[name] = _OpenBatch(client, handle, results, gate)
-        if request.get("manifest"):  # its results are in the file
-            return []
         return [to_jsonable_python(await anext(results)) for _ in range(min(size, len(items)))]
 
     @staticmethod

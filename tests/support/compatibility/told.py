@@ -1,0 +1,184 @@
+"""What the current and the next release tell the producers of one service, one after the other."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from tests.support.compatibility.flights import (
+    Flight,
+    finish_flight,
+    new_flight,
+    open_flights,
+    request_again,
+)
+from tests.support.compatibility.next_release import next_release
+from tests.support.compatibility.producers import Producer, running_producer, start_command
+from tests.support.compatibility.releases import Release, current_release, kill_worker
+from tests.support.compatibility.services import (
+    TRUSTS,
+    Servers,
+    Service,
+    new_service,
+    tenant_of,
+)
+from worker.db.engine import create_database_engine
+
+Fields = dict[str, Any]
+Flights = dict[str, tuple[Flight, list[Any]]]
+TIMEOUT = 30.0  # seconds
+KINDS = ("download", "upload", "put", "multipart")
+MAX_SHARED_BATCHES = 20
+UNKNOWN: Mapping[str, tuple[Fields, Fields, Fields, tuple[str, str]]] = {
+    "header": ({"urgency": "high"}, {}, {}, ("unknown_field", "urgency")),
+    "term": ({}, {"priority": 5}, {}, ("unknown_field", "grant.priority")),
+    "item": ({}, {}, {"note": "first"}, ("unknown_field", "items[0].note")),
+    "kind": ({}, {"kind": "archive"}, {}, ("kind_not_allowed", "grant")),
+    "ask": ({"ask": "forecast"}, {}, {}, ("malformed", "ask")),
+    "version": ({"v": 2}, {}, {}, ("version_unknown", "v")),
+}
+
+
+@dataclass
+class NextRelease:
+    """What producers were told by the workers and clients of the next and the current release.
+
+    upgraded and rolled_back are batches across a change of the worker, with the results of sending
+    them again; shared are batches by kind that workers of both releases answered.
+    """
+
+    releases: tuple[Release, Release]
+    engine: Engine
+    operations: dict[str, Any]
+    commands: dict[str, tuple[int, str]]
+    upgraded: Flights
+    rolled_back: Flights
+    unknown: dict[str, tuple[Any, float]]
+    shared: dict[str, Flight]
+    usage: dict[str, Any]
+
+
+@contextmanager
+def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
+    """Run the current worker, then the next one, the current one again, and then both."""
+    current, later = current_release(servers.folder), next_release(servers.folder)
+    service = new_service(servers)
+    service.prepare(current)
+    engine = create_database_engine(service.database_url)
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        producer = stack.enter_context(running_producer(current, service.folder))
+        with running_worker(service, current):
+            before = open_flights(service, producer)
+        with running_worker(service, later):
+            upgraded = finished(before, producer)
+            before = open_flights(service, producer)
+            commands = run_commands(service, current)
+            operations = run_operations(service, producer)
+        with running_worker(service, current):
+            rolled_back = finished(before, producer)
+            newer = stack.enter_context(running_producer(later, service.folder))
+            unknown = {name: send_unknown(service, newer, name) for name in UNKNOWN}
+            with running_worker(service, later, "--only", "issue"):
+                logs = service.log_of(current), service.log_of(later)
+                shared = {kind: share_batch(service, newer, kind, logs) for kind in KINDS}
+            usage = {trust: newer.call("usage", client=service.client(trust)) for trust in TRUSTS}
+        yield NextRelease(
+            releases=(current, later),
+            engine=engine,
+            operations=operations,
+            commands=commands,
+            upgraded=upgraded,
+            rolled_back=rolled_back,
+            unknown=unknown,
+            shared=shared,
+            usage=usage,
+        )
+
+
+@contextmanager
+def running_worker(service: Service, release: Release, *options: str) -> Iterator[None]:
+    """Run a worker until the block ends, and kill it then."""
+    log = service.log_of(release)
+    with release.running_worker(service.settings, log, *options) as worker:
+        yield
+        kill_worker(worker)
+
+
+def finished(flights: list[Flight], producer: Producer) -> Flights:
+    """Complete batches, and request them again; return both results by batch."""
+    producer.call("release")
+    for flight in flights:
+        finish_flight(flight, producer)
+    return {flight.name: (flight, request_again(flight, producer)) for flight in flights}
+
+
+def share_batch(service: Service, producer: Producer, kind: str, logs: tuple[Path, Path]) -> Flight:
+    """Request batches until one has chunks from each of two workers, by their logs."""
+    for _ in range(MAX_SHARED_BATCHES):
+        flight = new_flight(service, kind, "signed", items=12, chunk_size=1)
+        flight.rest.extend(request_again(flight, producer))
+        if all(answered_chunks(log, flight.id) for log in logs):
+            return flight
+    raise AssertionError(f"one worker answered each of {MAX_SHARED_BATCHES} batches alone")
+
+
+def answered_chunks(log: Path, batch_id: str) -> int:
+    """Return the number of chunks of a batch that a worker answered."""
+    lines = log.read_text(errors="replace").splitlines()
+    records = [json.loads(line) for line in lines if f'"{batch_id}"' in line]
+    return sum(record.get("event") == "answered" for record in records)
+
+
+def run_operations(service: Service, producer: Producer) -> dict[str, Any]:
+    """Perform all operations for a tenant that gets grown replies."""
+    results: dict[str, Any] = producer.call(
+        "operations",
+        client=service.client("signed", "-next"),
+        prefix=f"{tenant_of('signed', '-next')}/operations",
+        timeout=TIMEOUT,
+    )
+    return results
+
+
+COMMANDS = {
+    "granted": ("download", "demo", "acme-next/command", "--json"),
+    "refused": ("download", "demo", "elsewhere", "--json"),
+    "usage": ("usage",),
+}
+
+
+def run_commands(service: Service, release: Release) -> dict[str, tuple[int, str]]:
+    """Run commands of a release for a tenant that gets grown replies, all at the same time."""
+    environ = service.command_environ("signed", "-next")
+    timeout = ("--timeout", f"{TIMEOUT:g}s")
+    started = {
+        name: start_command(release, service.folder, environ, *words, *timeout)
+        for name, words in COMMANDS.items()
+    }
+    printed = {name: "".join(process.communicate()) for name, process in started.items()}
+    return {name: (process.returncode, printed[name]) for name, process in started.items()}
+
+
+def send_unknown(service: Service, producer: Producer, name: str) -> tuple[Any, float]:
+    """Let a newer client send what the service does not know; return the reply and the seconds."""
+    header, terms, item, _ = UNKNOWN[name]
+    flight = new_flight(service, "download", "signed")
+    request = flight.request
+    body = {
+        "v": 1,
+        "tenant": tenant_of("signed"),
+        "batch": request["batch_id"],
+        "requested_by": "compatibility",
+        "grant": {"kind": "download", "bucket": "demo", "expires_in": 600} | terms,
+        "total": 1,
+        "items": [request["items"][0] | item],
+    } | header
+    began = time.monotonic()
+    reply = producer.call("ask", client=flight.client, body=body, timeout=30)
+    return reply, time.monotonic() - began
