@@ -23,7 +23,7 @@ from bench.capacity.meters import CpuMeter, read_database
 from bench.comparison import Spread
 from bench.metrics import Measurements
 from bench.processes import list_processes, pool_children
-from tests.support.servers import external
+from tests.support.servers.databases import fresh_database
 from worker.db.engine import create_database_engine
 from worker.devstack.stack import Stack
 
@@ -51,7 +51,7 @@ def measure(links: int = LINKS, rounds: int = ROUNDS) -> Measurements:
     """Measure both databases."""
     measurements = _measure("sqlite", dict.fromkeys(PROCESSES), links, rounds)
     with service.durable_postgres() as server, ExitStack() as stack:
-        urls = {n: stack.enter_context(external.fresh_database(server)) for n in PROCESSES}
+        urls = {n: stack.enter_context(fresh_database(server)) for n in PROCESSES}
         return measurements | _measure("postgres", urls, links, rounds)
 
 

@@ -11,7 +11,6 @@ from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService, build_service
 from worker import clock as system_clock
 from worker.aws.clients import S3Clients
-from worker.commands.database import migrate_to_head
 from worker.core.tenants.config import TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, read_transaction, write_transaction
