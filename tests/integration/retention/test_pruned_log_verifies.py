@@ -4,17 +4,13 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
-from models import Prune
 from tests.support.audit_log.pruned_log import OLD, RunPrune, forget_checkpoints
-from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import Row, StoredTables
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
-from worker.core.tree.records import encode_record, entry_hash
 from worker.db.audit.changes import ChangeAuthor
-from worker.db.engine import read_transaction
 from worker.db.retention.months import format_month
 from worker.usecases.audit.adopt import adopt_rows
 from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
@@ -129,22 +125,6 @@ def test_a_prune_that_was_interrupted_before_it_removed_anything_verifies(
         tables.execute("UPDATE item_edges SET edge = ?", bytes(64))
     (problem,) = verified(engine).problems
     assert (problem.table, problem.text) == ("item_edges", "is not that of its items")
-
-
-def test_a_log_that_an_earlier_release_pruned_verifies(
-    engine: Engine, pruned: StoredTables
-) -> None:
-    names = ("tenant", "before", "pruned_by", "chunks", "items", "pruned_at")
-    with read_transaction(engine) as connection:
-        row = connection.execute(select(*(Prune.__table__.c[name] for name in names))).one()
-    pruned.execute("DELETE FROM item_edges")
-    pruned.execute("UPDATE prunes SET edges = NULL")
-    leaf = pruned.rows("leaves", "kind = 'prune'")[0]
-    record = encode_record("prune", dict(zip(names, row, strict=True)))
-    pruned.update("leaves", leaf, hash=entry_hash([record]))
-    store_head(pruned, "acme", leaf["leaf_number"] + 1)
-    result = verified(engine)
-    assert (result.problems, result.pruned) == ([], 3)
 
 
 def test_chunks_that_were_adopted_after_a_prune_verify(
