@@ -68,6 +68,7 @@ class QueueSharing:
         self._bulk_watch = BulkWatch()
         self.waiting: set[str] = set()
         """The lanes in which frames wait."""
+        self._has_served = False
 
     def load_lanes(self) -> None:
         """Read which lanes have frames: another process may have put them there."""
@@ -78,21 +79,24 @@ class QueueSharing:
         interactive = self._sort(INTERACTIVE_QUEUE, INTERACTIVE_LIMIT)
         # While anything waits, all bulk requests take their turns: they come last anyway.
         bulk = self._sort(BULK_QUEUE, 0 if self.waiting else BULK_LIMIT)
-        if self.waiting:
+        # The last frames that were served may still be in a queue that nobody takes from.
+        if self.waiting or (self._has_served and bulk.served):
             self._serve_from_lanes(interactive, bulk)
+            self._has_served = True
         else:
             self._bulk_watch.reset()
             self._times = VirtualTimes()
+            self._has_served = False
         queues = (interactive, bulk)
         return Pass(
-            is_waiting=bool(self.waiting),
+            is_waiting=bool(self.waiting) or self._has_served,
             is_growing=any(queue.was_sorted for queue in queues),
             has_more=any(queue.has_more and queue.was_sorted for queue in queues),
         )
 
     def _sort(self, queue: str, limit: int) -> _Queue:
         """Move frames of the tenants that must wait from a queue into their lanes."""
-        ignored = -1 if self.waiting else limit
+        ignored = -1 if self.waiting or self._has_served else limit
         has_more, served, *found = self._read(
             [queue], [scripts.MARK, ignored, _MAX_FRAMES, _MAX_BYTES, PREFIX_BYTES]
         )
@@ -129,7 +133,7 @@ class QueueSharing:
 
     def _serve_frames(self, queue: str, room: int) -> int:
         """Serve up to `room` frames, and return how many."""
-        if room <= 0:
+        if room <= 0 or not self.waiting:
             return 0
         lanes = sorted(self.waiting)
         times = [self._times.time(lane_tenant(lane)) for lane in lanes]

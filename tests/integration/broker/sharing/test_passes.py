@@ -1,4 +1,6 @@
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -231,6 +233,21 @@ def test_messages_go_to_the_interactive_queue_if_nobody_takes_bulk(
 ) -> None:
     put(client, numbered("flood", 300))
     assert sorted(serve_all(client, sharing, "valetkey")) == sorted(numbered("flood", 300))
+
+
+@pytest.mark.parametrize("pause", [0.05, 0.5, 2.3])
+def test_the_last_messages_leave_the_bulk_queue_too_if_nobody_takes_bulk(
+    client: redis.Redis, sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    seconds = itertools.count(step=pause)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr("worker.broker.sharing.passes.time", clock)
+    put(client, numbered("flood", 300))
+    names: list[str] = []
+    for _ in range(200):
+        sharing.run_pass()
+        names += take(client, "valetkey")
+    assert sorted(names) == sorted(numbered("flood", 300))
 
 
 def test_the_lengths_of_queues_and_lanes_are_reported(
