@@ -3,7 +3,6 @@ import gc
 import os
 import signal
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,11 +62,7 @@ def pytest_collection_finish() -> None:
 def _leaks_are_reported_here() -> Iterator[None]:
     """Report what a module did not close at its last test, not at some test of a later module."""
     yield
-    with warnings.catch_warnings():
-        # redis-py and kombu close a socket when its connection is deleted: in a cycle, sometimes
-        # after the socket itself. A leak of asyncio is reported by its transport, too.
-        warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
-        gc.collect()  # __del__ warns of what is open, and pytest makes that an error
+    gc.collect()  # __del__ warns of what is open, and pytest makes that an error
     gc.freeze()  # the next collection need not look at what is alive now
 
 
