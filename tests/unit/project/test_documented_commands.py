@@ -16,7 +16,7 @@ COMMANDS = [
     for line in documented_commands(page.read_text(encoding="utf-8"))
 ]
 MAKE_TARGETS = set(
-    re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 )
 
 
