@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import redis
-from click.testing import CliRunner, Result
 
 from tests.support.builders.replies import LIMITS
-from tests.support.fakes.fake_service import describe_today, grant_outcome, running_fake_service
-from valetkey.cli.main import main
+from tests.support.cli.producer_commands import Cli, run_cli
+from tests.support.fakes.fake_service import describe_today, grant_outcome
 from valetkey.wire.messages import RELEASE
 
 WARNING = (
@@ -18,10 +17,6 @@ WARNING = (
     "capacity becomes free as grants expire"
 )
 BULK = ("download", "reports", "--from", "keys.txt", "--json")
-
-
-def run_cli(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments)
 
 
 def refuse_description(code: str, field: str) -> Any:
@@ -41,27 +36,26 @@ def keys_txt(broker: str) -> Path:  # noqa: ARG001 - the broker's working direct
     return path
 
 
-def test_the_service_is_a_table(broker: str) -> None:
-    with running_fake_service(broker):
-        result = run_cli("service")
+def test_the_service_is_a_table(cli: Cli) -> None:
+    result = cli("service")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = {line.split("  ")[0]: line.rstrip() for line in result.stdout.splitlines() if line}
-    assert lines["release"].endswith(RELEASE)
-    assert lines["wire versions"].endswith("1")
-    assert lines["max_batch_items"].endswith(" 1,000,000")
-    assert lines["max_object_bytes"].endswith(" 5 GiB (5,368,709,120 bytes)")
-    assert lines["max_expires_in"].endswith(" 7 days")
+    ends = {
+        "release": RELEASE,
+        "wire versions": "1",
+        "max_batch_items": " 1,000,000",
+        "max_object_bytes": " 5 GiB (5,368,709,120 bytes)",
+        "max_expires_in": " 7 days",
+    }
+    assert [name for name, end in ends.items() if not lines[name].endswith(end)] == []
 
 
-def test_the_service_is_printed_as_json(broker: str) -> None:
-    with running_fake_service(broker):
-        result = run_cli("service", "--json")
-    assert json.loads(result.stdout)["limits"]["max_chunk_items"] == 1_000
+def test_the_service_is_printed_as_json(cli: Cli) -> None:
+    assert json.loads(cli("service", "--json").stdout)["limits"]["max_chunk_items"] == 1_000
 
 
-def test_an_older_service_is_described_by_the_first_release(broker: str) -> None:
-    with running_fake_service(broker, describe=refuse_description("malformed", "batch")):
-        result = run_cli("service")
+def test_an_older_service_is_described_by_the_first_release(cli: Cli) -> None:
+    result = cli("service", describe=refuse_description("malformed", "batch"))
     assert result.exit_code == 0
     assert "the service is older than this client" in result.stderr
     assert "not told" in result.stdout
@@ -81,11 +75,10 @@ def test_an_older_service_is_described_by_the_first_release(broker: str) -> None
     ],
 )
 def test_a_file_that_the_service_cannot_read_is_refused_before_anything_is_sent(
-    broker: str, changes: dict[str, Any], refusal: str
+    cli: Cli, changes: dict[str, Any], refusal: str
 ) -> None:
-    with running_fake_service(broker, describe=describe(**changes, release="0.0.9")) as service:
-        result = run_cli(*BULK)
-    assert (result.exit_code, result.stdout, service.received) == (1, "", [])
+    result = cli(*BULK, describe=describe(**changes, release="0.0.9"))
+    assert (result.exit_code, result.stdout, cli.messages) == (1, "", [])
     assert refusal in result.stderr
     assert "it is release 0.0.9" in result.stderr
 
@@ -93,22 +86,26 @@ def test_a_file_that_the_service_cannot_read_is_refused_before_anything_is_sent(
 @pytest.mark.usefixtures("keys_txt")
 @pytest.mark.parametrize(("code", "field"), [("malformed", "batch"), ("signature_required", "")])
 def test_a_file_is_requested_from_a_service_that_does_not_describe_itself(
-    broker: str, code: str, field: str
+    cli: Cli, code: str, field: str
 ) -> None:
-    with running_fake_service(broker, describe=refuse_description(code, field)):
-        result = run_cli(*BULK)
-    assert result.exit_code == 0
-    assert len(result.stdout.splitlines()) == 2
+    result = cli(*BULK, describe=refuse_description(code, field))
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
 
 
 @pytest.mark.usefixtures("keys_txt")
-def test_a_file_asks_for_the_service_once_and_a_single_key_never(broker: str) -> None:
-    with running_fake_service(broker) as service:
-        run_cli(*BULK, "--batch-size", "1")
-        assert (service.described, len(service.received)) == (1, 2)
-        run_cli("download", "reports", "a")
-        run_cli(*BULK, "--dry-run", "--timeout", "1s")
-        assert service.described == 1
+@pytest.mark.parametrize(
+    ("words", "described", "sent"),
+    [
+        ((*BULK, "--batch-size", "1"), 1, 2),
+        (("download", "reports", "a"), 0, 1),
+        ((*BULK, "--dry-run", "--timeout", "1s"), 0, 1),
+    ],
+)
+def test_a_file_asks_for_the_service_once_and_a_single_key_never(
+    cli: Cli, words: tuple[str, ...], described: int, sent: int
+) -> None:
+    cli(*words)
+    assert (cli.service.described, len(cli.messages)) == (described, sent)
 
 
 @pytest.mark.usefixtures("keys_txt")
@@ -132,47 +129,29 @@ def later_outcome(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("keys_txt")
-def test_results_of_a_later_service_are_printed(broker: str) -> None:
-    with running_fake_service(broker, decide=later_outcome):
-        as_json = run_cli(*BULK)
-        as_csv = run_cli("download", "reports", "--from", "keys.txt", "--csv")
+def test_results_of_a_later_service_are_printed(cli: Cli) -> None:
+    as_json = cli(*BULK, decide=later_outcome)
     grant, refusal = map(json.loads, as_json.stdout.splitlines())
-    assert (grant["method"], grant["limited_by"], refusal["code"]) == (
-        "QUERY",
-        "weather",
-        "storage_busy",
-    )
-    assert as_json.stderr.splitlines()[:-1] == [
-        "refused 'b': storage_busy in key: later",
-        WARNING,
-    ]
+    words = (grant["method"], grant["limited_by"], refusal["code"])
+    assert words == ("QUERY", "weather", "storage_busy")
+    assert as_json.stderr.splitlines()[:-1] == ["refused 'b': storage_busy in key: later", WARNING]
+    as_csv = cli("download", "reports", "--from", "keys.txt", "--csv", decide=later_outcome)
     assert "QUERY" in as_csv.stdout
     assert "storage_busy" in as_csv.stdout
 
 
 @pytest.mark.parametrize("output", ["--curl", "--js"])
-def test_a_grant_of_an_unknown_method_is_no_command(broker: str, output: str) -> None:
-    with running_fake_service(broker, decide=later_outcome_of_one):
-        result = run_cli("download", "reports", "a", output)
+def test_a_grant_of_an_unknown_method_is_no_command(cli: Cli, output: str) -> None:
+    def decide(message: dict[str, Any]) -> dict[str, Any]:
+        outcome = later_outcome(message)
+        return outcome | {"items": outcome["items"][:1]}
+
+    result = cli("download", "reports", "a", output, decide=decide)
     assert (result.exit_code, result.stdout) == (3, "")
     assert "cannot use a grant of the method 'QUERY': the service is newer" in result.stderr
 
 
-def later_outcome_of_one(message: dict[str, Any]) -> dict[str, Any]:
-    return later_outcome(message) | {"items": later_outcome(message)["items"][:1]}
-
-
-def test_usage_and_explanations_of_a_later_service_are_printed(broker: str) -> None:
-    quota = {"metric": "archive_bytes", "window": "week", "limit": 2048, "used": 1024}
-
-    def decide(message: dict[str, Any]) -> dict[str, Any]:
-        if message.get("ask") == "usage":
-            return {"status": "told", "tenant": "acme", "quotas": [quota]}
-        return {"status": "explained", "decision": "defer", "rules": []}
-
-    with running_fake_service(broker, decide=decide):
-        usage = run_cli("usage")
-        explanation = run_cli("download", "reports", "a", "--dry-run")
-    assert "archive_bytes.week" in usage.stdout
-    assert "1 KiB" in usage.stdout or "1.0 KiB" in usage.stdout
-    assert (explanation.exit_code, explanation.stdout.splitlines()[-1]) == (1, "It would be defer.")
+def test_a_decision_of_a_later_service_is_printed(cli: Cli) -> None:
+    reply = {"status": "explained", "decision": "defer", "rules": []}
+    result = cli("download", "reports", "a", "--dry-run", decide=lambda _: reply)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (1, "It would be defer.")

@@ -1,9 +1,9 @@
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from subprocess import PIPE, Popen
 
 import pytest
 from sqlalchemy import Engine
@@ -56,10 +56,7 @@ def test_a_batch_that_is_committed_after_one_with_a_larger_number_is_not_missed(
 
 def test_a_later_chunk_of_an_old_batch_is_not_missed(engine: Engine, following: Next) -> None:
     following()
-    old = AuditedBatch(1, ["acme/a", "acme/b", "acme/c"])
-    with write_transaction(engine) as connection:
-        old.write(connection)
-        append_leaf(connection, "acme", NewLeaf("batch", bytes(32), 1, 0))
+    write(engine, AuditedBatch(1, ["acme/a", "acme/b", "acme/c"]))
     assert following() == ["acme/a", "acme/b"]
     with write_transaction(engine) as connection:
         append_leaf(connection, "acme", NewLeaf("chunk", bytes(32), 1, 1))
@@ -67,28 +64,21 @@ def test_a_later_chunk_of_an_old_batch_is_not_missed(engine: Engine, following: 
 
 
 @pytest.fixture
-def process(
-    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[subprocess.Popen[str]]:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+def process(engine: Engine) -> Iterator[Popen[str]]:
     write(engine, AuditedBatch(1, ["acme/1"]))
     command = (sys.executable, "-m", "worker", "audit", "list", "--follow", "--json")
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with Popen(command, stdout=PIPE, stderr=PIPE, text=True) as process:
         yield process
         process.kill()
 
 
-def next_key(process: subprocess.Popen[str]) -> str:
+def next_key(process: Popen[str]) -> str:
     assert process.stdout is not None
     key: str = json.loads(process.stdout.readline())["key"]
     return key
 
 
-def test_an_interrupt_ends_it_without_a_traceback(
-    engine: Engine, process: subprocess.Popen[str]
-) -> None:
+def test_an_interrupt_ends_it_without_a_traceback(engine: Engine, process: Popen[str]) -> None:
     assert next_key(process) == "acme/1"
     write(engine, AuditedBatch(2, ["acme/2"]))
     assert next_key(process) == "acme/2"
@@ -98,7 +88,7 @@ def test_an_interrupt_ends_it_without_a_traceback(
 
 
 def test_a_reader_that_closes_the_pipe_ends_it_without_a_traceback(
-    engine: Engine, process: subprocess.Popen[str]
+    engine: Engine, process: Popen[str]
 ) -> None:
     assert next_key(process) == "acme/1"
     assert process.stdout is not None

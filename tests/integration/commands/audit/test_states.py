@@ -3,20 +3,18 @@
 import json
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from sqlalchemy import Engine
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
 from tests.support.builders.services import InProcessService
-from tests.support.cli.audit_log import Run
-from tests.support.cli.operator import json_rows
+from tests.support.cli.operator import Run, json_rows, refusal, run_audit
 from tests.support.uses.reports import downloaded, stored
 from tests.support.uses.settlements import settle
 from valetkey.units import format_size
 from worker import clock as worker_clock
 from worker.audit_log import AuditLog, UnknownName
-from worker.commands.audit.group import audit
 from worker.db.audit.selection.states import STATES
 from worker.usecases.uses.record import record_uses
 
@@ -52,14 +50,17 @@ def run(
     record_uses(reports, service.context)
     settle(engine, 1, 0, clock(), unused="2", returned=500_000)
     monkeypatch.setattr(worker_clock, "now", clock)
-    url = engine.url.render_as_string(hide_password=False)
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
-    return lambda *words: CliRunner().invoke(audit, list(words))
+    return run_audit
 
 
 def keys(result: Result) -> list[str]:
-    assert result.exit_code == 0, result.output
     return [row["key"] for row in json_rows(result)]
+
+
+def show(key: str, *options: str) -> Result:
+    """Show the grant of an object key."""
+    (row,) = json_rows(run_audit("list", "--key", key, "--json"))
+    return run_audit("show", row["grant"], *options)
 
 
 def test_grants_are_listed_by_state(run: Run) -> None:
@@ -78,24 +79,19 @@ def test_grants_are_listed_by_state(run: Run) -> None:
         assert (words, keys(streamed)) == (words, expected)
 
 
-def test_an_unknown_state_is_refused_with_a_similar_one(run: Run) -> None:
-    result = run("list", "--state", "usd")
-    assert result.exit_code == 2
-    assert "--state: there is no state 'usd': did you mean 'used'?" in result.output
-
-
-@pytest.mark.parametrize("name", ["USED", "''", "x"])
-def test_an_error_about_a_state_lists_all_of_them(name: str, run: Run) -> None:
-    result = run("list", "--state", name.strip("'"))
-    assert result.exit_code == 2
-    assert f"choose {', '.join(STATES)}" in " ".join(result.output.split())
-
-
-@pytest.mark.parametrize("decision", ["refused", "key_invalid"])
-def test_a_state_of_refused_items_is_a_contradiction(decision: str, run: Run) -> None:
-    result = run("list", "--state", "used", "--decision", decision)
-    assert result.exit_code == 2
-    assert "--state selects issued grants" in result.output
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("--state usd", "--state: there is no state 'usd': did you mean 'used'?"),
+        ("--state USED", f"choose {', '.join(STATES)}"),
+        ("--state=", f"choose {', '.join(STATES)}"),
+        ("--state x", f"choose {', '.join(STATES)}"),
+        ("--state used --decision refused", "--state selects issued grants"),
+        ("--state used --decision key_invalid", "--state selects issued grants"),
+    ],
+)
+def test_a_wrong_state_is_refused(words: str, error: str, run: Run) -> None:
+    assert error in refusal(run("list", *words.split()))
 
 
 def test_states_are_counted_by_kind(run: Run) -> None:
@@ -110,30 +106,31 @@ def test_states_are_counted_by_kind(run: Run) -> None:
     ]
 
 
-def test_the_story_of_a_used_slot_has_its_uses_and_its_settlement(run: Run) -> None:
-    grant = json_rows(run("list", "--key", KEYS[0], "--json"))[0]["grant"]
-    shown = run("show", grant).stdout
+@pytest.mark.usefixtures("run")
+def test_the_story_of_a_used_slot_has_its_uses_and_its_settlement() -> None:
+    shown = show(KEYS[0]).stdout
     assert "state        used: it was used as granted\n" in shown
     use = "2026-11-24 12:30:00Z stored, 10 B, as granted, seen by a probe, etag 0123456789abcdef"
     assert f"use          {use}, image/png\n" in shown
     returned = f"{format_size(500_000)} given back, unused: item number 2"
     assert f"13:00:00Z, with its chunk: 0 B used, {returned}\n" in shown
-    values = json.loads(run("show", grant, "--json").stdout)
+    values = json.loads(show(KEYS[0], "--json").stdout)
     assert (values["state"], values["number_of_uses"]) == ("used", 1)
     assert values["uses"][0]["occurred_at"] == "2026-11-24T12:30:00Z"
     assert values["settlement"]["returned_bytes"] == 500_000
 
 
-def test_the_story_of_a_download_tells_who_opened_it(run: Run) -> None:
-    grant = json_rows(run("list", "--key", "acme/a.pdf", "--json"))[0]["grant"]
-    assert run("show", grant).stdout.count("from an access log, from 192.0.2.1, curl\n") == 2
+@pytest.mark.usefixtures("run")
+def test_the_story_of_a_download_tells_who_opened_it() -> None:
+    opened = "from an access log, from 192.0.2.1, curl\n"
+    assert show("acme/a.pdf").stdout.count(opened) == 2
 
 
-def test_only_the_newest_uses_are_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("run")
+def test_only_the_newest_uses_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.db.audit.stories.uses.MAX_USES", 1)
-    grant = json_rows(run("list", "--key", "acme/a.pdf", "--json"))[0]["grant"]
     expected = "uses         2: the newest 1 follow, and 1 are older\n"
-    assert expected in run("show", grant).stdout
+    assert expected in show("acme/a.pdf").stdout
 
 
 def test_the_story_of_a_batch_counts_its_states(run: Run) -> None:
@@ -142,12 +139,10 @@ def test_the_story_of_a_batch_counts_its_states(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("run")
-def test_the_api_selects_and_counts_by_state(engine: Engine) -> None:
-    with AuditLog(engine.url.render_as_string(hide_password=False)) as log:
-        assert [grant.key for grant in log.grants(states=("late", "used"))] == [
-            *KEYS[:2],
-            "acme/a.pdf",
-        ]
+def test_the_api_selects_and_counts_by_state(database: str) -> None:
+    with AuditLog(database) as log:
+        found = [grant.key for grant in log.grants(states=("late", "used"))]
+        assert found == [*KEYS[:2], "acme/a.pdf"]
         counts = {count.group: count.issued for count in log.count(("state",), kind="upload")}
         assert counts == {("used",): 1, ("late",): 1, ("unused",): 1, ("unknown",): 1}
         with pytest.raises(UnknownName, match="there is no state 'usd'"):

@@ -21,8 +21,8 @@ def storage() -> Iterator[HttpStorage]:
 
 @pytest.fixture
 def config(storage: HttpStorage, apply_config: ApplyConfig) -> TenantConfig:
-    acme = tenant_config(policies={"demo": replace(POLICY, plain=True, max_size=2 * PART_SIZE)})
-    tenant = replace(acme.tenants["acme"], policies=acme.tenants["acme"].policies)
+    policy = replace(POLICY, plain=True, max_size=2 * PART_SIZE)
+    tenant = tenant_config(policies={"demo": policy}).tenants["acme"]
     config = TenantConfig(
         {"demo": replace(DEMO, endpoint=storage.url)},
         {"acme": tenant, "globex": replace(tenant, name="globex")},
@@ -33,9 +33,10 @@ def config(storage: HttpStorage, apply_config: ApplyConfig) -> TenantConfig:
 
 @pytest.fixture
 def run(
-    config: TenantConfig, database_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    config: TenantConfig,  # noqa: ARG001 - is applied
+    database: str,  # noqa: ARG001 - configures the command
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Whose:
-    assert config.tenants
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
     monkeypatch.setattr("worker.clock.now", clock)
     return lambda *words, **options: CliRunner().invoke(whose, list(words), **options)

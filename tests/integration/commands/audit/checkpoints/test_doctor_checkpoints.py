@@ -1,16 +1,15 @@
 """Tests the checks of `doctor` on checkpoints."""
 
-import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import Engine
 
-from tests.integration.commands.audit.checkpoints.conftest import Issue, Run
+from tests.integration.commands.audit.checkpoints.conftest import Issue
+from tests.support.cli.doctor import doctor_checks
+from tests.support.cli.operator import run_audit as run
 from tests.support.crypto.audit_proofs import tamper
 from worker.commands.health.checkpoint_checks import checkpoint_checks
-from worker.commands.health.doctor import doctor
 from worker.core.tenants.config import TenantConfig
 from worker.core.tree.signed_note import SignerKey
 from worker.settings import Settings
@@ -25,11 +24,10 @@ def check() -> Found:
     return [(check.state, check.message) for check in found]
 
 
-def doctor_checks() -> Found:
+def audit_checks() -> Found:
     """The state and message of each check of `doctor` on the audit log."""
-    result = CliRunner().invoke(doctor, ["--json", "--offline"])
-    checks = map(json.loads, result.stdout.splitlines())
-    return [(each["state"], each["message"]) for each in checks if each["check"] == "audit"]
+    checks = doctor_checks("audit", "--offline")
+    return [(each["state"], each["message"]) for each in checks]
 
 
 def test_a_service_without_a_key_signs_nothing_by_choice() -> None:
@@ -85,14 +83,8 @@ def test_a_key_that_cannot_be_used_fails(
 
 
 def test_failures_are_reported_until_they_are_mended(
-    run: Run,
-    key: SignerKey,
-    issue: Issue,
-    engine: Engine,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    issue: Issue, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del key
     folder = tmp_path / "out"
     folder.write_text("a file")
     monkeypatch.setenv("VALETKEY_AUDIT_CHECKPOINTS", str(folder))
@@ -100,14 +92,14 @@ def test_failures_are_reported_until_they_are_mended(
     result = run("checkpoint")
     assert result.exit_code == 1
     assert f"not published: acme to {folder}" in result.stderr
-    warnings = [text for state, text in doctor_checks() if state == "warn"]
+    warnings = [text for state, text in audit_checks() if state == "warn"]
     assert len(warnings) == 2  # of acme and of the config
     assert warnings[0].startswith(f"checkpoints of acme do not reach {folder}: ")
     folder.unlink()
     assert run("checkpoint").exit_code == 0
-    assert [state for state, _ in doctor_checks()] == ["ok"]
+    assert [state for state, _ in audit_checks()] == ["ok"]
     tamper(engine, "UPDATE tree_heads SET size = 0 WHERE tenant = 'acme'")
     assert run("checkpoint").exit_code == 1
-    ((state, text),) = [each for each in doctor_checks() if each[0] != "ok"]
+    ((state, text),) = [each for each in audit_checks() if each[0] != "ok"]
     assert state == "fail"
     assert "the log of acme is not signed: the tree has 0 leaves" in text
