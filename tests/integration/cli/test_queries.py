@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from tests.support.cli.producer_commands import Cli, run_cli
+from tests.support.cli.interrupted_download import run_cli
+from tests.support.cli.producer_commands import Cli
 from tests.support.fakes.fake_service import grant_outcome
 
 BATCH = "0199a000-0000-7000-8000-000000000000"

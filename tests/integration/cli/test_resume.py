@@ -22,16 +22,20 @@ from tests.support.cli.interrupted_download import (
     interrupt_chunk,
     journal_rows,
     lose_chunk,
+    run_cli,
     start_download,
     write_keys,
 )
-from tests.support.cli.producer_commands import Cli, read_csv, run_cli
+from tests.support.cli.producer_commands import Cli, read_csv
 from tests.support.fakes.fake_service import Action, running_fake_service
 from tests.support.servers.waiting import wait_until
 from valetkey.cli.bulk import journal
 from valetkey.crypto.keys import dump_private_key
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from worker.devstack.broker import running_valkey
+
+# Ctrl-C leaves sockets to the deletion of their connections, which closes them in any order.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 JOURNAL, PARTIAL = Path("links.csv.resume.json"), Path("links.csv.partial")
 

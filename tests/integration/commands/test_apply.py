@@ -17,7 +17,7 @@ from models import Base, Usage
 from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
-from tests.support.cli.operator import Operator, answer_on_terminal
+from tests.support.cli.operator import ON_SQLITE, Operator, answer_on_terminal
 from tests.support.crypto.tokens import sign_message
 from valetkey.crypto.keys import generate_key, public_key_line
 from worker.clock import now
@@ -41,39 +41,32 @@ ACCELERATED = CHANGED.replace('addressing = "path"', "accelerate = true")
 APPLY = (sys.executable, "-c", "from worker.commands.apply import apply; apply()")
 
 
-def test_the_file_is_stored_in_the_database(operator: Operator) -> None:
-    result = operator.apply(TEXT)
-    assert "+ tenants.acme.quotas.grants.hour 50,000\n" in result.stdout
-    assert operator.stored_config() == (1, operator.file_config())
+RENAMED = (
+    TEXT.replace("buckets.demo", "buckets.other")
+    .replace("allow.demo", "allow.other")
+    .replace("endpoints.billing", "endpoints.audit")
+    .replace("hour = 100", "month = { limit = 100, warn = 80 }")
+    .replace('max_expires_in = "1h"', 'max_batch = 5\nshared = true\ncallbacks = ["audit"]')
+    .replace("tenants.globex", "tenants.initech")
+)
+LIMIT = "~ tenants.acme.quotas.grants.hour 50,000 → 60,000\nApplied.\n"
 
 
-def test_applying_a_file_again_changes_nothing(operator: Operator) -> None:
-    operator.apply(TEXT)
-    result = operator.apply(TEXT)
-    assert (result.exit_code, result.stdout) == (0, "Nothing to change.\n")
-    assert operator.stored_config()[0] == 1
-
-
-def test_a_changed_limit_is_shown_and_counted_as_a_revision(operator: Operator) -> None:
-    operator.apply(TEXT)
-    result = operator.apply(CHANGED)
-    assert result.stdout == "~ tenants.acme.quotas.grants.hour 50,000 → 60,000\nApplied.\n"
-    assert operator.stored_config() == (2, operator.file_config())
-
-
-def test_every_kind_of_change_is_applied_at_once(operator: Operator) -> None:
-    operator.apply(TEXT)
-    result = operator.apply(
-        TEXT.replace("buckets.demo", "buckets.other")
-        .replace("allow.demo", "allow.other")
-        .replace("endpoints.billing", "endpoints.audit")
-        .replace("hour = 100", "month = { limit = 100, warn = 80 }")
-        .replace('max_expires_in = "1h"', 'max_batch = 5\nshared = true\ncallbacks = ["audit"]')
-        .replace("tenants.globex", "tenants.initech"),
-        "--yes",
-    )
-    assert result.exit_code == 0, result.output
-    assert operator.stored_config() == (2, operator.file_config())
+@pytest.mark.parametrize(
+    ("texts", "options", "printed", "revision"),
+    [
+        pytest.param([TEXT], "", "+ tenants.acme.quotas.grants.hour 50,000\n", 1, id="a file"),
+        pytest.param([TEXT, TEXT], "", "Nothing to change.\n", 1, id="the same again"),
+        pytest.param([TEXT, CHANGED], "", LIMIT, 2, id="a changed limit"),
+        pytest.param([TEXT, RENAMED], "--yes", "Applied.\n", 2, id="every kind of change at once"),
+    ],
+)
+def test_what_is_applied_is_printed_stored_and_counted_as_a_revision(
+    operator: Operator, texts: list[str], options: str, printed: str, revision: int
+) -> None:
+    *_, result = (operator.apply(text, *options.split()) for text in texts)
+    assert (result.exit_code, printed in result.stdout) == (0, True), result.output
+    assert operator.stored_config() == (revision, operator.file_config())
 
 
 def test_everything_of_a_bucket_profile_is_stored(operator: Operator) -> None:
@@ -188,6 +181,7 @@ def test_a_missing_file_is_a_usage_error(operator: Operator) -> None:
     assert CliRunner().invoke(apply, [str(operator.file)]).exit_code == 2
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(("reply", "exit_code", "revisions"), [("n", 1, 0), ("y", 0, 1)])
 def test_on_a_terminal_nothing_is_applied_without_confirmation(
     operator: Operator, reply: str, exit_code: int, revisions: int
@@ -277,6 +271,7 @@ def test_a_dry_run_lists_removals_and_asks_nothing(in_use: Operator) -> None:
     assert in_use.stored_config()[0] == 1
 
 
+@ON_SQLITE
 def test_on_a_terminal_removals_are_listed_before_the_question(in_use: Operator) -> None:
     in_use.file.write_text(WITHOUT_KEY, encoding="utf-8")
     process = answer_on_terminal([*APPLY, str(in_use.file)], "n")

@@ -13,7 +13,7 @@ from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.heartbeats import write_heartbeat
 from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
-from tests.support.cli.doctor import run_doctor
+from tests.support.cli.live_doctor import run_doctor
 from tests.support.cli.operator import json_lines
 from worker.broker.heartbeats import PREFIX
 from worker.commands.health.broker_checks import broker_checks

@@ -10,8 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.support.cli.doctor import run_doctor
-from tests.support.cli.live_doctor import SECRET_KEY, store_profiles
+from tests.support.cli.live_doctor import SECRET_KEY, run_doctor, store_profiles
 from tests.support.cli.operator import json_lines
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import running_socket_server, stay_silent

@@ -19,14 +19,8 @@ PATH = "tenants.acme.quotas.grants.hour"
 
 
 @pytest.fixture
-def run(
-    engine: Engine,  # noqa: ARG001 - configures the command
-    apply_config: ApplyConfig,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Run:
+def run(at_clock: Clock, apply_config: ApplyConfig) -> Run:  # noqa: ARG001
     """A function that runs the command with the clock of the service and with QUOTAS stored."""
-    monkeypatch.setattr("worker.clock.now", clock)
     apply_config(tenant_config(*QUOTAS))
     return lambda *words: CliRunner().invoke(quota, list(words))
 

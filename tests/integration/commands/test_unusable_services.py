@@ -163,7 +163,7 @@ def changed_valkey(folder: Path, command: str, *words: str) -> Iterator[str]:
     """Yield the host and port of a server that was given a command."""
     with running_valkey(folder) as server:
         with redis.Redis.from_url(server.url()) as client:
-            client.execute_command(command, *words)  # type: ignore[no-untyped-call]
+            client.execute_command(command, *words)
         yield f"127.0.0.1:{server.port}"
 
 

@@ -1,5 +1,6 @@
 """A download of three chunks that tests interrupt and resume."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -8,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner, Result
+
 from tests.support.fakes.fake_service import Action
 from valetkey.cli.bulk import journal
+from valetkey.cli.main import main
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 ROWS = 3 * DEFAULT_CHUNK_ITEMS
@@ -25,6 +29,15 @@ Plan = Callable[[dict[str, Any], int], Action]
 def write_keys(keys: list[str]) -> None:
     """Write the input file, one key a line."""
     Path("keys.txt").write_text("".join(f"{key}\n" for key in keys))
+
+
+def run_cli(*words: str, stdin: str | bytes = "") -> Result:
+    """Run a command in this process, so that a test can interrupt it with Ctrl-C."""
+    gc.disable()  # Hypothesis listens to collections, and Ctrl-C would be lost within its listener
+    try:
+        return CliRunner().invoke(main, words, input=stdin)
+    finally:
+        gc.enable()
 
 
 def lose_chunk(number: int) -> Plan:

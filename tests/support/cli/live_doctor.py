@@ -1,4 +1,4 @@
-"""Helpers for tests of `doctor --live`: bucket profiles in a database, and tables to compare."""
+"""Helpers for tests of `doctor`: its checks, bucket profiles, and tables to compare."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +16,16 @@ from worker.core.tenants.config import Bucket, TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
 from worker.usecases.live_checks.run import LIVE_CHECKS
+
+
+def run_doctor(*options: str) -> Result:
+    return CliRunner().invoke(doctor, ["--json", *options])
+
+
+def doctor_checks(name: str, *options: str) -> list[dict[str, Any]]:
+    """Return the checks of this name."""
+    return [check for check in json_lines(run_doctor(*options)) if check["check"] == name]
+
 
 PAGE = ROOT / "docs" / "storage.md"
 SECRET_KEY = "not-a-secret-but-nobody-may-print-it"

@@ -1,23 +1,13 @@
 """Runs `valetkey` in this process, beside a fake service."""
 
 import csv
-import gc
 from pathlib import Path
 from typing import Any
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from tests.support.cli.interrupted_download import run_cli
 from tests.support.fakes.fake_service import FakeService, running_fake_service
-from valetkey.cli.main import main
-
-
-def run_cli(*words: str, stdin: str | bytes = "") -> Result:
-    """Run a command in this process, so that a test can interrupt it with Ctrl-C."""
-    gc.disable()  # Hypothesis listens to collections, and Ctrl-C would be lost within its listener
-    try:
-        return CliRunner().invoke(main, words, input=stdin)
-    finally:
-        gc.enable()
 
 
 class Cli:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,8 +14,9 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.conftest import ApplyConfig
-from tests.support.builders.audit_rows import AuditedBatch
-from tests.support.cli.operator import ON_SQLITE, Run, json_rows, run_audit
+from tests.support.builders.audit_rows import AuditedBatch, batch_id
+from tests.support.cli.operator import ON_SQLITE, Run, json_rows, refusal, run_audit
+from worker import clock
 from worker.audit_log import AuditLog
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.db.audit import stream
@@ -84,40 +86,40 @@ def test_an_interrupted_export_is_continued_by_the_same_command(
     assert f"SHA-256: {sha256(whole).hexdigest()}" in finished.stderr
 
 
-def test_rows_that_arrive_between_two_runs_are_left_out(
-    export: Run, engine: Engine, interrupt: Callable[[int], None], tmp_path: Path
-) -> None:
+@pytest.fixture
+def interrupted(export: Run, interrupt: Callable[[int], None]) -> Run:
+    """An export that was interrupted after two blocks."""
     interrupt(2)
-    export("--out", "out.csv")
+    assert export("--out", "out.csv").exit_code == 130
+    return export
+
+
+def test_rows_that_arrive_between_two_runs_are_left_out(
+    interrupted: Run, engine: Engine, tmp_path: Path
+) -> None:
     with write_transaction(engine) as connection:
         AuditedBatch(99, ["later"]).write(connection)
-    assert export("--out", "out.csv").exit_code == 0
+    assert interrupted("--out", "out.csv").exit_code == 0
     rows = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))
     assert len(rows) == ROWS + 1
     assert not [row for row in rows if "later" in row]
 
 
 def test_an_interrupted_export_is_not_continued_with_other_options(
-    export: Run, interrupt: Callable[[int], None], tmp_path: Path
+    interrupted: Run, tmp_path: Path
 ) -> None:
-    interrupt(2)
-    export("--out", "out.csv")
-    other = export("--out", "out.csv", "--decision", "refused")
-    assert (other.exit_code, "decisions" in other.stderr) == (2, True)
-    assert "--force" in other.stderr
-    anew = export("--out", "out.csv", "--decision", "refused", "--force")
-    assert anew.exit_code == 0
+    words = ("--out", "out.csv", "--decision", "refused")
+    error = refusal(interrupted(*words))
+    assert "decisions" in error
+    assert "--force" in error
+    assert interrupted(*words, "--force").exit_code == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS // 2 + 1
     assert names(tmp_path) == {"out.csv"}
 
 
-def test_a_partial_file_that_was_shortened_is_begun_anew(
-    export: Run, interrupt: Callable[[int], None], tmp_path: Path
-) -> None:
-    interrupt(3)
-    export("--out", "out.csv")
+def test_a_partial_file_that_was_shortened_is_begun_anew(interrupted: Run, tmp_path: Path) -> None:
     (tmp_path / "out.csv.partial").write_bytes(b"")
-    assert export("--out", "out.csv").exit_code == 0
+    assert interrupted("--out", "out.csv").exit_code == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS + 1
 
 
@@ -134,20 +136,17 @@ def test_nothing_is_written_into_a_file_that_others_prepared(export: Run, tmp_pa
     assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o600
 
 
-def test_a_damaged_journal_is_refused(export: Run, tmp_path: Path) -> None:
-    (tmp_path / "out.csv.resume.json").write_text("{}")
-    result = export("--out", "out.csv")
-    assert (result.exit_code, "damaged" in result.stderr) == (2, True)
+@pytest.mark.parametrize(
+    ("name", "error"), [("out.csv.resume.json", "damaged"), ("out.csv", "--force")]
+)
+def test_an_existing_output_or_damaged_journal_is_only_replaced_with_force(
+    export: Run, tmp_path: Path, name: str, error: str
+) -> None:
+    (tmp_path / name).write_text("{}")
+    assert error in refusal(export("--out", "out.csv"))
+    assert (tmp_path / name).read_text() == "{}"
     assert export("--out", "out.csv", "--force").exit_code == 0
-
-
-def test_an_existing_file_is_not_replaced_without_force(export: Run, tmp_path: Path) -> None:
-    (tmp_path / "out.csv").write_text("mine")
-    result = export("--out", "out.csv")
-    assert (result.exit_code, "--force" in result.stderr) == (2, True)
-    assert (tmp_path / "out.csv").read_text() == "mine"
-    assert export("--out", "out.csv", "--force").exit_code == 0
-    assert (tmp_path / "out.csv").read_text() != "mine"
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS + 1
     assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o600
 
 
@@ -261,3 +260,23 @@ def test_an_object_is_stored_once_and_replaced_with_force(
     assert (again.exit_code, "--force" in again.stderr) == (1, True)
     assert export(*words, "--force").exit_code == 0
     assert "Uploads" not in client.list_multipart_uploads(Bucket="exports")
+
+
+PAGE = (Path(__file__).parents[4] / "docs" / "audit.md").read_text(encoding="utf-8")
+PROGRAM = re.findall(r"^```python\n# audit_script.py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_documented_script_prints_refusals_counts_and_requesters(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = clock.now()
+    with write_transaction(engine) as connection:
+        AuditedBatch(1, ["a", "../b"], {1: "key_traversal"}, decided_at=now).write(connection)
+    (program,) = PROGRAM
+    exec(compile(program, "audit_script.py", "exec"), {})  # noqa: S102 - the page's own code
+    refusal, issued, refused, requester, *stories = capsys.readouterr().out.splitlines()
+    assert refusal.endswith("billing ../b key_traversal")
+    assert issued == f"('{now:%Y-%m-%d}', None) 1 0 0"
+    assert refused == f"('{now:%Y-%m-%d}', 'key_traversal') 0 1 0"
+    assert requester == "billing 2"
+    assert [story.split()[:2] for story in stories] == [[f"{batch_id(1)}.{n}", "2"] for n in (0, 1)]

@@ -42,16 +42,10 @@ Scrape = Callable[..., Scraped]
 
 
 @pytest.fixture
-def scrape(
-    engine: Engine,  # noqa: ARG001 - configures the command
-    broker: str,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Scrape:
+def scrape(at_clock: Clock, broker: str, monkeypatch: pytest.MonkeyPatch) -> Scrape:  # noqa: ARG001
     """A function that prints the metrics of the service, with its clock, and parses them."""
     monkeypatch.setenv("VALETKEY_BROKER_URL", broker)
     monkeypatch.setenv("VALETKEY_RESULT_URL", broker)
-    monkeypatch.setattr("worker.clock.now", clock)
 
     def run(*words: str) -> Scraped:
         result = CliRunner().invoke(main, ["metrics", *words])

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, grant_message, split_chunks, tenant_config
@@ -16,12 +15,6 @@ from worker.db.engine import write_transaction
 from worker.usecases.checkpoints.signing_key import create_key_file, read_key_file
 
 Issue = Callable[..., str]
-
-
-@pytest.fixture
-def at_clock(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
-    """Gives commands the clock of the service."""
-    monkeypatch.setattr("worker.clock.now", clock)
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SignerKey:
 def issue(
     service: InProcessService,
     apply_config: ApplyConfig,
-    at_clock: None,  # noqa: ARG001
+    at_clock: Clock,  # noqa: ARG001 - of the commands
     key: SignerKey,  # noqa: ARG001 - signs
 ) -> Issue:
     """A function that has a batch decided, in chunks of two items, and returns its id.
