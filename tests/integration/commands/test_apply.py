@@ -349,6 +349,7 @@ def test_an_overlap_is_reported_with_both_tenants(
     again = HEAD.replace("s.demo]", 's.again]\nendpoint = "https://s3.example.com"')
     again = again.replace("acme", "globex").replace('"globex/"', '"acme/2026/"')
     text = SIGNED + again.replace("allow.demo", "allow.again")
+    text += '[tenants.globex]\ntrust = "queue"\n'
     result = operator.apply(text)
     assert result.exit_code == 1
     line = text.splitlines().index('prefixes = ["acme/2026/"]') + 1
