@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.cli.interrupted_download import KEYS, write_keys
+from tests.support.cli.interrupted_download import DOWNLOAD, KEYS, interrupt_chunk, write_keys
+from tests.support.cli.producer_commands import Cli
 
 
 @pytest.fixture
@@ -18,8 +19,20 @@ def broker(valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def keys_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cli(broker: str) -> Cli:
+    """Runs commands beside a fake service."""
+    return Cli(broker)
+
+
+@pytest.fixture
+def keys_file(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - its folder
     """The input of an interrupted download."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VALETKEY_REQUESTED_BY", "tests")
     write_keys(KEYS)
+
+
+@pytest.fixture
+def interrupted(cli: Cli, keys_file: None) -> Cli:  # noqa: ARG001 - the input
+    """A download that Ctrl-C interrupted at its third chunk."""
+    assert cli(*DOWNLOAD, plan=interrupt_chunk(2)).exit_code == 130
+    return cli

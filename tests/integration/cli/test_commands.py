@@ -1,4 +1,7 @@
+"""Single requests, `valetkey service`, and the check of the service before a file."""
+
 import json
+import shlex
 import shutil
 import stat
 import subprocess
@@ -6,68 +9,53 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+import redis
 
-from tests.support.fakes.fake_service import grant_outcome, refuse_outcome, running_fake_service
+from tests.support.builders.replies import LIMITS
+from tests.support.cli.interrupted_download import lose_chunk, run_cli
+from tests.support.cli.producer_commands import Cli
+from tests.support.fakes.fake_service import describe_today, grant_outcome, refuse_outcome
 from tests.support.fakes.http_storage import running_http_storage
-from valetkey.cli.main import main
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, RELEASE
 
 ODD = """it's "50%"; a=b,<x>@&amp;ü$(id)`id`\\${y}"""
 UPLOAD = ("upload", "inbox", "a/cat.jpg", "--max-size", "5MB")
-HEADER_FIELDS = ("callback", "reason", "requested_by", "recipient", "tenant")
+DATE = "Thu, 26 Nov 2026 00:00:00 GMT"
+DIGEST = "7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M="  # of the file cat.jpg
 
 
-def run_cli(*arguments: str, stdin: str = "") -> Result:
-    return CliRunner().invoke(main, arguments, input=stdin)
-
-
-def test_a_single_link_is_printed_alone(broker: str) -> None:
-    with running_fake_service(broker):
-        result = run_cli("download", "reports", "a.pdf")
+@pytest.mark.parametrize("words", [("download", "reports", "a.pdf"), ("presign", "s3://reports/a")])
+def test_a_single_link_is_printed_alone(cli: Cli, words: tuple[str, ...]) -> None:
+    result = cli(*words)
     assert (result.exit_code, result.output) == (0, "http://127.0.0.1/reports/0\n")
 
 
-def test_presign_prints_the_link_of_a_uri_alone(broker: str) -> None:
-    with running_fake_service(broker) as service:
-        result = run_cli("presign", "s3://reports/a b?#%41.pdf", "--expires-in", "90")
-    assert (result.exit_code, result.output) == (0, "http://127.0.0.1/reports/0\n")
-    message = service.received[0][1]
-    assert message["grant"] == {"kind": "download", "bucket": "reports", "expires_in": 90}
-    assert message["items"] == [{"key": "a b?#%41.pdf"}]
-
-
-def test_a_refused_presign_prints_no_link(broker: str) -> None:
-    with running_fake_service(broker):
-        result = run_cli("presign", "s3://reports/no/a.pdf")
+def test_a_refused_presign_prints_no_link(cli: Cli) -> None:
+    result = cli("presign", "s3://reports/no/a.pdf")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "refused 'no/a.pdf': key_outside_prefix in items[0].key: outside\n"
 
 
-def test_several_links_are_printed_with_their_keys(broker: str) -> None:
-    with running_fake_service(broker):
-        result = run_cli("download", "reports", "--from", "-", stdin="a b\nü\n")
+def test_several_links_are_printed_with_their_keys(cli: Cli) -> None:
+    result = cli("download", "reports", "--from", "-", stdin="a b\nü\n")
     assert result.stdout == "a b\thttp://127.0.0.1/reports/0\nü\thttp://127.0.0.1/reports/1\n"
 
 
-def test_a_refusal_is_explained_on_stderr(broker: str) -> None:
-    with running_fake_service(broker):
-        result = run_cli("download", "reports", "a", "no/\x1b[31m", "--json")
+def test_a_refusal_is_explained_on_stderr(cli: Cli) -> None:
+    result = cli("download", "reports", "a", "no/\x1b[31m", "--json")
     grant, refusal = map(json.loads, result.stdout.splitlines())
     assert (result.exit_code, grant["key"], refusal["code"]) == (1, "a", "key_outside_prefix")
     assert result.stderr == "refused 'no/\\x1b[31m': key_outside_prefix in items[1].key: outside\n"
 
 
-def test_only_the_first_refusals_are_explained(broker: str) -> None:
-    with running_fake_service(broker):
-        result = run_cli("download", "reports", *(f"no/{n}" for n in range(13)))
+def test_only_the_first_refusals_are_explained(cli: Cli) -> None:
+    result = cli("download", "reports", *(f"no/{n}" for n in range(13)))
     assert len(result.stderr.splitlines()) == 11
     assert result.stderr.endswith("and 3 more were refused: --json and --csv list them all\n")
 
 
-def test_a_quota_is_explained_once_for_the_whole_batch(broker: str) -> None:
-    with running_fake_service(broker, decide=refuse_outcome):
-        result = run_cli("download", "reports", "a", "b", "c")
+def test_a_quota_is_explained_once_for_the_whole_batch(cli: Cli) -> None:
+    result = cli("download", "reports", "a", "b", "c", decide=refuse_outcome)
     assert result.exit_code == 1
     assert result.stderr == (
         "refused the request: quota_exceeded in total: over quota; the limit is 100 grants per "
@@ -75,71 +63,106 @@ def test_a_quota_is_explained_once_for_the_whole_batch(broker: str) -> None:
     )
 
 
-def test_an_output_file_is_private_and_its_ending_determines_the_format(broker: str) -> None:
+def test_an_output_file_is_private_and_its_ending_determines_the_format(cli: Cli) -> None:
     Path("keys.csv").write_text("key,filename\na,b.pdf\n")
-    with running_fake_service(broker) as service:
-        result = run_cli("download", "reports", "--from", "keys.csv", "--out", "links.jsonl")
+    result = cli("download", "reports", "--from", "keys.csv", "--out", "links.jsonl")
     assert (result.exit_code, result.stdout) == (0, "")
     assert json.loads(Path("links.jsonl").read_text())["key"] == "a"
     assert stat.S_IMODE(Path("links.jsonl").stat().st_mode) == 0o600
-    assert service.received[0][1]["items"] == [{"key": "a", "filename": "b.pdf"}]
+    assert cli.messages[0]["items"] == [{"key": "a", "filename": "b.pdf"}]
 
 
-def test_nothing_is_requested_if_the_output_cannot_be_written(broker: str) -> None:
-    with running_fake_service(broker) as service:
-        result = run_cli("download", "reports", "a", "b", "--out", "nowhere/links.csv")
-    assert (result.exit_code, service.received) == (2, [])
-    assert "the folder nowhere does not exist or is not writable" in result.stderr
+def test_nothing_is_requested_if_the_output_cannot_be_written(cli: Cli) -> None:
+    error = cli.refuses("download", "reports", "a", "b", "--out", "nowhere/links.csv")
+    assert "the folder nowhere does not exist or is not writable" in error
 
 
-def test_without_a_response_the_exit_code_is_3_and_earlier_rows_are_kept(broker: str) -> None:
+def test_without_a_response_the_exit_code_is_3_and_earlier_rows_are_kept(cli: Cli) -> None:
     keys = [f"k{number}" for number in range(DEFAULT_CHUNK_ITEMS + 1)]
-    with running_fake_service(broker, lambda message, _: "lose" if message["chunk"] else "answer"):
-        options = ("--out", "links", "--timeout", "3s")
-        result = run_cli("download", "reports", *keys, *options)
+    options = ("--out", "links", "--timeout", "2s")
+    result = cli("download", "reports", *keys, *options, plan=lose_chunk(1))
     assert (result.exit_code, Path("links").exists()) == (3, False)
     assert "to 1 of 601 items: a worker took it from" in result.stderr
     assert "the rows written so far are in links.partial" in result.stderr
     assert len(Path("links.partial").read_text().splitlines()) == DEFAULT_CHUNK_ITEMS
 
 
-def test_the_options_of_an_upload_are_sent(broker: str) -> None:
-    arguments = [*UPLOAD, "--min-size", "1KiB", "--expires-in", "5m", "--min-expires-in", "60"]
-    arguments += ["--content-type", "image/jpeg", "--acl", "public-read", "--meta", "a=b=c"]
-    arguments += ["--callback", "billing", "--reason", "tests", "--requested-by", "me"]
-    arguments += ["--recipient", "Ada"]
-    with running_fake_service(broker) as service:
-        run_cli(*arguments, "--tenant", "other")
-    message = service.received[0][1]
-    assert message["grant"] == {
-        "kind": "upload",
-        "bucket": "inbox",
-        "max_size": 5_000_000,
-        "min_size": 1024,
-        "expires_in": 300,
-        "min_expires_in": 60,
-        "content_type": "image/jpeg",
-        "acl": "public-read",
-        "metadata": {"a": "b=c"},
-    }
-    header = [message[name] for name in HEADER_FIELDS]
-    assert header == ["billing", "tests", "me", "Ada", "other"]
+OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
+    "presign": (
+        "presign 's3://reports/a b?#%41.pdf' --expires-in 90",
+        {"kind": "download", "bucket": "reports", "expires_in": 90},
+        {"key": "a b?#%41.pdf"},
+        "http://",
+    ),
+    "download": (
+        f"""download reports a.pdf --version-id v1 --head --inline --expires '{DATE}' --check-owner
+        --cache-control no-store --content-language de --content-encoding gzip""",
+        {"kind": "download", "bucket": "reports", "expires_in": 3600, "method": "HEAD"}
+        | {"inline": True, "expires": DATE, "check_owner": True}
+        | {"cache_control": "no-store", "content_language": "de", "content_encoding": "gzip"},
+        {"key": "a.pdf", "version_id": "v1"},
+        "HEAD http://127.0.0.1/reports/0\n",
+    ),
+    "a plain link": (
+        "download reports a.pdf --plain",
+        {"kind": "download", "bucket": "reports", "expires_in": 3600, "plain": True},
+        {"key": "a.pdf"},
+        "http://",
+    ),
+    "upload": (
+        """upload inbox a/cat.jpg --max-size 5MB --min-size 1KiB --expires-in 5m --meta a=b=c
+        --min-expires-in 60 --content-type image/jpeg --acl public-read --success-status 201
+        --checksum crc32:AAAAAA==""",
+        {"kind": "upload", "bucket": "inbox", "max_size": 5_000_000, "min_size": 1024}
+        | {"expires_in": 300, "min_expires_in": 60, "content_type": "image/jpeg"}
+        | {"acl": "public-read", "metadata": {"a": "b=c"}, "success_status": 201},
+        {"key": "a/cat.jpg", "checksum": {"algorithm": "crc32", "value": "AAAAAA=="}},
+        "POST http://127.0.0.1/reports/0\n  key     a/cat.jpg\n",
+    ),
+    "put": (
+        """put inbox a/cat.jpg --file cat.jpg --sha256 --overwrite --content-type image/jpeg
+        --tag a=b --meta c=d --check-owner --storage-class GLACIER_IR
+        --encryption arn:aws:kms:eu-west-1:1:key/k""",
+        {"kind": "put", "bucket": "inbox", "expires_in": 3600, "max_size": 7, "overwrite": True}
+        | {"check_owner": True, "content_type": "image/jpeg", "tags": {"a": "b"}}
+        | {"metadata": {"c": "d"}, "storage_class": "GLACIER_IR"}
+        | {"encryption": {"algorithm": "aws:kms", "key": "arn:aws:kms:eu-west-1:1:key/k"}},
+        {"key": "a/cat.jpg", "size": 7, "checksum": {"algorithm": "sha256", "value": DIGEST}},
+        "PUT http://127.0.0.1/reports/0\n  content-type    image/jpeg\n",
+    ),
+}
 
 
-def test_a_form_is_printed_with_instructions(broker: str) -> None:
-    with running_fake_service(broker):
-        result = run_cli(*UPLOAD)
-    assert result.stdout.startswith("POST http://127.0.0.1/reports/0\n  key     a/cat.jpg\n")
-    assert "With --curl this is a command, with --html a page, with --js a script." in result.stdout
+@pytest.mark.parametrize(("words", "grant", "item", "printed"), OPTIONS.values(), ids=OPTIONS)
+def test_the_options_of_a_command_are_sent(
+    cli: Cli, words: str, grant: dict[str, Any], item: dict[str, Any], printed: str
+) -> None:
+    Path("cat.jpg").write_bytes(b"content")
+    result = cli(*shlex.split(words))
+    (message,) = cli.messages
+    assert (message["grant"], message["items"]) == (grant, [item])
+    assert result.stdout.startswith(printed)
 
 
-def test_a_page_is_ready_to_open(broker: str) -> None:
-    with running_fake_service(broker):
-        assert run_cli(*UPLOAD, "--html").stdout.startswith("<!doctype html>\n")
+def test_the_origin_of_a_request_is_sent(cli: Cli) -> None:
+    origin = {"callback": "billing", "reason": "tests", "requested_by": "me"}
+    origin |= {"recipient": "Ada", "tenant": "other"}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in origin.items()]
+    cli(*UPLOAD, *words)
+    assert {name: cli.messages[0][name] for name in origin} == origin
+
+
+def test_a_form_is_printed_with_instructions(cli: Cli) -> None:
+    note = "With --curl this is a command, with --html a page, with --js a script."
+    assert note in cli(*UPLOAD).stdout
+
+
+def test_a_page_is_ready_to_open(cli: Cli) -> None:
+    assert cli(*UPLOAD, "--html").stdout.startswith("<!doctype html>\n")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_curl_line_of_a_put_sends_the_file(broker: str) -> None:
+def test_the_curl_line_of_a_put_sends_the_file(cli: Cli) -> None:
     Path(ODD).write_bytes(b"content")
     with running_http_storage() as storage:
 
@@ -148,87 +171,149 @@ def test_the_curl_line_of_a_put_sends_the_file(broker: str) -> None:
             outcome["items"][0]["url"] = storage.url
             return outcome
 
-        with running_fake_service(broker, decide=decide):
-            line = run_cli("put", "inbox", "a/b", "--file", ODD, "--curl").stdout
+        line = cli("put", "inbox", "a/b", "--file", ODD, "--curl", decide=decide).stdout
         subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
     (request,) = storage.received
     assert (request.method, request.body) == ("PUT", b"content")
 
 
-def test_the_options_of_a_put_are_sent(broker: str) -> None:
-    Path("cat.jpg").write_bytes(b"content")
-    arguments = ["put", "inbox", "a/cat.jpg", "--file", "cat.jpg", "--sha256", "--overwrite"]
-    arguments += ["--content-type", "image/jpeg", "--tag", "a=b", "--meta", "c=d", "--check-owner"]
-    arguments += ["--storage-class", "GLACIER_IR", "--encryption", "arn:aws:kms:eu-west-1:1:key/k"]
-    with running_fake_service(broker) as service:
-        result = run_cli(*arguments)
-    message = service.received[0][1]
-    assert message["grant"] == {
-        "kind": "put",
-        "bucket": "inbox",
-        "expires_in": 3600,
-        "max_size": 7,
-        "overwrite": True,
-        "check_owner": True,
-        "content_type": "image/jpeg",
-        "tags": {"a": "b"},
-        "metadata": {"c": "d"},
-        "storage_class": "GLACIER_IR",
-        "encryption": {"algorithm": "aws:kms", "key": "arn:aws:kms:eu-west-1:1:key/k"},
-    }
-    digest = "7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M="
-    checksum = {"algorithm": "sha256", "value": digest}
-    assert message["items"] == [{"key": "a/cat.jpg", "size": 7, "checksum": checksum}]
-    assert result.stdout.startswith(
-        "PUT http://127.0.0.1/reports/0\n  content-type    image/jpeg\n"
-    )
-
-
-def test_a_checksum_is_sent_unchanged(broker: str) -> None:
-    with running_fake_service(broker) as service:
-        run_cli(
-            *UPLOAD, "--checksum", "crc32:AAAAAA==", "--success-status", "201", "--min-size", "1"
-        )
-    message = service.received[0][1]
-    assert message["items"][0]["checksum"] == {"algorithm": "crc32", "value": "AAAAAA=="}
-    assert message["grant"]["success_status"] == 201
-
-
-def test_the_options_of_a_download_are_sent(broker: str) -> None:
-    date = "Thu, 26 Nov 2026 00:00:00 GMT"
-    options = ["--head", "--inline", "--cache-control", "no-store", "--expires", date]
-    options += ["--content-language", "de", "--content-encoding", "gzip", "--check-owner"]
-    with running_fake_service(broker) as service:
-        result = run_cli("download", "reports", "a.pdf", "--version-id", "v1", *options)
-    message = service.received[0][1]
-    assert message["grant"] == {
-        "kind": "download",
-        "bucket": "reports",
-        "expires_in": 3600,
-        "method": "HEAD",
-        "inline": True,
-        "cache_control": "no-store",
-        "expires": date,
-        "content_language": "de",
-        "content_encoding": "gzip",
-        "check_owner": True,
-    }
-    assert message["items"] == [{"key": "a.pdf", "version_id": "v1"}]
-    assert result.stdout.startswith("HEAD http://127.0.0.1/reports/0\n")
-
-
-def test_a_plain_link_is_requested_without_other_terms(broker: str) -> None:
-    with running_fake_service(broker) as service:
-        run_cli("download", "reports", "a.pdf", "--plain")
-        run_cli("download", "reports", "a.pdf")
-    plain, other = (message["grant"] for _, message in service.received)
-    assert plain == {**other, "plain": True}
-    assert "plain" not in other
-
-
-def test_a_multipart_upload_with_a_size_is_only_started(broker: str) -> None:
-    with running_fake_service(broker) as service:
-        result = run_cli("multipart", "inbox", "a", "--size", "1GiB", "--part-size", "64MiB")
+def test_a_multipart_upload_with_a_size_is_only_started(cli: Cli) -> None:
+    result = cli("multipart", "inbox", "a", "--size", "1GiB", "--part-size", "64MiB")
     plan = json.loads(result.stdout)["multipart"]
     assert (plan["part_size"], plan["part_count"]) == (64 * 1024**2, 16)
-    assert [message["grant"]["kind"] for _, message in service.received] == ["multipart"]
+    assert [message["grant"]["kind"] for message in cli.messages] == ["multipart"]
+
+
+WARNING = (
+    "warning: 4 bytes of 5 bytes of archive per week used, 1 byte left; "
+    "capacity becomes free as grants expire"
+)
+BULK = ("download", "reports", "--from", "keys.txt", "--json")
+
+
+def refuse_description(_message: Any) -> dict[str, Any]:
+    refusal = {"code": "signature_required", "field": "", "message": "no"}
+    return {"batch": "", "chunk": 0, "status": "refused", "refusal": refusal}
+
+
+def describe(**changes: Any) -> Any:
+    """Return a function that describes a service with some changes to today's description."""
+    return lambda message: describe_today(message) | changes
+
+
+@pytest.fixture
+def keys_txt(broker: str) -> Path:  # noqa: ARG001 - the broker's working directory
+    path = Path("keys.txt")
+    path.write_text("a\nb\n", encoding="utf-8")
+    return path
+
+
+def test_the_service_is_a_table(cli: Cli) -> None:
+    result = cli("service")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = {line.split("  ")[0]: line.rstrip() for line in result.stdout.splitlines() if line}
+    ends = {
+        "release": RELEASE,
+        "wire versions": "1",
+        "max_batch_items": " 1,000,000",
+        "max_object_bytes": " 5 GiB (5,368,709,120 bytes)",
+        "max_expires_in": " 7 days",
+    }
+    assert [name for name, end in ends.items() if not lines[name].endswith(end)] == []
+
+
+def test_the_service_is_printed_as_json(cli: Cli) -> None:
+    assert json.loads(cli("service", "--json").stdout)["limits"]["max_chunk_items"] == 1_000
+
+
+@pytest.mark.usefixtures("keys_txt")
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"kinds": ["upload"]}, "kind_not_allowed in grant.kind"),
+        ({"versions": [2, 3]}, "version_unknown in v"),
+        ({"limits": LIMITS | {"max_chunk_items": 599}}, "chunk_invalid in chunk_size"),
+        (
+            {"limits": LIMITS | {"max_chunk_items": 600, "max_batch_items": 1}},
+            "batch_too_large in total",
+        ),
+    ],
+)
+def test_a_file_that_the_service_cannot_read_is_refused_before_anything_is_sent(
+    cli: Cli, changes: dict[str, Any], refusal: str
+) -> None:
+    result = cli(*BULK, describe=describe(**changes, release="0.0.9"))
+    assert (result.exit_code, result.stdout, cli.messages) == (1, "", [])
+    assert refusal in result.stderr
+    assert "it is release 0.0.9" in result.stderr
+
+
+@pytest.mark.usefixtures("keys_txt")
+def test_a_file_is_requested_although_the_service_refuses_to_describe_itself(cli: Cli) -> None:
+    result = cli(*BULK, describe=refuse_description)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+
+
+@pytest.mark.usefixtures("keys_txt")
+@pytest.mark.parametrize(
+    ("words", "described", "sent"),
+    [
+        ((*BULK, "--batch-size", "1"), 1, 2),
+        (("download", "reports", "a"), 0, 1),
+        ((*BULK, "--dry-run", "--timeout", "1s"), 0, 1),
+    ],
+)
+def test_a_file_asks_for_the_service_once_and_a_single_key_never(
+    cli: Cli, words: tuple[str, ...], described: int, sent: int
+) -> None:
+    cli(*words)
+    assert (cli.service.described, len(cli.messages)) == (described, sent)
+
+
+@pytest.mark.usefixtures("keys_txt")
+def test_a_file_is_put_into_the_queue_although_no_worker_answers(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.cli.commands.bulk_request.SERVICE_TIMEOUT", 0.5)
+    assert run_cli(*BULK, "--timeout", "2s").exit_code == 3
+    with redis.Redis.from_url(broker) as server:
+        tasks = [json.loads(raw)["headers"]["id"] for raw in server.lrange("valetkey", 0, -1)]
+    assert any(task.endswith(".0") for task in tasks)
+
+
+def later_outcome(message: dict[str, Any]) -> dict[str, Any]:
+    """Return an outcome of a later service: a grant of an unknown method, and an unknown code."""
+    outcome = grant_outcome(message)
+    grant = outcome["items"][0] | {"method": "QUERY", "limited_by": "weather"}
+    refusal = {"code": "storage_busy", "field": "key", "message": "later", "key": "b"}
+    quota = {"metric": "archive_bytes", "window": "week", "limit": 5, "used": 4, "warn_at": 3}
+    return outcome | {"items": [grant, refusal], "quotas": [quota]}
+
+
+@pytest.mark.usefixtures("keys_txt")
+def test_results_of_a_later_service_are_printed(cli: Cli) -> None:
+    as_json = cli(*BULK, decide=later_outcome)
+    grant, refusal = map(json.loads, as_json.stdout.splitlines())
+    words = (grant["method"], grant["limited_by"], refusal["code"])
+    assert words == ("QUERY", "weather", "storage_busy")
+    assert as_json.stderr.splitlines()[:-1] == ["refused 'b': storage_busy in key: later", WARNING]
+    as_csv = cli("download", "reports", "--from", "keys.txt", "--csv", decide=later_outcome)
+    assert "QUERY" in as_csv.stdout
+    assert "storage_busy" in as_csv.stdout
+
+
+@pytest.mark.parametrize("output", ["--curl", "--js"])
+def test_a_grant_of_an_unknown_method_is_no_command(cli: Cli, output: str) -> None:
+    def decide(message: dict[str, Any]) -> dict[str, Any]:
+        outcome = later_outcome(message)
+        return outcome | {"items": outcome["items"][:1]}
+
+    result = cli("download", "reports", "a", output, decide=decide)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "cannot use a grant of the method 'QUERY': the service is newer" in result.stderr
+
+
+def test_a_decision_of_a_later_service_is_printed(cli: Cli) -> None:
+    reply = {"status": "explained", "decision": "defer", "rules": []}
+    result = cli("download", "reports", "a", "--dry-run", decide=lambda _: reply)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (1, "It would be defer.")

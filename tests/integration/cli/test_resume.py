@@ -1,107 +1,212 @@
 """Runs that --resume continues, and those that it refuses."""
 
+import json
+import os
+import signal
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.builders.keyed_service import KEY, running_keyed_service, wire_result
 from tests.support.cli.interrupted_download import (
     DOWNLOAD,
     DOWNLOAD_SHORT_TIMEOUT,
     KEYS,
     RESUME_DOWNLOAD,
-    interrupt_third_chunk,
+    ROWS,
+    TWO_CHUNKS_WRITTEN,
+    Plan,
+    interrupt_chunk,
+    journal_rows,
     lose_chunk,
-    read_csv,
     run_cli,
+    start_download,
     write_keys,
 )
-from tests.support.fakes.fake_service import running_fake_service
+from tests.support.cli.producer_commands import Cli, read_csv
+from tests.support.fakes.fake_service import Action, running_fake_service
+from tests.support.servers.waiting import wait_until
 from valetkey.cli.bulk import journal
+from valetkey.crypto.keys import dump_private_key
+from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
+from worker.devstack.broker import running_valkey
 
-pytestmark = pytest.mark.usefixtures("keys_file")
+# Ctrl-C leaves sockets to the deletion of their connections, which closes them in any order.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
-
-def test_refusals_before_the_interruption_count_in_a_resumed_run(broker: str) -> None:
-    keys = ["no/1", "", *KEYS]
-    write_keys(keys)
-    with running_fake_service(broker, lose_chunk(2)):
-        run_cli(*DOWNLOAD_SHORT_TIMEOUT)
-    with running_fake_service(broker):
-        result = run_cli(*RESUME_DOWNLOAD)
-    assert result.exit_code == 1
-    assert [row["refused"] for row in read_csv("links.csv")][:3] == [
-        "key_outside_prefix",
-        "key_empty",
-        "",
-    ]
+JOURNAL, PARTIAL = Path("links.csv.resume.json"), Path("links.csv.partial")
 
 
-def test_a_lost_partial_file_is_requested_again_from_the_first_row(broker: str) -> None:
-    with running_fake_service(broker, interrupt_third_chunk) as service:
-        run_cli(*DOWNLOAD)
-    Path("links.csv.partial").unlink()
-    with running_fake_service(broker) as again:
-        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
+@pytest.mark.usefixtures("keys_file")
+def test_refusals_before_the_interruption_count_in_a_resumed_run(cli: Cli) -> None:
+    write_keys(["no/1", "", *KEYS])
+    cli(*DOWNLOAD_SHORT_TIMEOUT, plan=lose_chunk(2))
+    assert cli(*RESUME_DOWNLOAD).exit_code == 1
+    refused = [row["refused"] for row in read_csv("links.csv")]
+    assert refused[:3] == ["key_outside_prefix", "key_empty", ""]
+
+
+def test_a_lost_partial_file_is_requested_again_from_the_first_row(interrupted: Cli) -> None:
+    (before,) = {message["batch"] for message in interrupted.messages}
+    PARTIAL.unlink()
+    assert interrupted(*RESUME_DOWNLOAD).exit_code == 0
     assert [row["key"] for row in read_csv("links.csv")] == KEYS
-    batches = {message["batch"] for server in (service, again) for _, message in server.received}
-    assert (len(batches), len(again.received)) == (1, 3)
+    assert [message["batch"] for message in interrupted.messages] == [before] * 3
 
 
-def test_an_interrupted_run_is_not_overwritten(broker: str) -> None:
-    with running_fake_service(broker, interrupt_third_chunk):
-        run_cli(*DOWNLOAD)
-    before = Path("links.csv.partial").read_bytes()
-    with running_fake_service(broker) as service:
-        result = run_cli(*DOWNLOAD_SHORT_TIMEOUT)
-    assert (result.exit_code, service.received) == (2, [])
-    assert "links.csv.resume.json belongs to an interrupted run" in result.stderr
-    assert "add --resume to continue it" in result.stderr
-    assert Path("links.csv.partial").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("options", "difference"),
-    [
-        (("--expires-in", "2h"), "expires_in"),
-        (("--tenant", "globex"), "tenant"),
-        ((), "input"),
-    ],
-)
-def test_only_the_same_run_is_resumed(
-    broker: str, options: tuple[str, ...], difference: str
-) -> None:
-    with running_fake_service(broker, interrupt_third_chunk):
-        run_cli(*DOWNLOAD)
-    if not options:
-        write_keys(["acme/other"])
-    before = Path("links.csv.partial").read_bytes()
-    with running_fake_service(broker) as service:
-        result = run_cli(*RESUME_DOWNLOAD, *options)
-    assert (result.exit_code, service.received) == (2, [])
-    assert f"links.csv was started with a different {difference}" in result.stderr
-    assert Path("links.csv.partial").read_bytes() == before
-
-
-def test_grants_that_expired_before_the_resume_are_warned_of(broker: str) -> None:
-    with running_fake_service(broker, interrupt_third_chunk):
-        run_cli(*DOWNLOAD)
+def test_grants_that_expired_before_the_resume_are_warned_of(interrupted: Cli) -> None:
     out, expiry = Path("links.csv"), datetime(2020, 1, 1, tzinfo=UTC)
     saved = journal.load_journal(out)
     assert saved is not None
     checkpoint = saved.checkpoint._replace(first_expiry=expiry)
     journal.save_journal(out, saved.with_checkpoint(checkpoint))
-    with running_fake_service(broker):
-        result = run_cli(*RESUME_DOWNLOAD)
+    result = interrupted(*RESUME_DOWNLOAD)
     assert result.exit_code == 0
-    assert (
-        "warning: grants that were written earlier began to expire at 2020-01-01 00:00"
-        in result.stderr
+    warning = "warning: grants that were written earlier began to expire at 2020-01-01 00:00"
+    assert warning in result.stderr
+
+
+@pytest.mark.usefixtures("keys_file")
+def test_without_an_interrupted_run_there_is_nothing_to_resume(cli: Cli) -> None:
+    error = cli.refuses(*RESUME_DOWNLOAD)
+    assert f"no interrupted run to resume: {JOURNAL} does not exist" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("checkpoint", [-1, 0, 0, None, None, 0]),
+        ("checkpoint", [0, -1, 0, None, None, 0]),
+        ("checkpoint", [10**9, 0, 0, None, None, 0]),
+        ("checkpoint", [0, 10**40, 0, None, None, 0]),
+        ("batch_plan", [[["batch-1"]], 0, 1]),
+        ("batch_plan", [[["batch-1"]], 100_000, 0]),
+        ("batch_plan", [[], 100_000, 1_000]),
+        ("batch_plan", [[[]], 100_000, 1_000]),
+        ("kept_bytes", -1),
+        ("request", {"output_format": []}),
+        ("request", {"\x1b[2J": 1}),
+    ],
+)
+def test_a_changed_journal_is_refused_and_the_rows_are_kept(
+    interrupted: Cli, name: str, value: Any
+) -> None:
+    rows = PARTIAL.read_bytes()
+    changed = json.dumps(json.loads(JOURNAL.read_bytes()) | {name: value, "is_finished": False})
+    JOURNAL.write_text(changed, encoding="utf-8")
+    assert "\x1b" not in interrupted.refuses(*RESUME_DOWNLOAD)
+    assert PARTIAL.read_bytes() == rows
+    assert JOURNAL.read_text(encoding="utf-8") == changed
+
+
+def test_the_journal_of_a_finished_run_with_a_list_for_its_format_is_no_traceback(
+    interrupted: Cli,
+) -> None:
+    values = json.loads(JOURNAL.read_bytes()) | {"is_finished": True}
+    values["request"]["output_format"] = ["csv"]
+    JOURNAL.write_text(json.dumps(values), encoding="utf-8")
+    interrupted.refuses(*RESUME_DOWNLOAD)
+
+
+pytestmark = pytest.mark.usefixtures("keys_file")
+
+
+@pytest.mark.parametrize(
+    ("words", "plan", "exit_code"),
+    [(DOWNLOAD_SHORT_TIMEOUT, lose_chunk(2), 3), (DOWNLOAD, interrupt_chunk(2), 130)],
+    ids=["time-out", "Ctrl-C"],
+)
+def test_an_interrupted_run_explains_how_to_resume_and_can_be_resumed(
+    cli: Cli, words: tuple[str, ...], plan: Plan, exit_code: int
+) -> None:
+    result = cli(*words, plan=plan)
+    rows = [row["key"] for row in read_csv("links.csv.partial")]
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert result.stderr.endswith(
+        f"{len(rows):,} of {ROWS:,} rows are in links.csv.partial: "
+        "run the same command with --resume to continue\n"
     )
+    assert rows == KEYS[: len(rows)]
+    batch = cli.messages[0]["batch"]
+    assert cli(*RESUME_DOWNLOAD).exit_code == 0
+    assert [(row["key"], row["url"]) for row in read_csv("links.csv")] == [
+        (key, f"http://127.0.0.1/reports/{number}") for number, key in enumerate(KEYS)
+    ]
+    chunks = range(len(rows) // DEFAULT_CHUNK_ITEMS, 3)
+    requested = [(message["batch"], message["chunk"]) for message in cli.messages]
+    assert requested == [(batch, chunk) for chunk in chunks]
+    assert {path.name for path in Path().iterdir() if path.is_file()} == {"keys.txt", "links.csv"}
+
+
+def test_ctrl_c_without_an_output_file_prints_no_hint(cli: Cli) -> None:
+    result = cli("download", "reports", "a", plan=interrupt_chunk(0))
+    assert (result.exit_code, result.output) == (130, "interrupted\n")
 
 
 @pytest.mark.usefixtures("broker")
-def test_without_an_interrupted_run_there_is_nothing_to_resume() -> None:
-    result = run_cli(*RESUME_DOWNLOAD)
-    assert result.exit_code == 2
-    assert "no interrupted run to resume: links.csv.resume.json does not exist" in result.stderr
+def test_a_lost_broker_is_exit_3_in_time_and_the_run_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        running_valkey(tmp_path / "before") as server,
+        running_fake_service(server.url(), lose_chunk(2)),
+    ):
+        monkeypatch.setenv("VALETKEY_BROKER_URL", server.url())
+        process = start_download(*DOWNLOAD_SHORT_TIMEOUT, "--timeout", "5s", stderr=subprocess.PIPE)
+        wait_until(lambda: journal_rows() == 2 * DEFAULT_CHUNK_ITEMS)
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == 3
+    assert f"cannot use the broker at {server.url()}" in errors
+    assert f"{TWO_CHUNKS_WRITTEN}: run the same command with --resume to continue" in errors
+    with (
+        running_valkey(tmp_path / "after", server.port) as again,
+        running_fake_service(again.url()),
+    ):
+        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
+    assert [row["key"] for row in read_csv("links.csv")] == KEYS
+
+
+def test_a_killed_run_is_resumed_without_duplicate_rows(broker: str) -> None:
+    keys = [f"acme/{n}" for n in range(10_000)]
+    write_keys(keys)
+    with (
+        running_fake_service(broker, lose_chunk(10)) as service,
+        start_download(*DOWNLOAD) as process,
+    ):
+        wait_until(lambda: journal_rows() >= 2 * DEFAULT_CHUNK_ITEMS)
+        process.kill()
+    assert not Path("links.csv").exists()
+    before = journal_rows()
+    assert before < len(keys)
+    with running_fake_service(broker) as again:
+        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
+    assert [row["key"] for row in read_csv("links.csv")] == keys
+    assert len({row["id"] for row in read_csv("links.csv")}) == len(keys)
+    assert len({message["batch"] for _, message in (*service.received, *again.received)}) == 1
+    arrivals = service.arrivals + again.arrivals
+    repeated = [name for name, count in arrivals.items() if count > 1]
+    assert all(int(name.partition(".")[2]) * DEFAULT_CHUNK_ITEMS >= before for name in repeated)
+
+
+def test_grants_before_an_interruption_are_charged_once(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_KEY", dump_private_key(KEY))
+
+    def press_ctrl_c(message: dict[str, Any], arrival: int) -> Action:
+        if message.get("chunk") == 2 and arrival == 1:
+            os.kill(os.getpid(), signal.SIGINT)  # the service still decides and charges it
+        return "answer"
+
+    with (
+        running_keyed_service(tmp_path) as keyed_service,
+        running_fake_service(broker, press_ctrl_c, wire_result(keyed_service)) as service,
+    ):
+        assert run_cli(*DOWNLOAD).exit_code == 130
+        assert run_cli(*RESUME_DOWNLOAD).exit_code == 0
+        (quota,) = map(json.loads, run_cli("usage", "--json").stdout.splitlines())
+    assert max(service.arrivals.values()) > 1
+    assert quota["used"] == ROWS == len({row["url"] for row in read_csv("links.csv")})

@@ -7,6 +7,7 @@ import redis
 from click.testing import CliRunner, Result
 
 from tests.support.builders.frames import TASK_ID, build_frame, call_text, celery_headers
+from tests.support.cli.operator import json_rows
 from worker.__main__ import main
 from worker.broker.dead_letters import (
     KEY,
@@ -31,9 +32,11 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(main, ["deadletters", *words])
 
 
-def set_aside(broker: redis.Redis, number: int) -> str:
-    headers = celery_headers(id=f"task-{number}")
-    return add_dead_letter(broker, build_frame(call_text(number), headers), "test")
+def set_aside(broker: redis.Redis, count: int = 1) -> list[str]:
+    """Set messages aside, and return the ids of their dead letters."""
+    headers = (celery_headers(id=f"task-{number}") for number in range(count))
+    frames = (build_frame(call_text(number), each) for number, each in enumerate(headers))
+    return [add_dead_letter(broker, frame, "test") for frame in frames]
 
 
 def next_task_id(broker: redis.Redis) -> str:
@@ -47,8 +50,8 @@ def test_an_empty_list_has_only_a_header() -> None:
 
 
 def test_the_list_shows_the_newest_first(broker: redis.Redis) -> None:
-    ids = [set_aside(broker, number) for number in range(3)]
-    rows = [json.loads(line) for line in run("list", "--json").output.splitlines()]
+    ids = set_aside(broker, 3)
+    rows = json_rows(run("list", "--json"))
     assert [row["id"] for row in rows] == ids[::-1]
     assert rows[0]["queue"] == "valetkey"
 
@@ -62,15 +65,14 @@ def test_one_is_shown_with_its_message(broker: redis.Redis) -> None:
 
 
 def test_a_chosen_one_is_put_back_and_the_others_stay(broker: redis.Redis) -> None:
-    ids = [set_aside(broker, number) for number in range(3)]
+    ids = set_aside(broker, 3)
     assert run("requeue", ids[1]).output == "1 put back.\n"
     assert [each.id for each in read_dead_letters(broker)] == [ids[2], ids[0]]
     assert next_task_id(broker) == "task-1"
 
 
 def test_all_are_put_back_in_the_order_in_which_they_were_set_aside(broker: redis.Redis) -> None:
-    for number in range(3):
-        set_aside(broker, number)
+    set_aside(broker, 3)
     assert run("requeue", "--all").output == "3 put back.\n"
     assert [next_task_id(broker) for _ in range(3)] == ["task-0", "task-1", "task-2"]
 
@@ -95,22 +97,15 @@ def test_what_is_no_dead_letter_is_skipped_and_can_be_purged(
     broker: redis.Redis, value: str
 ) -> None:
     broker.lpush(KEY, value)
-    set_aside(broker, 1)
+    set_aside(broker)
     assert len(run("list", "--json").output.splitlines()) == 1
     assert run("purge", "--all").output == "2 deleted.\n"
-    assert broker.llen(KEY) == 0
-
-
-def test_purged_ones_are_gone(broker: redis.Redis) -> None:
-    set_aside(broker, 1)
-    assert run("purge", "--all").output == "1 deleted.\n"
-    assert read_dead_letters(broker) == []
-    assert broker.llen("valetkey") == 0
+    assert (broker.llen(KEY), broker.llen("valetkey")) == (0, 0)
 
 
 @pytest.mark.parametrize("command", ["requeue", "purge"])
 def test_nothing_happens_without_a_selection(broker: redis.Redis, command: str) -> None:
-    set_aside(broker, 1)
+    set_aside(broker)
     result = run(command)
     assert (result.exit_code, "--all" in result.output) == (2, True)
     assert len(read_dead_letters(broker)) == 1
@@ -119,23 +114,11 @@ def test_nothing_happens_without_a_selection(broker: redis.Redis, command: str) 
 @pytest.mark.parametrize("command", ["show", "requeue", "purge"])
 def test_an_unknown_id_is_named(command: str) -> None:
     result = run(command, "unknown")
-    assert result.exit_code == 1
-    assert "unknown" in result.output
+    assert (result.exit_code, "unknown" in result.output) == (1, True)
 
 
 def test_only_the_newest_are_kept(broker: redis.Redis) -> None:
-    for number in range(MAX_DEAD_LETTERS + 5):
-        set_aside(broker, number)
+    set_aside(broker, MAX_DEAD_LETTERS + 5)
     kept = read_dead_letters(broker)
     assert len(kept) == MAX_DEAD_LETTERS
     assert kept[0].task_id == f"task-{MAX_DEAD_LETTERS + 4}"
-
-
-def test_a_broker_out_of_reach_is_named_without_its_password(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("VALETKEY_BROKER_URL", "redis://user:s3cret@127.0.0.1:1/0")
-    result = run("list")
-    assert result.exit_code == 1
-    assert "127.0.0.1:1" in result.output
-    assert "s3cret" not in result.output

@@ -1,48 +1,33 @@
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import insert
+from sqlalchemy import Engine, insert
 
 from models import Delivery, EndpointCircuit, Manifest
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
 from worker.commands.deliveries import deliveries
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import write_transaction
 
-Run = Callable[..., Result]
-
-
-def delivery_row(number: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "delivery_number": number,
-        "batch_number": 1,
-        "chunk_number": number - 1,
-        "tenant": "acme",
-        "endpoint": "billing",
-        "state": "delivered",
-        "attempts": 1,
-        "next_attempt_at": MORNING,
-        "status": 204,
-        "problem": None,
-        "created_at": MORNING,
-    } | changes
-
-
-ROWS = [
-    delivery_row(1),
-    delivery_row(2, state="failed", attempts=12, status=410, problem="the endpoint is gone"),
-    delivery_row(
-        3,
-        state="pending",
-        attempts=2,
-        status=503,
-        problem="answered 503",
-        next_attempt_at=MORNING + timedelta(minutes=5),
-    ),
-    delivery_row(4, tenant="globex", state="pending", attempts=0, status=None),
+DELIVERED = {
+    "batch_number": 1,
+    "tenant": "acme",
+    "endpoint": "billing",
+    "state": "delivered",
+    "attempts": 1,
+    "next_attempt_at": MORNING,
+    "status": 204,
+    "problem": None,
+    "created_at": MORNING,
+}
+RETRIED = {"state": "pending", "attempts": 2, "status": 503, "problem": "answered 503"}
+ROWS: list[dict[str, Any]] = [
+    {},
+    {"state": "failed", "attempts": 12, "status": 410, "problem": "the endpoint is gone"},
+    RETRIED | {"next_attempt_at": MORNING + timedelta(minutes=5)},
+    {"tenant": "globex", "state": "pending", "attempts": 0, "status": None},
 ]
 FILTERS: dict[str, list[int]] = {
     "": [4, 3, 2, 1],
@@ -56,19 +41,21 @@ FILTERS: dict[str, list[int]] = {
 }
 
 
-@pytest.fixture
-def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    engine = create_database_engine(database_url)
+def run(*words: str, command: str = "list") -> Result:
+    name = "python -m worker deliveries"
+    return CliRunner().invoke(deliveries, [command, *words], prog_name=name)
+
+
+@pytest.fixture(autouse=True)
+def log(engine: Engine) -> None:
     with write_transaction(engine) as connection:
         AuditedBatch(1, ["acme/1"]).write(connection)
-        connection.execute(insert(Delivery), ROWS)
-    engine.dispose()
-    name = "python -m worker deliveries"
-    return lambda *words: CliRunner().invoke(deliveries, ["list", *words], prog_name=name)
+        for number, changes in enumerate(ROWS):
+            numbers = {"delivery_number": number + 1, "chunk_number": number}
+            connection.execute(insert(Delivery), DELIVERED | changes | numbers)
 
 
-def test_filters_select_deliveries_newest_first(run: Run) -> None:
+def test_filters_select_deliveries_newest_first() -> None:
     selected = {
         words: [row["number"] for row in json_rows(run(*words.split(), "--json"))]
         for words in FILTERS
@@ -76,7 +63,7 @@ def test_filters_select_deliveries_newest_first(run: Run) -> None:
     assert selected == FILTERS
 
 
-def test_a_pending_delivery_has_its_last_problem_and_next_attempt(run: Run) -> None:
+def test_a_pending_delivery_has_its_last_problem_and_next_attempt() -> None:
     assert json_rows(run("--tenant", "acme", "--state", "pending", "--json")) == [
         {
             "number": 3,
@@ -96,30 +83,23 @@ def test_a_pending_delivery_has_its_last_problem_and_next_attempt(run: Run) -> N
     ]
 
 
-def test_a_pending_delivery_to_an_endpoint_that_is_paused_says_until_when(
-    run: Run, database_url: str
-) -> None:
-    engine = create_database_engine(database_url)
+def test_a_pending_delivery_to_an_endpoint_that_is_paused_says_until_when(engine: Engine) -> None:
+    circuit = {"tenant": "acme", "endpoint": "billing", "failures": 5, "failed_at": MORNING}
+    circuit["open_until"] = MORNING + timedelta(minutes=1)
     with write_transaction(engine) as connection:
-        circuit = {"tenant": "acme", "endpoint": "billing", "failures": 5, "failed_at": MORNING}
-        circuit["open_until"] = MORNING + timedelta(minutes=1)
         connection.execute(insert(EndpointCircuit), circuit)
-    engine.dispose()
     rows = json_rows(run("--json"))
     assert [row["paused_until"] for row in rows] == [None, "2026-11-24T08:01:00Z", None, None]
 
 
-def test_a_finished_delivery_has_no_next_attempt(run: Run) -> None:
+def test_a_finished_delivery_has_no_next_attempt() -> None:
     rows = json_rows(run("--json"))
     assert [row["next_attempt_at"] is None for row in rows] == [False, False, True, True]
 
 
-def test_a_table_ends_with_the_command_for_its_next_page(run: Run) -> None:
+def test_a_table_ends_with_the_command_for_its_next_page() -> None:
     *_, last = run("--limit", "2").stdout.splitlines()
     assert last == "Next page: python -m worker deliveries list --limit 2 --after 3"
-
-
-def test_the_last_page_has_no_next_one(run: Run) -> None:
     assert "Next page" not in run("--limit", "4").output
 
 
@@ -137,17 +117,13 @@ MANIFEST = {
 }
 
 
-@pytest.mark.usefixtures("run")
 @pytest.mark.parametrize(
     ("words", "count"),
     [("", 1), ("--state failed", 1), ("--state pending", 0), ("--tenant globex", 0)],
 )
-def test_manifests_are_listed_with_their_problem(database_url: str, words: str, count: int) -> None:
-    engine = create_database_engine(database_url)
+def test_manifests_are_listed_with_their_problem(engine: Engine, words: str, count: int) -> None:
     with write_transaction(engine) as connection:
         connection.execute(insert(Manifest), [MANIFEST])
-    engine.dispose()
-    command = ["manifests", *words.split(), "--json"]
-    rows = json_rows(CliRunner().invoke(deliveries, command))
-    assert [row["problem"] for row in rows] == [MANIFEST["problem"]] * count
-    assert all(row["next_attempt_at"] is None for row in rows)
+    rows = json_rows(run(*words.split(), "--json", command="manifests"))
+    listed = [(row["problem"], row["next_attempt_at"]) for row in rows]
+    assert listed == [(MANIFEST["problem"], None)] * count

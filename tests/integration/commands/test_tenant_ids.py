@@ -1,21 +1,18 @@
 """Commands tell apart the tenants that had the same name, one after the other."""
 
 import json
-import shlex
-from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from sqlalchemy import Engine, insert
 
 from models import Cancellation, Delivery, TenantIdentity
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
-from tests.support.cli.operator import Operator, json_rows
+from tests.support.cli.operator import Operator, audit_pages, json_rows
 from valetkey.wire.refusals import Code
 from worker.clock import now
 from worker.commands.audit.group import audit
@@ -25,8 +22,6 @@ from worker.core.quotas.cost import Cost
 from worker.db import usage
 from worker.db.engine import write_transaction
 from worker.db.rejections import count_rejection
-
-Run = Callable[..., Result]
 
 IDS = ("acme", "acme~2", "acmex", "globex")
 TEXT = """\
@@ -46,19 +41,8 @@ LISTS = (
 )
 
 
-@pytest.fixture
-def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-
-    def run(command: click.Command, *words: str) -> Result:
-        return CliRunner().invoke(command, list(words), prog_name="command")
-
-    return run
-
-
-@pytest.fixture
-def operator(engine: Engine, run: Run, tmp_path: Path) -> Operator:  # noqa: ARG001 - sets the URL
-    return Operator(engine, tmp_path / "tenants.toml")
+def rows(command: click.Command, *words: str) -> list[dict[str, Any]]:
+    return json_rows(CliRunner().invoke(command, [*words, "--json"]))
 
 
 @pytest.fixture
@@ -74,19 +58,16 @@ def log(engine: Engine) -> None:
             cancelled = {"batch_id": batch_id(1), "requested_by": "ann", "cancelled_at": at}
             connection.execute(insert(Cancellation).values(tenant=id_, **cancelled))
             count_rejection(connection, Code.KEY_UNKNOWN, id_, sha256(b"").digest(), at)
-            connection.execute(insert(Delivery).values(tenant=id_, **_delivery(number)))
-
-
-def _delivery(batch_number: int) -> dict[str, Any]:
-    times = {"next_attempt_at": MORNING, "created_at": MORNING}
-    chunk = {"batch_number": batch_number, "chunk_number": 0, "endpoint": "hook"}
-    return chunk | times | {"state": "pending", "attempts": 0}
+            delivery = {"tenant": id_, "batch_number": number, "endpoint": "hook", "attempts": 0}
+            times = {"next_attempt_at": MORNING, "created_at": MORNING}
+            delivery |= times | {"chunk_number": 0, "state": "pending"}
+            connection.execute(insert(Delivery).values(delivery))
 
 
 @pytest.mark.usefixtures("log")
 @pytest.mark.parametrize(("command", "name"), LISTS)
 def test_a_name_selects_all_tenants_that_had_it_and_an_id_one_of_them(
-    run: Run, command: click.Command, name: str
+    command: click.Command, name: str
 ) -> None:
     expected = {
         "acme": ["acme", "acme~2"],
@@ -95,33 +76,27 @@ def test_a_name_selects_all_tenants_that_had_it_and_an_id_one_of_them(
         "globex": ["globex"],
         "globex~1": ["globex"],
     }
-    selected = {
-        tenant: sorted(
-            row["tenant"] for row in json_rows(run(command, name, "--tenant", tenant, "--json"))
-        )
-        for tenant in expected
-    }
+    listed = {tenant: rows(command, name, "--tenant", tenant) for tenant in expected}
+    selected = {tenant: sorted(row["tenant"] for row in listed[tenant]) for tenant in expected}
     assert selected == expected
 
 
 @pytest.mark.usefixtures("log")
-def test_a_grant_is_found_by_the_name_or_the_id_of_its_tenant(run: Run) -> None:
-    expected = {"acme": ["acme~2", "acme"], "acme~1": ["acme"], "acme~2": ["acme~2"]}
-    grants = {tenant: f"{tenant}/{batch_id(1)}.0" for tenant in expected}
-    assert {
-        tenant: [row["tenant"] for row in json_rows(run(audit, "list", "--grant", grant, "--json"))]
-        for tenant, grant in grants.items()
-    } == expected
+@pytest.mark.parametrize(
+    ("tenant", "expected"),
+    [("acme", ["acme~2", "acme"]), ("acme~1", ["acme"]), ("acme~2", ["acme~2"])],
+)
+def test_a_grant_is_found_by_the_name_or_the_id_of_its_tenant(
+    tenant: str, expected: list[str]
+) -> None:
+    found = rows(audit, "list", "--grant", f"{tenant}/{batch_id(1)}.0")
+    assert [row["tenant"] for row in found] == expected
 
 
 @pytest.mark.usefixtures("log")
-def test_pages_continue_after_the_row_of_one_tenant_of_the_name(run: Run) -> None:
-    words, tenant_ids = ["--tenant", "acme", "--limit", "1", "--json"], []
-    while words:
-        result = run(audit, "list", *words)
-        tenant_ids += [row["tenant"] for row in json_rows(result)]
-        words = shlex.split(result.stderr.partition("command list ")[2])
-    assert tenant_ids == ["acme~2", "acme"]
+def test_pages_continue_after_the_row_of_one_tenant_of_the_name() -> None:
+    pages = audit_pages("list", "--tenant", "acme", "--limit", "1", "--json")
+    assert [[row["tenant"] for row in page] for page in pages] == [["acme~2"], ["acme"]]
 
 
 def test_apply_warns_that_a_name_used_again_is_a_new_tenant(operator: Operator) -> None:
@@ -140,16 +115,13 @@ def test_apply_warns_that_a_name_used_again_is_a_new_tenant(operator: Operator) 
 def test_the_log_of_changes_has_the_ids_of_names_used_again(operator: Operator) -> None:
     for text in (TEXT, NO_TENANTS, TEXT, NO_TENANTS):
         operator.apply(text, "--yes")
-    changes = [
-        (change.before, change.after)
-        for change in operator.change_records()
-        if change.path == "tenants.acme.id"
-    ]
+    records = [each for each in operator.change_records() if each.path == "tenants.acme.id"]
+    changes = [(record.before, record.after) for record in records]
     assert changes == [(None, "acme~2"), ("acme~2", None)]
 
 
 def test_quotas_show_the_usage_of_the_tenant_that_has_the_name_now(
-    engine: Engine, operator: Operator, run: Run
+    engine: Engine, operator: Operator
 ) -> None:
     for text in (TEXT, NO_TENANTS, TEXT):
         operator.apply(text, "--yes")
@@ -157,20 +129,19 @@ def test_quotas_show_the_usage_of_the_tenant_that_has_the_name_now(
         usage.charge(connection, "acme", Cost(7, 7), now())
         usage.charge(connection, "acme~2", Cost(1, 1), now())
     for tenant in ("acme", "acme~2"):
-        (row,) = json_rows(run(quota, "show", "--tenant", tenant, "--json"))
+        (row,) = rows(quota, "show", "--tenant", tenant)
         assert (row["tenant"], row["used"]) == ("acme~2", 1)
-    assert "No tenant 'acme~1' is configured" in run(quota, "show", "--tenant", "acme~1").stderr
+    missing = CliRunner().invoke(quota, ["show", "--tenant", "acme~1"])
+    assert "No tenant 'acme~1' is configured" in missing.stderr
 
 
-def test_a_quota_is_raised_for_the_tenant_that_has_the_name_now(
-    operator: Operator, run: Run
-) -> None:
+def test_a_quota_is_raised_for_the_tenant_that_has_the_name_now(operator: Operator) -> None:
     words = ("raise", "acme", "grants", "day", "--by", "5")
     operator.apply(TEXT)
-    assert run(quota, *words).exit_code == 0
+    assert CliRunner().invoke(quota, words).exit_code == 0
     for text in (NO_TENANTS, TEXT):
         operator.apply(text, "--yes")
     assert operator.stored_config()[1].tenants["acme"].quota_overrides == ()
-    assert run(quota, *words).exit_code == 0
+    assert CliRunner().invoke(quota, words).exit_code == 0
     (override,) = operator.stored_config()[1].tenants["acme"].quota_overrides
     assert override.extra == 5

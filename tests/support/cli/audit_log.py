@@ -1,14 +1,11 @@
-"""A small audit log of three batches, and a function that runs `audit` on it."""
+"""A small audit log of three batches."""
 
-from collections.abc import Callable
 from datetime import timedelta
 
-import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from tests.support.builders.audit_rows import MORNING, AuditedBatch, batch_id
 from tests.support.cli.operator import json_rows
-from worker.commands.audit.group import audit
 from worker.db.engine import create_database_engine, write_transaction
 
 LOG = (
@@ -28,16 +25,6 @@ LOG = (
     AuditedBatch(3, ["ACME/1"], decided_at=MORNING + timedelta(hours=2), bucket="other"),
 )
 
-Run = Callable[..., Result]
-
-
-def audit_runner(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Write the log to a new database, and return a function that runs `audit` with words."""
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
-    write_batches(database_url, *LOG)
-    name = "python -m worker audit"
-    return lambda *words: CliRunner().invoke(audit, list(words), prog_name=name)
-
 
 def write_batches(database_url: str, *batches: AuditedBatch) -> None:
     engine = create_database_engine(database_url)
@@ -55,4 +42,6 @@ def items(batch: int, *numbers: int) -> list[str]:
     return [f"{batch_id(batch)}.{number}" for number in numbers]
 
 
-ALL = items(3, 0) + items(2, 1, 0) + items(1, 4, 3, 2, 1, 0)
+FIRST = items(1, 4, 3, 2, 1, 0)
+SECOND = items(2, 1, 0)
+ALL = items(3, 0) + SECOND + FIRST

@@ -1,6 +1,5 @@
-"""Helpers for tests of `doctor --live`: bucket profiles in a database, and tables to compare."""
+"""Helpers for tests of `doctor`: its checks, bucket profiles, and tables to compare."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
 from tests.support.servers.databases import migrated_file
 from worker import clock
@@ -16,6 +16,16 @@ from worker.core.tenants.config import Bucket, TenantConfig
 from worker.db import tenants
 from worker.db.engine import create_database_engine, write_transaction
 from worker.usecases.live_checks.run import LIVE_CHECKS
+
+
+def run_doctor(*options: str) -> Result:
+    return CliRunner().invoke(doctor, ["--json", *options])
+
+
+def doctor_checks(name: str, *options: str) -> list[dict[str, Any]]:
+    """Return the checks of this name."""
+    return [check for check in json_lines(run_doctor(*options)) if check["check"] == name]
+
 
 PAGE = ROOT / "docs" / "storage.md"
 SECRET_KEY = "not-a-secret-but-nobody-may-print-it"
@@ -35,8 +45,7 @@ def store_profiles(folder: Path, *buckets: Bucket) -> str:
 
 
 def json_findings(result: Result) -> list[dict[str, Any]]:
-    """Return the rows that the command printed with --json, whatever its exit code."""
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return json_lines(result)
 
 
 def verdicts(findings: list[dict[str, Any]]) -> Verdicts:

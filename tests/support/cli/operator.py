@@ -1,19 +1,32 @@
 """Helpers for tests of the operator's commands."""
 
 import json
+import os
+import pty
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
 from worker.commands.apply import apply
+from worker.commands.audit.group import audit
 from worker.core.tenants.config import TenantConfig
 from worker.db.audit.changes import ChangeRecord, read_changes
 from worker.db.config_store import read_revision
 from worker.db.engine import read_transaction
 from worker.db.tenants import load_config
 from worker.usecases.tenants_file import read_tenants_file
+
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""Marks tests of what does not depend on the database."""
+
+Run = Callable[..., Result]
+"""A function that runs a command with words."""
 
 
 class Operator:
@@ -42,7 +55,41 @@ class Operator:
             return read_changes(connection, 1_000).records[::-1]
 
 
+def run_audit(*words: str, **options: Any) -> Result:
+    return CliRunner().invoke(audit, words, prog_name="python -m worker audit", **options)
+
+
+def audit_pages(*words: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each page of a list, as its command for the next page continues it."""
+    remaining = list(words)
+    while remaining:
+        result = run_audit(*remaining)
+        yield json_rows(result)
+        remaining = shlex.split(result.stderr.partition("python -m worker audit ")[2])
+
+
+def json_lines(result: Result) -> list[dict[str, Any]]:
+    """Return the rows that a command printed with --json, whatever its exit code."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
 def json_rows(result: Result) -> list[dict[str, Any]]:
     """Return the lines that a successful command printed with --json."""
     assert result.exit_code == 0, result.output
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return json_lines(result)
+
+
+def refusal(result: Result) -> str:
+    """Return the error of a command that was used wrongly and printed nothing else, in a line."""
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    return " ".join(result.stderr.split())
+
+
+def answer_on_terminal(command: Sequence[str], reply: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program whose standard input is a terminal, on which the reply is typed."""
+    controller, terminal = pty.openpty()
+    os.write(controller, f"{reply}\n".encode())
+    completed = subprocess.run(command, stdin=terminal, capture_output=True, text=True, check=False)
+    os.close(controller)
+    os.close(terminal)
+    return completed

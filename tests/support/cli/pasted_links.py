@@ -13,6 +13,7 @@ from tests.support.builders.messages import (
     upload_message,
 )
 from tests.support.builders.services import InProcessService
+from tests.support.cli.operator import json_lines
 
 PART_SIZE = 5 * 1024**2
 Whose = Callable[..., Result]
@@ -20,13 +21,12 @@ KINDS = ("download", "plain", "upload", "put", "multipart", "parts")
 
 
 def verdicts(result: Result) -> list[str]:
-    return [json.loads(line)["verdict"] for line in result.stdout.splitlines()]
+    return [row["verdict"] for row in json_lines(result)]
 
 
 def values(result: Result) -> dict[str, Any]:
-    (line,) = result.stdout.splitlines()
-    found: dict[str, Any] = json.loads(line)
-    return found
+    (row,) = json_lines(result)
+    return row
 
 
 def multipart_message() -> dict[str, Any]:
@@ -41,19 +41,26 @@ def parts_message(grant: dict[str, Any]) -> dict[str, Any]:
     return grant_message([grant["key"]] * 2, grant=terms) | {"items": items}
 
 
+def request(service: InProcessService, kind: str) -> dict[str, Any]:
+    """Return a message of a kind. Where batches have several items, the second one is refused."""
+    keys = ["acme/a.png", "acme/../b", "acme/b c.png"]
+    match kind:
+        case "plain":
+            return grant_message(keys, grant=download_message(plain=True)["grant"])
+        case "upload":
+            return upload_message(keys)
+        case "put":
+            return put_message(dict.fromkeys(keys, 11))
+        case "multipart":
+            return multipart_message()
+        case "parts":
+            return parts_message(issue(service, "multipart"))
+    return grant_message(keys)
+
+
 def issue(service: InProcessService, kind: str) -> dict[str, Any]:
-    """Return a grant of a kind; not the first of its batch, where batches have several."""
-    messages: dict[str, Callable[[], dict[str, Any]]] = {
-        "download": lambda: grant_message(["acme/a.pdf", "acme/b c.pdf"]),
-        "plain": lambda: grant_message(
-            ["acme/a.pdf", "acme/b.pdf"], grant=download_message(plain=True)["grant"]
-        ),
-        "upload": lambda: upload_message(["acme/a.png", "acme/b c.png"]),
-        "put": lambda: put_message({"acme/a.png": 10, "acme/b.png": 11}),
-        "multipart": multipart_message,
-        "parts": lambda: parts_message(issue(service, "multipart")),
-    }
-    grant: dict[str, Any] = service.issue(messages[kind]())["items"][-1]
+    """Return the last grant of a message of a kind."""
+    grant: dict[str, Any] = service.issue(request(service, kind))["items"][-1]
     assert "url" in grant, grant
     return grant
 

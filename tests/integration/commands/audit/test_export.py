@@ -2,42 +2,43 @@
 
 import csv
 import json
+import re
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
-from tests.support.builders.audit_rows import AuditedBatch
+from tests.integration.conftest import ApplyConfig
+from tests.support.builders.audit_rows import AuditedBatch, batch_id
+from tests.support.cli.operator import ON_SQLITE, Run, json_rows, refusal, run_audit
+from worker import clock
 from worker.audit_log import AuditLog
-from worker.commands.audit.group import audit
+from worker.core.tenants.config import Bucket, TenantConfig
 from worker.db.audit import stream
 from worker.db.audit.stream import ChunkItems
 from worker.db.engine import write_transaction
+from worker.devstack.s3 import create_buckets
+from worker.devstack.storage import Storage
 from worker.usecases.audit_export import formats, run
 
-Run = Callable[..., Result]
 ROWS = 20
 SECRETS = ("http://", "https://", "X-Amz", "x-amz", "digest", "AKID", "00" * 16)
 
 
 @pytest.fixture
-def export(
-    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Run:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+def export(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stream, "_ROWS_PER_BLOCK", 3)
     monkeypatch.setattr(run, "_SECONDS_PER_CHECKPOINT", -1)
     with write_transaction(engine) as connection:
         for number in range(1, ROWS // 2 + 1):
             AuditedBatch(number, [f"k/{number}", "=1"], {1: "key_traversal"}).write(connection)
-    name = "python -m worker audit"
-    return lambda *words: CliRunner().invoke(audit, ["export", *words], prog_name=name)
+    return partial(run_audit, "export")
 
 
 @pytest.fixture
@@ -85,40 +86,40 @@ def test_an_interrupted_export_is_continued_by_the_same_command(
     assert f"SHA-256: {sha256(whole).hexdigest()}" in finished.stderr
 
 
-def test_rows_that_arrive_between_two_runs_are_left_out(
-    export: Run, engine: Engine, interrupt: Callable[[int], None], tmp_path: Path
-) -> None:
+@pytest.fixture
+def interrupted(export: Run, interrupt: Callable[[int], None]) -> Run:
+    """An export that was interrupted after two blocks."""
     interrupt(2)
-    export("--out", "out.csv")
+    assert export("--out", "out.csv").exit_code == 130
+    return export
+
+
+def test_rows_that_arrive_between_two_runs_are_left_out(
+    interrupted: Run, engine: Engine, tmp_path: Path
+) -> None:
     with write_transaction(engine) as connection:
         AuditedBatch(99, ["later"]).write(connection)
-    assert export("--out", "out.csv").exit_code == 0
+    assert interrupted("--out", "out.csv").exit_code == 0
     rows = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))
     assert len(rows) == ROWS + 1
     assert not [row for row in rows if "later" in row]
 
 
 def test_an_interrupted_export_is_not_continued_with_other_options(
-    export: Run, interrupt: Callable[[int], None], tmp_path: Path
+    interrupted: Run, tmp_path: Path
 ) -> None:
-    interrupt(2)
-    export("--out", "out.csv")
-    other = export("--out", "out.csv", "--decision", "refused")
-    assert (other.exit_code, "decisions" in other.stderr) == (2, True)
-    assert "--force" in other.stderr
-    anew = export("--out", "out.csv", "--decision", "refused", "--force")
-    assert anew.exit_code == 0
+    words = ("--out", "out.csv", "--decision", "refused")
+    error = refusal(interrupted(*words))
+    assert "decisions" in error
+    assert "--force" in error
+    assert interrupted(*words, "--force").exit_code == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS // 2 + 1
     assert names(tmp_path) == {"out.csv"}
 
 
-def test_a_partial_file_that_was_shortened_is_begun_anew(
-    export: Run, interrupt: Callable[[int], None], tmp_path: Path
-) -> None:
-    interrupt(3)
-    export("--out", "out.csv")
+def test_a_partial_file_that_was_shortened_is_begun_anew(interrupted: Run, tmp_path: Path) -> None:
     (tmp_path / "out.csv.partial").write_bytes(b"")
-    assert export("--out", "out.csv").exit_code == 0
+    assert interrupted("--out", "out.csv").exit_code == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS + 1
 
 
@@ -135,20 +136,17 @@ def test_nothing_is_written_into_a_file_that_others_prepared(export: Run, tmp_pa
     assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o600
 
 
-def test_a_damaged_journal_is_refused(export: Run, tmp_path: Path) -> None:
-    (tmp_path / "out.csv.resume.json").write_text("{}")
-    result = export("--out", "out.csv")
-    assert (result.exit_code, "damaged" in result.stderr) == (2, True)
+@pytest.mark.parametrize(
+    ("name", "error"), [("out.csv.resume.json", "damaged"), ("out.csv", "--force")]
+)
+def test_an_existing_output_or_damaged_journal_is_only_replaced_with_force(
+    export: Run, tmp_path: Path, name: str, error: str
+) -> None:
+    (tmp_path / name).write_text("{}")
+    assert error in refusal(export("--out", "out.csv"))
+    assert (tmp_path / name).read_text() == "{}"
     assert export("--out", "out.csv", "--force").exit_code == 0
-
-
-def test_an_existing_file_is_not_replaced_without_force(export: Run, tmp_path: Path) -> None:
-    (tmp_path / "out.csv").write_text("mine")
-    result = export("--out", "out.csv")
-    assert (result.exit_code, "--force" in result.stderr) == (2, True)
-    assert (tmp_path / "out.csv").read_text() == "mine"
-    assert export("--out", "out.csv", "--force").exit_code == 0
-    assert (tmp_path / "out.csv").read_text() != "mine"
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == ROWS + 1
     assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o600
 
 
@@ -166,6 +164,7 @@ def test_an_export_contains_no_url_and_no_signature(export: Run, tmp_path: Path,
     assert not [secret for secret in SECRETS if secret.encode() in data]
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "words",
     [
@@ -184,11 +183,6 @@ def test_wrong_usage_leaves_nothing_behind(export: Run, tmp_path: Path, words: s
     assert not names(tmp_path)
 
 
-def test_an_unknown_bucket_profile_is_an_error(export: Run) -> None:
-    result = export("--out", "s3://nowhere/a.csv")
-    assert (result.exit_code, "no bucket profile 'nowhere'" in result.stderr) == (1, True)
-
-
 def test_a_failed_export_leaves_no_file_under_its_name(
     export: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,16 +195,26 @@ def test_a_failed_export_leaves_no_file_under_its_name(
     assert "out.csv" not in names(tmp_path)
 
 
-@pytest.mark.parametrize("out", [".", "/dev/null"])
-def test_an_output_that_is_no_file_is_named(export: Run, out: str) -> None:
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("out", "exit_code", "error"),
+    [
+        (".", 2, "--out: . is not a regular file"),
+        ("/dev/null", 2, "--out: /dev/null is not a regular file"),
+        ("s3://nowhere/a.csv", 1, "no bucket profile 'nowhere'"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_named(
+    export: Run, out: str, exit_code: int, error: str
+) -> None:
     result = export("--out", out)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert f"--out: {out} is not a regular file" in result.stderr
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert error in result.stderr
 
 
-def test_the_python_api_tells_whose_a_grant_is(export: Run, database_url: str) -> None:
-    row = json.loads(export("--format", "jsonl").stdout.splitlines()[0])
-    with AuditLog(database_url) as log:
+def test_the_python_api_tells_whose_a_grant_is(export: Run, database: str) -> None:
+    row = json_rows(export("--format", "jsonl"))[0]
+    with AuditLog(database) as log:
         (found,) = log.whose(row["grant"])
         assert log.whose("0199a000-0000-7000-8000-ffffffffffff.0") == []
         with pytest.raises(ValueError, match="no link"):
@@ -219,21 +223,60 @@ def test_the_python_api_tells_whose_a_grant_is(export: Run, database_url: str) -
     assert "digest" not in repr(found)
 
 
+@pytest.mark.usefixtures("export")
 @pytest.mark.parametrize("column", ["code", "codes"])
-def test_top_takes_a_column_in_singular_and_plural(export: Run, column: str) -> None:
-    assert export("--out", "-").exit_code == 0
-    result = CliRunner().invoke(audit, ["top", column, "--csv"])
+def test_top_takes_a_column_in_singular_and_plural(column: str) -> None:
+    result = run_audit("top", column, "--csv")
     assert (result.exit_code, "key_traversal" in result.stdout) == (0, True)
 
 
-def test_the_python_api_reads_the_same_rows(export: Run, database_url: str) -> None:
-    rows = [json.loads(line) for line in export("--format", "jsonl").stdout.splitlines()]
-    with AuditLog(database_url) as log:
-        grants = [*log.grants(tenant="acme")]
+def test_the_python_api_reads_the_same_rows(export: Run, database: str) -> None:
+    rows = json_rows(export("--format", "jsonl"))
+    with AuditLog(database) as log:
+        grants = [(grant.grant, grant.key) for grant in log.grants(tenant="acme")]
         (count,) = log.count(decisions=("refused",))
         codes = log.top("code")
-    assert [(grant.grant, grant.key) for grant in grants] == [
-        (row["grant"], row["key"]) for row in rows
-    ]
+    assert grants == [(row["grant"], row["key"]) for row in rows]
     assert (count.issued, count.refused) == (0, ROWS // 2)
     assert [code.group for code in codes] == [("key_traversal",)]
+
+
+def test_an_object_is_stored_once_and_replaced_with_force(
+    export: Run, apply_config: ApplyConfig, seaweed: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALETKEY_S3_ENDPOINT", seaweed.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
+    place = {"Bucket": "exports", "Key": "audit/all.csv"}
+    client = seaweed.client()
+    create_buckets(client, {"exports"})
+    client.delete_object(**place)
+    apply_config(TenantConfig({"archive": Bucket("archive", "exports", "us-east-1", "path")}))
+    words = ("--out", f"s3://archive/{place['Key']}")
+    result = export(*words)
+    assert result.exit_code == 0, result.output
+    assert len(client.get_object(**place)["Body"].read().splitlines()) == ROWS + 1
+    again = export(*words)
+    assert (again.exit_code, "--force" in again.stderr) == (1, True)
+    assert export(*words, "--force").exit_code == 0
+    assert "Uploads" not in client.list_multipart_uploads(Bucket="exports")
+
+
+PAGE = (Path(__file__).parents[4] / "docs" / "audit.md").read_text(encoding="utf-8")
+PROGRAM = re.findall(r"^```python\n# audit_script.py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_documented_script_prints_refusals_counts_and_requesters(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = clock.now()
+    with write_transaction(engine) as connection:
+        AuditedBatch(1, ["a", "../b"], {1: "key_traversal"}, decided_at=now).write(connection)
+    (program,) = PROGRAM
+    exec(compile(program, "audit_script.py", "exec"), {})  # noqa: S102 - the page's own code
+    refusal, issued, refused, requester, *stories = capsys.readouterr().out.splitlines()
+    assert refusal.endswith("billing ../b key_traversal")
+    assert issued == f"('{now:%Y-%m-%d}', None) 1 0 0"
+    assert refused == f"('{now:%Y-%m-%d}', 'key_traversal') 0 1 0"
+    assert requester == "billing 2"
+    assert [story.split()[:2] for story in stories] == [[f"{batch_id(1)}.{n}", "2"] for n in (0, 1)]

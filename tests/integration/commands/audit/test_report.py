@@ -1,33 +1,30 @@
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from html import unescape
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
 from tests.support.audit_model.report_log import HOSTILE, SINCE, UNTIL, build_log
-from tests.support.cli.operator import json_rows
-from worker.commands.audit.group import audit
+from tests.support.cli.operator import ON_SQLITE, Run, json_rows, run_audit
 from worker.core.tenants.config import Tenant, TenantConfig
 from worker.db.engine import write_transaction
 from worker.db.tenants import store_config
 
 RANGE = ("--since", SINCE.isoformat(), "--until", UNTIL.isoformat())
-Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+def run(engine: Engine) -> Run:
     with write_transaction(engine) as connection:
         config = TenantConfig(tenants={name: Tenant(name) for name in ("acme", "globex")})
         store_config(connection, TenantConfig(), config, SINCE)
         build_log(30).write(connection)
-    return lambda *words: CliRunner().invoke(audit, ["report", *words])
+    return partial(run_audit, "report")
 
 
 def test_a_report_is_a_complete_file_that_only_its_owner_may_read(run: Run, tmp_path: Path) -> None:
@@ -71,6 +68,7 @@ def test_a_report_can_be_printed(run: Run) -> None:
     assert result.stdout.endswith("</html>\n")
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -100,30 +98,21 @@ def test_bad_input_is_refused_and_named(
 
 def test_a_tenants_report_has_nothing_about_other_tenants(run: Run) -> None:
     page = run(*RANGE, "--tenant", "acme", "--out", "-").stdout
-    assert "acme" in page
-    assert "globex" not in page
-    assert "initech" not in page
-
-
-def test_a_report_over_a_year_of_nothing_says_so(run: Run) -> None:
-    result = run("--since", "2020-01-01", "--until", "2021-01-01", "--out", "-")
-    assert result.exit_code == 0
-    assert "Nothing was issued or refused in this period." in result.stdout
+    assert [name for name in ("acme", "globex", "initech") if name in page] == ["acme"]
 
 
 def test_the_commands_on_the_page_print_the_same_figures(run: Run) -> None:
     page = run(*RANGE, "--tz", "Europe/Berlin", "--out", "-").stdout
-    sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
-    assert len(sections) == 13
-    compared = 0
-    for section in re.findall(r"<section .*?</section>", page, re.DOTALL):
-        command = re.search("<code>python -m worker audit (.*?)</code>", section)
-        if command is None:
-            continue
+    sections = re.findall(r"<section id=.*?</section>", page, re.DOTALL)
+    commands = [
+        (section, unescape(command))
+        for section in sections
+        for command in re.findall("<code>python -m worker audit (.*?)</code>", section)
+    ]
+    assert (len(sections), len(commands)) == (13, 9)
+    for section, command in commands:
         shown = shown_states if 'id="states"' in section else shown_rows
-        assert shown(section) == printed_rows(unescape(command[1]))
-        compared += 1
-    assert compared == 9
+        assert shown(section) == printed_rows(command)
 
 
 def shown_rows(section: str) -> dict[str, list[int]]:
@@ -151,7 +140,7 @@ def shown_states(section: str) -> dict[str, list[int]]:
 
 
 def printed_rows(command: str) -> dict[str, list[int]]:
-    rows = json_rows(CliRunner().invoke(audit, [*shlex.split(command), "--json"]))
+    rows = json_rows(run_audit(*shlex.split(command), "--json"))
     if "state" in command:
         return {f"{row['kind']} {row['state'].capitalize()}": [row["issued"], 0] for row in rows}
     names = (next(iter(row.values())) or "All others, and items for no recipient" for row in rows)

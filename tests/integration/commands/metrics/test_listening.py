@@ -13,8 +13,6 @@ from tests.support.cli.scraping import Scraped, parse_metrics, serving
 from tests.support.servers.databases import migrated_file
 from worker.__main__ import main
 
-PASSWORD = "hunter2"
-
 
 @pytest.fixture(autouse=True)
 def servers(broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,29 +86,17 @@ def test_a_host_of_another_machine_is_refused(host: str) -> None:
     assert "Traceback" not in result.output
 
 
+NO_ADDRESSES = ["9109", "[1.2]:1", f"{'a' * 64}:1", "a..b:1", ":9109", "127.0.0.1", "127.0.0.1:"]
+NO_ADDRESSES += ["127.0.0.1:65536", "::1:9109", "a b:1"]
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("option", "text", "error"),
     [
-        "9109",
-        "[1.2]:1",
-        f"{'a' * 64}:1",
-        "a..b:1",
-        ":9109",
-        "127.0.0.1",
-        "127.0.0.1:",
-        "127.0.0.1:65536",
-        "::1:9109",
-        "a b:1",
+        *(("--listen", text, "write HOST:PORT") for text in NO_ADDRESSES),
+        *(("--window", text, "'--window'") for text in ("", "day", "0", "8d", "-1h")),
     ],
 )
-def test_an_address_that_is_none_is_refused(text: str) -> None:
-    result = CliRunner().invoke(main, ["metrics", "--listen", text])
-    assert result.exit_code == 2
-    assert "write HOST:PORT" in result.output
-
-
-@pytest.mark.parametrize("text", ["", "day", "0", "8d", "-1h"])
-def test_a_window_that_is_none_is_refused(text: str) -> None:
-    result = CliRunner().invoke(main, ["metrics", "--window", text])
-    assert result.exit_code == 2
-    assert "'--window'" in result.output
+def test_an_address_or_a_window_that_is_none_is_refused(option: str, text: str, error: str) -> None:
+    result = CliRunner().invoke(main, ["metrics", option, text])
+    assert (result.exit_code, error in result.output) == (2, True)

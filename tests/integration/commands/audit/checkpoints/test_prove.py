@@ -6,15 +6,22 @@ import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
 from typing import Any
 
 import metamorphic_log
 import pytest
+from sqlalchemy import Engine, text
 
-from tests.integration.commands.audit.checkpoints.conftest import Issue, Prove, Run
-from tests.support.crypto.audit_proofs import SCRIPT, changed_proofs, run_verifier
+from tests.integration.commands.audit.checkpoints.conftest import Issue, prove, write_checkpoint
+from tests.support.cli.operator import ON_SQLITE, refusal
+from tests.support.cli.operator import run_audit as run
+from tests.support.crypto.audit_proofs import SCRIPT, changed_proofs, run_verifier, tamper
 from worker.core.tree.signed_note import SignerKey
+
+Verify = Callable[..., CompletedProcess[str]]
+NO_PROOFS = ["", "{}", "[]", "null", "\x00", '{"checkpoint": 1}']
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +33,19 @@ def verifier() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def verify(key: SignerKey, tmp_path: Path) -> Verify:
+    """A function that runs the script on a file with some content, with the log's key."""
+
+    def verify(content: str | None, public: str | None = None) -> CompletedProcess[str]:
+        path = tmp_path / "proof.json"
+        if content is not None:
+            path.write_text(content)
+        return run_verifier(path, public or str(key.verifier), tmp_path)
+
+    return verify
 
 
 def hashes(path: list[str]) -> list[bytes]:
@@ -50,56 +70,38 @@ def record_types(proof: dict[str, Any]) -> list[list[str]]:
     ],
 )
 def test_the_script_for_auditors_verifies_a_grant(
-    run: Run,
-    prove: Prove,
-    key: SignerKey,
-    issue: Issue,
-    tmp_path: Path,
-    item: int,
-    types: list[list[str]],
+    verify: Verify, issue: Issue, item: int, types: list[list[str]]
 ) -> None:
     issue()
     batch = issue(items=5)
-    issue(items=3)
-    assert run("checkpoint").exit_code == 0
+    issue(items=3, signs=True)
     issue()  # newer than the checkpoint
     proof = prove(f"{batch}.{item}")
     assert record_types(proof) == types
-    path = tmp_path / "proof.json"
-    path.write_text(json.dumps(proof))
-    result = run_verifier(path, str(key.verifier), tmp_path)
+    result = verify(json.dumps(proof))
     assert (result.returncode, result.stderr) == (0, "")
-    assert (
-        f"the grant {batch}.{item} is in the log audit.example.com/valetkey/acme" in result.stdout
-    )
+    words = f"the grant {batch}.{item} is in the log audit.example.com/valetkey/acme"
+    assert words in result.stdout
     assert f'"key": "acme/{item}.pdf"' in result.stdout
 
 
 def test_the_script_for_auditors_verifies_that_a_log_continues_a_checkpoint(
-    run: Run,
-    prove: Prove,
-    key: SignerKey,
-    issue: Issue,
-    since: Callable[[], str],
-    tmp_path: Path,
+    verify: Verify, issue: Issue, tmp_path: Path
 ) -> None:
     issue(items=5)
-    path = since()
-    issue(items=4)
-    assert run("checkpoint").exit_code == 0
-    (tmp_path / "proof.json").write_text(json.dumps(prove("--since", path)))
-    result = run_verifier(tmp_path / "proof.json", str(key.verifier), tmp_path)
+    path = write_checkpoint(tmp_path)
+    issue(items=4, signs=True)
+    result = verify(json.dumps(prove("--since", path)))
     assert (result.returncode, result.stderr) == (0, "")
     assert "acme with 5 leaves continues the one with 3 leaves" in result.stdout
 
 
 def test_an_independent_implementation_verifies_proofs_and_checkpoints(
-    run: Run, prove: Prove, key: SignerKey, issue: Issue, since: Callable[[], str]
+    key: SignerKey, issue: Issue, tmp_path: Path, verifier: ModuleType
 ) -> None:
     batch = issue(items=7)
-    path = since()
-    issue(items=5)
-    assert run("checkpoint").exit_code == 0
+    path = write_checkpoint(tmp_path)
+    issue(items=5, signs=True)
     keys = [str(key.verifier)]
     proof = prove(f"{batch}.6")
     head = metamorphic_log.checkpoint_verify(proof["checkpoint"], keys)
@@ -107,7 +109,9 @@ def test_an_independent_implementation_verifies_proofs_and_checkpoints(
     for leaf in proof["leaves"]:
         proven = leaf["proven"][0]
         record = sha256(b"\x00" + proven["record"].encode()).digest()
-        root = inner_root(record, proven["position"], leaf["records"], hashes(proven["path"]))
+        inner = hashes(proven["path"])
+        root = verifier.inclusion_root(record, proven["position"], leaf["records"], inner)
+        metamorphic_log.verify_inclusion(proven["position"], leaf["records"], record, inner, root)
         leaf_hash = sha256(b"\x00" + root).digest()
         metamorphic_log.checkpoint_verify_inclusion(
             proof["checkpoint"], keys, leaf["leaf"], leaf_hash, hashes(leaf["path"])
@@ -123,30 +127,12 @@ def test_an_independent_implementation_verifies_proofs_and_checkpoints(
         metamorphic_log.checkpoint_verify_consistency(*notes, keys, [])
 
 
-def inner_root(leaf_hash: bytes, position: int, size: int, path: list[bytes]) -> bytes:
-    """The root of the tree of a leaf's records, which the independent implementation confirms."""
-    spec = importlib.util.spec_from_file_location("verify_audit_proof", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    root: bytes = module.inclusion_root(leaf_hash, position, size, path)
-    metamorphic_log.verify_inclusion(position, size, leaf_hash, path, root)
-    return root
-
-
 def test_the_script_refuses_a_proof_in_which_anything_was_changed(
-    run: Run,
-    prove: Prove,
-    key: SignerKey,
-    issue: Issue,
-    since: Callable[[], str],
-    verifier: ModuleType,
+    key: SignerKey, issue: Issue, tmp_path: Path, verifier: ModuleType
 ) -> None:
     batch = issue(items=5)
-    path = since()
-    issue(items=4)
-    assert run("checkpoint").exit_code == 0
+    path = write_checkpoint(tmp_path)
+    issue(items=4, signs=True)
     public = [verifier.parse_key(str(key.verifier))]
     unnoticed = []
     for proof in (prove(f"{batch}.3"), prove("--since", path)):
@@ -161,35 +147,27 @@ def test_the_script_refuses_a_proof_in_which_anything_was_changed(
 
 
 def test_the_script_refuses_the_signature_of_another_key(
-    run: Run, prove: Prove, key: SignerKey, issue: Issue, tmp_path: Path
+    verify: Verify, key: SignerKey, issue: Issue
 ) -> None:
-    batch = issue()
-    assert run("checkpoint").exit_code == 0
-    path = tmp_path / "proof.json"
-    path.write_text(json.dumps(prove(f"{batch}.0")))
-    other = str(SignerKey.generate(key.name).verifier)
-    result = run_verifier(path, other, tmp_path)
+    proof = json.dumps(prove(f"{issue(signs=True)}.0"))
+    result = verify(proof, str(SignerKey.generate(key.name).verifier))
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "WRONG: no given key signed the checkpoint.\n"
 
 
 def test_a_log_continues_over_the_replacement_of_its_key(
-    run: Run,
-    prove: Prove,
     key: SignerKey,
     issue: Issue,
-    since: Callable[[], str],
     verifier: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     issue()
-    path = since()
+    path = write_checkpoint(tmp_path)
     new = str(tmp_path / "new.key")
     created = run("key", "--new", new, "--replaces", str(tmp_path / "audit.key"))
     monkeypatch.setenv("VALETKEY_AUDIT_KEY_FILE", new)
-    issue()
-    assert run("checkpoint").exit_code == 0
+    issue(signs=True)
     proof = prove("--since", path)
     keys = [verifier.parse_key(text) for text in (str(key.verifier), created.stdout)]
     assert verifier.verify(proof, keys)
@@ -198,30 +176,24 @@ def test_a_log_continues_over_the_replacement_of_its_key(
             verifier.verify(proof, [known])
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", "null", "\x00", '{"checkpoint": 1}'])
-def test_the_script_names_what_is_no_proof(tmp_path: Path, key: SignerKey, content: str) -> None:
-    path = tmp_path / "proof.json"
-    path.write_text(content)
-    result = run_verifier(path, str(key.verifier), tmp_path)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("Error: this is not a proof")
-
-
-def test_the_script_names_a_file_or_key_that_it_cannot_read(tmp_path: Path, key: SignerKey) -> None:
-    missing = run_verifier(tmp_path / "nothing.json", str(key.verifier), tmp_path)
-    assert (missing.returncode, missing.stdout) == (2, "")
-    assert missing.stderr.endswith("nothing.json cannot be read: No such file or directory.\n")
-    wrong_key = run_verifier(tmp_path / "nothing.json", "x", tmp_path)
-    assert (wrong_key.returncode, wrong_key.stdout) == (2, "")
-    assert wrong_key.stderr.startswith("Error: --key: ")
-
-
-def test_a_tenant_can_be_named_with_the_grant(
-    run: Run, prove: Prove, key: SignerKey, issue: Issue
+@pytest.mark.parametrize(
+    ("content", "public", "error"),
+    [
+        *((text, None, "this is not a proof") for text in NO_PROOFS),
+        (None, None, "{path} cannot be read: No such file or directory.\n"),
+        (None, "x", "--key: "),
+    ],
+)
+def test_the_script_names_what_it_cannot_read(
+    verify: Verify, tmp_path: Path, content: str | None, public: str | None, error: str
 ) -> None:
-    del key
-    batch = issue()
-    assert run("checkpoint").exit_code == 0
+    result = verify(content, public)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {error}".format(path=tmp_path / "proof.json"))
+
+
+def test_a_tenant_can_be_named_with_the_grant(issue: Issue) -> None:
+    batch = issue(signs=True)
     assert prove(f"acme/{batch}.0") == prove(f"{batch}.0")
 
 
@@ -237,3 +209,109 @@ def test_the_script_for_auditors_reads_a_record_in_one_way(
     checkpoint = verifier.Checkpoint("origin", 1, verifier.hash_leaf(root))
     with pytest.raises(verifier.WrongProof, match="canonical"):
         verifier.verify_leaf(leaf, checkpoint)
+
+
+CHANGED = "rows or leaves were changed"
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give a GRANT, or a checkpoint with --since"),
+        (["{batch}.0", "--since", "{empty}"], "give a GRANT, or a checkpoint with --since"),
+        (["{batch}"], "BATCH.NUMBER"),
+        (["{batch}.x"], "BATCH.NUMBER"),
+        (["{batch}.-1"], "BATCH.NUMBER"),
+        (["{batch}.9999999999"], "BATCH.NUMBER"),
+        (["{batch}.3"], "the batch has 3 items: the last is 2"),
+        (["{batch}.2"], "its chunk is not decided yet"),
+        (["no-such-batch.0"], "no batch with this id"),
+        (["amce/{batch}.0"], "did you mean 'acme'?"),
+        (["~config/{batch}.0"], "no batch with this id"),
+        (["{newer}.0"], "newer than the newest checkpoint of acme: run"),
+        (["--since", "missing"], "cannot be read: No such file"),
+        (["--since", "{empty}"], "is no checkpoint: it has no signature lines"),
+        (["--since", "{binary}"], "is no checkpoint: it is not text"),
+        (["--since", "{long}"], "is no checkpoint: it is too long"),
+        (["--since", "{note}"], "is no checkpoint: its text is not the three lines"),
+        (["--since", "{other}"], "no checkpoint of other.example.com/globex"),
+        (["--since", "{origin}"], "of another log: other.example.com/acme"),
+    ],
+)
+def test_what_cannot_be_proven_is_refused(
+    key: SignerKey, issue: Issue, tmp_path: Path, words: list[str], message: str
+) -> None:
+    root = base64.b64encode(bytes(32)).decode()
+    values = {"batch": issue(items=3, chunks=1, signs=True)}
+    values["newer"] = issue()
+    contents = {
+        "empty": b"",
+        "binary": b"\xff" * 10,
+        "long": b"x" * 100_000,
+        "note": key.sign("a text\n").encode(),
+        "other": key.sign(f"other.example.com/globex\n1\n{root}\n").encode(),
+        "origin": key.sign(f"other.example.com/acme\n1\n{root}\n").encode(),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        values[name] = str(tmp_path / name)
+    assert message in refusal(run("prove", *(word.format(**values) for word in words)))
+
+
+def test_without_a_checkpoint_there_is_no_proof(issue: Issue) -> None:
+    error = refusal(run("prove", f"{issue()}.0"))
+    assert "has no checkpoint: run `python -m worker audit checkpoint`" in error
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE grants SET object_key = 'acme/other.pdf'", CHANGED),
+        ("UPDATE chunks SET expires_in = 1", CHANGED),
+        ("UPDATE batches SET reason = NULL", CHANGED),
+        ("UPDATE leaves SET hash = (SELECT hash FROM leaves WHERE tenant = '~config')", CHANGED),
+        ("DELETE FROM leaves WHERE leaf_number = 0", "are missing that its checkpoint signs"),
+    ],
+)
+def test_a_changed_log_is_not_proven(
+    issue: Issue, engine: Engine, statement: str, message: str
+) -> None:
+    issue()
+    batch = issue(signs=True)
+    tamper(engine, statement)
+    result = run("prove", f"{batch}.0")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr
+
+
+def test_a_log_that_does_not_continue_a_checkpoint_is_named(
+    issue: Issue, engine: Engine, tmp_path: Path
+) -> None:
+    issue(items=5)
+    path = write_checkpoint(tmp_path)
+    issue(signs=True)
+    tamper(engine, "UPDATE leaves SET hash = root FROM checkpoints WHERE leaf_number = 2")
+    result = run("prove", "--since", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the log was rewritten" in result.stderr
+
+
+def test_a_database_that_is_older_than_a_checkpoint_is_named(
+    issue: Issue, engine: Engine, tmp_path: Path
+) -> None:
+    issue(signs=True)
+    issue()
+    path = write_checkpoint(tmp_path)
+    tamper(engine, "DELETE FROM checkpoints WHERE size = 2")
+    result = run("prove", "--since", path)
+    assert result.exit_code == 1
+    assert "leaves were removed, or this is an older copy" in result.stderr
+
+
+def test_pruned_rows_are_no_longer_proven(issue: Issue, engine: Engine) -> None:
+    batch = issue(items=2, signs=True)
+    tamper(engine, "DELETE FROM grants")
+    assert "the rows of the grant were pruned" in refusal(run("prove", f"{batch}.0"))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM leaves WHERE tenant = 'acme'")) == 1

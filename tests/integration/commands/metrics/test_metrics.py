@@ -1,19 +1,33 @@
-"""The figures of metrics are those of the rows, after real requests and uses."""
+"""The figures of metrics are those of the rows, whichever servers can be used, and documented."""
 
+import re
+import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+import redis
+import yaml
+from click.testing import CliRunner
 from sqlalchemy import Engine, insert
 
 from models import Checkpoint, Delivery, EndedSlot
-from tests.integration.commands.metrics.conftest import Scrape
 from tests.integration.conftest import ApplyConfig
+from tests.support.builders.heartbeats import write_heartbeat
 from tests.support.builders.messages import Clock, grant_message, tenant_config, upload_message
 from tests.support.builders.services import InProcessService
+from tests.support.cli.scraping import Scraped, parse_metrics
+from tests.support.docs.command_lines import ROOT
 from tests.support.uses import settlements
 from tests.support.uses.reports import downloaded, stored
+from worker.__main__ import main
+from worker.broker.dead_letters import KEY
+from worker.broker.discards import COUNTER
+from worker.broker.sharing.queue_lengths import WAITING
+from worker.commands import database
 from worker.commands.metrics import collector
 from worker.commands.metrics.database_metrics import PARTS
 from worker.core.tenants.config import Quota
@@ -21,7 +35,25 @@ from worker.core.uses.states import grant_state
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.rejections import count_rejection
 from worker.db.uses.states import read_state_facts
+from worker.errors import Transient
 from worker.usecases.uses.record import record_uses
+
+Scrape = Callable[..., Scraped]
+
+
+@pytest.fixture
+def scrape(at_clock: Clock, broker: str, monkeypatch: pytest.MonkeyPatch) -> Scrape:  # noqa: ARG001
+    """A function that prints the metrics of the service, with its clock, and parses them."""
+    monkeypatch.setenv("VALETKEY_BROKER_URL", broker)
+    monkeypatch.setenv("VALETKEY_RESULT_URL", broker)
+
+    def run(*words: str) -> Scraped:
+        result = CliRunner().invoke(main, ["metrics", *words])
+        assert result.exit_code == 0, result.output
+        return parse_metrics(result.stdout)
+
+    return run
+
 
 END = timedelta(seconds=300)
 KEYS = [f"acme/{number}.png" for number in range(6)]
@@ -59,23 +91,14 @@ def used_grants(engine: Engine, service: InProcessService, clock: Clock) -> None
 
 @pytest.mark.usefixtures("used_grants")
 def test_grants_are_counted_by_their_states(engine: Engine, scrape: Scrape, clock: Clock) -> None:
-    grants = scrape()["valetkey_grants"]
-    assert grants == {
-        ("upload", "unused", "acme", "24h"): 1,
-        ("upload", "used", "acme", "24h"): 2,
-        ("upload", "late", "acme", "24h"): 1,
-        ("upload", "mismatched", "acme", "24h"): 1,
-        ("upload", "overwritten", "acme", "24h"): 1,
-        ("upload", "unknown", "acme", "24h"): 1,
-        ("download", "used", "acme", "24h"): 1,
-    }
+    expected = dict.fromkeys(("unused", "used", "late", "mismatched", "overwritten", "unknown"), 1)
+    uploads = {("upload", state, "acme", "24h"): number for state, number in expected.items()}
+    uploads["upload", "used", "acme", "24h"] += 1  # of the other batch
+    assert scrape()["valetkey_grants"] == uploads | {("download", "used", "acme", "24h"): 1}
     with read_transaction(engine) as connection:
         facts = read_state_facts(connection, 1, range(6)).values()
     states = Counter(grant_state(each, clock()) for each in facts)
-    assert states == {"unused": 1, "used": 1, "late": 1, "mismatched": 1} | {
-        "overwritten": 1,
-        "unknown": 1,
-    }
+    assert states == expected
 
 
 @pytest.mark.usefixtures("used_grants")
@@ -91,10 +114,10 @@ def test_uses_are_counted_by_event_source_and_verdict(scrape: Scrape) -> None:
 @pytest.mark.usefixtures("used_grants")
 def test_what_was_decided_before_the_window_is_not_counted(scrape: Scrape, clock: Clock) -> None:
     clock.forward(hours=2)
-    assert scrape("--window", "3h")["valetkey_grants"]
-    assert scrape("--window", "3h")["valetkey_uses"]
-    assert scrape("--window", "1h")["valetkey_grants"] == {}
-    assert scrape("--window", "1h")["valetkey_uses"] == {}
+    longer, shorter = scrape("--window", "3h"), scrape("--window", "1h")
+    for name in ("valetkey_grants", "valetkey_uses"):
+        assert longer[name]
+        assert shorter[name] == {}
 
 
 @pytest.mark.usefixtures("used_grants")
@@ -107,11 +130,10 @@ def test_the_label_of_a_window_has_its_unit(scrape: Scrape, text: str, label: st
 def test_a_batch_of_today_is_counted_beside_one_of_last_week(
     service: InProcessService, scrape: Scrape, clock: Clock
 ) -> None:
-    old = service.issue(grant_message(["acme/old.pdf"]))["items"][0]["id"]
-    record_uses([downloaded(old, "acme/old.pdf", clock())], service.context)
-    clock.forward(days=7)
-    new = service.issue(grant_message(["acme/new.pdf"]))["items"][0]["id"]
-    record_uses([downloaded(new, "acme/new.pdf", clock())], service.context)
+    for days in (0, 7):
+        clock.forward(days=days)
+        grant = service.issue(grant_message())["items"][0]
+        record_uses([downloaded(grant["id"], grant["key"], clock())], service.context)
     assert scrape()["valetkey_grants"] == {("download", "used", "acme", "24h"): 1}
     assert scrape("--window", "7d")["valetkey_grants"] == {("download", "used", "acme", "7d"): 2}
 
@@ -221,5 +243,137 @@ def test_a_part_that_takes_too_long_is_missing_and_named(
     assert scraped["valetkey_scrape_complete"]["grants",] == 0
 
 
-def test_every_part_of_a_scrape_is_complete(scrape: Scrape) -> None:
-    assert scrape()["valetkey_scrape_complete"] == {(part,): 1 for part in PARTS}
+PASSWORD = "hunter2"
+
+
+def test_the_queues_the_workers_and_lost_messages_are_counted(scrape: Scrape, broker: str) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.rpush("valetkey", "a", "b")
+        client.rpush("valetkey.upkeep", "c")
+        for lane in ("acme", "made-up"):
+            client.sadd(WAITING, lane)
+            client.rpush(f"{WAITING}:{lane}", "d", "e")
+        client.lpush(KEY, "{}")
+        client.hincrby(COUNTER, "body", 3)
+        write_heartbeat(client, "issue", ["valetkey", "valetkey.bulk"])
+        write_heartbeat(client, "events", ["events:https://sqs.example/secret"])
+    scraped = scrape()
+    assert scraped["valetkey_queue_messages"] == {
+        ("valetkey",): 2,
+        ("valetkey.bulk",): 0,
+        ("valetkey.upkeep",): 1,
+        ("valetkey.waiting",): 4,
+    }
+    assert scraped["valetkey_workers"] == {
+        ("valetkey",): 1,
+        ("valetkey.bulk",): 1,
+        ("valetkey.upkeep",): 0,
+        ("events",): 1,
+    }
+    assert scraped["valetkey_dead_letters"] == {(): 1}
+    assert scraped["valetkey_messages_discarded"] == {("body",): 3}
+    assert scraped["valetkey_broker_up"] == scraped["valetkey_result_store_up"] == {(): 1}
+
+
+def test_what_others_write_into_the_servers_ends_no_scrape(scrape: Scrape, broker: str) -> None:
+    with redis.Redis.from_url(broker) as client:
+        strange = {b"\xff": 1, "body": "many", "size": "9" * 5_000, "type": "-1", "b d\n": 1}
+        client.hset(COUNTER, mapping=strange | {"json": 2})
+        client.sadd(WAITING, b"\xff")
+        client.set("valetkey.worker:issue:1", b"\xff")
+    scraped = scrape()
+    assert scraped["valetkey_messages_discarded"] == {("json",): 2}
+    assert scraped["valetkey_queue_messages"][("valetkey.waiting",)] == 0
+
+
+@pytest.mark.parametrize("service", ["broker", "result_store"])
+def test_a_server_that_is_down_is_named_and_the_rest_is_there(
+    scrape: Scrape, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = {"broker": "VALETKEY_BROKER_URL", "result_store": "VALETKEY_RESULT_URL"}[service]
+    monkeypatch.setenv(variable, f"redis://operator:{PASSWORD}@127.0.0.1:1/0")
+    scraped = scrape()
+    names = ("database", "broker", "result_store")
+    up = {name: scraped[f"valetkey_{name}_up"][()] for name in names}
+    assert up == dict.fromkeys(names, 1) | {service: 0}
+    assert "valetkey_quota_used" in scraped
+    assert ("valetkey_queue_messages" in scraped) == (service != "broker")
+
+
+@pytest.mark.usefixtures("scrape")
+def test_the_reason_for_which_a_server_is_down_has_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VALETKEY_BROKER_URL", f"redis://operator:{PASSWORD}@127.0.0.1:1/0")
+    result = CliRunner().invoke(main, ["metrics"])
+    assert "cannot use the broker at redis://127.0.0.1:1/0" in result.stderr
+    assert PASSWORD not in result.output
+
+
+@pytest.mark.usefixtures("scrape")
+def test_a_database_that_fails_before_the_time_is_over_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise Transient("the connection to the database was lost", "database")
+
+    monkeypatch.setattr(collector, "PARTS", {"trees": fail})
+    result = CliRunner().invoke(main, ["metrics"])
+    assert result.exit_code == 1
+    assert "the connection to the database was lost" in result.stderr
+
+
+def test_nothing_is_printed_of_a_database_of_an_older_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "old.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('0001_old')")
+    connection.close()
+    monkeypatch.setattr(database, "known_revisions", lambda: ["0001_old", "0002_new"])
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", f"sqlite:///{file}")
+    result = CliRunner().invoke(main, ["metrics"])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "its tables are those of an older release" in result.stderr
+    assert "Next: python -m worker migrate" in result.stderr
+
+
+PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+SECTION = PAGE.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+SCRAPE_CONFIG, RULE_FILE = (
+    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)
+)
+RULES = [rule for group in RULE_FILE["groups"] for rule in group["rules"]]
+NAME = re.compile(r"valetkey_[a-z_]+")
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
+def metric_names(text: str) -> set[str]:
+    return {name.removesuffix("_total") for name in NAME.findall(text)}
+
+
+def test_the_table_has_all_metrics_and_rules_use_no_others(scrape: Scrape) -> None:
+    rows = [line.split("|")[1] for line in SECTION.splitlines() if line.startswith("| `")]
+    metrics = set(scrape())
+    assert metric_names(" ".join(rows)) == metrics
+    assert [rule["alert"] for rule in RULES if metric_names(rule["expr"]) - metrics] == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_a_rule_has_the_fields_of_a_rule(rule: dict[str, str]) -> None:
+    assert set(rule) == {"alert", "expr", "for", "annotations"}
+
+
+def test_a_rule_fires_if_nothing_is_scraped() -> None:
+    (job,) = SCRAPE_CONFIG["scrape_configs"]
+    assert any(f'up{{job="{job["job_name"]}"}} == 0' in rule["expr"] for rule in RULES)
+
+
+def test_prometheus_scrapes_the_port_that_compose_publishes() -> None:
+    (job,) = SCRAPE_CONFIG["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    service = COMPOSE["services"]["metrics"]
+    assert service["ports"] == ["127.0.0.1:${VALETKEY_METRICS_PORT:-9109}:9109"]
+    assert service["command"][-1].rpartition(":")[2] == target.rpartition(":")[2] == "9109"
