@@ -13,7 +13,6 @@ from tests.support.fakes.fake_service import grant_outcome
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 
 # Ctrl-C leaves sockets to the deletion of their connections, which closes them in any order.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 DOWNLOAD = ("download", "reports", "--from", "keys.csv", "--out", "links.csv")
 RESUME = (*DOWNLOAD, "--resume")

@@ -35,7 +35,6 @@ from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from worker.devstack.broker import running_valkey
 
 # Ctrl-C leaves sockets to the deletion of their connections, which closes them in any order.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 JOURNAL, PARTIAL = Path("links.csv.resume.json"), Path("links.csv.partial")
 
