@@ -1,7 +1,4 @@
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,107 +6,97 @@ from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import Engine
 
-from tests.integration.conftest import ApplyConfig
-from tests.support.builders.messages import (
-    POLICY,
-    Clock,
-    grant_message,
-    tenant_config,
-)
-from tests.support.builders.services import InProcessService
+from tests.support.builders.messages import POLICY, Clock, grant_message, tenant_config
+from tests.support.builders.services import build_context
+from tests.support.uses.use_service import UseService
+from worker.aws.clients import S3Clients
 from worker.commands.revocation.revoke import revoke
-from worker.core.tenants.config import Tenant, TenantConfig
+from worker.core.tenants.config import Bucket, Tenant, TenantConfig
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
 
-Revoke = Callable[..., Result]
 KEY, OTHER_KEY = "acme/a.pdf", "acme/b.pdf"
 
 
-@pytest.fixture
-def client(seaweed: Storage) -> Any:
-    return seaweed.client()
+class Links(UseService):
+    """Links of acme and globex to the two objects of a bucket, and the command that revokes."""
+
+    client: Any
+    bucket: str
+    config: TenantConfig
+
+    def grant(self, *keys: str, **changes: Any) -> list[dict[str, Any]]:
+        """Issue downloads; return the grants."""
+        items: list[dict[str, Any]] = self.issue(grant_message(keys, **changes))["items"]
+        return items
+
+    def run(self, *words: str) -> Result:
+        """Run `revoke`."""
+        return CliRunner().invoke(revoke, words)
+
+    def revoke(self, grant: dict[str, Any], *words: str) -> Result:
+        """Revoke a grant by its id."""
+        return self.run("--grant", grant["id"], "--yes", *words)
+
+    def values(self, *words: str) -> dict[str, Any]:
+        """Return what the command prints as JSON."""
+        result = self.run(*words, "--json")
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        values: dict[str, Any] = json.loads(result.stdout)
+        return values
+
+    def change_bucket(self, **changes: Any) -> Bucket:
+        """Apply a config with another profile of the bucket; return the profile."""
+        demo = replace(self.config.buckets["demo"], **changes)
+        self.apply(TenantConfig({"demo": demo}, self.config.tenants))
+        return demo
+
+    def new_bucket(self) -> str:
+        """Create a bucket with two objects; return its name."""
+        name = f"revoke-{uuid4().hex[:12]}"
+        create_buckets(self.client, {name})
+        for key in (KEY, OTHER_KEY):
+            self.client.put_object(Bucket=name, Key=key, Body=b"content")
+        return name
+
+    def statements(self) -> list[dict[str, Any]]:
+        """Return the statements of the bucket's policy."""
+        try:
+            policy = self.client.get_bucket_policy(Bucket=self.bucket)["Policy"]
+        except self.client.exceptions.ClientError:
+            return []
+        found: list[dict[str, Any]] = json.loads(policy)["Statement"]
+        return found
 
 
 @pytest.fixture
-def bucket(client: Any) -> str:
-    """A bucket with two objects."""
-    name = f"revoke-{uuid4().hex[:12]}"
-    create_buckets(client, {name})
-    for key in (KEY, OTHER_KEY):
-        client.put_object(Bucket=name, Key=key, Body=b"content")
-    return name
-
-
-@pytest.fixture(autouse=True)
-def config(
-    bucket: str, seaweed: Storage, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
-) -> TenantConfig:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
-    base = tenant_config()
-    demo = replace(base.buckets["demo"], bucket=bucket, endpoint=seaweed.endpoint, provider="other")
-    shared = Tenant("globex", trust="queue", policies={"demo": POLICY})
-    config = TenantConfig({"demo": demo}, {**base.tenants, "globex": shared})
-    apply_config(config)
-    return config
-
-
-@pytest.fixture(autouse=True)
-def now(clock: Clock) -> Clock:
-    """The clock, at the current time: storage checks it."""
-    clock.time = datetime.now(UTC)
-    return clock
-
-
-@pytest.fixture
-def service(
-    config: TenantConfig,
-    service: InProcessService,
+def links(
+    engine: Engine,
+    database_url: str,
+    valkey_url: str,
     seaweed: Storage,
+    clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
-) -> InProcessService:
-    assert config.tenants
+) -> Links:
+    """Links at the current time, which storage checks."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
-    return service
-
-
-@pytest.fixture
-def run(
-    database_url: str, valkey_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> Revoke:
     monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
     monkeypatch.setenv("VALETKEY_RESULT_URL", valkey_url)
     monkeypatch.setattr("worker.clock.now", clock)
-    return lambda *words: CliRunner().invoke(revoke, list(words))
+    clock.time = datetime.now(UTC)
+    links = Links(build_context(engine, S3Clients(), clock), clock)
+    links.client = seaweed.client()
+    links.bucket, base = links.new_bucket(), tenant_config()
+    globex = Tenant("globex", trust="queue", policies={"demo": POLICY})
+    links.config = TenantConfig(base.buckets, {**base.tenants, "globex": globex})
+    demo = links.change_bucket(bucket=links.bucket, endpoint=seaweed.endpoint, provider="other")
+    links.config = replace(links.config, buckets={"demo": demo})
+    return links
 
 
-def issue(service: InProcessService, *keys: str, **changes: Any) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = service.issue(grant_message(keys, **changes))["items"]
-    return items
-
-
-def status(grant: dict[str, Any]) -> int:
-    try:
-        with urllib.request.urlopen(grant["url"], timeout=10) as response:  # noqa: S310 - our own link
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    values: dict[str, Any] = json.loads(result.stdout)
-    return values
-
-
-def statements(client: Any, bucket: str) -> list[dict[str, Any]]:
-    """Return the statements of a bucket's policy."""
-    try:
-        document: dict[str, Any] = json.loads(client.get_bucket_policy(Bucket=bucket)["Policy"])
-    except client.exceptions.ClientError:
-        return []
-    found: list[dict[str, Any]] = document["Statement"]
-    return found
+def check(result: Result, exit_code: int, text: str) -> None:
+    """Check how the command ended, and that it printed a text."""
+    assert (result.exit_code, text in result.output) == (exit_code, True), result.output

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.integration.revocation.conftest import KEY, OTHER_KEY, Revoke, issue
-from tests.support.builders.services import InProcessService
+from tests.integration.revocation.conftest import KEY, OTHER_KEY, Links, check
 from worker.commands.audit.other_logs.revocations import list_revocations
 from worker.commands.audit.show import show
 from worker.commands.audit.whose import whose
@@ -23,9 +22,13 @@ TARGETS = {
 
 
 @pytest.fixture
-def grants(service: InProcessService) -> list[dict[str, Any]]:
-    """Two grants of a batch, one of whose objects is revoked."""
-    return issue(service, KEY, OTHER_KEY)
+def ids(links: Links) -> list[str]:
+    """The ids of two grants of a batch, one of whose objects is revoked."""
+    return [grant["id"] for grant in links.grant(KEY, OTHER_KEY)]
+
+
+def target_of(kind: str, id_: str) -> str:
+    return TARGETS[kind].format(id=id_, batch=id_.partition(".")[0])
 
 
 def told(command: Any, *words: str) -> str:
@@ -36,53 +39,43 @@ def told(command: Any, *words: str) -> str:
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_a_revoked_grant_is_not_called_alive_without_saying_so(
-    kind: str, grants: list[dict[str, Any]], run: Revoke
+    kind: str, ids: list[str], links: Links
 ) -> None:
-    id_ = grants[0]["id"]
-    target = TARGETS[kind].format(id=id_, batch=id_.partition(".")[0])
-    run(f"--{kind}", target, "--yes", "--reason", "case 4711")
-    text = told(whose, id_)
+    links.run(f"--{kind}", target_of(kind, ids[0]), "--yes", "--reason", "case 4711")
+    text = told(whose, ids[0])
     assert "alive revoked; if storage still accepts it, until" in text
     assert ": case 4711" in text
-    text = told(show, id_)
+    text = told(show, ids[0])
     assert "but it was revoked" in text
     assert f"with {kind}" in text
-    assert "case 4711" in told(show, id_.partition(".")[0])
+    assert "case 4711" in told(show, ids[0].partition(".")[0])
 
 
 @pytest.mark.parametrize("kind", ["grant", "key", "prefix"])
 def test_another_grant_of_the_batch_is_not_called_revoked(
-    kind: str, grants: list[dict[str, Any]], run: Revoke
+    kind: str, ids: list[str], links: Links
 ) -> None:
-    run(f"--{kind}", TARGETS[kind].format(id=grants[0]["id"]), "--yes")
-    other = grants[1]["id"]
-    assert json.loads(told(whose, other, "--json"))["revocations"] == []
-    assert json.loads(told(show, other, "--json"))["revocations"] == []
+    links.run(f"--{kind}", target_of(kind, ids[0]), "--yes")
+    for command in (whose, show):
+        assert json.loads(told(command, ids[1], "--json"))["revocations"] == []
 
 
-@pytest.mark.usefixtures("run")
-def test_the_command_that_revokes_is_named(grants: list[dict[str, Any]]) -> None:
-    assert f"`python -m worker revoke --grant acme/{grants[0]['id']}`" in told(
-        whose, grants[0]["id"]
-    )
+def test_the_command_that_revokes_is_named(ids: list[str]) -> None:
+    assert f"`python -m worker revoke --grant acme/{ids[0]}`" in told(whose, ids[0])
 
 
-def test_revocations_are_listed_with_who_and_why_and_what_still_denies(
-    grants: list[dict[str, Any]], run: Revoke, bucket: str
-) -> None:
-    id_ = grants[0]["id"]
-    run("--grant", id_, "--reason", "case 4711", "--yes")
-    [line] = CliRunner().invoke(list_revocations, ["--json"]).stdout.splitlines()
-    row = json.loads(line)
+def test_revocations_are_listed_with_who_and_why_and_what_still_denies(links: Links) -> None:
+    [grant] = links.grant(KEY)
+    links.revoke(grant, "--reason", "case 4711")
+    row = json.loads(told(list_revocations, "--json"))
     assert row["revoked_by"] == operator_account()
-    assert row["until"] == grants[0]["expires_at"]
-    assert [name.rpartition("/")[2] for name in row["statements"]] == [bucket]
-    assert (row["tenant"], row["reason"], row["kind"], row["target"], row["grants"]) == (
-        *("acme", "case 4711", "grant", id_, 1),
-    )
+    assert row["until"] == grant["expires_at"]
+    assert [name.rpartition("/")[2] for name in row["statements"]] == [links.bucket]
+    found = (row["tenant"], row["reason"], row["kind"], row["target"], row["grants"])
+    assert found == ("acme", "case 4711", "grant", grant["id"], 1)
 
 
-@pytest.mark.usefixtures("run")
+@pytest.mark.usefixtures("links")
 def test_revocations_of_an_unknown_tenant_are_refused() -> None:
     result = CliRunner().invoke(list_revocations, ["--tenant", "acmee"])
-    assert (result.exit_code, "did you mean 'acme'?" in result.output) == (2, True)
+    check(result, 2, "did you mean 'acme'?")

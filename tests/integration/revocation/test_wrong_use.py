@@ -1,15 +1,14 @@
 """Revocations that are refused, or find nothing."""
 
 import pytest
-from sqlalchemy import Engine, select
 
 from models import Revocation
-from tests.integration.revocation.conftest import KEY, Revoke, issue
-from tests.support.builders.messages import Clock
-from tests.support.builders.services import InProcessService
-from worker.db.engine import read_transaction
+from tests.integration.revocation.conftest import KEY, Links, check
 from worker.devstack.storage import Storage
 from worker.setting_names import EXPLICIT_SETTINGS
+
+# The refusals depend on no database.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 UNKNOWN = "01a21b56-be30-7f7e-b432-9ffae038cc56"
 
@@ -35,66 +34,57 @@ UNKNOWN = "01a21b56-be30-7f7e-b432-9ffae038cc56"
         (("--tenant", "acme", "--reason", "x" * 201), "write 1 to 200 characters on one line"),
     ],
 )
-def test_a_wrong_use_says_what_to_write(run: Revoke, words: tuple[str, ...], message: str) -> None:
-    result = run(*words)
-    assert (result.exit_code, message in result.output) == (2, True)
+def test_a_wrong_use_says_what_to_write(links: Links, words: tuple[str, ...], message: str) -> None:
+    check(links.run(*words), 2, message)
 
 
-def test_nothing_to_revoke_is_said(run: Revoke) -> None:
-    result = run("--tenant", "acme", "--yes")
-    assert (result.exit_code, "there is nothing to revoke" in result.output) == (1, True)
+def test_nothing_to_revoke_is_said(links: Links) -> None:
+    check(links.run("--tenant", "acme", "--yes"), 1, "there is nothing to revoke")
 
 
-def test_no_link_is_printed(run: Revoke, service: InProcessService) -> None:
-    [grant] = issue(service, KEY)
-    output = run("--grant", grant["id"], "--yes").output
+def test_a_grant_that_expired_is_nothing_to_revoke(links: Links) -> None:
+    links.clock.forward(hours=-1)  # the command's own clock is not the service's
+    [grant] = links.grant(KEY)
+    check(links.run("--grant", grant["id"]), 1, "there is nothing to revoke")
+
+
+def test_no_link_is_printed(links: Links) -> None:
+    [grant] = links.grant(KEY)
+    output = links.revoke(grant).output
     assert "X-Amz" not in output
     assert grant["url"] not in output
 
 
-def test_a_grant_that_expired_is_nothing_to_revoke(
-    run: Revoke, service: InProcessService, clock: Clock
-) -> None:
-    clock.forward(hours=-1)  # the command's own clock is not the service's
-    [grant] = issue(service, KEY)
-    result = run("--grant", grant["id"])
-    assert (result.exit_code, "there is nothing to revoke" in result.output) == (1, True)
-
-
 def test_the_folder_of_a_dev_that_does_not_run_is_refused(
-    run: Revoke, monkeypatch: pytest.MonkeyPatch
+    links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in EXPLICIT_SETTINGS:
         monkeypatch.delenv(name, raising=False)
-    result = run("--tenant", "acme", "--yes")
-    assert (result.exit_code, "No setting names a service" in result.output) == (1, True)
+    check(links.run("--tenant", "acme", "--yes"), 1, "No setting names a service")
 
 
-def test_an_empty_reason_is_none(run: Revoke, service: InProcessService, engine: Engine) -> None:
-    [grant] = issue(service, KEY)
-    run("--grant", grant["id"], "--reason", "", "--yes")
-    with read_transaction(engine) as connection:
-        assert connection.scalars(select(Revocation.reason)).all() == [None]
+def test_an_empty_reason_is_none(links: Links) -> None:
+    links.revoke(links.grant(KEY)[0], "--reason", "")
+    assert links.rows(Revocation.reason) == [(None,)]
 
 
 def test_an_interruption_says_that_the_revocation_is_recorded(
-    run: Revoke, service: InProcessService, monkeypatch: pytest.MonkeyPatch
+    links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("worker.usecases.revocation.revoke.change_bucket", interrupt)
-    [grant] = issue(service, KEY)
-    result = run("--grant", grant["id"], "--yes")
+    result = links.revoke(links.grant(KEY)[0])
     assert (result.exit_code, "Interrupted: it is recorded" in result.stderr) == (130, True)
 
 
 def test_the_plan_fits_into_80_columns_and_names_the_host_of_the_bucket(
-    run: Revoke, service: InProcessService, seaweed: Storage
+    links: Links, seaweed: Storage
 ) -> None:
-    [grant] = issue(service, KEY)
-    issue(service, KEY)
-    lines = run("--grant", grant["id"]).output.splitlines()
+    [grant] = links.grant(KEY)
+    links.grant(KEY)
+    lines = links.run("--grant", grant["id"]).output.splitlines()
     assert f"      at 127.0.0.1:{seaweed.port}" in lines
     assert {"      ends 1 grant of acme", "      and 1 other grant of acme"} <= set(lines)
     assert max(len(line) for line in lines if not line.startswith("        ")) <= 80

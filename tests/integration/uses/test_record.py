@@ -3,104 +3,62 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, insert, select
 
-from models import ConfigChange, Leaf, StoredObject, Use
-from tests.integration.conftest import ApplyConfig
+from models import Leaf, StoredObject, Usage, Use
 from tests.support.builders.messages import (
     DEMO,
     POLICY,
-    Clock,
     download_message,
+    put_message,
     tenant_config,
     upload_message,
 )
-from tests.support.builders.services import InProcessService
 from tests.support.uses.reports import BUCKET, deleted, downloaded, stored
+from tests.support.uses.use_service import UseService
+from worker.core.quotas.cost import NO_COST
+from worker.core.tenants.config import Quota
 from worker.core.tenants.storage_names import storage_name
-from worker.core.uses.reports import UseReport
+from worker.core.uses.reports import Source, UseReport
 from worker.db.engine import read_transaction, write_transaction
+from worker.db.usage import charge, give_back_bytes, read_usage
 from worker.db.uses import use_counts
-from worker.usecases.uses.record import RecordedUses, record_uses
+from worker.db.uses.settlements import read_stored_sizes
+from worker.db.uses.stored_bytes import add_stored_bytes
 
 KEY = "acme/a.png"
 
 
-@pytest.fixture(autouse=True)
-def tenant(apply_config: ApplyConfig) -> None:
-    apply_config(tenant_config())
+def slot(service: UseService, **changes: Any) -> str:
+    """Return the id of a new upload grant."""
+    return service.ids(upload_message(**changes))[0]
 
 
-def issued_id(service: InProcessService, message: dict[str, Any]) -> str:
-    grant_id: str = service.issue(message)["items"][0]["id"]
-    return grant_id
+def report(service: UseService, **changes: Any) -> UseReport:
+    """Issue an upload grant, and return a report that its object was stored now."""
+    return stored(slot(service), KEY, service.clock())._replace(**changes)
 
 
-def record(service: InProcessService, *reports: UseReport) -> RecordedUses:
-    return record_uses(reports, service.context)
+def download(service: UseService) -> UseReport:
+    """Issue a download grant, and return a report that it was used now."""
+    return downloaded(service.ids(download_message())[0], "acme/a.pdf", service.clock())
 
 
-def rows(engine: Engine, *columns: Any) -> list[Any]:
-    with read_transaction(engine) as connection:
-        return list(connection.execute(select(*columns).order_by(*columns)))
+def use_leaves(service: UseService) -> int:
+    return service.rows(Leaf.kind).count(("use",))
 
 
-def use_leaves(engine: Engine) -> int:
-    with read_transaction(engine) as connection:
-        query = select(func.count()).select_from(Leaf).where(Leaf.kind == "use")
-        return connection.execute(query).scalar_one()
+def test_a_stored_object_is_recorded_with_its_leaf(service: UseService) -> None:
+    assert service.record(report(service)).total == 1
+    assert service.rows(Use.event, Use.verdict, Use.size) == [("stored", "as_granted", 10)]
+    assert use_leaves(service) == 1
 
 
-def test_a_stored_object_is_recorded_with_its_leaf(
-    engine: Engine, service: InProcessService, clock: Clock
-) -> None:
-    grant_id = issued_id(service, upload_message())
-    assert record(service, stored(grant_id, KEY, clock())).total == 1
-    assert rows(engine, Use.event, Use.verdict, Use.size) == [("stored", "as_granted", 10)]
-    assert use_leaves(engine) == 1
-
-
-def test_a_use_that_is_told_again_is_recorded_once(
-    engine: Engine, service: InProcessService, clock: Clock
-) -> None:
-    grant_id = issued_id(service, upload_message())
-    report = stored(grant_id, KEY, clock())
-    assert record(service, report, report._replace(source="event")).total == 1
-    again = record(service, report)
+def test_a_use_that_is_told_again_is_recorded_once(service: UseService) -> None:
+    told = report(service)
+    assert service.record(told, told._replace(source="event")).total == 1
+    again = service.record(told)
     assert (again.total, again.ignored) == (0, {"known": 1})
-    assert use_leaves(engine) == 1
-
-
-def test_downloads_are_counted_by_request(service: InProcessService, clock: Clock) -> None:
-    grant_id = issued_id(service, download_message())
-    first = downloaded(grant_id, "acme/a.pdf", clock())
-    assert record(service, first, first._replace(request_id="R2"), first).total == 2
-
-
-def test_reports_of_no_use_are_counted_by_reason(
-    engine: Engine, service: InProcessService, clock: Clock
-) -> None:
-    grant_id = issued_id(service, upload_message())
-    report = stored(grant_id, KEY, clock())
-    recorded = record(
-        service,
-        report._replace(grant_id=None),
-        report._replace(grant_id="nonsense"),
-        report._replace(grant_id=grant_id.replace(".0", ".1")),
-        report._replace(object_key="acme/copy.png"),
-        report._replace(event="completed"),
-        report._replace(occurred_at=clock() - timedelta(days=1)),
-        deleted("acme/unknown.png", clock()),
-    )
-    assert recorded.ignored == {
-        "no_grant_id": 1,
-        "unknown_object": 1,
-        "unknown_grant": 2,
-        "other_key": 1,
-        "other_kind": 1,
-        "before_issue": 1,
-    }
-    assert rows(engine, Use.fingerprint) == []
+    assert use_leaves(service) == 1
 
 
 @pytest.mark.parametrize(
@@ -112,98 +70,103 @@ def test_reports_of_no_use_are_counted_by_reason(
     ],
 )
 def test_a_report_that_no_table_can_keep_is_ignored(
-    engine: Engine, service: InProcessService, clock: Clock, changes: dict[str, Any]
+    service: UseService, changes: dict[str, Any]
 ) -> None:
-    report = stored(issued_id(service, upload_message()), KEY, clock())
-    assert record(service, report._replace(**changes)).ignored == {"malformed": 1}
-    assert rows(engine, Use.fingerprint) == []
-    assert record(service, report).total == 1
+    told = report(service)
+    assert service.record(told._replace(**changes)).ignored == {"malformed": 1}
+    assert service.rows(Use.fingerprint) == []
+    assert service.record(told).total == 1
 
 
-def test_a_report_from_the_future_does_not_freeze_its_key(
-    service: InProcessService, clock: Clock
-) -> None:
-    report = stored(issued_id(service, upload_message()), KEY, clock())
-    ahead = report._replace(etag="future", occurred_at=clock() + timedelta(hours=2))
-    assert record(service, ahead).ignored == {"malformed": 1}
-    record(service, report)
-    assert record(service, deleted(KEY, clock() + timedelta(seconds=5))).total == 1
+def test_a_report_from_the_future_does_not_freeze_its_key(service: UseService) -> None:
+    told = report(service)
+    ahead = told._replace(etag="future", occurred_at=service.clock() + timedelta(hours=2))
+    assert service.record(ahead).ignored == {"malformed": 1}
+    service.record(told)
+    assert service.record(deleted(KEY, service.clock() + timedelta(seconds=5))).total == 1
 
 
-def test_a_neighbour_that_copies_a_batch_id_later_takes_no_use_away(
-    engine: Engine, service: InProcessService, clock: Clock, apply_config: ApplyConfig
-) -> None:
+def test_a_neighbour_that_copies_a_batch_id_later_takes_no_use_away(service: UseService) -> None:
     config = tenant_config()
     neighbour = replace(config.tenants["acme"], name="neighbour", id="")
-    apply_config(replace(config, tenants={**config.tenants, "neighbour": neighbour}))
+    service.apply(replace(config, tenants={**config.tenants, "neighbour": neighbour}))
     message = upload_message()
-    grant_id = issued_id(service, message)
-    clock.forward(seconds=30)
-    assert issued_id(service, message | {"tenant": "neighbour"}) == grant_id
-    assert record(service, stored(grant_id, KEY, clock())).total == 1
-    assert rows(engine, Use.tenant) == [("acme",)]
+    (grant_id,) = service.ids(message)
+    service.clock.forward(seconds=30)
+    assert service.ids(message | {"tenant": "neighbour"}) == [grant_id]
+    assert service.record(stored(grant_id, KEY, service.clock())).total == 1
+    assert service.rows(Use.tenant) == [("acme",)]
 
 
-def test_buckets_of_one_name_on_two_servers_share_no_object(
-    engine: Engine, service: InProcessService, clock: Clock, apply_config: ApplyConfig
-) -> None:
+def test_buckets_of_one_name_on_two_servers_share_no_object(service: UseService) -> None:
     config = tenant_config(policies={"demo": POLICY, "other": replace(POLICY, bucket="other")})
     other = replace(config.buckets["demo"], name="other", endpoint="https://other.test")
-    apply_config(replace(config, buckets={**config.buckets, "other": other}))
-    here = stored(issued_id(service, upload_message()), KEY, clock())
-    there = issued_id(service, upload_message(bucket="other"))
-    record(service, here)
-    assert record(service, here._replace(grant_id=there)).ignored == {"other_key": 1}
-    assert record(service, here._replace(grant_id=there, bucket=storage_name(other))).total == 1
-    record(service, deleted(KEY, clock() + timedelta(seconds=5)))
-    assert rows(engine, StoredObject.bucket, StoredObject.is_deleted) == [
+    service.apply(replace(config, buckets={**config.buckets, "other": other}))
+    here, there = report(service), slot(service, bucket="other")
+    service.record(here)
+    moved = here._replace(grant_id=there)
+    assert service.record(moved).ignored == {"other_key": 1}
+    assert service.record(moved._replace(bucket=storage_name(other))).total == 1
+    service.record(deleted(KEY, service.clock() + timedelta(seconds=5)))
+    assert service.rows(StoredObject.bucket, StoredObject.is_deleted) == [
         (BUCKET, True),
         ("other.test/valetkey-demo", False),
     ]
 
 
-def test_an_access_log_names_a_bucket_without_its_server(
-    service: InProcessService, clock: Clock, apply_config: ApplyConfig
-) -> None:
+def test_an_access_log_names_a_bucket_without_its_server(service: UseService) -> None:
     config = tenant_config()
     elsewhere = replace(config.buckets["demo"], endpoint="https://other.test")
-    apply_config(replace(config, buckets={"demo": elsewhere}))
-    grant_id = issued_id(service, download_message())
-    assert record(service, downloaded(grant_id, "acme/a.pdf", clock())).total == 1
+    service.apply(replace(config, buckets={"demo": elsewhere}))
+    assert service.record(download(service)).total == 1
 
 
 def test_a_grant_has_a_bounded_number_of_uses_and_its_newest_object_all_the_same(
-    engine: Engine, service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    service: UseService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(use_counts, "MAX_USES", 3)
-    grant_id = issued_id(service, upload_message())
+    told, now = report(service), service.clock()
     first, *others = (
-        stored(grant_id, KEY, clock() + timedelta(seconds=n), etag=str(n), size=n)
+        told._replace(occurred_at=now + timedelta(seconds=n), etag=str(n), size=n)
         for n in range(1, 6)
     )
-    assert record(service, first).total == 1
-    recorded = record(service, *others)
+    assert service.record(first).total == 1
+    recorded = service.record(*others)
     assert (recorded.total, recorded.ignored) == (2, {"too_many_uses": 2})
-    assert rows(engine, StoredObject.size) == [(5,)]
+    assert service.rows(StoredObject.size) == [(5,)]
 
 
-def test_a_deletion_is_recorded_for_the_grant_that_stored_the_object(
-    engine: Engine, service: InProcessService, clock: Clock
+def test_the_newest_object_is_kept_whatever_the_order_of_reports(service: UseService) -> None:
+    first = report(service, etag="old")
+    later = service.clock() + timedelta(seconds=5)
+    service.record(report(service, occurred_at=later, etag="new", size=20))
+    service.record(first)
+    assert service.rows(StoredObject.size, StoredObject.changed_at) == [(20, later)]
+
+
+@pytest.mark.parametrize("source", ["probe", "event"])
+def test_of_two_objects_of_a_second_the_one_that_a_probe_sees_later_is_the_newer_one(
+    service: UseService, source: Source
 ) -> None:
-    grant_id = issued_id(service, upload_message())
-    record(service, stored(grant_id, KEY, clock()))
-    assert record(service, deleted(KEY, clock() + timedelta(seconds=5))).total == 1
-    assert rows(engine, StoredObject.is_deleted, StoredObject.size) == [(True, 0)]
+    # Probes have times in whole seconds.
+    half = service.clock() + timedelta(seconds=0.5 if source == "event" else 0)
+    told = report(service, occurred_at=half, source=source, etag="old", size=5)
+    service.record(told)
+    service.record(report(service, etag="new", size=7))
+    service.record(told)
+    assert service.rows(StoredObject.size, StoredObject.changed_at) == [(7, half)]
 
 
-def test_the_newest_object_of_a_key_is_kept_whatever_the_order_of_reports(
-    engine: Engine, service: InProcessService, clock: Clock
+@pytest.mark.parametrize("sizes", [(10, 30, 20), (30, 10)])
+def test_of_several_objects_of_an_item_the_largest_is_charged(
+    service: UseService, sizes: tuple[int, ...]
 ) -> None:
-    first, second = (issued_id(service, upload_message()) for _ in range(2))
-    later = clock() + timedelta(seconds=5)
-    record(service, stored(second, KEY, later, etag="new", size=20))
-    record(service, stored(first, KEY, clock(), etag="old"))
-    assert rows(engine, StoredObject.size, StoredObject.changed_at) == [(20, later)]
+    told = report(service)
+    for size in sizes:
+        service.clock.forward(seconds=1)
+        service.record(told._replace(occurred_at=service.clock(), size=size, etag=str(size)))
+    with read_transaction(service.engine) as connection:
+        assert read_stored_sizes(connection, 1, [0]) == {0: 30}
 
 
 @pytest.mark.parametrize(
@@ -214,27 +177,82 @@ def test_the_newest_object_of_a_key_is_kept_whatever_the_order_of_reports(
     ],
 )
 def test_a_grant_of_a_profile_that_led_elsewhere_is_found_by_its_former_bucket(
-    service: InProcessService, clock: Clock, apply_config: ApplyConfig, field: str, before: str,
-    bucket: str,
-) -> None:  # fmt: skip
-    grant_id = issued_id(service, upload_message())
+    service: UseService, field: str, before: str, bucket: str
+) -> None:
+    told = report(service, bucket=bucket)
     config = tenant_config()
     moved = replace(config.buckets["demo"], bucket="moved")
-    apply_config(replace(config, buckets={"demo": moved}))
-    report = stored(grant_id, KEY, clock(), bucket=bucket)
-    assert record(service, report).ignored == {"other_key": 1}
-    change: dict[str, Any] = {"path": f"buckets.demo.{field}", "before": before, "after": None}
-    change |= {"changed_at": clock(), "changed_by": "ann", "command": "apply"}
-    with write_transaction(service.context.engine) as connection:
-        connection.execute(insert(ConfigChange), change)
-    assert record(service, report).total == 1
+    service.apply(replace(config, buckets={"demo": moved}))
+    assert service.record(told).ignored == {"other_key": 1}
+    service.log_change(f"buckets.demo.{field}", before)
+    assert service.record(told).total == 1
 
 
 @pytest.mark.parametrize("agent", ['a"b', "a\\b", "{a,b}", "NULL", "", " ", "ü\n", None])
-def test_a_user_agent_is_recorded_as_it_was_told(
-    engine: Engine, service: InProcessService, clock: Clock, agent: str | None
+def test_a_user_agent_is_recorded_as_it_was_told(service: UseService, agent: str | None) -> None:
+    told = download(service)
+    others = told._replace(request_id="R2", user_agent="other")
+    service.record(told._replace(user_agent=agent), others)
+    assert set(service.rows(Use.user_agent, Use.size)) == {(agent, 10), ("other", 10)}
+
+
+def stored_bytes(service: UseService) -> int:
+    usage = dict(service.rows(Usage.window, Usage.stored_bytes))
+    return int(usage["live"])
+
+
+def test_a_deleted_object_counts_no_more(service: UseService) -> None:
+    service.record(report(service, size=100))
+    assert stored_bytes(service) == 100
+    service.clock.forward(seconds=30)
+    service.record(deleted(KEY, service.clock()))
+    assert stored_bytes(service) == 0
+
+
+def test_content_that_is_stored_again_after_its_deletion_counts_again(service: UseService) -> None:
+    first = report(service, size=100)
+    again = first._replace(occurred_at=service.clock() + timedelta(seconds=20))
+    service.record(first)
+    service.record(deleted(KEY, service.clock() + timedelta(seconds=10)))
+    for _ in range(2):
+        service.record(again)
+        service.record(first)
+        assert stored_bytes(service) == 100
+
+
+def test_content_that_is_stored_again_after_another_one_is_the_newest(service: UseService) -> None:
+    first, later = report(service, size=100), service.clock() + timedelta(seconds=10)
+    service.record(first)
+    service.record(report(service, size=40, etag="second", occurred_at=later))
+    service.record(first._replace(occurred_at=service.clock() + timedelta(seconds=20)))
+    assert stored_bytes(service) == 100
+
+
+def test_the_bytes_stay_within_what_their_column_keeps(service: UseService) -> None:
+    service.record(report(service, size=100))
+    for change, expected in ((2**62, 2**62), (2**70, 2**62), (-(2**70), 1), (-5, 0)):
+        with write_transaction(service.engine) as connection:
+            add_stored_bytes(connection, {"acme": change})
+        assert stored_bytes(service) == expected
+
+
+def test_a_request_is_refused_if_its_bytes_exceed_the_quota(service: UseService) -> None:
+    service.record(report(service, size=600))
+    service.apply(tenant_config(Quota("stored_bytes", "live", 1_000)))
+    assert service.issue(put_message({"acme/next.png": 400}))["status"] == "issued"
+    refusal = service.issue(put_message({"acme/next.png": 401}))["refusal"]
+    assert (refusal["code"], refusal["quota"]["metric"]) == ("quota_exceeded", "stored_bytes")
+    assert (refusal["quota"]["used"], refusal["quota"]["asked"]) == (600, 401)
+
+
+@pytest.mark.parametrize(("returned", "left"), [(30, 70), (100, 0), (150, 0)])
+def test_bytes_that_are_given_back_leave_no_usage_below_zero(
+    service: UseService, returned: int, left: int
 ) -> None:
-    report = downloaded(issued_id(service, download_message()), "acme/a.pdf", clock())
-    others = report._replace(request_id="R2", user_agent="other")
-    record(service, report._replace(user_agent=agent), others)
-    assert set(rows(engine, Use.user_agent, Use.size)) == {(agent, 10), ("other", 10)}
+    now = service.clock()
+    with write_transaction(service.engine) as connection:
+        charge(connection, "acme", NO_COST._replace(upload_bytes=100), now)
+        give_back_bytes(connection, [("acme", now, returned)])
+        usage = read_usage(connection, "acme", now)
+    windows = dict.fromkeys(("minute", "hour", "day", "month"), left)
+    assert {window: cost.upload_bytes for window, cost in usage.items()} == windows | {"live": 100}

@@ -8,34 +8,30 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, insert, select
+from sqlalchemy import event, select
 
-from models import Batch, Settlement
-from tests.integration.conftest import ApplyConfig
+from models import Batch, Grant
 from tests.support.builders.messages import (
     POLICY,
-    Clock,
     batch_id,
     grant_message,
     split_chunks,
     tenant_config,
     upload_message,
 )
-from tests.support.builders.services import InProcessService
-from tests.support.uses.reports import downloaded, stored
+from tests.support.uses.reports import deleted, downloaded, stored
+from tests.support.uses.settlements import settle
+from tests.support.uses.use_service import UseService
 from valetkey.wire.replies import Outcome
 from valetkey.wire.uses import UseStates
 from worker.core.tenants.config import Tenant, TenantConfig
 from worker.core.uses.item_ranges import format_items
-from worker.db.engine import read_transaction, write_transaction
-from worker.usecases.uses.record import record_uses
+from worker.db.audit.selection.states import state_column
+from worker.db.engine import read_transaction
 
+FIVE = [f"acme/{number}.png" for number in range(5)]
+END = timedelta(seconds=300)
 KEYS = ["acme/a.png", "acme/b.png", "globex/c.png", "acme/d.png", "acme/e.png"]
-
-
-@pytest.fixture(autouse=True)
-def tenant(apply_config: ApplyConfig) -> None:
-    apply_config(tenant_config())
 
 
 def status_message(batch: str, *items: int, **changes: Any) -> dict[str, Any]:
@@ -43,97 +39,75 @@ def status_message(batch: str, *items: int, **changes: Any) -> dict[str, Any]:
     return message | ({"items": list(items)} if items else {}) | changes
 
 
-def states(service: InProcessService, batch: str, *items: int) -> UseStates:
+def issue_uploads(service: UseService, keys: list[str], **terms: Any) -> str:
+    """Issue upload grants; return the id of their batch."""
+    message = upload_message(keys, **terms)
+    service.issue(message)
+    return str(message["batch"])
+
+
+def states(service: UseService, batch: str, *items: int) -> UseStates:
     return UseStates.model_validate(service.issue(status_message(batch, *items)))
 
 
-def refusal(service: InProcessService, message: dict[str, Any]) -> tuple[str, str, Any]:
+def refusal(service: UseService, message: dict[str, Any]) -> tuple[str, str, Any]:
     outcome = Outcome.model_validate(service.issue(message))
     assert outcome.refusal is not None
     return str(outcome.refusal.code), outcome.refusal.field, outcome.refusal.limit
 
 
-def batch_number(engine: Engine, batch: str) -> int:
-    with read_transaction(engine) as connection:
-        query = select(Batch.batch_number).where(Batch.batch_id == batch)
-        return connection.execute(query).scalar_one()
-
-
-def settle(engine: Engine, number: int, chunk: int, unused: str, clock: Clock) -> None:
-    values = {"batch_number": number, "chunk_number": chunk, "tenant": "acme"}
-    values |= {"unused": unused, "used_bytes": 0, "returned_bytes": 0, "settled_at": clock()}
-    with write_transaction(engine) as connection:
-        connection.execute(insert(Settlement), values)
-
-
-def test_a_stored_object_is_told_with_what_storage_has(
-    service: InProcessService, clock: Clock
-) -> None:
-    message = upload_message(KEYS)
-    service.issue(message)
-    batch = message["batch"]
-    clock.forward(seconds=5)
-    report = stored(f"{batch}.1", KEYS[1], clock(), version="v1", content_type="image/png")
-    record_uses([report], service.context)
+def test_a_stored_object_is_told_with_what_storage_has(service: UseService) -> None:
+    batch = issue_uploads(service, KEYS)
+    service.clock.forward(seconds=5)
+    report = stored(f"{batch}.1", KEYS[1], service.clock(), version="v1", content_type="image/png")
+    service.record(report)
     reply = states(service, batch, 3, 1)
     assert (reply.kind, reply.bucket, reply.total, reply.counts) == ("upload", "demo", 5, {})
     unused, used = reply.items
     assert (unused.item, unused.state, unused.key, unused.uses) == (3, "open", KEYS[3], 0)
-    assert unused.expires_at == clock() + timedelta(seconds=295)
+    assert unused.expires_at == service.clock() + timedelta(seconds=295)
     assert (used.item, used.state, used.key, used.uses) == (1, "used", KEYS[1], 1)
     assert (used.size, used.etag, used.version) == (10, "0123456789abcdef", "v1")
-    assert (used.stored_at, used.content_type, used.problem) == (clock(), "image/png", None)
+    assert (used.stored_at, used.content_type, used.problem) == (service.clock(), "image/png", None)
 
 
-def test_a_mismatched_object_is_told_with_the_limit_that_it_exceeds(
-    service: InProcessService, clock: Clock
-) -> None:
-    message = upload_message(["acme/a.png"], max_size=5)
-    service.issue(message)
-    record_uses([stored(f"{message['batch']}.0", "acme/a.png", clock())], service.context)
-    (state,) = states(service, message["batch"], 0).items
+def test_a_mismatched_object_is_told_with_the_limit_that_it_exceeds(service: UseService) -> None:
+    batch = issue_uploads(service, KEYS, max_size=5)
+    service.record(stored(f"{batch}.0", KEYS[0], service.clock()))
+    (state,) = states(service, batch, 0).items
     assert (state.state, state.problem) == ("mismatched", "size: 10 bytes, granted 0 to 5")
 
 
-def test_the_name_that_a_client_chose_for_its_form_is_told(
-    service: InProcessService, clock: Clock, apply_config: ApplyConfig
-) -> None:
-    apply_config(tenant_config(policies={"demo": replace(POLICY, free_names=True)}))
-    message = upload_message(["acme/${filename}"])
-    service.issue(message)
-    batch = message["batch"]
+def test_the_name_that_a_client_chose_for_its_form_is_told(service: UseService) -> None:
+    service.apply(tenant_config(policies={"demo": replace(POLICY, free_names=True)}))
+    batch = issue_uploads(service, ["acme/${filename}"])
     assert states(service, batch, 0).items[0].key == "acme/${filename}"
-    record_uses([stored(f"{batch}.0", "acme/cat.png", clock())], service.context)
+    service.record(stored(f"{batch}.0", "acme/cat.png", service.clock()))
     (state,) = states(service, batch, 0).items
     assert (state.state, state.key) == ("used", "acme/cat.png")
 
 
-def test_the_newest_of_several_objects_is_told(service: InProcessService, clock: Clock) -> None:
-    message = upload_message(["acme/a.png"])
-    service.issue(message)
-    name = f"{message['batch']}.0"
-    newest = stored(name, "acme/a.png", clock() + timedelta(seconds=2), etag="new", size=7)
-    record_uses([newest], service.context)
-    record_uses([stored(name, "acme/a.png", clock(), etag="old")], service.context)
-    (state,) = states(service, message["batch"], 0).items
-    assert (state.etag, state.size, state.uses) == ("new", 7, 2)
+def test_the_newest_of_several_objects_is_told_and_decides(service: UseService) -> None:
+    batch = issue_uploads(service, FIVE[:1])
+    older = stored(f"{batch}.0", FIVE[0], service.clock(), etag="old")
+    later = service.clock() + timedelta(seconds=2)
+    service.record(older._replace(occurred_at=later, etag="new", size=500_001))
+    service.record(older)
+    (state,) = states(service, batch, 0).items
+    found = (state.state, state.etag, state.size, state.uses)
+    assert found == ("mismatched", "new", 500_001, 2)
 
 
-def test_a_use_whose_commit_the_settlement_did_not_see_is_counted_once(
-    engine: Engine, service: InProcessService, clock: Clock
-) -> None:
-    message = upload_message(KEYS[:2])
-    service.issue(message)
-    record_uses([stored(f"{message['batch']}.0", KEYS[0], clock())], service.context)
-    clock.forward(seconds=3)
-    settle(engine, batch_number(engine, message["batch"]), 0, "0-1", clock)
-    clock.forward(days=1)
-    assert states(service, message["batch"]).counts == {"used": 1, "unused": 1}
+def test_a_use_whose_commit_the_settlement_did_not_see_is_counted_once(service: UseService) -> None:
+    batch = issue_uploads(service, KEYS[:2])
+    service.record(stored(f"{batch}.0", KEYS[0], service.clock()))
+    service.clock.forward(seconds=3)
+    settle(service.engine, 1, 0, service.clock(), "0-1")
+    service.clock.forward(days=1)
+    assert states(service, batch).counts == {"used": 1, "unused": 1}
 
 
-def test_refused_and_undecided_items_have_states_of_their_own(
-    service: InProcessService, clock: Clock
-) -> None:
+def test_refused_and_undecided_items_have_states_of_their_own(service: UseService) -> None:
     message = upload_message(KEYS)
     chunks = split_chunks(message, 3)
     service.issue(chunks[0])
@@ -145,14 +119,12 @@ def test_refused_and_undecided_items_have_states_of_their_own(
     ]
     counts = {"open": 2, "refused": 1, "undecided": 2}
     assert states(service, message["batch"]).counts == counts
-    clock.forward(days=2)  # the batch is closed by then
+    service.clock.forward(days=2)  # the batch is closed by then
     assert states(service, message["batch"], 4).items[0].state == "refused"
     assert states(service, message["batch"]).counts == {"refused": 3, "unknown": 2}
 
 
-def test_an_unknown_batch_or_item_is_refused(
-    service: InProcessService, apply_config: ApplyConfig
-) -> None:
+def test_an_unknown_batch_or_item_is_refused(service: UseService) -> None:
     message = upload_message(KEYS)
     unknown = ("batch_unknown", "batch", None)
     assert refusal(service, status_message(message["batch"])) == unknown
@@ -161,7 +133,7 @@ def test_an_unknown_batch_or_item_is_refused(
     assert beyond == ("grant_unknown", "items[1]", 4)
     config = tenant_config()
     other = Tenant("globex", trust="queue", policies=config.tenants["acme"].policies)
-    apply_config(TenantConfig(config.buckets, {**config.tenants, "globex": other}))
+    service.apply(TenantConfig(config.buckets, {**config.tenants, "globex": other}))
     foreign = status_message(message["batch"], 0, tenant="globex")
     assert refusal(service, foreign) == unknown
 
@@ -178,7 +150,7 @@ def test_an_unknown_batch_or_item_is_refused(
     ],
 )
 def test_a_wrong_field_is_named(
-    changes: dict[str, Any], expected: tuple[str, str, Any], service: InProcessService
+    changes: dict[str, Any], expected: tuple[str, str, Any], service: UseService
 ) -> None:
     assert refusal(service, status_message(batch_id(), **changes)) == expected
 
@@ -189,12 +161,7 @@ UPLOADS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 400), st.sampled_
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(uploads=UPLOADS, settled=st.sets(st.integers(0, 2)), seconds=st.integers(0, 600))
 def test_counts_are_those_of_the_single_items(
-    service: InProcessService,
-    engine: Engine,
-    clock: Clock,
-    uploads: list[tuple[int, int, int]],
-    settled: set[int],
-    seconds: int,
+    service: UseService, uploads: list[tuple[int, int, int]], settled: set[int], seconds: int
 ) -> None:
     keys = [f"acme/{batch_id()}", *(f"acme/{number}" for number in range(5)), "globex/x"]
     keys[3] = keys[0]  # two slots of one key overwrite each other
@@ -203,41 +170,101 @@ def test_counts_are_those_of_the_single_items(
         service.issue(part)
     batch = message["batch"]
     reports = [
-        stored(f"{batch}.{item}", keys[item], clock() + timedelta(seconds=at), size=size)
+        stored(f"{batch}.{item}", keys[item], service.clock() + timedelta(seconds=at), size=size)
         for item, at, size in uploads
     ]
     early, late = reports[: len(reports) // 2], reports[len(reports) // 2 :]
-    record_uses(early, service.context)
-    known, number = {item for item, *_ in uploads[: len(early)]}, batch_number(engine, batch)
+    service.record(*early)
+    known, number = {item for item, *_ in uploads[: len(early)]}, len(service.rows(Batch.batch_id))
     for chunk in settled:
         unused = {*range(3 * chunk, min(3 * chunk + 3, 7))} - known - {6}  # 6 is refused
-        settle(engine, number, chunk, format_items(unused), clock)
-    record_uses(late, service.context)
-    clock.forward(seconds=seconds)
+        settle(service.engine, number, chunk, service.clock(), format_items(unused))
+    service.record(*late)
+    service.clock.forward(seconds=seconds)
     single = states(service, batch, *range(len(keys))).items
     assert states(service, batch).counts == Counter(str(state.state) for state in single)
 
 
-def test_downloads_are_counted(service: InProcessService, clock: Clock) -> None:
-    message = grant_message(["acme/a", "acme/b"])
-    service.issue(message)
-    name = f"{message['batch']}.1"
-    reports = [downloaded(name, "acme/b", clock(), request_id=f"R{n}") for n in range(3)]
-    record_uses(reports, service.context)
-    (state,) = states(service, message["batch"], 1).items
+def test_downloads_are_counted(service: UseService) -> None:
+    _, name = service.ids(grant_message(["acme/a", "acme/b"]))
+    batch = name.partition(".")[0]
+    reports = [downloaded(name, "acme/b", service.clock(), request_id=f"R{n}") for n in range(3)]
+    service.record(*reports)
+    (state,) = states(service, batch, 1).items
     assert (state.state, state.uses, state.stored_at) == ("used", 3, None)
-    assert states(service, message["batch"]).counts == {"open": 1, "used": 1}
+    assert states(service, batch).counts == {"open": 1, "used": 1}
 
 
 @pytest.mark.parametrize("is_probe", [False, True])
 def test_items_of_odd_numbers_cost_as_few_queries_as_one(
-    engine: Engine, service: InProcessService, *, is_probe: bool
+    service: UseService, *, is_probe: bool
 ) -> None:
-    message = upload_message([f"acme/{number}.png" for number in range(200)])
-    service.issue(message)
+    batch = issue_uploads(service, [f"acme/{number}.png" for number in range(200)])
     queries: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *args: queries.append(args[2]))
-    service.issue(status_message(message["batch"], 1, probe=is_probe))
+    event.listen(service.engine, "before_cursor_execute", lambda *args: queries.append(args[2]))
+    service.issue(status_message(batch, 1, probe=is_probe))
     of_one = len(queries)
-    service.issue(status_message(message["batch"], *range(1, 200, 2), probe=is_probe))
+    service.issue(status_message(batch, *range(1, 200, 2), probe=is_probe))
     assert len(queries) <= 2 * of_one
+
+
+def item_states(service: UseService, batch: str, *items: int) -> dict[int, str]:
+    return {each.item: str(each.state) for each in states(service, batch, *items).items}
+
+
+def test_the_state_of_each_item_is_its_own(service: UseService) -> None:
+    batch, items = issue_uploads(service, FIVE), range(5)
+    service.clock.forward(seconds=1)
+    now, ids = service.clock(), [f"{batch}.{item}" for item in items]
+    service.record(
+        stored(ids[1], FIVE[1], now),
+        stored(ids[2], FIVE[2], now + 2 * END),
+        stored(ids[3], FIVE[3], now, size=500_001),
+        stored(ids[4], FIVE[4], now),
+    )
+    service.record(deleted(FIVE[4], now + END))
+    expected = {1: "used", 2: "late", 3: "mismatched", 4: "used"}
+    assert item_states(service, batch, *items) == {0: "open", **expected}
+    service.clock.time += END
+    assert item_states(service, batch, *items) == {0: "unknown", **expected}
+    settle(service.engine, 1, 0, service.clock(), "0-99")
+    assert item_states(service, batch, *items) == {0: "unused", **expected}
+
+
+def test_a_slot_is_unused_only_if_its_own_chunk_is_settled(service: UseService) -> None:
+    first, second = split_chunks(upload_message(FIVE[:4]), 2)
+    service.issue(first)
+    service.issue(second)
+    service.clock.time += END
+    settle(service.engine, 1, 1, service.clock(), "0-99")
+    found = item_states(service, first["batch"], 0, 1, 2, 3)
+    assert found == {0: "unknown", 1: "unknown", 2: "unused", 3: "unused"}
+
+
+@pytest.mark.parametrize(
+    ("unused", "expected"),
+    [("", []), ("0", [0]), ("3", [3]), ("0-1,3", [0, 1, 3]), ("1-2,11-13", [1, 2])],
+)
+def test_a_slot_is_unused_only_if_its_settlement_names_it(
+    service: UseService, unused: str, expected: list[int]
+) -> None:
+    batch = issue_uploads(service, FIVE[:4])
+    service.clock.time += END
+    settle(service.engine, 1, 0, service.clock(), unused)
+    found = item_states(service, batch, 0, 1, 2, 3)
+    assert found == {item: "unused" if item in expected else "unknown" for item in range(4)}
+    with read_transaction(service.engine) as connection:
+        query = select(Grant.item_number, state_column(connection, service.clock()))
+        assert {row[0]: row[1] for row in connection.execute(query)} == found
+
+
+def test_a_slot_is_overwritten_by_another_grant_until_it_stores_again(service: UseService) -> None:
+    first, second = (issue_uploads(service, FIVE[:1]) for _ in range(2))
+    told, now = stored(f"{first}.0", FIVE[0], service.clock(), etag="a"), service.clock()
+    service.record(stored(f"{second}.0", FIVE[0], now + timedelta(seconds=1), etag="b"))
+    service.record(told)
+    found = [item_states(service, batch, 0)[0] for batch in (first, second)]
+    assert found == ["overwritten", "used"]
+    service.record(told._replace(occurred_at=now + timedelta(seconds=2)))
+    found = [item_states(service, batch, 0)[0] for batch in (first, second)]
+    assert found == ["used", "overwritten"]

@@ -1,55 +1,149 @@
 """Webhooks about uploads: inserted with what they tell of, and sent until they are taken."""
 
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from http.server import BaseHTTPRequestHandler
+from threading import Event
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
-from models import Batch, Settlement
-from tests.support.builders.messages import grant_message, split_chunks
-from tests.support.cli.operator import json_rows
-from tests.support.uses.notified import (
-    ALL_EVENTS,
-    notified_upload,
+from models import Batch, Delivery, Settlement
+from tests.support.builders.messages import (
+    grant_message,
+    split_chunks,
+    tenant_config,
+    upload_message,
 )
+from tests.support.cli.operator import json_rows
+from tests.support.servers.waiting import wait_until
+from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
 from tests.support.uses.reports import deleted, stored
-from tests.support.uses.upload_hooks import UploadHooks
+from tests.support.uses.use_service import UseService
+from valetkey.webhooks import UploadEvent, parse_upload_event, verify
 from worker.commands.audit.group import audit
 from worker.commands.deliveries import deliveries
+from worker.core.tenants.config import TenantConfig, WebhookEndpoint
 from worker.core.uses.reports import UseReport
 from worker.db.engine import read_transaction, write_transaction
+from worker.db.outbox import EVENT_LIFETIME, LEASE_TIME
 from worker.db.uses.deliveries import insert_unused_delivery
 from worker.db.uses.used_grants import read_chunk_grants
+from worker.net.webhook_client import WebhookClient
+from worker.usecases.upkeep.cleanup import clean_up
+from worker.usecases.upkeep.deliver import deliver_due
+from worker.usecases.uses.record import RecordedUses
 
+SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
+ALL_EVENTS = ("upload.stored", "upload.unused", "upload.mismatched")
 KEY = "acme/a.png"
+
+
+def config_with_hook(port: int) -> TenantConfig:
+    """Return a config in which acme has an endpoint on loopback."""
+    endpoint = WebhookEndpoint("hook", f"http://127.0.0.1:{port}/hook", "env:HOOK")
+    return tenant_config(endpoints={"hook": endpoint})
+
+
+def notified_upload(
+    keys: Sequence[str] = (KEY,), notify: Sequence[str] = ALL_EVENTS, **changes: Any
+) -> dict[str, Any]:
+    """Return a request for upload forms that asks for webhooks, with changed terms."""
+    return upload_message(keys, **changes) | {"callback": "hook", "notify": list(notify)}
+
+
+class UploadHooks(UseService):
+    """The service with an endpoint for webhooks, whose status the test changes."""
+
+    def __init__(self, service: UseService) -> None:
+        context = replace(
+            service.context,
+            webhook_client=cache(lambda: WebhookClient(development=True)),
+            environ={"HOOK": SECRET},
+            random=lambda: 0.5,
+        )
+        super().__init__(context, service.clock)
+        self.status = 204
+        self.is_open = Event()
+        self.is_open.set()
+        self.receiver = WebhookReceiver()
+
+    def respond_to_webhook(self, handler: BaseHTTPRequestHandler) -> None:
+        self.is_open.wait(30)
+        respond_with(self.status)(handler)
+
+    def issue_and_deliver(self, message: dict[str, Any]) -> list[str]:
+        """Issue a request, deliver its outcome, and return the ids of its grants."""
+        ids = self.ids(message)
+        self.deliver()
+        return ids
+
+    def issue_one(self, **changes: Any) -> str:
+        """Issue and deliver a form that asks for all webhooks; return the id of its grant."""
+        (grant_id,) = self.issue_and_deliver(notified_upload(**changes))
+        return grant_id
+
+    def store(self, grant_id: str, **changes: Any) -> RecordedUses:
+        """Record that the object of a grant was stored now."""
+        return self.record(stored(grant_id, KEY, self.clock(), **changes))
+
+    def deliver(self) -> None:
+        deliver_due(self.context)
+
+    def pending(self) -> list[Any]:
+        """Return the rows of all deliveries about uploads."""
+        query = select(Delivery).where(Delivery.event.is_not(None))
+        with read_transaction(self.engine) as connection:
+            return list(connection.execute(query.order_by(Delivery.delivery_number)))
+
+    def webhook_ids(self) -> list[str]:
+        return [headers["webhook-id"] for headers in self.receiver.headers]
+
+    def events(self) -> list[UploadEvent]:
+        """Return the webhooks about uploads that the endpoint received, verified."""
+        received = zip(self.receiver.bodies, self.receiver.headers, strict=True)
+        tolerance = timedelta(days=1)
+        payloads = [
+            verify(body, headers, SECRET, now=self.clock(), tolerance=tolerance)
+            for body, headers in received
+        ]
+        return [event for payload in payloads if (event := parse_upload_event(payload))]
+
+
+@pytest.fixture
+def hooks(service: UseService) -> Iterator[UploadHooks]:
+    hooks = UploadHooks(service)
+    with running_receiver(hooks.respond_to_webhook) as receiver:
+        service.apply(config_with_hook(receiver.port))
+        hooks.receiver = receiver
+        yield hooks
 
 
 def settle(hooks: UploadHooks, unused: str) -> bool:
     """Settle the only chunk as the settlement does, and return whether a delivery was inserted."""
+    values = {"batch_number": 1, "chunk_number": 0, "tenant": "acme", "unused": unused}
+    hooks.insert(Settlement, **values, used_bytes=0, returned_bytes=0, settled_at=hooks.clock())
     with write_transaction(hooks.engine) as connection:
-        number, tenant = connection.execute(select(Batch.batch_number, Batch.tenant)).one()
-        values = {"batch_number": number, "chunk_number": 0, "tenant": tenant, "unused": unused}
-        values |= {"used_bytes": 0, "returned_bytes": 0, "settled_at": hooks.clock()}
-        connection.execute(insert(Settlement), values)
-        config = hooks.context.config.current()
-        grant = read_chunk_grants(connection, number, 0, config)[0]
+        grant = read_chunk_grants(connection, 1, 0, hooks.context.config.current())[0]
         return insert_unused_delivery(connection, grant, hooks.clock())
 
 
 def test_an_upload_is_told_to_the_endpoint_with_what_storage_has(hooks: UploadHooks) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
+    grant_id = hooks.issue_one()
     hooks.clock.forward(seconds=9)
-    hooks.record(stored(grant_id, KEY, hooks.clock(), version="V1"))
+    hooks.store(grant_id, version="V1")
     hooks.deliver()
     (event,) = hooks.events()
-    assert (event.type, event.timestamp, event.data.tenant) == (
-        "upload.stored",
-        hooks.clock(),
-        "acme",
-    )
+    told = (event.type, event.timestamp, event.data.tenant)
+    assert told == ("upload.stored", hooks.clock(), "acme")
     assert f"{event.data.batch}.{event.data.chunk}" == grant_id
     (upload,) = event.data.uploads
     assert upload.model_dump(exclude_defaults=True) == {
@@ -64,8 +158,7 @@ def test_an_upload_is_told_to_the_endpoint_with_what_storage_has(hooks: UploadHo
 
 
 def test_a_webhook_about_uploads_has_no_link(hooks: UploadHooks) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
+    hooks.store(hooks.issue_one())
     hooks.deliver()
     outcome, event = hooks.receiver.bodies
     assert b"http" in outcome
@@ -73,24 +166,25 @@ def test_a_webhook_about_uploads_has_no_link(hooks: UploadHooks) -> None:
     assert b"ignature" not in event
 
 
-def test_a_late_upload_is_told_as_stored_and_late(hooks: UploadHooks) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.clock.forward(seconds=400)
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
-    hooks.deliver()
-    (event,) = hooks.events()
-    assert (event.type, event.data.uploads[0].late) == ("upload.stored", True)
-
-
-def test_an_upload_over_its_limit_is_told_as_mismatched_with_the_problem(
-    hooks: UploadHooks,
+@pytest.mark.parametrize(
+    ("max_size", "seconds", "told"),
+    [
+        pytest.param(500_000, 400, ("upload.stored", True, None), id="late"),
+        pytest.param(
+            9, 0, ("upload.mismatched", False, "size: 10 bytes, granted 0 to 9"), id="too large"
+        ),
+    ],
+)
+def test_an_upload_is_told_with_its_problem(
+    hooks: UploadHooks, max_size: int, seconds: int, told: tuple[Any, ...]
 ) -> None:
-    (grant_id,) = hooks.issue(notified_upload(max_size=9))
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
+    grant_id = hooks.issue_one(max_size=max_size)
+    hooks.clock.forward(seconds=seconds)
+    hooks.store(grant_id)
     hooks.deliver()
     (event,) = hooks.events()
-    assert event.type == "upload.mismatched"
-    assert event.data.uploads[0].problem == "size: 10 bytes, granted 0 to 9"
+    (upload,) = event.data.uploads
+    assert (event.type, upload.late, upload.problem) == told
 
 
 @pytest.mark.parametrize(
@@ -99,24 +193,21 @@ def test_an_upload_over_its_limit_is_told_as_mismatched_with_the_problem(
 def test_a_type_that_the_request_did_not_ask_for_is_not_told(
     hooks: UploadHooks, message: dict[str, Any]
 ) -> None:
-    (grant_id,) = hooks.issue(message)
-    assert hooks.record(stored(grant_id, KEY, hooks.clock())).total == 1
+    (grant_id,) = hooks.issue_and_deliver(message)
+    assert hooks.store(grant_id).total == 1
     assert hooks.pending() == []
 
 
 def test_a_deletion_is_not_told(hooks: UploadHooks) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
+    hooks.store(hooks.issue_one())
     hooks.record(deleted(KEY, hooks.clock() + timedelta(seconds=1)))
     assert len(hooks.pending()) == 1
 
 
-def test_uploads_of_one_chunk_type_and_group_are_told_together_in_the_order_of_items(
-    hooks: UploadHooks,
-) -> None:
+def test_uploads_of_one_chunk_type_and_group_are_told_together(hooks: UploadHooks) -> None:
     keys = [f"acme/{number}.png" for number in range(4)]
     chunks = split_chunks(notified_upload(keys), 2)
-    ids = [name for chunk in chunks for name in hooks.issue(chunk)]
+    ids = [name for chunk in chunks for name in hooks.issue_and_deliver(chunk)]
     reports = [stored(name, key, hooks.clock()) for name, key in zip(ids, keys, strict=True)]
     reports[1] = reports[1]._replace(size=500_001)
     hooks.record(*reversed(reports))
@@ -127,13 +218,13 @@ def test_uploads_of_one_chunk_type_and_group_are_told_together_in_the_order_of_i
         ("upload.stored", 0, [0]),
         ("upload.stored", 1, [2, 3]),
     ]
-    assert len(set(hooks.ids())) == 2 + 3
+    assert len(set(hooks.webhook_ids())) == 2 + 3
 
 
 def test_a_use_that_is_recorded_again_is_told_once(hooks: UploadHooks) -> None:
-    (grant_id,) = hooks.issue(notified_upload())
+    grant_id = hooks.issue_one()
     for _ in range(2):
-        hooks.record(stored(grant_id, KEY, hooks.clock()))
+        hooks.store(grant_id)
         hooks.deliver()
     assert len(hooks.events()) == 1
 
@@ -143,17 +234,15 @@ def test_the_trigger_is_called_after_the_commit_and_only_for_deliveries(hooks: U
     hooks.context = replace(
         hooks.context, trigger_deliveries=lambda: committed.append(len(hooks.pending()))
     )
-    (grant_id,) = hooks.issue(notified_upload())
+    grant_id = hooks.issue_one()
     hooks.record(deleted("acme/unknown.png", hooks.clock()))
     assert committed == []
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
+    hooks.store(grant_id)
     assert committed == [1]
 
 
-def test_the_unused_slots_of_a_settled_chunk_are_told_as_ranges_list_them(
-    hooks: UploadHooks,
-) -> None:
-    ids = hooks.issue(notified_upload([f"acme/{n}.png" for n in range(4)]))
+def test_the_unused_slots_of_a_chunk_are_told_as_ranges_list_them(hooks: UploadHooks) -> None:
+    ids = hooks.issue_and_deliver(notified_upload([f"acme/{n}.png" for n in range(4)]))
     assert settle(hooks, "0-1,3")
     hooks.deliver()
     (event,) = hooks.events()
@@ -164,27 +253,26 @@ def test_the_unused_slots_of_a_settled_chunk_are_told_as_ranges_list_them(
 
 
 def test_unused_slots_are_not_told_unless_the_request_asked(hooks: UploadHooks) -> None:
-    hooks.issue(notified_upload(notify=["upload.stored"]))
+    hooks.issue_one(notify=["upload.stored"])
     assert not settle(hooks, "0")
     assert hooks.pending() == []
 
 
 def test_the_types_are_recorded_with_the_batch_and_part_of_its_identity(hooks: UploadHooks) -> None:
     request = notified_upload()
-    hooks.service.issue(request)
+    hooks.issue(request)
     with read_transaction(hooks.engine) as connection:
         assert connection.scalar(select(Batch.notify)) == list(ALL_EVENTS)
-    again = hooks.service.issue(request | {"notify": ["upload.stored"]})
+    again = hooks.issue(request | {"notify": ["upload.stored"]})
     assert again["refusal"]["code"] == "batch_conflict"
-    assert hooks.service.issue(grant_message())["status"] == "issued"
+    assert hooks.issue(grant_message())["status"] == "issued"
 
 
 def test_reports_of_several_batches_reach_the_endpoint_of_each(hooks: UploadHooks) -> None:
     reports: list[UseReport] = []
     for number in range(3):
         key = f"acme/{number}.png"
-        (grant_id,) = hooks.issue(notified_upload([key]))
-        reports.append(stored(grant_id, key, hooks.clock()))
+        reports.append(stored(hooks.issue_one(keys=[key]), key, hooks.clock()))
     hooks.record(*reports)
     hooks.deliver()
     keys = [event.data.uploads[0].key for event in hooks.events()]
@@ -192,14 +280,72 @@ def test_reports_of_several_batches_reach_the_endpoint_of_each(hooks: UploadHook
 
 
 def test_operators_see_the_type_of_each_webhook(
-    hooks: UploadHooks, monkeypatch: pytest.MonkeyPatch
+    hooks: UploadHooks, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = hooks.engine.url.render_as_string(hide_password=False)
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", url)
-    (grant_id,) = hooks.issue(notified_upload())
-    hooks.record(stored(grant_id, KEY, hooks.clock()))
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", database_url)
+    grant_id = hooks.issue_one()
+    hooks.store(grant_id)
     hooks.deliver()
     listed = json_rows(CliRunner().invoke(deliveries, ["list", "--json"]))
     assert [row["event"] for row in listed] == ["upload.stored", None]
     shown = CliRunner().invoke(audit, ["show", grant_id]).output
     assert "upload.stored of chunk 0 to endpoint hook, delivered" in shown
+
+
+def test_an_endpoint_that_was_down_gets_the_same_webhook_later(hooks: UploadHooks) -> None:
+    grant_id = hooks.issue_one()
+    hooks.status = 503
+    hooks.store(grant_id)
+    hooks.deliver()
+    assert [row.state for row in hooks.pending()] == ["pending"]
+    hooks.clock.forward(hours=6)  # the grants have expired long since
+    hooks.status = 204
+    clean_up(hooks.context)
+    hooks.deliver()
+    assert [row.state for row in hooks.pending()] == ["delivered"]
+    _, first, second = hooks.receiver.bodies
+    assert first == second
+    _, *ids = hooks.webhook_ids()
+    assert ids[0] == ids[1]
+    assert "." not in ids[0]
+
+
+def test_a_sender_that_is_killed_during_an_attempt_leaves_the_webhook_to_the_next_one(
+    hooks: UploadHooks, database_url: str
+) -> None:
+    hooks.store(hooks.issue_one())
+    hooks.is_open.clear()  # the endpoint receives the webhook, and does not respond
+    command = [sys.executable, "-m", "tests.support.uses.sender", database_url]
+    with subprocess.Popen(command, env={**os.environ, "HOOK": SECRET}) as sender:
+        wait_until(lambda: len(hooks.receiver.bodies) > 1, what="the endpoint has the webhook")
+        sender.kill()
+    hooks.is_open.set()
+    assert [row.state for row in hooks.pending()] == ["pending"]
+    hooks.clock.time = datetime.now(UTC) + LEASE_TIME + timedelta(seconds=1)
+    hooks.deliver()
+    assert [row.state for row in hooks.pending()] == ["delivered"]
+    (_, *ids), (_, *bodies) = hooks.webhook_ids(), hooks.receiver.bodies
+    assert (len(ids), len(set(ids)), len(set(bodies))) == (2, 1, 1)
+
+
+def test_an_endpoint_that_the_policy_no_longer_allows_is_not_told(hooks: UploadHooks) -> None:
+    grant_id, config = hooks.issue_one(), config_with_hook(hooks.receiver.port)
+    policies = {"demo": replace(config.tenants["acme"].policies["demo"], callbacks=())}
+    acme = replace(config.tenants["acme"], policies=policies)
+    hooks.apply(replace(config, tenants={"acme": acme}))
+    hooks.store(grant_id)
+    hooks.deliver()
+    assert hooks.events() == []
+    problem = "the tenant's policy no longer allows this endpoint"
+    assert [(row.state, row.problem) for row in hooks.pending()] == [("failed", problem)]
+
+
+def test_a_delivery_that_no_attempt_finished_for_a_week_fails(hooks: UploadHooks) -> None:
+    hooks.store(hooks.issue_one())
+    hooks.clock.forward(seconds=EVENT_LIFETIME.total_seconds() - 1)
+    clean_up(hooks.context)
+    assert [row.state for row in hooks.pending()] == ["pending"]
+    hooks.clock.forward(seconds=2)
+    clean_up(hooks.context)
+    (row,) = hooks.pending()
+    assert (row.state, row.problem) == ("failed", "the endpoint did not take it within 7 days")

@@ -14,6 +14,8 @@ from worker.core.uses.storage_setup import SetupNames, setup_documents, setup_st
 
 Setup = Callable[..., Result]
 
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 @pytest.fixture
 def run(database_url: str, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch) -> Setup:
@@ -48,6 +50,7 @@ def test_every_file_that_a_command_reads_is_printed_before_it(run: Setup) -> Non
         assert set(re.findall(r"file://(\S+)", output)) <= printed
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("storage", ["aws", "minio", "rgw", "seaweedfs"])
 def test_every_storage_has_steps_without_open_placeholders(run: Setup, storage: str) -> None:
     result = run("onsite", "--storage", storage)
@@ -55,6 +58,7 @@ def test_every_storage_has_steps_without_open_placeholders(run: Setup, storage: 
     assert "{" not in re.sub(r"(?s)cat > .*?\nEND\n", "", result.stdout)
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -51,10 +51,6 @@ def find_chromium(folder: Path) -> Chromium | None:
     for name in ("chromium", "al2023.tar", "fonts.tar"):
         with (packed / f"{name}.br").open("rb") as source, (folder / name).open("wb") as target:
             subprocess.run([js, "-e", _UNPACK], stdin=source, stdout=target, check=True)
-    return _unpack_libraries(folder)
-
-
-def _unpack_libraries(folder: Path) -> Chromium:
     for name in ("al2023.tar", "fonts.tar"):
         with tarfile.open(folder / name) as archive:
             archive.extractall(folder, filter="data")
@@ -108,12 +104,8 @@ class Tab:
     def save(self, url: str, folder: Path) -> None:
         """Save what a URL leads to in a folder."""
         self._download = None
-        self._call(
-            "Browser.setDownloadBehavior",
-            behavior="allow",
-            downloadPath=str(folder),
-            eventsEnabled=True,
-        )
+        allowed = {"behavior": "allow", "downloadPath": str(folder), "eventsEnabled": True}
+        self._call("Browser.setDownloadBehavior", **allowed)
         assert self._call("Page.navigate", url=url).get("isDownload"), "it is shown"
         while self._download in {None, "inProgress"}:
             self._read_message()
@@ -129,8 +121,8 @@ class Tab:
     def choose_file(self, file: Path) -> None:
         """Choose a file in the page's file input."""
         root = self._call("DOM.getDocument")["root"]["nodeId"]
-        find_chromium = self._call("DOM.querySelector", nodeId=root, selector="input[type=file]")
-        self._call("DOM.setFileInputFiles", nodeId=find_chromium["nodeId"], files=[str(file)])
+        found = self._call("DOM.querySelector", nodeId=root, selector="input[type=file]")
+        self._call("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(file)])
 
     def press(self, key: str, code: int, text: str = "") -> None:
         """Press and release a key; code is its Windows virtual key code."""

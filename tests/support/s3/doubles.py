@@ -6,6 +6,7 @@ every one, unless it is told to check those of headers. See tests/contract/answe
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -70,3 +71,22 @@ def moto_user(storage: Storage, name: str, *statements: Mapping[str, Any]) -> tu
         iam.put_user_policy(UserName=name, PolicyName=f"p{number}", PolicyDocument=document)
     key = iam.create_access_key(UserName=name)["AccessKey"]
     return key["AccessKeyId"], key["SecretAccessKey"]
+
+
+class Role:
+    """A new role with full access to S3, on a server that has IAM and STS."""
+
+    def __init__(self, storage: Storage, name: str, *, path: str = "/", **trust: Any) -> None:
+        self.name, self.storage, self.iam = name, storage, aws_client(storage, "iam")
+        document = policy_document(TRUST | trust)
+        role = {"RoleName": name, "Path": path, "AssumeRolePolicyDocument": document}
+        self.arn: str = self.iam.create_role(**role)["Role"]["Arn"]
+        document = policy_document(ALLOW_ALL)
+        self.iam.put_role_policy(RoleName=name, PolicyName="s3", PolicyDocument=document)
+
+    def delete(self) -> None:
+        """Delete the role, if it exists, so that nobody can assume it."""
+        with suppress(self.iam.exceptions.NoSuchEntityException):
+            for policy in self.iam.list_role_policies(RoleName=self.name)["PolicyNames"]:
+                self.iam.delete_role_policy(RoleName=self.name, PolicyName=policy)
+            self.iam.delete_role(RoleName=self.name)

@@ -3,7 +3,7 @@
 import atexit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -46,7 +46,11 @@ def send(request: Request) -> Response:
         f"http://{host}",
         headers=dict(request.headers),
         content=request.body,
-        files=[(name, _part(value, request.file_name)) for name, value in request.form] or None,
+        files=[
+            (name, (request.file_name if isinstance(value, bytes) else None, value))
+            for name, value in request.form
+        ]
+        or None,
         # httpx would normalize the path and the query
         extensions={"target": request.url.partition(host)[2].encode("ascii")},
     )
@@ -57,6 +61,11 @@ def get(url: str) -> Request:
     return Request("GET", url)
 
 
+def status(grant: Mapping[str, Any]) -> int:
+    """Return the status of storage's response to the link of a grant."""
+    return send(get(grant["url"])).status
+
+
 def post(grant: Grant, file: bytes) -> Request:
     """Return the form upload of a grant: its fields, then the file."""
     return Request("POST", grant.url, form=[*grant.fields.items(), ("file", file)])
@@ -65,7 +74,3 @@ def post(grant: Grant, file: bytes) -> Request:
 def put(grant: Grant, file: bytes) -> Request:
     """Return the PUT of a grant, with the grant's headers."""
     return Request("PUT", grant.url, grant.headers, file)
-
-
-def _part(value: str | bytes, file_name: str) -> tuple[str | None, str | bytes]:
-    return (file_name if isinstance(value, bytes) else None, value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event
 
 import httpx
 
@@ -36,6 +37,36 @@ class UnreliableStorage:
     @property
     def url(self) -> str:
         return self.server.url
+
+    def answer_heads(self, response: StorageResponse, end: str = "") -> None:
+        """Answer each HEAD of a key with this end with the response."""
+        self.interfere = lambda request, forward: (
+            response if request.method == "HEAD" and request.target.endswith(end) else forward()
+        )
+
+    def hide_missing(self) -> None:
+        """Answer 403 for what is missing, as AWS does without s3:ListBucket."""
+
+        def interfere(_: StoredRequest, forward: Callable[[], StorageResponse]) -> StorageResponse:
+            response = forward()
+            return StorageResponse(403) if response.status == 404 else response
+
+        self.interfere = interfere
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Answer nothing until the block ends."""
+        thawed = Event()
+
+        def wait(_: StoredRequest, forward: Callable[[], StorageResponse]) -> StorageResponse:
+            thawed.wait(60)
+            return forward()
+
+        self.interfere = wait
+        try:
+            yield
+        finally:
+            thawed.set()
 
     def count(self, method: str, query: str = "") -> int:
         """Return the number of requests of a method whose target contains a text."""

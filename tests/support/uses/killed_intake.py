@@ -41,5 +41,6 @@ STEPS: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     event_queues.VISIBILITY_SECONDS = 2
+    queue_reader.WAIT_SECONDS = 1  # it ends only after a call of SQS
     STEPS[sys.argv[1]]()
     main("INFO")

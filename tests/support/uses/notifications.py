@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
 
+from tests.support.servers.waiting import wait_until
 from worker.devstack.storage import Storage
 
 POLICY = {
@@ -104,3 +105,7 @@ class TestQueue:
         values = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)
         waiting, received = (int(values["Attributes"][name]) for name in names)
         return waiting, received
+
+    def wait_until_empty(self, seconds: float = 30) -> None:
+        """Wait until all messages are deleted."""
+        wait_until(lambda: self.counts() == (0, 0), seconds, "all messages are deleted")

@@ -42,6 +42,17 @@ class Uploader:
         """Request one multipart upload."""
         return self.request("multipart", key, size=size, **terms)[0]
 
+    def one_of_each_kind(self) -> list[Grant]:
+        """Store an image with a form, a put and a multipart upload: 5, 3 and 12 bytes."""
+        grants = [
+            self.form("acme/a form & more.png", content_type="image/png"),
+            self.put("acme/put", 3, content_type="image/png"),
+            self.multipart("acme/parts", 12, content_type="image/png"),
+        ]
+        for grant, body in zip(grants, (b"12345", b"123", b"123456789012"), strict=True):
+            self.store(grant, body)
+        return grants
+
     def store(self, grant: Grant, body: bytes, file_name: str = "upload.bin") -> None:
         """Use a grant of any kind to store an object."""
         assert self.send(grant, body, file_name).is_success

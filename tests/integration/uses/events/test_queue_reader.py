@@ -1,20 +1,18 @@
-"""One reader on a queue of MiniStack's SQS, while things go wrong."""
+"""One reader on a queue of MiniStack's SQS, also while things go wrong."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import structlog
-from sqlalchemy import Engine, select
 
-from models import Use
-from tests.integration.uses.events.conftest import BUCKET, reading
-from tests.support.builders.messages import Clock, put_message
-from tests.support.builders.services import InProcessService
+from models import StoredObject, Use
+from tests.integration.uses.events.conftest import BUCKET, Intake
+from tests.support.builders.messages import put_message
 from tests.support.servers.waiting import wait_until
-from tests.support.uses.notifications import TestQueue, aws_record, body, minio_record
+from tests.support.uses.notifications import TestQueue, aws_record, body
 from worker.core.uses.notifications.bodies import ParsedBody, parse_body
-from worker.db.engine import read_transaction
+from worker.devstack.storage import Storage
 from worker.errors import Transient
 from worker.usecases.uses import record
 from worker.usecases.uses.intake import message_group
@@ -35,19 +33,15 @@ def logs() -> Iterator[Logs]:
         yield logs
 
 
-def stored_bodies(service: InProcessService, clock: Clock, count: int) -> list[str]:
+def stored_bodies(intake: Intake, count: int) -> list[str]:
     """Return messages that tell of the uses of so many grants."""
     sizes = {f"acme/{number}.png": 10 for number in range(count)}
-    items = service.issue(put_message(sizes, overwrite=True))["items"]
-    records = [minio_record(item["key"], clock(), item["id"]) for item in items]
-    for each in records:
-        each["s3"]["bucket"]["name"] = BUCKET
-    return [body(each) for each in records]
+    issued = intake.issue(put_message(sizes, overwrite=True))["items"]
+    return [body(intake.stored(item["id"], item["key"])) for item in issued]
 
 
-def items(engine: Engine) -> list[int]:
-    with read_transaction(engine) as connection:
-        return list(connection.scalars(select(Use.item_number).order_by(Use.item_number)))
+def items(intake: Intake) -> list[int]:
+    return [number for (number,) in intake.rows(Use.item_number)]
 
 
 def events(logs: Logs, *names: str) -> list[str]:
@@ -69,53 +63,68 @@ def fail_at_first(
     monkeypatch.setattr(module, name, run)
 
 
-def test_many_messages_are_recorded_in_few_transactions(
-    engine: Engine, service: InProcessService, queue: TestQueue, clock: Clock, logs: Logs
+def test_a_form_a_put_and_a_multipart_upload_are_recorded_once_storage_tells(
+    intake: Intake, queue: TestQueue, storage: Storage
 ) -> None:
-    queue.send(*stored_bodies(service, clock, 45))
-    with reading(queue, service.context):
-        wait_until(lambda: queue.counts() == (0, 0), what="all messages are deleted")
-    assert items(engine) == list(range(45))
+    queue.listen_to(storage, BUCKET)
+    intake.one_of_each_kind()
+    with intake.reading():
+        wait_until(lambda: len(items(intake)) == 3, what="three uses are recorded")
+        queue.wait_until_empty()
+    columns = (Use.event, Use.source, Use.verdict, Use.size, Use.content_type, Use.remote_address)
+    assert intake.rows(*columns) == [
+        ("completed", "event", "as_granted", 12, "image/png", "127.0.0.1"),
+        ("stored", "event", "as_granted", 3, "image/png", "127.0.0.1"),
+        ("stored", "event", "as_granted", 5, "image/png", "127.0.0.1"),
+    ]
+
+
+def test_a_deleted_object_is_no_longer_stored(
+    intake: Intake, queue: TestQueue, storage: Storage
+) -> None:
+    queue.listen_to(storage, BUCKET)
+    grant = intake.put("acme/put", 3)
+    intake.store(grant, b"123")
+    with intake.reading():
+        wait_until(lambda: len(items(intake)) == 1, what="the object is recorded")
+        intake.owner.delete_object(Bucket=BUCKET, Key=grant.key)
+        wait_until(lambda: len(items(intake)) == 2, what="its deletion is recorded")
+    assert intake.rows(StoredObject.is_deleted, StoredObject.size) == [(True, 0)]
+
+
+def test_many_messages_are_recorded_in_few_transactions(
+    intake: Intake, queue: TestQueue, logs: Logs
+) -> None:
+    queue.send(*stored_bodies(intake, 45))
+    with intake.reading():
+        queue.wait_until_empty()
+    assert items(intake) == list(range(45))
     assert len(events(logs, "events_handled")) < 5
 
 
 def test_while_the_database_is_away_messages_wait_and_the_log_says_so_once(
-    engine: Engine,
-    service: InProcessService,
-    queue: TestQueue,
-    clock: Clock,
-    logs: Logs,
-    monkeypatch: pytest.MonkeyPatch,
+    intake: Intake, queue: TestQueue, logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = Transient("the database is unreachable, locked or without its tables", "database")
     fail_at_first(monkeypatch, message_group, "record_uses", away, times=3)
-    queue.send(*stored_bodies(service, clock, 3))
-    with reading(queue, service.context):
-        wait_until(lambda: items(engine) == [0, 1, 2], what="the uses are recorded")
-        wait_until(lambda: queue.counts() == (0, 0), what="all messages are deleted")
+    queue.send(*stored_bodies(intake, 3))
+    with intake.reading():
+        wait_until(lambda: items(intake) == [0, 1, 2], what="the uses are recorded")
+        queue.wait_until_empty()
     assert events(logs, "events_wait", "events_resumed") == ["events_wait", "events_resumed"]
 
 
 def test_a_transaction_that_fails_before_its_end_is_repeated_whole(
-    engine: Engine,
-    service: InProcessService,
-    queue: TestQueue,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
+    intake: Intake, queue: TestQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_at_first(monkeypatch, record, "append_use_leaves", Transient("away", "database"))
-    queue.send(*stored_bodies(service, clock, 3))
-    with reading(queue, service.context):
-        wait_until(lambda: items(engine) == [0, 1, 2], what="the uses are recorded")
+    queue.send(*stored_bodies(intake, 3))
+    with intake.reading():
+        wait_until(lambda: items(intake) == [0, 1, 2], what="the uses are recorded")
 
 
 def test_a_message_that_raises_an_unexpected_error_holds_up_no_other_and_is_given_up(
-    engine: Engine,
-    service: InProcessService,
-    queue: TestQueue,
-    clock: Clock,
-    logs: Logs,
-    monkeypatch: pytest.MonkeyPatch,
+    intake: Intake, queue: TestQueue, logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parse_or_fail(text: str) -> ParsedBody:
         if text == "poison":
@@ -124,21 +133,21 @@ def test_a_message_that_raises_an_unexpected_error_holds_up_no_other_and_is_give
 
     monkeypatch.setattr(message_group, "parse_body", parse_or_fail)
     monkeypatch.setattr("worker.usecases.uses.intake.queue_reader.MAX_FAULTS", 2)
-    queue.send("poison", *stored_bodies(service, clock, 2))
-    with reading(queue, service.context):
-        wait_until(lambda: items(engine) == [0, 1], what="the others are recorded")
+    queue.send("poison", *stored_bodies(intake, 2))
+    with intake.reading():
+        wait_until(lambda: items(intake) == [0, 1], what="the others are recorded")
         wait_until(lambda: queue.counts() == (0, 0), what="the message is given up")
     names = events(logs, "event_failed", "event_discarded")
     assert names == ["event_failed", "event_failed", "event_discarded"]
 
 
 def test_malformed_and_huge_messages_are_explained_in_one_line_and_deleted(
-    queue: TestQueue, service: InProcessService, clock: Clock, logs: Logs
+    queue: TestQueue, intake: Intake, logs: Logs
 ) -> None:
-    foreign = body(aws_record("acme/someone's.png", clock()))  # of another bucket
+    foreign = body(aws_record("acme/someone's.png", intake.clock()))  # of another bucket
     queue.send("nonsense", "[" * 100_000, '{"Event": "s3:TestEvent"}', foreign)
-    with reading(queue, service.context):
-        wait_until(lambda: queue.counts() == (0, 0), what="all messages are deleted")
+    with intake.reading():
+        queue.wait_until_empty()
     lines = [line for line in logs if line["event"] == "events_handled"]
     reasons: dict[str, int] = {}
     for line in lines:
@@ -149,24 +158,17 @@ def test_malformed_and_huge_messages_are_explained_in_one_line_and_deleted(
 
 
 def test_a_queue_that_does_not_exist_is_named_once_and_read_when_it_is_there(
-    engine: Engine,
-    service: InProcessService,
-    queue: TestQueue,
-    clock: Clock,
-    logs: Logs,
-    sqs: Any,
+    intake: Intake, queue: TestQueue, logs: Logs, sqs: Any
 ) -> None:
     name = queue.url.rpartition("/")[2]
-    bodies = stored_bodies(service, clock, 1)
+    bodies = stored_bodies(intake, 1)
     sqs.delete_queue(QueueUrl=queue.url)
-    with reading(queue, service.context):
+    with intake.reading():
         wait_until(lambda: events(logs, "events_wait"), what="the log names the queue")
         sqs.create_queue(QueueName=name)
         queue.send(*bodies)
-        wait_until(lambda: items(engine) == [0], what="the use is recorded")
+        wait_until(lambda: items(intake) == [0], what="the use is recorded")
     (line,) = [line for line in logs if line["event"] == "events_wait"]
-    assert (line["queue"], line["problem"]) == (
-        name,
-        "SQS: AWS.SimpleQueueService.NonExistentQueue",
-    )
+    assert line["queue"] == name
+    assert line["problem"] == "SQS: AWS.SimpleQueueService.NonExistentQueue"
     assert queue.url not in str(logs)

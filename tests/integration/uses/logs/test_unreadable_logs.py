@@ -4,18 +4,19 @@ import gzip
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
-from tests.integration.conftest import ApplyConfig
+from tests.integration.uses.logs.conftest import AccessLog, Import, numbers
 from tests.support.builders.messages import tenant_config
 from tests.support.fakes.http_storage import StorageResponse, running_http_storage
 from tests.support.uses.access_logs import aws_line, rgw_line
-from tests.support.uses.log_imports import Import, lines, numbers, recorded
+from tests.support.uses.use_service import UseService
 from worker.core.tenants.config import TenantConfig
 from worker.usecases.uses.log_sources import LogFile
+
+# What can be read depends on no database.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -50,38 +51,39 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_source_that_cannot_be_read_is_named_and_stops_no_other(
-    run: Import, grant_id: str, engine: Engine, source: str, message: str
+    log: AccessLog, source: str, message: str
 ) -> None:
-    Path("access.log").write_bytes(lines(grant_id, "R1"))
-    result = run(source, "access.log")
+    log.path.write_bytes(log.lines("R1"))
+    result = log.run(source, log.path)
     assert (result.exit_code, "Traceback" in result.output) == (1, False)
     assert message in result.output
     assert "The same command continues" not in result.output
-    assert len(recorded(engine)) == 1
+    assert len(log.recorded()) == 1
 
 
-def test_a_log_of_a_folder_that_cannot_be_read_stops_no_other(
-    run: Import, grant_id: str, engine: Engine
-) -> None:
-    Path("x.log").write_bytes(lines(grant_id, "R1"))
-    result = run(".", "--json")
-    assert (result.exit_code, len(recorded(engine))) == (1, 1)
+def test_a_log_of_a_folder_that_cannot_be_read_stops_no_other(log: AccessLog) -> None:
+    Path("x.log").write_bytes(log.lines("R1"))
+    result = log.run(".", "--json")
+    assert (result.exit_code, len(log.recorded())) == (1, 1)
     assert '"failed": 5' in result.stdout
 
 
-def test_an_empty_source_is_not_the_current_folder(run: Import, engine: Engine) -> None:
-    result = run("")
-    assert (result.exit_code, recorded(engine)) == (2, [])
-    assert "a SOURCE is empty" in result.output
+@pytest.mark.parametrize(("words", "message"), [(("",), "a SOURCE is empty"), ((), "SOURCE")])
+def test_a_source_is_required_and_an_empty_one_is_not_the_current_folder(
+    log: AccessLog, words: tuple[str, ...], message: str
+) -> None:
+    result = log.run(*words)
+    assert (result.exit_code, log.recorded()) == (2, [])
+    assert message in result.output
 
 
 def test_a_file_that_is_removed_meanwhile_stops_no_other(
-    run: Import, grant_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    log: AccessLog, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs = folder / "logs"
     logs.mkdir()
     for name in ("1.log", "2.log"):
-        (logs / name).write_bytes(lines(grant_id, name))
+        (logs / name).write_bytes(log.lines(name))
     mark = LogFile.mark
 
     def remove_and_mark(file: LogFile) -> str:
@@ -89,21 +91,17 @@ def test_a_file_that_is_removed_meanwhile_stops_no_other(
         return mark(file)
 
     monkeypatch.setattr(LogFile, "mark", remove_and_mark)
-    result = run("logs", "--json")
+    result = log.run("logs", "--json")
     assert "1.log: skipped, because it was removed meanwhile" in result.stderr
     assert numbers(result)["downloads"] == 1
 
 
-def test_a_prefix_without_objects_is_no_success(
-    run: Import, apply_config: ApplyConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+def test_a_prefix_without_objects_is_no_success(run: Import, service: UseService) -> None:
     page = StorageResponse(200, {"content-type": "application/xml"}, b"<ListBucketResult/>")
-    config: Any = tenant_config()
+    config = tenant_config()
     with running_http_storage(lambda _: page) as server:
         profile = replace(config.buckets["demo"], endpoint=server.url)
-        apply_config(TenantConfig({"demo": profile}, config.tenants))
+        service.apply(TenantConfig({"demo": profile}, config.tenants))
         result = run("s3://demo/no-such-prefix/")
     assert result.exit_code == 1
     assert "s3://demo/no-such-prefix/: no logs" in result.output

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.integration.conftest import ApplyConfig
 from tests.support.builders import services
 from tests.support.builders.messages import POLICY, Clock, tenant_config
-from tests.support.builders.services import InProcessService
 from tests.support.s3.unreliable_storage import UnreliableStorage, unreliable_storage
-from tests.support.uses.uploading import Uploader
+from tests.support.uses.use_service import UploadService
+from valetkey.wire.replies import Grant
+from valetkey.wire.uses import UseStates
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket, TenantConfig
 from worker.core.uses.settlement import GRACE
@@ -22,6 +22,44 @@ from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.uses.settle import settle_ended
 
 BUCKET = "probes"
+TEN = b"1234567890"
+
+
+class Slots(UploadService):
+    """Upload slots of a service that reaches real storage through a proxy."""
+
+    storage: UnreliableStorage
+
+    def ask(self, grant: Grant, *items: int, tenant: str = "acme", probe: bool = True) -> UseStates:
+        """Ask for the states of a grant's batch, or of its items."""
+        batch = grant.id.partition(".")[0]
+        message = {"v": 1, "ask": "status", "tenant": tenant, "batch": batch, "probe": probe}
+        reply = self.issue(message | ({"items": list(items)} if items else {}))
+        return UseStates.model_validate(reply)
+
+    def end(self) -> None:
+        """Let all grants end, and wait until their slots are due."""
+        self.clock.forward(minutes=5)
+        clean_up(self.context)
+        self.clock.time += GRACE
+
+    def settle(self) -> dict[str, int]:
+        """Settle what is due."""
+        return settle_ended(self.context)
+
+    def end_and_settle(self) -> dict[str, int]:
+        """Let all grants end, abort their uploads, and settle their slots."""
+        self.clock.forward(minutes=5)
+        clean_up(self.context)
+        abort_expired(self.context)
+        self.clock.time += GRACE
+        abort_expired(self.context)  # the second look at aborted uploads
+        return self.settle()
+
+    def asked_keys(self) -> list[str]:
+        """Return the keys that storage was asked for, without the tenant's prefix."""
+        heads = self.storage.server.requests("HEAD")
+        return [request.target.removeprefix(f"/{BUCKET}/acme/") for request in heads]
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +85,6 @@ def proxy(real_storage: Storage) -> Iterator[UnreliableStorage]:
         yield proxy
 
 
-@pytest.fixture(autouse=True)
-def storage(proxy: UnreliableStorage, owner: Any) -> Iterator[UnreliableStorage]:
-    """The proxy in front of a storage without objects."""
-    yield proxy
-    proxy.reset()
-    for page in owner.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
-        for item in page.get("Contents", ()):
-            owner.delete_object(Bucket=BUCKET, Key=item["Key"])
-
-
 @pytest.fixture(scope="module")
 def s3(proxy: UnreliableStorage) -> S3Clients:
     """The clients of all services: making one takes longer than most calls."""
@@ -64,39 +92,33 @@ def s3(proxy: UnreliableStorage) -> S3Clients:
 
 
 @pytest.fixture
-def service(
-    engine: Engine, s3: S3Clients, clock: Clock, apply_config: ApplyConfig
-) -> InProcessService:
-    """The service in front of real storage, at the time that storage has."""
+def slots(
+    engine: Engine, s3: S3Clients, clock: Clock, proxy: UnreliableStorage, owner: Any
+) -> Iterator[Slots]:
+    """Upload slots in storage without objects, at the time that storage has."""
     clock.time = datetime.now(UTC)
-    apply_config(config())
-    return services.build_service(engine, s3, clock)
+    slots = Slots(services.build_context(engine, s3, clock), clock, owner)
+    slots.apply(config())
+    slots.storage = proxy
+    yield slots
+    proxy.reset()
+    for page in owner.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+        for item in page.get("Contents", ()):
+            owner.delete_object(Bucket=BUCKET, Key=item["Key"])
 
 
-def config(**changes: Any) -> TenantConfig:
-    """Return a config with one bucket profile; changes are those of its tenant."""
+def config(*, other: dict[str, Any] | None = None, **changes: Any) -> TenantConfig:
+    """Return a config with changes of its tenant; other are those of a second bucket profile."""
     policies = {"demo": replace(POLICY, overwrite=True, free_names=True)}
+    buckets = {"demo": Bucket("demo", BUCKET, "us-east-1", "path", probe_rate=10_000)}
+    if other is not None:
+        policies["other"] = replace(policies["demo"], bucket="other")
+        buckets["other"] = replace(buckets["demo"], name="other", **other)
     tenants = tenant_config(**{"max_batch": 1_000, "policies": policies} | changes).tenants
-    bucket = Bucket("demo", BUCKET, "us-east-1", "path", probe_rate=10_000)
-    return TenantConfig({"demo": bucket}, tenants)
+    return TenantConfig(buckets, tenants)
 
 
-@pytest.fixture
-def uploader(service: InProcessService) -> Uploader:
-    """Requests grants from the service, and uses them."""
-    return Uploader(service)
-
-
-@pytest.fixture
-def settle(service: InProcessService, clock: Clock) -> Callable[[], dict[str, int]]:
-    """A function that lets all grants end, and settles them."""
-
-    def run() -> dict[str, int]:
-        clock.forward(minutes=5)
-        clean_up(service.context)
-        abort_expired(service.context)
-        clock.time += GRACE
-        abort_expired(service.context)  # the second look at aborted uploads
-        return settle_ended(service.context)
-
-    return run
+def demo(**changes: Any) -> TenantConfig:
+    """Return the config with a changed bucket profile."""
+    loaded = config()
+    return TenantConfig({"demo": replace(loaded.buckets["demo"], **changes)}, loaded.tenants)

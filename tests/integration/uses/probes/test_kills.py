@@ -11,16 +11,10 @@ import pytest
 from sqlalchemy import Engine
 
 from models import EndedSlot, Settlement, Use
-from tests.support.builders.messages import Clock
-from tests.support.builders.services import InProcessService, build_context
-from tests.support.s3.unreliable_storage import UnreliableStorage
+from tests.integration.uses.probes.conftest import Slots
+from tests.support.builders.services import build_context
 from tests.support.servers.databases import fresh_database
-from tests.support.uses.charges import charged, rows
-from tests.support.uses.uploading import Uploader
-from worker.core.uses.settlement import GRACE
 from worker.db.engine import create_database_engine
-from worker.usecases.upkeep.cleanup import clean_up
-from worker.usecases.uses.settle import settle_ended
 
 # Dozens of processes, one after the other.
 pytestmark = pytest.mark.timeout(400)
@@ -48,21 +42,15 @@ def copies(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> It
 
 
 def test_a_process_that_is_killed_at_any_step_leaves_the_rest_to_the_next(
-    service: InProcessService,
-    uploader: Uploader,
-    storage: UnreliableStorage,
-    copies: Copies,
-    clock: Clock,
+    slots: Slots, copies: Copies
 ) -> None:
-    uploader.store(uploader.form("acme/used"), b"1234567")
-    uploader.request("upload", "acme/b", "acme/c")
-    clock.forward(minutes=5)
-    clean_up(service.context)
-    clock.time += GRACE
+    slots.store(slots.form("acme/used"), b"1234567")
+    slots.request("upload", "acme/b", "acme/c")
+    slots.end()
     # A database of PostgreSQL takes longer to copy: every fifth step there.
-    stride = 1 if service.context.engine.dialect.name == "sqlite" else 5
+    stride = 1 if slots.engine.dialect.name == "sqlite" else 5
     module = ("-m", "tests.support.uses.killed_settling")
-    arguments = (*module, storage.url, clock().isoformat(), str(stride))
+    arguments = (*module, slots.storage.url, slots.clock().isoformat(), str(stride))
 
     def run(*urls: str) -> int:
         command = [sys.executable, *arguments, *urls]
@@ -72,12 +60,13 @@ def test_a_process_that_is_killed_at_any_step_leaves_the_rest_to_the_next(
     assert steps > 10
     _, *urls = every = copies(1 + steps // stride)
     run(*every)
-    clock.forward(hours=7)
+    slots.clock.forward(hours=7)
     for url in urls:
         engine = create_database_engine(url)
-        settle_ended(build_context(engine, service.context.s3, clock))
-        assert charged(engine) == 7
-        assert sorted(rows(engine, Settlement.unused)) == [("",), ("0-1",)]
-        assert rows(engine, Use.size) == [(7,)]
-        assert rows(engine, EndedSlot.chunk_number) == []
+        copy = Slots(build_context(engine, slots.context.s3, slots.clock), slots.clock, slots.owner)
+        copy.settle()
+        assert copy.charged() == 7
+        assert copy.rows(Settlement.unused) == [("",), ("0-1",)]
+        assert copy.rows(Use.size) == [(7,)]
+        assert copy.rows(EndedSlot.chunk_number) == []
         engine.dispose()

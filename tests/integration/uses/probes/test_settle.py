@@ -1,170 +1,148 @@
 """Ended upload slots are settled: what they did not use is given back, exactly once."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine
+import pytest
 
-from models import EndedSlot, Leaf, Settlement, Usage, Use
-from tests.integration.conftest import ApplyConfig
-from tests.integration.uses.probes.conftest import BUCKET, config
-from tests.support.builders.messages import Clock, download_message
-from tests.support.builders.services import InProcessService
-from tests.support.fakes.http_storage import StorageResponse
-from tests.support.uses.charges import charged, rows
-from tests.support.uses.uploading import Uploader
-from worker.core.uses.settlement import GRACE
-from worker.usecases.upkeep.cleanup import clean_up
-from worker.usecases.uses.settle import settle_ended
+from models import Delivery, EndedSlot, Leaf, Settlement, Usage, Use
+from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config
+from tests.support.builders.messages import download_message, upload_message
+from valetkey.wire.replies import Grant
+from worker.core.tenants.config import WebhookEndpoint
+from worker.usecases.uses import settle as settle_module
 
-Settle = Callable[[], dict[str, int]]
-FORBIDDEN = StorageResponse(403)
+SETTLED = (Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes)
+HOOK = WebhookEndpoint("hook", "https://hook.example.com/", "env:HOOK")
 
 
-def verdicts(engine: Engine) -> set[tuple[Any, ...]]:
-    return set(rows(engine, Use.event, Use.verdict))
+def verdicts(slots: Slots) -> set[tuple[Any, ...]]:
+    return set(slots.rows(Use.event, Use.verdict))
 
 
-def test_a_slot_that_nobody_used_gives_all_of_its_bytes_back(
-    engine: Engine, uploader: Uploader, settle: Settle
-) -> None:
-    uploader.form("acme/a")
-    assert charged(engine) == 1_000
-    assert settle() == {"settled": 1}
-    assert {size for (size,) in rows(engine, Usage.upload_bytes)} == {0}
-    columns = (Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes)
-    assert rows(engine, *columns) == [("0", 0, 1_000)]
-    assert rows(engine, EndedSlot.chunk_number) == []
-    assert ("settlement",) in rows(engine, Leaf.kind)
+def test_a_slot_that_nobody_used_gives_all_of_its_bytes_back(slots: Slots) -> None:
+    slots.form("acme/a")
+    assert slots.charged() == 1_000
+    assert slots.end_and_settle() == {"settled": 1}
+    assert {size for (size,) in slots.rows(Usage.upload_bytes)} == {0}
+    assert slots.rows(*SETTLED) == [("0", 0, 1_000)]
+    assert slots.rows(EndedSlot.chunk_number) == []
+    assert ("settlement",) in slots.rows(Leaf.kind)
 
 
-def test_a_form_gives_back_what_its_object_does_not_have(
-    engine: Engine, uploader: Uploader, settle: Settle
-) -> None:
-    uploader.store(uploader.form("acme/a"), b"123")
-    settle()
-    assert charged(engine) == 3
-    assert verdicts(engine) == {("stored", "as_granted")}
+def test_a_chunk_of_downloads_is_not_settled_among_others(slots: Slots) -> None:
+    slots.issue(download_message())
+    slots.form("acme/a")
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.rows(Settlement.batch_number) == [(2,)]
 
 
-def test_the_items_of_a_chunk_are_settled_one_by_one(
-    engine: Engine, uploader: Uploader, settle: Settle
-) -> None:
-    _, second, *_ = uploader.request("put", "acme/a", "acme/b", "acme/c", "acme/d", size=10)
-    uploader.store(second, b"1234567890")
-    settle()
-    columns = (Settlement.unused, Settlement.used_bytes, Settlement.returned_bytes)
-    assert rows(engine, *columns) == [("0,2-3", 10, 30)]
-    assert charged(engine) == 10
+def test_nothing_is_settled_before_late_requests_and_notifications_had_time(slots: Slots) -> None:
+    slots.form("acme/a")
+    slots.end()
+    slots.clock.forward(seconds=-1)
+    assert slots.settle() == {}
+    slots.clock.forward(seconds=1)
+    assert slots.settle() == {"settled": 1}
 
 
-def test_slots_are_settled_once(
-    engine: Engine, uploader: Uploader, settle: Settle, service: InProcessService
-) -> None:
-    uploader.form("acme/a")
-    uploader.put("acme/b", 7)
-    settle()
-    settle_ended(service.context)
-    assert charged(engine) == 0
-    assert len(rows(engine, Settlement.chunk_number)) == 2
+def test_an_upload_that_was_left_or_aborted_gives_its_bytes_back_once(slots: Slots) -> None:
+    left, aborted, finished = (slots.multipart(f"acme/{name}") for name in "abc")
+    slots.send_part(left, TEN)
+    slots.abort(aborted)
+    slots.store(finished, TEN)
+    slots.end_and_settle()
+    assert slots.charged() == 10
+    assert verdicts(slots) == {("completed", "as_granted")}
+    assert slots.rows(Settlement.unused) == [("",), ("0",), ("0",)]
 
 
-def test_a_chunk_of_downloads_is_not_settled_among_others(
-    engine: Engine, service: InProcessService, uploader: Uploader, settle: Settle
-) -> None:
-    service.issue(download_message())
-    uploader.form("acme/a")
-    assert settle() == {"settled": 1}
-    assert rows(engine, Settlement.batch_number) == [(2,)]
+def test_a_chunk_waits_for_the_abort_of_its_multipart_uploads(slots: Slots) -> None:
+    slots.multipart("acme/a")
+    slots.end()
+    assert slots.settle() == {"waiting": 1}
+    assert slots.charged() == 10
 
 
-def test_nothing_is_settled_before_late_requests_and_notifications_had_time(
-    uploader: Uploader, service: InProcessService, clock: Clock
-) -> None:
-    uploader.form("acme/a")
-    clock.forward(minutes=5)
-    clean_up(service.context)
-    clock.time += GRACE - timedelta(seconds=1)
-    assert settle_ended(service.context) == {}
-    clock.forward(seconds=1)
-    assert settle_ended(service.context) == {"settled": 1}
-
-
-def test_a_tenant_without_refunds_is_told_what_was_unused_and_gets_nothing_back(
-    engine: Engine, uploader: Uploader, settle: Settle, apply_config: ApplyConfig
-) -> None:
-    apply_config(config(refund_unused=False))
-    uploader.form("acme/a")
-    settle()
-    assert charged(engine) == 1_000
-    assert rows(engine, Settlement.unused, Settlement.returned_bytes) == [("0", 0)]
-
-
-def test_a_multipart_upload_that_was_left_or_aborted_gives_its_bytes_back_once(
-    engine: Engine, uploader: Uploader, settle: Settle
-) -> None:
-    left, aborted, finished = (uploader.multipart(f"acme/{name}", 10) for name in "abc")
-    uploader.send_part(left, b"1234567890")
-    uploader.abort(aborted)
-    uploader.store(finished, b"1234567890")
-    settle()
-    assert charged(engine) == 10
-    assert verdicts(engine) == {("completed", "as_granted")}
-    assert sorted(rows(engine, Settlement.unused)) == [("",), ("0",), ("0",)]
-
-
-def test_a_chunk_waits_for_the_abort_of_its_multipart_uploads(
-    engine: Engine, uploader: Uploader, service: InProcessService, clock: Clock
-) -> None:
-    uploader.multipart("acme/a", 10)
-    clock.forward(minutes=5)
-    clean_up(service.context)
-    clock.time += GRACE
-    assert settle_ended(service.context) == {"waiting": 1}
-    assert charged(engine) == 10
-
-
-def test_what_was_stored_late_or_with_the_wrong_type_is_used_and_not_given_back(
-    engine: Engine, uploader: Uploader, settle: Settle, clock: Clock, owner: Any
-) -> None:
-    wrong = uploader.put("acme/wrong", 10, content_type="image/png")
-    clock.forward(hours=-1)
-    late = uploader.put("acme/late", 10, content_type="image/gif")
+def test_what_was_stored_late_or_with_the_wrong_type_is_not_given_back(slots: Slots) -> None:
+    wrong = slots.put("acme/wrong", content_type="image/png")
+    slots.clock.forward(hours=-1)
+    late = slots.put("acme/late", content_type="image/gif")
     for grant in (wrong, late):
-        stored = {"Key": grant.key, "Body": b"1234567890", "Metadata": {"grant-id": grant.id}}
-        owner.put_object(Bucket=BUCKET, ContentType="image/gif", **stored)
-    clock.forward(hours=1)
-    settle()
-    assert verdicts(engine) == {("stored", "late"), ("stored", "mismatched")}
-    assert {value for (value,) in rows(engine, Settlement.returned_bytes)} == {0}
+        stored = {"Key": grant.key, "Body": TEN, "Metadata": {"grant-id": grant.id}}
+        slots.owner.put_object(Bucket=BUCKET, ContentType="image/gif", **stored)
+    slots.clock.forward(hours=1)
+    slots.end_and_settle()
+    assert verdicts(slots) == {("stored", "late"), ("stored", "mismatched")}
+    assert {value for (value,) in slots.rows(Settlement.returned_bytes)} == {0}
 
 
-def test_an_object_that_may_have_replaced_that_of_the_slot_proves_nothing(
-    engine: Engine, uploader: Uploader, settle: Settle
+def test_an_object_that_may_have_replaced_that_of_the_slot_proves_nothing(slots: Slots) -> None:
+    first, second = slots.put("acme/same", 10), slots.put("acme/same", 20)
+    slots.store(first, TEN)
+    slots.store(second, 2 * TEN)
+    slots.end_and_settle()
+    assert slots.charged() == 30
+    assert slots.rows(Settlement.unused) == [("",), ("",)]
+
+
+def test_an_object_that_is_older_than_the_slot_proves_that_it_stored_nothing(slots: Slots) -> None:
+    slots.owner.put_object(Bucket=BUCKET, Key="acme/same", Body=b"x")
+    slots.clock.forward(minutes=1)
+    slots.put("acme/same")
+    slots.end_and_settle()
+    assert slots.charged() == 0
+
+
+def test_a_form_whose_client_chooses_the_name_gives_nothing_back(slots: Slots) -> None:
+    slots.form("acme/${filename}")
+    slots.end_and_settle()
+    assert slots.charged() == 1_000
+    assert slots.rows(Settlement.unused) == [("",)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        # The outcome expired with its grants, and the webhook does not.
+        pytest.param(["acme/a", "acme/b"], [("upload.unused", 0, "pending")], id="one is unused"),
+        pytest.param(["acme/a"], [], id="all are used"),
+    ],
+)
+def test_the_endpoint_is_told_of_the_unused_slots_of_a_chunk_once_it_is_settled(
+    slots: Slots, keys: list[str], told: list[tuple[Any, ...]]
 ) -> None:
-    first, second = uploader.put("acme/same", 10), uploader.put("acme/same", 20)
-    uploader.store(first, b"1234567890")
-    uploader.store(second, b"12345678901234567890")
-    settle()
-    assert charged(engine) == 30
-    assert sorted(rows(engine, Settlement.unused)) == [("",), ("",)]
+    slots.apply(config(endpoints={"hook": HOOK}))
+    triggers: list[str] = []
+    slots.context = replace(slots.context, trigger_deliveries=lambda: triggers.append("deliver"))
+    callback = {"callback": "hook", "notify": ["upload.unused"]}
+    outcome = slots.issue(upload_message(keys) | callback)
+    slots.store(Grant(**outcome["items"][0]), b"123")
+    assert slots.end_and_settle() == {"settled": 1}
+    deliveries = slots.rows(Delivery.event, Delivery.chunk_number, Delivery.state)
+    assert set(deliveries) == {(None, 0, "failed"), *told}
+    assert triggers == ["deliver"] * len(told)
 
 
-def test_an_object_that_is_older_than_the_slot_proves_that_it_stored_nothing(
-    engine: Engine, uploader: Uploader, settle: Settle, clock: Clock, owner: Any
+def test_a_profile_with_many_chunks_gives_way_to_another_one(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner.put_object(Bucket=BUCKET, Key="acme/same", Body=b"x")
-    clock.forward(minutes=1)
-    uploader.put("acme/same", 10)
-    settle()
-    assert charged(engine) == 0
+    slots.apply(config(other={}))
+    monkeypatch.setattr(settle_module, "MAX_BUCKETS", 1)
+    monkeypatch.setattr(settle_module, "MAX_TURN_SECONDS", 0.0)
+    for key in ("acme/1", "acme/2", "acme/3"):
+        slots.form(key)
+    slots.form("acme/other", bucket="other")
+    assert slots.end_and_settle() == {"settled": 4}
+    assert slots.asked_keys() == ["1", "other", "2", "3"]
 
 
-def test_a_form_whose_client_chooses_the_name_gives_nothing_back(
-    engine: Engine, uploader: Uploader, settle: Settle
+def test_a_chunk_whose_storage_takes_longer_than_its_claim_is_left_for_later(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uploader.form("acme/${filename}")
-    settle()
-    assert charged(engine) == 1_000
-    assert rows(engine, Settlement.unused) == [("",)]
+    monkeypatch.setattr(settle_module, "lease", lambda *_: timedelta(0))
+    slots.request("upload", "acme/1", "acme/2")
+    assert slots.end_and_settle() == {"postponed": 1}
+    assert slots.asked_keys() == []
+    assert len(slots.rows(EndedSlot.chunk_number)) == 1

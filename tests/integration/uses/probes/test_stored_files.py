@@ -88,13 +88,12 @@ def test_a_request_has_the_address_of_that_of_boto3(
     assert server.received[0].target == f"{path}?{version}"
 
 
-def test_a_missing_object_is_absent(real_storage: Storage) -> None:
-    assert reader(real_storage.endpoint).find("nothing") == "absent"
-
-
-def test_a_forbidden_object_is_hidden(server: HttpStorage) -> None:
-    server.respond = lambda _: StorageResponse(403)
-    assert reader(server.url).find("a") == "hidden"
+@pytest.mark.parametrize(("status", "found"), [(404, "absent"), (403, "hidden")])
+def test_an_object_that_storage_does_not_show_is_absent_or_hidden(
+    server: HttpStorage, status: int, found: str
+) -> None:
+    server.respond = lambda _: StorageResponse(status)
+    assert reader(server.url).find("a") == found
 
 
 def test_the_owner_of_the_bucket_and_its_checksums_are_asked_for(server: HttpStorage) -> None:
@@ -106,26 +105,27 @@ def test_the_owner_of_the_bucket_and_its_checksums_are_asked_for(server: HttpSto
     assert "x-amz-expected-bucket-owner" in headers["authorization"]  # it is signed
 
 
-def test_a_version_and_a_checksum_of_the_whole_object_are_told(server: HttpStorage) -> None:
-    told = {"x-amz-version-id": "v1", "x-amz-checksum-crc32": "AAAAAA==", "content-type": "a/b"}
-    server.respond = lambda _: StorageResponse(200, HEADERS | told)
+@pytest.mark.parametrize(
+    ("version", "checksum", "told"),
+    [
+        pytest.param("v1", "AAAAAA==", ("v1", "crc32:AAAAAA=="), id="of the whole object"),
+        pytest.param("null", "AAAAAA==-2", (None, None), id="of parts, in no version"),
+    ],
+)
+def test_a_version_and_a_checksum_are_told_if_they_are_of_the_whole_object(
+    server: HttpStorage, version: str, checksum: str, told: tuple[str | None, str | None]
+) -> None:
+    headers = {"x-amz-version-id": version, "x-amz-checksum-crc32": checksum}
+    server.respond = lambda _: StorageResponse(200, HEADERS | headers | {"content-type": "a/b"})
     assert reader(server.url).find("a") == StoredFile(
         grant_id=None,
         size=10,
         etag="0123",
-        version="v1",
-        checksum="crc32:AAAAAA==",
+        version=told[0],
+        checksum=told[1],
         content_type="a/b",
         modified_at=parse_timestamp(HEADERS["last-modified"]),
     )
-
-
-def test_a_checksum_of_parts_is_none_of_the_object(server: HttpStorage) -> None:
-    told = {"x-amz-version-id": "null", "x-amz-checksum-crc32": "AAAAAA==-2"}
-    server.respond = lambda _: StorageResponse(200, HEADERS | told)
-    file = reader(server.url).find("a")
-    assert isinstance(file, StoredFile)
-    assert (file.version, file.checksum) == (None, None)
 
 
 @pytest.mark.parametrize("name", NONSENSE)

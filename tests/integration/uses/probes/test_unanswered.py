@@ -1,225 +1,230 @@
-"""Ended upload slots whose storage gives no answer, or none that proves anything."""
+"""Ended upload slots whose storage gives no answer, or none that proves anything.
 
-from collections.abc import Callable
+Only a proof gives bytes back.
+"""
+
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Event
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, update
+from sqlalchemy import update
+from structlog.testing import capture_logs
 
-from models import ConfigChange, EndedSlot, Settlement
-from tests.integration.conftest import ApplyConfig
-from tests.integration.uses.probes.conftest import BUCKET, config
-from tests.support.builders.messages import Clock
-from tests.support.builders.services import InProcessService
+from models import Denial, EndedSlot, Settlement, Use
+from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config, demo
 from tests.support.fakes.http_storage import StorageResponse
-from tests.support.s3.unreliable_storage import SLOW_DOWN, UnreliableStorage
+from tests.support.s3.unreliable_storage import SLOW_DOWN
 from tests.support.servers.waiting import wait_until
-from tests.support.uses.charges import charged, rows
 from tests.support.uses.reports import stored
-from tests.support.uses.uploading import Uploader
+from worker.aws.clients import S3Clients
 from worker.core.tenants.config import TenantConfig
-from worker.core.uses.settlement import GRACE
 from worker.core.uses.used_grant import UsedGrant
 from worker.db.engine import write_transaction
 from worker.db.tree.append import NewLeaf
 from worker.db.uses import settlements
 from worker.devstack.s3 import create_buckets
 from worker.devstack.storage import Storage
-from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.uses import settle as settle_module
-from worker.usecases.uses.record import record_uses
-from worker.usecases.uses.settle import GIVE_UP_AFTER, MIN_EARLIER_ATTEMPTS, settle_ended
+from worker.usecases.uses.settle import GIVE_UP_AFTER, MIN_EARLIER_ATTEMPTS
 
-Settle = Callable[[], dict[str, int]]
-FORBIDDEN = StorageResponse(403)
-
-
-def two_profiles(real_storage: Storage) -> TenantConfig:
-    """Return the config with a second profile, of the same bucket, at this storage."""
-    demo = config().buckets["demo"]
-    other = replace(demo, name="other", endpoint=real_storage.endpoint)
-    policies = config().tenants["acme"].policies
-    policies = {**policies, "other": replace(policies["demo"], bucket="other")}
-    return TenantConfig({"demo": demo, "other": other}, config(policies=policies).tenants)
+KEY_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd"
+FORBIDDEN, REFUSED = StorageResponse(403), StorageResponse(400)
 
 
-@pytest.mark.parametrize("change", ["probe_rate", "access"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(demo(probe_rate=0), id="the profile allows no requests"),
+        pytest.param(config(policies={}), id="the tenant has no access"),
+    ],
+)
 def test_a_slot_of_which_nobody_can_tell_ends_without_a_settlement(
-    engine: Engine, uploader: Uploader, settle: Settle, apply_config: ApplyConfig, change: str
+    slots: Slots, changed: TenantConfig
 ) -> None:
-    uploader.form("acme/a")
-    buckets, tenants = config().buckets, config(policies={}).tenants
-    if change == "probe_rate":
-        buckets = {"demo": replace(buckets["demo"], probe_rate=0)}
-        tenants = config().tenants
-    apply_config(TenantConfig(buckets, tenants))
-    assert settle() == {"ended": 1}
-    assert charged(engine) == 1_000
-    assert rows(engine, Settlement.unused) == []
-    assert rows(engine, EndedSlot.chunk_number) == []
+    slots.form("acme/a")
+    slots.apply(changed)
+    assert slots.end_and_settle() == {"ended": 1}
+    assert slots.charged() == 1_000
+    assert slots.rows(Settlement.unused) == []
+    assert slots.rows(EndedSlot.chunk_number) == []
 
 
-def test_a_slot_whose_profile_has_led_elsewhere_gives_nothing_back(
-    engine: Engine,
-    uploader: Uploader,
-    settle: Settle,
-    apply_config: ApplyConfig,
-    clock: Clock,
-    owner: Any,
-) -> None:
-    uploader.form("acme/a")
-    create_buckets(owner, {"elsewhere"})
-    moved = {"demo": replace(config().buckets["demo"], bucket="elsewhere")}
-    apply_config(TenantConfig(moved, config().tenants))
-    change = {"path": "buckets.demo.bucket", "before": BUCKET, "after": "elsewhere"}
-    change |= {"changed_by": "ann", "command": "apply"}
-    with write_transaction(engine) as connection:
-        connection.execute(insert(ConfigChange), change | {"changed_at": clock()})
-    assert settle() == {"settled": 1}
-    assert charged(engine) == 1_000
-    assert rows(engine, Settlement.unused) == [("",)]
+def test_a_slot_whose_profile_has_led_elsewhere_gives_nothing_back(slots: Slots) -> None:
+    slots.form("acme/a")
+    create_buckets(slots.owner, {"elsewhere"})
+    slots.apply(demo(bucket="elsewhere"))
+    slots.log_change("buckets.demo.bucket", BUCKET)
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.charged() == 1_000
+    assert slots.rows(Settlement.unused) == [("",)]
 
 
-def test_storage_that_hides_everything_settles_nothing_and_is_given_up_after_a_week(
-    engine: Engine,
-    uploader: Uploader,
-    service: InProcessService,
-    settle: Settle,
-    storage: UnreliableStorage,
-    clock: Clock,
-) -> None:
-    uploader.form("acme/a")
-    storage.interfere = lambda request, forward: (
-        FORBIDDEN if request.method == "HEAD" else forward()
-    )
-    assert settle() == {"postponed": 1}
-    assert len(rows(engine, EndedSlot.chunk_number)) == 1
-    clock.time += GIVE_UP_AFTER
-    with write_transaction(engine) as connection:
+def test_storage_that_hides_everything_is_given_up_after_a_week(slots: Slots) -> None:
+    slots.form("acme/a")
+    slots.storage.answer_heads(FORBIDDEN)
+    assert slots.end_and_settle() == {"postponed": 1}
+    assert len(slots.rows(EndedSlot.chunk_number)) == 1
+    slots.clock.time += GIVE_UP_AFTER
+    with write_transaction(slots.engine) as connection:
         connection.execute(update(EndedSlot).values(attempts=MIN_EARLIER_ATTEMPTS))
-    assert settle_ended(service.context) == {"ended": 1}
-    assert charged(engine) == 1_000
-    assert rows(engine, Settlement.unused) == []
+    assert slots.settle() == {"ended": 1}
+    assert slots.charged() == 1_000
+    assert slots.rows(Settlement.unused) == []
 
 
-def test_a_slot_that_was_not_looked_at_for_a_week_is_not_given_up_at_the_first_failure(
-    uploader: Uploader,
-    service: InProcessService,
-    storage: UnreliableStorage,
-    clock: Clock,
-) -> None:
-    uploader.form("acme/a")
-    clock.time += GIVE_UP_AFTER
-    clean_up(service.context)
-    clock.time += GIVE_UP_AFTER
-    storage.interfere = lambda *_: SLOW_DOWN
-    assert settle_ended(service.context) == {"postponed": 1}
+def test_a_slot_of_last_week_is_not_given_up_at_the_first_failure(slots: Slots) -> None:
+    slots.form("acme/a")
+    slots.clock.time += GIVE_UP_AFTER
+    slots.end()
+    slots.clock.time += GIVE_UP_AFTER
+    slots.storage.answer_heads(SLOW_DOWN)
+    assert slots.settle() == {"postponed": 1}
 
 
-def test_storage_that_hides_what_is_missing_settles_once_it_shows_an_object(
-    engine: Engine,
-    uploader: Uploader,
-    settle: Settle,
-    storage: UnreliableStorage,
-) -> None:
-    def hide(_: Any, forward: Callable[[], StorageResponse]) -> StorageResponse:
-        response = forward()
-        return FORBIDDEN if response.status == 404 else response
-
-    storage.interfere = hide
-    uploader.store(uploader.put("acme/there"), b"1234567890")
-    settle()
-    uploader.form("acme/missing")
-    assert settle() == {"settled": 1}
-    assert charged(engine) == 10
+def test_an_attempt_that_storage_fails_is_repeated_later_and_gives_back_once(slots: Slots) -> None:
+    slots.store(slots.form("acme/a"), b"123")
+    slots.form("acme/b")
+    slots.storage.answer_heads(SLOW_DOWN, "/b")
+    assert slots.end_and_settle() == {"settled": 1, "postponed": 1}
+    assert slots.settle() == {}
+    slots.storage.reset()
+    slots.clock.forward(minutes=10)
+    assert slots.settle() == {"settled": 1}
+    assert slots.charged() == 3
 
 
-def test_an_attempt_that_storage_fails_is_repeated_later_and_gives_back_once(
-    engine: Engine,
-    uploader: Uploader,
-    service: InProcessService,
-    settle: Settle,
-    storage: UnreliableStorage,
-    clock: Clock,
-) -> None:
-    uploader.store(uploader.form("acme/a"), b"123")
-    uploader.form("acme/b")
-    storage.interfere = lambda request, forward: (
-        SLOW_DOWN if request.target.endswith("/b") else forward()
-    )
-    assert settle() == {"settled": 1, "postponed": 1}
-    assert settle_ended(service.context) == {}
-    storage.reset()
-    clock.forward(minutes=10)
-    assert settle_ended(service.context) == {"settled": 1}
-    assert charged(engine) == 3
+def test_a_probe_costs_one_request_and_none_for_what_is_known(slots: Slots) -> None:
+    known, *_ = slots.request("upload", *(f"acme/{number}" for number in range(5)))
+    slots.record(stored(known.id, known.key, slots.clock(), bucket=BUCKET))
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.asked_keys() == ["1", "2", "3", "4"]
 
 
-def test_a_probe_costs_one_request_and_none_for_what_is_known(
-    uploader: Uploader,
-    service: InProcessService,
-    settle: Settle,
-    storage: UnreliableStorage,
-    clock: Clock,
-) -> None:
-    known, *_ = uploader.request("upload", *(f"acme/{number}" for number in range(5)))
-    record_uses([stored(known.id, known.key, clock(), bucket=BUCKET)], service.context)
-    assert settle() == {"settled": 1}
-    asked = [request.target for request in storage.server.requests("HEAD")]
-    assert asked == [f"/{BUCKET}/acme/{number}" for number in range(1, 5)]
+@pytest.fixture
+def two_profiles(slots: Slots, real_storage: Storage) -> None:
+    """A slot in each of two profiles of a bucket: demo, whose storage is the proxy, and other."""
+    slots.apply(config(other={"endpoint": real_storage.endpoint}))
+    slots.form("acme/a")
+    slots.form("acme/b", bucket="other")
 
 
-def test_storage_that_does_not_answer_delays_no_other_profile(
-    engine: Engine,
-    uploader: Uploader,
-    service: InProcessService,
-    storage: UnreliableStorage,
-    clock: Clock,
-    real_storage: Storage,
-    apply_config: ApplyConfig,
-) -> None:
-    apply_config(two_profiles(real_storage))
-    uploader.form("acme/a")
-    uploader.form("acme/b", bucket="other")
-    clock.forward(minutes=5)
-    clean_up(service.context)
-    clock.time += GRACE
-    answers = Event()
-
-    def wait(_: Any, forward: Callable[[], StorageResponse]) -> StorageResponse:
-        answers.wait(60)
-        return forward()
-
-    storage.interfere = wait
+@pytest.mark.usefixtures("two_profiles")
+def test_storage_that_does_not_answer_delays_no_other_profile(slots: Slots) -> None:
+    slots.end()
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(settle_ended, service.context)
-        try:
-            wait_until(lambda: len(rows(engine, Settlement.unused)) == 1)
-        finally:
-            answers.set()
+        with slots.storage.frozen():
+            run = pool.submit(slots.settle)
+            wait_until(lambda: len(slots.rows(Settlement.unused)) == 1)
         assert run.result() == {"settled": 2}
 
 
+@pytest.mark.usefixtures("two_profiles")
 def test_a_chunk_that_the_database_does_not_take_delays_no_other_profile(
-    engine: Engine,
-    uploader: Uploader,
-    settle: Settle,
-    real_storage: Storage,
-    apply_config: ApplyConfig,
-    monkeypatch: pytest.MonkeyPatch,
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply_config(two_profiles(real_storage))
-    uploader.form("acme/a")
-    uploader.form("acme/b", bucket="other")
-
     def insert_settlement(connection: Any, grant: UsedGrant, *values: Any) -> NewLeaf:
         if grant.bucket == "demo":
             raise OverflowError
         return settlements.insert_settlement(connection, grant, *values)
 
     monkeypatch.setattr(settle_module, "insert_settlement", insert_settlement)
-    assert settle() == {"settled": 1}
-    assert charged(engine) == 1_000
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.charged() == 1_000
+
+
+def test_an_object_that_storage_hides_alone_is_not_taken_for_missing(slots: Slots) -> None:
+    for grant in slots.request("put", "acme/shown", "acme/hidden"):
+        slots.store(grant, TEN)
+    slots.storage.answer_heads(FORBIDDEN, "/hidden")
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.charged() == 20
+    assert slots.rows(Settlement.unused, Settlement.returned_bytes) == [("", 0)]
+
+
+def test_storage_that_hides_is_asked_for_one_key_that_nothing_has(slots: Slots) -> None:
+    first, *_ = slots.request("put", *(f"acme/{number}" for number in range(5)))
+    slots.store(first, TEN)
+    slots.storage.hide_missing()
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.charged() == 10
+    assert slots.storage.count("HEAD") == 5 + 1
+
+
+def test_storage_that_hides_what_is_missing_settles_once_it_shows_an_object(slots: Slots) -> None:
+    slots.storage.hide_missing()
+    slots.store(slots.put("acme/there"), TEN)
+    slots.end_and_settle()
+    slots.form("acme/missing")
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.charged() == 10
+
+
+@pytest.fixture
+def denial(slots: Slots) -> None:
+    """A revocation's statement in the policy of the bucket."""
+    row = {"sid": "Valetkey1", "revocation_id": "1", "bucket": "demo", "storage": BUCKET}
+    lapses_at = slots.clock() + timedelta(days=1)
+    slots.insert(Denial, **row, statement='{"Sid": "Valetkey1"}', lapses_at=lapses_at)
+
+
+@pytest.mark.usefixtures("denial")
+@pytest.mark.parametrize(("is_aws", "left"), [(False, 20), (True, 10)])
+def test_while_a_denial_hides_objects_an_answer_of_403_proves_nothing(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch, *, is_aws: bool, left: int
+) -> None:
+    monkeypatch.setattr(S3Clients, "is_aws", lambda *_: is_aws)
+    shown, _ = slots.request("put", "acme/shown", "acme/hidden")
+    slots.store(shown, TEN)
+    slots.storage.hide_missing()
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.charged() == left
+
+
+@pytest.mark.usefixtures("denial")
+def test_a_settlement_that_a_denial_postpones_names_the_denial(slots: Slots) -> None:
+    slots.put("acme/hidden")
+    slots.storage.answer_heads(FORBIDDEN)
+    with capture_logs() as logs:
+        slots.end_and_settle()
+    [problem] = [each["problem"] for each in logs if each["event"] == "settlement_postponed"]
+    assert "a revocation denies objects of the bucket to every request" in problem
+
+
+def test_an_object_whose_encryption_may_hide_it_is_not_taken_for_missing(slots: Slots) -> None:
+    policies = {"demo": replace(config().tenants["acme"].policies["demo"], kms_keys=(KEY_ARN,))}
+    slots.apply(config(policies=policies))
+    slots.store(slots.put("acme/shown"), TEN)
+    slots.storage.hide_missing()
+    slots.form("acme/plain")
+    slots.form("acme/encrypted", encryption={"algorithm": "aws:kms", "key": KEY_ARN})
+    assert slots.end_and_settle() == {"settled": 3}
+    assert slots.charged() == 10 + 1_000
+    assert slots.rows(Settlement.unused) == [("",), ("",), ("0",)]
+
+
+def test_an_item_that_storage_refuses_to_tell_of_holds_up_no_other(slots: Slots) -> None:
+    _, there, _ = slots.request("put", "acme/odd", "acme/there", "acme/missing")
+    slots.store(there, TEN)
+    slots.storage.answer_heads(REFUSED, "/odd")
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.rows(Settlement.unused, Settlement.returned_bytes) == [("2", 10)]
+    assert slots.rows(Use.item_number) == [(1,)]
+
+
+def test_storage_that_refuses_to_tell_of_anything_is_asked_again_later(slots: Slots) -> None:
+    for number in range(5):
+        slots.put(f"acme/odd{number}")
+    slots.storage.answer_heads(REFUSED)
+    assert slots.end_and_settle() == {"postponed": 5}
+    assert slots.storage.count("HEAD") == 5  # one of these answers says nothing about the next
+    assert len(slots.rows(EndedSlot.chunk_number)) == 5
+
+
+def test_events_that_tell_of_every_item_settle_a_slot_without_probes(slots: Slots) -> None:
+    slots.apply(demo(probe_rate=0))
+    grant = slots.form("acme/a")
+    slots.record(stored(grant.id, grant.key, slots.clock(), size=3, bucket=BUCKET))
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.charged() == 3
