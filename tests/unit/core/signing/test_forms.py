@@ -5,7 +5,7 @@ from base64 import b64decode, b64encode
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.builders.boto import (
@@ -72,7 +72,6 @@ def test_the_policy_of_awss_example_has_the_documented_signature() -> None:
     )
 
 
-@settings(max_examples=300)
 @given(
     boto=frozen_botos,
     key=object_keys,

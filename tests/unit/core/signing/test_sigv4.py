@@ -1,4 +1,7 @@
-"""Presigned URLs are byte-equal to boto3's, and AWS's example has the documented signature."""
+"""Presigned URLs are byte-equal to boto3's, AWS's example has the documented signature.
+
+The parts of a multipart upload, which each get a URL, add up to the file.
+"""
 
 import string
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,6 +19,8 @@ from tests.support.builders.boto import (
     object_keys,
     texts,
 )
+from valetkey.wire.terms import MAX_MULTIPART_BYTES, MAX_OBJECT_BYTES, MIN_PART_BYTES
+from worker.core.signing.multipart_plan import DEFAULT_PART_BYTES, plan_parts
 from worker.core.signing.sigv4 import Target
 from worker.core.signing.urls import UrlSigner
 
@@ -38,7 +43,7 @@ HEADER_BY_PARAM = {
 header_values = st.text(
     string.ascii_letters + string.digits + " \t{}/;=%\"'+", min_size=1, max_size=40
 )
-many_examples = settings(max_examples=300)
+many_examples = settings(max_examples=200)
 
 
 def url_signer(boto: FrozenBoto, method: str, **common: Any) -> UrlSigner:
@@ -196,3 +201,36 @@ def test_the_reprs_have_no_secret() -> None:
     assert signed.signature not in text
     assert SESSION.secret_key not in text
     assert str(SESSION.token) not in text
+
+
+SIZES = st.integers(0, MAX_MULTIPART_BYTES)
+PART_SIZES = st.none() | st.integers(MIN_PART_BYTES, MAX_OBJECT_BYTES)
+
+
+@given(SIZES, PART_SIZES)
+def test_the_parts_add_up_to_the_file_and_stay_within_the_limits_of_s3(
+    size: int, part_size: int | None
+) -> None:
+    plan = plan_parts(size, part_size)
+    if plan is None:
+        assert part_size is not None
+        assert size > 10_000 * part_size
+        return
+    last = plan.part_count
+    assert 1 <= last <= 10_000
+    assert (last - 1) * plan.part_size + plan.part_length(last) == size
+    assert last == 1 or plan.part_length(1) >= MIN_PART_BYTES
+    assert last == 1 or plan.part_length(last) > 0
+
+
+def test_a_file_of_100_mib_has_parts_of_the_default_size() -> None:
+    plan = plan_parts(100 * 1024**2, None)
+    assert plan is not None
+    assert (plan.part_size, plan.part_count) == (DEFAULT_PART_BYTES, 7)
+
+
+@pytest.mark.parametrize("size", [5 * 1024**3 + 1, 1024**4, MAX_MULTIPART_BYTES])
+def test_the_largest_files_fit_ten_thousand_parts(size: int) -> None:
+    plan = plan_parts(size, None)
+    assert plan is not None
+    assert plan.part_count <= 10_000

@@ -101,27 +101,20 @@ def test_a_star_is_the_whole_bucket(tenants_file: TenantsFile) -> None:
         ('"acme-reports"', '"acme.reports"', "buckets.reports.addressing"),
         ('"eu-central-1"', '"x"\nendpoint = "https://s3/b"', "buckets.reports.endpoint"),
         ("max_batch = 500", "max_batch = true", "tenants.acme.max_batch"),
-        ("max_batch = 500", "max_batch = 1.5", "tenants.acme.max_batch"),
         ('["acme/"]', "[]", "tenants.acme.allow.reports.prefixes"),
         ('["acme/"]', '["acme"]', "tenants.acme.allow.reports.prefixes[0]"),
         ('["acme/"]', '["acme/", ""]', "tenants.acme.allow.reports.prefixes[1]"),
-        ('["acme/"]', '["/acme/"]', "tenants.acme.allow.reports.prefixes[0]"),
         ('["acme/"]', '["acme/../b/"]', "tenants.acme.allow.reports.prefixes[0]"),
-        ('["acme/"]', '["acme/%2e%2E/b/"]', "tenants.acme.allow.reports.prefixes[0]"),
         ('"upload"]', '"delete"]', "tenants.acme.allow.reports.kinds[1]"),
         ('"1d"', "0", "tenants.acme.allow.reports.max_expires_in"),
-        ('"1d"', '"1 day"', "tenants.acme.allow.reports.max_expires_in"),
         ('max_size = "500MiB"', "", "tenants.acme.allow.reports.max_size"),
         ('"500MiB"', '"6000GiB"', "tenants.acme.allow.reports.max_size"),
         ('"image/*"', '"image"', "tenants.acme.allow.reports.content_types[1]"),
         ('"image/*"', '"Image/*"', "tenants.acme.allow.reports.content_types[1]"),
         ('"public-read"', '"everyone"', "tenants.acme.allow.reports.acls[0]"),
-        ("hour = 50_000", "hour = 0", "tenants.acme.quotas.grants.hour"),
         ("hour = 50_000", "week = 1", "tenants.acme.quotas.grants.week"),
         ("hour = 50_000", "hour = {}", "tenants.acme.quotas.grants.hour.limit"),
-        ('"10GiB"', '"10G"', "tenants.acme.quotas.upload_bytes.day"),
         ("https://billing", "http://billing", "tenants.acme.endpoints.billing.url"),
-        ("billing.example.com", "127.0.0.1", "tenants.acme.endpoints.billing.url"),
         ("env:BILLING_SECRET", "BILLING_SECRET", "tenants.acme.endpoints.billing.secret"),
     ],
 )
@@ -136,8 +129,6 @@ def test_an_invalid_value_is_refused_with_its_path(
     [
         ("[buckets.reports]", "[bucket]\n[buckets.reports]", "did you mean buckets?"),
         ("region =", 'acl = "x"\nregion =', "the fields here are bucket, region, "),
-        ("max_batch =", "maxbatch =", "did you mean max_batch?"),
-        ("max_size =", "max_siz = 1\nmax_size =", "did you mean max_size?"),
         ("upload_bytes =", "uploadbytes =", "did you mean upload_bytes?"),
         ("secret =", 'secrets = ""\nsecret =', "did you mean secret?"),
         ("hour = 50_000", "hour = { limit = 1, warm = 1 }", "did you mean warn?"),
@@ -218,3 +209,51 @@ def test_a_table_that_is_defined_twice_is_refused_with_its_line(
 @pytest.mark.parametrize("content", [b"[tenants", b"a = 1\na = 2", b"a = '\xff'"])
 def test_a_file_that_is_not_toml_is_one_problem(tenants_file: TenantsFile, content: bytes) -> None:
     tenants_file.problem(content)
+
+
+BUCKET = '[buckets.demo]\nbucket = "demo"\nregion = "us-east-1"\n'
+TENANT = f'{BUCKET}[tenants.acme]\ntrust = "queue"\n'
+POLICY = f'{TENANT}[tenants.acme.allow.demo]\nkinds = ["download"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{BUCKET}post = 1", "this must be true or false, without quotes"),
+        ("buckets = 1", "this must be a table"),
+        ("[buckets]\ndemo = 1", "this must be a table"),
+        (f"{TENANT}quota = {{}}", "no such field"),
+        (f"{TENANT}max_batch = 0", "this must be at least 1"),
+        (f"{TENANT}max_batch = 1_000_001", "this must be at most 1,000,000"),
+        (f'{POLICY}prefixes = ["*"]\nmax_expires_in = "8d"', "this must be at most 7 days"),
+        (f'{BUCKET}role_seconds = "5m"', "this must be at least 15 minutes"),
+        (f"{TENANT}quotas.upload_bytes.day = 0", "this must be at least 1 byte"),
+        (f"{TENANT}quotas.grants.day = {{ limit = 0 }}", "this must be at least 1"),
+        (f'{TENANT}max_batch = "10"', "this must be a whole number, without quotes"),
+        (f'{BUCKET}addressing = "host"', 'this must be "virtual" or "path"'),
+        ('[buckets.demo]\nbucket = "demo"', "this field is required"),
+        (f'{BUCKET}profile = ""', "this is too short: the minimum length is 1"),
+        (
+            f'{BUCKET}profile = "{"x" * 256}"',
+            "this is too long: the maximum is 255 characters",
+        ),
+        (f"{BUCKET}owner = 111122223333", 'this must be a string in quotes, like "text"'),
+        (
+            f'{POLICY}prefixes = "acme/"',
+            'this must be an array in brackets, like ["a", "b"]',
+        ),
+    ],
+)
+def test_an_error_has_a_message_in_the_terms_of_toml(
+    tenants_file: TenantsFile, text: str, message: str
+) -> None:
+    assert tenants_file.problem(text).message == message
+
+
+def test_a_redirect_that_no_request_could_match_is_an_error_at_its_place(
+    tenants_file: TenantsFile,
+) -> None:
+    redirects = 'redirects = ["https://app.example.com/done/", "https://app.example.com/?next=/"]'
+    problem = tenants_file.problem(f'{POLICY}prefixes = ["acme/"]\n{redirects}\n')
+    assert problem.path == "tenants.acme.allow.demo.redirects[1]"
+    assert problem.message.startswith("a redirect is https://, a host, an optional port")
