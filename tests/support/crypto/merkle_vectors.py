@@ -3,6 +3,8 @@
 RFC 9162 keeps these hashes.
 """
 
+from worker.core.tree.merkle import hash_children
+
 LEAVES = [
     bytes.fromhex(text)
     for text in (
@@ -22,3 +24,13 @@ ROOTS = [
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
 """The roots of the trees of the first 0 to 8 leaves, in hexadecimal."""
+
+
+def slow_root(hashes: list[bytes]) -> bytes:
+    """Return the root by the definition of RFC 9162, section 2.1.1, word for word."""
+    if len(hashes) == 1:
+        return hashes[0]
+    k = 1
+    while k * 2 < len(hashes):
+        k *= 2
+    return hash_children(slow_root(hashes[:k]), slow_root(hashes[k:]))

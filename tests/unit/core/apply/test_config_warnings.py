@@ -41,11 +41,6 @@ def test_a_key_has_a_warning_from_thirty_days_before_it_expires(
     assert codes(key("good"), key("other", days=days)) == ([(code, "other")] if code else [])
 
 
-def test_a_tenant_that_trusts_the_queue_has_a_warning_with_and_without_keys() -> None:
-    assert codes(trust="queue") == [("trusts_queue", None)]
-    assert codes(key(), trust="queue") == [("trusts_queue", None)]
-
-
 @pytest.mark.parametrize("keys", [(), (key(revoked=True),), (key(days=-1),)])
 def test_a_tenant_without_a_usable_key_has_a_warning(keys: tuple[TenantKey, ...]) -> None:
     assert codes(*keys)[0] == ("no_usable_key", None)
@@ -55,9 +50,10 @@ def test_a_revoked_key_has_no_expiry_warning() -> None:
     assert codes(key("good"), key("old", days=-1, revoked=True)) == []
 
 
-def test_a_warning_has_a_hint() -> None:
+def test_a_tenant_that_trusts_the_queue_has_a_warning_with_a_hint() -> None:
     acme = Tenant("acme", "queue")
     (warning,) = config_warnings(TenantConfig(tenants={"acme": acme}), NOW)
+    assert (warning.code, warning.tenant, warning.key) == ("trusts_queue", "acme", None)
     assert warning.message == "acme trusts the queue: anyone who can write to it can act for acme"
     assert warning.hint == 'create a key, and remove trust = "queue": valetkey keygen acme'
 
@@ -124,16 +120,15 @@ def test_uploads_that_nothing_tells_of_have_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    "bucket",
+    ("kind", "probe_rate", "events_queue"),
     [
-        Bucket("demo", "b", "r", probe_rate=1),
-        Bucket("demo", "b", "r", probe_rate=0, events_queue="https://sqs.example.com/1/q"),
+        pytest.param("upload", 1, None, id="probes"),
+        pytest.param("upload", 0, "https://sqs.example.com/1/q", id="events"),
+        pytest.param("download", 0, None, id="no uploads"),
     ],
 )
-def test_uploads_that_probes_or_events_tell_of_have_no_warning(bucket: Bucket) -> None:
-    assert type_warnings(bucket=bucket) == []
-
-
-def test_a_profile_that_tells_of_nothing_has_no_warning_without_uploads() -> None:
-    bucket = Bucket("demo", "b", "r", probe_rate=0)
-    assert type_warnings(kinds=("download",), bucket=bucket) == []
+def test_without_uploads_and_with_probes_or_events_there_is_no_such_warning(
+    kind: PolicyKind, probe_rate: int, events_queue: str | None
+) -> None:
+    bucket = Bucket("demo", "b", "r", probe_rate=probe_rate, events_queue=events_queue)
+    assert type_warnings(kinds=(kind,), bucket=bucket) == []

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from worker.core.apply.defaults import is_default
 from worker.core.apply.diff import diff_config
 from worker.core.tenants.config import (
     Bucket,
@@ -70,68 +71,48 @@ def test_a_change_of_any_field_is_a_difference(path: str, after: TenantConfig) -
     assert [change.path for change in diff_config(BEFORE, after)] == [path]
 
 
-@pytest.mark.parametrize(
-    ("after", "line"),
-    [
-        (
-            with_acme(quotas=(Quota("grants", "hour", 60_000),)),
-            "~ tenants.acme.quotas.grants.hour 50,000 → 60,000",
-        ),
-        (with_acme(quotas=()), "- tenants.acme.quotas.grants.hour 50,000"),
-        (
-            with_acme(quotas=(*ACME.quotas, Quota("upload_bytes", "day", 1))),
-            "+ tenants.acme.quotas.upload_bytes.day 1 byte",
-        ),
-        (with_acme(max_batch=1), "~ tenants.acme.max_batch 100,000 → 1"),
-        (
-            with_acme(policies={"demo": Policy("demo", ("",), ("download",))}),
-            '~ tenants.acme.allow.demo.prefixes ["acme/"] → ["*"]',
-        ),
-        (
-            replace(BEFORE, buckets={"demo": replace(DEMO, post=False)}),
-            "~ buckets.demo.post true → false",
-        ),
-        (
-            replace(BEFORE, buckets={"demo": replace(DEMO, profile="reports")}),
-            "+ buckets.demo.profile reports",
-        ),
-        (
-            with_acme(endpoints={"billing": replace(ACME.endpoints["billing"], secret="file:/s")}),
-            "~ tenants.acme.endpoints.billing.secret env:SECRET → file:/s",
-        ),
-        (
-            with_acme(quotas=(Quota("grants", "hour", 50_000, 40_000),)),
-            "+ tenants.acme.quotas.grants.hour.warn 40,000",
-        ),
-        (
-            with_acme(policies={"demo": replace(DEMO_POLICY, callbacks=())}),
-            "+ tenants.acme.allow.demo.callbacks []",
-        ),
-        (
-            with_acme(policies={"demo": replace(DEMO_POLICY, max_batch=10)}),
-            "+ tenants.acme.allow.demo.max_batch 10",
-        ),
-        (
-            with_acme(policies={"demo": replace(DEMO_POLICY, shared=True)}),
-            "~ tenants.acme.allow.demo.shared false → true",
-        ),
-        (with_acme(trust="keys"), "~ tenants.acme.trust queue → keys"),
-        (
-            with_acme(keys={"billing": replace(KEY, expires=MIDNIGHT)}),
-            "+ tenants.acme.keys.billing.expires 2027-11-25T00:00:00Z",
-        ),
-        (
-            with_acme(keys={"billing": replace(KEY, revoked=True)}),
-            "~ tenants.acme.keys.billing.revoked false → true",
-        ),
-        (
-            with_acme(keys={"billing": replace(KEY, seal="F" * 43)}),
-            "~ tenants.acme.keys.billing.seal EEEEEEEE… → FFFFFFFF…",
-        ),
-    ],
-)
+def with_quotas(*quotas: Quota) -> TenantConfig:
+    return with_acme(quotas=quotas)
+
+
+def with_policy(**changes: Any) -> TenantConfig:
+    return with_acme(policies={"demo": replace(DEMO_POLICY, **changes)})
+
+
+def with_key(**changes: Any) -> TenantConfig:
+    return with_acme(keys={"billing": replace(KEY, **changes)})
+
+
+def with_bucket(**changes: Any) -> TenantConfig:
+    return replace(BEFORE, buckets={"demo": replace(DEMO, **changes)})
+
+
+HOOK = {"billing": replace(ACME.endpoints["billing"], secret="file:/s")}
+LINES = [
+    (with_quotas(Quota("grants", "hour", 60_000)), "~ {}.quotas.grants.hour 50,000 → 60,000"),
+    (with_quotas(), "- {}.quotas.grants.hour 50,000"),
+    (
+        with_quotas(*ACME.quotas, Quota("upload_bytes", "day", 1)),
+        "+ {}.quotas.upload_bytes.day 1 byte",
+    ),
+    (with_quotas(Quota("grants", "hour", 50_000, 40_000)), "+ {}.quotas.grants.hour.warn 40,000"),
+    (with_acme(max_batch=1), "~ {}.max_batch 100,000 → 1"),
+    (with_acme(trust="keys"), "~ {}.trust queue → keys"),
+    (with_acme(endpoints=HOOK), "~ {}.endpoints.billing.secret env:SECRET → file:/s"),
+    (with_policy(prefixes=("",)), '~ {}.allow.demo.prefixes ["acme/"] → ["*"]'),
+    (with_policy(callbacks=()), "+ {}.allow.demo.callbacks []"),
+    (with_policy(max_batch=10), "+ {}.allow.demo.max_batch 10"),
+    (with_key(expires=MIDNIGHT), "+ {}.keys.billing.expires 2027-11-25T00:00:00Z"),
+    (with_key(revoked=True), "~ {}.keys.billing.revoked false → true"),
+    (with_key(seal="F" * 43), "~ {}.keys.billing.seal EEEEEEEE… → FFFFFFFF…"),
+    (with_bucket(post=False), "~ buckets.demo.post true → false"),
+    (with_bucket(profile="reports"), "+ buckets.demo.profile reports"),
+]
+
+
+@pytest.mark.parametrize(("after", "line"), LINES)
 def test_a_difference_is_one_readable_line(after: TenantConfig, line: str) -> None:
-    assert lines(BEFORE, after) == [line]
+    assert lines(BEFORE, after) == [line.format("tenants.acme")]
 
 
 def test_a_removed_tenant_is_shown_field_by_field() -> None:
@@ -150,3 +131,33 @@ def test_a_public_key_is_shortened_as_text_and_complete_as_a_value() -> None:
 def test_a_quota_override_is_no_difference() -> None:
     overridden = with_acme(quota_overrides=(QuotaOverride("grants", "hour", 1, MIDNIGHT),))
     assert diff_config(BEFORE, overridden) == []
+
+
+DEFAULT_VALUES: list[tuple[str, Any]] = [
+    ("tenants.acme.max_batch", 100_000),
+    ("tenants.acme.allow.demo.shared", False),
+    ("tenants.acme.allow.demo.content_types", ["application/octet-stream"]),
+    ("tenants.acme.keys.billing.revoked", False),
+    ("buckets.demo.provider", "aws"),
+]
+EDITS: list[tuple[str, Any, Any]] = [
+    ("tenants.acme.max_batch", 5, 100_000),  # set back to its default
+    ("tenants.acme.max_batch", None, 5),
+    ("tenants.acme.trust", None, "keys"),
+    ("tenants.acme.allow.demo.max_size", None, False),  # 0 is the default, and no boolean
+    ("tenants.acme.allow.demo.prefixes", None, ["a/"]),
+    ("tenants.acme.quotas.grants.hour", None, 0),
+    ("tenants.acme.endpoints.hook.url", None, "https://example.com"),
+    ("buckets.demo.bucket", None, "reports"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), DEFAULT_VALUES)
+def test_a_default_of_a_new_or_removed_table_is_no_edit(path: str, value: Any) -> None:
+    assert is_default(path, None, value)
+    assert is_default(path, value, None)
+
+
+@pytest.mark.parametrize(("path", "before", "after"), EDITS)
+def test_every_other_change_is_an_edit(path: str, before: Any, after: Any) -> None:
+    assert not is_default(path, before, after)

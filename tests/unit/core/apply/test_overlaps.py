@@ -1,14 +1,14 @@
 """Overlapping prefixes of two tenants."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from tests.support.builders.tenants_files import TenantsFile
 from worker.core.apply.overlaps import find_overlaps
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig
 from worker.core.tenants.endpoints import DefaultEndpoints
-from worker.usecases.tenants_file import FileProblem, read_tenants_file
+from worker.usecases.tenants_file import FileProblem
 
 REPORTS = Bucket("reports", "reports", "us-east-1")
 ON_AWS = "https://s3.eu-west-1.amazonaws.com"
@@ -18,6 +18,9 @@ OTHER_STORAGE = "https://s3.example.com"
 def tenant(name: str, *prefixes: str, bucket: str = "reports", shared: bool = False) -> Tenant:
     policy = Policy(bucket, prefixes, ("download",), shared=shared)
     return Tenant(name, policies={bucket: policy})
+
+
+BOTH = tenant("a", "x/"), tenant("b", "x/", bucket="archive")
 
 
 def config_of(*tenants: Tenant, buckets: tuple[Bucket, ...] = (REPORTS,)) -> TenantConfig:
@@ -33,29 +36,36 @@ def overlaps(config: TenantConfig, endpoint: str | None = None) -> list[tuple[st
     ]
 
 
-def test_a_prefix_inside_another_tenants_overlaps_it() -> None:
-    config = config_of(tenant("acme", "a/"), tenant("globex", "a/b/", "c/"))
-    assert overlaps(config) == [("globex:a/b/", "acme:a/")]
-
-
-def test_the_same_prefix_overlaps() -> None:
-    config = config_of(tenant("acme", "a/"), tenant("globex", "a/"))
-    assert overlaps(config) == [("globex:a/", "acme:a/")]
-
-
-def test_the_whole_bucket_overlaps_everything_in_it() -> None:
-    config = config_of(tenant("acme", "a/", "b/c/"), tenant("globex", ""))
-    assert overlaps(config) == [("acme:a/", "globex:*"), ("acme:b/c/", "globex:*")]
-
-
-def test_every_pair_is_found_at_any_depth() -> None:
-    config = config_of(tenant("a", "x/"), tenant("b", "x/y/"), tenant("c", "x/y/z/", "x/w/"))
-    assert overlaps(config) == [
-        ("c:x/w/", "a:x/"),
-        ("b:x/y/", "a:x/"),
-        ("c:x/y/z/", "a:x/"),
-        ("c:x/y/z/", "b:x/y/"),
-    ]
+@pytest.mark.parametrize(
+    ("tenants", "pairs"),
+    [
+        pytest.param(
+            [tenant("acme", "a/"), tenant("globex", "a/b/", "c/")],
+            [("globex:a/b/", "acme:a/")],
+            id="a prefix inside another tenant's",
+        ),
+        pytest.param(
+            [tenant("acme", "a/"), tenant("globex", "a/")],
+            [("globex:a/", "acme:a/")],
+            id="the same prefix",
+        ),
+        pytest.param(
+            [tenant("acme", "a/", "b/c/"), tenant("globex", "")],
+            [("acme:a/", "globex:*"), ("acme:b/c/", "globex:*")],
+            id="the whole bucket, and everything in it",
+        ),
+        pytest.param(
+            [tenant("a", "x/"), tenant("b", "x/y/"), tenant("c", "x/y/z/", "x/w/")],
+            [("c:x/w/", "a:x/"), ("b:x/y/", "a:x/"), ("c:x/y/z/", "a:x/"), ("c:x/y/z/", "b:x/y/")],
+            id="every pair at any depth",
+        ),
+        pytest.param([tenant("acme", "a/", "a/b/", "")], [], id="not a tenant's own prefixes"),
+    ],
+)
+def test_prefixes_of_different_tenants_overlap(
+    tenants: list[Tenant], pairs: list[tuple[str, str]]
+) -> None:
+    assert overlaps(config_of(*tenants)) == pairs
 
 
 @pytest.mark.parametrize("others", [("a1/",), ("b/a/",), ("A/",), ("a-b/", "ab/")])
@@ -63,12 +73,8 @@ def test_prefixes_that_only_look_alike_do_not_overlap(others: tuple[str, ...]) -
     assert overlaps(config_of(tenant("acme", "a/"), tenant("globex", *others))) == []
 
 
-def test_a_tenants_own_prefixes_may_overlap() -> None:
-    assert overlaps(config_of(tenant("acme", "a/", "a/b/", ""))) == []
-
-
 @pytest.mark.parametrize(("first", "second", "pairs"), [(True, True, 0), (True, False, 1)])
-def test_both_policies_have_to_be_shared(first: bool, second: bool, pairs: int) -> None:  # noqa: FBT001 - a table
+def test_both_policies_have_to_be_shared(*, first: bool, second: bool, pairs: int) -> None:
     config = config_of(tenant("acme", "a/", shared=first), tenant("globex", "a/", shared=second))
     assert len(overlaps(config)) == pairs
 
@@ -79,7 +85,6 @@ def test_both_policies_have_to_be_shared(first: bool, second: bool, pairs: int) 
         (REPORTS, None, True),
         (replace(REPORTS, region="eu-west-1", addressing="path", profile="x"), None, True),
         (replace(REPORTS, endpoint=ON_AWS), None, True),
-        (replace(REPORTS, fips=True), None, True),
         (replace(REPORTS, fips=True), OTHER_STORAGE, False),
         (replace(REPORTS, endpoint=OTHER_STORAGE), None, False),
         (replace(REPORTS, endpoint=OTHER_STORAGE), OTHER_STORAGE, True),
@@ -95,22 +100,15 @@ def test_both_policies_have_to_be_shared(first: bool, second: bool, pairs: int) 
     ],
 )
 def test_a_bucket_is_the_same_if_its_name_and_storage_host_are(
-    profile: Bucket,
-    endpoint: str | None,
-    same: bool,  # noqa: FBT001 - a table
+    profile: Bucket, endpoint: str | None, *, same: bool
 ) -> None:
     archive = replace(profile, name="archive")
-    config = config_of(
-        tenant("a", "x/"), tenant("b", "x/", bucket="archive"), buckets=(REPORTS, archive)
-    )
-    assert len(overlaps(config, endpoint)) == same
+    assert len(overlaps(config_of(*BOTH, buckets=(REPORTS, archive)), endpoint)) == same
 
 
 def test_a_profile_that_names_the_internal_address_of_the_default_storage_has_its_buckets() -> None:
     archive = replace(REPORTS, name="archive", endpoint="http://minio:9000")
-    config = config_of(
-        tenant("a", "x/"), tenant("b", "x/", bucket="archive"), buckets=(REPORTS, archive)
-    )
+    config = config_of(*BOTH, buckets=(REPORTS, archive))
     assert not find_overlaps(config, DefaultEndpoints(OTHER_STORAGE))
     assert find_overlaps(config, DefaultEndpoints(OTHER_STORAGE, "http://minio:9000"))
 
@@ -137,18 +135,10 @@ kinds = ["download"]
 """
 
 
-def problems(folder: Path, text: str) -> list[FileProblem]:
-    file = folder / "tenants.toml"
-    file.write_text(text, encoding="utf-8")
-    result = read_tenants_file(file, development=False)
-    return result if isinstance(result, list) else []
-
-
 def test_an_overlap_is_refused_with_both_tenants_both_prefixes_and_both_lines(
-    tmp_path: Path,
+    tenants_file: TenantsFile,
 ) -> None:
-    (problem,) = problems(tmp_path, FILE)
-    assert problem == FileProblem(
+    assert tenants_file.problem(FILE) == FileProblem(
         path="tenants.globex.allow.archive.prefixes[1]",
         line=17,
         message='"acme/2026/" of globex overlaps "acme/" of acme in the bucket acme-reports '
@@ -157,14 +147,13 @@ def test_an_overlap_is_refused_with_both_tenants_both_prefixes_and_both_lines(
     )
 
 
-def test_an_overlap_that_both_policies_share_is_accepted(tmp_path: Path) -> None:
-    shared = FILE.replace('kinds = ["download"]', 'kinds = ["download"]\nshared = true')
-    assert problems(tmp_path, shared) == []
+def test_an_overlap_that_both_policies_share_is_accepted(tenants_file: TenantsFile) -> None:
+    tenants_file.config(FILE.replace('kinds = ["download"]', 'kinds = ["download"]\nshared = true'))
 
 
-def test_an_overlap_is_reported_together_with_other_errors(tmp_path: Path) -> None:
-    file_problems = problems(tmp_path, f"{FILE}\n[tenants.initech]\nmax_batch = 0\n")
-    assert [problem.path for problem in file_problems] == [
+def test_an_overlap_is_reported_together_with_other_errors(tenants_file: TenantsFile) -> None:
+    problems = tenants_file.problems(f"{FILE}\n[tenants.initech]\nmax_batch = 0\n")
+    assert [problem.path for problem in problems] == [
         "tenants.globex.allow.archive.prefixes[1]",
         "tenants.initech.max_batch",
     ]

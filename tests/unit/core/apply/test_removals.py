@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from worker.core.apply.plan import InUseCounts, Removal, find_removals
+from worker.core.apply.diff import FieldChange
+from worker.core.apply.plan import ApplyPlan, InUseCounts, Removal, find_removals, plan_apply
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -27,10 +28,6 @@ def removals(**changes: object) -> list[Removal]:
     return find_removals(BEFORE, after, IN_USE, NOW)
 
 
-def with_key(key: TenantKey) -> list[Removal]:
-    return removals(keys={**ACME.keys, "billing": key})
-
-
 def test_an_unchanged_tenant_is_no_removal() -> None:
     assert removals() == []
 
@@ -50,38 +47,42 @@ def test_a_removed_tenant_is_a_removal_even_if_nothing_is_in_use() -> None:
 @pytest.mark.parametrize(
     "key",
     [
+        None,
         replace(KEY, revoked=True),
         replace(KEY, expires=NOW),
         replace(KEY, sign="U" * 43),
         replace(KEY, seal="U" * 43),
     ],
 )
-def test_a_key_that_is_disabled_or_replaced_counts_its_grants(key: TenantKey) -> None:
-    assert with_key(key) == [Removal(PATH, 7, 0)]
+def test_a_key_that_is_removed_disabled_or_replaced_counts_its_grants(
+    key: TenantKey | None,
+) -> None:
+    others = {"idle": ACME.keys["idle"]}
+    changed = removals(keys=others if key is None else others | {"billing": key})
+    assert changed == [Removal(PATH, 7, 0)]
 
 
-def test_a_removed_key_counts_its_grants() -> None:
-    assert removals(keys={"idle": ACME.keys["idle"]}) == [Removal(PATH, 7, 0)]
-
-
-def test_a_removed_key_without_live_grants_is_no_removal() -> None:
-    assert removals(keys={"billing": KEY}) == []
-
-
-def test_a_key_that_expires_later_is_no_removal() -> None:
-    assert with_key(replace(KEY, expires=NOW + timedelta(seconds=1))) == []
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param({"billing": KEY}, id="a removed key has no live grants"),
+        pytest.param(
+            {**ACME.keys, "billing": replace(KEY, expires=NOW + timedelta(seconds=1))},
+            id="a key expires later",
+        ),
+    ],
+)
+def test_a_change_of_keys_that_takes_no_grant_away_is_no_removal(
+    keys: dict[str, TenantKey],
+) -> None:
+    assert removals(keys=keys) == []
 
 
 def test_revoking_a_key_that_was_not_usable_is_no_removal() -> None:
     before = replace(ACME, keys={"billing": replace(KEY, expires=NOW)})
     after = replace(ACME, keys={"billing": replace(KEY, expires=NOW, revoked=True)})
-    result = find_removals(
-        TenantConfig(tenants={"acme": before}),
-        TenantConfig(tenants={"acme": after}),
-        IN_USE,
-        NOW,
-    )
-    assert result == []
+    old, new = (TenantConfig(tenants={"acme": tenant}) for tenant in (before, after))
+    assert find_removals(old, new, IN_USE, NOW) == []
 
 
 def test_a_removed_endpoint_is_a_removal_only_with_pending_webhooks() -> None:
@@ -90,3 +91,38 @@ def test_a_removed_endpoint_is_a_removal_only_with_pending_webhooks() -> None:
 
 def test_a_removal_is_one_readable_line() -> None:
     assert str(Removal(PATH, 1_234, 0)) == f"{PATH}: 1,234 live grants, 0 pending webhooks"
+
+
+KEPT, AGAIN = Tenant("acme", "queue"), Tenant("acme", "queue", id="acme~2")
+
+
+def plan(before: Tenant | None, after: Tenant | None) -> ApplyPlan:
+    configs = [
+        TenantConfig(tenants={"acme": tenant} if tenant else {}) for tenant in (before, after)
+    ]
+    in_use = InUseCounts({("acme", None): 7, ("acme~2", None): 2}, {("acme~2", "hook"): 3})
+    return plan_apply(configs[0], configs[1], in_use, NOW)
+
+
+def test_a_name_that_is_used_again_has_a_warning_that_nothing_is_inherited() -> None:
+    warning, _ = plan(None, AGAIN).warnings
+    assert (warning.code, warning.tenant, warning.key) == ("name_reused", "acme", None)
+    assert "acme is a new tenant, acme~2: it inherits no batches" in warning.message
+    assert plan(None, AGAIN).to_dict()["risks"][0]["code"] == "name_reused"
+
+
+def test_a_first_or_kept_tenant_has_no_such_warning() -> None:
+    for before, after in ((None, KEPT), (AGAIN, AGAIN), (AGAIN, None)):
+        assert "name_reused" not in {warning.code for warning in plan(before, after).warnings}
+
+
+def test_the_id_of_a_tenant_whose_name_is_used_again_is_a_change() -> None:
+    assert FieldChange("tenants.acme.id", None, "acme~2") in plan(None, AGAIN).changes
+    assert FieldChange("tenants.acme.id", "acme~2", None) in plan(AGAIN, None).changes
+    assert "tenants.acme.id" not in {change.path for change in plan(None, KEPT).changes}
+
+
+def test_the_removal_of_a_tenant_counts_nothing_of_an_earlier_one() -> None:
+    (removal,) = plan(AGAIN, None).removals
+    assert (removal.path, removal.live_grants, removal.pending_webhooks) == ("tenants.acme", 2, 3)
+    assert removal.is_tenant

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from tests.unit.core.contract.test_request_schema import undescribed
 from valetkey.wire.refusals import Code
 from worker.core.contract import schemas
-from worker.core.contract.schemas import reply_classes, reply_definitions, reply_schema
+from worker.core.contract.schemas import reply_definitions, reply_schema
 
 REFUSAL = {"code": "key_empty", "field": "items[0].key", "message": "empty", "key": ""}
 GRANT = {
@@ -38,53 +38,39 @@ def test_the_schema_is_a_valid_schema() -> None:
     Draft202012Validator.check_schema(reply_schema())
 
 
-@pytest.mark.parametrize("reply", [OUTCOME, USAGE], ids=["outcome", "usage"])
-def test_the_schema_accepts_a_reply(reply: dict[str, Any]) -> None:
+ACCEPTED = {
+    "an outcome": OUTCOME,
+    "usage": USAGE,
+    "a later field of a reply": OUTCOME | {"surprise": 1},
+    "a later field of a grant": outcome(GRANT | {"surprise": {"a": [1]}}),
+    "a later field of a refusal": outcome(REFUSAL | {"surprise": None}),
+    "a later code": outcome(REFUSAL | {"code": "a_later_code"}),
+    "a later limit": outcome(GRANT | {"limited_by": "a later limit"}),
+    "a later method": outcome(GRANT | {"method": "DELETE"}),
+    "a later metric": USAGE | {"quotas": [QUOTA | {"metric": "later_bytes", "window": "year"}]},
+}
+REFUSED = {
+    "another status": OUTCOME | {"status": "later"},
+    "no status": {name: value for name, value in OUTCOME.items() if name != "status"},
+    "no url": outcome({name: value for name, value in GRANT.items() if name != "url"}),
+    "a number as a code": outcome(REFUSAL | {"code": 7}),
+    "a number in a header": outcome(GRANT | {"headers": {"a": 1}}),
+    "quotas that are no list": USAGE | {"quotas": {}},
+}
+
+
+@pytest.mark.parametrize("reply", ACCEPTED.values(), ids=ACCEPTED)
+def test_the_schema_accepts_what_this_or_a_later_service_sends(reply: dict[str, Any]) -> None:
     assert is_valid(reply)
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        OUTCOME | {"surprise": 1},
-        outcome(GRANT | {"surprise": {"a": [1]}}),
-        outcome(REFUSAL | {"surprise": None}),
-        outcome(REFUSAL | {"code": "a_later_code"}),
-        outcome(GRANT | {"limited_by": "a later limit"}),
-        outcome(GRANT | {"method": "DELETE"}),
-        USAGE | {"quotas": [QUOTA | {"metric": "later_bytes", "window": "year"}]},
-    ],
-    ids=["reply", "grant", "refusal", "code", "limited_by", "method", "metric"],
-)
-def test_the_schema_accepts_what_a_later_service_sends(reply: dict[str, Any]) -> None:
-    assert is_valid(reply)
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        OUTCOME | {"status": "later"},
-        {name: value for name, value in OUTCOME.items() if name != "status"},
-        outcome({name: value for name, value in GRANT.items() if name != "url"}),
-        outcome(REFUSAL | {"code": 7}),
-        outcome(GRANT | {"headers": {"a": 1}}),
-        USAGE | {"quotas": {}},
-    ],
-    ids=["status", "no status", "no url", "code", "headers", "quotas"],
-)
+@pytest.mark.parametrize("reply", REFUSED.values(), ids=REFUSED)
 def test_the_schema_refuses_what_is_no_reply(reply: dict[str, Any]) -> None:
     assert not is_valid(reply)
 
 
 def test_the_schema_lists_all_known_codes_as_examples() -> None:
     assert reply_definitions()["Code"]["examples"] == [code.value for code in Code]
-
-
-def test_the_schema_has_a_definition_for_each_reply() -> None:
-    schema = reply_schema()
-    names = [item.__name__ for item in reply_classes()]
-    assert [item["$ref"] for item in schema["anyOf"]] == [f"#/$defs/{name}" for name in names]
-    assert set(names) < set(schema["$defs"])
 
 
 def test_every_field_of_a_reply_is_described() -> None:

@@ -1,12 +1,11 @@
 """Each kind's grants are byte-equal to those that boto3 signs for the same terms."""
 
 import base64
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
 
-from tests.support.builders.boto import FrozenBoto, frozen_botos, object_keys
+from tests.support.builders.boto import SESSION, FrozenBoto
 from valetkey.wire.messages import Item
 from valetkey.wire.terms import (
     AnyTerms,
@@ -49,59 +48,56 @@ def sign_grant(
     return grant_kind(terms).make_signer(terms, context)(GRANT_ID, item, upload)[0]
 
 
-@given(frozen_botos, object_keys)
-def test_a_download_equals_boto3s_get(boto: FrozenBoto, key: str) -> None:
-    terms = Download(**TERMS, filename="ü.pdf", cache_control="no-store", content_language="de")
-    expected = boto.url(
+class UrlCase(NamedTuple):
+    """Terms and an item, and the call of boto3 that signs the same URL."""
+
+    terms: AnyTerms
+    item: Item
+    operation: str
+    params: dict[str, Any]
+    has_grant_id: bool = True
+
+
+VERSION = Item(key="a", version_id="v.1")
+LARGE = Item(key="a b/ü", size=12 * 2**20)
+URLS = {
+    "a download": UrlCase(
+        Download(**TERMS, filename="ü.pdf", cache_control="no-store", content_language="de"),
+        Item(key="a b/ü"),
         "get_object",
         {
-            "Key": key,
             "ResponseCacheControl": "no-store",
             "ResponseContentDisposition": DISPOSITION,
             "ResponseContentLanguage": "de",
             "ResponseContentType": "application/octet-stream",
         },
-        GRANT_ID,
-    )
-    assert sign_grant(boto, terms, Item(key=key))["url"] == expected
-
-
-def test_a_head_of_a_version_with_an_owner_check_equals_boto3s() -> None:
-    terms = Download(**TERMS, method="HEAD", check_owner=True, inline=True)
-    grant = sign_grant(FrozenBoto(), terms, Item(key="a", version_id="v.1"))
-    params = {
-        "Key": "a",
-        "ExpectedBucketOwner": OWNER,
-        "ResponseContentDisposition": "inline",
-        "ResponseContentType": "application/octet-stream",
-        "VersionId": "v.1",
-    }
-    assert grant["url"] == FrozenBoto().url("head_object", params, GRANT_ID)
-    assert grant["headers"] == {"x-amz-expected-bucket-owner": OWNER}
-
-
-@given(frozen_botos, object_keys)
-def test_a_plain_download_is_boto3s_get_of_the_key_alone(boto: FrozenBoto, key: str) -> None:
-    grant = sign_grant(boto, Download(**TERMS, plain=True), Item(key=key))
-    assert grant["url"] == boto.url("get_object", {"Key": key})
-    assert grant["id"] == GRANT_ID
-
-
-def test_a_plain_head_of_a_version_with_an_owner_check_equals_boto3s() -> None:
-    terms = Download(**TERMS, method="HEAD", check_owner=True, plain=True)
-    grant = sign_grant(FrozenBoto(), terms, Item(key="a", version_id="v.1"))
-    params = {"Key": "a", "ExpectedBucketOwner": OWNER, "VersionId": "v.1"}
-    assert grant["url"] == FrozenBoto().url("head_object", params)
-    assert grant["headers"] == {"x-amz-expected-bucket-owner": OWNER}
-
-
-@given(frozen_botos, object_keys)
-def test_a_put_equals_boto3s(boto: FrozenBoto, key: str) -> None:
-    terms = Put(**TERMS, **STORAGE_TERMS, max_size=100)
-    expected = boto.url(
+    ),
+    "a head of a version with an owner check": UrlCase(
+        Download(**TERMS, method="HEAD", check_owner=True, inline=True),
+        VERSION,
+        "head_object",
+        {
+            "ExpectedBucketOwner": OWNER,
+            "ResponseContentDisposition": "inline",
+            "ResponseContentType": "application/octet-stream",
+            "VersionId": "v.1",
+        },
+    ),
+    "a plain download": UrlCase(
+        Download(**TERMS, plain=True), Item(key="a b/ü"), "get_object", {}, has_grant_id=False
+    ),
+    "a plain head of a version with an owner check": UrlCase(
+        Download(**TERMS, method="HEAD", check_owner=True, plain=True),
+        VERSION,
+        "head_object",
+        {"ExpectedBucketOwner": OWNER, "VersionId": "v.1"},
+        has_grant_id=False,
+    ),
+    "a put": UrlCase(
+        Put(**TERMS, **STORAGE_TERMS, max_size=100),
+        Item(key="a b/ü", size=30, checksum=CHECKSUM),
         "put_object",
         {
-            "Key": key,
             "ACL": "public-read",
             "ChecksumSHA256": CHECKSUM.value,
             "ContentLength": 30,
@@ -113,33 +109,63 @@ def test_a_put_equals_boto3s(boto: FrozenBoto, key: str) -> None:
             "StorageClass": "STANDARD_IA",
             "Tagging": "team=a%26b&cost=x%3Dy",
         },
-        GRANT_ID,
-    )
-    grant = sign_grant(boto, terms, Item(key=key, size=30, checksum=CHECKSUM))
-    assert grant["url"] == expected
+    ),
+    "the completion of a multipart upload": UrlCase(
+        Multipart(**TERMS, max_size=2**30),
+        LARGE,
+        "complete_multipart_upload",
+        {"UploadId": UPLOAD.upload_id},
+    ),
+    "a part": UrlCase(
+        Parts(**TERMS, of=GRANT_ID),
+        Item(key="a b/ü", part=3),
+        "upload_part",
+        {"PartNumber": 3, "UploadId": UPLOAD.upload_id, "ContentLength": 2 * 2**20},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", URLS.values(), ids=URLS)
+def test_a_url_equals_boto3s(case: UrlCase) -> None:
+    boto = FrozenBoto(credentials=SESSION)
+    grant = sign_grant(boto, case.terms, case.item, UPLOAD)
+    params = {"Key": case.item.key, **case.params}
+    grant_id = GRANT_ID if case.has_grant_id else None
+    assert grant["url"] == boto.url(case.operation, params, grant_id)
+    assert grant["id"] == GRANT_ID
+
+
+@pytest.mark.parametrize(
+    ("name", "headers"),
+    [
+        ("a head of a version with an owner check", {"x-amz-expected-bucket-owner": OWNER}),
+        ("a plain head of a version with an owner check", {"x-amz-expected-bucket-owner": OWNER}),
+        ("a part", {"content-length": str(2 * 2**20)}),
+    ],
+)
+def test_a_grant_lists_the_headers_that_a_client_has_to_send(
+    name: str, headers: dict[str, str]
+) -> None:
+    case = URLS[name]
+    assert sign_grant(FrozenBoto(), case.terms, case.item, UPLOAD)["headers"] == headers
 
 
 def test_a_put_lists_every_header_that_is_signed() -> None:
-    grant = sign_grant(
-        FrozenBoto(),
-        Put(**TERMS, **STORAGE_TERMS, max_size=9),
-        Item(key="a", size=9, checksum=CHECKSUM),
-    )
+    put = URLS["a put"]
+    grant = sign_grant(FrozenBoto(), put.terms, put.item)
     signed = grant["url"].partition("X-Amz-SignedHeaders=")[2].partition("&")[0].split("%3B")
     assert {*grant["headers"], "host"} == set(signed)
 
 
-def test_a_put_may_replace_an_object_only_with_overwrite() -> None:
-    default = sign_grant(FrozenBoto(), Put(**TERMS, max_size=9), Item(key="a", size=9))
-    overwriting = sign_grant(
-        FrozenBoto(), Put(**TERMS, max_size=9, overwrite=True), Item(key="a", size=9)
-    )
-    assert default["headers"]["if-none-match"] == "*"
-    assert "if-none-match" not in overwriting["headers"]
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_put_may_replace_an_object_only_with_overwrite(*, overwrite: bool) -> None:
+    put = Put(**TERMS, max_size=9, overwrite=overwrite)
+    headers = sign_grant(FrozenBoto(), put, Item(key="a", size=9))["headers"]
+    assert headers.get("if-none-match") == (None if overwrite else "*")
 
 
-@given(frozen_botos, object_keys)
-def test_an_upload_equals_boto3s_form(boto: FrozenBoto, key: str) -> None:
+def test_an_upload_equals_boto3s_form() -> None:
+    boto = FrozenBoto(credentials=SESSION)
     terms = Upload(**TERMS, **STORAGE_TERMS, max_size=500, min_size=1, success_status=201)
     fields = {
         "Content-Type": "image/png",
@@ -157,8 +183,8 @@ def test_an_upload_equals_boto3s_form(boto: FrozenBoto, key: str) -> None:
         "x-amz-meta-grant-id": GRANT_ID,
     }
     conditions = [["content-length-range", 1, 500], *({name: v} for name, v in fields.items())]
-    expected = boto.form(key, dict(fields), conditions)
-    grant = sign_grant(boto, terms, Item(key=key, checksum=CHECKSUM))
+    expected = boto.form("a b/ü", dict(fields), conditions)
+    grant = sign_grant(boto, terms, Item(key="a b/ü", checksum=CHECKSUM))
     assert (grant["url"], grant["fields"]) == (expected["url"], expected["fields"])
 
 
@@ -170,29 +196,12 @@ def test_an_upload_of_a_content_type_family_leaves_the_field_to_the_client() -> 
     assert "Content-Type" not in grant["fields"]
 
 
-@given(frozen_botos, object_keys)
-def test_the_complete_and_abort_urls_of_a_multipart_equal_boto3s(
-    boto: FrozenBoto, key: str
-) -> None:
-    terms = Multipart(**TERMS, max_size=2**30)
-    grant = sign_grant(boto, terms, Item(key=key, size=12 * 2**20), UPLOAD)
-    params = {"Key": key, "UploadId": UPLOAD.upload_id}
-    assert grant["url"] == boto.url("complete_multipart_upload", params, GRANT_ID)
-    assert grant["multipart"]["abort_url"] == boto.url("abort_multipart_upload", params, GRANT_ID)
-    assert grant["multipart"]["part_count"] == 3
-
-
-@given(frozen_botos, object_keys)
-def test_a_part_equals_boto3s_and_has_exactly_its_length(boto: FrozenBoto, key: str) -> None:
-    params = {
-        "Key": key,
-        "PartNumber": 3,
-        "UploadId": UPLOAD.upload_id,
-        "ContentLength": 2 * 2**20,
-    }
-    grant = sign_grant(boto, Parts(**TERMS, of=GRANT_ID), Item(key=key, part=3), UPLOAD)
-    assert grant["url"] == boto.url("upload_part", params, GRANT_ID)
-    assert grant["headers"] == {"content-length": str(2 * 2**20)}
+def test_a_multipart_upload_can_be_aborted_with_a_url_that_equals_boto3s() -> None:
+    boto = FrozenBoto()
+    multipart = sign_grant(boto, Multipart(**TERMS, max_size=2**30), LARGE, UPLOAD)["multipart"]
+    params = {"Key": LARGE.key, "UploadId": UPLOAD.upload_id}
+    assert multipart["abort_url"] == boto.url("abort_multipart_upload", params, GRANT_ID)
+    assert multipart["part_count"] == 3
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "crc32", "crc32c", "crc64nvme"])

@@ -1,6 +1,9 @@
+import pytest
+
 from tests.support.builders.explanations import (
     MORNING,
     NOW,
+    explain_issued_chunk,
     explain_message,
     history_of_started_batch,
     refusal_codes,
@@ -8,6 +11,7 @@ from tests.support.builders.explanations import (
 )
 from tests.support.builders.messages import download_message, grant_message, put_message
 from valetkey.wire.refusals import Code, Refusal
+from worker.core.policy.decisions import GrantRow
 from worker.core.policy.history import BatchHistory, DecidedChunk
 from worker.core.quotas.cost import Cost
 from worker.core.signing.multipart_plan import MultipartPlan, StartedUpload
@@ -68,27 +72,33 @@ def test_the_explanation_ends_at_a_tenant_or_bucket_that_is_unknown_or_not_allow
     }
 
 
-def test_a_cancelled_batch_is_explained_as_closed() -> None:
-    explanation = explain_message(grant_message(), history=BatchHistory(is_cancelled=True))
-    assert refusal_codes(explanation) == {"batch": "batch_closed"}
+RAW = grant_message()
+OTHER_ITEMS = DecidedChunk(bytes(32), MORNING, None)
+BEGAN = "began at 2026-11-24T09:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("history", "code", "found"),
+    [
+        pytest.param(
+            history_of_started_batch(RAW, refusal=OVER_QUOTA), "quota_exceeded", BEGAN, id="refused"
+        ),
+        pytest.param(
+            history_of_started_batch(RAW, OTHER_ITEMS), "batch_conflict", BEGAN, id="other items"
+        ),
+        pytest.param(
+            BatchHistory(is_cancelled=True), "batch_closed", "not seen before", id="cancelled"
+        ),
+    ],
+)
+def test_a_batch_whose_history_refuses_the_message_is_explained_by_it(
+    history: BatchHistory, code: str, found: str
+) -> None:
+    explanation = explain_message(RAW, history=history)
     assert explanation.decision == "refuse"
-
-
-def test_a_refused_batch_is_explained_with_its_refusal() -> None:
-    raw = grant_message()
-    explanation = explain_message(raw, history=history_of_started_batch(raw, refusal=OVER_QUOTA))
     assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch"]
-    assert refusal_codes(explanation) == {"batch": "quota_exceeded"}
-    assert verdict_for(explanation, "batch").found == "began at 2026-11-24T09:00:00Z"
-
-
-def test_a_chunk_that_was_decided_with_other_items_is_explained_as_a_conflict() -> None:
-    raw = grant_message()
-    history = history_of_started_batch(raw, DecidedChunk(bytes(32), MORNING, None))
-    explanation = explain_message(raw, history=history)
-    assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch"]
-    assert refusal_codes(explanation) == {"batch": "batch_conflict"}
-    assert verdict_for(explanation, "batch").found == "began at 2026-11-24T09:00:00Z"
+    assert refusal_codes(explanation) == {"batch": code}
+    assert verdict_for(explanation, "batch").found == found
 
 
 def test_a_later_chunk_uses_the_quota_that_was_reserved_when_its_batch_began() -> None:
@@ -166,3 +176,37 @@ def test_parts_are_checked_against_their_upload() -> None:
     gone = Refusal(code=Code.UPLOAD_UNKNOWN, field="grant.of", message="gone")
     explanation = explain_message(raw, continued_upload=gone, validity=None)
     assert refusal_codes(explanation) == {"grant.of": "upload_unknown"}
+
+
+def test_an_issued_chunk_is_explained_by_the_rules_of_today_for_signing_it_again() -> None:
+    explanation = explain_issued_chunk(grant_message(deadline="2026-11-24T11:00:00Z"))
+    assert explanation.decision == "issue"
+    assert [(verdict.rule, verdict.found) for verdict in explanation.rules] == [
+        ("identity", "signed by acme/main"),
+        ("batch", "decided at 2026-11-24T09:00:00Z: not decided again, and nothing is charged"),
+        ("grant.bucket", "demo"),
+        ("total", "1 of at most 100,000"),
+        ("grant.kind", "download"),
+        ("grant.expires_in", "9 hours left of at most 1 day"),
+        ("items", "1 in this chunk, 0 of them refused"),
+    ]
+
+
+def test_an_issued_chunk_that_the_policy_of_today_refuses_is_explained_as_refused() -> None:
+    explanation = explain_issued_chunk(
+        grant_message(callback="nowhere"),
+        validity=Validity(MORNING, 604_800, "request"),
+        rows=[GrantRow(0, "globex/a", digest=bytes(32))],
+    )
+    assert explanation.decision == "refuse"
+    assert refusal_codes(explanation) == {
+        "callback": "callback_unknown",
+        "grant.expires_in": "expiry_too_long",
+        "items": "key_outside_prefix",
+    }
+
+
+def test_an_issued_chunk_of_a_removed_tenant_is_explained_as_refused() -> None:
+    explanation = explain_issued_chunk(grant_message(), tenant_id="removed")
+    assert [verdict.rule for verdict in explanation.rules] == ["identity", "batch", "grant.bucket"]
+    assert refusal_codes(explanation) == {"grant.bucket": "bucket_not_allowed"}

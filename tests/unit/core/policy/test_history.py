@@ -78,11 +78,6 @@ OTHER_ITEMS = decided_chunk(filename="other.pdf")
             BatchHistory(REFUSED, decided_chunk(OVER_QUOTA)), OVER_QUOTA, id="refused chunk"
         ),
         pytest.param(
-            BatchHistory(recorded_batch(fingerprint=bytes(32), remaining=None)),
-            BATCH_CONFLICT,
-            id="other header, closed batch",
-        ),
-        pytest.param(
             BatchHistory(OTHER_HEADER, decided_chunk()),
             BATCH_CONFLICT,
             id="other header, same items",
@@ -101,21 +96,20 @@ def test_the_history_alone_refuses_a_message_or_leaves_the_decision_open(
 
 
 @pytest.mark.parametrize(
-    "history",
+    ("history", "is_final"),
     [
-        BatchHistory(OPEN, decided_chunk()),
-        BatchHistory(CLOSED),
-        BatchHistory(OTHER_HEADER),
-        BatchHistory(is_cancelled=True),
+        (BatchHistory(OPEN, decided_chunk()), True),
+        (BatchHistory(CLOSED), True),
+        (BatchHistory(OTHER_HEADER), True),
+        (BatchHistory(is_cancelled=True), True),
+        (BatchHistory(), False),
+        (BatchHistory(OPEN), False),
     ],
 )
-def test_a_history_that_decides_or_refuses_a_message_is_final(history: BatchHistory) -> None:
-    assert history.is_final_for(MESSAGE)
-
-
-@pytest.mark.parametrize("history", [BatchHistory(), BatchHistory(OPEN)])
-def test_a_history_without_a_decision_on_the_message_is_not_final(history: BatchHistory) -> None:
-    assert not history.is_final_for(MESSAGE)
+def test_a_history_is_final_if_it_decides_or_refuses_a_message(
+    history: BatchHistory, *, is_final: bool
+) -> None:
+    assert history.is_final_for(MESSAGE) is is_final
 
 
 @pytest.mark.parametrize(("total", "chunks"), [(1, 1), (600, 1), (601, 2), (100_000, 167)])

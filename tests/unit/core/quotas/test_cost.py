@@ -7,26 +7,30 @@ from hypothesis import strategies as st
 
 from valetkey.wire.refusals import Window
 from worker.core.quotas import cost
+from worker.core.quotas.admission import QuotaAdmission, admit_cost
+from worker.core.quotas.cost import WINDOWS, Cost
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant
 
 NOW = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
+CALENDAR_WINDOWS = st.sampled_from([window for window in cost.WINDOWS if window != "live"])
 MOMENTS = st.integers(0, 4_000_000_000).map(lambda second: datetime.fromtimestamp(second, UTC))
 
 
 @pytest.mark.parametrize(
-    ("window", "start", "end"),
+    ("window", "start"),
     [
-        ("minute", datetime(2026, 12, 31, 23, 59, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
-        ("hour", datetime(2026, 12, 31, 23, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
-        ("day", datetime(2026, 12, 31, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
-        ("month", datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+        ("minute", datetime(2026, 12, 31, 23, 59, tzinfo=UTC)),
+        ("hour", datetime(2026, 12, 31, 23, tzinfo=UTC)),
+        ("day", datetime(2026, 12, 31, tzinfo=UTC)),
+        ("month", datetime(2026, 12, 1, tzinfo=UTC)),
     ],
 )
-def test_windows_follow_the_utc_calendar(window: Window, start: datetime, end: datetime) -> None:
-    assert (cost.window_start(window, NOW), cost.resets_at(window, NOW)) == (start, end)
+def test_windows_follow_the_utc_calendar(window: Window, start: datetime) -> None:
+    assert cost.window_start(window, NOW) == start
+    assert cost.resets_at(window, NOW) == datetime(2027, 1, 1, tzinfo=UTC)
 
 
-@given(MOMENTS, st.sampled_from([window for window in cost.WINDOWS if window != "live"]))
+@given(MOMENTS, CALENDAR_WINDOWS)
 def test_a_window_contains_its_moment_and_the_next_window_starts_where_it_ends(
     now: datetime, window: Window
 ) -> None:
@@ -42,37 +46,19 @@ def test_live_is_one_window_that_never_ends() -> None:
     assert cost.resets_at("live", NOW) is None
 
 
-def test_overrides_of_one_quota_add_up_and_leave_other_quotas_alone() -> None:
+def test_overrides_of_one_quota_add_up_until_they_expire_and_leave_other_quotas_alone() -> None:
     expires_at = NOW + timedelta(hours=1)
     tenant = Tenant(
         "acme",
         quotas=(Quota("grants", "day", 10), Quota("grants", "hour", 10)),
-        quota_overrides=(
-            QuotaOverride("grants", "day", 5, expires_at),
-            QuotaOverride("grants", "day", 7, expires_at),
-        ),
+        quota_overrides=tuple(QuotaOverride("grants", "day", n, expires_at) for n in (5, 7)),
     )
     assert [quota.limit for quota in cost.effective_quotas(tenant, NOW)] == [22, 10]
-
-
-def test_an_override_is_in_effect_before_its_expiry_and_not_at_it() -> None:
-    expires_at = NOW + timedelta(hours=1)
-    tenant = Tenant(
-        "acme",
-        quotas=(Quota("grants", "day", 10),),
-        quota_overrides=(QuotaOverride("grants", "day", 5, expires_at),),
-    )
-    assert cost.effective_quotas(tenant, NOW)[0].limit == 15
-    assert cost.effective_quotas(tenant, expires_at)[0].limit == 10
+    assert [quota.limit for quota in cost.effective_quotas(tenant, expires_at)] == [10, 10]
 
 
 tenants = st.lists(
-    st.builds(
-        Quota,
-        st.sampled_from(cost.METRICS),
-        st.sampled_from(cost.WINDOWS),
-        st.integers(0, 100),
-    )
+    st.builds(Quota, st.sampled_from(cost.METRICS), st.sampled_from(cost.WINDOWS), st.just(1))
 ).map(lambda quotas: Tenant("acme", quotas=tuple(quotas)))
 
 
@@ -93,7 +79,7 @@ def test_a_batch_stays_open_for_the_shortest_window_with_a_quota_and_at_most_a_d
     assert cost.batch_open_time(Tenant("acme", quotas=quotas)) == open_time
 
 
-@given(tenants, MOMENTS, st.sampled_from([window for window in cost.WINDOWS if window != "live"]))
+@given(tenants, MOMENTS, CALENDAR_WINDOWS)
 def test_a_batch_is_closed_by_the_end_of_the_window_after_the_one_in_which_it_began(
     tenant: Tenant, now: datetime, window: Window
 ) -> None:
@@ -107,7 +93,7 @@ def test_a_batch_is_closed_by_the_end_of_the_window_after_the_one_in_which_it_be
 
 
 @given(
-    st.sampled_from([window for window in cost.WINDOWS if window != "live"]),
+    CALENDAR_WINDOWS,
     st.integers(1, 20),
     MOMENTS,
     st.lists(
@@ -137,3 +123,80 @@ def test_at_most_twice_a_limit_is_issued_in_any_window_however_much_is_saved_for
     burst = sum(later for began_at, later in saved if now < began_at + open_time)
     issued[cost.window_start(window, now)] += burst
     assert max(issued.values()) <= 2 * limit
+
+
+QUOTAS = (Quota("grants", "day", 10), Quota("upload_bytes", "live", 1_000))
+ACME = Tenant("acme", quotas=QUOTAS)
+USAGE: dict[Window, Cost] = {"day": Cost(8), "live": Cost(8, 0, 500)}
+CEILING = 2**62  # bytes
+
+costs = st.builds(Cost, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+quota_lists = st.lists(
+    st.builds(
+        Quota,
+        st.sampled_from(["grants", "download_grants", "upload_bytes"]),
+        st.sampled_from(WINDOWS),
+        st.integers(0, 12),
+    ),
+    max_size=4,
+    unique_by=lambda quota: (quota.metric, quota.window),
+)
+usages = st.dictionaries(st.sampled_from(WINDOWS), costs)
+
+
+def used_amounts(admission: QuotaAdmission) -> list[int]:
+    return [state.used for state in admission.quotas]
+
+
+def test_a_cost_that_exceeds_several_quotas_is_refused_for_the_first_one() -> None:
+    refusal = admit_cost(ACME, USAGE, Cost(3, 0, 501), NOW).refusal
+    assert refusal is not None
+    assert (str(refusal.code), refusal.field, refusal.limit) == ("quota_exceeded", "total", 10)
+    assert refusal.quota is not None
+    assert refusal.quota.model_dump(exclude_none=True) == {
+        "metric": "grants",
+        "window": "day",
+        "limit": 10,
+        "used": 8,
+        "asked": 3,
+        "resets_at": datetime(2027, 1, 1, tzinfo=UTC),
+    }
+
+
+def test_a_quota_override_admits_a_cost_over_the_configured_limit() -> None:
+    override = QuotaOverride("grants", "day", 5, NOW + timedelta(seconds=1))
+    tenant = Tenant("acme", quotas=QUOTAS, quota_overrides=(override,))
+    admission = admit_cost(tenant, USAGE, Cost(7), NOW)
+    assert admission.refusal is None
+    assert [(state.limit, state.used) for state in admission.quotas] == [(15, 15), (1_000, 500)]
+
+
+@pytest.mark.parametrize("window", ["month", "live"])
+def test_a_ceiling_refuses_a_cost_of_a_tenant_without_quotas(window: Window) -> None:
+    refusal, states = admit_cost(Tenant("acme"), {window: Cost(0, 0, CEILING)}, Cost(0, 0, 1), NOW)
+    assert refusal is not None
+    assert refusal.quota is not None
+    assert (refusal.quota.metric, refusal.quota.window) == ("upload_bytes", window)
+    assert refusal.limit == CEILING
+    assert states == []
+
+
+def test_a_cost_up_to_the_ceilings_is_admitted_and_they_are_not_among_the_quotas() -> None:
+    usage = dict.fromkeys(WINDOWS, Cost(0, 0, CEILING - 1))
+    assert admit_cost(Tenant("acme"), usage, Cost(9, 9, 1), NOW) == QuotaAdmission(None, [])
+
+
+@given(quota_lists, usages, costs)
+def test_a_cost_is_admitted_if_no_quota_would_be_exceeded(
+    quotas: list[Quota], usage: dict[Window, Cost], cost: Cost
+) -> None:
+    admission = admit_cost(Tenant("acme", quotas=tuple(quotas)), usage, cost, NOW)
+    before = [getattr(usage.get(quota.window, Cost()), quota.metric) for quota in quotas]
+    amounts = [getattr(cost, quota.metric) for quota in quotas]
+    after = [used + amount for used, amount in zip(before, amounts, strict=True)]
+    fits = [
+        not amount or used <= quota.limit
+        for quota, amount, used in zip(quotas, amounts, after, strict=True)
+    ]
+    assert (admission.refusal is None) == all(fits)
+    assert used_amounts(admission) == (after if all(fits) else before)

@@ -21,10 +21,8 @@ def row(
     used: int, quota: Quota = HOUR, overrides: tuple[QuotaOverride, ...] = ()
 ) -> tuple[str, ...]:
     usage = {quota.window: Cost(**{quota.metric: used})}
-    statuses = quota_statuses(
-        tenant(quota, overrides=overrides), usage, NOW, include_unlimited=False
-    )
-    (status,) = statuses
+    acme = tenant(quota, overrides=overrides)
+    (status,) = quota_statuses(acme, usage, NOW, include_unlimited=False)
     return status_row(status, NOW)
 
 
@@ -44,9 +42,7 @@ def test_a_status_is_formatted_as_a_row() -> None:
 @pytest.mark.parametrize(
     ("used", "bar"),
     [
-        (0, "░░░░░░░░░░░░░░░░░░░░"),
         (1, "█░░░░░░░░░░░░░░░░░░░"),
-        (50, "██████████░░░░░░░░░░"),
         (99, "███████████████████░"),
         (100, "████████████████████"),
         (150, "████████████████████"),
@@ -56,9 +52,9 @@ def test_a_bar_is_full_only_if_nothing_is_left(used: int, bar: str) -> None:
     assert row(used, Quota("grants", "hour", 100))[5] == bar
 
 
-def test_a_reached_warning_is_in_capitals() -> None:
-    assert row(79)[7] == "warns from 80"
-    assert row(80)[7] == "WARNS from 80"
+@pytest.mark.parametrize(("used", "note"), [(79, "warns from 80"), (80, "WARNS from 80")])
+def test_a_reached_warning_is_in_capitals(used: int, note: str) -> None:
+    assert row(used)[7] == note
 
 
 def test_live_quotas_do_not_reset() -> None:
@@ -97,7 +93,6 @@ def test_usage_without_a_quota_is_included_only_on_request() -> None:
     [
         ("grants", 1_234_567, "1,234,567"),
         ("upload_bytes", 0, "0 B"),
-        ("upload_bytes", 1_023, "1023 B"),
         ("upload_bytes", 2**30, "1 GiB"),
         ("upload_bytes", 3 * 2**29, "1.5 GiB"),
         ("upload_bytes", 2**63 - 1, "8.0 EiB"),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.aws.bucket_policies import change_statements
 from worker.core.revocation.bucket_policy import (
     MAX_POLICY_BYTES,
     change_policy,
@@ -14,7 +15,7 @@ from worker.core.revocation.bucket_policy import (
     key_arn,
     prefix_arn,
 )
-from worker.errors import Malformed
+from worker.errors import Malformed, Transient
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 SID = denial_sid("0199a000-0000-7000-8000-000000000000", "b")
@@ -56,17 +57,14 @@ def test_only_presigned_requests_are_denied_and_only_until_the_end() -> None:
 
 
 @pytest.mark.parametrize("character", "*?$")
-def test_a_character_with_a_meaning_in_policies_stands_for_itself(character: str) -> None:
+@pytest.mark.parametrize("has_variables", [True, False])
+def test_a_character_with_a_meaning_in_policies_stands_for_itself_or_is_a_wildcard(
+    character: str, *, has_variables: bool
+) -> None:
+    expected = f"arn:aws:s3:::b/a${{{character}}}" if has_variables else "arn:aws:s3:::b/a?"
     text = f"a{character}"
-    assert arn(text) == f"arn:aws:s3:::b/a${{{character}}}"
-    assert prefix_arn("aws", "b", text, has_variables=True) == f"arn:aws:s3:::b/a${{{character}}}*"
-
-
-@pytest.mark.parametrize("character", "*?$")
-def test_storage_without_variables_gets_a_wildcard_for_such_a_character(character: str) -> None:
-    text = f"a{character}"
-    assert key_arn("aws", "b", text, has_variables=False) == "arn:aws:s3:::b/a?"
-    assert prefix_arn("aws", "b", text, has_variables=False) == "arn:aws:s3:::b/a?*"
+    assert key_arn("aws", "b", text, has_variables=has_variables) == expected
+    assert prefix_arn("aws", "b", text, has_variables=has_variables) == f"{expected}*"
 
 
 def test_the_statements_of_others_are_kept() -> None:
@@ -103,3 +101,50 @@ def test_adding_and_removing_changes_nothing_else(sids: list[str]) -> None:
     text = change_policy(policy(*others) if others else None, [statement()]) or ""
     left = change_policy(text, [], {SID})
     assert ([] if left is None else json.loads(left)["Statement"]) == others
+
+
+OURS = {"Sid": "Ours", "Effect": "Deny"}
+
+
+class Policies:
+    """A boto3 client of one bucket. Another process undoes the first changes."""
+
+    def __init__(self, lost: int, *statements: dict[str, Any]) -> None:
+        self.policy = json.dumps({"Statement": list(statements)})
+        self._lost = lost
+
+    def get_bucket_policy(self, **_: str) -> dict[str, str]:
+        return {"Policy": self.policy}
+
+    def put_bucket_policy(self, *, Policy: str, **_: str) -> dict[str, str]:  # noqa: N803 - boto3's own
+        self._lost -= 1
+        if self._lost < 0:
+            self.policy = Policy
+        return {}
+
+    @property
+    def sids(self) -> list[str]:
+        return [each["Sid"] for each in json.loads(self.policy)["Statement"]]
+
+
+def test_a_change_that_was_lost_is_made_again() -> None:
+    client = Policies(2)
+    change_statements(client, "b", [OURS])
+    assert client.sids == ["Ours"]
+
+
+def test_a_removal_that_was_lost_is_made_again() -> None:
+    client = Policies(2, OURS, {"Sid": "Theirs"})
+    change_statements(client, "b", [], ["Ours"])
+    assert client.sids == ["Theirs"]
+
+
+def test_a_change_that_is_always_lost_is_an_error() -> None:
+    with pytest.raises(Transient, match="another process"):
+        change_statements(Policies(9), "b", [OURS])
+
+
+def test_statements_are_added_and_removed_in_one_change() -> None:
+    client = Policies(0, {"Sid": "Old"}, {"Sid": "Theirs"})
+    change_statements(client, "b", [OURS], ["Old"])
+    assert client.sids == ["Theirs", "Ours"]

@@ -12,38 +12,36 @@ def revocation(*target: str | None, storage: str | None = None) -> RecordedRevoc
     return RecordedRevocation(Target(*target), storage, "alice", None, at)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "other"),
-    [("grant", "b.7", "b.17"), ("batch", "b", "c")],
-)
-def test_an_id_covers_its_grants_alone(kind: str, value: str, other: str) -> None:
-    assert covers(revocation(kind, value), ITEM)
-    assert not covers(revocation(kind, other), ITEM)
+HERE = revocation("key", "acme/a.pdf", "demo", storage="real")
+COVERED = {
+    "its id": (revocation("grant", "b.7"), ITEM),
+    "its batch": (revocation("batch", "b"), ITEM),
+    "its key in its bucket": (revocation("key", "acme/a.pdf", "second", storage="real"), ITEM),
+    "a prefix in its bucket": (revocation("prefix", "acme/a", "second", storage="real"), ITEM),
+    "its profile, wherever it leads": (HERE, ITEM._replace(storage="moved")),
+    "its profile, which was removed": (HERE, ITEM._replace(storage=None)),
+    "its tenant": (revocation("tenant", "acme"), ITEM),
+}
+NOT_COVERED = {
+    "another id": (revocation("grant", "b.17"), ITEM),
+    "another batch": (revocation("batch", "c"), ITEM),
+    "its key in another bucket": (revocation("key", "acme/a.pdf", "second", storage="other"), ITEM),
+    "a prefix in another bucket": (revocation("prefix", "acme/", "second", storage="other"), ITEM),
+    "another key": (revocation("key", "acme/a", "demo", storage="real"), ITEM),
+    "another prefix": (revocation("prefix", "acme/b", "demo", storage="real"), ITEM),
+    "two removed profiles": (
+        revocation("key", "acme/a.pdf", "second"),
+        ITEM._replace(storage=None),
+    ),
+    "credentials": (revocation("credentials", "AKIDEXAMPLE"), ITEM),
+}
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "other"),
-    [("key", "acme/a.pdf", "acme/a"), ("prefix", "acme/a", "acme/b")],
-)
-def test_objects_are_covered_by_their_keys_in_their_bucket(
-    kind: str, value: str, other: str
-) -> None:
-    assert covers(revocation(kind, value, "second", storage="real"), ITEM)
-    assert not covers(revocation(kind, value, "second", storage="other"), ITEM)
-    assert not covers(revocation(kind, other, "demo", storage="real"), ITEM)
+@pytest.mark.parametrize(("recorded", "item"), COVERED.values(), ids=COVERED)
+def test_an_item_is_covered_by(recorded: RecordedRevocation, item: RevokedItem) -> None:
+    assert covers(recorded, item)
 
 
-def test_an_object_is_covered_in_its_profile_wherever_that_leads_today() -> None:
-    target = revocation("key", "acme/a.pdf", "demo", storage="real")
-    assert covers(target, ITEM._replace(storage="moved"))
-    assert covers(target, ITEM._replace(storage=None))
-
-
-def test_a_removed_profile_leads_to_no_bucket_of_another() -> None:
-    target = revocation("key", "acme/a.pdf", "second")
-    assert not covers(target, ITEM._replace(storage=None))
-
-
-def test_a_tenant_covers_everything_and_credentials_nothing() -> None:
-    assert covers(revocation("tenant", "acme"), ITEM)
-    assert not covers(revocation("credentials", "AKIDEXAMPLE"), ITEM)
+@pytest.mark.parametrize(("recorded", "item"), NOT_COVERED.values(), ids=NOT_COVERED)
+def test_an_item_is_not_covered_by(recorded: RecordedRevocation, item: RevokedItem) -> None:
+    assert not covers(recorded, item)

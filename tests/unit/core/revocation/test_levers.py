@@ -1,15 +1,22 @@
+"""The levers of a revocation: denied objects, and the sessions of a role that end."""
+
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders.messages import DEMO, POLICY
+from worker.core.kinds.role_session import RoleSession
 from worker.core.revocation.denied_objects import MAX_KEYS, DeniedObjects, denied_objects
 from worker.core.revocation.levers import Lever, plan_levers
+from worker.core.revocation.role_policy import older_sessions_policy, read_sessions_from
 from worker.core.revocation.targets import LiveGrant, Target
 from worker.core.tenants.config import Bucket, Tenant, TenantConfig
+from worker.errors import Malformed
 
 END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 TENANT = Target("tenant", "acme")
@@ -81,3 +88,95 @@ def test_equally_named_buckets_of_two_servers_are_two_buckets() -> None:
         ("127.0.0.1:9/valetkey-demo", {"acme": 1}, {}),
         ("s3.example.com/valetkey-demo", {"acme": 1}, {}),
     ]
+
+
+MOMENT = datetime(2026, 11, 24, 12, tzinfo=UTC)
+ROLE, OTHER_ROLE = (f"arn:aws:iam::111122223333:role/{name}" for name in ("a", "b"))
+SHARED = replace(DEMO, role_arn=ROLE)
+ROLES = TenantConfig(
+    {
+        "demo": SHARED,
+        "copy": replace(SHARED, name="copy", bucket="another"),
+        "other": replace(DEMO, name="other", role_arn=OTHER_ROLE),
+        "plain": replace(DEMO, name="plain"),
+    },
+    {"acme": Tenant("acme", policies={"demo": POLICY})},
+)
+
+
+def session_grant(number: int = 0, **changes: Any) -> LiveGrant:
+    values = LiveGrant("acme", "b", 1, 0, number, "download", "demo", "acme/a", "ASIA1", END)
+    return values._replace(**changes)
+
+
+def session_levers(targeted: list[LiveGrant], *beside: LiveGrant) -> list[Lever]:
+    target = Target("tenant", "acme")
+    levers = plan_levers(target, targeted, [*targeted, *beside], ROLES)
+    return [lever for lever in levers if lever.name == "end_sessions"]
+
+
+def test_grants_of_all_tenants_and_buckets_end_with_their_role() -> None:
+    others = session_grant(1, tenant="globex"), session_grant(2, tenant="initech", bucket="copy")
+    [lever] = session_levers([session_grant()], *others)
+    assert lever.ends == {"acme": 1}
+    assert lever.others == {"globex": 1, "initech": 1}
+
+
+def test_grants_of_another_role_do_not_end_with_it() -> None:
+    [lever] = session_levers([session_grant()], session_grant(1, tenant="globex", bucket="other"))
+    assert lever.others == {}
+
+
+def test_each_role_has_a_lever_of_its_own() -> None:
+    levers = session_levers([session_grant(), session_grant(1, bucket="other")])
+    assert sorted(lever.where for lever in levers) == [ROLE, OTHER_ROLE]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"bucket": "plain"}, id="a profile without a role"),
+        pytest.param({"access_key": "AKIA1"}, id="a long-term key"),
+    ],
+)
+def test_what_no_session_signed_ends_with_none(changes: dict[str, Any]) -> None:
+    assert session_levers([session_grant(**changes)]) == []
+
+
+def test_the_key_of_a_session_is_not_said_to_be_disabled_by_hand() -> None:
+    levers = plan_levers(
+        Target("credentials", "ASIA1"), [session_grant()], [session_grant()], ROLES
+    )
+    [lever] = [each for each in levers if each.name == "disable_access_key"]
+    assert lever.manual is None
+    assert lever.problem == "the key of a session cannot be disabled: end the sessions instead"
+
+
+def test_the_policy_names_the_moment_that_is_read_from_it() -> None:
+    assert read_sessions_from(older_sessions_policy(MOMENT)) == MOMENT
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "{",
+        "[]",
+        {"Statement": []},
+        {"Statement": [{"Effect": "Deny"}]},
+        {"Statement": [{"Condition": {"DateLessThan": {"aws:TokenIssueTime": "soon"}}}]},
+        json.loads(older_sessions_policy(MOMENT).replace("Z", "")),
+    ],
+)
+def test_another_policy_is_not_taken_for_ours(policy: Any) -> None:
+    with pytest.raises(Malformed, match="ValetkeyRevokeOlderSessions is not the one"):
+        read_sessions_from(policy)
+
+
+def test_a_session_that_ends_earlier_than_one_from_the_moment_is_older() -> None:
+    session = RoleSession(ROLE, "n", "{}", "eu-west-1", seconds=1_800, sessions_from=MOMENT)
+    assert session.earliest_end == END
+
+
+def test_without_a_moment_every_session_may_sign() -> None:
+    session = RoleSession(ROLE, "n", "{}", "eu-west-1")
+    assert session.earliest_end == datetime.min.replace(tzinfo=UTC)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker.core.signing.disposition import content_disposition
-from worker.core.signing.filenames import find_filename_fault
+from worker.core.signing.filenames import MAX_FILENAME_BYTES, find_filename_fault
 
 # Look-alikes of what a file name must not contain, and what NFKD turns into ASCII.
 _TRICKY = (
@@ -27,7 +27,6 @@ _VALID_TEXT = st.text(
 _TEXT = _ANY_TEXT | _VALID_TEXT
 _EXTENSIONS = st.sampled_from(["", ".pdf", ".exe", ".tar.gz", ".\uff45\uff58\uff45", ".e\u0301xe"])
 TEXTS = st.builds("{}{}".format, _TEXT, _EXTENSIONS)
-FILENAMES = TEXTS.filter(lambda name: find_filename_fault(name) is None)
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _QUOTED = r'"((?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*)"'
@@ -69,16 +68,16 @@ def extension(name: str) -> str:
     return name.rpartition(".")[2] if "." in name else ""
 
 
-def test_without_a_filename_the_disposition_is_still_attachment() -> None:
-    assert content_disposition(None) == "attachment"
-
-
-def test_the_disposition_is_inline_only_if_requested() -> None:
-    assert content_disposition("a.png", inline=True) == 'inline; filename="a.png"'
-
-
-def test_a_plain_filename_is_quoted() -> None:
-    assert content_disposition("a b (1).pdf") == 'attachment; filename="a b (1).pdf"'
+@pytest.mark.parametrize(
+    ("name", "inline", "header"),
+    [
+        (None, False, "attachment"),
+        ("a b (1).pdf", False, 'attachment; filename="a b (1).pdf"'),
+        ("a.png", True, 'inline; filename="a.png"'),
+    ],
+)
+def test_a_plain_filename_is_quoted(name: str | None, header: str, *, inline: bool) -> None:
+    assert content_disposition(name, inline=inline) == header
 
 
 @pytest.mark.parametrize(
@@ -89,14 +88,11 @@ def test_a_plain_filename_is_quoted() -> None:
         ("50%25 off; a=b.txt", "50_25 off_ a_b.txt"),
         ("四半期報告書.xlsx", "download.xlsx"),
         ("-rf.pdf", "rf.pdf"),
-        ("-.tar.gz", "tar.gz"),
         ("invoice.exe\uff02.pdf", "invoice.exe_.pdf"),
-        ("invoice.exe\uff1b x=\uff02.pdf", "invoice.exe_ x_.pdf"),
         ("invoice.pdf\u2024exe", "invoice.pdf_exe"),
         ("a.\uff45\uff58\uff45", "a.___"),
         ("a.e\u0301xe", "a.e_xe"),
         ("a\uff0fb\uff3cc.pdf", "a_b_c.pdf"),
-        ("\u0421ON.txt", "_ON.txt"),
         ("CO\u0145.txt", "_CON.txt"),  # the accent goes, and a device remains
         ("\u2026und.pdf", "_und.pdf"),
     ],
@@ -124,8 +120,77 @@ def test_any_text_is_refused_or_sent_exactly_with_a_safe_fallback(text: str) -> 
         assert "_" in extension(fallback)
 
 
-@given(FILENAMES)
-def test_the_header_of_a_filename_is_one_line_of_ascii(name: str) -> None:
-    header = content_disposition(name)
-    assert header.isascii()
-    assert header.isprintable()
+@pytest.mark.parametrize(
+    "name",
+    [
+        "report.pdf",
+        "-rf.pdf",
+        "100%",
+        "50%25 off; a=b, c'd.txt",
+        "Übergrößenträger.pdf",
+        "re\u0301sume\u0301.txt",
+        "دفتر الحسابات.pdf",
+        "रिपोर्ट.pdf",
+        "क्\u200dष.pdf",  # a joiner after a mark
+        "می\u200cشود.pdf",
+        "四半期報告書\uff08最終\uff09.xlsx",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467.png",
+        "\u2764\ufe0f\u200d\U0001f525.png",  # a joiner after a variation selector
+        "invoice.exe\uff02.pdf",
+        "\u2026und dann.pdf",
+        "\U0001fae9.pdf",  # of a Unicode version after that of Python 3.11
+        "a\ue000.pdf",
+        "CONtract.pdf",
+        "com10.txt",
+        "a..b.pdf",
+        "漢" * (MAX_FILENAME_BYTES // 3),
+    ],
+)
+def test_a_name_in_any_script_has_no_fault(name: str) -> None:
+    assert find_filename_fault(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("", "not empty"),
+        ("x" * (MAX_FILENAME_BYTES + 1), "236 bytes"),
+        ("漢" * (MAX_FILENAME_BYTES // 3 + 1), "236 bytes"),
+        *((f"a{character}b.pdf", "characters /") for character in '/\\":*?<>|'),
+        ("a\r\nb", "control"),
+        ("a\0.pdf", "control"),
+        ("a\x85b", "control"),
+        ("a\u2028b", "control"),
+        ("gpj.\u202eexe", "control"),
+        ("a\u200bb", "control"),
+        ("a\u200db.pdf", "control"),  # no joiner between Latin letters
+        ("क\u200c", "control"),
+        ("\u200cक", "control"),
+        ("क\u200c\u200cक", "control"),
+        ("\U0001f3f4\U000e0067\U000e007f", "control"),  # tags can hide any text
+        ("\ud800", "control"),
+        ("a\ufffe", "control"),
+        ("a\ufdd0", "control"),
+        (" a", "begins"),
+        ("a\u3000", "begins"),
+        (".", "begins"),
+        (".htaccess", "begins"),
+        ("~a", "begins"),
+        ("invoice.exe.", "begins"),
+        ("nul", "device"),
+        ("Com1 .tar.gz", "device"),
+        ("lpt\u00b9.pdf", "device"),
+        ("\uff23\uff2f\uff2e.pdf", "device"),
+        ("CONIN$", "device"),
+        ("\uff0e\uff0e\uff0f.ssh", "path"),
+        ("\u2025\u2215\u2025\u2215a", "path"),
+        ("a\u2044\u2024\u2024\u29f8b", "path"),
+        ("a\uff3c\uff0e\uff0e\uff3cb", "path"),
+        ("%2Ebashrc", "percent"),
+        ("a%252Fb", "percent"),
+        ("fdp%E2%80%AEexe", "percent"),
+        ("a%ff", "percent"),
+    ],
+)
+def test_a_faulty_name_is_told_by_the_rule_that_it_breaks(name: str, rule: str) -> None:
+    assert rule in (find_filename_fault(name) or "")

@@ -1,7 +1,13 @@
+"""Ids of tenants, and how bucket profiles are found."""
+
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from worker.core.tenants.config import Tenant, TenantConfig
+import pytest
+
+from worker.core.tenants.config import Bucket, Tenant, TenantConfig
 from worker.core.tenants.identities import MAX_ID_LENGTH, assign_ids
+from worker.core.tenants.storage_names import storage_name
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 NO_TENANTS = TenantConfig()
@@ -51,3 +57,53 @@ def test_a_tenant_is_found_by_its_id_and_not_by_that_of_a_removed_one() -> None:
     tenants = config(acme, globex)
     ids = ("acme~2", "globex", "acme", "acme~3", "")
     assert [tenants.tenant_by_id(id_) for id_ in ids] == [acme, globex, None, None, None]
+
+
+THREE_BUCKETS = TenantConfig(
+    {
+        name: Bucket(name, bucket, "us-east-1", "path")
+        for name, bucket in (("other", "far"), ("first", "near"), ("second", "near"))
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("preferred", "found"),
+    [
+        ((), "first"),
+        (("second",), "second"),
+        (("removed", "second", "first"), "second"),
+        (("other",), "first"),
+        (("removed",), "first"),
+    ],
+)
+def test_the_first_preferred_profile_that_is_wanted_is_found(
+    preferred: Sequence[str], found: str
+) -> None:
+    bucket = THREE_BUCKETS.find_bucket(lambda each: each.bucket == "near", preferred)
+    assert bucket == THREE_BUCKETS.buckets[found]
+
+
+def test_no_profile_is_found_if_none_is_wanted() -> None:
+    assert THREE_BUCKETS.find_bucket(lambda each: each.bucket == "nowhere", ["first"]) is None
+
+
+def name_at(endpoint: str | None) -> str:
+    return storage_name(Bucket("uploads", "acme", "eu-central-1", endpoint=endpoint))
+
+
+def test_a_bucket_of_aws_has_its_own_name() -> None:
+    assert name_at(None) == name_at("https://s3.eu-central-1.amazonaws.com") == "acme"
+
+
+def test_buckets_of_one_name_on_two_servers_have_two_names() -> None:
+    assert name_at("http://one.test:9000") == "one.test:9000/acme"
+    assert name_at("http://two.test:9000") == "two.test:9000/acme"
+
+
+def test_the_spelling_of_an_endpoint_changes_no_name() -> None:
+    assert name_at("HTTPS://Store.Test:443/") == name_at("https://store.test") == "store.test/acme"
+
+
+def test_the_same_name_on_aws_and_elsewhere_is_two_buckets() -> None:
+    assert name_at("https://store.test") != name_at(None)

@@ -1,11 +1,9 @@
 """The [tenants.NAME.quotas] table of tenants.toml, and limits that contradict each other."""
 
-from pathlib import Path
-
 import pytest
 
-from worker.core.tenants.config import Quota, TenantConfig
-from worker.usecases.tenants_file import FileProblem, read_tenants_file
+from tests.support.builders.tenants_files import TenantsFile
+from worker.core.tenants.config import Policy, Quota
 
 HEAD = """\
 [buckets.demo]
@@ -22,40 +20,25 @@ max_size = "1MiB"
 LINE = HEAD.count("\n") + 3  # the first line below [tenants.acme.quotas]
 
 
-class QuotasFile:
-    """A tenants.toml whose tenant has given quotas, or whose policy has an additional line."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "tenants.toml"
-
-    def read(self, quotas: str = "", policy: str = "") -> TenantConfig | list[FileProblem]:
-        endpoint = '[tenants.acme.endpoints.billing]\nurl = "https://a.example.com/"\n'
-        text = f"{HEAD}{policy}\n[tenants.acme.quotas]\n{quotas}\n{endpoint}secret = 'env:A'\n"
-        self._file.write_text(text, encoding="utf-8")
-        return read_tenants_file(self._file, development=False)
-
-    def quotas(self, quotas: str) -> tuple[Quota, ...]:
-        config = self.read(quotas)
-        assert isinstance(config, TenantConfig), config
-        return config.tenants["acme"].quotas
-
-    def problem(self, quotas: str = "", policy: str = "") -> FileProblem:
-        problems = self.read(quotas, policy)
-        assert isinstance(problems, list)
-        assert len(problems) == 1, problems
-        return problems[0]
+def file_text(quotas: str = "", policy: str = "") -> str:
+    """Return a file whose tenant has quotas, or whose policy has additional lines."""
+    endpoint = '[tenants.acme.endpoints.billing]\nurl = "https://a.example.com/"\n'
+    return f"{HEAD}{policy}\n[tenants.acme.quotas]\n{quotas}\n{endpoint}secret = 'env:A'\n"
 
 
-@pytest.fixture
-def tenants_file(tmp_path: Path) -> QuotasFile:
-    return QuotasFile(tmp_path)
+def policy_of(file: TenantsFile, lines: str = "") -> Policy:
+    return file.config(file_text(policy=lines)).tenants["acme"].policies["demo"]
 
 
-def test_every_metric_has_every_window(tenants_file: QuotasFile) -> None:
+def quotas_of(file: TenantsFile, quotas: str) -> tuple[Quota, ...]:
+    return file.config(file_text(quotas)).tenants["acme"].quotas
+
+
+def test_every_metric_has_every_window(tenants_file: TenantsFile) -> None:
     numbers = "{ minute = 1, hour = 2, day = 3, month = 4, live = 5 }"
     sizes = '{ minute = "1MiB", hour = "2MiB", day = "3MiB", month = "4MiB", live = "5MiB" }'
-    quotas = tenants_file.quotas(
-        f"grants = {numbers}\ndownload_grants = {numbers}\nupload_bytes = {sizes}"
+    quotas = quotas_of(
+        tenants_file, f"grants = {numbers}\ndownload_grants = {numbers}\nupload_bytes = {sizes}"
     )
     windows = ("day", "hour", "live", "minute", "month")
     metrics = ("download_grants", "grants", "upload_bytes")
@@ -69,14 +52,9 @@ def test_every_metric_has_every_window(tenants_file: QuotasFile) -> None:
     [
         ("grants = { hour = 10 }", Quota("grants", "hour", 10)),
         ("grants = { hour = { limit = 10 } }", Quota("grants", "hour", 10)),
-        ("grants = { hour = { limit = 10, warn = 8 } }", Quota("grants", "hour", 10, 8)),
         ("grants = { hour = { limit = 10, warn = 10 } }", Quota("grants", "hour", 10, 10)),
         ('grants = { hour = { limit = 10, warn = "80%" } }', Quota("grants", "hour", 10, 8)),
         ('grants = { hour = { limit = 1, warn = "1%" } }', Quota("grants", "hour", 1, 1)),
-        (
-            'upload_bytes = { live = { limit = "4MiB", warn = "50%" } }',
-            Quota("upload_bytes", "live", 2**22, 2**21),
-        ),
         (
             'upload_bytes = { live = { limit = "4MiB", warn = "3MiB" } }',
             Quota("upload_bytes", "live", 2**22, 3 * 2**20),
@@ -84,9 +62,9 @@ def test_every_metric_has_every_window(tenants_file: QuotasFile) -> None:
     ],
 )
 def test_a_limit_is_a_value_or_a_table_with_a_warning(
-    tenants_file: QuotasFile, line: str, quota: Quota
+    tenants_file: TenantsFile, line: str, quota: Quota
 ) -> None:
-    assert tenants_file.quotas(line) == (quota,)
+    assert quotas_of(tenants_file, line) == (quota,)
 
 
 @pytest.mark.parametrize(
@@ -105,20 +83,17 @@ def test_a_limit_is_a_value_or_a_table_with_a_warning(
     ],
 )
 def test_an_invalid_limit_or_warning_is_refused(
-    tenants_file: QuotasFile, limit: str, path: str
+    tenants_file: TenantsFile, limit: str, path: str
 ) -> None:
-    assert tenants_file.problem(f"grants = {{ hour = {limit} }}").path == (
-        f"tenants.acme.quotas.grants.{path}"
-    )
+    problem = tenants_file.problem(file_text(f"grants.hour = {limit}"))
+    assert problem.path == f"tenants.acme.quotas.grants.{path}"
 
 
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("grants.hour = 0", "a whole number"),
         ('download_grants.day = "100"', "a whole number"),
         ("grants.live = { limit = 0 }", "a whole number"),
-        ('upload_bytes.live = "x"', "bytes, or a size like 500KiB or 10GiB"),
         ("upload_bytes.month = -1", "bytes, or a size like 500KiB or 10GiB"),
         (
             "upload_bytes.day = { limit = 10, warn = 11 }",
@@ -127,13 +102,15 @@ def test_an_invalid_limit_or_warning_is_refused(
         ("grants.hours = 10", None),
     ],
 )
-def test_an_invalid_limit_has_a_hint(tenants_file: QuotasFile, line: str, hint: str | None) -> None:
-    problem = tenants_file.problem(line)
+def test_an_invalid_limit_has_a_hint(
+    tenants_file: TenantsFile, line: str, hint: str | None
+) -> None:
+    problem = tenants_file.problem(file_text(line))
     assert (problem.line, problem.hint) == (LINE, hint)
 
 
-def test_an_invalid_batch_size_has_a_hint(tenants_file: QuotasFile) -> None:
-    problem = tenants_file.problem(policy="max_batch = 0\n")
+def test_an_invalid_batch_size_has_a_hint(tenants_file: TenantsFile) -> None:
+    problem = tenants_file.problem(file_text(policy="max_batch = 0"))
     assert problem.hint == "items in one request, a whole number from 1 to 1,000,000"
 
 
@@ -143,11 +120,6 @@ def test_an_invalid_batch_size_has_a_hint(tenants_file: QuotasFile) -> None:
         ("grants = { hour = 11, day = 10 }", "grants.hour", "grants.day"),
         ("grants = { minute = 11, month = 10 }", "grants.minute", "grants.month"),
         (
-            "grants = { hour = 10 }\ndownload_grants = { hour = 11 }",
-            "download_grants.hour",
-            "grants.hour",
-        ),
-        (
             "grants = { live = 10 }\ndownload_grants = { live = 11 }",
             "download_grants.live",
             "grants.live",
@@ -155,19 +127,19 @@ def test_an_invalid_batch_size_has_a_hint(tenants_file: QuotasFile) -> None:
     ],
 )
 def test_a_limit_that_another_limit_makes_unreachable_is_refused(
-    tenants_file: QuotasFile, quotas: str, path: str, other: str
+    tenants_file: TenantsFile, quotas: str, path: str, other: str
 ) -> None:
-    problem = tenants_file.problem(quotas)
+    problem = tenants_file.problem(file_text(quotas))
     assert problem.path == f"tenants.acme.quotas.{path}"
     assert f"{other} allows only 10 (line {LINE})" in problem.message
     assert problem.hint == f"lower this limit to 10, or increase {other}"
 
 
 def test_each_limit_is_compared_with_the_smallest_of_a_longer_window(
-    tenants_file: QuotasFile,
+    tenants_file: TenantsFile,
 ) -> None:
-    problems = tenants_file.read("grants = { minute = 3, hour = 4, day = 2, month = 9 }")
-    assert isinstance(problems, list)
+    text = file_text("grants = { minute = 3, hour = 4, day = 2, month = 9 }")
+    problems = tenants_file.problems(text)
     assert [problem.path.rpartition(".")[2] for problem in problems] == ["minute", "hour"]
     assert all("grants.day allows only 2" in problem.message for problem in problems)
 
@@ -180,12 +152,12 @@ def test_each_limit_is_compared_with_the_smallest_of_a_longer_window(
         "grants = { hour = 10 }\ndownload_grants = { day = 11, hour = 10 }",
     ],
 )
-def test_limits_that_can_be_reached_are_accepted(tenants_file: QuotasFile, quotas: str) -> None:
-    assert isinstance(tenants_file.read(quotas), TenantConfig)
+def test_limits_that_can_be_reached_are_accepted(tenants_file: TenantsFile, quotas: str) -> None:
+    tenants_file.config(file_text(quotas))
 
 
-def test_an_upload_larger_than_a_quota_of_bytes_is_refused(tenants_file: QuotasFile) -> None:
-    problem = tenants_file.problem('upload_bytes = { month = "1023KiB" }')
+def test_an_upload_larger_than_a_quota_of_bytes_is_refused(tenants_file: TenantsFile) -> None:
+    problem = tenants_file.problem(file_text('upload_bytes = { month = "1023KiB" }'))
     assert (problem.path, problem.line) == ("tenants.acme.allow.demo.max_size", 10)
     assert (
         f"the quota upload_bytes.month of 1023 KiB (1,047,552 bytes) (line {LINE})"
@@ -197,7 +169,6 @@ def test_an_upload_larger_than_a_quota_of_bytes_is_refused(tenants_file: QuotasF
     ("policy", "path"),
     [
         ("max_batch = 101", "max_batch"),
-        ("max_batch = 0", "max_batch"),
         ('callbacks = ["bill"]', "callbacks[0]"),
         ('callbacks = ["billing", "audit"]', "callbacks[1]"),
         ('callbacks = "billing"', "callbacks"),
@@ -205,9 +176,9 @@ def test_an_upload_larger_than_a_quota_of_bytes_is_refused(tenants_file: QuotasF
     ],
 )
 def test_a_policy_cannot_exceed_its_tenant(
-    tenants_file: QuotasFile, policy: str, path: str
+    tenants_file: TenantsFile, policy: str, path: str
 ) -> None:
-    problem = tenants_file.problem(policy=policy)
+    problem = tenants_file.problem(file_text(policy=policy))
     assert (problem.path, problem.line) == (f"tenants.acme.allow.demo.{path}", 11)
 
 
@@ -218,29 +189,26 @@ def test_a_policy_cannot_exceed_its_tenant(
         ("x", "add the table [tenants.acme.endpoints.x]"),
     ],
 )
-def test_an_unknown_callback_has_a_hint(tenants_file: QuotasFile, name: str, hint: str) -> None:
-    assert tenants_file.problem(policy=f'callbacks = ["{name}"]').hint == hint
+def test_an_unknown_callback_has_a_hint(tenants_file: TenantsFile, name: str, hint: str) -> None:
+    problem = tenants_file.problem(file_text(policy=f'callbacks = ["{name}"]'))
+    assert problem.hint == hint
 
 
-def test_a_policy_sets_endpoints_items_and_sharing(
-    tenants_file: QuotasFile,
-) -> None:
-    config = tenants_file.read(policy='callbacks = ["billing"]\nmax_batch = 100\nshared = true')
-    assert isinstance(config, TenantConfig), config
-    policy = config.tenants["acme"].policies["demo"]
+def test_a_policy_sets_endpoints_items_and_sharing(tenants_file: TenantsFile) -> None:
+    lines = 'callbacks = ["billing"]\nmax_batch = 100\nshared = true'
+    policy = policy_of(tenants_file, lines)
     assert (policy.callbacks, policy.max_batch, policy.shared) == (("billing",), 100, True)
 
 
-def test_the_defaults_of_a_policy_are_those_of_its_tenant(tenants_file: QuotasFile) -> None:
-    config = tenants_file.read()
-    assert isinstance(config, TenantConfig), config
-    policy = config.tenants["acme"].policies["demo"]
+def test_the_defaults_of_a_policy_are_those_of_its_tenant(tenants_file: TenantsFile) -> None:
+    policy = policy_of(tenants_file)
     assert (policy.callbacks, policy.max_batch, policy.shared) == (None, None, False)
 
 
-def test_stored_bytes_have_a_limit_for_what_is_stored_now_alone(tenants_file: QuotasFile) -> None:
-    quotas = tenants_file.quotas('stored_bytes = { live = "1GiB" }')
+def test_stored_bytes_have_a_limit_for_what_is_stored_now_alone(tenants_file: TenantsFile) -> None:
+    quotas = quotas_of(tenants_file, 'stored_bytes = { live = "1GiB" }')
     assert quotas == (Quota("stored_bytes", "live", 2**30),)
-    assert "its only window is live" in str(tenants_file.problem("stored_bytes = { day = 2 }"))
-    small = tenants_file.problem('stored_bytes = { live = "1KiB" }')
+    daily = tenants_file.problem(file_text("stored_bytes = { day = 2 }"))
+    assert "its only window is live" in str(daily)
+    small = tenants_file.problem(file_text('stored_bytes = { live = "1KiB" }'))
     assert "exceeds the quota stored_bytes.live" in str(small)

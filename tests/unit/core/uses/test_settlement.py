@@ -1,13 +1,17 @@
-from datetime import UTC, datetime
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.uses.used_grants import used_grant
 from worker.core.uses.item_ranges import format_items, parse_items
 from worker.core.uses.settlement import settle_chunk
+from worker.core.uses.states import GrantState, StateFacts, grant_state
 from worker.core.uses.used_grant import UsedGrant
 
-ISSUED = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 RESERVED = 100
 ITEMS = range(6)
 item_sets = st.sets(st.sampled_from(ITEMS))
@@ -15,50 +19,32 @@ sizes = st.integers(0, 3 * RESERVED) | st.integers()  # the latter are nonsense 
 
 
 def grants(*numbers: int, end: str = "") -> list[UsedGrant]:
-    return [
-        UsedGrant(
-            tenant="acme",
-            batch_number=1,
-            batch_id="0199a000-0000-7000-8000-000000000001",
-            chunk_number=0,
-            item_number=number,
-            kind="upload",
-            bucket="demo",
-            real_buckets=frozenset({"real"}),
-            object_key=f"acme/{number}{end}",
-            issued_at=ISSUED,
-            expires_in=300,
-            terms={"max_size": RESERVED},
-            detail={},
-        )
-        for number in numbers
-    ]
+    terms = {"max_size": RESERVED}
+    return [used_grant(item_number=n, object_key=f"acme/{n}{end}", terms=terms) for n in numbers]
 
 
-def test_an_item_that_stored_nothing_returns_all_of_its_reservation() -> None:
-    assert settle_chunk(grants(0), {}, (), RESERVED) == ([0], 0, RESERVED)
+FREE_NAME = "/${filename}"
 
 
-def test_an_item_that_stored_less_than_it_may_returns_the_rest() -> None:
-    assert settle_chunk(grants(0), {0: 30}, (), RESERVED) == ([], 30, 70)
-
-
-def test_an_item_of_which_nobody_can_tell_returns_nothing() -> None:
-    assert settle_chunk(grants(0), {}, {0}, RESERVED) == ([], 0, 0)
-
-
-def test_an_item_of_which_a_source_told_meanwhile_returns_the_rest() -> None:
-    assert settle_chunk(grants(0), {0: 30}, {0}, RESERVED) == ([], 30, 70)
-
-
-def test_a_form_whose_client_chooses_the_names_returns_nothing() -> None:
-    free = grants(0, end="/${filename}")
-    assert settle_chunk(free, {}, (), RESERVED) == ([], 0, 0)
-    assert settle_chunk(free, {0: 30}, (), RESERVED) == ([], 30, 0)
-
-
-def test_an_item_whose_size_no_source_told_returns_nothing() -> None:
-    assert settle_chunk(grants(0), {0: None}, (), RESERVED) == ([], 0, 0)
+@pytest.mark.parametrize(
+    ("end", "stored", "unclear", "expected"),
+    [
+        pytest.param("", {}, (), ([0], 0, RESERVED), id="nothing stored: all of it"),
+        pytest.param("", {0: 30}, (), ([], 30, 70), id="less stored: the rest"),
+        pytest.param("", {}, {0}, ([], 0, 0), id="nobody can tell: nothing"),
+        pytest.param("", {0: 30}, {0}, ([], 30, 70), id="a source told meanwhile: the rest"),
+        pytest.param("", {0: None}, (), ([], 0, 0), id="no source told the size: nothing"),
+        pytest.param(FREE_NAME, {}, (), ([], 0, 0), id="free names, nothing stored: nothing"),
+        pytest.param(FREE_NAME, {0: 30}, (), ([], 30, 0), id="free names: nothing"),
+    ],
+)
+def test_an_item_returns_what_it_reserved_and_cannot_use_any_more(
+    end: str,
+    stored: dict[int, int | None],
+    unclear: Collection[int],
+    expected: tuple[list[int], int, int],
+) -> None:
+    assert settle_chunk(grants(0, end=end), stored, unclear, RESERVED) == expected
 
 
 def test_what_an_aborted_upload_returned_is_not_returned_again() -> None:
@@ -88,3 +74,42 @@ def test_numbers_of_items_are_read_as_they_were_written(numbers: set[int]) -> No
 
 def test_numbers_in_a_row_are_written_as_a_range() -> None:
     assert format_items([9, 0, 1, 2, 5, 4]) == "0-2,4-5,9"
+
+
+END = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+BEFORE, AFTER = END - timedelta(seconds=1), END
+KINDS = st.sampled_from(["download", "upload", "put", "multipart"])
+
+
+STORED = {"stored_verdict": "as_granted", "is_settled": True}
+
+
+@pytest.mark.parametrize(
+    ("now", "kind", "facts", "expected"),
+    [
+        pytest.param(BEFORE, "put", {}, "open", id="open until its end"),
+        pytest.param(BEFORE, "put", {"is_settled": True}, "open", id="open until its end, settled"),
+        pytest.param(AFTER, "put", {}, "unknown", id="unknown before storage was asked"),
+        pytest.param(AFTER, "put", {"is_settled": True}, "unused", id="unused once it was"),
+        pytest.param(AFTER, "download", {"is_settled": True}, "unknown", id="no log of downloads"),
+        pytest.param(BEFORE, "download", {"downloads": 1}, "used", id="downloaded"),
+        pytest.param(AFTER, "download", {"downloads": 1}, "used", id="downloaded, ended"),
+        pytest.param(AFTER, "put", STORED, "used", id="stored as granted"),
+        pytest.param(AFTER, "put", STORED | {"stored_verdict": "late"}, "late", id="stored late"),
+        pytest.param(AFTER, "put", STORED | {"is_replaced": True}, "overwritten", id="overwritten"),
+    ],
+)
+def test_the_state_of_a_grant_follows_from_its_uses(
+    now: datetime, kind: str, facts: dict[str, Any], expected: GrantState
+) -> None:
+    assert grant_state(StateFacts(kind, END, **facts), now) == expected
+
+
+def test_a_mismatched_object_is_told_apart() -> None:
+    facts = StateFacts("put", END, "mismatched", is_settled=True)
+    assert grant_state(facts, AFTER) == "mismatched"
+
+
+@given(st.builds(StateFacts, KINDS, st.just(END), st.none()))
+def test_only_a_stored_object_can_be_overwritten(facts: StateFacts) -> None:
+    assert grant_state(facts, AFTER) != "overwritten"

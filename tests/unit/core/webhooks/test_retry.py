@@ -1,9 +1,10 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.core.webhooks.circuit import CLOSED, FIRST_PAUSE, MAX_PAUSE, THRESHOLD, Circuit, pause
 from worker.core.webhooks.retry import (
     MAX_DELAY,
     SCHEDULE,
@@ -65,20 +66,19 @@ def test_the_next_delay_is_never_sooner_than_planned_nor_later_than_a_day(
     assert min(planned, MAX_DELAY) <= actual <= MAX_DELAY
 
 
-def test_a_longer_retry_after_is_used() -> None:
-    assert next_retry_delay(1, MIDDLE, timedelta(minutes=7)) == timedelta(minutes=7)
-
-
-def test_a_shorter_retry_after_is_not_used() -> None:
-    assert next_retry_delay(3, MIDDLE, timedelta(seconds=1)) == timedelta(minutes=5)
-
-
-def test_a_retry_after_of_a_month_is_cut_to_a_day() -> None:
-    assert next_retry_delay(1, MIDDLE, timedelta(days=30)) == timedelta(hours=24)
-
-
-def test_a_retry_after_adds_no_attempts() -> None:
-    assert next_retry_delay(len(SCHEDULE), MIDDLE, timedelta(seconds=1)) is None
+@pytest.mark.parametrize(
+    ("attempts", "retry_after", "delay"),
+    [
+        pytest.param(1, timedelta(minutes=7), timedelta(minutes=7), id="longer"),
+        pytest.param(3, timedelta(seconds=1), timedelta(minutes=5), id="shorter"),
+        pytest.param(1, timedelta(days=30), timedelta(hours=24), id="longer than a day"),
+        pytest.param(len(SCHEDULE), timedelta(seconds=1), None, id="no attempt is left"),
+    ],
+)
+def test_a_retry_after_delays_an_attempt_by_a_day_at_most_and_adds_none(
+    attempts: int, retry_after: timedelta, delay: timedelta | None
+) -> None:
+    assert next_retry_delay(attempts, MIDDLE, retry_after) == delay
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,7 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(retry_after: str, delay: t
 @pytest.mark.parametrize(
     "retry_after",
     [
-        *(
-            None,
-            "",
-            "soon",
-            "-1",
-            "1.5",
-            "1e3",
-            "1_0",
-            "٣",
-            "9" * 5000,
-            "Tue, 24 Nov 2026 23:01:30",
-        ),
+        *(None, "", "soon", "-1", "1.5", "1_0", "٣", "9" * 5000, "Tue, 24 Nov 2026 23:01:30"),
         "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
         "Mon, 01 Jan 2026 00:00:00 +99999999999999999999",
     ],
@@ -142,8 +131,42 @@ def test_every_header_is_parsed_without_an_error(retry_after: str, date: str | N
     assert delay is None or isinstance(delay, timedelta)
 
 
-@given(headers, headers | st.just(NOW))
-def test_every_header_gives_a_delay_of_a_day_at_most(retry_after: str, date: str) -> None:
-    delay = next_retry_delay(1, MIDDLE, parse_retry_after(retry_after, date))
-    assert delay is not None
-    assert delay <= MAX_DELAY
+FAILED_AT = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+
+
+def test_failures_below_the_threshold_do_not_open_a_circuit() -> None:
+    circuit = CLOSED.after_failures(THRESHOLD - 1, FAILED_AT, is_probe=False)
+    assert circuit == Circuit(THRESHOLD - 1, None)
+    assert not circuit.is_open(FAILED_AT)
+    assert not circuit.needs_probe(FAILED_AT)
+
+
+def test_the_fifth_failure_in_a_row_opens_it_for_five_seconds() -> None:
+    circuit = Circuit(THRESHOLD - 1, None).after_failures(1, FAILED_AT, is_probe=False)
+    assert circuit == Circuit(THRESHOLD, FAILED_AT + FIRST_PAUSE)
+    assert circuit.is_open(FAILED_AT + FIRST_PAUSE - timedelta(microseconds=1))
+    assert not circuit.is_open(FAILED_AT + FIRST_PAUSE)
+    assert circuit.needs_probe(FAILED_AT + FIRST_PAUSE)
+
+
+def test_attempts_that_fail_together_do_not_lengthen_the_pause() -> None:
+    together = CLOSED.after_failures(64, FAILED_AT, is_probe=False)
+    assert together == Circuit(THRESHOLD, FAILED_AT + FIRST_PAUSE)
+    later = FAILED_AT + timedelta(seconds=1)
+    assert together.after_failures(4, later, is_probe=False) == together
+
+
+def test_each_failed_probe_lengthens_the_pause_up_to_five_minutes() -> None:
+    pauses, circuit = [], Circuit(THRESHOLD - 1, None)
+    for _ in range(9):
+        circuit = circuit.after_failures(1, FAILED_AT, is_probe=True)
+        assert circuit.open_until is not None
+        pauses.append(int((circuit.open_until - FAILED_AT).total_seconds()))
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+@given(st.integers(THRESHOLD, 10**9))
+def test_no_number_of_failures_makes_a_pause_longer_than_five_minutes(failures: int) -> None:
+    duration = pause(failures)
+    assert duration is not None
+    assert FIRST_PAUSE <= duration <= MAX_PAUSE
