@@ -34,7 +34,6 @@ def test_children_that_ended_count_as_workers_and_not_as_readers_of_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tables = [[*TABLE, Process(CHILD, CELERY, 1)]]
-
     assert meter(monkeypatch, tables, set()).read() == meters.Cpu(3.0 + 7.0, 0.5 + 2.0, 1.0, 0)
 
 
@@ -43,5 +42,4 @@ def test_a_process_that_ends_while_it_is_read_is_counted_by_its_parent(
 ) -> None:
     other = Process(21, CELERY, 1)
     tables = [[*TABLE, Process(CHILD, CELERY, 1), other], [*TABLE, Process(CHILD, CELERY, 1)]]
-
     assert meter(monkeypatch, tables, {other.pid}).read().workers == 3.0 + 7.0

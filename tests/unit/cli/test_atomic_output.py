@@ -1,4 +1,3 @@
-import json
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,7 +7,6 @@ import pytest
 
 from valetkey.cli.bulk import journal
 from valetkey.cli.bulk.journal import BulkPlan, Checkpoint, Journal
-from valetkey.cli.bulk.row_errors import InputError
 from valetkey.cli.results.atomic_output import RowWriter, atomic_output, partial_path
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
@@ -132,13 +130,6 @@ def test_a_file_shorter_than_its_checkpoint_starts_over(path: Path, remaining: s
     assert path.read_text() == "top\n"
 
 
-def test_an_interrupted_run_is_not_overwritten_by_another(path: Path) -> None:
-    interrupt_run(path, JOURNAL, "a\n")
-    with pytest.raises(FileExistsError, match="interrupted"), atomic_output(path):
-        pass
-    assert partial_path(path).read_text() == "top\na\n"
-
-
 def test_two_processes_cannot_resume_the_same_run(path: Path) -> None:
     with atomic_output(path, JOURNAL) as out:
         write_rows(out, "a\n")
@@ -172,42 +163,10 @@ def test_a_symbolic_link_is_not_resumed(path: Path) -> None:
     assert victim.read_text() == "top\na\n"
 
 
-def test_a_device_is_not_replaced_by_a_file() -> None:
-    with pytest.raises(FileExistsError), atomic_output(Path("/dev/null")):
-        pass
-
-
 def test_a_checkpoint_counts_refusals_and_keeps_the_first_expiry() -> None:
     later = replace(GRANT, expires_at=datetime(2027, 1, 1, tzinfo=UTC))
     checkpoint = Checkpoint().advance(later, 5).advance(REFUSAL, 3).advance(GRANT, 2)
     assert checkpoint == Checkpoint(3, 10, 1, EXPIRY, {"key_empty": 1})
-
-
-@pytest.mark.parametrize(
-    ("digest", "options", "difference"),
-    [
-        ("digest", {"kind": "download"}, None),
-        ("another", {"kind": "download"}, "input"),
-        ("digest", {"kind": "upload"}, "kind"),
-        ("digest", {"kind": "download", "acl": "x"}, "acl"),
-        ("digest", {}, "kind"),
-    ],
-)
-def test_a_journal_finds_what_differs_from_its_run(
-    digest: str, options: dict[str, str], difference: str | None
-) -> None:
-    assert JOURNAL.find_difference(digest, options) == difference
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"v": 2}', json.dumps({"v": 1, "input_sha256": 1})]
-)
-def test_an_invalid_journal_is_reported(path: Path, text: str) -> None:
-    journal.journal_path(path).write_text(text)
-    with pytest.raises(
-        InputError, match=r"links.csv.resume.json is not the journal of an interrupted run"
-    ):
-        journal.load_journal(path)
 
 
 def test_there_is_no_secret_in_a_journal(path: Path) -> None:

@@ -15,21 +15,7 @@ COMMANDS = {
 
 @pytest.fixture
 def group() -> LazyGroup:
-    sys.modules.pop(f"{PACKAGE}.lazy_command", None)
     return LazyGroup(name="group", package=PACKAGE, lazy_commands=COMMANDS)
-
-
-def test_help_lists_commands_without_importing_them(group: LazyGroup) -> None:
-    result = CliRunner().invoke(group, ["--help"])
-    assert result.output.splitlines()[-2:] == [
-        "  absent  Never import this.",
-        "  echo    Print a word.",
-    ]
-    assert f"{PACKAGE}.lazy_command" not in sys.modules
-
-
-def test_a_command_is_imported_when_it_runs(group: LazyGroup) -> None:
-    assert CliRunner().invoke(group, ["echo", "word"]).output == "word\n"
 
 
 def test_a_misspelt_command_is_suggested_without_importing_any(group: LazyGroup) -> None:

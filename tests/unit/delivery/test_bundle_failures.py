@@ -2,10 +2,17 @@
 
 import pytest
 
-from tests.support.fakes.delivery_engine import new_engine, next_send, resends, send_all
+from tests.support.fakes.delivery_engine import new_engine, next_send, resends, send_all, unsent
 from tests.support.fakes.fake_service import grant_outcome
 from tests.support.fakes.pending_requests import ManyMessages, small_request
-from tests.support.fakes.sent_bundles import answer, granted, send_bundle, stored, task_id
+from tests.support.fakes.sent_bundles import (
+    answer,
+    granted,
+    send_bundle,
+    sent_bundle,
+    stored,
+    task_id,
+)
 from valetkey.delivery.bundles import PAUSE_SECONDS
 from valetkey.delivery.engine import CompleteTask, Fail
 from valetkey.delivery.retransmit import FIRST_INTERVAL
@@ -21,9 +28,7 @@ def refusal(code: str, field: str) -> str:
 
 
 def test_a_message_without_a_reply_in_the_bundle_is_sent_alone_at_once() -> None:
-    requests = [small_request() for _ in range(3)]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
+    engine, requests, send = sent_bundle("a", "b", "c")
     engine.result_received(send.message.task_id, answer(send, without=requests[1]), 1.0)
     assert resends(engine, 1.0) == [task_id(requests[1])]
     assert [granted(request) for request in requests] == [True, False, True]
@@ -40,28 +45,21 @@ def test_a_message_without_a_reply_in_the_bundle_is_sent_alone_at_once() -> None
     ids=["failed", "junk", "sealed for another key", "unreadable", "no reply"],
 )
 def test_after_an_unusable_answer_to_a_bundle_its_messages_are_sent_alone(raw: str) -> None:
-    requests = [small_request(), small_request()]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
+    engine, requests, send = sent_bundle("a", "b")
     for _ in range(2):  # as announced, and as looked up
         assert isinstance(engine.result_received(send.message.task_id, raw, 1.0), CompleteTask)
     assert resends(engine, 1.0) == [task_id(request) for request in requests]
 
 
 def test_a_grant_of_another_object_answers_no_message_of_a_bundle() -> None:
-    requests = [small_request("a"), small_request("b")]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
-    engine.result_received(
-        send.message.task_id, answer(send).replace('"key": "b"', '"key": "c"'), 1
-    )
+    engine, requests, send = sent_bundle("a", "b")
+    other = answer(send).replace('"key": "b"', '"key": "c"')
+    engine.result_received(send.message.task_id, other, 1.0)
     assert [granted(request) for request in requests] == [True, False]
 
 
 def test_a_bundle_that_is_not_answered_in_time_is_sent_as_separate_messages() -> None:
-    requests = [small_request(), small_request()]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
+    engine, requests, send = sent_bundle("a", "b")
     assert resends(engine, FIRST_INTERVAL - 0.1) == []
     assert resends(engine, FIRST_INTERVAL) == [task_id(request) for request in requests]
     lookup = engine.next_lookup(FIRST_INTERVAL)
@@ -73,9 +71,7 @@ def test_a_bundle_that_is_not_answered_in_time_is_sent_as_separate_messages() ->
 
 
 def test_a_service_that_does_not_know_bundles_gets_separate_messages_for_a_while() -> None:
-    requests = [small_request(), small_request()]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
+    engine, requests, send = sent_bundle("a", "b")
     engine.result_received(send.message.task_id, refusal("malformed", "ask"), 1.0)
     assert resends(engine, 1.0) == [task_id(request) for request in requests]
     for later in (2.0, 1.0 + PAUSE_SECONDS):
@@ -86,20 +82,15 @@ def test_a_service_that_does_not_know_bundles_gets_separate_messages_for_a_while
 
 
 def test_after_a_refusal_of_the_sender_later_requests_still_wait_together() -> None:
-    requests = [small_request(), small_request()]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
+    engine, _, send = sent_bundle("a", "b")
     engine.result_received(send.message.task_id, refusal("signature_invalid", ""), 1.0)
-    more = [small_request(), small_request()]
-    for request in more:
+    for request in (more := [small_request(), small_request()]):
         engine.add(request)
     send_bundle(engine, *more)
 
 
 def test_a_hint_to_a_bundle_is_one_to_each_of_its_requests() -> None:
-    requests = [small_request(), small_request()]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
+    engine, requests, send = sent_bundle("a", "b")
     hint = Unavailable("database", 4, 10**9)
     engine._decode = lambda _: hint  # its time is that of the wall clock
     engine.result_received(send.message.task_id, "", 1.0)
@@ -110,9 +101,7 @@ def test_a_hint_to_a_bundle_is_one_to_each_of_its_requests() -> None:
 def test_an_unreachable_broker_fails_all_requests_of_the_first_bundle() -> None:
     requests = [small_request(), small_request()]
     engine = new_engine(*requests)
-    send = next_send(engine)
-    assert send is not None
-    failures = engine.send_failed(send, OUTAGE, 0.0)
+    failures = engine.send_failed(unsent(engine), OUTAGE, 0.0)
     assert failures == [Fail(request, OUTAGE) for request in requests]
     for request in requests:
         engine.drop(request)
@@ -125,8 +114,7 @@ def test_a_bundle_that_could_not_be_sent_holds_back_new_messages_until_it_is_tri
     requests = [small_request(), small_request()]
     for request in requests:
         engine.add(request)
-    send = next_send(engine)
-    assert send is not None
+    send = unsent(engine)
     assert engine.send_failed(send, OUTAGE, 0.0) == []
     engine.add(small_request())
     engine._outages.clear()

@@ -4,21 +4,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.fakes.delivery_engine import new_engine, next_send, resends, send_all
+from tests.support.fakes.delivery_engine import new_engine, next_send, resends, send_all, unsent
 from tests.support.fakes.pending_requests import ManyMessages, small_request
-from tests.support.fakes.sent_bundles import answer, granted, send_bundle, task_id
+from tests.support.fakes.sent_bundles import answer, granted, send_bundle, sent_bundle, task_id
 from valetkey.delivery.engine import CompleteTask
 from valetkey.delivery.progress import BatchProgress
 from valetkey.delivery.retransmit import FIRST_INTERVAL
-from valetkey.errors import BrokerUnreachable
-
-OUTAGE = BrokerUnreachable("no broker answers")
 
 
 def test_requests_that_wait_together_go_out_in_one_message_and_are_all_answered() -> None:
-    requests = [small_request(f"{number}.pdf") for number in range(3)]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
+    engine, requests, send = sent_bundle("a", "b", "c")
     action = engine.result_received(send.message.task_id, answer(send), 1.0)
     assert action == CompleteTask(requests, [send.message.task_id])
     assert all(map(granted, requests))
@@ -68,11 +63,9 @@ def test_a_bundle_has_half_of_what_waits_but_32_to_64_messages_and_takes_one_pla
 
 def test_as_many_go_out_together_as_were_answered_together() -> None:
     engine = new_engine(*(small_request() for _ in range(80)))
-    sends = [next_send(engine), next_send(engine)]
+    sends = [unsent(engine), unsent(engine)]
     for send in sends:
-        assert send is not None
         engine.message_sent(send.message.task_id, 0.0)
-    assert sends[0] is not None
     engine.result_received(sends[0].message.task_id, answer(sends[0]), 1.0)
     more = [small_request() for _ in range(40)]
     for request in more:

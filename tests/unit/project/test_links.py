@@ -19,9 +19,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 def heading_ids(page: Path) -> set[str]:
     """Return the ids that GitHub gives to the headings of a page."""
-    text = re.sub(
-        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 

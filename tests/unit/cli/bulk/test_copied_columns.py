@@ -8,7 +8,6 @@ from tests.unit.cli.bulk.test_rows import items_or_codes, parse_content
 from valetkey.cli.bulk import rows
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.lines import LineReader
-from valetkey.cli.bulk.row_errors import RowRefusal
 from valetkey.cli.bulk.rows import Row
 
 
@@ -31,17 +30,6 @@ def test_a_column_that_resembles_one_of_ours_is_copied_if_it_is_named() -> None:
     columns = columns_for("download", copied=("expires",))
     read = rows.read_rows(LineReader(io.BytesIO(b"key,expires\nk,soon\n")), "csv", columns)
     assert [row.copied for row in read if isinstance(row, Row)] == [{"expires": "soon"}]
-
-
-@pytest.mark.parametrize("content", [b'{"key": "a", "n": NaN}\n', b'{"key": "a", "n": 1e999}\n'])
-def test_a_number_that_json_does_not_have_is_refused(content: bytes) -> None:
-    assert items_or_codes(parse_content("jsonl", content)) == ["malformed"]
-
-
-def test_a_copied_value_that_is_not_valid_utf_8_is_refused() -> None:
-    (invalid,) = parse_content("csv", b"key,name\na,\xfc\n")
-    assert isinstance(invalid, RowRefusal)
-    assert (invalid.field, invalid.message) == ("rows[2].name", "its name is not valid UTF-8")
 
 
 @pytest.mark.parametrize("name", ["URL", "url ", "Headers", "fields."])
