@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from bench import signing
+from bench.__main__ import PARTS, main
 from bench.catalog import METRICS
 from bench.comparison import Spread, alternate, compare
 from bench.metrics import Goal, Measurements, Metric
@@ -88,3 +90,17 @@ def test_the_text_tells_what_is_met_from_what_is_missed() -> None:
     _, met, _, missed, *_ = text.splitlines()
     assert met.split() == ["21.2", "ms", "≤", "25", "ms", "met"]
     assert missed.split() == ["0.42x", "≥", "0.75x", "missed"]
+
+
+def test_help_names_every_part_whole() -> None:
+    result = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    assert result.exit_code == 0
+    words = {word.strip(",.") for word in result.output.split()}
+    assert set(PARTS) <= words
+
+
+@pytest.mark.parametrize("words", [["signng"], ["--links", "0"], ["--compare", "no-such.json"]])
+def test_a_wrong_use_measures_nothing(words: list[str]) -> None:
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert result.output.startswith("Usage: ")

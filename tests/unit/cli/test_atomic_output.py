@@ -7,6 +7,7 @@ import pytest
 
 from valetkey.cli.bulk import journal
 from valetkey.cli.bulk.journal import BulkPlan, Checkpoint, Journal
+from valetkey.cli.bulk.row_errors import InputError
 from valetkey.cli.results.atomic_output import RowWriter, atomic_output, partial_path
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
@@ -48,14 +49,6 @@ def interrupt_run(path: Path, run_journal: Journal | None, *rows: str) -> None:
         write_some()
 
 
-def test_only_its_owner_may_read_a_file(path: Path) -> None:
-    with atomic_output(path, JOURNAL) as out:
-        write_rows(out, "secret")
-        for file in (partial_path(path), journal.journal_path(path)):
-            assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
 def test_only_its_owner_may_read_a_resumed_file(path: Path) -> None:
     interrupt_run(path, JOURNAL, "a\n")
     partial_path(path).chmod(0o644)
@@ -75,28 +68,6 @@ def test_a_file_appears_under_its_name_when_it_is_complete(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("run_journal", [None, JOURNAL], ids=["no journal", "journal"])
-def test_rows_written_before_a_failure_remain_in_the_partial_file(
-    path: Path, run_journal: Journal | None
-) -> None:
-    interrupt_run(path, run_journal, "a\n", "b\n")
-    assert not path.exists()
-    assert partial_path(path).read_text() == "top\na\nb\n"
-
-
-def test_an_interrupted_run_continues_after_its_last_row(path: Path) -> None:
-    interrupt_run(path, JOURNAL, "a\n", "b\n")
-    run_journal = journal.load_journal(path)
-    assert run_journal is not None
-    assert run_journal.checkpoint == Checkpoint(2, len("top\na\nb\n"), 0, EXPIRY)
-    with atomic_output(path, run_journal) as out:
-        assert out.checkpoint.rows == 2
-        out.write_heading("top\n")
-        write_rows(out, "c\n")
-    assert path.read_text() == "top\na\nb\nc\n"
-    assert not journal.journal_path(path).exists()
-
-
 def test_the_journal_is_saved_before_the_first_row_and_after_each_chunk(path: Path) -> None:
     with atomic_output(path, JOURNAL) as out:
         rows = []
@@ -107,6 +78,12 @@ def test_the_journal_is_saved_before_the_first_row_and_after_each_chunk(path: Pa
             rows.append(saved.checkpoint.rows)
     assert rows[DEFAULT_CHUNK_ITEMS - 2 : DEFAULT_CHUNK_ITEMS] == [0, DEFAULT_CHUNK_ITEMS]
     assert rows[-1] == 2 * DEFAULT_CHUNK_ITEMS
+
+
+def test_rows_written_before_a_failure_remain_in_the_partial_file(path: Path) -> None:
+    interrupt_run(path, None, "a\n", "b\n")
+    assert not path.exists()
+    assert partial_path(path).read_text() == "top\na\nb\n"
 
 
 def test_a_half_written_row_of_a_killed_process_is_removed(path: Path) -> None:
@@ -167,6 +144,13 @@ def test_a_checkpoint_counts_refusals_and_keeps_the_first_expiry() -> None:
     later = replace(GRANT, expires_at=datetime(2027, 1, 1, tzinfo=UTC))
     checkpoint = Checkpoint().advance(later, 5).advance(REFUSAL, 3).advance(GRANT, 2)
     assert checkpoint == Checkpoint(3, 10, 1, EXPIRY, {"key_empty": 1})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"v": 2}'])
+def test_an_invalid_journal_is_reported(path: Path, text: str) -> None:
+    journal.journal_path(path).write_text(text)
+    with pytest.raises(InputError, match=r"resume\.json is not the journal of an interrupted run"):
+        journal.load_journal(path)
 
 
 def test_there_is_no_secret_in_a_journal(path: Path) -> None:

@@ -69,12 +69,6 @@ def test_each_rule_has_its_verdict_and_detail(capsys: pytest.CaptureFixture[str]
     assert lines[-1] == "It would be refused."
 
 
-def test_json_has_all_rules_in_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    explanation = Explanation(decision="refuse", rules=RULES)
-    show_explanation(explanation, "json")
-    assert Explanation.model_validate_json(capsys.readouterr().out) == explanation
-
-
 @pytest.mark.parametrize("text", ["\u009b2J", "\u202etxt.exe", "\ud800"])
 def test_json_has_no_character_that_controls_a_terminal_or_cannot_be_printed(
     capsys: pytest.CaptureFixture[str], text: str

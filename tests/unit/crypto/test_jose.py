@@ -79,9 +79,8 @@ def test_both_names_of_the_algorithm_are_accepted() -> None:
 def test_a_sealed_result_with_another_algorithm_is_refused() -> None:
     header = {"alg": "ECDH-ES+A128KW", "enc": "A128GCM", "kid": KEY.id}
     algorithms = ["ECDH-ES+A128KW", "A128GCM"]
-    token = jwe.encrypt_compact(
-        header, b"{}", public_key(KEY).encryption_key, algorithms=algorithms
-    )
+    recipient = public_key(KEY).encryption_key
+    token = jwe.encrypt_compact(header, b"{}", recipient, algorithms=algorithms)
     with pytest.raises(WrongAlgorithm):
         unseal(token, KEY)
 
@@ -103,9 +102,8 @@ def test_a_sealed_result_over_the_size_limit_is_refused_undecrypted() -> None:
 def test_a_sealed_result_that_decompresses_over_the_size_limit_is_refused() -> None:
     bomb = gzip.compress(bytes(jose.MAX_RESPONSE_BYTES + 1))
     header = {"alg": "ECDH-ES", "enc": "A256GCM", "kid": KEY.id, "cty": "gzip"}
-    token = jwe.encrypt_compact(
-        header, bomb, public_key(KEY).encryption_key, registry=jose.JWE_REGISTRY
-    )
+    recipient = public_key(KEY).encryption_key
+    token = jwe.encrypt_compact(header, bomb, recipient, registry=jose.JWE_REGISTRY)
     with pytest.raises(TokenTooLarge):
         unseal(token, KEY)
 
@@ -132,16 +130,7 @@ def test_any_other_text_is_refused(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "header",
-    [
-        "",
-        "é",
-        "AAAA",
-        encode_header([]),
-        encode_header({}),
-        encode_header("kid"),
-        encode_header("[" * 5_000),
-    ],
+    "header", ["", "é", "AAAA", *map(encode_header, ([], {}, "kid", "[" * 5_000))]
 )
 def test_a_token_without_a_key_id_is_refused(header: str) -> None:
     with pytest.raises(InvalidToken):

@@ -102,16 +102,8 @@ def test_requests_that_wait_for_room_have_no_head_start() -> None:
 
 
 def test_a_postponed_message_is_sent_again_soon() -> None:
-    state = BatchState(
-        batch="b",
-        kind="download",
-        bucket="b",
-        total=1,
-        chunk_size=1,
-        decided=0,
-        issued=0,
-        refused=0,
-    )
+    counts = {"total": 1, "chunk_size": 1, "decided": 0, "issued": 0, "refused": 0}
+    state = BatchState.model_validate({"batch": "b", "kind": "download", "bucket": "b"} | counts)
     body = {"ask": "batch", "batch": "b", "chunk": 0}
     request = ReopenedBatchProgress(state, iter([PendingMessage("a.0", body, batch_state=state)]))
     in_flight = InFlight(RetransmitTimer(lambda: 0.0))

@@ -227,3 +227,24 @@ def test_a_row_refusal_has_the_fields_of_a_refusal() -> None:
     refusal = RowRefusal.create(7, Code.KEY_TOO_LONG, "too long", "key", 1_024, "k\ud800" * 1_000)
     parsed = Refusal.model_validate_json(refusal.model_dump_json())
     assert (parsed.field, parsed.limit, parsed.code) == ("rows[7].key", 1_024, "key_too_long")
+
+
+@pytest.mark.parametrize("ignored", [("note", "size"), ("*",)])
+def test_ignored_columns_are_skipped(ignored: tuple[str, ...]) -> None:
+    csv = parse_content("csv", b"note,key,size\n\xff,a,x\n", ignored=ignored)
+    json_lines = parse_content("jsonl", b'{"key": "a", "size": []}', ignored=ignored)
+    assert items_or_codes(csv) == items_or_codes(json_lines) == [{"key": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        *((name, "the output") for name in ("URL", "url ", "Headers", "fields.")),
+        ("filname", "`filename`"),
+    ],
+)
+def test_a_column_that_resembles_another_is_copied_only_if_it_is_named(name: str, of: str) -> None:
+    problem = columns_for("download").reject_copy(name)
+    assert problem is not None
+    assert f"resembles {of}" in problem
+    assert columns_for("download", copied=(name,)).reject_copy(name) is None
