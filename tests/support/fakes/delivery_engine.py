@@ -39,6 +39,13 @@ def next_send(
     return engine.next_new()
 
 
+def unsent(engine: DeliveryEngine) -> Send:
+    """Read requests as next_send() does, and return the message that there is to be sent."""
+    send = next_send(engine)
+    assert send is not None
+    return send
+
+
 def send_all(engine: DeliveryEngine, now: float = 0.0, limit: float = DEFAULT_WINDOW) -> list[str]:
     """Send every message that may be sent now; return their task ids."""
     task_ids = []

@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
-from tests.support.fakes.delivery_engine import next_send
+from tests.support.fakes.delivery_engine import new_engine, unsent
 from tests.support.fakes.fake_service import grant_outcome
+from tests.support.fakes.pending_requests import small_request
 from valetkey.delivery.engine import DeliveryEngine
 from valetkey.delivery.in_flight import Send
 from valetkey.delivery.progress import BatchProgress
@@ -18,8 +19,7 @@ def task_id(request: BatchProgress) -> str:
 
 def send_bundle(engine: DeliveryEngine, *requests: BatchProgress) -> Send:
     """Send a bundle of requests that are in the engine."""
-    send = next_send(engine)
-    assert send is not None
+    send = unsent(engine)
     assert [message["batch"] for message in send.message.body["messages"]] == [
         request.id for request in requests
     ]
@@ -30,6 +30,13 @@ def send_bundle(engine: DeliveryEngine, *requests: BatchProgress) -> Send:
 def stored(result: Any, status: str = "SUCCESS") -> str:
     """Return a result as Celery stores it."""
     return json.dumps({"status": status, "result": result})
+
+
+def sent_bundle(*keys: str) -> tuple[DeliveryEngine, list[BatchProgress], Send]:
+    """Send requests for these keys in a bundle; return their engine, them, and the message."""
+    requests = [small_request(key) for key in keys]
+    engine = new_engine(*requests)
+    return engine, requests, send_bundle(engine, *requests)
 
 
 def answer(send: Send, *, without: BatchProgress | None = None) -> str:

@@ -51,40 +51,31 @@ def test_every_cost_is_a_figure_of_the_report(database: str) -> None:
     assert costs(database).named().keys() <= METRICS.keys()
 
 
-def test_ten_singles_a_second_need_ten_times_what_one_costs() -> None:
-    needed = amounts(SINGLES)
-
-    assert needed["queue reader, cores"] == pytest.approx(0.01)
-    assert needed["Redis, cores"] == pytest.approx(0.005)
-    assert needed["SQLite's writer"] == pytest.approx(0.03)
-    assert needed["commits a second"] == 10
-
-
-def test_redis_keeps_results_for_15_minutes_and_what_waits_for_a_minute() -> None:
-    assert amounts(SINGLES)["Redis, GB"] == pytest.approx(10 * (900 * 1_500 + 60 * 2_000) / 1e9)
-
-
-def test_the_disk_takes_the_singles_of_a_day_and_the_chunks_of_a_night() -> None:
-    load = replace(SINGLES, batch_links_a_day=600_000)
-
-    assert amounts(load)["disk, GB a day"] == pytest.approx((864_000 + 1_000) * 1_000 / 1e9)
-
-
-def test_chunks_come_at_the_rate_of_the_hours_in_which_batches_run() -> None:
-    load = Load(batch_links_a_day=600 * 7_200, batch_hours=2, singles_a_second=0)
-
-    assert load.chunks_a_second == 1
-    assert amounts(load)["audit rows a second"] == 600
-
-
-def test_processes_are_whole_and_idle_for_three_tenths_of_their_time() -> None:
-    assert amounts(SINGLES.times(7))["issuing processes"] == 1  # 0.7 of one
-    assert amounts(SINGLES.times(7.1))["issuing processes"] == 2
+@pytest.mark.parametrize(
+    ("part", "load", "amount"),
+    [
+        ("queue reader, cores", SINGLES, 0.01),
+        ("Redis, cores", SINGLES, 0.005),
+        ("SQLite's writer", SINGLES, 0.03),
+        ("commits a second", SINGLES, 10),
+        # Results for 15 minutes, and what waits for a minute.
+        ("Redis, GB", SINGLES, 10 * (900 * 1_500 + 60 * 2_000) / 1e9),
+        # The singles of a day, and the chunks of a night.
+        ("disk, GB a day", replace(SINGLES, batch_links_a_day=600_000), 0.865),
+        ("audit rows a second", Load(600 * 7_200, 2, 0), 600),
+        # Processes are whole, and idle for three tenths of their time.
+        ("issuing processes", SINGLES.times(7), 1),
+        ("issuing processes", SINGLES.times(7.1), 2),
+    ],
+)
+def test_a_load_needs_as_much_of_a_part_as_its_requests_cost(
+    part: str, load: Load, amount: float
+) -> None:
+    assert amounts(load)[part] == pytest.approx(amount)
 
 
 def test_only_sqlite_has_one_writer_and_only_postgresql_ends_at_its_connections() -> None:
     sqlite, postgres = (amounts(SINGLES.times(14), database) for database in DATABASES)
-
     assert "SQLite's writer" not in postgres
     assert "connections" not in sqlite
     assert postgres["connections"] == 4
@@ -92,7 +83,6 @@ def test_only_sqlite_has_one_writer_and_only_postgresql_ends_at_its_connections(
 
 def test_what_needs_the_largest_share_breaks_first() -> None:
     found = [Need("a", 3, 2), Need("b", 1, 2), Need("c", 9, 2), Need("d", 99)]
-
     assert [need.part for need in broken(found)] == ["c", "a"]
 
 
@@ -110,14 +100,11 @@ def test_the_scarcest_part_limits_the_rate(
     processes: int, cores: int, changes: dict[str, float], rate: float
 ) -> None:
     cost = replace(COST, **changes)
-
     assert predicted_per_second(cost, processes, cores, one_writer=False) == pytest.approx(rate)
 
 
 def test_one_writer_limits_the_rate_of_all_processes() -> None:
-    rate = predicted_per_second(COST, 64, 64, one_writer=True)
-
-    assert rate == pytest.approx(1e6 / 3_000)
+    assert predicted_per_second(COST, 64, 64, one_writer=True) == pytest.approx(1e6 / 3_000)
 
 
 def test_a_core_of_the_service_is_not_shared_with_the_producer() -> None:
@@ -128,7 +115,6 @@ def test_the_table_fits_into_80_columns_and_says_what_to_add_first() -> None:
     writing = replace(COST, write_us=20_000, database_bytes=1, per_second=1_000)
     measured = costs("sqlite", writing).named() | costs("postgres").named()
     text = capacity_text(measured)
-
     assert max(map(len, text.splitlines())) <= 80
     assert "   10x: SQLite's writer: PostgreSQL\n" in text
     assert "    1x: nothing breaks\n" in text
@@ -138,13 +124,11 @@ def test_the_table_fits_into_80_columns_and_says_what_to_add_first() -> None:
 def test_the_efficiency_of_processes_is_that_of_each_round() -> None:
     turns = [{1: Turn(10, 100), 2: Turn(20, 150)}, {1: Turn(30, 100), 2: Turn(30, 180)}]
     found = summarise([*turns, {1: Turn(9, 100), 2: Turn(10, 200)}], cores=4)
-
     assert found["scale_2_efficiency"] == pytest.approx(0.9)
     assert found["scale_2_rate_efficiency"] == pytest.approx(0.9)
 
 
 def test_rates_are_compared_only_where_each_process_has_a_core() -> None:
     found = summarise([{1: Turn(10, 100), 2: Turn(20, 150)}], cores=2)
-
     assert "scale_2_rate_efficiency" not in found
     assert found["scale_2_efficiency"] == 0.5

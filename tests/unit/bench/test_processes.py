@@ -1,10 +1,15 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from sqlalchemy import create_engine
 
-from bench.processes import Process, cpu_time, family, list_processes, pool_children
+from bench.capacity import meters
+from bench.processes import CpuTime, Process, cpu_time, family, list_processes, pool_children
+from worker.devstack.stack import Stack
 
 RUN, CELERY, FIRST, SECOND, OTHER = (
     Process(10, 1, 98.0),
@@ -40,3 +45,45 @@ def test_the_cpu_time_of_ended_children_is_told_from_that_of_the_process() -> No
 
 def test_this_process_is_in_the_table() -> None:
     assert os.getpid() in {process.pid for process in list_processes()}
+
+
+VALKEY_PID, RUN_PID, CELERY_PID, CHILD_PID = 5, 10, 11, 20
+METERED = [Process(VALKEY_PID, 1, 1), Process(RUN_PID, 1, 1), Process(CELERY_PID, RUN_PID, 1)]
+TIMES = {
+    VALKEY_PID: CpuTime(1.0, 0),
+    RUN_PID: CpuTime(0.5, 0),
+    CELERY_PID: CpuTime(2.0, 7.0),
+    CHILD_PID: CpuTime(3.0, 0),
+}
+STACK = cast(
+    "Stack", SimpleNamespace(info=SimpleNamespace(pids={"worker": RUN_PID, "valkey": VALKEY_PID}))
+)
+
+
+def meter(monkeypatch: pytest.MonkeyPatch, tables: list[list[Process]], ended: set[int]) -> Any:
+    def cpu_time(pid: int) -> CpuTime:
+        if pid in ended:
+            raise FileNotFoundError
+        return TIMES[pid]
+
+    monkeypatch.setattr(meters, "list_processes", lambda: tables.pop(0))
+    monkeypatch.setattr(meters, "cpu_time", cpu_time)
+    return meters.CpuMeter(STACK, create_engine("sqlite://"))
+
+
+def test_children_that_ended_count_as_workers_and_not_as_readers_of_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tables = [[*METERED, Process(CHILD_PID, CELERY_PID, 1)]]
+    assert meter(monkeypatch, tables, set()).read() == meters.Cpu(3.0 + 7.0, 0.5 + 2.0, 1.0, 0)
+
+
+def test_a_process_that_ends_while_it_is_read_is_counted_by_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = Process(21, CELERY_PID, 1)
+    tables = [
+        [*METERED, Process(CHILD_PID, CELERY_PID, 1), other],
+        [*METERED, Process(CHILD_PID, CELERY_PID, 1)],
+    ]
+    assert meter(monkeypatch, tables, {other.pid}).read().workers == 3.0 + 7.0

@@ -28,5 +28,4 @@ def test_the_probe_sees_the_lock_of_another_process_and_takes_none(
             probe.stdout.readline()
             output, _ = probe.communicate(timeout=30)
     engine.dispose()
-
     assert output.strip() == share

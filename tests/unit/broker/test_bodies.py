@@ -62,10 +62,6 @@ def test_the_number_of_lists_and_objects_is_limited() -> None:
     assert check(call_text([[]] * MAX_CONTAINERS)) == "body"
 
 
-def test_brackets_inside_of_texts_are_not_counted() -> None:
-    assert check(call_text(['acme/[{\\"[{' * 2] * 2 * MAX_CONTAINERS)) is None
-
-
 @given(st.lists(st.text(alphabet='[{"\\a', max_size=20), max_size=20))
 def test_no_text_hides_brackets_or_adds_some(texts: list[str]) -> None:
     lists: list[Any] = [[]] * (MAX_CONTAINERS - 10)

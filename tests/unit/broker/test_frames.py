@@ -178,12 +178,6 @@ def test_the_largest_signed_message_fits_into_a_frame() -> None:
     assert read(build_frame(call_text(token)))["headers"]["id"] == TASK_ID
 
 
-def test_a_refused_frame_tells_its_readable_task_id() -> None:
-    with pytest.raises(InvalidMessage) as caught:
-        read(build_frame(headers=celery_headers(retries="often")))
-    assert caught.value.task_id == TASK_ID
-
-
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_no_bytes_cause_another_error(data: bytes) -> None:
     with pytest.raises(InvalidMessage):

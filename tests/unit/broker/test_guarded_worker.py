@@ -1,4 +1,4 @@
-"""The last guards: what passes the checks, but cannot be given to a child process."""
+"""What passes the checks but cannot be given to a child process, and workers that are stuck."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +8,7 @@ from celery.worker import WorkController, state
 
 from tests.support.builders.frames import TASK_ID, call_text, celery_headers
 from worker.broker.guarded_worker import MAX_WAITING, GuardedConsumer, GuardedWorker
+from worker.broker.heartbeats import MAX_IDLE_BEATS, _StuckCheck
 
 
 class Events(list[str]):
@@ -69,3 +70,27 @@ def test_a_worker_holds_a_limited_number_of_messages_until_their_eta(
     )
     GuardedConsumer.__new__(GuardedConsumer)._check(message)
     assert message.headers["eta"] == eta
+
+
+def check_of(*, can_consume: bool) -> _StuckCheck:
+    qos = SimpleNamespace(can_consume=lambda: can_consume)
+    channel = SimpleNamespace(qos=qos)
+    consumer = SimpleNamespace(hostname="issue@a", task_consumer=SimpleNamespace(channel=channel))
+    return _StuckCheck(consumer)
+
+
+def test_a_worker_that_takes_no_messages_and_works_on_none_is_stuck_after_a_while() -> None:
+    check = check_of(can_consume=False)
+    beats = [check() for _ in range(MAX_IDLE_BEATS)]
+    assert beats == [False] * (MAX_IDLE_BEATS - 1) + [True]
+
+
+def test_a_worker_that_waits_for_messages_is_not_stuck() -> None:
+    check = check_of(can_consume=True)
+    assert not any(check() for _ in range(2 * MAX_IDLE_BEATS))
+
+
+def test_a_busy_worker_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "active_requests", {"a request"})
+    check = check_of(can_consume=False)
+    assert not any(check() for _ in range(2 * MAX_IDLE_BEATS))

@@ -46,27 +46,20 @@ def test_the_private_key_is_not_in_the_file_or_in_the_output(
     assert str(key.signing_key.as_dict(private=True)["d"]) not in output
 
 
-def test_an_existing_tenants_file_stays_and_no_key_is_written(
-    tmp_path: Path, config_home: Path
+@pytest.mark.parametrize(
+    ("existing", "other"),
+    [("tenants.toml", "config/valetkey/key.json"), ("config/valetkey/key.json", "tenants.toml")],
+)
+def test_a_file_that_exists_stays_and_the_other_is_not_written(
+    tmp_path: Path, existing: str, other: str
 ) -> None:
-    (tmp_path / "tenants.toml").write_text("mine")
+    (tmp_path / "config" / "valetkey").mkdir(parents=True)
+    (tmp_path / existing).write_text("mine")
     result = run_init()
     assert result.exit_code == 2
-    assert "tenants.toml exists, and is not overwritten: choose another file" in result.stderr
-    assert (tmp_path / "tenants.toml").read_text() == "mine"
-    assert not config_home.exists()
-
-
-def test_an_existing_key_stays_and_no_tenants_file_is_written(
-    tmp_path: Path, config_home: Path
-) -> None:
-    (config_home / "valetkey").mkdir(parents=True)
-    (config_home / "valetkey" / "key.json").write_text("mine")
-    result = run_init()
-    assert result.exit_code == 2
-    assert "key.json exists, and is not overwritten: choose another file" in result.stderr
-    assert (config_home / "valetkey" / "key.json").read_text() == "mine"
-    assert not (tmp_path / "tenants.toml").exists()
+    assert f"{existing} exists, and is not overwritten: choose another file" in result.stderr
+    assert (tmp_path / existing).read_text() == "mine"
+    assert not (tmp_path / other).exists()
 
 
 def test_a_key_without_its_tenants_file_is_not_left_behind(config_home: Path) -> None:

@@ -83,9 +83,3 @@ def test_wrong_usage_names_the_cause(arguments: list[str], error: str) -> None:
     result = run_keygen(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert error in result.stderr
-
-
-def test_help_explains_how_to_replace_a_key() -> None:
-    help_text = run_keygen("--help").stdout
-    assert "valetkey keygen acme --out acme.key" in help_text
-    assert "1. create a key under another --name" in help_text

@@ -26,38 +26,26 @@ def run(command: click.Command, *arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("command", "arguments", "expected"),
     [
-        (["demo", "acme/a"], "demo acme/a"),
-        (["s3://demo/acme/a"], "demo acme/a"),
-        (["s3://demo", "acme/a"], "demo acme/a"),
-        (["s3://demo/", "acme/a"], "demo acme/a"),
-        (["demo", "s3://demo/acme/a"], "demo acme/a"),
-        (["s3://demo/a?b#c%41 d"], "demo a?b#c%41 d"),
-        (["s3://demo//a/"], "demo /a/"),
-        (["demo", ""], "demo "),
+        (one, ["demo", "acme/a"], "demo acme/a"),
+        (one, ["s3://demo/acme/a"], "demo acme/a"),
+        (one, ["s3://demo", "acme/a"], "demo acme/a"),
+        (one, ["s3://demo/", "acme/a"], "demo acme/a"),
+        (one, ["demo", "s3://demo/acme/a"], "demo acme/a"),
+        (one, ["s3://demo/a?b#c%41 d"], "demo a?b#c%41 d"),
+        (one, ["s3://demo//a/"], "demo /a/"),
+        (one, ["demo", ""], "demo "),
+        (many, ["s3://demo/a", "s3://demo/b"], "demo a b"),
+        (many, ["demo", "a", "s3://demo/b"], "demo a b"),
+        (many, ["s3://demo", "--from", "keys.csv"], "demo keys.csv"),
+        (many, ["--manifest", "s3://demo/m", "demo", "--from", "keys.csv"], "demo m keys.csv"),
     ],
 )
-def test_an_object_is_named_by_a_uri_or_by_two_arguments(
-    arguments: list[str], expected: str
+def test_objects_of_one_bucket_profile_are_named_by_uris_and_by_keys_in_any_mixture(
+    command: click.Command, arguments: list[str], expected: str
 ) -> None:
-    result = run(one, *arguments)
-    assert (result.exit_code, result.output) == (0, expected)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["s3://demo/a", "s3://demo/b"], "demo a b"),
-        (["demo", "a", "s3://demo/b"], "demo a b"),
-        (["s3://demo", "--from", "keys.csv"], "demo keys.csv"),
-        (["--manifest", "s3://demo/m.gz", "demo", "--from", "keys.csv"], "demo m.gz keys.csv"),
-    ],
-)
-def test_objects_of_one_bucket_profile_are_named_in_any_mixture(
-    arguments: list[str], expected: str
-) -> None:
-    result = run(many, *arguments)
+    result = run(command, *arguments)
     assert (result.exit_code, result.output) == (0, expected)
 
 

@@ -73,12 +73,8 @@ def test_a_page_posts_its_form_as_multipart_form_data() -> None:
 
 def test_a_form_with_a_free_content_type_has_a_field_for_it_before_the_file() -> None:
     content_type, file = ParsedPage(grants.form(type_prefix="image/")).inputs[-2:]
-    assert (content_type["name"], content_type["value"], file["name"], file["accept"]) == (
-        "Content-Type",
-        "image/",
-        "file",
-        "image/*",
-    )
+    assert (content_type["name"], content_type["value"]) == ("Content-Type", "image/")
+    assert (file["name"], file["accept"]) == ("file", "image/*")
 
 
 def test_a_put_page_has_a_file_input_and_the_request_that_its_script_sends() -> None:
@@ -91,21 +87,16 @@ def test_a_put_page_has_a_file_input_and_the_request_that_its_script_sends() -> 
 
 
 def test_a_page_states_the_limits_before_a_file_is_chosen() -> None:
-    words = " ".join(ParsedPage(grants.put(size=3 * 1024**2)).text.split())
-    assert (
-        "Size Exactly 3 MiB (3,145,728 bytes) Type image/jpeg Works until 2026-11-24 12:00:00 UTC"
-        in words
-    )
+    words = " ".join(ParsedPage(grants.put(size=5)).text.split())
+    assert "Size Exactly 5 bytes Type image/jpeg Works until 2026-11-24 12:00:00 UTC" in words
 
 
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ((0, 5), "Up to 5 bytes"),
         ((0, 5_000_000), "Up to 4.8 MiB (5,000,000 bytes)"),
         ((2 * 1024, 1024**3), "2 KiB (2,048 bytes) to 1 GiB (1,073,741,824 bytes)"),
         ((7, 7), "Exactly 7 bytes"),
-        ((0, 2 * 1024**4), "Up to 2 TiB (2,199,023,255,552 bytes)"),
     ],
 )
 def test_a_page_states_sizes_in_words(limits: tuple[int, int], words: str) -> None:
@@ -165,10 +156,18 @@ def test_a_grant_that_stores_no_object_has_no_page(grant: Grant) -> None:
         render_page(grant)
 
 
-def test_the_text_of_a_form_lists_its_fields() -> None:
-    lines = render_text(grants.form("a/b.png")).splitlines()
-    assert lines[:2] == [f"POST {URL}", "  key     a/b.png"]
-    assert "before 2026-11-24 12:00:00 UTC (limited by request)." in lines
+@pytest.mark.parametrize(
+    ("grant", "lines"),
+    [
+        (grants.form("a/b.png"), [f"POST {URL}", "  key     a/b.png"]),
+        (grants.form("a/b.png"), ["before 2026-11-24 12:00:00 UTC (limited by request)."]),
+        (grants.form(type_prefix="a/"), ["  Content-Type  (the file's own, which begins with a/)"]),
+        (grants.put(), [f"PUT {URL}", "  content-type    image/jpeg", "  content-length  5"]),
+        (grants.grant(headers={"x-amz-acl": "private"}), ["  x-amz-acl  private"]),
+    ],
+)
+def test_the_text_of_a_grant_has_its_request_and_its_end(grant: Grant, lines: list[str]) -> None:
+    assert set(lines) <= set(render_text(grant).splitlines())
 
 
 def test_the_text_escapes_a_limit_that_only_a_later_service_has() -> None:
@@ -176,17 +175,5 @@ def test_the_text_escapes_a_limit_that_only_a_later_service_has() -> None:
     assert "(limited by tier\\x1b[2J)" in text
 
 
-def test_the_text_of_a_form_states_a_free_content_type() -> None:
-    line = "  Content-Type  (the file's own, which begins with image/)"
-    assert line in render_text(grants.form(type_prefix="image/")).splitlines()
-
-
-def test_the_text_of_a_put_lists_its_headers() -> None:
-    lines = render_text(grants.put()).splitlines()
-    assert lines[:3] == [f"PUT {URL}", "  content-type    image/jpeg", "  content-length  5"]
-
-
-def test_the_text_of_a_download_lists_its_headers() -> None:
-    lines = render_text(grants.grant(headers={"x-amz-expected-bucket-owner": "1"})).splitlines()
-    assert lines[1] == "  x-amz-expected-bucket-owner  1"
-    assert "--html" not in lines[-1]
+def test_the_text_of_a_download_names_no_page() -> None:
+    assert "--html" not in render_text(grants.grant())

@@ -41,10 +41,6 @@ def test_no_value_is_cut_or_split_at_80_columns() -> None:
     assert [line.strip() for line in too_wide] == ["r" * 200, KEY]
 
 
-def test_without_a_terminal_a_row_is_one_line() -> None:
-    assert len(format_table([HEADINGS, ROW], None)) == 2
-
-
 def test_sentences_wrap_below_their_column_and_their_words_stay_whole() -> None:
     rows = [("rule", "detail"), ("key", f"{KEY} is not below a prefix that the policy allows")]
     lines = format_table(rows, 40, wrap_last=True)

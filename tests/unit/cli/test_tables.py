@@ -31,15 +31,7 @@ def test_a_quota_has_a_bar_the_remaining_amount_and_the_reset_time(
 ) -> None:
     show_quotas([quota(), LIVE], None)
     _, day, live = printed_lines(capsys)
-    assert day.split() == [
-        "grants.day",
-        "━" * 2 + "─" * 8,
-        "25",
-        "100",
-        "75",
-        "2026-11-25",
-        "00:00",
-    ]
+    assert " ".join(day.split()) == "grants.day ━━──────── 25 100 75 2026-11-25 00:00"
     assert live.split()[:2] == ["upload_bytes.live", "━" * 10]
     assert live.endswith("953.7 MiB  953.7 MiB  0 B   as grants expire")
 
@@ -54,15 +46,10 @@ def test_a_quota_used_beyond_its_limit_fills_its_bar_and_no_more(
 def test_json_has_one_quota_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     show_quotas([quota(warn_at=80), LIVE], "json")
     day, live = map(json.loads, printed_lines(capsys))
-    assert day == {
-        "metric": "grants",
-        "window": "day",
-        "limit": 100,
-        "used": 25,
-        "left": 75,
-        "warn_at": 80,
-        "resets_at": "2026-11-25T00:00:00Z",
-    }
+    amounts = {"limit": 100, "used": 25, "left": 75, "warn_at": 80}
+    assert (
+        day == {"metric": "grants", "window": "day", "resets_at": "2026-11-25T00:00:00Z"} | amounts
+    )
     assert (live["left"], live["resets_at"]) == (0, None)
 
 
@@ -83,12 +70,6 @@ def test_each_rule_has_its_verdict_and_detail(capsys: pytest.CaptureFixture[str]
     assert lines[-1] == "It would be refused."
 
 
-def test_json_has_all_rules_in_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    explanation = Explanation(decision="refuse", rules=RULES)
-    show_explanation(explanation, "json")
-    assert Explanation.model_validate_json(capsys.readouterr().out) == explanation
-
-
 @pytest.mark.parametrize("text", ["\u009b2J", "\u202etxt.exe", "\ud800"])
 def test_json_has_no_character_that_controls_a_terminal_or_cannot_be_printed(
     capsys: pytest.CaptureFixture[str], text: str
@@ -107,18 +88,13 @@ def test_a_warning_states_what_is_used_and_left() -> None:
 
 
 def test_a_live_quota_has_no_reset_time() -> None:
-    refusal = Refusal(
-        code=Code.QUOTA_EXCEEDED, field="total", message="no", quota=with_asked(LIVE, 5)
-    )
+    state = LIVE.model_copy(update={"asked": 5})
+    refusal = Refusal(code=Code.QUOTA_EXCEEDED, field="total", message="no", quota=state)
     assert describe_refusal(refusal) == (
         "refused the request: quota_exceeded in total: no; the limit is 953.7 MiB "
         "(1,000,000,000 bytes) of live uploads: 953.7 MiB (1,000,000,000 bytes) used, 5 bytes "
         "requested; capacity becomes free as grants expire"
     )
-
-
-def with_asked(state: QuotaState, asked: int) -> QuotaState:
-    return state.model_copy(update={"asked": asked})
 
 
 def test_control_characters_of_a_refusal_are_escaped() -> None:

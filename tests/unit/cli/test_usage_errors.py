@@ -1,3 +1,5 @@
+import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -8,26 +10,16 @@ from click.testing import CliRunner, Result
 
 from valetkey.cli.commands.base import extract_grant_options
 from valetkey.cli.main import main
-from valetkey.crypto.keys import dump_private_key, generate_key
 
 ROOT = Path(__file__).parents[3]
 UNREACHABLE = "redis://:s3cret@127.0.0.1:1/0"  # nothing listens on port 1
-UPLOAD = ["upload", "inbox", "a.png", "--max-size"]
 
 
 @pytest.fixture(autouse=True)
 def _clear_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in (
-        "BROKER_URL",
-        "RESULT_URL",
-        "TENANT",
-        "REQUESTED_BY",
-        "DATA_DIR",
-        "KEY",
-        "KEY_FILE",
-    ):
-        monkeypatch.delenv(f"VALETKEY_{name}", raising=False)
+    for name in [name for name in os.environ if name.startswith("VALETKEY_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -38,12 +30,6 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_cli(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
-
-
-def test_help_shows_the_commands_by_example() -> None:
-    text = run_cli("--help").stdout
-    assert "  valetkey download reports 2026/11/u-1.pdf\n" in text
-    assert "  valetkey upload inbox photos/cat.jpg --max-size 5MB --curl\n" in text
 
 
 def test_help_lists_the_exit_codes() -> None:
@@ -58,15 +44,8 @@ def test_help_lists_the_exit_codes() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "presign",
-        "download",
-        "upload",
-        "put",
-        "multipart",
-        "usage",
-        "service",
-        "cancel",
-        "keygen",
+        *("presign", "download", "upload", "put", "multipart"),
+        *("usage", "service", "cancel", "keygen"),
     ],
 )
 def test_each_command_shows_examples(command: str) -> None:
@@ -80,83 +59,67 @@ def test_the_version_is_the_installed_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["download", "reports"], "give KEY or --from FILE, and not both"),
-        (["download", "reports", "a", "--from", "-"], "give KEY or --from FILE, and not both"),
-        (["download", "reports", "--from", "keys", "--out", "./keys"], "the file of --from"),
-        (["download", "reports", "a", "--strict"], "--strict needs --from"),
-        (["download", "reports", "a", "--format", "csv"], "--format needs --from"),
-        (["download", "reports", "a", "--ignore-columns", "b"], "--ignore-columns needs --from"),
-        (["download", "reports", "a", "--resume", "--out", "x"], "--resume needs the --from"),
-        (["download", "reports", "--from", "-", "--resume"], "--resume needs the --from"),
+        ("download reports", "give KEY or --from FILE, and not both"),
+        ("download reports a --from -", "give KEY or --from FILE, and not both"),
+        ("download reports --from keys --out ./keys", "the file of --from"),
+        ("download reports a --strict", "--strict needs --from"),
+        ("download reports a --format csv", "--format needs --from"),
+        ("download reports a --ignore-columns b", "--ignore-columns needs --from"),
+        ("download reports a --resume --out x", "--resume needs the --from"),
+        ("download reports --from - --resume", "--resume needs the --from"),
+        ("download reports --from - --out x --resume --force", "--resume keeps what --out has"),
+        ("download reports --from x.csv.partial --out x.csv", "file of --from"),
+        ("download reports a --force", "--force needs --out or --manifest"),
+        ("download reports a --copy-columns b", "--copy-columns needs --from"),
+        ("download reports a --out /dev/null", "/dev/null: not a regular file"),
+        ("download reports --from - --version-id 1", "--version-id applies to a single KEY"),
+        ("upload inbox --max-size 5MB", "give KEY or --from FILE, and not both"),
+        ("put inbox --from - --sha256", "--sha256 applies to a single KEY"),
+        ("put inbox --from - --size 1", "--size applies to a single KEY"),
+        ("put inbox --from -", "each row needs its `size`"),
+        ("download reports --from missing.csv", "'missing.csv' does not exist"),
+        ("download reports --from -", "stdin has no rows"),
+        ("download reports a\udcff", "a key must be valid UTF-8"),
+        ("download reports a --expires-in 1w", "unknown unit 'w': use s, m, h or d"),
+        ("upload inbox a", "Missing option '--max-size'"),
+        ("upload inbox a.png --max-size 5M", "unknown unit 'M'"),
+        ("upload inbox a.png --max-size 5MB --meta a", "'a' is not NAME=VALUE"),
         (
-            ["download", "reports", "--from", "-", "--out", "x", "--resume", "--force"],
-            "--resume keeps what --out has, --force replaces it",
+            "upload inbox a --max-size 5MB --checksum md5:AA==",
+            "a checksum is sha256, crc32, crc32c",
         ),
-        (["download", "reports", "--from", "x.csv.partial", "--out", "x.csv"], "file of --from"),
-        (["download", "reports", "a", "--force"], "--force needs --out or --manifest"),
-        (
-            ["download", "reports", "a", "--timeout", "0"],
-            "must be at least 1 second, not 0 seconds",
-        ),
-        (["usage", "--timeout", "0s"], "must be at least 1 second, not 0 seconds"),
-        (["download", "reports", "a", "--copy-columns", "b"], "--copy-columns needs --from"),
-        (["download", "reports", "a", "--out", "/dev/null"], "/dev/null: not a regular file"),
-        (
-            ["download", "reports", "--from", "-", "--version-id", "1"],
-            "--version-id applies to a single KEY",
-        ),
-        (["upload", "inbox", "--max-size", "5MB"], "give KEY or --from FILE, and not both"),
-        (["put", "inbox", "--from", "-", "--sha256"], "--sha256 applies to a single KEY"),
-        (["put", "inbox", "--from", "-", "--size", "1"], "--size applies to a single KEY"),
-        (["put", "inbox", "--from", "-"], "each row needs its `size`"),
-        (["download", "reports", "--from", "missing.csv"], "'missing.csv' does not exist"),
-        (["download", "reports", "--from", "-"], "stdin has no rows"),
-        (["download", "reports", "a\udcff"], "a key must be valid UTF-8"),
-        (["download", "reports", "a", "--expires-in", "1w"], "unknown unit 'w': use s, m, h or d"),
-        (["upload", "inbox", "a"], "Missing option '--max-size'"),
-        ([*UPLOAD, "5M"], "unknown unit 'M'"),
-        ([*UPLOAD, "5MB", "--meta", "a"], "'a' is not NAME=VALUE"),
-        ([*UPLOAD, "5MB", "--checksum", "md5:AA=="], "a checksum is sha256, crc32, crc32c or"),
-        (
-            ["download", "reports", "a", "b", "--version-id", "1"],
-            "--version-id applies to a single KEY",
-        ),
-        (["put", "inbox", "a"], "give --size or --file, and not both"),
-        (["put", "inbox", "a", "--size", "1", "--sha256"], "--sha256 needs --file"),
-        (["multipart", "inbox", "a"], "give --file or --size, and not both"),
-        (["download", "reports", "a", "--dry-run", "--csv"], "prints only rules"),
-        (["download", "reports", "a", "--dry-run", "--out", "x"], "prints only rules"),
-        (["cancel", "0199"], "a batch id is a UUID of version 7"),
-        (["download", "reports", "a", "--json", "--csv"], "--json and --csv exclude each other"),
-        ([*UPLOAD, "5MB", "--html", "--json"], "--html and --json exclude each other"),
-        ([*UPLOAD, "0"], "'--max-size': must be from 1 byte to 5 GiB (5,368,709,120 bytes)"),
-        ([*UPLOAD, "5TiB"], "'--max-size': must be from 1 byte to 5 GiB (5,368,709,120 bytes)"),
-        (["put", "inbox", "a", "--size", "6GiB"], "'--size': must be from 0 bytes to 5 GiB"),
-        (
-            ["download", "reports", "a", "--expires-in", "0"],
-            "'--expires-in': must be from 1 second to 7 days, not 0 seconds",
-        ),
-        (["download", "reports", "a", "--expires-in", "8d"], "from 1 second to 7 days, not 8 days"),
-        (["download", "reports", "a", "--expires-in", "-5"], "'--expires-in': a duration is a"),
-        (["download", "reports", "a", "--min-expires-in", "0"], "'--min-expires-in': must be"),
-        (["usage", "--timeout", "0"], "'--timeout': must be at least 1 second, not 0 seconds"),
-        (["download", "reports", "a", "--reason", ""], "'--reason': must not be empty"),
-        (["download", "reports", "a", "--filename", ""], "'--filename': must not be empty"),
-        (["download", "reports", "a", "--requested-by", ""], "'--requested-by': must not be empty"),
-        (["usage", "--tenant", ""], "'--tenant': a name has up to 63 characters"),
-        (["download", "reports", "--from", "keys", "--manifest", ""], "a key must not be empty"),
-        (
-            ["download", "reports", "--from", "keys", "--version-id", ""],
-            "'--version-id': must not be empty",
-        ),
-        (["put", "inbox", "--from", "keys", "--size", "0"], "--size applies to a single KEY"),
+        ("download reports a b --version-id 1", "--version-id applies to a single KEY"),
+        ("put inbox a", "give --size or --file, and not both"),
+        ("put inbox a --size 1 --sha256", "--sha256 needs --file"),
+        ("multipart inbox a --file keys --curl", "--file prints only the grant's id"),
+        ("multipart inbox a", "give --file or --size, and not both"),
+        ("download reports a --dry-run --csv", "prints only rules"),
+        ("download reports a --dry-run --out x", "prints only rules"),
+        ("cancel 0199", "a batch id is a UUID of version 7"),
+        ("download reports a --json --csv", "--json and --csv exclude each other"),
+        ("upload inbox a.png --max-size 5MB --html --json", "--html and --json exclude each other"),
+        ("upload inbox a --max-size 0", "'--max-size': must be from 1 byte to 5 GiB (5,368,709,"),
+        ("upload inbox a --max-size 5TiB", "'--max-size': must be from 1 byte to 5 GiB (5,"),
+        ("put inbox a --size 6GiB", "'--size': must be from 0 bytes to 5 GiB"),
+        ("usage --timeout 0s", "'--timeout': must be at least 1 second, not 0 seconds"),
+        ("download reports a --expires-in 0", "'--expires-in': must be from 1 second to 7 days, "),
+        ("download reports a --expires-in 8d", "from 1 second to 7 days, not 8 days"),
+        ("download reports a --expires-in -5", "'--expires-in': a duration is a"),
+        ("download reports a --min-expires-in 0", "'--min-expires-in': must be"),
+        ("download reports a --reason ''", "'--reason': must not be empty"),
+        ("download reports a --filename ''", "'--filename': must not be empty"),
+        ("download reports a --requested-by ''", "'--requested-by': must not be empty"),
+        ("usage --tenant ''", "'--tenant': a name has up to 63 characters"),
+        ("download reports --from keys --manifest ''", "a key must not be empty"),
+        ("download reports --from keys --version-id ''", "'--version-id': must not be empty"),
+        ("put inbox --from keys --size 0", "--size applies to a single KEY"),
     ],
 )
 @pytest.mark.usefixtures("configured")
-def test_wrong_usage_is_exit_2_and_names_the_cause(arguments: list[str], error: str) -> None:
+def test_wrong_usage_is_exit_2_and_names_the_cause(arguments: str, error: str) -> None:
     Path("keys").write_text("acme/a\n")
     Path("x.csv.partial").write_text("acme/a\n")
-    result = run_cli(*arguments)
+    result = run_cli(*shlex.split(arguments))
     assert (result.exit_code, result.stdout) == (2, "")
     assert error in result.stderr
     assert Path("keys").read_text() == "acme/a\n"
@@ -168,69 +131,38 @@ def test_without_a_service_the_error_explains_how_to_start_one() -> None:
     assert "python -m worker dev" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        (
+            "multipart inbox a --size 6TiB",
+            "size_invalid in grant.max_size: must be at most 5 TiB (5,497,558,138,880 bytes)\n",
+        ),
+        (
+            "upload inbox a --max-size 5MB --min-size 6MB",
+            "min_size must be at most max_size, 4.8 MiB (5,000,000 bytes)\n",
+        ),
+    ],
+)
 @pytest.mark.usefixtures("configured")
-def test_a_broker_that_is_down_is_exit_3_without_its_password() -> None:
-    result = run_cli("download", "reports", "a")
-    assert (result.exit_code, result.stdout) == (3, "")
-    where = "the broker at redis://127.0.0.1:1/0 (from VALETKEY_BROKER_URL)"
-    assert f"cannot use {where}: connection refused" in result.stderr
-    assert "s3cret" not in result.stderr
-
-
-@pytest.mark.usefixtures("configured")
-def test_an_uploaded_file_has_no_output_format(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
-    result = run_cli("multipart", "inbox", "a", "--file", "a", "--curl")
-    assert result.exit_code == 2
-    assert "--file prints only the grant's id" in result.stderr
-
-
-@pytest.mark.usefixtures("configured")
-def test_an_impossible_size_is_refused_without_a_request() -> None:
-    result = run_cli("multipart", "inbox", "a", "--size", "6TiB")
+def test_impossible_sizes_are_refused_without_a_request(arguments: str, refusal: str) -> None:
+    result = run_cli(*arguments.split())
     assert result.exit_code == 1
-    text = "size_invalid in grant.max_size: must be at most 5 TiB (5,497,558,138,880 bytes)\n"
-    assert result.stderr.endswith(text)
-
-
-@pytest.mark.usefixtures("configured")
-def test_contradicting_sizes_are_refused_without_a_request() -> None:
-    result = run_cli(*UPLOAD, "5MB", "--min-size", "6MB")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "size_invalid in grant.min_size" in result.stderr
-    text = "min_size must be at most max_size, 4.8 MiB (5,000,000 bytes)\n"
-    assert result.stderr.endswith(text)
-
-
-def test_a_key_of_another_tenant_is_exit_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VALETKEY_BROKER_URL", UNREACHABLE)
-    monkeypatch.setenv("VALETKEY_KEY", dump_private_key(generate_key("acme/x")))
-    result = run_cli("usage", "--tenant", "globex")
-    assert result.exit_code == 2
-    assert "the key 'acme/x' belongs to the tenant 'acme', not to 'globex'" in result.stderr
-
-
-def test_a_key_file_that_others_may_read_is_exit_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VALETKEY_BROKER_URL", UNREACHABLE)
-    monkeypatch.setenv("VALETKEY_KEY_FILE", "acme.key")
-    (tmp_path / "acme.key").write_text(dump_private_key(generate_key("acme/x")))
-    (tmp_path / "acme.key").chmod(0o644)
-    result = run_cli("usage")
-    assert result.exit_code == 2
-    assert "other users have access to the key in acme.key: run chmod 600 acme.key" in result.stderr
+    assert "size_invalid in grant." in result.stderr
+    assert result.stderr.endswith(refusal)
 
 
 @pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize(
-    "arguments", [["usage"], ["service"], ["cancel", "0199a000-0000-7000-8000-000000000000"]]
+    "arguments",
+    ["download reports a", "usage", "service", "cancel 0199a000-0000-7000-8000-000000000000"],
 )
-def test_a_query_needs_a_broker_too(arguments: list[str]) -> None:
-    result = run_cli(*arguments)
+def test_a_broker_that_is_down_is_exit_3_without_its_password(arguments: str) -> None:
+    result = run_cli(*arguments.split())
     assert (result.exit_code, result.stdout) == (3, "")
     where = "the broker at redis://127.0.0.1:1/0 (from VALETKEY_BROKER_URL)"
     assert f"cannot use {where}: connection refused" in result.stderr
+    assert "s3cret" not in result.stderr
 
 
 @pytest.mark.parametrize("name", ["expires_in", "max_size"])

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from tests.support.builders.messages import DEMO, POLICY, grant_message, put_message, upload_message
-from valetkey.errors import NoAnswer, StorageError
-from valetkey.manifests import poll_intervals, written_state
+from valetkey.errors import NoAnswer
+from valetkey.manifests import poll_intervals
 from valetkey.wire.messages import ChunkMessage
-from valetkey.wire.parsing import parse_message
 from valetkey.wire.pending import PendingMessage
-from valetkey.wire.refusals import Code, Refusal
-from valetkey.wire.replies import BatchState, ManifestState, Outcome
+from valetkey.wire.refusals import Refusal
+from valetkey.wire.replies import Outcome
 from worker.core.policy.admission import Admission, admit
 from worker.core.policy.request_rules import may_overwrite_manifest
 from worker.core.tenants.config import Policy, Tenant, TenantConfig
@@ -73,12 +72,6 @@ def test_a_manifest_may_overwrite_what_a_grant_may(kinds: Any, overwrite: bool, 
     assert may_overwrite_manifest(replace(POLICY, kinds=kinds, overwrite=overwrite)) == may
 
 
-def test_a_manifest_that_is_no_text_is_refused_by_its_field() -> None:
-    refusal = parse_message(grant_message(manifest=7))
-    assert isinstance(refusal, Refusal)
-    assert (refusal.code, refusal.field) == (Code.KEY_INVALID, "manifest")
-
-
 @pytest.mark.parametrize(
     ("fields", "counts", "is_answer"),
     [
@@ -97,33 +90,6 @@ def test_counts_answer_only_a_chunk_with_a_manifest_and_only_if_complete(
     header = {"batch": body["batch"], "chunk": 0, "status": "issued"}
     reply = Outcome.model_validate(header | counts)
     assert PendingMessage("x", body).is_answered_by(reply) == is_answer
-
-
-def batch_state(**manifest: Any) -> BatchState:
-    state = ManifestState(key=KEY, **manifest) if manifest else None
-    counts = {"total": 1, "chunk_size": 1, "decided": 1, "issued": 1, "refused": 0}
-    fields = {"batch": "b", "kind": "download", "bucket": "demo", "manifest": state}
-    return BatchState.model_validate(fields | counts)
-
-
-def test_a_manifest_is_available_once_it_is_written() -> None:
-    assert (
-        written_state(batch_state(state="pending", problem="storage did not take it: SlowDown"))
-        is None
-    )
-    manifest = written_state(batch_state(state="written", bytes=3, sha256="ab"))
-    assert manifest is not None
-    assert (manifest.bytes, manifest.sha256) == (3, "ab")
-
-
-def test_the_error_of_a_failed_manifest_has_the_reason() -> None:
-    with pytest.raises(StorageError, match=r"2026-11\.jsonl\.gz' was not written: AccessDenied"):
-        written_state(batch_state(state="failed", problem="AccessDenied"))
-
-
-def test_a_batch_without_a_manifest_is_an_error() -> None:
-    with pytest.raises(ValueError, match="this batch has no manifest"):
-        written_state(batch_state())
 
 
 def test_poll_intervals_grow_and_end_with_the_timeout() -> None:

@@ -41,12 +41,6 @@ def test_other_urls_are_unchanged(url: str) -> None:
     assert verify_by_default(url) == url
 
 
-@pytest.mark.parametrize("url", [LOGIN, f"{LOGIN}?{AUTHORITY}", "REDISS://u:s3cret@h:6380/0"])
-def test_a_changed_url_stays_the_same_if_it_is_changed_again(url: str) -> None:
-    changed = verify_by_default(url)
-    assert verify_by_default(changed) == changed
-
-
 @pytest.mark.parametrize(
     ("url", "problem"),
     [

@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valetkey import Grant, NotStored, StoredObject, UseState, UseStates
+from valetkey import Grant, NotStored, UseState, UseStates
 from valetkey.handles import GrantHandle
 from valetkey.uses.stored import StoredWait
 from valetkey.uses.subjects import Subject, read_grant_id, read_subject
 
 BATCH = "0199a000-0000-7000-8000-000000000000"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-OBJECT: dict[str, Any] = {"key": "acme/a", "size": 5, "etag": "e", "version": "v"}
 FINAL = ["unused", "late", "mismatched", "overwritten", "refused"]
 
 
@@ -29,12 +28,6 @@ class Clock:
 def states(state: str, kind: str = "upload", **fields: Any) -> UseStates:
     item = UseState(item=0, state=state, **fields)
     return UseStates(batch=BATCH, kind=kind, bucket="demo", total=1, items=[item])
-
-
-def test_a_used_grant_has_its_object() -> None:
-    wait = StoredWait(f"{BATCH}.0", 10, Clock())
-    stored = wait.receive(states("used", stored_at=NOW, uses=1, **OBJECT))
-    assert stored == StoredObject("acme/a", 5, "e", "v", NOW, f"{BATCH}.0")
 
 
 def pauses_until_over(timeout: float) -> list[float]:
@@ -77,12 +70,6 @@ def test_any_other_state_is_waited_for(state: str) -> None:
 def test_a_state_that_only_a_later_service_has_is_named() -> None:
     with pytest.raises(NotStored, match="is 'revoked'"):
         StoredWait(f"{BATCH}.0", 0, Clock()).receive(states("revoked"))
-
-
-@pytest.mark.parametrize("kind", ["download", "parts"])
-def test_a_kind_that_stores_nothing_is_an_error(kind: str) -> None:
-    with pytest.raises(ValueError, match=f"kind {kind} stores no object"):
-        StoredWait(f"{BATCH}.0", 10, Clock()).receive(states("open", kind))
 
 
 @pytest.mark.parametrize("value", [None, 0, b"x", states("open")])

@@ -2,15 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from valetkey.units import (
-    describe_amount,
-    describe_duration,
-    describe_size,
-    format_amount,
-    format_duration,
-    parse_duration,
-    parse_size,
-)
+from valetkey import units
 
 
 @pytest.mark.parametrize(
@@ -28,19 +20,19 @@ from valetkey.units import (
     ],
 )
 def test_a_size_is_parsed(text: str, expected: int) -> None:
-    assert parse_size(text) == expected
+    assert units.parse_size(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1.5MB", "1e3", "٣KB", "5 MB MB", "9" * 16])
 def test_an_invalid_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="like 500KiB or 5MB"):
-        parse_size(text)
+        units.parse_size(text)
 
 
 @pytest.mark.parametrize("text", ["5M", "5K", "5PB", "5m"])
 def test_an_unknown_or_ambiguous_unit_of_size_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=f"unknown unit '{text[1:]}': use B, KB"):
-        parse_size(text)
+        units.parse_size(text)
 
 
 @pytest.mark.parametrize(
@@ -48,19 +40,19 @@ def test_an_unknown_or_ambiguous_unit_of_size_is_refused_by_name(text: str) -> N
     [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)],
 )
 def test_a_duration_is_parsed(text: str, expected: int) -> None:
-    assert parse_duration(text) == expected
+    assert units.parse_duration(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "h", "-1h", "1.5h", "1h30m"])
 def test_an_invalid_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="like 15m or 1h"):
-        parse_duration(text)
+        units.parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["5M", "1w", "2hours"])
 def test_an_unknown_unit_of_time_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=f"unknown unit '{text[1:]}': use s, m, h or d"):
-        parse_duration(text)
+        units.parse_duration(text)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +67,7 @@ def test_an_unknown_unit_of_time_is_refused_by_name(text: str) -> None:
     ],
 )
 def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
-    assert format_duration(timedelta(seconds=seconds)) == text
+    assert units.format_duration(timedelta(seconds=seconds)) == text
 
 
 @pytest.mark.parametrize(
@@ -90,7 +82,7 @@ def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
     ],
 )
 def test_a_duration_is_described_exactly(seconds: int, text: str) -> None:
-    assert describe_duration(seconds) == text
+    assert units.describe_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -105,10 +97,10 @@ def test_a_duration_is_described_exactly(seconds: int, text: str) -> None:
     ],
 )
 def test_a_size_is_described_exactly(number: int, text: str) -> None:
-    assert describe_size(number) == text
+    assert units.describe_size(number) == text
 
 
 def test_only_amounts_of_metrics_in_bytes_are_sizes() -> None:
-    assert describe_amount("upload_bytes", 1_024) == "1 KiB (1,024 bytes)"
-    assert format_amount("upload_bytes", 1_024) == "1 KiB"
-    assert describe_amount("grants", 1_024) == format_amount("grants", 1_024) == "1,024"
+    assert units.describe_amount("upload_bytes", 1_024) == "1 KiB (1,024 bytes)"
+    assert units.format_amount("upload_bytes", 1_024) == "1 KiB"
+    assert units.describe_amount("grants", 1_024) == units.format_amount("grants", 1_024) == "1,024"

@@ -35,22 +35,16 @@ def raw_signature(message_id: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
 
 
+SIGNATURE = headers()["webhook-signature"]
+
+
 def verify_with_key(body: bytes, signed: Mapping[str, str]) -> object:
     return verify(body, signed, whsec(KEY), now=NOW)
-
-
-def test_a_signed_webhook_is_verified() -> None:
-    assert verify_with_key(BODY, headers()) == json.loads(BODY)
 
 
 def test_a_signed_webhook_is_verified_by_the_reference_library() -> None:
     signed = headers(now=datetime.now(UTC))
     assert Webhook(whsec(KEY)).verify(BODY, signed) == json.loads(BODY)
-
-
-def test_the_signature_follows_the_specification() -> None:
-    timestamp = str(int(NOW.timestamp()))
-    assert headers()["webhook-signature"] == raw_signature(ID, timestamp, BODY)
 
 
 def test_a_timestamp_in_another_time_zone_has_the_same_signature() -> None:
@@ -84,8 +78,7 @@ def test_header_names_are_read_in_any_case() -> None:
 
 @pytest.mark.parametrize("junk", ["garbage", "v1,a,b", "v1,%%%", "v1,YQ", "v1a,x", "v1,é", ","])
 def test_junk_before_a_valid_signature_does_not_hide_it(junk: str) -> None:
-    valid = headers()["webhook-signature"]
-    assert verify_with_key(BODY, headers(signature=f"{junk} {valid}"))
+    assert verify_with_key(BODY, headers(signature=f"{junk} {SIGNATURE}"))
 
 
 @pytest.mark.parametrize(
@@ -96,10 +89,21 @@ def test_junk_alone_is_invalid(junk: str) -> None:
         verify_with_key(BODY, headers(signature=junk))
 
 
-def test_a_valid_digest_under_another_version_is_invalid() -> None:
-    signature = headers()["webhook-signature"].replace("v1,", "v2,")
+@pytest.mark.parametrize(
+    ("body", "signed", "secrets"),
+    [
+        pytest.param(BODY + b" ", headers(), [whsec(KEY)], id="another body"),
+        pytest.param(BODY, headers(id="msg_0200"), [whsec(KEY)], id="another id"),
+        pytest.param(BODY, headers(), [whsec(OTHER_KEY)], id="another secret"),
+        pytest.param(BODY, headers(), [], id="no secret"),
+        pytest.param(BODY, headers(signature=f"v2,{SIGNATURE[3:]}"), [whsec(KEY)], id="version 2"),
+    ],
+)
+def test_what_is_not_signed_so_is_invalid(
+    body: bytes, signed: dict[str, str], secrets: list[str]
+) -> None:
     with pytest.raises(InvalidWebhook, match="no signature"):
-        verify_with_key(BODY, headers(signature=signature))
+        verify(body, signed, secrets, now=NOW)
 
 
 @pytest.mark.parametrize("missing", ["webhook-id", "webhook-timestamp", "webhook-signature"])
@@ -108,21 +112,6 @@ def test_a_missing_header_is_invalid(missing: str) -> None:
     del signed[missing]
     with pytest.raises(InvalidWebhook):
         verify_with_key(BODY, signed)
-
-
-def test_another_body_is_invalid() -> None:
-    with pytest.raises(InvalidWebhook, match="no signature"):
-        verify_with_key(BODY + b" ", headers())
-
-
-def test_another_id_is_invalid() -> None:
-    with pytest.raises(InvalidWebhook, match="no signature"):
-        verify_with_key(BODY, headers(id="msg_0200"))
-
-
-def test_another_secret_is_invalid() -> None:
-    with pytest.raises(InvalidWebhook, match="no signature"):
-        verify(BODY, headers(), whsec(OTHER_KEY), now=NOW)
 
 
 @pytest.mark.parametrize("seconds", [-300, 0, 300])
@@ -172,14 +161,9 @@ def test_a_signed_body_that_is_no_json_object_is_invalid(body: bytes) -> None:
 @pytest.mark.parametrize(
     "secret",
     [
-        "",
-        "whsec_",
-        "whsec_YQ==",
-        "whsec_%%",
-        "whsec_é",
+        *("", "whsec_", "whsec_YQ==", "whsec_%%", "whsec_é", KEY.hex()),
         whsec(b"k" * 23),
         whsec(b"k" * 65),
-        KEY.hex(),
     ],
 )
 def test_a_weak_or_malformed_secret_is_refused(secret: str) -> None:
@@ -187,11 +171,6 @@ def test_a_weak_or_malformed_secret_is_refused(secret: str) -> None:
         verify(BODY, headers(), [whsec(KEY), secret], now=NOW)
     encoded = secret.removeprefix("whsec_")
     assert not encoded or encoded not in str(raised.value)
-
-
-def test_without_secrets_nothing_is_verified() -> None:
-    with pytest.raises(InvalidWebhook, match="no signature"):
-        verify(BODY, headers(), [], now=NOW)
 
 
 @given(st.binary(max_size=60), st.dictionaries(st.sampled_from([*headers(), "x"]), st.text()))
@@ -213,18 +192,13 @@ DATA = {"tenant": "acme", "batch": "b", "chunk": 0, "uploads": [UPLOAD]}
 EVENT = {"type": "upload.stored", "timestamp": "2026-11-24T12:00:01Z", "data": DATA}
 
 
-def test_a_webhook_about_uploads_becomes_typed_values() -> None:
-    event = parse_upload_event(EVENT | {"later": 1})
+@pytest.mark.parametrize("event_type", ["upload.stored", "upload.scanned"])
+def test_a_webhook_about_uploads_becomes_typed_values(event_type: str) -> None:
+    event = parse_upload_event(EVENT | {"later": 1, "type": event_type})
     assert event is not None
     (upload,) = event.data.uploads
-    assert (event.type, upload.size, upload.late) == ("upload.stored", 5, False)
+    assert (event.type, upload.size, upload.late) == (event_type, 5, False)
     assert upload.stored_at == datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-
-def test_a_later_type_about_uploads_is_kept_as_text() -> None:
-    event = parse_upload_event(EVENT | {"type": "upload.scanned"})
-    assert event is not None
-    assert event.type == "upload.scanned"
 
 
 @pytest.mark.parametrize("payload", [{"batch": "b", "items": []}, {"type": "audit.checkpoint"}])

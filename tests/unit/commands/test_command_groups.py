@@ -1,9 +1,11 @@
 """The commands of both command lines, of which only the one that runs is imported."""
 
+import sys
 from collections.abc import Iterator
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from valetkey.cli.lazy_group import LazyGroup
 from valetkey.cli.main import main as valetkey
@@ -44,3 +46,27 @@ def test_the_help_of_a_group_has_the_first_sentence_of_a_command(
     group.format_commands(click.Context(group), formatter)
     listed = dict(line.split(maxsplit=1) for line in formatter.getvalue().splitlines()[1:])
     assert listed[name] == group.commands[name].get_short_help_str(WIDE)
+
+
+PACKAGE = "tests.support.cli"
+LAZY_COMMANDS = {
+    "echo": ("lazy_command:echo", "Print a word."),
+    "absent": ("no_such_module:absent", "Never import this."),
+}
+
+
+@pytest.fixture
+def group() -> LazyGroup:
+    return LazyGroup(name="group", package=PACKAGE, lazy_commands=LAZY_COMMANDS)
+
+
+def test_a_misspelt_command_is_suggested_without_importing_any(group: LazyGroup) -> None:
+    result = CliRunner().invoke(group, ["ecko"])
+    assert (result.exit_code, "Did you mean 'echo'?" in result.output) == (2, True)
+    assert f"{PACKAGE}.lazy_command" not in sys.modules
+
+
+def test_a_command_can_be_added(group: LazyGroup) -> None:
+    group.add_command(click.Command("third", help="Do nothing."))
+    assert group.list_commands(click.Context(group)) == ["absent", "echo", "third"]
+    assert "third   Do nothing." in CliRunner().invoke(group, ["--help"]).output

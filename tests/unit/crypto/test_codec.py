@@ -14,14 +14,11 @@ from worker.core.auth.seal import seal
 
 KEY, OTHER_KEY = generate_key("acme/2026-11"), generate_key("acme/2026-10")
 KEYED, PLAIN = Codec(KEY), Codec(None)
-GRANT = {
-    "id": "b.0",
-    "key": "a",
-    "method": "GET",
-    "url": "https://s3cret.example/",
+GRANT = {"id": "b.0", "key": "a", "method": "GET", "url": "https://s3cret.example/"} | {
     "expires_at": "2026-11-24T12:00:00Z",
     "limited_by": "request",
 }
+LONG = "\x1b[2J" + "x" * 200
 ISSUED = {"batch": "b", "chunk": 0, "status": "issued", "items": [GRANT]}
 
 
@@ -66,14 +63,17 @@ def test_an_object_key_with_a_lone_surrogate_is_signed() -> None:
     assert json.loads(SignedToken(token).verify(public_key(KEY)))["items"] == [{"key": "\udcff"}]
 
 
+TOLD: dict[str, Any] = {"status": "told", "tenant": "acme", "quotas": []}
+CANCELLED: dict[str, Any] = {"status": "cancelled", "batch": "b", "issued": 1, "released": 2}
+EXPLAINED: dict[str, Any] = {"status": "explained", "decision": "issue", "rules": []}
+QUOTA = {"metric": "grants", "window": "day", "limit": 1, "used": 9}
+
+
 @pytest.mark.parametrize(
     ("reply", "reply_class"),
     [
-        (ISSUED, Outcome),
-        (refused_outcome("quota_exceeded"), Outcome),
-        ({"status": "told", "tenant": "acme", "quotas": []}, Usage),
-        ({"status": "cancelled", "batch": "b", "issued": 1, "released": 2}, Cancelled),
-        ({"status": "explained", "decision": "issue", "rules": []}, Explanation),
+        *((ISSUED, Outcome), (refused_outcome("quota_exceeded"), Outcome), (TOLD, Usage)),
+        *((CANCELLED, Cancelled), (EXPLAINED, Explanation)),
     ],
 )
 def test_a_reply_is_parsed_by_its_status(reply: Any, reply_class: type) -> None:
@@ -109,16 +109,10 @@ def test_a_plain_refusal_may_have_a_code_that_only_a_later_service_has() -> None
     assert outcome.refusal.code == "token_too_deep"
 
 
-QUOTA = {"metric": "grants", "window": "day", "limit": 1, "used": 9}
-
-
 @pytest.mark.parametrize(
     "reply",
     [
-        ISSUED,
-        {"status": "told", "tenant": "acme", "quotas": [QUOTA]},
-        {"status": "cancelled", "batch": "b", "issued": 1, "released": 2},
-        {"status": "explained", "decision": "issue", "rules": []},
+        *(ISSUED, TOLD | {"quotas": [QUOTA]}, CANCELLED, EXPLAINED),
         refused_outcome("key_unknown", quotas=[QUOTA]),
         refused_outcome("key_unknown", items=[GRANT]),
         refused_outcome("token_too_deep", items=[GRANT]),
@@ -131,10 +125,9 @@ def test_a_codec_with_a_key_accepts_no_other_plain_reply(reply: Any) -> None:
 
 def test_a_reply_sealed_to_another_key_raises_an_error_that_names_the_key() -> None:
     token = seal(json.dumps(ISSUED).encode(), OTHER_KEY.id, public_key(OTHER_KEY))
+    text = "'acme/2026-10', which this client"
     for codec in (KEYED, PLAIN):
-        with pytest.raises(
-            SealedForAnotherKey, match="'acme/2026-10', which this client"
-        ) as caught:
+        with pytest.raises(SealedForAnotherKey, match=text) as caught:
             decode(token, codec)
         assert caught.value.key_id == "acme/2026-10"
         assert "s3cret" not in str(caught.value)
@@ -157,17 +150,17 @@ def test_a_reply_of_a_later_service_raises_an_error_that_names_its_status(reply:
         assert "s3cret" not in str(caught.value)
 
 
-def test_an_unknown_status_is_shortened_and_escaped() -> None:
-    with pytest.raises(UnreadableReply) as caught:
-        decode(sealed({"status": "\x1b[2J" + "x" * 200}))
-    assert "\x1b" not in str(caught.value)
-    assert "x" * 70 not in str(caught.value)
-
-
-def test_an_unknown_key_id_is_shortened_and_escaped() -> None:
-    token = seal(b"{}", "\x1b[2J" + "x" * 200, public_key(OTHER_KEY))
-    with pytest.raises(SealedForAnotherKey) as caught:
-        decode(token)
+@pytest.mark.parametrize(
+    ("result", "error"),
+    [
+        (sealed({"status": LONG}), UnreadableReply),
+        (seal(b"{}", LONG, public_key(OTHER_KEY)), SealedForAnotherKey),
+    ],
+    ids=["status", "id of a key"],
+)
+def test_what_is_unknown_is_shortened_and_escaped(result: str, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        decode(result)
     assert "\x1b" not in str(caught.value)
     assert "x" * 130 not in str(caught.value)
 

@@ -1,24 +1,29 @@
-"""Small requests that wait together are sent together, and answered as if each were alone."""
+"""Small requests that wait together are sent together, and alone again if their bundle fails."""
 
 from typing import Any
 
 import pytest
 
-from tests.support.fakes.delivery_engine import new_engine, next_send, resends, send_all
+from tests.support.fakes.delivery_engine import new_engine, next_send, resends, send_all, unsent
+from tests.support.fakes.fake_service import grant_outcome
 from tests.support.fakes.pending_requests import ManyMessages, small_request
-from tests.support.fakes.sent_bundles import answer, granted, send_bundle, task_id
-from valetkey.delivery.engine import CompleteTask
+from tests.support.fakes.sent_bundles import (
+    answer,
+    granted,
+    send_bundle,
+    sent_bundle,
+    stored,
+    task_id,
+)
+from valetkey.delivery.engine import CompleteTask, Fail
 from valetkey.delivery.progress import BatchProgress
 from valetkey.delivery.retransmit import FIRST_INTERVAL
 from valetkey.errors import BrokerUnreachable
-
-OUTAGE = BrokerUnreachable("no broker answers")
+from valetkey.wire.unavailable import Unavailable
 
 
 def test_requests_that_wait_together_go_out_in_one_message_and_are_all_answered() -> None:
-    requests = [small_request(f"{number}.pdf") for number in range(3)]
-    engine = new_engine(*requests)
-    send = send_bundle(engine, *requests)
+    engine, requests, send = sent_bundle("a", "b", "c")
     action = engine.result_received(send.message.task_id, answer(send), 1.0)
     assert action == CompleteTask(requests, [send.message.task_id])
     assert all(map(granted, requests))
@@ -68,11 +73,9 @@ def test_a_bundle_has_half_of_what_waits_but_32_to_64_messages_and_takes_one_pla
 
 def test_as_many_go_out_together_as_were_answered_together() -> None:
     engine = new_engine(*(small_request() for _ in range(80)))
-    sends = [next_send(engine), next_send(engine)]
+    sends = [unsent(engine), unsent(engine)]
     for send in sends:
-        assert send is not None
         engine.message_sent(send.message.task_id, 0.0)
-    assert sends[0] is not None
     engine.result_received(sends[0].message.task_id, answer(sends[0]), 1.0)
     more = [small_request() for _ in range(40)]
     for request in more:
@@ -109,3 +112,100 @@ def test_two_requests_with_the_same_batch_id_are_not_in_one_bundle() -> None:
     message = request.next_message(1)
     engine = new_engine(other, *(BatchProgress(header, iter([message])) for _ in range(2)))
     assert [name.startswith("bundle") for name in send_all(engine)] == [True, False]
+
+
+OUTAGE = BrokerUnreachable("no broker answers")
+
+
+def refusal(code: str, field: str) -> str:
+    text = {"code": code, "field": field, "message": "no"}
+    return stored({"batch": "", "chunk": 0, "status": "refused", "refusal": text})
+
+
+def test_a_message_without_a_reply_in_the_bundle_is_sent_alone_at_once() -> None:
+    engine, requests, send = sent_bundle("a", "b", "c")
+    engine.result_received(send.message.task_id, answer(send, without=requests[1]), 1.0)
+    assert resends(engine, 1.0) == [task_id(requests[1])]
+    assert [granted(request) for request in requests] == [True, False, True]
+    engine.message_sent(task_id(requests[1]), 1.0)
+    reply = stored(grant_outcome(requests[1].unanswered[task_id(requests[1])].body))
+    action = engine.result_received(task_id(requests[1]), reply, 2.0)
+    assert action == CompleteTask([requests[1]], [task_id(requests[1]), send.message.task_id])
+    assert engine.is_idle
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [stored(None, "FAILURE"), "junk", "sealed", stored({"status": "later"}), stored({})],
+    ids=["failed", "junk", "sealed for another key", "unreadable", "no reply"],
+)
+def test_after_an_unusable_answer_to_a_bundle_its_messages_are_sent_alone(raw: str) -> None:
+    engine, requests, send = sent_bundle("a", "b")
+    for _ in range(2):  # as announced, and as looked up
+        assert isinstance(engine.result_received(send.message.task_id, raw, 1.0), CompleteTask)
+    assert resends(engine, 1.0) == [task_id(request) for request in requests]
+
+
+def test_a_grant_of_another_object_answers_no_message_of_a_bundle() -> None:
+    engine, requests, send = sent_bundle("a", "b")
+    other = answer(send).replace('"key": "b"', '"key": "c"')
+    engine.result_received(send.message.task_id, other, 1.0)
+    assert [granted(request) for request in requests] == [True, False]
+
+
+def test_a_bundle_that_is_not_answered_in_time_is_sent_as_separate_messages() -> None:
+    engine, requests, send = sent_bundle("a", "b")
+    assert resends(engine, FIRST_INTERVAL - 0.1) == []
+    assert resends(engine, FIRST_INTERVAL) == [task_id(request) for request in requests]
+    lookup = engine.next_lookup(FIRST_INTERVAL)
+    assert lookup is not None
+    assert send.message.task_id in lookup.task_ids  # its answer may still come
+    engine.result_received(send.message.task_id, answer(send), FIRST_INTERVAL)
+    assert all(map(granted, requests))
+    assert engine.is_idle
+
+
+@pytest.mark.parametrize(("code", "field"), [("malformed", "ask"), ("signature_invalid", "")])
+def test_after_a_refusal_of_a_bundle_its_messages_are_sent_alone_and_later_ones_wait_together(
+    code: str, field: str
+) -> None:
+    engine, requests, send = sent_bundle("a", "b")
+    engine.result_received(send.message.task_id, refusal(code, field), 1.0)
+    assert resends(engine, 1.0) == [task_id(request) for request in requests]
+    for request in (more := [small_request(), small_request()]):
+        engine.add(request)
+    send_bundle(engine, *more)
+
+
+def test_a_hint_to_a_bundle_is_one_to_each_of_its_requests() -> None:
+    engine, requests, send = sent_bundle("a", "b")
+    hint = Unavailable("database", 4, 10**9)
+    engine._decode = lambda _: hint  # its time is that of the wall clock
+    engine.result_received(send.message.task_id, "", 1.0)
+    outages = [request.service_outages.current for request in requests]
+    assert [outage and outage.hint for outage in outages] == [hint, hint]
+
+
+def test_an_unreachable_broker_fails_all_requests_of_the_first_bundle() -> None:
+    requests = [small_request(), small_request()]
+    engine = new_engine(*requests)
+    failures = engine.send_failed(unsent(engine), OUTAGE, 0.0)
+    assert failures == [Fail(request, OUTAGE) for request in requests]
+    for request in requests:
+        engine.drop(request)
+    assert engine.is_idle
+
+
+def test_a_bundle_that_could_not_be_sent_holds_back_new_messages_until_it_is_tried_again() -> None:
+    engine = new_engine(ManyMessages("a", 1))
+    send_all(engine)
+    requests = [small_request(), small_request()]
+    for request in requests:
+        engine.add(request)
+    send = unsent(engine)
+    assert engine.send_failed(send, OUTAGE, 0.0) == []
+    engine.add(small_request())
+    engine._outages.clear()
+    engine._in_flight._stuck_task_id = send.message.task_id  # add() allows one more try
+    assert next_send(engine) is None
+    assert resends(engine, FIRST_INTERVAL) == ["a.0", *map(task_id, requests)]

@@ -8,6 +8,7 @@ from tests.support.fakes.delivery_engine import (
     resends,
     send_all,
     stored_result,
+    unsent,
 )
 from tests.support.fakes.pending_requests import ManyMessages
 from valetkey.delivery.engine import Fail, ListenUntil, Unsubscribe
@@ -25,9 +26,7 @@ REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
 def test_an_unreachable_broker_fails_the_first_request_at_once() -> None:
     request = ManyMessages("a", 2)
     engine = new_engine(request)
-    send = next_send(engine)
-    assert send is not None
-    assert engine.send_failed(send, OUTAGE, 0.0) == [Fail(request, OUTAGE)]
+    assert engine.send_failed(unsent(engine), OUTAGE, 0.0) == [Fail(request, OUTAGE)]
     assert engine.outage is None
     assert engine.drop(request) == Unsubscribe(["a.0"])
     assert engine.is_idle
@@ -35,9 +34,7 @@ def test_an_unreachable_broker_fails_the_first_request_at_once() -> None:
 
 def test_a_later_failure_is_an_outage_until_the_message_is_sent() -> None:
     engine = new_engine(ManyMessages("a", 1), ManyMessages("b", 1), ManyMessages("c", 1))
-    first, second = next_send(engine), next_send(engine)
-    assert first is not None
-    assert second is not None
+    _, second = unsent(engine), unsent(engine)
     engine.message_sent("a.0", 0.0)
     assert engine.send_failed(second, OUTAGE, 1.0) == []
     assert engine.outage is OUTAGE
@@ -52,8 +49,7 @@ def test_a_later_failure_is_an_outage_until_the_message_is_sent() -> None:
 def test_an_interrupted_message_is_sent_again_and_is_no_outage() -> None:
     request = ManyMessages("a", 2)
     engine = new_engine(request)
-    send = next_send(engine)
-    assert send is not None
+    send = unsent(engine)
     assert engine.send_failed(send, None, 0.0) == []
     assert engine.outage is None
     assert next_send(engine) is None
@@ -92,9 +88,7 @@ def test_due_messages_are_sent_again_oldest_first_until_one_fails() -> None:
 
 def test_while_the_store_is_unreachable_nothing_new_is_sent() -> None:
     engine = new_engine(ManyMessages("a", 1), ManyMessages("b", 1))
-    send = next_send(engine)
-    assert send is not None
-    engine.message_sent("a.0", 0.0)
+    engine.message_sent(unsent(engine).message.task_id, 0.0)
     engine.store_failed(OUTAGE)
     assert engine.outage is OUTAGE
     assert next_send(engine) is None
@@ -112,9 +106,7 @@ def test_the_outage_that_began_first_is_reported() -> None:
     engine.message_sent("other", 0.0)
     engine.store_failed(store_outage)
     engine.store_reached()
-    send = next_send(engine)
-    assert send is not None
-    engine.send_failed(send, OUTAGE, 0.0)
+    engine.send_failed(unsent(engine), OUTAGE, 0.0)
     engine.store_failed(store_outage)
     assert engine.outage is OUTAGE
     engine.add(ManyMessages("c", 1))  # the caller tries again
@@ -129,6 +121,7 @@ def test_a_request_that_is_given_up_is_sent_again_only_when_it_is_added_again() 
     assert engine.is_idle
     assert resends(engine, 100.0) == []
     assert engine.result_received("a.0", stored_result(), 1.0) is None
+    engine.add(request)
     engine.add(request)
     sends = list(iter(lambda: engine.next_resumed(2.0), None))
     assert [send.message.task_id for send in sends] == ["a.0", "a.1", "a.2"]

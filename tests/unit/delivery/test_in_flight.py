@@ -11,8 +11,6 @@ from valetkey.wire.pending import PendingMessage
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import BatchState, Usage
 
-REFUSAL = Refusal(code=Code.BATCH_CLOSED, field="batch", message="no more")
-
 
 def create_in_flight(window: int, *requests: ManyMessages) -> InFlight:
     in_flight = InFlight(RetransmitTimer(lambda: 0.0, window))
@@ -34,15 +32,6 @@ def send_messages(in_flight: InFlight, count: int) -> list[str]:
     return task_ids
 
 
-def resumed_task_ids(in_flight: InFlight, now: float) -> list[str]:
-    sends = iter(lambda: in_flight.next_resumed(now), None)
-    return [send.message.task_id for send in sends]
-
-
-def due_task_ids(in_flight: InFlight, now: float) -> list[str]:
-    return [send.message.task_id for send in in_flight.due(now)]
-
-
 def test_requests_take_turns() -> None:
     requests = ManyMessages("a", 3), ManyMessages("b", 1), ManyMessages("c", 2)
     in_flight = create_in_flight(10, *requests)
@@ -58,31 +47,6 @@ def test_room_in_the_window_goes_to_the_request_that_waits_longest() -> None:
     assert send_messages(in_flight, 3) == ["a.2", "b.0"]
 
 
-def test_a_resumed_request_is_sent_once_more() -> None:
-    request = ManyMessages("a", 2)
-    in_flight = create_in_flight(9, request)
-    send_messages(in_flight, 2)
-    in_flight.drop(request)
-    assert in_flight.take_ended() == ["a.0", "a.1"]
-    assert in_flight.is_idle
-    assert in_flight.receive("a.0", REPLY, 0.0) == "ignored"
-    in_flight.add(request)
-    in_flight.add(request)
-    assert resumed_task_ids(in_flight, 9.0) == ["a.0", "a.1"]
-    assert in_flight.requests == {request}
-    assert in_flight.receive("a.1", REPLY, 0.0) == "accepted"
-    assert request.answered == ["a.1"]
-
-
-def test_a_stuck_message_holds_back_all_new_ones() -> None:
-    in_flight = create_in_flight(9, ManyMessages("a", 3))
-    (task_id,) = send_messages(in_flight, 1)
-    in_flight.record_send(task_id, 0.0, is_stuck=True)
-    assert send_messages(in_flight, 2) == []
-    in_flight.record_send(task_id, 0.0)
-    assert send_messages(in_flight, 2) == ["a.1", "a.2"]
-
-
 @pytest.mark.parametrize("end", ["given up", "answered"])
 def test_a_stuck_message_that_has_ended_holds_back_nothing(end: str) -> None:
     stuck, others = ManyMessages("a", 1), ManyMessages("b", 2)
@@ -96,21 +60,6 @@ def test_a_stuck_message_that_has_ended_holds_back_nothing(end: str) -> None:
     assert send_messages(in_flight, 2) == ["b.0", "b.1"]
 
 
-def test_while_one_resumed_message_is_stuck_the_others_are_only_due_later() -> None:
-    request = ManyMessages("a", 3)
-    in_flight = create_in_flight(9, request)
-    send_messages(in_flight, 3)
-    in_flight.drop(request)
-    in_flight.add(request)
-    tried = []
-    while (send := in_flight.next_resumed(7.0)) is not None:
-        tried.append(send.message.task_id)
-        in_flight.record_send(send.message.task_id, 7.0, is_stuck=True)
-    assert tried == ["a.0"]
-    assert due_task_ids(in_flight, 7.0) == []
-    assert due_task_ids(in_flight, 7.0 + FIRST_INTERVAL) == ["a.0", "a.1", "a.2"]
-
-
 def test_a_message_that_is_given_up_while_others_are_sent_again_is_not_due() -> None:
     first, second = ManyMessages("a", 1), ManyMessages("b", 1)
     in_flight = create_in_flight(9, first, second)
@@ -119,26 +68,6 @@ def test_a_message_that_is_given_up_while_others_are_sent_again_is_not_due() -> 
     assert next(sends).message.task_id == "a.0"
     in_flight.drop(second)
     assert list(sends) == []
-
-
-def test_no_message_of_a_closed_request_is_sent() -> None:
-    request = ManyMessages("a", 3)
-    request.closing_refusal = REFUSAL
-    in_flight = create_in_flight(9, request)
-    assert send_messages(in_flight, 3) == []
-    assert request.answered == ["a.0", "a.1", "a.2"]
-    assert in_flight.is_idle
-
-
-def test_after_an_unusable_result_the_message_is_still_unanswered() -> None:
-    request = ManyMessages("a", 1)
-    in_flight = create_in_flight(9, request)
-    send_messages(in_flight, 1)
-    assert in_flight.receive("a.0", "working", 0.0) == "ignored"
-    assert in_flight.receive("a.0", "failed", 0.0) == "unusable"
-    assert in_flight.receive("a.0", Usage(tenant="globex", quotas=[]), 0.0) == "unusable"
-    assert (request.failures, in_flight.unanswered, in_flight.is_idle) == (2, ["a.0"], False)
-    assert "the worker's log says why" in str(no_answer_error(request, 1))
 
 
 def test_the_first_messages_of_a_request_have_a_head_start() -> None:
@@ -173,16 +102,8 @@ def test_requests_that_wait_for_room_have_no_head_start() -> None:
 
 
 def test_a_postponed_message_is_sent_again_soon() -> None:
-    state = BatchState(
-        batch="b",
-        kind="download",
-        bucket="b",
-        total=1,
-        chunk_size=1,
-        decided=0,
-        issued=0,
-        refused=0,
-    )
+    counts = {"total": 1, "chunk_size": 1, "decided": 0, "issued": 0, "refused": 0}
+    state = BatchState.model_validate({"batch": "b", "kind": "download", "bucket": "b"} | counts)
     body = {"ask": "batch", "batch": "b", "chunk": 0}
     request = ReopenedBatchProgress(state, iter([PendingMessage("a.0", body, batch_state=state)]))
     in_flight = InFlight(RetransmitTimer(lambda: 0.0))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.builders.grants import grant
 from tests.support.builders.messages import batch_id
 from valetkey.delivery.progress import BatchProgress, ReopenedBatchProgress
 from valetkey.wire.pending import PendingMessage, build_pending_message
@@ -39,17 +40,8 @@ def new_progress(chunks: int) -> BatchProgress:
 
 
 def granted(message: PendingMessage) -> Outcome:
-    items: list[Grant | Refusal] = [
-        Grant(
-            id=f"{BATCH}.{message.chunk_number * 2 + number}",
-            key="k",
-            method="GET",
-            url="u",
-            expires_at=FAR_FUTURE,
-            limited_by="request",
-        )
-        for number in range(2)
-    ]
+    first = message.chunk_number * 2
+    items: list[Grant | Refusal] = [grant(id=f"{BATCH}.{first + n}") for n in range(2)]
     return Outcome(batch=BATCH, chunk=message.chunk_number, status="issued", items=items)
 
 

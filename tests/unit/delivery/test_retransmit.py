@@ -106,12 +106,6 @@ def test_jitter_lengthens_an_interval_by_half_at_most() -> None:
     assert intervals == [1, 1.25, 1.5]
 
 
-def test_a_message_is_not_due_before_its_time() -> None:
-    timer = RetransmitTimer(lambda: 0.5)
-    timer.record_send("chunk", 10.0)
-    assert timer.due(timer.next_due() - 0.001) == []
-
-
 def test_a_postponed_message_is_sent_soon_and_then_at_the_first_interval() -> None:
     timer = RetransmitTimer(lambda: 0.0)
     for _ in range(9):
@@ -120,8 +114,3 @@ def test_a_postponed_message_is_sent_soon_and_then_at_the_first_interval() -> No
     assert timer.next_due() == 100.0 + PROBE_INTERVAL
     timer.record_send("chunk", 200.0)
     assert timer.next_due() == 200.0 + FIRST_INTERVAL
-
-
-def test_without_messages_nothing_is_due() -> None:
-    timer = RetransmitTimer(lambda: 0.5)
-    assert timer.next_due() == float("inf")

@@ -6,33 +6,25 @@ from structlog.testing import capture_logs
 from worker.jobs.problem_log import ProblemLog
 
 
-@pytest.fixture
-def problems() -> ProblemLog:
-    return ProblemLog()
-
-
-def logged(problems: ProblemLog, *texts: str | None) -> list[str]:
-    """Return the problems that are logged when these are noted one after the other."""
+@pytest.mark.parametrize(
+    ("noted", "logged"),
+    [
+        pytest.param(["a", "a", "a"], ["a"], id="a problem that stays: once"),
+        pytest.param(["a", "b", "a"], ["a", "b", "a"], id="one that changes: again"),
+        pytest.param(["a", None, "a"], ["a", "a"], id="one that ended and returns: again"),
+    ],
+)
+def test_a_problem_is_logged_when_it_is_new(noted: list[str | None], logged: list[str]) -> None:
+    problems = ProblemLog()
     with capture_logs() as logs:
-        for text in texts:
+        for text in noted:
             problems.note("left", "a", text, storage="a")
-    return [each["problem"] for each in logs]
+    assert [each["problem"] for each in logs] == logged
 
 
-def test_a_problem_that_stays_is_logged_once(problems: ProblemLog) -> None:
-    assert logged(problems, "a", "a", "a") == ["a"]
-
-
-def test_a_problem_that_changes_is_logged_again(problems: ProblemLog) -> None:
-    assert logged(problems, "a", "b", "a") == ["a", "b", "a"]
-
-
-def test_a_problem_that_ended_is_logged_again_when_it_returns(problems: ProblemLog) -> None:
-    assert logged(problems, "a", None, "a") == ["a", "a"]
-
-
-def test_the_problem_of_another_subject_is_logged_too(problems: ProblemLog) -> None:
-    assert logged(problems, "a") == ["a"]
+def test_the_problem_of_another_subject_is_logged_too() -> None:
+    problems = ProblemLog()
     with capture_logs() as logs:
-        problems.note("left", "b", "a", storage="b")
-    assert [each["storage"] for each in logs] == ["b"]
+        for subject in ("a", "b"):
+            problems.note("left", subject, "a", storage=subject)
+    assert [each["storage"] for each in logs] == ["a", "b"]

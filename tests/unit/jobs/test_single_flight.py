@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -34,14 +35,6 @@ class Job:
             self.running -= 1
 
 
-class FakeMonotonic:
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
 @pytest.fixture
 def job() -> Iterator[Job]:
     job = Job()
@@ -50,16 +43,21 @@ def job() -> Iterator[Job]:
 
 
 @pytest.fixture
-def monotonic() -> FakeMonotonic:
-    return FakeMonotonic()
+def monotonic() -> SimpleNamespace:
+    return SimpleNamespace(time=0.0)
 
 
 @pytest.fixture
-def flight(job: Job, monotonic: FakeMonotonic) -> Iterator[SingleFlight]:
-    flight = SingleFlight("job", job, monotonic)
+def flight(job: Job, monotonic: SimpleNamespace) -> Iterator[SingleFlight]:
+    flight = SingleFlight("job", job, lambda: monotonic.time)
     yield flight
     job.gate.set()
     flight.join(10)
+
+
+def start(job: Job, flight: SingleFlight) -> None:
+    flight.trigger()
+    wait_until(lambda: job.running == 1)
 
 
 def run_to_end(job: Job, flight: SingleFlight) -> None:
@@ -69,8 +67,7 @@ def run_to_end(job: Job, flight: SingleFlight) -> None:
 
 
 def test_a_trigger_starts_a_run_and_does_not_wait_for_it(job: Job, flight: SingleFlight) -> None:
-    flight.trigger()
-    wait_until(lambda: job.running == 1)
+    start(job, flight)
     run_to_end(job, flight)
     assert job.started == 1
 
@@ -78,8 +75,7 @@ def test_a_trigger_starts_a_run_and_does_not_wait_for_it(job: Job, flight: Singl
 def test_any_number_of_triggers_during_a_run_cost_one_more_run(
     job: Job, flight: SingleFlight
 ) -> None:
-    flight.trigger()
-    wait_until(lambda: job.running == 1)
+    start(job, flight)
     threads = [Thread(target=flight.trigger) for _ in range(50)]
     for thread in threads:
         thread.start()
@@ -101,8 +97,7 @@ def test_an_exception_is_logged_and_does_not_keep_the_next_run_from_starting(
 ) -> None:
     job.error = ZeroDivisionError()
     with capture_logs() as logs:
-        flight.trigger()
-        wait_until(lambda: job.running == 1)
+        start(job, flight)
         flight.trigger()
         run_to_end(job, flight)
         flight.trigger()
@@ -112,10 +107,9 @@ def test_an_exception_is_logged_and_does_not_keep_the_next_run_from_starting(
 
 
 def test_a_run_without_progress_for_ten_minutes_is_reported_and_another_starts_beside_it(
-    job: Job, flight: SingleFlight, monotonic: FakeMonotonic
+    job: Job, flight: SingleFlight, monotonic: SimpleNamespace
 ) -> None:
-    flight.trigger()
-    wait_until(lambda: job.running == 1)
+    start(job, flight)
     monotonic.time += HANG_TIME
     with capture_logs() as logs:
         flight.trigger()
@@ -128,10 +122,9 @@ def test_a_run_without_progress_for_ten_minutes_is_reported_and_another_starts_b
 
 
 def test_a_run_that_reports_progress_is_not_taken_for_hanging(
-    job: Job, flight: SingleFlight, monotonic: FakeMonotonic
+    job: Job, flight: SingleFlight, monotonic: SimpleNamespace
 ) -> None:
-    flight.trigger()
-    wait_until(lambda: job.running == 1)
+    start(job, flight)
     monotonic.time += HANG_TIME - 1
     job.runs[0].progress()
     monotonic.time += HANG_TIME - 1
@@ -141,8 +134,7 @@ def test_a_run_that_reports_progress_is_not_taken_for_hanging(
 
 
 def test_a_stopped_job_ends_its_run_and_starts_no_other(job: Job, flight: SingleFlight) -> None:
-    flight.trigger()
-    wait_until(lambda: job.running == 1)
+    start(job, flight)
     flight.trigger()
     flight.stop()
     assert job.runs[0].is_stopping

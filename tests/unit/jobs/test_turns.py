@@ -24,28 +24,6 @@ def start_all(turns: Turns, shares: dict[TurnKey, int]) -> None:
             turns.start(key)
 
 
-def test_one_key_gets_no_more_than_its_bound() -> None:
-    assert Turns(LIMITS).allot(waiting(A1)) == {A1: 2}
-
-
-def test_one_owner_gets_no_more_than_its_bound_shared_among_its_keys() -> None:
-    shares = Turns(LIMITS).allot(waiting(A1, A2, A3))
-    assert (sum(shares.values()), max(shares.values()), len(shares)) == (4, 2, 3)
-
-
-def test_what_is_in_flight_counts_until_it_ends() -> None:
-    turns = Turns(LIMITS)
-    turns.start(A1)
-    turns.start(A1)
-    assert turns.allot(waiting(A1)) == {}
-    turns.end(A1)
-    assert turns.allot(waiting(A1)) == {A1: 1}
-
-
-def test_a_key_starts_no_more_than_it_has_waiting() -> None:
-    assert Turns(LIMITS).allot({A1: 1}) == {A1: 1}
-
-
 def test_a_new_owner_comes_before_those_that_were_served() -> None:
     turns = Turns(LIMITS._replace(total=3))
     turns.start(A1)
@@ -78,15 +56,6 @@ def test_the_keys_of_an_owner_are_served_in_turns() -> None:
         turns.start(key)
         turns.end(key)
     assert served == [A1, A2, A3] * 2
-
-
-def test_suspects_leave_places_for_the_others() -> None:
-    turns = Turns(LIMITS)
-    suspects = [TurnKey(owner, "1") for owner in "vwxyz"]
-    shares = turns.allot(waiting(*suspects), suspects)
-    assert sum(shares.values()) == LIMITS.suspects
-    start_all(turns, shares)
-    assert turns.allot(waiting(*suspects, A1), suspects) == {A1: 2}
 
 
 @given(

@@ -32,13 +32,10 @@ def audit(folder: Path, **responses: list[dict[str, Any]] | None) -> tuple[int, 
     (folder / "pip_audit" / "__main__.py").write_text(module)
     (folder / "pip_audit" / "__init__.py").touch()
     (folder / "requirements.lock").touch()
+    command = [sys.executable, str(ROOT / "tools" / "audit.py")]
+    environ = dict(os.environ) | {"PYTHONPATH": str(folder)}
     completed = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "audit.py")],
-        cwd=folder,
-        env=dict(os.environ) | {"PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=folder, env=environ, capture_output=True, text=True, check=False
     )
     assert completed.stderr == ""
     return completed.returncode, completed.stdout.splitlines()

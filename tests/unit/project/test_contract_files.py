@@ -43,18 +43,18 @@ def test_the_command_asks_for_a_document_or_a_folder(words: list[str]) -> None:
     assert "name one document, or give --out" in completed.output
 
 
-def test_the_command_explains_that_a_folder_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [(".", "codes.md cannot be written: Is a directory."), ("file/below", "Not a directory.")],
+)
+def test_the_file_or_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, folder: str, problem: str
+) -> None:
     (tmp_path / "file").touch()
-    completed = CliRunner().invoke(main, ["contract", "--out", str(tmp_path / "file" / "below")])
-    assert completed.exit_code == 1
-    assert "cannot be written: Not a directory." in completed.output
-
-
-def test_the_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "codes.md").mkdir()
-    completed = CliRunner().invoke(main, ["contract", "--out", str(tmp_path)])
+    completed = CliRunner().invoke(main, ["contract", "--out", str(tmp_path / folder)])
     assert completed.exit_code == 1
-    assert f"Error: {tmp_path}/codes.md cannot be written: Is a directory." in completed.output
+    assert problem in completed.output
 
 
 def test_an_empty_name_of_a_folder_is_not_the_current_one(

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import pytest
-
 from tests.support.docs.command_lines import ROOT, parse_command
 from worker.__main__ import main
 
@@ -66,11 +64,6 @@ def test_it_does_not_run_as_root() -> None:
 def test_it_runs_a_command_that_exists_without_a_shell() -> None:
     assert json.loads(last_arguments("ENTRYPOINT")) == ["python", "-m", "worker"]
     parse_command(main, json.loads(last_arguments("CMD")))
-
-
-@pytest.mark.parametrize("path", sorted(copied_paths(STEPS)))
-def test_every_copied_path_exists(path: str) -> None:
-    assert (ROOT / path).exists()
 
 
 def test_the_build_context_contains_only_the_copied_paths() -> None:

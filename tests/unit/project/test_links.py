@@ -1,4 +1,4 @@
-"""Every relative link in the documentation leads to a file, and to a heading in it."""
+"""Every relative link in the documentation leads somewhere, and lock files name no host."""
 
 import re
 from pathlib import Path
@@ -19,9 +19,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 def heading_ids(page: Path) -> set[str]:
     """Return the ids that GitHub gives to the headings of a page."""
-    text = re.sub(
-        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -47,3 +45,20 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 def test_a_broken_link_is_detected() -> None:
     text = "[a](nowhere.md) [`b`](#nothing) [c](https://example.com) [d](README.md#the-contract)"
     assert broken_links(ROOT / "README.md", text) == ["nowhere.md", "#nothing"]
+
+
+ROOT = Path(__file__).parents[3]
+LOCKS = [
+    *ROOT.glob("*.lock"),
+    ROOT / "examples" / "producers" / "package-lock.json",
+    ROOT / "tests" / "acceptance" / "contract" / "package-lock.json",
+    ROOT / "tests" / "acceptance" / "report" / "package-lock.json",
+    ROOT / "tests" / "contract" / "package-lock.json",
+]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
+def test_a_lock_file_names_hashes_and_no_host(lock: Path) -> None:
+    text = lock.read_text(encoding="utf-8")
+    assert "sha256:" in text or '"integrity"' in text
+    assert "://" not in text

@@ -6,89 +6,68 @@ import pytest
 
 from tests.support.docs.command_lines import ROOT
 
-TOOL = ROOT / "tools" / "sizes.py"
+LONG_MODULE = "pass\n" * 601
+LONG_FUNCTION = "\ndef work():\n" + "    pass\n" * 40
+VERSIONS = "models/migrations/versions"
 
 
-def check_sizes(root: Path) -> tuple[int, list[str]]:
-    """Run the tool in a project's folder; return its exit code and the lines that it prints."""
-    completed = subprocess.run(
-        [sys.executable, str(TOOL)], cwd=root, capture_output=True, text=True, check=False
-    )
+def folder(path: str, modules: int) -> dict[str, str]:
+    names = ["__init__", *(f"module_{number}" for number in range(modules))]
+    return {f"{path}/{name}.py": "pass\n" for name in names}
+
+
+def problems(root: Path, project: dict[str, str]) -> list[str]:
+    """Run the tool in the folder of a project with these modules; return the lines it prints."""
+    for path, text in project.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    command = [sys.executable, str(ROOT / "tools" / "sizes.py")]
+    completed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert completed.stderr == ""
-    return completed.returncode, completed.stdout.splitlines()
+    assert completed.returncode == bool(completed.stdout)
+    return completed.stdout.splitlines()
 
 
-def write_module(path: Path, lines: int = 1) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("pass\n" * lines)
+@pytest.mark.parametrize(
+    "project",
+    [
+        folder("worker", 20)
+        | {"worker/module_0.py": LONG_MODULE[5:], "worker/module_1.py": LONG_FUNCTION[:-9]},
+        folder("worker", 10) | folder("worker/core", 10),
+        folder(VERSIONS, 21) | {f"{VERSIONS}/module_0.py": LONG_MODULE},
+        {".venv/long.py": LONG_MODULE},
+    ],
+    ids=[
+        "at every limit",
+        "subfolders count by themselves",
+        "migrations",
+        "outside of the project",
+    ],
+)
+def test_a_project_within_its_limits_passes(tmp_path: Path, project: dict[str, str]) -> None:
+    assert problems(tmp_path, project) == []
 
 
-def write_function(path: Path, lines: int, keyword: str = "def") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"\n{keyword} work():\n" + "    pass\n" * (lines - 1))
-
-
-def write_folder(folder: Path, modules: int) -> None:
-    write_module(folder / "__init__.py")
-    for number in range(modules):
-        write_module(folder / f"module_{number}.py")
-
-
-def test_a_project_at_every_limit_passes(tmp_path: Path) -> None:
-    write_folder(tmp_path / "worker", 20)
-    write_module(tmp_path / "worker" / "module_0.py", 600)
-    write_function(tmp_path / "worker" / "module_1.py", 40)
-    assert check_sizes(tmp_path) == (0, [])
-
-
-def test_a_module_that_is_too_long_is_named(tmp_path: Path) -> None:
-    write_module(tmp_path / "models" / "long.py", 601)
-    assert check_sizes(tmp_path) == (
-        1,
-        ["models/long.py:1: 601 lines, over 600: split it by topic"],
-    )
-
-
-@pytest.mark.parametrize("keyword", ["def", "async def"])
-def test_a_function_that_is_too_long_is_named_by_its_line(tmp_path: Path, keyword: str) -> None:
-    write_function(tmp_path / "valetkey" / "long.py", 41, keyword)
-    assert check_sizes(tmp_path) == (1, ["valetkey/long.py:2: work has 41 lines, over 40"])
-
-
-@pytest.mark.parametrize("folder", ["worker", "worker/core/policy", "tests/unit/core"])
-def test_a_folder_with_too_many_modules_is_named_with_their_number(
-    tmp_path: Path, folder: str
-) -> None:
-    write_folder(tmp_path / folder, 21)
-    assert check_sizes(tmp_path) == (1, [f"{folder}: 21 modules, over 20: group them in folders"])
-
-
-def test_modules_of_subfolders_do_not_count_for_their_parent(tmp_path: Path) -> None:
-    write_folder(tmp_path / "worker", 10)
-    write_folder(tmp_path / "worker" / "core", 10)
-    assert check_sizes(tmp_path) == (0, [])
+@pytest.mark.parametrize(
+    ("project", "problem"),
+    [
+        ({"models/a.py": LONG_MODULE}, "models/a.py:1: 601 lines, over 600: split it by topic"),
+        ({"tools/a.py": LONG_FUNCTION}, "tools/a.py:2: work has 41 lines, over 40"),
+        (
+            {"tools/a.py": f"\nasync {LONG_FUNCTION[1:]}"},
+            "tools/a.py:2: work has 41 lines, over 40",
+        ),
+        *(
+            (folder(path, 21), f"{path}: 21 modules, over 20: group them in folders")
+            for path in ("worker", "worker/core/policy", "tests/unit/core")
+        ),
+    ],
+)
+def test_what_is_too_large_is_named(tmp_path: Path, project: dict[str, str], problem: str) -> None:
+    assert problems(tmp_path, project) == [problem]
 
 
 def test_every_problem_is_named(tmp_path: Path) -> None:
-    write_folder(tmp_path / "bench", 21)
-    write_module(tmp_path / "bench" / "module_0.py", 700)
-    write_function(tmp_path / "tools" / "long.py", 700)
-    code, lines = check_sizes(tmp_path)
-    assert code == 1
-    assert [line.partition(": ")[0] for line in lines] == [
-        "bench",
-        "bench/module_0.py:1",
-        "tools/long.py:1",
-        "tools/long.py:2",
-    ]
-
-
-def test_migrations_are_exempt(tmp_path: Path) -> None:
-    write_folder(tmp_path / "models" / "migrations" / "versions", 21)
-    write_module(tmp_path / "models" / "migrations" / "versions" / "module_0.py", 700)
-    assert check_sizes(tmp_path) == (0, [])
-
-
-def test_folders_outside_of_the_project_are_not_checked(tmp_path: Path) -> None:
-    write_module(tmp_path / ".venv" / "long.py", 700)
-    assert check_sizes(tmp_path) == (0, [])
+    project = folder("bench", 21) | {"tools/a.py": LONG_FUNCTION + LONG_MODULE}
+    places = [line.partition(": ")[0] for line in problems(tmp_path, project)]
+    assert places == ["bench", "tools/a.py:1", "tools/a.py:2"]

@@ -7,15 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.builders.messages import DEMO, POLICY
-from tests.support.fakes.http_storage import StorageResponse, running_http_storage
-from worker.aws.event_queues import (
-    EventQueue,
-    QueueUnusable,
-    event_queues,
-    queue_id,
-    queue_name,
-    queue_region,
-)
+from worker.aws.event_queues import event_queues, queue_name, queue_region
 from worker.core.tenants.config import Bucket, Tenant, TenantAccess, TenantConfig
 from worker.jobs.problem_log import ProblemLog
 from worker.usecases.uses.intake.queue_readers import QueueReaders
@@ -47,26 +39,6 @@ def test_a_queue_that_several_profiles_name_is_read_once() -> None:
         for name, queue in (("b", "http://q/1"), ("a", "http://q/1"), ("c", None))
     ]
     assert [(url, bucket.name) for url, bucket in event_queues(buckets)] == [("http://q/1", "a")]
-
-
-def test_queues_of_one_name_have_different_ids() -> None:
-    urls = [
-        f"https://sqs.{region}.amazonaws.com/1/uploads" for region in ("eu-west-1", "eu-west-2")
-    ]
-    first, second = map(queue_id, urls)
-    assert first != second
-    assert first.startswith("uploads:")
-
-
-def test_the_page_of_a_web_server_is_no_empty_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-    page = StorageResponse(200, {"content-type": "text/html; charset=utf-8"}, b"<html></html>")
-    with running_http_storage(lambda _: page) as server:
-        queue = EventQueue(f"{server.url}/1/uploads", DEMO)
-        with pytest.raises(QueueUnusable, match="SQS: NotSQS"):
-            queue.receive(1)
-        queue.close()
 
 
 @pytest.mark.parametrize(

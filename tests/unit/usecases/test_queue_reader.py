@@ -1,4 +1,4 @@
-"""A reader of a queue that hands over what a test says."""
+"""The intake of events: what it gives up, when it waits, and that it ends if it hangs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from worker.aws.event_queues import QueueMessage, QueueUnusable
-from worker.usecases.uses.intake import queue_reader
+from worker.event_intake import watchdog
+from worker.jobs.single_flight import HANG_TIME
+from worker.supervisor import STOP_TIMEOUT
+from worker.usecases.uses.intake import queue_reader, queue_readers
 from worker.usecases.uses.intake.message_group import HandledMessages
 from worker.usecases.uses.intake.queue_reader import MAX_FAULTS, QueueReader
+from worker.usecases.uses.intake.queue_readers import QueueReaders
 
 
 class FakeQueue(Event):
@@ -66,13 +70,6 @@ def test_if_every_message_fails_none_is_deleted_and_the_next_poll_waits(
     assert (queue.deleted, queue.waits) == ([], 2)
 
 
-def test_a_message_that_fails_among_others_is_given_up_at_its_last_receive(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    queue = read(monkeypatch, ["a", "poison"])
-    assert (queue.deleted, queue.waits) == (["a", "poison"], 0)
-
-
 def test_a_message_that_fails_alone_is_given_up_if_others_were_handled_just_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -89,3 +86,54 @@ def test_the_next_poll_waits_after_one_that_found_nothing_and_did_not_wait_itsel
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert read(monkeypatch, [], [], ["a"]).waits == 2
+
+
+class Ended(Exception):
+    """The process would have ended."""
+
+
+@pytest.fixture(autouse=True)
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let nothing wait, and return the times for which it would have waited."""
+    sleeps: list[float] = []
+
+    def end(_code: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(watchdog, "_INTERVAL", 0)
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(sleep=sleeps.append))
+    monkeypatch.setattr(watchdog, "os", SimpleNamespace(_exit=end))
+    return sleeps
+
+
+def test_a_process_without_progress_ends_after_a_while(sleeps: list[float]) -> None:
+    idle = iter([0.0, HANG_TIME - 1, HANG_TIME, HANG_TIME])
+    with pytest.raises(Ended):
+        watchdog.end_hung_process(lambda: next(idle), Event())
+    assert (list(idle), sleeps) == ([], [])
+
+
+def test_a_process_that_is_told_to_stop_and_hangs_ends_before_it_is_killed(
+    sleeps: list[float],
+) -> None:
+    stop = Event()
+    stop.set()
+    with pytest.raises(Ended):
+        watchdog.end_hung_process(lambda: 0.0, stop)
+    assert len(sleeps) == 1
+    assert 10 < sleeps[0] < STOP_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("loop", "readers", "idle"), [(7, (), 3), (7, (9, 8), 3), (9, (10, 2), 8), (4, (9,), 6)]
+)
+def test_the_part_that_made_no_progress_for_the_longest_time_counts(
+    loop: float, readers: tuple[float, ...], idle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([loop, 10.0])
+    monkeypatch.setattr(queue_readers, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    context: Any = None
+    running: Any = SimpleNamespace(readers=[SimpleNamespace(progress_at=at) for at in readers])
+    queues: Any = QueueReaders(context)
+    queues._running = {"a queue": running}
+    assert queues.idle_seconds() == idle

@@ -17,6 +17,8 @@ from valetkey.wire.refusals import Code
 from valetkey.wire.requests import GrantRequest
 from valetkey.wire.terms import Checksum, Encryption, Kind
 
+MOMENT = datetime(2026, 11, 24, 23, tzinfo=UTC)
+
 
 def header(
     total: int, chunk_size: int = 2, kind: Kind = "download", **options: Any
@@ -69,22 +71,26 @@ def test_the_fields_of_an_item_travel_with_it_unless_they_are_none() -> None:
         assert chunk.body["items"] == [expected]
 
 
-def test_encryption_travels_as_json() -> None:
-    encryption = Encryption(algorithm="AES256")
-    (chunk,) = chunk_messages(header(1, kind="upload", max_size=5, encryption=encryption), ["a"])
-    assert chunk.body["grant"]["encryption"] == {"algorithm": "AES256"}
-
-
-def test_a_date_to_answer_with_travels_as_http_writes_it() -> None:
-    moment = datetime(2026, 11, 24, 23, tzinfo=UTC)
-    (chunk,) = chunk_messages(header(1, expires=moment), ["a"])
-    assert chunk.body["grant"]["expires"] == "Tue, 24 Nov 2026 23:00:00 GMT"
+@pytest.mark.parametrize(
+    ("options", "terms"),
+    [
+        ({"expires": MOMENT}, {"expires": "Tue, 24 Nov 2026 23:00:00 GMT"}),
+        (
+            {"kind": "upload", "max_size": 5, "encryption": Encryption(algorithm="AES256")},
+            {"encryption": {"algorithm": "AES256"}},
+        ),
+    ],
+    ids=["a date to answer with", "encryption"],
+)
+def test_terms_travel_as_json_and_http_write_them(
+    options: dict[str, Any], terms: dict[str, Any]
+) -> None:
+    (chunk,) = chunk_messages(header(1, **options), ["a"])
+    assert terms.items() <= chunk.body["grant"].items()
 
 
 def test_a_deadline_travels_as_text() -> None:
-    moment = datetime(2026, 11, 24, 23, tzinfo=UTC)
-    (chunk,) = chunk_messages(header(1, deadline=moment), ["a"])
-    assert chunk.body["deadline"] == "2026-11-24T23:00:00+00:00"
+    assert header(1, deadline=MOMENT)["deadline"] == "2026-11-24T23:00:00+00:00"
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,6 @@ def use_states(*items: int) -> UseStates:
     return UseStates(batch=BATCH, kind="upload", bucket="b", total=5, items=states)
 
 
-def test_a_batch_id_that_is_no_text_is_refused_as_malformed() -> None:
-    message = ask_message("cancel", batch=None, requested_by="me")
-    assert message.refusal is not None
-    assert (message.refusal.code, message.refusal.field) == (Code.MALFORMED, "batch")
-    assert message.refused_outcome(message.refusal).refusal == message.refusal
-
-
 GRANTS = build_pending_message("task", grant_message(["a", "b"], batch=BATCH))
 PARTS = PendingMessage("task", {"batch": BATCH, "items": [{"key": "a", "part": 1}]})
 EXPLAIN = build_pending_message("task", grant_message(["a", "b"], batch=BATCH, ask="explain"))
@@ -126,12 +119,16 @@ def test_a_refusal_of_an_unauthenticated_message_answers_any_message(
     assert message.is_answered_by(outcome(batch="", items=0, refusal=REFUSAL))
 
 
-def test_a_malformed_message_is_refused_without_being_sent() -> None:
-    body = {"v": 1, "ask": "cancel", "tenant": "acme", "batch": "1"}
-    message = build_pending_message("task", body)
+@pytest.mark.parametrize("batch", [None, "1"])
+def test_a_malformed_message_is_refused_without_being_sent(batch: str | None) -> None:
+    message = ask_message("cancel", batch=batch, requested_by="me")
     assert message.refusal is not None
-    assert message.refusal.code is Code.MALFORMED
-    assert {valid.refusal for valid in MESSAGES} == {None}
+    assert (message.refusal.code, message.refusal.field) == (Code.MALFORMED, "batch")
+    assert message.refused_outcome(message.refusal).refusal == message.refusal
+
+
+def test_a_valid_message_has_no_refusal() -> None:
+    assert {message.refusal for message in MESSAGES} == {None}
 
 
 def test_a_chunk_that_is_not_decided_yet_is_postponed() -> None:

@@ -1,4 +1,4 @@
-"""Replies of a later service: law 12, replies are read tolerantly."""
+"""Replies of a later service, and forged hints: law 12, replies are read tolerantly."""
 
 import json
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from tests.support.builders.replies import (
 from valetkey.crypto.codec import Codec
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Grant, MultipartInfo, Outcome, Reply
+from valetkey.wire.unavailable import MAX_RETRY_IN, read_unavailable
 
 ADAPTER: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="status")])
 
@@ -77,15 +78,6 @@ def test_a_known_code_is_a_member_of_code_and_an_unknown_one_its_text() -> None:
     assert json.loads(unknown.model_dump_json())["code"] == "storage_busy"
 
 
-def test_an_unknown_code_can_be_matched() -> None:
-    match Refusal.model_validate(REFUSAL | {"code": "storage_busy"}):
-        case Refusal(code=Code.QUOTA_EXCEEDED):
-            matched = "known"
-        case Refusal(code=code):
-            matched = str(code)
-    assert matched == "storage_busy"
-
-
 @pytest.mark.parametrize(
     ("model", "values", "secret"),
     [
@@ -114,3 +106,16 @@ def test_the_repr_of_a_reply_contains_no_url() -> None:
 def test_a_field_of_the_wrong_type_is_no_reply() -> None:
     with pytest.raises(ValidationError):
         ADAPTER.validate_python(REPLIES["a cancellation"] | {"issued": "1"})
+
+
+NOW = 1_764_200_000
+
+
+@pytest.mark.parametrize(
+    ("retry_in", "read"), [(0, 0), (32, 32), (10**10, MAX_RETRY_IN), (-1, None), ("9", None)]
+)
+def test_a_forged_time_to_wait_is_at_most_an_hour(retry_in: Any, read: int | None) -> None:
+    result = {"code": "unavailable", "part": "database", "retry_in": retry_in, "at": NOW}
+    hint = read_unavailable(result, NOW)
+    assert hint is not None
+    assert hint.retry_in == read

@@ -1,44 +1,54 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
 import pytest
 
-from worker.commands.health.checks import (
-    ABANDONED_FOR,
-    OVERDUE_AFTER,
-    Check,
-    check_abandoned_uploads,
-    check_circuits,
-    check_cleanup,
-    check_consumers,
-    check_eviction,
-    check_manifests,
-    check_messages,
-    check_refused_uploads,
-    check_settlements,
-    check_tenants,
-    check_webhooks,
-)
+from tests.support.builders.messages import DEMO
+from worker.commands.health import checks
+from worker.commands.health.denial_checks import DenialFacts, check_denials
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 from worker.core.webhooks.circuit import Circuit
 from worker.db.audit.backlog import FailedManifests, RefusedUploads
+from worker.db.revocation.rows import DenialRow
 from worker.jobs.timeouts import call_with_timeout
 from worker.jobs.turns import TurnKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 CONSUMERS = {"valetkey": ["a@x", "b@x"], "valetkey.bulk": ["a@x"], "valetkey.upkeep": ["up@x"]}
+# For how long what waits may do so, and what it is after that.
+AGES = {
+    checks.check_webhooks: (checks.OVERDUE_AFTER, "warn"),
+    checks.check_cleanup: (checks.OVERDUE_AFTER, "fail"),
+    checks.check_abandoned_uploads: (checks.ABANDONED_FOR, "warn"),
+    checks.check_settlements: (timedelta(days=1), "warn"),
+}
 
 
-def states(checks: Iterable[Check]) -> list[str]:
-    return [check.state for check in checks]
+def states(found: Iterable[checks.Check]) -> list[str]:
+    return [check.state for check in found]
 
 
-def test_every_queue_has_a_worker() -> None:
-    checks = list(check_consumers(CONSUMERS))
-    assert states(checks) == ["ok", "ok", "ok"]
-    assert checks[0].message == "valetkey is consumed by a@x, b@x"
+@pytest.mark.parametrize(
+    ("check", "oldest", "state"),
+    [
+        *((check, None, "ok") for check in AGES),
+        *((check, NOW - age, "ok") for check, (age, _) in AGES.items()),
+        *((check, NOW - age - MICROSECOND, state) for check, (age, state) in AGES.items()),
+        (checks.check_cleanup, NOW + timedelta(days=1), "ok"),
+    ],
+)
+def test_what_waits_for_too_long_is_a_problem(
+    check: Callable[[datetime | None, datetime], checks.Check], oldest: datetime | None, state: str
+) -> None:
+    assert check(oldest, NOW).state == state
+
+
+def test_webhooks_that_are_pending_say_since_when() -> None:
+    late = checks.check_webhooks(NOW - checks.OVERDUE_AFTER - MICROSECOND, NOW)
+    assert late.message == "the oldest pending one was queued 5 minutes ago"
 
 
 @pytest.mark.parametrize(
@@ -53,62 +63,45 @@ def test_a_queue_without_a_worker_is_reported_with_the_worker_to_start(
     queue: str, state: str, role: str
 ) -> None:
     (problem,) = (
-        check for check in check_consumers(CONSUMERS | {queue: []}) if check.state != "ok"
+        check for check in checks.check_consumers(CONSUMERS | {queue: []}) if check.state != "ok"
     )
     assert problem.message.startswith(f"no worker is alive that consumes the queue {queue}: ")
     assert (problem.state, problem.hint) == (state, f"python -m worker run --only {role}")
 
 
-@pytest.mark.parametrize(
-    ("policy", "expected"), [("allkeys-lru", ["warn"]), ("noeviction", []), (None, [])]
-)
-def test_a_server_that_drops_keys_is_a_warning(policy: str | None, expected: list[str]) -> None:
-    assert states(check_eviction("broker", policy)) == expected
+@pytest.mark.parametrize(("policy", "found"), [("allkeys-lru", ["warn"]), (None, [])])
+def test_a_server_that_drops_keys_is_a_warning(policy: str | None, found: list[str]) -> None:
+    assert states(checks.check_eviction("broker", policy)) == found
 
 
 def test_uploads_that_storage_refused_are_a_warning_with_its_words() -> None:
-    assert not list(check_refused_uploads([]))
     refused = RefusedUploads("demo", 3, "storage refused it: NotImplemented")
-    (check,) = check_refused_uploads([refused])
+    (check,) = checks.check_refused_uploads([refused])
     text = "demo: refused 3 in the last day; newest: storage refused it: NotImplemented"
     assert (check.state, check.message) == ("warn", text)
-
-
-def test_pending_webhooks_are_a_warning_after_five_minutes() -> None:
-    assert check_webhooks(None, NOW).state == "ok"
-    assert check_webhooks(NOW - OVERDUE_AFTER, NOW).state == "ok"
-    late = check_webhooks(NOW - OVERDUE_AFTER - MICROSECOND, NOW)
-    assert (late.state, late.message) == ("warn", "the oldest pending one was queued 5 minutes ago")
 
 
 def test_an_endpoint_that_is_paused_is_a_warning() -> None:
     open_circuit = Circuit(7, NOW + timedelta(minutes=2))
     circuits = {TurnKey("acme", "hook"): open_circuit, TurnKey("acme", "probed"): Circuit(5, NOW)}
-    (check,) = check_circuits(circuits, NOW)
+    (check,) = checks.check_circuits(circuits, NOW)
     assert (check.state, check.message) == (
         "warn",
         "acme/hook: paused for 2 minutes after 7 failures",
     )
 
 
-def test_grants_that_expired_five_minutes_ago_and_are_not_released_are_a_failure() -> None:
-    assert check_cleanup(None, NOW).state == "ok"
-    assert check_cleanup(NOW + timedelta(days=1), NOW).state == "ok"
-    assert check_cleanup(NOW - OVERDUE_AFTER, NOW).state == "ok"
-    assert check_cleanup(NOW - OVERDUE_AFTER - MICROSECOND, NOW).state == "fail"
-
-
 def test_a_tenant_that_trusts_the_queue_is_a_warning() -> None:
     key = TenantKey("billing", "S" * 43, "E" * 43)
     signing, trusting = Tenant("acme", keys={"billing": key}), Tenant("globex", "queue")
-    assert states(check_tenants(TenantConfig(tenants={"acme": signing}), NOW)) == ["ok"]
+    assert states(checks.check_tenants(TenantConfig(tenants={"acme": signing}), NOW)) == ["ok"]
     config = TenantConfig(tenants={"acme": signing, "globex": trusting})
-    (check,) = check_tenants(config, NOW)
+    (check,) = checks.check_tenants(config, NOW)
     assert (check.state, check.message.split()[0]) == ("warn", "globex")
 
 
 def test_a_service_without_tenants_is_a_warning() -> None:
-    assert states(check_tenants(TenantConfig(), NOW)) == ["warn"]
+    assert states(checks.check_tenants(TenantConfig(), NOW)) == ["warn"]
 
 
 def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
@@ -125,29 +118,43 @@ def test_a_call_with_a_timeout_returns_its_result_or_raises_its_exception() -> N
 
 
 def test_discarded_messages_are_counted_and_no_fault_of_the_service() -> None:
-    check = check_messages({"eta": 2, "json": 1_000}, 0)
+    check = checks.check_messages({"eta": 2, "json": 1_000}, 0)
     assert (check.state, check.message) == ("ok", "discarded so far: 2 for eta, 1,000 for json")
 
 
 def test_dead_letters_are_a_warning() -> None:
-    check = check_messages({}, 3)
+    check = checks.check_messages({}, 3)
     assert check.state == "warn"
     assert check.hint == "python -m worker deadletters list"
 
 
 def test_failed_manifests_are_a_warning_with_the_newest_problem() -> None:
-    assert check_manifests(FailedManifests(0, None)).state == "ok"
-    check = check_manifests(FailedManifests(3, "storage refused it: NoSuchBucket"))
+    assert checks.check_manifests(FailedManifests(0, None)).state == "ok"
+    check = checks.check_manifests(FailedManifests(3, "storage refused it: NoSuchBucket"))
     text = "3 failed in the last day; the newest: storage refused it: NoSuchBucket"
     assert (check.state, check.message) == ("warn", text)
 
 
-def test_uploads_that_cannot_be_aborted_are_a_warning() -> None:
-    ages = (None, NOW - ABANDONED_FOR, NOW - ABANDONED_FOR - MICROSECOND)
-    checks = [check_abandoned_uploads(age, NOW) for age in ages]
-    assert states(checks) == ["ok", "ok", "warn"]
+CONFIG = TenantConfig({"demo": replace(DEMO, endpoint=None)})
+HERE = DenialRow("sid", "demo", "valetkey-demo", "{}")
+ELSEWHERE = HERE._replace(storage="moved")
 
 
-def test_upload_slots_that_are_not_settled_for_a_day_are_a_warning() -> None:
-    ages = (None, NOW - timedelta(hours=23), NOW - timedelta(hours=25))
-    assert states([check_settlements(age, NOW) for age in ages]) == ["ok", "ok", "warn"]
+def messages(facts: DenialFacts) -> list[str]:
+    return [check.message for check in check_denials(facts, CONFIG)]
+
+
+def test_a_statement_that_denies_live_grants_is_no_warning() -> None:
+    assert messages(DenialFacts([HERE], [])) == []
+
+
+def test_a_statement_that_should_be_removed_is_a_warning() -> None:
+    assert messages(DenialFacts([], [HERE])) == [
+        "statements of revocations are not removed from valetkey-demo"
+    ]
+
+
+def test_a_bucket_without_a_profile_is_a_warning() -> None:
+    assert messages(DenialFacts([ELSEWHERE], [ELSEWHERE])) == [
+        "moved has statements of revocations, and no bucket profile leads to it"
+    ]

@@ -72,11 +72,6 @@ def restored_logging() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("text", SECRETS)
-def test_a_secret_is_replaced(text: str) -> None:
-    assert "5ec2e7" not in logs.scrub(text)
-
-
-@pytest.mark.parametrize("text", SECRETS)
 def test_text_that_is_scrubbed_again_stays_the_same(text: str) -> None:
     assert logs.scrub(logs.scrub(text)) == logs.scrub(text)
 
@@ -214,13 +209,10 @@ def test_a_log_at_debug_has_debug_records_of_other_loggers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure_logging(logging.DEBUG)
-    for name in ("worker.tasks", "celery.bootsteps", "httpxx"):
+    names = ["worker.tasks", "celery.bootsteps", "httpxx"]
+    for name in names:
         logging.getLogger(name).debug(name)
-    assert [line["event"] for line in log_lines(capsys)] == [
-        "worker.tasks",
-        "celery.bootsteps",
-        "httpxx",
-    ]
+    assert [line["event"] for line in log_lines(capsys)] == names
 
 
 @pytest.mark.usefixtures("restored_logging")

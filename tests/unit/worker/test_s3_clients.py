@@ -16,6 +16,7 @@ from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket
 
 MINUTE = timedelta(minutes=1)
+LOOPBACK, MINIO, SEAWEED = "http://127.0.0.1:8333", "http://minio:9000", "http://seaweedfs:8333"
 BUCKET = bucket_profile("reports", "us-east-1", "path", "https://s3.example.com", profile="vault")
 
 
@@ -33,36 +34,26 @@ def get_client(
 
 
 @pytest.mark.parametrize(
-    ("bucket", "endpoint"),
+    ("settings", "changes", "endpoint"),
     [
-        (replace(BUCKET, internal_endpoint="http://minio:9000"), "http://minio:9000"),
-        (BUCKET, "https://s3.example.com"),
-        (replace(BUCKET, endpoint=None), "http://127.0.0.1:8333"),
-    ],
-)
-def test_the_worker_calls_the_internal_endpoint_or_else_the_public_one(
-    bucket: Bucket, endpoint: str
-) -> None:
-    assert get_client(S3Clients("http://127.0.0.1:8333"), bucket).meta.endpoint_url == endpoint
-
-
-@pytest.mark.parametrize(
-    ("bucket", "endpoint"),
-    [
-        (replace(BUCKET, endpoint=None), "http://seaweedfs:8333"),
+        ((LOOPBACK,), {"internal_endpoint": MINIO}, MINIO),
+        ((LOOPBACK,), {}, "https://s3.example.com"),
+        ((LOOPBACK,), {"endpoint": None}, LOOPBACK),
+        ((LOOPBACK, None, SEAWEED), {"endpoint": None}, SEAWEED),
+        ((LOOPBACK, None, SEAWEED), {"endpoint": None, "internal_endpoint": MINIO}, MINIO),
+        ((LOOPBACK, None, SEAWEED), {}, "https://s3.example.com"),
         (
-            replace(BUCKET, endpoint=None, internal_endpoint="http://minio:9000"),
-            "http://minio:9000",
+            (LOOPBACK, None, SEAWEED),
+            {"endpoint": None, "fips": True},
+            "https://s3-fips.aws-global.",
         ),
-        (BUCKET, "https://s3.example.com"),
-        (replace(BUCKET, endpoint=None, fips=True), "https://s3-fips.aws-global.amazonaws.com"),
     ],
 )
-def test_the_internal_endpoint_of_the_settings_belongs_to_the_public_one(
-    bucket: Bucket, endpoint: str
+def test_the_worker_calls_the_internal_endpoint_that_belongs_to_the_public_one_or_else_that(
+    settings: tuple[str | None, ...], changes: dict[str, Any], endpoint: str
 ) -> None:
-    s3 = S3Clients("http://127.0.0.1:8333", None, "http://seaweedfs:8333")
-    assert get_client(s3, bucket).meta.endpoint_url == endpoint
+    client = get_client(S3Clients(*settings), replace(BUCKET, **changes))
+    assert client.meta.endpoint_url.startswith(endpoint)
 
 
 def test_links_have_the_address_of_aws_if_only_calls_have_another() -> None:
@@ -73,17 +64,13 @@ def test_links_have_the_address_of_aws_if_only_calls_have_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("s3", "internal_endpoint"),
+    ("s3", "bucket"),
     [
-        (S3Clients(), "http://minio:9000"),
-        (S3Clients("https://s3.example.com", None, "http://minio:9000"), None),
+        (S3Clients(), replace(BUCKET, internal_endpoint=MINIO)),
+        (S3Clients("https://s3.example.com", None, MINIO), replace(BUCKET, endpoint=None)),
     ],
 )
-def test_signed_urls_never_have_the_internal_endpoint(
-    s3: S3Clients, internal_endpoint: str | None
-) -> None:
-    endpoint = None if internal_endpoint is None else BUCKET.endpoint
-    bucket = replace(BUCKET, endpoint=endpoint, internal_endpoint=internal_endpoint)
+def test_signed_urls_never_have_the_internal_endpoint(s3: S3Clients, bucket: Bucket) -> None:
     assert s3.target(bucket).host == "s3.example.com"
 
 

@@ -1,8 +1,13 @@
 """What storage answers, sense or nonsense, over HTTP: read with bounded time and memory."""
 
+import socket
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
+from io import BytesIO
+from threading import Event
 from typing import Any
 
 import boto3
@@ -11,21 +16,18 @@ from botocore.config import Config
 
 from tests.support.fakes.http_storage import HttpStorage, StorageResponse, running_http_storage
 from tests.support.fakes.socket_server import drip_body, running_socket_server
-from worker.aws import objects, storage_calls
+from worker.aws import bounded_connections, objects, storage_calls
+from worker.aws.clients import S3Clients
 from worker.aws.storage_calls import MAX_ANSWER_BYTES, bound_responses
 from worker.core.policy.error_responses import UNREADABLE, ErrorResponse
+from worker.core.tenants.config import Bucket
 from worker.errors import Transient
 
 STARTED = b"<InitiateMultipartUploadResult><UploadId>u-1</UploadId></InitiateMultipartUploadResult>"
 BOMB = (
-    b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "'
-    + b"x" * 50_000
-    + b'"><!ENTITY c "'
-    + b"&b;" * 200
-    + b'"><!ENTITY d "'
-    + b"&c;" * 200
-    + b'">]><Error><Code>&d;</Code></Error>'
-)
+    b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "%s"><!ENTITY c "%s"><!ENTITY d "%s">]>'
+    b"<Error><Code>&d;</Code></Error>"
+) % (b"x" * 50_000, b"&b;" * 200, b"&c;" * 200)
 NONSENSE = {
     "html": b"<html><body><h1>Welcome</h1><br></body></html>",
     "empty": b"",
@@ -74,9 +76,31 @@ def respond(storage: HttpStorage, body: bytes, status: int = 200) -> None:
     storage.respond = lambda _: StorageResponse(status, body=body)
 
 
-def test_an_upload_is_started_and_is_the_only_one(storage: HttpStorage, client: Any) -> None:
-    respond(storage, STARTED)
-    assert start(client) == objects.CreatedUpload("u-1", is_only=True)
+NO_BUCKET = b"<Error><Code>NoSuchBucket</Code><Message>It is gone</Message></Error>"
+NESTED = b"<Error><Code><A>NoSuchBucket</A></Code><Message/></Error>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        pytest.param(200, STARTED, objects.CreatedUpload("u-1", is_only=True), id="started, alone"),
+        pytest.param(
+            404, NO_BUCKET, ErrorResponse(404, "NoSuchBucket", "It is gone"), id="refused"
+        ),
+        pytest.param(400, NESTED, UNREADABLE, id="elements within a code"),
+        *(
+            pytest.param(
+                200, STARTED.replace(b"u-1", name.encode()), UNREADABLE, id=f"id {name[:9]}"
+            )
+            for name in ("x" * 1_025, "\u009b31m", "caf\u00e9", "a b")
+        ),
+    ],
+)
+def test_an_answer_is_read_or_unreadable(
+    storage: HttpStorage, client: Any, status: int, body: bytes, expected: Any
+) -> None:
+    respond(storage, body, status)
+    assert start(client) == expected
 
 
 @pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
@@ -108,14 +132,6 @@ def test_a_failure_that_is_not_s3s_is_transient(
         start(client)
 
 
-@pytest.mark.parametrize("upload_id", ["x" * 1_025, "\u009b31m", "caf\u00e9", "a b"])
-def test_an_upload_id_that_no_storage_would_make_is_unreadable(
-    storage: HttpStorage, client: Any, upload_id: str
-) -> None:
-    respond(storage, STARTED.replace(b"u-1", upload_id.encode()))
-    assert start(client) == UNREADABLE
-
-
 @pytest.mark.parametrize("status", [301, 302, 307])
 def test_a_redirect_costs_one_request(storage: HttpStorage, client: Any, status: int) -> None:
     headers = {"location": "https://storage.example/"}
@@ -123,16 +139,6 @@ def test_a_redirect_costs_one_request(storage: HttpStorage, client: Any, status:
     with suppress(Transient):
         start(client)
     assert len(storage.received) == 1
-
-
-def test_elements_within_a_code_are_unreadable(storage: HttpStorage, client: Any) -> None:
-    respond(storage, b"<Error><Code><A>NoSuchBucket</A></Code><Message/></Error>", 400)
-    assert start(client) == UNREADABLE
-
-
-def test_a_refusal_by_s3_has_its_code_and_message(storage: HttpStorage, client: Any) -> None:
-    respond(storage, b"<Error><Code>NoSuchBucket</Code><Message>It is gone</Message></Error>", 404)
-    assert start(client) == ErrorResponse(404, "NoSuchBucket", "It is gone")
 
 
 def test_an_error_within_a_success_is_read_as_an_error(storage: HttpStorage, client: Any) -> None:
@@ -185,3 +191,60 @@ def test_an_upload_started_at_a_second_attempt_may_not_be_the_only_one(
     client = make_client(storage.url, attempts=2)
     assert start(client) == objects.CreatedUpload("u-1", is_only=False)
     client.close()
+
+
+BUCKET = Bucket("reports", "reports", "us-east-1", "path")
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "status": (b"HTTP/1.1 200 ", b"x"),
+    "header": (OK + b"x-more: ", b"x"),
+    "informational answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "size of a chunk": (CHUNKED, b"0"),
+    "trailers": (CHUNKED + b"0\r\n", b"x: y\r\n"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+    monkeypatch.setattr(bounded_connections, "MAX_ANSWER_SECONDS", 0.2)
+
+
+def repeat(begin: bytes, piece: bytes) -> Callable[[socket.socket, Event], None]:
+    def answer(connection: socket.socket, stopped: Event) -> None:
+        try:
+            connection.recv(65_536)
+            connection.sendall(begin)
+            while not stopped.wait(0.01):
+                connection.sendall(piece)
+        except OSError:
+            pass
+
+    return answer
+
+
+@pytest.fixture(params=ENDLESS)
+def endless(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with running_socket_server(repeat(*ENDLESS[request.param])) as url:
+        client = S3Clients(url).client(BUCKET, "acme", ("acme/",), datetime.now(UTC))
+        yield client
+        client.close()
+
+
+def test_an_answer_that_never_ends_is_none(endless: Any) -> None:
+    begin = time.monotonic()
+    with pytest.raises(Transient, match="storage does not answer"):
+        objects.start_upload(endless, "reports", "acme/a", {})
+    assert time.monotonic() - begin < 8
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 100 Continue\r\nx: y"])
+def test_a_continuation_without_an_end_is_no_answer(begin: bytes) -> None:
+    file = objects.ObjectFile(BytesIO(b"x"), b"\0" * 32, "text/plain", may_replace=True)
+    with running_socket_server(repeat(begin, b"")) as url:
+        client = S3Clients(url).client(BUCKET, "acme", ("acme/",), datetime.now(UTC))
+        with pytest.raises(Transient, match="storage does not answer"):
+            objects.put_object(client, BUCKET, "acme/a", file, lambda: None)
+        client.close()

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,64 +50,58 @@ class Run:
         return self.process.wait(20)
 
 
+Start = Callable[..., Run]
+
+
 @pytest.fixture
-def runs() -> Iterator[list[Run]]:
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A function that starts a supervisor of programs, which ends with the test."""
     started: list[Run] = []
-    yield started
+
+    def start(*codes: str) -> Run:
+        started.append(Run(tmp_path, *codes))
+        return started[-1]
+
+    yield start
     for run in started:
         run.process.kill()
         for pid in run.pids:
-            kill(pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         run.process.communicate()
 
 
-def kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def start(runs: list[Run], folder: Path, *codes: str) -> Run:
-    runs.append(Run(folder, *codes))
-    return runs[-1]
-
-
-def test_a_worker_that_was_killed_is_started_again(runs: list[Run], tmp_path: Path) -> None:
-    run = start(runs, tmp_path, READY + LOG_PID + WAIT)
+def test_a_worker_that_was_killed_is_started_again(start: Start) -> None:
+    run = start(READY + LOG_PID + WAIT)
     wait_until(lambda: len(run.pids) == 1, what="the worker starts")
     os.kill(run.pids[0], signal.SIGKILL)
     wait_until(lambda: len(run.pids) == 2, what="the worker starts again")
     assert run.stop() == 0
 
 
-def test_a_worker_that_ends_by_itself_is_started_again_each_time(
-    runs: list[Run], tmp_path: Path
-) -> None:
-    run = start(runs, tmp_path, READY + LOG_PID + "exit(1)")
+def test_a_worker_that_ends_by_itself_is_started_again_each_time(start: Start) -> None:
+    run = start(READY + LOG_PID + "exit(1)")
     wait_until(lambda: len(run.pids) >= 3, what="the worker starts for the third time")
     assert run.process.poll() is None
 
 
 def test_a_worker_that_ends_before_it_was_ready_ends_the_supervisor_with_its_code(
-    runs: list[Run], tmp_path: Path
+    start: Start,
 ) -> None:
-    run = start(runs, tmp_path, READY + LOG_PID + WAIT, LOG_PID + "exit(3)")
+    run = start(READY + LOG_PID + WAIT, LOG_PID + "exit(3)")
     assert run.process.wait(20) == 3
     wait_until(lambda: not any(map(is_running, run.pids)), what="the other worker stops")
 
 
-def test_all_workers_stop_with_the_supervisor(runs: list[Run], tmp_path: Path) -> None:
-    run = start(runs, tmp_path, READY + LOG_PID + WAIT, READY + LOG_PID + WAIT)
+def test_all_workers_stop_with_the_supervisor(start: Start) -> None:
+    run = start(READY + LOG_PID + WAIT, READY + LOG_PID + WAIT)
     wait_until(lambda: len(run.pids) == 2, what="both workers start")
     assert run.stop() == 0
     assert not any(map(is_running, run.pids))
 
 
-def test_what_a_worker_that_ended_was_and_when_it_starts_is_logged(
-    runs: list[Run], tmp_path: Path
-) -> None:
-    run = start(runs, tmp_path, READY + LOG_PID + "exit(7)")
+def test_what_a_worker_that_ended_was_and_when_it_starts_is_logged(start: Start) -> None:
+    run = start(READY + LOG_PID + "exit(7)")
     wait_until(lambda: len(run.pids) >= 2, what="the worker starts again")
     run.stop()
     assert run.process.stdout is not None
@@ -123,17 +118,17 @@ def test_the_pause_before_a_restart_grows_and_ends_after_a_stable_run() -> None:
     assert worker.schedule_restart() == RESTART_DELAYS[0]
 
 
-def test_a_worker_that_does_not_stop_is_killed(runs: list[Run], tmp_path: Path) -> None:
+def test_a_worker_that_does_not_stop_is_killed(start: Start) -> None:
     deaf = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); "
-    run = start(runs, tmp_path, READY + deaf + LOG_PID + "[time.sleep(1) for _ in range(60)]")
+    run = start(READY + deaf + LOG_PID + "[time.sleep(1) for _ in range(60)]")
     wait_until(lambda: len(run.pids) == 1, what="the worker starts")
     assert run.stop() == 0
     assert not is_running(run.pids[0])
 
 
-def test_a_worker_ends_after_its_supervisor_was_killed(runs: list[Run], tmp_path: Path) -> None:
+def test_a_worker_ends_after_its_supervisor_was_killed(start: Start) -> None:
     watch = "from worker.supervisor import stop_with_supervisor; stop_with_supervisor(); "
-    run = start(runs, tmp_path, READY + watch + LOG_PID + WAIT)
+    run = start(READY + watch + LOG_PID + WAIT)
     wait_until(lambda: len(run.pids) == 1, what="the worker starts")
     run.process.kill()
     run.process.wait()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, plan_batches, remaining_batches
+from valetkey.cli.bulk.bulk_job import BatchRequest, BulkJob, plan_batches
 from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.finished_output import FinishedRow
 from valetkey.cli.bulk.input_scan import MAX_EXPIRY_GROUPS, InputScan, scan_input
@@ -196,21 +196,3 @@ def test_quotas_are_those_of_the_newest_batch_of_any_expiry_group() -> None:
             pass
     # The last one requested is the third batch of the first group.
     assert [quota.used for quota in job.quotas] == [2]
-
-
-def test_equal_refusals_of_batches_are_listed_once() -> None:
-    with scan_input(csv_input([""] * 9), "csv", columns_for("download")) as scan:
-        plan = plan_batches(scan, 2, id_generator())
-        job = BulkJob(
-            scan, plan, lambda batch_slice: cast("BatchHandle", Batch(batch_slice, BATCH_REFUSAL))
-        )
-        list(job.results(1.0, Checkpoint()))
-    assert (job.refused, job.refusals) == (9, [BATCH_REFUSAL])
-
-
-def test_a_slice_has_the_size_of_the_largest_item() -> None:
-    content = io.BytesIO(b"key,size\na,5\nb,9\n")
-    with scan_input(content, "csv", columns_for("put")) as scan:
-        first = next(remaining_batches(scan, plan_batches(scan, 1, id_generator()), 0))
-        assert (first.total, first.largest_size) == (1, 9)
-        assert list(first.items) == [Item(key="a", size=5)]

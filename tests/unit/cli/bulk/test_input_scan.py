@@ -6,7 +6,6 @@ from valetkey.cli.bulk.columns import columns_for
 from valetkey.cli.bulk.input_scan import (
     INVALID_ROW,
     MAX_EXPIRY_GROUPS,
-    MAX_SHOWN_ERRORS,
     InputScan,
     scan_input,
 )
@@ -54,15 +53,6 @@ def test_versions_of_a_key_are_different_objects() -> None:
             == "it repeats the object of line 3: name each object once"
         )
         assert next(scan.groups[0].items.read(1)) == {"key": "a", "version_id": "2"}
-
-
-def test_all_invalid_rows_are_kept_and_the_first_are_in_memory() -> None:
-    with scan_content(b"\n" * 10_000 + b"a\n") as scan:
-        assert scan.invalid_rows.count == 10_000
-        assert [row.row for row in scan.first_invalid_rows] == [
-            str(n) for n in range(1, MAX_SHOWN_ERRORS + 1)
-        ]
-        assert next(scan.invalid_rows.read(9_999))["field"] == "rows[10000].key"
 
 
 def test_the_number_of_expiry_groups_is_limited() -> None:

@@ -28,6 +28,15 @@ def items_or_codes(parsed: list[RowRequest | RowRefusal]) -> list[object]:
     return [row.item if isinstance(row, RowRequest) else row.code for row in parsed]
 
 
+def assert_refused(parsed: list[RowRequest | RowRefusal], row: int, code: str, cause: str) -> None:
+    """Check the refusal of the second of three rows."""
+    first, invalid, last = parsed
+    assert items_or_codes([first, last]) == [{"key": "a"}, {"key": "b"}]
+    assert isinstance(invalid, RowRefusal)
+    assert (invalid.row, invalid.code) == (str(row), code)
+    assert cause in invalid.message
+
+
 @pytest.mark.parametrize(
     ("name", "input_format"),
     [
@@ -81,109 +90,84 @@ def test_a_row_of_an_upload_may_have_a_size_and_a_checksum(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("input_format", "content", "number", "code", "cause"),
+    ("row", "code", "cause"),
     [
-        ("lines", b"a\n\xff\nb\n", 2, "malformed", "its key is not valid UTF-8"),
-        ("lines", b"a\n\nb\n", 2, "key_empty", "its key is missing"),
-        ("lines", b"a\n" + b"x" * 1025 + b"\nb", 2, "key_too_long", "longer than 1,024 bytes"),
-        (
-            "csv",
-            b"key,filename\na,\na,b,c\nb,\n",
-            3,
-            "malformed",
-            "3 cells, but the header in line 1 has 2",
-        ),
-        ("csv", b"key,filename\na,\nc\nb,\n", 3, "malformed", "1 cells, but the header in line"),
-        ("csv", b"key,filename\na,\n\nb,\n", 3, "key_empty", "it is empty"),
-        ("csv", b"key,filename\na,\n,x\nb,\n", 3, "key_empty", "its key is missing"),
-        ("csv", b'key\na\n"c\nb\n', 3, "malformed", "its quotes are unbalanced"),
-        ("csv", b'key\na\n"c"d\nb\n', 3, "malformed", "its quotes are unbalanced"),
-        (
-            "csv",
-            b"key,filename\na,\nc,\xfc\nb,\n",
-            3,
-            "malformed",
-            "its filename is not valid UTF-8",
-        ),
-        ("csv", b"key,expires_in\na,\nc,1w\nb,\n", 3, "expiry_invalid", "unknown unit 'w'"),
-        (
-            "csv",
-            b"key,expires_in\na,\nc,8d\nb,\n",
-            3,
-            "expiry_invalid",
-            "its expires_in must be from 1 second to 7 days",
-        ),
-        ("jsonl", b'{"key": "a"}\nkey\n{"key": "b"}\n', 2, "malformed", "not a JSON object"),
-        ("jsonl", b'{"key": "a"}\n["k"]\n{"key": "b"}\n', 2, "malformed", "not a JSON object"),
-        ("jsonl", b'{"key": "a"}\n \n{"key": "b"}\n', 2, "key_empty", "it is empty"),
-        ("jsonl", b'{"key": "a"}\n{}\n{"key": "b"}\n', 2, "key_empty", "its key is missing"),
-        (
-            "jsonl",
-            b'{"key": "a"}\n{"key": 1}\n{"key": "b"}',
-            2,
-            "malformed",
-            "its key is not a string",
-        ),
-        (
-            "jsonl",
-            b'{"key": "a"}\n{"key": "c", "filename": 1}\n{"key": "b"}',
-            2,
-            "malformed",
-            "its filename is not a string",
-        ),
-        (
-            "jsonl",
-            b'{"key": "a"}\n{"key": "c", "expires_in": true}\n{"key": "b"}',
-            2,
-            "expiry_invalid",
-            "is not a whole number",
-        ),
-        (
-            "jsonl",
-            b'{"key": "a"}\n{"key": "\\ud800"}\n{"key": "b"}',
-            2,
-            "malformed",
-            "its key is not valid UTF-8",
-        ),
-        (
-            "jsonl",
-            b'{"key": "a"}\n{"key": "c", "filname": "x"}\n{"key": "b"}',
-            2,
-            "unknown_field",
-            "the unknown column `filname` resembles `filename`: correct it, or copy it",
-        ),
-        ("jsonl", b'{"key": "a"}\n' + b"[" * 99_999 + b'\n{"key": "b"}', 2, "malformed", "not a"),
+        (b"\xff", "malformed", "its key is not valid UTF-8"),
+        (b"", "key_empty", "its key is missing"),
+        (b"x" * 1025, "key_too_long", "longer than 1,024 bytes"),
     ],
 )
-def test_an_invalid_row_is_refused_by_its_number_and_the_others_are_read(
-    input_format: InputFormat, content: bytes, number: int, code: str, cause: str
+def test_an_invalid_line_is_refused_by_its_number_and_the_others_are_read(
+    row: bytes, code: str, cause: str
 ) -> None:
-    first, invalid, last = parse_content(input_format, content)
-    assert items_or_codes([first, last]) == [{"key": "a"}, {"key": "b"}]
-    assert isinstance(invalid, RowRefusal)
-    assert (invalid.row, invalid.code) == (str(number), code)
-    assert cause in invalid.message
+    assert_refused(parse_content("lines", b"a\n" + row + b"\nb\n"), 2, code, cause)
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "cause"),
+    ("column", "row", "code", "cause"),
     [
-        (b"key,size\nc,\n", "size_required", "its size is missing"),
-        (b"key,size\nc,5M\n", "size_invalid", "unknown unit 'M'"),
+        ("filename", b"a,b,c", "malformed", "3 cells, but the header in line 1 has 2"),
+        ("filename", b"c", "malformed", "1 cells, but the header in line"),
+        ("filename", b"", "key_empty", "it is empty"),
+        ("filename", b",x", "key_empty", "its key is missing"),
+        ("filename", b'"c', "malformed", "its quotes are unbalanced"),
+        ("filename", b'"c"d,', "malformed", "its quotes are unbalanced"),
+        ("filename", b"c,\xfc", "malformed", "its filename is not valid UTF-8"),
+        ("expires_in", b"c,1w", "expiry_invalid", "unknown unit 'w'"),
+        ("expires_in", b"c,8d", "expiry_invalid", "its expires_in must be from 1 second to 7 days"),
+        ("name", b"c,\xfc", "malformed", "its name is not valid UTF-8"),
+    ],
+)
+def test_an_invalid_row_of_a_csv_file_is_refused_by_its_number_and_the_others_are_read(
+    column: str, row: bytes, code: str, cause: str
+) -> None:
+    content = b"key,%s\na,\n%s\nb,\n" % (column.encode(), row)
+    assert_refused(parse_content("csv", content), 3, code, cause)
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "cause"),
+    [
+        (b"key", "malformed", "not a JSON object"),
+        (b'["k"]', "malformed", "not a JSON object"),
+        (b"[" * 99_999, "malformed", "not a JSON object"),
+        (b'{"key": "c", "n": NaN}', "malformed", "not a JSON object"),
+        (b'{"key": "c", "n": 1e999}', "malformed", "not a JSON object"),
+        (b" ", "key_empty", "it is empty"),
+        (b"{}", "key_empty", "its key is missing"),
+        (b'{"key": 1}', "malformed", "its key is not a string"),
+        (b'{"key": "c", "filename": 1}', "malformed", "its filename is not a string"),
+        (b'{"key": "c", "expires_in": true}', "expiry_invalid", "is not a whole number"),
+        (b'{"key": "\\ud800"}', "malformed", "its key is not valid UTF-8"),
         (
-            b"key,size\nc,6GiB\n",
-            "size_invalid",
-            "its size must be from 0 bytes to 5 GiB (5,368,709,120 bytes)",
-        ),
-        (
-            b"key,size,checksum\nc,1,md5:AA==\n",
-            "checksum_invalid",
-            "its checksum must be sha256, crc32, crc32c or crc64nvme, a colon",
+            b'{"key": "c", "filname": "x"}',
+            "unknown_field",
+            "the unknown column `filname` resembles",
         ),
     ],
 )
-def test_an_invalid_row_of_a_put_is_refused(content: bytes, code: str, cause: str) -> None:
-    (invalid,) = parse_content("csv", content, "put")
+def test_an_invalid_row_of_a_json_lines_file_is_refused_and_the_others_are_read(
+    row: bytes, code: str, cause: str
+) -> None:
+    content = b'{"key": "a"}\n' + row + b'\n{"key": "b"}\n'
+    assert_refused(parse_content("jsonl", content), 2, code, cause)
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "cause"),
+    [
+        (b"c,,", "size_required", "its size is missing"),
+        (b"c,5M,", "size_invalid", "unknown unit 'M'"),
+        (
+            b"c,6GiB,",
+            "size_invalid",
+            "its size must be from 0 bytes to 5 GiB (5,368,709,120 bytes)",
+        ),
+        (b"c,1,md5:AA==", "checksum_invalid", "its checksum must be sha256, crc32, crc32c or"),
+    ],
+)
+def test_an_invalid_row_of_a_put_is_refused(row: bytes, code: str, cause: str) -> None:
+    (invalid,) = parse_content("csv", b"key,size,checksum\n" + row + b"\n", "put")
     assert isinstance(invalid, RowRefusal)
     assert (invalid.code, invalid.key) == (code, "c")
     assert cause in invalid.message
@@ -203,14 +187,9 @@ def test_an_invalid_row_of_a_put_is_refused(content: bytes, code: str, cause: st
             "csv",
             b"key,file\x1bname\na,b\n",
             "download",
-            r"the unknown column `file\\x1bname` resembles `filename`.*; known names are",
+            r"column `file\\x1bname` resembles `filename`",
         ),
-        (
-            "csv",
-            b"key,content_type\na,1\n",
-            "upload",
-            "no column, but an option for all rows",
-        ),
+        ("csv", b"key,content_type\na,1\n", "upload", "no column, but an option for all rows"),
         ("csv", b"key,url\na,1\n", "download", "the output has a column `url` of its own: rename"),
         ("csv", b"key\na\n", "put", "line 1: the header has no column `size`"),
         ("lines", b"a\n", "put", "each row needs its `size`, .*: use a .csv or .jsonl file"),
@@ -248,3 +227,24 @@ def test_a_row_refusal_has_the_fields_of_a_refusal() -> None:
     refusal = RowRefusal.create(7, Code.KEY_TOO_LONG, "too long", "key", 1_024, "k\ud800" * 1_000)
     parsed = Refusal.model_validate_json(refusal.model_dump_json())
     assert (parsed.field, parsed.limit, parsed.code) == ("rows[7].key", 1_024, "key_too_long")
+
+
+@pytest.mark.parametrize("ignored", [("note", "size"), ("*",)])
+def test_ignored_columns_are_skipped(ignored: tuple[str, ...]) -> None:
+    csv = parse_content("csv", b"note,key,size\n\xff,a,x\n", ignored=ignored)
+    json_lines = parse_content("jsonl", b'{"key": "a", "size": []}', ignored=ignored)
+    assert items_or_codes(csv) == items_or_codes(json_lines) == [{"key": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        *((name, "the output") for name in ("URL", "url ", "Headers", "fields.")),
+        ("filname", "`filename`"),
+    ],
+)
+def test_a_column_that_resembles_another_is_copied_only_if_it_is_named(name: str, of: str) -> None:
+    problem = columns_for("download").reject_copy(name)
+    assert problem is not None
+    assert f"resembles {of}" in problem
+    assert columns_for("download", copied=(name,)).reject_copy(name) is None

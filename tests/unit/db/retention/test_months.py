@@ -2,19 +2,13 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from worker.db.retention.months import (
-    add_months,
-    first_moment,
-    format_month,
-    month_of,
-    parse_month,
-)
+from worker.db.retention import months
 
 
 def test_a_moment_belongs_to_its_month_in_utc() -> None:
     zone = timezone(timedelta(hours=2))
-    assert month_of(datetime(2027, 1, 1, 1, 59, tzinfo=zone)) == 202612
-    assert month_of(datetime(2027, 1, 1, 2, tzinfo=zone)) == 202701
+    assert months.month_of(datetime(2027, 1, 1, 1, 59, tzinfo=zone)) == 202612
+    assert months.month_of(datetime(2027, 1, 1, 2, tzinfo=zone)) == 202701
 
 
 @pytest.mark.parametrize(
@@ -22,12 +16,12 @@ def test_a_moment_belongs_to_its_month_in_utc() -> None:
     [(202611, 1, 202612), (202612, 1, 202701), (202701, -1, 202612), (202611, 26, 202901)],
 )
 def test_months_are_added_across_years(month: int, number: int, result: int) -> None:
-    assert add_months(month, number) == result
+    assert months.add_months(month, number) == result
 
 
 def test_a_month_is_read_as_it_is_written() -> None:
-    assert parse_month(format_month(202601)) == 202601
-    assert first_moment(202601) == datetime(2026, 1, 1, tzinfo=UTC)
+    assert months.parse_month(months.format_month(202601)) == 202601
+    assert months.first_moment(202601) == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -35,4 +29,4 @@ def test_a_month_is_read_as_it_is_written() -> None:
 )
 def test_what_is_no_month_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a month"):
-        parse_month(text)
+        months.parse_month(text)

@@ -1,4 +1,4 @@
-"""Batches are divided into ranges with about as many items each."""
+"""Ranges of batches have about as many items each, and readers of SQLite return what is stored."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -75,3 +75,26 @@ def test_far_numbers_of_batches_give_few_ranges(tmp_path: Path) -> None:
     ranges = ranges_of(tmp_path, [(-(2**63), 20), (0, 20), (2**63 - 1, 20)])
     assert ranges[0].batches.first is None
     assert ranges[-1].batches.end is None
+
+
+ROWS = 5_000
+
+
+def test_a_value_that_is_no_text_is_read_as_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    wrong = {0, 2_500, 2_501, ROWS - 1}
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, a TEXT)")
+        db.executemany("INSERT INTO t VALUES (?, ?)", [(n, f"ü{n}") for n in range(ROWS)])
+        for n in wrong:
+            db.execute("UPDATE t SET a = CAST(x'ff' AS TEXT) WHERE n = ?", (n,))
+    statement = "SELECT n, a FROM t WHERE n >= ? ORDER BY n"
+    with closing(open_reader(f"sqlite:///{path}")) as reader:
+        earlier = reader.stream("SELECT a FROM t WHERE n BETWEEN 1 AND 2499 ORDER BY n")
+        first = next(earlier)
+        rows = [row for block in reader.stream(statement, 1) for row in block]
+        rest = [row for block in earlier for row in block]
+        again = reader.fetch(statement, 0)
+    assert again == [(n, b"\xff" if n in wrong else f"ü{n}") for n in range(ROWS)]
+    assert rows == again[1:]
+    assert [*first, *rest] == [(a,) for _, a in again[1:2_500]]

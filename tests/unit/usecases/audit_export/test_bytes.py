@@ -3,6 +3,7 @@
 import io
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ KEYS = (
     *("ü/日本.png", "back\\slash", "nul\0=x", "a=b", "a\0-", "\x7f\x01", "'quoted'", "😀"),
 )
 CODES = (None, None, None, "key_invalid", "=code")
+PLAIN = (None, "billing", None, None)
+HOSTILE = ("acme/ü", "=cmd,1", 'Ann "A" Ü', "a\nreason")
 DIGESTS = {
     "csv": "2abde077bde81b7479347437015ca3b6b0871429fcf685e32874c0ec630b66e3",
     "jsonl": "5cc1da736803d5e0bf470fb34ddc0e62c3c8cd4c979b50886ccd13f910c7cc1d",
@@ -24,23 +27,11 @@ DIGESTS = {
 
 
 def chunk(number: int, keys: tuple[str, ...], *, is_plain: bool) -> ChunkItems:
-    head = ChunkHead(
-        number,
-        0,
-        len(keys),
-        0,
-        MORNING + timedelta(seconds=number),
-        3_600,
-        None if is_plain else "acme/ü",
-        "acme",
-        "billing" if is_plain else "=cmd,1",
-        None if is_plain else 'Ann "A" Ü',
-        None if is_plain else "a\nreason",
-        "demo",
-        "download",
-        f"0199a000-0000-7000-8000-{number:012d}",
-        600,
-    )
+    key, requester, recipient, reason = PLAIN if is_plain else HOSTILE
+    fields: list[Any] = [number, 0, len(keys), 0, MORNING + timedelta(seconds=number), 3_600]
+    fields += [key, "acme", requester, recipient, reason, "demo", "download"]
+    fields += [f"0199a000-0000-7000-8000-{number:012d}", 600]
+    head = ChunkHead(*fields)
     items = [(number, n, key, CODES[n % len(CODES)]) for n, key in enumerate(keys)]
     return ChunkItems(head, items)
 
