@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import ROOT
-from valetkey.crypto.keys import PrivateKey, generate_key, public_key_line
+from valetkey.crypto.keys import generate_key, public_key_line
 from worker.devstack.stack import Stack, running_stack
 
 SEED = int(os.environ.get("VALETKEY_TEST_SEED", "20261126"))
@@ -19,7 +19,7 @@ _NOTES = pytest.StashKey[list[str]]()
 _TABLE = pytest.StashKey[dict[str, tuple[int, int]]]()
 
 
-GUARDED_KEY = generate_key("guarded/tests")
+GUARDED_KEY = generate_key("guarded/tests")  # the only key that speaks for the tenant guarded
 GUARDED_TENANT = """
 [tenants.guarded.allow.demo]
 prefixes = ["guarded/"]
@@ -44,12 +44,6 @@ class AttackTable:
     def note(self, text: str) -> None:
         """Add a line with measured times. They are printed, and no test depends on them."""
         self._notes.append(text)
-
-
-@pytest.fixture
-def guarded_key() -> PrivateKey:
-    """The only key that speaks for the tenant guarded."""
-    return GUARDED_KEY
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from tests.attacks.conftest import GUARDED_KEY as KEY
 from tests.attacks.conftest import SEED, AttackTable
 from tests.support.builders.messages import grant_message
 from tests.support.crypto.tokens import base64url, forge_token, sign_message
-from valetkey.crypto.keys import PrivateKey, generate_key
+from valetkey.crypto.keys import generate_key
 from worker.devstack.stack import Stack
 
 TAMPERED = 60
@@ -43,37 +44,37 @@ def message(**changes: Any) -> dict[str, Any]:
     return {**grant_message(["guarded/a.pdf"], tenant="guarded"), **changes}
 
 
-def tampered_tokens(key: PrivateKey) -> Iterator[str]:
+def tampered_tokens() -> Iterator[str]:
     """Yield a genuine token with one character changed, at random places."""
     randomness = random.Random(SEED)
-    token = sign_message(message(), key, datetime.now(UTC))
+    token = sign_message(message(), KEY, datetime.now(UTC))
     for _ in range(TAMPERED):
         place = randomness.randrange(len(token) - 2)  # the last characters have unused bits
         other = randomness.choice([c for c in "AZaz09-_." if c != token[place]])
         yield token[:place] + other + token[place + 1 :]
 
 
-def forged_tokens(key: PrivateKey) -> Iterator[str]:
+def forged_tokens() -> Iterator[str]:
     """Yield tokens of another form, algorithm, key, time or tenant."""
-    now, stranger = datetime.now(UTC), generate_key(key.id)
+    now, stranger = datetime.now(UTC), generate_key(KEY.id)
     payload = json.dumps({**message(), "iat": int(now.timestamp())}).encode()
-    genuine = sign_message(message(), key, now)
+    genuine = sign_message(message(), KEY, now)
     first, content, signature = genuine.split(".")
     yield from ("", ".", "..", "...", genuine + ".", f"{first}.{content}.", f"{first}.{content}")
     yield from (f".{content}.{signature}", f"{first}..{signature}", genuine.upper(), genuine[::-1])
     yield from (json.dumps(message()), "e30.e30.e30", "A" * 10_000, "\x00", "é", genuine * 2)
     for algorithm in ALGORITHMS:
-        yield forge_token({"alg": algorithm, "kid": key.id}, payload, key)
+        yield forge_token({"alg": algorithm, "kid": KEY.id}, payload, KEY)
     for key_id in KEY_IDS:
-        yield forge_token({"alg": "Ed25519", "kid": key_id}, payload, key)
+        yield forge_token({"alg": "Ed25519", "kid": key_id}, payload, KEY)
     for extra in EXTRA_HEADERS:
-        yield forge_token({"alg": "Ed25519", "kid": key.id, **extra}, payload, stranger)
+        yield forge_token({"alg": "Ed25519", "kid": KEY.id, **extra}, payload, stranger)
     for text in PAYLOADS:
-        yield forge_token({"alg": "Ed25519", "kid": key.id}, text.encode(), key)
+        yield forge_token({"alg": "Ed25519", "kid": KEY.id}, text.encode(), KEY)
     for shift in (timedelta(hours=-25), timedelta(minutes=5), timedelta(days=9_000)):
-        yield sign_message(message(), key, now + shift)
+        yield sign_message(message(), KEY, now + shift)
     yield sign_message(message(), stranger, now)
-    yield sign_message(message(tenant="acme"), key, now)
+    yield sign_message(message(tenant="acme"), KEY, now)
     yield f"{base64url(b'[' * 50_000)}.{content}.{signature}"
 
 
@@ -85,9 +86,9 @@ def answers(producer: Celery, tokens: list[str]) -> list[Any]:
 
 
 def test_no_token_that_the_key_did_not_sign_is_granted(
-    producer: Celery, guarded_key: PrivateKey, attack_table: AttackTable
+    producer: Celery, attack_table: AttackTable
 ) -> None:
-    tokens = [*tampered_tokens(guarded_key), *forged_tokens(guarded_key)]
+    tokens = [*tampered_tokens(), *forged_tokens()]
     granted = [
         token
         for token, answer in zip(tokens, answers(producer, tokens), strict=True)
@@ -98,8 +99,6 @@ def test_no_token_that_the_key_did_not_sign_is_granted(
     assert granted == []
 
 
-def test_a_genuine_token_is_granted_after_all_of_them(
-    producer: Celery, guarded_key: PrivateKey
-) -> None:
-    (answer,) = answers(producer, [sign_message(message(), guarded_key, datetime.now(UTC))])
+def test_a_genuine_token_is_granted_after_all_of_them(producer: Celery) -> None:
+    (answer,) = answers(producer, [sign_message(message(), KEY, datetime.now(UTC))])
     assert isinstance(answer, str)  # sealed

@@ -9,22 +9,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.support.audit_log.logs import GeneratedLog, generate_log
+from tests.support.audit_log.logs import GeneratedLog
 from tests.support.audit_log.rebuilding import store_head
 from tests.support.audit_log.stored_tables import StoredTables
 from tests.support.audit_log.trials import copied_file, options_of
-from tests.support.servers.databases import migrated_file
 from worker.commands.audit.group import audit
 from worker.core.tree.records import encode_record, entry_hash
 from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
 
 Attack = Callable[[StoredTables], None]
 _OF_ACME = "batch_number IN (SELECT batch_number FROM batches WHERE tenant = 'acme')"
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> GeneratedLog:
-    return generate_log(migrated_file(tmp_path_factory.mktemp("log") / "log.db"), seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
-"""The tree of one tenant, to which many processes append, and in which some of them die."""
+"""Many processes append to a tree or verify it, and some of them die."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from sqlalchemy import Engine, func, select
 
 from models import Chunk, TreeHead
 from tests.integration.conftest import ApplyConfig
+from tests.support.audit_log.logs import generate_log
+from tests.support.audit_log.stored_tables import StoredTables
 from tests.support.builders.messages import tenant_config
+from tests.support.servers.databases import url_text
 from tests.support.servers.waiting import wait_until
 from worker.db.engine import read_transaction
 from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
@@ -49,7 +53,7 @@ def test_the_log_of_eight_processes_verifies_after_some_were_killed(
 ) -> None:
     monkeypatch.setattr("worker.db.tree.row_ranges._ITEMS_PER_RANGE", 40)
     apply_config(tenant_config())
-    url = engine.url.render_as_string(hide_password=False)
+    url = url_text(engine.url)
     with ExitStack() as stack:
         children = [stack.enter_context(issuing(url, f"{n}")) for n in range(PROCESSES)]
         for kill in range(1, KILLS + 1):
@@ -65,3 +69,26 @@ def test_the_log_of_eight_processes_verifies_after_some_were_killed(
     assert result.leaves == tree_size(engine)
     with read_transaction(engine) as connection:
         assert result.chunks == connection.scalar(select(func.count()).select_from(Chunk))
+
+
+@pytest.mark.timeout(120)
+def test_several_processes_find_what_one_finds(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.db.tree.row_ranges._ITEMS_PER_RANGE", 3)
+    log = generate_log(database_url, seed=1)
+    one = VerifyOptions(max_problems=100)
+    sound = verify_log(log.url, one)
+    progress: list[tuple[int, int]] = []
+    three = replace(one, processes=3)
+    assert verify_log(log.url, three, lambda *numbers: progress.append(numbers)) == sound
+    assert (sound.is_sound, progress[-1]) == (True, (sound.items, sound.items))
+    assert len({done for done, _ in progress}) > 5
+    with closing(StoredTables(log.url)) as db:
+        rows = db.rows("grants")
+        for row in (rows[0], rows[len(rows) // 2], rows[-1]):
+            db.update("grants", row, object_key="other")
+    changed = verify_log(log.url, one)
+    assert len(changed.problems) == 3
+    assert verify_log(log.url, three) == changed
+    assert verify_log(log.url, replace(three, max_problems=1)).problems == changed.problems[:1]

@@ -11,21 +11,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.audit_log.logs import KEY_NAME, GeneratedLog, generate_log
+from tests.support.audit_log.logs import KEY_NAME, GeneratedLog
 from tests.support.audit_log.rebuilding import store_head
-from tests.support.audit_log.stored_tables import StoredTables
+from tests.support.audit_log.stored_tables import KEYS, StoredTables
 from tests.support.audit_log.trials import copied_file
-from tests.support.servers.databases import migrated_file
 from worker.commands.audit.group import audit
 from worker.core.tree.signed_note import SignerKey
 
 Run = Callable[..., Result]
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> GeneratedLog:
-    return generate_log(migrated_file(tmp_path_factory.mktemp("log") / "log.db"), seed=1)
 
 
 @pytest.fixture
@@ -147,11 +141,7 @@ def test_checkpoints_in_files_show_that_a_log_was_cut_with_its_checkpoints(
     (tmp_path / "acme.checkpoint").write_text(log.notes["acme"])
     words = ("--tenant", "acme", "--checkpoint", str(tmp_path))
     assert run(*words).exit_code == 0
-    for table in ("grants", "chunks", "batches", "reissues", "cancellations", "usage"):
-        stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-    for table in ("uses", "stored_objects", "settlements", "revocations"):
-        stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-    for table in ("reservations", "refused_chunks", "leaves", "tree_heads", "checkpoints"):
+    for table in {*KEYS, "usage", "stored_objects", "reservations"} - {"config_changes"}:
         stored.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
     cut = run("--tenant", "acme")
     assert cut.exit_code == 0, cut.output

@@ -1,12 +1,11 @@
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
-import psycopg
 import pytest
 from sqlalchemy import Engine, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from models import Cancellation, TreeHead
+from tests.integration.db.conftest import EndConnection
 from worker.db.engine import create_database_engine, read_in_driver, write_transaction
 from worker.db.statements.driver import DriverStatement, execute_in_driver
 from worker.errors import Transient
@@ -27,18 +26,6 @@ VALUES = {
     "cancelled_at": NOON.astimezone(timezone(timedelta(hours=5))),
 }
 PID = "SELECT pg_backend_pid()"
-
-
-@pytest.fixture
-def postgres(postgres_database: str) -> Iterator[Engine]:
-    engine = create_database_engine(postgres_database)
-    yield engine
-    engine.dispose()
-
-
-def end_connection(url: str, pid: int) -> None:
-    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as server:
-        server.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
 
 
 def test_values_are_converted_as_the_types_of_their_columns_say(engine: Engine) -> None:
@@ -62,11 +49,11 @@ def test_a_row_that_breaks_a_constraint_raises_sqlalchemys_error_without_the_val
 
 
 def test_a_connection_that_ends_in_a_transaction_raises_a_transient_error(
-    postgres: Engine, postgres_database: str
+    postgres: Engine, end_connection: EndConnection
 ) -> None:
     def end_and_go_on() -> None:
         with write_transaction(postgres) as connection:
-            end_connection(postgres_database, execute_in_driver(connection, PID).fetchone()[0])
+            end_connection(execute_in_driver(connection, PID).fetchone()[0])
             execute_in_driver(connection, PID)
 
     with pytest.raises(Transient):
@@ -76,10 +63,10 @@ def test_a_connection_that_ends_in_a_transaction_raises_a_transient_error(
 
 
 def test_reading_replaces_an_idle_connection_that_the_server_ended(
-    postgres: Engine, postgres_database: str
+    postgres: Engine, end_connection: EndConnection
 ) -> None:
     (pid,) = read_in_driver(postgres, PID)
-    end_connection(postgres_database, pid)
+    end_connection(pid)
     assert read_in_driver(postgres, PID) != (pid,)
 
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -7,6 +7,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, Engine, make_url, text
 
+from tests.integration.db.conftest import EndConnection
 from worker.db.engine import (
     acquire_advisory_lock,
     autocommit_read,
@@ -22,32 +23,13 @@ OpenConnection = Callable[[Engine], AbstractContextManager[Connection]]
 _PID = text("SELECT pg_backend_pid()")
 
 
-@pytest.fixture
-def postgres(postgres_database: str) -> Iterator[Engine]:
-    engine = create_database_engine(postgres_database)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def server(postgres_database: str) -> Iterator[psycopg.Connection]:
-    """A connection that can end other connections."""
-    url = postgres_database.replace("+psycopg", "")
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
-
-
-def terminate(server: psycopg.Connection, pid: object) -> None:
-    server.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-
-
 @pytest.mark.parametrize("open_connection", [autocommit_read, read_transaction, write_transaction])
 def test_an_idle_connection_that_the_server_ended_is_replaced(
-    postgres: Engine, server: psycopg.Connection, open_connection: OpenConnection
+    postgres: Engine, end_connection: EndConnection, open_connection: OpenConnection
 ) -> None:
     with open_connection(postgres) as connection:
         pid = connection.scalar(_PID)
-    terminate(server, pid)
+    end_connection(pid)
     with open_connection(postgres) as connection:
         assert connection.scalar(_PID) != pid
 
@@ -120,7 +102,7 @@ def test_a_statement_sees_earlier_commits_whatever_the_default_isolation_level_i
 
 
 def test_a_connection_that_ends_while_rows_are_copied_raises_a_transient_error(
-    postgres: Engine, server: psycopg.Connection
+    postgres: Engine, end_connection: EndConnection
 ) -> None:
     with write_transaction(postgres) as connection:
         connection.execute(text("CREATE TABLE numbers (number int)"))
@@ -128,7 +110,7 @@ def test_a_connection_that_ends_while_rows_are_copied_raises_a_transient_error(
     def copy(*, is_terminated: bool) -> int:
         with write_transaction(postgres) as connection:
             if is_terminated:
-                terminate(server, connection.scalar(_PID))
+                end_connection(connection.scalar(_PID))
             insert_rows(connection, "numbers", ("number",), [(1,), (2,)])
             return int(connection.scalar(text("SELECT sum(number) FROM numbers")) or 0)
 

@@ -1,6 +1,5 @@
 """`doctor` warns before grants are issued in a month that has no partition."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -9,15 +8,10 @@ from sqlalchemy import Engine, text
 from tests.support.audit_log.pruned_log import NOW
 from worker.commands.health.checks import Check
 from worker.commands.health.partition_checks import check_partitions, read_partition_facts
-from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.months import add_months, first_moment, format_month
 
-
-@pytest.fixture
-def migrated(migrated_postgres: str) -> Iterator[Engine]:
-    engine = create_database_engine(migrated_postgres)
-    yield engine
-    engine.dispose()
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 def checks(engine: Engine, months_later: int) -> list[Check]:
@@ -26,19 +20,22 @@ def checks(engine: Engine, months_later: int) -> list[Check]:
         return list(check_partitions(read_partition_facts(connection, now), now))
 
 
-def test_partitions_that_exist_ahead_are_ok(migrated: Engine) -> None:
-    assert [check.state for check in checks(migrated, 0)] == ["ok"]
+@ON_POSTGRESQL
+def test_partitions_that_exist_ahead_are_ok(engine: Engine) -> None:
+    assert [check.state for check in checks(engine, 0)] == ["ok"]
 
 
-def test_a_coming_month_without_a_partition_is_named(migrated: Engine) -> None:
-    (check,) = checks(migrated, 1)
+@ON_POSTGRESQL
+def test_a_coming_month_without_a_partition_is_named(engine: Engine) -> None:
+    (check,) = checks(engine, 1)
     assert (check.state, check.check) == ("warn", "partitions")
     assert check.message.startswith(format_month(add_months(NOW, 3)))
 
 
-def test_grants_in_the_default_partition_are_named(migrated: Engine) -> None:
+@ON_POSTGRESQL
+def test_grants_in_the_default_partition_are_named(engine: Engine) -> None:
     month = add_months(NOW, 7)
-    with write_transaction(migrated) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(
             text(
                 "INSERT INTO grants (batch_number, item_number, object_key, month)"
@@ -46,13 +43,10 @@ def test_grants_in_the_default_partition_are_named(migrated: Engine) -> None:
             ),
             {"month": month},
         )
-    (check,) = checks(migrated, 0)
+    (check,) = checks(engine, 0)
     assert check.message == f"grants of {format_month(month)} are in the default partition"
 
 
-def test_sqlite_is_not_checked() -> None:
-    engine = create_database_engine("sqlite://")
-    with engine.connect() as connection:
-        facts = read_partition_facts(connection, first_moment(NOW))
-    engine.dispose()
-    assert list(check_partitions(facts, first_moment(NOW))) == []
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_sqlite_is_not_checked(engine: Engine) -> None:
+    assert checks(engine, 0) == []

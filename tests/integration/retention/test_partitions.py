@@ -1,19 +1,16 @@
 """Grants are stored in partitions by month, which exist before they are needed."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
+from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, grant_message, tenant_config
-from tests.support.builders.services import InProcessService, build_service
+from tests.support.builders.services import InProcessService
 from worker import clock as system_clock
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.months import add_months, first_moment, month_of
 from worker.db.retention.partitions import (
     add_partition,
@@ -24,15 +21,10 @@ from worker.db.retention.partitions import (
 from worker.usecases.upkeep.cleanup import clean_up
 from worker.usecases.upkeep.partitions import create_partitions
 
+pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
 # The migration takes the month of the system's clock.
 MONTH = month_of(system_clock.now())
-
-
-@pytest.fixture
-def engine(migrated_postgres: str) -> Iterator[Engine]:
-    engine = create_database_engine(migrated_postgres)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
@@ -42,13 +34,9 @@ def clock() -> Clock:
     return clock
 
 
-@pytest.fixture
-def service(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> InProcessService:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-    with write_transaction(engine) as connection:
-        tenants.store_config(connection, TenantConfig({}, {}), tenant_config(), clock())
-    return build_service(engine, S3Clients(), clock)
+@pytest.fixture(autouse=True)
+def _config(apply_config: ApplyConfig) -> None:
+    apply_config(tenant_config())
 
 
 def rows_by_partition(engine: Engine) -> dict[str, int]:
@@ -61,9 +49,10 @@ def name_of(month: int) -> str:
     return f"grants_{month // 100}_{month % 100:02}"
 
 
-def issue_in(service: InProcessService, clock: Clock, month: int) -> None:
+def issue_in(service: InProcessService, clock: Clock, month: int, items: int = 2) -> None:
     clock.time = first_moment(month)
-    assert service.issue(grant_message(["acme/a", "acme/b"]))["status"] == "issued"
+    keys = [f"acme/{number}" for number in range(items)]
+    assert service.issue(grant_message(keys))["status"] == "issued"
 
 
 def test_migrate_creates_the_partitions_of_this_month_and_the_next_two(engine: Engine) -> None:
@@ -74,21 +63,14 @@ def test_migrate_creates_the_partitions_of_this_month_and_the_next_two(engine: E
     assert ends == [(None, one), (one, two), (two, three)]
 
 
+@pytest.mark.parametrize("items", [1, 2])
 def test_grants_are_stored_in_the_partition_of_their_chunks_month(
-    engine: Engine, service: InProcessService, clock: Clock
+    engine: Engine, service: InProcessService, clock: Clock, items: int
 ) -> None:
     for number in (0, 1, 2):
-        issue_in(service, clock, add_months(MONTH, number))
+        issue_in(service, clock, add_months(MONTH, number), items)
     months = [name_of(add_months(MONTH, number)) for number in (1, 2)]
-    assert rows_by_partition(engine) == dict.fromkeys(("grants_first", *months), 2)
-
-
-def test_a_single_grant_is_stored_in_the_partition_of_its_month(
-    engine: Engine, service: InProcessService, clock: Clock
-) -> None:
-    clock.time = first_moment(add_months(MONTH, 1))
-    service.issue(grant_message())
-    assert rows_by_partition(engine) == {name_of(add_months(MONTH, 1)): 1}
+    assert rows_by_partition(engine) == dict.fromkeys(("grants_first", *months), items)
 
 
 def test_cleanup_creates_partitions_ahead(

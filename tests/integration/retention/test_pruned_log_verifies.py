@@ -1,17 +1,17 @@
 """`audit verify` accepts that rows are missing if `audit prune` removed them, and only then."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from unittest import mock
 
 import pytest
 from sqlalchemy import Engine
 
 from tests.support.audit_log.pruned_log import OLD, RunPrune, forget_checkpoints
 from tests.support.audit_log.stored_tables import Row, StoredTables
+from tests.support.audit_log.trials import stored_tables, verified
 from tests.support.builders.messages import grant_message
 from tests.support.builders.services import InProcessService
 from worker.db.retention.months import format_month
-from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
 from worker.usecases.retention import prune as prune_module
 
 
@@ -20,13 +20,8 @@ def pruned(engine: Engine, run: RunPrune) -> Iterator[StoredTables]:
     """The tables of a log after a prune, which removed one chunk of three items."""
     forget_checkpoints(engine)  # those of this test are signed by nobody
     assert run("--yes", "--without-checkpoint").exit_code == 0
-    with closing(StoredTables(engine.url.render_as_string(hide_password=False))) as tables:
+    with stored_tables(engine) as tables:
         yield tables
-
-
-def verified(engine: Engine) -> Verification:
-    url = engine.url.render_as_string(hide_password=False)
-    return verify_log(url, VerifyOptions(max_problems=9))
 
 
 def hide(tables: StoredTables, chunk: Row) -> None:
@@ -109,16 +104,13 @@ def test_the_tree_of_removed_items_cannot_be_removed(engine: Engine, pruned: Sto
 def test_a_prune_that_was_interrupted_before_it_removed_anything_verifies(
     engine: Engine, run: RunPrune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_arguments: object) -> None:
-        raise KeyboardInterrupt
-
     forget_checkpoints(engine)
     with monkeypatch.context() as patch:
-        patch.setattr(prune_module, "insert_prune", interrupt)
+        patch.setattr(prune_module, "insert_prune", mock.Mock(side_effect=KeyboardInterrupt))
         assert run("--yes", "--without-checkpoint").exit_code != 0
     result = verified(engine)
     assert (result.problems, result.pruned, result.items) == ([], 0, 4)
-    with closing(StoredTables(engine.url.render_as_string(hide_password=False))) as tables:
+    with stored_tables(engine) as tables:
         assert len(tables.rows("item_edges")) == 1
         tables.execute("UPDATE item_edges SET edge = ?", bytes(64))
     (problem,) = verified(engine).problems

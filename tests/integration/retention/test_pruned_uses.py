@@ -1,23 +1,24 @@
 """`audit prune` removes uses and settlements with the grants, and the log still verifies."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, select
 
 from models import Batch, EndedSlot, Prune, Settlement, StoredObject, Use
 from tests.support.audit_log.pruned_log import KEPT, OLD, RunPrune, count, forget_checkpoints
 from tests.support.audit_log.stored_tables import StoredTables
+from tests.support.audit_log.trials import stored_tables, verified
+from tests.support.builders.any_row import insert_any
 from tests.support.builders.messages import Clock, tenant_config, upload_message
 from tests.support.builders.services import InProcessService
 from tests.support.uses.reports import deleted, stored
 from tests.support.uses.settlements import settle
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.retention.months import add_months, first_moment
-from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
 from worker.usecases.retention import prune as prune_module
 from worker.usecases.uses.record import record_uses
 
@@ -51,17 +52,9 @@ def prune(engine: Engine, run: RunPrune) -> RunPrune:
     return lambda *words, **options: run("--yes", "--without-checkpoint", *words, **options)
 
 
-def url_of(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=False)
-
-
-def verified(engine: Engine) -> Verification:
-    return verify_log(url_of(engine), VerifyOptions(max_problems=9))
-
-
 @pytest.fixture
 def tables(engine: Engine) -> Iterator[StoredTables]:
-    with closing(StoredTables(url_of(engine))) as opened:
+    with stored_tables(engine) as opened:
         yield opened
 
 
@@ -113,32 +106,20 @@ def test_a_kept_settlement_cannot_be_hidden_as_pruned(
 
 
 def test_slots_that_are_not_settled_are_not_pruned(engine: Engine, prune: RunPrune) -> None:
-    moment = first_moment(OLD)
     with write_transaction(engine) as connection:
         number = connection.scalar(select(Batch.batch_number).order_by(Batch.batch_number))
-        values = {"batch_number": number, "chunk_number": 0, "tenant": "acme", "bucket": "demo"}
-        times = dict.fromkeys(("charged_at", "ended_at", "check_at"), moment)
-        connection.execute(
-            insert(EndedSlot).values(attempts=0, reserved_bytes=0, **values, **times)
-        )
+        connection.execute(insert_any(EndedSlot, batch_number=number, chunk_number=0))
     result = prune()
     assert result.exit_code == 1
     assert "1 chunks of upload slots that are not settled" in result.output
 
 
-class Interrupted(Exception):
-    """The process is killed."""
-
-
 def test_an_interrupted_removal_of_uses_goes_on(
     engine: Engine, prune: RunPrune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: Any) -> None:
-        raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(prune_module, "delete_groups", interrupt)
-        assert isinstance(prune().exception, Interrupted)
+        patch.setattr(prune_module, "delete_groups", mock.Mock(side_effect=KeyboardInterrupt))
+        assert prune().exit_code != 0
     assert verified(engine).problems == []
     result = prune()
     assert "An earlier prune was interrupted" in result.output

@@ -61,22 +61,19 @@ def as_role(owner: Engine, role: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def as_worker(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> InProcessService:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-    with write_transaction(engine) as connection:
-        before = tenants.load_config(connection)
-        tenants.store_config(connection, before, tenant_config(), clock())
-    return build_service(engine, S3Clients(), clock)
-
-
 @pytest.fixture
 def service(
     run: Migrate, role: str, as_role: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> InProcessService:
     """A worker that connects with the role."""
     assert run("--grant-to", role).exit_code == 0
-    return as_worker(as_role, Clock(), monkeypatch)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+    clock = Clock()
+    with write_transaction(as_role) as connection:
+        before = tenants.load_config(connection)
+        tenants.store_config(connection, before, tenant_config(), clock())
+    return build_service(as_role, S3Clients(), clock)
 
 
 TAMPERING = (
@@ -151,11 +148,10 @@ def test_an_auditor_reads_every_table_and_writes_none(
 def test_an_auditor_who_may_only_read_verifies_the_log(
     run: Migrate,
     role: str,
-    owner: Engine,
+    service: InProcessService,
     as_role: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service = as_worker(owner, Clock(), monkeypatch)
     assert service.issue(grant_message())["status"] == "issued"
     assert run("--grant-read-to", role).exit_code == 0
     url = as_role.url.render_as_string(hide_password=False)
@@ -207,14 +203,16 @@ def test_a_role_that_owns_the_tables_is_refused(run: Migrate, owner: Engine, rol
     assert (result.exit_code, "owns the tables" in result.output) == (2, True)
 
 
-def test_a_role_that_does_not_exist_is_refused(run: Migrate) -> None:
-    result = run("--grant-to", "nobody-here")
-    assert (result.exit_code, "no role 'nobody-here'" in result.output) == (2, True)
-
-
-def test_one_role_is_not_a_worker_and_an_auditor(run: Migrate) -> None:
-    result = run("--grant-to", "one", "--grant-read-to", "one")
-    assert (result.exit_code, "use two" in result.output) == (2, True)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(("--grant-to", "nobody-here"), "no role 'nobody-here'", id="an unknown role"),
+        pytest.param(("--grant-to", "one", "--grant-read-to", "one"), "use two", id="one for both"),
+    ],
+)
+def test_roles_of_no_use_are_refused(run: Migrate, words: tuple[str, ...], message: str) -> None:
+    result = run(*words)
+    assert (result.exit_code, message in result.output) == (2, True)
 
 
 def test_sqlite_has_no_roles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,21 +2,21 @@
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from sqlalchemy import Engine
 
 from tests.support.audit_log.logs import GeneratedLog
 from tests.support.audit_log.mutations import MUTATIONS
 from tests.support.audit_log.places import Mutation, NotPossible, Place
 from tests.support.audit_log.stored_tables import DatabaseRefuses, StoredTables
+from tests.support.servers.databases import url_text
 from worker.usecases.audit.verification.checkpoints import read_files
 from worker.usecases.audit.verification.problems import Problem
-from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
-
-CopyLog = Callable[[GeneratedLog], AbstractContextManager[str]]
-"""Returns the URL of a copy of a log's database."""
+from worker.usecases.audit.verification.verify import Verification, VerifyOptions, verify_log
 
 _ATTEMPTS = 40
 
@@ -40,6 +40,18 @@ def options_of(log: GeneratedLog, folder: Path) -> VerifyOptions:
         (folder / tenant).write_text(note)
     keys = (log.signer.verifier,)
     return VerifyOptions(keys=keys, files=tuple(read_files([folder], keys)))
+
+
+def verified(engine: Engine) -> Verification:
+    """Verify the whole log of a database, and find up to nine problems."""
+    return verify_log(url_text(engine.url), VerifyOptions(max_problems=9))
+
+
+@contextmanager
+def stored_tables(engine: Engine) -> Iterator[StoredTables]:
+    """Open the tables of a database without triggers until the block ends."""
+    with closing(StoredTables(url_text(engine.url))) as tables:
+        yield tables
 
 
 def try_mutation(

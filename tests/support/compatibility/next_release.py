@@ -4,9 +4,8 @@ import ast
 import shutil
 from pathlib import Path
 
-from tests.support.compatibility.releases import CHECKOUT, Release
+from tests.support.compatibility.releases import CHECKOUT, PACKAGES, Release
 
-_TREE = ("valetkey", "worker", "models")
 _FIELDS = (
     ("valetkey/wire/messages.py", "BatchHeader", "urgency: str | None = None"),
     ("valetkey/wire/messages.py", "Item", "note: str | None = None"),
@@ -33,7 +32,7 @@ def next_release(folder: Path) -> Release:
     fields, a new code, a new metric and a new source of expiry.
     """
     tree = folder / "next"
-    for name in _TREE:
+    for name in PACKAGES[:-1]:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(CHECKOUT / name, tree / name, ignore=ignored)
     shutil.copy(CHECKOUT / "celeryconfig.py", tree)
@@ -42,7 +41,7 @@ def next_release(folder: Path) -> Release:
         _add_to_class(tree / module, class_name, line)
     with (tree / "worker" / "usecases" / "dispatch.py").open("a") as dispatch:
         dispatch.write(_DISPATCH)
-    return Release("next", tree, folder / "next.imports")
+    return Release("next", tree)
 
 
 def _add_to_class(path: Path, class_name: str, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Releases of the project as trees, which processes import through PYTHONPATH."""
+"""Releases of the project as trees, and the processes that import them through PYTHONPATH."""
 
 import json
 import os
@@ -9,15 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import redis
 
 from worker.broker.heartbeats import read_heartbeats
-from worker.devstack.processes import ChildProcess, Program, StartFailed, running
+from worker.devstack.processes import ChildProcess, Program, running
 from worker.devstack.stack_info import service_environment
 
 CHECKOUT = Path(__file__).parents[3]
+PACKAGES = ("valetkey", "worker", "models", "celeryconfig")
 _PYTHONPATH = Path(__file__).parent / "pythonpath"
 _RUN_COMMANDS = """
 import json, sys
@@ -25,57 +26,69 @@ from worker.__main__ import main
 for arguments in json.loads(sys.argv[1]):
     main(arguments, standalone_mode=False)
 """
+_PRINT_ORIGINS = (
+    f"import {', '.join(PACKAGES)}; print({', '.join(f'{p}.__file__' for p in PACKAGES)})"
+)
 
 
-class Import(NamedTuple):
-    """An import of one of the project's packages by a process, and the file that it found."""
+class Producer:
+    """A process with a release's client. See pythonpath/producer for its calls."""
 
-    pid: int
-    package: str
-    origin: str
+    def __init__(self, release: str, process: "subprocess.Popen[str]") -> None:
+        self._release = release
+        self._process = process
+
+    def call(self, name: str, /, **arguments: Any) -> Any:
+        """Make a call and return its result."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([name, arguments]) + "\n")
+        self._process.stdin.flush()
+        reply = json.loads(self._process.stdout.readline() or '{"error": "the producer ended"}')
+        if "error" in reply:
+            raise AssertionError(f"a call of the {self._release} client: {reply['error']}")
+        return reply["result"]
 
 
 @dataclass(frozen=True)
 class Release:
-    """A tree with the packages of one release. record has the imports of its processes."""
+    """A tree with the packages of one release, which comes first in the path of its processes."""
 
     name: str
     folder: Path
-    record: Path
 
     def environ(self, settings: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of a process of this release."""
-        return service_environment(
-            os.environ,
-            **settings,
-            PYTHONPATH=f"{_PYTHONPATH}{os.pathsep}{self.folder}",
-            VALETKEY_TEST_RELEASE=str(self.folder),
-            VALETKEY_TEST_IMPORTS=str(self.record),
-        )
+        path = f"{_PYTHONPATH}{os.pathsep}{self.folder}"
+        return service_environment(os.environ, **settings, PYTHONPATH=path)
 
-    def imports(self) -> list[Import]:
-        """Return what its processes have imported so far."""
-        lines = self.record.read_text(encoding="utf-8").splitlines()
-        return [Import(*json.loads(line)) for line in lines]
+    def origins(self) -> list[str]:
+        """Return the files of the project's packages that its processes import."""
+        return self._run({}, _PRINT_ORIGINS).split()
 
     def run(self, settings: Mapping[str, str], *commands: tuple[str, ...]) -> None:
-        """Run commands of `python -m worker`, in one process. Raises StartFailed."""
+        """Run commands of `python -m worker`, in one process."""
+        self._run(settings, _RUN_COMMANDS, json.dumps(commands))
+
+    def _run(self, settings: Mapping[str, str], program: str, *arguments: str) -> str:
         completed = subprocess.run(
-            [sys.executable, "-c", _RUN_COMMANDS, json.dumps(commands)],
+            [sys.executable, "-c", program, *arguments],
             cwd=self.folder,
             env=self.environ(settings),
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            check=False,
+            check=True,
         )
-        if completed.returncode:
-            raise StartFailed(f"{commands} of {self.name}: {completed.stderr}")
+        return completed.stdout
 
     @contextmanager
     def running_worker(
         self, settings: Mapping[str, str], log: Path, *options: str
-    ) -> Iterator[ChildProcess]:
-        """Run `python -m worker run` until the block ends; its log is appended to a file."""
+    ) -> Iterator[None]:
+        """Run `python -m worker run` until the block ends, and kill it: its stop takes seconds.
+
+        Its log is appended to a file.
+        """
         command = (sys.executable, "-m", "worker", "run", *options)
         program = Program(f"{self.name} worker", command, self.folder, log, self.environ(settings))
         roles = 1 if "--only" in options else 2
@@ -85,16 +98,39 @@ class Release:
                 supervisors = [heartbeat.supervisor for heartbeat in read_heartbeats(client)]
             return supervisors.count(child.pid) == roles
 
-        with running(program, is_ready, ready_timeout=60, stop_timeout=20) as child:
-            yield child
+        with running(program, is_ready, ready_timeout=60, stop_timeout=20) as worker:
+            yield
+            with suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
 
+    @contextmanager
+    def running_producer(self, folder: Path) -> Iterator[Producer]:
+        """Run a producer until the block ends; its log is in the folder."""
+        with (
+            (folder / f"{self.name}-producer.log").open("a") as log,
+            self._start({"HOME": str(folder)}, folder, "-m", "producer", stderr=log) as process,
+        ):
+            try:
+                yield Producer(self.name, process)
+            finally:
+                process.kill()
 
-def kill_worker(worker: ChildProcess) -> None:
-    """Kill a worker that nobody needs any more: an orderly stop takes seconds."""
-    with suppress(ProcessLookupError):
-        os.killpg(worker.pid, signal.SIGKILL)
+    def start_command(
+        self, folder: Path, settings: Mapping[str, str], *arguments: str
+    ) -> "subprocess.Popen[str]":
+        """Start a command of valetkey in a process of its own, with pipes for stdout and stderr."""
+        program = "from valetkey.cli.main import main; main()"
+        return self._start(settings, folder, "-c", program, *arguments, stderr=subprocess.PIPE)
 
-
-def current_release(folder: Path) -> Release:
-    """Return the checkout as a release; the folder is for the record of imports."""
-    return Release("current", CHECKOUT, folder / "current.imports")
+    def _start(
+        self, settings: Mapping[str, str], folder: Path, *words: str, stderr: Any
+    ) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-P", *words],
+            cwd=folder,
+            env=self.environ(settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,10 @@ class Service:
         tenants = self.folder / "tenants.toml"
         tenants.write_text(_tenants_file(self.servers.receiver.port))
         release.run(self.settings, ("migrate",), ("apply", "--yes", str(tenants)))
+
+    def running_worker(self, release: Release, *options: str) -> AbstractContextManager[None]:
+        """Run a worker of a release until the block ends."""
+        return release.running_worker(self.settings, self.log_of(release), *options)
 
     def log_of(self, release: Release) -> Path:
         """Return the path of the log of a release's worker."""

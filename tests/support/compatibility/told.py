@@ -11,15 +11,14 @@ from typing import Any
 from sqlalchemy import Engine
 
 from tests.support.compatibility.flights import (
+    KINDS,
     Flight,
-    finish_flight,
     new_flight,
     open_flights,
     request_again,
 )
 from tests.support.compatibility.next_release import next_release
-from tests.support.compatibility.producers import Producer, running_producer, start_command
-from tests.support.compatibility.releases import Release, current_release, kill_worker
+from tests.support.compatibility.releases import CHECKOUT, Producer, Release
 from tests.support.compatibility.services import (
     TRUSTS,
     Servers,
@@ -32,7 +31,6 @@ from worker.db.engine import create_database_engine
 Fields = dict[str, Any]
 Flights = dict[str, tuple[Flight, list[Any]]]
 TIMEOUT = 30.0  # seconds
-KINDS = ("download", "upload", "put", "multipart")
 MAX_SHARED_BATCHES = 20
 UNKNOWN: Mapping[str, tuple[Fields, Fields, Fields, tuple[str, str]]] = {
     "header": ({"urgency": "high"}, {}, {}, ("unknown_field", "urgency")),
@@ -66,25 +64,25 @@ class NextRelease:
 @contextmanager
 def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
     """Run the current worker, then the next one, the current one again, and then both."""
-    current, later = current_release(servers.folder), next_release(servers.folder)
+    current, later = Release("current", CHECKOUT), next_release(servers.folder)
     service = new_service(servers)
     service.prepare(current)
     engine = create_database_engine(service.database_url)
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        producer = stack.enter_context(running_producer(current, service.folder))
-        with running_worker(service, current):
+        producer = stack.enter_context(current.running_producer(service.folder))
+        with service.running_worker(current):
             before = open_flights(service, producer)
-        with running_worker(service, later):
+        with service.running_worker(later):
             upgraded = finished(before, producer)
             before = open_flights(service, producer)
             commands = run_commands(service, current)
             operations = run_operations(service, producer)
-        with running_worker(service, current):
+        with service.running_worker(current):
             rolled_back = finished(before, producer)
-            newer = stack.enter_context(running_producer(later, service.folder))
+            newer = stack.enter_context(later.running_producer(service.folder))
             unknown = {name: send_unknown(service, newer, name) for name in UNKNOWN}
-            with running_worker(service, later, "--only", "issue"):
+            with service.running_worker(later, "--only", "issue"):
                 logs = service.log_of(current), service.log_of(later)
                 shared = {kind: share_batch(service, newer, kind, logs) for kind in KINDS}
             usage = {trust: newer.call("usage", client=service.client(trust)) for trust in TRUSTS}
@@ -101,20 +99,12 @@ def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
         )
 
 
-@contextmanager
-def running_worker(service: Service, release: Release, *options: str) -> Iterator[None]:
-    """Run a worker until the block ends, and kill it then."""
-    log = service.log_of(release)
-    with release.running_worker(service.settings, log, *options) as worker:
-        yield
-        kill_worker(worker)
-
-
 def finished(flights: list[Flight], producer: Producer) -> Flights:
     """Complete batches, and request them again; return both results by batch."""
     producer.call("release")
-    for flight in flights:
-        finish_flight(flight, producer)
+    for flight in flights:  # a refusal of a whole batch is one result
+        rest = producer.call("finish", name=flight.name)
+        flight.rest.extend(rest if isinstance(rest, list) else [rest])
     return {flight.name: (flight, request_again(flight, producer)) for flight in flights}
 
 
@@ -158,7 +148,7 @@ def run_commands(service: Service, release: Release) -> dict[str, tuple[int, str
     environ = service.command_environ("signed", "-next")
     timeout = ("--timeout", f"{TIMEOUT:g}s")
     started = {
-        name: start_command(release, service.folder, environ, *words, *timeout)
+        name: release.start_command(service.folder, environ, *words, *timeout)
         for name, words in COMMANDS.items()
     }
     printed = {name: "".join(process.communicate()) for name, process in started.items()}

@@ -3,14 +3,14 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Integer, case, cast, func, select
+from sqlalchemy import Connection, Engine, Integer, Select, case, cast, func, select
 
 from models import Batch, Grant, Reservation, Usage
-from tests.support.faults.record import ItemId, Record, ToldResult
+from tests.support.faults.record import ItemId, Record
 from worker.db.engine import read_transaction
 
 Cost = tuple[int, int, int]
@@ -37,13 +37,13 @@ class Findings:
     row, or have none. mischarged: charges that differ from the sum over the rows.
     """
 
-    lost: list[str]
-    doubled: list[str]
-    unaudited: list[str]
-    mischarged: list[str]
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    unaudited: list[str] = field(default_factory=list)
+    mischarged: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return any((self.lost, self.doubled, self.unaudited, self.mischarged))
+        return self != Findings()
 
 
 class _AuditRow(NamedTuple):
@@ -67,13 +67,10 @@ def compare(record: Record, engine: Engine) -> Findings:
 
 
 def _audit_rows(connection: Connection) -> dict[ItemId, _AuditRow]:
-    query = select(
-        Batch.batch_id, Grant.item_number, Grant.object_key, Grant.code, Grant.digest
-    ).join(Grant, Grant.batch_number == Batch.batch_number)
-    return {
-        (batch, number): _AuditRow(key, code, digest)
-        for batch, number, key, code, digest in connection.execute(query)
-    }
+    grant = (Grant.item_number, Grant.object_key, Grant.code, Grant.digest)
+    query = select(Batch.batch_id, *grant).join(Grant, Grant.batch_number == Batch.batch_number)
+    rows = connection.execute(query).all()
+    return {(row[0], row[1]): _AuditRow(*row[2:]) for row in rows}
 
 
 def _batch_refusals(connection: Connection) -> dict[str, str]:
@@ -96,20 +93,15 @@ def _unaudited(
     record: Record, rows: Mapping[ItemId, _AuditRow], refusals: Mapping[str, str]
 ) -> Iterator[str]:
     for item, results in record.told.items():
+        row = rows.get(item)
         for result in results:
-            row = rows.get(item)
             if row is None:  # no chunk is sent once the batch is refused, so none is recorded
                 is_audited = result.code is not None and refusals.get(item[0]) == result.code
             else:
-                is_audited = _agrees(item, result, row)
+                is_id_right = result.code is not None or result.grant_id == f"{item[0]}.{item[1]}"
+                is_audited = is_id_right and (result.key, result.code, result.digest) == row
             if not is_audited:
                 yield f"{item}: told {result}, recorded {row}"
-
-
-def _agrees(item: ItemId, result: ToldResult, row: _AuditRow) -> bool:
-    if result.code is None and result.grant_id != f"{item[0]}.{item[1]}":
-        return False
-    return (result.key, result.code, result.digest) == row
 
 
 def _usage_differences(connection: Connection) -> Iterator[str]:
@@ -128,44 +120,36 @@ def _usage_differences(connection: Connection) -> Iterator[str]:
 
 def _charges(connection: Connection) -> Iterator[tuple[str, datetime, Cost]]:
     """Yield what each batch should have been charged: its grants, and what it still reserves."""
-    query = (
-        select(Batch.tenant, Batch.decided_at, *_granted_cost())
-        .join(Grant, Grant.batch_number == Batch.batch_number)
-        .where(Grant.code.is_(None))
-        .group_by(Batch.batch_number, Batch.tenant, Batch.decided_at)
-    )
-    for tenant, decided_at, *cost in connection.execute(query):
-        yield tenant, decided_at, _cost(cost)
     rest = select(Reservation.tenant, Reservation.charged_at, *_columns(Reservation)).where(
         Reservation.chunk_number == _REST
     )
-    for tenant, charged_at, *cost in connection.execute(rest):
-        yield tenant, charged_at, _cost(cost)
+    for query in (_granted(Batch.tenant, Batch.decided_at), rest):
+        for tenant, charged_at, *cost in connection.execute(query):
+            yield tenant, charged_at, _cost(cost)
 
 
-def _granted_cost() -> tuple[Any, ...]:
+def _granted(*columns: Any) -> Select[Any]:
+    """Return a query for columns of each batch, and what its grants cost."""
     size = cast(Grant.detail["size"].as_string(), Integer)
+    downloads = func.sum(case((Batch.kind == "download", 1), else_=0))
+    uploads = func.sum(case((Batch.kind == "put", size), else_=0))
     return (
-        func.count(),
-        func.sum(case((Batch.kind == "download", 1), else_=0)),
-        func.sum(case((Batch.kind == "put", size), else_=0)),
+        select(*columns, func.count(), downloads, uploads)
+        .join(Grant, Grant.batch_number == Batch.batch_number)
+        .where(Grant.code.is_(None))
+        .group_by(Batch.batch_number)
     )
 
 
 def _reservation_differences(connection: Connection) -> Iterator[str]:
     """Compare the reservations of each batch with its grants, which must all be live."""
-    granted = (
-        select(Batch.batch_number, *_granted_cost())
-        .join(Grant, Grant.batch_number == Batch.batch_number)
-        .where(Grant.code.is_(None))
-        .group_by(Batch.batch_number)
-    )
     reserved = (
         select(Reservation.batch_number, *(func.sum(column) for column in _columns(Reservation)))
         .where(Reservation.chunk_number != _REST)
         .group_by(Reservation.batch_number)
     )
-    expected = {number: _cost(cost) for number, *cost in connection.execute(granted)}
+    granted = connection.execute(_granted(Batch.batch_number))
+    expected = {number: _cost(cost) for number, *cost in granted}
     actual = {number: _cost(cost) for number, *cost in connection.execute(reserved)}
     for number in expected.keys() | actual.keys():
         held, due = actual.get(number, NOTHING), expected.get(number, NOTHING)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from random import Random
 
 from sqlalchemy import Engine, text
@@ -17,28 +16,8 @@ _MAX_ANSWERS_BETWEEN = 3_000  # items between two injections; fewer in the short
 _MAX_ANSWERS_SHORT = 500
 
 
-@dataclass(frozen=True)
-class FaultReport:
-    """A row of the table.
-
-    asked and answered count items. slowest is the longest call, in seconds; note has what else
-    happened to the worker.
-    """
-
-    fault: str
-    times: int
-    asked: int
-    answered: int
-    lost: int
-    doubled: int
-    unaudited: int
-    mischarged: int
-    slowest: float
-    note: str
-
-    def as_row(self) -> dict[str, object]:
-        """Return the values by column."""
-        return asdict(self) | {"slowest": round(self.slowest, 1)}
+Row = dict[str, object]
+"""The values of a row of the table of faults, by the titles of the columns."""
 
 
 def is_short_form() -> bool:
@@ -58,7 +37,7 @@ def injection_seed() -> int:
 
 def run_fault(
     service: FaultyService, fault: Fault, producers: Sequence[Producer]
-) -> tuple[FaultReport, Findings]:
+) -> tuple[Row, Findings]:
     """Inject a fault several times under load; each time, wait until every call has returned."""
     random = Random(f"{injection_seed()} {fault.name}")
     with running_load(producers) as load:
@@ -72,30 +51,23 @@ def run_fault(
     return report(fault.name, injection_count(), load.record, service)
 
 
-def report(
-    name: str, times: int, record: Record, service: FaultyService
-) -> tuple[FaultReport, Findings]:
+def report(name: str, times: int, record: Record, service: FaultyService) -> tuple[Row, Findings]:
     """Compare a record with the database; return a row of the table as well."""
     findings = compare(record, service.engine)
-    counts = {kind: len(lines) for kind, lines in vars(findings).items()}
-    row = FaultReport(
-        fault=name,
-        times=times,
-        asked=len(record.asked),
-        answered=record.answered,
-        slowest=record.slowest,
-        note=_note(service),
-        **counts,
-    )
-    return row, findings
-
-
-def _note(service: FaultyService) -> str:
-    counts = {
+    worker = {
         "ended by itself and was restarted": service.worker.restarts,
         "did not stop on SIGTERM": service.worker.forced_stops,
     }
-    return "; ".join(f"{what}: {count}" for what, count in counts.items() if count)
+    row = {
+        "fault": name,
+        "times": times,
+        "items asked": len(record.asked),
+        "answered": record.answered,
+        **{kind: len(lines) for kind, lines in vars(findings).items()},
+        "slowest call (s)": round(record.slowest, 1),
+        "worker": "; ".join(f"{what}: {count}" for what, count in worker.items() if count),
+    }
+    return row, findings
 
 
 def check_integrity(engine: Engine) -> str:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, text
 
-from tests.integration.db.audit.conftest import WithLog
-from tests.support.audit_model.filters import filters, matches
+from tests.integration.db.audit.conftest import WithLog, read_pages, slow_list
+from tests.support.audit_model.filters import filters
 from tests.support.audit_model.logs import CODES, GeneratedLog, generated_logs, no_shrinking
 from tests.support.builders.audit_rows import MORNING, AuditedBatch
 from worker.db.audit.filters import GrantFilter
-from worker.db.audit.grants import AuditRecord, read_grants, record_cursor
+from worker.db.audit.grants import read_grants
 from worker.db.audit.selection import refused_rows
 from worker.db.engine import read_transaction, write_transaction
 
@@ -30,22 +30,6 @@ def in_order(log: GeneratedLog) -> GeneratedLog:
     times = sorted(batch.decided_at for batch in log.batches)
     pairs = zip(log.batches, times, strict=True)
     return GeneratedLog([replace(batch, decided_at=time) for batch, time in pairs])
-
-
-def slow_list(log: GeneratedLog, grant_filter: GrantFilter) -> list[tuple[str, str, str | None]]:
-    rows = [row for row in log.rows() if matches(row, grant_filter)]
-    return [(row.batch.tenant, row.grant, row.code) for row in reversed(rows)]
-
-
-def read_pages(
-    connection: Connection, grant_filter: GrantFilter, limit: int
-) -> Iterator[AuditRecord]:
-    after, has_more = None, True
-    while has_more:
-        page = read_grants(connection, grant_filter, limit, after)
-        yield from page.records
-        has_more = page.has_more
-        after = record_cursor(page.records[-1]) if page.records else None
 
 
 def test_pages_of_refused_items_are_those_of_a_plain_loop(
@@ -74,9 +58,7 @@ def test_pages_of_refused_items_are_those_of_a_plain_loop(
         monkeypatch.setattr(refused_rows, "_ROWS_PER_ENTRY", rows_per_entry)
         grant_filter = replace(conditions, decisions=decisions)
         with with_log(log) as connection:
-            records = list(read_pages(connection, grant_filter, limit))
-        listed = [(record.tenant, record.grant, record.decision) for record in records]
-        assert listed == slow_list(log, grant_filter)
+            assert read_pages(connection, grant_filter, limit) == slow_list(log, grant_filter)
 
     check()
 

@@ -4,25 +4,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.integration.db.audit.conftest import WithLog
-from tests.support.audit_model.filters import filters, matches
+from tests.integration.db.audit.conftest import WithLog, identify, read_pages, slow_list
+from tests.support.audit_model.filters import filters
 from tests.support.audit_model.logs import GeneratedLog, generated_logs, no_shrinking
 from tests.support.audit_model.uses import NOWS
 from valetkey.wire.terms import MAX_EXPIRES_IN
 from worker.core.uses.states import grant_state
 from worker.db.audit.filters import GrantFilter, item_conditions
-from worker.db.audit.grants import read_grants, record_cursor, stream_grants
+from worker.db.audit.grants import stream_grants
 from worker.db.audit.selection import position_rows, state_rows
 from worker.db.audit.selection.states import LONGEST_VALIDITY, STATES
 from worker.db.uses.states import read_state_facts
 
 STATE_SETS = st.lists(st.sampled_from(STATES), min_size=1, max_size=3, unique=True).map(tuple)
-
-
-def listed(log: GeneratedLog, grant_filter: GrantFilter) -> list[tuple[str, str]]:
-    rows = [row for row in log.rows() if matches(row, grant_filter)]
-    ordered = sorted(rows, key=lambda row: (-row.batch_number, -row.item_number))
-    return [(row.batch.tenant, row.grant) for row in ordered]
 
 
 @pytest.mark.parametrize("block", [1, 256])
@@ -48,14 +42,9 @@ def test_lists_by_state_equal_those_of_a_loop(
             states_at=now,  # type: ignore[arg-type]
         )
         with with_log(log) as connection:
-            streamed = [(r.tenant, r.grant) for r in stream_grants(connection, grant_filter)]
-            page = read_grants(connection, grant_filter, 2)
-            pages = [(r.tenant, r.grant) for r in page.records]
-            while page.has_more:
-                after = record_cursor(page.records[-1])
-                page = read_grants(connection, grant_filter, 2, after)
-                pages += [(r.tenant, r.grant) for r in page.records]
-        assert streamed == pages == listed(log, grant_filter)
+            streamed = identify(stream_grants(connection, grant_filter))
+            pages = read_pages(connection, grant_filter, 2)
+        assert streamed == pages == slow_list(log, grant_filter)
 
     compare()
 

@@ -15,7 +15,7 @@ from valetkey.handles import request_reply
 from valetkey.wire.pending import PendingMessage
 from valetkey.wire.requests import GrantRequest
 
-from .outcomes import settle
+from .operations import settle
 
 TIMEOUT = 60.0  # seconds
 

@@ -6,13 +6,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from valetkey import AsyncClient
-from valetkey.client import new_id
+from pydantic_core import to_jsonable_python
 
-from .outcomes import settle
+from valetkey import AsyncClient, Refused, ValetkeyError
+from valetkey.client import new_id
 
 BUCKET = "demo"
 SIZE = 20  # bytes of each object
+
+
+async def settle(call: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a call returns as JSON values, or its refusal or error."""
+    try:
+        return to_jsonable_python(await call)
+    except Refused as error:
+        return to_jsonable_python(error.refusal)
+    except ValetkeyError as error:
+        return {"error": type(error).__name__, "text": str(error)}
 
 
 @dataclass(frozen=True)
