@@ -117,7 +117,7 @@ def test_the_workers_together_consume_every_queue() -> None:
     assert consumed == {queue for queues in QUEUES_BY_ROLE.values() for queue in queues}
 
 
-@pytest.mark.parametrize("name", OWN_SERVICES.keys() - {"valetkey"})
+@pytest.mark.parametrize("name", sorted(OWN_SERVICES.keys() - {"valetkey"}))
 def test_a_service_gets_settings_that_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {
         variable.removeprefix("VALETKEY_").lower(): value
