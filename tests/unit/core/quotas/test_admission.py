@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valetkey.wire.refusals import Window
+from valetkey.wire.refusals import Metric, Window
 from worker.core.quotas.admission import QuotaAdmission, admit_cost, first_quota_refusal
 from worker.core.quotas.cost import WINDOWS, Cost
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant
@@ -122,3 +122,16 @@ def test_a_refusal_contains_the_quota_and_its_usage() -> None:
 
 def test_a_quota_of_a_metric_without_cost_refuses_nothing() -> None:
     assert first_quota_refusal([Quota("upload_bytes", "day", 1)], {}, Cost(5, 5), NOW) is None
+
+
+@pytest.mark.parametrize("metric", ["grants", "download_grants", "upload_bytes", "stored_bytes"])
+@pytest.mark.parametrize("used", [10, 11], ids=["at its limit", "exceeded"])
+def test_a_quota_without_room_refuses_only_what_adds_to_it(metric: Metric, used: int) -> None:
+    tenant = Tenant("acme", quotas=(Quota(metric, "live", 10),))
+    usage: dict[Window, Cost] = {"live": Cost()._replace(**{metric: used})}
+    charged = "upload_bytes" if metric == "stored_bytes" else metric
+    refusals = [
+        admit_cost(tenant, usage, cost, NOW).refusal
+        for cost in (Cost(5, 5, 5)._replace(**{charged: 0}), Cost()._replace(**{charged: 1}))
+    ]
+    assert [refusal is None for refusal in refusals] == [True, False]
