@@ -48,6 +48,9 @@ _QUOTED = r"""
 """
 _WORD = r"""[^\s"'\\&<>,;)\]}]++"""
 _LINE = r"""[^\r\n"'\\<]++"""
+# Base64 may go on in the next line: in e-mails after 76 characters, in PEM after 64.
+_NEXT_LINE = r"(?:(?<=[\w+/.-]{60})(?:\r?\n|(?:\\++r)?\\++n)[ \t]*+[\w+/.-]++=*+)"
+_WRAPPED = rf"""(?:{_NEXT_LINE}(?=["'\\\r\n<&,;)\]}}]|\Z))*+"""
 _NAME = r"""
     (?: secret(?:[_-]?access)?(?:[_-]?key)? | private[_-]?key | token | passw(?:or)?d | passphrase
     | credential | signature | external[_-]?id )
@@ -55,8 +58,8 @@ _NAME = r"""
 _HEADER = "(?: authorization | webhook-signature | cookie )"
 _SECRET = re.compile(
     rf"""
-    ( {_HEADER} {_SEPARATOR} ) (?: {_QUOTED} | {_LINE} )
-    | ( {_NAME} {_SEPARATOR} ) (?: {_QUOTED} | {_WORD} )
+    ( {_HEADER} {_SEPARATOR} ) (?: {_QUOTED} | {_LINE} ) {_WRAPPED}
+    | ( {_NAME} {_SEPARATOR} ) (?: {_QUOTED} | {_WORD} ) {_WRAPPED}
     # The private part of a JWK
     | ( (?:["']|%(?:25)*22|&quot;)d {_QUOTE} \s* {_COLON} {_SPACE} (?!\[hidden\]) ) {_QUOTED}
     # The password in a URL, but not a port
@@ -74,7 +77,9 @@ _SECRET_NAME = re.compile(f"{_NAME}|{_HEADER}", re.IGNORECASE | re.VERBOSE)
 # JSON in base64: an object and the parts that may follow it in a JWS or JWE, complete or cut off,
 # as in Celery's excerpt of a message that it discards; or an array, as in Kombu's message bodies.
 _TOKEN = re.compile(
-    r"(?:\b|(?<=\\[nrt]))(?:e(?:yJ|yA|wo)|W1(?:si|t7))[\w+/-]{8,}=*(?:\.[\w-]*){0,4}", re.ASCII
+    r"(?:\b|(?<=\\[nrt]))(?:e(?:yJ|yA|wo)|W1(?:si|t7))[\w+/-]{8,}=*(?:\.[\w-]*){0,4}"
+    rf"{_NEXT_LINE}*+",
+    re.ASCII,
 )
 _HIDDEN = "[hidden]"
 

@@ -229,3 +229,18 @@ def test_a_missing_secret_postpones_the_delivery_and_is_named(
     assert receiver.bodies == []
     assert "env:HOOK" in delivery(engine).problem
     assert delivery(engine).state == "pending"
+
+
+def test_an_endpoint_that_is_gone_is_not_called_again_though_it_names_a_time_to_retry(
+    engine: Engine,
+    apply_config: ApplyConfig,
+    service: InProcessService,
+    context: Context,
+    clock: Clock,
+) -> None:
+    with issued(respond_with(410, **{"Retry-After": "60"}), apply_config, service) as receiver:
+        deliver_due(context)
+        clock.forward(seconds=61)
+        deliver_due(context)
+    assert len(receiver.bodies) == 1
+    assert (delivery(engine).state, delivery(engine).problem) == ("failed", "the endpoint is gone")

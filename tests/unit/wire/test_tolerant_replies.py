@@ -21,7 +21,7 @@ from tests.support.builders.replies import (
 from valetkey.crypto.codec import Codec
 from valetkey.wire.refusals import Code, QuotaState, Refusal
 from valetkey.wire.replies import Grant, MultipartInfo, Outcome, Reply
-from valetkey.wire.unavailable import MAX_RETRY_IN, read_unavailable
+from valetkey.wire.unavailable import MAX_AGE, MAX_RETRY_IN, read_unavailable
 
 ADAPTER: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="status")])
 
@@ -119,3 +119,15 @@ def test_a_forged_time_to_wait_is_at_most_an_hour(retry_in: Any, read: int | Non
     hint = read_unavailable(result, NOW)
     assert hint is not None
     assert hint.retry_in == read
+
+
+@pytest.mark.parametrize(
+    ("retry_in", "seconds"), [(None, MAX_AGE), (30, MAX_AGE + 30), (3_600, 2 * MAX_AGE)]
+)
+@pytest.mark.parametrize("direction", [-1, 1], ids=["future", "past"])
+def test_a_hint_from_the_future_is_ignored_as_early_as_one_from_the_past(
+    retry_in: int | None, seconds: int, direction: int
+) -> None:
+    result = {"code": "unavailable", "part": "database", "retry_in": retry_in, "at": NOW}
+    assert read_unavailable(result, NOW + direction * seconds) is not None
+    assert read_unavailable(result, NOW + direction * (seconds + 1)) is None

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valetkey.wire.refusals import Window
+from valetkey.wire.refusals import Metric, Window
 from worker.core.quotas import cost
 from worker.core.quotas.admission import QuotaAdmission, admit_cost
 from worker.core.quotas.cost import WINDOWS, Cost
@@ -200,3 +200,16 @@ def test_a_cost_is_admitted_if_no_quota_would_be_exceeded(
     ]
     assert (admission.refusal is None) == all(fits)
     assert used_amounts(admission) == (after if all(fits) else before)
+
+
+@pytest.mark.parametrize("metric", ["grants", "download_grants", "upload_bytes", "stored_bytes"])
+@pytest.mark.parametrize("used", [10, 11], ids=["at its limit", "exceeded"])
+def test_a_quota_without_room_refuses_only_what_adds_to_it(metric: Metric, used: int) -> None:
+    tenant = Tenant("acme", quotas=(Quota(metric, "live", 10),))
+    usage: dict[Window, Cost] = {"live": Cost()._replace(**{metric: used})}
+    charged = "upload_bytes" if metric == "stored_bytes" else metric
+    refusals = [
+        admit_cost(tenant, usage, cost, NOW).refusal
+        for cost in (Cost(5, 5, 5)._replace(**{charged: 0}), Cost()._replace(**{charged: 1}))
+    ]
+    assert [refusal is None for refusal in refusals] == [True, False]
