@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from tests.support.quota_model import tables
+from models import Usage
 from worker.db.engine import read_transaction
 
 
@@ -16,4 +16,5 @@ def rows(engine: Engine, *columns: Any) -> list[tuple[Any, ...]]:
 
 def charged(engine: Engine) -> int:
     """Return the upload bytes that are charged in all days together."""
-    return tables.charged(engine, "day", "upload_bytes")
+    usage = rows(engine, Usage.window, Usage.upload_bytes)
+    return sum(size for window, size in usage if window == "day")
