@@ -43,10 +43,12 @@ class UploadService(InProcessService):
         self.storage = storage
         self.owner = owner
 
-    def fail_start(self, number: int, response: StorageResponse) -> None:
+    def fail_start(
+        self, number: int, response: StorageResponse, error: type[Transient] = Transient
+    ) -> None:
         """Issue a message whose upload with this number, from 1, gets a response; then pass on."""
         self.storage.interfere = fail_at(number, response)
-        with pytest.raises(Transient):
+        with pytest.raises(error):
             self.issue(multipart_message())
         self.storage.interfere = lambda _, forward: forward()
 

@@ -75,7 +75,7 @@ def test_an_upload_that_cannot_be_started_leaves_none_of_those_before(
 
 
 def test_silent_storage_is_not_asked_to_abort_before_the_cleanup(service: UploadService) -> None:
-    service.fail_start(3, HUNG_UP)
+    service.fail_start(3, HUNG_UP, StorageSilent)
     assert service.storage.count("DELETE") == 0
     assert service.unfinished() == 2
     assert service.clean_up() == {"ended": 3, "postponed": 0}
@@ -85,14 +85,11 @@ def test_silent_storage_is_not_asked_to_abort_before_the_cleanup(service: Upload
 
 @ON_SQLITE
 def test_silent_storage_holds_no_further_message_for_a_moment(service: UploadService) -> None:
-    service.storage.interfere = fail_at(1, HUNG_UP)
-    with pytest.raises(StorageSilent):
-        service.issue(multipart_message())
+    service.fail_start(1, HUNG_UP, StorageSilent)
     calls = service.storage.count("POST")
     with pytest.raises(StorageSilent, match="did not answer a moment ago"):
         service.issue(multipart_message())
     assert service.storage.count("POST") == calls
-    service.storage.interfere = lambda _, forward: forward()
     service.clock.forward(seconds=SILENCE.seconds)
     assert service.issue(multipart_message())["status"] == "issued"
 
