@@ -1,10 +1,9 @@
 """Runs random steps, in any order and concurrently: usage equals what was granted."""
 
 import os
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,30 +19,54 @@ from hypothesis.stateful import (
 )
 
 from tests.support.builders.messages import batch_id
-from tests.support.crypto import tokens
-from tests.support.quota_model.batches import MAX_BYTES, ModelBatch
 from tests.support.quota_model.checked_service import CheckedService
-from tests.support.quota_model.model import CancelStep, CleanupStep, IssueStep, Step
-from tests.support.quota_model.strategies import (
-    choices,
-    metrics,
-    new_batches,
-    sixths,
-    step_names,
-    waits,
-    windows,
+from tests.support.quota_model.model import (
+    MAX_BYTES,
+    MAX_SECONDS,
+    METRICS,
+    WINDOWS,
+    CancelStep,
+    CleanupStep,
+    IssueStep,
+    ModelBatch,
+    ModelItem,
+    Step,
 )
 from tests.support.servers.databases import NewDatabase, migrated_temporary_file
-from valetkey.crypto.keys import PrivateKey, generate_key
 from valetkey.wire.refusals import Metric, Window
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import QuotaOverride
 from worker.db.engine import create_database_engine
 
 EXAMPLES = int(os.environ.get("VALETKEY_TEST_EXAMPLES", "40"))
-KEYS = [generate_key(f"acme/key-{number}") for number in range(6)]
 MAX_REMOVALS = 2
 MAX_LIMITS = {"grants": 24, "download_grants": 18, "upload_bytes": 18 * MAX_BYTES}
+
+choices = st.integers(0, 5)  # taken modulo the number of options
+metrics = st.sampled_from(METRICS)
+windows = st.sampled_from(WINDOWS)
+sixths = st.integers(1, 6)  # of the maximum limit
+new_batches = st.integers(1, 2).flatmap(
+    lambda size: st.builds(
+        ModelBatch,
+        st.just(""),
+        st.sampled_from(["download", "upload", "put"]),
+        st.sampled_from(
+            [60, 3_600, MAX_SECONDS, 60, 3_600, MAX_SECONDS, MAX_SECONDS + 1]
+        ),  # seconds
+        st.just(size),
+        st.lists(
+            st.builds(ModelItem, st.integers(0, MAX_BYTES), st.integers(0, 3).map(bool)),
+            min_size=size,
+            max_size=3 * size,
+        ),
+    )
+)
+step_names = st.sampled_from(["issue", "issue", "issue", "cancel", "cleanup"])
+waits = st.sampled_from(  # to ends of windows and of grants, and beyond everything that is kept
+    [timedelta(seconds=seconds) for seconds in (1, 59, 60, 1_799, 3_600)]
+    + [timedelta(days=days) for days in (1, 1, 2, 31)]
+)
 
 
 class QuotaMachine(RuleBasedStateMachine):
@@ -54,29 +77,25 @@ class QuotaMachine(RuleBasedStateMachine):
     """
 
     batches: Bundle[str] = Bundle("batches")
-    s3: ClassVar[S3Clients]
-    cleanup_can_be_concurrent: ClassVar[bool]
 
-    def database(self) -> AbstractContextManager[str]:
-        raise NotImplementedError
-
-    def __init__(self) -> None:
+    def __init__(
+        self, new_database: NewDatabase, s3: S3Clients, *, cleanup_can_be_concurrent: bool
+    ) -> None:
         super().__init__()
+        self.cleanup_can_be_concurrent = cleanup_can_be_concurrent
         self._stack = ExitStack()
-        url = self._stack.enter_context(self.database())
+        url = self._stack.enter_context(new_database())
         engines = [create_database_engine(url), create_database_engine(url)]
         for engine in engines:
             self._stack.callback(engine.dispose)
-        self.service = CheckedService(engines, self.s3)
-        self.valid_keys: list[PrivateKey] = []
-        self.ended_keys: list[tuple[PrivateKey, str]] = []
+        self.service = CheckedService(engines, s3)
 
     def teardown(self) -> None:
         self._stack.close()
 
     @initialize(limits=st.dictionaries(st.tuples(metrics, windows), sixths, max_size=4))
     def configure_tenant(self, limits: dict[tuple[Metric, Window], int]) -> None:
-        self.add_key()
+        self.service.apply_config()
         for (metric, window), limit_sixths in limits.items():
             self.set_quota(metric, window, limit_sixths)
 
@@ -97,11 +116,11 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule(batch=batches, chunks=st.lists(choices, min_size=1, max_size=3))
     def send_chunks(self, batch: str, chunks: list[int]) -> None:
         for chunk in chunks:
-            self.service.run(self._issue_step(batch, chunk), self.valid_keys[-1])
+            self.service.run(self._issue_step(batch, chunk))
 
     @rule(batch=batches)
     def cancel_batch(self, batch: str) -> None:
-        self.service.run(CancelStep(batch), self.valid_keys[-1])
+        self.service.run(CancelStep(batch))
 
     @rule(
         batch=batches,
@@ -115,13 +134,13 @@ class QuotaMachine(RuleBasedStateMachine):
         self, batch: str, batch2: str, chunk: int, chunk2: int, name: str, name2: str
     ) -> None:
         steps = [self._step(name, batch, chunk), self._step(name2, batch2, chunk2)]
-        self.service.run_concurrently(steps, self.valid_keys[-1])
+        self.service.run_concurrently(steps)
 
     @rule(duration=waits, has_cleanup=st.booleans())
     def wait(self, duration: timedelta, *, has_cleanup: bool) -> None:
         self.service.clock.time += duration
         if has_cleanup:
-            self.service.run(CleanupStep(), self.valid_keys[-1])
+            self.service.run(CleanupStep())
 
     @rule(metric=metrics, window=windows, limit_sixths=sixths)
     def set_quota(self, metric: Metric, window: Window, limit_sixths: int) -> None:
@@ -141,34 +160,6 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule()
     def replace_tenant(self) -> None:
         self.service.replace_tenant()
-
-    def add_key(self) -> None:
-        key = KEYS[len(self.valid_keys) + len(self.ended_keys)]
-        self.service.keys |= tokens.tenant_keys(key)
-        self.valid_keys.append(key)
-        self.service.apply_config()
-
-    @precondition(lambda self: len(self.ended_keys) + 1 < len(KEYS))
-    @rule(code=st.sampled_from(["key_revoked", "key_expired", "key_unknown"]))
-    def rotate_key(self, code: str) -> None:
-        self.add_key()
-        key = self.valid_keys.pop(0)
-        name = key.id.partition("/")[2]
-        tenant_key = self.service.keys.pop(name)
-        self.ended_keys.append((key, code))
-        if code == "key_revoked":
-            self.service.keys[name] = replace(tenant_key, revoked=True)
-        elif code == "key_expired":
-            self.service.keys[name] = replace(tenant_key, expires=self.service.clock())
-        self.service.apply_config()
-
-    @precondition(lambda self: self.ended_keys)
-    @rule(batch=batches, choice=choices)
-    def send_chunk_signed_by_ended_key(self, batch: str, choice: int) -> None:
-        key, code = self.ended_keys[choice % len(self.ended_keys)]
-        message = self.service.message(self._issue_step(batch, choice))
-        sent_code = "signature_invalid" if code == "key_unknown" else code
-        assert self.service.respond(message, key)["refusal"]["code"] == sent_code
 
     @invariant()
     def check_tables(self) -> None:
@@ -191,19 +182,17 @@ class QuotaMachine(RuleBasedStateMachine):
 
 
 def run_machine(new_database: NewDatabase, examples: int, *, concurrent_cleanup: bool) -> None:
-    class Machine(QuotaMachine):
-        s3 = S3Clients()
-        cleanup_can_be_concurrent = concurrent_cleanup
+    s3 = S3Clients()
 
-        def database(self) -> AbstractContextManager[str]:
-            return new_database()
+    class Machine(QuotaMachine):
+        def __init__(self) -> None:
+            super().__init__(new_database, s3, cleanup_can_be_concurrent=concurrent_cleanup)
 
     run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=examples,
             stateful_step_count=30,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )

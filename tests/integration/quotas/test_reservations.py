@@ -1,170 +1,198 @@
-from datetime import UTC, datetime, timedelta
-from typing import Any
+"""Quota that is reserved for chunks, until they arrive, their batch closes or their grants end."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import insert, select
 
-from models import Usage
-from tests.integration.conftest import ApplyConfig
+from models import Batch, Usage
 from tests.support.builders.messages import (
     Clock,
-    batch_id,
+    download_chunks,
     grant_message,
     put_message,
     split_chunks,
     tenant_config,
     upload_message,
 )
-from tests.support.builders.services import InProcessService
-from tests.support.quota_model.tables import charged, reserved
+from tests.support.builders.services import InProcessService, other_processes
+from tests.support.crypto.tenants import ACME_KEY, ACME_SPARE_KEY, config_with_keys
+from tests.support.crypto.tokens import sign_message
 from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.refusals import Window
 from worker.context import Context
-from worker.core.kinds.registry import issued_cost
-from worker.core.policy.decisions import ChunkDecision, ChunkRequest, GrantRow
+from worker.core.policy.decisions import ChunkRequest
 from worker.core.quotas import cost
-from worker.core.signing.validity import Validity
 from worker.core.tenants.config import Quota
 from worker.db import reservations
-from worker.db.batches import NewChunk
 from worker.db.engine import read_transaction, write_transaction
-from worker.usecases import issue
+from worker.usecases.upkeep import cleanup
 from worker.usecases.upkeep.cleanup import clean_up
 
-NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+ACME = tenant_config().tenants["acme"]
 WINDOWS: tuple[Window, ...] = ("minute", "hour", "day", "month", "live")
 
 
-PARTS = {"kind": "parts", "bucket": "demo", "expires_in": 60, "of": f"{batch_id()}.0"}
+@pytest.fixture
+def service(service: InProcessService) -> InProcessService:
+    service.apply(tenant_config())
+    return service
 
 
-def chunks(items: int, size: int) -> list[dict[str, Any]]:
-    """Return the chunks of a new batch."""
-    return split_chunks(grant_message([f"acme/{n}" for n in range(items)]), size)
+@pytest.fixture
+def other_context(service: InProcessService) -> Iterator[Context]:
+    """The context of another process that cleans up, with its own connections."""
+    with other_processes(service) as (other,):
+        yield other.context
 
 
-def record(
-    context: Context, chunk: dict[str, Any], signing_key: str | None = None
-) -> ChunkDecision:
-    """Write the decision that grants all items of a chunk for a minute."""
-    message = ChunkMessage.model_validate(chunk)
-    rows = [
-        GrantRow(message.first_item + n, item.key, digest=bytes(32))
-        for n, item in enumerate(message.items)
-    ]
-    cost_of_items = issued_cost(message.grant, message.items)
-    decision = ChunkDecision(
-        rows, [], Validity(NOW, 60, "request"), "AKIDEXAMPLE", cost=cost_of_items
-    )
-    request = ChunkRequest(message, tenant_config().tenants["acme"], signing_key)
-    written = issue._write_with_retries(NewChunk.prepare(request, decision, NOW), context)
-    assert isinstance(written, ChunkDecision)
-    return written
+def charged(service: InProcessService) -> list[int]:
+    """Return the grants that are charged in each window."""
+    return [service.charged(window) for window in WINDOWS]
 
 
-@pytest.fixture(autouse=True)
-def tenant(apply_config: ApplyConfig) -> None:
-    apply_config(tenant_config())
-
-
-def test_a_chunk_reserves_its_granted_cost_and_missing_chunks_their_maximum_cost(
-    engine: Engine, service: InProcessService
-) -> None:
+def test_chunks_reserve_their_cost_and_missing_ones_the_maximum(service: InProcessService) -> None:
     sizes = {"acme/a": 10, "globex/b": 20, "acme/c": 30, "acme/d": 40}
     first, second = split_chunks(put_message(sizes, max_size=100), 2)
     service.issue(first)
-    assert reserved(engine) == [(reservations.REMAINING, 2, 2), (0, 1, 1)]
-    assert charged(engine, "live", "upload_bytes") == 10 + 2 * 100
+    assert service.reserved() == [(reservations.REMAINING, 2, 2), (0, 1, 1)]
+    assert service.charged("live", "upload_bytes") == 10 + 2 * 100
     service.issue(second)
-    assert reserved(engine) == [(0, 1, 1), (1, 2, 2)]
-    assert charged(engine, "live", "upload_bytes") == 10 + 30 + 40
+    assert service.reserved() == [(0, 1, 1), (1, 2, 2)]
+    assert service.charged("live", "upload_bytes") == 10 + 30 + 40
 
 
 @pytest.mark.parametrize("keys", [["globex/a"], ["globex/a", "globex/b"]])
-def test_a_chunk_without_grants_has_no_reservation(
-    engine: Engine, service: InProcessService, keys: list[str]
+def test_a_chunk_without_grants_reserves_nothing(
+    service: InProcessService, keys: list[str]
 ) -> None:
     for chunk in split_chunks(grant_message(keys), 1):
         service.issue(chunk)
-    assert reserved(engine) == []
-    assert [charged(engine, window) for window in WINDOWS] == [0] * 5
-
-
-def test_a_refused_batch_has_no_reservations(
-    engine: Engine, apply_config: ApplyConfig, service: InProcessService
-) -> None:
-    apply_config(tenant_config(Quota("grants", "live", 3)))
-    for chunk in split_chunks(upload_message([f"acme/{n}" for n in range(4)]), 2):
-        assert service.issue(chunk)["status"] == "refused"
-    assert reserved(engine) == []
-    assert [charged(engine, window) for window in WINDOWS] == [0] * 5
+    assert service.reserved() == []
+    assert charged(service) == [0] * 5
 
 
 def test_a_batch_accepts_chunks_for_a_day_and_then_releases_the_missing_ones(
-    engine: Engine, service: InProcessService, clock: Clock
+    service: InProcessService, clock: Clock
 ) -> None:
-    first, second, third = chunks(6, 2)
+    first, second, third = download_chunks(6, 2)
     granted = service.issue(first)
     clock.forward(hours=23, minutes=59)
     assert clean_up(service.context)["released"] == 1  # the first chunk's grants
     assert service.issue(second)["status"] == "issued"
     clock.forward(minutes=1)
     assert clean_up(service.context)["released"] == 1
-    assert [charged(engine, window) for window in WINDOWS] == [4, 4, 4, 4, 2]
-    assert service.issue(third)["refusal"]["code"] == "batch_closed"
+    assert charged(service) == [4, 4, 4, 4, 2]
+    assert service.refusal_code(third) == "batch_closed"
     assert service.issue(first)["items"] == granted["items"]
-
-
-def test_a_complete_batch_has_no_reservation_for_missing_chunks(
-    engine: Engine, service: InProcessService, clock: Clock
-) -> None:
-    for chunk in chunks(5, 2)[::-1]:
-        service.issue(chunk)
-    assert reserved(engine) == [(0, 2, 2), (1, 2, 2), (2, 1, 1)]
-    clock.forward(days=2)
-    clean_up(service.context)
-    assert [charged(engine, window) for window in ("month", "live")] == [5, 0]
-
-
-def test_a_batch_of_parts_costs_nothing_and_accepts_further_chunks(
-    engine: Engine, service: InProcessService
-) -> None:
-    batch = grant_message(["acme/film"] * 2, grant=PARTS)
-    batch["items"] = [item | {"part": n} for n, item in enumerate(batch["items"], 1)]
-    first, second = split_chunks(batch, 1)
-    for chunk, remaining in ((first, [(reservations.REMAINING, 1, 0)]), (second, [])):
-        assert record(service.context, chunk).refusal is None
-        assert reserved(engine) == remaining
-    assert [charged(engine, window) for window in WINDOWS] == [0] * 5
 
 
 @pytest.mark.parametrize("window", ["month", "live"])
 def test_usage_reaches_the_ceiling_and_never_exceeds_it_without_a_quota(
-    engine: Engine, service: InProcessService, window: Window
+    service: InProcessService, clock: Clock, window: Window
 ) -> None:
-    start, ceiling = cost.window_start(window, NOW), 2**62
+    start, ceiling = cost.window_start(window, clock()), 2**62
     costs = {"grants": 0, "download_grants": 0, "upload_bytes": ceiling - 9}
-    with write_transaction(engine) as connection:
+    with write_transaction(service.engine) as connection:
         row = {"tenant": "acme", "window": window, "window_start": start, **costs}
         connection.execute(insert(Usage), row)
-    explanation, refused = (
-        service.issue(upload_message(max_size=10) | {"ask": ask}) for ask in ("explain", "grants")
-    )
+    explanation = service.issue(upload_message(max_size=10) | {"ask": "explain"})
     assert explanation["decision"] == "refuse"
-    refusal = refused["refusal"]
+    refusal = service.issue(upload_message(max_size=10))["refusal"]
     assert (refusal["code"], refusal["limit"]) == ("quota_exceeded", ceiling)
     assert service.issue(upload_message(max_size=9))["status"] == "issued"
-    assert charged(engine, window, "upload_bytes") == ceiling
+    assert service.charged(window, "upload_bytes") == ceiling
 
 
-def test_live_grants_are_counted_by_signing_key(engine: Engine, service: InProcessService) -> None:
-    for key in ("main", "main", "spare", None):
-        record(service.context, chunks(4, 2)[0], key)
-    with read_transaction(engine) as connection:
-        assert reservations.count_live_grants(connection, NOW) == {
+def test_live_grants_are_counted_by_signing_key(service: InProcessService, clock: Clock) -> None:
+    service.apply(config_with_keys(ACME_KEY, ACME_SPARE_KEY))
+    for key in (ACME_KEY, ACME_KEY, ACME_SPARE_KEY):
+        message = grant_message(["acme/a", "acme/b"])  # for five minutes
+        service.issue(sign_message(message, key, clock()))
+    service.issue(grant_message(["queueing/a"], tenant="queueing"))
+    with read_transaction(service.engine) as connection:
+        assert reservations.count_live_grants(connection, clock()) == {
             ("acme", "main"): 4,
             ("acme", "spare"): 2,
-            ("acme", None): 2,
+            ("queueing", None): 1,
         }
         # They are not live any more, although no cleanup ran.
-        assert reservations.count_live_grants(connection, NOW + timedelta(minutes=1)) == {}
+        assert reservations.count_live_grants(connection, clock() + timedelta(minutes=5)) == {}
+
+
+@pytest.mark.parametrize(("window", "seconds"), [("minute", 60), ("hour", 3_600)])
+def test_a_batch_stays_open_for_one_window_with_a_limit_and_is_closed_before_any_cleanup(
+    service: InProcessService, clock: Clock, window: Window, seconds: int
+) -> None:
+    service.apply(tenant_config(Quota("grants", window, 100), Quota("grants", "day", 10**6)))
+    one, two, three = download_chunks(3, 1)
+    service.issue(one)
+    clock.forward(seconds=seconds - 1)
+    assert service.issue(two)["status"] == "issued"
+    clock.forward(seconds=1)
+    reopen = {"v": 1, "ask": "batch", "tenant": "acme", "batch": one["batch"]}
+    assert service.refusal_code(reopen) == "batch_closed"
+    assert service.issue(three | {"ask": "explain"})["decision"] == "refuse"
+    assert service.refusal_code(three) == "batch_closed"
+    assert service.issue(two)["status"] == "issued"  # again
+
+
+@pytest.mark.parametrize("max_rows", [7, 1_000])
+def test_two_concurrent_cleanups_release_each_row_once(
+    service: InProcessService,
+    clock: Clock,
+    other_context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    max_rows: int,
+) -> None:
+    monkeypatch.setattr(cleanup, "MAX_ROWS", max_rows)
+    for _ in range(10):
+        for chunk in download_chunks(4, 1)[:3]:  # the last chunk never arrives
+            service.issue(chunk)
+        clock.forward(minutes=1)
+    clock.forward(days=1)
+    with ThreadPoolExecutor(2) as pool:
+        counts = list(pool.map(clean_up, (service.context, other_context)))
+    counts.append(clean_up(service.context))
+    assert sum(count["released"] for count in counts) == 10 * 4
+    assert charged(service)[2:] == [30, 30, 0]
+    assert service.reserved() == []
+
+
+def test_chunks_that_arrive_while_their_batches_expire_are_either_granted_or_refused(
+    service: InProcessService, clock: Clock, other_context: Context
+) -> None:
+    batches = [download_chunks(4, 1) for _ in range(20)]
+    for batch in batches:
+        service.issue(batch[0])
+    clock.forward(hours=23, minutes=59)
+    ahead = clock() + timedelta(minutes=1)  # the clock of the process that cleans up
+    with ThreadPoolExecutor(2) as pool:
+        concurrent_cleanup = pool.submit(clean_up, replace(other_context, now=lambda: ahead))
+        codes = [service.refusal_code(chunk) for batch in batches for chunk in batch[1:3]]
+        concurrent_cleanup.result()
+    assert set(codes) <= {None, "batch_closed"}
+    clock.forward(minutes=1)
+    clean_up(service.context)
+    issued = codes.count(None)
+    assert [service.charged("month"), service.charged("live")] == [20 + issued, issued]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_cleanup_does_not_wait_for_a_chunk_that_is_arriving(
+    service: InProcessService, clock: Clock, other_context: Context
+) -> None:
+    first, second = download_chunks(4, 2)[0], download_chunks(4, 2)[0]
+    service.issue(first)
+    service.issue(second)
+    clock.forward(days=1)
+    with write_transaction(service.engine) as connection:
+        query = select(Batch.batch_number).where(Batch.batch_id == first["batch"])
+        (batch_number,) = connection.scalars(query)
+        request = ChunkRequest(ChunkMessage.model_validate(first), ACME, None)
+        assert reservations.take_from_remaining(connection, batch_number, request)
+        # Both chunks' grants, and the remaining items of the other batch.
+        assert clean_up(other_context)["released"] == 3

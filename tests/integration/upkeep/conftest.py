@@ -1,8 +1,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from tests.integration.conftest import ApplyConfig
-from tests.support.builders.delivery_service import DeliveryService, hooks_config
+from tests.support.builders.delivery_service import DeliveryService
 from tests.support.builders.manifest_service import ManifestService
 from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
@@ -18,9 +17,6 @@ def manifests(
 
 
 @pytest.fixture
-def webhooks(
-    engine: Engine, apply_config: ApplyConfig, service: InProcessService
-) -> DeliveryService:
+def webhooks(service: InProcessService) -> DeliveryService:
     """The service that delivers webhooks, with a config of three tenants."""
-    apply_config(hooks_config())
-    return DeliveryService(engine, service)
+    return DeliveryService(service)

@@ -2,19 +2,19 @@
 
 from collections import Counter
 from datetime import timedelta
-from threading import Event, Lock
+from threading import Event
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import insert
 from structlog.testing import capture_logs
 
 from models import MultipartUpload
-from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.servers.waiting import wait_until
-from worker.db.engine import read_transaction, write_transaction
+from worker.db.engine import write_transaction
 from worker.db.multiparts import UploadRecord
 from worker.errors import Transient
 from worker.jobs.single_flight import SingleFlight
@@ -24,12 +24,10 @@ from worker.usecases.upkeep.abort_uploads import abort_expired
 from worker.usecases.upkeep.cleanup import clean_up
 
 
-@pytest.fixture(autouse=True)
-def uploads(
-    engine: Engine, apply_config: ApplyConfig, service: InProcessService, clock: Clock
-) -> None:
-    """Expired uploads: ten in a bucket profile that is dead, and ten in one that is alive."""
-    apply_config(tenant_config())
+@pytest.fixture
+def service(service: InProcessService, clock: Clock) -> InProcessService:
+    """The service with expired uploads: ten in a bucket that is dead, and ten in one alive."""
+    service.apply(tenant_config())
     service.issue(grant_message())
     common = {"batch_number": 1, "tenant": "acme", "upload_id": "u", "size": 1, "part_size": 1}
     common |= {"object_key": "acme/a", "expires_at": clock(), "state": "open"}
@@ -37,41 +35,30 @@ def uploads(
         common | {"item_number": number, "bucket": "dead" if number < 10 else "alive"}
         for number in range(20)
     ]
-    with write_transaction(engine) as connection:
+    with write_transaction(service.engine) as connection:
         connection.execute(insert(MultipartUpload), rows)
+    return service
 
 
 class FakeAbort:
     """Aborts uploads of the bucket profile `alive`, and calls a function for the others."""
 
     def __init__(self, on_dead: Any) -> None:
-        self.calls: Counter[str] = Counter()
+        self.calls: list[str] = []
         self._on_dead = on_dead
-        self._lock = Lock()
 
     def __call__(self, record: UploadRecord, *_: object) -> None:
-        with self._lock:
-            self.calls[record.bucket] += 1
+        self.calls.append(record.bucket)
         if record.bucket == "dead":
             self._on_dead()
 
 
-def open_buckets(engine: Engine) -> Counter[str]:
-    query = select(MultipartUpload.bucket).where(MultipartUpload.state == "open")
-    with read_transaction(engine) as connection:
-        return Counter(connection.scalars(query))
-
-
-def raise_transient() -> None:
-    raise Transient
-
-
-def raise_unexpected() -> None:
-    raise OverflowError
+def open_buckets(service: InProcessService) -> Counter[str]:
+    return Counter(row.bucket for row in service.rows(MultipartUpload) if row.state == "open")
 
 
 def test_storage_that_does_not_respond_delays_neither_other_buckets_nor_the_releases(
-    engine: Engine, service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Event()
     monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(lambda: gate.wait(30)))
@@ -79,54 +66,50 @@ def test_storage_that_does_not_respond_delays_neither_other_buckets_nor_the_rele
     clock.forward(minutes=5)
     job.trigger()
     try:
-        wait_until(lambda: open_buckets(engine) == {"dead": 10})
+        wait_until(lambda: open_buckets(service) == {"dead": 10})
         assert clean_up(service.context)["released"] == 1
     finally:
         gate.set()
         job.join(30)
-    assert open_buckets(engine) == {}
+    assert open_buckets(service) == {}
 
 
 def test_a_bucket_that_fails_is_left_for_the_next_run(
-    engine: Engine, service: InProcessService, monkeypatch: pytest.MonkeyPatch
+    service: InProcessService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    abort = FakeAbort(raise_transient)
+    abort = FakeAbort(Mock(side_effect=Transient))
     monkeypatch.setattr(abort_uploads, "_abort", abort)
     assert abort_expired(service.context) == {"ended": 10, "postponed": 3}
-    assert abort.calls == {"alive": 10, "dead": 3}
-    assert open_buckets(engine) == {"dead": 10}
+    assert Counter(abort.calls) == {"alive": 10, "dead": 3}
+    assert open_buckets(service) == {"dead": 10}
 
 
-@pytest.mark.parametrize("fail", [raise_transient, raise_unexpected])
+@pytest.mark.parametrize("error", [Transient, OverflowError])
 def test_an_upload_that_cannot_be_aborted_for_a_week_is_given_up(
-    engine: Engine,
-    service: InProcessService,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-    fail: Any,
+    service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(fail))
+    monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(Mock(side_effect=error)))
     with capture_logs():
         abort_expired(service.context)
-        assert open_buckets(engine) == {"dead": 10}
+        assert open_buckets(service) == {"dead": 10}
         clock.time += GIVE_UP_AFTER - timedelta(seconds=1)
         abort_expired(service.context)
-        assert open_buckets(engine) == {"dead": 10}
+        assert open_buckets(service) == {"dead": 10}
         clock.forward(seconds=1)
         for _run in range(4):
             abort_expired(service.context)
-    assert open_buckets(engine) == {}
+    assert open_buckets(service) == {}
 
 
 def test_storage_that_is_away_after_a_week_costs_few_uploads_their_abort(
-    engine: Engine, service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(raise_transient))
+    monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(Mock(side_effect=Transient)))
     clock.time += GIVE_UP_AFTER
     with capture_logs() as logs:
         abort_expired(service.context)
-    assert open_buckets(engine) == {"dead": 7}
+    assert open_buckets(service) == {"dead": 7}
     assert [entry["event"] for entry in logs].count("upload_left") == 3
     monkeypatch.setattr(abort_uploads, "_abort", FakeAbort(lambda: None))
     abort_expired(service.context)
-    assert open_buckets(engine) == {}
+    assert open_buckets(service) == {}

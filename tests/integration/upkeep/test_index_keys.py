@@ -1,6 +1,8 @@
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from threading import Event, Thread
+from threading import Event
 
 import pytest
 from sqlalchemy import Engine, func, select
@@ -25,8 +27,7 @@ from worker.db.key_lookup import entries, segments
 from worker.db.key_lookup.entries import Position
 from worker.db.key_lookup.find import find_positions
 from worker.jobs.single_flight import JobRun
-from worker.usecases.upkeep import index_keys as job
-from worker.usecases.upkeep.index_keys import index_keys
+from worker.usecases.upkeep.index_keys import MIN_CHUNKS, index_keys
 
 
 @pytest.fixture
@@ -56,13 +57,9 @@ def test_a_killed_job_loses_nothing_and_the_next_one_deletes_what_it_left(
     index_keys(context)
     assert {key: look_up(context.engine, key) for key in KEYS} == expected
     assert segment_states(context.engine).keys() == {"complete"}
-    assert entry_count(context.engine) == 8 * len(KEYS)
-
-
-def entry_count(engine: Engine) -> int:
-    with read_transaction(engine) as connection:
+    with read_transaction(context.engine) as connection:
         contents = connection.scalars(select(KeyPage.entries)).all()
-    return sum(len(content) for content in contents) // entries.ENTRY_BYTES
+    assert sum(map(len, contents)) == 8 * len(KEYS) * entries.ENTRY_BYTES
 
 
 def test_few_chunks_are_left_to_the_scan(context: Context) -> None:
@@ -112,32 +109,25 @@ def test_what_was_committed_before_a_search_is_found_while_two_processes_index(
     context: Context, other_context: Context
 ) -> None:
     committed: list[int] = []
-    done, errors = Event(), list[BaseException]()
+    done = Event()
 
     def repeat(process: Context) -> None:
-        try:
-            while not done.is_set():
-                index_keys(process)
-        except BaseException as error:  # noqa: BLE001 - reported by the test
-            errors.append(error)
+        while not done.is_set():
+            index_keys(process)
 
-    threads = [Thread(target=repeat, args=(each,)) for each in (context, other_context)]
-    for thread in threads:
-        thread.start()
-    try:
+    with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+        stack.callback(done.set)
+        runs = [pool.submit(repeat, process) for process in (context, other_context)]
         for number in range(1, 41):
             write_batch(context.engine, number, [KEYS[0], f"acme/{number}"], 1)
             committed.append(number)
             expected = [Position(number, 0) for number in reversed(committed)]
             with read_transaction(context.engine) as connection:
                 assert list(find_positions(connection, KEYS[0])) == expected
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert errors == []
+    for run in runs:
+        run.result()
     index_keys(context)
     with read_transaction(context.engine) as connection:
         left = connection.scalar(select(func.count()).select_from(UnindexedChunk))
     assert left is not None
-    assert left < job.MIN_CHUNKS
+    assert left < MIN_CHUNKS

@@ -2,66 +2,84 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import IntegrityError
 
 from models import Base, Batch, Chunk, Delivery, Grant, Leaf, RejectionCount, Reservation, Usage
-from tests.integration.conftest import ApplyConfig
 from tests.support.builders import services
-from tests.support.builders.bundles import issue_all, issue_each, refusal_codes
-from tests.support.builders.messages import Clock, grant_message, put_message, upload_message
-from tests.support.builders.services import InProcessService
+from tests.support.builders.messages import (
+    DEMO,
+    POLICY,
+    Clock,
+    grant_message,
+    put_message,
+    upload_message,
+)
+from tests.support.builders.services import InProcessService, other_processes
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
-from tests.support.crypto.tokens import sign_message
+from tests.support.crypto.tokens import sign_message, unseal_result
 from tests.support.servers.databases import migrated_file
 from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Quota, TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, read_transaction, write_transaction
+from worker.core.tenants.config import Quota
+from worker.db.engine import create_database_engine
+from worker.errors import Transient
 from worker.usecases import issue_bundle
 from worker.usecases.audit.verification.verify import VerifyOptions, verify_log
+from worker.usecases.signing_context import first_signing_context
 
 TABLES = (Batch, Chunk, Grant, Usage, Reservation, Delivery, Leaf, RejectionCount)
 QUOTAS = (Quota("grants", "day", 7, warn_at=2), Quota("upload_bytes", "live", 1_200_000))
 CONFIG = config_with_keys(ACME_KEY, quotas=QUOTAS)
 
 
-def rows(engine: Engine, *tables: type[Base]) -> list[list[tuple[Any, ...]]]:
-    """Return all rows of these tables, without the digests of messages."""
-    unequal = {"last_digest"}  # a message alone is counted by its token
-    with read_transaction(engine) as connection:
-        return [
-            [
-                tuple(value for name, value in row._mapping.items() if name not in unequal)
-                for row in connection.execute(select(table).order_by(*table.__table__.primary_key))
-            ]
-            for table in tables
-        ]
+def bundle(*messages: Any, **changes: Any) -> dict[str, Any]:
+    """Return a bundle of these messages, with changed header fields."""
+    return {"v": 1, "ask": "bundle", "tenant": "acme", "messages": list(messages)} | changes
+
+
+def issue_all(service: InProcessService, clock: Clock, *messages: Any) -> list[dict[str, Any]]:
+    """Return the outcomes of a signed bundle."""
+    values = service.issue(sign_message(bundle(*messages), ACME_KEY, clock()))
+    assert values["status"] == "bundled"
+    outcomes: list[dict[str, Any]] = values["replies"]
+    return outcomes
+
+
+def issue_each(service: InProcessService, clock: Clock, *messages: Any) -> list[dict[str, Any]]:
+    """Return the outcomes of the same messages, each signed by itself."""
+    return [service.issue(sign_message(message, ACME_KEY, clock())) for message in messages]
+
+
+def refusal_codes(outcomes: list[dict[str, Any]]) -> list[str | None]:
+    """Return the code of each outcome that refuses its whole batch."""
+    return [outcome.get("refusal", {}).get("code") for outcome in outcomes]
+
+
+def rows(service: InProcessService, *tables: type[Base]) -> list[dict[str, Any]]:
+    """Return all rows of these tables, without the digest of the token of a message alone."""
+    rows = [row for table in tables for row in service.rows(table)]
+    return [{**row._mapping, "last_digest": None} for row in rows]
 
 
 @pytest.fixture
-def service(apply_config: ApplyConfig, service: InProcessService) -> InProcessService:
-    apply_config(CONFIG)
+def service(service: InProcessService) -> InProcessService:
+    service.apply(CONFIG)
     return service
 
 
 @pytest.fixture
-def alone(tmp_path: Path, clock: Clock, service: InProcessService) -> Iterator[InProcessService]:
+def alone(tmp_path: Path, clock: Clock) -> Iterator[InProcessService]:
     """The service over another database with the same tenants: same ids and numbers."""
-    url = migrated_file(tmp_path / "alone.db")
-    engine = create_database_engine(url)
-    with write_transaction(engine) as connection:
-        tenants.store_config(connection, TenantConfig({}), stored_config(service), clock())
-    yield services.build_service(engine, S3Clients(), clock)
+    engine = create_database_engine(migrated_file(tmp_path / "alone.db"))
+    service = services.build_service(engine, S3Clients(), clock)
+    service.apply(CONFIG)
+    yield service
     engine.dispose()
-
-
-def stored_config(service: InProcessService) -> TenantConfig:
-    return service.context.config.current()
 
 
 def mixed_messages() -> list[Any]:
@@ -80,7 +98,7 @@ def mixed_messages() -> list[Any]:
 
 
 def test_a_bundle_is_decided_as_its_messages_one_by_one(
-    engine: Engine, service: InProcessService, alone: InProcessService, clock: Clock
+    service: InProcessService, alone: InProcessService, clock: Clock
 ) -> None:
     messages = mixed_messages()
     one_by_one = issue_each(alone, clock, *messages[:-2], messages[-1], messages[-2])
@@ -91,33 +109,35 @@ def test_a_bundle_is_decided_as_its_messages_one_by_one(
         *("malformed", None),
     ]
     assert together == one_by_one
-    assert rows(engine, *TABLES) == rows(alone.context.engine, *TABLES)
-    assert verify_log(engine.url.render_as_string(hide_password=False), VerifyOptions()).is_sound
+    assert rows(service, *TABLES) == rows(alone, *TABLES)
+    assert verify_log(
+        service.engine.url.render_as_string(hide_password=False), VerifyOptions()
+    ).is_sound
 
 
 def test_a_bundle_delivered_again_has_the_same_grants_and_charges_nothing(
-    engine: Engine, service: InProcessService, clock: Clock
+    service: InProcessService, clock: Clock
 ) -> None:
     messages = mixed_messages()
     first = issue_all(service, clock, *messages)
-    before = rows(engine, *TABLES[:-1])
+    before = rows(service, *TABLES[:-1])
     clock.forward(seconds=20)
     again = issue_all(service, clock, *messages)
     assert [outcome["items"] for outcome in again] == [outcome["items"] for outcome in first]
     assert refusal_codes(again) == refusal_codes(first)
-    assert rows(engine, *TABLES[:-1]) == before
+    assert rows(service, *TABLES[:-1]) == before
 
 
 def test_a_message_of_a_bundle_sent_again_alone_has_the_same_grants_and_charges_nothing(
-    engine: Engine, service: InProcessService, clock: Clock
+    service: InProcessService, clock: Clock
 ) -> None:
     messages = [grant_message(), grant_message()]
     first = issue_all(service, clock, *messages)
-    before = rows(engine, *TABLES)
+    before = rows(service, *TABLES)
     assert issue_each(service, clock, *messages) == [
         outcome | {"quotas": first[1]["quotas"]} for outcome in first
     ]
-    assert rows(engine, *TABLES) == before
+    assert rows(service, *TABLES) == before
 
 
 def test_batches_that_are_known_are_answered_by_what_was_committed_beside_new_ones(
@@ -138,30 +158,23 @@ def test_batches_that_are_known_are_answered_by_what_was_committed_beside_new_on
     assert [outcome["quotas"][0]["used"] for outcome in outcomes] == [3] * 6
 
 
-@pytest.mark.usefixtures("service")
-def test_bundles_at_the_same_time_are_charged_once(engine: Engine, clock: Clock) -> None:
-    url = engine.url.render_as_string(hide_password=False)
-    engines = [create_database_engine(url) for _ in range(3)]
-    workers = [services.build_service(each, S3Clients(), clock) for each in engines]
+def test_bundles_at_the_same_time_are_charged_once(service: InProcessService, clock: Clock) -> None:
     messages = [grant_message([f"acme/{number}"]) for number in range(7)]
     orders = [messages, messages[::-1], messages[3:] + messages[:3]]
-    with ThreadPoolExecutor(3) as pool:
+    with other_processes(service, 3) as workers, ThreadPoolExecutor(3) as pool:
         replies = list(
             pool.map(lambda worker, order: issue_all(worker, clock, *order), workers, orders)
         )
-    for each in engines:
-        each.dispose()
     items = {outcome["batch"]: outcome["items"] for outcomes in replies for outcome in outcomes}
     assert all(
         outcome["items"] == items[outcome["batch"]] for outcomes in replies for outcome in outcomes
     )
-    assert len(rows(engine, Batch)[0]) == 7
-    with read_transaction(engine) as connection:
-        assert set(connection.scalars(select(Usage.grants))) == {7}
+    assert len(service.rows(Batch)) == 7
+    assert {row.grants for row in service.rows(Usage)} == {7}
 
 
 def test_if_the_common_transaction_fails_each_message_has_its_own(
-    engine: Engine, service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    service: InProcessService, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise IntegrityError("INSERT", {}, ValueError())
@@ -169,7 +182,7 @@ def test_if_the_common_transaction_fails_each_message_has_its_own(
     monkeypatch.setattr(issue_bundle, "insert_new_batches", fail)
     outcomes = issue_all(service, clock, grant_message(), grant_message())
     assert [outcome["quotas"][0]["used"] for outcome in outcomes] == [1, 2]
-    assert len(rows(engine, Batch)[0]) == 2
+    assert len(service.rows(Batch)) == 2
 
 
 def test_of_known_batches_only_some_are_answered_and_all_new_ones(
@@ -179,3 +192,136 @@ def test_of_known_batches_only_some_are_answered_and_all_new_ones(
     outcomes = issue_all(service, clock, *[known] * 20, *new)
     answered = [outcome["batch"] for outcome in outcomes]
     assert answered == [*[known["batch"]] * 9, *(message["batch"] for message in new)]
+
+
+@pytest.fixture
+def failing_keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
+    """Errors by the object key at which signing raises them; none yet."""
+    errors: dict[str, Exception] = {}
+    find = first_signing_context
+
+    def find_or_fail(request: Any, *args: Any) -> Any:
+        for item in request.message.items:
+            if item.key in errors:
+                raise errors[item.key]
+        return find(request, *args)
+
+    monkeypatch.setattr(issue_bundle, "first_signing_context", find_or_fail)
+    monkeypatch.setattr("worker.usecases.issue.first_signing_context", find_or_fail)
+    return errors
+
+
+@pytest.mark.parametrize(
+    "error", [Transient("no credentials", "credentials"), ValueError("s3cret")]
+)
+def test_a_message_that_cannot_be_decided_now_is_left_out_and_the_others_are_answered(
+    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception], error: Exception
+) -> None:
+    failing_keys["acme/bad"] = error
+    bad = grant_message(["acme/bad"])
+    others = [grant_message(), put_message({"acme/b.png": 1})]
+    outcomes = issue_all(service, clock, others[0], others[1], bad)
+    assert [outcome["batch"] for outcome in outcomes] == [other["batch"] for other in others]
+    assert refusal_codes(outcomes) == [None, None]
+
+
+def test_a_bundle_of_which_nothing_can_be_decided_now_is_postponed(
+    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
+) -> None:
+    failing_keys["acme/bad"] = Transient("no credentials", "credentials")
+    with pytest.raises(Transient, match="no credentials"):
+        issue_all(service, clock, grant_message(["acme/bad"]), grant_message(["acme/bad"]))
+
+
+def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
+    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
+) -> None:
+    names = ["demo", "two", "three"]
+    config = config_with_keys(ACME_KEY)
+    acme = config.tenants["acme"]
+    policies = {name: replace(POLICY, bucket=name) for name in names}
+    buckets = {name: replace(DEMO, name=name) for name in names}
+    tenants = {**config.tenants, "acme": replace(acme, policies=policies)}
+    service.apply(replace(config, buckets=buckets, tenants=tenants))
+    silent = Transient("no credentials", "credentials")
+    failing_keys |= {"acme/demo": silent, "acme/two": silent}
+    messages = [
+        grant_message([f"acme/{name}"], grant=grant_message()["grant"] | {"bucket": name})
+        for name in names
+    ]
+    with pytest.raises(Transient):
+        issue_all(service, clock, *messages)
+    assert len(issue_all(service, clock, messages[0], messages[2], messages[2])) == 2
+
+
+def test_a_bundle_that_takes_too_long_ends_at_the_soft_time_limit(
+    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
+) -> None:
+    failing_keys["acme/slow"] = SoftTimeLimitExceeded()
+    with pytest.raises(SoftTimeLimitExceeded):
+        issue_all(service, clock, grant_message(["acme/slow"]), grant_message())
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "field"),
+    [
+        (grant_message(tenant="globex"), "tenant_mismatch", "tenant"),
+        (grant_message(ask="explain"), "malformed", "ask"),
+        ({"v": 1, "ask": "usage", "tenant": "acme"}, "malformed", "ask"),
+        (bundle(grant_message()), "malformed", "ask"),
+        (grant_message(["a"] * 17), "malformed", "items"),
+        (grant_message(total=2, chunk_size=1), "malformed", "items"),
+        (grant_message(manifest="acme/m"), "malformed", "manifest"),
+        (
+            upload_message(kind="multipart") | {"items": [{"key": "acme/a", "size": 9}]},
+            "malformed",
+            "grant.kind",
+        ),
+        ("text", "malformed", ""),
+    ],
+)
+def test_a_message_that_may_not_be_in_a_bundle_is_refused_alone(
+    service: InProcessService, clock: Clock, message: Any, code: str, field: str
+) -> None:
+    refused, issued = issue_all(service, clock, message, grant_message())
+    assert (refused["refusal"]["code"], refused["refusal"]["field"]) == (code, field)
+    assert issued["status"] == "issued"
+    assert len(service.rows(Batch)) == 1
+    assert service.rows(RejectionCount.code, RejectionCount.count) == [(code, 1)]
+
+
+def test_bundles_that_are_refused_in_another_order_do_not_block_each_other(
+    service: InProcessService, clock: Clock
+) -> None:
+    malformed, unknown = "text", grant_message(colour="red")
+    orders = [[malformed, unknown] * 8, [unknown, malformed] * 8] * 8
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda order: issue_all(service, clock, *order), orders))
+    counts = dict(service.rows(RejectionCount.code, RejectionCount.count))
+    assert counts == {"malformed": 128, "unknown_field": 128}
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_an_empty_bundle_and_a_large_one_are_refused_as_a_whole(
+    service: InProcessService, clock: Clock, count: int
+) -> None:
+    raw = bundle(*([grant_message()] * count))
+    values = service.issue(sign_message(raw, ACME_KEY, clock()))
+    assert values["status"] == "refused"
+    assert values["refusal"]["field"] == "messages"
+
+
+def test_the_answer_to_a_signed_bundle_is_sealed_and_that_to_a_plain_one_is_plain(
+    service: InProcessService, clock: Clock
+) -> None:
+    sealed = service.respond(sign_message(bundle(grant_message()), ACME_KEY, clock()))
+    assert isinstance(sealed.sent, str)
+    assert unseal_result(sealed.sent, ACME_KEY) == sealed.values
+    message = grant_message(["queueing/a"], tenant="queueing")
+    plain = service.respond(bundle(message, tenant="queueing"))
+    assert plain.sent == plain.values
+    assert plain.values["replies"][0]["items"][0]["url"]
+
+
+def test_an_unsigned_bundle_of_a_tenant_with_keys_is_refused(service: InProcessService) -> None:
+    assert service.refusal_code(bundle(grant_message())) == "signature_required"

@@ -1,45 +1,40 @@
-"""Reopening a batch by its id: its state, and the outcomes of its chunks again."""
+"""A batch by its id: its state, the outcomes of its chunks again, and its cancellation."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select
 
-from models import Chunk, Usage
-from tests.integration.conftest import ApplyConfig
+from models import Cancellation, Chunk
 from tests.support.builders.messages import (
     DEMO,
     Clock,
     batch_id,
+    download_chunks,
     grant_message,
     put_message,
+    split_chunks,
     tenant_config,
     upload_message,
 )
-from tests.support.builders.services import InProcessService
+from tests.support.builders.services import InProcessService, other_processes
 from tests.support.crypto.tokens import sign_message, tenant_keys, unseal_result
 from valetkey.crypto.keys import generate_key
+from valetkey.wire.refusals import Window
 from valetkey.wire.replies import BatchState, Outcome
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
-from worker.db.engine import read_transaction
 
 MAIN, SPARE = generate_key("acme/main"), generate_key("acme/spare")
 KEYS = ["acme/a", "globex/b", "acme/c", "acme/d", "acme/e"]
 QUOTA = Quota("grants", "day", 10)
+WINDOWS: tuple[Window, ...] = ("day", "live")
 
 
 @pytest.fixture
-def service(apply_config: ApplyConfig, service: InProcessService) -> InProcessService:
-    apply_config(tenant_config(QUOTA))
+def service(service: InProcessService) -> InProcessService:
+    service.apply(tenant_config(QUOTA))
     return service
-
-
-def chunk_message(batch: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return one chunk of a message with all items of a batch."""
-    first = number * batch["chunk_size"]
-    items = batch["items"][first : first + batch["chunk_size"]]
-    return batch | {"chunk": number, "items": items}
 
 
 def batch_message(batch: str, **chunk: int) -> dict[str, Any]:
@@ -59,55 +54,49 @@ def refusal_of(service: InProcessService, batch: str, **chunk: int) -> tuple[str
     return str(outcome.refusal.code), outcome.refusal.field
 
 
-def charged(engine: Engine) -> tuple[int, int]:
-    """Return the number of grants charged today, and the number of chunks in the audit log."""
-    with read_transaction(engine) as connection:
-        used = connection.scalar(select(func.sum(Usage.grants)).where(Usage.window == "day"))
-        return used or 0, connection.scalar(select(func.count()).select_from(Chunk)) or 0
-
-
-def test_the_state_of_a_batch_counts_its_decided_chunks_and_items(
-    service: InProcessService,
-) -> None:
-    batch = grant_message(KEYS, chunk_size=2)
-    assert refusal_of(service, batch["batch"]) == ("batch_unknown", "batch")
-    service.issue(chunk_message(batch, 0))
-    state = batch_state(service, batch["batch"])
+def test_the_state_of_a_batch_counts_decided_chunks_and_items(service: InProcessService) -> None:
+    first, *others = split_chunks(grant_message(KEYS), 2)
+    service.issue(first)
+    state = batch_state(service, first["batch"])
     assert (state.total, state.chunk_size, state.kind, state.bucket) == (5, 2, "download", "demo")
     assert (state.decided, state.issued, state.refused) == (1, 1, 1)
-    service.issue(chunk_message(batch, 1))
-    service.issue(chunk_message(batch, 2))
-    state = batch_state(service, batch["batch"])
+    for chunk in others:
+        service.issue(chunk)
+    state = batch_state(service, first["batch"])
     assert (state.decided, state.issued, state.refused) == (3, 4, 1)
     assert (state.refusal, state.cancelled) == (None, False)
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [grant_message(KEYS), upload_message(KEYS), put_message(dict.fromkeys(KEYS, 5))],
+    ids=["download", "upload", "put"],
+)
 def test_a_reopened_chunk_has_the_same_bytes_and_is_charged_once(
-    apply_config: ApplyConfig, service: InProcessService, engine: Engine, clock: Clock
+    service: InProcessService, clock: Clock, batch: dict[str, Any]
 ) -> None:
-    apply_config(tenant_config())
-    for batch in (grant_message(KEYS), upload_message(KEYS), put_message(dict.fromkeys(KEYS, 5))):
-        first = service.issue(batch)
-        before = charged(engine)
-        clock.forward(minutes=1)
-        again = service.issue(batch_message(batch["batch"], chunk=0))
-        assert again["items"] == first["items"]
-        assert (again["batch"], again["chunk"]) == (batch["batch"], 0)
-        assert charged(engine) == before
+    first = service.issue(batch)
+    clock.forward(minutes=1)
+    again = service.issue(batch_message(batch["batch"], chunk=0))
+    assert again["items"] == first["items"]
+    assert (again["batch"], again["chunk"]) == (batch["batch"], 0)
+    assert (service.charged("day"), len(service.rows(Chunk))) == (4, 1)
 
 
 def test_a_chunk_that_has_not_arrived_is_distinguished_from_one_that_does_not_exist(
-    service: InProcessService, engine: Engine
+    service: InProcessService,
 ) -> None:
-    batch = grant_message(KEYS, chunk_size=2)
-    assert refusal_of(service, batch["batch"], chunk=1) == ("batch_unknown", "batch")
-    service.issue(chunk_message(batch, 0))
-    assert refusal_of(service, batch["batch"], chunk=1) == ("batch_unknown", "chunk")
-    assert refusal_of(service, batch["batch"], chunk=3) == ("chunk_invalid", "chunk")
-    service.issue(chunk_message(batch, 1))
-    outcome = service.issue(batch_message(batch["batch"], chunk=1))
+    first, second, _ = split_chunks(grant_message(KEYS), 2)
+    batch = first["batch"]
+    assert refusal_of(service, batch) == ("batch_unknown", "batch")
+    assert refusal_of(service, batch, chunk=1) == ("batch_unknown", "batch")
+    service.issue(first)
+    assert refusal_of(service, batch, chunk=1) == ("batch_unknown", "chunk")
+    assert refusal_of(service, batch, chunk=3) == ("chunk_invalid", "chunk")
+    service.issue(second)
+    outcome = service.issue(batch_message(batch, chunk=1))
     assert (outcome["status"], outcome["quotas"][0]["used"]) == ("issued", 4)
-    assert charged(engine)[1] == 2
+    assert len(service.rows(Chunk)) == 2
 
 
 @pytest.mark.parametrize("number", [1_000_000, 2**31, 2**63, 2**100])
@@ -119,81 +108,119 @@ def test_a_chunk_number_beyond_every_batch_is_refused_with_the_limit(
     assert values == ("chunk_invalid", "chunk", 999_999)
 
 
-def test_a_refused_batch_has_its_refusal_and_its_decided_chunks_have_their_keys(
-    service: InProcessService,
-) -> None:
-    batch = grant_message([f"acme/{number}" for number in range(11)], chunk_size=4)
-    service.issue(chunk_message(batch, 0))
-    state = batch_state(service, batch["batch"])
+def test_a_refused_batch_has_its_refusal_and_its_keys(service: InProcessService) -> None:
+    first, *_ = download_chunks(11, 4)
+    service.issue(first)
+    state = batch_state(service, first["batch"])
     assert state.refusal is not None
     assert (state.refusal.code, state.decided, state.refused) == ("quota_exceeded", 1, 4)
-    again = Outcome.model_validate(service.issue(batch_message(batch["batch"], chunk=0)))
+    again = Outcome.model_validate(service.issue(batch_message(first["batch"], chunk=0)))
     assert [item.key for item in again.items] == [f"acme/{number}" for number in range(4)]
-    assert refusal_of(service, batch["batch"], chunk=2) == ("quota_exceeded", "total")
+    assert refusal_of(service, first["batch"], chunk=2) == ("quota_exceeded", "total")
 
 
 def test_a_cancelled_batch_has_only_what_was_granted_before(service: InProcessService) -> None:
-    batch = grant_message(KEYS, chunk_size=2)
-    first = service.issue(chunk_message(batch, 0))
-    cancel = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "tests"}
-    service.issue(cancel | {"batch": batch["batch"]})
-    state = batch_state(service, batch["batch"])
+    message, *_ = split_chunks(grant_message(KEYS), 2)
+    first = service.issue(message)
+    service.cancel(message["batch"])
+    state = batch_state(service, message["batch"])
     assert state.refusal is not None
     assert (state.cancelled, state.refusal.code) == (True, "batch_closed")
-    assert service.issue(batch_message(batch["batch"], chunk=0))["items"] == first["items"]
-    assert refusal_of(service, batch["batch"], chunk=1) == ("batch_closed", "batch")
+    assert service.issue(batch_message(message["batch"], chunk=0))["items"] == first["items"]
+    assert refusal_of(service, message["batch"], chunk=1) == ("batch_closed", "batch")
 
 
-def test_grants_that_policy_no_longer_allows_are_refused(
-    apply_config: ApplyConfig, service: InProcessService
-) -> None:
+def test_the_state_of_a_batch_contains_that_of_its_manifest(service: InProcessService) -> None:
+    message = grant_message(KEYS, manifest="acme/results.gz")
+    service.issue(message)
+    manifest = batch_state(service, message["batch"]).manifest
+    assert manifest is not None
+    assert (manifest.key, manifest.state) == ("acme/results.gz", "pending")
+
+
+def test_grants_of_a_bucket_that_is_not_allowed_now_are_refused(service: InProcessService) -> None:
     batch = grant_message(KEYS)
     service.issue(batch)
-    apply_config(tenant_config(QUOTA, policies={}))
-    again = Outcome.model_validate(service.issue(batch_message(batch["batch"], chunk=0)))
-    assert [item.key for item in again.items] == KEYS
-    codes = [item.code for item in again.items if hasattr(item, "code")]
-    assert codes == ["bucket_not_allowed", "key_outside_prefix", *["bucket_not_allowed"] * 3]
+    service.apply(tenant_config(QUOTA, policies={}))
+    again = service.issue(batch_message(batch["batch"], chunk=0))["items"]
+    assert [(item["key"], item["code"]) for item in again] == [
+        (key, "key_outside_prefix" if key == "globex/b" else "bucket_not_allowed") for key in KEYS
+    ]
 
 
-def test_a_form_without_a_size_is_refused_once_storage_accepts_only_puts(
-    apply_config: ApplyConfig, service: InProcessService
-) -> None:
+def test_a_form_without_a_size_is_refused_by_a_bucket_of_puts(service: InProcessService) -> None:
     batch = upload_message()
     service.issue(batch)
     config = tenant_config(QUOTA)
-    apply_config(replace(config, buckets={"demo": replace(DEMO, post=False)}))
+    service.apply(replace(config, buckets={"demo": replace(DEMO, post=False)}))
     (item,) = service.issue(batch_message(batch["batch"], chunk=0))["items"]
     assert (item["code"], item["field"]) == ("size_required", "items[0].size")
 
 
+@pytest.mark.parametrize("chunk", [{}, {"chunk": 0}], ids=["the batch", "its chunk"])
 def test_another_tenants_batch_is_refused_like_one_that_does_not_exist(
-    apply_config: ApplyConfig, service: InProcessService
+    service: InProcessService, chunk: dict[str, int]
 ) -> None:
     config = tenant_config(QUOTA)
     tenants = {**config.tenants, "globex": Tenant("globex", "queue")}
-    apply_config(TenantConfig(config.buckets, tenants))
+    service.apply(TenantConfig(config.buckets, tenants))
     batch = grant_message(KEYS)
     service.issue(batch)
-    chunks: list[dict[str, int]] = [{}, {"chunk": 0}]
-    for chunk in chunks:
-        others = batch_message(batch["batch"], **chunk) | {"tenant": "globex"}
-        unknown = batch_message(batch_id(), **chunk) | {"tenant": "globex"}
-        refusals = [service.issue(message)["refusal"] for message in (others, unknown)]
-        assert refusals[0] == refusals[1]
-        assert refusals[0]["code"] == "batch_unknown"
+    reopen = batch_message(batch["batch"], **chunk) | {"tenant": "globex"}
+    refusals = [
+        service.issue(reopen | {"batch": id_})["refusal"] for id_ in (batch["batch"], batch_id())
+    ]
+    assert refusals[0] == refusals[1]
+    assert refusals[0]["code"] == "batch_unknown"
 
 
 def test_any_key_of_the_tenant_reopens_a_batch_and_only_it_opens_the_response(
-    apply_config: ApplyConfig, service: InProcessService, clock: Clock
+    service: InProcessService, clock: Clock
 ) -> None:
-    apply_config(tenant_config(QUOTA, trust="keys", keys=tenant_keys(MAIN, SPARE)))
+    service.apply(tenant_config(QUOTA, trust="keys", keys=tenant_keys(MAIN, SPARE)))
     batch = grant_message(KEYS)
     first = unseal_result(service.respond(sign_message(batch, MAIN, clock())).sent, MAIN)
-    again = service.respond(sign_message(batch_message(batch["batch"], chunk=0), SPARE, clock()))
+    reopen = batch_message(batch["batch"], chunk=0)
+    again = service.respond(sign_message(reopen, SPARE, clock()))
     assert unseal_result(again.sent, SPARE)["items"] == first["items"]
     assert not again.has_webhook
-    assert (
-        service.issue(batch_message(batch["batch"], chunk=0))["refusal"]["code"]
-        == "signature_required"
-    )
+    assert service.refusal_code(reopen) == "signature_required"
+
+
+def test_a_batch_that_is_cancelled_before_it_arrives_is_refused(service: InProcessService) -> None:
+    first, second = download_chunks(4, 2)
+    cancelled = service.cancel(first["batch"])
+    assert (cancelled["issued"], cancelled["released"]) == (0, 0)
+    assert [service.refusal_code(chunk) for chunk in (first, second)] == ["batch_closed"] * 2
+    assert (service.charged(), service.reserved()) == (0, [])
+
+
+def test_cancelling_again_releases_nothing_more(service: InProcessService) -> None:
+    first, _ = download_chunks(4, 2)
+    service.issue(first)
+    responses = [service.cancel(first["batch"], reason="a mistake") for _ in range(3)]
+    assert [response["released"] for response in responses] == [2, 0, 0]
+    assert {response["issued"] for response in responses} == {2}
+    assert [service.charged(window) for window in WINDOWS] == [2, 2]
+    (row,) = service.rows(Cancellation)
+    assert (row.batch_id, row.requested_by, row.reason) == (first["batch"], "ann", "a mistake")
+
+
+@pytest.mark.parametrize("arrived", [0, 1])
+def test_a_concurrent_chunk_and_cancellation_are_processed_one_after_the_other(
+    service: InProcessService, arrived: int
+) -> None:
+    service.apply(tenant_config())
+    granted = 0
+    for _ in range(10):
+        batch = download_chunks(4, 2)
+        for chunk in batch[:arrived]:
+            service.issue(chunk)
+        with other_processes(service) as (other,), ThreadPoolExecutor(2) as pool:
+            code = pool.submit(service.refusal_code, batch[arrived])
+            cancelled = pool.submit(other.cancel, batch[0]["batch"]).result()
+        chunk_was_first = code.result() is None
+        assert cancelled["issued"] == 2 * (arrived + chunk_was_first)
+        assert cancelled["released"] == (2 if arrived != chunk_was_first else 0)
+        granted += cancelled["issued"]
+    assert [service.charged(window) for window in WINDOWS] == [granted, granted]

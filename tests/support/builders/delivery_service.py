@@ -2,18 +2,22 @@
 
 import base64
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import insert, select, update
 
 from models import Delivery
+from tests.support.builders.deliveries import lease_delivery
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.builders.services import InProcessService
 from tests.support.fakes.webhook_client import FakeWebhookClient
+from valetkey.webhooks import verify
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig, WebhookEndpoint
-from worker.db.engine import read_transaction, write_transaction
+from worker.db.engine import write_transaction
+from worker.db.outbox import DeliveryLease, DeliveryResult, settle_delivery
 from worker.usecases.upkeep.deliver import deliver_due
 
 TENANTS = ("acme", "globex", "initech")
@@ -41,21 +45,28 @@ def hooks_config() -> TenantConfig:
 class DeliveryService:
     """Queues deliveries and sends them through a fake client."""
 
-    def __init__(self, engine: Engine, service: InProcessService) -> None:
-        self.engine = engine
+    def __init__(self, service: InProcessService) -> None:
+        service.apply(hooks_config())
+        self.engine = service.engine
+        self.service = service
         self.client = FakeWebhookClient()
-        self._service = service
         client: Any = self.client
+        lease_numbers = iter(range(10_000))
         self.context: Context = replace(
             service.context,
             webhook_client=lambda: client,
             environ={"HOOK": SECRET},
             random=lambda: NO_JITTER,
+            new_lease=lambda: str(next(lease_numbers)),
         )
+
+    def issue(self, keys: Sequence[str] = ("acme/a",), **changes: Any) -> dict[str, Any]:
+        """Issue a request of acme whose outcome is sent to the endpoint `hook`."""
+        return self.service.issue(grant_message(keys, **{"callback": "hook"} | changes))
 
     def queue(self, tenant: str, count: int = 1, hook: str = "hook") -> None:
         """Queue a number of deliveries, as if each were of a batch of its own."""
-        self._service.issue(grant_message(tenant=tenant, callback=hook))
+        self.issue(tenant=tenant, callback=hook)
         query = select(Delivery).order_by(Delivery.delivery_number.desc()).limit(1)
         with write_transaction(self.engine) as connection:
             row = connection.execute(query).mappings().one()
@@ -68,20 +79,29 @@ class DeliveryService:
         counts = deliver_due(self.context)
         return counts["delivered"], counts["undelivered"]
 
-    def rows(self, tenant: str) -> list[Any]:
-        """Return the deliveries of a tenant."""
-        with read_transaction(self.engine) as connection:
-            return list(connection.execute(select(Delivery).where(Delivery.tenant == tenant)))
+    def delivered(self, number: int = 0) -> dict[str, Any]:
+        """Return the verified content of a webhook that was sent."""
+        body, headers = self.client.bodies[number], self.client.headers[number]
+        return verify(body, headers, SECRET, now=self.context.now())
 
-    def states(self, tenant: str) -> Counter[str]:
+    def lease(self) -> DeliveryLease | None:
+        """Lease a delivery that is due, as a process that sends webhooks does."""
+        with write_transaction(self.engine) as connection:
+            return lease_delivery(connection, self.context.new_lease(), self.context.now())
+
+    def settle(self, lease: DeliveryLease | None, result: DeliveryResult) -> bool:
+        """Record the result of a leased delivery; tell whether the lease was still valid."""
+        assert lease is not None
+        with write_transaction(self.engine) as connection:
+            return settle_delivery(connection, lease, result, self.context.now())
+
+    def rows(self, tenant: str = "acme") -> list[Any]:
+        """Return the deliveries of a tenant."""
+        return [row for row in self.service.rows(Delivery) if row.tenant == tenant]
+
+    def states(self, tenant: str = "acme") -> Counter[str]:
         """Count the deliveries of a tenant by their states."""
         return Counter(row.state for row in self.rows(tenant))
-
-    def attempts(self, tenant: str) -> int:
-        """Return the number of attempts of all deliveries of a tenant."""
-        query = select(func.sum(Delivery.attempts)).where(Delivery.tenant == tenant)
-        with read_transaction(self.engine) as connection:
-            return int(connection.scalar(query) or 0)
 
     def set_attempts(self, count: int) -> None:
         """Change the number of attempts of all deliveries."""

@@ -54,11 +54,6 @@ def history_of_started_batch(
     return BatchHistory(batch, chunk)
 
 
-def chunk_fingerprint(raw: dict[str, Any]) -> bytes:
-    """Return the fingerprint of a message's items."""
-    return items_fingerprint(ChunkMessage.model_validate(raw))
-
-
 def explain_message(raw: dict[str, Any], *quotas: Quota, **changes: Any) -> Explanation:
     """Explain a message of acme, as explain_context prepares it."""
     return explain(explain_context(raw, *quotas, **changes))
@@ -96,5 +91,5 @@ def explain_issued_chunk(raw: dict[str, Any], **changes: Any) -> Explanation:
         refusal=None,
         uploads={},
     )
-    history = history_of_started_batch(raw, DecidedChunk(chunk_fingerprint(raw), MORNING, None))
+    history = history_of_started_batch(raw, DecidedChunk(items_fingerprint(message), MORNING, None))
     return explain_message(raw, history=history, recorded=replace(recorded, **changes))

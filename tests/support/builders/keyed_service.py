@@ -16,8 +16,7 @@ from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
 from worker import clock
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Quota
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import create_database_engine
 from worker.usecases.dispatch import Response
 
 KEY, OLD = generate_key("acme/2026-11"), generate_key("acme/2025-11")
@@ -31,16 +30,15 @@ def running_keyed_service(folder: Path) -> Iterator[Respond]:
 
     Its database is in the folder.
     """
-    url = migrated_file(folder / "valetkey.db")
-    engine = create_database_engine(url)
+    engine = create_database_engine(migrated_file(folder / "valetkey.db"))
     keys = {key.name: key for key in map(tenant_key, (KEY, OLD))}
     config = tenant_config(Quota("grants", "day", 10_000, warn_at=1), trust="keys", keys=keys)
-    with write_transaction(engine) as connection:
-        tenants.store_config(connection, tenants.load_config(connection), config, clock.now())
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         environ.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        yield services.build_service(engine, S3Clients(), clock.now).respond
+        service = services.build_service(engine, S3Clients(), clock.now)
+        service.apply(config)
+        yield service.respond
     engine.dispose()
 
 

@@ -17,7 +17,7 @@ from tests.support.builders.messages import POLICY, Clock, batch_id, grant_messa
 from valetkey.wire.replies import ManifestState
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Bucket, Policy, TenantConfig
-from worker.db import manifests, tenants
+from worker.db import manifests
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.manifests import LEASE_TIME, ManifestLease
 from worker.devstack.s3 import create_buckets
@@ -83,8 +83,7 @@ class ManifestService:
             {"demo": Bucket("demo", bucket, "us-east-1", "path")},
             {"acme": acme, "twin": replace(acme, name="twin")},
         )
-        with write_transaction(self.engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config, self.clock())
+        self.service.apply(config)
 
     def issue(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the outcomes of messages."""
@@ -92,7 +91,8 @@ class ManifestService:
 
     def twin_results(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the item results that twin gets for the same messages without a manifest."""
-        outcomes = self.issue([_for_twin(message) for message in messages])
+        without = [{k: v for k, v in each.items() if k != "manifest"} for each in messages]
+        outcomes = self.issue([message | {"tenant": "twin"} for message in without])
         return [item for outcome in outcomes for item in outcome["items"]]
 
     def write(self, **changes: Any) -> tuple[int, int]:
@@ -130,7 +130,3 @@ class ManifestService:
         """Return the lines of the stored file."""
         content = gzip.decompress(self.read_object(object_key))
         return [json.loads(line) for line in content.splitlines()]
-
-
-def _for_twin(message: dict[str, Any]) -> dict[str, Any]:
-    return {**{k: v for k, v in message.items() if k != "manifest"}, "tenant": "twin"}

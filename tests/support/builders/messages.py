@@ -71,6 +71,11 @@ def split_chunks(batch: dict[str, Any], size: int) -> list[dict[str, Any]]:
     ]
 
 
+def download_chunks(items: int, size: int) -> list[dict[str, Any]]:
+    """Return the chunks of a new batch of downloads."""
+    return split_chunks(grant_message([f"acme/{n}" for n in range(items)]), size)
+
+
 def tenant_config(*quotas: Quota, **changes: Any) -> TenantConfig:
     """Return a config with one bucket profile and one tenant, acme, which trusts the queue."""
     tenant = {"trust": "queue", "policies": {"demo": POLICY}, "quotas": quotas, **changes}

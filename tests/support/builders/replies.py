@@ -59,73 +59,40 @@ def service_description(tenant: str) -> dict[str, Any]:
     }
 
 
+_CHUNK = {"batch": BATCH, "chunk": 0}
+_BATCH = {"batch": BATCH, "kind": "upload", "bucket": "demo", "total": 5}
+_ITEM_STATE = {
+    "item": 3,
+    "state": "mismatched",
+    "key": "acme/a",
+    "expires_at": "2026-11-24T12:00:00Z",
+    "uses": 1,
+    "size": 5,
+    "etag": "e",
+    "version": "v",
+    "checksum": "crc32:AAAAAA==",
+    "content_type": "text/html",
+    "stored_at": "2026-11-24T11:00:00Z",
+    "problem": "size: 5 bytes, granted 6",
+}
+_COUNTS = {"chunk_size": 5, "decided": 1, "issued": 1, "refused": 0}
+_RULE = {"rule": "total", "found": "5", "refusal": REFUSAL}
 REPLIES: dict[str, dict[str, Any]] = {
-    "grants": {
-        "batch": BATCH,
-        "chunk": 0,
-        "status": "issued",
-        "items": [GRANT, ITEM_REFUSAL],
-        "quotas": [QUOTA],
-    },
-    "a manifest's counts": {
-        "batch": BATCH,
-        "chunk": 0,
-        "status": "issued",
-        "issued": 1,
-        "refused": 2,
-    },
-    "a refusal": {"batch": BATCH, "chunk": 0, "status": "refused", "refusal": REFUSAL},
+    "grants": {**_CHUNK, "status": "issued", "items": [GRANT, ITEM_REFUSAL], "quotas": [QUOTA]},
+    "a manifest's counts": {**_CHUNK, "status": "issued", "issued": 1, "refused": 2},
+    "a refusal": {**_CHUNK, "status": "refused", "refusal": REFUSAL},
     "a usage": {"status": "told", "tenant": "acme", "quotas": [QUOTA]},
     "a cancellation": {"status": "cancelled", "batch": BATCH, "issued": 1, "released": 2},
-    "an explanation": {
-        "status": "explained",
-        "decision": "refuse",
-        "rules": [{"rule": "total", "found": "5", "refusal": REFUSAL}],
-    },
+    "an explanation": {"status": "explained", "decision": "refuse", "rules": [_RULE]},
     "a batch's state": {
+        **_BATCH,
+        **_COUNTS,
         "status": "found",
-        "batch": BATCH,
-        "kind": "upload",
-        "bucket": "demo",
-        "total": 5,
-        "chunk_size": 5,
-        "decided": 1,
-        "issued": 1,
-        "refused": 0,
         "refusal": REFUSAL,
         "manifest": MANIFEST,
     },
-    "states of items": {
-        "status": "states",
-        "batch": BATCH,
-        "kind": "upload",
-        "bucket": "demo",
-        "total": 5,
-        "items": [
-            {
-                "item": 3,
-                "state": "mismatched",
-                "key": "acme/a",
-                "expires_at": "2026-11-24T12:00:00Z",
-                "uses": 1,
-                "size": 5,
-                "etag": "e",
-                "version": "v",
-                "checksum": "crc32:AAAAAA==",
-                "content_type": "text/html",
-                "stored_at": "2026-11-24T11:00:00Z",
-                "problem": "size: 5 bytes, granted 6",
-            }
-        ],
-    },
-    "counted states": {
-        "status": "states",
-        "batch": BATCH,
-        "kind": "upload",
-        "bucket": "demo",
-        "total": 5,
-        "counts": {"used": 2, "open": 3},
-    },
+    "states of items": {**_BATCH, "status": "states", "items": [_ITEM_STATE]},
+    "counted states": {**_BATCH, "status": "states", "counts": {"used": 2, "open": 3}},
     "a description": service_description("acme"),
 }
 OPEN_FIELDS = frozenset(

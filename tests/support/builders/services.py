@@ -1,24 +1,31 @@
 """The service in this process: use cases over a database and a clock, without a queue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
+from models import Reservation, Usage
+from valetkey.wire.refusals import Metric, Window
 from worker.aws.clients import S3Clients
 from worker.context import Context
+from worker.core.tenants.config import TenantConfig
+from worker.db import tenants
 from worker.db.config_store import ConfigStore
+from worker.db.engine import create_database_engine, read_transaction, write_transaction
 from worker.usecases.dispatch import Response, respond
 
 Clock = Callable[[], datetime]
 
 
 class InProcessService:
-    """Responds to messages as a worker does, without Celery."""
+    """Responds to messages as a worker does, without Celery, and reads its tables."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.engine = context.engine
 
     def respond(self, raw: Any) -> Response:
         """Respond to a message as it comes off the queue."""
@@ -27,6 +34,39 @@ class InProcessService:
     def issue(self, raw: Any) -> dict[str, Any]:
         """Return the response to a message before it is sealed."""
         return self.respond(raw).values
+
+    def refusal_code(self, raw: Any) -> str | None:
+        """Return the code with which a message is refused as a whole, if it is."""
+        code: str | None = self.issue(raw).get("refusal", {}).get("code")
+        return code
+
+    def cancel(self, batch_id: str, **fields: Any) -> dict[str, Any]:
+        """Return the response to a cancellation by acme, with changed fields."""
+        header = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "ann"}
+        return self.issue(header | {"batch": batch_id} | fields)
+
+    def apply(self, config: TenantConfig) -> None:
+        """Replace the tenant config."""
+        with write_transaction(self.engine) as connection:
+            before = tenants.load_config(connection)
+            tenants.store_config(connection, before, config, self.context.now())
+
+    def rows(self, *columns: Any) -> list[Any]:
+        """Return the rows of a table, or columns of them, in the order of its primary key."""
+        table = getattr(columns[0], "class_", columns[0]).__table__
+        with read_transaction(self.engine) as connection:
+            return list(connection.execute(select(*columns).order_by(*table.primary_key)))
+
+    def charged(self, window: Window = "hour", metric: Metric = "grants") -> int:
+        """Return the usage in all windows of a kind together."""
+        query = select(func.sum(getattr(Usage, metric))).where(Usage.window == window)
+        with read_transaction(self.engine) as connection:
+            return int(connection.scalar(query) or 0)
+
+    def reserved(self) -> list[tuple[int, int, int]]:
+        """Return the chunk number, items and grants of each reservation."""
+        columns = (Reservation.chunk_number, Reservation.items, Reservation.grants)
+        return [(row[0], row[1], row[2]) for row in self.rows(*columns)]
 
 
 def build_context(engine: Engine, s3: S3Clients, clock: Clock, **changes: Any) -> Context:
@@ -38,3 +78,13 @@ def build_context(engine: Engine, s3: S3Clients, clock: Clock, **changes: Any) -
 def build_service(engine: Engine, s3: S3Clients, clock: Clock) -> InProcessService:
     """Return the service as one process runs it."""
     return InProcessService(build_context(engine, s3, clock))
+
+
+@contextmanager
+def other_processes(service: InProcessService, count: int = 1) -> Iterator[list[InProcessService]]:
+    """Yield the service as other processes run it, each with its own connections and clients."""
+    url = service.engine.url.render_as_string(hide_password=False)
+    engines = [create_database_engine(url) for _ in range(count)]
+    yield [build_service(engine, S3Clients(), service.context.now) for engine in engines]
+    for engine in engines:
+        engine.dispose()

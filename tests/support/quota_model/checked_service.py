@@ -6,38 +6,32 @@ from copy import deepcopy
 from itertools import permutations
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 
 from models import Batch, Grant, Reservation, Usage
 from tests.support.builders import messages, services
-from tests.support.crypto import tokens
-from tests.support.quota_model.batches import MAX_BYTES, NO_COST, ModelCost
+from tests.support.builders.services import InProcessService
 from tests.support.quota_model.model import (
     LIVE,
+    MAX_BYTES,
+    NO_COST,
     CancelStep,
     IssueStep,
+    ModelCost,
     QuotaModel,
     Step,
     StepResult,
     UsageKey,
     usage_of,
 )
-from valetkey.crypto.keys import PrivateKey
 from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Quota, QuotaOverride, TenantConfig, TenantKey
+from worker.core.tenants.config import Quota, QuotaOverride, TenantConfig
 from worker.db import tenants
-from worker.db.engine import read_transaction, write_transaction
+from worker.db.engine import write_transaction
 from worker.usecases.upkeep.cleanup import clean_up
 
 QuotaValues = set[tuple[str, str, int, int]]
 """The metric, window, limit and usage of each quota."""
-
-_USAGE = (Usage.grants, Usage.download_grants, Usage.upload_bytes)
-_RESERVED = (
-    func.sum(Reservation.grants),
-    func.sum(Reservation.download_grants),
-    func.sum(Reservation.upload_bytes),
-)
 
 
 class CheckedService:
@@ -49,9 +43,9 @@ class CheckedService:
     def __init__(self, engines: Sequence[Engine], s3: S3Clients) -> None:
         self.clock = messages.Clock()
         self.model = QuotaModel()
-        self.keys: dict[str, TenantKey] = {}
         self._engine = engines[0]
         self._processes = [services.build_service(engine, s3, self.clock) for engine in engines]
+        self._service = self._processes[0]
         self._results: dict[tuple[str, IssueStep], Any] = {}
 
     @property
@@ -60,20 +54,16 @@ class CheckedService:
         return _nth_id(len(self.model.removed) + 1)
 
     def replace_tenant(self) -> None:
-        """Remove the tenant, and add another one with the same name, keys and limits."""
-        with write_transaction(self._engine) as connection:
-            before = tenants.load_config(connection)
-            tenants.store_config(connection, before, TenantConfig(before.buckets), self.clock())
+        """Remove the tenant, and add another one with the same name and limits."""
+        self._service.apply(TenantConfig())
         self.model = self.model.replaced()
         self.apply_config()
 
     def apply_config(self) -> None:
-        """Apply a config with the keys, and with the model's limits."""
+        """Apply a config with the model's limits."""
         limits = self.model.limits.items()
         quotas = [Quota(metric, window, limit) for (metric, window), limit in limits]
-        config = messages.tenant_config(*quotas, trust="keys", keys=self.keys)
-        with write_transaction(self._engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config, self.clock())
+        self._service.apply(messages.tenant_config(*quotas))
 
     def add_override(self, override: QuotaOverride) -> None:
         """Add a quota override."""
@@ -83,25 +73,17 @@ class CheckedService:
         with write_transaction(self._engine) as connection:
             tenants.add_quota_override(connection, self.tenant_id, override, self.clock())
 
-    def respond(self, message: dict[str, Any], key: PrivateKey, process: int = 0) -> Any:
-        """Return the response of a process to a message that is signed now, unsealed."""
-        token = tokens.sign_message(message, key, self.clock())
-        response = self._processes[process].respond(token)
-        if isinstance(response.sent, str):
-            assert tokens.unseal_result(response.sent, key) == response.values
-        return response.values
-
-    def run(self, step: Step, key: PrivateKey) -> None:
+    def run(self, step: Step) -> None:
         """Run one step, and compare its result and the returned quotas with the model."""
-        result, quotas = self._run(step, key, 0)
+        result, quotas = self._run(step, self._service)
         assert result == self.model.apply(step, self.clock())
         if quotas is not None:
             assert quotas == self._expected_quotas()
 
-    def run_concurrently(self, steps: Sequence[Step], key: PrivateKey) -> None:
+    def run_concurrently(self, steps: Sequence[Step]) -> None:
         """Run steps at once; assert that the model gets the same results in some order."""
         with ThreadPoolExecutor(len(steps)) as pool:
-            runs = pool.map(lambda step, process: self._run(step, key, process), steps, range(9))
+            runs = pool.map(self._run, steps, self._processes)
             results = {number: result for number, (result, _) in enumerate(runs)}
         for order in permutations(results):
             model = deepcopy(self.model)
@@ -110,27 +92,23 @@ class CheckedService:
                 return
         raise AssertionError(f"{steps} had the results {results}")
 
-    def _run(self, step: Step, key: PrivateKey, process: int) -> tuple[StepResult, Any]:
+    def _run(self, step: Step, process: InProcessService) -> tuple[StepResult, Any]:
         if isinstance(step, IssueStep):
-            return self._issue(step, key, process)
+            return self._issue(step, process)
         if isinstance(step, CancelStep):
-            cancel = {"v": 1, "ask": "cancel", "tenant": "acme", "requested_by": "ann"}
-            response = self.respond({**cancel, "batch": step.batch_id}, key, process)
+            response = process.cancel(step.batch_id)
             return (response["issued"], response["released"]), None
-        return clean_up(self._processes[process].context)["released"], None
+        return clean_up(process.context)["released"], None
 
-    def _issue(
-        self, step: IssueStep, key: PrivateKey, process: int
-    ) -> tuple[StepResult, QuotaValues]:
-        outcome = self.respond(self.message(step), key, process)
+    def _issue(self, step: IssueStep, process: InProcessService) -> tuple[StepResult, QuotaValues]:
+        outcome = process.issue(self._message(step))
         first_items = self._results.setdefault((self.tenant_id, step), outcome["items"])
         assert first_items == outcome["items"]
         codes = tuple(item.get("code") for item in outcome["items"])
         quotas = {(q["metric"], q["window"], q["limit"], q["used"]) for q in outcome["quotas"]}
         return (outcome.get("refusal", {}).get("code"), codes), quotas
 
-    def message(self, step: IssueStep) -> dict[str, Any]:
-        """Return the message of a step."""
+    def _message(self, step: IssueStep) -> dict[str, Any]:
         batch = self.model.batches[step.batch_id]
         grant = {"kind": batch.kind, "bucket": "demo", "expires_in": batch.expires_in}
         if batch.kind != "download":
@@ -162,26 +140,27 @@ class CheckedService:
         }
 
     def _usage(self, tenant_id: str) -> dict[UsageKey, ModelCost]:
-        query = select(Usage.window, Usage.window_start, *_USAGE).where(Usage.tenant == tenant_id)
-        with read_transaction(self._engine) as connection:
-            rows = connection.execute(query).all()
-        usage: Any = [((row[0], row[1]), (row[2], row[3], row[4])) for row in rows]
-        return {key: cost for key, cost in usage if any(cost)}
+        rows = [row for row in self._service.rows(Usage) if row.tenant == tenant_id]
+        usage = {(row.window, row.window_start): _cost(row) for row in rows}
+        return {key: cost for key, cost in usage.items() if any(cost)}
 
     def _reserved_cost(self, tenant_id: str) -> ModelCost:
-        query = select(*_RESERVED).where(Reservation.tenant == tenant_id)
-        with read_transaction(self._engine) as connection:
-            grants, download_grants, size = connection.execute(query).one()
-        return int(grants or 0), int(download_grants or 0), int(size or 0)
+        rows = [row for row in self._service.rows(Reservation) if row.tenant == tenant_id]
+        grants, download_grants, size = zip(NO_COST, *map(_cost, rows), strict=True)
+        return sum(grants), sum(download_grants), sum(size)
 
     def _codes(self, tenant_id: str) -> dict[tuple[str, int], str | None]:
-        query = (
-            select(Batch.batch_id, Grant.item_number, Grant.code)
-            .join(Batch, Batch.batch_number == Grant.batch_number)
-            .where(Batch.tenant == tenant_id)
-        )
-        with read_transaction(self._engine) as connection:
-            return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+        batches = self._service.rows(Batch)
+        ids = {row.batch_number: row.batch_id for row in batches if row.tenant == tenant_id}
+        return {
+            (ids[row.batch_number], row.item_number): row.code
+            for row in self._service.rows(Grant)
+            if row.batch_number in ids
+        }
+
+
+def _cost(row: Any) -> ModelCost:
+    return row.grants, row.download_grants, row.upload_bytes
 
 
 def _nth_id(number: int) -> str:

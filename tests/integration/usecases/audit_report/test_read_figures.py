@@ -37,11 +37,6 @@ def read(
     return read_report(connection, scope, grant_filter, MORNING)
 
 
-def by_name(breakdown: Breakdown) -> dict[str, list[int]]:
-    assert breakdown.others is None
-    return {row.name: [row.issued, row.refused] for row in breakdown.rows}
-
-
 GROUPS: dict[str, Callable[[LoggedItem], str | None]] = {
     "tenants": lambda item: item.tenant,
     "buckets": lambda item: item.bucket,
@@ -58,8 +53,10 @@ GROUPS: dict[str, Callable[[LoggedItem], str | None]] = {
 def test_each_breakdown_counts_every_item_once(
     connection: Connection, name: str, tenant: str | None
 ) -> None:
-    figures = read(connection, tenant)
-    assert by_name(getattr(figures, name)) == LOG.count(GROUPS[name], tenant)
+    breakdown: Breakdown = getattr(read(connection, tenant), name)
+    assert breakdown.others is None
+    counts = {row.name: [row.issued, row.refused] for row in breakdown.rows}
+    assert counts == LOG.count(GROUPS[name], tenant)
 
 
 @pytest.mark.parametrize("tenant", [None, "globex"])
