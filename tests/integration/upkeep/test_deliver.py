@@ -4,6 +4,7 @@ An endpoint that fails repeatedly is called less often, and its webhooks lose no
 """
 
 from dataclasses import replace
+from datetime import timedelta
 from threading import Lock
 from typing import Any
 
