@@ -1,6 +1,5 @@
 """The service in this process, with its clock and database: tests issue, report uses and read."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -8,7 +7,6 @@ from sqlalchemy import insert, select
 from models import ConfigChange
 from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
-from tests.support.quota_model import tables
 from tests.support.uses.uploading import Uploader
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig
@@ -40,14 +38,14 @@ class UseService(InProcessService):
         with write_transaction(self.engine) as connection:
             connection.execute(insert(table), values)
 
-    def rows(self, *columns: Any) -> Sequence[tuple[Any, ...]]:
+    def rows(self, *columns: Any) -> list[Any]:
         """Return these columns of all rows, in their order."""
         with read_transaction(self.engine) as connection:
             return [tuple(row) for row in connection.execute(select(*columns).order_by(*columns))]
 
-    def charged(self) -> int:
+    def charged_bytes(self) -> int:
         """Return the upload bytes that are charged in all days together."""
-        return tables.charged(self.engine, "day", "upload_bytes")
+        return self.charged("day", "upload_bytes")
 
     def ids(self, message: dict[str, Any]) -> list[str]:
         """Issue a request; return the ids of its grants."""

@@ -65,7 +65,7 @@ def test_a_process_that_is_killed_at_any_step_leaves_the_rest_to_the_next(
         engine = create_database_engine(url)
         copy = Slots(build_context(engine, slots.context.s3, slots.clock), slots.clock, slots.owner)
         copy.settle()
-        assert copy.charged() == 7
+        assert copy.charged_bytes() == 7
         assert copy.rows(Settlement.unused) == [("",), ("0-1",)]
         assert copy.rows(Use.size) == [(7,)]
         assert copy.rows(EndedSlot.chunk_number) == []

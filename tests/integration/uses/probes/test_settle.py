@@ -23,7 +23,7 @@ def verdicts(slots: Slots) -> set[tuple[Any, ...]]:
 
 def test_a_slot_that_nobody_used_gives_all_of_its_bytes_back(slots: Slots) -> None:
     slots.form("acme/a")
-    assert slots.charged() == 1_000
+    assert slots.charged_bytes() == 1_000
     assert slots.end_and_settle() == {"settled": 1}
     assert {size for (size,) in slots.rows(Usage.upload_bytes)} == {0}
     assert slots.rows(*SETTLED) == [("0", 0, 1_000)]
@@ -53,7 +53,7 @@ def test_an_upload_that_was_left_or_aborted_gives_its_bytes_back_once(slots: Slo
     slots.abort(aborted)
     slots.store(finished, TEN)
     slots.end_and_settle()
-    assert slots.charged() == 10
+    assert slots.charged_bytes() == 10
     assert verdicts(slots) == {("completed", "as_granted")}
     assert slots.rows(Settlement.unused) == [("",), ("0",), ("0",)]
 
@@ -62,7 +62,7 @@ def test_a_chunk_waits_for_the_abort_of_its_multipart_uploads(slots: Slots) -> N
     slots.multipart("acme/a")
     slots.end()
     assert slots.settle() == {"waiting": 1}
-    assert slots.charged() == 10
+    assert slots.charged_bytes() == 10
 
 
 def test_what_was_stored_late_or_with_the_wrong_type_is_not_given_back(slots: Slots) -> None:
@@ -83,7 +83,7 @@ def test_an_object_that_may_have_replaced_that_of_the_slot_proves_nothing(slots:
     slots.store(first, TEN)
     slots.store(second, 2 * TEN)
     slots.end_and_settle()
-    assert slots.charged() == 30
+    assert slots.charged_bytes() == 30
     assert slots.rows(Settlement.unused) == [("",), ("",)]
 
 
@@ -92,13 +92,13 @@ def test_an_object_that_is_older_than_the_slot_proves_that_it_stored_nothing(slo
     slots.clock.forward(minutes=1)
     slots.put("acme/same")
     slots.end_and_settle()
-    assert slots.charged() == 0
+    assert slots.charged_bytes() == 0
 
 
 def test_a_form_whose_client_chooses_the_name_gives_nothing_back(slots: Slots) -> None:
     slots.form("acme/${filename}")
     slots.end_and_settle()
-    assert slots.charged() == 1_000
+    assert slots.charged_bytes() == 1_000
     assert slots.rows(Settlement.unused) == [("",)]
 
 

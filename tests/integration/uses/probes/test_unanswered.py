@@ -46,7 +46,7 @@ def test_a_slot_of_which_nobody_can_tell_ends_without_a_settlement(
     slots.form("acme/a")
     slots.apply(changed)
     assert slots.end_and_settle() == {"ended": 1}
-    assert slots.charged() == 1_000
+    assert slots.charged_bytes() == 1_000
     assert slots.rows(Settlement.unused) == []
     assert slots.rows(EndedSlot.chunk_number) == []
 
@@ -57,7 +57,7 @@ def test_a_slot_whose_profile_has_led_elsewhere_gives_nothing_back(slots: Slots)
     slots.apply(demo(bucket="elsewhere"))
     slots.log_change("buckets.demo.bucket", BUCKET)
     assert slots.end_and_settle() == {"settled": 1}
-    assert slots.charged() == 1_000
+    assert slots.charged_bytes() == 1_000
     assert slots.rows(Settlement.unused) == [("",)]
 
 
@@ -70,7 +70,7 @@ def test_storage_that_hides_everything_is_given_up_after_a_week(slots: Slots) ->
     with write_transaction(slots.engine) as connection:
         connection.execute(update(EndedSlot).values(attempts=MIN_EARLIER_ATTEMPTS))
     assert slots.settle() == {"ended": 1}
-    assert slots.charged() == 1_000
+    assert slots.charged_bytes() == 1_000
     assert slots.rows(Settlement.unused) == []
 
 
@@ -92,7 +92,7 @@ def test_an_attempt_that_storage_fails_is_repeated_later_and_gives_back_once(slo
     slots.storage.reset()
     slots.clock.forward(minutes=10)
     assert slots.settle() == {"settled": 1}
-    assert slots.charged() == 3
+    assert slots.charged_bytes() == 3
 
 
 def test_a_probe_costs_one_request_and_none_for_what_is_known(slots: Slots) -> None:
@@ -131,7 +131,7 @@ def test_a_chunk_that_the_database_does_not_take_delays_no_other_profile(
 
     monkeypatch.setattr(settle_module, "insert_settlement", insert_settlement)
     assert slots.end_and_settle() == {"settled": 1}
-    assert slots.charged() == 1_000
+    assert slots.charged_bytes() == 1_000
 
 
 def test_an_object_that_storage_hides_alone_is_not_taken_for_missing(slots: Slots) -> None:
@@ -139,7 +139,7 @@ def test_an_object_that_storage_hides_alone_is_not_taken_for_missing(slots: Slot
         slots.store(grant, TEN)
     slots.storage.answer_heads(FORBIDDEN, "/hidden")
     assert slots.end_and_settle() == {"settled": 1}
-    assert slots.charged() == 20
+    assert slots.charged_bytes() == 20
     assert slots.rows(Settlement.unused, Settlement.returned_bytes) == [("", 0)]
 
 
@@ -148,7 +148,7 @@ def test_storage_that_hides_is_asked_for_one_key_that_nothing_has(slots: Slots) 
     slots.store(first, TEN)
     slots.storage.hide_missing()
     assert slots.end_and_settle() == {"settled": 1}
-    assert slots.charged() == 10
+    assert slots.charged_bytes() == 10
     assert slots.storage.count("HEAD") == 5 + 1
 
 
@@ -158,7 +158,7 @@ def test_storage_that_hides_what_is_missing_settles_once_it_shows_an_object(slot
     slots.end_and_settle()
     slots.form("acme/missing")
     assert slots.end_and_settle() == {"settled": 1}
-    assert slots.charged() == 10
+    assert slots.charged_bytes() == 10
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_while_a_denial_hides_objects_an_answer_of_403_proves_nothing(
     slots.store(shown, TEN)
     slots.storage.hide_missing()
     assert slots.end_and_settle() == {"settled": 1}
-    assert slots.charged() == left
+    assert slots.charged_bytes() == left
 
 
 @pytest.mark.usefixtures("denial")
@@ -200,7 +200,7 @@ def test_an_object_whose_encryption_may_hide_it_is_not_taken_for_missing(slots: 
     slots.form("acme/plain")
     slots.form("acme/encrypted", encryption={"algorithm": "aws:kms", "key": KEY_ARN})
     assert slots.end_and_settle() == {"settled": 3}
-    assert slots.charged() == 10 + 1_000
+    assert slots.charged_bytes() == 10 + 1_000
     assert slots.rows(Settlement.unused) == [("",), ("",), ("0",)]
 
 
@@ -227,4 +227,4 @@ def test_events_that_tell_of_every_item_settle_a_slot_without_probes(slots: Slot
     grant = slots.form("acme/a")
     slots.record(stored(grant.id, grant.key, slots.clock(), size=3, bucket=BUCKET))
     assert slots.end_and_settle() == {"settled": 1}
-    assert slots.charged() == 3
+    assert slots.charged_bytes() == 3
