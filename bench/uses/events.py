@@ -16,9 +16,9 @@ from sqlalchemy import Engine
 
 from bench.metrics import Measurements
 from bench.service import durable_postgres
+from bench.uses.sqs_server import SqsServer, running_sqs_server
 from tests.support.builders import services
 from tests.support.builders.messages import POLICY, batch_id, grant_message, tenant_config
-from tests.support.fakes.sqs_server import SqsServer, running_sqs_server
 from tests.support.servers.waiting import wait_until
 from tests.support.uses.notifications import aws_record, body, minio_record
 from valetkey.wire.grant_ids import grant_id

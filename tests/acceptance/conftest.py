@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import WebhookReceiver, respond_with, running_receiver
-from valetkey import Client, Grant
+from valetkey import Client
 from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key, public_key_line
 from worker.devstack.stack import Stack, running_stack
 
@@ -38,6 +37,17 @@ class Service:
         return Client(
             info.broker_url, info.result_url, key=dump_private_key(key), requested_by="tests"
         )
+
+    def producer_environ(self, folder: Path, key: PrivateKey = ACME_KEY) -> dict[str, str]:
+        """Return the environment of a producer's process; its key is in a file of the folder."""
+        (folder / "key").touch(0o600)
+        (folder / "key").write_text(dump_private_key(key))
+        return {
+            "PATH": os.environ["PATH"],
+            "VALETKEY_BROKER_URL": self.stack.info.broker_url,
+            "VALETKEY_RESULT_URL": self.stack.info.result_url,
+            "VALETKEY_KEY_FILE": str(folder / "key"),
+        }
 
     @property
     def logs(self) -> str:
@@ -71,19 +81,3 @@ def running_service(folder: Path, **settings: str) -> Iterator[Service]:
         environ = dict(os.environ) | {"TEST_HOOK_SECRET": SECRET} | settings
         with running_stack(folder / "data", tenants, environ) as stack:
             yield Service(stack, folder / "data", receiver)
-
-
-@pytest.fixture(scope="module")
-def signatures_of_grants(service: Service) -> list[str]:
-    """The signatures of grants of each kind, one of which was also sent by webhook."""
-    before = len(service.receiver.bodies)
-    with service.client() as client:
-        link = client.download("demo", "acme/secret.txt", callback="hook").result()
-        form = client.upload("demo", "acme/secret.txt", max_size=10).result()
-        put = client.put("demo", "acme/secret.bin", size=10).result()
-        upload = client.multipart("demo", "acme/secret.bin", size=10)
-        part = next(iter(upload.parts()))
-    wait_until(lambda: len(service.receiver.bodies) > before, what="the webhook has arrived")
-    assert isinstance(part, Grant)
-    urls = [link.url, put.url, upload.result().url, part.url]
-    return [form.fields["x-amz-signature"], *(url.rpartition("=")[2] for url in urls)]

@@ -1,23 +1,20 @@
 """PUTs and multipart uploads to real storage: by the client, the command line and curl."""
 
-import os
 import random
 import shutil
 import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+from click.testing import CliRunner, Result
 
-from tests.acceptance.conftest import ROOT, Service
-from valetkey import Code, Grant, StorageError, multipart_storage
+from tests.acceptance.conftest import Service
+from tests.support.s3.http_requests import put, send
+from valetkey import Grant
+from valetkey.cli.main import main
 from valetkey.cli.snippets import render_curl
-from valetkey.multipart_upload import MultipartUploader
 
 MEBIBYTE = 1024**2
 CONTENT = random.Random(5).randbytes(12 * MEBIBYTE)
@@ -44,29 +41,14 @@ def s3(service: Service) -> Any:
     )
 
 
-def put(url: str, headers: dict[str, str], body: bytes) -> int:
-    all_headers = headers | {"content-length": str(len(body))}
-    request = Request(url, body, all_headers, method="PUT")  # noqa: S310 - the service's URL
-    try:
-        with urlopen(request) as response:  # noqa: S310 - as above
-            return int(response.status)
-    except HTTPError as error:
-        with error:
-            return int(error.code)
-
-
-def run_valetkey(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_valetkey(service: Service, *arguments: str) -> Result:
     info = service.stack.info
-    environ = dict(os.environ) | {
+    environ = {
         "VALETKEY_BROKER_URL": info.broker_url,
         "VALETKEY_RESULT_URL": info.result_url,
         "VALETKEY_TENANT": "acme",
     }
-    program = "from valetkey.cli.main import main; main()"
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
-    )
+    return CliRunner().invoke(main, arguments, env=environ)
 
 
 def run_shell(line: str, folder: Path) -> int:
@@ -79,63 +61,12 @@ def test_the_command_line_uploads_a_file_of_three_parts(
 ) -> None:
     arguments = ("acme/film.mp4", "--file", str(film), "--part-size", "5MiB", "--meta", "a=b")
     result = run_valetkey(service, "multipart", "demo", *arguments)
-    assert result.returncode == 0
+    assert result.exit_code == 0
     assert result.stderr.startswith("stored 'acme/film.mp4': 12 MiB in 3 parts, in ")
     stored = s3.get_object(Bucket=BUCKET, Key="acme/film.mp4")
     assert stored["Body"].read() == CONTENT
     assert stored["Metadata"] == {"a": "b", "grant-id": result.stdout.strip()}
     assert stored["ETag"].endswith('-3"')
-
-
-def test_each_part_accepts_only_its_own_length(service: Service) -> None:
-    with service.client() as client:
-        upload = client.multipart("demo", "acme/lengths", size=len(CONTENT), part_size=5 * MEBIBYTE)
-        grants = [grant for grant in upload.parts(expires_in=60) if isinstance(grant, Grant)]
-        lengths = [int(grant.headers["content-length"]) for grant in grants]
-        assert lengths == [5 * MEBIBYTE, 5 * MEBIBYTE, 2 * MEBIBYTE]
-        assert put(grants[2].url, {}, CONTENT[: 2 * MEBIBYTE + 1]) == 403
-        multipart = upload.result().multipart
-        assert multipart is not None
-        multipart_storage.abort_upload(multipart.abort_url)
-
-
-def test_an_aborted_upload_accepts_no_part_and_stores_nothing(
-    service: Service, s3: Any, film: Path
-) -> None:
-    with service.client() as client:
-        upload = client.multipart("demo", "acme/aborted", size=len(CONTENT))
-        multipart = upload.result().multipart
-        assert multipart is not None
-        multipart_storage.abort_upload(multipart.abort_url)
-        with pytest.raises(StorageError):
-            MultipartUploader(upload, film, sleep=lambda _: None).run()
-    listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="acme/aborted")
-    assert listed["KeyCount"] == 0
-    unfinished = s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
-    assert multipart.upload_id not in {entry["UploadId"] for entry in unfinished}
-
-
-def test_parts_of_an_unknown_upload_are_refused(service: Service) -> None:
-    with service.client() as client:
-        grant = client.multipart("demo", "acme/mine", size=5).result()
-        forged = replace(grant, id=f"{grant.id[:-1]}7")
-        batch = client.parts("demo", forged)
-        list(batch)
-        assert batch.refusal is not None
-        assert batch.refusal.code is Code.UPLOAD_UNKNOWN
-        assert grant.multipart is not None
-        multipart_storage.abort_upload(grant.multipart.abort_url)
-
-
-def test_a_put_stores_exactly_the_granted_size_and_only_once(service: Service, s3: Any) -> None:
-    with service.client() as client:
-        grant = client.put("demo", "acme/put ü.txt", size=5, content_type="text/plain").result()
-    assert put(grant.url, grant.headers, b"longer") == 403
-    assert put(grant.url, grant.headers, b"hello") == 200
-    assert put(grant.url, grant.headers, b"again") == 412
-    stored = s3.get_object(Bucket=BUCKET, Key="acme/put ü.txt")
-    assert (stored["Body"].read(), stored["ContentType"]) == (b"hello", "text/plain")
-    assert stored["Metadata"] == {"grant-id": grant.id}
 
 
 @needs_curl
@@ -167,7 +98,7 @@ def test_a_head_with_curl_prints_headers_and_downloads_nothing(
 ) -> None:
     with service.client() as client:
         stored = client.put("demo", "acme/head", size=5).result()
-        assert put(stored.url, stored.headers, b"hello") == 200
+        assert send(put(stored, b"hello")).is_success
         head = client.download("demo", "acme/head", method="HEAD").result()
     command = ["sh", "-c", render_curl(head)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -1,15 +1,16 @@
-"""URLs and forms give access to whoever has them: logs, tables and Redis must contain none."""
+"""URLs and forms give access to whoever has them: logs, tables, outputs and Redis contain none."""
 
 import json
 import re
 import sqlite3
-import subprocess
-import sys
+from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 import redis
 from celery import Celery
@@ -18,32 +19,24 @@ from click.testing import CliRunner
 from tests.acceptance.conftest import SECRET, VAULT_KEY, Service
 from tests.support.builders.messages import batch_id, grant_message
 from tests.support.crypto.tokens import sign_message, unseal_result
-from tests.support.docs.command_lines import ROOT
 from tests.support.servers.waiting import wait_until
 from valetkey import Grant
 from valetkey.crypto.keys import dump_private_key
-from worker.commands.audit.group import audit
+from worker.__main__ import main
 
 SIGNATURE = re.compile(r"X-Amz-Signature|x-amz-signature|X-Amz-Credential|eyJleHBpcmF0aW9u")
+KEYS = ("acme/secret.txt", "vault/secret.txt")
+FORMS = ((), ("--json",))
 
 
-def test_no_log_holds_a_signature_or_a_secret(
-    service: Service, signatures_of_grants: list[str]
-) -> None:
-    assert SIGNATURE.search(service.logs) is None
-    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in service.logs]
+class Secrets(NamedTuple):
+    """The secrets of a tenant without a key, and of one with a key."""
 
+    unsigned: list[str]
+    signed: list[str]
 
-def test_no_table_holds_a_signature_or_a_secret(
-    service: Service, signatures_of_grants: list[str]
-) -> None:
-    path = service.stack.info.database_url.removeprefix("sqlite:///")
-    connection = sqlite3.connect(path)
-    stored = "\n".join(connection.iterdump())
-    connection.close()
-    assert "acme/secret.txt" in stored
-    assert SIGNATURE.search(stored) is None
-    assert not [secret for secret in (*signatures_of_grants, SECRET) if secret in stored]
+    def contained_in(self, text: str) -> list[str]:
+        return [secret for secret in (*self.unsigned, *self.signed) if secret in text]
 
 
 def send_request(service: Service, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -62,49 +55,67 @@ def grant_request(kind: str, **terms: Any) -> dict[str, Any]:
     return grant_message(tenant="vault", grant=grant, items=items, callback="hook")
 
 
-def webhook_ids(service: Service) -> set[str]:
-    """Return the ids of all webhooks received; each may be received more than once."""
-    return {headers["webhook-id"] for headers in service.receiver.headers}
+def requests_of_every_sort() -> list[dict[str, Any]]:
+    """Return a request for a grant of each kind, and each other request about them."""
+    download = grant_request("download")
+    upload = grant_request("upload", max_size=10) | {"notify": ["upload.stored"]}
+    about = {"v": 1, "tenant": "vault"}
+    requester = {"requested_by": "tests"}
+    of = {"of": f"{download['batch']}.0", "batch": batch_id()}
+    return [
+        download,
+        upload,
+        grant_request("put", max_size=10),
+        grant_request("multipart", max_size=10),
+        about | {"ask": "usage"},
+        download | {"ask": "explain"},
+        about | requester | {"ask": "reissue"} | of,
+        about | {"ask": "status", "batch": upload["batch"], "items": [0], "probe": True},
+        about | requester | {"ask": "cancel", "batch": download["batch"]},
+    ]
+
+
+def webhook_count(service: Service) -> int:  # each may be received more than once
+    return len({headers["webhook-id"] for headers in service.receiver.headers})
+
+
+def secrets_of_grants_without_a_key(service: Service) -> list[str]:
+    with service.client() as client:
+        link = client.download("demo", "acme/secret.txt", callback="hook").result()
+        form = client.upload("demo", "acme/secret.txt", max_size=10).result()
+        put = client.put("demo", "acme/secret.bin", size=10).result()
+        upload = client.multipart("demo", "acme/secret.bin", size=10)
+        part = next(iter(upload.parts()))
+    assert isinstance(part, Grant)
+    urls = [link.url, put.url, upload.result().url, part.url]
+    return [form.fields["x-amz-signature"], *(url.rpartition("=")[2] for url in urls)]
 
 
 @pytest.fixture(scope="module")
-def secrets(service: Service) -> list[str]:
-    """All secrets of a tenant with a key, after it has sent every kind of request."""
-    before = len(webhook_ids(service))
-    messages = [
-        grant_request("download"),
-        grant_request("upload", max_size=10) | {"notify": ["upload.stored"]},
-        grant_request("put", max_size=10),
-    ]
-    messages.append(grant_request("multipart", max_size=10))
-    messages.append({"v": 1, "ask": "usage", "tenant": "vault"})
-    messages.append(messages[0] | {"ask": "explain"})
-    about = {"v": 1, "tenant": "vault"}
-    of = {"of": f"{messages[0]['batch']}.0", "batch": batch_id(), "requested_by": "tests"}
-    messages.append(about | {"ask": "reissue"} | of)
-    messages.append(about | {"ask": "status", "batch": messages[1]["batch"], "items": [0]})
-    messages[-1]["probe"] = True
-    cancel = {"v": 1, "ask": "cancel", "tenant": "vault", "requested_by": "tests"}
-    messages.append(cancel | {"batch": messages[0]["batch"]})
-    tokens, outcomes = zip(*(send_request(service, message) for message in messages), strict=True)
+def secrets(service: Service) -> Secrets:
+    """The secrets of both tenants, after they have sent every kind of request."""
+    before = webhook_count(service)
+    unsigned = secrets_of_grants_without_a_key(service)
+    tokens, outcomes = zip(
+        *(send_request(service, message) for message in requests_of_every_sort()), strict=True
+    )
     grants = [item for o in outcomes for item in o.get("items", ()) if "url" in item]
     urls = [grant["url"] for grant in grants if "fields" not in grant]
+    (form,) = (grant for grant in grants if "fields" in grant)
     signatures = [url.rpartition("=")[2] for url in urls]
-    forms = [grant["fields"]["x-amz-signature"] for grant in grants if "fields" in grant]
-    expected = before + len(grants) - 1  # a fresh grant calls no endpoint
-    wait_until(lambda: len(webhook_ids(service)) == expected, what="the webhooks have arrived")
+    expected = before + len(grants)  # a fresh grant calls no endpoint; the unsigned link does
+    wait_until(lambda: webhook_count(service) == expected, what="the webhooks have arrived")
     private = [key["d"] for key in json.loads(dump_private_key(VAULT_KEY))["keys"]]
-    assert (len(signatures), len(forms)) == (4, 1)
     parts = [part for token in tokens for part in token.split(".")[1:]]
-    secrets = [*urls, *signatures, *forms, *private, *parts, SECRET]
-    check_upload_webhook(service, next(grant for grant in grants if "fields" in grant), secrets)
+    signed = [*urls, *signatures, form["fields"]["x-amz-signature"], *private, *parts, SECRET]
+    secrets = Secrets(unsigned, signed)
+    check_upload_webhook(service, form, secrets)
     return secrets
 
 
-def check_upload_webhook(service: Service, form: dict[str, Any], secrets: list[str]) -> None:
+def check_upload_webhook(service: Service, form: dict[str, Any], secrets: Secrets) -> None:
     """Use a form, and check that the webhook that tells of it contains no secret."""
-    file = {"file": b"12345"}
-    httpx.post(form["url"], data=form["fields"], files=file, trust_env=False).raise_for_status()
+    httpx.post(form["url"], data=form["fields"], files={"file": b"12345"}).raise_for_status()
     with service.signing_client(VAULT_KEY) as client:
         client.batch(form["id"].rpartition(".")[0]).stored(0)
     is_told = (form["id"].encode(), b"upload.stored")
@@ -112,78 +123,118 @@ def check_upload_webhook(service: Service, form: dict[str, Any], secrets: list[s
         lambda: [b for b in tuple(service.receiver.bodies) if all(text in b for text in is_told)],
         what="the webhook about the upload has arrived",
     )
-    body = told[0].decode()
-    assert [secret for secret in secrets if secret in body] == []
-    assert "://" not in body
+    assert secrets.contained_in(told[0].decode()) == []
+    assert b"://" not in told[0]
 
 
-def test_whose_prints_no_secret(service: Service, secrets: list[str]) -> None:
-    path = {"VALETKEY_DATABASE_URL": service.stack.info.database_url}
-    environ = {"PYTHONPATH": str(ROOT), **path}
-    url, token = next(text for text in secrets if text.startswith("http")), secrets[-2]
-    for text in (url, url[:-1], f"{url} {url}", token, f"{url}&{token}"):
-        for options in ((), ("--json",)):
-            printed = subprocess.run(
-                [sys.executable, "-m", "worker", "audit", "whose", "-", *options],
-                env=environ,
-                input=text,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            output = printed.stdout + printed.stderr
-            assert output
-            assert [secret for secret in secrets if secret in output] == []
+def run_worker(service: Service, *words: str, text: str | None = None, **environ: str) -> str:
+    """Run a command of the operator; return all that it prints."""
+    environ = {**service.stack.environ, **environ}
+    return CliRunner().invoke(main, words, input=text, env=environ).output
 
 
-def test_no_log_has_a_secret_of_a_signing_tenant(service: Service, secrets: list[str]) -> None:
-    assert '"answered"' in service.logs
-    assert [secret for secret in secrets if secret in service.logs] == []
-
-
-def test_no_table_has_a_secret_of_a_signing_tenant(service: Service, secrets: list[str]) -> None:
+def dump_tables(service: Service, _: Path) -> str:
     path = service.stack.info.database_url.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path)) as connection:
-        stored = "\n".join(connection.iterdump())
-    assert "vault/secret.txt" in stored
-    assert [secret for secret in secrets if secret in stored] == []
+        return "\n".join(connection.iterdump())
 
 
-def test_no_output_of_audit_has_a_secret_of_a_signing_tenant(
-    service: Service, secrets: list[str], monkeypatch: pytest.MonkeyPatch
+def list_grants(service: Service, form: str) -> list[str]:
+    # Only these keys: other tests request grants of the same tenants from the same service.
+    lists = (run_worker(service, "audit", "list", "--key", key, "--all", form) for key in KEYS)
+    return [line for lines in lists for line in lines.splitlines()]
+
+
+def grant_ids(service: Service) -> list[str]:
+    return [json.loads(line)["grant"] for line in list_grants(service, "--json")]
+
+
+def list_and_show(service: Service, _: Path) -> str:
+    printed = [*list_grants(service, "--json"), *list_grants(service, "--csv")]
+    for grant in grant_ids(service):
+        printed += [run_worker(service, "audit", "show", grant, *form) for form in FORMS]
+    return "\n".join(printed)
+
+
+def make_report(service: Service, _: Path) -> str:
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()  # a report ends before its second
+    words = ("audit", "report", "--until", soon, "--out", "-", "--tenant")
+    return run_worker(service, *words, "acme") + run_worker(service, *words, "vault")
+
+
+def make_checkpoint_and_proofs(service: Service, folder: Path) -> str:
+    key_file, checkpoints = folder / "audit.key", folder / "checkpoints"
+    environ = {
+        "VALETKEY_AUDIT_KEY_FILE": str(key_file),
+        "VALETKEY_AUDIT_CHECKPOINTS": str(checkpoints),
+    }
+    printed = [run_worker(service, "audit", "key", "--new", str(key_file), **environ)]
+    printed.append(run_worker(service, "audit", "checkpoint", "--json", **environ))
+    printed += [run_worker(service, "audit", "prove", grant) for grant in grant_ids(service)]
+    printed += [path.read_text() for path in checkpoints.rglob("*.checkpoint")]
+    text = "\n".join(printed)
+    assert key_file.read_text()[-20:].strip() not in text
+    return text
+
+
+def show_metrics(service: Service, _: Path) -> str:
+    text = run_worker(service, "metrics")
+    assert [word for word in ("secret.txt", "secret.bin", "://") if word in text] == []
+    return text
+
+
+def export_as(name: str) -> Callable[[Service, Path], str]:
+    def export(service: Service, folder: Path) -> str:
+        out = folder / "out"
+        output = run_worker(service, "audit", "export", "--format", name, "--out", str(out))
+        is_table = name == "parquet"
+        return output + (str(pq.read_table(out).to_pylist()) if is_table else out.read_text())
+
+    return export
+
+
+# Where secrets must not be, how it is read, and what must be there.
+PLACES: dict[str, tuple[Callable[[Service, Path], str], tuple[str, ...]]] = {
+    "logs": (lambda service, _: service.logs, ('"answered"',)),
+    "tables": (dump_tables, KEYS),
+    "audit list and show": (list_and_show, KEYS),
+    "audit report": (make_report, ("acme", "vault/secret.txt")),
+    "checkpoints and proofs": (make_checkpoint_and_proofs, KEYS),
+    "metrics": (show_metrics, ('kind="multipart"', 'tenant="acme"', 'tenant="vault')),
+    **{f"{name} export": (export_as(name), KEYS) for name in ("csv", "jsonl", "ocsf", "parquet")},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_place_has_a_signature_or_a_secret(
+    service: Service, secrets: Secrets, place: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("VALETKEY_DATABASE_URL", service.stack.info.database_url)
+    read, expected = PLACES[place]
+    text = read(service, tmp_path)
+    assert [words for words in expected if words not in text] == []
+    assert SIGNATURE.search(text) is None
+    assert secrets.contained_in(text) == []
 
-    def audit_output(*words: str) -> str:
-        result = CliRunner().invoke(audit, words)
-        assert result.exit_code == 0, result.output
-        return result.output
 
-    # Only these: other tests request grants of the same tenant from the same service.
-    key = ("--key", "vault/secret.txt")
-    listed = audit_output("list", "--tenant", "vault", *key, "--all", "--json")
-    grants = [json.loads(line)["grant"] for line in listed.splitlines()]
-    stories = [audit_output("show", grant, *more) for grant in grants for more in ((), ["--json"])]
-    printed = "\n".join((listed, *stories))
-    assert printed.count("vault/secret") >= 3 * len(grants)
-    assert SIGNATURE.search(printed) is None
-    assert [secret for secret in secrets if secret in printed] == []
+def test_whose_prints_no_secret(service: Service, secrets: Secrets) -> None:
+    url, token = secrets.signed[0], secrets.signed[-2]
+    for text in (url, f"{url} {url}", token, f"{url}&{token}"):
+        for form in FORMS:
+            output = run_worker(service, "audit", "whose", "-", *form, text=text)
+            assert output
+            assert secrets.contained_in(output) == []
 
 
 def test_redis_has_only_sealed_results_of_a_signing_tenant(
-    service: Service, secrets: list[str]
+    service: Service, secrets: Secrets
 ) -> None:
-    info, expected = service.stack.info, [*secrets, "vault"]
+    info, words = service.stack.info, [*secrets.signed, "vault"]
     for url in (info.broker_url, info.result_url):
         with closing(redis.Redis.from_url(url, decode_responses=True)) as server:
             wait_until(
-                lambda: not contained_words(expected, dump_redis(server)),
+                lambda: not [word for word in words if word in dump_redis(server)],
                 what="the messages are acknowledged",
             )
-
-
-def contained_words(words: list[str], text: str) -> list[str]:
-    return [word for word in words if word in text]
 
 
 def dump_redis(server: Any) -> str:
@@ -192,38 +243,8 @@ def dump_redis(server: Any) -> str:
         "string": server.get,
         "hash": server.hgetall,
         "zset": lambda key: server.zrange(key, 0, -1),
+        "list": lambda key: server.lrange(key, 0, -1),
+        "set": server.smembers,
+        "none": lambda _key: None,  # a message that was acknowledged meanwhile
     }
-    readers |= {"list": lambda key: server.lrange(key, 0, -1), "set": server.smembers}
-    readers["none"] = lambda _key: None  # a message that was acknowledged meanwhile
     return repr({key: readers[server.type(key)](key) for key in server.scan_iter()})
-
-
-RESULTS = "celery-task-meta-*"
-
-
-def test_redis_removes_every_result_when_its_grants_expire(service: Service) -> None:
-    results = redis.Redis.from_url(service.stack.info.result_url)
-    with service.client() as client:
-        client.download("demo", "acme/secret.txt", expires_in=60).result()
-        newest_keys = wait_until(
-            lambda: [key for key in results.scan_iter(RESULTS) if 0 < results.ttl(key) <= 60],
-            what="the result's lifetime is shortened",
-        )
-    lifetimes = [results.pttl(key) for key in results.scan_iter(RESULTS)]
-    results.close()
-    assert newest_keys
-    assert all(
-        0 < lifetime <= 900_000 for lifetime in lifetimes if lifetime != -2
-    )  # -2: removed meanwhile
-
-
-def test_a_grant_prints_no_url() -> None:
-    grant = Grant(
-        id="1.0",
-        key="k",
-        method="GET",
-        url="https://secret.example/",
-        expires_at="2026-11-24T00:00:00Z",  # type: ignore[arg-type]
-        limited_by="request",
-    )
-    assert "secret.example" not in f"{grant!r}{grant}"

@@ -5,13 +5,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import boto3
 import httpx
 import pytest
 
 from tests.acceptance.conftest import ACME_KEY, ROOT, SECRET, Service
+from tests.support.s3.doubles import ALLOW_ALL, TRUST, aws_client, policy_document
 from tests.support.servers.external import KEYS
 from tests.support.servers.waiting import wait_until
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
@@ -22,12 +22,7 @@ from worker.devstack.stack import running_stack
 from worker.devstack.storage import Storage
 
 ROLE, BUCKET, EXTERNAL_ID = "debug", "valetkey-debug", "agreed-with-acme-5ec2e7"
-TRUST_STATEMENT = {
-    "Effect": "Allow",
-    "Principal": {"AWS": "*"},
-    "Action": "sts:AssumeRole",
-    "Condition": {"StringEquals": {"sts:ExternalId": EXTERNAL_ID}},
-}
+TRUST_STATEMENT = TRUST | {"Condition": {"StringEquals": {"sts:ExternalId": EXTERNAL_ID}}}
 TENANTS = """
 [buckets.assumed]
 bucket = "{bucket}"
@@ -48,21 +43,12 @@ secret = "env:TEST_HOOK_SECRET"
 """
 
 
-def policy(statement: dict[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-
-
 @pytest.fixture(scope="module")
 def sts_endpoint(ministack: Storage) -> str:
     """The endpoint of an STS with the role."""
-    keys: Any = {
-        "aws_access_key_id": KEYS.access_key,
-        "aws_secret_access_key": KEYS.secret_key,
-    }
-    iam = boto3.client("iam", "us-east-1", endpoint_url=ministack.endpoint, **keys)
-    iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy(TRUST_STATEMENT))
-    allow = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-    iam.put_role_policy(RoleName=ROLE, PolicyName="s3", PolicyDocument=policy(allow))
+    iam = aws_client(ministack, "iam")
+    iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy_document(TRUST_STATEMENT))
+    iam.put_role_policy(RoleName=ROLE, PolicyName="s3", PolicyDocument=policy_document(ALLOW_ALL))
     ministack.client().create_bucket(Bucket=BUCKET)
     return ministack.endpoint
 
@@ -88,21 +74,20 @@ def service(sts_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     }
     with running_receiver(respond_with(204)) as receiver:
         tenants = data.with_name("tenants.toml")
-        tenants.write_text(_tenants_file(sts_endpoint, receiver.port))
+        example = (ROOT / "examples" / "tenants.toml").read_text()
+        tenants.write_text(
+            example
+            + TENANTS.format(
+                bucket=BUCKET,
+                endpoint=sts_endpoint,
+                role=ROLE,
+                external_id=EXTERNAL_ID,
+                key=public_key_line(ACME_KEY),
+                port=receiver.port,
+            )
+        )
         with running_stack(data, tenants, environ, commands=commands) as stack:
             yield Service(stack, data, receiver)
-
-
-def _tenants_file(endpoint: str, port: int) -> str:
-    example = (ROOT / "examples" / "tenants.toml").read_text()
-    return example + TENANTS.format(
-        bucket=BUCKET,
-        endpoint=endpoint,
-        role=ROLE,
-        external_id=EXTERNAL_ID,
-        key=public_key_line(ACME_KEY),
-        port=port,
-    )
 
 
 class Secrets(NamedTuple):

@@ -1,41 +1,31 @@
-"""Signed requests and sealed results, through the real queue and the real workers."""
+"""Requests and results through the real queue, workers and result store, and their log lines."""
 
+import asyncio
+import gzip
+import hashlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import re
+from contextlib import closing
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import redis
 
-from tests.acceptance.conftest import ACME_KEY, Service
-from valetkey import Code, Grant
+from tests.acceptance.conftest import VAULT_KEY, Service
+from tests.support.servers.waiting import wait_until
+from valetkey import AsyncClient, Code, Grant, Refused
 from valetkey.crypto.keys import dump_private_key
+from worker.devstack.folder import StorageKeys
+from worker.devstack.s3 import s3_client
 
-SECRETS = [key["d"] for key in json.loads(dump_private_key(ACME_KEY))["keys"]]
-
-
-def redis_texts(service: Service) -> dict[str, str]:
-    """Return all strings in the broker and in the result store, by key."""
-    texts = {}
-    for url in {service.stack.info.broker_url, service.stack.info.result_url}:
-        with redis.Redis.from_url(url) as server:
-            for name in server.scan_iter(_type="string"):
-                texts[name.decode()] = (server.get(name) or b"").decode()
-    return texts
+RESULTS = "celery-task-meta-*"
 
 
-def test_only_the_key_that_signed_a_request_can_read_its_grants(service: Service) -> None:
-    with service.signing_client() as client:
-        batch = client.download_many("demo", [f"acme/{n}" for n in range(20)], chunk_size=10)
-        grants = [item for item in batch if isinstance(item, Grant)]
-    results = [text for name, text in redis_texts(service).items() if batch.id in name]
-    assert (len(grants), len(results)) == (20, 2)
-    for text in results:
-        assert not [word for word in ("http", "X-Amz", grants[0].key, *SECRETS) if word in text]
-        assert json.loads(text)["result"].startswith("eyJ")  # a token's header, in base64
-    assert not [word for word in (grants[0].url, *SECRETS) if word in service.logs]
+def log_lines(service: Service, event: str) -> list[dict[str, Any]]:
+    complete = (line for line in service.logs.splitlines(keepends=True) if line.endswith("\n"))
+    records = (json.loads(line) for line in complete if f'"{event}"' in line)
+    return [line for line in records if line.get("tenant") == "vault"]
 
 
 def test_a_batch_is_cancelled_and_usage_is_reported(service: Service) -> None:
@@ -52,27 +42,113 @@ def test_a_batch_is_cancelled_and_usage_is_reported(service: Service) -> None:
     assert [(quota.metric, quota.window) for quota in usage if quota.used]
 
 
-@pytest.mark.parametrize(("lifetime", "status"), [("1h", 0), ("7d", 1)])
-def test_a_dry_run_of_the_command_is_explained_by_the_service(
-    service: Service, tmp_path: Path, lifetime: str, status: int
+def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(
+    service: Service,
 ) -> None:
+    with service.signing_client(VAULT_KEY) as client:
+        handle = client.download("demo", "vault/a")
+        handle.result(15)
+        client.usage(15)
+    wait_until(lambda: "told" in {line["status"] for line in log_lines(service, "answered")})
+    warnings = [line for line in log_lines(service, "quota_warning") if line["batch"] == handle.id]
+    warning = warnings[0]  # there is a second one if the chunk was sent again
+    assert (warning["metric"], warning["window"], warning["limit"]) == ("grants", "day", 9_999)
+    assert None not in {line["batch"] for line in log_lines(service, "quota_warning")}
+
+
+def test_redis_removes_every_result_when_its_grants_expire(service: Service) -> None:
+    with closing(redis.Redis.from_url(service.stack.info.result_url)) as results:
+        with service.client() as client:
+            client.download("demo", "acme/secret.txt", expires_in=60).result()
+            wait_until(
+                lambda: [key for key in results.scan_iter(RESULTS) if 0 < results.ttl(key) <= 60],
+                what="the result's lifetime is shortened",
+            )
+        lifetimes = [results.pttl(key) for key in results.scan_iter(RESULTS)]
+    removed = -2
+    assert all(0 < lifetime <= 900_000 for lifetime in lifetimes if lifetime != removed)
+
+
+KEYS = [f"acme/{number}" for number in range(24)]
+
+
+def fetch(url: str) -> bytes:
+    with urlopen(url) as response:  # noqa: S310 - the service's URL
+        content: bytes = response.read()
+        return content
+
+
+def results(service: Service, batch: str) -> list[bytes]:
+    with redis.Redis.from_url(service.stack.info.result_url) as server:
+        return [server.get(name) or b"" for name in server.scan_iter(f"*{batch}*")]
+
+
+def test_a_manifest_has_working_links_and_redis_has_none_of_them(service: Service) -> None:
     info = service.stack.info
-    (tmp_path / "acme.key").touch(0o600)
-    (tmp_path / "acme.key").write_text(dump_private_key(ACME_KEY))
-    command = [str(Path(sys.executable).with_name("valetkey")), "download", "demo", "acme/a"]
-    completed = subprocess.run(
-        [*command, "--expires-in", lifetime, "--dry-run", "--json"],
-        env=dict(os.environ)
-        | {
-            "VALETKEY_BROKER_URL": info.broker_url,
-            "VALETKEY_RESULT_URL": info.result_url,
-            "VALETKEY_KEY_FILE": str(tmp_path / "acme.key"),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+    storage = s3_client(
+        info.s3_endpoint, StorageKeys(info.s3_access_key, info.s3_secret_key), "us-east-1"
     )
-    assert completed.returncode == status, completed.stderr
-    explanation = json.loads(completed.stdout)
-    codes = [rule["refusal"]["code"] for rule in explanation["rules"] if rule["refusal"]]
-    assert codes == (["expiry_too_long"] if status else [])
+    storage.put_object(Bucket="valetkey-demo", Key=KEYS[0], Body=b"content")
+    with service.signing_client() as client:
+        batch = client.download_many("demo", [*KEYS, "outside"], manifest="acme/all.jsonl.gz")
+        manifest = batch.manifest(60)
+    content = fetch(manifest.grant.url)
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (manifest.bytes, manifest.sha256)
+    lines = [json.loads(line) for line in gzip.decompress(content).splitlines()]
+    assert [line["key"] for line in lines] == [*KEYS, "outside"]
+    assert (manifest.issued, manifest.refused, lines[-1]["code"]) == (24, 1, "key_outside_prefix")
+    assert fetch(lines[0]["url"]) == b"content"
+    stored_results = results(service, batch.id)
+    assert (len(stored_results), len(stored_results[0]) < 1_500) == (1, True)
+    assert manifest.grant.url not in service.logs
+
+
+LIFETIMES = [600, 3_600, 60, 1_800, 3_600]  # seconds
+SIGNATURE = re.compile("X-Amz-Signature|X-Amz-Credential")
+
+
+@pytest.fixture(scope="module")
+def batch_ids(service: Service) -> list[str]:
+    """The batch ids of downloads with these lifetimes that were granted together."""
+    return asyncio.run(request_together(service))
+
+
+async def request_together(service: Service) -> list[str]:
+    info, key = service.stack.info, dump_private_key(VAULT_KEY)
+    async with AsyncClient(info.broker_url, info.result_url, key=key, requested_by="t") as client:
+        handles = [
+            client.download("demo", f"vault/{number}", expires_in=lifetime)
+            for number, lifetime in enumerate(LIFETIMES)
+        ]
+        refused = client.download("demo", "elsewhere/a")
+        refusal = (await asyncio.gather(refused.result(), return_exceptions=True))[0]
+        grants = await asyncio.gather(*handles)
+    assert isinstance(refusal, Refused)
+    assert refusal.refusal.code == Code.KEY_OUTSIDE_PREFIX
+    assert all(isinstance(grant, Grant) for grant in grants)
+    return [handle.id for handle in handles]
+
+
+def test_one_log_line_has_the_ids_of_all_requests_that_were_answered_together(
+    service: Service, batch_ids: list[str]
+) -> None:
+    wait_until(lambda: "bundled" in {line["status"] for line in log_lines(service, "answered")})
+    lines = [line for line in log_lines(service, "answered") if line["status"] == "bundled"]
+    assert set(batch_ids) <= set(lines[0]["batches"])
+    assert (lines[0]["items"], lines[0]["refused"]) == (6, 1)
+    warnings = [line["batch"] for line in log_lines(service, "quota_warning")]
+    assert set(warnings) & set(lines[0]["batches"])
+
+
+def test_a_sealed_answer_to_a_bundle_lives_as_long_as_the_first_of_its_grants(
+    service: Service, batch_ids: list[str]
+) -> None:
+    assert batch_ids
+    with redis.Redis.from_url(service.stack.info.result_url) as store:
+        names = list(store.scan_iter("celery-task-meta-bundle.*"))
+        lives = [store.ttl(name) for name in names]
+        stored = [(store.get(name) or b"").decode() for name in names]
+    assert lives
+    assert all(0 < life <= min(LIFETIMES) for life in lives)
+    assert not any(SIGNATURE.search(text) for text in stored)
+    assert all('"result": "eyJ' in text for text in stored)

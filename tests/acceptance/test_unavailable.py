@@ -1,11 +1,9 @@
 """The service tells waiting producers that its database or its credentials are away."""
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +11,9 @@ from celery import Celery
 
 from tests.support.builders.messages import grant_message
 from tests.support.faults.service import ACME_KEY, FaultyService, faulty_service
-from tests.support.faults.worker_group import WorkerGroup
 from tests.support.servers.waiting import wait_until
 from valetkey import Client, ServiceUnavailable
 from valetkey.crypto.keys import dump_private_key
-from worker.devstack.stack_info import service_environment
 
 SECONDS = 60.0  # a worker waits for a locked database, also for earlier messages
 
@@ -69,25 +65,3 @@ def test_a_plain_celery_producer_reads_the_reason_and_keeps_waiting(faulty: Faul
     assert "sqlite" not in raw.decode() + repr(reason)
     assert result.get(timeout=60)["status"] == "issued"
     app.close()
-
-
-def test_a_client_is_told_that_there_are_no_credentials(
-    faulty: FaultyService, tmp_path: Path
-) -> None:
-    faulty.worker.close()
-    environ = service_environment(
-        {name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-        VALETKEY_BROKER_URL=faulty.broker.url(0),
-        VALETKEY_RESULT_URL=faulty.broker.url(1),
-        VALETKEY_DATABASE_URL=str(faulty.engine.url),
-        AWS_EC2_METADATA_DISABLED="true",
-        AWS_CONFIG_FILE=str(tmp_path / "none"),
-        AWS_SHARED_CREDENTIALS_FILE=str(tmp_path / "none"),
-    )
-    with closing(WorkerGroup("without-credentials", faulty.data, environ)) as worker:
-        worker.start()
-        with (
-            Client(faulty.broker.url(0), key=dump_private_key(ACME_KEY), exit_timeout=0) as client,
-            pytest.raises(ServiceUnavailable, match="no valid credentials for storage"),
-        ):
-            client.download("demo", "acme/b.pdf").result(30)

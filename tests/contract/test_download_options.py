@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
+from tests.contract.test_download import query_misuses, with_method, with_query_change
 from tests.support.s3.http_requests import Request, get, send
-from tests.support.s3.misuses import BOTH, SECRET, Misuse, check_misuse, parametrize_misuses
+from tests.support.s3.misuses import (
+    BOTH,
+    SECRET,
+    MakeRequest,
+    Misuse,
+    check_misuse,
+    parametrize_misuses,
+)
 from tests.support.s3.queries import (
     QueryChange,
     append_parameters,
@@ -14,7 +22,7 @@ from tests.support.s3.queries import (
     remove_parameters,
     replace_parameter,
 )
-from tests.support.s3.stores import DOWNLOAD, VERSIONED_BUCKET, Store, new_key, versioned_profile
+from tests.support.s3.stores import VERSIONED_BUCKET, Store, new_key, versioned_profile
 
 OVERRIDES: Mapping[str, str] = {
     "cache_control": "private, max-age=60",
@@ -25,10 +33,6 @@ OVERRIDES: Mapping[str, str] = {
 INLINE: Mapping[str, Any] = {"inline": True, "content_type": "image/png", "filename": "a.png"}
 
 
-def head_request(url: str) -> Request:
-    return Request("HEAD", url)
-
-
 def store_two_versions(store: Store, key: str) -> tuple[str, str]:
     """Store two versions of an object, and return their ids."""
     location = {"Bucket": VERSIONED_BUCKET, "Key": key}
@@ -36,16 +40,16 @@ def store_two_versions(store: Store, key: str) -> tuple[str, str]:
     return old["VersionId"], new["VersionId"]
 
 
-def version_url(store: Store, key: str, version: str) -> str:
-    item = {"key": key, "version_id": version}
-    (grant,) = store.issue_grants(item, **{**DOWNLOAD, "bucket": versioned_profile(store.name)})
+def version_url(store: Store, key: str, version: str, **terms: Any) -> str:
+    item, bucket = {"key": key, "version_id": version}, versioned_profile(store.name)
+    (grant,) = store.issue_grants(item, bucket=bucket, **terms)
     return grant.url
 
 
 def test_a_link_for_head_says_what_is_stored(store: Store) -> None:
     key = new_key()
     store.put_object(key, b"0123456789")
-    response = send(head_request(store.download(key, method="HEAD").url))
+    response = send(Request("HEAD", store.download(key, method="HEAD").url))
     assert (response.status, response.headers["content-length"], response.body) == (200, "10", b"")
 
 
@@ -65,11 +69,12 @@ def test_a_download_that_may_be_shown_is(store: Store) -> None:
     assert headers["content-type"] == "image/png"
 
 
-def test_a_link_to_a_version_brings_that_version(store: Store) -> None:
+@pytest.mark.parametrize("terms", [{}, {"plain": True}], ids=["with options", "plain"])
+def test_a_link_to_a_version_brings_that_version(store: Store, terms: dict[str, bool]) -> None:
     key = new_key()
     old, new = store_two_versions(store, key)
-    assert send(get(version_url(store, key, old))).body == b"old"
-    assert send(get(version_url(store, key, new))).body == SECRET
+    assert send(get(version_url(store, key, old, **terms))).body == b"old"
+    assert send(get(version_url(store, key, new, **terms))).body == SECRET
 
 
 def test_a_plain_link_brings_the_object_as_it_is_stored(store: Store) -> None:
@@ -80,27 +85,6 @@ def test_a_plain_link_brings_the_object_as_it_is_stored(store: Store) -> None:
     assert response.headers["content-type"] == "image/gif"
     assert response.headers["cache-control"] == "max-age=5"
     assert "content-disposition" not in response.headers
-
-
-def test_a_plain_link_to_a_version_brings_that_version(store: Store) -> None:
-    key = new_key()
-    old, _ = store_two_versions(store, key)
-    item = {"key": key, "version_id": old}
-    terms = {**DOWNLOAD, "bucket": versioned_profile(store.name), "plain": True}
-    (grant,) = store.issue_grants(item, **terms)
-    assert send(get(grant.url)).body == b"old"
-
-
-MakeRequest = Callable[[Store, str], Request]
-
-
-def head_link_with_method(method: str, body: bytes | None = None) -> MakeRequest:
-    return lambda store, key: Request(method, store.download(key, method="HEAD").url, body=body)
-
-
-def with_query_change(change: QueryChange, **terms: Any) -> MakeRequest:
-    """Return requests with links granted on these terms, whose query is changed."""
-    return lambda store, key: get(change_query(store.download(key, **terms).url, change))
 
 
 def old_version_with(change: Callable[[str], QueryChange]) -> MakeRequest:
@@ -115,33 +99,16 @@ def old_version_with(change: Callable[[str], QueryChange]) -> MakeRequest:
 
 def override_misuses(name: str) -> tuple[Misuse, Misuse]:
     """Return misuses that change and that remove an override."""
-    override, param = {name: OVERRIDES[name]}, f"response-{name.replace('_', '-')}"
-    label = name.replace("_", " ")
-    return (
-        Misuse(
-            f"{label} changed",
-            BOTH,
-            with_query_change(replace_parameter(param, "other"), **override),
-        ),
-        Misuse(f"{label} removed", BOTH, with_query_change(remove_parameters(param), **override)),
-    )
+    label, override = name.replace("_", " "), {name: OVERRIDES[name]}
+    return query_misuses(label, f"response-{name.replace('_', '-')}", "other", **override)
 
 
 MISUSES = (
-    Misuse("link for HEAD used for GET", BOTH, head_link_with_method("GET")),
-    Misuse("link for HEAD used for PUT", BOTH, head_link_with_method("PUT", b"forged")),
-    Misuse("link for HEAD used for DELETE", BOTH, head_link_with_method("DELETE")),
+    Misuse("link for HEAD used for GET", BOTH, with_method("GET", method="HEAD")),
+    Misuse("link for HEAD used for PUT", BOTH, with_method("PUT", b"forged", method="HEAD")),
+    Misuse("link for HEAD used for DELETE", BOTH, with_method("DELETE", method="HEAD")),
     *(misuse for name in OVERRIDES for misuse in override_misuses(name)),
-    Misuse(
-        "type of an inline file changed",
-        BOTH,
-        with_query_change(replace_parameter("response-content-type", "text%2Fhtml"), **INLINE),
-    ),
-    Misuse(
-        "type of an inline file removed",
-        BOTH,
-        with_query_change(remove_parameters("response-content-type"), **INLINE),
-    ),
+    *query_misuses("type of an inline file", "response-content-type", "text%2Fhtml", **INLINE),
     *(
         Misuse(f"{name} added to a plain link", BOTH, with_query_change(change, plain=True))
         for name, change in {
@@ -151,16 +118,13 @@ MISUSES = (
             "version": append_parameters("versionId=null"),
         }.items()
     ),
-    Misuse(
-        "version changed",
-        BOTH,
-        old_version_with(lambda newer: replace_parameter("versionId", newer)),
-    ),
-    Misuse("version removed", BOTH, old_version_with(lambda _: remove_parameters("versionId"))),
-    Misuse(
-        "version doubled",
-        BOTH,
-        old_version_with(lambda newer: append_parameters(f"versionId={newer}")),
+    *(
+        Misuse(f"version {name}", BOTH, old_version_with(change))
+        for name, change in {
+            "changed": lambda newer: replace_parameter("versionId", newer),
+            "removed": lambda _: remove_parameters("versionId"),
+            "doubled": lambda newer: append_parameters(f"versionId={newer}"),
+        }.items()
     ),
 )
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tests.support.s3.http_requests import Request, put, send
@@ -6,17 +6,13 @@ from tests.support.s3.misuses import (
     BOTH,
     SEAWEEDFS,
     SECRET,
+    MakeRequest,
     Misuse,
+    change_request,
     check_misuse,
     parametrize_misuses,
 )
-from tests.support.s3.queries import (
-    QueryChange,
-    change_query,
-    remove_parameters,
-    replace_parameter,
-    tamper_parameter,
-)
+from tests.support.s3.queries import remove_parameters, replace_parameter, tamper_parameter
 from tests.support.s3.stores import BUCKET, Store, new_key
 from valetkey.wire.replies import Grant
 
@@ -91,122 +87,111 @@ def test_after_an_abort_no_part_is_accepted(store: Store) -> None:
     assert send(put(part, FILE)).status == 404
 
 
-MakeRequest = Callable[[Store, str], Request]
-
-
 def start_upload(store: Store, key: str) -> tuple[Grant, Grant]:
     """Start another upload to the key; return its grant and that of its only part."""
     grant = store.multipart(key, len(FORGED))
     return grant, store.parts(grant, 1)[0]
 
 
-def part_with(change: QueryChange) -> MakeRequest:
-    """Return requests with parts whose query is changed."""
+def part(store: Store, key: str) -> Request:
+    return put(start_upload(store, key)[1], FORGED)
 
-    def request(store: Store, key: str) -> Request:
-        _, part_grant = start_upload(store, key)
-        return Request("PUT", change_query(part_grant.url, change), part_grant.headers, FORGED)
 
-    return request
+def completion(store: Store, key: str) -> Request:
+    grant, _ = start_upload(store, key)
+    return completion_request(grant, upload_part(store, grant, FORGED))
+
+
+def abort(store: Store, key: str) -> Request:
+    return abort_request(start_upload(store, key)[0])
 
 
 def part_with_file(file: bytes) -> MakeRequest:
     def request(store: Store, key: str) -> Request:
-        _, part_grant = start_upload(store, key)
-        return Request(
-            "PUT", part_grant.url, {**part_grant.headers, "content-length": str(len(file))}, file
-        )
+        original = part(store, key)
+        headers = {**original.headers, "content-length": str(len(file))}
+        return replace(original, headers=headers, body=file)
 
     return request
 
 
 def part_copied_from_another_object(store: Store, key: str) -> Request:
     """Copy an object for which there is no grant into the part."""
-    _, part_grant = start_upload(store, key)
-    secret = new_key()
+    secret, original = new_key(), part(store, key)
     store.put_object(secret, SECRET)
-    return Request(
-        "PUT",
-        part_grant.url,
-        {**part_grant.headers, "x-amz-copy-source": f"/{BUCKET}/{secret}"},
-        FORGED,
-    )
+    source = {"x-amz-copy-source": f"/{BUCKET}/{secret}"}
+    return replace(original, headers={**original.headers, **source})
 
 
 def part_under_another_key(store: Store, key: str) -> Request:
-    _, part_grant = start_upload(store, key)
     other, _ = start_upload(store, new_key())
-    return Request("PUT", part_grant.url.replace(key, other.key), part_grant.headers, FORGED)
-
-
-def part_with_method(method: str) -> MakeRequest:
-    return lambda store, key: Request(method, start_upload(store, key)[1].url)
-
-
-def completion_with(change: QueryChange) -> MakeRequest:
-    """Return completions whose query is changed."""
-
-    def request(store: Store, key: str) -> Request:
-        grant, _ = start_upload(store, key)
-        etag = upload_part(store, grant, FORGED)
-        return Request("POST", change_query(grant.url, change), body=completion_body(etag))
-
-    return request
-
-
-def completion_with_etags(*etags: str) -> MakeRequest:
-    return lambda store, key: completion_request(start_upload(store, key)[0], *etags)
-
-
-def completion_with_method(method: str) -> MakeRequest:
-    return lambda store, key: Request(method, start_upload(store, key)[0].url)
-
-
-def abort_with(change: QueryChange) -> MakeRequest:
-    def request(store: Store, key: str) -> Request:
-        request = abort_request(start_upload(store, key)[0])
-        return Request(request.method, change_query(request.url, change))
-
-    return request
-
-
-def abort_with_method(method: str, body: bytes | None = None) -> MakeRequest:
-    return lambda store, key: Request(
-        method, abort_request(start_upload(store, key)[0]).url, body=body
-    )
+    original = part(store, key)
+    return replace(original, url=original.url.replace(key, other.key))
 
 
 UNKNOWN_ETAG = '"00000000000000000000000000000000"'
+PART_CHANGES = {
+    "of another number": replace_parameter("partNumber", "2"),
+    "of no number": remove_parameters("partNumber"),
+    "of another upload": tamper_parameter("uploadId"),
+    "of no upload": remove_parameters("uploadId", "partNumber"),
+    "signature tampered": tamper_parameter("X-Amz-Signature"),
+    "life prolonged": replace_parameter("X-Amz-Expires", "86400"),
+    "grant id changed": tamper_parameter("x-grant-id"),
+}
+COMPLETION_CHANGES = {
+    "of another upload": tamper_parameter("uploadId"),
+    "signature tampered": tamper_parameter("X-Amz-Signature"),
+    "grant id removed": remove_parameters("x-grant-id"),
+}
+ABORT_CHANGES = {
+    "of another upload": tamper_parameter("uploadId"),
+    "of the object itself": remove_parameters("uploadId"),
+    "signature tampered": tamper_parameter("X-Amz-Signature"),
+}
 MISUSES = (
+    *(
+        Misuse(f"{name} {label}", BOTH, change_request(make, change))
+        for name, make, changes in (
+            ("part", part, PART_CHANGES),
+            ("completion", completion, COMPLETION_CHANGES),
+            ("abort", abort, ABORT_CHANGES),
+        )
+        for label, change in changes.items()
+    ),
+    *(
+        Misuse(
+            f"{name} used for {method}",
+            BOTH,
+            change_request(make, method=method, headers={}, body=None),
+        )
+        for name, make in (("part", part), ("completion", completion))
+        for method in ("GET", "DELETE")
+    ),
+    Misuse("abort used for GET", BOTH, change_request(abort, method="GET")),
+    Misuse(
+        "abort used for POST",
+        BOTH,
+        change_request(abort, method="POST", body=completion_body(UNKNOWN_ETAG)),
+    ),
     Misuse("part one byte too large", BOTH, part_with_file(FILE + b"!")),
     Misuse("part one byte too small", BOTH, part_with_file(FILE[:-1])),
     Misuse("part empty", BOTH, part_with_file(b"")),
-    Misuse("part of another number", BOTH, part_with(replace_parameter("partNumber", "2"))),
-    Misuse("part of no number", BOTH, part_with(remove_parameters("partNumber"))),
-    Misuse("part of another upload", BOTH, part_with(tamper_parameter("uploadId"))),
-    Misuse("part of no upload", BOTH, part_with(remove_parameters("uploadId", "partNumber"))),
-    Misuse("part under another key", BOTH, part_under_another_key),
-    Misuse("part signature tampered", BOTH, part_with(tamper_parameter("X-Amz-Signature"))),
-    Misuse("part signature removed", SEAWEEDFS, part_with(remove_parameters("X-Amz-Signature"))),
-    Misuse("part life prolonged", BOTH, part_with(replace_parameter("X-Amz-Expires", "86400"))),
-    Misuse("part grant id changed", BOTH, part_with(tamper_parameter("x-grant-id"))),
-    Misuse("part used for GET", BOTH, part_with_method("GET")),
-    Misuse("part used for DELETE", BOTH, part_with_method("DELETE")),
-    Misuse("part copied from another object", SEAWEEDFS, part_copied_from_another_object),
-    Misuse("completion of another upload", BOTH, completion_with(tamper_parameter("uploadId"))),
     Misuse(
-        "completion signature tampered", BOTH, completion_with(tamper_parameter("X-Amz-Signature"))
+        "part signature removed",
+        SEAWEEDFS,
+        change_request(part, remove_parameters("X-Amz-Signature")),
     ),
-    Misuse("completion grant id removed", BOTH, completion_with(remove_parameters("x-grant-id"))),
-    Misuse("completion without a part", SEAWEEDFS, completion_with_etags()),
-    Misuse("completion with a part that is not there", BOTH, completion_with_etags(UNKNOWN_ETAG)),
-    Misuse("completion used for GET", BOTH, completion_with_method("GET")),
-    Misuse("completion used for DELETE", BOTH, completion_with_method("DELETE")),
-    Misuse("abort of another upload", BOTH, abort_with(tamper_parameter("uploadId"))),
-    Misuse("abort of the object itself", BOTH, abort_with(remove_parameters("uploadId"))),
-    Misuse("abort signature tampered", BOTH, abort_with(tamper_parameter("X-Amz-Signature"))),
-    Misuse("abort used for GET", BOTH, abort_with_method("GET")),
-    Misuse("abort used for POST", BOTH, abort_with_method("POST", completion_body(UNKNOWN_ETAG))),
+    Misuse("part under another key", BOTH, part_under_another_key),
+    Misuse("part copied from another object", SEAWEEDFS, part_copied_from_another_object),
+    Misuse(
+        "completion without a part", SEAWEEDFS, change_request(completion, body=completion_body())
+    ),
+    Misuse(
+        "completion with a part that is not there",
+        BOTH,
+        change_request(completion, body=completion_body(UNKNOWN_ETAG)),
+    ),
 )
 
 

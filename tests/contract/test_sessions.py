@@ -1,20 +1,24 @@
 """Grants signed by role sessions. SeaweedFS needs a config file for roles and is not tested."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import boto3
 import pytest
 
-from tests.contract.test_upload import FILE, FORGED
-from tests.contract.test_upload_options import change_field
+from tests.contract.test_upload import FILE, FORGED, with_field
+from tests.support.s3.doubles import ALLOW_ALL, TRUST, aws_client, policy_document
 from tests.support.s3.http_requests import Request, get, post, put, send
-from tests.support.s3.misuses import MINISTACK, SECRET, Misuse, check_misuse, parametrize_misuses
+from tests.support.s3.misuses import (
+    MINISTACK,
+    SECRET,
+    MakeRequest,
+    Misuse,
+    change_request,
+    check_misuse,
+    parametrize_misuses,
+)
 from tests.support.s3.queries import (
-    QueryChange,
-    change_query,
     remove_parameters,
     replace_parameter,
     tamper_parameter,
@@ -23,30 +27,14 @@ from tests.support.s3.stores import DOWNLOAD, OWNER, PUT, ROLE, UPLOAD, Store, n
 from valetkey.wire.replies import Grant
 from worker.devstack.storage import Storage
 
-ALLOW_ALL = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-TRUST_STATEMENT = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
 TOKEN = "X-Amz-Security-Token"
-
-
-def aws_client(storage: Storage, service: str) -> Any:
-    return boto3.client(
-        service,
-        region_name=storage.region,
-        endpoint_url=storage.endpoint,
-        aws_access_key_id=storage.access_key,
-        aws_secret_access_key=storage.secret_key,
-    )
-
-
-def policy_document(statement: dict[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 def create_role_once(ministack: Storage) -> None:
     """Create the role of the bucket profile "assumed", unless another module has done so."""
     iam = aws_client(ministack, "iam")
     if ROLE not in {role["RoleName"] for role in iam.list_roles()["Roles"]}:
-        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy_document(TRUST_STATEMENT))
+        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy_document(TRUST))
         policy = policy_document(ALLOW_ALL)
         iam.put_role_policy(RoleName=ROLE, PolicyName="s3", PolicyDocument=policy)
 
@@ -91,7 +79,6 @@ def test_a_session_lets_a_file_be_stored(
     assert store.get_object(key)["Body"] == FILE
 
 
-MakeRequest = Callable[[Store, str], Request]
 UseGrant = Callable[[Grant], Request]
 
 
@@ -109,23 +96,8 @@ def session_credentials(store: Store) -> dict[str, Any]:
     }
 
 
-def link_with_query_change(change: QueryChange) -> MakeRequest:
-    return lambda store, key: get(change_query(link_request(store, key).url, change))
-
-
-def put_with_query_change(change: QueryChange) -> MakeRequest:
-    def request(store: Store, key: str) -> Request:
-        original = put_request(store, key)
-        return Request("PUT", change_query(original.url, change), original.headers, original.body)
-
-    return request
-
-
 def form_with_token(token: str | None) -> MakeRequest:
-    def request(store: Store, key: str) -> Request:
-        return change_field(store.upload(key, bucket="assumed"), TOKEN.lower(), token)
-
-    return request
+    return with_field(TOKEN.lower(), token, bucket="assumed")
 
 
 def with_other_session_token(make: Callable[[str], MakeRequest]) -> MakeRequest:
@@ -133,9 +105,9 @@ def with_other_session_token(make: Callable[[str], MakeRequest]) -> MakeRequest:
     return lambda store, key: make(session_credentials(store)["token"])(store, key)
 
 
-def with_other_token_in_query(make: Callable[[QueryChange], MakeRequest]) -> MakeRequest:
+def with_other_token_in_query(make: MakeRequest) -> MakeRequest:
     return with_other_session_token(
-        lambda token: make(replace_parameter(TOKEN, quote(token, safe="")))
+        lambda token: change_request(make, replace_parameter(TOKEN, quote(token, safe="")))
     )
 
 
@@ -152,35 +124,28 @@ def signed_with_session(
     return request
 
 
-def token_misuses(
-    label: str, terms: Mapping[str, Any], use_grant: UseGrant
-) -> tuple[Misuse, Misuse]:
+def token_misuses(label: str, terms: Mapping[str, Any], use_grant: UseGrant) -> Iterator[Misuse]:
+    for name, without_token in (("without a token", True), ("with another token", False)):
+        request = signed_with_session(terms, use_grant, without_token=without_token)
+        yield Misuse(f"{label} signed {name}", MINISTACK, request)
+
+
+def query_misuses(label: str, make: MakeRequest) -> tuple[Misuse, ...]:
+    removed = change_request(make, remove_parameters(TOKEN))
+    tampered = change_request(make, tamper_parameter(TOKEN))
     return (
-        Misuse(
-            f"{label} signed without a token",
-            MINISTACK,
-            signed_with_session(terms, use_grant, without_token=True),
-        ),
-        Misuse(
-            f"{label} signed with another token",
-            MINISTACK,
-            signed_with_session(terms, use_grant, without_token=False),
-        ),
+        Misuse(f"token of a {label} removed", MINISTACK, removed),
+        Misuse(f"token of a {label} tampered", MINISTACK, tampered),
+        Misuse(f"token of a {label} another's", MINISTACK, with_other_token_in_query(make)),
     )
 
 
 LINK_MISUSES = (
-    Misuse("token of a link removed", MINISTACK, link_with_query_change(remove_parameters(TOKEN))),
-    Misuse("token of a link tampered", MINISTACK, link_with_query_change(tamper_parameter(TOKEN))),
-    Misuse(
-        "token of a link another's", MINISTACK, with_other_token_in_query(link_with_query_change)
-    ),
+    *query_misuses("link", link_request),
     *token_misuses("link", DOWNLOAD, lambda grant: get(grant.url)),
 )
 FILE_MISUSES = (
-    Misuse("token of a PUT removed", MINISTACK, put_with_query_change(remove_parameters(TOKEN))),
-    Misuse("token of a PUT tampered", MINISTACK, put_with_query_change(tamper_parameter(TOKEN))),
-    Misuse("token of a PUT another's", MINISTACK, with_other_token_in_query(put_with_query_change)),
+    *query_misuses("PUT", put_request),
     *token_misuses("PUT", PUT, lambda grant: put(grant, FORGED)),
     Misuse("token of a form removed", MINISTACK, form_with_token(None)),
     Misuse("token of a form changed", MINISTACK, form_with_token("made up")),

@@ -1,6 +1,5 @@
 """The programs of examples/producers, which do not use this project's code, and the service."""
 
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from tests.acceptance.conftest import ACME_KEY, ROOT, Service
 from tests.support.s3 import chromium
 from tests.support.scope import skip_without
-from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
+from valetkey.crypto.keys import PrivateKey, generate_key
 from worker.core.auth import seal
 
 PRODUCERS = ROOT / "examples" / "producers"
@@ -38,16 +37,13 @@ def run_program(request: pytest.FixtureRequest, service: Service, tmp_path: Path
     program = sys.executable if python else request.getfixturevalue("node")
 
     def run(*keys: str, key: PrivateKey = ACME_KEY) -> Completed:
-        (tmp_path / "key").write_text(dump_private_key(key))
-        environ = {
-            "PATH": os.environ["PATH"],
-            "VALETKEY_KEY_FILE": str(tmp_path / "key"),
-            "VALETKEY_BROKER_URL": service.stack.info.broker_url,
-            "VALETKEY_RESULT_URL": service.stack.info.result_url,
-        }
-        command = [program, str(path), *keys]
         return subprocess.run(
-            command, env=environ, capture_output=True, text=True, timeout=60, check=False
+            [program, str(path), *keys],
+            env=service.producer_environ(tmp_path, key),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     return run

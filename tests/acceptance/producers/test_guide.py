@@ -39,15 +39,6 @@ def test_there_are_ten_recipes_and_these_tests_run_all_their_programs_and_comman
     assert "\t" not in GUIDE
 
 
-def test_every_link_target_of_the_guide_exists() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", GUIDE):
-        name, _, anchor = target.partition("#")
-        page = (ROOT / "docs" / name).resolve() if name else ROOT / "docs" / "producers.md"
-        headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-        anchors = [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings]
-        assert not anchor or anchor in anchors, target
-
-
 def test_two_lines_of_configuration_are_enough(service: Service, sandbox: GuideSandbox) -> None:
     install, keygen, two_lines, *_ = COMMANDS
     assert install == "pip install .\n"
@@ -164,12 +155,6 @@ def test_the_service_writes_the_file_itself_and_prints_one_link_to_it(
     assert code == 0
     manifest = gzip.decompress(httpx.get(link.strip(), trust_env=False, timeout=60).content)
     assert len(manifest.splitlines()) == len(STATEMENTS.splitlines()) - 1
-
-
-def test_a_file_with_a_bad_row_sends_no_request(sandbox: GuideSandbox) -> None:
-    (sandbox.folder / "statements.csv").write_text(STATEMENTS + ",nameless.pdf\n")
-    assert sandbox.command(*COMMANDS[3].split())[0] == 2
-    assert not (sandbox.folder / "links.csv").exists()
 
 
 def test_no_output_of_the_notebook_shows_a_link(sandbox: GuideSandbox) -> None:

@@ -43,19 +43,6 @@ def test_the_command_in_the_image_prints_a_link_with_the_public_address(
         assert send(get(result.stdout.strip())).body == b"hello"
 
 
-def test_the_command_in_the_image_reads_keys_and_writes_rows_through_pipes(
-    compose: ComposeStack,
-) -> None:
-    words = ("download", "demo", "--from", "-", "--csv", "--tenant", "acme")
-    result = compose.run("valetkey", *words, stdin="acme/1\n")
-    assert result.returncode == 0, result.stderr
-    assert compose.public_endpoint in result.stdout
-
-
-def test_the_command_in_the_image_knows_its_release(compose: ComposeStack) -> None:
-    assert compose.run("valetkey", "--version").stdout.startswith("valetkey, version ")
-
-
 def test_a_form_uploads_from_the_machine_of_the_containers(
     compose: ComposeStack, client: Client
 ) -> None:

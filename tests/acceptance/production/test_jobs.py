@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,13 @@ PLAIN_PROGRAM = next(
 )
 
 
-@pytest.fixture(params=["signed", "unsigned"])
-def identity(request: pytest.FixtureRequest, production: Production) -> dict[str, Any]:
-    """Arguments of a client, with a key or with a tenant that trusts the queue."""
-    return {"key": production.key_file} if request.param == "signed" else {"tenant": "acme"}
+Identity = dict[str, Any]
+GetKeys = Callable[[Production, Identity, str], list[str]]
 
 
-def identity_variables(identity: dict[str, Any]) -> dict[str, str]:
-    names = {"key": "VALETKEY_KEY_FILE", "tenant": "VALETKEY_TENANT"}
-    return {names[name]: str(value) for name, value in identity.items()}
-
-
-def run(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def run(command: list[str], **environ: str) -> str:
+    """Run a program that must succeed; return its output."""
+    completed = subprocess.run(
         command,
         cwd=ROOT,
         env=dict(os.environ) | environ,
@@ -44,70 +39,78 @@ def run(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
-@pytest.mark.parametrize("queue", KEYS)
-def test_a_client_gets_its_grants(
-    production: Production, identity: dict[str, Any], queue: str
-) -> None:
+def get_with_client(production: Production, identity: Identity, queue: str) -> list[str]:
     with Client(*production.urls(), **identity) as client:
         batch = client.download_many("demo", KEYS[queue], chunk_size=20)
-        granted = [item.key for item in batch if isinstance(item, Grant)]
-        usage = client.usage()
-    assert granted == KEYS[queue]
-    assert usage
+        assert client.usage()
+        return [item.key for item in batch if isinstance(item, Grant)]
 
 
-@pytest.mark.parametrize("queue", KEYS)
-def test_an_async_client_gets_its_grants(
-    production: Production, identity: dict[str, Any], queue: str
-) -> None:
+def get_with_async_client(production: Production, identity: Identity, queue: str) -> list[str]:
     async def download() -> list[str]:
         async with AsyncClient(*production.urls(), **identity) as client:
             batch = client.download_many("demo", KEYS[queue], chunk_size=20)
             return [item.key async for item in batch if isinstance(item, Grant)]
 
-    assert asyncio.run(download()) == KEYS[queue]
+    return asyncio.run(download())
 
 
-@pytest.mark.parametrize("queue", KEYS)
-def test_the_command_line_gets_its_grants(
-    production: Production, identity: dict[str, Any], queue: str, tmp_path: Path
-) -> None:
-    (tmp_path / "keys.csv").write_text("key\n" + "\n".join(KEYS[queue]) + "\n")
+def get_with_command(production: Production, identity: Identity, queue: str) -> list[str]:
     valetkey = str(Path(sys.executable).with_name("valetkey"))
+    keys = production.data / "keys.csv"
+    keys.write_text("key\n" + "\n".join(KEYS[queue]) + "\n")
     broker, results = production.urls()
-    completed = run(
-        [valetkey, "download", "demo", "--from", str(tmp_path / "keys.csv"), "--json"],
+    names = {"key": "VALETKEY_KEY_FILE", "tenant": "VALETKEY_TENANT"}
+    output = run(
+        [valetkey, "download", "demo", "--from", str(keys), "--json"],
         VALETKEY_BROKER_URL=broker,
         VALETKEY_RESULT_URL=results,
-        **identity_variables(identity),
+        **{names[name]: str(value) for name, value in identity.items()},
     )
-    assert completed.returncode == 0, completed.stderr
-    assert [json.loads(line)["key"] for line in completed.stdout.splitlines()] == KEYS[queue]
+    return [json.loads(line)["key"] for line in output.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("get_keys", "is_signed", "queue"),
+    [
+        pytest.param(get_with_client, True, BULK_QUEUE, id="client, signed, bulk"),
+        pytest.param(get_with_client, False, INTERACTIVE_QUEUE, id="client, unsigned, interactive"),
+        pytest.param(get_with_async_client, True, INTERACTIVE_QUEUE, id="async, signed"),
+        pytest.param(get_with_async_client, False, BULK_QUEUE, id="async, unsigned, bulk"),
+        pytest.param(get_with_command, True, BULK_QUEUE, id="command, signed, bulk"),
+    ],
+)
+def test_a_producer_gets_its_grants(
+    production: Production, get_keys: GetKeys, *, is_signed: bool, queue: str
+) -> None:
+    identity = {"key": production.key_file} if is_signed else {"tenant": "acme"}
+    assert get_keys(production, identity, queue) == KEYS[queue]
 
 
 def test_plain_celery_gets_its_grants(production: Production) -> None:
-    broker, results = production.urls(
-        ssl_cert_reqs="required", ssl_ca_certs=str(production.authority.file)
-    )
-    completed = run([sys.executable, "-c", PLAIN_PROGRAM], BROKER_URL=broker, RESULT_URL=results)
-    assert (completed.returncode, completed.stderr) == (0, "")
-    assert completed.stdout.startswith("issued ['acme/a.bin'")
+    broker, results = plain_urls(production)
+    output = run([sys.executable, "-c", PLAIN_PROGRAM], BROKER_URL=broker, RESULT_URL=results)
+    assert output.startswith("issued ['acme/a.bin'")
 
 
 def test_plain_celery_with_a_key_gets_its_grants(production: Production) -> None:
-    broker, results = production.urls(
-        ssl_cert_reqs="required", ssl_ca_certs=str(production.authority.file)
-    )
-    completed = run(
+    broker, results = plain_urls(production)
+    output = run(
         [sys.executable, "examples/producers/signed.py", *KEYS[INTERACTIVE_QUEUE]],
         VALETKEY_BROKER_URL=broker,
         VALETKEY_RESULT_URL=results,
         VALETKEY_KEY_FILE=str(production.key_file),
     )
-    assert completed.returncode == 0, completed.stderr
-    assert [line.split()[0] for line in completed.stdout.splitlines()] == KEYS[INTERACTIVE_QUEUE]
+    assert [line.split()[0] for line in output.splitlines()] == KEYS[INTERACTIVE_QUEUE]
+
+
+def plain_urls(production: Production) -> tuple[str, str]:
+    authority = str(production.authority.file)
+    return production.urls(ssl_cert_reqs="required", ssl_ca_certs=authority)
 
 
 def test_workers_and_producers_are_refused_nothing(production: Production) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,46 +63,30 @@ def plain_url(server: ProductionRedis, database: int) -> str:
     return f"redis://{PRODUCER}:{password_of(PRODUCER)}@127.0.0.1:{server.port}/{database}"
 
 
-def test_a_client_sends_an_impostor_no_password_and_no_request(
-    impostor: Impostor, production_redis: ProductionRedis
-) -> None:
-    urls = impostor.url(PRODUCER), plain_url(production_redis, 1)
-    with (
-        Client(*urls, tenant="acme") as client,
-        pytest.raises(BrokerUnreachable, match=f"cannot use the broker at .*{impostor.problem}"),
-    ):
-        client.download("demo", "acme/a").result()
-    assert impostor.proxy.failures
-    assert impostor.proxy.received == 0
+def download(broker: str, results: str) -> None:
+    with Client(broker, results, tenant="acme") as client:
+        assert client.download("demo", "acme/a").result().key == "acme/a"
 
 
-def test_a_client_listens_to_no_impostor(
-    impostor: Impostor, production_redis: ProductionRedis
-) -> None:
-    urls = plain_url(production_redis, 0), impostor.url(PRODUCER, 1)
-    with (
-        Client(*urls, tenant="acme") as client,
-        pytest.raises(BrokerUnreachable, match=f"cannot use the result store .*{impostor.problem}"),
-    ):
-        client.download("demo", "acme/a").result()
-    assert impostor.proxy.received == 0
-
-
-@pytest.mark.parametrize("server", ["broker", "result store"])
-def test_an_async_client_sends_an_impostor_nothing(
-    impostor: Impostor, production_redis: ProductionRedis, server: str
-) -> None:
+def download_in_event_loop(broker: str, results: str) -> None:
     async def download() -> None:
-        broker, results = plain_url(production_redis, 0), plain_url(production_redis, 1)
-        if server == "broker":
-            broker = impostor.url(PRODUCER)
-        else:
-            results = impostor.url(PRODUCER, 1)
         async with AsyncClient(broker, results, tenant="acme") as client:
             await client.download("demo", "acme/a").result(timeout=10)
 
-    with pytest.raises(BrokerUnreachable, match=f"cannot use the {server} at .*{impostor.problem}"):
-        asyncio.run(download())
+    asyncio.run(download())
+
+
+@pytest.mark.parametrize("server", ["broker", "result store"])
+@pytest.mark.parametrize("use", [download, download_in_event_loop])
+def test_a_client_sends_an_impostor_no_password_and_no_request(
+    impostor: Impostor, production_redis: ProductionRedis, server: str, use: Callable[..., None]
+) -> None:
+    urls = [plain_url(production_redis, database) for database in (0, 1)]
+    database = ("broker", "result store").index(server)
+    urls[database] = impostor.url(PRODUCER, database)
+    with pytest.raises(BrokerUnreachable, match=f"cannot use the {server} .*{impostor.problem}"):
+        use(*urls)
+    assert impostor.proxy.failures
     assert impostor.proxy.received == 0
 
 
@@ -137,11 +121,8 @@ def test_doctor_names_the_problem_of_an_impostor(impostor: Impostor, tmp_path: P
     assert impostor.proxy.received == 0
 
 
-@pytest.mark.parametrize("user", ["worker", "operator"])
-def test_doctor_reaches_both_servers_over_tls(
-    production: Production, tmp_path: Path, user: str
-) -> None:
-    checks = run_doctor(worker_environ(tmp_path, *production.urls(user)))
+def test_doctor_reaches_both_servers_over_tls(production: Production, tmp_path: Path) -> None:
+    checks = run_doctor(worker_environ(tmp_path, *production.urls("operator")))
     assert [checks[name]["state"] for name in ("broker", "results")] == ["ok", "ok"]
 
 
@@ -159,9 +140,7 @@ def test_a_url_without_parameters_trusts_the_authorities_of_the_system(
     production: Production, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(production.authority.file))
-    broker, results = (url.partition("?")[0] for url in production.urls())
-    with Client(broker, results, tenant="acme") as client:
-        assert client.download("demo", "acme/a").result().key == "acme/a"
+    download(*(url.partition("?")[0] for url in production.urls()))
 
 
 @pytest.mark.parametrize("parameter", ["ssl_cert_reqs", "ssl_check_hostname"])
@@ -174,10 +153,8 @@ def test_a_server_is_not_verified_if_the_url_says_so(
     }
     context = authority.server_context("redis.example.com")
     with running_tls_proxy(context, production.redis.port) as proxy:
-        login = f"{PRODUCER}:{password_of(PRODUCER)}@{HOST_NAME}:{proxy.port}"
-        broker, results = (f"rediss://{login}/{n}?{parameters[parameter]}" for n in (0, 1))
-        with Client(broker, results, tenant="acme") as client:
-            assert client.download("demo", "acme/a").result().key == "acme/a"
+        server = Impostor(proxy, f"?{parameters[parameter]}", problem="")
+        download(server.url(PRODUCER), server.url(PRODUCER, 1))
 
 
 def test_a_wrong_parameter_is_refused_without_the_password() -> None:

@@ -1,11 +1,12 @@
-"""What storage refuses for good is a refusal with its words, on each double of AWS.
+"""What storage and STS answer, on each double of AWS. moto takes part here alone.
 
-moto takes part here and in test_session_answers.py alone: it proves no signature.
+moto proves no signature.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ from sqlalchemy import Engine
 from tests.support.builders import services
 from tests.support.builders.messages import POLICY, grant_message, tenant_config
 from tests.support.s3 import doubles
-from tests.support.s3.doubles import ALLOW_ALL, ANSWERS, DENY_ALL, DOUBLES, MOTO
+from tests.support.s3.doubles import (
+    ALLOW_ALL,
+    ANSWERS,
+    DENY_ALL,
+    DOUBLES,
+    MOTO,
+    ROLE_ANSWERS,
+    TRUST,
+)
 from tests.support.s3.stores import SERVERS
 from tests.support.servers.databases import migrated_file
 from worker import clock
@@ -32,6 +41,8 @@ CODES = {
     "AccessControlListNotSupported": ("acl_not_allowed", "grant.acl"),
     "KMS.NotFoundException": ("encryption_not_allowed", "grant.encryption"),
 }
+SECONDS = 900
+ASSUME = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}
 KMS_KEY = "arn:aws:kms:us-east-1:000000000000:key/missing"
 TERMS: dict[str, dict[str, Any]] = {
     "AccessControlListNotSupported": {"acl": "public-read"},
@@ -71,14 +82,51 @@ class Double:
                 )
 
 
+class RoleOwner:
+    """A server, and a role with access to all of its buckets."""
+
+    def __init__(self, name: str, storage: Storage) -> None:
+        self.name = name
+        self.storage = storage
+        self.role = f"role-{uuid.uuid4().hex}"
+        self.keys = storage.access_key, storage.secret_key
+        iam = doubles.aws_client(storage, "iam")
+        trust = doubles.policy_document(TRUST)
+        role = iam.create_role(RoleName=self.role, AssumeRolePolicyDocument=trust)["Role"]
+        self.arn: str = role["Arn"]
+        document = doubles.policy_document(ALLOW_ALL)
+        iam.put_role_policy(RoleName=self.role, PolicyName="s3", PolicyDocument=document)
+        if name == MOTO:
+            self.keys = doubles.moto_user(storage, self.role, ASSUME)
+
+    def deny(self) -> None:
+        """Let nobody assume the role."""
+        if self.name == MOTO:
+            self.keys = doubles.moto_user(self.storage, f"{self.role}-denied")
+            return
+        iam = doubles.aws_client(self.storage, "iam")
+        iam.delete_role_policy(RoleName=self.role, PolicyName="s3")
+        iam.delete_role(RoleName=self.role)
+
+
 @pytest.fixture(params=DOUBLES)
-def double(request: pytest.FixtureRequest) -> Iterator[Double]:
-    """Each stand-in for AWS in turn."""
+def storage(request: pytest.FixtureRequest) -> Iterator[tuple[str, Storage]]:
+    """The name of each stand-in for AWS in turn, and the server."""
     fixture = {SERVERS[0]: "seaweed"}.get(request.param, request.param)
     storage = request.getfixturevalue(fixture)
-    yield Double(request.param, storage)
+    yield request.param, storage
     if request.param == MOTO:
         doubles.check_moto_signatures(storage, enabled=False)
+
+
+@pytest.fixture
+def double(storage: tuple[str, Storage]) -> Double:
+    return Double(*storage)
+
+
+@pytest.fixture
+def owner(storage: tuple[str, Storage]) -> RoleOwner:
+    return RoleOwner(*storage)
 
 
 @pytest.fixture(scope="module")
@@ -89,32 +137,50 @@ def answers_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]
     engine.dispose()
 
 
-def request_upload(
-    engine: Engine, double: Double, patch: pytest.MonkeyPatch, terms: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the outcome of a request for one multipart upload with the double's keys."""
-    if double.name == MOTO:
-        doubles.check_moto_signatures(double.storage, enabled=True)
-    patch.setenv("AWS_ACCESS_KEY_ID", double.keys[0])
-    patch.setenv("AWS_SECRET_ACCESS_KEY", double.keys[1])
-    policy = replace(POLICY, kms_keys=(KMS_KEY,))
-    bucket = Bucket("demo", double.bucket, "us-east-1", "path", double.storage.endpoint)
-    config = TenantConfig({"demo": bucket}, tenant_config(policies={"demo": policy}).tenants)
-    with write_transaction(engine) as connection:
-        before = tenants.load_config(connection)
-        tenants.store_config(connection, before, config, clock.now())
-    service = services.build_service(engine, S3Clients(), clock.now)
-    grant = {"kind": "multipart", "bucket": "demo", "expires_in": 300, "max_size": 1_000}
-    message = grant_message(["acme/a"], grant=grant | terms)
-    return service.issue(message | {"items": [{"key": "acme/a", "size": 10}]})
+Issue = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def issue(answers_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Issue:
+    """A function that requests one grant with the keys of a server, from a bucket profile."""
+
+    def issue_with_keys(
+        server: Double | RoleOwner, bucket: Bucket, terms: dict[str, Any], **item: Any
+    ) -> dict[str, Any]:
+        if server.name == MOTO:
+            doubles.check_moto_signatures(server.storage, enabled=True)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.keys[0])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.keys[1])
+        policy = replace(POLICY, kms_keys=(KMS_KEY,))
+        config = TenantConfig({"demo": bucket}, tenant_config(policies={"demo": policy}).tenants)
+        with write_transaction(answers_engine) as connection:
+            before = tenants.load_config(connection)
+            tenants.store_config(connection, before, config, clock.now())
+        s3 = S3Clients(sts_endpoint=server.storage.endpoint)
+        message = grant_message(grant={"bucket": "demo", **terms})
+        service = services.build_service(answers_engine, s3, clock.now)
+        return service.issue(message | {"items": [{"key": "acme/a", **item}]})
+
+    return issue_with_keys
+
+
+def profile(server: Double | RoleOwner, bucket: str) -> Bucket:
+    return Bucket("demo", bucket, "us-east-1", "path", server.storage.endpoint)
+
+
+def request_link(issue: Issue, owner: RoleOwner) -> dict[str, Any]:
+    """Return the outcome of a request for one link that is signed by a session of the role."""
+    bucket = replace(profile(owner, "sessions"), role_arn=owner.arn, role_seconds=SECONDS)
+    return issue(owner, bucket, {"kind": "download", "expires_in": 3_600})
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_a_final_answer_is_a_refusal_with_storages_words(
-    answers_engine: Engine, double: Double, answer: str, monkeypatch: pytest.MonkeyPatch
+    issue: Issue, double: Double, answer: str
 ) -> None:
     double.arrange(answer)
-    outcome = request_upload(answers_engine, double, monkeypatch, TERMS.get(answer, {}))
+    terms = {"kind": "multipart", "expires_in": 300, "max_size": 1_000, **TERMS.get(answer, {})}
+    outcome = issue(double, profile(double, double.bucket), terms, size=10)
     result = outcome.get("refusal") or outcome["items"][0]
     if double.name not in ANSWERS[answer]:
         assert result["method"] == "POST"  # the table says that this server starts the upload
@@ -122,6 +188,23 @@ def test_a_final_answer_is_a_refusal_with_storages_words(
     assert (result["code"], result["field"]) == CODES[answer]
     assert result["message"].startswith(f"storage refused it: {answer}: ")
     assert double.keys[0] not in result["message"]
+
+
+@pytest.mark.parametrize("storage", ROLE_ANSWERS["a session with an end"], indirect=True)
+def test_a_grant_ends_with_the_session_that_signs_it(issue: Issue, owner: RoleOwner) -> None:
+    begin = clock.now()
+    (grant,) = request_link(issue, owner)["items"]
+    assert grant["limited_by"] == "credentials"
+    remaining = datetime.fromisoformat(grant["expires_at"]) - begin
+    assert timedelta(seconds=SECONDS - 60) < remaining < timedelta(seconds=SECONDS + 60)
+
+
+@pytest.mark.parametrize("storage", ROLE_ANSWERS["a role that denies"], indirect=True)
+def test_a_role_that_denies_is_a_refusal_without_its_name(issue: Issue, owner: RoleOwner) -> None:
+    owner.deny()
+    refusal = request_link(issue, owner)["refusal"]
+    assert (refusal["code"], refusal["field"]) == ("bucket_unusable", "grant.bucket")
+    assert owner.role not in refusal["message"]
 
 
 def test_moto_accepts_every_signature_and_proves_none(moto: Storage) -> None:

@@ -1,25 +1,16 @@
 """AsyncClient sends the requests of Client, and returns the same results."""
 
 import asyncio
+from itertools import chain
 from typing import Any
 
 import pytest
 
-from tests.support.fakes.fake_service import running_fake_service, stored_results
+from tests.support.fakes.fake_service import running_fake_service
 from tests.support.servers.event_loop import async_client, in_event_loop
-from valetkey import Code, Item, NoAnswer, Refused
+from valetkey import Code, Item, Refused
 
 KEYS = [f"k/{number}" for number in range(50)]
-
-
-@in_event_loop
-async def test_a_single_grant_is_awaited(broker: str) -> None:
-    with running_fake_service(broker):
-        async with async_client(broker) as client:
-            handle = client.download("reports", "a.pdf", expires_in=60)
-            grant = await handle
-            assert (grant.id, grant.key, grant.method) == (f"{handle.id}.0", "a.pdf", "GET")
-            assert await handle.result(0) is grant
 
 
 @in_event_loop
@@ -85,12 +76,44 @@ async def test_a_message_that_is_lost_fails_or_is_doubled_has_one_result(
 
 
 @in_event_loop
-async def test_the_error_names_a_failing_worker_and_its_result_is_removed(broker: str) -> None:
-    def fail_once(_message: dict[str, Any], arrival: int) -> Any:
-        return "fail" if arrival == 1 else "lose"
-
-    with running_fake_service(broker, fail_once):
+async def test_a_batch_that_is_read_quickly_does_not_starve_other_requests(broker: str) -> None:
+    with running_fake_service(broker):
         async with async_client(broker) as client:
-            with pytest.raises(NoAnswer, match="the worker's log says why"):
-                await client.download("reports", "a.pdf").result(2)
-    assert stored_results(broker) == {}
+            batch = client.download_many("reports", map(str, range(400)), total=400, chunk_size=1)
+            results = aiter(batch)
+            await anext(results)
+            single = asyncio.ensure_future(client.download("reports", "a.pdf").result())
+            count = 1
+            while not single.done():
+                await anext(results)
+                count += 1
+            assert count < 200
+            assert len([result async for result in results]) == 400 - count
+
+
+@in_event_loop
+async def test_results_come_in_order_or_as_completed(broker: str) -> None:
+    def first_chunk_last(message: dict[str, Any], arrival: int) -> Any:
+        return "lose" if message["chunk"] == 0 and arrival < 3 else "answer"
+
+    with running_fake_service(broker, first_chunk_last):
+        async with async_client(broker) as client:
+            batch = client.download_many("reports", KEYS, chunk_size=5)
+            assert [result.key async for result in batch] == KEYS
+            batch = client.download_many("reports", KEYS, chunk_size=5)
+            keys = [result.key async for result in batch.as_completed()]
+    assert sorted(keys) == sorted(KEYS)
+    assert keys[-5:] == KEYS[:5]
+
+
+@in_event_loop
+async def test_several_readers_of_a_batch_get_each_result_once(broker: str) -> None:
+    with running_fake_service(broker):
+        async with async_client(broker) as client:
+            batch = client.download_many("reports", KEYS, chunk_size=5)
+
+            async def read() -> list[str]:
+                return [result.key async for result in batch]
+
+            keys = await asyncio.gather(read(), read(), read())
+    assert sorted(chain.from_iterable(keys)) == sorted(KEYS)

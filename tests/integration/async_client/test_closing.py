@@ -5,16 +5,23 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from tests.support.fakes.fake_service import running_fake_service
-from tests.support.servers.event_loop import async_client, in_event_loop, wait_until_async
-from valetkey import BrokerUnreachable, NoAnswer
+from tests.support.servers.certificates import CertificateAuthority
+from tests.support.servers.event_loop import (
+    async_client,
+    collect_leaks,
+    in_event_loop,
+    wait_until_async,
+)
+from tests.support.servers.tls_proxy import running_tls_proxy
+from valetkey import NoAnswer
 from valetkey.delivery.async_feed import MessageFeed
 from valetkey.wire.pending import PendingMessage
-from worker.devstack.broker import running_valkey
 
 KEYS = [f"k/{number}" for number in range(50)]
 
@@ -58,19 +65,6 @@ async def test_a_timeout_of_one_wait_does_not_affect_the_others(broker: str) -> 
             await handle.result(0.1)
         with running_fake_service(broker):
             assert (await patient).key == "a.pdf"
-
-
-@in_event_loop
-async def test_after_a_timeout_the_same_handle_asks_again(broker: str) -> None:
-    async with async_client(broker) as client:
-        handle = client.download("reports", "a.pdf")
-        with pytest.raises(NoAnswer):
-            await handle.result(0.1)
-        await client.flush(0.1)  # the request was given up
-        with redis.Redis.from_url(broker) as server:
-            server.flushall()
-        with running_fake_service(broker):
-            assert (await handle).id == f"{handle.id}.0"
 
 
 @in_event_loop
@@ -164,25 +158,6 @@ async def test_a_connection_that_was_lost_while_idle_delays_nothing(
             assert (await client.download("reports", "b.pdf").result(5)).key == "b.pdf"
 
 
-@in_event_loop
-async def test_a_broker_that_lost_every_message_gets_them_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
-    with running_valkey(tmp_path / "before") as server:
-        port, url = server.port, server.url()
-        context = async_client(url)
-        client = await context.__aenter__()
-        handle = client.download("reports", "a.pdf")
-        await wait_until_async(lambda: client._dispatcher._engine._has_reached_broker)
-    with pytest.raises(BrokerUnreachable):
-        await handle.result(1)
-    with running_valkey(tmp_path / "after", port), running_fake_service(url):
-        assert (await client.download("reports", "b.pdf").result(20)).key == "b.pdf"
-        assert (await handle.result(20)).key == "a.pdf"
-        await context.__aexit__(None, None, None)
-
-
 def test_a_client_belongs_to_one_loop(broker: str) -> None:
     clients: list[Any] = []
 
@@ -202,3 +177,57 @@ def test_a_client_belongs_to_one_loop(broker: str) -> None:
     second()
     with pytest.raises(RuntimeError, match="no running event loop"):
         clients[0].download("reports", "b.pdf")
+
+
+CLIENT_NAME = "test-open-connections"
+
+
+def open_connections(broker: str) -> int:
+    """Return the number of connections that clients with CLIENT_NAME have to the result store."""
+    with redis.Redis.from_url(broker) as server:
+        return sum(client["name"] == CLIENT_NAME for client in server.client_list())
+
+
+async def open_both_connections(client: Any) -> None:
+    """Open the connection for lookups too; the client already listens on the other one."""
+    await client._dispatcher._transport.look_up(["a"])
+
+
+def test_closing_a_connection_does_not_wait_until_a_tls_server_closes_it(
+    broker: str, tmp_path: Path
+) -> None:
+    async def download(result_url: str) -> None:
+        async with async_client(broker, result_url) as client:
+            await client.download("reports", "a.pdf").result(10)
+            await open_both_connections(client)
+
+    authority = CertificateAuthority(tmp_path)
+    port = urlsplit(broker).port or 6379
+    with (
+        running_fake_service(broker),
+        running_tls_proxy(authority.server_context("localhost"), port, closes=False) as proxy,
+    ):
+        url = f"rediss://localhost:{proxy.port}/1?ssl_ca_certs={authority.file}"
+        asyncio.run(download(url))
+        assert collect_leaks() == []
+
+
+@pytest.mark.parametrize("turn_count", range(1, 10))
+@in_event_loop
+async def test_a_close_that_is_cancelled_closes_every_connection(
+    broker: str, turn_count: int
+) -> None:
+    result_url = f"{broker}?client_name={CLIENT_NAME}"
+    async with async_client(broker, result_url) as client:
+        with running_fake_service(broker):
+            await client.download("reports", "a.pdf").result(10)
+        await open_both_connections(client)
+        assert open_connections(broker) == 2
+        client.download("reports", "b.pdf")  # makes the client send and listen while it is closed
+        closing = asyncio.create_task(client.close())
+        for _ in range(turn_count):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        await wait_until_async(lambda: open_connections(broker) == 0)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,11 +9,10 @@ import pytest
 from tests.integration.client.test_client_asks import QUOTA, reply_to
 from tests.support.fakes.fake_service import running_fake_service
 from tests.support.servers.event_loop import async_client, in_event_loop, wait_until_async
-from valetkey import AsyncClient, BrokerUnreachable, Grant, NoAnswer, NotConfigured, Refusal
+from valetkey import AsyncClient, Grant, NoAnswer, Refusal
 from valetkey.delivery.retransmit import DEFAULT_WINDOW
 
 KEYS = [f"k/{number}" for number in range(50)]
-NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
 
 
 @in_event_loop
@@ -200,16 +198,6 @@ async def test_leaving_the_block_waits_for_every_result_or_raises_no_answer(
 
 
 @in_event_loop
-async def test_a_wait_ends_at_the_deadline(broker: str) -> None:
-    deadline = datetime.now(UTC) + timedelta(seconds=1.2)
-    async with asyncio.timeout(30), async_client(broker) as client:
-        with pytest.raises(NoAnswer):
-            await client.download("reports", "a.pdf", deadline=deadline).result(None)
-        assert datetime.now(UTC) >= deadline
-        await client.flush(0)  # the request was given up
-
-
-@in_event_loop
 async def test_flush_raises_the_error_of_a_request_that_nobody_awaited(broker: str) -> None:
     async with asyncio.timeout(5), async_client(broker) as client:
         await client.flush()  # of nothing
@@ -217,31 +205,3 @@ async def test_flush_raises_the_error_of_a_request_that_nobody_awaited(broker: s
         with pytest.raises(LookupError):
             await client.flush()
         await client.flush()  # once is enough
-
-
-@pytest.mark.parametrize(
-    ("urls", "message"),
-    [
-        ((NOWHERE,), r"cannot use the broker at redis://127.0.0.1:1/0"),
-        (("amqp://user:s3cret@127.0.0.1:1//",), r"cannot use the broker at amqp://127.0.0.1:1//"),
-        ((None, NOWHERE), r"cannot use the result store at redis://127.0.0.1:1/0"),
-    ],
-    ids=["broker", "amqp", "store"],
-)
-@in_event_loop
-async def test_a_server_that_is_down_is_named_without_its_password(
-    broker: str, urls: tuple[str | None, ...], message: str
-) -> None:
-    broker_url, *result_url = urls
-    async with async_client(broker_url or broker, *(result_url or [broker])) as client:
-        handle = client.download("reports", "a.pdf")
-        for _ in range(2):  # to await it again is to try again
-            with pytest.raises(BrokerUnreachable, match=message) as caught:
-                await handle
-            assert "s3cret" not in str(caught.value)
-
-
-def test_a_client_without_configuration_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir("/")
-    with pytest.raises(NotConfigured):
-        AsyncClient()

@@ -68,12 +68,6 @@ def result_of(store: redis.Redis, task_id: str) -> dict[str, Any]:
     return values
 
 
-def test_a_valid_frame_is_delivered(store: redis.Redis, start: Start, queue: str) -> None:
-    put(store, queue, build_frame())
-    (message,) = start().read()
-    assert message.headers["id"] == TASK_ID
-
-
 def test_an_invalid_frame_is_discarded_and_its_sender_told(
     store: redis.Redis, start: Start, queue: str
 ) -> None:

@@ -1,11 +1,16 @@
 """Requests with one reply: usage, cancelling and explaining."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.support.fakes.fake_service import FakeService, grant_outcome, running_fake_service
+from tests.support.fakes.fake_service import (
+    FakeService,
+    grant_outcome,
+    record,
+    running_fake_service,
+)
 from valetkey import Client, Code, Grant, Item, NoAnswer, Refusal, Refused
 
 QUOTA = {"metric": "grants", "window": "day", "limit": 100, "used": 90, "warn_at": 80}
@@ -42,31 +47,11 @@ def test_usage_is_returned(broker: str, client: Client) -> None:
     assert last_message(service) == {"v": 1, "ask": "usage", "tenant": "acme"}
 
 
-def test_a_batch_is_cancelled_by_its_id(broker: str, client: Client) -> None:
-    batch = "0199a000-0000-7000-8000-000000000000"
-    with running_fake_service(broker, decide=reply_to) as service:
-        cancelled = client.cancel(batch, reason="wrong month")
-    assert (cancelled.batch, cancelled.issued, cancelled.released) == (batch, 3, 47)
-    assert last_message(service) == {
-        "v": 1,
-        "ask": "cancel",
-        "tenant": "acme",
-        "batch": batch,
-        "requested_by": "test",
-        "reason": "wrong month",
-    }
-
-
 def test_a_cancelled_handle_sends_no_more_chunks(broker: str, client: Client) -> None:
     keys_read: list[str] = []
 
-    def keys() -> Iterator[str]:
-        for key in KEYS:
-            keys_read.append(key)
-            yield key
-
     with running_fake_service(broker, decide=reply_to) as service:
-        batch = client.download_many("reports", keys(), total=50, chunk_size=1)
+        batch = client.download_many("reports", record(KEYS, keys_read), total=50, chunk_size=1)
         client.cancel(batch)
         results = list(batch.results(10))
         sent = {message["chunk"] for _, message in service.received if "items" in message}
@@ -77,12 +62,6 @@ def test_a_cancelled_handle_sends_no_more_chunks(broker: str, client: Client) ->
     ]
     assert isinstance(results[-1], Refusal)
     assert results[-1].code is Code.BATCH_CLOSED
-
-
-def test_a_single_grants_request_is_cancelled_by_its_handle(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=reply_to):
-        handle = client.download("reports", "a")
-        assert client.cancel(handle).batch == handle.id
 
 
 def test_a_request_with_one_reply_is_sent_again_until_it_is_answered(
@@ -104,15 +83,6 @@ def test_the_reply_to_another_request_is_no_answer(broker: str, client: Client) 
             client.usage(timeout=2)
         with pytest.raises(NoAnswer):
             client.cancel("0199a000-0000-7000-8000-000000000000", timeout=0.2)
-
-
-def test_without_a_reply_the_wait_ends_in_time_and_can_start_again(
-    broker: str, client: Client
-) -> None:
-    with pytest.raises(NoAnswer, match=r"no answer within 0.2 s: no worker takes it from"):
-        client.usage(timeout=0.2)
-    with running_fake_service(broker, decide=reply_to):
-        assert client.usage()
 
 
 @pytest.mark.parametrize(
@@ -197,3 +167,18 @@ def test_a_batch_is_explained_by_its_first_chunk(broker: str, client: Client) ->
 def test_a_request_without_items_cannot_be_explained(client: Client) -> None:
     with pytest.raises(ValueError, match="no items"):
         client.explain().download_many("b", [])
+
+
+def test_a_batch_is_cancelled_by_its_id(broker: str, client: Client) -> None:
+    batch = "0199a000-0000-7000-8000-000000000000"
+    with running_fake_service(broker, decide=reply_to) as service:
+        cancelled = client.cancel(batch, reason="wrong month")
+    assert (cancelled.batch, cancelled.issued, cancelled.released) == (batch, 3, 47)
+    assert last_message(service) == {
+        "v": 1,
+        "ask": "cancel",
+        "tenant": "acme",
+        "batch": batch,
+        "requested_by": "test",
+        "reason": "wrong month",
+    }

@@ -5,7 +5,6 @@ from threading import Event
 from typing import Any
 
 import pytest
-import redis
 
 from tests.support.builders.keyed_service import (
     KEY,
@@ -23,13 +22,9 @@ from valetkey.crypto.keys import dump_private_key
 KEYS = [*(f"acme/{number}" for number in range(18)), "globex/no", "acme/last"]
 
 
-@pytest.fixture
-def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
-    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("valetkey.delivery.retransmit.PROBE_INTERVAL", 0.05)
-    return valkey_url
 
 
 def urls(results: list[Grant | Refusal]) -> list[str]:
@@ -115,17 +110,6 @@ def test_a_cancelled_batch_has_its_grants_and_refusals_for_the_other_items(
     assert reopened.remaining == 0
 
 
-def test_the_items_of_a_batch_may_be_results_of_another_batch(
-    service: Respond, broker: str
-) -> None:
-    with running_fake_service(broker, decide=wire_result(service)), keyed_client(broker) as client:
-        first = client.download_many("demo", [f"acme/{n}" for n in range(40)], chunk_size=1)
-        keys = (f"{result.key}.copy" for result in first)
-        second = client.download_many("demo", keys, total=40, chunk_size=2)
-        copies = [result.key for result in second.results(10)]
-    assert copies == [f"acme/{n}.copy" for n in range(40)]
-
-
 @pytest.mark.parametrize("first", [-1, 3])
 def test_first_chunk_must_be_a_chunk_of_the_batch(broker: str, first: int) -> None:
     with keyed_client(broker) as client, pytest.raises(ValueError, match="the batch has 2 chunks"):
@@ -140,16 +124,6 @@ def test_a_grant_that_was_read_from_its_batch_is_not_returned_twice(
         assert [result.key for result in handle.batch] == ["acme/a"]
         with pytest.raises(RuntimeError, match="read from its batch"):
             handle.result(10)
-
-
-@in_event_loop
-async def test_a_grant_that_was_read_from_its_batch_is_not_awaited_twice(broker: str) -> None:
-    with running_fake_service(broker):
-        async with open_async_client(broker) as client:
-            handle = client.download("demo", "acme/a")
-            assert [result.key async for result in handle.batch] == ["acme/a"]
-            with pytest.raises(RuntimeError, match="read from its batch"):
-                await handle
 
 
 @pytest.mark.parametrize("batch", ["0199a000-0000-7000-8000-000000000000", "no id"])
@@ -181,3 +155,24 @@ async def test_a_batch_is_reopened_in_an_event_loop(service: Respond, broker: st
 async def _take_async(results: Any, count: int) -> Any:
     for _ in range(count):
         yield await anext(results)
+
+
+def test_the_items_of_a_batch_may_be_results_of_another_batch(
+    service: Respond, broker: str
+) -> None:
+    with running_fake_service(broker, decide=wire_result(service)), keyed_client(broker) as client:
+        first = client.download_many("demo", [f"acme/{n}" for n in range(40)], chunk_size=1)
+        keys = (f"{result.key}.copy" for result in first)
+        second = client.download_many("demo", keys, total=40, chunk_size=2)
+        copies = [result.key for result in second.results(10)]
+    assert copies == [f"acme/{n}.copy" for n in range(40)]
+
+
+@in_event_loop
+async def test_a_grant_that_was_read_from_its_batch_is_not_awaited_twice(broker: str) -> None:
+    with running_fake_service(broker):
+        async with open_async_client(broker) as client:
+            handle = client.download("demo", "acme/a")
+            assert [result.key async for result in handle.batch] == ["acme/a"]
+            with pytest.raises(RuntimeError, match="read from its batch"):
+                await handle

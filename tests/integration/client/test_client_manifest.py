@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 
 from tests.support.fakes.fake_service import grant_outcome, refuse_outcome, running_fake_service
 from tests.support.servers.event_loop import async_client, in_event_loop
-from valetkey import Client, Grant, NoAnswer, Refused, StorageError
+from valetkey import Client, Refused
 
 KEY = "a/all.jsonl.gz"
 KEYS = [f"k/{number}" for number in range(25)]
@@ -17,11 +16,10 @@ WRITTEN = {"key": KEY, "state": "written", "issued": 24, "refused": 1, "bytes": 
 
 
 @pytest.fixture
-def broker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    with redis.Redis.from_url(valkey_url) as server:
-        server.flushall()
+def broker(broker: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)  # messages are counted
     monkeypatch.setattr("valetkey.manifests._FIRST_INTERVAL", 0.01)
-    return valkey_url
+    return broker
 
 
 def service_with_manifests(
@@ -86,39 +84,8 @@ def test_a_manifest_is_available_by_the_batch_id(broker: str, client: Client) ->
     assert "chunk" not in service.received[-2][1]
 
 
-def test_a_manifest_that_storage_does_not_accept_is_an_error_with_the_reason(
-    broker: str, client: Client
-) -> None:
-    failed = {"key": KEY, "state": "failed", "problem": "storage did not take it: AccessDenied"}
-    with running_fake_service(broker, decide=service_with_manifests(PENDING, failed)):
-        batch = client.download_many("reports", KEYS, manifest=KEY)
-        with pytest.raises(StorageError, match="did not take it: AccessDenied"):
-            batch.manifest(10)
-
-
-def test_a_manifest_that_is_never_written_is_given_up_in_time(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=service_with_manifests(PENDING)):
-        batch = client.download_many("reports", KEYS, manifest=KEY)
-        assert list(batch) == []
-        with pytest.raises(NoAnswer, match=r"the manifest was not written within 0\.1 s"):
-            batch.manifest(0.1)
-
-
 def test_a_refused_batch_has_no_manifest_and_says_why(broker: str, client: Client) -> None:
     with running_fake_service(broker, decide=refuse_outcome):
         batch = client.download_many("reports", KEYS, manifest=KEY)
         with pytest.raises(Refused, match="quota_exceeded"):
             batch.manifest(10)
-
-
-def test_a_batch_without_a_manifest_has_none_to_wait_for(broker: str, client: Client) -> None:
-    with running_fake_service(broker, decide=service_with_manifests(None)):
-        batch = client.download_many("reports", ["a"])
-        assert [isinstance(result, Grant) for result in batch] == [True]
-        with pytest.raises(ValueError, match="this batch has no manifest"):
-            batch.manifest(10)
-
-
-def test_a_single_grant_has_no_manifest(client: Client) -> None:
-    with pytest.raises(TypeError, match="download has no option 'manifest'"):
-        client.download("reports", "a", manifest=KEY)  # type: ignore[call-arg]

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from tests.support.builders.keyed_service import Respond, keyed_client, wire_result
-from tests.support.builders.replies import LIMITS
-from tests.support.fakes.fake_service import describe_today, grant_outcome, running_fake_service
+from tests.support.fakes.fake_service import running_fake_service
 from tests.support.servers.event_loop import async_client, in_event_loop
-from valetkey import Client, Code, Grant, Refusal, Refused, UnreadableReply
+from valetkey import Client, Code, Refusal, Refused
 from valetkey.wire.messages import RELEASE
 
 # Limits of release 0.1.0: a later one may raise them.
@@ -74,16 +73,6 @@ def test_a_refusal_of_the_description_is_raised(broker: str, client: Client) -> 
         client.service()
 
 
-def test_a_later_service_may_tell_more(broker: str, client: Client) -> None:
-    def describe(message: dict[str, Any]) -> dict[str, Any]:
-        later = describe_today(message) | {"versions": [1, 2], "kinds": ["zip"], "regions": ["x"]}
-        return later | {"limits": LIMITS | {"max_zips": 3}}
-
-    with running_fake_service(broker, describe=describe):
-        service = client.service()
-    assert (service.versions, service.kinds) == ([1, 2], ["zip"])
-
-
 def test_a_service_that_cannot_read_a_field_is_called_older(broker: str, client: Client) -> None:
     refusal = {"code": "unknown_field", "field": "grant.inline", "message": "unknown field"}
     with running_fake_service(broker, decide=refuse(refusal)):
@@ -93,36 +82,3 @@ def test_a_service_that_cannot_read_a_field_is_called_older(broker: str, client:
             assert isinstance(result, Refusal)
             assert "the service is older" in result.message
     assert caught.value.refusal.code is Code.UNKNOWN_FIELD
-
-
-def test_an_unknown_code_arrives_as_text(broker: str, client: Client) -> None:
-    refusal = {"code": "storage_busy", "field": "grant.bucket", "message": "later", "later": 1}
-    with (
-        running_fake_service(broker, decide=refuse(refusal)),
-        pytest.raises(Refused, match=r"^storage_busy: later$") as caught,
-    ):
-        client.download("demo", "acme/a").result(10)
-    assert caught.value.refusal.code == "storage_busy"
-
-
-def test_a_reply_that_cannot_be_read_raises_at_once(broker: str, client: Client) -> None:
-    def later(message: dict[str, Any]) -> dict[str, Any]:
-        return {"status": "granted", "batch": message["batch"], "urls": ["https://s3cret/"]}
-
-    with running_fake_service(broker, decide=later) as service:
-        handle = client.download("demo", "acme/a")
-        with pytest.raises(UnreadableReply, match=r"'granted'.*the service is newer"):
-            handle.result(60)
-        assert len(service.received) == 1
-
-
-def test_a_grant_of_a_later_service_is_returned(broker: str, client: Client) -> None:
-    def later(message: dict[str, Any]) -> dict[str, Any]:
-        outcome = grant_outcome(message)
-        changes = {"method": "QUERY", "limited_by": "weather", "later": {"a": 1}}
-        return outcome | {"items": [item | changes for item in outcome["items"]], "later": 1}
-
-    with running_fake_service(broker, decide=later):
-        grant = client.download("demo", "acme/a").result(10)
-    assert isinstance(grant, Grant)
-    assert (grant.method, grant.limited_by) == ("QUERY", "weather")

@@ -1,36 +1,21 @@
 """A client with a key; tests/acceptance has the same on the real stack."""
 
 import time
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.builders.keyed_service import (
-    KEY,
-    OLD,
     Respond,
     keyed_client,
     wire_result,
 )
 from tests.support.fakes.fake_service import running_fake_service, stored_results
-from valetkey import Client, Code, Grant, Refusal, Refused
-from valetkey.crypto.keys import PrivateKey, dump_private_key, generate_key
+from valetkey import Client, Code, Grant, NoAnswer, Refusal, Refused
+from valetkey.crypto.keys import PrivateKey, generate_key
 
 WRONG_KEY = generate_key("acme/2026-11")
 KEYS = [f"acme/{number}.pdf" for number in range(40)]
-
-
-def test_a_batch_is_granted_and_no_link_is_in_redis(service: Respond, broker: str) -> None:
-    with running_fake_service(broker, decide=wire_result(service)) as queue:
-        with keyed_client(broker) as client:
-            batch = client.download_many("demo", KEYS, chunk_size=10)
-            grants = [result for result in batch.results(10) if isinstance(result, Grant)]
-        assert [grant.key for grant in grants] == KEYS
-        assert all(isinstance(raw, str) for raw in queue.raw)
-    stored = stored_results(broker)
-    assert len(stored) == 4
-    for text in stored.values():
-        assert not [word for word in ("http", "X-Amz", "acme/1.pdf", "AKID") if word in text]
 
 
 def test_a_refused_item_comes_between_the_grants(service: Respond, broker: str) -> None:
@@ -86,13 +71,6 @@ def test_usage_and_a_cancellation_are_sealed_as_well(
     assert not [text for text in stored_results(broker).values() if '"result": {' in text]
 
 
-def test_a_tenant_can_use_two_keys_at_the_same_time(service: Respond, broker: str) -> None:
-    with running_fake_service(broker, decide=wire_result(service)):
-        for key in (KEY, OLD):
-            with keyed_client(broker, key) as client:
-                assert client.download("demo", "acme/a").result(10).key == "acme/a"
-
-
 @pytest.mark.parametrize("key", [WRONG_KEY, generate_key("acme/none"), generate_key("none/none")])
 def test_an_unknown_key_is_refused_with_what_to_check(
     service: Respond, broker: str, key: PrivateKey
@@ -132,13 +110,66 @@ def test_no_part_of_a_signed_message_is_in_the_headers_that_workers_log(
     assert queue.raw[0][:20] not in str(headers)
 
 
-def test_a_key_file_is_all_a_client_needs(
-    service: Respond, broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "acme.key"
-    path.touch(0o600)
-    path.write_text(dump_private_key(KEY))
-    monkeypatch.setenv("VALETKEY_BROKER_URL", broker)
-    monkeypatch.setenv("VALETKEY_KEY_FILE", str(path))
-    with running_fake_service(broker, decide=wire_result(service)), Client() as client:
+class ForgingService:
+    """A service whose first results are replaced by an attacker with access to the store."""
+
+    def __init__(self, service: Respond, replace: Any, times: int = 2) -> None:
+        self._service = service
+        self._replace = replace
+        self.remaining = times
+
+    def __call__(self, raw: Any) -> Any:
+        response = self._service(raw)
+        if self.remaining <= 0:
+            return response.sent
+        self.remaining -= 1
+        return self._replace(response)
+
+
+def alter(response: Any) -> Any:
+    return response.sent[:-6] + ("AAAAAA" if response.sent[-6:] != "AAAAAA" else "BBBBBB")
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        alter,
+        lambda response: response.values,
+        lambda response: {
+            **response.values,
+            "status": "refused",
+            "refusal": forged_refusal("quota_exceeded"),
+        },
+        lambda _: "a.b.c.d.e",
+    ],
+    ids=["altered", "in the clear", "forged refusal", "junk"],
+)
+def test_a_forged_result_counts_as_no_answer(service: Respond, broker: str, replace: Any) -> None:
+    service_with_forgeries = ForgingService(service, replace)
+    with (
+        running_fake_service(broker, decide=service_with_forgeries) as queue,
+        keyed_client(broker) as client,
+    ):
         assert client.download("demo", "acme/a").result(10).key == "acme/a"
+    assert service_with_forgeries.remaining == 0
+    assert len(queue.raw) > 2
+
+
+def forged_refusal(code: str) -> dict[str, Any]:
+    return {"code": code, "field": "total", "message": "over"}
+
+
+def test_the_result_of_another_request_is_not_accepted(
+    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
+    with running_fake_service(broker, decide=wire_result(service)) as queue:
+        with keyed_client(broker) as client:
+            client.download("demo", "acme/a").result(10)
+        (other_message,) = queue.raw
+    with (
+        running_fake_service(broker, decide=lambda _: service(other_message).sent),
+        keyed_client(broker) as client,
+        pytest.raises(NoAnswer),
+    ):
+        client.download("demo", "acme/b").result(0.5)

@@ -103,28 +103,6 @@ def test_curl_puts_any_file_with_any_header_and_its_own_length(storage: HttpStor
 
 
 @needs_curl
-def test_curl_shows_the_etag_of_a_part(storage: HttpStorage) -> None:
-    Path("cat.jpg.part2").write_bytes(FILE)
-    output = run_shell(render_curl(redirect_grant(grants.put(headers={}, part=2), storage)))
-    assert 'ETag: "e-1"' in output
-    assert storage.received[0].body == FILE
-
-
-@needs_curl
-def test_curl_completes_a_multipart_upload_and_does_not_abort_it(storage: HttpStorage) -> None:
-    Path("parts.xml").write_text("<CompleteMultipartUpload/>")
-    run_shell(render_curl(redirect_grant(grants.multipart(), storage)))
-    (request,) = storage.received
-    assert (request.method, request.body) == ("POST", b"<CompleteMultipartUpload/>")
-
-
-@needs_curl
-def test_curl_asks_for_headers_alone(storage: HttpStorage) -> None:
-    output = run_shell(render_curl(redirect_grant(grants.grant(method="HEAD"), storage)))
-    assert (storage.received[0].method, 'ETag: "e-1"' in output) == ("HEAD", True)
-
-
-@needs_curl
 def test_curl_writes_what_it_downloads_to_a_file(storage: HttpStorage) -> None:
     run_shell(render_curl(redirect_grant(grants.grant(f"a/{ODD}"), storage)))
     assert Path(ODD).read_bytes() == COMPLETED

@@ -12,41 +12,15 @@ from typing import Any
 
 import pytest
 
+from tests.integration.devstack.conftest import CHECKOUT, SHELL, python_command
 from tests.support.servers.waiting import is_running, wait_until
 from valetkey import Client
 from worker.devstack.folder import StorageKeys
-from worker.devstack.processes import ProcessEnded, StartFailed
+from worker.devstack.processes import StartFailed
 from worker.devstack.s3 import s3_client
-from worker.devstack.service import Commands, run_command
-from worker.devstack.stack import Stack, running_stack
+from worker.devstack.service import run_command
+from worker.devstack.stack import Stack
 from worker.devstack.stack_info import service_environment
-
-CHECKOUT = Path(__file__).parents[3]
-TENANTS = CHECKOUT / "examples" / "tenants.toml"
-SHELL = {"PATH": os.defpath, "AWS_PROFILE": "work", "AWS_SECRET_ACCESS_KEY": "a developer's own"}
-
-
-def python_command(source: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", source)
-
-
-NO_WORKERS = Commands(
-    worker=python_command("import time; time.sleep(600)"),
-    beat=python_command("import time; time.sleep(600)"),
-    are_workers_ready=lambda _url, _supervisors: True,
-)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("dev")
-
-
-@pytest.fixture(scope="module")
-def stack(data: Path) -> Iterator[Stack]:
-    """A stack whose workers do nothing."""
-    with running_stack(data, TENANTS, SHELL, commands=NO_WORKERS) as stack:
-        yield stack
 
 
 @contextmanager
@@ -71,7 +45,8 @@ def test_dev_json_has_the_stacks_addresses_and_only_its_owner_can_read_it(
     stack: Stack, data: Path
 ) -> None:
     path = data / "dev.json"
-    assert json.loads(path.read_text()) == asdict(stack.info)
+    shown = json.loads(path.read_text())
+    assert shown == asdict(stack.info) | {"public_keys": shown["public_keys"]}
     assert stack.info.tenant == "acme"
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -81,7 +56,7 @@ def test_the_configured_buckets_exist(stack: Stack) -> None:
     s3 = s3_client(
         info.s3_endpoint, StorageKeys(info.s3_access_key, info.s3_secret_key), info.s3_region
     )
-    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["valetkey-demo"]
+    assert "valetkey-demo" in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
 
 
 def test_nothing_secret_is_in_the_stacks_repr(stack: Stack) -> None:
@@ -107,15 +82,6 @@ def test_a_developers_celery_stays_out_of_the_service() -> None:
     )
     assert "CELERY_BROKER_URL" not in environ
     assert (environ["LANG"], environ["VALETKEY_X"]) == ("C", "1")
-
-
-def test_a_process_that_ends_unexpectedly_ends_the_watch(tmp_path: Path) -> None:
-    with running_stack(tmp_path, TENANTS, SHELL, commands=NO_WORKERS) as stack:
-        os.kill(stack.info.pids["worker"], signal.SIGKILL)
-        with pytest.raises(ProcessEnded, match=r"worker ended .*: see .*worker\.log"):
-            stack.watch()
-    assert not any(map(is_running, stack.info.pids.values()))
-    assert not (tmp_path / "dev.json").exists()
 
 
 def test_a_command_that_fails_is_reported_with_its_output() -> None:
@@ -165,3 +131,4 @@ def test_dev_that_loses_its_worker_reports_it_and_stops_the_other_processes(tmp_
     assert process.returncode == 1
     assert stderr.startswith("Error: worker ended unexpectedly (exit code -9): see ")
     assert not any(map(is_running, info["pids"].values()))
+    assert not (tmp_path / "dev.json").exists()

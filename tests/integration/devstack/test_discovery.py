@@ -4,33 +4,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.devstack.conftest import CHECKOUT, EXAMPLE
 from valetkey.crypto.keys import generate_key, public_key_line
 from worker.devstack.folder import StorageKeys
 from worker.devstack.s3 import s3_client
-from worker.devstack.service import Commands
-from worker.devstack.stack import Stack, running_stack
+from worker.devstack.stack import Stack
 
-CHECKOUT = Path(__file__).parents[3]
-SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
-NO_WORKERS = Commands(worker=SLEEP, beat=SLEEP, are_workers_ready=lambda _url, _supervisors: True)
 SAYS = "Using the service of `python -m worker dev` in "
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("discovery")
-
-
-@pytest.fixture(scope="module")
-def stack(folder: Path) -> Iterator[Stack]:
-    environ = {"PATH": os.defpath}
-    with running_stack(folder / ".valetkey", None, environ, commands=NO_WORKERS) as stack:
-        yield stack
 
 
 def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +79,7 @@ def test_applying_a_file_creates_its_buckets_and_tells_producers_its_keys(
     folder: Path, stack: Stack
 ) -> None:
     key = generate_key("acme/tour")
-    example = (CHECKOUT / "examples" / "tenants.toml").read_text()
+    example = EXAMPLE.read_text()
     bucket = '[buckets.more]\nbucket = "more"\nregion = "us-east-1"\naddressing = "path"\n'
     file = folder / "tenants.toml"
     file.write_text(f"{example}{bucket}[tenants.acme.keys]\n{public_key_line(key)}\n")

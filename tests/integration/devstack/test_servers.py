@@ -6,9 +6,7 @@ from typing import NoReturn
 import pytest
 import redis
 from botocore.exceptions import ClientError
-from sqlalchemy import create_engine, func, select
 
-from models import Batch
 from worker.devstack.broker import running_valkey
 from worker.devstack.folder import storage_keys
 from worker.devstack.processes import StartFailed
@@ -35,10 +33,6 @@ def test_valkey_still_knows_its_keys_after_a_restart(tmp_path: Path) -> None:
         client.set("kept", "1")
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url()) as client:
         assert client.get("kept") == b"1"
-
-
-def test_seaweedfs_returns_what_was_put(seaweed: Storage) -> None:
-    assert put_and_get(seaweed, "embedded-seaweed") == b"hello"
 
 
 def test_seaweedfs_refuses_another_secret(seaweed: Storage) -> None:
@@ -74,17 +68,6 @@ def test_seaweedfs_takes_only_its_objects_from_one_start_to_the_next(tmp_path: P
 
 def test_a_storage_secret_is_in_no_log_and_no_repr(seaweed: Storage) -> None:
     assert seaweed.secret_key not in seaweed.child.log.read_text() + repr(seaweed)
-
-
-def test_ministack_returns_what_was_put(ministack: Storage) -> None:
-    assert put_and_get(ministack, "embedded-ministack") == b"hello"
-
-
-def test_a_database_is_new_and_answers(database_url: str) -> None:
-    engine = create_engine(database_url)
-    with engine.begin() as connection:
-        assert connection.scalar(select(func.count()).select_from(Batch)) == 0
-    engine.dispose()
 
 
 def test_without_a_valkey_for_the_platform_one_is_told_what_to_set(

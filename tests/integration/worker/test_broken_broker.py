@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,9 +16,11 @@ from models import Delivery, Manifest
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.messages import grant_message, tenant_config
 from tests.support.crypto.tenants import ENDPOINTS
+from tests.support.servers.databases import migrated_file
 from worker.db.engine import read_transaction
 
 PASSWORD = "s3cret"
+UNREACHABLE = f"redis://:{PASSWORD}@127.0.0.1:1/0"  # no server may use the port 1
 DENIED_USER = "producer"
 
 
@@ -45,14 +48,17 @@ def run_task(message: dict[str, Any], engine: Engine, broker_url: str) -> Run:
 
 
 @pytest.fixture
-def unreachable_broker() -> str:
-    """The URL of a broker that refuses connections; no server may use the port 1."""
-    return f"redis://:{PASSWORD}@127.0.0.1:1/0"
+def database_url(tmp_path: Path) -> str:
+    """One kind of database is enough: the broker is what fails."""
+    return migrated_file(tmp_path / "valetkey.db")
 
 
-@pytest.fixture
-def refusing_broker(valkey_url: str) -> Iterator[str]:
-    """The URL of a real broker whose user may not write to the queues."""
+@pytest.fixture(params=["unreachable", "refusing"])
+def broken_broker(request: pytest.FixtureRequest, valkey_url: str) -> Iterator[str]:
+    """The URL of a broker that refuses connections, or whose user may not write to the queues."""
+    if request.param == "unreachable":
+        yield UNREACHABLE
+        return
     with redis.Redis.from_url(valkey_url) as server:
         rules = ("on", f">{PASSWORD}", "+@all", "%R~*")
         server.execute_command("ACL", "SETUSER", DENIED_USER, *rules)
@@ -60,10 +66,12 @@ def refusing_broker(valkey_url: str) -> Iterator[str]:
         server.execute_command("ACL", "DELUSER", DENIED_USER)
 
 
-def check_answered(engine: Engine, broker_url: str) -> None:
-    """Check that a chunk with a webhook and a manifest is answered, and leaves its rows."""
+def test_a_committed_chunk_is_answered_whatever_the_broker_does(
+    broken_broker: str, engine: Engine, apply_config: ApplyConfig
+) -> None:
+    apply_config(tenant_config(endpoints=ENDPOINTS))
     message = grant_message(callback="hook", manifest="acme/results.jsonl.gz")
-    run = run_task(message, engine, broker_url)
+    run = run_task(message, engine, broken_broker)
     assert (run.outcome["status"], run.outcome["issued"]) == ("issued", 1)
     assert run.log.count("trigger_failed") == 2
     assert PASSWORD not in run.log
@@ -72,25 +80,11 @@ def check_answered(engine: Engine, broker_url: str) -> None:
             assert len(connection.execute(select(table)).all()) == 1
 
 
-def test_a_committed_chunk_is_answered_if_the_broker_is_unreachable(
-    unreachable_broker: str, engine: Engine, apply_config: ApplyConfig
-) -> None:
-    apply_config(tenant_config(endpoints=ENDPOINTS))
-    check_answered(engine, unreachable_broker)
-
-
-def test_a_committed_chunk_is_answered_if_the_broker_refuses_the_triggers(
-    refusing_broker: str, engine: Engine, apply_config: ApplyConfig
-) -> None:
-    apply_config(tenant_config(endpoints=ENDPOINTS))
-    check_answered(engine, refusing_broker)
-
-
 def test_the_cause_of_a_trigger_that_failed_is_logged(
-    unreachable_broker: str, engine: Engine, apply_config: ApplyConfig
+    engine: Engine, apply_config: ApplyConfig
 ) -> None:
     apply_config(tenant_config(endpoints=ENDPOINTS))
-    run = run_task(grant_message(callback="hook"), engine, unreachable_broker)
+    run = run_task(grant_message(callback="hook"), engine, UNREACHABLE)
     (line,) = [line for line in run.log.splitlines() if "trigger_failed" in line]
     assert "valetkey.deliver" in line
     assert "connection refused" in line

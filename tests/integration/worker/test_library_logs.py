@@ -1,16 +1,11 @@
 """The second safeguard, against what libraries really write at DEBUG."""
 
-import json
 import logging
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import boto3
 import httpx
 import kombu.connection
 import pytest
@@ -25,53 +20,13 @@ from tests.integration.worker.conftest import LibraryLog
 from tests.support.crypto.tokens import sign_message
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from valetkey.crypto.keys import generate_key
-from worker.aws.clients import S3Clients
-from worker.core.tenants.config import Bucket
 from worker.db.engine import create_database_engine, write_transaction
 from worker.devstack.broker import running_valkey
 from worker.devstack.storage import Storage
 from worker.net.webhook_client import WebhookClient
 
-REGION = "us-east-1"
 EXTERNAL_ID = "agreed-with/acme+5ec2e7"
 PASSWORD = "pass5ec2e7word"
-ALLOW = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-TRUST = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
-
-
-def policy(statement: dict[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-
-
-@pytest.fixture
-def role_bucket(ministack: Storage, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A bucket profile with a role and an external id."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ministack.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ministack.secret_key)
-    name = f"valetkey-{uuid.uuid4().hex}"
-    iam = boto3.client("iam", region_name=REGION, endpoint_url=ministack.endpoint)
-    iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(TRUST))
-    iam.put_role_policy(RoleName=name, PolicyName="s3", PolicyDocument=policy(ALLOW))
-    ministack.client().create_bucket(Bucket=name)
-    profile = Bucket("reports", name, REGION, "path", ministack.endpoint)
-    role = f"arn:aws:iam::000000000000:role/{name}"
-    return replace(profile, role_arn=role, external_id=EXTERNAL_ID, role_seconds=900)
-
-
-def test_no_record_of_boto3_shows_a_session(
-    role_bucket: Bucket, ministack: Storage, library_log: LibraryLog
-) -> None:
-    s3, now = S3Clients(sts_endpoint=ministack.endpoint), datetime.now(UTC)
-    session = s3.credentials(role_bucket, "acme", ("acme/",), now, timedelta(hours=1))
-    client = s3.client(role_bucket, "acme", ("acme/",), now)
-    client.create_multipart_upload(Bucket=role_bucket.bucket, Key="acme/a")
-    url = client.generate_presigned_url(
-        "get_object", Params={"Bucket": role_bucket.bucket, "Key": "acme/a"}
-    )
-    assert session.token is not None
-    signature = httpx.URL(url).params["X-Amz-Signature"]
-    library_log.check_hides(session.secret_key, session.token, EXTERNAL_ID, signature)
-    library_log.check_hides("AWS4-HMAC-SHA256 Credential=")
 
 
 def test_no_record_of_an_http_library_shows_a_signed_url_or_a_cookie(

@@ -8,7 +8,7 @@ import json
 import time
 from base64 import urlsafe_b64decode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from threading import Event, Thread
@@ -36,15 +36,14 @@ class FakeService:
 
     plan returns the action for a message, given the message and how often its task arrived, from 1.
     decide returns the reply to a raw task argument. received has the headers and the body of each
-    message, arrivals the number of arrivals of each task, with those in bundles; bundles has the
-    number of messages of each bundle. describe returns the reply to an unsigned
-    message that asks for the service; such messages are only counted, in described.
+    message, arrivals the number of arrivals of each task, with those in bundles. describe returns
+    the reply to an unsigned message that asks for the service; such messages are only counted, in
+    described.
     """
 
     def __init__(self, url: str, plan: Plan, decide: Decide, describe: Decide) -> None:
         self.described = 0
         self._describe = describe
-        self.bundles: list[int] = []
         self.raw: list[Any] = []
         self.received: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.arrivals: Counter[str] = Counter()
@@ -91,7 +90,6 @@ class FakeService:
 
     def _handle_bundle(self, name: str, headers: dict[str, Any], bundle: dict[str, Any]) -> None:
         """Reply to each message of a bundle whose action is to answer."""
-        self.bundles.append(len(bundle["messages"]))
         actions = {
             task_id(message["batch"], message["chunk"]): self._receive(
                 task_id(message["batch"], message["chunk"]), headers, message
@@ -136,6 +134,13 @@ def running_fake_service(
     finally:
         service.stop()
         thread.join()
+
+
+def record(keys: Iterable[str], keys_read: list[str]) -> Iterator[str]:
+    """Yield keys; list those that were read."""
+    for key in keys:
+        keys_read.append(key)
+        yield key
 
 
 def stored_results(url: str) -> dict[str, str]:

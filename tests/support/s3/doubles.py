@@ -35,9 +35,9 @@ ROLE_ANSWERS: Mapping[str, tuple[str, ...]] = {
 }
 """The servers with an STS, by what it does. The STS of SeaweedFS needs a config file."""
 
-TRUST = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
-ALLOW_ALL = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-DENY_ALL = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject"}
+TRUST: dict[str, Any] = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+ALLOW_ALL: dict[str, Any] = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+DENY_ALL: dict[str, Any] = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject"}
 
 
 def policy_document(statement: Mapping[str, Any]) -> str:

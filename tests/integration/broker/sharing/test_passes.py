@@ -76,32 +76,6 @@ def test_later_messages_of_a_waiting_tenant_wait_behind_its_earlier_ones(
     assert serve_all(client, sharing) == [*numbered("flood", 100), "flood/last"]
 
 
-def test_tenants_are_served_in_turns(client: redis.Redis, sharing: QueueSharing) -> None:
-    put(client, [*numbered("flood", 200), *numbered("other", 40)])
-    names = serve_all(client, sharing)
-    turns = "".join(name[0] for name in names)
-    assert abs(turns[:80].count("f") - 40) <= 2
-    assert len(names) == 240
-
-
-def test_bulk_takes_turns_with_a_flood_of_small_messages(
-    client: redis.Redis, sharing: QueueSharing
-) -> None:
-    put(client, numbered("flood", 200))
-    put(client, numbered("calm", 2), "valetkey.bulk", items=600)
-    assert set(numbered("calm", 2)) <= set(serve_all(client, sharing)[:30])
-
-
-def test_a_tenants_share_is_measured_by_cost_and_not_by_messages(
-    client: redis.Redis, sharing: QueueSharing
-) -> None:
-    put(client, numbered("flood", 200))
-    put(client, numbered("large", 40), "valetkey.bulk", items=600)
-    first = serve_all(client, sharing)[:60]
-    assert first.count("large/0") == 1
-    assert 5 <= sum(name.startswith("large") for name in first) <= 20
-
-
 def test_small_requests_of_a_tenant_do_not_wait_behind_its_own_bulk(
     client: redis.Redis, sharing: QueueSharing
 ) -> None:

@@ -3,17 +3,20 @@
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 
-from tests.support.fakes.socket_server import Answer, running_socket_server
+from tests.support.fakes.fake_service import running_fake_service
+from tests.support.fakes.socket_server import Answer, answer_http, running_socket_server
 from tests.support.servers.event_loop import async_client, in_event_loop
 from valetkey import BrokerUnreachable, Client
+from valetkey.delivery.publisher import Publisher
 from worker.devstack.broker import running_valkey
 
 CASES = {
@@ -49,42 +52,32 @@ def locked_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield urlsplit(server.url()).netloc
 
 
-def check(error: BrokerUnreachable, seconds: float, where: str, cause: str) -> None:
-    assert str(error).startswith(f"cannot use the {where}")
-    assert cause in str(error)
-    assert "s3cret" not in str(error)
-    assert "pw" not in str(error)
-    assert seconds < 5  # it is not tried again: that would change nothing
+def use_client(url: str) -> None:
+    with Client(url, tenant="acme", exit_timeout=0) as client:
+        client.download("reports", "a.pdf").result(20)
 
 
+@in_event_loop
+async def use_async_client(url: str) -> None:
+    async with async_client(url) as client:
+        await client.download("reports", "a.pdf").result(20)
+
+
+@pytest.mark.parametrize("use", [use_client, use_async_client])
 @pytest.mark.parametrize("case", CASES)
 def test_a_server_that_cannot_be_used_is_named_with_the_cause(
-    locked_broker: str, case: str
+    locked_broker: str, case: str, use: Callable[[str], None]
 ) -> None:
     url, where, cause = (text.replace("HOST", locked_broker) for text in CASES[case])
     start = time.monotonic()
-    with (
-        Client(url, tenant="acme", exit_timeout=0) as client,
-        pytest.raises(BrokerUnreachable) as caught,
-    ):
-        client.download("reports", "a.pdf").result(20)
-    check(caught.value, time.monotonic() - start, where, cause)
-
-
-@pytest.mark.parametrize("case", CASES)
-@in_event_loop
-async def test_a_client_in_an_event_loop_names_it_as_well(locked_broker: str, case: str) -> None:
-    url, where, cause = (text.replace("HOST", locked_broker) for text in CASES[case])
-    start = time.monotonic()
-    async with async_client(url) as client:
-        with pytest.raises(BrokerUnreachable) as caught:
-            await client.download("reports", "a.pdf").result(20)
-    check(caught.value, time.monotonic() - start, where, cause)
-
-
-def answer_http(connection: socket.socket, _: Event) -> None:
-    connection.recv(65_536)
-    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(BrokerUnreachable) as caught:
+        use(url)
+    assert time.monotonic() - start < 5  # it is not tried again: that would change nothing
+    message = str(caught.value)
+    assert message.startswith(f"cannot use the {where}")
+    assert cause in message
+    assert "s3cret" not in message
+    assert "pw" not in message
 
 
 def reset(connection: socket.socket, _: Event) -> None:
@@ -152,3 +145,59 @@ def test_a_result_store_of_its_own_is_named_with_the_source_of_its_url(broker: s
         pytest.raises(BrokerUnreachable, match=r"result store at .* argument result_url"),
     ):
         client.download("reports", "a.pdf")
+
+
+KEYS = [f"k/{number}" for number in range(50)]
+ORIGINAL_SEND = Publisher.send
+NOWHERE = "redis://:s3cret@127.0.0.1:1/0"  # no one listens on port 1
+
+
+def break_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the broker unreachable for usage messages, and send no message twice."""
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
+
+    def send(self: Publisher, task_id: str, argument: Any, queue: str) -> None:
+        if argument.get("ask") == "usage":
+            raise BrokerUnreachable("no broker answers")
+        ORIGINAL_SEND(self, task_id, argument, queue)
+
+    monkeypatch.setattr(Publisher, "send", send)
+
+
+@pytest.mark.parametrize("url", [NOWHERE, "amqp://user:s3cret@127.0.0.1:1//"])
+def test_a_broker_that_is_down_is_named_without_its_password(broker: str, url: str) -> None:
+    with pytest.raises(
+        BrokerUnreachable, match=r"cannot use the broker at \w+://127.0.0.1:1/"
+    ) as caught:
+        Client(url, broker, tenant="acme").download("reports", "a.pdf")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_stuck_message_that_was_given_up_holds_back_nothing(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_usage(monkeypatch)
+    with running_fake_service(broker), Client(broker, tenant="acme") as client:
+        batch = client.download_many("reports", KEYS, chunk_size=1)
+        with pytest.raises(BrokerUnreachable):
+            client.usage(2)
+        client.flush(10)
+        assert batch.issued == len(KEYS)
+
+
+def test_a_broker_that_lost_every_message_gets_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 0.1)
+    with running_valkey(tmp_path / "before") as server:
+        client = Client(server.url(), tenant="acme")
+        handle = client.download("reports", "a.pdf")
+    with pytest.raises(BrokerUnreachable):
+        handle.result(1)
+    with (
+        running_valkey(tmp_path / "after", server.port) as restarted,
+        running_fake_service(restarted.url()),
+        client,
+    ):
+        assert client.download("reports", "b.pdf").result(20).key == "b.pdf"
+        assert handle.result(20).key == "a.pdf"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import interrupted_download
 from tests.support.fakes.http_storage import HttpStorage, StorageResponse, StoredRequest
 from tests.support.fakes.multipart_service import (
     CONTENT,
@@ -123,14 +122,6 @@ def test_a_service_that_aborts_the_upload_itself_is_left_to_it(broker: str) -> N
     assert "the quota gets its bytes back within minutes" in result.stderr
     assert fake_service.received[-1][1]["abort_uploads"] is True
     assert storage.requests("DELETE") == []
-
-
-def test_a_refused_upload_is_explained(broker: str) -> None:
-    with service(broker) as (_, storage):
-        result = interrupted_download.run_cli("multipart", "inbox", "no/film", "--file", "film")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "refused 'no/film': key_outside_prefix in items[0].key: outside\n"
-    assert storage.received == []
 
 
 def test_a_file_that_became_shorter_is_not_stored_as_something_else(broker: str) -> None:

@@ -1,6 +1,5 @@
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,15 +65,6 @@ def worker(broker: str, real_service: InProcessService) -> Iterator[FakeService]
     """A worker of the real service, which tests can watch."""
     with running_fake_service(broker, decide=wire_result(real_service.respond)) as worker:
         yield worker
-
-
-@pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    """The file of the tenant's key."""
-    path = tmp_path / "acme.key"
-    path.write_text(dump_private_key(KEY))
-    path.chmod(0o600)
-    return path
 
 
 @pytest.fixture

@@ -65,28 +65,6 @@ def test_another_request_under_a_used_batch_id_is_a_conflict(
     assert len(task_ids(worker, name)) == 3
 
 
-@in_event_loop
-async def test_a_coroutine_is_told_of_the_conflict_too(
-    broker: str, keyed: Client, worker: FakeService
-) -> None:
-    first, other = (keyed.download("demo", f"acme/{batch_id()}").result() for _ in range(2))
-    name = batch_id()
-    async with async_client(broker, key=dump_private_key(KEY)) as client:
-        await client.reissue(first, batch_id=name)
-        with pytest.raises(Refused, match="batch_conflict"):
-            await client.reissue(other, batch_id=name)
-    assert len(task_ids(worker, name)) == 2
-
-
-def test_a_request_that_is_repeated_finds_the_reply_to_the_first(
-    keyed: Client, worker: FakeService
-) -> None:
-    first, name = keyed.download("demo", f"acme/{batch_id()}").result(), batch_id()
-    for grant in (first, first.id):
-        keyed.reissue(grant, batch_id=name, reason="opened late").result()
-    assert len(task_ids(worker, name)) == 1
-
-
 def test_a_grant_that_nobody_knows_is_refused(keyed: Client) -> None:
     with pytest.raises(Refused, match="grant_unknown"):
         keyed.reissue(f"{batch_id()}.0").result()

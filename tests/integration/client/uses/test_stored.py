@@ -100,24 +100,6 @@ def test_an_object_of_another_type_than_granted_is_reported_at_once(
     assert (error.value.use.state, error.value.use.size) == ("mismatched", 3)
 
 
-def test_an_object_that_another_grant_replaced_is_reported(keyed: Client) -> None:
-    key = new_key()
-    first, second = (keyed.put("demo", key, size=3, overwrite=True) for _ in range(2))
-    store(first.result(), b"abc")
-    assert first.stored(timeout=30).size == 3
-    store(second.result(), b"def")
-    assert second.stored(timeout=30).grant == second.result().id
-    with pytest.raises(NotStored, match="replaced by that of another grant"):
-        first.stored(timeout=30)
-
-
-def test_a_refused_request_and_a_download_store_nothing(keyed: Client) -> None:
-    with pytest.raises(Refused, match="key_outside_prefix"):
-        keyed.upload("demo", "globex/a", max_size=5).stored(timeout=30)
-    with pytest.raises(ValueError, match="kind download stores no object"):
-        keyed.download("demo", new_key()).stored(timeout=30)
-
-
 def test_a_batch_that_the_service_does_not_know_is_refused(keyed: Client) -> None:
     with pytest.raises(Refused, match="batch_unknown"):
         keyed.status(batch_id())
