@@ -140,6 +140,27 @@ def test_a_batch_stays_open_for_one_window_with_a_limit_and_is_closed_before_any
     assert service.issue(two)["status"] == "issued"  # again
 
 
+def test_the_charge_of_what_arrived_too_late_is_released_by_cleanup(
+    service: InProcessService, clock: Clock
+) -> None:
+    service.apply(tenant_config(Quota("grants", "minute", 100)))
+    one, two, _ = download_chunks(3, 1)
+    service.issue(one)
+    clock.forward(minutes=1)
+    service.issue(two)
+    assert service.reserved() == [(reservations.REMAINING, 2, 2), (0, 1, 1)]
+    clean_up(service.context)
+    assert service.reserved() == [(0, 1, 1)]
+
+
+def test_a_batch_keeps_the_time_it_was_opened_for(service: InProcessService, clock: Clock) -> None:
+    one, two = download_chunks(2, 1)
+    service.issue(one)
+    service.apply(tenant_config(Quota("grants", "minute", 100)))
+    clock.forward(hours=23)
+    assert service.issue(two)["status"] == "issued"
+
+
 @pytest.mark.parametrize("max_rows", [7, 1_000])
 def test_two_concurrent_cleanups_release_each_row_once(
     service: InProcessService,

@@ -1,7 +1,5 @@
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from threading import Event
 
 import pytest
@@ -20,9 +18,10 @@ from tests.support.audit_log.key_lookup import (
 )
 from tests.support.builders import services
 from tests.support.builders.messages import Clock
+from tests.support.builders.services import InProcessService, other_processes
 from worker.aws.clients import S3Clients
 from worker.context import Context
-from worker.db.engine import create_database_engine, read_transaction
+from worker.db.engine import read_transaction
 from worker.db.key_lookup import entries, segments
 from worker.db.key_lookup.entries import Position
 from worker.db.key_lookup.find import find_positions
@@ -97,16 +96,8 @@ def test_a_run_that_has_to_stop_leaves_no_segment_unfinished(
     assert "building" not in segment_states(context.engine)
 
 
-@pytest.fixture
-def other_context(engine: Engine) -> Iterator[Context]:
-    """The context of another process."""
-    other = create_database_engine(engine.url.render_as_string(hide_password=False))
-    yield services.build_context(other, S3Clients(), lambda: datetime.now(UTC))
-    other.dispose()
-
-
 def test_what_was_committed_before_a_search_is_found_while_two_processes_index(
-    context: Context, other_context: Context
+    context: Context,
 ) -> None:
     committed: list[int] = []
     done = Event()
@@ -115,9 +106,11 @@ def test_what_was_committed_before_a_search_is_found_while_two_processes_index(
         while not done.is_set():
             index_keys(process)
 
-    with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+    with ExitStack() as stack:
+        (other,) = stack.enter_context(other_processes(InProcessService(context)))
+        pool = stack.enter_context(ThreadPoolExecutor(2))
         stack.callback(done.set)
-        runs = [pool.submit(repeat, process) for process in (context, other_context)]
+        runs = [pool.submit(repeat, process) for process in (context, other.context)]
         for number in range(1, 41):
             write_batch(context.engine, number, [KEYS[0], f"acme/{number}"], 1)
             committed.append(number)

@@ -277,9 +277,7 @@ def test_a_slow_writer_keeps_its_lease(manifests: ManifestService) -> None:
     assert leases == [None] * len(OBJECT_KEYS)
 
 
-def test_a_writer_that_lost_its_lease_stops_and_reports_nothing(
-    manifests: ManifestService,
-) -> None:
+def test_a_writer_that_lost_its_lease_stops_and_reports_nothing(manifests: ManifestService) -> None:
     def lose_lease(batch_number: int, chunk_number: int, context: Context) -> RecordedChunk:
         assert chunk_number == 0
         manifests.wait()

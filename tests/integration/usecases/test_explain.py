@@ -153,9 +153,3 @@ def test_an_explanation_names_the_signing_key(service: InProcessService, clock: 
     signed = unseal_result(service.respond(sign_message(message, KEY, clock())).sent, KEY)
     assert signed["rules"][0] == {"rule": "identity", "found": "signed by acme/main"}
     assert "trusts the queue" in service.issue(message)["rules"][0]["found"]
-
-
-def test_an_explained_message_can_be_granted_afterwards(service: InProcessService) -> None:
-    message = grant_message()
-    explain(service, message)
-    assert service.issue(message)["status"] == "issued"

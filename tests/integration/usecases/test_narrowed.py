@@ -164,14 +164,6 @@ def test_a_batch_past_its_deadline_is_signed_again(service: InProcessService, cl
         assert service.issue(repetition)["items"] == first["items"]
 
 
-def test_grants_that_are_still_allowed_are_the_same_as_before(service: InProcessService) -> None:
-    message = grant_message(["acme/a", "acme/b"])
-    first = service.issue(message)
-    narrow_policy(service, prefixes=("acme/",), kinds=("download",), max_size=0)
-    for repetition in repeated(message):
-        assert service.issue(repetition)["items"] == first["items"]
-
-
 def test_the_audit_log_keeps_the_digest_of_an_item_that_was_not_signed_again(
     service: InProcessService, later: InProcessService
 ) -> None:

@@ -18,12 +18,10 @@ from worker.core.tenants.config import Bucket, Quota, TenantConfig
 from worker.usecases.reissue import reissue_chunk_by_number
 from worker.usecases.upkeep.abort_uploads import abort_expired
 
-LIMITS = (Quota("grants", "day", 3), Quota("grants", "live", 3))
-
 
 @pytest.fixture
 def service(service: InProcessService) -> InProcessService:
-    service.apply(tenant_config(*LIMITS))
+    service.apply(tenant_config(Quota("grants", "day", 3), Quota("grants", "live", 3)))
     return service
 
 

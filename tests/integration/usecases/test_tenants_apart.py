@@ -178,9 +178,7 @@ def find_signing_method(bucket: Bucket, _endpoint: str | None) -> SigningMethod:
 
 
 @pytest.fixture(scope="module")
-def shared_matrix(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[TenantMatrix]:
+def shared_matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TenantMatrix]:
     url = migrated_file(tmp_path_factory.mktemp("apart") / "valetkey.db")
     engine = create_database_engine(url)
     with pytest.MonkeyPatch.context() as patch:
