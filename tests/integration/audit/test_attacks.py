@@ -37,7 +37,15 @@ def tables_found(log: GeneratedLog, options: VerifyOptions, attack: Attack) -> s
 def forge_removal(db: StoredTables, before: str, pruned_at: str) -> None:
     """Append a removal that took nothing away, with a leaf of its own."""
     moment = datetime.fromisoformat(pruned_at).replace(tzinfo=UTC)
-    values = {"tenant": "acme", "before": before, "pruned_by": "x", "chunks": 0, "items": 0}
+    values = {
+        "tenant": "acme",
+        "before": before,
+        "pruned_by": "x",
+        "chunks": 0,
+        "items": 0,
+        "edges": 0,
+        "use_groups": 0,
+    }
     record = encode_record("prune", values | {"pruned_at": moment})
     stored = values | {"prune_number": 1, "pruned_at": f"{pruned_at}.000000"}
     size = db.rows("tree_heads", "tenant = 'acme'")[0]["size"]
