@@ -7,13 +7,14 @@ from typing import NoReturn
 import pytest
 
 _QUICK_FOLDERS = ("tests/unit/", "tests/integration/")
+_SLOW_SERVERS = {"postgres_url", "seaweed", "ministack", "moto"}
 _NOT_PROVEN = "not proven: "
 _MEANINGS = {
     "quick": "Proven: the rules, the use cases on SQLite, and the main job with real processes on"
-    " SQLite and on\nPostgreSQL. `make test-all` also runs the use cases on PostgreSQL, all"
-    " storage contracts, faults and attacks.",
-    "slow": "Proven: the use cases on PostgreSQL, all storage contracts, faults and attacks."
-    " `make test` proves the rest.",
+    " SQLite and\non PostgreSQL. `make test-all` also proves the use cases on PostgreSQL, what"
+    " storage accepts and\nrefuses, and that faults and attacks do no harm.",
+    "slow": "Proven: the use cases on PostgreSQL, what storage accepts and refuses, and that faults"
+    " and attacks\ndo no harm. `make test` proves the rest.",
 }
 
 
@@ -21,8 +22,8 @@ _MEANINGS = {
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Mark each test as quick, which `make test` runs, or slow, which only `make test-all` runs.
 
-    Tests in unit/ and integration/ are quick unless they need PostgreSQL, others are slow. A mark
-    in the source has precedence.
+    Tests in unit/ and integration/ are quick unless they need PostgreSQL or a server of storage;
+    others are slow. A mark in the source has precedence.
     """
     for item in items:
         if not any(map(item.get_closest_marker, ("quick", "slow"))):
@@ -33,8 +34,8 @@ def _is_quick(item: pytest.Item) -> bool:
     if not item.nodeid.startswith(_QUICK_FOLDERS):
         return False
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    needs_server = "postgres_url" in getattr(item, "fixturenames", ())
-    return not needs_server and parameters.get("database_url", "sqlite") == "sqlite"
+    has_small_servers = _SLOW_SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
+    return has_small_servers and parameters.get("database_url", "sqlite") == "sqlite"
 
 
 def skip_without(part: str, command: str) -> NoReturn:

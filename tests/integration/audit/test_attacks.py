@@ -92,7 +92,7 @@ def move_to_a_tenant_without_name(db: StoredTables) -> None:
 @pytest.mark.parametrize(
     ("attack", "table"),
     [
-        (set_a_chunk_back, "prunes"),
+        (set_a_chunk_back, "item_edges"),
         (remove_a_later_month, "prunes"),
         (remove_a_tenant, "leaves"),
         (exchange_names, "tenant_identities"),

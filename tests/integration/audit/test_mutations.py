@@ -18,6 +18,8 @@ from tests.support.audit_log.trials import (
 from tests.support.servers.databases import fresh_database, migrated_file
 from worker.usecases.audit.verification.verify import verify_log
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(3)
 
 

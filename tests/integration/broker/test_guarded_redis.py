@@ -15,7 +15,10 @@ from worker.broker.dead_letters import read_dead_letters
 from worker.broker.discards import read_discard_counts
 
 # Celery stores results with a command that redis-py prefers to call by another name.
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
+]
 
 
 @pytest.fixture

@@ -145,6 +145,7 @@ def test_ctrl_c_without_an_output_file_prints_no_hint(cli: Cli) -> None:
     assert (result.exit_code, result.output) == (130, "interrupted\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("broker")
 def test_a_lost_broker_is_exit_3_in_time_and_the_run_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -168,6 +169,7 @@ def test_a_lost_broker_is_exit_3_in_time_and_the_run_can_be_resumed(
     assert [row["key"] for row in read_csv("links.csv")] == KEYS
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_without_duplicate_rows(broker: str) -> None:
     keys = [f"acme/{n}" for n in range(10_000)]
     write_keys(keys)

@@ -22,6 +22,8 @@ from worker.devstack.service import run_command
 from worker.devstack.stack import Stack
 from worker.devstack.stack_info import service_environment
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def run_dev(data: Path) -> Iterator[subprocess.Popen[str]]:

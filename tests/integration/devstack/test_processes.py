@@ -30,6 +30,8 @@ STARTS_A_CHILD = """
 import sys
 from pathlib import Path
 from worker.devstack.processes import Program, running
+
+pytestmark = pytest.mark.slow
 folder, source = Path(sys.argv[1]), sys.argv[2]
 program = Program("script", (sys.executable, "-c", source), folder, folder / "script.log")
 with running(program, lambda child: "up" in child.log.read_text(), stop_timeout=0.2) as child:

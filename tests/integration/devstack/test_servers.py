@@ -12,6 +12,8 @@ from worker.devstack.folder import storage_keys
 from worker.devstack.processes import StartFailed
 from worker.devstack.storage import Storage, seaweedfs
 
+pytestmark = pytest.mark.slow
+
 
 def put_and_get(storage: Storage, bucket: str) -> bytes:
     s3 = storage.client()

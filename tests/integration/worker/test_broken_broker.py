@@ -19,6 +19,8 @@ from tests.support.crypto.tenants import ENDPOINTS
 from tests.support.servers.databases import migrated_file
 from worker.db.engine import read_transaction
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "s3cret"
 UNREACHABLE = f"redis://:{PASSWORD}@127.0.0.1:1/0"  # no server may use the port 1
 DENIED_USER = "producer"

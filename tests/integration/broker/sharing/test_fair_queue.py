@@ -25,6 +25,8 @@ from worker.broker.sharing.fair_queue import FairQueue
 from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.devstack.broker import running_valkey
 
+pytestmark = pytest.mark.slow
+
 SEED = 20261124
 MESSAGES = 4_000
 PASSWORD = "hunter2"

@@ -13,6 +13,8 @@ from tests.support.cli.scraping import Scraped, parse_metrics, serving
 from tests.support.servers.databases import migrated_file
 from worker.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def servers(broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from tests.support.uses import killed_intake
 from tests.support.uses.notifications import TestQueue
 from worker.devstack.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 UPLOADS = 23  # several calls of SQS
 PATIENCE = 100  # seconds: a process starts slowly beside others
 

@@ -17,7 +17,7 @@ from tests.support.servers.databases import fresh_database
 from worker.db.engine import create_database_engine
 
 # Dozens of processes, one after the other.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 Copies = Callable[[int], list[str]]
 
