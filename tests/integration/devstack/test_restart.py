@@ -26,6 +26,8 @@ from worker.devstack.ports import HOST
 from worker.devstack.stack import Stack, running_stack
 from worker.devstack.state import StackState, load_state
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def start(data: Path, tenants: Path | None = None) -> Iterator[Stack]:

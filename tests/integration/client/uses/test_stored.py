@@ -78,6 +78,7 @@ def test_another_process_waits_for_an_item_of_a_batch(keyed: Client) -> None:
 
 def test_a_wait_that_is_over_can_be_continued(keyed: Client) -> None:
     handle = keyed.put("demo", new_key(), size=3)
+    handle.result()
     with pytest.raises(NotStored, match="is not known to be stored yet: call again") as over:
         handle.stored(timeout=0.3)
     assert isinstance(over.value, StorageError)
@@ -117,7 +118,9 @@ async def test_a_coroutine_waits_too(broker: str, worker: FakeService) -> None:
         assert (stored.key, stored.size) == (grant.key, 5)
         assert (await client.status(handle)).state == "used"
         assert (await client.status(handle.batch)).counts == {"used": 1}
+        put = client.put("demo", new_key(), size=3)
+        await put
         with pytest.raises(NotStored, match="not known to be stored yet"):
-            await client.put("demo", new_key(), size=3).stored(timeout=0.3)
+            await put.stored(timeout=0.3)
         with pytest.raises(ValueError, match="the batch has 1 items"):
             await handle.batch.stored(1)
