@@ -25,7 +25,7 @@ demo: install ## Demonstrate grants and refusals on embedded servers
 picture: install ## Draw docs/demo.svg, the picture of the demo's terminal
 	@$(BIN)/python -m tools.demo_picture
 
-browser: install ## Install the npm packages that tests need, and Chromium if missing
+browser: install ## Install npm packages for tests, and Chromium if missing
 	@$(BIN)/python tools/browser.py
 
 # Two processes run one test file at a time, those with processes of their own first. Each starts
@@ -48,10 +48,10 @@ attacks: install ## Attack the service for a few minutes, and print what was tri
 
 # Each fault is injected FAULTS times. 3 take about 5 minutes.
 FAULTS ?= 3
-faults: install ## Kill, stop or fill up each part under load, and compare rows with results
+faults: install ## Kill, stop or fill up each part under load, and check all rows
 	VALETKEY_TEST_FAULTS=$(FAULTS) VALETKEY_TEST_FAULTS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -p tests.faults.table
 
-check: install ## Check lint, types, import rules, sizes and known vulnerabilities
+check: install ## Check lint, types, imports, sizes and known vulnerabilities
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -46,12 +46,17 @@ def skip_without(part: str, command: str) -> NoReturn:
     pytest.skip(message)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
     """Say what the run proved, what to run for the rest, and what the machine could not prove."""
     reasons = {str(report.longrepr[2]) for report in terminalreporter.getreports("skipped")}
     missing = sorted(r.partition(_NOT_PROVEN)[2] for r in reasons if _NOT_PROVEN in r)
     if missing:
         terminalreporter.line(f"\nNot proven on this machine: {'; '.join(missing)}")
-    meaning = _MEANINGS.get(terminalreporter.config.getoption("markexpr"))
-    if meaning is not None:
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (
+        config.option.keyword or config.option.collectonly
+    )
+    meaning = _MEANINGS.get(config.option.markexpr)
+    if meaning is not None and is_whole and exitstatus == pytest.ExitCode.OK:
         terminalreporter.line(f"\n{meaning}")

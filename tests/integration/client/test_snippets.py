@@ -19,6 +19,8 @@ from tests.support.fakes.http_storage import (
     StoredRequest,
     running_http_storage,
 )
+from tests.support.s3 import chromium
+from tests.support.scope import skip_without
 from valetkey.cli.snippets import render_curl, render_javascript
 from valetkey.wire.replies import Grant
 
@@ -26,7 +28,6 @@ FILE = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"  # how a JPEG begins
 TARGET = "/a/../b?a=1&b=[2]&c={d,e}"
 COMPLETED = b"<CompleteMultipartUploadResult/>"
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
 
 
 @pytest.fixture
@@ -52,7 +53,10 @@ def run_shell(line: str) -> str:
 
 
 def run_node(program: str) -> str:
-    command = ["node", "--input-type=module", "--eval", program]
+    node = chromium.node()
+    if node is None:
+        skip_without("scripts in Node.js", "make browser")
+    command = [node, "--input-type=module", "--eval", program]
     return subprocess.run(command, check=True, capture_output=True).stdout.decode()
 
 
@@ -108,7 +112,6 @@ def test_curl_writes_what_it_downloads_to_a_file(storage: HttpStorage) -> None:
     assert Path(ODD).read_bytes() == COMPLETED
 
 
-@needs_node
 def test_fetch_sends_a_form(storage: HttpStorage) -> None:
     grant = redirect_grant(grants.form(BREAKING_OUT, type_prefix="image/", acl="a\nb"), storage)
     file = 'new File(["\\x41"], "a.png", { type: "image/png" })'
@@ -119,7 +122,6 @@ def test_fetch_sends_a_form(storage: HttpStorage) -> None:
     assert (name, content) == ("file", b"A")
 
 
-@needs_node
 def test_fetch_refuses_a_file_of_another_family_before_it_is_sent(storage: HttpStorage) -> None:
     grant = redirect_grant(grants.form(type_prefix="image/"), storage)
     call = (
@@ -129,7 +131,6 @@ def test_fetch_refuses_a_file_of_another_family_before_it_is_sent(storage: HttpS
     assert storage.received == []
 
 
-@needs_node
 def test_fetch_puts_with_the_headers_that_are_signed_and_no_type_of_its_own(
     storage: HttpStorage,
 ) -> None:
@@ -142,7 +143,6 @@ def test_fetch_puts_with_the_headers_that_are_signed_and_no_type_of_its_own(
     assert "content-type" not in request.headers
 
 
-@needs_node
 def test_fetch_does_not_put_a_file_of_another_size(storage: HttpStorage) -> None:
     grant = redirect_grant(grants.put(size=5), storage)
     call = 'await upload(new Blob(["A"])).catch((e) => console.log(e.message))'
@@ -151,7 +151,6 @@ def test_fetch_does_not_put_a_file_of_another_size(storage: HttpStorage) -> None
     assert storage.received == []
 
 
-@needs_node
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_fetch_reads_an_object(storage: HttpStorage, method: str) -> None:
     grant = redirect_grant(grants.grant(method=method, headers={"x-owner": "1"}), storage)
@@ -162,7 +161,6 @@ def test_fetch_reads_an_object(storage: HttpStorage, method: str) -> None:
     assert storage.received[0].headers["x-owner"] == "1"
 
 
-@needs_node
 def test_fetch_completes_a_multipart_upload(storage: HttpStorage) -> None:
     program = render_javascript(redirect_grant(grants.multipart(), storage))
     run_node(f"{program}\nawait complete(['\"a\"', '\"b\"']);")
@@ -172,7 +170,6 @@ def test_fetch_completes_a_multipart_upload(storage: HttpStorage) -> None:
     )
 
 
-@needs_node
 def test_fetch_reports_an_error_with_status_200() -> None:
     error = b"<Error><Code>InternalError</Code></Error>"
     with running_http_storage(lambda _: StorageResponse(200, {}, error)) as storage:
@@ -181,7 +178,6 @@ def test_fetch_reports_an_error_with_status_200() -> None:
     assert output == "storage refused: 200 InternalError\n"
 
 
-@needs_node
 def test_fetch_aborts_a_multipart_upload(storage: HttpStorage) -> None:
     run_node(f"{render_javascript(redirect_grant(grants.multipart(), storage))}\nawait abort();")
     assert [(request.method, request.target) for request in storage.received] == [

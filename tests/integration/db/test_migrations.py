@@ -68,6 +68,13 @@ def test_a_database_of_a_checkout_before_the_first_release_is_refused(
         pass
 
 
+def test_tables_of_nobody_knows_whom_are_named_and_left_as_they_are(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM alembic_version"))
+    with pytest.raises(ClickException, match="it already has a table with a name that valetkey"):
+        migrate_to_head(url_text(engine.url))
+
+
 NEXT_MIGRATION = """
 from alembic import op
 revision, down_revision = "0002_next", "{first}"

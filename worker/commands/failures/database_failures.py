@@ -53,6 +53,12 @@ _TABLE_LOCKED = Cause(
     is_away=True,
 )
 
+_TABLE_EXISTS = Cause(
+    "it already has a table with a name that valetkey needs, and no record of who created it",
+    f"run the command again if another `{MIGRATE}` has run meanwhile; else create a database for"
+    f" valetkey alone, and correct {VARIABLE}",
+)
+
 _Words = tuple[str, str, str]
 # By the words of libpq and of the server, which are English unless lc_messages says otherwise.
 _SERVER_WORDS = (
@@ -133,6 +139,7 @@ _FILE_WORDS: Sequence[_Words] = (
         f"correct the path in {VARIABLE}, or restore a backup",
     ),
     (r"full", "the disk is full", "free some space"),
+    (r"table \S+ already exists", _TABLE_EXISTS.text, _TABLE_EXISTS.hint),
     (
         r"unable to open|disk I/O",
         "the file cannot be opened",
@@ -191,6 +198,8 @@ def _driver_cause(error: BaseException) -> Cause | None:
             cause = _TABLE_LOCKED
         case psycopg.errors.UndefinedTable():
             cause = _NO_TABLES
+        case psycopg.errors.DuplicateTable():
+            cause = _TABLE_EXISTS
         case psycopg.Error():
             cause = _network_words(str(error)) or _match(_SERVER_WORDS, str(error))
             cause = cause or _tls_words(str(error)) or _match(_AWAY_WORDS, str(error), is_away=True)
