@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 PARTITIONED = "grants"
-FIRST_PARTITION = f"{PARTITIONED}_first"
 DEFAULT_PARTITION = f"{PARTITIONED}_default"
 
 

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from functools import partial
@@ -45,7 +45,6 @@ class BuiltLog:
 
 
 Figures = dict[str, float]
-_Filters = Iterator[GrantFilter]
 
 
 def measure_lists(log: BuiltLog) -> Figures:

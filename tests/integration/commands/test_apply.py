@@ -37,7 +37,6 @@ secret = "env:BILLING_SECRET"
 """
 WITHOUT_GLOBEX = TEXT[: TEXT.index("[tenants.globex]")]
 CHANGED = TEXT.replace("hour = 50_000", "hour = 60_000")
-ACCELERATED = CHANGED.replace('addressing = "path"', "accelerate = true")
 APPLY = (sys.executable, "-c", "from worker.commands.apply import apply; apply()")
 
 

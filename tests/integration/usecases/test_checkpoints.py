@@ -11,19 +11,24 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from pydantic import SecretStr
 from sqlalchemy import insert
 from standardwebhooks import Webhook
 
 from models import Checkpoint, Leaf, TreeHead
 from tests.support.builders.messages import DEMO, Clock, batch_id, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
-from tests.support.crypto.checkpoints import KEYS, problems, publish, settings
 from tests.support.servers.webhook_receiver import respond_with, running_receiver
 from worker.context import Context
 from worker.core.tenants.config import TenantConfig
 from worker.core.tree.signed_note import SignerKey, verify_note
 from worker.db.engine import write_transaction
-from worker.db.tree.checkpoints import edge_of_checkpoint, insert_checkpoint, read_last_checkpoint
+from worker.db.tree.checkpoints import (
+    Publication,
+    edge_of_checkpoint,
+    insert_checkpoint,
+    read_last_checkpoint,
+)
 from worker.devstack.storage import Storage
 from worker.errors import Transient
 from worker.net.webhook_client import WebhookClient
@@ -32,7 +37,25 @@ from worker.settings import Settings
 from worker.usecases.checkpoints import sign
 from worker.usecases.checkpoints.publish import MAX_LOST_SECONDS, publish_checkpoints
 from worker.usecases.checkpoints.sign import sign_checkpoints
+from worker.usecases.checkpoints.signing_key import CheckpointKeys
 from worker.usecases.upkeep.checkpoints import REPUBLISH_SECONDS, RETRY_SECONDS, CheckpointJob
+
+KEYS = CheckpointKeys(SignerKey("audit.example.com/valetkey", bytes(range(32))))
+
+
+def settings(*destinations: str | Path, **changes: Any) -> Settings:
+    text = ",".join(map(str, destinations))
+    values = {"audit_webhook_secret": "env:AUDIT_SECRET"} | changes
+    return Settings(audit_checkpoints=SecretStr(text), **values)
+
+
+def publish(context: Context, *destinations: str | Path) -> list[Publication]:
+    return list(publish_checkpoints(context, settings(*destinations)))
+
+
+def problems(rows: list[Publication]) -> list[str | None]:
+    return [row.problem for row in rows]
+
 
 Grow = Callable[[], str]
 FORGED_ROOT = "A" * 43 + "="

@@ -9,9 +9,7 @@ from tests.support.builders.messages import Clock
 from tests.support.builders.services import InProcessService
 from tests.support.uses.uploading import Uploader
 from worker.context import Context
-from worker.core.tenants.config import TenantConfig
 from worker.core.uses.reports import UseReport
-from worker.db import tenants
 from worker.db.engine import read_transaction, write_transaction
 from worker.usecases.uses.record import RecordedUses, record_uses
 
@@ -21,12 +19,7 @@ class UseService(InProcessService):
 
     def __init__(self, context: Context, clock: Clock) -> None:
         super().__init__(context)
-        self.clock, self.engine = clock, context.engine
-
-    def apply(self, config: TenantConfig) -> None:
-        """Replace the tenant config."""
-        with write_transaction(self.engine) as connection:
-            tenants.store_config(connection, tenants.load_config(connection), config, self.clock())
+        self.clock = clock
 
     def log_change(self, path: str, before: str) -> None:
         """Log that an operator changed a field of the config from this value."""

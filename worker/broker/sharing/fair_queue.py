@@ -82,7 +82,7 @@ class FairQueue:
         if not result.is_waiting:
             return _IDLE_INTERVAL
         now = time.monotonic()
-        if now - self._logged_at > _LOG_INTERVAL:
+        if sharing.waiting and now - self._logged_at > _LOG_INTERVAL:
             self._logged_at = now
             tenants = {lane_tenant(lane) for lane in sharing.waiting}
             log.info("tenants_wait", tenants=sorted(tenants))

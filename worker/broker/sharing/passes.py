@@ -133,7 +133,7 @@ class QueueSharing:
 
     def _serve_frames(self, queue: str, room: int) -> int:
         """Serve up to `room` frames, and return how many."""
-        if room <= 0 or not self.waiting:
+        if room <= 0:
             return 0
         lanes = sorted(self.waiting)
         times = [self._times.time(lane_tenant(lane)) for lane in lanes]

@@ -16,7 +16,6 @@ from worker.usecases.live_checks.tampering import (
     without_parameters,
 )
 
-_OWNER_HEADER = "x-amz-expected-bucket-owner"
 _STRANGERS = ("111111111111", "222222222222")  # accounts of which one does not own the bucket
 EXPIRED_SECONDS = 1.5
 """Seconds after the end of a grant at which it is tried: clocks differ by parts of a second."""

@@ -22,8 +22,9 @@ from worker.usecases.audit.verification.stored import (
 
 
 class CheckedChunk(NamedTuple):
-    """The numbers of a chunk's items, and their cost, None if that is not known any more."""
+    """A chunk's leaf, and the number and cost of its items; cost is None if it is not known."""
 
+    leaf: Leaf
     items: int
     cost: Cost | None
     is_pruned: bool = False
@@ -39,28 +40,25 @@ def check_chunk(
     """
     leaf = _leaf_of(batch, rows)
     if rows.row is None:
-        if leaf is None:
-            raise Found(batch.problem("chunks", "has no row", chunk=rows.number))
         text = f"has no row, but leaf {leaf.leaf_number} covers it"
         raise Found(batch.problem("chunks", text, chunk=rows.number), leaf.place)
     chunk = read_chunk(batch, rows.number, rows.row)
     if not rows.items and _is_removed(batch, rows, chunk, leaf, removed):
-        return CheckedChunk(chunk.issued + chunk.refused, None, is_pruned=True)
+        return CheckedChunk(leaf, chunk.issued + chunk.refused, None, is_pruned=True)
     items = _read_items(batch, rows, chunk)
     if rows.item_edge is not None and rows.item_edge[-1] != RightEdge.of(items.hashes).to_bytes():
         raise Found(batch.problem("item_edges", "is not that of its items", chunk=rows.number))
-    if leaf is not None:
-        is_covered = leaf.reference is None and _covers(leaf, batch, chunk, items.hashes)
-        _require_covered(batch, rows, leaf, is_covered=is_covered)
+    is_covered = leaf.reference is None and _covers(leaf, batch, chunk, items.hashes)
+    _require_covered(batch, rows, leaf, is_covered=is_covered)
     cost = batch_cost(batch.kind, batch.terms, items.issued, items.sizes)
-    return CheckedChunk(len(rows.items), cost)
+    return CheckedChunk(leaf, len(rows.items), cost)
 
 
 def _is_removed(
     batch: StoredBatch,
     rows: ChunkRows,
     chunk: StoredChunk,
-    leaf: Leaf | None,
+    leaf: Leaf,
     removed: Sequence[RemovedMonths],
 ) -> bool:
     """Return whether the items were removed because of their age. Raises Found.
@@ -70,16 +68,14 @@ def _is_removed(
     if not removed:
         return False
     issued_at = instant("issued_at", chunk.issued_at)
-    number = None if leaf is None else leaf.leaf_number
-    if not any(each.explains(issued_at, number) for each in removed):
+    if not any(each.explains(issued_at, leaf.leaf_number) for each in removed):
         return False
     edge = _read_item_edge(batch, rows, chunk)
     if edge is None:
         problem = batch.problem("item_edges", "is missing", chunk=rows.number)
-        raise Found(problem, None if leaf is None else leaf.place)
-    if leaf is not None:
-        is_covered = leaf.reference is None and _covers_edge(leaf, batch, chunk, edge)
-        _require_covered(batch, rows, leaf, is_covered=is_covered)
+        raise Found(problem, leaf.place)
+    is_covered = leaf.reference is None and _covers_edge(leaf, batch, chunk, edge)
+    _require_covered(batch, rows, leaf, is_covered=is_covered)
     return True
 
 
@@ -94,10 +90,11 @@ def _read_item_edge(batch: StoredBatch, rows: ChunkRows, chunk: StoredChunk) -> 
         raise Found(batch.problem("item_edges", text, chunk=rows.number)) from None
 
 
-def _leaf_of(batch: StoredBatch, rows: ChunkRows) -> Leaf | None:
+def _leaf_of(batch: StoredBatch, rows: ChunkRows) -> Leaf:
     leaves = rows.chunk_leaves
     if not leaves:
-        return None
+        text = "has no row" if rows.row is None else "no leaf covers it"
+        raise Found(batch.problem("chunks", text, chunk=rows.number))
     leaf = leaves[-1]
     if len(leaves) == 1 and leaf.tenant == batch.tenant and leaf.is_typed:
         return leaf

@@ -23,12 +23,11 @@ class RemovedMonths(NamedTuple):
     leaf_number: int
     chunks: int
     items: int
-    use_groups: int = 0
+    use_groups: int
 
-    def explains(self, issued_at: datetime, leaf_number: int | None) -> bool:
+    def explains(self, issued_at: datetime, leaf_number: int) -> bool:
         """Return whether it concerns a chunk, which must be older, and so must be its leaf."""
-        is_older = f"{issued_at:%Y-%m}" < self.before
-        return is_older and (leaf_number is None or leaf_number < self.leaf_number)
+        return f"{issued_at:%Y-%m}" < self.before and leaf_number < self.leaf_number
 
 
 @dataclass(slots=True)

@@ -96,9 +96,8 @@ class _RangeCheck:
             rows = self._chunk_rows(batch, number, chunk)
             chunks += 1
             try:
-                kinds = self._check_chunk(batch, rows)
-                covered += bool(kinds)
-                batch_leaves += kinds == ["batch"]
+                batch_leaves += self._check_chunk(batch, rows) == "batch"
+                covered += 1
             except Found as found:
                 self._report(found)
                 batch_leaves += any(leaf.kind == "batch" for leaf in rows.leaves)
@@ -171,18 +170,15 @@ class _RangeCheck:
             next(iter(rows.settlements.take(key)), None),
         )
 
-    def _check_chunk(self, batch: StoredBatch, rows: ChunkRows) -> list[str]:
-        """Verify all of a chunk; return the kinds of the leaves that cover it. Raises Found."""
+    def _check_chunk(self, batch: StoredBatch, rows: ChunkRows) -> str:
+        """Verify all of a chunk; return the kind of the leaf that covers it. Raises Found."""
         checked = check_chunk(batch, rows, self._scope.removed.get(batch.tenant, ()))
         if rows.reissues or len(rows.leaves) != len(rows.chunk_leaves):
             self._result.reissues += check_reissues(batch, rows)
         self._result.settlements += check_settlement(batch, rows, is_pruned=checked.is_pruned)
-        kinds = [leaf.kind for leaf in rows.chunk_leaves]
-        if not kinds:
-            raise Found(batch.problem("chunks", "no leaf covers it", chunk=rows.number))
-        if all(self._is_within(leaf) for leaf in rows.chunk_leaves):
+        if self._is_within(checked.leaf):
             self._count(batch, checked)
-        return kinds
+        return checked.leaf.kind
 
     def _count(self, batch: StoredBatch, checked: CheckedChunk) -> None:
         result = self._result
