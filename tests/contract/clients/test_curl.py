@@ -6,27 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.clients.conftest import FILE
 from tests.support.s3.stores import Store, new_key
 from valetkey.cli import snippets
-
-FILE = b"\x89PNG a picture\r\n\0"
 
 
 @pytest.fixture(scope="session")
 def curl() -> str:
     curl_path = shutil.which("curl")
     if curl_path is None:
-        pytest.skip(
-            "curl is not installed"
-        )  # also in CI, because no package registry provides curl
+        pytest.skip("curl is not installed")  # also in CI: no package registry provides curl
     return curl_path
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / 'ein "Bild"; Nr. 1,5 größer.png'
-    path.write_bytes(FILE)
-    return path
 
 
 def odd_key(key: str) -> str:
