@@ -14,6 +14,7 @@ from worker.devstack.folder import FolderInUse, locked_folder, storage_keys
 from worker.devstack.ports import HOST, reserved_ports
 from worker.devstack.processes import ChildProcess, ProcessEnded, Program, StartFailed, running
 
+pytestmark = pytest.mark.slow
 ONLY_LINUX = pytest.mark.skipif(
     sys.platform != "linux", reason="on other systems a port is released before its server starts"
 )
@@ -31,7 +32,6 @@ import sys
 from pathlib import Path
 from worker.devstack.processes import Program, running
 
-pytestmark = pytest.mark.slow
 folder, source = Path(sys.argv[1]), sys.argv[2]
 program = Program("script", (sys.executable, "-c", source), folder, folder / "script.log")
 with running(program, lambda child: "up" in child.log.read_text(), stop_timeout=0.2) as child:
