@@ -95,7 +95,7 @@ def test_a_migration_goes_on_if_another_process_was_faster(
 ) -> None:
     upgrade = command.upgrade
 
-    def create_twice(config: Config, revision: str) -> None:
+    def create_twice(config: Config, _revision: str) -> None:
         monkeypatch.setattr(command, "upgrade", upgrade)
         assert migrate_to_head(postgres_database)
         config.attributes["connection"].exec_driver_sql("CREATE TABLE batches (name text)")
