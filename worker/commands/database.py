@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
 import models
 from models.migrations.pre_release import PRE_RELEASE_REVISIONS
@@ -120,8 +121,6 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
     changes nothing, if they are those of a later release. Raises click.ClickException for a
     database that cannot be used or migrated.
     """
-    from alembic import command  # noqa: PLC0415
-
     from worker.commands.database_roles import grant_privileges  # noqa: PLC0415
     from worker.usecases.upkeep.partitions import create_partitions  # noqa: PLC0415
 
@@ -132,12 +131,29 @@ def migrate_to_head(database_url: str, roles: dict[str, str] | None = None) -> b
             raise _unusable(state, database_url)
         if state == "later tables":
             return False
-        with engine.connect() as connection:  # Alembic begins and commits its own transactions
-            limit_lock_waits(connection, _MIGRATION_LOCK_SECONDS)
-            command.upgrade(alembic_config(connection), "head")
+        _upgrade(engine)
         create_partitions(engine, clock.now())
         grant_privileges(engine, roles or {})
         return True
+
+
+def _upgrade(engine: Engine) -> None:
+    """Run the migrations that the tables lack; go on if another process runs them meanwhile."""
+    from alembic import command  # noqa: PLC0415
+
+    while True:
+        with engine.connect() as connection:
+            revision = _current_revision(connection)
+        try:
+            with engine.connect() as connection:  # Alembic begins and commits its own transactions
+                limit_lock_waits(connection, _MIGRATION_LOCK_SECONDS)
+                command.upgrade(alembic_config(connection), "head")
+        except DBAPIError:
+            with engine.connect() as connection:
+                if _current_revision(connection) == revision:
+                    raise
+        else:
+            return
 
 
 @contextmanager

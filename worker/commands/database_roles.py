@@ -6,7 +6,7 @@ import click
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ProgrammingError
 
-from worker.db.engine import write_transaction
+from worker.db.engine import acquire_advisory_lock, write_transaction
 from worker.db.retention.roles import (
     RoleUnusable,
     check_role,
@@ -35,7 +35,11 @@ def grant_privileges(engine: Engine, roles: dict[str, str]) -> None:
 
     Raises click.BadParameter for a role that does not exist or cannot be limited.
     """
+    if not roles:
+        return
     with write_transaction(engine) as connection:
+        # PostgreSQL fails if two transactions change the privileges of a table at once.
+        acquire_advisory_lock(connection, "privileges")
         for option, role in roles.items():
             _grant(connection, option, role)
 

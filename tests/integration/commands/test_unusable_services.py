@@ -158,6 +158,19 @@ def test_an_empty_database_of_postgresql_is_to_be_migrated(
     check(invoke("audit", "list"), "database", *TABLES)
 
 
+def test_an_audit_does_not_wait_for_ever_for_a_lock(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.db.tree.log_readers.LOCK_TIMEOUT", 1)
+    monkeypatch.setenv("VALETKEY_DATABASE_URL", postgres_database)
+    assert invoke("migrate").exit_code == 0
+    with psycopg.connect(postgres_database.replace("+psycopg", "")) as other:
+        other.execute("LOCK TABLE alembic_version")
+        result = invoke("audit", "verify")
+    cause = "another transaction has locked what this one needs"
+    check(result, "database", cause, "pg_stat_activity")
+
+
 @contextmanager
 def changed_valkey(folder: Path, command: str, *words: str) -> Iterator[str]:
     """Yield the host and port of a server that was given a command."""

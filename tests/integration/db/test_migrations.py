@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from click import ClickException
 from sqlalchemy import Engine, text
@@ -94,6 +95,20 @@ def add_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
         monkeypatch.setattr(database, "_MIGRATIONS", folder)
 
     return add
+
+
+def test_a_migration_goes_on_if_another_process_was_faster(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = command.upgrade
+
+    def create_twice(config: Config, _revision: str) -> None:
+        monkeypatch.setattr(command, "upgrade", upgrade)
+        assert migrate_to_head(postgres_database)
+        config.attributes["connection"].exec_driver_sql("CREATE TABLE batches (name text)")
+
+    monkeypatch.setattr(command, "upgrade", create_twice)
+    assert migrate_to_head(postgres_database)
 
 
 def test_a_long_read_ends_the_migration_before_workers_give_up(

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner, Result
@@ -14,6 +15,7 @@ from tests.support.cli.scraping import parse_metrics
 from worker.aws.clients import S3Clients
 from worker.commands.audit.verify import verify
 from worker.commands.database import migrate
+from worker.commands.database_roles import grant_privileges
 from worker.commands.metrics.database_metrics import PARTS
 from worker.commands.metrics.metrics import metrics
 from worker.db import tenants
@@ -99,6 +101,12 @@ TAMPERING = (
     ),
     "SET session_replication_role = replica",
 )
+
+
+def test_processes_that_grant_at_once_all_succeed(owner: Engine, role: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            list(pool.map(lambda _: grant_privileges(owner, {"--grant-to": role}), range(4)))
 
 
 def test_a_worker_with_a_role_of_its_own_issues_grants_and_cannot_tamper(

@@ -68,7 +68,7 @@ class QueueSharing:
         self._bulk_watch = BulkWatch()
         self.waiting: set[str] = set()
         """The lanes in which frames wait."""
-        self._has_served = False
+        self._has_served = True  # by an earlier process, until a pass finds nothing of it
 
     def load_lanes(self) -> None:
         """Read which lanes have frames: another process may have put them there."""

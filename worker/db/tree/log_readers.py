@@ -139,6 +139,7 @@ class _PostgresReader:
         self._connection = psycopg.connect(**options)
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         self._connection.read_only = True
+        self._connection.execute(sql.SQL("SET lock_timeout = {}").format(f"{LOCK_TIMEOUT}s"))
         self._streams = 0
         if snapshot is not None:
             statement = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot))

@@ -230,6 +230,26 @@ def test_the_last_messages_leave_the_bulk_queue_too_if_nobody_takes_bulk(
     assert sorted(names) == sorted(numbered("flood", count))
 
 
+def test_the_last_messages_leave_the_bulk_queue_if_another_process_served_them(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(step=0.5)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr("worker.broker.sharing.passes.time", clock)
+    put(client, numbered("flood", 20))
+    QueueSharing(client).run_pass()
+    lanes = QueueSharing(client)
+    lanes.load_lanes()
+    while lanes.waiting:
+        lanes.run_pass()
+    assert client.llen("valetkey.bulk")
+    following = QueueSharing(client)
+    for _ in range(3):
+        following.run_pass()
+    assert client.llen("valetkey.bulk") == 0
+    assert client.llen("valetkey") == 20
+
+
 def test_the_lengths_of_queues_and_lanes_are_reported(
     client: redis.Redis, sharing: QueueSharing
 ) -> None:
