@@ -36,8 +36,8 @@ STATES = {
     ),
     "pre-release tables": Cause(
         "a checkout older than 0.1.0 created its tables, which cannot be migrated",
-        f"create a new database, or delete this one, and run `{MIGRATE}`; for `worker dev`, use"
-        " another folder with --data",
+        f"create a new database, or stop all workers and delete this one, and run `{MIGRATE}`; for"
+        " `worker dev`, use another folder with --data",
     ),
 }
 """The causes that commands find out before they read or write."""

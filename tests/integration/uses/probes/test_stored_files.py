@@ -20,6 +20,7 @@ from worker.core.tenants.config import Bucket
 from worker.devstack.storage import Storage
 from worker.errors import StorageSilent, Transient
 
+pytestmark = pytest.mark.usefixtures("real_storage")  # its credentials sign the requests
 KEYS = ("a b", "ä/ö ☃", "x//y", "a/../b", "./a", "1+1=2", "100%", "a%20b", "?a=b&c#d", "~!*'()")
 HEADERS = {
     "content-length": "10",
