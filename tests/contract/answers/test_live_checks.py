@@ -1,9 +1,5 @@
 """`doctor --live` against real servers: the tables of docs/storage.md, and a clean bucket."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +11,6 @@ from sqlalchemy import Engine, func, select
 from models import Batch, Chunk, Grant, MultipartUpload, Reservation, Usage
 from tests.contract.test_sessions import create_role_once
 from tests.support.cli.live_doctor import documented_verdicts, json_findings, verdicts
-from tests.support.docs.command_lines import ROOT
 from tests.support.s3.stores import (
     BUCKET,
     SERVERS,
@@ -23,7 +18,6 @@ from tests.support.s3.stores import (
     Store,
     versioned_profile,
 )
-from tests.support.servers.waiting import wait_until
 from worker.commands.health.doctor import doctor
 from worker.devstack.storage import Storage
 
@@ -124,23 +118,3 @@ def test_the_session_of_a_role_is_tried_and_what_it_stored_is_deleted(
     }
     assert findings[-1]["verdict"] == "ok"
     assert not stores["ministack"].objects()
-
-
-def test_ctrl_c_ends_the_run_and_deletes_what_was_stored(store: Store) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "worker", "doctor", "--live", store.name, "--yes"],
-        cwd=ROOT,
-        env=dict(os.environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        wait_until(lambda: len(store.objects()) > 5, what="objects are stored")
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "put " in output
-    assert "link       after its end" not in output
-    assert errors.endswith("Aborted!\n")
-    assert not store.objects()
-    assert open_uploads(store, BUCKET) == []

@@ -56,6 +56,10 @@ def change(url: str, table: str, column: str) -> None:
     raise AssertionError(f"no row of {table} can have another {column}")
 
 
+def test_the_unchanged_log_verifies(url: str, options: VerifyOptions) -> None:
+    assert not verify_log(url, options).problems
+
+
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
 def test_a_change_of_any_column_of_the_log_is_found(
     url: str, options: VerifyOptions, table: str, column: str

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from models import Cancellation, Chunk
+from tests.support.audit_log.trials import stored_tables
 from tests.support.builders.messages import (
     DEMO,
     Clock,
@@ -24,6 +25,7 @@ from valetkey.crypto.keys import generate_key
 from valetkey.wire.refusals import Window
 from valetkey.wire.replies import BatchState, Outcome
 from worker.core.tenants.config import Quota, Tenant, TenantConfig
+from worker.errors import Transient
 
 MAIN, SPARE = generate_key("acme/main"), generate_key("acme/spare")
 KEYS = ["acme/a", "globex/b", "acme/c", "acme/d", "acme/e"]
@@ -52,6 +54,17 @@ def refusal_of(service: InProcessService, batch: str, **chunk: int) -> tuple[str
     assert outcome.refusal is not None
     assert (outcome.items, len(outcome.quotas)) == ([], 1)
     return str(outcome.refusal.code), outcome.refusal.field
+
+
+def test_terms_of_a_later_release_are_left_to_a_worker_that_knows_them(
+    service: InProcessService,
+) -> None:
+    message = grant_message(KEYS)
+    service.issue(message)
+    with stored_tables(service.engine) as tables:
+        tables.execute('UPDATE batches SET terms = \'{"kind": "teleport"}\'')
+    with pytest.raises(Transient, match="a later release"):
+        service.issue(batch_message(message["batch"], chunk=0))
 
 
 def test_the_state_of_a_batch_counts_decided_chunks_and_items(service: InProcessService) -> None:

@@ -150,6 +150,14 @@ def test_only_checkpoints_of_a_replaced_key_are_continued_by_another(
     assert ("is not signed by audit.example.com/valetkey" in result.stderr) != replaces
 
 
+@pytest.mark.usefixtures("key")
+def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
+    stored = (tmp_path / "audit.key").read_bytes()
+    refused = refusal(run("key", "--new", str(tmp_path / "audit.key")))
+    assert "a key is never overwritten: choose another name" in refused
+    assert (tmp_path / "audit.key").read_bytes() == stored
+
+
 def test_a_removed_tenant_and_its_successor_have_trees_of_their_own(
     issue: Issue, replace_tenants: ReplaceTenants, tmp_path: Path
 ) -> None:
