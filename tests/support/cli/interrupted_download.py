@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from click.testing import CliRunner, Result
 
@@ -35,7 +36,10 @@ def run_cli(*words: str, stdin: str | bytes = "") -> Result:
     """Run a command in this process, so that a test can interrupt it with Ctrl-C."""
     gc.disable()  # Hypothesis listens to collections, and Ctrl-C would be lost within its listener
     try:
-        return CliRunner().invoke(main, words, input=stdin)
+        with catch_warnings():
+            # Ctrl-C while a file is being opened leaves that file to the end of a real process.
+            simplefilter("ignore", ResourceWarning)
+            return CliRunner().invoke(main, words, input=stdin)
     finally:
         gc.enable()
 
