@@ -42,9 +42,9 @@ class QuotaOverride(Base):
 class Usage(Base):
     """The amount charged to a tenant in the window that began at window_start, by metric.
 
-    The window `live` counts what is issued and not expired, and the bytes that are stored. No
-    foreign key: usage survives a changed limit, and the grants of a removed tenant are still
-    released.
+    The window `live` counts grants that have not expired, the bytes of upload slots until they are
+    settled, and the bytes that are stored. No foreign key: usage survives a changed limit, and the
+    grants of a removed tenant are still released.
     """
 
     __tablename__ = "usage"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -27,9 +27,9 @@ from models import Usage
 from valetkey.wire.refusals import QuotaState, Window
 from worker.core.quotas.cost import (
     CHARGED_METRICS,
+    LIVE_WINDOWS,
     METRICS,
     NO_COST,
-    PAST_WINDOWS,
     WINDOWS,
     Cost,
     UsageByWindow,
@@ -156,15 +156,24 @@ def release_by_window(connection: Connection, costs: Mapping[UsageKey, Cost]) ->
         connection.execute(_RELEASE, rows)
 
 
-def give_back_bytes(connection: Connection, returned: Iterable[tuple[str, datetime, int]]) -> None:
-    """Subtract upload bytes from the windows of their charge, but not from the window live.
+class SettledBytes(NamedTuple):
+    """The upload bytes of a chunk that ended: all leave the window live, some the others, too."""
 
-    returned are ids of tenants, times of charges and bytes. Usage does not become negative, which
-    would fail the transaction.
+    tenant_id: str
+    charged_at: datetime
+    reserved: int
+    returned: int
+
+
+def give_back_bytes(connection: Connection, settled: Iterable[SettledBytes]) -> None:
+    """Subtract upload bytes from the windows of their charge.
+
+    Usage does not become negative, which would fail the transaction.
     """
     sums: Counter[UsageKey] = Counter()
-    for tenant_id, charged_at, size in returned:
-        for window in PAST_WINDOWS:
+    for tenant_id, charged_at, reserved, returned in settled:
+        for window in WINDOWS:
+            size = reserved if window in LIVE_WINDOWS else returned
             sums[tenant_id, window, window_start(window, charged_at)] += size
     rows = [
         {"tenant_id": tenant_id, "window_name": window, "since": start, "minus": size}
@@ -173,6 +182,13 @@ def give_back_bytes(connection: Connection, returned: Iterable[tuple[str, dateti
     ]
     if rows:
         connection.execute(_GIVE_BACK, rows)
+
+
+def charge_late(connection: Connection, tenant_id: str, size: int, now: datetime) -> None:
+    """Charge upload bytes of slots that are settled, whatever the limits: they are stored."""
+    charge(connection, tenant_id, Cost(upload_bytes=size), now)
+    key = (tenant_id, LIVE_WINDOWS[0], window_start(LIVE_WINDOWS[0], now))
+    release_by_window(connection, {key: Cost(upload_bytes=size)})
 
 
 def _lock_order(charged: tuple[UsageKey, object]) -> tuple[str, int, datetime]:

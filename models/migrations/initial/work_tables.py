@@ -165,6 +165,7 @@ def create_stored_objects() -> None:
         sa.Column("changed_at", TIME, nullable=False),
         sa.Column("sequencer", sa.String(64), nullable=False),
         sa.Column("version", sa.Text()),
+        sa.Column("is_counted", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("bucket", "object_key", name="pk_stored_objects"),
     )
     op.create_index(
@@ -186,6 +187,7 @@ def create_ended_slots() -> None:
         sa.Column("check_at", TIME, nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("reserved_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("is_settled", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("batch_number", "chunk_number", name="pk_ended_slots"),
     )
     op.create_index("ix_ended_slots_bucket_check_at", "ended_slots", ["bucket", "check_at"])

@@ -20,7 +20,7 @@ from worker.core.tenants.config import Quota
 from worker.core.tenants.storage_names import storage_name
 from worker.core.uses.reports import Source, UseReport
 from worker.db.engine import read_transaction, write_transaction
-from worker.db.usage import charge, give_back_bytes, read_usage
+from worker.db.usage import SettledBytes, charge, give_back_bytes, read_usage
 from worker.db.uses import use_counts
 from worker.db.uses.settlements import read_stored_sizes
 from worker.db.uses.stored_bytes import add_stored_bytes
@@ -252,7 +252,7 @@ def test_bytes_that_are_given_back_leave_no_usage_below_zero(
     now = service.clock()
     with write_transaction(service.engine) as connection:
         charge(connection, "acme", NO_COST._replace(upload_bytes=100), now)
-        give_back_bytes(connection, [("acme", now, returned)])
+        give_back_bytes(connection, [SettledBytes("acme", now, 100, returned)])
         usage = read_usage(connection, "acme", now)
     windows = dict.fromkeys(("minute", "hour", "day", "month"), left)
-    assert {window: cost.upload_bytes for window, cost in usage.items()} == windows | {"live": 100}
+    assert {window: cost.upload_bytes for window, cost in usage.items()} == windows | {"live": 0}

@@ -109,12 +109,15 @@ def _problem_of(connection: Connection, batch_number: int) -> str:
     return texts[0] if texts else "without words"
 
 
+_IS_UNSETTLED = EndedSlot.is_settled.is_(False)
+
+
 def oldest_ended_slot(connection: Connection) -> datetime | None:
     """Return the end of the upload slots that wait the longest to be settled; None if none do."""
-    return connection.scalar(select(func.min(EndedSlot.ended_at)))
+    return connection.scalar(select(func.min(EndedSlot.ended_at)).where(_IS_UNSETTLED))
 
 
 def count_ended_slots(connection: Connection) -> dict[str, int]:
     """Count the chunks of upload slots that ended and are not settled, by bucket profile."""
-    query = select(EndedSlot.bucket, func.count()).group_by(EndedSlot.bucket)
+    query = select(EndedSlot.bucket, func.count()).where(_IS_UNSETTLED).group_by(EndedSlot.bucket)
     return {row[0]: row[1] for row in connection.execute(query)}

@@ -19,6 +19,9 @@ _PER_QUERY = 500
 ObjectName = tuple[str, str]
 """A real bucket and an object key."""
 
+ChunkKey = tuple[int, int]
+"""The number of a batch, and of one of its chunks."""
+
 _KEY = tuple_(StoredObject.bucket, StoredObject.object_key)
 
 
@@ -26,6 +29,7 @@ class KnownObject(NamedTuple):
     """The newest known state of a key: the tenant whose grant stored the object, and its size.
 
     The size after a deletion is 0. version is that of the object, None if its bucket has none.
+    is_counted is false while a reservation stands for the object.
     """
 
     tenant: str
@@ -33,6 +37,7 @@ class KnownObject(NamedTuple):
     changed_at: datetime
     sequencer: str
     version: str | None
+    is_counted: bool
 
 
 class ObjectOfGrant(NamedTuple):
@@ -84,18 +89,26 @@ def _parts(names: Collection[ObjectName]) -> Iterable[list[ObjectName]]:
 
 
 def update_stored_objects(
-    connection: Connection, uses: Iterable[JudgedUse], new_reports: Container[UseReport]
+    connection: Connection,
+    uses: Iterable[JudgedUse],
+    new_reports: Container[UseReport],
+    unsettled: Container[ChunkKey],
 ) -> Counter[str]:
     """Bring the objects of uses up to date, and return the change of bytes by tenant id.
 
     new_reports are those of uses that were not recorded before. The others may still tell of a
     newer object: a client may store the same content again after another one, or after a deletion.
+    unsettled are the chunks whose reservations stand for the object of each item: it counts once
+    they are settled. A form whose client chooses the names can store more than it reserves.
+
     Rows are locked in the order of their keys, so that the changes add up to what is stored.
     """
     by_name: defaultdict[ObjectName, list[_Change]] = defaultdict(list)
     changing = [use for use in uses if use.report.event in {*STORING, "deleted"}]
     for use in sorted(changing, key=lambda use: (use.report.occurred_at, use.report.sequencer)):
-        change = _Change(use, is_new=use.report in new_reports)
+        chunk = use.grant.batch_number, use.grant.chunk_number
+        is_counted = not (use.grant.has_known_key and chunk in unsettled)
+        change = _Change(use, use.report in new_reports, is_counted)
         by_name[use.report.bucket, use.report.object_key].append(change)
     known = _lock(connection, by_name)
     new = {name: _newest(by_name[name], None) for name in sorted(by_name.keys() - known.keys())}
@@ -111,8 +124,8 @@ def update_stored_objects(
             continue
         if before is not None:
             changed.append(values)
-            changes[before.tenant] -= before.size
-        changes[values["tenant"]] += values["size"]
+            changes[before.tenant] -= before.size if before.is_counted else 0
+        changes[values["tenant"]] += values["size"] if values["is_counted"] else 0
     _update(connection, changed)
     return changes
 
@@ -122,6 +135,7 @@ class _Change(NamedTuple):
 
     use: JudgedUse
     is_new: bool
+    is_counted: bool
 
 
 def _newest(changes: Iterable[_Change], known: KnownObject | None) -> dict[str, Any] | None:
@@ -129,7 +143,7 @@ def _newest(changes: Iterable[_Change], known: KnownObject | None) -> dict[str, 
     values = None
     for change in changes:
         if known is None or not _is_older(change, known):
-            values = _values(change.use, known)
+            values = _values(change, known)
             known = KnownObject(*(values[name] for name in KnownObject._fields))
     return values
 
@@ -161,8 +175,8 @@ def _size_after(report: UseReport) -> int:
     return 0 if report.event == "deleted" else report.size or 0
 
 
-def _values(use: JudgedUse, before: KnownObject | None) -> dict[str, Any]:
-    report, grant = use.report, use.grant
+def _values(change: _Change, before: KnownObject | None) -> dict[str, Any]:
+    report, grant = change.use.report, change.use.grant
     changed_at = (
         report.occurred_at if before is None else max(report.occurred_at, before.changed_at)
     )
@@ -177,7 +191,25 @@ def _values(use: JudgedUse, before: KnownObject | None) -> dict[str, Any]:
         "changed_at": changed_at,
         "sequencer": report.sequencer[:64],
         "version": report.version,
+        "is_counted": change.is_counted,
     }
+
+
+def count_settled_objects(
+    connection: Connection, batch_number: int, items: Collection[int]
+) -> Counter[str]:
+    """Let the objects of a chunk's items count; return the change of bytes by tenant id."""
+    statement = (
+        update(StoredObject)
+        .where(StoredObject.batch_number == batch_number, StoredObject.is_counted.is_(False))
+        .where(StoredObject.item_number >= min(items), StoredObject.item_number <= max(items))
+        .values(is_counted=True)
+        .returning(StoredObject.tenant, StoredObject.size)
+    )
+    changes: Counter[str] = Counter()
+    for tenant, size in connection.execute(statement):
+        changes[tenant] += size
+    return changes
 
 
 def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[ObjectName]:
