@@ -27,7 +27,7 @@ def test_a_slot_that_nobody_used_gives_all_of_its_bytes_back(slots: Slots) -> No
     assert slots.end_and_settle() == {"settled": 1}
     assert {size for (size,) in slots.rows(Usage.upload_bytes)} == {0}
     assert slots.rows(*SETTLED) == [("0", 0, 1_000)]
-    assert slots.rows(EndedSlot.chunk_number) == []
+    assert slots.rows(EndedSlot.is_settled) == [(True,)]
     assert ("settlement",) in slots.rows(Leaf.kind)
 
 

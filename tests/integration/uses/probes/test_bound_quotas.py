@@ -1,0 +1,143 @@
+"""Quotas of upload bytes bind who uses a grant again, larger, late, or many times."""
+
+from typing import Any
+
+import pytest
+
+from models import EndedSlot, Settlement, Usage, Use
+from tests.integration.uses.probes.conftest import BUCKET, TEN, Slots, config, demo
+from tests.support.builders.messages import grant_message
+from tests.support.uses.reports import stored
+from valetkey.wire.refusals import Metric, Window
+from valetkey.wire.replies import Grant
+from worker.core.tenants.config import Quota
+from worker.core.tenants.storage_names import storage_name
+from worker.core.uses.settlement import GRACE, SECOND_LOOK
+from worker.db.uses import settlements, use_counts
+
+THOUSAND = 100 * TEN
+
+
+def limit(metric: Metric, window: Window = "live", size: int = 1_000) -> Any:
+    return config(quotas=(Quota(metric, window, size),))
+
+
+def status(slots: Slots) -> str:
+    """Ask for a slot of 1,000 bytes, and return the answer's status."""
+    terms = {"kind": "upload", "bucket": "demo", "expires_in": 300, "max_size": 1_000}
+    return str(slots.issue(grant_message(["acme/next"], grant=terms))["status"])
+
+
+def look_again(slots: Slots) -> dict[str, int]:
+    """Wait for the second look, and take it."""
+    slots.clock.time += SECOND_LOOK - GRACE
+    return slots.settle()
+
+
+def store_late(slots: Slots, grant: Grant, body: bytes) -> None:
+    """Let an upload end that began before the end of its grant."""
+    metadata = {"grant-id": grant.id}
+    slots.owner.put_object(Bucket=BUCKET, Key=grant.key, Body=body, Metadata=metadata)
+
+
+def test_a_form_that_is_used_again_with_more_bytes_gets_none_back(slots: Slots) -> None:
+    form = slots.form("acme/a")
+    slots.store(form, b"1")
+    assert slots.ask(form).counts == {"used": 1}
+    slots.store(form, THOUSAND)
+    slots.end_and_settle()
+    assert slots.charged_bytes() == 1_000
+    assert slots.rows(Use.size) == [(1,), (1_000,)]
+
+
+@pytest.mark.parametrize("metric", ["upload_bytes", "stored_bytes"])
+def test_a_slot_counts_until_it_is_settled(slots: Slots, metric: Metric) -> None:
+    slots.apply(limit(metric))
+    slots.form("acme/a")
+    slots.end()
+    assert status(slots) == "refused"
+    slots.settle()
+    assert status(slots) == "issued"
+
+
+def test_a_stored_object_counts_instead_of_its_slot_once_that_is_settled(slots: Slots) -> None:
+    slots.apply(limit("stored_bytes"))
+    form = slots.form("acme/a")
+    slots.store(form, TEN)
+    slots.end_and_settle()
+    assert slots.charged("live", "stored_bytes") == 10
+    assert status(slots) == "refused"
+
+
+def test_an_item_whose_uses_are_not_all_recorded_gets_nothing_back(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (use_counts, settlements):
+        monkeypatch.setattr(module, "MAX_USES", 2)
+    form = slots.form("acme/a")
+    bucket = storage_name(config().buckets["demo"])
+    for etag in ("first", "second"):
+        told = stored(form.id, form.key, slots.clock(), etag=etag, size=1, bucket=bucket)
+        slots.record(told)
+    slots.store(form, THOUSAND)
+    slots.end_and_settle()
+    assert slots.rows(Settlement.returned_bytes) == [(0,)]
+
+
+def test_an_upload_that_ends_after_the_settlement_is_charged_at_the_second_look(
+    slots: Slots,
+) -> None:
+    form = slots.form("acme/a")
+    assert slots.end_and_settle() == {"settled": 1}
+    assert slots.charged_bytes() == 0
+    store_late(slots, form, THOUSAND)
+    assert look_again(slots) == {"checked": 1}
+    assert (slots.charged_bytes(), slots.rows(Use.charged_bytes)) == (1_000, [(1_000,)])
+    assert slots.rows(EndedSlot.chunk_number) == []
+    assert slots.rows(Usage.upload_bytes, Usage.stored_bytes)[-1] == (1_000, 0)
+    assert slots.charged("live", "stored_bytes") == 1_000
+
+
+def test_an_event_of_a_late_upload_charges_it_once(slots: Slots) -> None:
+    form = slots.form("acme/a")
+    slots.end_and_settle()
+    bucket = storage_name(config().buckets["demo"])
+    late = stored(form.id, form.key, slots.clock(), size=600, bucket=bucket, source="event")
+    slots.record(late)
+    slots.record(late)
+    assert slots.charged_bytes() == 600
+    slots.record(late._replace(etag="larger", size=1_000))
+    assert slots.charged_bytes() == 1_000
+
+
+def test_a_late_upload_is_charged_beyond_the_limit(slots: Slots) -> None:
+    slots.apply(limit("upload_bytes", "day"))
+    form = slots.form("acme/a")
+    slots.end_and_settle()
+    assert status(slots) == "issued"
+    store_late(slots, form, THOUSAND)
+    slots.clock.time += SECOND_LOOK
+    slots.settle()
+    assert status(slots) == "refused"
+
+
+def test_storage_is_not_asked_again_if_nothing_was_given_back(slots: Slots) -> None:
+    slots.store(slots.put("acme/a"), TEN)
+    slots.end_and_settle()
+    assert slots.rows(EndedSlot.chunk_number) == []
+
+
+def test_storage_is_not_asked_again_if_its_events_tell_of_late_uploads(slots: Slots) -> None:
+    slots.apply(demo(events_queue="https://sqs.us-east-1.amazonaws.com/1/events"))
+    slots.form("acme/a")
+    slots.end_and_settle()
+    assert slots.rows(EndedSlot.chunk_number) == []
+
+
+def test_a_form_whose_known_object_has_all_bytes_is_not_asked_for(slots: Slots) -> None:
+    form = slots.form("acme/a")
+    slots.store(form, THOUSAND)
+    slots.ask(form)
+    asked = len(slots.asked_keys())
+    slots.end_and_settle()
+    assert len(slots.asked_keys()) == asked
