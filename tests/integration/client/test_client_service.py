@@ -64,15 +64,6 @@ async def test_the_async_client_asks_for_the_service_too(broker: str) -> None:
             assert (await client.service()).release == RELEASE
 
 
-def test_a_refusal_of_the_description_is_raised(broker: str, client: Client) -> None:
-    refusal = {"code": "signature_required", "field": "", "message": "no"}
-    with (
-        running_fake_service(broker, describe=refuse(refusal)),
-        pytest.raises(Refused, match="signature_required"),
-    ):
-        client.service()
-
-
 def test_a_service_that_cannot_read_a_field_is_called_older(broker: str, client: Client) -> None:
     refusal = {"code": "unknown_field", "field": "grant.inline", "message": "unknown field"}
     with running_fake_service(broker, decide=refuse(refusal)):

@@ -1,5 +1,3 @@
-from concurrent.futures import ThreadPoolExecutor
-
 from sqlalchemy import Engine, select
 
 from models import Leaf, TreeHead
@@ -34,24 +32,9 @@ def test_the_head_is_the_tree_of_all_leaves(engine: Engine) -> None:
     assert _head(engine, "acme") == RightEdge.of(_hashes(engine, "acme"))
 
 
-def test_each_tenant_has_a_tree_of_its_own(engine: Engine) -> None:
-    _append(engine, "acme", b"1")
-    _append(engine, "globex", b"2")
-    assert _hashes(engine, "acme") == [hash_leaf(b"1")]
-
-
 def test_a_transaction_that_fails_appends_nothing(engine: Engine) -> None:
     _append(engine, "acme", b"1")
     with engine.connect() as connection, connection.begin() as transaction:
         append_leaf(connection, "acme", NewLeaf("config", hash_leaf(b"2")))
         transaction.rollback()
     assert _head(engine, "acme").size == len(_hashes(engine, "acme")) == 1
-
-
-def test_concurrent_transactions_append_one_after_the_other(engine: Engine) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        for number in range(40):
-            pool.submit(_append, engine, "acme", b"%d" % number)
-    hashes = _hashes(engine, "acme")
-    assert sorted(hashes) == sorted(hash_leaf(b"%d" % number) for number in range(40))
-    assert _head(engine, "acme") == RightEdge.of(hashes)

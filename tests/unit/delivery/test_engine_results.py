@@ -38,12 +38,6 @@ def test_the_result_of_an_unknown_task_is_ignored(raw: str) -> None:
     assert not engine.is_idle
 
 
-def test_the_result_of_a_running_task_is_ignored() -> None:
-    engine = new_engine(ManyMessages("a", 1))
-    send_all(engine)
-    assert engine.result_received("a.0", stored_result("STARTED"), 1.0) is None
-
-
 @pytest.mark.parametrize("raw", ["junk", stored_result("FAILURE"), stored_result(tenant="globex")])
 def test_an_unusable_result_is_cleared_and_its_message_sent_again_when_due(raw: str) -> None:
     request = ManyMessages("a", 1)

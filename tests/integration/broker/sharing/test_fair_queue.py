@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import redis
 from structlog.testing import capture_logs
-from structlog.typing import EventDict
 
 from tests.integration.broker.sharing.conftest import (
     frame_name,
@@ -21,7 +20,6 @@ from tests.integration.broker.sharing.conftest import (
     take,
 )
 from tests.support.servers.waiting import wait_until
-from worker.broker.sharing.fair_queue import FairQueue
 from worker.broker.sharing.queue_lengths import LEASE, queue_lengths
 from worker.devstack.broker import running_valkey
 
@@ -173,20 +171,10 @@ def test_a_full_broker_loses_nothing(tmp_path: Path) -> None:
         assert sum(queue_lengths(client).values()) == 500
 
 
-def logs_of_fair_queue(url: str) -> list[EventDict]:
-    """Return what a fair queue with this URL logs until its first line, and then its stop."""
-    stop = threading.Event()
-    with capture_logs() as logs:
-        thread = threading.Thread(target=FairQueue(url).run, args=(stop,))
-        thread.start()
-        wait_until(lambda: logs)
-        stop.set()
-        thread.join()
-    return list(logs)
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:port"], ids=["down", "invalid"])
 def test_a_broker_that_is_down_or_invalid_is_logged_without_its_password(address: str) -> None:
-    logs = logs_of_fair_queue(f"redis://:{PASSWORD}@{address}/0")
+    url = f"redis://:{PASSWORD}@{address}/0"
+    with capture_logs() as logs, running_fair_queue(url):
+        wait_until(lambda: logs)
     assert [log["event"] for log in logs] == ["fair_queue_postponed"]
     assert PASSWORD not in str(logs)

@@ -6,13 +6,6 @@ import pytest
 import redis
 
 from tests.integration.broker.sharing.conftest import frame_name, numbered, put, take
-from tests.support.builders.messages import grant_message
-from valetkey.config import load_config
-from valetkey.crypto.codec import Codec
-from valetkey.crypto.keys import generate_key
-from valetkey.delivery.publisher import Publisher
-from valetkey.delivery.servers import client_servers
-from worker.broker.sharing.claimed_tenant import PREFIX_BYTES, claimed_tenant
 from worker.broker.sharing.passes import BULK_LIMIT, INTERACTIVE_LIMIT, QueueSharing
 from worker.broker.sharing.queue_lengths import queue_lengths, waiting_lanes
 from worker.broker.sharing.scripts import MARK
@@ -27,15 +20,6 @@ def serve_all(
         sharing.run_pass()
         names += take(client, queue)
     return names
-
-
-def test_a_message_of_the_client_claims_its_tenant(broker: str, client: redis.Redis) -> None:
-    publisher = Publisher(client_servers(load_config({"broker_url": broker, "tenant": "acme"})))
-    publisher.send("1", Codec(generate_key("globex/k")).encode(grant_message()), "valetkey")
-    publisher.send("2", grant_message(), "valetkey")
-    publisher.close()
-    frames = [frame for frame in client.lrange("valetkey", 0, -1) if isinstance(frame, bytes)]
-    assert [claimed_tenant(frame[:PREFIX_BYTES]) for frame in frames] == ["acme", "globex"]
 
 
 def test_queues_within_the_limits_are_left_alone(
@@ -202,13 +186,6 @@ def test_large_frames_are_read_in_small_parts(client: redis.Redis, sharing: Queu
     assert lengths["valetkey"] == 27  # the 4 that were read are within the limit
 
 
-def test_messages_go_to_the_interactive_queue_if_nobody_takes_bulk(
-    client: redis.Redis, sharing: QueueSharing
-) -> None:
-    put(client, numbered("flood", 300))
-    assert sorted(serve_all(client, sharing, "valetkey")) == sorted(numbered("flood", 300))
-
-
 @pytest.mark.parametrize("count", [40, 300])
 @pytest.mark.parametrize("pause", [0.05, 0.5, 2.3])
 def test_the_last_messages_leave_the_bulk_queue_too_if_nobody_takes_bulk(
@@ -248,14 +225,3 @@ def test_the_last_messages_leave_the_bulk_queue_if_another_process_served_them(
         following.run_pass()
     assert client.llen("valetkey.bulk") == 0
     assert client.llen("valetkey") == 20
-
-
-def test_the_lengths_of_queues_and_lanes_are_reported(
-    client: redis.Redis, sharing: QueueSharing
-) -> None:
-    assert queue_lengths(client) == {"valetkey": 0, "valetkey.bulk": 0}
-    put(client, [*numbered("flood", 100), "calm/1"])
-    sharing.run_pass()
-    lengths = queue_lengths(client)
-    assert lengths["valetkey"] == 1
-    assert lengths["valetkey.bulk"] + lengths["valetkey.waiting:flood"] == 100

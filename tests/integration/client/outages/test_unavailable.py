@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections.abc import Callable
 from threading import Event
 from typing import Any
 
@@ -60,24 +59,12 @@ async def test_a_request_in_an_event_loop_says_so_as_well(broker: str) -> None:
     assert caught.value.retry_in == 4
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda client: client.usage(0.5),
-        lambda client: client.cancel("0199a000-0000-7000-8000-000000000000", timeout=0.5),
-        lambda client: client.batch("0199a000-0000-7000-8000-000000000000", timeout=0.5),
-        lambda client: client.explain(0.5).download("reports", "a.pdf"),
-    ],
-    ids=["usage", "cancel", "batch", "explain"],
-)
-def test_every_other_request_says_so_as_well(
-    broker: str, client: Client, ask: Callable[[Client], Any]
-) -> None:
+def test_a_request_with_one_reply_says_so_as_well(broker: str, client: Client) -> None:
     with (
         running_fake_service(broker, always("wait")),
         pytest.raises(ServiceUnavailable, match=SAID),
     ):
-        ask(client)
+        client.usage(0.5)
 
 
 @pytest.mark.parametrize("action", ["wait", "give up"])
@@ -170,13 +157,7 @@ def test_a_hint_stays_in_the_store_and_a_last_one_is_removed(broker: str, client
         assert len(stored_results(broker)) == (1 if retry_in else 0)
 
 
-NOT_TAKEN = "no worker takes it from the queue: is one running"
 TAKEN = "a worker took it from the queue and has not answered"
-
-
-def test_a_message_that_waits_in_the_queue_was_taken_by_no_worker(client: Client) -> None:
-    with pytest.raises(NoAnswer, match=NOT_TAKEN):
-        client.usage(0.3)
 
 
 def test_a_message_that_left_the_queue_was_taken_by_a_worker(
@@ -188,13 +169,6 @@ def test_a_message_that_left_the_queue_was_taken_by_a_worker(
         wait_until(lambda: service.arrivals)
         with pytest.raises(NoAnswer, match=TAKEN):
             handle.result(0.3)
-
-
-@in_event_loop
-async def test_a_client_in_an_event_loop_tells_these_apart(broker: str) -> None:
-    async with async_client(broker) as client:
-        with pytest.raises(NoAnswer, match=NOT_TAKEN):
-            await client.usage(0.3)
 
 
 def test_a_producer_that_may_not_read_the_queue_is_told_less_and_asks_once(broker: str) -> None:
