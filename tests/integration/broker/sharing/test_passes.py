@@ -1,6 +1,8 @@
 import itertools
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
@@ -20,6 +22,20 @@ def serve_all(
         sharing.run_pass()
         names += take(client, queue)
     return names
+
+
+def act_before_move(
+    sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
+) -> None:
+    """Let others act once, after a pass has read a queue and before it moves frames."""
+    move = sharing._move_frames
+
+    def act_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
+        act()
+        monkeypatch.undo()
+        move(queue, moves)
+
+    monkeypatch.setattr(sharing, "_move_frames", act_then_move)
 
 
 def test_queues_within_the_limits_are_left_alone(
@@ -100,16 +116,10 @@ def test_messages_that_workers_took_meanwhile_are_not_moved(
     client: redis.Redis, sharing: QueueSharing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(client, numbered("flood", 100))
-    taken: list[str] = []
-    move = sharing._move_frames
-
-    def take_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
-        taken.extend(map(frame_name, client.rpop("valetkey", 30) or ()))
-        move(queue, moves)
-
-    monkeypatch.setattr(sharing, "_move_frames", take_then_move)
+    frames: list[Any] = []
+    act_before_move(sharing, monkeypatch, lambda: frames.extend(client.rpop("valetkey", 30) or ()))
     sharing.run_pass()
-    monkeypatch.undo()
+    taken = [frame_name(frame) for frame in frames]
     assert taken + serve_all(client, sharing) == numbered("flood", 100)
 
 
@@ -118,14 +128,7 @@ def test_a_message_of_another_tenant_is_not_moved_instead_of_one_that_was_taken(
 ) -> None:
     names = [name for n in range(10) for name in (f"flood/{n}a", f"flood/{n}b", f"calm/{n}")]
     put(client, names)
-    move = sharing._move_frames
-
-    def take_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
-        client.rpop("valetkey", 4)
-        monkeypatch.undo()
-        move(queue, moves)
-
-    monkeypatch.setattr(sharing, "_move_frames", take_then_move)
+    act_before_move(sharing, monkeypatch, lambda: client.rpop("valetkey", 4))
     sharing.run_pass()
     assert take(client, "valetkey") == [f"calm/{n}" for n in range(1, 10)]
 
@@ -136,14 +139,7 @@ def test_a_message_that_returned_meanwhile_is_not_lost(
     put(client, numbered("flood", 100))
     returned = client.lpop("valetkey")
     assert isinstance(returned, bytes)
-    move = sharing._move_frames
-
-    def return_then_move(queue: str, moves: list[tuple[int, str, bytes]]) -> None:
-        client.rpush("valetkey", returned)
-        monkeypatch.undo()
-        move(queue, moves)
-
-    monkeypatch.setattr(sharing, "_move_frames", return_then_move)
+    act_before_move(sharing, monkeypatch, lambda: client.rpush("valetkey", returned))
     assert sorted(serve_all(client, sharing)) == sorted(numbered("flood", 100))
 
 

@@ -59,14 +59,6 @@ async def test_a_request_in_an_event_loop_says_so_as_well(broker: str) -> None:
     assert caught.value.retry_in == 4
 
 
-def test_a_request_with_one_reply_says_so_as_well(broker: str, client: Client) -> None:
-    with (
-        running_fake_service(broker, always("wait")),
-        pytest.raises(ServiceUnavailable, match=SAID),
-    ):
-        client.usage(0.5)
-
-
 @pytest.mark.parametrize("action", ["wait", "give up"])
 def test_the_hint_does_not_stop_a_client_from_sending_again(
     broker: str, client: Client, action: Action
