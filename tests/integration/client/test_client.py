@@ -89,6 +89,15 @@ def test_a_closed_client_sends_nothing_and_waits_for_nothing(broker: str) -> Non
             ask()
 
 
+def test_a_flush_waits_for_more_results_than_fit_into_the_window(
+    broker: str, client: Client
+) -> None:
+    with running_fake_service(broker):
+        batch = client.download_many("reports", KEYS, chunk_size=1)
+        client.flush(10)
+    assert batch.issued == len(KEYS) > DEFAULT_WINDOW
+
+
 def test_leaving_the_block_without_an_answer_is_an_error(broker: str) -> None:
     with (
         pytest.raises(NoAnswer, match=r"within 0.2 s"),
