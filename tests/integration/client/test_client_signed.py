@@ -10,8 +10,8 @@ from tests.support.builders.keyed_service import (
     keyed_client,
     wire_result,
 )
-from tests.support.fakes.fake_service import running_fake_service
-from valetkey import Code, Refused
+from tests.support.fakes.fake_service import running_fake_service, stored_results
+from valetkey import Code, Grant, Refusal, Refused
 from valetkey.crypto.keys import generate_key
 
 KEYS = [f"acme/{number}.pdf" for number in range(40)]
@@ -37,6 +37,26 @@ def test_a_lost_message_is_signed_again_and_charged_once(service: Respond, broke
     assert len(set(issued)) == len(issued) > 1
     assert after.used - before.used == 1
     assert batch.quotas == [after]
+
+
+def test_usage_and_a_cancellation_are_sealed_as_well(
+    service: Respond, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valetkey.delivery.retransmit.FIRST_INTERVAL", 30.0)
+    with (
+        running_fake_service(broker, decide=wire_result(service)),
+        keyed_client(broker) as client,
+    ):
+        batch = client.download_many("demo", KEYS, chunk_size=1)
+        assert isinstance(next(batch.results(10)), Grant)
+        cancelled = client.cancel(batch, "enough", 10)
+        (quota,) = client.usage(10)
+        results = list(batch.results(10))
+    assert quota.warns
+    assert cancelled.issued + cancelled.released == len(KEYS)
+    assert batch.issued == cancelled.issued
+    assert {result.code for result in results if isinstance(result, Refusal)} <= {Code.BATCH_CLOSED}
+    assert not [text for text in stored_results(broker).values() if '"result": {' in text]
 
 
 def test_an_unknown_key_is_refused_with_what_to_check(service: Respond, broker: str) -> None:

@@ -74,10 +74,6 @@ def test_a_key_of_another_tenant_is_refused(tmp_path: Path, environ: dict[str, s
         load(tmp_path, environ, key=TEXT, **options)
 
 
-def test_the_tenant_of_the_key_can_be_repeated(tmp_path: Path) -> None:
-    assert load(tmp_path, key=TEXT, tenant="acme").tenant == "acme"
-
-
 def test_a_path_in_place_of_a_key_is_refused_with_the_right_setting(tmp_path: Path) -> None:
     with pytest.raises(NotConfigured, match=r"set VALETKEY_KEY_FILE or pass a pathlib\.Path"):
         load(tmp_path, {"VALETKEY_KEY": "/run/secrets/acme.key"})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders.messages import DEMO, POLICY, grant_message
+from tests.support.builders.messages import DEMO, POLICY, grant_message, put_message, upload_message
 from valetkey.errors import NoAnswer
 from valetkey.manifests import poll_intervals
 from valetkey.wire.messages import ChunkMessage
@@ -30,6 +30,11 @@ def refusal_of(raw: dict[str, Any], policy: Policy = POLICY) -> tuple[str, str, 
     assert isinstance(refusal, Refusal)
     assert refusal.key is None
     return str(refusal.code), refusal.field, refusal.limit
+
+
+@pytest.mark.parametrize("raw", [grant_message(), upload_message(), put_message({"acme/a": 1})])
+def test_a_manifest_may_be_of_downloads_uploads_and_puts(raw: dict[str, Any]) -> None:
+    assert isinstance(decide(raw | {"manifest": KEY}), Admission)
 
 
 @pytest.mark.parametrize("kind", ["multipart", "parts"])

@@ -86,3 +86,9 @@ def test_a_duration_is_described_exactly(seconds: int, text: str) -> None:
 )
 def test_a_size_is_described_exactly(number: int, text: str) -> None:
     assert units.describe_size(number) == text
+
+
+def test_only_amounts_of_metrics_in_bytes_are_sizes() -> None:
+    assert units.describe_amount("upload_bytes", 1_024) == "1 KiB (1,024 bytes)"
+    assert units.format_amount("upload_bytes", 1_024) == "1 KiB"
+    assert units.describe_amount("grants", 1_024) == units.format_amount("grants", 1_024) == "1,024"

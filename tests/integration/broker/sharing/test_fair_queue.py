@@ -58,15 +58,6 @@ def workers(broker: str) -> Iterator[list[Worker]]:
             worker.join()
 
 
-@pytest.fixture
-def bulk_never_counts_as_starved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the fair queue to the bulk queue, even if a busy machine delays whoever takes from it.
-
-    Otherwise it turns to the interactive queue after 0.2 s, from which these tests do not take.
-    """
-    monkeypatch.setattr("worker.broker.sharing.lanes.STARVED_AFTER", 600.0)
-
-
 def test_nothing_is_lost_or_doubled_while_processes_are_killed(
     broker: str, client: redis.Redis, workers: list[Worker]
 ) -> None:
@@ -101,8 +92,11 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
     assert kills == MESSAGES / 400
 
 
-@pytest.mark.usefixtures("bulk_never_counts_as_starved")
-def test_several_at_once_lose_and_double_nothing(broker: str, client: redis.Redis) -> None:
+def test_several_at_once_lose_and_double_nothing(
+    broker: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else they turn to the interactive queue if a busy machine delays who takes from that of bulk.
+    monkeypatch.setattr("worker.broker.sharing.lanes.STARVED_AFTER", 600.0)
     names = numbered("flood", 2_000)
     put(client, names)
     taken: list[str] = []
@@ -120,24 +114,6 @@ def test_after_an_orderly_stop_another_process_need_not_wait(
     with running_fair_queue(broker):
         wait_until(lambda: client.exists(LEASE))
     assert not client.exists(LEASE)
-
-
-@pytest.mark.usefixtures("bulk_never_counts_as_starved")
-def test_what_waits_at_a_stop_is_served_after_the_next_start(
-    broker: str, client: redis.Redis
-) -> None:
-    put(client, numbered("flood", 500))
-    with running_fair_queue(broker):
-        wait_until(lambda: client.exists("valetkey.waiting:flood"))
-    assert sum(queue_lengths(client).values()) == 500
-    taken: list[str] = []
-
-    def all_are_taken() -> bool:
-        taken.extend(take(client, "valetkey.bulk"))
-        return len(taken) == 500
-
-    with running_fair_queue(broker):
-        wait_until(all_are_taken)
 
 
 def test_it_goes_on_after_its_broker_was_lost(

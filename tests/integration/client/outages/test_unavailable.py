@@ -59,23 +59,14 @@ async def test_a_request_in_an_event_loop_says_so_as_well(broker: str) -> None:
     assert caught.value.retry_in == 4
 
 
-@pytest.mark.parametrize("action", ["wait", "give up"])
-def test_the_hint_does_not_stop_a_client_from_sending_again(
-    broker: str, client: Client, action: Action
+def test_the_last_hint_does_not_stop_a_client_from_sending_again(
+    broker: str, client: Client
 ) -> None:
-    with running_fake_service(broker, first(action)) as service:
+    with running_fake_service(broker, first("give up")) as service:
         handle = client.download("reports", "a.pdf")
         assert handle.result(20).key == "a.pdf"
         assert sum(service.arrivals.values()) >= 3
     assert handle.batch.service_outage is None
-
-
-def test_a_request_that_the_service_gave_up_is_not_its_failure(broker: str, client: Client) -> None:
-    with running_fake_service(broker, always("give up")):
-        with pytest.raises(ServiceUnavailable, match=SAID) as caught:
-            client.download("reports", "a.pdf").result(0.5)
-        client.close()
-    assert caught.value.retry_in is None
 
 
 def test_an_answer_to_one_chunk_ends_the_outage_of_its_batch(broker: str, client: Client) -> None:
