@@ -62,7 +62,7 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
     broker: str, client: redis.Redis, workers: list[Worker]
 ) -> None:
     chance = random.Random(SEED)
-    names = [f"{tenant}/{number}" for number in range(MESSAGES) for tenant in ("flood",)]
+    names = numbered("flood", MESSAGES)
     for number in range(0, MESSAGES, 10):
         names[number] = f"calm-{chance.randrange(300)}/{number}"
     processes = [start_fair_queue(broker) for _ in range(2)]
@@ -81,7 +81,6 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed(
             kills += 1
             wait_until(lambda: client.exists(LEASE), what="one of them works")
         wait_until(lambda: sum(queue_lengths(client).values()) == 0, 60, "everything is taken")
-        taken = list(itertools.chain(*(worker.names for worker in workers)))
         wait_until(lambda: sum(len(worker.names) for worker in workers) >= MESSAGES)
         taken = list(itertools.chain(*(worker.names for worker in workers)))
     finally:
