@@ -74,6 +74,11 @@ def test_a_running_dev_is_ignored_if_a_broker_is_configured(tmp_path: Path) -> N
         load(tmp_path, broker_url=REDIS)
 
 
+def test_without_any_setting_the_error_names_the_next_steps(tmp_path: Path) -> None:
+    with pytest.raises(NotConfigured, match=r"VALETKEY_BROKER_URL.*python -m worker dev"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '"x"'])
 def test_a_broken_dev_file_is_named(tmp_path: Path, content: str) -> None:
     write_dev_file(tmp_path / ".valetkey")
