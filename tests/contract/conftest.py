@@ -1,7 +1,5 @@
-import json
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -70,32 +68,16 @@ def stores(storages: dict[str, Storage], contract_engine: Engine) -> dict[str, S
     }
 
 
-def expiring_credentials(storage: Storage, expires: datetime) -> str:
-    """Return the server's credentials in the JSON format of a credential_process."""
-    return json.dumps(
-        {
-            "Version": 1,
-            "AccessKeyId": storage.access_key,
-            "SecretAccessKey": storage.secret_key,
-            "Expiration": expires.isoformat(),
-        }
-    )
-
-
 @pytest.fixture(autouse=True)
 def _profiles(storages: dict[str, Storage], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS profiles for the keys of each server, and one for keys that expire in 12 minutes."""
-    path, expiring = folder / "credentials", folder / "ending.json"
-    expiring.write_text(
-        expiring_credentials(storages[SERVERS[0]], clock.now() + timedelta(minutes=12))
-    )
+    """AWS profiles for the keys of each server."""
+    path = folder / "credentials"
     path.write_text(
         "".join(
             f"[{name}]\naws_access_key_id = {storage.access_key}\n"
             f"aws_secret_access_key = {storage.secret_key}\n"
             for name, storage in storages.items()
         )
-        + f"[short-lived]\ncredential_process = cat {expiring}\n"
     )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
 

@@ -1,11 +1,9 @@
 from dataclasses import replace
-from typing import Any
 
 from tests.support.s3.http_requests import Request, put, send
 from tests.support.s3.misuses import (
     BOTH,
     SEAWEEDFS,
-    SECRET,
     MakeRequest,
     Misuse,
     change_request,
@@ -13,7 +11,7 @@ from tests.support.s3.misuses import (
     parametrize_misuses,
 )
 from tests.support.s3.queries import remove_parameters, replace_parameter, tamper_parameter
-from tests.support.s3.stores import BUCKET, Store, new_key
+from tests.support.s3.stores import Store, new_key
 from valetkey.wire.replies import Grant
 
 PART = 5_242_880
@@ -72,21 +70,6 @@ def test_an_object_of_parts_has_the_type_the_metadata_and_the_id_of_its_grant(
     assert stored["Metadata"] == {"origin": "camera 7", "grant-id": grant.id}
 
 
-def test_a_part_may_be_sent_again(store: Store) -> None:
-    key = new_key()
-    grant = store.multipart(key, len(FILE))
-    upload_part(store, grant, FORGED)
-    assert send(completion_request(grant, upload_part(store, grant))).is_success
-    assert store.get_object(key)["Body"] == FILE
-
-
-def test_after_an_abort_no_part_is_accepted(store: Store) -> None:
-    grant = store.multipart(new_key(), len(FILE))
-    (part,) = store.parts(grant, 1)
-    assert send(abort_request(grant)).is_success
-    assert send(put(part, FILE)).status == 404
-
-
 def start_upload(store: Store, key: str) -> tuple[Grant, Grant]:
     """Start another upload to the key; return its grant and that of its only part."""
     grant = store.multipart(key, len(FORGED))
@@ -113,14 +96,6 @@ def part_with_file(file: bytes) -> MakeRequest:
         return replace(original, headers=headers, body=file)
 
     return request
-
-
-def part_copied_from_another_object(store: Store, key: str) -> Request:
-    """Copy an object for which there is no grant into the part."""
-    secret, original = new_key(), part(store, key)
-    store.put_object(secret, SECRET)
-    source = {"x-amz-copy-source": f"/{BUCKET}/{secret}"}
-    return replace(original, headers={**original.headers, **source})
 
 
 def part_under_another_key(store: Store, key: str) -> Request:
@@ -183,7 +158,6 @@ MISUSES = (
         change_request(part, remove_parameters("X-Amz-Signature")),
     ),
     Misuse("part under another key", BOTH, part_under_another_key),
-    Misuse("part copied from another object", SEAWEEDFS, part_copied_from_another_object),
     Misuse(
         "completion without a part", SEAWEEDFS, change_request(completion, body=completion_body())
     ),
@@ -201,20 +175,3 @@ def test_a_misused_upload_of_parts_stores_nothing(store: Store, misuse: Misuse) 
     grant = store.multipart(key, len(FILE))
     etag = upload_part(store, grant)
     check_misuse(store, misuse, key, completion_request(grant, etag))
-
-
-def test_no_part_is_signed_that_the_upload_has_not(signing_store: Store) -> None:
-    grant = signing_store.multipart(new_key(), len(FILE))
-    assert part_refusal_code(signing_store, grant, part=2) == "part_invalid"
-    assert part_refusal_code(signing_store, grant, part=1, key=new_key()) == "part_invalid"
-    assert part_refusal_code(signing_store, grant, part=1, tenant="acme2") == "upload_unknown"
-
-
-def part_refusal_code(
-    signing_store: Store, grant: Grant, *, part: int, **overrides: Any
-) -> str | None:
-    tenant = overrides.get("tenant", "acme")
-    item = {"key": overrides.get("key", grant.key), "part": part}
-    outcome = signing_store.issue(item, tenant=tenant, kind="parts", of=grant.id)
-    refusal: dict[str, str] = outcome.get("refusal") or outcome["items"][0]
-    return refusal.get("code")

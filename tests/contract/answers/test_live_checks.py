@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, func, select
 
 from models import Batch, Chunk, Grant, MultipartUpload, Reservation, Usage
-from tests.contract.test_sessions import create_role_once
 from tests.support.cli.live_doctor import documented_verdicts, json_findings, verdicts
 from tests.support.docs.command_lines import ROOT
+from tests.support.s3.doubles import Role
 from tests.support.s3.stores import (
     BUCKET,
+    ROLE,
     SERVERS,
     VERSIONED_BUCKET,
     Store,
@@ -116,7 +117,7 @@ def test_nothing_is_left_in_a_versioned_bucket(store: Store) -> None:
 def test_the_session_of_a_role_is_tried_and_what_it_stored_is_deleted(
     ministack: Storage, stores: dict[str, Store]
 ) -> None:
-    create_role_once(ministack)
+    role = Role(ministack, ROLE)
     findings = run_live("assumed")
     assert {row["check"]: row["verdict"] for row in findings if row["grant"] == "session"} == {
         "PUT outside of its prefix": "ok",
@@ -124,6 +125,7 @@ def test_the_session_of_a_role_is_tried_and_what_it_stored_is_deleted(
     }
     assert findings[-1]["verdict"] == "ok"
     assert not stores["ministack"].objects()
+    role.delete()
 
 
 def test_ctrl_c_ends_the_run_and_deletes_what_was_stored(store: Store) -> None:
