@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import json
 import re
-from contextlib import closing
 from typing import Any
 from urllib.request import urlopen
 
@@ -19,27 +18,11 @@ from valetkey.crypto.keys import dump_private_key
 from worker.devstack.folder import StorageKeys
 from worker.devstack.s3 import s3_client
 
-RESULTS = "celery-task-meta-*"
-
 
 def log_lines(service: Service, event: str) -> list[dict[str, Any]]:
     complete = (line for line in service.logs.splitlines(keepends=True) if line.endswith("\n"))
     records = (json.loads(line) for line in complete if f'"{event}"' in line)
     return [line for line in records if line.get("tenant") == "vault"]
-
-
-def test_a_batch_is_cancelled_and_usage_is_reported(service: Service) -> None:
-    with service.signing_client() as client:
-        batch = client.download_many("demo", [f"acme/{n}" for n in range(90)], chunk_size=1)
-        assert isinstance(next(iter(batch)), Grant)
-        cancelled = client.cancel(batch, "tests")
-        usage = client.usage()
-        list(batch)
-    assert cancelled.issued + cancelled.released == 90
-    assert batch.issued == cancelled.issued < 90
-    assert batch.refusal is not None
-    assert batch.refusal.code is Code.BATCH_CLOSED
-    assert [(quota.metric, quota.window) for quota in usage if quota.used]
 
 
 def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(
@@ -54,19 +37,6 @@ def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(
     warning = warnings[0]  # there is a second one if the chunk was sent again
     assert (warning["metric"], warning["window"], warning["limit"]) == ("grants", "day", 9_999)
     assert None not in {line["batch"] for line in log_lines(service, "quota_warning")}
-
-
-def test_redis_removes_every_result_when_its_grants_expire(service: Service) -> None:
-    with closing(redis.Redis.from_url(service.stack.info.result_url)) as results:
-        with service.client() as client:
-            client.download("demo", "acme/secret.txt", expires_in=60).result()
-            wait_until(
-                lambda: [key for key in results.scan_iter(RESULTS) if 0 < results.ttl(key) <= 60],
-                what="the result's lifetime is shortened",
-            )
-        lifetimes = [results.pttl(key) for key in results.scan_iter(RESULTS)]
-    removed = -2
-    assert all(0 < lifetime <= 900_000 for lifetime in lifetimes if lifetime != removed)
 
 
 KEYS = [f"acme/{number}" for number in range(24)]

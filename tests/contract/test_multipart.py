@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from tests.support.s3.http_requests import Request, put, send
+from tests.support.s3.http_requests import Request, completion, completion_body, put, send
 from tests.support.s3.misuses import (
     BOTH,
     SEAWEEDFS,
@@ -17,18 +17,6 @@ from valetkey.wire.replies import Grant
 PART = 5_242_880
 FILE = b"a part, which is the last"
 FORGED = b"a forgery of the same size"[: len(FILE)]
-
-
-def completion_body(*etags: str) -> bytes:
-    parts = (
-        f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
-        for number, etag in enumerate(etags, 1)
-    )
-    return f"<CompleteMultipartUpload>{''.join(parts)}</CompleteMultipartUpload>".encode()
-
-
-def completion_request(grant: Grant, *etags: str) -> Request:
-    return Request("POST", grant.url, {"content-type": "application/xml"}, completion_body(*etags))
 
 
 def abort_request(grant: Grant) -> Request:
@@ -53,7 +41,7 @@ def test_a_file_of_several_parts_is_stored_byte_for_byte(store: Store) -> None:
     etags = [
         send(put(part, each)).headers["etag"] for part, each in zip(parts, slices, strict=True)
     ]
-    assert send(completion_request(grant, *etags)).is_success
+    assert send(completion(grant, *etags)).is_success
     assert store.get_object(key)["Body"] == file
 
 
@@ -64,7 +52,7 @@ def test_an_object_of_parts_has_the_type_the_metadata_and_the_id_of_its_grant(
     grant = store.multipart(
         key, len(FILE), content_type="image/png", metadata={"origin": "camera 7"}
     )
-    assert send(completion_request(grant, upload_part(store, grant))).is_success
+    assert send(completion(grant, upload_part(store, grant))).is_success
     stored = store.get_object(key)
     assert stored["ContentType"] == "image/png"
     assert stored["Metadata"] == {"origin": "camera 7", "grant-id": grant.id}
@@ -80,9 +68,9 @@ def part(store: Store, key: str) -> Request:
     return put(start_upload(store, key)[1], FORGED)
 
 
-def completion(store: Store, key: str) -> Request:
+def completed(store: Store, key: str) -> Request:
     grant, _ = start_upload(store, key)
-    return completion_request(grant, upload_part(store, grant, FORGED))
+    return completion(grant, upload_part(store, grant, FORGED))
 
 
 def abort(store: Store, key: str) -> Request:
@@ -129,7 +117,7 @@ MISUSES = (
         Misuse(f"{name} {label}", BOTH, change_request(make, change))
         for name, make, changes in (
             ("part", part, PART_CHANGES),
-            ("completion", completion, COMPLETION_CHANGES),
+            ("completion", completed, COMPLETION_CHANGES),
             ("abort", abort, ABORT_CHANGES),
         )
         for label, change in changes.items()
@@ -140,7 +128,7 @@ MISUSES = (
             BOTH,
             change_request(make, method=method, headers={}, body=None),
         )
-        for name, make in (("part", part), ("completion", completion))
+        for name, make in (("part", part), ("completion", completed))
         for method in ("GET", "DELETE")
     ),
     Misuse("abort used for GET", BOTH, change_request(abort, method="GET")),
@@ -159,12 +147,14 @@ MISUSES = (
     ),
     Misuse("part under another key", BOTH, part_under_another_key),
     Misuse(
-        "completion without a part", SEAWEEDFS, change_request(completion, body=completion_body())
+        "completion without a part",
+        SEAWEEDFS,
+        change_request(completed, body=completion_body()),
     ),
     Misuse(
         "completion with a part that is not there",
         BOTH,
-        change_request(completion, body=completion_body(UNKNOWN_ETAG)),
+        change_request(completed, body=completion_body(UNKNOWN_ETAG)),
     ),
 )
 
@@ -174,4 +164,4 @@ def test_a_misused_upload_of_parts_stores_nothing(store: Store, misuse: Misuse) 
     key = new_key()
     grant = store.multipart(key, len(FILE))
     etag = upload_part(store, grant)
-    check_misuse(store, misuse, key, completion_request(grant, etag))
+    check_misuse(store, misuse, key, completion(grant, etag))

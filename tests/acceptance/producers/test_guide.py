@@ -169,14 +169,6 @@ def test_no_output_of_the_notebook_shows_a_link(sandbox: GuideSandbox) -> None:
     assert "http" not in items
 
 
-def test_a_request_whose_result_is_not_awaited_is_delivered_by_webhook(service: Service) -> None:
-    client = service.signing_client()
-    client.download("demo", "acme/forgotten.pdf", callback="hook")
-    client.close()
-    bodies = service.receiver.bodies
-    wait_until(lambda: b"acme/forgotten.pdf?" in b"".join(bodies), what="the webhook has arrived")
-
-
 def test_a_large_file_arrives_whole(service: Service, sandbox: GuideSandbox) -> None:
     video = sandbox.folder / "cat.mp4"
     video.write_bytes(bytes(range(256)) * 4096 * 17)
