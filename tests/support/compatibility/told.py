@@ -77,7 +77,10 @@ def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
             upgraded = finished(before, producer)
             before = open_flights(service, producer)
             commands = run_commands(service, current)
-            operations = run_operations(service, producer)
+            prefix = f"{tenant_of('signed', '-next')}/operations"
+            operations = producer.call(
+                "operations", service.client("signed", "-next"), prefix=prefix
+            )
         with service.running_worker(current):
             rolled_back = finished(before, producer)
             newer = stack.enter_context(later.running_producer(service.folder))
@@ -85,7 +88,7 @@ def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
             with service.running_worker(later, "--only", "issue"):
                 logs = service.log_of(current), service.log_of(later)
                 shared = {kind: share_batch(service, newer, kind, logs) for kind in KINDS}
-            usage = {trust: newer.call("usage", client=service.client(trust)) for trust in TRUSTS}
+            usage = {trust: newer.call("usage", service.client(trust)) for trust in TRUSTS}
         yield NextRelease(
             releases=(current, later),
             engine=engine,
@@ -101,10 +104,8 @@ def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
 
 def finished(flights: list[Flight], producer: Producer) -> Flights:
     """Complete batches, and request them again; return both results by batch."""
-    producer.call("release")
-    for flight in flights:  # a refusal of a whole batch is one result
-        rest = producer.call("finish", name=flight.name)
-        flight.rest.extend(rest if isinstance(rest, list) else [rest])
+    for flight in flights:
+        flight.rest.extend(request_again(flight, producer)[len(flight.first) :])
     return {flight.name: (flight, request_again(flight, producer)) for flight in flights}
 
 
@@ -123,17 +124,6 @@ def answered_chunks(log: Path, batch_id: str) -> int:
     lines = log.read_text(errors="replace").splitlines()
     records = [json.loads(line) for line in lines if f'"{batch_id}"' in line]
     return sum(record.get("event") == "answered" for record in records)
-
-
-def run_operations(service: Service, producer: Producer) -> dict[str, Any]:
-    """Perform all operations for a tenant that gets grown replies."""
-    results: dict[str, Any] = producer.call(
-        "operations",
-        client=service.client("signed", "-next"),
-        prefix=f"{tenant_of('signed', '-next')}/operations",
-        timeout=TIMEOUT,
-    )
-    return results
 
 
 COMMANDS = {
@@ -170,5 +160,5 @@ def send_unknown(service: Service, producer: Producer, name: str) -> tuple[Any, 
         "items": [request["items"][0] | item],
     } | header
     began = time.monotonic()
-    reply = producer.call("ask", client=flight.client, body=body, timeout=30)
+    reply = producer.call("ask", flight.client, body=body)
     return reply, time.monotonic() - began
