@@ -18,9 +18,7 @@ from tests.support.s3.stores import (
 from tests.support.servers.databases import migrated_file
 from worker import clock
 from worker.aws.clients import S3Clients
-from worker.core.tenants.config import TenantConfig
-from worker.db import tenants
-from worker.db.engine import create_database_engine, write_transaction
+from worker.db.engine import create_database_engine
 from worker.devstack.storage import Storage
 
 
@@ -51,9 +49,7 @@ def contract_engine(storages: dict[str, Storage], folder: Path) -> Iterator[Engi
     """A database that contains the tenant config of the servers' buckets."""
     url = migrated_file(folder / "valetkey.db")
     engine = create_database_engine(url)
-    with write_transaction(engine) as connection:
-        config = tenant_config(storages)
-        tenants.store_config(connection, TenantConfig(), config, clock.now())
+    services.build_service(engine, S3Clients(), clock.now).apply(tenant_config(storages))
     yield engine
     engine.dispose()
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, func, select
 
 from models import Batch, Chunk, Grant, MultipartUpload, Reservation, Usage
-from tests.support.cli.live_doctor import documented_verdicts, json_findings, verdicts
+from tests.support.cli.live_doctor import documented_verdicts, verdicts
+from tests.support.cli.operator import json_lines
 from tests.support.docs.command_lines import ROOT
 from tests.support.s3.doubles import Role
 from tests.support.s3.stores import (
@@ -43,7 +44,7 @@ def _environment(
 def run_live(profile: str, *options: str) -> list[dict[str, Any]]:
     result = CliRunner().invoke(doctor, ["--live", profile, "--yes", "--json", *options])
     assert result.exit_code in {0, 1}, result.output
-    return json_findings(result)
+    return json_lines(result)
 
 
 def stored_versions(store: Store, bucket: str) -> list[str]:

@@ -21,7 +21,7 @@ from tests.support.s3.doubles import (
     DENY_ALL,
     DOUBLES,
     MOTO,
-    ROLE_ANSWERS,
+    ROLE_SERVERS,
 )
 from tests.support.s3.stores import SERVERS
 from tests.support.servers.databases import migrated_file
@@ -178,7 +178,7 @@ def test_a_final_answer_is_a_refusal_with_storages_words(
     assert double.keys[0] not in result["message"]
 
 
-@pytest.mark.parametrize("storage", ROLE_ANSWERS["a session with an end"], indirect=True)
+@pytest.mark.parametrize("storage", ROLE_SERVERS, indirect=True)
 def test_a_grant_ends_with_the_session_that_signs_it(issue: Issue, owner: RoleOwner) -> None:
     begin = clock.now()
     (grant,) = request_link(issue, owner)["items"]
@@ -187,7 +187,7 @@ def test_a_grant_ends_with_the_session_that_signs_it(issue: Issue, owner: RoleOw
     assert timedelta(seconds=SECONDS - 60) < remaining < timedelta(seconds=SECONDS + 60)
 
 
-@pytest.mark.parametrize("storage", ROLE_ANSWERS["a role that denies"], indirect=True)
+@pytest.mark.parametrize("storage", ROLE_SERVERS, indirect=True)
 def test_a_role_that_denies_is_a_refusal_without_its_name(issue: Issue, owner: RoleOwner) -> None:
     owner.deny()
     refusal = request_link(issue, owner)["refusal"]
