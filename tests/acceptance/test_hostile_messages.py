@@ -10,9 +10,7 @@ from celery import Celery
 
 from tests.acceptance.conftest import VAULT_KEY, Service
 from tests.support.builders.messages import grant_message
-from tests.support.crypto.tokens import (
-    sign_message,
-)
+from tests.support.crypto.tokens import sign_message
 from tests.support.servers.waiting import wait_until
 
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 import re
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 import redis
 
 from tests.acceptance.conftest import VAULT_KEY, Service
+from tests.support.s3.http_requests import get, send
 from tests.support.servers.waiting import wait_until
 from valetkey import AsyncClient, Code, Grant, Refused
 from valetkey.crypto.keys import dump_private_key
@@ -42,12 +42,6 @@ def test_a_soft_limit_is_logged_for_a_batch_but_not_for_a_usage_request(
 KEYS = [f"acme/{number}" for number in range(24)]
 
 
-def fetch(url: str) -> bytes:
-    with urlopen(url) as response:  # noqa: S310 - the service's URL
-        content: bytes = response.read()
-        return content
-
-
 def results(service: Service, batch: str) -> list[bytes]:
     with redis.Redis.from_url(service.stack.info.result_url) as server:
         return [server.get(name) or b"" for name in server.scan_iter(f"*{batch}*")]
@@ -62,12 +56,12 @@ def test_a_manifest_has_working_links_and_redis_has_none_of_them(service: Servic
     with service.signing_client() as client:
         batch = client.download_many("demo", [*KEYS, "outside"], manifest="acme/all.jsonl.gz")
         manifest = batch.manifest(60)
-    content = fetch(manifest.grant.url)
+    content = send(get(manifest.grant.url)).body
     assert (len(content), hashlib.sha256(content).hexdigest()) == (manifest.bytes, manifest.sha256)
     lines = [json.loads(line) for line in gzip.decompress(content).splitlines()]
     assert [line["key"] for line in lines] == [*KEYS, "outside"]
     assert (manifest.issued, manifest.refused, lines[-1]["code"]) == (24, 1, "key_outside_prefix")
-    assert fetch(lines[0]["url"]) == b"content"
+    assert send(get(lines[0]["url"])).body == b"content"
     stored_results = results(service, batch.id)
     assert (len(stored_results), len(stored_results[0]) < 1_500) == (1, True)
     assert manifest.grant.url not in service.logs

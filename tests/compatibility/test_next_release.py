@@ -32,8 +32,8 @@ FLIGHTS = [f"{trust} {kind}" for trust in TRUSTS for kind in (*KINDS, "parts")]
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NextRelease]:
     with (
-        running_servers(tmp_path_factory.mktemp("compatibility")) as servers,
-        told_by_both_releases(servers) as told,
+        running_servers(tmp_path_factory.mktemp("compatibility")) as service,
+        told_by_both_releases(service) as told,
     ):
         yield told
 

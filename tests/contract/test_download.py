@@ -23,17 +23,7 @@ from tests.support.s3.queries import (
 )
 from tests.support.s3.stores import BUCKET, DOWNLOAD, OTHER_BUCKET, Store, new_key
 
-NAMES = (
-    "report.pdf",
-    "50% off; a=b, c.txt",
-    "Übergrößenträger.pdf",
-    "re\u0301sume\u0301.txt",
-    "отчёт за ноябрь.csv",
-    "四半期報告書.xlsx",
-    "تقرير.pdf",
-    "रिपोर्ट.pdf",
-    "🧾 \U0001d57d\U0001d58a.pdf",
-)
+NAMES = ("50% off; a=b, c.txt", "Übergrößenträger.pdf", "🧾 \U0001d57d\U0001d58a.pdf")
 
 
 def test_a_link_brings_the_right_bytes(store: Store) -> None:

@@ -19,7 +19,6 @@ from tests.support.docs import producers_guide
 from tests.support.docs.producers_guide import COMMANDS, GUIDE, PROGRAMS, RECIPES
 from tests.support.servers.guide_sandbox import GuideSandbox, is_genuine, unused_database_url
 from tests.support.servers.waiting import wait_until
-from valetkey.client import new_id
 
 DJANGO_SITE = ROOT / "tests" / "support" / "servers" / "django_site.py"
 
@@ -74,12 +73,6 @@ def test_the_batch_of_a_killed_process_is_picked_up_by_another(sandbox: GuideSan
     assert (code, stderr) == (0, "300 of 300 granted, 0 refused\n")
     assert len(links(stdout)) == 300
     assert links(stdout)["acme/statements/2026-11/0.pdf"] == link.strip()
-
-
-def test_a_batch_that_never_arrived_is_not_picked_up(sandbox: GuideSandbox) -> None:
-    code, stdout, stderr = sandbox.python("pick_up.py", new_id())
-    assert (code, stdout) == (1, "")
-    assert "Refused: batch_unknown" in stderr
 
 
 # The part that the guide leaves to its reader, and a task that runs twice.

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from tests.support.builders.messages import grant_message
 from tests.support.compatibility.flights import (
     KINDS,
     Flight,
@@ -21,9 +22,7 @@ from tests.support.compatibility.next_release import next_release
 from tests.support.compatibility.releases import CHECKOUT, Producer, Release
 from tests.support.compatibility.services import (
     TRUSTS,
-    Servers,
     Service,
-    new_service,
     tenant_of,
 )
 from worker.db.engine import create_database_engine
@@ -62,12 +61,11 @@ class NextRelease:
 
 
 @contextmanager
-def told_by_both_releases(servers: Servers) -> Iterator[NextRelease]:
+def told_by_both_releases(service: Service) -> Iterator[NextRelease]:
     """Run the current worker, then the next one, the current one again, and then both."""
-    current, later = Release("current", CHECKOUT), next_release(servers.folder)
-    service = new_service(servers)
+    current, later = Release("current", CHECKOUT), next_release(service.folder)
     service.prepare(current)
-    engine = create_database_engine(service.database_url)
+    engine = create_database_engine(service.settings["VALETKEY_DATABASE_URL"])
     with ExitStack() as stack:
         stack.callback(engine.dispose)
         producer = stack.enter_context(current.running_producer(service.folder))
@@ -148,17 +146,9 @@ def run_commands(service: Service, release: Release) -> dict[str, tuple[int, str
 def send_unknown(service: Service, producer: Producer, name: str) -> tuple[Any, float]:
     """Let a newer client send what the service does not know; return the reply and the seconds."""
     header, terms, item, _ = UNKNOWN[name]
-    flight = new_flight(service, "download", "signed")
-    request = flight.request
-    body = {
-        "v": 1,
-        "tenant": tenant_of("signed"),
-        "batch": request["batch_id"],
-        "requested_by": "compatibility",
-        "grant": {"kind": "download", "bucket": "demo", "expires_in": 600} | terms,
-        "total": 1,
-        "items": [request["items"][0] | item],
-    } | header
+    tenant = tenant_of("signed")
+    body = grant_message([f"{tenant}/a"], tenant=tenant, **header)
+    body |= {"grant": body["grant"] | terms, "items": [body["items"][0] | item]}
     began = time.monotonic()
-    reply = producer.call("ask", flight.client, body=body)
+    reply = producer.call("ask", service.client("signed"), body=body)
     return reply, time.monotonic() - began

@@ -97,8 +97,8 @@ def _usage_differences(connection: Connection) -> Iterator[str]:
     expected: defaultdict[tuple[str, str, datetime], ModelCost] = defaultdict(lambda: NO_COST)
     for tenant, charged_at, cost in _charges(connection):
         for window in WINDOWS:
-            key = (tenant, window, window_start(window, charged_at))
-            expected[key] = _add(expected[key], cost)
+            charge = (tenant, window, window_start(window, charged_at))
+            expected[charge] = _add(expected[charge], cost)
     query = select(Usage.tenant, Usage.window, Usage.window_start, *_columns(Usage))
     actual = {(row[0], row[1], row[2]): _cost(row[3:]) for row in connection.execute(query)}
     for key in expected.keys() | actual.keys():
