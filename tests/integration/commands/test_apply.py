@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import func, insert, select
 
 from models import Base, Usage
-from tests.support.builders.deliveries import lease_delivery
+from tests.support.builders.delivery_service import lease_delivery
 from tests.support.builders.messages import Clock, grant_message
 from tests.support.builders.services import InProcessService
 from tests.support.cli.operator import ON_SQLITE, Operator, answer_on_terminal

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from tests.integration.conftest import ApplyConfig
 from tests.support.builders.audit_rows import AuditedBatch
-from tests.support.builders.deliveries import lease_delivery
+from tests.support.builders.delivery_service import lease_delivery
 from tests.support.builders.heartbeats import write_heartbeat
 from tests.support.builders.messages import DEMO, Clock, grant_message, tenant_config
 from tests.support.builders.services import InProcessService
