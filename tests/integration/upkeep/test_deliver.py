@@ -83,15 +83,6 @@ def test_what_the_config_refuses_by_then_is_delivered_as_refused(
     assert [item.get("code") for item in outcome["items"]] == items
 
 
-@pytest.mark.parametrize(("callbacks", "count"), [(None, 1), (("hook",), 1), (("other",), 0)])
-def test_an_outcome_is_queued_only_for_endpoints_that_the_policy_allows(
-    webhooks: DeliveryService, callbacks: tuple[str, ...] | None, count: int
-) -> None:
-    webhooks.service.apply(config_with_policy(callbacks=callbacks))
-    webhooks.issue()
-    assert len(webhooks.rows()) == count
-
-
 UNSENT: dict[str, tuple[TenantConfig, str]] = {
     "no endpoint": (config_with(endpoints={}), "the endpoint is no longer configured"),
     "policy": (
@@ -263,16 +254,6 @@ def test_an_unexpected_error_in_one_delivery_is_a_failed_attempt_and_stops_no_ot
     rows = webhooks.rows()
     assert {row.problem for row in rows} == {"an unexpected error: OverflowError"}
     assert {row.next_attempt_at for row in rows} == {webhooks.context.now() + SCHEDULE[1]}
-
-
-@ON_SQLITE
-def test_an_unexpected_error_in_the_last_attempt_is_final(webhooks: DeliveryService) -> None:
-    webhooks.client.on_call = fail
-    webhooks.queue("acme")
-    webhooks.set_attempts(len(SCHEDULE) - 1)
-    with capture_logs():
-        webhooks.deliver()
-    assert webhooks.states() == {"failed": 1}
 
 
 @ON_SQLITE
