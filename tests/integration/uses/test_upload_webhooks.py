@@ -328,18 +328,6 @@ def test_a_sender_that_is_killed_during_an_attempt_leaves_the_webhook_to_the_nex
     assert (len(ids), len(set(ids)), len(set(bodies))) == (2, 1, 1)
 
 
-def test_an_endpoint_that_the_policy_no_longer_allows_is_not_told(hooks: UploadHooks) -> None:
-    grant_id, config = hooks.issue_one(), config_with_hook(hooks.receiver.port)
-    policies = {"demo": replace(config.tenants["acme"].policies["demo"], callbacks=())}
-    acme = replace(config.tenants["acme"], policies=policies)
-    hooks.apply(replace(config, tenants={"acme": acme}))
-    hooks.store(grant_id)
-    hooks.deliver()
-    assert hooks.events() == []
-    problem = "the tenant's policy no longer allows this endpoint"
-    assert [(row.state, row.problem) for row in hooks.pending()] == [("failed", problem)]
-
-
 def test_a_delivery_that_no_attempt_finished_for_a_week_fails(hooks: UploadHooks) -> None:
     hooks.store(hooks.issue_one())
     hooks.clock.forward(seconds=EVENT_LIFETIME.total_seconds() - 1)

@@ -45,13 +45,6 @@ def test_a_record_with_the_grant_id_is_recorded_without_asking_storage(
     assert intake.rows(*columns) == [("stored", "as_granted", "0123456789abcdef")]
 
 
-def test_an_event_that_is_told_twice_is_recorded_once(intake: Intake) -> None:
-    told = intake.stored(intake.put_grant())
-    assert intake.handle(told, told).recorded == 1
-    again = intake.handle(told)
-    assert (again.recorded, again.ignored, len(again.handled)) == (0, {"known": 1}, 1)
-
-
 def test_events_that_are_no_uses_are_counted_by_reason_and_handled(intake: Intake) -> None:
     grant_id, now = intake.put_grant(), intake.clock()
     records = [

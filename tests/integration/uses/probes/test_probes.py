@@ -180,15 +180,6 @@ def test_storage_that_does_not_answer_is_logged_once(slots: Slots, frozen: Grant
     assert [(each["log_level"], each["bucket"]) for each in unanswered] == [("warning", "demo")]
 
 
-def test_storage_that_fails_in_another_way_is_logged_again(slots: Slots, frozen: Grant) -> None:
-    with capture_logs() as logs:
-        slots.ask(frozen)
-        slots.clock.time += SILENCE
-        slots.storage.answer_heads(SLOW_DOWN)
-        slots.ask(frozen)
-    assert len([each for each in logs if each["event"] == "probe_unanswered"]) == 2
-
-
 def probe_all(slots: Slots, *grants: Grant) -> None:
     with read_transaction(slots.engine) as connection:
         config = slots.context.config.current()
