@@ -128,18 +128,6 @@ def test_a_bundle_delivered_again_has_the_same_grants_and_charges_nothing(
     assert rows(service, *TABLES[:-1]) == before
 
 
-def test_a_message_of_a_bundle_sent_again_alone_has_the_same_grants_and_charges_nothing(
-    service: InProcessService, clock: Clock
-) -> None:
-    messages = [grant_message(), grant_message()]
-    first = issue_all(service, clock, *messages)
-    before = rows(service, *TABLES)
-    assert issue_each(service, clock, *messages) == [
-        outcome | {"quotas": first[1]["quotas"]} for outcome in first
-    ]
-    assert rows(service, *TABLES) == before
-
-
 def test_batches_that_are_known_are_answered_by_what_was_committed_beside_new_ones(
     service: InProcessService, clock: Clock
 ) -> None:
@@ -223,14 +211,6 @@ def test_a_message_that_cannot_be_decided_now_is_left_out_and_the_others_are_ans
     outcomes = issue_all(service, clock, others[0], others[1], bad)
     assert [outcome["batch"] for outcome in outcomes] == [other["batch"] for other in others]
     assert refusal_codes(outcomes) == [None, None]
-
-
-def test_a_bundle_of_which_nothing_can_be_decided_now_is_postponed(
-    service: InProcessService, clock: Clock, failing_keys: dict[str, Exception]
-) -> None:
-    failing_keys["acme/bad"] = Transient("no credentials", "credentials")
-    with pytest.raises(Transient, match="no credentials"):
-        issue_all(service, clock, grant_message(["acme/bad"]), grant_message(["acme/bad"]))
 
 
 def test_no_third_bucket_is_tried_after_two_that_cannot_be_used(
@@ -321,7 +301,3 @@ def test_the_answer_to_a_signed_bundle_is_sealed_and_that_to_a_plain_one_is_plai
     plain = service.respond(bundle(message, tenant="queueing"))
     assert plain.sent == plain.values
     assert plain.values["replies"][0]["items"][0]["url"]
-
-
-def test_an_unsigned_bundle_of_a_tenant_with_keys_is_refused(service: InProcessService) -> None:
-    assert service.refusal_code(bundle(grant_message())) == "signature_required"

@@ -261,6 +261,11 @@ def test_no_tenant_reopens_anothers_batch_or_reads_its_rows(matrix: TenantMatrix
         reopen = {"v": 1, "ask": "batch", "tenant": tenant.name, "batch": other.batch_ids[3]}
         for chunk in ({}, {"chunk": 0}, {"chunk": 1}):
             assert matrix.refusal_code(tenant, reopen | chunk) == "batch_unknown"
+            refusals = [
+                matrix.send(tenant, reopen | chunk | {"batch": id_})["refusal"]
+                for id_ in (other.batch_ids[3], batch_id())
+            ]
+            assert refusals[0] == refusals[1]
 
 
 def test_cancelling_anothers_batch_does_not_end_it(matrix: TenantMatrix) -> None:

@@ -48,14 +48,6 @@ def deny(*keys: str) -> Interfere:
     return interfere
 
 
-def test_an_upload_of_a_grant_leaves_no_record_of_its_start(service: UploadService) -> None:
-    outcome = service.issue(multipart_message())
-    assert [item["key"] for item in outcome["items"]] == list(KEYS)
-    assert service.rows(UploadStart) == []
-    assert service.clean_up() == {"ended": 0, "postponed": 0}
-    assert service.unfinished() == len(KEYS) == len(service.rows(MultipartUpload))
-
-
 @ON_SQLITE
 def test_an_upload_that_cannot_be_started_leaves_none_of_those_before(
     service: UploadService,
