@@ -22,7 +22,7 @@ from tests.support.builders.messages import (
 )
 from tests.support.builders.services import InProcessService, other_processes
 from tests.support.crypto.tenants import ACME_KEY, config_with_keys
-from tests.support.crypto.tokens import sign_message, unseal_result
+from tests.support.crypto.tokens import sign_message
 from tests.support.servers.databases import migrated_file
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import Quota
@@ -289,15 +289,3 @@ def test_an_empty_bundle_and_a_large_one_are_refused_as_a_whole(
     values = service.issue(sign_message(raw, ACME_KEY, clock()))
     assert values["status"] == "refused"
     assert values["refusal"]["field"] == "messages"
-
-
-def test_the_answer_to_a_signed_bundle_is_sealed_and_that_to_a_plain_one_is_plain(
-    service: InProcessService, clock: Clock
-) -> None:
-    sealed = service.respond(sign_message(bundle(grant_message()), ACME_KEY, clock()))
-    assert isinstance(sealed.sent, str)
-    assert unseal_result(sealed.sent, ACME_KEY) == sealed.values
-    message = grant_message(["queueing/a"], tenant="queueing")
-    plain = service.respond(bundle(message, tenant="queueing"))
-    assert plain.sent == plain.values
-    assert plain.values["replies"][0]["items"][0]["url"]

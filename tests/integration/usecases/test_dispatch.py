@@ -55,14 +55,6 @@ def test_a_response_is_sealed_to_the_key_that_signed_and_no_other_key_opens_it(
             unseal(response.sent, other)
 
 
-def test_a_refusal_is_sealed_to_the_key_too(service: InProcessService, clock: Clock) -> None:
-    for message in (grant_message(v=9), grant_message(deadline="2020-01-01T00:00:00Z")):
-        response = service.respond(sign_message(message, ACME_KEY, clock()))
-        outcome = unseal_result(response.sent, ACME_KEY)
-        assert (outcome["batch"], outcome["status"]) == (message["batch"], "refused")
-        assert [quota["used"] for quota in outcome["quotas"]] == [0]
-
-
 def test_the_signing_key_is_in_the_audit_log(service: InProcessService, clock: Clock) -> None:
     service.respond(sign_message(grant_message(), ACME_SPARE_KEY, clock()))
     service.respond(grant_message(["queueing/a"], tenant="queueing"))

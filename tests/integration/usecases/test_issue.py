@@ -15,7 +15,7 @@ from tests.support.builders.messages import (
 )
 from tests.support.builders.services import InProcessService
 from valetkey.wire.refusals import Code
-from worker.core.tenants.config import Quota, TenantConfig
+from worker.core.tenants.config import TenantConfig
 
 
 @pytest.fixture
@@ -60,15 +60,6 @@ def test_a_message_delivered_again_has_the_same_outcome_and_is_charged_once(
     assert service.issue(request) == first
     assert service.charged() == 1
     assert len(service.rows(Grant)) == 2
-
-
-def test_a_refused_batch_delivered_again_has_the_same_refusal(service: InProcessService) -> None:
-    service.apply(tenant_config(Quota("grants", "hour", 1)))
-    request = grant_message(["acme/a", "acme/b"])
-    first = service.issue(request)
-    service.apply(tenant_config(Quota("grants", "hour", 100)))
-    assert service.issue(request)["refusal"] == first["refusal"]
-    assert first["refusal"]["code"] == "quota_exceeded"
 
 
 @pytest.mark.parametrize(

@@ -43,16 +43,12 @@ def download(service: UseService) -> UseReport:
     return downloaded(service.ids(download_message())[0], "acme/a.pdf", service.clock())
 
 
-def use_leaves(service: UseService) -> int:
-    return service.rows(Leaf.kind).count(("use",))
-
-
 def test_a_use_that_is_told_again_is_recorded_once(service: UseService) -> None:
     told = report(service)
     assert service.record(told, told._replace(source="event")).total == 1
     again = service.record(told)
     assert (again.total, again.ignored) == (0, {"known": 1})
-    assert use_leaves(service) == 1
+    assert service.rows(Leaf.kind).count(("use",)) == 1
 
 
 @pytest.mark.parametrize(
