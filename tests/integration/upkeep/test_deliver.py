@@ -55,12 +55,6 @@ def test_a_refused_batch_is_delivered_too(webhooks: DeliveryService) -> None:
     assert webhooks.delivered() == outcome
 
 
-def test_a_message_that_arrives_again_queues_no_second_delivery(webhooks: DeliveryService) -> None:
-    outcome = webhooks.issue()
-    webhooks.issue(batch=outcome["batch"])
-    assert len(webhooks.rows()) == 1
-
-
 NARROWED: dict[str, tuple[TenantConfig, str | None, list[str | None]]] = {
     "some items": (
         *(config_with_policy(prefixes=("acme/b/",)), None),

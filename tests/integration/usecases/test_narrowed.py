@@ -12,6 +12,7 @@ from tests.support.builders.messages import (
     DEMO,
     POLICY,
     Clock,
+    download_message,
     grant_message,
     split_chunks,
     tenant_config,
@@ -21,7 +22,7 @@ from tests.support.builders.services import InProcessService
 from worker.aws.clients import S3Clients
 from worker.core.tenants.config import WebhookEndpoint
 
-WIDE = replace(POLICY, prefixes=("acme/", "secret/"))
+WIDE = replace(POLICY, prefixes=("acme/", "secret/"), plain=True)
 
 
 @pytest.fixture
@@ -73,6 +74,10 @@ NARROWED: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal]] = {
         ("kind_not_allowed", "grant.kind", ["download"]),
     ),
     "max_expires_in": (TWO, {"max_expires_in": 299}, ("expiry_too_long", "grant.expires_in", 299)),
+    "plain": (
+        *(download_message(plain=True), {"plain": False}),
+        ("plain_not_allowed", "grant.plain", None),
+    ),
     "max_batch": (TWO, {"max_batch": 1}, ("batch_too_large", "total", 1)),
     "callbacks": (TWO, {"callbacks": ()}, ("callback_unknown", "callback", [])),
 }

@@ -135,22 +135,6 @@ def test_slow_storage_holds_a_worker_for_a_short_time(service: UploadService) ->
     assert service.unfinished() == 0
 
 
-@ON_SQLITE
-def test_an_upload_whose_answer_was_lost_is_found_and_aborted(service: UploadService) -> None:
-    def lose(request: StoredRequest, forward: Callable[[], StorageResponse]) -> StorageResponse:
-        response = forward()
-        return SLOW_DOWN if is_start(request) else response
-
-    service.storage.interfere = lose
-    with pytest.raises(Transient):
-        service.issue(multipart_message())
-    assert service.unfinished() > 0
-    service.storage.interfere = lambda _, forward: forward()
-    assert service.clean_up() == {"ended": 1, "postponed": 0}
-    assert service.unfinished() == 0
-    assert service.rows(UploadStart) == []
-
-
 def test_an_upload_whose_answer_was_lost_is_aborted_beside_its_twin(service: UploadService) -> None:
     lost: list[StorageResponse] = []
 
