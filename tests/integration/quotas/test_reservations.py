@@ -47,7 +47,6 @@ def other_context(service: InProcessService) -> Iterator[Context]:
 
 
 def charged(service: InProcessService) -> list[int]:
-    """Return the grants that are charged in each window."""
     return [service.charged(window) for window in WINDOWS]
 
 

@@ -8,11 +8,7 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 
-from models import (
-    Batch,
-    Chunk,
-    Prune,
-)
+from models import Batch, Chunk, Prune
 from tests.support.audit_log.pruned_log import ALL, KEPT, RunPrune, count, keys
 from tests.support.builders.services import InProcessService
 from worker.commands.audit.group import audit

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def token(sessions: RoleSessions) -> str:
-    """Return the session token in a new link."""
     url: str = sessions.link()["url"]
     return url.partition("X-Amz-Security-Token=")[2].partition("&")[0]
 

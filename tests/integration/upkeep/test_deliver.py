@@ -33,7 +33,6 @@ UNUSABLE = replace(hooks_config(), buckets={"demo": replace(DEMO, bucket="no buc
 
 
 def config_with(**changes: Any) -> TenantConfig:
-    """Return the config with changes of acme."""
     config = hooks_config()
     return replace(config, tenants={"acme": replace(config.tenants["acme"], **changes)})
 
@@ -248,6 +247,16 @@ def test_an_unexpected_error_in_one_delivery_is_a_failed_attempt_and_stops_no_ot
     rows = webhooks.rows()
     assert {row.problem for row in rows} == {"an unexpected error: OverflowError"}
     assert {row.next_attempt_at for row in rows} == {webhooks.context.now() + SCHEDULE[1]}
+
+
+@ON_SQLITE
+def test_an_unexpected_error_in_the_last_attempt_is_final(webhooks: DeliveryService) -> None:
+    webhooks.client.on_call = fail
+    webhooks.queue("acme")
+    webhooks.set_attempts(len(SCHEDULE) - 1)
+    with capture_logs():
+        webhooks.deliver()
+    assert webhooks.states() == {"failed": 1}
 
 
 @ON_SQLITE

@@ -49,7 +49,6 @@ NOT_ALLOWED = "the tenant's policy no longer allows it to be stored"
 
 
 def outcome(manifests: ManifestService) -> tuple[str, str | None]:
-    """Return the state of the only manifest, and its problem."""
     return manifests.state.state, manifests.state.problem
 
 

@@ -43,7 +43,6 @@ def bundle(*messages: Any, **changes: Any) -> dict[str, Any]:
 
 
 def issue_all(service: InProcessService, clock: Clock, *messages: Any) -> list[dict[str, Any]]:
-    """Return the outcomes of a signed bundle."""
     values = service.issue(sign_message(bundle(*messages), ACME_KEY, clock()))
     assert values["status"] == "bundled"
     outcomes: list[dict[str, Any]] = values["replies"]
@@ -51,7 +50,6 @@ def issue_all(service: InProcessService, clock: Clock, *messages: Any) -> list[d
 
 
 def issue_each(service: InProcessService, clock: Clock, *messages: Any) -> list[dict[str, Any]]:
-    """Return the outcomes of the same messages, each signed by itself."""
     return [service.issue(sign_message(message, ACME_KEY, clock())) for message in messages]
 
 

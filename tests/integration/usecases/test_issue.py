@@ -23,7 +23,6 @@ def service(service: InProcessService) -> InProcessService:
 
 
 def audit_rows(service: InProcessService) -> list[tuple[str, str | None]]:
-    """Return the object key and refusal code of each audit row."""
     return [(row[0], row[1]) for row in service.rows(Grant.object_key, Grant.code)]
 
 

@@ -46,7 +46,6 @@ def batch_state(service: InProcessService, batch: str) -> BatchState:
 
 
 def refusal_of(service: InProcessService, batch: str, **chunk: int) -> tuple[str, str]:
-    """Return the code and field of the refusal to reopen a batch, or one chunk of it."""
     outcome = Outcome.model_validate(service.issue(batch_message(batch, **chunk)))
     assert outcome.refusal is not None
     assert (outcome.items, len(outcome.quotas)) == ([], 1)

@@ -48,7 +48,6 @@ KEY = "acme/a.png"
 
 
 def config_with_hook(port: int) -> TenantConfig:
-    """Return a config in which acme has an endpoint on loopback."""
     endpoint = WebhookEndpoint("hook", f"http://127.0.0.1:{port}/hook", "env:HOOK")
     return tenant_config(endpoints={"hook": endpoint})
 
@@ -92,7 +91,6 @@ class UploadHooks(UseService):
         return grant_id
 
     def store(self, grant_id: str, **changes: Any) -> RecordedUses:
-        """Record that the object of a grant was stored now."""
         return self.record(stored(grant_id, KEY, self.clock(), **changes))
 
     def deliver(self) -> None:

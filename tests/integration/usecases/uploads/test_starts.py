@@ -38,7 +38,6 @@ class Killed(BaseException):
 
 
 def deny(*keys: str) -> Interfere:
-    """Return an Interfere that denies access to these object keys."""
 
     def interfere(
         request: StoredRequest, forward: Callable[[], StorageResponse]

@@ -1,6 +1,7 @@
 """The service looks into storage because a producer asks, within bounds, and records objects."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,12 +38,8 @@ def head_takes(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> Callable[[float
     """A function that sets the seconds that pass during each HEAD, without waiting."""
     seconds = 0.0
 
-    class FakeTime:
-        @staticmethod
-        def monotonic() -> float:
-            return seconds
-
-    monkeypatch.setattr(asked_probes, "time", FakeTime)
+    time = SimpleNamespace(monotonic=lambda: seconds)
+    monkeypatch.setattr(asked_probes, "time", time)
     monkeypatch.setattr(slots.context.s3, "silent_buckets", SilentBuckets())
 
     def take(duration: float) -> None:
