@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from valetkey.wire.terms import PolicyKind
-from worker.core.apply.plan import config_warnings, is_usable_key
+from worker.core.apply.plan import config_warnings
 from worker.core.tenants.config import Bucket, Policy, Tenant, TenantConfig, TenantKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -63,13 +63,6 @@ def test_a_key_does_not_hide_that_the_queue_is_trusted_as_well() -> None:
     (warning,) = config_warnings(TenantConfig(tenants={"acme": acme}), NOW)
     assert warning.message.startswith('acme has keys, and trust = "queue"')
     assert warning.hint.startswith('remove trust = "queue" from [tenants.acme]')
-
-
-def test_a_key_is_usable_until_the_moment_it_expires() -> None:
-    assert is_usable_key(key(days=0.001), NOW)
-    assert not is_usable_key(key(days=0), NOW)
-    assert not is_usable_key(key(revoked=True), NOW)
-    assert not is_usable_key(None, NOW)
 
 
 def type_warnings(
