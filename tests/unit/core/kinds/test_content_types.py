@@ -15,7 +15,6 @@ from valetkey.wire.refusals import Refusal
 from worker.core.kinds.content_types import (
     INERT_TYPES,
     client_chosen_families,
-    unusable_content_types,
 )
 from worker.core.kinds.registry import grant_kind
 from worker.core.kinds.rules import PolicyContext, first_refusal
@@ -136,12 +135,3 @@ def test_a_form_leaves_a_choice_within_a_family_that_the_policy_names(family: st
 def test_the_families_that_a_policy_leaves_to_clients_are_listed() -> None:
     policy = replace(POLICY, content_types=("video/*", "image/*", "text/*", "text/html", "*/*"))
     assert client_chosen_families(policy) == ["video/*", "text/*"]
-
-
-def test_what_a_policy_lists_without_effect_is_found() -> None:
-    policy = replace(
-        POLICY,
-        content_types=("chemical/*", "image/*", "text/html"),
-        inline=("image/png", "image/svg+xml", "text/html", "text/plain"),
-    )
-    assert unusable_content_types(policy) == ["chemical/*", "image/svg+xml", "text/plain"]
