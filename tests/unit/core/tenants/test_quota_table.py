@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.builders.tenants_files import TenantsFile
-from worker.core.tenants.config import Policy, Quota
+from worker.core.tenants.config import Quota
 
 HEAD = """\
 [buckets.demo]
@@ -24,10 +24,6 @@ def file_text(quotas: str = "", policy: str = "") -> str:
     """Return a file whose tenant has quotas, or whose policy has additional lines."""
     endpoint = '[tenants.acme.endpoints.billing]\nurl = "https://a.example.com/"\n'
     return f"{HEAD}{policy}\n[tenants.acme.quotas]\n{quotas}\n{endpoint}secret = 'env:A'\n"
-
-
-def policy_of(file: TenantsFile, lines: str = "") -> Policy:
-    return file.config(file_text(policy=lines)).tenants["acme"].policies["demo"]
 
 
 def quotas_of(file: TenantsFile, quotas: str) -> tuple[Quota, ...]:
@@ -196,13 +192,8 @@ def test_an_unknown_callback_has_a_hint(tenants_file: TenantsFile, name: str, hi
 
 def test_a_policy_sets_endpoints_items_and_sharing(tenants_file: TenantsFile) -> None:
     lines = 'callbacks = ["billing"]\nmax_batch = 100\nshared = true'
-    policy = policy_of(tenants_file, lines)
+    policy = tenants_file.config(file_text(policy=lines)).tenants["acme"].policies["demo"]
     assert (policy.callbacks, policy.max_batch, policy.shared) == (("billing",), 100, True)
-
-
-def test_the_defaults_of_a_policy_are_those_of_its_tenant(tenants_file: TenantsFile) -> None:
-    policy = policy_of(tenants_file)
-    assert (policy.callbacks, policy.max_batch, policy.shared) == (None, None, False)
 
 
 def test_stored_bytes_have_a_limit_for_what_is_stored_now_alone(tenants_file: TenantsFile) -> None:
