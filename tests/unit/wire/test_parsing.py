@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders.messages import download_message, grant_message, upload_message
-from valetkey.wire.messages import BatchMessage, ChunkMessage
+from valetkey.wire.messages import ChunkMessage
 from valetkey.wire.parsing import parse_message
 from valetkey.wire.refusals import Code, Refusal
 
@@ -20,13 +20,6 @@ def code_and_field(raw: Any) -> tuple[str, str]:
     refusal = parse_message(raw)
     assert isinstance(refusal, Refusal)
     return str(refusal.code), refusal.field
-
-
-@pytest.mark.parametrize(
-    "raw", [grant_message(), download_message(min_expires_in=60), upload_message()]
-)
-def test_a_valid_message_is_parsed(raw: dict[str, Any]) -> None:
-    assert isinstance(parse_message(raw), ChunkMessage)
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 7, b"bytes"])
@@ -82,31 +75,6 @@ def test_an_expires_in_that_is_not_whole_seconds_up_to_seven_days_is_refused(sec
     ],
 )
 def test_a_wrong_field_is_refused_by_name_and_code(raw: Any, code: str, field: str) -> None:
-    assert code_and_field(raw) == (code, field)
-
-
-def batch_message(**fields: Any) -> dict[str, Any]:
-    return {"v": 1, "ask": "batch", "tenant": "acme", "batch": grant_message()["batch"], **fields}
-
-
-@pytest.mark.parametrize(
-    "raw", [batch_message(), batch_message(chunk=0), batch_message(chunk=None)]
-)
-def test_a_batch_message_is_parsed(raw: dict[str, Any]) -> None:
-    assert isinstance(parse_message(raw), BatchMessage)
-
-
-@pytest.mark.parametrize(
-    ("raw", "code", "field"),
-    [
-        (batch_message(batch="1"), "malformed", "batch"),
-        (batch_message(chunk=-1), "chunk_invalid", "chunk"),
-        (batch_message(chunk="0"), "chunk_invalid", "chunk"),
-        (batch_message(total=1), "unknown_field", "total"),
-        (batch_message(ask="batches"), "malformed", "ask"),
-    ],
-)
-def test_a_wrong_batch_message_is_refused(raw: Any, code: str, field: str) -> None:
     assert code_and_field(raw) == (code, field)
 
 
