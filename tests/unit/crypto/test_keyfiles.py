@@ -1,6 +1,5 @@
 import json
 import os
-import tomllib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 from joserfc.jwk import KeySet
 
 from valetkey.crypto import keyfiles
-from valetkey.crypto.jose import SignedToken, sign, unseal
 from valetkey.crypto.keys import (
     build_public_key,
     dump_private_key,
@@ -18,7 +16,6 @@ from valetkey.crypto.keys import (
     public_key_line,
 )
 from valetkey.errors import NotConfigured
-from worker.core.auth.seal import seal
 
 KEY = generate_key("acme/2026-11")
 TEXT = dump_private_key(KEY)
@@ -36,13 +33,6 @@ def test_a_key_is_one_line_that_other_libraries_read() -> None:
     keys = KeySet.import_key_set(json.loads(TEXT)).keys
     assert [(key.kid, key.is_private) for key in keys] == [("acme/2026-11", True)] * 2
     assert [key.get("use") for key in keys] == ["sig", "enc"]
-
-
-def test_the_public_key_line_has_the_public_half_of_the_key() -> None:
-    halves = tomllib.loads(public_key_line(KEY))["2026-11"]
-    public = build_public_key(**halves)
-    assert SignedToken(sign(b"x", KEY)).verify(public) == b"x"
-    assert unseal(seal(b"x", KEY.id, public), KEY) == b"x"
 
 
 def test_the_repr_of_a_key_has_its_id_and_no_secret() -> None:

@@ -95,23 +95,6 @@ def test_the_history_alone_refuses_a_message_or_leaves_the_decision_open(
     assert history.refusal_of(MESSAGE) == refusal
 
 
-@pytest.mark.parametrize(
-    ("history", "is_final"),
-    [
-        (BatchHistory(OPEN, decided_chunk()), True),
-        (BatchHistory(CLOSED), True),
-        (BatchHistory(OTHER_HEADER), True),
-        (BatchHistory(is_cancelled=True), True),
-        (BatchHistory(), False),
-        (BatchHistory(OPEN), False),
-    ],
-)
-def test_a_history_is_final_if_it_decides_or_refuses_a_message(
-    history: BatchHistory, *, is_final: bool
-) -> None:
-    assert history.is_final_for(MESSAGE) is is_final
-
-
 @pytest.mark.parametrize(("total", "chunks"), [(1, 1), (600, 1), (601, 2), (100_000, 167)])
 def test_the_chunk_count_includes_a_shorter_last_chunk(total: int, chunks: int) -> None:
     assert recorded_batch(total=total, chunk_size=600).chunk_count == chunks

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.uses.notifications import aws_record, body, ceph_record, minio_record
-from worker.core.uses.notifications.bodies import MAX_BODY_LENGTH, MAX_RECORDS, parse_body
+from worker.core.uses.notifications.bodies import MAX_RECORDS, parse_body
 from worker.core.uses.notifications.fields import sequencer
 from worker.core.uses.reports import UseReport
 
@@ -179,12 +179,6 @@ def test_a_malformed_record_does_not_hide_the_others_of_its_message() -> None:
 )
 def test_what_is_no_notification_is_counted_as_malformed(text: str) -> None:
     assert parse_body(text) == ((), {"malformed": 1})
-
-
-def test_a_body_of_10_mb_is_not_parsed() -> None:
-    text = body(*[aws_record(KEY, NOW)] * 18_000)
-    assert len(text) > 10 * MAX_BODY_LENGTH
-    assert parse_body(text) == ((), {"too_large": 1})
 
 
 JSON = st.recursive(
