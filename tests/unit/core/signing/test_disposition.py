@@ -127,9 +127,7 @@ def test_any_text_is_refused_or_sent_exactly_with_a_safe_fallback(text: str) -> 
         "-rf.pdf",
         "100%",
         "50%25 off; a=b, c'd.txt",
-        "Übergrößenträger.pdf",
         "re\u0301sume\u0301.txt",
-        "دفتر الحسابات.pdf",
         "रिपोर्ट.pdf",
         "क्\u200dष.pdf",  # a joiner after a mark
         "می\u200cشود.pdf",

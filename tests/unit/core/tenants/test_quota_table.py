@@ -167,8 +167,6 @@ def test_an_upload_larger_than_a_quota_of_bytes_is_refused(tenants_file: Tenants
         ("max_batch = 101", "max_batch"),
         ('callbacks = ["bill"]', "callbacks[0]"),
         ('callbacks = ["billing", "audit"]', "callbacks[1]"),
-        ('callbacks = "billing"', "callbacks"),
-        ("shared = 1", "shared"),
     ],
 )
 def test_a_policy_cannot_exceed_its_tenant(
