@@ -113,15 +113,10 @@ def test_uploads_that_nothing_tells_of_have_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "probe_rate", "events_queue"),
-    [
-        pytest.param("upload", 1, None, id="probes"),
-        pytest.param("upload", 0, "https://sqs.example.com/1/q", id="events"),
-        pytest.param("download", 0, None, id="no uploads"),
-    ],
+    ("kind", "events_queue"), [("upload", "https://sqs.example.com/1/q"), ("download", None)]
 )
-def test_without_uploads_and_with_probes_or_events_there_is_no_such_warning(
-    kind: PolicyKind, probe_rate: int, events_queue: str | None
+def test_without_uploads_or_with_events_there_is_no_such_warning(
+    kind: PolicyKind, events_queue: str | None
 ) -> None:
-    bucket = Bucket("demo", "b", "r", probe_rate=probe_rate, events_queue=events_queue)
+    bucket = Bucket("demo", "b", "r", probe_rate=0, events_queue=events_queue)
     assert type_warnings(kinds=(kind,), bucket=bucket) == []

@@ -139,7 +139,6 @@ def test_a_url_equals_boto3s(case: UrlCase) -> None:
     ("name", "headers"),
     [
         ("a head of a version with an owner check", {"x-amz-expected-bucket-owner": OWNER}),
-        ("a plain head of a version with an owner check", {"x-amz-expected-bucket-owner": OWNER}),
         ("a part", {"content-length": str(2 * 2**20)}),
     ],
 )

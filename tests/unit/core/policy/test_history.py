@@ -67,20 +67,11 @@ OTHER_ITEMS = decided_chunk(filename="other.pdf")
         pytest.param(BatchHistory(REFUSED), OVER_QUOTA, id="refused batch"),
         pytest.param(BatchHistory(OTHER_HEADER), BATCH_CONFLICT, id="other header"),
         pytest.param(BatchHistory(OPEN, OTHER_ITEMS), BATCH_CONFLICT, id="other items"),
-        pytest.param(BatchHistory(OPEN, decided_chunk()), None, id="issued chunk"),
         pytest.param(BatchHistory(CLOSED, decided_chunk()), None, id="issued chunk, closed batch"),
         pytest.param(
             BatchHistory(CLOSED, decided_chunk(), is_cancelled=True),
             None,
             id="issued chunk, cancelled batch",
-        ),
-        pytest.param(
-            BatchHistory(REFUSED, decided_chunk(OVER_QUOTA)), OVER_QUOTA, id="refused chunk"
-        ),
-        pytest.param(
-            BatchHistory(OTHER_HEADER, decided_chunk()),
-            BATCH_CONFLICT,
-            id="other header, same items",
         ),
         pytest.param(
             BatchHistory(REFUSED, decided_chunk(OVER_QUOTA, filename="other.pdf")),
