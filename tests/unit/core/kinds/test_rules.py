@@ -100,17 +100,6 @@ def test_invalid_terms_are_refused_even_by_a_permissive_policy(
     assert refusal_code_and_field(raw, PERMISSIVE) == (code, f"grant.{field}")
 
 
-def test_metadata_may_fill_what_the_grant_id_leaves_of_storages_limit() -> None:
-    longest = {"a": "x" * 996, "b": "y" * 999}
-    grant_id = "0199a000-0000-7000-8000-000000000000.999999"
-    used = sum(len(name) + len(value) for name, value in longest.items())
-    assert used + len("grant-id") + len(grant_id) == 2_048
-    assert refusal_code_and_field(upload(metadata=longest)) is None
-    longer = longest | {"b": "y" * 1_000}
-    refused = ("metadata_invalid", "grant.metadata")
-    assert refusal_code_and_field(upload(metadata=longer)) == refused
-
-
 def test_only_a_form_replaces_a_variable_in_metadata() -> None:
     metadata = {"note": "${filename}"}
     assert refusal_code_and_field(put(metadata=metadata)) is None

@@ -1,21 +1,17 @@
 """Presigned forms are byte-equal to boto3's, and AWS's example has the documented signature."""
 
-from base64 import b64encode
-from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.builders.boto import (
-    LONG_TERM,
     FrozenBoto,
     frozen_botos,
     object_keys,
     texts,
 )
 from worker.core.signing.forms import Condition, FormSigner
-from worker.core.signing.sigv4 import SigningScope, Target
 
 FIELD_NAMES = (
     "acl",
@@ -38,31 +34,6 @@ def form_signer(boto: FrozenBoto, **common: Any) -> FormSigner:
         issued_at=boto.issued_at,
         expires_in=boto.expires_in,
         **common,
-    )
-
-
-def test_the_policy_of_awss_example_has_the_documented_signature() -> None:
-    # AWS: sigv4-post-example.html; the lines of the document end in CR LF
-    document = """{ "expiration": "2015-12-30T12:00:00.000Z",
-  "conditions": [
-    {"bucket": "sigv4examplebucket"},
-    ["starts-with", "$key", "user/user1/"],
-    {"acl": "public-read"},
-    {"success_action_redirect": "http://sigv4examplebucket.s3.amazonaws.com/successful_upload.html"},
-    ["starts-with", "$Content-Type", "image/"],
-    {"x-amz-meta-uuid": "14365123651274"},
-    {"x-amz-server-side-encryption": "AES256"},
-    ["starts-with", "$x-amz-meta-tag", ""],
-
-    {"x-amz-credential": "AKIAIOSFODNN7EXAMPLE/20151229/us-east-1/s3/aws4_request"},
-    {"x-amz-algorithm": "AWS4-HMAC-SHA256"},
-    {"x-amz-date": "20151229T000000Z" }
-  ]
-}""".replace("\n", "\r\n")
-    target = Target("https", "sigv4examplebucket.s3.amazonaws.com", "/", "us-east-1")
-    mac = SigningScope(LONG_TERM, target, datetime(2015, 12, 29, tzinfo=UTC)).policy_hmac()
-    assert mac.hexdigest(b64encode(document.encode()).decode()) == (
-        "8afdbf4008c03f22c2cd3cdb72e4afbb1f6a588f3255ac628749a66d7f09699e"
     )
 
 
