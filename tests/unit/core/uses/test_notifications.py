@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
@@ -66,18 +65,6 @@ def test_a_record_of_aws_names_the_object_and_not_the_grant() -> None:
         request_id="C3D13FE58DE4C810",
         remote_address="198.51.100.7",
     )
-
-
-@pytest.mark.parametrize("record_of", [minio_record, ceph_record])
-@pytest.mark.parametrize(
-    ("metadata", "named"),
-    [pytest.param(ID, ID, id="the grant"), pytest.param(None, "", id="that there is none")],
-)
-def test_the_metadata_in_records_of_minio_and_ceph_tells_of_the_grant(
-    record_of: Callable[..., Any], metadata: str | None, named: str
-) -> None:
-    report = parse_one(record_of(KEY, NOW, metadata))
-    assert (report.grant_id, report.object_key, report.occurred_at) == (named, KEY, NOW)
 
 
 def test_minio_tells_the_content_type_and_the_user_agent() -> None:
