@@ -116,9 +116,6 @@ FILE = """\
 [buckets.reports]
 bucket = "acme-reports"
 region = "eu-central-1"
-[buckets.archive]
-bucket = "acme-reports"
-region = "eu-central-1"
 
 [tenants.acme]
 trust = "queue"
@@ -128,7 +125,7 @@ kinds = ["download"]
 
 [tenants.globex]
 trust = "queue"
-[tenants.globex.allow.archive]
+[tenants.globex.allow.reports]
 prefixes = ["globex/", "acme/2026/"]
 kinds = ["download"]
 """
@@ -137,6 +134,6 @@ kinds = ["download"]
 def test_an_overlap_is_reported_together_with_other_errors(tenants_file: TenantsFile) -> None:
     problems = tenants_file.problems(f"{FILE}\n[tenants.initech]\nmax_batch = 0\n")
     assert [problem.path for problem in problems] == [
-        "tenants.globex.allow.archive.prefixes[1]",
+        "tenants.globex.allow.reports.prefixes[1]",
         "tenants.initech.max_batch",
     ]
