@@ -52,7 +52,6 @@ def changed(**changes: Any) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "s3cret",
         "[]",
         '{"keys": []}',

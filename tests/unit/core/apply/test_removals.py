@@ -27,10 +27,6 @@ def removals(**changes: object) -> list[Removal]:
     return find_removals(BEFORE, after, IN_USE, NOW)
 
 
-def test_an_unchanged_tenant_is_no_removal() -> None:
-    assert removals() == []
-
-
 def test_a_removed_tenant_counts_all_its_grants_and_webhooks() -> None:
     after = replace(BEFORE, tenants={"globex": BEFORE.tenants["globex"]})
     assert find_removals(BEFORE, after, IN_USE, NOW) == [Removal("tenants.acme", 9, 3)]

@@ -105,8 +105,7 @@ ROLES = TenantConfig(
 
 
 def session_grant(number: int = 0, **changes: Any) -> LiveGrant:
-    values = LiveGrant("acme", "b", 1, 0, number, "download", "demo", "acme/a", "ASIA1", END)
-    return values._replace(**changes)
+    return grant("acme/a", number, **{"access_key": "ASIA1", **changes})
 
 
 def session_levers(targeted: list[LiveGrant], *beside: LiveGrant) -> list[Lever]:

@@ -114,7 +114,6 @@ def test_an_invalid_batch_size_has_a_hint(tenants_file: TenantsFile) -> None:
     ("quotas", "path", "other"),
     [
         ("grants = { hour = 11, day = 10 }", "grants.hour", "grants.day"),
-        ("grants = { minute = 11, month = 10 }", "grants.minute", "grants.month"),
         (
             "grants = { live = 10 }\ndownload_grants = { live = 11 }",
             "download_grants.live",
