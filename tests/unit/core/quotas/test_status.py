@@ -4,7 +4,7 @@ import pytest
 
 from valetkey.units import format_amount
 from worker.core.apply.quota_changes import with_quota
-from worker.core.quotas.cost import Cost
+from worker.core.quotas.cost import Cost, UsageByWindow
 from worker.core.quotas.status import quota_statuses, status_row
 from worker.core.tenants.config import Quota, QuotaOverride, Tenant, TenantConfig
 
@@ -67,6 +67,17 @@ def test_an_override_is_part_of_the_limit_and_noted_with_its_end() -> None:
     *_, limit, share, _, _, notes = row(75, HOUR, (current, expired, of_another_window))
     assert (limit, share) == ("150", "50%")
     assert notes == "warns from 80; raised by 50 until 2026-11-24T12:40:00Z"
+
+
+def test_without_a_quota_only_what_is_used_is_shown() -> None:
+    usage: UsageByWindow = {"hour": Cost(5, 2, 0), "day": Cost(5, 2, 0)}
+    statuses = quota_statuses(tenant(HOUR), usage, NOW, include_unlimited=True)
+    assert [(status.metric, status.window, status.used, status.limit) for status in statuses] == [
+        ("grants", "hour", 5, 100),
+        ("grants", "day", 5, None),
+        ("download_grants", "hour", 2, None),
+        ("download_grants", "day", 2, None),
+    ]
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 B"), (2**63 - 1, "8.0 EiB")])

@@ -103,6 +103,7 @@ def test_a_star_is_the_whole_bucket(tenants_file: TenantsFile) -> None:
         ('max_size = "500MiB"', "", "tenants.acme.allow.reports.max_size"),
         ('"500MiB"', '"6000GiB"', "tenants.acme.allow.reports.max_size"),
         ('"image/*"', '"image"', "tenants.acme.allow.reports.content_types[1]"),
+        ('"image/*"', '"Image/*"', "tenants.acme.allow.reports.content_types[1]"),
         ('"public-read"', '"everyone"', "tenants.acme.allow.reports.acls[0]"),
         ("hour = 50_000", "week = 1", "tenants.acme.quotas.grants.week"),
         ("https://billing", "http://billing", "tenants.acme.endpoints.billing.url"),
