@@ -47,6 +47,12 @@ def sent(
     return httpx.post(form.url, data=form.fields, files=files, timeout=60).status_code
 
 
+def test_what_a_session_signs_reaches_the_tenants_objects(sessions: RoleSessions) -> None:
+    assert sent(sessions, "POST", "acme/form") == 204
+    assert sent(sessions, "PUT", "acme/put") == 200
+    assert sent(sessions, "GET", "acme/put") == 200
+
+
 @pytest.mark.parametrize(
     ("method", "key"),
     [
