@@ -129,7 +129,34 @@ def forged(**header: Any) -> BuildRaw:
     return build
 
 
+def test_both_keys_are_accepted_during_a_rotation(service: InProcessService, clock: Clock) -> None:
+    before, request = sign_message(grant_message(), ACME_KEY, clock()), grant_message()
+    service.apply(config_with_keys(ACME_KEY, ACME_SPARE_KEY))
+    assert service.issue(before)["status"] == "issued"
+    first = service.respond(sign_message(request, ACME_KEY, clock()))
+    again = service.respond(sign_message(request, ACME_SPARE_KEY, clock()))
+    assert again.values["items"] == first.values["items"]
+    assert unseal_result(again.sent, ACME_SPARE_KEY) == again.values
+    service.apply(config_with_keys(ACME_SPARE_KEY))
+    token = sign_message(grant_message(), ACME_SPARE_KEY, clock())
+    assert service.issue(token)["status"] == "issued"
+
+
+def test_a_message_replayed_after_a_day_is_refused(service: InProcessService, clock: Clock) -> None:
+    captured = sign_message(grant_message(), ACME_KEY, clock())
+    service.respond(captured)
+    clock.forward(hours=24)
+    assert isinstance(service.respond(captured).sent, str)
+    clock.forward(seconds=1)
+    response = service.respond(captured)
+    assert response.sent == response.values
+    assert response.values["refusal"]["code"] == "message_expired"
+
+
 HOSTILE: list[tuple[BuildRaw, str, str]] = [
+    (forged(alg="HS256"), "", "algorithm_not_allowed"),
+    (lambda _: json.dumps(grant_message()), "", "token_invalid"),
+    (lambda _: "text", "", "token_invalid"),
     (lambda _: "", "", "token_invalid"),
     (lambda _: "\ud800", "", "token_invalid"),
     (lambda now: sign_message(grant_message(), ACME_KEY, now) + ".AAAA.AAAA", "", "token_invalid"),
