@@ -31,18 +31,6 @@ def reply_explanation(decision: str) -> Any:
     return lambda _: {"status": "explained", "decision": decision, "rules": rules}
 
 
-def test_usage_is_a_table(cli: Cli) -> None:
-    result = cli("usage", decide=reply_usage(QUOTA))
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert "grants.day" in result.stdout
-    assert "2026-11-25 00:00" in result.stdout
-
-
-def test_usage_prints_json(cli: Cli) -> None:
-    result = cli("usage", "--json", decide=reply_usage(QUOTA, QUOTA))
-    assert [json.loads(line)["left"] for line in result.stdout.splitlines()] == [10, 10]
-
-
 def test_usage_reports_a_tenant_without_quotas(cli: Cli) -> None:
     result = cli("usage", decide=reply_usage())
     assert (result.exit_code, result.stdout) == (0, "")

@@ -23,7 +23,6 @@ from valetkey.crypto.keys import generate_key, public_key_line
 from worker.clock import now
 from worker.commands.apply import apply
 from worker.commands.database import operator_account
-from worker.core.tenants.config import TenantConfig
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import DeliveryResult, settle_delivery
 from worker.db.tenants import load_config, store_config
@@ -96,13 +95,6 @@ accelerate = true
 """)
     assert result.exit_code == 0, result.output
     assert operator.stored_config() == (1, operator.file_config())
-
-
-def test_a_dry_run_changes_nothing(operator: Operator) -> None:
-    result = operator.apply(TEXT, "--dry-run")
-    assert result.exit_code == 0
-    assert "+ tenants.acme.trust queue" in result.output
-    assert operator.stored_config() == (0, TenantConfig())
 
 
 @pytest.mark.parametrize(
@@ -276,17 +268,6 @@ def test_on_a_terminal_removals_are_listed_before_the_question(in_use: Operator)
     process = answer_on_terminal([*APPLY, str(in_use.file)], "n")
     assert process.stderr.index("2 live grants") < process.stderr.index("Apply this?")
     assert in_use.stored_config()[0] == 1
-
-
-def test_a_revoked_key_is_refused_from_the_next_message_on(
-    in_use: Operator, service: InProcessService, clock: Clock
-) -> None:
-    in_use.apply(WITHOUT_KEY, "--yes")
-    codes = {}
-    for key in (KEY, SPARE):
-        response = service.issue(sign_message(grant_message(), key, clock()))
-        codes[key.id] = response.get("refusal", {}).get("code")
-    assert codes == {"acme/billing": "key_revoked", "acme/spare": None}
 
 
 def test_every_run_warns_of_tenants_that_trust_the_queue(operator: Operator) -> None:

@@ -62,28 +62,10 @@ def test_a_page_has_a_form_with_every_field_unchanged_and_the_file_last(key: str
     assert (file["type"], file["name"]) == ("file", "file")
 
 
-def test_a_page_posts_its_form_as_multipart_form_data() -> None:
-    assert ParsedPage(grants.form()).form == {
-        "action": URL,
-        "method": "post",
-        "enctype": "multipart/form-data",
-        "accept-charset": "utf-8",
-    }
-
-
 def test_a_form_with_a_free_content_type_has_a_field_for_it_before_the_file() -> None:
     content_type, file = ParsedPage(grants.form(type_prefix="image/")).inputs[-2:]
     assert (content_type["name"], content_type["value"]) == ("Content-Type", "image/")
     assert (file["name"], file["accept"]) == ("file", "image/*")
-
-
-def test_a_put_page_has_a_file_input_and_the_request_that_its_script_sends() -> None:
-    grant = grants.put()
-    parsed = ParsedPage(grant)
-    data = json.loads(parsed.data)
-    assert [field["type"] for field in parsed.inputs] == ["file"]
-    assert (data["method"], data["url"]) == ("PUT", grant.url)
-    assert data["headers"] == [["content-type", "image/jpeg"]]
 
 
 def test_a_page_states_the_limits_before_a_file_is_chosen() -> None:

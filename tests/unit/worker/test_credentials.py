@@ -65,13 +65,6 @@ def test_credentials_that_are_valid_for_long_enough_are_not_renewed(keys: Keys) 
     assert keys.vault.call_count() == 1
 
 
-def test_credentials_that_expire_too_soon_are_renewed_first(keys: Keys) -> None:
-    keys.write("ASIA1", 30 * MINUTE)
-    keys.get(needed=10 * MINUTE)
-    keys.write("ASIA2", 2 * HOUR)
-    assert keys.get(REFRESH_INTERVAL).access_key == "ASIA2"
-
-
 def test_credentials_that_are_never_valid_for_long_enough_are_renewed_once_per_interval(
     keys: Keys,
 ) -> None:
@@ -81,14 +74,6 @@ def test_credentials_that_are_never_valid_for_long_enough_are_renewed_once_per_i
     assert keys.vault.call_count() == 1
     keys.get(REFRESH_INTERVAL)
     assert keys.vault.call_count() == 2
-
-
-def test_credentials_with_twelve_minutes_left_are_used_if_the_renewed_ones_are_no_better(
-    keys: Keys,
-) -> None:
-    keys.write("ASIA1", 12 * MINUTE)
-    keys.get()
-    assert keys.get(REFRESH_INTERVAL).expires_at == keys.now + 12 * MINUTE
 
 
 @pytest.mark.parametrize("delay", [REFRESH_INTERVAL, 29 * MINUTE])

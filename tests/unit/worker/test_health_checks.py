@@ -1,7 +1,6 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from threading import Event
 
 import pytest
 
@@ -12,7 +11,6 @@ from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 from worker.core.webhooks.circuit import Circuit
 from worker.db.audit.backlog import FailedManifests, RefusedUploads
 from worker.db.revocation.rows import DenialRow
-from worker.jobs.timeouts import call_with_timeout
 from worker.jobs.turns import TurnKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -102,19 +100,6 @@ def test_a_tenant_that_trusts_the_queue_is_a_warning() -> None:
 
 def test_a_service_without_tenants_is_a_warning() -> None:
     assert states(checks.check_tenants(TenantConfig(), NOW)) == ["warn"]
-
-
-def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
-    event = Event()
-    with pytest.raises(TimeoutError):
-        call_with_timeout(0.01, event.wait)
-    event.set()
-
-
-def test_a_call_with_a_timeout_returns_its_result_or_raises_its_exception() -> None:
-    with pytest.raises(ZeroDivisionError):
-        call_with_timeout(10, lambda: 1 // 0)
-    assert call_with_timeout(10, lambda: 1) == 1
 
 
 def test_discarded_messages_are_counted_and_no_fault_of_the_service() -> None:

@@ -260,18 +260,6 @@ def test_a_wrong_state_is_refused(words: str, error: str, used: Run) -> None:
     assert error in refusal(used("list", *words.split()))
 
 
-def test_states_are_counted_by_kind(used: Run) -> None:
-    rows = json_rows(used("count", "--by", "kind,state", "--json"))
-    assert [(row["kind"], row["state"], row["issued"], row["refused"]) for row in rows] == [
-        ("download", None, 0, 1),
-        ("download", "used", 1, 0),
-        ("upload", "late", 1, 0),
-        ("upload", "unknown", 1, 0),
-        ("upload", "unused", 1, 0),
-        ("upload", "used", 1, 0),
-    ]
-
-
 @pytest.mark.usefixtures("used")
 def test_the_story_of_a_used_slot_has_its_uses_and_its_settlement() -> None:
     shown = show(KEYS[0]).stdout
