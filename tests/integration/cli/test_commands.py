@@ -72,11 +72,6 @@ def test_an_output_file_is_private_and_its_ending_determines_the_format(cli: Cli
     assert cli.messages[0]["items"] == [{"key": "a", "filename": "b.pdf"}]
 
 
-def test_nothing_is_requested_if_the_output_cannot_be_written(cli: Cli) -> None:
-    error = cli.refuses("download", "reports", "a", "b", "--out", "nowhere/links.csv")
-    assert "the folder nowhere does not exist or is not writable" in error
-
-
 def test_without_a_response_the_exit_code_is_3_and_earlier_rows_are_kept(cli: Cli) -> None:
     keys = [f"k{number}" for number in range(DEFAULT_CHUNK_ITEMS + 1)]
     options = ("--out", "links", "--timeout", "2s")
@@ -155,10 +150,6 @@ def test_the_origin_of_a_request_is_sent(cli: Cli) -> None:
 def test_a_form_is_printed_with_instructions(cli: Cli) -> None:
     note = "With --curl this is a command, with --html a page, with --js a script."
     assert note in cli(*UPLOAD).stdout
-
-
-def test_a_page_is_ready_to_open(cli: Cli) -> None:
-    assert cli(*UPLOAD, "--html").stdout.startswith("<!doctype html>\n")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

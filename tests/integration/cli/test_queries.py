@@ -200,14 +200,6 @@ def test_watching_shows_each_change_until_nothing_is_open(
     assert len(cli.messages) == 3
 
 
-@pytest.mark.parametrize("command", ["status", "reissue"])
-@pytest.mark.parametrize("name", ["", "x", f"{BATCH}.", f"{BATCH}.01", f"{BATCH}.x", "1.2"])
-def test_an_argument_that_is_no_id_is_wrong_usage(command: str, name: str) -> None:
-    result = run_cli(command, name)
-    assert result.exit_code == 2
-    assert "UUID of version 7" in result.stderr
-
-
 @pytest.mark.parametrize("words", [("status", BATCH), ("reissue", GRANT)])
 def test_a_refusal_is_exit_1(cli: Cli, words: tuple[str, str]) -> None:
     refusal = {"code": "batch_unknown", "field": "batch", "message": "unknown"}
@@ -291,10 +283,3 @@ def test_an_interrupted_wait_names_the_command_that_goes_on(
 def test_a_wait_for_an_object_that_never_comes_names_no_command(cli: Cli) -> None:
     result, _ = wait_with(cli, {"state": "unused"})
     assert (result.exit_code, "Next" in result.stderr) == (4, False)
-
-
-@pytest.mark.usefixtures("broker")
-@pytest.mark.parametrize("words", ["acme/a --dry-run", "--from -"])
-def test_waiting_excludes_rows_and_dry_runs(words: str) -> None:
-    result = run_cli("upload", "inbox", "--max-size", "5", "--wait", *words.split())
-    assert (result.exit_code, "--wait" in result.stderr) == (2, True)

@@ -48,14 +48,6 @@ def test_refusals_before_the_interruption_count_in_a_resumed_run(cli: Cli) -> No
     assert refused[:3] == ["key_outside_prefix", "key_empty", ""]
 
 
-def test_a_lost_partial_file_is_requested_again_from_the_first_row(interrupted: Cli) -> None:
-    (before,) = {message["batch"] for message in interrupted.messages}
-    PARTIAL.unlink()
-    assert interrupted(*RESUME_DOWNLOAD).exit_code == 0
-    assert [row["key"] for row in read_csv("links.csv")] == KEYS
-    assert [message["batch"] for message in interrupted.messages] == [before] * 3
-
-
 def test_grants_that_expired_before_the_resume_are_warned_of(interrupted: Cli) -> None:
     out, expiry = Path("links.csv"), datetime(2020, 1, 1, tzinfo=UTC)
     saved = journal.load_journal(out)
@@ -66,12 +58,6 @@ def test_grants_that_expired_before_the_resume_are_warned_of(interrupted: Cli) -
     assert result.exit_code == 0
     warning = "warning: grants that were written earlier began to expire at 2020-01-01 00:00"
     assert warning in result.stderr
-
-
-@pytest.mark.usefixtures("keys_file")
-def test_without_an_interrupted_run_there_is_nothing_to_resume(cli: Cli) -> None:
-    error = cli.refuses(*RESUME_DOWNLOAD)
-    assert f"no interrupted run to resume: {JOURNAL} does not exist" in error
 
 
 @pytest.mark.parametrize(

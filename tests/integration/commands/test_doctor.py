@@ -85,20 +85,29 @@ def test_a_healthy_service_passes_and_warnings_alone_are_no_failure() -> None:
 
 @pytest.mark.usefixtures("healthy")
 @pytest.mark.parametrize(
-    ("role", "state", "exit_code", "message"),
+    ("role", "queues", "state", "exit_code"),
     [
-        ("issue", "fail", 1, "no worker is alive that consumes the queue valetkey: "),
-        ("upkeep", "warn", 0, "python -m worker run --only upkeep"),
+        ("issue", ("valetkey", "valetkey.bulk"), "fail", 1),
+        ("upkeep", ("valetkey.upkeep",), "warn", 0),
     ],
 )
 def test_it_fails_without_a_worker_that_issues_and_only_warns_without_upkeep(
-    valkey_url: str, role: str, state: str, exit_code: int, message: str
+    valkey_url: str, role: str, queues: tuple[str, ...], state: str, exit_code: int
 ) -> None:
     with redis.Redis.from_url(valkey_url) as client:
         client.delete(f"{PREFIX}{role}@host:1")
     result = run()
     assert (states(result), result.exit_code) == (HEALTHY | {"workers": state}, exit_code)
-    assert message in result.stdout
+    problems = {
+        check["message"].partition(": ")[0]: (check["state"], check["hint"])
+        for check in json_lines(result)
+        if check["check"] == "workers" and check["state"] != "ok"
+    }
+    words, hint = (
+        "no worker is alive that consumes the queue",
+        f"python -m worker run --only {role}",
+    )
+    assert problems == {f"{words} {queue}": (state, hint) for queue in queues}
 
 
 @pytest.mark.usefixtures("healthy")
@@ -201,7 +210,7 @@ def test_uploads_that_storage_has_refused_are_reported(engine: Engine, clock: Cl
         AuditedBatch(1, ["acme/a"], refused, decided_at=clock(), kind="multipart").write(connection)
     result = run()
     assert states(result) == HEALTHY | {"uploads": "warn"}
-    assert "demo: refused 1 in the last day" in result.stdout
+    assert "demo: refused 1 in the last day; newest: refused" in result.stdout
 
 
 SERVERS = {"broker", "results"}
