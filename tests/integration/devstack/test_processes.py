@@ -127,12 +127,6 @@ def test_a_reserved_port_is_given_to_nobody_else() -> None:
         other.bind((HOST, port))
 
 
-@ONLY_LINUX
-def test_a_server_can_listen_on_its_reserved_port() -> None:
-    with reserved_ports(None) as (port,), socket.create_server((HOST, port)) as server:
-        assert server.getsockname() == (HOST, port)
-
-
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     with (
         socket.create_server((HOST, 0)) as first,

@@ -109,10 +109,7 @@ def test_the_version_is_the_installed_one() -> None:
         ("download reports --from keys --version-id ''", "'--version-id': must not be empty"),
         ("put inbox --from keys --size 0", "--size applies to a single KEY"),
         ("download reports a b --out nowhere/links.csv", "the folder nowhere does not exist or is"),
-        (
-            "download reports --from keys --out x --resume",
-            "run to resume: x.resume.json does not",
-        ),
+        ("download reports --from keys --out x --resume", "x.resume.json does not exist"),
         ("download reports a --manifest m", "--manifest needs --from"),
         ("download reports --from keys --manifest m --out x", "--manifest prints only a link"),
         ("download reports --from keys --manifest m --csv", "--manifest prints only a link"),
@@ -144,14 +141,8 @@ def test_without_a_service_the_error_explains_how_to_start_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "refusal"),
     [
-        (
-            "multipart inbox a --size 6TiB",
-            "size_invalid in grant.max_size: must be at most 5 TiB (5,497,558,138,880 bytes)\n",
-        ),
-        (
-            "upload inbox a --max-size 5MB --min-size 6MB",
-            "min_size must be at most max_size, 4.8 MiB (5,000,000 bytes)\n",
-        ),
+        ("multipart inbox a --size 6TiB", "must be at most 5 TiB (5,497,558,138,880 bytes)\n"),
+        ("upload inbox a --max-size 5MB --min-size 6MB", "max_size, 4.8 MiB (5,000,000 bytes)\n"),
     ],
 )
 @pytest.mark.usefixtures("configured")

@@ -44,14 +44,6 @@ def test_long_term_credentials_have_no_expiry(keys: Keys) -> None:
     assert keys.get(profile="static") == Credentials("AKIASTATIC", "SECRET")
 
 
-def test_without_a_profile_boto3s_default_chain_is_used(
-    monkeypatch: pytest.MonkeyPatch, keys: Keys
-) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET")
-    assert keys.get(profile=None).access_key == "AKIAENV"
-
-
 def test_temporary_credentials_have_their_expiry(keys: Keys) -> None:
     # Fails if botocore renames the private attribute from which the expiry is read.
     keys.write("ASIA1", 2 * HOUR)

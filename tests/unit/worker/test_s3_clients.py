@@ -41,11 +41,7 @@ def get_client(
         ((LOOPBACK, None, SEAWEED), {"endpoint": None}, SEAWEED),
         ((LOOPBACK, None, SEAWEED), {"endpoint": None, "internal_endpoint": MINIO}, MINIO),
         ((LOOPBACK, None, SEAWEED), {}, "https://s3.example.com"),
-        (
-            (LOOPBACK, None, SEAWEED),
-            {"endpoint": None, "fips": True},
-            "https://s3-fips.aws-global.",
-        ),
+        ((LOOPBACK, None, SEAWEED), {"endpoint": None, "fips": True}, "https://s3-fips."),
     ],
 )
 def test_the_worker_calls_the_internal_endpoint_that_belongs_to_the_public_one_or_else_that(

@@ -230,17 +230,6 @@ def test_top_takes_a_column_in_singular_and_plural(column: str) -> None:
     assert (result.exit_code, "key_traversal" in result.stdout) == (0, True)
 
 
-def test_the_python_api_reads_the_same_rows(export: Run, database: str) -> None:
-    rows = json_rows(export("--format", "jsonl"))
-    with AuditLog(database) as log:
-        grants = [(grant.grant, grant.key) for grant in log.grants(tenant="acme")]
-        (count,) = log.count(decisions=("refused",))
-        codes = log.top("code")
-    assert grants == [(row["grant"], row["key"]) for row in rows]
-    assert (count.issued, count.refused) == (0, ROWS // 2)
-    assert [code.group for code in codes] == [("key_traversal",)]
-
-
 def test_an_object_is_stored_once_and_replaced_with_force(
     export: Run, apply_config: ApplyConfig, seaweed: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

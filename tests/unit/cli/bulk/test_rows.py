@@ -139,11 +139,7 @@ def test_an_invalid_row_of_a_csv_file_is_refused_by_its_number_and_the_others_ar
         (b'{"key": "c", "filename": 1}', "malformed", "its filename is not a string"),
         (b'{"key": "c", "expires_in": true}', "expiry_invalid", "is not a whole number"),
         (b'{"key": "\\ud800"}', "malformed", "its key is not valid UTF-8"),
-        (
-            b'{"key": "c", "filname": "x"}',
-            "unknown_field",
-            "the unknown column `filname` resembles",
-        ),
+        (b'{"key": "c", "filname": ""}', "unknown_field", "unknown column `filname` resembles"),
     ],
 )
 def test_an_invalid_row_of_a_json_lines_file_is_refused_and_the_others_are_read(
@@ -158,11 +154,7 @@ def test_an_invalid_row_of_a_json_lines_file_is_refused_and_the_others_are_read(
     [
         (b"c,,", "size_required", "its size is missing"),
         (b"c,5M,", "size_invalid", "unknown unit 'M'"),
-        (
-            b"c,6GiB,",
-            "size_invalid",
-            "its size must be from 0 bytes to 5 GiB (5,368,709,120 bytes)",
-        ),
+        (b"c,6GiB,", "size_invalid", "its size must be from 0 bytes to 5 GiB (5,368,709,120 "),
         (b"c,1,md5:AA==", "checksum_invalid", "its checksum must be sha256, crc32, crc32c or"),
     ],
 )
@@ -183,12 +175,7 @@ def test_an_invalid_row_of_a_put_is_refused(row: bytes, code: str, cause: str) -
         ("csv", b"Key\na\n", "download", "the unknown column `Key` resembles `key`: correct it"),
         ("csv", b"key,\na,\n", "download", "there is a column without a name"),
         ("csv", b"key,key\na,b\n", "download", "line 1: the header has the column `key` twice"),
-        (
-            "csv",
-            b"key,file\x1bname\na,b\n",
-            "download",
-            r"column `file\\x1bname` resembles `filename`",
-        ),
+        ("csv", b"key,file\x1bname\n", "download", r"`file\\x1bname` resembles `filename`"),
         ("csv", b"key,content_type\na,1\n", "upload", "no column, but an option for all rows"),
         ("csv", b"key,url\na,1\n", "download", "the output has a column `url` of its own: rename"),
         ("csv", b"key\na\n", "put", "line 1: the header has no column `size`"),
