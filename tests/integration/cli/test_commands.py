@@ -182,11 +182,6 @@ WARNING = (
 BULK = ("download", "reports", "--from", "keys.txt", "--json")
 
 
-def refuse_description(_message: Any) -> dict[str, Any]:
-    refusal = {"code": "signature_required", "field": "", "message": "no"}
-    return {"batch": "", "chunk": 0, "status": "refused", "refusal": refusal}
-
-
 def describe(**changes: Any) -> Any:
     """Return a function that describes a service with some changes to today's description."""
     return lambda message: describe_today(message) | changes
@@ -238,7 +233,9 @@ def test_a_file_that_the_service_cannot_read_is_refused_before_anything_is_sent(
 
 @pytest.mark.usefixtures("keys_txt")
 def test_a_file_is_requested_although_the_service_refuses_to_describe_itself(cli: Cli) -> None:
-    result = cli(*BULK, describe=refuse_description)
+    refusal = {"code": "signature_required", "field": "", "message": "no"}
+    reply = {"batch": "", "chunk": 0, "status": "refused", "refusal": refusal}
+    result = cli(*BULK, describe=lambda _: reply)
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
 
 

@@ -318,22 +318,16 @@ def test_an_account_without_a_name_is_its_number(monkeypatch: pytest.MonkeyPatch
     assert operator_account() == "uid 2147483641"
 
 
-def test_an_overlap_is_reported_with_both_tenants(
+def test_an_overlap_is_refused_at_its_line(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VALETKEY_S3_ENDPOINT", "https://s3.example.com")  # of the profile demo
     again = HEAD.replace("s.demo]", 's.again]\nendpoint = "https://s3.example.com"')
     again = again.replace("acme", "globex").replace('"globex/"', '"acme/2026/"')
     text = SIGNED + again.replace("allow.demo", "allow.again")
-    text += '[tenants.globex]\ntrust = "queue"\n'
-    result = operator.apply(text)
-    assert result.exit_code == 1
+    result = operator.apply(f'{text}[tenants.globex]\ntrust = "queue"\n')
     line = text.splitlines().index('prefixes = ["acme/2026/"]') + 1
     problem, error = result.stderr.splitlines()
-    assert problem == (
-        f"{operator.file}:{line}: tenants.globex.allow.again.prefixes[0]: "
-        '"acme/2026/" of globex overlaps "acme/" of acme in the bucket demo (line 6) '
-        "(make them disjoint, or write `shared = true` in both policies)"
-    )
-    assert error == f"Error: {operator.file} was not applied."
+    assert problem.startswith(f"{operator.file}:{line}: tenants.globex.allow.again.prefixes[0]: ")
+    assert (result.exit_code, error) == (1, f"Error: {operator.file} was not applied.")
     assert operator.stored_config()[0] == 0

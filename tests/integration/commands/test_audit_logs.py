@@ -1,5 +1,3 @@
-"""Tests the audit logs of changes, rejections and cancellations."""
-
 import json
 import re
 from datetime import timedelta

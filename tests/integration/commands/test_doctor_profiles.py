@@ -71,25 +71,12 @@ def test_the_internal_endpoint_is_tried(storage: Storage, check_profiles: CheckP
     assert check["state"] == "ok"
 
 
+SECRET = {"AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+UNKNOWN = SECRET | {"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}
 WRONG: dict[str, tuple[dict[str, str], dict[str, str], str, str]] = {
-    "access key": (
-        {"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN", "AWS_SECRET_ACCESS_KEY": SECRET_KEY},
-        {},
-        "storage does not know the access key of AWS profile 'default'",
-        "replace the keys where the workers run, and restart them",
-    ),
-    "secret key": (
-        {"AWS_SECRET_ACCESS_KEY": SECRET_KEY},
-        {},
-        "the secret key of AWS profile 'default' is wrong",
-        "AWS_SECRET_ACCESS_KEY",
-    ),
-    "bucket": (
-        {},
-        {"bucket": "doctor-missing"},
-        "demo: storage has no bucket doctor-missing",
-        "[buckets.demo]",
-    ),
+    "access key": (UNKNOWN, {}, "not know the access key of AWS profile 'default'", "replace the"),
+    "secret key": (SECRET, {}, "secret key of AWS profile 'default' is wrong", "AWS_SECRET_ACCESS"),
+    "bucket": ({}, {"bucket": "none"}, "demo: storage has no bucket none", "[buckets.demo]"),
     "session token": ({"AWS_SESSION_TOKEN": SECRET_KEY}, {}, "session token", ""),
     "region": ({}, {"region": "eu-west-3"}, "is not in the region eu-west-3", "write region = "),
 }

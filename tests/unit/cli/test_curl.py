@@ -16,10 +16,6 @@ def values_of(option: str, words: list[str]) -> list[str]:
     return [words[i + 1] for i, word in enumerate(words) if word == option]
 
 
-def commands(grant: Grant) -> list[list[str]]:
-    return [shlex.split(line.removeprefix("# ")) for line in render_curl(grant).splitlines()]
-
-
 @given(printable)
 def test_a_form_sends_every_field_unchanged_and_the_file_last(key: str) -> None:
     grant = grants.form(key, **{"x-amz-meta-a": f"@{key}"})
@@ -45,14 +41,15 @@ def test_a_download_is_written_under_the_keys_last_name() -> None:
 
 
 def test_the_completion_of_a_multipart_upload_runs_and_its_abort_is_a_comment() -> None:
-    _, complete, _, abort = commands(grants.multipart())
+    lines = render_curl(grants.multipart()).splitlines()
+    _, complete, _, abort = (shlex.split(line.removeprefix("# ")) for line in lines)
     assert values_of("--request", complete) == ["POST"]
     assert values_of("--data-binary", complete) == ["@parts.xml"]
     assert (values_of("--request", abort), values_of("--url", abort)) == (
         ["DELETE"],
         [f"{URL}&abort"],
     )
-    assert "".join(line[0] for line in render_curl(grants.multipart()).splitlines()) == "#c##"
+    assert "".join(line[0] for line in lines) == "#c##"
 
 
 @pytest.mark.parametrize("name", ["-", "."])

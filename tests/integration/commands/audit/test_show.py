@@ -251,9 +251,7 @@ def test_grants_are_listed_by_state(used: Run) -> None:
         ("--state usd", "--state: there is no state 'usd': did you mean 'used'?"),
         ("--state USED", f"choose {', '.join(STATES)}"),
         ("--state=", f"choose {', '.join(STATES)}"),
-        ("--state x", f"choose {', '.join(STATES)}"),
         ("--state used --decision refused", "--state selects issued grants"),
-        ("--state used --decision key_invalid", "--state selects issued grants"),
     ],
 )
 def test_a_wrong_state_is_refused(words: str, error: str, used: Run) -> None:
