@@ -92,10 +92,9 @@ def test_a_healthy_service_passes_and_warnings_alone_are_no_failure() -> None:
     ],
 )
 def test_it_fails_without_a_worker_that_issues_and_only_warns_without_upkeep(
-    valkey_url: str, role: str, queues: tuple[str, ...], state: str, exit_code: int
+    server: "redis.Redis", role: str, queues: tuple[str, ...], state: str, exit_code: int
 ) -> None:
-    with redis.Redis.from_url(valkey_url) as client:
-        client.delete(f"{PREFIX}{role}@host:1")
+    server.delete(f"{PREFIX}{role}@host:1")
     result = run()
     assert (states(result), result.exit_code) == (HEALTHY | {"workers": state}, exit_code)
     problems = {
@@ -132,13 +131,12 @@ def test_work_that_is_overdue_for_five_minutes_is_reported(
 
 
 @pytest.mark.usefixtures("healthy")
-def test_messages_that_wait_and_are_not_served_are_reported(valkey_url: str) -> None:
-    with redis.Redis.from_url(valkey_url) as client:
-        client.lpush("valetkey.waiting:acme", "a", "b")
-        client.sadd("valetkey.waiting", "acme")
-        result = run()
-        client.set("valetkey.waiting.lease", "another process", ex=60)
-        served = run()
+def test_messages_that_wait_and_are_not_served_are_reported(server: "redis.Redis") -> None:
+    server.lpush("valetkey.waiting:acme", "a", "b")
+    server.sadd("valetkey.waiting", "acme")
+    result = run()
+    server.set("valetkey.waiting.lease", "another process", ex=60)
+    served = run()
     assert (states(result), result.exit_code) == (HEALTHY | {"queues": "fail"}, 1)
     assert "2 messages wait for their turn, and no process serves them" in result.stdout
     assert states(served) == HEALTHY

@@ -12,7 +12,7 @@ from tests.support.servers.waiting import is_running, wait_until
 from worker.devstack.broker import running_valkey
 from worker.devstack.folder import FolderInUse, locked_folder, storage_keys
 from worker.devstack.ports import HOST, reserved_ports
-from worker.devstack.processes import ChildProcess, ProcessEnded, Program, StartFailed, running
+from worker.devstack.processes import ChildProcess, Program, StartFailed, running
 
 pytestmark = pytest.mark.slow
 ONLY_LINUX = pytest.mark.skipif(
@@ -94,15 +94,6 @@ def test_a_child_that_ends_as_it_starts_says_so(tmp_path: Path) -> None:
         running(script(tmp_path, "raise SystemExit(3)"), has_logged("up")),
     ):
         pass
-
-
-def test_a_child_that_ends_later_is_noticed(tmp_path: Path) -> None:
-    with running(script(tmp_path, FOREVER), has_logged("up")) as child:
-        child.check_running()
-        child.process.kill()
-        child.process.wait()
-        with pytest.raises(ProcessEnded, match=r"exit code -9\): see .*script\.log"):
-            child.check_running()
 
 
 @pytest.mark.parametrize("source", [FOREVER, STUBBORN], ids=["willing", "stubborn"])

@@ -1,7 +1,9 @@
+import base64
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 
 import pytest
 import structlog
@@ -216,3 +218,59 @@ def test_a_logger_that_neither_propagates_nor_has_a_handler_writes_scrubbed_json
 def test_no_statement_of_the_database_is_logged(level: int) -> None:
     logs.configure_logging(level)
     assert not logging.getLogger("sqlalchemy.engine.Engine").isEnabledFor(logging.INFO)
+
+
+# Base64 of several lines, as `base64.encodebytes` and e-mails write it.
+HEX = [sha256(bytes([number])).hexdigest() for number in range(4)]
+CONTENTS = {
+    "an object": json.dumps({"keys": HEX}),
+    "an indented object": json.dumps({"keys": HEX}, indent=1),
+    "a message body": json.dumps([["eyJhbGciOiJFZDI1NTE5In0.e30." + "".join(HEX)], {}, None]),
+}
+
+
+def quoted(text: str) -> list[str]:
+    """Return a text as it is and as others quote it."""
+    return [text, repr(text), json.dumps([text]), repr([text.encode()]), json.dumps(repr(text))]
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n  "], ids=repr)
+@pytest.mark.parametrize("start", ["", "body: ", "token=", "Authorization: Bearer ", '{"token": "'])
+def test_no_line_of_wrapped_base64_is_shown(content: str, end: str, start: str) -> None:
+    lines = base64.encodebytes(content.encode()).decode().split()
+    assert len(lines) >= 4
+    for text in quoted(start + end.join(lines) + end):
+        scrubbed = logs.scrub(text)
+        assert [line for line in lines if line in scrubbed] == []
+        assert logs.scrub(scrubbed) == scrubbed
+
+
+def test_the_line_after_wrapped_base64_is_shown() -> None:
+    text = f"body: eyJ{'A' * 73}\nQUFB\nthe next line"
+    assert logs.scrub(text) == "body: [hidden]\nthe next line"
+
+
+@pytest.mark.parametrize("cut", ["... (512b)", "…", " of a message"])
+def test_the_last_line_of_wrapped_base64_is_hidden_before_a_text(cut: str) -> None:
+    text = f"body: eyJ{'A' * 73}\n5ec2e7"
+    assert "5ec2e7" not in logs.scrub(text + cut)
+
+
+@pytest.mark.parametrize("start", ["eyJ", "token=eyJ", "Authorization: Bearer eyJ"])
+@pytest.mark.parametrize(
+    "after",
+    ["password=5ec2e7", "token = 5ec2e7", "Failing row contains (1, 5ec2e7)", "whsec_5ec2e7"],
+)
+def test_a_secret_in_the_line_after_base64_is_hidden(start: str, after: str) -> None:
+    for text in quoted(f"{start}{'A' * 73}\n{after}"):
+        assert "5ec2e7" not in logs.scrub(text)
+
+
+@pytest.mark.parametrize("unit", ["A" * 60 + "\n", "A" * 60 + "\\n", "A" * 60 + "\n" + " " * 60])
+@pytest.mark.parametrize("start", ["", "eyJ", "token: eyJ", "cookie: ", "token='"])
+def test_scrubbing_many_lines_takes_linear_time(unit: str, start: str) -> None:
+    text = start + unit * (50_000 // len(unit))
+    begin = time.process_time()
+    logs.scrub(text + "=")
+    assert time.process_time() - begin < 1
