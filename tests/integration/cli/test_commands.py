@@ -187,11 +187,9 @@ def describe(**changes: Any) -> Any:
     return lambda message: describe_today(message) | changes
 
 
-@pytest.fixture
-def keys_txt(broker: str) -> Path:  # noqa: ARG001 - the broker's working directory
-    path = Path("keys.txt")
-    path.write_text("a\nb\n", encoding="utf-8")
-    return path
+@pytest.fixture(autouse=True)
+def _keys(broker: str) -> None:  # noqa: ARG001 - the broker's working directory
+    Path("keys.txt").write_text("a\nb\n", encoding="utf-8")
 
 
 def test_the_service_is_a_table(cli: Cli) -> None:
@@ -212,7 +210,6 @@ def test_the_service_is_printed_as_json(cli: Cli) -> None:
     assert json.loads(cli("service", "--json").stdout)["limits"]["max_chunk_items"] == 1_000
 
 
-@pytest.mark.usefixtures("keys_txt")
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
@@ -231,7 +228,6 @@ def test_a_file_that_the_service_cannot_read_is_refused_before_anything_is_sent(
     assert "it is release 0.0.9" in result.stderr
 
 
-@pytest.mark.usefixtures("keys_txt")
 def test_a_file_is_requested_although_the_service_refuses_to_describe_itself(cli: Cli) -> None:
     refusal = {"code": "signature_required", "field": "", "message": "no"}
     reply = {"batch": "", "chunk": 0, "status": "refused", "refusal": refusal}
@@ -239,7 +235,6 @@ def test_a_file_is_requested_although_the_service_refuses_to_describe_itself(cli
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
 
 
-@pytest.mark.usefixtures("keys_txt")
 @pytest.mark.parametrize(
     ("words", "described", "sent"),
     [
@@ -255,7 +250,6 @@ def test_a_file_asks_for_the_service_once_and_a_single_key_never(
     assert (cli.service.described, len(cli.messages)) == (described, sent)
 
 
-@pytest.mark.usefixtures("keys_txt")
 def test_a_file_is_put_into_the_queue_although_no_worker_answers(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,7 +269,6 @@ def later_outcome(message: dict[str, Any]) -> dict[str, Any]:
     return outcome | {"items": [grant, refusal], "quotas": [quota]}
 
 
-@pytest.mark.usefixtures("keys_txt")
 def test_results_of_a_later_service_are_printed(cli: Cli) -> None:
     as_json = cli(*BULK, decide=later_outcome)
     grant, refusal = map(json.loads, as_json.stdout.splitlines())

@@ -39,7 +39,6 @@ from worker.devstack.broker import running_valkey
 JOURNAL, PARTIAL = Path("links.csv.resume.json"), Path("links.csv.partial")
 
 
-@pytest.mark.usefixtures("keys_file")
 def test_refusals_before_the_interruption_count_in_a_resumed_run(cli: Cli) -> None:
     write_keys(["no/1", "", *KEYS])
     cli(*DOWNLOAD_SHORT_TIMEOUT, plan=lose_chunk(2))

@@ -80,19 +80,15 @@ def test_a_child_that_is_never_ready_names_its_log_and_is_gone(tmp_path: Path) -
         children.append(child)
         return False
 
-    with (
-        pytest.raises(StartFailed, match=r"script is not ready after 0\.1 s: see .*script\.log"),
-        running(script(tmp_path, FOREVER), never, ready_timeout=0.1),
-    ):
+    starting = running(script(tmp_path, FOREVER), never, ready_timeout=0.1)
+    with pytest.raises(StartFailed, match=r"not ready after 0\.1 s: see .*script\.log"), starting:
         pass
     assert not is_running(children[0].pid)
 
 
 def test_a_child_that_ends_as_it_starts_says_so(tmp_path: Path) -> None:
-    with (
-        pytest.raises(StartFailed, match=r"exit code 3\): see .*script\.log"),
-        running(script(tmp_path, "raise SystemExit(3)"), has_logged("up")),
-    ):
+    starting = running(script(tmp_path, "raise SystemExit(3)"), has_logged("up"))
+    with pytest.raises(StartFailed, match=r"exit code 3\): see .*script\.log"), starting:
         pass
 
 
@@ -130,9 +126,8 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
 def test_a_server_that_is_left_behind_keeps_its_folder_closed(tmp_path: Path) -> None:
     with locked_folder(tmp_path) as lock:
         inherited_fd = os.dup(lock)
-        context = running(
-            script(tmp_path, FOREVER, inherited_fds=(inherited_fd,)), has_logged("up")
-        )
+        program = script(tmp_path, FOREVER, inherited_fds=(inherited_fd,))
+        context = running(program, has_logged("up"))
         child = context.__enter__()
     os.close(inherited_fd)
     with pytest.raises(FolderInUse), locked_folder(tmp_path):

@@ -1,5 +1,5 @@
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import count, islice
@@ -70,6 +70,14 @@ def request_batch(batch_slice: BatchRequest) -> BatchHandle:
     return cast("BatchHandle", Batch(batch_slice))
 
 
+def recording(requested: list[BatchRequest]) -> Callable[[BatchRequest], BatchHandle]:
+    def record(batch_slice: BatchRequest) -> BatchHandle:
+        requested.append(batch_slice)
+        return request_batch(batch_slice)
+
+    return record
+
+
 def run_job(scan: InputScan, plan: BulkPlan, rows_done: int = 0) -> list[Any]:
     job = BulkJob(scan, plan, request_batch)
     results = list(job.results(1.0, Checkpoint(rows=rows_done)))
@@ -114,14 +122,9 @@ def test_a_resumed_job_yields_the_remaining_results(
 
 def test_only_incomplete_chunks_are_requested_again() -> None:
     requested: list[BatchRequest] = []
-
-    def record(batch_slice: BatchRequest) -> BatchHandle:
-        requested.append(batch_slice)
-        return request_batch(batch_slice)
-
     with scan_expiries([""] * 20) as scan:
         plan = plan_batches(scan, 8, id_generator())._replace(chunk_size=3)
-        list(BulkJob(scan, plan, record).results(1.0, Checkpoint(rows=13)))
+        list(BulkJob(scan, plan, recording(requested)).results(1.0, Checkpoint(rows=13)))
     assert [(part.batch_id, part.total, part.first_chunk) for part in requested] == [
         ("b1", 8, 1),
         ("b2", 4, 0),
@@ -129,16 +132,11 @@ def test_only_incomplete_chunks_are_requested_again() -> None:
 
 
 def test_a_batch_is_requested_after_the_previous_one_is_read() -> None:
-    requested: list[str] = []
-
-    def record(batch_slice: BatchRequest) -> BatchHandle:
-        requested.append(batch_slice.batch_id)
-        return request_batch(batch_slice)
-
+    requested: list[BatchRequest] = []
     with scan_expiries([""] * 20) as scan:
-        job = BulkJob(scan, plan_batches(scan, 8, id_generator()), record)
+        job = BulkJob(scan, plan_batches(scan, 8, id_generator()), recording(requested))
         list(islice(job.results(1.0, Checkpoint()), 8))
-        assert requested == ["b0"]
+        assert [part.batch_id for part in requested] == ["b0"]
 
 
 @pytest.mark.parametrize(("groups", "chunk_size"), [(1, 600), (2, 300), (MAX_EXPIRY_GROUPS, 100)])
