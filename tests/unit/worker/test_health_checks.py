@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from threading import Event
 
 import pytest
 
@@ -11,6 +12,7 @@ from worker.core.tenants.config import Tenant, TenantConfig, TenantKey
 from worker.core.webhooks.circuit import Circuit
 from worker.db.audit.backlog import FailedManifests
 from worker.db.revocation.rows import DenialRow
+from worker.jobs.timeouts import call_with_timeout
 from worker.jobs.turns import TurnKey
 
 NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -74,6 +76,13 @@ def test_a_tenant_that_trusts_the_queue_is_a_warning() -> None:
 
 def test_a_service_without_tenants_is_a_warning() -> None:
     assert states(checks.check_tenants(TenantConfig(), NOW)) == ["warn"]
+
+
+def test_a_call_that_takes_too_long_raises_a_timeout() -> None:
+    event = Event()
+    with pytest.raises(TimeoutError):
+        call_with_timeout(0.01, event.wait)
+    event.set()
 
 
 def test_discarded_messages_are_counted_and_no_fault_of_the_service() -> None:
