@@ -21,10 +21,6 @@ WARNING = (
 CANCELLED = {"status": "cancelled", "batch": BATCH, "issued": 1_500, "released": 8_500}
 
 
-def reply_usage(*quotas: dict[str, Any]) -> Any:
-    return lambda message: {"status": "told", "tenant": message["tenant"], "quotas": list(quotas)}
-
-
 def reply_explanation(decision: str) -> Any:
     refusal = {"refusal": OVER} if decision == "refuse" else {}
     rules = [{"rule": "key", "found": "acme/"}, {"rule": "validity", "found": "1 h", **refusal}]
@@ -32,7 +28,8 @@ def reply_explanation(decision: str) -> Any:
 
 
 def test_usage_reports_a_tenant_without_quotas(cli: Cli) -> None:
-    result = cli("usage", decide=reply_usage())
+    reply = {"status": "told", "tenant": "acme", "quotas": []}
+    result = cli("usage", decide=lambda _: reply)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "the tenant has no quotas\n"
 

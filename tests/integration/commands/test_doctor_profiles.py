@@ -121,11 +121,7 @@ def test_storage_that_is_away_is_a_warning_with_the_cause(
     monkeypatch.setattr(storage_checks, "_IDLE_SECONDS", 0.2)
     with running_socket_server(stay_silent) as silent:
         hosts = ("http://127.0.0.1:1", "http://no-such-host.invalid", silent)
-        names = (f"b{number}" for number in range(3))
-        buckets = [
-            replace(PROFILE, name=name, endpoint=url)
-            for name, url in zip(names, hosts, strict=True)
-        ]
+        buckets = (replace(PROFILE, name=f"b{n}", endpoint=url) for n, url in enumerate(hosts))
         checks = check_profiles("buckets", *buckets)
     assert [check["state"] for check in checks] == ["warn"] * 3
     causes = [check["message"].rpartition("are signed: ")[2] for check in checks]

@@ -25,14 +25,9 @@ class Keys:
     def write(self, access_key: str, lifetime: timedelta) -> None:
         self.vault.write_credentials(access_key, self.now + lifetime)
 
-    def get(
-        self,
-        delay: timedelta = timedelta(),
-        needed: timedelta = HOUR,
-        profile: str | None = "vault",
-    ) -> Credentials:
-        """Ask for credentials for a time, after a delay."""
-        return self.cache.get(profile, None, self.now + delay, needed)
+    def get(self, delay: timedelta = timedelta(), profile: str | None = "vault") -> Credentials:
+        """Ask for credentials for an hour, after a delay."""
+        return self.cache.get(profile, None, self.now + delay, HOUR)
 
 
 @pytest.fixture
