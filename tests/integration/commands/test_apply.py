@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import func, insert, select
 
 from models import Base, Usage
@@ -21,7 +20,6 @@ from tests.support.cli.operator import ON_SQLITE, Operator, answer_on_terminal
 from tests.support.crypto.tokens import sign_message
 from valetkey.crypto.keys import generate_key, public_key_line
 from worker.clock import now
-from worker.commands.apply import apply
 from worker.commands.database import operator_account
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import DeliveryResult, settle_delivery
@@ -162,10 +160,6 @@ def test_of_two_concurrent_applies_one_is_refused(operator: Operator) -> None:
         results = sorted(pool.map(read_and_apply, range(2)))
     assert results == ["another config was applied in the meantime: apply again", "applied"]
     assert operator.stored_config() == (1, config)
-
-
-def test_a_missing_file_is_a_usage_error(operator: Operator) -> None:
-    assert CliRunner().invoke(apply, [str(operator.file)]).exit_code == 2
 
 
 @ON_SQLITE

@@ -55,14 +55,6 @@ def test_nothing_secret_is_in_the_stacks_repr(stack: Stack) -> None:
     assert stack.info.s3_secret_key not in repr(stack)
 
 
-@pytest.mark.usefixtures("stack")
-def test_a_second_stack_on_the_folder_is_refused(data: Path) -> None:
-    command = [sys.executable, "-m", "worker", "dev", "--data", str(data)]
-    completed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert (completed.returncode, completed.stdout) == (1, "")
-    assert f"Error: {data} is in use by another `python -m worker dev`" in completed.stderr
-
-
 def test_a_developers_credentials_stay_out_of_the_service(stack: Stack) -> None:
     assert stack.environ["AWS_SECRET_ACCESS_KEY"] == stack.info.s3_secret_key
     assert "AWS_PROFILE" not in stack.environ

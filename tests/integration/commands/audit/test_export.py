@@ -27,7 +27,6 @@ from worker.devstack.storage import Storage
 from worker.usecases.audit_export import formats, run
 
 ROWS = 20
-SECRETS = ("http://", "https://", "X-Amz", "x-amz", "digest", "AKID", "00" * 16)
 
 
 @pytest.fixture
@@ -155,13 +154,6 @@ def test_stdout_has_the_rows_alone(export: Run) -> None:
     assert [json.loads(line)["tenant"] for line in result.stdout.splitlines()] == ["acme"] * ROWS
     assert result.stderr.startswith(f"stdout: {ROWS} rows")
     assert export().stdout.count("\n") == ROWS + 1
-
-
-@pytest.mark.parametrize("name", ["csv", "jsonl", "ocsf", "parquet"])
-def test_an_export_contains_no_url_and_no_signature(export: Run, tmp_path: Path, name: str) -> None:
-    assert export("--format", name, "--out", "out").exit_code == 0
-    data = (tmp_path / "out").read_bytes()
-    assert not [secret for secret in SECRETS if secret.encode() in data]
 
 
 @ON_SQLITE
