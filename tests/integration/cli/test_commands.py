@@ -2,9 +2,7 @@
 
 import json
 import shlex
-import shutil
 import stat
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,8 @@ from tests.support.builders.replies import LIMITS
 from tests.support.cli.interrupted_download import lose_chunk, run_cli
 from tests.support.cli.producer_commands import Cli
 from tests.support.fakes.fake_service import describe_today, grant_outcome, refuse_outcome
-from tests.support.fakes.http_storage import running_http_storage
 from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS, RELEASE
 
-ODD = """it's "50%"; a=b,<x>@&amp;ü$(id)`id`\\${y}"""
 UPLOAD = ("upload", "inbox", "a/cat.jpg", "--max-size", "5MB")
 DATE = "Thu, 26 Nov 2026 00:00:00 GMT"
 DIGEST = "7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M="  # of the file cat.jpg
@@ -150,22 +146,6 @@ def test_the_origin_of_a_request_is_sent(cli: Cli) -> None:
 def test_a_form_is_printed_with_instructions(cli: Cli) -> None:
     note = "With --curl this is a command, with --html a page, with --js a script."
     assert note in cli(*UPLOAD).stdout
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_curl_line_of_a_put_sends_the_file(cli: Cli) -> None:
-    Path(ODD).write_bytes(b"content")
-    with running_http_storage() as storage:
-
-        def decide(message: dict[str, Any]) -> dict[str, Any]:
-            outcome = grant_outcome(message)
-            outcome["items"][0]["url"] = storage.url
-            return outcome
-
-        line = cli("put", "inbox", "a/b", "--file", ODD, "--curl", decide=decide).stdout
-        subprocess.run(["sh", "-c", line], check=True, capture_output=True)  # noqa: S607 - any sh
-    (request,) = storage.received
-    assert (request.method, request.body) == ("PUT", b"content")
 
 
 def test_a_multipart_upload_with_a_size_is_only_started(cli: Cli) -> None:

@@ -90,20 +90,6 @@ def test_a_row_of_an_upload_may_have_a_size_and_a_checksum(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "code", "cause"),
-    [
-        (b"\xff", "malformed", "its key is not valid UTF-8"),
-        (b"", "key_empty", "its key is missing"),
-        (b"x" * 1025, "key_too_long", "longer than 1,024 bytes"),
-    ],
-)
-def test_an_invalid_line_is_refused_by_its_number_and_the_others_are_read(
-    row: bytes, code: str, cause: str
-) -> None:
-    assert_refused(parse_content("lines", b"a\n" + row + b"\nb\n"), 2, code, cause)
-
-
-@pytest.mark.parametrize(
     ("column", "row", "code", "cause"),
     [
         ("filename", b"a,b,c", "malformed", "3 cells, but the header in line 1 has 2"),
@@ -126,27 +112,31 @@ def test_an_invalid_row_of_a_csv_file_is_refused_by_its_number_and_the_others_ar
 
 
 @pytest.mark.parametrize(
-    ("row", "code", "cause"),
+    ("input_format", "row", "code", "cause"),
     [
-        (b"key", "malformed", "not a JSON object"),
-        (b'["k"]', "malformed", "not a JSON object"),
-        (b"[" * 99_999, "malformed", "not a JSON object"),
-        (b'{"key": "c", "n": NaN}', "malformed", "not a JSON object"),
-        (b'{"key": "c", "n": 1e999}', "malformed", "not a JSON object"),
-        (b" ", "key_empty", "it is empty"),
-        (b"{}", "key_empty", "its key is missing"),
-        (b'{"key": 1}', "malformed", "its key is not a string"),
-        (b'{"key": "c", "filename": 1}', "malformed", "its filename is not a string"),
-        (b'{"key": "c", "expires_in": true}', "expiry_invalid", "is not a whole number"),
-        (b'{"key": "\\ud800"}', "malformed", "its key is not valid UTF-8"),
-        (b'{"key": "c", "filname": ""}', "unknown_field", "unknown column `filname` resembles"),
+        ("lines", b"\xff", "malformed", "its key is not valid UTF-8"),
+        ("lines", b"", "key_empty", "its key is missing"),
+        ("lines", b"x" * 1025, "key_too_long", "longer than 1,024 bytes"),
+        ("jsonl", b"key", "malformed", "not a JSON object"),
+        ("jsonl", b'["k"]', "malformed", "not a JSON object"),
+        ("jsonl", b"[" * 99_999, "malformed", "not a JSON object"),
+        ("jsonl", b'{"key": "c", "n": NaN}', "malformed", "not a JSON object"),
+        ("jsonl", b'{"key": "c", "n": 1e999}', "malformed", "not a JSON object"),
+        ("jsonl", b" ", "key_empty", "it is empty"),
+        ("jsonl", b"{}", "key_empty", "its key is missing"),
+        ("jsonl", b'{"key": 1}', "malformed", "its key is not a string"),
+        ("jsonl", b'{"key": "c", "filename": 1}', "malformed", "its filename is not a string"),
+        ("jsonl", b'{"key": "c", "expires_in": true}', "expiry_invalid", "not a whole number"),
+        ("jsonl", b'{"key": "\\ud800"}', "malformed", "its key is not valid UTF-8"),
+        ("jsonl", b'{"key": "c", "filname": ""}', "unknown_field", "column `filname` resembles"),
     ],
 )
-def test_an_invalid_row_of_a_json_lines_file_is_refused_and_the_others_are_read(
-    row: bytes, code: str, cause: str
+def test_an_invalid_line_is_refused_by_its_number_and_the_others_are_read(
+    input_format: InputFormat, row: bytes, code: str, cause: str
 ) -> None:
-    content = b'{"key": "a"}\n' + row + b'\n{"key": "b"}\n'
-    assert_refused(parse_content("jsonl", content), 2, code, cause)
+    line = b"%s\n" if input_format == "lines" else b'{"key": "%s"}\n'
+    content = line % b"a" + row + b"\n" + line % b"b"
+    assert_refused(parse_content(input_format, content), 2, code, cause)
 
 
 @pytest.mark.parametrize(
