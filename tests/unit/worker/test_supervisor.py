@@ -71,6 +71,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
         run.process.communicate()
 
 
+def test_a_worker_that_was_killed_is_started_again(start: Start) -> None:
+    run = start(READY + LOG_PID + WAIT)
+    wait_until(lambda: len(run.pids) == 1, what="the worker starts")
+    os.kill(run.pids[0], signal.SIGKILL)
+    wait_until(lambda: len(run.pids) == 2, what="the worker starts again")
+    assert run.stop() == 0
+
+
 def test_a_worker_that_ends_by_itself_is_started_again_each_time(start: Start) -> None:
     run = start(READY + LOG_PID + "exit(1)")
     wait_until(lambda: len(run.pids) >= 3, what="the worker starts for the third time")
