@@ -9,7 +9,6 @@ from valetkey.cli.bulk import journal
 from valetkey.cli.bulk.journal import BulkPlan, Checkpoint, Journal
 from valetkey.cli.bulk.row_errors import InputError
 from valetkey.cli.results.atomic_output import RowWriter, atomic_output, partial_path
-from valetkey.wire.messages import DEFAULT_CHUNK_ITEMS
 from valetkey.wire.refusals import Code, Refusal
 from valetkey.wire.replies import Grant
 
@@ -55,35 +54,6 @@ def test_only_its_owner_may_read_a_resumed_file(path: Path) -> None:
     with atomic_output(path, JOURNAL):
         assert stat.S_IMODE(partial_path(path).stat().st_mode) == 0o600
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_a_file_appears_under_its_name_when_it_is_complete(path: Path) -> None:
-    path.write_text("before")
-    with atomic_output(path, JOURNAL) as out:
-        out.write_heading("top\n")
-        write_rows(out, *["row\n"] * DEFAULT_CHUNK_ITEMS)
-        assert path.read_text() == "before"
-        assert partial_path(path).read_text() == "top\n" + "row\n" * DEFAULT_CHUNK_ITEMS
-    assert path.read_text() == "top\n" + "row\n" * DEFAULT_CHUNK_ITEMS
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_the_journal_is_saved_before_the_first_row_and_after_each_chunk(path: Path) -> None:
-    with atomic_output(path, JOURNAL) as out:
-        rows = []
-        for _ in range(2 * DEFAULT_CHUNK_ITEMS + 1):
-            write_rows(out, "row\n")
-            saved = journal.load_journal(path)
-            assert saved is not None
-            rows.append(saved.checkpoint.rows)
-    assert rows[DEFAULT_CHUNK_ITEMS - 2 : DEFAULT_CHUNK_ITEMS] == [0, DEFAULT_CHUNK_ITEMS]
-    assert rows[-1] == 2 * DEFAULT_CHUNK_ITEMS
-
-
-def test_rows_written_before_a_failure_remain_in_the_partial_file(path: Path) -> None:
-    interrupt_run(path, None, "a\n", "b\n")
-    assert not path.exists()
-    assert partial_path(path).read_text() == "top\na\nb\n"
 
 
 def test_a_half_written_row_of_a_killed_process_is_removed(path: Path) -> None:
@@ -151,8 +121,3 @@ def test_an_invalid_journal_is_reported(path: Path, text: str) -> None:
     journal.journal_path(path).write_text(text)
     with pytest.raises(InputError, match=r"resume\.json is not the journal of an interrupted run"):
         journal.load_journal(path)
-
-
-def test_there_is_no_secret_in_a_journal(path: Path) -> None:
-    interrupt_run(path, JOURNAL, GRANT.url)
-    assert GRANT.url not in journal.journal_path(path).read_text()
