@@ -48,6 +48,18 @@ def interrupt_run(path: Path, run_journal: Journal | None, *rows: str) -> None:
         write_some()
 
 
+def test_the_journal_is_saved_before_the_first_row_and_after_each_chunk(path: Path) -> None:
+    with atomic_output(path, JOURNAL) as out:
+        rows = []
+        for _ in range(2 * DEFAULT_CHUNK_ITEMS + 1):
+            write_rows(out, "row\n")
+            saved = journal.load_journal(path)
+            assert saved is not None
+            rows.append(saved.checkpoint.rows)
+    assert rows[DEFAULT_CHUNK_ITEMS - 2 : DEFAULT_CHUNK_ITEMS] == [0, DEFAULT_CHUNK_ITEMS]
+    assert rows[-1] == 2 * DEFAULT_CHUNK_ITEMS
+
+
 def test_only_its_owner_may_read_a_resumed_file(path: Path) -> None:
     interrupt_run(path, JOURNAL, "a\n")
     partial_path(path).chmod(0o644)

@@ -40,6 +40,12 @@ def test_a_download_is_written_under_the_keys_last_name() -> None:
     assert values_of("--header", words) == ["x-amz-expected-bucket-owner: 1"]
 
 
+def test_a_head_requests_headers_only() -> None:
+    words = shlex.split(render_curl(grants.grant(method="HEAD")))
+    assert "--head" in words
+    assert "--output" not in words
+
+
 def test_the_completion_of_a_multipart_upload_runs_and_its_abort_is_a_comment() -> None:
     lines = render_curl(grants.multipart()).splitlines()
     _, complete, _, abort = (shlex.split(line.removeprefix("# ")) for line in lines)
