@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import func, insert, select
 
 from models import Base, Usage
@@ -20,6 +21,7 @@ from tests.support.cli.operator import ON_SQLITE, Operator, answer_on_terminal
 from tests.support.crypto.tokens import sign_message
 from valetkey.crypto.keys import generate_key, public_key_line
 from worker.clock import now
+from worker.commands.apply import apply
 from worker.commands.database import operator_account
 from worker.db.engine import read_transaction, write_transaction
 from worker.db.outbox import DeliveryResult, settle_delivery
@@ -325,3 +327,7 @@ def test_an_overlap_is_refused_at_its_line(
     assert problem.startswith(f"{operator.file}:{line}: tenants.globex.allow.again.prefixes[0]: ")
     assert (result.exit_code, error) == (1, f"Error: {operator.file} was not applied.")
     assert operator.stored_config()[0] == 0
+
+
+def test_a_missing_file_is_a_usage_error(operator: Operator) -> None:
+    assert CliRunner().invoke(apply, [str(operator.file)]).exit_code == 2

@@ -131,3 +131,8 @@ def test_control_characters_of_a_message_are_escaped(run: Run) -> None:
     result = run(json.dumps(grant_message(grant={**MULTIPART, "metadata": {"\u202e\x9b": "a"}})))
     assert "grant.metadata" in result.output
     assert not {"\u202e", "\x9b"} & set(result.output)
+
+
+def test_a_missing_file_is_named() -> None:
+    result = CliRunner().invoke(explain, ["nowhere.json"])
+    assert (result.exit_code, "nowhere.json" in result.output) == (1, True)

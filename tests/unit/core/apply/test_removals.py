@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from worker.core.apply.diff import FieldChange
 from worker.core.apply.plan import ApplyPlan, InUseCounts, Removal, find_removals, plan_apply
 from worker.core.tenants.config import Tenant, TenantConfig, TenantKey, WebhookEndpoint
 
@@ -101,3 +102,9 @@ def test_the_removal_of_a_tenant_counts_nothing_of_an_earlier_one() -> None:
     (removal,) = plan(AGAIN, None).removals
     assert (removal.path, removal.live_grants, removal.pending_webhooks) == ("tenants.acme", 2, 3)
     assert removal.is_tenant
+
+
+def test_the_id_of_a_tenant_whose_name_is_used_again_is_a_change() -> None:
+    assert FieldChange("tenants.acme.id", None, "acme~2") in plan(None, AGAIN).changes
+    assert FieldChange("tenants.acme.id", "acme~2", None) in plan(AGAIN, None).changes
+    assert "tenants.acme.id" not in {change.path for change in plan(None, KEPT).changes}

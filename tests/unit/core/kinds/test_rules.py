@@ -146,3 +146,14 @@ def test_parts_need_the_permission_for_multipart() -> None:
     assert refusal_code_and_field(raw) is None
     downloads = replace(POLICY, kinds=("download",))
     assert refusal_code_and_field(raw, downloads) == ("kind_not_allowed", "grant.kind")
+
+
+def test_metadata_may_fill_what_the_grant_id_leaves_of_storages_limit() -> None:
+    longest = {"a": "x" * 996, "b": "y" * 999}
+    grant_id = "0199a000-0000-7000-8000-000000000000.999999"
+    used = sum(len(name) + len(value) for name, value in longest.items())
+    assert used + len("grant-id") + len(grant_id) == 2_048
+    assert refusal_code_and_field(upload(metadata=longest)) is None
+    longer = longest | {"b": "y" * 1_000}
+    refused = ("metadata_invalid", "grant.metadata")
+    assert refusal_code_and_field(upload(metadata=longer)) == refused

@@ -205,3 +205,15 @@ def test_the_largest_files_fit_ten_thousand_parts(size: int) -> None:
     plan = plan_parts(size, None)
     assert plan is not None
     assert plan.part_count <= 10_000
+
+
+@given(
+    boto=frozen_botos, key=object_keys, upload_id=texts.filter(bool), part=st.integers(1, 10_000)
+)
+def test_a_part_of_a_multipart_upload_equals_boto3s(
+    boto: FrozenBoto, key: str, upload_id: str, part: int
+) -> None:
+    urls = url_signer(boto, "PUT", query={"uploadId": upload_id})
+    signed = urls.sign(key, {"partNumber": str(part)}, {"Content-Length": "5"})
+    params = {"Key": key, "PartNumber": part, "UploadId": upload_id, "ContentLength": 5}
+    assert signed.url == boto.url("upload_part", params)
